@@ -1,0 +1,31 @@
+//! The contract of a Broadgate cluster: what its processes say to each other, and the words they
+//! share. Nothing here runs, waits, or touches a socket.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`v1`] | the gRPC messages and services, generated from `proto/broadgate/v1/*.proto` |
+//! | [`id`] | incarnations and client ids |
+//! | [`name`] | which app, uid and group names are valid |
+//! | [`close`] | close codes, and whether a client may come back |
+//! | [`limits`] | every limit that decisions rest on, with unit and reason |
+//! | [`epoch`] | how epochs compare |
+//! | [`secret`] | the shared secret of the internal ports |
+
+pub mod close;
+pub mod epoch;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod secret;
+
+/// The generated messages and services of package `broadgate.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]
+pub mod v1 {
+    include!("gen/broadgate.v1.rs");
+}
+
+/// The encoded `FileDescriptorSet` of package `broadgate.v1`, for reflection and JSON.
+pub const DESCRIPTORS: &[u8] = include_bytes!("gen/broadgate.v1.bin");
+
+/// The version of this program, told to other members.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,107 @@
+//! Every limit that decisions rest on: the default, its unit, and why.
+//!
+//! Most are settings (see `deploy/config/broadgate.toml`); what is fixed says so. Units stand last
+//! in the names. The relations between them are asserted at the end, at compile time.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// A name of an app, uid or group. Fixed: it is part of the contract.
+pub const NAME_BYTES_MAX: usize = 200;
+/// A close reason. Fixed by RFC 6455 section 5.5: 125 bytes less the code.
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// A message from a client. A client holds at most about twice this in its decoder.
+pub const MESSAGE_BYTES_MAX: usize = 64 * KIB;
+/// A payload in a command; below the 4 MiB that gRPC takes as one message.
+pub const PAYLOAD_BYTES_MAX: usize = MIB;
+/// A session's JSON: it travels with every event.
+pub const SESSION_BYTES_MAX: usize = 16 * KIB;
+/// Groups one client may be in.
+pub const GROUPS_PER_CLIENT_MAX: usize = 1000;
+/// Names and ids in one command.
+pub const NAMES_PER_COMMAND_MAX: usize = 10_000;
+/// Rows of one page of a list.
+pub const PAGE_MAX: u32 = 1000;
+/// Rows of a page if none are asked for.
+pub const PAGE_DEFAULT: u32 = 100;
+
+/// What may wait for one client, in bytes.
+pub const OUTBOX_BYTES_MAX: usize = MIB;
+/// What may wait for one client, in messages: 16 bytes of bookkeeping each, and a bound on tiny
+/// messages.
+pub const OUTBOX_MESSAGES_MAX: usize = 16 * KIB;
+/// How long an outbox may stay above its low-water mark.
+pub const OUTBOX_TIME_MAX: Duration = Duration::from_secs(10);
+/// The low-water mark of an outbox.
+pub const OUTBOX_LOW_WATER_BYTES: usize = 64 * KIB;
+/// How long a client that is being closed may take what is left, and answer.
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Events of one client that its worker has not answered; beyond, it is not read from.
+pub const EVENTS_PER_CLIENT_MAX: usize = 32;
+/// Events that one worker may leave unanswered at one gateway, unless it says otherwise.
+pub const EVENTS_PER_WORKER_DEFAULT: u32 = 1024;
+/// The most that a worker may ask for.
+pub const EVENTS_PER_WORKER_MAX: u32 = 65_536;
+/// How long a client's event may wait for any worker, before the client is closed 1013.
+pub const HOLD_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// From accept to the end of the handshake.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// From accept to the first byte.
+pub const FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bytes of an HTTP request's head.
+pub const HANDSHAKE_BYTES_MAX: usize = 16 * KIB;
+/// Connections of one gateway; the open-files limit may say less.
+pub const CLIENTS_MAX: usize = 100_000;
+/// Connections from one address; 0 is no limit, since proxies share one.
+pub const CLIENTS_PER_IP_MAX: usize = 0;
+/// Messages per second from one client; 0 is no limit.
+pub const MESSAGES_PER_SECOND_MAX: u32 = 0;
+
+/// A client that sent nothing for this long is sent a ping.
+pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// A client that sent nothing, not even a pong, for this long is closed.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// A member's beat.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// Silence after which the register removes a member.
+pub const LEASE: Duration = Duration::from_secs(5);
+/// Members of one cluster; a view travels whole.
+pub const MEMBERS_MAX: usize = 1000;
+/// A beat of the link between two gateways.
+pub const LINK_BEAT: Duration = Duration::from_millis(500);
+/// How long a peer may take to answer before answers name it as missing.
+pub const LINK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Batches unanswered on one link or command stream.
+pub const LINK_BATCHES_MAX: usize = 1024;
+/// Commands in one batch that a gateway forms.
+pub const BATCH_COMMANDS_MAX: usize = 256;
+/// Messages waiting for one shard.
+pub const MAILBOX_MAX: usize = 8 * KIB;
+
+/// From "not ready" to the first close when a gateway stops, so that load balancers notice.
+pub const READY_DELAY: Duration = Duration::from_secs(2);
+/// Within this, a stopping gateway lets all its clients go.
+pub const DRAIN_TIME: Duration = Duration::from_secs(20);
+
+/// The shortest shared secret.
+pub const SECRET_BYTES_MIN: usize = 32;
+/// One gRPC message on an internal port.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
+/// A JSON body on an internal port.
+pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
+
+// A late beat or two must not remove a member.
+const _: () = assert!(LEASE.as_millis() >= 4 * BEAT.as_millis());
+const _: () = assert!(LINK_TIMEOUT.as_millis() >= 3 * LINK_BEAT.as_millis());
+// Kubernetes kills 30 s after SIGTERM.
+const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);
+const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX <= OUTBOX_BYTES_MAX);
+const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(FIRST_BYTE_TIME_MAX.as_secs() <= HANDSHAKE_TIME_MAX.as_secs());
+const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PING_INTERVAL.as_secs());

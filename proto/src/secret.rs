@@ -1,0 +1,177 @@
+//! The shared secret of the internal ports: sent as `authorization: Bearer …`, compared in
+//! constant time. Two may be given while it is being changed: the first is sent, both are taken.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use subtle::ConstantTimeEq as _;
+use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor};
+
+use crate::limits::SECRET_BYTES_MIN;
+
+/// The secrets of a cluster; none means loopback only. Cheap to clone; never printed.
+#[derive(Clone, Default)]
+pub struct Secret(Arc<[String]>);
+
+/// A secret, or a place to listen, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Too short.
+    #[error(
+        "the shared secret has {0} bytes: at least {SECRET_BYTES_MIN} are needed (`broadgate secret` prints one)"
+    )]
+    Short(usize),
+    /// Not printable ASCII.
+    #[error("the shared secret holds a character other than printable ASCII without spaces")]
+    Characters,
+    /// More than two.
+    #[error("{0} shared secrets are given: at most two, the new one first, then the old one")]
+    TooMany(usize),
+    /// A reachable port without a secret.
+    #[error(
+        "internal port {0} would be reachable from other hosts without a shared secret: \
+         set BROADGATE_SECRET or secret_file, or listen on 127.0.0.1"
+    )]
+    Open(std::net::SocketAddr),
+}
+
+impl Secret {
+    /// The secrets in a text: separated by white space or commas, the one to send first.
+    ///
+    /// # Errors
+    /// If one is too short or not printable, or if there are more than two.
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
+        let all: Vec<String> = text
+            .split(|c: char| c.is_whitespace() || c == ',')
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if all.len() > 2 {
+            return Err(SecretError::TooMany(all.len()));
+        }
+        for one in &all {
+            if one.len() < SECRET_BYTES_MIN {
+                return Err(SecretError::Short(one.len()));
+            }
+            if !one.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(SecretError::Characters);
+            }
+        }
+        Ok(Self(all.into()))
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// May an internal port listen here?
+    ///
+    /// # Errors
+    /// If others could reach it and there is no secret.
+    pub fn check_bind(&self, bind: std::net::SocketAddr) -> Result<(), SecretError> {
+        let loopback = match bind.ip() {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        };
+        if loopback || !self.is_none() { Ok(()) } else { Err(SecretError::Open(bind)) }
+    }
+
+    /// Is this value of an `Authorization` header right?
+    #[must_use]
+    pub fn accepts(&self, authorization: Option<&str>) -> bool {
+        if self.is_none() {
+            return true;
+        }
+        let given = authorization.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        // No early end: how long it takes must not tell which one nearly matched.
+        self.0.iter().fold(false, |right, one| right | bool::from(one.as_bytes().ct_eq(given.as_bytes())))
+    }
+
+    /// What a caller adds to each call.
+    #[must_use]
+    pub fn sender(&self) -> SendSecret {
+        SendSecret(self.0.first().and_then(|one| format!("Bearer {one}").parse().ok()))
+    }
+
+    /// What a server asks of each call; `refused` is told of every refusal.
+    #[must_use]
+    pub fn checker(&self, refused: fn()) -> CheckSecret {
+        CheckSecret { secret: self.clone(), refused }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} given)", self.0.len())
+    }
+}
+
+/// Adds the secret to a call.
+#[derive(Clone, Debug)]
+pub struct SendSecret(Option<AsciiMetadataValue>);
+
+impl Interceptor for SendSecret {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            let mut value = value.clone();
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
+/// Refuses calls without the secret.
+#[derive(Clone, Debug)]
+pub struct CheckSecret {
+    secret: Secret,
+    refused: fn(),
+}
+
+impl Interceptor for CheckSecret {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if self.secret.accepts(given) {
+            return Ok(request);
+        }
+        (self.refused)();
+        Err(Status::unauthenticated(
+            "the shared secret is missing or differs: give every process of the cluster the same BROADGATE_SECRET",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+    #[test]
+    fn rotation_takes_both_and_sends_the_first() {
+        let secret = Secret::parse(&format!("{A}, {B}\n")).unwrap();
+        assert!(secret.accepts(Some(&format!("Bearer {A}"))));
+        assert!(secret.accepts(Some(&format!("Bearer {B}"))));
+        for wrong in [None, Some(""), Some(A), Some("Bearer "), Some("Bearer x")] {
+            assert!(!secret.accepts(wrong));
+        }
+        let sent = secret.sender().call(Request::new(())).unwrap();
+        assert_eq!(sent.metadata().get("authorization").unwrap(), &format!("Bearer {A}"));
+    }
+
+    #[test]
+    fn a_weak_secret_is_refused_and_none_means_loopback() {
+        assert!(matches!(Secret::parse("short"), Err(SecretError::Short(5))));
+        assert!(matches!(Secret::parse(&format!("{A} {A} {A}")), Err(SecretError::TooMany(3))));
+        assert!(matches!(Secret::parse(&"é".repeat(32)), Err(SecretError::Characters)));
+        let none = Secret::default();
+        assert!(none.accepts(None));
+        assert!(none.check_bind("127.0.0.1:1".parse().unwrap()).is_ok());
+        assert!(none.check_bind("[::1]:1".parse().unwrap()).is_ok());
+        assert!(none.check_bind("0.0.0.0:1".parse().unwrap()).is_err());
+        assert!(Secret::parse(A).unwrap().check_bind("0.0.0.0:1".parse().unwrap()).is_ok());
+        assert!(!format!("{:?}", Secret::parse(A).unwrap()).contains("aaa"));
+    }
+}

@@ -1,0 +1,2 @@
+//! broadgate
+fn main() {}
