@@ -1,0 +1,223 @@
+//! How a process belongs to a cluster.
+//!
+//! [`join`] starts a thread of its own that beats, follows the register's views and redials; the
+//! rest of the process may be as busy as it likes without a beat being late. While no register can
+//! be reached, everything goes on with the last view. [`watch()`] is the same for programs that are
+//! no members.
+//!
+//! | file | what |
+//! |---|---|
+//! | `life.rs` | pure: what a register's replies and its silence mean |
+//! | `redial.rs` | pure: which register next, and after how long |
+//! | `link.rs` | the thread: acts on what the two decide |
+//! | `dial.rs` | from `host:port` to a gRPC channel |
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    id::Incarnation,
+    secret::Secret,
+    v1::{MemberState, Role, View},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub mod leader;
+mod link;
+pub mod view;
+
+/// Events waiting to be taken; each kind is told at most once, so it is never met.
+const EVENTS_MAX: usize = 8;
+/// How long [`Member::leave`] waits for the register to agree.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Who joins which cluster.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `host:port` of each register; IPv6 addresses in brackets. DNS names are resolved anew at
+    /// every redial, and all addresses of a name are tried in turn.
+    pub registers: Vec<String>,
+    /// The secret of the cluster.
+    pub secret: Secret,
+    /// Gateway or worker.
+    pub role: Role,
+    /// Chosen by the operator; not empty.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// What a worker takes events for.
+    pub services: Vec<String>,
+    /// Where clients reach a gateway, by listener name.
+    pub listeners: HashMap<String, String>,
+    /// Where others reach this member.
+    pub advertise: Advertise,
+    /// The view known from an earlier incarnation of this process.
+    pub known: Option<View>,
+}
+
+/// Where other members reach this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Advertise {
+    /// Nowhere: workers dial, nobody dials them.
+    None,
+    /// At this `host:port`.
+    Address(String),
+    /// At this port of the local address of the connection to the register.
+    LocalPort(u16),
+}
+
+/// What a member has to act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberEvent {
+    /// This incarnation is not in the view any more and never will be again: let go of everything
+    /// and [`join`] anew.
+    Removed {
+        /// Why, in the register's words.
+        reason: String,
+    },
+    /// An operator wants this member to drain.
+    Drain,
+    /// A register refused this member.
+    Refused {
+        /// What to print.
+        sentence: String,
+        /// Repeating will not help: the process should exit. Otherwise the member goes on trying,
+        /// and says it only once.
+        fatal: bool,
+    },
+}
+
+/// Which register is being followed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegisterStatus {
+    /// Its address as configured: the one that answers, or that is being tried.
+    pub address: String,
+    /// Does it answer now?
+    pub heard: bool,
+}
+
+/// What the process wants of its membership. The thread reads the newest.
+#[derive(Debug, Clone)]
+struct Wish {
+    state: MemberState,
+    leave: bool,
+    learned: Option<Arc<View>>,
+}
+
+/// This process in its cluster. Dropping it without [`Member::leave`] is a crash to the others:
+/// the register sees silence and removes it when its lease ends.
+#[derive(Debug)]
+pub struct Member {
+    incarnation: Incarnation,
+    wish: watch::Sender<Wish>,
+    views: watch::Receiver<Arc<View>>,
+    status: watch::Receiver<RegisterStatus>,
+    events: mpsc::Receiver<MemberEvent>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Joins a cluster, as a new incarnation in state *joining*. Returns at once; the views tell when
+/// the register has taken it in.
+#[must_use]
+pub fn join(config: Config) -> Member {
+    let incarnation = Incarnation::from_bits(link::random());
+    let known = Arc::new(config.known.clone().unwrap_or_default());
+    let (wish, wishes) = watch::channel(Wish { state: MemberState::Joining, leave: false, learned: None });
+    let (view_sender, views) = watch::channel(known);
+    let (status_sender, status) = watch::channel(first_status(&config.registers));
+    let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+    let (end, ended) = oneshot::channel();
+    let told = link::Told { views: view_sender, status: status_sender };
+    link::start_member(config, incarnation, wishes, told, event_sender, end);
+    Member { incarnation, wish, views, status, events, ended }
+}
+
+impl Member {
+    /// This run of this process.
+    #[must_use]
+    pub const fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The newest view; at first the one known from before, or an empty one of epoch 0.0.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+
+    /// Which register is being followed.
+    #[must_use]
+    pub fn register(&self) -> RegisterStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Tells the cluster where this member stands; said again after every redial.
+    pub fn set_state(&self, state: MemberState) {
+        self.wish.send_if_modified(|wish| std::mem::replace(&mut wish.state, state) != state);
+    }
+
+    /// Takes a view that a peer passed on. A higher one is installed; one of a higher term also
+    /// means that another register is active, and the member goes to look for it.
+    pub fn learn(&self, view: Arc<View>) {
+        self.wish.send_if_modified(|wish| {
+            let known = wish.learned.as_deref().map(self::view::epoch).unwrap_or_default();
+            let newer = self::view::epoch(&view) > known;
+            if newer {
+                wish.learned = Some(view);
+            }
+            newer
+        });
+    }
+
+    /// The next thing to act on; waits for ever if there is none.
+    pub async fn event(&mut self) -> MemberEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Leaves: the others see it go at once. Waits for the register to agree, at most a second.
+    pub async fn leave(self) {
+        self.wish.send_modify(|wish| wish.leave = true);
+        // Ended either way: the lease does what the register could not be told.
+        let _ = tokio::time::timeout(LEAVE_TIME_MAX, self.ended).await;
+    }
+}
+
+/// The views of a cluster, for a program that is no member. Dropping it stops it.
+#[derive(Debug)]
+pub struct Watch {
+    views: watch::Receiver<Arc<View>>,
+    status: watch::Receiver<RegisterStatus>,
+    /// The thread ends when this is gone.
+    _alive: watch::Sender<()>,
+}
+
+/// Follows the views of a cluster. Returns at once.
+#[must_use]
+pub fn watch(registers: Vec<String>, secret: Secret) -> Watch {
+    let (view_sender, views) = watch::channel(Arc::default());
+    let (status_sender, status) = watch::channel(first_status(&registers));
+    let (alive, stop) = watch::channel(());
+    let told = link::Told { views: view_sender, status: status_sender };
+    link::start_watch(registers, secret, told, stop);
+    Watch { views, status, _alive: alive }
+}
+
+impl Watch {
+    /// The newest view; at first an empty one of epoch 0.0.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+
+    /// Which register is being followed.
+    #[must_use]
+    pub fn register(&self) -> RegisterStatus {
+        self.status.borrow().clone()
+    }
+}
+
+fn first_status(registers: &[String]) -> RegisterStatus {
+    RegisterStatus { address: registers.first().cloned().unwrap_or_default(), heard: false }
+}

@@ -1,0 +1,72 @@
+//! What members read out of a view.
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{Epoch, Member, MemberState, Role, View},
+};
+
+/// The epoch of a view; 0.0 if it names none.
+#[must_use]
+pub fn epoch(view: &View) -> Epoch {
+    view.epoch.unwrap_or_default()
+}
+
+/// The gateways of a view, in order of incarnation, in whatever state.
+pub fn gateways(view: &View) -> impl Iterator<Item = &Member> {
+    view.members.iter().filter(|member| member.role() == Role::Gateway)
+}
+
+/// The gateways that are ready: those among which topics are placed.
+pub fn ready_gateways(view: &View) -> impl Iterator<Item = &Member> {
+    gateways(view).filter(|member| member.state() == MemberState::Ready)
+}
+
+/// The workers of a service, in order of incarnation, in whatever state.
+pub fn workers<'a>(view: &'a View, service: &'a str) -> impl Iterator<Item = &'a Member> {
+    view.members.iter().filter(move |member| {
+        member.role() == Role::Worker && member.services.iter().any(|own| own == service)
+    })
+}
+
+/// The member of this incarnation.
+#[must_use]
+pub fn find(view: &View, incarnation: Incarnation) -> Option<&Member> {
+    let wanted = incarnation.to_string();
+    view.members.iter().find(|member| member.incarnation == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(bits: u64, role: Role, state: MemberState, services: &[&str]) -> Member {
+        Member {
+            incarnation: Incarnation::from_bits(bits).to_string(),
+            role: role.into(),
+            state: state.into(),
+            services: services.iter().map(|&s| s.to_owned()).collect(),
+            ..Member::default()
+        }
+    }
+
+    #[test]
+    fn a_view_is_read_by_role_state_and_service() {
+        let view = View {
+            epoch: Some(Epoch::new(1, 4)),
+            members: vec![
+                member(1, Role::Gateway, MemberState::Ready, &[]),
+                member(2, Role::Gateway, MemberState::Draining, &[]),
+                member(3, Role::Worker, MemberState::Ready, &["chat", "mail"]),
+                member(4, Role::Worker, MemberState::Ready, &["mail"]),
+            ],
+        };
+        assert_eq!(gateways(&view).count(), 2);
+        assert_eq!(ready_gateways(&view).count(), 1);
+        assert_eq!(workers(&view, "mail").count(), 2);
+        assert_eq!(workers(&view, "chat").count(), 1);
+        assert!(find(&view, Incarnation::from_bits(4)).is_some());
+        assert!(find(&view, Incarnation::from_bits(5)).is_none());
+        assert_eq!(epoch(&view), Epoch::new(1, 4));
+        assert_eq!(epoch(&View::default()), Epoch::new(0, 0));
+    }
+}
