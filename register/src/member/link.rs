@@ -1,11 +1,35 @@
-//! The thread that belongs to a cluster.
+//! The member's thread: dials, greets, beats, and tells the process what the register says.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use broadgate_proto::{id::Incarnation, secret::Secret, v1::View};
-use tokio::sync::{mpsc, oneshot, watch};
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{
+        self, Beat, Goodbye, Hello, JoinReply, JoinRequest, MemberState, SetState, View,
+        join_request::Request,
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
 
-use super::{Config, MemberEvent, RegisterStatus, Wish};
+use super::{
+    Advertise, Config, MemberEvent, RegisterStatus, Wish,
+    address::is_loopback,
+    dial::{self, Dialed},
+    life::{Life, Step},
+    redial::Redial,
+};
+
+/// Requests waiting for one stream: a beat or a state each, at the pace of beats.
+const REQUESTS_MAX: usize = 16;
+/// From dialing to the opening of the stream.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
+/// Which placement rule this version knows.
+const RING_VERSION: u32 = 1;
 
 /// Where the thread says what it knows.
 pub(super) struct Told {
@@ -13,20 +37,333 @@ pub(super) struct Told {
     pub status: watch::Sender<RegisterStatus>,
 }
 
+impl Told {
+    pub fn heard(&self, address: &str, heard: bool) {
+        let status = RegisterStatus { address: address.to_owned(), heard };
+        self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
+    }
+}
+
 /// 64 bits that nobody can guess.
-pub(super) fn random() -> u64 {
-    getrandom::u64().unwrap_or_default()
+pub(super) fn random() -> Result<u64, getrandom::Error> {
+    getrandom::u64()
 }
 
-pub(super) fn start_member(
-    _config: Config,
-    _incarnation: Incarnation,
-    _wishes: watch::Receiver<Wish>,
-    _told: Told,
-    _events: mpsc::Sender<MemberEvent>,
+/// Runs a future on a thread and runtime of its own, so that a busy process is never late here.
+pub(super) fn on_own_thread(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(work))?;
+    Ok(())
+}
+
+/// Why one stream is over.
+enum End {
+    /// The process wants no more, or this incarnation is dead.
+    Over,
+    /// The stream of a register that had taken us in broke.
+    Broken(String),
+    /// Another register should be tried.
+    Next(String),
+    /// A register said no.
+    Refused { sentence: String, fatal: bool },
+}
+
+/// One incarnation and everything it needs to belong.
+pub(super) struct Link {
+    config: Config,
+    incarnation: Incarnation,
+    wishes: watch::Receiver<Wish>,
+    told: Told,
+    events: mpsc::Sender<MemberEvent>,
+    life: Life,
+    redial: Redial,
+    started: Instant,
+    /// Said once, however often it happens.
+    refusal_told: bool,
+    address_told: bool,
+    /// Dropped when all is over.
     _end: oneshot::Sender<()>,
-) {
 }
 
-pub(super) fn start_watch(_registers: Vec<String>, _secret: Secret, _told: Told, _stop: watch::Receiver<()>) {
+impl Link {
+    pub fn new(
+        config: Config,
+        incarnation: Incarnation,
+        wishes: watch::Receiver<Wish>,
+        told: Told,
+        events: mpsc::Sender<MemberEvent>,
+        end: oneshot::Sender<()>,
+    ) -> Self {
+        let known = told.views.borrow().clone();
+        Self {
+            life: Life::new(known),
+            redial: Redial::new(config.registers.clone()),
+            config,
+            incarnation,
+            wishes,
+            told,
+            events,
+            started: Instant::now(),
+            refusal_told: false,
+            address_told: false,
+            _end: end,
+        }
+    }
+
+    /// Belongs until the process leaves, ends, or is removed.
+    pub async fn run(mut self) {
+        loop {
+            let wait = self.redial.wait(random().unwrap_or_default());
+            let register = self.redial.target().to_owned();
+            if self.unwanted_within(sleep(wait)).await.is_none() {
+                return;
+            }
+            self.told.heard(&register, false);
+            let end = self.round(&register).await;
+            self.told.heard(&register, false);
+            match end {
+                End::Over => return,
+                End::Broken(why) => {
+                    tracing::warn!(register, why, "lost the register; the last view stays");
+                }
+                End::Next(why) => {
+                    tracing::debug!(register, why, "trying the next register");
+                    self.redial.next();
+                }
+                End::Refused { sentence, fatal } => {
+                    self.redial.next();
+                    self.tell_refusal(&register, &sentence, fatal);
+                    if fatal {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_refusal(&mut self, register: &str, sentence: &str, fatal: bool) {
+        if fatal || !std::mem::replace(&mut self.refusal_told, true) {
+            let sentence = format!("register {register} refused this process: {sentence}");
+            tracing::error!("{sentence}");
+            let _ = self.events.try_send(MemberEvent::Refused { sentence, fatal });
+        }
+    }
+
+    /// The output of a future, unless the process leaves or ends meanwhile. What peers pass on is
+    /// taken in too, so that views go on while no register can be reached.
+    async fn unwanted_within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                output = &mut work => return Some(output),
+                changed = self.wishes.changed() => {
+                    if changed.is_err() || self.wishes.borrow().leave {
+                        return None;
+                    }
+                    self.learn();
+                }
+            }
+        }
+    }
+
+    /// True if a peer knows of another, newer register.
+    fn learn(&mut self) -> bool {
+        let Some(view) = self.wishes.borrow_and_update().learned.clone() else { return false };
+        let (step, elsewhere) = self.life.learn(view);
+        if let Step::Install(view) = step {
+            self.told.views.send_replace(view);
+        }
+        elsewhere
+    }
+
+    /// Tries all addresses of one register.
+    async fn round(&mut self, register: &str) -> End {
+        let addresses = match self.unwanted_within(dial::resolve(register)).await {
+            None => return End::Over,
+            Some(Err(error)) => return End::Next(format!("{error:#}")),
+            Some(Ok(addresses)) => addresses,
+        };
+        let mut last = End::Next("it has no address".to_owned());
+        for address in addresses {
+            last = self.attempt(register, address).await;
+            if !matches!(last, End::Next(_)) {
+                return last;
+            }
+        }
+        last
+    }
+
+    async fn attempt(&mut self, register: &str, address: SocketAddr) -> End {
+        let secret = self.config.secret.clone();
+        let dialed = match self.unwanted_within(dial::connect(address, &secret)).await {
+            None => return End::Over,
+            Some(Err(error)) => return End::Next(format!("{error:#}")),
+            Some(Ok(dialed)) => dialed,
+        };
+        let member = match self.describe(&dialed) {
+            Ok(member) => member,
+            Err(sentence) => return End::Refused { sentence, fatal: true },
+        };
+        let state = member.state();
+        let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
+        let view = Some(View::clone(self.life.known())).filter(|view| super::view::epoch(view).term > 0);
+        let hello = Request::Hello(Hello { member: Some(member), view });
+        let _ = requests.try_send(JoinRequest { request: Some(hello) });
+        let Dialed { mut client, .. } = dialed;
+        let opening = timeout(OPEN_TIME_MAX, client.join(ReceiverStream::new(outgoing)));
+        let replies = match self.unwanted_within(opening).await {
+            None => return End::Over,
+            Some(Err(_)) => {
+                return End::Next(format!("{address} did not open a stream in {OPEN_TIME_MAX:?}"));
+            }
+            Some(Ok(Err(status))) => return refusal(&status),
+            Some(Ok(Ok(response))) => response.into_inner(),
+        };
+        self.life.greeted(self.now());
+        self.follow(register, state, requests, replies).await
+    }
+
+    /// What the register is told of this member.
+    fn describe(&mut self, dialed: &Dialed) -> Result<v1::Member, String> {
+        let address = match &self.config.advertise {
+            Advertise::None => String::new(),
+            Advertise::Address(address) => address.clone(),
+            Advertise::LocalPort(port) => {
+                SocketAddr::new(dialed.local.ip().to_canonical(), *port).to_string()
+            }
+        };
+        let (here, there) = (dialed.local.ip().to_canonical(), dialed.peer.ip().to_canonical());
+        if !address.is_empty() && is_loopback(&address) && !there.is_loopback() && here != there {
+            return Err(format!(
+                "this process would advertise the loopback address {address}, but the register is on \
+                 another host, {there}: set `advertise` to an address that other hosts reach"
+            ));
+        }
+        if !address.is_empty() && !std::mem::replace(&mut self.address_told, true) {
+            tracing::info!(%address, "advertising this address to the other members");
+        }
+        let config = &self.config;
+        Ok(v1::Member {
+            incarnation: self.incarnation.to_string(),
+            role: config.role.into(),
+            name: config.name.clone(),
+            address,
+            state: self.wishes.borrow().state.into(),
+            ring_version: RING_VERSION,
+            version: config.version.clone(),
+            services: config.services.clone(),
+            since_ms: 0,
+            listeners: config.listeners.clone(),
+        })
+    }
+
+    /// The life of one stream.
+    async fn follow(
+        &mut self,
+        register: &str,
+        mut said: MemberState,
+        requests: mpsc::Sender<JoinRequest>,
+        mut replies: Streaming<JoinReply>,
+    ) -> End {
+        let mut welcomed = false;
+        loop {
+            // Looked at in every turn: it may have changed while the stream was being opened.
+            let wanted = self.wishes.borrow().state;
+            if wanted != said {
+                said = wanted;
+                send(&requests, Request::SetState(SetState { state: said.into() }));
+            }
+            let wake = self.started + self.life.wake();
+            let step = tokio::select! {
+                changed = self.wishes.changed() => {
+                    if changed.is_err() {
+                        return End::Over;
+                    }
+                    if self.learn() {
+                        return End::Next("a peer knows of a register of a higher term".to_owned());
+                    }
+                    if self.wishes.borrow().leave {
+                        return goodbye(&requests, &mut replies).await;
+                    }
+                    continue;
+                }
+                reply = replies.message() => match reply {
+                    // A reply of a later version says nothing to this one, but it was heard.
+                    Ok(Some(JoinReply { reply: None })) => continue,
+                    Ok(Some(JoinReply { reply: Some(reply) })) => self.life.reply(reply, self.now()),
+                    Ok(None) if welcomed => return End::Broken("it ended the stream".to_owned()),
+                    Ok(None) => return End::Next("it ended the stream".to_owned()),
+                    Err(status) if welcomed => return End::Broken(status.to_string()),
+                    Err(status) => return refusal(&status),
+                },
+                () = sleep_until(wake) => self.life.tick(self.now()),
+            };
+            match step {
+                Step::Nothing => {}
+                Step::Welcomed => {
+                    welcomed = true;
+                    self.redial.heard();
+                    self.refusal_told = false;
+                    self.told.heard(register, true);
+                    tracing::info!(register, incarnation = %self.incarnation, "the register took this member in");
+                }
+                Step::Install(view) => drop(self.told.views.send_replace(view)),
+                Step::Beat(number) => send(&requests, Request::Beat(Beat { number })),
+                Step::Drain => self.tell(MemberEvent::Drain),
+                Step::Dead(reason) => {
+                    tracing::warn!(register, reason, incarnation = %self.incarnation, "removed from the cluster");
+                    self.tell(MemberEvent::Removed { reason });
+                    return End::Over;
+                }
+                Step::Next(why) => return End::Next(why),
+            }
+        }
+    }
+
+    fn tell(&self, event: MemberEvent) {
+        if let Err(error) = self.events.try_send(event) {
+            metrics::counter!("member_events_dropped_total").increment(1);
+            tracing::error!(%error, "an event of the membership was not taken by this process");
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Queues a request. A full queue means that the register does not read: its silence ends the
+/// stream soon.
+fn send(requests: &mpsc::Sender<JoinRequest>, request: Request) {
+    if requests.try_send(JoinRequest { request: Some(request) }).is_err() {
+        metrics::counter!("member_requests_dropped_total").increment(1);
+    }
+}
+
+/// Says goodbye and waits for the register to end the stream; the caller bounds the wait.
+async fn goodbye(requests: &mpsc::Sender<JoinRequest>, replies: &mut Streaming<JoinReply>) -> End {
+    send(requests, Request::Goodbye(Goodbye {}));
+    while let Ok(Some(_)) = replies.message().await {}
+    End::Over
+}
+
+/// What a status in place of a welcome means.
+pub(super) fn is_refusal(status: &Status) -> Option<bool> {
+    match status.code() {
+        Code::InvalidArgument | Code::FailedPrecondition => Some(true),
+        Code::Unauthenticated | Code::PermissionDenied | Code::ResourceExhausted | Code::Unimplemented => {
+            Some(false)
+        }
+        _ => None,
+    }
+}
+
+fn refusal(status: &Status) -> End {
+    match is_refusal(status) {
+        Some(fatal) => End::Refused { sentence: status.message().to_owned(), fatal },
+        None => End::Next(status.to_string()),
+    }
 }

@@ -10,7 +10,9 @@
 //! | `life.rs` | pure: what a register's replies and its silence mean |
 //! | `redial.rs` | pure: which register next, and after how long |
 //! | `link.rs` | the thread: acts on what the two decide |
+//! | `watching.rs` | the same for programs that are no members |
 //! | `dial.rs` | from `host:port` to a gRPC channel |
+//! | `view.rs`, `leader.rs` | what a process reads out of a view |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,9 +23,14 @@ use broadgate_proto::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) mod address;
+mod dial;
 pub mod leader;
+mod life;
 mod link;
+mod redial;
 pub mod view;
+mod watching;
 
 /// Events waiting to be taken; each kind is told at most once, so it is never met.
 const EVENTS_MAX: usize = 8;
@@ -119,7 +126,11 @@ pub struct Member {
 /// the register has taken it in.
 #[must_use]
 pub fn join(config: Config) -> Member {
-    let incarnation = Incarnation::from_bits(link::random());
+    let (bits, no_entropy) = match link::random() {
+        Ok(bits) => (bits, None),
+        Err(error) => (0, Some(error.to_string())),
+    };
+    let incarnation = Incarnation::from_bits(bits);
     let known = Arc::new(config.known.clone().unwrap_or_default());
     let (wish, wishes) = watch::channel(Wish { state: MemberState::Joining, leave: false, learned: None });
     let (view_sender, views) = watch::channel(known);
@@ -127,7 +138,16 @@ pub fn join(config: Config) -> Member {
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
     let (end, ended) = oneshot::channel();
     let told = link::Told { views: view_sender, status: status_sender };
-    link::start_member(config, incarnation, wishes, told, event_sender, end);
+    let link = link::Link::new(config, incarnation, wishes, told, event_sender.clone(), end);
+    // An incarnation that is not random could be somebody else's.
+    let started = no_entropy.map_or_else(
+        || link::on_own_thread("register-link", link.run()).map_err(|error| error.to_string()),
+        Err,
+    );
+    if let Err(error) = started {
+        let sentence = format!("the thread that belongs to the cluster could not start: {error}");
+        let _ = event_sender.try_send(MemberEvent::Refused { sentence, fatal: true });
+    }
     Member { incarnation, wish, views, status, events, ended }
 }
 
@@ -200,7 +220,10 @@ pub fn watch(registers: Vec<String>, secret: Secret) -> Watch {
     let (status_sender, status) = watch::channel(first_status(&registers));
     let (alive, stop) = watch::channel(());
     let told = link::Told { views: view_sender, status: status_sender };
-    link::start_watch(registers, secret, told, stop);
+    let following = watching::run(registers, secret, told, stop);
+    if let Err(error) = link::on_own_thread("register-watch", following) {
+        tracing::error!(%error, "the thread that follows the cluster's views could not start");
+    }
     Watch { views, status, _alive: alive }
 }
 

@@ -1,9 +1,40 @@
 //! The register: a pure state machine behind a thin gRPC service.
+//!
+//! | file | what |
+//! |---|---|
+//! | `core.rs` | pure: members, leases, epochs, take-over |
+//! | `history.rs` | what the core remembers: the removed, its terms, the view taken over |
+//! | `check.rs` | what a Hello must be like |
+//! | `hub.rs` | the one task that owns the core and every stream's outgoing end |
+//! | `grpc.rs` | calls to requests |
+//! | `report.rs` | logs and metrics |
 
 use std::{future::Future, time::Duration};
 
-use broadgate_proto::{limits, secret::Secret};
-use tokio::net::TcpListener;
+use anyhow::Context as _;
+use broadgate_proto::{limits, secret::Secret, v1::register_server::RegisterServer};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::TcpIncoming},
+};
+
+mod check;
+mod core;
+mod grpc;
+mod history;
+mod hub;
+mod report;
+
+pub use history::REMOVED_MAX;
+
+/// After an idle connection has said nothing for this long it is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long it may take to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long connections may take to end when the register stops; their streams have ended then.
+const STOP_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How a register treats its members.
 #[derive(Debug, Clone)]
@@ -22,16 +53,47 @@ impl Default for Config {
     }
 }
 
-/// Serves members, watchers and operators until `shutdown`.
+/// Serves members, watchers and operators until `shutdown`; then ends every stream and returns
+/// within half a second.
 ///
 /// # Errors
-/// If the listener cannot be used.
+/// If serving fails.
 pub async fn run(
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let _ = (listener, config);
-    shutdown.await;
-    Ok(())
+    let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
+    let server = RegisterServer::new(grpc::Service { hub })
+        .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+    let service = InterceptedService::new(server, config.secret.checker(refused_secret));
+    let stop = CancellationToken::new();
+    // Ends the hub also when this future is dropped.
+    let _stop_guard = stop.clone().drop_guard();
+    let owner = tokio::spawn(hub::run(config, requests, stop.clone().cancelled_owned()));
+
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(service)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.clone().cancelled_owned(),
+        );
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => return result.context("the register cannot serve its port"),
+        () = shutdown => stop.cancel(),
+    }
+    let _ = owner.await;
+    // Connections that never spoke HTTP/2 are not waited for.
+    match tokio::time::timeout(STOP_TIME_MAX, serving).await {
+        Ok(result) => result.context("the register could not stop serving its port"),
+        Err(_) => Ok(()),
+    }
+}
+
+fn refused_secret() {
+    metrics::counter!("register_refused_total", "reason" => "secret").increment(1);
 }

@@ -1,0 +1,285 @@
+//! What a register's replies and its silence mean to a member or a watcher. Pure: takes `now`,
+//! returns what to do.
+
+use std::{sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    limits::{BEAT, LEASE},
+    v1::{Epoch, View, join_reply::Reply},
+};
+
+use super::view::epoch;
+
+/// From the Hello to the welcome.
+const WELCOME_TIME_MAX: Duration = Duration::from_secs(2);
+/// Bounds on the beat that a register may ask for.
+const BEAT_MIN: Duration = Duration::from_millis(10);
+const BEAT_MAX: Duration = Duration::from_secs(60);
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// Tell this process the new view.
+    Install(Arc<View>),
+    /// The register has taken this member in.
+    Welcomed,
+    /// Send a beat of this number.
+    Beat(u64),
+    /// Tell this process to drain.
+    Drain,
+    /// This incarnation is dead.
+    Dead(String),
+    /// Leave this register and look for another.
+    Next(String),
+    /// Nothing.
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Greeting,
+    Member,
+}
+
+/// One incarnation's following of registers.
+#[derive(Debug)]
+pub(super) struct Life {
+    known: Arc<View>,
+    phase: Phase,
+    beat: Duration,
+    lease: Duration,
+    heard: Duration,
+    next_beat: Duration,
+    number: u64,
+    draining: bool,
+}
+
+impl Life {
+    pub const fn new(known: Arc<View>) -> Self {
+        Self {
+            known,
+            phase: Phase::Greeting,
+            beat: BEAT,
+            lease: LEASE,
+            heard: Duration::ZERO,
+            next_beat: Duration::ZERO,
+            number: 0,
+            draining: false,
+        }
+    }
+
+    /// The newest view, for the Hello.
+    pub const fn known(&self) -> &Arc<View> {
+        &self.known
+    }
+
+    /// A Hello has been sent.
+    pub const fn greeted(&mut self, now: Duration) {
+        self.phase = Phase::Greeting;
+        self.heard = now;
+    }
+
+    /// The register said something.
+    pub fn reply(&mut self, reply: Reply, now: Duration) -> Step {
+        self.heard = now;
+        match reply {
+            Reply::Welcome(welcome) => {
+                let known = epoch(&self.known).term;
+                if welcome.term < known {
+                    return Step::Next(format!(
+                        "the register is of term {}, an earlier one than {known}",
+                        welcome.term
+                    ));
+                }
+                self.phase = Phase::Member;
+                self.beat = Duration::from_millis(welcome.beat_ms.into()).clamp(BEAT_MIN, BEAT_MAX);
+                self.lease = Duration::from_millis(welcome.lease_ms.into()).max(2 * self.beat);
+                self.next_beat = now + self.beat;
+                Step::Welcomed
+            }
+            Reply::View(view) => self.install(Arc::new(view)),
+            Reply::Beat(_) => Step::Nothing,
+            Reply::Removed(removed) => Step::Dead(removed.reason),
+            Reply::Drain(_) if self.draining => Step::Nothing,
+            Reply::Drain(_) => {
+                self.draining = true;
+                Step::Drain
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) -> Step {
+        let patience = match self.phase {
+            Phase::Greeting => WELCOME_TIME_MAX,
+            Phase::Member => self.lease,
+        };
+        if now >= self.heard + patience {
+            return Step::Next(format!("the register has been silent for {patience:?}"));
+        }
+        if self.phase == Phase::Greeting || now < self.next_beat {
+            return Step::Nothing;
+        }
+        // Counted from now: after a pause there is nothing to make up for.
+        self.next_beat = now + self.beat;
+        self.number += 1;
+        Step::Beat(self.number)
+    }
+
+    /// When to call [`Life::tick`] next.
+    pub fn wake(&self) -> Duration {
+        match self.phase {
+            Phase::Greeting => self.heard + WELCOME_TIME_MAX,
+            Phase::Member => self.next_beat.min(self.heard + self.lease),
+        }
+    }
+
+    /// A peer passed a view on. True if it is new here; a higher term also means that the register
+    /// followed now is not the active one.
+    pub fn learn(&mut self, view: Arc<View>) -> (Step, bool) {
+        let higher = epoch(&view).term > epoch(&self.known).term;
+        match self.install(view) {
+            Step::Nothing => (Step::Nothing, false),
+            step => (step, higher),
+        }
+    }
+
+    /// A lower view than the known one is never installed.
+    fn install(&mut self, view: Arc<View>) -> Step {
+        if epoch(&view) <= epoch(&self.known) {
+            return Step::Nothing;
+        }
+        self.known = view.clone();
+        Step::Install(view)
+    }
+}
+
+/// What a watcher makes of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the newest.
+    Install,
+    /// It is the known one.
+    Keep,
+    /// Another register may know better.
+    Next,
+}
+
+/// Which views a watcher believes. It reports nothing to a register, so a cluster that was started
+/// anew would stay below its known epoch for ever: what only ever is lower for a lease is believed.
+#[derive(Debug)]
+pub(super) struct Watching {
+    known: Epoch,
+    lower_since: Option<Duration>,
+    /// Are there several registers?
+    several: bool,
+}
+
+impl Watching {
+    pub const fn new(registers: usize) -> Self {
+        Self { known: Epoch::new(0, 0), lower_since: None, several: registers > 1 }
+    }
+
+    pub fn view(&mut self, epoch: Epoch, now: Duration) -> Verdict {
+        // A register without members is not the active one, if there are others.
+        if epoch.term == 0 && self.known.term == 0 {
+            return if self.several { Verdict::Next } else { Verdict::Keep };
+        }
+        if epoch < self.known && now < *self.lower_since.get_or_insert(now) + LEASE {
+            return Verdict::Next;
+        }
+        self.lower_since = None;
+        if epoch == self.known {
+            return Verdict::Keep;
+        }
+        self.known = epoch;
+        Verdict::Install
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::v1::{BeatAnswer, DrainOrder, Removed, Welcome};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view(term: u64, count: u64) -> Arc<View> {
+        Arc::new(View { epoch: Some(Epoch::new(term, count)), members: Vec::new() })
+    }
+
+    fn welcome(term: u64) -> Reply {
+        Reply::Welcome(Welcome { term, beat_ms: 1000, lease_ms: 5000, observed_address: String::new() })
+    }
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_member_beats_and_leaves_a_register_that_does_not_answer() {
+        let mut life = Life::new(view(0, 0));
+        life.greeted(secs(1));
+        assert_eq!(life.tick(secs(2)), Step::Nothing);
+        assert!(matches!(life.tick(secs(3)), Step::Next(_)));
+        life.greeted(secs(10));
+        assert_eq!(life.reply(welcome(1), secs(10)), Step::Welcomed);
+        assert_eq!(life.wake(), secs(11));
+        assert_eq!(life.tick(secs(11)), Step::Beat(1));
+        assert_eq!(life.tick(secs(11)), Step::Nothing);
+        assert_eq!(life.reply(Reply::Beat(BeatAnswer { number: 1 }), secs(11)), Step::Nothing);
+        // Asleep for a while: one beat, not several.
+        assert_eq!(life.tick(secs(15)), Step::Beat(2));
+        assert_eq!(life.tick(secs(15)), Step::Nothing);
+        assert!(matches!(life.tick(secs(16)), Step::Next(_)));
+    }
+
+    #[test]
+    fn an_earlier_term_is_not_followed_and_orders_are_told() {
+        let mut life = Life::new(view(3, 7));
+        life.greeted(secs(0));
+        assert!(matches!(life.reply(welcome(2), secs(0)), Step::Next(_)));
+        assert_eq!(life.reply(welcome(4), secs(0)), Step::Welcomed);
+        assert_eq!(life.reply(Reply::View(View::clone(&view(3, 8))), secs(0)), Step::Install(view(3, 8)));
+        assert_eq!(life.reply(Reply::View(View::clone(&view(2, 9))), secs(0)), Step::Nothing);
+        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), Step::Drain);
+        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), Step::Nothing);
+        let removed = Removed { reason: "lease".into() };
+        assert_eq!(life.reply(Reply::Removed(removed), secs(0)), Step::Dead("lease".into()));
+    }
+
+    #[test]
+    fn a_peers_view_of_a_higher_term_means_another_register() {
+        let mut life = Life::new(view(3, 7));
+        assert_eq!(life.learn(view(3, 7)), (Step::Nothing, false));
+        assert_eq!(life.learn(view(3, 9)), (Step::Install(view(3, 9)), false));
+        assert_eq!(life.learn(view(4, 1)), (Step::Install(view(4, 1)), true));
+    }
+
+    #[test]
+    fn a_watcher_believes_a_cluster_that_was_started_anew_after_a_lease() {
+        let mut one = Watching::new(1);
+        assert_eq!(one.view(Epoch::new(0, 0), secs(0)), Verdict::Keep);
+        assert_eq!(Watching::new(2).view(Epoch::new(0, 0), secs(0)), Verdict::Next);
+        assert_eq!(one.view(Epoch::new(5, 9), secs(0)), Verdict::Install);
+        assert_eq!(one.view(Epoch::new(5, 9), secs(0)), Verdict::Keep);
+        assert_eq!(one.view(Epoch::new(1, 1), secs(10)), Verdict::Next);
+        assert_eq!(one.view(Epoch::new(6, 1), secs(11)), Verdict::Install);
+        assert_eq!(one.view(Epoch::new(1, 1), secs(20)), Verdict::Next);
+        assert_eq!(one.view(Epoch::new(1, 2), secs(20) + LEASE), Verdict::Install);
+    }
+
+    proptest! {
+        #[test]
+        fn installed_epochs_only_rise(epochs in prop::collection::vec((0..5_u64, 0..5_u64), 0..50)) {
+            let mut life = Life::new(view(1, 1));
+            let mut last = Epoch::new(1, 1);
+            for (term, count) in epochs {
+                if let Step::Install(view) = life.reply(Reply::View(View::clone(&view(term, count))), secs(0)) {
+                    prop_assert!(epoch(&view) > last);
+                    last = epoch(&view);
+                }
+            }
+        }
+    }
+}

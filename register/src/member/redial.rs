@@ -1,0 +1,94 @@
+//! Which register next, and after how long. Pure: randomness is passed in.
+
+use std::time::Duration;
+
+/// The longest wait after one failed round.
+const WAIT_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait ever: a register that is back is found within this.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A member's way through the registers it was given.
+#[derive(Debug)]
+pub(super) struct Redial {
+    registers: Vec<String>,
+    at: usize,
+    /// Rounds through all registers since one was last heard.
+    rounds: u32,
+    dialed: bool,
+}
+
+impl Redial {
+    pub const fn new(registers: Vec<String>) -> Self {
+        Self { registers, at: 0, rounds: 0, dialed: false }
+    }
+
+    /// The register whose turn it is.
+    pub fn target(&self) -> &str {
+        self.registers.get(self.at).map_or("", String::as_str)
+    }
+
+    /// How long to wait before dialing it: a random part of a growing bound, so that the members
+    /// of a register that is back do not all arrive at once. The first dial of all is immediate.
+    pub fn wait(&mut self, random: u64) -> Duration {
+        if !std::mem::replace(&mut self.dialed, true) {
+            return Duration::ZERO;
+        }
+        let bound = WAIT_FIRST.saturating_mul(1 << self.rounds.min(10)).min(WAIT_MAX);
+        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(random % (micros + 1))
+    }
+
+    /// A register took the member in: if the stream breaks, the same one is tried first, since a
+    /// broken connection is more likely than a dead register, and members should stay together.
+    pub const fn heard(&mut self) {
+        self.rounds = 0;
+    }
+
+    /// The register did not take the member in, or should not be followed: the next one's turn.
+    pub const fn next(&mut self) {
+        self.at += 1;
+        if self.at >= self.registers.len() {
+            self.at = 0;
+            self.rounds = self.rounds.saturating_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn two() -> Redial {
+        Redial::new(vec!["a:1".into(), "b:1".into()])
+    }
+
+    #[test]
+    fn registers_take_turns_and_a_heard_one_is_tried_again_first() {
+        let mut redial = two();
+        assert_eq!(redial.wait(u64::MAX), Duration::ZERO);
+        assert_eq!(redial.target(), "a:1");
+        redial.next();
+        assert_eq!(redial.target(), "b:1");
+        redial.heard();
+        assert_eq!(redial.target(), "b:1");
+        redial.next();
+        assert_eq!(redial.target(), "a:1");
+        assert_eq!(Redial::new(Vec::new()).target(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn waits_grow_to_their_bound_and_start_over(fails in 0..10_000_u32, random: u64) {
+            let mut redial = two();
+            redial.wait(0);
+            for _ in 0..fails {
+                redial.next();
+            }
+            prop_assert!(redial.wait(random) <= WAIT_MAX);
+            redial.heard();
+            prop_assert!(redial.wait(random) <= WAIT_FIRST);
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The register's state machine: no clock, no socket; `apply(input, now) -> effects`.
+//!
+//! Every change of the list makes exactly one new epoch. A member is removed by its own goodbye,
+//! by an operator, by a newer gateway at its address, or when its lease ends; never because its
+//! stream broke. Inputs of a connection that its member has replaced touch nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{
+        BeatAnswer, DrainOrder, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome,
+        join_reply::Reply,
+    },
+};
+
+use super::{
+    check::{self, Origin},
+    history::{Base, Graveyard, Terms},
+};
+
+/// One Join stream; the caller numbers them and never uses a number again.
+pub type ConnectionId = u64;
+
+/// What time it is, as the caller sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since the register started; leases are counted in it.
+    pub up: Duration,
+    /// Wall clock, for people only.
+    pub unix_ms: u64,
+}
+
+/// What can happen to a register.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A connection says who it is.
+    Hello { connection: ConnectionId, origin: Origin, hello: Box<Hello> },
+    /// A member lives.
+    Beat { connection: ConnectionId, number: u64 },
+    /// A member's state has changed.
+    SetState { connection: ConnectionId, state: MemberState },
+    /// A clean leave.
+    Goodbye { connection: ConnectionId },
+    /// A stream broke: a silent member, not a leave.
+    Lost { connection: ConnectionId },
+    /// An operator knows that a process is gone.
+    Leave { incarnation: String },
+    /// An operator wants a gateway to drain.
+    Drain { gateway: String },
+    /// Time has passed.
+    Tick,
+}
+
+/// What a register does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// To one connection.
+    Reply(ConnectionId, Reply),
+    /// End this connection's stream.
+    Close(ConnectionId),
+    /// End this connection's stream with an error.
+    Refuse(ConnectionId, Refusal),
+    /// A new view, to every welcomed member and every watcher.
+    View(Arc<View>),
+    /// To the operator whose Leave or Drain was applied.
+    Answer(Result<Answer, Refusal>),
+    /// For logs and metrics.
+    Happened(Happened),
+}
+
+/// An operator's command was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The view in which it shows.
+    pub epoch: Epoch,
+    /// Whom it was about.
+    pub incarnation: Incarnation,
+}
+
+/// Why something is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Repeating will not help.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nobody of this name or incarnation.
+    #[error("{0}")]
+    NotFound(String),
+    /// A limit was met.
+    #[error("{0}")]
+    Full(String),
+    /// Not now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Why a member is not in the view any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Not heard for a lease.
+    Lease,
+    /// Said goodbye.
+    Leave,
+    /// A newer gateway took its address.
+    Replaced,
+    /// An operator took it out.
+    Operator,
+    /// An earlier register had removed it.
+    Earlier,
+}
+
+impl Reason {
+    /// The label of the metric.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Leave => "leave",
+            Self::Replaced => "replaced",
+            Self::Operator => "operator",
+            Self::Earlier => "earlier",
+        }
+    }
+
+    const fn sentence(self) -> &'static str {
+        match self {
+            Self::Lease => "not heard for a lease",
+            Self::Leave => "said goodbye",
+            Self::Replaced => "a newer gateway advertises the same address",
+            Self::Operator => "an operator took it out",
+            Self::Earlier => "an earlier register had removed it",
+        }
+    }
+}
+
+/// What logs and metrics tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happened {
+    /// A new incarnation.
+    Joined(Member),
+    /// A known incarnation on a new connection.
+    Redialled(Member),
+    /// A member is gone.
+    Removed(Member, Reason),
+    /// A view of another register was taken over.
+    TookOver { from: Epoch, term: u64, members: usize },
+}
+
+#[derive(Debug)]
+struct Entry {
+    member: Member,
+    /// When it was last heard, or when a view that names it was taken over.
+    heard: Duration,
+    connection: Option<ConnectionId>,
+}
+
+/// A register without clock and sockets.
+#[derive(Debug)]
+pub struct Core {
+    beat: Duration,
+    lease: Duration,
+    members_max: usize,
+    epoch: Epoch,
+    members: BTreeMap<Incarnation, Entry>,
+    connections: HashMap<ConnectionId, Incarnation>,
+    view: Arc<View>,
+    removed: Graveyard,
+    terms: Terms,
+    base: Base,
+    last_tick: Duration,
+    /// Until then nobody is removed for silence.
+    patient_until: Duration,
+}
+
+impl Core {
+    /// A fresh register: epoch 0.0, no members.
+    #[must_use]
+    pub fn new(beat: Duration, lease: Duration, members_max: usize) -> Self {
+        Self {
+            beat,
+            lease,
+            members_max,
+            epoch: Epoch::new(0, 0),
+            members: BTreeMap::new(),
+            connections: HashMap::new(),
+            view: Arc::new(View { epoch: Some(Epoch::new(0, 0)), members: Vec::new() }),
+            removed: Graveyard::default(),
+            terms: Terms::default(),
+            base: Base::default(),
+            last_tick: Duration::ZERO,
+            // A fresh register cannot know who still finds the way to it.
+            patient_until: lease,
+        }
+    }
+
+    /// The current view.
+    #[must_use]
+    pub const fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// One step.
+    pub fn apply(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match input {
+            Input::Hello { connection, origin, hello } => {
+                self.hello(connection, origin, *hello, now, &mut out);
+            }
+            Input::Beat { connection, number } => {
+                if let Some((_, entry)) = self.of(connection) {
+                    entry.heard = now.up;
+                    out.push(Effect::Reply(connection, Reply::Beat(BeatAnswer { number })));
+                }
+            }
+            Input::SetState { connection, state } => self.set_state(connection, state, now, &mut out),
+            Input::Goodbye { connection } => {
+                if let Some((incarnation, _)) = self.of(connection) {
+                    self.remove(incarnation, Reason::Leave, &mut out);
+                    self.publish(&mut out);
+                }
+            }
+            Input::Lost { connection } => {
+                if let Some((_, entry)) = self.of(connection) {
+                    entry.connection = None;
+                }
+                self.connections.remove(&connection);
+            }
+            Input::Leave { incarnation } => {
+                let answer = self.leave(&incarnation, &mut out);
+                out.push(Effect::Answer(answer));
+            }
+            Input::Drain { gateway } => {
+                let answer = self.drain(&gateway, &mut out);
+                out.push(Effect::Answer(answer));
+            }
+            Input::Tick => self.tick(now, &mut out),
+        }
+        out
+    }
+
+    fn of(&mut self, connection: ConnectionId) -> Option<(Incarnation, &mut Entry)> {
+        let incarnation = *self.connections.get(&connection)?;
+        let entry = self.members.get_mut(&incarnation)?;
+        (entry.connection == Some(connection)).then_some((incarnation, entry))
+    }
+
+    fn hello(
+        &mut self,
+        connection: ConnectionId,
+        origin: Origin,
+        hello: Hello,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Hello { member, view: reported } = hello;
+        let checked = if self.connections.contains_key(&connection) {
+            Err("a second Hello on one stream: a member says Hello once, then beats".to_owned())
+        } else {
+            check::hello(origin, member)
+        };
+        let (incarnation, member) = match checked {
+            Ok(checked) => checked,
+            Err(sentence) => return out.push(Effect::Refuse(connection, Refusal::Invalid(sentence))),
+        };
+        if self.removed.contains(incarnation) {
+            return dismiss(connection, "this incarnation was removed: join as a new one", out);
+        }
+        let names_itself = reported.as_ref().is_some_and(|view| Base::of(view).names(incarnation));
+        let mut changed = reported.is_some_and(|view| self.take_over(&view, now, out));
+        let known = self.members.contains_key(&incarnation);
+        if !known && (names_itself || self.removed.contains(incarnation)) {
+            // It was in a view once and is in the newest no more: whoever removed it, it is dead.
+            self.removed.add(incarnation);
+            dismiss(connection, "removed by an earlier register: join as a new incarnation", out);
+        } else if !known && self.members.len() >= self.members_max {
+            let sentence = format!("the cluster has {} members, as many as it may have", self.members_max);
+            out.push(Effect::Refuse(connection, Refusal::Full(sentence)));
+        } else {
+            changed |= self.admit(connection, incarnation, member, now, out);
+            out.push(Effect::Reply(connection, self.welcome(origin)));
+            if !changed {
+                out.push(Effect::Reply(connection, Reply::View(View::clone(&self.view))));
+            }
+        }
+        if changed {
+            self.publish(out);
+        }
+    }
+
+    /// Puts a member on the list, or continues it. True if that changed the list.
+    fn admit(
+        &mut self,
+        connection: ConnectionId,
+        incarnation: Incarnation,
+        mut member: Member,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        self.remove_at_address(incarnation, &member, out);
+        if self.epoch.term == 0 {
+            self.epoch.term = 1;
+        }
+        self.connections.insert(connection, incarnation);
+        let Some(entry) = self.members.get_mut(&incarnation) else {
+            member.since_ms = now.unix_ms;
+            out.push(Effect::Happened(Happened::Joined(member.clone())));
+            let entry = Entry { member, heard: now.up, connection: Some(connection) };
+            self.members.insert(incarnation, entry);
+            return true;
+        };
+        entry.heard = now.up;
+        if let Some(old) = entry.connection.replace(connection) {
+            self.connections.remove(&old);
+            out.push(Effect::Close(old));
+        }
+        member.since_ms = entry.member.since_ms;
+        let changed = entry.member != member;
+        out.push(Effect::Happened(Happened::Redialled(member.clone())));
+        entry.member = member;
+        changed
+    }
+
+    /// A gateway's address is taken by a newer one: the older one's process is gone.
+    fn remove_at_address(&mut self, newer: Incarnation, member: &Member, out: &mut Vec<Effect>) {
+        if member.role() != Role::Gateway || self.members.contains_key(&newer) {
+            return;
+        }
+        let older: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, entry)| entry.member.role() == Role::Gateway)
+            .filter(|(_, entry)| entry.member.address == member.address)
+            .map(|(incarnation, _)| *incarnation)
+            .collect();
+        for incarnation in older {
+            self.remove(incarnation, Reason::Replaced, out);
+        }
+    }
+
+    /// Takes over what another register had made. True if the term has changed, and so the view.
+    fn take_over(&mut self, view: &View, now: Now, out: &mut Vec<Effect>) -> bool {
+        let reported = Base::of(view);
+        let ours = self.terms.issued(reported.epoch)
+            && reported
+                .incarnations()
+                .all(|one| self.members.contains_key(one) || self.removed.contains(*one));
+        if ours || !check::term(reported.epoch) || reported.epoch <= self.base.epoch {
+            return false;
+        }
+        for incarnation in self.base.removed_in(&reported) {
+            if self.members.contains_key(&incarnation) {
+                self.remove(incarnation, Reason::Earlier, out);
+            }
+        }
+        for member in &view.members {
+            self.take_in(member, now);
+        }
+        self.epoch = Epoch::new(self.epoch.term.max(reported.epoch.term) + 1, 0);
+        let members = self.members.len();
+        let took = Happened::TookOver { from: reported.epoch, term: self.epoch.term, members };
+        out.push(Effect::Happened(took));
+        self.base = reported;
+        true
+    }
+
+    /// Keeps a member that is known only by report; its lease begins now.
+    fn take_in(&mut self, member: &Member, now: Now) {
+        let Ok((incarnation, member)) = check::hello(Origin::default(), Some(member.clone())) else { return };
+        let full = self.members.len() >= self.members_max;
+        if full || self.removed.contains(incarnation) || self.members.contains_key(&incarnation) {
+            return;
+        }
+        let taken = |entry: &Entry| {
+            member.role() == Role::Gateway
+                && entry.member.role() == Role::Gateway
+                && entry.member.address == member.address
+        };
+        // Whoever is here under that address came to this register: it is the newer one.
+        if self.members.values().any(taken) {
+            self.removed.add(incarnation);
+            return;
+        }
+        self.members.insert(incarnation, Entry { member, heard: now.up, connection: None });
+    }
+
+    fn welcome(&self, origin: Origin) -> Reply {
+        Reply::Welcome(Welcome {
+            term: self.epoch.term,
+            beat_ms: u32::try_from(self.beat.as_millis()).unwrap_or(u32::MAX),
+            lease_ms: u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX),
+            observed_address: origin.address.as_ref().map(IpAddr::to_string).unwrap_or_default(),
+        })
+    }
+
+    fn set_state(&mut self, connection: ConnectionId, state: MemberState, now: Now, out: &mut Vec<Effect>) {
+        let Some((_, entry)) = self.of(connection) else { return };
+        entry.heard = now.up;
+        if state != MemberState::Unspecified && entry.member.state() != state {
+            entry.member.set_state(state);
+            self.publish(out);
+        }
+    }
+
+    fn leave(&mut self, text: &str, out: &mut Vec<Effect>) -> Result<Answer, Refusal> {
+        let incarnation: Incarnation = text.parse().map_err(|error| Refusal::Invalid(format!("{error}")))?;
+        if !self.members.contains_key(&incarnation) {
+            return Err(Refusal::NotFound(format!("no member has the incarnation {incarnation}")));
+        }
+        self.remove(incarnation, Reason::Operator, out);
+        self.publish(out);
+        Ok(Answer { epoch: self.epoch, incarnation })
+    }
+
+    fn drain(&self, gateway: &str, out: &mut Vec<Effect>) -> Result<Answer, Refusal> {
+        if gateway.is_empty() {
+            return Err(Refusal::Invalid(
+                "the gateway to drain is empty: give its name or incarnation".into(),
+            ));
+        }
+        let mut found = self.members.iter().filter(|(incarnation, entry)| {
+            let named = entry.member.name == gateway || incarnation.to_string() == gateway;
+            named && entry.member.role() == Role::Gateway
+        });
+        let Some((incarnation, entry)) = found.next() else {
+            return Err(Refusal::NotFound(format!("no gateway has the name or incarnation {gateway:?}")));
+        };
+        if found.next().is_some() {
+            let sentence = format!("several gateways have the name {gateway:?}: give an incarnation");
+            return Err(Refusal::Invalid(sentence));
+        }
+        let Some(connection) = entry.connection else {
+            let sentence = format!("gateway {gateway:?} is not connected to the register now: repeat");
+            return Err(Refusal::Unavailable(sentence));
+        };
+        out.push(Effect::Reply(connection, Reply::Drain(DrainOrder {})));
+        Ok(Answer { epoch: self.epoch, incarnation: *incarnation })
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        // Without ticks the register itself was asleep, and has not read what members said.
+        if now.up.saturating_sub(self.last_tick) > self.lease / 2 {
+            self.patient_until = self.patient_until.max(now.up + self.lease);
+        }
+        self.last_tick = now.up;
+        if now.up < self.patient_until {
+            return;
+        }
+        let silent: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, entry)| now.up >= entry.heard + self.lease)
+            .map(|(incarnation, _)| *incarnation)
+            .collect();
+        for incarnation in &silent {
+            self.remove(*incarnation, Reason::Lease, out);
+        }
+        if !silent.is_empty() {
+            self.publish(out);
+        }
+    }
+
+    /// Takes a member off the list; the caller publishes.
+    fn remove(&mut self, incarnation: Incarnation, reason: Reason, out: &mut Vec<Effect>) {
+        let Some(entry) = self.members.remove(&incarnation) else { return };
+        self.removed.add(incarnation);
+        if let Some(connection) = entry.connection {
+            self.connections.remove(&connection);
+            match reason {
+                Reason::Leave => out.push(Effect::Close(connection)),
+                _ => dismiss(connection, reason.sentence(), out),
+            }
+        }
+        out.push(Effect::Happened(Happened::Removed(entry.member, reason)));
+    }
+
+    /// Makes the next epoch. Called once per input that changed the list.
+    fn publish(&mut self, out: &mut Vec<Effect>) {
+        self.epoch.count += 1;
+        self.terms.note(self.epoch);
+        let members = self.members.values().map(|entry| entry.member.clone()).collect();
+        self.view = Arc::new(View { epoch: Some(self.epoch), members });
+        out.push(Effect::View(self.view.clone()));
+    }
+}
+
+fn dismiss(connection: ConnectionId, reason: &str, out: &mut Vec<Effect>) {
+    out.push(Effect::Reply(connection, Reply::Removed(Removed { reason: reason.to_owned() })));
+    out.push(Effect::Close(connection));
+}
+
+#[cfg(test)]
+mod tests;

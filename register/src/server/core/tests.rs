@@ -1,0 +1,360 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BEAT: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(5);
+
+fn register() -> Core {
+    Core::new(BEAT, LEASE, 8)
+}
+
+const fn at(secs: u64) -> Now {
+    Now { up: Duration::from_secs(secs), unix_ms: 1_000 + secs }
+}
+
+fn id(bits: u64) -> Incarnation {
+    Incarnation::from_bits(bits)
+}
+
+fn member(bits: u64) -> Member {
+    Member {
+        incarnation: id(bits).to_string(),
+        role: Role::Gateway.into(),
+        name: format!("gateway-{bits}"),
+        address: format!("127.0.0.1:{}", 7000 + bits),
+        state: MemberState::Ready.into(),
+        ..Member::default()
+    }
+}
+
+fn hello_of(connection: ConnectionId, member: Member, view: Option<View>) -> Input {
+    let hello = Box::new(Hello { member: Some(member), view });
+    Input::Hello { connection, origin: Origin::default(), hello }
+}
+
+fn hello(connection: ConnectionId, bits: u64) -> Input {
+    hello_of(connection, member(bits), None)
+}
+
+fn reported(term: u64, count: u64, bits: &[u64]) -> View {
+    let members = bits.iter().map(|&bits| Member { since_ms: 7, ..member(bits) }).collect();
+    View { epoch: Some(Epoch::new(term, count)), members }
+}
+
+fn reporting(connection: ConnectionId, bits: u64, view: View) -> Input {
+    hello_of(connection, member(bits), Some(view))
+}
+
+fn epoch(core: &Core) -> Epoch {
+    core.view().epoch.unwrap()
+}
+
+fn names(core: &Core) -> Vec<String> {
+    core.view().members.iter().map(|member| member.name.clone()).collect()
+}
+
+fn views(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::View(_))).count()
+}
+
+fn was_dismissed(effects: &[Effect], connection: ConnectionId) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Reply(to, Reply::Removed(_)) if *to == connection))
+        && effects.contains(&Effect::Close(connection))
+}
+
+/// Ticks often enough that the register is not taken for one that was asleep.
+fn tick_until(core: &mut Core, from: u64, to: u64) -> Vec<Effect> {
+    (from..=to).flat_map(|secs| core.apply(Input::Tick, at(secs))).collect()
+}
+
+#[test]
+fn every_change_is_one_epoch_and_views_are_ordered() {
+    let mut core = register();
+    let joined = core.apply(hello(1, 5), at(0));
+    assert!(matches!(&joined[1], Effect::Reply(1, Reply::Welcome(welcome)) if welcome.term == 1));
+    assert!(matches!(&joined[2], Effect::View(view) if view.members.len() == 1));
+    core.apply(hello(2, 3), at(0));
+    assert_eq!(epoch(&core), Epoch::new(1, 2));
+    assert_eq!(names(&core), ["gateway-3", "gateway-5"]);
+    let drained = Input::SetState { connection: 1, state: MemberState::Draining };
+    assert_eq!(views(&core.apply(drained.clone(), at(1))), 1);
+    assert_eq!(views(&core.apply(drained, at(1))), 0);
+    let gone = core.apply(Input::Goodbye { connection: 1 }, at(2));
+    assert_eq!(gone.first(), Some(&Effect::Close(1)));
+    assert_eq!(names(&core), ["gateway-3"]);
+    assert_eq!(epoch(&core), Epoch::new(1, 4));
+    assert_eq!(core.apply(Input::Beat { connection: 1, number: 9 }, at(2)), []);
+}
+
+#[test]
+fn a_broken_stream_is_silence_and_silence_ends_with_the_lease() {
+    let mut core = register();
+    core.apply(hello(1, 1), at(0));
+    core.apply(hello(2, 2), at(0));
+    assert_eq!(core.apply(Input::Lost { connection: 1 }, at(3)), []);
+    for secs in 1..=8 {
+        core.apply(Input::Beat { connection: 2, number: secs }, at(secs));
+        core.apply(Input::Tick, at(secs));
+    }
+    assert_eq!(names(&core), ["gateway-2"]);
+    let back = core.apply(hello(3, 1), at(9));
+    assert!(was_dismissed(&back, 3), "removed is dead");
+    assert_eq!(names(&core), ["gateway-2"]);
+}
+
+#[test]
+fn a_redial_continues_and_its_old_connection_touches_nothing() {
+    let mut core = register();
+    core.apply(hello(1, 1), at(0));
+    let redialled = core.apply(hello(2, 1), at(4));
+    assert!(redialled.contains(&Effect::Close(1)));
+    assert!(redialled.iter().any(|effect| matches!(effect, Effect::Reply(2, Reply::View(_)))));
+    assert_eq!(views(&redialled), 0);
+    for late in [
+        Input::Goodbye { connection: 1 },
+        Input::Lost { connection: 1 },
+        Input::Beat { connection: 1, number: 1 },
+        Input::SetState { connection: 1, state: MemberState::Draining },
+    ] {
+        assert_eq!(core.apply(late, at(4)), []);
+    }
+    assert_eq!(core.apply(Input::Beat { connection: 2, number: 1 }, at(5)).len(), 1);
+    assert_eq!(core.view().members[0].since_ms, 1_000);
+    assert!(matches!(core.apply(hello(2, 1), at(5))[0], Effect::Refuse(2, Refusal::Invalid(_))));
+}
+
+#[test]
+fn a_newer_gateway_at_an_address_replaces_the_older_but_a_name_may_repeat() {
+    let mut core = register();
+    core.apply(hello(1, 1), at(0));
+    let newer = Member { incarnation: id(2).to_string(), ..member(1) };
+    let effects = core.apply(hello_of(2, newer, None), at(1));
+    assert!(was_dismissed(&effects, 1));
+    assert_eq!(views(&effects), 1);
+    assert_eq!(core.view().members[0].incarnation, id(2).to_string());
+    let namesake = Member { name: "gateway-1".into(), ..member(3) };
+    core.apply(hello_of(3, namesake, None), at(1));
+    assert_eq!(names(&core), ["gateway-1", "gateway-1"]);
+    let ambiguous = core.apply(Input::Drain { gateway: "gateway-1".into() }, at(1));
+    assert!(matches!(ambiguous[0], Effect::Answer(Err(Refusal::Invalid(_)))));
+}
+
+#[test]
+fn a_fresh_register_takes_over_the_highest_view_and_keeps_who_is_not_heard_yet() {
+    let mut core = register();
+    let effects = core.apply(reporting(1, 1, reported(5, 7, &[1, 2, 3])), at(0));
+    assert_eq!(views(&effects), 1);
+    assert_eq!(epoch(&core), Epoch::new(6, 1));
+    assert_eq!(names(&core), ["gateway-1", "gateway-2", "gateway-3"]);
+    assert_eq!(core.view().members[0].since_ms, 7);
+    // A lower view changes nothing; a higher one of the same line does, under a higher term.
+    core.apply(reporting(2, 2, reported(5, 6, &[1, 2])), at(1));
+    assert_eq!(epoch(&core), Epoch::new(6, 1));
+    core.apply(reporting(4, 4, reported(5, 8, &[1, 2, 4])), at(2));
+    assert_eq!(epoch(&core), Epoch::new(7, 1));
+    assert_eq!(names(&core), ["gateway-1", "gateway-2", "gateway-4"], "3 was removed in 5.8");
+    assert!(was_dismissed(&core.apply(reporting(3, 3, reported(5, 7, &[1, 2, 3])), at(2)), 3));
+    // Its own views reported back are no reason for another term.
+    core.apply(Input::Lost { connection: 1 }, at(2));
+    core.apply(reporting(5, 1, reported(7, 1, &[1, 2, 4])), at(3));
+    assert_eq!(epoch(&core).term, 7);
+    tick_until(&mut core, 1, 4);
+    assert_eq!(core.view().members.len(), 3);
+    tick_until(&mut core, 5, 9);
+    assert!(core.view().members.is_empty());
+}
+
+#[test]
+fn a_first_comer_without_a_view_does_not_hide_the_cluster_of_the_others() {
+    let mut core = register();
+    for bits in 4..7 {
+        core.apply(hello(bits, bits), at(0));
+    }
+    assert_eq!(epoch(&core), Epoch::new(1, 3));
+    core.apply(reporting(1, 1, reported(1, 2, &[1, 2])), at(1));
+    assert_eq!(epoch(&core), Epoch::new(2, 1));
+    assert_eq!(core.view().members.len(), 5);
+}
+
+#[test]
+fn a_member_that_an_earlier_register_removed_is_told_so() {
+    let mut core = register();
+    core.apply(reporting(1, 1, reported(5, 7, &[1])), at(0));
+    assert!(was_dismissed(&core.apply(reporting(2, 2, reported(5, 6, &[1, 2])), at(0)), 2));
+}
+
+#[test]
+fn a_register_that_was_asleep_waits_for_what_it_has_not_read() {
+    let mut core = register();
+    core.apply(hello(1, 1), at(0));
+    tick_until(&mut core, 1, 4);
+    core.apply(Input::Tick, at(60));
+    assert_eq!(core.view().members.len(), 1);
+    tick_until(&mut core, 61, 65);
+    assert!(core.view().members.is_empty());
+}
+
+#[test]
+fn limits_and_nonsense_are_refused_and_change_nothing() {
+    let mut core = register();
+    for bits in 1..=8 {
+        core.apply(hello(bits, bits), at(0));
+    }
+    let before = epoch(&core);
+    assert!(matches!(core.apply(hello(9, 9), at(0))[0], Effect::Refuse(9, Refusal::Full(_))));
+    let nobody = Input::Hello { connection: 10, origin: Origin::default(), hello: Box::default() };
+    assert!(matches!(core.apply(nobody, at(0))[0], Effect::Refuse(10, Refusal::Invalid(_))));
+    core.apply(reporting(11, 1, reported(u64::MAX, 1, &[1])), at(0));
+    assert_eq!(epoch(&core), before);
+    let unknown = Input::Leave { incarnation: id(99).to_string() };
+    assert!(matches!(core.apply(unknown, at(0))[0], Effect::Answer(Err(Refusal::NotFound(_)))));
+    let malformed = Input::Leave { incarnation: "x".into() };
+    assert!(matches!(core.apply(malformed, at(0))[0], Effect::Answer(Err(Refusal::Invalid(_)))));
+}
+
+#[test]
+fn operators_take_out_and_drain() {
+    let mut core = register();
+    core.apply(hello(1, 1), at(0));
+    let drained = core.apply(Input::Drain { gateway: "gateway-1".into() }, at(0));
+    assert_eq!(drained[0], Effect::Reply(1, Reply::Drain(DrainOrder {})));
+    assert!(matches!(&drained[1], Effect::Answer(Ok(answer)) if answer.incarnation == id(1)));
+    core.apply(Input::Lost { connection: 1 }, at(0));
+    let away = core.apply(Input::Drain { gateway: id(1).to_string() }, at(0));
+    assert!(matches!(away[0], Effect::Answer(Err(Refusal::Unavailable(_)))));
+    let left = core.apply(Input::Leave { incarnation: id(1).to_string() }, at(1));
+    let answer = Answer { epoch: Epoch::new(1, 2), incarnation: id(1) };
+    assert_eq!(left.last(), Some(&Effect::Answer(Ok(answer))));
+    assert!(core.view().members.is_empty());
+}
+
+/// One step of a random life of a register.
+#[derive(Debug, Clone)]
+enum Event {
+    Hello { who: u64, view: Option<(u64, u64, Vec<u64>)> },
+    Input(u8, u64),
+    Pass(u64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let view = (1..4_u64, 1..6_u64, prop::collection::vec(1..7_u64, 0..6));
+    let hello =
+        (1..7_u64, prop::option::weighted(0.3, view)).prop_map(|(who, view)| Event::Hello { who, view });
+    let input = (0..5_u8, 0..40_u64).prop_map(|(kind, connection)| Event::Input(kind, connection));
+    prop::collection::vec(prop_oneof![3 => hello, 2 => input, 4 => (1..4_u64).prop_map(Event::Pass)], 1..80)
+}
+
+fn plain(kind: u8, connection: u64) -> Input {
+    match kind {
+        0 => Input::Beat { connection, number: 1 },
+        1 => Input::SetState { connection, state: MemberState::Draining },
+        2 => Input::Goodbye { connection },
+        3 => Input::Lost { connection },
+        _ => Input::Leave { incarnation: id(connection % 7).to_string() },
+    }
+}
+
+/// What must hold after every input, whatever came before.
+struct Watcher {
+    last: Epoch,
+    buried: BTreeSet<Incarnation>,
+}
+
+impl Watcher {
+    fn look(&mut self, core: &Core, input: &Input, effects: &[Effect], now: Now) {
+        assert!(views(effects) <= 1, "one input, one epoch: {input:?}");
+        if let Input::Hello { hello, .. } = input
+            && let Some(Effect::View(view)) = effects.iter().find(|effect| matches!(effect, Effect::View(_)))
+            && effects.iter().any(|effect| matches!(effect, Effect::Happened(Happened::TookOver { .. })))
+        {
+            let reported = hello.view.as_ref().unwrap().epoch.unwrap();
+            assert!(view.epoch.unwrap().term > reported.term);
+        }
+        for effect in effects {
+            match effect {
+                Effect::View(view) => {
+                    let epoch = view.epoch.unwrap();
+                    assert!(epoch > self.last, "{epoch} after {}", self.last);
+                    let same_term = epoch.term == self.last.term;
+                    assert_eq!(epoch.count, if same_term { self.last.count + 1 } else { 1 });
+                    assert!(view.members.is_sorted_by(|a, b| a.incarnation < b.incarnation));
+                    self.last = epoch;
+                }
+                Effect::Happened(Happened::Removed(member, reason)) => {
+                    self.buried.insert(member.incarnation.parse().unwrap());
+                    if *reason == Reason::Lease {
+                        assert!(now.up >= LEASE, "removed for silence within a lease of the start");
+                    }
+                }
+                _ => {}
+            }
+        }
+        for member in &core.view().members {
+            assert!(!self.buried.contains(&member.incarnation.parse().unwrap()), "removed is dead");
+        }
+        assert_eq!(epoch(core), self.last);
+        assert!(core.view().members.len() <= 8);
+        assert_eq!(
+            core.connections.len(),
+            core.members.values().filter(|one| one.connection.is_some()).count()
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_rules_hold(events in events()) {
+        let mut core = register();
+        let mut watcher = Watcher { last: Epoch::new(0, 0), buried: BTreeSet::new() };
+        let (mut secs, mut next) = (0, 1);
+        for event in events {
+            let inputs = match event {
+                Event::Hello { who, view } => {
+                    next += 1;
+                    let view = view.map(|(term, count, bits)| reported(term, count, &bits));
+                    vec![hello_of(next - 1, member(who), view)]
+                }
+                Event::Input(kind, connection) => vec![plain(kind, connection)],
+                Event::Pass(more) => {
+                    secs += more;
+                    vec![Input::Tick]
+                }
+            };
+            for input in inputs {
+                let effects = core.apply(input.clone(), at(secs));
+                watcher.look(&core, &input, &effects, at(secs));
+            }
+        }
+        // Whoever is silent from now on is gone after a lease, and nobody else is needed for that.
+        tick_until(&mut core, secs + 1, secs + 1 + 2 * LEASE.as_secs());
+        prop_assert!(core.view().members.is_empty());
+    }
+
+    #[test]
+    fn who_beats_is_never_removed(others in events()) {
+        let mut core = register();
+        // The steady one's incarnation and connection are out of the others' reach.
+        core.apply(hello(1000, 50), at(0));
+        let (mut secs, mut next) = (0, 1);
+        for event in others {
+            match event {
+                Event::Hello { who, view } => {
+                    let view = view.map(|(term, count, bits)| reported(term, count, &bits));
+                    core.apply(hello_of(next, member(who), view), at(secs));
+                    next += 1;
+                }
+                Event::Input(kind, connection) => drop(core.apply(plain(kind, connection), at(secs))),
+                Event::Pass(more) => for _ in 0..more {
+                    secs += 1;
+                    let answered = core.apply(Input::Beat { connection: 1000, number: secs }, at(secs));
+                    prop_assert_eq!(answered.len(), 1);
+                    core.apply(Input::Tick, at(secs));
+                },
+            }
+            prop_assert!(names(&core).contains(&"gateway-50".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The register's gRPC service: turns calls into the hub's requests, and nothing else.
+
+use std::{net::IpAddr, pin::Pin, time::Duration};
+
+use broadgate_proto::v1::{
+    DrainReply, DrainRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, MemberState, View,
+    WatchRequest, join_request, register_server::Register,
+};
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpConnectInfo};
+
+use super::{
+    check::Origin,
+    core::{Answer, ConnectionId, Input, Refusal},
+    hub::{self, Opened},
+};
+
+/// From the opening of a Join stream to its Hello.
+const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service's side of the hub.
+pub(super) struct Service {
+    pub hub: mpsc::Sender<hub::Request>,
+}
+
+impl Service {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> hub::Request) -> Result<T, Status> {
+        let (sender, answer) = oneshot::channel();
+        self.hub.send(request(sender)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn command(&self, input: Input) -> Result<Answer, Status> {
+        let answer: Result<Answer, Refusal> = self.ask(|answer| hub::Request::Command(input, answer)).await?;
+        answer.map_err(Status::from)
+    }
+}
+
+#[tonic::async_trait]
+impl Register for Service {
+    type JoinStream = Replies<JoinReply>;
+    type WatchStream = Replies<View>;
+
+    async fn join(
+        &self,
+        request: Request<Streaming<JoinRequest>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
+        let origin = origin(&request);
+        let opened = self.ask(|opened| hub::Request::Open { watch: false, opened }).await??;
+        let Opened { connection, outgoing, closed } = opened;
+        let hub = self.hub.clone();
+        tokio::spawn(async move {
+            let read = read(&hub, connection, origin, request.into_inner());
+            // The hub's word counts first: what a dismissed connection still says goes nowhere.
+            tokio::select! {
+                biased;
+                () = closed.cancelled() => {}
+                () = read => {}
+            }
+            let _ = hub.send(hub::Request::Closed(connection)).await;
+        });
+        let replies = ReceiverStream::new(outgoing).map(|next| next.map(hub::Outgoing::into_reply));
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let opened = self.ask(|opened| hub::Request::Open { watch: true, opened }).await??;
+        let Opened { connection, outgoing, closed } = opened;
+        let hub = self.hub.clone();
+        let gone = Gone { hub, connection, _closed: closed };
+        let views = ReceiverStream::new(outgoing).filter_map(move |next| {
+            let _alive = &gone;
+            std::future::ready(next.map(hub::Outgoing::into_view).transpose())
+        });
+        Ok(Response::new(Box::pin(views)))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        let incarnation = request.into_inner().incarnation;
+        let answer = self.command(Input::Leave { incarnation }).await?;
+        Ok(Response::new(LeaveReply { epoch: Some(answer.epoch) }))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
+        let gateway = request.into_inner().gateway;
+        let answer = self.command(Input::Drain { gateway }).await?;
+        let incarnation = answer.incarnation.to_string();
+        Ok(Response::new(DrainReply { epoch: Some(answer.epoch), incarnation }))
+    }
+}
+
+/// Frees a watcher's place when its stream is dropped.
+struct Gone {
+    hub: mpsc::Sender<hub::Request>,
+    connection: ConnectionId,
+    _closed: tokio_util::sync::CancellationToken,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // If the hub is too busy now, it frees the place at the next view, which cannot be sent.
+        let _ = self.hub.try_send(hub::Request::Closed(self.connection));
+    }
+}
+
+/// Reads one member's stream until it ends or is silent before its Hello.
+async fn read(
+    hub: &mpsc::Sender<hub::Request>,
+    connection: ConnectionId,
+    origin: Origin,
+    mut requests: Streaming<JoinRequest>,
+) {
+    let Ok(first) = tokio::time::timeout(HELLO_TIME_MAX, requests.message()).await else {
+        metrics::counter!("register_disconnects_total", "reason" => "no_hello").increment(1);
+        return;
+    };
+    let mut next = first;
+    while let Ok(Some(JoinRequest { request })) = next {
+        // A request of a later version is not understood, and harms nobody.
+        if let Some(request) = request
+            && hub.send(hub::Request::Input(input(connection, origin, request))).await.is_err()
+        {
+            return;
+        }
+        next = requests.message().await;
+    }
+}
+
+fn input(connection: ConnectionId, origin: Origin, request: join_request::Request) -> Input {
+    use join_request::Request as R;
+    match request {
+        R::Hello(hello) => Input::Hello { connection, origin, hello: Box::new(hello) },
+        R::Beat(beat) => Input::Beat { connection, number: beat.number },
+        R::SetState(set) => {
+            let state = MemberState::try_from(set.state).unwrap_or(MemberState::Unspecified);
+            Input::SetState { connection, state }
+        }
+        R::Goodbye(_) => Input::Goodbye { connection },
+    }
+}
+
+fn origin<T>(request: &Request<T>) -> Origin {
+    let Some(info) = request.extensions().get::<TcpConnectInfo>() else { return Origin::default() };
+    let address = info.remote_addr().map(|address| address.ip().to_canonical());
+    let here = info.local_addr().map(|address| address.ip().to_canonical());
+    let remote = address.is_some_and(|ip: IpAddr| !ip.is_loopback()) && address != here;
+    Origin { address, remote }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the register is stopping: try the next one")
+}

@@ -1,0 +1,61 @@
+//! What the register's logs and metrics say.
+
+use broadgate_proto::v1::{Member, MemberState, Role, View};
+use metrics::{counter, gauge};
+
+use super::core::Happened;
+
+/// Logs and counts one event.
+pub(super) fn happened(happened: &Happened) {
+    match happened {
+        Happened::Joined(member) => {
+            counter!("register_joins_total").increment(1);
+            log(member, "joined");
+        }
+        Happened::Redialled(member) => {
+            counter!("register_redials_total").increment(1);
+            log(member, "redialled");
+        }
+        Happened::Removed(member, reason) => {
+            let reason = reason.label();
+            counter!("register_removed_total", "reason" => reason).increment(1);
+            let Member { name, incarnation, .. } = member;
+            tracing::info!(%name, %incarnation, role = role(member), reason, "removed");
+        }
+        Happened::TookOver { from, term, members } => {
+            counter!("register_takeovers_total").increment(1);
+            tracing::info!(%from, term, members, "took over the view of another register");
+        }
+    }
+}
+
+/// Sets the gauges that describe the view.
+pub(super) fn view(view: &View) {
+    for (role, role_label) in [(Role::Gateway, "gateway"), (Role::Worker, "worker")] {
+        for (state, state_label) in [
+            (MemberState::Joining, "joining"),
+            (MemberState::Ready, "ready"),
+            (MemberState::Draining, "draining"),
+        ] {
+            let counted =
+                view.members.iter().filter(|one| one.role() == role && one.state() == state).count();
+            gauge!("register_members", "role" => role_label, "state" => state_label).set(counted as f64);
+        }
+    }
+    let epoch = view.epoch.unwrap_or_default();
+    gauge!("register_epoch_term").set(epoch.term as f64);
+    gauge!("register_epoch_count").set(epoch.count as f64);
+}
+
+fn log(member: &Member, what: &str) {
+    let Member { name, incarnation, address, version, .. } = member;
+    tracing::info!(%name, %incarnation, role = role(member), %address, %version, "{what}");
+}
+
+fn role(member: &Member) -> &'static str {
+    match member.role() {
+        Role::Gateway => "gateway",
+        Role::Worker => "worker",
+        Role::Unspecified => "unknown",
+    }
+}
