@@ -1,0 +1,313 @@
+//! Registers and members over real sockets, in one process.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    id::Incarnation,
+    secret::{Secret, SendSecret},
+    v1::{
+        DrainRequest, Epoch, Hello, JoinRequest, LeaveRequest, MemberState, Role, View,
+        join_request::Request, register_client::RegisterClient,
+    },
+};
+use broadgate_register::{
+    member::{self, Advertise, Member, MemberEvent, view},
+    server,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, service::interceptor::InterceptedService, transport::Channel};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_millis(400);
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OTHER_SECRET: &str = "another-0123456789abcdef01234567";
+
+struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    async fn start() -> Self {
+        Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), LEASE)
+    }
+
+    fn at(listener: TcpListener, lease: Duration) -> Self {
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let secret = Secret::parse(SECRET).unwrap();
+        let config = server::Config { secret, beat: Duration::from_millis(50), lease };
+        let task = tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
+        Self { address, stop, task }
+    }
+
+    fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
+    }
+
+    async fn client(&self) -> RegisterClient<Client> {
+        let channel =
+            Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap();
+        RegisterClient::with_interceptor(channel, Secret::parse(SECRET).unwrap().sender())
+    }
+}
+
+type Client = InterceptedService<Channel, SendSecret>;
+
+fn config(registers: &[String], name: &str) -> member::Config {
+    member::Config {
+        registers: registers.to_vec(),
+        secret: Secret::parse(SECRET).unwrap(),
+        role: Role::Worker,
+        name: name.to_owned(),
+        version: "0.0.0".to_owned(),
+        services: vec!["chat".to_owned()],
+        listeners: HashMap::new(),
+        advertise: Advertise::None,
+        known: None,
+    }
+}
+
+fn worker(registers: &[String], name: &str) -> Member {
+    member::join(config(registers, name))
+}
+
+fn gateway(registers: &[String], name: &str, port: u16) -> Member {
+    let config = config(registers, name);
+    member::join(member::Config { role: Role::Gateway, advertise: Advertise::LocalPort(port), ..config })
+}
+
+fn names(view: &View) -> Vec<&str> {
+    let mut names: Vec<_> = view.members.iter().map(|member| member.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+async fn until(mut views: watch::Receiver<Arc<View>>, holds: impl Fn(&View) -> bool) -> Arc<View> {
+    let found = timeout(PATIENCE, views.wait_for(|view| holds(view))).await;
+    found.expect("the view did not come").unwrap().clone()
+}
+
+async fn event(member: &mut Member) -> MemberEvent {
+    timeout(PATIENCE, member.event()).await.expect("no event came")
+}
+
+fn epoch(view: &View) -> Epoch {
+    view::epoch(view)
+}
+
+#[tokio::test]
+async fn members_join_change_and_leave_and_all_see_it() {
+    let register = Running::start().await;
+    let registers = [register.name()];
+    let a = worker(&registers, "a");
+    let b = gateway(&registers, "b", 7200);
+    let watch = member::watch(registers.to_vec(), Secret::parse(SECRET).unwrap());
+    for views in [a.views(), b.views(), watch.views()] {
+        until(views, |view| names(view) == ["a", "b"]).await;
+    }
+    assert!(a.register().heard && watch.register().heard);
+    assert_eq!(a.register().address, register.name());
+    let view = a.views().borrow().clone();
+    let found = view::find(&view, b.incarnation()).unwrap();
+    assert_eq!(found.address, "127.0.0.1:7200");
+    assert_eq!(found.state(), MemberState::Joining);
+    assert!(found.since_ms > 0);
+
+    b.set_state(MemberState::Ready);
+    until(watch.views(), |view| view::ready_gateways(view).count() == 1).await;
+    // Beats keep both in the view for longer than a lease.
+    let before = until(a.views(), |view| view::ready_gateways(view).count() == 1).await;
+    let before = epoch(&before);
+    tokio::time::sleep(2 * LEASE).await;
+    assert_eq!(epoch(&a.views().borrow().clone()), before);
+    b.leave().await;
+    let after = until(watch.views(), |view| names(view) == ["a"]).await;
+    assert_eq!(epoch(&after), Epoch::new(before.term, before.count + 1));
+    a.leave().await;
+    until(watch.views(), |view| view.members.is_empty()).await;
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn silence_removes_and_a_dropped_member_is_silent() {
+    let register = Running::start().await;
+    let registers = [register.name()];
+    let (a, b) = (worker(&registers, "a"), worker(&registers, "b"));
+    until(a.views(), |view| names(view) == ["a", "b"]).await;
+    drop(b);
+    until(a.views(), |view| names(view) == ["a"]).await;
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn members_follow_to_the_second_register_under_a_higher_term() {
+    let first = Running::start().await;
+    let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let second_address = second.local_addr().unwrap();
+    drop(second);
+    let registers = [first.name(), second_address.to_string()];
+    let members = [worker(&registers, "a"), gateway(&registers, "b", 7201), worker(&registers, "c")];
+    let watch = member::watch(registers.to_vec(), Secret::parse(SECRET).unwrap());
+    let mut before = Epoch::default();
+    for member in &members {
+        let view = until(member.views(), |view| names(view) == ["a", "b", "c"]).await;
+        before = before.max(epoch(&view));
+    }
+    until(watch.views(), |view| names(view) == ["a", "b", "c"]).await;
+    let incarnations: Vec<_> =
+        members[0].views().borrow().members.iter().map(|m| m.incarnation.clone()).collect();
+    first.stop().await;
+    // Nobody hears a register now, and everything goes on with the last view.
+    for member in &members {
+        assert_eq!(names(&member.views().borrow()), ["a", "b", "c"]);
+    }
+    let second = Running::at(TcpListener::bind(second_address).await.unwrap(), LEASE);
+    for views in members.iter().map(Member::views).chain([watch.views()]) {
+        let view = until(views, |view| epoch(view).term > before.term).await;
+        assert_eq!(view.members.iter().map(|m| m.incarnation.clone()).collect::<Vec<_>>(), incarnations);
+    }
+    // All of them live there: they are still in the view after the leases that were taken over.
+    tokio::time::sleep(3 * LEASE).await;
+    let settled = members[0].views().borrow().clone();
+    assert_eq!(names(&settled), ["a", "b", "c"]);
+    assert!(members.iter().all(|member| member.register().address == second_address.to_string()));
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_register_that_comes_back_is_found_and_forgets_nobody_but_the_dead() {
+    let register = Running::start().await;
+    let address = register.address;
+    let registers = [address.to_string()];
+    let (a, b) = (worker(&registers, "a"), worker(&registers, "b"));
+    let before = until(a.views(), |view| names(view) == ["a", "b"]).await;
+    register.stop().await;
+    drop(b);
+    let register = Running::at(TcpListener::bind(address).await.unwrap(), LEASE);
+    let after = until(a.views(), |view| epoch(view).term > epoch(&before).term).await;
+    assert_eq!(names(&after), ["a", "b"], "kept until its lease ends");
+    until(a.views(), |view| names(view) == ["a"]).await;
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_a_sentence_said_once() {
+    let register = Running::start().await;
+    let secret = Secret::parse(OTHER_SECRET).unwrap();
+    let mut stranger = member::join(member::Config { secret, ..config(&[register.name()], "stranger") });
+    let MemberEvent::Refused { sentence, fatal } = event(&mut stranger).await else { panic!("not refused") };
+    assert!(sentence.contains("secret") && !fatal, "{sentence}");
+    assert!(timeout(LEASE, stranger.event()).await.is_err(), "said twice");
+    assert!(!stranger.register().heard);
+
+    let mut nameless = worker(&[register.name()], "");
+    let MemberEvent::Refused { sentence, fatal } = event(&mut nameless).await else { panic!("not refused") };
+    assert!(sentence.contains("name is empty") && fatal, "{sentence}");
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn operators_drain_and_take_out_and_the_removed_come_back_as_another() {
+    let register = Running::start().await;
+    let registers = [register.name()];
+    let mut b = gateway(&registers, "b", 7202);
+    until(b.views(), |view| names(view) == ["b"]).await;
+    let mut operator = register.client().await;
+    let reply = operator.drain(DrainRequest { gateway: "b".into() }).await.unwrap().into_inner();
+    assert_eq!(reply.incarnation, b.incarnation().to_string());
+    assert_eq!(event(&mut b).await, MemberEvent::Drain);
+    let nobody = operator.drain(DrainRequest { gateway: "nobody".into() }).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::NotFound);
+
+    let incarnation = b.incarnation().to_string();
+    operator.leave(LeaveRequest { incarnation: incarnation.clone() }).await.unwrap();
+    assert!(matches!(event(&mut b).await, MemberEvent::Removed { .. }));
+    assert_eq!(operator.leave(LeaveRequest { incarnation }).await.unwrap_err().code(), Code::NotFound);
+    let known = Some(View::clone(&b.views().borrow()));
+    let again = member::join(member::Config { known, ..config(&registers, "b") });
+    assert_ne!(again.incarnation(), b.incarnation());
+    until(again.views(), |view| view::find(view, again.incarnation()).is_some()).await;
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_disturbs_nobody() {
+    let register = Running::start().await;
+    let a = worker(&[register.name()], "a");
+    let before = until(a.views(), |view| names(view) == ["a"]).await;
+    let mut open = Vec::new();
+    for garbage in [
+        &b"\0\xff\xfe garbage \r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM",
+    ] {
+        let mut stream = TcpStream::connect(register.address).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        open.push(stream);
+    }
+    let nonsense = timeout(PATIENCE, open[0].read_to_end(&mut Vec::new())).await;
+    assert!(nonsense.is_ok(), "garbage was not hung up on");
+    let mut client = register.client().await;
+    let silent = client.join(tokio_stream::once(JoinRequest { request: None })).await.unwrap();
+    let mut beats_first = silent.into_inner();
+    assert!(timeout(PATIENCE, beats_first.message()).await.unwrap().unwrap().is_none());
+    let hello = Hello { member: None, view: None };
+    let hello = JoinRequest { request: Some(Request::Hello(hello)) };
+    let mut refused = client.join(tokio_stream::once(hello)).await.unwrap().into_inner();
+    let status = timeout(PATIENCE, refused.message()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(epoch(&a.views().borrow().clone()), epoch(&before));
+    assert!(a.register().heard);
+    // The half-open connection and the watcher do not hold up the stop.
+    let _watch = member::watch(vec![register.name()], Secret::parse(SECRET).unwrap());
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_whose_first_registers_are_not_there_finds_the_last() {
+    let register = Running::start().await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = closed.local_addr().unwrap().to_string();
+    drop(closed);
+    let registers =
+        [dead, "no-such-host.invalid:7100".into(), format!("localhost:{}", register.address.port())];
+    let a = worker(&registers, "a");
+    until(a.views(), |view| names(view) == ["a"]).await;
+    assert_eq!(a.register().address, registers[2]);
+    register.stop().await;
+}
+
+#[tokio::test]
+async fn a_view_from_a_peer_is_installed_and_a_higher_term_is_followed() {
+    let (first, second) = (Running::start().await, Running::start().await);
+    let registers = [first.name(), second.name()];
+    let a = worker(&registers, "a");
+    until(a.views(), |view| names(view) == ["a"]).await;
+    let b = worker(&[second.name()], "b");
+    until(b.views(), |view| names(view) == ["b"]).await;
+    // As if the second register were already ahead, by what a peer of its cluster says.
+    let mut ahead = View::clone(&b.views().borrow());
+    ahead.epoch = Some(Epoch::new(9, 1));
+    a.learn(Arc::new(ahead));
+    let view = until(a.views(), |view| epoch(view).term > 9).await;
+    assert_eq!(names(&view), ["a", "b"]);
+    until(b.views(), |view| names(view) == ["a", "b"]).await;
+    assert_ne!(a.incarnation(), Incarnation::from_bits(0));
+    first.stop().await;
+    second.stop().await;
+}
