@@ -1,4 +1,5 @@
 //! Registers and members over real sockets, in one process.
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use broadgate_register::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
     time::timeout,
@@ -30,6 +31,31 @@ const LEASE: Duration = Duration::from_millis(400);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_SECRET: &str = "another-0123456789abcdef01234567";
 
+/// A port that stays ours while nobody listens on it, so that no other test gets it meanwhile.
+struct Port {
+    address: SocketAddr,
+    _held: TcpSocket,
+}
+
+impl Port {
+    fn take() -> Self {
+        let held = Self::bind("127.0.0.1:0".parse().unwrap());
+        Self { address: held.local_addr().unwrap(), _held: held }
+    }
+
+    fn listen(&self) -> TcpListener {
+        Self::bind(self.address).listen(128).unwrap()
+    }
+
+    fn bind(address: SocketAddr) -> TcpSocket {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(address).unwrap();
+        socket
+    }
+}
+
 struct Running {
     address: SocketAddr,
     stop: CancellationToken,
@@ -38,14 +64,14 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
-        Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), LEASE)
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    fn at(listener: TcpListener, lease: Duration) -> Self {
+    fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let secret = Secret::parse(SECRET).unwrap();
-        let config = server::Config { secret, beat: Duration::from_millis(50), lease };
+        let config = server::Config { secret, beat: Duration::from_millis(50), lease: LEASE };
         let task = tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
         Self { address, stop, task }
     }
@@ -157,10 +183,8 @@ async fn silence_removes_and_a_dropped_member_is_silent() {
 #[tokio::test]
 async fn members_follow_to_the_second_register_under_a_higher_term() {
     let first = Running::start().await;
-    let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let second_address = second.local_addr().unwrap();
-    drop(second);
-    let registers = [first.name(), second_address.to_string()];
+    let port = Port::take();
+    let registers = [first.name(), port.address.to_string()];
     let members = [worker(&registers, "a"), gateway(&registers, "b", 7201), worker(&registers, "c")];
     let watch = member::watch(registers.to_vec(), Secret::parse(SECRET).unwrap());
     let mut before = Epoch::default();
@@ -176,7 +200,7 @@ async fn members_follow_to_the_second_register_under_a_higher_term() {
     for member in &members {
         assert_eq!(names(&member.views().borrow()), ["a", "b", "c"]);
     }
-    let second = Running::at(TcpListener::bind(second_address).await.unwrap(), LEASE);
+    let second = Running::on(port.listen());
     for views in members.iter().map(Member::views).chain([watch.views()]) {
         let view = until(views, |view| epoch(view).term > before.term).await;
         assert_eq!(view.members.iter().map(|m| m.incarnation.clone()).collect::<Vec<_>>(), incarnations);
@@ -185,20 +209,20 @@ async fn members_follow_to_the_second_register_under_a_higher_term() {
     tokio::time::sleep(3 * LEASE).await;
     let settled = members[0].views().borrow().clone();
     assert_eq!(names(&settled), ["a", "b", "c"]);
-    assert!(members.iter().all(|member| member.register().address == second_address.to_string()));
+    assert!(members.iter().all(|member| member.register().address == second.name()));
     second.stop().await;
 }
 
 #[tokio::test]
 async fn a_register_that_comes_back_is_found_and_forgets_nobody_but_the_dead() {
-    let register = Running::start().await;
-    let address = register.address;
-    let registers = [address.to_string()];
+    let port = Port::take();
+    let register = Running::on(port.listen());
+    let registers = [register.name()];
     let (a, b) = (worker(&registers, "a"), worker(&registers, "b"));
     let before = until(a.views(), |view| names(view) == ["a", "b"]).await;
     register.stop().await;
     drop(b);
-    let register = Running::at(TcpListener::bind(address).await.unwrap(), LEASE);
+    let register = Running::on(port.listen());
     let after = until(a.views(), |view| epoch(view).term > epoch(&before).term).await;
     assert_eq!(names(&after), ["a", "b"], "kept until its lease ends");
     until(a.views(), |view| names(view) == ["a"]).await;

@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status, Streaming, transport::server::TcpConnectI
 
 use super::{
     check::Origin,
-    core::{Answer, ConnectionId, Input, Refusal},
     hub::{self, Opened},
+    step::{Answer, ConnectionId, Input, Refusal},
 };
 
 /// From the opening of a Join stream to its Hello.

@@ -18,8 +18,9 @@ use tonic::Status;
 
 use super::{
     Config,
-    core::{Answer, ConnectionId, Core, Effect, Input, Now, Refusal},
+    core::Core,
     report,
+    step::{Answer, ConnectionId, Effect, Input, Now, Refusal},
 };
 
 /// What may wait for one stream: a burst of views, beyond which it is not reading.
@@ -122,6 +123,9 @@ impl Hub {
     fn request(&mut self, request: Request) {
         match request {
             Request::Open { watch, opened } => self.open(watch, opened),
+            // What a connection said before it was let go must not bring it back.
+            Request::Input(input)
+                if input.said_by().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
             Request::Input(input) => drop(self.apply(input)),
             Request::Command(input, answer) => {
                 if let Some(result) = self.apply(input) {

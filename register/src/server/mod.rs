@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `core.rs` | pure: members, leases, epochs, take-over |
+//! | `step.rs` | what goes into the core and what comes out |
 //! | `history.rs` | what the core remembers: the removed, its terms, the view taken over |
 //! | `check.rs` | what a Hello must be like |
 //! | `hub.rs` | the one task that owns the core and every stream's outgoing end |
@@ -26,6 +27,7 @@ mod grpc;
 mod history;
 mod hub;
 mod report;
+mod step;
 
 pub use history::REMOVED_MAX;
 

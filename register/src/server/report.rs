@@ -3,7 +3,7 @@
 use broadgate_proto::v1::{Member, MemberState, Role, View};
 use metrics::{counter, gauge};
 
-use super::core::Happened;
+use super::step::Happened;
 
 /// Logs and counts one event.
 pub(super) fn happened(happened: &Happened) {
