@@ -114,6 +114,11 @@ impl Life {
             Phase::Greeting => WELCOME_TIME_MAX,
             Phase::Member => self.lease,
         };
+        // This process was asleep: what was said to it meanwhile has not been read yet, and may be
+        // that it was removed. To go to another register now would split the cluster.
+        if now > self.wake() + patience / 2 {
+            self.heard = now;
+        }
         if now >= self.heard + patience {
             return Step::Next(format!("the register has been silent for {patience:?}"));
         }
@@ -228,10 +233,24 @@ mod tests {
         assert_eq!(life.tick(secs(11)), Step::Beat(1));
         assert_eq!(life.tick(secs(11)), Step::Nothing);
         assert_eq!(life.reply(Reply::Beat(BeatAnswer { number: 1 }), secs(11)), Step::Nothing);
-        // Asleep for a while: one beat, not several.
-        assert_eq!(life.tick(secs(15)), Step::Beat(2));
-        assert_eq!(life.tick(secs(15)), Step::Nothing);
+        for (number, now) in (12..16).enumerate() {
+            assert_eq!(life.tick(secs(now)), Step::Beat(number as u64 + 2));
+        }
         assert!(matches!(life.tick(secs(16)), Step::Next(_)));
+    }
+
+    #[test]
+    fn after_a_sleep_the_register_is_asked_before_it_is_given_up() {
+        let mut life = Life::new(view(0, 0));
+        life.greeted(secs(0));
+        life.reply(welcome(1), secs(0));
+        // One beat, not those that were missed.
+        assert_eq!(life.tick(secs(60)), Step::Beat(1));
+        assert_eq!(life.tick(secs(60)), Step::Nothing);
+        for now in 61..65 {
+            assert!(matches!(life.tick(secs(now)), Step::Beat(_)));
+        }
+        assert!(matches!(life.tick(secs(65)), Step::Next(_)));
     }
 
     #[test]

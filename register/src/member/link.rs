@@ -17,8 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::{
-    Advertise, Config, MemberEvent, RegisterStatus, Wish,
-    address::is_loopback,
+    Advertise, Config, MemberEvent, RegisterStatus, Wish, address,
     dial::{self, Dialed},
     life::{Life, Step},
     redial::Redial,
@@ -38,8 +37,17 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub fn heard(&self, address: &str, heard: bool) {
-        let status = RegisterStatus { address: address.to_owned(), heard };
+    pub fn heard(&self, register: &str) {
+        self.say(register, true, String::new());
+    }
+
+    pub fn away(&self, register: &str, trouble: String) {
+        self.say(register, false, trouble);
+    }
+
+    fn say(&self, register: &str, heard: bool, trouble: String) {
+        metrics::gauge!("member_register_heard").set(if heard { 1.0 } else { 0.0 });
+        let status = RegisterStatus { address: register.to_owned(), heard, trouble };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
     }
 }
@@ -83,6 +91,7 @@ pub(super) struct Link {
     started: Instant,
     /// Said once, however often it happens.
     refusal_told: bool,
+    trouble_told: bool,
     address_told: bool,
     /// Dropped when all is over.
     _end: oneshot::Sender<()>,
@@ -108,6 +117,7 @@ impl Link {
             events,
             started: Instant::now(),
             refusal_told: false,
+            trouble_told: false,
             address_told: false,
             _end: end,
         }
@@ -121,26 +131,37 @@ impl Link {
             if self.unwanted_within(sleep(wait)).await.is_none() {
                 return;
             }
-            self.told.heard(&register, false);
-            let end = self.round(&register).await;
-            self.told.heard(&register, false);
-            match end {
-                End::Over => return,
+            match self.round(&register).await {
+                End::Over => {
+                    self.told.away(&register, "this member is none any more".to_owned());
+                    return;
+                }
                 End::Broken(why) => {
                     tracing::warn!(register, why, "lost the register; the last view stays");
+                    self.told.away(&register, why);
                 }
                 End::Next(why) => {
-                    tracing::debug!(register, why, "trying the next register");
                     self.redial.next();
+                    self.tell_trouble(&register, &why);
+                    self.told.away(&register, why);
                 }
                 End::Refused { sentence, fatal } => {
                     self.redial.next();
                     self.tell_refusal(&register, &sentence, fatal);
+                    self.told.away(&register, sentence);
                     if fatal {
                         return;
                     }
                 }
             }
+        }
+    }
+
+    fn tell_trouble(&mut self, register: &str, why: &str) {
+        if self.redial.all_failed() && !std::mem::replace(&mut self.trouble_told, true) {
+            tracing::warn!(register, why, "no register takes this member in; trying on, the last view stays");
+        } else {
+            tracing::debug!(register, why, "trying the next register");
         }
     }
 
@@ -186,7 +207,7 @@ impl Link {
             Some(Err(error)) => return End::Next(format!("{error:#}")),
             Some(Ok(addresses)) => addresses,
         };
-        let mut last = End::Next("it has no address".to_owned());
+        let mut last = End::Next(format!("register {register:?} has no address"));
         for address in addresses {
             last = self.attempt(register, address).await;
             if !matches!(last, End::Next(_)) {
@@ -235,12 +256,8 @@ impl Link {
                 SocketAddr::new(dialed.local.ip().to_canonical(), *port).to_string()
             }
         };
-        let (here, there) = (dialed.local.ip().to_canonical(), dialed.peer.ip().to_canonical());
-        if !address.is_empty() && is_loopback(&address) && !there.is_loopback() && here != there {
-            return Err(format!(
-                "this process would advertise the loopback address {address}, but the register is on \
-                 another host, {there}: set `advertise` to an address that other hosts reach"
-            ));
+        if let Some(sentence) = address::refusal(&address, dialed.local, dialed.peer) {
+            return Err(sentence);
         }
         if !address.is_empty() && !std::mem::replace(&mut self.address_told, true) {
             tracing::info!(%address, "advertising this address to the other members");
@@ -307,7 +324,8 @@ impl Link {
                     welcomed = true;
                     self.redial.heard();
                     self.refusal_told = false;
-                    self.told.heard(register, true);
+                    self.trouble_told = false;
+                    self.told.heard(register);
                     tracing::info!(register, incarnation = %self.incarnation, "the register took this member in");
                 }
                 Step::Install(view) => drop(self.told.views.send_replace(view)),

@@ -100,6 +100,8 @@ pub struct RegisterStatus {
     pub address: String,
     /// Does it answer now?
     pub heard: bool,
+    /// Why it did not when it was last tried; empty if it does.
+    pub trouble: String,
 }
 
 /// What the process wants of its membership. The thread reads the newest.
@@ -242,5 +244,5 @@ impl Watch {
 }
 
 fn first_status(registers: &[String]) -> RegisterStatus {
-    RegisterStatus { address: registers.first().cloned().unwrap_or_default(), heard: false }
+    RegisterStatus { address: registers.first().cloned().unwrap_or_default(), ..RegisterStatus::default() }
 }

@@ -44,6 +44,11 @@ impl Redial {
         self.rounds = 0;
     }
 
+    /// Has every register been tried since one was heard?
+    pub const fn all_failed(&self) -> bool {
+        self.rounds > 0
+    }
+
     /// The register did not take the member in, or should not be followed: the next one's turn.
     pub const fn next(&mut self) {
         self.at += 1;

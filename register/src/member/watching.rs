@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use broadgate_proto::{
     secret::Secret,
     v1::{View, WatchRequest},
@@ -49,38 +50,36 @@ impl Watcher {
         loop {
             sleep(self.redial.wait(random().unwrap_or_default())).await;
             let register = self.redial.target().to_owned();
-            self.told.heard(&register, false);
-            let heard = match dial::resolve(&register).await {
-                Ok(addresses) => self.round(&register, addresses).await,
-                Err(error) => {
-                    tracing::debug!(register, error = format!("{error:#}"), "trying the next register");
-                    false
-                }
-            };
-            self.told.heard(&register, false);
-            if !heard {
-                self.redial.next();
-            }
+            let trouble = self.round(&register).await;
+            tracing::debug!(register, trouble, "lost the register, or it was not found");
+            self.told.away(&register, trouble);
         }
     }
 
-    /// True if one of the addresses was believed, so that the register is tried again first.
-    async fn round(&mut self, register: &str, addresses: Vec<SocketAddr>) -> bool {
-        for address in addresses {
-            match self.attempt(register, address).await {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::debug!(register, error = format!("{error:#}"), "trying the next address");
+    /// Tries all addresses of one register; returns what went wrong in the end. If one was
+    /// believed, the same register is tried again first.
+    async fn round(&mut self, register: &str) -> String {
+        let mut trouble = String::new();
+        match dial::resolve(register).await {
+            Ok(addresses) => {
+                for address in addresses {
+                    match self.attempt(register, address).await {
+                        Ok(true) => return "the register ended the stream".to_owned(),
+                        Ok(false) => trouble = "another register is ahead of this one".to_owned(),
+                        Err(error) => trouble = format!("{error:#}"),
+                    }
                 }
             }
+            Err(error) => trouble = format!("{error:#}"),
         }
-        false
+        self.redial.next();
+        trouble
     }
 
     async fn attempt(&mut self, register: &str, address: SocketAddr) -> anyhow::Result<bool> {
+        let late = || format!("register {address} has not answered within {OPEN_TIME_MAX:?}");
         let mut client = dial::connect(address, &self.secret).await?.client;
-        let opened = timeout(OPEN_TIME_MAX, client.watch(WatchRequest {})).await?;
+        let opened = timeout(OPEN_TIME_MAX, client.watch(WatchRequest {})).await.with_context(late)?;
         let mut views = match opened {
             Ok(response) => response.into_inner(),
             Err(status) => {
@@ -91,10 +90,10 @@ impl Watcher {
                         "the register refused this process"
                     );
                 }
-                return Err(status.into());
+                anyhow::bail!("{}", status.message());
             }
         };
-        let mut next = timeout(OPEN_TIME_MAX, views.message()).await?;
+        let mut next = timeout(OPEN_TIME_MAX, views.message()).await.with_context(late)?;
         let mut heard = false;
         while let Ok(Some(view)) = next {
             match self.take(view) {
@@ -102,7 +101,7 @@ impl Watcher {
                 Verdict::Install | Verdict::Keep => heard = true,
             }
             self.redial.heard();
-            self.told.heard(register, true);
+            self.told.heard(register);
             next = views.message().await;
         }
         Ok(heard)

@@ -229,3 +229,56 @@ impl From<Refusal> for Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::{
+        id::Incarnation,
+        v1::{Hello, Member, MemberState, Role},
+    };
+
+    use super::*;
+    use crate::server::check::Origin;
+
+    async fn open(hub: &mpsc::Sender<Request>) -> Opened {
+        let (opened, answer) = oneshot::channel();
+        hub.send(Request::Open { watch: false, opened }).await.unwrap();
+        answer.await.unwrap().unwrap()
+    }
+
+    async fn join(hub: &mpsc::Sender<Request>, bits: u64) -> Opened {
+        let opened = open(hub).await;
+        let member = Member {
+            incarnation: Incarnation::from_bits(bits).to_string(),
+            role: Role::Worker.into(),
+            name: "worker".into(),
+            ..Member::default()
+        };
+        let hello = Box::new(Hello { member: Some(member), view: None });
+        let hello = Input::Hello { connection: opened.connection, origin: Origin::default(), hello };
+        hub.send(Request::Input(hello)).await.unwrap();
+        opened
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_is_let_go_and_nobody_waits_for_it() {
+        let (hub, requests) = mpsc::channel(REQUESTS_MAX);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(Config::default(), requests, stop.clone().cancelled_owned()));
+        let slow = join(&hub, 1).await;
+        let mut quick = join(&hub, 2).await;
+        let connection = quick.connection;
+        let mut states = [MemberState::Ready, MemberState::Draining].into_iter().cycle();
+        while !slow.closed.is_cancelled() {
+            let state = states.next().unwrap();
+            hub.send(Request::Input(Input::SetState { connection, state })).await.unwrap();
+            quick.outgoing.recv().await.unwrap().unwrap();
+        }
+        assert!(!quick.closed.is_cancelled());
+        // What it had said before must not bring it back.
+        hub.send(Request::Input(Input::Beat { connection: slow.connection, number: 1 })).await.unwrap();
+        stop.cancel();
+        task.await.unwrap();
+        assert!(quick.closed.is_cancelled());
+    }
+}

@@ -59,12 +59,17 @@ impl Default for Config {
 /// within half a second.
 ///
 /// # Errors
-/// If serving fails.
+/// If a lease is shorter than four beats, or if serving fails.
 pub async fn run(
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let Config { beat, lease, .. } = config;
+    anyhow::ensure!(
+        !beat.is_zero() && lease >= 4 * beat,
+        "the lease {lease:?} is shorter than four beats of {beat:?}: a late beat would remove a member"
+    );
     let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
     let server = RegisterServer::new(grpc::Service { hub })
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
