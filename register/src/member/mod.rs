@@ -190,7 +190,8 @@ impl Member {
         });
     }
 
-    /// The next thing to act on; waits for ever if there is none.
+    /// The next thing to act on; waits for ever if there is none. May be dropped in a `select!`
+    /// without losing an event.
     pub async fn event(&mut self) -> MemberEvent {
         match self.events.recv().await {
             Some(event) => event,
