@@ -1,1 +1,35 @@
-//! gateway
+//! The gateway: it holds client sockets, carries out commands among them, and passes on what
+//! concerns the clients of other gateways.
+//!
+//! The way of a message, from both ends:
+//!
+//! | room | what happens there |
+//! |---|---|
+//! | `client_port` | a connection is accepted, may have a PROXY header, and asks for an upgrade |
+//! | `shard` | a thread that owns clients; `shard/drive.rs` is a client's whole life |
+//! | `codec` | bytes from a client become messages; a message becomes a frame, once per protocol |
+//! | `workers` | the streams over which events go to business workers and answers come back |
+//! | `api` | the internal port: gRPC, and the same commands as JSON over HTTP |
+//! | `orders` | a command, parsed and checked |
+//! | `commands` | whom a command concerns, in which order it is placed, and what came back |
+//! | `peers` | the links to the other gateways |
+//! | `server` | bind, run, drain |
+//! | `config` | what a gateway can be told |
+
+mod admission;
+mod api;
+mod client_port;
+mod codec;
+mod commands;
+pub mod config;
+mod listen;
+mod me;
+mod orders;
+mod peers;
+mod ring;
+mod server;
+mod shard;
+mod tally;
+mod workers;
+
+pub use server::{Bound, Health, bind};

@@ -1,0 +1,95 @@
+//! The Gateway service: each call is a command, and one stream takes them pipelined.
+
+use std::{pin::Pin, sync::Arc};
+
+use broadgate_proto::{
+    limits::LINK_BATCHES_MAX,
+    v1::{self, AnswerBatch, CommandBatch, answer::Answer, command::Command, gateway_server::Gateway},
+};
+use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::commands::Dispatcher;
+
+pub(crate) struct GatewayService(pub(crate) Arc<Dispatcher>);
+
+type Batches = Pin<Box<dyn Stream<Item = Result<AnswerBatch, Status>> + Send>>;
+
+/// Each unary call: its command, and the kind of answer that it has.
+macro_rules! unary {
+    ($($call:ident: $request:ty => $command:ident, $answer:ident($reply:ty);)*) => {
+        #[tonic::async_trait]
+        impl Gateway for GatewayService {
+            $(
+                async fn $call(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
+                    match self.0.run(Command::$command(request.into_inner())).await {
+                        Answer::$answer(reply) => Ok(Response::new(reply)),
+                        Answer::Error(error) => Err(Status::new(Code::from_i32(error.code), error.message)),
+                        _ => Err(Status::internal("the command was answered in another kind")),
+                    }
+                }
+            )*
+
+            type CommandsStream = Batches;
+
+            async fn commands(
+                &self,
+                request: Request<Streaming<CommandBatch>>,
+            ) -> Result<Response<Batches>, Status> {
+                let (out, answers) = mpsc::channel(64);
+                tokio::spawn(serve(Arc::clone(&self.0), request.into_inner(), out));
+                Ok(Response::new(ReceiverStream::new(answers).boxed()))
+            }
+        }
+    };
+}
+
+unary! {
+    send: v1::SendRequest => Send, Receipt(v1::Receipt);
+    close: v1::CloseRequest => Close, Receipt(v1::Receipt);
+    bind: v1::BindRequest => Bind, Receipt(v1::Receipt);
+    unbind: v1::UnbindRequest => Unbind, Receipt(v1::Receipt);
+    join: v1::JoinGroupsRequest => Join, Receipt(v1::Receipt);
+    leave: v1::LeaveGroupsRequest => Leave, Receipt(v1::Receipt);
+    dissolve: v1::DissolveRequest => Dissolve, Receipt(v1::Receipt);
+    set_session: v1::SetSessionRequest => SetSession, Session(v1::SessionReply);
+    merge_session: v1::MergeSessionRequest => MergeSession, Session(v1::SessionReply);
+    get_session: v1::GetSessionRequest => GetSession, Session(v1::SessionReply);
+    online: v1::OnlineRequest => Online, Online(v1::OnlineReply);
+    count: v1::CountRequest => Count, Count(v1::CountReply);
+    get_client: v1::GetClientRequest => GetClient, Client(v1::ClientReply);
+    list_clients: v1::ListClientsRequest => ListClients, Clients(v1::ListClientsReply);
+    list_uids: v1::ListUidsRequest => ListUids, Names(v1::ListNamesReply);
+    list_groups: v1::ListGroupsRequest => ListGroups, Names(v1::ListNamesReply);
+    status: v1::StatusRequest => Status, Status(v1::StatusReply);
+}
+
+/// Places batches in order; answers each when everybody concerned has answered. While too many are
+/// unanswered, nothing is read.
+async fn serve(
+    dispatcher: Arc<Dispatcher>,
+    mut batches: Streaming<CommandBatch>,
+    out: mpsc::Sender<Result<AnswerBatch, Status>>,
+) {
+    let mut answering = FuturesUnordered::new();
+    let mut reading = true;
+    while reading || !answering.is_empty() {
+        tokio::select! {
+            batch = batches.message(), if reading && answering.len() < LINK_BATCHES_MAX => match batch {
+                Ok(Some(batch)) => {
+                    let placed = dispatcher.place(batch.commands).await;
+                    answering.push(placed.answers());
+                }
+                Ok(None) => reading = false,
+                Err(_) => return,
+            },
+            Some(answers) = answering.next() => {
+                if out.send(Ok(AnswerBatch { answers })).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

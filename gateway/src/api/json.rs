@@ -1,0 +1,175 @@
+//! Every unary call as `POST /v1/{Call}` with JSON: the names and fields of the `.proto` files, by
+//! reflection, so that the two cannot differ.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use broadgate_proto::{
+    DESCRIPTORS,
+    limits::JSON_BODY_BYTES_MAX,
+    secret::Secret,
+    v1::{self, answer::Answer},
+};
+use metrics::counter;
+use prost::Message as _;
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions, Value,
+};
+use tonic::Code;
+
+use crate::{commands::Dispatcher, orders::refusal};
+
+struct Json {
+    dispatcher: Arc<Dispatcher>,
+    secret: Secret,
+    /// The host of the advertised address, besides IP addresses and localhost.
+    host: String,
+    pool: DescriptorPool,
+}
+
+pub(super) fn router(dispatcher: Arc<Dispatcher>, secret: Secret, host: String) -> anyhow::Result<Router> {
+    let pool = DescriptorPool::decode(DESCRIPTORS)?;
+    let state = Arc::new(Json { dispatcher, secret, host, pool });
+    Ok(Router::new()
+        .route("/v1/{call}", post(answer))
+        .layer(DefaultBodyLimit::max(JSON_BODY_BYTES_MAX))
+        .with_state(state))
+}
+
+async fn answer(
+    State(json): State<Arc<Json>>,
+    Path(call): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match json.run(&call, &headers, &body).await {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            counter!("gateway_http_errors_total").increment(1);
+            error.into_response()
+        }
+    }
+}
+
+/// A refusal as HTTP.
+struct HttpError(v1::Error);
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let code = Code::from_i32(self.0.code);
+        let status = match code {
+            Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::Aborted => StatusCode::CONFLICT,
+            Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let name = format!("{code:?}").chars().fold(String::new(), |mut name, letter| {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+            name
+        });
+        let body = serde_json::json!({ "error": { "code": name, "message": self.0.message } });
+        (status, axum::Json(body)).into_response()
+    }
+}
+
+impl Json {
+    async fn run(&self, call: &str, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, HttpError> {
+        self.check(headers).map_err(HttpError)?;
+        let command = self.command(call, body).map_err(HttpError)?;
+        match self.dispatcher.run(command).await {
+            Answer::Error(error) => Err(HttpError(error)),
+            answer => self.encode(answer).map_err(HttpError),
+        }
+    }
+
+    /// A page in somebody's browser can send requests here, but neither with the secret, nor as JSON
+    /// without asking first, nor under a name of its own that leads here.
+    fn check(&self, headers: &HeaderMap) -> Result<(), v1::Error> {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        if !self.secret.accepts(text(header::AUTHORIZATION)) {
+            super::port::secret_refused();
+            let sentence = "the shared secret is missing or differs: send `Authorization: Bearer <secret>`";
+            return Err(refusal(Code::Unauthenticated, sentence));
+        }
+        let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+        if kind.split(';').next().map(str::trim) != Some("application/json") {
+            return Err(refusal(Code::InvalidArgument, "send `Content-Type: application/json`"));
+        }
+        let host = text(header::HOST).unwrap_or_default();
+        if !self.is_own_host(host) {
+            let sentence =
+                format!("the Host {host:?} is not this gateway's: use an IP address or {}", self.host);
+            return Err(refusal(Code::PermissionDenied, sentence));
+        }
+        Ok(())
+    }
+
+    fn is_own_host(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let ip = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name == self.host || ip.parse::<std::net::IpAddr>().is_ok()
+    }
+
+    fn descriptor(&self, name: &str) -> Option<MessageDescriptor> {
+        self.pool.get_message_by_name(&format!("broadgate.v1.{name}"))
+    }
+
+    /// The command of a call: the field of `Command` whose type is the call's request.
+    fn command(&self, call: &str, body: &[u8]) -> Result<v1::command::Command, v1::Error> {
+        let unknown =
+            || refusal(Code::NotFound, format!("there is no call {call:?}: see gateway.proto for the calls"));
+        let service = self.pool.get_service_by_name("broadgate.v1.Gateway").ok_or_else(unknown)?;
+        let method = service.methods().find(|method| method.name() == call && !method.is_client_streaming());
+        let request = method.ok_or_else(unknown)?.input();
+        let command = self.descriptor("Command").ok_or_else(unknown)?;
+        let field =
+            command.fields().find(|field| field.kind().as_message() == Some(&request)).ok_or_else(unknown)?;
+        let malformed = |error: &dyn std::fmt::Display| {
+            refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
+        };
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let options = DeserializeOptions::new().deny_unknown_fields(true);
+        let message = DynamicMessage::deserialize_with_options(request.clone(), &mut json, &options)
+            .map_err(|error| malformed(&error))?;
+        json.end().map_err(|error| malformed(&error))?;
+        let mut whole = DynamicMessage::new(command);
+        whole.set_field(&field, Value::Message(message));
+        let whole = v1::Command::decode(&whole.encode_to_vec()[..]).map_err(|error| malformed(&error))?;
+        whole.command.ok_or_else(unknown)
+    }
+
+    fn encode(&self, answer: Answer) -> Result<Vec<u8>, v1::Error> {
+        let failed = || refusal(Code::Internal, "the answer could not be written as JSON");
+        let whole = v1::Answer { id: 0, answer: Some(answer) };
+        let descriptor = self.descriptor("Answer").ok_or_else(failed)?;
+        let whole = DynamicMessage::decode(descriptor, &whole.encode_to_vec()[..]).map_err(|_| failed())?;
+        let (_, value) =
+            whole.fields().find(|(field, _)| field.kind().as_message().is_some()).ok_or_else(failed)?;
+        let message = value.as_message().ok_or_else(failed)?;
+        let options = SerializeOptions::new()
+            .stringify_64_bit_integers(false)
+            .use_proto_field_name(true)
+            .skip_default_fields(false);
+        let mut json = serde_json::Serializer::new(Vec::new());
+        message.serialize_with_options(&mut json, &options).map_err(|_| failed())?;
+        Ok(json.into_inner())
+    }
+}

@@ -1,0 +1,159 @@
+//! Where clients come in: accepting, the PROXY protocol, HTTP and the WebSocket upgrade. Runs on the
+//! shards' threads.
+
+mod http;
+mod proxy;
+mod upgrade;
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use metrics::counter;
+use tokio::net::{TcpListener, TcpStream};
+
+pub(crate) use self::proxy::is_trusted;
+use crate::{
+    admission::{Admission, Admitted, Full},
+    config::{Authorize, Config, Listener, ListenerKind},
+    shard::{Candidate, Handle, Newcomer},
+};
+use broadgate_proto::v1;
+
+/// What a shard's client ports share.
+pub(crate) struct Port {
+    pub(crate) shard: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl Port {
+    pub(crate) fn new(shard: Handle, config: &Arc<Config>, admission: Arc<Admission>) -> Self {
+        let listeners = config.settings.listeners.iter().cloned().map(Arc::new).collect();
+        Self { shard, config: Arc::clone(config), listeners, admission }
+    }
+}
+
+/// Accepts on one listener until the task is aborted. A failed accept is of one connection, or of a
+/// limit of the process: neither ends the loop.
+pub(crate) async fn accept(port: Rc<Port>, index: usize, listener: std::net::TcpListener) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a client listener could not be used");
+            return;
+        }
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => welcome(&port, index, stream, peer),
+            Err(error) => {
+                counter!("gateway_accept_errors_total").increment(1);
+                tracing::warn!(%error, "accept failed; trying again in 100 ms");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Takes a connection that another thread accepted.
+pub(crate) fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream) {
+    match TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream))) {
+        Ok((peer, stream)) => welcome(port, index, stream, peer),
+        Err(error) => tracing::debug!(%error, "a connection was gone before it was taken"),
+    }
+}
+
+fn welcome(port: &Rc<Port>, index: usize, stream: TcpStream, peer: SocketAddr) {
+    // Merged writes do not need Nagle, and a lone message must not wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let Some(listener) = port.listeners.get(index).cloned() else { return };
+    let connection =
+        Connection { port: Rc::clone(port), listener, socket_peer: canonical(peer), peer: canonical(peer) };
+    tokio::task::spawn_local(Box::pin(connection.run(stream)));
+}
+
+/// One connection before it is a client.
+pub(crate) struct Connection {
+    pub(crate) port: Rc<Port>,
+    pub(crate) listener: Arc<Listener>,
+    /// The other end of the socket.
+    pub(crate) socket_peer: SocketAddr,
+    /// The client, where a trusted proxy has said so.
+    pub(crate) peer: SocketAddr,
+}
+
+impl Connection {
+    async fn run(mut self, mut stream: TcpStream) {
+        let limits = &self.port.config.settings.limits;
+        let (first_byte, handshake) = (limits.first_byte_time_max, limits.handshake_time_max);
+        if self.listener.proxy_protocol {
+            let trusted = is_trusted(&self.listener.trusted_proxies, self.socket_peer.ip());
+            let header = tokio::time::timeout(handshake, proxy::read_header(&mut stream));
+            match if trusted { header.await } else { Ok(Err(proxy::HeaderError::NotTrusted)) } {
+                Ok(Ok(peer)) => self.peer = peer.map_or(self.peer, canonical),
+                Ok(Err(error)) => return refused("proxy_header", self.socket_peer, &error.to_string()),
+                Err(_) => return refused("handshake_time_max", self.socket_peer, "no PROXY header in time"),
+            }
+        }
+        let admitted = self.port.admission.admit(self.peer.ip());
+        match self.listener.kind {
+            ListenerKind::Web => {
+                // hyper's own timeout begins with the first byte.
+                if tokio::time::timeout(first_byte, stream.readable()).await.is_err() {
+                    return refused("first_byte_time_max", self.peer, "nothing was sent in time");
+                }
+                http::serve(self, stream, admitted).await;
+            }
+            ListenerKind::Text | ListenerKind::Frame => match admitted {
+                Ok(admitted) => self.open_plain(stream, admitted).await,
+                Err(full) => refused(full.reason(), self.peer, "the gateway is full"),
+            },
+        }
+    }
+
+    /// `text` and `frame` have no handshake: the connection is all there is to decide on.
+    async fn open_plain(self, mut stream: TcpStream, admitted: Admitted) {
+        use v1::decision::Decision;
+        let handshake =
+            v1::Handshake { address: self.peer.to_string(), proxy: self.proxy(), ..v1::Handshake::default() };
+        let newcomer = Newcomer {
+            listener: Arc::clone(&self.listener),
+            app: self.listener.app.as_str().into(),
+            service: self.listener.service.as_str().into(),
+            address: self.peer,
+            handshake: handshake.clone(),
+        };
+        let Some(candidate) = Candidate::new(&self.port.shard, &newcomer) else {
+            return refused(Full::Gateway.reason(), self.peer, "the shard is full");
+        };
+        let mut accept = None;
+        if self.listener.authorize == Authorize::Worker {
+            match candidate.ask(handshake.clone()).await {
+                Some(Decision::Accept(accepted)) => accept = Some(accepted),
+                Some(Decision::Refuse(refuse)) => {
+                    use tokio::io::AsyncWriteExt as _;
+                    let _ = stream.write_all(refuse.body.as_bytes()).await;
+                    return refused("worker", self.peer, "a worker refused the client");
+                }
+                None => return refused("no_worker", self.peer, "no worker decided in time"),
+            }
+        }
+        candidate.open(stream, &[], Some(admitted), handshake, accept);
+    }
+
+    /// The socket's peer, where it is not the client.
+    pub(crate) fn proxy(&self) -> String {
+        if self.socket_peer == self.peer { String::new() } else { self.socket_peer.to_string() }
+    }
+}
+
+/// Counts a connection that did not become a client.
+pub(crate) fn refused(reason: &'static str, peer: SocketAddr, sentence: &str) {
+    counter!("gateway_refused_total", "reason" => reason).increment(1);
+    tracing::debug!(%peer, reason, sentence, "connection refused");
+}
+
+/// IPv4 clients of a dual-stack listener are told by their IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

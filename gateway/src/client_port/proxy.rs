@@ -1,0 +1,149 @@
+//! Who the client is behind a proxy: the PROXY protocol (v1 and v2, as HAProxy specifies it) and
+//! X-Forwarded-For, both only from proxies that the configuration trusts.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use ppp::{HeaderResult, PartialResult as _, v1, v2};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// A v1 header is at most this long, its CRLF included (section 2.1).
+const V1_BYTES_MAX: usize = 107;
+/// Enough to tell the versions apart; no v1 header is shorter.
+const HEAD_BYTES: usize = 12;
+/// The fixed part of a v2 header (section 2.2).
+const V2_FIXED_BYTES: usize = 16;
+/// Addresses and extensions of a v2 header; proxies send far fewer.
+const V2_REST_BYTES_MAX: usize = 2048;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HeaderError {
+    #[error("the connection does not come from one of trusted_proxies")]
+    NotTrusted,
+    #[error("the connection does not begin with a PROXY protocol header")]
+    Missing,
+    #[error("the PROXY protocol header is malformed: {0}")]
+    Malformed(String),
+    #[error("the connection ended within the PROXY protocol header: {0}")]
+    Io(#[from] io::Error),
+}
+
+pub(crate) fn is_trusted(proxies: &[IpNet], ip: IpAddr) -> bool {
+    proxies.iter().any(|net| net.contains(&ip))
+}
+
+/// Reads the header and not a byte more; none if it names no client (a proxy's own check).
+pub(crate) async fn read_header(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<SocketAddr>, HeaderError> {
+    let mut header = vec![0; HEAD_BYTES];
+    stream.read_exact(&mut header).await?;
+    if header == v2::PROTOCOL_PREFIX {
+        header.resize(V2_FIXED_BYTES, 0);
+        stream.read_exact(&mut header[HEAD_BYTES..]).await?;
+        let rest = usize::from(u16::from_be_bytes([header[14], header[15]]));
+        if rest > V2_REST_BYTES_MAX {
+            return Err(HeaderError::Malformed(format!("its length is {rest} bytes")));
+        }
+        header.resize(V2_FIXED_BYTES + rest, 0);
+        stream.read_exact(&mut header[V2_FIXED_BYTES..]).await?;
+    } else if header.starts_with(b"PROXY ") {
+        while !header.ends_with(b"\r\n") {
+            if header.len() == V1_BYTES_MAX {
+                return Err(HeaderError::Malformed("it has no end".to_owned()));
+            }
+            header.push(stream.read_u8().await?);
+        }
+    } else {
+        return Err(HeaderError::Missing);
+    }
+    client(&header)
+}
+
+fn client(header: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
+    let parsed = HeaderResult::parse(header);
+    if parsed.is_incomplete() {
+        return Err(HeaderError::Malformed("it is incomplete".to_owned()));
+    }
+    match parsed {
+        HeaderResult::V1(Ok(header)) => Ok(match header.addresses {
+            v1::Addresses::Tcp4(tcp) => Some((tcp.source_address, tcp.source_port).into()),
+            v1::Addresses::Tcp6(tcp) => Some((tcp.source_address, tcp.source_port).into()),
+            v1::Addresses::Unknown => None,
+        }),
+        HeaderResult::V2(Ok(header)) => Ok(match (header.command, header.addresses) {
+            (v2::Command::Local, _) => None,
+            (_, v2::Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),
+            (_, v2::Addresses::IPv6(ip)) => Some((ip.source_address, ip.source_port).into()),
+            _ => None,
+        }),
+        HeaderResult::V1(Err(error)) => Err(HeaderError::Malformed(error.to_string())),
+        HeaderResult::V2(Err(error)) => Err(HeaderError::Malformed(error.to_string())),
+    }
+}
+
+/// The client behind trusted proxies: the last address of X-Forwarded-For that is not one of them.
+pub(crate) fn forwarded(proxies: &[IpNet], peer: IpAddr, header: &str) -> Option<IpAddr> {
+    if !is_trusted(proxies, peer) {
+        return None;
+    }
+    let mut client = None;
+    for hop in header.rsplit(',') {
+        let hop = hop.trim();
+        // Some proxies add the port.
+        let ip = hop.parse().or_else(|_| hop.parse().map(|address: SocketAddr| address.ip())).ok()?;
+        client = Some(ip);
+        if !is_trusted(proxies, ip) {
+            break;
+        }
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> (Result<Option<SocketAddr>, HeaderError>, usize) {
+        let mut rest = bytes;
+        let result = read_header(&mut rest).await;
+        (result, rest.len())
+    }
+
+    #[tokio::test]
+    async fn both_versions_name_the_client_and_leave_the_rest() {
+        let (peer, rest) = read(b"PROXY TCP4 192.0.2.7 10.0.0.1 50123 80\r\nGET /").await;
+        assert_eq!((peer.unwrap(), rest), (Some("192.0.2.7:50123".parse().unwrap()), 5));
+        let (peer, _) = read(b"PROXY TCP6 2001:db8::1 ::1 50123 80\r\n").await;
+        assert_eq!(peer.unwrap(), Some("[2001:db8::1]:50123".parse().unwrap()));
+        let (peer, rest) = read(b"PROXY UNKNOWN\r\nxx").await;
+        assert_eq!((peer.unwrap(), rest), (None, 2));
+        let mut v2 = v2::PROTOCOL_PREFIX.to_vec();
+        v2.extend_from_slice(&[0x21, 0x11, 0, 12, 192, 0, 2, 7, 10, 0, 0, 1, 0xc3, 0xcb, 0, 80, b'x']);
+        let (peer, rest) = read(&v2).await;
+        assert_eq!((peer.unwrap(), rest), (Some("192.0.2.7:50123".parse().unwrap()), 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_header_is_refused() {
+        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROXY", b"PROXY TCP4 nonsense\r\n", &[b'P'; 200]] {
+            assert!(read(bytes).await.0.is_err());
+        }
+        let endless = [b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat();
+        assert!(matches!(read(&endless).await.0, Err(HeaderError::Malformed(_))));
+    }
+
+    #[test]
+    fn only_trusted_hops_are_skipped() {
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
+        let client: IpAddr = "192.0.2.7".parse().unwrap();
+        assert_eq!(forwarded(&proxies, proxy, "203.0.113.9, 192.0.2.7, 10.0.0.2"), Some(client));
+        assert_eq!(forwarded(&proxies, proxy, "192.0.2.7:1234"), Some(client));
+        assert_eq!(forwarded(&proxies, client, "203.0.113.9"), None, "anybody can write the header");
+        assert_eq!(forwarded(&proxies, proxy, "nonsense"), None);
+    }
+}

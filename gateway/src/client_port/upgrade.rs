@@ -1,0 +1,218 @@
+//! The WebSocket handshake (RFC 6455 section 4.2): who may come in, into which app, and the change
+//! from an HTTP connection to a client of the shard.
+
+#![allow(clippy::result_large_err, reason = "a refusal is an HTTP answer, and is made once")]
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use broadgate_proto::{name, v1};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    http::{Answer, Visit, error, unavailable},
+    proxy, refused,
+};
+use crate::{
+    config::{Authorize, Listener},
+    shard::{Candidate, Newcomer},
+};
+
+pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) -> Answer {
+    let (key, newcomer) = match check(visit, &request) {
+        Ok(checked) => checked,
+        Err(answer) => return answer,
+    };
+    let peer = newcomer.address;
+    let Some(candidate) = Candidate::new(&visit.connection.port.shard, &newcomer) else {
+        refused("clients_max", peer, "the shard is full");
+        return unavailable("the gateway holds as many clients as it may");
+    };
+    let accept = match authorize(&candidate, &newcomer).await {
+        Ok(accept) => accept,
+        Err((reason, answer)) => {
+            refused(reason, peer, "the handshake was refused");
+            return answer;
+        }
+    };
+    let mut answer = Answer::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    }
+    if let Some(chosen) =
+        accept.as_ref().map(|accept| accept.subprotocol.as_str()).filter(|chosen| !chosen.is_empty())
+        && let (true, Ok(value)) = (offers(request.headers(), chosen), HeaderValue::from_str(chosen))
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let visit = Rc::clone(visit);
+    // The client's future must not carry the request with it for life.
+    tokio::task::spawn_local(async move {
+        match upgraded.await {
+            Ok(upgraded) => open(&visit, candidate, upgraded, newcomer.handshake, accept),
+            Err(error) => refused("http", peer, &error.to_string()),
+        }
+    });
+    answer
+}
+
+fn open(
+    visit: &Visit,
+    candidate: Candidate,
+    upgraded: Upgraded,
+    handshake: v1::Handshake,
+    accept: Option<v1::Accept>,
+) {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => {
+            let stream = parts.io.into_inner();
+            candidate.open(stream, &parts.read_buf, visit.admitted.take(), handshake, accept);
+        }
+        Err(_) => tracing::error!("an upgraded connection is not the TCP stream that was accepted"),
+    }
+}
+
+/// Everything that can be said without a worker.
+fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
+    let listener = &visit.connection.listener;
+    let headers = request.headers();
+    let peer = client_address(visit, headers);
+    let fail = |reason, status, sentence: &str| {
+        refused(reason, peer, sentence);
+        Err(error(status, sentence))
+    };
+    let (app, service) = match app_of(visit, listener, request.uri().path()) {
+        Ok(found) => found,
+        Err(sentence) => return fail("app", StatusCode::NOT_FOUND, &sentence),
+    };
+    if request.method() != Method::GET {
+        return fail("http", StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET request");
+    }
+    if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade")
+    {
+        let mut answer =
+            error(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket: ask for an upgrade");
+        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        refused("http", peer, "no upgrade was asked for");
+        return Err(answer);
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut answer = error(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is spoken here");
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        refused("http", peer, "another WebSocket version was asked for");
+        return Err(answer);
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
+    if key.len() != 24 || !key.ends_with("==") {
+        return fail("http", StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64");
+    }
+    let origins = visit.connection.port.config.app(&app).map(|app| &app.origins[..]).unwrap_or_default();
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+    if !origins.is_empty() && !origins.iter().any(|allowed| allowed == origin) {
+        return fail("origin", StatusCode::FORBIDDEN, "pages of this origin may not connect to this app");
+    }
+    let newcomer = Newcomer {
+        listener: Arc::clone(listener),
+        app: app.as_str().into(),
+        service: service.as_str().into(),
+        address: peer,
+        handshake: handshake(visit, peer, request),
+    };
+    Ok((key.to_owned(), newcomer))
+}
+
+/// The app and service of a path: `/ws` is the listener's app.
+fn app_of(visit: &Visit, listener: &Listener, path: &str) -> Result<(String, String), String> {
+    let named = path.strip_prefix("/ws").and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
+    let id = if named.is_empty() { &listener.app } else { named };
+    name::check("app", id).map_err(|error| error.to_string())?;
+    match visit.connection.port.config.app(id) {
+        Some(app) if app.raw => {
+            Ok((id.to_owned(), app.service.clone().unwrap_or_else(|| listener.service.clone())))
+        }
+        _ => Err(format!(
+            "app {id:?} takes no raw WebSocket clients here: set `raw = true` in its [[apps]] entry to let them in"
+        )),
+    }
+}
+
+type RefusedBy = (&'static str, Answer);
+
+async fn authorize(candidate: &Candidate, newcomer: &Newcomer) -> Result<Option<v1::Accept>, RefusedBy> {
+    use v1::decision::Decision;
+    if newcomer.listener.authorize == Authorize::None {
+        return Ok(None);
+    }
+    match candidate.ask(newcomer.handshake.clone()).await {
+        Some(Decision::Accept(accept)) => Ok(Some(accept)),
+        Some(Decision::Refuse(refuse)) => {
+            let status = u16::try_from(refuse.status).ok().filter(|status| (400..600).contains(status));
+            let status =
+                status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
+            let mut answer = Answer::new(Full::new(refuse.body.into()));
+            *answer.status_mut() = status;
+            Err(("worker", answer))
+        }
+        None => Err(("no_worker", unavailable("no worker decided about the handshake in time"))),
+    }
+}
+
+fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
+    let peer = visit.connection.peer;
+    // Several headers of that name are one list (RFC 9110 section 5.3).
+    let all: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    if all.is_empty() {
+        return peer;
+    }
+    match proxy::forwarded(&visit.connection.listener.trusted_proxies, peer.ip(), &all.join(",")) {
+        Some(ip) => SocketAddr::new(ip.to_canonical(), 0),
+        None => peer,
+    }
+}
+
+fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incoming>) -> v1::Handshake {
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| v1::Header {
+            name: name.as_str().to_owned(),
+            value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        })
+        .collect();
+    let socket_peer = visit.connection.socket_peer;
+    v1::Handshake {
+        address: peer.to_string(),
+        path: request.uri().path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        headers,
+        proxy: if socket_peer == peer { String::new() } else { socket_peer.to_string() },
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+fn offers(headers: &HeaderMap, chosen: &str) -> bool {
+    headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim() == chosen)
+}

@@ -1,0 +1,47 @@
+//! Length-prefixed frames: four big-endian bytes that count the whole frame, themselves included.
+
+use bytes::Bytes;
+
+use super::{Input, Violation};
+
+const HEADER: usize = 4;
+
+pub(crate) struct Decoder {
+    /// The begin of a frame whose end was not read yet.
+    begun: Vec<u8>,
+    message_bytes_max: usize,
+}
+
+impl Decoder {
+    pub(super) fn new(message_bytes_max: usize) -> Self {
+        Self { begun: Vec::new(), message_bytes_max }
+    }
+
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Input>, Violation> {
+        if self.begun.len() < HEADER && !self.take(input, HEADER) {
+            return Ok(None);
+        }
+        let Some(header) = self.begun.first_chunk::<HEADER>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*header) as usize;
+        if len < HEADER {
+            return Err(Violation::Protocol);
+        }
+        if len - HEADER > self.message_bytes_max {
+            return Err(Violation::TooLarge);
+        }
+        if !self.take(input, len) {
+            return Ok(None);
+        }
+        let whole = Bytes::from(std::mem::take(&mut self.begun));
+        Ok(Some(Input::Binary(whole.slice(HEADER..))))
+    }
+
+    /// Fills `begun` up to `len` bytes; false if the input ends before.
+    fn take(&mut self, input: &mut &[u8], len: usize) -> bool {
+        let want = len - self.begun.len();
+        let (taken, rest) = input.split_at(want.min(input.len()));
+        self.begun.extend_from_slice(taken);
+        *input = rest;
+        taken.len() == want
+    }
+}

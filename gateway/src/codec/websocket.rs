@@ -1,0 +1,92 @@
+//! WebSocket through tungstenite's decoder, fed from the shard's scratch buffer (RFC 6455).
+//!
+//! tungstenite owns no socket here: what it wants to send (pongs, close replies) goes into the
+//! client's outbox, so that it keeps its place among the shared frames.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::{Role, WebSocketConfig, WebSocketContext},
+};
+
+use super::{Input, Violation};
+
+/// tungstenite's own read buffer: allocated at once and for good, so small.
+const READ_BUFFER_BYTES: usize = 256;
+/// Code of a close frame that has none (RFC 6455 section 7.1.5).
+const NO_CODE: u16 = 1005;
+
+pub(crate) struct Decoder(Box<WebSocketContext>);
+
+impl Decoder {
+    pub(super) fn new(message_bytes_max: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(64 * 1024)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        Self(Box::new(WebSocketContext::new(Role::Server, Some(config))))
+    }
+
+    pub(super) fn next(
+        &mut self,
+        input: &mut &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Result<Option<Input>, Violation> {
+        let mut feed = Feed { input, answer };
+        loop {
+            return match self.0.read(&mut feed) {
+                Ok(Message::Text(text)) => Ok(Some(Input::Text(text.as_str().to_owned()))),
+                Ok(Message::Binary(bytes)) => Ok(Some(Input::Binary(Bytes::copy_from_slice(&bytes)))),
+                Ok(Message::Close(frame)) => {
+                    // The reply was only queued; this puts it into `answer`.
+                    let _ = self.0.flush(&mut feed);
+                    let (code, reason) = frame.map_or((NO_CODE, String::new()), |frame| {
+                        (frame.code.into(), frame.reason.as_str().to_owned())
+                    });
+                    Ok(Some(Input::Close(code, reason)))
+                }
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
+                    let _ = self.0.flush(&mut feed);
+                    continue;
+                }
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => Ok(None),
+                Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Ok(None),
+                Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => Err(Violation::TooLarge),
+                Err(Error::Utf8(_)) => Err(Violation::Utf8),
+                Err(_) => Err(Violation::Protocol),
+            };
+        }
+    }
+}
+
+/// A slice to read from, and a buffer to write to, as a socket that would block at its end.
+struct Feed<'a, 'b> {
+    input: &'a mut &'b [u8],
+    answer: &'a mut Vec<u8>,
+}
+
+impl Read for Feed<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Feed<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.answer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

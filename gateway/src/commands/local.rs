@@ -1,0 +1,96 @@
+//! Commands among this gateway's own shards.
+
+use std::{collections::HashSet, sync::Arc};
+
+use broadgate_proto::v1::{self, answer::Answer};
+use tokio::sync::oneshot;
+
+use super::merge::{merge, tidy};
+use crate::{
+    orders::{Concerns, Order, not_found},
+    shard::{Mailbox, Message, Part, Stats},
+};
+
+/// The mailboxes of the shards, in order.
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub(crate) shards: Arc<[Mailbox]>,
+}
+
+/// Orders that are in the mailboxes.
+pub(crate) struct Executing {
+    orders: Vec<(usize, Arc<Order>)>,
+    /// For each shard that was asked: which of the orders, and its answer to come.
+    shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<Part>>)>,
+}
+
+impl Local {
+    /// Puts orders into the mailboxes of the shards that they concern, keeping their order.
+    pub(crate) async fn execute(&self, orders: Vec<(usize, Arc<Order>)>) -> Executing {
+        let mut lists: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
+        for (place, (_, order)) in orders.iter().enumerate() {
+            for shard in self.shards_of(order) {
+                lists[shard].push(place);
+            }
+        }
+        let mut shards = Vec::new();
+        for (mailbox, places) in self.shards.iter().zip(lists) {
+            if places.is_empty() {
+                continue;
+            }
+            let list = places.iter().map(|&place| Arc::clone(&orders[place].1)).collect();
+            let (reply, parts) = oneshot::channel();
+            mailbox.send(Message::Execute { orders: list, reply }).await;
+            shards.push((places, parts));
+        }
+        Executing { orders, shards }
+    }
+
+    /// A client's shard alone is asked about it; all are asked about everything else.
+    fn shards_of(&self, order: &Order) -> Vec<usize> {
+        let every = 0..self.shards.len();
+        match order.concerns() {
+            Concerns::All => every.collect(),
+            Concerns::Some(homes) => {
+                let named: HashSet<usize> =
+                    homes.values().flatten().map(|client| usize::from(client.shard)).collect();
+                // A shard that does not exist cannot answer that it does not know the client.
+                let known: Vec<usize> = every.clone().filter(|shard| named.contains(shard)).collect();
+                if known.len() == named.len() { known } else { every.collect() }
+            }
+        }
+    }
+}
+
+impl Executing {
+    /// Every order's answer, by the index that it was given under.
+    pub(crate) async fn answers(self, stats: impl Fn(Vec<Stats>) -> v1::StatusReply) -> Vec<(usize, Answer)> {
+        let mut merged: Vec<Option<Answer>> = self.orders.iter().map(|_| None).collect();
+        let mut counted: Vec<Vec<Stats>> = self.orders.iter().map(|_| Vec::new()).collect();
+        for (places, parts) in self.shards {
+            // A shard that has ended has no clients either.
+            for (place, part) in places.into_iter().zip(parts.await.unwrap_or_default()) {
+                match part {
+                    Part::Answer(answer) => merge(&mut merged[place], answer),
+                    Part::Stats(part) => counted[place].push(part),
+                    Part::Elsewhere => {}
+                }
+            }
+        }
+        let mut answers = Vec::with_capacity(self.orders.len());
+        for (((index, order), answer), counted) in self.orders.into_iter().zip(merged).zip(counted) {
+            let answer = match (answer, order.one_client()) {
+                _ if !counted.is_empty() => Some(Answer::Status(stats(counted))),
+                (None, Some(client)) => Some(Answer::Error(not_found(client))),
+                (answer, _) => answer,
+            };
+            let mut answer = answer.unwrap_or(Answer::Receipt(v1::Receipt::default()));
+            tidy(&order, &mut answer);
+            if let Answer::Receipt(receipt) = &mut answer {
+                receipt.gateways = 1;
+            }
+            answers.push((index, answer));
+        }
+        answers
+    }
+}

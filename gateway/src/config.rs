@@ -1,0 +1,414 @@
+//! What a gateway can be told. Opens nothing and decides nothing; see `deploy/config/broadgate.toml`
+//! for the same with comments.
+
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
+
+use broadgate_proto::{limits, name, secret::Secret};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// Everything one gateway process is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the register is; tried in turn.
+    pub registers: Vec<String>,
+    /// The shared secret of the internal ports.
+    pub secret: Secret,
+    /// The `[gateway]` section.
+    pub settings: Settings,
+    /// The `[[apps]]` sections.
+    pub apps: Vec<App>,
+    /// Pages served on the web listeners (the demo's).
+    pub pages: &'static [Page],
+}
+
+/// A page that a web listener serves as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Its path, e.g. `/`.
+    pub path: &'static str,
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// Its bytes.
+    pub body: &'static [u8],
+}
+
+/// The `[gateway]` section of the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Name in tables and answers; the advertised address if empty.
+    pub name: String,
+    /// Where commands, workers and peers come in.
+    pub internal: Internal,
+    /// Shard threads; as many as the machine has cores if absent.
+    pub shards: Option<NonZeroU16>,
+    /// How connections reach the shards.
+    pub accept: Accept,
+    /// Where clients come in.
+    pub listeners: Vec<Listener>,
+    /// How a client's worker is chosen.
+    pub affinity: Affinity,
+    /// Bounds.
+    pub limits: Limits,
+    /// How a gateway stops.
+    pub stop: Stop,
+}
+
+/// An internal listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Internal {
+    /// Where to listen. Default 127.0.0.1:7200.
+    pub bind: SocketAddr,
+    /// What others are told, host:port; derived from `bind` if absent.
+    pub advertise: Option<String>,
+}
+
+/// How connections reach the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// Every shard has a listener of its own on the same port (`SO_REUSEPORT`).
+    Shards,
+    /// One acceptor hands connections out in turn, where the system does not balance.
+    One,
+}
+
+/// Where clients come in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name in events, metrics and tables.
+    pub name: String,
+    /// What its clients speak.
+    pub kind: ListenerKind,
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// The app of its clients (`web`: of `/ws`; `/ws/{app}` names another).
+    #[serde(default = "default_app")]
+    pub app: String,
+    /// The worker service that takes its clients' events; "" for none.
+    #[serde(default = "default_service")]
+    pub service: String,
+    /// Who decides on a handshake.
+    #[serde(default)]
+    pub authorize: Authorize,
+    /// Every connection begins with a PROXY protocol header (v1 or v2).
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Proxies whose PROXY header or X-Forwarded-For is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Ping clients that were idle this long; 0s is never.
+    #[serde(default = "default_ping", with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// Close clients that were silent this long; 0s is never. Absent: 60 s for `web`, never for
+    /// `text` and `frame`, whose clients have no pong.
+    #[serde(default, with = "humantime_serde")]
+    pub silence_max: Option<Duration>,
+    /// Sent to idle clients as an ordinary message, besides the WebSocket ping.
+    #[serde(default)]
+    pub ping_payload: String,
+}
+
+/// What the clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerKind {
+    /// HTTP, and WebSocket on `/ws` and `/ws/{app}`.
+    Web,
+    /// Lines that end with a newline.
+    Text,
+    /// A 4-byte big-endian length that counts itself, then the payload.
+    Frame,
+}
+
+/// Who decides on a handshake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authorize {
+    /// Everybody may come in.
+    #[default]
+    None,
+    /// A worker says so before the client is answered.
+    Worker,
+}
+
+/// How a client's worker is chosen among those of its service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Affinity {
+    /// Consistent hash of the client id.
+    #[default]
+    Client,
+    /// Consistent hash of the uid; of the client id while it has none.
+    Uid,
+    /// Consistent hash of a header of the handshake.
+    Header(String),
+    /// Consistent hash of a query parameter of the handshake.
+    Query(String),
+    /// The worker with the fewest clients when the client comes, and then kept.
+    LeastLoaded,
+}
+
+impl TryFrom<String> for Affinity {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), text.split_once(':')) {
+            ("client", _) => Ok(Self::Client),
+            ("uid", _) => Ok(Self::Uid),
+            ("least-loaded", _) => Ok(Self::LeastLoaded),
+            (_, Some(("header", name))) if !name.is_empty() => Ok(Self::Header(name.to_ascii_lowercase())),
+            (_, Some(("query", name))) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
+            _ => Err(format!(
+                "{text:?} is no affinity: use \"client\", \"uid\", \"header:NAME\", \"query:NAME\" or \"least-loaded\""
+            )),
+        }
+    }
+}
+
+/// A tenant.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// The app's name.
+    pub id: String,
+    /// May raw WebSocket clients connect to `/ws/{id}`?
+    #[serde(default)]
+    pub raw: bool,
+    /// The worker service of its raw clients; the listener's if absent.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Values of the Origin header that are let in; none means any.
+    #[serde(default)]
+    pub origins: Vec<String>,
+}
+
+/// The bounds of a gateway; every default is a constant of [`broadgate_proto::limits`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections.
+    pub clients_max: usize,
+    /// Connections from one address; 0 is no limit.
+    pub clients_per_ip_max: usize,
+    /// A message from a client.
+    pub message_bytes_max: usize,
+    /// Messages per second from one client; 0 is no limit.
+    pub messages_per_second_max: u32,
+    /// Groups one client may be in.
+    pub groups_per_client_max: usize,
+    /// A session's JSON.
+    pub session_bytes_max: usize,
+    /// Bytes waiting for one client.
+    pub outbox_bytes_max: usize,
+    /// Messages waiting for one client.
+    pub outbox_messages_max: usize,
+    /// Time above the outbox's low-water mark.
+    #[serde(with = "humantime_serde")]
+    pub outbox_time_max: Duration,
+    /// From accept to the first byte.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_time_max: Duration,
+    /// From accept to the end of the handshake.
+    #[serde(with = "humantime_serde")]
+    pub handshake_time_max: Duration,
+    /// How long a closing client may take.
+    #[serde(with = "humantime_serde")]
+    pub close_time_max: Duration,
+    /// How long an event may wait for any worker.
+    #[serde(with = "humantime_serde")]
+    pub hold_time_max: Duration,
+    /// Events of one client that its worker has not answered.
+    pub events_per_client_max: usize,
+    /// How long a peer may take to answer.
+    #[serde(with = "humantime_serde")]
+    pub link_timeout: Duration,
+}
+
+/// How a gateway stops.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stop {
+    /// From "not ready" to the first close.
+    #[serde(with = "humantime_serde")]
+    pub ready_delay: Duration,
+    /// Within this, all clients are let go.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+}
+
+fn default_app() -> String {
+    name::DEFAULT_APP.to_owned()
+}
+
+fn default_service() -> String {
+    "default".to_owned()
+}
+
+fn default_ping() -> Duration {
+    limits::PING_INTERVAL
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            internal: Internal::default(),
+            shards: None,
+            accept: if cfg!(target_os = "linux") { Accept::Shards } else { Accept::One },
+            listeners: vec![Listener::web(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+            affinity: Affinity::default(),
+            limits: Limits::default(),
+            stop: Stop::default(),
+        }
+    }
+}
+
+impl Default for Internal {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 7200)), advertise: None }
+    }
+}
+
+impl Listener {
+    /// A web listener with every default.
+    #[must_use]
+    pub fn web(bind: SocketAddr) -> Self {
+        Self {
+            name: "web".to_owned(),
+            kind: ListenerKind::Web,
+            bind,
+            app: default_app(),
+            service: default_service(),
+            authorize: Authorize::None,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            ping_interval: default_ping(),
+            silence_max: None,
+            ping_payload: String::new(),
+        }
+    }
+
+    /// After how long a silent client is closed; zero is never.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.silence_max.unwrap_or(match self.kind {
+            ListenerKind::Web => limits::SILENCE_MAX,
+            ListenerKind::Text | ListenerKind::Frame => Duration::ZERO,
+        })
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients_max: limits::CLIENTS_MAX,
+            clients_per_ip_max: limits::CLIENTS_PER_IP_MAX,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            messages_per_second_max: limits::MESSAGES_PER_SECOND_MAX,
+            groups_per_client_max: limits::GROUPS_PER_CLIENT_MAX,
+            session_bytes_max: limits::SESSION_BYTES_MAX,
+            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            outbox_messages_max: limits::OUTBOX_MESSAGES_MAX,
+            outbox_time_max: limits::OUTBOX_TIME_MAX,
+            first_byte_time_max: limits::FIRST_BYTE_TIME_MAX,
+            handshake_time_max: limits::HANDSHAKE_TIME_MAX,
+            close_time_max: limits::CLOSE_TIME_MAX,
+            hold_time_max: limits::HOLD_TIME_MAX,
+            events_per_client_max: limits::EVENTS_PER_CLIENT_MAX,
+            link_timeout: limits::LINK_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { ready_delay: limits::READY_DELAY, drain: limits::DRAIN_TIME }
+    }
+}
+
+impl Config {
+    /// Relations between settings that their types cannot say.
+    ///
+    /// # Errors
+    /// One sentence about the first that does not hold.
+    pub fn check(&self) -> Result<(), String> {
+        if self.registers.is_empty() {
+            return Err("cluster.register is empty: give at least one host:port".to_owned());
+        }
+        self.secret
+            .check_bind(self.settings.internal.bind)
+            .map_err(|error| format!("gateway.internal.bind: {error}"))?;
+        self.check_listeners()?;
+        self.check_apps()?;
+        self.check_limits()
+    }
+
+    fn check_listeners(&self) -> Result<(), String> {
+        let listeners = &self.settings.listeners;
+        if listeners.is_empty() {
+            return Err("gateway.listeners is empty: give at least one".to_owned());
+        }
+        for (index, listener) in listeners.iter().enumerate() {
+            let place = format!("gateway.listeners[{index}] ({})", listener.name);
+            name::check("name", &listener.name).map_err(|error| format!("{place}: {error}"))?;
+            name::check("app", &listener.app).map_err(|error| format!("{place}: {error}"))?;
+            if listeners[..index].iter().any(|other| other.name == listener.name) {
+                return Err(format!("{place}: another listener has the same name"));
+            }
+            if listener.authorize == Authorize::Worker && listener.service.is_empty() {
+                return Err(format!("{place}: authorize = \"worker\" needs a service"));
+            }
+            if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
+                return Err(format!("{place}: proxy_protocol needs trusted_proxies, e.g. [\"10.0.0.0/8\"]"));
+            }
+            let silence = listener.silence();
+            if !silence.is_zero() && !listener.ping_interval.is_zero() && silence <= listener.ping_interval {
+                return Err(format!("{place}: silence_max must be longer than ping_interval"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_apps(&self) -> Result<(), String> {
+        for (index, app) in self.apps.iter().enumerate() {
+            name::check("id", &app.id).map_err(|error| format!("apps[{index}]: {error}"))?;
+            if self.apps[..index].iter().any(|other| other.id == app.id) {
+                return Err(format!("apps[{index}]: another app has the id {:?}", app.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        let limits = &self.settings.limits;
+        if limits.message_bytes_max == 0 || limits.message_bytes_max > limits::PAYLOAD_BYTES_MAX {
+            return Err(format!(
+                "gateway.limits.message_bytes_max must be 1 to {} bytes",
+                limits::PAYLOAD_BYTES_MAX
+            ));
+        }
+        if limits.outbox_bytes_max < limits::OUTBOX_LOW_WATER_BYTES {
+            return Err(format!(
+                "gateway.limits.outbox_bytes_max must be at least {} bytes",
+                limits::OUTBOX_LOW_WATER_BYTES
+            ));
+        }
+        if limits.events_per_client_max == 0 || limits.clients_max == 0 {
+            return Err("gateway.limits: events_per_client_max and clients_max must be at least 1".to_owned());
+        }
+        if self.settings.shards.is_some_and(|shards| shards.get() > 256) {
+            return Err("gateway.shards must be 1 to 256".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The `[[apps]]` entry of an app, if there is one.
+    #[must_use]
+    pub fn app(&self, id: &str) -> Option<&App> {
+        self.apps.iter().find(|app| app.id == id)
+    }
+}

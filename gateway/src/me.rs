@@ -1,0 +1,12 @@
+//! Who this gateway is now: another incarnation after it was removed from the view.
+
+use broadgate_proto::id::Incarnation;
+use tokio_util::sync::CancellationToken;
+
+/// One incarnation of this gateway.
+pub(crate) struct Me {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) name: String,
+    /// Cancelled when this incarnation is over: streams that were opened with it end.
+    pub(crate) over: CancellationToken,
+}

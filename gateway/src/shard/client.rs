@@ -1,0 +1,149 @@
+//! One client, from its handshake to its last answered event.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, task::Waker};
+
+use broadgate_proto::v1;
+use tokio::sync::oneshot;
+
+use super::{outbox::Outbox, socket::Stream, window::Window, workers::WorkerKey};
+use crate::{admission::Admitted, codec::Codec, config::Listener};
+
+/// Where a client stands.
+pub(crate) enum Stage {
+    /// A worker decides whether it comes in; the answer goes to the handshake that waits for it.
+    Handshake(Option<oneshot::Sender<v1::decision::Decision>>),
+    /// In the directory: it is reached by commands.
+    Open,
+    /// It was let go: what is left is written, and what it still sends is thrown away.
+    Closing(Farewell),
+    /// The socket is gone; only events wait to be answered.
+    Gone,
+}
+
+/// How far a close has come.
+pub(crate) struct Farewell {
+    /// Second after which it is cut.
+    pub(crate) until: u32,
+    /// Close frames have gone both ways, or the protocol has none: end the stream once the outbox
+    /// is empty.
+    pub(crate) answered: bool,
+    /// The end of our stream was sent.
+    pub(crate) ended: bool,
+}
+
+/// Everything that a shard knows about one client. The directory knows its groups and uid.
+pub(crate) struct Client {
+    /// Tells it from an earlier client in the same slot.
+    pub(crate) key: u64,
+    pub(crate) stage: Stage,
+    pub(crate) stream: Option<Stream>,
+    pub(crate) codec: Option<Codec>,
+    /// Of the task that drives the socket.
+    pub(crate) waker: Option<Waker>,
+    pub(crate) outbox: Outbox,
+    /// In the list of those to flush at the end of the turn.
+    pub(crate) dirty: bool,
+    /// Since which second the outbox has been above its low-water mark.
+    pub(crate) backlog_since: Option<u32>,
+    /// Read but not decoded: the window was full.
+    pub(crate) undecoded: Vec<u8>,
+    /// Decoding stopped early, so the codec may hold whole messages.
+    pub(crate) stopped_early: bool,
+
+    pub(crate) events: Window,
+    pub(crate) worker: Option<WorkerKey>,
+    /// A worker has had this client: the next one adopts it.
+    pub(crate) had_worker: bool,
+    /// It stands in its worker's line for credit.
+    pub(crate) in_line: bool,
+    /// Another worker should have it, once nothing is unanswered.
+    pub(crate) moving: bool,
+    /// Since which second its events have been waiting for any worker.
+    pub(crate) held_since: Option<u32>,
+    /// The service that takes its events; "" for none.
+    pub(crate) service: Rc<str>,
+    /// The uid that it had when it went.
+    pub(crate) last_uid: Box<str>,
+    /// The header or query value that chooses its worker, if that is how it is chosen.
+    pub(crate) affinity: Option<Box<str>>,
+
+    pub(crate) app: Rc<str>,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) address: SocketAddr,
+    pub(crate) opened_at_ms: u64,
+    /// Second in which it last sent anything.
+    pub(crate) last_in: u32,
+    /// Second in which it was last pinged.
+    pub(crate) last_ping: u32,
+    pub(crate) rate: Rate,
+    pub(crate) traffic: Traffic,
+    pub(crate) session: Option<Box<Session>>,
+    /// Given back when the client is gone.
+    pub(crate) admitted: Option<Admitted>,
+}
+
+/// Counters of one client.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// Messages in the present second.
+#[derive(Default)]
+pub(crate) struct Rate {
+    second: u32,
+    count: u32,
+}
+
+/// A session that was set.
+pub(crate) struct Session {
+    pub(crate) json: Box<str>,
+    pub(crate) version: u64,
+}
+
+impl Rate {
+    /// Counts a message; false if there were more than `max` in this second (0 is no limit).
+    pub(crate) fn take(&mut self, second: u32, max: u32) -> bool {
+        if max == 0 {
+            return true;
+        }
+        if self.second != second {
+            *self = Self { second, count: 0 };
+        }
+        self.count += 1;
+        self.count <= max
+    }
+}
+
+impl Client {
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open)
+    }
+
+    /// May its socket be read? Not while its worker has more than a window to answer, nor while an
+    /// event waits for any worker: TCP then tells the client to wait.
+    pub(crate) fn may_read(&self, events_max: usize) -> bool {
+        match &self.stage {
+            Stage::Open => {
+                let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
+                self.events.len() < events_max && !held
+            }
+            Stage::Closing(_) => true,
+            Stage::Handshake(_) | Stage::Gone => false,
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn session(&self) -> Option<v1::Session> {
+        let session = self.session.as_ref()?;
+        Some(v1::Session { json: session.json.to_string(), version: session.version })
+    }
+}

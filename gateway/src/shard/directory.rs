@@ -1,0 +1,570 @@
+//! Who is in what: the topics of one shard and their members. Pure.
+//!
+//! `all`, every uid and every group are topics of an app. A membership knows its place in the
+//! topic's list and the list's owner knows the client, so joining and leaving cost the same in a
+//! group of ten and of ten thousand.
+
+use std::{collections::HashMap, rc::Rc};
+
+use crate::orders::Audience;
+
+/// A client's place in its shard.
+pub(crate) type Slot = u32;
+type TopicId = u32;
+type AppId = u32;
+
+/// A shard's memberships. Sets are keyed by names that clients and callers choose, so they keep
+/// std's collision-proof hasher.
+#[derive(Default)]
+pub(crate) struct Directory {
+    apps: Vec<App>,
+    app_ids: HashMap<Rc<str>, AppId>,
+    topics: slab::Slab<Topic>,
+    places: Vec<Option<Places>>,
+    marks: Marks,
+}
+
+struct App {
+    name: Rc<str>,
+    all: Vec<Slot>,
+    groups: HashMap<Rc<str>, TopicId>,
+    uids: HashMap<Rc<str>, TopicId>,
+}
+
+/// A group or a uid with at least one member.
+struct Topic {
+    name: Rc<str>,
+    members: Vec<Slot>,
+}
+
+/// Where one client stands.
+struct Places {
+    app: AppId,
+    in_all: u32,
+    uid: Option<Place>,
+    groups: Vec<Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    topic: TopicId,
+    at: u32,
+}
+
+/// Marks clients that were already met while one audience is evaluated.
+#[derive(Default)]
+struct Marks {
+    of: Vec<u32>,
+    now: u32,
+}
+
+impl Directory {
+    /// Puts a client into its app. It must not be in one.
+    pub(crate) fn enter(&mut self, slot: Slot, app: &str) {
+        let app = self.app_id_or_new(app);
+        let index = slot as usize;
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, || None);
+        }
+        let all = &mut self.apps[app as usize].all;
+        let in_all = len_u32(all);
+        all.push(slot);
+        self.places[index] = Some(Places { app, in_all, uid: None, groups: Vec::new() });
+    }
+
+    /// Takes a client out of everything; returns the groups it was in.
+    pub(crate) fn exit(&mut self, slot: Slot) -> Vec<Rc<str>> {
+        let Some(places) = self.places.get_mut(slot as usize).and_then(Option::take) else {
+            return Vec::new();
+        };
+        let all = &mut self.apps[places.app as usize].all;
+        all.swap_remove(places.in_all as usize);
+        if let Some(&moved) = all.get(places.in_all as usize)
+            && let Some(other) = &mut self.places[moved as usize]
+        {
+            other.in_all = places.in_all;
+        }
+        if let Some(place) = places.uid {
+            self.unlink(places.app, place, Kind::Uid);
+        }
+        places
+            .groups
+            .into_iter()
+            .map(|place| {
+                let name = Rc::clone(&self.topics[place.topic as usize].name);
+                self.unlink(places.app, place, Kind::Group);
+                name
+            })
+            .collect()
+    }
+
+    /// Gives a client its uid, in place of the one it has.
+    pub(crate) fn bind(&mut self, slot: Slot, uid: &str) {
+        if self.uid(slot).is_some_and(|bound| &**bound == uid) {
+            return;
+        }
+        self.unbind(slot);
+        let Some(app) = self.app_of(slot) else { return };
+        let place = self.link(app, slot, Kind::Uid, uid);
+        if let Some(places) = &mut self.places[slot as usize] {
+            places.uid = Some(place);
+        }
+    }
+
+    /// Takes a client's uid away.
+    pub(crate) fn unbind(&mut self, slot: Slot) -> bool {
+        let Some(places) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { return false };
+        let app = places.app;
+        let Some(place) = places.uid.take() else { return false };
+        self.unlink(app, place, Kind::Uid);
+        true
+    }
+
+    /// Puts a client into a group, unless it is in it or in `max` groups.
+    pub(crate) fn join(&mut self, slot: Slot, group: &str, max: usize) -> bool {
+        let Some(app) = self.app_of(slot) else { return false };
+        if self.is_member(slot, group) {
+            return true;
+        }
+        let count = self.places[slot as usize].as_ref().map_or(0, |places| places.groups.len());
+        if count >= max {
+            return false;
+        }
+        let place = self.link(app, slot, Kind::Group, group);
+        if let Some(places) = &mut self.places[slot as usize] {
+            places.groups.push(place);
+        }
+        true
+    }
+
+    /// Takes a client out of a group.
+    pub(crate) fn part(&mut self, slot: Slot, group: &str) -> bool {
+        let Some(app) = self.app_of(slot) else { return false };
+        let Some(&topic) = self.apps[app as usize].groups.get(group) else { return false };
+        let Some(places) = &mut self.places[slot as usize] else { return false };
+        let Some(index) = places.groups.iter().position(|place| place.topic == topic) else { return false };
+        let place = places.groups.swap_remove(index);
+        if places.groups.is_empty() {
+            places.groups = Vec::new();
+        }
+        self.unlink(app, place, Kind::Group);
+        true
+    }
+
+    /// Takes every member out of a group; returns how many there were.
+    pub(crate) fn dissolve(&mut self, app: &str, group: &str) -> usize {
+        let Some(&app) = self.app_ids.get(app) else { return 0 };
+        let Some(topic) = self.apps[app as usize].groups.remove(group) else { return 0 };
+        let members = self.topics.remove(topic as usize).members;
+        for &slot in &members {
+            if let Some(places) = &mut self.places[slot as usize] {
+                places.groups.retain(|place| place.topic != topic);
+            }
+        }
+        members.len()
+    }
+
+    pub(crate) fn is_in_app(&self, slot: Slot, app: &str) -> bool {
+        self.app_of(slot).is_some_and(|id| &*self.apps[id as usize].name == app)
+    }
+
+    /// A client's uid.
+    pub(crate) fn uid(&self, slot: Slot) -> Option<&Rc<str>> {
+        let place = self.places.get(slot as usize)?.as_ref()?.uid?;
+        Some(&self.topics[place.topic as usize].name)
+    }
+
+    /// The groups of a client.
+    pub(crate) fn groups(&self, slot: Slot) -> impl Iterator<Item = &Rc<str>> {
+        self.places
+            .get(slot as usize)
+            .and_then(Option::as_ref)
+            .into_iter()
+            .flat_map(|places| &places.groups)
+            .map(|place| &self.topics[place.topic as usize].name)
+    }
+
+    pub(crate) fn all_of(&self, app: &str) -> &[Slot] {
+        self.app_ids.get(app).map_or(&[], |&id| &self.apps[id as usize].all)
+    }
+
+    pub(crate) fn uid_members(&self, app: &str, uid: &str) -> &[Slot] {
+        self.members(app, Kind::Uid, uid)
+    }
+
+    pub(crate) fn group_members(&self, app: &str, group: &str) -> &[Slot] {
+        self.members(app, Kind::Group, group)
+    }
+
+    /// The uids of an app with how many clients each has.
+    pub(crate) fn uids_of(&self, app: &str) -> impl Iterator<Item = (&Rc<str>, usize)> {
+        self.names(app, Kind::Uid)
+    }
+
+    /// The groups of an app with how many clients each has.
+    pub(crate) fn groups_of(&self, app: &str) -> impl Iterator<Item = (&Rc<str>, usize)> {
+        self.names(app, Kind::Group)
+    }
+
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &Rc<str>> {
+        self.apps.iter().map(|app| &app.name)
+    }
+
+    /// How many groups and uids there are in all apps.
+    #[cfg(test)]
+    pub(crate) fn totals(&self) -> (usize, usize) {
+        self.apps
+            .iter()
+            .fold((0, 0), |(groups, uids), app| (groups + app.groups.len(), uids + app.uids.len()))
+    }
+
+    /// Whom an audience reaches here, each once. `clients` are its listed clients that live here.
+    pub(crate) fn select(
+        &mut self,
+        audience: &Audience,
+        clients: &[Slot],
+        except: &[Slot],
+        out: &mut Vec<Slot>,
+    ) {
+        out.clear();
+        let app = &*audience.app;
+        if audience.is_one_topic() && clients.is_empty() && except.is_empty() {
+            if audience.all {
+                out.extend_from_slice(self.all_of(app));
+            }
+            for uid in &audience.uids {
+                out.extend_from_slice(self.uid_members(app, uid));
+            }
+            for group in &audience.groups {
+                out.extend_from_slice(self.group_members(app, group));
+            }
+            return;
+        }
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.start(self.places.len());
+        for &slot in except {
+            marks.first(slot);
+        }
+        for uid in &audience.except_uids {
+            marks.all(self.uid_members(app, uid));
+        }
+        for group in &audience.except_groups {
+            marks.all(self.group_members(app, group));
+        }
+        out.extend(clients.iter().copied().filter(|&slot| marks.first(slot)));
+        for uid in &audience.uids {
+            out.extend(self.uid_members(app, uid).iter().copied().filter(|&slot| marks.first(slot)));
+        }
+        for group in &audience.groups {
+            out.extend(self.group_members(app, group).iter().copied().filter(|&slot| marks.first(slot)));
+        }
+        if audience.all {
+            out.extend(self.all_of(app).iter().copied().filter(|&slot| marks.first(slot)));
+        }
+        self.marks = marks;
+    }
+
+    fn is_member(&self, slot: Slot, group: &str) -> bool {
+        let Some(places) = self.places.get(slot as usize).and_then(Option::as_ref) else { return false };
+        self.apps[places.app as usize]
+            .groups
+            .get(group)
+            .is_some_and(|&topic| places.groups.iter().any(|place| place.topic == topic))
+    }
+
+    fn app_of(&self, slot: Slot) -> Option<AppId> {
+        self.places.get(slot as usize)?.as_ref().map(|places| places.app)
+    }
+
+    /// Apps are few and configured; their entries stay.
+    fn app_id_or_new(&mut self, name: &str) -> AppId {
+        if let Some(&id) = self.app_ids.get(name) {
+            return id;
+        }
+        let id = len_u32(&self.apps);
+        let name: Rc<str> = name.into();
+        self.apps.push(App {
+            name: Rc::clone(&name),
+            all: Vec::new(),
+            groups: HashMap::new(),
+            uids: HashMap::new(),
+        });
+        self.app_ids.insert(name, id);
+        id
+    }
+
+    fn members(&self, app: &str, kind: Kind, name: &str) -> &[Slot] {
+        self.app_ids
+            .get(app)
+            .and_then(|&id| kind.index(&self.apps[id as usize]).get(name))
+            .map_or(&[], |&topic| &self.topics[topic as usize].members)
+    }
+
+    fn names(&self, app: &str, kind: Kind) -> impl Iterator<Item = (&Rc<str>, usize)> {
+        self.app_ids
+            .get(app)
+            .into_iter()
+            .flat_map(move |&id| kind.index(&self.apps[id as usize]))
+            .map(|(name, &topic)| (name, self.topics[topic as usize].members.len()))
+    }
+
+    fn link(&mut self, app: AppId, slot: Slot, kind: Kind, name: &str) -> Place {
+        let app = &mut self.apps[app as usize];
+        let index = kind.index_mut(app);
+        let topic = if let Some(&topic) = index.get(name) {
+            topic
+        } else {
+            let name: Rc<str> = name.into();
+            let members = Vec::new();
+            let topic = u32::try_from(self.topics.insert(Topic { name: Rc::clone(&name), members }))
+                .unwrap_or(u32::MAX);
+            index.insert(name, topic);
+            topic
+        };
+        let members = &mut self.topics[topic as usize].members;
+        let at = len_u32(members);
+        members.push(slot);
+        Place { topic, at }
+    }
+
+    /// Removes a member; the last one of the list takes its place, and a topic without members goes.
+    fn unlink(&mut self, app: AppId, place: Place, kind: Kind) {
+        let topic = &mut self.topics[place.topic as usize];
+        topic.members.swap_remove(place.at as usize);
+        if let Some(&moved) = topic.members.get(place.at as usize) {
+            if let Some(other) = &mut self.places[moved as usize] {
+                let mut others = other.uid.iter_mut().chain(&mut other.groups);
+                if let Some(theirs) = others.find(|theirs| theirs.topic == place.topic) {
+                    theirs.at = place.at;
+                }
+            }
+        } else if topic.members.is_empty() {
+            let topic = self.topics.remove(place.topic as usize);
+            kind.index_mut(&mut self.apps[app as usize]).remove(&topic.name);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Uid,
+    Group,
+}
+
+impl Kind {
+    fn index(self, app: &App) -> &HashMap<Rc<str>, TopicId> {
+        match self {
+            Self::Uid => &app.uids,
+            Self::Group => &app.groups,
+        }
+    }
+
+    fn index_mut(self, app: &mut App) -> &mut HashMap<Rc<str>, TopicId> {
+        match self {
+            Self::Uid => &mut app.uids,
+            Self::Group => &mut app.groups,
+        }
+    }
+}
+
+impl Marks {
+    fn start(&mut self, slots: usize) {
+        if self.of.len() < slots {
+            self.of.resize(slots, 0);
+        }
+        self.now = self.now.wrapping_add(1);
+        if self.now == 0 {
+            self.of.fill(0);
+            self.now = 1;
+        }
+    }
+
+    /// Is this the first time that this client is met?
+    fn first(&mut self, slot: Slot) -> bool {
+        let Some(mark) = self.of.get_mut(slot as usize) else { return false };
+        std::mem::replace(mark, self.now) != self.now
+    }
+
+    fn all(&mut self, slots: &[Slot]) {
+        for &slot in slots {
+            self.first(slot);
+        }
+    }
+}
+
+/// Slots are 24 bits, so no list of them is longer than a `u32`.
+fn len_u32<T>(list: &[T]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Enter(Slot, bool),
+        Exit(Slot),
+        Bind(Slot, u8),
+        Unbind(Slot),
+        Join(Slot, u8),
+        Part(Slot, u8),
+        Dissolve(bool, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let slot = 0..12u32;
+        let name = 0..4u8;
+        prop_oneof![
+            (slot.clone(), any::<bool>()).prop_map(|(slot, app)| Step::Enter(slot, app)),
+            slot.clone().prop_map(Step::Exit),
+            (slot.clone(), name.clone()).prop_map(|(slot, uid)| Step::Bind(slot, uid)),
+            slot.clone().prop_map(Step::Unbind),
+            (slot.clone(), name.clone()).prop_map(|(slot, group)| Step::Join(slot, group)),
+            (slot, name.clone()).prop_map(|(slot, group)| Step::Part(slot, group)),
+            (any::<bool>(), name).prop_map(|(app, group)| Step::Dissolve(app, group)),
+        ]
+    }
+
+    /// In the second app? Its uid, and its groups.
+    type Entry = (bool, Option<String>, BTreeSet<String>);
+
+    #[derive(Default)]
+    struct Model(BTreeMap<Slot, Entry>);
+
+    fn app(second: bool) -> &'static str {
+        if second { "b" } else { "a" }
+    }
+
+    fn apply(directory: &mut Directory, model: &mut Model, step: &Step) {
+        match *step {
+            Step::Enter(slot, second) => {
+                if let std::collections::btree_map::Entry::Vacant(entry) = model.0.entry(slot) {
+                    entry.insert((second, None, BTreeSet::new()));
+                    directory.enter(slot, app(second));
+                }
+            }
+            Step::Exit(slot) => {
+                let left: BTreeSet<_> = directory.exit(slot).iter().map(ToString::to_string).collect();
+                assert_eq!(left, model.0.remove(&slot).map(|entry| entry.2).unwrap_or_default());
+            }
+            Step::Bind(slot, uid) => {
+                directory.bind(slot, &uid.to_string());
+                if let Some(entry) = model.0.get_mut(&slot) {
+                    entry.1 = Some(uid.to_string());
+                }
+            }
+            Step::Unbind(slot) => {
+                let was = model.0.get_mut(&slot).and_then(|entry| entry.1.take()).is_some();
+                assert_eq!(directory.unbind(slot), was);
+            }
+            Step::Join(slot, group) => {
+                let known = directory.join(slot, &group.to_string(), 3);
+                let Some(entry) = model.0.get_mut(&slot) else {
+                    assert!(!known);
+                    return;
+                };
+                let fits = entry.2.contains(&group.to_string()) || entry.2.len() < 3;
+                assert_eq!(known, fits);
+                if fits {
+                    entry.2.insert(group.to_string());
+                }
+            }
+            Step::Part(slot, group) => {
+                let was = model.0.get_mut(&slot).is_some_and(|entry| entry.2.remove(&group.to_string()));
+                assert_eq!(directory.part(slot, &group.to_string()), was);
+            }
+            Step::Dissolve(second, group) => {
+                let mut count = 0;
+                for entry in model.0.values_mut().filter(|entry| entry.0 == second) {
+                    count += usize::from(entry.2.remove(&group.to_string()));
+                }
+                assert_eq!(directory.dissolve(app(second), &group.to_string()), count);
+            }
+        }
+    }
+
+    fn sorted(slots: &[Slot]) -> Vec<Slot> {
+        let mut slots = slots.to_vec();
+        slots.sort_unstable();
+        slots
+    }
+
+    fn agree(directory: &Directory, model: &Model) {
+        for second in [false, true] {
+            let of = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Slot> {
+                model.0.iter().filter(|(_, e)| e.0 == second && wanted(e)).map(|(&slot, _)| slot).collect()
+            };
+            assert_eq!(sorted(directory.all_of(app(second))), of(&|_| true));
+            for name in 0..4u8 {
+                let name = name.to_string();
+                let group = of(&|entry| entry.2.contains(&name));
+                assert_eq!(sorted(directory.group_members(app(second), &name)), group);
+                let listed = directory.groups_of(app(second)).find(|(known, _)| ***known == *name);
+                assert_eq!(listed.map_or(0, |(_, count)| count), group.len());
+                let uid = of(&|entry| entry.1.as_ref() == Some(&name));
+                assert_eq!(sorted(directory.uid_members(app(second), &name)), uid);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn memberships_match_a_plain_model(steps in prop::collection::vec(step(), 0..120)) {
+            let mut directory = Directory::default();
+            let mut model = Model::default();
+            for step in &steps {
+                apply(&mut directory, &mut model, step);
+                agree(&directory, &model);
+            }
+            for slot in 0..12 {
+                apply(&mut directory, &mut model, &Step::Exit(slot));
+            }
+            prop_assert_eq!(directory.totals(), (0, 0));
+            prop_assert!(directory.topics.is_empty());
+        }
+
+        #[test]
+        fn an_audience_reaches_each_client_once(
+            steps in prop::collection::vec(step(), 0..80),
+            clients in prop::collection::btree_set(0..12u32, 0..4),
+            groups in prop::collection::btree_set(0..4u8, 0..3),
+            uids in prop::collection::btree_set(0..4u8, 0..3),
+            all: bool,
+            out_groups in prop::collection::btree_set(0..4u8, 0..2),
+            out_clients in prop::collection::btree_set(0..12u32, 0..3),
+        ) {
+            let mut directory = Directory::default();
+            let mut model = Model::default();
+            for step in &steps {
+                apply(&mut directory, &mut model, step);
+            }
+            let names = |set: &BTreeSet<u8>| set.iter().map(|n| n.to_string().into_boxed_str()).collect::<Vec<_>>();
+            let audience = Audience {
+                app: "a".into(),
+                groups: names(&groups),
+                uids: names(&uids),
+                all,
+                except_groups: names(&out_groups),
+                ..Audience::default()
+            };
+            let here: Vec<Slot> = clients.iter().copied().filter(|&s| directory.is_in_app(s, "a")).collect();
+            let out: Vec<Slot> = out_clients.iter().copied().collect();
+            let mut got = Vec::new();
+            directory.select(&audience, &here, &out, &mut got);
+            let has = |set: &BTreeSet<u8>, name: &str| set.iter().any(|n| n.to_string() == name);
+            let expected: Vec<Slot> = model.0.iter().filter(|(slot, entry)| {
+                let inside = all || clients.contains(slot)
+                    || entry.1.as_ref().is_some_and(|uid| has(&uids, uid))
+                    || entry.2.iter().any(|group| has(&groups, group));
+                let outside = out_clients.contains(slot) || entry.2.iter().any(|group| has(&out_groups, group));
+                !entry.0 && inside && !outside
+            }).map(|(&slot, _)| slot).collect();
+            prop_assert_eq!(sorted(&got), expected);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! From clients to workers: who gets a client's events, and in which order.
+
+use std::rc::Rc;
+
+use broadgate_proto::v1::{self, event::Event};
+use tokio::sync::{mpsc::error::TrySendError, oneshot};
+
+use super::{
+    client::Stage,
+    directory::Slot,
+    state::Shard,
+    workers::{Link, WorkerKey},
+};
+use crate::config::Affinity;
+
+impl Shard {
+    /// Queues an event of a client for its worker, if its listener or app names a service.
+    pub(crate) fn emit(&mut self, slot: Slot, event: Event) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.service.is_empty() {
+            return;
+        }
+        client.events.push(event);
+        self.pump(slot);
+    }
+
+    /// Sends as many of a client's events as its worker takes now.
+    pub(crate) fn pump(&mut self, slot: Slot) {
+        if self.clients.get(slot).is_some_and(|client| client.worker.is_none()) && !self.assign(slot) {
+            self.hold(slot);
+            return;
+        }
+        while self.send_next(slot) {}
+    }
+
+    fn send_next(&mut self, slot: Slot) -> bool {
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let Some(key) = client.worker else { return false };
+        let Some(link) = self.workers.get_mut(key) else { return false };
+        if link.leaving || client.moving {
+            // Its next event goes to the successor, once the last one is answered.
+            return !client.events.in_flight() && client.events.has_unsent() && self.rebind(slot);
+        }
+        let Some(entry) = client.events.unsent() else { return false };
+        if link.unanswered.len() >= link.credit {
+            if !client.in_line {
+                client.in_line = true;
+                link.line.push_back((slot, client.key));
+            }
+            return false;
+        }
+        let seq = link.next_seq(self.index);
+        entry.seq = Some(seq);
+        let (redelivered, event) = (entry.redelivered, entry.event.clone());
+        link.unanswered.insert(seq, (slot, client.key));
+        let event = self.envelope(slot, seq, redelivered, event);
+        self.batch(key, event);
+        true
+    }
+
+    /// An event with what the worker is told about its client.
+    fn envelope(&mut self, slot: Slot, seq: u64, redelivered: bool, event: Event) -> v1::Event {
+        self.tally.now.events += 1;
+        self.tally.now.redelivered += u64::from(redelivered);
+        let id = self.id_of(slot);
+        let uid = self.directory.uid(slot).map(Rc::clone);
+        let client = self.clients.get(slot);
+        let uid = uid.or_else(|| client.map(|client| Rc::from(&*client.last_uid)));
+        v1::Event {
+            seq,
+            client_id: id.to_string(),
+            app: client.map(|client| client.app.to_string()).unwrap_or_default(),
+            listener: client.map(|client| client.listener.name.clone()).unwrap_or_default(),
+            service: client.map(|client| client.service.to_string()).unwrap_or_default(),
+            uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
+            session: client.and_then(super::client::Client::session),
+            redelivered,
+            event: Some(event),
+        }
+    }
+
+    fn batch(&mut self, key: WorkerKey, event: v1::Event) {
+        let Some(link) = self.workers.get_mut(key) else { return };
+        if link.batch.is_empty() {
+            self.batched.push(key);
+        }
+        link.batch.push(event);
+        self.ask_turn();
+    }
+
+    pub(crate) fn send_batch(&mut self, key: WorkerKey) {
+        let Some(link) = self.workers.get_mut(key) else { return };
+        let batch = std::mem::take(&mut link.batch);
+        match link.out.try_send(batch) {
+            // Closed: the worker is lost, and its link's owner is about to say so.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                tracing::error!(worker = %link.name, "a worker's queue is full although its credit is not: detaching it");
+                self.worker_down(key);
+            }
+        }
+    }
+
+    /// Gives a client a worker; false if there is none.
+    fn assign(&mut self, slot: Slot) -> bool {
+        let Some(picked) = self.pick(slot) else { return false };
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let Some(link) = self.workers.get_mut(picked) else { return false };
+        client.worker = Some(picked);
+        client.moving = false;
+        client.held_since = None;
+        link.clients += 1;
+        self.held.remove(&slot);
+        let adopts =
+            std::mem::replace(&mut client.had_worker, true) && !matches!(client.stage, Stage::Handshake(_));
+        if adopts {
+            let groups = self.directory.groups(slot).map(ToString::to_string).collect();
+            client.events.push_adopted(Event::Adopted(v1::Adopted { groups }));
+        }
+        client.wake();
+        true
+    }
+
+    fn pick(&self, slot: Slot) -> Option<WorkerKey> {
+        let client = self.clients.get(slot)?;
+        let affinity = &self.config.settings.affinity;
+        let id = self.id_of(slot).to_string();
+        let key: &[u8] = match affinity {
+            Affinity::Uid => self.directory.uid(slot).map_or(id.as_bytes(), |uid| uid.as_bytes()),
+            Affinity::Header(_) | Affinity::Query(_) => {
+                client.affinity.as_deref().map_or(id.as_bytes(), str::as_bytes)
+            }
+            Affinity::Client | Affinity::LeastLoaded => id.as_bytes(),
+        };
+        self.workers.pick(&client.service, affinity, key)
+    }
+
+    /// Takes a client from its worker and gives it to another, if there is one. Nothing of it may be
+    /// unanswered.
+    fn rebind(&mut self, slot: Slot) -> bool {
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let key = client.key;
+        let former = client.worker.take();
+        client.moving = false;
+        client.in_line = false;
+        if let Some(link) = former.and_then(|former| self.workers.get_mut(former)) {
+            link.clients -= 1;
+            if !link.leaving {
+                let seq = link.next_seq(self.index);
+                link.unanswered.insert(seq, (slot, key));
+                let moved = self.envelope(slot, seq, false, Event::Moved(v1::Moved {}));
+                if let Some(former) = former {
+                    self.batch(former, moved);
+                }
+            }
+        }
+        if self.assign(slot) {
+            return true;
+        }
+        self.hold(slot);
+        false
+    }
+
+    /// No worker takes the client's events: it waits, unread, for `hold_time_max`.
+    fn hold(&mut self, slot: Slot) {
+        let second = self.second;
+        let Some(client) = self.clients.get_mut(slot).filter(|client| !client.events.is_empty()) else {
+            return;
+        };
+        client.held_since.get_or_insert(second);
+        self.held.insert(slot);
+    }
+
+    pub(crate) fn worker_up(&mut self, key: WorkerKey, link: Link) {
+        self.workers.add(key, link);
+        for slot in self.clients.taken() {
+            self.reconsider(slot);
+        }
+    }
+
+    /// After a change among the workers: who has none gets one, and who should have another gets it
+    /// once nothing is unanswered.
+    pub(crate) fn reconsider(&mut self, slot: Slot) {
+        let keeps = self.config.settings.affinity == Affinity::LeastLoaded;
+        let Some(client) = self.clients.get(slot).filter(|client| !client.service.is_empty()) else { return };
+        let Some(current) = client.worker else { return self.pump(slot) };
+        let leaving = self.workers.get(current).is_none_or(|link| link.leaving);
+        if !leaving && (keeps || self.pick(slot) == Some(current)) {
+            return;
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.moving = true;
+            if !client.events.in_flight() {
+                self.rebind(slot);
+                self.pump(slot);
+            }
+        }
+    }
+
+    /// The worker's stream is gone: what it has not answered goes to another.
+    pub(crate) fn worker_down(&mut self, key: WorkerKey) {
+        self.workers.remove(key);
+        for slot in self.clients.taken() {
+            let Some(client) = self.clients.get_mut(slot).filter(|client| client.worker == Some(key)) else {
+                continue;
+            };
+            client.worker = None;
+            client.in_line = false;
+            client.events.lost();
+            self.pump(slot);
+        }
+    }
+
+    pub(crate) fn worker_leaving(&mut self, key: WorkerKey, released: oneshot::Sender<()>) {
+        self.workers.set_leaving(key, released);
+        for slot in self.clients.taken() {
+            if self.clients.get(slot).is_some_and(|client| client.worker == Some(key)) {
+                self.reconsider(slot);
+            }
+        }
+        if let Some(link) = self.workers.get_mut(key) {
+            link.release_if_done();
+        }
+    }
+
+    /// The worker has answered events.
+    pub(crate) fn answered(&mut self, key: WorkerKey, seqs: &[u64]) {
+        for &seq in seqs {
+            let Some(link) = self.workers.get_mut(key) else { return };
+            // An unknown number is a repeated answer.
+            let Some((slot, client_key)) = link.unanswered.remove(&seq) else { continue };
+            link.release_if_done();
+            self.on_answer(slot, client_key, seq);
+        }
+        self.serve_line(key);
+    }
+
+    fn on_answer(&mut self, slot: Slot, client_key: u64, seq: u64) {
+        let events_max = self.config.settings.limits.events_per_client_max;
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == client_key) else {
+            return;
+        };
+        let could_read = client.may_read(events_max);
+        let event = client.events.answer(seq);
+        if let (Some(Event::Handshake(_)), Stage::Handshake(waiting)) = (&event, &mut client.stage) {
+            // An acknowledgement is no decision: dropping the sender refuses the handshake.
+            waiting.take();
+        }
+        if !could_read && client.may_read(events_max) {
+            client.wake();
+        }
+        let moves =
+            client.moving || client.worker.and_then(|own| self.workers.get(own)).is_none_or(|l| l.leaving);
+        if moves {
+            self.reconsider(slot);
+        }
+        self.pump(slot);
+        self.free_if_done(slot);
+    }
+
+    /// A worker has decided about a handshake.
+    pub(crate) fn decided(&mut self, key: WorkerKey, seq: u64, decision: v1::decision::Decision) {
+        let waiting = self.workers.get(key).and_then(|link| link.unanswered.get(&seq).copied());
+        if let Some((slot, client_key)) = waiting
+            && let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == client_key)
+            && let Stage::Handshake(waiting) = &mut client.stage
+            && let Some(waiting) = waiting.take()
+        {
+            let _ = waiting.send(decision);
+        }
+        self.answered(key, &[seq]);
+    }
+
+    /// Clients that waited for the worker's credit go on.
+    fn serve_line(&mut self, key: WorkerKey) {
+        loop {
+            let Some(link) = self.workers.get_mut(key) else { return };
+            if link.unanswered.len() >= link.credit {
+                return;
+            }
+            let Some((slot, client_key)) = link.line.pop_front() else { return };
+            if let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == client_key) {
+                client.in_line = false;
+                self.pump(slot);
+            }
+        }
+    }
+}

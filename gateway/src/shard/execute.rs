@@ -1,0 +1,237 @@
+//! Commands, as far as they concern the clients of one shard.
+
+use std::collections::HashMap;
+
+use broadgate_proto::v1::{self, Cause, answer::Answer};
+use tonic::Code;
+
+use super::{client::Session, directory::Slot, queries::Stats, state::Shard};
+use crate::{
+    codec::encode::{Frames, close_frame},
+    orders::{Audience, Closing, Order, Refusal, SessionOrder, Who, not_found, refusal, session_object},
+    tally::Drop,
+};
+
+/// What one shard answers to one command.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every part is an answer, and it is moved twice")]
+pub(crate) enum Part {
+    Answer(Answer),
+    Stats(Stats),
+    /// The one client that the command names lives in another shard.
+    Elsewhere,
+}
+
+impl Shard {
+    pub(crate) fn execute(&mut self, order: &Order) -> Part {
+        if order.one_client().is_some_and(|client| !self.is_mine(&client)) {
+            return Part::Elsewhere;
+        }
+        let receipt = match order {
+            Order::Send { to, frames } => self.send(to, frames),
+            Order::Close { to, closing } => self.close(to, closing),
+            Order::Bind { app, client, uid } => {
+                let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
+                self.directory.bind(slot, uid);
+                self.reconsider(slot);
+                one()
+            }
+            Order::Unbind { app, client, uid } => {
+                let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
+                let bound = self.directory.uid(slot);
+                if uid.is_none() || bound.map(|bound| &**bound) == uid.as_deref() {
+                    self.directory.unbind(slot);
+                    self.reconsider(slot);
+                }
+                one()
+            }
+            Order::Join { app, who, groups } => self.join(app, who, groups),
+            Order::Leave { app, who, groups } => self.leave(app, who, groups),
+            Order::Dissolve { app, groups } => {
+                let clients = groups.iter().map(|group| self.directory.dissolve(app, group) as u64).sum();
+                v1::Receipt { clients, ..v1::Receipt::default() }
+            }
+            Order::Session { app, client, order, if_version } => {
+                let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
+                return match self.session(slot, order, *if_version) {
+                    Ok(session) => Part::Answer(Answer::Session(v1::SessionReply {
+                        coverage: None,
+                        session: Some(session),
+                    })),
+                    Err(refused) => error(refused),
+                };
+            }
+            query => return self.query(query),
+        };
+        Part::Answer(Answer::Receipt(receipt))
+    }
+
+    fn send(&mut self, to: &Audience, frames: &Frames) -> v1::Receipt {
+        let mut tally = Outcome::default();
+        let slots = self.select(to, &mut tally);
+        for &slot in &slots {
+            tally.count(self.place(slot, frames));
+        }
+        self.selected = slots;
+        self.tally.drop(Drop::Protocol, tally.of("protocol"));
+        tally.receipt()
+    }
+
+    fn close(&mut self, to: &Audience, closing: &Closing) -> v1::Receipt {
+        let mut tally = Outcome::default();
+        let slots = self.select(to, &mut tally);
+        for &slot in &slots {
+            tally.clients += 1;
+            if closing.at_once {
+                self.cut(slot, Cause::Command, closing.code, &closing.reason);
+                continue;
+            }
+            if let Some(last) = &closing.last {
+                // A client that cannot take the last message is closed all the same.
+                let _ = self.place(slot, last);
+            }
+            let frame = close_frame(closing.code, &closing.reason);
+            self.let_go(slot, Cause::Command, closing.code, &closing.reason, Some(frame));
+        }
+        self.selected = slots;
+        tally.receipt()
+    }
+
+    fn join(&mut self, app: &str, who: &Who, groups: &[Box<str>]) -> v1::Receipt {
+        let max = self.config.settings.limits.groups_per_client_max;
+        let mut tally = Outcome::default();
+        for slot in self.select_who(app, who, &mut tally) {
+            // Every group is tried, also after one that does not fit.
+            let joined = groups.iter().filter(|group| self.directory.join(slot, group, max)).count();
+            if joined == groups.len() {
+                tally.clients += 1;
+            } else {
+                tally.drop("too_many_groups");
+            }
+        }
+        tally.receipt()
+    }
+
+    fn leave(&mut self, app: &str, who: &Who, groups: &[Box<str>]) -> v1::Receipt {
+        let mut tally = Outcome::default();
+        for slot in self.select_who(app, who, &mut tally) {
+            for group in groups {
+                self.directory.part(slot, group);
+            }
+            tally.clients += 1;
+        }
+        tally.receipt()
+    }
+
+    fn session(
+        &mut self,
+        slot: Slot,
+        order: &SessionOrder,
+        if_version: Option<u64>,
+    ) -> Result<v1::Session, Refusal> {
+        let bytes_max = self.config.settings.limits.session_bytes_max;
+        let Some(client) = self.clients.get_mut(slot) else { return Ok(v1::Session::default()) };
+        let version = client.session.as_ref().map_or(0, |session| session.version);
+        if let Some(wanted) = if_version.filter(|&wanted| wanted != version) {
+            let message = format!("the session is at version {version}, not {wanted}: get it and try again");
+            return Err(refusal(Code::Aborted, message));
+        }
+        let json = match order {
+            SessionOrder::Get => return Ok(client.session().unwrap_or_default()),
+            SessionOrder::Set(json) => json.clone(),
+            SessionOrder::Merge(patch) => {
+                let now = client.session.as_ref().map_or("", |session| &session.json);
+                let mut value = session_object(now, usize::MAX).unwrap_or_default();
+                json_patch::merge(&mut value, patch);
+                value.to_string().into()
+            }
+        };
+        if json.len() > bytes_max {
+            let message =
+                format!("the session would have {} bytes: at most {bytes_max} are allowed", json.len());
+            return Err(refusal(Code::ResourceExhausted, message));
+        }
+        client.session = Some(Box::new(Session { json, version: version + 1 }));
+        Ok(client.session().unwrap_or_default())
+    }
+
+    /// Whom an audience reaches here. The list is the shard's own, lent; give it back.
+    pub(crate) fn select(&mut self, to: &Audience, outcome: &mut Outcome) -> Vec<Slot> {
+        let mut here = Vec::new();
+        for &client in to.clients.iter().filter(|client| self.is_mine(client)) {
+            match self.find_in(client, &to.app) {
+                Some(slot) => here.push(slot),
+                None => outcome.unknown(client),
+            }
+        }
+        let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.find(id)).collect();
+        let mut selected = std::mem::take(&mut self.selected);
+        self.directory.select(to, &here, &except, &mut selected);
+        selected
+    }
+
+    fn select_who(&mut self, app: &str, who: &Who, outcome: &mut Outcome) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for &client in who.clients.iter().filter(|client| self.is_mine(client)) {
+            match self.find_in(client, app) {
+                Some(slot) => slots.push(slot),
+                None => outcome.unknown(client),
+            }
+        }
+        for uid in &who.uids {
+            slots.extend_from_slice(self.directory.uid_members(app, uid));
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+}
+
+/// What a receipt is made of.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    clients: u64,
+    drops: HashMap<String, u64>,
+    unknown: Vec<String>,
+}
+
+impl Outcome {
+    fn count(&mut self, placed: Result<(), Drop>) {
+        match placed {
+            Ok(()) => self.clients += 1,
+            Err(Drop::Slow) => self.drop("slow"),
+            Err(Drop::Protocol) => self.drop("protocol"),
+            Err(_) => self.drop("closing"),
+        }
+    }
+
+    fn drop(&mut self, reason: &str) {
+        *self.drops.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    fn unknown(&mut self, client: broadgate_proto::id::ClientId) {
+        self.drop("unknown_client");
+        self.unknown.push(client.to_string());
+    }
+
+    fn of(&self, reason: &str) -> usize {
+        self.drops.get(reason).map_or(0, |&count| usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    fn receipt(self) -> v1::Receipt {
+        v1::Receipt {
+            clients: self.clients,
+            drops: self.drops,
+            unknown_clients: self.unknown,
+            ..v1::Receipt::default()
+        }
+    }
+}
+
+pub(crate) fn error(refused: Refusal) -> Part {
+    Part::Answer(Answer::Error(refused))
+}
+
+fn one() -> v1::Receipt {
+    v1::Receipt { clients: 1, ..v1::Receipt::default() }
+}

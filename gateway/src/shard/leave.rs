@@ -1,0 +1,140 @@
+//! How a client goes: in good order with a farewell, or cut.
+
+use broadgate_proto::{
+    close,
+    id::Incarnation,
+    v1::{self, Cause, event::Event},
+};
+use bytes::Bytes;
+
+use super::{
+    client::{Farewell, Stage},
+    directory::Slot,
+    state::Shard,
+};
+use crate::{codec::encode::close_code_frame, tally::Drop};
+
+impl Shard {
+    /// Takes a client out of the directory, tells its worker, and places the farewell behind what
+    /// its outbox holds. The socket follows when that is written and answered, or at the deadline.
+    pub(crate) fn let_go(
+        &mut self,
+        slot: Slot,
+        cause: Cause,
+        code: u16,
+        reason: &str,
+        farewell: Option<Bytes>,
+    ) {
+        let until = self.second + self.close_seconds();
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
+        // Only WebSocket peers answer a close.
+        let websocket = client.codec.as_ref().is_some_and(|codec| codec.is_websocket());
+        client.stage = Stage::Closing(Farewell { until, answered: !websocket, ended: false });
+        self.closing.insert(slot);
+        if let Some(frame) = farewell.filter(|_| websocket) {
+            self.push_own(slot, frame);
+        }
+        self.forget(slot, cause, code, reason);
+        self.mark_dirty(slot);
+        if let Some(client) = self.clients.get(slot) {
+            client.wake();
+        }
+    }
+
+    /// Cuts the connection now; what is unsent is lost.
+    pub(crate) fn cut(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let was_open = client.is_open();
+        self.tally.drop(Drop::Unsent, client.outbox.frames());
+        client.outbox = super::outbox::Outbox::default();
+        client.stream = None;
+        client.codec = None;
+        client.admitted = None;
+        client.stage = Stage::Gone;
+        client.wake();
+        client.waker = None;
+        self.closing.remove(&slot);
+        self.backlogged.remove(&slot);
+        self.paused.remove(&slot);
+        if was_open {
+            self.forget(slot, cause, code, reason);
+        }
+        self.free_if_done(slot);
+    }
+
+    /// The peer has answered our close, or we its.
+    pub(crate) fn on_close_answered(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if let Stage::Closing(farewell) = &mut client.stage {
+            farewell.answered = true;
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// The client does not take what is sent to it: what it has not begun to take is dropped, so that
+    /// the close code may still reach it.
+    pub(crate) fn close_slow(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let before = client.outbox.frames();
+        client.outbox.keep_begun();
+        let dropped = before - client.outbox.frames();
+        self.tally.drop(Drop::Slow, dropped);
+        let close = close::SLOW;
+        tracing::debug!(client = %self.id_of(slot), dropped, "closing a slow client");
+        self.let_go(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
+    }
+
+    /// Lets every client go in slices: as many now as leave none at the end.
+    pub(crate) fn close_slice(&mut self, slices_left: usize) {
+        let open: Vec<Slot> =
+            self.clients.iter().filter(|(_, client)| client.is_open()).map(|(slot, _)| slot).collect();
+        let now = open.len().div_ceil(slices_left.max(1));
+        let close = close::COME_BACK;
+        for slot in open.into_iter().take(now) {
+            self.let_go(slot, Cause::Drain, close.code, close.reason, Some(close_code_frame(close)));
+        }
+    }
+
+    /// This gateway is another incarnation now. Workers hear from the view that the clients of the
+    /// former one are lost, and must not hear of them under ids that were never theirs.
+    pub(crate) fn be_reborn(&mut self, incarnation: Incarnation) {
+        for slot in self.clients.taken() {
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.events.clear();
+                client.service = "".into();
+            }
+            self.free_if_done(slot);
+        }
+        self.incarnation = incarnation;
+    }
+
+    /// A client is no longer one: out of the directory, and its worker hears of it after everything
+    /// else that the client did.
+    fn forget(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
+        self.tally.close(cause);
+        let uid = self.directory.uid(slot).map(ToString::to_string);
+        let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.last_uid = uid.unwrap_or_default().into();
+        }
+        let closed = v1::Closed { cause: cause.into(), code: code.into(), reason: reason.to_owned(), groups };
+        self.emit(slot, Event::Closed(closed));
+    }
+
+    /// A slot is free once its socket is gone and its worker has answered everything.
+    pub(crate) fn free_if_done(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get(slot) else { return };
+        if !matches!(client.stage, Stage::Gone) || !client.events.is_empty() {
+            return;
+        }
+        if let Some(link) = client.worker.and_then(|key| self.workers.get_mut(key)) {
+            link.clients -= 1;
+        }
+        self.held.remove(&slot);
+        self.clients.remove(slot);
+    }
+
+    fn close_seconds(&self) -> u32 {
+        u32::try_from(self.config.settings.limits.close_time_max.as_secs()).unwrap_or(u32::MAX).max(1)
+    }
+}

@@ -1,0 +1,240 @@
+//! A shard is a thread that owns a part of a gateway's clients, from handshake to goodbye: no lock,
+//! no atomic, nothing shared on the way of a message. Others reach it through one bounded mailbox.
+
+mod client;
+mod directory;
+mod drive;
+mod events;
+mod execute;
+mod leave;
+mod open;
+mod outbox;
+mod queries;
+mod slots;
+mod socket;
+mod state;
+mod tick;
+mod wheel;
+mod window;
+mod workers;
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use broadgate_proto::{
+    id::Incarnation,
+    limits::{BATCH_COMMANDS_MAX, MAILBOX_MAX},
+    v1,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+    time::MissedTickBehavior,
+};
+
+pub(crate) use self::{
+    execute::Part,
+    open::{Candidate, Newcomer},
+    queries::{Stats, first_names},
+    state::Handle,
+    workers::{WorkerKey, shard_of_seq},
+};
+use self::{state::Shard, workers::Link};
+use crate::{
+    admission::Admission,
+    client_port::{self, Port},
+    config::Config,
+    orders::Order,
+};
+
+/// Slices in which a stopping shard lets its clients go.
+const DRAIN_SLICE: Duration = Duration::from_millis(100);
+
+/// What others ask of a shard.
+pub(crate) enum Message {
+    /// Carry these out in this order, and answer in the same.
+    Execute {
+        orders: Arc<[Arc<Order>]>,
+        reply: oneshot::Sender<Vec<Part>>,
+    },
+    WorkerUp(NewWorker),
+    WorkerDown(WorkerKey),
+    /// Send it nothing new; tell when nothing is unanswered.
+    WorkerLeaving {
+        key: WorkerKey,
+        released: oneshot::Sender<()>,
+    },
+    Acks {
+        key: WorkerKey,
+        seqs: Vec<u64>,
+    },
+    Decision {
+        key: WorkerKey,
+        seq: u64,
+        decision: v1::decision::Decision,
+    },
+    /// A connection that the one acceptor took.
+    Connection {
+        listener: usize,
+        stream: std::net::TcpStream,
+    },
+    /// The gateway has another incarnation: clients of the former one are let go.
+    Reborn(Incarnation),
+    StopAccepting,
+    /// Let all clients go within this time; tell when nothing is left to do.
+    Drain {
+        over: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A worker that has attached.
+#[derive(Clone)]
+pub(crate) struct NewWorker {
+    pub(crate) key: WorkerKey,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) name: String,
+    pub(crate) services: Vec<String>,
+    /// Events that one shard may leave unanswered.
+    pub(crate) credit: usize,
+    pub(crate) out: mpsc::Sender<Vec<v1::Event>>,
+}
+
+/// A shard's mailbox.
+#[derive(Clone)]
+pub(crate) struct Mailbox(mpsc::Sender<Message>);
+
+impl Mailbox {
+    /// Waits while the mailbox is full. A shard that has ended takes nothing and answers nothing.
+    pub(crate) async fn send(&self, message: Message) {
+        let _ = self.0.send(message).await;
+    }
+}
+
+/// What a shard is started with.
+pub(crate) struct Start {
+    pub(crate) index: u8,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) name: String,
+    pub(crate) config: Arc<Config>,
+    pub(crate) admission: Arc<Admission>,
+    /// Its own listeners, by the index of the configured one.
+    pub(crate) listeners: Vec<(usize, std::net::TcpListener)>,
+}
+
+/// Starts a shard's thread.
+pub(crate) fn start(start: Start) -> anyhow::Result<(Mailbox, std::thread::JoinHandle<()>)> {
+    let (mailbox, messages) = mpsc::channel(MAILBOX_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(|| format!("shard {} could not start its runtime", start.index))?;
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", start.index))
+        .spawn(move || LocalSet::new().block_on(&runtime, run(start, messages)))
+        .context("a shard's thread could not be started: is the limit on threads too low?")?;
+    Ok((Mailbox(mailbox), thread))
+}
+
+/// The shard's loop. It runs as a local task like those of its clients, so that they take turns.
+async fn run(start: Start, messages: mpsc::Receiver<Message>) {
+    let shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.config));
+    let shard: Handle = Rc::new(RefCell::new(shard));
+    let port = Rc::new(Port::new(Rc::clone(&shard), &start.config, start.admission));
+    let accepting = start
+        .listeners
+        .into_iter()
+        .map(|(index, listener)| {
+            tokio::task::spawn_local(client_port::accept(Rc::clone(&port), index, listener))
+        })
+        .collect();
+    let turns = Turns { shard, port, accepting };
+    // Ends when every mailbox handle is gone.
+    let _ = tokio::task::spawn_local(turns.run(messages)).await;
+}
+
+struct Turns {
+    shard: Handle,
+    port: Rc<Port>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Turns {
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let turn = Rc::clone(&self.shard.borrow().turn);
+        let started = Instant::now();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                count = messages.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for message in batch.drain(..) {
+                        self.handle(message);
+                    }
+                }
+                () = turn.notified() => {}
+                _ = second.tick() => {
+                    let now = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
+                    self.shard.borrow_mut().tick(now + 1);
+                }
+            }
+            self.shard.borrow_mut().end_turn();
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let mut shard = self.shard.borrow_mut();
+        match message {
+            Message::Execute { orders, reply } => {
+                let parts = orders.iter().map(|order| shard.execute(order)).collect();
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(parts);
+            }
+            Message::WorkerUp(worker) => {
+                let services = worker.services.iter().map(|service| service.as_str().into()).collect();
+                let name = worker.name.as_str().into();
+                let link = Link::new(worker.incarnation, name, services, worker.credit, worker.out);
+                shard.worker_up(worker.key, link);
+            }
+            Message::WorkerDown(key) => shard.worker_down(key),
+            Message::WorkerLeaving { key, released } => shard.worker_leaving(key, released),
+            Message::Acks { key, seqs } => shard.answered(key, &seqs),
+            Message::Decision { key, seq, decision } => shard.decided(key, seq, decision),
+            Message::Connection { listener, stream } => {
+                drop(shard);
+                client_port::adopt(&self.port, listener, stream);
+            }
+            Message::Reborn(incarnation) => {
+                shard.close_slice(1);
+                shard.be_reborn(incarnation);
+            }
+            Message::StopAccepting => self.accepting.drain(..).for_each(|task| task.abort()),
+            Message::Drain { over, done } => {
+                tokio::task::spawn_local(drain(Rc::clone(&self.shard), over, done));
+            }
+        }
+    }
+}
+
+/// Lets clients go in equal slices, then waits for their farewells and for what workers still owe.
+async fn drain(shard: Handle, over: Duration, done: oneshot::Sender<()>) {
+    let mut slices = usize::try_from(over.as_millis() / DRAIN_SLICE.as_millis()).unwrap_or(usize::MAX).max(1);
+    while slices > 0 {
+        shard.borrow_mut().close_slice(slices);
+        slices -= 1;
+        tokio::time::sleep(DRAIN_SLICE).await;
+    }
+    while shard.borrow().has_unanswered() {
+        tokio::time::sleep(DRAIN_SLICE).await;
+    }
+    let _ = done.send(());
+}

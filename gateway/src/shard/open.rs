@@ -1,0 +1,214 @@
+//! How a client comes in: a place and an id first, then, if it may, its socket.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use broadgate_proto::{
+    id::ClientId,
+    name,
+    v1::{self, event::Event},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    client::{Client, Rate, Session, Stage, Traffic},
+    directory::Slot,
+    drive,
+    outbox::Outbox,
+    socket::Stream,
+    state::{Handle, Shard},
+    window::Window,
+};
+use crate::{
+    admission::Admitted,
+    codec::{
+        Codec,
+        encode::{Encoder, Frames},
+    },
+    config::{Affinity, Listener},
+    orders::session_object,
+};
+
+/// Who wants to come in.
+pub(crate) struct Newcomer {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) app: Rc<str>,
+    pub(crate) service: Rc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) handshake: v1::Handshake,
+}
+
+/// A place taken for a newcomer. Dropped before it is opened, it gives the place back: the
+/// connection has gone, or the newcomer was refused.
+pub(crate) struct Candidate {
+    shard: Handle,
+    slot: Slot,
+    key: u64,
+    opened: bool,
+}
+
+impl Candidate {
+    /// None if the shard has no place left.
+    pub(crate) fn new(shard: &Handle, newcomer: &Newcomer) -> Option<Self> {
+        let mut state = shard.borrow_mut();
+        let affinity = affinity_key(&state.config.settings.affinity, &newcomer.handshake);
+        let key = random()?;
+        let client = Client {
+            key,
+            stage: Stage::Handshake(None),
+            stream: None,
+            codec: None,
+            waker: None,
+            outbox: Outbox::default(),
+            dirty: false,
+            backlog_since: None,
+            undecoded: Vec::new(),
+            stopped_early: false,
+            events: Window::default(),
+            worker: None,
+            had_worker: false,
+            in_line: false,
+            moving: false,
+            held_since: None,
+            service: Rc::clone(&newcomer.service),
+            last_uid: "".into(),
+            affinity,
+            app: Rc::clone(&newcomer.app),
+            listener: Arc::clone(&newcomer.listener),
+            address: newcomer.address,
+            opened_at_ms: 0,
+            last_in: state.second,
+            last_ping: 0,
+            rate: Rate::default(),
+            traffic: Traffic::default(),
+            session: None,
+            admitted: None,
+        };
+        let slot = state.clients.insert(client, ClientId::SLOTS_MAX)?;
+        Some(Self { shard: Rc::clone(shard), slot, key, opened: false })
+    }
+
+    /// Asks a worker whether the newcomer may come in. None if no worker decided in time.
+    pub(crate) async fn ask(&self, handshake: v1::Handshake) -> Option<v1::decision::Decision> {
+        let (waiting, decision) = oneshot::channel();
+        {
+            let mut shard = self.shard.borrow_mut();
+            let client = shard.clients.get_mut(self.slot)?;
+            client.stage = Stage::Handshake(Some(waiting));
+            shard.emit(self.slot, Event::Handshake(handshake));
+        }
+        decision.await.ok()
+    }
+
+    /// The newcomer is a client now.
+    pub(crate) fn open(
+        mut self,
+        stream: tokio::net::TcpStream,
+        read: &[u8],
+        admitted: Option<Admitted>,
+        handshake: v1::Handshake,
+        accept: Option<v1::Accept>,
+    ) {
+        self.opened = true;
+        let shard = Rc::clone(&self.shard);
+        let (slot, key) = (self.slot, self.key);
+        {
+            let mut state = shard.borrow_mut();
+            let Some(client) = state.clients.get_mut(slot).filter(|client| client.key == key) else { return };
+            client.stream = Some(Stream::Tcp(stream));
+            client.admitted = admitted;
+            state.open(slot, handshake, accept);
+            state.decode(slot, read);
+        }
+        tokio::task::spawn_local(drive::drive(shard, slot, key));
+    }
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        if self.opened {
+            return;
+        }
+        let mut shard = self.shard.borrow_mut();
+        if let Some(client) = shard.clients.get_mut(self.slot).filter(|client| client.key == self.key) {
+            client.stage = Stage::Gone;
+            client.events.clear();
+            shard.free_if_done(self.slot);
+        }
+    }
+}
+
+impl Shard {
+    fn open(&mut self, slot: Slot, handshake: v1::Handshake, accept: Option<v1::Accept>) {
+        let second = self.second;
+        let limits = &self.config.settings.limits;
+        let (message_bytes_max, groups_max) = (limits.message_bytes_max, limits.groups_per_client_max);
+        let session_bytes_max = limits.session_bytes_max;
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.stage = Stage::Open;
+        client.codec = Some(Codec::new(client.listener.kind, message_bytes_max));
+        client.last_in = second;
+        client.opened_at_ms = now_ms();
+        let app = Rc::clone(&client.app);
+        self.directory.enter(slot, &app);
+        self.tally.now.opened += 1;
+        self.watch_silence(slot);
+        let mut greeting = None;
+        if let Some(accept) = accept {
+            greeting = accept.greeting;
+            if name::check("uid", &accept.uid).is_ok() {
+                self.directory.bind(slot, &accept.uid);
+            }
+            for group in accept.groups.iter().filter(|group| name::check("group", group).is_ok()) {
+                self.directory.join(slot, group, groups_max);
+            }
+            if let (false, Ok(value)) =
+                (accept.session_json.is_empty(), session_object(&accept.session_json, session_bytes_max))
+                && let Some(client) = self.clients.get_mut(slot)
+            {
+                client.session = Some(Box::new(Session { json: value.to_string().into(), version: 1 }));
+            }
+        }
+        self.emit(slot, Event::Opened(handshake));
+        if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
+            // A new outbox has room.
+            let _ = self.place(slot, &frames);
+        }
+    }
+}
+
+fn greet(greeting: &v1::accept::Greeting) -> Frames {
+    let encoder = Encoder { websocket: true, text: true, frame: true };
+    match greeting {
+        v1::accept::Greeting::Text(text) => encoder.text(text.as_bytes()),
+        v1::accept::Greeting::Binary(bytes) => encoder.binary(bytes),
+    }
+}
+
+fn affinity_key(affinity: &Affinity, handshake: &v1::Handshake) -> Option<Box<str>> {
+    match affinity {
+        Affinity::Header(name) => {
+            let header = handshake.headers.iter().find(|header| header.name == *name)?;
+            Some(header.value.as_str().into())
+        }
+        Affinity::Query(name) => {
+            let value =
+                handshake.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+            Some(value.into())
+        }
+        Affinity::Client | Affinity::Uid | Affinity::LeastLoaded => None,
+    }
+}
+
+fn random() -> Option<u64> {
+    // Without randomness ids could be guessed: better to take nobody in.
+    getrandom::u64().ok()
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,77 @@
+//! A client's connection: TCP on the hot path without indirection, anything else behind a box.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+
+/// Anything that a client can be connected by.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
+
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    #[allow(dead_code, reason = "TLS and simulated networks come in here")]
+    Other(Box<dyn Socket>),
+}
+
+/// What can be seen of the peer without reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HangUp {
+    No,
+    /// It will send nothing more.
+    Ended,
+    /// The connection is broken both ways.
+    Broken,
+}
+
+impl Stream {
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Other(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Ends our side of the stream.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Has the peer hung up? For clients that are not being read.
+    pub(crate) fn hang_up(&self) -> HangUp {
+        let Self::Tcp(stream) = self else { return HangUp::No };
+        let ready = std::pin::pin!(stream.ready(Interest::READABLE | Interest::WRITABLE | Interest::ERROR));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) if ready.is_error() || ready.is_write_closed() => HangUp::Broken,
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => HangUp::Ended,
+            Poll::Ready(Err(_)) => HangUp::Broken,
+            _ => HangUp::No,
+        }
+    }
+}

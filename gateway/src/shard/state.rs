@@ -1,0 +1,128 @@
+//! What a shard owns, and the turn of its loop.
+
+use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc};
+
+use broadgate_proto::id::{ClientId, Incarnation};
+use tokio::sync::Notify;
+
+use super::{
+    client::Client,
+    directory::{Directory, Slot},
+    slots::Slots,
+    wheel::Wheel,
+    workers::{WorkerKey, Workers},
+};
+use crate::{config::Config, tally::Tally};
+
+/// How much one read takes at most.
+pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The tasks of a shard's thread share it; no borrow lives across an await.
+pub(crate) type Handle = Rc<RefCell<Shard>>;
+
+/// One thread's clients.
+pub(crate) struct Shard {
+    pub(crate) index: u8,
+    pub(crate) incarnation: Incarnation,
+    /// The gateway's name, for answers.
+    pub(crate) name: Rc<str>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) clients: Slots<Client>,
+    pub(crate) directory: Directory,
+    pub(crate) workers: Workers,
+    pub(crate) tally: Tally,
+    /// Seconds since the shard was started; moved on by the tick.
+    pub(crate) second: u32,
+    /// When to look at each open client again.
+    pub(crate) wheel: Wheel<(Slot, u64)>,
+    /// Clients whose outbox has something new.
+    pub(crate) dirty: Vec<Slot>,
+    /// Workers whose batch has something new.
+    pub(crate) batched: Vec<WorkerKey>,
+    /// Clients whose outbox is above its low-water mark.
+    pub(crate) backlogged: HashSet<Slot>,
+    /// Clients whose events wait for any worker.
+    pub(crate) held: HashSet<Slot>,
+    /// Clients that are being closed.
+    pub(crate) closing: HashSet<Slot>,
+    /// Clients that are not read, because of their window.
+    pub(crate) paused: HashSet<Slot>,
+    /// For audiences, so that sends do not allocate.
+    pub(crate) selected: Vec<Slot>,
+    pub(crate) scratch: Box<[u8]>,
+    /// Wakes the loop for the end of the turn.
+    pub(crate) turn: Rc<Notify>,
+    turn_asked: bool,
+}
+
+impl Shard {
+    pub(crate) fn new(index: u8, incarnation: Incarnation, name: &str, config: Arc<Config>) -> Self {
+        Self {
+            index,
+            incarnation,
+            name: name.into(),
+            config,
+            clients: Slots::default(),
+            directory: Directory::default(),
+            workers: Workers::default(),
+            tally: Tally::new(index),
+            second: 1,
+            wheel: Wheel::default(),
+            dirty: Vec::new(),
+            batched: Vec::new(),
+            backlogged: HashSet::new(),
+            held: HashSet::new(),
+            closing: HashSet::new(),
+            paused: HashSet::new(),
+            selected: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            turn: Rc::new(Notify::new()),
+            turn_asked: false,
+        }
+    }
+
+    pub(crate) fn id(&self, slot: Slot, key: u64) -> ClientId {
+        ClientId { incarnation: self.incarnation, shard: self.index, slot, key }
+    }
+
+    /// The slot of an open client of this shard.
+    pub(crate) fn find(&self, id: ClientId) -> Option<Slot> {
+        let ours = id.incarnation == self.incarnation && id.shard == self.index;
+        let client = self.clients.get(id.slot).filter(|_| ours)?;
+        (client.key == id.key && client.is_open()).then_some(id.slot)
+    }
+
+    /// An open client of this shard and app.
+    pub(crate) fn find_in(&self, id: ClientId, app: &str) -> Option<Slot> {
+        self.find(id).filter(|&slot| self.directory.is_in_app(slot, app))
+    }
+
+    pub(crate) fn is_mine(&self, id: &ClientId) -> bool {
+        id.incarnation == self.incarnation && id.shard == self.index
+    }
+
+    /// Something waits for the end of the turn: everything that is ready now is handled first, so
+    /// that a socket is written once for all of it.
+    pub(crate) fn ask_turn(&mut self) {
+        if !self.turn_asked {
+            self.turn_asked = true;
+            self.turn.notify_one();
+        }
+    }
+
+    /// Writes what the turn has gathered: once per client, once per worker.
+    pub(crate) fn end_turn(&mut self) {
+        self.turn_asked = false;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            self.flush(slot);
+        }
+        // A flush may close clients and so make others dirty; those ask for a turn of their own.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+        for key in std::mem::take(&mut self.batched) {
+            self.send_batch(key);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What a shard does once a second: heartbeats, and everything that may take only so long.
+
+use std::time::Duration;
+
+use broadgate_proto::{close, v1::Cause};
+
+use super::{
+    client::{Client, Stage},
+    directory::Slot,
+    socket::HangUp,
+    state::Shard,
+};
+use crate::{
+    codec::encode::{Encoder, PING_FRAME, close_code_frame},
+    config::ListenerKind,
+    tally::Drop,
+};
+
+impl Shard {
+    pub(crate) fn tick(&mut self, second: u32) {
+        self.second = second;
+        for (slot, key) in self.wheel.due(second) {
+            self.heartbeat(slot, key);
+        }
+        self.close_backlogged();
+        self.close_held();
+        self.cut_late();
+        self.look_after_paused();
+        self.tally.publish(self.clients.len());
+    }
+
+    /// Looks at a client that may have been silent.
+    fn heartbeat(&mut self, slot: Slot, key: u64) {
+        let second = self.second;
+        let events_max = self.config.settings.limits.events_per_client_max;
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key && client.is_open())
+        else {
+            return;
+        };
+        if !client.may_read(events_max) {
+            // What it may have sent is unread: it is not silent.
+            client.last_in = second;
+        }
+        let silence = seconds(client.listener.silence());
+        let interval = seconds(client.listener.ping_interval);
+        let idle = second.saturating_sub(client.last_in);
+        if silence.is_some_and(|silence| idle >= silence) {
+            let close = close::SILENT;
+            self.let_go(slot, Cause::Silent, close.code, close.reason, Some(close_code_frame(close)));
+            return;
+        }
+        if let Some(interval) = interval {
+            let quiet = second - client.last_in.max(client.last_ping).min(second);
+            if idle >= interval && quiet >= interval {
+                client.last_ping = second;
+                self.ping(slot);
+            }
+        }
+        if let Some(client) = self.clients.get(slot)
+            && let Some(next) = next_look(client, second)
+        {
+            self.wheel.put(next, (slot, key));
+        }
+    }
+
+    fn ping(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let listener = std::sync::Arc::clone(&client.listener);
+        if listener.kind == ListenerKind::Web {
+            self.push_own(slot, PING_FRAME);
+        }
+        if !listener.ping_payload.is_empty() {
+            let encoder = Encoder {
+                websocket: listener.kind == ListenerKind::Web,
+                text: listener.kind == ListenerKind::Text,
+                frame: listener.kind == ListenerKind::Frame,
+            };
+            // A full outbox closes the client as any message would.
+            let _ = self.place(slot, &encoder.text(listener.ping_payload.as_bytes()));
+        }
+    }
+
+    /// When a client has just been opened: its first look is at a random second, so that clients that
+    /// came together are not pinged together.
+    pub(crate) fn watch_silence(&mut self, slot: Slot) {
+        let second = self.second;
+        let Some(client) = self.clients.get(slot) else { return };
+        let Some(next) = next_look(client, second) else { return };
+        let spread = u32::try_from(client.key % 1000).unwrap_or(0);
+        let wait = next - second;
+        let at = second + wait / 2 + wait.div_ceil(2) * spread / 1000;
+        self.wheel.put(at, (slot, client.key));
+    }
+
+    fn close_backlogged(&mut self) {
+        let max = seconds(self.config.settings.limits.outbox_time_max).unwrap_or(u32::MAX);
+        let slow: Vec<Slot> = self
+            .backlogged
+            .iter()
+            .copied()
+            .filter(|&slot| {
+                let since = self.clients.get(slot).and_then(|client| client.backlog_since);
+                since.is_some_and(|since| self.second.saturating_sub(since) >= max)
+            })
+            .collect();
+        for slot in slow {
+            self.backlogged.remove(&slot);
+            if self.clients.get(slot).is_some_and(Client::is_open) {
+                self.close_slow(slot);
+            }
+        }
+    }
+
+    /// No worker took their events in time.
+    fn close_held(&mut self) {
+        let max = seconds(self.config.settings.limits.hold_time_max).unwrap_or(0);
+        let late: Vec<Slot> = self
+            .held
+            .iter()
+            .copied()
+            .filter(|&slot| {
+                let since = self.clients.get(slot).and_then(|client| client.held_since);
+                since.is_some_and(|since| self.second.saturating_sub(since) >= max)
+            })
+            .collect();
+        for slot in late {
+            self.held.remove(&slot);
+            let Some(client) = self.clients.get_mut(slot) else { continue };
+            let dropped = client.events.clear();
+            client.held_since = None;
+            // Without its sender, a handshake is refused.
+            if let Stage::Handshake(waiting) = &mut client.stage {
+                waiting.take();
+            }
+            self.tally.drop(Drop::NoWorker, dropped);
+            let close = close::NO_WORKER;
+            self.let_go(slot, Cause::NoWorker, close.code, close.reason, Some(close_code_frame(close)));
+            // Its `closed` has nobody to go to either.
+            if let Some(client) = self.clients.get_mut(slot).filter(|client| client.worker.is_none()) {
+                let dropped = client.events.clear();
+                client.held_since = None;
+                self.held.remove(&slot);
+                self.tally.drop(Drop::NoWorker, dropped);
+            }
+            self.free_if_done(slot);
+        }
+    }
+
+    /// Farewells that were not answered in time.
+    fn cut_late(&mut self) {
+        let late: Vec<Slot> = self
+            .closing
+            .iter()
+            .copied()
+            .filter(|&slot| {
+                let Some(Stage::Closing(farewell)) = self.clients.get(slot).map(|client| &client.stage)
+                else {
+                    return true;
+                };
+                self.second >= farewell.until
+            })
+            .collect();
+        for slot in late {
+            self.closing.remove(&slot);
+            if matches!(self.clients.get(slot).map(|client| &client.stage), Some(Stage::Closing(_))) {
+                self.cut(slot, Cause::Lost, 1006, "");
+            }
+        }
+    }
+
+    /// Clients that are not read: have they hung up?
+    fn look_after_paused(&mut self) {
+        for slot in self.paused.iter().copied().collect::<Vec<_>>() {
+            let Some(client) = self.clients.get(slot) else {
+                self.paused.remove(&slot);
+                continue;
+            };
+            let websocket = client.codec.as_ref().is_some_and(|codec| codec.is_websocket());
+            let hung_up = client.stream.as_ref().map_or(HangUp::No, super::socket::Stream::hang_up);
+            // A WebSocket client that ends its stream without a close is gone. A `text` or `frame`
+            // client may end its side and still want the answers to what it sent.
+            if hung_up == HangUp::Broken || (hung_up == HangUp::Ended && websocket) {
+                self.tally.drop(Drop::UnreadAtHangUp, 1);
+                self.cut(slot, Cause::Lost, 1006, "");
+            }
+        }
+    }
+
+    /// Events that no worker will ever answer: the gateway is stopping.
+    pub(crate) fn has_unanswered(&self) -> bool {
+        self.clients.iter().any(|(_, client)| {
+            !client.events.is_empty() && client.worker.is_some() || matches!(client.stage, Stage::Closing(_))
+        })
+    }
+}
+
+/// The second at which a client must be looked at next; none if it is neither pinged nor closed for
+/// silence.
+fn next_look(client: &Client, second: u32) -> Option<u32> {
+    let silent_at = seconds(client.listener.silence()).map(|silence| client.last_in + silence);
+    let ping_at = seconds(client.listener.ping_interval)
+        .filter(|_| client.listener.kind == ListenerKind::Web || !client.listener.ping_payload.is_empty())
+        .map(|interval| client.last_in.max(client.last_ping) + interval);
+    silent_at.into_iter().chain(ping_at).min().map(|at| at.max(second + 1))
+}
+
+/// Whole seconds; none for zero, which means never.
+fn seconds(duration: Duration) -> Option<u32> {
+    let seconds = duration.as_secs_f64().ceil();
+    (seconds > 0.0).then_some(seconds as u32)
+}

@@ -1,0 +1,140 @@
+//! The events of one client that its worker has not answered, in order. Pure.
+
+use std::collections::VecDeque;
+
+use broadgate_proto::v1::event::Event;
+
+/// Sent and unsent events; what is answered leaves. At most a few dozen, bounded by whoever reads
+/// from the client.
+#[derive(Default)]
+pub(crate) struct Window(VecDeque<Entry>);
+
+pub(crate) struct Entry {
+    /// The number under which it was sent; none if it was not sent to the present worker.
+    pub(crate) seq: Option<u64>,
+    /// A worker had it and was lost.
+    pub(crate) redelivered: bool,
+    pub(crate) event: Event,
+}
+
+impl Window {
+    pub(crate) fn push(&mut self, event: Event) {
+        self.0.push_back(Entry { seq: None, redelivered: false, event });
+    }
+
+    /// The successor must hear of the adoption before anything else, and once.
+    pub(crate) fn push_adopted(&mut self, adopted: Event) {
+        if self.0.front().is_some_and(|front| matches!(front.event, Event::Adopted(_))) {
+            return;
+        }
+        self.0.push_front(Entry { seq: None, redelivered: false, event: adopted });
+    }
+
+    /// The next event to send.
+    pub(crate) fn unsent(&mut self) -> Option<&mut Entry> {
+        self.0.iter_mut().find(|entry| entry.seq.is_none())
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.0.iter().any(|entry| entry.seq.is_none())
+    }
+
+    /// Is anything sent and not answered?
+    pub(crate) fn in_flight(&self) -> bool {
+        self.0.iter().any(|entry| entry.seq.is_some())
+    }
+
+    /// Takes an answered event out.
+    pub(crate) fn answer(&mut self, seq: u64) -> Option<Event> {
+        let index = self.0.iter().position(|entry| entry.seq == Some(seq))?;
+        let entry = self.0.remove(index);
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+        entry.map(|entry| entry.event)
+    }
+
+    /// The worker is lost: everything that it had goes to another.
+    pub(crate) fn lost(&mut self) {
+        for entry in self.0.iter_mut().filter(|entry| entry.seq.is_some()) {
+            entry.seq = None;
+            entry.redelivered = true;
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives everything up; returns how many events that were.
+    pub(crate) fn clear(&mut self) -> usize {
+        std::mem::take(&mut self.0).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::v1::{Adopted, Message, message::Payload};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(number: u32) -> Event {
+        Event::Message(Message { payload: Some(Payload::Text(number.to_string())) })
+    }
+
+    proptest! {
+        /// Random sends, answers out of order, and lost workers: every worker sees what is left in
+        /// order, and nothing is answered twice or forgotten.
+        #[test]
+        fn order_survives_lost_workers(steps in prop::collection::vec(0..4u8, 1..200)) {
+            let mut window = Window::default();
+            let (mut made, mut answered, mut seq) = (0, 0, 0);
+            let mut seen: Vec<u32> = Vec::new();
+            for step in steps {
+                match step {
+                    0 => {
+                        window.push(event(made));
+                        made += 1;
+                    }
+                    1 => {
+                        if let Some(entry) = window.unsent() {
+                            seq += 1;
+                            entry.seq = Some(seq);
+                            if let Event::Message(Message { payload: Some(Payload::Text(text)) }) = &entry.event {
+                                seen.push(text.parse().unwrap());
+                            }
+                        }
+                    }
+                    2 => answered += u32::from(window.answer(seq).is_some()),
+                    _ => {
+                        window.lost();
+                        seen.clear();
+                    }
+                }
+                prop_assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert_eq!(window.len() as u32, made - answered);
+            }
+        }
+    }
+
+    #[test]
+    fn adoption_comes_first_and_once() {
+        let mut window = Window::default();
+        window.push(event(1));
+        window.unsent().unwrap().seq = Some(9);
+        window.lost();
+        for _ in 0..2 {
+            window.push_adopted(Event::Adopted(Adopted::default()));
+        }
+        let first = window.unsent().unwrap();
+        assert!(matches!(first.event, Event::Adopted(_)) && !first.redelivered);
+        first.seq = Some(10);
+        assert!(window.unsent().unwrap().redelivered);
+        assert_eq!(window.len(), 2);
+    }
+}

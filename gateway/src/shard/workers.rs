@@ -1,0 +1,189 @@
+//! The workers that a shard's clients can have. Pure: links are numbers, credit and queues.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
+
+use broadgate_proto::{id::Incarnation, v1};
+use tokio::sync::{mpsc, oneshot};
+
+use super::directory::Slot;
+use crate::{config::Affinity, ring::Ring};
+
+/// One attached stream of one worker; a worker that attaches again gets another.
+pub(crate) type WorkerKey = u64;
+
+/// A worker's stream as one shard sees it.
+pub(crate) struct Link {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) name: Rc<str>,
+    pub(crate) services: Vec<Rc<str>>,
+    /// Where batches go. Every batch holds an event and events are bounded by `credit`, so a queue
+    /// of that length is never full.
+    pub(crate) out: mpsc::Sender<Vec<v1::Event>>,
+    /// Events that this shard may leave unanswered.
+    pub(crate) credit: usize,
+    /// It has said that it leaves: nothing new goes to it.
+    pub(crate) leaving: bool,
+    /// Told once nothing is unanswered any more.
+    pub(crate) released: Option<oneshot::Sender<()>>,
+    /// Clients that have this worker.
+    pub(crate) clients: usize,
+    pub(crate) unanswered: HashMap<u64, (Slot, u64)>,
+    pub(crate) batch: Vec<v1::Event>,
+    /// Clients that wait for credit, each once.
+    pub(crate) line: VecDeque<(Slot, u64)>,
+    next: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Workers {
+    links: HashMap<WorkerKey, Link>,
+    rings: HashMap<Rc<str>, Ring>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        incarnation: Incarnation,
+        name: Rc<str>,
+        services: Vec<Rc<str>>,
+        credit: usize,
+        out: mpsc::Sender<Vec<v1::Event>>,
+    ) -> Self {
+        Self {
+            incarnation,
+            name,
+            services,
+            out,
+            credit: credit.max(1),
+            leaving: false,
+            released: None,
+            clients: 0,
+            unanswered: HashMap::new(),
+            batch: Vec::new(),
+            line: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    /// The number for the next event: the low byte says whose answer it will be.
+    pub(crate) fn next_seq(&mut self, shard: u8) -> u64 {
+        self.next += 1;
+        self.next << 8 | u64::from(shard)
+    }
+
+    /// Tells whoever waits for it that nothing is unanswered.
+    pub(crate) fn release_if_done(&mut self) {
+        if self.leaving
+            && self.unanswered.is_empty()
+            && let Some(released) = self.released.take()
+        {
+            let _ = released.send(());
+        }
+    }
+}
+
+/// The shard whose event this number names.
+pub(crate) fn shard_of_seq(seq: u64) -> u8 {
+    (seq & 0xff) as u8
+}
+
+impl Workers {
+    pub(crate) fn add(&mut self, key: WorkerKey, link: Link) {
+        self.links.insert(key, link);
+        self.rebuild();
+    }
+
+    pub(crate) fn remove(&mut self, key: WorkerKey) -> Option<Link> {
+        let link = self.links.remove(&key);
+        self.rebuild();
+        link
+    }
+
+    pub(crate) fn set_leaving(&mut self, key: WorkerKey, released: oneshot::Sender<()>) {
+        if let Some(link) = self.links.get_mut(&key) {
+            link.leaving = true;
+            link.released = Some(released);
+        }
+        self.rebuild();
+    }
+
+    pub(crate) fn get(&self, key: WorkerKey) -> Option<&Link> {
+        self.links.get(&key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: WorkerKey) -> Option<&mut Link> {
+        self.links.get_mut(&key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerKey, &Link)> {
+        self.links.iter().map(|(&key, link)| (key, link))
+    }
+
+    /// The worker for a client of a service, by the key that its affinity names.
+    pub(crate) fn pick(&self, service: &str, affinity: &Affinity, key: &[u8]) -> Option<WorkerKey> {
+        if *affinity == Affinity::LeastLoaded {
+            let candidates = self.takers(service);
+            return candidates.min_by_key(|(key, link)| (link.clients, *key)).map(|(key, _)| key);
+        }
+        let wanted = self.rings.get(service)?.pick(key)?;
+        // A worker that has just attached again may have two streams; the newer one is alive.
+        self.takers(service).filter(|(_, link)| link.incarnation == wanted).map(|(key, _)| key).max()
+    }
+
+    fn takers(&self, service: &str) -> impl Iterator<Item = (WorkerKey, &Link)> {
+        self.iter()
+            .filter(move |(_, link)| !link.leaving && link.services.iter().any(|own| &**own == service))
+    }
+
+    fn rebuild(&mut self) {
+        let mut nodes: HashMap<Rc<str>, Vec<Incarnation>> = HashMap::new();
+        for link in self.links.values().filter(|link| !link.leaving) {
+            for service in &link.services {
+                nodes.entry(Rc::clone(service)).or_default().push(link.incarnation);
+            }
+        }
+        self.rings = nodes.into_iter().map(|(service, nodes)| (service, Ring::new(nodes))).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(node: u64, services: &[&str]) -> Link {
+        let services = services.iter().map(|&service| service.into()).collect();
+        Link::new(Incarnation::from_bits(node), "w".into(), services, 4, mpsc::channel(4).0)
+    }
+
+    #[test]
+    fn only_takers_of_the_service_are_picked_and_leavers_are_not() {
+        let mut workers = Workers::default();
+        assert_eq!(workers.pick("a", &Affinity::Client, b"k"), None);
+        workers.add(1, link(1, &["a"]));
+        workers.add(2, link(2, &["b"]));
+        assert_eq!(workers.pick("a", &Affinity::Client, b"k"), Some(1));
+        assert_eq!(workers.pick("b", &Affinity::LeastLoaded, b""), Some(2));
+        workers.set_leaving(1, oneshot::channel().0);
+        assert_eq!(workers.pick("a", &Affinity::Client, b"k"), None);
+    }
+
+    #[test]
+    fn a_newer_stream_of_the_same_worker_wins() {
+        let mut workers = Workers::default();
+        workers.add(1, link(7, &["a"]));
+        workers.add(2, link(7, &["a"]));
+        assert_eq!(workers.pick("a", &Affinity::Client, b"k"), Some(2));
+        workers.remove(2);
+        assert_eq!(workers.pick("a", &Affinity::Client, b"k"), Some(1));
+    }
+
+    #[test]
+    fn sequence_numbers_name_their_shard() {
+        let mut link = link(1, &["a"]);
+        let first = link.next_seq(3);
+        assert_eq!(shard_of_seq(first), 3);
+        assert_ne!(first, link.next_seq(3));
+    }
+}

@@ -1,0 +1,132 @@
+//! A shard's counters: plain numbers on the hot path, added to the process's metrics once a second.
+
+use broadgate_proto::v1::Cause;
+use metrics::{Counter, Gauge, counter, gauge};
+
+/// Why something was dropped: the closed set of labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drop {
+    /// A message: its client's outbox limit was met.
+    Slow,
+    /// A message: its client is already being closed.
+    Closing,
+    /// A framed payload for another protocol.
+    Protocol,
+    /// What was unsent when a connection ended.
+    Unsent,
+    /// An event that no worker took in time.
+    NoWorker,
+    /// What a client sent after its close.
+    AfterClose,
+    /// What a client sent that was unread when it hung up.
+    UnreadAtHangUp,
+}
+
+const DROPS: [(Drop, &str); 7] = [
+    (Drop::Slow, "slow"),
+    (Drop::Closing, "closing"),
+    (Drop::Protocol, "protocol"),
+    (Drop::Unsent, "unsent"),
+    (Drop::NoWorker, "no_worker"),
+    (Drop::AfterClose, "after_close"),
+    (Drop::UnreadAtHangUp, "unread_at_hang_up"),
+];
+
+const CAUSES: [(Cause, &str); 8] = [
+    (Cause::Client, "client"),
+    (Cause::Lost, "lost"),
+    (Cause::Silent, "silent"),
+    (Cause::Command, "command"),
+    (Cause::Slow, "slow"),
+    (Cause::Protocol, "protocol"),
+    (Cause::NoWorker, "no_worker"),
+    (Cause::Drain, "drain"),
+];
+
+/// Counts since the last publication.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) opened: u64,
+    pub(crate) events: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) writes: u64,
+    drops: [u64; DROPS.len()],
+    closes: [u64; CAUSES.len()],
+}
+
+/// Counters with their handles in the process's metrics.
+pub(crate) struct Tally {
+    pub(crate) now: Counts,
+    /// Messages in and out in the last full second.
+    pub(crate) last_second: (u64, u64),
+    handles: Handles,
+}
+
+struct Handles {
+    totals: [Counter; 8],
+    drops: [Counter; DROPS.len()],
+    closes: [Counter; CAUSES.len()],
+    clients: Gauge,
+}
+
+impl Tally {
+    pub(crate) fn new(shard: u8) -> Self {
+        let handles = Handles {
+            totals: [
+                counter!("gateway_messages_in_total"),
+                counter!("gateway_messages_out_total"),
+                counter!("gateway_bytes_in_total"),
+                counter!("gateway_bytes_out_total"),
+                counter!("gateway_clients_opened_total"),
+                counter!("gateway_events_sent_total"),
+                counter!("gateway_events_redelivered_total"),
+                counter!("gateway_socket_writes_total"),
+            ],
+            drops: DROPS.map(|(_, reason)| counter!("gateway_drops_total", "reason" => reason)),
+            closes: CAUSES.map(|(_, cause)| counter!("gateway_clients_closed_total", "cause" => cause)),
+            clients: gauge!("gateway_clients", "shard" => shard.to_string()),
+        };
+        Self { now: Counts::default(), last_second: (0, 0), handles }
+    }
+
+    pub(crate) fn drop(&mut self, reason: Drop, count: usize) {
+        if let Some(index) = DROPS.iter().position(|(known, _)| *known == reason) {
+            self.now.drops[index] += count as u64;
+        }
+    }
+
+    pub(crate) fn close(&mut self, cause: Cause) {
+        if let Some(index) = CAUSES.iter().position(|(known, _)| *known == cause) {
+            self.now.closes[index] += 1;
+        }
+    }
+
+    /// Once a second.
+    pub(crate) fn publish(&mut self, clients: usize) {
+        let now = std::mem::take(&mut self.now);
+        self.last_second = (now.messages_in, now.messages_out);
+        let totals = [
+            now.messages_in,
+            now.messages_out,
+            now.bytes_in,
+            now.bytes_out,
+            now.opened,
+            now.events,
+            now.redelivered,
+            now.writes,
+        ];
+        let handles = &self.handles;
+        let all = handles.totals.iter().zip(totals);
+        let all = all.chain(handles.drops.iter().zip(now.drops));
+        for (handle, count) in all.chain(handles.closes.iter().zip(now.closes)) {
+            if count > 0 {
+                handle.increment(count);
+            }
+        }
+        handles.clients.set(clients as f64);
+    }
+}

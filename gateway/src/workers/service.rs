@@ -1,0 +1,99 @@
+//! The Worker service: one bidirectional stream per worker.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    VERSION,
+    v1::{
+        self, GatewayFrame, GatewayHello, Released, WorkerFrame, gateway_frame, worker_frame::Frame,
+        worker_server::Worker,
+    },
+};
+use futures_util::{Stream, StreamExt as _, future::join_all};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Attached, Attachments};
+
+/// From the stream's begin to its hello.
+const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct WorkerService(pub(crate) Arc<Attachments>);
+
+type Frames = Pin<Box<dyn Stream<Item = Result<GatewayFrame, Status>> + Send>>;
+type Out = mpsc::Sender<Result<GatewayFrame, Status>>;
+
+#[tonic::async_trait]
+impl Worker for WorkerService {
+    type AttachStream = Frames;
+
+    async fn attach(&self, request: Request<Streaming<WorkerFrame>>) -> Result<Response<Frames>, Status> {
+        let mut frames = request.into_inner();
+        let first = tokio::time::timeout(HELLO_TIME_MAX, frames.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no hello came within 5 s"))?;
+        let Some(Frame::Hello(hello)) = first?.and_then(|frame| frame.frame) else {
+            return Err(Status::invalid_argument("an attachment begins with a hello"));
+        };
+        let me = self.0.me.load_full();
+        let name = hello.name.clone();
+        let (attached, events) = self.0.attach(hello).await.map_err(Status::invalid_argument)?;
+        let (out, sent) = mpsc::channel(16);
+        let greeting = GatewayHello {
+            incarnation: me.incarnation.to_string(),
+            name: me.name.clone(),
+            version: VERSION.to_owned(),
+        };
+        // The queue is new and has room.
+        let _ = out.try_send(Ok(frame(gateway_frame::Frame::Hello(greeting))));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = me.over.cancelled() => {}
+                () = forward(events, out.clone()) => {}
+                () = receive(frames, &attached, out) => {}
+            }
+            tracing::info!(worker = %name, "worker detached");
+        });
+        Ok(Response::new(ReceiverStream::new(sent).boxed()))
+    }
+}
+
+/// Events to the worker, as many in one message as are there.
+async fn forward(mut events: mpsc::Receiver<Vec<v1::Event>>, out: Out) {
+    let mut batches = Vec::new();
+    while events.recv_many(&mut batches, 64).await > 0 {
+        let events = batches.drain(..).flatten().collect();
+        if out.send(Ok(frame(gateway_frame::Frame::Events(v1::Events { events })))).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers from the worker, until its stream ends.
+async fn receive(mut frames: Streaming<WorkerFrame>, attached: &Attached, out: Out) {
+    // Anything but a frame is the end of the stream: the worker redials.
+    while let Ok(Some(WorkerFrame { frame })) = frames.message().await {
+        match frame {
+            Some(Frame::Acks(acks)) => attached.acks(acks.seqs).await,
+            Some(Frame::Decision(v1::Decision { seq, decision: Some(decision) })) => {
+                attached.decision(seq, decision).await;
+            }
+            // A decision of a kind that this gateway does not know is no consent.
+            Some(Frame::Decision(v1::Decision { seq, decision: None })) => attached.acks(vec![seq]).await,
+            Some(Frame::Leaving(_)) => {
+                let waiting = attached.leaving().await;
+                let out = out.clone();
+                tokio::spawn(async move {
+                    join_all(waiting).await;
+                    // The worker may have gone without waiting for it.
+                    let _ = out.send(Ok(self::frame(gateway_frame::Frame::Released(Released {})))).await;
+                });
+            }
+            Some(Frame::Hello(_)) | None => {}
+        }
+    }
+}
+
+fn frame(frame: gateway_frame::Frame) -> GatewayFrame {
+    GatewayFrame { frame: Some(frame) }
+}
