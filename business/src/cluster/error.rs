@@ -1,0 +1,127 @@
+//! What can become of a command besides its answer.
+
+use std::fmt;
+
+use tonic::{Code, Status};
+
+/// Why there is no answer, or a refusal instead of one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommandError {
+    /// A gateway answered that it did nothing.
+    #[error("refused ({kind}): {message}")]
+    Refused {
+        /// What kind of refusal.
+        kind: Refusal,
+        /// The gateway's sentence.
+        message: String,
+    },
+    /// It was written to a gateway and not answered: it may have happened.
+    #[error(
+        "gateway {gateway} did not answer: the command may have happened or not, so repeat it only \
+         if twice does no harm"
+    )]
+    Unanswered {
+        /// The gateway's name.
+        gateway: String,
+    },
+    /// It was not written to any gateway: it has not happened.
+    #[error("the command was not sent, because {why}")]
+    NotReachable {
+        /// What was in the way.
+        why: String,
+    },
+}
+
+/// The kinds of refusals, by their gRPC codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The one client that was named is not connected.
+    NotFound,
+    /// The session is at another version.
+    Conflict,
+    /// A name, id or payload is malformed: do not repeat.
+    Invalid,
+    /// A limit was met; the message names it.
+    Limit,
+    /// The gateway cannot answer now.
+    Unavailable,
+    /// The gateway does not know the command, or a word that it requires.
+    Unknown,
+    /// The shared secret is missing or wrong.
+    Unauthenticated,
+    /// Anything else.
+    Other(i32),
+}
+
+impl Refusal {
+    /// The kind of a gRPC code.
+    #[must_use]
+    pub fn from_code(code: i32) -> Self {
+        match Code::from(code) {
+            Code::NotFound => Self::NotFound,
+            Code::Aborted => Self::Conflict,
+            Code::InvalidArgument => Self::Invalid,
+            Code::ResourceExhausted => Self::Limit,
+            Code::Unavailable => Self::Unavailable,
+            Code::Unimplemented => Self::Unknown,
+            Code::Unauthenticated => Self::Unauthenticated,
+            _ => Self::Other(code),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "not found",
+            Self::Conflict => "conflict",
+            Self::Invalid => "invalid",
+            Self::Limit => "limit met",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown command",
+            Self::Unauthenticated => "wrong secret",
+            Self::Other(code) => return write!(f, "gRPC code {code}"),
+        })
+    }
+}
+
+impl CommandError {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::Refused { kind: Refusal::Invalid, message: message.into() }
+    }
+
+    pub(crate) fn from_status(status: &Status) -> Self {
+        Self::Refused { kind: Refusal::from_code(status.code().into()), message: status.message().to_owned() }
+    }
+
+    /// The refusal's kind, if it is one.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
+    /// Was the client, the only one that was named, not connected?
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.refusal() == Some(Refusal::NotFound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_typed_and_errors_are_sentences() {
+        let error = CommandError::from_status(&Status::not_found("client x is not connected"));
+        assert!(error.is_not_found());
+        assert_eq!(error.to_string(), "refused (not found): client x is not connected");
+        assert_eq!(Refusal::from_code(10), Refusal::Conflict);
+        assert_eq!(Refusal::from_code(13), Refusal::Other(13));
+        let unanswered = CommandError::Unanswered { gateway: "g1".into() };
+        assert!(unanswered.refusal().is_none() && unanswered.to_string().contains("g1"));
+    }
+}

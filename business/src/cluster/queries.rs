@@ -1,0 +1,206 @@
+//! Questions about the cluster. Every answer says whether it is complete, and who is missing.
+
+use broadgate_proto::{
+    limits,
+    v1::{
+        ClientField, ClientReply, CountReply, CountRequest, GetClientRequest, ListClientsReply,
+        ListClientsRequest, ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest,
+        StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
+    },
+};
+use futures_util::{Stream, stream};
+
+use super::{Audience, Cluster, CommandError, audience, commands::unexpected};
+
+/// Which page of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// At most this many rows; 0 means 100, and 1,000 is the most.
+    pub limit: u32,
+    /// `next_cursor` of the page before; "" for the first.
+    pub cursor: String,
+}
+
+fn texts(names: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    names.into_iter().map(Into::into).collect()
+}
+
+impl Cluster {
+    /// Which of these clients are connected?
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn is_online(
+        &self,
+        clients: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<OnlineReply, CommandError> {
+        self.ask_online(texts(clients), Vec::new()).await
+    }
+
+    /// How many clients has each of these uids? 0 is offline.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn online(
+        &self,
+        uids: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<OnlineReply, CommandError> {
+        self.ask_online(Vec::new(), texts(uids)).await
+    }
+
+    async fn ask_online(&self, clients: Vec<String>, uids: Vec<String>) -> Result<OnlineReply, CommandError> {
+        let holder = if uids.is_empty() { audience::holder(&clients) } else { None };
+        let command = OnlineRequest { app: self.app.to_string(), clients, uids, ..OnlineRequest::default() };
+        match self.call(holder, Command::Online(command)).await? {
+            answer::Answer::Online(reply) => Ok(reply),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// How many clients are in the app, and in each of these groups? With `uids`, distinct uids are
+    /// counted too, which costs more.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn count(
+        &self,
+        groups: impl IntoIterator<Item = impl Into<String>>,
+        uids: bool,
+    ) -> Result<CountReply, CommandError> {
+        let command = CountRequest {
+            app: self.app.to_string(),
+            groups: texts(groups),
+            uids,
+            ..CountRequest::default()
+        };
+        match self.call(None, Command::Count(command)).await? {
+            answer::Answer::Count(reply) => Ok(reply),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Everything about one client.
+    ///
+    /// # Errors
+    /// If the client is not connected; if it was refused, not answered, or not sent.
+    pub async fn client(&self, id: impl Into<String>) -> Result<ClientReply, CommandError> {
+        let client_id = id.into();
+        let holder = audience::holder(std::slice::from_ref(&client_id));
+        let command = GetClientRequest { app: self.app.to_string(), client_id };
+        match self.call(holder, Command::GetClient(command)).await? {
+            answer::Answer::Client(reply) => Ok(reply),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// A page of the clients of an audience, with these fields.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn list_clients(
+        &self,
+        of: impl Into<Audience>,
+        fields: &[ClientField],
+        page: Page,
+    ) -> Result<ListClientsReply, CommandError> {
+        let of = of.into();
+        let holder = of.holder();
+        let command = Command::ListClients(ListClientsRequest {
+            of: Some(self.own(of)),
+            fields: fields.iter().map(|field| i32::from(*field)).collect(),
+            limit: page.limit,
+            cursor: page.cursor,
+            ..ListClientsRequest::default()
+        });
+        match self.call(holder, command).await? {
+            answer::Answer::Clients(reply) => Ok(reply),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// All clients of an audience, page by page, each fetched when it is asked for.
+    pub fn client_pages(
+        &self,
+        of: Audience,
+        fields: &[ClientField],
+    ) -> impl Stream<Item = Result<ListClientsReply, CommandError>> + Send + use<> {
+        let (cluster, fields) = (self.clone(), fields.to_vec());
+        stream::try_unfold(Some(String::new()), move |cursor| {
+            let (cluster, of, fields) = (cluster.clone(), of.clone(), fields.clone());
+            async move {
+                let Some(cursor) = cursor else { return Ok(None) };
+                let page = Page { limit: limits::PAGE_MAX, cursor };
+                let reply = cluster.list_clients(of, &fields, page).await?;
+                let next = Some(reply.next_cursor.clone()).filter(|cursor| !cursor.is_empty());
+                Ok(Some((reply, next)))
+            }
+        })
+    }
+
+    /// A page of the distinct uids of the app, or of the members of these groups.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn list_uids(
+        &self,
+        groups: impl IntoIterator<Item = impl Into<String>>,
+        page: Page,
+    ) -> Result<ListNamesReply, CommandError> {
+        let command = Command::ListUids(ListUidsRequest {
+            app: self.app.to_string(),
+            groups: texts(groups),
+            limit: page.limit,
+            cursor: page.cursor,
+            ..ListUidsRequest::default()
+        });
+        self.names(command).await
+    }
+
+    /// A page of the groups of the app whose names begin so.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn list_groups(
+        &self,
+        prefix: impl Into<String>,
+        page: Page,
+    ) -> Result<ListNamesReply, CommandError> {
+        let command = Command::ListGroups(ListGroupsRequest {
+            app: self.app.to_string(),
+            prefix: prefix.into(),
+            limit: page.limit,
+            cursor: page.cursor,
+            ..ListGroupsRequest::default()
+        });
+        self.names(command).await
+    }
+
+    async fn names(&self, command: Command) -> Result<ListNamesReply, CommandError> {
+        match self.call(None, command).await? {
+            answer::Answer::Names(reply) => Ok(reply),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The members of the cluster, and what each gateway is doing.
+    ///
+    /// # Errors
+    /// If no gateway answers in time.
+    pub async fn status(&self) -> Result<StatusReply, CommandError> {
+        let ask = async {
+            let link = self.choose(None).await;
+            GatewayClient::with_interceptor(link.channel(), self.inner.secret.sender())
+                .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+                .status(StatusRequest {})
+                .await
+        };
+        match tokio::time::timeout(self.inner.timeout, ask).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
+                Err(super::not_reachable(status.message()))
+            }
+            Ok(Err(status)) => Err(CommandError::from_status(&status)),
+            Err(_) => Err(super::not_reachable("no gateway answered in time")),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The clients of one gateway whose events this worker takes.
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use broadgate_proto::{
+    id::ClientId,
+    v1::{self, Cause, Event, Handshake, event},
+};
+use futures_util::FutureExt as _;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    client::{Client, Shared},
+    handler::{Closed, Decision, Handler, Message},
+    life::Core,
+    link::Job,
+    out::{Out, Said},
+    queue::Attached,
+};
+use crate::cluster::parse_session;
+
+/// Owned by the link's task; the runners share only what is behind its `Arc`s.
+pub(crate) struct Clients<H> {
+    core: Arc<Core<H>>,
+    gateway: Arc<str>,
+    table: HashMap<ClientId, Arc<Shared>>,
+    /// Numbers the streams of this link.
+    stream: u64,
+    standing: Arc<Standing>,
+    runners: TaskTracker,
+}
+
+/// What runners need to know of their link.
+#[derive(Default)]
+struct Standing {
+    attached: AtomicU64,
+    /// Clients whose last event has been handled.
+    ended: Mutex<Vec<ClientId>>,
+}
+
+impl Standing {
+    fn attached(&self) -> Attached {
+        Attached::from_bits(self.attached.load(Ordering::Acquire))
+    }
+
+    fn set(&self, attached: Attached) {
+        self.attached.store(attached.to_bits(), Ordering::Release);
+    }
+
+    fn take_ended(&self) -> Vec<ClientId> {
+        std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<H: Handler> Clients<H> {
+    pub(crate) fn new(core: Arc<Core<H>>, gateway: Arc<str>) -> Self {
+        let (table, standing, runners) = (HashMap::new(), Arc::default(), TaskTracker::new());
+        Self { core, gateway, table, stream: 0, standing, runners }
+    }
+
+    /// A stream is open. The gateway says anew which clients are this worker's, and gives all
+    /// unanswered events out again, here or to another worker.
+    pub(crate) fn attached(&mut self) {
+        self.sweep();
+        self.stream += 1;
+        self.standing.set(Attached::Live(self.stream));
+        self.core.meters.attached.increment(1.0);
+        // A client with an event still in its handler stays, so that what comes next waits for it.
+        self.table.retain(|_, shared| !shared.lock().queue.is_idle());
+        for shared in self.table.values() {
+            self.wake(shared);
+        }
+    }
+
+    /// The stream has broken: what waits must wait on.
+    pub(crate) fn broken(&self) {
+        if matches!(self.standing.attached(), Attached::Live(_)) {
+            self.core.meters.attached.decrement(1.0);
+            self.core.meters.breaks.increment(1);
+            self.standing.set(Attached::Broken);
+        }
+    }
+
+    /// Forgets the clients whose last event has been handled.
+    pub(crate) fn sweep(&mut self) {
+        for id in self.standing.take_ended() {
+            self.table.remove(&id);
+        }
+    }
+
+    /// Puts an event into its client's queue.
+    pub(crate) fn take(&mut self, event: Event, out: &Out) {
+        self.core.meters.unanswered.increment(1.0);
+        let id = event.client_id.parse::<ClientId>();
+        match (event.event.as_ref(), id) {
+            (Some(event::Event::Handshake(_)), _) => self.decide(event, out.clone()),
+            (Some(kind), Ok(id)) => {
+                self.core.meters.count(kind);
+                self.queue(id, event, out);
+            }
+            _ => {
+                // From a newer gateway, or malformed: answered, so that its client is not held.
+                self.core.meters.unknown.increment(1);
+                self.core.meters.unanswered.decrement(1.0);
+                let (out, seq) = (out.clone(), event.seq);
+                self.runners.spawn(async move { out.send(Said::Ack(seq)).await });
+            }
+        }
+    }
+
+    fn queue(&mut self, id: ClientId, event: Event, out: &Out) {
+        let shared = match self.table.get(&id) {
+            Some(shared) => shared.clone(),
+            None => {
+                let shared = Arc::new(Shared::new(id, &event, &self.gateway, self.core.context.cluster()));
+                self.table.insert(id, shared.clone());
+                shared
+            }
+        };
+        let Some(kind) = event.event else { return };
+        let last = matches!(kind, event::Event::Closed(_) | event::Event::Moved(_));
+        let job = Job {
+            seq: event.seq,
+            redelivered: event.redelivered,
+            uid: event.uid,
+            session: event.session,
+            event: kind,
+            out: Some(out.clone()),
+        };
+        let start = {
+            let mut state = shared.lock();
+            state.stream = self.stream;
+            state.goes = last;
+            state.queue.push(self.stream, job)
+        };
+        if start {
+            self.run(shared);
+        }
+    }
+
+    fn wake(&self, shared: &Arc<Shared>) {
+        let start = shared.lock().queue.wake();
+        if start {
+            self.run(shared.clone());
+        }
+    }
+
+    fn run(&self, shared: Arc<Shared>) {
+        self.runners.spawn(run_client(self.core.clone(), self.standing.clone(), shared));
+    }
+
+    /// Asks the handler whether a client may come in; nothing of that client can come before.
+    fn decide(&self, event: Event, out: Out) {
+        let Some(event::Event::Handshake(handshake)) = event.event else { return };
+        self.core.meters.count(&event::Event::Handshake(Handshake::default()));
+        let (core, seq) = (self.core.clone(), event.seq);
+        self.runners.spawn(async move {
+            let asked = core.handler.authorize(&core.context, handshake);
+            let decision = AssertUnwindSafe(asked).catch_unwind().await.unwrap_or_else(|_| {
+                core.meters.panics.increment(1);
+                tracing::error!("the handler panicked in authorize: the client is refused");
+                Decision::refuse(500, "the application failed")
+            });
+            core.meters.unanswered.decrement(1.0);
+            let _ = out.send(Said::Decision(v1::Decision { seq, decision: Some(decision.0) })).await;
+        });
+    }
+
+    /// The gateway has left the view: its clients are gone, and nobody else will tell of them.
+    /// After a clean leave there is nothing to tell unless clients are left.
+    pub(crate) async fn lost(&mut self, clean: bool, incarnation: &str) {
+        self.sweep();
+        let stream = self.stream;
+        self.table.retain(|_, shared| shared.lock().stream == stream);
+        if !clean || !self.table.is_empty() {
+            self.core.meters.gateways_lost.increment(1);
+            let told = self.core.handler.gateway_lost(&self.core.context, &self.gateway, incarnation);
+            let told = AssertUnwindSafe(told).catch_unwind().await;
+            self.core.note("gateway_lost", told);
+        }
+        self.standing.set(Attached::Lost(stream));
+        for shared in self.table.values() {
+            let start = {
+                let mut state = shared.lock();
+                if state.goes {
+                    state.queue.wake()
+                } else {
+                    self.core.meters.unanswered.increment(1.0);
+                    state.queue.push(stream, lost_job())
+                }
+            };
+            if start {
+                self.run(shared.clone());
+            }
+        }
+    }
+
+    /// Waits until everything that may be handled has been.
+    pub(crate) async fn finish(self) {
+        self.runners.close();
+        self.runners.wait().await;
+    }
+}
+
+/// The end of a client whose gateway was lost.
+fn lost_job() -> Job {
+    let closed = v1::Closed { cause: Cause::GatewayLost.into(), code: 1006, ..v1::Closed::default() };
+    Job {
+        seq: 0,
+        redelivered: false,
+        uid: String::new(),
+        session: None,
+        event: event::Event::Closed(closed),
+        out: None,
+    }
+}
+
+/// Handles one client's events in turn, until none waits.
+async fn run_client<H: Handler>(core: Arc<Core<H>>, standing: Arc<Standing>, shared: Arc<Shared>) {
+    let mut client = Client { shared, redelivered: false };
+    while let Some(job) = next(&core, &standing, &client) {
+        let Job { seq, redelivered, event, out, .. } = job;
+        client.redelivered = redelivered;
+        let last = matches!(event, event::Event::Closed(_) | event::Event::Moved(_));
+        let what = name(&event);
+        let handled = AssertUnwindSafe(handle(&core, &client, event)).catch_unwind().await;
+        core.note(what, handled);
+        core.meters.unanswered.decrement(1.0);
+        if last {
+            standing.ended.lock().unwrap_or_else(PoisonError::into_inner).push(client.shared.key);
+        }
+        if let Some(out) = out {
+            // The stream may be gone; then the gateway gives the event out again.
+            let _ = out.send(Said::Ack(seq)).await;
+        }
+    }
+}
+
+fn next<H>(core: &Core<H>, standing: &Standing, client: &Client) -> Option<Job> {
+    let mut state = client.shared.lock();
+    let mut job = state.queue.next(standing.attached(), |_| {
+        core.meters.unanswered.decrement(1.0);
+        core.meters.given_out_again.increment(1);
+    })?;
+    if job.out.is_some() {
+        state.learn(&job.uid, job.session.take());
+    }
+    Some(job)
+}
+
+const fn name(event: &event::Event) -> &'static str {
+    match event {
+        event::Event::Handshake(_) => "authorize",
+        event::Event::Opened(_) => "opened",
+        event::Event::Message(_) => "message",
+        event::Event::Closed(_) => "closed",
+        event::Event::Adopted(_) => "adopted",
+        event::Event::Moved(_) => "moved",
+    }
+}
+
+async fn handle<H: Handler>(core: &Core<H>, client: &Client, event: event::Event) -> anyhow::Result<()> {
+    let handler = &core.handler;
+    match event {
+        event::Event::Message(message) => handler.message(client, Message::from_wire(message)).await,
+        event::Event::Opened(handshake) => handler.opened(client, handshake).await,
+        event::Event::Closed(closed) => handler.closed(client, closed_of(client, closed)).await,
+        event::Event::Adopted(adopted) => handler.adopted(client, adopted.groups).await,
+        event::Event::Moved(_) => handler.moved(client).await,
+        event::Event::Handshake(_) => Ok(()),
+    }
+}
+
+fn closed_of(client: &Client, closed: v1::Closed) -> Closed {
+    Closed {
+        cause: closed.cause(),
+        code: u16::try_from(closed.code).unwrap_or(1006),
+        reason: closed.reason,
+        groups: closed.groups,
+        uid: client.uid(),
+        session: parse_session(&client.shared.session_json()),
+    }
+}

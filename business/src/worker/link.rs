@@ -1,0 +1,146 @@
+//! One gateway, from when it comes into the view until it leaves it: attaches, again and again,
+//! and hands its events to their clients' queues.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use broadgate_proto::{
+    id::Incarnation,
+    limits,
+    v1::{Event, Events, Session, WorkerHello, event, gateway_frame::Frame, worker_client::WorkerClient},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    clients::Clients,
+    handler::Handler,
+    life::Core,
+    out::{self, Out, Said},
+};
+use crate::dial::{self, Backoff};
+
+/// One event on its way to the handler.
+pub(crate) struct Job {
+    pub(crate) seq: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) uid: String,
+    pub(crate) session: Option<Session>,
+    pub(crate) event: event::Event,
+    /// The stream that it came on; None if this worker made the event itself.
+    pub(crate) out: Option<Out>,
+}
+
+/// What the worker wants of a link.
+#[derive(Clone, Default)]
+pub(crate) struct Orders {
+    /// The gateway has left the view.
+    pub(crate) gone: CancellationToken,
+    /// The worker is stopping.
+    pub(crate) leaving: CancellationToken,
+    /// The gateway was draining when it was last seen.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// Why an attached stream ended.
+#[derive(Debug)]
+enum End {
+    Broken(String),
+    /// The worker is another incarnation now: attach again as that.
+    Renamed,
+    Released,
+}
+
+/// Follows one gateway until it leaves the view, or has released a stopping worker.
+pub(crate) async fn run<H: Handler>(
+    core: Arc<Core<H>>,
+    incarnation: Incarnation,
+    name: Arc<str>,
+    orders: Orders,
+) {
+    let mut clients = Clients::new(core.clone(), name.clone());
+    let mut backoff = Backoff::default();
+    let lost = loop {
+        let end = tokio::select! {
+            biased;
+            () = orders.gone.cancelled() => break true,
+            end = attach(&core, incarnation, &orders, &mut clients, &mut backoff) => end,
+        };
+        clients.broken();
+        match end {
+            End::Released => break false,
+            End::Renamed => continue,
+            End::Broken(why) => {
+                tracing::debug!(gateway = &*name, why, "not attached");
+                if orders.leaving.is_cancelled() {
+                    break false;
+                }
+            }
+        }
+        tokio::select! {
+            () = orders.gone.cancelled() => break true,
+            () = tokio::time::sleep(backoff.next(dial::random())) => {}
+        }
+    };
+    if lost {
+        let clean = orders.draining.load(Ordering::Relaxed);
+        clients.lost(clean, &incarnation.to_string()).await;
+    }
+    clients.finish().await;
+}
+
+async fn attach<H: Handler>(
+    core: &Arc<Core<H>>,
+    incarnation: Incarnation,
+    orders: &Orders,
+    clients: &mut Clients<H>,
+    backoff: &mut Backoff,
+) -> End {
+    let mut own = core.context.incarnation.clone();
+    let hello = WorkerHello { incarnation: own.borrow_and_update().to_string(), ..core.hello.clone() };
+    let channel = core.context.cluster().channel(incarnation).await;
+    let mut client = WorkerClient::with_interceptor(channel, core.context.cluster().secret().sender())
+        .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+    let (out, frames) = out::frames(hello);
+    let mut stream = match client.attach(frames).await {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return End::Broken(status.message().to_owned()),
+    };
+    let mut left = false;
+    loop {
+        let frame = tokio::select! {
+            frame = stream.message() => frame,
+            () = orders.leaving.cancelled(), if !left => {
+                left = true;
+                let _ = out.send(Said::Leaving).await;
+                continue;
+            }
+            _ = own.changed() => return End::Renamed,
+        };
+        match frame {
+            Ok(Some(frame)) => match frame.frame {
+                Some(Frame::Hello(hello)) if hello.incarnation != incarnation.to_string() => {
+                    return End::Broken(format!("at its address is {} now", hello.incarnation));
+                }
+                Some(Frame::Hello(_)) => {
+                    backoff.reset();
+                    clients.attached();
+                }
+                Some(Frame::Events(Events { events })) => take(clients, events, &out),
+                Some(Frame::Released(_)) => return End::Released,
+                // From a newer gateway.
+                None => {}
+            },
+            Ok(None) => return End::Broken("the gateway ended the stream".to_owned()),
+            Err(status) => return End::Broken(status.message().to_owned()),
+        }
+    }
+}
+
+fn take<H: Handler>(clients: &mut Clients<H>, events: Vec<Event>, out: &Out) {
+    clients.sweep();
+    for event in events {
+        clients.take(event, out);
+    }
+}

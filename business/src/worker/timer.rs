@@ -1,0 +1,122 @@
+//! What a worker does every so often.
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use broadgate_proto::{id::Incarnation, v1::View};
+use broadgate_register::member::leader;
+use futures_util::FutureExt as _;
+use metrics::counter;
+use tokio::sync::watch;
+
+use super::context::Context;
+use crate::cluster::Cluster;
+
+/// Which workers a timer ticks on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Once {
+    /// On one worker of the cluster: the ready one of this worker's first service with the lowest
+    /// incarnation in the current view. Ticks fall on whole multiples of the period since the Unix
+    /// epoch, so that they keep their beat when another worker takes over. This is a rule, not a
+    /// lock. A tick may run **twice** when two workers' views differ for a moment, or when their
+    /// clocks do while one takes over from the other. A tick may be **missed** while a worker that
+    /// has died is still in the view (one lease), while a worker drains, and when the tick before
+    /// it takes longer than the period.
+    InCluster,
+    /// On every worker, each in its own time.
+    PerWorker,
+}
+
+type Tick = dyn Fn(Cluster) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+#[derive(Clone)]
+pub(crate) struct Timer {
+    period: Duration,
+    once: Once,
+    tick: Arc<Tick>,
+}
+
+/// Until the next whole multiple of the period.
+fn until_next(period: Duration, since_epoch: Duration) -> Duration {
+    let period = period.as_nanos().max(1);
+    let rest = period - since_epoch.as_nanos() % period;
+    Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+}
+
+fn may_tick(once: Once, view: &View, service: &str, worker: Incarnation) -> bool {
+    once == Once::PerWorker || leader::leads(view, service, worker)
+}
+
+impl Timer {
+    pub(crate) fn new<F, T>(period: Duration, once: Once, tick: F) -> Self
+    where
+        F: Fn(Cluster) -> T + Send + Sync + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        Self { period, once, tick: Arc::new(move |cluster| Box::pin(tick(cluster))) }
+    }
+
+    /// Ticks for ever.
+    pub(crate) async fn run(self, context: Context, views: watch::Receiver<Arc<View>>, service: String) {
+        loop {
+            let wait = match self.once {
+                Once::PerWorker => self.period,
+                Once::InCluster => {
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    until_next(self.period, now)
+                }
+            };
+            tokio::time::sleep(wait).await;
+            let ticks = may_tick(self.once, &views.borrow(), &service, context.incarnation());
+            if !ticks {
+                continue;
+            }
+            let tick = (self.tick)(context.cluster.clone());
+            if AssertUnwindSafe(tick).catch_unwind().await.is_err() {
+                counter!("worker_timer_panics_total").increment(1);
+                tracing::error!("a timer's tick panicked; it ticks on");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::v1::{Member, MemberState, Role};
+
+    use super::*;
+
+    #[test]
+    fn ticks_fall_on_whole_multiples() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(until_next(ten, Duration::from_secs(1003)), Duration::from_secs(7));
+        assert_eq!(until_next(ten, Duration::from_secs(1010)), ten);
+        assert_eq!(until_next(ten, Duration::from_millis(1_009_999)), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn one_ready_worker_of_the_service_ticks_for_the_cluster() {
+        let worker = |bits, state: MemberState| Member {
+            incarnation: Incarnation::from_bits(bits).to_string(),
+            role: Role::Worker.into(),
+            state: state.into(),
+            services: vec!["chat".into()],
+            ..Member::default()
+        };
+        let members = vec![
+            worker(1, MemberState::Draining),
+            worker(2, MemberState::Ready),
+            worker(3, MemberState::Ready),
+        ];
+        let view = View { epoch: None, members };
+        let ticks = |once, bits| may_tick(once, &view, "chat", Incarnation::from_bits(bits));
+        let ticking: Vec<_> = (1..=3).filter(|bits| ticks(Once::InCluster, *bits)).collect();
+        assert_eq!(ticking, [2]);
+        assert!((1..=3).all(|bits| ticks(Once::PerWorker, bits)));
+    }
+}
