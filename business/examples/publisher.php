@@ -1,0 +1,41 @@
+<?php
+// A PHP program without any extension: sends one message to a group through any gateway's internal
+// port and prints the receipt.
+//
+// Run: php business/examples/publisher.php lobby 'hello from PHP'
+//
+// BROADGATE_ADDR names a gateway's internal port (127.0.0.1:7200), BROADGATE_SECRET the cluster's
+// secret. Names and fields are those of SendRequest in proto/broadgate/v1/gateway.proto.
+
+$group = $argv[1] ?? 'lobby';
+$text = $argv[2] ?? 'hello from PHP';
+$address = getenv('BROADGATE_ADDR') ?: '127.0.0.1:7200';
+
+$headers = ['Content-Type: application/json'];
+$secret = getenv('BROADGATE_SECRET');
+if ($secret !== false && $secret !== '') {
+    // While the secret is being changed there are two; the first is sent.
+    $headers[] = 'Authorization: Bearer ' . preg_split('/[\s,]+/', trim($secret))[0];
+}
+
+$body = json_encode(['to' => ['groups' => [$group]], 'text' => $text], JSON_THROW_ON_ERROR);
+$context = stream_context_create(['http' => [
+    'method' => 'POST',
+    'header' => implode("\r\n", $headers),
+    'content' => $body,
+    'timeout' => 5,
+    // So that a refusal's sentence can be read, too.
+    'ignore_errors' => true,
+]]);
+
+$answer = @file_get_contents("http://$address/v1/Send", false, $context);
+if ($answer === false) {
+    fwrite(STDERR, "No gateway answers at $address: is the cluster up? (BROADGATE_ADDR)\n");
+    exit(5);
+}
+preg_match('/ (\d{3})/', $http_response_header[0] ?? '', $status);
+if (($status[1] ?? '') !== '200') {
+    fwrite(STDERR, "Refused ({$status[1]}): $answer\n");
+    exit(1);
+}
+echo $answer, "\n";

@@ -1,0 +1,313 @@
+//! A register, and gateways that do what the test says.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use broadgate_business::{Secret, v1};
+use broadgate_proto::{
+    id::{ClientId, Incarnation},
+    v1::{
+        Answer, AnswerBatch, Command, CommandBatch, Coverage, Event, Events, GatewayFrame, GatewayHello,
+        MemberState, Receipt, Role, Session, WorkerFrame, WorkerHello, answer, command, event, gateway_frame,
+        gateway_server, worker_frame, worker_server,
+    },
+};
+use broadgate_register::{
+    member::{self, Advertise, Member},
+    server,
+};
+use futures_util::Stream;
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Only a test that has failed waits this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+pub struct Register {
+    pub address: String,
+    _running: DropGuard,
+}
+
+impl Register {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let config = server::Config {
+            beat: Duration::from_millis(200),
+            lease: Duration::from_secs(2),
+            ..server::Config::default()
+        };
+        tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
+        Self { address, _running: stop.drop_guard() }
+    }
+}
+
+/// What becomes of the commands that a gateway gets.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Answers {
+    Receipts,
+    /// None, and the stream ends.
+    Break,
+    Refuse,
+}
+
+pub struct Fake {
+    pub incarnation: Incarnation,
+    pub address: String,
+    member: Option<Member>,
+    attachments: mpsc::Receiver<Attachment>,
+    shared: Arc<Shared>,
+    _running: DropGuard,
+}
+
+struct Shared {
+    name: String,
+    incarnation: Incarnation,
+    attach: mpsc::Sender<Attachment>,
+    commands: Mutex<Vec<command::Command>>,
+    answers: Mutex<Answers>,
+}
+
+struct Service(Arc<Shared>);
+
+/// One worker's stream, from the gateway's side.
+pub struct Attachment {
+    pub hello: WorkerHello,
+    out: mpsc::Sender<Result<GatewayFrame, Status>>,
+    said: Streaming<WorkerFrame>,
+    acks: Vec<u64>,
+}
+
+static KEYS: AtomicU64 = AtomicU64::new(1);
+
+impl Fake {
+    pub async fn start(register: &Register, name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let member = member::join(member::Config {
+            registers: vec![register.address.clone()],
+            secret: Secret::default(),
+            role: Role::Gateway,
+            name: name.to_owned(),
+            version: "0".to_owned(),
+            services: Vec::new(),
+            listeners: HashMap::new(),
+            advertise: Advertise::Address(address.clone()),
+            known: None,
+        });
+        member.set_state(MemberState::Ready);
+        let (attach, attachments) = mpsc::channel(16);
+        let incarnation = member.incarnation();
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            incarnation,
+            attach,
+            commands: Mutex::default(),
+            answers: Mutex::new(Answers::Receipts),
+        });
+        let stop = CancellationToken::new();
+        let serving = tonic::transport::Server::builder()
+            .add_service(gateway_server::GatewayServer::new(Service(shared.clone())))
+            .add_service(worker_server::WorkerServer::new(Service(shared.clone())))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                done = serving => done.unwrap(),
+                () = stopped.cancelled() => {}
+            }
+        });
+        let _running = stop.drop_guard();
+        Self { incarnation, address, member: Some(member), attachments, shared, _running }
+    }
+
+    pub fn client(&self, slot: u32) -> String {
+        let key = KEYS.fetch_add(1, Ordering::Relaxed);
+        ClientId { incarnation: self.incarnation, shard: 0, slot, key }.to_string()
+    }
+
+    pub async fn attached(&mut self) -> Attachment {
+        soon("a worker", self.attachments.recv()).await.unwrap()
+    }
+
+    /// Out of the view at once, without having drained.
+    pub async fn lose(&mut self) {
+        self.member.take().unwrap().leave().await;
+    }
+
+    pub fn answers(&self, answers: Answers) {
+        *self.shared.answers.lock().unwrap() = answers;
+    }
+
+    pub fn commands(&self) -> Vec<command::Command> {
+        self.shared.commands.lock().unwrap().clone()
+    }
+
+    pub fn view(&self) -> tokio::sync::watch::Receiver<Arc<v1::View>> {
+        self.member.as_ref().unwrap().views()
+    }
+}
+
+pub fn message(seq: u64, client: &str, text: &str) -> Event {
+    let payload = Some(v1::message::Payload::Text(text.to_owned()));
+    event(seq, client, event::Event::Message(v1::Message { payload }))
+}
+
+pub fn event(seq: u64, client: &str, event: event::Event) -> Event {
+    Event {
+        seq,
+        client_id: client.to_owned(),
+        uid: "ada".to_owned(),
+        session: Some(Session { json: format!("{{\"seq\":{seq}}}"), version: seq }),
+        event: Some(event),
+        ..Event::default()
+    }
+}
+
+impl Attachment {
+    pub async fn give(&self, events: Vec<Event>) {
+        self.frame(gateway_frame::Frame::Events(Events { events })).await;
+    }
+
+    pub async fn release(&self) {
+        self.frame(gateway_frame::Frame::Released(v1::Released {})).await;
+    }
+
+    async fn frame(&self, frame: gateway_frame::Frame) {
+        self.out.send(Ok(GatewayFrame { frame: Some(frame) })).await.unwrap();
+    }
+
+    /// The next thing said that is no acknowledgement; those are kept.
+    pub async fn said(&mut self) -> worker_frame::Frame {
+        loop {
+            match self.next().await {
+                worker_frame::Frame::Acks(acks) => self.acks.extend(acks.seqs),
+                other => return other,
+            }
+        }
+    }
+
+    /// The acknowledgements so far, once there are this many.
+    pub async fn acks(&mut self, count: usize) -> Vec<u64> {
+        while self.acks.len() < count {
+            match self.next().await {
+                worker_frame::Frame::Acks(acks) => self.acks.extend(acks.seqs),
+                other => panic!("{other:?} instead of acknowledgements"),
+            }
+        }
+        self.acks.clone()
+    }
+
+    async fn next(&mut self) -> worker_frame::Frame {
+        let frame = soon("a frame of the worker", self.said.message()).await;
+        frame.unwrap().expect("the worker ended its stream").frame.unwrap()
+    }
+}
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl worker_server::Worker for Service {
+    type AttachStream = Out<GatewayFrame>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<WorkerFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut said = request.into_inner();
+        let (out, sent) = mpsc::channel(64);
+        let hello = GatewayHello {
+            incarnation: self.0.incarnation.to_string(),
+            name: self.0.name.clone(),
+            version: String::new(),
+        };
+        let hello = GatewayFrame { frame: Some(gateway_frame::Frame::Hello(hello)) };
+        out.send(Ok(hello)).await.unwrap();
+        let attach = self.0.attach.clone();
+        tokio::spawn(async move {
+            let first = said.message().await.unwrap().unwrap().frame;
+            let Some(worker_frame::Frame::Hello(hello)) = first else { panic!("no hello: {first:?}") };
+            let _ = attach.send(Attachment { hello, out, said, acks: Vec::new() }).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(sent))))
+    }
+}
+
+impl Shared {
+    fn answer(&self, Command { id, command }: Command) -> Answer {
+        self.commands.lock().unwrap().push(command.unwrap());
+        let answer = if *self.answers.lock().unwrap() == Answers::Refuse {
+            answer::Answer::Error(v1::Error { code: 5, message: "no such client".to_owned() })
+        } else {
+            let coverage = Some(Coverage { complete: true, ..Coverage::default() });
+            answer::Answer::Receipt(Receipt { coverage, clients: 1, gateways: 1, ..Receipt::default() })
+        };
+        Answer { id, answer: Some(answer) }
+    }
+}
+
+macro_rules! unary {
+    ($($name:ident($request:ident) -> $reply:ident;)*) => {
+        #[tonic::async_trait]
+        impl gateway_server::Gateway for Service {
+            $(async fn $name(&self, _: Request<v1::$request>) -> Result<Response<v1::$reply>, Status> {
+                Err(Status::unimplemented(stringify!($name)))
+            })*
+
+            type CommandsStream = Out<AnswerBatch>;
+
+            async fn commands(
+                &self,
+                request: Request<Streaming<CommandBatch>>,
+            ) -> Result<Response<Self::CommandsStream>, Status> {
+                let (out, sent) = mpsc::channel(64);
+                let mut batches = request.into_inner();
+                let shared = self.0.clone();
+                tokio::spawn(async move {
+                    while let Ok(Some(batch)) = batches.message().await {
+                        let answers = batch.commands.into_iter().map(|command| shared.answer(command)).collect();
+                        if *shared.answers.lock().unwrap() == Answers::Break {
+                            return;
+                        }
+                        let _ = out.send(Ok(AnswerBatch { answers })).await;
+                    }
+                });
+                Ok(Response::new(Box::pin(ReceiverStream::new(sent))))
+            }
+        }
+    };
+}
+
+unary! {
+    send(SendRequest) -> Receipt;
+    close(CloseRequest) -> Receipt;
+    bind(BindRequest) -> Receipt;
+    unbind(UnbindRequest) -> Receipt;
+    join(JoinGroupsRequest) -> Receipt;
+    leave(LeaveGroupsRequest) -> Receipt;
+    dissolve(DissolveRequest) -> Receipt;
+    set_session(SetSessionRequest) -> SessionReply;
+    merge_session(MergeSessionRequest) -> SessionReply;
+    get_session(GetSessionRequest) -> SessionReply;
+    online(OnlineRequest) -> OnlineReply;
+    count(CountRequest) -> CountReply;
+    get_client(GetClientRequest) -> ClientReply;
+    list_clients(ListClientsRequest) -> ListClientsReply;
+    list_uids(ListUidsRequest) -> ListNamesReply;
+    list_groups(ListGroupsRequest) -> ListNamesReply;
+    status(StatusRequest) -> StatusReply;
+}
