@@ -294,7 +294,9 @@ impl Flight {
         let back = state.take_queue();
         drop(state);
         for Queued { command, reply } in back {
-            let _ = reply.map(|reply| reply.send(Reply::NotWritten(command)));
+            if let Some(reply) = reply {
+                let _ = reply.send(Reply::NotWritten(command));
+            }
         }
     }
 
@@ -339,7 +341,9 @@ impl State {
             if size > COMMAND_BYTES_MAX {
                 let sentence =
                     format!("the command has {size} bytes: at most {COMMAND_BYTES_MAX} are allowed");
-                let _ = reply.map(|reply| reply.send(Reply::Refused(CommandError::invalid(sentence))));
+                if let Some(reply) = reply {
+                    let _ = reply.send(Reply::Refused(CommandError::invalid(sentence)));
+                }
                 continue;
             }
             if bytes + size > BATCH_BYTES_MAX && !commands.is_empty() {

@@ -280,8 +280,7 @@ mod tests {
 
     #[test]
     fn an_event_from_before_a_bind_does_not_undo_it() {
-        let mut known = Known::default();
-        known.uid = "ada".into();
+        let mut known = Known { uid: "ada".into(), ..Known::default() };
         known.uid_told("");
         assert_eq!(&*known.uid, "ada");
         known.uid_told("ada");
