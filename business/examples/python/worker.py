@@ -12,6 +12,7 @@ BROADGATE_SERVICE whose events it takes (default).
 """
 
 import importlib
+import itertools
 import os
 import pathlib
 import queue
@@ -30,8 +31,8 @@ PROTO = pathlib.Path(__file__).resolve().parents[3] / "proto"
 REGISTERS = [one.strip() for one in os.environ.get("BROADGATE_REGISTER", "127.0.0.1:7100").split(",")]
 SECRET = os.environ.get("BROADGATE_SECRET", "").replace(",", " ").split()
 SERVICE = os.environ.get("BROADGATE_SERVICE", "default")
-# As in the view of no other worker: 10 characters of 0-9 and a-v.
-INCARNATION = "".join(random.SystemRandom().choices("0123456789abcdefghijklmnopqrstuv", k=10))
+# 48 random bits in base32, as every incarnation: the last of the 10 characters holds only 3 of them.
+INCARNATION = "".join(random.choices("0123456789abcdefghijklmnopqrstuv", k=9) + random.choices("048cgkos"))
 EVENTS_MAX = 256  # that one gateway may leave unanswered here
 WAIT_MIN_S, WAIT_MAX_S = 0.1, 2.0  # between two tries
 STOP_S = 20  # to be released by every gateway
@@ -201,17 +202,15 @@ class Link:
 def follow(links):
     """Follows the register's views, for ever; the registers are tried in turn."""
     wait = waits()
-    turn = 0
-    while not stopping.is_set():
-        address = REGISTERS[turn % len(REGISTERS)]
-        turn += 1
+    for address in itertools.cycle(REGISTERS):
+        if stopping.is_set():
+            return
         try:
             with grpc.insecure_channel(address, options=KEEPALIVE) as channel:
                 stub = register_grpc.RegisterStub(channel)
                 for view in stub.Watch(register.WatchRequest(), metadata=METADATA):
                     install(links, view)
                     wait = waits()
-                    turn -= turn > 0 and REGISTERS[(turn - 1) % len(REGISTERS)] == address
         except grpc.RpcError as error:
             # Everything goes on with the last view.
             log(f"register {address}: {error.code().name}: {error.details()}")
