@@ -329,7 +329,7 @@ impl State {
         while commands.len() < limits::BATCH_COMMANDS_MAX && bytes < BATCH_BYTES_MAX {
             let Queued { command, reply } = match self.next_queued(cx) {
                 Poll::Ready(Some(queued)) => queued,
-                Poll::Ready(None) if commands.is_empty() => return Poll::Ready(None),
+                // Pending, or no more will come: still the stream must not end before its answers.
                 _ => break,
             };
             // Its caller has given up: it must not happen behind their back.

@@ -80,6 +80,7 @@ pub(crate) async fn run<H: Handler>(
         }
         tokio::select! {
             () = orders.gone.cancelled() => break true,
+            () = orders.leaving.cancelled() => break false,
             () = tokio::time::sleep(backoff.next(dial::random())) => {}
         }
     };
@@ -99,11 +100,20 @@ async fn attach<H: Handler>(
 ) -> End {
     let mut own = core.context.incarnation.clone();
     let hello = WorkerHello { incarnation: own.borrow_and_update().to_string(), ..core.hello.clone() };
-    let channel = core.context.cluster().channel(incarnation).await;
-    let mut client = WorkerClient::with_interceptor(channel, core.context.cluster().secret().sender())
-        .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
     let (out, frames) = out::frames(hello);
-    let mut stream = match client.attach(frames).await {
+    let opened = async {
+        let cluster = core.context.cluster();
+        let channel = cluster.channel(incarnation).await;
+        WorkerClient::with_interceptor(channel, cluster.secret().sender())
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+            .attach(frames)
+            .await
+    };
+    let opened = tokio::select! {
+        opened = opened => opened,
+        () = orders.leaving.cancelled() => return End::Broken("the worker is stopping".to_owned()),
+    };
+    let mut stream = match opened {
         Ok(stream) => stream.into_inner(),
         Err(status) => return End::Broken(status.message().to_owned()),
     };

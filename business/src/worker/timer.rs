@@ -41,10 +41,12 @@ pub(crate) struct Timer {
     tick: Arc<Tick>,
 }
 
-/// Until the next whole multiple of the period.
+/// Until the next whole multiple of the period. One that is very near counts as the one that has
+/// just been: the clock may have been set back a little while the timer slept.
 fn until_next(period: Duration, since_epoch: Duration) -> Duration {
     let period = period.as_nanos().max(1);
     let rest = period - since_epoch.as_nanos() % period;
+    let rest = if rest < period / 8 { rest + period } else { rest };
     Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
 }
 
@@ -96,7 +98,7 @@ mod tests {
         let ten = Duration::from_secs(10);
         assert_eq!(until_next(ten, Duration::from_secs(1003)), Duration::from_secs(7));
         assert_eq!(until_next(ten, Duration::from_secs(1010)), ten);
-        assert_eq!(until_next(ten, Duration::from_millis(1_009_999)), Duration::from_millis(1));
+        assert_eq!(until_next(ten, Duration::from_millis(1_009_999)), Duration::from_millis(10_001));
     }
 
     #[test]

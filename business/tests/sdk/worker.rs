@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
 use broadgate_business::{
-    Client, Context, Decision, Handler, Message, Worker, WorkerConfig,
+    Client, Context, Decision, Handler, Message, Once, Worker, WorkerConfig,
     worker::{Cause, Closed, Handshake},
 };
-use broadgate_proto::v1::{self, decision, event, worker_frame::Frame};
+use broadgate_proto::v1::{
+    self, MemberState, decision, event, register_client::RegisterClient, worker_frame::Frame,
+};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
@@ -243,4 +245,45 @@ async fn a_new_gateway_is_attached_to() {
     attachment.give(vec![message(1, &second.client(1), "hello")]).await;
     scene.hears(&["hello"]).await;
     assert_eq!(attachment.acks(1).await, [1]);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_removed_comes_back_as_another_incarnation() {
+    let (mut scene, first) = scene().await;
+    let mut registers = RegisterClient::connect(format!("http://{}", scene._register.address)).await.unwrap();
+    let gone = v1::LeaveRequest { incarnation: first.hello.incarnation.clone() };
+    registers.leave(gone).await.unwrap();
+    let mut second = scene.gateway.attached().await;
+    assert_ne!(second.hello.incarnation, first.hello.incarnation);
+    second.give(vec![message(1, &scene.gateway.client(1), "hello")]).await;
+    scene.hears(&["hello"]).await;
+    assert_eq!(second.acks(1).await, [1]);
+    let mut views = scene.gateway.view();
+    let back = |member: &v1::Member| {
+        member.incarnation == second.hello.incarnation && member.state() == MemberState::Ready
+    };
+    let wait = views.wait_for(|view| view.members.len() == 2 && view.members.iter().any(back));
+    soon("the worker in the view", wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_timer_ticks_on_after_a_panic() {
+    let (scene, _attachment) = scene().await;
+    let (tick, mut ticks) = mpsc::unbounded_channel();
+    let config = WorkerConfig { registers: vec![scene._register.address.clone()], ..WorkerConfig::default() };
+    let (sender, _heard) = mpsc::unbounded_channel();
+    let other = Recorder { heard: sender, go_on: scene.go_on.clone() };
+    let period = std::time::Duration::from_millis(20);
+    let worker = Worker::new(config).every(period, Once::PerWorker, move |_| {
+        let tick = tick.clone();
+        async move {
+            tick.send(()).unwrap();
+            panic!("on purpose");
+        }
+    });
+    let running = tokio::spawn(worker.run(other, std::future::pending()));
+    for _ in 0..3 {
+        soon("a tick", ticks.recv()).await.unwrap();
+    }
+    running.abort();
 }
