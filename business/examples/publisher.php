@@ -28,14 +28,15 @@ $context = stream_context_create(['http' => [
     'ignore_errors' => true,
 ]]);
 
-$answer = @file_get_contents("http://$address/v1/Send", false, $context);
-if ($answer === false) {
+$stream = @fopen("http://$address/v1/Send", 'r', false, $context);
+if ($stream === false) {
     fwrite(STDERR, "No gateway answers at $address: is the cluster up? (BROADGATE_ADDR)\n");
     exit(5);
 }
-preg_match('/ (\d{3})/', $http_response_header[0] ?? '', $status);
-if (($status[1] ?? '') !== '200') {
-    fwrite(STDERR, "Refused ({$status[1]}): $answer\n");
+$answer = stream_get_contents($stream);
+$status = stream_get_meta_data($stream)['wrapper_data'][0];
+if (!str_contains($status, ' 200')) {
+    fwrite(STDERR, "Refused ($status): $answer\n");
     exit(1);
 }
 echo $answer, "\n";

@@ -188,11 +188,19 @@ impl Cluster {
     /// If no gateway answers in time.
     pub async fn status(&self) -> Result<StatusReply, CommandError> {
         let ask = async {
-            let link = self.choose(None).await;
-            GatewayClient::with_interceptor(link.channel(), self.inner.secret.sender())
-                .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
-                .status(StatusRequest {})
-                .await
+            self.choose(None).await;
+            let links = self.inner.table.borrow().in_order();
+            let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
+            for link in links {
+                answered = GatewayClient::with_interceptor(link.channel(), self.inner.secret.sender())
+                    .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+                    .status(StatusRequest {})
+                    .await;
+                if !answered.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable) {
+                    break;
+                }
+            }
+            answered
         };
         match tokio::time::timeout(self.inner.timeout, ask).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),

@@ -79,6 +79,11 @@ impl Table {
             .cloned()
     }
 
+    /// All of them, the preferred one first.
+    pub(crate) fn in_order(&self) -> Vec<Arc<Link>> {
+        self.order.clone()
+    }
+
     pub(crate) fn link(&self, incarnation: Incarnation) -> Option<&Arc<Link>> {
         self.links.get(&incarnation)
     }

@@ -79,11 +79,10 @@ impl<H: Handler> Clients<H> {
         }
     }
 
-    /// The stream has broken: what waits must wait on.
-    pub(crate) fn broken(&self) {
+    /// The stream has ended: what waits must wait on.
+    pub(crate) fn detached(&self) {
         if matches!(self.standing.attached(), Attached::Live(_)) {
             self.core.meters.attached.decrement(1.0);
-            self.core.meters.breaks.increment(1);
             self.standing.set(Attached::Broken);
         }
     }

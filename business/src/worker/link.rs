@@ -64,14 +64,18 @@ pub(crate) async fn run<H: Handler>(
     let lost = loop {
         let end = tokio::select! {
             biased;
-            () = orders.gone.cancelled() => break true,
+            () = orders.gone.cancelled() => {
+                clients.detached();
+                break true;
+            }
             end = attach(&core, incarnation, &orders, &mut clients, &mut backoff) => end,
         };
-        clients.broken();
+        clients.detached();
         match end {
             End::Released => break false,
             End::Renamed => continue,
             End::Broken(why) => {
+                core.meters.breaks.increment(1);
                 tracing::debug!(gateway = &*name, why, "not attached");
                 if orders.leaving.is_cancelled() {
                     break false;

@@ -36,7 +36,7 @@ impl Meters {
             given_out_again: counter!("worker_events_dropped_total", "reason" => "given_out_again"),
             unanswered: gauge!("worker_events_unanswered"),
             attached: gauge!("worker_gateways_attached"),
-            breaks: counter!("worker_stream_breaks_total"),
+            breaks: counter!("worker_attach_failures_total"),
             gateways_lost: counter!("worker_gateways_lost_total"),
         }
     }
