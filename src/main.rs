@@ -1,2 +1,28 @@
-//! broadgate
-fn main() {}
+//! `broadgate`: every role of a cluster, a supervisor that runs a whole one, and the operator's
+//! commands. One executable, so that operators copy one file; the roles are separate processes.
+
+mod bench;
+mod cli;
+mod config;
+mod failure;
+mod operate;
+mod roles;
+mod telemetry;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("broadgate: the runtime could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -48,6 +48,8 @@ pub struct Bound {
     clients: ClientListeners,
     shards: usize,
     health: Health,
+    /// Cancelled when the gateway takes nobody in any more.
+    accepting: CancellationToken,
 }
 
 /// How a gateway does, for probes.
@@ -83,6 +85,7 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
         clients,
         shards,
         health: Health::default(),
+        accepting: CancellationToken::new(),
     })
 }
 
@@ -208,6 +211,7 @@ impl Bound {
         // The last ones need time for their farewells.
         let over = unhurried.min(stop.drain * 4 / 5);
         let mut waiting = Vec::new();
+        self.accepting.cancel();
         for mailbox in mailboxes {
             let (done, drained) = oneshot::channel();
             mailbox.send(Message::StopAccepting).await;
@@ -373,7 +377,8 @@ fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<(Arc<[Mailbox
         for (number, sockets) in bound.clients.sockets.iter().enumerate() {
             for socket in sockets {
                 let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
-                tokio::spawn(hand_out(listener, number, Arc::clone(&mailboxes)));
+                let accepting = bound.accepting.clone();
+                tokio::spawn(hand_out(listener, number, Arc::clone(&mailboxes), accepting));
             }
         }
     }
@@ -381,9 +386,18 @@ fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<(Arc<[Mailbox
 }
 
 /// Where the system does not spread connections over listeners, one acceptor does.
-async fn hand_out(listener: tokio::net::TcpListener, number: usize, mailboxes: Arc<[Mailbox]>) {
+async fn hand_out(
+    listener: tokio::net::TcpListener,
+    number: usize,
+    mailboxes: Arc<[Mailbox]>,
+    accepting: CancellationToken,
+) {
     for turn in 0usize.. {
-        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+        let accepted = tokio::select! {
+            () = accepting.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => {
                 let mailbox = &mailboxes[turn % mailboxes.len()];
                 mailbox.send(Message::Connection { listener: number, stream }).await;

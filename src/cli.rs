@@ -1,0 +1,155 @@
+//! What is typed.
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    bench,
+    config::Config,
+    failure::Failure,
+    operate::{self, Target},
+    roles, up,
+};
+
+const AFTER_HELP: &str = "\
+Default ports:
+  7100  register                 register.bind            --bind
+  7200  gateway, internal        gateway.internal.bind    --internal-bind
+  8080  gateway, web clients     gateway.listeners        --client-bind
+  8282  gateway, text clients    gateway.listeners        --text-bind
+  9100  metrics and health       metrics.bind             --metrics-bind
+
+Exit codes:
+  0 done   1 failed   2 usage or configuration   3 incomplete answer
+  4 not found   5 cluster not reachable
+
+The shared secret is read from BROADGATE_SECRET or cluster.secret_file, never from a flag.";
+
+/// A clustered broadcast gateway: WebSocket clients on many processes, commanded as one
+#[derive(Debug, Parser)]
+#[command(name = "broadgate", version, after_help = AFTER_HELP, infer_long_args = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole cluster on this machine: a register, gateways, workers, and a chat page
+    Up(up::UpArgs),
+    /// Run a register: it knows which gateways and workers are alive
+    Register(roles::RegisterArgs),
+    /// Run a gateway: it holds client sockets
+    Gateway(roles::GatewayArgs),
+    /// Run a built-in worker
+    Worker(roles::WorkerArgs),
+    /// Show the cluster: register, gateways, workers
+    Status(Target),
+    /// List clients
+    Clients(operate::ClientsArgs),
+    /// Show one client
+    Client(operate::ClientArgs),
+    /// List groups
+    Groups(operate::GroupsArgs),
+    /// List uids
+    Uids(operate::UidsArgs),
+    /// Send a message to clients, uids, groups or all
+    Send(operate::SendArgs),
+    /// Close clients
+    Kick(operate::KickArgs),
+    /// Drain a gateway: it lets its clients go in slices, and ends
+    Drain(operate::DrainArgs),
+    /// Measure a running cluster
+    Bench(bench::BenchArgs),
+    /// Print a fresh shared secret
+    Secret,
+    /// Check a configuration file and the environment
+    CheckConfig {
+        /// The file
+        file: std::path::PathBuf,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version {
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Parses the command line; a wrong one ends the process with exit code 2.
+pub(crate) fn parse() -> Cli {
+    Cli::parse()
+}
+
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command.unwrap_or_else(|| Command::Up(up::UpArgs::default())) {
+        Command::Up(args) => up::run(args).await,
+        Command::Register(args) => roles::register(args).await,
+        Command::Gateway(args) => roles::gateway(args).await,
+        Command::Worker(args) => roles::worker(args).await,
+        Command::Status(target) => operate::status(target).await,
+        Command::Clients(args) => operate::clients(args).await,
+        Command::Client(args) => operate::client(args).await,
+        Command::Groups(args) => operate::groups(args).await,
+        Command::Uids(args) => operate::uids(args).await,
+        Command::Send(args) => operate::send(args).await,
+        Command::Kick(args) => operate::kick(args).await,
+        Command::Drain(args) => operate::drain(args).await,
+        Command::Bench(args) => bench::run(args).await,
+        Command::Secret => operate::secret(),
+        Command::CheckConfig { file } => check_config(&file),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "broadgate", &mut script);
+            operate::print(&String::from_utf8_lossy(&script))
+        }
+        Command::Version { json } => {
+            let version = broadgate_proto::VERSION;
+            let text = if json {
+                format!("{{\"version\":\"{version}\"}}\n")
+            } else {
+                format!("broadgate {version}\n")
+            };
+            operate::print(&text)
+        }
+    }
+}
+
+fn check_config(file: &std::path::Path) -> Result<(), Failure> {
+    let config = Config::load(Some(file))?;
+    let gateway = broadgate_gateway::config::Config {
+        registers: config.cluster.register.clone(),
+        secret: config.secret()?,
+        settings: config.gateway.clone(),
+        apps: config.apps.clone(),
+        pages: &[],
+    };
+    gateway.check().map_err(|error| Failure::usage(format!("config file {}: {error}", file.display())))?;
+    let secret = config.secret()?;
+    secret
+        .check_bind(config.register.bind)
+        .map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
+    operate::print(&format!("{} is good\n", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_flag_is_told() {
+        let error = Cli::try_parse_from(["broadgate", "gateway", "--client-bind", "here"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--client-bind"));
+    }
+}

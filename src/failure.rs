@@ -1,0 +1,81 @@
+//! How a command can fail, and the exit code that says so.
+
+use std::{fmt, process::ExitCode};
+
+use broadgate_business::CommandError;
+
+/// Why a command did not do all that it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// 1: it failed.
+    Failed(String),
+    /// 2: a flag, the configuration or a port cannot be used; nothing was started.
+    Usage(String),
+    /// 3: the answer is right as far as it goes, and somebody did not answer.
+    Incomplete(String),
+    /// 4: what was named does not exist.
+    NotFound(String),
+    /// 5: nobody answers at the address.
+    Unreachable(String),
+    /// 0: whoever read the output has stopped reading.
+    BrokenPipe,
+}
+
+impl Failure {
+    pub(crate) fn usage(sentence: impl Into<String>) -> Self {
+        Self::Usage(sentence.into())
+    }
+
+    /// Prints the sentence, and says the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        let code = match self {
+            Self::BrokenPipe => return ExitCode::SUCCESS,
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Incomplete(_) => 3,
+            Self::NotFound(_) => 4,
+            Self::Unreachable(_) => 5,
+        };
+        eprintln!("broadgate: {self}");
+        ExitCode::from(code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(sentence)
+            | Self::Usage(sentence)
+            | Self::Incomplete(sentence)
+            | Self::NotFound(sentence)
+            | Self::Unreachable(sentence) => f.write_str(sentence),
+            Self::BrokenPipe => f.write_str("nobody reads the output"),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        let sentence = error.to_string();
+        match error {
+            error if error.is_not_found() => Self::NotFound(sentence),
+            CommandError::NotReachable { .. } => Self::Unreachable(sentence),
+            _ => Self::Failed(sentence),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `broadgate clients`, `client`, `groups` and `uids`.
+
+use broadgate_business::{
+    Audience,
+    cluster::Page,
+    v1::{ClientField, ClientInfo, ListNamesReply},
+};
+use clap::Args;
+
+use super::{
+    Target, complete,
+    output::{age_since_ms, bytes, json, print, print_json, table},
+};
+use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+struct PageArgs {
+    /// Rows at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Where the page before ended
+    #[arg(long, default_value = "")]
+    cursor: String,
+}
+
+impl PageArgs {
+    fn page(&self) -> Page {
+        Page { limit: self.limit, cursor: self.cursor.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClientsArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Only members of this group; repeat for several
+    #[arg(long)]
+    group: Vec<String>,
+    /// Only clients of this uid; repeat for several
+    #[arg(long)]
+    uid: Vec<String>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    #[command(flatten)]
+    target: Target,
+    /// The client's id
+    id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GroupsArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Only names that begin so
+    #[arg(long, default_value = "")]
+    prefix: String,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UidsArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Only of members of this group; repeat for several
+    #[arg(long)]
+    group: Vec<String>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
+    let mut of =
+        if args.group.is_empty() && args.uid.is_empty() { Audience::all() } else { Audience::default() };
+    of = args.group.iter().fold(of, |of, group| of.and_group(group));
+    of = args.uid.iter().fold(of, |of, uid| of.and_uid(uid));
+    let fields = [ClientField::Uid, ClientField::Groups, ClientField::Connection];
+    let reply = args.target.cluster()?.list_clients(of, &fields, args.page.page()).await?;
+    if args.target.json {
+        print_json(&json("ListClientsReply", &reply)?)?;
+    } else {
+        let rows = reply.clients.iter().map(|client| {
+            [
+                client.client_id.clone(),
+                client.uid.clone(),
+                client.gateway.clone(),
+                client.address.clone(),
+                age_since_ms(client.opened_at_ms),
+                client.groups.join(" "),
+            ]
+        });
+        print(&table(["CLIENT", "UID", "GATEWAY", "ADDRESS", "AGE", "GROUPS"], rows))?;
+        more(&reply.next_cursor)?;
+    }
+    complete(reply.coverage.as_ref())
+}
+
+pub(crate) async fn client(args: ClientArgs) -> Result<(), Failure> {
+    let reply = args.target.cluster()?.client(args.id).await?;
+    let client = reply.client.clone().unwrap_or_default();
+    if args.target.json { print_json(&json("ClientInfo", &client)?) } else { print(&details(&client)) }
+}
+
+fn details(client: &ClientInfo) -> String {
+    let session = client.session.clone().unwrap_or_default();
+    let row = |name: &str, value: String| [name.to_owned(), value];
+    table(
+        ["", ""],
+        [
+            row("client", client.client_id.clone()),
+            row("app", client.app.clone()),
+            row("uid", client.uid.clone()),
+            row("groups", client.groups.join(" ")),
+            row("session", format!("{} (version {})", session.json, session.version)),
+            row("gateway", format!("{}, listener {} ({})", client.gateway, client.listener, client.protocol)),
+            row("address", client.address.clone()),
+            row("connected for", age_since_ms(client.opened_at_ms)),
+            row("in", format!("{} messages, {}", client.messages_in, bytes(client.bytes_in))),
+            row("out", format!("{} messages, {}", client.messages_out, bytes(client.bytes_out))),
+            row("outbox", format!("{} messages, {}", client.outbox_messages, bytes(client.outbox_bytes))),
+            row("worker", format!("{}, {} events unanswered", client.worker, client.events_unanswered)),
+        ],
+    )
+    .trim_start_matches('\n')
+    .to_owned()
+}
+
+pub(crate) async fn groups(args: GroupsArgs) -> Result<(), Failure> {
+    let reply = args.target.cluster()?.list_groups(&args.prefix, args.page.page()).await?;
+    names("GROUP", &args.target, &reply)
+}
+
+pub(crate) async fn uids(args: UidsArgs) -> Result<(), Failure> {
+    let reply = args.target.cluster()?.list_uids(args.group, args.page.page()).await?;
+    names("UID", &args.target, &reply)
+}
+
+fn names(header: &str, target: &Target, reply: &ListNamesReply) -> Result<(), Failure> {
+    if target.json {
+        print_json(&json("ListNamesReply", reply)?)?;
+    } else {
+        let rows = reply.names.iter().map(|named| [named.name.clone(), named.clients.to_string()]);
+        print(&table([header, "CLIENTS"], rows))?;
+        more(&reply.next_cursor)?;
+    }
+    complete(reply.coverage.as_ref())
+}
+
+fn more(cursor: &str) -> Result<(), Failure> {
+    if cursor.is_empty() {
+        return Ok(());
+    }
+    print(&format!("\nThere are more: add --cursor '{cursor}'\n"))
+}

@@ -1,0 +1,197 @@
+//! `broadgate send`, `kick` and `drain`.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+
+use broadgate_business::{
+    Audience, Close, Payload,
+    v1::{DrainRequest, Receipt, register_client::RegisterClient},
+};
+use clap::Args;
+use tonic::{Code, transport::Endpoint};
+
+use super::{
+    Target, complete,
+    output::{json, print, print_json, table},
+};
+use crate::{config::Config, failure::Failure};
+
+#[derive(Debug, Args)]
+#[group(id = "whom", required = true, multiple = true, args = ["client", "uid", "group", "all"])]
+struct AudienceArgs {
+    /// A client id; repeat for several
+    #[arg(long)]
+    client: Vec<String>,
+    /// A uid; repeat for several
+    #[arg(long)]
+    uid: Vec<String>,
+    /// A group; repeat for several
+    #[arg(long)]
+    group: Vec<String>,
+    /// Every client of the app
+    #[arg(long)]
+    all: bool,
+    /// Not this client; repeat for several
+    #[arg(long, value_name = "CLIENT")]
+    except_client: Vec<String>,
+    /// Not the clients of this uid; repeat for several
+    #[arg(long, value_name = "UID")]
+    except_uid: Vec<String>,
+    /// Not the members of this group; repeat for several
+    #[arg(long, value_name = "GROUP")]
+    except_group: Vec<String>,
+}
+
+impl AudienceArgs {
+    fn audience(&self) -> Audience {
+        let mut audience = if self.all { Audience::all() } else { Audience::default() };
+        audience = self.client.iter().fold(audience, |audience, client| audience.and_client(client));
+        audience = self.uid.iter().fold(audience, |audience, uid| audience.and_uid(uid));
+        audience = self.group.iter().fold(audience, |audience, group| audience.and_group(group));
+        audience =
+            self.except_client.iter().fold(audience, |audience, client| audience.except_client(client));
+        audience = self.except_uid.iter().fold(audience, |audience, uid| audience.except_uid(uid));
+        self.except_group.iter().fold(audience, |audience, group| audience.except_group(group))
+    }
+
+    /// Only clients are named, and none of them is connected.
+    fn found_nobody(&self, receipt: &Receipt) -> bool {
+        let only_clients = self.uid.is_empty() && self.group.is_empty() && !self.all;
+        only_clients && receipt.unknown_clients.len() == self.client.len()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    to: AudienceArgs,
+    /// Send it as a binary message
+    #[arg(long)]
+    binary: bool,
+    /// The message; - reads it from standard input
+    #[arg(value_name = "TEXT|-", allow_hyphen_values = true)]
+    text: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KickArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    of: AudienceArgs,
+    /// The close code: 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999
+    #[arg(long, default_value_t = 1000)]
+    code: u16,
+    /// The reason that the clients are told, at most 123 bytes
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Cut the connections without a farewell
+    #[arg(long)]
+    at_once: bool,
+    /// Do not ask before closing all
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The gateway's name or incarnation
+    gateway: String,
+    /// Where the register is
+    #[arg(long, env = "BROADGATE_REGISTER", default_value = "127.0.0.1:7100", value_name = "HOST:PORT")]
+    register: String,
+    /// How long an answer may take
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: std::time::Duration,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
+    let bytes = if args.text == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes)?;
+        bytes
+    } else {
+        args.text.into_bytes()
+    };
+    let payload = if args.binary {
+        Payload::from(bytes)
+    } else {
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Failure::usage("the message is not UTF-8: add --binary to send it as it is"))?;
+        Payload::from(text)
+    };
+    let receipt = args.target.cluster()?.send(args.to.audience(), payload).await?;
+    report(&args.target, &args.to, &receipt, "sent to")
+}
+
+pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {
+    if args.of.all && !args.yes && !confirm("Close every client of the app?")? {
+        return Err(Failure::Failed("nothing was closed".to_owned()));
+    }
+    let mut close = Close::with(args.code, args.reason.as_str());
+    if args.at_once {
+        close = close.at_once();
+    }
+    let receipt = args.target.cluster()?.close(args.of.audience(), close).await?;
+    report(&args.target, &args.of, &receipt, "closed")
+}
+
+fn confirm(question: &str) -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("kick --all asks first, and nobody is there to answer: add --yes"));
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -> Result<(), Failure> {
+    if target.json {
+        print_json(&json("Receipt", receipt)?)?;
+    } else {
+        let mut text = format!("{done} {} clients on {} gateways\n", receipt.clients, receipt.gateways);
+        if !receipt.drops.is_empty() {
+            let mut drops: Vec<_> = receipt.drops.iter().collect();
+            drops.sort();
+            text += &table(
+                ["NOT SERVED", "CLIENTS"],
+                drops.into_iter().map(|(why, n)| [why.clone(), n.to_string()]),
+            );
+        }
+        print(&text)?;
+    }
+    complete(receipt.coverage.as_ref())?;
+    if whom.found_nobody(receipt) {
+        return Err(Failure::NotFound(format!("not connected: {}", receipt.unknown_clients.join(", "))));
+    }
+    Ok(())
+}
+
+pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
+    let secret = Config::load(None)?.secret()?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", args.register))
+        .map_err(|error| Failure::usage(format!("--register {}: {error}", args.register)))?
+        .connect_timeout(args.timeout)
+        .timeout(args.timeout);
+    let channel = endpoint.connect().await.map_err(|_| {
+        Failure::Unreachable(format!("no register answers at {}: name it with --register", args.register))
+    })?;
+    let mut client = RegisterClient::with_interceptor(channel, secret.sender());
+    let reply =
+        client.drain(DrainRequest { gateway: args.gateway }).await.map_err(|status| match status.code() {
+            Code::NotFound => Failure::NotFound(status.message().to_owned()),
+            Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(status.message().to_owned()),
+            _ => Failure::Failed(status.message().to_owned()),
+        })?;
+    let reply = reply.into_inner();
+    if args.json {
+        return print_json(&json("DrainReply", &reply)?);
+    }
+    print(&format!("gateway {} has been told to drain\n", reply.incarnation))
+}

@@ -1,0 +1,270 @@
+//! The three roles of a cluster, as processes.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use broadgate_business::{
+    Client, Handler, Message, Worker, WorkerConfig,
+    chat::{self, Chat},
+};
+use broadgate_gateway::config::{App, Config as GatewayConfig, Listener, ListenerKind, Page};
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    failure::Failure,
+    telemetry::{self, Ready},
+};
+
+/// The demo's pages.
+const PAGES: &[Page] =
+    &[Page { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("pages/chat.html") }];
+
+/// What every role can be told.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The configuration file (TOML); see deploy/config/broadgate.toml
+    #[arg(long, env = "BROADGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where metrics and probes are served [roles without this or `metrics.bind` serve none]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_bind: Option<SocketAddr>,
+    /// Stop when standard input ends: a supervisor holds its other end
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegisterArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Where members find the register [default: 127.0.0.1:7100]
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Where the register is; repeat for several [default: 127.0.0.1:7100]
+    #[arg(long, env = "BROADGATE_REGISTER", value_delimiter = ',', value_name = "HOST:PORT")]
+    register: Vec<String>,
+    /// Name in tables and answers [default: the advertised address]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where commands, workers and peers come in [default: 127.0.0.1:7200]
+    #[arg(long, value_name = "ADDRESS")]
+    internal_bind: Option<SocketAddr>,
+    /// What others are told of it [default: the address it listens on]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Where the `web` listener takes clients [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    client_bind: Option<SocketAddr>,
+    /// Open a `text` listener (lines), e.g. on 127.0.0.1:8282
+    #[arg(long, value_name = "ADDRESS")]
+    text_bind: Option<SocketAddr>,
+    /// Open a `frame` listener (length-prefixed)
+    #[arg(long, value_name = "ADDRESS")]
+    frame_bind: Option<SocketAddr>,
+    /// Let raw WebSocket clients into this app; repeat for several
+    #[arg(long, value_name = "APP")]
+    raw_app: Vec<String>,
+    /// When stopping: from "not ready" to the first close [default: 2s]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    ready_delay: Option<Duration>,
+    /// When stopping: within this, all clients are let go [default: 20s]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    drain: Option<Duration>,
+    /// Serve the demo's chat page
+    #[arg(long, hide = true)]
+    pages: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Which of the built-in workers
+    demo: Demo,
+    /// Where the register is; repeat for several [default: 127.0.0.1:7100]
+    #[arg(long, env = "BROADGATE_REGISTER", value_delimiter = ',', value_name = "HOST:PORT")]
+    register: Vec<String>,
+    /// Name in tables [default: the service and the process id]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// The workers that come with the executable; yours is a program of your own.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Demo {
+    /// The chat of the demo page
+    Chat,
+    /// Sends every message back, for benchmarks
+    Echo,
+}
+
+pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
+    let mut config = args.common.load()?;
+    config.register.bind = args.bind.unwrap_or(config.register.bind);
+    let secret = config.secret()?;
+    let bind = config.register.bind;
+    secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
+    let probes = telemetry::open("register", config.metrics.bind).await?;
+    let listener = tokio::net::TcpListener::bind(bind).await.map_err(|error| {
+        Failure::usage(format!(
+            "register.bind: cannot listen on {bind}: {error}; stop what listens there or choose another port"
+        ))
+    })?;
+    tracing::info!(address = %listener.local_addr()?, "register");
+    probes.serve(always_ready());
+    let shutdown = args.common.shutdown();
+    let config = broadgate_register::server::Config {
+        secret,
+        beat: config.register.beat,
+        lease: config.register.lease,
+    };
+    Ok(broadgate_register::server::run(listener, config, shutdown.cancelled_owned()).await?)
+}
+
+pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
+    let mut config = args.common.load()?;
+    args.lay_over(&mut config)?;
+    let gateway = GatewayConfig {
+        registers: config.cluster.register.clone(),
+        secret: config.secret()?,
+        settings: config.gateway.clone(),
+        apps: config.apps.clone(),
+        pages: if args.pages { PAGES } else { &[] },
+    };
+    let probes = telemetry::open("gateway", config.metrics.bind).await?;
+    let bound = broadgate_gateway::bind(gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
+    tracing::info!(internal = %bound.internal_address(), clients = ?bound.client_addresses(), "gateway");
+    let health = bound.health();
+    let ready = move || {
+        if health.is_ready() { Ok(()) } else { Err("not in a view as ready: no register, or draining") }
+    };
+    probes.serve(Arc::new(ready));
+    Ok(bound.run(args.common.shutdown()).await?)
+}
+
+impl GatewayArgs {
+    fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
+        if !self.register.is_empty() {
+            config.cluster.register.clone_from(&self.register);
+        }
+        let settings = &mut config.gateway;
+        if let Some(name) = &self.name {
+            settings.name.clone_from(name);
+        }
+        settings.internal.bind = self.internal_bind.unwrap_or(settings.internal.bind);
+        if self.advertise.is_some() {
+            settings.internal.advertise.clone_from(&self.advertise);
+        }
+        settings.stop.ready_delay = self.ready_delay.unwrap_or(settings.stop.ready_delay);
+        settings.stop.drain = self.drain.unwrap_or(settings.stop.drain);
+        let binds = [
+            (ListenerKind::Web, self.client_bind, "--client-bind"),
+            (ListenerKind::Text, self.text_bind, "--text-bind"),
+            (ListenerKind::Frame, self.frame_bind, "--frame-bind"),
+        ];
+        for (kind, bind, flag) in binds {
+            let Some(bind) = bind else { continue };
+            let mut of_kind = settings.listeners.iter_mut().filter(|listener| listener.kind == kind);
+            match (of_kind.next(), of_kind.next()) {
+                (Some(listener), None) => listener.bind = bind,
+                (None, _) => {
+                    let name = format!("{kind:?}").to_lowercase();
+                    settings.listeners.push(Listener { kind, name, ..Listener::web(bind) });
+                }
+                (Some(_), Some(_)) => {
+                    return Err(Failure::usage(format!(
+                        "{flag}: the configuration has several such listeners: set it there"
+                    )));
+                }
+            }
+        }
+        for id in &self.raw_app {
+            match config.apps.iter_mut().find(|app| app.id == *id) {
+                Some(app) => app.raw = true,
+                None => {
+                    config.apps.push(App { id: id.clone(), raw: true, service: None, origins: Vec::new() })
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
+    let config = args.common.load()?;
+    let registers =
+        if args.register.is_empty() { config.cluster.register.clone() } else { args.register.clone() };
+    let probes = telemetry::open("worker", config.metrics.bind).await?;
+    probes.serve(always_ready());
+    let worker = WorkerConfig {
+        registers,
+        secret: config.secret()?,
+        name: args.name.unwrap_or(config.worker.name),
+        services: config.worker.services,
+        events_max: config.worker.events_max,
+        stop_time: config.worker.stop_time,
+        ..WorkerConfig::default()
+    };
+    let shutdown = args.common.shutdown().cancelled_owned();
+    match args.demo {
+        Demo::Chat => Ok(chat::worker(worker).run(Chat, shutdown).await?),
+        Demo::Echo => Ok(Worker::new(worker).run(Echo, shutdown).await?),
+    }
+}
+
+/// Sends every message back to its client.
+struct Echo;
+
+impl Handler for Echo {
+    async fn message(&self, client: &Client, message: Message) -> anyhow::Result<()> {
+        client.post(message).await?;
+        Ok(())
+    }
+}
+
+impl Common {
+    fn load(&self) -> Result<Config, Failure> {
+        let mut config = Config::load(self.config.as_deref())?;
+        config.metrics.bind = self.metrics_bind.or(config.metrics.bind);
+        telemetry::start_logs(&config)?;
+        Ok(config)
+    }
+
+    /// Cancelled by the first SIGTERM or Ctrl-C, or by the supervisor's end; a second signal ends the
+    /// process at once.
+    fn shutdown(&self) -> CancellationToken {
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let supervised = self.supervised;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = broadgate_business::shutdown_signal() => {}
+                () = supervisor_gone(), if supervised => {}
+            }
+            token.cancel();
+            broadgate_business::shutdown_signal().await;
+            tracing::warn!("stopping at once");
+            std::process::exit(1);
+        });
+        shutdown
+    }
+}
+
+/// Returns when the other end of standard input is closed.
+async fn supervisor_gone() {
+    use tokio::io::AsyncReadExt as _;
+    let mut stdin = tokio::io::stdin();
+    let mut byte = [0];
+    while matches!(stdin.read(&mut byte).await, Ok(count) if count > 0) {}
+}
+
+fn always_ready() -> Ready {
+    Arc::new(|| Ok(()))
+}

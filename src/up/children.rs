@@ -1,0 +1,192 @@
+//! The processes of `up`: started, listened to, started again, ended with their supervisor.
+
+use std::{
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use super::restart::{Deaths, Verdict};
+use crate::failure::Failure;
+
+/// Children have this long to end in good order.
+const STOP_TIME_MAX: Duration = Duration::from_millis(2500);
+
+/// What a child is started with.
+#[derive(Clone)]
+pub(super) struct Spec {
+    name: String,
+    args: Vec<String>,
+}
+
+impl Spec {
+    pub(super) fn new<'a>(name: &str, args: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { name: name.to_owned(), args: args.into_iter().map(str::to_owned).collect() }
+    }
+}
+
+/// Every child, each with a task that looks after it.
+pub(super) struct Children {
+    keepers: JoinSet<()>,
+    failures: mpsc::Receiver<Failure>,
+    orders: tokio::sync::watch::Sender<Order>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Run,
+    Stop,
+    Kill,
+}
+
+impl Children {
+    pub(super) fn start(specs: Vec<Spec>) -> Result<Self, Failure> {
+        let (orders, order) = tokio::sync::watch::channel(Order::Run);
+        let (failed, failures) = mpsc::channel(specs.len().max(1));
+        let mut keepers = JoinSet::new();
+        let program = std::env::current_exe()?;
+        for spec in specs {
+            let keeper =
+                Keeper { program: program.clone(), spec, order: order.clone(), failed: failed.clone() };
+            keepers.spawn(keeper.run());
+        }
+        Ok(Self { keepers, failures, orders })
+    }
+
+    /// Waits until a child is given up.
+    pub(super) async fn watch(&mut self) -> Failure {
+        match self.failures.recv().await {
+            Some(failure) => failure,
+            None => Failure::Failed("every child has ended".to_owned()),
+        }
+    }
+
+    /// Ends all in good order, and those that take too long at once.
+    pub(super) async fn stop(&mut self) {
+        self.orders.send_replace(Order::Stop);
+        let all = async { while self.keepers.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_TIME_MAX, all).await.is_err() {
+            self.kill().await;
+        }
+    }
+
+    pub(super) async fn kill(&mut self) {
+        self.orders.send_replace(Order::Kill);
+        while self.keepers.join_next().await.is_some() {}
+    }
+}
+
+struct Keeper {
+    program: std::path::PathBuf,
+    spec: Spec,
+    order: tokio::sync::watch::Receiver<Order>,
+    failed: mpsc::Sender<Failure>,
+}
+
+type LastLine = Arc<Mutex<String>>;
+
+impl Keeper {
+    async fn run(mut self) {
+        let started = Instant::now();
+        let mut deaths = Deaths::default();
+        while self.may_run() {
+            let last = LastLine::default();
+            let reason = match self.start(&last) {
+                Ok((child, stdin)) => match self.look_after(child, stdin).await {
+                    Some(status) => describe(status),
+                    None => return,
+                },
+                Err(error) => format!("it could not be started: {error}"),
+            };
+            let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let reason = if last.is_empty() { reason } else { format!("{reason}; its last line: {last}") };
+            match deaths.died(started.elapsed()) {
+                Verdict::Again { after } => {
+                    eprintln!("{} has ended: {reason}. Starting it again in {after:?}.", self.spec.name);
+                    tokio::select! {
+                        () = tokio::time::sleep(after) => {}
+                        _ = self.order.changed() => {}
+                    }
+                }
+                Verdict::GiveUp => {
+                    let sentence =
+                        format!("{} has ended five times within a minute: {reason}", self.spec.name);
+                    // The first failure is the one that is told.
+                    let _ = self.failed.try_send(Failure::Failed(sentence));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn may_run(&self) -> bool {
+        *self.order.borrow() == Order::Run
+    }
+
+    fn start(&self, last: &LastLine) -> std::io::Result<(Child, ChildStdin)> {
+        let mut child = Command::new(&self.program)
+            .args(&self.spec.args)
+            .arg("--supervised")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Ctrl-C at the terminal is for the supervisor, which then ends its children in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdin = child.stdin.take().ok_or_else(|| std::io::Error::other("no standard input"))?;
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(forward(self.spec.name.clone(), stderr, Arc::clone(last)));
+        }
+        Ok((child, stdin))
+    }
+
+    /// Its exit status; none if it was told to end. Its standard input is held open: when this
+    /// process is gone, however it went, the child sees the end of it and stops.
+    async fn look_after(&mut self, mut child: Child, stdin: ChildStdin) -> Option<ExitStatus> {
+        tokio::select! {
+            status = child.wait() => return status.ok(),
+            () = ordered(&mut self.order, |order| order != Order::Run) => {}
+        }
+        drop(stdin);
+        tokio::select! {
+            _ = child.wait() => {}
+            () = ordered(&mut self.order, |order| order == Order::Kill) => {
+                let _ = child.kill().await;
+            }
+        }
+        None
+    }
+}
+
+/// Waits for such an order. The guard that `wait_for` returns must not be held.
+async fn ordered(orders: &mut tokio::sync::watch::Receiver<Order>, such: impl Fn(Order) -> bool) {
+    // The sender lives as long as the children.
+    let _ = orders.wait_for(|order| such(*order)).await.map(|order| *order);
+}
+
+async fn forward(name: String, stderr: tokio::process::ChildStderr, last: LastLine) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        eprintln!("{name:>10} | {line}");
+        if !line.trim().is_empty() {
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no exit code".to_owned(),
+    }
+}

@@ -1,0 +1,180 @@
+//! `broadgate up`: a whole cluster on this machine, as separate processes, looked after.
+
+mod children;
+mod ports;
+mod restart;
+
+use std::{net::IpAddr, time::Duration};
+
+use broadgate_business::{Cluster, Secret};
+use clap::Args;
+use comfy_table::{Table, presets::NOTHING};
+
+use self::{
+    children::{Children, Spec},
+    ports::{Ports, Wanted},
+};
+use crate::{config::Config, failure::Failure, operate};
+
+/// A debug build on a busy machine needs some time.
+const READY_TIME_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// How many gateways
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=10))]
+    gateways: u16,
+    /// How many workers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=10))]
+    workers: u16,
+    /// Register on P, gateways' internal ports P+10.., clients P+20.., metrics P+30..
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..=65_400))]
+    base_port: Option<u16>,
+    /// Open the client ports, and nothing else, on this address
+    #[arg(long, value_name = "IP")]
+    host: Option<IpAddr>,
+    /// What the workers do
+    #[arg(long, value_enum, default_value = "chat")]
+    worker: crate::roles::Demo,
+}
+
+impl Default for UpArgs {
+    fn default() -> Self {
+        Self { gateways: 2, workers: 1, base_port: None, host: None, worker: crate::roles::Demo::Chat }
+    }
+}
+
+pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
+    let secret = Config::load(None)?.secret()?;
+    let wanted =
+        Wanted { gateways: args.gateways, workers: args.workers, base: args.base_port, host: args.host };
+    let ports = ports::choose(&wanted, ports::is_free).map_err(Failure::Usage)?;
+    for note in &ports.notes {
+        eprintln!("{note}");
+    }
+    let specs = specs(&args, &ports);
+    let mut children = Children::start(specs)?;
+    tokio::select! {
+        ready = wait_until_ready(&ports, &secret, &args) => match ready {
+            Ok(()) => operate::print(&table(&args, &ports))?,
+            Err(failure) => {
+                children.stop().await;
+                return Err(failure);
+            }
+        },
+        failed = children.watch() => {
+            children.stop().await;
+            return Err(failed);
+        }
+        () = broadgate_business::shutdown_signal() => {
+            children.stop().await;
+            return Ok(());
+        }
+    }
+    let ended = tokio::select! {
+        failed = children.watch() => Err(failed),
+        () = broadgate_business::shutdown_signal() => Ok(()),
+    };
+    eprintln!("stopping; once more to stop at once");
+    tokio::select! {
+        () = children.stop() => {}
+        () = broadgate_business::shutdown_signal() => children.kill().await,
+    }
+    ended
+}
+
+fn specs(args: &UpArgs, ports: &Ports) -> Vec<Spec> {
+    let register = format!("127.0.0.1:{}", ports.register);
+    let metrics = |index: usize| format!("--metrics-bind=127.0.0.1:{}", ports.metrics[index]);
+    let mut specs = vec![Spec::new("register", ["register", &format!("--bind={register}"), &metrics(0)])];
+    for (index, (internal, client)) in ports.internal.iter().zip(&ports.clients).enumerate() {
+        let name = format!("gateway-{}", index + 1);
+        specs.push(Spec::new(
+            &name,
+            [
+                "gateway",
+                &format!("--name={name}"),
+                &format!("--register={register}"),
+                &format!("--internal-bind=127.0.0.1:{internal}"),
+                &format!("--client-bind={client}"),
+                "--raw-app=default",
+                "--pages",
+                // Ctrl-C ends a cluster on a desk within seconds.
+                "--ready-delay=0s",
+                "--drain=1s",
+                &metrics(1 + index),
+            ],
+        ));
+    }
+    let demo = format!("{:?}", args.worker).to_lowercase();
+    for index in 0..usize::from(args.workers) {
+        let name = format!("{demo}-{}", index + 1);
+        specs.push(Spec::new(
+            &name,
+            [
+                "worker",
+                &demo,
+                &format!("--name={name}"),
+                &format!("--register={register}"),
+                &metrics(1 + ports.internal.len() + index),
+            ],
+        ));
+    }
+    specs
+}
+
+/// Ready is when a gateway says that every gateway and worker is.
+async fn wait_until_ready(ports: &Ports, secret: &Secret, args: &UpArgs) -> Result<(), Failure> {
+    let Some(internal) = ports.internal.first() else { return Ok(()) };
+    let address = format!("127.0.0.1:{internal}");
+    let cluster = Cluster::to_gateway(&address, secret.clone(), "", Duration::from_secs(1))?;
+    let ready = async {
+        loop {
+            if let Ok(status) = cluster.status().await {
+                let gateways = status
+                    .gateways
+                    .iter()
+                    .filter(|gateway| gateway.peers.len() + 1 == usize::from(args.gateways));
+                let attached =
+                    status.workers.iter().filter(|worker| worker.gateways == u32::from(args.gateways));
+                if gateways.count() == usize::from(args.gateways)
+                    && attached.count() == usize::from(args.workers)
+                {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(READY_TIME_MAX, ready).await.map_err(|_| {
+        Failure::Failed(format!(
+            "the cluster was not ready within {} s: see the lines above",
+            READY_TIME_MAX.as_secs()
+        ))
+    })
+}
+
+fn table(args: &UpArgs, ports: &Ports) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(["process", "listens on", "metrics and health"]);
+    let metrics = |index: usize| format!("http://127.0.0.1:{}/metrics", ports.metrics[index]);
+    table.add_row(["register".to_owned(), format!("127.0.0.1:{}", ports.register), metrics(0)]);
+    for (index, (internal, client)) in ports.internal.iter().zip(&ports.clients).enumerate() {
+        let listens = format!("{client} (clients), 127.0.0.1:{internal} (commands)");
+        table.add_row([format!("gateway-{}", index + 1), listens, metrics(1 + index)]);
+    }
+    let demo = format!("{:?}", args.worker).to_lowercase();
+    for index in 0..usize::from(args.workers) {
+        let row =
+            [format!("{demo}-{}", index + 1), "-".to_owned(), metrics(1 + ports.internal.len() + index)];
+        table.add_row(row);
+    }
+    let pages: Vec<String> = ports.clients.iter().map(|client| format!("http://{client}/")).collect();
+    let addr = ports.internal.first().filter(|&&port| port != 7200);
+    let hint = addr.map(|port| format!(" --addr 127.0.0.1:{port}")).unwrap_or_default();
+    format!(
+        "{table}\n\nThe cluster runs. Open the chat in two windows, one on each gateway:\n  {}\n\
+         Ask it questions: broadgate status{hint} · Stop it: Ctrl-C\n",
+        pages.join("\n  ")
+    )
+}

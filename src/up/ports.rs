@@ -1,0 +1,110 @@
+//! Which ports a cluster on one machine takes. Pure, but for the question whether one is free.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+pub(super) struct Wanted {
+    pub(super) gateways: u16,
+    pub(super) workers: u16,
+    /// Given by the user: then nothing moves.
+    pub(super) base: Option<u16>,
+    pub(super) host: Option<IpAddr>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Ports {
+    pub(super) register: u16,
+    pub(super) internal: Vec<u16>,
+    pub(super) clients: Vec<SocketAddr>,
+    /// Of the register, the gateways, then the workers.
+    pub(super) metrics: Vec<u16>,
+    /// What moved, for the user.
+    pub(super) notes: Vec<String>,
+}
+
+/// Takes the default ports, moving those that are taken to the next free one; or exactly those that
+/// follow from the base port.
+pub(super) fn choose(wanted: &Wanted, is_free: impl Fn(SocketAddr) -> bool) -> Result<Ports, String> {
+    let [register, internal, clients, metrics] = match wanted.base {
+        Some(base) => [base, base + 10, base + 20, base + 30],
+        None => [7100, 7200, 8080, 9100],
+    };
+    let host = wanted.host.unwrap_or(LOOPBACK);
+    let mut taken = BTreeSet::new();
+    let mut notes = Vec::new();
+    let mut take = |what: String, ip: IpAddr, port: u16| {
+        let mut candidates = (port..=u16::MAX).filter(|candidate| !taken.contains(candidate));
+        let found = candidates.find(|&candidate| is_free(SocketAddr::new(ip, candidate)));
+        let moved = found.filter(|&found| found != port && !taken.contains(&port));
+        match (found, wanted.base) {
+            (Some(found), None) => {
+                if moved.is_some() {
+                    notes.push(format!("{what}: port {port} is taken, using {found}"));
+                }
+                taken.insert(found);
+                Ok(found)
+            }
+            (Some(found), Some(_)) if found == port => {
+                taken.insert(found);
+                Ok(found)
+            }
+            (_, Some(base)) => Err(format!(
+                "{what}: port {port}, which follows from --base-port {base}, is taken by another process: \
+                 stop it or give another base port"
+            )),
+            (None, None) => Err(format!("{what}: no port from {port} on is free")),
+        }
+    };
+    let register = take("register".to_owned(), LOOPBACK, register)?;
+    let mut ports = Ports { register, ..Ports::default() };
+    for index in 0..wanted.gateways {
+        let name = format!("gateway-{}", index + 1);
+        ports.internal.push(take(format!("{name}, internal"), LOOPBACK, internal + index)?);
+        let client = take(format!("{name}, clients"), host, clients + index)?;
+        ports.clients.push(SocketAddr::new(host, client));
+    }
+    for index in 0..1 + wanted.gateways + wanted.workers {
+        ports.metrics.push(take(format!("metrics {}", index + 1), LOOPBACK, metrics + index)?);
+    }
+    ports.notes = notes;
+    Ok(ports)
+}
+
+/// Could this be listened on now?
+pub(super) fn is_free(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(base: Option<u16>) -> Wanted {
+        Wanted { gateways: 2, workers: 1, base, host: None }
+    }
+
+    #[test]
+    fn defaults_move_and_say_so() {
+        let ports = choose(&wanted(None), |address| ![7100, 8080].contains(&address.port())).unwrap();
+        assert_eq!((ports.register, &ports.internal[..]), (7101, &[7200, 7201][..]));
+        assert_eq!(ports.clients.iter().map(SocketAddr::port).collect::<Vec<_>>(), [8081, 8082]);
+        assert_eq!(ports.metrics, [9100, 9101, 9102, 9103]);
+        assert_eq!(ports.notes.len(), 2, "{:?}", ports.notes);
+        assert!(ports.notes[0].contains("7100 is taken, using 7101"));
+    }
+
+    #[test]
+    fn given_ports_never_move() {
+        let ports = choose(&wanted(Some(20_000)), |_| true).unwrap();
+        assert_eq!((ports.register, ports.internal[1], ports.metrics[0]), (20_000, 20_011, 20_030));
+        let error = choose(&wanted(Some(20_000)), |address| address.port() != 20_021).unwrap_err();
+        assert!(
+            error.contains("gateway-2, clients: port 20021") && error.contains("--base-port 20000"),
+            "{error}"
+        );
+    }
+}
