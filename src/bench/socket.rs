@@ -58,13 +58,12 @@ impl Socket {
 
     async fn open(target: &Target, index: usize) -> std::io::Result<Self> {
         let socket = if target.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let IpAddr::V4(ip) = target.address.ip() {
-            if ip.is_loopback() {
-                // One source address has some 28,000 ports; loopback has many addresses.
-                let source =
-                    Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(index / PER_SOURCE % 250).unwrap_or(0));
-                socket.bind(SocketAddr::from((source, 0)))?;
-            }
+        if let IpAddr::V4(ip) = target.address.ip()
+            && ip.is_loopback()
+        {
+            // One source address has some 28,000 ports; loopback has many addresses.
+            let source = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(index / PER_SOURCE % 250).unwrap_or(0));
+            socket.bind(SocketAddr::from((source, 0)))?;
         }
         let mut stream = socket.connect(target.address).await?;
         stream.set_nodelay(true)?;

@@ -34,8 +34,14 @@ impl Spec {
 
 /// Every child, each with a task that looks after it.
 pub(super) struct Children {
-    keepers: JoinSet<()>,
+    /// In the order in which they are started; they are ended in the reverse order of their stages.
+    stages: Vec<Stage>,
     failures: mpsc::Receiver<Failure>,
+}
+
+/// Children that are ended together.
+struct Stage {
+    keepers: JoinSet<()>,
     orders: tokio::sync::watch::Sender<Order>,
 }
 
@@ -47,17 +53,12 @@ enum Order {
 }
 
 impl Children {
-    pub(super) fn start(specs: Vec<Spec>) -> Result<Self, Failure> {
-        let (orders, order) = tokio::sync::watch::channel(Order::Run);
-        let (failed, failures) = mpsc::channel(specs.len().max(1));
-        let mut keepers = JoinSet::new();
+    /// Starts all; each stage is ended before those that stand before it.
+    pub(super) fn start(stages: Vec<Vec<Spec>>) -> Result<Self, Failure> {
         let program = std::env::current_exe()?;
-        for spec in specs {
-            let keeper =
-                Keeper { program: program.clone(), spec, order: order.clone(), failed: failed.clone() };
-            keepers.spawn(keeper.run());
-        }
-        Ok(Self { keepers, failures, orders })
+        let (failed, failures) = mpsc::channel(stages.iter().map(Vec::len).sum::<usize>().max(1));
+        let stages = stages.into_iter().map(|specs| Stage::start(&program, specs, &failed)).collect();
+        Ok(Self { stages, failures })
     }
 
     /// Waits until a child is given up.
@@ -70,15 +71,37 @@ impl Children {
 
     /// Ends all in good order, and those that take too long at once.
     pub(super) async fn stop(&mut self) {
-        self.orders.send_replace(Order::Stop);
-        let all = async { while self.keepers.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_TIME_MAX, all).await.is_err() {
+        let in_order = async {
+            for stage in self.stages.iter_mut().rev() {
+                stage.order(Order::Stop).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIME_MAX, in_order).await.is_err() {
             self.kill().await;
         }
     }
 
     pub(super) async fn kill(&mut self) {
-        self.orders.send_replace(Order::Kill);
+        for stage in self.stages.iter_mut().rev() {
+            stage.order(Order::Kill).await;
+        }
+    }
+}
+
+impl Stage {
+    fn start(program: &std::path::Path, specs: Vec<Spec>, failed: &mpsc::Sender<Failure>) -> Self {
+        let (orders, order) = tokio::sync::watch::channel(Order::Run);
+        let mut keepers = JoinSet::new();
+        for spec in specs {
+            let keeper =
+                Keeper { program: program.to_owned(), spec, order: order.clone(), failed: failed.clone() };
+            keepers.spawn(keeper.run());
+        }
+        Self { keepers, orders }
+    }
+
+    async fn order(&mut self, order: Order) {
+        self.orders.send_replace(order);
         while self.keepers.join_next().await.is_some() {}
     }
 }
@@ -134,6 +157,8 @@ impl Keeper {
         let mut child = Command::new(&self.program)
             .args(&self.spec.args)
             .arg("--supervised")
+            // Quieter than a role alone: the table is what a newcomer looks for.
+            .env("BROADGATE_LOG", std::env::var("BROADGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

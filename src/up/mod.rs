@@ -83,13 +83,16 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     ended
 }
 
-fn specs(args: &UpArgs, ports: &Ports) -> Vec<Spec> {
+/// The stages of the cluster: gateways are ended first, since their clients' ends are events for the
+/// workers, and the register last.
+fn specs(args: &UpArgs, ports: &Ports) -> Vec<Vec<Spec>> {
     let register = format!("127.0.0.1:{}", ports.register);
     let metrics = |index: usize| format!("--metrics-bind=127.0.0.1:{}", ports.metrics[index]);
-    let mut specs = vec![Spec::new("register", ["register", &format!("--bind={register}"), &metrics(0)])];
+    let first = vec![Spec::new("register", ["register", &format!("--bind={register}"), &metrics(0)])];
+    let mut gateways = Vec::new();
     for (index, (internal, client)) in ports.internal.iter().zip(&ports.clients).enumerate() {
         let name = format!("gateway-{}", index + 1);
-        specs.push(Spec::new(
+        gateways.push(Spec::new(
             &name,
             [
                 "gateway",
@@ -107,9 +110,10 @@ fn specs(args: &UpArgs, ports: &Ports) -> Vec<Spec> {
         ));
     }
     let demo = format!("{:?}", args.worker).to_lowercase();
+    let mut workers = Vec::new();
     for index in 0..usize::from(args.workers) {
         let name = format!("{demo}-{}", index + 1);
-        specs.push(Spec::new(
+        workers.push(Spec::new(
             &name,
             [
                 "worker",
@@ -120,7 +124,7 @@ fn specs(args: &UpArgs, ports: &Ports) -> Vec<Spec> {
             ],
         ));
     }
-    specs
+    vec![first, workers, gateways]
 }
 
 /// Ready is when a gateway says that every gateway and worker is.
