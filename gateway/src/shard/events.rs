@@ -26,6 +26,10 @@ impl Shard {
 
     /// Sends as many of a client's events as its worker takes now.
     pub(crate) fn pump(&mut self, slot: Slot) {
+        // A client that is going has no more business with workers than what is still unanswered.
+        if self.clients.get(slot).is_none_or(|client| !client.is_open() && client.events.is_empty()) {
+            return;
+        }
         if self.clients.get(slot).is_some_and(|client| client.worker.is_none()) && !self.assign(slot) {
             self.hold(slot);
             return;

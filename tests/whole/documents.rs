@@ -1,0 +1,79 @@
+//! What the documents say is so.
+
+use std::path::Path;
+
+use crate::{harness::*, http::post};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn paths_that_are_named_exist() {
+    for document in ["README.md", "ARCHITECTURE.md", "business/MIGRATING.md", "CHANGELOG.md"] {
+        let text = read(document);
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let link = link.split('#').next().unwrap_or_default();
+            if !link.is_empty() && !link.contains("://") {
+                assert!(base.parent().unwrap().join(link).exists(), "{document}: {link}");
+            }
+        }
+    }
+    for path in read("ARCHITECTURE.md").split('`').skip(1).step_by(2) {
+        let first = path.split('/').next().unwrap_or_default();
+        let rooms = ["proto", "register", "gateway", "business", "src", "tests", "deploy"];
+        if path.contains('/') && rooms.contains(&first) && !path.contains(' ') {
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "ARCHITECTURE.md: {path}");
+        }
+    }
+}
+
+#[test]
+fn the_readmes_worker_is_the_example() {
+    let example = read("business/examples/readme.rs");
+    let program = &example[example.find("use broadgate_business").unwrap()..];
+    assert!(read("README.md").contains(program.trim()));
+}
+
+/// The README's curl line, as far as it is HTTP.
+#[tokio::test]
+async fn the_readmes_group_send_works() {
+    let cluster = Cluster::quiet(1).start().await;
+    let mut client = cluster.client(0).await;
+    cluster.caller(0).await.join(join(&[&client.id], &["lobby"])).await.unwrap();
+    let readme = read("README.md");
+    let body = readme.split("-d '").nth(1).unwrap().split('\'').next().unwrap();
+    let headers = [("Content-Type", "application/json"), ("Host", "127.0.0.1:7200")];
+    assert_eq!(post(&cluster.internal[0], "Send", &headers, body).await.0, 200);
+    client.hears(&["hello, lobby"]).await;
+}
+
+/// Imports go down only.
+#[test]
+fn floors_go_down_only() {
+    for (room, forbidden) in [
+        ("proto", &["broadgate_register", "broadgate_gateway", "broadgate_business"][..]),
+        ("register/src/member", &["crate::server", "broadgate_gateway", "broadgate_business"]),
+        ("register", &["broadgate_gateway", "broadgate_business"]),
+        ("gateway/src", &["broadgate_business", "broadgate_register::server"]),
+        ("business/src", &["broadgate_gateway", "broadgate_register::server"]),
+    ] {
+        visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut |file, text| {
+            for word in forbidden {
+                assert!(!text.contains(word), "{} uses {word}", file.display());
+            }
+        });
+    }
+}
+
+fn visit(folder: &Path, check: &mut impl FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            visit(&path, check);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            check(&path, &std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Processes that are killed, paused and started again.
+
+use std::sync::Arc;
+
+use broadgate_business::{Client as Handled, Handler, Message, Worker, WorkerConfig};
+use broadgate_proto::v1;
+use tokio::sync::mpsc;
+
+use crate::harness::*;
+
+fn epoch(view: &v1::View) -> v1::Epoch {
+    view.epoch.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_register_may_die_and_come_back() {
+    let mut cluster = Cluster::quiet(2).start().await;
+    let (mut a, mut b) = (cluster.client(0).await, cluster.client(1).await);
+    let before = cluster.view().await.unwrap();
+    cluster.register.as_mut().unwrap().kill();
+    for (gateway, what) in [(0, "one"), (1, "two")] {
+        let receipt = cluster.caller(gateway).await.send(text(all(), what)).await.unwrap().into_inner();
+        assert_eq!((receipt.clients, receipt.coverage.unwrap().complete), (2, true), "traffic goes on");
+    }
+    a.hears(&["one", "two"]).await;
+    cluster.start_register().await;
+    let after = until("the members are back", async || {
+        let view = cluster.view().await?;
+        (view.members.len() == 2).then_some(view)
+    })
+    .await;
+    assert!(epoch(&after).term > epoch(&before).term, "{after:?}");
+    let incarnations =
+        |view: &v1::View| view.members.iter().map(|m| m.incarnation.clone()).collect::<Vec<_>>();
+    assert_eq!(incarnations(&after), incarnations(&before), "nobody joined anew");
+    cluster.add_gateway().await;
+    cluster.linked().await;
+    assert_eq!(cluster.caller(2).await.send(text(all(), "three")).await.unwrap().into_inner().clients, 2);
+    b.hears(&["one", "two", "three"]).await;
+}
+
+#[tokio::test]
+async fn a_second_register_takes_over() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A name is resolved anew at every redial.
+    let second = format!("localhost:{}", port.port());
+    let mut cluster = Cluster::quiet(2).second_register(&second).start().await;
+    let before = cluster.view().await.unwrap();
+    cluster.register = None;
+    let bind = format!("--bind={port}");
+    let process = Process::start(&cluster.dir, "second", &["register", &bind], &[]);
+    cluster.register = Some(process);
+    cluster.register_address = port.to_string();
+    let after = until("the members follow", async || {
+        let view = cluster.view().await?;
+        (view.members.len() == 2).then_some(view)
+    })
+    .await;
+    assert!(epoch(&after).term > epoch(&before).term);
+    assert_eq!(cluster.status(0).await.unwrap().gateways.len(), 2);
+}
+
+#[tokio::test]
+async fn a_killed_gateway_costs_its_own_clients_only() {
+    let mut cluster = Cluster::quiet(3).register("lease = \"4s\"").start().await;
+    let mut lost = cluster.client(0).await;
+    let mut kept = cluster.client(1).await;
+    let mut caller = cluster.caller(2).await;
+    caller.join(join(&[&lost.id, &kept.id], &["room"])).await.unwrap();
+    cluster.gateways[0].kill();
+    assert_eq!(lost.closed().await.code, 1006);
+    let receipt = caller.send(text(groups(&["room"]), "first")).await.unwrap().into_inner();
+    let coverage = receipt.coverage.unwrap();
+    assert_eq!(receipt.clients, 1);
+    if !coverage.complete {
+        assert_eq!(coverage.missing, ["gateway-1"], "who did not answer is named");
+    }
+    until("the gateway is out of the view and counts are right", async || {
+        let reply = cluster.caller(1).await.count(v1::CountRequest::default()).await.unwrap().into_inner();
+        (reply.coverage.unwrap().complete && reply.app.unwrap().clients == 1).then_some(())
+    })
+    .await;
+    let gone = v1::BindRequest { client_id: lost.id.clone(), uid: "x".into(), ..Default::default() };
+    assert_eq!(caller.bind(gone).await.unwrap_err().code(), tonic::Code::NotFound);
+    kept.hears(&["first"]).await;
+    cluster.add_gateway().await;
+}
+
+#[tokio::test]
+async fn a_paused_gateway_is_removed_and_comes_back_as_another() {
+    let cluster = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
+    let mut away = cluster.client(0).await;
+    let mut kept = cluster.client(1).await;
+    let before = cluster.view().await.unwrap();
+    cluster.gateways[0].signal("STOP");
+    let mut caller = cluster.caller(1).await;
+    let reply = caller.count(v1::CountRequest::default()).await.unwrap().into_inner();
+    let coverage = reply.coverage.unwrap();
+    assert_eq!(
+        (coverage.complete, &coverage.missing[..]),
+        (false, &["gateway-1".to_owned()][..]),
+        "never by omission"
+    );
+    until("it is removed", async || (cluster.view().await?.members.len() == 1).then_some(())).await;
+    cluster.gateways[0].signal("CONT");
+    assert_eq!(away.closed().await.code, 1012, "come back");
+    let after = until("it has joined anew", async || {
+        let view = cluster.view().await?;
+        (view.members.len() == 2).then_some(view)
+    })
+    .await;
+    let known = |member: &v1::Member| before.members.iter().any(|old| old.incarnation == member.incarnation);
+    assert_eq!(after.members.iter().filter(|member| known(member)).count(), 1);
+    cluster.linked().await;
+    let mut again = cluster.client(0).await;
+    assert_ne!(again.id[..10], away.id[..10]);
+    assert_eq!(caller.send(text(all(), "both")).await.unwrap().into_inner().clients, 2);
+    again.hears(&["both"]).await;
+    kept.hears(&["both"]).await;
+}
+
+/// What an SDK worker is told.
+struct Tell(mpsc::Sender<(String, String)>);
+
+impl Handler for Tell {
+    async fn message(&self, client: &Handled, message: Message) -> anyhow::Result<()> {
+        self.0
+            .send((client.id().to_owned(), format!("said {}", message.as_str().unwrap_or_default())))
+            .await?;
+        Ok(())
+    }
+
+    async fn closed(
+        &self,
+        client: &Handled,
+        closed: broadgate_business::worker::Closed,
+    ) -> anyhow::Result<()> {
+        self.0.send((client.id().to_owned(), format!("closed {:?}", closed.cause))).await?;
+        Ok(())
+    }
+}
+
+async fn sdk_worker(
+    cluster: &Cluster,
+    gateways: u32,
+) -> (mpsc::Receiver<(String, String)>, Arc<tokio::sync::Notify>) {
+    let (told, hears) = mpsc::channel(1000);
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let config =
+        WorkerConfig { registers: vec![cluster.register_address.clone()], ..WorkerConfig::default() };
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        Worker::new(config).run(Tell(told), async move { stopping.notified().await }).await
+    });
+    until("the worker is attached everywhere", async || {
+        let status = cluster.status(0).await?;
+        status.workers.iter().any(|worker| worker.gateways == gateways).then_some(())
+    })
+    .await;
+    (hears, stop)
+}
+
+#[tokio::test]
+async fn a_worker_hears_of_every_client_that_a_gateway_took_with_it() {
+    let mut cluster = Cluster::of(2).register("lease = \"4s\"").start().await;
+    let (mut hears, stop) = sdk_worker(&cluster, 2).await;
+    let mut lost = Vec::new();
+    for number in 0..10 {
+        let mut client = cluster.client(0).await;
+        client.say(&number.to_string()).await;
+        lost.push(client);
+    }
+    let mut kept = cluster.client(1).await;
+    kept.say("kept").await;
+    for _ in 0..11 {
+        soon("a message is told", hears.recv()).await.unwrap();
+    }
+    cluster.gateways[0].kill();
+    let mut closed = std::collections::BTreeMap::new();
+    while closed.len() < 10 {
+        let (client, what) = soon("a loss is told", hears.recv()).await.unwrap();
+        assert_eq!(what, "closed GatewayLost");
+        assert!(closed.insert(client, what).is_none(), "once each");
+    }
+    assert!(lost.iter().all(|client| closed.contains_key(&client.id)));
+    kept.say("still here").await;
+    assert_eq!(soon("it goes on", hears.recv()).await.unwrap().1, "said still here");
+    stop.notify_one();
+}
+
+/// A worker process is killed in the middle of echo traffic: every client gets each of its answers,
+/// some perhaps twice, and none loses its connection.
+#[tokio::test]
+async fn a_killed_worker_is_not_noticed_by_clients() {
+    let cluster = Cluster::of(2).start().await;
+    let start = |name: &str| {
+        let register = format!("--register={}", cluster.register_address);
+        Process::start(&cluster.dir, name, &["worker", "echo", &register, &format!("--name={name}")], &[])
+    };
+    let (mut first, _second) = (start("one"), start("two"));
+    until("both are attached", async || {
+        let status = cluster.status(0).await?;
+        (status.workers.iter().filter(|worker| worker.gateways == 2).count() == 2).then_some(())
+    })
+    .await;
+    let mut echoing = Vec::new();
+    let (half, mut halves) = mpsc::channel(20);
+    for number in 0..20 {
+        let mut client = cluster.client(number % 2).await;
+        let half = half.clone();
+        echoing.push(tokio::spawn(async move {
+            for turn in 0..100 {
+                if turn == 50 {
+                    half.send(()).await.unwrap();
+                }
+                let text = turn.to_string();
+                client.say(&text).await;
+                // A repeat of an earlier echo may come before.
+                while client.hear().await != text {}
+            }
+        }));
+    }
+    soon("some are half way", halves.recv()).await;
+    first.kill();
+    for echo in echoing {
+        soon("every echo comes", echo).await.unwrap();
+    }
+    until("the killed one is out of the view", async || {
+        let view = cluster.view().await?;
+        (view.members.len() == 3).then_some(())
+    })
+    .await;
+}

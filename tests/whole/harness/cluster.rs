@@ -1,0 +1,258 @@
+//! A register and gateways as processes.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use broadgate_proto::v1::{
+    self, Member, View, WatchRequest, gateway_client::GatewayClient, register_client::RegisterClient,
+};
+use tokio::sync::{Mutex, MutexGuard};
+use tonic::transport::Channel;
+
+use super::{Client, Process, all, until};
+
+pub type Caller = GatewayClient<Channel>;
+
+/// Whole clusters run one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Without a worker service, clients have no events and need no worker.
+pub const NO_WORKER: &str = "service = \"\"";
+
+pub struct Cluster {
+    pub dir: PathBuf,
+    pub register: Option<Process>,
+    pub register_address: String,
+    pub gateways: Vec<Process>,
+    /// Internal addresses, by gateway.
+    pub internal: Vec<String>,
+    /// Client addresses, by gateway and listener name.
+    pub listeners: Vec<HashMap<String, SocketAddr>>,
+    settings: Settings,
+    // Dropped last.
+    _one: MutexGuard<'static, ()>,
+}
+
+/// What a test wants to be different.
+#[derive(Clone, Default)]
+pub struct Settings {
+    gateways: usize,
+    listener: String,
+    limits: String,
+    more: String,
+    register: String,
+    registers: Vec<String>,
+}
+
+impl Settings {
+    /// Keys of the web listener.
+    pub fn listener(mut self, toml: &str) -> Self {
+        self.listener.push_str(&format!("{toml}\n"));
+        self
+    }
+
+    /// Keys of `[gateway.limits]`.
+    pub fn limits(mut self, toml: &str) -> Self {
+        self.limits.push_str(&format!("{toml}\n"));
+        self
+    }
+
+    /// Whole sections at the end.
+    pub fn more(mut self, toml: &str) -> Self {
+        self.more.push_str(&format!("{toml}\n"));
+        self
+    }
+
+    /// Keys of `[register]`.
+    pub fn register(mut self, toml: &str) -> Self {
+        self.register.push_str(&format!("{toml}\n"));
+        self
+    }
+
+    /// Register addresses besides the first.
+    pub fn second_register(mut self, address: &str) -> Self {
+        self.registers.push(address.to_owned());
+        self
+    }
+
+    fn toml(&self, name: &str, registers: &[String]) -> String {
+        format!(
+            "[cluster]\nregister = {registers:?}\n[register]\n{}\n[gateway]\nname = \"{name}\"\n\
+             shards = 2\ninternal = {{ bind = \"127.0.0.1:0\" }}\n\
+             stop = {{ ready_delay = \"100ms\", drain = \"10s\" }}\n[gateway.limits]\n{}\n\
+             [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n{}\n\
+             [[apps]]\nid = \"default\"\nraw = true\n{}\n",
+            self.register, self.limits, self.listener, self.more
+        )
+    }
+
+    pub async fn start(self) -> Cluster {
+        let one = ONE_AT_A_TIME.lock().await;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("broadgate-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut cluster = Cluster {
+            dir,
+            register: None,
+            register_address: "127.0.0.1:0".to_owned(),
+            gateways: Vec::new(),
+            internal: Vec::new(),
+            listeners: Vec::new(),
+            settings: self,
+            _one: one,
+        };
+        cluster.start_register().await;
+        for _ in 0..cluster.settings.gateways {
+            cluster.add_gateway().await;
+        }
+        cluster.linked().await;
+        cluster
+    }
+}
+
+impl Cluster {
+    pub fn of(gateways: usize) -> Settings {
+        Settings { gateways, ..Settings::default() }
+    }
+
+    /// Clients without events.
+    pub fn quiet(gateways: usize) -> Settings {
+        Self::of(gateways).listener(NO_WORKER)
+    }
+
+    fn config(&self, name: &str) -> String {
+        let mut registers = vec![self.register_address.clone()];
+        registers.extend(self.settings.registers.iter().cloned());
+        let path = self.dir.join(format!("{name}.toml"));
+        std::fs::write(&path, self.settings.toml(name, &registers)).unwrap();
+        path.display().to_string()
+    }
+
+    /// Starts the register, at its former address if it had one.
+    pub async fn start_register(&mut self) {
+        let config = self.config("register");
+        let bind = format!("--bind={}", self.register_address);
+        let process = Process::start(&self.dir, "register", &["register", "--config", &config, &bind], &[]);
+        if self.register_address.ends_with(":0") {
+            self.register_address = process.logged("register address=").await;
+        }
+        self.register = Some(process);
+    }
+
+    /// Starts another gateway and waits until it is in the view.
+    pub async fn add_gateway(&mut self) -> usize {
+        let index = self.gateways.len();
+        let name = format!("gateway-{}", index + 1);
+        let config = self.config(&name);
+        let process = Process::start(&self.dir, &name, &["gateway", "--config", &config], &[]);
+        self.gateways.push(process);
+        let member = self.member(&name).await;
+        self.internal.push(member.address);
+        let listeners = member.listeners.into_iter();
+        self.listeners.push(listeners.map(|(name, address)| (name, address.parse().unwrap())).collect());
+        index
+    }
+
+    async fn member(&self, name: &str) -> Member {
+        until(&format!("{name} is in the view"), || async {
+            let view = self.view().await?;
+            view.members.into_iter().find(|member| member.name == name && !member.listeners.is_empty())
+        })
+        .await
+    }
+
+    pub async fn view(&self) -> Option<View> {
+        let mut client = RegisterClient::connect(format!("http://{}", self.register_address)).await.ok()?;
+        let mut views = client.watch(WatchRequest {}).await.ok()?.into_inner();
+        views.message().await.ok()?
+    }
+
+    /// Waits until every gateway is linked to every other one.
+    pub async fn linked(&self) {
+        let count = self.gateways.len();
+        if count == 0 {
+            return;
+        }
+        until("all gateways are linked", || async {
+            let status = self.status(0).await?;
+            let linked = status.gateways.iter().filter(|gateway| gateway.peers.len() + 1 == count);
+            (linked.count() == count).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn status(&self, gateway: usize) -> Option<v1::StatusReply> {
+        let mut caller = Caller::connect(format!("http://{}", self.internal[gateway])).await.ok()?;
+        Some(caller.status(v1::StatusRequest {}).await.ok()?.into_inner())
+    }
+
+    pub async fn caller(&self, gateway: usize) -> Caller {
+        Caller::connect(format!("http://{}", self.internal[gateway])).await.unwrap()
+    }
+
+    pub fn web(&self, gateway: usize) -> SocketAddr {
+        self.listeners[gateway]["web"]
+    }
+
+    /// A raw WebSocket client, with its id.
+    pub async fn client(&self, gateway: usize) -> Client {
+        self.client_of(gateway, "default").await
+    }
+
+    pub async fn client_of(&self, gateway: usize, app: &str) -> Client {
+        let mut client = Client::connect(&format!("ws://{}/ws/{app}", self.web(gateway))).await;
+        client.id = self.id_of(gateway, app, &client.local).await;
+        client
+    }
+
+    /// The id of the client that has this address.
+    pub async fn id_of(&self, gateway: usize, app: &str, local: &str) -> String {
+        let mut caller = self.caller(gateway).await;
+        let of = v1::Audience { app: app.to_owned(), ..all() };
+        let fields = vec![v1::ClientField::Connection.into()];
+        let list = v1::ListClientsRequest { of: Some(of), fields, limit: 1000, ..Default::default() };
+        let found = until("the client is listed", || {
+            let (mut caller, list) = (caller.clone(), list.clone());
+            async move {
+                let page = caller.list_clients(list).await.ok()?.into_inner();
+                page.clients.into_iter().find(|client| client.address == local)
+            }
+        })
+        .await;
+        let _ = &mut caller;
+        found.client_id
+    }
+
+    /// How many clients the cluster counts.
+    pub async fn count(&self, gateway: usize) -> u64 {
+        let reply = self.caller(gateway).await.count(v1::CountRequest::default()).await.unwrap().into_inner();
+        reply.app.unwrap().clients
+    }
+
+    /// Runs an operator's command to its end: exit code, output, errors.
+    pub fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"))
+            .args(args)
+            .env("BROADGATE_ADDR", &self.internal[0])
+            .env("BROADGATE_REGISTER", &self.register_address)
+            .env_remove("BROADGATE_SECRET")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.gateways.clear();
+        self.register = None;
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

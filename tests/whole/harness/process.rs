@@ -1,0 +1,81 @@
+//! One process of the executable, with its log; ended when it is dropped.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use super::until;
+
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn start(dir: &Path, name: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broadgate"));
+        command.args(args).env("BROADGATE_LOG", "info").env_remove("BROADGATE_SECRET").env("NO_COLOR", "1");
+        for (key, value) in environment {
+            command.env(key, value);
+        }
+        let child =
+            command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Self { name: name.to_owned(), child, log }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The text that follows `marker` in the log, up to white space.
+    pub async fn logged(&self, marker: &str) -> String {
+        until(&format!("{} logs {marker:?}", self.name), || async {
+            let log = self.log();
+            let rest = &log[log.find(marker)? + marker.len()..];
+            rest.split_whitespace().next().map(str::to_owned)
+        })
+        .await
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// TERM, STOP, CONT.
+    pub fn signal(&self, signal: &str) {
+        let status =
+            Command::new("kill").args([format!("-{signal}"), self.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        let child = std::cell::RefCell::new(&mut self.child);
+        until(&format!("{name} ends"), || async { child.borrow_mut().try_wait().unwrap() }).await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("---- {} (last lines)", self.name);
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                println!("{line}");
+            }
+        }
+        self.kill();
+    }
+}

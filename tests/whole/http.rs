@@ -1,0 +1,123 @@
+//! The JSON form of the commands, spoken by hand.
+
+use broadgate_proto::v1;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::harness::*;
+
+/// Status and body of a request with these headers.
+pub async fn post(address: &str, call: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut request =
+        format!("POST /v1/{call} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{request}\r\n{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the answer comes", stream.read_to_string(&mut answer)).await.unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    (status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
+}
+
+const JSON: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Host", "127.0.0.1")];
+
+#[tokio::test]
+async fn commands_are_the_same_as_json() {
+    let cluster = Cluster::quiet(2).start().await;
+    let mut a = cluster.client(0).await;
+    let address = &cluster.internal[1];
+    let call = async |call: &str, body: Value| post(address, call, &JSON, &body.to_string()).await;
+    let (status, receipt) = call("Join", json!({"clients": [a.id], "groups": ["room"]})).await;
+    assert_eq!((status, &receipt["clients"]), (200, &json!(1)));
+    let (status, receipt) = call("Send", json!({"to": {"groups": ["room"]}, "text": "hello"})).await;
+    assert_eq!(
+        (status, &receipt["clients"], &receipt["coverage"]["complete"]),
+        (200, &json!(1), &json!(true))
+    );
+    assert_eq!(receipt["coverage"]["missing"], json!([]));
+    call("Send", json!({"to": {"clients": [a.id]}, "binary": "AP8B"})).await;
+    a.hears(&["hello"]).await;
+    assert_eq!(&a.message().await.into_data()[..], [0, 255, 1]);
+    let (_, session) = call("SetSession", json!({"client_id": a.id, "json": "{\"k\":1}"})).await;
+    assert_eq!(session["session"], json!({"json": "{\"k\":1}", "version": 1}));
+    let (_, online) = call("Online", json!({"clients": [a.id]})).await;
+    assert_eq!(online["clients"][&a.id], json!(true));
+    let (_, page) =
+        call("ListClients", json!({"of": {"all": true}, "fields": ["CLIENT_FIELD_GROUPS"]})).await;
+    assert_eq!(page["clients"][0]["groups"], json!(["room"]));
+    let (status, reply) = call("Status", json!({})).await;
+    assert_eq!((status, reply["gateways"].as_array().unwrap().len()), (200, 2));
+    assert!(reply["view"]["epoch"]["count"].is_u64());
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_as_json() {
+    let cluster = Cluster::quiet(1).start().await;
+    let address = &cluster.internal[0];
+    let send = r#"{"to":{"all":true},"text":"x"}"#;
+    let host = ("Host", "127.0.0.1:7200");
+    let json = ("Content-Type", "application/json");
+    for (headers, call, body, status, words) in [
+        (&[json, host][..], "Send", r#"{"to":{"all":true},"txt":"x"}"#, 400, "txt"),
+        (&[json, host], "Send", "{", 400, "SendRequest"),
+        (&[json, host], "Send", r#"{"to":{"all":true},"text":"x"} more"#, 400, "SendRequest"),
+        (&[json, host], "Send", r#"{"text":"x"}"#, 400, "to is missing"),
+        (&[json, host], "Sned", "{}", 404, "Sned"),
+        (&[json, host], "Commands", "{}", 404, "Commands"),
+        (&[json, host], "GetClient", r#"{"client_id":"nope"}"#, 400, "not a client id"),
+        (&[host], "Send", send, 400, "Content-Type"),
+        (&[("Content-Type", "text/plain"), host], "Send", send, 400, "Content-Type"),
+        (&[json, ("Host", "evil.example")], "Send", send, 403, "evil.example"),
+    ] {
+        let (got, answer) = post(address, call, headers, body).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(got, status, "{call} {body}: {answer}");
+        assert!(message.contains(words), "{call} {body}: {answer}");
+    }
+    for good in ["localhost:7200", "[::1]:7200", "10.1.2.3"] {
+        assert_eq!(post(address, "Send", &[json, ("Host", good)], send).await.0, 200, "{good}");
+    }
+}
+
+#[tokio::test]
+async fn the_secret_is_asked_for_everywhere() {
+    let secret = "0123456789abcdefghijklmnopqrstuv";
+    let other = "another-secret-0123456789abcdefghijk";
+    let dir = std::env::temp_dir().join(format!("broadgate-secret-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("secret");
+    // The new one first, then the old one.
+    std::fs::write(&file, format!("{other}\n{secret}\n")).unwrap();
+    // `[cluster]` is the harness's, so the file goes by environment.
+    let cluster = Cluster::quiet(0).start().await;
+    let environment = [("BROADGATE_CLUSTER__SECRET_FILE", file.to_str().unwrap())];
+    let register = Process::start(&cluster.dir, "r", &["register", "--bind=127.0.0.1:0"], &environment);
+    let address = register.logged("register address=").await;
+    let flags =
+        ["gateway", "--register", &address, "--internal-bind=127.0.0.1:0", "--client-bind=127.0.0.1:0"];
+    // One process knows only the old secret: while it is being changed, both are taken.
+    let old = Process::start(&cluster.dir, "old", &flags, &[("BROADGATE_SECRET", secret)]);
+    let internal = old.logged("internal=").await;
+    until("it has joined", async || register.log().contains("joined").then_some(())).await;
+    let send = r#"{"to":{"all":true},"text":"x"}"#;
+    let bearer = format!("Bearer {secret}");
+    assert_eq!(post(&internal, "Send", &[JSON[0], JSON[1], ("Authorization", &bearer)], send).await.0, 200);
+    assert_eq!(post(&internal, "Send", &JSON, send).await.0, 401);
+    assert_eq!(
+        post(&internal, "Send", &[JSON[0], JSON[1], ("Authorization", "Bearer x")], send).await.0,
+        401
+    );
+    let mut caller = Caller::connect(format!("http://{internal}")).await.unwrap();
+    let refused = caller.status(v1::StatusRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused}");
+    // A gateway without the secret stays out, and says why.
+    let stranger = Process::start(&cluster.dir, "stranger", &flags, &[]);
+    until("the stranger says why", async || stranger.log().contains("secret").then_some(())).await;
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -1,0 +1,200 @@
+//! The operator's commands, and `up`, as they are typed.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::*;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[tokio::test]
+async fn the_cluster_is_asked_and_told() {
+    let cluster = Cluster::quiet(2).start().await;
+    let (mut a, mut b) = (cluster.client(0).await, cluster.client(1).await);
+    let mut caller = cluster.caller(0).await;
+    caller.bind(bind(&a.id, "ann")).await.unwrap();
+    caller.join(join(&[&a.id, &b.id], &["room"])).await.unwrap();
+
+    let (code, out, _) = cluster.run(&["status", "--json"]);
+    let status = json(&out);
+    assert_eq!(code, 0);
+    assert!(status["epoch"].is_string() && status["register"]["heard"] == true, "{out}");
+    assert_eq!(status["gateways"].as_array().unwrap().len(), 2);
+    assert!(status["workers"].as_array().unwrap().is_empty());
+    let (_, table, _) = cluster.run(&["status"]);
+    assert!(table.contains("gateway-1") && table.contains("ready"), "{table}");
+
+    let (code, out, _) = cluster.run(&["send", "--group", "room", "--except-uid", "ann", "hello"]);
+    assert_eq!((code, out.lines().next().unwrap()), (0, "sent to 1 clients on 2 gateways"));
+    b.hears(&["hello"]).await;
+    let (_, out, _) = cluster.run(&["send", "--json", "--client", &a.id, "--binary", "raw"]);
+    assert_eq!(json(&out)["clients"], 1);
+    assert_eq!(&a.message().await.into_data()[..], b"raw");
+
+    let (_, out, _) = cluster.run(&["clients", "--group", "room"]);
+    assert!(out.contains(&a.id) && out.contains(&b.id), "{out}");
+    let (_, out, _) = cluster.run(&["clients", "--json", "--limit", "1"]);
+    assert!(!json(&out)["next_cursor"].as_str().unwrap().is_empty());
+    let (_, out, _) = cluster.run(&["client", &a.id]);
+    assert!(out.contains("ann") && out.contains(&a.local), "{out}");
+    let (_, out, _) = cluster.run(&["groups"]);
+    assert!(out.contains("room") && out.contains('2'), "{out}");
+    let (_, out, _) = cluster.run(&["uids", "--json"]);
+    assert_eq!(json(&out)["names"][0]["name"], "ann");
+
+    let (code, _, err) = cluster.run(&["client", &"0".repeat(30)]);
+    assert_eq!(code, 4, "{err}");
+    let (code, _, err) = cluster.run(&["send", "--client", &"0".repeat(30), "x"]);
+    assert_eq!(code, 4, "{err}");
+    let (code, _, err) = cluster.run(&["kick", "--all"]);
+    assert!(code == 2 && err.contains("--yes"), "{err}");
+    let (code, _, _) = cluster.run(&["kick", "--uid", "ann", "--code", "4001", "--reason", "out"]);
+    assert_eq!((code, a.closed().await.code), (0, 4001));
+    let (code, _, _) = cluster.run(&["kick", "--all", "--yes"]);
+    assert_eq!((code, b.closed().await.code), (0, 1000));
+    let (code, _, err) = cluster.run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1s"]);
+    assert_eq!(code, 5, "{err}");
+}
+
+fn run(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broadgate"));
+    command.args(args).stdin(Stdio::null()).env_remove("BROADGATE_SECRET");
+    for (key, value) in environment {
+        command.env(key, value);
+    }
+    let output = command.output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    (output.status.code().unwrap_or(-1), text)
+}
+
+/// One sentence with the place, exit code 2, nothing started.
+#[test]
+fn what_cannot_be_used_is_told() {
+    let dir = std::env::temp_dir().join(format!("broadgate-bad-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("bad.toml");
+    let path = file.to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().to_string();
+    let bind = format!("--bind={port}");
+    let cases: [(&str, &[&str], &[(&str, &str)], &[&str]); 12] = [
+        ("", &["gateway", "--client-bind", "nonsense"], &[], &["--client-bind", "nonsense"]),
+        ("", &["fly"], &[], &["fly"]),
+        ("[gateway]\nnmae = \"x\"", &["gateway", "--config", path], &[], &["line 2", "nmae", "bad.toml"]),
+        ("", &["gateway", "--config", "/nowhere.toml"], &[], &["/nowhere.toml"]),
+        ("", &["register", &bind], &[], &["register.bind", &port]),
+        ("", &["register", "--bind=0.0.0.0:0"], &[], &["register.bind", "secret"]),
+        ("", &["gateway", "--internal-bind=0.0.0.0:0"], &[], &["gateway.internal.bind", "secret"]),
+        ("", &["register"], &[("BROADGATE_SECRET", "short")], &["BROADGATE_SECRET", "32"]),
+        ("", &["register"], &[("BROADGATE_REGISTER__BIND", "x")], &["BROADGATE_REGISTER__BIND"]),
+        ("", &["register"], &[("BROADGATE_NONSENSE", "x")], &["BROADGATE_NONSENSE"]),
+        ("[gateway.limits]\nclients_max = 0", &["check-config", path], &[], &["clients_max"]),
+        (
+            "",
+            &["gateway", "--internal-bind=127.0.0.1:0", &format!("--client-bind={port}")],
+            &[],
+            &["listeners[0]", &port],
+        ),
+    ];
+    for (config, args, environment, words) in cases {
+        std::fs::write(&file, config).unwrap();
+        let (code, text) = run(args, environment);
+        assert_eq!(code, 2, "{args:?}: {text}");
+        for word in words {
+            assert!(text.contains(word), "{args:?} does not say {word}: {text}");
+        }
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn small_commands_answer() {
+    let (code, secret) = run(&["secret"], &[]);
+    assert!(code == 0 && secret.trim().len() >= 32, "{secret}");
+    assert_ne!(run(&["secret"], &[]).1, secret);
+    let (_, version) = run(&["version", "--json"], &[]);
+    assert_eq!(json(&version)["version"], env!("CARGO_PKG_VERSION"));
+    assert!(run(&["completions", "bash"], &[]).1.contains("broadgate"));
+    let (_, help) = run(&["--help"], &[]);
+    assert!(help.contains("7100") && help.contains("Exit codes"), "{help}");
+}
+
+/// `up` from its start to its end: the table, the page, a child that dies and comes back, and
+/// children that end with their supervisor, also when it is killed.
+#[tokio::test]
+async fn up_looks_after_its_children() {
+    // The guard that clusters run one at a time, with no process of its own but the register.
+    let cluster = Cluster::of(0).start().await;
+    let base = free_base();
+    let args = ["up".to_owned(), format!("--base-port={base}")];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut up = Process::start(&cluster.dir, "up", &args, &[]);
+    until("it says that it runs", async || up.log().contains("Ask it questions").then_some(())).await;
+    assert!(up.log().contains(&format!("http://127.0.0.1:{}/", base + 20)), "{}", up.log());
+    let address = format!("127.0.0.1:{}", base + 10);
+    let status = || json(&run(&["status", "--json", "--addr", &address], &[]).1);
+    let first = status();
+    let incarnation = |status: &Value| {
+        let gateways = status["gateways"].as_array().unwrap().clone();
+        gateways
+            .into_iter()
+            .find(|gateway| gateway["name"] == "gateway-2")
+            .map(|gateway| gateway["incarnation"].clone())
+    };
+    let page = crate::rude::answer(
+        format!("127.0.0.1:{}", base + 20).parse().unwrap(),
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        false,
+    )
+    .await;
+    assert!(page.starts_with(b"HTTP/1.1 200") && String::from_utf8_lossy(&page).contains("<html"));
+    let (code, text) = run(&["up", &format!("--base-port={base}")], &[]);
+    assert!(code == 2 && text.contains(&format!("port {base}")), "{text}");
+    let child = children(up.id(), "gateway-2");
+    assert!(Command::new("kill").args(["-9", &child.to_string()]).status().unwrap().success());
+    until("the child is back", async || {
+        let now = status();
+        (incarnation(&now).is_some() && incarnation(&now) != incarnation(&first)).then_some(())
+    })
+    .await;
+    assert!(up.log().contains("gateway-2 has ended: signal 9"), "{}", up.log());
+    let others = ["gateway-1", "gateway-2", "chat-1"].map(|name| children(up.id(), name));
+    up.kill();
+    for pid in others {
+        until("the children end", async || {
+            (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+        })
+        .await;
+    }
+    let mut again = Process::start(&cluster.dir, "again", &args, &[]);
+    until("it runs again", async || again.log().contains("Ask it questions").then_some(())).await;
+    again.signal("INT");
+    assert_eq!(again.ended().await.code(), Some(0), "{}", again.log());
+}
+
+/// A base port from which on what `up` needs is free.
+fn free_base() -> u16 {
+    (20_000..60_000)
+        .step_by(100)
+        .find(|base| (0..40).all(|port| std::net::TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
+        .unwrap()
+}
+
+/// The process of a supervisor's child.
+fn children(parent: u32, name: &str) -> u32 {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let wanted = format!("--name={name}");
+    pids.into_iter()
+        .find(|pid| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            String::from_utf8_lossy(&command).split('\0').any(|arg| arg == wanted)
+                && status.contains(&format!("PPid:\t{parent}\n"))
+        })
+        .unwrap_or_else(|| panic!("{name} is not a child of {parent}"))
+}
