@@ -14,8 +14,9 @@ use tokio::{
 use super::frames::{self, Frame};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
-/// Connections from one source address, well below the ports that it has.
-const PER_SOURCE: usize = 10_000;
+/// Connections from one source address, well below the ports that it has: those of a run before may
+/// still linger.
+const PER_SOURCE: usize = 2_000;
 
 /// Where clients connect.
 #[derive(Clone)]
@@ -62,7 +63,9 @@ impl Socket {
             && ip.is_loopback()
         {
             // One source address has some 28,000 ports; loopback has many addresses.
-            let source = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(index / PER_SOURCE % 250).unwrap_or(0));
+            let of_run = u8::try_from(std::process::id() % 250).unwrap_or(0);
+            let of_many = u8::try_from(index / PER_SOURCE % 250).unwrap_or(0);
+            let source = Ipv4Addr::new(127, 1, of_run, 1 + of_many);
             socket.bind(SocketAddr::from((source, 0)))?;
         }
         let mut stream = socket.connect(target.address).await?;
