@@ -1,6 +1,7 @@
 //! The processes of `up`: started, listened to, started again, ended with their supervisor.
 
 use std::{
+    net::SocketAddr,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -19,16 +20,26 @@ use crate::failure::Failure;
 /// Children have this long to end in good order.
 const STOP_TIME_MAX: Duration = Duration::from_millis(2500);
 
+/// A child that waits for another's listener is started after this all the same.
+const AFTER_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// What a child is started with.
 #[derive(Clone)]
 pub(super) struct Spec {
     name: String,
     args: Vec<String>,
+    /// Not started before somebody listens here.
+    after: Option<SocketAddr>,
 }
 
 impl Spec {
     pub(super) fn new<'a>(name: &str, args: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { name: name.to_owned(), args: args.into_iter().map(str::to_owned).collect() }
+        Self { name: name.to_owned(), args: args.into_iter().map(str::to_owned).collect(), after: None }
+    }
+
+    /// Its first start waits for this listener, so that it need not be told that nobody is there.
+    pub(super) fn after(self, listener: SocketAddr) -> Self {
+        Self { after: Some(listener), ..self }
     }
 }
 
@@ -117,6 +128,12 @@ type LastLine = Arc<Mutex<String>>;
 
 impl Keeper {
     async fn run(mut self) {
+        if let Some(listener) = self.spec.after {
+            tokio::select! {
+                _ = tokio::time::timeout(AFTER_TIME_MAX, listens(listener)) => {}
+                _ = self.order.changed() => {}
+            }
+        }
         let started = Instant::now();
         let mut deaths = Deaths::default();
         while self.may_run() {
@@ -195,6 +212,12 @@ impl Keeper {
 async fn ordered(orders: &mut tokio::sync::watch::Receiver<Order>, such: impl Fn(Order) -> bool) {
     // The sender lives as long as the children.
     let _ = orders.wait_for(|order| such(*order)).await.map(|order| *order);
+}
+
+async fn listens(listener: SocketAddr) {
+    while tokio::net::TcpStream::connect(listener).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn forward(name: String, stderr: tokio::process::ChildStderr, last: LastLine) {

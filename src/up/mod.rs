@@ -4,7 +4,10 @@ mod children;
 mod ports;
 mod restart;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use broadgate_business::{Cluster, Secret};
 use clap::Args;
@@ -124,7 +127,9 @@ fn specs(args: &UpArgs, ports: &Ports) -> Vec<Vec<Spec>> {
             ],
         ));
     }
-    vec![first, workers, gateways]
+    let listener = SocketAddr::from(([127, 0, 0, 1], ports.register));
+    let after = |specs: Vec<Spec>| specs.into_iter().map(|spec| spec.after(listener)).collect();
+    vec![first, after(workers), after(gateways)]
 }
 
 /// Ready is when a gateway says that every gateway and worker is.

@@ -162,7 +162,15 @@ async fn up_looks_after_its_children() {
     })
     .await;
     assert!(up.log().contains("gateway-2 has ended: signal 9"), "{}", up.log());
-    let others = ["gateway-1", "gateway-2", "chat-1"].map(|name| children(up.id(), name));
+    let child = children(up.id(), "gateway-1");
+    assert!(Command::new("kill").args(["-TERM", &child.to_string()]).status().unwrap().success());
+    until("a child that was told to stop has stopped", async || {
+        up.log().contains("gateway-1 has ended: exit code 0").then_some(())
+    })
+    .await;
+    let running = || ["gateway-1", "gateway-2", "chat-1"].map(|name| find_child(up.id(), name));
+    until("all are back", async || running().iter().all(Option::is_some).then_some(())).await;
+    let others = running().map(Option::unwrap);
     up.kill();
     for pid in others {
         until("the children end", async || {
@@ -184,17 +192,19 @@ fn free_base() -> u16 {
         .unwrap()
 }
 
-/// The process of a supervisor's child.
 fn children(parent: u32, name: &str) -> u32 {
+    find_child(parent, name).unwrap_or_else(|| panic!("{name} is not a child of {parent}"))
+}
+
+/// The process of a supervisor's child.
+fn find_child(parent: u32, name: &str) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let wanted = format!("--name={name}");
-    pids.into_iter()
-        .find(|pid| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            String::from_utf8_lossy(&command).split('\0').any(|arg| arg == wanted)
-                && status.contains(&format!("PPid:\t{parent}\n"))
-        })
-        .unwrap_or_else(|| panic!("{name} is not a child of {parent}"))
+    pids.into_iter().find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        String::from_utf8_lossy(&command).split('\0').any(|arg| arg == wanted)
+            && status.contains(&format!("PPid:\t{parent}\n"))
+    })
 }

@@ -2961,7 +2961,8 @@ pub mod worker_frame {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkerHello {
-    /// As in the view, or any 10 characters (0-9, a-v) that no other worker uses.
+    /// As in the view; or 48 random bits of your own in lower-case base32hex without padding: 10
+    /// characters of 0-9 and a-v, the last of which is one of 0, 4, 8, c, g, k, o, s.
     #[prost(string, tag = "1")]
     pub incarnation: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -3554,7 +3555,8 @@ pub mod peer_frame {
         /// First, once.
         #[prost(message, tag = "1")]
         Hello(super::PeerHello),
-        /// Each concerns the receiver's own clients only; it passes nothing on.
+        /// Each concerns the receiver's own clients only; it passes nothing on. Every
+        /// batch is answered by one batch, in order.
         #[prost(message, tag = "2")]
         Commands(super::CommandBatch),
         /// Every 500 ms; answered. A link that is silent for 2 s is dialled anew.
