@@ -263,7 +263,7 @@ async fn what_is_wrong_is_told_and_nothing_happens() {
         assert_eq!(status.code(), Code::NotFound, "{status}");
         let receipt = caller.send(text(clients(&[unknown, &a.id]), "here")).await.unwrap().into_inner();
         assert_eq!((receipt.clients, receipt.drops["unknown_client"]), (1, 1));
-        assert_eq!(receipt.unknown_clients, [unknown.clone()]);
+        assert_eq!(receipt.unknown_clients, std::slice::from_ref(unknown));
     }
     for (status, words) in [
         (code(caller.bind(bind("nonsense", "ann")).await), "\"nonsense\" is not a client id"),

@@ -126,19 +126,19 @@ async fn origins_and_bad_upgrades_are_refused_with_a_status() {
     let (code, body) = status(Client::try_connect(&unknown, &[]).await);
     assert!(code == 404 && body.contains("nothing"), "{body}");
     for (request, code) in [
-        ("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", "426"),
-        ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-        ("POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "405"),
+        ("GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "426"),
+        ("GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "404"),
+        ("POST /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "405"),
         (
-            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\r\n",
             "426",
         ),
         (
-            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
             "400",
         ),
     ] {
-        let answer = crate::rude::answer(cluster.web(0), request.as_bytes(), true).await;
+        let answer = crate::rude::answer(cluster.web(0), request.as_bytes(), false).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{request}: {answer}");
     }

@@ -7,7 +7,12 @@ use serde_json::Value;
 use crate::harness::*;
 
 fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    first_json(text).unwrap_or_else(|| panic!("no JSON: {text}"))
+}
+
+/// The JSON that a text begins with.
+fn first_json(text: &str) -> Option<Value> {
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
 }
 
 #[tokio::test]
@@ -71,6 +76,9 @@ fn run(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
+/// A config file, arguments, the environment, and what must be said.
+type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 /// One sentence with the place, exit code 2, nothing started.
 #[test]
 fn what_cannot_be_used_is_told() {
@@ -81,7 +89,7 @@ fn what_cannot_be_used_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     let bind = format!("--bind={port}");
-    let cases: [(&str, &[&str], &[(&str, &str)], &[&str]); 12] = [
+    let cases: [Case; 12] = [
         ("", &["gateway", "--client-bind", "nonsense"], &[], &["--client-bind", "nonsense"]),
         ("", &["fly"], &[], &["fly"]),
         ("[gateway]\nnmae = \"x\"", &["gateway", "--config", path], &[], &["line 2", "nmae", "bad.toml"]),
@@ -136,8 +144,8 @@ async fn up_looks_after_its_children() {
     until("it says that it runs", async || up.log().contains("Ask it questions").then_some(())).await;
     assert!(up.log().contains(&format!("http://127.0.0.1:{}/", base + 20)), "{}", up.log());
     let address = format!("127.0.0.1:{}", base + 10);
-    let status = || json(&run(&["status", "--json", "--addr", &address], &[]).1);
-    let first = status();
+    let status = || first_json(&run(&["status", "--json", "--addr", &address], &[]).1);
+    let first = status().unwrap();
     let incarnation = |status: &Value| {
         let gateways = status["gateways"].as_array().unwrap().clone();
         gateways
@@ -157,7 +165,7 @@ async fn up_looks_after_its_children() {
     let child = children(up.id(), "gateway-2");
     assert!(Command::new("kill").args(["-9", &child.to_string()]).status().unwrap().success());
     until("the child is back", async || {
-        let now = status();
+        let now = status()?;
         (incarnation(&now).is_some() && incarnation(&now) != incarnation(&first)).then_some(())
     })
     .await;

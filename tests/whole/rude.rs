@@ -74,7 +74,7 @@ async fn half_handshakes_and_garbage_are_let_go() {
     let headers =
         answer(web, format!("GET /ws HTTP/1.1\r\n{}", "X: y\r\n".repeat(20)).as_bytes(), false).await;
     assert!(headers.is_empty() || headers.starts_with(b"HTTP/1.1 408"), "unfinished headers");
-    let garbage: Vec<u8> = (0..5000u32).map(|n| (n * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..5000u32).map(|n| ((n * 7919) >> 3) as u8).collect();
     let register: SocketAddr = cluster.register_address.parse().unwrap();
     let internal: SocketAddr = cluster.internal[0].parse().unwrap();
     for address in [web, register, internal, cluster.listeners[0]["text"], cluster.listeners[0]["frame"]] {

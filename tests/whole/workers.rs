@@ -56,13 +56,7 @@ async fn an_unanswered_window_is_not_read_beyond() {
     for _ in 0..32 {
         held.push(worker.event().await);
     }
-    let id = client.id.clone();
-    let details = until("the window is full", async || {
-        let request = broadgate_proto::v1::GetClientRequest { client_id: id.clone(), ..Default::default() };
-        let info = cluster.caller(0).await.get_client(request).await.unwrap().into_inner().client.unwrap();
-        (info.events_unanswered == 32).then_some(info)
-    })
-    .await;
+    let details = cluster.unanswered(0, &client.id, 32).await;
     assert_eq!(details.messages_in, 32, "not decoded beyond the window");
     for event in &held {
         worker.ack(event).await;
@@ -85,6 +79,7 @@ async fn a_lost_workers_events_go_to_another_one() {
     first.takes("answered").await;
     let event = first.event().await;
     assert_eq!(said(&event), Some("unanswered"));
+    cluster.unanswered(0, &client.id, 2).await;
     drop(first);
     let mut second = TestWorker::attach(&cluster.internal[0], 2).await;
     let adopted = second.take().await;
@@ -108,6 +103,7 @@ async fn without_a_worker_clients_are_held_and_then_closed() {
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
     let mut client = cluster.client(0).await;
     worker.take().await;
+    cluster.unanswered(0, &client.id, 0).await;
     drop(worker);
     until("the worker is gone", async || cluster.status(0).await.unwrap().workers.is_empty().then_some(()))
         .await;
@@ -127,13 +123,7 @@ async fn a_leaving_worker_answers_and_then_its_successor_goes_on() {
     first.leave().await;
     client.say("2").await;
     // What is new waits until what is old is answered.
-    until("the second message has come", async || {
-        let request =
-            broadgate_proto::v1::GetClientRequest { client_id: client.id.clone(), ..Default::default() };
-        let info = cluster.caller(0).await.get_client(request).await.unwrap().into_inner().client.unwrap();
-        (info.messages_in == 2).then_some(())
-    })
-    .await;
+    cluster.unanswered(0, &client.id, 2).await;
     assert!(!first.released);
     first.ack(&unanswered).await;
     first.wait_released().await;

@@ -228,6 +228,20 @@ impl Cluster {
         found.client_id
     }
 
+    /// Everything about one client.
+    pub async fn details(&self, gateway: usize, id: &str) -> v1::ClientInfo {
+        let request = v1::GetClientRequest { client_id: id.to_owned(), ..Default::default() };
+        self.caller(gateway).await.get_client(request).await.unwrap().into_inner().client.unwrap()
+    }
+
+    /// Waits until so many events of a client are unanswered: answers are on their way for a while.
+    pub async fn unanswered(&self, gateway: usize, id: &str, count: u32) -> v1::ClientInfo {
+        until(&format!("{count} events are unanswered"), async || {
+            Some(self.details(gateway, id).await).filter(|info| info.events_unanswered == count)
+        })
+        .await
+    }
+
     /// How many clients the cluster counts.
     pub async fn count(&self, gateway: usize) -> u64 {
         let reply = self.caller(gateway).await.count(v1::CountRequest::default()).await.unwrap().into_inner();
