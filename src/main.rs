@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod config;
 mod failure;
+mod help;
 mod operate;
 mod roles;
 mod telemetry;

@@ -57,6 +57,7 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| Failure::Failed(format!("metrics could not start: {error}")))?;
+    crate::help::describe();
     gauge!("broadgate_build_info", "version" => VERSION, "role" => role).set(1.0);
     Ok(Probes { listener, handle })
 }

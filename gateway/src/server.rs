@@ -37,6 +37,8 @@ use crate::{
 
 /// Files that are not clients: listeners, links, logs.
 const FILES_RESERVED: u64 = 256;
+/// A membership that is over says why within this.
+const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(5);
 /// So many clients are let go in a second, unless the drain time asks for more.
 const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
 
@@ -251,7 +253,7 @@ impl Seen {
             tokio::select! {
                 changed = views.changed() => {
                     if changed.is_err() {
-                        return Next::Stop(Err(anyhow::anyhow!("the thread that follows the register has ended")));
+                        return self.last_word(member).await;
                     }
                     let view = views.borrow_and_update().clone();
                     self.install(&view, member);
@@ -262,23 +264,51 @@ impl Seen {
                     gauge!("gateway_register_heard").set(f64::from(u8::from(register.heard)));
                     self.register.send_replace(register);
                 }
-                event = member.event() => match event {
-                    MemberEvent::Removed { reason } => {
-                        tracing::warn!(reason, "removed from the view: letting clients go and joining anew");
-                        self.health.0.store(false, Ordering::Relaxed);
-                        return Next::JoinAnew;
+                event = member.event() => {
+                    if let Some(next) = self.act(event) {
+                        return next;
                     }
-                    MemberEvent::Drain => {
-                        tracing::info!("an operator asked this gateway to drain");
-                        return Next::Stop(Ok(()));
-                    }
-                    MemberEvent::Refused { sentence, fatal: true } => {
-                        return Next::Stop(Err(anyhow::anyhow!(sentence)));
-                    }
-                    MemberEvent::Refused { sentence, fatal: false } => tracing::error!("{sentence}"),
-                },
+                }
             }
         }
+    }
+
+    /// What an event of the membership means for the gateway.
+    fn act(&self, event: MemberEvent) -> Option<Next> {
+        match event {
+            MemberEvent::Removed { reason } => {
+                tracing::warn!(reason, "removed from the view: letting clients go and joining anew");
+                self.health.0.store(false, Ordering::Relaxed);
+                Some(Next::JoinAnew)
+            }
+            MemberEvent::Drain => {
+                tracing::info!("an operator asked this gateway to drain");
+                Some(Next::Stop(Ok(())))
+            }
+            MemberEvent::Refused { sentence, fatal: true } => {
+                Some(Next::Stop(Err(anyhow::anyhow!(sentence))))
+            }
+            MemberEvent::Refused { sentence, fatal: false } => {
+                tracing::error!("{sentence}");
+                None
+            }
+        }
+    }
+
+    /// The views have ended: the membership is over, and its last event says why.
+    async fn last_word(&self, member: &mut Member) -> Next {
+        let reasons = async {
+            loop {
+                if let Some(next) = self.act(member.event().await) {
+                    return next;
+                }
+            }
+        };
+        tokio::time::timeout(LAST_WORD_TIME_MAX, reasons).await.unwrap_or_else(|_| {
+            Next::Stop(Err(anyhow::anyhow!(
+                "the thread that belongs to the cluster has ended without a reason"
+            )))
+        })
     }
 
     fn install(&self, view: &Arc<View>, member: &Member) {

@@ -7,6 +7,7 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{self, Epoch, answer::Answer, command::Command},
 };
+use metrics::counter;
 use tonic::Code;
 
 use super::{
@@ -86,6 +87,9 @@ impl Dispatcher {
             return self.walk(epoch, &order, &placing.command).await;
         }
         let Gathered { mut answer, missing } = gathered;
+        if !missing.is_empty() {
+            counter!("gateway_answers_incomplete_total").increment(1);
+        }
         if let Some(client) = order.one_client() {
             match (&answer, missing.first()) {
                 (None, Some(name)) => {
