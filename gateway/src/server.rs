@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use broadgate_proto::{
-    VERSION,
+    VERSION, limits,
     v1::{MemberState, Role, View},
 };
 use broadgate_register::member::{self, Advertise, Member, MemberEvent, RegisterStatus, view};
@@ -95,23 +95,25 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
 fn fit_open_files(config: &mut Config) {
     let wanted = config.settings.limits.clients_max as u64 + FILES_RESERVED;
     let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted);
-    if allowed < wanted {
-        let clients_max =
-            usize::try_from(allowed.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1);
+    let limit = &mut config.settings.limits.clients_max;
+    let fits = usize::try_from(allowed.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1);
+    if *limit <= fits {
+        tracing::info!(clients_max = *limit, open_files = allowed, "client limit");
+    } else if *limit == limits::CLIENTS_MAX {
+        tracing::info!(
+            clients_max = fits,
+            open_files = allowed,
+            "client limit, which the open-files limit sets"
+        );
+    } else {
         tracing::warn!(
             open_files = allowed,
-            configured = config.settings.limits.clients_max,
-            taken = clients_max,
+            configured = *limit,
+            taken = fits,
             "the open-files limit allows fewer clients than gateway.limits.clients_max: raise `ulimit -n`"
         );
-        config.settings.limits.clients_max = clients_max;
-    } else {
-        tracing::info!(
-            clients_max = config.settings.limits.clients_max,
-            open_files = allowed,
-            "client limit"
-        );
     }
+    *limit = fits.min(*limit);
 }
 
 impl Bound {
