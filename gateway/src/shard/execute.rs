@@ -83,7 +83,8 @@ impl Shard {
         for &slot in &slots {
             tally.clients += 1;
             if closing.at_once {
-                self.cut(slot, Cause::Command, closing.code, &closing.reason);
+                // No close is sent, so its worker is told of none.
+                self.cut(slot, Cause::Command, 1006, &closing.reason);
                 continue;
             }
             if let Some(last) = &closing.last {
