@@ -48,22 +48,20 @@ impl Admission {
     }
 
     pub(crate) fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Admitted, Full> {
+        let mut admitted = self.admit_proxied()?;
+        admitted.belongs_to(ip)?;
+        Ok(admitted)
+    }
+
+    /// Admits what comes from a proxy that has not said for whom: the proxy's own address is that of
+    /// many clients. [`Admitted::belongs_to`] follows.
+    pub(crate) fn admit_proxied(self: &Arc<Self>) -> Result<Admitted, Full> {
         if self.count.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Gateway);
         }
         // From here on the guard gives the count back.
-        let mut admitted = Admitted { admission: Arc::clone(self), ip: None };
-        if self.per_ip_max > 0 {
-            let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = per_ip.entry(ip).or_default();
-            if *count >= self.per_ip_max {
-                return Err(Full::Address);
-            }
-            *count += 1;
-            admitted.ip = Some(ip);
-        }
-        Ok(admitted)
+        Ok(Admitted { admission: Arc::clone(self), ip: None })
     }
 
     #[cfg(test)]
@@ -72,10 +70,26 @@ impl Admission {
     }
 }
 
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.admission.count.fetch_sub(1, Ordering::Relaxed);
-        let Some(ip) = self.ip else { return };
+impl Admitted {
+    /// Says whose connection it is, also when another was named before: a proxy may use a connection
+    /// again.
+    pub(crate) fn belongs_to(&mut self, ip: IpAddr) -> Result<(), Full> {
+        if self.admission.per_ip_max == 0 || self.ip == Some(ip) {
+            return Ok(());
+        }
+        self.give_back_address();
+        let mut per_ip = self.admission.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = per_ip.entry(ip).or_default();
+        if *count >= self.admission.per_ip_max {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        self.ip = Some(ip);
+        Ok(())
+    }
+
+    fn give_back_address(&mut self) {
+        let Some(ip) = self.ip.take() else { return };
         let mut per_ip = self.admission.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = per_ip.get_mut(&ip) {
             *count -= 1;
@@ -83,6 +97,13 @@ impl Drop for Admitted {
                 per_ip.remove(&ip);
             }
         }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admission.count.fetch_sub(1, Ordering::Relaxed);
+        self.give_back_address();
     }
 }
 
@@ -103,5 +124,21 @@ mod tests {
         drop(first);
         assert!(admission.admit(a).is_ok());
         assert_eq!(admission.count(), 2);
+    }
+
+    #[test]
+    fn a_proxys_connection_counts_for_its_client() {
+        let admission = Admission::new(9, 1);
+        let [a, b] = ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let mut first = admission.admit_proxied().ok().unwrap();
+        let mut second = admission.admit_proxied().ok().unwrap();
+        first.belongs_to(a).unwrap();
+        assert_eq!(second.belongs_to(a), Err(Full::Address));
+        second.belongs_to(b).unwrap();
+        first.belongs_to(a).unwrap();
+        assert_eq!(first.belongs_to(b), Err(Full::Address));
+        second.belongs_to(a).unwrap();
+        drop((first, second));
+        assert_eq!((admission.count(), admission.per_ip.lock().unwrap().len()), (0, 0));
     }
 }

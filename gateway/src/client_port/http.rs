@@ -24,6 +24,16 @@ pub(super) struct Visit {
     full: Option<NoRoom>,
 }
 
+impl Visit {
+    /// Counts the connection for the client that a request comes from.
+    pub(super) fn belongs_to(&self, ip: std::net::IpAddr) -> Result<(), NoRoom> {
+        let mut admitted = self.admitted.take();
+        let counted = admitted.as_mut().map_or(Ok(()), |admitted| admitted.belongs_to(ip));
+        self.admitted.set(admitted);
+        counted
+    }
+}
+
 pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: Result<Admitted, NoRoom>) {
     let limits = &connection.port.config.settings.limits;
     let handshake_time_max = limits.handshake_time_max;
@@ -50,8 +60,7 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: R
 
 async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
     if let Some(full) = visit.full {
-        refused(full.reason(), visit.connection.peer, "the gateway is full");
-        return unavailable("the gateway holds as many connections as it may");
+        return no_room(full, visit.connection.peer);
     }
     let path = request.uri().path();
     if path == "/ws" || path.starts_with("/ws/") {
@@ -85,6 +94,15 @@ pub(super) fn error(status: StatusCode, sentence: &str) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     answer
+}
+
+pub(super) fn no_room(full: NoRoom, peer: std::net::SocketAddr) -> Answer {
+    let sentence = match full {
+        NoRoom::Gateway => "the gateway holds as many connections as it may",
+        NoRoom::Address => "your address has as many connections as it may",
+    };
+    refused(full.reason(), peer, sentence);
+    unavailable(sentence)
 }
 
 pub(super) fn unavailable(sentence: &str) -> Answer {

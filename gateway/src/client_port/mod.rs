@@ -95,7 +95,10 @@ impl Connection {
                 Err(_) => return refused("handshake_time_max", self.socket_peer, "no PROXY header in time"),
             }
         }
-        let admitted = self.port.admission.admit(self.peer.ip());
+        let admission = &self.port.admission;
+        let by_proxy = self.listener.kind == ListenerKind::Web
+            && is_trusted(&self.listener.trusted_proxies, self.peer.ip());
+        let admitted = if by_proxy { admission.admit_proxied() } else { admission.admit(self.peer.ip()) };
         match self.listener.kind {
             ListenerKind::Web => {
                 // hyper's own timeout begins with the first byte.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    http::{Answer, Visit, error, unavailable},
+    http::{Answer, Visit, error, no_room, unavailable},
     proxy, refused,
 };
 use crate::{
@@ -28,6 +28,9 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
         Err(answer) => return answer,
     };
     let peer = newcomer.address;
+    if let Err(full) = visit.belongs_to(peer.ip()) {
+        return no_room(full, peer);
+    }
     let Some(candidate) = Candidate::new(&visit.connection.port.shard, &newcomer) else {
         refused("clients_max", peer, "the shard is full");
         return unavailable("the gateway holds as many clients as it may");
