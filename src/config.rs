@@ -18,7 +18,7 @@ use crate::failure::Failure;
 
 const PREFIX: &str = "BROADGATE_";
 /// Variables that are not keys of the file.
-const OWN: [&str; 6] = ["SECRET", "CONFIG", "ADDR", "REGISTER", "LOG", "REGENERATE"];
+const OWN: [&str; 8] = ["SECRET", "CONFIG", "ADDR", "REGISTER", "SERVICE", "NAME", "LOG", "REGENERATE"];
 
 /// Everything that a process can be told. Each role reads its own sections.
 #[derive(Debug, Clone, Default, Deserialize)]
