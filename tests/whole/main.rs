@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod absence;
 mod commands;
 mod documents;
 mod faults;
+mod handover;
 mod handshakes;
 mod harness;
 mod http;
@@ -15,4 +17,6 @@ mod operator;
 mod queries;
 mod rude;
 mod stopping;
+mod strangers;
+mod tables;
 mod workers;

@@ -119,6 +119,27 @@ fn what_cannot_be_used_is_told() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// A gateway without a register works, and is not ready.
+#[tokio::test]
+async fn readiness_needs_a_view() {
+    let cluster = Cluster::of(0).start().await;
+    let flags = [
+        "gateway",
+        "--register=127.0.0.1:1",
+        "--internal-bind=127.0.0.1:0",
+        "--client-bind=127.0.0.1:0",
+        "--metrics-bind=127.0.0.1:0",
+    ];
+    let alone = Process::start(&cluster.dir, "alone", &flags, &[]);
+    let metrics = alone.logged("metrics and probes address=").await.parse().unwrap();
+    for (path, status) in [("/healthz", "200"), ("/readyz", "503")] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+}
+
 #[test]
 fn small_commands_answer() {
     let (code, secret) = run(&["secret"], &[]);
@@ -160,6 +181,21 @@ async fn up_looks_after_its_children() {
     )
     .await;
     assert!(page.starts_with(b"HTTP/1.1 200") && String::from_utf8_lossy(&page).contains("<html"));
+    for (path, status, words) in [
+        ("/healthz", "200", "ok"),
+        ("/readyz", "200", "ready"),
+        ("/metrics", "200", "# HELP gateway_clients "),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let metrics = format!("127.0.0.1:{}", base + 31).parse().unwrap();
+        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words),
+            "{path}: {answer}"
+        );
+        crate::rude::answer(metrics, b"\x16\x03\x01garbage", true).await;
+    }
     let (code, text) = run(&["up", &format!("--base-port={base}")], &[]);
     assert!(code == 2 && text.contains(&format!("port {base}")), "{text}");
     let child = children(up.id(), "gateway-2");

@@ -23,7 +23,7 @@ pub async fn answer(address: SocketAddr, bytes: &[u8], half: bool) -> Vec<u8> {
     answer
 }
 
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
 
 /// The close code of what follows the handshake's answer.
@@ -149,6 +149,27 @@ async fn text_and_frame_clients_are_clients() {
     let mut rest = Vec::new();
     soon("the stream ends", frames.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(rest, b"\0\0\0\x07bye");
+}
+
+/// Where the system does not balance, one acceptor hands connections to the shards.
+#[tokio::test]
+async fn one_acceptor_serves_all_shards() {
+    let cluster = Cluster::quiet(1).accept_one().start().await;
+    let mut some = Vec::new();
+    for _ in 0..4 {
+        some.push(cluster.client(0).await);
+    }
+    // The first two characters behind the incarnation name the shard.
+    let shards: std::collections::BTreeSet<&str> = some.iter().map(|client| &client.id[10..12]).collect();
+    assert_eq!(shards.len(), 2, "{shards:?}");
+    assert_eq!(cluster.caller(0).await.send(text(all(), "each")).await.unwrap().into_inner().clients, 4);
+    for client in &mut some {
+        client.hears(&["each"]).await;
+    }
+    cluster.gateways[0].signal("TERM");
+    for client in &mut some {
+        assert_eq!(client.closed().await.code, 1012);
+    }
 }
 
 #[tokio::test]

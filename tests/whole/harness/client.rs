@@ -4,7 +4,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Error, Message, client::IntoClientRequest as _, http::Response},
+    tungstenite::{Error, Message, client::IntoClientRequest as _, http::Response, protocol::CloseFrame},
 };
 
 use super::soon;
@@ -44,6 +44,20 @@ impl Client {
 
     pub async fn say(&mut self, text: &str) {
         self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Bytes as they are, past the WebSocket protocol.
+    pub async fn raw(&mut self, bytes: &[u8]) {
+        use tokio::io::AsyncWriteExt as _;
+        // It may be closed while we still write.
+        let _ = self.socket.get_mut().write_all(bytes).await;
+    }
+
+    /// Closes in good order.
+    pub async fn goodbye(&mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.socket.close(Some(frame)).await.unwrap();
+        while let Some(Ok(_)) = soon("the close is answered", self.socket.next()).await {}
     }
 
     /// The next message; pings and pongs are passed over.

@@ -43,6 +43,7 @@ pub struct Cluster {
 pub struct Settings {
     gateways: usize,
     listener: String,
+    accept_one: bool,
     limits: String,
     more: String,
     register: String,
@@ -53,6 +54,12 @@ impl Settings {
     /// Keys of the web listener.
     pub fn listener(mut self, toml: &str) -> Self {
         self.listener.push_str(&format!("{toml}\n"));
+        self
+    }
+
+    /// One acceptor hands connections out to the shards, as where the system does not balance.
+    pub fn accept_one(mut self) -> Self {
+        self.accept_one = true;
         self
     }
 
@@ -83,11 +90,15 @@ impl Settings {
     fn toml(&self, name: &str, registers: &[String]) -> String {
         format!(
             "[cluster]\nregister = {registers:?}\n[register]\n{}\n[gateway]\nname = \"{name}\"\n\
-             shards = 2\ninternal = {{ bind = \"127.0.0.1:0\" }}\n\
+             shards = 2\n{}internal = {{ bind = \"127.0.0.1:0\" }}\n\
              stop = {{ ready_delay = \"100ms\", drain = \"10s\" }}\n[gateway.limits]\n{}\n\
              [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n{}\n\
              [[apps]]\nid = \"default\"\nraw = true\n{}\n",
-            self.register, self.limits, self.listener, self.more
+            self.register,
+            if self.accept_one { "accept = \"one\"\n" } else { "" },
+            self.limits,
+            self.listener,
+            self.more
         )
     }
 

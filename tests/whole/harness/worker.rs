@@ -20,14 +20,20 @@ pub struct TestWorker {
 impl TestWorker {
     /// Attaches to a gateway for the service `default`. The number makes its incarnation.
     pub async fn attach(internal: &str, number: u64) -> Self {
+        Self::attach_as(internal, number, |_| {}).await
+    }
+
+    /// Attaches and says hello in another way.
+    pub async fn attach_as(internal: &str, number: u64, change: impl FnOnce(&mut WorkerHello)) -> Self {
         let mut client = WorkerClient::connect(format!("http://{internal}")).await.unwrap();
         let (frames, queue) = mpsc::channel(1024);
-        let hello = WorkerHello {
+        let mut hello = WorkerHello {
             incarnation: broadgate_proto::id::Incarnation::from_bits(number).to_string(),
             name: format!("test-{number}"),
             services: vec!["default".to_owned()],
             ..WorkerHello::default()
         };
+        change(&mut hello);
         frames.send(WorkerFrame { frame: Some(Frame::Hello(hello)) }).await.unwrap();
         let mut replies = client.attach(ReceiverStream::new(queue)).await.unwrap().into_inner();
         let first = soon("a hello comes", replies.message()).await.unwrap().unwrap();

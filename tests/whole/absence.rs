@@ -1,0 +1,152 @@
+//! What is told and what goes on while somebody is away.
+
+use broadgate_proto::v1;
+
+use crate::harness::*;
+
+/// Coverage of a count, and how many clients it found.
+async fn counted(cluster: &Cluster, gateway: usize) -> (bool, Vec<String>, u64) {
+    let reply = cluster.caller(gateway).await.count(v1::CountRequest::default()).await.unwrap().into_inner();
+    let coverage = reply.coverage.unwrap();
+    (coverage.complete, coverage.missing, reply.app.unwrap().clients)
+}
+
+/// Without a register nobody can say that a gateway is dead: answers go on naming it, until there is
+/// a register again and a lease has ended.
+#[tokio::test]
+async fn a_gateway_and_the_register_die_together() {
+    let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
+    let mut lost = cluster.client(0).await;
+    let (mut a, mut b) = (cluster.client(1).await, cluster.client(2).await);
+    let mut caller = cluster.caller(1).await;
+    caller.join(join(&[&lost.id, &a.id, &b.id], &["room"])).await.unwrap();
+    cluster.register.as_mut().unwrap().kill();
+    cluster.gateways[0].kill();
+    assert_eq!(lost.closed().await.code, 1006);
+    for number in 0..3 {
+        let receipt = caller.send(text(groups(&["room"]), &number.to_string())).await.unwrap().into_inner();
+        let coverage = receipt.coverage.unwrap();
+        assert_eq!((receipt.clients, receipt.gateways), (2, 2));
+        assert_eq!((coverage.complete, &coverage.missing[..]), (false, &["gateway-1".to_owned()][..]));
+    }
+    assert_eq!(counted(&cluster, 2).await, (false, vec!["gateway-1".to_owned()], 2));
+    cluster.start_register().await;
+    until("answers are complete again", async || {
+        (counted(&cluster, 1).await == (true, Vec::new(), 2)).then_some(())
+    })
+    .await;
+    for client in [&mut a, &mut b] {
+        client.hears(&["0", "1", "2"]).await;
+    }
+}
+
+/// A pause that is shorter than the lease costs nobody a connection, and what was sent meanwhile is
+/// told as incomplete.
+#[tokio::test]
+async fn a_short_pause_costs_nothing() {
+    let cluster = Cluster::quiet(2).register("beat = \"1s\"\nlease = \"50s\"").start().await;
+    let mut away = cluster.client(0).await;
+    let mut caller = cluster.caller(1).await;
+    let before = cluster.view().await.unwrap();
+    cluster.gateways[0].signal("STOP");
+    let receipt = caller.send(text(all(), "meanwhile")).await.unwrap().into_inner();
+    let coverage = receipt.coverage.unwrap();
+    assert_eq!((coverage.complete, coverage.missing), (false, vec!["gateway-1".to_owned()]));
+    let about = v1::GetClientRequest { client_id: away.id.clone(), ..Default::default() };
+    let silent = caller.get_client(about).await.unwrap_err();
+    assert_eq!(silent.code(), tonic::Code::Unavailable, "not \"not found\": {silent}");
+    cluster.gateways[0].signal("CONT");
+    until("answers are complete again", async || {
+        (counted(&cluster, 1).await == (true, Vec::new(), 1)).then_some(())
+    })
+    .await;
+    let receipt = caller.send(text(all(), "after")).await.unwrap().into_inner();
+    assert_eq!((receipt.clients, receipt.coverage.unwrap().complete), (1, true));
+    // It may have had the first message too: who does not answer may still have heard.
+    let first = away.hear().await;
+    if first == "meanwhile" {
+        away.hears(&["after"]).await;
+    } else {
+        assert_eq!(first, "after");
+    }
+    let after = cluster.view().await.unwrap();
+    assert_eq!(after.members[0].incarnation, before.members[0].incarnation);
+}
+
+/// A gateway that is killed and started again at the same addresses, before its lease has ended, is
+/// another one: nothing of the former is left.
+#[tokio::test]
+async fn a_gateway_is_started_again_at_once() {
+    let mut cluster = Cluster::quiet(2).register("lease = \"4s\"").start().await;
+    let mut lost = cluster.client(0).await;
+    let mut caller = cluster.caller(1).await;
+    caller.bind(bind(&lost.id, "ann")).await.unwrap();
+    caller.join(join(&[&lost.id], &["room"])).await.unwrap();
+    let before = cluster.view().await.unwrap();
+    cluster.gateways[0].kill();
+    assert_eq!(lost.closed().await.code, 1006);
+    let config = cluster.dir.join("gateway-1.toml").display().to_string();
+    let internal = format!("--internal-bind={}", cluster.internal[0]);
+    let clients = format!("--client-bind={}", cluster.web(0));
+    let again = ["gateway", "--config", &config, &internal, &clients];
+    cluster.gateways[0] = Process::start(&cluster.dir, "gateway-1-again", &again, &[]);
+    let after = until("only the new one is in the view", async || {
+        let view = cluster.view().await?;
+        let known =
+            |member: &&v1::Member| before.members.iter().any(|old| old.incarnation == member.incarnation);
+        (view.members.len() == 2 && view.members.iter().filter(known).count() == 1).then_some(view)
+    })
+    .await;
+    assert_eq!(after.members.iter().filter(|member| member.address == cluster.internal[0]).count(), 1);
+    cluster.linked().await;
+    let mut fresh = cluster.client(0).await;
+    until("counts are right", async || (counted(&cluster, 1).await == (true, Vec::new(), 1)).then_some(()))
+        .await;
+    let online = v1::OnlineRequest {
+        clients: vec![lost.id.clone(), fresh.id.clone()],
+        uids: vec!["ann".into()],
+        ..Default::default()
+    };
+    let online = caller.online(online).await.unwrap().into_inner();
+    assert_eq!((online.clients[&lost.id], online.clients[&fresh.id], online.uids["ann"]), (false, true, 0));
+    assert_eq!(caller.send(text(groups(&["room"]), "nobody")).await.unwrap().into_inner().clients, 0);
+    caller.send(text(all(), "welcome back")).await.unwrap();
+    fresh.hears(&["welcome back"]).await;
+}
+
+/// The metrics port tells the truth about a role while its register is away.
+#[tokio::test]
+async fn probes_and_metrics_tell_how_it_is() {
+    let mut cluster = Cluster::quiet(1).more("[metrics]\nbind = \"127.0.0.1:0\"").start().await;
+    let metrics = cluster.gateways[0].logged("metrics and probes address=").await.parse().unwrap();
+    let get = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        String::from_utf8(answer).unwrap()
+    };
+    let ok = |answer: String| answer.starts_with("HTTP/1.1 200");
+    assert!(ok(get("/healthz").await) && ok(get("/readyz").await));
+    let mut client = cluster.client(0).await;
+    let rude = [crate::rude::UPGRADE.as_bytes(), b"\x81\x02hi"].concat();
+    crate::rude::answer(cluster.web(0), &rude, false).await;
+    crate::rude::answer(cluster.web(0), b"GET /ws/nothing HTTP/1.1\r\nConnection: close\r\n\r\n", false)
+        .await;
+    let wanted = [
+        "broadgate_build_info{",
+        "gateway_clients_opened_total 2",
+        "gateway_clients_closed_total{cause=\"protocol\"} 1",
+        "gateway_drops_total{reason=\"slow\"} 0",
+    ];
+    until("what has happened is counted", async || {
+        let text = get("/metrics").await;
+        wanted.iter().all(|line| text.contains(line)).then_some(())
+    })
+    .await;
+    cluster.register.as_mut().unwrap().kill();
+    assert!(ok(get("/healthz").await), "alive, whatever the register is");
+    cluster.start_register().await;
+    until("it is ready", async || ok(get("/readyz").await).then_some(())).await;
+    cluster.gateways[0].signal("TERM");
+    assert_eq!(client.closed().await.code, 1012);
+    assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
+}
