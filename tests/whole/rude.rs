@@ -37,7 +37,8 @@ fn close_code(answer: &[u8]) -> Option<u16> {
 
 #[tokio::test]
 async fn bad_frames_close_their_client_with_the_right_code() {
-    let cluster = Cluster::quiet(1).limits("message_bytes_max = 1000").start().await;
+    let limits = "message_bytes_max = 1000\nclose_time_max = \"1s\"";
+    let cluster = Cluster::quiet(1).limits(limits).start().await;
     let mut witness = cluster.client(0).await;
     let large = [&[0x82, 0xfe, 0x10, 0x00, 0, 0, 0, 0][..], &[0; 4096]].concat();
     for (frame, code, what) in [
