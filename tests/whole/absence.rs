@@ -154,3 +154,113 @@ async fn probes_and_metrics_tell_how_it_is() {
     assert_eq!(client.closed().await.code, 1012);
     assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
 }
+
+fn incarnations(view: &v1::View) -> Vec<String> {
+    view.members.iter().map(|member| member.incarnation.clone()).collect()
+}
+
+/// A register that was asleep for longer than a lease finds everybody's beats waiting for it: nobody is
+/// taken for dead because the register was.
+#[tokio::test]
+async fn a_register_that_sleeps_removes_nobody() {
+    let cluster = Cluster::quiet(2).register("beat = \"250ms\"\nlease = \"1s\"").start().await;
+    let mut client = cluster.client(0).await;
+    let before = cluster.view().await.unwrap();
+    for turn in 0..3 {
+        let register = cluster.register.as_ref().unwrap();
+        register.signal("STOP");
+        // The gateways say that they do not hear it; by then a lease is long over.
+        until("the register is missed", async || (!cluster.status(1).await?.register_heard).then_some(()))
+            .await;
+        assert_eq!(cluster.caller(1).await.send(text(all(), "on")).await.unwrap().into_inner().clients, 1);
+        client.hears(&["on"]).await;
+        register.signal("CONT");
+        until("the register is heard", async || cluster.status(1).await?.register_heard.then_some(())).await;
+        let after = until("both are in the view", async || {
+            let view = cluster.view().await?;
+            (view.members.len() == 2).then_some(view)
+        })
+        .await;
+        assert_eq!(incarnations(&after), incarnations(&before), "turn {turn}");
+    }
+    cluster.caller(1).await.send(text(all(), "still here")).await.unwrap();
+    client.hears(&["still here"]).await;
+}
+
+/// Two registers run from the beginning; the members follow one, then the other, then come back.
+#[tokio::test]
+async fn registers_take_turns() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut cluster = Cluster::quiet(2).second_register(&port.to_string()).start().await;
+    let mut client = cluster.client(0).await;
+    let members = incarnations(&cluster.view().await.unwrap());
+    let first = cluster.register_address.clone();
+    let mut highest = (0, 0);
+    for (turn, address) in [port.to_string(), first.clone(), port.to_string()].iter().enumerate() {
+        // The next one runs, empty, before the present one is gone.
+        let bind = format!("--bind={address}");
+        let next = Process::start(&cluster.dir, &format!("register-{turn}"), &["register", &bind], &[]);
+        next.logged("register address=").await;
+        cluster.register = Some(next);
+        cluster.register_address.clone_from(address);
+        let view = until("the members follow", async || {
+            let view = cluster.view().await?;
+            (view.members.len() == 2).then_some(view)
+        })
+        .await;
+        assert_eq!(incarnations(&view), members, "turn {turn}");
+        let epoch = view.epoch.unwrap();
+        assert!((epoch.term, epoch.count) > highest, "turn {turn}: {epoch:?} after {highest:?}");
+        highest = (epoch.term, epoch.count);
+        // One of them may have told it of the other.
+        for gateway in 0..2 {
+            until("a gateway follows", async || {
+                let status = cluster.status(gateway).await?;
+                (status.register_heard && status.register == *address).then_some(())
+            })
+            .await;
+        }
+    }
+    cluster.caller(1).await.send(text(all(), "undisturbed")).await.unwrap();
+    client.hears(&["undisturbed"]).await;
+}
+
+/// A worker process that is paused for longer than its lease is out of the view; its clients go on
+/// with the other one, and what it had not answered is handled there.
+#[tokio::test]
+async fn a_paused_worker_is_given_up() {
+    let cluster = Cluster::of(1).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
+    let start = |name: &str| {
+        let register = format!("--register={}", cluster.register_address);
+        Process::start(&cluster.dir, name, &["worker", "echo", &register, &format!("--name={name}")], &[])
+    };
+    let (paused, _other) = (start("paused"), start("other"));
+    until("both are attached", async || (cluster.status(0).await?.workers.len() == 2).then_some(())).await;
+    let mut talking = Vec::new();
+    for _ in 0..10 {
+        let mut client = cluster.client(0).await;
+        client.say("before").await;
+        client.hears(&["before"]).await;
+        talking.push(client);
+    }
+    paused.signal("STOP");
+    for client in &mut talking {
+        client.say("meanwhile").await;
+    }
+    for client in &mut talking {
+        client.hears(&["meanwhile"]).await;
+        client.say("after").await;
+        client.hears(&["after"]).await;
+    }
+    paused.signal("CONT");
+    // It joins anew and works again; what it did late may be heard a second time.
+    until("both are attached again", async || {
+        let workers = cluster.status(0).await?.workers;
+        (workers.len() == 2 && workers.iter().all(|worker| worker.gateways == 1)).then_some(())
+    })
+    .await;
+    for client in &mut talking {
+        client.say("together").await;
+        while client.hear().await != "together" {}
+    }
+}

@@ -307,3 +307,59 @@ async fn apps_do_not_see_each_other() {
     let off = Client::try_connect(&format!("ws://{}/ws/off", cluster.web(0)), &[]).await;
     assert!(off.is_err(), "an app is off unless it says raw = true");
 }
+
+/// A command that cannot be carried out is answered with its error, in its place, and those behind it
+/// go on; a stream of commands that breaks takes nothing with it.
+#[tokio::test]
+async fn one_bad_command_does_not_stop_a_stream() {
+    let (cluster, mut caller, mut a, b) = far().await;
+    let mut commands = Vec::new();
+    for number in 0..3000_u64 {
+        let command = match number % 3 {
+            0 => Some(Command::Send(text(clients(&[&a.id]), &number.to_string()))),
+            1 => Some(Command::Bind(bind("nonsense", "ann"))),
+            _ if number % 2 == 0 => None,
+            _ => Some(Command::GetClient(v1::GetClientRequest {
+                client_id: b.id.clone(),
+                ..Default::default()
+            })),
+        };
+        commands.push(v1::Command { id: number, command });
+    }
+    let batches: Vec<_> =
+        commands.chunks(7).map(|some| v1::CommandBatch { commands: some.to_vec() }).collect();
+    let mut answers = caller.commands(tokio_stream::iter(batches)).await.unwrap().into_inner();
+    let mut seen = std::collections::BTreeMap::new();
+    while let Some(batch) = soon("answers come", answers.message()).await.unwrap() {
+        for answer in batch.answers {
+            assert!(seen.insert(answer.id, answer.answer.unwrap()).is_none(), "answered once");
+        }
+    }
+    assert_eq!(seen.len(), 3000);
+    for (number, answer) in seen {
+        use v1::answer::Answer;
+        let fits = match (number % 3, answer) {
+            (0, Answer::Receipt(receipt)) => receipt.clients == 1,
+            (1, Answer::Error(error)) => error.code == Code::InvalidArgument as i32,
+            (_, Answer::Error(error)) => number % 2 == 0 && error.code == Code::Unimplemented as i32,
+            (_, Answer::Client(reply)) => number % 2 == 1 && reply.client.unwrap().client_id == b.id,
+            _ => false,
+        };
+        assert!(fits, "{number}");
+    }
+    for number in (0..3000).step_by(3) {
+        a.hears(&[&number.to_string()]).await;
+    }
+    // A caller that goes away without reading an answer.
+    let rude = v1::CommandBatch {
+        commands: vec![v1::Command { id: 1, command: Some(Command::Send(text(all(), "last words"))) }],
+    };
+    let stream = cluster.caller(2).await.commands(tokio_stream::iter([rude])).await.unwrap();
+    drop(stream);
+    caller.send(text(all(), "end")).await.unwrap();
+    let heard = a.hear().await;
+    if heard != "end" {
+        assert_eq!(heard, "last words");
+        a.hears(&["end"]).await;
+    }
+}

@@ -130,3 +130,53 @@ async fn pages_name_everything_once() {
     let many = v1::ListGroupsRequest { limit: 1001, ..Default::default() };
     assert!(caller.list_groups(many).await.unwrap_err().message().contains("1000"));
 }
+
+/// A uid whose clients are on several gateways is on one page, with all of them; whoever stays while
+/// others come and go is listed once.
+#[tokio::test]
+async fn pages_are_whole_while_others_come_and_go() {
+    let cluster = Cluster::quiet(3).start().await;
+    let mut caller = cluster.caller(0).await;
+    let mut staying = Vec::new();
+    for number in 0..21 {
+        let client = cluster.client(number % 3).await;
+        // Each uid is on all three gateways.
+        caller.bind(bind(&client.id, &format!("uid-{}", number / 3))).await.unwrap();
+        caller.join(join(&[&client.id], &["stay"])).await.unwrap();
+        staying.push(client);
+    }
+    for limit in 1..4 {
+        let (mut names, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let list =
+                v1::ListUidsRequest { limit, cursor, groups: vec!["stay".into()], ..Default::default() };
+            let page = caller.list_uids(list).await.unwrap().into_inner();
+            assert!(page.names.len() <= limit as usize);
+            names.extend(page.names.into_iter().map(|named| (named.name, named.clients)));
+            cursor = page.next_cursor;
+            if cursor.is_empty() {
+                break;
+            }
+        }
+        let expected: Vec<_> = (0..7).map(|number| (format!("uid-{number}"), 3)).collect();
+        assert_eq!(names, expected, "limit {limit}");
+    }
+    let mut passing = Vec::new();
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        passing.push(cluster.client(passing.len() % 3).await);
+        if passing.len() > 2 {
+            passing.remove(0);
+        }
+        let list = v1::ListClientsRequest { of: Some(all()), limit: 2, cursor, ..Default::default() };
+        let page = caller.list_clients(list).await.unwrap().into_inner();
+        seen.extend(page.clients.into_iter().map(|client| client.client_id));
+        cursor = page.next_cursor;
+        if cursor.is_empty() {
+            break;
+        }
+    }
+    for client in &staying {
+        assert_eq!(seen.iter().filter(|id| **id == client.id).count(), 1);
+    }
+}
