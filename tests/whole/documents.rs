@@ -29,6 +29,22 @@ fn paths_that_are_named_exist() {
     }
 }
 
+/// The tests that the migration guide names as proofs are there.
+#[test]
+fn proofs_that_are_named_exist() {
+    let guide = read("business/MIGRATING.md");
+    let mut proofs = 0;
+    for named in guide.split('`').skip(1).step_by(2) {
+        let Some((room, test)) = named.split_once("::") else { continue };
+        let file = format!("tests/whole/{room}.rs");
+        if Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).exists() && test != "x" {
+            assert!(read(&file).contains(&format!("fn {test}(")), "{file} has no test {test}");
+            proofs += 1;
+        }
+    }
+    assert!(proofs > 20, "{proofs}");
+}
+
 #[test]
 fn the_readmes_worker_is_the_example() {
     let example = read("business/examples/readme.rs");

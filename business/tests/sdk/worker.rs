@@ -80,6 +80,7 @@ struct Scene {
 async fn scene() -> (Scene, Attachment) {
     let register = Register::start().await;
     let mut gateway = Fake::start(&register, "a").await;
+    // What the test notes down; the test itself bounds it.
     let (sender, heard) = mpsc::unbounded_channel();
     let go_on = Arc::new(Semaphore::new(0));
     let shutdown = CancellationToken::new();
@@ -269,8 +270,10 @@ async fn a_worker_that_was_removed_comes_back_as_another_incarnation() {
 #[tokio::test]
 async fn a_timer_ticks_on_after_a_panic() {
     let (scene, _attachment) = scene().await;
+    // What the test notes down; the test itself bounds it.
     let (tick, mut ticks) = mpsc::unbounded_channel();
     let config = WorkerConfig { registers: vec![scene._register.address.clone()], ..WorkerConfig::default() };
+    // What the test notes down; the test itself bounds it.
     let (sender, _heard) = mpsc::unbounded_channel();
     let other = Recorder { heard: sender, go_on: scene.go_on.clone() };
     let period = std::time::Duration::from_millis(20);
