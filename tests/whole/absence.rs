@@ -129,7 +129,8 @@ async fn probes_and_metrics_tell_how_it_is() {
         String::from_utf8(answer).unwrap()
     };
     let ok = |answer: String| answer.starts_with("HTTP/1.1 200");
-    assert!(ok(get("/healthz").await) && ok(get("/readyz").await));
+    assert!(ok(get("/healthz").await));
+    until("it is ready", async || ok(get("/readyz").await).then_some(())).await;
     let mut client = cluster.client(0).await;
     let rude = [crate::rude::UPGRADE.as_bytes(), b"\x81\x02hi"].concat();
     crate::rude::answer(cluster.web(0), &rude, false).await;
