@@ -27,6 +27,13 @@ use crate::{
 /// A host that went without a word is noticed after these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What one stream, and one connection, may have under way to this gateway, unread. h2 ends a
+/// connection whose unread small frames weigh more than half of the latter, 256 bytes each at most:
+/// a stream that is not read for a while must meet its own limit first, also with frames of 30
+/// bytes. It is held back then, not cut off.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const _: () = assert!(STREAM_WINDOW_BYTES / 30 * 256 < CONNECTION_WINDOW_BYTES / 2);
 
 /// What the internal port serves.
 pub(crate) struct Internal {
@@ -66,6 +73,8 @@ pub(crate) async fn serve(
     builder
         .http2()
         .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     loop {
