@@ -101,7 +101,12 @@ impl Candidate {
             client.stage = Stage::Handshake(Some(waiting));
             shard.emit(self.slot, Event::Handshake(handshake));
         }
-        decision.await.ok()
+        let limits = {
+            let shard = self.shard.borrow();
+            let limits = &shard.config.settings.limits;
+            (limits.groups_per_client_max, limits.session_bytes_max)
+        };
+        Some(usable(decision.await.ok()?, limits))
     }
 
     /// The newcomer is a client now.
@@ -126,6 +131,28 @@ impl Candidate {
         }
         tokio::task::spawn_local(drive::drive(shard, slot, key));
     }
+}
+
+/// A newcomer that a worker took in as somebody whom it cannot be is not let in as nobody.
+fn usable(decision: v1::decision::Decision, limits: (usize, usize)) -> v1::decision::Decision {
+    use v1::decision::Decision;
+    let Decision::Accept(accept) = &decision else { return decision };
+    let Err(sentence) = check_accept(accept, limits) else { return decision };
+    tracing::warn!(sentence, "a worker's accept cannot be carried out: the client is refused");
+    Decision::Refuse(v1::Refuse { status: 500, body: "the worker's answer cannot be carried out".to_owned() })
+}
+
+fn check_accept(accept: &v1::Accept, (groups_max, session_bytes_max): (usize, usize)) -> Result<(), String> {
+    if !accept.uid.is_empty() {
+        name::check("uid", &accept.uid).map_err(|error| error.to_string())?;
+    }
+    if accept.groups.len() > groups_max {
+        return Err(format!("groups has {} names: at most {groups_max} are allowed", accept.groups.len()));
+    }
+    for group in &accept.groups {
+        name::check("groups", group).map_err(|error| error.to_string())?;
+    }
+    session_object(&accept.session_json, session_bytes_max).map(drop)
 }
 
 impl Drop for Candidate {
@@ -160,10 +187,10 @@ impl Shard {
         let mut greeting = None;
         if let Some(accept) = accept {
             greeting = accept.greeting;
-            if name::check("uid", &accept.uid).is_ok() {
+            if !accept.uid.is_empty() {
                 self.directory.bind(slot, &accept.uid);
             }
-            for group in accept.groups.iter().filter(|group| name::check("group", group).is_ok()) {
+            for group in &accept.groups {
                 self.directory.join(slot, group, groups_max);
             }
             if let (false, Ok(value)) =
