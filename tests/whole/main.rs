@@ -13,6 +13,7 @@ mod handover;
 mod handshakes;
 mod harness;
 mod http;
+mod misbehaving;
 mod operator;
 mod queries;
 mod rude;
