@@ -319,10 +319,11 @@ impl Seen {
         gauge!("gateway_epoch_count").set(epoch.count as f64);
         gauge!("gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
         let ready = view::find(view, member.incarnation()).is_some_and(|me| me.state() == MemberState::Ready);
+        // Before the view is told: whoever reads there that this gateway is ready finds it so.
+        self.health.0.store(ready, Ordering::Relaxed);
         self.register.send_replace(member.register());
         self.views.send_replace(Arc::clone(view));
         self.dispatcher.peers.follow(view);
-        self.health.0.store(ready, Ordering::Relaxed);
     }
 }
 

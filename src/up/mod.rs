@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use broadgate_business::{Cluster, Secret};
+use broadgate_business::{Cluster, Secret, v1::MemberState};
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 
@@ -146,7 +146,10 @@ async fn wait_until_ready(ports: &Ports, secret: &Secret, args: &UpArgs) -> Resu
                     .filter(|gateway| gateway.peers.len() + 1 == usize::from(args.gateways));
                 let attached =
                     status.workers.iter().filter(|worker| worker.gateways == u32::from(args.gateways));
-                if gateways.count() == usize::from(args.gateways)
+                let members = status.view.iter().flat_map(|view| &view.members);
+                let ready = members.filter(|member| member.state() == MemberState::Ready).count();
+                if ready == usize::from(args.gateways + args.workers)
+                    && gateways.count() == usize::from(args.gateways)
                     && attached.count() == usize::from(args.workers)
                 {
                     return;
