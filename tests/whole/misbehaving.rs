@@ -127,6 +127,8 @@ async fn a_worker_that_attaches_twice_is_one_worker() {
     let unanswered = older.event().await;
     assert_eq!(said(&unanswered), Some("to the older"));
     let mut newer = TestWorker::attach(&cluster.internal[0], 1).await;
+    // Every shard answers behind the news of it, so every shard has heard of it.
+    cluster.status(0).await.unwrap();
     let second = cluster.client(0).await;
     let opened = newer.event().await;
     assert_eq!(opened.client_id, second.id);
