@@ -26,7 +26,6 @@ mod listen;
 mod me;
 mod orders;
 mod peers;
-mod ring;
 mod server;
 mod shard;
 mod tally;

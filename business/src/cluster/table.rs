@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn view(members: Vec<Member>) -> View {
-        View { epoch: None, members }
+        View { members, ..View::default() }
     }
 
     #[test]

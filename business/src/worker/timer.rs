@@ -115,7 +115,7 @@ mod tests {
             worker(2, MemberState::Ready),
             worker(3, MemberState::Ready),
         ];
-        let view = View { epoch: None, members };
+        let view = View { members, ..View::default() };
         let ticks = |once, bits| may_tick(once, &view, "chat", Incarnation::from_bits(bits));
         let ticking: Vec<_> = (1..=3).filter(|bits| ticks(Once::InCluster, *bits)).collect();
         assert_eq!(ticking, [2]);

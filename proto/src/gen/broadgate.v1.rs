@@ -77,6 +77,16 @@ pub struct Receipt {
     /// The ids counted under unknown_client, in no order.
     #[prost(string, repeated, tag = "6")]
     pub unknown_clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True if the command was placed by the home of its one topic (a uid, a group,
+    /// or all), and so has its place in the one order that all clients of the topic
+    /// see. False for a command to clients or to several topics, and where the
+    /// home could not be reached: each client then has it at no promised place.
+    #[prost(bool, tag = "7")]
+    pub ordered: bool,
+    /// True if a shard of some gateway had carried out this command_id before and
+    /// answered with what it did then: the command is a repeat.
+    #[prost(bool, tag = "8")]
+    pub repeated: bool,
 }
 /// A client's session: a JSON object that lives in its gateway until the
 /// client goes, and travels with every event of the client.
@@ -183,6 +193,10 @@ pub struct View {
     pub epoch: ::core::option::Option<Epoch>,
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<Member>,
+    /// The view that this one was made from. Whoever knows another one last has
+    /// missed a view in between.
+    #[prost(message, optional, tag = "3")]
+    pub before: ::core::option::Option<Epoch>,
 }
 /// Kinds of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -907,9 +921,13 @@ pub struct Command {
     /// The caller's number for it, unique among its unanswered ones.
     #[prost(uint64, tag = "1")]
     pub id: u64,
+    /// The highest epoch that the caller has seen in an answer: a gateway of an
+    /// earlier view catches up before it acts, or refuses with UNAVAILABLE.
+    #[prost(message, optional, tag = "31")]
+    pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -952,6 +970,8 @@ pub mod command {
         /// Only between gateways: what this gateway is doing.
         #[prost(message, tag = "18")]
         Status(super::StatusRequest),
+        #[prost(message, tag = "19")]
+        Roster(super::RosterRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -963,7 +983,7 @@ pub struct AnswerBatch {
 pub struct Answer {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answer::Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "answer::Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub answer: ::core::option::Option<answer::Answer>,
 }
 /// Nested message and enum types in `Answer`.
@@ -988,6 +1008,8 @@ pub mod answer {
         Names(super::ListNamesReply),
         #[prost(message, tag = "10")]
         Status(super::StatusReply),
+        #[prost(message, tag = "11")]
+        Roster(super::RosterReply),
     }
 }
 /// A refusal on the pipelined stream: what a unary call would have answered as
@@ -1007,6 +1029,10 @@ pub struct SendRequest {
     pub command_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub to: ::core::option::Option<Audience>,
+    /// Fire and forget: a single call is answered at once with an empty receipt, a
+    /// command on a stream not at all. What goes wrong is only counted.
+    #[prost(bool, tag = "6")]
+    pub no_receipt: bool,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "send_request::Payload", tags = "3, 4, 5")]
@@ -1104,8 +1130,24 @@ pub struct JoinGroupsRequest {
     /// Into which groups.
     #[prost(string, repeated, tag = "5")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whom these clients stand for in the rosters of the groups. Without it they
+    /// are in the groups and in no roster.
+    #[prost(message, optional, tag = "6")]
+    pub member: ::core::option::Option<PresenceMember>,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Somebody in the roster of a group: present while at least one client that
+/// joined in this name is in it, anywhere in the cluster.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceMember {
+    /// At most 200 bytes.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// What others see of the user: any text, such as JSON; at most 4 KiB. Of
+    /// several clients in one name, the newest one's is told.
+    #[prost(string, tag = "2")]
+    pub info: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveGroupsRequest {
@@ -1209,7 +1251,7 @@ pub struct CountRequest {
     /// Groups to count besides the app as a whole.
     #[prost(string, repeated, tag = "2")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Count distinct uids as well. Until uids have homes this costs a transfer
+    /// Count distinct uids as well. No home knows them, so this costs a transfer
     /// of 16 bytes per uid from every gateway.
     #[prost(bool, tag = "3")]
     pub uids: bool,
@@ -1236,6 +1278,33 @@ pub struct Counts {
     /// Only between gateways: 16 bytes per distinct uid, XXH3-128 of its name.
     #[prost(bytes = "bytes", tag = "3")]
     pub uid_hashes: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterRequest {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// At most this many; 0 means 100, and 1,000 is the most.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    #[prost(string, tag = "4")]
+    pub cursor: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RosterReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// In byte order of their user ids.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<PresenceMember>,
+    /// How many there are in all.
+    #[prost(uint64, tag = "3")]
+    pub total: u64,
+    #[prost(string, tag = "4")]
+    pub next_cursor: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClientRequest {
@@ -1731,6 +1800,28 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "GetSession"));
             self.inner.unary(req, path, codec).await
         }
+        /// Who is present in a group? Answered by the group's home.
+        pub async fn roster(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RosterRequest>,
+        ) -> std::result::Result<tonic::Response<super::RosterReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Gateway/Roster",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Gateway", "Roster"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Who of these is connected?
         pub async fn online(
             &mut self,
@@ -1980,6 +2071,11 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::GetSessionRequest>,
         ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status>;
+        /// Who is present in a group? Answered by the group's home.
+        async fn roster(
+            &self,
+            request: tonic::Request<super::RosterRequest>,
+        ) -> std::result::Result<tonic::Response<super::RosterReply>, tonic::Status>;
         /// Who of these is connected?
         async fn online(
             &self,
@@ -2533,6 +2629,49 @@ pub mod gateway_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Gateway/Roster" => {
+                    #[allow(non_camel_case_types)]
+                    struct RosterSvc<T: Gateway>(pub Arc<T>);
+                    impl<T: Gateway> tonic::server::UnaryService<super::RosterRequest>
+                    for RosterSvc<T> {
+                        type Response = super::RosterReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RosterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gateway>::roster(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RosterSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3545,7 +3684,7 @@ pub mod worker_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerFrame {
-    #[prost(oneof = "peer_frame::Frame", tags = "1, 2, 3")]
+    #[prost(oneof = "peer_frame::Frame", tags = "1, 2, 3, 4")]
     pub frame: ::core::option::Option<peer_frame::Frame>,
 }
 /// Nested message and enum types in `PeerFrame`.
@@ -3562,11 +3701,13 @@ pub mod peer_frame {
         /// Every 500 ms; answered. A link that is silent for 2 s is dialled anew.
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
+        #[prost(message, tag = "4")]
+        Said(super::SaidBatch),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerReply {
-    #[prost(oneof = "peer_reply::Reply", tags = "1, 2, 3")]
+    #[prost(oneof = "peer_reply::Reply", tags = "1, 2, 3, 4")]
     pub reply: ::core::option::Option<peer_reply::Reply>,
 }
 /// Nested message and enum types in `PeerReply`.
@@ -3579,9 +3720,12 @@ pub mod peer_reply {
         Answers(super::AnswerBatch),
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
+        /// So many SaidBatches of this stream have been taken, all those before it too.
+        #[prost(uint64, tag = "4")]
+        Taken(u64),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerHello {
     #[prost(string, tag = "1")]
     pub incarnation: ::prost::alloc::string::String,
@@ -3591,13 +3735,198 @@ pub struct PeerHello {
     /// refuses the link with FAILED_PRECONDITION.
     #[prost(string, tag = "3")]
     pub to: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "4")]
-    pub epoch: ::core::option::Option<Epoch>,
+    /// The newest view that the speaker has installed.
+    #[prost(message, optional, tag = "5")]
+    pub view: ::core::option::Option<View>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkBeat {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SaidBatch {
+    #[prost(message, repeated, tag = "1")]
+    pub said: ::prost::alloc::vec::Vec<Said>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Said {
+    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub said: ::core::option::Option<said::Said>,
+}
+/// Nested message and enum types in `Said`.
+pub mod said {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Said {
+        /// The speaker has installed this view: what follows was said in it.
+        #[prost(message, tag = "1")]
+        View(super::View),
+        #[prost(message, tag = "2")]
+        Hold(super::Hold),
+        #[prost(message, tag = "3")]
+        Synced(super::Synced),
+        /// All holds up to this serial have been taken.
+        #[prost(uint64, tag = "4")]
+        Held(u64),
+        #[prost(message, tag = "5")]
+        Ask(super::Ask),
+        #[prost(message, tag = "6")]
+        Reply(super::Reply),
+        #[prost(message, tag = "7")]
+        Deliver(super::Deliver),
+        #[prost(message, tag = "8")]
+        Placed(super::Placed),
+    }
+}
+/// To a topic's home: how the speaker's clients stand in it now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Hold {
+    /// Rises with every hold that the speaker says to the receiver.
+    #[prost(uint64, tag = "1")]
+    pub serial: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub topic: ::prost::bytes::Bytes,
+    /// 0: none any more.
+    #[prost(uint64, tag = "3")]
+    pub clients: u64,
+    /// Presence members that the speaker has clients of; only those that changed
+    /// since its last hold of the topic, or all in a sync.
+    #[prost(message, repeated, tag = "4")]
+    pub members: ::prost::alloc::vec::Vec<HeldMember>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldMember {
+    #[prost(message, optional, tag = "1")]
+    pub member: ::core::option::Option<PresenceMember>,
+    /// The last client in this name has gone.
+    #[prost(bool, tag = "2")]
+    pub gone: bool,
+}
+/// Everything that the speaker holds and whose home the receiver is by this view
+/// has been said.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Synced {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    /// How many topics that is, and the wrapping sum of XXH3-64(topic) * clients.
+    #[prost(uint64, tag = "2")]
+    pub topics: u64,
+    #[prost(fixed64, tag = "3")]
+    pub sum: u64,
+}
+/// To a topic's home: carry this out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ask {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub topic: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "6")]
+    pub no_receipt: bool,
+    #[prost(oneof = "ask::Op", tags = "3, 4, 5")]
+    pub op: ::core::option::Option<ask::Op>,
+}
+/// Nested message and enum types in `Ask`.
+pub mod ask {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Op {
+        /// A Send, Close, Bind (exclusive) or Dissolve of the one topic.
+        #[prost(message, tag = "3")]
+        Command(super::Command),
+        /// How many clients has each of these topics?
+        #[prost(message, tag = "4")]
+        Count(super::TopicList),
+        #[prost(message, tag = "5")]
+        Roster(super::RosterRequest),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicList {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub topics: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Reply {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6")]
+    pub reply: ::core::option::Option<reply::Reply>,
+}
+/// Nested message and enum types in `Reply`.
+pub mod reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Reply {
+        /// The receiver of the ask is not the home; this is its epoch.
+        #[prost(message, tag = "2")]
+        NotHome(super::Epoch),
+        /// It has no room for what has to wait.
+        #[prost(bool, tag = "3")]
+        Busy(bool),
+        #[prost(message, tag = "4")]
+        Done(super::Done),
+        #[prost(message, tag = "5")]
+        Counted(super::Counted),
+        #[prost(message, tag = "6")]
+        Roster(super::RosterReply),
+    }
+}
+/// What became of a command at its topic's home.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Done {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    #[prost(message, optional, tag = "2")]
+    pub answer: ::core::option::Option<Answer>,
+    #[prost(uint32, tag = "3")]
+    pub gateways: u32,
+    /// Incarnations that did not answer, or had not synced.
+    #[prost(string, repeated, tag = "4")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Counted {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    /// In the order of the question.
+    #[prost(uint64, repeated, tag = "2")]
+    pub clients: ::prost::alloc::vec::Vec<u64>,
+    #[prost(string, repeated, tag = "3")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// From a topic's home: place this among your clients.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Deliver {
+    /// 0: do not answer.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub topic: ::prost::bytes::Bytes,
+    /// The epoch in which the speaker took the topic over, and a number that rises
+    /// with everything that it places.
+    #[prost(message, optional, tag = "3")]
+    pub tenure: ::core::option::Option<Epoch>,
+    #[prost(uint64, tag = "4")]
+    pub number: u64,
+    #[prost(message, optional, tag = "5")]
+    pub command: ::core::option::Option<Command>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Placed {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "placed::Placed", tags = "2, 3")]
+    pub placed: ::core::option::Option<placed::Placed>,
+}
+/// Nested message and enum types in `Placed`.
+pub mod placed {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Placed {
+        #[prost(message, tag = "2")]
+        Answer(super::Answer),
+        /// The speaker knows a view in which another gateway is the topic's home.
+        #[prost(bool, tag = "3")]
+        Stale(bool),
+    }
 }
 /// Generated client implementations.
 pub mod peer_client {

@@ -40,6 +40,7 @@ mod tests {
         };
         let view = View {
             epoch: None,
+            before: None,
             members: vec![
                 worker(9, MemberState::Ready, "chat"),
                 worker(1, MemberState::Draining, "chat"),

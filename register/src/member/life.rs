@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn view(term: u64, count: u64) -> Arc<View> {
-        Arc::new(View { epoch: Some(Epoch::new(term, count)), members: Vec::new() })
+        Arc::new(View { epoch: Some(Epoch::new(term, count)), ..View::default() })
     }
 
     fn welcome(term: u64) -> Reply {

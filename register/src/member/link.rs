@@ -10,7 +10,7 @@ use broadgate_proto::{
     },
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,16 +27,23 @@ use super::{
 const REQUESTS_MAX: usize = 16;
 /// From dialing to the opening of the stream.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
-/// Which placement rule this version knows.
-const RING_VERSION: u32 = 1;
-
 /// Where the thread says what it knows.
 pub(super) struct Told {
     pub views: watch::Sender<Arc<View>>,
     pub status: watch::Sender<RegisterStatus>,
+    /// Every view, for members that must not miss one.
+    pub every: Option<broadcast::Sender<Arc<View>>>,
 }
 
 impl Told {
+    pub fn view(&self, view: Arc<View>) {
+        if let Some(every) = &self.every {
+            // Nobody may be listening.
+            let _ = every.send(view.clone());
+        }
+        self.views.send_replace(view);
+    }
+
     pub fn heard(&self, register: &str) {
         self.say(register, true, String::new());
     }
@@ -195,7 +202,7 @@ impl Link {
         let Some(view) = self.wishes.borrow_and_update().learned.clone() else { return false };
         let (step, elsewhere) = self.life.learn(view);
         if let Step::Install(view) = step {
-            self.told.views.send_replace(view);
+            self.told.view(view);
         }
         elsewhere
     }
@@ -269,7 +276,7 @@ impl Link {
             name: config.name.clone(),
             address,
             state: self.wishes.borrow().state.into(),
-            ring_version: RING_VERSION,
+            ring_version: super::ring::RING_VERSION,
             version: config.version.clone(),
             services: config.services.clone(),
             since_ms: 0,
@@ -328,7 +335,7 @@ impl Link {
                     self.told.heard(register);
                     tracing::info!(register, incarnation = %self.incarnation, "the register took this member in");
                 }
-                Step::Install(view) => drop(self.told.views.send_replace(view)),
+                Step::Install(view) => self.told.view(view),
                 Step::Beat(number) => send(&requests, Request::Beat(Beat { number })),
                 Step::Drain => self.tell(MemberEvent::Drain),
                 Step::Dead(reason) => {

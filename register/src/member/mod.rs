@@ -13,6 +13,7 @@
 //! | `watching.rs` | the same for programs that are no members |
 //! | `dial.rs` | from `host:port` to a gRPC channel |
 //! | `view.rs`, `leader.rs` | what a process reads out of a view |
+//! | `ring.rs` | which gateway is the home of a topic |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use broadgate_proto::{
     secret::Secret,
     v1::{MemberState, Role, View},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub(crate) mod address;
 mod dial;
@@ -29,11 +30,14 @@ pub mod leader;
 mod life;
 mod link;
 mod redial;
+pub mod ring;
 pub mod view;
 mod watching;
 
 /// Events waiting to be taken; each kind is told at most once, so it is never met.
 const EVENTS_MAX: usize = 8;
+/// Views that a member has not taken yet; one that is further behind misses some, and is told.
+const VIEWS_MAX: usize = 256;
 /// How long [`Member::leave`] waits for the register to agree.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -119,6 +123,7 @@ pub struct Member {
     incarnation: Incarnation,
     wish: watch::Sender<Wish>,
     views: watch::Receiver<Arc<View>>,
+    every_view: broadcast::Receiver<Arc<View>>,
     status: watch::Receiver<RegisterStatus>,
     events: mpsc::Receiver<MemberEvent>,
     ended: oneshot::Receiver<()>,
@@ -139,7 +144,8 @@ pub fn join(config: Config) -> Member {
     let (status_sender, status) = watch::channel(first_status(&config.registers));
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
     let (end, ended) = oneshot::channel();
-    let told = link::Told { views: view_sender, status: status_sender };
+    let (every, every_view) = broadcast::channel(VIEWS_MAX);
+    let told = link::Told { views: view_sender, status: status_sender, every: Some(every) };
     let link = link::Link::new(config, incarnation, wishes, told, event_sender.clone(), end);
     // An incarnation that is not random could be somebody else's.
     let started = no_entropy.map_or_else(
@@ -150,7 +156,7 @@ pub fn join(config: Config) -> Member {
         let sentence = format!("the thread that belongs to the cluster could not start: {error}");
         let _ = event_sender.try_send(MemberEvent::Refused { sentence, fatal: true });
     }
-    Member { incarnation, wish, views, status, events, ended }
+    Member { incarnation, wish, views, every_view, status, events, ended }
 }
 
 impl Member {
@@ -164,6 +170,12 @@ impl Member {
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Arc<View>> {
         self.views.clone()
+    }
+
+    /// Every view one by one: since this member joined at the first call, from now on at others.
+    pub fn every_view(&mut self) -> broadcast::Receiver<Arc<View>> {
+        let later = self.every_view.resubscribe();
+        std::mem::replace(&mut self.every_view, later)
     }
 
     /// Which register is being followed.
@@ -222,7 +234,7 @@ pub fn watch(registers: Vec<String>, secret: Secret) -> Watch {
     let (view_sender, views) = watch::channel(Arc::default());
     let (status_sender, status) = watch::channel(first_status(&registers));
     let (alive, stop) = watch::channel(());
-    let told = link::Told { views: view_sender, status: status_sender };
+    let told = link::Told { views: view_sender, status: status_sender, every: None };
     let following = watching::run(registers, secret, told, stop);
     if let Err(error) = link::on_own_thread("register-watch", following) {
         tracing::error!(%error, "the thread that follows the cluster's views could not start");

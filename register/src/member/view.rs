@@ -59,6 +59,7 @@ mod tests {
                 member(3, Role::Worker, MemberState::Ready, &["chat", "mail"]),
                 member(4, Role::Worker, MemberState::Ready, &["mail"]),
             ],
+            before: None,
         };
         assert_eq!(gateways(&view).count(), 2);
         assert_eq!(ready_gateways(&view).count(), 1);

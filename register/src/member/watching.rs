@@ -110,7 +110,7 @@ impl Watcher {
     fn take(&mut self, view: View) -> Verdict {
         let verdict = self.watching.view(epoch(&view), self.started.elapsed());
         if verdict == Verdict::Install {
-            self.told.views.send_replace(Arc::new(view));
+            self.told.view(Arc::new(view));
         }
         verdict
     }

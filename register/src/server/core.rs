@@ -5,7 +5,7 @@
 //! stream broke. Inputs of a connection that its member has replaced touch nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -25,6 +25,9 @@ use super::{
     step::{Answer, ConnectionId, Effect, Happened, Input, Now, Reason, Refusal},
 };
 
+/// Views that are kept for members that redial.
+const RECENT_MAX: usize = 64;
+
 #[derive(Debug)]
 struct Entry {
     member: Member,
@@ -43,6 +46,10 @@ pub struct Core {
     members: BTreeMap<Incarnation, Entry>,
     connections: HashMap<ConnectionId, Incarnation>,
     view: Arc<View>,
+    /// The last views, for members that missed some while they redialled.
+    recent: VecDeque<Arc<View>>,
+    /// The next view is made from this one of another register.
+    took_over: Option<Epoch>,
     removed: Graveyard,
     terms: Terms,
     base: Base,
@@ -62,7 +69,9 @@ impl Core {
             epoch: Epoch::new(0, 0),
             members: BTreeMap::new(),
             connections: HashMap::new(),
-            view: Arc::new(View { epoch: Some(Epoch::new(0, 0)), members: Vec::new() }),
+            view: Arc::new(View { epoch: Some(Epoch::new(0, 0)), ..View::default() }),
+            recent: VecDeque::new(),
+            took_over: None,
             removed: Graveyard::default(),
             terms: Terms::default(),
             base: Base::default(),
@@ -144,6 +153,7 @@ impl Core {
         if self.removed.contains(incarnation) {
             return dismiss(connection, "this incarnation was removed: join as a new one", out);
         }
+        let knows = reported.as_ref().and_then(|view| view.epoch);
         let names_itself = reported.as_ref().is_some_and(|view| Base::of(view).names(incarnation));
         let mut changed = reported.is_some_and(|view| self.take_over(&view, now, out));
         let known = self.members.contains_key(&incarnation);
@@ -157,13 +167,21 @@ impl Core {
         } else {
             changed |= self.admit(connection, incarnation, member, now, out);
             out.push(Effect::Reply(connection, self.welcome(origin)));
-            if !changed {
-                out.push(Effect::Reply(connection, Reply::View(View::clone(&self.view))));
+            for view in self.missed_since(knows) {
+                out.push(Effect::Reply(connection, Reply::View(view)));
             }
         }
         if changed {
             self.publish(out);
         }
+    }
+
+    /// What a member that knows this view has missed, one by one; else only the present view.
+    fn missed_since(&self, knows: Option<Epoch>) -> Vec<View> {
+        let known = self.recent.iter().position(|view| view.epoch == knows);
+        let from = known.map_or(self.recent.len().saturating_sub(1), |known| known + 1);
+        let from = from.min(self.recent.len().saturating_sub(1));
+        self.recent.iter().skip(from).map(|view| View::clone(view)).collect()
     }
 
     /// Puts a member on the list, or continues it. True if that changed the list.
@@ -238,6 +256,7 @@ impl Core {
         let members = self.members.len();
         let took = Happened::TookOver { from: reported.epoch, term: self.epoch.term, members };
         out.push(Effect::Happened(took));
+        self.took_over = Some(reported.epoch);
         self.base = reported;
         true
     }
@@ -357,7 +376,12 @@ impl Core {
         self.epoch.count += 1;
         self.terms.note(self.epoch);
         let members = self.members.values().map(|entry| entry.member.clone()).collect();
-        self.view = Arc::new(View { epoch: Some(self.epoch), members });
+        let before = self.took_over.take().or(self.view.epoch);
+        self.view = Arc::new(View { epoch: Some(self.epoch), members, before });
+        self.recent.push_back(self.view.clone());
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
         out.push(Effect::View(self.view.clone()));
     }
 }

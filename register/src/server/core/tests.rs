@@ -41,7 +41,7 @@ fn hello(connection: ConnectionId, bits: u64) -> Input {
 
 fn reported(term: u64, count: u64, bits: &[u64]) -> View {
     let members = bits.iter().map(|&bits| Member { since_ms: 7, ..member(bits) }).collect();
-    View { epoch: Some(Epoch::new(term, count)), members }
+    View { epoch: Some(Epoch::new(term, count)), members, before: None }
 }
 
 fn reporting(connection: ConnectionId, bits: u64, view: View) -> Input {
