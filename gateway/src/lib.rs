@@ -12,6 +12,7 @@
 //! | `api` | the internal port: gRPC, and the same commands as JSON over HTTP |
 //! | `orders` | a command, parsed and checked |
 //! | `commands` | whom a command concerns, in which order it is placed, and what came back |
+//! | `homes` | pure: one order for each topic, counts, who is present |
 //! | `peers` | the links to the other gateways |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
@@ -22,6 +23,7 @@ mod client_port;
 mod codec;
 mod commands;
 pub mod config;
+pub mod homes;
 mod listen;
 mod me;
 mod orders;

@@ -76,6 +76,17 @@ pub const MEMBERS_MAX: usize = 1000;
 pub const LINK_BEAT: Duration = Duration::from_millis(500);
 /// How long a peer may take to answer before answers name it as missing.
 pub const LINK_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a home cannot answer yet, because a gateway has not said what it holds, waits at most this
+/// long.
+pub const PARKING_TIME_MAX: Duration = Duration::from_secs(3);
+/// And at most this much of it, in bytes.
+pub const PARKING_BYTES_MAX: usize = 4 * MIB;
+/// Commands on the link to a peer that it has not taken, in bytes; beyond, it is not asked.
+pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
+/// How long a command id is remembered.
+pub const COMMAND_ID_TIME: Duration = Duration::from_secs(120);
+/// How many command ids are remembered, if that is fewer.
+pub const COMMAND_IDS_MAX: usize = 1_000_000;
 /// Batches unanswered on one link or command stream.
 pub const LINK_BATCHES_MAX: usize = 1024;
 /// Commands in one batch that a gateway forms.
@@ -98,6 +109,9 @@ pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
 // A late beat or two must not remove a member.
 const _: () = assert!(LEASE.as_millis() >= 4 * BEAT.as_millis());
 const _: () = assert!(LINK_TIMEOUT.as_millis() >= 3 * LINK_BEAT.as_millis());
+// A repeat after every wait that a caller may have gone through is still known.
+const _: () = assert!(COMMAND_ID_TIME.as_secs() > 4 * (PARKING_TIME_MAX.as_secs() + LINK_TIMEOUT.as_secs()));
+const _: () = assert!(PAYLOAD_BYTES_MAX < PARKING_BYTES_MAX && PAYLOAD_BYTES_MAX < LINK_UNTAKEN_BYTES_MAX);
 // Kubernetes kills 30 s after SIGTERM.
 const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX <= OUTBOX_BYTES_MAX);

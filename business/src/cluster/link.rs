@@ -352,7 +352,7 @@ impl State {
             }
             bytes += size;
             let id = self.unanswered.insert(reply) as u64;
-            commands.push(Command { id, command: Some(command) });
+            commands.push(Command { id, command: Some(command), after: None });
         }
         if commands.is_empty() { Poll::Pending } else { Poll::Ready(Some(CommandBatch { commands })) }
     }

@@ -57,6 +57,7 @@ unary! {
     set_session: v1::SetSessionRequest => SetSession, Session(v1::SessionReply);
     merge_session: v1::MergeSessionRequest => MergeSession, Session(v1::SessionReply);
     get_session: v1::GetSessionRequest => GetSession, Session(v1::SessionReply);
+    roster: v1::RosterRequest => Roster, Roster(v1::RosterReply);
     online: v1::OnlineRequest => Online, Online(v1::OnlineReply);
     count: v1::CountRequest => Count, Count(v1::CountReply);
     get_client: v1::GetClientRequest => GetClient, Client(v1::ClientReply);

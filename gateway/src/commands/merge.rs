@@ -135,6 +135,7 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
             reply.coverage = Some(coverage);
         }
         Answer::Status(reply) => reply.coverage = Some(coverage),
+        Answer::Roster(reply) => reply.coverage = Some(coverage),
         Answer::Error(_) => {}
     }
 }

@@ -68,7 +68,7 @@ impl Dispatcher {
         let mut placings = Vec::with_capacity(commands.len());
         let mut here: Vec<(usize, Arc<Order>)> = Vec::new();
         let mut there: BTreeMap<Incarnation, Vec<(usize, v1::Command)>> = BTreeMap::new();
-        for (index, v1::Command { id, command }) in commands.into_iter().enumerate() {
+        for (index, v1::Command { id, command, .. }) in commands.into_iter().enumerate() {
             let mut placing = self.parse(id, command);
             if let Ok(order) = &placing.order {
                 // A page of clients goes from gateway to gateway; see `placed`.
@@ -78,7 +78,7 @@ impl Dispatcher {
                         if target == me.incarnation {
                             here.push((index, Arc::clone(&order)));
                         } else {
-                            let command = v1::Command { id: index as u64, command: None };
+                            let command = v1::Command { id: index as u64, command: None, after: None };
                             there.entry(target).or_default().push((index, command));
                         }
                     });
@@ -160,7 +160,7 @@ impl Dispatcher {
 
     /// One command, placed and answered.
     pub(crate) async fn run(self: &Arc<Self>, command: Command) -> v1::answer::Answer {
-        let placed = self.place(vec![v1::Command { id: 0, command: Some(command) }]).await;
+        let placed = self.place(vec![v1::Command { id: 0, command: Some(command), after: None }]).await;
         let answer = placed.answers().await.pop().and_then(|answer| answer.answer);
         answer.unwrap_or_else(|| {
             v1::answer::Answer::Error(refusal(Code::Internal, "the command was not answered"))

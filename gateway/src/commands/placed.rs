@@ -191,7 +191,8 @@ impl Dispatcher {
             let executing = self.local.execute(vec![(0, order)]).await;
             return executing.answers(|stats| self.own_status(stats)).await.pop().map(|(_, answer)| answer);
         }
-        let asked = self.peers.send(gateway, vec![v1::Command { id: 0, command: Some(command) }]);
+        let asked =
+            self.peers.send(gateway, vec![v1::Command { id: 0, command: Some(command), after: None }]);
         asked.answers(self.link_timeout).await.pop().and_then(|(_, answer)| answer)
     }
 
@@ -200,7 +201,7 @@ impl Dispatcher {
         let mut orders = Vec::new();
         let mut refused = HashMap::new();
         let mut ids = Vec::with_capacity(commands.len());
-        for (index, v1::Command { id, command }) in commands.into_iter().enumerate() {
+        for (index, v1::Command { id, command, .. }) in commands.into_iter().enumerate() {
             ids.push(id);
             let parsed = command.as_ref().map(|command| self.parser.parse(command));
             match parsed {

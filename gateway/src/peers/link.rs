@@ -136,7 +136,7 @@ impl Dialer {
             incarnation: me.incarnation.to_string(),
             name: me.name.clone(),
             to: self.to.to_string(),
-            epoch: None,
+            view: None,
         };
         frames.send(PeerFrame { frame: Some(Frame::Hello(hello)) }).await?;
         let opening = async {

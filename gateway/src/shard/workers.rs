@@ -6,10 +6,11 @@ use std::{
 };
 
 use broadgate_proto::{id::Incarnation, v1};
+use broadgate_register::member::ring::Ring;
 use tokio::sync::{mpsc, oneshot};
 
 use super::directory::Slot;
-use crate::{config::Affinity, ring::Ring};
+use crate::config::Affinity;
 
 /// One attached stream of one worker; a worker that attaches again gets another.
 pub(crate) type WorkerKey = u64;

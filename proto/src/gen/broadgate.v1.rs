@@ -3765,7 +3765,7 @@ pub mod said {
         Hold(super::Hold),
         #[prost(message, tag = "3")]
         Synced(super::Synced),
-        /// All holds up to this serial have been taken.
+        /// All holds up to this serial, and all that was said before, have been taken.
         #[prost(uint64, tag = "4")]
         Held(u64),
         #[prost(message, tag = "5")]
@@ -3806,11 +3806,15 @@ pub struct HeldMember {
 /// has been said.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Synced {
+    /// Counted among the holds.
+    #[prost(uint64, tag = "4")]
+    pub serial: u64,
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
-    /// How many topics that is, and the wrapping sum of XXH3-64(topic) * clients.
-    #[prost(uint64, tag = "2")]
-    pub topics: u64,
+    /// Where they were said anew: how many topics that is, and the wrapping sum of
+    /// XXH3-64(topic) * clients.
+    #[prost(uint64, optional, tag = "2")]
+    pub topics: ::core::option::Option<u64>,
     #[prost(fixed64, tag = "3")]
     pub sum: u64,
 }
@@ -3849,7 +3853,7 @@ pub struct TopicList {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -3868,6 +3872,9 @@ pub mod reply {
         Counted(super::Counted),
         #[prost(message, tag = "6")]
         Roster(super::RosterReply),
+        /// Not all that was asked about has this home any more.
+        #[prost(bool, tag = "7")]
+        Moved(bool),
     }
 }
 /// What became of a command at its topic's home.

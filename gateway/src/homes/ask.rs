@@ -1,0 +1,96 @@
+//! What our callers ask of homes.
+
+use super::{
+    core::Core,
+    parking::{Asked, Origin},
+    step::{Content, Effect, Frame, Op, Reply, Ticket},
+    topic::Topic,
+};
+
+impl<C: Content> Core<C> {
+    /// A caller wants something of a topic's home.
+    pub(super) fn route(&mut self, ticket: Option<Ticket>, topic: &Topic, op: Op<C>) {
+        self.routes.add(topic, ticket, op, self.now);
+        self.pump(topic);
+    }
+
+    /// Asks the home what may be asked of it now.
+    fn pump(&mut self, topic: &Topic) {
+        let Some(home) = self.rings.home(topic) else { return };
+        if home != self.me && !self.is_reachable(home, 0) {
+            return;
+        }
+        for (id, wanted, op) in self.routes.due(topic, home) {
+            if home == self.me {
+                let origin = if wanted { Origin::Own(id) } else { Origin::Nobody };
+                if !wanted {
+                    self.routes.finish(id);
+                }
+                self.offer(Asked { origin, topic: topic.clone(), op });
+            } else {
+                self.ask(home, id, wanted, topic, op);
+            }
+        }
+    }
+
+    fn ask(
+        &mut self,
+        home: broadgate_proto::id::Incarnation,
+        id: u64,
+        wanted: bool,
+        topic: &Topic,
+        op: Op<C>,
+    ) {
+        let bytes = if let Op::Deliver(command) = &op { C::bytes(command) } else { 0 };
+        if !self.is_reachable(home, bytes) {
+            // The caller would wait in vain behind what the link has not taken yet.
+            self.out.push(Effect::Dropped("link_full"));
+            self.answer(id, Reply::Busy);
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&home) {
+            peer.untaken += bytes;
+        }
+        let said = if wanted { id } else { 0 };
+        self.say(home, Frame::Ask { id: said, topic: topic.clone(), op });
+        if !wanted {
+            self.routes.finish(id);
+        }
+    }
+
+    pub(super) fn pump_all(&mut self) {
+        for topic in self.routes.topics_due() {
+            self.pump(&topic);
+        }
+    }
+
+    /// A home has replied.
+    pub(super) fn routed(&mut self, id: u64, reply: Reply<C>) {
+        if matches!(reply, Reply::NotHome(_)) {
+            if let Some(topic) = self.routes.ask_again(id, self.now) {
+                self.pump(&topic);
+            }
+            return;
+        }
+        self.answer(id, reply);
+    }
+
+    fn answer(&mut self, id: u64, reply: Reply<C>) {
+        let Some((topic, flight)) = self.routes.finish(id) else { return };
+        if let Some(ticket) = flight.ticket {
+            self.out.push(Effect::Answer(ticket, reply));
+        }
+        // It may have been what the others waited for.
+        self.pump(&topic);
+    }
+
+    /// No home could be reached for it, or the one that took it does not answer.
+    pub(super) fn give_up_flight(&mut self, id: u64) {
+        let Some((topic, flight)) = self.routes.finish(id) else { return };
+        match flight.ticket {
+            Some(ticket) => self.out.push(Effect::NoHome(ticket)),
+            None => self.out.push(Effect::Dropped("no_home")),
+        }
+        self.pump(&topic);
+    }
+}

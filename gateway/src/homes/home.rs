@@ -1,0 +1,228 @@
+//! The topics whose home this gateway is: who holds clients of them, and who is present.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
+
+use broadgate_proto::{id::Incarnation, v1::Epoch};
+
+use super::{
+    interest::Sum,
+    step::{MemberChange, Session},
+    topic::Topic,
+};
+
+/// One topic at its home.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// When this gateway took it over.
+    pub(super) tenure: Epoch,
+    /// The gateways with clients of it.
+    holders: Vec<Holder>,
+    pub(super) roster: Option<Box<Roster>>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    gateway: Incarnation,
+    /// The run of the gateway's link in which it said so: what an earlier run said and a sync has not
+    /// repeated is no more.
+    session: Session,
+    clients: u64,
+}
+
+/// Who is present: each user with what the gateways that have clients of it say of it.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    users: BTreeMap<Arc<str>, Vec<(Incarnation, Session, Arc<str>)>>,
+    /// The holders have been told everything once in this tenure.
+    pub(super) told: bool,
+}
+
+impl Home {
+    pub(super) fn holders(&self) -> impl Iterator<Item = Incarnation> {
+        self.holders.iter().map(|holder| holder.gateway)
+    }
+
+    pub(super) fn clients(&self) -> u64 {
+        self.holders.iter().map(|holder| holder.clients).sum()
+    }
+
+    /// Takes what a gateway says. Returns the changes of who is present, and whether the gateway is new.
+    pub(super) fn hold(
+        &mut self,
+        gateway: Incarnation,
+        session: Session,
+        clients: u64,
+        members: &[MemberChange],
+    ) -> (Vec<MemberChange>, bool) {
+        let known = self.holders.iter().position(|holder| holder.gateway == gateway);
+        match known {
+            Some(at) if clients == 0 => drop(self.holders.swap_remove(at)),
+            Some(at) => {
+                self.holders[at].clients = clients;
+                self.holders[at].session = session;
+            }
+            None if clients > 0 => self.holders.push(Holder { gateway, session, clients }),
+            None => {}
+        }
+        if self.roster.is_none() && members.iter().all(|member| member.info.is_none()) {
+            return (Vec::new(), known.is_none() && clients > 0);
+        }
+        let roster = self.roster.get_or_insert_default();
+        let mut changes: Vec<_> =
+            members.iter().filter_map(|member| roster.stand(gateway, session, member)).collect();
+        if clients == 0 {
+            // Members stand with clients; without any there is nobody left of it.
+            changes.extend(roster.lose(|one, _| one == gateway));
+        }
+        (changes, known.is_none() && clients > 0)
+    }
+
+    /// Lets go of what holders of this kind said. Returns who has gone by that.
+    fn lose(&mut self, lost: impl Fn(Incarnation, Session) -> bool) -> Vec<MemberChange> {
+        self.holders.retain(|holder| !lost(holder.gateway, holder.session));
+        self.roster.as_mut().map(|roster| roster.lose(lost)).unwrap_or_default()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.holders.is_empty() && self.roster.as_ref().is_none_or(|roster| roster.users.is_empty())
+    }
+}
+
+impl Roster {
+    fn stand(
+        &mut self,
+        gateway: Incarnation,
+        session: Session,
+        member: &MemberChange,
+    ) -> Option<MemberChange> {
+        let MemberChange { user, info } = member;
+        let Some(info) = info else {
+            let standing = self.users.get_mut(user)?;
+            standing.retain(|(one, _, _)| *one != gateway);
+            if !standing.is_empty() {
+                return None;
+            }
+            self.users.remove(user);
+            return Some(member.clone());
+        };
+        let standing = self.users.entry(user.clone()).or_default();
+        let first = standing.is_empty();
+        standing.retain(|(one, _, _)| *one != gateway);
+        standing.push((gateway, session, info.clone()));
+        first.then(|| member.clone())
+    }
+
+    fn lose(&mut self, lost: impl Fn(Incarnation, Session) -> bool) -> Vec<MemberChange> {
+        let mut gone = Vec::new();
+        self.users.retain(|user, standing| {
+            standing.retain(|(gateway, session, _)| !lost(*gateway, *session));
+            if standing.is_empty() {
+                gone.push(MemberChange { user: user.clone(), info: None });
+            }
+            !standing.is_empty()
+        });
+        gone
+    }
+
+    /// Everybody, each with what was said of it last.
+    pub(super) fn all(&self) -> Vec<MemberChange> {
+        self.page(usize::MAX, "").map(|(user, info)| MemberChange { user, info: Some(info) }).collect()
+    }
+
+    pub(super) fn page(&self, limit: usize, after: &str) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        let from = (Bound::Excluded(after), Bound::Unbounded);
+        let told = |standing: &Vec<(Incarnation, Session, Arc<str>)>| {
+            standing.last().map_or_else(|| "".into(), |(_, _, info)| info.clone())
+        };
+        self.users
+            .range::<str, _>(from)
+            .take(limit)
+            .map(move |(user, standing)| (user.clone(), told(standing)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.users.len()
+    }
+}
+
+/// All topics whose home this gateway is and that anybody holds.
+#[derive(Debug, Default)]
+pub(super) struct Homes(HashMap<Topic, Home>);
+
+impl Homes {
+    pub(super) fn get(&self, topic: &Topic) -> Option<&Home> {
+        self.0.get(topic)
+    }
+
+    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut Home> {
+        self.0.get_mut(topic)
+    }
+
+    pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut Home {
+        self.0.entry(topic.clone()).or_insert_with(|| Home { tenure, holders: Vec::new(), roster: None })
+    }
+
+    pub(super) fn forget_if_idle(&mut self, topic: &Topic) {
+        if self.0.get(topic).is_some_and(Home::is_idle) {
+            self.0.remove(topic);
+        }
+    }
+
+    /// Keeps only these topics. After a gap in the views, what is kept is taken over anew.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Topic) -> bool, anew: Option<Epoch>) {
+        self.0.retain(|topic, _| stays(topic));
+        if let Some(tenure) = anew {
+            for home in self.0.values_mut() {
+                home.tenure = tenure;
+                if let Some(roster) = &mut home.roster {
+                    roster.told = false;
+                }
+            }
+        }
+    }
+
+    /// Lets go of what holders of this kind said, everywhere. Returns who has gone by that.
+    pub(super) fn lose(
+        &mut self,
+        lost: impl Fn(Incarnation, Session) -> bool,
+    ) -> Vec<(Topic, Vec<MemberChange>)> {
+        let mut gone = Vec::new();
+        self.0.retain(|topic, home| {
+            let changes = home.lose(&lost);
+            if !changes.is_empty() {
+                gone.push((topic.clone(), changes));
+            }
+            !home.is_idle()
+        });
+        gone.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        gone
+    }
+
+    /// Topics whose roster the holders have not been told yet.
+    pub(super) fn untold(&self) -> Vec<Topic> {
+        let untold =
+            self.0.iter().filter(|(_, home)| home.roster.as_ref().is_some_and(|roster| !roster.told));
+        let mut topics: Vec<_> = untold.map(|(topic, _)| topic.clone()).collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    /// What a gateway holds, by what it said.
+    pub(super) fn sum_of(&self, gateway: Incarnation) -> Sum {
+        let mut sum = Sum::default();
+        for (topic, home) in &self.0 {
+            if let Some(holder) = home.holders.iter().find(|holder| holder.gateway == gateway) {
+                sum.add(topic, holder.clients);
+            }
+        }
+        sum
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

@@ -1,0 +1,259 @@
+//! What this gateway's own clients are in, and what their homes have been told of it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use broadgate_proto::id::Incarnation;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    step::{At, MemberChange, Standing},
+    topic::Topic,
+};
+
+/// How our clients stand in one topic.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Clients of each shard; shards without any are left out.
+    shards: Vec<(u8, u32)>,
+    /// Presence members: what others see of them, and the clients of each shard.
+    members: Option<Box<BTreeMap<Arc<str>, HeldMember>>>,
+    /// Whom the home's presence says to be there; our clients were told of these.
+    pub(super) present: Option<Box<BTreeMap<Arc<str>, Arc<str>>>>,
+    /// The topic's home as it was told last, and the serial of that.
+    pub(super) home: Option<Incarnation>,
+    pub(super) serial: u64,
+    /// The last place in the topic's order that was taken.
+    pub(super) last: At,
+}
+
+#[derive(Debug)]
+struct HeldMember {
+    info: Arc<str>,
+    shards: Vec<(u8, u32)>,
+}
+
+impl Held {
+    pub(super) fn clients(&self) -> u64 {
+        self.shards.iter().map(|(_, clients)| u64::from(*clients)).sum()
+    }
+
+    /// All presence members, for a sync.
+    pub(super) fn all_members(&self) -> Vec<MemberChange> {
+        let members = self.members.iter().flat_map(|members| members.iter());
+        members
+            .map(|(user, member)| MemberChange { user: user.clone(), info: Some(member.info.clone()) })
+            .collect()
+    }
+
+    /// Takes what a shard says; returns the presence members for whom that makes a difference.
+    fn stand(&mut self, standing: &Standing) -> Vec<MemberChange> {
+        put(&mut self.shards, standing.shard, standing.clients);
+        let mut changes = Vec::new();
+        for (user, info, clients) in &standing.members {
+            if let Some(change) = self.member(standing.shard, user, info, *clients) {
+                changes.push(change);
+            }
+        }
+        changes
+    }
+
+    fn member(&mut self, shard: u8, user: &Arc<str>, info: &Arc<str>, clients: u32) -> Option<MemberChange> {
+        let members = self.members.get_or_insert_default();
+        if let Some(member) = members.get_mut(user) {
+            put(&mut member.shards, shard, clients);
+            if member.shards.is_empty() {
+                members.remove(user);
+                if members.is_empty() {
+                    self.members = None;
+                }
+                return Some(MemberChange { user: user.clone(), info: None });
+            }
+            if clients == 0 || member.info == *info {
+                return None;
+            }
+            member.info = info.clone();
+        } else if clients > 0 {
+            let member = HeldMember { info: info.clone(), shards: vec![(shard, clients)] };
+            members.insert(user.clone(), member);
+        } else {
+            return None;
+        }
+        Some(MemberChange { user: user.clone(), info: Some(info.clone()) })
+    }
+
+    /// Takes what the home says of who is present; returns what is news here.
+    pub(super) fn present(&mut self, whole: bool, members: Vec<MemberChange>) -> Vec<MemberChange> {
+        let mut known = self.present.take().unwrap_or_default();
+        let mut news = Vec::new();
+        if whole {
+            let named: BTreeMap<&Arc<str>, ()> = members.iter().map(|member| (&member.user, ())).collect();
+            known.retain(|user, _| {
+                let stays = named.contains_key(user);
+                if !stays {
+                    news.push(MemberChange { user: user.clone(), info: None });
+                }
+                stays
+            });
+        }
+        for change in members {
+            let new = match &change.info {
+                // Another info of somebody who is there is no coming.
+                Some(info) => known.insert(change.user.clone(), info.clone()).is_none(),
+                None => known.remove(&change.user).is_some(),
+            };
+            if new {
+                news.push(change);
+            }
+        }
+        self.present = (!known.is_empty()).then_some(known);
+        news
+    }
+}
+
+fn put(shards: &mut Vec<(u8, u32)>, shard: u8, clients: u32) {
+    match shards.iter().position(|(known, _)| *known == shard) {
+        Some(at) if clients == 0 => drop(shards.swap_remove(at)),
+        Some(at) => shards[at].1 = clients,
+        None if clients > 0 => shards.push((shard, clients)),
+        None => {}
+    }
+}
+
+/// All topics of this gateway's clients.
+#[derive(Debug, Default)]
+pub(super) struct Interest(HashMap<Topic, Held>);
+
+impl Interest {
+    /// Takes what a shard says of a topic.
+    pub(super) fn stand(&mut self, standing: &Standing) -> Vec<MemberChange> {
+        let changes = if standing.clients == 0 && !self.0.contains_key(&standing.topic) {
+            Vec::new()
+        } else {
+            self.0.entry(standing.topic.clone()).or_default().stand(standing)
+        };
+        if let Some(held) = self.0.get_mut(&standing.topic)
+            && held.shards.is_empty()
+        {
+            held.present = None;
+        }
+        changes
+    }
+
+    pub(super) fn get(&self, topic: &Topic) -> Option<&Held> {
+        self.0.get(topic)
+    }
+
+    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut Held> {
+        self.0.get_mut(topic)
+    }
+
+    /// Have we clients in it?
+    pub(super) fn has(&self, topic: &Topic) -> bool {
+        self.0.get(topic).is_some_and(|held| !held.shards.is_empty())
+    }
+
+    /// An entry without clients is kept until its home has taken that; then it goes.
+    pub(super) fn forget_if_empty(&mut self, topic: &Topic) {
+        if self.0.get(topic).is_some_and(|held| held.shards.is_empty()) {
+            self.0.remove(topic);
+        }
+    }
+
+    /// The topics that a gateway is the home of, in no order that matters: a link's holds are about
+    /// different topics.
+    pub(super) fn of_home(&self, home: Incarnation) -> Vec<Topic> {
+        let mut topics: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, held)| held.home == Some(home) && !held.shards.is_empty())
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        // A seed replays a cluster: no order of a hash map may show.
+        topics.sort_unstable();
+        topics
+    }
+
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let mut topics: Vec<_> = self.0.keys().cloned().collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    /// What is held of each home: how many topics, and what they add up to.
+    pub(super) fn sums(&self) -> BTreeMap<Incarnation, Sum> {
+        let mut sums: BTreeMap<Incarnation, Sum> = BTreeMap::new();
+        for (topic, held) in &self.0 {
+            if let (Some(home), clients @ 1..) = (held.home, held.clients()) {
+                sums.entry(home).or_default().add(topic, clients);
+            }
+        }
+        sums
+    }
+
+    /// Topics held, those without clients included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// By which both ends of a sync compare what was said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub(super) topics: u64,
+    pub(super) sum: u64,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, topic: &Topic, clients: u64) {
+        self.topics += 1;
+        self.sum = self.sum.wrapping_add(xxh3_64(topic.key()).wrapping_mul(clients));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(shard: u8, clients: u32, members: &[(&str, &str, u32)]) -> Standing {
+        let members = members.iter().map(|&(user, info, count)| (user.into(), info.into(), count)).collect();
+        Standing { topic: Topic::group("a", "room"), shard, clients, members }
+    }
+
+    fn text(changes: &[MemberChange]) -> Vec<String> {
+        changes.iter().map(|change| format!("{}={:?}", change.user, change.info)).collect()
+    }
+
+    #[test]
+    fn a_user_comes_with_its_first_client_and_goes_with_its_last() {
+        let mut interest = Interest::default();
+        assert_eq!(text(&interest.stand(&standing(0, 1, &[("ann", "A", 1)]))), ["ann=Some(\"A\")"]);
+        assert!(interest.stand(&standing(1, 1, &[("ann", "A", 1)])).is_empty());
+        assert!(interest.stand(&standing(0, 0, &[("ann", "A", 0)])).is_empty());
+        assert_eq!(text(&interest.stand(&standing(1, 1, &[("ann", "B", 1)]))), ["ann=Some(\"B\")"]);
+        assert_eq!(text(&interest.stand(&standing(1, 0, &[("ann", "B", 0)]))), ["ann=None"]);
+        let topic = Topic::group("a", "room");
+        assert!(!interest.has(&topic) && interest.get(&topic).is_some(), "kept until its home knows");
+        interest.forget_if_empty(&topic);
+        assert_eq!(interest.len(), 0);
+        assert!(interest.stand(&standing(1, 0, &[])).is_empty());
+        assert_eq!(interest.len(), 0);
+    }
+
+    #[test]
+    fn whatever_the_home_repeats_is_told_once() {
+        let change =
+            |user: &str, info: Option<&str>| MemberChange { user: user.into(), info: info.map(Into::into) };
+        let mut held = Held::default();
+        let first = held.present(true, vec![change("ann", Some("A")), change("bob", Some("B"))]);
+        assert_eq!(first.len(), 2);
+        assert!(held.present(false, vec![change("ann", Some("A2"))]).is_empty());
+        assert_eq!(text(&held.present(true, vec![change("ann", Some("A"))])), ["bob=None"]);
+        assert!(held.present(false, vec![change("bob", None)]).is_empty());
+        assert_eq!(text(&held.present(false, vec![change("ann", None)])), ["ann=None"]);
+        assert!(held.present.is_none());
+    }
+}

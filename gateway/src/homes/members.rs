@@ -1,0 +1,138 @@
+//! A view as the homes read it: which gateways there are, and which of them share the topics.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{Epoch, View},
+};
+use broadgate_register::member::{ring::Ring, view};
+
+use super::topic::Topic;
+
+/// Rings that are remembered: what was said in an older view than these is taken for stale.
+const RINGS_MAX: usize = 16;
+
+/// The gateways of one view.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    /// As it came, to be passed on.
+    pub view: Arc<View>,
+    /// Its number.
+    pub epoch: Epoch,
+    /// Every gateway in whatever state, with its place on the ring.
+    pub gateways: BTreeMap<Incarnation, Place>,
+}
+
+/// What the ring depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    ready: bool,
+    ring_version: u32,
+}
+
+impl Members {
+    /// Reads a view.
+    #[must_use]
+    pub fn of(view: Arc<View>) -> Self {
+        let gateways = view::gateways(&view)
+            .filter_map(|gateway| {
+                let ready = gateway.state() == broadgate_proto::v1::MemberState::Ready;
+                let place = Place { ready, ring_version: gateway.ring_version };
+                Some((gateway.incarnation.parse().ok()?, place))
+            })
+            .collect();
+        Self { epoch: view::epoch(&view), gateways, view }
+    }
+
+    /// Was a view missed between that one and this?
+    #[must_use]
+    pub fn follows(&self, former: &Self) -> bool {
+        self.view.before.unwrap_or_default() == former.epoch
+    }
+}
+
+/// The present ring, and those before it back to the oldest that is remembered.
+#[derive(Debug, Default)]
+pub struct Rings(VecDeque<(Epoch, Ring)>);
+
+impl Rings {
+    /// The ring changes with this view. After a gap, what was before is unknown.
+    pub fn change(&mut self, members: &Members, gap: bool) {
+        if gap {
+            self.0.clear();
+        }
+        self.0.push_back((members.epoch, Ring::of_view(&members.view)));
+        if self.0.len() > RINGS_MAX {
+            self.0.pop_front();
+        }
+    }
+
+    /// A topic's home now; none if no gateway is ready.
+    #[must_use]
+    pub fn home(&self, topic: &Topic) -> Option<Incarnation> {
+        self.0.back()?.1.pick(topic.key())
+    }
+
+    /// Has that gateway been the topic's home in every view since that one? Only then may what it
+    /// said in that view still be taken: no other can have ordered the topic meanwhile.
+    #[must_use]
+    pub fn home_since(&self, gateway: Incarnation, topic: &Topic, since: Epoch) -> bool {
+        for (epoch, ring) in self.0.iter().rev() {
+            if ring.pick(topic.key()) != Some(gateway) {
+                return false;
+            }
+            if *epoch <= since {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::v1::{Member, MemberState, Role};
+
+    use super::*;
+
+    fn members(count: u64, ready: &[u64]) -> Members {
+        let members = ready
+            .iter()
+            .map(|&bits| Member {
+                incarnation: Incarnation::from_bits(bits).to_string(),
+                role: Role::Gateway.into(),
+                state: MemberState::Ready.into(),
+                ring_version: 1,
+                ..Member::default()
+            })
+            .collect();
+        let before = Some(Epoch::new(1, count - 1));
+        Members::of(Arc::new(View { epoch: Some(Epoch::new(1, count)), before, members }))
+    }
+
+    #[test]
+    fn what_an_earlier_home_says_is_stale_even_when_it_is_home_again() {
+        let mut rings = Rings::default();
+        rings.change(&members(1, &[1]), true);
+        rings.change(&members(3, &[1, 2]), false);
+        let here = |name: u32| Topic::group("a", &name.to_string());
+        let moved =
+            (0..).map(here).find(|topic| rings.home(topic) == Some(Incarnation::from_bits(2))).unwrap();
+        let kept =
+            (0..).map(here).find(|topic| rings.home(topic) == Some(Incarnation::from_bits(1))).unwrap();
+        let one = Incarnation::from_bits(1);
+        assert!(rings.home_since(one, &kept, Epoch::new(1, 2)));
+        assert!(!rings.home_since(one, &moved, Epoch::new(1, 2)));
+        rings.change(&members(4, &[1]), false);
+        assert!(!rings.home_since(one, &moved, Epoch::new(1, 2)), "two was the home in between");
+        assert!(rings.home_since(one, &moved, Epoch::new(1, 4)));
+        assert!(rings.home_since(one, &moved, Epoch::new(1, 9)), "a view that did not change the ring");
+        rings.change(&members(6, &[1]), true);
+        assert!(!rings.home_since(one, &kept, Epoch::new(1, 4)), "nobody knows what was in between");
+        assert!(members(4, &[]).follows(&members(3, &[])) && !members(5, &[]).follows(&members(3, &[])));
+    }
+}

@@ -1,0 +1,42 @@
+//! Homes: one order for each topic, counts that are right, and who is present. Pure.
+//!
+//! Every topic (all clients of an app, a uid, a group) has one home among the gateways of the view,
+//! by the view's ring. A gateway tells a topic's home when its clients in it change (a *hold*); the
+//! home orders what is sent to the topic, passes it to the gateways that hold clients of it, and
+//! counts. [`Core`] is one gateway's part in that: `apply(input, now) -> effects`, without sockets and
+//! clocks, so that a seed replays a whole cluster.
+//!
+//! | file | what |
+//! |---|---|
+//! | `step.rs` | what goes in and what comes out |
+//! | `core.rs` | the state, and one step |
+//! | `links.rs` | peers: their links break and mend, they catch up and sync |
+//! | `hold.rs`, `interest.rs`, `settle.rs` | what our clients are in, and what homes know of it |
+//! | `serve.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
+//! | `ask.rs`, `routes.rs` | what our callers ask of homes |
+//! | `members.rs` | the view and its rings |
+//! | `topic.rs` | what a topic is |
+//! | `remember.rs` | commands that were carried out, by their ids |
+
+mod ask;
+mod core;
+mod hold;
+mod home;
+mod interest;
+mod links;
+mod members;
+mod parking;
+pub mod remember;
+mod routes;
+mod serve;
+mod settle;
+mod step;
+mod topic;
+
+pub use self::{
+    core::{Core, Limits, Load},
+    step::{
+        At, Back, Content, Done, Effect, Frame, Input, MemberChange, Op, Reply, Session, Standing, Ticket,
+    },
+    topic::{Kind, Topic},
+};

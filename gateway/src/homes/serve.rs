@@ -1,0 +1,282 @@
+//! The topics whose home this gateway is: it orders, passes on, gathers, counts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use broadgate_proto::{id::Incarnation, v1::Epoch};
+
+use super::{
+    core::Core,
+    parking::{Asked, Origin},
+    step::{At, Back, Content, Done, Effect, Frame, MemberChange, Op, Reply, Session},
+    topic::{Kind, Topic},
+};
+
+/// A command that was passed on and is not answered by everybody yet.
+#[derive(Debug)]
+pub(super) struct Delivery<C: Content> {
+    origin: Origin,
+    epoch: Epoch,
+    waiting: BTreeSet<Incarnation>,
+    answer: Option<C::Answer>,
+    gateways: u32,
+    missing: BTreeSet<Incarnation>,
+    /// Somebody knows a later home: the command must be made again there.
+    stale: bool,
+    since: Duration,
+}
+
+impl<C: Content> Core<C> {
+    /// A peer asks us as a topic's home.
+    pub(super) fn asked_by(&mut self, peer: Incarnation, id: u64, topic: Topic, op: Op<C>) {
+        let origin = if id == 0 { Origin::Nobody } else { Origin::Peer(peer, id) };
+        self.offer(Asked { origin, topic, op });
+    }
+
+    /// Takes a question, or lets it wait until it is known who holds what.
+    pub(super) fn offer(&mut self, asked: Asked<C>) {
+        if self.rings.home(&asked.topic) != Some(self.me) {
+            return self.reply(asked.origin, Reply::NotHome(self.members.epoch));
+        }
+        if self.parked.is_empty() && self.gate_is_open() {
+            return self.serve(asked);
+        }
+        if let Err(asked) = self.parked.park(asked, self.now) {
+            self.out.push(Effect::Dropped("parking_full"));
+            self.reply(asked.origin, Reply::Busy);
+        }
+    }
+
+    /// Serves what need not wait any longer.
+    pub(super) fn release(&mut self) {
+        let open = self.gate_is_open();
+        if open {
+            for topic in self.homes.untold() {
+                self.tell_whole(&topic, None);
+            }
+        }
+        while let Some(asked) = self.parked.next(open, self.now) {
+            self.serve(asked);
+        }
+    }
+
+    fn serve(&mut self, asked: Asked<C>) {
+        let Asked { origin, topic, op } = asked;
+        let epoch = self.members.epoch;
+        match op {
+            Op::Deliver(command) => self.deliver(origin, topic, command),
+            Op::Count(topics) => {
+                // One that is not ours any more would be counted as empty.
+                if topics.iter().any(|topic| self.rings.home(topic) != Some(self.me)) {
+                    return self.reply(origin, Reply::Moved);
+                }
+                let count = |topic| self.homes.get(topic).map_or(0, super::home::Home::clients);
+                let clients = topics.iter().map(count).collect();
+                self.reply(origin, Reply::Counted { epoch, clients, missing: self.unsynced() });
+            }
+            Op::Roster { limit, after } => {
+                let roster = self.homes.get(&topic).and_then(|home| home.roster.as_ref());
+                let members = roster.map(|roster| roster.page(limit, &after).collect()).unwrap_or_default();
+                let total = roster.map_or(0, |roster| roster.len() as u64);
+                self.reply(origin, Reply::Roster { epoch, members, total, missing: self.unsynced() });
+            }
+        }
+    }
+
+    /// The next place in a topic's order.
+    fn next_place(&mut self, topic: &Topic) -> At {
+        self.number += 1;
+        let tenure = self.homes.get(topic).map_or(self.members.epoch, |home| home.tenure);
+        At { tenure, number: self.number }
+    }
+
+    fn deliver(&mut self, origin: Origin, topic: Topic, command: C::Command) {
+        let at = self.next_place(&topic);
+        let bytes = C::bytes(&command);
+        let mut delivery = Delivery {
+            origin,
+            epoch: self.members.epoch,
+            waiting: BTreeSet::new(),
+            answer: None,
+            gateways: 0,
+            missing: self.unsynced().into_iter().collect(),
+            stale: false,
+            since: self.now,
+        };
+        let wanted = origin != Origin::Nobody;
+        let id = if wanted { self.next_delivery } else { 0 };
+        for gateway in self.concerned(&topic, &command) {
+            if gateway == self.me {
+                self.rises(&topic, at);
+                let back = if wanted { Back::Own(id) } else { Back::Nobody };
+                let (topic, command) = (topic.clone(), command.clone());
+                self.out.push(Effect::Place { back, topic, at, command });
+            } else if self.is_reachable(gateway, bytes) {
+                if let Some(peer) = self.peers.get_mut(&gateway) {
+                    peer.untaken += bytes;
+                }
+                let (topic, command) = (topic.clone(), command.clone());
+                self.say(gateway, Frame::Deliver { id, topic, at, command });
+            } else {
+                self.out.push(Effect::Dropped("peer_unreachable"));
+                delivery.missing.insert(gateway);
+                continue;
+            }
+            delivery.waiting.insert(gateway);
+        }
+        if wanted {
+            self.next_delivery += 1;
+            self.deliveries.insert(id, delivery);
+            self.conclude_if_done(id);
+        }
+    }
+
+    /// Whom a command concerns: everybody with clients of the topic.
+    fn concerned(&self, topic: &Topic, command: &C::Command) -> BTreeSet<Incarnation> {
+        let mut concerned: BTreeSet<_> = if topic.kind() == Kind::All {
+            self.members.gateways.keys().copied().collect()
+        } else {
+            self.homes.get(topic).into_iter().flat_map(super::home::Home::holders).collect()
+        };
+        concerned.extend(C::also(command).filter(|also| self.members.gateways.contains_key(also)));
+        concerned
+    }
+
+    /// A gateway says what became of a delivery.
+    pub(super) fn placed_by(&mut self, gateway: Incarnation, id: u64, placed: Option<Option<C::Answer>>) {
+        let Some(delivery) = self.deliveries.get_mut(&id) else { return };
+        if !delivery.waiting.remove(&gateway) {
+            return;
+        }
+        match placed {
+            Some(answer) => {
+                delivery.gateways += 1;
+                if let Some(answer) = answer {
+                    C::merge(&mut delivery.answer, answer);
+                }
+            }
+            None => delivery.stale = true,
+        }
+        self.conclude_if_done(id);
+    }
+
+    /// What a gateway has not answered, it will not.
+    pub(super) fn miss(&mut self, gateway: Incarnation) {
+        let concerned: Vec<u64> = self
+            .deliveries
+            .iter()
+            .filter(|(_, delivery)| delivery.waiting.contains(&gateway))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in concerned {
+            if let Some(delivery) = self.deliveries.get_mut(&id) {
+                delivery.waiting.remove(&gateway);
+                delivery.missing.insert(gateway);
+            }
+            self.conclude_if_done(id);
+        }
+    }
+
+    pub(super) fn late_deliveries(&self) -> Vec<u64> {
+        let late = self.deliveries.iter().take_while(|(_, delivery)| {
+            // They were made one after the other.
+            self.now >= delivery.since + self.limits.link_timeout
+        });
+        late.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn give_up_on(&mut self, id: u64) {
+        if let Some(delivery) = self.deliveries.get_mut(&id) {
+            let late = std::mem::take(&mut delivery.waiting);
+            delivery.missing.extend(late);
+        }
+        self.conclude_if_done(id);
+    }
+
+    fn conclude_if_done(&mut self, id: u64) {
+        if self.deliveries.get(&id).is_none_or(|delivery| !delivery.waiting.is_empty()) {
+            return;
+        }
+        let Some(delivery) = self.deliveries.remove(&id) else { return };
+        let reply = if delivery.stale {
+            Reply::NotHome(self.members.epoch)
+        } else {
+            Reply::Done(Done {
+                epoch: delivery.epoch,
+                answer: delivery.answer,
+                gateways: delivery.gateways,
+                missing: delivery.missing.into_iter().collect(),
+            })
+        };
+        self.reply(delivery.origin, reply);
+    }
+
+    pub(super) fn reply(&mut self, origin: Origin, reply: Reply<C>) {
+        match origin {
+            Origin::Nobody => {}
+            Origin::Own(id) => self.routed(id, reply),
+            Origin::Peer(peer, id) => self.say_if_open(peer, Frame::Reply { id, reply }),
+        }
+    }
+
+    /// A gateway says how its clients stand in a topic.
+    pub(super) fn hold_at_home(
+        &mut self,
+        gateway: Incarnation,
+        session: Session,
+        topic: &Topic,
+        clients: u64,
+        members: &[MemberChange],
+    ) {
+        // It has not installed our view yet; it will say so again to the right one.
+        if self.rings.home(topic) != Some(self.me) {
+            return;
+        }
+        let home = self.homes.take(topic, self.members.epoch);
+        let (changes, new) = home.hold(gateway, session, clients, members);
+        let told = home.roster.as_ref().is_some_and(|roster| roster.told);
+        if told && new {
+            self.tell_whole(topic, Some(gateway));
+        }
+        if told {
+            self.tell_present(topic, changes);
+        } else if self.gate_is_open() && self.homes.get(topic).is_some_and(|home| home.roster.is_some()) {
+            self.tell_whole(topic, None);
+        }
+        self.homes.forget_if_idle(topic);
+    }
+
+    /// Tells one holder, or all, everybody who is present.
+    fn tell_whole(&mut self, topic: &Topic, to: Option<Incarnation>) {
+        let Some(home) = self.homes.get_mut(topic) else { return };
+        let Some(roster) = &mut home.roster else { return };
+        roster.told |= to.is_none();
+        let members = roster.all();
+        let to: Vec<_> = home.holders().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
+        self.tell(topic, &to, true, &members);
+    }
+
+    /// Tells all holders who has come and gone.
+    pub(super) fn tell_present(&mut self, topic: &Topic, changes: Vec<MemberChange>) {
+        let Some(home) = self.homes.get(topic) else { return };
+        if changes.is_empty() || home.roster.as_ref().is_none_or(|roster| !roster.told) {
+            return;
+        }
+        let to: Vec<_> = home.holders().collect();
+        self.tell(topic, &to, false, &changes);
+    }
+
+    fn tell(&mut self, topic: &Topic, to: &[Incarnation], whole: bool, members: &[MemberChange]) {
+        let at = self.next_place(topic);
+        for &gateway in to {
+            let members = members.to_vec();
+            if gateway == self.me {
+                if self.rises(topic, at) {
+                    self.present_here(gateway, topic, at, whole, members);
+                }
+            } else {
+                let topic = topic.clone();
+                self.say_if_open(gateway, Frame::Present { topic, at, whole, members });
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Who waits until the homes know what has changed here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use broadgate_proto::id::Incarnation;
+
+use super::{
+    step::{Back, Content, Ticket},
+    topic::Topic,
+};
+
+/// Who waits.
+#[derive(Debug)]
+pub(super) enum Waiting<C: Content> {
+    /// A caller.
+    Caller(Ticket),
+    /// The answer to a delivery.
+    Placed(Back, Option<C::Answer>),
+}
+
+#[derive(Debug)]
+struct Wait<C: Content> {
+    what: Waiting<C>,
+    topics: Vec<Topic>,
+    /// Which hold of each home must have been taken.
+    needs: BTreeMap<Incarnation, u64>,
+    since: Duration,
+}
+
+/// Everybody who waits.
+#[derive(Debug)]
+pub(super) struct Settling<C: Content> {
+    waits: BTreeMap<u64, Wait<C>>,
+    /// By home: the serial, and who waits for it.
+    by_home: BTreeMap<Incarnation, BTreeSet<(u64, u64)>>,
+    next: u64,
+}
+
+impl<C: Content> Settling<C> {
+    pub(super) const fn new() -> Self {
+        Self { waits: BTreeMap::new(), by_home: BTreeMap::new(), next: 1 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waits.is_empty()
+    }
+
+    /// Waits for these serials; there is at least one.
+    pub(super) fn wait(
+        &mut self,
+        what: Waiting<C>,
+        topics: Vec<Topic>,
+        needs: BTreeMap<Incarnation, u64>,
+        now: Duration,
+    ) {
+        let id = self.next;
+        self.next += 1;
+        self.file(id, &needs);
+        self.waits.insert(id, Wait { what, topics, needs, since: now });
+    }
+
+    fn file(&mut self, id: u64, needs: &BTreeMap<Incarnation, u64>) {
+        for (home, serial) in needs {
+            self.by_home.entry(*home).or_default().insert((*serial, id));
+        }
+    }
+
+    /// A home has taken all holds up to this serial. Returns who need not wait any longer.
+    pub(super) fn taken(&mut self, home: Incarnation, serial: u64) -> Vec<Waiting<C>> {
+        let mut done = Vec::new();
+        let Some(waiting) = self.by_home.get_mut(&home) else { return done };
+        while let Some(&(needed, id)) = waiting.first().filter(|(needed, _)| *needed <= serial) {
+            waiting.remove(&(needed, id));
+            if let Some(wait) = self.waits.get_mut(&id) {
+                wait.needs.remove(&home);
+                if wait.needs.is_empty()
+                    && let Some(wait) = self.waits.remove(&id)
+                {
+                    done.push(wait.what);
+                }
+            }
+        }
+        done
+    }
+
+    /// The homes have changed: what must be waited for now?
+    pub(super) fn again(
+        &mut self,
+        needs_of: impl Fn(&[Topic]) -> BTreeMap<Incarnation, u64>,
+    ) -> Vec<Waiting<C>> {
+        self.by_home.clear();
+        let mut done = Vec::new();
+        for (id, mut wait) in std::mem::take(&mut self.waits) {
+            wait.needs = needs_of(&wait.topics);
+            if wait.needs.is_empty() {
+                done.push(wait.what);
+            } else {
+                self.file(id, &wait.needs);
+                self.waits.insert(id, wait);
+            }
+        }
+        done
+    }
+
+    /// Who has waited long enough, with the homes that did not say so.
+    pub(super) fn late(&mut self, within: Duration, now: Duration) -> Vec<(Waiting<C>, Vec<Incarnation>)> {
+        let late = |(id, wait): (&u64, &Wait<C>)| (now >= wait.since + within).then_some(*id);
+        let ids: Vec<u64> = self.waits.iter().filter_map(late).collect();
+        let mut all = Vec::new();
+        for id in ids {
+            let Some(wait) = self.waits.remove(&id) else { continue };
+            for (home, serial) in &wait.needs {
+                if let Some(waiting) = self.by_home.get_mut(home) {
+                    waiting.remove(&(*serial, id));
+                }
+            }
+            all.push((wait.what, wait.needs.into_keys().collect()));
+        }
+        all
+    }
+}

@@ -1,0 +1,296 @@
+//! What goes into the core and what comes out.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{Epoch, View},
+};
+
+use super::topic::Topic;
+
+/// What the core passes on without looking into it.
+pub trait Content: Debug + Clone + 'static {
+    /// Something to carry out among the clients of a topic.
+    type Command: Clone + Debug;
+    /// What became of it at one gateway, or at several.
+    type Answer: Clone + Debug;
+
+    /// Its size, for limits.
+    fn bytes(command: &Self::Command) -> usize;
+    /// A gateway that must carry it out besides those with clients of the topic: an exclusive bind
+    /// concerns the gateway of the client that is bound.
+    fn also(command: &Self::Command) -> Option<Incarnation>;
+    /// Adds what another gateway answered.
+    fn merge(all: &mut Option<Self::Answer>, part: Self::Answer);
+}
+
+/// The shell's number for something that it waits for.
+pub type Ticket = u64;
+/// One run of a peer's stream to us; the shell numbers them, rising.
+pub type Session = u64;
+
+/// What is asked of a topic's home.
+#[derive(Debug, Clone)]
+pub enum Op<C: Content> {
+    /// Carry it out at every gateway with clients of the topic, in the topic's order.
+    Deliver(C::Command),
+    /// How many clients has each of these topics? All have the same home.
+    Count(Vec<Topic>),
+    /// Who is present? At most so many, after that user id.
+    Roster {
+        /// The length of a page.
+        limit: usize,
+        /// The last user id of the page before; "" for the first.
+        after: Arc<str>,
+    },
+}
+
+/// What a home answers.
+#[derive(Debug, Clone)]
+pub enum Reply<C: Content> {
+    /// It is not the home; this is its epoch.
+    NotHome(Epoch),
+    /// There is no room for what has to wait.
+    Busy,
+    /// Not all that was asked about has this home any more: ask in another way.
+    Moved,
+    /// It was carried out.
+    Done(Done<C>),
+    /// As many as asked, in the same order.
+    Counted {
+        /// The home's view.
+        epoch: Epoch,
+        /// Clients of each topic.
+        clients: Vec<u64>,
+        /// Gateways that have not said what they hold.
+        missing: Vec<Incarnation>,
+    },
+    /// A page of those who are present.
+    Roster {
+        /// The home's view.
+        epoch: Epoch,
+        /// User ids with what others see of them.
+        members: Vec<(Arc<str>, Arc<str>)>,
+        /// How many there are in all.
+        total: u64,
+        /// Gateways that have not said what they hold.
+        missing: Vec<Incarnation>,
+    },
+}
+
+/// What became of a command at its home.
+#[derive(Debug, Clone)]
+pub struct Done<C: Content> {
+    /// The home's view when it took the command.
+    pub epoch: Epoch,
+    /// All gateways' answers together; none if nobody had to be asked.
+    pub answer: Option<C::Answer>,
+    /// How many gateways answered.
+    pub gateways: u32,
+    /// Gateways that had not synced, or did not answer.
+    pub missing: Vec<Incarnation>,
+}
+
+/// How one presence member stands at a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Who.
+    pub user: Arc<str>,
+    /// What others see of them; none if the last client in this name has gone.
+    pub info: Option<Arc<str>>,
+}
+
+/// What one gateway says to another. A link keeps the order.
+#[derive(Debug, Clone)]
+pub enum Frame<C: Content> {
+    /// The speaker has installed this view; what follows was said in it.
+    View(Arc<View>),
+    /// To the home: how the speaker's clients stand in a topic now.
+    Hold {
+        /// Rises with every hold from the speaker to the receiver.
+        serial: u64,
+        /// Which topic.
+        topic: Topic,
+        /// How many clients; 0 for none any more.
+        clients: u64,
+        /// Presence members that have changed since the last hold of the topic; in a sync, all.
+        members: Vec<MemberChange>,
+    },
+    /// Everything that the speaker holds and whose home the receiver is has been said.
+    Synced {
+        /// Counted among the holds.
+        serial: u64,
+        /// The view by which it chose the homes.
+        epoch: Epoch,
+        /// How many topics that is and what they add up to, if they were said anew.
+        sum: Option<(u64, u64)>,
+    },
+    /// All holds up to this serial have been taken.
+    Held(u64),
+    /// To the home: do this.
+    Ask {
+        /// The speaker's number for it; 0 if it wants no reply.
+        id: u64,
+        /// About this topic.
+        topic: Topic,
+        /// What.
+        op: Op<C>,
+    },
+    /// From the home.
+    Reply {
+        /// The number of the ask.
+        id: u64,
+        /// What became of it.
+        reply: Reply<C>,
+    },
+    /// From the home: place this among your clients.
+    Deliver {
+        /// The speaker's number for it; 0 if it wants no answer.
+        id: u64,
+        /// The topic.
+        topic: Topic,
+        /// Where it stands in the topic's order.
+        at: At,
+        /// What.
+        command: C::Command,
+    },
+    /// What became of a delivery.
+    Placed {
+        /// Its number.
+        id: u64,
+        /// None if the speaker knows a later home of the topic.
+        placed: Option<Option<C::Answer>>,
+    },
+    /// From the home: who has come and gone.
+    Present {
+        /// The topic.
+        topic: Topic,
+        /// Where it stands in the topic's order.
+        at: At,
+        /// Everybody who is present, or only what has changed.
+        whole: bool,
+        /// Who.
+        members: Vec<MemberChange>,
+    },
+}
+
+/// A place in a topic's order: the epoch in which its home took it over, and a number that rises with
+/// everything that this home places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct At {
+    /// When the home took it over.
+    pub tenure: Epoch,
+    /// The home's count.
+    pub number: u64,
+}
+
+/// To whom the outcome of a placing belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// Nobody.
+    Nobody,
+    /// A delivery of this home.
+    Own(u64),
+    /// A delivery of a peer.
+    Peer(Incarnation, Session, u64),
+}
+
+/// How the clients of one shard stand in a topic now.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Which topic.
+    pub topic: Topic,
+    /// Which shard.
+    pub shard: u8,
+    /// How many clients the shard has in it.
+    pub clients: u32,
+    /// Presence members of the shard that have changed: how many clients stand for each now, and what
+    /// others see of them.
+    pub members: Vec<(Arc<str>, Arc<str>, u32)>,
+}
+
+/// What can happen to a gateway's homes.
+#[derive(Debug, Clone)]
+pub enum Input<C: Content> {
+    /// The register, or a peer in its hello, tells of a view.
+    View(Arc<View>),
+    /// The link that we dialled is open: the peer has heard our hello.
+    Opened(Incarnation),
+    /// It has broken: what was not taken may be lost.
+    Closed(Incarnation),
+    /// The peer's link to us is open.
+    Heard(Incarnation, Session),
+    /// It has broken; nothing was heard since then.
+    Unheard(Incarnation, Session, Duration),
+    /// A peer says something.
+    Said(Incarnation, Session, Frame<C>),
+    /// A peer has taken so many bytes of commands.
+    Taken(Incarnation, usize),
+    /// A shard's clients have changed.
+    Standing(Standing),
+    /// A caller wants this done by the topic's home. Without a ticket it wants no answer.
+    Route {
+        /// The caller's ticket.
+        ticket: Option<Ticket>,
+        /// About what.
+        topic: Topic,
+        /// What.
+        op: Op<C>,
+    },
+    /// Our shards have carried out a placing, and these topics' clients may have changed by it.
+    Placed {
+        /// Whose it is.
+        back: Back,
+        /// What became of it; none if no shard was asked.
+        answer: Option<C::Answer>,
+        /// What it may have changed.
+        touched: Vec<Topic>,
+    },
+    /// Tell when the homes of these topics know what has changed here so far.
+    Settle {
+        /// The caller's ticket.
+        ticket: Ticket,
+        /// Which topics.
+        topics: Vec<Topic>,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What a gateway's homes do.
+#[derive(Debug, Clone)]
+pub enum Effect<C: Content> {
+    /// Say this on the link to a peer.
+    Say(Incarnation, Frame<C>),
+    /// Carry this out among our own clients.
+    Place {
+        /// To be given back with the answer.
+        back: Back,
+        /// The topic.
+        topic: Topic,
+        /// Where it stands in the topic's order.
+        at: At,
+        /// What.
+        command: C::Command,
+    },
+    /// A caller's answer.
+    Answer(Ticket, Reply<C>),
+    /// The home could not be reached in time: the caller's command may have been carried out, or not.
+    NoHome(Ticket),
+    /// What had changed is known to the homes; these did not say so in time.
+    Settled(Ticket, Vec<Incarnation>),
+    /// Presence members of a topic that our clients are in have come and gone.
+    Present {
+        /// The topic.
+        topic: Topic,
+        /// Who.
+        members: Vec<MemberChange>,
+    },
+    /// A view was installed.
+    Installed(Arc<View>),
+    /// What a peer says cannot be true: both links to it must be made anew.
+    Mistrust(Incarnation, &'static str),
+    /// Something was dropped, for this reason.
+    Dropped(&'static str),
+}

@@ -1,0 +1,106 @@
+//! What has a home: all clients of an app, a uid, or a group.
+
+use std::{fmt, sync::Arc};
+
+/// The key of a topic: `a` APP NUL, `u` APP NUL UID, or `g` APP NUL GROUP. Names have no control
+/// characters, so no two topics have the same key, and the ring is asked for it as it is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+/// What kind of topic a key names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All clients of the app.
+    All,
+    /// The clients of a uid.
+    Uid,
+    /// The members of a group.
+    Group,
+}
+
+impl Topic {
+    /// Everybody in an app.
+    #[must_use]
+    pub fn all(app: &str) -> Self {
+        Self(format!("a{app}\0").into())
+    }
+
+    /// A uid of an app.
+    #[must_use]
+    pub fn uid(app: &str, uid: &str) -> Self {
+        Self(format!("u{app}\0{uid}").into())
+    }
+
+    /// A group of an app.
+    #[must_use]
+    pub fn group(app: &str, group: &str) -> Self {
+        Self(format!("g{app}\0{group}").into())
+    }
+
+    /// From what a peer said.
+    #[must_use]
+    pub fn from_key(key: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(key).ok()?;
+        let (kind, rest) = text.split_at_checked(1)?;
+        let (_, name) = rest.split_once('\0')?;
+        let fits = match kind {
+            "a" => name.is_empty(),
+            "u" | "g" => !name.is_empty(),
+            _ => false,
+        };
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The bytes by which the ring places it.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// What kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.key().first() {
+            Some(b'a') => Kind::All,
+            Some(b'u') => Kind::Uid,
+            _ => Kind::Group,
+        }
+    }
+
+    /// Its app.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        self.0[1..].split_once('\0').map_or("", |(app, _)| app)
+    }
+
+    /// The uid or group; "" for all.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.split_once('\0').map_or("", |(_, name)| name)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}:{}/{}", self.kind(), self.app(), self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_everything() {
+        for topic in [Topic::all("shop"), Topic::uid("shop", "7"), Topic::group("shop", "a")] {
+            let again = Topic::from_key(topic.key()).unwrap();
+            assert_eq!((again.kind(), again.app()), (topic.kind(), "shop"));
+            assert_eq!(again, topic);
+        }
+        assert_eq!(Topic::group("a", "b c").name(), "b c");
+        assert_eq!(Topic::all("a").name(), "");
+        for bad in [&b""[..], b"x", b"gapp", b"gapp\0", b"aapp\0x", b"\xff\0x", b"zapp\0x"] {
+            assert!(Topic::from_key(bad).is_none(), "{bad:?}");
+        }
+    }
+}
