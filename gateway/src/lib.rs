@@ -12,11 +12,13 @@
 //! | `api` | the internal port: gRPC, and the same commands as JSON over HTTP |
 //! | `orders` | a command, parsed and checked |
 //! | `commands` | whom a command concerns, in which order it is placed, and what came back |
+//! | `actor` | the task that feeds the homes and acts on what they decide |
 //! | `homes` | pure: one order for each topic, counts, who is present |
 //! | `peers` | the links to the other gateways |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
 
+mod actor;
 mod admission;
 mod api;
 mod client_port;

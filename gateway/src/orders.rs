@@ -12,7 +12,11 @@ use broadgate_proto::{
 use bytes::Bytes;
 use tonic::Code;
 
-use crate::codec::encode::{Encoder, Frames};
+use crate::{
+    codec::encode::{Encoder, Frames},
+    homes::Topic,
+    shard::Seat,
+};
 
 /// A refusal: what a unary call answers as its status.
 pub(crate) type Refusal = v1::Error;
@@ -41,6 +45,17 @@ impl Audience {
             && self.except_groups.is_empty()
     }
 
+    /// The one topic that is addressed, and nobody besides.
+    fn topic(&self) -> Option<Topic> {
+        match (self.all, &self.uids[..], &self.groups[..]) {
+            _ if !self.clients.is_empty() => None,
+            (true, [], []) => Some(Topic::all(&self.app)),
+            (false, [uid], []) => Some(Topic::uid(&self.app, uid)),
+            (false, [], [group]) => Some(Topic::group(&self.app, group)),
+            _ => None,
+        }
+    }
+
     /// Only clients are named, so only their gateways need to know.
     fn clients_only(&self) -> bool {
         self.uids.is_empty() && self.groups.is_empty() && !self.all
@@ -67,21 +82,92 @@ pub(crate) enum SessionOrder {
 /// One command, ready to be carried out by every shard that it concerns.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Send { to: Audience, frames: Frames },
-    Close { to: Audience, closing: Closing },
-    Bind { app: Box<str>, client: ClientId, uid: Box<str> },
-    Unbind { app: Box<str>, client: ClientId, uid: Option<Box<str>> },
-    Join { app: Box<str>, who: Who, groups: Vec<Box<str>> },
-    Leave { app: Box<str>, who: Who, groups: Vec<Box<str>> },
-    Dissolve { app: Box<str>, groups: Vec<Box<str>> },
-    Session { app: Box<str>, client: ClientId, order: SessionOrder, if_version: Option<u64> },
-    Online { app: Box<str>, clients: Vec<ClientId>, uids: Vec<Box<str>> },
-    Count { app: Box<str>, groups: Vec<Box<str>>, uids: bool },
-    GetClient { app: Box<str>, client: ClientId },
-    ListClients { of: Audience, fields: Vec<v1::ClientField>, limit: usize, after: Option<(u8, u32)> },
-    ListUids { app: Box<str>, groups: Vec<Box<str>>, limit: usize, after: Box<str> },
-    ListGroups { app: Box<str>, prefix: Box<str>, limit: usize, after: Box<str> },
+    Send {
+        to: Audience,
+        frames: Frames,
+    },
+    Close {
+        to: Audience,
+        closing: Closing,
+    },
+    /// An exclusive bind closes the uid's other clients, wherever they are.
+    Bind {
+        app: Box<str>,
+        client: ClientId,
+        uid: Box<str>,
+        exclusive: bool,
+    },
+    Unbind {
+        app: Box<str>,
+        client: ClientId,
+        uid: Option<Box<str>>,
+    },
+    Join {
+        app: Box<str>,
+        who: Who,
+        groups: Vec<Box<str>>,
+        seat: Option<Seat>,
+    },
+    Leave {
+        app: Box<str>,
+        who: Who,
+        groups: Vec<Box<str>>,
+    },
+    Dissolve {
+        app: Box<str>,
+        groups: Vec<Box<str>>,
+    },
+    Session {
+        app: Box<str>,
+        client: ClientId,
+        order: SessionOrder,
+        if_version: Option<u64>,
+    },
+    Online {
+        app: Box<str>,
+        clients: Vec<ClientId>,
+        uids: Vec<Box<str>>,
+    },
+    Count {
+        app: Box<str>,
+        groups: Vec<Box<str>>,
+        uids: bool,
+    },
+    GetClient {
+        app: Box<str>,
+        client: ClientId,
+    },
+    Roster {
+        app: Box<str>,
+        group: Box<str>,
+        limit: usize,
+        after: Box<str>,
+    },
+    ListClients {
+        of: Audience,
+        fields: Vec<v1::ClientField>,
+        limit: usize,
+        after: Option<(u8, u32)>,
+    },
+    ListUids {
+        app: Box<str>,
+        groups: Vec<Box<str>>,
+        limit: usize,
+        after: Box<str>,
+    },
+    ListGroups {
+        app: Box<str>,
+        prefix: Box<str>,
+        limit: usize,
+        after: Box<str>,
+    },
     Status,
+    /// Carried out once, however often its caller repeats it.
+    Once {
+        app: Box<str>,
+        id: Box<str>,
+        order: Box<Self>,
+    },
 }
 
 /// Clients, and all clients of uids.
@@ -103,6 +189,8 @@ pub(crate) enum Concerns {
 impl Order {
     pub(crate) fn concerns(&self) -> Concerns {
         match self {
+            Self::Once { order, .. } => order.concerns(),
+            Self::Bind { exclusive: true, .. } => Concerns::All,
             Self::Send { to, .. } | Self::Close { to, .. } if to.clients_only() => homes_of(&to.clients),
             Self::Bind { client, .. }
             | Self::Unbind { client, .. }
@@ -117,12 +205,56 @@ impl Order {
     /// Does this command name exactly one client, so that its absence is an error?
     pub(crate) fn one_client(&self) -> Option<ClientId> {
         match self {
+            Self::Once { order, .. } => order.one_client(),
+            // It also concerns the uid's other clients.
+            Self::Bind { exclusive: true, .. } => None,
             Self::Bind { client, .. }
             | Self::Unbind { client, .. }
             | Self::Session { client, .. }
             | Self::GetClient { client, .. } => Some(*client),
             _ => None,
         }
+    }
+}
+
+impl Order {
+    /// The order itself, whether or not its caller may repeat it.
+    pub(crate) fn inner(&self) -> &Self {
+        if let Self::Once { order, .. } = self { order } else { self }
+    }
+
+    /// The one topic whose home must order this.
+    pub(crate) fn topic(&self) -> Option<Topic> {
+        match self.inner() {
+            Self::Send { to, .. } | Self::Close { to, .. } => to.topic(),
+            Self::Bind { app, uid, exclusive: true, .. } => Some(Topic::uid(app, uid)),
+            Self::Dissolve { app, groups } if groups.len() == 1 => Some(Topic::group(app, &groups[0])),
+            Self::Roster { app, group, .. } => Some(Topic::group(app, group)),
+            _ => None,
+        }
+    }
+
+    /// The topics whose members it names; their homes must know of it before it is answered.
+    pub(crate) fn touches(&self) -> Vec<Topic> {
+        match self.inner() {
+            Self::Bind { app, uid, .. } => vec![Topic::uid(app, uid)],
+            Self::Join { app, groups, .. }
+            | Self::Leave { app, groups, .. }
+            | Self::Dissolve { app, groups } => groups.iter().map(|group| Topic::group(app, group)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Does it change who is in what, so that homes must hear of it?
+    pub(crate) fn changes_members(&self) -> bool {
+        matches!(
+            self.inner(),
+            Self::Bind { .. }
+                | Self::Unbind { .. }
+                | Self::Join { .. }
+                | Self::Leave { .. }
+                | Self::Dissolve { .. }
+        )
     }
 }
 
@@ -142,8 +274,19 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// The order that a command means.
+    /// The order that a command means; with an id from its caller, carried out once.
     pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<Order>, Refusal> {
+        let order = self.order(command)?;
+        let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
+        if id.len() > limits::COMMAND_ID_BYTES_MAX {
+            let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
+            return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
+        }
+        let (app, id) = (app(app_field)?, id.into());
+        Ok(Arc::new(Order::Once { app, id, order: Box::new(order) }))
+    }
+
+    fn order(&self, command: &v1::command::Command) -> Result<Order, Refusal> {
         use v1::command::Command as C;
         let order = match command {
             C::Send(request) => self.send(request)?,
@@ -154,6 +297,7 @@ impl Parser {
                     app: app(&request.app)?,
                     client: client(&request.client_id)?,
                     uid: checked("uid", &request.uid)?,
+                    exclusive: request.exclusive,
                 }
             }
             C::Unbind(request) => {
@@ -164,7 +308,13 @@ impl Parser {
             C::Join(request) => {
                 understood(&request.requires)?;
                 let groups = some_groups(&request.groups)?;
-                Order::Join { app: app(&request.app)?, who: who(&request.clients, &request.uids)?, groups }
+                let seat = request.member.as_ref().map(seat).transpose()?;
+                Order::Join {
+                    app: app(&request.app)?,
+                    who: who(&request.clients, &request.uids)?,
+                    groups,
+                    seat,
+                }
             }
             C::Leave(request) => {
                 understood(&request.requires)?;
@@ -202,15 +352,12 @@ impl Parser {
             },
             other => parse_query(other)?,
         };
-        Ok(Arc::new(order))
+        Ok(order)
     }
 
     fn send(&self, request: &v1::SendRequest) -> Result<Order, Refusal> {
         use v1::send_request::Payload;
         understood(&request.requires)?;
-        if request.command_id.len() > 64 {
-            return Err(invalid("command_id has more than 64 bytes"));
-        }
         let to = audience(request.to.as_ref(), "to")?;
         let frames = match &request.payload {
             Some(Payload::Text(text)) => self.encoder.text(small(text.as_bytes())?),
@@ -251,6 +398,35 @@ impl Parser {
     fn session_object(&self, json: &str) -> Result<serde_json::Value, Refusal> {
         session_object(json, self.session_bytes_max).map_err(invalid)
     }
+}
+
+/// The id that a command has, and its app.
+fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
+    use v1::command::Command as C;
+    fn app_of(audience: Option<&v1::Audience>) -> Option<&str> {
+        audience.map(|audience| &*audience.app)
+    }
+    let (id, app): (&str, &str) = match command {
+        C::Send(request) => (&request.command_id, app_of(request.to.as_ref())?),
+        C::Close(request) => (&request.command_id, app_of(request.to.as_ref())?),
+        C::Bind(request) => (&request.command_id, &request.app),
+        C::Unbind(request) => (&request.command_id, &request.app),
+        C::Join(request) => (&request.command_id, &request.app),
+        C::Leave(request) => (&request.command_id, &request.app),
+        C::Dissolve(request) => (&request.command_id, &request.app),
+        C::SetSession(request) => (&request.command_id, &request.app),
+        C::MergeSession(request) => (&request.command_id, &request.app),
+        _ => return None,
+    };
+    (!id.is_empty()).then_some((id, app))
+}
+
+fn seat(member: &v1::PresenceMember) -> Result<Seat, Refusal> {
+    let (len, max) = (member.info.len(), limits::MEMBER_INFO_BYTES_MAX);
+    if len > max {
+        return Err(invalid(format!("member.info has {len} bytes: at most {max} are allowed")));
+    }
+    Ok(Seat { user: checked("member.user_id", &member.user_id)?.into(), info: member.info.as_str().into() })
 }
 
 /// A session's JSON text, which must be an object.
@@ -311,6 +487,15 @@ fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
             Order::ListGroups {
                 app: app(&request.app)?,
                 prefix: request.prefix.as_str().into(),
+                limit: page(request.limit)?,
+                after: request.cursor.as_str().into(),
+            }
+        }
+        C::Roster(request) => {
+            understood(&request.requires)?;
+            Order::Roster {
+                app: app(&request.app)?,
+                group: checked("group", &request.group)?,
                 limit: page(request.limit)?,
                 after: request.cursor.as_str().into(),
             }

@@ -16,17 +16,19 @@ use broadgate_proto::{
     VERSION, limits,
     v1::{MemberState, Role, View},
 };
-use broadgate_register::member::{self, Advertise, Member, MemberEvent, RegisterStatus, view};
+use broadgate_register::member::{self, Advertise, Member, MemberEvent, RegisterStatus, ring::Ring, view};
 use metrics::gauge;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, broadcast::error::RecvError, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    actor::{Actor, Around, Event, Homes, Standings},
     admission::Admission,
     api::{self, Internal},
     codec::encode::Encoder,
-    commands::{Dispatcher, Local},
+    commands::{Dispatcher, Installed, Local},
     config::{Accept, Config, ListenerKind},
+    homes,
     listen::{self, ClientListeners},
     me::Me,
     orders::Parser,
@@ -143,21 +145,44 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
-        let (mailboxes, threads) = start_shards(&self, &me)?;
-        let (view_sender, views) = watch::channel(member.views().borrow().clone());
+        let (homes, events) = Homes::new();
+        let shards = start_shards(&self, &me)?;
+        let mailboxes = Arc::clone(&shards.mailboxes);
+        let (installed_sender, installed) = watch::channel(Installed::default());
         let (register_sender, register) = watch::channel(member.register());
         let limits = &self.config.settings.limits;
         let dispatcher = Arc::new(Dispatcher {
             me: Arc::clone(&me),
             local: Local { shards: Arc::clone(&mailboxes) },
-            peers: Peers::new(self.config.secret.clone(), Arc::clone(&me), limits.link_timeout),
+            peers: Peers::new(
+                self.config.secret.clone(),
+                Arc::clone(&me),
+                homes.clone(),
+                limits.link_timeout,
+            ),
+            homes: homes.clone(),
             parser: parser(&self.config),
             link_timeout: limits.link_timeout,
             register: Box::new(move || register.borrow().clone()),
-            views,
+            installed,
             started: Instant::now(),
             next_id: AtomicU64::new(1),
         });
+        let stop_homes = CancellationToken::new();
+        let installing = Installing {
+            dispatcher: Arc::clone(&dispatcher),
+            installed: installed_sender,
+            health: self.health.clone(),
+        };
+        let around = Around {
+            local: Local { shards: Arc::clone(&mailboxes) },
+            standings: shards.standings,
+            wake: shards.wake,
+            installed: Box::new(move |view| installing.install(view)),
+        };
+        let core_limits = homes::Limits { link_timeout: limits.link_timeout, ..homes::Limits::default() };
+        let actor = Actor::new(member.incarnation(), core_limits, around, homes.clone());
+        tokio::spawn(actor.run(events, stop_homes.clone()));
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
@@ -169,8 +194,8 @@ impl Bound {
         let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
         member.set_state(MemberState::Ready);
 
-        let seen =
-            Seen { dispatcher, views: view_sender, register: register_sender, health: self.health.clone() };
+        let mut seen =
+            Seen { dispatcher, register: register_sender, health: self.health.clone(), was_in: false };
         let ended = loop {
             let next = tokio::select! {
                 () = shutdown.cancelled() => Next::Stop(Ok(())),
@@ -179,10 +204,13 @@ impl Bound {
             match next {
                 Next::Stop(ended) => break ended,
                 Next::JoinAnew => {
-                    let known = View::clone(&member.views().borrow());
+                    let known = View::clone(&seen.dispatcher.installed.borrow().view);
                     member = join(&self, Some(known));
                     let former = me.swap(Arc::new(new_me(&self, &member)));
                     former.over.cancel();
+                    seen.was_in = false;
+                    seen.dispatcher.peers.forget_all();
+                    homes.tell(Event::Reborn(member.incarnation())).await;
                     for mailbox in mailboxes.iter() {
                         mailbox.send(Message::Reborn(member.incarnation())).await;
                     }
@@ -196,10 +224,11 @@ impl Bound {
         me.load().over.cancel();
         member.leave().await;
         stop_internal.cancel();
+        stop_homes.cancel();
         // Its connections end with their streams, which have just been ended.
         let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
         drop((seen, mailboxes));
-        drop(threads);
+        drop(shards.threads);
         ended
     }
 
@@ -240,25 +269,37 @@ enum Next {
 /// What follows the membership.
 struct Seen {
     dispatcher: Arc<Dispatcher>,
-    views: watch::Sender<Arc<View>>,
     register: watch::Sender<RegisterStatus>,
     health: Health,
+    /// This incarnation has been in a view.
+    was_in: bool,
 }
 
 impl Seen {
     /// Follows views until something must be done.
-    async fn follow(&self, member: &mut Member) -> Next {
-        let mut views = member.views();
-        views.mark_changed();
+    async fn follow(&mut self, member: &mut Member) -> Next {
+        let mut views = member.every_view();
+        let mut installed = self.dispatcher.installed.clone();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
-                changed = views.changed() => {
-                    if changed.is_err() {
-                        return self.last_word(member).await;
+                view = views.recv() => {
+                    let view = match view {
+                        Ok(view) => view,
+                        // The homes notice the gap.
+                        Err(RecvError::Lagged(_)) => member.views().borrow().clone(),
+                        Err(RecvError::Closed) => return self.last_word(member).await,
+                    };
+                    self.dispatcher.homes.tell(Event::View(view)).await;
+                }
+                Ok(()) = installed.changed() => {
+                    let view = installed.borrow_and_update().view.clone();
+                    self.register.send_replace(member.register());
+                    if self.is_out(&view, member) {
+                        let reason = "a peer knows a view without this gateway".to_owned();
+                        return self.act(MemberEvent::Removed { reason }).unwrap_or(Next::JoinAnew);
                     }
-                    let view = views.borrow_and_update().clone();
-                    self.install(&view, member);
+                    member.learn(view);
                 }
                 _ = second.tick() => {
                     // Whether the register is heard is only for answers and gauges.
@@ -273,6 +314,13 @@ impl Seen {
                 }
             }
         }
+    }
+
+    /// Was this incarnation in a view, and is it in the newest no more?
+    fn is_out(&mut self, view: &View, member: &Member) -> bool {
+        let is_in = view::find(view, member.incarnation()).is_some();
+        self.was_in |= is_in;
+        self.was_in && !is_in
     }
 
     /// What an event of the membership means for the gateway.
@@ -312,18 +360,28 @@ impl Seen {
             )))
         })
     }
+}
 
-    fn install(&self, view: &Arc<View>, member: &Member) {
+/// What follows the views that the homes have installed.
+struct Installing {
+    dispatcher: Arc<Dispatcher>,
+    installed: watch::Sender<Installed>,
+    health: Health,
+}
+
+impl Installing {
+    fn install(&self, view: &Arc<View>) {
         let epoch = view::epoch(view);
         gauge!("gateway_epoch_term").set(epoch.term as f64);
         gauge!("gateway_epoch_count").set(epoch.count as f64);
         gauge!("gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
-        let ready = view::find(view, member.incarnation()).is_some_and(|me| me.state() == MemberState::Ready);
+        let me = self.dispatcher.me.load().incarnation;
+        let ready = view::find(view, me).is_some_and(|me| me.state() == MemberState::Ready);
         // Before the view is told: whoever reads there that this gateway is ready finds it so.
         self.health.0.store(ready, Ordering::Relaxed);
-        self.register.send_replace(member.register());
-        self.views.send_replace(Arc::clone(view));
         self.dispatcher.peers.follow(view);
+        let ring = Some(Arc::new(Ring::of_view(view)));
+        self.installed.send_replace(Installed { view: Arc::clone(view), ring });
     }
 }
 
@@ -379,14 +437,23 @@ fn parser(config: &Config) -> Parser {
     }
 }
 
-type Threads = Vec<std::thread::JoinHandle<()>>;
+/// The shards as the rest of the gateway knows them.
+struct Shards {
+    mailboxes: Arc<[Mailbox]>,
+    standings: Vec<Arc<Standings>>,
+    /// Wakes the homes' actor.
+    wake: Arc<Notify>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
 
-fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<(Arc<[Mailbox]>, Threads)> {
+fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<Shards> {
     let limits = &bound.config.settings.limits;
     let admission = Admission::new(limits.clients_max, limits.clients_per_ip_max);
     let me = me.load();
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
+    let mut all_standings = Vec::new();
+    let wake = Arc::new(Notify::new());
     let one = bound.config.settings.accept == Accept::One;
     for index in 0..bound.shards {
         let mut listeners = Vec::new();
@@ -395,7 +462,11 @@ fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<(Arc<[Mailbox
                 listeners.push((number, socket.try_clone()?));
             }
         }
+        let standings = Arc::new(Standings::default());
+        all_standings.push(Arc::clone(&standings));
         let (mailbox, thread) = shard::start(shard::Start {
+            standings,
+            wake_homes: Arc::clone(&wake),
             index: u8::try_from(index).unwrap_or(u8::MAX),
             incarnation: me.incarnation,
             name: me.name.clone(),
@@ -416,7 +487,7 @@ fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<(Arc<[Mailbox
             }
         }
     }
-    Ok((mailboxes, threads))
+    Ok(Shards { mailboxes, standings: all_standings, wake, threads })
 }
 
 /// Where the system does not spread connections over listeners, one acceptor does.

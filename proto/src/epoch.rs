@@ -30,6 +30,16 @@ impl fmt::Display for Epoch {
     }
 }
 
+impl std::str::FromStr for Epoch {
+    type Err = ();
+
+    /// From `TERM.COUNT`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (term, count) = text.split_once('.').ok_or(())?;
+        Ok(Self::new(term.parse().map_err(drop)?, count.parse().map_err(drop)?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +49,7 @@ mod tests {
         assert!(Epoch::new(2, 0) > Epoch::new(1, u64::MAX));
         assert!(Epoch::new(2, 1) > Epoch::new(2, 0));
         assert_eq!(Epoch::new(3, 7).to_string(), "3.7");
+        assert_eq!("3.7".parse(), Ok(Epoch::new(3, 7)));
+        assert!(["", "3", "3.", "x.7", "-1.2"].iter().all(|text| text.parse::<Epoch>().is_err()));
     }
 }

@@ -85,6 +85,10 @@ pub const PARKING_BYTES_MAX: usize = 4 * MIB;
 pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
 /// How long a command id is remembered.
 pub const COMMAND_ID_TIME: Duration = Duration::from_secs(120);
+/// A command's id. Fixed: it is part of the contract.
+pub const COMMAND_ID_BYTES_MAX: usize = 64;
+/// What others see of a presence member. Fixed: it is part of the contract.
+pub const MEMBER_INFO_BYTES_MAX: usize = 4 * KIB;
 /// How many command ids are remembered, if that is fewer.
 pub const COMMAND_IDS_MAX: usize = 1_000_000;
 /// Batches unanswered on one link or command stream.
@@ -103,6 +107,8 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(20);
 pub const SECRET_BYTES_MIN: usize = 32;
 /// One gRPC message on an internal port.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
+/// One gRPC message between gateways: a large group's whole roster is one.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * MIB;
 /// A JSON body on an internal port.
 pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::EPOCH_HEADER;
 use crate::commands::Dispatcher;
 
 pub(crate) struct GatewayService(pub(crate) Arc<Dispatcher>);
@@ -24,7 +25,8 @@ macro_rules! unary {
         impl Gateway for GatewayService {
             $(
                 async fn $call(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
-                    match self.0.run(Command::$command(request.into_inner())).await {
+                    let after = after(request.metadata())?;
+                    match self.0.run(Command::$command(request.into_inner()), after).await {
                         Answer::$answer(reply) => Ok(Response::new(reply)),
                         Answer::Error(error) => Err(Status::new(Code::from_i32(error.code), error.message)),
                         _ => Err(Status::internal("the command was answered in another kind")),
@@ -67,6 +69,15 @@ unary! {
     status: v1::StatusRequest => Status, Status(v1::StatusReply);
 }
 
+/// The epoch that the caller knows.
+fn after(metadata: &tonic::metadata::MetadataMap) -> Result<Option<v1::Epoch>, Status> {
+    let Some(value) = metadata.get(EPOCH_HEADER) else { return Ok(None) };
+    let epoch = value.to_str().ok().and_then(|text| text.parse().ok());
+    epoch.map(Some).ok_or_else(|| {
+        Status::invalid_argument(format!("{EPOCH_HEADER} is not TERM.COUNT as in an answer's epoch"))
+    })
+}
+
 /// Places batches in order; answers each when everybody concerned has answered. While too many are
 /// unanswered, nothing is read.
 async fn serve(
@@ -87,7 +98,11 @@ async fn serve(
                 Err(_) => return,
             },
             Some(answers) = answering.next() => {
-                if out.send(Ok(AnswerBatch { answers })).await.is_err() {
+                // Callers that want no answers are not sent empty batches.
+                if answers.is_empty() {
+                    continue;
+                }
+                if out.send(Ok(AnswerBatch { answers, number: 0 })).await.is_err() {
                     return;
                 }
             }

@@ -58,6 +58,13 @@ async fn answer(
     }
 }
 
+fn after(headers: &HeaderMap) -> Result<Option<v1::Epoch>, v1::Error> {
+    let Some(value) = headers.get(super::EPOCH_HEADER) else { return Ok(None) };
+    let epoch = value.to_str().ok().and_then(|text| text.parse().ok());
+    let sentence = format!("{} is not TERM.COUNT as in an answer's epoch", super::EPOCH_HEADER);
+    epoch.map(Some).ok_or_else(|| refusal(Code::InvalidArgument, sentence))
+}
+
 /// A refusal as HTTP.
 struct HttpError(v1::Error);
 
@@ -91,7 +98,8 @@ impl Json {
     async fn run(&self, call: &str, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, HttpError> {
         self.check(headers).map_err(HttpError)?;
         let command = self.command(call, body).map_err(HttpError)?;
-        match self.dispatcher.run(command).await {
+        let after = after(headers).map_err(HttpError)?;
+        match self.dispatcher.run(command, after).await {
             Answer::Error(error) => Err(HttpError(error)),
             answer => self.encode(answer).map_err(HttpError),
         }

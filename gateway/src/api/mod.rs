@@ -4,4 +4,7 @@ mod grpc;
 mod json;
 mod port;
 
+/// Where a single call carries the highest epoch that its caller has seen, as TERM.COUNT.
+const EPOCH_HEADER: &str = "broadgate-epoch";
+
 pub(crate) use self::port::{Internal, serve};

@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 
 use super::merge::{merge, tidy};
 use crate::{
+    homes::Topic,
     orders::{Concerns, Order, not_found},
-    shard::{Mailbox, Message, Part, Stats},
+    shard::{Done, Mailbox, Message, Part, Stats},
 };
 
 /// The mailboxes of the shards, in order.
@@ -21,7 +22,16 @@ pub(crate) struct Local {
 pub(crate) struct Executing {
     orders: Vec<(usize, Arc<Order>)>,
     /// For each shard that was asked: which of the orders, and its answer to come.
-    shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<Part>>)>,
+    shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<Done>>)>,
+}
+
+/// What all shards together have made of one order.
+pub(crate) struct Carried {
+    /// The index that it was given under.
+    pub(crate) index: usize,
+    pub(crate) answer: Answer,
+    /// Topics whose members that may have changed.
+    pub(crate) touched: Vec<Topic>,
 }
 
 impl Local {
@@ -63,22 +73,30 @@ impl Local {
 }
 
 impl Executing {
-    /// Every order's answer, by the index that it was given under.
-    pub(crate) async fn answers(self, stats: impl Fn(Vec<Stats>) -> v1::StatusReply) -> Vec<(usize, Answer)> {
+    /// What became of each order. Questions about this gateway itself are not asked in this way.
+    pub(crate) async fn done(self) -> Vec<Carried> {
+        self.answers(|_| v1::StatusReply::default()).await
+    }
+
+    /// Every order's answer.
+    pub(crate) async fn answers(self, stats: impl Fn(Vec<Stats>) -> v1::StatusReply) -> Vec<Carried> {
         let mut merged: Vec<Option<Answer>> = self.orders.iter().map(|_| None).collect();
         let mut counted: Vec<Vec<Stats>> = self.orders.iter().map(|_| Vec::new()).collect();
+        let mut touched: Vec<Vec<Topic>> = self.orders.iter().map(|_| Vec::new()).collect();
         for (places, parts) in self.shards {
             // A shard that has ended has no clients either.
-            for (place, part) in places.into_iter().zip(parts.await.unwrap_or_default()) {
-                match part {
+            for (place, done) in places.into_iter().zip(parts.await.unwrap_or_default()) {
+                touched[place].extend(done.touched);
+                match done.part {
                     Part::Answer(answer) => merge(&mut merged[place], answer),
                     Part::Stats(part) => counted[place].push(part),
                     Part::Elsewhere => {}
                 }
             }
         }
-        let mut answers = Vec::with_capacity(self.orders.len());
-        for (((index, order), answer), counted) in self.orders.into_iter().zip(merged).zip(counted) {
+        let mut all = Vec::with_capacity(self.orders.len());
+        let parts = self.orders.into_iter().zip(merged).zip(counted).zip(touched);
+        for ((((index, order), answer), counted), mut touched) in parts {
             let answer = match (answer, order.one_client()) {
                 _ if !counted.is_empty() => Some(Answer::Status(stats(counted))),
                 (None, Some(client)) => Some(Answer::Error(not_found(client))),
@@ -89,8 +107,10 @@ impl Executing {
             if let Answer::Receipt(receipt) = &mut answer {
                 receipt.gateways = 1;
             }
-            answers.push((index, answer));
+            touched.sort_unstable();
+            touched.dedup();
+            all.push(Carried { index, answer, touched });
         }
-        answers
+        all
     }
 }

@@ -20,6 +20,8 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
                 *all.drops.entry(reason).or_default() += count;
             }
             all.unknown_clients.extend(part.unknown_clients);
+            all.ordered |= part.ordered;
+            all.repeated |= part.repeated;
         }
         (Answer::Online(all), Answer::Online(part)) => {
             for (client, online) in part.clients {
@@ -135,7 +137,15 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
             reply.coverage = Some(coverage);
         }
         Answer::Status(reply) => reply.coverage = Some(coverage),
-        Answer::Roster(reply) => reply.coverage = Some(coverage),
+        Answer::Roster(reply) => {
+            if let Order::Roster { limit, .. } = order
+                && reply.members.len() > *limit
+            {
+                reply.members.truncate(*limit);
+                reply.next_cursor = reply.members.last().map(|last| last.user_id.clone()).unwrap_or_default();
+            }
+            reply.coverage = Some(coverage);
+        }
         Answer::Error(_) => {}
     }
 }

@@ -1,9 +1,11 @@
 //! From a command to its answer: whom it concerns, in what order it is placed, what came back.
 //!
-//! A caller's commands are placed, one batch after the other, into the mailboxes of the shards and the
-//! queues of the peer links; both keep order, so at any one client they take effect in the order in
-//! which the caller made them. Answers are awaited apart from that.
+//! A command to one topic goes to the topic's home, which orders it (`homed`). Everything else is placed,
+//! one batch after the other, into the mailboxes of the shards and the queues of the peer links; both
+//! keep order, so at any one client a caller's commands take effect in the order in which they were
+//! made. Answers are awaited apart from that.
 
+mod homed;
 mod local;
 mod merge;
 mod placed;
@@ -21,31 +23,50 @@ use std::{
 use arc_swap::ArcSwap;
 use broadgate_proto::{
     id::{ClientId, Incarnation},
-    v1::{self, View, command::Command},
+    v1::{self, Epoch, View, command::Command},
 };
-use broadgate_register::member::{RegisterStatus, view};
+use broadgate_register::member::{RegisterStatus, ring::Ring, view};
 use tokio::sync::watch;
 use tonic::Code;
 
-pub(crate) use self::{local::Local, placed::Placed};
+use self::{homed::Homed, placed::Parts};
+pub(crate) use self::{local::Local, merge::merge, placed::Placed};
 use crate::{
+    actor::Homes,
     me::Me,
     orders::{Concerns, Order, Parser, Refusal, refusal},
     peers::Peers,
 };
+
+/// The view that this gateway has installed, and its ring.
+#[derive(Clone, Default)]
+pub(crate) struct Installed {
+    pub(crate) view: Arc<View>,
+    pub(crate) ring: Option<Arc<Ring>>,
+}
 
 /// Places commands and gathers their answers.
 pub(crate) struct Dispatcher {
     pub(crate) me: Arc<ArcSwap<Me>>,
     pub(crate) local: Local,
     pub(crate) peers: Peers,
+    pub(crate) homes: Homes,
     pub(crate) parser: Parser,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
-    pub(crate) views: watch::Receiver<Arc<View>>,
+    pub(crate) installed: watch::Receiver<Installed>,
     pub(crate) started: Instant,
     /// For commands whose caller made no id.
     pub(crate) next_id: AtomicU64,
+}
+
+/// Who may place a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The home of its topic, if it has one topic.
+    Home,
+    /// Every gateway that it concerns, among its own clients: in no order.
+    Everywhere,
 }
 
 /// One command on its way.
@@ -58,68 +79,119 @@ pub(crate) struct Placing {
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
     /// Gateways asked.
     pub(crate) asked: usize,
+    /// The caller wants no answer.
+    pub(crate) no_receipt: bool,
+}
+
+/// What is placed without a home and not in the queues yet.
+#[derive(Default)]
+struct Direct {
+    here: Vec<(usize, Arc<Order>)>,
+    there: BTreeMap<Incarnation, Vec<usize>>,
 }
 
 impl Dispatcher {
     /// Puts the commands of one caller into every queue that they concern, in order.
     pub(crate) async fn place(self: &Arc<Self>, commands: Vec<v1::Command>) -> Placed {
-        let view = self.views.borrow().clone();
-        let me = self.me.load();
-        let mut placings = Vec::with_capacity(commands.len());
-        let mut here: Vec<(usize, Arc<Order>)> = Vec::new();
-        let mut there: BTreeMap<Incarnation, Vec<(usize, v1::Command)>> = BTreeMap::new();
-        for (index, v1::Command { id, command, .. }) in commands.into_iter().enumerate() {
+        self.place_by(commands, Way::Home).await
+    }
+
+    async fn place_by(self: &Arc<Self>, commands: Vec<v1::Command>, way: Way) -> Placed {
+        let me = self.me.load().incarnation;
+        let mut placings: Vec<Placing> = Vec::with_capacity(commands.len());
+        let mut parts = Parts::default();
+        let mut direct = Direct::default();
+        for (index, v1::Command { id, command, after }) in commands.into_iter().enumerate() {
             let mut placing = self.parse(id, command);
-            if let Ok(order) = &placing.order {
-                // A page of clients goes from gateway to gateway; see `placed`.
-                if !matches!(**order, Order::ListClients { .. }) {
-                    let order = Arc::clone(order);
-                    self.route(&me, &mut placing, &order, |target| {
-                        if target == me.incarnation {
-                            here.push((index, Arc::clone(&order)));
-                        } else {
-                            let command = v1::Command { id: index as u64, command: None, after: None };
-                            there.entry(target).or_default().push((index, command));
-                        }
-                    });
-                }
+            if let (Ok(_), Some(after)) = (&placing.order, after)
+                && let Err(refused) = self.catch_up(after).await
+            {
+                placing.order = Err(refused);
             }
             placings.push(placing);
-        }
-        let local = self.local.execute(here).await;
-        let mut remote = Vec::with_capacity(there.len());
-        for (target, mut batch) in there {
-            for (index, command) in &mut batch {
-                command.command = Some(placings[*index].command.clone());
+            let homed = if way == Way::Home { Homed::of(self, &mut placings[index]) } else { Homed::No };
+            if !matches!(homed, Homed::No) {
+                // In the caller's order, as far as this gateway's own clients go.
+                self.put(std::mem::take(&mut direct), &placings, &mut parts).await;
             }
-            let name = self.peers.name(target);
-            remote.push((
-                name,
-                self.peers.send(target, batch.into_iter().map(|(_, command)| command).collect()),
-            ));
+            homed.ask(self, index, &placings[index], &mut parts).await;
+            if !homed.is_whole() {
+                self.add(me, index, &mut placings[index], &mut direct);
+            }
         }
-        Placed::new(Arc::clone(self), view::epoch(&view), placings, local, remote)
+        self.put(direct, &placings, &mut parts).await;
+        let epoch = view::epoch(&self.installed.borrow().view);
+        Placed::new(Arc::clone(self), epoch, placings, parts)
+    }
+
+    /// Whom a command concerns, if no home is asked about it.
+    fn add(&self, me: Incarnation, index: usize, placing: &mut Placing, direct: &mut Direct) {
+        let Ok(order) = placing.order.clone() else { return };
+        // A page of clients goes from gateway to gateway; see `placed`.
+        if matches!(*order, Order::ListClients { .. }) {
+            return;
+        }
+        self.route(me, placing, &order, |target| {
+            if target == me {
+                direct.here.push((index, Arc::clone(&order)));
+            } else {
+                direct.there.entry(target).or_default().push(index);
+            }
+        });
+    }
+
+    /// Puts commands into the queues.
+    async fn put(&self, direct: Direct, placings: &[Placing], parts: &mut Parts) {
+        if !direct.here.is_empty() {
+            parts.local.push(self.local.execute(direct.here).await);
+        }
+        for (target, indexes) in direct.there {
+            let batch = indexes.into_iter().map(|index| v1::Command {
+                id: index as u64,
+                command: Some(placings[index].command.clone()),
+                after: None,
+            });
+            parts.remote.push((self.peers.name(target), self.peers.send(target, batch.collect())));
+        }
+    }
+
+    /// Waits until this gateway knows the view that the caller knows.
+    async fn catch_up(&self, after: Epoch) -> Result<(), Refusal> {
+        let mut installed = self.installed.clone();
+        let known = |installed: &Installed| view::epoch(&installed.view) >= after;
+        let waiting = installed.wait_for(known);
+        if tokio::time::timeout(self.link_timeout, waiting).await.is_ok() {
+            return Ok(());
+        }
+        let mine = view::epoch(&self.installed.borrow().view);
+        let sentence = format!(
+            "this gateway knows the cluster as of epoch {mine}, and the caller as of {after}: repeat"
+        );
+        Err(refusal(Code::Unavailable, sentence))
     }
 
     fn parse(&self, id: u64, command: Option<Command>) -> Placing {
-        let order = match &command {
-            Some(command) => self.parser.parse(command),
+        let Some(mut command) = command else {
             // A newer caller's: prost leaves out what it does not know.
-            None => Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
+            let order = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
+            let command = Command::Status(v1::StatusRequest {});
+            return Placing { id, command, order, unknown: Vec::new(), asked: 0, no_receipt: false };
         };
-        let mut command = command.unwrap_or(Command::Status(v1::StatusRequest {}));
-        if let Some(command_id) = command_id(&mut command).filter(|command_id| command_id.is_empty()) {
+        if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
+            // What a home orders may have to be asked of two.
             let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-            *command_id = format!("{}-{number}", self.me.load().incarnation);
+            set_command_id(&mut command, format!("{}-{number}", self.me.load().incarnation));
         }
-        Placing { id, command, order, unknown: Vec::new(), asked: 0 }
+        let order = self.parser.parse(&command);
+        let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
+        Placing { id, command, order, unknown: Vec::new(), asked: 0, no_receipt }
     }
 
     /// Calls `to` for every gateway that an order concerns.
-    fn route(&self, me: &Me, placing: &mut Placing, order: &Order, mut to: impl FnMut(Incarnation)) {
+    fn route(&self, me: Incarnation, placing: &mut Placing, order: &Order, mut to: impl FnMut(Incarnation)) {
         match order.concerns() {
             Concerns::All => {
-                to(me.incarnation);
+                to(me);
                 placing.asked += 1;
                 for peer in self.peers.all() {
                     to(peer);
@@ -127,13 +199,13 @@ impl Dispatcher {
                 }
                 placing.unknown = self.unknown_of(me, order);
             }
-            Concerns::Some(homes) => {
-                for (home, clients) in homes {
-                    if home == me.incarnation || self.peers.has(home) {
-                        to(home);
+            Concerns::Some(holders) => {
+                for (holder, clients) in holders {
+                    if holder == me || self.peers.has(holder) {
+                        to(holder);
                         placing.asked += 1;
                     } else {
-                        placing.unknown.push((home, clients));
+                        placing.unknown.push((holder, clients));
                     }
                 }
             }
@@ -141,8 +213,8 @@ impl Dispatcher {
     }
 
     /// Clients that are listed beside groups or uids, and whose gateway is in no view.
-    fn unknown_of(&self, me: &Me, order: &Order) -> Vec<(Incarnation, Vec<ClientId>)> {
-        let listed: &[_] = match order {
+    fn unknown_of(&self, me: Incarnation, order: &Order) -> Vec<(Incarnation, Vec<ClientId>)> {
+        let listed: &[_] = match order.inner() {
             Order::Send { to, .. } | Order::Close { to, .. } => &to.clients,
             Order::Join { who, .. } | Order::Leave { who, .. } => &who.clients,
             Order::Online { clients, .. } => clients,
@@ -150,21 +222,44 @@ impl Dispatcher {
         };
         let mut unknown: BTreeMap<Incarnation, Vec<_>> = BTreeMap::new();
         for &client in listed {
-            let home = client.incarnation;
-            if home != me.incarnation && !self.peers.has(home) {
-                unknown.entry(home).or_default().push(client);
+            let holder = client.incarnation;
+            if holder != me && !self.peers.has(holder) {
+                unknown.entry(holder).or_default().push(client);
             }
         }
         unknown.into_iter().collect()
     }
 
     /// One command, placed and answered.
-    pub(crate) async fn run(self: &Arc<Self>, command: Command) -> v1::answer::Answer {
-        let placed = self.place(vec![v1::Command { id: 0, command: Some(command), after: None }]).await;
-        let answer = placed.answers().await.pop().and_then(|answer| answer.answer);
+    pub(crate) async fn run(self: &Arc<Self>, command: Command, after: Option<Epoch>) -> v1::answer::Answer {
+        self.run_by(command, after, Way::Home).await
+    }
+
+    async fn run_by(
+        self: &Arc<Self>,
+        command: Command,
+        after: Option<Epoch>,
+        way: Way,
+    ) -> v1::answer::Answer {
+        let command = v1::Command { id: 0, command: Some(command), after };
+        let placed = self.place_by(vec![command], way).await;
+        // Whoever wants no receipt has an empty one.
+        let nothing = v1::Answer { id: 0, answer: Some(v1::answer::Answer::Receipt(v1::Receipt::default())) };
+        let answer = placed.answers().await.pop().unwrap_or(nothing).answer;
         answer.unwrap_or_else(|| {
             v1::answer::Answer::Error(refusal(Code::Internal, "the command was not answered"))
         })
+    }
+}
+
+/// A command to a topic is ordered by its home and may be asked of two when the home moves.
+fn needs_id(command: &Command) -> bool {
+    matches!(command, Command::Send(_) | Command::Close(_) | Command::Bind(_) | Command::Dissolve(_))
+}
+
+fn set_command_id(command: &mut Command, id: String) {
+    if let Some(command_id) = command_id(command) {
+        *command_id = id;
     }
 }
 

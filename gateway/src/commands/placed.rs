@@ -1,39 +1,53 @@
 //! Commands that are on their way: awaiting, adding up, and saying who did not answer.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use broadgate_proto::{
-    close,
     id::Incarnation,
     v1::{self, Epoch, answer::Answer, command::Command},
 };
+use broadgate_register::member::view;
+use futures_util::future::join_all;
 use metrics::counter;
 use tonic::Code;
 
 use super::{
     Dispatcher, Placing,
+    homed::Asked,
     local::Executing,
     merge::{finish, merge, tidy},
 };
 use crate::{
     orders::{Cursor, Order, not_found, refusal},
-    peers::Asked,
+    peers::Asked as PeerAsked,
 };
+
+/// Where the answers to one batch will come from.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) local: Vec<Executing>,
+    pub(super) remote: Vec<(String, PeerAsked)>,
+    pub(super) homed: Vec<Asked>,
+}
 
 /// A batch whose commands are in every queue that they concern.
 pub(crate) struct Placed {
     dispatcher: Arc<Dispatcher>,
     epoch: Epoch,
     placings: Vec<Placing>,
-    local: Executing,
-    remote: Vec<(String, Asked)>,
+    parts: Parts,
 }
 
 /// What has come back for one command.
 #[derive(Default)]
 struct Gathered {
     answer: Option<Answer>,
-    missing: Vec<String>,
+    missing: BTreeSet<String>,
+    /// The newest view in which a part of it was answered.
+    epoch: Epoch,
 }
 
 impl Placed {
@@ -41,52 +55,107 @@ impl Placed {
         dispatcher: Arc<Dispatcher>,
         epoch: Epoch,
         placings: Vec<Placing>,
-        local: Executing,
-        remote: Vec<(String, Asked)>,
+        parts: Parts,
     ) -> Self {
-        Self { dispatcher, epoch, placings, local, remote }
+        Self { dispatcher, epoch, placings, parts }
     }
 
-    /// Waits for everybody, at most for the link timeout, and answers each command.
+    /// Waits for everybody, and answers each command whose caller wants that.
     pub(crate) async fn answers(self) -> Vec<v1::Answer> {
-        let dispatcher = self.dispatcher;
-        let mut gathered: Vec<Gathered> = self.placings.iter().map(|_| Gathered::default()).collect();
-        for (index, answer) in self.local.answers(|stats| dispatcher.own_status(stats)).await {
-            merge(&mut gathered[index].answer, answer);
-        }
-        for (name, asked) in self.remote {
-            for (index, answer) in asked.answers(dispatcher.link_timeout).await {
-                let Some((gathered, placing)) = gathered.get_mut(index).zip(self.placings.get(index)) else {
+        let Self { dispatcher, epoch, placings, parts } = self;
+        let gathered = placings.iter().map(|_| Gathered { epoch, ..Gathered::default() });
+        let mut gathered: Vec<Gathered> = gathered.collect();
+        dispatcher.gather_local(parts.local, &placings, &mut gathered).await;
+        let members = placings.iter().any(|placing| placing.changes_members());
+        // A peer waits for homes before it answers.
+        let within = if members { 2 * dispatcher.link_timeout } else { dispatcher.link_timeout };
+        for (name, asked) in parts.remote {
+            for (index, answer) in asked.answers(within).await {
+                let Some((gathered, placing)) = gathered.get_mut(index).zip(placings.get(index)) else {
                     continue;
                 };
                 match answer {
                     // One gateway of several that refuses has not done its part.
-                    Some(Answer::Error(_)) | None if placing.asked > 1 => gathered.missing.push(name.clone()),
-                    Some(answer) => merge(&mut gathered.answer, answer),
-                    None => gathered.missing.push(name.clone()),
+                    Some(Answer::Error(_)) | None if placing.asked > 1 => {
+                        gathered.missing.insert(name.clone());
+                    }
+                    Some(answer) => gathered.add(answer),
+                    None => drop(gathered.missing.insert(name.clone())),
                 }
             }
         }
-        let mut answers = Vec::with_capacity(self.placings.len());
-        for (placing, gathered) in self.placings.into_iter().zip(gathered) {
+        for asked in parts.homed {
+            let Some(placing) = placings.get(asked.index) else { continue };
+            let gathered = &mut gathered[asked.index];
+            let answered = dispatcher.answered(asked, placing).await;
+            gathered.missing.extend(answered.missing.iter().map(|one| dispatcher.peers.name(*one)));
+            gathered.missing.extend(answered.names);
+            gathered.epoch = gathered.epoch.max(answered.epoch);
+            merge(&mut gathered.answer, answered.answer);
+        }
+        let mut answers = Vec::with_capacity(placings.len());
+        for (placing, gathered) in placings.into_iter().zip(gathered) {
+            if placing.no_receipt && placing.order.is_ok() {
+                continue;
+            }
             let id = placing.id;
-            let answer = dispatcher.conclude(self.epoch, placing, gathered).await;
+            let answer = dispatcher.conclude(placing, gathered).await;
             answers.push(v1::Answer { id, answer: Some(answer) });
         }
         answers
     }
 }
 
+impl Gathered {
+    /// What a peer answered; in a receipt it names homes that did not answer it.
+    fn add(&mut self, mut answer: Answer) {
+        if let Answer::Receipt(receipt) = &mut answer
+            && let Some(coverage) = receipt.coverage.take()
+        {
+            self.missing.extend(coverage.missing);
+            self.epoch = self.epoch.max(coverage.epoch.unwrap_or_default());
+        }
+        merge(&mut self.answer, answer);
+    }
+}
+
+impl Placing {
+    fn changes_members(&self) -> bool {
+        self.order.as_ref().is_ok_and(|order| order.changes_members())
+    }
+}
+
 impl Dispatcher {
-    async fn conclude(self: &Arc<Self>, epoch: Epoch, placing: Placing, gathered: Gathered) -> Answer {
+    /// What our own shards answered; a change of members is answered when the homes know of it.
+    async fn gather_local(&self, local: Vec<Executing>, placings: &[Placing], gathered: &mut [Gathered]) {
+        for executing in local {
+            let carried = executing.answers(|stats| self.own_status(stats)).await;
+            let settling = carried.iter().map(|carried| {
+                let changes = placings.get(carried.index).is_some_and(Placing::changes_members);
+                self.homes.settle(if changes { carried.touched.clone() } else { Vec::new() })
+            });
+            let settled = join_all(settling).await;
+            for (carried, missing) in carried.into_iter().zip(settled) {
+                let gathered = &mut gathered[carried.index];
+                gathered.missing.extend(missing.iter().map(|home| self.peers.name(*home)));
+                if placings.get(carried.index).is_some_and(Placing::changes_members) {
+                    // The homes were told in this view at the latest.
+                    gathered.epoch = gathered.epoch.max(view::epoch(&self.installed.borrow().view));
+                }
+                merge(&mut gathered.answer, carried.answer);
+            }
+        }
+    }
+
+    async fn conclude(self: &Arc<Self>, placing: Placing, gathered: Gathered) -> Answer {
         let order = match &placing.order {
             Ok(order) => Arc::clone(order),
             Err(refused) => return Answer::Error(refused.clone()),
         };
+        let Gathered { mut answer, missing, epoch } = gathered;
         if let Order::ListClients { .. } = *order {
             return self.walk(epoch, &order, &placing.command).await;
         }
-        let Gathered { mut answer, missing } = gathered;
         if !missing.is_empty() {
             counter!("gateway_answers_incomplete_total").increment(1);
         }
@@ -103,11 +172,12 @@ impl Dispatcher {
         add_unknown(&mut answer, &order, &placing);
         let mut answer = answer.unwrap_or_else(|| nothing(&order));
         tidy(&order, &mut answer);
-        if let (Answer::Receipt(receipt), Command::Bind(bind)) = (&answer, &placing.command)
-            && bind.exclusive
-            && receipt.clients > 0
+        if let (Answer::Receipt(receipt), Order::Bind { client, exclusive: true, .. }) =
+            (&answer, order.inner())
+            && receipt.clients == 0
+            && missing.is_empty()
         {
-            return self.close_others(bind, answer).await;
+            return Answer::Error(not_found(*client));
         }
         if let Answer::Receipt(receipt) = &mut answer {
             receipt.command_id = super::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
@@ -115,37 +185,10 @@ impl Dispatcher {
         if let Answer::Status(status) = &mut answer {
             self.add_membership(status);
         }
+        let missing: Vec<String> = missing.into_iter().collect();
         let coverage = v1::Coverage { epoch: Some(epoch), complete: missing.is_empty(), missing };
         finish(&order, &mut answer, coverage);
         answer
-    }
-
-    /// The other half of an exclusive bind: every other client of the uid is closed.
-    async fn close_others(self: &Arc<Self>, bind: &v1::BindRequest, bound: Answer) -> Answer {
-        let except = v1::Except { clients: vec![bind.client_id.clone()], ..v1::Except::default() };
-        let to = v1::Audience {
-            app: bind.app.clone(),
-            uids: vec![bind.uid.clone()],
-            except: Some(except),
-            ..v1::Audience::default()
-        };
-        let close = v1::CloseRequest {
-            to: Some(to),
-            code: close::REPLACED.code.into(),
-            reason: close::REPLACED.reason.to_owned(),
-            ..v1::CloseRequest::default()
-        };
-        let closed = Box::pin(self.run(Command::Close(close))).await;
-        match (bound, closed) {
-            (Answer::Receipt(mut bound), Answer::Receipt(closed)) => {
-                // The receipt is of the bind; how far the closing reached is its coverage.
-                bound.coverage = closed.coverage;
-                bound.gateways = closed.gateways;
-                bound.command_id.clone_from(&bind.command_id);
-                Answer::Receipt(bound)
-            }
-            (_, other) => other,
-        }
     }
 
     /// A page of clients: gateway after gateway in the order of their incarnations, until it is full.
@@ -189,7 +232,11 @@ impl Dispatcher {
                 Err(refused) => return Some(Answer::Error(refused)),
             };
             let executing = self.local.execute(vec![(0, order)]).await;
-            return executing.answers(|stats| self.own_status(stats)).await.pop().map(|(_, answer)| answer);
+            return executing
+                .answers(|stats| self.own_status(stats))
+                .await
+                .pop()
+                .map(|carried| carried.answer);
         }
         let asked =
             self.peers.send(gateway, vec![v1::Command { id: 0, command: Some(command), after: None }]);
@@ -201,11 +248,17 @@ impl Dispatcher {
         let mut orders = Vec::new();
         let mut refused = HashMap::new();
         let mut ids = Vec::with_capacity(commands.len());
+        let mut members = BTreeSet::new();
         for (index, v1::Command { id, command, .. }) in commands.into_iter().enumerate() {
             ids.push(id);
             let parsed = command.as_ref().map(|command| self.parser.parse(command));
             match parsed {
-                Some(Ok(order)) => orders.push((index, order)),
+                Some(Ok(order)) => {
+                    if order.changes_members() {
+                        members.insert(index);
+                    }
+                    orders.push((index, order));
+                }
                 Some(Err(error)) => {
                     refused.insert(index, error);
                 }
@@ -217,15 +270,31 @@ impl Dispatcher {
                 }
             }
         }
-        PeerPlaced { ids, refused, local: self.local.execute(orders).await }
+        PeerPlaced { ids, members, refused, local: self.local.execute(orders).await }
     }
 
+    /// A change of members is answered when the homes know of it; those that did not say so are named.
     pub(crate) async fn answer_peer(&self, placed: PeerPlaced) -> Vec<v1::Answer> {
         let mut answers: Vec<Option<Answer>> = (0..placed.ids.len())
             .map(|index| placed.refused.get(&index).cloned().map(Answer::Error))
             .collect();
-        for (index, answer) in placed.local.answers(|stats| self.own_status(stats)).await {
-            answers[index] = Some(answer);
+        let carried = placed.local.answers(|stats| self.own_status(stats)).await;
+        let settling = carried.iter().map(|carried| {
+            let changes = placed.members.contains(&carried.index);
+            self.homes.settle(if changes { carried.touched.clone() } else { Vec::new() })
+        });
+        let settled = join_all(settling).await;
+        for (mut carried, missing) in carried.into_iter().zip(settled) {
+            if let (true, Answer::Receipt(receipt)) =
+                (placed.members.contains(&carried.index), &mut carried.answer)
+            {
+                receipt.coverage = Some(v1::Coverage {
+                    epoch: Some(view::epoch(&self.installed.borrow().view)),
+                    complete: missing.is_empty(),
+                    missing: missing.iter().map(|home| self.peers.name(*home)).collect(),
+                });
+            }
+            answers[carried.index] = Some(carried.answer);
         }
         placed.ids.into_iter().zip(answers).map(|(id, answer)| v1::Answer { id, answer }).collect()
     }
@@ -234,6 +303,8 @@ impl Dispatcher {
 /// A peer's commands in this gateway's mailboxes.
 pub(crate) struct PeerPlaced {
     ids: Vec<u64>,
+    /// Which of them change who is in what.
+    members: BTreeSet<usize>,
     refused: HashMap<usize, v1::Error>,
     local: Executing,
 }
@@ -257,7 +328,8 @@ fn add_unknown(answer: &mut Option<Answer>, order: &Order, placing: &Placing) {
 
 /// The answer if nobody had to be asked, or nobody answered.
 fn nothing(order: &Order) -> Answer {
-    match order {
+    match order.inner() {
+        Order::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
         Order::Online { .. } => Answer::Online(v1::OnlineReply::default()),
         Order::Count { .. } => Answer::Count(v1::CountReply::default()),
         Order::ListClients { .. } => Answer::Clients(v1::ListClientsReply::default()),

@@ -56,7 +56,7 @@ impl Dispatcher {
     pub(crate) async fn own_clients(&self) -> usize {
         let executing = self.local.execute(vec![(0, Arc::new(Order::Status))]).await;
         let answers = executing.answers(|stats| self.own_status(stats)).await;
-        let clients = answers.into_iter().find_map(|(_, answer)| match answer {
+        let clients = answers.into_iter().find_map(|carried| match carried.answer {
             Answer::Status(status) => status.gateways.first().map(|gateway| gateway.clients),
             _ => None,
         });
@@ -67,6 +67,6 @@ impl Dispatcher {
         let register = (self.register)();
         status.register = register.address;
         status.register_heard = register.heard;
-        status.view = Some(v1::View::clone(&self.views.borrow()));
+        status.view = Some(v1::View::clone(&self.installed.borrow().view));
     }
 }

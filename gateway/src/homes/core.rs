@@ -150,6 +150,12 @@ impl<C: Content> Core<C> {
         self.members.epoch
     }
 
+    /// Is it another gateway of the installed view?
+    #[must_use]
+    pub fn knows(&self, gateway: Incarnation) -> bool {
+        gateway != self.me && self.members.gateways.contains_key(&gateway)
+    }
+
     /// Where a topic has its home.
     #[must_use]
     pub fn home_of(&self, topic: &Topic) -> Option<Incarnation> {

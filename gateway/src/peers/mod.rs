@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,14 +28,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::service::PeerService;
-use crate::me::Me;
+use crate::{actor::Homes, homes::Session, me::Me};
 
 /// Every other gateway of the view, whatever its state: a draining one still holds clients.
 pub(crate) struct Peers {
     links: ArcSwap<BTreeMap<Incarnation, Arc<PeerLink>>>,
     secret: Secret,
     me: Arc<ArcSwap<Me>>,
+    homes: Homes,
+    view: Arc<ArcSwap<View>>,
     link_timeout: Duration,
+    next_session: AtomicU64,
 }
 
 /// This gateway's end of a link.
@@ -62,12 +65,28 @@ pub(crate) struct Asked {
 }
 
 impl Peers {
-    pub(crate) fn new(secret: Secret, me: Arc<ArcSwap<Me>>, link_timeout: Duration) -> Self {
-        Self { links: ArcSwap::default(), secret, me, link_timeout }
+    pub(crate) fn new(secret: Secret, me: Arc<ArcSwap<Me>>, homes: Homes, link_timeout: Duration) -> Self {
+        Self {
+            links: ArcSwap::default(),
+            secret,
+            me,
+            homes,
+            view: Arc::default(),
+            link_timeout,
+            next_session: AtomicU64::new(1),
+        }
+    }
+
+    /// Lets go of every link: this gateway is another incarnation now.
+    pub(crate) fn forget_all(&self) {
+        for link in self.links.swap(Arc::default()).values() {
+            link.gone.cancel();
+        }
     }
 
     /// Follows a view: dials who is new, lets go of who has left.
     pub(crate) fn follow(&self, view: &View) {
+        self.view.store(Arc::new(view.clone()));
         let me = self.me.load();
         let before = self.links.load();
         let mut after = BTreeMap::new();
@@ -97,11 +116,18 @@ impl Peers {
             name: member.name.clone(),
             address: member.address.clone(),
             secret: self.secret.clone(),
+            homes: self.homes.clone(),
+            view: Arc::clone(&self.view),
             silence_max: self.link_timeout,
             up: Arc::clone(&up),
         };
         tokio::spawn(dialer.run(queue, gone.clone()));
         Arc::new(PeerLink { name: member.name.clone(), up, batches, gone })
+    }
+
+    /// A number for a peer's link to us; they rise.
+    pub(crate) fn next_session(&self) -> Session {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn all(&self) -> Vec<Incarnation> {

@@ -3,15 +3,27 @@
 use std::{pin::Pin, sync::Arc};
 
 use broadgate_proto::{
+    id::Incarnation,
     limits::LINK_BATCHES_MAX,
-    v1::{self, PeerFrame, PeerHello, PeerReply, peer_frame::Frame, peer_reply::Reply, peer_server::Peer},
+    v1::{
+        self, PeerFrame, PeerHello, PeerReply, View, peer_frame::Frame, peer_reply::Reply, peer_server::Peer,
+    },
 };
-use futures_util::{Stream, StreamExt as _, stream::FuturesOrdered};
-use tokio::sync::mpsc;
+use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
+use metrics::counter;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::commands::Dispatcher;
+use crate::{
+    actor::{Event, Unreadable, decode},
+    commands::Dispatcher,
+    homes::Session,
+};
 
 pub(crate) struct PeerService(pub(crate) Arc<Dispatcher>);
 
@@ -32,47 +44,131 @@ impl Peer for PeerService {
                 format!("this is gateway {} now, not {}: wait for the next view", me.incarnation, hello.to);
             return Err(Status::failed_precondition(sentence));
         }
+        let peer: Incarnation =
+            hello.incarnation.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         let (out, replies) = mpsc::channel(64);
-        let mine = PeerHello { incarnation: me.incarnation.to_string(), name: me.name.clone(), ..hello };
+        let view = Arc::new(hello.view.unwrap_or_default());
+        let (reply, greeting) = oneshot::channel();
+        self.0.homes.tell(Event::Greet { peer, view, reply }).await;
+        let Ok(greeting) = greeting.await else {
+            return Err(Status::unavailable("this gateway is stopping"));
+        };
+        let mine = PeerHello {
+            incarnation: me.incarnation.to_string(),
+            name: me.name.clone(),
+            to: hello.incarnation,
+            view: Some(View::clone(&greeting.view)),
+        };
         // The queue is new and has room.
         let _ = out.try_send(Ok(PeerReply { reply: Some(Reply::Hello(mine)) }));
-        let over = me.over.clone();
-        let served = serve(Arc::clone(&self.0), frames, out);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = over.cancelled() => {}
-                () = served => {}
-            }
-        });
+        // Who is not in the view is told so by it, and that is all.
+        if greeting.known {
+            let over = me.over.clone();
+            let served = serve(Arc::clone(&self.0), peer, frames, out);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    () = served => {}
+                }
+            });
+        }
         Ok(Response::new(ReceiverStream::new(replies).boxed()))
     }
 }
 
-/// Places batches in order; answers them in order.
+/// A peer's link to us, from its hello to its end.
 async fn serve(
     dispatcher: Arc<Dispatcher>,
-    mut frames: Streaming<PeerFrame>,
+    peer: Incarnation,
+    frames: Streaming<PeerFrame>,
     out: mpsc::Sender<Result<PeerReply, Status>>,
 ) {
-    let mut answering = FuturesOrdered::new();
-    loop {
-        let reply = tokio::select! {
-            frame = frames.message(), if answering.len() < LINK_BATCHES_MAX => match frame {
-                Ok(Some(PeerFrame { frame: Some(Frame::Commands(batch)) })) => {
-                    let placed = dispatcher.place_for_peer(batch.commands).await;
-                    let dispatcher = Arc::clone(&dispatcher);
-                    answering.push_back(async move { dispatcher.answer_peer(placed).await });
-                    continue;
+    let session = dispatcher.peers.next_session();
+    let cut = CancellationToken::new();
+    // Also when this is dropped, because the incarnation is over or the link is cut.
+    let mut link = Heard { dispatcher, peer, session, heard: Instant::now() };
+    link.dispatcher.homes.tell(Event::Heard { peer, session, cut: cut.clone() }).await;
+    tokio::select! {
+        () = cut.cancelled() => {}
+        () = link.follow(frames, out) => {}
+    }
+}
+
+struct Heard {
+    dispatcher: Arc<Dispatcher>,
+    peer: Incarnation,
+    session: Session,
+    heard: Instant,
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        let (peer, session, since) = (self.peer, self.session, self.heard);
+        let homes = self.dispatcher.homes.clone();
+        tokio::spawn(async move { homes.tell(Event::Unheard { peer, session, since }).await });
+    }
+}
+
+impl Heard {
+    /// Places batches in order; answers each when it is done.
+    async fn follow(
+        &mut self,
+        mut frames: Streaming<PeerFrame>,
+        out: mpsc::Sender<Result<PeerReply, Status>>,
+    ) {
+        let mut answering = FuturesUnordered::new();
+        let mut taken = 0;
+        let silence_max = self.dispatcher.link_timeout;
+        loop {
+            let reply = tokio::select! {
+                frame = frames.message(), if answering.len() < LINK_BATCHES_MAX => {
+                    self.heard = Instant::now();
+                    match frame {
+                        Ok(Some(PeerFrame { frame: Some(Frame::Commands(batch)) })) => {
+                            let number = batch.number;
+                            let placed = self.dispatcher.place_for_peer(batch.commands).await;
+                            let dispatcher = Arc::clone(&self.dispatcher);
+                            answering.push(async move {
+                                v1::AnswerBatch { answers: dispatcher.answer_peer(placed).await, number }
+                            });
+                            continue;
+                        }
+                        Ok(Some(PeerFrame { frame: Some(Frame::Said(batch)) })) => {
+                            self.take(batch).await;
+                            taken += 1;
+                            Reply::Taken(taken)
+                        }
+                        Ok(Some(PeerFrame { frame: Some(Frame::Beat(beat)) })) => Reply::Beat(beat),
+                        // What a newer peer says may be passed over: it asks nothing that must be
+                        // answered.
+                        Ok(Some(_)) => continue,
+                        Ok(None) | Err(_) => return,
+                    }
                 }
-                Ok(Some(PeerFrame { frame: Some(Frame::Beat(beat)) })) => Reply::Beat(beat),
-                // What a newer peer says may be passed over: it asks nothing that must be answered.
-                Ok(Some(_)) => continue,
-                Ok(None) | Err(_) => return,
-            },
-            Some(answers) = answering.next() => Reply::Answers(v1::AnswerBatch { answers }),
-        };
-        if out.send(Ok(PeerReply { reply: Some(reply) })).await.is_err() {
-            return;
+                Some(answers) = answering.next() => Reply::Answers(answers),
+                () = sleep_until(self.heard + silence_max), if answering.len() < LINK_BATCHES_MAX => return,
+            };
+            if out.send(Ok(PeerReply { reply: Some(reply) })).await.is_err() {
+                return;
+            }
         }
+    }
+
+    /// Gives the homes what the peer said.
+    async fn take(&self, batch: v1::SaidBatch) {
+        let homes = &self.dispatcher.homes;
+        let mut frames = Vec::with_capacity(batch.said.len());
+        for said in batch.said {
+            match decode(said, &self.dispatcher.parser) {
+                Ok(frame) => frames.push(frame),
+                Err(Unreadable::Ask(id, refused)) => {
+                    homes.tell(Event::Refuse { peer: self.peer, id, refused }).await;
+                }
+                Err(Unreadable::Other(what)) => {
+                    counter!("gateway_peer_frames_unreadable_total", "what" => what).increment(1);
+                }
+            }
+        }
+        homes.tell(Event::Said { peer: self.peer, session: self.session, frames }).await;
     }
 }

@@ -4,9 +4,13 @@
 //! topic's list and the list's owner knows the client, so joining and leaving cost the same in a
 //! group of ten and of ten thousand.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
-use crate::orders::Audience;
+use super::presence::{Presence, Seat};
+use crate::{
+    homes::{Standing, Topic as TopicKey},
+    orders::Audience,
+};
 
 /// A client's place in its shard.
 pub(crate) type Slot = u32;
@@ -22,6 +26,16 @@ pub(crate) struct Directory {
     topics: slab::Slab<Topic>,
     places: Vec<Option<Places>>,
     marks: Marks,
+    /// Topics whose members have changed since the homes were last told.
+    changes: Vec<Change>,
+}
+
+/// A topic, and a presence member of it, for whom something has changed.
+struct Change {
+    app: AppId,
+    kind: Kind,
+    name: Rc<str>,
+    user: Option<Arc<str>>,
 }
 
 struct App {
@@ -35,6 +49,7 @@ struct App {
 struct Topic {
     name: Rc<str>,
     members: Vec<Slot>,
+    presence: Option<Box<Presence>>,
 }
 
 /// Where one client stands.
@@ -137,6 +152,18 @@ impl Directory {
         true
     }
 
+    /// A client in a group stands for a presence member of it, in place of whom it stood for.
+    pub(crate) fn sit(&mut self, slot: Slot, group: &str, seat: &Seat) {
+        let Some(app) = self.app_of(slot).filter(|_| self.is_member(slot, group)) else { return };
+        let Some(&topic) = self.apps[app as usize].groups.get(group) else { return };
+        let topic = &mut self.topics[topic as usize];
+        let name = Rc::clone(&topic.name);
+        let changed = topic.presence.get_or_insert_default().sit(slot, seat);
+        for user in changed {
+            self.note(app, Kind::Group, &name, Some(user));
+        }
+    }
+
     /// Takes a client out of a group.
     pub(crate) fn part(&mut self, slot: Slot, group: &str) -> bool {
         let Some(app) = self.app_of(slot) else { return false };
@@ -155,7 +182,11 @@ impl Directory {
     pub(crate) fn dissolve(&mut self, app: &str, group: &str) -> usize {
         let Some(&app) = self.app_ids.get(app) else { return 0 };
         let Some(topic) = self.apps[app as usize].groups.remove(group) else { return 0 };
-        let members = self.topics.remove(topic as usize).members;
+        let Topic { name, members, presence } = self.topics.remove(topic as usize);
+        self.note(app, Kind::Group, &name, None);
+        for user in presence.iter().flat_map(|presence| presence.users()) {
+            self.note(app, Kind::Group, &name, Some(user));
+        }
         for &slot in &members {
             if let Some(places) = &mut self.places[slot as usize] {
                 places.groups.retain(|place| place.topic != topic);
@@ -264,6 +295,53 @@ impl Directory {
         self.marks = marks;
     }
 
+    fn note(&mut self, app: AppId, kind: Kind, name: &Rc<str>, user: Option<Arc<str>>) {
+        self.changes.push(Change { app, kind, name: Rc::clone(name), user });
+    }
+
+    /// The uids whose clients have changed since the homes were last told.
+    pub(crate) fn changed_uids(&self) -> impl Iterator<Item = TopicKey> {
+        let uids = self.changes.iter().filter(|change| change.kind == Kind::Uid);
+        uids.map(|change| TopicKey::uid(&self.apps[change.app as usize].name, &change.name))
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// How the topics that have changed stand now, each once.
+    pub(crate) fn take_changes(&mut self, shard: u8) -> Vec<Standing> {
+        let mut users: HashMap<(AppId, bool, Rc<str>), Vec<Arc<str>>> = HashMap::new();
+        for Change { app, kind, name, user } in self.changes.drain(..) {
+            let named = users.entry((app, kind == Kind::Uid, name)).or_default();
+            named.extend(user);
+        }
+        // A burst is given back.
+        self.changes.shrink_to(64);
+        let standings = users.into_iter().map(|((app, is_uid, name), mut users)| {
+            users.sort_unstable();
+            users.dedup();
+            let kind = if is_uid { Kind::Uid } else { Kind::Group };
+            let app = &self.apps[app as usize];
+            let topic = kind.index(app).get(&name).map(|&topic| &self.topics[topic as usize]);
+            let presence = topic.and_then(|topic| topic.presence.as_ref());
+            let members = users
+                .into_iter()
+                .map(|user| {
+                    let (info, clients) = presence.map_or_else(Default::default, |all| all.of(&user));
+                    (user, info, clients)
+                })
+                .collect();
+            let clients = topic.map_or(0, |topic| len_u32(&topic.members));
+            let topic = match kind {
+                Kind::Uid => TopicKey::uid(&app.name, &name),
+                Kind::Group => TopicKey::group(&app.name, &name),
+            };
+            Standing { topic, shard, clients, members }
+        });
+        standings.collect()
+    }
+
     fn is_member(&self, slot: Slot, group: &str) -> bool {
         let Some(places) = self.places.get(slot as usize).and_then(Option::as_ref) else { return false };
         self.apps[places.app as usize]
@@ -309,28 +387,29 @@ impl Directory {
     }
 
     fn link(&mut self, app: AppId, slot: Slot, kind: Kind, name: &str) -> Place {
-        let app = &mut self.apps[app as usize];
-        let index = kind.index_mut(app);
+        let index = kind.index_mut(&mut self.apps[app as usize]);
         let topic = if let Some(&topic) = index.get(name) {
             topic
         } else {
             let name: Rc<str> = name.into();
-            let members = Vec::new();
-            let topic = u32::try_from(self.topics.insert(Topic { name: Rc::clone(&name), members }))
-                .unwrap_or(u32::MAX);
+            let topic = Topic { name: Rc::clone(&name), members: Vec::new(), presence: None };
+            let topic = u32::try_from(self.topics.insert(topic)).unwrap_or(u32::MAX);
             index.insert(name, topic);
             topic
         };
-        let members = &mut self.topics[topic as usize].members;
-        let at = len_u32(members);
+        let Topic { name, members, .. } = &mut self.topics[topic as usize];
+        let (name, at) = (Rc::clone(name), len_u32(members));
         members.push(slot);
+        self.note(app, kind, &name, None);
         Place { topic, at }
     }
 
     /// Removes a member; the last one of the list takes its place, and a topic without members goes.
     fn unlink(&mut self, app: AppId, place: Place, kind: Kind) {
         let topic = &mut self.topics[place.topic as usize];
-        topic.members.swap_remove(place.at as usize);
+        let slot = topic.members.swap_remove(place.at as usize);
+        let name = Rc::clone(&topic.name);
+        let left = topic.presence.as_mut().and_then(|presence| presence.leave(slot));
         if let Some(&moved) = topic.members.get(place.at as usize) {
             if let Some(other) = &mut self.places[moved as usize] {
                 let mut others = other.uid.iter_mut().chain(&mut other.groups);
@@ -339,13 +418,14 @@ impl Directory {
                 }
             }
         } else if topic.members.is_empty() {
-            let topic = self.topics.remove(place.topic as usize);
-            kind.index_mut(&mut self.apps[app as usize]).remove(&topic.name);
+            self.topics.remove(place.topic as usize);
+            kind.index_mut(&mut self.apps[app as usize]).remove(&name);
         }
+        self.note(app, kind, &name, left);
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Uid,
     Group,

@@ -2,12 +2,17 @@
 
 use std::collections::HashMap;
 
-use broadgate_proto::v1::{self, Cause, answer::Answer};
+use broadgate_proto::{
+    close,
+    id::ClientId,
+    v1::{self, Cause, answer::Answer},
+};
 use tonic::Code;
 
-use super::{client::Session, directory::Slot, queries::Stats, state::Shard};
+use super::{client::Session, directory::Slot, presence::Seat, queries::Stats, state::Shard};
 use crate::{
     codec::encode::{Frames, close_frame},
+    homes::Topic,
     orders::{Audience, Closing, Order, Refusal, SessionOrder, Who, not_found, refusal, session_object},
     tally::Drop,
 };
@@ -22,15 +27,79 @@ pub(crate) enum Part {
     Elsewhere,
 }
 
+/// What one shard has done, and the topics whose members that may have changed.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) part: Part,
+    pub(crate) touched: Vec<Topic>,
+}
+
+/// What is kept of a command that was carried out. Nearly all are receipts that only count.
+#[derive(Debug)]
+pub(crate) enum Remembrance {
+    Clients(u64),
+    Answer(Box<Answer>),
+}
+
+impl Remembrance {
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Receipt(receipt) if receipt.drops.is_empty() => Self::Clients(receipt.clients),
+            answer => Self::Answer(Box::new(answer.clone())),
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let mut answer = match self {
+            Self::Clients(clients) => {
+                Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
+            }
+            Self::Answer(answer) => Answer::clone(answer),
+        };
+        if let Answer::Receipt(receipt) = &mut answer {
+            receipt.repeated = true;
+        }
+        answer
+    }
+}
+
 impl Shard {
-    pub(crate) fn execute(&mut self, order: &Order) -> Part {
+    /// Carries an order out, unless it was before: then it is answered with what was done.
+    pub(crate) fn execute_once(&mut self, order: &Order) -> Done {
+        let mut touched = order.touches();
+        let Order::Once { app, id, order } = order else {
+            let part = self.execute(order);
+            self.add_touched(order, &mut touched);
+            return Done { part, touched };
+        };
+        if let Some(remembrance) = self.remembered.get(app, id) {
+            return Done { part: Part::Answer(remembrance.answer()), touched };
+        }
+        let part = self.execute(order);
+        self.add_touched(order, &mut touched);
+        if let Part::Answer(answer) = &part {
+            let now = std::time::Duration::from_secs(self.second.into());
+            self.remembered.put(app, id, Remembrance::of(answer), now);
+        }
+        Done { part, touched }
+    }
+
+    /// A bind also takes the client out of the uid that it had.
+    fn add_touched(&self, order: &Order, touched: &mut Vec<Topic>) {
+        if matches!(order, Order::Bind { .. } | Order::Unbind { .. }) {
+            touched.extend(self.directory.changed_uids());
+        }
+    }
+
+    fn execute(&mut self, order: &Order) -> Part {
         if order.one_client().is_some_and(|client| !self.is_mine(&client)) {
             return Part::Elsewhere;
         }
         let receipt = match order {
             Order::Send { to, frames } => self.send(to, frames),
             Order::Close { to, closing } => self.close(to, closing),
-            Order::Bind { app, client, uid } => {
+            Order::Bind { app, client, uid, exclusive: true } => self.bind_alone(app, *client, uid),
+            Order::Bind { app, client, uid, .. } => {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
                 self.directory.bind(slot, uid);
                 self.reconsider(slot);
@@ -45,7 +114,7 @@ impl Shard {
                 }
                 one()
             }
-            Order::Join { app, who, groups } => self.join(app, who, groups),
+            Order::Join { app, who, groups, seat } => self.join(app, who, groups, seat.as_ref()),
             Order::Leave { app, who, groups } => self.leave(app, who, groups),
             Order::Dissolve { app, groups } => {
                 let clients = groups.iter().map(|group| self.directory.dissolve(app, group) as u64).sum();
@@ -98,12 +167,31 @@ impl Shard {
         tally.receipt()
     }
 
-    fn join(&mut self, app: &str, who: &Who, groups: &[Box<str>]) -> v1::Receipt {
+    /// The newest client of a uid alone stays; the others are closed, wherever they are.
+    fn bind_alone(&mut self, app: &str, client: ClientId, uid: &str) -> v1::Receipt {
+        let bound = self.find_in(client, app);
+        let others: Vec<Slot> = self.directory.uid_members(app, uid).to_vec();
+        for slot in others.into_iter().filter(|slot| Some(*slot) != bound) {
+            let frame = close_frame(close::REPLACED.code, close::REPLACED.reason);
+            let (code, reason) = (close::REPLACED.code, close::REPLACED.reason);
+            self.let_go(slot, Cause::Command, code, reason, Some(frame));
+        }
+        let Some(slot) = bound else { return v1::Receipt::default() };
+        self.directory.bind(slot, uid);
+        self.reconsider(slot);
+        one()
+    }
+
+    fn join(&mut self, app: &str, who: &Who, groups: &[Box<str>], seat: Option<&Seat>) -> v1::Receipt {
         let max = self.config.settings.limits.groups_per_client_max;
         let mut tally = Outcome::default();
         for slot in self.select_who(app, who, &mut tally) {
             // Every group is tried, also after one that does not fit.
             let joined = groups.iter().filter(|group| self.directory.join(slot, group, max)).count();
+            // A group that did not fit has no seat for it either.
+            if let Some(seat) = seat {
+                groups.iter().for_each(|group| self.directory.sit(slot, group, seat));
+            }
             if joined == groups.len() {
                 tally.clients += 1;
             } else {

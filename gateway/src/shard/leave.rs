@@ -114,6 +114,7 @@ impl Shard {
         self.tally.close(cause);
         let uid = self.directory.uid(slot).map(ToString::to_string);
         let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
+        self.ask_turn();
         if let Some(client) = self.clients.get_mut(slot) {
             client.last_uid = uid.unwrap_or_default().into();
         }

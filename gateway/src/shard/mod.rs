@@ -9,6 +9,7 @@ mod execute;
 mod leave;
 mod open;
 mod outbox;
+mod presence;
 mod queries;
 mod slots;
 mod socket;
@@ -32,20 +33,22 @@ use broadgate_proto::{
     v1,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::LocalSet,
     time::MissedTickBehavior,
 };
 
 pub(crate) use self::{
-    execute::Part,
+    execute::{Done, Part},
     open::{Candidate, Newcomer},
+    presence::Seat,
     queries::{Stats, first_names},
     state::Handle,
     workers::{WorkerKey, shard_of_seq},
 };
 use self::{state::Shard, workers::Link};
 use crate::{
+    actor::Standings,
     admission::Admission,
     client_port::{self, Port},
     config::Config,
@@ -60,7 +63,7 @@ pub(crate) enum Message {
     /// Carry these out in this order, and answer in the same.
     Execute {
         orders: Arc<[Arc<Order>]>,
-        reply: oneshot::Sender<Vec<Part>>,
+        reply: oneshot::Sender<Vec<Done>>,
     },
     WorkerUp(NewWorker),
     WorkerDown(WorkerKey),
@@ -123,6 +126,9 @@ pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) config: Arc<Config>,
     pub(crate) admission: Arc<Admission>,
+    /// Where it says who is in what.
+    pub(crate) standings: Arc<Standings>,
+    pub(crate) wake_homes: Arc<Notify>,
     /// Its own listeners, by the index of the configured one.
     pub(crate) listeners: Vec<(usize, std::net::TcpListener)>,
 }
@@ -143,7 +149,8 @@ pub(crate) fn start(start: Start) -> anyhow::Result<(Mailbox, std::thread::JoinH
 
 /// The shard's loop. It runs as a local task like those of its clients, so that they take turns.
 async fn run(start: Start, messages: mpsc::Receiver<Message>) {
-    let shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.config));
+    let mut shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.config));
+    shard.homes = Some((start.standings, start.wake_homes));
     let shard: Handle = Rc::new(RefCell::new(shard));
     let port = Rc::new(Port::new(Rc::clone(&shard), &start.config, start.admission));
     let accepting = start
@@ -195,7 +202,9 @@ impl Turns {
         let mut shard = self.shard.borrow_mut();
         match message {
             Message::Execute { orders, reply } => {
-                let parts = orders.iter().map(|order| shard.execute(order)).collect();
+                let parts = orders.iter().map(|order| shard.execute_once(order)).collect();
+                // Before the answer: who has it may ask whether the homes know.
+                shard.tell_standings();
                 // Whoever asked may have given up waiting.
                 let _ = reply.send(parts);
             }

@@ -200,6 +200,7 @@ impl Shard {
                 client.session = Some(Box::new(Session { json: value.to_string().into(), version: 1 }));
             }
         }
+        self.ask_turn();
         self.emit(slot, Event::Opened(handshake));
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.

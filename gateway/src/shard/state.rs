@@ -2,17 +2,21 @@
 
 use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc};
 
-use broadgate_proto::id::{ClientId, Incarnation};
+use broadgate_proto::{
+    id::{ClientId, Incarnation},
+    limits::{COMMAND_ID_TIME, COMMAND_IDS_MAX},
+};
 use tokio::sync::Notify;
 
 use super::{
     client::Client,
     directory::{Directory, Slot},
+    execute::Remembrance,
     slots::Slots,
     wheel::Wheel,
     workers::{WorkerKey, Workers},
 };
-use crate::{config::Config, tally::Tally};
+use crate::{actor::Standings, config::Config, homes::remember::Remembered, tally::Tally};
 
 /// How much one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -50,6 +54,10 @@ pub(crate) struct Shard {
     /// For audiences, so that sends do not allocate.
     pub(crate) selected: Vec<Slot>,
     pub(crate) scratch: Box<[u8]>,
+    /// Commands that were carried out, by their ids.
+    pub(crate) remembered: Remembered<Remembrance>,
+    /// Where to say who is in what; the homes' actor is woken by it.
+    pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
     /// Wakes the loop for the end of the turn.
     pub(crate) turn: Rc<Notify>,
     turn_asked: bool,
@@ -76,6 +84,8 @@ impl Shard {
             paused: HashSet::new(),
             selected: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into(),
+            remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
+            homes: None,
             turn: Rc::new(Notify::new()),
             turn_asked: false,
         }
@@ -110,9 +120,19 @@ impl Shard {
         }
     }
 
+    /// Tells the homes what has changed.
+    pub(crate) fn tell_standings(&mut self) {
+        if self.directory.has_changes()
+            && let Some((standings, wake)) = &self.homes
+        {
+            standings.put(self.directory.take_changes(self.index), wake);
+        }
+    }
+
     /// Writes what the turn has gathered: once per client, once per worker.
     pub(crate) fn end_turn(&mut self) {
         self.turn_asked = false;
+        self.tell_standings();
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.flush(slot);

@@ -26,6 +26,7 @@ impl Shard {
         self.close_held();
         self.cut_late();
         self.look_after_paused();
+        self.remembered.expire(Duration::from_secs(second.into()));
         self.tally.publish(self.clients.len());
     }
 

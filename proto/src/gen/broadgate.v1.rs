@@ -915,6 +915,9 @@ pub mod register_server {
 pub struct CommandBatch {
     #[prost(message, repeated, tag = "1")]
     pub commands: ::prost::alloc::vec::Vec<Command>,
+    /// Only between gateways: the number under which the batch is answered.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
@@ -978,6 +981,8 @@ pub mod command {
 pub struct AnswerBatch {
     #[prost(message, repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<Answer>,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {
@@ -3695,7 +3700,7 @@ pub mod peer_frame {
         #[prost(message, tag = "1")]
         Hello(super::PeerHello),
         /// Each concerns the receiver's own clients only; it passes nothing on. Every
-        /// batch is answered by one batch, in order.
+        /// batch is answered by one batch with its number, in any order.
         #[prost(message, tag = "2")]
         Commands(super::CommandBatch),
         /// Every 500 ms; answered. A link that is silent for 2 s is dialled anew.
@@ -3751,7 +3756,7 @@ pub struct SaidBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Said {
-    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub said: ::core::option::Option<said::Said>,
 }
 /// Nested message and enum types in `Said`.
@@ -3776,6 +3781,8 @@ pub mod said {
         Deliver(super::Deliver),
         #[prost(message, tag = "8")]
         Placed(super::Placed),
+        #[prost(message, tag = "9")]
+        Present(super::Present),
     }
 }
 /// To a topic's home: how the speaker's clients stand in it now.
@@ -3821,12 +3828,11 @@ pub struct Synced {
 /// To a topic's home: carry this out.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ask {
+    /// 0: do not reply.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub topic: ::prost::bytes::Bytes,
-    #[prost(bool, tag = "6")]
-    pub no_receipt: bool,
     #[prost(oneof = "ask::Op", tags = "3, 4, 5")]
     pub op: ::core::option::Option<ask::Op>,
 }
@@ -3908,14 +3914,33 @@ pub struct Deliver {
     pub id: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub topic: ::prost::bytes::Bytes,
-    /// The epoch in which the speaker took the topic over, and a number that rises
-    /// with everything that it places.
     #[prost(message, optional, tag = "3")]
-    pub tenure: ::core::option::Option<Epoch>,
-    #[prost(uint64, tag = "4")]
-    pub number: u64,
-    #[prost(message, optional, tag = "5")]
+    pub at: ::core::option::Option<Place>,
+    #[prost(message, optional, tag = "4")]
     pub command: ::core::option::Option<Command>,
+}
+/// A place in a topic's order: compare the tenure first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Place {
+    /// The epoch in which the topic's home took it over.
+    #[prost(message, optional, tag = "1")]
+    pub tenure: ::core::option::Option<Epoch>,
+    /// Rises with everything that this home places.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+/// From a topic's home: who is present.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Present {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub topic: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<Place>,
+    /// Everybody, or only what has changed.
+    #[prost(bool, tag = "3")]
+    pub whole: bool,
+    #[prost(message, repeated, tag = "4")]
+    pub members: ::prost::alloc::vec::Vec<HeldMember>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Placed {

@@ -1,0 +1,65 @@
+//! What the homes pass on in a running gateway: commands as they came, parsed once.
+
+use std::sync::Arc;
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{answer::Answer, command::Command},
+};
+use prost::Message as _;
+
+use crate::{
+    commands::merge,
+    homes::Content,
+    orders::{Order, Parser, Refusal},
+};
+
+/// The content of a running gateway.
+#[derive(Debug, Clone)]
+pub(crate) enum Live {}
+
+/// One command: as it is passed on, and as it is carried out here.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) command: Command,
+    pub(crate) order: Arc<Order>,
+    bytes: usize,
+}
+
+impl Job {
+    pub(crate) fn new(command: Command, order: Arc<Order>) -> Arc<Self> {
+        let bytes = match &command {
+            Command::Send(request) => request.encoded_len(),
+            Command::Close(request) => request.encoded_len(),
+            Command::Bind(request) => request.encoded_len(),
+            Command::Dissolve(request) => request.encoded_len(),
+            _ => 0,
+        };
+        Arc::new(Self { command, order, bytes })
+    }
+
+    pub(super) fn parse(parser: &Parser, command: Command) -> Result<Arc<Self>, Refusal> {
+        let order = parser.parse(&command)?;
+        Ok(Self::new(command, order))
+    }
+}
+
+impl Content for Live {
+    type Command = Arc<Job>;
+    type Answer = Answer;
+
+    fn bytes(job: &Arc<Job>) -> usize {
+        job.bytes
+    }
+
+    fn also(job: &Arc<Job>) -> Option<Incarnation> {
+        match job.order.inner() {
+            Order::Bind { client, .. } => Some(client.incarnation),
+            _ => None,
+        }
+    }
+
+    fn merge(all: &mut Option<Answer>, part: Answer) {
+        merge(all, part);
+    }
+}

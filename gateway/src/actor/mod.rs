@@ -1,0 +1,365 @@
+//! The task that owns this gateway's part in the homes: it feeds the pure core and acts on what that
+//! decides. What is ready in one turn goes out together: one batch for each peer, one message for each
+//! shard.
+//!
+//! | file | what |
+//! |---|---|
+//! | `content.rs` | what the homes pass on: parsed commands |
+//! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
+//! | `standings.rs` | what the shards have to tell |
+//! | `turn.rs` | what one turn has gathered, and acting on it |
+
+mod content;
+mod standings;
+mod turn;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use broadgate_proto::{
+    id::Incarnation,
+    limits::BATCH_COMMANDS_MAX,
+    v1::{self, View},
+};
+use metrics::gauge;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::turn::Turn;
+pub(crate) use self::{
+    content::{Job, Live},
+    standings::Standings,
+    wire::{Unreadable, decode},
+};
+use crate::{
+    commands::Local,
+    homes::{Back, Core, Frame, Input, Limits, Op, Reply, Session, Ticket, Topic},
+    orders::Refusal,
+};
+
+/// Events waiting for the actor; whoever has more waits.
+const EVENTS_MAX: usize = 1024;
+/// While something waits for time to pass.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What became of a question to a home.
+#[derive(Debug)]
+pub(crate) enum Routed {
+    Reply(Reply<Live>),
+    /// No home could be reached in time.
+    NoHome,
+}
+
+/// What a peer's hello was answered with.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    /// The newest view here, now that the peer's is known.
+    pub(crate) view: Arc<View>,
+    /// Is the peer in it?
+    pub(crate) known: bool,
+}
+
+/// What happens to the actor.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The register, or a peer, tells of a view.
+    View(Arc<View>),
+    /// A peer says hello.
+    Greet {
+        peer: Incarnation,
+        view: Arc<View>,
+        reply: oneshot::Sender<Greeting>,
+    },
+    /// Our link to a peer is open; what is said to it goes in here. It is ours in this incarnation.
+    Opened {
+        me: Incarnation,
+        peer: Incarnation,
+        link: Link,
+    },
+    Closed {
+        peer: Incarnation,
+        generation: u64,
+    },
+    /// A peer's link to us is open; cancelling ends it.
+    Heard {
+        peer: Incarnation,
+        session: Session,
+        cut: CancellationToken,
+    },
+    Unheard {
+        peer: Incarnation,
+        session: Session,
+        since: Instant,
+    },
+    Said {
+        peer: Incarnation,
+        session: Session,
+        frames: Vec<Frame<Live>>,
+    },
+    /// A peer asked something that cannot be understood here.
+    Refuse {
+        peer: Incarnation,
+        id: u64,
+        refused: Refusal,
+    },
+    Taken {
+        peer: Incarnation,
+        generation: u64,
+        bytes: usize,
+    },
+    /// A caller asks a home; without a reply it wants none.
+    Route {
+        topic: Topic,
+        op: Op<Live>,
+        reply: Option<oneshot::Sender<Routed>>,
+    },
+    /// A caller waits until the homes know what has changed here.
+    Settle {
+        topics: Vec<Topic>,
+        reply: oneshot::Sender<Vec<Incarnation>>,
+    },
+    /// Shards have carried something out.
+    Placed {
+        me: Incarnation,
+        placed: Vec<(Back, Option<v1::answer::Answer>, Vec<Topic>)>,
+    },
+    /// The gateway is another incarnation now, and knows nothing of what the former one knew.
+    Reborn(Incarnation),
+}
+
+/// The outgoing end of a link to a peer.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// Tells it from an earlier one to the same peer.
+    pub(crate) generation: u64,
+    pub(crate) batches: mpsc::Sender<Vec<v1::Said>>,
+}
+
+/// A handle of the actor.
+#[derive(Clone)]
+pub(crate) struct Homes {
+    events: mpsc::Sender<Event>,
+}
+
+impl Homes {
+    /// The handle, and what the actor is started with.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        (Self { events }, receiver)
+    }
+
+    /// Waits while the actor has enough to do.
+    pub(crate) async fn tell(&self, event: Event) {
+        // It ends with the gateway.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Asks a topic's home; the answer comes out of the receiver.
+    pub(crate) async fn route(&self, topic: Topic, op: Op<Live>) -> oneshot::Receiver<Routed> {
+        let (reply, routed) = oneshot::channel();
+        self.tell(Event::Route { topic, op, reply: Some(reply) }).await;
+        routed
+    }
+
+    /// Waits until the homes of these topics know what has changed here; returns those that did not say
+    /// so in time.
+    pub(crate) async fn settle(&self, topics: Vec<Topic>) -> Vec<Incarnation> {
+        if topics.is_empty() {
+            return Vec::new();
+        }
+        let (reply, settled) = oneshot::channel();
+        self.tell(Event::Settle { topics, reply }).await;
+        settled.await.unwrap_or_default()
+    }
+}
+
+/// What the actor acts upon.
+pub(crate) struct Around {
+    pub(crate) local: Local,
+    /// What each shard has to tell, and what wakes the actor for it.
+    pub(crate) standings: Vec<Arc<Standings>>,
+    pub(crate) wake: Arc<Notify>,
+    /// A view was installed.
+    pub(crate) installed: Box<dyn Fn(&Arc<View>) + Send>,
+}
+
+pub(crate) struct Actor {
+    me: Incarnation,
+    limits: Limits,
+    core: Core<Live>,
+    around: Around,
+    homes: Homes,
+    links: BTreeMap<Incarnation, Link>,
+    sessions: BTreeMap<Incarnation, (Session, CancellationToken)>,
+    callers: HashMap<Ticket, oneshot::Sender<Routed>>,
+    settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
+    next_ticket: Ticket,
+    started: Instant,
+    turn: Turn,
+}
+
+impl Actor {
+    pub(crate) fn new(me: Incarnation, limits: Limits, around: Around, homes: Homes) -> Self {
+        Self {
+            me,
+            core: Core::new(me, limits),
+            limits,
+            around,
+            homes,
+            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            callers: HashMap::new(),
+            settling: HashMap::new(),
+            next_ticket: 1,
+            started: Instant::now(),
+            turn: Turn::default(),
+        }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
+        let wake = Arc::clone(&self.around.wake);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = events.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {}
+                () = wake.notified() => {}
+                _ = tick.tick(), if self.core.wants_ticks() => self.apply(Input::Tick),
+                _ = second.tick() => self.publish(),
+            }
+            // Before the events: one of them may ask whether the homes know.
+            for standings in self.around.standings.clone() {
+                for standing in standings.take() {
+                    self.apply(Input::Standing(standing));
+                }
+            }
+            for event in batch.drain(..) {
+                self.handle(event);
+            }
+            self.act().await;
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::View(view) => self.apply(Input::View(view)),
+            Event::Greet { peer, view, reply } => {
+                self.apply(Input::View(view));
+                let known = self.core.knows(peer);
+                let _ = reply.send(Greeting { view: Arc::clone(self.core.view()), known });
+            }
+            Event::Opened { me, peer, link } if me == self.me => {
+                self.links.insert(peer, link);
+                self.apply(Input::Opened(peer));
+            }
+            Event::Closed { peer, generation } => {
+                if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
+                    self.links.remove(&peer);
+                    self.apply(Input::Closed(peer));
+                }
+            }
+            Event::Heard { peer, session, cut } => {
+                self.sessions.insert(peer, (session, cut));
+                self.apply(Input::Heard(peer, session));
+            }
+            Event::Unheard { peer, session, since } => {
+                if self.sessions.get(&peer).is_some_and(|(known, _)| *known == session) {
+                    self.sessions.remove(&peer);
+                }
+                let since = since.saturating_duration_since(self.started);
+                self.apply(Input::Unheard(peer, session, since));
+            }
+            Event::Said { peer, session, frames } => {
+                for frame in frames {
+                    self.apply(Input::Said(peer, session, frame));
+                }
+            }
+            Event::Refuse { peer, id, refused } => self.refuse(peer, id, refused),
+            Event::Taken { peer, generation, bytes } => {
+                if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
+                    self.apply(Input::Taken(peer, bytes));
+                }
+            }
+            Event::Route { topic, op, reply } => {
+                let ticket = reply.map(|reply| {
+                    let ticket = self.ticket();
+                    self.callers.insert(ticket, reply);
+                    ticket
+                });
+                self.apply(Input::Route { ticket, topic, op });
+            }
+            Event::Settle { topics, reply } => {
+                let ticket = self.ticket();
+                self.settling.insert(ticket, reply);
+                self.apply(Input::Settle { ticket, topics });
+            }
+            Event::Placed { me, placed } if me == self.me => {
+                for (back, answer, touched) in placed {
+                    self.apply(Input::Placed { back, answer, touched });
+                }
+            }
+            // Of a former incarnation.
+            Event::Opened { .. } | Event::Placed { .. } => {}
+            Event::Reborn(me) => self.be_reborn(me),
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn refuse(&mut self, peer: Incarnation, id: u64, refused: Refusal) {
+        let done = crate::homes::Done {
+            epoch: self.core.epoch(),
+            answer: Some(v1::answer::Answer::Error(refused)),
+            gateways: 0,
+            missing: Vec::new(),
+        };
+        if id > 0 {
+            self.turn.say(peer, Frame::Reply { id, reply: Reply::Done(done) });
+        }
+    }
+
+    fn be_reborn(&mut self, me: Incarnation) {
+        self.me = me;
+        self.core = Core::new(me, self.limits);
+        self.turn = Turn::default();
+        self.links.clear();
+        for (_, cut) in std::mem::take(&mut self.sessions).into_values() {
+            cut.cancel();
+        }
+        // Whoever waited is told that nothing is known: dropping says so.
+        self.callers.clear();
+        self.settling.clear();
+    }
+
+    fn apply(&mut self, input: Input<Live>) {
+        let effects = self.core.apply(input, self.started.elapsed());
+        for effect in effects {
+            self.effect(effect);
+        }
+    }
+
+    /// Once a second, for metrics.
+    fn publish(&self) {
+        let load = self.core.load();
+        gauge!("gateway_homes").set(load.homes as f64);
+        gauge!("gateway_homes_parked").set(load.parked as f64);
+        gauge!("gateway_homes_asked").set(load.asked as f64);
+        gauge!("gateway_homes_deliveries").set(load.deliveries as f64);
+        gauge!("gateway_peers_unsynced").set(load.unsynced as f64);
+    }
+}

@@ -1,0 +1,68 @@
+//! What the shards have to tell the homes: kept by topic until the actor takes it, so that it is never
+//! more than one entry for each topic, and no shard ever waits.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::homes::{Standing, Topic};
+
+/// One shard's.
+#[derive(Debug, Default)]
+pub(crate) struct Standings {
+    changed: Mutex<HashMap<Topic, Standing>>,
+}
+
+impl Standings {
+    /// Adds what has changed. It is there for the actor before anything that is sent to it afterwards.
+    pub(crate) fn put(&self, standings: Vec<Standing>, wake: &Notify) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut standing in standings {
+            if let Some(former) = changed.remove(&standing.topic) {
+                for member in former.members {
+                    if standing.members.iter().all(|(user, _, _)| *user != member.0) {
+                        standing.members.push(member);
+                    }
+                }
+            }
+            changed.insert(standing.topic.clone(), standing);
+        }
+        wake.notify_one();
+    }
+
+    /// Takes everything, in no order: topics are independent.
+    pub(crate) fn take(&self) -> Vec<Standing> {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut *changed).into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_counts_and_no_user_is_forgotten() {
+        let (standings, wake) = (Standings::default(), Notify::new());
+        let standing = |clients, members: &[(&str, u32)]| Standing {
+            topic: Topic::group("a", "room"),
+            shard: 0,
+            clients,
+            members: members.iter().map(|&(user, count)| (user.into(), "".into(), count)).collect(),
+        };
+        standings.put(vec![standing(1, &[("ann", 1)])], &wake);
+        standings.put(vec![standing(2, &[("bob", 1)]), standing(3, &[("bob", 2)])], &wake);
+        let taken = standings.take();
+        assert_eq!((taken.len(), taken[0].clients), (1, 3));
+        let mut users: Vec<_> = taken[0].members.iter().map(|(user, _, count)| (&**user, *count)).collect();
+        users.sort_unstable();
+        assert_eq!(users, [("ann", 1), ("bob", 2)]);
+        assert!(standings.take().is_empty());
+    }
+}

@@ -1,0 +1,114 @@
+//! What one turn of the actor has gathered, and acting on it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use broadgate_proto::{id::Incarnation, v1};
+use metrics::counter;
+
+use super::{Actor, Event, Routed, content::Job, content::Live, wire};
+use crate::homes::{Back, Effect, Frame};
+
+/// What is to be said and to be placed at the end of the turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    says: BTreeMap<Incarnation, Vec<v1::Said>>,
+    places: Vec<(Back, Arc<Job>)>,
+}
+
+impl Turn {
+    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<Live>) {
+        self.says.entry(peer).or_default().push(v1::Said { said: Some(wire::encode(frame)) });
+    }
+}
+
+impl Actor {
+    pub(super) fn effect(&mut self, effect: Effect<Live>) {
+        match effect {
+            Effect::Say(peer, frame) => self.turn.say(peer, frame),
+            Effect::Place { back, command, .. } => self.turn.places.push((back, command)),
+            Effect::Answer(ticket, reply) => {
+                if let Some(caller) = self.callers.remove(&ticket) {
+                    // It may have given up.
+                    let _ = caller.send(Routed::Reply(reply));
+                }
+            }
+            Effect::NoHome(ticket) => {
+                counter!("gateway_sends_without_home_total").increment(1);
+                if let Some(caller) = self.callers.remove(&ticket) {
+                    let _ = caller.send(Routed::NoHome);
+                }
+            }
+            Effect::Settled(ticket, missing) => {
+                if let Some(caller) = self.settling.remove(&ticket) {
+                    let _ = caller.send(missing);
+                }
+            }
+            // Raw clients are not told who is present; they ask for the roster.
+            Effect::Present { .. } => {}
+            Effect::Installed(view) => {
+                self.links.retain(|peer, _| self.core.knows(*peer));
+                self.sessions.retain(|peer, (_, cut)| {
+                    let stays = self.core.knows(*peer);
+                    if !stays {
+                        cut.cancel();
+                    }
+                    stays
+                });
+                (self.around.installed)(&view);
+            }
+            Effect::Mistrust(peer, why) => {
+                tracing::error!(%peer, why, "what a peer says cannot be true: its links are made anew");
+                counter!("gateway_peers_mistrusted_total").increment(1);
+                self.drop_link(peer);
+                if let Some((_, cut)) = self.sessions.get(&peer) {
+                    cut.cancel();
+                }
+            }
+            Effect::Dropped(reason) => counter!("gateway_homes_drops_total", "reason" => reason).increment(1),
+        }
+    }
+
+    /// Without its sender, the link's task ends the connection, says so, and dials again.
+    fn drop_link(&mut self, peer: Incarnation) {
+        self.turn.says.remove(&peer);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.batches = tokio::sync::mpsc::channel(1).0;
+        }
+    }
+
+    pub(super) async fn act(&mut self) {
+        for (peer, batch) in std::mem::take(&mut self.turn.says) {
+            let Some(link) = self.links.get(&peer) else { continue };
+            if link.batches.try_send(batch).is_err() {
+                // Nothing on a link may be left out: a link that is not taken from is ended, and says
+                // everything anew when it is open again.
+                counter!("gateway_homes_drops_total", "reason" => "link_stuck").increment(1);
+                self.drop_link(peer);
+            }
+        }
+        if !self.turn.places.is_empty() {
+            self.place().await;
+        }
+    }
+
+    /// Puts what is to be placed into the mailboxes, in order; the answers come back as an event.
+    async fn place(&mut self) {
+        let places = std::mem::take(&mut self.turn.places);
+        let orders = places.iter().enumerate().map(|(index, (_, job))| (index, Arc::clone(&job.order)));
+        let executing = self.around.local.execute(orders.collect()).await;
+        let backs: Vec<Back> = places.into_iter().map(|(back, _)| back).collect();
+        if backs.iter().all(|back| *back == Back::Nobody) {
+            return;
+        }
+        let (homes, me) = (self.homes.clone(), self.me);
+        tokio::spawn(async move {
+            let placed = executing
+                .done()
+                .await
+                .into_iter()
+                .map(|done| (backs[done.index], Some(done.answer), done.touched))
+                .collect();
+            homes.tell(Event::Placed { me, placed }).await;
+        });
+    }
+}
