@@ -145,44 +145,11 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
-        let (homes, events) = Homes::new();
         let shards = start_shards(&self, &me)?;
         let mailboxes = Arc::clone(&shards.mailboxes);
-        let (installed_sender, installed) = watch::channel(Installed::default());
         let (register_sender, register) = watch::channel(member.register());
-        let limits = &self.config.settings.limits;
-        let dispatcher = Arc::new(Dispatcher {
-            me: Arc::clone(&me),
-            local: Local { shards: Arc::clone(&mailboxes) },
-            peers: Peers::new(
-                self.config.secret.clone(),
-                Arc::clone(&me),
-                homes.clone(),
-                limits.link_timeout,
-            ),
-            homes: homes.clone(),
-            parser: parser(&self.config),
-            link_timeout: limits.link_timeout,
-            register: Box::new(move || register.borrow().clone()),
-            installed,
-            started: Instant::now(),
-            next_id: AtomicU64::new(1),
-        });
         let stop_homes = CancellationToken::new();
-        let installing = Installing {
-            dispatcher: Arc::clone(&dispatcher),
-            installed: installed_sender,
-            health: self.health.clone(),
-        };
-        let around = Around {
-            local: Local { shards: Arc::clone(&mailboxes) },
-            standings: shards.standings,
-            wake: shards.wake,
-            installed: Box::new(move |view| installing.install(view)),
-        };
-        let core_limits = homes::Limits { link_timeout: limits.link_timeout, ..homes::Limits::default() };
-        let actor = Actor::new(member.incarnation(), core_limits, around, homes.clone());
-        tokio::spawn(actor.run(events, stop_homes.clone()));
+        let dispatcher = self.start_homes(&me, &shards, register, &stop_homes);
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
@@ -210,7 +177,7 @@ impl Bound {
                     former.over.cancel();
                     seen.was_in = false;
                     seen.dispatcher.peers.forget_all();
-                    homes.tell(Event::Reborn(member.incarnation())).await;
+                    seen.dispatcher.homes.tell(Event::Reborn(member.incarnation())).await;
                     for mailbox in mailboxes.iter() {
                         mailbox.send(Message::Reborn(member.incarnation())).await;
                     }
@@ -230,6 +197,48 @@ impl Bound {
         drop((seen, mailboxes));
         drop(shards.threads);
         ended
+    }
+
+    /// Starts the actor that owns the homes, and what places commands.
+    fn start_homes(
+        &self,
+        me: &Arc<ArcSwap<Me>>,
+        shards: &Shards,
+        register: watch::Receiver<RegisterStatus>,
+        stop: &CancellationToken,
+    ) -> Arc<Dispatcher> {
+        let (homes, events) = Homes::new();
+        let (installed_sender, installed) = watch::channel(Installed::default());
+        let link_timeout = self.config.settings.limits.link_timeout;
+        let secret = self.config.secret.clone();
+        let local = Local { shards: Arc::clone(&shards.mailboxes) };
+        let dispatcher = Arc::new(Dispatcher {
+            me: Arc::clone(me),
+            local: local.clone(),
+            peers: Peers::new(secret, Arc::clone(me), homes.clone(), link_timeout),
+            homes: homes.clone(),
+            parser: parser(&self.config),
+            link_timeout,
+            register: Box::new(move || register.borrow().clone()),
+            installed,
+            started: Instant::now(),
+            next_id: AtomicU64::new(1),
+        });
+        let installing = Installing {
+            dispatcher: Arc::clone(&dispatcher),
+            installed: installed_sender,
+            health: self.health.clone(),
+        };
+        let around = Around {
+            local,
+            standings: shards.standings.clone(),
+            wake: Arc::clone(&shards.wake),
+            installed: Box::new(move |view| installing.install(view)),
+        };
+        let limits = homes::Limits { link_timeout, ..homes::Limits::default() };
+        let actor = Actor::new(me.load().incarnation, limits, around, homes);
+        tokio::spawn(actor.run(events, stop.clone()));
+        dispatcher
     }
 
     /// Not ready, then nothing new, then clients in slices; what is acknowledged is finished.

@@ -188,7 +188,8 @@ async fn a_stream_takes_effect_in_its_order() {
     let count = commands.len() as u64;
     // Half in batches of their own, half together.
     let mut batches = Vec::new();
-    let numbered = (0u64..).zip(commands).map(|(id, command)| v1::Command { id, command: Some(command) });
+    let numbered =
+        (0u64..).zip(commands).map(|(id, command)| v1::Command { id, command: Some(command), after: None });
     let mut numbered = numbered.collect::<Vec<_>>();
     let together = numbered.split_off(100);
     batches.extend(numbered.into_iter().map(|command| v1::CommandBatch { commands: vec![command] }));
@@ -324,7 +325,7 @@ async fn one_bad_command_does_not_stop_a_stream() {
                 ..Default::default()
             })),
         };
-        commands.push(v1::Command { id: number, command });
+        commands.push(v1::Command { id: number, command, after: None });
     }
     let batches: Vec<_> =
         commands.chunks(7).map(|some| v1::CommandBatch { commands: some.to_vec() }).collect();
@@ -352,7 +353,11 @@ async fn one_bad_command_does_not_stop_a_stream() {
     }
     // A caller that goes away without reading an answer.
     let rude = v1::CommandBatch {
-        commands: vec![v1::Command { id: 1, command: Some(Command::Send(text(all(), "last words"))) }],
+        commands: vec![v1::Command {
+            id: 1,
+            command: Some(Command::Send(text(all(), "last words"))),
+            after: None,
+        }],
     };
     let stream = cluster.caller(2).await.commands(tokio_stream::iter([rude])).await.unwrap();
     drop(stream);

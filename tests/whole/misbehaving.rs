@@ -170,7 +170,7 @@ async fn a_caller_that_does_not_read_is_held_back() {
         let list = v1::ListClientsRequest { of: Some(all()), fields, ..Default::default() };
         while asked.get() < 100_000 {
             let command = Some(v1::command::Command::ListClients(list.clone()));
-            let one = v1::Command { id: asked.get(), command };
+            let one = v1::Command { id: asked.get(), command, after: None };
             commands
                 .send(v1::CommandBatch { commands: vec![one] })
                 .await

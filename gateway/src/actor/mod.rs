@@ -51,6 +51,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// What became of a question to a home.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every one is a reply, and it is moved twice")]
 pub(crate) enum Routed {
     Reply(Reply<Live>),
     /// No home could be reached in time.
@@ -187,8 +188,11 @@ pub(crate) struct Around {
     pub(crate) standings: Vec<Arc<Standings>>,
     pub(crate) wake: Arc<Notify>,
     /// A view was installed.
-    pub(crate) installed: Box<dyn Fn(&Arc<View>) + Send>,
+    pub(crate) installed: OnView,
 }
+
+/// What follows the installed views.
+pub(crate) type OnView = Box<dyn Fn(&Arc<View>) + Send>;
 
 pub(crate) struct Actor {
     me: Incarnation,

@@ -102,7 +102,7 @@ async fn serve(
                 if answers.is_empty() {
                     continue;
                 }
-                if out.send(Ok(AnswerBatch { answers, number: 0 })).await.is_err() {
+                if out.send(Ok(AnswerBatch { answers })).await.is_err() {
                     return;
                 }
             }

@@ -36,10 +36,13 @@ struct Holder {
 /// Who is present: each user with what the gateways that have clients of it say of it.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    users: BTreeMap<Arc<str>, Vec<(Incarnation, Session, Arc<str>)>>,
+    users: BTreeMap<Arc<str>, Vec<Said>>,
     /// The holders have been told everything once in this tenure.
     pub(super) told: bool,
 }
+
+/// A gateway has said, in a run of its link, what others see of a user.
+type Said = (Incarnation, Session, Arc<str>);
 
 impl Home {
     pub(super) fn holders(&self) -> impl Iterator<Item = Incarnation> {
@@ -135,9 +138,8 @@ impl Roster {
 
     pub(super) fn page(&self, limit: usize, after: &str) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
         let from = (Bound::Excluded(after), Bound::Unbounded);
-        let told = |standing: &Vec<(Incarnation, Session, Arc<str>)>| {
-            standing.last().map_or_else(|| "".into(), |(_, _, info)| info.clone())
-        };
+        let told =
+            |standing: &Vec<Said>| standing.last().map_or_else(|| "".into(), |(_, _, info)| info.clone());
         self.users
             .range::<str, _>(from)
             .take(limit)

@@ -19,8 +19,10 @@ pub(super) struct Held {
     /// Clients of each shard; shards without any are left out.
     shards: Vec<(u8, u32)>,
     /// Presence members: what others see of them, and the clients of each shard.
+    #[allow(clippy::box_collection, reason = "most topics have none, and there are many topics")]
     members: Option<Box<BTreeMap<Arc<str>, HeldMember>>>,
     /// Whom the home's presence says to be there; our clients were told of these.
+    #[allow(clippy::box_collection, reason = "most topics have none, and there are many topics")]
     pub(super) present: Option<Box<BTreeMap<Arc<str>, Arc<str>>>>,
     /// The topic's home as it was told last, and the serial of that.
     pub(super) home: Option<Incarnation>,

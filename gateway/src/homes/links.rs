@@ -190,10 +190,10 @@ impl<C: Content> Core<C> {
             }
             Frame::Hold { serial, topic, clients, members } => {
                 self.hold_at_home(peer, session, &topic, clients, &members);
-                self.to_acknowledge(peer, serial);
+                self.note_taken(peer, serial);
             }
             Frame::Synced { serial, epoch, sum } => {
-                self.to_acknowledge(peer, serial);
+                self.note_taken(peer, serial);
                 let sum = sum.map(|(topics, sum)| Sum { topics, sum });
                 self.peer_synced(peer, session, epoch, sum);
             }
@@ -210,7 +210,7 @@ impl<C: Content> Core<C> {
         }
     }
 
-    fn to_acknowledge(&mut self, peer: Incarnation, serial: u64) {
+    fn note_taken(&mut self, peer: Incarnation, serial: u64) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.acknowledge = Some(serial);
         }

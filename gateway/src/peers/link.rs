@@ -167,7 +167,7 @@ impl Dialer {
                     }
                     number += 1;
                     unanswered.insert(number, batch.reply);
-                    let commands = Frame::Commands(v1::CommandBatch { commands: batch.commands, number });
+                    let commands = Frame::Commands(v1::PeerCommands { commands: batch.commands, number });
                     self.write(&frames, commands).await?;
                 }
                 _ = beat.tick() => {

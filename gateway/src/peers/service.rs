@@ -129,7 +129,7 @@ impl Heard {
                             let placed = self.dispatcher.place_for_peer(batch.commands).await;
                             let dispatcher = Arc::clone(&self.dispatcher);
                             answering.push(async move {
-                                v1::AnswerBatch { answers: dispatcher.answer_peer(placed).await, number }
+                                v1::PeerAnswers { answers: dispatcher.answer_peer(placed).await, number }
                             });
                             continue;
                         }

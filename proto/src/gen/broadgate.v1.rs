@@ -915,9 +915,6 @@ pub mod register_server {
 pub struct CommandBatch {
     #[prost(message, repeated, tag = "1")]
     pub commands: ::prost::alloc::vec::Vec<Command>,
-    /// Only between gateways: the number under which the batch is answered.
-    #[prost(uint64, tag = "2")]
-    pub number: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
@@ -981,8 +978,6 @@ pub mod command {
 pub struct AnswerBatch {
     #[prost(message, repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<Answer>,
-    #[prost(uint64, tag = "2")]
-    pub number: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {
@@ -3702,7 +3697,7 @@ pub mod peer_frame {
         /// Each concerns the receiver's own clients only; it passes nothing on. Every
         /// batch is answered by one batch with its number, in any order.
         #[prost(message, tag = "2")]
-        Commands(super::CommandBatch),
+        Commands(super::PeerCommands),
         /// Every 500 ms; answered. A link that is silent for 2 s is dialled anew.
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
@@ -3722,7 +3717,7 @@ pub mod peer_reply {
         #[prost(message, tag = "1")]
         Hello(super::PeerHello),
         #[prost(message, tag = "2")]
-        Answers(super::AnswerBatch),
+        Answers(super::PeerAnswers),
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
         /// So many SaidBatches of this stream have been taken, all those before it too.
@@ -3748,6 +3743,21 @@ pub struct PeerHello {
 pub struct LinkBeat {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerCommands {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub commands: ::prost::alloc::vec::Vec<Command>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerAnswers {
+    /// Of the commands.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub answers: ::prost::alloc::vec::Vec<Answer>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SaidBatch {
