@@ -94,7 +94,9 @@ async fn pages_name_everything_once() {
                 assert!(
                     page.clients
                         .iter()
-                        .all(|client| client.uid.starts_with("uid-") && client.groups.is_empty())
+                        .all(|client| client.uid.starts_with("uid-") && client.groups.is_empty()),
+                    "{:?}",
+                    page.clients
                 );
                 seen.extend(page.clients.into_iter().map(|client| client.client_id));
                 cursor = page.next_cursor;

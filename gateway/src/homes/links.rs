@@ -136,7 +136,8 @@ impl<C: Content> Core<C> {
         known.spoke = Epoch::default();
         known.synced = None;
         known.acknowledge = None;
-        known.unsynced_since = known.unsynced_since.or(Some(now));
+        // It is back: what it has to say is waited for anew. What is parked has a limit of its own.
+        known.unsynced_since = Some(now);
         if was_open {
             self.link_lost(peer);
         }

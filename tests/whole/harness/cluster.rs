@@ -122,6 +122,7 @@ impl Settings {
             cluster.add_gateway().await;
         }
         cluster.linked().await;
+        cluster.synced().await;
         cluster
     }
 }
@@ -193,6 +194,22 @@ impl Cluster {
             let status = self.status(0).await?;
             let linked = status.gateways.iter().filter(|gateway| gateway.peers.len() + 1 == count);
             (linked.count() == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until every gateway that answers knows what every other one holds.
+    pub async fn synced(&self) {
+        // Some of so many groups have their home at each gateway.
+        let groups: Vec<String> = (0..100).map(|number| format!("nobody-{number}")).collect();
+        let count = v1::CountRequest { groups, ..Default::default() };
+        until("all gateways have synced", || async {
+            for gateway in 0..self.gateways.len() {
+                let mut caller = Caller::connect(format!("http://{}", self.internal[gateway])).await.ok()?;
+                let reply = caller.count(count.clone()).await.ok()?.into_inner();
+                reply.coverage.filter(|coverage| coverage.complete)?;
+            }
+            Some(())
         })
         .await;
     }
