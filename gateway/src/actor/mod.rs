@@ -4,11 +4,13 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `alarm.rs` | whether most gateways have vanished at once |
 //! | `content.rs` | what the homes pass on: parsed commands |
 //! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
 //! | `standings.rs` | what the shards have to tell |
 //! | `turn.rs` | what one turn has gathered, and acting on it |
 
+mod alarm;
 mod content;
 mod standings;
 mod turn;
@@ -22,7 +24,7 @@ use std::{
 
 use broadgate_proto::{
     id::Incarnation,
-    limits::BATCH_COMMANDS_MAX,
+    limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
 use metrics::gauge;
@@ -32,7 +34,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::turn::Turn;
+use self::{alarm::Alarm, turn::Turn};
 pub(crate) use self::{
     content::{Job, Live},
     standings::Standings,
@@ -206,6 +208,7 @@ pub(crate) struct Actor {
     settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
     next_ticket: Ticket,
     started: Instant,
+    alarm: Alarm,
     turn: Turn,
 }
 
@@ -223,6 +226,7 @@ impl Actor {
             settling: HashMap::new(),
             next_ticket: 1,
             started: Instant::now(),
+            alarm: Alarm::new(LEASE),
             turn: Turn::default(),
         }
     }
@@ -358,7 +362,9 @@ impl Actor {
     }
 
     /// Once a second, for metrics.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let halved = self.alarm.is_on(self.started.elapsed());
+        gauge!("gateway_cluster_halved").set(f64::from(u8::from(halved)));
         let load = self.core.load();
         gauge!("gateway_homes").set(load.homes as f64);
         gauge!("gateway_homes_parked").set(load.parked as f64);

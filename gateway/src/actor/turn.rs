@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use broadgate_proto::{id::Incarnation, v1};
+use broadgate_register::member::view;
 use metrics::counter;
 
 use super::{Actor, Event, Routed, content::Job, content::Live, wire};
@@ -54,6 +55,12 @@ impl Actor {
                     }
                     stays
                 });
+                if self.alarm.view(&view, self.started.elapsed()) {
+                    tracing::error!(
+                        gateways = view::gateways(&view).count(),
+                        "more than half of the gateways have vanished within one lease"
+                    );
+                }
                 (self.around.installed)(&view);
             }
             Effect::Mistrust(peer, why) => {
