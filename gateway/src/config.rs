@@ -7,6 +7,8 @@ use broadgate_proto::{limits, name, secret::Secret};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::homes::{Keep, Keeping, Rule};
+
 /// Everything one gateway process is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -49,6 +51,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// How a client's worker is chosen.
     pub affinity: Affinity,
+    /// Groups that keep what was sent to them.
+    pub groups: Vec<Group>,
     /// Bounds.
     pub limits: Limits,
     /// How a gateway stops.
@@ -228,6 +232,26 @@ pub struct Limits {
     pub link_timeout: Duration,
 }
 
+/// Groups that keep what was sent to them alone. The same at every gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The app of the groups.
+    #[serde(default = "default_app")]
+    pub app: String,
+    /// A group's name, or how it begins if the last character is `*`. The first entry that fits counts.
+    pub pattern: String,
+    /// So many of the last messages are kept at the group's home; 0 for none.
+    #[serde(default)]
+    pub history_messages: usize,
+    /// For so long.
+    #[serde(default = "default_history_time", with = "humantime_serde")]
+    pub history_time: Duration,
+    /// For so long, every gateway with members keeps the last message; 0 for not at all.
+    #[serde(default, with = "humantime_serde")]
+    pub last_value_time: Duration,
+}
+
 /// How a gateway stops.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -238,6 +262,13 @@ pub struct Stop {
     /// Within this, all clients are let go.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+}
+
+/// How long a history is kept if that is not said.
+const DEFAULT_HISTORY_TIME: Duration = Duration::from_secs(300);
+
+fn default_history_time() -> Duration {
+    DEFAULT_HISTORY_TIME
 }
 
 fn default_app() -> String {
@@ -252,6 +283,22 @@ fn default_ping() -> Duration {
     limits::PING_INTERVAL
 }
 
+impl Settings {
+    /// What groups keep, as the homes read it.
+    pub(crate) fn keeping(&self) -> Keeping {
+        let rules = self.groups.iter().map(|group| Rule {
+            app: group.app.clone(),
+            pattern: group.pattern.clone(),
+            keep: Keep {
+                messages: group.history_messages,
+                time: group.history_time,
+                last: group.last_value_time,
+            },
+        });
+        Keeping(rules.collect())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -261,6 +308,7 @@ impl Default for Settings {
             accept: if cfg!(target_os = "linux") { Accept::Shards } else { Accept::One },
             listeners: vec![Listener::web(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             affinity: Affinity::default(),
+            groups: Vec::new(),
             limits: Limits::default(),
             stop: Stop::default(),
         }
@@ -344,7 +392,24 @@ impl Config {
             .map_err(|error| format!("gateway.internal.bind: {error}"))?;
         self.check_listeners()?;
         self.check_apps()?;
+        self.check_groups()?;
         self.check_limits()
+    }
+
+    fn check_groups(&self) -> Result<(), String> {
+        for (index, group) in self.settings.groups.iter().enumerate() {
+            let place = format!("gateway.groups[{index}]");
+            name::check("app", &group.app).map_err(|error| format!("{place}: {error}"))?;
+            if group.pattern != "*" {
+                let prefix = group.pattern.strip_suffix('*').unwrap_or(&group.pattern);
+                name::check("pattern", prefix).map_err(|error| format!("{place}: {error}"))?;
+            }
+            let max = limits::HISTORY_MESSAGES_MAX;
+            if group.history_messages > max {
+                return Err(format!("{place}: history_messages must be at most {max}"));
+            }
+        }
+        Ok(())
     }
 
     fn check_listeners(&self) -> Result<(), String> {

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::{
     codec::encode::{Encoder, Frames},
-    homes::Topic,
+    homes::{At, Position, Topic},
     shard::Seat,
 };
 
@@ -143,6 +143,16 @@ pub(crate) enum Order {
         limit: usize,
         after: Box<str>,
     },
+    History {
+        app: Box<str>,
+        group: Box<str>,
+        since: Option<Position>,
+        limit: usize,
+    },
+    LastValue {
+        app: Box<str>,
+        group: Box<str>,
+    },
     ListClients {
         of: Audience,
         fields: Vec<v1::ClientField>,
@@ -229,7 +239,9 @@ impl Order {
             Self::Send { to, .. } | Self::Close { to, .. } => to.topic(),
             Self::Bind { app, uid, exclusive: true, .. } => Some(Topic::uid(app, uid)),
             Self::Dissolve { app, groups } if groups.len() == 1 => Some(Topic::group(app, &groups[0])),
-            Self::Roster { app, group, .. } => Some(Topic::group(app, group)),
+            Self::Roster { app, group, .. }
+            | Self::History { app, group, .. }
+            | Self::LastValue { app, group } => Some(Topic::group(app, group)),
             _ => None,
         }
     }
@@ -500,9 +512,39 @@ fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
                 after: request.cursor.as_str().into(),
             }
         }
+        C::History(request) => {
+            understood(&request.requires)?;
+            Order::History {
+                app: app(&request.app)?,
+                group: checked("group", &request.group)?,
+                since: request.since.as_ref().map(position).transpose()?,
+                limit: page(request.limit)?,
+            }
+        }
+        C::LastValue(request) => {
+            understood(&request.requires)?;
+            Order::LastValue { app: app(&request.app)?, group: checked("group", &request.group)? }
+        }
         C::Status(_) => Order::Status,
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
+}
+
+/// A position as its readers see it: TERM.COUNT.NUMBER of the first message's place, and an offset.
+fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
+    let parse = || {
+        let (tenure, number) = given.epoch.rsplit_once('.')?;
+        Some(At { tenure: tenure.parse().ok()?, number: number.parse().ok()? })
+    };
+    let epoch = parse().ok_or_else(|| {
+        invalid("since.epoch is not one that a receipt or a history gave: read it without since")
+    })?;
+    Ok(Position { epoch, offset: given.offset })
+}
+
+pub(crate) fn position_text(position: Position) -> v1::HistoryPosition {
+    let At { tenure, number } = position.epoch;
+    v1::HistoryPosition { epoch: format!("{tenure}.{number}"), offset: position.offset }
 }
 
 /// Where a page of clients ended: the last client that was listed.

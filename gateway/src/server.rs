@@ -210,6 +210,7 @@ impl Bound {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
+        let keeping = self.config.settings.keeping();
         let secret = self.config.secret.clone();
         let local = Local { shards: Arc::clone(&shards.mailboxes) };
         let dispatcher = Arc::new(Dispatcher {
@@ -217,6 +218,7 @@ impl Bound {
             local: local.clone(),
             peers: Peers::new(secret, Arc::clone(me), homes.clone(), link_timeout),
             homes: homes.clone(),
+            keeping: keeping.clone(),
             parser: parser(&self.config),
             link_timeout,
             register: Box::new(move || register.borrow().clone()),
@@ -236,7 +238,7 @@ impl Bound {
             installed: Box::new(move |view| installing.install(view)),
         };
         let limits = homes::Limits { link_timeout, ..homes::Limits::default() };
-        let actor = Actor::new(me.load().incarnation, limits, around, homes);
+        let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);
         tokio::spawn(actor.run(events, stop.clone()));
         dispatcher
     }

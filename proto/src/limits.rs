@@ -81,6 +81,10 @@ pub const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 pub const PARKING_TIME_MAX: Duration = Duration::from_secs(3);
 /// And at most this much of it, in bytes.
 pub const PARKING_BYTES_MAX: usize = 4 * MIB;
+/// What one group's history may hold, in bytes, whatever number of messages was asked for.
+pub const HISTORY_BYTES_MAX: usize = MIB;
+/// Messages that one group's history may be asked to hold.
+pub const HISTORY_MESSAGES_MAX: usize = 10_000;
 /// Commands on the link to a peer that it has not taken, in bytes; beyond, it is not asked.
 pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
 /// How long a command id is remembered.

@@ -12,6 +12,7 @@ mod faults;
 mod handover;
 mod handshakes;
 mod harness;
+mod homes;
 mod http;
 mod misbehaving;
 mod operator;

@@ -7,6 +7,7 @@ use broadgate_proto::{
     v1::{answer::Answer, command::Command},
 };
 use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     commands::merge,
@@ -55,6 +56,13 @@ impl Content for Live {
     fn also(job: &Arc<Job>) -> Option<Incarnation> {
         match job.order.inner() {
             Order::Bind { client, .. } => Some(client.incarnation),
+            _ => None,
+        }
+    }
+
+    fn kept_as(job: &Arc<Job>) -> Option<u128> {
+        match &job.command {
+            Command::Send(request) => Some(xxh3_128(request.command_id.as_bytes())),
             _ => None,
         }
     }

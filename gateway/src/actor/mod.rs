@@ -7,11 +7,13 @@
 //! | `alarm.rs` | whether most gateways have vanished at once |
 //! | `content.rs` | what the homes pass on: parsed commands |
 //! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
+//! | `parcel.rs` | histories and last values, likewise |
 //! | `standings.rs` | what the shards have to tell |
 //! | `turn.rs` | what one turn has gathered, and acting on it |
 
 mod alarm;
 mod content;
+mod parcel;
 mod standings;
 mod turn;
 mod wire;
@@ -42,7 +44,7 @@ pub(crate) use self::{
 };
 use crate::{
     commands::Local,
-    homes::{Back, Core, Frame, Input, Limits, Op, Reply, Session, Ticket, Topic},
+    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Reply, Session, Ticket, Topic},
     orders::Refusal,
 };
 
@@ -199,6 +201,7 @@ pub(crate) type OnView = Box<dyn Fn(&Arc<View>) + Send>;
 pub(crate) struct Actor {
     me: Incarnation,
     limits: Limits,
+    keeping: Keeping,
     core: Core<Live>,
     around: Around,
     homes: Homes,
@@ -213,11 +216,18 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    pub(crate) fn new(me: Incarnation, limits: Limits, around: Around, homes: Homes) -> Self {
+    pub(crate) fn new(
+        me: Incarnation,
+        limits: Limits,
+        keeping: Keeping,
+        around: Around,
+        homes: Homes,
+    ) -> Self {
         Self {
             me,
-            core: Core::new(me, limits),
+            core: Core::new(me, limits).keeping(keeping.clone()),
             limits,
+            keeping,
             around,
             homes,
             links: BTreeMap::new(),
@@ -245,7 +255,11 @@ impl Actor {
                 _ = events.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {}
                 () = wake.notified() => {}
                 _ = tick.tick(), if self.core.wants_ticks() => self.apply(Input::Tick),
-                _ = second.tick() => self.publish(),
+                _ = second.tick() => {
+                    // What is kept for a time is given back when it is over.
+                    self.apply(Input::Tick);
+                    self.publish();
+                }
             }
             // Before the events: one of them may ask whether the homes know.
             for standings in self.around.standings.clone() {
@@ -335,6 +349,7 @@ impl Actor {
             answer: Some(v1::answer::Answer::Error(refused)),
             gateways: 0,
             missing: Vec::new(),
+            position: None,
         };
         if id > 0 {
             self.turn.say(peer, Frame::Reply { id, reply: Reply::Done(done) });
@@ -343,7 +358,7 @@ impl Actor {
 
     fn be_reborn(&mut self, me: Incarnation) {
         self.me = me;
-        self.core = Core::new(me, self.limits);
+        self.core = Core::new(me, self.limits).keeping(self.keeping.clone());
         self.turn = Turn::default();
         self.links.clear();
         for (_, cut) in std::mem::take(&mut self.sessions).into_values() {

@@ -1,6 +1,6 @@
 //! What gateways say to each other, as messages of the contract and back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -10,7 +10,10 @@ use broadgate_proto::{
 use bytes::Bytes;
 use tonic::Code;
 
-use super::content::{Job, Live};
+use super::{
+    content::{Job, Live},
+    parcel,
+};
 use crate::{
     homes::{At, Done, Frame, MemberChange, Op, Reply, Topic},
     orders::{Parser, Refusal, refusal},
@@ -25,7 +28,7 @@ pub(crate) enum Unreadable {
     Other(&'static str),
 }
 
-type Readable<T> = Result<T, Unreadable>;
+pub(super) type Readable<T> = Result<T, Unreadable>;
 
 pub(super) fn encode(frame: Frame<Live>) -> Said {
     match frame {
@@ -56,6 +59,16 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
             };
             Said::Placed(v1::Placed { id, placed })
         }
+        Frame::HandOver { topic, history } => {
+            let (position, messages) = parcel::encode_history(history);
+            Said::HandOver(v1::HandOver { topic: key(&topic), position: Some(position), messages })
+        }
+        Frame::Value { topic, at, age, command } => Said::Value(v1::LastValue {
+            topic: key(&topic),
+            at: Some(encode_at(at)),
+            age_ms: parcel::age_ms(age),
+            command: Some(encode_job(&command)),
+        }),
         Frame::Present { topic, at, whole, members } => {
             let members = members.into_iter().map(held_member).collect();
             Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
@@ -67,11 +80,11 @@ fn key(topic: &Topic) -> Bytes {
     Bytes::copy_from_slice(topic.key())
 }
 
-fn encode_at(at: At) -> v1::Place {
+pub(super) fn encode_at(at: At) -> v1::Place {
     v1::Place { tenure: Some(at.tenure), number: at.number }
 }
 
-fn encode_job(job: &Job) -> v1::Command {
+pub(super) fn encode_job(job: &Job) -> v1::Command {
     v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
 }
 
@@ -100,6 +113,11 @@ fn encode_op(op: Op<Live>, topic: &Topic) -> ask::Op {
             cursor: after.to_string(),
             requires: Vec::new(),
         }),
+        Op::History { since, limit } => ask::Op::History(v1::AskHistory {
+            since: since.map(parcel::encode_place),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        }),
+        Op::Last => ask::Op::Last(true),
     }
 }
 
@@ -113,6 +131,13 @@ fn encode_reply(reply: Reply<Live>) -> reply::Reply {
             answer: done.answer.map(encode_answer),
             gateways: done.gateways,
             missing: texts(done.missing),
+            position: done.position.map(parcel::encode_place),
+        }),
+        Reply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
+        Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::KeptValue {
+            epoch: Some(epoch),
+            command: command.map(|job| encode_job(&job)),
+            missing: texts(missing),
         }),
         Reply::Counted { epoch, clients, missing } => {
             reply::Reply::Counted(v1::Counted { epoch: Some(epoch), clients, missing: texts(missing) })
@@ -151,12 +176,22 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
         },
         Said::Held(serial) => Frame::Held(serial),
         Said::Ask(ask) => decode_ask(ask, parser)?,
-        Said::Reply(reply) => Frame::Reply { id: reply.id, reply: decode_reply(reply.reply)? },
+        Said::Reply(reply) => Frame::Reply { id: reply.id, reply: decode_reply(reply.reply, parser)? },
         Said::Deliver(deliver) => Frame::Deliver {
             id: deliver.id,
             topic: topic(&deliver.topic)?,
             at: decode_at(deliver.at),
-            command: decode_job(deliver.command, parser).map_err(|_| Unreadable::Other("command"))?,
+            command: parcel::job(deliver.command, parser)?,
+        },
+        Said::HandOver(parcel) => Frame::HandOver {
+            topic: topic(&parcel.topic)?,
+            history: parcel::decode_history(parcel.position, parcel.messages, parser)?,
+        },
+        Said::Value(value) => Frame::Value {
+            topic: topic(&value.topic)?,
+            at: decode_at(value.at),
+            age: Duration::from_millis(value.age_ms),
+            command: parcel::job(value.command, parser)?,
         },
         Said::Placed(placed) => Frame::Placed {
             id: placed.id,
@@ -175,7 +210,7 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
     })
 }
 
-fn decode_at(at: Option<v1::Place>) -> At {
+pub(super) fn decode_at(at: Option<v1::Place>) -> At {
     let at = at.unwrap_or_default();
     At { tenure: at.tenure.unwrap_or_default(), number: at.number }
 }
@@ -209,6 +244,11 @@ fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<Live>> {
             }
             Op::Count(list.topics.iter().map(|key| topic(key)).collect::<Readable<_>>()?)
         }
+        Some(ask::Op::History(history)) => Op::History {
+            since: history.since.map(parcel::decode_place),
+            limit: (history.limit as usize).min(limits::PAGE_MAX as usize),
+        },
+        Some(ask::Op::Last(_)) => Op::Last,
         Some(ask::Op::Roster(request)) => Op::Roster {
             limit: (request.limit as usize).min(limits::PAGE_MAX as usize + 1),
             after: request.cursor.into(),
@@ -225,7 +265,7 @@ fn incarnations(texts: &[String]) -> Vec<Incarnation> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-fn decode_reply(reply: Option<reply::Reply>) -> Readable<Reply<Live>> {
+fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<Live>> {
     Ok(match reply.ok_or(Unreadable::Other("reply"))? {
         reply::Reply::NotHome(epoch) => Reply::NotHome(epoch),
         reply::Reply::Busy(_) => Reply::Busy,
@@ -235,7 +275,16 @@ fn decode_reply(reply: Option<reply::Reply>) -> Readable<Reply<Live>> {
             answer: done.answer.and_then(|answer| answer.answer),
             gateways: done.gateways,
             missing: incarnations(&done.missing),
+            position: done.position.map(parcel::decode_place),
         }),
+        reply::Reply::History(kept) => {
+            Reply::History { epoch: kept.epoch.unwrap_or_default(), page: parcel::decode_page(kept, parser)? }
+        }
+        reply::Reply::Last(kept) => Reply::Last {
+            epoch: kept.epoch.unwrap_or_default(),
+            command: kept.command.map(|command| parcel::job(Some(command), parser)).transpose()?,
+            missing: incarnations(&kept.missing),
+        },
         reply::Reply::Counted(counted) => Reply::Counted {
             epoch: counted.epoch.unwrap_or_default(),
             clients: counted.clients,

@@ -60,6 +60,8 @@ unary! {
     merge_session: v1::MergeSessionRequest => MergeSession, Session(v1::SessionReply);
     get_session: v1::GetSessionRequest => GetSession, Session(v1::SessionReply);
     roster: v1::RosterRequest => Roster, Roster(v1::RosterReply);
+    history: v1::HistoryRequest => History, History(v1::HistoryReply);
+    last_value: v1::LastValueRequest => LastValue, LastValue(v1::LastValueReply);
     online: v1::OnlineRequest => Online, Online(v1::OnlineReply);
     count: v1::CountRequest => Count, Count(v1::CountReply);
     get_client: v1::GetClientRequest => GetClient, Client(v1::ClientReply);

@@ -12,8 +12,8 @@ use tonic::Code;
 use super::{Dispatcher, Placing, Way, placed::Parts};
 use crate::{
     actor::{Event, Job, Routed},
-    homes::{Op, Reply, Topic},
-    orders::{Order, refusal},
+    homes::{Op, Page, Reply, Topic},
+    orders::{Order, position_text, refusal},
 };
 
 /// What of one command goes to homes.
@@ -60,6 +60,11 @@ impl Homed {
                 let op = Op::Roster { limit: *limit + 1, after: (&**after).into() };
                 order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
+            Order::History { since, limit, .. } => {
+                let op = Op::History { since: *since, limit: *limit };
+                order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
+            }
+            Order::LastValue { .. } => order.topic().map_or(Self::No, |topic| Self::Whole(topic, Op::Last)),
             Order::Count { app, groups, uids: false } if !groups.is_empty() => {
                 let topics = groups.iter().map(|group| Topic::group(app, group));
                 let by_home = dispatcher.by_home(topics);
@@ -150,6 +155,9 @@ impl Dispatcher {
             Ok(Routed::NoHome) => counted,
             Err(_) => return failed("this gateway was removed from the cluster meanwhile: repeat elsewhere"),
         };
+        if let Some(sentence) = only_by_home(self, placing) {
+            return failed(sentence);
+        }
         let command = no_home.map_or_else(|| placing.command.clone(), |(what, topics)| count(what, &topics));
         let answer = Box::pin(self.run_by(command, None, Way::Everywhere)).await;
         everywhere(answer)
@@ -166,6 +174,7 @@ impl Dispatcher {
                 let mut answer = done.answer.unwrap_or(Answer::Receipt(v1::Receipt::default()));
                 if let Answer::Receipt(receipt) = &mut answer {
                     receipt.ordered = true;
+                    receipt.position = done.position.map(position_text);
                 }
                 Some(Answered { answer, missing: done.missing, epoch: done.epoch, names: Vec::new() })
             }
@@ -195,8 +204,51 @@ impl Dispatcher {
                 let answer = Answer::Roster(v1::RosterReply { members, total, ..Default::default() });
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
+            Reply::History { epoch, page } => {
+                let answer = Answer::History(history_reply(page));
+                Some(Answered { answer, missing: Vec::new(), epoch, names: Vec::new() })
+            }
+            Reply::Last { epoch, command, missing } => {
+                use v1::{last_value_reply::Payload as Out, send_request::Payload};
+                let payload = command.and_then(|job| payload(&job)).map(|payload| match payload {
+                    Payload::Text(text) => Out::Text(text),
+                    Payload::Binary(bytes) => Out::Binary(bytes),
+                    Payload::Framed(bytes) => Out::Framed(bytes),
+                });
+                let answer = Answer::LastValue(v1::LastValueReply { coverage: None, payload });
+                Some(Answered { answer, missing, epoch, names: Vec::new() })
+            }
             Reply::Moved | Reply::Busy | Reply::NotHome(_) => None,
         }
+    }
+}
+
+fn payload(job: &Job) -> Option<v1::send_request::Payload> {
+    match &job.command {
+        Command::Send(request) => request.payload.clone(),
+        _ => None,
+    }
+}
+
+fn history_reply(page: Page<crate::actor::Live>) -> v1::HistoryReply {
+    use v1::{history_message::Payload as Out, send_request::Payload};
+    let message = |(offset, job): (u64, Arc<Job>)| {
+        let command_id = match &job.command {
+            Command::Send(request) => request.command_id.clone(),
+            _ => String::new(),
+        };
+        let payload = payload(&job).map(|payload| match payload {
+            Payload::Text(text) => Out::Text(text),
+            Payload::Binary(bytes) => Out::Binary(bytes),
+            Payload::Framed(bytes) => Out::Framed(bytes),
+        });
+        v1::HistoryMessage { offset, payload, command_id }
+    };
+    v1::HistoryReply {
+        coverage: None,
+        messages: page.messages.into_iter().map(message).collect(),
+        position: page.position.map(position_text),
+        recovered: page.recovered,
     }
 }
 
@@ -206,6 +258,20 @@ fn failed(sentence: &str) -> Answered {
         missing: Vec::new(),
         epoch: v1::Epoch::default(),
         names: Vec::new(),
+    }
+}
+
+/// What only a home can answer; and a history must not miss what was sent past it.
+fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
+    let order = placing.order.as_ref().ok()?;
+    match order.inner() {
+        Order::Roster { .. } | Order::History { .. } | Order::LastValue { .. } => {
+            Some("the group's home, which alone knows this, cannot be reached: repeat")
+        }
+        Order::Send { .. } if dispatcher.keeping.of(&order.topic()?).has_history() => {
+            Some("the group's home, which keeps its history, cannot be reached: repeat")
+        }
+        _ => None,
     }
 }
 

@@ -137,6 +137,8 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
             reply.coverage = Some(coverage);
         }
         Answer::Status(reply) => reply.coverage = Some(coverage),
+        Answer::History(reply) => reply.coverage = Some(coverage),
+        Answer::LastValue(reply) => reply.coverage = Some(coverage),
         Answer::Roster(reply) => {
             if let Order::Roster { limit, .. } = order
                 && reply.members.len() > *limit

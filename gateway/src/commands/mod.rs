@@ -33,6 +33,7 @@ use self::{homed::Homed, placed::Parts};
 pub(crate) use self::{local::Local, merge::merge, placed::Placed};
 use crate::{
     actor::Homes,
+    homes::Keeping,
     me::Me,
     orders::{Concerns, Order, Parser, Refusal, refusal},
     peers::Peers,
@@ -51,6 +52,7 @@ pub(crate) struct Dispatcher {
     pub(crate) local: Local,
     pub(crate) peers: Peers,
     pub(crate) homes: Homes,
+    pub(crate) keeping: Keeping,
     pub(crate) parser: Parser,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,

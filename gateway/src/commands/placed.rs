@@ -330,6 +330,8 @@ fn add_unknown(answer: &mut Option<Answer>, order: &Order, placing: &Placing) {
 fn nothing(order: &Order) -> Answer {
     match order.inner() {
         Order::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
+        Order::History { .. } => Answer::History(v1::HistoryReply::default()),
+        Order::LastValue { .. } => Answer::LastValue(v1::LastValueReply::default()),
         Order::Online { .. } => Answer::Online(v1::OnlineReply::default()),
         Order::Count { .. } => Answer::Count(v1::CountReply::default()),
         Order::ListClients { .. } => Answer::Clients(v1::ListClientsReply::default()),

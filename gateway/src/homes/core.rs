@@ -11,6 +11,7 @@ use broadgate_proto::{
 use super::{
     home::Homes,
     interest::Interest,
+    keep::{HandedOver, Keeping, Kept},
     links::Peer,
     members::{Members, Rings},
     parking::Parking,
@@ -20,6 +21,9 @@ use super::{
     step::{Content, Effect, Frame, Input, Reply},
     topic::Topic,
 };
+
+/// How often what is kept for too long is given back.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long and how much.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +84,10 @@ pub struct Core<C: Content> {
     /// Rises with everything that this home places, in whatever topic.
     pub(super) number: u64,
     pub(super) routes: Routes<C>,
+    pub(super) kept: Kept<C>,
+    /// Histories for homes whose link is not open yet.
+    pub(super) parcels: BTreeMap<Incarnation, Vec<(Topic, HandedOver<C>)>>,
+    next_sweep: Duration,
     pub(super) out: Vec<Effect<C>>,
 }
 
@@ -102,9 +110,19 @@ impl<C: Content> Core<C> {
             next_delivery: 1,
             number: 0,
             routes: Routes::new(),
+            kept: Kept::new(Keeping::default()),
+            parcels: BTreeMap::new(),
+            next_sweep: Duration::ZERO,
             out: Vec::new(),
             limits,
         }
+    }
+
+    /// What groups keep of what was sent to them.
+    #[must_use]
+    pub fn keeping(mut self, keeping: Keeping) -> Self {
+        self.kept = Kept::new(keeping);
+        self
     }
 
     /// One step. Effects are to be carried out in their order.
@@ -187,9 +205,19 @@ impl<C: Content> Core<C> {
         for id in self.routes.late(self.limits.link_timeout, patience, self.now) {
             self.give_up_flight(id);
         }
+        self.sweep();
         for (waiting, missing) in self.settling.late(self.limits.link_timeout, self.now) {
             self.settled(waiting, missing);
         }
+    }
+
+    fn sweep(&mut self) {
+        if self.now < self.next_sweep || self.kept.is_empty() {
+            return;
+        }
+        self.next_sweep = self.now + SWEEP_INTERVAL;
+        let (me, rings, held) = (self.me, &self.rings, &self.held);
+        self.kept.sweep(self.now, |topic| rings.home(topic) == Some(me) || held.has(topic));
     }
 
     /// A view is installed if it is newer. What it takes from us and gives to us is settled here.
@@ -240,9 +268,40 @@ impl<C: Content> Core<C> {
         let (me, rings) = (self.me, &self.rings);
         let anew = gap.then_some(self.members.epoch);
         self.homes.retain(|topic| rings.home(topic) == Some(me), anew);
+        if gap {
+            self.kept.forget_histories();
+        }
+        self.hand_over();
+        let (me, rings) = (self.me, &self.rings);
         let others = self.parked.take_others(|topic| rings.home(topic) == Some(me));
         for asked in others {
             self.reply(asked.origin, Reply::NotHome(self.members.epoch));
+        }
+    }
+
+    /// What groups have kept goes to their next home. What has not found its way to one before the ring
+    /// changes again is dropped: another may have begun anew.
+    fn hand_over(&mut self) {
+        let (me, rings) = (self.me, &self.rings);
+        for (home, parcels) in &mut self.parcels {
+            parcels.retain(|(topic, _)| rings.home(topic) == Some(*home));
+        }
+        for (topic, history) in self.kept.hand_over(|topic| rings.home(topic) != Some(me)) {
+            if let Some(home) = rings.home(&topic) {
+                let history = history.into_parcel(self.now);
+                self.parcels.entry(home).or_default().push((topic, history));
+            }
+        }
+        for peer in self.open_peers().collect::<Vec<_>>() {
+            self.say_parcels(peer);
+        }
+        self.parcels.retain(|home, parcels| !parcels.is_empty() && self.members.gateways.contains_key(home));
+    }
+
+    /// Before what is held is said to be synced: the home waits for that.
+    pub(super) fn say_parcels(&mut self, home: Incarnation) {
+        for (topic, history) in self.parcels.remove(&home).unwrap_or_default() {
+            self.say(home, Frame::HandOver { topic, history });
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     core::Core,
     settle::Waiting,
     step::{At, Back, Content, Effect, Frame, MemberChange, Session, Standing, Ticket},
-    topic::{Kind, Topic},
+    topic::Topic,
 };
 
 /// What a gateway says of its own clients comes over no link.
@@ -50,10 +50,22 @@ impl<C: Content> Core<C> {
             peer.retracted.push_back((peer.serial, topic.clone()));
         }
         if peer.open {
+            let whole = changes.is_none();
             let members = changes.unwrap_or_else(|| held.all_members());
             let frame = Frame::Hold { serial: held.serial, topic: topic.clone(), clients, members };
             self.say(home, frame);
+            if whole {
+                self.say_value(home, topic);
+            }
         }
+    }
+
+    /// The group's last value: it survives its home where anybody else keeps it.
+    pub(super) fn say_value(&mut self, to: Incarnation, topic: &Topic) {
+        let Some(value) = self.kept.value(topic, self.now) else { return };
+        let age = self.now.saturating_sub(value.since);
+        let frame = Frame::Value { topic: topic.clone(), at: value.at, age, command: value.command.clone() };
+        self.say_if_open(to, frame);
     }
 
     /// The ring has changed: topics with another home are told to it. After a gap all are: in between
@@ -169,13 +181,11 @@ impl<C: Content> Core<C> {
             }
             return;
         }
-        let concerned = self.has_clients(&topic) || C::also(&command) == Some(self.me);
-        if concerned {
-            let back = if id > 0 { Back::Peer(peer, session, id) } else { Back::Nobody };
-            self.out.push(Effect::Place { back, topic, at, command });
-        } else if id > 0 {
-            self.say_if_open(peer, Frame::Placed { id, placed: Some(None) });
-        }
+        // The home says that it concerns us: our shards may know of a client of which they have not told
+        // us yet.
+        let back = if id > 0 { Back::Peer(peer, session, id) } else { Back::Nobody };
+        self.kept.set_value(&topic, at, &command, self.now);
+        self.out.push(Effect::Place { back, topic, at, command });
     }
 
     /// Only a gateway that has been the topic's home since it spoke is believed, and only in rising
@@ -193,10 +203,6 @@ impl<C: Content> Core<C> {
         let rises = at > held.last;
         held.last = held.last.max(at);
         rises
-    }
-
-    pub(super) fn has_clients(&self, topic: &Topic) -> bool {
-        topic.kind() == Kind::All || self.held.has(topic)
     }
 
     /// A topic's home tells who is present.

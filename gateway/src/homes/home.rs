@@ -21,6 +21,8 @@ pub(super) struct Home {
     pub(super) tenure: Epoch,
     /// The gateways with clients of it.
     holders: Vec<Holder>,
+    /// Gateways that will have a client of it when they have carried out this delivery.
+    expected: Vec<(u64, Incarnation)>,
     pub(super) roster: Option<Box<Roster>>,
 }
 
@@ -47,6 +49,19 @@ type Said = (Incarnation, Session, Arc<str>);
 impl Home {
     pub(super) fn holders(&self) -> impl Iterator<Item = Incarnation> {
         self.holders.iter().map(|holder| holder.gateway)
+    }
+
+    /// Those that hold clients of it, or will before they hear of anything that is placed after.
+    pub(super) fn concerned(&self) -> impl Iterator<Item = Incarnation> {
+        self.holders().chain(self.expected.iter().map(|(_, gateway)| *gateway))
+    }
+
+    pub(super) fn expect(&mut self, delivery: u64, gateway: Incarnation) {
+        self.expected.push((delivery, gateway));
+    }
+
+    pub(super) fn met(&mut self, delivery: u64) {
+        self.expected.retain(|(expected, _)| *expected != delivery);
     }
 
     pub(super) fn clients(&self) -> u64 {
@@ -91,7 +106,9 @@ impl Home {
     }
 
     fn is_idle(&self) -> bool {
-        self.holders.is_empty() && self.roster.as_ref().is_none_or(|roster| roster.users.is_empty())
+        self.holders.is_empty()
+            && self.expected.is_empty()
+            && self.roster.as_ref().is_none_or(|roster| roster.users.is_empty())
     }
 }
 
@@ -165,7 +182,12 @@ impl Homes {
     }
 
     pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut Home {
-        self.0.entry(topic.clone()).or_insert_with(|| Home { tenure, holders: Vec::new(), roster: None })
+        self.0.entry(topic.clone()).or_insert_with(|| Home {
+            tenure,
+            holders: Vec::new(),
+            expected: Vec::new(),
+            roster: None,
+        })
     }
 
     pub(super) fn forget_if_idle(&mut self, topic: &Topic) {

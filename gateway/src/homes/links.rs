@@ -7,6 +7,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 use super::{
     core::Core,
     interest::Sum,
+    keep::History,
     step::{Content, Effect, Frame, Session},
     topic::Topic,
 };
@@ -110,6 +111,7 @@ impl<C: Content> Core<C> {
         known.open = true;
         known.untaken = 0;
         self.say(peer, Frame::View(self.members.view.clone()));
+        self.say_parcels(peer);
         for topic in self.held.of_home(peer) {
             self.say_hold(peer, &topic, None);
         }
@@ -205,6 +207,17 @@ impl<C: Content> Core<C> {
                 self.deliver_here(peer, session, id, topic, at, command)
             }
             Frame::Placed { id, placed } => self.placed_by(peer, id, placed),
+            Frame::HandOver { topic, history } => {
+                if self.rings.home(&topic) == Some(self.me)
+                    && let Some(history) = History::of_parcel(history, self.now)
+                {
+                    self.kept.take_over(&topic, history);
+                }
+            }
+            Frame::Value { topic, at, age, command } => {
+                let since = self.now.saturating_sub(age);
+                self.kept.set_value(&topic, at, &command, since);
+            }
             Frame::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }

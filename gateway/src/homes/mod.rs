@@ -14,6 +14,7 @@
 //! | `hold.rs`, `interest.rs`, `settle.rs` | what our clients are in, and what homes know of it |
 //! | `serve.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
 //! | `ask.rs`, `routes.rs` | what our callers ask of homes |
+//! | `keep.rs` | what groups keep: their history, their last value |
 //! | `members.rs` | the view and its rings |
 //! | `topic.rs` | what a topic is |
 //! | `remember.rs` | commands that were carried out, by their ids |
@@ -23,6 +24,7 @@ mod core;
 mod hold;
 mod home;
 mod interest;
+mod keep;
 mod links;
 mod members;
 mod parking;
@@ -35,6 +37,7 @@ mod topic;
 
 pub use self::{
     core::{Core, Limits, Load},
+    keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     step::{
         At, Back, Content, Done, Effect, Frame, Input, MemberChange, Op, Reply, Session, Standing, Ticket,
     },

@@ -6,6 +6,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
     core::Core,
+    keep::Position,
     parking::{Asked, Origin},
     step::{At, Back, Content, Done, Effect, Frame, MemberChange, Op, Reply, Session},
     topic::{Kind, Topic},
@@ -23,6 +24,9 @@ pub(super) struct Delivery<C: Content> {
     /// Somebody knows a later home: the command must be made again there.
     stale: bool,
     since: Duration,
+    position: Option<Position>,
+    /// The topic that a gateway will have a client of by this.
+    expects: Option<Topic>,
 }
 
 impl<C: Content> Core<C> {
@@ -79,6 +83,14 @@ impl<C: Content> Core<C> {
                 let total = roster.map_or(0, |roster| roster.len() as u64);
                 self.reply(origin, Reply::Roster { epoch, members, total, missing: self.unsynced() });
             }
+            Op::History { since, limit } => {
+                let page = self.kept.page(&topic, since, limit, self.now);
+                self.reply(origin, Reply::History { epoch, page });
+            }
+            Op::Last => {
+                let command = self.kept.value(&topic, self.now).map(|value| value.command.clone());
+                self.reply(origin, Reply::Last { epoch, command, missing: self.unsynced() });
+            }
         }
     }
 
@@ -101,6 +113,8 @@ impl<C: Content> Core<C> {
             missing: self.unsynced().into_iter().collect(),
             stale: false,
             since: self.now,
+            position: self.kept.add(&topic, at, &command, self.now),
+            expects: None,
         };
         let wanted = origin != Origin::Nobody;
         let id = if wanted { self.next_delivery } else { 0 };
@@ -124,6 +138,11 @@ impl<C: Content> Core<C> {
             delivery.waiting.insert(gateway);
         }
         if wanted {
+            if let Some(also) = C::also(&command) {
+                // What is placed from now on concerns it, although its hold is still to come.
+                self.homes.take(&topic, self.members.epoch).expect(id, also);
+                delivery.expects = Some(topic);
+            }
             self.next_delivery += 1;
             self.deliveries.insert(id, delivery);
             self.conclude_if_done(id);
@@ -135,7 +154,7 @@ impl<C: Content> Core<C> {
         let mut concerned: BTreeSet<_> = if topic.kind() == Kind::All {
             self.members.gateways.keys().copied().collect()
         } else {
-            self.homes.get(topic).into_iter().flat_map(super::home::Home::holders).collect()
+            self.homes.get(topic).into_iter().flat_map(super::home::Home::concerned).collect()
         };
         concerned.extend(C::also(command).filter(|also| self.members.gateways.contains_key(also)));
         concerned
@@ -197,6 +216,12 @@ impl<C: Content> Core<C> {
             return;
         }
         let Some(delivery) = self.deliveries.remove(&id) else { return };
+        if let Some(topic) = &delivery.expects {
+            if let Some(home) = self.homes.get_mut(topic) {
+                home.met(id);
+            }
+            self.homes.forget_if_idle(topic);
+        }
         let reply = if delivery.stale {
             Reply::NotHome(self.members.epoch)
         } else {
@@ -205,6 +230,7 @@ impl<C: Content> Core<C> {
                 answer: delivery.answer,
                 gateways: delivery.gateways,
                 missing: delivery.missing.into_iter().collect(),
+                position: delivery.position,
             })
         };
         self.reply(delivery.origin, reply);
@@ -236,6 +262,9 @@ impl<C: Content> Core<C> {
         let told = home.roster.as_ref().is_some_and(|roster| roster.told);
         if told && new {
             self.tell_whole(topic, Some(gateway));
+        }
+        if new {
+            self.say_value(gateway, topic);
         }
         if told {
             self.tell_present(topic, changes);

@@ -7,7 +7,10 @@ use broadgate_proto::{
     v1::{Epoch, View},
 };
 
-use super::topic::Topic;
+use super::{
+    keep::{HandedOver, Page, Position},
+    topic::Topic,
+};
 
 /// What the core passes on without looking into it.
 pub trait Content: Debug + Clone + 'static {
@@ -21,6 +24,10 @@ pub trait Content: Debug + Clone + 'static {
     /// A gateway that must carry it out besides those with clients of the topic: an exclusive bind
     /// concerns the gateway of the client that is bound.
     fn also(command: &Self::Command) -> Option<Incarnation>;
+    /// The id under which a group's history and last value keep it; none if they do not.
+    fn kept_as(_command: &Self::Command) -> Option<u128> {
+        None
+    }
     /// Adds what another gateway answered.
     fn merge(all: &mut Option<Self::Answer>, part: Self::Answer);
 }
@@ -44,6 +51,15 @@ pub enum Op<C: Content> {
         /// The last user id of the page before; "" for the first.
         after: Arc<str>,
     },
+    /// What followed this position in the group's history, at most so many messages.
+    History {
+        /// Where the reader stands; none for the last messages.
+        since: Option<Position>,
+        /// How many messages.
+        limit: usize,
+    },
+    /// The group's last value.
+    Last,
 }
 
 /// What a home answers.
@@ -77,6 +93,22 @@ pub enum Reply<C: Content> {
         /// Gateways that have not said what they hold.
         missing: Vec<Incarnation>,
     },
+    /// A part of a history.
+    History {
+        /// The home's view.
+        epoch: Epoch,
+        /// The part.
+        page: Page<C>,
+    },
+    /// The last value, if there is one.
+    Last {
+        /// The home's view.
+        epoch: Epoch,
+        /// The message.
+        command: Option<C::Command>,
+        /// Gateways that have not said what they keep.
+        missing: Vec<Incarnation>,
+    },
 }
 
 /// What became of a command at its home.
@@ -90,6 +122,8 @@ pub struct Done<C: Content> {
     pub gateways: u32,
     /// Gateways that had not synced, or did not answer.
     pub missing: Vec<Incarnation>,
+    /// Where it stands in the group's history, if there is one.
+    pub position: Option<Position>,
 }
 
 /// How one presence member stands at a gateway.
@@ -161,6 +195,24 @@ pub enum Frame<C: Content> {
         id: u64,
         /// None if the speaker knows a later home of the topic.
         placed: Option<Option<C::Answer>>,
+    },
+    /// To the next home: what the group has kept.
+    HandOver {
+        /// The group.
+        topic: Topic,
+        /// Its history.
+        history: HandedOver<C>,
+    },
+    /// To the home, or from it to a gateway that is new: the group's last value.
+    Value {
+        /// The group.
+        topic: Topic,
+        /// Where it stands in the group's order.
+        at: At,
+        /// How old it is.
+        age: Duration,
+        /// The message.
+        command: C::Command,
     },
     /// From the home: who has come and gone.
     Present {

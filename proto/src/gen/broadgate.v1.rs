@@ -87,6 +87,20 @@ pub struct Receipt {
     /// answered with what it did then: the command is a repeat.
     #[prost(bool, tag = "8")]
     pub repeated: bool,
+    /// For a send to one group that keeps a history: where it stands in it.
+    #[prost(message, optional, tag = "9")]
+    pub position: ::core::option::Option<HistoryPosition>,
+}
+/// A place in the history of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryPosition {
+    /// Opaque. A group whose history was lost, because its home was, begins a new
+    /// one under an epoch that it never had.
+    #[prost(string, tag = "1")]
+    pub epoch: ::prost::alloc::string::String,
+    /// Of the last message, counted from 1.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
 }
 /// A client's session: a JSON object that lives in its gateway until the
 /// client goes, and travels with every event of the client.
@@ -927,7 +941,7 @@ pub struct Command {
     pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -972,6 +986,10 @@ pub mod command {
         Status(super::StatusRequest),
         #[prost(message, tag = "19")]
         Roster(super::RosterRequest),
+        #[prost(message, tag = "20")]
+        History(super::HistoryRequest),
+        #[prost(message, tag = "21")]
+        LastValue(super::LastValueRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -983,7 +1001,7 @@ pub struct AnswerBatch {
 pub struct Answer {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answer::Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "answer::Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub answer: ::core::option::Option<answer::Answer>,
 }
 /// Nested message and enum types in `Answer`.
@@ -1010,6 +1028,10 @@ pub mod answer {
         Status(super::StatusReply),
         #[prost(message, tag = "11")]
         Roster(super::RosterReply),
+        #[prost(message, tag = "12")]
+        History(super::HistoryReply),
+        #[prost(message, tag = "13")]
+        LastValue(super::LastValueReply),
     }
 }
 /// A refusal on the pipelined stream: what a unary call would have answered as
@@ -1305,6 +1327,90 @@ pub struct RosterReply {
     pub total: u64,
     #[prost(string, tag = "4")]
     pub next_cursor: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRequest {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Where the reader stands: what it has missed is wanted. Without it, the last
+    /// messages.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<HistoryPosition>,
+    /// At most this many; 0 means 100, and 1,000 is the most.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HistoryReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// By rising offset. A page may end before the newest message: ask again from
+    /// its last.
+    #[prost(message, repeated, tag = "2")]
+    pub messages: ::prost::alloc::vec::Vec<HistoryMessage>,
+    /// Where the history stands; absent if it has not begun.
+    #[prost(message, optional, tag = "3")]
+    pub position: ::core::option::Option<HistoryPosition>,
+    /// True if these are all that followed `since`, or the first of them. False if
+    /// some that followed it are gone, or the history is another one: the reader
+    /// has missed messages, and must get its state in another way.
+    #[prost(bool, tag = "4")]
+    pub recovered: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryMessage {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(string, tag = "5")]
+    pub command_id: ::prost::alloc::string::String,
+    #[prost(oneof = "history_message::Payload", tags = "2, 3, 4")]
+    pub payload: ::core::option::Option<history_message::Payload>,
+}
+/// Nested message and enum types in `HistoryMessage`.
+pub mod history_message {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "3")]
+        Binary(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "4")]
+        Framed(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastValueRequest {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastValueReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// Absent if there is none, or it is too old.
+    #[prost(oneof = "last_value_reply::Payload", tags = "2, 3, 4")]
+    pub payload: ::core::option::Option<last_value_reply::Payload>,
+}
+/// Nested message and enum types in `LastValueReply`.
+pub mod last_value_reply {
+    /// Absent if there is none, or it is too old.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "3")]
+        Binary(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "4")]
+        Framed(::prost::bytes::Bytes),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClientRequest {
@@ -1822,6 +1928,50 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Roster"));
             self.inner.unary(req, path, codec).await
         }
+        /// What was sent to a group alone, as far as its history is kept.
+        pub async fn history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::HistoryReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Gateway/History",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Gateway", "History"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The last message that was sent to a group alone, where that is kept.
+        pub async fn last_value(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LastValueRequest>,
+        ) -> std::result::Result<tonic::Response<super::LastValueReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Gateway/LastValue",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Gateway", "LastValue"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Who of these is connected?
         pub async fn online(
             &mut self,
@@ -2076,6 +2226,16 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::RosterRequest>,
         ) -> std::result::Result<tonic::Response<super::RosterReply>, tonic::Status>;
+        /// What was sent to a group alone, as far as its history is kept.
+        async fn history(
+            &self,
+            request: tonic::Request<super::HistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::HistoryReply>, tonic::Status>;
+        /// The last message that was sent to a group alone, where that is kept.
+        async fn last_value(
+            &self,
+            request: tonic::Request<super::LastValueRequest>,
+        ) -> std::result::Result<tonic::Response<super::LastValueReply>, tonic::Status>;
         /// Who of these is connected?
         async fn online(
             &self,
@@ -2672,6 +2832,92 @@ pub mod gateway_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RosterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Gateway/History" => {
+                    #[allow(non_camel_case_types)]
+                    struct HistorySvc<T: Gateway>(pub Arc<T>);
+                    impl<T: Gateway> tonic::server::UnaryService<super::HistoryRequest>
+                    for HistorySvc<T> {
+                        type Response = super::HistoryReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gateway>::history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Gateway/LastValue" => {
+                    #[allow(non_camel_case_types)]
+                    struct LastValueSvc<T: Gateway>(pub Arc<T>);
+                    impl<T: Gateway> tonic::server::UnaryService<super::LastValueRequest>
+                    for LastValueSvc<T> {
+                        type Response = super::LastValueReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LastValueRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gateway>::last_value(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LastValueSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3766,7 +4012,7 @@ pub struct SaidBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Said {
-    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub said: ::core::option::Option<said::Said>,
 }
 /// Nested message and enum types in `Said`.
@@ -3793,6 +4039,10 @@ pub mod said {
         Placed(super::Placed),
         #[prost(message, tag = "9")]
         Present(super::Present),
+        #[prost(message, tag = "10")]
+        HandOver(super::HandOver),
+        #[prost(message, tag = "11")]
+        Value(super::LastValue),
     }
 }
 /// To a topic's home: how the speaker's clients stand in it now.
@@ -3843,7 +4093,7 @@ pub struct Ask {
     pub id: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub topic: ::prost::bytes::Bytes,
-    #[prost(oneof = "ask::Op", tags = "3, 4, 5")]
+    #[prost(oneof = "ask::Op", tags = "3, 4, 5, 6, 7")]
     pub op: ::core::option::Option<ask::Op>,
 }
 /// Nested message and enum types in `Ask`.
@@ -3858,7 +4108,26 @@ pub mod ask {
         Count(super::TopicList),
         #[prost(message, tag = "5")]
         Roster(super::RosterRequest),
+        #[prost(message, tag = "6")]
+        History(super::AskHistory),
+        /// The last value.
+        #[prost(bool, tag = "7")]
+        Last(bool),
     }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskHistory {
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<HistoryPlace>,
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryPlace {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Place>,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TopicList {
@@ -3869,7 +4138,7 @@ pub struct TopicList {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -3891,7 +4160,40 @@ pub mod reply {
         /// Not all that was asked about has this home any more.
         #[prost(bool, tag = "7")]
         Moved(bool),
+        #[prost(message, tag = "8")]
+        History(super::KeptHistory),
+        #[prost(message, tag = "9")]
+        Last(super::KeptValue),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeptHistory {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    #[prost(message, repeated, tag = "2")]
+    pub messages: ::prost::alloc::vec::Vec<KeptMessage>,
+    #[prost(message, optional, tag = "3")]
+    pub position: ::core::option::Option<HistoryPlace>,
+    #[prost(bool, tag = "4")]
+    pub recovered: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptMessage {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
+    #[prost(message, optional, tag = "3")]
+    pub command: ::core::option::Option<Command>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptValue {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    #[prost(message, optional, tag = "2")]
+    pub command: ::core::option::Option<Command>,
+    #[prost(string, repeated, tag = "3")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What became of a command at its topic's home.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3905,6 +4207,8 @@ pub struct Done {
     /// Incarnations that did not answer, or had not synced.
     #[prost(string, repeated, tag = "4")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "5")]
+    pub position: ::core::option::Option<HistoryPlace>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Counted {
@@ -3969,6 +4273,28 @@ pub mod placed {
         #[prost(bool, tag = "3")]
         Stale(bool),
     }
+}
+/// To a topic's next home: its history.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HandOver {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub topic: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub position: ::core::option::Option<HistoryPlace>,
+    #[prost(message, repeated, tag = "3")]
+    pub messages: ::prost::alloc::vec::Vec<KeptMessage>,
+}
+/// To a topic's home, or from it to a gateway that is new: its last value.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastValue {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub topic: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<Place>,
+    #[prost(uint64, tag = "3")]
+    pub age_ms: u64,
+    #[prost(message, optional, tag = "4")]
+    pub command: ::core::option::Option<Command>,
 }
 /// Generated client implementations.
 pub mod peer_client {

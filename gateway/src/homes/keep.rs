@@ -1,0 +1,391 @@
+//! What groups keep of what was sent to them: nothing, unless a rule says so.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use broadgate_proto::limits::HISTORY_BYTES_MAX;
+
+use super::{
+    step::{At, Content},
+    topic::{Kind, Topic},
+};
+
+/// What a group keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// So many of its last messages; 0 for no history.
+    pub messages: usize,
+    /// For so long.
+    pub time: Duration,
+    /// Its last value for so long; zero for none.
+    pub last: Duration,
+}
+
+impl Keep {
+    /// Is there a history?
+    #[must_use]
+    pub const fn has_history(&self) -> bool {
+        self.messages > 0 && !self.time.is_zero()
+    }
+}
+
+/// Which groups keep what. The same at every gateway, or a group keeps what its home's rules say.
+#[derive(Debug, Clone, Default)]
+pub struct Keeping(pub Vec<Rule>);
+
+/// One rule: the first that fits a group is its rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The app.
+    pub app: String,
+    /// The group's name, or how it begins if the last character is `*`.
+    pub pattern: String,
+    /// What it keeps.
+    pub keep: Keep,
+}
+
+impl Keeping {
+    /// What a topic keeps.
+    #[must_use]
+    pub fn of(&self, topic: &Topic) -> Keep {
+        if self.0.is_empty() || topic.kind() != Kind::Group {
+            return Keep::default();
+        }
+        let fits = |rule: &&Rule| {
+            let name = topic.name();
+            let matches = match rule.pattern.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == rule.pattern,
+            };
+            matches && rule.app == topic.app()
+        };
+        self.0.iter().find(fits).map(|rule| rule.keep).unwrap_or_default()
+    }
+}
+
+/// Where a reader of a history stands: an epoch that no other history of the group ever has, and the
+/// number of the last message that it has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// When this history began, in the order of the home that began it.
+    pub epoch: At,
+    /// Of the last message.
+    pub offset: u64,
+}
+
+/// A part of a history.
+#[derive(Debug, Clone)]
+pub struct Page<C: Content> {
+    /// Messages by rising offset.
+    pub messages: Vec<(u64, C::Command)>,
+    /// Where the history stands now; none if it has not begun.
+    pub position: Option<Position>,
+    /// These are all that followed the reader's position, or as many of them as it asked for. If not,
+    /// it has missed some that nobody has any more.
+    pub recovered: bool,
+}
+
+/// The last messages of a group, at its home.
+#[derive(Debug, Clone)]
+pub struct History<C: Content> {
+    epoch: At,
+    offset: u64,
+    entries: VecDeque<Entry<C>>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Entry<C: Content> {
+    offset: u64,
+    since: Duration,
+    id: u128,
+    command: C::Command,
+}
+
+impl<C: Content> History<C> {
+    /// Begins with the message that is given this place.
+    const fn new(epoch: At) -> Self {
+        Self { epoch, offset: 0, entries: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Adds a message, unless it is a repeat. Returns its position.
+    fn add(&mut self, id: u128, command: &C::Command, keep: Keep, now: Duration) -> Position {
+        let epoch = self.epoch;
+        if let Some(known) = self.entries.iter().rev().find(|entry| entry.id == id) {
+            return Position { epoch, offset: known.offset };
+        }
+        self.offset += 1;
+        self.bytes += C::bytes(command);
+        let entry = Entry { offset: self.offset, since: now, id, command: command.clone() };
+        self.entries.push_back(entry);
+        self.trim(keep, now);
+        Position { epoch, offset: self.offset }
+    }
+
+    fn trim(&mut self, keep: Keep, now: Duration) {
+        while let Some(oldest) = self.entries.front()
+            && (self.entries.len() > keep.messages
+                || now >= oldest.since + keep.time
+                || self.bytes > HISTORY_BYTES_MAX)
+        {
+            self.bytes -= C::bytes(&oldest.command);
+            self.entries.pop_front();
+        }
+    }
+
+    /// What followed a position, at most so many; without a position, the last ones.
+    fn page(&self, since: Option<Position>, limit: usize) -> Page<C> {
+        let position = Some(Position { epoch: self.epoch, offset: self.offset });
+        let oldest = self.offset + 1 - self.entries.len() as u64;
+        let (from, recovered) = match since {
+            Some(since) if since.epoch == self.epoch && since.offset <= self.offset => {
+                (since.offset + 1, since.offset + 1 >= oldest)
+            }
+            Some(_) => (0, false),
+            None => ((self.offset + 1).saturating_sub(limit as u64), true),
+        };
+        let entries = self.entries.iter().filter(|entry| entry.offset >= from).take(limit);
+        let messages = entries.map(|entry| (entry.offset, entry.command.clone())).collect();
+        Page { messages, position, recovered }
+    }
+}
+
+/// The newest message of a group.
+#[derive(Debug, Clone)]
+pub struct Value<C: Content> {
+    /// Where it stands in the group's order.
+    pub at: At,
+    /// When it was placed, by the clock of whoever keeps it.
+    pub since: Duration,
+    /// The message.
+    pub command: C::Command,
+}
+
+/// What one gateway keeps for groups: as their home, or because its clients are in them.
+#[derive(Debug)]
+pub(super) struct Kept<C: Content> {
+    pub(super) keeping: Keeping,
+    histories: HashMap<Topic, History<C>>,
+    values: HashMap<Topic, Value<C>>,
+}
+
+impl<C: Content> Kept<C> {
+    pub(super) fn new(keeping: Keeping) -> Self {
+        Self { keeping, histories: HashMap::new(), values: HashMap::new() }
+    }
+
+    /// The home has given a message its place. Returns its position in the history, if there is one.
+    pub(super) fn add(
+        &mut self,
+        topic: &Topic,
+        at: At,
+        command: &C::Command,
+        now: Duration,
+    ) -> Option<Position> {
+        let keep = self.keeping.of(topic);
+        let id = C::kept_as(command)?;
+        self.set_value(topic, at, command, now);
+        if !keep.has_history() {
+            return None;
+        }
+        let history = self.histories.entry(topic.clone()).or_insert_with(|| History::new(at));
+        Some(history.add(id, command, keep, now))
+    }
+
+    /// A gateway with members has placed a message, or is told of one.
+    pub(super) fn set_value(&mut self, topic: &Topic, at: At, command: &C::Command, since: Duration) {
+        let keeps = !self.keeping.of(topic).last.is_zero();
+        if keeps && C::kept_as(command).is_some() && self.values.get(topic).is_none_or(|value| value.at < at)
+        {
+            self.values.insert(topic.clone(), Value { at, since, command: command.clone() });
+        }
+    }
+
+    pub(super) fn value(&self, topic: &Topic, now: Duration) -> Option<&Value<C>> {
+        let last = self.keeping.of(topic).last;
+        self.values.get(topic).filter(|value| now < value.since + last)
+    }
+
+    pub(super) fn page(
+        &mut self,
+        topic: &Topic,
+        since: Option<Position>,
+        limit: usize,
+        now: Duration,
+    ) -> Page<C> {
+        let keep = self.keeping.of(topic);
+        match self.histories.get_mut(topic) {
+            Some(history) => {
+                history.trim(keep, now);
+                history.page(since, limit)
+            }
+            None => Page { messages: Vec::new(), position: None, recovered: since.is_none() },
+        }
+    }
+
+    /// Another gateway is the home now: it is given the history.
+    pub(super) fn hand_over(&mut self, moved: impl Fn(&Topic) -> bool) -> Vec<(Topic, History<C>)> {
+        let mut topics: Vec<_> = self.histories.keys().filter(|topic| moved(topic)).cloned().collect();
+        topics.sort_unstable();
+        topics.into_iter().filter_map(|topic| self.histories.remove_entry(&topic)).collect()
+    }
+
+    /// The former home gives us a history. One that has begun here meanwhile is another.
+    pub(super) fn take_over(&mut self, topic: &Topic, history: History<C>) {
+        self.histories.entry(topic.clone()).or_insert(history);
+    }
+
+    /// Views were missed: others may have been the home in between.
+    pub(super) fn forget_histories(&mut self) {
+        self.histories.clear();
+    }
+
+    /// Gives back what is too old. A history without messages begins anew, under another epoch.
+    pub(super) fn sweep(&mut self, now: Duration, holds: impl Fn(&Topic) -> bool) {
+        let keeping = &self.keeping;
+        self.histories.retain(|topic, history| {
+            history.trim(keeping.of(topic), now);
+            !history.entries.is_empty()
+        });
+        self.values.retain(|topic, value| now < value.since + keeping.of(topic).last && holds(topic));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.histories.is_empty() && self.values.is_empty()
+    }
+}
+
+/// A history on its way between two homes: ages instead of times.
+#[derive(Debug, Clone)]
+pub struct HandedOver<C: Content> {
+    /// When it began.
+    pub epoch: At,
+    /// Of the newest message.
+    pub offset: u64,
+    /// Offset, age, id and message.
+    pub entries: Vec<(u64, Duration, u128, C::Command)>,
+}
+
+impl<C: Content> History<C> {
+    /// For the next home.
+    pub(super) fn into_parcel(self, now: Duration) -> HandedOver<C> {
+        let parcel =
+            |entry: Entry<C>| (entry.offset, now.saturating_sub(entry.since), entry.id, entry.command);
+        let entries = self.entries.into_iter().map(parcel).collect();
+        HandedOver { epoch: self.epoch, offset: self.offset, entries }
+    }
+
+    /// From the former home. What does not follow on is not taken: better none than one with a hole.
+    pub(super) fn of_parcel(parcel: HandedOver<C>, now: Duration) -> Option<Self> {
+        let first = (parcel.offset + 1).checked_sub(parcel.entries.len() as u64)?;
+        let mut history = Self { offset: parcel.offset, ..Self::new(parcel.epoch) };
+        for (expected, (offset, age, id, command)) in (first..).zip(parcel.entries) {
+            if offset != expected {
+                return None;
+            }
+            history.bytes += C::bytes(&command);
+            history.entries.push_back(Entry { offset, since: now.saturating_sub(age), id, command });
+        }
+        Some(history)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::{id::Incarnation, v1::Epoch};
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    struct Text;
+
+    impl Content for Text {
+        type Command = u128;
+        type Answer = ();
+
+        fn bytes(_: &u128) -> usize {
+            1
+        }
+
+        fn also(_: &u128) -> Option<Incarnation> {
+            None
+        }
+
+        fn kept_as(command: &u128) -> Option<u128> {
+            Some(*command)
+        }
+
+        fn merge(_: &mut Option<()>, (): ()) {}
+    }
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn at(number: u64) -> At {
+        At { tenure: Epoch::new(1, 1), number }
+    }
+
+    fn kept() -> Kept<Text> {
+        let keep = Keep { messages: 3, time: secs(60), last: secs(10) };
+        Kept::new(Keeping(vec![Rule { app: "a".into(), pattern: "room-*".into(), keep }]))
+    }
+
+    fn offsets(page: &Page<Text>) -> Vec<u64> {
+        page.messages.iter().map(|(offset, _)| *offset).collect()
+    }
+
+    #[test]
+    fn a_reader_gets_all_that_it_missed_or_is_told() {
+        let (mut kept, room) = (kept(), Topic::group("a", "room-1"));
+        assert!(kept.page(&room, None, 10, secs(0)).position.is_none());
+        let first = kept.add(&room, at(1), &1, secs(0)).unwrap();
+        for number in 2..=4 {
+            kept.add(&room, at(number), &u128::from(number), secs(1));
+        }
+        assert_eq!(kept.add(&room, at(5), &4, secs(1)).unwrap().offset, 4, "a repeat is there already");
+        let page = kept.page(&room, Some(first), 10, secs(1));
+        assert_eq!((offsets(&page), page.recovered), (vec![2, 3, 4], true));
+        let page = kept.page(&room, Some(first), 2, secs(1));
+        assert_eq!((offsets(&page), page.recovered), (vec![2, 3], true), "and more where that ends");
+        let page = kept.page(&room, None, 2, secs(1));
+        assert_eq!((offsets(&page), page.recovered), (vec![3, 4], true));
+        kept.add(&room, at(6), &6, secs(1));
+        assert!(!kept.page(&room, Some(first), 10, secs(1)).recovered, "the second is gone");
+        let other = Position { epoch: at(0), offset: 4 };
+        assert!(!kept.page(&room, Some(other), 10, secs(1)).recovered);
+        let page = kept.page(&room, Some(first), 10, secs(61));
+        assert_eq!((offsets(&page), page.recovered), (vec![], false));
+        assert_eq!(kept.add(&Topic::group("a", "other"), at(7), &7, secs(1)), None);
+    }
+
+    #[test]
+    fn a_history_moves_with_its_home_and_begins_anew_without() {
+        let (mut old, mut new, room) = (kept(), kept(), Topic::group("a", "room-1"));
+        let mut last = old.add(&room, at(1), &1, secs(100)).unwrap();
+        last = old.add(&room, at(2), &2, secs(110)).unwrap_or(last);
+        let (topic, history) = old.hand_over(|_| true).pop().unwrap();
+        new.take_over(&topic, History::of_parcel(history.into_parcel(secs(120)), secs(20)).unwrap());
+        new.add(&room, at(9), &3, secs(21));
+        let page = new.page(&room, Some(last), 10, secs(21));
+        assert_eq!((offsets(&page), page.recovered), (vec![3], true));
+        assert_eq!(offsets(&new.page(&room, None, 10, secs(61))), [2, 3], "ages go on");
+        let anew = old.add(&room, at(12), &4, secs(130)).unwrap();
+        assert_ne!(anew.epoch, last.epoch);
+        let broken = HandedOver::<Text> { epoch: at(1), offset: 9, entries: vec![(3, secs(0), 1, 1)] };
+        assert!(History::of_parcel(broken, secs(1)).is_none());
+    }
+
+    #[test]
+    fn the_newest_value_is_kept_for_a_time() {
+        let (mut kept, room) = (kept(), Topic::group("a", "room-1"));
+        kept.set_value(&room, at(2), &2, secs(0));
+        kept.set_value(&room, at(1), &1, secs(1));
+        assert_eq!(kept.value(&room, secs(9)).map(|value| value.command), Some(2));
+        assert!(kept.value(&room, secs(10)).is_none());
+        kept.sweep(secs(5), |_| false);
+        assert!(kept.is_empty());
+    }
+}
