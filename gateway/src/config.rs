@@ -7,7 +7,7 @@ use broadgate_proto::{limits, name, secret::Secret};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::homes::{Keep, Keeping, Rule};
+use crate::homes::{Keep, Keeping, Pattern, Rule};
 
 /// Everything one gateway process is told.
 #[derive(Debug, Clone)]
@@ -287,8 +287,7 @@ impl Settings {
     /// What groups keep, as the homes read it.
     pub(crate) fn keeping(&self) -> Keeping {
         let rules = self.groups.iter().map(|group| Rule {
-            app: group.app.clone(),
-            pattern: group.pattern.clone(),
+            groups: Pattern { app: group.app.clone(), pattern: group.pattern.clone() },
             keep: Keep {
                 messages: group.history_messages,
                 time: group.history_time,

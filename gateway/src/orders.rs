@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::{
     codec::encode::{Encoder, Frames},
-    homes::{At, Position, Topic},
+    homes::{At, Pattern, Position, Topic},
     shard::Seat,
 };
 
@@ -528,6 +528,23 @@ fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
         C::Status(_) => Order::Status,
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
+}
+
+/// Which groups somebody wants to watch.
+pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>, Refusal> {
+    understood(&request.requires)?;
+    if request.patterns.is_empty() {
+        return Err(invalid("patterns is empty: give names of groups, or how they begin and a *"));
+    }
+    few("patterns", request.patterns.len())?;
+    let app = app(&request.app)?;
+    let pattern = |text: &String| {
+        if text != "*" {
+            checked("patterns", text.strip_suffix('*').unwrap_or(text))?;
+        }
+        Ok(Pattern { app: app.to_string(), pattern: text.clone() })
+    };
+    request.patterns.iter().map(pattern).collect()
 }
 
 /// A position as its readers see it: TERM.COUNT.NUMBER of the first message's place, and an offset.

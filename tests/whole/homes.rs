@@ -333,3 +333,82 @@ async fn the_last_value_survives_its_home() {
         assert_eq!(reply.payload, Some(v1::last_value_reply::Payload::Text(room.clone())));
     }
 }
+
+/// What one gateway tells of groups, as text.
+async fn watched(cluster: &Cluster, gateway: usize) -> tokio::sync::mpsc::UnboundedReceiver<String> {
+    let request = v1::WatchGroupsRequest { patterns: vec!["room-*".into()], ..Default::default() };
+    let mut events = cluster.caller(gateway).await.watch_groups(request).await.unwrap().into_inner();
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok(Some(batch)) = events.message().await {
+            for event in batch.events {
+                let what = match event.event.unwrap() {
+                    v1::group_event::Event::Is(state) => {
+                        let users: Vec<_> = state.members.iter().map(|member| &*member.user_id).collect();
+                        format!("is [{}]", users.join(" "))
+                    }
+                    v1::group_event::Event::Joined(member) => format!("joined {}", member.user_id),
+                    v1::group_event::Event::Left(user) => format!("left {user}"),
+                    v1::group_event::Event::Vacated(_) => "vacated".to_owned(),
+                    v1::group_event::Event::Moved(_) => "moved".to_owned(),
+                };
+                let _ = tell.send(format!("{} {what}", event.group));
+            }
+            if batch.told.is_some() {
+                let _ = tell.send("told".to_owned());
+            }
+        }
+    });
+    told
+}
+
+/// Whoever watches a group hears of its first member, its users, and its last member.
+#[tokio::test]
+async fn groups_can_be_watched() {
+    let mut cluster = Cluster::quiet(1).start().await;
+    let (one, two) = (cluster.client(0).await, cluster.client(0).await);
+    let mut caller = cluster.caller(0).await;
+    caller.join(named(&one.id, "room-1", "ann")).await.unwrap();
+    let mut told = watched(&cluster, 0).await;
+    let mut hears = async |texts: &[&str]| {
+        for text in texts {
+            assert_eq!(soon("something is told", told.recv()).await.unwrap(), *text);
+        }
+    };
+    hears(&["room-1 is [ann]", "told"]).await;
+    caller.join(named(&two.id, "room-1", "bob")).await.unwrap();
+    caller.join(named(&two.id, "other", "bob")).await.unwrap();
+    caller.join(join(&[&two.id], &["room-2"])).await.unwrap();
+    hears(&["room-1 joined bob", "room-2 is []"]).await;
+    drop(one);
+    hears(&["room-1 left ann"]).await;
+    let groups = (3..30).map(|number| format!("room-{number}")).collect::<Vec<_>>();
+    let names: Vec<&str> = groups.iter().map(String::as_str).collect();
+    caller.join(join(&[&two.id], &names)).await.unwrap();
+    for _ in &groups {
+        assert!(soon("it is told", told.recv()).await.unwrap().ends_with(" is []"));
+    }
+    cluster.add_gateway().await;
+    let mut there = watched(&cluster, 1).await;
+    // Every group that has moved is told of by its new home, and nothing else is.
+    let (mut moved, mut known) = (BTreeSet::new(), BTreeSet::new());
+    while moved.is_empty() || moved != known {
+        tokio::select! {
+            text = soon("a group moves", told.recv()) => {
+                moved.extend(text.unwrap().strip_suffix(" moved").map(ToOwned::to_owned));
+            }
+            text = soon("a group is told of", there.recv()) => {
+                known.extend(text.unwrap().split_once(" is [").map(|(group, _)| group.to_owned()));
+            }
+        }
+    }
+    drop(two);
+    let mut vacated = BTreeSet::new();
+    while vacated.len() < 29 {
+        let text = tokio::select! {
+            text = soon("a group is vacated", told.recv()) => text,
+            text = soon("a group is vacated", there.recv()) => text,
+        };
+        vacated.extend(text.unwrap().strip_suffix(" vacated").map(ToOwned::to_owned));
+    }
+}

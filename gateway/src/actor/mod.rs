@@ -10,12 +10,14 @@
 //! | `parcel.rs` | histories and last values, likewise |
 //! | `standings.rs` | what the shards have to tell |
 //! | `turn.rs` | what one turn has gathered, and acting on it |
+//! | `watchers.rs` | streams that are told what happens in groups |
 
 mod alarm;
 mod content;
 mod parcel;
 mod standings;
 mod turn;
+mod watchers;
 mod wire;
 
 use std::{
@@ -36,10 +38,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{alarm::Alarm, turn::Turn};
+use self::{alarm::Alarm, turn::Turn, watchers::Watchers};
 pub(crate) use self::{
     content::{Job, Live},
     standings::Standings,
+    watchers::{WATCHER_BATCHES_MAX, Watcher},
     wire::{Unreadable, decode},
 };
 use crate::{
@@ -135,6 +138,8 @@ pub(crate) enum Event {
         me: Incarnation,
         placed: Vec<(Back, Option<v1::answer::Answer>, Vec<Topic>)>,
     },
+    /// A stream wants to be told what happens in groups.
+    Watch(Watcher),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }
@@ -212,6 +217,7 @@ pub(crate) struct Actor {
     next_ticket: Ticket,
     started: Instant,
     alarm: Alarm,
+    watchers: Watchers,
     turn: Turn,
 }
 
@@ -237,6 +243,7 @@ impl Actor {
             next_ticket: 1,
             started: Instant::now(),
             alarm: Alarm::new(LEASE),
+            watchers: Watchers::default(),
             turn: Turn::default(),
         }
     }
@@ -258,6 +265,9 @@ impl Actor {
                 _ = second.tick() => {
                     // What is kept for a time is given back when it is over.
                     self.apply(Input::Tick);
+                    if let Some(none) = self.watchers.sweep() {
+                        self.apply(Input::Watch(none));
+                    }
                     self.publish();
                 }
             }
@@ -334,6 +344,10 @@ impl Actor {
             }
             // Of a former incarnation.
             Event::Opened { .. } | Event::Placed { .. } => {}
+            Event::Watch(watcher) => {
+                let patterns = self.watchers.add(watcher);
+                self.apply(Input::Watch(patterns));
+            }
             Event::Reborn(me) => self.be_reborn(me),
         }
     }
@@ -367,6 +381,7 @@ impl Actor {
         // Whoever waited is told that nothing is known: dropping says so.
         self.callers.clear();
         self.settling.clear();
+        self.watchers.clear();
     }
 
     fn apply(&mut self, input: Input<Live>) {

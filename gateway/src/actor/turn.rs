@@ -46,6 +46,8 @@ impl Actor {
             }
             // Raw clients are not told who is present; they ask for the roster.
             Effect::Present { .. } => {}
+            Effect::Group(topic, change) => self.watchers.note(topic, change),
+            Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
             Effect::Installed(view) => {
                 self.links.retain(|peer, _| self.core.knows(*peer));
                 self.sessions.retain(|peer, (_, cut)| {
@@ -84,6 +86,7 @@ impl Actor {
     }
 
     pub(super) async fn act(&mut self) {
+        self.watchers.tell();
         for (peer, batch) in std::mem::take(&mut self.turn.says) {
             let Some(link) = self.links.get(&peer) else { continue };
             if link.batches.try_send(batch).is_err() {

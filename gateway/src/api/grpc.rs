@@ -12,7 +12,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::EPOCH_HEADER;
-use crate::commands::Dispatcher;
+use crate::{
+    actor::{Event, WATCHER_BATCHES_MAX, Watcher},
+    commands::Dispatcher,
+    orders::patterns,
+};
 
 pub(crate) struct GatewayService(pub(crate) Arc<Dispatcher>);
 
@@ -33,6 +37,19 @@ macro_rules! unary {
                     }
                 }
             )*
+
+            type WatchGroupsStream = Pin<Box<dyn Stream<Item = Result<v1::GroupEvents, Status>> + Send>>;
+
+            async fn watch_groups(
+                &self,
+                request: Request<v1::WatchGroupsRequest>,
+            ) -> Result<Response<Self::WatchGroupsStream>, Status> {
+                let patterns = patterns(&request.into_inner())
+                    .map_err(|refused| Status::new(Code::from_i32(refused.code), refused.message))?;
+                let (out, events) = mpsc::channel(WATCHER_BATCHES_MAX);
+                self.0.homes.tell(Event::Watch(Watcher { patterns, out })).await;
+                Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
+            }
 
             type CommandsStream = Batches;
 

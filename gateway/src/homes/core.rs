@@ -18,8 +18,9 @@ use super::{
     routes::Routes,
     serve::Delivery,
     settle::Settling,
-    step::{Content, Effect, Frame, Input, Reply},
+    step::{Content, Effect, Frame, GroupChange, Input, Reply},
     topic::Topic,
+    watch::Watched,
 };
 
 /// How often what is kept for too long is given back.
@@ -88,6 +89,7 @@ pub struct Core<C: Content> {
     /// Histories for homes whose link is not open yet.
     pub(super) parcels: BTreeMap<Incarnation, Vec<(Topic, HandedOver<C>)>>,
     next_sweep: Duration,
+    pub(super) watched: Watched,
     pub(super) out: Vec<Effect<C>>,
 }
 
@@ -113,6 +115,7 @@ impl<C: Content> Core<C> {
             kept: Kept::new(Keeping::default()),
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
+            watched: Watched::default(),
             out: Vec::new(),
             limits,
         }
@@ -140,9 +143,14 @@ impl<C: Content> Core<C> {
             Input::Route { ticket, topic, op } => self.route(ticket, &topic, op),
             Input::Placed { back, answer, touched } => self.placed_here(back, answer, touched),
             Input::Settle { ticket, topics } => self.settle(ticket, topics),
+            Input::Watch(patterns) => {
+                let epoch = self.members.epoch;
+                self.watched.watch(patterns, self.homes.topics(), epoch);
+            }
             Input::Tick => self.tick(),
         }
         self.acknowledge();
+        self.tell_watchers();
         std::mem::take(&mut self.out)
     }
 
@@ -211,6 +219,17 @@ impl<C: Content> Core<C> {
         }
     }
 
+    /// Once a step; not before it is known who holds what.
+    fn tell_watchers(&mut self) {
+        if !self.watched.is_on() || !self.gate_is_open() {
+            return;
+        }
+        let homes = &self.homes;
+        let (news, told) = self.watched.news(|topic| homes.get(topic));
+        self.out.extend(news.into_iter().map(|(topic, change)| Effect::Group(topic, change)));
+        self.out.extend(told.map(Effect::GroupsTold));
+    }
+
     fn sweep(&mut self) {
         if self.now < self.next_sweep || self.kept.is_empty() {
             return;
@@ -272,6 +291,11 @@ impl<C: Content> Core<C> {
             self.kept.forget_histories();
         }
         self.hand_over();
+        let (me, rings) = (self.me, &self.rings);
+        for topic in self.watched.lose(|topic| rings.home(topic) != Some(me)) {
+            self.out.push(Effect::Group(topic, GroupChange::Moved));
+        }
+        self.watched.changed_all(self.homes.topics(), self.members.epoch);
         let (me, rings) = (self.me, &self.rings);
         let others = self.parked.take_others(|topic| rings.home(topic) == Some(me));
         for asked in others {

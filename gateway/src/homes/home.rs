@@ -181,6 +181,10 @@ impl Homes {
         self.0.get_mut(topic)
     }
 
+    pub(super) fn topics(&self) -> impl Iterator<Item = Topic> {
+        self.0.keys().cloned()
+    }
+
     pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut Home {
         self.0.entry(topic.clone()).or_insert_with(|| Home {
             tenure,
@@ -209,15 +213,17 @@ impl Homes {
         }
     }
 
-    /// Lets go of what holders of this kind said, everywhere. Returns who has gone by that.
+    /// Lets go of what holders of this kind said, everywhere. Returns the topics that they held, with who
+    /// has gone by that.
     pub(super) fn lose(
         &mut self,
         lost: impl Fn(Incarnation, Session) -> bool,
     ) -> Vec<(Topic, Vec<MemberChange>)> {
         let mut gone = Vec::new();
         self.0.retain(|topic, home| {
+            let before = home.holders.len();
             let changes = home.lose(&lost);
-            if !changes.is_empty() {
+            if home.holders.len() < before || !changes.is_empty() {
                 gone.push((topic.clone(), changes));
             }
             !home.is_idle()

@@ -10,6 +10,7 @@ use broadgate_proto::limits::HISTORY_BYTES_MAX;
 use super::{
     step::{At, Content},
     topic::{Kind, Topic},
+    watch::Pattern,
 };
 
 /// What a group keeps.
@@ -38,11 +39,9 @@ pub struct Keeping(pub Vec<Rule>);
 /// One rule: the first that fits a group is its rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The app.
-    pub app: String,
-    /// The group's name, or how it begins if the last character is `*`.
-    pub pattern: String,
-    /// What it keeps.
+    /// Which groups.
+    pub groups: Pattern,
+    /// What each of them keeps.
     pub keep: Keep,
 }
 
@@ -53,15 +52,7 @@ impl Keeping {
         if self.0.is_empty() || topic.kind() != Kind::Group {
             return Keep::default();
         }
-        let fits = |rule: &&Rule| {
-            let name = topic.name();
-            let matches = match rule.pattern.strip_suffix('*') {
-                Some(prefix) => name.starts_with(prefix),
-                None => name == rule.pattern,
-            };
-            matches && rule.app == topic.app()
-        };
-        self.0.iter().find(fits).map(|rule| rule.keep).unwrap_or_default()
+        self.0.iter().find(|rule| rule.groups.fits(topic)).map(|rule| rule.keep).unwrap_or_default()
     }
 }
 
@@ -330,7 +321,8 @@ mod tests {
 
     fn kept() -> Kept<Text> {
         let keep = Keep { messages: 3, time: secs(60), last: secs(10) };
-        Kept::new(Keeping(vec![Rule { app: "a".into(), pattern: "room-*".into(), keep }]))
+        let groups = Pattern { app: "a".into(), pattern: "room-*".into() };
+        Kept::new(Keeping(vec![Rule { groups, keep }]))
     }
 
     fn offsets(page: &Page<Text>) -> Vec<u64> {

@@ -15,6 +15,7 @@
 //! | `serve.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
 //! | `ask.rs`, `routes.rs` | what our callers ask of homes |
 //! | `keep.rs` | what groups keep: their history, their last value |
+//! | `watch.rs` | what those who watch groups are told |
 //! | `members.rs` | the view and its rings |
 //! | `topic.rs` | what a topic is |
 //! | `remember.rs` | commands that were carried out, by their ids |
@@ -34,12 +35,15 @@ mod serve;
 mod settle;
 mod step;
 mod topic;
+mod watch;
 
 pub use self::{
     core::{Core, Limits, Load},
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     step::{
-        At, Back, Content, Done, Effect, Frame, Input, MemberChange, Op, Reply, Session, Standing, Ticket,
+        At, Back, Content, Done, Effect, Frame, GroupChange, Input, MemberChange, Op, Reply, Session,
+        Standing, Ticket,
     },
     topic::{Kind, Topic},
+    watch::Pattern,
 };

@@ -257,6 +257,7 @@ impl<C: Content> Core<C> {
         if self.rings.home(topic) != Some(self.me) {
             return;
         }
+        self.watched.changed(topic);
         let home = self.homes.take(topic, self.members.epoch);
         let (changes, new) = home.hold(gateway, session, clients, members);
         let told = home.roster.as_ref().is_some_and(|roster| roster.told);
@@ -286,6 +287,7 @@ impl<C: Content> Core<C> {
 
     /// Tells all holders who has come and gone.
     pub(super) fn tell_present(&mut self, topic: &Topic, changes: Vec<MemberChange>) {
+        self.watched.changed(topic);
         let Some(home) = self.homes.get(topic) else { return };
         if changes.is_empty() || home.roster.as_ref().is_none_or(|roster| !roster.told) {
             return;

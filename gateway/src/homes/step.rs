@@ -10,6 +10,7 @@ use broadgate_proto::{
 use super::{
     keep::{HandedOver, Page, Position},
     topic::Topic,
+    watch::Pattern,
 };
 
 /// What the core passes on without looking into it.
@@ -237,6 +238,21 @@ pub struct At {
     pub number: u64,
 }
 
+/// What has happened in a group, by its home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupChange {
+    /// It has clients, and these are present: told first, and when the home has taken the group over.
+    Is(Vec<MemberChange>),
+    /// Somebody has come.
+    Joined(Arc<str>, Arc<str>),
+    /// The last client of somebody has gone.
+    Left(Arc<str>),
+    /// Its last client has gone.
+    Vacated,
+    /// Another gateway is its home now, and will tell of it.
+    Moved,
+}
+
 /// To whom the outcome of a placing belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Back {
@@ -306,6 +322,8 @@ pub enum Input<C: Content> {
         /// Which topics.
         topics: Vec<Topic>,
     },
+    /// These groups are watched now: everything about them is to be told.
+    Watch(Vec<Pattern>),
     /// Time has passed.
     Tick,
 }
@@ -339,6 +357,10 @@ pub enum Effect<C: Content> {
         /// Who.
         members: Vec<MemberChange>,
     },
+    /// Something has happened in a watched group whose home we are.
+    Group(Topic, GroupChange),
+    /// Everything about the watched groups whose home we are by this view has been told.
+    GroupsTold(Epoch),
     /// A view was installed.
     Installed(Arc<View>),
     /// What a peer says cannot be true: both links to it must be made anew.

@@ -1497,6 +1497,59 @@ pub struct NamedCount {
     #[prost(uint64, tag = "2")]
     pub clients: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchGroupsRequest {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// Names of groups, or how they begin and a `*`; at least one.
+    #[prost(string, repeated, tag = "2")]
+    pub patterns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupEvents {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<GroupEvent>,
+    /// Everything about the groups whose home the gateway is by this view has been
+    /// told: of a group that it has not told of, there is nothing to tell.
+    #[prost(message, optional, tag = "2")]
+    pub told: ::core::option::Option<Epoch>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupEvent {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(oneof = "group_event::Event", tags = "2, 3, 4, 5, 6")]
+    pub event: ::core::option::Option<group_event::Event>,
+}
+/// Nested message and enum types in `GroupEvent`.
+pub mod group_event {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// It has clients. Told first, and again when the gateway has become its home
+        /// or somebody else begins to watch: take it in place of what you know.
+        #[prost(message, tag = "2")]
+        Is(super::GroupState),
+        /// The first client in this name has come.
+        #[prost(message, tag = "3")]
+        Joined(super::PresenceMember),
+        /// The last client in this name has gone.
+        #[prost(string, tag = "4")]
+        Left(::prost::alloc::string::String),
+        /// The last client has gone.
+        #[prost(bool, tag = "5")]
+        Vacated(bool),
+        /// Another gateway is the home now, and will tell of it.
+        #[prost(bool, tag = "6")]
+        Moved(bool),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupState {
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<PresenceMember>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2129,7 +2182,34 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Status"));
             self.inner.unary(req, path, codec).await
         }
-        /// All of the above except Status, pipelined. Every command is answered, in
+        /// What happens in groups, as far as the gateway that is asked is their home:
+        /// whoever wants to hear of all groups asks every gateway of the view, and again
+        /// when a stream ends. First everything that is, then every change.
+        pub async fn watch_groups(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::GroupEvents>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Gateway/WatchGroups",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Gateway", "WatchGroups"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// All of the above except Status and WatchGroups, pipelined. Every command is answered, in
         /// any order, under its id. Unanswered commands are bounded: a gateway reads
         /// no further while 1,024 batches of a stream are unanswered.
         pub async fn commands(
@@ -2274,13 +2354,29 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
+        /// Server streaming response type for the WatchGroups method.
+        type WatchGroupsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::GroupEvents, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What happens in groups, as far as the gateway that is asked is their home:
+        /// whoever wants to hear of all groups asks every gateway of the view, and again
+        /// when a stream ends. First everything that is, then every change.
+        async fn watch_groups(
+            &self,
+            request: tonic::Request<super::WatchGroupsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchGroupsStream>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the Commands method.
         type CommandsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::AnswerBatch, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// All of the above except Status, pipelined. Every command is answered, in
+        /// All of the above except Status and WatchGroups, pipelined. Every command is answered, in
         /// any order, under its id. Unanswered commands are bounded: a gateway reads
         /// no further while 1,024 batches of a stream are unanswered.
         async fn commands(
@@ -3234,6 +3330,52 @@ pub mod gateway_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Gateway/WatchGroups" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchGroupsSvc<T: Gateway>(pub Arc<T>);
+                    impl<
+                        T: Gateway,
+                    > tonic::server::ServerStreamingService<super::WatchGroupsRequest>
+                    for WatchGroupsSvc<T> {
+                        type Response = super::GroupEvents;
+                        type ResponseStream = T::WatchGroupsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchGroupsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gateway>::watch_groups(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchGroupsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -1,0 +1,100 @@
+//! Streams that are told what happens in groups.
+
+use broadgate_proto::v1;
+use metrics::counter;
+use tokio::sync::mpsc;
+
+use crate::homes::{GroupChange, MemberChange, Pattern, Topic};
+
+/// Batches waiting for one stream; one that does not take them is ended, and may come again.
+pub(crate) const WATCHER_BATCHES_MAX: usize = 1024;
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) out: mpsc::Sender<v1::GroupEvents>,
+}
+
+/// All streams, and what the turn has for them.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    all: Vec<Watcher>,
+    news: Vec<(Topic, GroupChange)>,
+    told: Option<v1::Epoch>,
+}
+
+impl Watchers {
+    /// Adds one; returns what all of them together watch.
+    pub(super) fn add(&mut self, watcher: Watcher) -> Vec<Pattern> {
+        self.all.push(watcher);
+        self.patterns()
+    }
+
+    fn patterns(&self) -> Vec<Pattern> {
+        let open = self.all.iter().filter(|watcher| !watcher.out.is_closed());
+        let mut patterns: Vec<_> = open.flat_map(|watcher| watcher.patterns.clone()).collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        patterns
+    }
+
+    /// Streams that have ended are let go of; returns what is watched if that is nothing any more.
+    pub(super) fn sweep(&mut self) -> Option<Vec<Pattern>> {
+        let before = self.all.len();
+        self.all.retain(|watcher| !watcher.out.is_closed());
+        (before > 0 && self.all.is_empty()).then(Vec::new)
+    }
+
+    /// The gateway is another incarnation: its streams end.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn note(&mut self, topic: Topic, change: GroupChange) {
+        self.news.push((topic, change));
+    }
+
+    pub(super) fn note_told(&mut self, epoch: v1::Epoch) {
+        self.told = Some(epoch);
+    }
+
+    /// Tells each stream what concerns it. What was told stands before that all is told.
+    pub(super) fn tell(&mut self) {
+        if self.news.is_empty() && self.told.is_none() {
+            return;
+        }
+        let (news, told) = (std::mem::take(&mut self.news), self.told.take());
+        self.all.retain(|watcher| {
+            let concerns = |topic: &Topic| watcher.patterns.iter().any(|pattern| pattern.fits(topic));
+            let events: Vec<_> = news
+                .iter()
+                .filter(|(topic, _)| concerns(topic))
+                .map(|(topic, change)| event(topic, change))
+                .collect();
+            if events.is_empty() && told.is_none() {
+                return true;
+            }
+            let sent = watcher.out.try_send(v1::GroupEvents { events, told }).is_ok();
+            if !sent {
+                counter!("gateway_homes_drops_total", "reason" => "watcher_slow").increment(1);
+            }
+            sent
+        });
+    }
+}
+
+fn event(topic: &Topic, change: &GroupChange) -> v1::GroupEvent {
+    use v1::group_event::Event;
+    let member =
+        |user: &str, info: &str| v1::PresenceMember { user_id: user.to_owned(), info: info.to_owned() };
+    let of = |change: &MemberChange| member(&change.user, change.info.as_deref().unwrap_or_default());
+    let event = match change {
+        GroupChange::Is(members) => Event::Is(v1::GroupState { members: members.iter().map(of).collect() }),
+        GroupChange::Joined(user, info) => Event::Joined(member(user, info)),
+        GroupChange::Left(user) => Event::Left(user.to_string()),
+        GroupChange::Vacated => Event::Vacated(true),
+        GroupChange::Moved => Event::Moved(true),
+    };
+    v1::GroupEvent { group: topic.name().to_owned(), event: Some(event) }
+}

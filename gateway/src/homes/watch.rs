@@ -1,0 +1,147 @@
+//! Whoever watches groups is told what happens in them: by comparing what is with what was told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use broadgate_proto::v1::Epoch;
+
+use super::{
+    home::Home,
+    step::{GroupChange, MemberChange},
+    topic::{Kind, Topic},
+};
+
+/// Which groups somebody watches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pattern {
+    /// The app.
+    pub app: String,
+    /// A group's name, or how it begins if the last character is `*`.
+    pub pattern: String,
+}
+
+impl Pattern {
+    /// Is this one of the groups?
+    #[must_use]
+    pub fn fits(&self, topic: &Topic) -> bool {
+        let name = topic.name();
+        let matches = match self.pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == self.pattern,
+        };
+        topic.kind() == Kind::Group && matches && self.app == topic.app()
+    }
+}
+
+/// What was told of one group.
+#[derive(Debug, Default)]
+struct Told {
+    users: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// What was told, and what may have changed since.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    patterns: Vec<Pattern>,
+    told: HashMap<Topic, Told>,
+    changed: BTreeSet<Topic>,
+    /// The view by which everything is still to be told.
+    complete: Option<Epoch>,
+}
+
+impl Watched {
+    pub(super) fn is_on(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// Other groups are watched now: all are told anew.
+    pub(super) fn watch(&mut self, patterns: Vec<Pattern>, all: impl Iterator<Item = Topic>, epoch: Epoch) {
+        self.patterns = patterns;
+        self.told.clear();
+        self.changed.clear();
+        self.changed_all(all, epoch);
+    }
+
+    pub(super) fn changed(&mut self, topic: &Topic) {
+        if self.patterns.iter().any(|pattern| pattern.fits(topic)) {
+            self.changed.insert(topic.clone());
+        }
+    }
+
+    /// The ring has changed, or the watchers have: when everything is told, that is told too.
+    pub(super) fn changed_all(&mut self, all: impl Iterator<Item = Topic>, epoch: Epoch) {
+        if !self.is_on() {
+            return;
+        }
+        for topic in all {
+            self.changed(&topic);
+        }
+        self.complete = Some(epoch);
+    }
+
+    /// Groups that have another home now: what was told of them stands until that tells of them.
+    pub(super) fn lose(&mut self, lost: impl Fn(&Topic) -> bool) -> Vec<Topic> {
+        let mut moved: Vec<_> = self.told.keys().filter(|topic| lost(topic)).cloned().collect();
+        moved.sort_unstable();
+        for topic in &moved {
+            self.told.remove(topic);
+        }
+        self.changed.retain(|topic| !lost(topic));
+        moved
+    }
+
+    /// What there is to tell.
+    pub(super) fn news<'a>(
+        &mut self,
+        home: impl Fn(&Topic) -> Option<&'a Home>,
+    ) -> (Vec<(Topic, GroupChange)>, Option<Epoch>) {
+        let mut news = Vec::new();
+        for topic in std::mem::take(&mut self.changed) {
+            let home = home(&topic).filter(|home| home.clients() > 0);
+            match (self.told.get_mut(&topic), home) {
+                (None, None) => {}
+                (None, Some(home)) => {
+                    let users = users(home);
+                    news.push((topic.clone(), GroupChange::Is(changes(&users))));
+                    self.told.insert(topic, Told { users });
+                }
+                (Some(told), Some(home)) => told.compare(users(home), &topic, &mut news),
+                (Some(told), None) => {
+                    told.compare(BTreeMap::new(), &topic, &mut news);
+                    news.push((topic.clone(), GroupChange::Vacated));
+                    self.told.remove(&topic);
+                }
+            }
+        }
+        (news, self.complete.take())
+    }
+}
+
+impl Told {
+    fn compare(
+        &mut self,
+        now: BTreeMap<Arc<str>, Arc<str>>,
+        topic: &Topic,
+        news: &mut Vec<(Topic, GroupChange)>,
+    ) {
+        for user in self.users.keys().filter(|user| !now.contains_key(*user)) {
+            news.push((topic.clone(), GroupChange::Left(user.clone())));
+        }
+        for (user, info) in now.iter().filter(|(user, _)| !self.users.contains_key(*user)) {
+            news.push((topic.clone(), GroupChange::Joined(user.clone(), info.clone())));
+        }
+        self.users = now;
+    }
+}
+
+fn users(home: &Home) -> BTreeMap<Arc<str>, Arc<str>> {
+    home.roster.iter().flat_map(|roster| roster.page(usize::MAX, "")).collect()
+}
+
+fn changes(users: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<MemberChange> {
+    let change =
+        |(user, info): (&Arc<str>, &Arc<str>)| MemberChange { user: user.clone(), info: Some(info.clone()) };
+    users.iter().map(change).collect()
+}
