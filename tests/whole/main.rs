@@ -8,6 +8,7 @@
 mod absence;
 mod commands;
 mod documents;
+mod equivalence;
 mod faults;
 mod handover;
 mod handshakes;
