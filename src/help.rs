@@ -25,6 +25,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "What a peer said that this gateway does not understand, by kind",
     ),
     ("gateway_peer_links_lost_total", "Links to other gateways that broke or could not be opened"),
+    ("gateway_peer_said_total", "What homes and those who ask them said to peers, by kind"),
     ("gateway_peers_mistrusted_total", "Links made anew because a peer did not hold what it had said"),
     ("gateway_refused_total", "Connections and calls that were refused, by reason"),
     (

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use broadgate_proto::{id::Incarnation, v1};
 use broadgate_register::member::view;
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::{Actor, Event, Routed, content::Job, content::Live, wire};
 use crate::homes::{Back, Effect, Frame};
@@ -14,10 +14,47 @@ use crate::homes::{Back, Effect, Frame};
 pub(super) struct Turn {
     says: BTreeMap<Incarnation, Vec<v1::Said>>,
     places: Vec<(Back, Arc<Job>)>,
+    tally: Tally,
+}
+
+/// Counters of what is said to peers.
+struct Tally {
+    asks: Counter,
+    replies: Counter,
+    deliveries: Counter,
+    placed: Counter,
+    others: Counter,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let of = |kind: &'static str| counter!("gateway_peer_said_total", "kind" => kind);
+        Self {
+            asks: of("ask"),
+            replies: of("reply"),
+            deliveries: of("deliver"),
+            placed: of("placed"),
+            others: of("other"),
+        }
+    }
+}
+
+impl Tally {
+    fn count(&self, frame: &Frame<Live>) {
+        let counter = match frame {
+            Frame::Ask { .. } => &self.asks,
+            Frame::Reply { .. } => &self.replies,
+            Frame::Deliver { .. } => &self.deliveries,
+            Frame::Placed { .. } => &self.placed,
+            _ => &self.others,
+        };
+        counter.increment(1);
+    }
 }
 
 impl Turn {
     pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<Live>) {
+        self.tally.count(&frame);
         self.says.entry(peer).or_default().push(v1::Said { said: Some(wire::encode(frame)) });
     }
 }
