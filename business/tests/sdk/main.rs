@@ -4,4 +4,5 @@
 
 mod cluster;
 mod fake;
+mod homes;
 mod worker;
