@@ -152,9 +152,10 @@ impl Flight {
         Run(self.run.load(Ordering::Acquire))
     }
 
-    /// Has something been written and not been answered?
+    /// Has something been written and not been answered, or not been written?
     pub(super) fn is_waiting(&self) -> bool {
-        !self.lock().unanswered.is_empty()
+        let state = self.lock();
+        !(state.unanswered.is_empty() && state.held.is_empty())
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -244,11 +245,23 @@ impl Flight {
         }
     }
 
+    /// Nothing is taken any more. What was posted is still written, if there is a stream to write it to;
+    /// everything else comes back.
     pub(super) fn close(&self) {
-        let mut state = self.lock();
-        state.queue.close();
-        let back = state.take_queue();
-        drop(state);
+        let back = {
+            let mut state = self.lock();
+            state.queue.close();
+            let (open, run) = (state.open, state.run);
+            let taken = state.take_queue().into_iter();
+            let (last, back): (Vec<_>, Vec<_>) = taken.partition(|queued| {
+                open && queued.reply.is_none() && queued.run.is_none_or(|only| only == run)
+            });
+            state.held.extend(last);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+            back
+        };
         for queued in back {
             queued.give_back(Reply::NotWritten, "not_written");
         }

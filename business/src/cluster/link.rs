@@ -188,7 +188,7 @@ async fn read(flight: &Flight, mut answers: tonic::Streaming<AnswerBatch>) -> St
     }
 }
 
-/// Returns when the link is not wanted any more and what was written is answered, or is late.
+/// Returns when the link is not wanted any more and what was given is written and answered, or is late.
 async fn retired(flight: &Flight, gone: &CancellationToken) {
     gone.cancelled().await;
     flight.close();

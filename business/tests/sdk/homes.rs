@@ -255,6 +255,20 @@ async fn what_is_posted_is_not_answered_and_waits_for_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_posted_is_written_though_nobody_holds_the_cluster_any_more() {
+    let register = Register::start().await;
+    let gateway = Fake::start(&register, "a").await;
+    let cluster = connected(&gateway, 1).await;
+    cluster.send(Audience::all(), "first").await.unwrap();
+    for n in 0..500 {
+        let to = if n % 2 == 0 { Audience::all() } else { Audience::client(gateway.client(1)) };
+        cluster.post(to, n.to_string()).await.unwrap();
+    }
+    drop(cluster);
+    gateway.hears(501).await;
+}
+
+#[tokio::test]
 async fn what_nobody_answers_in_time_names_its_id() {
     let register = Register::start().await;
     let gateway = Fake::start(&register, "a").await;
