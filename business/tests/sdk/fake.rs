@@ -1,4 +1,4 @@
-//! A register, and gateways that do what the test says.
+//! Gateways that do what the test says.
 
 use std::{
     collections::HashMap,
@@ -19,46 +19,17 @@ use broadgate_proto::{
         gateway_frame, gateway_server, worker_frame, worker_server,
     },
 };
-use broadgate_register::{
-    member::{self, Advertise, Member},
-    server,
-};
+use broadgate_register::member::{self, Advertise, Member};
 use futures_util::Stream;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    time::timeout,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Only a test that has failed waits this long.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
-}
-
-pub struct Register {
-    pub address: String,
-    _running: DropGuard,
-}
-
-impl Register {
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let stop = CancellationToken::new();
-        let config = server::Config {
-            beat: Duration::from_millis(200),
-            lease: Duration::from_secs(2),
-            ..server::Config::default()
-        };
-        tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
-        Self { address, _running: stop.drop_guard() }
-    }
-}
+pub use crate::register::{Register, soon};
 
 /// What becomes of the commands that a gateway gets.
 #[derive(Clone, Copy, PartialEq)]

@@ -5,4 +5,5 @@
 mod cluster;
 mod fake;
 mod homes;
+mod register;
 mod worker;
