@@ -233,6 +233,28 @@ async fn the_highest_epoch_seen_goes_with_every_command() {
     assert_eq!(after, seen);
 }
 
+#[tokio::test]
+async fn what_was_seen_of_a_cluster_is_not_asked_of_its_successor() {
+    let (former, successor) = (Register::start().await, Register::start().await);
+    let (a, b) = (Fake::start(&former, "a").await, Fake::start(&successor, "b").await);
+    view_with_ready(&a, 1).await;
+    view_with_ready(&b, 1).await;
+    let view = |gateway: &Fake| gateway.view().borrow().clone();
+    let (views, followed) = tokio::sync::watch::channel(view(&a));
+    let cluster = Cluster::with_views(followed, Secret::default(), "", DEFAULT_TIMEOUT);
+    a.epoch(Epoch::new(9, 9));
+    cluster.send(Audience::all(), "1").await.unwrap();
+    // An older view of the same gateways is only late.
+    views.send(Arc::new(View { epoch: Some(Epoch::new(1, 0)), ..(*view(&a)).clone() })).unwrap();
+    elapses().await;
+    cluster.send(Audience::all(), "2").await.unwrap();
+    assert_eq!(a.heard()[1].after, Some(Epoch::new(9, 9)));
+    views.send(view(&b)).unwrap();
+    elapses().await;
+    cluster.send(Audience::all(), "3").await.unwrap();
+    assert_eq!(b.heard()[0].after, None);
+}
+
 /// More than may be unanswered on one link: each would hold its place for ever.
 #[tokio::test]
 async fn what_is_posted_is_not_answered_and_waits_for_nothing() {
