@@ -234,7 +234,13 @@ impl Flight {
         for Answer { id, answer } in batch.answers {
             let key = id.checked_sub(FIRST_ID).and_then(|key| usize::try_from(key).ok());
             let waiting = key.and_then(|key| state.unanswered.try_remove(key));
-            let Some(reply) = waiting else { continue };
+            let Some(reply) = waiting else {
+                if let (NO_ID, Some(answer::Answer::Error(error))) = (id, answer) {
+                    counter!("cluster_commands_failed_total", "reason" => "refused").increment(1);
+                    tracing::debug!(gateway = self.name, error.message, "what was posted was refused");
+                }
+                continue;
+            };
             let _ = reply.send(match answer {
                 Some(answer) => Reply::Answered(answer),
                 None => Reply::Refused(CommandError::unexpected()),

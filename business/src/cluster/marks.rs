@@ -100,7 +100,9 @@ pub(crate) fn id(command: &Command) -> &str {
         | Command::ListUids(_)
         | Command::ListGroups(_)
         | Command::Status(_)
-        | Command::Roster(_) => "",
+        | Command::Roster(_)
+        | Command::History(_)
+        | Command::LastValue(_) => "",
     }
 }
 
@@ -117,6 +119,8 @@ pub(crate) fn coverage(answer: &Answer) -> Option<&Coverage> {
         answer::Answer::Names(reply) => reply.coverage.as_ref(),
         answer::Answer::Status(reply) => reply.coverage.as_ref(),
         answer::Answer::Roster(reply) => reply.coverage.as_ref(),
+        answer::Answer::History(reply) => reply.coverage.as_ref(),
+        answer::Answer::LastValue(reply) => reply.coverage.as_ref(),
     }
 }
 

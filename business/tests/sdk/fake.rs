@@ -372,6 +372,8 @@ unary! {
     merge_session(MergeSessionRequest) -> SessionReply;
     get_session(GetSessionRequest) -> SessionReply;
     roster(RosterRequest) -> RosterReply;
+    history(HistoryRequest) -> HistoryReply;
+    last_value(LastValueRequest) -> LastValueReply;
     online(OnlineRequest) -> OnlineReply;
     count(CountRequest) -> CountReply;
     get_client(GetClientRequest) -> ClientReply;
