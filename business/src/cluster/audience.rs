@@ -93,12 +93,12 @@ impl Audience {
     fn except(&mut self) -> &mut Except {
         self.0.except.get_or_insert_default()
     }
+}
 
-    /// The gateway that holds all of it, if only clients of one gateway are named.
-    pub(crate) fn holder(&self) -> Option<Incarnation> {
-        let v1::Audience { clients, uids, groups, all, .. } = &self.0;
-        if *all || !uids.is_empty() || !groups.is_empty() { None } else { holder(clients) }
-    }
+/// The gateway that holds all of an audience, if only clients of one gateway are named.
+pub(crate) fn holder_of(audience: &v1::Audience) -> Option<Incarnation> {
+    let v1::Audience { clients, uids, groups, all, .. } = audience;
+    if *all || !uids.is_empty() || !groups.is_empty() { None } else { holder(clients) }
 }
 
 impl From<&Self> for Audience {
@@ -270,12 +270,13 @@ mod tests {
     #[test]
     fn only_clients_of_one_gateway_have_a_holder() {
         let seven = Some(Incarnation::from_bits(7));
-        assert_eq!(Audience::client(id(7, 1)).holder(), seven);
-        assert_eq!(Audience::clients([id(7, 1), id(7, 2)]).holder(), seven);
-        assert_eq!(Audience::clients([id(7, 1), id(8, 2)]).holder(), None);
-        assert_eq!(Audience::client(id(7, 1)).and_uid("u").holder(), None);
-        assert_eq!(Audience::all().holder(), None);
-        assert_eq!(Audience::client("nobody").holder(), None);
+        let holder = |audience: Audience| holder_of(&audience.0);
+        assert_eq!(holder(Audience::client(id(7, 1))), seven);
+        assert_eq!(holder(Audience::clients([id(7, 1), id(7, 2)])), seven);
+        assert_eq!(holder(Audience::clients([id(7, 1), id(8, 2)])), None);
+        assert_eq!(holder(Audience::client(id(7, 1)).and_uid("u")), None);
+        assert_eq!(holder(Audience::all()), None);
+        assert_eq!(holder(Audience::client("nobody")), None);
         assert_eq!(Who::client(id(7, 1)).holder(), seven);
         assert_eq!(Who::client(id(7, 1)).and(Who::uid("u")).holder(), None);
         assert_eq!(Who::default().holder(), None);

@@ -1,24 +1,16 @@
 //! Sends, closes, binds and groups. Each answers with a receipt that counts what was done.
 
 use broadgate_proto::v1::{
-    self, BindRequest, CloseRequest, DissolveRequest, JoinGroupsRequest, LeaveGroupsRequest, Receipt,
-    SendRequest, UnbindRequest, answer, command::Command,
+    self, BindRequest, CloseRequest, DissolveRequest, JoinGroupsRequest, LeaveGroupsRequest, PresenceMember,
+    Receipt, SendRequest, UnbindRequest, answer, command::Command,
 };
 
-use super::{Audience, Close, Cluster, CommandError, Payload, Who, audience};
-
-pub(super) fn unexpected() -> CommandError {
-    CommandError::Refused {
-        kind: super::Refusal::Unknown,
-        message: "the gateway's answer is of another kind than its command: is it of another version?"
-            .to_owned(),
-    }
-}
+use super::{Audience, Close, Cluster, CommandError, Payload, Who, audience, table::Way, topic::Topic};
 
 fn receipt(answer: answer::Answer) -> Result<Receipt, CommandError> {
     match answer {
         answer::Answer::Receipt(receipt) => Ok(receipt),
-        _ => Err(unexpected()),
+        _ => Err(CommandError::unexpected()),
     }
 }
 
@@ -31,15 +23,27 @@ impl Cluster {
         v1::Audience { app: self.app.to_string(), ..audience.0 }
     }
 
-    fn send_command(&self, to: Audience, payload: Payload) -> Command {
+    fn send_command(&self, to: v1::Audience, payload: Payload, no_receipt: bool) -> Command {
         Command::Send(SendRequest {
-            to: Some(self.own(to)),
+            command_id: self.command_id(),
+            to: Some(to),
             payload: Some(payload.0),
+            no_receipt,
             ..SendRequest::default()
         })
     }
 
+    /// One topic's messages and closes have an order; what is about clients of one gateway goes there.
+    fn way(audience: &v1::Audience) -> Way {
+        Topic::of(audience).map_or_else(|| audience::holder_of(audience).into(), Way::Ordered)
+    }
+
     /// Sends one message; answered when it is in the outboxes of all who are reached.
+    ///
+    /// A receipt is *complete* (`coverage.complete`) if no gateway is missing, `ordered` if the message
+    /// has its place in the one order of its topic (a uid, a group, or all), and `repeated` if some
+    /// gateway had carried the command out before. An incomplete one is returned as it is: repeat the
+    /// send by [`Cluster::with_id`] with the receipt's `command_id`, and only who was missed gets it.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -48,14 +52,15 @@ impl Cluster {
         to: impl Into<Audience>,
         payload: impl Into<Payload>,
     ) -> Result<Receipt, CommandError> {
-        let to = to.into();
-        let holder = to.holder();
-        receipt(self.call(holder, self.send_command(to, payload.into())).await?)
+        let to = self.own(to.into());
+        let way = Self::way(&to);
+        receipt(self.call(way, self.send_command(to, payload.into(), false)).await?)
     }
 
     /// Sends one message without asking for a receipt: returns as soon as it has its place in the
-    /// queue to a gateway. It keeps its place among this caller's other sends; what goes wrong
-    /// later is only counted.
+    /// queue to a gateway. It keeps its place among this caller's other sends to the topic. What goes
+    /// wrong later is only counted: what was posted and is still on its way when a stream breaks, or
+    /// when the topic gets another home, may be lost or come later.
     ///
     /// # Errors
     /// If no gateway's queue takes it in time.
@@ -64,9 +69,9 @@ impl Cluster {
         to: impl Into<Audience>,
         payload: impl Into<Payload>,
     ) -> Result<(), CommandError> {
-        let to = to.into();
-        let holder = to.holder();
-        self.give(holder, self.send_command(to, payload.into())).await
+        let to = self.own(to.into());
+        let way = Self::way(&to);
+        self.give(&way, self.send_command(to, payload.into(), true)).await
     }
 
     /// Closes every client of an audience.
@@ -74,23 +79,24 @@ impl Cluster {
     /// # Errors
     /// If it was refused, not answered, or not sent.
     pub async fn close(&self, of: impl Into<Audience>, close: Close) -> Result<Receipt, CommandError> {
-        let of = of.into();
+        let of = self.own(of.into());
         let last = match close.last.map(audience::last) {
             Some(None) => {
                 return Err(CommandError::invalid("a last message cannot be framed: give text or bytes"));
             }
             last => last.flatten(),
         };
-        let holder = of.holder();
+        let way = Self::way(&of);
         let command = Command::Close(CloseRequest {
-            to: Some(self.own(of)),
+            command_id: self.command_id(),
+            to: Some(of),
             code: close.code.into(),
             reason: close.reason,
             last,
             at_once: close.at_once,
             ..CloseRequest::default()
         });
-        receipt(self.call(holder, command).await?)
+        receipt(self.call(way, command).await?)
     }
 
     /// Gives a client its uid; it has at most one.
@@ -123,10 +129,21 @@ impl Cluster {
         uid: String,
         exclusive: bool,
     ) -> Result<Receipt, CommandError> {
-        let holder = audience::holder(std::slice::from_ref(&client_id));
-        let command =
-            BindRequest { app: self.app.to_string(), client_id, uid, exclusive, ..BindRequest::default() };
-        receipt(self.call(holder, Command::Bind(command)).await?)
+        // The home of a uid decides which of its clients is the newest.
+        let way = if exclusive {
+            self.home([Topic::uid(&self.app, &uid)])
+        } else {
+            audience::holder(std::slice::from_ref(&client_id)).into()
+        };
+        let command = BindRequest {
+            command_id: self.command_id(),
+            app: self.app.to_string(),
+            client_id,
+            uid,
+            exclusive,
+            ..BindRequest::default()
+        };
+        receipt(self.call(way, Command::Bind(command)).await?)
     }
 
     /// Takes a client's uid away, whichever it has.
@@ -149,6 +166,7 @@ impl Cluster {
         let client_id = client.into();
         let holder = audience::holder(std::slice::from_ref(&client_id));
         let command = UnbindRequest {
+            command_id: self.command_id(),
             app: self.app.to_string(),
             client_id,
             uid: uid.into(),
@@ -166,12 +184,39 @@ impl Cluster {
         who: Who,
         groups: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Receipt, CommandError> {
+        self.join_with(who, texts(groups), None).await
+    }
+
+    /// Puts clients into groups, in whose rosters they stand for a user: others see the user's id and
+    /// `info`, any text such as JSON of at most 4 KiB, for as long as one of its clients is there.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn join_as(
+        &self,
+        who: Who,
+        groups: impl IntoIterator<Item = impl Into<String>>,
+        user_id: impl Into<String>,
+        info: impl Into<String>,
+    ) -> Result<Receipt, CommandError> {
+        let member = PresenceMember { user_id: user_id.into(), info: info.into() };
+        self.join_with(who, texts(groups), Some(member)).await
+    }
+
+    async fn join_with(
+        &self,
+        who: Who,
+        groups: Vec<String>,
+        member: Option<PresenceMember>,
+    ) -> Result<Receipt, CommandError> {
         let holder = who.holder();
         let command = Command::Join(JoinGroupsRequest {
+            command_id: self.command_id(),
             app: self.app.to_string(),
             clients: who.clients,
             uids: who.uids,
-            groups: texts(groups),
+            groups,
+            member,
             ..JoinGroupsRequest::default()
         });
         receipt(self.call(holder, command).await?)
@@ -188,6 +233,7 @@ impl Cluster {
     ) -> Result<Receipt, CommandError> {
         let holder = who.holder();
         let command = Command::Leave(LeaveGroupsRequest {
+            command_id: self.command_id(),
             app: self.app.to_string(),
             clients: who.clients,
             uids: who.uids,
@@ -205,11 +251,17 @@ impl Cluster {
         &self,
         groups: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Receipt, CommandError> {
+        let groups = texts(groups);
+        let way = match groups.as_slice() {
+            [group] => self.home([Topic::group(&self.app, group)]),
+            _ => Way::Any,
+        };
         let command = DissolveRequest {
+            command_id: self.command_id(),
             app: self.app.to_string(),
-            groups: texts(groups),
+            groups,
             ..DissolveRequest::default()
         };
-        receipt(self.call(None, Command::Dissolve(command)).await?)
+        receipt(self.call(way, Command::Dissolve(command)).await?)
     }
 }

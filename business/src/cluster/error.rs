@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use broadgate_proto::v1;
 use tonic::{Code, Status};
 
 /// Why there is no answer, or a refusal instead of one.
@@ -15,14 +16,15 @@ pub enum CommandError {
         /// The gateway's sentence.
         message: String,
     },
-    /// It was written to a gateway and not answered: it may have happened.
-    #[error(
-        "gateway {gateway} did not answer: the command may have happened or not, so repeat it only \
-         if twice does no harm"
-    )]
+    /// It was written to a gateway and neither answered nor, when it was repeated, in time: it may
+    /// have happened.
+    #[error("gateway {gateway} did not answer: the command may have happened or not; {}", again(.command_id))]
     Unanswered {
         /// The gateway's name.
         gateway: String,
+        /// The command's id, to repeat it by [`Cluster::with_id`](super::Cluster::with_id) within two
+        /// minutes; "" if it changes nothing.
+        command_id: String,
     },
     /// It was not written to any gateway: it has not happened.
     #[error("the command was not sent, because {why}")]
@@ -30,6 +32,10 @@ pub enum CommandError {
         /// What was in the way.
         why: String,
     },
+}
+
+fn again(command_id: &str) -> String {
+    if command_id.is_empty() { "ask again".to_owned() } else { format!("repeat it with its id {command_id}") }
 }
 
 /// The kinds of refusals, by their gRPC codes.
@@ -90,6 +96,18 @@ impl CommandError {
         Self::Refused { kind: Refusal::Invalid, message: message.into() }
     }
 
+    pub(crate) fn unexpected() -> Self {
+        Self::Refused {
+            kind: Refusal::Unknown,
+            message: "the gateway's answer is of another kind than its command: is it of another version?"
+                .to_owned(),
+        }
+    }
+
+    pub(crate) fn refused(error: v1::Error) -> Self {
+        Self::Refused { kind: Refusal::from_code(error.code), message: error.message }
+    }
+
     pub(crate) fn from_status(status: &Status) -> Self {
         Self::Refused { kind: Refusal::from_code(status.code().into()), message: status.message().to_owned() }
     }
@@ -121,7 +139,8 @@ mod tests {
         assert_eq!(error.to_string(), "refused (not found): client x is not connected");
         assert_eq!(Refusal::from_code(10), Refusal::Conflict);
         assert_eq!(Refusal::from_code(13), Refusal::Other(13));
-        let unanswered = CommandError::Unanswered { gateway: "g1".into() };
+        let unanswered = CommandError::Unanswered { gateway: "g1".into(), command_id: "7-1".into() };
         assert!(unanswered.refusal().is_none() && unanswered.to_string().contains("g1"));
+        assert!(unanswered.to_string().ends_with("repeat it with its id 7-1"));
     }
 }

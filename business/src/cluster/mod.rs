@@ -1,36 +1,49 @@
 //! Commands to the whole cluster, for workers and for any other program.
 //!
 //! A [`Cluster`] follows the register's views and keeps one pipelined stream to each gateway that
-//! it uses. A command about one client goes to the gateway that holds it, everything else to one
-//! preferred gateway, so that what one caller sends in turn stays in order. Any gateway answers
+//! it uses. A command about one client goes to the gateway that holds it, one about one topic (a uid,
+//! a group, or all) to the topic's home, everything else to one preferred gateway. Any gateway answers
 //! any command, so when one is gone the next is taken.
+//!
+//! Every command that changes something has an id, so a command that a gateway did not answer, or
+//! could not carry out, is repeated until its time is over and still happens once. What one `Cluster`
+//! and its clones send to one topic stays in the order in which it was made, also when the topic gets
+//! another home or a stream breaks. What a command was answered is seen by all that come later.
+//!
+//! The order is kept by waiting, so poll what you have begun: a `send` that is kept but not polled may
+//! hold up later ones to its topic.
 //!
 //! | file | what |
 //! |---|---|
 //! | `audience.rs` | whom a command reaches, and what is sent |
 //! | `commands.rs`, `queries.rs`, `sessions.rs` | the calls |
-//! | `table.rs` | which gateway a command goes to |
-//! | `link.rs` | the stream to one gateway |
+//! | `attempts.rs` | how a command is given to a gateway, and repeated |
+//! | `routes.rs`, `turns.rs` | in which order the commands to one topic go |
+//! | `table.rs`, `topic.rs` | which gateway a command goes to |
+//! | `marks.rs` | the id and the epoch that commands carry |
+//! | `link.rs`, `flight.rs` | the stream to one gateway |
 //! | `error.rs` | what can go wrong |
 
 use std::{sync::Arc, time::Duration};
 
-use broadgate_proto::{
-    id::Incarnation,
-    secret::Secret,
-    v1::{View, answer, command},
-};
+use broadgate_proto::{id::Incarnation, limits, secret::Secret, v1::View};
 use broadgate_register::member;
-use tokio::{sync::watch, task::AbortHandle, time::Instant};
+use tokio::{sync::watch, task::AbortHandle};
 use tonic::transport::Channel;
 
+mod attempts;
 mod audience;
 mod commands;
 mod error;
+mod flight;
 mod link;
+mod marks;
 mod queries;
+mod routes;
 mod sessions;
 mod table;
+mod topic;
+mod turns;
 
 pub use audience::{Audience, Close, Payload, Who};
 pub use error::{CommandError, Refusal};
@@ -39,13 +52,23 @@ pub use sessions::SessionAt;
 pub(crate) use sessions::parse as parse_session;
 
 use self::{
-    link::{Link, Reply},
-    table::Table,
+    link::Link,
+    marks::{Ids, Seen},
+    table::{Table, Way},
+    topic::Topic,
+    turns::Turns,
 };
 use crate::dial;
 
-/// How long a command may take.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a command may take, with all its repeats.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+// A home that changes may let a command wait, and then a peer that does not answer; and so may the
+// gateway that passes it on.
+const _: () = assert!(
+    DEFAULT_TIMEOUT.as_millis() > limits::PARKING_TIME_MAX.as_millis() + 2 * limits::LINK_TIMEOUT.as_millis()
+);
+// A repeat at the last moment is still known to be one.
+const _: () = assert!(DEFAULT_TIMEOUT.as_secs() < limits::COMMAND_ID_TIME.as_secs());
 /// Where the register is.
 pub const DEFAULT_REGISTER: &str = "127.0.0.1:7100";
 
@@ -96,12 +119,17 @@ impl ClusterConfig {
 pub struct Cluster {
     inner: Arc<Inner>,
     app: Arc<str>,
+    /// What the caller wants its command to be known by.
+    id: Option<Arc<str>>,
 }
 
 struct Inner {
     table: watch::Receiver<Arc<Table>>,
     secret: Secret,
     timeout: Duration,
+    ids: Ids,
+    seen: Arc<Seen>,
+    turns: Turns,
     follower: Option<AbortHandle>,
     _watch: Option<member::Watch>,
 }
@@ -164,10 +192,13 @@ impl Cluster {
         app: &str,
         timeout: Duration,
     ) -> Result<Self, CommandError> {
-        let link = Link::new(address, address, &secret).map_err(|why| CommandError::NotReachable { why })?;
+        let seen = Arc::default();
+        let link =
+            Link::new(address, address, &secret, &seen).map_err(|why| CommandError::NotReachable { why })?;
         let (_, table) = watch::channel(Arc::new(Table::fixed(link)));
-        let inner = Inner { table, secret, timeout, follower: None, _watch: None };
-        Ok(Self { inner: Arc::new(inner), app: app.into() })
+        let (ids, turns) = (Ids::new(), Turns::new());
+        let inner = Inner { table, secret, timeout, ids, seen, turns, follower: None, _watch: None };
+        Ok(Self { inner: Arc::new(inner), app: app.into(), id: None })
     }
 
     fn start(
@@ -178,15 +209,26 @@ impl Cluster {
         watch: Option<member::Watch>,
     ) -> Self {
         let (sender, table) = watch::channel(Arc::new(Table::default()));
-        let follower = tokio::spawn(follow(views, sender, secret.clone())).abort_handle();
-        let inner = Inner { table, secret, timeout, follower: Some(follower), _watch: watch };
-        Self { inner: Arc::new(inner), app: app.into() }
+        let seen = Arc::default();
+        let following = follow(views, sender, secret.clone(), Arc::clone(&seen));
+        let follower = Some(tokio::spawn(following).abort_handle());
+        let (ids, turns) = (Ids::new(), Turns::new());
+        let inner = Inner { table, secret, timeout, ids, seen, turns, follower, _watch: watch };
+        Self { inner: Arc::new(inner), app: app.into(), id: None }
     }
 
     /// The same cluster, in the name of another app.
     #[must_use]
     pub fn in_app(&self, app: &str) -> Self {
-        Self { inner: self.inner.clone(), app: app.into() }
+        Self { app: app.into(), ..self.clone() }
+    }
+
+    /// The same cluster, for one command that is known by this id: at most 64 bytes, and no other
+    /// command's. If the command is made again with it within two minutes, it still happens once, and
+    /// who was missed gets it. Without this, every command gets an id of its own.
+    #[must_use]
+    pub fn with_id(&self, id: &str) -> Self {
+        Self { id: Some(id.into()), ..self.clone() }
     }
 
     /// The app in whose name commands are given; "" is the app named `default`.
@@ -212,79 +254,17 @@ impl Cluster {
         }
     }
 
-    /// Gives a command, to the gateway that holds its client if that is known.
-    async fn call(
-        &self,
-        holder: Option<Incarnation>,
-        command: command::Command,
-    ) -> Result<answer::Answer, CommandError> {
-        let mut at = None;
-        let deadline = Instant::now() + self.inner.timeout;
-        let done = tokio::time::timeout_at(deadline, self.attempts(holder, command, &mut at)).await;
-        match (done, at) {
-            (Ok(result), _) => result,
-            // On a stream that is open, it may have been written.
-            (Err(_), Some(link)) if link.is_up() => {
-                Err(CommandError::Unanswered { gateway: link.name.clone() })
-            }
-            (Err(_), Some(link)) => Err(not_reachable(&format!("gateway {} does not answer", link.name))),
-            (Err(_), None) => Err(not_reachable("no register named a gateway")),
+    /// The id of the next command: the one that its caller gave, or one of its own.
+    fn command_id(&self) -> String {
+        match self.id.as_deref() {
+            None | Some("") => self.inner.ids.next(),
+            Some(id) => id.to_owned(),
         }
     }
 
-    async fn attempts(
-        &self,
-        holder: Option<Incarnation>,
-        mut command: command::Command,
-        at: &mut Option<Arc<Link>>,
-    ) -> Result<answer::Answer, CommandError> {
-        loop {
-            let link = self.choose(holder).await;
-            *at = Some(link.clone());
-            match link.call(command).await {
-                Reply::Answered(answer::Answer::Error(error)) => {
-                    return Err(CommandError::Refused {
-                        kind: Refusal::from_code(error.code),
-                        message: error.message,
-                    });
-                }
-                Reply::Answered(answer) => return Ok(answer),
-                Reply::Unanswered => {
-                    return Err(CommandError::Unanswered { gateway: link.name.clone() });
-                }
-                Reply::Refused(error) => return Err(error),
-                // It has not happened: another gateway may take it, or this one when it is back.
-                Reply::NotWritten(back) => command = back,
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Gives a command without waiting for its answer.
-    async fn give(&self, holder: Option<Incarnation>, command: command::Command) -> Result<(), CommandError> {
-        let link = self.choose(holder);
-        let deadline = Instant::now() + self.inner.timeout;
-        let place = async { link.await.post(command).await };
-        match tokio::time::timeout_at(deadline, place).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(not_reachable("no gateway took it in time")),
-        }
-    }
-
-    async fn choose(&self, holder: Option<Incarnation>) -> Arc<Link> {
-        if let Some(link) = self.inner.table.borrow().choose(holder) {
-            return link;
-        }
-        let mut table = self.inner.table.clone();
-        loop {
-            if let Ok(table) = table.wait_for(|table| !table.is_empty()).await
-                && let Some(link) = table.choose(holder)
-            {
-                return link;
-            }
-            // The views have ended, and with them the program.
-            std::future::pending::<()>().await;
-        }
+    /// The way to the home that these topics share.
+    fn home(&self, topics: impl IntoIterator<Item = Topic>) -> Way {
+        self.inner.table.borrow().home(topics.into_iter())
     }
 }
 
@@ -293,12 +273,23 @@ fn not_reachable(why: &str) -> CommandError {
 }
 
 /// Makes a table of each view.
-async fn follow(mut views: watch::Receiver<Arc<View>>, tables: watch::Sender<Arc<Table>>, secret: Secret) {
+async fn follow(
+    mut views: watch::Receiver<Arc<View>>,
+    tables: watch::Sender<Arc<Table>>,
+    secret: Secret,
+    seen: Arc<Seen>,
+) {
     let caller = dial::random();
     loop {
         let view = views.borrow_and_update().clone();
         let former = tables.borrow().clone();
-        let next = Arc::new(former.follow(&view, caller, &secret));
+        let next = Arc::new(former.follow(&view, caller, &secret, &seen));
+        // Register and gateways have begun anew, below what was seen of those before them: no gateway
+        // could ever catch up with that.
+        let behind = seen.after().is_some_and(|seen| member::view::epoch(&view) < seen);
+        if behind && !next.is_empty() && !former.lives_on_in(&next) {
+            seen.forget();
+        }
         tables.send_replace(next.clone());
         former.retire(&next);
         if views.changed().await.is_err() {

@@ -5,12 +5,13 @@ use broadgate_proto::{
     v1::{
         ClientField, ClientReply, CountReply, CountRequest, GetClientRequest, ListClientsReply,
         ListClientsRequest, ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest,
-        StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
+        RosterReply, RosterRequest, StatusReply, StatusRequest, answer, command::Command,
+        gateway_client::GatewayClient,
     },
 };
 use futures_util::{Stream, stream};
 
-use super::{Audience, Cluster, CommandError, audience, commands::unexpected};
+use super::{Audience, Cluster, CommandError, audience, table::Way, topic::Topic};
 
 /// Which page of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,11 +50,15 @@ impl Cluster {
     }
 
     async fn ask_online(&self, clients: Vec<String>, uids: Vec<String>) -> Result<OnlineReply, CommandError> {
-        let holder = if uids.is_empty() { audience::holder(&clients) } else { None };
+        let way = match (clients.as_slice(), uids.as_slice()) {
+            (clients, []) => audience::holder(clients).into(),
+            ([], uids) => self.home(uids.iter().map(|uid| Topic::uid(&self.app, uid))),
+            _ => Way::Any,
+        };
         let command = OnlineRequest { app: self.app.to_string(), clients, uids, ..OnlineRequest::default() };
-        match self.call(holder, Command::Online(command)).await? {
+        match self.call(way, Command::Online(command)).await? {
             answer::Answer::Online(reply) => Ok(reply),
-            _ => Err(unexpected()),
+            _ => Err(CommandError::unexpected()),
         }
     }
 
@@ -67,15 +72,33 @@ impl Cluster {
         groups: impl IntoIterator<Item = impl Into<String>>,
         uids: bool,
     ) -> Result<CountReply, CommandError> {
-        let command = CountRequest {
-            app: self.app.to_string(),
-            groups: texts(groups),
-            uids,
-            ..CountRequest::default()
-        };
-        match self.call(None, Command::Count(command)).await? {
+        let groups = texts(groups);
+        let way = self.home(groups.iter().map(|group| Topic::group(&self.app, group)));
+        let command = CountRequest { app: self.app.to_string(), groups, uids, ..CountRequest::default() };
+        match self.call(way, Command::Count(command)).await? {
             answer::Answer::Count(reply) => Ok(reply),
-            _ => Err(unexpected()),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// A page of who is present in a group: the users in whose names clients have joined it by
+    /// [`Cluster::join_as`], and how many they are in all.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn roster(&self, group: impl Into<String>, page: Page) -> Result<RosterReply, CommandError> {
+        let group = group.into();
+        let way = self.home([Topic::group(&self.app, &group)]);
+        let command = RosterRequest {
+            app: self.app.to_string(),
+            group,
+            limit: page.limit,
+            cursor: page.cursor,
+            ..RosterRequest::default()
+        };
+        match self.call(way, Command::Roster(command)).await? {
+            answer::Answer::Roster(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
         }
     }
 
@@ -89,7 +112,7 @@ impl Cluster {
         let command = GetClientRequest { app: self.app.to_string(), client_id };
         match self.call(holder, Command::GetClient(command)).await? {
             answer::Answer::Client(reply) => Ok(reply),
-            _ => Err(unexpected()),
+            _ => Err(CommandError::unexpected()),
         }
     }
 
@@ -103,10 +126,10 @@ impl Cluster {
         fields: &[ClientField],
         page: Page,
     ) -> Result<ListClientsReply, CommandError> {
-        let of = of.into();
-        let holder = of.holder();
+        let of = self.own(of.into());
+        let holder = audience::holder_of(&of);
         let command = Command::ListClients(ListClientsRequest {
-            of: Some(self.own(of)),
+            of: Some(of),
             fields: fields.iter().map(|field| i32::from(*field)).collect(),
             limit: page.limit,
             cursor: page.cursor,
@@ -114,7 +137,7 @@ impl Cluster {
         });
         match self.call(holder, command).await? {
             answer::Answer::Clients(reply) => Ok(reply),
-            _ => Err(unexpected()),
+            _ => Err(CommandError::unexpected()),
         }
     }
 
@@ -176,9 +199,9 @@ impl Cluster {
     }
 
     async fn names(&self, command: Command) -> Result<ListNamesReply, CommandError> {
-        match self.call(None, command).await? {
+        match self.call(Way::Any, command).await? {
             answer::Answer::Names(reply) => Ok(reply),
-            _ => Err(unexpected()),
+            _ => Err(CommandError::unexpected()),
         }
     }
 
@@ -188,7 +211,7 @@ impl Cluster {
     /// If no gateway answers in time.
     pub async fn status(&self) -> Result<StatusReply, CommandError> {
         let ask = async {
-            self.choose(None).await;
+            self.choose(&Way::Any).await;
             let links = self.inner.table.borrow().in_order();
             let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
             for link in links {
@@ -203,7 +226,11 @@ impl Cluster {
             answered
         };
         match tokio::time::timeout(self.inner.timeout, ask).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Ok(reply)) => {
+                let reply = reply.into_inner();
+                self.inner.seen.note(reply.coverage.as_ref());
+                Ok(reply)
+            }
             Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
                 Err(super::not_reachable(status.message()))
             }

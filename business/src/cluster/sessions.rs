@@ -6,7 +6,7 @@ use broadgate_proto::v1::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Cluster, CommandError, audience, commands::unexpected};
+use super::{Cluster, CommandError, audience};
 
 /// A session at one version.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,9 @@ pub(crate) fn parse(json: &str) -> Value {
 }
 
 fn session(answer: answer::Answer) -> Result<SessionAt, CommandError> {
-    let answer::Answer::Session(SessionReply { session, .. }) = answer else { return Err(unexpected()) };
+    let answer::Answer::Session(SessionReply { session, .. }) = answer else {
+        return Err(CommandError::unexpected());
+    };
     let session = session.unwrap_or_default();
     Ok(SessionAt { json: parse(&session.json), version: session.version, text: session.json })
 }
@@ -70,6 +72,7 @@ impl Cluster {
     ) -> Result<SessionAt, CommandError> {
         let holder = audience::holder(std::slice::from_ref(&client_id));
         let command = Command::SetSession(SetSessionRequest {
+            command_id: self.command_id(),
             app: self.app.to_string(),
             client_id,
             json,
@@ -91,6 +94,7 @@ impl Cluster {
         let client_id = client.into();
         let holder = audience::holder(std::slice::from_ref(&client_id));
         let command = Command::MergeSession(MergeSessionRequest {
+            command_id: self.command_id(),
             app: self.app.to_string(),
             client_id,
             json: text(patch)?,

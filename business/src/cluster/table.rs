@@ -1,4 +1,7 @@
 //! Which gateway a command goes to.
+//!
+//! To the one that holds its client, to the home of its topic, or else to one preferred gateway. Any
+//! gateway answers any command, so when the best one is down another is taken.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,17 +10,39 @@ use broadgate_proto::{
     secret::Secret,
     v1::{Member, MemberState, View},
 };
-use broadgate_register::member::view;
+use broadgate_register::member::{ring::Ring, view};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::link::Link;
+use super::{link::Link, marks::Seen, topic::Topic};
+
+/// By which gateway a command goes best.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    Any,
+    /// By this one: it holds all that the command is about.
+    Gateway(Incarnation),
+    /// By the home of this topic, in the order of the caller's commands to it.
+    Ordered(Topic),
+}
+
+impl From<Option<Incarnation>> for Way {
+    fn from(holder: Option<Incarnation>) -> Self {
+        holder.map_or(Self::Any, Self::Gateway)
+    }
+}
 
 /// The links to the gateways of one view.
-#[derive(Default)]
 pub(crate) struct Table {
+    ring: Ring,
     links: HashMap<Incarnation, Arc<Link>>,
     /// In this caller's order of preference.
     order: Vec<Arc<Link>>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { ring: Ring::new([]), links: HashMap::new(), order: Vec::new() }
+    }
 }
 
 /// The gateways that can be dialled: the ready ones first, each caller in an order of its own that
@@ -35,17 +60,17 @@ fn preference(view: &View, caller: u64) -> Vec<&Member> {
 impl Table {
     /// One gateway without a view.
     pub(crate) fn fixed(link: Link) -> Self {
-        Self { links: HashMap::new(), order: vec![Arc::new(link)] }
+        Self { order: vec![Arc::new(link)], ..Self::default() }
     }
 
     /// The table of a new view; links of gateways that are still in it live on, others are retired.
-    pub(crate) fn follow(&self, view: &View, caller: u64, secret: &Secret) -> Self {
-        let mut next = Self::default();
+    pub(crate) fn follow(&self, view: &View, caller: u64, secret: &Secret, seen: &Arc<Seen>) -> Self {
+        let mut next = Self { ring: Ring::of_view(view), ..Self::default() };
         for gateway in preference(view, caller) {
             let Ok(incarnation) = gateway.incarnation.parse::<Incarnation>() else { continue };
             let link = match self.links.get(&incarnation) {
                 Some(link) => link.clone(),
-                None => match Link::new(&gateway.name, &gateway.address, secret) {
+                None => match Link::new(&gateway.name, &gateway.address, secret, seen) {
                     Ok(link) => Arc::new(link),
                     Err(why) => {
                         tracing::warn!(gateway = gateway.name, why, "a gateway cannot be dialled");
@@ -68,15 +93,37 @@ impl Table {
         }
     }
 
-    /// The holder of the client that the command is about, if its link works; else the preferred
-    /// gateway whose link is not down; else, since something must be tried, the preferred one.
-    pub(crate) fn choose(&self, holder: Option<Incarnation>) -> Option<Arc<Link>> {
-        let holder = holder.and_then(|incarnation| self.links.get(&incarnation));
-        holder
-            .filter(|link| !link.is_down())
-            .or_else(|| self.order.iter().find(|link| !link.is_down()))
-            .or_else(|| self.order.first())
-            .cloned()
+    /// Has it a gateway of the next table?
+    pub(crate) fn lives_on_in(&self, next: &Self) -> bool {
+        next.links.keys().any(|incarnation| self.links.contains_key(incarnation))
+    }
+
+    /// The way to the home that all of these topics have; any if they have several, or there are none.
+    pub(crate) fn home(&self, mut topics: impl Iterator<Item = Topic>) -> Way {
+        let mut pick = || topics.next().map(|topic| self.ring.pick(topic.key()));
+        let Some(Some(first)) = pick() else { return Way::Any };
+        while let Some(home) = pick() {
+            if home != Some(first) {
+                return Way::Any;
+            }
+        }
+        Way::Gateway(first)
+    }
+
+    /// The best gateway for the way, if its link works; else the preferred one whose link is not down;
+    /// else, since something must be tried, the preferred one. One that has just refused is tried again
+    /// only if there is no other.
+    pub(crate) fn choose(&self, way: &Way, refused: Option<&Arc<Link>>) -> Option<Arc<Link>> {
+        let best = match way {
+            Way::Any => None,
+            Way::Gateway(incarnation) => Some(*incarnation),
+            Way::Ordered(topic) => self.ring.pick(topic.key()),
+        };
+        let best = best.and_then(|incarnation| self.links.get(&incarnation));
+        let works = |link: &&Arc<Link>| !link.is_down();
+        let other = |link: &&Arc<Link>| refused.is_none_or(|refused| !Arc::ptr_eq(refused, link));
+        let mut all = best.into_iter().chain(&self.order).filter(works);
+        all.clone().find(other).or_else(|| all.next()).or_else(|| self.order.first()).cloned()
     }
 
     /// All of them, the preferred one first.
@@ -134,18 +181,40 @@ mod tests {
     async fn commands_about_a_client_go_to_its_gateway_and_others_to_a_ready_one() {
         let secret = Secret::default();
         let members = vec![gateway(1, MemberState::Draining), gateway(2, MemberState::Ready)];
-        let table = Table::default().follow(&view(members), 7, &secret);
+        let seen = Arc::default();
+        let table = Table::default().follow(&view(members), 7, &secret, &seen);
         let chosen = |table: &Table, bits: Option<u64>| {
-            table.choose(bits.map(Incarnation::from_bits)).map(|link| link.name.clone()).unwrap_or_default()
+            let way = bits.map(Incarnation::from_bits).into();
+            table.choose(&way, None).map(|link| link.name.clone()).unwrap_or_default()
         };
         assert_eq!(chosen(&table, Some(1)), "g1");
         assert_eq!(chosen(&table, None), "g2");
         assert_eq!(chosen(&table, Some(9)), "g2");
-        let next = table.follow(&view(vec![gateway(1, MemberState::Ready)]), 7, &secret);
+        let next = table.follow(&view(vec![gateway(1, MemberState::Ready)]), 7, &secret, &seen);
         table.retire(&next);
         assert_eq!(chosen(&next, Some(2)), "g1");
         let same = Incarnation::from_bits(1);
         assert!(Arc::ptr_eq(table.link(same).unwrap(), next.link(same).unwrap()));
-        assert!(Table::default().choose(None).is_none() && Table::default().is_empty());
+        assert!(Table::default().choose(&Way::Any, None).is_none() && Table::default().is_empty());
+        assert!(table.lives_on_in(&next) && !Table::default().lives_on_in(&next));
+    }
+
+    #[tokio::test]
+    async fn topics_go_to_their_homes_and_elsewhere_after_a_refusal() {
+        let members = view((1..=3).map(|bits| gateway(bits, MemberState::Ready)).collect());
+        let table = Table::default().follow(&members, 7, &Secret::default(), &Arc::default());
+        let ring = Ring::of_view(&members);
+        let groups: Vec<_> = (0..100).map(|group| Topic::group("", &group.to_string())).collect();
+        for topic in &groups {
+            let home = ring.pick(topic.key()).unwrap();
+            let way = Way::Ordered(topic.clone());
+            let link = table.choose(&way, None).unwrap();
+            assert!(Arc::ptr_eq(&link, table.link(home).unwrap()));
+            assert!(!Arc::ptr_eq(&link, &table.choose(&way, Some(&link)).unwrap()));
+            assert_eq!(table.home(std::iter::repeat_n(topic.clone(), 2)), Way::Gateway(home));
+        }
+        assert_eq!(table.home(groups.into_iter()), Way::Any);
+        assert_eq!(table.home(std::iter::empty()), Way::Any);
+        assert_eq!(Table::default().home(std::iter::once(Topic::all(""))), Way::Any);
     }
 }

@@ -64,7 +64,7 @@ pub struct WorkerConfig {
     pub app: String,
     /// Events that one gateway may leave unanswered here; default 1,024, at most 65,536.
     pub events_max: u32,
-    /// How long a command may take; default 5 s.
+    /// How long a command may take, with all its repeats; default 10 s.
     pub timeout: Duration,
     /// How long a stopping worker waits to be released; default [`DEFAULT_STOP_TIME`].
     pub stop_time: Duration,

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use broadgate_business::{Audience, Cluster, ClusterConfig, CommandError, Secret, Who, cluster::Refusal};
 use broadgate_proto::v1::{MemberState, command::Command};
@@ -64,13 +64,16 @@ async fn pipelined_commands_keep_their_order() {
 }
 
 #[tokio::test]
-async fn what_a_broken_stream_leaves_open_is_unanswered_and_the_next_command_is_not() {
+async fn a_broken_stream_costs_a_repeat_and_in_the_end_says_unanswered() {
     let register = Register::start().await;
     let gateway = Fake::start(&register, "a").await;
-    let cluster = Cluster::connect(config(&register)).await.unwrap();
+    let timeout = Duration::from_millis(500);
+    let cluster = Cluster::connect(ClusterConfig { timeout, ..config(&register) }).await.unwrap();
     gateway.answers(Answers::Break);
     let error = cluster.send(Audience::all(), "x").await.unwrap_err();
-    assert!(matches!(&error, CommandError::Unanswered { gateway } if gateway == "a"), "{error}");
+    assert!(matches!(&error, CommandError::Unanswered { gateway, .. } if gateway == "a"), "{error}");
+    let ids: HashSet<_> = gateway.sent().into_iter().map(|(_, id)| id).collect();
+    assert!(gateway.sent().len() > 1 && ids.len() == 1, "{ids:?}");
     gateway.answers(Answers::Receipts);
     cluster.send(Audience::all(), "y").await.unwrap();
 }

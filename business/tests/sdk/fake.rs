@@ -1,4 +1,4 @@
-//! A register, and gateways that do what the test says.
+//! Gateways that do what the test says.
 
 use std::{
     collections::HashMap,
@@ -14,47 +14,22 @@ use broadgate_business::{Secret, v1};
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1::{
-        Answer, AnswerBatch, Command, CommandBatch, Coverage, Event, Events, GatewayFrame, GatewayHello,
-        MemberState, Receipt, Role, Session, WorkerFrame, WorkerHello, answer, command, event, gateway_frame,
-        gateway_server, worker_frame, worker_server,
+        Answer, AnswerBatch, Command, CommandBatch, Coverage, Epoch, Event, Events, GatewayFrame,
+        GatewayHello, MemberState, Receipt, Role, Session, WorkerFrame, WorkerHello, answer, command, event,
+        gateway_frame, gateway_server, worker_frame, worker_server,
     },
 };
-use broadgate_register::{
-    member::{self, Advertise, Member},
-    server,
-};
+use broadgate_register::member::{self, Advertise, Member};
 use futures_util::Stream;
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Only a test that has failed waits this long.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
-}
-
-pub struct Register {
-    pub address: String,
-    _running: DropGuard,
-}
-
-impl Register {
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let stop = CancellationToken::new();
-        let config = server::Config {
-            beat: Duration::from_millis(200),
-            lease: Duration::from_secs(2),
-            ..server::Config::default()
-        };
-        tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
-        Self { address, _running: stop.drop_guard() }
-    }
-}
+pub use crate::register::{Register, soon};
 
 /// What becomes of the commands that a gateway gets.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,6 +38,10 @@ pub enum Answers {
     /// None, and the stream ends.
     Break,
     Refuse,
+    /// That it cannot now.
+    Unavailable,
+    /// None, for as long as the stream lives.
+    Silence,
 }
 
 pub struct Fake {
@@ -78,8 +57,12 @@ struct Shared {
     name: String,
     incarnation: Incarnation,
     attach: mpsc::Sender<Attachment>,
-    commands: Mutex<Vec<command::Command>>,
+    commands: Mutex<Vec<Command>>,
     answers: Mutex<Answers>,
+    /// What answers name.
+    epoch: Mutex<Epoch>,
+    /// Ends all streams of commands.
+    cut: watch::Sender<()>,
 }
 
 struct Service(Arc<Shared>);
@@ -96,6 +79,13 @@ static KEYS: AtomicU64 = AtomicU64::new(1);
 
 impl Fake {
     pub async fn start(register: &Register, name: &str) -> Self {
+        let fake = Self::joining(register, name).await;
+        fake.ready();
+        fake
+    }
+
+    /// In the view, and the home of nothing yet.
+    pub async fn joining(register: &Register, name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let member = member::join(member::Config {
@@ -109,7 +99,6 @@ impl Fake {
             advertise: Advertise::Address(address.clone()),
             known: None,
         });
-        member.set_state(MemberState::Ready);
         let (attach, attachments) = mpsc::channel(16);
         let incarnation = member.incarnation();
         let shared = Arc::new(Shared {
@@ -118,6 +107,8 @@ impl Fake {
             attach,
             commands: Mutex::default(),
             answers: Mutex::new(Answers::Receipts),
+            epoch: Mutex::new(Epoch::new(1, 1)),
+            cut: watch::Sender::new(()),
         });
         let stop = CancellationToken::new();
         let serving = tonic::transport::Server::builder()
@@ -133,6 +124,10 @@ impl Fake {
         });
         let _running = stop.drop_guard();
         Self { incarnation, address, member: Some(member), attachments, shared, _running }
+    }
+
+    pub fn ready(&self) {
+        self.member.as_ref().unwrap().set_state(MemberState::Ready);
     }
 
     pub fn client(&self, slot: u32) -> String {
@@ -153,8 +148,49 @@ impl Fake {
         *self.shared.answers.lock().unwrap() = answers;
     }
 
+    pub fn epoch(&self, epoch: Epoch) {
+        *self.shared.epoch.lock().unwrap() = epoch;
+    }
+
+    /// Ends every stream of commands, whatever is unanswered.
+    pub fn cut(&self) {
+        self.shared.cut.send_replace(());
+    }
+
     pub fn commands(&self) -> Vec<command::Command> {
+        self.heard().into_iter().filter_map(|heard| heard.command).collect()
+    }
+
+    pub fn heard(&self) -> Vec<Command> {
         self.shared.commands.lock().unwrap().clone()
+    }
+
+    /// What was sent: text, and id.
+    pub fn sent(&self) -> Vec<(String, String)> {
+        let text = |send: v1::SendRequest| match send.payload {
+            Some(v1::send_request::Payload::Text(text)) => Some((text, send.command_id)),
+            _ => None,
+        };
+        let sends = self.commands().into_iter().filter_map(|command| match command {
+            command::Command::Send(send) => text(send),
+            _ => None,
+        });
+        sends.collect()
+    }
+
+    pub fn texts(&self) -> Vec<String> {
+        self.sent().into_iter().map(|(text, _)| text).collect()
+    }
+
+    /// Waits until so many were sent.
+    pub async fn hears(&self, count: usize) -> Vec<String> {
+        soon("what was sent", async {
+            while self.texts().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        self.texts()
     }
 
     pub fn view(&self) -> tokio::sync::watch::Receiver<Arc<v1::View>> {
@@ -248,15 +284,38 @@ impl worker_server::Worker for Service {
 }
 
 impl Shared {
-    fn answer(&self, Command { id, command }: Command) -> Answer {
-        self.commands.lock().unwrap().push(command.unwrap());
-        let answer = if *self.answers.lock().unwrap() == Answers::Refuse {
-            answer::Answer::Error(v1::Error { code: 5, message: "no such client".to_owned() })
-        } else {
-            let coverage = Some(Coverage { complete: true, ..Coverage::default() });
-            answer::Answer::Receipt(Receipt { coverage, clients: 1, gateways: 1, ..Receipt::default() })
+    fn answer(&self, command: Command) -> Option<Answer> {
+        self.commands.lock().unwrap().push(command.clone());
+        let refusal = |code, message: &str| {
+            Some(answer::Answer::Error(v1::Error { code, message: message.to_owned() }))
         };
-        Answer { id, answer: Some(answer) }
+        let answer = match *self.answers.lock().unwrap() {
+            Answers::Refuse => refusal(5, "no such client"),
+            Answers::Unavailable => refusal(14, "not yet"),
+            Answers::Silence | Answers::Break => None,
+            Answers::Receipts => self.reply(command.command.as_ref().unwrap()),
+        };
+        Some(Answer { id: command.id, answer: Some(answer?) })
+    }
+
+    fn reply(&self, command: &command::Command) -> Option<answer::Answer> {
+        let epoch = Some(*self.epoch.lock().unwrap());
+        let coverage = Some(Coverage { epoch, complete: true, missing: Vec::new() });
+        Some(match command {
+            command::Command::Send(send) if send.no_receipt => return None,
+            command::Command::Roster(roster) => {
+                let members = vec![v1::PresenceMember { user_id: roster.group.clone(), info: String::new() }];
+                let roster = v1::RosterReply { coverage, members, total: 7, next_cursor: String::new() };
+                answer::Answer::Roster(roster)
+            }
+            command::Command::Online(_) => {
+                answer::Answer::Online(v1::OnlineReply { coverage, ..v1::OnlineReply::default() })
+            }
+            command::Command::Count(_) => {
+                answer::Answer::Count(v1::CountReply { coverage, ..v1::CountReply::default() })
+            }
+            _ => answer::Answer::Receipt(Receipt { coverage, clients: 1, gateways: 1, ..Receipt::default() }),
+        })
     }
 }
 
@@ -278,12 +337,21 @@ macro_rules! unary {
                 let mut batches = request.into_inner();
                 let shared = self.0.clone();
                 tokio::spawn(async move {
-                    while let Ok(Some(batch)) = batches.message().await {
-                        let answers = batch.commands.into_iter().map(|command| shared.answer(command)).collect();
+                    let mut cut = shared.cut.subscribe();
+                    loop {
+                        let batch = tokio::select! {
+                            batch = batches.message() => batch,
+                            _ = cut.changed() => return,
+                        };
+                        let Ok(Some(batch)) = batch else { return };
+                        let answers: Vec<_> =
+                            batch.commands.into_iter().filter_map(|command| shared.answer(command)).collect();
                         if *shared.answers.lock().unwrap() == Answers::Break {
                             return;
                         }
-                        let _ = out.send(Ok(AnswerBatch { answers })).await;
+                        if !answers.is_empty() {
+                            let _ = out.send(Ok(AnswerBatch { answers })).await;
+                        }
                     }
                 });
                 Ok(Response::new(Box::pin(ReceiverStream::new(sent))))
@@ -303,6 +371,9 @@ unary! {
     set_session(SetSessionRequest) -> SessionReply;
     merge_session(MergeSessionRequest) -> SessionReply;
     get_session(GetSessionRequest) -> SessionReply;
+    roster(RosterRequest) -> RosterReply;
+    history(HistoryRequest) -> HistoryReply;
+    last_value(LastValueRequest) -> LastValueReply;
     online(OnlineRequest) -> OnlineReply;
     count(CountRequest) -> CountReply;
     get_client(GetClientRequest) -> ClientReply;

@@ -4,4 +4,6 @@
 
 mod cluster;
 mod fake;
+mod homes;
+mod register;
 mod worker;
