@@ -327,6 +327,15 @@ macro_rules! unary {
                 Err(Status::unimplemented(stringify!($name)))
             })*
 
+            type WatchGroupsStream = Out<v1::GroupEvents>;
+
+            async fn watch_groups(
+                &self,
+                _: Request<v1::WatchGroupsRequest>,
+            ) -> Result<Response<Self::WatchGroupsStream>, Status> {
+                Err(Status::unimplemented("watch_groups"))
+            }
+
             type CommandsStream = Out<AnswerBatch>;
 
             async fn commands(
