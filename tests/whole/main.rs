@@ -15,6 +15,7 @@ mod harness;
 mod http;
 mod misbehaving;
 mod operator;
+mod proxy;
 mod queries;
 mod rude;
 mod stopping;

@@ -59,10 +59,15 @@ impl Process {
         assert!(status.success());
     }
 
+    /// How it has ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     pub async fn ended(&mut self) -> ExitStatus {
         let name = self.name.clone();
-        let child = std::cell::RefCell::new(&mut self.child);
-        until(&format!("{name} ends"), || async { child.borrow_mut().try_wait().unwrap() }).await
+        let process = std::cell::RefCell::new(self);
+        until(&format!("{name} ends"), || async { process.borrow_mut().has_ended() }).await
     }
 }
 
