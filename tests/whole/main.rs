@@ -17,6 +17,7 @@ mod misbehaving;
 mod operator;
 mod proxy;
 mod queries;
+mod rounds;
 mod rude;
 mod stopping;
 mod strangers;
