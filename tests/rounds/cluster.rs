@@ -156,7 +156,7 @@ async fn watch(register: SocketAddr, views: Arc<Mutex<Views>>, ground: Arc<Groun
     let heard = async || -> Option<()> {
         let mut client = RegisterClient::connect(format!("http://{register}")).await.ok()?;
         let mut stream = client.watch(WatchRequest {}).await.ok()?.into_inner();
-        while let Some(View { epoch, members }) = stream.message().await.ok()? {
+        while let Some(View { epoch, members, .. }) = stream.message().await.ok()? {
             let epoch = epoch.unwrap_or_default();
             let gateways = members.into_iter().filter(|member| member.role() == Role::Gateway);
             let gateways = gateways.map(|member| member.incarnation).collect();

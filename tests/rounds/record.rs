@@ -44,15 +44,14 @@ pub enum Outcome {
     Unanswered,
 }
 
-/// Of a `v1::Receipt`, what is checked. (Once receipts say `ordered`, it belongs here, and a send that
-/// was not ordered belongs to no order check.)
+/// Of a `v1::Receipt`, what is checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     pub complete: bool,
     pub epoch: Epoch,
     pub clients: u64,
-    pub gateways: u32,
-    pub dropped: u64,
+    /// Placed by the group's home; what was not has no promised place.
+    pub ordered: bool,
 }
 
 /// One client's one connection.

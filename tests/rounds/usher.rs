@@ -61,6 +61,7 @@ impl Usher {
             command_id: format!("join-{}", waiting.number),
             clients: vec![id.to_owned()],
             groups: self.groups[usize::from(waiting.client)].clone(),
+            member: Some(v1::PresenceMember { user_id: user(waiting.client), info: String::new() }),
             ..Default::default()
         };
         while self.live.is_there(waiting.number) && !self.ground.over.is_cancelled() {
@@ -85,6 +86,11 @@ impl Usher {
         let mut caller = Caller::connect(format!("http://{}", place.internal)).await.ok()?;
         Some(caller.join(self.ground.request(request)).await.ok()?.into_inner())
     }
+}
+
+/// In whose name a client is in the rosters of its groups, over all its connections.
+pub fn user(client: u16) -> String {
+    format!("user-{client}")
 }
 
 /// The ids of a gateway's clients, by address.

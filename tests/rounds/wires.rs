@@ -49,8 +49,6 @@ struct Wire {
 /// One pipelined stream.
 struct Pipe {
     number: u64,
-    /// The epoch that was carried when it was opened.
-    carried: Epoch,
     commands: u64,
     queue: mpsc::Sender<CommandBatch>,
     unanswered: Unanswered,
@@ -128,10 +126,9 @@ impl Pipe {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (queue, commands) = mpsc::channel(QUEUE_MAX);
         let unanswered = Unanswered::default();
-        let carried = ground.seen();
         let request = ground.request(ReceiverStream::new(commands));
         tokio::spawn(answers(caller, request, Arc::clone(&unanswered)));
-        Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), carried, commands: 0, queue, unanswered }
+        Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), commands: 0, queue, unanswered }
     }
 
     fn send(&mut self, ground: Arc<Ground>, request: v1::SendRequest) -> Sent {
@@ -139,8 +136,10 @@ impl Pipe {
         let id = self.commands;
         let (answer, answered) = oneshot::channel();
         self.unanswered.lock().unwrap().insert(id, answer);
-        let command = v1::Command { id, command: Some(command::Command::Send(request)) };
-        if self.queue.try_send(CommandBatch { commands: vec![command] }).is_err() {
+        let carried = ground.seen();
+        let after = Some(v1::Epoch { term: carried.0, count: carried.1 });
+        let command = v1::Command { id, command: Some(command::Command::Send(request)), after };
+        if self.queue.try_send(CommandBatch { commands: vec![command], ..Default::default() }).is_err() {
             self.unanswered.lock().unwrap().remove(&id);
         }
         let outcome = async move {
@@ -150,7 +149,7 @@ impl Pipe {
                 _ => Outcome::Unanswered,
             }
         };
-        (Some((self.number, id)), self.carried, Box::pin(outcome))
+        (Some((self.number, id)), carried, Box::pin(outcome))
     }
 }
 
@@ -180,8 +179,7 @@ fn noted(ground: &Ground, receipt: v1::Receipt) -> Receipt {
         complete: receipt.coverage.is_some_and(|coverage| coverage.complete),
         epoch,
         clients: receipt.clients,
-        gateways: receipt.gateways,
-        dropped: receipt.drops.values().sum(),
+        ordered: receipt.ordered,
     }
 }
 

@@ -48,7 +48,7 @@ fn name(number: u32) -> Name {
 }
 
 fn receipt(clients: u64) -> Receipt {
-    Receipt { complete: true, epoch: (1, 1), clients, gateways: 1, dropped: 0 }
+    Receipt { complete: true, epoch: (1, 1), clients, ordered: true }
 }
 
 fn attempt(sent: u64, receipt: Receipt) -> Attempt {
@@ -168,7 +168,11 @@ fn two_orders_are_a_difference_unless_one_was_repeated() {
     record.connections[1].got = vec![second, name(0)];
     assert_eq!(wrongs(&record), [("order differences", 1)]);
     let incomplete = Receipt { complete: false, ..receipt(1) };
-    record.messages[1].attempts.insert(0, attempt(SECOND * 2, incomplete));
+    let mut repeated = record.clone();
+    repeated.messages[1].attempts.insert(0, attempt(SECOND * 2, incomplete));
+    assert_eq!(wrongs(&repeated), []);
+    let unordered = Receipt { ordered: false, ..receipt(2) };
+    record.messages[1].attempts[0].outcome = Outcome::Receipt(unordered);
     assert_eq!(wrongs(&record), []);
 }
 

@@ -6,7 +6,9 @@ mod table;
 
 use std::collections::{HashMap, HashSet};
 
-use super::record::{Connection, Deed, DeedKind, End, Message, Micros, Name, Outcome, Receipt, Record};
+use super::record::{
+    Attempt, Connection, Deed, DeedKind, End, Message, Micros, Name, Outcome, Receipt, Record,
+};
 
 pub use self::table::{Tally, render};
 
@@ -72,9 +74,10 @@ impl<'a> Known<'a> {
         members.map(|index| (*index, &self.record.connections[*index]))
     }
 
-    /// A message that was sent in one attempt.
-    fn once(&self, name: Name) -> Option<&'a Message> {
-        self.messages.get(&name).copied().filter(|message| message.attempts.len() == 1)
+    /// A message that was sent in one attempt and has a place in its group's order.
+    fn placed(&self, name: Name) -> Option<&'a Message> {
+        let ordered = |attempt: &Attempt| matches!(&attempt.outcome, Outcome::Receipt(r) if r.ordered);
+        self.messages.get(&name).copied().filter(|m| m.attempts.len() == 1 && ordered(&m.attempts[0]))
     }
 }
 
@@ -88,8 +91,18 @@ fn completed(message: &Message) -> Option<(&Receipt, Micros)> {
 
 fn sends(record: &Record, tally: &mut Tally) {
     for message in &record.messages {
+        for attempt in &message.attempts {
+            let cell = match &attempt.outcome {
+                Outcome::Receipt(receipt) if !receipt.complete => "attempts incomplete",
+                Outcome::Receipt(receipt) if !receipt.ordered => "attempts complete, not ordered",
+                Outcome::Receipt(_) => "attempts complete",
+                Outcome::Refused(_) => "attempts refused",
+                Outcome::Unanswered => "attempts unanswered",
+            };
+            tally.add(cell, 1);
+        }
         let last = message.attempts.last().map(|attempt| &attempt.outcome);
-        let acknowledged = |attempt: &super::record::Attempt| matches!(attempt.outcome, Outcome::Receipt(_));
+        let acknowledged = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Receipt(_));
         let became = match last {
             _ if completed(message).is_some() => "complete",
             _ if message.attempts.iter().any(acknowledged) => "incomplete",

@@ -1,9 +1,9 @@
-//! One order for everybody, and each publisher's own. Only messages sent in one attempt: a repeat may
-//! reach who missed it at first later than others.
+//! One order for everybody, and each publisher's own. Only messages that their homes placed and that
+//! were sent in one attempt: a repeat may reach who missed it at first later than others.
 
 use std::collections::HashMap;
 
-use super::{Known, Message, Name, Outcome, Tally};
+use super::{Known, Message, Name, Tally};
 
 /// Two connections that both got two messages of a group got them in the same order. Counted are the
 /// places at which one got next what the other had got before.
@@ -40,7 +40,7 @@ fn by_group(known: &Known<'_>, got: &[Name]) -> HashMap<u16, Vec<Name>> {
     let mut groups: HashMap<u16, Vec<Name>> = HashMap::new();
     let mut seen = std::collections::HashSet::new();
     for name in got {
-        if let Some(message) = known.once(*name).filter(|_| seen.insert(*name)) {
+        if let Some(message) = known.placed(*name).filter(|_| seen.insert(*name)) {
             groups.entry(message.group).or_default().push(*name);
         }
     }
@@ -62,7 +62,7 @@ pub(super) fn of_one_publisher(known: &Known<'_>, tally: &mut Tally) {
         let mut arrived: HashMap<(u16, u16), Arrived> = HashMap::new();
         let mut seen = std::collections::HashSet::new();
         for name in &connection.got {
-            let Some(message) = known.once(*name).filter(|_| seen.insert(*name)) else { continue };
+            let Some(message) = known.placed(*name).filter(|_| seen.insert(*name)) else { continue };
             let before = arrived.entry((name.publisher, message.group)).or_default();
             if overtaken(message, before) {
                 tally.wrong("a publisher's order", || {
@@ -75,8 +75,7 @@ pub(super) fn of_one_publisher(known: &Known<'_>, tally: &mut Tally) {
 
 fn overtaken(message: &Message, before: &mut Arrived) -> bool {
     let attempt = &message.attempts[0];
-    let acknowledged = matches!(attempt.outcome, Outcome::Receipt(_));
-    let by_answer = acknowledged && attempt.answered < before.sent;
+    let by_answer = attempt.answered < before.sent;
     before.sent = before.sent.max(attempt.sent);
     let by_place = attempt.place.is_some_and(|(stream, place)| {
         let highest = before.places.entry(stream).or_default();

@@ -5,13 +5,18 @@ use std::collections::BTreeMap;
 use super::EXAMPLES_MAX;
 
 /// Cells that are what they are.
-pub const MAY_BE: [&str; 12] = [
+pub const MAY_BE: [&str; 17] = [
     "tried",
     "complete",
     "incomplete",
     "refused",
     "unanswered",
     "repeats",
+    "attempts complete",
+    "attempts complete, not ordered",
+    "attempts incomplete",
+    "attempts refused",
+    "attempts unanswered",
     "connections",
     "ends",
     "deliveries",
@@ -81,5 +86,5 @@ pub fn render(rounds: &[Tally]) -> String {
 
 fn line(name: &str, counts: impl Iterator<Item = String>, total: &str) -> String {
     let counts: String = counts.map(|count| format!("{count:>10}")).collect();
-    format!("{name:<30}{counts}{total:>10}")
+    format!("{name:<31}{counts}{total:>10}")
 }
