@@ -1,6 +1,6 @@
 //! The clients: each connects, writes down what it gets, and comes again when its connection ends.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use tokio::{
@@ -82,12 +82,11 @@ impl Client {
     /// Each attempt comes from an address of its own, by which the client is found in lists.
     async fn connect(&self, gateway: usize, attempt: u8) -> Option<(Socket, Place, String)> {
         let place = self.ground.place(self.ground.up_from(gateway)?)?;
-        let [high, low] = self.number.to_be_bytes();
         let socket = TcpSocket::new_v4().ok()?;
         if matches!(self.part, Part::Stalls { .. }) {
             socket.set_recv_buffer_size(8192).ok()?;
         }
-        socket.bind((Ipv4Addr::new(127, attempt.wrapping_add(1), high + 1, low), 0).into()).ok()?;
+        socket.bind((self.ground.network.source(self.number, attempt), 0).into()).ok()?;
         let opening = async {
             let stream = socket.connect(place.web).await.ok()?;
             let local = stream.local_addr().ok()?.to_string();

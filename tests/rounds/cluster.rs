@@ -10,8 +10,10 @@ use std::{
 use broadgate_proto::v1::{Role, View, WatchRequest, register_client::RegisterClient};
 
 use crate::{
+    faults::Cut,
     ground::{Ground, Place},
-    harness::{Process, Proxy, free_address, until},
+    harness::{Process, Proxy, until},
+    network,
     record::Views,
 };
 
@@ -33,7 +35,7 @@ pub struct Cluster {
 
 pub struct Gateway {
     pub process: Process,
-    pub proxy: Proxy,
+    proxy: Option<Proxy>,
     place: Place,
     starts: u32,
 }
@@ -43,8 +45,8 @@ impl Cluster {
         std::fs::create_dir_all(&dir).unwrap();
         let mut cluster = Self {
             dir,
+            register: ground.network.register_address(),
             ground,
-            register: free_address(),
             register_process: None,
             register_starts: 0,
             gateways: Vec::new(),
@@ -70,8 +72,8 @@ impl Cluster {
         let name = format!("register-{}", self.register_starts);
         let toml = format!("[register]\nbind = \"{}\"\n{REGISTER}\n", self.register);
         let config = self.write(&name, &toml);
-        self.register_process =
-            Some(Process::start(&self.dir, &name, &["register", "--config", &config], &[]));
+        let args = ["register", "--config", &config];
+        self.register_process = Some(self.ground.network.start_register(&self.dir, &name, &args));
     }
 
     pub fn kill_register(&mut self) {
@@ -81,7 +83,7 @@ impl Cluster {
     /// Starts one gateway more and waits until it takes commands.
     pub async fn add_gateway(&mut self) {
         let index = self.gateways.len();
-        let gateway = self.launch(format!("gateway-{}", index + 1), None, 1).await;
+        let gateway = self.launch(index, format!("gateway-{}", index + 1), None, 1).await;
         self.gateways.push(gateway);
         self.announce(index).await;
     }
@@ -91,9 +93,9 @@ impl Cluster {
         let Gateway { place, starts, .. } = &self.gateways[index];
         let (name, kept, starts) = (place.name.clone(), place.clone(), *starts + 1);
         let gateway = if anew {
-            self.launch(format!("gateway-{}-{starts}", index + 1), None, starts).await
+            self.launch(index, format!("gateway-{}-{starts}", index + 1), None, starts).await
         } else {
-            self.launch(name, Some(kept), starts).await
+            self.launch(index, name, Some(kept), starts).await
         };
         let old = std::mem::replace(&mut self.gateways[index], gateway);
         if !anew {
@@ -102,14 +104,15 @@ impl Cluster {
         self.announce(index).await;
     }
 
-    async fn launch(&self, name: String, kept: Option<Place>, starts: u32) -> Gateway {
-        let (internal, web) = kept
-            .as_ref()
-            .map_or_else(|| (free_address(), free_address()), |place| (place.internal, place.web));
-        // Dropped again where the former one is kept.
-        let proxy = Proxy::in_front_of(internal).await;
-        let advertised = kept.and_then(|kept| self.gateways.iter().find(|gateway| gateway.place == kept));
-        let advertised = advertised.map_or(proxy.address, |gateway| gateway.proxy.address);
+    async fn launch(&self, index: usize, name: String, kept: Option<Place>, starts: u32) -> Gateway {
+        let network = &self.ground.network;
+        let anywhere = || (network.address(index), network.address(index));
+        let (internal, web) = kept.as_ref().map_or_else(anywhere, |place| (place.internal, place.web));
+        // Where the former one's place is kept, its proxy is.
+        let former = kept.and_then(|kept| self.gateways.iter().find(|gateway| gateway.place == kept));
+        let proxy = if former.is_some() { None } else { network.proxy(internal).await };
+        let front = former.map_or(&proxy, |gateway| &gateway.proxy);
+        let advertised = front.as_ref().map_or(internal, |proxy| proxy.address);
         let toml = format!(
             "[cluster]\nregister = [\"{}\"]\n[gateway]\nname = \"{name}\"\nshards = 2\n\
              internal = {{ bind = \"{internal}\", advertise = \"{advertised}\" }}\nstop = {STOP}\n\
@@ -118,9 +121,27 @@ impl Cluster {
             self.register
         );
         let config = self.write(&name, &toml);
-        let process = Process::start(&self.dir, &name, &["gateway", "--config", &config], &[]);
+        let args = ["gateway", "--config", &config];
+        let process = network.start_gateway(index, &self.dir, &name, &args);
         let place = Place { name, pid: process.id(), internal, web, down: true };
         Gateway { process, proxy, place, starts }
+    }
+
+    /// Spoils what one gateway dials to another.
+    pub fn cut(&self, from: usize, to: usize, how: Cut) {
+        let pid = self.gateways[from].process.id();
+        match &self.gateways[to].proxy {
+            Some(proxy) => proxy.cut(pid, network::spoilt(how)),
+            None => self.ground.network.lose(from, to, how, true),
+        }
+    }
+
+    pub fn mend(&self, from: usize, to: usize, how: Cut) {
+        let pid = self.gateways[from].process.id();
+        match &self.gateways[to].proxy {
+            Some(proxy) => proxy.mend(pid),
+            None => self.ground.network.lose(from, to, how, false),
+        }
     }
 
     /// Others are told of it, and then that it is up.
@@ -155,7 +176,7 @@ impl Cluster {
 async fn watch(register: SocketAddr, views: Arc<Mutex<Views>>, ground: Arc<Ground>) {
     let heard = async || -> Option<()> {
         let mut client = RegisterClient::connect(format!("http://{register}")).await.ok()?;
-        let mut stream = client.watch(WatchRequest {}).await.ok()?.into_inner();
+        let mut stream = client.watch(ground.request(WatchRequest {})).await.ok()?.into_inner();
         while let Some(View { epoch, members, .. }) = stream.message().await.ok()? {
             let epoch = epoch.unwrap_or_default();
             let gateways = members.into_iter().filter(|member| member.role() == Role::Gateway);

@@ -4,8 +4,7 @@ use tokio::time::sleep_until;
 
 use crate::{
     cluster::Cluster,
-    faults::{Cut, Fault, Step},
-    harness::{Fault as Spoilt, Way},
+    faults::{Fault, Step},
     record::{Deed, DeedKind, Micros},
 };
 
@@ -67,16 +66,13 @@ async fn carry_out(cluster: &mut Cluster, step: &Step, done: &mut Done) {
             cluster.start_register();
         }
         Fault::Cut { from, to, how, both } => {
-            let spoilt = spoilt(how);
             let pairs = if both { vec![(from, to), (to, from)] } else { vec![(from, to)] };
             for (from, to) in &pairs {
-                let pid = cluster.gateways[*from].process.id();
-                cluster.gateways[*to].proxy.cut(pid, spoilt);
+                cluster.cut(*from, *to, how);
             }
             sleep_until(until).await;
             for (from, to) in pairs {
-                let pid = cluster.gateways[from].process.id();
-                cluster.gateways[to].proxy.mend(pid);
+                cluster.mend(from, to, how);
             }
         }
     }
@@ -85,14 +81,4 @@ async fn carry_out(cluster: &mut Cluster, step: &Step, done: &mut Done) {
 fn note(cluster: &Cluster, gateway: usize, kind: DeedKind, done: &mut Done) {
     let pid = cluster.gateways[gateway].process.id();
     done.deeds.push(Deed { pid, at: cluster.ground.now(), kind });
-}
-
-fn spoilt(how: Cut) -> Spoilt {
-    match how {
-        Cut::Close => Spoilt::Close,
-        Cut::Blackhole => Spoilt::Blackhole,
-        Cut::OnlyThere => Spoilt::OneWay(Way::There),
-        Cut::OnlyBack => Spoilt::OneWay(Way::Back),
-        Cut::Delay { ms } => Spoilt::Delay(std::time::Duration::from_millis(ms)),
-    }
 }

@@ -9,10 +9,14 @@ use std::{
 use broadgate_proto::v1;
 use tokio_util::sync::CancellationToken;
 
-use crate::record::{Epoch, Micros};
+use crate::{
+    network::Network,
+    record::{Epoch, Micros},
+};
 
 pub struct Ground {
     pub seed: u64,
+    pub network: Network,
     began: Instant,
     gateways: Mutex<Vec<Place>>,
     seen: Mutex<Epoch>,
@@ -33,9 +37,10 @@ pub struct Place {
 }
 
 impl Ground {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, network: Network) -> Self {
         Self {
             seed,
+            network,
             began: Instant::now(),
             gateways: Mutex::default(),
             seen: Mutex::default(),
@@ -93,11 +98,14 @@ impl Ground {
         epoch
     }
 
-    /// A request that carries the highest epoch seen.
+    /// A request that carries the highest epoch seen, and the secret if there is one.
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let (term, count) = self.seen();
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("broadgate-epoch", format!("{term}.{count}").parse().unwrap());
+        if let Some(secret) = self.network.secret() {
+            request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        }
         request
     }
 }

@@ -3,6 +3,7 @@
 //! `cargo test --release --test rounds -- --rounds 1 --seconds 60 [--seed N] [--keep]`
 //!
 //! Without `--rounds` nothing runs, so that a plain `cargo test` stays short. `--keep` leaves the logs.
+//! `tests/rounds/netns` runs the same in network namespaces.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -17,6 +18,7 @@ mod ground;
 #[path = "../whole/harness/mod.rs"]
 mod harness;
 mod live;
+mod network;
 mod presence;
 mod publishers;
 mod record;
@@ -26,6 +28,8 @@ mod usher;
 mod wires;
 
 use std::process::ExitCode;
+
+use self::network::Network;
 
 const USAGE: &str = "cargo test --release --test rounds -- --rounds 1 --seconds 60 [--seed N] [--keep]";
 const SECONDS_DEFAULT: u64 = 60;
@@ -37,6 +41,7 @@ struct Arguments {
     seconds: u64,
     seed: u64,
     keep: bool,
+    network: Network,
 }
 
 fn main() -> ExitCode {
@@ -63,7 +68,8 @@ fn main() -> ExitCode {
             arguments.seconds
         );
         let dir = std::env::temp_dir().join(format!("broadgate-rounds-{}-{seed}", std::process::id()));
-        let record = runtime.block_on(round::run(seed, arguments.seconds, dir.clone()));
+        let record =
+            runtime.block_on(round::run(seed, arguments.seconds, arguments.network.clone(), dir.clone()));
         let tally = check::tally(&record);
         for (cell, example) in &tally.examples {
             println!("{cell}: {example}");
@@ -90,7 +96,13 @@ fn arguments(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
     }
     // Another seed each day, printed so that it can be repeated.
     let day = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() / 86_400;
-    let mut arguments = Arguments { rounds: 1, seconds: SECONDS_DEFAULT, seed: day * 1000, keep: false };
+    let mut arguments = Arguments {
+        rounds: 1,
+        seconds: SECONDS_DEFAULT,
+        seed: day * 1000,
+        keep: false,
+        network: Network::Loopback,
+    };
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let mut number = || {
@@ -101,6 +113,7 @@ fn arguments(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--rounds" => arguments.rounds = number()?,
             "--seconds" => arguments.seconds = number()?.max(SECONDS_MIN),
             "--seed" => arguments.seed = number()?,
+            "--namespaces" => arguments.network = Network::Namespaces(words.next().unwrap_or_default()),
             "--keep" => arguments.keep = true,
             other => return Err(format!("{other:?} is not known")),
         }

@@ -13,6 +13,7 @@ use crate::{
     ground::Ground,
     harness::{self, Caller},
     live::Live,
+    network::Network,
     presence::Presence,
     publishers::Publisher,
     record::{Message, Record},
@@ -32,8 +33,8 @@ const MESSAGES_PER_SECOND: f64 = 1000.0;
 const FILLER_BYTES: usize = 256 * 1024;
 const FILLERS_MAX: usize = 100;
 
-pub async fn run(seed: u64, seconds: u64, dir: PathBuf) -> Record {
-    let ground = Arc::new(Ground::new(seed));
+pub async fn run(seed: u64, seconds: u64, network: Network, dir: PathBuf) -> Record {
+    let ground = Arc::new(Ground::new(seed, network));
     let mut cluster = Cluster::start(Arc::clone(&ground), dir, GATEWAYS).await;
     let live = Arc::new(Live::default());
     let groups_of = groups_of(seed);
@@ -151,7 +152,7 @@ async fn fill_the_stalled(ground: Arc<Ground>, live: Arc<Live>) {
         let sent = async {
             let mut caller = Caller::connect(format!("http://{}", place?.internal)).await.ok()?;
             let request: v1::SendRequest = harness::text(harness::clients(&[&id]), &filler);
-            Some(caller.send(request).await.ok()?.into_inner())
+            Some(caller.send(ground.request(request)).await.ok()?.into_inner())
         };
         if let Some(receipt) = sent.await
             && receipt.coverage.is_some_and(|coverage| coverage.complete)

@@ -39,7 +39,8 @@ impl Usher {
     }
 
     async fn serve(self: Arc<Self>, place: Place, waiting: Vec<Waiting>) {
-        let ids = timeout(ANSWER_TIME_MAX, list(&place)).await.ok().flatten().unwrap_or_default();
+        let ids =
+            timeout(ANSWER_TIME_MAX, list(&self.ground, &place)).await.ok().flatten().unwrap_or_default();
         stream::iter(waiting)
             .for_each_concurrent(JOINS_MAX, |waiting| {
                 let (usher, id) = (Arc::clone(&self), ids.get(&waiting.local).cloned());
@@ -94,7 +95,7 @@ pub fn user(client: u16) -> String {
 }
 
 /// The ids of a gateway's clients, by address.
-async fn list(place: &Place) -> Option<HashMap<String, String>> {
+async fn list(ground: &Ground, place: &Place) -> Option<HashMap<String, String>> {
     let mut caller = Caller::connect(format!("http://{}", place.internal)).await.ok()?;
     let mut ids = HashMap::new();
     let mut cursor = String::new();
@@ -102,7 +103,7 @@ async fn list(place: &Place) -> Option<HashMap<String, String>> {
         let fields = vec![v1::ClientField::Connection.into()];
         let of = Some(harness::all());
         let list = v1::ListClientsRequest { of, fields, limit: 1000, cursor, ..Default::default() };
-        let page = caller.list_clients(list).await.ok()?.into_inner();
+        let page = caller.list_clients(ground.request(list)).await.ok()?.into_inner();
         let here = page.clients.into_iter().filter(|client| client.gateway == place.name);
         ids.extend(here.map(|client| (client.address, client.client_id)));
         if page.next_cursor.is_empty() {

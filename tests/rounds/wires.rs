@@ -139,7 +139,7 @@ impl Pipe {
         let carried = ground.seen();
         let after = Some(v1::Epoch { term: carried.0, count: carried.1 });
         let command = v1::Command { id, command: Some(command::Command::Send(request)), after };
-        if self.queue.try_send(CommandBatch { commands: vec![command], ..Default::default() }).is_err() {
+        if self.queue.try_send(CommandBatch { commands: vec![command] }).is_err() {
             self.unanswered.lock().unwrap().remove(&id);
         }
         let outcome = async move {
