@@ -12,8 +12,8 @@ use broadgate_proto::v1::{Role, View, WatchRequest, register_client::RegisterCli
 use crate::{
     faults::Cut,
     ground::{Ground, Place},
-    harness::{Process, Proxy, until},
-    network,
+    harness::{Fault as Spoilt, Process, Proxy, until},
+    network::{self, Network},
     record::Views,
 };
 
@@ -25,6 +25,8 @@ pub struct Cluster {
     pub dir: PathBuf,
     pub ground: Arc<Ground>,
     register: SocketAddr,
+    /// Members go through it.
+    register_proxy: Option<Proxy>,
     register_process: Option<Process>,
     register_starts: u32,
     pub gateways: Vec<Gateway>,
@@ -43,9 +45,11 @@ pub struct Gateway {
 impl Cluster {
     pub async fn start(ground: Arc<Ground>, dir: PathBuf, gateways: usize) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
+        let register = ground.network.register_address();
         let mut cluster = Self {
             dir,
-            register: ground.network.register_address(),
+            register,
+            register_proxy: ground.network.proxy(register).await,
             ground,
             register_process: None,
             register_starts: 0,
@@ -118,7 +122,7 @@ impl Cluster {
              internal = {{ bind = \"{internal}\", advertise = \"{advertised}\" }}\nstop = {STOP}\n\
              [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"{web}\"\nservice = \"\"\n\
              [[apps]]\nid = \"default\"\nraw = true\n",
-            self.register
+            self.register_proxy.as_ref().map_or(self.register, |proxy| proxy.address)
         );
         let config = self.write(&name, &toml);
         let args = ["gateway", "--config", &config];
@@ -141,6 +145,16 @@ impl Cluster {
         match &self.gateways[to].proxy {
             Some(proxy) => proxy.mend(pid),
             None => self.ground.network.lose(from, to, how, false),
+        }
+    }
+
+    pub fn cut_from_register(&self, gateway: usize, cut: bool) {
+        let pid = self.gateways[gateway].process.id();
+        match (&self.register_proxy, &self.ground.network) {
+            (Some(proxy), _) if cut => proxy.cut(pid, Spoilt::Blackhole),
+            (Some(proxy), _) => proxy.mend(pid),
+            (None, Network::Namespaces(prefix)) => network::lose_host(prefix, gateway, cut),
+            (None, Network::Loopback) => {}
         }
     }
 

@@ -59,6 +59,21 @@ async fn carry_out(cluster: &mut Cluster, step: &Step, done: &mut Done) {
             sleep_until(until).await;
             cluster.gateways[gateway].process.signal("CONT");
         }
+        Fault::Together { gateway } => {
+            note(cluster, gateway, DeedKind::Killed, done);
+            cluster.kill_register();
+            cluster.gateways[gateway].process.kill();
+            cluster.ground.set_down(gateway, true);
+            sleep_until(until).await;
+            cluster.start_register();
+            cluster.start_again(gateway, true).await;
+        }
+        Fault::Unheard { gateway } => {
+            note(cluster, gateway, DeedKind::Unheard, done);
+            cluster.cut_from_register(gateway, true);
+            sleep_until(until).await;
+            cluster.cut_from_register(gateway, false);
+        }
         Fault::Add => cluster.add_gateway().await,
         Fault::Register => {
             cluster.kill_register();

@@ -6,7 +6,8 @@ use super::seed::Seed;
 const FIRST_MS: u64 = 4000;
 /// Nothing goes wrong in the end: everything is to be as it should by then.
 const LAST_MS: u64 = 10_000;
-/// A pause is longer than the lease, so that the gateway wakes up as one that was removed.
+/// A pause is longer than the lease, so that the gateway wakes up as one that was removed. So is the
+/// silence of one that is not heard.
 const PAUSE_MS: (u64, u64) = (4500, 6000);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub enum Fault {
     Add,
     /// The register is killed and started again.
     Register,
+    /// The register and a gateway are killed together; the register comes back first.
+    Together { gateway: usize },
+    /// A gateway is cut from the register alone, for longer than the lease.
+    Unheard { gateway: usize },
     /// What one gateway dials to another; `both`: and the other way round.
     Cut { from: usize, to: usize, how: Cut, both: bool },
 }
@@ -49,7 +54,8 @@ pub fn schedule(seed: u64, gateways: usize, seconds: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     let (mut now_ms, mut gateways) = (FIRST_MS, gateways);
     loop {
-        let mut kinds = [0, 1, 2, 3, 4, 5, 5];
+        // A minute holds the first six, and one of the others.
+        let mut kinds = [0, 1, 2, 3, 4, 5, 5 + seed.between(0, 3)];
         seed.shuffle(&mut kinds);
         for kind in kinds {
             let (fault, lasts_ms, mends_ms) = draw(&mut seed, kind, gateways);
@@ -66,7 +72,7 @@ pub fn schedule(seed: u64, gateways: usize, seconds: u64) -> Vec<Step> {
 }
 
 /// A fault of this kind, how long it lasts, and how long a quiet spell it needs.
-fn draw(seed: &mut Seed, kind: u32, gateways: usize) -> (Fault, u64, u64) {
+fn draw(seed: &mut Seed, kind: u64, gateways: usize) -> (Fault, u64, u64) {
     let (gateway, anew) = (seed.below(gateways), seed.coin());
     match kind {
         // Sometimes back before the lease has ended, sometimes after.
@@ -75,6 +81,8 @@ fn draw(seed: &mut Seed, kind: u32, gateways: usize) -> (Fault, u64, u64) {
         2 => (Fault::Pause { gateway }, seed.between(PAUSE_MS.0, PAUSE_MS.1), 4000),
         3 => (Fault::Add, 500, 3000),
         4 => (Fault::Register, seed.between(300, 2500), 3000),
+        6 => (Fault::Together { gateway }, seed.between(1000, 4000), 4000),
+        7 => (Fault::Unheard { gateway }, seed.between(PAUSE_MS.0, PAUSE_MS.1), 4000),
         _ => {
             let to = (gateway + 1 + seed.below(gateways - 1)) % gateways;
             let how = match seed.below(5) {

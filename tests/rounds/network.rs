@@ -94,19 +94,28 @@ impl Network {
             Cut::Close | Cut::Blackhole | Cut::Delay { .. } => &[(from, to), (to, from)],
         };
         for (from, to) in pairs {
-            let (inside, to) = (namespace(prefix, *from), on_bridge(*to).to_string());
-            let neighbour: &[&str] = if lost {
-                &["replace", &to, "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent"]
-            } else {
-                &["del", &to, "dev", "eth0"]
-            };
-            let mut command = Command::new("ip");
-            command.args(["-n", &inside, "neigh"]).args(neighbour).stdin(Stdio::null()).stderr(Stdio::null());
-            // Where both directions are cut twice, the second mending finds nothing left to do.
-            let status = command.status().unwrap();
-            assert!(status.success() || !lost, "{command:?}");
+            lose_at(&namespace(prefix, *from), on_bridge(*to), lost);
         }
     }
+}
+
+/// Loses what a gateway sends to where the register is, and the clients: all of it.
+pub fn lose_host(prefix: &str, gateway: usize, lost: bool) {
+    lose_at(&namespace(prefix, gateway), HOST, lost);
+}
+
+fn lose_at(inside: &str, to: Ipv4Addr, lost: bool) {
+    let to = to.to_string();
+    let neighbour: &[&str] = if lost {
+        &["replace", &to, "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent"]
+    } else {
+        &["del", &to, "dev", "eth0"]
+    };
+    let mut command = Command::new("ip");
+    command.args(["-n", inside, "neigh"]).args(neighbour).stdin(Stdio::null()).stderr(Stdio::null());
+    // Where both directions are cut twice, the second mending finds nothing left to do.
+    let status = command.status().unwrap();
+    assert!(status.success() || !lost, "{command:?}");
 }
 
 fn namespace(prefix: &str, gateway: usize) -> String {

@@ -52,6 +52,9 @@ pub struct Receipt {
     pub clients: u64,
     /// Placed by the group's home; what was not has no promised place.
     pub ordered: bool,
+    /// Some gateway had carried it out before. Told apart in the table, and no excuse: whoever sends in one
+    /// attempt is promised the order, also if gateways repeat among themselves.
+    pub repeated: bool,
 }
 
 /// One client's one connection.
@@ -106,6 +109,8 @@ pub enum DeedKind {
     Killed,
     Stopped,
     Paused,
+    /// Cut from the register.
+    Unheard,
 }
 
 /// Every view that was heard of: the incarnations of its gateways.

@@ -72,6 +72,9 @@ pub async fn run(seed: u64, seconds: u64, network: Network, dir: PathBuf) -> Rec
     ground.over.cancel();
     let connections = clients.join_all().await.into_iter().flatten().collect();
     let views = cluster.views.lock().unwrap().clone();
+    for (epoch, gateways) in &views.0 {
+        println!("view {epoch:?}: {gateways:?}");
+    }
     Record {
         messages,
         connections,

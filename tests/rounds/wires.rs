@@ -180,6 +180,7 @@ fn noted(ground: &Ground, receipt: v1::Receipt) -> Receipt {
         epoch,
         clients: receipt.clients,
         ordered: receipt.ordered,
+        repeated: receipt.repeated,
     }
 }
 

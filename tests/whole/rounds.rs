@@ -48,7 +48,7 @@ fn name(number: u32) -> Name {
 }
 
 fn receipt(clients: u64) -> Receipt {
-    Receipt { complete: true, epoch: (1, 1), clients, ordered: true }
+    Receipt { complete: true, epoch: (1, 1), clients, ordered: true, repeated: false }
 }
 
 fn attempt(sent: u64, receipt: Receipt) -> Attempt {

@@ -30,19 +30,9 @@ pub(super) fn find(known: &Known<'_>, tally: &mut Tally) {
                 continue;
             }
             tally.wrong("lost after a complete receipt", || {
-                format!(
-                    "{:?} of group {} sent at {} ms, {} attempts, epoch {:?}, by client {} ({:?}, joined at {} ms), \
-                     read until {} ms",
-                    message.name,
-                    message.group,
-                    message.attempts[0].sent / 1000,
-                    message.attempts.len(),
-                    receipt.epoch,
-                    connection.client,
-                    connection.end,
-                    connection.joined.as_ref().map_or(0, |joined| joined.at / 1000),
-                    connection.read_until / 1000
-                )
+                let group = message.group;
+                let (message, connection) = (known.message(message.name), known.connection(index));
+                format!("{message} of group {group} by {connection}")
             });
         }
         let calm = message.attempts.len() == 1 && quiet(known, message.attempts[0].sent, answered);

@@ -34,7 +34,7 @@ pub fn tally(record: &Record) -> Tally {
     let known = Known::of(record);
     let mut tally = Tally::default();
     sends(record, &mut tally);
-    duplicates(record, &mut tally);
+    duplicates(&known, &mut tally);
     lost::find(&known, &mut tally);
     order::between_connections(&known, &mut tally);
     order::of_one_publisher(&known, &mut tally);
@@ -66,6 +66,41 @@ impl<'a> Known<'a> {
             got: record.connections.iter().map(|c| c.got.iter().copied().collect()).collect(),
             of_group,
         }
+    }
+
+    /// Its receipt says that gateways repeated it, although its publisher did not.
+    fn told_as_repeated(&self, name: Name) -> bool {
+        let repeated = |attempt: &Attempt| matches!(&attempt.outcome, Outcome::Receipt(r) if r.repeated);
+        self.messages.get(&name).is_some_and(|message| message.attempts.iter().any(repeated))
+    }
+
+    /// A message, to look at.
+    fn message(&self, name: Name) -> String {
+        let Some(message) = self.messages.get(&name) else { return format!("{name:?}") };
+        let attempts = message.attempts.iter().map(|attempt| {
+            let (sent, answered) = (attempt.sent / 1000, attempt.answered / 1000);
+            let by = match attempt.place {
+                Some((stream, place)) => format!("stream {stream}, place {place}"),
+                None => "a call".to_owned(),
+            };
+            format!("{sent}..{answered} ms by {by}, after {:?}: {:?}", attempt.carried, attempt.outcome)
+        });
+        let attempts: Vec<String> = attempts.collect();
+        format!("{}-{} ({})", name.publisher, name.number, attempts.join("; "))
+    }
+
+    /// A connection, to look at.
+    fn connection(&self, index: usize) -> String {
+        let connection = &self.record.connections[index];
+        let joined = connection.joined.as_ref();
+        let (at, incarnation) = joined.map_or((0, ""), |joined| (joined.at / 1000, &joined.incarnation));
+        format!(
+            "client {} of {incarnation} (process {}, joined at {at} ms, read until {} ms, {:?})",
+            connection.client,
+            connection.pid,
+            connection.read_until / 1000,
+            connection.end
+        )
     }
 
     /// The connections of a group's members.
@@ -119,13 +154,13 @@ fn sends(record: &Record, tally: &mut Tally) {
     }
 }
 
-fn duplicates(record: &Record, tally: &mut Tally) {
-    for (index, connection) in record.connections.iter().enumerate() {
+fn duplicates(known: &Known<'_>, tally: &mut Tally) {
+    for (index, connection) in known.record.connections.iter().enumerate() {
         let mut seen = HashSet::new();
         for name in &connection.got {
             if !seen.insert(name) {
                 tally.wrong("duplicates", || {
-                    format!("{name:?} at connection {index} of client {}", connection.client)
+                    format!("{} at {}", known.message(*name), known.connection(index))
                 });
             }
         }
@@ -142,7 +177,7 @@ fn unexplained_ends(record: &Record, tally: &mut Tally) {
         let explained = match connection.end {
             End::Open | End::Closed | End::Cut | End::Stalled { closed: true } => true,
             End::Stalled { closed: false } => false,
-            End::Code(1012) => done(&[DeedKind::Stopped, DeedKind::Paused]),
+            End::Code(1012) => done(&[DeedKind::Stopped, DeedKind::Paused, DeedKind::Unheard]),
             End::Code(_) => false,
             End::Broken => done(&[DeedKind::Killed]),
         };

@@ -22,9 +22,16 @@ pub(super) fn between_connections(known: &Known<'_>, tally: &mut Tally) {
                 let mut before: Option<(Name, usize)> = None;
                 for (name, at) in common {
                     if let Some((last, _)) = before.filter(|(_, last)| *last > at) {
+                        if known.told_as_repeated(name) || known.told_as_repeated(last) {
+                            tally.add("order: told as repeated", 1);
+                        }
                         tally.wrong("order differences", || {
                             format!(
-                                "group {group}: connection {one} got {name:?} before {last:?}, connection {two} after"
+                                "group {group}: {} got {} before {}, {} after",
+                                known.connection(*one),
+                                known.message(name),
+                                known.message(last),
+                                known.connection(*two)
                             )
                         });
                     }
@@ -66,7 +73,7 @@ pub(super) fn of_one_publisher(known: &Known<'_>, tally: &mut Tally) {
             let before = arrived.entry((name.publisher, message.group)).or_default();
             if overtaken(message, before) {
                 tally.wrong("a publisher's order", || {
-                    format!("{name:?} came late at connection {index} of client {}", connection.client)
+                    format!("{} came late at {}", known.message(*name), known.connection(index))
                 });
             }
         }
