@@ -1,6 +1,8 @@
 //! What a complete receipt promises, held against what the sockets got.
 
-use super::{CONSEQUENCE, Connection, GRACE, Known, Message, Micros, Receipt, Tally, completed};
+use super::{
+    CONSEQUENCE, Connection, Deed, DeedKind, End, GRACE, Known, Message, Micros, Receipt, Tally, completed,
+};
 
 /// What a receipt owes a connection.
 #[derive(PartialEq, Eq)]
@@ -73,9 +75,18 @@ fn owed(
     };
     match in_view {
         Some(false) => Owed::No,
+        Some(true) if left_unheard(known, connection) => Owed::Doubtful,
         Some(true) if connection.read_until >= answered + GRACE => Owed::Yes,
         _ => Owed::Doubtful,
     }
+}
+
+/// It went by itself from a gateway whose packets were perhaps being lost (in namespaces, those to its
+/// clients too): what was on its way had no time to come.
+fn left_unheard(known: &Known<'_>, connection: &Connection) -> bool {
+    let unheard = |deed: &Deed| deed.pid == connection.pid && deed.kind == DeedKind::Unheard;
+    matches!(connection.end, End::Closed | End::Cut | End::Stalled { .. })
+        && known.record.deeds.iter().any(|deed| unheard(deed) && deed.at <= connection.read_until)
 }
 
 fn quiet(known: &Known<'_>, from: Micros, until: Micros) -> bool {
