@@ -13,7 +13,7 @@ use broadgate_proto::v1::{
 use tokio::sync::{Mutex, MutexGuard};
 use tonic::transport::Channel;
 
-use super::{Client, Process, all, until};
+use super::{Client, Fault, Process, Proxy, all, free_address, until};
 
 pub type Caller = GatewayClient<Channel>;
 
@@ -33,6 +33,8 @@ pub struct Cluster {
     pub internal: Vec<String>,
     /// Client addresses, by gateway and listener name.
     pub listeners: Vec<HashMap<String, SocketAddr>>,
+    /// In front of each gateway's internal port, if they were asked for.
+    pub proxies: Vec<Proxy>,
     settings: Settings,
     // Dropped last.
     _one: MutexGuard<'static, ()>,
@@ -44,6 +46,7 @@ pub struct Settings {
     gateways: usize,
     listener: String,
     accept_one: bool,
+    proxied: bool,
     limits: String,
     more: String,
     register: String,
@@ -60,6 +63,12 @@ impl Settings {
     /// One acceptor hands connections out to the shards, as where the system does not balance.
     pub fn accept_one(mut self) -> Self {
         self.accept_one = true;
+        self
+    }
+
+    /// Gateways dial each other through proxies, whose links can be cut.
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
         self
     }
 
@@ -114,6 +123,7 @@ impl Settings {
             gateways: Vec::new(),
             internal: Vec::new(),
             listeners: Vec::new(),
+            proxies: Vec::new(),
             settings: self,
             _one: one,
         };
@@ -161,13 +171,33 @@ impl Cluster {
         let index = self.gateways.len();
         let name = format!("gateway-{}", index + 1);
         let config = self.config(&name);
-        let process = Process::start(&self.dir, &name, &["gateway", "--config", &config], &[]);
+        let mut args = vec!["gateway".to_owned(), "--config".to_owned(), config];
+        let mut direct = None;
+        if self.settings.proxied {
+            let address = free_address();
+            let proxy = Proxy::in_front_of(address).await;
+            args.push(format!("--internal-bind={address}"));
+            args.push(format!("--advertise={}", proxy.address));
+            self.proxies.push(proxy);
+            direct = Some(address.to_string());
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let process = Process::start(&self.dir, &name, &args, &[]);
         self.gateways.push(process);
         let member = self.member(&name).await;
-        self.internal.push(member.address);
+        self.internal.push(direct.unwrap_or(member.address));
         let listeners = member.listeners.into_iter();
         self.listeners.push(listeners.map(|(name, address)| (name, address.parse().unwrap())).collect());
         index
+    }
+
+    /// Spoils what one gateway dials to another.
+    pub fn cut(&self, from: usize, to: usize, fault: Fault) {
+        self.proxies[to].cut(self.gateways[from].id(), fault);
+    }
+
+    pub fn mend(&self, from: usize, to: usize) {
+        self.proxies[to].mend(self.gateways[from].id());
     }
 
     async fn member(&self, name: &str) -> Member {

@@ -2,10 +2,16 @@
 
 mod client;
 mod cluster;
+mod dialler;
 mod process;
+mod proxy;
 mod worker;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use broadgate_proto::v1::{self, Audience, SendRequest, send_request::Payload};
 
@@ -13,6 +19,7 @@ pub use self::{
     client::{Client, Closed},
     cluster::{Caller, Cluster},
     process::Process,
+    proxy::{Fault, Proxy, Way},
     worker::{TestWorker, said},
 };
 
@@ -38,6 +45,20 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl 
 /// Waits for a future, generously.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(GENEROUS, future).await.unwrap_or_else(|_| panic!("{what}: not within {GENEROUS:?}"))
+}
+
+/// An address for a process that is started later, and perhaps again: below the ports that the system
+/// gives to connections, which could otherwise take it meanwhile.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + u16::try_from(step % 20_000).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 pub fn clients(ids: &[&str]) -> Audience {

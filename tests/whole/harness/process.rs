@@ -16,10 +16,22 @@ pub struct Process {
 
 impl Process {
     pub fn start(dir: &Path, name: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_through(&[], dir, name, args, environment)
+    }
+
+    /// By another program that becomes ours, such as `ip netns exec`.
+    pub fn start_through(
+        before: &[&str],
+        dir: &Path,
+        name: &str,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let log = dir.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_broadgate"));
-        command.args(args).env("BROADGATE_LOG", "info").env_remove("BROADGATE_SECRET").env("NO_COLOR", "1");
+        let mut words = before.iter().chain(&[env!("CARGO_BIN_EXE_broadgate")]).chain(args);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env("BROADGATE_LOG", "info").env_remove("BROADGATE_SECRET").env("NO_COLOR", "1");
         for (key, value) in environment {
             command.env(key, value);
         }
@@ -59,10 +71,15 @@ impl Process {
         assert!(status.success());
     }
 
+    /// How it has ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     pub async fn ended(&mut self) -> ExitStatus {
         let name = self.name.clone();
-        let child = std::cell::RefCell::new(&mut self.child);
-        until(&format!("{name} ends"), || async { child.borrow_mut().try_wait().unwrap() }).await
+        let process = std::cell::RefCell::new(self);
+        until(&format!("{name} ends"), || async { process.borrow_mut().has_ended() }).await
     }
 }
 
