@@ -387,12 +387,14 @@ impl Installing {
         gauge!("gateway_epoch_count").set(epoch.count as f64);
         gauge!("gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
         let me = self.dispatcher.me.load().incarnation;
-        let ready = view::find(view, me).is_some_and(|me| me.state() == MemberState::Ready);
+        let mine = view::find(view, me);
+        let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);
+        let inside = mine.map(|_| me);
         // Before the view is told: whoever reads there that this gateway is ready finds it so.
         self.health.0.store(ready, Ordering::Relaxed);
         self.dispatcher.peers.follow(view);
         let ring = Some(Arc::new(Ring::of_view(view)));
-        self.installed.send_replace(Installed { view: Arc::clone(view), ring });
+        self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside });
     }
 }
 

@@ -111,7 +111,7 @@ impl Run {
                 let unbind = v1::UnbindRequest { client_id: client, ..Default::default() };
                 seen(caller.unbind(unbind).await.map(tonic::Response::into_inner))
             }
-            6 if number % 4 == 0 => {
+            6 if number.is_multiple_of(4) => {
                 let dissolve = v1::DissolveRequest { groups: vec![group], ..Default::default() };
                 seen(caller.dissolve(dissolve).await.map(tonic::Response::into_inner))
             }
@@ -122,7 +122,7 @@ impl Run {
             8 => {
                 let count = v1::CountRequest {
                     groups: vec![group.clone()],
-                    uids: number % 2 == 0,
+                    uids: number.is_multiple_of(2),
                     ..Default::default()
                 };
                 let reply = caller.count(count).await.unwrap().into_inner();

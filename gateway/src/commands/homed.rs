@@ -173,7 +173,8 @@ impl Dispatcher {
             Reply::Done(done) => {
                 let mut answer = done.answer.unwrap_or(Answer::Receipt(v1::Receipt::default()));
                 if let Answer::Receipt(receipt) = &mut answer {
-                    receipt.ordered = true;
+                    // Who had it before has it at another place.
+                    receipt.ordered = !receipt.repeated;
                     receipt.position = done.position.map(position_text);
                 }
                 Some(Answered { answer, missing: done.missing, epoch: done.epoch, names: Vec::new() })

@@ -44,6 +44,8 @@ use crate::{
 pub(crate) struct Installed {
     pub(crate) view: Arc<View>,
     pub(crate) ring: Option<Arc<Ring>>,
+    /// This gateway as it is in the view; none if it is not.
+    pub(crate) inside: Option<Incarnation>,
 }
 
 /// Places commands and gathers their answers.
@@ -105,6 +107,7 @@ impl Dispatcher {
         let mut direct = Direct::default();
         for (index, v1::Command { id, command, after }) in commands.into_iter().enumerate() {
             let mut placing = self.parse(id, command);
+            self.only_inside(me, &mut placing);
             if let (Ok(_), Some(after)) = (&placing.order, after)
                 && let Err(refused) = self.catch_up(after).await
             {
@@ -154,6 +157,15 @@ impl Dispatcher {
                 after: None,
             });
             parts.remote.push((self.peers.name(target), self.peers.send(target, batch.collect())));
+        }
+    }
+
+    /// A gateway that is in no view knows nobody but itself: it would call complete what is not.
+    fn only_inside(&self, me: Incarnation, placing: &mut Placing) {
+        let inside = self.installed.borrow().inside == Some(me);
+        if !inside && placing.order.as_ref().is_ok_and(|order| !matches!(**order, Order::Status)) {
+            let sentence = "this gateway is not in the cluster's view now: repeat at another, or in a moment";
+            placing.order = Err(refusal(Code::Unavailable, sentence));
         }
     }
 

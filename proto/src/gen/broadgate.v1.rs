@@ -79,8 +79,9 @@ pub struct Receipt {
     pub unknown_clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// True if the command was placed by the home of its one topic (a uid, a group,
     /// or all), and so has its place in the one order that all clients of the topic
-    /// see. False for a command to clients or to several topics, and where the
-    /// home could not be reached: each client then has it at no promised place.
+    /// see. False for a command to clients or to several topics, for a repeat (who
+    /// had it before has it at another place), and where the home could not be
+    /// reached: each client then has it at no promised place.
     #[prost(bool, tag = "7")]
     pub ordered: bool,
     /// True if a shard of some gateway had carried out this command_id before and
