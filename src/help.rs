@@ -4,7 +4,7 @@ use metrics::{describe_counter, describe_gauge};
 
 /// Counters, which end in `_total`.
 const COUNTERS: &[(&str, &str)] = &[
-    ("cluster_commands_failed_total", "Commands of this process that got no answer, by reason"),
+    ("cluster_commands_failed_total", "Attempts at commands of this process that were not answered, by reason"),
     ("cluster_link_breaks_total", "Command streams to gateways that broke"),
     ("gateway_accept_errors_total", "Accepts that failed; the next is tried after 100 ms"),
     ("gateway_answers_incomplete_total", "Answers that had to name a gateway as missing"),
