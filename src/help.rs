@@ -4,7 +4,10 @@ use metrics::{describe_counter, describe_gauge};
 
 /// Counters, which end in `_total`.
 const COUNTERS: &[(&str, &str)] = &[
-    ("cluster_commands_failed_total", "Attempts at commands of this process that were not answered, by reason"),
+    (
+        "cluster_commands_failed_total",
+        "Attempts at commands of this process that were not answered, by reason",
+    ),
     ("cluster_link_breaks_total", "Command streams to gateways that broke"),
     ("gateway_accept_errors_total", "Accepts that failed; the next is tried after 100 ms"),
     ("gateway_answers_incomplete_total", "Answers that had to name a gateway as missing"),
@@ -26,7 +29,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("gateway_peer_links_lost_total", "Links to other gateways that broke or could not be opened"),
     ("gateway_peer_said_total", "What homes and those who ask them said to peers, by kind"),
-    ("gateway_peers_mistrusted_total", "Links made anew because a peer did not hold what it had said"),
+    ("gateway_peers_mistrusted_total", "Links made anew because what a peer holds is not certain"),
     ("gateway_refused_total", "Connections and calls that were refused, by reason"),
     (
         "gateway_sends_without_home_total",

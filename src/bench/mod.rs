@@ -7,6 +7,7 @@
 mod echo;
 mod fanout;
 mod frames;
+mod hop;
 mod idle;
 mod socket;
 
@@ -41,6 +42,8 @@ enum Kind {
     Fanout(fanout::FanoutArgs),
     /// Clients send to an echo worker and wait: echoes per second, latency
     Echo(echo::EchoArgs),
+    /// Send to one client, and to groups by where their home is: what the hop over a home costs
+    Hop(hop::HopArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -63,6 +66,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         Kind::Idle(args) => args.load.clients,
         Kind::Fanout(args) => args.load.clients,
         Kind::Echo(args) => args.load.clients,
+        Kind::Hop(_) => 1,
     };
     if clients == 0 || clients as u64 + 64 > files {
         return Err(Failure::usage(format!(
@@ -74,6 +78,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         Kind::Idle(args) => idle::run(args).await,
         Kind::Fanout(args) => fanout::run(args).await,
         Kind::Echo(args) => echo::run(args).await,
+        Kind::Hop(args) => hop::run(args).await,
     }
 }
 

@@ -103,7 +103,7 @@ impl Actor {
                 (self.around.installed)(&view);
             }
             Effect::Mistrust(peer, why) => {
-                tracing::error!(%peer, why, "what a peer says cannot be true: its links are made anew");
+                tracing::warn!(%peer, why, "the links to a peer are made anew, and everything is said again");
                 counter!("gateway_peers_mistrusted_total").increment(1);
                 self.drop_link(peer);
                 if let Some((_, cut)) = self.sessions.get(&peer) {
