@@ -86,12 +86,18 @@ fn tally(history: &[Record], model: &Model) -> Tally {
 
 /// (1) Views have one content and rise; none is skipped while a member hears its register.
 fn views(history: &[Record], tally: &mut Tally, found: &mut Found) {
-    let mut content: BTreeMap<Epoch, &Vec<Incarnation>> = BTreeMap::new();
+    let mut content: BTreeMap<Epoch, (&Vec<Incarnation>, BTreeSet<Incarnation>)> = BTreeMap::new();
     let mut last: BTreeMap<Incarnation, (Epoch, u32)> = BTreeMap::new();
     for record in history {
+        if let Fact::Ended { by } = &record.fact {
+            // Where nobody is left who knew it, the register begins anew.
+            content.retain(|_, (_, who)| !who.remove(by) || !who.is_empty());
+        }
         let Fact::Installed { by, epoch, before, gateways, streams_lost } = &record.fact else { continue };
         tally.views += 1;
-        if *content.entry(*epoch).or_insert(gateways) != gateways {
+        let (known, who) = content.entry(*epoch).or_insert((gateways, BTreeSet::new()));
+        who.insert(*by);
+        if *known != gateways {
             found.add(1, format!("view {epoch} has two contents"));
         }
         if let Some((former, lost)) = last.insert(*by, (*epoch, *streams_lost)) {

@@ -151,7 +151,7 @@ impl World {
     fn step_of_core(&mut self, host: usize, input: Input<Sim>) {
         let (now, bug) = (self.now, self.bug);
         if self.trace.on {
-            self.tell(&("core", host), &input);
+            self.tell(&("core", host), &brief_input(&input));
         }
         let Some(gateway) = self.gateway(host) else { return };
         let me = gateway.me;
@@ -196,7 +196,7 @@ impl World {
 
     fn effect(&mut self, host: usize, me: Incarnation, from: Incarnation, effect: Effect<Sim>) {
         if self.trace.on {
-            self.tell(&("does", host), &effect);
+            self.tell(&("does", host), &brief_effect(&effect));
         }
         match effect {
             Effect::Say(peer, frame) => self.link_says(host, peer, frame),
@@ -328,5 +328,24 @@ impl Gateway {
     /// It is in the view and ready, and stays so.
     pub fn takes_clients(&self) -> bool {
         self.in_view && self.member.wanted == MemberState::Ready
+    }
+}
+
+/// As it is written down: of a view its number is enough.
+fn brief_input(input: &Input<Sim>) -> String {
+    match input {
+        Input::View(view) => format!("View {}", view::epoch(view)),
+        Input::Said(peer, session, Frame::View(view)) => {
+            format!("Said({peer}, {session}, View {})", view::epoch(view))
+        }
+        input => format!("{input:?}"),
+    }
+}
+
+fn brief_effect(effect: &Effect<Sim>) -> String {
+    match effect {
+        Effect::Installed(view) => format!("Installed {}", view::epoch(view)),
+        Effect::Say(peer, Frame::View(view)) => format!("Say({peer}, View {})", view::epoch(view)),
+        effect => format!("{effect:?}"),
     }
 }

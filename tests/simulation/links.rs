@@ -66,7 +66,7 @@ impl World {
             dial.conn = Some(conn);
         }
         let (from, view) = (gateway.me, Arc::clone(gateway.core.view()));
-        self.send(conn, DIALLER, Msg::Hello { from, view });
+        self.send(conn, DIALLER, Msg::Hello { from, to: peer, view });
         self.timer(host, limits::LINK_BEAT, Timer::LinkBeat(conn, DIALLER));
     }
 
@@ -84,8 +84,8 @@ impl World {
         if let Msg::FromRegister(reply) = msg {
             return self.member_hears(host, conn, *reply);
         }
-        if let Msg::Hello { from, view } = msg {
-            return self.link_greeted(host, conn, from, view);
+        if let Msg::Hello { from, to, view } = msg {
+            return self.link_greeted(host, conn, [from, to], view);
         }
         if end == DIALLER {
             return self.dialler_hears(host, conn, msg);
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    fn link_greeted(&mut self, host: usize, conn: ConnId, from: Incarnation, view: Arc<View>) {
+    fn link_greeted(&mut self, host: usize, conn: ConnId, [from, to]: [Incarnation; 2], view: Arc<View>) {
         self.view_comes(host, view);
         // By taking that view it may have found itself removed: then nobody answers.
         if self.net.conns.get(&conn).is_none_or(|conn| conn.dead[LISTENER]) {
@@ -120,7 +120,8 @@ impl World {
         }
         let Some(gateway) = self.gateway(host) else { return };
         let view = Arc::clone(gateway.core.view());
-        if view::find(&view, from).is_none() {
+        // Another may live at that address now than who was meant.
+        if view::find(&view, from).is_none() || gateway.me != to {
             return self.end(conn, LISTENER);
         }
         gateway.next_session += 1;

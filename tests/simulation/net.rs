@@ -30,7 +30,7 @@ pub const LISTENER: usize = 1;
 
 #[derive(Debug)]
 pub enum Msg {
-    Hello { from: Incarnation, view: Arc<View> },
+    Hello { from: Incarnation, to: Incarnation, view: Arc<View> },
     HelloOk { view: Arc<View> },
     Beat,
     Frame(Frame<Sim>),
