@@ -7,6 +7,7 @@ use broadgate_proto::{id::Incarnation, limits, v1::View};
 use broadgate_register::member::view;
 
 use super::{
+    bugs::Bug,
     gateway::Timer,
     history::Sim,
     net::{ConnId, DIALLER, LISTENER, Msg, REGISTER},
@@ -27,6 +28,7 @@ impl World {
     /// Dials who is new in the view, and lets go of who is not in it.
     pub fn links_follow(&mut self, host: usize, view: &View) {
         let mut fresh = Vec::new();
+        let unfenced = self.bug == Some(Bug::NoFencing);
         let Some(gateway) = self.gateway(host) else { return };
         let mut gone: Vec<Incarnation> = gateway.dials.keys().chain(gateway.heard.keys()).copied().collect();
         for member in view::gateways(view) {
@@ -43,7 +45,9 @@ impl World {
         for peer in gone {
             let dialled = gateway.dials.remove(&peer).and_then(|dial| dial.conn);
             conns.extend(dialled.map(|conn| (conn, DIALLER)));
-            conns.extend(gateway.heard.remove(&peer).map(|(conn, _)| (conn, LISTENER)));
+            if !unfenced {
+                conns.extend(gateway.heard.remove(&peer).map(|(conn, _)| (conn, LISTENER)));
+            }
         }
         for (conn, end) in conns {
             self.end(conn, end);

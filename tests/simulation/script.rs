@@ -65,6 +65,13 @@ pub enum Action {
         by_millis: u64,
         millis: u64,
     },
+    /// Nothing gets through between a host and anybody but one other, and that slowly.
+    Island {
+        host: usize,
+        but: usize,
+        by_millis: u64,
+        millis: u64,
+    },
     RegisterStop {
         millis: u64,
     },
@@ -260,7 +267,11 @@ impl Script {
             38..50 => Action::Pause { host, millis },
             50..68 => Action::Hole { from, to, millis },
             68..78 => Action::Reset { from, to },
-            78..92 => Action::Delay { from, to, by_millis: rng.between(5, 400), millis },
+            78..85 => {
+                let but = (host + 1 + other % (self.hosts - 1)) % self.hosts;
+                Action::Island { host, but, by_millis: rng.between(5, 1800), millis }
+            }
+            85..93 => Action::Delay { from, to, by_millis: [50, 400, 1500][rng.index(3)], millis },
             _ => Action::RegisterStop { millis },
         }
     }
@@ -294,6 +305,20 @@ impl World {
             Action::Delay { from, to, by_millis, millis } => {
                 self.path(from, to).slow = Duration::from_millis(by_millis);
                 self.after(Duration::from_millis(millis), Event::Quick { from, to });
+            }
+            Action::Island { host, but, by_millis, millis } => {
+                for other in (0..self.hosts.len()).chain([REGISTER]).filter(|other| *other != host) {
+                    for (from, to) in [(host, other), (other, host)] {
+                        let millis = Duration::from_millis(millis);
+                        if other == but {
+                            self.path(from, to).slow = Duration::from_millis(by_millis);
+                            self.after(millis, Event::Quick { from, to });
+                        } else {
+                            self.cut(from, to);
+                            self.after(millis, Event::Mend { from, to });
+                        }
+                    }
+                }
             }
             Action::RegisterStop { millis } => {
                 self.register_stops();
