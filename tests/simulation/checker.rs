@@ -7,7 +7,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
     history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish},
-    model::{Command, Got, Index, Model, NEVER},
+    model::{ClientLife, Command, Got, Index, Model, NEVER},
     presence, quiet,
 };
 
@@ -222,14 +222,19 @@ fn receipts(model: &Model, no: CmdNo, command: &Command, found: &mut Found) {
                 format!("{no}: the receipt says {} clients, but {clients} have got it", receipt.clients),
             );
         }
-        if command.topics().len() == 1 && !command.is_repeat() && clients > receipt.clients as usize {
-            let ended = model.clients.values().any(|life| life.over > command.made && life.over < *answered);
-            if !ended {
-                found.add(
-                    5,
-                    format!("{no}: the receipt says {} clients, but {clients} have it", receipt.clients),
-                );
-            }
+        // What is done again, and what who is removed has done, no answer counts.
+        let gone = |life: &&ClientLife| {
+            life.over > command.made && life.over < *answered
+                || model.removed.get(&life.by).is_some_and(|removed| *removed < *answered)
+        };
+        if clients > receipt.clients as usize
+            && command.topics().len() == 1
+            && !command.is_repeat()
+            && command.asks < 2
+            && model.clients.values().find(gone).is_none()
+        {
+            found
+                .add(5, format!("{no}: the receipt says {} clients, but {clients} have it", receipt.clients));
         }
     }
 }

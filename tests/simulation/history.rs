@@ -179,6 +179,10 @@ pub enum Fact {
         at: At,
         cmd: CmdNo,
     },
+    /// A gateway asks a home.
+    Asked {
+        cmd: CmdNo,
+    },
     Made {
         cmd: CmdNo,
         caller: usize,

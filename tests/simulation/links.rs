@@ -9,7 +9,7 @@ use broadgate_register::member::view;
 use super::{
     bugs::Bug,
     gateway::Timer,
-    history::Sim,
+    history::{Fact, Sim},
     net::{ConnId, DIALLER, LISTENER, Msg, REGISTER},
     register::host_at,
     world::World,
@@ -167,6 +167,9 @@ impl World {
 
     pub fn link_says(&mut self, host: usize, peer: Incarnation, frame: Frame<Sim>) {
         if let Some(conn) = self.open_link(host, peer) {
+            if let Frame::Ask { op: Op::Deliver(command), .. } = &frame {
+                self.note(Fact::Asked { cmd: command.no });
+            }
             self.send(conn, DIALLER, Msg::Frame(frame));
         }
     }

@@ -23,7 +23,6 @@ pub struct Span {
 #[derive(Debug, Clone)]
 pub struct ClientLife {
     pub by: Incarnation,
-    pub opened: Index,
     pub slow: Index,
     /// The workers were told, or its gateway ended.
     pub over: Index,
@@ -45,6 +44,8 @@ pub struct Command {
     pub made: Index,
     pub carried: Epoch,
     pub attempts: u32,
+    /// How often a home was asked.
+    pub asks: u32,
     pub answers: Vec<(Index, Outcome)>,
     /// Every place that it was given.
     pub places: BTreeSet<At>,
@@ -116,6 +117,11 @@ impl Model {
                         command.places.insert(*at);
                     }
                 }
+                Fact::Asked { cmd } => {
+                    if let Some(command) = model.commands.get_mut(cmd) {
+                        command.asks += 1;
+                    }
+                }
                 Fact::Made { .. } | Fact::Answered { .. } => model.command(index, &record.fact),
                 fact => model.client(index, fact),
             }
@@ -126,7 +132,7 @@ impl Model {
     fn client(&mut self, index: Index, fact: &Fact) {
         match fact {
             Fact::Opened { client, by, .. } => {
-                let life = ClientLife { by: *by, opened: index, slow: NEVER, over: NEVER };
+                let life = ClientLife { by: *by, slow: NEVER, over: NEVER };
                 self.clients.insert(*client, life);
             }
             Fact::Closed { client } => self.over(*client, index),
@@ -180,6 +186,7 @@ impl Model {
                     made: index,
                     carried: *carried,
                     attempts: 0,
+                    asks: 0,
                     answers: Vec::new(),
                     places: BTreeSet::new(),
                 });

@@ -54,8 +54,10 @@ pub fn check(history: &[Record], model: &Model, found: &mut Found) -> Everything
             }
             Fact::Present { by, topic, user, joined } => {
                 let one = told.entry((*by, topic.clone())).or_default();
-                let former = one.users.insert(user.clone(), Some(*joined));
-                let first = former.is_none();
+                // Its last client there has gone and the core does not know yet: nobody hears it.
+                let heard = (!one.clients.is_empty()).then_some(*joined);
+                let former = one.users.insert(user.clone(), heard);
+                let first = former.is_none() && heard.is_some();
                 if former == Some(Some(*joined)) || first && !joined {
                     let word = if *joined { "joined" } else { "left" };
                     found.add(8, format!("{by} is told twice that {user} {word} {topic:?}"));
