@@ -54,7 +54,7 @@ pub struct Command {
 impl Command {
     /// It was carried out in several places, by its caller's will or for want of an answer.
     pub fn is_repeat(&self) -> bool {
-        self.attempts > 1 || self.places.len() > 1
+        self.attempts > 1 || self.places.len() > 1 || self.asks > 1
     }
 
     /// Its one topic, if it was sent to one.

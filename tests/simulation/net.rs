@@ -126,14 +126,20 @@ impl World {
         let Some(conn) = self.net.conns.get(&id) else { return };
         let [from, to] = [conn.nodes[1 - end], conn.nodes[end]];
         let hole = self.has_hole(from, to);
-        let life = self.life_of(to);
-        let now = self.now;
         let Some(conn) = self.net.conns.get_mut(&id) else { return };
         if hole || !conn.stalled[end].is_empty() {
             // It is sent again until the way is mended or an end gives up.
             conn.stalled[end].push_back(msg);
             return;
         }
+        self.happen(Event::Read { conn: id, end, msg });
+    }
+
+    /// What has come is read.
+    pub fn read(&mut self, id: ConnId, end: usize, msg: Msg) {
+        let Some(to) = self.net.conns.get(&id).map(|conn| conn.nodes[end]) else { return };
+        let (life, now) = (self.life_of(to), self.now);
+        let Some(conn) = self.net.conns.get_mut(&id) else { return };
         if conn.dead[end] || life != Some(conn.lives[end]) {
             // Whoever listens there now knows nothing of it.
             if life.is_some() {

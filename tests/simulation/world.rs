@@ -32,6 +32,12 @@ pub enum Event {
         end: usize,
         msg: Msg,
     },
+    /// It is there, and its node takes it when it is awake.
+    Read {
+        conn: ConnId,
+        end: usize,
+        msg: Msg,
+    },
     Ended {
         conn: ConnId,
         end: usize,
@@ -253,7 +259,7 @@ impl World {
     /// What happens to a paused process waits.
     fn held(&mut self, event: Event) -> Option<Event> {
         let host = match &event {
-            Event::Arrive { conn, end, .. } | Event::Ended { conn, end } => {
+            Event::Read { conn, end, .. } | Event::Ended { conn, end } => {
                 self.net.conns.get(conn).map(|conn| conn.nodes[*end])
             }
             Event::Timer { node, .. } => Some(*node),
@@ -273,6 +279,7 @@ impl World {
         match event {
             Event::Step(index) => self.step(index),
             Event::Arrive { conn, end, msg } => self.arrive(conn, end, msg),
+            Event::Read { conn, end, msg } => self.read(conn, end, msg),
             Event::Ended { conn, end } => self.ended(conn, end),
             Event::Timer { node, life, timer } => {
                 if self.life_of(node) == Some(life) {
