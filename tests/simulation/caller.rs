@@ -92,7 +92,7 @@ impl World {
             self.after(PATIENCE, Event::Patience { caller, cmd, attempt });
         }
         let at = self.callers[caller].turn(0, now);
-        self.note(Fact::Made { cmd, caller, attempt, carried, wish: wish.clone() });
+        self.note(Fact::Made { cmd, caller, via: host, attempt, carried, wish: wish.clone() });
         let call = Call { caller, cmd, attempt, wish, carried };
         self.at(at, Event::Called { host, call });
     }

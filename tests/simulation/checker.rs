@@ -52,10 +52,11 @@ pub fn check(history: &[Record]) -> (Vec<Violation>, Tally) {
         counts(&model, *no, command, &mut found);
         ghosts(&model, *no, command, &mut found);
     }
-    presence::check(history, &model, &mut found);
+    let told = presence::check(history, &model, &mut found);
     fences(history, &mut found);
     closes(&model, &mut found);
     quiet::check(history, &model, &mut found);
+    quiet::everybody_knows(&model, &told, &mut found);
     (found.0, tally)
 }
 
@@ -147,24 +148,28 @@ fn once(client: ClientNo, gots: &[Got], found: &mut Found) {
     }
 }
 
-/// (10) What one caller sent to one topic comes in the order in which it was made.
+/// (10) What one caller sent to one topic comes in the order in which it was made. It can wait for what
+/// is answered before it goes to another gateway, but not for what it fired.
 fn callers_order(model: &Model, client: ClientNo, gots: &[Got], found: &mut Found) {
-    let mut last: BTreeMap<(usize, &Topic), (Index, CmdNo)> = BTreeMap::new();
+    let mut last: BTreeMap<(usize, &Topic, Option<usize>), (Index, CmdNo)> = BTreeMap::new();
     for got in gots.iter().filter(|got| got.at.is_some()) {
         let Some(command) = model.commands.get(&got.cmd).filter(|command| !command.is_repeat()) else {
             continue;
         };
-        let answered = matches!(command.wish, Wish::Fire(_))
-            || command
-                .answers
-                .iter()
-                .any(|(_, outcome)| matches!(outcome, Outcome::Receipt { ordered: true, .. }));
-        let Some(topic) = command.topic().filter(|_| answered) else { continue };
-        if let Some((former, cmd)) = last.insert((command.caller, topic), (command.made, got.cmd))
-            && former > command.made
-        {
-            found
-                .add(10, format!("client {client} got {} after {cmd}, which its caller sent later", got.cmd));
+        let ordered =
+            |(_, outcome): &(Index, Outcome)| matches!(outcome, Outcome::Receipt { ordered: true, .. });
+        let fired = matches!(command.wish, Wish::Fire(_));
+        let answered = command.answers.iter().any(ordered);
+        let Some(topic) = command.topic().filter(|_| answered || fired) else { continue };
+        for via in [Some(command.via), None].into_iter().filter(|via| via.is_some() || !fired) {
+            if let Some((former, cmd)) = last.insert((command.caller, topic, via), (command.made, got.cmd))
+                && former > command.made
+            {
+                found.add(
+                    10,
+                    format!("client {client} got {} after {cmd}, which its caller sent later", got.cmd),
+                );
+            }
         }
     }
 }

@@ -186,6 +186,7 @@ pub enum Fact {
     Made {
         cmd: CmdNo,
         caller: usize,
+        via: usize,
         attempt: u32,
         carried: Epoch,
         wish: Wish,

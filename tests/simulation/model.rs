@@ -39,6 +39,8 @@ pub struct Got {
 #[derive(Debug, Clone)]
 pub struct Command {
     pub caller: usize,
+    /// Through which host first.
+    pub via: usize,
     pub wish: Wish,
     /// When it was made first, and what its caller knew then.
     pub made: Index,
@@ -179,9 +181,10 @@ impl Model {
 
     fn command(&mut self, index: Index, fact: &Fact) {
         match fact {
-            Fact::Made { cmd, caller, attempt, carried, wish } => {
+            Fact::Made { cmd, caller, via, attempt, carried, wish } => {
                 let command = self.commands.entry(*cmd).or_insert_with(|| Command {
                     caller: *caller,
+                    via: *via,
                     wish: wish.clone(),
                     made: index,
                     carried: *carried,

@@ -25,7 +25,7 @@ struct Told {
 }
 
 /// What each gateway has told its clients of each group in the end.
-pub type Everything = BTreeMap<(Incarnation, Topic), BTreeMap<String, Option<bool>>>;
+pub type Everything = BTreeMap<(Incarnation, Topic), BTreeSet<String>>;
 
 pub fn check(history: &[Record], model: &Model, found: &mut Found) -> Everything {
     let mut told: BTreeMap<(Incarnation, Topic), Told> = BTreeMap::new();
@@ -69,7 +69,9 @@ pub fn check(history: &[Record], model: &Model, found: &mut Found) -> Everything
             _ => {}
         }
     }
-    told.into_iter().map(|(key, told)| (key, told.users)).collect()
+    let there = told.into_iter().filter(|(_, told)| !told.clients.is_empty());
+    let present = |told: Told| told.users.into_iter().filter(|(_, joined)| *joined == Some(true));
+    there.map(|(key, told)| (key, present(told).map(|(user, _)| user).collect())).collect()
 }
 
 /// Nobody is said to have left who had a client there throughout.

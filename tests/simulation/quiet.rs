@@ -4,7 +4,8 @@ use super::{
     caller::LAST,
     checker::Found,
     history::{CmdNo, Fact, Outcome, Record, Wish},
-    model::{Command, Index, Model},
+    model::{Command, Index, Model, NEVER, Span},
+    presence::Everything,
 };
 
 pub fn check(history: &[Record], model: &Model, found: &mut Found) {
@@ -74,5 +75,24 @@ fn agrees(
             }
         }
         _ => {}
+    }
+}
+
+/// What clients were told of who is present is who is present.
+pub fn everybody_knows(model: &Model, told: &Everything, found: &mut Found) {
+    let Some(quiet) = model.quiet else { return };
+    for ((gateway, topic), users) in told {
+        let here = |span: &&Span| {
+            let life = model.clients.get(&span.client);
+            span.to == NEVER && span.from < quiet && life.is_some_and(|life| life.by == *gateway)
+        };
+        if !model.spans.get(topic).into_iter().flatten().any(|span| here(&span)) {
+            continue;
+        }
+        let least = model.users(topic, quiet, NEVER - 1, true);
+        let most = model.users(topic, quiet, NEVER, false);
+        if !least.is_subset(users) || !users.is_subset(&most) {
+            found.add(7, format!("{gateway} knows {users:?} in {topic:?}, but {most:?} are there"));
+        }
     }
 }
