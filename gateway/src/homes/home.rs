@@ -42,6 +42,14 @@ pub(super) struct Roster {
 }
 
 impl Home {
+    /// A new tenure begins.
+    pub(super) fn take_over(&mut self, tenure: Epoch) {
+        self.tenure = tenure;
+        if let Some(roster) = &mut self.roster {
+            roster.told = false;
+        }
+    }
+
     pub(super) fn holders(&self) -> impl Iterator<Item = Incarnation> {
         self.holders.iter().map(|holder| holder.gateway)
     }
@@ -176,12 +184,7 @@ impl Homes {
     pub(super) fn retain(&mut self, mut stays: impl FnMut(&Topic) -> bool, anew: Option<Epoch>) {
         self.0.retain(|topic, _| stays(topic));
         if let Some(tenure) = anew {
-            for home in self.0.values_mut() {
-                home.tenure = tenure;
-                if let Some(roster) = &mut home.roster {
-                    roster.told = false;
-                }
-            }
+            self.0.values_mut().for_each(|home| home.take_over(tenure));
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Delivery<C: Content> {
     origin: Origin,
+    topic: Topic,
     epoch: Epoch,
     waiting: BTreeSet<Incarnation>,
     answer: Option<C::Answer>,
@@ -94,6 +95,7 @@ impl<C: Content> Core<C> {
         let bytes = C::bytes(&command);
         let mut delivery = Delivery {
             origin,
+            topic: topic.clone(),
             epoch: self.members.epoch,
             waiting: BTreeSet::new(),
             answer: None,
@@ -154,9 +156,24 @@ impl<C: Content> Core<C> {
                     C::merge(&mut delivery.answer, answer);
                 }
             }
-            None => delivery.stale = true,
+            None => {
+                delivery.stale = true;
+                let topic = delivery.topic.clone();
+                self.take_over_anew(gateway, &topic);
+            }
         }
         self.conclude_if_done(id);
+    }
+
+    /// A gateway in our own view refuses what we have ordered: in a view that we have not seen it took
+    /// a later order than ours. From now on ours is later.
+    fn take_over_anew(&mut self, gateway: Incarnation, topic: &Topic) {
+        let epoch = self.members.epoch;
+        let agrees = self.peers.get(&gateway).is_some_and(|peer| peer.spoke == epoch);
+        if let Some(home) = self.homes.get_mut(topic).filter(|home| agrees && home.tenure < epoch) {
+            home.take_over(epoch);
+            self.release();
+        }
     }
 
     /// What a gateway has not answered, it will not.
