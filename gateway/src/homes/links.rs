@@ -120,6 +120,7 @@ impl<C: Content> Core<C> {
             self.say_hold(peer, &topic, None);
         }
         self.say_synced(&[peer], true);
+        self.tell_again(peer);
         self.pump_all();
     }
 

@@ -55,6 +55,11 @@ impl<C: Content> Core<C> {
                 self.tell_whole(&topic, None);
             }
         }
+        if self.unsynced().is_empty() {
+            for topic in self.homes.open_ended() {
+                self.tell_whole(&topic, None);
+            }
+        }
         while let Some(asked) = self.parked.next(open, self.now) {
             self.serve(asked);
         }
@@ -262,14 +267,24 @@ impl<C: Content> Core<C> {
         self.homes.forget_if_idle(topic);
     }
 
-    /// Tells one holder, or all, everybody who is present.
+    /// Tells one holder, or all, everybody who is present. Whom a gateway announced that has not synced
+    /// may be missing there: nobody is told then that this is all.
     fn tell_whole(&mut self, topic: &Topic, to: Option<Incarnation>) {
+        let whole = self.unsynced().is_empty();
         let Some(home) = self.homes.get_mut(topic) else { return };
         let Some(roster) = &mut home.roster else { return };
         roster.told |= to.is_none();
+        roster.open_ended = !whole || roster.open_ended && to.is_some();
         let members = roster.all();
         let to: Vec<_> = home.holders().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
-        self.tell(topic, &to, true, &members);
+        self.tell(topic, &to, whole, &members);
+    }
+
+    /// A holder may have missed something while our link to it was broken.
+    pub(super) fn tell_again(&mut self, gateway: Incarnation) {
+        for topic in self.homes.told_to(gateway) {
+            self.tell_whole(&topic, Some(gateway));
+        }
     }
 
     /// Tells all holders who has come and gone.
