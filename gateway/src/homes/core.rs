@@ -270,6 +270,9 @@ impl<C: Content> Core<C> {
             self.move_holds(gap);
         }
         self.say_synced(&open, changed);
+        if gap {
+            self.hear_anew();
+        }
         self.pump_all();
         self.release();
     }

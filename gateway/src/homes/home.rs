@@ -41,12 +41,22 @@ pub(super) struct Roster {
     users: BTreeMap<Arc<str>, Vec<Said>>,
     /// The holders have been told everything once in this tenure.
     pub(super) told: bool,
+    /// They were not told that there is nobody else: not everybody had synced.
+    pub(super) open_ended: bool,
 }
 
 /// A gateway has said, in a run of its link, what others see of a user.
 type Said = (Incarnation, Session, Arc<str>);
 
 impl Home {
+    /// A new tenure begins.
+    pub(super) fn take_over(&mut self, tenure: Epoch) {
+        self.tenure = tenure;
+        if let Some(roster) = &mut self.roster {
+            roster.told = false;
+        }
+    }
+
     pub(super) fn holders(&self) -> impl Iterator<Item = Incarnation> {
         self.holders.iter().map(|holder| holder.gateway)
     }
@@ -204,12 +214,7 @@ impl Homes {
     pub(super) fn retain(&mut self, mut stays: impl FnMut(&Topic) -> bool, anew: Option<Epoch>) {
         self.0.retain(|topic, _| stays(topic));
         if let Some(tenure) = anew {
-            for home in self.0.values_mut() {
-                home.tenure = tenure;
-                if let Some(roster) = &mut home.roster {
-                    roster.told = false;
-                }
-            }
+            self.0.values_mut().for_each(|home| home.take_over(tenure));
         }
     }
 
@@ -234,9 +239,23 @@ impl Homes {
 
     /// Topics whose roster the holders have not been told yet.
     pub(super) fn untold(&self) -> Vec<Topic> {
-        let untold =
-            self.0.iter().filter(|(_, home)| home.roster.as_ref().is_some_and(|roster| !roster.told));
-        let mut topics: Vec<_> = untold.map(|(topic, _)| topic.clone()).collect();
+        self.with_roster(|_, roster| !roster.told)
+    }
+
+    /// Topics whose holders have to be told that there is nobody else.
+    pub(super) fn open_ended(&self) -> Vec<Topic> {
+        self.with_roster(|_, roster| roster.told && roster.open_ended)
+    }
+
+    /// Topics of whose roster a gateway has to know.
+    pub(super) fn told_to(&self, gateway: Incarnation) -> Vec<Topic> {
+        self.with_roster(|home, roster| roster.told && home.holders().any(|holder| holder == gateway))
+    }
+
+    fn with_roster(&self, wanted: impl Fn(&Home, &Roster) -> bool) -> Vec<Topic> {
+        let wanted = |home: &Home| home.roster.as_ref().is_some_and(|roster| wanted(home, roster));
+        let mut topics: Vec<_> =
+            self.0.iter().filter(|(_, home)| wanted(home)).map(|(topic, _)| topic.clone()).collect();
         topics.sort_unstable();
         topics
     }

@@ -54,6 +54,11 @@ impl Peer {
             untaken: 0,
         }
     }
+
+    /// On its link to us, which is open.
+    fn has_spoken(&self) -> bool {
+        self.session.is_some() && self.spoke > Epoch::default()
+    }
 }
 
 impl<C: Content> Core<C> {
@@ -80,10 +85,11 @@ impl<C: Content> Core<C> {
         self.peers.iter().filter(|(_, peer)| !self.has_synced(peer)).map(|(peer, _)| *peer).collect()
     }
 
-    /// Can it be asked something, and answer?
+    /// Can it be asked something, and answer? That its link to us is open is known to it only when it
+    /// has said something there: until then it could not say its answer.
     pub(super) fn is_reachable(&self, peer: Incarnation, bytes: usize) -> bool {
         self.peers.get(&peer).is_some_and(|peer| {
-            peer.open && peer.session.is_some() && peer.untaken + bytes <= self.limits.untaken_bytes_max
+            peer.open && peer.has_spoken() && peer.untaken + bytes <= self.limits.untaken_bytes_max
         })
     }
 
@@ -116,6 +122,7 @@ impl<C: Content> Core<C> {
             self.say_hold(peer, &topic, None);
         }
         self.say_synced(&[peer], true);
+        self.tell_again(peer);
         self.pump_all();
     }
 
@@ -143,7 +150,6 @@ impl<C: Content> Core<C> {
         if was_open {
             self.link_lost(peer);
         }
-        self.pump_all();
     }
 
     pub(super) fn unheard(&mut self, peer: Incarnation, session: Session, since: Duration) {
@@ -157,6 +163,16 @@ impl<C: Content> Core<C> {
         known.unsynced_since = known.unsynced_since.or(Some(since));
         self.link_lost(peer);
         self.release();
+    }
+
+    /// After a gap in the views, what was said to us as a home may be lost here, and who said it may not
+    /// know: it may have missed the view that lost it. So it has to be said again.
+    pub(super) fn hear_anew(&mut self) {
+        for (peer, known) in &self.peers {
+            if known.session.is_some() {
+                self.out.push(Effect::Mistrust(*peer, "views were skipped: what it holds may be lost here"));
+            }
+        }
     }
 
     /// Neither what was asked of it nor what it answered can be counted on.
@@ -188,7 +204,11 @@ impl<C: Content> Core<C> {
                 // Whoever meets a higher epoch catches up before acting.
                 self.install(view);
                 if let Some(known) = self.peers.get_mut(&peer) {
+                    let first = !known.has_spoken();
                     known.spoke = epoch;
+                    if first {
+                        self.pump_all();
+                    }
                 }
             }
             Frame::Hold { serial, topic, clients, members } => {

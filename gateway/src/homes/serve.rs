@@ -16,6 +16,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Delivery<C: Content> {
     origin: Origin,
+    topic: Topic,
     epoch: Epoch,
     waiting: BTreeSet<Incarnation>,
     answer: Option<C::Answer>,
@@ -55,6 +56,11 @@ impl<C: Content> Core<C> {
         let open = self.gate_is_open();
         if open {
             for topic in self.homes.untold() {
+                self.tell_whole(&topic, None);
+            }
+        }
+        if self.unsynced().is_empty() {
+            for topic in self.homes.open_ended() {
                 self.tell_whole(&topic, None);
             }
         }
@@ -106,6 +112,7 @@ impl<C: Content> Core<C> {
         let bytes = C::bytes(&command);
         let mut delivery = Delivery {
             origin,
+            topic: topic.clone(),
             epoch: self.members.epoch,
             waiting: BTreeSet::new(),
             answer: None,
@@ -173,9 +180,24 @@ impl<C: Content> Core<C> {
                     C::merge(&mut delivery.answer, answer);
                 }
             }
-            None => delivery.stale = true,
+            None => {
+                delivery.stale = true;
+                let topic = delivery.topic.clone();
+                self.take_over_anew(gateway, &topic);
+            }
         }
         self.conclude_if_done(id);
+    }
+
+    /// A gateway in our own view refuses what we have ordered: in a view that we have not seen it took
+    /// a later order than ours. From now on ours is later.
+    fn take_over_anew(&mut self, gateway: Incarnation, topic: &Topic) {
+        let epoch = self.members.epoch;
+        let agrees = self.peers.get(&gateway).is_some_and(|peer| peer.spoke == epoch);
+        if let Some(home) = self.homes.get_mut(topic).filter(|home| agrees && home.tenure < epoch) {
+            home.take_over(epoch);
+            self.release();
+        }
     }
 
     /// What a gateway has not answered, it will not.
@@ -275,14 +297,24 @@ impl<C: Content> Core<C> {
         self.homes.forget_if_idle(topic);
     }
 
-    /// Tells one holder, or all, everybody who is present.
+    /// Tells one holder, or all, everybody who is present. Whom a gateway announced that has not synced
+    /// may be missing there: nobody is told then that this is all.
     fn tell_whole(&mut self, topic: &Topic, to: Option<Incarnation>) {
+        let whole = self.unsynced().is_empty();
         let Some(home) = self.homes.get_mut(topic) else { return };
         let Some(roster) = &mut home.roster else { return };
         roster.told |= to.is_none();
+        roster.open_ended = !whole || roster.open_ended && to.is_some();
         let members = roster.all();
         let to: Vec<_> = home.holders().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
-        self.tell(topic, &to, true, &members);
+        self.tell(topic, &to, whole, &members);
+    }
+
+    /// A holder may have missed something while our link to it was broken.
+    pub(super) fn tell_again(&mut self, gateway: Incarnation) {
+        for topic in self.homes.told_to(gateway) {
+            self.tell_whole(&topic, Some(gateway));
+        }
     }
 
     /// Tells all holders who has come and gone.

@@ -18,7 +18,7 @@ const BEAT_MAX: Duration = Duration::from_secs(60);
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
+pub enum Step {
     /// Tell this process the new view.
     Install(Arc<View>),
     /// The register has taken this member in.
@@ -43,7 +43,7 @@ enum Phase {
 
 /// One incarnation's following of registers.
 #[derive(Debug)]
-pub(super) struct Life {
+pub struct Life {
     known: Arc<View>,
     phase: Phase,
     beat: Duration,
@@ -55,6 +55,8 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// It knows this view from before.
+    #[must_use]
     pub const fn new(known: Arc<View>) -> Self {
         Self {
             known,

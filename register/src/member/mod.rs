@@ -34,6 +34,12 @@ pub mod ring;
 pub mod view;
 mod watching;
 
+/// What a member decides, for simulations of whole clusters.
+#[doc(hidden)]
+pub mod simulation {
+    pub use super::life::{Life, Step};
+}
+
 /// Events waiting to be taken; each kind is told at most once, so it is never met.
 const EVENTS_MAX: usize = 8;
 /// Views that a member has not taken yet; one that is further behind misses some, and is told.

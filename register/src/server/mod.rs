@@ -27,9 +27,20 @@ mod grpc;
 mod history;
 mod hub;
 mod report;
+#[allow(missing_docs, reason = "the variants say what their fields are; only simulations see them")]
 mod step;
 
 pub use history::REMOVED_MAX;
+
+/// The state machine, for simulations of whole clusters.
+#[doc(hidden)]
+pub mod simulation {
+    pub use super::{
+        check::Origin,
+        core::Core,
+        step::{Answer, ConnectionId, Effect, Happened, Input, Now, Reason, Refusal},
+    };
+}
 
 /// After an idle connection has said nothing for this long it is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(5);

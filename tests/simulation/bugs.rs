@@ -1,0 +1,35 @@
+//! Planted bugs: each must be found by the seeds that CI runs.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A home believes after a view change that everybody has synced.
+    NoParking,
+    /// Whatever any gateway says is placed.
+    NoFencing,
+    /// After a view change the new homes are told nothing, and nothing is compared.
+    NoReannouncement,
+    /// A gateway answers before its shards have placed.
+    EarlyAcknowledgement,
+    /// After a view change the new homes are not told who is present.
+    NoRoster,
+}
+
+impl Bug {
+    pub const ALL: [Self; 5] = [
+        Self::NoParking,
+        Self::NoFencing,
+        Self::NoReannouncement,
+        Self::EarlyAcknowledgement,
+        Self::NoRoster,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoParking => "no-parking",
+            Self::NoFencing => "no-fencing",
+            Self::NoReannouncement => "no-reannouncement",
+            Self::EarlyAcknowledgement => "early-acknowledgement",
+            Self::NoRoster => "no-roster",
+        }
+    }
+}

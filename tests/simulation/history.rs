@@ -1,0 +1,223 @@
+//! What happened in a run, as the checker reads it. Pure data.
+
+use std::time::Duration;
+
+use broadgate_gateway::homes::{At, Content, Load, Topic};
+use broadgate_proto::{id::Incarnation, v1::Epoch};
+
+/// One client from open to close; never used again.
+pub type ClientNo = u32;
+/// One command, whatever its attempts.
+pub type CmdNo = u64;
+
+/// What the simulated gateways pass on.
+#[derive(Debug, Clone)]
+pub enum Sim {}
+
+/// Something to carry out among the clients of a topic.
+#[derive(Debug, Clone)]
+pub struct Cmd {
+    pub no: CmdNo,
+    pub what: What,
+    pub also: Option<Incarnation>,
+}
+
+#[derive(Debug, Clone)]
+pub enum What {
+    Send,
+    /// This client is bound to the uid; every other client of it is closed.
+    Exclusive(ClientNo),
+    /// All clients of the uid join this group.
+    JoinAll(Topic),
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    pub clients: u32,
+    pub dropped: u32,
+}
+
+impl Content for Sim {
+    type Command = Cmd;
+    type Answer = Receipt;
+
+    fn bytes(_: &Cmd) -> usize {
+        100
+    }
+
+    fn also(command: &Cmd) -> Option<Incarnation> {
+        command.also
+    }
+
+    fn merge(all: &mut Option<Receipt>, part: Receipt) {
+        let all = all.get_or_insert_default();
+        all.clients += part.clients;
+        all.dropped += part.dropped;
+    }
+}
+
+/// What a caller wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wish {
+    Send(Vec<Topic>),
+    /// A send without a receipt.
+    Fire(Topic),
+    /// Joins; as this presence user, if one is named.
+    Join(ClientNo, Topic, Option<String>),
+    Leave(ClientNo, Topic),
+    Bind(ClientNo, Topic),
+    Exclusive(ClientNo, Topic),
+    JoinAll(Topic, Topic),
+    Count(Topic),
+    Roster(Topic),
+}
+
+/// What a caller is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Not done, or nobody knows.
+    Refused(&'static str),
+    Receipt {
+        epoch: Epoch,
+        ordered: bool,
+        complete: bool,
+        receipt: Receipt,
+    },
+    Changed {
+        epoch: Epoch,
+        complete: bool,
+    },
+    Counted {
+        epoch: Epoch,
+        complete: bool,
+        clients: u64,
+    },
+    Roster {
+        epoch: Epoch,
+        complete: bool,
+        users: Vec<String>,
+    },
+}
+
+impl Outcome {
+    pub const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Refused(_) => Epoch::new(0, 0),
+            Self::Receipt { epoch, .. }
+            | Self::Changed { epoch, .. }
+            | Self::Counted { epoch, .. }
+            | Self::Roster { epoch, .. } => *epoch,
+        }
+    }
+
+    pub const fn complete(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Receipt { complete, .. }
+            | Self::Changed { complete, .. }
+            | Self::Counted { complete, .. }
+            | Self::Roster { complete, .. } => *complete,
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    Installed {
+        by: Incarnation,
+        epoch: Epoch,
+        before: Epoch,
+        gateways: Vec<Incarnation>,
+        streams_lost: u32,
+    },
+    /// A gateway incarnation has ended, with all its clients.
+    Ended {
+        by: Incarnation,
+    },
+    Paused {
+        by: Incarnation,
+    },
+    Resumed {
+        by: Incarnation,
+    },
+    /// A client was opened; by this view it belongs to everybody.
+    Opened {
+        client: ClientNo,
+        by: Incarnation,
+        epoch: Epoch,
+    },
+    /// The workers were told.
+    Closed {
+        client: ClientNo,
+    },
+    In {
+        client: ClientNo,
+        topic: Topic,
+        user: Option<String>,
+    },
+    Out {
+        client: ClientNo,
+        topic: Topic,
+    },
+    Slow {
+        client: ClientNo,
+    },
+    /// A message is in a client's outbox.
+    Got {
+        client: ClientNo,
+        topic: Topic,
+        at: Option<At>,
+        cmd: CmdNo,
+    },
+    /// A gateway places what it or another ordered.
+    Placing {
+        by: Incarnation,
+        from: Incarnation,
+        topic: Topic,
+        at: At,
+        cmd: CmdNo,
+    },
+    /// A gateway asks a home.
+    Asked {
+        cmd: CmdNo,
+    },
+    Made {
+        cmd: CmdNo,
+        caller: usize,
+        via: usize,
+        attempt: u32,
+        carried: Epoch,
+        wish: Wish,
+    },
+    Answered {
+        cmd: CmdNo,
+        attempt: u32,
+        outcome: Outcome,
+    },
+    Present {
+        by: Incarnation,
+        topic: Topic,
+        user: String,
+        joined: bool,
+    },
+    Mistrust {
+        by: Incarnation,
+        peer: Incarnation,
+        why: &'static str,
+    },
+    /// Faults have stopped and the time that the promise names has passed.
+    Quiet {
+        gateways: Vec<(Incarnation, Epoch, Load)>,
+    },
+}
+
+/// A fact and its time.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub now: Duration,
+    pub fact: Fact,
+}
+
+pub type History = Vec<Record>;

@@ -1,0 +1,383 @@
+//! A script: what people, callers and misfortune do in one run. Made from a seed; any step may be left out.
+
+use std::{fmt, time::Duration};
+
+use broadgate_gateway::homes::Topic;
+
+use super::{
+    history::{CmdNo, Wish},
+    net::REGISTER,
+    rng::Rng,
+    world::{Event, World},
+};
+
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub seed: u64,
+    pub hosts: usize,
+    pub callers: usize,
+    /// People with at most one client each at a time.
+    pub clients: usize,
+    pub groups: u64,
+    pub length: Duration,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its number in the script as it was made.
+    pub no: u64,
+    pub at: Duration,
+    pub what: Action,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    Start {
+        host: usize,
+        ring_version: u32,
+    },
+    Crash {
+        host: usize,
+        silently: bool,
+    },
+    Drain {
+        host: usize,
+    },
+    Pause {
+        host: usize,
+        millis: u64,
+    },
+    /// Nothing gets through this way.
+    Hole {
+        from: usize,
+        to: usize,
+        millis: u64,
+    },
+    /// Every link that was dialled this way breaks.
+    Reset {
+        from: usize,
+        to: usize,
+    },
+    Delay {
+        from: usize,
+        to: usize,
+        by_millis: u64,
+        millis: u64,
+    },
+    /// Nothing gets through between a host and anybody but one other, and that slowly.
+    Island {
+        host: usize,
+        but: usize,
+        by_millis: u64,
+        millis: u64,
+    },
+    RegisterStop {
+        millis: u64,
+    },
+    Connect {
+        person: usize,
+        host: usize,
+    },
+    Close {
+        person: usize,
+    },
+    Slow {
+        person: usize,
+    },
+    Move {
+        caller: usize,
+        host: usize,
+    },
+    Send {
+        caller: usize,
+        topics: Vec<Topic>,
+        times: u64,
+    },
+    Fire {
+        caller: usize,
+        topic: Topic,
+    },
+    Join {
+        caller: usize,
+        person: usize,
+        topic: Topic,
+        user: Option<String>,
+    },
+    Leave {
+        caller: usize,
+        person: usize,
+        topic: Topic,
+    },
+    Bind {
+        caller: usize,
+        person: usize,
+        topic: Topic,
+    },
+    Exclusive {
+        caller: usize,
+        person: usize,
+        topic: Topic,
+    },
+    JoinAll {
+        caller: usize,
+        uid: Topic,
+        group: Topic,
+    },
+    Count {
+        caller: usize,
+        topic: Topic,
+    },
+    Roster {
+        caller: usize,
+        topic: Topic,
+    },
+}
+
+const APP: &str = "a";
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>8.3} s  #{:<4} {:?}", self.at.as_secs_f64(), self.no, self.what)
+    }
+}
+
+impl Script {
+    pub fn everybody(&self) -> Topic {
+        Topic::all(APP)
+    }
+
+    fn group(&self, no: u64) -> Topic {
+        Topic::group(APP, &format!("g{no}"))
+    }
+
+    /// Everything that can be counted; presence groups are groups too.
+    pub fn topics(&self) -> Vec<Topic> {
+        let mut topics: Vec<_> = (0..self.groups).map(|no| self.group(no)).collect();
+        topics.extend([0, 1].map(presence));
+        topics.extend([0, 1, 2].map(uid));
+        topics.push(self.everybody());
+        topics
+    }
+
+    /// The script of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::of(&[seed, 100]);
+        let hosts = rng.between(2, 6) as usize;
+        let clients = rng.between(4, 13) as usize;
+        let length = Duration::from_millis(rng.between(12_000, 26_000));
+        let mut script = Self {
+            seed,
+            hosts,
+            callers: rng.between(2, 5) as usize,
+            clients,
+            groups: rng.between(1, 4),
+            length,
+            steps: Vec::new(),
+        };
+        // Some seeds have a quiet life, some none.
+        let faults = [0, 4, 10, 10, 20][rng.index(5)];
+        script.begin(&mut rng);
+        let mut at = 4500;
+        while at < length.as_millis() as u64 - 200 {
+            at += rng.between(5, 250);
+            let what = if rng.percent(faults) { script.fault(&mut rng) } else { script.deed(&mut rng) };
+            script.push(at, what);
+        }
+        script
+    }
+
+    fn push(&mut self, millis: u64, what: Action) {
+        let no = self.steps.len() as u64;
+        self.steps.push(Step { no, at: Duration::from_millis(millis), what });
+    }
+
+    fn begin(&mut self, rng: &mut Rng) {
+        let absent = if self.hosts > 2 && rng.percent(40) { 1 } else { 0 };
+        let newer = rng.percent(20);
+        for host in 0..self.hosts - absent {
+            let ring_version = if newer && rng.percent(50) { 2 } else { 1 };
+            self.push(rng.between(0, 500), Action::Start { host, ring_version });
+        }
+        for person in 0..self.clients {
+            let host = rng.index(self.hosts);
+            self.push(rng.between(1500, 2500), Action::Connect { person, host });
+        }
+        for _ in 0..self.clients * 2 {
+            let what = self.membership(rng);
+            self.push(rng.between(3000, 4400), what);
+        }
+    }
+
+    fn membership(&self, rng: &mut Rng) -> Action {
+        let (caller, person) = (rng.index(self.callers), rng.index(self.clients));
+        match rng.below(20) {
+            0..6 => Action::Join { caller, person, topic: self.group(rng.below(self.groups)), user: None },
+            6..11 => {
+                let user = Some(format!("user{}", rng.below(4)));
+                Action::Join { caller, person, topic: presence(rng.below(2)), user }
+            }
+            11..14 => Action::Leave { caller, person, topic: self.group(rng.below(self.groups)) },
+            14..16 => Action::Leave { caller, person, topic: presence(rng.below(2)) },
+            16..18 => Action::Bind { caller, person, topic: uid(rng.below(2)) },
+            18 => Action::Exclusive { caller, person, topic: uid(2) },
+            _ => {
+                Action::JoinAll { caller, uid: uid(rng.below(2)), group: self.group(rng.below(self.groups)) }
+            }
+        }
+    }
+
+    fn deed(&self, rng: &mut Rng) -> Action {
+        let (caller, person, host) =
+            (rng.index(self.callers), rng.index(self.clients), rng.index(self.hosts));
+        let topics = self.topics();
+        let mut topic = || topics[rng.index(topics.len())].clone();
+        let (one, other) = (topic(), topic());
+        let groups = [self.group(rng.below(self.groups)), presence(rng.below(2))];
+        match rng.below(100) {
+            0..40 => {
+                let group = groups[rng.index(2)].clone();
+                Action::Send { caller, topics: vec![group], times: rng.between(1, 5) }
+            }
+            40..50 => Action::Send { caller, topics: vec![one], times: rng.between(1, 4) },
+            50..54 => Action::Send { caller, topics: vec![one, other], times: 1 },
+            54..57 => Action::Fire { caller, topic: groups[0].clone() },
+            57..80 => self.membership(rng),
+            80..84 => Action::Count { caller, topic: one },
+            84..87 => Action::Roster { caller, topic: groups[1].clone() },
+            87..91 => Action::Connect { person, host },
+            91..94 => Action::Close { person },
+            94 => Action::Slow { person },
+            _ => Action::Move { caller, host },
+        }
+    }
+
+    fn fault(&self, rng: &mut Rng) -> Action {
+        let (host, other) = (rng.index(self.hosts), rng.index(self.hosts));
+        let [from, to] = if rng.percent(20) {
+            if rng.percent(50) { [host, REGISTER] } else { [REGISTER, host] }
+        } else {
+            [host, (host + 1 + other % (self.hosts - 1)) % self.hosts]
+        };
+        let millis = [300, 1500, 2500, 5000, 8000][rng.index(5)] + rng.below(500);
+        match rng.below(100) {
+            0..10 => Action::Crash { host, silently: rng.percent(50) },
+            10..32 => Action::Start { host, ring_version: 1 + u32::from(rng.percent(15)) },
+            32..38 => Action::Drain { host },
+            38..50 => Action::Pause { host, millis },
+            50..68 => Action::Hole { from, to, millis },
+            68..78 => Action::Reset { from, to },
+            78..85 => {
+                let but = (host + 1 + other % (self.hosts - 1)) % self.hosts;
+                Action::Island { host, but, by_millis: rng.between(5, 1800), millis }
+            }
+            85..93 => Action::Delay { from, to, by_millis: [50, 400, 1500][rng.index(3)], millis },
+            _ => Action::RegisterStop { millis },
+        }
+    }
+}
+
+fn presence(no: u64) -> Topic {
+    Topic::group(APP, &format!("p{no}"))
+}
+
+/// The last one is bound exclusively only.
+fn uid(no: u64) -> Topic {
+    Topic::uid(APP, &format!("u{no}"))
+}
+
+impl World {
+    /// What the script says now.
+    pub fn step(&mut self, index: usize) {
+        let Step { no, what, .. } = self.script.steps[index].clone();
+        self.tell(&"step", &what);
+        let cmd: CmdNo = no * 16;
+        match what {
+            Action::Start { host, ring_version } => self.start_gateway(host, ring_version),
+            Action::Crash { host, silently } => self.crash(host, silently),
+            Action::Drain { host } => self.drain(host),
+            Action::Pause { host, millis } => self.pause(host, Duration::from_millis(millis)),
+            Action::Hole { from, to, millis } => {
+                self.cut(from, to);
+                self.after(Duration::from_millis(millis), Event::Mend { from, to });
+            }
+            Action::Reset { from, to } => self.reset(from, to),
+            Action::Delay { from, to, by_millis, millis } => {
+                self.path(from, to).slow = Duration::from_millis(by_millis);
+                self.after(Duration::from_millis(millis), Event::Quick { from, to });
+            }
+            Action::Island { host, but, by_millis, millis } => {
+                for other in (0..self.hosts.len()).chain([REGISTER]).filter(|other| *other != host) {
+                    for (from, to) in [(host, other), (other, host)] {
+                        let millis = Duration::from_millis(millis);
+                        if other == but {
+                            self.path(from, to).slow = Duration::from_millis(by_millis);
+                            self.after(millis, Event::Quick { from, to });
+                        } else {
+                            self.cut(from, to);
+                            self.after(millis, Event::Mend { from, to });
+                        }
+                    }
+                }
+            }
+            Action::RegisterStop { millis } => {
+                self.register_stops();
+                self.after(Duration::from_millis(millis), Event::RegisterUp);
+            }
+            Action::Connect { person, host } => self.connect_client(person, host),
+            Action::Close { person } => self.person_closes(person),
+            Action::Slow { person } => {
+                if let Some(client) = self.slots[person] {
+                    self.slow_down(client);
+                }
+            }
+            Action::Move { caller, host } => self.move_caller(caller, host),
+            Action::Send { caller, topics, times } => {
+                for more in 0..times {
+                    self.wish(caller, cmd + more, Wish::Send(topics.clone()));
+                }
+            }
+            Action::Fire { caller, topic } => self.wish(caller, cmd, Wish::Fire(topic)),
+            Action::JoinAll { caller, uid, group } => self.wish(caller, cmd, Wish::JoinAll(uid, group)),
+            Action::Count { caller, topic } => self.wish(caller, cmd, Wish::Count(topic)),
+            Action::Roster { caller, topic } => self.wish(caller, cmd, Wish::Roster(topic)),
+            Action::Join { person, .. }
+            | Action::Leave { person, .. }
+            | Action::Bind { person, .. }
+            | Action::Exclusive { person, .. } => self.about(person, cmd, what),
+        }
+    }
+
+    fn about(&mut self, person: usize, cmd: CmdNo, what: Action) {
+        let Some(client) = self.slots[person] else { return };
+        match what {
+            Action::Join { caller, topic, user, .. } => {
+                self.wish(caller, cmd, Wish::Join(client, topic, user))
+            }
+            Action::Leave { caller, topic, .. } => self.wish(caller, cmd, Wish::Leave(client, topic)),
+            Action::Bind { caller, topic, .. } => self.wish(caller, cmd, Wish::Bind(client, topic)),
+            Action::Exclusive { caller, topic, .. } => self.wish(caller, cmd, Wish::Exclusive(client, topic)),
+            _ => {}
+        }
+    }
+
+    fn person_closes(&mut self, person: usize) {
+        let Some(client) = self.slots[person] else { return };
+        let by = self.clients[client as usize].by;
+        if let Some(host) = self.host_of(by).filter(|host| self.hosts[*host].paused.is_none()) {
+            self.close_client(host, client);
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, hosts, callers, clients, groups, length, steps } = self;
+        let length = length.as_secs_f64();
+        writeln!(
+            f,
+            "seed {seed}: {hosts} hosts, {callers} callers, {clients} people, {groups} groups, {length} s"
+        )?;
+        steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
