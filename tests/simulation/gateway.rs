@@ -223,7 +223,8 @@ impl World {
                 self.note(Fact::Mistrust { by: me, peer, why });
                 self.distrust(host, peer);
             }
-            Effect::Dropped(_) => {}
+            // Nobody watches groups here.
+            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) => {}
         }
     }
 
