@@ -51,6 +51,8 @@ enum Command {
     Client(operate::ClientArgs),
     /// List groups
     Groups(operate::GroupsArgs),
+    /// List who is present in a group: the users in whose name its clients joined
+    Roster(operate::RosterArgs),
     /// List uids
     Uids(operate::UidsArgs),
     /// Send a message to clients, uids, groups or all
@@ -96,6 +98,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Clients(args) => operate::clients(args).await,
         Command::Client(args) => operate::client(args).await,
         Command::Groups(args) => operate::groups(args).await,
+        Command::Roster(args) => operate::roster(args).await,
         Command::Uids(args) => operate::uids(args).await,
         Command::Send(args) => operate::send(args).await,
         Command::Kick(args) => operate::kick(args).await,

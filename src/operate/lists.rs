@@ -1,4 +1,4 @@
-//! `broadgate clients`, `client`, `groups` and `uids`.
+//! `broadgate clients`, `client`, `groups`, `roster` and `uids`.
 
 use broadgate_business::{
     Audience,
@@ -71,6 +71,28 @@ pub(crate) struct UidsArgs {
     group: Vec<String>,
     #[command(flatten)]
     page: PageArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RosterArgs {
+    #[command(flatten)]
+    target: Target,
+    /// The group
+    group: String,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+pub(crate) async fn roster(args: RosterArgs) -> Result<(), Failure> {
+    let reply = args.target.cluster()?.roster(&args.group, args.page.page()).await?;
+    if args.target.json {
+        print_json(&json("RosterReply", &reply)?)?;
+    } else {
+        let rows = reply.members.iter().map(|member| [member.user_id.clone(), member.info.clone()]);
+        print(&table(["USER", "INFO"], rows))?;
+        more(&reply.next_cursor)?;
+    }
+    complete(reply.coverage.as_ref())
 }
 
 pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {

@@ -11,7 +11,9 @@ use broadgate_business::{Cluster, v1::Coverage};
 use clap::Args;
 
 pub(crate) use self::{
-    lists::{ClientArgs, ClientsArgs, GroupsArgs, UidsArgs, client, clients, groups, uids},
+    lists::{
+        ClientArgs, ClientsArgs, GroupsArgs, RosterArgs, UidsArgs, client, clients, groups, roster, uids,
+    },
     orders::{DrainArgs, KickArgs, SendArgs, drain, kick, send},
     output::print,
     status::status,

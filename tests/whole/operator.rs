@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use broadgate_proto::v1;
 use serde_json::Value;
 
 use crate::harness::*;
@@ -47,6 +48,13 @@ async fn the_cluster_is_asked_and_told() {
     assert!(out.contains("ann") && out.contains(&a.local), "{out}");
     let (_, out, _) = cluster.run(&["groups"]);
     assert!(out.contains("room") && out.contains('2'), "{out}");
+    let member = v1::PresenceMember { user_id: "ann".into(), info: "{\"seat\":7}".into() };
+    let sits = v1::JoinGroupsRequest { member: Some(member), ..join(&[&a.id], &["room"]) };
+    cluster.caller(1).await.join(sits).await.unwrap();
+    let (_, out, _) = cluster.run(&["roster", "room"]);
+    assert!(out.contains("ann") && out.contains("\"seat\":7"), "{out}");
+    let (_, out, _) = cluster.run(&["roster", "--json", "room"]);
+    assert_eq!(json(&out)["total"], 1);
     let (_, out, _) = cluster.run(&["uids", "--json"]);
     assert_eq!(json(&out)["names"][0]["name"], "ann");
 

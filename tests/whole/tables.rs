@@ -7,7 +7,7 @@ use crate::{harness::*, http::post};
 const JSON: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Host", "localhost")];
 
 /// A minimal good body of every unary call; `ID` stands for a client's id.
-const CALLS: [(&str, &str); 17] = [
+const CALLS: [(&str, &str); 20] = [
     ("Send", r#"{"to": {"all": true}, "text": "heard by all"}"#),
     ("Close", r#"{"to": {"groups": ["nobody"]}}"#),
     ("Bind", r#"{"client_id": "ID", "uid": "ann"}"#),
@@ -18,6 +18,9 @@ const CALLS: [(&str, &str); 17] = [
     ("SetSession", r#"{"client_id": "ID", "json": "{}"}"#),
     ("MergeSession", r#"{"client_id": "ID", "json": "{}"}"#),
     ("GetSession", r#"{"client_id": "ID"}"#),
+    ("Roster", r#"{"group": "room"}"#),
+    ("History", r#"{"group": "room"}"#),
+    ("LastValue", r#"{"group": "room"}"#),
     ("Online", r#"{"clients": ["ID"], "uids": ["ann"]}"#),
     ("Count", r#"{"groups": ["room"], "uids": true}"#),
     ("GetClient", r#"{"client_id": "ID"}"#),
