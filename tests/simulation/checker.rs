@@ -28,8 +28,6 @@ pub struct Tally {
     pub repeats: u64,
     pub got: u64,
     pub views: u64,
-    /// Views of another content than one of the same number.
-    pub named_twice: u64,
     /// Views that were skipped, and among them those of members that had lost no stream.
     pub gaps: u64,
     pub gaps_unexplained: u64,
@@ -100,12 +98,9 @@ fn views(history: &[Record], tally: &mut Tally, found: &mut Found) {
         tally.views += 1;
         let (known, who) = content.entry(*epoch).or_insert((gateways, BTreeSet::new()));
         who.insert(*by);
-        // A fresh register to which a newcomer comes before anybody who knows the last view begins its
-        // first term anew; it is counted, and (7) sees that it is over when the others have come.
-        if *known != gateways && epoch.term > 1 {
+        if *known != gateways {
             found.add(1, format!("view {epoch} has two contents"));
         }
-        tally.named_twice += u64::from(*known != gateways);
         if let Some((former, lost)) = last.insert(*by, (*epoch, *streams_lost)) {
             if former >= *epoch {
                 found.add(1, format!("{by} installs {epoch} after {former}"));
@@ -354,7 +349,6 @@ impl Tally {
         self.repeats += other.repeats;
         self.got += other.got;
         self.views += other.views;
-        self.named_twice += other.named_twice;
         self.gaps += other.gaps;
         self.gaps_unexplained += other.gaps_unexplained;
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{Back, Core, Effect, Frame, Input, Limits, Session};
+use broadgate_gateway::homes::{Back, Core, Effect, Frame, Input, Limits, Session, Standing, Topic};
 use broadgate_proto::{
     id::Incarnation,
     v1::{MemberState, View},
@@ -61,6 +61,8 @@ pub struct Gateway {
     pub next_session: Session,
     pub shards: Vec<Shard>,
     pub desk: Desk,
+    /// What the core was told of its clients: topic and shard.
+    standing: BTreeMap<(Topic, u8), u32>,
     pub rng: Rng,
 }
 
@@ -92,6 +94,7 @@ impl World {
             next_session: 0,
             shards,
             desk: Desk::default(),
+            standing: BTreeMap::new(),
             rng,
         };
         self.tell(&"starts", &(host, me));
@@ -159,7 +162,13 @@ impl World {
         let of_view = matches!(input, Input::View(_) | Input::Said(_, _, Frame::View(_)));
         let heard = matches!(input, Input::Heard(..));
         let unfenced = unfenced(bug, &input);
+        let emptied =
+            if let Input::Standing(standing) = &input { gateway.emptied_by(standing) } else { None };
         let mut effects = gateway.core.apply(input, now);
+        if let Some(topic) = emptied {
+            self.note(Fact::Emptied { by: me, topic });
+        }
+        let Some(gateway) = self.gateway(host) else { return };
         let installed = effects.iter().any(|effect| matches!(effect, Effect::Installed(_)));
         if bug == Some(Bug::NoParking) && (installed || heard) {
             let epoch = gateway.core.epoch();
@@ -329,6 +338,14 @@ impl Gateway {
     /// It is in the view and ready, and stays so.
     pub fn takes_clients(&self) -> bool {
         self.in_view && self.member.wanted == MemberState::Ready
+    }
+
+    /// The topic in which that leaves nobody.
+    fn emptied_by(&mut self, standing: &Standing) -> Option<Topic> {
+        let topic = &standing.topic;
+        self.standing.insert((topic.clone(), standing.shard), standing.clients);
+        let here = self.standing.range((topic.clone(), 0)..=(topic.clone(), u8::MAX));
+        here.map(|(_, clients)| clients).sum::<u32>().eq(&0).then(|| topic.clone())
     }
 }
 

@@ -179,6 +179,11 @@ pub enum Fact {
         at: At,
         cmd: CmdNo,
     },
+    /// The core of a gateway hears that nobody is left in a topic there.
+    Emptied {
+        by: Incarnation,
+        topic: Topic,
+    },
     /// A gateway asks a home.
     Asked {
         cmd: CmdNo,

@@ -10,68 +10,44 @@ use broadgate_proto::id::Incarnation;
 
 use super::{
     checker::Found,
-    history::{ClientNo, Fact, Record},
+    history::{Fact, Record},
     model::{Index, Model},
 };
 
 /// How long what a home says may be under way, if nobody sleeps.
 const UNDER_WAY: Duration = Duration::from_secs(7);
 
-#[derive(Default)]
-struct Told {
-    /// Who was told of; none if the gateway had no clients there meanwhile.
-    users: BTreeMap<String, Option<bool>>,
-    clients: BTreeSet<ClientNo>,
-}
-
 /// What each gateway has told its clients of each group in the end.
 pub type Everything = BTreeMap<(Incarnation, Topic), BTreeSet<String>>;
 
 pub fn check(history: &[Record], model: &Model, found: &mut Found) -> Everything {
-    let mut told: BTreeMap<(Incarnation, Topic), Told> = BTreeMap::new();
+    let mut told: BTreeMap<(Incarnation, Topic), BTreeMap<String, bool>> = BTreeMap::new();
     let mut slept = Duration::ZERO;
-    let mut asleep = 0;
+    let mut asleep: BTreeSet<Incarnation> = BTreeSet::new();
     for (index, record) in history.iter().enumerate() {
-        if asleep > 0 {
+        if !asleep.is_empty() {
             slept = record.now;
         }
         match &record.fact {
-            Fact::Paused { .. } => asleep += 1,
-            Fact::Resumed { .. } => asleep -= 1,
-            Fact::In { client, topic, .. } => {
-                if let Some(life) = model.clients.get(client) {
-                    told.entry((life.by, topic.clone())).or_default().clients.insert(*client);
-                }
-            }
-            Fact::Out { client, topic } => {
-                let Some(life) = model.clients.get(client) else { continue };
-                let one = told.entry((life.by, topic.clone())).or_default();
-                one.clients.remove(client);
-                if one.clients.is_empty() {
-                    // It is told of everybody when somebody comes again.
-                    one.users.values_mut().for_each(|known| *known = None);
-                }
-            }
+            Fact::Paused { by } => drop(asleep.insert(*by)),
+            Fact::Resumed { by } | Fact::Ended { by } => drop(asleep.remove(by)),
+            // Who comes there next is told of everybody.
+            Fact::Emptied { by, topic } => drop(told.remove(&(*by, topic.clone()))),
             Fact::Present { by, topic, user, joined } => {
-                let one = told.entry((*by, topic.clone())).or_default();
-                // Its last client there has gone and the core does not know yet: nobody hears it.
-                let heard = (!one.clients.is_empty()).then_some(*joined);
-                let former = one.users.insert(user.clone(), heard);
-                let first = former.is_none() && heard.is_some();
-                if former == Some(Some(*joined)) || first && !joined {
+                let users = told.entry((*by, topic.clone())).or_default();
+                if users.insert(user.clone(), *joined).unwrap_or(false) == *joined {
                     let word = if *joined { "joined" } else { "left" };
-                    found.add(8, format!("{by} is told twice that {user} {word} {topic:?}"));
+                    found.add(8, format!("{by} is told out of turn that {user} {word} {topic:?}"));
                 }
-                if !joined && record.now > slept + 2 * UNDER_WAY && asleep == 0 {
+                if !joined && record.now > slept + 2 * UNDER_WAY && asleep.is_empty() {
                     still_there(history, model, index, *by, topic, user, found);
                 }
             }
             _ => {}
         }
     }
-    let there = told.into_iter().filter(|(_, told)| !told.clients.is_empty());
-    let present = |told: Told| told.users.into_iter().filter(|(_, joined)| *joined == Some(true));
-    there.map(|(key, told)| (key, present(told).map(|(user, _)| user).collect())).collect()
+    let present = |users: BTreeMap<String, bool>| users.into_iter().filter(|(_, joined)| *joined);
+    told.into_iter().map(|(key, users)| (key, present(users).map(|(user, _)| user).collect())).collect()
 }
 
 /// Nobody is said to have left who had a client there throughout.

@@ -54,7 +54,8 @@ impl World {
             return;
         }
         let lives = self.register.lives + 1;
-        let core = Some(Core::new(BEAT, LEASE, MEMBERS_MAX));
+        let salt = Rng::of(&[self.seed, 8, lives]).next() as u16;
+        let core = Some(Core::new(BEAT, LEASE, MEMBERS_MAX).with_salt(salt));
         self.register = Register { core, lives, since: self.now, streams: BTreeMap::new() };
         self.at(self.now, Event::RegisterTick { life: lives });
     }

@@ -289,6 +289,9 @@ fn uid(no: u64) -> Topic {
 impl World {
     /// What the script says now.
     pub fn step(&mut self, index: usize) {
+        if self.healed {
+            return;
+        }
         let Step { no, what, .. } = self.script.steps[index].clone();
         self.tell(&"step", &what);
         let cmd: CmdNo = no * 16;

@@ -27,6 +27,8 @@ use super::{
 
 /// Views that are kept for members that redial.
 const RECENT_MAX: usize = 64;
+/// So many low bits of a term are a register's own.
+const SALT_BITS: u32 = 16;
 
 #[derive(Debug)]
 struct Entry {
@@ -42,6 +44,7 @@ pub struct Core {
     beat: Duration,
     lease: Duration,
     members_max: usize,
+    salt: Option<u16>,
     epoch: Epoch,
     members: BTreeMap<Incarnation, Entry>,
     connections: HashMap<ConnectionId, Incarnation>,
@@ -66,6 +69,7 @@ impl Core {
             beat,
             lease,
             members_max,
+            salt: None,
             epoch: Epoch::new(0, 0),
             members: BTreeMap::new(),
             connections: HashMap::new(),
@@ -78,6 +82,23 @@ impl Core {
             last_tick: Duration::ZERO,
             // A fresh register cannot know who still finds the way to it.
             patient_until: lease,
+        }
+    }
+
+    /// Ends its terms in these random bits. Two registers may take over the same view one after the
+    /// other, of which the second hears nothing of the first: their views must not have the same names,
+    /// or who knows the one would take the other for it.
+    #[must_use]
+    pub const fn with_salt(mut self, salt: u16) -> Self {
+        self.salt = Some(salt);
+        self
+    }
+
+    /// A term of its own above this one.
+    fn term_above(&self, term: u64) -> u64 {
+        match self.salt {
+            Some(salt) => ((term >> SALT_BITS) + 1) << SALT_BITS | u64::from(salt),
+            None => term + 1,
         }
     }
 
@@ -195,7 +216,7 @@ impl Core {
     ) -> bool {
         self.remove_at_address(incarnation, &member, out);
         if self.epoch.term == 0 {
-            self.epoch.term = 1;
+            self.epoch.term = self.term_above(0);
         }
         self.connections.insert(connection, incarnation);
         let Some(entry) = self.members.get_mut(&incarnation) else {
@@ -252,7 +273,7 @@ impl Core {
         for member in &view.members {
             self.take_in(member, now);
         }
-        self.epoch = Epoch::new(self.epoch.term.max(reported.epoch.term) + 1, 0);
+        self.epoch = Epoch::new(self.term_above(self.epoch.term.max(reported.epoch.term)), 0);
         let members = self.members.len();
         let took = Happened::TookOver { from: reported.epoch, term: self.epoch.term, members };
         out.push(Effect::Happened(took));

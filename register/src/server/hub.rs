@@ -94,7 +94,9 @@ struct Hub {
 
 /// Runs until `shutdown`; every stream ends with it.
 pub(super) async fn run(config: Config, mut requests: mpsc::Receiver<Request>, shutdown: impl Future) {
-    let core = Core::new(config.beat, config.lease, MEMBERS_MAX);
+    // Without entropy another register's views might get the names of ours, as unlikely as that is.
+    let salt = getrandom::u32().unwrap_or_default() as u16;
+    let core = Core::new(config.beat, config.lease, MEMBERS_MAX).with_salt(salt);
     let outlets = HashMap::new();
     let mut hub = Hub { core, outlets, next: 1, started: Instant::now() };
     let mut ticks = interval((config.lease / TICKS_PER_LEASE).max(Duration::from_millis(1)));
