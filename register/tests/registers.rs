@@ -326,9 +326,10 @@ async fn a_view_from_a_peer_is_installed_and_a_higher_term_is_followed() {
     until(b.views(), |view| names(view) == ["b"]).await;
     // As if the second register were already ahead, by what a peer of its cluster says.
     let mut ahead = View::clone(&b.views().borrow());
-    ahead.epoch = Some(Epoch::new(9, 1));
+    let higher = epoch(&a.views().borrow()).term.max(epoch(&ahead).term) + 9;
+    ahead.epoch = Some(Epoch::new(higher, 1));
     a.learn(Arc::new(ahead));
-    let view = until(a.views(), |view| epoch(view).term > 9).await;
+    let view = until(a.views(), |view| epoch(view).term > higher).await;
     assert_eq!(names(&view), ["a", "b"]);
     until(b.views(), |view| names(view) == ["a", "b"]).await;
     assert_ne!(a.incarnation(), Incarnation::from_bits(0));
