@@ -57,14 +57,14 @@ use script::Script;
 use world::{Trace, World};
 
 /// What came of a run.
-pub struct Outcome {
-    pub history: History,
-    pub violations: Vec<Violation>,
-    pub tally: Tally,
+struct Outcome {
+    history: History,
+    violations: Vec<Violation>,
+    tally: Tally,
 }
 
 /// Runs a script; a panic is a violation too.
-pub fn run(script: &Script, bug: Option<Bug>) -> Outcome {
+fn run(script: &Script, bug: Option<Bug>) -> Outcome {
     traced(script, bug, Trace::default()).0
 }
 
