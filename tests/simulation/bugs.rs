@@ -23,6 +23,16 @@ impl Bug {
         Self::NoRoster,
     ];
 
+    /// A seed that finds it, for those who have no time to search.
+    pub const fn seed(self) -> u64 {
+        match self {
+            Self::NoParking => 23,
+            Self::NoFencing => 438,
+            Self::EarlyAcknowledgement => 1,
+            Self::NoReannouncement | Self::NoRoster => 3,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoParking => "no-parking",

@@ -143,6 +143,7 @@ pub enum Fact {
         by: Incarnation,
     },
     /// A client was opened; by this view it belongs to everybody.
+    #[allow(dead_code)] // the epoch and the attempt are for people who read a trace
     Opened {
         client: ClientNo,
         by: Incarnation,
@@ -196,6 +197,7 @@ pub enum Fact {
         carried: Epoch,
         wish: Wish,
     },
+    #[allow(dead_code)]
     Answered {
         cmd: CmdNo,
         attempt: u32,

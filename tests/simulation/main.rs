@@ -179,7 +179,8 @@ fn many_seeds(options: &Options) -> bool {
 fn planted(options: &Options) -> bool {
     let mut good = true;
     for bug in Bug::ALL {
-        let summary = run_seeds(options.from, options.seeds.max(300), options.time, Some(bug), 1);
+        let (from, seeds) = if options.search { (options.from, options.seeds) } else { (bug.seed(), 1) };
+        let summary = run_seeds(from, seeds, options.time, Some(bug), 1);
         match summary.failed.first_key_value() {
             Some((seed, violations)) => {
                 println!(

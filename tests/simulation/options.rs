@@ -17,6 +17,8 @@ pub struct Options {
     pub by_rule: bool,
     pub own_tests: bool,
     pub list: bool,
+    /// Planted bugs are searched for, not only looked at where they were found.
+    pub search: bool,
 }
 
 impl Options {
@@ -33,6 +35,7 @@ impl Options {
             by_rule: false,
             own_tests: true,
             list: false,
+            search: false,
         };
         while let Some(arg) = args.next() {
             let mut number = || {
@@ -43,6 +46,7 @@ impl Options {
                 "--from" => options.from = number()?,
                 "--seeds" => {
                     options.seeds = number()?;
+                    options.search = true;
                     options.time = Duration::from_secs(24 * 3600);
                 }
                 "--seconds" => options.time = Duration::from_secs(number()?),
