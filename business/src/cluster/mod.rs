@@ -204,7 +204,8 @@ impl Cluster {
             Link::new(address, address, &secret, &seen).map_err(|why| CommandError::NotReachable { why })?;
         let (_, table) = cell::channel(Arc::new(Table::fixed(link)));
         let (ids, turns) = (Ids::new(), Turns::new());
-        let inner = Inner { table, views: None, secret, timeout, ids, seen, turns, follower: None, _watch: None };
+        let inner =
+            Inner { table, views: None, secret, timeout, ids, seen, turns, follower: None, _watch: None };
         Ok(Self { inner: Arc::new(inner), app: app.into(), id: None })
     }
 
@@ -221,7 +222,8 @@ impl Cluster {
         let following = follow(views, sender, secret.clone(), Arc::clone(&seen));
         let follower = Some(tokio::spawn(following).abort_handle());
         let (ids, turns) = (Ids::new(), Turns::new());
-        let inner = Inner { table, views: followed, secret, timeout, ids, seen, turns, follower, _watch: watch };
+        let inner =
+            Inner { table, views: followed, secret, timeout, ids, seen, turns, follower, _watch: watch };
         Self { inner: Arc::new(inner), app: app.into(), id: None }
     }
 

@@ -179,10 +179,9 @@ impl Watcher {
 
     fn open(&self, gateway: Incarnation, address: &str) -> Result<Stream, String> {
         // A connection of its own: while it is not read, it must not hold up commands.
-        let client =
-            GatewayClient::with_interceptor(dial::channel(address)?, self.cluster.secret().sender())
-                // All groups of a gateway may come as one message.
-                .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let client = GatewayClient::with_interceptor(dial::channel(address)?, self.cluster.secret().sender())
+            // All groups of a gateway may come as one message.
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
         let again = Arc::new(Notify::new());
         let ended = CancellationToken::new();
         let (heard, request) = (self.heard.clone(), self.request.clone());
