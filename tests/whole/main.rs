@@ -24,4 +24,5 @@ mod rude;
 mod stopping;
 mod strangers;
 mod tables;
+mod watching;
 mod workers;

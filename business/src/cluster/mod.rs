@@ -22,13 +22,14 @@
 //! | `table.rs`, `topic.rs` | which gateway a command goes to |
 //! | `marks.rs` | the id and the epoch that commands carry |
 //! | `link.rs`, `flight.rs` | the stream to one gateway |
+//! | `watch.rs`, `watch_state.rs` | what happens in groups |
 //! | `error.rs` | what can go wrong |
 
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{id::Incarnation, limits, secret::Secret, v1::View};
 use broadgate_register::member;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{sync::watch as cell, task::AbortHandle};
 use tonic::transport::Channel;
 
 mod attempts;
@@ -44,12 +45,16 @@ mod sessions;
 mod table;
 mod topic;
 mod turns;
+mod watch;
+mod watch_state;
 
 pub use audience::{Audience, Close, Payload, Who};
 pub use error::{CommandError, Refusal};
 pub use queries::Page;
 pub use sessions::SessionAt;
 pub(crate) use sessions::parse as parse_session;
+pub use watch::GroupWatch;
+pub use watch_state::{ChangeKind, GroupChange};
 
 use self::{
     link::Link,
@@ -124,7 +129,9 @@ pub struct Cluster {
 }
 
 struct Inner {
-    table: watch::Receiver<Arc<Table>>,
+    table: cell::Receiver<Arc<Table>>,
+    /// None if it speaks to one gateway only.
+    views: Option<cell::Receiver<Arc<View>>>,
     secret: Secret,
     timeout: Duration,
     ids: Ids,
@@ -174,7 +181,7 @@ impl Cluster {
     /// Follows views that somebody else gets, such as a member.
     #[must_use]
     pub fn with_views(
-        views: watch::Receiver<Arc<View>>,
+        views: cell::Receiver<Arc<View>>,
         secret: Secret,
         app: &str,
         timeout: Duration,
@@ -195,25 +202,28 @@ impl Cluster {
         let seen = Arc::default();
         let link =
             Link::new(address, address, &secret, &seen).map_err(|why| CommandError::NotReachable { why })?;
-        let (_, table) = watch::channel(Arc::new(Table::fixed(link)));
+        let (_, table) = cell::channel(Arc::new(Table::fixed(link)));
         let (ids, turns) = (Ids::new(), Turns::new());
-        let inner = Inner { table, secret, timeout, ids, seen, turns, follower: None, _watch: None };
+        let inner =
+            Inner { table, views: None, secret, timeout, ids, seen, turns, follower: None, _watch: None };
         Ok(Self { inner: Arc::new(inner), app: app.into(), id: None })
     }
 
     fn start(
-        views: watch::Receiver<Arc<View>>,
+        views: cell::Receiver<Arc<View>>,
         secret: Secret,
         app: &str,
         timeout: Duration,
         watch: Option<member::Watch>,
     ) -> Self {
-        let (sender, table) = watch::channel(Arc::new(Table::default()));
+        let (sender, table) = cell::channel(Arc::new(Table::default()));
         let seen = Arc::default();
+        let followed = Some(views.clone());
         let following = follow(views, sender, secret.clone(), Arc::clone(&seen));
         let follower = Some(tokio::spawn(following).abort_handle());
         let (ids, turns) = (Ids::new(), Turns::new());
-        let inner = Inner { table, secret, timeout, ids, seen, turns, follower, _watch: watch };
+        let inner =
+            Inner { table, views: followed, secret, timeout, ids, seen, turns, follower, _watch: watch };
         Self { inner: Arc::new(inner), app: app.into(), id: None }
     }
 
@@ -274,8 +284,8 @@ fn not_reachable(why: &str) -> CommandError {
 
 /// Makes a table of each view.
 async fn follow(
-    mut views: watch::Receiver<Arc<View>>,
-    tables: watch::Sender<Arc<Table>>,
+    mut views: cell::Receiver<Arc<View>>,
+    tables: cell::Sender<Arc<Table>>,
     secret: Secret,
     seen: Arc<Seen>,
 ) {

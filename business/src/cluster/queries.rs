@@ -3,10 +3,10 @@
 use broadgate_proto::{
     limits,
     v1::{
-        ClientField, ClientReply, CountReply, CountRequest, GetClientRequest, ListClientsReply,
-        ListClientsRequest, ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest,
-        RosterReply, RosterRequest, StatusReply, StatusRequest, answer, command::Command,
-        gateway_client::GatewayClient,
+        ClientField, ClientReply, CountReply, CountRequest, GetClientRequest, HistoryPosition, HistoryReply,
+        HistoryRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
+        ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply,
+        RosterRequest, StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
     },
 };
 use futures_util::{Stream, stream};
@@ -98,6 +98,53 @@ impl Cluster {
         };
         match self.call(way, Command::Roster(command)).await? {
             answer::Answer::Roster(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// What was sent to a group alone, by rising offset, as far as its history is kept (`[[gateway.groups]]`
+    /// in the configuration says of which groups). Answered by the group's home.
+    ///
+    /// `since` is where the reader stands: the position of a receipt, of an earlier history, or the epoch
+    /// of one of these and the offset of the last message that the reader has. With it, `recovered` says
+    /// whether the messages are all that followed, or the first of them; if it is false, some of those are
+    /// gone for good, and the reader must get its state in another way. Without it, the messages are the
+    /// last ones.
+    ///
+    /// At most `limit` messages come; 0 means 100, and 1,000 is the most. If the last one's offset is
+    /// below that of `position`, where the history stands, there are more: ask again from it. A history
+    /// that is lost with its home begins anew under an epoch that it never had.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn history(
+        &self,
+        group: impl Into<String>,
+        since: Option<HistoryPosition>,
+        limit: u32,
+    ) -> Result<HistoryReply, CommandError> {
+        let group = group.into();
+        let way = self.home([Topic::group(&self.app, &group)]);
+        let app = self.app.to_string();
+        let command = HistoryRequest { app, group, since, limit, ..HistoryRequest::default() };
+        match self.call(way, Command::History(command)).await? {
+            answer::Answer::History(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// The last message that was sent to a group alone, where that is kept; its payload is absent if there
+    /// is none, or it is too old. It outlives the group's home for as long as the group has a client
+    /// elsewhere. Answered by the group's home.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn last_value(&self, group: impl Into<String>) -> Result<LastValueReply, CommandError> {
+        let group = group.into();
+        let way = self.home([Topic::group(&self.app, &group)]);
+        let command = LastValueRequest { app: self.app.to_string(), group, ..LastValueRequest::default() };
+        match self.call(way, Command::LastValue(command)).await? {
+            answer::Answer::LastValue(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
     }

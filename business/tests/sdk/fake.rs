@@ -14,9 +14,9 @@ use broadgate_business::{Secret, v1};
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1::{
-        Answer, AnswerBatch, Command, CommandBatch, Coverage, Epoch, Event, Events, GatewayFrame,
-        GatewayHello, MemberState, Receipt, Role, Session, WorkerFrame, WorkerHello, answer, command, event,
-        gateway_frame, gateway_server, worker_frame, worker_server,
+        Answer, AnswerBatch, Command, CommandBatch, Coverage, Epoch, Event, GatewayFrame, GatewayHello,
+        MemberState, Receipt, Role, Session, WorkerFrame, answer, command, event, gateway_frame,
+        gateway_server, worker_frame, worker_server,
     },
 };
 use broadgate_register::member::{self, Advertise, Member};
@@ -29,7 +29,10 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-pub use crate::register::{Register, soon};
+pub use crate::{
+    register::{Register, soon},
+    streams::{Attachment, Watching},
+};
 
 /// What becomes of the commands that a gateway gets.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,6 +52,7 @@ pub struct Fake {
     pub address: String,
     member: Option<Member>,
     attachments: mpsc::Receiver<Attachment>,
+    watchings: mpsc::Receiver<Watching>,
     shared: Arc<Shared>,
     _running: DropGuard,
 }
@@ -57,6 +61,7 @@ struct Shared {
     name: String,
     incarnation: Incarnation,
     attach: mpsc::Sender<Attachment>,
+    watch: mpsc::Sender<Watching>,
     commands: Mutex<Vec<Command>>,
     answers: Mutex<Answers>,
     /// What answers name.
@@ -66,14 +71,6 @@ struct Shared {
 }
 
 struct Service(Arc<Shared>);
-
-/// One worker's stream, from the gateway's side.
-pub struct Attachment {
-    pub hello: WorkerHello,
-    out: mpsc::Sender<Result<GatewayFrame, Status>>,
-    said: Streaming<WorkerFrame>,
-    acks: Vec<u64>,
-}
 
 static KEYS: AtomicU64 = AtomicU64::new(1);
 
@@ -100,11 +97,13 @@ impl Fake {
             known: None,
         });
         let (attach, attachments) = mpsc::channel(16);
+        let (watch, watchings) = mpsc::channel(16);
         let incarnation = member.incarnation();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             incarnation,
             attach,
+            watch,
             commands: Mutex::default(),
             answers: Mutex::new(Answers::Receipts),
             epoch: Mutex::new(Epoch::new(1, 1)),
@@ -123,7 +122,7 @@ impl Fake {
             }
         });
         let _running = stop.drop_guard();
-        Self { incarnation, address, member: Some(member), attachments, shared, _running }
+        Self { incarnation, address, member: Some(member), attachments, watchings, shared, _running }
     }
 
     pub fn ready(&self) {
@@ -137,6 +136,11 @@ impl Fake {
 
     pub async fn attached(&mut self) -> Attachment {
         soon("a worker", self.attachments.recv()).await.unwrap()
+    }
+
+    /// The next stream of a watcher.
+    pub async fn watched(&mut self) -> Watching {
+        soon("a watcher", self.watchings.recv()).await.unwrap()
     }
 
     /// Out of the view at once, without having drained.
@@ -214,46 +218,6 @@ pub fn event(seq: u64, client: &str, event: event::Event) -> Event {
     }
 }
 
-impl Attachment {
-    pub async fn give(&self, events: Vec<Event>) {
-        self.frame(gateway_frame::Frame::Events(Events { events })).await;
-    }
-
-    pub async fn release(&self) {
-        self.frame(gateway_frame::Frame::Released(v1::Released {})).await;
-    }
-
-    async fn frame(&self, frame: gateway_frame::Frame) {
-        self.out.send(Ok(GatewayFrame { frame: Some(frame) })).await.unwrap();
-    }
-
-    /// The next thing said that is no acknowledgement; those are kept.
-    pub async fn said(&mut self) -> worker_frame::Frame {
-        loop {
-            match self.next().await {
-                worker_frame::Frame::Acks(acks) => self.acks.extend(acks.seqs),
-                other => return other,
-            }
-        }
-    }
-
-    /// The acknowledgements so far, once there are this many.
-    pub async fn acks(&mut self, count: usize) -> Vec<u64> {
-        while self.acks.len() < count {
-            match self.next().await {
-                worker_frame::Frame::Acks(acks) => self.acks.extend(acks.seqs),
-                other => panic!("{other:?} instead of acknowledgements"),
-            }
-        }
-        self.acks.clone()
-    }
-
-    async fn next(&mut self) -> worker_frame::Frame {
-        let frame = soon("a frame of the worker", self.said.message()).await;
-        frame.unwrap().expect("the worker ended its stream").frame.unwrap()
-    }
-}
-
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -277,7 +241,7 @@ impl worker_server::Worker for Service {
         tokio::spawn(async move {
             let first = said.message().await.unwrap().unwrap().frame;
             let Some(worker_frame::Frame::Hello(hello)) = first else { panic!("no hello: {first:?}") };
-            let _ = attach.send(Attachment { hello, out, said, acks: Vec::new() }).await;
+            let _ = attach.send(Attachment::new(hello, out, said)).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(sent))))
     }
@@ -308,6 +272,20 @@ impl Shared {
                 let roster = v1::RosterReply { coverage, members, total: 7, next_cursor: String::new() };
                 answer::Answer::Roster(roster)
             }
+            command::Command::History(history) => {
+                let position = history.since.clone();
+                let recovered = position.is_some();
+                answer::Answer::History(v1::HistoryReply {
+                    coverage,
+                    messages: Vec::new(),
+                    position,
+                    recovered,
+                })
+            }
+            command::Command::LastValue(last) => {
+                let payload = Some(v1::last_value_reply::Payload::Text(last.group.clone()));
+                answer::Answer::LastValue(v1::LastValueReply { coverage, payload })
+            }
             command::Command::Online(_) => {
                 answer::Answer::Online(v1::OnlineReply { coverage, ..v1::OnlineReply::default() })
             }
@@ -331,9 +309,11 @@ macro_rules! unary {
 
             async fn watch_groups(
                 &self,
-                _: Request<v1::WatchGroupsRequest>,
+                request: Request<v1::WatchGroupsRequest>,
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
-                Err(Status::unimplemented("watch_groups"))
+                let (watching, told) = Watching::of(request.into_inner())?;
+                let _ = self.0.watch.send(watching).await;
+                Ok(Response::new(Box::pin(ReceiverStream::new(told))))
             }
 
             type CommandsStream = Out<AnswerBatch>;

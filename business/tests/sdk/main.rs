@@ -6,4 +6,6 @@ mod cluster;
 mod fake;
 mod homes;
 mod register;
+mod streams;
+mod watch;
 mod worker;

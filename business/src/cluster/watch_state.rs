@@ -1,0 +1,363 @@
+//! What a watcher knows of groups: one picture made of what every gateway tells. Pure.
+//!
+//! Each group has one home at a time, and what gateways tell comes by streams of their own: the new home
+//! may be heard before the old one's last words. So whatever a gateway tells is dated by the epoch up to
+//! which it has told everything (`told`). A home tells nothing between a change of the ring and the next
+//! `told`, and two homes of a group never tell of it under the same epoch: the later date is the later
+//! home. Of a group that its home has not told of by then, there is nothing to tell.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{Epoch, GroupEvents, PresenceMember, View, group_event::Event},
+};
+use broadgate_register::member::{
+    ring::{RING_VERSION, Ring},
+    view,
+};
+
+use super::topic::Topic;
+
+/// Something that has happened in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupChange {
+    /// Its name.
+    pub group: String,
+    /// What has happened.
+    pub kind: ChangeKind,
+}
+
+/// What can happen in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It has clients now.
+    Occupied,
+    /// The first client in this name is in it.
+    Joined {
+        /// In whose name clients have joined by [`Cluster::join_as`](super::Cluster::join_as).
+        user_id: String,
+        /// What others see of the user.
+        info: String,
+    },
+    /// The last client in this name has gone.
+    Left {
+        /// In whose name it was there.
+        user_id: String,
+    },
+    /// The last client has gone. All users have left before.
+    Vacated,
+}
+
+/// What happens to a watcher.
+#[derive(Debug, Clone)]
+pub(super) enum Input {
+    View(Arc<View>),
+    /// A new stream to a gateway is open: everything that comes from it from now on is of this one.
+    Opened(Incarnation),
+    Said(Incarnation, GroupEvents),
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    Tell(GroupChange),
+    /// What the gateway has told does not say enough: open its stream anew, after a while.
+    Reopen(Incarnation),
+}
+
+/// What a ring depends on.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Places {
+    version: u32,
+    ready: Vec<Incarnation>,
+}
+
+impl Places {
+    fn of(view: &View) -> Self {
+        let version = view::gateways(view).map(|gateway| gateway.ring_version).min();
+        let ready = view::ready_gateways(view);
+        let mut ready: Vec<_> = ready.filter_map(|gateway| gateway.incarnation.parse().ok()).collect();
+        ready.sort_unstable();
+        Self { version: version.unwrap_or(RING_VERSION).max(1), ready }
+    }
+}
+
+/// The stream to a gateway of the view.
+#[derive(Debug, Default)]
+struct Stream {
+    /// By this view it has told everything; the date of what it tells.
+    told: Option<Epoch>,
+    /// And what it has not told of by then is gone.
+    settled: bool,
+    /// It is to be opened anew.
+    again: bool,
+}
+
+/// Where a group is at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// There: it told of the group last, and tells what happens in it.
+    At(Incarnation),
+    /// Not there any more, says that gateway, of which this told stood then: it does not speak of it.
+    Not(Incarnation, Epoch),
+    /// Wherever it is, it must be told of anew.
+    Unknown,
+}
+
+/// A group that has clients.
+#[derive(Debug)]
+struct Group {
+    home: Home,
+    /// Whatever is dated before says nothing about it any more.
+    date: Epoch,
+    users: BTreeSet<Box<str>>,
+}
+
+/// The picture.
+pub(super) struct State {
+    app: String,
+    ring: Ring,
+    places: Places,
+    epoch: Epoch,
+    /// The ring is this one since that epoch, or longer.
+    since: Epoch,
+    /// It changed then, so every gateway says by an epoch not before that what it has told. Otherwise
+    /// nobody may have a reason to.
+    changed: bool,
+    streams: BTreeMap<Incarnation, Stream>,
+    groups: BTreeMap<Arc<str>, Group>,
+    out: Vec<Effect>,
+}
+
+/// The first epoch after this one.
+const fn after(epoch: Epoch) -> Epoch {
+    Epoch::new(epoch.term, epoch.count.saturating_add(1))
+}
+
+impl State {
+    pub(super) fn new(app: &str) -> Self {
+        Self {
+            app: app.to_owned(),
+            ring: Ring::new([]),
+            places: Places::default(),
+            epoch: Epoch::default(),
+            since: Epoch::default(),
+            changed: false,
+            streams: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// One step. Changes are in the order in which they are to be told.
+    pub(super) fn apply(&mut self, input: Input) -> Vec<Effect> {
+        match input {
+            Input::View(view) => self.follow(&view),
+            Input::Opened(gateway) => self.opened(gateway),
+            Input::Said(gateway, events) => self.said(gateway, events),
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn follow(&mut self, view: &View) {
+        let epoch = view::epoch(view);
+        // The cluster was begun anew: what was told before it is no measure of what is told now.
+        if epoch < self.epoch {
+            let untold = || Stream { told: Some(Epoch::default()), ..Stream::default() };
+            self.streams.values_mut().for_each(|stream| *stream = untold());
+            self.groups.values_mut().for_each(|group| group.date = Epoch::default());
+        }
+        let places = Places::of(view);
+        let next = view.before.unwrap_or_default() == self.epoch && epoch > Epoch::default();
+        if epoch != self.epoch && (!next || places != self.places) {
+            (self.since, self.changed) = (epoch, next);
+        }
+        if places != self.places {
+            self.ring = Ring::of_view(view);
+            self.places = places;
+        }
+        self.epoch = epoch;
+        let there: BTreeSet<Incarnation> =
+            view::gateways(view).filter_map(|gateway| gateway.incarnation.parse().ok()).collect();
+        self.streams.retain(|gateway, _| there.contains(gateway));
+        for gateway in there {
+            self.streams.entry(gateway).or_default();
+        }
+        for group in self.groups.values_mut() {
+            if matches!(group.home, Home::At(gateway) if !self.streams.contains_key(&gateway)) {
+                group.home = Home::Unknown;
+            }
+        }
+        for gateway in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.settle(gateway);
+        }
+    }
+
+    fn opened(&mut self, gateway: Incarnation) {
+        let Some(stream) = self.streams.get_mut(&gateway) else { return };
+        *stream = Stream::default();
+        for group in self.groups.values_mut().filter(|group| group.home == Home::At(gateway)) {
+            group.home = Home::Unknown;
+        }
+    }
+
+    fn said(&mut self, gateway: Incarnation, said: GroupEvents) {
+        let Some(stream) = self.streams.get_mut(&gateway) else { return };
+        // What was under way in the gateway when the stream was opened: it comes again.
+        let Some(now) = said.told.or(stream.told) else { return };
+        let before = stream.told.unwrap_or_default();
+        if said.told.is_some() {
+            (stream.told, stream.settled) = (said.told, false);
+        }
+        // One batch may tell what was before a change of the ring and what was after it.
+        let mut moved: HashMap<String, usize> = HashMap::new();
+        for event in said.events.iter().filter(|event| matches!(event.event, Some(Event::Moved(_)))) {
+            *moved.entry(event.group.clone()).or_default() += 1;
+        }
+        for event in said.events {
+            let name = event.group;
+            let date = if moved.contains_key(&name) { before } else { now };
+            match event.event {
+                Some(Event::Is(state)) => self.is(gateway, &name, state.members, date),
+                Some(Event::Moved(_)) => {
+                    if let Some(later) = moved.get_mut(&name).filter(|later| **later > 1) {
+                        *later -= 1;
+                    } else {
+                        moved.remove(&name);
+                    }
+                    self.moved(gateway, &name, before, now);
+                }
+                Some(event) => self.happened(gateway, &name, event),
+                // A kind that this program does not know.
+                None => {}
+            }
+        }
+        self.settle(gateway);
+    }
+
+    /// A gateway tells all of a group.
+    fn is(&mut self, gateway: Incarnation, name: &str, members: Vec<PresenceMember>, date: Epoch) {
+        let known = self.groups.get(name);
+        if known.is_some_and(|group| group.home != Home::At(gateway) && group.date > date)
+            || (known.is_none() && self.is_past(gateway, name, date))
+        {
+            return;
+        }
+        let name = match self.groups.get_key_value(name) {
+            Some((name, _)) => name.clone(),
+            None => Arc::from(name),
+        };
+        let group = self.groups.entry(name.clone()).or_insert_with(|| {
+            self.out.push(tell(&name, ChangeKind::Occupied));
+            Group { home: Home::Unknown, date, users: BTreeSet::new() }
+        });
+        (group.home, group.date) = (Home::At(gateway), group.date.max(date));
+        let there: HashMap<&str, &str> =
+            members.iter().map(|member| (&*member.user_id, &*member.info)).collect();
+        group.users.retain(|user| {
+            let stays = there.contains_key(&**user);
+            if !stays {
+                self.out.push(tell(&name, ChangeKind::Left { user_id: user.to_string() }));
+            }
+            stays
+        });
+        for member in members {
+            join(&mut self.out, group, &name, member);
+        }
+    }
+
+    /// Has a later home of the group told, by what is known of it, that there is nothing to tell?
+    fn is_past(&self, gateway: Incarnation, name: &str, date: Epoch) -> bool {
+        let home = self.home(name).filter(|home| *home != gateway);
+        let stream = home.and_then(|home| self.streams.get(&home));
+        let told = stream.filter(|stream| stream.settled).and_then(|stream| stream.told);
+        told.is_some_and(|told| told >= self.since && told > date)
+    }
+
+    /// Another gateway is the home, by a view after the one by which this one had told everything before.
+    fn moved(&mut self, gateway: Incarnation, name: &str, before: Epoch, now: Epoch) {
+        if let Some(group) = self.groups.get_mut(name).filter(|group| group.home == Home::At(gateway)) {
+            (group.home, group.date) = (Home::Not(gateway, now), after(before));
+        }
+    }
+
+    fn happened(&mut self, gateway: Incarnation, name: &str, event: Event) {
+        let Some((name, _)) = self.groups.get_key_value(name) else { return };
+        let name = name.clone();
+        let Some(group) = self.groups.get_mut(&name).filter(|group| group.home == Home::At(gateway)) else {
+            return;
+        };
+        match event {
+            Event::Joined(member) => join(&mut self.out, group, &name, member),
+            Event::Left(user_id) => {
+                if group.users.remove(&*user_id) {
+                    self.out.push(tell(&name, ChangeKind::Left { user_id }));
+                }
+            }
+            Event::Vacated(_) => self.forget(&name),
+            Event::Is(_) | Event::Moved(_) => {}
+        }
+    }
+
+    /// What the gateway has not told of, though it is the home and has told everything, is gone: as soon
+    /// as our view knows the ring by which it is the home.
+    fn settle(&mut self, gateway: Incarnation) {
+        let Some(stream) = self.streams.get_mut(&gateway) else { return };
+        let Some(told) = stream.told.filter(|_| !stream.settled) else { return };
+        if told < self.since {
+            if !self.changed && !stream.again {
+                stream.again = true;
+                self.out.push(Effect::Reopen(gateway));
+            }
+            return;
+        }
+        if told > self.epoch {
+            return;
+        }
+        stream.settled = true;
+        let not_told_of = |(name, group): (&Arc<str>, &Group)| {
+            let untold = match group.home {
+                Home::At(home) => home != gateway,
+                Home::Not(former, then) => former != gateway || then < told,
+                Home::Unknown => true,
+            };
+            let gone = untold && group.date <= told && self.home(name) == Some(gateway);
+            gone.then(|| name.clone())
+        };
+        for name in self.groups.iter().filter_map(not_told_of).collect::<Vec<_>>() {
+            self.forget(&name);
+        }
+    }
+
+    fn home(&self, group: &str) -> Option<Incarnation> {
+        self.ring.pick(Topic::group(&self.app, group).key())
+    }
+
+    fn forget(&mut self, name: &Arc<str>) {
+        let Some(group) = self.groups.remove(name) else { return };
+        for user_id in group.users {
+            self.out.push(tell(name, ChangeKind::Left { user_id: user_id.into() }));
+        }
+        self.out.push(tell(name, ChangeKind::Vacated));
+    }
+}
+
+fn tell(group: &Arc<str>, kind: ChangeKind) -> Effect {
+    Effect::Tell(GroupChange { group: group.to_string(), kind })
+}
+
+fn join(out: &mut Vec<Effect>, group: &mut Group, name: &Arc<str>, member: PresenceMember) {
+    if group.users.insert(member.user_id.clone().into_boxed_str()) {
+        let PresenceMember { user_id, info } = member;
+        out.push(tell(name, ChangeKind::Joined { user_id, info }));
+    }
+}
+
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod world;
