@@ -17,9 +17,12 @@ use super::{
 /// A seed with faults, views and repeats that all hold.
 const GOOD: u64 = 5;
 
+/// What must hold, and whether it does.
+type Test = (&'static str, fn() -> bool);
+
 /// Runs all; prints what does not hold.
 pub fn all() -> bool {
-    let tests: [(&str, fn() -> bool); 8] = [
+    let tests: [Test; 8] = [
         ("a drop is reported", || reported(&[5], drop_one)),
         ("a duplicate is reported", || reported(&[4], duplicate_one)),
         ("a swap is reported", || reported(&[2, 3, 10], swap_two)),

@@ -71,8 +71,8 @@ impl Found {
 }
 
 fn tally(history: &[Record], model: &Model) -> Tally {
-    let mut tally = Tally::default();
-    tally.got = history.iter().filter(|record| matches!(record.fact, Fact::Got { .. })).count() as u64;
+    let got = history.iter().filter(|record| matches!(record.fact, Fact::Got { .. })).count() as u64;
+    let mut tally = Tally { got, ..Tally::default() };
     for command in model.commands.values().filter(|command| matches!(command.wish, Wish::Send(_))) {
         tally.sends += 1;
         tally.repeats += u64::from(command.attempts > 1);

@@ -43,7 +43,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -104,7 +104,7 @@ fn run_seeds(from: u64, count: u64, time: Duration, bug: Option<Bug>, failures_m
                         return;
                     }
                     let outcome = run(&Script::of(seed), bug);
-                    let mut summary = summary.lock().unwrap();
+                    let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     summary.seeds += 1;
                     summary.tally.add(&outcome.tally);
                     if !outcome.violations.is_empty() {
@@ -117,7 +117,7 @@ fn run_seeds(from: u64, count: u64, time: Duration, bug: Option<Bug>, failures_m
             });
         }
     });
-    summary.into_inner().unwrap()
+    summary.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn main() -> ExitCode {

@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    fn to_all_shards(&mut self, host: usize, then: Then, work: impl Fn(u64) -> Work) {
+    fn tell_all_shards(&mut self, host: usize, then: Then, work: impl Fn(u64) -> Work) {
         let Some(count) = self.gateway(host).map(|gateway| gateway.shards.len()) else { return };
         let job = self.new_job(host, count, then);
         for shard in 0..count {
@@ -114,14 +114,14 @@ impl World {
     }
 
     pub fn place(&mut self, host: usize, back: Back, topic: &Topic, at: At, cmd: &Cmd) {
-        self.to_all_shards(host, Then::Placed(back), |job| {
+        self.tell_all_shards(host, Then::Placed(back), |job| {
             let (topic, cmd) = (topic.clone(), cmd.clone());
             Work::Place { job, topic, at, cmd }
         });
     }
 
     pub fn scatter_here(&mut self, host: usize, then: Then, cmd: CmdNo, topics: &[Topic]) {
-        self.to_all_shards(host, then, |job| Work::Scatter { job, cmd, topics: topics.to_vec() });
+        self.tell_all_shards(host, then, |job| Work::Scatter { job, cmd, topics: topics.to_vec() });
     }
 
     pub fn change_here(&mut self, host: usize, then: Then, cmd: CmdNo, client: ClientNo, wish: Wish) {
