@@ -1,0 +1,99 @@
+//! Names, ids, audiences and pages in a command.
+
+use broadgate_proto::{id::ClientId, limits, name, v1};
+use tonic::Code;
+
+use super::{Audience, Refusal, Refused, Who, invalid, refusal};
+
+/// No version of this gateway knows a word yet.
+pub(super) fn understood(requires: &[String]) -> Result<(), Refusal> {
+    match requires.first() {
+        None => Ok(()),
+        Some(word) => Err(refusal(
+            Code::Unimplemented,
+            format!("this gateway does not know {word:?}, which the command requires: update it first"),
+        )),
+    }
+}
+
+pub(super) fn app(field: &str) -> Result<Box<str>, Refusal> {
+    Ok(name::app(field).map_err(Refused::from)?.into())
+}
+
+pub(super) fn checked(what: &'static str, text: &str) -> Result<Box<str>, Refusal> {
+    name::check(what, text).map_err(Refused::from)?;
+    Ok(text.into())
+}
+
+pub(super) fn client(text: &str) -> Result<ClientId, Refusal> {
+    Ok(text.parse().map_err(Refused::from)?)
+}
+
+pub(super) fn clients(texts: &[String]) -> Result<Vec<ClientId>, Refusal> {
+    few("clients", texts.len())?;
+    texts.iter().map(|text| client(text)).collect()
+}
+
+pub(super) fn names(what: &'static str, texts: &[String]) -> Result<Vec<Box<str>>, Refusal> {
+    few(what, texts.len())?;
+    texts.iter().map(|text| checked(what, text)).collect()
+}
+
+pub(super) fn some_groups(texts: &[String]) -> Result<Vec<Box<str>>, Refusal> {
+    if texts.is_empty() {
+        return Err(invalid("groups is empty: name at least one group"));
+    }
+    names("groups", texts)
+}
+
+pub(super) fn who(client_texts: &[String], uids: &[String]) -> Result<Who, Refusal> {
+    if client_texts.is_empty() && uids.is_empty() {
+        return Err(invalid("clients and uids are both empty: name at least one"));
+    }
+    Ok(Who { clients: clients(client_texts)?, uids: names("uids", uids)? })
+}
+
+pub(super) fn few(what: &str, count: usize) -> Result<(), Refusal> {
+    if count <= limits::NAMES_PER_COMMAND_MAX {
+        return Ok(());
+    }
+    let max = limits::NAMES_PER_COMMAND_MAX;
+    Err(refusal(
+        Code::ResourceExhausted,
+        format!("{what} has {count} entries: at most {max} fit one command"),
+    ))
+}
+
+pub(super) fn small(payload: &[u8]) -> Result<&[u8], Refusal> {
+    if payload.len() <= limits::PAYLOAD_BYTES_MAX {
+        return Ok(payload);
+    }
+    let (len, max) = (payload.len(), limits::PAYLOAD_BYTES_MAX);
+    Err(refusal(Code::ResourceExhausted, format!("the payload has {len} bytes: at most {max} are allowed")))
+}
+
+pub(super) fn page(limit: u32) -> Result<usize, Refusal> {
+    match limit {
+        0 => Ok(limits::PAGE_DEFAULT as usize),
+        limit if limit <= limits::PAGE_MAX => Ok(limit as usize),
+        _ => Err(invalid(format!("limit is {limit}: at most {} fit a page", limits::PAGE_MAX))),
+    }
+}
+
+pub(super) fn audience(audience: Option<&v1::Audience>, field: &str) -> Result<Audience, Refusal> {
+    let Some(given) = audience else {
+        return Err(invalid(format!("{field} is missing: name clients, uids or groups, or say all")));
+    };
+    let none = v1::Except::default();
+    let except = given.except.as_ref().unwrap_or(&none);
+    Ok(Audience {
+        app: app(&given.app)?,
+        clients: clients(&given.clients)?,
+        uids: names("uids", &given.uids)?,
+        groups: names("groups", &given.groups)?,
+        all: given.all,
+        except_clients: clients(&except.clients)?,
+        except_uids: names("except.uids", &except.uids)?,
+        except_groups: names("except.groups", &except.groups)?,
+    })
+}

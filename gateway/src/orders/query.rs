@@ -1,0 +1,142 @@
+//! Questions.
+
+use broadgate_proto::{
+    id::{ClientId, Incarnation},
+    v1,
+};
+use tonic::Code;
+
+use super::{
+    Order, Refusal,
+    fields::{app, audience, checked, client, clients, few, names, page, understood},
+    invalid, refusal,
+};
+use crate::homes::{At, Pattern, Position};
+
+pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
+    use v1::command::Command as C;
+    Ok(match command {
+        C::Online(request) => {
+            understood(&request.requires)?;
+            Order::Online {
+                app: app(&request.app)?,
+                clients: clients(&request.clients)?,
+                uids: names("uids", &request.uids)?,
+            }
+        }
+        C::Count(request) => {
+            understood(&request.requires)?;
+            let groups = names("groups", &request.groups)?;
+            Order::Count { app: app(&request.app)?, groups, uids: request.uids }
+        }
+        C::GetClient(request) => {
+            Order::GetClient { app: app(&request.app)?, client: client(&request.client_id)? }
+        }
+        C::ListClients(request) => {
+            understood(&request.requires)?;
+            let after = Cursor::parse(&request.cursor)?.map(|cursor| (cursor.shard, cursor.slot));
+            Order::ListClients {
+                of: audience(request.of.as_ref(), "of")?,
+                fields: request.fields().collect(),
+                limit: page(request.limit)?,
+                after,
+            }
+        }
+        C::ListUids(request) => {
+            understood(&request.requires)?;
+            Order::ListUids {
+                app: app(&request.app)?,
+                groups: names("groups", &request.groups)?,
+                limit: page(request.limit)?,
+                after: request.cursor.as_str().into(),
+            }
+        }
+        C::ListGroups(request) => {
+            understood(&request.requires)?;
+            Order::ListGroups {
+                app: app(&request.app)?,
+                prefix: request.prefix.as_str().into(),
+                limit: page(request.limit)?,
+                after: request.cursor.as_str().into(),
+            }
+        }
+        C::Roster(request) => {
+            understood(&request.requires)?;
+            Order::Roster {
+                app: app(&request.app)?,
+                group: checked("group", &request.group)?,
+                limit: page(request.limit)?,
+                after: request.cursor.as_str().into(),
+            }
+        }
+        C::History(request) => {
+            understood(&request.requires)?;
+            Order::History {
+                app: app(&request.app)?,
+                group: checked("group", &request.group)?,
+                since: request.since.as_ref().map(position).transpose()?,
+                limit: page(request.limit)?,
+            }
+        }
+        C::LastValue(request) => {
+            understood(&request.requires)?;
+            Order::LastValue { app: app(&request.app)?, group: checked("group", &request.group)? }
+        }
+        C::Status(_) => Order::Status,
+        _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
+    })
+}
+
+/// Which groups somebody wants to watch.
+pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>, Refusal> {
+    understood(&request.requires)?;
+    if request.patterns.is_empty() {
+        return Err(invalid("patterns is empty: give names of groups, or how they begin and a *"));
+    }
+    few("patterns", request.patterns.len())?;
+    let app = app(&request.app)?;
+    let pattern = |text: &String| {
+        if text != "*" {
+            checked("patterns", text.strip_suffix('*').unwrap_or(text))?;
+        }
+        Ok(Pattern { app: app.to_string(), pattern: text.clone() })
+    };
+    request.patterns.iter().map(pattern).collect()
+}
+
+/// A position as its readers see it: TERM.COUNT.NUMBER of the first message's place, and an offset.
+fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
+    let parse = || {
+        let (tenure, number) = given.epoch.rsplit_once('.')?;
+        Some(At { tenure: tenure.parse().ok()?, number: number.parse().ok()? })
+    };
+    let epoch = parse().ok_or_else(|| {
+        invalid("since.epoch is not one that a receipt or a history gave: read it without since")
+    })?;
+    Ok(Position { epoch, offset: given.offset })
+}
+
+pub(crate) fn position_text(position: Position) -> v1::HistoryPosition {
+    let At { tenure, number } = position.epoch;
+    v1::HistoryPosition { epoch: format!("{tenure}.{number}"), offset: position.offset }
+}
+
+/// Where a page of clients ended: the last client that was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) shard: u8,
+    pub(crate) slot: u32,
+}
+
+impl Cursor {
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, Refusal> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let ClientId { incarnation, shard, slot, .. } = text
+            .parse()
+            .map_err(|_| invalid("cursor is not one that this list gave: start again without a cursor"))?;
+        Ok(Some(Self { incarnation, shard, slot }))
+    }
+}
