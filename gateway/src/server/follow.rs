@@ -1,0 +1,147 @@
+//! What follows the membership, and the views.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use broadgate_proto::v1::{MemberState, View};
+use broadgate_register::member::{Member, MemberEvent, RegisterStatus, ring::Ring, view};
+use metrics::gauge;
+use tokio::sync::{broadcast::error::RecvError, watch};
+
+use super::Health;
+use crate::{
+    actor::Event,
+    commands::{Dispatcher, Installed},
+};
+
+/// A membership that is over says why within this.
+const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What ends the quiet time of a gateway.
+pub(super) enum Next {
+    Stop(anyhow::Result<()>),
+    JoinAnew,
+}
+
+/// What follows the membership.
+pub(super) struct Seen {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) register: watch::Sender<RegisterStatus>,
+    pub(super) health: Health,
+    /// This incarnation has been in a view.
+    pub(super) was_in: bool,
+}
+
+impl Seen {
+    /// Follows views until something must be done.
+    pub(super) async fn follow(&mut self, member: &mut Member) -> Next {
+        let mut views = member.every_view();
+        let mut installed = self.dispatcher.installed.clone();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                view = views.recv() => {
+                    let view = match view {
+                        Ok(view) => view,
+                        // The homes notice the gap.
+                        Err(RecvError::Lagged(_)) => member.views().borrow().clone(),
+                        Err(RecvError::Closed) => return self.last_word(member).await,
+                    };
+                    self.dispatcher.homes.tell(Event::View(view)).await;
+                }
+                Ok(()) = installed.changed() => {
+                    let view = installed.borrow_and_update().view.clone();
+                    self.register.send_replace(member.register());
+                    if self.is_out(&view, member) {
+                        let reason = "a peer knows a view without this gateway".to_owned();
+                        return self.act(MemberEvent::Removed { reason }).unwrap_or(Next::JoinAnew);
+                    }
+                    member.learn(view);
+                }
+                _ = second.tick() => {
+                    // Whether the register is heard is only for answers and gauges.
+                    let register = member.register();
+                    gauge!("gateway_register_heard").set(f64::from(u8::from(register.heard)));
+                    self.register.send_replace(register);
+                }
+                event = member.event() => {
+                    if let Some(next) = self.act(event) {
+                        return next;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Was this incarnation in a view, and is it in the newest no more?
+    fn is_out(&mut self, view: &View, member: &Member) -> bool {
+        let is_in = view::find(view, member.incarnation()).is_some();
+        self.was_in |= is_in;
+        self.was_in && !is_in
+    }
+
+    /// What an event of the membership means for the gateway.
+    fn act(&self, event: MemberEvent) -> Option<Next> {
+        match event {
+            MemberEvent::Removed { reason } => {
+                tracing::warn!(reason, "removed from the view: letting clients go and joining anew");
+                self.health.0.store(false, Ordering::Relaxed);
+                Some(Next::JoinAnew)
+            }
+            MemberEvent::Drain => {
+                tracing::info!("an operator asked this gateway to drain");
+                Some(Next::Stop(Ok(())))
+            }
+            MemberEvent::Refused { sentence, fatal: true } => {
+                Some(Next::Stop(Err(anyhow::anyhow!(sentence))))
+            }
+            MemberEvent::Refused { sentence, fatal: false } => {
+                tracing::error!("{sentence}");
+                None
+            }
+        }
+    }
+
+    /// The views have ended: the membership is over, and its last event says why.
+    async fn last_word(&self, member: &mut Member) -> Next {
+        let reasons = async {
+            loop {
+                if let Some(next) = self.act(member.event().await) {
+                    return next;
+                }
+            }
+        };
+        tokio::time::timeout(LAST_WORD_TIME_MAX, reasons).await.unwrap_or_else(|_| {
+            Next::Stop(Err(anyhow::anyhow!(
+                "the thread that belongs to the cluster has ended without a reason"
+            )))
+        })
+    }
+}
+
+/// What follows the views that the homes have installed.
+pub(super) struct Installing {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) installed: watch::Sender<Installed>,
+    pub(super) health: Health,
+}
+
+impl Installing {
+    pub(super) fn install(&self, view: &Arc<View>) {
+        let epoch = view::epoch(view);
+        gauge!("gateway_epoch_term").set(epoch.term as f64);
+        gauge!("gateway_epoch_count").set(epoch.count as f64);
+        gauge!("gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
+        let me = self.dispatcher.me.load().incarnation;
+        let mine = view::find(view, me);
+        let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);
+        let inside = mine.map(|_| me);
+        // Before the view is told: whoever reads there that this gateway is ready finds it so.
+        self.health.0.store(ready, Ordering::Relaxed);
+        self.dispatcher.peers.follow(view);
+        let ring = Some(Arc::new(Ring::of_view(view)));
+        self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside });
+    }
+}

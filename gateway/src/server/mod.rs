@@ -1,0 +1,277 @@
+//! A gateway's life: bind, run, drain.
+//!
+//! | file | what |
+//! |---|---|
+//! | `start.rs` | what it is made of: membership, shards |
+//! | `follow.rs` | what follows the membership and the views |
+
+mod follow;
+mod start;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use broadgate_proto::{
+    limits,
+    v1::{MemberState, View},
+};
+use broadgate_register::member::{Member, RegisterStatus};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    follow::{Installing, Next, Seen},
+    start::{Shards, advertised_host, join, new_me, parser, start_shards},
+};
+use crate::{
+    actor::{Actor, Around, Event, Homes},
+    api::{self, Internal},
+    commands::{Dispatcher, Installed, Local},
+    config::Config,
+    homes,
+    listen::{self, ClientListeners},
+    me::Me,
+    peers::Peers,
+    shard::{Mailbox, Message},
+    workers::Attachments,
+};
+
+/// Files that are not clients: listeners, links, logs.
+const FILES_RESERVED: u64 = 256;
+/// So many clients are let go in a second, unless the drain time asks for more.
+const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
+
+/// A gateway whose ports are open, and which does nothing yet.
+pub struct Bound {
+    config: Arc<Config>,
+    internal: std::net::TcpListener,
+    internal_address: SocketAddr,
+    clients: ClientListeners,
+    shards: usize,
+    health: Health,
+    /// Cancelled when the gateway takes nobody in any more.
+    accepting: CancellationToken,
+}
+
+/// How a gateway does, for probes.
+#[derive(Clone, Default)]
+pub struct Health(Arc<AtomicBool>);
+
+impl Health {
+    /// Is it in a view, and not draining?
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Checks the configuration and opens every port.
+///
+/// # Errors
+/// If a setting does not hold, or something else listens on a port.
+pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
+    config.check().map_err(anyhow::Error::msg)?;
+    fit_open_files(&mut config);
+    let shards = config.settings.shards.map_or_else(
+        || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
+        |shards| usize::from(shards.get()),
+    );
+    let internal = listen::open("gateway.internal.bind", config.settings.internal.bind)?;
+    let internal_address = internal.local_addr().context("the internal port has no address")?;
+    let clients = listen::open_clients(&config, shards)?;
+    Ok(Bound {
+        config: Arc::new(config),
+        internal,
+        internal_address,
+        clients,
+        shards,
+        health: Health::default(),
+        accepting: CancellationToken::new(),
+    })
+}
+
+/// A gateway must not accept what it has no files for.
+fn fit_open_files(config: &mut Config) {
+    let wanted = config.settings.limits.clients_max as u64 + FILES_RESERVED;
+    let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted);
+    let limit = &mut config.settings.limits.clients_max;
+    let fits = usize::try_from(allowed.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1);
+    if *limit <= fits {
+        tracing::info!(clients_max = *limit, open_files = allowed, "client limit");
+    } else if *limit == limits::CLIENTS_MAX {
+        tracing::info!(
+            clients_max = fits,
+            open_files = allowed,
+            "client limit, which the open-files limit sets"
+        );
+    } else {
+        tracing::warn!(
+            open_files = allowed,
+            configured = *limit,
+            taken = fits,
+            "the open-files limit allows fewer clients than gateway.limits.clients_max: raise `ulimit -n`"
+        );
+    }
+    *limit = fits.min(*limit);
+}
+
+impl Bound {
+    /// Where the internal port listens.
+    #[must_use]
+    pub fn internal_address(&self) -> SocketAddr {
+        self.internal_address
+    }
+
+    /// Where each client listener listens, by name.
+    #[must_use]
+    pub fn client_addresses(&self) -> Vec<(String, SocketAddr)> {
+        let names = self.config.settings.listeners.iter().map(|listener| listener.name.clone());
+        names.zip(self.clients.addresses.iter().copied()).collect()
+    }
+
+    /// For the readiness probe.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Serves until `shutdown`, an operator's drain, or a refusal for good; then stops in good order.
+    ///
+    /// # Errors
+    /// If a thread cannot be started, or the register refuses this gateway for good.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut member = join(&self, None);
+        let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
+        let shards = start_shards(&self, &me)?;
+        let mailboxes = Arc::clone(&shards.mailboxes);
+        let (register_sender, register) = watch::channel(member.register());
+        let stop_homes = CancellationToken::new();
+        let dispatcher = self.start_homes(&me, &shards, register, &stop_homes);
+        let internal = Internal {
+            dispatcher: Arc::clone(&dispatcher),
+            attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
+            secret: self.config.secret.clone(),
+            host: advertised_host(&self.config),
+        };
+        let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
+        let stop_internal = CancellationToken::new();
+        let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
+        member.set_state(MemberState::Ready);
+
+        let mut seen =
+            Seen { dispatcher, register: register_sender, health: self.health.clone(), was_in: false };
+        let ended = loop {
+            let next = tokio::select! {
+                () = shutdown.cancelled() => Next::Stop(Ok(())),
+                next = seen.follow(&mut member) => next,
+            };
+            match next {
+                Next::Stop(ended) => break ended,
+                Next::JoinAnew => {
+                    let known = View::clone(&seen.dispatcher.installed.borrow().view);
+                    member = join(&self, Some(known));
+                    let former = me.swap(Arc::new(new_me(&self, &member)));
+                    former.over.cancel();
+                    seen.was_in = false;
+                    seen.dispatcher.peers.forget_all();
+                    seen.dispatcher.homes.tell(Event::Reborn(member.incarnation())).await;
+                    for mailbox in mailboxes.iter() {
+                        mailbox.send(Message::Reborn(member.incarnation())).await;
+                    }
+                    member.set_state(MemberState::Ready);
+                }
+            }
+        };
+        if ended.is_ok() {
+            self.drain(&member, &mailboxes, &seen.dispatcher).await;
+        }
+        me.load().over.cancel();
+        member.leave().await;
+        stop_internal.cancel();
+        stop_homes.cancel();
+        // Its connections end with their streams, which have just been ended.
+        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        drop((seen, mailboxes));
+        drop(shards.threads);
+        ended
+    }
+
+    /// Starts the actor that owns the homes, and what places commands.
+    fn start_homes(
+        &self,
+        me: &Arc<ArcSwap<Me>>,
+        shards: &Shards,
+        register: watch::Receiver<RegisterStatus>,
+        stop: &CancellationToken,
+    ) -> Arc<Dispatcher> {
+        let (homes, events) = Homes::new();
+        let (installed_sender, installed) = watch::channel(Installed::default());
+        let link_timeout = self.config.settings.limits.link_timeout;
+        let keeping = self.config.settings.keeping();
+        let secret = self.config.secret.clone();
+        let local = Local { shards: Arc::clone(&shards.mailboxes) };
+        let dispatcher = Arc::new(Dispatcher {
+            me: Arc::clone(me),
+            local: local.clone(),
+            peers: Peers::new(secret, Arc::clone(me), homes.clone(), link_timeout),
+            homes: homes.clone(),
+            keeping: keeping.clone(),
+            parser: parser(&self.config),
+            link_timeout,
+            register: Box::new(move || register.borrow().clone()),
+            installed,
+            started: Instant::now(),
+            next_id: AtomicU64::new(1),
+        });
+        let installing = Installing {
+            dispatcher: Arc::clone(&dispatcher),
+            installed: installed_sender,
+            health: self.health.clone(),
+        };
+        let around = Around {
+            local,
+            standings: shards.standings.clone(),
+            wake: Arc::clone(&shards.wake),
+            installed: Box::new(move |view| installing.install(view)),
+        };
+        let limits = homes::Limits { link_timeout, ..homes::Limits::default() };
+        let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);
+        tokio::spawn(actor.run(events, stop.clone()));
+        dispatcher
+    }
+
+    /// Not ready, then nothing new, then clients in slices; what is acknowledged is finished.
+    async fn drain(&self, member: &Member, mailboxes: &[Mailbox], dispatcher: &Arc<Dispatcher>) {
+        let stop = &self.config.settings.stop;
+        self.health.0.store(false, Ordering::Relaxed);
+        member.set_state(MemberState::Draining);
+        tracing::info!(ready_delay = ?stop.ready_delay, drain = ?stop.drain, "draining");
+        tokio::time::sleep(stop.ready_delay).await;
+        let clients = dispatcher.own_clients().await;
+        let unhurried = Duration::from_millis(clients as u64 * 1000 / DRAIN_CLIENTS_PER_SECOND as u64);
+        // The last ones need time for their farewells.
+        let over = unhurried.min(stop.drain * 4 / 5);
+        let mut waiting = Vec::new();
+        self.accepting.cancel();
+        for mailbox in mailboxes {
+            let (done, drained) = oneshot::channel();
+            mailbox.send(Message::StopAccepting).await;
+            mailbox.send(Message::Drain { over, done }).await;
+            waiting.push(drained);
+        }
+        let all = futures_util::future::join_all(waiting);
+        if tokio::time::timeout(stop.drain, all).await.is_err() {
+            tracing::warn!("the drain time is over: what is left is cut");
+        } else {
+            tracing::info!(clients, "drained");
+        }
+    }
+}
