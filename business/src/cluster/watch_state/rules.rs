@@ -205,6 +205,18 @@ fn a_group_on_its_way_keeps_its_users() {
 }
 
 #[test]
+fn a_group_that_may_have_moved_and_come_back_is_asked_about() {
+    let mut watching = Watching::begins(1, &[A]);
+    watching.hears(A, [("g", is(&["ann"]))], Some(1));
+    watching.sees(2, &[A, B]);
+    watching.sees(3, &[A]);
+    let again = format!("reopen {A}");
+    assert_eq!(watching.hears(A, [("g", Event::Moved(true))], Some(3)), [&*again]);
+    watching.opens(A);
+    assert_eq!(watching.hears(A, [], Some(3)), ["-ann", "vacated"]);
+}
+
+#[test]
 fn after_a_view_that_was_missed_gateways_are_asked_anew() {
     let two = [A, B];
     let mut watching = Watching::begins(5, &two);
