@@ -102,8 +102,10 @@ struct Stream {
 enum Home {
     /// There: it told of the group last, and tells what happens in it.
     At(Incarnation),
-    /// Not there any more, says that gateway, of which this told stood then: it does not speak of it.
+    /// Not there any more, says that gateway, which had told everything by this view before.
     Not(Incarnation, Epoch),
+    /// Likewise, but it may be that it has told so after that.
+    NotOrAgain(Incarnation, Epoch),
     /// Wherever it is, it must be told of anew.
     Unknown,
 }
@@ -200,8 +202,13 @@ impl State {
     fn opened(&mut self, gateway: Incarnation) {
         let Some(stream) = self.streams.get_mut(&gateway) else { return };
         *stream = Stream::default();
-        for group in self.groups.values_mut().filter(|group| group.home == Home::At(gateway)) {
-            group.home = Home::Unknown;
+        for group in self.groups.values_mut() {
+            match group.home {
+                Home::At(home) | Home::Not(home, _) | Home::NotOrAgain(home, _) if home == gateway => {
+                    group.home = Home::Unknown;
+                }
+                _ => {}
+            }
         }
     }
 
@@ -229,7 +236,11 @@ impl State {
                     } else {
                         moved.remove(&name);
                     }
-                    self.moved(gateway, &name, before, now);
+                    let to = match said.told {
+                        None => Home::Not(gateway, now),
+                        Some(told) => Home::NotOrAgain(gateway, told),
+                    };
+                    self.moved(gateway, &name, to, after(before));
                 }
                 Some(event) => self.happened(gateway, &name, event),
                 // A kind that this program does not know.
@@ -278,10 +289,10 @@ impl State {
         told.is_some_and(|told| told >= self.since && told > date)
     }
 
-    /// Another gateway is the home, by a view after the one by which this one had told everything before.
-    fn moved(&mut self, gateway: Incarnation, name: &str, before: Epoch, now: Epoch) {
+    /// Another gateway is the home, by a view not before this date.
+    fn moved(&mut self, gateway: Incarnation, name: &str, to: Home, date: Epoch) {
         if let Some(group) = self.groups.get_mut(name).filter(|group| group.home == Home::At(gateway)) {
-            (group.home, group.date) = (Home::Not(gateway, now), after(before));
+            (group.home, group.date) = (to, date);
         }
     }
 
@@ -309,9 +320,8 @@ impl State {
         let Some(stream) = self.streams.get_mut(&gateway) else { return };
         let Some(told) = stream.told.filter(|_| !stream.settled) else { return };
         if told < self.since {
-            if !self.changed && !stream.again {
-                stream.again = true;
-                self.out.push(Effect::Reopen(gateway));
+            if !self.changed {
+                self.reopen(gateway);
             }
             return;
         }
@@ -319,17 +329,30 @@ impl State {
             return;
         }
         stream.settled = true;
-        let not_told_of = |(name, group): (&Arc<str>, &Group)| {
-            let untold = match group.home {
-                Home::At(home) => home != gateway,
-                Home::Not(former, then) => former != gateway || then < told,
-                Home::Unknown => true,
-            };
-            let gone = untold && group.date <= told && self.home(name) == Some(gateway);
-            gone.then(|| name.clone())
-        };
-        for name in self.groups.iter().filter_map(not_told_of).collect::<Vec<_>>() {
+        let (mut gone, mut unclear) = (Vec::new(), false);
+        for (name, group) in &self.groups {
+            let told_of = group.home == Home::At(gateway) || group.date > told;
+            if told_of || self.home(name) != Some(gateway) {
+                continue;
+            }
+            match group.home {
+                Home::Not(former, then) if former == gateway && then >= told => {}
+                Home::NotOrAgain(former, then) if former == gateway && then >= told => unclear = true,
+                _ => gone.push(name.clone()),
+            }
+        }
+        for name in gone {
             self.forget(&name);
+        }
+        if unclear {
+            self.reopen(gateway);
+        }
+    }
+
+    fn reopen(&mut self, gateway: Incarnation) {
+        if let Some(stream) = self.streams.get_mut(&gateway).filter(|stream| !stream.again) {
+            stream.again = true;
+            self.out.push(Effect::Reopen(gateway));
         }
     }
 

@@ -113,7 +113,9 @@ async fn histories_are_read_at_their_homes() {
     let register = Register::start().await;
     let (a, b) = (Fake::start(&register, "a").await, Fake::start(&register, "b").await);
     ready(&a, 2).await;
-    let cluster = Cluster::with_views(a.view(), Secret::default(), "shop", DEFAULT_TIMEOUT);
+    let registers = vec![register.address.clone()];
+    let config = ClusterConfig { registers, app: "shop".into(), ..ClusterConfig::default() };
+    let cluster = Cluster::connect(config).await.unwrap();
     for home in [&a, &b] {
         let group = group_of(home, &[&a, &b]);
         let since = HistoryPosition { epoch: "1.1.1".into(), offset: 7 };

@@ -120,7 +120,8 @@ fn a_stream_that_is_opened_anew_is_compared() {
     let mut watching = Watching::begins(1, &[A]);
     watching.hears(A, [("g", is(&["ann", "bob"])), ("h", is(&["ann"]))], Some(1));
     watching.opens(A);
-    assert_eq!(watching.hears(A, [("g", joined("cid"))], None), NOTHING, "of the stream before");
+    let before = [("g", joined("cid")), ("k", is(&["cid"]))];
+    assert_eq!(watching.hears(A, before, None), NOTHING, "of the stream before");
     assert_eq!(watching.hears(A, [("g", is(&["bob"]))], Some(1)), ["-ann", "-ann", "vacated"]);
 }
 
@@ -144,6 +145,30 @@ fn what_a_gateway_ahead_of_our_view_does_not_tell_waits_for_the_view() {
     watching.hears(A, [(&group, is(&["ann"]))], Some(1));
     assert_eq!(watching.hears(B, [], Some(2)), NOTHING);
     assert_eq!(watching.sees(2, &[B]), ["-ann", "vacated"]);
+}
+
+#[test]
+fn whoever_is_behind_does_not_deny_what_a_later_home_tells() {
+    let two = [A, B];
+    let mut watching = Watching::begins(1, &two);
+    let group = group_at(A, &two, "");
+    assert_eq!(watching.hears(B, [(&group, is(&["ann"]))], Some(2)), ["occupied", "+ann"]);
+    assert_eq!(watching.hears(A, [], Some(1)), NOTHING);
+    assert_eq!(watching.sees(2, &[B]), NOTHING);
+}
+
+#[test]
+fn the_next_home_may_have_told_before_the_former_one_had() {
+    let (one, two) = ([A], [A, B]);
+    let mut watching = Watching::begins(1, &one);
+    let group = group_at(B, &two, "");
+    watching.hears(A, [(&group, is(&["ann"]))], Some(1));
+    watching.sees(2, &two);
+    watching.opens(B);
+    watching.sees(3, &two);
+    assert_eq!(watching.hears(A, [(&group, Event::Moved(true))], Some(3)), NOTHING);
+    assert_eq!(watching.hears(B, [(&group, is(&["ann", "bob"]))], Some(2)), ["+bob"]);
+    assert_eq!(watching.hears(B, [], Some(3)), NOTHING);
 }
 
 #[test]
@@ -177,6 +202,18 @@ fn a_group_on_its_way_keeps_its_users() {
     assert_eq!(watching.sees(2, &two), NOTHING);
     watching.opens(B);
     assert_eq!(watching.hears(B, [(&group, is(&["ann", "bob"]))], Some(2)), ["+bob", "-ann", "vacated"]);
+}
+
+#[test]
+fn a_group_that_may_have_moved_and_come_back_is_asked_about() {
+    let mut watching = Watching::begins(1, &[A]);
+    watching.hears(A, [("g", is(&["ann"]))], Some(1));
+    watching.sees(2, &[A, B]);
+    watching.sees(3, &[A]);
+    let again = format!("reopen {A}");
+    assert_eq!(watching.hears(A, [("g", Event::Moved(true))], Some(3)), [&*again]);
+    watching.opens(A);
+    assert_eq!(watching.hears(A, [], Some(3)), ["-ann", "vacated"]);
 }
 
 #[test]

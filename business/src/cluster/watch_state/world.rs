@@ -18,6 +18,8 @@ enum Step {
     /// A view that changes no gateway.
     Worker,
     Install(usize),
+    /// Everywhere.
+    Installed,
     Tell(usize),
     /// The gateway's turn ends: what it has to tell is one batch.
     Turn(usize),
@@ -43,10 +45,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => client.clone().prop_map(|(at, group, user)| Step::Come(at, group, user)),
         4 => client.prop_map(|(at, group, user)| Step::Go(at, group, user)),
         1 => gateway.clone().prop_map(Step::Crash),
-        1 => Just(Step::Removed),
-        1 => Just(Step::Added),
+        2 => Just(Step::Removed),
+        2 => Just(Step::Added),
         1 => Just(Step::Worker),
-        8 => gateway.clone().prop_map(Step::Install),
+        4 => gateway.clone().prop_map(Step::Install),
+        3 => Just(Step::Installed),
         8 => gateway.clone().prop_map(Step::Tell),
         6 => gateway.clone().prop_map(Step::Turn),
         8 => gateway.clone().prop_map(Step::Deliver),
@@ -133,6 +136,13 @@ impl Gateway {
         self.watched = true;
         self.told.clear();
         self.complete = self.view.epoch;
+    }
+
+    fn watch_and_tell(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
+        // Whatever happens is told at once where it can be.
+        self.tell(clients);
+        self.watch();
+        self.tell(clients);
     }
 
     fn tell(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
@@ -252,10 +262,10 @@ impl World {
         let gateway = &mut self.gateways[at];
         let known = view::find(&self.known, gateway.incarnation).is_some();
         if known && gateway.alive && gateway.stream.is_none() {
-            gateway.watch();
             if is_open {
-                gateway.tell(&self.clients);
+                gateway.watch_and_tell(&self.clients);
             } else {
+                gateway.watch();
                 gateway.end_turn();
             }
             gateway.stream = Some(VecDeque::new());
@@ -290,10 +300,10 @@ impl World {
             Step::Install(at) if at < count && self.gateways[at].alive => {
                 self.gateways[at].install(&self.view);
             }
+            Step::Installed => (0..count).for_each(|at| self.step(&Step::Install(at))),
             Step::Tell(at) if at < count && self.gate_is_open(at) => self.gateways[at].tell(&self.clients),
             Step::Another(at) if at < count && self.gate_is_open(at) => {
-                self.gateways[at].watch();
-                self.gateways[at].tell(&self.clients);
+                self.gateways[at].watch_and_tell(&self.clients);
             }
             Step::Turn(at) if at < count && self.gateways[at].alive => self.gateways[at].end_turn(),
             Step::Deliver(at) if at < count => {
@@ -318,9 +328,7 @@ impl World {
     fn come_to_rest(&mut self) {
         self.step(&Step::Removed);
         for _ in 0..6 {
-            for at in 0..self.gateways.len() {
-                self.step(&Step::Install(at));
-            }
+            self.step(&Step::Installed);
             self.step(&Step::View);
             for at in 0..self.gateways.len() {
                 self.step(&Step::Open(at));
