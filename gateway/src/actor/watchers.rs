@@ -2,12 +2,16 @@
 
 use broadgate_proto::v1;
 use metrics::counter;
+use prost::Message as _;
 use tokio::sync::mpsc;
 
 use crate::homes::{GroupChange, MemberChange, Pattern, Topic};
 
 /// Batches waiting for one stream; one that does not take them is ended, and may come again.
 pub(crate) const WATCHER_BATCHES_MAX: usize = 1024;
+
+/// gRPC clients take 4 MiB if they are not told otherwise; one group alone may be larger than this.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// One stream.
 #[derive(Debug)]
@@ -72,16 +76,37 @@ impl Watchers {
                 .filter(|(topic, _)| concerns(topic))
                 .map(|(topic, change)| event(topic, change))
                 .collect();
-            if events.is_empty() && told.is_none() {
-                return true;
-            }
-            let sent = watcher.out.try_send(v1::GroupEvents { events, told }).is_ok();
+            let sent = batches(events, told).into_iter().all(|batch| watcher.out.try_send(batch).is_ok());
             if !sent {
                 counter!("gateway_homes_drops_total", "reason" => "watcher_slow").increment(1);
             }
             sent
         });
     }
+}
+
+/// In messages that every gRPC client takes; that everything was told stands in the last.
+fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::GroupEvents> {
+    let mut batches: Vec<v1::GroupEvents> = Vec::new();
+    let mut bytes = 0;
+    for event in events {
+        let size = event.encoded_len();
+        if batches.is_empty() || bytes + size > BATCH_BYTES_MAX {
+            batches.push(v1::GroupEvents::default());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(batch) = batches.last_mut() {
+            batch.events.push(event);
+        }
+    }
+    if told.is_some() && batches.is_empty() {
+        batches.push(v1::GroupEvents::default());
+    }
+    if let Some(batch) = batches.last_mut() {
+        batch.told = told;
+    }
+    batches
 }
 
 fn event(topic: &Topic, change: &GroupChange) -> v1::GroupEvent {

@@ -47,6 +47,8 @@ pub(super) struct Watched {
     patterns: Vec<Pattern>,
     told: HashMap<Topic, Told>,
     changed: BTreeSet<Topic>,
+    /// Groups that somebody who is new has to be told of as a whole.
+    again: BTreeSet<Topic>,
     /// The view by which everything is still to be told.
     complete: Option<Epoch>,
 }
@@ -56,11 +58,16 @@ impl Watched {
         !self.patterns.is_empty()
     }
 
-    /// Other groups are watched now: all are told anew.
+    /// Other groups are watched now: all are told anew. What was told before is not forgotten: who heard
+    /// it has to hear when it is no more.
     pub(super) fn watch(&mut self, patterns: Vec<Pattern>, all: impl Iterator<Item = Topic>, epoch: Epoch) {
+        let fits = |topic: &Topic| patterns.iter().any(|pattern| pattern.fits(topic));
+        self.told.retain(|topic, _| fits(topic));
+        self.changed.retain(fits);
+        self.again.retain(fits);
+        self.again.extend(self.told.keys().cloned());
+        self.changed.extend(self.told.keys().cloned());
         self.patterns = patterns;
-        self.told.clear();
-        self.changed.clear();
         self.changed_all(all, epoch);
     }
 
@@ -89,6 +96,7 @@ impl Watched {
             self.told.remove(topic);
         }
         self.changed.retain(|topic| !lost(topic));
+        self.again.retain(|topic| !lost(topic));
         moved
     }
 
@@ -98,6 +106,7 @@ impl Watched {
         home: impl Fn(&Topic) -> Option<&'a Home>,
     ) -> (Vec<(Topic, GroupChange)>, Option<Epoch>) {
         let mut news = Vec::new();
+        let again = std::mem::take(&mut self.again);
         for topic in std::mem::take(&mut self.changed) {
             let home = home(&topic).filter(|home| home.clients() > 0);
             match (self.told.get_mut(&topic), home) {
@@ -106,6 +115,10 @@ impl Watched {
                     let users = users(home);
                     news.push((topic.clone(), GroupChange::Is(changes(&users))));
                     self.told.insert(topic, Told { users });
+                }
+                (Some(told), Some(home)) if again.contains(&topic) => {
+                    told.users = users(home);
+                    news.push((topic.clone(), GroupChange::Is(changes(&told.users))));
                 }
                 (Some(told), Some(home)) => told.compare(users(home), &topic, &mut news),
                 (Some(told), None) => {
@@ -144,4 +157,53 @@ fn changes(users: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<MemberChange> {
     let change =
         |(user, info): (&Arc<str>, &Arc<str>)| MemberChange { user: user.clone(), info: Some(info.clone()) };
     users.iter().map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::id::Incarnation;
+
+    use super::{
+        super::{home::Homes, step::MemberChange},
+        *,
+    };
+
+    fn hold(homes: &mut Homes, topic: &Topic, clients: u64, users: &[(&str, bool)]) {
+        let change =
+            |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
+        let members: Vec<_> = users.iter().map(change).collect();
+        let home = homes.take(topic, Epoch::new(1, 1));
+        home.hold(Incarnation::from_bits(1), 0, clients, &members);
+    }
+
+    fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {
+        let (news, told) = watched.news(|topic| homes.get(topic));
+        let mut texts: Vec<_> =
+            news.iter().map(|(topic, change)| format!("{} {change:?}", topic.name())).collect();
+        texts.extend(told.map(|epoch| format!("told {epoch}")));
+        texts
+    }
+
+    #[test]
+    fn another_watcher_takes_no_news_from_the_first() {
+        let (mut watched, mut homes) = (Watched::default(), Homes::default());
+        let pattern = Pattern { app: "a".into(), pattern: "room-*".into() };
+        let (room, gone) = (Topic::group("a", "room-1"), Topic::group("a", "room-2"));
+        hold(&mut homes, &room, 1, &[("ann", true)]);
+        hold(&mut homes, &gone, 1, &[("bob", true)]);
+        watched.watch(vec![pattern.clone()], homes.topics(), Epoch::new(1, 1));
+        let first = news(&mut watched, &homes);
+        assert!(first.len() == 3 && first[0].contains("room-1 Is") && first[2] == "told 1.1", "{first:?}");
+        hold(&mut homes, &gone, 0, &[]);
+        homes.forget_if_idle(&gone);
+        hold(&mut homes, &room, 2, &[("cid", true)]);
+        watched.changed(&gone);
+        watched.changed(&room);
+        // Before anything is told, somebody else begins to watch.
+        watched.watch(vec![pattern], homes.topics(), Epoch::new(1, 1));
+        let second = news(&mut watched, &homes);
+        assert!(second[0].starts_with("room-1 Is") && second[0].contains("cid"), "{second:?}");
+        assert_eq!(second[1..], ["room-2 Left(\"bob\")", "room-2 Vacated", "told 1.1"]);
+        assert!(news(&mut watched, &homes).is_empty());
+    }
 }
