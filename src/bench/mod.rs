@@ -154,23 +154,31 @@ fn report(load: &Load, json: &Value, text: &str) -> Result<(), Failure> {
 async fn ids_of(cluster: &broadgate_business::Cluster, sockets: &[Socket]) -> Result<Vec<String>, Failure> {
     use broadgate_business::{Audience, v1::ClientField};
     use futures_util::TryStreamExt as _;
-    let mut addresses: std::collections::HashSet<SocketAddr> =
-        sockets.iter().map(|socket| socket.local).collect();
+    // Two sockets may have the same local port, if they lead to different gateways.
+    let mut addresses: std::collections::HashMap<SocketAddr, usize> = std::collections::HashMap::new();
+    for socket in sockets {
+        *addresses.entry(socket.local).or_default() += 1;
+    }
+    let mut left = sockets.len();
     let mut pages = std::pin::pin!(cluster.client_pages(Audience::all(), &[ClientField::Connection]));
     let mut ids = Vec::new();
     while let Some(page) = pages.try_next().await? {
         for client in page.clients {
-            if client.address.parse().is_ok_and(|address| addresses.remove(&address)) {
+            let address: Option<SocketAddr> = client.address.parse().ok();
+            let count = address.and_then(|address| addresses.get_mut(&address));
+            if let Some(count) = count.filter(|count| **count > 0) {
+                *count -= 1;
+                left -= 1;
                 ids.push(client.client_id);
             }
         }
     }
-    if addresses.is_empty() {
+    if left == 0 {
         return Ok(ids);
     }
     Err(Failure::Failed(format!(
         "the cluster at --addr does not list {} of the clients: are --url and --addr of the same cluster, and is \
          --app the app of the URL?",
-        addresses.len()
+        left
     )))
 }

@@ -274,11 +274,13 @@ impl Cluster {
         let of = v1::Audience { app: app.to_owned(), ..all() };
         let fields = vec![v1::ClientField::Connection.into()];
         let list = v1::ListClientsRequest { of: Some(of), fields, limit: 1000, ..Default::default() };
+        let name = &format!("gateway-{}", gateway + 1);
         let found = until("the client is listed", || {
             let (mut caller, list) = (caller.clone(), list.clone());
             async move {
                 let page = caller.list_clients(list).await.ok()?.into_inner();
-                page.clients.into_iter().find(|client| client.address == local)
+                // Two connections to different gateways may have the same local port.
+                page.clients.into_iter().find(|client| client.address == local && client.gateway == *name)
             }
         })
         .await;
