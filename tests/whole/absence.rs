@@ -87,7 +87,7 @@ async fn a_gateway_is_started_again_at_once() {
     let internal = format!("--internal-bind={}", cluster.internal[0]);
     let clients = format!("--client-bind={}", cluster.web(0));
     let again = ["gateway", "--config", &config, &internal, &clients];
-    cluster.gateways[0] = Process::start(&cluster.dir, "gateway-1-again", &again, &[]);
+    cluster.gateways[0] = Process::start(&cluster.dir, "gateway-1", &again, &[]);
     let after = until("only the new one is in the view", async || {
         let view = cluster.view().await?;
         let known =

@@ -274,7 +274,7 @@ impl Cluster {
         let of = v1::Audience { app: app.to_owned(), ..all() };
         let fields = vec![v1::ClientField::Connection.into()];
         let list = v1::ListClientsRequest { of: Some(of), fields, limit: 1000, ..Default::default() };
-        let name = &format!("gateway-{}", gateway + 1);
+        let name = &self.gateways[gateway].name;
         let found = until("the client is listed", || {
             let (mut caller, list) = (caller.clone(), list.clone());
             async move {

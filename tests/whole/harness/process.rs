@@ -9,7 +9,7 @@ use std::{
 use super::until;
 
 pub struct Process {
-    name: String,
+    pub name: String,
     child: Child,
     log: PathBuf,
 }
