@@ -242,13 +242,15 @@ async fn what_was_seen_of_a_cluster_is_not_asked_of_its_successor() {
     let view = |gateway: &Fake| gateway.view().borrow().clone();
     let (views, followed) = tokio::sync::watch::channel(view(&a));
     let cluster = Cluster::with_views(followed, Secret::default(), "", DEFAULT_TIMEOUT);
-    a.epoch(Epoch::new(9, 9));
+    // Above whatever term the other register has.
+    let seen = Epoch::new(1 << 40, 9);
+    a.epoch(seen);
     cluster.send(Audience::all(), "1").await.unwrap();
     // An older view of the same gateways is only late.
     views.send(Arc::new(View { epoch: Some(Epoch::new(1, 0)), ..(*view(&a)).clone() })).unwrap();
     elapses().await;
     cluster.send(Audience::all(), "2").await.unwrap();
-    assert_eq!(a.heard()[1].after, Some(Epoch::new(9, 9)));
+    assert_eq!(a.heard()[1].after, Some(seen));
     views.send(view(&b)).unwrap();
     elapses().await;
     cluster.send(Audience::all(), "3").await.unwrap();
