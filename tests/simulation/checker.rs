@@ -53,6 +53,7 @@ pub fn check(history: &[Record]) -> (Vec<Violation>, Tally) {
     let told = presence::check(history, &model, &mut found);
     fences(history, &mut found);
     closes(&model, &mut found);
+    put_out(history, &mut found);
     quiet::check(history, &model, &mut found);
     quiet::everybody_knows(&model, &told, &mut found);
     (found.0, tally)
@@ -109,6 +110,15 @@ fn views(history: &[Record], tally: &mut Tally, found: &mut Found) {
                 tally.gaps += 1;
                 tally.gaps_unexplained += u64::from(lost == *streams_lost);
             }
+        }
+    }
+}
+
+/// (12) While nobody sleeps or is cut off, nobody living is removed, whatever happens to registers.
+fn put_out(history: &[Record], found: &mut Found) {
+    for record in history {
+        if let Fact::PutOut { by } = &record.fact {
+            found.add(12, format!("{by} is put out of the view although nobody slept or was cut off"));
         }
     }
 }

@@ -121,6 +121,10 @@ impl World {
     pub fn reborn(&mut self, host: usize) {
         let Some(gateway) = self.hosts[host].gateway.take() else { return };
         let known = Arc::clone(gateway.member.life.known());
+        let drains = gateway.member.wanted == MemberState::Draining;
+        if !drains && self.now > self.suspect_until {
+            self.note(Fact::PutOut { by: gateway.me });
+        }
         self.bury(host, &gateway, false);
         self.new_incarnation(host, known);
     }

@@ -136,6 +136,10 @@ pub enum Fact {
     Ended {
         by: Incarnation,
     },
+    /// It finds that it was removed, although nobody has slept or was cut off.
+    PutOut {
+        by: Incarnation,
+    },
     Paused {
         by: Incarnation,
     },

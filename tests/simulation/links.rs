@@ -117,6 +117,10 @@ impl World {
     }
 
     fn link_greeted(&mut self, host: usize, conn: ConnId, [from, to]: [Incarnation; 2], view: Arc<View>) {
+        // Another may live at that address now than who was meant: what it is told is not for it.
+        if self.gateway(host).is_none_or(|gateway| gateway.me != to) {
+            return self.end(conn, LISTENER);
+        }
         self.view_comes(host, view);
         // By taking that view it may have found itself removed: then nobody answers.
         if self.net.conns.get(&conn).is_none_or(|conn| conn.dead[LISTENER]) {
@@ -124,8 +128,7 @@ impl World {
         }
         let Some(gateway) = self.gateway(host) else { return };
         let view = Arc::clone(gateway.core.view());
-        // Another may live at that address now than who was meant.
-        if view::find(&view, from).is_none() || gateway.me != to {
+        if view::find(&view, from).is_none() {
             return self.end(conn, LISTENER);
         }
         gateway.next_session += 1;

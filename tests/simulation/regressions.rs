@@ -19,6 +19,7 @@ pub fn all() -> bool {
         ("nobody left because a new home has not heard yet", not_heard_yet()),
         ("what a view lost that others did not see is said again", lost_in_between()),
         ("two registers that take over one view name theirs apart", two_registers()),
+        ("who finds a fresh register first does not put the others out", first_comer()),
     ];
     let mut good = true;
     for (name, script) in tests {
@@ -134,4 +135,10 @@ fn two_registers() -> Script {
         (142, 19_487, RegisterStop { millis: 410 }),
     ];
     script(5775, [4, 2, 7, 2], 25_506, steps)
+}
+
+/// The newcomer reaches the fresh register before the member that knows a view.
+fn first_comer() -> Script {
+    let steps = vec![(1, 180, start(1)), (21, 4873, RegisterStop { millis: 1672 }), (27, 5723, start(2))];
+    script(1018, [3, 2, 6, 2], 23_552, steps)
 }

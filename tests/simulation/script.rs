@@ -286,7 +286,22 @@ fn uid(no: u64) -> Topic {
     Topic::uid(APP, &format!("u{no}"))
 }
 
+/// So long after a fault a gateway may still be removed for it: its lease ends, others take over.
+const SUSPICION: Duration = Duration::from_secs(15);
+
 impl World {
+    /// Notes whether somebody may look dead from now on.
+    fn suspect(&mut self, what: &Action) {
+        if let Action::Pause { millis, .. }
+        | Action::Island { millis, .. }
+        | Action::Hole { millis, .. }
+        | Action::Delay { millis, .. } = what
+        {
+            let until = self.now + Duration::from_millis(*millis) + SUSPICION;
+            self.suspect_until = self.suspect_until.max(until);
+        }
+    }
+
     /// What the script says now.
     pub fn step(&mut self, index: usize) {
         if self.healed {
@@ -295,6 +310,7 @@ impl World {
         let Step { no, what, .. } = self.script.steps[index].clone();
         self.tell(&"step", &what);
         let cmd: CmdNo = no * 16;
+        self.suspect(&what);
         match what {
             Action::Start { host, ring_version } => self.start_gateway(host, ring_version),
             Action::Crash { host, silently } => self.crash(host, silently),

@@ -152,6 +152,8 @@ pub struct World {
     pub slots: Vec<Option<ClientNo>>,
     pub history: History,
     pub trace: Trace,
+    /// Until then the living may be taken for dead: somebody slept, or was cut off.
+    pub suspect_until: Duration,
     /// Faults have stopped.
     pub healed: bool,
     done: bool,
@@ -179,6 +181,7 @@ impl World {
             slots: vec![None; script.clients],
             history: Vec::new(),
             trace,
+            suspect_until: Duration::ZERO,
             healed: false,
             done: false,
             script,

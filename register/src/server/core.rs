@@ -46,6 +46,8 @@ pub struct Core {
     members_max: usize,
     salt: Option<u16>,
     epoch: Epoch,
+    /// Its views are made from nothing: nobody has reported one, and its first lease is not over.
+    fresh: bool,
     members: BTreeMap<Incarnation, Entry>,
     connections: HashMap<ConnectionId, Incarnation>,
     view: Arc<View>,
@@ -71,6 +73,7 @@ impl Core {
             members_max,
             salt: None,
             epoch: Epoch::new(0, 0),
+            fresh: true,
             members: BTreeMap::new(),
             connections: HashMap::new(),
             view: Arc::new(View { epoch: Some(Epoch::new(0, 0)), ..View::default() }),
@@ -92,6 +95,12 @@ impl Core {
     pub const fn with_salt(mut self, salt: u16) -> Self {
         self.salt = Some(salt);
         self
+    }
+
+    /// The term of a register that nobody has reported a view to: below that of every cluster that has
+    /// lived for a lease. Who comes before the living members must not be taken for the cluster.
+    fn first_term(&self) -> u64 {
+        self.salt.map_or(1, |salt| u64::from(salt).max(1))
     }
 
     /// A term of its own above this one.
@@ -188,7 +197,7 @@ impl Core {
         } else {
             changed |= self.admit(connection, incarnation, member, now, out);
             out.push(Effect::Reply(connection, self.welcome(origin)));
-            for view in self.missed_since(knows) {
+            for view in self.missed_since(knows, changed) {
                 out.push(Effect::Reply(connection, Reply::View(view)));
             }
         }
@@ -197,11 +206,15 @@ impl Core {
         }
     }
 
-    /// What a member that knows this view has missed, one by one; else only the present view.
-    fn missed_since(&self, knows: Option<Epoch>) -> Vec<View> {
-        let known = self.recent.iter().position(|view| view.epoch == knows);
-        let from = known.map_or(self.recent.len().saturating_sub(1), |known| known + 1);
-        let from = from.min(self.recent.len().saturating_sub(1));
+    /// What a member that knows this view has missed, one by one; else the present view, unless the
+    /// next is about to be made: the present one may be without those that were only now reported.
+    fn missed_since(&self, knows: Option<Epoch>, next_follows: bool) -> Vec<View> {
+        let last = self.recent.len().saturating_sub(1);
+        let after = self.recent.iter().position(|view| view.epoch == knows).map(|known| known + 1);
+        let from = match next_follows {
+            true => after.unwrap_or(self.recent.len()),
+            false => after.map_or(last, |after| after.min(last)),
+        };
         self.recent.iter().skip(from).map(|view| View::clone(view)).collect()
     }
 
@@ -216,7 +229,7 @@ impl Core {
     ) -> bool {
         self.remove_at_address(incarnation, &member, out);
         if self.epoch.term == 0 {
-            self.epoch.term = self.term_above(0);
+            self.epoch.term = self.first_term();
         }
         self.connections.insert(connection, incarnation);
         let Some(entry) = self.members.get_mut(&incarnation) else {
@@ -278,6 +291,7 @@ impl Core {
         let took = Happened::TookOver { from: reported.epoch, term: self.epoch.term, members };
         out.push(Effect::Happened(took));
         self.took_over = Some(reported.epoch);
+        self.fresh = false;
         self.base = reported;
         true
     }
@@ -373,9 +387,21 @@ impl Core {
         for incarnation in &silent {
             self.remove(*incarnation, Reason::Lease, out);
         }
-        if !silent.is_empty() {
+        let grown_up = self.grow_up();
+        if grown_up || !silent.is_empty() {
             self.publish(out);
         }
+    }
+
+    /// Nobody has reported another view within a lease: this is the cluster now, and its term rises
+    /// above the first one of every register to come.
+    fn grow_up(&mut self) -> bool {
+        let grows = self.fresh && self.epoch.term > 0;
+        if grows {
+            self.fresh = false;
+            self.epoch = Epoch::new(self.term_above(self.epoch.term), 0);
+        }
+        grows
     }
 
     /// Takes a member off the list; the caller publishes.

@@ -180,6 +180,33 @@ fn a_first_comer_without_a_view_does_not_hide_the_cluster_of_the_others() {
 }
 
 #[test]
+fn what_a_fresh_register_names_is_below_every_cluster_that_has_lived_for_a_lease() {
+    for (old, new) in [(0, u16::MAX), (u16::MAX, 0), (7, 8)] {
+        let mut living = register().with_salt(old);
+        living.apply(hello(1, 1), at(0));
+        let first = epoch(&living);
+        assert_eq!(views(&tick_until(&mut living, 1, 4)), 0);
+        living.apply(Input::Beat { connection: 1, number: 1 }, at(4));
+        assert_eq!(views(&tick_until(&mut living, 5, 6)), 1, "its first lease is over");
+        assert_eq!(living.view().before, Some(first));
+        let known = View::clone(living.view());
+
+        let mut fresh = register().with_salt(new);
+        fresh.apply(hello(2, 2), at(0));
+        assert!(epoch(&fresh) < epoch(&living) && epoch(&fresh).term > 0);
+        let told = fresh.apply(reporting(1, 1, known), at(1));
+        assert!(
+            !told.iter().any(|effect| matches!(effect, Effect::Reply(1, Reply::View(_)))),
+            "not the view without it"
+        );
+        assert!(epoch(&fresh) > epoch(&living));
+        assert_eq!(names(&fresh), ["gateway-1", "gateway-2"]);
+        fresh.apply(Input::Beat { connection: 2, number: 1 }, at(1));
+        assert_eq!(views(&tick_until(&mut fresh, 2, 5)), 0, "it has grown up by the report");
+    }
+}
+
+#[test]
 fn a_member_that_an_earlier_register_removed_is_told_so() {
     let mut core = register();
     core.apply(reporting(1, 1, reported(5, 7, &[1])), at(0));
