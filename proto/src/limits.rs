@@ -10,6 +10,8 @@ const MIB: usize = 1024 * KIB;
 
 /// A name of an app, uid or group. Fixed: it is part of the contract.
 pub const NAME_BYTES_MAX: usize = 200;
+/// An event's name, in bytes; as Pusher has it.
+pub const EVENT_NAME_BYTES_MAX: usize = 200;
 /// A close reason. Fixed by RFC 6455 section 5.5: 125 bytes less the code.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// A message from a client. A client holds at most about twice this in its decoder.

@@ -27,7 +27,7 @@ use std::{
 };
 
 use broadgate_proto::{
-    id::Incarnation,
+    id::{ClientId, Incarnation},
     limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
@@ -133,6 +133,13 @@ pub(crate) enum Event {
         topics: Vec<Topic>,
         reply: oneshot::Sender<Vec<Incarnation>>,
     },
+    /// A client of ours is in a group, as the shards have said, and its shard waits to be told what it
+    /// needs to follow it.
+    Enter {
+        client: ClientId,
+        topic: Topic,
+        user: Option<Arc<str>>,
+    },
     /// Shards have carried something out.
     Placed {
         me: Incarnation,
@@ -214,6 +221,7 @@ pub(crate) struct Actor {
     sessions: BTreeMap<Incarnation, (Session, CancellationToken)>,
     callers: HashMap<Ticket, oneshot::Sender<Routed>>,
     settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
+    entering: HashMap<Ticket, ClientId>,
     next_ticket: Ticket,
     started: Instant,
     alarm: Alarm,
@@ -240,6 +248,7 @@ impl Actor {
             sessions: BTreeMap::new(),
             callers: HashMap::new(),
             settling: HashMap::new(),
+            entering: HashMap::new(),
             next_ticket: 1,
             started: Instant::now(),
             alarm: Alarm::new(LEASE),
@@ -337,6 +346,11 @@ impl Actor {
                 self.settling.insert(ticket, reply);
                 self.apply(Input::Settle { ticket, topics });
             }
+            Event::Enter { client, topic, user } => {
+                let ticket = self.ticket();
+                self.entering.insert(ticket, client);
+                self.apply(Input::Enter { ticket, topic, user });
+            }
             Event::Placed { me, placed } if me == self.me => {
                 for (back, answer, touched) in placed {
                     self.apply(Input::Placed { back, answer, touched });
@@ -381,6 +395,7 @@ impl Actor {
         // Whoever waited is told that nothing is known: dropping says so.
         self.callers.clear();
         self.settling.clear();
+        self.entering.clear();
         self.watchers.clear();
     }
 

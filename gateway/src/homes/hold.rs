@@ -125,7 +125,7 @@ impl<C: Content> Core<C> {
         self.wait_until_known(Waiting::Caller(ticket), topics);
     }
 
-    fn wait_until_known(&mut self, what: Waiting<C>, topics: Vec<Topic>) {
+    pub(super) fn wait_until_known(&mut self, what: Waiting<C>, topics: Vec<Topic>) {
         let needs = needs(&self.held, &self.peers, &topics);
         if needs.is_empty() {
             self.settled(what, Vec::new());
@@ -136,6 +136,7 @@ impl<C: Content> Core<C> {
 
     pub(super) fn settled(&mut self, waiting: Waiting<C>, missing: Vec<Incarnation>) {
         match waiting {
+            Waiting::Entering(entering) => self.entered(entering, missing),
             Waiting::Caller(ticket) => self.out.push(Effect::Settled(ticket, missing)),
             Waiting::Placed(back, answer) => self.placed_and_known(back, answer),
         }
@@ -222,6 +223,7 @@ impl<C: Content> Core<C> {
         if !members.is_empty() {
             self.out.push(Effect::Present { topic: topic.clone(), members });
         }
+        self.present_told(topic);
     }
 
     pub(super) fn say_if_open(&mut self, peer: Incarnation, frame: Frame<C>) {

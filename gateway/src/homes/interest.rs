@@ -152,6 +152,13 @@ impl Interest {
         self.0.get_mut(topic)
     }
 
+    /// Does the home's presence name this user? Nobody has to be named where nobody is asked for.
+    pub(super) fn names(&self, topic: &Topic, user: &Option<Arc<str>>) -> bool {
+        let Some(user) = user else { return true };
+        let present = self.0.get(topic).and_then(|held| held.present.as_ref());
+        present.is_some_and(|present| present.contains_key(user))
+    }
+
     /// Have we clients in it?
     pub(super) fn has(&self, topic: &Topic) -> bool {
         self.0.get(topic).is_some_and(|held| !held.shards.is_empty())

@@ -322,10 +322,31 @@ pub enum Input<C: Content> {
         /// Which topics.
         topics: Vec<Topic>,
     },
+    /// A client of ours has entered a group, and is to be told what it needs to follow it.
+    Enter {
+        /// The caller's ticket.
+        ticket: Ticket,
+        /// The group.
+        topic: Topic,
+        /// The presence member for whom it stands.
+        user: Option<Arc<str>>,
+    },
     /// These groups are watched now: everything about them is to be told.
     Watch(Vec<Pattern>),
     /// Time has passed.
     Tick,
+}
+
+/// What a client that enters a group is told. Everything else about the group comes before this, and is
+/// in it, or after.
+#[derive(Debug, Clone)]
+pub struct Entered<C: Content> {
+    /// Who is present, and what others see of them.
+    pub members: Vec<(Arc<str>, Arc<str>)>,
+    /// The group's last value.
+    pub value: Option<C::Command>,
+    /// Homes that have not answered in time.
+    pub missing: Vec<Incarnation>,
 }
 
 /// What a gateway's homes do.
@@ -350,6 +371,8 @@ pub enum Effect<C: Content> {
     NoHome(Ticket),
     /// What had changed is known to the homes; these did not say so in time.
     Settled(Ticket, Vec<Incarnation>),
+    /// A client that entered a group follows it from here.
+    Entered(Ticket, Topic, Entered<C>),
     /// Presence members of a topic that our clients are in have come and gone.
     Present {
         /// The topic.
