@@ -25,6 +25,7 @@ mod api;
 mod client_port;
 mod codec;
 mod commands;
+mod desk;
 pub mod config;
 pub mod homes;
 mod listen;

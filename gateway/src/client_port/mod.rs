@@ -3,6 +3,7 @@
 
 mod http;
 mod proxy;
+mod pusher;
 mod upgrade;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
@@ -125,6 +126,7 @@ impl Connection {
             service: self.listener.service.as_str().into(),
             address: self.peer,
             handshake: handshake.clone(),
+            pusher: None,
         };
         let Some(candidate) = Candidate::new(&self.port.shard, &newcomer) else {
             return refused(Full::Gateway.reason(), self.peer, "the shard is full");

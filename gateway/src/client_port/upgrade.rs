@@ -42,14 +42,8 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
             return answer;
         }
     };
-    let mut answer = Answer::new(Full::default());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut answer = switching(&key);
     let headers = answer.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
-    }
     if let Some(chosen) =
         accept.as_ref().map(|accept| accept.subprotocol.as_str()).filter(|chosen| !chosen.is_empty())
         && let (true, Ok(value)) = (offers(request.headers(), chosen), HeaderValue::from_str(chosen))
@@ -68,7 +62,20 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     answer
 }
 
-fn open(
+/// The answer after which both speak WebSocket.
+pub(super) fn switching(key: &str) -> Answer {
+    let mut answer = Answer::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    }
+    answer
+}
+
+pub(super) fn open(
     visit: &Visit,
     candidate: Candidate,
     upgraded: Upgraded,
@@ -84,18 +91,13 @@ fn open(
     }
 }
 
-/// Everything that can be said without a worker.
-fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
-    let listener = &visit.connection.listener;
+/// What every WebSocket handshake must have (RFC 6455 section 4.2.1); the value of its key.
+pub(super) fn websocket_key(visit: &Visit, request: &Request<Incoming>) -> Result<String, Answer> {
     let headers = request.headers();
     let peer = client_address(visit, headers);
     let fail = |reason, status, sentence: &str| {
         refused(reason, peer, sentence);
         Err(error(status, sentence))
-    };
-    let (app, service) = match app_of(visit, listener, request.uri().path()) {
-        Ok(found) => found,
-        Err(sentence) => return fail("app", StatusCode::NOT_FOUND, &sentence),
     };
     if request.method() != Method::GET {
         return fail("http", StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET request");
@@ -118,6 +120,23 @@ fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer
     if key.len() != 24 || !key.ends_with("==") {
         return fail("http", StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64");
     }
+    Ok(key.to_owned())
+}
+
+/// Everything that can be said without a worker.
+fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
+    let listener = &visit.connection.listener;
+    let headers = request.headers();
+    let peer = client_address(visit, headers);
+    let fail = |reason, status, sentence: &str| {
+        refused(reason, peer, sentence);
+        Err(error(status, sentence))
+    };
+    let (app, service) = match app_of(visit, listener, request.uri().path()) {
+        Ok(found) => found,
+        Err(sentence) => return fail("app", StatusCode::NOT_FOUND, &sentence),
+    };
+    let key = websocket_key(visit, request)?;
     let origins = visit.connection.port.config.app(&app).map(|app| &app.origins[..]).unwrap_or_default();
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
     if !origins.is_empty() && !origins.iter().any(|allowed| allowed == origin) {
@@ -129,8 +148,9 @@ fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer
         service: service.as_str().into(),
         address: peer,
         handshake: handshake(visit, peer, request),
+        pusher: None,
     };
-    Ok((key.to_owned(), newcomer))
+    Ok((key, newcomer))
 }
 
 /// The app and service of a path: `/ws` is the listener's app.
@@ -169,7 +189,7 @@ async fn authorize(candidate: &Candidate, newcomer: &Newcomer) -> Result<Option<
     }
 }
 
-fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
+pub(super) fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
     let peer = visit.connection.peer;
     // Several headers of that name are one list (RFC 9110 section 5.3).
     let all: Vec<&str> =
@@ -183,7 +203,7 @@ fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
     }
 }
 
-fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incoming>) -> v1::Handshake {
+pub(super) fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incoming>) -> v1::Handshake {
     let headers = request
         .headers()
         .iter()

@@ -1,7 +1,6 @@
 //! What clients speak: bytes in, messages out. Pure; the shard owns the sockets.
 
 pub(crate) mod encode;
-pub(crate) mod event;
 mod frame;
 mod text;
 mod websocket;

@@ -13,12 +13,13 @@ use super::{
     query::parse_query,
 };
 use crate::{
-    codec::{
-        encode::{Encoder, Frames},
-        event::{self, Data, Event},
-    },
+    codec::encode::{Encoder, Frames},
+    pusher::outgoing,
     shard::Seat,
 };
+
+/// What Pusher clients get a text as, if its sender has not named the event.
+const UNNAMED: &str = "message";
 
 /// Parses commands; framing needs to know which protocols the gateway's listeners speak.
 #[derive(Debug, Clone, Copy)]
@@ -140,18 +141,25 @@ impl Parser {
         if !named && !self.encoder.pusher {
             return Ok((self.encoder.text(text.as_bytes()), Vec::new()));
         }
+        if (request.data_json || !request.user_id_json.is_empty()) && to.groups.len() != 1 {
+            return Err(invalid("data_json and user_id_json are for events to one group"));
+        }
         let (len, max) = (request.event.len(), limits::EVENT_NAME_BYTES_MAX);
         if len > max {
             return Err(invalid(format!("event has {len} bytes: at most {max} are allowed")));
         }
-        let data = if request.data_json { Data::Json(raw("text", text)?) } else { Data::Text(text) };
+        let json = |field, text| raw(field, text);
         let user_id = match request.user_id_json.as_str() {
             "" => None,
-            json => Some(raw("user_id_json", json)?),
+            text => Some(json("user_id_json", text)?.get()),
         };
+        let data = if request.data_json { Some(json("text", text)?) } else { None };
         let frames = |channel: Option<&str>| {
-            let name = if named { &request.event } else { event::UNNAMED };
-            let object = Event { name, channel, data, user_id }.json();
+            let name = if named { &*request.event } else { UNNAMED };
+            let object = match (data, channel) {
+                (Some(data), Some(channel)) => outgoing::client_event(name, channel, data, user_id),
+                _ => outgoing::event(name, channel, text),
+            };
             let event = self.encoder.event(object.as_bytes());
             if named {
                 return event;

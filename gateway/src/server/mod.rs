@@ -36,6 +36,7 @@ use crate::{
     api::{self, Internal},
     commands::{Dispatcher, Installed, Local},
     config::Config,
+    desk::Desk,
     homes,
     listen::{self, ClientListeners},
     me::Me,
@@ -150,11 +151,13 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
-        let shards = start_shards(&self, &me)?;
+        let desk = Arc::new(Desk::default());
+        let shards = start_shards(&self, &me, &desk)?;
         let mailboxes = Arc::clone(&shards.mailboxes);
         let (register_sender, register) = watch::channel(member.register());
         let stop_homes = CancellationToken::new();
         let dispatcher = self.start_homes(&me, &shards, register, &stop_homes);
+        desk.open(&dispatcher);
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),

@@ -164,6 +164,13 @@ impl Directory {
         }
     }
 
+    /// Whom a client in a group stands for.
+    pub(crate) fn seat(&self, slot: Slot, group: &str) -> Option<Seat> {
+        let app = self.app_of(slot)?;
+        let &topic = self.apps[app as usize].groups.get(group)?;
+        self.topics[topic as usize].presence.as_ref()?.seat(slot)
+    }
+
     /// Takes a client out of a group.
     pub(crate) fn part(&mut self, slot: Slot, group: &str) -> bool {
         let Some(app) = self.app_of(slot) else { return false };

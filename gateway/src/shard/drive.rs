@@ -191,7 +191,13 @@ impl Shard {
             self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
             return;
         }
-        self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));
+        if client.pusher.is_none() {
+            return self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));
+        }
+        match payload {
+            Payload::Text(text) => self.on_pusher_text(slot, &text),
+            Payload::Binary(_) => self.on_pusher_binary(slot),
+        }
     }
 
     /// Places a shared message in a client's outbox; false if the client could not take it.

@@ -130,6 +130,16 @@ impl Shard {
                     Err(refused) => error(refused),
                 };
             }
+            Order::Present { topic, members } => {
+                self.tell_present(topic, members);
+                v1::Receipt::default()
+            }
+            Order::Entered { client, topic, entered } => {
+                if let Some(slot) = self.find(*client) {
+                    self.entered(slot, topic, entered);
+                }
+                v1::Receipt::default()
+            }
             query => return self.query(query),
         };
         Part::Answer(Answer::Receipt(receipt))

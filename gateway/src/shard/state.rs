@@ -5,8 +5,9 @@ use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc};
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     limits::{COMMAND_ID_TIME, COMMAND_IDS_MAX},
+    v1,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     client::Client,
@@ -16,7 +17,7 @@ use super::{
     wheel::Wheel,
     workers::{WorkerKey, Workers},
 };
-use crate::{actor::Standings, config::Config, homes::remember::Remembered, tally::Tally};
+use crate::{actor::Standings, config::Config, desk::Desk, homes::remember::Remembered, tally::Tally};
 
 /// How much one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -58,6 +59,10 @@ pub(crate) struct Shard {
     pub(crate) remembered: Remembered<Remembrance>,
     /// Where to say who is in what; the homes' actor is woken by it.
     pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
+    /// Where the part of the gateway is that commands the cluster.
+    pub(crate) desk: Arc<Desk>,
+    /// Commands that clients give: they are placed in their order.
+    pub(crate) commands: Option<mpsc::Sender<v1::Command>>,
     /// Wakes the loop for the end of the turn.
     pub(crate) turn: Rc<Notify>,
     turn_asked: bool,
@@ -86,6 +91,8 @@ impl Shard {
             scratch: vec![0; SCRATCH_BYTES].into(),
             remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
             homes: None,
+            desk: Arc::default(),
+            commands: None,
             turn: Rc::new(Notify::new()),
             turn_asked: false,
         }

@@ -75,6 +75,7 @@ impl Shard {
                 websocket: listener.kind == ListenerKind::Web,
                 text: listener.kind == ListenerKind::Text,
                 frame: listener.kind == ListenerKind::Frame,
+                pusher: false,
             };
             // A full outbox closes the client as any message would.
             let _ = self.place(slot, &encoder.text(listener.ping_payload.as_bytes()));
