@@ -167,6 +167,7 @@ impl Bound {
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
         let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
+        tokio::spawn(tell_of_apps(self.config.apps.changes(), Arc::clone(&mailboxes), stop_homes.clone()));
         member.set_state(MemberState::Ready);
 
         let mut seen =
@@ -218,7 +219,7 @@ impl Bound {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
-        let keeping = self.config.settings.keeping();
+        let keeping = self.config.settings.keeping(&self.config.apps.load());
         let secret = self.config.secret.clone();
         let local = Local { shards: Arc::clone(&shards.mailboxes) };
         let dispatcher = Arc::new(Dispatcher {
@@ -275,6 +276,19 @@ impl Bound {
             tracing::warn!("the drain time is over: what is left is cut");
         } else {
             tracing::info!(clients, "drained");
+        }
+    }
+}
+
+/// Tells the shards whenever the apps were replaced.
+async fn tell_of_apps(mut changes: watch::Receiver<u64>, mailboxes: Arc<[Mailbox]>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        for mailbox in mailboxes.iter() {
+            mailbox.send(Message::Apps).await;
         }
     }
 }

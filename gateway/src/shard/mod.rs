@@ -94,6 +94,8 @@ pub(crate) enum Message {
     },
     /// The gateway has another incarnation: clients of the former one are let go.
     Reborn(Incarnation),
+    /// The apps were replaced.
+    Apps,
     StopAccepting,
     /// Let all clients go within this time; tell when nothing is left to do.
     Drain {
@@ -249,6 +251,7 @@ impl Turns {
                 shard.close_slice(1);
                 shard.be_reborn(incarnation);
             }
+            Message::Apps => shard.apps_changed(),
             Message::StopAccepting => self.accepting.drain(..).for_each(|task| task.abort()),
             Message::Drain { over, done } => {
                 tokio::task::spawn_local(drain(Rc::clone(&self.shard), over, done));

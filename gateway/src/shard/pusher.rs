@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use broadgate_proto::v1::{self, command::Command, send_request::Payload};
+use broadgate_proto::v1::{self, Cause, command::Command, send_request::Payload};
 use bytes::Bytes;
 
 use super::{
@@ -15,12 +15,13 @@ use super::{
 use crate::{
     actor::{self, Live},
     apps::App,
-    codec::encode::{Frames, text_frame},
+    codec::encode::{Frames, close_frame, text_frame},
     homes::{Entered, MemberChange, Topic},
     orders::{Audience, Order},
     pusher::{
         auth::Key,
         channel::Kind,
+        close,
         incoming,
         member::{Member, User},
         outgoing, socket_id,
@@ -88,6 +89,39 @@ impl PusherClient {
 }
 
 impl Shard {
+    /// An app as its clients here share it.
+    pub(crate) fn tenant(&mut self, app: &Arc<App>) -> Rc<Tenant> {
+        if let Some(known) = self.tenants.get(&*app.id).filter(|known| Arc::ptr_eq(&known.app, app)) {
+            return Rc::clone(known);
+        }
+        let tenant = Rc::new(Tenant::new(app));
+        self.tenants.insert(app.id.as_str().into(), Rc::clone(&tenant));
+        tenant
+    }
+
+    /// The apps were read anew: clients go on by what they say now.
+    pub(crate) fn apps_changed(&mut self) {
+        let table = self.config.apps.load();
+        self.tenants.retain(|id, _| table.by_id(id).is_some());
+        for slot in self.clients.taken() {
+            let Some(pusher) = self.pusher(slot) else { continue };
+            let former = Rc::clone(&pusher.tenant);
+            let gone = match table.by_id(&former.app.id).filter(|app| !app.keys.is_empty()) {
+                Some(app) if app.enabled => {
+                    let tenant = self.tenant(app);
+                    if let Some(pusher) = self.pusher(slot) {
+                        pusher.tenant = tenant;
+                    }
+                    continue;
+                }
+                Some(_) => close::DISABLED,
+                None => close::NO_APP,
+            };
+            let frame = close_frame(gone.code, gone.reason);
+            self.let_go(slot, Cause::Command, gone.code, gone.reason, Some(frame));
+        }
+    }
+
     /// The first frame to a new client.
     pub(crate) fn greet_pusher(&mut self, slot: Slot) {
         let socket_id = socket_id::text(self.id_of(slot));

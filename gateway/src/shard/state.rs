@@ -1,6 +1,6 @@
 //! What a shard owns, and the turn of its loop.
 
-use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::{HashMap, HashSet}, rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
@@ -13,6 +13,7 @@ use super::{
     client::Client,
     directory::{Directory, Slot},
     execute::Remembrance,
+    pusher::Tenant,
     slots::Slots,
     wheel::Wheel,
     workers::{WorkerKey, Workers},
@@ -59,6 +60,8 @@ pub(crate) struct Shard {
     pub(crate) remembered: Remembered<Remembrance>,
     /// Where to say who is in what; the homes' actor is woken by it.
     pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
+    /// Apps of clients here, by their ids.
+    pub(crate) tenants: HashMap<Box<str>, Rc<Tenant>>,
     /// Where the part of the gateway is that commands the cluster.
     pub(crate) desk: Arc<Desk>,
     /// Commands that clients give: they are placed in their order.
@@ -91,6 +94,7 @@ impl Shard {
             scratch: vec![0; SCRATCH_BYTES].into(),
             remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
             homes: None,
+            tenants: HashMap::new(),
             desk: Arc::default(),
             commands: None,
             turn: Rc::new(Notify::new()),
