@@ -1056,6 +1056,24 @@ pub struct SendRequest {
     /// command on a stream not at all. What goes wrong is only counted.
     #[prost(bool, tag = "6")]
     pub no_receipt: bool,
+    /// The name of an event; at most 200 bytes; only with `text`, which is then the
+    /// event's data. Every client gets the object {"event", "channel", "data"}, with
+    /// `data` as a string and `channel` where the audience names groups: Pusher
+    /// clients as their protocol has it, others as the JSON text. Without a name,
+    /// Pusher clients get a `text` as the event "message", and nothing else.
+    #[prost(string, tag = "7")]
+    pub event: ::prost::alloc::string::String,
+    /// With `event`: the user in whose name a client has sent it, as JSON (a string or
+    /// a number); Pusher's `user_id`.
+    #[prost(string, tag = "8")]
+    pub user_id_json: ::prost::alloc::string::String,
+    /// `text` is any JSON value that becomes `data` as it is, as Pusher's clients send
+    /// it in their own events; otherwise it becomes a JSON string.
+    #[prost(bool, tag = "9")]
+    pub data_json: bool,
+    /// A group's last value and history do not keep it.
+    #[prost(bool, tag = "10")]
+    pub not_kept: bool,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "send_request::Payload", tags = "3, 4, 5")]
