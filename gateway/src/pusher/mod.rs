@@ -19,8 +19,11 @@
 
 pub(crate) mod auth;
 pub(crate) mod channel;
+pub(crate) mod incoming;
 mod json;
 pub(crate) mod limits;
+pub(crate) mod member;
+pub(crate) mod outgoing;
 pub(crate) mod socket_id;
 
 /// Whose behaviour an app's clients and backends expect where the two differ.
