@@ -17,6 +17,7 @@
 
 #![allow(dead_code, reason = "the shard and the client port do not speak it yet")]
 
+pub(crate) mod api;
 pub(crate) mod auth;
 pub(crate) mod channel;
 pub(crate) mod incoming;
