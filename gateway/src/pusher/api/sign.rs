@@ -117,11 +117,12 @@ fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
             paths.push(format!("{}{path}", prefix.trim_end_matches('/')).into());
         }
     }
-    // SDKs sign before their HTTP client encodes what does not fit a path.
+    // SDKs sign before their HTTP client encodes what does not fit a path. A newline that was
+    // encoded must not pass for the one behind the path.
     for at in 0..paths.len() {
-        if paths[at].contains('%') {
-            let decoded = percent_decode(&paths[at], false);
-            paths.push(String::from_utf8_lossy(&decoded).into_owned().into());
+        let decoded = String::from_utf8_lossy(&percent_decode(&paths[at], false)).into_owned();
+        if !decoded.contains(char::is_control) {
+            paths.push(decoded.into());
         }
     }
     let mut seen = HashSet::new();
@@ -225,6 +226,14 @@ mod tests {
         assert!(run("GET", "/apps/3/channels", &query, "", &[], SENT).is_err());
         let query = sign("POST", "/apps/3/users/a b/terminate_connections", "x=1", "x=1");
         assert_eq!(run("POST", "/apps/3/users/a%20b/terminate_connections", &query, "", &[""], SENT), ok());
+    }
+
+    #[test]
+    fn an_encoded_newline_does_not_end_the_path() {
+        let query = sign("GET", "/apps/3/channels/a\nb", "x=1", "x=1");
+        assert!(run("GET", "/apps/3/channels/a%0Ab", &query, "", &[], SENT).is_err());
+        let query = sign("GET", "/apps/3/channels/a%0Ab", "x=1", "x=1");
+        assert_eq!(run("GET", "/apps/3/channels/a%0Ab", &query, "", &[], SENT), ok());
     }
 
     #[test]
