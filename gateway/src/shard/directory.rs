@@ -349,7 +349,7 @@ impl Directory {
         standings.collect()
     }
 
-    fn is_member(&self, slot: Slot, group: &str) -> bool {
+    pub(crate) fn is_member(&self, slot: Slot, group: &str) -> bool {
         let Some(places) = self.places.get(slot as usize).and_then(Option::as_ref) else { return false };
         self.apps[places.app as usize]
             .groups

@@ -211,8 +211,8 @@ impl Shard {
         let Some(pusher) = client.pusher.as_deref_mut() else { return };
         let is_it = |pending: &mut Box<Pending>| pending.subscription.channel == topic.name();
         let Some(pending) = pusher.pending.take_if(is_it) else { return };
-        client.wake();
         let members_max = pusher.tenant.app.limits.presence_members_max;
+        client.wake();
         let Pending { subscription, held, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
         let frame = match &member {
