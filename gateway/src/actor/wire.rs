@@ -136,7 +136,8 @@ fn encode_reply(reply: Reply<Live>) -> reply::Reply {
         Reply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
         Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::KeptValue {
             epoch: Some(epoch),
-            command: command.map(|job| encode_job(&job)),
+            age_ms: command.as_ref().map_or(0, |(_, age)| parcel::age_ms(*age)),
+            command: command.map(|(job, _)| encode_job(&job)),
             missing: texts(missing),
         }),
         Reply::Counted { epoch, clients, missing } => {
@@ -282,7 +283,11 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<
         }
         reply::Reply::Last(kept) => Reply::Last {
             epoch: kept.epoch.unwrap_or_default(),
-            command: kept.command.map(|command| parcel::job(Some(command), parser)).transpose()?,
+            command: kept
+                .command
+                .map(|command| parcel::job(Some(command), parser))
+                .transpose()?
+                .map(|job| (job, Duration::from_millis(kept.age_ms))),
             missing: incarnations(&kept.missing),
         },
         reply::Reply::Counted(counted) => Reply::Counted {

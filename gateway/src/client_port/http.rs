@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{Connection, pusher, refused, upgrade};
+use super::{Connection, backend, pusher, refused, upgrade};
 use crate::admission::{Admitted, Full as NoRoom};
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -61,6 +61,9 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: R
 async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
     if pusher::key_of(request.uri().path()).is_some() {
         return pusher::answer(visit, request).await;
+    }
+    if backend::split(request.uri().path()).is_some() {
+        return backend::answer(visit, request).await;
     }
     if let Some(full) = visit.full {
         return no_room(full, visit.connection.peer);

@@ -1,6 +1,7 @@
 //! Where clients come in: accepting, the PROXY protocol, HTTP and the WebSocket upgrade. Runs on the
 //! shards' threads.
 
+mod backend;
 mod http;
 mod proxy;
 mod pusher;

@@ -94,7 +94,9 @@ impl<C: Content> Core<C> {
                 self.reply(origin, Reply::History { epoch, page });
             }
             Op::Last => {
-                let command = self.kept.value(&topic, self.now).map(|value| value.command.clone());
+                let age = |since| self.now.saturating_sub(since);
+                let value = self.kept.value(&topic, self.now);
+                let command = value.map(|value| (value.command.clone(), age(value.since)));
                 self.reply(origin, Reply::Last { epoch, command, missing: self.unsynced() });
             }
         }

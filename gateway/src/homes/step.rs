@@ -105,8 +105,8 @@ pub enum Reply<C: Content> {
     Last {
         /// The home's view.
         epoch: Epoch,
-        /// The message.
-        command: Option<C::Command>,
+        /// The message, and how old it is.
+        command: Option<(C::Command, Duration)>,
         /// Gateways that have not said what they keep.
         missing: Vec<Incarnation>,
     },

@@ -1414,6 +1414,12 @@ pub struct LastValueRequest {
 pub struct LastValueReply {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
+    /// Since it was sent, in milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub age_ms: u64,
+    /// The name of the event, if it is one.
+    #[prost(string, tag = "6")]
+    pub event: ::prost::alloc::string::String,
     /// Absent if there is none, or it is too old.
     #[prost(oneof = "last_value_reply::Payload", tags = "2, 3, 4")]
     pub payload: ::core::option::Option<last_value_reply::Payload>,
@@ -4355,6 +4361,9 @@ pub struct KeptValue {
     pub command: ::core::option::Option<Command>,
     #[prost(string, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Since it was sent.
+    #[prost(uint64, tag = "4")]
+    pub age_ms: u64,
 }
 /// What became of a command at its topic's home.
 #[derive(Clone, PartialEq, ::prost::Message)]
