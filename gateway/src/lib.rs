@@ -15,6 +15,7 @@
 //! | `actor` | the task that feeds the homes and acts on what they decide |
 //! | `homes` | pure: one order for each topic, counts, who is present |
 //! | `peers` | the links to the other gateways |
+//! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
 
@@ -30,6 +31,7 @@ mod listen;
 mod me;
 mod orders;
 mod peers;
+mod pusher;
 mod server;
 mod shard;
 mod tally;
