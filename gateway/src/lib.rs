@@ -18,10 +18,12 @@
 //! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
+//! | `apps` | the tenants, who can be replaced while it runs |
 
 mod actor;
 mod admission;
 mod api;
+pub mod apps;
 mod client_port;
 mod codec;
 mod commands;

@@ -18,6 +18,7 @@ use super::{
     proxy, refused,
 };
 use crate::{
+    apps::App,
     config::{Authorize, Listener},
     shard::{Candidate, Newcomer},
 };
@@ -118,14 +119,13 @@ fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer
     if key.len() != 24 || !key.ends_with("==") {
         return fail("http", StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64");
     }
-    let origins = visit.connection.port.config.app(&app).map(|app| &app.origins[..]).unwrap_or_default();
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
-    if !origins.is_empty() && !origins.iter().any(|allowed| allowed == origin) {
+    if !app.lets_in(origin) {
         return fail("origin", StatusCode::FORBIDDEN, "pages of this origin may not connect to this app");
     }
     let newcomer = Newcomer {
         listener: Arc::clone(listener),
-        app: app.as_str().into(),
+        app: app.id.as_str().into(),
         service: service.as_str().into(),
         address: peer,
         handshake: handshake(visit, peer, request),
@@ -134,14 +134,18 @@ fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer
 }
 
 /// The app and service of a path: `/ws` is the listener's app.
-fn app_of(visit: &Visit, listener: &Listener, path: &str) -> Result<(String, String), String> {
+fn app_of(visit: &Visit, listener: &Listener, path: &str) -> Result<(Arc<App>, String), String> {
     let named = path.strip_prefix("/ws").and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
     let id = if named.is_empty() { &listener.app } else { named };
     name::check("app", id).map_err(|error| error.to_string())?;
-    match visit.connection.port.config.app(id) {
-        Some(app) if app.raw => {
-            Ok((id.to_owned(), app.service.clone().unwrap_or_else(|| listener.service.clone())))
+    match visit.connection.port.config.apps.load().by_id(id) {
+        Some(app) if app.raw && app.enabled => {
+            let service = app.service.clone().unwrap_or_else(|| listener.service.clone());
+            Ok((Arc::clone(app), service))
         }
+        Some(app) if app.raw => Err(format!(
+            "app {id:?} is disabled: leave `enabled = false` out of its [[apps]] entry to let clients in"
+        )),
         _ => Err(format!(
             "app {id:?} takes no raw WebSocket clients here: set `raw = true` in its [[apps]] entry to let them in"
         )),

@@ -215,7 +215,7 @@ impl Bound {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
-        let keeping = self.config.settings.keeping();
+        let keeping = self.config.settings.keeping(&self.config.apps.load());
         let secret = self.config.secret.clone();
         let local = Local { shards: Arc::clone(&shards.mailboxes) };
         let dispatcher = Arc::new(Dispatcher {
