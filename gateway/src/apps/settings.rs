@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{KeySecret, Origin};
 use crate::pusher::limits::Limits;
@@ -123,11 +123,16 @@ pub struct Webhook {
     #[serde(default)]
     pub channel_suffix: String,
     /// Sent with every post, e.g. what the receiver asks for as authorisation.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "headers")]
     pub headers: BTreeMap<String, String>,
     /// Several events in one post.
     #[serde(default)]
     pub batch: bool,
+}
+
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    // The usual error would quote a value, which may be a secret.
+    BTreeMap::deserialize(deserializer).map_err(|_| D::Error::custom("headers is a table of texts"))
 }
 
 /// The values of headers, and what a URL's query holds, may be secrets.
@@ -292,6 +297,8 @@ mod tests {
         let wrong = app("id = \"shop\"\nkeys = [{ key = \"k\", secret = 4711 }]").unwrap_err();
         assert!(wrong.message().contains("a secret is a text"), "{wrong}");
         assert!(!wrong.message().contains("4711"), "{wrong}");
+        let wrong = app("webhooks = [{ url = \"http://x\", headers = { A = 4711 } }]").unwrap_err();
+        assert!(wrong.message().contains("table of texts") && !wrong.message().contains("4711"), "{wrong}");
     }
 
     #[test]
