@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod absence;
+mod apps;
 mod commands;
 mod documents;
 mod equivalence;
