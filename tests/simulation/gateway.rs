@@ -237,7 +237,7 @@ impl World {
                 self.distrust(host, peer);
             }
             // Nobody watches groups here.
-            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) => {}
+            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) | Effect::Entered(..) => {}
         }
     }
 

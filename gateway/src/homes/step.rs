@@ -247,6 +247,8 @@ pub enum GroupChange {
     Joined(Arc<str>, Arc<str>),
     /// The last client of somebody has gone.
     Left(Arc<str>),
+    /// So many clients are in it now.
+    Count(u64),
     /// Its last client has gone.
     Vacated,
     /// Another gateway is its home now, and will tell of it.

@@ -39,6 +39,7 @@ impl Pattern {
 #[derive(Debug, Default)]
 struct Told {
     users: BTreeMap<Arc<str>, Arc<str>>,
+    clients: u64,
 }
 
 /// What was told, and what may have changed since.
@@ -114,13 +115,21 @@ impl Watched {
                 (None, Some(home)) => {
                     let users = users(home);
                     news.push((topic.clone(), GroupChange::Is(changes(&users))));
-                    self.told.insert(topic, Told { users });
+                    let clients = home.clients();
+                    news.push((topic.clone(), GroupChange::Count(clients)));
+                    self.told.insert(topic, Told { users, clients });
                 }
                 (Some(told), Some(home)) if again.contains(&topic) => {
                     told.users = users(home);
                     news.push((topic.clone(), GroupChange::Is(changes(&told.users))));
                 }
-                (Some(told), Some(home)) => told.compare(users(home), &topic, &mut news),
+                (Some(told), Some(home)) => {
+                    told.compare(users(home), &topic, &mut news);
+                    let clients = home.clients();
+                    if std::mem::replace(&mut told.clients, clients) != clients {
+                        news.push((topic, GroupChange::Count(clients)));
+                    }
+                }
                 (Some(told), None) => {
                     told.compare(BTreeMap::new(), &topic, &mut news);
                     news.push((topic.clone(), GroupChange::Vacated));

@@ -24,8 +24,8 @@ pub(crate) use self::{
     query::{Cursor, patterns, position_text},
 };
 use crate::{
-    codec::encode::Frames,
     actor::Live,
+    codec::encode::Frames,
     homes::{Entered, MemberChange, Position, Topic},
     shard::Seat,
 };

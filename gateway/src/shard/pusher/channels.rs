@@ -1,0 +1,187 @@
+//! Subscribing to channels, and what subscribers are told.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Pending, users};
+use crate::{
+    actor::{self, Live},
+    codec::encode::{Frames, text_frame},
+    homes::{Entered, MemberChange, Topic},
+    orders::{Audience, Order},
+    pusher::{
+        channel::{Access, Kind},
+        member::Member,
+        outgoing,
+        talk::{self, Subscription},
+    },
+    shard::{directory::Slot, presence::Seat, state::Shard},
+    tally::Drop,
+};
+
+impl Shard {
+    /// Joins the group at once, so that nothing is missed, and asks its home for what the client needs
+    /// to follow it.
+    pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
+        let max = self.config.settings.limits.groups_per_client_max;
+        let channel = subscription.channel.as_str();
+        if !self.directory.join(slot, channel, max) {
+            let sentence = format!("the connection is in {max} channels already, as many as it may be in");
+            return self.refuse(slot, channel, "LimitReached", &sentence, 403);
+        }
+        let user: Option<Arc<str>> = subscription.member.as_ref().map(|(user, info)| {
+            let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
+            self.directory.sit(slot, channel, &seat);
+            seat.user
+        });
+        let name = channel.to_owned();
+        if let Some(pusher) = self.pusher(slot) {
+            pusher.is_authorized |= subscription.kind.access != Access::Public;
+            pusher.pending = Some(Box::new(Pending { subscription, held: Vec::new(), held_bytes: 0 }));
+        }
+        self.enter(slot, &name, user);
+    }
+
+    /// Asks for what the client needs to follow a group that it has joined.
+    pub(super) fn enter(&mut self, slot: Slot, group: &str, user: Option<Arc<str>>) {
+        let Some(app) = self.clients.get(slot).map(|client| Rc::clone(&client.app)) else { return };
+        let topic = Topic::group(&app, group);
+        // Before the question: the home must have heard of the client.
+        self.tell_standings();
+        let client = self.id_of(slot);
+        let Some(dispatcher) = self.desk.dispatcher() else { return };
+        tokio::task::spawn_local(async move {
+            dispatcher.homes.tell(actor::Event::Enter { client, topic, user }).await;
+        });
+    }
+
+    fn refuse(&mut self, slot: Slot, channel: &str, kind: &str, sentence: &str, status: u16) {
+        let Some(pusher) = self.pusher(slot) else { return };
+        let frame = talk::refusal(channel, kind, sentence, status, pusher.tenant.app.compat);
+        self.say(slot, &frame);
+    }
+
+    /// The client follows the channel from here.
+    pub(crate) fn entered(&mut self, slot: Slot, topic: &Topic, entered: &Entered<Live>) {
+        if let Some(user) = users::online_user(topic.name()) {
+            return self.heard_of(slot, user, !entered.members.is_empty());
+        }
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
+        let Some(pusher) = client.pusher.as_deref_mut() else { return };
+        let is_it = |pending: &mut Box<Pending>| pending.subscription.channel == topic.name();
+        let Some(pending) = pusher.pending.take_if(is_it) else { return };
+        let members_max = pusher.tenant.app.limits.presence_members_max;
+        client.wake();
+        let Pending { subscription, held, .. } = *pending;
+        let Subscription { channel, kind, member } = subscription;
+        let frame = match &member {
+            None => outgoing::subscription_succeeded(&channel),
+            Some((user, info)) => {
+                let members = members(&entered.members, user, info);
+                if members.len() > members_max {
+                    let sentence = format!("the channel has {members_max} members, as many as it may have");
+                    self.directory.part(slot, &channel);
+                    self.ask_turn();
+                    return self.refuse(slot, &channel, "LimitReached", &sentence, 403);
+                }
+                outgoing::presence_subscription_succeeded(&channel, &members)
+            }
+        };
+        self.say(slot, &frame);
+        if kind.cache {
+            self.say_cached(slot, &channel, entered, &held);
+        }
+        for frame in held {
+            self.push_own(slot, frame);
+        }
+    }
+
+    /// The event that a cache channel keeps, unless it is among those that come next.
+    fn say_cached(&mut self, slot: Slot, channel: &str, entered: &Entered<Live>, held: &[Bytes]) {
+        let cached = entered.value.as_ref().and_then(|job| match job.order.inner() {
+            Order::Send { frames, .. } => frames.pusher.clone(),
+            _ => None,
+        });
+        match cached {
+            None => self.say(slot, &outgoing::cache_miss(channel)),
+            Some(frame) if held.contains(&frame) => {}
+            Some(frame) => self.push_own(slot, frame),
+        }
+    }
+
+    /// Presence members of a channel have come and gone: everybody else in it is told.
+    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[MemberChange]) {
+        let (app, channel) = (topic.app(), topic.name());
+        if !Kind::of(channel).is_presence() {
+            return self.tell_online(topic, members);
+        }
+        let slots = self.directory.group_members(app, channel).to_vec();
+        let frames: Vec<(&str, Bytes)> =
+            members.iter().map(|change| (&*change.user, told(channel, change))).collect();
+        for slot in slots {
+            let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else {
+                continue;
+            };
+            // Who is not subscribed yet is told of everybody at once.
+            if pusher.pending.as_ref().is_some_and(|pending| pending.subscription.channel == channel) {
+                continue;
+            }
+            let own = self.directory.seat(slot, channel).map(|seat| seat.user);
+            for (user, frame) in &frames {
+                if own.as_deref() != Some(*user) {
+                    self.push_own(slot, frame.clone());
+                }
+            }
+        }
+    }
+
+    /// The form of a message that a client gets, by the group in which it is reached.
+    pub(crate) fn frames_for<'a>(
+        &self,
+        slot: Slot,
+        to: &Audience,
+        frames: &'a Frames,
+        by_group: &'a [Frames],
+    ) -> &'a Frames {
+        let reached = to.groups.iter().zip(by_group).find(|(group, _)| self.directory.is_member(slot, group));
+        reached.map_or(frames, |(_, frames)| frames)
+    }
+
+    /// Places a message, behind the confirmation of the channel's subscription if that is under way.
+    pub(crate) fn place_for(&mut self, slot: Slot, to: &Audience, frames: &Frames) -> Result<(), Drop> {
+        let bytes_max = self.config.settings.limits.outbox_bytes_max;
+        let pending = self.pusher(slot).and_then(|pusher| pusher.pending.as_mut());
+        let Some(pending) =
+            pending.filter(|pending| to.groups.iter().any(|group| **group == pending.subscription.channel))
+        else {
+            return self.place(slot, frames);
+        };
+        let frame = frames.pusher.clone().ok_or(Drop::Protocol)?;
+        pending.held_bytes += frame.len();
+        if pending.held_bytes > bytes_max {
+            self.close_slow(slot);
+            return Err(Drop::Slow);
+        }
+        pending.held.push(frame);
+        Ok(())
+    }
+}
+
+/// Everybody who is present, the client's own user among them.
+fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str) -> Vec<Member<'a>> {
+    let mut members: Vec<_> = present.iter().map(|(user, info)| Member::of_seat(user, info)).collect();
+    // The home did not answer in time.
+    if present.iter().all(|(other, _)| **other != *user) {
+        members.push(Member::of_seat(user, info));
+    }
+    members
+}
+
+fn told(channel: &str, change: &MemberChange) -> Bytes {
+    text_frame(&match &change.info {
+        Some(info) => outgoing::member_added(channel, &Member::of_seat(&change.user, info)),
+        // The id's form is not known any more: SDKs and browsers compare ids as texts.
+        None => outgoing::member_removed(channel, &Member::of_seat(&change.user, "")),
+    })
+}
