@@ -186,11 +186,34 @@ mod tests {
     }
 
     fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {
-        let (news, told) = watched.news(|topic| homes.get(topic));
-        let mut texts: Vec<_> =
-            news.iter().map(|(topic, change)| format!("{} {change:?}", topic.name())).collect();
-        texts.extend(told.map(|epoch| format!("told {epoch}")));
+        let (news, complete) = watched.news(|topic| homes.get(topic));
+        let told = |(_, change): &&(Topic, GroupChange)| !matches!(change, GroupChange::Count(_));
+        let text = |(topic, change): &(Topic, GroupChange)| format!("{} {change:?}", topic.name());
+        let mut texts: Vec<_> = news.iter().filter(told).map(text).collect();
+        texts.extend(complete.map(|epoch| format!("told {epoch}")));
         texts
+    }
+
+    #[test]
+    fn each_number_of_clients_is_told_once() {
+        let (mut watched, mut homes) = (Watched::default(), Homes::default());
+        let room = Topic::group("a", "room-1");
+        hold(&mut homes, &room, 3, &[]);
+        watched.watch(
+            vec![Pattern { app: "a".into(), pattern: "*".into() }],
+            homes.topics(),
+            Epoch::new(1, 1),
+        );
+        let mut counts = |homes: &Homes| -> Vec<u64> {
+            watched.changed(&room);
+            let (news, _) = watched.news(|topic| homes.get(topic));
+            let count = |(_, change)| if let GroupChange::Count(count) = change { Some(count) } else { None };
+            news.into_iter().filter_map(count).collect()
+        };
+        assert_eq!(counts(&homes), [3]);
+        assert!(counts(&homes).is_empty());
+        hold(&mut homes, &room, 4, &[]);
+        assert_eq!(counts(&homes), [4]);
     }
 
     #[test]
