@@ -173,7 +173,10 @@ mod tests {
     use broadgate_proto::id::Incarnation;
 
     use super::{
-        super::{home::Homes, step::MemberChange},
+        super::{
+            home::{Hold, Homes},
+            step::MemberChange,
+        },
         *,
     };
 
@@ -182,7 +185,7 @@ mod tests {
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
         let home = homes.take(topic, Epoch::new(1, 1));
-        home.hold(Incarnation::from_bits(1), 0, clients, &members);
+        home.hold(Incarnation::from_bits(1), 0, Hold { clients, members: &members, told: false });
     }
 
     fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {

@@ -26,7 +26,7 @@ pub(crate) use self::{
 use crate::{
     actor::Live,
     codec::encode::Frames,
-    homes::{Entered, MemberChange, Position, Topic},
+    homes::{ComeOrGone, Entered, Position, Topic},
     shard::Seat,
 };
 
@@ -189,7 +189,7 @@ pub(crate) enum Order {
     /// Presence members of a group have come and gone: Pusher clients in it are told.
     Present {
         topic: Topic,
-        members: Vec<MemberChange>,
+        members: Vec<ComeOrGone>,
     },
     /// A Pusher client follows a group from here.
     Entered {

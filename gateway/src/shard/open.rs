@@ -70,6 +70,7 @@ impl Candidate {
             dirty: false,
             backlog_since: None,
             undecoded: Vec::new(),
+            broken: false,
             stopped_early: false,
             events: Window::default(),
             worker: None,

@@ -8,7 +8,7 @@ use super::{Pending, users};
 use crate::{
     actor::{self, Live},
     codec::encode::{Frames, text_frame},
-    homes::{Entered, MemberChange, Topic},
+    homes::{ComeOrGone, Entered, Topic},
     orders::{Audience, Order},
     pusher::{
         channel::{Access, Kind},
@@ -111,7 +111,7 @@ impl Shard {
     }
 
     /// Presence members of a channel have come and gone: everybody else in it is told.
-    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[MemberChange]) {
+    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[ComeOrGone]) {
         let (app, channel) = (topic.app(), topic.name());
         if !Kind::of(channel).is_presence() {
             return self.tell_online(topic, members);
@@ -178,10 +178,10 @@ fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str
     members
 }
 
-fn told(channel: &str, change: &MemberChange) -> Bytes {
-    text_frame(&match &change.info {
-        Some(info) => outgoing::member_added(channel, &Member::of_seat(&change.user, info)),
-        // The id's form is not known any more: SDKs and browsers compare ids as texts.
-        None => outgoing::member_removed(channel, &Member::of_seat(&change.user, "")),
+fn told(channel: &str, change: &ComeOrGone) -> Bytes {
+    let member = Member::of_seat(&change.user, &change.info);
+    text_frame(&match change.here {
+        true => outgoing::member_added(channel, &member),
+        false => outgoing::member_removed(channel, &member),
     })
 }

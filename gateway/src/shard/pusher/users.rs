@@ -2,7 +2,7 @@
 //! connections are present, and in which those who watch it listen.
 
 use crate::{
-    homes::{MemberChange, Topic},
+    homes::{ComeOrGone, Topic},
     pusher::{member::User, outgoing},
     shard::{directory::Slot, presence::Seat, state::Shard},
 };
@@ -111,11 +111,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn tell_online(&mut self, topic: &Topic, members: &[MemberChange]) {
+    pub(super) fn tell_online(&mut self, topic: &Topic, members: &[ComeOrGone]) {
         let Some(user) = online_user(topic.name()) else { return };
         let Some(change) = members.iter().find(|change| *change.user == *user) else { return };
         for slot in self.directory.group_members(topic.app(), topic.name()).to_vec() {
-            self.heard_of(slot, user, change.info.is_some());
+            self.heard_of(slot, user, change.here);
         }
     }
 }
