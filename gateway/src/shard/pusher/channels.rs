@@ -30,17 +30,42 @@ impl Shard {
             let sentence = format!("the connection is in {max} channels already, as many as it may be in");
             return self.refuse(slot, channel, "LimitReached", &sentence, 403);
         }
-        let user: Option<Arc<str>> = subscription.member.as_ref().map(|(user, info)| {
-            let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
-            self.directory.sit(slot, channel, &seat);
-            seat.user
-        });
         let name = channel.to_owned();
         if let Some(pusher) = self.pusher(slot) {
             pusher.is_authorized |= subscription.kind.access != Access::Public;
-            pusher.pending = Some(Box::new(Pending { subscription, held: Vec::new(), held_bytes: 0 }));
+            let pending = Pending { subscription, is_seated: false, held: Vec::new(), held_bytes: 0 };
+            pusher.pending = Some(Box::new(pending));
         }
-        self.enter(slot, &name, user);
+        self.enter(slot, &name, None);
+    }
+
+    /// There is room for the client's user, or the user is there: takes the seat, of which others are told.
+    /// True if the subscription is still to be confirmed after that.
+    fn take_seat(&mut self, slot: Slot, entered: &Entered<Live>) -> bool {
+        let Some(pusher) = self.pusher(slot) else { return false };
+        let max = pusher.tenant.app.limits.presence_members_max;
+        let Some(pending) = pusher.pending.as_mut().filter(|pending| !pending.is_seated) else {
+            return false;
+        };
+        let Some((user, info)) = &pending.subscription.member else { return false };
+        let channel = pending.subscription.channel.clone();
+        let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
+        let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
+        if entered.members.len() >= max && !is_there {
+            pusher.pending = None;
+            let sentence = format!("the channel has {max} members, as many as it may have");
+            self.directory.part(slot, &channel);
+            self.ask_turn();
+            self.refuse(slot, &channel, "LimitReached", &sentence, 403);
+            if let Some(client) = self.clients.get(slot) {
+                client.wake();
+            }
+            return true;
+        }
+        pending.is_seated = true;
+        self.directory.sit(slot, &channel, &seat);
+        self.enter(slot, &channel, Some(seat.user));
+        true
     }
 
     /// Asks for what the client needs to follow a group that it has joined.
@@ -67,24 +92,23 @@ impl Shard {
         if let Some(user) = users::online_user(topic.name()) {
             return self.heard_of(slot, user, !entered.members.is_empty());
         }
-        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
-        let Some(pusher) = client.pusher.as_deref_mut() else { return };
-        let is_it = |pending: &mut Box<Pending>| pending.subscription.channel == topic.name();
-        let Some(pending) = pusher.pending.take_if(is_it) else { return };
-        let members_max = pusher.tenant.app.limits.presence_members_max;
-        client.wake();
+        let Some(client) = self.clients.get(slot).filter(|client| client.is_open()) else { return };
+        let pending = client.pusher.as_ref().and_then(|pusher| pusher.pending.as_ref());
+        if pending.is_none_or(|pending| pending.subscription.channel != topic.name())
+            || self.take_seat(slot, entered)
+        {
+            return;
+        }
+        let Some(pending) = self.pusher(slot).and_then(|pusher| pusher.pending.take()) else { return };
+        if let Some(client) = self.clients.get(slot) {
+            client.wake();
+        }
         let Pending { subscription, held, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
         let frame = match &member {
             None => outgoing::subscription_succeeded(&channel),
             Some((user, info)) => {
                 let members = members(&entered.members, user, info);
-                if members.len() > members_max {
-                    let sentence = format!("the channel has {members_max} members, as many as it may have");
-                    self.directory.part(slot, &channel);
-                    self.ask_turn();
-                    return self.refuse(slot, &channel, "LimitReached", &sentence, 403);
-                }
                 outgoing::presence_subscription_succeeded(&channel, &members)
             }
         };

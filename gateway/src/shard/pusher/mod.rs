@@ -73,6 +73,8 @@ pub(crate) struct PusherClient {
 /// A subscription that the channel's home has not confirmed.
 pub(crate) struct Pending {
     subscription: Subscription,
+    /// Presence: others are told of its user. It is looked first whether there is room.
+    is_seated: bool,
     /// What came to the channel meanwhile: the confirmation goes first.
     held: Vec<Bytes>,
     held_bytes: usize,

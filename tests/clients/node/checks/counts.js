@@ -4,7 +4,6 @@ import { same, until } from '../lib/wait.js'
 export default [
   {
     name: 'subscription_count follows who comes and goes',
-    pending: 'subscription counts are to come',
     async run(t) {
       const channel = t.name('counted')
       const first = t.client({ app: 'counting', at: t.at(0) })
@@ -13,9 +12,9 @@ export default [
       mine.bind('pusher:subscription_count', ({ subscription_count }) => told.push(subscription_count))
       const second = t.client({ app: 'counting', at: t.at(1) })
       await second.subscribed(channel)
-      await until('two', () => mine.subscription_count === 2)
+      await until('two', () => mine.subscriptionCount === 2)
       second.close()
-      await until('one', () => mine.subscription_count === 1)
+      await until('one', () => mine.subscriptionCount === 1)
       same('the last that was told', told.at(-1), 1)
     },
   },
