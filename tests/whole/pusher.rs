@@ -272,7 +272,7 @@ async fn counts_and_watchlists_are_told() {
     while online.get("bob") != Some(&true) {
         heard_of(&mut ann, &mut online).await;
     }
-    assert_eq!(online["eve"], false);
+    assert!(!online["eve"]);
     cluster.gateways[1].kill();
     while online["bob"] {
         heard_of(&mut ann, &mut online).await;

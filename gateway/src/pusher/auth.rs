@@ -85,12 +85,14 @@ pub(crate) fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str)
 }
 
 /// What an app's backend answers to a client that wants to subscribe.
+#[cfg(test)]
 pub(crate) fn sign_channel(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let signature = key.sign(channel_text(socket_id, channel, channel_data).as_bytes());
     format!("{}:{signature}", key.key)
 }
 
 /// What an app's backend answers to a client that wants to sign in.
+#[cfg(test)]
 pub(crate) fn sign_signin(key: &Key, socket_id: &str, user_data: &str) -> String {
     format!("{}:{}", key.key, key.sign(signin_text(socket_id, user_data).as_bytes()))
 }

@@ -67,11 +67,6 @@ pub(crate) fn user_of(channel: &str) -> Option<&str> {
     channel.strip_prefix(USER_PREFIX).filter(|user| !user.is_empty())
 }
 
-/// The channel of a signed-in user.
-pub(crate) fn of_user(user: &str) -> String {
-    format!("{USER_PREFIX}{user}")
-}
-
 /// A channel name that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
@@ -153,7 +148,6 @@ mod tests {
     #[test]
     fn a_users_channel_names_its_user() {
         assert_eq!(user_of("#server-to-user-7"), Some("7"));
-        assert_eq!(user_of(&of_user("a-b@c")), Some("a-b@c"));
         assert_eq!(user_of("#server-to-user-"), None);
         assert_eq!(user_of("server-to-user-7"), None);
         assert_eq!(user_of("#other"), None);

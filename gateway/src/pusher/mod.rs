@@ -17,8 +17,6 @@
 //! The hosted service is the model. Where Laravel's own tooling expects what Reverb does, an app
 //! says so with [`Compat::Reverb`].
 
-#![allow(dead_code, reason = "the shard and the client port do not speak it yet")]
-
 pub(crate) mod api;
 pub(crate) mod auth;
 pub(crate) mod channel;

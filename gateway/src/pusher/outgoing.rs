@@ -9,8 +9,6 @@ use super::{Compat, json::Writer, member::Member};
 
 /// The answer to `pusher:ping`.
 pub(crate) const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
-/// Asks a client whether it is there.
-pub(crate) const PING: &str = r#"{"event":"pusher:ping","data":{}}"#;
 
 /// The first frame on a connection. pusher-js refuses a timeout of zero.
 pub(crate) fn connection_established(socket_id: &str, activity_timeout_seconds: u64) -> String {
@@ -124,13 +122,6 @@ fn watched(out: &mut Writer, name: &str, users: &[impl AsRef<str>]) {
     out.plain("]}");
 }
 
-/// How many connections are subscribed.
-pub(crate) fn subscription_count(channel: &str, count: u64) -> String {
-    let mut data = Writer::with_capacity(48);
-    data.plain(r#"{"subscription_count":"#).number(count).plain("}");
-    event("pusher_internal:subscription_count", Some(channel), &data.finish())
-}
-
 /// An event. Its data arrives as the publisher gave it, byte for byte.
 pub(crate) fn event(event: &str, channel: Option<&str>, data: &str) -> String {
     let names = event.len() + channel.map_or(0, str::len);
@@ -177,7 +168,10 @@ mod tests {
             connection_established("123.456", 120),
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"123.456\",\"activity_timeout\":120}"}"#
         );
-        assert!(matches!(incoming::parse(PING), Ok(incoming::Incoming::Ping)));
+        assert!(matches!(
+            incoming::parse(r#"{"event":"pusher:ping","data":{}}"#),
+            Ok(incoming::Incoming::Ping)
+        ));
         assert!(matches!(incoming::parse(PONG), Ok(incoming::Incoming::Pong)));
     }
 
@@ -221,10 +215,6 @@ mod tests {
             r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-x","data":"{\"presence\":{\"count\":0,\"ids\":[],\"hash\":{}}}"}"#
         );
         assert_eq!(cache_miss("cache-x"), r#"{"event":"pusher:cache_miss","channel":"cache-x"}"#);
-        assert_eq!(
-            subscription_count("x", 5),
-            r#"{"event":"pusher_internal:subscription_count","channel":"x","data":"{\"subscription_count\":5}"}"#
-        );
     }
 
     #[test]
