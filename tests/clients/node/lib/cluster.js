@@ -1,9 +1,9 @@
 // A register and gateways as processes of their own, started from one generated TOML and ended by id.
-import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import http from 'node:http'
 import net from 'node:net'
 import path from 'node:path'
+import { run } from './processes.js'
 import { until } from './wait.js'
 
 // Each app has one key and secret, named after it. The last one has webhooks.
@@ -66,14 +66,10 @@ export class Cluster {
 
   spawn(name, args) {
     const log = fs.openSync(path.join(this.work, `${name}.log`), 'a')
-    const child = spawn(this.executable, [...args, '--config', this.config], { stdio: ['ignore', log, log] })
+    const child = run(this.executable, [...args, '--config', this.config], { stdio: ['ignore', log, log] })
     fs.closeSync(log)
     this.running.set(name, child)
-    child.once('exit', (code, signal) => {
-      if (this.running.get(name) === child) this.running.delete(name)
-      child.ended = { code, signal }
-    })
-    child.once('error', (error) => { child.ended = { code: error.message } })
+    child.once('exit', () => { if (this.running.get(name) === child) this.running.delete(name) })
   }
 
   /** Every gateway is ready and linked to all others. */
