@@ -105,7 +105,6 @@ checks.push({
     await until('cid is offline', () => told.length >= 5)
     same('who went', told[4], ['offline', [cid]])
   },
-  pending: 'watchlists are to come',
 })
 
 export default checks

@@ -13,6 +13,12 @@ const APPS = [
   ['quiet', 'client_events = false'],
   ['closed', 'enabled = false'],
   ['counting', 'subscription_count = true'],
+  ['brisk', 'activity_timeout = "1s"\npong_timeout = "1s"'],
+  ['strict', 'authorized_within = "1s"'],
+  ['small', 'connections_max = 2'],
+  ['sealed', 'tls_only = true'],
+  ['homely', 'origins = ["https://*.example.com", "localhost"]'],
+  ['behind', 'path_prefix = "/sockets"'],
   // The library for Python takes only ids of digits.
   ['1001', ''],
   ['hooked', ''],
@@ -122,14 +128,7 @@ export class Cluster {
 }
 
 function toml(registerPort, hookPort) {
-  const apps = APPS.map(([id, settings]) => `
-[[apps]]
-id = "${id}"
-${settings}
-[[apps.keys]]
-key = "${keyOf(id)}"
-secret = "${secretOf(id)}"
-`)
+  const apps = APPS.map(([id, settings]) => appToml(id, settings))
   return `[cluster]
 register = ["127.0.0.1:${registerPort}"]
 
@@ -144,6 +143,16 @@ ${apps.join('')}
 url = "http://127.0.0.1:${hookPort}/hook"
 `
 }
+
+/** An app as it stands in the file; the key is its name's unless another is given. */
+export const appToml = (id, settings = '', key = keyOf(id)) => `
+[[apps]]
+id = "${id}"
+${settings}
+[[apps.keys]]
+key = "${key}"
+secret = "${secretOf(id)}"
+`
 
 /** Ports that nobody listens on: all are held at once, so that they differ. */
 async function freePorts(count) {
