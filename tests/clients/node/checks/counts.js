@@ -4,7 +4,6 @@ import { same, until } from '../lib/wait.js'
 export default [
   {
     name: 'subscription_count follows who comes and goes',
-    pending: 'subscription counts are to come',
     async run(t) {
       const channel = t.name('counted')
       const first = t.client({ app: 'counting', at: t.at(0) })
