@@ -1,47 +1,13 @@
 // Presence when gateways go away without a word.
 import { RECOVERY_SECONDS_MAX } from '../lib/cluster.js'
-import { fetched } from '../lib/sdk.js'
+import { channelAt, join, member, told, users } from '../lib/members.js'
 import { holds, same, until } from '../lib/wait.js'
 
 const PATIENCE_MS = 60_000
 
-/** A member that does not come back by itself. */
-async function member(t, at, channel, user) {
-  const raw = await t.raw({ at })
-  raw.user = user
-  raw.say('pusher:subscribe', { channel, ...t.sdk('shop', at).authorizeChannel(raw.socketId, channel, { user_id: user, user_info: { name: user } }) })
-  await raw.gets('pusher_internal:subscription_succeeded', channel)
-  return raw
-}
-
-const told = (raw, event) => raw.got(`pusher_internal:${event}`).map((frame) => JSON.parse(frame.data).user_id)
-
-/** A fresh cluster, and a channel whose home is at the gateway with this number: the one that counts a home more. */
-async function channelAt(t, number) {
-  const { gateways } = await t.fresh(3)
-  const counts = () => Promise.all(gateways.map((gateway) => t.cluster.metric(gateway, 'gateway_homes')))
-  let before = [0, 0, 0]
-  for (let n = 1; n <= 60; n++) {
-    const channel = `${t.name('presence-crash')}-${n}`
-    await member(t, gateways[0], channel, 'g1-a')
-    let after
-    // Gateways count once in a while, so it takes a moment; nothing else makes homes here.
-    await until(`${n} homes`, async () => {
-      after = await counts()
-      return after.reduce((sum, count) => sum + count) === n
-    })
-    if (after[number] > before[number]) return channel
-    before = after
-  }
-  throw new Error('expected: a channel with its home there within 60 names')
-}
-
-const users = async (t, gateway, channel) =>
-  (await fetched(t.sdk('shop', gateway, { timeout: 10_000 }), `/channels/${channel}/users`)).users.map(({ id }) => id).sort()
-
 async function crash(t, { home }) {
   const victim = 1
-  const channel = await channelAt(t, home)
+  const channel = await channelAt(t, home, 'presence-crash')
   const { gateways } = t.cluster
   const members = []
   for (const [n, gateway] of gateways.entries()) {
@@ -85,9 +51,97 @@ async function comeBack(t, victim, channel, { observers, lost, all }) {
   }
 }
 
+async function cacheAfterCrash(t, patient) {
+  const channel = await channelAt(t, 1, 'presence-cache-crash')
+  const [first, home, third] = t.cluster.gateways
+  await t.sdk('shop', first).trigger(channel, 'price', { cents: 7 })
+  const begun = Date.now()
+  const seconds = () => ((Date.now() - begun) / 1000).toFixed(1)
+  await t.cluster.kill(home.name)
+  if (patient) {
+    await until('the others have noticed', async () => await t.cluster.metric(first, 'gateway_peers') === 1, PATIENCE_MS)
+    await until('the list is right', async () => String(await users(t, third, channel)) === 'g1-a', PATIENCE_MS)
+  }
+  const late = await t.raw({ at: third })
+  late.user = 'late'
+  join(t, late, channel)
+  await until('the subscription is confirmed', () => late.got('pusher_internal:subscription_succeeded').length > 0, PATIENCE_MS)
+  const confirmed = seconds()
+  await until('the event, or a miss', () => late.got('price').length + late.got('pusher:cache_miss').length > 0, PATIENCE_MS)
+  const { presence } = JSON.parse(late.got('pusher_internal:subscription_succeeded')[0].data)
+  const came = { members: presence.ids.sort(), event: late.got('price')[0]?.data }
+  same(`what it is told ${confirmed} s after the crash`, came, { members: ['g1-a', 'late'], event: '{"cents":7}' })
+  return `confirmed after ${confirmed} s`
+}
+
 export default [
   { name: "kill -9 of the gateway that holds the channel's home", settings: ['three'], run: (t) => crash(t, { home: 1 }) },
   { name: 'kill -9 of a gateway that does not hold it', settings: ['three'], run: (t) => crash(t, { home: 0 }) },
+  {
+    name: 'a gateway that sleeps beyond its lease leaves no ghosts and tells nothing twice',
+    settings: ['three'],
+    async run(t) {
+      const victim = 1
+      const channel = await channelAt(t, victim, 'presence-asleep')
+      const { gateways } = t.cluster
+      const ann = await member(t, gateways[0], channel, 'ann')
+      const lost = await member(t, gateways[victim], channel, 'lost')
+      const back = t.client({ at: gateways[victim], user: 'back' })
+      await back.subscribed(channel)
+      await until('ann knows all', () => told(ann, 'member_added').length === 2)
+      const asleep = t.cluster.running.get(gateways[victim].name)
+      const begun = Date.now()
+      asleep.kill('SIGSTOP')
+      await until('ann is told of both', () => told(ann, 'member_removed').length >= 2, PATIENCE_MS)
+      const removed = (Date.now() - begun) / 1000
+      asleep.kill('SIGCONT')
+      await until('who slept is closed', () => lost.closed, PATIENCE_MS)
+      holds('with a code after which pusher-js comes back', lost.closed.code < 4000 || (lost.closed.code >= 4100 && lost.closed.code < 4300), lost.closed)
+      await until('pusher-js has come back', () => told(ann, 'member_added').length >= 3, PATIENCE_MS)
+      await until('the cluster is whole', () => t.cluster.isWhole(), PATIENCE_MS)
+      for (const gateway of gateways) {
+        await until(`ann, back and g1-a, by ${gateway.name}`, async () => String(await users(t, gateway, channel)) === 'ann,back,g1-a', PATIENCE_MS)
+      }
+      await t.sdk('shop', gateways[victim]).trigger(channel, 'end', {})
+      await ann.gets('end', channel)
+      same('who went', told(ann, 'member_removed').sort(), ['back', 'lost'])
+      same('who came', told(ann, 'member_added').sort(), ['back', 'back', 'lost'])
+      return `told after ${removed.toFixed(1)} s; closed with ${lost.closed.code}`
+    },
+  },
+  {
+    name: 'a cache channel with members keeps its event when its home is killed, once the cluster is right again',
+    settings: ['three'],
+    run: (t) => cacheAfterCrash(t, true),
+  },
+  {
+    name: 'who comes to a cache channel right after its home was killed is told the truth',
+    settings: ['three'],
+    run: (t) => cacheAfterCrash(t, false),
+  },
+  {
+    name: 'users of a gateway that was killed are offline to those who watch them',
+    settings: ['three'],
+    async run(t) {
+      const { gateways } = await t.fresh(3)
+      const told = []
+      const ann = t.client({ at: gateways[0], user: 'ann', watchlist: ['bob', 'cid'] })
+      for (const event of ['online', 'offline']) ann.pusher.user.watchlist.bind(event, ({ user_ids }) => told.push(...user_ids.map((user) => `${user} ${event}`)))
+      await ann.signedIn()
+      await t.client({ at: gateways[1], user: 'bob' }).signedIn()
+      await t.client({ at: gateways[1], user: 'cid' }).signedIn()
+      await t.client({ at: gateways[2], user: 'cid' }).signedIn()
+      await until('both are online', () => told.includes('bob online') && told.includes('cid online'))
+      const begun = Date.now()
+      await t.cluster.kill(gateways[1].name)
+      await until('bob is offline', () => told.lastIndexOf('bob offline') > told.indexOf('bob online'), PATIENCE_MS)
+      const seconds = (Date.now() - begun) / 1000
+      await t.sdk('shop', gateways[2]).sendToUser('ann', 'end', {})
+      await ann.gets('end')
+      same('what was told', told.slice().sort(), ['bob offline', 'bob offline', 'bob online', 'cid offline', 'cid online'])
+      return `told after ${seconds.toFixed(1)} s`
+    },
+  },
   {
     name: 'kill -9 of the register disturbs nobody',
     settings: ['three'],

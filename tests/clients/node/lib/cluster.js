@@ -1,9 +1,9 @@
 // A register and gateways as processes of their own, started from one generated TOML and ended by id.
-import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import http from 'node:http'
 import net from 'node:net'
 import path from 'node:path'
+import { run } from './processes.js'
 import { until } from './wait.js'
 
 // Each app has one key and secret, named after it. The last one has webhooks.
@@ -13,6 +13,12 @@ const APPS = [
   ['quiet', 'client_events = false'],
   ['closed', 'enabled = false'],
   ['counting', 'subscription_count = true'],
+  ['brisk', 'activity_timeout = "1s"\npong_timeout = "1s"'],
+  ['strict', 'authorized_within = "1s"'],
+  ['small', 'connections_max = 2'],
+  ['sealed', 'tls_only = true'],
+  ['homely', 'origins = ["https://*.example.com", "localhost"]'],
+  ['behind', 'path_prefix = "/sockets"'],
   // The library for Python takes only ids of digits.
   ['1001', ''],
   ['hooked', ''],
@@ -66,14 +72,10 @@ export class Cluster {
 
   spawn(name, args) {
     const log = fs.openSync(path.join(this.work, `${name}.log`), 'a')
-    const child = spawn(this.executable, [...args, '--config', this.config], { stdio: ['ignore', log, log] })
+    const child = run(this.executable, [...args, '--config', this.config], { stdio: ['ignore', log, log] })
     fs.closeSync(log)
     this.running.set(name, child)
-    child.once('exit', (code, signal) => {
-      if (this.running.get(name) === child) this.running.delete(name)
-      child.ended = { code, signal }
-    })
-    child.once('error', (error) => { child.ended = { code: error.message } })
+    child.once('exit', () => { if (this.running.get(name) === child) this.running.delete(name) })
   }
 
   /** Every gateway is ready and linked to all others. */
@@ -126,14 +128,7 @@ export class Cluster {
 }
 
 function toml(registerPort, hookPort) {
-  const apps = APPS.map(([id, settings]) => `
-[[apps]]
-id = "${id}"
-${settings}
-[[apps.keys]]
-key = "${keyOf(id)}"
-secret = "${secretOf(id)}"
-`)
+  const apps = APPS.map(([id, settings]) => appToml(id, settings))
   return `[cluster]
 register = ["127.0.0.1:${registerPort}"]
 
@@ -148,6 +143,16 @@ ${apps.join('')}
 url = "http://127.0.0.1:${hookPort}/hook"
 `
 }
+
+/** An app as it stands in the file; the key is its name's unless another is given. */
+export const appToml = (id, settings = '', key = keyOf(id)) => `
+[[apps]]
+id = "${id}"
+${settings}
+[[apps.keys]]
+key = "${key}"
+secret = "${secretOf(id)}"
+`
 
 /** Ports that nobody listens on: all are held at once, so that they differ. */
 async function freePorts(count) {

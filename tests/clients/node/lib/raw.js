@@ -8,10 +8,10 @@ export class Raw {
   closed = null
 
   /** Opens, and waits for the first frame, whichever it is. */
-  static async open({ at, app = 'shop', key = keyOf(app), query = '?protocol=7&client=raw&version=1', ...options }) {
+  static async open({ at, app = 'shop', key = keyOf(app), query = '?protocol=7&client=raw&version=1', prefix = '', ...options }) {
     const raw = new Raw()
     raw.at = at
-    raw.socket = new WebSocket(`ws://127.0.0.1:${at.port}/app/${key}${query}`, options)
+    raw.socket = new WebSocket(`ws://127.0.0.1:${at.port}${prefix}/app/${key}${query}`, options)
     raw.socket.on('message', (bytes, isBinary) => raw.frames.push(isBinary ? bytes : JSON.parse(bytes.toString())))
     raw.socket.on('close', (code, reason) => { raw.closed = { code, reason: reason.toString() } })
     raw.socket.on('error', (error) => { raw.error = error })
