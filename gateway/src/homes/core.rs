@@ -36,6 +36,8 @@ pub struct Limits {
     pub parking_time_max: Duration,
     /// And at most this much.
     pub parking_bytes_max: usize,
+    /// Who enters a group waits at most this long until its home knows of them.
+    pub enter_time_max: Duration,
     /// Commands on a link that its peer has not taken; beyond, it is not asked.
     pub untaken_bytes_max: usize,
 }
@@ -46,6 +48,7 @@ impl Default for Limits {
             link_timeout: limits::LINK_TIMEOUT,
             parking_time_max: limits::PARKING_TIME_MAX,
             parking_bytes_max: limits::PARKING_BYTES_MAX,
+            enter_time_max: limits::ENTER_TIME_MAX,
             untaken_bytes_max: limits::LINK_UNTAKEN_BYTES_MAX,
         }
     }
@@ -219,7 +222,7 @@ impl<C: Content> Core<C> {
             self.give_up_flight(id);
         }
         self.sweep();
-        self.late_entrances();
+        self.look_after_entrances();
         for (waiting, missing) in self.settling.late(self.limits.link_timeout, self.now) {
             self.settled(waiting, missing);
         }

@@ -7,6 +7,7 @@ use broadgate_proto::id::Incarnation;
 
 use super::{
     core::Core,
+    hold::needs,
     settle::Waiting,
     step::{Content, Effect, Entered, Ticket},
     topic::Topic,
@@ -19,20 +20,20 @@ pub(super) struct Entering {
     pub(super) topic: Topic,
     /// As whom: the home's presence must name it.
     pub(super) user: Option<Arc<str>>,
+    since: Duration,
 }
 
-/// Whose home knows that they are here, but has not told yet who else is.
+/// Whose home has not yet said that it knows of them, and who else is there.
 #[derive(Debug, Default)]
-pub(super) struct Entrances(Vec<(Entering, Duration)>);
+pub(super) struct Entrances(Vec<Entering>);
 
 impl Entrances {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn take(&mut self, ready: impl Fn(&Entering, Duration) -> bool) -> Vec<Entering> {
-        let taken = self.0.extract_if(.., |(entering, since)| ready(entering, *since));
-        taken.map(|(entering, _)| entering).collect()
+    fn take(&mut self, ready: impl Fn(&Entering) -> bool) -> Vec<Entering> {
+        self.0.extract_if(.., |entering| ready(entering)).collect()
     }
 }
 
@@ -40,36 +41,47 @@ impl<C: Content> Core<C> {
     /// Our shards have already said that the client is there.
     pub(super) fn enter(&mut self, ticket: Ticket, topic: Topic, user: Option<Arc<str>>) {
         let topics = vec![topic.clone()];
-        self.wait_until_known(Waiting::Entering(Entering { ticket, topic, user }), topics);
+        let entering = Entering { ticket, topic, user, since: self.now };
+        self.wait_until_known(Waiting::Entering(entering), topics);
     }
 
-    /// The home knows of the client, or has not said so in time.
-    pub(super) fn entered(&mut self, entering: Entering, missing: Vec<Incarnation>) {
-        if missing.is_empty() && !self.names_user(&entering) {
-            self.entrances.0.push((entering, self.now));
+    /// The home knows of the client, or has not said so in time: then there may soon be another.
+    pub(super) fn entered(&mut self, entering: Entering, missing: &[Incarnation]) {
+        if missing.is_empty() && self.names_user(&entering) {
+            self.tell_entered(entering, Vec::new());
         } else {
-            self.tell_entered(entering, missing);
+            self.entrances.0.push(entering);
         }
     }
 
     /// The home has told who is present.
     pub(super) fn present_told(&mut self, topic: &Topic) {
-        if self.entrances.is_empty() {
-            return;
-        }
-        let held = &self.held;
-        let named = |entering: &Entering, _| entering.topic == *topic && held.names(topic, &entering.user);
-        for entering in self.entrances.take(named) {
-            self.tell_entered(entering, Vec::new());
+        self.tell_ready(|entering| entering.topic == *topic);
+    }
+
+    /// Once in a while: the home may have come, or does not come in time.
+    pub(super) fn look_after_entrances(&mut self) {
+        self.tell_ready(|_| true);
+        let (patience, now) = (self.limits.enter_time_max, self.now);
+        for entering in self.entrances.take(|entering| now >= entering.since + patience) {
+            let missing = self.rings.home(&entering.topic).into_iter().collect();
+            self.tell_entered(entering, missing);
         }
     }
 
-    /// Whom no home has told anything in time.
-    pub(super) fn late_entrances(&mut self) {
-        let (patience, now) = (self.limits.link_timeout, self.now);
-        for entering in self.entrances.take(|_, since| now >= since + patience) {
-            let missing = self.rings.home(&entering.topic).into_iter().collect();
-            self.tell_entered(entering, missing);
+    fn tell_ready(&mut self, asked: impl Fn(&Entering) -> bool) {
+        if self.entrances.is_empty() {
+            return;
+        }
+        let (held, peers) = (&self.held, &self.peers);
+        let is_ready = |entering: &Entering| {
+            let topics = std::slice::from_ref(&entering.topic);
+            asked(entering)
+                && held.names(&entering.topic, &entering.user)
+                && needs(held, peers, topics).is_empty()
+        };
+        for entering in self.entrances.take(is_ready) {
+            self.tell_entered(entering, Vec::new());
         }
     }
 

@@ -139,7 +139,7 @@ impl<C: Content> Core<C> {
 
     pub(super) fn settled(&mut self, waiting: Waiting<C>, missing: Vec<Incarnation>) {
         match waiting {
-            Waiting::Entering(entering) => self.entered(entering, missing),
+            Waiting::Entering(entering) => self.entered(entering, &missing),
             Waiting::Caller(ticket) => self.out.push(Effect::Settled(ticket, missing)),
             Waiting::Placed(back, answer) => self.placed_and_known(back, answer),
         }
@@ -237,7 +237,7 @@ impl<C: Content> Core<C> {
 }
 
 /// Which holds must be taken until what has changed in these topics is known to their homes.
-fn needs(
+pub(super) fn needs(
     held: &super::interest::Interest,
     peers: &BTreeMap<Incarnation, super::links::Peer>,
     topics: &[Topic],

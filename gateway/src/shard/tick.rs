@@ -48,8 +48,7 @@ impl Shard {
             let frame = close_frame(close.code, close.reason);
             return self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(frame));
         }
-        let silence = seconds(client.listener.silence());
-        let interval = seconds(client.listener.ping_interval);
+        let (interval, silence) = liveness(client);
         let idle = second.saturating_sub(client.last_in);
         if silence.is_some_and(|silence| idle >= silence) {
             let close = close::SILENT;
@@ -202,11 +201,23 @@ impl Shard {
     }
 }
 
+/// After how many seconds of silence a client is pinged and closed; none is never.
+fn liveness(client: &Client) -> (Option<u32>, Option<u32>) {
+    match &client.pusher {
+        Some(pusher) => {
+            let app = &pusher.tenant.app;
+            (seconds(app.activity_timeout), seconds(app.activity_timeout + app.pong_timeout))
+        }
+        None => (seconds(client.listener.ping_interval), seconds(client.listener.silence())),
+    }
+}
+
 /// The second at which a client must be looked at next; none if it is neither pinged nor closed for
 /// silence.
 fn next_look(client: &Client, second: u32) -> Option<u32> {
-    let silent_at = seconds(client.listener.silence()).map(|silence| client.last_in + silence);
-    let ping_at = seconds(client.listener.ping_interval)
+    let (interval, silence) = liveness(client);
+    let silent_at = silence.map(|silence| client.last_in + silence);
+    let ping_at = interval
         .filter(|_| client.listener.kind == ListenerKind::Web || !client.listener.ping_payload.is_empty())
         .map(|interval| client.last_in.max(client.last_ping) + interval);
     let late_at = client.pusher.as_ref().filter(|pusher| !pusher.is_authorized);
