@@ -1,9 +1,12 @@
 //! What is typed.
 
+use std::path::PathBuf;
+
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
+    apps::{self, Source},
     bench,
     config::Config,
     failure::Failure,
@@ -63,12 +66,17 @@ enum Command {
     Drain(operate::DrainArgs),
     /// Measure a running cluster
     Bench(bench::BenchArgs),
+    /// List the apps of a configuration and check them; print a fresh one, or what Laravel needs
+    Apps(apps::AppsArgs),
     /// Print a fresh shared secret
     Secret,
     /// Check a configuration file and the environment
     CheckConfig {
         /// The file
-        file: std::path::PathBuf,
+        file: PathBuf,
+        /// A file of apps besides it [default: its `apps_file`]
+        #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
+        apps: Option<PathBuf>,
     },
     /// Print completions for a shell
     Completions {
@@ -105,7 +113,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Drain(args) => operate::drain(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Secret => operate::secret(),
-        Command::CheckConfig { file } => check_config(&file),
+        Command::Apps(args) => apps::run(&args),
+        Command::CheckConfig { file, apps } => check_config(file, apps),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "broadgate", &mut script);
@@ -123,13 +132,15 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn check_config(file: &std::path::Path) -> Result<(), Failure> {
-    let config = Config::load(Some(file))?;
+fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
+    let config = Config::load(Some(&file))?;
+    let source = Source { config: Some(file.clone()), apps, raw: Vec::new() };
+    let apps = source.read(&mut Vec::new()).and_then(|reading| reading.open()).map_err(Failure::Usage)?;
     let gateway = broadgate_gateway::config::Config {
         registers: config.cluster.register.clone(),
         secret: config.secret()?,
         settings: config.gateway.clone(),
-        apps: config.apps.clone(),
+        apps,
         pages: &[],
     };
     gateway.check().map_err(|error| Failure::usage(format!("config file {}: {error}", file.display())))?;

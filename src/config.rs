@@ -9,21 +9,24 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::config::{App, Settings};
+use broadgate_gateway::{apps::App, config::Settings};
 use broadgate_proto::{limits, secret::Secret};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, unreadable::Unreadable};
 
 const PREFIX: &str = "BROADGATE_";
 /// Variables that are not keys of the file.
-const OWN: [&str; 8] = ["SECRET", "CONFIG", "ADDR", "REGISTER", "SERVICE", "NAME", "LOG", "REGENERATE"];
+const OWN: [&str; 9] =
+    ["SECRET", "CONFIG", "APPS", "ADDR", "REGISTER", "SERVICE", "NAME", "LOG", "REGENERATE"];
 
 /// Everything that a process can be told. Each role reads its own sections.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
+    /// A file with more `[[apps]]`; `--apps` comes before it.
+    pub(crate) apps_file: Option<PathBuf>,
     pub(crate) cluster: ClusterSection,
     pub(crate) register: RegisterSection,
     pub(crate) gateway: Settings,
@@ -121,31 +124,39 @@ impl Default for LogSection {
 impl Config {
     /// The file, if one is named, and the environment over it.
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, Failure> {
+        let (config, _) = Self::read(file).map_err(|unreadable| Failure::usage(unreadable.to_string()))?;
+        Ok(config)
+    }
+
+    /// The same, and the file's text.
+    pub(crate) fn read(file: Option<&Path>) -> Result<(Self, String), Unreadable> {
         let text = match file {
             None => String::new(),
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("config file {}: {error}", path.display())))?,
+                .map_err(|error| Unreadable::file("config file", path, &error))?,
         };
         let shown = file.map(|path| path.display().to_string()).unwrap_or_default();
         let environment =
             std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value)));
-        Self::parse(&shown, &text, environment).map_err(Failure::Usage)
+        let config = Self::parse(&shown, &text, environment)?;
+        Ok((config, text))
     }
 
     fn parse(
         file: &str,
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, String> {
-        let mut config: Self = toml::from_str(text)
-            .map_err(|error| format!("config file {file}: {}", error.to_string().trim_end()))?;
+    ) -> Result<Self, Unreadable> {
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| Unreadable::toml("config file", file, text, error))?;
         let mut table: Table = toml::from_str(text).unwrap_or_default();
         let mut variables: Vec<_> =
             environment.filter(|(key, value)| !OWN.contains(&key.as_str()) && !value.is_empty()).collect();
         variables.sort();
         for (key, value) in variables {
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
-            let complain = |what: String| format!("environment variable {PREFIX}{key}: {what}");
+            let complain =
+                |what: String| Unreadable::Variable(format!("environment variable {PREFIX}{key}: {what}"));
             lay_over(&mut table, &path, parse_value(&value)).map_err(complain)?;
             config = Self::deserialize(Value::Table(table.clone()))
                 .map_err(|error| complain(error.to_string().trim_end().replace('\n', " ")))?;
@@ -191,11 +202,13 @@ fn lay_over(table: &mut Table, path: &[String], value: Value) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
+    use broadgate_gateway::apps::{Apps, KeySecret, WebhookEvent};
+
     use super::*;
 
     fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
-        Config::parse("test.toml", text, environment)
+        Config::parse("test.toml", text, environment).map_err(|unreadable| unreadable.to_string())
     }
 
     #[test]
@@ -254,6 +267,7 @@ mod tests {
             // These have no default to state, or an example beside it.
             for one in [&mut config, &mut default] {
                 one.apps.clear();
+                one.apps_file = None;
                 one.cluster.secret_file = None;
                 one.gateway.shards = None;
                 one.gateway.internal.advertise = None;
@@ -264,8 +278,24 @@ mod tests {
             assert!(std::mem::take(&mut config.gateway.groups).len() <= 1);
             assert_eq!(format!("{config:#?}"), format!("{default:#?}"));
         }
-        // Its example names every setting of a group.
-        let debug = format!("{:#?} {:#?}", Config::default(), all.gateway.groups);
+        // Its example of an app has the default of every setting that has one.
+        let [app] = &all.apps[..] else { panic!("{} apps", all.apps.len()) };
+        let mut filled = app.clone();
+        filled.keys[1].secret = KeySecret::new("as its file says");
+        Apps::new(vec![filled]).unwrap();
+        let example = App {
+            raw: app.raw,
+            service: app.service.clone(),
+            origins: app.origins.clone(),
+            keys: app.keys.clone(),
+            webhooks: app.webhooks.clone(),
+            ..App::new("default")
+        };
+        assert_eq!(format!("{app:#?}"), format!("{example:#?}"));
+        assert_eq!((app.keys.len(), app.webhooks.len()), (2, 1));
+        assert_eq!(app.webhooks[0].events, WebhookEvent::ALL);
+        // Its examples name every setting of a group and an app.
+        let debug = format!("{:#?} {:#?} {:#?}", Config::default(), all.gateway.groups, all.apps);
         let keys = debug.lines().filter_map(|line| line.trim().split_once(": ")).map(|(key, _)| key);
         for key in keys.filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
             assert!(

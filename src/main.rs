@@ -1,6 +1,7 @@
 //! `broadgate`: every role of a cluster, a supervisor that runs a whole one, and the operator's
 //! commands. One executable, so that operators copy one file; the roles are separate processes.
 
+mod apps;
 mod bench;
 mod cli;
 mod config;
@@ -9,6 +10,7 @@ mod help;
 mod operate;
 mod roles;
 mod telemetry;
+mod unreadable;
 mod up;
 
 use std::process::ExitCode;

@@ -6,11 +6,12 @@ use broadgate_business::{
     Client, Handler, Message, Worker, WorkerConfig,
     chat::{self, Chat},
 };
-use broadgate_gateway::config::{App, Config as GatewayConfig, Listener, ListenerKind, Page};
+use broadgate_gateway::config::{Config as GatewayConfig, Listener, ListenerKind, Page};
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    apps::{self, Reload, Source},
     config::Config,
     failure::Failure,
     telemetry::{self, Ready},
@@ -68,6 +69,10 @@ pub(crate) struct GatewayArgs {
     /// Open a `frame` listener (length-prefixed)
     #[arg(long, value_name = "ADDRESS")]
     frame_bind: Option<SocketAddr>,
+    /// A file of apps besides the configuration's [default: `apps_file`]; both are read again on SIGHUP
+    /// and when they change
+    #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
+    apps: Option<PathBuf>,
     /// Let raw WebSocket clients into this app; repeat for several
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
@@ -131,11 +136,12 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
 pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     args.lay_over(&mut config)?;
+    let reload = Reload::open(args.source()).map_err(Failure::Usage)?;
     let gateway = GatewayConfig {
         registers: config.cluster.register.clone(),
         secret: config.secret()?,
         settings: config.gateway.clone(),
-        apps: config.apps.clone(),
+        apps: reload.apps(),
         pages: if args.pages { PAGES } else { &[] },
     };
     let probes = telemetry::open("gateway", config.metrics.bind).await?;
@@ -146,10 +152,15 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
         if health.is_ready() { Ok(()) } else { Err("not in a view as ready: no register, or draining") }
     };
     probes.serve(Arc::new(ready));
+    tokio::spawn(reload.run());
     Ok(bound.run(args.common.shutdown()).await?)
 }
 
 impl GatewayArgs {
+    fn source(&self) -> Source {
+        Source { config: self.common.config.clone(), apps: self.apps.clone(), raw: self.raw_app.clone() }
+    }
+
     fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
         if !self.register.is_empty() {
             config.cluster.register.clone_from(&self.register);
@@ -182,14 +193,6 @@ impl GatewayArgs {
                     return Err(Failure::usage(format!(
                         "{flag}: the configuration has several such listeners: set it there"
                     )));
-                }
-            }
-        }
-        for id in &self.raw_app {
-            match config.apps.iter_mut().find(|app| app.id == *id) {
-                Some(app) => app.raw = true,
-                None => {
-                    config.apps.push(App { id: id.clone(), raw: true, service: None, origins: Vec::new() })
                 }
             }
         }
@@ -234,6 +237,8 @@ impl Common {
         let mut config = Config::load(self.config.as_deref())?;
         config.metrics.bind = self.metrics_bind.or(config.metrics.bind);
         telemetry::start_logs(&config)?;
+        // Before a role has anything to lose by it.
+        apps::outlive_hangups()?;
         Ok(config)
     }
 

@@ -7,7 +7,10 @@ use broadgate_proto::{limits, name, secret::Secret};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::homes::{Keep, Keeping, Pattern, Rule};
+use crate::{
+    apps::{Apps, Table},
+    homes::{Keep, Keeping, Pattern, Rule},
+};
 
 /// Everything one gateway process is told.
 #[derive(Debug, Clone)]
@@ -18,8 +21,8 @@ pub struct Config {
     pub secret: Secret,
     /// The `[gateway]` section.
     pub settings: Settings,
-    /// The `[[apps]]` sections.
-    pub apps: Vec<App>,
+    /// The `[[apps]]` sections, which may be replaced while the gateway runs.
+    pub apps: Apps,
     /// Pages served on the web listeners (the demo's).
     pub pages: &'static [Page],
 }
@@ -173,23 +176,6 @@ impl TryFrom<String> for Affinity {
     }
 }
 
-/// A tenant.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct App {
-    /// The app's name.
-    pub id: String,
-    /// May raw WebSocket clients connect to `/ws/{id}`?
-    #[serde(default)]
-    pub raw: bool,
-    /// The worker service of its raw clients; the listener's if absent.
-    #[serde(default)]
-    pub service: Option<String>,
-    /// Values of the Origin header that are let in; none means any.
-    #[serde(default)]
-    pub origins: Vec<String>,
-}
-
 /// The bounds of a gateway; every default is a constant of [`broadgate_proto::limits`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -264,6 +250,9 @@ pub struct Stop {
     pub drain: Duration,
 }
 
+/// How the names of cache channels begin, in the Pusher protocol.
+const CACHE_PREFIXES: [&str; 4] = ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"];
+
 /// How long a history is kept if that is not said.
 const DEFAULT_HISTORY_TIME: Duration = Duration::from_secs(300);
 
@@ -284,8 +273,9 @@ fn default_ping() -> Duration {
 }
 
 impl Settings {
-    /// What groups keep, as the homes read it.
-    pub(crate) fn keeping(&self) -> Keeping {
+    /// What groups keep, as the homes read it: what `groups` says, and behind it the last event of
+    /// every cache channel of the apps that take Pusher clients.
+    pub(crate) fn keeping(&self, apps: &Table) -> Keeping {
         let rules = self.groups.iter().map(|group| Rule {
             groups: Pattern { app: group.app.clone(), pattern: group.pattern.clone() },
             keep: Keep {
@@ -294,7 +284,13 @@ impl Settings {
                 last: group.last_value_time,
             },
         });
-        Keeping(rules.collect())
+        let cached = apps.iter().filter(|app| !app.keys.is_empty()).flat_map(|app| {
+            CACHE_PREFIXES.map(|prefix| Rule {
+                groups: Pattern { app: app.id.clone(), pattern: format!("{prefix}*") },
+                keep: Keep { last: app.cache_time, ..Keep::default() },
+            })
+        });
+        Keeping(rules.chain(cached).collect())
     }
 }
 
@@ -390,7 +386,6 @@ impl Config {
             .check_bind(self.settings.internal.bind)
             .map_err(|error| format!("gateway.internal.bind: {error}"))?;
         self.check_listeners()?;
-        self.check_apps()?;
         self.check_groups()?;
         self.check_limits()
     }
@@ -437,16 +432,6 @@ impl Config {
         Ok(())
     }
 
-    fn check_apps(&self) -> Result<(), String> {
-        for (index, app) in self.apps.iter().enumerate() {
-            name::check("id", &app.id).map_err(|error| format!("apps[{index}]: {error}"))?;
-            if self.apps[..index].iter().any(|other| other.id == app.id) {
-                return Err(format!("apps[{index}]: another app has the id {:?}", app.id));
-            }
-        }
-        Ok(())
-    }
-
     fn check_limits(&self) -> Result<(), String> {
         let limits = &self.settings.limits;
         if limits.message_bytes_max == 0 || limits.message_bytes_max > limits::PAYLOAD_BYTES_MAX {
@@ -469,10 +454,38 @@ impl Config {
         }
         Ok(())
     }
+}
 
-    /// The `[[apps]]` entry of an app, if there is one.
-    #[must_use]
-    pub fn app(&self, id: &str) -> Option<&App> {
-        self.apps.iter().find(|app| app.id == id)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        apps::{App, Key, KeySecret},
+        homes::Topic,
+    };
+
+    #[test]
+    fn cache_channels_keep_their_last_event_and_configured_groups_come_first() {
+        let key = Key { key: "k".into(), secret: KeySecret::new("s"), secret_file: None };
+        let shop = App { keys: vec![key], cache_time: Duration::from_secs(60), ..App::new("shop") };
+        let apps = Apps::new(vec![shop, App::new("raw")]).unwrap();
+        let group = Group {
+            app: "shop".into(),
+            pattern: "cache-own*".into(),
+            history_messages: 3,
+            history_time: Duration::from_secs(5),
+            last_value_time: Duration::from_secs(7),
+        };
+        let settings = Settings { groups: vec![group], ..Settings::default() };
+        let keeping = settings.keeping(&apps.load());
+        let last = |app, group| keeping.of(&Topic::group(app, group)).last.as_secs();
+        for cached in ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {
+            assert_eq!((last("shop", cached), last("raw", cached)), (60, 0), "{cached}");
+        }
+        for other in ["a", "private-a", "presence-a", "private-encrypted-a", "my-cache-a"] {
+            assert_eq!(last("shop", other), 0, "{other}");
+        }
+        assert_eq!(last("shop", "cache-own-1"), 7);
+        assert!(keeping.of(&Topic::group("shop", "cache-own-1")).has_history());
     }
 }

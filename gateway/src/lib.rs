@@ -15,21 +15,28 @@
 //! | `actor` | the task that feeds the homes and acts on what they decide |
 //! | `homes` | pure: one order for each topic, counts, who is present |
 //! | `peers` | the links to the other gateways |
+//! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
+//! | `channels` | what happens in the channels of apps with Pusher clients, told by their homes |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
+//! | `apps` | the tenants, who can be replaced while it runs |
 
 mod actor;
 mod admission;
 mod api;
+pub mod apps;
+mod channels;
 mod client_port;
 mod codec;
 mod commands;
 pub mod config;
+mod desk;
 pub mod homes;
 mod listen;
 mod me;
 mod orders;
 mod peers;
+mod pusher;
 mod server;
 mod shard;
 mod tally;

@@ -20,9 +20,11 @@ pub(crate) enum Drop {
     AfterClose,
     /// What a client sent that was unread when it hung up.
     UnreadAtHangUp,
+    /// A client's event: too many wait to be passed on.
+    Busy,
 }
 
-const DROPS: [(Drop, &str); 7] = [
+const DROPS: [(Drop, &str); 8] = [
     (Drop::Slow, "slow"),
     (Drop::Closing, "closing"),
     (Drop::Protocol, "protocol"),
@@ -30,6 +32,7 @@ const DROPS: [(Drop, &str); 7] = [
     (Drop::NoWorker, "no_worker"),
     (Drop::AfterClose, "after_close"),
     (Drop::UnreadAtHangUp, "unread_at_hang_up"),
+    (Drop::Busy, "busy"),
 ];
 
 const CAUSES: [(Cause, &str); 8] = [

@@ -5,7 +5,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use broadgate_gateway::config::{App, Config, Listener, Settings};
+use broadgate_gateway::{
+    apps::{App, Apps},
+    config::{Config, Listener, Settings},
+};
 use broadgate_proto::{
     secret::Secret,
     v1::{self, Audience, SendRequest, gateway_client::GatewayClient, send_request::Payload},
@@ -36,12 +39,12 @@ async fn cluster(stop: &CancellationToken) -> [Gateway; 2] {
         web.service = String::new();
         settings.listeners = vec![web];
         settings.stop.ready_delay = Duration::ZERO;
-        let app = App { id: "default".into(), raw: true, service: None, origins: Vec::new() };
+        let app = App { raw: true, ..App::new("default") };
         let config = Config {
             registers: vec![register.to_string()],
             secret: Secret::default(),
             settings,
-            apps: vec![app],
+            apps: Apps::new(vec![app]).unwrap(),
             pages: &[],
         };
         let bound = broadgate_gateway::bind(config).unwrap();

@@ -10,6 +10,8 @@ const MIB: usize = 1024 * KIB;
 
 /// A name of an app, uid or group. Fixed: it is part of the contract.
 pub const NAME_BYTES_MAX: usize = 200;
+/// An event's name, in bytes; as Pusher has it.
+pub const EVENT_NAME_BYTES_MAX: usize = 200;
 /// A close reason. Fixed by RFC 6455 section 5.5: 125 bytes less the code.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// A message from a client. A client holds at most about twice this in its decoder.
@@ -79,6 +81,9 @@ pub const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a home cannot answer yet, because a gateway has not said what it holds, waits at most this
 /// long.
 pub const PARKING_TIME_MAX: Duration = Duration::from_secs(3);
+/// A client that subscribes to a channel is told that it is subscribed within this, also if the channel's
+/// home died just before: a lease and two link timeouts, and a second for what follows.
+pub const ENTER_TIME_MAX: Duration = Duration::from_secs(10);
 /// And at most this much of it, in bytes.
 pub const PARKING_BYTES_MAX: usize = 4 * MIB;
 /// What one group's history may hold, in bytes, whatever number of messages was asked for.

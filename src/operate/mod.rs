@@ -15,7 +15,7 @@ pub(crate) use self::{
         ClientArgs, ClientsArgs, GroupsArgs, RosterArgs, UidsArgs, client, clients, groups, roster, uids,
     },
     orders::{DrainArgs, KickArgs, SendArgs, drain, kick, send},
-    output::print,
+    output::{print, print_json, table},
     status::status,
 };
 use crate::{config::Config, failure::Failure};

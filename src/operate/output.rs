@@ -36,12 +36,12 @@ pub(super) fn json(name: &str, message: &impl Message) -> Result<serde_json::Val
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| fail(&error))
 }
 
-pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
 
 /// A plain table: aligned columns, nothing drawn.
-pub(super) fn table<const N: usize>(
+pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {

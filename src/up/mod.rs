@@ -1,11 +1,14 @@
 //! `broadgate up`: a whole cluster on this machine, as separate processes, looked after.
 
+mod app;
 mod children;
 mod ports;
 mod restart;
 
 use std::{
+    io::IsTerminal as _,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -14,13 +17,16 @@ use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 
 use self::{
+    app::{AppsFile, CHAT},
     children::{Children, Spec},
     ports::{Ports, Wanted},
 };
-use crate::{config::Config, failure::Failure, operate};
+use crate::{apps::Reach, config::Config, failure::Failure, operate};
 
 /// A debug build on a busy machine needs some time.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
+/// Where `up` keeps what outlives it, in the working directory.
+const DEFAULT_STATE: &str = "broadgate-state";
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
@@ -39,11 +45,26 @@ pub(crate) struct UpArgs {
     /// What the workers do
     #[arg(long, value_enum, default_value = "chat")]
     worker: crate::roles::Demo,
+    /// Where the apps are kept: apps.toml, with one for Laravel, is made there on the first start
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
+    /// A file of apps of yours instead
+    #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
+    apps: Option<PathBuf>,
 }
 
 impl Default for UpArgs {
     fn default() -> Self {
-        Self { gateways: 2, workers: 1, base_port: None, host: None, worker: crate::roles::Demo::Chat }
+        let apps = std::env::var_os("BROADGATE_APPS").filter(|path| !path.is_empty());
+        Self {
+            gateways: 2,
+            workers: 1,
+            base_port: None,
+            host: None,
+            worker: crate::roles::Demo::Chat,
+            state: DEFAULT_STATE.into(),
+            apps: apps.map(PathBuf::from),
+        }
     }
 }
 
@@ -55,11 +76,12 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     for note in &ports.notes {
         eprintln!("{note}");
     }
-    let specs = specs(&args, &ports);
+    let apps = AppsFile::open(args.apps.as_deref(), &args.state)?;
+    let specs = specs(&args, &ports, apps.as_ref());
     let mut children = Children::start(specs)?;
     tokio::select! {
         ready = wait_until_ready(&ports, &secret, &args) => match ready {
-            Ok(()) => operate::print(&table(&args, &ports))?,
+            Ok(()) => operate::print(&welcome(&args, &ports, apps.as_ref()))?,
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);
@@ -88,14 +110,15 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
 
 /// The stages of the cluster: gateways are ended first, since their clients' ends are events for the
 /// workers, and the register last.
-fn specs(args: &UpArgs, ports: &Ports) -> Vec<Vec<Spec>> {
+fn specs(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> Vec<Vec<Spec>> {
     let register = format!("127.0.0.1:{}", ports.register);
     let metrics = |index: usize| format!("--metrics-bind=127.0.0.1:{}", ports.metrics[index]);
     let first = vec![Spec::new("register", ["register", &format!("--bind={register}"), &metrics(0)])];
     let mut gateways = Vec::new();
     for (index, (internal, client)) in ports.internal.iter().zip(&ports.clients).enumerate() {
         let name = format!("gateway-{}", index + 1);
-        gateways.push(Spec::new(
+        let apps = apps.map(|apps| format!("--apps={}", apps.path.display()));
+        let gateway = Spec::new(
             &name,
             [
                 "gateway",
@@ -103,14 +126,17 @@ fn specs(args: &UpArgs, ports: &Ports) -> Vec<Vec<Spec>> {
                 &format!("--register={register}"),
                 &format!("--internal-bind=127.0.0.1:{internal}"),
                 &format!("--client-bind={client}"),
-                "--raw-app=default",
+                &format!("--raw-app={CHAT}"),
                 "--pages",
                 // Ctrl-C ends a cluster on a desk within seconds.
                 "--ready-delay=0s",
                 "--drain=1s",
                 &metrics(1 + index),
-            ],
-        ));
+            ]
+            .into_iter()
+            .chain(apps.as_deref()),
+        );
+        gateways.push(gateway);
     }
     let demo = format!("{:?}", args.worker).to_lowercase();
     let mut workers = Vec::new();
@@ -164,6 +190,14 @@ async fn wait_until_ready(ports: &Ports, secret: &Secret, args: &UpArgs) -> Resu
             READY_TIME_MAX.as_secs()
         ))
     })
+}
+
+/// The processes, and what to do with them.
+fn welcome(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> String {
+    let told = apps
+        .zip(ports.clients.first())
+        .map(|(apps, client)| apps.told(&Reach::listener(*client), std::io::stdout().is_terminal()));
+    table(args, ports) + &told.unwrap_or_default()
 }
 
 fn table(args: &UpArgs, ports: &Ports) -> String {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod absence;
+mod apps;
 mod commands;
 mod documents;
 mod equivalence;
@@ -18,6 +19,7 @@ mod http;
 mod misbehaving;
 mod operator;
 mod proxy;
+mod pusher;
 mod queries;
 mod rounds;
 mod rude;

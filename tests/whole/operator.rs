@@ -167,11 +167,22 @@ async fn up_looks_after_its_children() {
     // The guard that clusters run one at a time, with no process of its own but the register.
     let cluster = Cluster::of(0).start().await;
     let base = free_base();
-    let args = ["up".to_owned(), format!("--base-port={base}")];
+    let apps = cluster.dir.join("state/apps.toml").display().to_string();
+    let state = cluster.dir.join("state").display().to_string();
+    let args = ["up".to_owned(), format!("--base-port={base}"), format!("--state={state}")];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut up = Process::start(&cluster.dir, "up", &args, &[]);
     until("it says that it runs", async || up.log().contains("Ask it questions").then_some(())).await;
     assert!(up.log().contains(&format!("http://127.0.0.1:{}/", base + 20)), "{}", up.log());
+    // The app that it has made is told, and all gateways know it.
+    let list = first_json(&run(&["apps", "--json", "--apps", &apps], &[]).1).unwrap();
+    let key = list["apps"][0]["keys"][0].as_str().unwrap();
+    until("the app is told", async || {
+        let log = up.log();
+        (log.contains(key) && log.contains(&format!("apps env 1 --url http://127.0.0.1:{}", base + 20)))
+            .then_some(())
+    })
+    .await;
     let address = format!("127.0.0.1:{}", base + 10);
     let status = || first_json(&run(&["status", "--json", "--addr", &address], &[]).1);
     let first = status().unwrap();
@@ -204,7 +215,7 @@ async fn up_looks_after_its_children() {
         );
         crate::rude::answer(metrics, b"\x16\x03\x01garbage", true).await;
     }
-    let (code, text) = run(&["up", &format!("--base-port={base}")], &[]);
+    let (code, text) = run(&["up", &format!("--base-port={base}"), &format!("--state={state}")], &[]);
     assert!(code == 2 && text.contains(&format!("port {base}")), "{text}");
     let child = children(up.id(), "gateway-2");
     assert!(Command::new("kill").args(["-9", &child.to_string()]).status().unwrap().success());

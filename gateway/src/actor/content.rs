@@ -62,7 +62,7 @@ impl Content for Live {
 
     fn kept_as(job: &Arc<Job>) -> Option<u128> {
         match &job.command {
-            Command::Send(request) => Some(xxh3_128(request.command_id.as_bytes())),
+            Command::Send(request) if !request.not_kept => Some(xxh3_128(request.command_id.as_bytes())),
             _ => None,
         }
     }

@@ -27,7 +27,7 @@ use std::{
 };
 
 use broadgate_proto::{
-    id::Incarnation,
+    id::{ClientId, Incarnation},
     limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
@@ -47,7 +47,9 @@ pub(crate) use self::{
 };
 use crate::{
     commands::Local,
-    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Reply, Session, Ticket, Topic},
+    homes::{
+        Back, Core, Frame, GroupChange, Input, Keeping, Limits, Op, Pattern, Reply, Session, Ticket, Topic,
+    },
     orders::Refusal,
 };
 
@@ -133,6 +135,13 @@ pub(crate) enum Event {
         topics: Vec<Topic>,
         reply: oneshot::Sender<Vec<Incarnation>>,
     },
+    /// A client of ours is in a group, as the shards have said, and its shard waits to be told what it
+    /// needs to follow it.
+    Enter {
+        client: ClientId,
+        topic: Topic,
+        user: Option<Arc<str>>,
+    },
     /// Shards have carried something out.
     Placed {
         me: Incarnation,
@@ -140,6 +149,8 @@ pub(crate) enum Event {
     },
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
+    /// The gateway itself wants to be told what happens in these groups.
+    WatchOwn(Vec<Pattern>, mpsc::Sender<(Topic, GroupChange)>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }
@@ -214,6 +225,7 @@ pub(crate) struct Actor {
     sessions: BTreeMap<Incarnation, (Session, CancellationToken)>,
     callers: HashMap<Ticket, oneshot::Sender<Routed>>,
     settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
+    entering: HashMap<Ticket, ClientId>,
     next_ticket: Ticket,
     started: Instant,
     alarm: Alarm,
@@ -240,6 +252,7 @@ impl Actor {
             sessions: BTreeMap::new(),
             callers: HashMap::new(),
             settling: HashMap::new(),
+            entering: HashMap::new(),
             next_ticket: 1,
             started: Instant::now(),
             alarm: Alarm::new(LEASE),
@@ -337,6 +350,11 @@ impl Actor {
                 self.settling.insert(ticket, reply);
                 self.apply(Input::Settle { ticket, topics });
             }
+            Event::Enter { client, topic, user } => {
+                let ticket = self.ticket();
+                self.entering.insert(ticket, client);
+                self.apply(Input::Enter { ticket, topic, user });
+            }
             Event::Placed { me, placed } if me == self.me => {
                 for (back, answer, touched) in placed {
                     self.apply(Input::Placed { back, answer, touched });
@@ -346,6 +364,10 @@ impl Actor {
             Event::Opened { .. } | Event::Placed { .. } => {}
             Event::Watch(watcher) => {
                 let patterns = self.watchers.add(watcher);
+                self.apply(Input::Watch(patterns));
+            }
+            Event::WatchOwn(patterns, channels) => {
+                let patterns = self.watchers.watch_own(patterns, channels);
                 self.apply(Input::Watch(patterns));
             }
             Event::Reborn(me) => self.be_reborn(me),
@@ -381,7 +403,9 @@ impl Actor {
         // Whoever waited is told that nothing is known: dropping says so.
         self.callers.clear();
         self.settling.clear();
-        self.watchers.clear();
+        self.entering.clear();
+        let own = self.watchers.clear();
+        self.apply(Input::Watch(own));
     }
 
     fn apply(&mut self, input: Input<Live>) {

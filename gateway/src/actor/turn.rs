@@ -6,14 +6,17 @@ use broadgate_proto::{id::Incarnation, v1};
 use broadgate_register::member::view;
 use metrics::{Counter, counter};
 
-use super::{Actor, Event, Routed, content::Job, content::Live, wire};
-use crate::homes::{Back, Effect, Frame};
+use super::{Actor, Event, Routed, content::Live, wire};
+use crate::{
+    homes::{Back, Effect, Frame},
+    orders::Order,
+};
 
 /// What is to be said and to be placed at the end of the turn.
 #[derive(Default)]
 pub(super) struct Turn {
     says: BTreeMap<Incarnation, Vec<v1::Said>>,
-    places: Vec<(Back, Arc<Job>)>,
+    places: Vec<(Back, Arc<Order>)>,
     tally: Tally,
 }
 
@@ -63,7 +66,7 @@ impl Actor {
     pub(super) fn effect(&mut self, effect: Effect<Live>) {
         match effect {
             Effect::Say(peer, frame) => self.turn.say(peer, frame),
-            Effect::Place { back, command, .. } => self.turn.places.push((back, command)),
+            Effect::Place { back, command, .. } => self.turn.places.push((back, Arc::clone(&command.order))),
             Effect::Answer(ticket, reply) => {
                 if let Some(caller) = self.callers.remove(&ticket) {
                     // It may have given up.
@@ -81,8 +84,16 @@ impl Actor {
                     let _ = caller.send(missing);
                 }
             }
-            // Raw clients are not told who is present; they ask for the roster.
-            Effect::Present { .. } => {}
+            // In the order of everything else that is placed: who enters is told each change once.
+            Effect::Present { topic, members } => {
+                self.turn.places.push((Back::Nobody, Arc::new(Order::Present { topic, members })));
+            }
+            Effect::Entered(ticket, topic, entered) => {
+                if let Some(client) = self.entering.remove(&ticket) {
+                    let order = Order::Entered { client, topic, entered };
+                    self.turn.places.push((Back::Nobody, Arc::new(order)));
+                }
+            }
             Effect::Group(topic, change) => self.watchers.note(topic, change),
             Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
             Effect::Installed(view) => {
@@ -141,7 +152,7 @@ impl Actor {
     /// Puts what is to be placed into the mailboxes, in order; the answers come back as an event.
     async fn place(&mut self) {
         let places = std::mem::take(&mut self.turn.places);
-        let orders = places.iter().enumerate().map(|(index, (_, job))| (index, Arc::clone(&job.order)));
+        let orders = places.iter().enumerate().map(|(index, (_, order))| (index, Arc::clone(order)));
         let executing = self.around.local.execute(orders.collect()).await;
         let backs: Vec<Back> = places.into_iter().map(|(back, _)| back).collect();
         if backs.iter().all(|back| *back == Back::Nobody) {

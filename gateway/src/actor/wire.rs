@@ -33,9 +33,9 @@ pub(super) type Readable<T> = Result<T, Unreadable>;
 pub(super) fn encode(frame: Frame<Live>) -> Said {
     match frame {
         Frame::View(view) => Said::View(v1::View::clone(&view)),
-        Frame::Hold { serial, topic, clients, members } => {
+        Frame::Hold { serial, topic, clients, members, told } => {
             let members = members.into_iter().map(held_member).collect();
-            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members })
+            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told })
         }
         Frame::Synced { serial, epoch, sum } => {
             let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
@@ -136,7 +136,8 @@ fn encode_reply(reply: Reply<Live>) -> reply::Reply {
         Reply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
         Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::KeptValue {
             epoch: Some(epoch),
-            command: command.map(|job| encode_job(&job)),
+            age_ms: command.as_ref().map_or(0, |(_, age)| parcel::age_ms(*age)),
+            command: command.map(|(job, _)| encode_job(&job)),
             missing: texts(missing),
         }),
         Reply::Counted { epoch, clients, missing } => {
@@ -168,6 +169,7 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             topic: topic(&hold.topic)?,
             clients: hold.clients,
             members: hold.members.into_iter().filter_map(member_change).collect(),
+            told: hold.told,
         },
         Said::Synced(synced) => Frame::Synced {
             serial: synced.serial,
@@ -282,7 +284,11 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<
         }
         reply::Reply::Last(kept) => Reply::Last {
             epoch: kept.epoch.unwrap_or_default(),
-            command: kept.command.map(|command| parcel::job(Some(command), parser)).transpose()?,
+            command: kept
+                .command
+                .map(|command| parcel::job(Some(command), parser))
+                .transpose()?
+                .map(|job| (job, Duration::from_millis(kept.age_ms))),
             missing: incarnations(&kept.missing),
         },
         reply::Reply::Counted(counted) => Reply::Counted {

@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{Connection, refused, upgrade};
+use super::{Connection, backend, pusher, refused, upgrade};
 use crate::admission::{Admitted, Full as NoRoom};
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -21,7 +21,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Visit {
     pub(super) connection: Connection,
     pub(super) admitted: Cell<Option<Admitted>>,
-    full: Option<NoRoom>,
+    pub(super) full: Option<NoRoom>,
 }
 
 impl Visit {
@@ -59,6 +59,13 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: R
 }
 
 async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
+    // Before the keys: an app may have the id "app".
+    if backend::split(request.uri().path()).is_some() {
+        return backend::answer(visit, request).await;
+    }
+    if pusher::key_of(request.uri().path()).is_some() {
+        return pusher::answer(visit, request).await;
+    }
     if let Some(full) = visit.full {
         return no_room(full, visit.connection.peer);
     }

@@ -1,8 +1,10 @@
 //! Where clients come in: accepting, the PROXY protocol, HTTP and the WebSocket upgrade. Runs on the
 //! shards' threads.
 
+mod backend;
 mod http;
 mod proxy;
+mod pusher;
 mod upgrade;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
@@ -119,14 +121,15 @@ impl Connection {
         use v1::decision::Decision;
         let handshake =
             v1::Handshake { address: self.peer.to_string(), proxy: self.proxy(), ..v1::Handshake::default() };
-        let newcomer = Newcomer {
+        let mut newcomer = Newcomer {
             listener: Arc::clone(&self.listener),
             app: self.listener.app.as_str().into(),
             service: self.listener.service.as_str().into(),
             address: self.peer,
             handshake: handshake.clone(),
+            pusher: None,
         };
-        let Some(candidate) = Candidate::new(&self.port.shard, &newcomer) else {
+        let Some(candidate) = Candidate::new(&self.port.shard, &mut newcomer) else {
             return refused(Full::Gateway.reason(), self.peer, "the shard is full");
         };
         let mut accept = None;

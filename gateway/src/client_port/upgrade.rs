@@ -18,12 +18,13 @@ use super::{
     proxy, refused,
 };
 use crate::{
+    apps::App,
     config::{Authorize, Listener},
     shard::{Candidate, Newcomer},
 };
 
 pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) -> Answer {
-    let (key, newcomer) = match check(visit, &request) {
+    let (key, mut newcomer) = match check(visit, &request) {
         Ok(checked) => checked,
         Err(answer) => return answer,
     };
@@ -31,7 +32,7 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     if let Err(full) = visit.belongs_to(peer.ip()) {
         return no_room(full, peer);
     }
-    let Some(candidate) = Candidate::new(&visit.connection.port.shard, &newcomer) else {
+    let Some(candidate) = Candidate::new(&visit.connection.port.shard, &mut newcomer) else {
         refused("clients_max", peer, "the shard is full");
         return unavailable("the gateway holds as many clients as it may");
     };
@@ -42,14 +43,8 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
             return answer;
         }
     };
-    let mut answer = Answer::new(Full::default());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut answer = switching(&key);
     let headers = answer.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
-    }
     if let Some(chosen) =
         accept.as_ref().map(|accept| accept.subprotocol.as_str()).filter(|chosen| !chosen.is_empty())
         && let (true, Ok(value)) = (offers(request.headers(), chosen), HeaderValue::from_str(chosen))
@@ -68,7 +63,20 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     answer
 }
 
-fn open(
+/// The answer after which both speak WebSocket.
+pub(super) fn switching(key: &str) -> Answer {
+    let mut answer = Answer::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    }
+    answer
+}
+
+pub(super) fn open(
     visit: &Visit,
     candidate: Candidate,
     upgraded: Upgraded,
@@ -84,18 +92,13 @@ fn open(
     }
 }
 
-/// Everything that can be said without a worker.
-fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
-    let listener = &visit.connection.listener;
+/// What every WebSocket handshake must have (RFC 6455 section 4.2.1); the value of its key.
+pub(super) fn websocket_key(visit: &Visit, request: &Request<Incoming>) -> Result<String, Answer> {
     let headers = request.headers();
     let peer = client_address(visit, headers);
     let fail = |reason, status, sentence: &str| {
         refused(reason, peer, sentence);
         Err(error(status, sentence))
-    };
-    let (app, service) = match app_of(visit, listener, request.uri().path()) {
-        Ok(found) => found,
-        Err(sentence) => return fail("app", StatusCode::NOT_FOUND, &sentence),
     };
     if request.method() != Method::GET {
         return fail("http", StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET request");
@@ -118,30 +121,51 @@ fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer
     if key.len() != 24 || !key.ends_with("==") {
         return fail("http", StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64");
     }
-    let origins = visit.connection.port.config.app(&app).map(|app| &app.origins[..]).unwrap_or_default();
+    Ok(key.to_owned())
+}
+
+/// Everything that can be said without a worker.
+fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
+    let listener = &visit.connection.listener;
+    let headers = request.headers();
+    let peer = client_address(visit, headers);
+    let fail = |reason, status, sentence: &str| {
+        refused(reason, peer, sentence);
+        Err(error(status, sentence))
+    };
+    let (app, service) = match app_of(visit, listener, request.uri().path()) {
+        Ok(found) => found,
+        Err(sentence) => return fail("app", StatusCode::NOT_FOUND, &sentence),
+    };
+    let key = websocket_key(visit, request)?;
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
-    if !origins.is_empty() && !origins.iter().any(|allowed| allowed == origin) {
+    if !app.lets_in(origin) {
         return fail("origin", StatusCode::FORBIDDEN, "pages of this origin may not connect to this app");
     }
     let newcomer = Newcomer {
         listener: Arc::clone(listener),
-        app: app.as_str().into(),
+        app: app.id.as_str().into(),
         service: service.as_str().into(),
         address: peer,
         handshake: handshake(visit, peer, request),
+        pusher: None,
     };
-    Ok((key.to_owned(), newcomer))
+    Ok((key, newcomer))
 }
 
 /// The app and service of a path: `/ws` is the listener's app.
-fn app_of(visit: &Visit, listener: &Listener, path: &str) -> Result<(String, String), String> {
+fn app_of(visit: &Visit, listener: &Listener, path: &str) -> Result<(Arc<App>, String), String> {
     let named = path.strip_prefix("/ws").and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
     let id = if named.is_empty() { &listener.app } else { named };
     name::check("app", id).map_err(|error| error.to_string())?;
-    match visit.connection.port.config.app(id) {
-        Some(app) if app.raw => {
-            Ok((id.to_owned(), app.service.clone().unwrap_or_else(|| listener.service.clone())))
+    match visit.connection.port.config.apps.load().by_id(id) {
+        Some(app) if app.raw && app.enabled => {
+            let service = app.service.clone().unwrap_or_else(|| listener.service.clone());
+            Ok((Arc::clone(app), service))
         }
+        Some(app) if app.raw => Err(format!(
+            "app {id:?} is disabled: leave `enabled = false` out of its [[apps]] entry to let clients in"
+        )),
         _ => Err(format!(
             "app {id:?} takes no raw WebSocket clients here: set `raw = true` in its [[apps]] entry to let them in"
         )),
@@ -169,7 +193,7 @@ async fn authorize(candidate: &Candidate, newcomer: &Newcomer) -> Result<Option<
     }
 }
 
-fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
+pub(super) fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
     let peer = visit.connection.peer;
     // Several headers of that name are one list (RFC 9110 section 5.3).
     let all: Vec<&str> =
@@ -183,7 +207,7 @@ fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
     }
 }
 
-fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incoming>) -> v1::Handshake {
+pub(super) fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incoming>) -> v1::Handshake {
     let headers = request
         .headers()
         .iter()

@@ -15,6 +15,8 @@ pub(crate) struct Encoder {
     pub(crate) websocket: bool,
     pub(crate) text: bool,
     pub(crate) frame: bool,
+    /// Are there apps with Pusher clients?
+    pub(crate) pusher: bool,
 }
 
 /// One message (or several merged ones) in every protocol that is spoken here.
@@ -23,6 +25,8 @@ pub(crate) struct Frames {
     pub(crate) websocket: Option<Bytes>,
     pub(crate) text: Option<Bytes>,
     pub(crate) frame: Option<Bytes>,
+    /// For Pusher clients: also a WebSocket frame, but always of an event.
+    pub(crate) pusher: Option<Bytes>,
     /// Bytes of payload, for counters.
     pub(crate) payload: usize,
 }
@@ -43,14 +47,29 @@ impl Encoder {
         Ok(Frames { websocket: Some(frames), payload, ..Frames::default() })
     }
 
+    /// An event that has a name: every client gets the same object.
+    pub(crate) fn event(self, object: &[u8]) -> Frames {
+        let mut frames = self.text(object);
+        if self.pusher {
+            frames.pusher = Some(frames.websocket.clone().unwrap_or_else(|| websocket(TEXT, object)));
+        }
+        frames
+    }
+
     fn message(self, opcode: u8, payload: &[u8]) -> Frames {
         Frames {
+            pusher: None,
             websocket: self.websocket.then(|| websocket(opcode, payload)),
             text: self.text.then(|| line(payload)),
             frame: self.frame.then(|| length_prefixed(payload)),
             payload: payload.len(),
         }
     }
+}
+
+/// A message for one client that speaks WebSocket.
+pub(crate) fn text_frame(text: &str) -> Bytes {
+    websocket(TEXT, text.as_bytes())
 }
 
 /// A ping without payload (RFC 6455 section 5.5.2).
@@ -147,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    const EVERY: Encoder = Encoder { websocket: true, text: true, frame: true };
+    const EVERY: Encoder = Encoder { websocket: true, text: true, frame: true, pusher: true };
 
     #[test]
     fn each_protocol_has_its_frame() {

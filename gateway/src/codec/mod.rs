@@ -14,6 +14,8 @@ use crate::config::ListenerKind;
 /// One client's decoder.
 pub(crate) enum Codec {
     WebSocket(websocket::Decoder),
+    /// WebSocket, in which the Pusher protocol is spoken.
+    Pusher(websocket::Decoder),
     Text(text::Decoder),
     Frame(frame::Decoder),
 }
@@ -63,6 +65,10 @@ impl Codec {
         }
     }
 
+    pub(crate) fn pusher(message_bytes_max: usize) -> Self {
+        Self::Pusher(websocket::Decoder::new(message_bytes_max))
+    }
+
     /// The next message in what was read, or none if more must be read. `input` moves on past what
     /// was taken. What must be answered at once (a pong, a close reply) is added to `answer`.
     pub(crate) fn next(
@@ -71,7 +77,7 @@ impl Codec {
         answer: &mut Vec<u8>,
     ) -> Result<Option<Input>, Violation> {
         match self {
-            Self::WebSocket(decoder) => decoder.next(input, answer),
+            Self::WebSocket(decoder) | Self::Pusher(decoder) => decoder.next(input, answer),
             Self::Text(decoder) => decoder.next(input),
             Self::Frame(decoder) => decoder.next(input),
         }
@@ -81,19 +87,21 @@ impl Codec {
     pub(crate) fn pick<'a>(&self, frames: &'a Frames) -> Option<&'a Bytes> {
         match self {
             Self::WebSocket(_) => frames.websocket.as_ref(),
+            Self::Pusher(_) => frames.pusher.as_ref(),
             Self::Text(_) => frames.text.as_ref(),
             Self::Frame(_) => frames.frame.as_ref(),
         }
     }
 
     pub(crate) fn is_websocket(&self) -> bool {
-        matches!(self, Self::WebSocket(_))
+        matches!(self, Self::WebSocket(_) | Self::Pusher(_))
     }
 
     /// The protocol's name in answers.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::WebSocket(_) => "websocket",
+            Self::Pusher(_) => "pusher",
             Self::Text(_) => "text",
             Self::Frame(_) => "frame",
         }

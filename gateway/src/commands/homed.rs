@@ -211,12 +211,14 @@ impl Dispatcher {
             }
             Reply::Last { epoch, command, missing } => {
                 use v1::{last_value_reply::Payload as Out, send_request::Payload};
-                let payload = command.and_then(|job| payload(&job)).map(|payload| match payload {
+                let age_ms = command.as_ref().map_or(0, |(_, age)| age.as_millis() as u64);
+                let event = command.as_ref().map(|(job, _)| event(job)).unwrap_or_default();
+                let payload = command.and_then(|(job, _)| payload(&job)).map(|payload| match payload {
                     Payload::Text(text) => Out::Text(text),
                     Payload::Binary(bytes) => Out::Binary(bytes),
                     Payload::Framed(bytes) => Out::Framed(bytes),
                 });
-                let answer = Answer::LastValue(v1::LastValueReply { coverage: None, payload });
+                let answer = Answer::LastValue(v1::LastValueReply { coverage: None, payload, age_ms, event });
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
             Reply::Moved | Reply::Busy | Reply::NotHome(_) => None,
@@ -228,6 +230,13 @@ fn payload(job: &Job) -> Option<v1::send_request::Payload> {
     match &job.command {
         Command::Send(request) => request.payload.clone(),
         _ => None,
+    }
+}
+
+fn event(job: &Job) -> String {
+    match &job.command {
+        Command::Send(request) => request.event.clone(),
+        _ => String::new(),
     }
 }
 

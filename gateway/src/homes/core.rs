@@ -9,6 +9,7 @@ use broadgate_proto::{
 };
 
 use super::{
+    enter::Entrances,
     home::Homes,
     interest::Interest,
     keep::{HandedOver, Keeping, Kept},
@@ -35,6 +36,8 @@ pub struct Limits {
     pub parking_time_max: Duration,
     /// And at most this much.
     pub parking_bytes_max: usize,
+    /// Who enters a group waits at most this long until its home knows of them.
+    pub enter_time_max: Duration,
     /// Commands on a link that its peer has not taken; beyond, it is not asked.
     pub untaken_bytes_max: usize,
 }
@@ -45,6 +48,7 @@ impl Default for Limits {
             link_timeout: limits::LINK_TIMEOUT,
             parking_time_max: limits::PARKING_TIME_MAX,
             parking_bytes_max: limits::PARKING_BYTES_MAX,
+            enter_time_max: limits::ENTER_TIME_MAX,
             untaken_bytes_max: limits::LINK_UNTAKEN_BYTES_MAX,
         }
     }
@@ -78,6 +82,7 @@ pub struct Core<C: Content> {
     pub(super) peers: BTreeMap<Incarnation, Peer>,
     pub(super) held: Interest,
     pub(super) settling: Settling<C>,
+    pub(super) entrances: Entrances,
     pub(super) homes: Homes,
     pub(super) parked: Parking<C>,
     pub(super) deliveries: BTreeMap<u64, Delivery<C>>,
@@ -106,6 +111,7 @@ impl<C: Content> Core<C> {
             peers: BTreeMap::new(),
             held: Interest::default(),
             settling: Settling::new(),
+            entrances: Entrances::default(),
             homes: Homes::default(),
             parked: Parking::new(limits.parking_bytes_max, limits.parking_time_max),
             deliveries: BTreeMap::new(),
@@ -143,6 +149,7 @@ impl<C: Content> Core<C> {
             Input::Route { ticket, topic, op } => self.route(ticket, &topic, op),
             Input::Placed { back, answer, touched } => self.placed_here(back, answer, touched),
             Input::Settle { ticket, topics } => self.settle(ticket, topics),
+            Input::Enter { ticket, topic, user } => self.enter(ticket, topic, user),
             Input::Watch(patterns) => {
                 let epoch = self.members.epoch;
                 self.watched.watch(patterns, self.homes.topics(), epoch);
@@ -161,6 +168,7 @@ impl<C: Content> Core<C> {
             && self.deliveries.is_empty()
             && self.routes.is_empty()
             && self.settling.is_empty()
+            && self.entrances.is_empty()
             && self.peers.values().all(|peer| self.has_synced(peer)))
     }
 
@@ -214,6 +222,7 @@ impl<C: Content> Core<C> {
             self.give_up_flight(id);
         }
         self.sweep();
+        self.look_after_entrances();
         for (waiting, missing) in self.settling.late(self.limits.link_timeout, self.now) {
             self.settled(waiting, missing);
         }

@@ -6,6 +6,7 @@ use broadgate_proto::id::Incarnation;
 
 use super::{
     core::Core,
+    home::Hold,
     settle::Waiting,
     step::{At, Back, Content, Effect, Frame, MemberChange, Session, Standing, Ticket},
     topic::Topic,
@@ -30,8 +31,9 @@ impl<C: Content> Core<C> {
         let Some(held) = self.held.get(topic) else { return };
         match held.home {
             Some(home) if home == self.me => {
-                let (clients, members) = (held.clients(), changes.unwrap_or_else(|| held.all_members()));
-                self.hold_at_home(self.me, OWN, topic, clients, &members);
+                let (clients, told) = (held.clients(), held.present.is_some());
+                let members = changes.unwrap_or_else(|| held.all_members());
+                self.hold_at_home(self.me, OWN, topic, Hold { clients, members: &members, told });
                 self.held.forget_if_empty(topic);
             }
             Some(home) => self.say_hold(home, topic, changes),
@@ -51,8 +53,9 @@ impl<C: Content> Core<C> {
         }
         if peer.open {
             let whole = changes.is_none();
+            let (serial, told) = (held.serial, held.present.is_some());
             let members = changes.unwrap_or_else(|| held.all_members());
-            let frame = Frame::Hold { serial: held.serial, topic: topic.clone(), clients, members };
+            let frame = Frame::Hold { serial, topic: topic.clone(), clients, members, told };
             self.say(home, frame);
             if whole {
                 self.say_value(home, topic);
@@ -125,7 +128,7 @@ impl<C: Content> Core<C> {
         self.wait_until_known(Waiting::Caller(ticket), topics);
     }
 
-    fn wait_until_known(&mut self, what: Waiting<C>, topics: Vec<Topic>) {
+    pub(super) fn wait_until_known(&mut self, what: Waiting<C>, topics: Vec<Topic>) {
         let needs = needs(&self.held, &self.peers, &topics);
         if needs.is_empty() {
             self.settled(what, Vec::new());
@@ -136,6 +139,7 @@ impl<C: Content> Core<C> {
 
     pub(super) fn settled(&mut self, waiting: Waiting<C>, missing: Vec<Incarnation>) {
         match waiting {
+            Waiting::Entering(entering) => self.entered(entering, &missing),
             Waiting::Caller(ticket) => self.out.push(Effect::Settled(ticket, missing)),
             Waiting::Placed(back, answer) => self.placed_and_known(back, answer),
         }
@@ -222,6 +226,7 @@ impl<C: Content> Core<C> {
         if !members.is_empty() {
             self.out.push(Effect::Present { topic: topic.clone(), members });
         }
+        self.present_told(topic);
     }
 
     pub(super) fn say_if_open(&mut self, peer: Incarnation, frame: Frame<C>) {
@@ -232,7 +237,7 @@ impl<C: Content> Core<C> {
 }
 
 /// Which holds must be taken until what has changed in these topics is known to their homes.
-fn needs(
+pub(super) fn needs(
     held: &super::interest::Interest,
     peers: &BTreeMap<Incarnation, super::links::Peer>,
     topics: &[Topic],

@@ -8,6 +8,7 @@ use std::{
 use broadgate_proto::id::Incarnation;
 
 use super::{
+    enter::Entering,
     step::{Back, Content, Ticket},
     topic::Topic,
 };
@@ -17,6 +18,8 @@ use super::{
 pub(super) enum Waiting<C: Content> {
     /// A caller.
     Caller(Ticket),
+    /// A client that enters a group.
+    Entering(Entering),
     /// The answer to a delivery.
     Placed(Back, Option<C::Answer>),
 }

@@ -105,8 +105,8 @@ pub enum Reply<C: Content> {
     Last {
         /// The home's view.
         epoch: Epoch,
-        /// The message.
-        command: Option<C::Command>,
+        /// The message, and how old it is.
+        command: Option<(C::Command, Duration)>,
         /// Gateways that have not said what they keep.
         missing: Vec<Incarnation>,
     },
@@ -136,6 +136,17 @@ pub struct MemberChange {
     pub info: Option<Arc<str>>,
 }
 
+/// A presence member has come or gone, as our clients are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComeOrGone {
+    /// Who.
+    pub user: Arc<str>,
+    /// What others see, or saw, of them.
+    pub info: Arc<str>,
+    /// Have they come?
+    pub here: bool,
+}
+
 /// What one gateway says to another. A link keeps the order.
 #[derive(Debug, Clone)]
 pub enum Frame<C: Content> {
@@ -151,6 +162,8 @@ pub enum Frame<C: Content> {
         clients: u64,
         /// Presence members that have changed since the last hold of the topic; in a sync, all.
         members: Vec<MemberChange>,
+        /// The speaker's clients were told of presence members, by this home or an earlier one.
+        told: bool,
     },
     /// Everything that the speaker holds and whose home the receiver is has been said.
     Synced {
@@ -247,6 +260,8 @@ pub enum GroupChange {
     Joined(Arc<str>, Arc<str>),
     /// The last client of somebody has gone.
     Left(Arc<str>),
+    /// So many clients are in it now.
+    Count(u64),
     /// Its last client has gone.
     Vacated,
     /// Another gateway is its home now, and will tell of it.
@@ -322,10 +337,31 @@ pub enum Input<C: Content> {
         /// Which topics.
         topics: Vec<Topic>,
     },
+    /// A client of ours has entered a group, and is to be told what it needs to follow it.
+    Enter {
+        /// The caller's ticket.
+        ticket: Ticket,
+        /// The group.
+        topic: Topic,
+        /// The presence member for whom it stands.
+        user: Option<Arc<str>>,
+    },
     /// These groups are watched now: everything about them is to be told.
     Watch(Vec<Pattern>),
     /// Time has passed.
     Tick,
+}
+
+/// What a client that enters a group is told. Everything else about the group comes before this, and is
+/// in it, or after.
+#[derive(Debug, Clone)]
+pub struct Entered<C: Content> {
+    /// Who is present, and what others see of them.
+    pub members: Vec<(Arc<str>, Arc<str>)>,
+    /// The group's last value.
+    pub value: Option<C::Command>,
+    /// Homes that have not answered in time.
+    pub missing: Vec<Incarnation>,
 }
 
 /// What a gateway's homes do.
@@ -350,12 +386,14 @@ pub enum Effect<C: Content> {
     NoHome(Ticket),
     /// What had changed is known to the homes; these did not say so in time.
     Settled(Ticket, Vec<Incarnation>),
+    /// A client that entered a group follows it from here.
+    Entered(Ticket, Topic, Entered<C>),
     /// Presence members of a topic that our clients are in have come and gone.
     Present {
         /// The topic.
         topic: Topic,
         /// Who.
-        members: Vec<MemberChange>,
+        members: Vec<ComeOrGone>,
     },
     /// Something has happened in a watched group whose home we are.
     Group(Topic, GroupChange),

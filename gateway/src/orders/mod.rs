@@ -24,8 +24,9 @@ pub(crate) use self::{
     query::{Cursor, patterns, position_text},
 };
 use crate::{
+    actor::Live,
     codec::encode::Frames,
-    homes::{Position, Topic},
+    homes::{ComeOrGone, Entered, Position, Topic},
     shard::Seat,
 };
 
@@ -96,6 +97,8 @@ pub(crate) enum Order {
     Send {
         to: Audience,
         frames: Frames,
+        /// Where several groups are named: the event as each of them has it.
+        by_group: Vec<Frames>,
     },
     Close {
         to: Audience,
@@ -183,6 +186,17 @@ pub(crate) enum Order {
         after: Box<str>,
     },
     Status,
+    /// Presence members of a group have come and gone: Pusher clients in it are told.
+    Present {
+        topic: Topic,
+        members: Vec<ComeOrGone>,
+    },
+    /// A Pusher client follows a group from here.
+    Entered {
+        client: ClientId,
+        topic: Topic,
+        entered: Entered<Live>,
+    },
     /// Carried out once, however often its caller repeats it.
     Once {
         app: Box<str>,
@@ -216,6 +230,7 @@ impl Order {
             Self::Bind { client, .. }
             | Self::Unbind { client, .. }
             | Self::Session { client, .. }
+            | Self::Entered { client, .. }
             | Self::GetClient { client, .. } => homes_of(&[*client]),
             Self::Join { who, .. } | Self::Leave { who, .. } if who.uids.is_empty() => homes_of(&who.clients),
             Self::Online { clients, uids, .. } if uids.is_empty() => homes_of(clients),

@@ -4,14 +4,25 @@ use std::sync::Arc;
 
 use broadgate_proto::{close, limits, v1};
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::{
-    Closing, Order, Refusal, SessionOrder,
+    Audience, Closing, Order, Refusal, SessionOrder,
     fields::{app, audience, checked, client, small, some_groups, understood, who},
     invalid,
     query::parse_query,
 };
-use crate::{codec::encode::Encoder, shard::Seat};
+use crate::{
+    codec::encode::{Encoder, Frames},
+    pusher::outgoing,
+    shard::Seat,
+};
+
+/// Events of the Pusher protocol itself, of which other clients know nothing.
+const PROTOCOL_PREFIX: &str = "pusher_internal:";
+
+/// What Pusher clients get a text as, if its sender has not named the event.
+const UNNAMED: &str = "message";
 
 /// Parses commands; framing needs to know which protocols the gateway's listeners speak.
 #[derive(Debug, Clone, Copy)]
@@ -106,15 +117,65 @@ impl Parser {
         use v1::send_request::Payload;
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
-        let frames = match &request.payload {
-            Some(Payload::Text(text)) => self.encoder.text(small(text.as_bytes())?),
-            Some(Payload::Binary(bytes)) => self.encoder.binary(small(bytes)?),
+        let (frames, by_group) = match &request.payload {
+            Some(Payload::Text(text)) => self.event(request, small_text(text)?, &to)?,
+            _ if !request.event.is_empty() => {
+                return Err(invalid("event is set, but its payload is not text: an event's data is text"));
+            }
+            Some(Payload::Binary(bytes)) => (self.encoder.binary(small(bytes)?), Vec::new()),
             Some(Payload::Framed(bytes)) => {
-                Encoder::framed(Bytes::copy_from_slice(small(bytes)?)).map_err(invalid)?
+                let frames = Encoder::framed(Bytes::copy_from_slice(small(bytes)?)).map_err(invalid)?;
+                (frames, Vec::new())
             }
             None => return Err(invalid("payload is missing: set text, binary or framed")),
         };
-        Ok(Order::Send { to, frames })
+        Ok(Order::Send { to, frames, by_group })
+    }
+
+    /// A text, as an event where it is one. A client that is addressed by one of several groups gets the
+    /// event with that group as its channel.
+    fn event(
+        &self,
+        request: &v1::SendRequest,
+        text: &str,
+        to: &Audience,
+    ) -> Result<(Frames, Vec<Frames>), Refusal> {
+        let named = !request.event.is_empty();
+        if !named && !self.encoder.pusher {
+            return Ok((self.encoder.text(text.as_bytes()), Vec::new()));
+        }
+        if (request.data_json || !request.user_id_json.is_empty()) && to.groups.len() != 1 {
+            return Err(invalid("data_json and user_id_json are for events to one group"));
+        }
+        let (len, max) = (request.event.len(), limits::EVENT_NAME_BYTES_MAX);
+        if len > max {
+            return Err(invalid(format!("event has {len} bytes: at most {max} are allowed")));
+        }
+        let json = |field, text| raw(field, text);
+        let user_id = match request.user_id_json.as_str() {
+            "" => None,
+            text => Some(json("user_id_json", text)?.get()),
+        };
+        let data = if request.data_json { Some(json("text", text)?) } else { None };
+        let frames = |channel: Option<&str>| {
+            let name = if named { &*request.event } else { UNNAMED };
+            let object = match (data, channel) {
+                (Some(data), Some(channel)) => outgoing::client_event(name, channel, data, user_id),
+                _ => outgoing::event(name, channel, text),
+            };
+            let event = self.encoder.event(object.as_bytes());
+            if name.starts_with(PROTOCOL_PREFIX) {
+                return Frames { pusher: event.pusher, payload: event.payload, ..Frames::default() };
+            }
+            if named {
+                return event;
+            }
+            Frames { pusher: event.pusher, ..self.encoder.text(text.as_bytes()) }
+        };
+        match &to.groups[..] {
+            [group] => Ok((frames(Some(group)), Vec::new())),
+            several => Ok((frames(None), several.iter().map(|group| frames(Some(group))).collect())),
+        }
     }
 
     fn close(&self, request: &v1::CloseRequest) -> Result<Order, Refusal> {
@@ -166,6 +227,14 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
         _ => return None,
     };
     (!id.is_empty()).then_some((id, app))
+}
+
+fn small_text(text: &str) -> Result<&str, Refusal> {
+    small(text.as_bytes()).map(|_| text)
+}
+
+fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, Refusal> {
+    serde_json::from_str(json).map_err(|error| invalid(format!("{field} is not JSON: {error}")))
 }
 
 fn seat(member: &v1::PresenceMember) -> Result<Seat, Refusal> {

@@ -24,7 +24,7 @@ use broadgate_proto::{
     v1::{MemberState, View},
 };
 use broadgate_register::member::{Member, RegisterStatus};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -34,8 +34,11 @@ use self::{
 use crate::{
     actor::{Actor, Around, Event, Homes},
     api::{self, Internal},
+    apps::Apps,
+    channels,
     commands::{Dispatcher, Installed, Local},
     config::Config,
+    desk::Desk,
     homes,
     listen::{self, ClientListeners},
     me::Me,
@@ -150,11 +153,13 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
-        let shards = start_shards(&self, &me)?;
+        let desk = Arc::new(Desk::default());
+        let shards = start_shards(&self, &me, &desk)?;
         let mailboxes = Arc::clone(&shards.mailboxes);
         let (register_sender, register) = watch::channel(member.register());
         let stop_homes = CancellationToken::new();
         let dispatcher = self.start_homes(&me, &shards, register, &stop_homes);
+        desk.open(&dispatcher);
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
@@ -164,6 +169,11 @@ impl Bound {
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
         let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
+        let (told, changes) = mpsc::channel(channels::CHANGES_MAX);
+        tokio::spawn(channels::run(self.config.apps.clone(), desk, changes));
+        let following =
+            FollowApps { apps: self.config.apps.clone(), mailboxes: Arc::clone(&mailboxes), told };
+        tokio::spawn(following.run(dispatcher.homes.clone(), stop_homes.clone()));
         member.set_state(MemberState::Ready);
 
         let mut seen =
@@ -215,7 +225,7 @@ impl Bound {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
-        let keeping = self.config.settings.keeping();
+        let keeping = self.config.settings.keeping(&self.config.apps.load());
         let secret = self.config.secret.clone();
         let local = Local { shards: Arc::clone(&shards.mailboxes) };
         let dispatcher = Arc::new(Dispatcher {
@@ -272,6 +282,31 @@ impl Bound {
             tracing::warn!("the drain time is over: what is left is cut");
         } else {
             tracing::info!(clients, "drained");
+        }
+    }
+}
+
+/// What follows the apps.
+struct FollowApps {
+    apps: Apps,
+    mailboxes: Arc<[Mailbox]>,
+    told: mpsc::Sender<(homes::Topic, homes::GroupChange)>,
+}
+
+impl FollowApps {
+    /// Tells the shards and the homes whenever the apps were replaced.
+    async fn run(self, homes: Homes, stop: CancellationToken) {
+        let mut changes = self.apps.changes();
+        loop {
+            let patterns = channels::patterns(&self.apps.load());
+            homes.tell(Event::WatchOwn(patterns, self.told.clone())).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            for mailbox in self.mailboxes.iter() {
+                mailbox.send(Message::Apps).await;
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     admission::Admission,
     codec::encode::Encoder,
     config::{Accept, Config, ListenerKind},
+    desk::Desk,
     me::Me,
     orders::Parser,
     shard::{self, Mailbox, Message},
@@ -69,6 +70,8 @@ pub(super) fn parser(config: &Config) -> Parser {
             websocket: speaks(ListenerKind::Web),
             text: speaks(ListenerKind::Text),
             frame: speaks(ListenerKind::Frame),
+            // Apps may come while the gateway runs.
+            pusher: speaks(ListenerKind::Web),
         },
         session_bytes_max: config.settings.limits.session_bytes_max,
     }
@@ -83,7 +86,7 @@ pub(super) struct Shards {
     pub(super) threads: Vec<std::thread::JoinHandle<()>>,
 }
 
-pub(super) fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<Shards> {
+pub(super) fn start_shards(bound: &Bound, me: &ArcSwap<Me>, desk: &Arc<Desk>) -> anyhow::Result<Shards> {
     let limits = &bound.config.settings.limits;
     let admission = Admission::new(limits.clients_max, limits.clients_per_ip_max);
     let me = me.load();
@@ -104,6 +107,7 @@ pub(super) fn start_shards(bound: &Bound, me: &ArcSwap<Me>) -> anyhow::Result<Sh
         let (mailbox, thread) = shard::start(shard::Start {
             standings,
             wake_homes: Arc::clone(&wake),
+            desk: Arc::clone(desk),
             index: u8::try_from(index).unwrap_or(u8::MAX),
             incarnation: me.incarnation,
             name: me.name.clone(),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, task::Waker};
 use broadgate_proto::v1;
 use tokio::sync::oneshot;
 
-use super::{outbox::Outbox, socket::Stream, window::Window, workers::WorkerKey};
+use super::{outbox::Outbox, pusher::PusherClient, socket::Stream, window::Window, workers::WorkerKey};
 use crate::{admission::Admitted, codec::Codec, config::Listener};
 
 /// Where a client stands.
@@ -47,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) backlog_since: Option<u32>,
     /// Read but not decoded: the window was full.
     pub(crate) undecoded: Vec<u8>,
+    /// It broke its protocol: nothing after that can be decoded, and what still comes is thrown away.
+    pub(crate) broken: bool,
     /// Decoding stopped early, so the codec may hold whole messages.
     pub(crate) stopped_early: bool,
 
@@ -78,6 +80,8 @@ pub(crate) struct Client {
     pub(crate) rate: Rate,
     pub(crate) traffic: Traffic,
     pub(crate) session: Option<Box<Session>>,
+    /// What it has besides if it speaks the Pusher protocol.
+    pub(crate) pusher: Option<Box<PusherClient>>,
     /// Given back when the client is gone.
     pub(crate) admitted: Option<Admitted>,
 }
@@ -124,12 +128,14 @@ impl Client {
     }
 
     /// May its socket be read? Not while its worker has more than a window to answer, nor while an
-    /// event waits for any worker: TCP then tells the client to wait.
+    /// event waits for any worker, nor while a subscription is under way: TCP then tells the client to
+    /// wait.
     pub(crate) fn may_read(&self, events_max: usize) -> bool {
         match &self.stage {
             Stage::Open => {
                 let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
-                self.events.len() < events_max && !held
+                let subscribing = self.pusher.as_ref().is_some_and(|pusher| pusher.pending.is_some());
+                self.events.len() < events_max && !held && !subscribing
             }
             Stage::Closing(_) => true,
             Stage::Handshake(_) | Stage::Gone => false,

@@ -164,6 +164,13 @@ impl Directory {
         }
     }
 
+    /// Whom a client in a group stands for.
+    pub(crate) fn seat(&self, slot: Slot, group: &str) -> Option<Seat> {
+        let app = self.app_of(slot)?;
+        let &topic = self.apps[app as usize].groups.get(group)?;
+        self.topics[topic as usize].presence.as_ref()?.seat(slot)
+    }
+
     /// Takes a client out of a group.
     pub(crate) fn part(&mut self, slot: Slot, group: &str) -> bool {
         let Some(app) = self.app_of(slot) else { return false };
@@ -342,7 +349,7 @@ impl Directory {
         standings.collect()
     }
 
-    fn is_member(&self, slot: Slot, group: &str) -> bool {
+    pub(crate) fn is_member(&self, slot: Slot, group: &str) -> bool {
         let Some(places) = self.places.get(slot as usize).and_then(Option::as_ref) else { return false };
         self.apps[places.app as usize]
             .groups

@@ -96,7 +96,7 @@ impl Shard {
             return Part::Elsewhere;
         }
         let receipt = match order {
-            Order::Send { to, frames } => self.send(to, frames),
+            Order::Send { to, frames, by_group } => self.send(to, frames, by_group),
             Order::Close { to, closing } => self.close(to, closing),
             Order::Bind { app, client, uid, exclusive: true } => self.bind_alone(app, *client, uid),
             Order::Bind { app, client, uid, .. } => {
@@ -130,16 +130,27 @@ impl Shard {
                     Err(refused) => error(refused),
                 };
             }
+            Order::Present { topic, members } => {
+                self.tell_present(topic, members);
+                v1::Receipt::default()
+            }
+            Order::Entered { client, topic, entered } => {
+                if let Some(slot) = self.find(*client) {
+                    self.entered(slot, topic, entered);
+                }
+                v1::Receipt::default()
+            }
             query => return self.query(query),
         };
         Part::Answer(Answer::Receipt(receipt))
     }
 
-    fn send(&mut self, to: &Audience, frames: &Frames) -> v1::Receipt {
+    fn send(&mut self, to: &Audience, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
         let mut tally = Outcome::default();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
-            tally.count(self.place(slot, frames));
+            let frames = self.frames_for(slot, to, frames, by_group);
+            tally.count(self.place_for(slot, to, frames));
         }
         self.selected = slots;
         self.tally.drop(Drop::Protocol, tally.of("protocol"));

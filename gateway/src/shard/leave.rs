@@ -12,7 +12,11 @@ use super::{
     directory::Slot,
     state::Shard,
 };
-use crate::{codec::encode::close_code_frame, tally::Drop};
+use crate::{
+    codec::encode::{close_code_frame, close_frame},
+    pusher,
+    tally::Drop,
+};
 
 impl Shard {
     /// Takes a client out of the directory, tells its worker, and places the farewell behind what
@@ -30,6 +34,12 @@ impl Shard {
         // Only WebSocket peers answer a close.
         let websocket = client.codec.as_ref().is_some_and(|codec| codec.is_websocket());
         client.stage = Stage::Closing(Farewell { until, answered: !websocket, ended: false });
+        let own = client.pusher.as_ref().and_then(|_| pusher::close::for_cause(cause));
+        let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));
+        let farewell = match own {
+            Some(close) => farewell.map(|_| close_frame(close.code, close.reason)),
+            None => farewell,
+        };
         self.closing.insert(slot);
         if let Some(frame) = farewell.filter(|_| websocket) {
             self.push_own(slot, frame);

@@ -10,6 +10,7 @@ mod leave;
 mod open;
 mod outbox;
 mod presence;
+mod pusher;
 mod queries;
 mod slots;
 mod socket;
@@ -42,6 +43,7 @@ pub(crate) use self::{
     execute::{Done, Part},
     open::{Candidate, Newcomer},
     presence::Seat,
+    pusher::{Tenant, signed_in_group},
     queries::{Stats, first_names},
     state::Handle,
     workers::{WorkerKey, shard_of_seq},
@@ -52,11 +54,15 @@ use crate::{
     admission::Admission,
     client_port::{self, Port},
     config::Config,
+    desk::Desk,
     orders::Order,
 };
 
 /// Slices in which a stopping shard lets its clients go.
 const DRAIN_SLICE: Duration = Duration::from_millis(100);
+
+/// Commands of clients that wait to be placed; those beyond are dropped, and their clients are told.
+const COMMANDS_MAX: usize = 1024;
 
 /// What others ask of a shard.
 pub(crate) enum Message {
@@ -88,6 +94,8 @@ pub(crate) enum Message {
     },
     /// The gateway has another incarnation: clients of the former one are let go.
     Reborn(Incarnation),
+    /// The apps were replaced.
+    Apps,
     StopAccepting,
     /// Let all clients go within this time; tell when nothing is left to do.
     Drain {
@@ -129,6 +137,7 @@ pub(crate) struct Start {
     /// Where it says who is in what.
     pub(crate) standings: Arc<Standings>,
     pub(crate) wake_homes: Arc<Notify>,
+    pub(crate) desk: Arc<Desk>,
     /// Its own listeners, by the index of the configured one.
     pub(crate) listeners: Vec<(usize, std::net::TcpListener)>,
 }
@@ -151,6 +160,10 @@ pub(crate) fn start(start: Start) -> anyhow::Result<(Mailbox, std::thread::JoinH
 async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     let mut shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.config));
     shard.homes = Some((start.standings, start.wake_homes));
+    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    shard.commands = Some(commands);
+    tokio::task::spawn_local(command(Arc::clone(&start.desk), queue));
+    shard.desk = start.desk;
     let shard: Handle = Rc::new(RefCell::new(shard));
     let port = Rc::new(Port::new(Rc::clone(&shard), &start.config, start.admission));
     let accepting = start
@@ -163,6 +176,18 @@ async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     let turns = Turns { shard, port, accepting };
     // Ends when every mailbox handle is gone.
     let _ = tokio::task::spawn_local(turns.run(messages)).await;
+}
+
+/// Places what clients command, in its order; nobody waits for the answers.
+async fn command(desk: Arc<Desk>, mut queue: mpsc::Receiver<v1::Command>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+        let commands = std::mem::take(&mut batch);
+        if let Some(dispatcher) = desk.dispatcher() {
+            let placed = dispatcher.place(commands).await;
+            tokio::task::spawn_local(async move { drop(placed.answers().await) });
+        }
+    }
 }
 
 struct Turns {
@@ -226,6 +251,7 @@ impl Turns {
                 shard.close_slice(1);
                 shard.be_reborn(incarnation);
             }
+            Message::Apps => shard.apps_changed(),
             Message::StopAccepting => self.accepting.drain(..).for_each(|task| task.abort()),
             Message::Drain { over, done } => {
                 tokio::task::spawn_local(drain(Rc::clone(&self.shard), over, done));

@@ -19,12 +19,13 @@ use super::{
     directory::Slot,
     drive,
     outbox::Outbox,
+    pusher::{PusherClient, Tenant},
     socket::Stream,
     state::{Handle, Shard},
     window::Window,
 };
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, Seat},
     codec::{
         Codec,
         encode::{Encoder, Frames},
@@ -40,6 +41,8 @@ pub(crate) struct Newcomer {
     pub(crate) service: Rc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) handshake: v1::Handshake,
+    /// Its app, if it speaks the Pusher protocol.
+    pub(crate) pusher: Option<(Rc<Tenant>, Seat)>,
 }
 
 /// A place taken for a newcomer. Dropped before it is opened, it gives the place back: the
@@ -53,7 +56,7 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// None if the shard has no place left.
-    pub(crate) fn new(shard: &Handle, newcomer: &Newcomer) -> Option<Self> {
+    pub(crate) fn new(shard: &Handle, newcomer: &mut Newcomer) -> Option<Self> {
         let mut state = shard.borrow_mut();
         let affinity = affinity_key(&state.config.settings.affinity, &newcomer.handshake);
         let key = random()?;
@@ -67,6 +70,7 @@ impl Candidate {
             dirty: false,
             backlog_since: None,
             undecoded: Vec::new(),
+            broken: false,
             stopped_early: false,
             events: Window::default(),
             worker: None,
@@ -86,6 +90,10 @@ impl Candidate {
             rate: Rate::default(),
             traffic: Traffic::default(),
             session: None,
+            pusher: newcomer
+                .pusher
+                .take()
+                .map(|(tenant, seat)| Box::new(PusherClient::new(tenant, seat, state.second))),
             admitted: None,
         };
         let slot = state.clients.insert(client, ClientId::SLOTS_MAX)?;
@@ -177,7 +185,10 @@ impl Shard {
         let session_bytes_max = limits.session_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return };
         client.stage = Stage::Open;
-        client.codec = Some(Codec::new(client.listener.kind, message_bytes_max));
+        client.codec = Some(match &client.pusher {
+            Some(pusher) => Codec::pusher(pusher.message_bytes_max().max(message_bytes_max)),
+            None => Codec::new(client.listener.kind, message_bytes_max),
+        });
         client.last_in = second;
         client.opened_at_ms = now_ms();
         let app = Rc::clone(&client.app);
@@ -201,6 +212,7 @@ impl Shard {
             }
         }
         self.ask_turn();
+        self.greet_pusher(slot);
         self.emit(slot, Event::Opened(handshake));
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.
@@ -210,7 +222,7 @@ impl Shard {
 }
 
 fn greet(greeting: &v1::accept::Greeting) -> Frames {
-    let encoder = Encoder { websocket: true, text: true, frame: true };
+    let encoder = Encoder { websocket: true, text: true, frame: true, pusher: false };
     match greeting {
         v1::accept::Greeting::Text(text) => encoder.text(text.as_bytes()),
         v1::accept::Greeting::Binary(bytes) => encoder.binary(bytes),

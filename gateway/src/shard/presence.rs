@@ -47,6 +47,11 @@ impl Presence {
         Some(user)
     }
 
+    pub(crate) fn seat(&self, slot: Slot) -> Option<Seat> {
+        let user = self.seats.get(&slot)?;
+        Some(Seat { user: Arc::clone(user), info: self.of(user).0 })
+    }
+
     pub(crate) fn users(&self) -> Vec<Arc<str>> {
         self.users.keys().cloned().collect()
     }

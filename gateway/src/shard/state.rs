@@ -1,22 +1,29 @@
 //! What a shard owns, and the turn of its loop.
 
-use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     limits::{COMMAND_ID_TIME, COMMAND_IDS_MAX},
+    v1,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     client::Client,
     directory::{Directory, Slot},
     execute::Remembrance,
+    pusher::Tenant,
     slots::Slots,
     wheel::Wheel,
     workers::{WorkerKey, Workers},
 };
-use crate::{actor::Standings, config::Config, homes::remember::Remembered, tally::Tally};
+use crate::{actor::Standings, config::Config, desk::Desk, homes::remember::Remembered, tally::Tally};
 
 /// How much one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -58,6 +65,12 @@ pub(crate) struct Shard {
     pub(crate) remembered: Remembered<Remembrance>,
     /// Where to say who is in what; the homes' actor is woken by it.
     pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
+    /// Apps of clients here, by their ids.
+    pub(crate) tenants: HashMap<Box<str>, Rc<Tenant>>,
+    /// Where the part of the gateway is that commands the cluster.
+    pub(crate) desk: Arc<Desk>,
+    /// Commands that clients give: they are placed in their order.
+    pub(crate) commands: Option<mpsc::Sender<v1::Command>>,
     /// Wakes the loop for the end of the turn.
     pub(crate) turn: Rc<Notify>,
     turn_asked: bool,
@@ -86,6 +99,9 @@ impl Shard {
             scratch: vec![0; SCRATCH_BYTES].into(),
             remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
             homes: None,
+            tenants: HashMap::new(),
+            desk: Arc::default(),
+            commands: None,
             turn: Rc::new(Notify::new()),
             turn_asked: false,
         }

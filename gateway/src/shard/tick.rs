@@ -11,8 +11,9 @@ use super::{
     state::Shard,
 };
 use crate::{
-    codec::encode::{Encoder, PING_FRAME, close_code_frame},
+    codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
     config::ListenerKind,
+    pusher,
     tally::Drop,
 };
 
@@ -42,8 +43,12 @@ impl Shard {
             // What it may have sent is unread: it is not silent.
             client.last_in = second;
         }
-        let silence = seconds(client.listener.silence());
-        let interval = seconds(client.listener.ping_interval);
+        if client.pusher.as_ref().is_some_and(|pusher| pusher.is_late(second)) {
+            let close = pusher::close::UNAUTHORIZED;
+            let frame = close_frame(close.code, close.reason);
+            return self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(frame));
+        }
+        let (interval, silence) = liveness(client);
         let idle = second.saturating_sub(client.last_in);
         if silence.is_some_and(|silence| idle >= silence) {
             let close = close::SILENT;
@@ -75,6 +80,7 @@ impl Shard {
                 websocket: listener.kind == ListenerKind::Web,
                 text: listener.kind == ListenerKind::Text,
                 frame: listener.kind == ListenerKind::Frame,
+                pusher: false,
             };
             // A full outbox closes the client as any message would.
             let _ = self.place(slot, &encoder.text(listener.ping_payload.as_bytes()));
@@ -195,14 +201,28 @@ impl Shard {
     }
 }
 
+/// After how many seconds of silence a client is pinged and closed; none is never.
+fn liveness(client: &Client) -> (Option<u32>, Option<u32>) {
+    match &client.pusher {
+        Some(pusher) => {
+            let app = &pusher.tenant.app;
+            (seconds(app.activity_timeout), seconds(app.activity_timeout + app.pong_timeout))
+        }
+        None => (seconds(client.listener.ping_interval), seconds(client.listener.silence())),
+    }
+}
+
 /// The second at which a client must be looked at next; none if it is neither pinged nor closed for
 /// silence.
 fn next_look(client: &Client, second: u32) -> Option<u32> {
-    let silent_at = seconds(client.listener.silence()).map(|silence| client.last_in + silence);
-    let ping_at = seconds(client.listener.ping_interval)
+    let (interval, silence) = liveness(client);
+    let silent_at = silence.map(|silence| client.last_in + silence);
+    let ping_at = interval
         .filter(|_| client.listener.kind == ListenerKind::Web || !client.listener.ping_payload.is_empty())
         .map(|interval| client.last_in.max(client.last_ping) + interval);
-    silent_at.into_iter().chain(ping_at).min().map(|at| at.max(second + 1))
+    let late_at = client.pusher.as_ref().filter(|pusher| !pusher.is_authorized);
+    let late_at = late_at.and_then(|pusher| pusher.authorize_by);
+    silent_at.into_iter().chain(ping_at).chain(late_at).min().map(|at| at.max(second + 1))
 }
 
 /// Whole seconds; none for zero, which means never.

@@ -1056,6 +1056,24 @@ pub struct SendRequest {
     /// command on a stream not at all. What goes wrong is only counted.
     #[prost(bool, tag = "6")]
     pub no_receipt: bool,
+    /// The name of an event; at most 200 bytes; only with `text`, which is then the
+    /// event's data. Every client gets the object {"event", "channel", "data"}, with
+    /// `data` as a string and `channel` where the audience names groups: Pusher
+    /// clients as their protocol has it, others as the JSON text. Without a name,
+    /// Pusher clients get a `text` as the event "message", and nothing else.
+    #[prost(string, tag = "7")]
+    pub event: ::prost::alloc::string::String,
+    /// With `event`: the user in whose name a client has sent it, as JSON (a string or
+    /// a number); Pusher's `user_id`.
+    #[prost(string, tag = "8")]
+    pub user_id_json: ::prost::alloc::string::String,
+    /// `text` is any JSON value that becomes `data` as it is, as Pusher's clients send
+    /// it in their own events; otherwise it becomes a JSON string.
+    #[prost(bool, tag = "9")]
+    pub data_json: bool,
+    /// A group's last value and history do not keep it.
+    #[prost(bool, tag = "10")]
+    pub not_kept: bool,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "send_request::Payload", tags = "3, 4, 5")]
@@ -1396,6 +1414,12 @@ pub struct LastValueRequest {
 pub struct LastValueReply {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
+    /// Since it was sent, in milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub age_ms: u64,
+    /// The name of the event, if it is one.
+    #[prost(string, tag = "6")]
+    pub event: ::prost::alloc::string::String,
     /// Absent if there is none, or it is too old.
     #[prost(oneof = "last_value_reply::Payload", tags = "2, 3, 4")]
     pub payload: ::core::option::Option<last_value_reply::Payload>,
@@ -4203,6 +4227,10 @@ pub struct Hold {
     /// since its last hold of the topic, or all in a sync.
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<HeldMember>,
+    /// The speaker's clients were told of presence members, by this home or an
+    /// earlier one: they are to be told who is there now.
+    #[prost(bool, tag = "5")]
+    pub told: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldMember {
@@ -4337,6 +4365,9 @@ pub struct KeptValue {
     pub command: ::core::option::Option<Command>,
     #[prost(string, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Since it was sent.
+    #[prost(uint64, tag = "4")]
+    pub age_ms: u64,
 }
 /// What became of a command at its topic's home.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,0 +1,278 @@
+//! Relations between an app's settings that their types cannot say.
+
+use std::time::Duration;
+
+use broadgate_proto::{limits as proto, name};
+use http::{HeaderName, HeaderValue, Uri, header};
+
+use super::{App, Key, Webhook};
+use crate::pusher::limits::Limits;
+
+/// The place within an app, such as `.keys[0]` or nothing, and a sentence.
+pub(super) type Wrong = (String, String);
+
+/// A presence member's info holds the user's id as well, which JSON may make longer.
+const USER_INFO_BYTES_MOST: usize = proto::MEMBER_INFO_BYTES_MAX - 1024;
+
+/// The first thing that does not hold.
+pub(super) fn check(app: &App) -> Result<(), Wrong> {
+    let here = |sentence: String| (String::new(), sentence);
+    name::check("id", &app.id).map_err(|error| here(error.to_string()))?;
+    if app.keys.is_empty() {
+        return match pusher_setting(app) {
+            Some(setting) => Err(here(format!(
+                "{setting} is for Pusher clients, and without a key none can connect: add [[apps.keys]] \
+                 (`broadgate apps new ID` prints one) or leave it out"
+            ))),
+            None => Ok(()),
+        };
+    }
+    // It stands in the paths of the HTTP API, which the server SDKs do not escape.
+    if let Some(c) = foreign(&app.id) {
+        return Err(here(format!("id {:?} holds {c:?}: an app with keys needs {CHARSET}", app.id)));
+    }
+    for (index, key) in app.keys.iter().enumerate() {
+        check_key(key).map_err(|sentence| (format!(".keys[{index}]"), sentence))?;
+    }
+    check_times(app).map_err(here)?;
+    check_prefix(&app.path_prefix).map_err(here)?;
+    check_limits(&app.limits).map_err(|sentence| (".limits".to_owned(), sentence))?;
+    for (index, webhook) in app.webhooks.iter().enumerate() {
+        check_webhook(webhook).map_err(|sentence| (format!(".webhooks[{index}]"), sentence))?;
+    }
+    Ok(())
+}
+
+/// A setting that means nothing without a key, if there is one.
+fn pusher_setting(app: &App) -> Option<&'static str> {
+    let default = App::default();
+    let given = [
+        (app.client_events != default.client_events, "client_events"),
+        (app.subscription_count != default.subscription_count, "subscription_count"),
+        (app.watchlist != default.watchlist, "watchlist"),
+        (app.tls_only != default.tls_only, "tls_only"),
+        (app.authorized_within != default.authorized_within, "authorized_within"),
+        (app.compat != default.compat, "compat"),
+        (app.activity_timeout != default.activity_timeout, "activity_timeout"),
+        (app.pong_timeout != default.pong_timeout, "pong_timeout"),
+        (app.cache_time != default.cache_time, "cache_time"),
+        (app.connections_max != default.connections_max, "connections_max"),
+        (app.path_prefix != default.path_prefix, "path_prefix"),
+        (app.limits != default.limits, "limits"),
+        (!app.webhooks.is_empty(), "webhooks"),
+    ];
+    given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+}
+
+const CHARSET: &str = "letters, digits, '-', '_' and '.' only";
+
+/// Neither `:`, which ends a key in a signature, nor what a path would have to escape.
+fn foreign(text: &str) -> Option<char> {
+    text.chars().find(|&c| !c.is_ascii_alphanumeric() && !"-_.".contains(c))
+}
+
+fn check_key(key: &Key) -> Result<(), String> {
+    name::check("key", &key.key).map_err(|error| error.to_string())?;
+    if let Some(c) = foreign(&key.key) {
+        return Err(format!("key {:?} holds {c:?}: use {CHARSET}", key.key));
+    }
+    let secret = key.secret.reveal();
+    if secret.is_empty() {
+        let place = match &key.secret_file {
+            Some(path) => format!("the file {} holds no secret", path.display()),
+            None => "the secret is empty".to_owned(),
+        };
+        return Err(format!("{place}: `broadgate apps new ID` prints a fresh one"));
+    }
+    if secret.chars().any(char::is_control) {
+        return Err("the secret holds a control character: one line of printable text is needed".to_owned());
+    }
+    Ok(())
+}
+
+fn check_times(app: &App) -> Result<(), String> {
+    // Clients are told whole seconds, and take 0 for an error.
+    for (name, time) in [
+        ("activity_timeout", app.activity_timeout),
+        ("pong_timeout", app.pong_timeout),
+        ("cache_time", app.cache_time),
+    ] {
+        if time < Duration::from_secs(1) {
+            return Err(format!("{name} must be at least 1s"));
+        }
+    }
+    Ok(())
+}
+
+fn check_prefix(prefix: &str) -> Result<(), String> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    let good = |segment: &str| !segment.is_empty() && foreign(segment).is_none();
+    let rest = prefix.strip_prefix('/');
+    if !rest.is_some_and(|rest| rest.split('/').all(good)) {
+        return Err(format!(
+            "path_prefix {prefix:?} must be \"\" or begin with a slash and not end with one, such as \"/x\""
+        ));
+    }
+    if rest.is_some_and(|rest| rest.split('/').next() == Some("ws")) {
+        return Err("path_prefix must not begin with \"/ws\": raw clients connect there".to_owned());
+    }
+    Ok(())
+}
+
+fn check_limits(limits: &Limits) -> Result<(), String> {
+    let no_more = usize::MAX;
+    for (name, value, most) in [
+        // Channels are groups of the cluster.
+        ("channel_name_bytes_max", limits.channel_name_bytes_max, proto::NAME_BYTES_MAX),
+        ("event_name_bytes_max", limits.event_name_bytes_max, no_more),
+        ("event_data_bytes_max", limits.event_data_bytes_max, proto::PAYLOAD_BYTES_MAX),
+        ("channels_per_event_max", limits.channels_per_event_max, proto::NAMES_PER_COMMAND_MAX),
+        ("batch_events_max", limits.batch_events_max, no_more),
+        ("presence_members_max", limits.presence_members_max, no_more),
+        ("user_id_bytes_max", limits.user_id_bytes_max, proto::NAME_BYTES_MAX),
+        ("user_info_bytes_max", limits.user_info_bytes_max, USER_INFO_BYTES_MOST),
+    ] {
+        if value == 0 {
+            return Err(format!("{name} must be at least 1"));
+        }
+        if value > most {
+            return Err(format!("{name} must be at most {most}"));
+        }
+    }
+    if limits.client_events_per_second_max == 0 {
+        return Err(
+            "client_events_per_second_max must be at least 1: for none, set client_events = false".to_owned()
+        );
+    }
+    if limits.timestamp_window_seconds == 0 {
+        return Err("timestamp_window_seconds must be at least 1".to_owned());
+    }
+    Ok(())
+}
+
+fn check_webhook(webhook: &Webhook) -> Result<(), String> {
+    let address = webhook.address();
+    let uri: Uri = webhook.url.parse().map_err(|error| format!("url {address:?}: {error}"))?;
+    let authority = uri.authority().filter(|_| matches!(uri.scheme_str(), Some("http" | "https")));
+    let Some(authority) = authority.filter(|authority| !authority.host().is_empty()) else {
+        return Err(format!("url {address:?} must begin with http:// or https:// and a host"));
+    };
+    if authority.as_str().contains('@') {
+        return Err("url holds a user name: put what the receiver asks for into headers".to_owned());
+    }
+    if webhook.events.is_empty() {
+        return Err("events is empty, so nothing would be sent: leave it out for all".to_owned());
+    }
+    let own = ["x-pusher-key", "x-pusher-signature"];
+    for (name, value) in &webhook.headers {
+        let parsed = HeaderName::try_from(name.as_str())
+            .map_err(|_| format!("headers: {name:?} is no name of a header"))?;
+        if HeaderValue::try_from(value.as_str()).is_err() {
+            return Err(format!("headers: the value of {name:?} holds a character that no header may hold"));
+        }
+        let fixed = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::HOST, header::TRANSFER_ENCODING];
+        if fixed.contains(&parsed) || own.contains(&parsed.as_str()) {
+            return Err(format!("headers: {name:?} is set by the gateway: leave it out"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::{KeySecret, WebhookEvent};
+
+    fn shop() -> App {
+        let key = Key { key: "k-1".into(), secret: KeySecret::new("s"), secret_file: None };
+        App { keys: vec![key], ..App::new("shop") }
+    }
+
+    fn hook(url: &str) -> Webhook {
+        Webhook {
+            url: url.into(),
+            events: WebhookEvent::ALL.to_vec(),
+            channel_prefix: String::new(),
+            channel_suffix: String::new(),
+            headers: std::collections::BTreeMap::new(),
+            batch: false,
+        }
+    }
+
+    #[test]
+    fn what_holds_is_taken() {
+        let headers = [("Authorization".to_owned(), "Bearer x".to_owned())].into();
+        let hooked = App {
+            webhooks: vec![Webhook { headers, ..hook("https://example.com:8443/hook?token=x") }],
+            path_prefix: "/a/b".into(),
+            ..shop()
+        };
+        for app in [App::new("only raw, with a space"), shop(), hooked] {
+            check(&app).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_does_not_hold_is_told_with_its_place() {
+        type Change = fn(&mut App);
+        let cases: [(Change, &str, &str); 23] = [
+            (|app| app.id.clear(), "", "id is empty"),
+            (|app| app.id = "my shop".into(), "", "' '"),
+            (|app| app.keys[0].key = "a:b".into(), ".keys[0]", "':'"),
+            (|app| app.keys[0].key.clear(), ".keys[0]", "key is empty"),
+            (|app| app.keys[0].secret = KeySecret::default(), ".keys[0]", "secret is empty"),
+            (|app| app.keys[0].secret = KeySecret::new("a\nb"), ".keys[0]", "control character"),
+            (|app| app.activity_timeout = Duration::ZERO, "", "activity_timeout"),
+            (|app| app.pong_timeout = Duration::from_millis(1), "", "pong_timeout"),
+            (|app| app.cache_time = Duration::ZERO, "", "cache_time"),
+            (|app| app.path_prefix = "x".into(), "", "path_prefix"),
+            (|app| app.path_prefix = "/x/".into(), "", "path_prefix"),
+            (|app| app.path_prefix = "/ws".into(), "", "/ws"),
+            (|app| app.limits.channel_name_bytes_max = 201, ".limits", "at most 200"),
+            (|app| app.limits.event_data_bytes_max = 0, ".limits", "at least 1"),
+            (|app| app.limits.client_events_per_second_max = 0, ".limits", "client_events = false"),
+            (|app| app.webhooks = vec![hook("ftp://x/")], ".webhooks[0]", "http://"),
+            (|app| app.webhooks = vec![hook("http://x"), hook("/path")], ".webhooks[1]", "https://"),
+            (|app| app.webhooks = vec![hook("http://me:hush@x/")], ".webhooks[0]", "headers"),
+            (|app| app.webhooks = vec![hook("http://x y/")], ".webhooks[0]", "url"),
+            (
+                |app| app.webhooks = vec![Webhook { events: vec![], ..hook("http://x") }],
+                ".webhooks[0]",
+                "events",
+            ),
+            (
+                |app| {
+                    let headers = [("Content-Type".to_owned(), "text/plain".to_owned())].into();
+                    app.webhooks = vec![Webhook { headers, ..hook("http://x") }];
+                },
+                ".webhooks[0]",
+                "set by the gateway",
+            ),
+            (
+                |app| {
+                    app.keys.clear();
+                    app.tls_only = true;
+                },
+                "",
+                "tls_only is for Pusher clients",
+            ),
+            (
+                |app| {
+                    app.keys.clear();
+                    app.webhooks = vec![hook("http://x")];
+                },
+                "",
+                "[[apps.keys]]",
+            ),
+        ];
+        for (change, place, words) in cases {
+            let mut app = shop();
+            change(&mut app);
+            let (at, sentence) = check(&app).unwrap_err();
+            assert!(at == place && sentence.contains(words), "{at}: {sentence}");
+            assert!(!sentence.contains("hush"), "{sentence}");
+        }
+    }
+}

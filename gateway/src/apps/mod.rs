@@ -1,0 +1,152 @@
+//! Apps, the tenants of a cluster: their settings, and the table of them, which can be replaced while
+//! the gateway runs.
+//!
+//! | file | what |
+//! |---|---|
+//! | `settings.rs` | what an `[[apps]]` entry can say |
+//! | `check.rs` | relations between its settings that their types cannot say |
+//! | `origin.rs` | patterns for the Origin header |
+//! | `secret.rs` | the secret of a key, which is never printed |
+//! | `table.rs` | all apps at one moment, and how two moments differ |
+
+mod check;
+mod origin;
+mod secret;
+mod settings;
+mod table;
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+pub use self::{
+    origin::Origin,
+    secret::KeySecret,
+    settings::{
+        App, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_CACHE_TIME, DEFAULT_PONG_TIMEOUT, Key, Webhook, WebhookEvent,
+    },
+    table::{Change, Fault, Table},
+};
+pub use crate::pusher::{Compat, limits::Limits};
+
+/// The apps of a gateway: a handle, cloned to whoever asks; the table behind it may be replaced at any
+/// moment, always by one that holds.
+#[derive(Clone)]
+pub struct Apps(Arc<Shared>);
+
+struct Shared {
+    table: ArcSwap<Table>,
+    /// How often it was replaced.
+    versions: watch::Sender<u64>,
+}
+
+impl Apps {
+    /// Checks the apps.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn new(apps: Vec<App>) -> Result<Self, Fault> {
+        let table = ArcSwap::from_pointee(Table::new(apps)?);
+        Ok(Self(Arc::new(Shared { table, versions: watch::Sender::new(0) })))
+    }
+
+    /// The apps as they are now. Whoever decides several things about one client loads once.
+    #[must_use]
+    pub fn load(&self) -> Arc<Table> {
+        self.0.table.load_full()
+    }
+
+    /// Puts other apps in the place of all, and says what differs. If nothing does, nothing is
+    /// replaced and nobody is told.
+    ///
+    /// # Errors
+    /// The first thing that does not hold; then the apps stay as they are.
+    pub fn swap(&self, apps: Vec<App>) -> Result<Change, Fault> {
+        let mut next = Table::new(apps)?;
+        let mut change = Change::default();
+        // Two swaps at once come one after the other here, so that each tells what it has changed.
+        self.0.versions.send_if_modified(|version| {
+            change = next.after(&self.0.table.load());
+            if change.is_empty() {
+                return false;
+            }
+            self.0.table.store(Arc::new(next));
+            *version += 1;
+            true
+        });
+        Ok(change)
+    }
+
+    /// Wakes whoever must look again; the value is how often the table was replaced.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.versions.subscribe()
+    }
+}
+
+impl fmt::Debug for Apps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.load().iter().map(|app| &app.id)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(id: &str, keys: &[&str]) -> App {
+        let key = |key: &&str| Key { key: (*key).into(), secret: KeySecret::new("s"), secret_file: None };
+        App { keys: keys.iter().map(key).collect(), ..App::new(id) }
+    }
+
+    #[test]
+    fn apps_are_found_by_id_and_by_each_key() {
+        let apps = Apps::new(vec![app("a", &["k1", "k2"]), app("b", &["k3"]), app("raw", &[])]).unwrap();
+        let table = apps.load();
+        assert_eq!(table.by_id("b").unwrap().id, "b");
+        let (found, number) = table.by_key("k2").unwrap();
+        assert_eq!((found.id.as_str(), number), ("a", 1));
+        assert!(table.by_key("k4").is_none() && table.by_id("k1").is_none());
+        assert_eq!(format!("{apps:?}"), "[\"a\", \"b\", \"raw\"]");
+    }
+
+    #[test]
+    fn ids_and_keys_are_unique_over_all_apps() {
+        let fault = |apps| Apps::new(apps).unwrap_err();
+        let twice = fault(vec![app("a", &[]), app("b", &[]), app("a", &[])]);
+        assert_eq!((twice.app, twice.other), (2, Some(0)));
+        assert_eq!(twice.to_string(), "apps[2]: another app has the id \"a\"");
+        let key = fault(vec![app("a", &["k"]), app("b", &["l", "k"])]);
+        assert_eq!(key.to_string(), "apps[1].keys[1]: the key \"k\" is given twice, here and in app \"a\"");
+        let own = fault(vec![app("a", &["k", "k"])]);
+        assert_eq!(own.to_string(), "apps[0].keys[1]: the key \"k\" is given twice");
+        let alone = fault(vec![app("a", &[]), app("b", &["x:y"])]);
+        assert!(alone.to_string().starts_with("apps[1].keys[0]: "), "{alone}");
+    }
+
+    #[test]
+    fn a_swap_says_what_has_changed_and_keeps_what_has_not() {
+        let apps = Apps::new(vec![app("kept", &["k"]), app("other", &[]), app("gone", &[])]).unwrap();
+        let mut changes = apps.changes();
+        let (before, clone) = (apps.load(), apps.clone());
+        let raw = App { raw: true, ..app("other", &[]) };
+        let change = clone.swap(vec![app("new", &[]), raw, app("kept", &["k"])]).unwrap();
+        assert_eq!(change.to_string(), "added new; changed other; removed gone");
+        assert!(changes.has_changed().unwrap() && *changes.borrow_and_update() == 1);
+        let after = apps.load();
+        assert!(Arc::ptr_eq(before.by_id("kept").unwrap(), after.by_key("k").unwrap().0));
+        assert!(after.by_id("other").unwrap().raw && after.by_id("gone").is_none());
+        assert!(!before.by_id("other").unwrap().raw, "whoever has loaded a table keeps it");
+    }
+
+    #[test]
+    fn what_does_not_hold_changes_nothing() {
+        let apps = Apps::new(vec![app("a", &["k"])]).unwrap();
+        let changes = apps.changes();
+        assert!(apps.swap(vec![app("b", &[]), app("b", &[])]).is_err());
+        let same = apps.swap(vec![app("a", &["k"])]).unwrap();
+        assert!(same.is_empty() && same.to_string() == "nothing has changed");
+        assert!(apps.load().by_id("a").is_some() && !changes.has_changed().unwrap());
+    }
+}

@@ -1,0 +1,48 @@
+//! The HTTP API by which an app's backend publishes and asks: requests parsed and checked,
+//! answers written. Who is asked about users and channels stands elsewhere.
+//!
+//! A request is routed (`route`), its signature verified (`sign`), what it wants parsed
+//! (`publish`, `query`), and answered (`answer`).
+
+pub(crate) mod answer;
+pub(crate) mod params;
+pub(crate) mod publish;
+pub(crate) mod query;
+pub(crate) mod route;
+pub(crate) mod sign;
+
+use http::StatusCode;
+
+/// Why a request is not carried out: a status and one sentence, which is the body. Laravel logs
+/// it as `Pusher error: <body>.`
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) text: String,
+    /// The `Allow` header of a 405.
+    pub(crate) allow: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, text: impl ToString) -> Self {
+        Self { status, text: text.to_string(), allow: None }
+    }
+
+    fn bad(text: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    fn unauthorized(text: impl ToString) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, text)
+    }
+
+    fn too_large(text: impl ToString) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    }
+
+    /// No app has the id that a request's path names.
+    pub(crate) fn unknown_app(id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("No matching application for ID [{}].", super::shown(id)))
+    }
+}

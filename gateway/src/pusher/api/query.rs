@@ -1,0 +1,216 @@
+//! What an app's backend asks about channels.
+
+use super::{Refusal, params::Params};
+use crate::pusher::{
+    Compat,
+    channel::{self, Kind},
+    limits::Limits,
+    shown,
+};
+
+/// What is to be answered about a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Info {
+    /// Different users, in a presence channel.
+    pub(crate) user_count: bool,
+    /// Connections.
+    pub(crate) subscription_count: bool,
+    /// The kept event, in a cache channel.
+    pub(crate) cache: bool,
+}
+
+impl Info {
+    /// Parses `user_count,subscription_count,cache`. Reverb passes over words that it does not
+    /// know.
+    pub(crate) fn parse(text: &str, compat: Compat) -> Result<Self, Refusal> {
+        let mut info = Self::default();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word {
+                "user_count" => info.user_count = true,
+                "subscription_count" => info.subscription_count = true,
+                "cache" => info.cache = true,
+                _ if compat == Compat::Reverb => {}
+                _ => {
+                    return Err(Refusal::bad(format!(
+                        "info {:?} is not known: ask for user_count, subscription_count or cache",
+                        shown(word)
+                    )));
+                }
+            }
+        }
+        Ok(info)
+    }
+
+    pub(super) fn of(params: &Params, compat: Compat) -> Result<Self, Refusal> {
+        Self::parse(&params.list("info").join(","), compat)
+    }
+
+    /// What of it a channel of this kind has. The hosted service counts the connections of
+    /// presence channels too.
+    pub(crate) fn applicable(self, kind: Kind, compat: Compat) -> Self {
+        Self {
+            user_count: self.user_count && kind.is_presence(),
+            subscription_count: self.subscription_count && !(kind.is_presence() && compat == Compat::Reverb),
+            cache: self.cache && kind.cache,
+        }
+    }
+
+    pub(crate) fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Which occupied channels are asked about, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Channels {
+    /// What their names begin with; maybe nothing.
+    pub(crate) prefix: String,
+    /// For each channel, as far as it is applicable.
+    pub(crate) info: Info,
+}
+
+/// `GET /channels`.
+pub(crate) fn channels(params: &Params, compat: Compat) -> Result<Channels, Refusal> {
+    let prefix = params.get("filter_by_prefix").unwrap_or_default();
+    let mut info = Info::of(params, compat)?;
+    info.cache = false;
+    if info.user_count && compat == Compat::Pusher && !prefix.starts_with("presence-") {
+        return Err(Refusal::bad(
+            "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-",
+        ));
+    }
+    Ok(Channels { prefix: prefix.to_owned(), info })
+}
+
+/// `GET /channels/{channel}`: what is to be answered about it.
+pub(crate) fn channel(
+    channel: &str,
+    params: &Params,
+    limits: &Limits,
+    compat: Compat,
+) -> Result<Info, Refusal> {
+    check_name(channel, limits)?;
+    let (asked, kind) = (Info::of(params, compat)?, Kind::of(channel));
+    if compat == Compat::Pusher {
+        if asked.user_count && !kind.is_presence() {
+            return Err(Refusal::bad(
+                "Cannot retrieve the user count unless the channel is a presence channel",
+            ));
+        }
+        if asked.cache && !kind.cache {
+            return Err(Refusal::bad("Cannot retrieve the cache unless the channel is a cache channel"));
+        }
+    }
+    Ok(asked.applicable(kind, compat))
+}
+
+/// `GET /channels/{channel}/users`: may it be asked?
+pub(crate) fn users(channel: &str, limits: &Limits) -> Result<(), Refusal> {
+    check_name(channel, limits)?;
+    if Kind::of(channel).is_presence() {
+        return Ok(());
+    }
+    Err(Refusal::bad("Users can only be retrieved for presence channels"))
+}
+
+/// Is this the name of a channel that backends know of? Names that begin with `#` are reserved,
+/// but for those of users.
+pub(super) fn check_name(channel: &str, limits: &Limits) -> Result<(), Refusal> {
+    channel::check_name(channel, limits.channel_name_bytes_max).map_err(Refusal::bad)?;
+    if channel.starts_with('#') && channel::user_of(channel).is_none() {
+        return Err(Refusal::bad(format!(
+            "the channel's name {channel:?} is reserved: only #server-to-user-ID may begin with #"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Info = Info { user_count: true, subscription_count: true, cache: true };
+
+    fn one(name: &str, query: &str, compat: Compat) -> Result<Info, String> {
+        channel(name, &Params::parse(query), &Limits::default(), compat).map_err(|refusal| {
+            assert_eq!(refusal.status.as_u16(), 400);
+            refusal.text
+        })
+    }
+
+    #[test]
+    fn info_is_a_list_of_words() {
+        assert_eq!(Info::parse("user_count, subscription_count,,cache", Compat::Pusher), Ok(ALL));
+        assert!(Info::parse("", Compat::Pusher).unwrap().is_nothing());
+        assert_eq!(
+            Info::of(
+                &Params::parse("info[]=user_count&info[]=cache&info=subscription_count"),
+                Compat::Pusher
+            ),
+            Ok(ALL)
+        );
+        let error = Info::parse("user_counts", Compat::Pusher).unwrap_err().text;
+        assert_eq!(
+            error,
+            "info \"user_counts\" is not known: ask for user_count, subscription_count or cache"
+        );
+        assert!(Info::parse("user_counts", Compat::Reverb).unwrap().is_nothing());
+    }
+
+    #[test]
+    fn user_counts_of_many_channels_need_the_presence_prefix() {
+        let ask = |query, compat| channels(&Params::parse(query), compat).map_err(|refusal| refusal.text);
+        let all = ask("", Compat::Pusher).unwrap();
+        assert_eq!((all.prefix.as_str(), all.info.is_nothing()), ("", true));
+        let presence = ask("filter_by_prefix=presence-a&info=user_count", Compat::Pusher).unwrap();
+        assert_eq!((presence.prefix.as_str(), presence.info.user_count), ("presence-a", true));
+        let expected = "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-";
+        for query in [
+            "info=user_count",
+            "filter_by_prefix=private-&info=user_count",
+            "filter_by_prefix=presence&info=user_count",
+        ] {
+            assert_eq!(ask(query, Compat::Pusher).unwrap_err(), expected);
+            assert!(ask(query, Compat::Reverb).unwrap().info.user_count);
+        }
+    }
+
+    #[test]
+    fn what_a_channel_does_not_have_is_refused_or_left_out_for_reverb() {
+        assert_eq!(
+            one("x", "info=user_count", Compat::Pusher).unwrap_err(),
+            "Cannot retrieve the user count unless the channel is a presence channel"
+        );
+        assert_eq!(
+            one("presence-x", "info=cache", Compat::Pusher).unwrap_err(),
+            "Cannot retrieve the cache unless the channel is a cache channel"
+        );
+        assert_eq!(
+            one("presence-cache-x", "info=user_count,subscription_count,cache", Compat::Pusher),
+            Ok(ALL)
+        );
+        let all = "info=user_count,subscription_count,cache";
+        let counted = Info { subscription_count: true, ..Info::default() };
+        assert_eq!(one("x", all, Compat::Reverb), Ok(counted));
+        assert_eq!(one("presence-x", all, Compat::Reverb), Ok(Info { user_count: true, ..Info::default() }));
+        assert_eq!(one("x", "info=subscription_count", Compat::Pusher), Ok(counted));
+    }
+
+    #[test]
+    fn users_are_in_presence_channels() {
+        let ask =
+            |name| users(name, &Limits::default()).map_err(|refusal| (refusal.status.as_u16(), refusal.text));
+        assert_eq!(ask("presence-x"), Ok(()));
+        assert_eq!(ask("x"), Err((400, "Users can only be retrieved for presence channels".to_owned())));
+    }
+
+    #[test]
+    fn names_are_checked_and_reserved_ones_refused() {
+        assert!(one("a b", "", Compat::Reverb).is_err());
+        assert!(one("#server-to-user-7", "", Compat::Pusher).is_ok());
+        assert_eq!(
+            one("#users", "", Compat::Pusher).unwrap_err(),
+            "the channel's name \"#users\" is reserved: only #server-to-user-ID may begin with #"
+        );
+    }
+}

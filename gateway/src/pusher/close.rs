@@ -1,0 +1,77 @@
+//! With which code a Pusher client is let go. pusher-js comes back at once after 4200 to 4299, after a
+//! second after 4100 to 4199 and codes below 4000, and never after 4001 to 4099 or from 4300 on: those
+//! are for clients that must stop.
+
+use broadgate_proto::v1::Cause;
+
+/// A code, and what it means in the protocol's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Close {
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+}
+
+const fn close(code: u16, reason: &'static str) -> Close {
+    Close { code, reason }
+}
+
+pub(crate) const TLS_ONLY: Close =
+    close(4000, "Application only accepts SSL connections, reconnect using wss://");
+pub(crate) const NO_APP: Close =
+    close(4001, "App key not known here. Did you forget to add it to the server's apps?");
+pub(crate) const DISABLED: Close = close(4003, "Application disabled");
+pub(crate) const OVER_QUOTA: Close = close(4004, "Application is over connection quota");
+pub(crate) const BAD_VERSION: Close = close(4006, "Invalid version string format");
+pub(crate) const UNSUPPORTED: Close = close(4007, "Unsupported protocol version");
+pub(crate) const UNAUTHORIZED: Close = close(4009, "Connection is unauthorized");
+pub(crate) const OVER_CAPACITY: Close = close(4100, "Over capacity");
+const RECONNECT: Close = close(4200, "Generic reconnect immediately");
+const NO_PONG: Close = close(4201, "Pong reply not received");
+
+/// How a connection ends for a reason that lies here; none where the code is another's choice.
+pub(crate) fn for_cause(cause: Cause) -> Option<Close> {
+    match cause {
+        // Drains are spread over time, so nobody has to wait.
+        Cause::Drain => Some(RECONNECT),
+        Cause::Silent => Some(NO_PONG),
+        Cause::Slow | Cause::NoWorker => Some(OVER_CAPACITY),
+        _ => None,
+    }
+}
+
+/// The protocol that a client asks for: 4 to 7 are spoken, in the way of 7.
+pub(crate) fn check_protocol(asked: Option<&str>) -> Result<(), Close> {
+    match asked.map(str::parse::<u32>) {
+        None | Some(Ok(4..=7)) => Ok(()),
+        Some(Ok(_)) => Err(UNSUPPORTED),
+        Some(Err(_)) => Err(BAD_VERSION),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_who_should_come_back_is_stopped() {
+        for cause in [Cause::Drain, Cause::Silent, Cause::Slow, Cause::NoWorker] {
+            assert!((4100..4300).contains(&for_cause(cause).unwrap().code), "{cause:?}");
+        }
+        assert_eq!(for_cause(Cause::Command), None);
+    }
+
+    #[test]
+    fn protocols_four_to_seven_are_spoken() {
+        for (asked, answer) in [
+            (None, Ok(())),
+            (Some("4"), Ok(())),
+            (Some("7"), Ok(())),
+            (Some("3"), Err(UNSUPPORTED)),
+            (Some("8"), Err(UNSUPPORTED)),
+            (Some("seven"), Err(BAD_VERSION)),
+            (Some(""), Err(BAD_VERSION)),
+        ] {
+            assert_eq!(check_protocol(asked), answer, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Every limit of the Pusher protocol: the default, its unit, and where it is from. They are an
+//! app's `[apps.limits]`; raise them there.
+
+use serde::Deserialize;
+
+/// What one app's Pusher clients and its HTTP API may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a channel's name, prefix included. The server SDKs check 200; the protocol's
+    /// documentation says 164.
+    pub channel_name_bytes_max: usize,
+    /// Bytes of an event's name, published or of a client event. Documented: 200.
+    pub event_name_bytes_max: usize,
+    /// Bytes of an event's data, published or of a client event. Documented: 10 KB, which the
+    /// SDKs' tests take as 10 × 1024; beyond it the HTTP API answers 413.
+    pub event_data_bytes_max: usize,
+    /// Channels of one publish. Documented: 100.
+    pub channels_per_event_max: usize,
+    /// Events of one batch. Documented: 10.
+    pub batch_events_max: usize,
+    /// Different users in one presence channel. Documented: 100.
+    pub presence_members_max: usize,
+    /// Bytes of a user's id. Documented: 128 characters.
+    pub user_id_bytes_max: usize,
+    /// Bytes of a user's `user_info`, as JSON. Documented: 1 KB.
+    pub user_info_bytes_max: usize,
+    /// Users that one signed-in user may watch; those beyond are left out and the client is told
+    /// (error 4302). Documented: 100.
+    pub watchlist_max: usize,
+    /// Client events of one connection in a second; those beyond are dropped and the client is
+    /// told (error 4301). Documented: 10.
+    pub client_events_per_second_max: u32,
+    /// How many seconds a request's `auth_timestamp` may be from this machine's clock, either
+    /// way. Documented: 600.
+    pub timestamp_window_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            channel_name_bytes_max: 200,
+            event_name_bytes_max: 200,
+            event_data_bytes_max: 10_240,
+            channels_per_event_max: 100,
+            batch_events_max: 10,
+            presence_members_max: 100,
+            user_id_bytes_max: 128,
+            user_info_bytes_max: 1024,
+            watchlist_max: 100,
+            client_events_per_second_max: 10,
+            timestamp_window_seconds: 600,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_has_its_default_and_a_wrong_word_is_an_error() {
+        let limits: Limits = toml::from_str("event_data_bytes_max = 1_000_000").unwrap();
+        assert_eq!(limits, Limits { event_data_bytes_max: 1_000_000, ..Limits::default() });
+        let error = toml::from_str::<Limits>("event_data_max = 1").unwrap_err();
+        assert!(error.to_string().contains("event_data_max"), "{error}");
+    }
+}

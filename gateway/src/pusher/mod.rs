@@ -1,0 +1,52 @@
+//! The Pusher Channels protocol, pure: what comes in is parsed and checked, what goes out is
+//! written. No socket, no clock and no configuration is known here.
+//!
+//! | file | what is decided there |
+//! |---|---|
+//! | `channel` | what a channel's name says about it |
+//! | `socket_id` | a client's id as Pusher's SDKs want it |
+//! | `auth` | who may subscribe and sign in; what we sign ourselves |
+//! | `incoming` | a client's frame |
+//! | `member` | who somebody is in a presence channel, and as a signed-in user |
+//! | `outgoing` | every frame to a client |
+//! | `talk` | what a client's frame means, given who it is and what its app allows |
+//! | `close` | with which code a client is let go |
+//! | `api` | the HTTP API's requests and answers |
+//! | `limits` | the bounds of all this, an app's settings |
+//!
+//! The hosted service is the model. Where Laravel's own tooling expects what Reverb does, an app
+//! says so with [`Compat::Reverb`].
+
+pub(crate) mod api;
+pub(crate) mod auth;
+pub(crate) mod channel;
+pub(crate) mod close;
+pub(crate) mod incoming;
+mod json;
+pub(crate) mod limits;
+pub(crate) mod member;
+pub(crate) mod outgoing;
+pub(crate) mod socket_id;
+pub(crate) mod talk;
+
+/// Whose behaviour an app's clients and backends expect where the two differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compat {
+    /// The hosted service's.
+    #[default]
+    Pusher,
+    /// Laravel Reverb's.
+    Reverb,
+}
+
+/// What an error shows at most of a text that came from outside.
+const SHOWN_CHARS_MAX: usize = 500;
+
+/// A text from outside, as an error shows it.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,23 @@
+//! The apps of a gateway, from the files to its table, and the operator's commands about them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `read.rs` | the configuration's `[[apps]]` and the apps file, merged |
+//! | `reload.rs` | both are read again while a gateway runs |
+//! | `command.rs` | `broadgate apps` |
+//! | `fresh.rs` | an app with a random key and secret |
+//! | `laravel.rs` | what Laravel and Echo are told to find an app |
+
+mod command;
+mod fresh;
+mod laravel;
+mod read;
+mod reload;
+
+pub(crate) use self::{
+    command::{AppsArgs, run},
+    fresh::fresh,
+    laravel::{Reach, both as laravel_settings},
+    read::Source,
+    reload::{Reload, outlive_hangups},
+};

@@ -1,0 +1,102 @@
+//! Why a file of settings could not be read: with the line it is about, for whoever starts a process,
+//! and in one sentence, for the log of one that goes on.
+
+use std::{fmt, path::Path};
+
+/// A file, or the environment, that cannot be used.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// It cannot be opened.
+    File(String),
+    /// It is not what it should be.
+    Toml { what: &'static str, file: String, text: String, error: Box<toml::de::Error> },
+    /// A variable of the environment.
+    Variable(String),
+}
+
+impl Unreadable {
+    pub(crate) fn file(what: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self::File(format!("{what} {}: {error}", path.display()))
+    }
+
+    pub(crate) fn toml(what: &'static str, file: &str, text: &str, error: toml::de::Error) -> Self {
+        Self::Toml { what, file: file.to_owned(), text: text.to_owned(), error: Box::new(error) }
+    }
+
+    /// One sentence that begins with `file:line`.
+    pub(crate) fn sentence(&self) -> String {
+        match self {
+            Self::File(sentence) | Self::Variable(sentence) => sentence.clone(),
+            Self::Toml { file, text, error, .. } => {
+                let line = error.span().map(|span| format!(":{}", line_of(text, span.start)));
+                let message = error.message().trim_end().replace('\n', ", ");
+                format!("{file}{}: {message}", line.unwrap_or_default())
+            }
+        }
+    }
+
+    /// Might the line that is shown tell a secret? Any line about apps might: also a mistyped word has
+    /// a value.
+    fn is_delicate(&self) -> bool {
+        let Self::Toml { text, error, .. } = self else { return false };
+        let Some(line) = error.span().map(|span| line_of(text, span.start)) else { return false };
+        let lines: Vec<&str> = text.lines().take(line).collect();
+        let shown = lines.last().copied().unwrap_or_default();
+        let section = lines.iter().rev().find(|line| line.trim_start().starts_with('['));
+        shown.contains("secret")
+            || shown.contains("apps")
+            || section.is_some_and(|line| line.contains("apps"))
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Toml { what, file, error, .. } if !self.is_delicate() => {
+                write!(f, "{what} {file}: {}", error.to_string().trim_end())
+            }
+            Self::Toml { what, .. } => write!(f, "{what} {}", self.sentence()),
+            Self::File(sentence) | Self::Variable(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+/// The line, from 1, in which this byte of a text is.
+pub(crate) fn line_of(text: &str, byte: usize) -> usize {
+    1 + text.bytes().take(byte).filter(|&byte| byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Only {
+        #[serde(rename = "secret")]
+        _secret: String,
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let told = |text: &str| {
+            let error = toml::from_str::<Only>(text).unwrap_err();
+            Unreadable::toml("apps file", "a.toml", text, error)
+        };
+        let unknown = told("secret = \"x\"\nsceret = 1\n");
+        assert!(unknown.to_string().starts_with("apps file a.toml: TOML parse error at line 2"), "{unknown}");
+        assert!(unknown.sentence().starts_with("a.toml:2: unknown field `sceret`"), "{}", unknown.sentence());
+        let delicate = told("\nsecret = \"hush\n");
+        assert!(!delicate.to_string().contains("hush"), "{delicate}");
+        assert!(delicate.to_string().starts_with("apps file a.toml:2: "), "{delicate}");
+        let mistyped = "[gateway]\nname = \"x\"\n[[apps]]\n[[apps.keys]]\nkey = \"k\"\nsercet = \"hush\"\n";
+        let error = toml::from_str::<crate::config::Config>(mistyped).unwrap_err();
+        let mistyped = Unreadable::toml("config file", "b.toml", mistyped, error).to_string();
+        assert!(
+            mistyped.contains("b.toml:6: unknown field `sercet`") && !mistyped.contains("hush"),
+            "{mistyped}"
+        );
+    }
+}

@@ -1,0 +1,16 @@
+<?php
+
+// As `php artisan install:broadcasting` writes it; the environment says where.
+$place = [
+    'key' => getenv('CLIENTS_KEY'),
+    'secret' => getenv('CLIENTS_SECRET'),
+    'app_id' => getenv('CLIENTS_APP'),
+    'options' => [
+        'host' => '127.0.0.1', 'port' => (int) getenv('CLIENTS_PORT'), 'scheme' => 'http', 'useTLS' => false,
+    ],
+];
+
+return [
+    'default' => getenv('BROADCAST_CONNECTION'),
+    'connections' => ['pusher' => ['driver' => 'pusher'] + $place, 'reverb' => ['driver' => 'reverb'] + $place],
+];

@@ -1,0 +1,192 @@
+//! Apps: read again by a gateway that runs, listed, and made.
+
+use std::path::Path;
+
+use broadgate_proto::v1::Audience;
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::Error;
+
+use crate::harness::*;
+
+/// What the log says of the last reading after so many.
+async fn told(gateway: &Process, before: usize) -> String {
+    until("the gateway has read its apps again", async || {
+        let log = gateway.log();
+        let mut lines =
+            log.lines().filter(|line| line.contains("apps read again") || line.contains("the apps stay"));
+        lines.nth(before).map(str::to_owned)
+    })
+    .await
+}
+
+async fn refused(cluster: &Cluster, app: &str) -> String {
+    let url = format!("ws://{}/ws/{app}", cluster.web(0));
+    match Client::try_connect(&url, &[]).await.map(|_| ()) {
+        Err(Error::Http(answer)) => {
+            String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned()
+        }
+        other => panic!("{app}: {other:?}"),
+    }
+}
+
+/// Runs the executable to its end: exit code, output, errors.
+fn run(args: &[&str]) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"));
+    let output = command.args(args).stdin(std::process::Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+fn raw(ids: &[&str]) -> String {
+    ids.iter().map(|id| format!("[[apps]]\nid = \"{id}\"\nraw = true\n")).collect()
+}
+
+/// A new file takes the place of the old one in one step, as editors and deployments do it.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+/// The whole life of an apps file under a gateway that goes on.
+#[tokio::test]
+async fn a_gateway_reads_its_apps_again() {
+    let mut cluster = Cluster::quiet(1).start().await;
+    // The configuration names the file only now: that is read again too.
+    let (config, apps) = (cluster.dir.join("gateway-1.toml"), cluster.dir.join("apps.toml"));
+    let plain = std::fs::read_to_string(&config).unwrap();
+    let mut old = cluster.client(0).await;
+    assert!(refused(&cluster, "blue").await.contains("raw = true"));
+    let named = format!("apps_file = {:?}\n{plain}", apps.display().to_string());
+    std::fs::write(&config, &named).unwrap();
+    let line = told(&cluster.gateways[0], 0).await;
+    assert!(line.contains("apps stay") && line.contains("apps.toml"), "{line}");
+
+    // A change of the file is seen by itself.
+    replace(&apps, &raw(&["blue"]));
+    let line = told(&cluster.gateways[0], 1).await;
+    assert!(line.ends_with("apps read again: added blue"), "{line}");
+    let mut blue = cluster.client_of(0, "blue").await;
+
+    // On SIGHUP at once, and it says so when there is nothing new.
+    cluster.gateways[0].signal("HUP");
+    let line = told(&cluster.gateways[0], 2).await;
+    assert!(line.ends_with("nothing has changed"), "{line}");
+
+    // What cannot be used changes nothing, and the line is told.
+    let twice = format!("{}\n[[apps]]\nid = \"default\"\n", raw(&["green"]));
+    replace(&apps, &twice);
+    let line = told(&cluster.gateways[0], 3).await;
+    let at = named.lines().position(|line| line == "[[apps]]").unwrap() + 1;
+    for words in [
+        format!("{}:5: apps[1]: another app has the id \"default\"", apps.display()),
+        format!("; the other is {}:{at}: apps[0]", config.display()),
+    ] {
+        assert!(line.contains(&words), "{words}: {line}");
+    }
+    assert!(refused(&cluster, "green").await.contains("raw = true"));
+    cluster.client_of(0, "blue").await;
+
+    // Disabled and removed apps take nobody in.
+    let disabled = raw(&["green"]) + &raw(&["blue"]) + "enabled = false\n";
+    replace(&apps, &disabled);
+    let line = told(&cluster.gateways[0], 4).await;
+    assert!(line.ends_with("added green; changed blue"), "{line}");
+    assert!(refused(&cluster, "blue").await.contains("disabled"));
+    replace(&apps, &raw(&["green"]));
+    let line = told(&cluster.gateways[0], 5).await;
+    assert!(line.ends_with("removed blue"), "{line}");
+    cluster.client_of(0, "green").await;
+
+    // All the while nobody who was connected has noticed.
+    let mut caller = cluster.caller(0).await;
+    caller.send(text(clients(&[&old.id]), "still here")).await.unwrap();
+    old.hears(&["still here"]).await;
+    let of_blue = Audience { app: "blue".into(), ..clients(&[&blue.id]) };
+    caller.send(text(of_blue, "you too")).await.unwrap();
+    blue.hears(&["you too"]).await;
+    assert!(cluster.gateways[0].has_ended().is_none());
+}
+
+/// No role ends on SIGHUP.
+#[tokio::test]
+async fn a_hangup_ends_no_role() {
+    let mut cluster = Cluster::of(1).start().await;
+    let register = format!("--register={}", cluster.register_address);
+    let worker = Process::start(&cluster.dir, "echo", &["worker", "echo", "--name=echo", &register], &[]);
+    until("the worker is attached", async || {
+        let status = cluster.status(0).await?;
+        status.workers.iter().any(|worker| worker.name == "echo").then_some(())
+    })
+    .await;
+    worker.signal("HUP");
+    cluster.register.as_ref().unwrap().signal("HUP");
+    cluster.gateways[0].signal("HUP");
+    told(&cluster.gateways[0], 0).await;
+    let mut client = cluster.client(0).await;
+    client.say("anybody there?").await;
+    client.hears(&["anybody there?"]).await;
+    assert!(cluster.register.as_mut().unwrap().has_ended().is_none());
+}
+
+#[test]
+fn apps_are_listed_checked_and_made() {
+    let dir = std::env::temp_dir().join(format!("broadgate-apps-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let (config, apps) = (path("listed.toml"), path("apps.toml"));
+    let (code, made, _) = run(&["apps", "new", "shop"]);
+    assert!(code == 0 && made.starts_with("[[apps]]\nid = \"shop\"\n"), "{made}");
+    let (_, other, _) = run(&["apps", "new", "shop"]);
+    assert_ne!(made, other);
+    let quoted = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} = "))).unwrap();
+        line.split('"').nth(1).unwrap().to_owned()
+    };
+    let (key, secret) = (quoted(&made, "key"), quoted(&made, "secret"));
+    let hook = "[[apps.webhooks]]\nurl = \"https://example.com/hook?token=hush\"\n";
+    std::fs::write(&config, "[[apps]]\nid = \"default\"\nraw = true\norigins = [\"*.example.com\"]\n")
+        .unwrap();
+    std::fs::write(&apps, format!("{made}{hook}")).unwrap();
+
+    let (code, table, _) = run(&["apps", "--config", &config, "--apps", &apps]);
+    assert_eq!(code, 0, "{table}");
+    for word in ["default", "*.example.com", "shop", &key, "https://example.com/hook", "RAW"] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+    let (code, out, _) = run(&["apps", "--json", "--config", &config, "--apps", &apps]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["apps"][1]["keys"][0]), (0, &Value::from(key.clone())));
+    assert_eq!(json["apps"][1]["place"], format!("{apps}:1: apps[0]"));
+    assert_eq!((&json["apps"][0]["raw"], &json["apps"][1]["client_events"]), (&true.into(), &true.into()));
+    for text in [&table, &out] {
+        assert!(!text.contains(&secret) && !text.contains("hush"), "{text}");
+    }
+
+    let (code, env, _) = run(&["apps", "env", "shop", "--config", &config, "--apps", &apps]);
+    assert_eq!(code, 0, "{env}");
+    for line in ["REVERB_APP_ID=shop", &format!("REVERB_APP_KEY={key}"), "REVERB_PORT=8080", "wsPort: 8080,"]
+    {
+        assert!(env.lines().any(|found| found.trim() == line), "{line}: {env}");
+    }
+    assert!(env.contains(&format!("REVERB_APP_SECRET={secret}\n")), "{env}");
+    let args = ["apps", "env", "shop", "--json", "--url", "https://ws.example.com", "--apps", &apps];
+    let (_, out, _) = run(&args);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["env"]["REVERB_PORT"], &json["echo"]["forceTLS"]), (&"443".into(), &true.into()));
+
+    assert_eq!(run(&["check-config", &config, "--apps", &apps]).0, 0);
+    std::fs::write(&config, "[[apps]]\nid = \"shop\"\n").unwrap();
+    for args in
+        [&["apps", "--config", &config, "--apps", &apps][..], &["check-config", &config, "--apps", &apps]]
+    {
+        let (code, _, error) = run(args);
+        assert!(code == 2 && error.contains("apps.toml:1") && error.contains("listed.toml:1"), "{error}");
+    }
+    assert_eq!(run(&["apps", "env", "none", "--apps", &apps]).0, 4);
+    assert_eq!(run(&["apps", "new", "my shop"]).0, 2);
+    assert_eq!(run(&["apps", "--apps", "/nowhere.toml"]).0, 2);
+    let (code, out, _) = run(&["apps"]);
+    assert!(code == 0 && out.contains("apps new"), "{out}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
