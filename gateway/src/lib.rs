@@ -16,6 +16,7 @@
 //! | `homes` | pure: one order for each topic, counts, who is present |
 //! | `peers` | the links to the other gateways |
 //! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
+//! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
 //! | `apps` | the tenants, who can be replaced while it runs |
@@ -38,6 +39,7 @@ mod pusher;
 mod server;
 mod shard;
 mod tally;
+mod webhooks;
 mod workers;
 
 pub use server::{Bound, Health, bind};
