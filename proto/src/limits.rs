@@ -157,7 +157,8 @@ pub const WEBHOOK_DOWN_FAILURES: u32 = 5;
 pub const WEBHOOK_SPOOL_BYTES_MAX: usize = 64 * MIB;
 /// A crash of the machine loses at most this much of the spool.
 pub const WEBHOOK_SPOOL_SYNC: Duration = Duration::from_secs(1);
-/// With a spool, a stopping gateway waits this long for its queues: the rest is safe.
+/// With a spool, a stopping gateway waits this long for its queues, once nobody's going is held back:
+/// the rest is safe.
 pub const WEBHOOK_SPOOLED_DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// The shortest shared secret.

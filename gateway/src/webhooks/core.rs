@@ -11,7 +11,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     Fact,
     alarms::Alarms,
-    queue::{Effect, Event, Queue, Reason},
+    event::{Effect, Event, Reason},
+    queue::Queue,
     retry::Chance,
     settle::Settle,
 };
@@ -116,6 +117,20 @@ impl Core {
         let mut told = Vec::new();
         tenant.settle.take(now, fact, &mut told);
         self.tell(now, at_ms, app, told, out);
+    }
+
+    /// Another gateway tells from now on what happens in a channel: what is held back of it is told now,
+    /// since nobody here would hear of a return.
+    pub(super) fn moved(&mut self, now: Duration, at_ms: u64, app: &str, channel: &str, out: &mut Out) {
+        let Some(tenant) = self.apps.get_mut(app) else { return };
+        let mut told = Vec::new();
+        tenant.settle.release(channel, &mut told);
+        self.tell(now, at_ms, app, told, out);
+    }
+
+    /// Is anybody's going held back?
+    pub(super) fn waits_for_returns(&self) -> bool {
+        self.apps.values().any(|tenant| tenant.settle.waits_for_returns())
     }
 
     /// What an earlier run has left behind, under the numbers that it had there.

@@ -168,6 +168,17 @@ fn what_an_earlier_run_has_left_comes_first_and_numbers_go_on() {
 }
 
 #[test]
+fn what_is_held_back_of_a_channel_that_moves_is_told_at_once() {
+    let mut bench = Bench::new(&["url = \"http://a\""]);
+    bench.tell(Fact::Vacated { channel: "x".into() });
+    bench.tell(Fact::Vacated { channel: "y".into() });
+    bench.core.moved(bench.now, 77, "shop", "x", &mut bench.out);
+    assert_eq!((names(&bench.posts()), bench.core.waits_for_returns()), (vec![("http://a", "x")], true));
+    bench.pass(Duration::from_secs(3));
+    assert_eq!((names(&bench.posts()), bench.core.waits_for_returns()), (vec![("http://a", "y")], false));
+}
+
+#[test]
 fn what_is_held_back_is_told_when_the_gateway_stops() {
     let mut bench = Bench::new(&["url = \"http://a\""]);
     bench.tell(Fact::Vacated { channel: "x".into() });

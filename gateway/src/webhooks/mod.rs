@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `fact.rs` | pure: what has happened, and its JSON |
 //! | `settle.rs` | pure: which facts are told, and when: what is undone soon is not told |
+//! | `event.rs` | pure: an event on its way to one endpoint, and what becomes of it |
 //! | `queue.rs` | pure: what waits for one endpoint, in which order it goes, what becomes of it |
 //! | `batch.rs` | pure: what fits into one post, and how long its first event waits for others |
 //! | `retry.rs` | pure: how long a failed post waits |
@@ -29,6 +30,7 @@
 mod alarms;
 mod batch;
 mod core;
+mod event;
 mod fact;
 mod health;
 mod post;
@@ -49,19 +51,25 @@ use std::{
     time::Duration,
 };
 
-use broadgate_proto::limits::{WEBHOOK_INBOX_BYTES_MAX, WEBHOOK_INBOX_FACTS_MAX, WEBHOOK_SPOOLED_DRAIN_TIME};
+use anyhow::Context as _;
+use broadgate_proto::limits::{
+    WEBHOOK_INBOX_BYTES_MAX, WEBHOOK_INBOX_FACTS_MAX, WEBHOOK_LEAVE_TIME, WEBHOOK_SPOOLED_DRAIN_TIME,
+};
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 pub(crate) use self::fact::Fact;
 use self::{
-    run::{Input, Shell},
+    run::{Drain, Input, Shell},
     spool::Spool,
 };
 use crate::apps::Apps;
+
+/// A disk that hangs does not keep a gateway from stopping.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A handle, cloned to whoever knows of facts. The task behind it ends with the last one.
 #[derive(Clone)]
@@ -87,46 +95,76 @@ impl Webhooks {
     }
 
     fn open(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
+        let run = getrandom::u64().context("no random number for the ids of webhook events")?;
         let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;
         let has_spool = spool.is_some();
         let (sender, inbox) = mpsc::channel(WEBHOOK_INBOX_FACTS_MAX);
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
-        let shell = Shell::new(apps, inbox, Arc::clone(&inbox_bytes), spool);
+        let shell = Shell::new(apps, inbox, Arc::clone(&inbox_bytes), spool, run);
         Ok((Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, inbox_bytes, has_spool })), shell))
     }
 
     /// Something has happened in a channel of an app whose home is here. Never waits: what the task
     /// cannot take is dropped, and counted. Facts of one channel must be told one after the other.
     pub(crate) fn tell(&self, app: &str, fact: Fact) {
-        let handle = &self.0;
-        if handle.apps.load().by_id(app).is_none_or(|app| app.webhooks.is_empty()) {
-            return;
+        if self.has_endpoints(app) {
+            let bytes = app.len() + fact.bytes();
+            self.put(bytes, Input::Fact { app: app.to_owned(), fact, bytes });
         }
-        let bytes = app.len() + fact.bytes();
+    }
+
+    /// Another gateway is the home of this channel now, and tells what happens in it. What is held back
+    /// of it here is told at once, since nobody here would hear of a return.
+    pub(crate) fn moved(&self, app: &str, channel: &str) {
+        if self.has_endpoints(app) {
+            let (app, channel) = (app.to_owned(), channel.to_owned());
+            self.put(0, Input::Moved { app, channel });
+        }
+    }
+
+    fn has_endpoints(&self, app: &str) -> bool {
+        self.0.apps.load().by_id(app).is_some_and(|app| !app.webhooks.is_empty())
+    }
+
+    fn put(&self, bytes: usize, input: Input) {
+        let handle = &self.0;
         let before = handle.inbox_bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = before + bytes <= WEBHOOK_INBOX_BYTES_MAX;
-        let told = fits && handle.inbox.try_send(Input::Fact { app: app.to_owned(), fact, bytes }).is_ok();
-        if !told {
+        if !fits || handle.inbox.try_send(input).is_err() {
             handle.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
             counter!("gateway_webhook_drops_total", "reason" => "inbox_full").increment(1);
         }
     }
 
-    /// Ends in good order: what is held back is told, and what waits is posted until `within` is over.
-    /// With a spool the wait is short, since the rest is safe. To be called when nothing happens any more.
+    /// Ends in good order: what is held back is told when its time has come, and what waits is posted,
+    /// until `within` is over. With a spool the wait is short, since the rest is safe. To be called when
+    /// all clients are gone, while this gateway still is the home of its channels: those who come back
+    /// at another gateway are not told as gone then.
     pub(crate) async fn drain(&self, within: Duration) {
-        let within = if self.0.has_spool { within.min(WEBHOOK_SPOOLED_DRAIN_TIME) } else { within };
+        let handle = &self.0;
+        let short = WEBHOOK_LEAVE_TIME + WEBHOOK_SPOOLED_DRAIN_TIME;
+        let within = if handle.has_spool { within.min(short) } else { within };
+        // What is told in the end must still be posted.
+        let hold_until =
+            Some(Instant::now() + WEBHOOK_LEAVE_TIME.min(within.saturating_sub(WEBHOOK_SPOOLED_DRAIN_TIME)));
         let drained = async {
             let (done, drained) = oneshot::channel();
-            let _ = self.0.inbox.send(Input::Drain(done)).await;
+            let _ = handle.inbox.send(Input::Drain(Drain { hold_until, done })).await;
             drained.await
         };
         let _ = timeout(within, drained).await;
-        let (done, stopped) = oneshot::channel();
-        let _ = self.0.inbox.send(Input::Stop(done)).await;
-        match stopped.await {
+        let stopped = async {
+            let (done, stopped) = oneshot::channel();
+            let _ = handle.inbox.send(Input::Stop(done)).await;
+            stopped.await
+        };
+        let Ok(left) = timeout(STOP_TIME_MAX, stopped).await else {
+            tracing::error!("the webhook spool could not be written in time: what waits may be lost");
+            return;
+        };
+        match left {
             Err(_) | Ok(0) => {}
-            Ok(events) if self.0.has_spool => {
+            Ok(events) if handle.has_spool => {
                 tracing::info!(events, "webhooks that wait are in the spool, for the next start");
             }
             Ok(events) => {

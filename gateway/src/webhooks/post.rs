@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 
-use super::queue::Event;
+use super::event::Event;
 use crate::{apps::App, pusher::auth::Key};
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");

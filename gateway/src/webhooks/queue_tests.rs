@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::webhooks::batch::Room;
+use crate::webhooks::{batch::Room, health::News};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -289,7 +289,8 @@ proptest! {
             prop_assert!(own.clone().is_sorted());
         }
         prop_assert!(posted.values().all(|events| events.is_sorted()));
+        // If the last one was given up, it fails until it has taken another one.
         let news = bench.news.iter().map(|news| matches!(news, News::Fails));
-        prop_assert!(news.enumerate().all(|(at, fails)| fails == at.is_multiple_of(2)) && bench.news.len().is_multiple_of(2));
+        prop_assert!(news.enumerate().all(|(at, fails)| fails == at.is_multiple_of(2)));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{core::EndpointId, queue::Event};
+use super::{core::EndpointId, event::Event};
 
 pub(super) const MAGIC: &[u8] = b"broadgate webhooks 1\n";
 

@@ -19,9 +19,9 @@ use tokio::{
 use super::{
     Fact,
     core::{Core, EndpointId, Out},
+    event::{Effect, Event, Reason},
     health::News,
     post::Target,
-    queue::{Effect, Event, Reason},
     send::{Failure, Sender},
     spool::{Kept, Spool},
 };
@@ -39,10 +39,20 @@ pub(super) enum Input {
         fact: Fact,
         bytes: usize,
     },
-    /// Answered when nothing waits any more.
-    Drain(oneshot::Sender<()>),
+    /// Another gateway is the home of a channel now.
+    Moved {
+        app: String,
+        channel: String,
+    },
+    Drain(Drain),
     /// Answered with what still waits, when the spool is on disk.
     Stop(oneshot::Sender<usize>),
+}
+
+/// Answered when nothing waits any more. Until `hold_until`, what is held back may still be undone.
+pub(super) struct Drain {
+    pub(super) hold_until: Option<Instant>,
+    pub(super) done: oneshot::Sender<()>,
 }
 
 /// What the task is made of.
@@ -60,7 +70,7 @@ pub(super) struct Shell {
     posts: JoinSet<Result<(), Failure>>,
     under_way: HashMap<task::Id, (EndpointId, u64, Instant)>,
     started: Instant,
-    draining: Option<oneshot::Sender<()>>,
+    draining: Option<Drain>,
 }
 
 /// Events of an endpoint that were lost since that was told.
@@ -76,10 +86,11 @@ impl Shell {
         inbox: mpsc::Receiver<Input>,
         inbox_bytes: Arc<AtomicUsize>,
         spool: Option<(Spool, Vec<Kept>)>,
+        run: u64,
     ) -> Self {
         let (spool, kept) = spool.unzip();
         let mut shell = Self {
-            core: Core::new(getrandom::u64().unwrap_or_default()),
+            core: Core::new(run),
             apps: apps.clone(),
             changes: apps.changes(),
             inbox,
@@ -109,6 +120,8 @@ impl Shell {
         let mut inputs = Vec::with_capacity(TURN_FACTS_MAX);
         let stopped = loop {
             let next = self.core.next().map(|at| self.started + at);
+            let held = self.draining.as_ref().and_then(|drain| drain.hold_until);
+            let next = next.into_iter().chain(held).min();
             tokio::select! {
                 count = self.inbox.recv_many(&mut inputs, TURN_FACTS_MAX) => if count == 0 { break None },
                 Some(ended) = self.posts.join_next_with_id() => self.landed(ended),
@@ -119,7 +132,8 @@ impl Shell {
             for input in inputs.drain(..) {
                 match input {
                     Input::Fact { app, fact, bytes } => self.fact(&app, fact, bytes),
-                    Input::Drain(done) => self.draining = Some(done),
+                    Input::Moved { app, channel } => self.moved(&app, &channel),
+                    Input::Drain(drain) => self.draining = Some(drain),
                     Input::Stop(done) => stopped = Some(done),
                 }
             }
@@ -148,13 +162,24 @@ impl Shell {
     fn wake(&mut self) {
         let (now, mut out) = (self.started.elapsed(), Out::new());
         self.core.wake(now, wall_ms(), &mut out);
-        if self.draining.is_some() {
+        let waits = self.core.waits_for_returns();
+        let flushes = self.draining.as_mut().is_some_and(|drain| {
+            drain.hold_until = drain.hold_until.filter(|until| waits && *until > Instant::now());
+            drain.hold_until.is_none()
+        });
+        if flushes {
             self.core.flush(now, wall_ms(), &mut out);
         }
         self.act(out, None);
-        if self.core.len() == 0 {
-            self.draining.take().map(|done| done.send(()));
+        if flushes && self.core.len() == 0 {
+            self.draining.take().map(|drain| drain.done.send(()));
         }
+    }
+
+    fn moved(&mut self, app: &str, channel: &str) {
+        let mut out = Out::new();
+        self.core.moved(self.started.elapsed(), wall_ms(), app, channel, &mut out);
+        self.act(out, None);
     }
 
     /// A post has ended.

@@ -33,8 +33,8 @@ enum Held {
 #[derive(Default)]
 pub(super) struct Settle {
     timers: BTreeMap<When, Held>,
-    /// Whose going is not told yet.
-    left: HashMap<Who, When>,
+    /// Channels that are empty (none) and users that are gone, which is not told yet.
+    left: HashMap<String, BTreeMap<Option<String>, When>>,
     /// Channels whose empty cache was told lately.
     missed: HashSet<String>,
     /// Large channels whose number was told lately, and what it has become since.
@@ -62,7 +62,7 @@ impl Settle {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             match timer.remove() {
                 Held::Left(who) => {
-                    self.left.remove(&who);
+                    self.take_back(&who);
                     told.push(gone(who));
                 }
                 Held::Missed(channel) => {
@@ -94,6 +94,23 @@ impl Settle {
         }
     }
 
+    /// Gives whose going is held back in a channel: somebody else tells what happens there from now on.
+    pub(super) fn release(&mut self, channel: &str, told: &mut Vec<Fact>) {
+        let left = self.left.remove(channel).unwrap_or_default();
+        let mut timers: Vec<When> = left.into_values().collect();
+        timers.sort_unstable();
+        for timer in timers {
+            if let Some(Held::Left(who)) = self.timers.remove(&timer) {
+                told.push(gone(who));
+            }
+        }
+    }
+
+    /// Is anybody's going held back?
+    pub(super) fn waits_for_returns(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// When `due` has something to do.
     pub(super) fn next(&self) -> Option<Duration> {
         self.timers.first_key_value().map(|((at, _), _)| *at)
@@ -111,7 +128,7 @@ impl Settle {
     }
 
     fn leaves(&mut self, now: Duration, who: Who, told: &mut Vec<Fact>) {
-        if self.left.contains_key(&who) {
+        if self.left.get(&who.0).is_some_and(|left| left.contains_key(&who.1)) {
             return;
         }
         if self.is_full() {
@@ -119,11 +136,11 @@ impl Settle {
             return;
         }
         let when = self.hold(now + WEBHOOK_LEAVE_TIME, Held::Left(who.clone()));
-        self.left.insert(who, when);
+        self.left.entry(who.0).or_default().insert(who.1, when);
     }
 
     fn comes(&mut self, who: Who, told: &mut Vec<Fact>) {
-        match self.left.remove(&who) {
+        match self.take_back(&who) {
             Some(when) => {
                 self.timers.remove(&when);
             }
@@ -132,6 +149,16 @@ impl Settle {
                 (channel, Some(user_id)) => Fact::MemberAdded { channel, user_id },
             }),
         }
+    }
+
+    /// Nobody's going is held back under this name any more.
+    fn take_back(&mut self, who: &Who) -> Option<When> {
+        let left = self.left.get_mut(&who.0)?;
+        let when = left.remove(&who.1);
+        if left.is_empty() {
+            self.left.remove(&who.0);
+        }
+        when
     }
 
     fn misses(&mut self, now: Duration, channel: String, told: &mut Vec<Fact>) {
@@ -231,6 +258,20 @@ mod tests {
         told(&mut settle, 0, [removed("ann"), vacated("c")]);
         assert_eq!(told(&mut settle, 100, [occupied("c"), added("bob")]), [added("bob")]);
         assert_eq!(told(&mut settle, 3000, []), [removed("ann")]);
+    }
+
+    #[test]
+    fn what_is_held_back_of_a_channel_can_be_released() {
+        let mut settle = Settle::default();
+        told(&mut settle, 0, [removed("z"), vacated("d"), removed("a"), vacated("c")]);
+        let mut released = Vec::new();
+        settle.release("c", &mut released);
+        settle.release("c", &mut released);
+        assert_eq!(released, [removed("z"), removed("a"), vacated("c")]);
+        assert!(settle.waits_for_returns());
+        assert_eq!(told(&mut settle, 10, [occupied("c")]), [occupied("c")]);
+        assert_eq!(told(&mut settle, 9000, []), [vacated("d")]);
+        assert!(!settle.waits_for_returns() && settle.next().is_none());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use metrics::{counter, gauge};
 
 use super::{
     core::EndpointId,
-    queue::Event,
+    event::Event,
     record::{self, MAGIC, Record},
 };
 

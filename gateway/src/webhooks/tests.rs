@@ -110,13 +110,21 @@ async fn endpoints_come_and_go_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_drain_tells_what_is_held_back_and_waits_for_what_waits() {
+async fn a_drain_waits_for_returns_and_for_what_waits() {
     let receiver = Receiver::start(&[Mood::Slow(Duration::from_millis(200))]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let webhooks = start(&apps, None);
     (0..3).for_each(|user| webhooks.tell("shop", added("presence-a", user)));
-    webhooks.tell("shop", Fact::Vacated { channel: "presence-a".into() });
-    webhooks.drain(Duration::from_secs(10)).await;
+    for channel in ["presence-a", "presence-b"] {
+        webhooks.tell("shop", Fact::Vacated { channel: channel.into() });
+    }
+    let started = std::time::Instant::now();
+    let returns = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        webhooks.tell("shop", occupied("presence-b"));
+    };
+    tokio::join!(webhooks.drain(Duration::from_secs(10)), returns);
+    assert!(started.elapsed() < Duration::from_secs(5));
     let names: Vec<String> = receiver.taken().into_iter().map(|[name, ..]| name).collect();
     assert_eq!(names, ["member_added", "member_added", "member_added", "channel_vacated"]);
     // It has ended; what comes too late is dropped, and nobody waits.
