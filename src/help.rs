@@ -11,6 +11,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("cluster_link_breaks_total", "Command streams to gateways that broke"),
     ("gateway_accept_errors_total", "Accepts that failed; the next is tried after 100 ms"),
     ("gateway_answers_incomplete_total", "Answers that had to name a gateway as missing"),
+    ("gateway_api_requests_total", "Requests of backends to the HTTP API of Pusher apps, by status"),
     ("gateway_apps_read_total", "Times that the apps were read again, by outcome; after \"bad\" they stay"),
     ("gateway_bytes_in_total", "Payload bytes from clients"),
     ("gateway_bytes_out_total", "Payload bytes placed in outboxes of clients"),

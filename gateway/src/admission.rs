@@ -16,12 +16,23 @@ pub(crate) struct Admission {
     per_ip_max: usize,
     count: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// As many as there have been apps.
+    per_app: Mutex<HashMap<String, Arc<AtomicUsize>>>,
 }
 
 /// One admitted connection.
 pub(crate) struct Admitted {
     admission: Arc<Admission>,
     ip: Option<IpAddr>,
+}
+
+/// A connection's place among those of its app at this gateway.
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why a connection is not admitted.
@@ -44,7 +55,13 @@ impl Full {
 impl Admission {
     /// A limit of 0 per address is none.
     pub(crate) fn new(max: usize, per_ip_max: usize) -> Arc<Self> {
-        Arc::new(Self { max, per_ip_max, count: AtomicUsize::new(0), per_ip: Mutex::default() })
+        Arc::new(Self {
+            max,
+            per_ip_max,
+            count: AtomicUsize::new(0),
+            per_ip: Mutex::default(),
+            per_app: Mutex::default(),
+        })
     }
 
     pub(crate) fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Admitted, Full> {
@@ -62,6 +79,16 @@ impl Admission {
         }
         // From here on the guard gives the count back.
         Ok(Admitted { admission: Arc::clone(self), ip: None })
+    }
+
+    /// A place in an app; none if it has as many connections as it may. A limit of 0 is none.
+    pub(crate) fn admit_to(&self, app: &str, max: usize) -> Option<Seat> {
+        let mut per_app = self.per_app.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = Arc::clone(per_app.entry(app.to_owned()).or_default());
+        drop(per_app);
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(count);
+        (max == 0 || before < max).then_some(seat)
     }
 
     #[cfg(test)]

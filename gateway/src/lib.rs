@@ -16,6 +16,7 @@
 //! | `homes` | pure: one order for each topic, counts, who is present |
 //! | `peers` | the links to the other gateways |
 //! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
+//! | `channels` | what happens in the channels of apps with Pusher clients, told by their homes |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
@@ -25,11 +26,12 @@ mod actor;
 mod admission;
 mod api;
 pub mod apps;
+mod channels;
 mod client_port;
 mod codec;
 mod commands;
-mod desk;
 pub mod config;
+mod desk;
 pub mod homes;
 mod listen;
 mod me;

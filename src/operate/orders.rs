@@ -69,6 +69,9 @@ pub(crate) struct SendArgs {
     /// Send it as a binary message
     #[arg(long)]
     binary: bool,
+    /// Send it as an event of this name, which Pusher clients bind to
+    #[arg(long, value_name = "NAME", conflicts_with = "binary")]
+    event: Option<String>,
     /// The message; - reads it from standard input
     #[arg(value_name = "TEXT|-", allow_hyphen_values = true)]
     text: String,
@@ -122,7 +125,10 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
     } else {
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::usage("the message is not UTF-8: add --binary to send it as it is"))?;
-        Payload::from(text)
+        match args.event {
+            Some(name) => Payload::event(name, text),
+            None => Payload::from(text),
+        }
     };
     let receipt = args.target.cluster()?.send(args.to.audience(), payload).await?;
     report(&args.target, &args.to, &receipt, "sent to")

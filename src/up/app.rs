@@ -13,7 +13,8 @@ use crate::{
     failure::Failure,
 };
 
-const ID: &str = "app";
+/// Digits: some of the SDKs take no other ids.
+const ID: &str = "1";
 /// The app that the chat page connects to.
 pub(super) const CHAT: &str = "default";
 
@@ -104,7 +105,7 @@ mod tests {
         let key = &first.app.as_ref().unwrap().keys[0];
         let (short, long) = (first.told(&reach, false), first.told(&reach, true));
         assert!(short.contains(&key.key) && !short.contains(key.secret.reveal()), "{short}");
-        assert!(short.contains("apps env app --apps") && short.lines().count() == 3, "{short}");
+        assert!(short.contains("apps env 1 --apps") && short.lines().count() == 3, "{short}");
         assert!(long.starts_with(&short) && long.contains(key.secret.reveal()), "{long}");
         let again = AppsFile::open(None, &dir).unwrap().unwrap();
         assert_eq!(again.app, first.app);

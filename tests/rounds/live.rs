@@ -93,10 +93,14 @@ impl Live {
         by_process
     }
 
-    /// The id of the client that has stalled.
+    /// The id of the client that has stalled, once it is known.
     pub fn stalled_id(&self) -> Option<String> {
         let table = self.0.lock().unwrap();
-        table.connections.values().find(|entry| entry.stalled).map(|entry| entry.id.clone())
+        table
+            .connections
+            .values()
+            .find(|entry| entry.stalled && !entry.id.is_empty())
+            .map(|entry| entry.id.clone())
     }
 
     /// Reading clients: how many there are, and who of them has joined.

@@ -27,7 +27,7 @@ impl Bug {
     pub const fn seed(self) -> u64 {
         match self {
             Self::NoParking => 23,
-            Self::NoFencing => 438,
+            Self::NoFencing => 528,
             Self::EarlyAcknowledgement => 1,
             Self::NoReannouncement | Self::NoRoster => 3,
         }

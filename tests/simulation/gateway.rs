@@ -227,7 +227,7 @@ impl World {
             Effect::Settled(ticket, missing) => self.is_settled(host, ticket, missing.is_empty()),
             Effect::Present { topic, members } => {
                 for member in members {
-                    let (user, joined) = (member.user.to_string(), member.info.is_some());
+                    let (user, joined) = (member.user.to_string(), member.here);
                     self.note(Fact::Present { by: me, topic: topic.clone(), user, joined });
                 }
             }
@@ -237,7 +237,7 @@ impl World {
                 self.distrust(host, peer);
             }
             // Nobody watches groups here.
-            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) => {}
+            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) | Effect::Entered(..) => {}
         }
     }
 

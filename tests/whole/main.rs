@@ -19,6 +19,7 @@ mod http;
 mod misbehaving;
 mod operator;
 mod proxy;
+mod pusher;
 mod queries;
 mod rounds;
 mod rude;

@@ -179,7 +179,7 @@ async fn up_looks_after_its_children() {
     let key = list["apps"][0]["keys"][0].as_str().unwrap();
     until("the app is told", async || {
         let log = up.log();
-        (log.contains(key) && log.contains(&format!("apps env app --url http://127.0.0.1:{}", base + 20)))
+        (log.contains(key) && log.contains(&format!("apps env 1 --url http://127.0.0.1:{}", base + 20)))
             .then_some(())
     })
     .await;

@@ -157,12 +157,26 @@ impl Who {
 
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payload(pub(crate) send_request::Payload);
+pub struct Payload {
+    pub(crate) payload: send_request::Payload,
+    /// The name of an event; "" if it is none.
+    pub(crate) event: String,
+}
 
 impl Payload {
+    /// An event with a name, which Pusher clients bind to; `data` is usually JSON. Other clients get the
+    /// object `{"event", "channel", "data"}` as text. The name has at most 200 bytes.
+    pub fn event(name: impl Into<String>, data: impl Into<String>) -> Self {
+        Self { payload: send_request::Payload::Text(data.into()), event: name.into() }
+    }
+
+    fn plain(payload: send_request::Payload) -> Self {
+        Self { payload, event: String::new() }
+    }
+
     /// Whole, unmasked WebSocket frames, sent to WebSocket clients as they are.
     pub fn framed(frames: impl Into<Bytes>) -> Self {
-        Self(send_request::Payload::Framed(frames.into()))
+        Self::plain(send_request::Payload::Framed(frames.into()))
     }
 
     /// A JSON text.
@@ -176,7 +190,7 @@ impl Payload {
 
 impl From<String> for Payload {
     fn from(text: String) -> Self {
-        Self(send_request::Payload::Text(text))
+        Self::plain(send_request::Payload::Text(text))
     }
 }
 
@@ -194,7 +208,7 @@ impl From<&String> for Payload {
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
-        Self(send_request::Payload::Binary(bytes))
+        Self::plain(send_request::Payload::Binary(bytes))
     }
 }
 
@@ -237,9 +251,12 @@ impl Close {
     }
 }
 
-/// A last message; frames that are made already cannot be one.
+/// A last message; frames that are made already and events cannot be one.
 pub(crate) fn last(payload: Payload) -> Option<close_request::Last> {
-    match payload.0 {
+    if !payload.event.is_empty() {
+        return None;
+    }
+    match payload.payload {
         send_request::Payload::Text(text) => Some(close_request::Last::Text(text)),
         send_request::Payload::Binary(bytes) => Some(close_request::Last::Binary(bytes)),
         send_request::Payload::Framed(_) => None,
@@ -284,8 +301,8 @@ mod tests {
 
     #[test]
     fn payloads_keep_their_kind() {
-        assert!(matches!(Payload::from("a").0, send_request::Payload::Text(_)));
-        assert!(matches!(Payload::from(vec![1]).0, send_request::Payload::Binary(_)));
+        assert!(matches!(Payload::from("a").payload, send_request::Payload::Text(_)));
+        assert!(matches!(Payload::from(vec![1]).payload, send_request::Payload::Binary(_)));
         assert!(last(Payload::framed(vec![1])).is_none());
         assert_eq!(Payload::json(&serde_json::json!({"a":1})).unwrap(), Payload::from("{\"a\":1}"));
     }

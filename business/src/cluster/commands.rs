@@ -27,8 +27,11 @@ impl Cluster {
         Command::Send(SendRequest {
             command_id: self.command_id(),
             to: Some(to),
-            payload: Some(payload.0),
+            payload: Some(payload.payload),
             no_receipt,
+            // A gateway that does not know events would send the data alone.
+            requires: if payload.event.is_empty() { Vec::new() } else { vec!["event".to_owned()] },
+            event: payload.event,
             ..SendRequest::default()
         })
     }
@@ -82,7 +85,9 @@ impl Cluster {
         let of = self.own(of.into());
         let last = match close.last.map(audience::last) {
             Some(None) => {
-                return Err(CommandError::invalid("a last message cannot be framed: give text or bytes"));
+                return Err(CommandError::invalid(
+                    "a last message cannot be framed or an event: give text or bytes",
+                ));
             }
             last => last.flatten(),
         };

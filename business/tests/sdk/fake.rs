@@ -284,7 +284,7 @@ impl Shared {
             }
             command::Command::LastValue(last) => {
                 let payload = Some(v1::last_value_reply::Payload::Text(last.group.clone()));
-                answer::Answer::LastValue(v1::LastValueReply { coverage, payload })
+                answer::Answer::LastValue(v1::LastValueReply { coverage, payload, ..Default::default() })
             }
             command::Command::Online(_) => {
                 answer::Answer::Online(v1::OnlineReply { coverage, ..v1::OnlineReply::default() })

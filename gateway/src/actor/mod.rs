@@ -47,7 +47,9 @@ pub(crate) use self::{
 };
 use crate::{
     commands::Local,
-    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Reply, Session, Ticket, Topic},
+    homes::{
+        Back, Core, Frame, GroupChange, Input, Keeping, Limits, Op, Pattern, Reply, Session, Ticket, Topic,
+    },
     orders::Refusal,
 };
 
@@ -147,6 +149,8 @@ pub(crate) enum Event {
     },
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
+    /// The gateway itself wants to be told what happens in these groups.
+    WatchOwn(Vec<Pattern>, mpsc::Sender<(Topic, GroupChange)>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }
@@ -362,6 +366,10 @@ impl Actor {
                 let patterns = self.watchers.add(watcher);
                 self.apply(Input::Watch(patterns));
             }
+            Event::WatchOwn(patterns, channels) => {
+                let patterns = self.watchers.watch_own(patterns, channels);
+                self.apply(Input::Watch(patterns));
+            }
             Event::Reborn(me) => self.be_reborn(me),
         }
     }
@@ -396,7 +404,8 @@ impl Actor {
         self.callers.clear();
         self.settling.clear();
         self.entering.clear();
-        self.watchers.clear();
+        let own = self.watchers.clear();
+        self.apply(Input::Watch(own));
     }
 
     fn apply(&mut self, input: Input<Live>) {

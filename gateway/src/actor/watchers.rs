@@ -24,6 +24,9 @@ pub(crate) struct Watcher {
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     all: Vec<Watcher>,
+    /// What the gateway itself watches, and who tells it on.
+    own: Vec<Pattern>,
+    channels: Option<mpsc::Sender<(Topic, GroupChange)>>,
     news: Vec<(Topic, GroupChange)>,
     told: Option<v1::Epoch>,
 }
@@ -35,9 +38,21 @@ impl Watchers {
         self.patterns()
     }
 
+    /// The gateway itself watches these; returns what is watched in all.
+    pub(super) fn watch_own(
+        &mut self,
+        own: Vec<Pattern>,
+        channels: mpsc::Sender<(Topic, GroupChange)>,
+    ) -> Vec<Pattern> {
+        self.own = own;
+        self.channels = Some(channels);
+        self.patterns()
+    }
+
     fn patterns(&self) -> Vec<Pattern> {
         let open = self.all.iter().filter(|watcher| !watcher.out.is_closed());
-        let mut patterns: Vec<_> = open.flat_map(|watcher| watcher.patterns.clone()).collect();
+        let mut patterns: Vec<_> =
+            open.flat_map(|watcher| watcher.patterns.clone()).chain(self.own.iter().cloned()).collect();
         patterns.sort_unstable();
         patterns.dedup();
         patterns
@@ -47,15 +62,22 @@ impl Watchers {
     pub(super) fn sweep(&mut self) -> Option<Vec<Pattern>> {
         let before = self.all.len();
         self.all.retain(|watcher| !watcher.out.is_closed());
-        (before > 0 && self.all.is_empty()).then(Vec::new)
+        (before > 0 && self.all.is_empty()).then(|| self.patterns())
     }
 
-    /// The gateway is another incarnation: its streams end.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// The gateway is another incarnation: its streams end. Returns what it watches itself.
+    pub(super) fn clear(&mut self) -> Vec<Pattern> {
+        let (own, channels) = (std::mem::take(&mut self.own), self.channels.take());
+        *self = Self { own, channels, ..Self::default() };
+        self.patterns()
     }
 
     pub(super) fn note(&mut self, topic: Topic, change: GroupChange) {
+        if let Some(channels) = self.channels.as_ref().filter(|_| self.own.iter().any(|own| own.fits(&topic)))
+            && channels.try_send((topic.clone(), change.clone())).is_err()
+        {
+            counter!("gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
+        }
         self.news.push((topic, change));
     }
 
@@ -74,7 +96,7 @@ impl Watchers {
             let events: Vec<_> = news
                 .iter()
                 .filter(|(topic, _)| concerns(topic))
-                .map(|(topic, change)| event(topic, change))
+                .filter_map(|(topic, change)| event(topic, change))
                 .collect();
             let sent = batches(events, told).into_iter().all(|batch| watcher.out.try_send(batch).is_ok());
             if !sent {
@@ -109,7 +131,8 @@ fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::Grou
     batches
 }
 
-fn event(topic: &Topic, change: &GroupChange) -> v1::GroupEvent {
+/// None for what streams are not told.
+fn event(topic: &Topic, change: &GroupChange) -> Option<v1::GroupEvent> {
     use v1::group_event::Event;
     let member =
         |user: &str, info: &str| v1::PresenceMember { user_id: user.to_owned(), info: info.to_owned() };
@@ -118,8 +141,9 @@ fn event(topic: &Topic, change: &GroupChange) -> v1::GroupEvent {
         GroupChange::Is(members) => Event::Is(v1::GroupState { members: members.iter().map(of).collect() }),
         GroupChange::Joined(user, info) => Event::Joined(member(user, info)),
         GroupChange::Left(user) => Event::Left(user.to_string()),
+        GroupChange::Count(_) => return None,
         GroupChange::Vacated => Event::Vacated(true),
         GroupChange::Moved => Event::Moved(true),
     };
-    v1::GroupEvent { group: topic.name().to_owned(), event: Some(event) }
+    Some(v1::GroupEvent { group: topic.name().to_owned(), event: Some(event) })
 }

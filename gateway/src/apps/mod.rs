@@ -24,8 +24,7 @@ pub use self::{
     origin::Origin,
     secret::KeySecret,
     settings::{
-        App, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_CACHE_TIME, DEFAULT_PONG_TIMEOUT, Key, Webhook,
-        WebhookEvent,
+        App, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_CACHE_TIME, DEFAULT_PONG_TIMEOUT, Key, Webhook, WebhookEvent,
     },
     table::{Change, Fault, Table},
 };

@@ -59,11 +59,12 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: R
 }
 
 async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
-    if pusher::key_of(request.uri().path()).is_some() {
-        return pusher::answer(visit, request).await;
-    }
+    // Before the keys: an app may have the id "app".
     if backend::split(request.uri().path()).is_some() {
         return backend::answer(visit, request).await;
+    }
+    if pusher::key_of(request.uri().path()).is_some() {
+        return pusher::answer(visit, request).await;
     }
     if let Some(full) = visit.full {
         return no_room(full, visit.connection.peer);

@@ -121,7 +121,7 @@ impl Connection {
         use v1::decision::Decision;
         let handshake =
             v1::Handshake { address: self.peer.to_string(), proxy: self.proxy(), ..v1::Handshake::default() };
-        let newcomer = Newcomer {
+        let mut newcomer = Newcomer {
             listener: Arc::clone(&self.listener),
             app: self.listener.app.as_str().into(),
             service: self.listener.service.as_str().into(),
@@ -129,7 +129,7 @@ impl Connection {
             handshake: handshake.clone(),
             pusher: None,
         };
-        let Some(candidate) = Candidate::new(&self.port.shard, &newcomer) else {
+        let Some(candidate) = Candidate::new(&self.port.shard, &mut newcomer) else {
             return refused(Full::Gateway.reason(), self.peer, "the shard is full");
         };
         let mut accept = None;

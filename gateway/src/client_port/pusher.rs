@@ -42,16 +42,19 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     };
     let peer = upgrade::client_address(visit, request.headers());
     let admitted = admit(visit, &request).and_then(|tenant| {
-        let newcomer = Newcomer {
+        let limit = tenant.app.connections_max;
+        let seat = visit.connection.port.admission.admit_to(&tenant.app.id, limit);
+        let mut newcomer = Newcomer {
             listener: Arc::clone(&visit.connection.listener),
             app: tenant.app.id.as_str().into(),
-            service: tenant.app.service.clone().unwrap_or_default().as_str().into(),
+            service: "".into(),
             address: peer,
             handshake: upgrade::handshake(visit, peer, &request),
-            pusher: Some(tenant),
+            pusher: Some((tenant, seat.ok_or(close::OVER_QUOTA)?)),
         };
         visit.belongs_to(peer.ip()).map_err(|_| close::OVER_CAPACITY)?;
-        let candidate = Candidate::new(&visit.connection.port.shard, &newcomer).ok_or(close::OVER_CAPACITY)?;
+        let candidate =
+            Candidate::new(&visit.connection.port.shard, &mut newcomer).ok_or(close::OVER_CAPACITY)?;
         Ok((candidate, newcomer))
     });
     let upgraded = hyper::upgrade::on(&mut request);

@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) -> Answer {
-    let (key, newcomer) = match check(visit, &request) {
+    let (key, mut newcomer) = match check(visit, &request) {
         Ok(checked) => checked,
         Err(answer) => return answer,
     };
@@ -32,7 +32,7 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     if let Err(full) = visit.belongs_to(peer.ip()) {
         return no_room(full, peer);
     }
-    let Some(candidate) = Candidate::new(&visit.connection.port.shard, &newcomer) else {
+    let Some(candidate) = Candidate::new(&visit.connection.port.shard, &mut newcomer) else {
         refused("clients_max", peer, "the shard is full");
         return unavailable("the gateway holds as many clients as it may");
     };

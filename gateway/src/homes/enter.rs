@@ -80,8 +80,10 @@ impl<C: Content> Core<C> {
     fn tell_entered(&mut self, entering: Entering, missing: Vec<Incarnation>) {
         let Entering { ticket, topic, .. } = entering;
         let present = self.held.get(&topic).and_then(|held| held.present.as_ref());
-        let members =
-            present.iter().flat_map(|present| present.iter()).map(|(user, info)| (user.clone(), info.clone()));
+        let members = present
+            .iter()
+            .flat_map(|present| present.iter())
+            .map(|(user, info)| (user.clone(), info.clone()));
         let entered = Entered {
             members: members.collect(),
             value: self.kept.value(&topic, self.now).map(|value| value.command.clone()),
@@ -90,4 +92,3 @@ impl<C: Content> Core<C> {
         self.out.push(Effect::Entered(ticket, topic, entered));
     }
 }
-

@@ -6,6 +6,7 @@ use broadgate_proto::id::Incarnation;
 
 use super::{
     core::Core,
+    home::Hold,
     settle::Waiting,
     step::{At, Back, Content, Effect, Frame, MemberChange, Session, Standing, Ticket},
     topic::Topic,
@@ -30,8 +31,9 @@ impl<C: Content> Core<C> {
         let Some(held) = self.held.get(topic) else { return };
         match held.home {
             Some(home) if home == self.me => {
-                let (clients, members) = (held.clients(), changes.unwrap_or_else(|| held.all_members()));
-                self.hold_at_home(self.me, OWN, topic, clients, &members);
+                let (clients, told) = (held.clients(), held.present.is_some());
+                let members = changes.unwrap_or_else(|| held.all_members());
+                self.hold_at_home(self.me, OWN, topic, Hold { clients, members: &members, told });
                 self.held.forget_if_empty(topic);
             }
             Some(home) => self.say_hold(home, topic, changes),
@@ -51,8 +53,9 @@ impl<C: Content> Core<C> {
         }
         if peer.open {
             let whole = changes.is_none();
+            let (serial, told) = (held.serial, held.present.is_some());
             let members = changes.unwrap_or_else(|| held.all_members());
-            let frame = Frame::Hold { serial: held.serial, topic: topic.clone(), clients, members };
+            let frame = Frame::Hold { serial, topic: topic.clone(), clients, members, told };
             self.say(home, frame);
             if whole {
                 self.say_value(home, topic);

@@ -14,6 +14,15 @@ use super::{
     topic::Topic,
 };
 
+/// How a gateway's clients stand in a topic, as it says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold<'a> {
+    pub(super) clients: u64,
+    pub(super) members: &'a [MemberChange],
+    /// They were told of presence members, by this home or an earlier one.
+    pub(super) told: bool,
+}
+
 /// One topic at its home.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -83,9 +92,9 @@ impl Home {
         &mut self,
         gateway: Incarnation,
         session: Session,
-        clients: u64,
-        members: &[MemberChange],
+        hold: Hold<'_>,
     ) -> (Vec<MemberChange>, bool) {
+        let Hold { clients, members, told } = hold;
         let known = self.holders.iter().position(|holder| holder.gateway == gateway);
         match known {
             Some(at) if clients == 0 => drop(self.holders.swap_remove(at)),
@@ -96,7 +105,9 @@ impl Home {
             None if clients > 0 => self.holders.push(Holder { gateway, session, clients }),
             None => {}
         }
-        if self.roster.is_none() && members.iter().all(|member| member.info.is_none()) {
+        // Who was told of members must also be told that none is left.
+        let told = told && clients > 0;
+        if self.roster.is_none() && !told && members.iter().all(|member| member.info.is_none()) {
             return (Vec::new(), known.is_none() && clients > 0);
         }
         let roster = self.roster.get_or_insert_default();

@@ -9,7 +9,7 @@ use broadgate_proto::id::Incarnation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    step::{At, MemberChange, Standing},
+    step::{At, ComeOrGone, MemberChange, Standing},
     topic::Topic,
 };
 
@@ -87,27 +87,30 @@ impl Held {
     }
 
     /// Takes what the home says of who is present; returns what is news here.
-    pub(super) fn present(&mut self, whole: bool, members: Vec<MemberChange>) -> Vec<MemberChange> {
+    pub(super) fn present(&mut self, whole: bool, members: Vec<MemberChange>) -> Vec<ComeOrGone> {
         let mut known = self.present.take().unwrap_or_default();
         let mut news = Vec::new();
         if whole {
             let named: BTreeMap<&Arc<str>, ()> = members.iter().map(|member| (&member.user, ())).collect();
-            known.retain(|user, _| {
+            known.retain(|user, info| {
                 let stays = named.contains_key(user);
                 if !stays {
-                    news.push(MemberChange { user: user.clone(), info: None });
+                    news.push(ComeOrGone { user: user.clone(), info: info.clone(), here: false });
                 }
                 stays
             });
         }
-        for change in members {
-            let new = match &change.info {
+        for MemberChange { user, info } in members {
+            match info {
                 // Another info of somebody who is there is no coming.
-                Some(info) => known.insert(change.user.clone(), info.clone()).is_none(),
-                None => known.remove(&change.user).is_some(),
-            };
-            if new {
-                news.push(change);
+                Some(info) if known.insert(user.clone(), info.clone()).is_none() => {
+                    news.push(ComeOrGone { user, info, here: true });
+                }
+                Some(_) => {}
+                None => {
+                    let gone = known.remove(&user);
+                    news.extend(gone.map(|info| ComeOrGone { user, info, here: false }));
+                }
             }
         }
         self.present = (!known.is_empty()).then_some(known);
@@ -256,13 +259,18 @@ mod tests {
     fn whatever_the_home_repeats_is_told_once() {
         let change =
             |user: &str, info: Option<&str>| MemberChange { user: user.into(), info: info.map(Into::into) };
+        let text = |news: &[ComeOrGone]| -> Vec<String> {
+            news.iter()
+                .map(|one| format!("{}={}{}", one.user, if one.here { "+" } else { "-" }, one.info))
+                .collect()
+        };
         let mut held = Held::default();
         let first = held.present(true, vec![change("ann", Some("A")), change("bob", Some("B"))]);
         assert_eq!(first.len(), 2);
         assert!(held.present(false, vec![change("ann", Some("A2"))]).is_empty());
-        assert_eq!(text(&held.present(true, vec![change("ann", Some("A"))])), ["bob=None"]);
+        assert_eq!(text(&held.present(true, vec![change("ann", Some("A"))])), ["bob=-B"]);
         assert!(held.present(false, vec![change("bob", None)]).is_empty());
-        assert_eq!(text(&held.present(false, vec![change("ann", None)])), ["ann=None"]);
+        assert_eq!(text(&held.present(false, vec![change("ann", None)])), ["ann=-A"]);
         assert!(held.present.is_none());
     }
 }

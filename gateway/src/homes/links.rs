@@ -6,6 +6,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
     core::Core,
+    home::Hold,
     interest::Sum,
     keep::History,
     step::{Content, Effect, Frame, Session},
@@ -211,8 +212,8 @@ impl<C: Content> Core<C> {
                     }
                 }
             }
-            Frame::Hold { serial, topic, clients, members } => {
-                self.hold_at_home(peer, session, &topic, clients, &members);
+            Frame::Hold { serial, topic, clients, members, told } => {
+                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, told });
                 self.note_taken(peer, serial);
             }
             Frame::Synced { serial, epoch, sum } => {

@@ -42,8 +42,8 @@ pub use self::{
     core::{Core, Limits, Load},
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     step::{
-        At, Back, Content, Done, Effect, Entered, Frame, GroupChange, Input, MemberChange, Op, Reply, Session,
-        Standing, Ticket,
+        At, Back, ComeOrGone, Content, Done, Effect, Entered, Frame, GroupChange, Input, MemberChange, Op,
+        Reply, Session, Standing, Ticket,
     },
     topic::{Kind, Topic},
     watch::Pattern,

@@ -6,6 +6,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
     core::Core,
+    home::Hold,
     keep::Position,
     parking::{Asked, Origin},
     step::{At, Back, Content, Done, Effect, Frame, MemberChange, Op, Reply, Session},
@@ -274,8 +275,7 @@ impl<C: Content> Core<C> {
         gateway: Incarnation,
         session: Session,
         topic: &Topic,
-        clients: u64,
-        members: &[MemberChange],
+        hold: Hold<'_>,
     ) {
         // It has not installed our view yet; it will say so again to the right one.
         if self.rings.home(topic) != Some(self.me) {
@@ -283,7 +283,7 @@ impl<C: Content> Core<C> {
         }
         self.watched.changed(topic);
         let home = self.homes.take(topic, self.members.epoch);
-        let (changes, new) = home.hold(gateway, session, clients, members);
+        let (changes, new) = home.hold(gateway, session, hold);
         let told = home.roster.as_ref().is_some_and(|roster| roster.told);
         if told && new {
             self.tell_whole(topic, Some(gateway));

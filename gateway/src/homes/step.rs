@@ -136,6 +136,17 @@ pub struct MemberChange {
     pub info: Option<Arc<str>>,
 }
 
+/// A presence member has come or gone, as our clients are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComeOrGone {
+    /// Who.
+    pub user: Arc<str>,
+    /// What others see, or saw, of them.
+    pub info: Arc<str>,
+    /// Have they come?
+    pub here: bool,
+}
+
 /// What one gateway says to another. A link keeps the order.
 #[derive(Debug, Clone)]
 pub enum Frame<C: Content> {
@@ -151,6 +162,8 @@ pub enum Frame<C: Content> {
         clients: u64,
         /// Presence members that have changed since the last hold of the topic; in a sync, all.
         members: Vec<MemberChange>,
+        /// The speaker's clients were told of presence members, by this home or an earlier one.
+        told: bool,
     },
     /// Everything that the speaker holds and whose home the receiver is has been said.
     Synced {
@@ -247,6 +260,8 @@ pub enum GroupChange {
     Joined(Arc<str>, Arc<str>),
     /// The last client of somebody has gone.
     Left(Arc<str>),
+    /// So many clients are in it now.
+    Count(u64),
     /// Its last client has gone.
     Vacated,
     /// Another gateway is its home now, and will tell of it.
@@ -378,7 +393,7 @@ pub enum Effect<C: Content> {
         /// The topic.
         topic: Topic,
         /// Who.
-        members: Vec<MemberChange>,
+        members: Vec<ComeOrGone>,
     },
     /// Something has happened in a watched group whose home we are.
     Group(Topic, GroupChange),

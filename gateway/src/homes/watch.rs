@@ -39,6 +39,7 @@ impl Pattern {
 #[derive(Debug, Default)]
 struct Told {
     users: BTreeMap<Arc<str>, Arc<str>>,
+    clients: u64,
 }
 
 /// What was told, and what may have changed since.
@@ -114,13 +115,21 @@ impl Watched {
                 (None, Some(home)) => {
                     let users = users(home);
                     news.push((topic.clone(), GroupChange::Is(changes(&users))));
-                    self.told.insert(topic, Told { users });
+                    let clients = home.clients();
+                    news.push((topic.clone(), GroupChange::Count(clients)));
+                    self.told.insert(topic, Told { users, clients });
                 }
                 (Some(told), Some(home)) if again.contains(&topic) => {
                     told.users = users(home);
                     news.push((topic.clone(), GroupChange::Is(changes(&told.users))));
                 }
-                (Some(told), Some(home)) => told.compare(users(home), &topic, &mut news),
+                (Some(told), Some(home)) => {
+                    told.compare(users(home), &topic, &mut news);
+                    let clients = home.clients();
+                    if std::mem::replace(&mut told.clients, clients) != clients {
+                        news.push((topic, GroupChange::Count(clients)));
+                    }
+                }
                 (Some(told), None) => {
                     told.compare(BTreeMap::new(), &topic, &mut news);
                     news.push((topic.clone(), GroupChange::Vacated));
@@ -164,7 +173,10 @@ mod tests {
     use broadgate_proto::id::Incarnation;
 
     use super::{
-        super::{home::Homes, step::MemberChange},
+        super::{
+            home::{Hold, Homes},
+            step::MemberChange,
+        },
         *,
     };
 
@@ -173,15 +185,38 @@ mod tests {
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
         let home = homes.take(topic, Epoch::new(1, 1));
-        home.hold(Incarnation::from_bits(1), 0, clients, &members);
+        home.hold(Incarnation::from_bits(1), 0, Hold { clients, members: &members, told: false });
     }
 
     fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {
-        let (news, told) = watched.news(|topic| homes.get(topic));
-        let mut texts: Vec<_> =
-            news.iter().map(|(topic, change)| format!("{} {change:?}", topic.name())).collect();
-        texts.extend(told.map(|epoch| format!("told {epoch}")));
+        let (news, complete) = watched.news(|topic| homes.get(topic));
+        let told = |(_, change): &&(Topic, GroupChange)| !matches!(change, GroupChange::Count(_));
+        let text = |(topic, change): &(Topic, GroupChange)| format!("{} {change:?}", topic.name());
+        let mut texts: Vec<_> = news.iter().filter(told).map(text).collect();
+        texts.extend(complete.map(|epoch| format!("told {epoch}")));
         texts
+    }
+
+    #[test]
+    fn each_number_of_clients_is_told_once() {
+        let (mut watched, mut homes) = (Watched::default(), Homes::default());
+        let room = Topic::group("a", "room-1");
+        hold(&mut homes, &room, 3, &[]);
+        watched.watch(
+            vec![Pattern { app: "a".into(), pattern: "*".into() }],
+            homes.topics(),
+            Epoch::new(1, 1),
+        );
+        let mut counts = |homes: &Homes| -> Vec<u64> {
+            watched.changed(&room);
+            let (news, _) = watched.news(|topic| homes.get(topic));
+            let count = |(_, change)| if let GroupChange::Count(count) = change { Some(count) } else { None };
+            news.into_iter().filter_map(count).collect()
+        };
+        assert_eq!(counts(&homes), [3]);
+        assert!(counts(&homes).is_empty());
+        hold(&mut homes, &room, 4, &[]);
+        assert_eq!(counts(&homes), [4]);
     }
 
     #[test]

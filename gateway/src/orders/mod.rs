@@ -24,9 +24,9 @@ pub(crate) use self::{
     query::{Cursor, patterns, position_text},
 };
 use crate::{
-    codec::encode::Frames,
     actor::Live,
-    homes::{Entered, MemberChange, Position, Topic},
+    codec::encode::Frames,
+    homes::{ComeOrGone, Entered, Position, Topic},
     shard::Seat,
 };
 
@@ -189,7 +189,7 @@ pub(crate) enum Order {
     /// Presence members of a group have come and gone: Pusher clients in it are told.
     Present {
         topic: Topic,
-        members: Vec<MemberChange>,
+        members: Vec<ComeOrGone>,
     },
     /// A Pusher client follows a group from here.
     Entered {

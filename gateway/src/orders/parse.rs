@@ -18,6 +18,9 @@ use crate::{
     shard::Seat,
 };
 
+/// Events of the Pusher protocol itself, of which other clients know nothing.
+const PROTOCOL_PREFIX: &str = "pusher_internal:";
+
 /// What Pusher clients get a text as, if its sender has not named the event.
 const UNNAMED: &str = "message";
 
@@ -161,6 +164,9 @@ impl Parser {
                 _ => outgoing::event(name, channel, text),
             };
             let event = self.encoder.event(object.as_bytes());
+            if name.starts_with(PROTOCOL_PREFIX) {
+                return Frames { pusher: event.pusher, payload: event.payload, ..Frames::default() };
+            }
             if named {
                 return event;
             }

@@ -15,7 +15,8 @@ const fn close(code: u16, reason: &'static str) -> Close {
     Close { code, reason }
 }
 
-pub(crate) const TLS_ONLY: Close = close(4000, "Application only accepts SSL connections, reconnect using wss://");
+pub(crate) const TLS_ONLY: Close =
+    close(4000, "Application only accepts SSL connections, reconnect using wss://");
 pub(crate) const NO_APP: Close =
     close(4001, "App key not known here. Did you forget to add it to the server's apps?");
 pub(crate) const DISABLED: Close = close(4003, "Application disabled");

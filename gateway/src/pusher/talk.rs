@@ -58,11 +58,7 @@ pub(crate) struct Subscription {
 }
 
 /// Decides about one frame.
-pub(crate) fn decide(
-    said: Result<Incoming, Malformed>,
-    rules: &Rules<'_>,
-    speaker: &Speaker<'_>,
-) -> Act {
+pub(crate) fn decide(said: Result<Incoming, Malformed>, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act {
     match said {
         Ok(Incoming::Ping) => Act::Say(outgoing::PONG.to_owned()),
         Ok(Incoming::Pong) => Act::Nothing,
@@ -116,7 +112,9 @@ fn subscribe(
     }
     match allowed(&channel, auth, channel_data, rules, speaker) {
         Ok((kind, member)) => Act::Subscribe(Subscription { channel, kind, member }),
-        Err(Refused(kind, sentence, status)) => Act::Say(refusal(&channel, kind, &sentence, status, rules.compat)),
+        Err(Refused(kind, sentence, status)) => {
+            Act::Say(refusal(&channel, kind, &sentence, status, rules.compat))
+        }
     }
 }
 
@@ -170,7 +168,9 @@ fn member<'a>(
         (Some(data), _) => Member::parse(data, rules.limits),
         (None, Some(user)) => user.member(rules.limits),
         (None, None) => {
-            return Err(invalid("a presence channel needs channel_data with a user_id, or a signed-in user".into()));
+            return Err(invalid(
+                "a presence channel needs channel_data with a user_id, or a signed-in user".into(),
+            ));
         }
     };
     parsed.map_err(|error| invalid(error.to_string()))
@@ -219,17 +219,25 @@ fn client_event(
     if !rules.client_events {
         return match reverb {
             true => Err((Some(4301), "The app does not have client messaging enabled.".to_owned())),
-            false => reject("To send client events, you must enable this feature: set client_events of the app"),
+            false => {
+                reject("To send client events, you must enable this feature: set client_events of the app")
+            }
         };
     }
     let limits = rules.limits;
     if event.len() > limits.event_name_bytes_max {
         let max = limits.event_name_bytes_max;
-        return reject(&format!("Client event rejected - its name has {} bytes: at most {max} are allowed", event.len()));
+        return reject(&format!(
+            "Client event rejected - its name has {} bytes: at most {max} are allowed",
+            event.len()
+        ));
     }
     if data.len() > limits.event_data_bytes_max {
         let max = limits.event_data_bytes_max;
-        return reject(&format!("Client event rejected - its data has {} bytes: at most {max} are allowed", data.len()));
+        return reject(&format!(
+            "Client event rejected - its data has {} bytes: at most {max} are allowed",
+            data.len()
+        ));
     }
     if !Kind::of(channel).client_events_allowed() {
         return reject("Client event rejected - only supported on private and presence channels");
@@ -279,7 +287,10 @@ mod tests {
         let good = format!("{KEY}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4");
         assert!(matches!(hosted(&subscribing("private-foobar", &good, "")), Act::Subscribe(_)));
         let refused = told(hosted(&subscribing("private-foobaz", &good, "")));
-        assert!(refused.contains("pusher:subscription_error") && refused.contains("\"status\":401"), "{refused}");
+        assert!(
+            refused.contains("pusher:subscription_error") && refused.contains("\"status\":401"),
+            "{refused}"
+        );
         let reverb = told(said(&subscribing("private-foobaz", &good, ""), None, Compat::Reverb));
         assert!(reverb.contains("4009") && reverb.contains("Connection is unauthorized"), "{reverb}");
         let presence = format!("{KEY}:afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c");
@@ -289,7 +300,10 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(told(hosted(&subscribing("a b", "", ""))).contains("\"status\":400"));
-        assert!(told(hosted(&subscribing("news-in", "", ""))).contains("Existing subscription to channel news-in"));
+        assert!(
+            told(hosted(&subscribing("news-in", "", "")))
+                .contains("Existing subscription to channel news-in")
+        );
         assert!(matches!(said(&subscribing("news-in", "", ""), None, Compat::Reverb), Act::Subscribe(_)));
     }
 
@@ -310,7 +324,8 @@ mod tests {
         let frame = |data: &str| {
             let key = Key::new(KEY, "7ad3773142a6692b25b8");
             let auth = auth::sign_signin(&key, "1234.1234", data);
-            serde_json::json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": data}}).to_string()
+            serde_json::json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": data}})
+                .to_string()
         };
         let ann = User::parse(r#"{"id":"ann"}"#, &Limits::default()).unwrap();
         let as_ann = frame(r#"{"id":"ann"}"#);
@@ -334,7 +349,9 @@ mod tests {
         }
         assert!(told(hosted(&event("news-in", "client-x"))).contains("only supported on private"));
         assert!(told(hosted(&event("private-out", "client-x"))).contains("not subscribed"));
-        assert!(told(hosted(&event("private-in", &format!("client-{}", "x".repeat(200))))).contains("207 bytes"));
+        assert!(
+            told(hosted(&event("private-in", &format!("client-{}", "x".repeat(200))))).contains("207 bytes")
+        );
         assert!(told(hosted(&event("private-in", "x"))).contains("4200"));
         assert!(told(hosted("{")).contains("4200"));
         assert!(told(said("{", None, Compat::Reverb)).contains("Invalid message format"));
@@ -343,7 +360,8 @@ mod tests {
 
     #[test]
     fn unsubscribing_is_silent_where_there_is_something_to_leave() {
-        let frame = |channel: &str| format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#);
+        let frame =
+            |channel: &str| format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#);
         assert!(matches!(hosted(&frame("news-in")), Act::Unsubscribe(channel) if channel == "news-in"));
         assert!(told(hosted(&frame("news"))).contains("No current subscription to channel news"));
         assert!(matches!(said(&frame("news"), None, Compat::Reverb), Act::Nothing));

@@ -24,7 +24,7 @@ use broadgate_proto::{
     v1::{MemberState, View},
 };
 use broadgate_register::member::{Member, RegisterStatus};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -34,6 +34,8 @@ use self::{
 use crate::{
     actor::{Actor, Around, Event, Homes},
     api::{self, Internal},
+    apps::Apps,
+    channels,
     commands::{Dispatcher, Installed, Local},
     config::Config,
     desk::Desk,
@@ -167,7 +169,11 @@ impl Bound {
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
         let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
-        tokio::spawn(tell_of_apps(self.config.apps.changes(), Arc::clone(&mailboxes), stop_homes.clone()));
+        let (told, changes) = mpsc::channel(channels::CHANGES_MAX);
+        tokio::spawn(channels::run(self.config.apps.clone(), desk, changes));
+        let following =
+            FollowApps { apps: self.config.apps.clone(), mailboxes: Arc::clone(&mailboxes), told };
+        tokio::spawn(following.run(dispatcher.homes.clone(), stop_homes.clone()));
         member.set_state(MemberState::Ready);
 
         let mut seen =
@@ -280,15 +286,27 @@ impl Bound {
     }
 }
 
-/// Tells the shards whenever the apps were replaced.
-async fn tell_of_apps(mut changes: watch::Receiver<u64>, mailboxes: Arc<[Mailbox]>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-        }
-        for mailbox in mailboxes.iter() {
-            mailbox.send(Message::Apps).await;
+/// What follows the apps.
+struct FollowApps {
+    apps: Apps,
+    mailboxes: Arc<[Mailbox]>,
+    told: mpsc::Sender<(homes::Topic, homes::GroupChange)>,
+}
+
+impl FollowApps {
+    /// Tells the shards and the homes whenever the apps were replaced.
+    async fn run(self, homes: Homes, stop: CancellationToken) {
+        let mut changes = self.apps.changes();
+        loop {
+            let patterns = channels::patterns(&self.apps.load());
+            homes.tell(Event::WatchOwn(patterns, self.told.clone())).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            for mailbox in self.mailboxes.iter() {
+                mailbox.send(Message::Apps).await;
+            }
         }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) backlog_since: Option<u32>,
     /// Read but not decoded: the window was full.
     pub(crate) undecoded: Vec<u8>,
+    /// It broke its protocol: nothing after that can be decoded, and what still comes is thrown away.
+    pub(crate) broken: bool,
     /// Decoding stopped early, so the codec may hold whole messages.
     pub(crate) stopped_early: bool,
 

@@ -133,6 +133,9 @@ impl Shard {
                 }
                 break;
             }
+            if client.broken {
+                return;
+            }
             let Some(codec) = &mut client.codec else { return };
             match codec.next(&mut input, &mut answer) {
                 Ok(None) => break,
@@ -140,6 +143,7 @@ impl Shard {
                 Ok(Some(Input::Close(..))) => self.on_close_answered(slot),
                 Ok(Some(_)) => self.tally.drop(Drop::AfterClose, 1),
                 Err(violation) if client.is_open() => {
+                    client.broken = true;
                     let close = violation.close_code();
                     tracing::debug!(client = %self.id_of(slot), reason = violation.reason(), "client broke its protocol");
                     self.let_go(

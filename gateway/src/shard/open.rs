@@ -25,7 +25,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, Seat},
     codec::{
         Codec,
         encode::{Encoder, Frames},
@@ -42,7 +42,7 @@ pub(crate) struct Newcomer {
     pub(crate) address: SocketAddr,
     pub(crate) handshake: v1::Handshake,
     /// Its app, if it speaks the Pusher protocol.
-    pub(crate) pusher: Option<Rc<Tenant>>,
+    pub(crate) pusher: Option<(Rc<Tenant>, Seat)>,
 }
 
 /// A place taken for a newcomer. Dropped before it is opened, it gives the place back: the
@@ -56,7 +56,7 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// None if the shard has no place left.
-    pub(crate) fn new(shard: &Handle, newcomer: &Newcomer) -> Option<Self> {
+    pub(crate) fn new(shard: &Handle, newcomer: &mut Newcomer) -> Option<Self> {
         let mut state = shard.borrow_mut();
         let affinity = affinity_key(&state.config.settings.affinity, &newcomer.handshake);
         let key = random()?;
@@ -70,6 +70,7 @@ impl Candidate {
             dirty: false,
             backlog_since: None,
             undecoded: Vec::new(),
+            broken: false,
             stopped_early: false,
             events: Window::default(),
             worker: None,
@@ -89,7 +90,10 @@ impl Candidate {
             rate: Rate::default(),
             traffic: Traffic::default(),
             session: None,
-            pusher: newcomer.pusher.clone().map(|tenant| Box::new(PusherClient::new(tenant))),
+            pusher: newcomer
+                .pusher
+                .take()
+                .map(|(tenant, seat)| Box::new(PusherClient::new(tenant, seat, state.second))),
             admitted: None,
         };
         let slot = state.clients.insert(client, ClientId::SLOTS_MAX)?;

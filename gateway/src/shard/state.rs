@@ -1,6 +1,11 @@
 //! What a shard owns, and the turn of its loop.
 
-use std::{cell::RefCell, collections::{HashMap, HashSet}, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},

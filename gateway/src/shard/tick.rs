@@ -11,8 +11,9 @@ use super::{
     state::Shard,
 };
 use crate::{
-    codec::encode::{Encoder, PING_FRAME, close_code_frame},
+    codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
     config::ListenerKind,
+    pusher,
     tally::Drop,
 };
 
@@ -41,6 +42,11 @@ impl Shard {
         if !client.may_read(events_max) {
             // What it may have sent is unread: it is not silent.
             client.last_in = second;
+        }
+        if client.pusher.as_ref().is_some_and(|pusher| pusher.is_late(second)) {
+            let close = pusher::close::UNAUTHORIZED;
+            let frame = close_frame(close.code, close.reason);
+            return self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(frame));
         }
         let silence = seconds(client.listener.silence());
         let interval = seconds(client.listener.ping_interval);
@@ -203,7 +209,9 @@ fn next_look(client: &Client, second: u32) -> Option<u32> {
     let ping_at = seconds(client.listener.ping_interval)
         .filter(|_| client.listener.kind == ListenerKind::Web || !client.listener.ping_payload.is_empty())
         .map(|interval| client.last_in.max(client.last_ping) + interval);
-    silent_at.into_iter().chain(ping_at).min().map(|at| at.max(second + 1))
+    let late_at = client.pusher.as_ref().filter(|pusher| !pusher.is_authorized);
+    let late_at = late_at.and_then(|pusher| pusher.authorize_by);
+    silent_at.into_iter().chain(ping_at).chain(late_at).min().map(|at| at.max(second + 1))
 }
 
 /// Whole seconds; none for zero, which means never.

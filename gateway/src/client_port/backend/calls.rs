@@ -59,7 +59,12 @@ impl Found {
 }
 
 impl Backend {
-    pub(super) async fn carry_out(&self, call: Call, params: &Params, body: &[u8]) -> Result<String, Refusal> {
+    pub(super) async fn carry_out(
+        &self,
+        call: Call,
+        params: &Params,
+        body: &[u8],
+    ) -> Result<String, Refusal> {
         let (limits, compat) = (&self.app.limits, self.app.compat);
         match call {
             Call::Events => {
@@ -147,15 +152,19 @@ impl Backend {
         }
         let asked: Vec<_> = event.channels.iter().map(|channel| (channel.clone(), event.info)).collect();
         let found = self.find(&asked).await?;
-        Ok(answer::channels(event.channels.iter().zip(&found).map(|(name, found)| (&**name, found.attributes()))))
+        Ok(answer::channels(
+            event.channels.iter().zip(&found).map(|(name, found)| (&**name, found.attributes())),
+        ))
     }
 
     async fn told_batch(&self, events: &[Publish]) -> Result<String, Refusal> {
         if events.iter().all(|event| event.info.is_nothing()) {
             return Ok(answer::EMPTY.to_owned());
         }
-        let asked: Vec<_> =
-            events.iter().map(|event| (event.channels.first().cloned().unwrap_or_default(), event.info)).collect();
+        let asked: Vec<_> = events
+            .iter()
+            .map(|event| (event.channels.first().cloned().unwrap_or_default(), event.info))
+            .collect();
         let found = self.find(&asked).await?;
         Ok(answer::batch(found.iter().map(Found::attributes)))
     }
@@ -177,7 +186,8 @@ impl Backend {
                 whose.push(index);
             }
             if info.subscription_count {
-                let count = v1::CountRequest { app: app.clone(), groups: vec![group.clone()], ..Default::default() };
+                let count =
+                    v1::CountRequest { app: app.clone(), groups: vec![group.clone()], ..Default::default() };
                 commands.push(Command::Count(count));
                 whose.push(index);
             }
@@ -284,7 +294,8 @@ impl Backend {
         if all.is_empty() && self.app.compat == Compat::Reverb {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "The channel is not occupied."));
         }
-        let members: Vec<_> = all.iter().map(|member| Member::of_seat(&member.user_id, &member.info)).collect();
+        let members: Vec<_> =
+            all.iter().map(|member| Member::of_seat(&member.user_id, &member.info)).collect();
         Ok(answer::users(&members, self.app.compat))
     }
 

@@ -97,11 +97,13 @@ async fn run(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<(StatusCod
         return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {id} is disabled.")));
     }
     let dispatcher = port.shard.borrow().desk.dispatcher();
-    let dispatcher = dispatcher
-        .ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway starts or stops: repeat"))?;
+    let dispatcher = dispatcher.ok_or_else(|| {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway starts or stops: repeat")
+    })?;
     let once = parts.headers.get(IDEMPOTENCY_HEADER).and_then(|value| value.to_str().ok());
     let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), once: once.map(str::to_owned) };
-    let status = if matches!(call, Call::ChannelEvents { .. }) { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status =
+        if matches!(call, Call::ChannelEvents { .. }) { StatusCode::ACCEPTED } else { StatusCode::OK };
     backend.carry_out(call, &params, &body).await.map(|body| (status, body))
 }
 
@@ -113,11 +115,14 @@ async fn read(body: Incoming, bytes_max: usize, visit: &Visit) -> Result<Bytes, 
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("The request's body is larger than {bytes_max} bytes, which is more than any event may have."),
+            format!(
+                "The request's body is larger than {bytes_max} bytes, which is more than any event may have."
+            ),
         )),
-        Ok(Err(error)) => {
-            Err(Refusal::new(StatusCode::BAD_REQUEST, format!("The request's body could not be read: {error}.")))
-        }
+        Ok(Err(error)) => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("The request's body could not be read: {error}."),
+        )),
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             format!("The request's body did not come within {time_max:?}."),

@@ -1,0 +1,211 @@
+//! Subscribing to channels, and what subscribers are told.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Pending, users};
+use crate::{
+    actor::{self, Live},
+    codec::encode::{Frames, text_frame},
+    homes::{ComeOrGone, Entered, Topic},
+    orders::{Audience, Order},
+    pusher::{
+        channel::{Access, Kind},
+        member::Member,
+        outgoing,
+        talk::{self, Subscription},
+    },
+    shard::{directory::Slot, presence::Seat, state::Shard},
+    tally::Drop,
+};
+
+impl Shard {
+    /// Joins the group at once, so that nothing is missed, and asks its home for what the client needs
+    /// to follow it.
+    pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
+        let max = self.config.settings.limits.groups_per_client_max;
+        let channel = subscription.channel.as_str();
+        if !self.directory.join(slot, channel, max) {
+            let sentence = format!("the connection is in {max} channels already, as many as it may be in");
+            return self.refuse(slot, channel, "LimitReached", &sentence, 403);
+        }
+        let name = channel.to_owned();
+        if let Some(pusher) = self.pusher(slot) {
+            pusher.is_authorized |= subscription.kind.access != Access::Public;
+            let pending = Pending { subscription, is_seated: false, held: Vec::new(), held_bytes: 0 };
+            pusher.pending = Some(Box::new(pending));
+        }
+        self.enter(slot, &name, None);
+    }
+
+    /// There is room for the client's user, or the user is there: takes the seat, of which others are told.
+    /// True if the subscription is still to be confirmed after that.
+    fn take_seat(&mut self, slot: Slot, entered: &Entered<Live>) -> bool {
+        let Some(pusher) = self.pusher(slot) else { return false };
+        let max = pusher.tenant.app.limits.presence_members_max;
+        let Some(pending) = pusher.pending.as_mut().filter(|pending| !pending.is_seated) else {
+            return false;
+        };
+        let Some((user, info)) = &pending.subscription.member else { return false };
+        let channel = pending.subscription.channel.clone();
+        let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
+        let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
+        if entered.members.len() >= max && !is_there {
+            pusher.pending = None;
+            let sentence = format!("the channel has {max} members, as many as it may have");
+            self.directory.part(slot, &channel);
+            self.ask_turn();
+            self.refuse(slot, &channel, "LimitReached", &sentence, 403);
+            if let Some(client) = self.clients.get(slot) {
+                client.wake();
+            }
+            return true;
+        }
+        pending.is_seated = true;
+        self.directory.sit(slot, &channel, &seat);
+        self.enter(slot, &channel, Some(seat.user));
+        true
+    }
+
+    /// Asks for what the client needs to follow a group that it has joined.
+    pub(super) fn enter(&mut self, slot: Slot, group: &str, user: Option<Arc<str>>) {
+        let Some(app) = self.clients.get(slot).map(|client| Rc::clone(&client.app)) else { return };
+        let topic = Topic::group(&app, group);
+        // Before the question: the home must have heard of the client.
+        self.tell_standings();
+        let client = self.id_of(slot);
+        let Some(dispatcher) = self.desk.dispatcher() else { return };
+        tokio::task::spawn_local(async move {
+            dispatcher.homes.tell(actor::Event::Enter { client, topic, user }).await;
+        });
+    }
+
+    fn refuse(&mut self, slot: Slot, channel: &str, kind: &str, sentence: &str, status: u16) {
+        let Some(pusher) = self.pusher(slot) else { return };
+        let frame = talk::refusal(channel, kind, sentence, status, pusher.tenant.app.compat);
+        self.say(slot, &frame);
+    }
+
+    /// The client follows the channel from here.
+    pub(crate) fn entered(&mut self, slot: Slot, topic: &Topic, entered: &Entered<Live>) {
+        if let Some(user) = users::online_user(topic.name()) {
+            return self.heard_of(slot, user, !entered.members.is_empty());
+        }
+        let Some(client) = self.clients.get(slot).filter(|client| client.is_open()) else { return };
+        let pending = client.pusher.as_ref().and_then(|pusher| pusher.pending.as_ref());
+        if pending.is_none_or(|pending| pending.subscription.channel != topic.name())
+            || self.take_seat(slot, entered)
+        {
+            return;
+        }
+        let Some(pending) = self.pusher(slot).and_then(|pusher| pusher.pending.take()) else { return };
+        if let Some(client) = self.clients.get(slot) {
+            client.wake();
+        }
+        let Pending { subscription, held, .. } = *pending;
+        let Subscription { channel, kind, member } = subscription;
+        let frame = match &member {
+            None => outgoing::subscription_succeeded(&channel),
+            Some((user, info)) => {
+                let members = members(&entered.members, user, info);
+                outgoing::presence_subscription_succeeded(&channel, &members)
+            }
+        };
+        self.say(slot, &frame);
+        if kind.cache {
+            self.say_cached(slot, &channel, entered, &held);
+        }
+        for frame in held {
+            self.push_own(slot, frame);
+        }
+    }
+
+    /// The event that a cache channel keeps, unless it is among those that come next.
+    fn say_cached(&mut self, slot: Slot, channel: &str, entered: &Entered<Live>, held: &[Bytes]) {
+        let cached = entered.value.as_ref().and_then(|job| match job.order.inner() {
+            Order::Send { frames, .. } => frames.pusher.clone(),
+            _ => None,
+        });
+        match cached {
+            None => self.say(slot, &outgoing::cache_miss(channel)),
+            Some(frame) if held.contains(&frame) => {}
+            Some(frame) => self.push_own(slot, frame),
+        }
+    }
+
+    /// Presence members of a channel have come and gone: everybody else in it is told.
+    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[ComeOrGone]) {
+        let (app, channel) = (topic.app(), topic.name());
+        if !Kind::of(channel).is_presence() {
+            return self.tell_online(topic, members);
+        }
+        let slots = self.directory.group_members(app, channel).to_vec();
+        let frames: Vec<(&str, Bytes)> =
+            members.iter().map(|change| (&*change.user, told(channel, change))).collect();
+        for slot in slots {
+            let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else {
+                continue;
+            };
+            // Who is not subscribed yet is told of everybody at once.
+            if pusher.pending.as_ref().is_some_and(|pending| pending.subscription.channel == channel) {
+                continue;
+            }
+            let own = self.directory.seat(slot, channel).map(|seat| seat.user);
+            for (user, frame) in &frames {
+                if own.as_deref() != Some(*user) {
+                    self.push_own(slot, frame.clone());
+                }
+            }
+        }
+    }
+
+    /// The form of a message that a client gets, by the group in which it is reached.
+    pub(crate) fn frames_for<'a>(
+        &self,
+        slot: Slot,
+        to: &Audience,
+        frames: &'a Frames,
+        by_group: &'a [Frames],
+    ) -> &'a Frames {
+        let reached = to.groups.iter().zip(by_group).find(|(group, _)| self.directory.is_member(slot, group));
+        reached.map_or(frames, |(_, frames)| frames)
+    }
+
+    /// Places a message, behind the confirmation of the channel's subscription if that is under way.
+    pub(crate) fn place_for(&mut self, slot: Slot, to: &Audience, frames: &Frames) -> Result<(), Drop> {
+        let bytes_max = self.config.settings.limits.outbox_bytes_max;
+        let pending = self.pusher(slot).and_then(|pusher| pusher.pending.as_mut());
+        let Some(pending) =
+            pending.filter(|pending| to.groups.iter().any(|group| **group == pending.subscription.channel))
+        else {
+            return self.place(slot, frames);
+        };
+        let frame = frames.pusher.clone().ok_or(Drop::Protocol)?;
+        pending.held_bytes += frame.len();
+        if pending.held_bytes > bytes_max {
+            self.close_slow(slot);
+            return Err(Drop::Slow);
+        }
+        pending.held.push(frame);
+        Ok(())
+    }
+}
+
+/// Everybody who is present, the client's own user among them.
+fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str) -> Vec<Member<'a>> {
+    let mut members: Vec<_> = present.iter().map(|(user, info)| Member::of_seat(user, info)).collect();
+    // The home did not answer in time.
+    if present.iter().all(|(other, _)| **other != *user) {
+        members.push(Member::of_seat(user, info));
+    }
+    members
+}
+
+fn told(channel: &str, change: &ComeOrGone) -> Bytes {
+    let member = Member::of_seat(&change.user, &change.info);
+    text_frame(&match change.here {
+        true => outgoing::member_added(channel, &member),
+        false => outgoing::member_removed(channel, &member),
+    })
+}

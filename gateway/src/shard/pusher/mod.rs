@@ -1,0 +1,225 @@
+//! Clients that speak the Pusher protocol: their frames are decided about in `crate::pusher::talk`, and
+//! acted on here. A channel is a group of the app.
+//!
+//! | file | what |
+//! |---|---|
+//! | `channels.rs` | subscribing, and what subscribers are told |
+//! | `users.rs` | signing in, and who of a watchlist is online |
+
+mod channels;
+mod users;
+
+use std::{rc::Rc, sync::Arc};
+
+use broadgate_proto::v1::{self, Cause, command::Command, send_request::Payload};
+use bytes::Bytes;
+
+use self::users::Watch;
+pub(crate) use self::users::signed_in_group;
+use super::{client::Rate, directory::Slot, state::Shard};
+use crate::{
+    admission::Seat,
+    apps::App,
+    codec::encode::{close_frame, text_frame},
+    pusher::{
+        auth::Key,
+        close, incoming,
+        member::{Member, User},
+        outgoing, socket_id,
+        talk::{self, Act, Rules, Speaker, Subscription},
+    },
+    tally::Drop,
+};
+
+/// An app as clients need it.
+pub(crate) struct Tenant {
+    pub(crate) app: Arc<App>,
+    pub(crate) keys: Vec<Key>,
+}
+
+impl Tenant {
+    pub(crate) fn new(app: &Arc<App>) -> Self {
+        let keys = app.keys.iter().map(|key| Key::new(&key.key, key.secret.reveal())).collect();
+        Self { app: Arc::clone(app), keys }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            keys: &self.keys,
+            limits: &self.app.limits,
+            compat: self.app.compat,
+            client_events: self.app.client_events,
+        }
+    }
+}
+
+/// What a Pusher client has besides what every client has.
+pub(crate) struct PusherClient {
+    pub(crate) tenant: Rc<Tenant>,
+    pub(crate) user: Option<Box<User>>,
+    /// The subscription that is under way. Nothing else is read from the client meanwhile: its frames
+    /// take effect in their order.
+    pub(crate) pending: Option<Box<Pending>>,
+    pub(crate) watch: Option<Box<Watch>>,
+    events: Rate,
+    /// The second at which it must have shown a signature.
+    pub(crate) authorize_by: Option<u32>,
+    /// It has shown a signature of its app.
+    pub(crate) is_authorized: bool,
+    /// Its place among the app's connections.
+    _seat: Seat,
+}
+
+/// A subscription that the channel's home has not confirmed.
+pub(crate) struct Pending {
+    subscription: Subscription,
+    /// Presence: others are told of its user. It is looked first whether there is room.
+    is_seated: bool,
+    /// What came to the channel meanwhile: the confirmation goes first.
+    held: Vec<Bytes>,
+    held_bytes: usize,
+}
+
+impl PusherClient {
+    pub(crate) fn new(tenant: Rc<Tenant>, seat: Seat, second: u32) -> Self {
+        let within = tenant.app.authorized_within.as_secs_f64().ceil() as u32;
+        Self {
+            tenant,
+            user: None,
+            pending: None,
+            watch: None,
+            events: Rate::default(),
+            authorize_by: (within > 0).then_some(second + within),
+            is_authorized: false,
+            _seat: seat,
+        }
+    }
+
+    /// Was it to show a signature, and has not?
+    pub(crate) fn is_late(&self, second: u32) -> bool {
+        !self.is_authorized && self.authorize_by.is_some_and(|by| second >= by)
+    }
+
+    /// How long a message it may send: an event as large as it may be, written with escapes.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        2 * self.tenant.app.limits.event_data_bytes_max + 4096
+    }
+}
+
+impl Shard {
+    /// An app as its clients here share it.
+    pub(crate) fn tenant(&mut self, app: &Arc<App>) -> Rc<Tenant> {
+        if let Some(known) = self.tenants.get(&*app.id).filter(|known| Arc::ptr_eq(&known.app, app)) {
+            return Rc::clone(known);
+        }
+        let tenant = Rc::new(Tenant::new(app));
+        self.tenants.insert(app.id.as_str().into(), Rc::clone(&tenant));
+        tenant
+    }
+
+    /// The apps were read anew: clients go on by what they say now.
+    pub(crate) fn apps_changed(&mut self) {
+        let table = self.config.apps.load();
+        self.tenants.retain(|id, _| table.by_id(id).is_some());
+        for slot in self.clients.taken() {
+            let Some(pusher) = self.pusher(slot) else { continue };
+            let former = Rc::clone(&pusher.tenant);
+            let gone = match table.by_id(&former.app.id).filter(|app| !app.keys.is_empty()) {
+                Some(app) if app.enabled => {
+                    let tenant = self.tenant(app);
+                    if let Some(pusher) = self.pusher(slot) {
+                        pusher.tenant = tenant;
+                    }
+                    continue;
+                }
+                Some(_) => close::DISABLED,
+                None => close::NO_APP,
+            };
+            let frame = close_frame(gone.code, gone.reason);
+            self.let_go(slot, Cause::Command, gone.code, gone.reason, Some(frame));
+        }
+    }
+
+    /// The first frame to a new client.
+    pub(crate) fn greet_pusher(&mut self, slot: Slot) {
+        let socket_id = socket_id::text(self.id_of(slot));
+        let Some(pusher) = self.pusher(slot) else { return };
+        let seconds = pusher.tenant.app.activity_timeout.as_secs().max(1);
+        self.say(slot, &outgoing::connection_established(&socket_id, seconds));
+    }
+
+    fn pusher(&mut self, slot: Slot) -> Option<&mut PusherClient> {
+        self.clients.get_mut(slot)?.pusher.as_deref_mut()
+    }
+
+    fn say(&mut self, slot: Slot, json: &str) {
+        self.push_own(slot, text_frame(json));
+    }
+
+    pub(crate) fn on_pusher_text(&mut self, slot: Slot, text: &str) {
+        let socket_id = socket_id::text(self.id_of(slot));
+        let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else { return };
+        let is_in = |channel: &str| self.directory.is_member(slot, channel);
+        let speaker = Speaker { socket_id: &socket_id, user: pusher.user.as_deref(), is_in: &is_in };
+        let act = talk::decide(incoming::parse(text), &pusher.tenant.rules(), &speaker);
+        self.act(slot, act);
+    }
+
+    pub(crate) fn on_pusher_binary(&mut self, slot: Slot) {
+        let Some(pusher) = self.pusher(slot) else { return };
+        let compat = pusher.tenant.app.compat;
+        self.say(slot, &outgoing::error(Some(4200), "binary messages are not supported: send text", compat));
+    }
+
+    fn act(&mut self, slot: Slot, act: Act) {
+        match act {
+            Act::Nothing => {}
+            Act::Say(frame) => self.say(slot, &frame),
+            Act::Subscribe(subscription) => self.subscribe(slot, subscription),
+            Act::Unsubscribe(channel) => {
+                self.directory.part(slot, &channel);
+                self.ask_turn();
+            }
+            Act::SignIn { user, user_data } => self.sign_in(slot, user, &user_data),
+            Act::Publish { channel, event, data } => self.publish(slot, channel, event, data),
+        }
+    }
+
+    /// A client event goes the way of every command to one group.
+    fn publish(&mut self, slot: Slot, channel: String, event: String, data: String) {
+        let second = self.second;
+        let client_id = self.id_of(slot).to_string();
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let app = client.app.to_string();
+        let Some(pusher) = client.pusher.as_deref_mut() else { return };
+        let (compat, max) = (pusher.tenant.app.compat, pusher.tenant.app.limits.client_events_per_second_max);
+        if !pusher.events.take(second, max) {
+            let sentence = format!("Client event rejected - more than {max} in a second");
+            return self.say(slot, &outgoing::error(Some(4301), &sentence, compat));
+        }
+        let user_id_json = match self.directory.seat(slot, &channel) {
+            Some(seat) => Member::of_seat(&seat.user, &seat.info).id_json(),
+            None => String::new(),
+        };
+        let except = v1::Except { clients: vec![client_id], ..v1::Except::default() };
+        let to = v1::Audience { app, groups: vec![channel], except: Some(except), ..v1::Audience::default() };
+        let send = v1::SendRequest {
+            to: Some(to),
+            payload: Some(Payload::Text(data)),
+            event,
+            user_id_json,
+            data_json: true,
+            not_kept: true,
+            no_receipt: true,
+            ..v1::SendRequest::default()
+        };
+        let command = v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() };
+        if self.commands.as_ref().is_none_or(|commands| commands.try_send(command).is_err()) {
+            self.tally.drop(Drop::Busy, 1);
+            self.say(
+                slot,
+                &outgoing::error(Some(4301), "Client event rejected - the server is busy", compat),
+            );
+        }
+    }
+}
