@@ -55,6 +55,30 @@ fn what_is_not_done_is_there_again() {
     assert_eq!(open(&folder).1, [2, 4, 5]);
 }
 
+/// A crash asks nobody to write what is left.
+#[test]
+fn what_comes_is_on_disk_within_moments_for_its_owner_alone() {
+    let folder = Folder::new();
+    let (spool, _) = open(&folder);
+    let wait_for = |events| {
+        let started = Instant::now();
+        while load(&file(&folder)).unwrap().len() != events {
+            assert!(started.elapsed() < Duration::from_secs(5), "{events} events");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    (0..9).for_each(|seq| spool.add(ENDPOINT, &event(seq, "{}")));
+    wait_for(9);
+    spool.done(4);
+    wait_for(8);
+    #[cfg(unix)]
+    {
+        let mode = std::fs::metadata(file(&folder)).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    }
+    drop(spool);
+}
+
 #[test]
 fn a_torn_or_damaged_end_costs_what_stands_there() {
     let folder = Folder::new();
