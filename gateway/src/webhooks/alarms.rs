@@ -47,6 +47,7 @@ impl<K: Ord + Clone> Alarms<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.at.len()
     }

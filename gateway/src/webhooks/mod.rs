@@ -25,8 +25,6 @@
 //! much waited; one that comes twice has the same `id`, which the hosted service does not have. What is
 //! lost is counted in `gateway_webhook_drops_total`.
 
-#![allow(dead_code, reason = "the homes do not tell yet")]
-
 mod alarms;
 mod batch;
 mod core;
