@@ -17,9 +17,20 @@ use crate::{
     telemetry::{self, Ready},
 };
 
-/// The demo's pages.
-const PAGES: &[Page] =
-    &[Page { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("pages/chat.html") }];
+/// The demo's pages, and pusher-js as its makers publish it (MIT, `pages/pusher.LICENCE`).
+const PAGES: &[Page] = &[
+    Page { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("pages/chat.html") },
+    Page {
+        path: "/console",
+        content_type: "text/html; charset=utf-8",
+        body: include_bytes!("pages/console.html"),
+    },
+    Page {
+        path: "/pusher.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_bytes!("pages/pusher.min.js"),
+    },
+];
 
 /// What every role can be told.
 #[derive(Debug, Args)]

@@ -65,8 +65,9 @@ impl AppsFile {
         };
         let text = format!(
             "\nFor Laravel and pusher-js: app {:?}, key {}, its secret is in {path}\n\
-             What to put into .env and Echo: broadgate apps env {}{url} --apps {path}\n",
-            app.id, key.key, app.id
+             What to put into .env and Echo: broadgate apps env {}{url} --apps {path}\n\
+             Try it: {}://{}:{}/console#app={}&key={}\n",
+            app.id, key.key, app.id, reach.scheme, reach.host, reach.port, app.id, key.key
         );
         if self.made && is_terminal {
             return format!("{text}\n{}", laravel_settings(app, key, reach));
@@ -105,7 +106,12 @@ mod tests {
         let key = &first.app.as_ref().unwrap().keys[0];
         let (short, long) = (first.told(&reach, false), first.told(&reach, true));
         assert!(short.contains(&key.key) && !short.contains(key.secret.reveal()), "{short}");
-        assert!(short.contains("apps env 1 --apps") && short.lines().count() == 3, "{short}");
+        assert!(
+            short.contains("apps env 1 --apps")
+                && short.lines().count() == 4
+                && short.contains("/console#app=1&key="),
+            "{short}"
+        );
         assert!(long.starts_with(&short) && long.contains(key.secret.reveal()), "{long}");
         let again = AppsFile::open(None, &dir).unwrap().unwrap();
         assert_eq!(again.app, first.app);
