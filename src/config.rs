@@ -270,6 +270,7 @@ mod tests {
                 one.apps_file = None;
                 one.cluster.secret_file = None;
                 one.gateway.shards = None;
+                one.gateway.spool = None;
                 one.gateway.internal.advertise = None;
                 one.metrics.bind = None;
                 one.gateway.listeners.truncate(1);

@@ -1,6 +1,6 @@
 //! What each metric means, for `/metrics` and for people who read it.
 
-use metrics::{describe_counter, describe_gauge};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 /// Counters, which end in `_total`.
 const COUNTERS: &[(&str, &str)] = &[
@@ -38,6 +38,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Commands whose home could not be reached, passed to every gateway instead",
     ),
     ("gateway_socket_writes_total", "System calls that wrote to clients"),
+    ("gateway_webhook_drops_total", "Webhook events that no receiver got, by reason"),
+    ("gateway_webhook_posts_total", "Attempts at posting webhooks, by outcome"),
+    ("gateway_webhook_spool_errors_total", "Times that the webhook spool could not be written"),
+    ("gateway_webhook_unspooled_total", "Webhook events that found the spool full and wait in memory only"),
     ("member_events_dropped_total", "Orders of the register that this member could not take"),
     ("member_requests_dropped_total", "Requests to the register that found no room"),
     ("register_disconnects_total", "Member streams that the register ended, by reason"),
@@ -69,6 +73,9 @@ const GAUGES: &[(&str, &str)] = &[
     ("gateway_peers", "Other gateways in the view"),
     ("gateway_peers_unsynced", "Gateways of the view that have not said what they hold"),
     ("gateway_register_heard", "1 while a register is heard"),
+    ("gateway_webhook_queue_bytes", "Bytes of webhook events that wait for an app's endpoints"),
+    ("gateway_webhook_queue_events", "Webhook events that wait for an app's endpoints"),
+    ("gateway_webhook_spool_bytes", "Size of the file with the webhook events that wait"),
     ("gateway_workers", "Workers attached to this gateway"),
     ("member_register_heard", "1 while a register is heard"),
     ("register_epoch_count", "The count of the view's epoch"),
@@ -78,6 +85,12 @@ const GAUGES: &[(&str, &str)] = &[
     ("worker_gateways_attached", "Gateways that this worker is attached to"),
 ];
 
+/// Histograms, in seconds.
+const HISTOGRAMS: &[(&str, &str)] = &[
+    ("gateway_webhook_delivery_seconds", "From a webhook event until its receiver has it, with all attempts"),
+    ("gateway_webhook_post_seconds", "One attempt at posting webhooks"),
+];
+
 /// Gives every metric its help text.
 pub(crate) fn describe() {
     for &(name, help) in COUNTERS {
@@ -85,6 +98,9 @@ pub(crate) fn describe() {
     }
     for &(name, help) in GAUGES {
         describe_gauge!(name, help);
+    }
+    for &(name, help) in HISTOGRAMS {
+        describe_histogram!(name, help);
     }
 }
 
@@ -102,7 +118,7 @@ mod tests {
             collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut made);
         }
         let described: BTreeSet<String> =
-            COUNTERS.iter().chain(GAUGES).map(|(name, _)| (*name).to_owned()).collect();
+            COUNTERS.iter().chain(GAUGES).chain(HISTOGRAMS).map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(made, described);
     }
 

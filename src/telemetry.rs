@@ -16,7 +16,7 @@ use crate::{
 
 /// Between two clean-ups of histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Handler times in seconds.
+/// Times of handlers and posts, in seconds.
 const BUCKETS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 10.0];
 
 /// Starts logging. BROADGATE_LOG comes before `[log] level`.

@@ -1,7 +1,7 @@
 //! What a gateway can be told. Opens nothing and decides nothing; see `deploy/config/broadgate.toml`
 //! for the same with comments.
 
-use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use broadgate_proto::{limits, name, secret::Secret};
 use ipnet::IpNet;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub affinity: Affinity,
     /// Groups that keep what was sent to them.
     pub groups: Vec<Group>,
+    /// The folder in which webhooks that wait survive a restart; absent: they do not.
+    pub spool: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
     /// How a gateway stops.
@@ -304,6 +306,7 @@ impl Default for Settings {
             listeners: vec![Listener::web(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             affinity: Affinity::default(),
             groups: Vec::new(),
+            spool: None,
             limits: Limits::default(),
             stop: Stop::default(),
         }

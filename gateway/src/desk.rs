@@ -2,21 +2,32 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::commands::Dispatcher;
+use crate::{commands::Dispatcher, webhooks::Webhooks};
 
 /// Known to all shards of a gateway. It does not keep the dispatcher alive: that has the shards'
 /// mailboxes, and a shard ends when nobody has its mailbox any more.
 #[derive(Default)]
-pub(crate) struct Desk(OnceLock<Weak<Dispatcher>>);
+pub(crate) struct Desk {
+    dispatcher: OnceLock<Weak<Dispatcher>>,
+    webhooks: OnceLock<Webhooks>,
+}
 
 impl Desk {
     pub(crate) fn open(&self, dispatcher: &Arc<Dispatcher>) {
         // Opened once, by whoever starts the gateway.
-        let _ = self.0.set(Arc::downgrade(dispatcher));
+        let _ = self.dispatcher.set(Arc::downgrade(dispatcher));
+    }
+
+    pub(crate) fn set_webhooks(&self, webhooks: Webhooks) {
+        let _ = self.webhooks.set(webhooks);
+    }
+
+    pub(crate) fn webhooks(&self) -> Option<&Webhooks> {
+        self.webhooks.get()
     }
 
     /// None while the gateway starts, and when it has ended.
     pub(crate) fn dispatcher(&self) -> Option<Arc<Dispatcher>> {
-        self.0.get()?.upgrade()
+        self.dispatcher.get()?.upgrade()
     }
 }

@@ -17,6 +17,7 @@
 //! | `peers` | the links to the other gateways |
 //! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
 //! | `channels` | what happens in the channels of apps with Pusher clients, told by their homes |
+//! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
 //! | `apps` | the tenants, who can be replaced while it runs |
@@ -40,6 +41,7 @@ mod pusher;
 mod server;
 mod shard;
 mod tally;
+mod webhooks;
 mod workers;
 
 pub use server::{Bound, Health, bind};

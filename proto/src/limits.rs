@@ -112,6 +112,58 @@ pub const READY_DELAY: Duration = Duration::from_secs(2);
 /// Within this, a stopping gateway lets all its clients go.
 pub const DRAIN_TIME: Duration = Duration::from_secs(20);
 
+/// How long a webhook waits before it tells that a channel is empty or a user has left, in case they
+/// come back; the hosted service waits up to 3 s (its documentation of webhooks).
+pub const WEBHOOK_LEAVE_TIME: Duration = Duration::from_secs(3);
+/// A channel's empty cache is told at most once within this: nobody says when it is empty no more.
+pub const WEBHOOK_CACHE_MISS_TIME: Duration = Duration::from_secs(60);
+/// The number of a large channel's subscribers is told at most once within this, as the hosted service
+/// does.
+pub const WEBHOOK_COUNT_TIME: Duration = Duration::from_secs(5);
+/// A channel with more subscribers than this is a large one, as for the hosted service.
+pub const WEBHOOK_COUNT_SMALL_MAX: u64 = 100;
+/// What one app's webhooks hold back at once; beyond, it is told undelayed. Some 200 bytes each.
+pub const WEBHOOK_HELD_MAX: usize = 100_000;
+/// Facts that wait for the task of the webhooks.
+pub const WEBHOOK_INBOX_FACTS_MAX: usize = 64 * KIB;
+/// And the bytes of their texts.
+pub const WEBHOOK_INBOX_BYTES_MAX: usize = 16 * MIB;
+/// Events that wait for one endpoint; beyond, the oldest goes.
+pub const WEBHOOK_QUEUE_EVENTS_MAX: usize = 10_000;
+/// And their bytes.
+pub const WEBHOOK_QUEUE_BYTES_MAX: usize = 16 * MIB;
+/// What an event in a queue costs besides its texts, in bytes.
+pub const WEBHOOK_EVENT_OVERHEAD_BYTES: usize = 256;
+/// Posts under way to one endpoint: a PHP receiver rarely has more processes to spare.
+pub const WEBHOOK_POSTS_MAX: usize = 8;
+/// Events in one post, where an endpoint takes several.
+pub const WEBHOOK_BATCH_EVENTS_MAX: usize = 100;
+/// And their bytes; one event alone may have more. Below the 1 MiB that nginx takes by default.
+pub const WEBHOOK_BATCH_BYTES_MAX: usize = 256 * KIB;
+/// How long the first event of a batch waits for others.
+pub const WEBHOOK_LINGER: Duration = Duration::from_millis(100);
+/// For a connection to an endpoint.
+pub const WEBHOOK_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// For a whole post: the connection, TLS, the request and the answer.
+pub const WEBHOOK_POST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes of an answer that are read, so that the connection can serve again; beyond, it is closed.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 * KIB;
+/// How long an event is tried, from its first attempt; as the hosted service does.
+pub const WEBHOOK_RETRY_TIME_MAX: Duration = Duration::from_mins(5);
+/// The wait after the first failure; doubled with each.
+pub const WEBHOOK_RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
+/// The longest wait between two attempts.
+pub const WEBHOOK_RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
+/// So many failures in a row, and an endpoint is down: then one post at a time asks whether it is back.
+pub const WEBHOOK_DOWN_FAILURES: u32 = 5;
+/// What the spool of one gateway holds, in bytes; beyond, events are kept in memory only.
+pub const WEBHOOK_SPOOL_BYTES_MAX: usize = 64 * MIB;
+/// A crash of the machine loses at most this much of the spool.
+pub const WEBHOOK_SPOOL_SYNC: Duration = Duration::from_secs(1);
+/// With a spool, a stopping gateway waits this long for its queues, once nobody's going is held back:
+/// the rest is safe.
+pub const WEBHOOK_SPOOLED_DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// The shortest shared secret.
 pub const SECRET_BYTES_MIN: usize = 32;
 /// One gRPC message on an internal port.
@@ -134,3 +186,10 @@ const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(FIRST_BYTE_TIME_MAX.as_secs() <= HANDSHAKE_TIME_MAX.as_secs());
 const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PING_INTERVAL.as_secs());
+// What a client or caller may send fits, also when JSON makes it longer.
+const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
+const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_INBOX_BYTES_MAX);
+const _: () = assert!(WEBHOOK_BATCH_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
+const _: () = assert!(WEBHOOK_QUEUE_BYTES_MAX <= WEBHOOK_SPOOL_BYTES_MAX);
+const _: () = assert!(WEBHOOK_CONNECT_TIME_MAX.as_secs() < WEBHOOK_POST_TIME_MAX.as_secs());
+const _: () = assert!(WEBHOOK_RETRY_WAIT_MAX.as_secs() < WEBHOOK_RETRY_TIME_MAX.as_secs());

@@ -237,7 +237,11 @@ impl World {
                 self.distrust(host, peer);
             }
             // Nobody watches groups here.
-            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) | Effect::Entered(..) => {}
+            Effect::Dropped(_)
+            | Effect::Group(..)
+            | Effect::GroupsTold(_)
+            | Effect::Entered(..)
+            | Effect::Ordered(..) => {}
         }
     }
 

@@ -46,10 +46,9 @@ pub(crate) use self::{
     wire::{Unreadable, decode},
 };
 use crate::{
+    channels::Seen,
     commands::Local,
-    homes::{
-        Back, Core, Frame, GroupChange, Input, Keeping, Limits, Op, Pattern, Reply, Session, Ticket, Topic,
-    },
+    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Pattern, Reply, Session, Ticket, Topic},
     orders::Refusal,
 };
 
@@ -150,7 +149,7 @@ pub(crate) enum Event {
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
     /// The gateway itself wants to be told what happens in these groups.
-    WatchOwn(Vec<Pattern>, mpsc::Sender<(Topic, GroupChange)>),
+    WatchOwn(Vec<Pattern>, mpsc::Sender<Seen>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }

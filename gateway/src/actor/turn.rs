@@ -95,6 +95,7 @@ impl Actor {
                 }
             }
             Effect::Group(topic, change) => self.watchers.note(topic, change),
+            Effect::Ordered(topic, job) => self.watchers.note_ordered(&topic, &job),
             Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
             Effect::Installed(view) => {
                 self.links.retain(|peer, _| self.core.knows(*peer));

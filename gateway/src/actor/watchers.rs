@@ -1,11 +1,18 @@
 //! Streams that are told what happens in groups.
 
-use broadgate_proto::v1;
+use std::sync::Arc;
+
+use broadgate_proto::v1::{self, command::Command};
 use metrics::counter;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use crate::homes::{GroupChange, MemberChange, Pattern, Topic};
+use super::content::Job;
+use crate::{
+    channels::Seen,
+    homes::{GroupChange, MemberChange, Pattern, Topic},
+    pusher::incoming::CLIENT_EVENT_PREFIX,
+};
 
 /// Batches waiting for one stream; one that does not take them is ended, and may come again.
 pub(crate) const WATCHER_BATCHES_MAX: usize = 1024;
@@ -26,7 +33,7 @@ pub(super) struct Watchers {
     all: Vec<Watcher>,
     /// What the gateway itself watches, and who tells it on.
     own: Vec<Pattern>,
-    channels: Option<mpsc::Sender<(Topic, GroupChange)>>,
+    channels: Option<mpsc::Sender<Seen>>,
     news: Vec<(Topic, GroupChange)>,
     told: Option<v1::Epoch>,
 }
@@ -39,11 +46,7 @@ impl Watchers {
     }
 
     /// The gateway itself watches these; returns what is watched in all.
-    pub(super) fn watch_own(
-        &mut self,
-        own: Vec<Pattern>,
-        channels: mpsc::Sender<(Topic, GroupChange)>,
-    ) -> Vec<Pattern> {
+    pub(super) fn watch_own(&mut self, own: Vec<Pattern>, channels: mpsc::Sender<Seen>) -> Vec<Pattern> {
         self.own = own;
         self.channels = Some(channels);
         self.patterns()
@@ -74,11 +77,19 @@ impl Watchers {
 
     pub(super) fn note(&mut self, topic: Topic, change: GroupChange) {
         if let Some(channels) = self.channels.as_ref().filter(|_| self.own.iter().any(|own| own.fits(&topic)))
-            && channels.try_send((topic.clone(), change.clone())).is_err()
         {
-            counter!("gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
+            see(channels, Seen::Change(topic.clone(), change.clone()));
         }
         self.news.push((topic, change));
+    }
+
+    /// The home has given a command its place.
+    pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<Job>) {
+        if let Some(channels) = self.channels.as_ref().filter(|_| self.own.iter().any(|own| own.fits(topic)))
+            && is_client_event(job)
+        {
+            see(channels, Seen::ClientEvent(topic.clone(), Arc::clone(job)));
+        }
     }
 
     pub(super) fn note_told(&mut self, epoch: v1::Epoch) {
@@ -105,6 +116,16 @@ impl Watchers {
             sent
         });
     }
+}
+
+fn see(channels: &mpsc::Sender<Seen>, seen: Seen) {
+    if channels.try_send(seen).is_err() {
+        counter!("gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
+    }
+}
+
+fn is_client_event(job: &Job) -> bool {
+    matches!(&job.command, Command::Send(send) if send.data_json && send.event.starts_with(CLIENT_EVENT_PREFIX))
 }
 
 /// In messages that every gRPC client takes; that everything was told stands in the last.
@@ -141,7 +162,7 @@ fn event(topic: &Topic, change: &GroupChange) -> Option<v1::GroupEvent> {
         GroupChange::Is(members) => Event::Is(v1::GroupState { members: members.iter().map(of).collect() }),
         GroupChange::Joined(user, info) => Event::Joined(member(user, info)),
         GroupChange::Left(user) => Event::Left(user.to_string()),
-        GroupChange::Count(_) => return None,
+        GroupChange::Count(_) | GroupChange::Occupied | GroupChange::Came(..) => return None,
         GroupChange::Vacated => Event::Vacated(true),
         GroupChange::Moved => Event::Moved(true),
     };

@@ -33,9 +33,9 @@ pub(super) type Readable<T> = Result<T, Unreadable>;
 pub(super) fn encode(frame: Frame<Live>) -> Said {
     match frame {
         Frame::View(view) => Said::View(v1::View::clone(&view)),
-        Frame::Hold { serial, topic, clients, members, told } => {
+        Frame::Hold { serial, topic, clients, members, told, again } => {
             let members = members.into_iter().map(held_member).collect();
-            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told })
+            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told, again })
         }
         Frame::Synced { serial, epoch, sum } => {
             let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
@@ -170,6 +170,7 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             clients: hold.clients,
             members: hold.members.into_iter().filter_map(member_change).collect(),
             told: hold.told,
+            again: hold.again,
         },
         Said::Synced(synced) => Frame::Synced {
             serial: synced.serial,

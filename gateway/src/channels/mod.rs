@@ -1,7 +1,14 @@
 //! What happens in the channels of apps with Pusher clients, by their homes: subscribers are told how many
-//! they are. One task for the gateway; it sees every channel whose home the gateway is.
+//! they are, and webhooks are told of everything. One task for the gateway; it sees every channel whose
+//! home the gateway is.
+//!
+//! | file | what |
+//! |---|---|
+//! | `counts.rs` | pure: how often subscribers are told how many they are |
+//! | `facts.rs` | pure: what webhooks are told |
 
 mod counts;
+mod facts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +20,7 @@ use tokio::{
 
 use self::counts::Counts;
 use crate::{
+    actor::Job,
     apps::{Apps, Table},
     desk::Desk,
     homes::{GroupChange, Pattern, Topic},
@@ -22,25 +30,38 @@ use crate::{
 pub(crate) const CHANGES_MAX: usize = 65_536;
 const TICK: Duration = Duration::from_millis(500);
 
+/// What a home has seen in a channel.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Change(Topic, GroupChange),
+    ClientEvent(Topic, Arc<Job>),
+}
+
 /// The groups about which something is to be told.
 pub(crate) fn patterns(table: &Table) -> Vec<Pattern> {
-    let told = table.iter().filter(|app| app.enabled && !app.keys.is_empty() && app.subscription_count);
+    let told = table.iter().filter(|app| {
+        app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
+    });
     told.map(|app| Pattern { app: app.id.clone(), pattern: "*".to_owned() }).collect()
 }
 
 /// Tells, until the gateway ends.
-pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut changes: mpsc::Receiver<(Topic, GroupChange)>) {
+pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut seen: mpsc::Receiver<Seen>) {
     let started = Instant::now();
     let mut counts = Counts::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let told = tokio::select! {
-            change = changes.recv() => match change {
-                Some((topic, GroupChange::Count(count))) if counts.note(&topic, count, started.elapsed()) => {
-                    vec![(topic, count)]
+        let counted = tokio::select! {
+            seen = seen.recv() => match seen {
+                Some(seen) => {
+                    tell_webhooks(&desk, &seen);
+                    match seen {
+                        Seen::Change(topic, GroupChange::Count(count))
+                            if counts.note(&topic, count, started.elapsed()) => vec![(topic, count)],
+                        _ => continue,
+                    }
                 }
-                Some(_) => continue,
                 None => return,
             },
             _ = tick.tick() => counts.due(started.elapsed()),
@@ -51,10 +72,24 @@ pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut changes: mpsc::Receiver
             app.is_some() && is_counted(topic.name())
         };
         let commands: Vec<_> =
-            told.into_iter().filter(wanted).map(|(topic, count)| tell(&topic, count)).collect();
+            counted.into_iter().filter(wanted).map(|(topic, count)| tell(&topic, count)).collect();
         if let Some(dispatcher) = desk.dispatcher().filter(|_| !commands.is_empty()) {
             drop(dispatcher.place(commands).await.answers().await);
         }
+    }
+}
+
+fn tell_webhooks(desk: &Desk, seen: &Seen) {
+    let Some(webhooks) = desk.webhooks() else { return };
+    let (Seen::Change(topic, _) | Seen::ClientEvent(topic, _)) = seen;
+    if topic.name().starts_with('#') {
+        return;
+    }
+    if matches!(seen, Seen::Change(_, GroupChange::Moved)) {
+        return webhooks.moved(topic.app(), topic.name());
+    }
+    for fact in facts::of(seen) {
+        webhooks.tell(topic.app(), fact);
     }
 }
 

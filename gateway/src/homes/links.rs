@@ -212,8 +212,8 @@ impl<C: Content> Core<C> {
                     }
                 }
             }
-            Frame::Hold { serial, topic, clients, members, told } => {
-                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, told });
+            Frame::Hold { serial, topic, clients, members, told, again } => {
+                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, told, again });
                 self.note_taken(peer, serial);
             }
             Frame::Synced { serial, epoch, sum } => {

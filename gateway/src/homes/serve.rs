@@ -112,6 +112,9 @@ impl<C: Content> Core<C> {
 
     fn deliver(&mut self, origin: Origin, topic: Topic, command: C::Command) {
         let at = self.next_place(&topic);
+        if self.watched.has(&topic) {
+            self.out.push(Effect::Ordered(topic.clone(), command.clone()));
+        }
         let bytes = C::bytes(&command);
         let mut delivery = Delivery {
             origin,

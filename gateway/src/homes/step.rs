@@ -164,6 +164,8 @@ pub enum Frame<C: Content> {
         members: Vec<MemberChange>,
         /// The speaker's clients were told of presence members, by this home or an earlier one.
         told: bool,
+        /// The speaker has held it for a while, and only the home is new.
+        again: bool,
     },
     /// Everything that the speaker holds and whose home the receiver is has been said.
     Synced {
@@ -254,6 +256,10 @@ pub struct At {
 /// What has happened in a group, by its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupChange {
+    /// It has clients now and had none.
+    Occupied,
+    /// Somebody has come with the first clients.
+    Came(Arc<str>, Arc<str>),
     /// It has clients, and these are present: told first, and when the home has taken the group over.
     Is(Vec<MemberChange>),
     /// Somebody has come.
@@ -399,6 +405,8 @@ pub enum Effect<C: Content> {
     Group(Topic, GroupChange),
     /// Everything about the watched groups whose home we are by this view has been told.
     GroupsTold(Epoch),
+    /// As the home of a watched group, we have given this its place.
+    Ordered(Topic, C::Command),
     /// A view was installed.
     Installed(Arc<View>),
     /// What a peer says cannot be true: both links to it must be made anew.

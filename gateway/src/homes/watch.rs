@@ -55,6 +55,10 @@ pub(super) struct Watched {
 }
 
 impl Watched {
+    pub(super) fn has(&self, topic: &Topic) -> bool {
+        self.patterns.iter().any(|pattern| pattern.fits(topic))
+    }
+
     pub(super) fn is_on(&self) -> bool {
         !self.patterns.is_empty()
     }
@@ -114,7 +118,16 @@ impl Watched {
                 (None, None) => {}
                 (None, Some(home)) => {
                     let users = users(home);
+                    if !home.is_known {
+                        news.push((topic.clone(), GroupChange::Occupied));
+                    }
                     news.push((topic.clone(), GroupChange::Is(changes(&users))));
+                    if !home.is_known {
+                        let joined = |(user, info): (&Arc<str>, &Arc<str>)| {
+                            (topic.clone(), GroupChange::Came(user.clone(), info.clone()))
+                        };
+                        news.extend(users.iter().map(joined));
+                    }
                     let clients = home.clients();
                     news.push((topic.clone(), GroupChange::Count(clients)));
                     self.told.insert(topic, Told { users, clients });
@@ -185,12 +198,18 @@ mod tests {
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
         let home = homes.take(topic, Epoch::new(1, 1));
-        home.hold(Incarnation::from_bits(1), 0, Hold { clients, members: &members, told: false });
+        home.hold(
+            Incarnation::from_bits(1),
+            0,
+            Hold { clients, members: &members, told: false, again: false },
+        );
     }
 
     fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {
         let (news, complete) = watched.news(|topic| homes.get(topic));
-        let told = |(_, change): &&(Topic, GroupChange)| !matches!(change, GroupChange::Count(_));
+        let told = |(_, change): &&(Topic, GroupChange)| {
+            !matches!(change, GroupChange::Count(_) | GroupChange::Occupied | GroupChange::Came(..))
+        };
         let text = |(topic, change): &(Topic, GroupChange)| format!("{} {change:?}", topic.name());
         let mut texts: Vec<_> = news.iter().filter(told).map(text).collect();
         texts.extend(complete.map(|epoch| format!("told {epoch}")));

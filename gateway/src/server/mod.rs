@@ -44,6 +44,7 @@ use crate::{
     me::Me,
     peers::Peers,
     shard::{Mailbox, Message},
+    webhooks::Webhooks,
     workers::Attachments,
 };
 
@@ -160,6 +161,8 @@ impl Bound {
         let stop_homes = CancellationToken::new();
         let dispatcher = self.start_homes(&me, &shards, register, &stop_homes);
         desk.open(&dispatcher);
+        let spool = self.config.settings.spool.as_deref();
+        desk.set_webhooks(Webhooks::start(&self.config.apps, spool, &start::name(&self))?);
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
@@ -170,7 +173,7 @@ impl Bound {
         let stop_internal = CancellationToken::new();
         let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
         let (told, changes) = mpsc::channel(channels::CHANGES_MAX);
-        tokio::spawn(channels::run(self.config.apps.clone(), desk, changes));
+        tokio::spawn(channels::run(self.config.apps.clone(), Arc::clone(&desk), changes));
         let following =
             FollowApps { apps: self.config.apps.clone(), mailboxes: Arc::clone(&mailboxes), told };
         tokio::spawn(following.run(dispatcher.homes.clone(), stop_homes.clone()));
@@ -202,6 +205,10 @@ impl Bound {
         };
         if ended.is_ok() {
             self.drain(&member, &mailboxes, &seen.dispatcher).await;
+            // Still the home of its channels: it tells what has happened in them until now.
+            if let Some(webhooks) = desk.webhooks() {
+                webhooks.drain(self.config.settings.stop.drain).await;
+            }
         }
         me.load().over.cancel();
         member.leave().await;
@@ -290,7 +297,7 @@ impl Bound {
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: mpsc::Sender<(homes::Topic, homes::GroupChange)>,
+    told: mpsc::Sender<channels::Seen>,
 }
 
 impl FollowApps {

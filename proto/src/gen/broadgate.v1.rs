@@ -4227,6 +4227,10 @@ pub struct Hold {
     /// since its last hold of the topic, or all in a sync.
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<HeldMember>,
+    /// The speaker has held it for a while, and only the home is new: that its
+    /// clients are there is no news.
+    #[prost(bool, tag = "6")]
+    pub again: bool,
     /// The speaker's clients were told of presence members, by this home or an
     /// earlier one: they are to be told who is there now.
     #[prost(bool, tag = "5")]

@@ -18,6 +18,7 @@ use crate::{
     },
     shard::{directory::Slot, presence::Seat, state::Shard},
     tally::Drop,
+    webhooks::Fact,
 };
 
 impl Shard {
@@ -130,7 +131,13 @@ impl Shard {
         match cached {
             // Nobody knows what the home would have said.
             None if !entered.missing.is_empty() => {}
-            None => self.say(slot, &outgoing::cache_miss(channel)),
+            None => {
+                self.say(slot, &outgoing::cache_miss(channel));
+                let app = self.clients.get(slot).map(|client| Rc::clone(&client.app));
+                if let Some((app, webhooks)) = app.as_ref().zip(self.desk.webhooks()) {
+                    webhooks.tell(app, Fact::CacheMiss { channel: channel.to_owned() });
+                }
+            }
             Some(frame) if held.contains(&frame) => {}
             Some(frame) => self.push_own(slot, frame),
         }

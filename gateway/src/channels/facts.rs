@@ -1,0 +1,98 @@
+//! What webhooks are told of what a home has seen. Pure.
+
+use broadgate_proto::{
+    id::ClientId,
+    v1::{self, command::Command, send_request::Payload},
+};
+
+use super::{Seen, is_counted};
+use crate::{
+    homes::{GroupChange, Topic},
+    pusher::socket_id,
+    webhooks::Fact,
+};
+
+pub(super) fn of(seen: &Seen) -> Vec<Fact> {
+    match seen {
+        Seen::Change(topic, change) => of_change(topic, change).into_iter().collect(),
+        Seen::ClientEvent(topic, job) => match &job.command {
+            Command::Send(send) => client_event(topic, send).into_iter().collect(),
+            _ => Vec::new(),
+        },
+    }
+}
+
+fn of_change(topic: &Topic, change: &GroupChange) -> Option<Fact> {
+    let channel = topic.name().to_owned();
+    Some(match change {
+        GroupChange::Occupied => Fact::Occupied { channel },
+        GroupChange::Vacated => Fact::Vacated { channel },
+        GroupChange::Joined(user, _) | GroupChange::Came(user, _) => {
+            Fact::MemberAdded { channel, user_id: user.to_string() }
+        }
+        GroupChange::Left(user) => Fact::MemberRemoved { channel, user_id: user.to_string() },
+        GroupChange::Count(count) if is_counted(&channel) => {
+            Fact::SubscriptionCount { channel, count: *count }
+        }
+        GroupChange::Count(_) | GroupChange::Is(_) | GroupChange::Moved => return None,
+    })
+}
+
+fn client_event(topic: &Topic, send: &v1::SendRequest) -> Option<Fact> {
+    let Some(Payload::Text(data)) = &send.payload else { return None };
+    let sender = send.to.as_ref()?.except.as_ref()?.clients.first()?.parse::<ClientId>().ok()?;
+    Some(Fact::ClientEvent {
+        channel: topic.name().to_owned(),
+        event: send.event.clone(),
+        data: data.clone(),
+        socket_id: socket_id::text(sender),
+        user_id: (!send.user_id_json.is_empty()).then(|| id_text(&send.user_id_json)),
+    })
+}
+
+/// An id as text, whether it was sent as a string or a number.
+fn id_text(json: &str) -> String {
+    serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_become_facts() {
+        let room = Topic::group("a", "presence-room");
+        let fact = |change| of(&Seen::Change(room.clone(), change));
+        let channel = || "presence-room".to_owned();
+        assert_eq!(fact(GroupChange::Occupied), [Fact::Occupied { channel: channel() }]);
+        let ann = Fact::MemberAdded { channel: channel(), user_id: "ann".to_owned() };
+        assert_eq!(fact(GroupChange::Joined("ann".into(), "".into())), [ann]);
+        assert!(fact(GroupChange::Count(3)).is_empty(), "presence channels are not counted");
+        let plain = Seen::Change(Topic::group("a", "room"), GroupChange::Count(3));
+        assert_eq!(of(&plain), [Fact::SubscriptionCount { channel: "room".to_owned(), count: 3 }]);
+    }
+
+    #[test]
+    fn a_client_event_names_its_sender() {
+        let id = ClientId {
+            incarnation: broadgate_proto::id::Incarnation::from_bits(5),
+            shard: 1,
+            slot: 2,
+            key: 3,
+        };
+        let except = v1::Except { clients: vec![id.to_string()], ..v1::Except::default() };
+        let send = v1::SendRequest {
+            to: Some(v1::Audience { except: Some(except), ..v1::Audience::default() }),
+            payload: Some(Payload::Text("[1]".to_owned())),
+            event: "client-x".to_owned(),
+            user_id_json: "7".to_owned(),
+            ..v1::SendRequest::default()
+        };
+        match client_event(&Topic::group("a", "private-x"), &send) {
+            Some(Fact::ClientEvent { socket_id: told, user_id, data, .. }) => {
+                assert_eq!((told, user_id.as_deref(), &*data), (socket_id::text(id), Some("7"), "[1]"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

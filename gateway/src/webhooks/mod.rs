@@ -1,0 +1,179 @@
+//! Webhooks: from a fact about a channel to a post that arrives.
+//!
+//! The home of a channel tells what happens in it, and one task per gateway makes posts of it. Every
+//! endpoint of every app has its own queue, so one that is slow delays nobody else.
+//!
+//! | file | what |
+//! |---|---|
+//! | `fact.rs` | pure: what has happened, and its JSON |
+//! | `settle.rs` | pure: which facts are told, and when: what is undone soon is not told |
+//! | `event.rs` | pure: an event on its way to one endpoint, and what becomes of it |
+//! | `queue.rs` | pure: what waits for one endpoint, in which order it goes, what becomes of it |
+//! | `batch.rs` | pure: what fits into one post, and how long its first event waits for others |
+//! | `retry.rs` | pure: how long a failed post waits |
+//! | `health.rs` | pure: does an endpoint take what it is sent? |
+//! | `alarms.rs` | pure: who must be woken when |
+//! | `core.rs` | pure: all of this, for every endpoint of every app |
+//! | `post.rs` | pure: the body, its signature and the headers |
+//! | `send.rs` | HTTP and TLS |
+//! | `record.rs` | pure: the spool's records as bytes |
+//! | `spool.rs` | what is queued, on disk |
+//! | `run.rs` | the task that feeds the core and does what it decides |
+//!
+//! What a receiver can rely on: the events of one channel come in their order, one post of a channel
+//! after the other; each comes at least once, unless it could not be delivered for five minutes or too
+//! much waited; one that comes twice has the same `id`, which the hosted service does not have. What is
+//! lost is counted in `gateway_webhook_drops_total`.
+
+mod alarms;
+mod batch;
+mod core;
+mod event;
+mod fact;
+mod health;
+mod post;
+mod queue;
+mod record;
+mod retry;
+mod run;
+mod send;
+mod settle;
+mod spool;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use broadgate_proto::limits::{
+    WEBHOOK_INBOX_BYTES_MAX, WEBHOOK_INBOX_FACTS_MAX, WEBHOOK_LEAVE_TIME, WEBHOOK_SPOOLED_DRAIN_TIME,
+};
+use metrics::counter;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+pub(crate) use self::fact::Fact;
+use self::{
+    run::{Drain, Input, Shell},
+    spool::Spool,
+};
+use crate::apps::Apps;
+
+/// A disk that hangs does not keep a gateway from stopping.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A handle, cloned to whoever knows of facts. The task behind it ends with the last one.
+#[derive(Clone)]
+pub(crate) struct Webhooks(Arc<Handle>);
+
+struct Handle {
+    apps: Apps,
+    inbox: mpsc::Sender<Input>,
+    inbox_bytes: Arc<AtomicUsize>,
+    has_spool: bool,
+}
+
+impl Webhooks {
+    /// Starts the task, on the runtime that this is called in. `spool` is the folder of the setting, and
+    /// `gateway` the name under which this gateway finds its queues there again.
+    ///
+    /// # Errors
+    /// If the spool cannot be opened.
+    pub(crate) fn start(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<Self> {
+        let (webhooks, shell) = Self::open(apps, spool, gateway)?;
+        tokio::spawn(shell.run());
+        Ok(webhooks)
+    }
+
+    fn open(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
+        let run = getrandom::u64().context("no random number for the ids of webhook events")?;
+        let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;
+        let has_spool = spool.is_some();
+        let (sender, inbox) = mpsc::channel(WEBHOOK_INBOX_FACTS_MAX);
+        let inbox_bytes = Arc::new(AtomicUsize::new(0));
+        let shell = Shell::new(apps, inbox, Arc::clone(&inbox_bytes), spool, run);
+        Ok((Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, inbox_bytes, has_spool })), shell))
+    }
+
+    /// Something has happened in a channel of an app whose home is here. Never waits: what the task
+    /// cannot take is dropped, and counted. Facts of one channel must be told one after the other.
+    pub(crate) fn tell(&self, app: &str, fact: Fact) {
+        if self.has_endpoints(app) {
+            let bytes = app.len() + fact.bytes();
+            self.put(bytes, Input::Fact { app: app.to_owned(), fact, bytes });
+        }
+    }
+
+    /// Another gateway is the home of this channel now, and tells what happens in it. What is held back
+    /// of it here is told at once, since nobody here would hear of a return.
+    pub(crate) fn moved(&self, app: &str, channel: &str) {
+        if self.has_endpoints(app) {
+            let (app, channel) = (app.to_owned(), channel.to_owned());
+            self.put(0, Input::Moved { app, channel });
+        }
+    }
+
+    fn has_endpoints(&self, app: &str) -> bool {
+        self.0.apps.load().by_id(app).is_some_and(|app| !app.webhooks.is_empty())
+    }
+
+    fn put(&self, bytes: usize, input: Input) {
+        let handle = &self.0;
+        let before = handle.inbox_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= WEBHOOK_INBOX_BYTES_MAX;
+        if !fits || handle.inbox.try_send(input).is_err() {
+            handle.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            counter!("gateway_webhook_drops_total", "reason" => "inbox_full").increment(1);
+        }
+    }
+
+    /// Ends in good order: what is held back is told when its time has come, and what waits is posted,
+    /// until `within` is over. With a spool the wait is short, since the rest is safe. To be called when
+    /// all clients are gone, while this gateway still is the home of its channels: those who come back
+    /// at another gateway are not told as gone then.
+    pub(crate) async fn drain(&self, within: Duration) {
+        let handle = &self.0;
+        let short = WEBHOOK_LEAVE_TIME + WEBHOOK_SPOOLED_DRAIN_TIME;
+        let within = if handle.has_spool { within.min(short) } else { within };
+        // What is told in the end must still be posted.
+        let hold_until =
+            Some(Instant::now() + WEBHOOK_LEAVE_TIME.min(within.saturating_sub(WEBHOOK_SPOOLED_DRAIN_TIME)));
+        let drained = async {
+            let (done, drained) = oneshot::channel();
+            let _ = handle.inbox.send(Input::Drain(Drain { hold_until, done })).await;
+            drained.await
+        };
+        let _ = timeout(within, drained).await;
+        let stopped = async {
+            let (done, stopped) = oneshot::channel();
+            let _ = handle.inbox.send(Input::Stop(done)).await;
+            stopped.await
+        };
+        let Ok(left) = timeout(STOP_TIME_MAX, stopped).await else {
+            tracing::error!("the webhook spool could not be written in time: what waits may be lost");
+            return;
+        };
+        match left {
+            Err(_) | Ok(0) => {}
+            Ok(events) if handle.has_spool => {
+                tracing::info!(events, "webhooks that wait are in the spool, for the next start");
+            }
+            Ok(events) => {
+                counter!("gateway_webhook_drops_total", "reason" => "stopped").increment(events as u64);
+                tracing::error!(events, "webhooks that wait are lost: gateway.spool would keep them");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod receiver;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! What waits for one endpoint, in which order it goes, and what becomes of it. Pure.
+//!
+//! Each channel is a *lane*: its events go one after the other, and while one of them is under way or
+//! waits for another attempt, those behind it stay. Several lanes are under way at once. An event is
+//! given up some time after its first attempt. While the endpoint is down that time runs for all that
+//! waits, tried or not, so an outage costs what is older than that and no more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use broadgate_proto::limits::{
+    WEBHOOK_POSTS_MAX, WEBHOOK_QUEUE_BYTES_MAX, WEBHOOK_QUEUE_EVENTS_MAX, WEBHOOK_RETRY_TIME_MAX,
+};
+
+use super::{
+    batch::{Linger, Room},
+    event::{Effect, Event, Reason},
+    health::Health,
+    retry::{self, Chance},
+};
+
+/// What waits for one endpoint.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Several events in one post?
+    pub(super) batch: bool,
+    chance: Chance,
+    events: BTreeMap<u64, Queued>,
+    bytes: usize,
+    lanes: HashMap<Arc<str>, Lane>,
+    /// Lanes that could go, by the number of an event that was their first.
+    ready: BTreeMap<u64, Arc<str>>,
+    /// Lanes that wait for another attempt.
+    waiting: BTreeMap<(Duration, u64), Arc<str>>,
+    /// Until when what is not under way is tried.
+    deadlines: BTreeSet<(Duration, u64)>,
+    /// How many events of which lanes are under way together.
+    flights: BTreeMap<u64, Vec<(Arc<str>, usize)>>,
+    next_flight: u64,
+    linger: Linger,
+    health: Health,
+    /// Lanes whose last attempt failed.
+    troubled: usize,
+}
+
+#[derive(Debug)]
+struct Queued {
+    event: Arc<Event>,
+    since: Duration,
+    deadline: Option<Duration>,
+    tried: bool,
+    flying: bool,
+}
+
+#[derive(Debug)]
+struct Lane {
+    events: VecDeque<u64>,
+    /// Attempts that failed in a row.
+    failures: u32,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Ready(u64),
+    Waiting((Duration, u64)),
+    Flying,
+}
+
+impl Queue {
+    pub(super) fn new(batch: bool, seed: u64) -> Self {
+        Self {
+            batch,
+            chance: Chance(seed),
+            events: BTreeMap::new(),
+            bytes: 0,
+            lanes: HashMap::new(),
+            ready: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            next_flight: 0,
+            linger: Linger::default(),
+            health: Health::default(),
+            troubled: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes an event in. If that is too much, the oldest that is not under way goes: what a receiver
+    /// misses then is what it would be told last anyway, and the newest state of a channel reaches it.
+    pub(super) fn push(&mut self, now: Duration, event: Arc<Event>, out: &mut Vec<Effect>) {
+        let (seq, bytes, channel) = (event.seq, event.bytes(), Arc::clone(&event.channel));
+        let deadline = self.health.is_down().then_some(now + WEBHOOK_RETRY_TIME_MAX);
+        self.deadlines.extend(deadline.map(|deadline| (deadline, seq)));
+        self.events.insert(seq, Queued { event, since: now, deadline, tried: false, flying: false });
+        self.bytes += bytes;
+        if self.ready.is_empty() {
+            self.linger.begin(now);
+        }
+        let lane = self.lanes.entry(Arc::clone(&channel)).or_insert_with(|| {
+            self.ready.insert(seq, channel);
+            Lane { events: VecDeque::new(), failures: 0, place: Place::Ready(seq) }
+        });
+        lane.events.push_back(seq);
+        if matches!(lane.place, Place::Ready(_)) {
+            self.linger.add(bytes);
+        }
+        while self.events.len() > WEBHOOK_QUEUE_EVENTS_MAX || self.bytes > WEBHOOK_QUEUE_BYTES_MAX {
+            let Some(oldest) = self.events.iter().find(|(_, queued)| !queued.flying).map(|(&seq, _)| seq)
+            else {
+                break;
+            };
+            let removed = self.remove(oldest);
+            out.extend(removed.map(|it| Effect::Dropped { event: it.event, reason: Reason::QueueFull }));
+        }
+    }
+
+    /// Does what is due now.
+    pub(super) fn poll(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        while let Some(&(_, seq)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
+            let Some(removed) = self.remove(seq) else { break };
+            self.health.gave_up();
+            out.push(Effect::Dropped { event: removed.event, reason: Reason::GivenUp });
+        }
+        while let Some(waiting) = self.waiting.first_entry().filter(|waiting| waiting.key().0 <= now) {
+            let channel = waiting.remove();
+            self.make_ready(&channel);
+        }
+        while self.could_post().is_some_and(|at| at <= now) {
+            let post = self.take_off(now);
+            out.push(post);
+        }
+    }
+
+    /// When `poll` has something to do.
+    pub(super) fn next(&self) -> Option<Duration> {
+        let waiting = self.waiting.first_key_value().map(|((at, _), _)| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        [waiting, deadline, self.could_post()].into_iter().flatten().min()
+    }
+
+    /// A post has arrived, or has not.
+    pub(super) fn done(&mut self, now: Duration, flight: u64, arrived: bool, out: &mut Vec<Effect>) {
+        let Some(lanes) = self.flights.remove(&flight) else { return };
+        if !arrived {
+            let news = self.health.failed(now, &mut self.chance);
+            lanes.iter().for_each(|(channel, _)| self.try_again(now, channel));
+            if self.health.is_down() {
+                self.start_clocks(now);
+            }
+            out.extend(news.map(Effect::News));
+            return;
+        }
+        for (channel, count) in lanes {
+            for _ in 0..count {
+                let first = self.lanes.get(&channel).and_then(|lane| lane.events.front().copied());
+                let Some(delivered) = first.and_then(|seq| self.remove(seq)) else { break };
+                let waited = now.saturating_sub(delivered.since);
+                out.push(Effect::Delivered { event: delivered.event, waited });
+            }
+            self.calm(&channel);
+            self.make_ready(&channel);
+        }
+        if self.health.is_down() {
+            self.recover();
+        }
+        self.health.succeeded();
+        if self.troubled == 0 {
+            out.extend(self.health.untroubled().map(Effect::News));
+        }
+    }
+
+    /// The endpoint is gone, and everything that waits for it.
+    pub(super) fn close(self, out: &mut Vec<Effect>) {
+        let dropped = |it: Queued| Effect::Dropped { event: it.event, reason: Reason::EndpointGone };
+        out.extend(self.events.into_values().map(dropped));
+    }
+
+    /// From when on a post could be made, if anything were to wake us for it.
+    fn could_post(&self) -> Option<Duration> {
+        if self.ready.is_empty() {
+            return None;
+        }
+        let at = if self.batch { self.linger.until() } else { Duration::ZERO };
+        match self.health.asked_at() {
+            Some(asked) => self.flights.is_empty().then_some(asked.max(at)),
+            None => (self.flights.len() < WEBHOOK_POSTS_MAX).then_some(at),
+        }
+    }
+
+    /// Which lanes go together, and how many events of each: the oldest first. What has failed before
+    /// goes alone, since it may be what the receiver does not bear.
+    fn pick(&self) -> Vec<(Arc<str>, usize)> {
+        let mut picked = Vec::new();
+        let mut room = Room::default();
+        let mut alone = false;
+        for channel in self.ready.values() {
+            let Some(lane) = self.lanes.get(channel) else { continue };
+            let troubled = lane.failures > 0;
+            if picked.is_empty() {
+                alone = troubled || !self.batch;
+            } else if troubled {
+                continue;
+            }
+            let fits = |seq: &&u64| self.events.get(seq).is_some_and(|it| room.takes(it.event.bytes()));
+            let most = if self.batch { usize::MAX } else { 1 };
+            let count = lane.events.iter().take(most).take_while(fits).count();
+            if count > 0 {
+                picked.push((Arc::clone(channel), count));
+            }
+            if alone || room.is_full() {
+                break;
+            }
+        }
+        picked
+    }
+
+    fn take_off(&mut self, now: Duration) -> Effect {
+        let picked = self.pick();
+        let mut events = Vec::new();
+        for (channel, count) in &picked {
+            let Some(lane) = self.lanes.get_mut(channel) else { continue };
+            if let Place::Ready(key) = std::mem::replace(&mut lane.place, Place::Flying) {
+                self.ready.remove(&key);
+            }
+            for &seq in lane.events.iter().take(*count) {
+                let Some(queued) = self.events.get_mut(&seq) else { continue };
+                (queued.flying, queued.tried) = (true, true);
+                let deadline = *queued.deadline.get_or_insert(now + WEBHOOK_RETRY_TIME_MAX);
+                self.deadlines.remove(&(deadline, seq));
+                events.push(Arc::clone(&queued.event));
+            }
+        }
+        events.sort_by_key(|event| event.seq);
+        self.next_flight += 1;
+        self.flights.insert(self.next_flight, picked);
+        Effect::Post { flight: self.next_flight, events }
+    }
+
+    /// Takes an event out, wherever its lane stands.
+    fn remove(&mut self, seq: u64) -> Option<Queued> {
+        let queued = self.events.remove(&seq)?;
+        self.bytes -= queued.event.bytes();
+        if let Some(deadline) = queued.deadline {
+            self.deadlines.remove(&(deadline, seq));
+        }
+        let channel = &queued.event.channel;
+        let lane = self.lanes.get_mut(channel)?;
+        let place = lane.events.binary_search(&seq).ok();
+        place.and_then(|place| lane.events.remove(place));
+        if lane.events.is_empty() {
+            self.calm(channel);
+            self.leave(channel);
+            self.lanes.remove(channel);
+        } else if place == Some(0) && matches!(lane.place, Place::Waiting(_)) {
+            // The next one has not failed.
+            self.calm(channel);
+            self.make_ready(channel);
+        }
+        Some(queued)
+    }
+
+    /// A lane leaves the place where it stood.
+    fn leave(&mut self, channel: &Arc<str>) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        match std::mem::replace(&mut lane.place, Place::Flying) {
+            Place::Ready(key) => drop(self.ready.remove(&key)),
+            Place::Waiting(key) => drop(self.waiting.remove(&key)),
+            Place::Flying => {}
+        }
+    }
+
+    fn make_ready(&mut self, channel: &Arc<str>) {
+        self.leave(channel);
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        let Some(&first) = lane.events.front() else { return };
+        lane.place = Place::Ready(first);
+        self.ready.insert(first, Arc::clone(channel));
+        self.linger.end();
+    }
+
+    /// A lane whose attempt has failed waits.
+    fn try_again(&mut self, now: Duration, channel: &Arc<str>) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        let Some(&first) = lane.events.front() else { return };
+        for seq in &lane.events {
+            let Some(queued) = self.events.get_mut(seq).filter(|queued| queued.flying) else { break };
+            queued.flying = false;
+            self.deadlines.extend(queued.deadline.map(|deadline| (deadline, *seq)));
+        }
+        self.troubled += usize::from(lane.failures == 0);
+        lane.failures = lane.failures.saturating_add(1);
+        let key = (now + retry::wait(lane.failures, &mut self.chance), first);
+        lane.place = Place::Waiting(key);
+        self.waiting.insert(key, Arc::clone(channel));
+    }
+
+    /// Nothing of a lane has failed any more.
+    fn calm(&mut self, channel: &Arc<str>) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        self.troubled -= usize::from(std::mem::take(&mut lane.failures) > 0);
+    }
+
+    /// The endpoint is down: from now on time runs for all that waits.
+    fn start_clocks(&mut self, now: Duration) {
+        for (seq, queued) in self.events.iter_mut().filter(|(_, queued)| queued.deadline.is_none()) {
+            let deadline = now + WEBHOOK_RETRY_TIME_MAX;
+            queued.deadline = Some(deadline);
+            self.deadlines.insert((deadline, *seq));
+        }
+    }
+
+    /// The endpoint is back: everything may go, and what was never tried has all its time before it.
+    fn recover(&mut self) {
+        for (seq, queued) in self.events.iter_mut().filter(|(_, queued)| !queued.tried) {
+            if let Some(deadline) = queued.deadline.take() {
+                self.deadlines.remove(&(deadline, *seq));
+            }
+        }
+        self.lanes.values_mut().for_each(|lane| lane.failures = 0);
+        self.troubled = 0;
+        for channel in std::mem::take(&mut self.waiting).into_values() {
+            self.make_ready(&channel);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

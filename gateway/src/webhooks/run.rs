@@ -1,0 +1,304 @@
+//! The task that feeds the core and does what it decides.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use metrics::{counter, gauge, histogram};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{self, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Fact,
+    core::{Core, EndpointId, Out},
+    event::{Effect, Event, Reason},
+    health::News,
+    post::Target,
+    send::{Failure, Sender},
+    spool::{Kept, Spool},
+};
+use crate::apps::Apps;
+
+/// Facts that are taken in one turn.
+const TURN_FACTS_MAX: usize = 256;
+/// Lost events of an endpoint are told at most once within this.
+const LOSS_TOLD_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the task is told.
+pub(super) enum Input {
+    Fact {
+        app: String,
+        fact: Fact,
+        bytes: usize,
+    },
+    /// Another gateway is the home of a channel now.
+    Moved {
+        app: String,
+        channel: String,
+    },
+    Drain(Drain),
+    /// Answered with what still waits, when the spool is on disk.
+    Stop(oneshot::Sender<usize>),
+}
+
+/// Answered when nothing waits any more. Until `hold_until`, what is held back may still be undone.
+pub(super) struct Drain {
+    pub(super) hold_until: Option<Instant>,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// What the task is made of.
+pub(super) struct Shell {
+    core: Core,
+    apps: Apps,
+    changes: watch::Receiver<u64>,
+    inbox: mpsc::Receiver<Input>,
+    /// Bytes of the facts in the inbox.
+    inbox_bytes: Arc<AtomicUsize>,
+    spool: Option<Spool>,
+    sender: Option<Sender>,
+    targets: HashMap<EndpointId, Arc<Target>>,
+    losses: HashMap<EndpointId, Losses>,
+    posts: JoinSet<Result<(), Failure>>,
+    under_way: HashMap<task::Id, (EndpointId, u64, Instant)>,
+    started: Instant,
+    draining: Option<Drain>,
+}
+
+/// Events of an endpoint that were lost since that was told.
+#[derive(Default)]
+struct Losses {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Shell {
+    pub(super) fn new(
+        apps: &Apps,
+        inbox: mpsc::Receiver<Input>,
+        inbox_bytes: Arc<AtomicUsize>,
+        spool: Option<(Spool, Vec<Kept>)>,
+        run: u64,
+    ) -> Self {
+        let (spool, kept) = spool.unzip();
+        let mut shell = Self {
+            core: Core::new(run),
+            apps: apps.clone(),
+            changes: apps.changes(),
+            inbox,
+            inbox_bytes,
+            spool,
+            sender: None,
+            targets: HashMap::new(),
+            losses: HashMap::new(),
+            posts: JoinSet::new(),
+            under_way: HashMap::new(),
+            started: Instant::now(),
+            draining: None,
+        };
+        shell.follow_apps(kept.unwrap_or_default());
+        shell
+    }
+
+    /// With another sender than the one that trusts whom the machine trusts.
+    #[cfg(test)]
+    pub(super) fn with_sender(mut self, sender: Sender) -> Self {
+        self.sender = Some(sender);
+        self
+    }
+
+    /// Until it is told to stop, or nobody is left who could tell it anything.
+    pub(super) async fn run(mut self) {
+        let mut inputs = Vec::with_capacity(TURN_FACTS_MAX);
+        let stopped = loop {
+            let next = self.core.next().map(|at| self.started + at);
+            let held = self.draining.as_ref().and_then(|drain| drain.hold_until);
+            let next = next.into_iter().chain(held).min();
+            tokio::select! {
+                count = self.inbox.recv_many(&mut inputs, TURN_FACTS_MAX) => if count == 0 { break None },
+                Some(ended) = self.posts.join_next_with_id() => self.landed(ended),
+                Ok(()) = self.changes.changed() => self.follow_apps(Vec::new()),
+                () = sleep_until(next.unwrap_or(self.started)), if next.is_some() => {}
+            }
+            let mut stopped = None;
+            for input in inputs.drain(..) {
+                match input {
+                    Input::Fact { app, fact, bytes } => self.fact(&app, fact, bytes),
+                    Input::Moved { app, channel } => self.moved(&app, &channel),
+                    Input::Drain(drain) => self.draining = Some(drain),
+                    Input::Stop(done) => stopped = Some(done),
+                }
+            }
+            if stopped.is_some() {
+                break stopped;
+            }
+            self.wake();
+        };
+        let mut out = Out::new();
+        self.core.flush(self.started.elapsed(), wall_ms(), &mut out);
+        self.act(out, None);
+        let left = self.core.len();
+        // It waits for the disk.
+        let spool = self.spool.take();
+        let _ = task::spawn_blocking(move || drop(spool)).await;
+        stopped.map(|stopped| stopped.send(left));
+    }
+
+    fn fact(&mut self, app: &str, fact: Fact, bytes: usize) {
+        self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let mut out = Out::new();
+        self.core.fact(self.started.elapsed(), wall_ms(), app, fact, &mut out);
+        self.act(out, None);
+    }
+
+    fn wake(&mut self) {
+        let (now, mut out) = (self.started.elapsed(), Out::new());
+        self.core.wake(now, wall_ms(), &mut out);
+        let waits = self.core.waits_for_returns();
+        let flushes = self.draining.as_mut().is_some_and(|drain| {
+            drain.hold_until = drain.hold_until.filter(|until| waits && *until > Instant::now());
+            drain.hold_until.is_none()
+        });
+        if flushes {
+            self.core.flush(now, wall_ms(), &mut out);
+        }
+        self.act(out, None);
+        if flushes && self.core.len() == 0 {
+            self.draining.take().map(|drain| drain.done.send(()));
+        }
+    }
+
+    fn moved(&mut self, app: &str, channel: &str) {
+        let mut out = Out::new();
+        self.core.moved(self.started.elapsed(), wall_ms(), app, channel, &mut out);
+        self.act(out, None);
+    }
+
+    /// A post has ended.
+    fn landed(&mut self, ended: Result<(task::Id, Result<(), Failure>), JoinError>) {
+        let (task, result) = match ended {
+            Ok(ended) => ended,
+            Err(error) => (error.id(), Err(Failure::Internal(error.to_string()))),
+        };
+        let Some((id, flight, since)) = self.under_way.remove(&task) else { return };
+        let label = result.as_ref().err().map_or("ok", Failure::label);
+        counter!("gateway_webhook_posts_total", "outcome" => label).increment(1);
+        histogram!("gateway_webhook_post_seconds").record(since.elapsed());
+        let mut out = Out::new();
+        self.core.done(self.started.elapsed(), id, flight, result.is_ok(), &mut out);
+        self.act(out, result.err().as_ref());
+    }
+
+    /// The apps may differ; `kept` is what an earlier run has left.
+    fn follow_apps(&mut self, kept: Vec<Kept>) {
+        let mut out = Out::new();
+        let endpoints = self.core.apps(&self.apps.load(), &mut out);
+        if self.sender.is_none() && !endpoints.is_empty() {
+            match Sender::new() {
+                Ok(sender) => self.sender = Some(sender),
+                Err(error) => tracing::error!(%error, "webhooks cannot be sent: TLS could not be set up"),
+            }
+        }
+        let targets = endpoints.into_iter().filter_map(|(id, app, webhook)| {
+            let target = Target::new(&app, webhook);
+            if target.is_none() {
+                tracing::error!(
+                    app = app.id,
+                    webhook,
+                    "this webhook cannot be posted: check its url and headers"
+                );
+            }
+            Some((id, Arc::new(target?)))
+        });
+        let former = std::mem::replace(&mut self.targets, targets.collect());
+        self.losses.retain(|id, _| self.targets.contains_key(id));
+        if !kept.is_empty() {
+            tracing::info!(events = kept.len(), "webhooks of an earlier run are posted now");
+        }
+        self.core.restore(self.started.elapsed(), kept, &mut out);
+        self.act(out, None);
+        for target in former.into_values() {
+            self.measure(&target.app);
+        }
+    }
+
+    /// Does what the core has decided. `why` is what a post has just failed of.
+    fn act(&mut self, out: Out, why: Option<&Failure>) {
+        let mut touched = BTreeSet::new();
+        for (id, effect) in out {
+            touched.insert(id);
+            match effect {
+                Effect::Queued(event) => self.spool.iter().for_each(|spool| spool.add(id, &event)),
+                Effect::Post { flight, events } => self.post(id, flight, events),
+                Effect::Delivered { event, waited } => {
+                    self.spool.iter().for_each(|spool| spool.done(event.seq));
+                    histogram!("gateway_webhook_delivery_seconds").record(waited);
+                }
+                Effect::Dropped { event, reason } => {
+                    self.spool.iter().for_each(|spool| spool.done(event.seq));
+                    self.lost(id, reason);
+                }
+                Effect::News(news) => self.tell(id, news, why),
+            }
+        }
+        let apps: BTreeSet<String> =
+            touched.iter().filter_map(|id| Some(self.targets.get(id)?.app.clone())).collect();
+        apps.iter().for_each(|app| self.measure(app));
+    }
+
+    fn post(&mut self, id: EndpointId, flight: u64, events: Vec<Arc<Event>>) {
+        let (target, sender) = (self.targets.get(&id).cloned(), self.sender.clone());
+        let task = self.posts.spawn(async move {
+            let (Some(target), Some(sender)) = (target, sender) else {
+                return Err(Failure::Internal("see the errors at start".to_owned()));
+            };
+            sender.post(target.request(&events)).await
+        });
+        self.under_way.insert(task.id(), (id, flight, Instant::now()));
+    }
+
+    fn tell(&self, id: EndpointId, news: News, why: Option<&Failure>) {
+        let Some(target) = self.targets.get(&id) else { return };
+        let (app, url) = (&target.app, &target.address);
+        match news {
+            News::Fails => {
+                let why = why.map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%app, %url, why, "a webhook's endpoint does not take posts; they are tried again");
+            }
+            News::Works { given_up } => {
+                tracing::info!(%app, %url, given_up, "a webhook's endpoint takes posts again");
+            }
+        }
+    }
+
+    fn lost(&mut self, id: EndpointId, reason: Reason) {
+        counter!("gateway_webhook_drops_total", "reason" => reason.label()).increment(1);
+        let Some(target) = self.targets.get(&id) else { return };
+        let losses = self.losses.entry(id).or_default();
+        losses.count += 1;
+        if losses.told.is_none_or(|told| told.elapsed() >= LOSS_TOLD_INTERVAL) {
+            let (app, url, events) = (&target.app, &target.address, losses.count);
+            tracing::error!(%app, %url, events, reason = reason.label(), "webhook events were lost: see its endpoint");
+            *losses = Losses { count: 0, told: Some(Instant::now()) };
+        }
+    }
+
+    fn measure(&self, app: &str) {
+        let (events, bytes) = self.core.waiting(app);
+        gauge!("gateway_webhook_queue_events", "app" => app.to_owned()).set(events as f64);
+        gauge!("gateway_webhook_queue_bytes", "app" => app.to_owned()).set(bytes as f64);
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,71 @@
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::webhooks::receiver::{Mood, Receiver};
+
+fn request(url: &str) -> Request<Full<Bytes>> {
+    Request::post(url).body(Full::from("{}")).unwrap()
+}
+
+fn sender() -> Sender {
+    Sender::trusting(RootCertStore::empty()).unwrap().within(Duration::from_millis(300))
+}
+
+#[tokio::test]
+async fn only_2xx_is_success_and_the_reason_of_a_failure_is_told() {
+    let receiver = Receiver::start(&[Mood::Takes]).await;
+    for (mood, label, word) in [
+        (Mood::Takes, "", ""),
+        (Mood::Answers(204), "", ""),
+        (Mood::Answers(301), "redirect", "301 Moved Permanently, and redirects are not followed"),
+        (Mood::Answers(404), "status", "404"),
+        (Mood::Answers(500), "status", "only 2xx"),
+        (Mood::Hangs, "timeout", "within 10 s"),
+        (Mood::Breaks, "broken", "connection"),
+    ] {
+        receiver.turns(mood);
+        let result = sender().post(request(&receiver.url())).await;
+        let told = result.as_ref().err().map(|failure| (failure.label(), failure.to_string()));
+        let told = told.unwrap_or_default();
+        assert!(told.0 == label && told.1.contains(word), "{mood:?}: {told:?}");
+    }
+    assert_eq!(receiver.posts().len(), 7, "none was followed or repeated");
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let failure = sender().post(request(&format!("http://{nobody}/"))).await.unwrap_err();
+    assert!(failure.label() == "connect" && failure.to_string().contains("refused"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_posts() {
+    let receiver = Receiver::start(&[Mood::Takes, Mood::Answers(500), Mood::Takes]).await;
+    let sender = sender();
+    for arrives in [true, false, true, true] {
+        assert_eq!(sender.post(request(&receiver.url())).await.is_ok(), arrives);
+    }
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn https_needs_a_certificate_that_is_trusted() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let receiver = Receiver::listen(&[Mood::Takes], Some(acceptor)).await;
+    let url = format!("https://{}/hook", receiver.address());
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let patient = |sender: Sender| sender.within(Duration::from_secs(10));
+    assert_eq!(patient(Sender::trusting(roots).unwrap()).post(request(&url)).await, Ok(()));
+    let failure = patient(sender()).post(request(&url)).await.unwrap_err();
+    assert!(failure.label() == "connect" && failure.to_string().contains("SSL_CERT_FILE"), "{failure}");
+    let failure = patient(Sender::new().unwrap()).post(request(&url)).await.unwrap_err();
+    assert!(failure.to_string().contains("certificate"), "{failure}");
+    assert_eq!(receiver.posts().len(), 1);
+}

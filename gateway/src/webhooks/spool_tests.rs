@@ -1,0 +1,157 @@
+use super::*;
+
+/// A folder of its own for each test.
+pub(in crate::webhooks) struct Folder(pub(in crate::webhooks) PathBuf);
+
+impl Folder {
+    pub(in crate::webhooks) fn new() -> Self {
+        let name = format!("broadgate-spool-{}-{:x}", std::process::id(), getrandom::u64().unwrap());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const ENDPOINT: EndpointId = EndpointId(7);
+
+fn event(seq: u64, json: &str) -> Arc<Event> {
+    Arc::new(Event { seq, channel: "c".into(), at_ms: 1, json: json.into() })
+}
+
+fn open(folder: &Folder) -> (Spool, Vec<u64>) {
+    let (spool, kept) = Spool::open(&folder.0, "gw/1:é").unwrap();
+    (
+        spool,
+        kept.iter()
+            .map(|(id, event)| {
+                assert_eq!(*id, ENDPOINT);
+                event.seq
+            })
+            .collect(),
+    )
+}
+
+fn file(folder: &Folder) -> PathBuf {
+    folder.0.join("gw%2F1%3A%C3%A9.webhooks")
+}
+
+#[test]
+fn what_is_not_done_is_there_again() {
+    let folder = Folder::new();
+    let (spool, kept) = open(&folder);
+    assert!(kept.is_empty());
+    (0..5).for_each(|seq| spool.add(ENDPOINT, &event(seq, "{}")));
+    [1, 3, 3, 99].into_iter().for_each(|seq| spool.done(seq));
+    drop(spool);
+    let (spool, kept) = open(&folder);
+    assert_eq!(kept, [0, 2, 4]);
+    spool.done(0);
+    spool.add(ENDPOINT, &event(5, "{}"));
+    drop(spool);
+    assert_eq!(open(&folder).1, [2, 4, 5]);
+}
+
+/// A crash asks nobody to write what is left.
+#[test]
+fn what_comes_is_on_disk_within_moments_for_its_owner_alone() {
+    let folder = Folder::new();
+    let (spool, _) = open(&folder);
+    let wait_for = |events| {
+        let started = Instant::now();
+        while load(&file(&folder)).unwrap().len() != events {
+            assert!(started.elapsed() < Duration::from_secs(5), "{events} events");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    (0..9).for_each(|seq| spool.add(ENDPOINT, &event(seq, "{}")));
+    wait_for(9);
+    spool.done(4);
+    wait_for(8);
+    #[cfg(unix)]
+    {
+        let mode = std::fs::metadata(file(&folder)).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    }
+    drop(spool);
+}
+
+#[test]
+fn a_torn_or_damaged_end_costs_what_stands_there() {
+    let folder = Folder::new();
+    let (spool, _) = open(&folder);
+    (0..3).for_each(|seq| spool.add(ENDPOINT, &event(seq, "{}")));
+    drop(spool);
+    let whole = std::fs::read(file(&folder)).unwrap();
+    std::fs::write(file(&folder), &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(open(&folder).1, [0, 1]);
+    assert_eq!(open(&folder).1, [0, 1], "the file was written anew");
+    let mut damaged = whole.clone();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    damaged.extend([0; 40]);
+    std::fs::write(file(&folder), &damaged).unwrap();
+    let (spool, kept) = open(&folder);
+    assert_eq!(kept, [0, 1]);
+    spool.add(ENDPOINT, &event(7, "{}"));
+    drop(spool);
+    assert_eq!(open(&folder).1, [0, 1, 7]);
+    std::fs::write(file(&folder), "something else").unwrap();
+    assert!(open(&folder).1.is_empty());
+}
+
+#[test]
+fn a_file_that_is_mostly_done_with_is_written_anew() {
+    let folder = Folder::new();
+    let (spool, _) = open(&folder);
+    let json = "x".repeat(100_000);
+    for seq in 0..100 {
+        spool.add(ENDPOINT, &event(seq, &json));
+        if seq > 0 {
+            spool.done(seq);
+        }
+    }
+    drop(spool);
+    let size = std::fs::metadata(file(&folder)).unwrap().len();
+    assert!(size < 2_000_000, "{size}");
+    assert_eq!(open(&folder).1, [0]);
+}
+
+#[test]
+fn the_spool_has_a_limit_and_one_user() {
+    let folder = Folder::new();
+    let (spool, _) = open(&folder);
+    let json = "x".repeat(WEBHOOK_SPOOL_BYTES_MAX / 4);
+    (0..5).for_each(|seq| spool.add(ENDPOINT, &event(seq, &json)));
+    spool.done(0);
+    spool.add(ENDPOINT, &event(9, "{}"));
+    let error = Spool::open(&folder.0, "gw/1:é").err().unwrap().to_string();
+    assert!(error.contains("its own name"), "{error}");
+    drop(Spool::open(&folder.0, "other").unwrap());
+    drop(spool);
+    assert_eq!(open(&folder).1, [1, 2, 9]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_told() {
+    let folder = Folder::new();
+    std::fs::write(&folder.0, "a file").unwrap();
+    let error = format!("{:#}", Spool::open(&folder.0, "gw").err().unwrap());
+    assert!(error.contains("gateway.spool") && error.contains(folder.0.to_str().unwrap()), "{error}");
+    std::fs::remove_file(&folder.0).unwrap();
+}
+
+#[test]
+fn a_file_that_vanishes_is_made_again() {
+    let folder = Folder::new();
+    let (spool, _) = open(&folder);
+    spool.add(ENDPOINT, &event(1, "{}"));
+    // As if a write had failed: the next turn writes everything.
+    let mut disk = Disk { path: file(&folder), file: None, bytes: 0, unsynced: None };
+    assert!(disk.append(b"x").is_err() && disk.rest() == REPAIR_INTERVAL);
+    disk.turn(&spool.shared, false).unwrap();
+    assert_eq!(load(&file(&folder)).unwrap().len(), 1);
+}
