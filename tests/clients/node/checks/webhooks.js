@@ -25,7 +25,8 @@ async function backend(t, answer = () => 200) {
   const events = (channel) => got.flatMap((request) => {
     const hook = t.sdk(APP).webhook(request)
     if (!hook.isValid()) throw new Error(`expected: a genuine webhook\n    came:     ${JSON.stringify(request)}`)
-    return hook.getEvents().filter((event) => event.channel === channel)
+    // Each has an id besides, by which a repeat is known.
+    return hook.getEvents().filter((event) => event.channel === channel).map(({ id, ...event }) => event)
   })
   return { got, events, told: (channel) => events(channel).map((event) => event.name) }
 }
@@ -98,6 +99,7 @@ export default [
   },
   {
     name: "what a killed gateway's members leave is told once",
+    pending: 'the successor of a home does not know who was lost with it',
     settings: ['three'],
     async run(t) {
       await channelAt(t, 0, 'presence-place')
@@ -118,4 +120,4 @@ export default [
       }
     },
   },
-].map((check) => ({ ...check, pending: 'webhooks are to come' }))
+]
