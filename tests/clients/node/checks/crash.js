@@ -143,6 +143,35 @@ export default [
     },
   },
   {
+    name: 'what is sent while the home is killed comes once and in order to all who stay',
+    settings: ['three'],
+    async run(t) {
+      const channel = await channelAt(t, 1, 'presence-sending')
+      const [first, home, third] = t.cluster.gateways
+      const ears = [await member(t, first, channel, 'ann'), await member(t, third, channel, 'bob')]
+      const server = t.sdk('shop', first, { timeout: 30_000 })
+      const answered = []
+      const refused = []
+      let slowest = 0
+      for (let n = 0, after = 0; after < 50; n++) {
+        if (n === 50) await t.cluster.kill(home.name)
+        const begun = Date.now()
+        await server.trigger(channel, 'step', n).then(() => answered.push(n), (error) => refused.push([n, error.status, error.body]))
+        slowest = Math.max(slowest, Date.now() - begun)
+        // Fifty more once the others have noticed.
+        if (n > 50 && await t.cluster.metric(first, 'gateway_peers') === 1) after++
+      }
+      same('refused', refused, [])
+      await server.trigger(channel, 'end', {})
+      for (const ear of ears) {
+        await ear.gets('end', channel)
+        const steps = ear.got('step', channel).map((frame) => Number(frame.data))
+        same(`what ${ear.user} heard at ${ear.at.name}`, steps, answered)
+      }
+      return `${answered.length} events, the slowest answered after ${(slowest / 1000).toFixed(1)} s`
+    },
+  },
+  {
     name: 'kill -9 of the register disturbs nobody',
     settings: ['three'],
     async run(t) {

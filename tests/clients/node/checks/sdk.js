@@ -1,5 +1,4 @@
 // The backend's library for Node.
-import { createHmac } from 'node:crypto'
 import { fence } from '../lib/client.js'
 import { keyOf, secretOf } from '../lib/cluster.js'
 import { fetched } from '../lib/sdk.js'
@@ -191,32 +190,6 @@ export default [
       await Promise.all(Array.from({ length: 100 }, (_, n) => servers[n % 2].trigger(channel, 'e', n)))
       await until('all arrive', () => client.events(channel).length === 100)
       same('each once', new Set(client.events(channel).map(([, n]) => n)).size, 100)
-    },
-  },
-  {
-    name: 'a webhook is signed as the library checks it',
-    async run(t) {
-      const { createServer } = await import('node:http')
-      const got = []
-      const server = createServer((request, answer) => {
-        let rawBody = ''
-        request.on('data', (chunk) => { rawBody += chunk })
-        request.on('end', () => { got.push({ headers: request.headers, rawBody }); answer.end() })
-      })
-      await new Promise((resolve) => server.listen(t.cluster.hookPort, '127.0.0.1', resolve))
-      t.onEnd(() => new Promise((resolve) => { server.closeAllConnections(); server.close(resolve) }))
-      const channel = t.name('presence-hooked')
-      const client = t.client({ app: 'hooked', user: 'ann' })
-      await client.subscribed(channel)
-      const told = () => got.map((request) => t.sdk('hooked').webhook(request)).filter((hook) => hook.isValid())
-        .flatMap((hook) => hook.getEvents()).filter((event) => event.channel === channel).map((event) => event.name)
-      await until('the channel is told', () => told().includes('channel_occupied') && told().includes('member_added'))
-      client.close()
-      await until('the end is told', () => told().includes('channel_vacated') && told().includes('member_removed'))
-      same('each once', told().sort(), ['channel_occupied', 'channel_vacated', 'member_added', 'member_removed'])
-      const [{ headers, rawBody }] = got
-      same('the type', headers['content-type'], 'application/json')
-      same('the signature', headers['x-pusher-signature'], createHmac('sha256', secretOf('hooked')).update(rawBody).digest('hex'))
     },
   },
 ]

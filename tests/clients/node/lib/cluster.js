@@ -141,6 +141,7 @@ drain = "1s"
 ${apps.join('')}
 [[apps.webhooks]]
 url = "http://127.0.0.1:${hookPort}/hook"
+events = ["channel_occupied", "channel_vacated", "member_added", "member_removed", "client_event", "cache_miss"]
 `
 }
 
