@@ -339,6 +339,7 @@ async fn the_last_value_survives_its_home() {
 async fn watched(cluster: &Cluster, gateway: usize) -> tokio::sync::mpsc::UnboundedReceiver<String> {
     let request = v1::WatchGroupsRequest { patterns: vec!["room-*".into()], ..Default::default() };
     let mut events = cluster.caller(gateway).await.watch_groups(request).await.unwrap().into_inner();
+    // What the test notes down; what happens in the test bounds it.
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok(Some(batch)) = events.message().await {

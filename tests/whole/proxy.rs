@@ -17,6 +17,7 @@ const A_WHILE: Duration = Duration::from_millis(200);
 async fn echo() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    // A byte for each that the test sends; the test itself bounds it.
     let (told, hears) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {

@@ -349,7 +349,7 @@ async fn receiver() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiv
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // Bounded by what the test does.
+    // What the receiver notes down; the webhooks that the test causes bound it.
     let (told, events) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -393,7 +393,8 @@ async fn webhooks_are_told_by_whoever_is_the_home() {
         assert_eq!((&first["name"], &first["channel"]), (&json!("channel_occupied"), &json!(channel)));
         assert_eq!((&second["name"], &second["user_id"]), (&json!("member_added"), &json!("ann")));
     }
-    // Half of the channels had their home there, or so. After ten seconds it is no news that they are.
+    // Half of the channels had their home there, or so. What is older than ten seconds is no news to a new
+    // home: this is about time itself, and no condition tells of it.
     tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     cluster.gateways[1].kill();
     until("the other gateway is alone", async || {

@@ -181,7 +181,7 @@ impl Decision {
         self.with(|accept| accept.groups.push(group.into()))
     }
 
-    /// With this session, a JSON object; what is no JSON is left out.
+    /// The client begins with these session values, a JSON object; what is no JSON is left out.
     pub fn session(self, session: &impl Serialize) -> Self {
         self.with(|accept| accept.session_json = serde_json::to_string(session).unwrap_or_default())
     }
