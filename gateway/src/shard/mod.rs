@@ -33,6 +33,7 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, MAILBOX_MAX},
     v1,
 };
+use metrics::counter;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::LocalSet,
@@ -183,10 +184,14 @@ async fn command(desk: Arc<Desk>, mut queue: mpsc::Receiver<v1::Command>) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
         let commands = std::mem::take(&mut batch);
-        if let Some(dispatcher) = desk.dispatcher() {
-            let placed = dispatcher.place(commands).await;
-            tokio::task::spawn_local(async move { drop(placed.answers().await) });
-        }
+        let Some(dispatcher) = desk.dispatcher() else {
+            // The gateway starts or stops.
+            counter!("gateway_homes_drops_total", "reason" => "no_dispatcher")
+                .increment(commands.len() as u64);
+            continue;
+        };
+        let placed = dispatcher.place(commands).await;
+        tokio::task::spawn_local(async move { drop(placed.answers().await) });
     }
 }
 

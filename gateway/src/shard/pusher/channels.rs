@@ -53,7 +53,8 @@ impl Shard {
         let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
         let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
         if entered.members.len() >= max && !is_there {
-            pusher.pending = None;
+            let held = pusher.pending.take().map_or(0, |pending| pending.held.len());
+            self.tally.drop(Drop::Unsent, held);
             let sentence = format!("the channel has {max} members, as many as it may have");
             self.directory.part(slot, &channel);
             self.ask_turn();
