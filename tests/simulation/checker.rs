@@ -8,7 +8,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 use super::{
     history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish},
     model::{ClientLife, Command, Got, Index, Model, NEVER},
-    presence, quiet,
+    presence, quiet, reports,
 };
 
 /// Something that must not be.
@@ -33,8 +33,8 @@ pub struct Tally {
     pub gaps_unexplained: u64,
 }
 
-/// Everything that is wrong with a history.
-pub fn check(history: &[Record]) -> (Vec<Violation>, Tally) {
+/// Everything that is wrong with a history; more must hold in a calm life.
+pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
     let model = Model::of(history);
     let mut found = Found::default();
     let mut tally = tally(history, &model);
@@ -56,6 +56,9 @@ pub fn check(history: &[Record]) -> (Vec<Violation>, Tally) {
     put_out(history, &mut found);
     quiet::check(history, &model, &mut found);
     quiet::everybody_knows(&model, &told, &mut found);
+    if calm {
+        reports::check(history, &model, &mut found);
+    }
     (found.0, tally)
 }
 

@@ -20,6 +20,7 @@ use super::{
     links::Dial,
     net::ConnId,
     register::Membership,
+    reports,
     rng::Rng,
     shards::Shard,
     world::{Event, World},
@@ -63,6 +64,9 @@ pub struct Gateway {
     pub desk: Desk,
     /// What the core was told of its clients: topic and shard.
     standing: BTreeMap<(Topic, u8), u32>,
+    /// How much it has reported, and when the last of each group arrives.
+    pub reported: u64,
+    pub on_the_way: BTreeMap<Topic, Duration>,
     pub rng: Rng,
 }
 
@@ -95,10 +99,13 @@ impl World {
             shards,
             desk: Desk::default(),
             standing: BTreeMap::new(),
+            reported: 0,
+            on_the_way: BTreeMap::new(),
             rng,
         };
         self.tell(&"starts", &(host, me));
         self.hosts[host].gateway = Some(Box::new(gateway));
+        self.input(host, reports::about_everything());
         self.timer(host, Duration::from_millis(5), Timer::MemberDial);
     }
 
@@ -236,6 +243,7 @@ impl World {
                 self.note(Fact::Mistrust { by: me, peer, why });
                 self.distrust(host, peer);
             }
+            Effect::Report { topic, report, awaited } => self.reports(host, me, topic, report, awaited),
             // Nobody watches groups here.
             Effect::Dropped(_)
             | Effect::Group(..)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broadgate_gateway::homes::{At, Content, Load, Topic};
+use broadgate_gateway::homes::{At, Content, Load, Report, Topic};
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 /// One client from open to close; never used again.
@@ -212,6 +212,11 @@ pub enum Fact {
         topic: Topic,
         user: String,
         joined: bool,
+    },
+    /// A report has come to whoever is told.
+    Reported {
+        topic: Topic,
+        report: Report,
     },
     Mistrust {
         by: Incarnation,

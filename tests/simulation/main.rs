@@ -12,7 +12,7 @@
 //! | `gateway.rs`, `links.rs`, `shards.rs`, `calls.rs` | what is around the core of a gateway's homes |
 //! | `register.rs` | the register, and membership |
 //! | `caller.rs` | callers, as an SDK is |
-//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `quiet.rs` | what happened, and what must hold |
+//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `quiet.rs`, `reports.rs` | what happened, and what must hold |
 //! | `bugs.rs`, `shrink.rs` | planted bugs; the shortest script that fails |
 //! | `regressions.rs`, `checked.rs` | scripts that failed once; the checker's own tests |
 
@@ -31,6 +31,7 @@ mod presence;
 mod quiet;
 mod register;
 mod regressions;
+mod reports;
 mod rng;
 mod script;
 mod shards;
@@ -71,7 +72,7 @@ fn run(script: &Script, bug: Option<Bug>) -> Outcome {
 fn traced(script: &Script, bug: Option<Bug>, trace: Trace) -> (Outcome, u64) {
     let mut world = World::new(script.clone(), bug, trace);
     let panic = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let (mut violations, tally) = checker::check(&world.history);
+    let (mut violations, tally) = checker::check(&world.history, script.calm);
     if let Err(panic) = panic {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
@@ -90,7 +91,14 @@ struct Summary {
 }
 
 /// Runs seeds on all processors, until the time is over or enough have failed.
-fn run_seeds(from: u64, count: u64, time: Duration, bug: Option<Bug>, failures_max: usize) -> Summary {
+fn run_seeds(
+    script: fn(u64) -> Script,
+    from: u64,
+    count: u64,
+    time: Duration,
+    bug: Option<Bug>,
+    failures_max: usize,
+) -> Summary {
     let next = AtomicU64::new(from);
     let summary = Mutex::new(Summary::default());
     let until = Instant::now() + time;
@@ -103,7 +111,7 @@ fn run_seeds(from: u64, count: u64, time: Duration, bug: Option<Bug>, failures_m
                     if seed >= from + count || Instant::now() >= until {
                         return;
                     }
-                    let outcome = run(&Script::of(seed), bug);
+                    let outcome = run(&script(seed), bug);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     summary.seeds += 1;
                     summary.tally.add(&outcome.tally);
@@ -140,7 +148,7 @@ fn main() -> ExitCode {
 
 fn one_seed(seed: u64, options: &Options) -> bool {
     let trace = Trace { on: options.trace, print: options.trace, ..Trace::default() };
-    let script = Script::of(seed);
+    let script = if options.calm { Script::calm(seed) } else { Script::of(seed) };
     let (outcome, _) = traced(&script, options.bug, trace);
     println!("seed {seed}: {:?}", outcome.tally);
     report(seed, &script, &outcome.violations, options)
@@ -151,12 +159,26 @@ fn many_seeds(options: &Options) -> bool {
     if options.bug.is_none() && options.own_tests {
         good &= checked::all() & regressions::all();
     }
+    if !options.calm {
+        good &= family("", Script::of, options.seeds, options);
+    }
+    if options.bug.is_none() {
+        good &= family(" calm", Script::calm, options.seeds.div_ceil(4), options);
+    }
+    if options.bug.is_none() && options.own_tests {
+        good &= planted(options);
+    }
+    good
+}
+
+/// Runs seeds of one kind of life.
+fn family(name: &str, script: fn(u64) -> Script, seeds: u64, options: &Options) -> bool {
     let started = Instant::now();
-    let summary = run_seeds(options.from, options.seeds, options.time, options.bug, 20);
+    let summary = run_seeds(script, options.from, seeds, options.time, options.bug, 20);
     let Summary { seeds, tally, failed } = &summary;
     let seconds = started.elapsed().as_secs_f64();
     println!(
-        "{seeds} seeds in {seconds:.1} s, {:.0} per second: {} failed",
+        "{seeds}{name} seeds in {seconds:.1} s, {:.0} per second: {} failed",
         *seeds as f64 / seconds,
         failed.len()
     );
@@ -166,13 +188,10 @@ fn many_seeds(options: &Options) -> bool {
             println!("seed {seed}: {:?}", violations[0]);
         }
     }
-    if let Some((seed, violations)) = failed.first_key_value() {
-        good &= report(*seed, &Script::of(*seed), violations, options);
+    match failed.first_key_value() {
+        Some((seed, violations)) => report(*seed, &script(*seed), violations, options),
+        None => true,
     }
-    if options.bug.is_none() && options.own_tests {
-        good &= planted(options);
-    }
-    good
 }
 
 /// Each planted bug is found by the seeds that are run.
@@ -180,7 +199,7 @@ fn planted(options: &Options) -> bool {
     let mut good = true;
     for bug in Bug::ALL {
         let (from, seeds) = if options.search { (options.from, options.seeds) } else { (bug.seed(), 1) };
-        let summary = run_seeds(from, seeds, options.time, Some(bug), 1);
+        let summary = run_seeds(Script::of, from, seeds, options.time, Some(bug), 1);
         match summary.failed.first_key_value() {
             Some((seed, violations)) => {
                 println!(

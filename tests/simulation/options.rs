@@ -10,6 +10,8 @@ pub struct Options {
     /// No new seed is begun after this.
     pub time: Duration,
     pub seed: Option<u64>,
+    /// Only lives in which one thing goes wrong at a time.
+    pub calm: bool,
     pub trace: bool,
     pub shrink: bool,
     pub shrink_time: Duration,
@@ -28,6 +30,7 @@ impl Options {
             seeds: 120,
             time: Duration::from_secs(8),
             seed: None,
+            calm: false,
             trace: false,
             shrink: true,
             shrink_time: Duration::from_secs(20),
@@ -52,6 +55,7 @@ impl Options {
                 "--seconds" => options.time = Duration::from_secs(number()?),
                 "--shrink-seconds" => options.shrink_time = Duration::from_secs(number()?),
                 "--seed" => options.seed = Some(number()?),
+                "--calm" => options.calm = true,
                 "--trace" => options.trace = true,
                 "--shrink" => options.shrink = true,
                 "--no-shrink" => options.shrink = false,

@@ -20,6 +20,8 @@ pub struct Script {
     pub clients: usize,
     pub groups: u64,
     pub length: Duration,
+    /// One thing goes wrong at a time.
+    pub calm: bool,
     pub steps: Vec<Step>,
 }
 
@@ -134,7 +136,7 @@ pub enum Action {
     },
 }
 
-const APP: &str = "a";
+pub const APP: &str = "a";
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,6 +175,7 @@ impl Script {
             clients,
             groups: rng.between(1, 4),
             length,
+            calm: false,
             steps: Vec::new(),
         };
         // Some seeds have a quiet life, some none.
@@ -185,6 +188,51 @@ impl Script {
             script.push(at, what);
         }
         script
+    }
+
+    /// A life in which gateways are killed, drained and started, each some time after the other.
+    pub fn calm(seed: u64) -> Self {
+        let mut rng = Rng::of(&[seed, 101]);
+        let (hosts, clients) = (rng.between(2, 6) as usize, rng.between(4, 13) as usize);
+        let length = Duration::from_millis(rng.between(20_000, 60_000));
+        let mut script =
+            Self { seed, hosts, callers: 2, clients, groups: 3, length, calm: true, steps: Vec::new() };
+        script.begin(&mut rng);
+        let mut alive: Vec<bool> = (0..hosts).map(|host| script.starts(host)).collect();
+        let (mut at, mut calm_until) = (4500, 5000);
+        let end = length.as_millis() as u64;
+        while at < end - 200 {
+            at += rng.between(5, 400);
+            let what = if at > calm_until && at + CALM_MILLIS < end {
+                calm_until = at + CALM_MILLIS + rng.between(0, 4000);
+                script.misfortune(&mut alive, &mut rng)
+            } else if rng.percent(60) {
+                script.membership(&mut rng)
+            } else {
+                script.deed(&mut rng)
+            };
+            script.push(at, what);
+        }
+        script
+    }
+
+    fn starts(&self, host: usize) -> bool {
+        self.steps
+            .iter()
+            .any(|step| matches!(step.what, Action::Start { host: started, .. } if started == host))
+    }
+
+    /// Somebody is left: what is known to nobody cannot be told.
+    fn misfortune(&self, alive: &mut [bool], rng: &mut Rng) -> Action {
+        let host = rng.index(self.hosts);
+        let others = alive.iter().enumerate().any(|(other, alive)| *alive && other != host);
+        let kind = if others { rng.below(3) } else { 0 };
+        alive[host] = kind == 0;
+        match kind {
+            0 => Action::Start { host, ring_version: 1 },
+            1 => Action::Crash { host, silently: rng.percent(50) },
+            _ => Action::Drain { host },
+        }
     }
 
     fn push(&mut self, millis: u64, what: Action) {
@@ -285,6 +333,9 @@ fn presence(no: u64) -> Topic {
 fn uid(no: u64) -> Topic {
     Topic::uid(APP, &format!("u{no}"))
 }
+
+/// A lease, two link timeouts, and some for reports to arrive.
+const CALM_MILLIS: u64 = 5000 + 2 * 2000 + 4000;
 
 /// So long after a fault a gateway may still be removed for it: its lease ends, others take over.
 const SUSPICION: Duration = Duration::from_secs(15);
@@ -391,11 +442,12 @@ impl World {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, hosts, callers, clients, groups, length, steps } = self;
+        let Self { seed, hosts, callers, clients, groups, length, steps, calm } = self;
         let length = length.as_secs_f64();
         writeln!(
             f,
-            "seed {seed}: {hosts} hosts, {callers} callers, {clients} people, {groups} groups, {length} s"
+            "seed {seed}{}: {hosts} hosts, {callers} callers, {clients} people, {groups} groups, {length} s",
+            if *calm { " (calm)" } else { "" }
         )?;
         steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use broadgate_gateway::homes::{Report, Topic};
 use broadgate_proto::id::Incarnation;
 
 use super::{
@@ -87,6 +88,14 @@ pub enum Event {
     },
     Reconnect {
         slot: usize,
+    },
+    /// A report comes to whoever is told.
+    Reported {
+        host: usize,
+        life: u64,
+        topic: Topic,
+        report: Report,
+        awaited: bool,
     },
     Heal,
     Quiet,
@@ -266,7 +275,7 @@ impl World {
                 self.net.conns.get(conn).map(|conn| conn.nodes[*end])
             }
             Event::Timer { node, .. } => Some(*node),
-            Event::Called { host, .. } => Some(*host),
+            Event::Called { host, .. } | Event::Reported { host, .. } => Some(*host),
             _ => None,
         };
         if let Some(waiting) = host.and_then(|host| self.hosts.get_mut(host)).and_then(|h| h.paused.as_mut())
@@ -301,6 +310,9 @@ impl World {
             }
             Event::Again { caller, cmd } => self.again(caller, cmd),
             Event::Reconnect { slot } => self.reconnect(slot),
+            Event::Reported { host, life, topic, report, awaited } => {
+                self.reported(host, life, topic, report, awaited);
+            }
             Event::Heal => self.heal(),
             Event::Quiet => self.quiet(),
             Event::LastPublish => self.last_publish(),

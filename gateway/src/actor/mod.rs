@@ -9,12 +9,14 @@
 //! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
 //! | `parcel.rs` | histories and last values, likewise |
 //! | `standings.rs` | what the shards have to tell |
+//! | `reports.rs` | what the gateway itself is told of groups |
 //! | `turn.rs` | what one turn has gathered, and acting on it |
 //! | `watchers.rs` | streams that are told what happens in groups |
 
 mod alarm;
 mod content;
 mod parcel;
+mod reports;
 mod standings;
 mod turn;
 mod watchers;
@@ -38,9 +40,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{alarm::Alarm, turn::Turn, watchers::Watchers};
+use self::{alarm::Alarm, reports::Reports, turn::Turn, watchers::Watchers};
 pub(crate) use self::{
     content::{Job, Live},
+    reports::Arrival,
     standings::Standings,
     watchers::{WATCHER_BATCHES_MAX, Watcher},
     wire::{Unreadable, decode},
@@ -48,7 +51,7 @@ pub(crate) use self::{
 use crate::{
     channels::Seen,
     commands::Local,
-    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Pattern, Reply, Session, Ticket, Topic},
+    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Reply, Reporting, Session, Ticket, Topic},
     orders::Refusal,
 };
 
@@ -149,7 +152,7 @@ pub(crate) enum Event {
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
     /// The gateway itself wants to be told what happens in these groups.
-    WatchOwn(Vec<Pattern>, mpsc::Sender<Seen>),
+    Report(Vec<Reporting>, mpsc::Sender<Seen>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }
@@ -229,6 +232,7 @@ pub(crate) struct Actor {
     started: Instant,
     alarm: Alarm,
     watchers: Watchers,
+    reports: Reports,
     turn: Turn,
 }
 
@@ -245,6 +249,7 @@ impl Actor {
             core: Core::new(me, limits).keeping(keeping.clone()),
             limits,
             keeping,
+            reports: Reports::new(Arc::clone(&around.wake)),
             around,
             homes,
             links: BTreeMap::new(),
@@ -291,6 +296,9 @@ impl Actor {
             }
             for event in batch.drain(..) {
                 self.handle(event);
+            }
+            for (topic, report) in self.reports.arrived(self.me) {
+                self.apply(Input::Arrived(topic, report));
             }
             self.act().await;
         }
@@ -365,9 +373,9 @@ impl Actor {
                 let patterns = self.watchers.add(watcher);
                 self.apply(Input::Watch(patterns));
             }
-            Event::WatchOwn(patterns, channels) => {
-                let patterns = self.watchers.watch_own(patterns, channels);
-                self.apply(Input::Watch(patterns));
+            Event::Report(about, channels) => {
+                self.reports.tell(about.clone(), channels);
+                self.apply(Input::Report(about));
             }
             Event::Reborn(me) => self.be_reborn(me),
         }
@@ -403,8 +411,8 @@ impl Actor {
         self.callers.clear();
         self.settling.clear();
         self.entering.clear();
-        let own = self.watchers.clear();
-        self.apply(Input::Watch(own));
+        self.watchers = Watchers::default();
+        self.apply(Input::Report(self.reports.about()));
     }
 
     fn apply(&mut self, input: Input<Live>) {

@@ -1,18 +1,11 @@
 //! Streams that are told what happens in groups.
 
-use std::sync::Arc;
-
-use broadgate_proto::v1::{self, command::Command};
+use broadgate_proto::v1;
 use metrics::counter;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use super::content::Job;
-use crate::{
-    channels::Seen,
-    homes::{GroupChange, MemberChange, Pattern, Topic},
-    pusher::incoming::CLIENT_EVENT_PREFIX,
-};
+use crate::homes::{GroupChange, MemberChange, Pattern, Topic};
 
 /// Batches waiting for one stream; one that does not take them is ended, and may come again.
 pub(crate) const WATCHER_BATCHES_MAX: usize = 1024;
@@ -31,9 +24,6 @@ pub(crate) struct Watcher {
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     all: Vec<Watcher>,
-    /// What the gateway itself watches, and who tells it on.
-    own: Vec<Pattern>,
-    channels: Option<mpsc::Sender<Seen>>,
     news: Vec<(Topic, GroupChange)>,
     told: Option<v1::Epoch>,
 }
@@ -45,17 +35,9 @@ impl Watchers {
         self.patterns()
     }
 
-    /// The gateway itself watches these; returns what is watched in all.
-    pub(super) fn watch_own(&mut self, own: Vec<Pattern>, channels: mpsc::Sender<Seen>) -> Vec<Pattern> {
-        self.own = own;
-        self.channels = Some(channels);
-        self.patterns()
-    }
-
     fn patterns(&self) -> Vec<Pattern> {
         let open = self.all.iter().filter(|watcher| !watcher.out.is_closed());
-        let mut patterns: Vec<_> =
-            open.flat_map(|watcher| watcher.patterns.clone()).chain(self.own.iter().cloned()).collect();
+        let mut patterns: Vec<_> = open.flat_map(|watcher| watcher.patterns.clone()).collect();
         patterns.sort_unstable();
         patterns.dedup();
         patterns
@@ -68,28 +50,8 @@ impl Watchers {
         (before > 0 && self.all.is_empty()).then(|| self.patterns())
     }
 
-    /// The gateway is another incarnation: its streams end. Returns what it watches itself.
-    pub(super) fn clear(&mut self) -> Vec<Pattern> {
-        let (own, channels) = (std::mem::take(&mut self.own), self.channels.take());
-        *self = Self { own, channels, ..Self::default() };
-        self.patterns()
-    }
-
     pub(super) fn note(&mut self, topic: Topic, change: GroupChange) {
-        if let Some(channels) = self.channels.as_ref().filter(|_| self.own.iter().any(|own| own.fits(&topic)))
-        {
-            see(channels, Seen::Change(topic.clone(), change.clone()));
-        }
         self.news.push((topic, change));
-    }
-
-    /// The home has given a command its place.
-    pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<Job>) {
-        if let Some(channels) = self.channels.as_ref().filter(|_| self.own.iter().any(|own| own.fits(topic)))
-            && is_client_event(job)
-        {
-            see(channels, Seen::ClientEvent(topic.clone(), Arc::clone(job)));
-        }
     }
 
     pub(super) fn note_told(&mut self, epoch: v1::Epoch) {
@@ -107,7 +69,7 @@ impl Watchers {
             let events: Vec<_> = news
                 .iter()
                 .filter(|(topic, _)| concerns(topic))
-                .filter_map(|(topic, change)| event(topic, change))
+                .map(|(topic, change)| event(topic, change))
                 .collect();
             let sent = batches(events, told).into_iter().all(|batch| watcher.out.try_send(batch).is_ok());
             if !sent {
@@ -116,16 +78,6 @@ impl Watchers {
             sent
         });
     }
-}
-
-fn see(channels: &mpsc::Sender<Seen>, seen: Seen) {
-    if channels.try_send(seen).is_err() {
-        counter!("gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
-    }
-}
-
-fn is_client_event(job: &Job) -> bool {
-    matches!(&job.command, Command::Send(send) if send.data_json && send.event.starts_with(CLIENT_EVENT_PREFIX))
 }
 
 /// In messages that every gRPC client takes; that everything was told stands in the last.
@@ -152,8 +104,7 @@ fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::Grou
     batches
 }
 
-/// None for what streams are not told.
-fn event(topic: &Topic, change: &GroupChange) -> Option<v1::GroupEvent> {
+fn event(topic: &Topic, change: &GroupChange) -> v1::GroupEvent {
     use v1::group_event::Event;
     let member =
         |user: &str, info: &str| v1::PresenceMember { user_id: user.to_owned(), info: info.to_owned() };
@@ -162,9 +113,8 @@ fn event(topic: &Topic, change: &GroupChange) -> Option<v1::GroupEvent> {
         GroupChange::Is(members) => Event::Is(v1::GroupState { members: members.iter().map(of).collect() }),
         GroupChange::Joined(user, info) => Event::Joined(member(user, info)),
         GroupChange::Left(user) => Event::Left(user.to_string()),
-        GroupChange::Count(_) | GroupChange::Occupied | GroupChange::Came(..) => return None,
         GroupChange::Vacated => Event::Vacated(true),
         GroupChange::Moved => Event::Moved(true),
     };
-    Some(v1::GroupEvent { group: topic.name().to_owned(), event: Some(event) })
+    v1::GroupEvent { group: topic.name().to_owned(), event: Some(event) }
 }

@@ -33,9 +33,9 @@ pub(super) type Readable<T> = Result<T, Unreadable>;
 pub(super) fn encode(frame: Frame<Live>) -> Said {
     match frame {
         Frame::View(view) => Said::View(v1::View::clone(&view)),
-        Frame::Hold { serial, topic, clients, members, told, again } => {
+        Frame::Hold { serial, topic, clients, members, told } => {
             let members = members.into_iter().map(held_member).collect();
-            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told, again })
+            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told })
         }
         Frame::Synced { serial, epoch, sum } => {
             let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
@@ -72,6 +72,10 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
         Frame::Present { topic, at, whole, members } => {
             let members = members.into_iter().map(held_member).collect();
             Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
+        }
+        Frame::Reported { topic, whole, more, occupied, members } => {
+            let members = members.into_iter().map(held_member).collect();
+            Said::Reported(v1::Reported { topic: key(&topic), whole, more, occupied, members })
         }
     }
 }
@@ -170,7 +174,6 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             clients: hold.clients,
             members: hold.members.into_iter().filter_map(member_change).collect(),
             told: hold.told,
-            again: hold.again,
         },
         Said::Synced(synced) => Frame::Synced {
             serial: synced.serial,
@@ -209,6 +212,13 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             at: decode_at(present.at),
             whole: present.whole,
             members: present.members.into_iter().filter_map(member_change).collect(),
+        },
+        Said::Reported(reported) => Frame::Reported {
+            topic: topic(&reported.topic)?,
+            whole: reported.whole,
+            more: reported.more,
+            occupied: reported.occupied,
+            members: reported.members.into_iter().filter_map(member_change).collect(),
         },
     })
 }

@@ -7,34 +7,30 @@ use broadgate_proto::{
 
 use super::{Seen, is_counted};
 use crate::{
-    homes::{GroupChange, Topic},
+    homes::{Report, Topic},
     pusher::socket_id,
     webhooks::Fact,
 };
 
-pub(super) fn of(seen: &Seen) -> Vec<Fact> {
+pub(super) fn of(seen: &Seen) -> Option<Fact> {
     match seen {
-        Seen::Change(topic, change) => of_change(topic, change).into_iter().collect(),
+        Seen::Report(topic, report, _) => of_report(topic, report),
         Seen::ClientEvent(topic, job) => match &job.command {
-            Command::Send(send) => client_event(topic, send).into_iter().collect(),
-            _ => Vec::new(),
+            Command::Send(send) => client_event(topic, send),
+            _ => None,
         },
     }
 }
 
-fn of_change(topic: &Topic, change: &GroupChange) -> Option<Fact> {
+fn of_report(topic: &Topic, report: &Report) -> Option<Fact> {
     let channel = topic.name().to_owned();
-    Some(match change {
-        GroupChange::Occupied => Fact::Occupied { channel },
-        GroupChange::Vacated => Fact::Vacated { channel },
-        GroupChange::Joined(user, _) | GroupChange::Came(user, _) => {
-            Fact::MemberAdded { channel, user_id: user.to_string() }
-        }
-        GroupChange::Left(user) => Fact::MemberRemoved { channel, user_id: user.to_string() },
-        GroupChange::Count(count) if is_counted(&channel) => {
-            Fact::SubscriptionCount { channel, count: *count }
-        }
-        GroupChange::Count(_) | GroupChange::Is(_) | GroupChange::Moved => return None,
+    Some(match report {
+        Report::Occupied => Fact::Occupied { channel },
+        Report::Vacated => Fact::Vacated { channel },
+        Report::Came(user) => Fact::MemberAdded { channel, user_id: user.to_string() },
+        Report::Left(user) => Fact::MemberRemoved { channel, user_id: user.to_string() },
+        Report::Count(count) if is_counted(&channel) => Fact::SubscriptionCount { channel, count: *count },
+        Report::Count(_) | Report::Moved => return None,
     })
 }
 
@@ -60,16 +56,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_become_facts() {
+    fn reports_become_facts() {
         let room = Topic::group("a", "presence-room");
-        let fact = |change| of(&Seen::Change(room.clone(), change));
+        let fact = |report| of(&Seen::Report(room.clone(), report, None));
         let channel = || "presence-room".to_owned();
-        assert_eq!(fact(GroupChange::Occupied), [Fact::Occupied { channel: channel() }]);
+        assert_eq!(fact(Report::Occupied), Some(Fact::Occupied { channel: channel() }));
         let ann = Fact::MemberAdded { channel: channel(), user_id: "ann".to_owned() };
-        assert_eq!(fact(GroupChange::Joined("ann".into(), "".into())), [ann]);
-        assert!(fact(GroupChange::Count(3)).is_empty(), "presence channels are not counted");
-        let plain = Seen::Change(Topic::group("a", "room"), GroupChange::Count(3));
-        assert_eq!(of(&plain), [Fact::SubscriptionCount { channel: "room".to_owned(), count: 3 }]);
+        assert_eq!(fact(Report::Came("ann".into())), Some(ann));
+        assert!(fact(Report::Count(3)).is_none(), "presence channels are not counted");
+        let plain = Seen::Report(Topic::group("a", "room"), Report::Count(3), None);
+        assert_eq!(of(&plain), Some(Fact::SubscriptionCount { channel: "room".to_owned(), count: 3 }));
     }
 
     #[test]

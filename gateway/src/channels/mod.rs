@@ -20,10 +20,11 @@ use tokio::{
 
 use self::counts::Counts;
 use crate::{
-    actor::Job,
+    actor::{Arrival, Job},
     apps::{Apps, Table},
     desk::Desk,
-    homes::{GroupChange, Pattern, Topic},
+    homes::{Pattern, Report, Reporting, Topic},
+    webhooks::News,
 };
 
 /// Changes that wait; those beyond are dropped, and counted.
@@ -33,16 +34,20 @@ const TICK: Duration = Duration::from_millis(500);
 /// What a home has seen in a channel.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    Change(Topic, GroupChange),
+    Report(Topic, Report, Option<Arrival>),
     ClientEvent(Topic, Arc<Job>),
 }
 
-/// The groups about which something is to be told.
-pub(crate) fn patterns(table: &Table) -> Vec<Pattern> {
+/// The groups about which something is to be told. What webhooks are told survives the home.
+pub(crate) fn reporting(table: &Table) -> Vec<Reporting> {
     let told = table.iter().filter(|app| {
         app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
     });
-    told.map(|app| Pattern { app: app.id.clone(), pattern: "*".to_owned() }).collect()
+    told.map(|app| Reporting {
+        pattern: Pattern { app: app.id.clone(), pattern: "*".to_owned() },
+        inherited: !app.webhooks.is_empty(),
+    })
+    .collect()
 }
 
 /// Tells, until the gateway ends.
@@ -57,7 +62,7 @@ pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut seen: mpsc::Receiver<Se
                 Some(seen) => {
                     tell_webhooks(&desk, &seen);
                     match seen {
-                        Seen::Change(topic, GroupChange::Count(count))
+                        Seen::Report(topic, Report::Count(count), _)
                             if counts.note(&topic, count, started.elapsed()) => vec![(topic, count)],
                         _ => continue,
                     }
@@ -81,15 +86,18 @@ pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut seen: mpsc::Receiver<Se
 
 fn tell_webhooks(desk: &Desk, seen: &Seen) {
     let Some(webhooks) = desk.webhooks() else { return };
-    let (Seen::Change(topic, _) | Seen::ClientEvent(topic, _)) = seen;
+    let (topic, arrival) = match seen {
+        Seen::Report(topic, _, arrival) => (topic, arrival.clone()),
+        Seen::ClientEvent(topic, _) => (topic, None),
+    };
     if topic.name().starts_with('#') {
         return;
     }
-    if matches!(seen, Seen::Change(_, GroupChange::Moved)) {
+    if matches!(seen, Seen::Report(_, Report::Moved, _)) {
         return webhooks.moved(topic.app(), topic.name());
     }
-    for fact in facts::of(seen) {
-        webhooks.tell(topic.app(), fact);
+    if let Some(fact) = facts::of(seen) {
+        webhooks.tell(topic.app(), News { fact, arrival });
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     links::Peer,
     members::{Members, Rings},
     parking::Parking,
+    report::Reports,
     routes::Routes,
     serve::Delivery,
     settle::Settling,
@@ -95,6 +96,7 @@ pub struct Core<C: Content> {
     pub(super) parcels: BTreeMap<Incarnation, Vec<(Topic, HandedOver<C>)>>,
     next_sweep: Duration,
     pub(super) watched: Watched,
+    pub(super) reports: Reports,
     pub(super) out: Vec<Effect<C>>,
 }
 
@@ -122,6 +124,7 @@ impl<C: Content> Core<C> {
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
             watched: Watched::default(),
+            reports: Reports::default(),
             out: Vec::new(),
             limits,
         }
@@ -154,10 +157,13 @@ impl<C: Content> Core<C> {
                 let epoch = self.members.epoch;
                 self.watched.watch(patterns, self.homes.topics(), epoch);
             }
+            Input::Report(about) => self.reports.about(about, self.homes.topics()),
+            Input::Arrived(topic, report) => self.arrived(&topic, &report),
             Input::Tick => self.tick(),
         }
         self.acknowledge();
         self.tell_watchers();
+        self.report();
         std::mem::take(&mut self.out)
     }
 
@@ -169,6 +175,7 @@ impl<C: Content> Core<C> {
             && self.routes.is_empty()
             && self.settling.is_empty()
             && self.entrances.is_empty()
+            && !self.reports.waits()
             && self.peers.values().all(|peer| self.has_synced(peer)))
     }
 
@@ -288,7 +295,7 @@ impl<C: Content> Core<C> {
 
     fn ring_changed(&mut self, gap: bool) {
         self.changed = self.members.epoch;
-        self.rings.change(&self.members, gap);
+        self.rings.change(self.me, &self.members, gap);
         for peer in self.peers.values_mut() {
             peer.unsynced_since = peer.unsynced_since.or(Some(self.now));
         }
@@ -308,6 +315,7 @@ impl<C: Content> Core<C> {
             self.out.push(Effect::Group(topic, GroupChange::Moved));
         }
         self.watched.changed_all(self.homes.topics(), self.members.epoch);
+        self.move_reports(gap);
         let (me, rings) = (self.me, &self.rings);
         let others = self.parked.take_others(|topic| rings.home(topic) == Some(me));
         for asked in others {

@@ -18,7 +18,7 @@ const OWN: Session = 0;
 impl<C: Content> Core<C> {
     /// A shard's clients have changed.
     pub(super) fn standing(&mut self, standing: &Standing) {
-        let changes = self.held.stand(standing, self.now);
+        let changes = self.held.stand(standing);
         let topic = &standing.topic;
         let home = self.rings.home(topic);
         let Some(held) = self.held.get_mut(topic) else { return };
@@ -32,9 +32,8 @@ impl<C: Content> Core<C> {
         match held.home {
             Some(home) if home == self.me => {
                 let (clients, told) = (held.clients(), held.present.is_some());
-                let again = changes.is_none() && held.is_settled(self.now);
                 let members = changes.unwrap_or_else(|| held.all_members());
-                self.hold_at_home(self.me, OWN, topic, Hold { clients, members: &members, told, again });
+                self.hold_at_home(self.me, OWN, topic, Hold { clients, members: &members, told });
                 self.held.forget_if_empty(topic);
             }
             Some(home) => self.say_hold(home, topic, changes),
@@ -55,9 +54,8 @@ impl<C: Content> Core<C> {
         if peer.open {
             let whole = changes.is_none();
             let (serial, told) = (held.serial, held.present.is_some());
-            let again = whole && held.is_settled(self.now);
             let members = changes.unwrap_or_else(|| held.all_members());
-            let frame = Frame::Hold { serial, topic: topic.clone(), clients, members, told, again };
+            let frame = Frame::Hold { serial, topic: topic.clone(), clients, members, told };
             self.say(home, frame);
             if whole {
                 self.say_value(home, topic);

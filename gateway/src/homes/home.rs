@@ -21,8 +21,6 @@ pub(super) struct Hold<'a> {
     pub(super) members: &'a [MemberChange],
     /// They were told of presence members, by this home or an earlier one.
     pub(super) told: bool,
-    /// It has held it for a while, and only the home is new.
-    pub(super) again: bool,
 }
 
 /// One topic at its home.
@@ -35,8 +33,6 @@ pub(super) struct Home {
     /// Gateways that will have a client of it when they have carried out this delivery.
     expected: Vec<(u64, Incarnation)>,
     pub(super) roster: Option<Box<Roster>>,
-    /// Somebody held it before this was its home: that it is occupied is no news.
-    pub(super) is_known: bool,
 }
 
 #[derive(Debug)]
@@ -98,8 +94,7 @@ impl Home {
         session: Session,
         hold: Hold<'_>,
     ) -> (Vec<MemberChange>, bool) {
-        let Hold { clients, members, told, again } = hold;
-        self.is_known |= again;
+        let Hold { clients, members, told } = hold;
         let known = self.holders.iter().position(|holder| holder.gateway == gateway);
         match known {
             Some(at) if clients == 0 => drop(self.holders.swap_remove(at)),
@@ -189,6 +184,10 @@ impl Roster {
             .map(move |(user, standing)| (user.clone(), told(standing)))
     }
 
+    pub(super) fn has(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.users.len()
     }
@@ -217,7 +216,6 @@ impl Homes {
             holders: Vec::new(),
             expected: Vec::new(),
             roster: None,
-            is_known: false,
         })
     }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use broadgate_proto::id::Incarnation;
@@ -28,8 +27,6 @@ pub(super) struct Held {
     /// The topic's home as it was told last, and the serial of that.
     pub(super) home: Option<Incarnation>,
     pub(super) serial: u64,
-    /// Since when.
-    since: Duration,
     /// The last place in the topic's order that was taken.
     pub(super) last: At,
 }
@@ -40,15 +37,7 @@ struct HeldMember {
     shards: Vec<(u8, u32)>,
 }
 
-/// A home that died may not have passed on what it was told within this before: it is told again as news.
-const NEWS: Duration = Duration::from_secs(10);
-
 impl Held {
-    /// Has it been held for so long that this is no news to anybody?
-    pub(super) fn is_settled(&self, now: Duration) -> bool {
-        now >= self.since + NEWS
-    }
-
     pub(super) fn clients(&self) -> u64 {
         self.shards.iter().map(|(_, clients)| u64::from(*clients)).sum()
     }
@@ -144,14 +133,11 @@ pub(super) struct Interest(HashMap<Topic, Held>);
 
 impl Interest {
     /// Takes what a shard says of a topic.
-    pub(super) fn stand(&mut self, standing: &Standing, now: Duration) -> Vec<MemberChange> {
+    pub(super) fn stand(&mut self, standing: &Standing) -> Vec<MemberChange> {
         let changes = if standing.clients == 0 && !self.0.contains_key(&standing.topic) {
             Vec::new()
         } else {
-            self.0
-                .entry(standing.topic.clone())
-                .or_insert_with(|| Held { since: now, ..Held::default() })
-                .stand(standing)
+            self.0.entry(standing.topic.clone()).or_default().stand(standing)
         };
         if let Some(held) = self.0.get_mut(&standing.topic)
             && held.shards.is_empty()
@@ -256,22 +242,16 @@ mod tests {
     #[test]
     fn a_user_comes_with_its_first_client_and_goes_with_its_last() {
         let mut interest = Interest::default();
-        assert_eq!(
-            text(&interest.stand(&standing(0, 1, &[("ann", "A", 1)]), Duration::ZERO)),
-            ["ann=Some(\"A\")"]
-        );
-        assert!(interest.stand(&standing(1, 1, &[("ann", "A", 1)]), Duration::ZERO).is_empty());
-        assert!(interest.stand(&standing(0, 0, &[("ann", "A", 0)]), Duration::ZERO).is_empty());
-        assert_eq!(
-            text(&interest.stand(&standing(1, 1, &[("ann", "B", 1)]), Duration::ZERO)),
-            ["ann=Some(\"B\")"]
-        );
-        assert_eq!(text(&interest.stand(&standing(1, 0, &[("ann", "B", 0)]), Duration::ZERO)), ["ann=None"]);
+        assert_eq!(text(&interest.stand(&standing(0, 1, &[("ann", "A", 1)]))), ["ann=Some(\"A\")"]);
+        assert!(interest.stand(&standing(1, 1, &[("ann", "A", 1)])).is_empty());
+        assert!(interest.stand(&standing(0, 0, &[("ann", "A", 0)])).is_empty());
+        assert_eq!(text(&interest.stand(&standing(1, 1, &[("ann", "B", 1)]))), ["ann=Some(\"B\")"]);
+        assert_eq!(text(&interest.stand(&standing(1, 0, &[("ann", "B", 0)]))), ["ann=None"]);
         let topic = Topic::group("a", "room");
         assert!(!interest.has(&topic) && interest.get(&topic).is_some(), "kept until its home knows");
         interest.forget_if_empty(&topic);
         assert_eq!(interest.len(), 0);
-        assert!(interest.stand(&standing(1, 0, &[]), Duration::ZERO).is_empty());
+        assert!(interest.stand(&standing(1, 0, &[])).is_empty());
         assert_eq!(interest.len(), 0);
     }
 

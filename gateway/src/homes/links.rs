@@ -9,6 +9,7 @@ use super::{
     home::Hold,
     interest::Sum,
     keep::History,
+    report::Word,
     step::{Content, Effect, Frame, Session},
     topic::Topic,
 };
@@ -122,6 +123,7 @@ impl<C: Content> Core<C> {
         for topic in self.held.of_home(peer) {
             self.say_hold(peer, &topic, None);
         }
+        self.say_reported(peer);
         self.say_synced(&[peer], true);
         self.tell_again(peer);
         self.pump_all();
@@ -212,8 +214,8 @@ impl<C: Content> Core<C> {
                     }
                 }
             }
-            Frame::Hold { serial, topic, clients, members, told, again } => {
-                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, told, again });
+            Frame::Hold { serial, topic, clients, members, told } => {
+                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, told });
                 self.note_taken(peer, serial);
             }
             Frame::Synced { serial, epoch, sum } => {
@@ -242,6 +244,10 @@ impl<C: Content> Core<C> {
             Frame::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }
+            Frame::Reported { topic, whole, more, occupied, members } => {
+                let word = Word { to: self.me, topic, whole, more, occupied, members };
+                self.reported_by(peer, session, word);
+            }
         }
     }
 
@@ -269,6 +275,7 @@ impl<C: Content> Core<C> {
         for (topic, changes) in self.homes.lose(|gateway, heard| gateway == peer && heard != session) {
             self.tell_present(&topic, changes);
         }
+        self.reports.synced(peer, session);
         // In another view than ours it has chosen other homes.
         if epoch == self.members.epoch && said.is_some_and(|said| self.homes.sum_of(peer) != said) {
             self.out.push(Effect::Mistrust(peer, "it does not hold what it said before"));

@@ -56,32 +56,49 @@ impl Members {
 }
 
 /// The present ring, and those before it back to the oldest that is remembered.
-#[derive(Debug, Default)]
-pub struct Rings(VecDeque<(Epoch, Ring)>);
+#[derive(Debug)]
+pub struct Rings {
+    known: VecDeque<(Epoch, Ring)>,
+    /// The present one without us.
+    without_us: Ring,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { known: VecDeque::new(), without_us: Ring::new([]) }
+    }
+}
 
 impl Rings {
     /// The ring changes with this view. After a gap, what was before is unknown.
-    pub fn change(&mut self, members: &Members, gap: bool) {
+    pub fn change(&mut self, us: Incarnation, members: &Members, gap: bool) {
         if gap {
-            self.0.clear();
+            self.known.clear();
         }
-        self.0.push_back((members.epoch, Ring::of_view(&members.view)));
-        if self.0.len() > RINGS_MAX {
-            self.0.pop_front();
+        self.known.push_back((members.epoch, Ring::of_view(&members.view)));
+        self.without_us = Ring::of_view_without(&members.view, us);
+        if self.known.len() > RINGS_MAX {
+            self.known.pop_front();
         }
+    }
+
+    /// Who will be a topic's home when we are gone; none if nobody is left.
+    #[must_use]
+    pub fn heir(&self, topic: &Topic) -> Option<Incarnation> {
+        self.without_us.pick(topic.key())
     }
 
     /// A topic's home now; none if no gateway is ready.
     #[must_use]
     pub fn home(&self, topic: &Topic) -> Option<Incarnation> {
-        self.0.back()?.1.pick(topic.key())
+        self.known.back()?.1.pick(topic.key())
     }
 
     /// Has that gateway been the topic's home in every view since that one? Only then may what it
     /// said in that view still be taken: no other can have ordered the topic meanwhile.
     #[must_use]
     pub fn home_since(&self, gateway: Incarnation, topic: &Topic, since: Epoch) -> bool {
-        for (epoch, ring) in self.0.iter().rev() {
+        for (epoch, ring) in self.known.iter().rev() {
             if ring.pick(topic.key()) != Some(gateway) {
                 return false;
             }
@@ -117,21 +134,22 @@ mod tests {
     #[test]
     fn what_an_earlier_home_says_is_stale_even_when_it_is_home_again() {
         let mut rings = Rings::default();
-        rings.change(&members(1, &[1]), true);
-        rings.change(&members(3, &[1, 2]), false);
+        rings.change(Incarnation::from_bits(1), &members(1, &[1]), true);
+        rings.change(Incarnation::from_bits(1), &members(3, &[1, 2]), false);
         let here = |name: u32| Topic::group("a", &name.to_string());
         let moved =
             (0..).map(here).find(|topic| rings.home(topic) == Some(Incarnation::from_bits(2))).unwrap();
         let kept =
             (0..).map(here).find(|topic| rings.home(topic) == Some(Incarnation::from_bits(1))).unwrap();
         let one = Incarnation::from_bits(1);
+        assert_eq!(rings.heir(&kept), Some(Incarnation::from_bits(2)));
         assert!(rings.home_since(one, &kept, Epoch::new(1, 2)));
         assert!(!rings.home_since(one, &moved, Epoch::new(1, 2)));
-        rings.change(&members(4, &[1]), false);
+        rings.change(Incarnation::from_bits(1), &members(4, &[1]), false);
         assert!(!rings.home_since(one, &moved, Epoch::new(1, 2)), "two was the home in between");
         assert!(rings.home_since(one, &moved, Epoch::new(1, 4)));
         assert!(rings.home_since(one, &moved, Epoch::new(1, 9)), "a view that did not change the ring");
-        rings.change(&members(6, &[1]), true);
+        rings.change(Incarnation::from_bits(1), &members(6, &[1]), true);
         assert!(!rings.home_since(one, &kept, Epoch::new(1, 4)), "nobody knows what was in between");
         assert!(members(4, &[]).follows(&members(3, &[])) && !members(5, &[]).follows(&members(3, &[])));
     }

@@ -16,6 +16,7 @@
 //! | `ask.rs`, `routes.rs` | what our callers ask of homes |
 //! | `keep.rs` | what groups keep: their history, their last value |
 //! | `watch.rs` | what those who watch groups are told |
+//! | `report.rs`, `heir.rs` | what the gateway itself reports of groups, once, over the deaths of homes |
 //! | `members.rs` | the view and its rings |
 //! | `topic.rs` | what a topic is |
 //! | `remember.rs` | commands that were carried out, by their ids |
@@ -23,6 +24,7 @@
 mod ask;
 mod core;
 mod enter;
+mod heir;
 mod hold;
 mod home;
 mod interest;
@@ -31,6 +33,7 @@ mod links;
 mod members;
 mod parking;
 pub mod remember;
+mod report;
 mod routes;
 mod serve;
 mod settle;
@@ -41,9 +44,10 @@ mod watch;
 pub use self::{
     core::{Core, Limits, Load},
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
+    report::Reporting,
     step::{
         At, Back, ComeOrGone, Content, Done, Effect, Entered, Frame, GroupChange, Input, MemberChange, Op,
-        Reply, Session, Standing, Ticket,
+        Reply, Report, Session, Standing, Ticket,
     },
     topic::{Kind, Topic},
     watch::Pattern,

@@ -112,7 +112,7 @@ impl<C: Content> Core<C> {
 
     fn deliver(&mut self, origin: Origin, topic: Topic, command: C::Command) {
         let at = self.next_place(&topic);
-        if self.watched.has(&topic) {
+        if self.reports.has(&topic) {
             self.out.push(Effect::Ordered(topic.clone(), command.clone()));
         }
         let bytes = C::bytes(&command);
@@ -287,6 +287,7 @@ impl<C: Content> Core<C> {
         self.watched.changed(topic);
         let home = self.homes.take(topic, self.members.epoch);
         let (changes, new) = home.hold(gateway, session, hold);
+        self.reports.changed(topic, &changes);
         let told = home.roster.as_ref().is_some_and(|roster| roster.told);
         if told && new {
             self.tell_whole(topic, Some(gateway));
@@ -325,6 +326,7 @@ impl<C: Content> Core<C> {
     /// Tells all holders who has come and gone.
     pub(super) fn tell_present(&mut self, topic: &Topic, changes: Vec<MemberChange>) {
         self.watched.changed(topic);
+        self.reports.changed(topic, &changes);
         let Some(home) = self.homes.get(topic) else { return };
         if changes.is_empty() || home.roster.as_ref().is_none_or(|roster| !roster.told) {
             return;

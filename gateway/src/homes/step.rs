@@ -9,6 +9,7 @@ use broadgate_proto::{
 
 use super::{
     keep::{HandedOver, Page, Position},
+    report::Reporting,
     topic::Topic,
     watch::Pattern,
 };
@@ -164,8 +165,6 @@ pub enum Frame<C: Content> {
         members: Vec<MemberChange>,
         /// The speaker's clients were told of presence members, by this home or an earlier one.
         told: bool,
-        /// The speaker has held it for a while, and only the home is new.
-        again: bool,
     },
     /// Everything that the speaker holds and whose home the receiver is has been said.
     Synced {
@@ -241,6 +240,19 @@ pub enum Frame<C: Content> {
         /// Who.
         members: Vec<MemberChange>,
     },
+    /// From the home to its heir, or to the next home: what was reported of a group, and has arrived.
+    Reported {
+        /// The group.
+        topic: Topic,
+        /// All of it, or one step.
+        whole: bool,
+        /// To the next home: something of the speaker's is still on its way.
+        more: bool,
+        /// It is reported to have clients.
+        occupied: bool,
+        /// Who is reported to be present.
+        members: Vec<MemberChange>,
+    },
 }
 
 /// A place in a topic's order: the epoch in which its home took it over, and a number that rises with
@@ -256,21 +268,32 @@ pub struct At {
 /// What has happened in a group, by its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupChange {
-    /// It has clients now and had none.
-    Occupied,
-    /// Somebody has come with the first clients.
-    Came(Arc<str>, Arc<str>),
     /// It has clients, and these are present: told first, and when the home has taken the group over.
     Is(Vec<MemberChange>),
     /// Somebody has come.
     Joined(Arc<str>, Arc<str>),
     /// The last client of somebody has gone.
     Left(Arc<str>),
-    /// So many clients are in it now.
-    Count(u64),
     /// Its last client has gone.
     Vacated,
     /// Another gateway is its home now, and will tell of it.
+    Moved,
+}
+
+/// What has happened in a group whose home we are: told once, also over the home's death.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// It has clients now and had none.
+    Occupied,
+    /// Its last client has gone.
+    Vacated,
+    /// The first client in somebody's name has come.
+    Came(Arc<str>),
+    /// The last client in somebody's name has gone.
+    Left(Arc<str>),
+    /// So many clients are in it now.
+    Count(u64),
+    /// Another gateway is its home now, and will report of it.
     Moved,
 }
 
@@ -354,6 +377,10 @@ pub enum Input<C: Content> {
     },
     /// These groups are watched now: everything about them is to be told.
     Watch(Vec<Pattern>),
+    /// These groups are reported of from now on.
+    Report(Vec<Reporting>),
+    /// A report has arrived at those who are told, or never will.
+    Arrived(Topic, Report),
     /// Time has passed.
     Tick,
 }
@@ -405,7 +432,16 @@ pub enum Effect<C: Content> {
     Group(Topic, GroupChange),
     /// Everything about the watched groups whose home we are by this view has been told.
     GroupsTold(Epoch),
-    /// As the home of a watched group, we have given this its place.
+    /// Something has happened in a group that we report of.
+    Report {
+        /// The group.
+        topic: Topic,
+        /// What.
+        report: Report,
+        /// It is to be said when this has arrived, or never will.
+        awaited: bool,
+    },
+    /// As the home of a group that we report of, we have given this its place.
     Ordered(Topic, C::Command),
     /// A view was installed.
     Installed(Arc<View>),

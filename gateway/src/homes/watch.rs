@@ -35,12 +35,9 @@ impl Pattern {
     }
 }
 
-/// What was told of one group.
+/// Who was told to be in a group.
 #[derive(Debug, Default)]
-struct Told {
-    users: BTreeMap<Arc<str>, Arc<str>>,
-    clients: u64,
-}
+struct Told(BTreeMap<Arc<str>, Arc<str>>);
 
 /// What was told, and what may have changed since.
 #[derive(Debug, Default)]
@@ -55,10 +52,6 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn has(&self, topic: &Topic) -> bool {
-        self.patterns.iter().any(|pattern| pattern.fits(topic))
-    }
-
     pub(super) fn is_on(&self) -> bool {
         !self.patterns.is_empty()
     }
@@ -118,31 +111,14 @@ impl Watched {
                 (None, None) => {}
                 (None, Some(home)) => {
                     let users = users(home);
-                    if !home.is_known {
-                        news.push((topic.clone(), GroupChange::Occupied));
-                    }
                     news.push((topic.clone(), GroupChange::Is(changes(&users))));
-                    if !home.is_known {
-                        let joined = |(user, info): (&Arc<str>, &Arc<str>)| {
-                            (topic.clone(), GroupChange::Came(user.clone(), info.clone()))
-                        };
-                        news.extend(users.iter().map(joined));
-                    }
-                    let clients = home.clients();
-                    news.push((topic.clone(), GroupChange::Count(clients)));
-                    self.told.insert(topic, Told { users, clients });
+                    self.told.insert(topic, Told(users));
                 }
                 (Some(told), Some(home)) if again.contains(&topic) => {
-                    told.users = users(home);
-                    news.push((topic.clone(), GroupChange::Is(changes(&told.users))));
+                    told.0 = users(home);
+                    news.push((topic.clone(), GroupChange::Is(changes(&told.0))));
                 }
-                (Some(told), Some(home)) => {
-                    told.compare(users(home), &topic, &mut news);
-                    let clients = home.clients();
-                    if std::mem::replace(&mut told.clients, clients) != clients {
-                        news.push((topic, GroupChange::Count(clients)));
-                    }
-                }
+                (Some(told), Some(home)) => told.compare(users(home), &topic, &mut news),
                 (Some(told), None) => {
                     told.compare(BTreeMap::new(), &topic, &mut news);
                     news.push((topic.clone(), GroupChange::Vacated));
@@ -161,13 +137,13 @@ impl Told {
         topic: &Topic,
         news: &mut Vec<(Topic, GroupChange)>,
     ) {
-        for user in self.users.keys().filter(|user| !now.contains_key(*user)) {
+        for user in self.0.keys().filter(|user| !now.contains_key(*user)) {
             news.push((topic.clone(), GroupChange::Left(user.clone())));
         }
-        for (user, info) in now.iter().filter(|(user, _)| !self.users.contains_key(*user)) {
+        for (user, info) in now.iter().filter(|(user, _)| !self.0.contains_key(*user)) {
             news.push((topic.clone(), GroupChange::Joined(user.clone(), info.clone())));
         }
-        self.users = now;
+        self.0 = now;
     }
 }
 
@@ -198,44 +174,15 @@ mod tests {
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
         let home = homes.take(topic, Epoch::new(1, 1));
-        home.hold(
-            Incarnation::from_bits(1),
-            0,
-            Hold { clients, members: &members, told: false, again: false },
-        );
+        home.hold(Incarnation::from_bits(1), 0, Hold { clients, members: &members, told: false });
     }
 
     fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {
         let (news, complete) = watched.news(|topic| homes.get(topic));
-        let told = |(_, change): &&(Topic, GroupChange)| {
-            !matches!(change, GroupChange::Count(_) | GroupChange::Occupied | GroupChange::Came(..))
-        };
         let text = |(topic, change): &(Topic, GroupChange)| format!("{} {change:?}", topic.name());
-        let mut texts: Vec<_> = news.iter().filter(told).map(text).collect();
+        let mut texts: Vec<_> = news.iter().map(text).collect();
         texts.extend(complete.map(|epoch| format!("told {epoch}")));
         texts
-    }
-
-    #[test]
-    fn each_number_of_clients_is_told_once() {
-        let (mut watched, mut homes) = (Watched::default(), Homes::default());
-        let room = Topic::group("a", "room-1");
-        hold(&mut homes, &room, 3, &[]);
-        watched.watch(
-            vec![Pattern { app: "a".into(), pattern: "*".into() }],
-            homes.topics(),
-            Epoch::new(1, 1),
-        );
-        let mut counts = |homes: &Homes| -> Vec<u64> {
-            watched.changed(&room);
-            let (news, _) = watched.news(|topic| homes.get(topic));
-            let count = |(_, change)| if let GroupChange::Count(count) = change { Some(count) } else { None };
-            news.into_iter().filter_map(count).collect()
-        };
-        assert_eq!(counts(&homes), [3]);
-        assert!(counts(&homes).is_empty());
-        hold(&mut homes, &room, 4, &[]);
-        assert_eq!(counts(&homes), [4]);
     }
 
     #[test]

@@ -305,8 +305,8 @@ impl FollowApps {
     async fn run(self, homes: Homes, stop: CancellationToken) {
         let mut changes = self.apps.changes();
         loop {
-            let patterns = channels::patterns(&self.apps.load());
-            homes.tell(Event::WatchOwn(patterns, self.told.clone())).await;
+            let about = channels::reporting(&self.apps.load());
+            homes.tell(Event::Report(about, self.told.clone())).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },

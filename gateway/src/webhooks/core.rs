@@ -9,9 +9,9 @@ use std::{
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Fact,
     alarms::Alarms,
     event::{Effect, Event, Reason},
+    fact::{Fact, News},
     queue::Queue,
     retry::Chance,
     settle::Settle,
@@ -112,10 +112,10 @@ impl Core {
     }
 
     /// Something has happened; `at_ms` is the wall clock's.
-    pub(super) fn fact(&mut self, now: Duration, at_ms: u64, app: &str, fact: Fact, out: &mut Out) {
+    pub(super) fn fact(&mut self, now: Duration, at_ms: u64, app: &str, news: News, out: &mut Out) {
         let Some(tenant) = self.apps.get_mut(app) else { return };
         let mut told = Vec::new();
-        tenant.settle.take(now, fact, &mut told);
+        tenant.settle.take(now, news, &mut told);
         self.tell(now, at_ms, app, told, out);
     }
 
@@ -203,17 +203,18 @@ impl Core {
         self.endpoints.values().map(|endpoint| endpoint.queue.len()).sum()
     }
 
-    fn tell(&mut self, now: Duration, at_ms: u64, app: &str, told: Vec<Fact>, out: &mut Out) {
+    fn tell(&mut self, now: Duration, at_ms: u64, app: &str, told: Vec<News>, out: &mut Out) {
         let Some(tenant) = self.apps.get(app) else { return };
         let next = tenant.settle.next().map(|next| next.max(now + WAKE_MIN));
         let ids = tenant.endpoints.clone();
         self.alarms.set(&Who::App(app.to_owned()), next);
-        for fact in told {
-            self.publish(now, at_ms, &ids, &fact, out);
+        for news in told {
+            self.publish(now, at_ms, &ids, &news, out);
         }
     }
 
-    fn publish(&mut self, now: Duration, at_ms: u64, ids: &[EndpointId], fact: &Fact, out: &mut Out) {
+    fn publish(&mut self, now: Duration, at_ms: u64, ids: &[EndpointId], news: &News, out: &mut Out) {
+        let News { fact, arrival } = news;
         let mut texts: Option<(Arc<str>, Arc<str>)> = None;
         self.next_id += 1;
         for &id in ids {
@@ -226,7 +227,8 @@ impl Core {
                 (fact.channel().into(), fact.json(&event_id).into())
             });
             let (channel, json) = (Arc::clone(channel), Arc::clone(json));
-            let event = Arc::new(Event { seq: self.next_seq, channel, at_ms, json });
+            let event = Event { seq: self.next_seq, channel, at_ms, json, arrival: arrival.clone() };
+            let event = Arc::new(event);
             self.next_seq += 1;
             let mut effects = vec![Effect::Queued(Arc::clone(&event))];
             endpoint.queue.push(now, event, &mut effects);

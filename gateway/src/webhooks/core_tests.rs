@@ -35,7 +35,7 @@ impl Bench {
     }
 
     fn tell(&mut self, fact: Fact) {
-        self.core.fact(self.now, 77, "shop", fact, &mut self.out);
+        self.core.fact(self.now, 77, "shop", fact.into(), &mut self.out);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -107,7 +107,7 @@ fn each_endpoint_gets_what_it_asks_for() {
     bench.pass(Duration::from_secs(3));
     let both = bench.posts();
     assert_eq!(names(&both), [("http://all", "gone"), ("http://some", "gone")]);
-    bench.core.fact(bench.now, 0, "other", occupied("x"), &mut bench.out);
+    bench.core.fact(bench.now, 0, "other", occupied("x").into(), &mut bench.out);
     assert!(bench.out.is_empty());
 }
 
@@ -152,8 +152,15 @@ fn an_endpoint_keeps_its_queue_while_its_url_stays_and_loses_it_otherwise() {
 fn what_an_earlier_run_has_left_comes_first_and_numbers_go_on() {
     let mut bench = Bench::new(&["url = \"http://a\""]);
     let id = *bench.urls.keys().next().unwrap();
-    let event =
-        |seq| Arc::new(Event { seq, channel: "x".into(), at_ms: 5, json: "\"channel\":\"old\"".into() });
+    let event = |seq| {
+        Arc::new(Event {
+            seq,
+            channel: "x".into(),
+            at_ms: 5,
+            json: "\"channel\":\"old\"".into(),
+            arrival: None,
+        })
+    };
     let kept = vec![(id, event(41)), (EndpointId(1), event(42)), (id, event(43))];
     bench.core.restore(bench.now, kept, &mut bench.out);
     assert!(

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::limits::WEBHOOK_EVENT_OVERHEAD_BYTES;
 
-use super::health::News;
+use super::health;
+use crate::actor::Arrival;
 
 /// An event on its way to one endpoint.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(super) struct Event {
     /// When it became one, in milliseconds since 1970.
     pub(super) at_ms: u64,
     pub(super) json: Arc<str>,
+    /// Ends with the event: it was delivered, or never will be.
+    pub(super) arrival: Option<Arrival>,
 }
 
 impl Event {
@@ -43,7 +46,7 @@ pub(super) enum Effect {
         event: Arc<Event>,
         reason: Reason,
     },
-    News(News),
+    News(health::News),
 }
 
 /// Why the receiver does not get an event.

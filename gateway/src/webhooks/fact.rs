@@ -3,7 +3,20 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::apps::WebhookEvent;
+use crate::{actor::Arrival, apps::WebhookEvent};
+
+/// A fact, and what ends when every endpoint has it, or never will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) fact: Fact,
+    pub(crate) arrival: Option<Arrival>,
+}
+
+impl From<Fact> for News {
+    fn from(fact: Fact) -> Self {
+        Self { fact, arrival: None }
+    }
+}
 
 /// Something that has happened in a channel of an app, as the channel's home knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

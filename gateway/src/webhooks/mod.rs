@@ -59,7 +59,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::fact::Fact;
+pub(crate) use self::fact::{Fact, News};
 use self::{
     run::{Drain, Input, Shell},
     spool::Spool,
@@ -104,10 +104,11 @@ impl Webhooks {
 
     /// Something has happened in a channel of an app whose home is here. Never waits: what the task
     /// cannot take is dropped, and counted. Facts of one channel must be told one after the other.
-    pub(crate) fn tell(&self, app: &str, fact: Fact) {
+    pub(crate) fn tell(&self, app: &str, news: impl Into<News>) {
         if self.has_endpoints(app) {
-            let bytes = app.len() + fact.bytes();
-            self.put(bytes, Input::Fact { app: app.to_owned(), fact, bytes });
+            let news = news.into();
+            let bytes = app.len() + news.fact.bytes();
+            self.put(bytes, Input::Fact { app: app.to_owned(), news, bytes });
         }
     }
 

@@ -90,8 +90,9 @@ mod tests {
         .unwrap();
         let target = Target::new(&app, 0).unwrap();
         assert_eq!((&*target.app, &*target.address), ("shop", "https://example.com:8443/hook"));
-        let event =
-            |at_ms, json: &str| Arc::new(Event { seq: 1, channel: "c".into(), at_ms, json: json.into() });
+        let event = |at_ms, json: &str| {
+            Arc::new(Event { seq: 1, channel: "c".into(), at_ms, json: json.into(), arrival: None })
+        };
         let request =
             target.request(&[event(1_327_078_148_132, "{\"a\":1}"), event(1_327_078_148_133, "{}")]);
         assert_eq!(

@@ -6,7 +6,7 @@ use crate::webhooks::{batch::Room, health::News};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn event(seq: u64, channel: &str) -> Arc<Event> {
-    Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: format!("{seq}").into() })
+    Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: format!("{seq}").into(), arrival: None })
 }
 
 /// A queue with its clock, and what it wants.
@@ -219,7 +219,7 @@ fn too_much_costs_the_oldest_that_is_not_under_way() {
     let mut bench = Bench::new(false);
     let big = |seq| {
         let json = "x".repeat(WEBHOOK_QUEUE_BYTES_MAX / 3);
-        Arc::new(Event { seq, channel: "c".into(), at_ms: 0, json: json.into() })
+        Arc::new(Event { seq, channel: "c".into(), at_ms: 0, json: json.into(), arrival: None })
     };
     (0..4).for_each(|seq| bench.act(|queue, now, out| queue.push(now, big(seq), out)));
     assert_eq!(bench.dropped, [(1, Reason::QueueFull), (2, Reason::QueueFull)]);

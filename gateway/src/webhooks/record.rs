@@ -88,7 +88,7 @@ fn parse(mut content: &[u8]) -> Option<Record> {
             let (channel, json) = (std::str::from_utf8(channel).ok()?, std::str::from_utf8(json).ok()?);
             Some(Record::Added(
                 id,
-                Arc::new(Event { seq, channel: channel.into(), at_ms, json: json.into() }),
+                Arc::new(Event { seq, channel: channel.into(), at_ms, json: json.into(), arrival: None }),
             ))
         }
         DONE => content.is_empty().then_some(Record::Done(seq)),
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn event(seq: u64, channel: &str, json: &str) -> Arc<Event> {
-        Arc::new(Event { seq, channel: channel.into(), at_ms: seq + 5, json: json.into() })
+        Arc::new(Event { seq, channel: channel.into(), at_ms: seq + 5, json: json.into(), arrival: None })
     }
 
     fn read_all(mut bytes: &[u8]) -> (Vec<Record>, usize) {

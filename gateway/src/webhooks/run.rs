@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use super::{
-    Fact,
     core::{Core, EndpointId, Out},
     event::{Effect, Event, Reason},
+    fact,
     health::News,
     post::Target,
     send::{Failure, Sender},
@@ -36,7 +36,7 @@ const LOSS_TOLD_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) enum Input {
     Fact {
         app: String,
-        fact: Fact,
+        news: fact::News,
         bytes: usize,
     },
     /// Another gateway is the home of a channel now.
@@ -131,7 +131,7 @@ impl Shell {
             let mut stopped = None;
             for input in inputs.drain(..) {
                 match input {
-                    Input::Fact { app, fact, bytes } => self.fact(&app, fact, bytes),
+                    Input::Fact { app, news, bytes } => self.fact(&app, news, bytes),
                     Input::Moved { app, channel } => self.moved(&app, &channel),
                     Input::Drain(drain) => self.draining = Some(drain),
                     Input::Stop(done) => stopped = Some(done),
@@ -152,10 +152,10 @@ impl Shell {
         stopped.map(|stopped| stopped.send(left));
     }
 
-    fn fact(&mut self, app: &str, fact: Fact, bytes: usize) {
+    fn fact(&mut self, app: &str, news: fact::News, bytes: usize) {
         self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let mut out = Out::new();
-        self.core.fact(self.started.elapsed(), wall_ms(), app, fact, &mut out);
+        self.core.fact(self.started.elapsed(), wall_ms(), app, news, &mut out);
         self.act(out, None);
     }
 

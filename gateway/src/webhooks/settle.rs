@@ -16,7 +16,8 @@ use broadgate_proto::limits::{
     WEBHOOK_LEAVE_TIME,
 };
 
-use super::Fact;
+use super::fact::{Fact, News};
+use crate::actor::Arrival;
 
 /// A moment, and a number that keeps what is held back in its order.
 type When = (Duration, u64);
@@ -24,7 +25,8 @@ type When = (Duration, u64);
 type Who = (String, Option<String>);
 
 enum Held {
-    Left(Who),
+    /// Somebody, and what ends when nobody is told of it any more.
+    Left(Who, Option<Arrival>),
     Missed(String),
     Counted(String),
 }
@@ -44,26 +46,29 @@ pub(super) struct Settle {
 
 impl Settle {
     /// Takes a fact, and gives what is to be told now.
-    pub(super) fn take(&mut self, now: Duration, fact: Fact, told: &mut Vec<Fact>) {
+    pub(super) fn take(&mut self, now: Duration, news: News, told: &mut Vec<News>) {
         self.due(now, told);
+        let News { fact, arrival } = news;
         match fact {
-            Fact::Vacated { channel } => self.leaves(now, (channel, None), told),
-            Fact::MemberRemoved { channel, user_id } => self.leaves(now, (channel, Some(user_id)), told),
-            Fact::Occupied { channel } => self.comes((channel, None), told),
-            Fact::MemberAdded { channel, user_id } => self.comes((channel, Some(user_id)), told),
+            Fact::Vacated { channel } => self.leaves(now, (channel, None), arrival, told),
+            Fact::MemberRemoved { channel, user_id } => {
+                self.leaves(now, (channel, Some(user_id)), arrival, told);
+            }
+            Fact::Occupied { channel } => self.comes((channel, None), arrival, told),
+            Fact::MemberAdded { channel, user_id } => self.comes((channel, Some(user_id)), arrival, told),
             Fact::CacheMiss { channel } => self.misses(now, channel, told),
             Fact::SubscriptionCount { channel, count } => self.counts(now, channel, count, told),
-            Fact::ClientEvent { .. } => told.push(fact),
+            Fact::ClientEvent { .. } => told.push(fact.into()),
         }
     }
 
     /// Gives what has been held back for long enough.
-    pub(super) fn due(&mut self, now: Duration, told: &mut Vec<Fact>) {
+    pub(super) fn due(&mut self, now: Duration, told: &mut Vec<News>) {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             match timer.remove() {
-                Held::Left(who) => {
+                Held::Left(who, arrival) => {
                     self.take_back(&who);
-                    told.push(gone(who));
+                    told.push(gone(who, arrival));
                 }
                 Held::Missed(channel) => {
                     self.missed.remove(&channel);
@@ -72,7 +77,7 @@ impl Settle {
                     if let Some(Some(count)) = self.counted.remove(&channel) {
                         self.hold(now + WEBHOOK_COUNT_TIME, Held::Counted(channel.clone()));
                         self.counted.insert(channel.clone(), None);
-                        told.push(Fact::SubscriptionCount { channel, count });
+                        told.push(Fact::SubscriptionCount { channel, count }.into());
                     }
                 }
             }
@@ -80,28 +85,28 @@ impl Settle {
     }
 
     /// Gives everything that is held back: the gateway stops.
-    pub(super) fn flush(&mut self, told: &mut Vec<Fact>) {
+    pub(super) fn flush(&mut self, told: &mut Vec<News>) {
         let mut all = std::mem::take(self);
         for held in all.timers.into_values() {
             match held {
-                Held::Left(who) => told.push(gone(who)),
+                Held::Left(who, arrival) => told.push(gone(who, arrival)),
                 Held::Missed(_) => {}
                 Held::Counted(channel) => {
                     let count = all.counted.remove(&channel).flatten();
-                    told.extend(count.map(|count| Fact::SubscriptionCount { channel, count }));
+                    told.extend(count.map(|count| Fact::SubscriptionCount { channel, count }.into()));
                 }
             }
         }
     }
 
     /// Gives whose going is held back in a channel: somebody else tells what happens there from now on.
-    pub(super) fn release(&mut self, channel: &str, told: &mut Vec<Fact>) {
+    pub(super) fn release(&mut self, channel: &str, told: &mut Vec<News>) {
         let left = self.left.remove(channel).unwrap_or_default();
         let mut timers: Vec<When> = left.into_values().collect();
         timers.sort_unstable();
         for timer in timers {
-            if let Some(Held::Left(who)) = self.timers.remove(&timer) {
-                told.push(gone(who));
+            if let Some(Held::Left(who, arrival)) = self.timers.remove(&timer) {
+                told.push(gone(who, arrival));
             }
         }
     }
@@ -127,28 +132,31 @@ impl Settle {
         when
     }
 
-    fn leaves(&mut self, now: Duration, who: Who, told: &mut Vec<Fact>) {
+    fn leaves(&mut self, now: Duration, who: Who, arrival: Option<Arrival>, told: &mut Vec<News>) {
         if self.left.get(&who.0).is_some_and(|left| left.contains_key(&who.1)) {
             return;
         }
         if self.is_full() {
-            told.push(gone(who));
+            told.push(gone(who, arrival));
             return;
         }
-        let when = self.hold(now + WEBHOOK_LEAVE_TIME, Held::Left(who.clone()));
+        let when = self.hold(now + WEBHOOK_LEAVE_TIME, Held::Left(who.clone(), arrival));
         self.left.entry(who.0).or_default().insert(who.1, when);
     }
 
-    fn comes(&mut self, who: Who, told: &mut Vec<Fact>) {
-        match self.take_back(&who) {
+    fn comes(&mut self, who: Who, arrival: Option<Arrival>, told: &mut Vec<News>) {
+        let fact = match self.take_back(&who) {
             Some(when) => {
-                self.timers.remove(&when);
+                // First the going has arrived, then the coming.
+                drop(self.timers.remove(&when));
+                return drop(arrival);
             }
-            None => told.push(match who {
+            None => match who {
                 (channel, None) => Fact::Occupied { channel },
                 (channel, Some(user_id)) => Fact::MemberAdded { channel, user_id },
-            }),
-        }
+            },
+        };
+        told.push(News { fact, arrival });
     }
 
     /// Nobody's going is held back under this name any more.
@@ -161,7 +169,7 @@ impl Settle {
         when
     }
 
-    fn misses(&mut self, now: Duration, channel: String, told: &mut Vec<Fact>) {
+    fn misses(&mut self, now: Duration, channel: String, told: &mut Vec<News>) {
         if self.missed.contains(&channel) {
             return;
         }
@@ -169,10 +177,10 @@ impl Settle {
             self.hold(now + WEBHOOK_CACHE_MISS_TIME, Held::Missed(channel.clone()));
             self.missed.insert(channel.clone());
         }
-        told.push(Fact::CacheMiss { channel });
+        told.push(Fact::CacheMiss { channel }.into());
     }
 
-    fn counts(&mut self, now: Duration, channel: String, count: u64, told: &mut Vec<Fact>) {
+    fn counts(&mut self, now: Duration, channel: String, count: u64, told: &mut Vec<News>) {
         let large = count > WEBHOOK_COUNT_SMALL_MAX;
         if let Some(newest) = self.counted.get_mut(&channel) {
             *newest = large.then_some(count);
@@ -183,15 +191,16 @@ impl Settle {
             self.hold(now + WEBHOOK_COUNT_TIME, Held::Counted(channel.clone()));
             self.counted.insert(channel.clone(), None);
         }
-        told.push(Fact::SubscriptionCount { channel, count });
+        told.push(Fact::SubscriptionCount { channel, count }.into());
     }
 }
 
-fn gone((channel, user): Who) -> Fact {
-    match user {
+fn gone((channel, user): Who, arrival: Option<Arrival>) -> News {
+    let fact = match user {
         None => Fact::Vacated { channel },
         Some(user_id) => Fact::MemberRemoved { channel, user_id },
-    }
+    };
+    News { fact, arrival }
 }
 
 #[cfg(test)]
@@ -228,8 +237,12 @@ mod tests {
     fn told(settle: &mut Settle, millis: u64, facts: impl IntoIterator<Item = Fact>) -> Vec<Fact> {
         let mut told = Vec::new();
         settle.due(at(millis), &mut told);
-        facts.into_iter().for_each(|fact| settle.take(at(millis), fact, &mut told));
-        told
+        facts.into_iter().for_each(|fact| settle.take(at(millis), fact.into(), &mut told));
+        facts_of(told)
+    }
+
+    fn facts_of(told: Vec<News>) -> Vec<Fact> {
+        told.into_iter().map(|news| news.fact).collect()
     }
 
     #[test]
@@ -267,7 +280,7 @@ mod tests {
         let mut released = Vec::new();
         settle.release("c", &mut released);
         settle.release("c", &mut released);
-        assert_eq!(released, [removed("z"), removed("a"), vacated("c")]);
+        assert_eq!(facts_of(released), [removed("z"), removed("a"), vacated("c")]);
         assert!(settle.waits_for_returns());
         assert_eq!(told(&mut settle, 10, [occupied("c")]), [occupied("c")]);
         assert_eq!(told(&mut settle, 9000, []), [vacated("d")]);
@@ -306,7 +319,7 @@ mod tests {
         assert_eq!(told(&mut settle, 0, [vacated("more"), count(200)]), [vacated("more"), count(200)]);
         let mut rest = Vec::new();
         settle.flush(&mut rest);
-        assert_eq!((rest.len(), rest[0].clone(), settle.next()), (WEBHOOK_HELD_MAX, vacated("0"), None));
+        assert_eq!((rest.len(), rest[0].fact.clone(), settle.next()), (WEBHOOK_HELD_MAX, vacated("0"), None));
     }
 
     proptest! {

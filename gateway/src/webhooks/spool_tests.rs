@@ -19,7 +19,7 @@ impl Drop for Folder {
 const ENDPOINT: EndpointId = EndpointId(7);
 
 fn event(seq: u64, json: &str) -> Arc<Event> {
-    Arc::new(Event { seq, channel: "c".into(), at_ms: 1, json: json.into() })
+    Arc::new(Event { seq, channel: "c".into(), at_ms: 1, json: json.into(), arrival: None })
 }
 
 fn open(folder: &Folder) -> (Spool, Vec<u64>) {

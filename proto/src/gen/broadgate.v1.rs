@@ -4179,7 +4179,7 @@ pub struct SaidBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Said {
-    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub said: ::core::option::Option<said::Said>,
 }
 /// Nested message and enum types in `Said`.
@@ -4210,6 +4210,8 @@ pub mod said {
         HandOver(super::HandOver),
         #[prost(message, tag = "11")]
         Value(super::LastValue),
+        #[prost(message, tag = "12")]
+        Reported(super::Reported),
     }
 }
 /// To a topic's home: how the speaker's clients stand in it now.
@@ -4227,10 +4229,6 @@ pub struct Hold {
     /// since its last hold of the topic, or all in a sync.
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<HeldMember>,
-    /// The speaker has held it for a while, and only the home is new: that its
-    /// clients are there is no news.
-    #[prost(bool, tag = "6")]
-    pub again: bool,
     /// The speaker's clients were told of presence members, by this home or an
     /// earlier one: they are to be told who is there now.
     #[prost(bool, tag = "5")]
@@ -4431,6 +4429,26 @@ pub struct Present {
     /// Everybody, or only what has changed.
     #[prost(bool, tag = "3")]
     pub whole: bool,
+    #[prost(message, repeated, tag = "4")]
+    pub members: ::prost::alloc::vec::Vec<HeldMember>,
+}
+/// From a group's home to the gateway that will be its home when this one is gone,
+/// or to the next home while both live: what webhooks' receivers are known to have
+/// been told of the group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Reported {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub topic: ::prost::bytes::Bytes,
+    /// All of it, or one step.
+    #[prost(bool, tag = "2")]
+    pub whole: bool,
+    /// To the next home: something of the speaker's is still on its way. Wait for it.
+    #[prost(bool, tag = "5")]
+    pub more: bool,
+    /// It was told to have clients.
+    #[prost(bool, tag = "3")]
+    pub occupied: bool,
+    /// Who was told to be present, by name only.
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<HeldMember>,
 }

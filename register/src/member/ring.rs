@@ -6,7 +6,10 @@
 
 use std::hash::{Hash, Hasher};
 
-use broadgate_proto::{id::Incarnation, v1::View};
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{Member, View},
+};
 use hashring::HashRing;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
@@ -63,9 +66,21 @@ impl Ring {
     /// The ring of a view: its ready gateways, by the lowest version among its gateways.
     #[must_use]
     pub fn of_view(view: &View) -> Self {
-        let versions = super::view::gateways(view).map(|gateway| gateway.ring_version);
+        Self::of_view_but(view, None)
+    }
+
+    /// The ring of a view as it will be without one of its gateways: where its keys go then.
+    #[must_use]
+    pub fn of_view_without(view: &View, gone: Incarnation) -> Self {
+        Self::of_view_but(view, Some(gone))
+    }
+
+    fn of_view_but(view: &View, gone: Option<Incarnation>) -> Self {
+        let gone = gone.map(|gone| gone.to_string());
+        let stays = |gateway: &&Member| Some(&gateway.incarnation) != gone.as_ref();
+        let versions = super::view::gateways(view).filter(stays).map(|gateway| gateway.ring_version);
         let version = versions.min().unwrap_or(RING_VERSION).max(1);
-        let ready = super::view::ready_gateways(view);
+        let ready = super::view::ready_gateways(view).filter(stays);
         Self::of_version(version, ready.filter_map(|gateway| gateway.incarnation.parse().ok()))
     }
 
@@ -92,7 +107,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use broadgate_proto::v1::{Member, MemberState, Role};
+    use broadgate_proto::v1::{MemberState, Role};
 
     use super::*;
 
@@ -128,6 +143,11 @@ mod tests {
         view.members.push(member(2, MemberState::Ready, 2));
         view.members.push(member(3, MemberState::Draining, 1));
         assert_eq!(places(&Ring::of_view(&view)), places(&Ring::new([1, 2].map(node))));
+        assert_eq!(
+            places(&Ring::of_view_without(&view, node(3))),
+            places(&Ring::of_version(2, [1, 2].map(node))),
+            "the oldest has gone"
+        );
         view.members.pop();
         assert_ne!(places(&Ring::of_view(&view)), places(&Ring::new([1, 2].map(node))));
         assert_eq!(places(&Ring::of_view(&view)), places(&Ring::of_version(2, [2, 1].map(node))));

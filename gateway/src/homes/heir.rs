@@ -1,0 +1,87 @@
+//! What was reported of a group goes to its heir, and to its next home.
+
+use broadgate_proto::id::Incarnation;
+
+use super::{
+    core::Core,
+    report::Word,
+    step::{Content, Effect, Frame, Report, Session},
+    topic::Topic,
+};
+
+impl<C: Content> Core<C> {
+    /// Once a step; not before it is known who holds what.
+    pub(super) fn report(&mut self) {
+        if !self.reports.is_on() || !self.gate_is_open() {
+            return;
+        }
+        if self.reports.waits() {
+            let (now, members) = (self.now, &self.members);
+            self.reports.wait_no_more(now, |former| members.gateways.contains_key(&former));
+        }
+        let homes = &self.homes;
+        for (topic, report, awaited) in self.reports.news(|topic| homes.get(topic)) {
+            self.out.push(Effect::Report { topic, report, awaited });
+        }
+    }
+
+    /// A report has arrived, or never will.
+    pub(super) fn arrived(&mut self, topic: &Topic, report: &Report) {
+        let (home, heir) = (self.rings.home(topic), self.rings.heir(topic));
+        let word = self.reports.arrived(topic, report, home, heir);
+        self.say_words(word);
+    }
+
+    /// The ring has changed, and with it whose homes and heirs we are, and who our heirs are.
+    pub(super) fn move_reports(&mut self, gap: bool) {
+        let (me, rings) = (self.me, &self.rings);
+        let home = |topic: &Topic| rings.home(topic);
+        let lost = self.reports.lose(home, me);
+        self.reports.inherit(home, me, gap);
+        self.reports.changed_all(self.homes.topics());
+        for topic in lost {
+            self.out.push(Effect::Report { topic, report: Report::Moved, awaited: false });
+        }
+        for peer in self.open_peers().collect::<Vec<_>>() {
+            self.hand_on_reported(peer, false);
+        }
+        for topic in self.reports.topics() {
+            self.bequeath(&topic, false);
+        }
+    }
+
+    fn bequeath(&mut self, topic: &Topic, anew: bool) {
+        let heir = self.rings.heir(topic);
+        let words = self.reports.bequeath(topic, heir, anew);
+        self.say_words(words);
+    }
+
+    /// The peer hears us: what it is to know of what was reported.
+    pub(super) fn say_reported(&mut self, peer: Incarnation) {
+        let words = self.reports.heritage(peer);
+        self.say_words(words);
+        self.hand_on_reported(peer, true);
+    }
+
+    fn hand_on_reported(&mut self, peer: Incarnation, anew: bool) {
+        let rings = &self.rings;
+        let words = self.reports.hand_on(peer, |topic| rings.home(topic), anew);
+        self.say_words(words);
+    }
+
+    fn say_words(&mut self, words: impl IntoIterator<Item = Word>) {
+        for Word { to, topic, whole, more, occupied, members } in words {
+            self.say_if_open(to, Frame::Reported { topic, whole, more, occupied, members });
+        }
+    }
+
+    /// A home says what was reported of a group.
+    pub(super) fn reported_by(&mut self, peer: Incarnation, session: Session, word: Word) {
+        let topic = word.topic.clone();
+        let is_home = self.rings.home(&topic) == Some(self.me);
+        self.reports.heard(peer, session, word, is_home, self.now);
+        if is_home {
+            self.bequeath(&topic, true);
+        }
+    }
+}
