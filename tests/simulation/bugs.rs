@@ -1,5 +1,7 @@
 //! Planted bugs: each must be found by the seeds that CI runs.
 
+use super::script::Script;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// A home believes after a view change that everybody has synced.
@@ -12,16 +14,24 @@ pub enum Bug {
     EarlyAcknowledgement,
     /// After a view change the new homes are not told who is present.
     NoRoster,
+    /// Nobody but the home knows what was reported. Found in calm lives.
+    NoHeir,
 }
 
 impl Bug {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NoParking,
         Self::NoFencing,
         Self::NoReannouncement,
         Self::EarlyAcknowledgement,
         Self::NoRoster,
+        Self::NoHeir,
     ];
+
+    /// The lives in which it is found.
+    pub fn script(self) -> fn(u64) -> Script {
+        if self == Self::NoHeir { Script::calm } else { Script::of }
+    }
 
     /// A seed that finds it, for those who have no time to search.
     pub const fn seed(self) -> u64 {
@@ -29,6 +39,7 @@ impl Bug {
             Self::NoParking => 23,
             Self::NoFencing => 528,
             Self::EarlyAcknowledgement => 1,
+            Self::NoHeir => 21,
             Self::NoReannouncement | Self::NoRoster => 3,
         }
     }
@@ -40,6 +51,7 @@ impl Bug {
             Self::NoReannouncement => "no-reannouncement",
             Self::EarlyAcknowledgement => "early-acknowledgement",
             Self::NoRoster => "no-roster",
+            Self::NoHeir => "no-heir",
         }
     }
 }

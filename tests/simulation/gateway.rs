@@ -194,6 +194,9 @@ impl World {
         if of_view && bug == Some(Bug::NoReannouncement) {
             effects.retain(|effect| !matches!(effect, Effect::Say(_, Frame::Hold { .. })));
         }
+        if bug == Some(Bug::NoHeir) {
+            effects.retain(|effect| !matches!(effect, Effect::Say(_, Frame::Reported { .. })));
+        }
         if effects
             .iter()
             .any(|effect| matches!(effect, Effect::Dropped("stale_delivery" | "not_of_the_view")))

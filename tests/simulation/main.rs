@@ -199,7 +199,7 @@ fn planted(options: &Options) -> bool {
     let mut good = true;
     for bug in Bug::ALL {
         let (from, seeds) = if options.search { (options.from, options.seeds) } else { (bug.seed(), 1) };
-        let summary = run_seeds(Script::of, from, seeds, options.time, Some(bug), 1);
+        let summary = run_seeds(bug.script(), from, seeds, options.time, Some(bug), 1);
         match summary.failed.first_key_value() {
             Some((seed, violations)) => {
                 println!(

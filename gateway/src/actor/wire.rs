@@ -15,7 +15,7 @@ use super::{
     parcel,
 };
 use crate::{
-    homes::{At, Done, Frame, MemberChange, Op, Reply, Topic},
+    homes::{At, Done, Frame, Heard, MemberChange, Op, Reply, Told, Topic},
     orders::{Parser, Refusal, refusal},
 };
 
@@ -73,9 +73,8 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
             let members = members.into_iter().map(held_member).collect();
             Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
         }
-        Frame::Reported { topic, whole, more, occupied, members } => {
-            let members = members.into_iter().map(held_member).collect();
-            Said::Reported(v1::Reported { topic: key(&topic), whole, more, occupied, members })
+        Frame::Reported { topic, whole, more, told } => {
+            Said::Reported(v1::Reported { topic: key(&topic), whole, more, told: Some(encode_told(told)) })
         }
     }
 }
@@ -104,6 +103,25 @@ fn held_member(change: MemberChange) -> v1::HeldMember {
     let gone = change.info.is_none();
     let info = change.info.as_deref().unwrap_or_default().to_owned();
     v1::HeldMember { member: Some(v1::PresenceMember { user_id: change.user.to_string(), info }), gone }
+}
+
+const fn encode_heard(heard: Heard) -> v1::Heard {
+    match heard {
+        Heard::Nothing => v1::Heard::Unspecified,
+        Heard::Perhaps => v1::Heard::Perhaps,
+        Heard::Surely => v1::Heard::Surely,
+    }
+}
+
+fn encode_told(told: Told) -> v1::Told {
+    let user = |(user, heard): (Arc<str>, Heard)| v1::ToldUser {
+        user_id: user.to_string(),
+        heard: encode_heard(heard).into(),
+    };
+    v1::Told {
+        occupied: encode_heard(told.occupied).into(),
+        users: told.users.into_iter().map(user).collect(),
+    }
 }
 
 fn encode_op(op: Op<Live>, topic: &Topic) -> ask::Op {
@@ -217,8 +235,7 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             topic: topic(&reported.topic)?,
             whole: reported.whole,
             more: reported.more,
-            occupied: reported.occupied,
-            members: reported.members.into_iter().filter_map(member_change).collect(),
+            told: decode_told(reported.told.unwrap_or_default()),
         },
     })
 }
@@ -236,6 +253,20 @@ fn member_change(held: v1::HeldMember) -> Option<MemberChange> {
     let member = held.member?;
     let info = (!held.gone).then(|| member.info.into());
     Some(MemberChange { user: member.user_id.into(), info })
+}
+
+const fn decode_heard(heard: v1::Heard) -> Heard {
+    match heard {
+        v1::Heard::Unspecified => Heard::Nothing,
+        v1::Heard::Perhaps => Heard::Perhaps,
+        v1::Heard::Surely => Heard::Surely,
+    }
+}
+
+fn decode_told(told: v1::Told) -> Told {
+    let occupied = decode_heard(told.occupied());
+    let user = |user: v1::ToldUser| (user.user_id.as_str().into(), decode_heard(user.heard()));
+    Told { occupied, users: told.users.into_iter().map(user).collect() }
 }
 
 fn decode_job(command: Option<v1::Command>, parser: &Parser) -> Result<Arc<Job>, Refusal> {

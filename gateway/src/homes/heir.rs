@@ -3,8 +3,8 @@
 use broadgate_proto::id::Incarnation;
 
 use super::{
+    account::Word,
     core::Core,
-    report::Word,
     step::{Content, Effect, Frame, Report, Session},
     topic::Topic,
 };
@@ -19,8 +19,11 @@ impl<C: Content> Core<C> {
             let (now, members) = (self.now, &self.members);
             self.reports.wait_no_more(now, |former| members.gateways.contains_key(&former));
         }
-        let homes = &self.homes;
-        for (topic, report, awaited) in self.reports.news(|topic| homes.get(topic)) {
+        let (homes, rings) = (&self.homes, &self.rings);
+        let (words, reports) = self.reports.news(|topic| homes.get(topic), |topic| rings.heir(topic));
+        // Before anybody is told: of whoever dies in between, it is known that they may have been.
+        self.say_words(words);
+        for (topic, report, awaited) in reports {
             self.out.push(Effect::Report { topic, report, awaited });
         }
     }
@@ -70,8 +73,8 @@ impl<C: Content> Core<C> {
     }
 
     fn say_words(&mut self, words: impl IntoIterator<Item = Word>) {
-        for Word { to, topic, whole, more, occupied, members } in words {
-            self.say_if_open(to, Frame::Reported { topic, whole, more, occupied, members });
+        for Word { to, topic, whole, more, told } in words {
+            self.say_if_open(to, Frame::Reported { topic, whole, more, told });
         }
     }
 

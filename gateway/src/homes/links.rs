@@ -5,11 +5,11 @@ use std::{collections::VecDeque, time::Duration};
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
+    account::Word,
     core::Core,
     home::Hold,
     interest::Sum,
     keep::History,
-    report::Word,
     step::{Content, Effect, Frame, Session},
     topic::Topic,
 };
@@ -244,8 +244,8 @@ impl<C: Content> Core<C> {
             Frame::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }
-            Frame::Reported { topic, whole, more, occupied, members } => {
-                let word = Word { to: self.me, topic, whole, more, occupied, members };
+            Frame::Reported { topic, whole, more, told } => {
+                let word = Word { to: self.me, topic, whole, more, told };
                 self.reported_by(peer, session, word);
             }
         }

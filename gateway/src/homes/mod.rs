@@ -16,11 +16,12 @@
 //! | `ask.rs`, `routes.rs` | what our callers ask of homes |
 //! | `keep.rs` | what groups keep: their history, their last value |
 //! | `watch.rs` | what those who watch groups are told |
-//! | `report.rs`, `heir.rs` | what the gateway itself reports of groups, once, over the deaths of homes |
+//! | `report.rs`, `account.rs`, `heir.rs` | what the gateway itself reports of groups, once, over the deaths of homes |
 //! | `members.rs` | the view and its rings |
 //! | `topic.rs` | what a topic is |
 //! | `remember.rs` | commands that were carried out, by their ids |
 
+mod account;
 mod ask;
 mod core;
 mod enter;
@@ -42,6 +43,7 @@ mod topic;
 mod watch;
 
 pub use self::{
+    account::{Heard, Told},
     core::{Core, Limits, Load},
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     report::Reporting,

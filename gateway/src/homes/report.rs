@@ -6,13 +6,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    mem,
     time::Duration,
 };
 
 use broadgate_proto::id::Incarnation;
 
 use super::{
+    account::{Account, Changed, Told, Word},
     home::Home,
     step::{MemberChange, Report, Session},
     topic::Topic,
@@ -29,52 +30,12 @@ pub struct Reporting {
     pub inherited: bool,
 }
 
-/// What was reported of one group.
-#[derive(Debug, Default, Clone)]
-struct Account {
-    standing: Told,
-    clients: u64,
-    /// What may not have arrived, in order. Few: it is taken out of the middle.
-    pending: Vec<Report>,
-    /// Who was told what has arrived: the heir, or the next home.
-    said_to: Option<Incarnation>,
-    inherited: bool,
-    /// Whose reports of it are still on their way, and until when that is waited for.
-    waits: Option<(Incarnation, Duration)>,
-}
-
-/// What somebody believes of a group.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) occupied: bool,
-    pub(super) users: BTreeSet<Arc<str>>,
-}
-
 /// What a home has let us know, in case that it dies.
 #[derive(Debug)]
 struct Bequest {
     from: Incarnation,
     session: Session,
-    users: BTreeSet<Arc<str>>,
-}
-
-/// What may have changed in a group since it was reported.
-#[derive(Debug)]
-enum Changed {
-    All,
-    Users(BTreeSet<Arc<str>>),
-}
-
-/// To be said to another gateway: the whole of what was told, or one step.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Word {
-    pub(super) to: Incarnation,
-    pub(super) topic: Topic,
-    pub(super) whole: bool,
-    /// To the next home: something of ours is still on its way.
-    pub(super) more: bool,
-    pub(super) occupied: bool,
-    pub(super) members: Vec<MemberChange>,
+    told: Told,
 }
 
 /// All reports.
@@ -91,111 +52,6 @@ pub(super) struct Reports {
 
 /// A home waits for the one before it at most this long; after that, order between the two is luck.
 const FORMER_TIME_MAX: Duration = Duration::from_secs(10);
-
-impl Told {
-    fn take(&mut self, report: &Report) {
-        match report {
-            Report::Occupied => self.occupied = true,
-            Report::Vacated => *self = Self::default(),
-            Report::Came(user) => drop(self.users.insert(user.clone())),
-            Report::Left(user) => drop(self.users.remove(user)),
-            Report::Count(_) | Report::Moved => {}
-        }
-    }
-
-    fn take_back(&mut self, report: &Report) {
-        match report {
-            Report::Occupied => self.occupied = false,
-            Report::Vacated => self.occupied = true,
-            Report::Came(user) => drop(self.users.remove(user)),
-            Report::Left(user) => drop(self.users.insert(user.clone())),
-            Report::Count(_) | Report::Moved => {}
-        }
-    }
-
-    fn word(self, to: Incarnation, topic: &Topic, more: bool) -> Word {
-        let members = self.users.into_iter().map(|user| here(user, true)).collect();
-        Word { to, topic: topic.clone(), whole: true, more, occupied: self.occupied, members }
-    }
-}
-
-fn here(user: Arc<str>, is_here: bool) -> MemberChange {
-    MemberChange { user, info: is_here.then(|| "".into()) }
-}
-
-impl Account {
-    /// What is known to have arrived.
-    fn arrived(&self) -> Told {
-        let mut told = self.standing.clone();
-        self.pending.iter().rev().for_each(|report| told.take_back(report));
-        told
-    }
-
-    fn whole(&self, to: Incarnation, topic: &Topic) -> Word {
-        self.arrived().word(to, topic, !self.pending.is_empty())
-    }
-
-    /// A report has arrived, or never will.
-    fn step(&mut self, report: &Report, to: Option<Incarnation>, topic: &Topic) -> Option<Word> {
-        let at = self.pending.iter().position(|pending| pending == report)?;
-        self.pending.remove(at);
-        let members = match report {
-            Report::Came(user) => vec![here(user.clone(), true)],
-            Report::Left(user) => vec![here(user.clone(), false)],
-            Report::Occupied | Report::Vacated | Report::Count(_) | Report::Moved => Vec::new(),
-        };
-        let (more, occupied) = (!self.pending.is_empty(), self.occupied_arrived());
-        Some(Word { to: to?, topic: topic.clone(), whole: false, more, occupied, members })
-    }
-
-    /// Whether it is known to have arrived that there are clients.
-    fn occupied_arrived(&self) -> bool {
-        self.pending.iter().rev().fold(self.standing.occupied, |occupied, report| match report {
-            Report::Occupied => false,
-            Report::Vacated => true,
-            _ => occupied,
-        })
-    }
-
-    fn is_over(&self) -> bool {
-        !self.standing.occupied && self.pending.is_empty()
-    }
-
-    /// Reports what differs from what is.
-    fn compare(&mut self, home: Option<&Home>, changed: &Changed) -> Vec<Report> {
-        let mut news = Vec::new();
-        let Some(home) = home.filter(|home| home.clients() > 0) else {
-            news.extend(self.standing.users.iter().cloned().map(Report::Left));
-            news.extend(self.standing.occupied.then_some(Report::Vacated));
-            self.clients = 0;
-            return news;
-        };
-        news.extend((!self.standing.occupied).then_some(Report::Occupied));
-        let is_present = |user: &str| home.roster.as_ref().is_some_and(|roster| roster.has(user));
-        match changed {
-            Changed::Users(users) if self.standing.occupied => {
-                let gone =
-                    users.iter().filter(|user| !is_present(user) && self.standing.users.contains(*user));
-                news.extend(gone.cloned().map(Report::Left));
-                let come =
-                    users.iter().filter(|user| is_present(user) && !self.standing.users.contains(*user));
-                news.extend(come.cloned().map(Report::Came));
-            }
-            _ => {
-                let gone = self.standing.users.iter().filter(|user| !is_present(user));
-                news.extend(gone.cloned().map(Report::Left));
-                let all = home.roster.iter().flat_map(|roster| roster.page(usize::MAX, ""));
-                let come = all.map(|(user, _)| user).filter(|user| !self.standing.users.contains(user));
-                news.extend(come.map(Report::Came));
-            }
-        }
-        let clients = home.clients();
-        if std::mem::replace(&mut self.clients, clients) != clients {
-            news.push(Report::Count(clients));
-        }
-        news
-    }
-}
 
 impl Reports {
     /// Other groups are reported of now.
@@ -244,33 +100,38 @@ impl Reports {
         }
     }
 
-    /// What there is to report; true where it must be said when that has arrived.
+    /// What there is to report, true where it must be said when that has arrived; and what heirs are to know
+    /// before.
     pub(super) fn news<'a>(
         &mut self,
         home: impl Fn(&Topic) -> Option<&'a Home>,
-    ) -> Vec<(Topic, Report, bool)> {
-        let mut all = Vec::new();
+        heir: impl Fn(&Topic) -> Option<Incarnation>,
+    ) -> (Vec<Word>, Vec<(Topic, Report, bool)>) {
+        let (mut words, mut all) = (Vec::new(), Vec::new());
         let waits = |topic: &Topic| self.accounts.get(topic).is_some_and(|account| account.waits.is_some());
-        let changed = std::mem::take(&mut self.changed);
+        let changed = mem::take(&mut self.changed);
         let (waiting, changed) = changed.into_iter().partition(|(topic, _)| waits(topic));
         self.changed = waiting;
         for (topic, changed) in changed {
             let inherited = self.is_inherited(&topic);
             let account = self.accounts.entry(topic.clone()).or_default();
             account.inherited = inherited;
-            for report in account.compare(home(&topic), &changed) {
-                account.standing.take(&report);
-                let waits = inherited && !matches!(report, Report::Count(_));
-                if waits {
-                    account.pending.push(report.clone());
-                }
-                all.push((topic.clone(), report, waits));
+            let reports = account.compare(home(&topic), &changed);
+            let awaited = |report: &Report| inherited && !matches!(report, Report::Count(_));
+            reports.iter().for_each(|report| account.report(report, awaited(report)));
+            if reports.iter().any(awaited) {
+                account.said_to = heir(&topic);
+                words.extend(account.said_to.map(|heir| account.step(&reports, heir, &topic)));
             }
             if account.is_over() {
                 self.accounts.remove(&topic);
             }
+            all.extend(reports.into_iter().map(|report| {
+                let awaited = awaited(&report);
+                (topic.clone(), report, awaited)
+            }));
         }
-        all
+        (words, all)
     }
 
     /// Is anybody waited for?
@@ -295,19 +156,27 @@ impl Reports {
         heir: Option<Incarnation>,
     ) -> Option<Word> {
         if let Some(account) = self.accounts.get_mut(topic) {
-            let word = account.step(report, heir, topic);
+            if !account.arrives(report) {
+                return None;
+            }
             account.said_to = heir;
+            let word = heir.map(|heir| account.step([report], heir, topic));
             if account.is_over() {
                 self.accounts.remove(topic);
             }
             return word;
         }
         let account = self.outgoing.get_mut(topic)?;
-        let word = account.step(report, home.filter(|home| account.said_to == Some(*home)), topic);
-        if account.pending.is_empty() && word.is_some() {
+        if !account.arrives(report) {
+            return None;
+        }
+        // Who has not heard the whole of it hears everything then.
+        let word = home.filter(|home| account.said_to == Some(*home))?;
+        let word = account.step([report], word, topic);
+        if account.has_arrived() {
             self.outgoing.remove(topic);
         }
-        word
+        Some(word)
     }
 
     /// The ring has changed: groups that have another home now go there. Returns them.
@@ -330,7 +199,7 @@ impl Reports {
                 self.outgoing.insert(topic.clone(), account);
             }
         }
-        for (topic, account) in std::mem::take(&mut self.outgoing) {
+        for (topic, account) in mem::take(&mut self.outgoing) {
             match home(&topic) {
                 Some(to) if to == me => {
                     self.changed.insert(topic.clone(), Changed::All);
@@ -351,13 +220,11 @@ impl Reports {
         me: Incarnation,
         gap: bool,
     ) {
-        for (topic, bequest) in std::mem::take(&mut self.bequests) {
+        for (topic, bequest) in mem::take(&mut self.bequests) {
             match home(&topic) {
                 // What was missed may have changed it; who said it is asked to say it anew.
                 _ if gap => {}
-                Some(now) if now == me => {
-                    self.take_over(&topic, Told { occupied: true, users: bequest.users }, None)
-                }
+                Some(now) if now == me => self.take_over(&topic, bequest.told, None),
                 Some(now) if now == bequest.from => drop(self.bequests.insert(topic, bequest)),
                 _ => {}
             }
@@ -365,9 +232,9 @@ impl Reports {
     }
 
     fn take_over(&mut self, topic: &Topic, told: Told, waits: Option<(Incarnation, Duration)>) {
-        let account = self.accounts.entry(topic.clone()).or_default();
-        let said_to = account.said_to;
-        *account = Account { standing: told, said_to, inherited: true, waits, ..Account::default() };
+        let said_to = self.accounts.get(topic).and_then(|account| account.said_to);
+        let account = Account::inherited(told, said_to, waits);
+        self.accounts.insert(topic.clone(), account);
         self.changed.insert(topic.clone(), Changed::All);
     }
 
@@ -383,17 +250,18 @@ impl Reports {
         if !self.has(&word.topic) {
             return;
         }
+        let Word { topic, whole, more, told, .. } = word;
         if is_home {
-            let former = self.accounts.get(&word.topic).map(|account| account.standing.clone());
-            let told = heard(former.unwrap_or_default(), &word);
-            let waits = word.more.then_some((from, now + FORMER_TIME_MAX));
-            return self.take_over(&word.topic, told, waits);
+            let former = self.accounts.get_mut(&topic).map(|former| mem::take(&mut former.standing));
+            let mut known = former.unwrap_or_default();
+            known.hear(whole, told);
+            return self.take_over(&topic, known, more.then_some((from, now + FORMER_TIME_MAX)));
         }
-        let former = self.bequests.remove(&word.topic).filter(|bequest| bequest.from == from);
-        let former = former.map(|bequest| Told { occupied: true, users: bequest.users });
-        let Told { occupied, users } = heard(former.unwrap_or_default(), &word);
-        if occupied {
-            self.bequests.insert(word.topic, Bequest { from, session, users });
+        let former = self.bequests.remove(&topic).filter(|bequest| bequest.from == from);
+        let mut known = former.map(|former| former.told).unwrap_or_default();
+        known.hear(whole, told);
+        if known.is_something() {
+            self.bequests.insert(topic, Bequest { from, session, told: known });
         }
     }
 
@@ -407,8 +275,9 @@ impl Reports {
         let account = self.accounts.get_mut(topic).filter(|it| it.inherited && (anew || it.said_to != heir));
         let Some(account) = account else { return Vec::new() };
         let former = std::mem::replace(&mut account.said_to, heir).filter(|former| Some(*former) != heir);
-        let forgets = former.map(|former| Told::default().word(former, topic, false));
-        let learns = heir.map(|heir| account.whole(heir, topic)).filter(|word| anew || word.occupied);
+        let forgets = former.map(|former| Account::default().whole(former, topic));
+        let learns =
+            heir.map(|heir| account.whole(heir, topic)).filter(|word| anew || word.told.is_something());
         forgets.into_iter().chain(learns).collect()
     }
 
@@ -423,7 +292,8 @@ impl Reports {
     pub(super) fn heritage(&self, to: Incarnation) -> Vec<Word> {
         let own =
             self.accounts.iter().filter(|(_, account)| account.inherited && account.said_to == Some(to));
-        let words = own.map(|(topic, account)| account.whole(to, topic)).filter(|word| word.occupied);
+        let words =
+            own.map(|(topic, account)| account.whole(to, topic)).filter(|word| word.told.is_something());
         sorted(words.collect())
     }
 
@@ -441,7 +311,7 @@ impl Reports {
             }
             account.said_to = Some(to);
             words.push(account.whole(to, topic));
-            !account.pending.is_empty()
+            !account.has_arrived()
         });
         sorted(words)
     }
@@ -455,18 +325,4 @@ fn sorted(mut words: Vec<Word>) -> Vec<Word> {
 
 fn has(about: &HashMap<String, Vec<Reporting>>, topic: &Topic) -> bool {
     about.get(topic.app()).is_some_and(|about| about.iter().any(|one| one.pattern.fits(topic)))
-}
-
-fn heard(mut former: Told, word: &Word) -> Told {
-    if word.whole || !word.occupied {
-        former.users.clear();
-    }
-    former.occupied = word.occupied;
-    for MemberChange { user, info } in &word.members {
-        former.take(&match info {
-            Some(_) => Report::Came(user.clone()),
-            None => Report::Left(user.clone()),
-        });
-    }
-    former
 }

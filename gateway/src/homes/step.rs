@@ -8,6 +8,7 @@ use broadgate_proto::{
 };
 
 use super::{
+    account::Told,
     keep::{HandedOver, Page, Position},
     report::Reporting,
     topic::Topic,
@@ -248,10 +249,8 @@ pub enum Frame<C: Content> {
         whole: bool,
         /// To the next home: something of the speaker's is still on its way.
         more: bool,
-        /// It is reported to have clients.
-        occupied: bool,
-        /// Who is reported to be present.
-        members: Vec<MemberChange>,
+        /// What was told.
+        told: Told,
     },
 }
 

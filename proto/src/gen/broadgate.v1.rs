@@ -4443,14 +4443,26 @@ pub struct Reported {
     #[prost(bool, tag = "2")]
     pub whole: bool,
     /// To the next home: something of the speaker's is still on its way. Wait for it.
-    #[prost(bool, tag = "5")]
-    pub more: bool,
-    /// It was told to have clients.
     #[prost(bool, tag = "3")]
-    pub occupied: bool,
-    /// Who was told to be present, by name only.
-    #[prost(message, repeated, tag = "4")]
-    pub members: ::prost::alloc::vec::Vec<HeldMember>,
+    pub more: bool,
+    #[prost(message, optional, tag = "4")]
+    pub told: ::core::option::Option<Told>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Told {
+    /// That it has clients.
+    #[prost(enumeration = "Heard", tag = "1")]
+    pub occupied: i32,
+    /// Who is present; in a step, only those of whom something has changed.
+    #[prost(message, repeated, tag = "2")]
+    pub users: ::prost::alloc::vec::Vec<ToldUser>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ToldUser {
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "Heard", tag = "2")]
+    pub heard: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Placed {
@@ -4491,6 +4503,37 @@ pub struct LastValue {
     pub age_ms: u64,
     #[prost(message, optional, tag = "4")]
     pub command: ::core::option::Option<Command>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Heard {
+    /// It was not told, or was told that it is no more.
+    Unspecified = 0,
+    /// It is on its way.
+    Perhaps = 1,
+    Surely = 2,
+}
+impl Heard {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HEARD_UNSPECIFIED",
+            Self::Perhaps => "HEARD_PERHAPS",
+            Self::Surely => "HEARD_SURELY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HEARD_UNSPECIFIED" => Some(Self::Unspecified),
+            "HEARD_PERHAPS" => Some(Self::Perhaps),
+            "HEARD_SURELY" => Some(Self::Surely),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod peer_client {
