@@ -72,6 +72,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("gateway_homes_parked", "Questions to this home that wait until gateways have said what they hold"),
     ("gateway_peers", "Other gateways in the view"),
     ("gateway_peers_unsynced", "Gateways of the view that have not said what they hold"),
+    ("gateway_pusher_watchers", "Streams that are told what Pusher clients do"),
     ("gateway_register_heard", "1 while a register is heard"),
     ("gateway_webhook_queue_bytes", "Bytes of webhook events that wait for an app's endpoints"),
     ("gateway_webhook_queue_events", "Webhook events that wait for an app's endpoints"),
