@@ -56,6 +56,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("worker_gateways_lost_total", "Gateways that left the view while attached"),
     ("worker_handler_errors_total", "Handlers that returned an error"),
     ("worker_handler_panics_total", "Handlers that panicked"),
+    ("worker_pusher_events_missed_total", "Events of Pusher clients that gateways dropped for this worker"),
     ("worker_timer_panics_total", "Timers that panicked"),
 ];
 
