@@ -197,17 +197,19 @@ impl Shard {
         let max = self.config.settings.limits.groups_per_client_max;
         let mut tally = Outcome::default();
         for slot in self.select_who(app, who, &mut tally) {
-            let is_in = |shard: &Self, group: &&Box<str>| shard.directory.is_member(slot, group);
             let is_observed = self.is_observed(slot);
-            let new: Vec<_> = groups.iter().filter(|group| is_observed && !is_in(self, group)).collect();
+            let names = groups.iter().map(|group| &**group).filter(|_| is_observed);
+            let new: Vec<&str> = names.filter(|group| !self.directory.is_member(slot, group)).collect();
             // Every group is tried, also after one that does not fit.
             let joined = groups.iter().filter(|group| self.directory.join(slot, group, max)).count();
             // A group that did not fit has no seat for it either.
             if let Some(seat) = seat {
                 groups.iter().for_each(|group| self.directory.sit(slot, group, seat));
             }
-            for group in new.into_iter().filter(|group| is_in(self, group)).collect::<Vec<_>>() {
-                self.offer_subscribed(slot, group, seat);
+            for group in new {
+                if self.directory.is_member(slot, group) {
+                    self.offer_subscribed(slot, group, seat);
+                }
             }
             if joined == groups.len() {
                 tally.clients += 1;

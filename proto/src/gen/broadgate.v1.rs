@@ -2188,9 +2188,8 @@ pub struct WatchPusherRequest {
     /// id; to another only when sharers come or go.
     #[prost(string, tag = "2")]
     pub share: ::prost::alloc::string::String,
-    /// Tells sharers apart: 10 characters of 0-9 and a-v, as in an incarnation. Choose it
-    /// once and give it to every gateway; of two streams with the same one, the newer gets
-    /// the events.
+    /// Tells sharers apart; of the form of WorkerHello.incarnation. Choose it once and give
+    /// it to every gateway: of two streams with the same one, the newer gets the events.
     #[prost(string, tag = "3")]
     pub sharer: ::prost::alloc::string::String,
     /// The incarnation of the gateway that is meant: another one that listens at its address
