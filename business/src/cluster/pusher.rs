@@ -236,7 +236,11 @@ impl Watcher {
                 Heard::Refused(error) => {
                     tracing::warn!(%error, "what Pusher clients do at this gateway is not told");
                 }
-                Heard::Gone => self.streams.end(gateway),
+                Heard::Gone => {
+                    self.streams.end(gateway);
+                    // It may have been named again while its stream came to its end.
+                    views.mark_changed();
+                }
                 _ => {}
             }
             for news in state.apply(gateway, heard) {

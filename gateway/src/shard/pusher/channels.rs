@@ -112,6 +112,12 @@ impl Shard {
         }
         let Pending { subscription, held, is_again, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
+        // Before what it is told, which may be too much for it. A command may have taken it
+        // out of the channel meanwhile.
+        if !is_again && self.is_observed(slot) && self.directory.is_member(slot, &channel) {
+            let seat = self.directory.seat(slot, &channel);
+            self.offer_subscribed(slot, &channel, seat.as_ref());
+        }
         let frame = match &member {
             None => outgoing::subscription_succeeded(&channel),
             Some((user, info)) => {
@@ -125,11 +131,6 @@ impl Shard {
         }
         for frame in held {
             self.push_own(slot, frame);
-        }
-        // A command may have taken it out of the channel meanwhile.
-        if !is_again && self.is_observed(slot) && self.directory.is_member(slot, &channel) {
-            let seat = self.directory.seat(slot, &channel);
-            self.offer_subscribed(slot, &channel, seat.as_ref());
         }
     }
 
