@@ -163,7 +163,8 @@ impl Shard {
     pub(crate) fn on_pusher_text(&mut self, slot: Slot, text: &str) {
         let socket_id = socket_id::text(self.id_of(slot));
         let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else { return };
-        let is_in = |channel: &str| self.directory.is_member(slot, channel);
+        // It does not leave the server's own groups by their names: it could not be terminated any more.
+        let is_in = |channel: &str| users::is_channel(channel) && self.directory.is_member(slot, channel);
         let speaker = Speaker { socket_id: &socket_id, user: pusher.user.as_deref(), is_in: &is_in };
         let act = talk::decide(incoming::parse(text), &pusher.tenant.rules(), &speaker);
         self.act(slot, act);
