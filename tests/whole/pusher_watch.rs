@@ -166,6 +166,47 @@ async fn what_a_client_does_at_any_gateway_is_told_once_and_in_order() {
     assert!(matches!(soon("news", other.next()).await.unwrap(), PusherNews::GatewayLeft { .. }));
 }
 
+/// Only what has come about is told: no subscription twice, and none that was refused.
+#[tokio::test]
+async fn what_has_not_come_about_is_not_told() {
+    let apps = APPS
+        .replace("id = \"shop\"", "id = \"shop\"\ncompat = \"reverb\"")
+        .replace("[apps.limits]", "[apps.limits]\npresence_members_max = 1");
+    let settings = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"");
+    let mut cluster = settings.more(&apps).start().await;
+    let mut watch = sdk(&cluster).await.watch_pusher().unwrap();
+    reaches(&cluster, &mut watch, 0).await;
+    reaches(&cluster, &mut watch, 1).await;
+    let (mut ann, mut bob) = (Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 1).await);
+    ann.join("presence-room", "ann").await;
+    // With Reverb, clients may subscribe twice.
+    bob.subscribe("news").await;
+    bob.subscribe("news").await;
+    let channel_data = json!({ "user_id": "bob" }).to_string();
+    let auth = sign(&format!("{}:presence-room:{channel_data}", bob.socket_id));
+    let full = json!({ "channel": "presence-room", "auth": auth, "channel_data": channel_data });
+    bob.say("pusher:subscribe", full).await;
+    assert!(bob.hear().await.to_string().contains("as many as it may have"));
+    let (socket_id, gateway) = (bob.socket_id.clone(), &mut cluster.gateways[1]);
+    drop(bob);
+    let told = [event_of(&mut watch, &socket_id).await, event_of(&mut watch, &socket_id).await];
+    assert!(matches!(&told[0].kind, Kind::Opened { .. }), "{told:?}");
+    assert!(matches!(&told[1].kind, Kind::Subscribed { channel, .. } if channel == "news"), "{told:?}");
+    let closed = event_of(&mut watch, &socket_id).await.kind;
+    let Kind::Closed { cause: Cause::Lost, code: 1006, channels, .. } = closed else { panic!("{closed:?}") };
+    assert_eq!(channels, ["news"]);
+    // Of a crash the view tells.
+    gateway.kill();
+    let left = loop {
+        match soon("news", watch.next()).await.unwrap() {
+            PusherNews::GatewayLeft { gateway } => break gateway,
+            PusherNews::Event(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(told[0].client_id.starts_with(&left));
+}
+
 /// Notes which worker hears what.
 struct Noter {
     number: usize,
