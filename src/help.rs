@@ -56,6 +56,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("worker_gateways_lost_total", "Gateways that left the view while attached"),
     ("worker_handler_errors_total", "Handlers that returned an error"),
     ("worker_handler_panics_total", "Handlers that panicked"),
+    ("worker_pusher_events_missed_total", "Events of Pusher clients that gateways dropped for this worker"),
     ("worker_timer_panics_total", "Timers that panicked"),
 ];
 
@@ -72,6 +73,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("gateway_homes_parked", "Questions to this home that wait until gateways have said what they hold"),
     ("gateway_peers", "Other gateways in the view"),
     ("gateway_peers_unsynced", "Gateways of the view that have not said what they hold"),
+    ("gateway_pusher_watchers", "Streams that are told what Pusher clients do"),
     ("gateway_register_heard", "1 while a register is heard"),
     ("gateway_webhook_queue_bytes", "Bytes of webhook events that wait for an app's endpoints"),
     ("gateway_webhook_queue_events", "Webhook events that wait for an app's endpoints"),

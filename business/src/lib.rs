@@ -15,5 +15,7 @@ mod dial;
 pub mod worker;
 
 pub use broadgate_proto::{secret::Secret, v1};
-pub use cluster::{Audience, Close, Cluster, ClusterConfig, CommandError, Payload, Who};
+pub use cluster::{
+    Audience, Close, Cluster, ClusterConfig, CommandError, Payload, PusherEvent, PusherEventKind, Who,
+};
 pub use worker::{Client, Context, Decision, Handler, Message, Once, Worker, WorkerConfig, shutdown_signal};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::{commands::Dispatcher, webhooks::Webhooks};
+use crate::{commands::Dispatcher, observers::Observers, webhooks::Webhooks};
 
 /// Known to all shards of a gateway. It does not keep the dispatcher alive: that has the shards'
 /// mailboxes, and a shard ends when nobody has its mailbox any more.
@@ -10,6 +10,8 @@ use crate::{commands::Dispatcher, webhooks::Webhooks};
 pub(crate) struct Desk {
     dispatcher: OnceLock<Weak<Dispatcher>>,
     webhooks: OnceLock<Webhooks>,
+    /// Who wants to know what Pusher clients do.
+    pub(crate) observers: Observers,
 }
 
 impl Desk {

@@ -17,6 +17,7 @@
 //! | `peers` | the links to the other gateways |
 //! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
 //! | `channels` | what happens in the channels of apps with Pusher clients, told by their homes |
+//! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `server` | bind, run, drain |
 //! | `config` | what a gateway can be told |
@@ -35,6 +36,7 @@ mod desk;
 pub mod homes;
 mod listen;
 mod me;
+mod observers;
 mod orders;
 mod peers;
 mod pusher;

@@ -22,9 +22,11 @@ pub(crate) enum Drop {
     UnreadAtHangUp,
     /// A client's event: too many wait to be passed on.
     Busy,
+    /// What a Pusher client did, for somebody who watches and does not take it fast enough.
+    WatcherSlow,
 }
 
-const DROPS: [(Drop, &str); 8] = [
+const DROPS: [(Drop, &str); 9] = [
     (Drop::Slow, "slow"),
     (Drop::Closing, "closing"),
     (Drop::Protocol, "protocol"),
@@ -33,6 +35,7 @@ const DROPS: [(Drop, &str); 8] = [
     (Drop::AfterClose, "after_close"),
     (Drop::UnreadAtHangUp, "unread_at_hang_up"),
     (Drop::Busy, "busy"),
+    (Drop::WatcherSlow, "watcher_slow"),
 ];
 
 const CAUSES: [(Cause, &str); 8] = [

@@ -164,6 +164,17 @@ pub const WEBHOOK_SPOOL_SYNC: Duration = Duration::from_secs(1);
 /// the rest is safe.
 pub const WEBHOOK_SPOOLED_DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// Events of Pusher clients that wait for one of those who watch them; beyond, they are dropped and
+/// counted. Fixed: it is part of the contract.
+pub const PUSHER_WATCH_EVENTS_MAX: usize = 16 * KIB;
+/// And their bytes. Fixed: it is part of the contract.
+pub const PUSHER_WATCH_BYTES_MAX: usize = 16 * MIB;
+/// Bytes in one message to a watcher; one event alone may have more. Well below the 4 MiB that gRPC
+/// clients take.
+pub const PUSHER_WATCH_MESSAGE_BYTES_MAX: usize = 256 * KIB;
+/// Streams that watch Pusher clients at one gateway: each may hold its queue.
+pub const PUSHER_WATCHERS_MAX: usize = 256;
+
 /// The shortest shared secret.
 pub const SECRET_BYTES_MIN: usize = 32;
 /// One gRPC message on an internal port.
@@ -189,6 +200,8 @@ const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PING_INTERVAL.as_secs());
 // What a client or caller may send fits, also when JSON makes it longer.
 const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
 const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_INBOX_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX < PUSHER_WATCH_BYTES_MAX);
+const _: () = assert!(PUSHER_WATCH_MESSAGE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(WEBHOOK_BATCH_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
 const _: () = assert!(WEBHOOK_QUEUE_BYTES_MAX <= WEBHOOK_SPOOL_BYTES_MAX);
 const _: () = assert!(WEBHOOK_CONNECT_TIME_MAX.as_secs() < WEBHOOK_POST_TIME_MAX.as_secs());

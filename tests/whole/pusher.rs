@@ -10,22 +10,22 @@ const APPS: &str = "[[apps]]\nid = \"shop\"\nraw = true\nsubscription_count = tr
     [[apps.keys]]\nkey = \"shop-key\"\nsecret = \"shop-secret\"\n";
 
 /// A Pusher client, and its socket id.
-struct Pusher {
-    client: Client,
-    socket_id: String,
+pub struct Pusher {
+    pub client: Client,
+    pub socket_id: String,
 }
 
-fn frame(text: &str) -> Value {
+pub fn frame(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
 /// `data` of a frame, which is JSON within JSON.
-fn data(frame: &Value) -> Value {
+pub fn data(frame: &Value) -> Value {
     serde_json::from_str(frame["data"].as_str().unwrap()).unwrap()
 }
 
 impl Pusher {
-    async fn connect(cluster: &Cluster, gateway: usize) -> Self {
+    pub async fn connect(cluster: &Cluster, gateway: usize) -> Self {
         let url = format!(
             "ws://{}/app/shop-key?protocol=7&client=js&version=8.6.0&flash=false",
             cluster.web(gateway)
@@ -37,12 +37,12 @@ impl Pusher {
         Self { client, socket_id }
     }
 
-    async fn say(&mut self, event: &str, data: Value) {
+    pub async fn say(&mut self, event: &str, data: Value) {
         self.client.say(&json!({ "event": event, "data": data }).to_string()).await;
     }
 
     /// The next frame that is of none of these events.
-    async fn hear_but(&mut self, passed_over: &[&str]) -> Value {
+    pub async fn hear_but(&mut self, passed_over: &[&str]) -> Value {
         loop {
             let heard = frame(&self.client.hear().await);
             if !passed_over.contains(&heard["event"].as_str().unwrap()) {
@@ -51,11 +51,11 @@ impl Pusher {
         }
     }
 
-    async fn hear(&mut self) -> Value {
+    pub async fn hear(&mut self) -> Value {
         self.hear_but(&["pusher_internal:subscription_count"]).await
     }
 
-    async fn subscribe(&mut self, channel: &str) -> Value {
+    pub async fn subscribe(&mut self, channel: &str) -> Value {
         self.say("pusher:subscribe", json!({ "channel": channel, "auth": "" })).await;
         let heard = self.hear().await;
         assert_eq!(heard["event"], "pusher_internal:subscription_succeeded", "{heard}");
@@ -63,7 +63,7 @@ impl Pusher {
     }
 
     /// As a user; the signature is what the app's backend would give.
-    async fn join(&mut self, channel: &str, user: &str) -> Value {
+    pub async fn join(&mut self, channel: &str, user: &str) -> Value {
         let channel_data = json!({ "user_id": user }).to_string();
         let auth = sign(&format!("{}:{channel}:{channel_data}", self.socket_id));
         self.say(
@@ -77,7 +77,7 @@ impl Pusher {
     }
 }
 
-fn sign(text: &str) -> String {
+pub fn sign(text: &str) -> String {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"shop-secret").unwrap();
     mac.update(text.as_bytes());
@@ -85,7 +85,7 @@ fn sign(text: &str) -> String {
     format!("shop-key:{signature}")
 }
 
-async fn sdk(cluster: &Cluster) -> Sdk {
+pub async fn sdk(cluster: &Cluster) -> Sdk {
     let registers = vec![cluster.register_address.clone()];
     let config = ClusterConfig { registers, ..ClusterConfig::default() };
     Sdk::connect(config).await.unwrap().in_app("shop")

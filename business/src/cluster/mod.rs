@@ -23,6 +23,8 @@
 //! | `marks.rs` | the id and the epoch that commands carry |
 //! | `link.rs`, `flight.rs` | the stream to one gateway |
 //! | `watch.rs`, `watch_state.rs` | what happens in groups |
+//! | `pusher.rs` | what Pusher clients do |
+//! | `streams.rs` | the streams that watches read |
 //! | `error.rs` | what can go wrong |
 
 use std::{sync::Arc, time::Duration};
@@ -39,9 +41,11 @@ mod error;
 mod flight;
 mod link;
 mod marks;
+mod pusher;
 mod queries;
 mod routes;
 mod sessions;
+mod streams;
 mod table;
 mod topic;
 mod turns;
@@ -50,6 +54,7 @@ mod watch_state;
 
 pub use audience::{Audience, Close, Payload, Who};
 pub use error::{CommandError, Refusal};
+pub use pusher::{PusherEvent, PusherEventKind, PusherNews, PusherWatch};
 pub use queries::Page;
 pub use sessions::SessionAt;
 pub(crate) use sessions::parse as parse_session;

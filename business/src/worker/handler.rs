@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{client::Client, context::Context};
-use crate::cluster::Payload;
+use crate::cluster::{Payload, PusherEvent};
 
 /// An application. Write each method as `async fn`; only `message` must be there.
 ///
@@ -63,6 +63,21 @@ pub trait Handler: Send + Sync + 'static {
     /// A client has gone over to another worker.
     fn moved(&self, client: &Client) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = client;
+        async { Ok(()) }
+    }
+
+    /// A Pusher client of one of [`WorkerConfig::pusher_apps`](super::WorkerConfig::pusher_apps) has done
+    /// something. Such a client needs no worker: this is offered, at most once, and nobody waits for it. Of
+    /// the workers with the same first service one gets the events of a client, in their order; those of
+    /// different clients come at the same time. What this worker does not take fast enough it misses, which
+    /// is logged and counted (`worker_pusher_events_missed_total`). Give commands in the event's app:
+    /// `context.cluster().in_app(&event.app)`.
+    fn pusher(
+        &self,
+        context: &Context,
+        event: PusherEvent,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send {
+        let _ = (context, event);
         async { Ok(()) }
     }
 

@@ -26,6 +26,7 @@ use super::{
     handler::Handler,
     link::{self, Orders},
     meters::Meters,
+    offers,
     timer::Timer,
 };
 use crate::cluster::Cluster;
@@ -68,6 +69,8 @@ struct Life<H> {
     links: HashMap<Incarnation, Orders>,
     tasks: JoinSet<Incarnation>,
     orders: Orders,
+    /// What takes events of Pusher clients, by app.
+    offers: JoinSet<()>,
     ready: bool,
 }
 
@@ -120,8 +123,18 @@ impl<H: Handler> Life<H> {
         };
         let context = Context { cluster, name: config.name.as_str().into(), incarnation };
         let core = Arc::new(Core { handler, context, hello, meters: Meters::new() });
-        let (links, tasks, orders) = (HashMap::new(), JoinSet::new(), Orders::default());
-        Self { config, core, member, views, identity, links, tasks, orders, ready: false }
+        Self {
+            config,
+            core,
+            member,
+            views,
+            identity,
+            links: HashMap::new(),
+            tasks: JoinSet::new(),
+            orders: Orders::default(),
+            offers: JoinSet::new(),
+            ready: false,
+        }
     }
 
     async fn serve(&mut self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
@@ -139,6 +152,9 @@ impl<H: Handler> Life<H> {
                     self.ready = true;
                     self.member.set_state(MemberState::Ready);
                     self.install();
+                    for app in self.config.pusher_apps.clone() {
+                        self.offers.spawn(offers::run(core.clone(), app, self.orders.leaving.clone()));
+                    }
                     tracing::info!(name = self.config.name, incarnation = %self.member.incarnation(), "the worker is ready");
                 }
                 Ok(()) = views.changed() => {
@@ -218,8 +234,9 @@ impl<H: Handler> Life<H> {
         self.orders.leaving.cancel();
         let deadline = Instant::now() + self.config.stop_time;
         let mut views = self.member.views();
-        while !self.tasks.is_empty() {
+        while !(self.tasks.is_empty() && self.offers.is_empty()) {
             tokio::select! {
+                Some(_) = self.offers.join_next() => {}
                 Some(ended) = self.tasks.join_next() => self.ended(ended),
                 Ok(()) = views.changed() => {
                     self.views.send_replace(views.borrow_and_update().clone());
@@ -231,6 +248,7 @@ impl<H: Handler> Life<H> {
                         "not released by all gateways in time: their events go to other workers"
                     );
                     self.tasks.abort_all();
+                    self.offers.abort_all();
                     break;
                 }
             }

@@ -12,6 +12,7 @@
 //! | `life.rs` | from join to leave |
 //! | `link.rs` | one gateway: attach, and again |
 //! | `clients.rs` | its clients: handle their events, acknowledge |
+//! | `offers.rs` | what Pusher clients do, which no gateway waits for |
 //! | `queue.rs` | pure: which event of a client is next |
 //! | `out.rs` | what is said to a gateway |
 //! | `timer.rs` | every so often, once in the cluster |
@@ -28,6 +29,7 @@ mod handler;
 mod life;
 mod link;
 mod meters;
+mod offers;
 mod out;
 mod queue;
 mod signal;
@@ -38,6 +40,8 @@ pub use context::Context;
 pub use handler::{Cause, Closed, Decision, Handler, Handshake, Message};
 pub use signal::shutdown_signal;
 pub use timer::Once;
+
+pub use crate::cluster::{PusherEvent, PusherEventKind};
 
 use self::timer::Timer;
 use crate::cluster::{self, Cluster, ClusterConfig};
@@ -62,7 +66,11 @@ pub struct WorkerConfig {
     /// The app in whose name the context and the timers command; default "", the app named
     /// `default`. A client's commands are always in the name of the client's app.
     pub app: String,
-    /// Events that one gateway may leave unanswered here; default 1,024, at most 65,536.
+    /// Apps whose Pusher clients' events are taken, by [`Handler::pusher`]; default none. All workers
+    /// with the same first service share them.
+    pub pusher_apps: Vec<String>,
+    /// Events that one gateway may leave unanswered here, and events of one app's Pusher clients that may
+    /// be under way; default 1,024, at most 65,536.
     pub events_max: u32,
     /// How long a command may take, with all its repeats; default 10 s.
     pub timeout: Duration,
@@ -84,6 +92,7 @@ impl From<ClusterConfig> for WorkerConfig {
             name: String::new(),
             services: vec![DEFAULT_SERVICE.to_owned()],
             app: config.app,
+            pusher_apps: Vec::new(),
             events_max: limits::EVENTS_PER_WORKER_DEFAULT,
             timeout: config.timeout,
             stop_time: DEFAULT_STOP_TIME,
@@ -108,6 +117,11 @@ impl WorkerConfig {
         for service in &self.services {
             name::check("service", service)?;
         }
+        for app in &self.pusher_apps {
+            name::check("pusher app", app)?;
+        }
+        self.pusher_apps.sort_unstable();
+        self.pusher_apps.dedup();
         if self.name.is_empty() {
             self.name = format!("{first}-{}", std::process::id());
         }
@@ -184,6 +198,9 @@ mod tests {
         assert!(config.name.starts_with("default-"));
         let none = WorkerConfig { services: Vec::new(), ..WorkerConfig::default() };
         assert!(none.checked().unwrap_err().to_string().contains("service"));
+        let apps = ["b", "a", "b"].map(str::to_owned).to_vec();
+        let twice = WorkerConfig { pusher_apps: apps, ..WorkerConfig::default() }.checked().unwrap();
+        assert_eq!(twice.pusher_apps, ["a", "b"]);
         let many = WorkerConfig { events_max: 1 << 20, ..WorkerConfig::default() };
         assert!(many.checked().unwrap_err().to_string().contains("65536"));
         let nowhere = WorkerConfig { registers: Vec::new(), ..WorkerConfig::default() };

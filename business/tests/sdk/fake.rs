@@ -31,7 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use crate::{
     register::{Register, soon},
-    streams::{Attachment, Watching},
+    streams::{Attachment, Observing, Watching},
 };
 
 /// What becomes of the commands that a gateway gets.
@@ -53,6 +53,7 @@ pub struct Fake {
     member: Option<Member>,
     attachments: mpsc::Receiver<Attachment>,
     watchings: mpsc::Receiver<Watching>,
+    observings: mpsc::Receiver<Observing>,
     shared: Arc<Shared>,
     _running: DropGuard,
 }
@@ -62,6 +63,7 @@ struct Shared {
     incarnation: Incarnation,
     attach: mpsc::Sender<Attachment>,
     watch: mpsc::Sender<Watching>,
+    observe: mpsc::Sender<Observing>,
     commands: Mutex<Vec<Command>>,
     answers: Mutex<Answers>,
     /// What answers name.
@@ -98,12 +100,14 @@ impl Fake {
         });
         let (attach, attachments) = mpsc::channel(16);
         let (watch, watchings) = mpsc::channel(16);
+        let (observe, observings) = mpsc::channel(16);
         let incarnation = member.incarnation();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             incarnation,
             attach,
             watch,
+            observe,
             commands: Mutex::default(),
             answers: Mutex::new(Answers::Receipts),
             epoch: Mutex::new(Epoch::new(1, 1)),
@@ -122,7 +126,16 @@ impl Fake {
             }
         });
         let _running = stop.drop_guard();
-        Self { incarnation, address, member: Some(member), attachments, watchings, shared, _running }
+        Self {
+            incarnation,
+            address,
+            member: Some(member),
+            attachments,
+            watchings,
+            observings,
+            shared,
+            _running,
+        }
     }
 
     pub fn ready(&self) {
@@ -141,6 +154,11 @@ impl Fake {
     /// The next stream of a watcher.
     pub async fn watched(&mut self) -> Watching {
         soon("a watcher", self.watchings.recv()).await.unwrap()
+    }
+
+    /// The next stream of a watcher of Pusher clients.
+    pub async fn observed(&mut self) -> Observing {
+        soon("an observer", self.observings.recv()).await.unwrap()
     }
 
     /// Out of the view at once, without having drained.
@@ -313,6 +331,17 @@ macro_rules! unary {
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
                 let (watching, told) = Watching::of(request.into_inner())?;
                 let _ = self.0.watch.send(watching).await;
+                Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+            }
+
+            type WatchPusherStream = Out<v1::PusherEvents>;
+
+            async fn watch_pusher(
+                &self,
+                request: Request<v1::WatchPusherRequest>,
+            ) -> Result<Response<Self::WatchPusherStream>, Status> {
+                let (observing, told) = Observing::of(request.into_inner())?;
+                let _ = self.0.observe.send(observing).await;
                 Ok(Response::new(Box::pin(ReceiverStream::new(told))))
             }
 

@@ -5,6 +5,7 @@
 mod cluster;
 mod fake;
 mod homes;
+mod pusher;
 mod register;
 mod streams;
 mod watch;

@@ -102,6 +102,43 @@ impl Watching {
     }
 }
 
+/// The stream of a watcher of Pusher clients; it ends when this is dropped.
+pub struct Observing {
+    pub request: v1::WatchPusherRequest,
+    out: mpsc::Sender<Result<v1::PusherEvents, Status>>,
+}
+
+impl Observing {
+    /// Of the app `old`, this is a gateway that does not know the call.
+    pub fn of(
+        request: v1::WatchPusherRequest,
+    ) -> Result<(Self, mpsc::Receiver<Result<v1::PusherEvents, Status>>), Status> {
+        if request.app == "old" {
+            return Err(Status::unimplemented(""));
+        }
+        let (out, told) = mpsc::channel(4);
+        Ok((Self { request, out }, told))
+    }
+
+    /// Clients have left channels; so many events were missed before.
+    pub async fn tell(&self, events: &[(&str, &str)], missed: u64) {
+        let event = |(client, channel): &(&str, &str)| v1::PusherEvent {
+            client_id: (*client).to_owned(),
+            app: self.request.app.clone(),
+            event: Some(v1::pusher_event::Event::Unsubscribed(v1::PusherUnsubscribed {
+                channel: (*channel).to_owned(),
+            })),
+            ..v1::PusherEvent::default()
+        };
+        let events = v1::PusherEvents { events: events.iter().map(event).collect(), missed };
+        soon("somebody reads", self.out.send(Ok(events))).await.unwrap();
+    }
+
+    pub async fn ended(&self) {
+        soon("the watcher lets go", self.out.closed()).await;
+    }
+}
+
 fn batch(events: &[(&str, group_event::Event)], told: Option<Epoch>) -> GroupEvents {
     let event = |(group, event): &(&str, group_event::Event)| GroupEvent {
         group: (*group).to_owned(),

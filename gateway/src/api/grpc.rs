@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use broadgate_proto::{
-    limits::LINK_BATCHES_MAX,
+    limits::{LINK_BATCHES_MAX, PUSHER_WATCHERS_MAX},
     v1::{self, AnswerBatch, CommandBatch, answer::Answer, command::Command, gateway_server::Gateway},
 };
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
@@ -15,10 +15,14 @@ use super::EPOCH_HEADER;
 use crate::{
     actor::{Event, WATCHER_BATCHES_MAX, Watcher},
     commands::Dispatcher,
-    orders::patterns,
+    observers::Observers,
+    orders::{Refusal, observing, patterns},
 };
 
-pub(crate) struct GatewayService(pub(crate) Arc<Dispatcher>);
+pub(crate) struct GatewayService {
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) observers: Observers,
+}
 
 type Batches = Pin<Box<dyn Stream<Item = Result<AnswerBatch, Status>> + Send>>;
 
@@ -30,9 +34,9 @@ macro_rules! unary {
             $(
                 async fn $call(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
                     let after = after(request.metadata())?;
-                    match self.0.run(Command::$command(request.into_inner()), after).await {
+                    match self.dispatcher.run(Command::$command(request.into_inner()), after).await {
                         Answer::$answer(reply) => Ok(Response::new(reply)),
-                        Answer::Error(error) => Err(Status::new(Code::from_i32(error.code), error.message)),
+                        Answer::Error(error) => Err(status(error)),
                         _ => Err(Status::internal("the command was answered in another kind")),
                     }
                 }
@@ -44,11 +48,19 @@ macro_rules! unary {
                 &self,
                 request: Request<v1::WatchGroupsRequest>,
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
-                let patterns = patterns(&request.into_inner())
-                    .map_err(|refused| Status::new(Code::from_i32(refused.code), refused.message))?;
+                let patterns = patterns(&request.into_inner()).map_err(status)?;
                 let (out, events) = mpsc::channel(WATCHER_BATCHES_MAX);
-                self.0.homes.tell(Event::Watch(Watcher { patterns, out })).await;
+                self.dispatcher.homes.tell(Event::Watch(Watcher { patterns, out })).await;
                 Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
+            }
+
+            type WatchPusherStream = Pin<Box<dyn Stream<Item = Result<v1::PusherEvents, Status>> + Send>>;
+
+            async fn watch_pusher(
+                &self,
+                request: Request<v1::WatchPusherRequest>,
+            ) -> Result<Response<Self::WatchPusherStream>, Status> {
+                self.observe(&request.into_inner())
             }
 
             type CommandsStream = Batches;
@@ -58,7 +70,7 @@ macro_rules! unary {
                 request: Request<Streaming<CommandBatch>>,
             ) -> Result<Response<Batches>, Status> {
                 let (out, answers) = mpsc::channel(64);
-                tokio::spawn(serve(Arc::clone(&self.0), request.into_inner(), out));
+                tokio::spawn(serve(Arc::clone(&self.dispatcher), request.into_inner(), out));
                 Ok(Response::new(ReceiverStream::new(answers).boxed()))
             }
         }
@@ -86,6 +98,35 @@ unary! {
     list_uids: v1::ListUidsRequest => ListUids, Names(v1::ListNamesReply);
     list_groups: v1::ListGroupsRequest => ListGroups, Names(v1::ListNamesReply);
     status: v1::StatusRequest => Status, Status(v1::StatusReply);
+}
+
+impl GatewayService {
+    /// Not for another incarnation than the one that was asked: its streams would tell twice what those
+    /// of its successor tell.
+    fn observe(
+        &self,
+        request: &v1::WatchPusherRequest,
+    ) -> Result<Response<<Self as Gateway>::WatchPusherStream>, Status> {
+        let observing = observing(request).map_err(status)?;
+        let me = self.dispatcher.me.load_full();
+        let own = me.incarnation.to_string();
+        if !request.gateway.is_empty() && request.gateway != own {
+            return Err(Status::unavailable(format!("at this address is the gateway {own} now")));
+        }
+        let events = self.observers.observe(observing).ok_or_else(|| {
+            let max = PUSHER_WATCHERS_MAX;
+            Status::resource_exhausted(format!("{max} streams watch Pusher clients already: end some"))
+        })?;
+        // Whoever ends an incarnation ends its observers after that.
+        if me.over.is_cancelled() {
+            return Err(Status::unavailable("this gateway is another incarnation now, or stops"));
+        }
+        Ok(Response::new(events.map(Ok).boxed()))
+    }
+}
+
+fn status(refused: Refusal) -> Status {
+    Status::new(Code::from_i32(refused.code), refused.message)
 }
 
 /// The epoch that the caller knows.

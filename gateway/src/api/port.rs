@@ -20,6 +20,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 use super::{grpc::GatewayService, json};
 use crate::{
     commands::Dispatcher,
+    observers::Observers,
     peers::PeerService,
     workers::{Attachments, WorkerService},
 };
@@ -38,6 +39,7 @@ const _: () = assert!(STREAM_WINDOW_BYTES / 30 * 256 < CONNECTION_WINDOW_BYTES /
 /// What the internal port serves.
 pub(crate) struct Internal {
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) observers: Observers,
     pub(crate) attachments: Arc<Attachments>,
     pub(crate) secret: Secret,
     /// The host of the advertised address.
@@ -56,8 +58,9 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let checker = internal.secret.checker(secret_refused);
-    let gateway = GatewayServer::new(GatewayService(Arc::clone(&internal.dispatcher)))
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let gateway =
+        GatewayService { dispatcher: Arc::clone(&internal.dispatcher), observers: internal.observers };
+    let gateway = GatewayServer::new(gateway).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let peer = PeerServer::new(PeerService(Arc::clone(&internal.dispatcher)))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let worker = WorkerServer::new(WorkerService(internal.attachments))

@@ -21,7 +21,7 @@ use tonic::Code;
 
 pub(crate) use self::{
     parse::{Parser, session_object},
-    query::{Cursor, patterns, position_text},
+    query::{Cursor, observing, patterns, position_text},
 };
 use crate::{
     actor::Live,

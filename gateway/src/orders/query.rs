@@ -11,7 +11,10 @@ use super::{
     fields::{app, audience, checked, client, clients, few, names, page, understood},
     invalid, refusal,
 };
-use crate::homes::{At, Pattern, Position};
+use crate::{
+    homes::{At, Pattern, Position},
+    observers::Request,
+};
 
 pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
     use v1::command::Command as C;
@@ -104,6 +107,19 @@ pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>,
     request.patterns.iter().map(pattern).collect()
 }
 
+/// What somebody wants to observe of an app's Pusher clients.
+pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<Request, Refusal> {
+    understood(&request.requires)?;
+    let app = app(&request.app)?;
+    if request.share.is_empty() {
+        return Ok(Request { app, share: None });
+    }
+    let share = checked("share", &request.share)?;
+    let sharer = request.sharer.parse();
+    let sharer = sharer.map_err(|error| invalid(format!("sharer tells those who share apart: {error}")))?;
+    Ok(Request { app, share: Some((share, sharer)) })
+}
+
 /// A position as its readers see it: TERM.COUNT.NUMBER of the first message's place, and an offset.
 fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
     let parse = || {
@@ -138,5 +154,29 @@ impl Cursor {
             .parse()
             .map_err(|_| invalid("cursor is not one that this list gave: start again without a cursor"))?;
         Ok(Some(Self { incarnation, shard, slot }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(app: &str, share: &str, sharer: &str) -> Result<Request, String> {
+        let (app, share, sharer) = (app.to_owned(), share.to_owned(), sharer.to_owned());
+        let request = v1::WatchPusherRequest { app, share, sharer, ..v1::WatchPusherRequest::default() };
+        observing(&request).map_err(|refused| refused.message)
+    }
+
+    #[test]
+    fn whoever_observes_is_understood_or_refused_with_a_sentence() {
+        assert_eq!(parsed("", "", ""), Ok(Request { app: "default".into(), share: None }));
+        let seven = Incarnation::from_bits(7);
+        let shared = Request { app: "shop".into(), share: Some(("mail".into(), seven)) };
+        assert_eq!(parsed("shop", "mail", &seven.to_string()), Ok(shared));
+        assert!(parsed(&"x".repeat(201), "", "").unwrap_err().contains("201 bytes"));
+        assert!(parsed("shop", "a\nb", "").unwrap_err().contains("share"));
+        assert!(parsed("shop", "mail", "").unwrap_err().contains("sharer"));
+        let more = v1::WatchPusherRequest { requires: vec!["x".into()], ..v1::WatchPusherRequest::default() };
+        assert!(observing(&more).unwrap_err().message.contains("requires"));
     }
 }

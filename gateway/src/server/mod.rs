@@ -165,6 +165,7 @@ impl Bound {
         desk.set_webhooks(Webhooks::start(&self.config.apps, spool, &start::name(&self))?);
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
+            observers: desk.observers.clone(),
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
             secret: self.config.secret.clone(),
             host: advertised_host(&self.config),
@@ -193,6 +194,8 @@ impl Bound {
                     member = join(&self, Some(known));
                     let former = me.swap(Arc::new(new_me(&self, &member)));
                     former.over.cancel();
+                    // Its clients are lost to the cluster; whoever observed them sees that in the view.
+                    desk.observers.end();
                     seen.was_in = false;
                     seen.dispatcher.peers.forget_all();
                     seen.dispatcher.homes.tell(Event::Reborn(member.incarnation())).await;
@@ -211,6 +214,7 @@ impl Bound {
             }
         }
         me.load().over.cancel();
+        desk.observers.end();
         member.leave().await;
         stop_internal.cancel();
         stop_homes.cancel();

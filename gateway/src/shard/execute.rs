@@ -117,7 +117,7 @@ impl Shard {
             Order::Join { app, who, groups, seat } => self.join(app, who, groups, seat.as_ref()),
             Order::Leave { app, who, groups } => self.leave(app, who, groups),
             Order::Dissolve { app, groups } => {
-                let clients = groups.iter().map(|group| self.directory.dissolve(app, group) as u64).sum();
+                let clients = groups.iter().map(|group| self.dissolve(app, group) as u64).sum();
                 v1::Receipt { clients, ..v1::Receipt::default() }
             }
             Order::Session { app, client, order, if_version } => {
@@ -197,11 +197,19 @@ impl Shard {
         let max = self.config.settings.limits.groups_per_client_max;
         let mut tally = Outcome::default();
         for slot in self.select_who(app, who, &mut tally) {
+            let is_observed = self.is_observed(slot);
+            let names = groups.iter().map(|group| &**group).filter(|_| is_observed);
+            let new: Vec<&str> = names.filter(|group| !self.directory.is_member(slot, group)).collect();
             // Every group is tried, also after one that does not fit.
             let joined = groups.iter().filter(|group| self.directory.join(slot, group, max)).count();
             // A group that did not fit has no seat for it either.
             if let Some(seat) = seat {
                 groups.iter().for_each(|group| self.directory.sit(slot, group, seat));
+            }
+            for group in new {
+                if self.directory.is_member(slot, group) {
+                    self.offer_subscribed(slot, group, seat);
+                }
             }
             if joined == groups.len() {
                 tally.clients += 1;
@@ -216,11 +224,24 @@ impl Shard {
         let mut tally = Outcome::default();
         for slot in self.select_who(app, who, &mut tally) {
             for group in groups {
-                self.directory.part(slot, group);
+                if self.directory.part(slot, group) {
+                    self.offer_unsubscribed(slot, group);
+                }
             }
             tally.clients += 1;
         }
         tally.receipt()
+    }
+
+    /// Returns how many clients were in the group.
+    fn dissolve(&mut self, app: &str, group: &str) -> usize {
+        let is_observed = self.desk.observers.has(app);
+        let members = is_observed.then(|| self.directory.group_members(app, group).to_vec());
+        let clients = self.directory.dissolve(app, group);
+        for slot in members.into_iter().flatten() {
+            self.offer_unsubscribed(slot, group);
+        }
+        clients
     }
 
     fn session(

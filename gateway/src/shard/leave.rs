@@ -129,6 +129,7 @@ impl Shard {
             client.last_uid = uid.unwrap_or_default().into();
         }
         let closed = v1::Closed { cause: cause.into(), code: code.into(), reason: reason.to_owned(), groups };
+        self.offer_closed(slot, &closed);
         self.emit(slot, Event::Closed(closed));
     }
 

@@ -214,6 +214,7 @@ impl Shard {
         self.ask_turn();
         self.greet_pusher(slot);
         self.emit(slot, Event::Opened(handshake));
+        self.offer_opened(slot);
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.
             let _ = self.place(slot, &frames);

@@ -71,6 +71,8 @@ pub(crate) struct Shard {
     pub(crate) desk: Arc<Desk>,
     /// Commands that clients give: they are placed in their order.
     pub(crate) commands: Option<mpsc::Sender<v1::Command>>,
+    /// What Pusher clients did in this turn, for those who observe them.
+    pub(crate) offers: Vec<v1::PusherEvent>,
     /// Wakes the loop for the end of the turn.
     pub(crate) turn: Rc<Notify>,
     turn_asked: bool,
@@ -102,6 +104,7 @@ impl Shard {
             tenants: HashMap::new(),
             desk: Arc::default(),
             commands: None,
+            offers: Vec::new(),
             turn: Rc::new(Notify::new()),
             turn_asked: false,
         }
@@ -160,5 +163,6 @@ impl Shard {
         for key in std::mem::take(&mut self.batched) {
             self.send_batch(key);
         }
+        self.hand_offers();
     }
 }

@@ -926,6 +926,610 @@ pub mod register_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerFrame {
+    #[prost(oneof = "worker_frame::Frame", tags = "1, 2, 3, 4")]
+    pub frame: ::core::option::Option<worker_frame::Frame>,
+}
+/// Nested message and enum types in `WorkerFrame`.
+pub mod worker_frame {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Frame {
+        /// First, once.
+        #[prost(message, tag = "1")]
+        Hello(super::WorkerHello),
+        #[prost(message, tag = "2")]
+        Acks(super::Acks),
+        #[prost(message, tag = "3")]
+        Decision(super::Decision),
+        #[prost(message, tag = "4")]
+        Leaving(super::Leaving),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerHello {
+    /// As in the view; or 48 random bits of your own in lower-case base32hex without padding: 10
+    /// characters of 0-9 and a-v, the last of which is one of 0, 4, 8, c, g, k, o, s.
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Take events of listeners and apps that name one of these; at least one.
+    #[prost(string, repeated, tag = "3")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How many events this gateway may leave unanswered; 0 means 1,024, and
+    /// 65,536 is the most.
+    #[prost(uint32, tag = "4")]
+    pub events_max: u32,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Acks {
+    #[prost(uint64, repeated, tag = "1")]
+    pub seqs: ::prost::alloc::vec::Vec<u64>,
+}
+/// Answers a handshake event (instead of an acknowledgement).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Decision {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(oneof = "decision::Decision", tags = "2, 3")]
+    pub decision: ::core::option::Option<decision::Decision>,
+}
+/// Nested message and enum types in `Decision`.
+pub mod decision {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Decision {
+        #[prost(message, tag = "2")]
+        Accept(super::Accept),
+        #[prost(message, tag = "3")]
+        Refuse(super::Refuse),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Accept {
+    /// What the client begins with; all optional.
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A JSON object.
+    #[prost(string, tag = "3")]
+    pub session_json: ::prost::alloc::string::String,
+    /// One of the client's Sec-WebSocket-Protocol values.
+    #[prost(string, tag = "6")]
+    pub subprotocol: ::prost::alloc::string::String,
+    /// First message to the client.
+    #[prost(oneof = "accept::Greeting", tags = "4, 5")]
+    pub greeting: ::core::option::Option<accept::Greeting>,
+}
+/// Nested message and enum types in `Accept`.
+pub mod accept {
+    /// First message to the client.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Greeting {
+        #[prost(string, tag = "4")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "5")]
+        Binary(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refuse {
+    /// HTTP status, 400 to 599; 0 means 403. For a listener without HTTP the
+    /// connection is closed after the body was sent.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(string, tag = "2")]
+    pub body: ::prost::alloc::string::String,
+}
+/// Send me nothing new.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leaving {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayFrame {
+    #[prost(oneof = "gateway_frame::Frame", tags = "1, 2, 3")]
+    pub frame: ::core::option::Option<gateway_frame::Frame>,
+}
+/// Nested message and enum types in `GatewayFrame`.
+pub mod gateway_frame {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Frame {
+        /// First, once.
+        #[prost(message, tag = "1")]
+        Hello(super::GatewayHello),
+        #[prost(message, tag = "2")]
+        Events(super::Events),
+        /// After Leaving: nothing of yours is unanswered here any more.
+        #[prost(message, tag = "3")]
+        Released(super::Released),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayHello {
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Released {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Events {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    /// Numbers the events of this stream. Acknowledge it by this number.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub app: ::prost::alloc::string::String,
+    /// The name of the listener that the client came through, and its service.
+    #[prost(string, tag = "4")]
+    pub listener: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub service: ::prost::alloc::string::String,
+    /// The client's uid and session when the event was sent.
+    #[prost(string, tag = "6")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub session: ::core::option::Option<Session>,
+    /// Another worker had this event and did not answer: it may have been handled.
+    #[prost(bool, tag = "8")]
+    pub redelivered: bool,
+    #[prost(oneof = "event::Event", tags = "9, 10, 11, 12, 13, 14")]
+    pub event: ::core::option::Option<event::Event>,
+}
+/// Nested message and enum types in `Event`.
+pub mod event {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// May this client come in? Answer with a Decision. Only where the listener
+        /// says `authorize = "worker"`.
+        #[prost(message, tag = "9")]
+        Handshake(super::Handshake),
+        #[prost(message, tag = "10")]
+        Opened(super::Handshake),
+        #[prost(message, tag = "11")]
+        Message(super::Message),
+        #[prost(message, tag = "12")]
+        Closed(super::Closed),
+        /// The client is yours now; another worker had it before.
+        #[prost(message, tag = "13")]
+        Adopted(super::Adopted),
+        /// The client has gone over to another worker; forget it.
+        #[prost(message, tag = "14")]
+        Moved(super::Moved),
+    }
+}
+/// Where a client came from and what it asked for.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Handshake {
+    /// The client's own address, after a trusted PROXY protocol header or
+    /// X-Forwarded-For.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Empty for listeners without HTTP.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub query: ::prost::alloc::string::String,
+    /// Names in lower case; cookies are among them, unparsed.
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    /// The socket's peer, where it differs from `address`.
+    #[prost(string, tag = "5")]
+    pub proxy: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Message {
+    #[prost(oneof = "message::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<message::Payload>,
+}
+/// Nested message and enum types in `Message`.
+pub mod message {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(string, tag = "1")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "2")]
+        Binary(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Closed {
+    #[prost(enumeration = "Cause", tag = "1")]
+    pub cause: i32,
+    /// The close code that the client sent, or that was sent to it; 1006 if none.
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Adopted {
+    #[prost(string, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Moved {}
+/// Why a client has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Cause {
+    Unspecified = 0,
+    /// It sent a close frame, or ended its stream in good order.
+    Client = 1,
+    /// The connection broke.
+    Lost = 2,
+    /// It was silent for too long.
+    Silent = 3,
+    /// A Close command, a Dissolve that closes, or an exclusive bind.
+    Command = 4,
+    /// It did not take what was sent to it.
+    Slow = 5,
+    /// It broke the protocol or a limit.
+    Protocol = 6,
+    /// No worker took its events in time.
+    NoWorker = 7,
+    /// Its gateway is stopping.
+    Drain = 8,
+    /// Its gateway was lost (made by the SDK from the view).
+    GatewayLost = 9,
+}
+impl Cause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CAUSE_UNSPECIFIED",
+            Self::Client => "CAUSE_CLIENT",
+            Self::Lost => "CAUSE_LOST",
+            Self::Silent => "CAUSE_SILENT",
+            Self::Command => "CAUSE_COMMAND",
+            Self::Slow => "CAUSE_SLOW",
+            Self::Protocol => "CAUSE_PROTOCOL",
+            Self::NoWorker => "CAUSE_NO_WORKER",
+            Self::Drain => "CAUSE_DRAIN",
+            Self::GatewayLost => "CAUSE_GATEWAY_LOST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CAUSE_CLIENT" => Some(Self::Client),
+            "CAUSE_LOST" => Some(Self::Lost),
+            "CAUSE_SILENT" => Some(Self::Silent),
+            "CAUSE_COMMAND" => Some(Self::Command),
+            "CAUSE_SLOW" => Some(Self::Slow),
+            "CAUSE_PROTOCOL" => Some(Self::Protocol),
+            "CAUSE_NO_WORKER" => Some(Self::NoWorker),
+            "CAUSE_DRAIN" => Some(Self::Drain),
+            "CAUSE_GATEWAY_LOST" => Some(Self::GatewayLost),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod worker_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct WorkerClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl WorkerClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> WorkerClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WorkerClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WorkerClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::WorkerFrame>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::GatewayFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Worker/Attach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Worker", "Attach"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod worker_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with WorkerServer.
+    #[async_trait]
+    pub trait Worker: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::GatewayFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn attach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct WorkerServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> WorkerServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkerServer<T>
+    where
+        T: Worker,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/broadgate.v1.Worker/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: Worker>(pub Arc<T>);
+                    impl<T: Worker> tonic::server::StreamingService<super::WorkerFrame>
+                    for AttachSvc<T> {
+                        type Response = super::GatewayFrame;
+                        type ResponseStream = T::AttachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for WorkerServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "broadgate.v1.Worker";
+    impl<T> tonic::server::NamedService for WorkerServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommandBatch {
     #[prost(message, repeated, tag = "1")]
@@ -1574,6 +2178,127 @@ pub mod group_event {
 pub struct GroupState {
     #[prost(message, repeated, tag = "1")]
     pub members: ::prost::alloc::vec::Vec<PresenceMember>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchPusherRequest {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// "" gets every event. Watchers of one app with the same name here share its events:
+    /// all events of one client go to one of them, chosen by consistent hash of the client
+    /// id; to another only when sharers come or go.
+    #[prost(string, tag = "2")]
+    pub share: ::prost::alloc::string::String,
+    /// Tells sharers apart; of the form of WorkerHello.incarnation. Choose it once and give
+    /// it to every gateway: of two streams with the same one, the newer gets the events.
+    #[prost(string, tag = "3")]
+    pub sharer: ::prost::alloc::string::String,
+    /// The incarnation of the gateway that is meant: another one that listens at its address
+    /// now refuses with UNAVAILABLE. "" is whichever it is.
+    #[prost(string, tag = "4")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PusherEvents {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<PusherEvent>,
+    /// How many events this watcher has missed just before these, because it did not take
+    /// them: at most 16,384 events and 16 MiB wait for one watcher.
+    #[prost(uint64, tag = "2")]
+    pub missed: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherEvent {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    /// The client as Pusher's libraries name it.
+    #[prost(string, tag = "2")]
+    pub socket_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub app: ::prost::alloc::string::String,
+    /// The user that it is signed in as; "" if none.
+    #[prost(string, tag = "4")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(oneof = "pusher_event::Event", tags = "5, 6, 7, 8, 9, 10")]
+    pub event: ::core::option::Option<pusher_event::Event>,
+}
+/// Nested message and enum types in `PusherEvent`.
+pub mod pusher_event {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "5")]
+        Opened(super::PusherOpened),
+        /// The last that is heard of the client. It is in no channel any more; what it was in
+        /// is listed here, and not told as unsubscribed.
+        #[prost(message, tag = "6")]
+        Closed(super::PusherClosed),
+        /// It is in a channel from here on: it was told that it is subscribed, or a Join has
+        /// put it there.
+        #[prost(message, tag = "7")]
+        Subscribed(super::PusherSubscribed),
+        /// It is in a channel no more: by its own wish, or by a Leave or Dissolve.
+        #[prost(message, tag = "8")]
+        Unsubscribed(super::PusherUnsubscribed),
+        /// It has sent an event to the others of a channel.
+        #[prost(message, tag = "9")]
+        ClientEvent(super::PusherClientEvent),
+        #[prost(message, tag = "10")]
+        SignedIn(super::PusherSignedIn),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherOpened {
+    /// As in Handshake.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherClosed {
+    #[prost(enumeration = "Cause", tag = "1")]
+    pub cause: i32,
+    /// The close code that the client sent, or that was sent to it; 1006 if none.
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub channels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherSubscribed {
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+    /// In a presence channel: in whose name; a number as its digits.
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+    /// What others see of that user, as JSON; "" if nothing.
+    #[prost(string, tag = "3")]
+    pub user_info_json: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherUnsubscribed {
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherClientEvent {
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub event: ::prost::alloc::string::String,
+    /// Any JSON value, as it was sent.
+    #[prost(string, tag = "3")]
+    pub data_json: ::prost::alloc::string::String,
+    /// In a presence channel: in whose name.
+    #[prost(string, tag = "4")]
+    pub user_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PusherSignedIn {
+    /// As the app's backend has signed it: JSON with the user's `id`.
+    #[prost(string, tag = "1")]
+    pub user_data: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
@@ -2234,8 +2959,37 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "WatchGroups"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// All of the above except Status and WatchGroups, pipelined. Every command is answered, in
-        /// any order, under its id. Unanswered commands are bounded: a gateway reads
+        /// What the Pusher clients of an app do, as far as they are the gateway's own: whoever
+        /// wants to hear of all of them asks every gateway of the view, and again when a stream
+        /// ends. Each event is offered once and never waited for: what a watcher does not take
+        /// fast enough is dropped and counted, and so nobody's client is ever slowed. The events
+        /// of one client come in order. What happens while a stream is not open is not told.
+        pub async fn watch_pusher(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchPusherRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PusherEvents>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Gateway/WatchPusher",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Gateway", "WatchPusher"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// All of the above except Status and the two watches, pipelined. Every command is
+        /// answered, in any order, under its id. Unanswered commands are bounded: a gateway reads
         /// no further while 1,024 batches of a stream are unanswered.
         pub async fn commands(
             &mut self,
@@ -2395,14 +3149,32 @@ pub mod gateway_server {
             tonic::Response<Self::WatchGroupsStream>,
             tonic::Status,
         >;
+        /// Server streaming response type for the WatchPusher method.
+        type WatchPusherStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PusherEvents, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the Pusher clients of an app do, as far as they are the gateway's own: whoever
+        /// wants to hear of all of them asks every gateway of the view, and again when a stream
+        /// ends. Each event is offered once and never waited for: what a watcher does not take
+        /// fast enough is dropped and counted, and so nobody's client is ever slowed. The events
+        /// of one client come in order. What happens while a stream is not open is not told.
+        async fn watch_pusher(
+            &self,
+            request: tonic::Request<super::WatchPusherRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchPusherStream>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the Commands method.
         type CommandsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::AnswerBatch, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// All of the above except Status and WatchGroups, pipelined. Every command is answered, in
-        /// any order, under its id. Unanswered commands are bounded: a gateway reads
+        /// All of the above except Status and the two watches, pipelined. Every command is
+        /// answered, in any order, under its id. Unanswered commands are bounded: a gateway reads
         /// no further while 1,024 batches of a stream are unanswered.
         async fn commands(
             &self,
@@ -3405,6 +4177,52 @@ pub mod gateway_server {
                     };
                     Box::pin(fut)
                 }
+                "/broadgate.v1.Gateway/WatchPusher" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchPusherSvc<T: Gateway>(pub Arc<T>);
+                    impl<
+                        T: Gateway,
+                    > tonic::server::ServerStreamingService<super::WatchPusherRequest>
+                    for WatchPusherSvc<T> {
+                        type Response = super::PusherEvents;
+                        type ResponseStream = T::WatchPusherStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchPusherRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gateway>::watch_pusher(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchPusherSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/broadgate.v1.Gateway/Commands" => {
                     #[allow(non_camel_case_types)]
                     struct CommandsSvc<T: Gateway>(pub Arc<T>);
@@ -3488,610 +4306,6 @@ pub mod gateway_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "broadgate.v1.Gateway";
     impl<T> tonic::server::NamedService for GatewayServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkerFrame {
-    #[prost(oneof = "worker_frame::Frame", tags = "1, 2, 3, 4")]
-    pub frame: ::core::option::Option<worker_frame::Frame>,
-}
-/// Nested message and enum types in `WorkerFrame`.
-pub mod worker_frame {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Frame {
-        /// First, once.
-        #[prost(message, tag = "1")]
-        Hello(super::WorkerHello),
-        #[prost(message, tag = "2")]
-        Acks(super::Acks),
-        #[prost(message, tag = "3")]
-        Decision(super::Decision),
-        #[prost(message, tag = "4")]
-        Leaving(super::Leaving),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkerHello {
-    /// As in the view; or 48 random bits of your own in lower-case base32hex without padding: 10
-    /// characters of 0-9 and a-v, the last of which is one of 0, 4, 8, c, g, k, o, s.
-    #[prost(string, tag = "1")]
-    pub incarnation: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    /// Take events of listeners and apps that name one of these; at least one.
-    #[prost(string, repeated, tag = "3")]
-    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// How many events this gateway may leave unanswered; 0 means 1,024, and
-    /// 65,536 is the most.
-    #[prost(uint32, tag = "4")]
-    pub events_max: u32,
-    #[prost(string, tag = "5")]
-    pub version: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Acks {
-    #[prost(uint64, repeated, tag = "1")]
-    pub seqs: ::prost::alloc::vec::Vec<u64>,
-}
-/// Answers a handshake event (instead of an acknowledgement).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Decision {
-    #[prost(uint64, tag = "1")]
-    pub seq: u64,
-    #[prost(oneof = "decision::Decision", tags = "2, 3")]
-    pub decision: ::core::option::Option<decision::Decision>,
-}
-/// Nested message and enum types in `Decision`.
-pub mod decision {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Decision {
-        #[prost(message, tag = "2")]
-        Accept(super::Accept),
-        #[prost(message, tag = "3")]
-        Refuse(super::Refuse),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Accept {
-    /// What the client begins with; all optional.
-    #[prost(string, tag = "1")]
-    pub uid: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "2")]
-    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// A JSON object.
-    #[prost(string, tag = "3")]
-    pub session_json: ::prost::alloc::string::String,
-    /// One of the client's Sec-WebSocket-Protocol values.
-    #[prost(string, tag = "6")]
-    pub subprotocol: ::prost::alloc::string::String,
-    /// First message to the client.
-    #[prost(oneof = "accept::Greeting", tags = "4, 5")]
-    pub greeting: ::core::option::Option<accept::Greeting>,
-}
-/// Nested message and enum types in `Accept`.
-pub mod accept {
-    /// First message to the client.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Greeting {
-        #[prost(string, tag = "4")]
-        Text(::prost::alloc::string::String),
-        #[prost(bytes, tag = "5")]
-        Binary(::prost::bytes::Bytes),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Refuse {
-    /// HTTP status, 400 to 599; 0 means 403. For a listener without HTTP the
-    /// connection is closed after the body was sent.
-    #[prost(uint32, tag = "1")]
-    pub status: u32,
-    #[prost(string, tag = "2")]
-    pub body: ::prost::alloc::string::String,
-}
-/// Send me nothing new.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Leaving {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GatewayFrame {
-    #[prost(oneof = "gateway_frame::Frame", tags = "1, 2, 3")]
-    pub frame: ::core::option::Option<gateway_frame::Frame>,
-}
-/// Nested message and enum types in `GatewayFrame`.
-pub mod gateway_frame {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Frame {
-        /// First, once.
-        #[prost(message, tag = "1")]
-        Hello(super::GatewayHello),
-        #[prost(message, tag = "2")]
-        Events(super::Events),
-        /// After Leaving: nothing of yours is unanswered here any more.
-        #[prost(message, tag = "3")]
-        Released(super::Released),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GatewayHello {
-    #[prost(string, tag = "1")]
-    pub incarnation: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub version: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Released {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Events {
-    #[prost(message, repeated, tag = "1")]
-    pub events: ::prost::alloc::vec::Vec<Event>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Event {
-    /// Numbers the events of this stream. Acknowledge it by this number.
-    #[prost(uint64, tag = "1")]
-    pub seq: u64,
-    #[prost(string, tag = "2")]
-    pub client_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub app: ::prost::alloc::string::String,
-    /// The name of the listener that the client came through, and its service.
-    #[prost(string, tag = "4")]
-    pub listener: ::prost::alloc::string::String,
-    #[prost(string, tag = "5")]
-    pub service: ::prost::alloc::string::String,
-    /// The client's uid and session when the event was sent.
-    #[prost(string, tag = "6")]
-    pub uid: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "7")]
-    pub session: ::core::option::Option<Session>,
-    /// Another worker had this event and did not answer: it may have been handled.
-    #[prost(bool, tag = "8")]
-    pub redelivered: bool,
-    #[prost(oneof = "event::Event", tags = "9, 10, 11, 12, 13, 14")]
-    pub event: ::core::option::Option<event::Event>,
-}
-/// Nested message and enum types in `Event`.
-pub mod event {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Event {
-        /// May this client come in? Answer with a Decision. Only where the listener
-        /// says `authorize = "worker"`.
-        #[prost(message, tag = "9")]
-        Handshake(super::Handshake),
-        #[prost(message, tag = "10")]
-        Opened(super::Handshake),
-        #[prost(message, tag = "11")]
-        Message(super::Message),
-        #[prost(message, tag = "12")]
-        Closed(super::Closed),
-        /// The client is yours now; another worker had it before.
-        #[prost(message, tag = "13")]
-        Adopted(super::Adopted),
-        /// The client has gone over to another worker; forget it.
-        #[prost(message, tag = "14")]
-        Moved(super::Moved),
-    }
-}
-/// Where a client came from and what it asked for.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Handshake {
-    /// The client's own address, after a trusted PROXY protocol header or
-    /// X-Forwarded-For.
-    #[prost(string, tag = "1")]
-    pub address: ::prost::alloc::string::String,
-    /// Empty for listeners without HTTP.
-    #[prost(string, tag = "2")]
-    pub path: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub query: ::prost::alloc::string::String,
-    /// Names in lower case; cookies are among them, unparsed.
-    #[prost(message, repeated, tag = "4")]
-    pub headers: ::prost::alloc::vec::Vec<Header>,
-    /// The socket's peer, where it differs from `address`.
-    #[prost(string, tag = "5")]
-    pub proxy: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Header {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub value: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Message {
-    #[prost(oneof = "message::Payload", tags = "1, 2")]
-    pub payload: ::core::option::Option<message::Payload>,
-}
-/// Nested message and enum types in `Message`.
-pub mod message {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Payload {
-        #[prost(string, tag = "1")]
-        Text(::prost::alloc::string::String),
-        #[prost(bytes, tag = "2")]
-        Binary(::prost::bytes::Bytes),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Closed {
-    #[prost(enumeration = "Cause", tag = "1")]
-    pub cause: i32,
-    /// The close code that the client sent, or that was sent to it; 1006 if none.
-    #[prost(uint32, tag = "2")]
-    pub code: u32,
-    #[prost(string, tag = "3")]
-    pub reason: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "4")]
-    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Adopted {
-    #[prost(string, repeated, tag = "1")]
-    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Moved {}
-/// Why a client has gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Cause {
-    Unspecified = 0,
-    /// It sent a close frame, or ended its stream in good order.
-    Client = 1,
-    /// The connection broke.
-    Lost = 2,
-    /// It was silent for too long.
-    Silent = 3,
-    /// A Close command, a Dissolve that closes, or an exclusive bind.
-    Command = 4,
-    /// It did not take what was sent to it.
-    Slow = 5,
-    /// It broke the protocol or a limit.
-    Protocol = 6,
-    /// No worker took its events in time.
-    NoWorker = 7,
-    /// Its gateway is stopping.
-    Drain = 8,
-    /// Its gateway was lost (made by the SDK from the view).
-    GatewayLost = 9,
-}
-impl Cause {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "CAUSE_UNSPECIFIED",
-            Self::Client => "CAUSE_CLIENT",
-            Self::Lost => "CAUSE_LOST",
-            Self::Silent => "CAUSE_SILENT",
-            Self::Command => "CAUSE_COMMAND",
-            Self::Slow => "CAUSE_SLOW",
-            Self::Protocol => "CAUSE_PROTOCOL",
-            Self::NoWorker => "CAUSE_NO_WORKER",
-            Self::Drain => "CAUSE_DRAIN",
-            Self::GatewayLost => "CAUSE_GATEWAY_LOST",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
-            "CAUSE_CLIENT" => Some(Self::Client),
-            "CAUSE_LOST" => Some(Self::Lost),
-            "CAUSE_SILENT" => Some(Self::Silent),
-            "CAUSE_COMMAND" => Some(Self::Command),
-            "CAUSE_SLOW" => Some(Self::Slow),
-            "CAUSE_PROTOCOL" => Some(Self::Protocol),
-            "CAUSE_NO_WORKER" => Some(Self::NoWorker),
-            "CAUSE_DRAIN" => Some(Self::Drain),
-            "CAUSE_GATEWAY_LOST" => Some(Self::GatewayLost),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod worker_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    #[derive(Debug, Clone)]
-    pub struct WorkerClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl WorkerClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> WorkerClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> WorkerClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            WorkerClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        pub async fn attach(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::WorkerFrame>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::GatewayFrame>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/broadgate.v1.Worker/Attach",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("broadgate.v1.Worker", "Attach"));
-            self.inner.streaming(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod worker_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with WorkerServer.
-    #[async_trait]
-    pub trait Worker: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the Attach method.
-        type AttachStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::GatewayFrame, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        async fn attach(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
-        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
-    }
-    #[derive(Debug)]
-    pub struct WorkerServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> WorkerServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkerServer<T>
-    where
-        T: Worker,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/broadgate.v1.Worker/Attach" => {
-                    #[allow(non_camel_case_types)]
-                    struct AttachSvc<T: Worker>(pub Arc<T>);
-                    impl<T: Worker> tonic::server::StreamingService<super::WorkerFrame>
-                    for AttachSvc<T> {
-                        type Response = super::GatewayFrame;
-                        type ResponseStream = T::AttachStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Worker>::attach(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AttachSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for WorkerServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "broadgate.v1.Worker";
-    impl<T> tonic::server::NamedService for WorkerServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

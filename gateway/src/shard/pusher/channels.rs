@@ -27,6 +27,7 @@ impl Shard {
     pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
         let max = self.config.settings.limits.groups_per_client_max;
         let channel = subscription.channel.as_str();
+        let is_again = self.directory.is_member(slot, channel);
         if !self.directory.join(slot, channel, max) {
             let sentence = format!("the connection is in {max} channels already, as many as it may be in");
             return self.refuse(slot, channel, "LimitReached", &sentence, 403);
@@ -34,7 +35,8 @@ impl Shard {
         let name = channel.to_owned();
         if let Some(pusher) = self.pusher(slot) {
             pusher.is_authorized |= subscription.kind.access != Access::Public;
-            let pending = Pending { subscription, is_seated: false, held: Vec::new(), held_bytes: 0 };
+            let pending =
+                Pending { subscription, is_seated: false, is_again, held: Vec::new(), held_bytes: 0 };
             pusher.pending = Some(Box::new(pending));
         }
         self.enter(slot, &name, None);
@@ -53,10 +55,13 @@ impl Shard {
         let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
         let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
         if entered.members.len() >= max && !is_there {
-            let held = pusher.pending.take().map_or(0, |pending| pending.held.len());
+            let (held, was_in) =
+                pusher.pending.take().map_or((0, false), |pending| (pending.held.len(), pending.is_again));
             self.tally.drop(Drop::Unsent, held);
             let sentence = format!("the channel has {max} members, as many as it may have");
-            self.directory.part(slot, &channel);
+            if self.directory.part(slot, &channel) && was_in {
+                self.offer_unsubscribed(slot, &channel);
+            }
             self.ask_turn();
             self.refuse(slot, &channel, "LimitReached", &sentence, 403);
             if let Some(client) = self.clients.get(slot) {
@@ -105,8 +110,14 @@ impl Shard {
         if let Some(client) = self.clients.get(slot) {
             client.wake();
         }
-        let Pending { subscription, held, .. } = *pending;
+        let Pending { subscription, held, is_again, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
+        // Before what it is told, which may be too much for it. A command may have taken it
+        // out of the channel meanwhile.
+        if !is_again && self.is_observed(slot) && self.directory.is_member(slot, &channel) {
+            let seat = self.directory.seat(slot, &channel);
+            self.offer_subscribed(slot, &channel, seat.as_ref());
+        }
         let frame = match &member {
             None => outgoing::subscription_succeeded(&channel),
             Some((user, info)) => {

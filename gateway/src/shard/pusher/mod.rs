@@ -5,13 +5,15 @@
 //! |---|---|
 //! | `channels.rs` | subscribing, and what subscribers are told |
 //! | `users.rs` | signing in, and who of a watchlist is online |
+//! | `offers.rs` | what clients do, for whoever observes it |
 
 mod channels;
+mod offers;
 mod users;
 
 use std::{rc::Rc, sync::Arc};
 
-use broadgate_proto::v1::{self, Cause, command::Command, send_request::Payload};
+use broadgate_proto::v1::{self, Cause, command::Command, pusher_event, send_request::Payload};
 use bytes::Bytes;
 
 use self::users::Watch;
@@ -75,6 +77,8 @@ pub(crate) struct Pending {
     subscription: Subscription,
     /// Presence: others are told of its user. It is looked first whether there is room.
     is_seated: bool,
+    /// It was in the channel before: Reverb's clients may subscribe twice.
+    is_again: bool,
     /// What came to the channel meanwhile: the confirmation goes first.
     held: Vec<Bytes>,
     held_bytes: usize,
@@ -159,7 +163,8 @@ impl Shard {
     pub(crate) fn on_pusher_text(&mut self, slot: Slot, text: &str) {
         let socket_id = socket_id::text(self.id_of(slot));
         let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else { return };
-        let is_in = |channel: &str| self.directory.is_member(slot, channel);
+        // It does not leave the server's own groups by their names: it could not be terminated any more.
+        let is_in = |channel: &str| users::is_channel(channel) && self.directory.is_member(slot, channel);
         let speaker = Speaker { socket_id: &socket_id, user: pusher.user.as_deref(), is_in: &is_in };
         let act = talk::decide(incoming::parse(text), &pusher.tenant.rules(), &speaker);
         self.act(slot, act);
@@ -177,7 +182,9 @@ impl Shard {
             Act::Say(frame) => self.say(slot, &frame),
             Act::Subscribe(subscription) => self.subscribe(slot, subscription),
             Act::Unsubscribe(channel) => {
-                self.directory.part(slot, &channel);
+                if self.directory.part(slot, &channel) {
+                    self.offer_unsubscribed(slot, &channel);
+                }
                 self.ask_turn();
             }
             Act::SignIn { user, user_data } => self.sign_in(slot, user, &user_data),
@@ -197,10 +204,17 @@ impl Shard {
             let sentence = format!("Client event rejected - more than {max} in a second");
             return self.say(slot, &outgoing::error(Some(4301), &sentence, compat));
         }
-        let user_id_json = match self.directory.seat(slot, &channel) {
+        let seat = self.directory.seat(slot, &channel);
+        let user_id_json = match &seat {
             Some(seat) => Member::of_seat(&seat.user, &seat.info).id_json(),
             None => String::new(),
         };
+        let offer = self.is_observed(slot).then(|| v1::PusherClientEvent {
+            channel: channel.clone(),
+            event: event.clone(),
+            data_json: data.clone(),
+            user_id: seat.map(|seat| seat.user.to_string()).unwrap_or_default(),
+        });
         let except = v1::Except { clients: vec![client_id], ..v1::Except::default() };
         let to = v1::Audience { app, groups: vec![channel], except: Some(except), ..v1::Audience::default() };
         let send = v1::SendRequest {
@@ -220,6 +234,8 @@ impl Shard {
                 slot,
                 &outgoing::error(Some(4301), "Client event rejected - the server is busy", compat),
             );
+        } else if let Some(offer) = offer {
+            self.offer(slot, pusher_event::Event::ClientEvent(offer));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Signing in, and who of a user's watchlist is online. Every user has a group in which its signed-in
 //! connections are present, and in which those who watch it listen.
 
+use broadgate_proto::v1::{self, pusher_event::Event};
+
 use crate::{
     homes::{ComeOrGone, Topic},
     pusher::{member::User, outgoing},
@@ -10,14 +12,20 @@ use crate::{
 /// Names of the server's own groups: clients cannot subscribe to what begins with `#`, but to their own
 /// user's channel.
 const ONLINE: &str = "#online-";
+const SIGNED_IN: &str = "#signed-in-";
 
 /// Connections signed in as a user are in this group, to be closed together.
 pub(crate) fn signed_in_group(user: &str) -> String {
-    format!("#signed-in-{user}")
+    format!("{SIGNED_IN}{user}")
 }
 
 fn online_group(user: &str) -> String {
     format!("{ONLINE}{user}")
+}
+
+/// Is it a channel, and no group of the server's own?
+pub(super) fn is_channel(group: &str) -> bool {
+    !group.starts_with(ONLINE) && !group.starts_with(SIGNED_IN)
 }
 
 /// Whose group it is, if a user's.
@@ -70,6 +78,10 @@ impl Shard {
             return self.say(slot, &outgoing::error(Some(4009), &sentence, compat));
         }
         self.say(slot, &outgoing::signin_success(user_data));
+        if self.is_observed(slot) {
+            let signed_in = v1::PusherSignedIn { user_data: user_data.to_owned() };
+            self.offer(slot, Event::SignedIn(signed_in));
+        }
         self.ask_turn();
         if !watches {
             return;

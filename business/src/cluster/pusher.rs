@@ -1,0 +1,359 @@
+//! Watching what Pusher clients do: a stream to every gateway of the view, each telling of its own clients.
+
+use std::{collections::HashMap, sync::Arc};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{self, Cause, PusherEvents, View, WatchPusherRequest, pusher_event},
+};
+use tokio::{
+    sync::{mpsc, watch as cell},
+    task::AbortHandle,
+};
+use tonic::{Response, Status, Streaming};
+
+use super::{
+    Cluster, CommandError, Refusal,
+    streams::{Ask, Client, Heard, Streams},
+};
+use crate::dial;
+
+/// News that wait for the application. While there are so many, no stream is read: the gateways drop what
+/// they cannot keep, and say so.
+const NEWS_MAX: usize = 1024;
+
+/// What Pusher clients do: see [`Cluster::watch_pusher`]. Watching ends when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct PusherWatch {
+    news: mpsc::Receiver<Result<PusherNews, CommandError>>,
+    watcher: AbortHandle,
+}
+
+/// What a watcher of Pusher clients hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PusherNews {
+    /// A client has done something.
+    Event(PusherEvent),
+    /// You have missed something.
+    Missed {
+        /// The incarnation of the gateway whose clients' events they are.
+        gateway: String,
+        /// How many events it dropped because you did not take them; none if the stream was broken, and
+        /// nobody knows.
+        events: Option<u64>,
+    },
+    /// A gateway has left the cluster. Clients whose ids begin with its incarnation are gone, also those of
+    /// whom no `Closed` came.
+    GatewayLeft {
+        /// Its incarnation.
+        gateway: String,
+    },
+}
+
+/// Something that a Pusher client has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PusherEvent {
+    /// Its app.
+    pub app: String,
+    /// Its id in the cluster.
+    pub client_id: String,
+    /// Its id as Pusher's libraries name it.
+    pub socket_id: String,
+    /// The user that it is signed in as.
+    pub user_id: Option<String>,
+    /// What it has done.
+    pub kind: PusherEventKind,
+}
+
+/// What a Pusher client can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PusherEventKind {
+    /// It has come.
+    Opened {
+        /// Its own address.
+        address: String,
+    },
+    /// It has gone; it is the last that is heard of it.
+    Closed {
+        /// Why.
+        cause: Cause,
+        /// The close code that it sent, or that was sent to it; 1006 if none.
+        code: u16,
+        /// The close reason.
+        reason: String,
+        /// The channels that it was in: they are not told as unsubscribed.
+        channels: Vec<String>,
+    },
+    /// It is in a channel: it was told so, or a command has put it there.
+    Subscribed {
+        /// The channel.
+        channel: String,
+        /// In whose name it is in a presence channel; a number as its digits.
+        user_id: Option<String>,
+        /// What others see of that user: JSON.
+        user_info: Option<String>,
+    },
+    /// It is in a channel no more: by its own wish, or by a command.
+    Unsubscribed {
+        /// The channel.
+        channel: String,
+    },
+    /// It has sent an event to the others of a channel.
+    ClientEvent {
+        /// The channel.
+        channel: String,
+        /// The event's name, which begins with `client-`.
+        event: String,
+        /// Any JSON value, as it was sent.
+        data: String,
+        /// In whose name it is in a presence channel.
+        user_id: Option<String>,
+    },
+    /// It has signed in as the event's user.
+    SignedIn {
+        /// What the app's backend has signed: JSON with the user's `id`.
+        user_data: String,
+    },
+}
+
+impl PusherWatch {
+    /// The next news. May be cancelled: nothing is lost.
+    ///
+    /// # Errors
+    /// If a gateway refused to be watched in a way that repeating does not help, such as one that is too old
+    /// to know this watch. Nothing comes after that.
+    pub async fn next(&mut self) -> Result<PusherNews, CommandError> {
+        let ended = || super::not_reachable("this watch has ended");
+        self.news.recv().await.unwrap_or_else(|| Err(ended()))
+    }
+}
+
+impl Drop for PusherWatch {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Cluster {
+    /// Watches what the Pusher clients of the app do, wherever they are: they come, sign in, subscribe,
+    /// send client events, unsubscribe and go.
+    ///
+    /// Events are offered, at most once each, and never waited for: those of one client come in order, and
+    /// what you do not take fast enough is dropped by its gateway, which says how much that was. What
+    /// happens before a gateway has been reached, or while its stream is broken, is not told.
+    ///
+    /// Needs the cluster's views, and must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the cluster is one of [`Cluster::to_gateway`].
+    pub fn watch_pusher(&self) -> Result<PusherWatch, CommandError> {
+        self.observe(String::new(), Incarnation::from_bits(dial::random()), true)
+    }
+
+    /// As [`Cluster::watch_pusher`], but all who share in the same name split the clients among
+    /// themselves: all events of one client go to one of them, and to another only when sharers come or go.
+    ///
+    /// # Errors
+    /// As [`Cluster::watch_pusher`], or if the name is empty.
+    pub fn share_pusher(&self, share: &str) -> Result<PusherWatch, CommandError> {
+        self.share_pusher_as(share, Incarnation::from_bits(dial::random()), true)
+    }
+
+    /// A watch that goes on after a gateway has refused it, if it is not `strict`.
+    pub(crate) fn share_pusher_as(
+        &self,
+        share: &str,
+        sharer: Incarnation,
+        strict: bool,
+    ) -> Result<PusherWatch, CommandError> {
+        if share.is_empty() {
+            let how = "the share has no name: give all who share the same one";
+            return Err(CommandError::invalid(how));
+        }
+        self.observe(share.to_owned(), sharer, strict)
+    }
+
+    fn observe(&self, share: String, sharer: Incarnation, strict: bool) -> Result<PusherWatch, CommandError> {
+        let Some(views) = self.inner.views.clone() else {
+            let why = "one gateway alone knows only its own clients: connect by a register to watch them";
+            return Err(CommandError::invalid(why));
+        };
+        let request = WatchPusherRequest {
+            app: self.app.to_string(),
+            share,
+            sharer: sharer.to_string(),
+            ..WatchPusherRequest::default()
+        };
+        let (out, news) = mpsc::channel(NEWS_MAX);
+        let streams = Streams::new(self.clone(), request);
+        let watcher = Watcher { streams, strict, out }.run(views);
+        Ok(PusherWatch { news, watcher: tokio::spawn(watcher).abort_handle() })
+    }
+}
+
+impl Ask for WatchPusherRequest {
+    type Told = PusherEvents;
+
+    async fn ask(
+        mut self,
+        gateway: Incarnation,
+        client: &mut Client,
+    ) -> Result<Response<Streaming<PusherEvents>>, Status> {
+        self.gateway = gateway.to_string();
+        client.watch_pusher(self).await
+    }
+}
+
+struct Watcher {
+    streams: Streams<WatchPusherRequest>,
+    strict: bool,
+    out: mpsc::Sender<Result<PusherNews, CommandError>>,
+}
+
+impl Watcher {
+    async fn run(mut self, mut views: cell::Receiver<Arc<View>>) {
+        let mut state = State::default();
+        views.mark_changed();
+        loop {
+            let (gateway, heard) = tokio::select! {
+                // If the views have ended, the last one holds.
+                Ok(()) = views.changed() => {
+                    let view = views.borrow_and_update().clone();
+                    for gone in self.streams.follow(&view) {
+                        self.streams.finish(gone);
+                    }
+                    continue;
+                }
+                Some(heard) = self.streams.next() => heard,
+            };
+            match &heard {
+                Heard::Refused(error) if self.strict || error.refusal() != Some(Refusal::Unknown) => {
+                    let _ = self.out.send(Err(error.clone())).await;
+                    return;
+                }
+                Heard::Refused(error) => {
+                    tracing::warn!(%error, "what Pusher clients do at this gateway is not told");
+                }
+                Heard::Gone => {
+                    self.streams.end(gateway);
+                    // It may have been named again while its stream came to its end.
+                    views.mark_changed();
+                }
+                _ => {}
+            }
+            for news in state.apply(gateway, heard) {
+                if self.out.send(Ok(news)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// How it stands with the stream to each gateway that was heard. Pure.
+#[derive(Default)]
+struct State(HashMap<Incarnation, Standing>);
+
+enum Standing {
+    Open,
+    Broken,
+}
+
+impl State {
+    /// What that means to whoever watches.
+    fn apply(&mut self, gateway: Incarnation, heard: Heard<PusherEvents>) -> Vec<PusherNews> {
+        let missed = |events| PusherNews::Missed { gateway: gateway.to_string(), events };
+        let mut news = Vec::new();
+        match heard {
+            Heard::Opened => {
+                if let Some(Standing::Broken) = self.0.insert(gateway, Standing::Open) {
+                    news.push(missed(None));
+                }
+            }
+            Heard::Told(told) => {
+                if told.missed > 0 {
+                    news.push(missed(Some(told.missed)));
+                }
+                // What a newer gateway tells besides is not for this version.
+                news.extend(
+                    told.events.into_iter().filter_map(PusherEvent::from_wire).map(PusherNews::Event),
+                );
+            }
+            Heard::Broke => drop(self.0.insert(gateway, Standing::Broken)),
+            Heard::Gone => {
+                if self.0.remove(&gateway).is_some() {
+                    news.push(PusherNews::GatewayLeft { gateway: gateway.to_string() });
+                }
+            }
+            Heard::Refused(_) => {}
+        }
+        news
+    }
+}
+
+impl PusherEvent {
+    fn from_wire(event: v1::PusherEvent) -> Option<Self> {
+        let v1::PusherEvent { client_id, socket_id, app, user_id, event } = event;
+        let kind = PusherEventKind::from_wire(event?);
+        Some(Self { app, client_id, socket_id, user_id: some(user_id), kind })
+    }
+}
+
+impl PusherEventKind {
+    fn from_wire(event: pusher_event::Event) -> Self {
+        use pusher_event::Event;
+        match event {
+            Event::Opened(opened) => Self::Opened { address: opened.address },
+            Event::Closed(closed) => Self::Closed {
+                cause: closed.cause(),
+                code: u16::try_from(closed.code).unwrap_or(1006),
+                reason: closed.reason,
+                channels: closed.channels,
+            },
+            Event::Subscribed(v1::PusherSubscribed { channel, user_id, user_info_json }) => {
+                Self::Subscribed { channel, user_id: some(user_id), user_info: some(user_info_json) }
+            }
+            Event::Unsubscribed(v1::PusherUnsubscribed { channel }) => Self::Unsubscribed { channel },
+            Event::ClientEvent(v1::PusherClientEvent { channel, event, data_json, user_id }) => {
+                Self::ClientEvent { channel, event, data: data_json, user_id: some(user_id) }
+            }
+            Event::SignedIn(v1::PusherSignedIn { user_data }) => Self::SignedIn { user_data },
+        }
+    }
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missed_stands_before_what_is_told_and_breaks_are_no_secret() {
+        let gateway = Incarnation::from_bits(7);
+        let name = gateway.to_string();
+        let missed = |events| PusherNews::Missed { gateway: name.clone(), events };
+        let mut state = State::default();
+        assert!(state.apply(gateway, Heard::Opened).is_empty());
+        let opened = v1::PusherOpened { address: "a".into() };
+        let event = v1::PusherEvent {
+            client_id: "c".into(),
+            event: Some(pusher_event::Event::Opened(opened)),
+            ..v1::PusherEvent::default()
+        };
+        let events = vec![event, v1::PusherEvent::default()];
+        let told = state.apply(gateway, Heard::Told(PusherEvents { events, missed: 3 }));
+        let kind = PusherEventKind::Opened { address: "a".into() };
+        let (app, socket_id) = (String::new(), String::new());
+        let event = PusherEvent { app, client_id: "c".into(), socket_id, user_id: None, kind };
+        assert_eq!(told, [missed(Some(3)), PusherNews::Event(event)]);
+        assert!(state.apply(gateway, Heard::Broke).is_empty());
+        assert_eq!(state.apply(gateway, Heard::Opened), [missed(None)]);
+        assert_eq!(state.apply(gateway, Heard::Gone), [PusherNews::GatewayLeft { gateway: name.clone() }]);
+        assert!(state.apply(Incarnation::from_bits(8), Heard::Gone).is_empty(), "it was never heard");
+    }
+}

@@ -1,0 +1,217 @@
+//! A stream to every gateway of the view, kept open: what watches read.
+
+use std::{collections::HashMap, future::Future, sync::Arc};
+
+use broadgate_proto::{
+    id::Incarnation,
+    limits,
+    secret::SendSecret,
+    v1::{View, gateway_client::GatewayClient},
+};
+use broadgate_register::member::view;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Response, Status, Streaming};
+
+use super::{Cluster, CommandError};
+use crate::dial::{self, Backoff};
+
+/// What streams have told and nobody has taken: the rest waits in the gateways.
+const HEARD_MAX: usize = 1;
+
+pub(super) type Client =
+    GatewayClient<tonic::service::interceptor::InterceptedService<tonic::transport::Channel, SendSecret>>;
+
+/// What every gateway is asked for.
+pub(super) trait Ask: Clone + Send + Sync + 'static {
+    /// What it tells.
+    type Told: Send + 'static;
+
+    fn ask(
+        self,
+        gateway: Incarnation,
+        client: &mut Client,
+    ) -> impl Future<Output = Result<Response<Streaming<Self::Told>>, Status>> + Send;
+}
+
+/// What is heard of a gateway.
+#[derive(Debug)]
+pub(super) enum Heard<T> {
+    /// From now on what is told comes on a new stream.
+    Opened,
+    Told(T),
+    /// Its stream has ended; it is opened again.
+    Broke,
+    /// It will never tell anything.
+    Refused(CommandError),
+    /// It has left the view, and its stream has ended. Only after [`Streams::finish`].
+    Gone,
+}
+
+/// The streams to all gateways, and what they tell.
+pub(super) struct Streams<A: Ask> {
+    // Its views go on for as long as there is one.
+    cluster: Cluster,
+    asked: A,
+    open: HashMap<Incarnation, Stream>,
+    heard: mpsc::Sender<(Incarnation, Heard<A::Told>)>,
+    hearing: mpsc::Receiver<(Incarnation, Heard<A::Told>)>,
+}
+
+/// The handle of a stream, which ends when this is dropped.
+struct Stream {
+    again: Arc<Notify>,
+    finish: CancellationToken,
+    _running: DropGuard,
+}
+
+impl<A: Ask> Streams<A> {
+    pub(super) fn new(cluster: Cluster, asked: A) -> Self {
+        let (heard, hearing) = mpsc::channel(HEARD_MAX);
+        Self { cluster, asked, open: HashMap::new(), heard, hearing }
+    }
+
+    /// A stream to every gateway of the view, in whatever state: also one that is going tells. Returns
+    /// the gateways that are not in the view: [`Self::end`] or [`Self::finish`] theirs.
+    pub(super) fn follow(&mut self, view: &View) -> Vec<Incarnation> {
+        let mut gone: Vec<_> = self.open.keys().copied().collect();
+        for gateway in view::gateways(view).filter(|gateway| !gateway.address.is_empty()) {
+            let Ok(incarnation) = gateway.incarnation.parse::<Incarnation>() else { continue };
+            gone.retain(|other| *other != incarnation);
+            if self.open.contains_key(&incarnation) {
+                continue;
+            }
+            match self.open(incarnation, &gateway.name, &gateway.address) {
+                Ok(stream) => drop(self.open.insert(incarnation, stream)),
+                Err(why) => tracing::warn!(gateway = gateway.name, why, "a gateway cannot be watched"),
+            }
+        }
+        gone
+    }
+
+    /// What is heard next. May be cancelled: nothing is lost.
+    pub(super) async fn next(&mut self) -> Option<(Incarnation, Heard<A::Told>)> {
+        self.hearing.recv().await
+    }
+
+    /// The gateway is to tell everything anew.
+    pub(super) fn reopen(&self, gateway: Incarnation) {
+        self.open.get(&gateway).inspect(|stream| stream.again.notify_one());
+    }
+
+    /// Nothing more of it matters.
+    pub(super) fn end(&mut self, gateway: Incarnation) {
+        self.open.remove(&gateway);
+    }
+
+    /// Its stream is not opened again. What it has said before it left is heard, if it comes soon.
+    pub(super) fn finish(&self, gateway: Incarnation) {
+        self.open.get(&gateway).inspect(|stream| stream.finish.cancel());
+    }
+
+    fn open(&self, gateway: Incarnation, name: &str, address: &str) -> Result<Stream, String> {
+        // A connection of its own: while it is not read, it must not hold up commands.
+        let client = GatewayClient::with_interceptor(dial::channel(address)?, self.cluster.secret().sender())
+            // All groups of a gateway may come as one message.
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        let (again, finish) = (Arc::new(Notify::new()), CancellationToken::new());
+        let ears = Ears {
+            gateway,
+            name: name.to_owned(),
+            heard: self.heard.clone(),
+            again: again.clone(),
+            finish: finish.clone(),
+        };
+        let ended = CancellationToken::new();
+        let (listening, stop) = (ears.run(client, self.asked.clone()), ended.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = listening => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Stream { again, finish, _running: ended.drop_guard() })
+    }
+}
+
+/// What a stream tells, and to whom.
+struct Ears<T> {
+    gateway: Incarnation,
+    name: String,
+    heard: mpsc::Sender<(Incarnation, Heard<T>)>,
+    again: Arc<Notify>,
+    finish: CancellationToken,
+}
+
+impl<T: Send + 'static> Ears<T> {
+    async fn tell(&self, heard: Heard<T>) {
+        // Whoever hears no more ends this stream.
+        let _ = self.heard.send((self.gateway, heard)).await;
+    }
+
+    async fn run<A: Ask<Told = T>>(self, client: Client, asked: A) {
+        let late = async {
+            self.finish.cancelled().await;
+            tokio::time::sleep(limits::LINK_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = self.keep_open(client, asked) => {}
+            () = late => {}
+        }
+        self.finish.cancelled().await;
+        self.tell(Heard::Gone).await;
+    }
+
+    /// Until the gateway refuses for good, or its stream ends and is the last.
+    async fn keep_open<A: Ask<Told = T>>(&self, mut client: Client, asked: A) {
+        let mut backoff = Backoff::default();
+        let gateway = self.gateway;
+        loop {
+            match asked.clone().ask(gateway, &mut client).await {
+                Ok(told) => {
+                    self.tell(Heard::Opened).await;
+                    tokio::select! {
+                        end = self.hear(told.into_inner()) => {
+                            backoff.reset();
+                            tracing::debug!(%gateway, ?end, "the stream of a watched gateway broke");
+                        }
+                        // Each time later, until the gateway knows as much as we do.
+                        () = self.again.notified() => tracing::debug!(%gateway, "a gateway is watched anew"),
+                    }
+                    self.tell(Heard::Broke).await;
+                }
+                Err(status) if is_final(&status) => {
+                    return self.tell(Heard::Refused(self.refusal(&status))).await;
+                }
+                Err(status) => tracing::debug!(%gateway, %status, "a gateway is not watched"),
+            }
+            tokio::select! {
+                biased;
+                () = self.finish.cancelled() => return,
+                () = tokio::time::sleep(backoff.next(dial::random())) => {}
+            }
+        }
+    }
+
+    async fn hear(&self, mut told: Streaming<T>) -> Result<(), Status> {
+        while let Some(told) = told.message().await? {
+            self.tell(Heard::Told(told)).await;
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, status: &Status) -> CommandError {
+        if status.code() == Code::Unimplemented && status.message().is_empty() {
+            let name = &self.name;
+            return CommandError::from_status(&Status::unimplemented(format!(
+                "gateway {name} does not know this watch: it is older than this program, update it first"
+            )));
+        }
+        CommandError::from_status(status)
+    }
+}
+
+/// It would say so always.
+fn is_final(status: &Status) -> bool {
+    matches!(status.code(), Code::InvalidArgument | Code::Unauthenticated | Code::Unimplemented)
+}

@@ -1,0 +1,155 @@
+//! Who is told what Pusher clients do: business workers and any other program, by streams of the
+//! `WatchPusher` call. An event is offered and never waited for: what an observer does not take is
+//! dropped and counted, and its client notices nothing.
+//!
+//! | file | what |
+//! |---|---|
+//! | `table.rs` | pure: which observers get an event |
+//! | `queue.rs` | what waits for one observer |
+//!
+//! A change among the observers makes a new table. Shards only read it: where nobody observes, an event
+//! costs them one look and is not even made.
+
+mod queue;
+mod table;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use broadgate_proto::{limits::PUSHER_WATCHERS_MAX, v1};
+use futures_util::{Stream, stream};
+use metrics::gauge;
+use prost::Message as _;
+
+pub(crate) use self::table::Request;
+use self::{
+    queue::Taker,
+    table::{Observer, Table},
+};
+
+/// All observers of one gateway. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// What shards read.
+    table: ArcSwap<Table>,
+    /// What the table is made of; changed by streams that come and go.
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    observers: Vec<Observer>,
+    next_key: u64,
+}
+
+/// One observer's place. Dropped with its stream, it gives the place back.
+struct Place {
+    observers: Observers,
+    key: u64,
+}
+
+impl Observers {
+    /// Does anybody want to know what clients of the app do?
+    pub(crate) fn has(&self, app: &str) -> bool {
+        self.0.table.load().has(app)
+    }
+
+    /// Hands events to whom they concern, in this order. Returns how often one was dropped.
+    pub(crate) fn offer(&self, events: impl IntoIterator<Item = v1::PusherEvent>) -> usize {
+        let table = self.0.table.load();
+        let mut dropped = 0;
+        for event in events {
+            let bytes = event.encoded_len();
+            let event = Arc::new(event);
+            for queue in table.of_client(&event.app, &event.client_id) {
+                dropped += usize::from(!queue.offer(&event, bytes));
+            }
+        }
+        dropped
+    }
+
+    /// Takes an observer in; None if there are as many as there may be. The stream ends when the gateway
+    /// does, after everything that waits.
+    pub(crate) fn observe(
+        &self,
+        request: Request,
+    ) -> Option<impl Stream<Item = v1::PusherEvents> + Send + use<>> {
+        let (queue, taker) = queue::queue();
+        let key = self.change(|all| {
+            if all.observers.len() >= PUSHER_WATCHERS_MAX {
+                return None;
+            }
+            all.next_key += 1;
+            let key = all.next_key;
+            all.observers.push(Observer { key, request, queue });
+            Some(key)
+        })?;
+        let place = Place { observers: self.clone(), key };
+        Some(stream::unfold((taker, place), |(mut taker, place): (Taker, Place)| async move {
+            Some((taker.next().await?, (taker, place)))
+        }))
+    }
+
+    /// This incarnation of the gateway is over: every stream ends.
+    pub(crate) fn end(&self) {
+        self.change(|all| all.observers.clear());
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut All) -> T) -> T {
+        let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut all);
+        self.0.table.store(Arc::new(Table::of(&all.observers)));
+        gauge!("gateway_pusher_watchers").set(all.observers.len() as f64);
+        changed
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.observers.change(|all| all.observers.retain(|observer| observer.key != self.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    fn event(app: &str, client: u32) -> v1::PusherEvent {
+        v1::PusherEvent { app: app.to_owned(), client_id: client.to_string(), ..v1::PusherEvent::default() }
+    }
+
+    #[tokio::test]
+    async fn observers_come_and_go_and_what_waits_is_told_before_the_end() {
+        let observers = Observers::default();
+        assert!(!observers.has("shop"));
+        let observe = |app: &str| {
+            let request = Request { app: app.into(), share: None };
+            Box::pin(observers.observe(request).unwrap())
+        };
+        let (mut first, second) = (observe("shop"), observe("shop"));
+        assert!(observers.has("shop") && !observers.has("other"));
+        drop(second);
+        assert_eq!(observers.offer([event("shop", 1), event("other", 2), event("shop", 3)]), 0);
+        observers.end();
+        assert!(!observers.has("shop"));
+        let told = first.next().await.unwrap();
+        let clients: Vec<_> = told.events.iter().map(|event| &*event.client_id).collect();
+        assert_eq!((clients, told.missed), (vec!["1", "3"], 0));
+        assert_eq!(first.next().await, None);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let observers = Observers::default();
+        let observe = || observers.observe(Request { app: "shop".into(), share: None });
+        let mut streams: Vec<_> = std::iter::from_fn(observe).collect();
+        assert_eq!(streams.len(), PUSHER_WATCHERS_MAX);
+        streams.pop();
+        assert!(observe().is_some());
+    }
+}

@@ -1,0 +1,159 @@
+//! What waits for one observer: bounded in events and bytes, and never waited for.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use broadgate_proto::{
+    limits::{PUSHER_WATCH_BYTES_MAX, PUSHER_WATCH_EVENTS_MAX, PUSHER_WATCH_MESSAGE_BYTES_MAX},
+    v1::{PusherEvent, PusherEvents},
+};
+use tokio::sync::{Notify, mpsc};
+
+/// An event, and what was missed just before it.
+struct Offered {
+    event: Arc<PusherEvent>,
+    bytes: usize,
+    missed: u64,
+}
+
+/// The shards' end.
+pub(super) struct Queue {
+    offered: mpsc::Sender<Offered>,
+    level: Arc<Level>,
+}
+
+/// What both ends know of each other.
+#[derive(Default)]
+struct Level {
+    bytes: AtomicUsize,
+    /// Dropped since the last event that was taken.
+    missed: AtomicU64,
+    /// Something was dropped: it is told even if no event follows.
+    gap: Notify,
+}
+
+/// The stream's end.
+pub(super) struct Taker {
+    offered: mpsc::Receiver<Offered>,
+    level: Arc<Level>,
+    /// It did not fit into the last message.
+    next: Option<Offered>,
+}
+
+pub(super) fn queue() -> (Arc<Queue>, Taker) {
+    let (sender, offered) = mpsc::channel(PUSHER_WATCH_EVENTS_MAX);
+    let level = Arc::new(Level::default());
+    let taker = Taker { offered, level: Arc::clone(&level), next: None };
+    (Arc::new(Queue { offered: sender, level }), taker)
+}
+
+impl Queue {
+    /// Does not wait; false if it was dropped.
+    pub(super) fn offer(&self, event: &Arc<PusherEvent>, bytes: usize) -> bool {
+        let level = &self.level;
+        let before = level.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before == 0 || before + bytes <= PUSHER_WATCH_BYTES_MAX {
+            match self.offered.try_reserve() {
+                Ok(room) => {
+                    let missed = level.missed.swap(0, Ordering::Relaxed);
+                    room.send(Offered { event: Arc::clone(event), bytes, missed });
+                    return true;
+                }
+                // Its stream has ended: nobody misses anything.
+                Err(mpsc::error::TrySendError::Closed(())) => return true,
+                Err(mpsc::error::TrySendError::Full(())) => {}
+            }
+        }
+        level.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        level.missed.fetch_add(1, Ordering::Relaxed);
+        level.gap.notify_one();
+        false
+    }
+}
+
+impl Taker {
+    /// Everything that waits, as far as it fits into one message. None at the end.
+    pub(super) async fn next(&mut self) -> Option<PusherEvents> {
+        let mut first = self.next.take();
+        let first = loop {
+            if let Some(first) = first {
+                break first;
+            }
+            tokio::select! {
+                biased;
+                offered = self.offered.recv() => first = Some(offered?),
+                () = self.level.gap.notified() => {
+                    let missed = self.level.missed.swap(0, Ordering::Relaxed);
+                    // Otherwise an event has told of it meanwhile.
+                    if missed > 0 {
+                        return Some(PusherEvents { events: Vec::new(), missed });
+                    }
+                }
+            }
+        };
+        let mut message = PusherEvents { events: Vec::new(), missed: first.missed };
+        let mut bytes = first.bytes;
+        self.put(&mut message, first);
+        while let Ok(next) = self.offered.try_recv() {
+            bytes += next.bytes;
+            // A gap stands at the begin of a message.
+            if bytes > PUSHER_WATCH_MESSAGE_BYTES_MAX || next.missed > 0 {
+                self.next = Some(next);
+                break;
+            }
+            self.put(&mut message, next);
+        }
+        Some(message)
+    }
+
+    fn put(&self, message: &mut PusherEvents, offered: Offered) {
+        self.level.bytes.fetch_sub(offered.bytes, Ordering::Relaxed);
+        // The copy is made here, and not in the shard.
+        message.events.push(Arc::unwrap_or_clone(offered.event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(queue: &Queue, number: usize, bytes: usize) -> bool {
+        let event = PusherEvent { client_id: number.to_string(), ..PusherEvent::default() };
+        queue.offer(&Arc::new(event), bytes)
+    }
+
+    fn numbers(message: &PusherEvents) -> Vec<usize> {
+        message.events.iter().map(|event| event.client_id.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_told_as_missed_at_its_place() {
+        let (queue, mut taker) = queue();
+        let taken = (0..PUSHER_WATCH_EVENTS_MAX + 5).filter(|&number| offer(&queue, number, 1)).count();
+        assert_eq!(taken, PUSHER_WATCH_EVENTS_MAX);
+        let message = taker.next().await.unwrap();
+        assert_eq!((message.missed, message.events.len()), (0, PUSHER_WATCH_EVENTS_MAX));
+        assert!(offer(&queue, 1, 1) && offer(&queue, 2, 1));
+        let message = taker.next().await.unwrap();
+        assert_eq!((message.missed, numbers(&message)), (5, vec![1, 2]));
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_told_without_an_event_after_it() {
+        let (queue, mut taker) = queue();
+        assert!(offer(&queue, 1, PUSHER_WATCH_BYTES_MAX) && !offer(&queue, 2, 1) && !offer(&queue, 3, 1));
+        assert_eq!(numbers(&taker.next().await.unwrap()), [1]);
+        let gap = taker.next().await.unwrap();
+        assert_eq!((gap.missed, gap.events.len()), (2, 0));
+        // What one message cannot hold comes in the next.
+        for number in 0..3 {
+            assert!(offer(&queue, number, PUSHER_WATCH_MESSAGE_BYTES_MAX / 2));
+        }
+        assert_eq!(numbers(&taker.next().await.unwrap()), [0, 1]);
+        assert_eq!(numbers(&taker.next().await.unwrap()), [2]);
+        drop(queue);
+        assert_eq!(taker.next().await, None);
+    }
+}
