@@ -28,4 +28,5 @@ mod stopping;
 mod strangers;
 mod tables;
 mod watching;
+mod webhooks;
 mod workers;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-const APPS: &str = "[[apps]]\nid = \"shop\"\nraw = true\nsubscription_count = true\n\
+pub const APPS: &str = "[[apps]]\nid = \"shop\"\nraw = true\nsubscription_count = true\n\
     [[apps.keys]]\nkey = \"shop-key\"\nsecret = \"shop-secret\"\n";
 
 /// A Pusher client, and its socket id.
@@ -341,75 +341,5 @@ async fn an_endless_frame_harms_nobody_else() {
     shop.send(group("room"), Payload::event("e", "undisturbed")).await.unwrap();
     for witness in &mut witnesses {
         assert_eq!(witness.hear().await["data"], "undisturbed");
-    }
-}
-
-/// A receiver of webhooks: what it was told, in order.
-async fn receiver() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Value>) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    // What the receiver notes down; the webhooks that the test causes bound it.
-    let (told, events) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let told = told.clone();
-            tokio::spawn(async move {
-                let mut bytes = Vec::new();
-                while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
-                    let text = String::from_utf8_lossy(&bytes).into_owned();
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let length = head.to_ascii_lowercase();
-                    let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-                    if length.and_then(|length| length.parse().ok()) != Some(body.len()) {
-                        continue;
-                    }
-                    let post: Value = serde_json::from_str(body).unwrap();
-                    for event in post["events"].as_array().unwrap() {
-                        let _ = told.send(event.clone());
-                    }
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-                    bytes.clear();
-                }
-            });
-        }
-    });
-    (address, events)
-}
-
-/// Webhooks are told once while gateways come and go, and a channel that moves is no news.
-#[tokio::test]
-async fn webhooks_are_told_by_whoever_is_the_home() {
-    let (address, mut events) = receiver().await;
-    let hook = format!("{APPS}[[apps.webhooks]]\nurl = \"http://{address}/\"\n");
-    let settings = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"");
-    let mut cluster = settings.more(&hook).start().await;
-    let mut told = async || soon("a webhook comes", events.recv()).await.unwrap();
-    let channels: Vec<String> = (0..6).map(|number| format!("presence-{number}")).collect();
-    let mut ann = Pusher::connect(&cluster, 0).await;
-    for channel in &channels {
-        ann.join(channel, "ann").await;
-        let (first, second) = (told().await, told().await);
-        assert_eq!((&first["name"], &first["channel"]), (&json!("channel_occupied"), &json!(channel)));
-        assert_eq!((&second["name"], &second["user_id"]), (&json!("member_added"), &json!("ann")));
-    }
-    // Half of the channels had their home there, or so. What is older than ten seconds is no news to a new
-    // home: this is about time itself, and no condition tells of it.
-    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
-    cluster.gateways[1].kill();
-    until("the other gateway is alone", async || {
-        let view = cluster.view().await?;
-        (view.members.len() == 1).then_some(())
-    })
-    .await;
-    let mut bob = Pusher::connect(&cluster, 0).await;
-    for channel in &channels {
-        bob.join(channel, "bob").await;
-        let joined = told().await;
-        assert_eq!(
-            (&joined["name"], &joined["user_id"]),
-            (&json!("member_added"), &json!("bob")),
-            "{joined}"
-        );
     }
 }

@@ -60,7 +60,7 @@ pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut seen: mpsc::Receiver<Se
         let counted = tokio::select! {
             seen = seen.recv() => match seen {
                 Some(seen) => {
-                    tell_webhooks(&desk, &seen);
+                    tell_webhooks(&apps.load(), &desk, &seen);
                     match seen {
                         Seen::Report(topic, Report::Count(count), _)
                             if counts.note(&topic, count, started.elapsed()) => vec![(topic, count)],
@@ -72,19 +72,16 @@ pub(crate) async fn run(apps: Apps, desk: Arc<Desk>, mut seen: mpsc::Receiver<Se
             _ = tick.tick() => counts.due(started.elapsed()),
         };
         let table = apps.load();
-        let wanted = |(topic, _): &(Topic, u64)| {
-            let app = table.by_id(topic.app()).filter(|app| app.enabled && app.subscription_count);
-            app.is_some() && is_counted(topic.name())
-        };
+        let wanted = |(topic, _): &&(Topic, u64)| tells_counts(&table, topic) && is_counted(topic.name());
         let commands: Vec<_> =
-            counted.into_iter().filter(wanted).map(|(topic, count)| tell(&topic, count)).collect();
+            counted.iter().filter(wanted).map(|(topic, count)| tell(topic, *count)).collect();
         if let Some(dispatcher) = desk.dispatcher().filter(|_| !commands.is_empty()) {
             drop(dispatcher.place(commands).await.answers().await);
         }
     }
 }
 
-fn tell_webhooks(desk: &Desk, seen: &Seen) {
+fn tell_webhooks(table: &Table, desk: &Desk, seen: &Seen) {
     let Some(webhooks) = desk.webhooks() else { return };
     let (topic, arrival) = match seen {
         Seen::Report(topic, _, arrival) => (topic, arrival.clone()),
@@ -93,12 +90,20 @@ fn tell_webhooks(desk: &Desk, seen: &Seen) {
     if topic.name().starts_with('#') {
         return;
     }
-    if matches!(seen, Seen::Report(_, Report::Moved, _)) {
-        return webhooks.moved(topic.app(), topic.name());
+    match seen {
+        Seen::Report(_, Report::Moved, _) => return webhooks.moved(topic.app(), topic.name()),
+        // As the hosted service: nobody is told who has not asked for counts.
+        Seen::Report(_, Report::Count(_), _) if !tells_counts(table, topic) => return,
+        _ => {}
     }
     if let Some(fact) = facts::of(seen) {
         webhooks.tell(topic.app(), News { fact, arrival });
     }
+}
+
+/// Is anybody told how many subscribers its channels have?
+fn tells_counts(table: &Table, topic: &Topic) -> bool {
+    table.by_id(topic.app()).is_some_and(|app| app.enabled && app.subscription_count)
 }
 
 /// Subscribers of presence channels know each other; names with `#` are the server's own.

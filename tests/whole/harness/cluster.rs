@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -47,6 +47,7 @@ pub struct Settings {
     listener: String,
     accept_one: bool,
     proxied: bool,
+    spooled: bool,
     limits: String,
     more: String,
     register: String,
@@ -69,6 +70,12 @@ impl Settings {
     /// Gateways dial each other through proxies, whose links can be cut.
     pub fn proxied(mut self) -> Self {
         self.proxied = true;
+        self
+    }
+
+    /// Webhooks that wait are in [`Cluster::spool`].
+    pub fn spooled(mut self) -> Self {
+        self.spooled = true;
         self
     }
 
@@ -96,15 +103,16 @@ impl Settings {
         self
     }
 
-    fn toml(&self, name: &str, registers: &[String]) -> String {
+    fn toml(&self, name: &str, registers: &[String], spool: &Path) -> String {
         format!(
             "[cluster]\nregister = {registers:?}\n[register]\n{}\n[gateway]\nname = \"{name}\"\n\
-             shards = 2\n{}internal = {{ bind = \"127.0.0.1:0\" }}\n\
+             shards = 2\n{}{}internal = {{ bind = \"127.0.0.1:0\" }}\n\
              stop = {{ ready_delay = \"100ms\", drain = \"10s\" }}\n[gateway.limits]\n{}\n\
              [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n{}\n\
              [[apps]]\nid = \"default\"\nraw = true\n{}\n",
             self.register,
             if self.accept_one { "accept = \"one\"\n" } else { "" },
+            if self.spooled { format!("spool = {spool:?}\n") } else { String::new() },
             self.limits,
             self.listener,
             self.more
@@ -147,11 +155,15 @@ impl Cluster {
         Self::of(gateways).listener(NO_WORKER)
     }
 
+    pub fn spool(&self) -> PathBuf {
+        self.dir.join("spool")
+    }
+
     fn config(&self, name: &str) -> String {
         let mut registers = vec![self.register_address.clone()];
         registers.extend(self.settings.registers.iter().cloned());
         let path = self.dir.join(format!("{name}.toml"));
-        std::fs::write(&path, self.settings.toml(name, &registers)).unwrap();
+        std::fs::write(&path, self.settings.toml(name, &registers, &self.spool())).unwrap();
         path.display().to_string()
     }
 
@@ -185,10 +197,25 @@ impl Cluster {
         let process = Process::start(&self.dir, &name, &args, &[]);
         self.gateways.push(process);
         let member = self.member(&name).await;
+        self.listeners.push(listeners_of(&member));
         self.internal.push(direct.unwrap_or(member.address));
-        let listeners = member.listeners.into_iter();
-        self.listeners.push(listeners.map(|(name, address)| (name, address.parse().unwrap())).collect());
         index
+    }
+
+    /// Kills a gateway, and starts it again under its name when it is out of the view; without a proxy.
+    pub async fn kill_and_start_again(&mut self, index: usize) {
+        let name = format!("gateway-{}", index + 1);
+        self.gateways[index].kill();
+        until("the gateway is out of the view", async || {
+            let view = self.view().await?;
+            view.members.iter().all(|member| member.name != name).then_some(())
+        })
+        .await;
+        let config = self.config(&name);
+        self.gateways[index] = Process::start(&self.dir, &name, &["gateway", "--config", &config], &[]);
+        let member = self.member(&name).await;
+        self.listeners[index] = listeners_of(&member);
+        self.internal[index] = member.address;
     }
 
     /// Spoils what one gateway dials to another.
@@ -329,4 +356,9 @@ impl Drop for Cluster {
         self.register = None;
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+fn listeners_of(member: &Member) -> HashMap<String, SocketAddr> {
+    let listeners = member.listeners.iter();
+    listeners.map(|(name, address)| (name.clone(), address.parse().unwrap())).collect()
 }

@@ -33,7 +33,9 @@ pub(super) fn split(path: &str) -> Option<(&str, &str)> {
     if path == "/up" {
         return Some(("", path));
     }
-    let at = path.find("/apps/")?;
+    // Without its app: see `route`.
+    let terminates = path.ends_with("/terminate_connections").then(|| path.find("/users/")).flatten();
+    let at = path.find("/apps/").or(terminates)?;
     Some((path[..at].trim_end_matches('/'), &path[at..]))
 }
 
@@ -81,20 +83,24 @@ async fn run(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<(StatusCod
     };
     let port = &visit.connection.port;
     let table = port.config.apps.load();
-    let app = table.by_id(&id).filter(|app| !app.keys.is_empty());
-    let app = app.ok_or_else(|| Refusal::unknown_app(&id))?;
+    let params = Params::parse(parts.uri.query().unwrap_or_default());
+    let app = match &id {
+        Some(id) => table.by_id(id).filter(|app| !app.keys.is_empty()),
+        None => params.get("auth_key").and_then(|key| table.by_key(key)).map(|(app, _)| app),
+    };
+    let id = id.as_deref().unwrap_or_default();
+    let app = app.ok_or_else(|| Refusal::unknown_app(id))?;
     if !prefix.is_empty() && prefix != app.path_prefix {
-        return Err(Refusal::unknown_app(&id));
+        return Err(Refusal::unknown_app(id));
     }
     let tenant = port.shard.borrow_mut().tenant(app);
     let body = read(body, publish::body_bytes_max(&app.limits), visit).await?;
-    let params = Params::parse(parts.uri.query().unwrap_or_default());
     let signed = sign::Request { method: parts.method.as_str(), path, params: &params, body: &body };
     let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     sign::verify(signed, &tenant.keys, prefixes, now, app.limits.timestamp_window_seconds)?;
     if !app.enabled {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {id} is disabled.")));
+        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
     }
     let dispatcher = port.shard.borrow().desk.dispatcher();
     let dispatcher = dispatcher.ok_or_else(|| {
@@ -139,6 +145,8 @@ mod tests {
         assert_eq!(split("/apps/1/events"), Some(("", "/apps/1/events")));
         assert_eq!(split("//apps/1/events"), Some(("", "/apps/1/events")));
         assert_eq!(split("/x/apps/1/channels"), Some(("/x", "/apps/1/channels")));
+        let without_app = "/users/7/terminate_connections";
+        assert_eq!(split(without_app), Some(("", without_app)));
         assert_eq!(split("/up"), Some(("", "/up")));
         assert_eq!(split("/"), None);
     }

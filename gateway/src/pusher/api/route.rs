@@ -11,7 +11,8 @@ pub(crate) enum Route {
     /// Is the server up? Needs no signature.
     Up,
     App {
-        app: String,
+        /// None if only the key says whose it is.
+        app: Option<String>,
         call: Call,
     },
 }
@@ -49,6 +50,10 @@ pub(crate) fn after_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 pub(crate) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (app, only, call) = match parts[..] {
+        // So asks the library for Python, of which the newest is 3.3.4.
+        ["users", user, "terminate_connections"] => {
+            ("", "POST", Call::TerminateConnections { user: decoded(user)? })
+        }
         ["up"] => return allowed(method, "GET", path).map(|()| Route::Up),
         ["apps", app, "events"] => (app, "POST", Call::Events),
         ["apps", app, "batch_events"] => (app, "POST", Call::BatchEvents),
@@ -70,7 +75,8 @@ pub(crate) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
         return Err(nothing(path));
     }
     allowed(method, only, path)?;
-    Ok(Route::App { app: decoded(app)?, call })
+    let app = Some(decoded(app)?).filter(|app| !app.is_empty());
+    Ok(Route::App { app, call })
 }
 
 fn allowed(method: &str, only: &'static str, path: &str) -> Result<(), Refusal> {
@@ -100,7 +106,7 @@ mod tests {
 
     fn call(method: &str, path: &str) -> Call {
         match route(method, path) {
-            Ok(Route::App { app, call }) if app == "3" => call,
+            Ok(Route::App { app: Some(app), call }) if app == "3" => call,
             other => panic!("{method} {path}: {other:?}"),
         }
     }
@@ -129,6 +135,8 @@ mod tests {
             Call::TerminateConnections { user }
         );
         assert_eq!(call("GET", "/apps/3/connections"), Call::Connections);
+        let call = Call::TerminateConnections { user: "7".to_owned() };
+        assert_eq!(route("POST", "/users/7/terminate_connections"), Ok(Route::App { app: None, call }));
         assert_eq!(route("GET", "/up"), Ok(Route::Up));
     }
 
@@ -146,6 +154,7 @@ mod tests {
             "/apps",
             "/apps/3",
             "/apps//events",
+            "/users//terminate_connections",
             "/apps/3/events/",
             "/apps/3/channels/",
             "/apps/3/channels//users",

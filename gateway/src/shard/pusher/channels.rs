@@ -71,6 +71,7 @@ impl Shard {
         }
         pending.is_seated = true;
         self.directory.sit(slot, &channel, &seat);
+        self.identify(slot, &seat.user);
         self.enter(slot, &channel, Some(seat.user));
         true
     }

@@ -182,7 +182,11 @@ impl Shard {
             Act::Say(frame) => self.say(slot, &frame),
             Act::Subscribe(subscription) => self.subscribe(slot, subscription),
             Act::Unsubscribe(channel) => {
+                let seat = self.directory.seat(slot, &channel);
                 if self.directory.part(slot, &channel) {
+                    if let Some(seat) = seat {
+                        self.forget_identity(slot, &seat.user);
+                    }
                     self.offer_unsubscribed(slot, &channel);
                 }
                 self.ask_turn();

@@ -5,7 +5,7 @@ use broadgate_proto::v1::{self, pusher_event::Event};
 
 use crate::{
     homes::{ComeOrGone, Topic},
-    pusher::{member::User, outgoing},
+    pusher::{Compat, member::User, outgoing},
     shard::{directory::Slot, presence::Seat, state::Shard},
 };
 
@@ -97,6 +97,25 @@ impl Shard {
         if watchlist_cut {
             let sentence = format!("Watchlist limit exceeded: the first {watched_max} users are watched");
             self.say(slot, &outgoing::error(Some(4302), &sentence, compat));
+        }
+    }
+
+    /// Reverb knows no signing in: there, whoever is present under an id is terminated by it.
+    pub(super) fn identify(&mut self, slot: Slot, user: &str) {
+        let max = self.config.settings.limits.groups_per_client_max;
+        if self.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
+            self.directory.join(slot, &signed_in_group(user), max);
+        }
+    }
+
+    /// The client is present under this id no more, in one channel.
+    pub(super) fn forget_identity(&mut self, slot: Slot, user: &str) {
+        let Some(pusher) = self.pusher(slot) else { return };
+        let signed_in = pusher.user.as_ref().is_some_and(|known| known.id == user);
+        let stands = |group| self.directory.seat(slot, group).is_some_and(|seat| *seat.user == *user);
+        let is_present = self.directory.groups(slot).any(|group| stands(group));
+        if !signed_in && !is_present {
+            self.directory.part(slot, &signed_in_group(user));
         }
     }
 

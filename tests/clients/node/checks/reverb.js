@@ -49,13 +49,15 @@ export default [
   },
   {
     name: 'terminating a user closes whoever is present as it, without a signin',
-    pending: 'Reverb has no signin; the hosted service goes by it alone',
     async run(t) {
       const user = t.name('ann')
-      const client = t.client({ app: APP, user, at: t.at(1) })
-      await client.subscribed(t.name('presence-terminated'))
+      const [present, gone] = [0, 1].map((n) => t.client({ app: APP, user, at: t.at(n) }))
+      for (const client of [present, gone]) await client.subscribed(t.name('presence-terminated'))
+      gone.pusher.unsubscribe(t.name('presence-terminated'))
+      await gone.subscribed(t.name('afterwards'))
       await t.sdk(APP).terminateUserConnections(user)
-      await until('it is closed', () => client.state === 'disconnected', 3000)
+      await until('who is present is closed', () => present.state === 'disconnected')
+      same('who is present no more', gone.state, 'connected')
     },
   },
 ]

@@ -1,0 +1,138 @@
+//! What webhooks' receivers are told while gateways die. What is in a post is checked by real libraries in
+//! `tests/clients`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+};
+
+use crate::{
+    harness::*,
+    pusher::{APPS, Pusher},
+};
+
+/// A receiver of webhooks: what it was told, in order.
+async fn receiver(address: SocketAddr) -> UnboundedReceiver<Value> {
+    let listener = TcpListener::bind(address).await.unwrap();
+    // What the receiver notes down; the webhooks that the test causes bound it.
+    let (told, events) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let length = head.to_ascii_lowercase();
+                    let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+                    if length.and_then(|length| length.parse().ok()) != Some(body.len()) {
+                        continue;
+                    }
+                    let post: Value = serde_json::from_str(body).unwrap();
+                    for event in post["events"].as_array().unwrap() {
+                        let _ = told.send(event.clone());
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                    bytes.clear();
+                }
+            });
+        }
+    });
+    events
+}
+
+/// Who is in which channel, as a receiver believes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Belief(BTreeMap<String, BTreeSet<String>>);
+
+impl Belief {
+    fn take(&mut self, event: &Value) {
+        let text = |key: &str| event[key].as_str().unwrap().to_owned();
+        let channel = text("channel");
+        match event["name"].as_str().unwrap() {
+            "channel_occupied" => drop(self.0.entry(channel).or_default()),
+            "channel_vacated" => drop(self.0.remove(&channel)),
+            "member_added" => drop(self.0.entry(channel).or_default().insert(text("user_id"))),
+            "member_removed" => drop(self.0.entry(channel).or_default().remove(&text("user_id"))),
+            _ => {}
+        }
+    }
+
+    /// Takes what is told, until that is believed; returns how many events were told.
+    async fn becomes(&mut self, what: &str, events: &mut UnboundedReceiver<Value>, wanted: &Self) -> usize {
+        let mut count = 0;
+        while self != wanted {
+            let event = tokio::time::timeout(GENEROUS, events.recv()).await;
+            let event = event.unwrap_or_else(|_| panic!("{what}: {self:?} is believed, not {wanted:?}"));
+            self.take(&event.unwrap());
+            count += 1;
+        }
+        count
+    }
+}
+
+fn hooked(address: SocketAddr) -> String {
+    format!("{APPS}[[apps.webhooks]]\nurl = \"http://{address}/\"\n")
+}
+
+/// Who is lost with a gateway is told to have left, also by the successor of the home that died with them;
+/// that a channel has moved is no news.
+#[tokio::test]
+async fn who_is_lost_with_a_home_is_told_to_have_left() {
+    let address = free_address();
+    let mut events = receiver(address).await;
+    let settings = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"");
+    let mut cluster = settings.more(&hooked(address)).start().await;
+    let mut believed = Belief::default();
+    let rooms = |users: &[&str]| {
+        let users: BTreeSet<String> = users.iter().map(ToString::to_string).collect();
+        Belief((0..8).map(|number| (format!("presence-{number}"), users.clone())).collect())
+    };
+    let (mut ann, mut cid) = (Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 1).await);
+    let mut both = rooms(&["ann", "cid"]);
+    for number in 0..8 {
+        ann.join(&format!("presence-{number}"), "ann").await;
+    }
+    for number in 0..8 {
+        cid.join(&format!("presence-{number}"), "cid").await;
+        cid.subscribe(&format!("alone-{number}")).await;
+        both.0.insert(format!("alone-{number}"), BTreeSet::new());
+    }
+    believed.becomes("all have come", &mut events, &both).await;
+    // Half of the channels have their home there, or so.
+    cluster.gateways[1].kill();
+    let told = believed.becomes("cid is lost", &mut events, &rooms(&["ann"])).await;
+    let mut bob = Pusher::connect(&cluster, 0).await;
+    for number in 0..8 {
+        bob.join(&format!("presence-{number}"), "bob").await;
+    }
+    let joined = believed.becomes("bob has come", &mut events, &rooms(&["ann", "bob"])).await;
+    println!("{told} events told of 16 that had happened, then {joined} of 8: at least once");
+}
+
+/// What waits for an endpoint is sent after the gateway was killed and started again.
+#[tokio::test]
+async fn what_is_spooled_survives_a_kill() {
+    let address = free_address();
+    let mut cluster = Cluster::quiet(1).more(&hooked(address)).spooled().start().await;
+    std::fs::create_dir_all(cluster.spool()).unwrap();
+    Pusher::connect(&cluster, 0).await.subscribe("kept").await;
+    until("the event is on disk", async || {
+        let files = std::fs::read_dir(cluster.spool()).ok()?.filter_map(Result::ok);
+        let mut texts = files.filter_map(|file| std::fs::read(file.path()).ok());
+        texts.any(|bytes| String::from_utf8_lossy(&bytes).contains("channel_occupied")).then_some(())
+    })
+    .await;
+    cluster.kill_and_start_again(0).await;
+    let mut events = receiver(address).await;
+    let wanted = Belief([("kept".to_owned(), BTreeSet::new())].into());
+    Belief::default().becomes("what was spooled is sent", &mut events, &wanted).await;
+}
