@@ -14,15 +14,19 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{Load, connect, histogram, ids_of, latency_json, latency_text, progress, report, socket::Socket};
+use super::{
+    Load, connect, group, histogram, ids_of, latency_json, latency_text, progress, report, socket::Socket,
+};
 use crate::{failure::Failure, operate::Target};
 
 /// One of so many clients notes down latencies, so that noting is not the bottleneck.
 const SAMPLED: usize = 16;
 /// Without a delivery for this long, what is missing is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// A number and a time.
+/// A number and a time: as bytes, or as text that stands in JSON as it is.
 const HEAD_BYTES: usize = 16;
+const TEXT_HEAD_BYTES: usize = 1 + 2 * HEAD_BYTES;
+const TEXT_MARK: u8 = b'!';
 
 #[derive(Debug, Args)]
 pub(crate) struct FanoutArgs {
@@ -74,10 +78,13 @@ pub(super) async fn run(args: FanoutArgs) -> Result<(), Failure> {
     };
     let cluster = target.cluster()?;
     let (sockets, _) = connect(&args.load).await?;
-    let group = format!("bench-{}", std::process::id());
-    let ids = ids_of(&cluster, &sockets).await?;
-    for some in ids.chunks(1000) {
-        cluster.join(Who::clients(some.to_vec()), [group.as_str()]).await?;
+    // Pusher clients have subscribed.
+    let is_text = args.load.url.iter().any(|url| url.contains("/app/"));
+    if !is_text {
+        let ids = ids_of(&cluster, &sockets).await?;
+        for some in ids.chunks(1000) {
+            cluster.join(Who::clients(some.to_vec()), [group()]).await?;
+        }
     }
     let seen = Arc::new(Seen {
         started: Instant::now(),
@@ -92,10 +99,10 @@ pub(super) async fn run(args: FanoutArgs) -> Result<(), Failure> {
     });
     let mut receivers = JoinSet::new();
     for (index, socket) in sockets.into_iter().enumerate() {
-        receivers.spawn(receive(socket, Arc::clone(&seen), index % SAMPLED == 0));
+        receivers.spawn(receive(socket, Arc::clone(&seen), is_text, index % SAMPLED == 0));
     }
     let began = Instant::now();
-    let sent = publish(&args, &cluster, &group, &seen).await?;
+    let sent = publish(&args, &cluster, is_text, &seen).await?;
     wait_for_all(&seen, sent).await;
     let took = began.elapsed();
     receivers.abort_all();
@@ -106,7 +113,7 @@ pub(super) async fn run(args: FanoutArgs) -> Result<(), Failure> {
 async fn publish(
     args: &FanoutArgs,
     cluster: &Cluster,
-    group: &str,
+    is_text: bool,
     seen: &Arc<Seen>,
 ) -> Result<u64, Failure> {
     let bar = progress(args.messages, "sending");
@@ -117,17 +124,38 @@ async fn publish(
             // Nothing was delivered for long: what is missing will be counted as lost.
             _ => break,
         }
-        let mut payload = vec![0; args.size as usize];
-        payload[..8].copy_from_slice(&sent.to_be_bytes());
         let now = u64::try_from(seen.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        payload[8..HEAD_BYTES].copy_from_slice(&now.to_be_bytes());
         // The order of the calls is the order of the sends.
-        cluster.post(Audience::group(group), Payload::from(payload)).await?;
+        cluster.post(Audience::group(group()), payload(is_text, args.size as usize, sent, now)).await?;
         sent += 1;
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(sent)
+}
+
+fn payload(is_text: bool, size: usize, number: u64, at: u64) -> Payload {
+    if is_text {
+        let head = format!("{}{number:016x}{at:016x}", char::from(TEXT_MARK));
+        return Payload::event("bench", format!("{head:x<size$}"));
+    }
+    let mut payload = vec![0; size];
+    payload[..8].copy_from_slice(&number.to_be_bytes());
+    payload[8..HEAD_BYTES].copy_from_slice(&at.to_be_bytes());
+    Payload::from(payload)
+}
+
+/// The number and the time of a message, if it is one of this run's.
+fn head(is_text: bool, payload: &[u8]) -> Option<(u64, u64)> {
+    if is_text {
+        let at = payload.iter().position(|byte| *byte == TEXT_MARK)?;
+        let head = std::str::from_utf8(payload.get(at..at + TEXT_HEAD_BYTES)?).ok()?;
+        let number = |digits: Option<&str>| u64::from_str_radix(digits?, 16).ok();
+        return number(head.get(1..17)).zip(number(head.get(17..)));
+    }
+    let number = payload.first_chunk::<8>()?;
+    let at = payload.get(8..HEAD_BYTES)?.try_into().ok()?;
+    Some((u64::from_be_bytes(*number), u64::from_be_bytes(at)))
 }
 
 async fn wait_for_all(seen: &Seen, sent: u64) {
@@ -142,19 +170,10 @@ async fn wait_for_all(seen: &Seen, sent: u64) {
     }
 }
 
-async fn receive(mut socket: Socket, seen: Arc<Seen>, sampled: bool) {
+async fn receive(mut socket: Socket, seen: Arc<Seen>, is_text: bool, sampled: bool) {
     let mut expected = 0;
     loop {
-        let message = socket
-            .next(|payload| {
-                let number = payload.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-                let at = payload
-                    .get(8..HEAD_BYTES)
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .map(u64::from_be_bytes);
-                number.zip(at)
-            })
-            .await;
+        let message = socket.next(|payload| head(is_text, payload)).await;
         let Ok(message) = message else {
             seen.closed.fetch_add(1, Ordering::Relaxed);
             return;
@@ -218,4 +237,19 @@ fn conclude(args: &FanoutArgs, seen: &Seen, sent: u64, took: Duration) -> Result
         return Err(Failure::Failed("messages were lost, doubled or out of order".to_owned()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_payload_tells_its_number_and_its_time() {
+        let message =
+            br#"{"event":"bench","channel":"bench-7","data":"!00000000000000070000000000000102xxxx"}"#;
+        assert_eq!(head(true, message), Some((7, 258)));
+        assert_eq!(head(true, b"!0000"), None);
+        let bytes = [7_u64.to_be_bytes(), 258_u64.to_be_bytes()].concat();
+        assert_eq!(head(false, &bytes), Some((7, 258)));
+    }
 }

@@ -48,7 +48,7 @@ enum Kind {
 
 #[derive(Debug, Clone, Args)]
 struct Load {
-    /// Where clients connect; repeat to spread them over gateways
+    /// Where clients connect, Pusher clients to /app/KEY; repeat to spread them over gateways
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     url: Vec<String>,
     /// How many clients
@@ -114,6 +114,11 @@ async fn connected(connecting: &mut JoinSet<Result<Socket, String>>) -> Result<S
         Some(Ok(Err(error))) => Err(Failure::Unreachable(error)),
         _ => Err(Failure::Failed("a connecting task has ended".to_owned())),
     }
+}
+
+/// This run's group, or channel.
+fn group() -> String {
+    format!("bench-{}", std::process::id())
 }
 
 fn progress(length: u64, what: &'static str) -> ProgressBar {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -25,6 +26,8 @@ pub(super) struct Target {
     address: SocketAddr,
     host: String,
     path: String,
+    /// A Pusher client subscribes to this.
+    pub(super) channel: Option<String>,
 }
 
 impl Target {
@@ -35,7 +38,8 @@ impl Target {
         let mut addresses =
             tokio::net::lookup_host(&with_port).await.map_err(|error| format!("--url {url}: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("--url {url}: the host has no address"))?;
-        Ok(Self { url: url.to_owned(), address, host: host.to_owned(), path: path.to_owned() })
+        let channel = path.contains("/app/").then(super::group);
+        Ok(Self { url: url.to_owned(), address, host: host.to_owned(), path: path.to_owned(), channel })
     }
 }
 
@@ -86,9 +90,25 @@ impl Socket {
                     return Err(std::io::Error::other(format!("the handshake was answered {answer:?}")));
                 }
                 socket.buffer.drain(..end + 4);
+                if let Some(channel) = &target.channel {
+                    socket.subscribe(channel).await?;
+                }
                 return Ok(socket);
             }
             socket.fill().await?;
+        }
+    }
+
+    async fn subscribe(&mut self, channel: &str) -> std::io::Result<()> {
+        let event = json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
+        self.write(&frames::client(1, event.to_string().as_bytes())).await?;
+        loop {
+            let heard: Value = self.next(|frame| serde_json::from_slice(frame).unwrap_or_default()).await?;
+            match heard["event"].as_str().unwrap_or_default() {
+                "pusher_internal:subscription_succeeded" => return Ok(()),
+                "pusher:error" => return Err(std::io::Error::other(heard["data"].to_string())),
+                _ => {}
+            }
         }
     }
 
