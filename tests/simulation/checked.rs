@@ -22,7 +22,7 @@ type Test = (&'static str, fn() -> bool);
 
 /// Runs all; prints what does not hold.
 pub fn all() -> bool {
-    let tests: [Test; 8] = [
+    let tests: [Test; 9] = [
         ("a drop is reported", || reported(&[5], drop_one)),
         ("a duplicate is reported", || reported(&[4], duplicate_one)),
         ("a swap is reported", || reported(&[2, 3, 10], swap_two)),
@@ -30,6 +30,7 @@ pub fn all() -> bool {
         ("a ghost on a roster is reported", || reported(&[6, 7], roster_ghost)),
         ("a dead gateway's message is reported", || reported(&[9], dead_message)),
         ("a second joined is reported", || reported(&[8], joined_twice)),
+        ("a gap at an entrance is reported", || reported(&[14], entered_early)),
         ("a seed run twice gives the same trace", same_trace),
     ];
     let mut good = true;
@@ -148,6 +149,14 @@ fn joined_twice(history: &mut History) -> Option<()> {
     let again = history[at].clone();
     history.insert(at + 1, again);
     Some(())
+}
+
+fn entered_early(history: &mut History) -> Option<()> {
+    let users = history.iter_mut().rev().find_map(|record| match &mut record.fact {
+        Fact::Entered { users, .. } if !users.is_empty() => Some(users),
+        _ => None,
+    })?;
+    users.pop_first().map(drop)
 }
 
 fn same_trace() -> bool {

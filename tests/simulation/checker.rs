@@ -6,6 +6,7 @@ use broadgate_gateway::homes::Topic;
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
+    entering,
     history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish},
     model::{ClientLife, Command, Got, Index, Model, NEVER},
     presence, quiet, reports,
@@ -51,6 +52,7 @@ pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
         ghosts(&model, *no, command, &mut found);
     }
     let told = presence::check(history, &model, &mut found);
+    entering::check(history, &mut found);
     fences(history, &mut found);
     closes(&model, &mut found);
     put_out(history, &mut found);

@@ -66,6 +66,8 @@ pub struct Gateway {
     standing: BTreeMap<(Topic, u8), u32>,
     /// How much it has reported, and when the last of each group arrives.
     pub reported: u64,
+    /// How many have entered groups.
+    pub entered: u64,
     pub on_the_way: BTreeMap<Topic, Duration>,
     pub rng: Rng,
 }
@@ -100,6 +102,7 @@ impl World {
             desk: Desk::default(),
             standing: BTreeMap::new(),
             reported: 0,
+            entered: 0,
             on_the_way: BTreeMap::new(),
             rng,
         };
@@ -247,12 +250,9 @@ impl World {
                 self.distrust(host, peer);
             }
             Effect::Report { topic, report, awaited } => self.reports(host, me, topic, report, awaited),
+            Effect::Entered(ticket, topic, entered) => self.entered(me, ticket, topic, &entered),
             // Nobody watches groups here.
-            Effect::Dropped(_)
-            | Effect::Group(..)
-            | Effect::GroupsTold(_)
-            | Effect::Entered(..)
-            | Effect::Ordered(..) => {}
+            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) | Effect::Ordered(..) => {}
         }
     }
 

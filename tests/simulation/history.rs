@@ -1,8 +1,8 @@
 //! What happened in a run, as the checker reads it. Pure data.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use broadgate_gateway::homes::{At, Content, Load, Report, Topic};
+use broadgate_gateway::homes::{At, Content, Load, Report, Ticket, Topic};
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 /// One client from open to close; never used again.
@@ -212,6 +212,17 @@ pub enum Fact {
         topic: Topic,
         user: String,
         joined: bool,
+    },
+    /// A client has entered a group and waits to be told who is present; and is told.
+    Entering {
+        by: Incarnation,
+        ticket: Ticket,
+    },
+    Entered {
+        by: Incarnation,
+        ticket: Ticket,
+        topic: Topic,
+        users: BTreeSet<String>,
     },
     /// A report has come to whoever is told.
     Reported {

@@ -206,6 +206,8 @@ impl Script {
             let what = if at > calm_until && at + CALM_MILLIS < end {
                 calm_until = at + CALM_MILLIS + rng.between(0, 4000);
                 script.misfortune(&mut alive, &mut rng)
+            } else if rng.percent(10) {
+                script.listener(&mut rng)
             } else if rng.percent(60) {
                 script.membership(&mut rng)
             } else {
@@ -214,6 +216,12 @@ impl Script {
             script.push(at, what);
         }
         script
+    }
+
+    /// Somebody hears who is present without being so.
+    fn listener(&self, rng: &mut Rng) -> Action {
+        let (caller, person) = (rng.index(self.callers), rng.index(self.clients));
+        Action::Join { caller, person, topic: presence(rng.below(2)), user: None }
     }
 
     fn starts(&self, host: usize) -> bool {

@@ -49,8 +49,16 @@ enum Work {
 
 #[derive(Debug)]
 enum Said {
-    Standing(Standing),
-    Done { job: u64, receipt: Option<Receipt>, touched: Vec<Topic> },
+    /// How it stands in a topic; and whether a client that has come is to be told who is present.
+    Standing {
+        standing: Standing,
+        enters: bool,
+    },
+    Done {
+        job: u64,
+        receipt: Option<Receipt>,
+        touched: Vec<Topic>,
+    },
 }
 
 #[derive(Debug)]
@@ -172,7 +180,13 @@ impl World {
     pub fn shard_says(&mut self, host: usize, shard: usize) {
         let Some(said) = self.shard(host, shard).and_then(|shard| shard.said.pop_front()) else { return };
         match said {
-            Said::Standing(standing) => self.input(host, Input::Standing(standing)),
+            Said::Standing { standing, enters } => {
+                let (topic, user) = (standing.topic.clone(), standing.members.first().cloned());
+                self.input(host, Input::Standing(standing));
+                if enters {
+                    self.enters(host, topic, user.map(|(user, _, _)| user));
+                }
+            }
             Said::Done { job, receipt, touched } => self.job_part(host, job, receipt, touched),
         }
     }
@@ -257,7 +271,7 @@ impl World {
             Kind::All => {}
         }
         self.note(Fact::In { client, topic: topic.clone(), user: user.clone() });
-        self.stand(host, client, topic, user);
+        self.stand(host, client, topic, user, true);
     }
 
     fn leave(&mut self, host: usize, client: ClientNo, topic: &Topic) {
@@ -270,7 +284,7 @@ impl World {
             one.uid = None;
         }
         self.note(Fact::Out { client, topic: topic.clone() });
-        self.stand(host, client, topic, user);
+        self.stand(host, client, topic, user, false);
     }
 
     fn bind(&mut self, host: usize, shard: usize, client: ClientNo, topic: &Topic) {
@@ -285,8 +299,9 @@ impl World {
         self.enter(host, client, topic, None);
     }
 
-    /// Tells the homes how the client's shard stands in a topic now.
-    fn stand(&mut self, host: usize, client: ClientNo, topic: &Topic, user: Option<String>) {
+    /// Tells the homes how the client's shard stands in a topic now. Whoever comes to a group is to be told
+    /// who is present, seated or not.
+    fn stand(&mut self, host: usize, client: ClientNo, topic: &Topic, user: Option<String>, comes: bool) {
         let shard = self.clients[client as usize].shard;
         let members = self.members(host, shard, std::slice::from_ref(topic));
         let clients = members.len() as u32;
@@ -302,7 +317,8 @@ impl World {
             clients,
             members: changed.into_iter().collect(),
         };
-        self.say(host, shard, Said::Standing(standing));
+        let enters = comes && topic.kind() == Kind::Group;
+        self.say(host, shard, Said::Standing { standing, enters });
     }
 
     pub fn connect_client(&mut self, slot: usize, host: usize) {
@@ -323,7 +339,7 @@ impl World {
         let everybody = self.script.everybody();
         self.note(Fact::In { client: no, topic: everybody.clone(), user: None });
         self.clients[no as usize].open = true;
-        self.stand(host, no, &everybody, None);
+        self.stand(host, no, &everybody, None, false);
     }
 
     /// A client goes, or is let go.
@@ -340,7 +356,7 @@ impl World {
         self.clients[client as usize].open = false;
         let everybody = self.script.everybody();
         self.note(Fact::Out { client, topic: everybody.clone() });
-        self.stand(host, client, &everybody, None);
+        self.stand(host, client, &everybody, None, false);
         if let Some(shard) = self.shard(host, shard) {
             shard.clients.retain(|one| *one != client);
         }

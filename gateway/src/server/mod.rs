@@ -185,6 +185,9 @@ impl Bound {
         let ended = loop {
             let next = tokio::select! {
                 () = shutdown.cancelled() => Next::Stop(Ok(())),
+                shard = first_ended(&mailboxes) => Next::Stop(Err(anyhow::anyhow!(
+                    "shard {shard} has ended by the panic above: the gateway ends, to be started again whole"
+                ))),
                 next = seen.follow(&mut member) => next,
             };
             match next {
@@ -295,6 +298,11 @@ impl Bound {
             tracing::info!(clients, "drained");
         }
     }
+}
+
+/// The first shard that has ended.
+async fn first_ended(mailboxes: &[Mailbox]) -> usize {
+    futures_util::future::select_all(mailboxes.iter().map(|mailbox| Box::pin(mailbox.ended()))).await.1
 }
 
 /// What follows the apps.

@@ -126,6 +126,11 @@ impl Mailbox {
     pub(crate) async fn send(&self, message: Message) {
         let _ = self.0.send(message).await;
     }
+
+    /// Waits until the shard has ended, which it does by a panic only while anybody can send to it.
+    pub(crate) async fn ended(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// What a shard is started with.
