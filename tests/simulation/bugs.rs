@@ -39,7 +39,7 @@ impl Bug {
             Self::NoParking => 23,
             Self::NoFencing => 528,
             Self::EarlyAcknowledgement => 1,
-            Self::NoHeir => 21,
+            Self::NoHeir => 1,
             Self::NoReannouncement | Self::NoRoster => 3,
         }
     }

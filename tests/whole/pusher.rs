@@ -309,9 +309,7 @@ async fn clients_are_let_go_with_the_protocols_codes() {
     std::fs::write(&config, &text).unwrap();
     let mut third = until("the limits are gone", async || {
         let mut client = Client::connect(&url).await;
-        let hello = client.hear().await;
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        hello.contains("connection_established").then_some(client)
+        client.hear().await.contains("connection_established").then_some(client)
     })
     .await;
     cluster.gateways[0].signal("TERM");
