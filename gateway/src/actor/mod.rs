@@ -322,6 +322,8 @@ impl Actor {
                     self.apply(Input::Closed(peer));
                 }
             }
+            // Greeted by a former incarnation: it has to say hello to this one.
+            Event::Heard { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
             Event::Heard { peer, session, cut } => {
                 self.sessions.insert(peer, (session, cut));
                 self.apply(Input::Heard(peer, session));

@@ -6,7 +6,7 @@ mod service;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,6 +33,8 @@ use crate::{actor::Homes, homes::Session, me::Me};
 /// Every other gateway of the view, whatever its state: a draining one still holds clients.
 pub(crate) struct Peers {
     links: ArcSwap<BTreeMap<Incarnation, Arc<PeerLink>>>,
+    /// Held by whoever changes the links: views come from the homes, a new incarnation from the membership.
+    changing: Mutex<()>,
     secret: Secret,
     me: Arc<ArcSwap<Me>>,
     homes: Homes,
@@ -68,6 +70,7 @@ impl Peers {
     pub(crate) fn new(secret: Secret, me: Arc<ArcSwap<Me>>, homes: Homes, link_timeout: Duration) -> Self {
         Self {
             links: ArcSwap::default(),
+            changing: Mutex::new(()),
             secret,
             me,
             homes,
@@ -79,6 +82,7 @@ impl Peers {
 
     /// Lets go of every link: this gateway is another incarnation now.
     pub(crate) fn forget_all(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         for link in self.links.swap(Arc::default()).values() {
             link.gone.cancel();
         }
@@ -86,6 +90,7 @@ impl Peers {
 
     /// Follows a view: dials who is new, lets go of who has left.
     pub(crate) fn follow(&self, view: &View) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.view.store(Arc::new(view.clone()));
         let me = self.me.load();
         let before = self.links.load();
