@@ -17,8 +17,8 @@ use super::{
     world::{Event, World},
 };
 
-/// From a report to the receiver: longer than between gateways, also where a packet is sent again.
-const LATE_MILLIS: [u64; 2] = [250, 2500];
+/// From a report to the receiver.
+const LATE_MILLIS: u64 = 2500;
 
 /// Every gateway reports of every group.
 pub fn about_everything() -> Input<super::history::Sim> {
@@ -34,7 +34,7 @@ impl World {
         let mut rng = Rng::of(&[seed, 10, by.bits(), gateway.reported]);
         // What is reported of a group comes in its order.
         let last = gateway.on_the_way.entry(topic.clone()).or_default();
-        *last = (*last).max(now + Duration::from_millis(rng.between(LATE_MILLIS[0], LATE_MILLIS[1])));
+        *last = (*last).max(now + Duration::from_millis(rng.between(1, LATE_MILLIS)));
         let at = *last;
         if let Some(life) = life {
             self.at(at, Event::Reported { host, life, topic, report, awaited });

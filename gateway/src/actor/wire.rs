@@ -73,8 +73,9 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
             let members = members.into_iter().map(held_member).collect();
             Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
         }
-        Frame::Reported { topic, whole, more, told } => {
-            Said::Reported(v1::Reported { topic: key(&topic), whole, more, told: Some(encode_told(told)) })
+        Frame::Reported { serial, topic, whole, more, told } => {
+            let (topic, told) = (key(&topic), Some(encode_told(told)));
+            Said::Reported(v1::Reported { serial, topic, whole, more, told })
         }
     }
 }
@@ -232,6 +233,7 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             members: present.members.into_iter().filter_map(member_change).collect(),
         },
         Said::Reported(reported) => Frame::Reported {
+            serial: reported.serial,
             topic: topic(&reported.topic)?,
             whole: reported.whole,
             more: reported.more,

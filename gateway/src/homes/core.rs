@@ -1,6 +1,10 @@
 //! One gateway's part in the homes: its state, and one step.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -10,6 +14,7 @@ use broadgate_proto::{
 
 use super::{
     enter::Entrances,
+    heir::Announced,
     home::Homes,
     interest::Interest,
     keep::{HandedOver, Keeping, Kept},
@@ -97,6 +102,8 @@ pub struct Core<C: Content> {
     next_sweep: Duration,
     pub(super) watched: Watched,
     pub(super) reports: Reports,
+    /// At most what happens in a link timeout.
+    pub(super) announced: VecDeque<Announced>,
     pub(super) out: Vec<Effect<C>>,
 }
 
@@ -125,6 +132,7 @@ impl<C: Content> Core<C> {
             next_sweep: Duration::ZERO,
             watched: Watched::default(),
             reports: Reports::default(),
+            announced: VecDeque::new(),
             out: Vec::new(),
             limits,
         }
@@ -176,6 +184,7 @@ impl<C: Content> Core<C> {
             && self.settling.is_empty()
             && self.entrances.is_empty()
             && !self.reports.waits()
+            && self.announced.is_empty()
             && self.peers.values().all(|peer| self.has_synced(peer)))
     }
 

@@ -1,5 +1,7 @@
 //! What was reported of a group goes to its heir, and to its next home.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use broadgate_proto::id::Incarnation;
 
 use super::{
@@ -9,9 +11,18 @@ use super::{
     topic::Topic,
 };
 
+/// Reports on their way out, and what heirs must have taken before.
+#[derive(Debug)]
+pub(super) struct Announced {
+    needs: BTreeMap<Incarnation, u64>,
+    reports: Vec<(Topic, Report, bool)>,
+    since: Duration,
+}
+
 impl<C: Content> Core<C> {
     /// Once a step; not before it is known who holds what.
     pub(super) fn report(&mut self) {
+        self.let_out(false);
         if !self.reports.is_on() || !self.gate_is_open() {
             return;
         }
@@ -21,10 +32,28 @@ impl<C: Content> Core<C> {
         }
         let (homes, rings) = (&self.homes, &self.rings);
         let (words, reports) = self.reports.news(|topic| homes.get(topic), |topic| rings.heir(topic));
-        // Before anybody is told: of whoever dies in between, it is known that they may have been.
-        self.say_words(words);
-        for (topic, report, awaited) in reports {
-            self.out.push(Effect::Report { topic, report, awaited });
+        if reports.is_empty() {
+            return;
+        }
+        let needs = self.say_words(words);
+        self.announced.push_back(Announced { needs, reports, since: self.now });
+        self.let_out(false);
+    }
+
+    /// Reports go out, in their order, when the heirs know that they may have been heard: whoever dies then
+    /// leaves nobody behind of whom only receivers know. An heir that does not answer is not waited for.
+    fn let_out(&mut self, all: bool) {
+        let (peers, now, patience) = (&self.peers, self.now, self.limits.link_timeout);
+        let has_taken = |(heir, serial): (&Incarnation, &u64)| {
+            peers.get(heir).is_none_or(|peer| !peer.open || peer.taken >= *serial)
+        };
+        while let Some(next) = self
+            .announced
+            .pop_front_if(|next| all || now >= next.since + patience || next.needs.iter().all(has_taken))
+        {
+            for (topic, report, awaited) in next.reports {
+                self.out.push(Effect::Report { topic, report, awaited });
+            }
         }
     }
 
@@ -37,6 +66,8 @@ impl<C: Content> Core<C> {
 
     /// The ring has changed, and with it whose homes and heirs we are, and who our heirs are.
     pub(super) fn move_reports(&mut self, gap: bool) {
+        // Heirs are others now.
+        self.let_out(true);
         let (me, rings) = (self.me, &self.rings);
         let home = |topic: &Topic| rings.home(topic);
         let lost = self.reports.lose(home, me);
@@ -72,10 +103,18 @@ impl<C: Content> Core<C> {
         self.say_words(words);
     }
 
-    fn say_words(&mut self, words: impl IntoIterator<Item = Word>) {
+    /// Returns what must be taken until all of it is known.
+    fn say_words(&mut self, words: impl IntoIterator<Item = Word>) -> BTreeMap<Incarnation, u64> {
+        let mut needs = BTreeMap::new();
         for Word { to, topic, whole, more, told } in words {
-            self.say_if_open(to, Frame::Reported { topic, whole, more, told });
+            if let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.open) {
+                peer.serial += 1;
+                let serial = peer.serial;
+                needs.insert(to, serial);
+                self.say(to, Frame::Reported { serial, topic, whole, more, told });
+            }
         }
+        needs
     }
 
     /// A home says what was reported of a group.

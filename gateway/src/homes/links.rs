@@ -244,9 +244,10 @@ impl<C: Content> Core<C> {
             Frame::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }
-            Frame::Reported { topic, whole, more, told } => {
+            Frame::Reported { serial, topic, whole, more, told } => {
                 let word = Word { to: self.me, topic, whole, more, told };
                 self.reported_by(peer, session, word);
+                self.note_taken(peer, serial);
             }
         }
     }

@@ -243,6 +243,8 @@ pub enum Frame<C: Content> {
     },
     /// From the home to its heir, or to the next home: what was reported of a group, and has arrived.
     Reported {
+        /// Counted among the holds.
+        serial: u64,
         /// The group.
         topic: Topic,
         /// All of it, or one step.

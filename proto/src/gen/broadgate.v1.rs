@@ -4661,6 +4661,9 @@ pub struct Reported {
     pub more: bool,
     #[prost(message, optional, tag = "4")]
     pub told: ::core::option::Option<Told>,
+    /// Counted among the holds.
+    #[prost(uint64, tag = "5")]
+    pub serial: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Told {
