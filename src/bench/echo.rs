@@ -10,7 +10,7 @@ use super::{
     engine::{Engine, now_ns},
     latency_json, latency_text,
     meter::Meter,
-    report,
+    tell,
 };
 use crate::failure::Failure;
 
@@ -66,7 +66,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), Failure> {
         tally.wrong,
         latency_text(&tally.latency)
     );
-    report(args.load.json, &result, &text)?;
+    tell(args.load.json, &result, &text)?;
     if tally.wrong > 0 {
         return Err(Failure::Failed("echoes were not what was sent".to_owned()));
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, report};
+use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -20,6 +20,6 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), Failure> {
     engine.connect()?;
     block(publish::join(&args.sender, &engine))?;
     let outcome = broadcast::run(&mut engine, &args.load, &args.sender, &args.messages)?;
-    report(args.load.json, &outcome.json(&args.messages), &outcome.text(&args.messages))?;
+    tell(args.load.json, &outcome.json(&args.messages), &outcome.text(&args.messages))?;
     outcome.check()
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, report};
+use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -27,6 +27,6 @@ pub(super) fn run(args: &GroupsArgs) -> Result<(), Failure> {
     let mut result = outcome.json(&args.messages);
     result["groups"] = json!(args.groups);
     let text = format!("groups   {}\n{}", args.groups, outcome.text(&args.messages));
-    report(args.load.json, &result, &text)?;
+    tell(args.load.json, &result, &text)?;
     outcome.check()
 }

@@ -10,8 +10,9 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::{
-    histogram, ids_of, latency_json, latency_text, progress, report,
+    histogram, ids_of, latency_json, latency_text, progress,
     socket::{self, Socket},
+    tell,
 };
 use crate::{failure::Failure, operate::Target};
 
@@ -77,7 +78,7 @@ pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
         result[kind.name] = latency_json(&kind.latency);
         text.push_str(&format!("{:<28} {}", kind.name, latency_text(&kind.latency)));
     }
-    report(args.json, &result, &text)
+    tell(args.json, &result, &text)
 }
 
 /// To the client itself; and to groups by where their home is.

@@ -9,7 +9,7 @@ use super::{
     Load, Sender, block,
     engine::Engine,
     meter::{Meter, memory_kib},
-    publish, report,
+    publish, tell,
 };
 use crate::failure::Failure;
 
@@ -67,5 +67,5 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), Failure> {
             at_rest * 100.0
         );
     }
-    report(args.load.json, &result, &text)
+    tell(args.load.json, &result, &text)
 }

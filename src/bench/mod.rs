@@ -14,6 +14,7 @@ mod hop;
 mod idle;
 mod meter;
 mod publish;
+mod report;
 mod slow;
 mod socket;
 mod storm;
@@ -51,6 +52,8 @@ enum Kind {
     Storm(storm::StormArgs),
     /// Send to one client, and to groups by where their home is: what the hop over a home costs
     Hop(hop::HopArgs),
+    /// Measure everything, against what this machine can do at most, and write a report
+    Report(report::ReportArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -109,7 +112,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         Kind::Echo(args) => args.load.clients,
         Kind::Slow(args) => args.load.clients,
         Kind::Storm(args) => args.load.clients + args.stay,
-        Kind::Hop(_) => 1,
+        Kind::Hop(_) | Kind::Report(_) => 1,
     };
     if clients == 0 || clients as u64 + 64 > files {
         return Err(Failure::usage(format!(
@@ -127,6 +130,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         Kind::Slow(args) => wait(&|| slow::run(args)),
         Kind::Storm(args) => wait(&|| storm::run(args)),
         Kind::Hop(args) => hop::run(args).await,
+        Kind::Report(args) => wait(&|| report::run(args)),
     }
 }
 
@@ -170,7 +174,7 @@ fn latency_text(histogram: &Histogram<u64>) -> String {
     )
 }
 
-fn report(is_json: bool, json: &Value, text: &str) -> Result<(), Failure> {
+fn tell(is_json: bool, json: &Value, text: &str) -> Result<(), Failure> {
     if is_json { operate::print(&format!("{json:#}\n")) } else { operate::print(text) }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, report};
+use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -37,6 +37,6 @@ pub(super) fn run(args: &SlowArgs) -> Result<(), Failure> {
         texts += &format!("{slow} clients do not read\n{}", outcome.text(&args.messages));
         outcomes.push(outcome);
     }
-    report(args.load.json, &result, &texts)?;
+    tell(args.load.json, &result, &texts)?;
     outcomes.iter().try_for_each(broadcast::Outcome::check)
 }

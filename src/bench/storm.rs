@@ -9,7 +9,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, report};
+use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
 use crate::failure::Failure;
 
 /// All must be served again within this.
@@ -76,7 +76,7 @@ pub(super) fn run(args: &StormArgs) -> Result<(), Failure> {
         outcome.missing(),
         super::latency_text(&outcome.tally.latency),
     );
-    report(args.load.json, &result, &text)?;
+    tell(args.load.json, &result, &text)?;
     outcome.check()
 }
 
