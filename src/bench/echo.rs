@@ -15,7 +15,7 @@ use super::{
 use crate::failure::Failure;
 
 /// After the time is over, for the last echo of each.
-const LAST: Duration = Duration::from_millis(200);
+const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct EchoArgs {
@@ -42,13 +42,16 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), Failure> {
         Ok(())
     })?;
     let (took, used) = (began.elapsed(), meter.read()?);
-    // Whoever has no echo after all has waited for one that does not come.
-    engine.during(|| {
-        std::thread::sleep(LAST);
-        Ok(())
-    })?;
+    let mut silent = waiting(&engine);
+    // Whoever has no echo after this has waited for one that does not come.
+    while silent > 0 && began.elapsed() < took + LAST_TIME_MAX {
+        engine.during(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
+        })?;
+        silent = waiting(&engine);
+    }
     let tally = engine.tally()?;
-    let silent = engine.workers.iter().map(|worker| worker.silent()).sum::<usize>();
     let rate = tally.delivered as f64 / took.as_secs_f64();
     let per_echo = |cpu_s: f64| cpu_s * 1e6 / tally.delivered.max(1) as f64;
     let result = json!({
@@ -77,4 +80,9 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Clients whose echo has not come.
+fn waiting(engine: &Engine) -> usize {
+    engine.workers.iter().map(|worker| worker.silent()).sum()
 }
