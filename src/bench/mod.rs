@@ -28,6 +28,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use self::engine::part::{self, Share};
 use crate::{failure::Failure, operate};
 
 #[derive(Debug, Args)]
@@ -67,6 +68,11 @@ struct Load {
     /// Threads that hold the clients
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     load_threads: u16,
+    /// Processes that hold the clients, where one may not open as many files (idle, fanout, groups)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    processes: u16,
+    #[arg(long, hide = true)]
+    part: Option<Share>,
     /// Handshakes under way at once
     #[arg(long, default_value_t = 64)]
     connecting: usize,
@@ -105,20 +111,20 @@ impl Sender {
 pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     // As many sockets as the system lets us have.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
-    let clients = match &args.kind {
-        Kind::Idle(args) => args.load.clients,
-        Kind::Fanout(args) => args.load.clients,
-        Kind::Groups(args) => args.load.clients,
-        Kind::Echo(args) => args.load.clients,
-        Kind::Slow(args) => args.load.clients,
-        Kind::Storm(args) => args.load.clients + args.stay,
-        Kind::Hop(_) | Kind::Report(_) => 1,
+    let (load, groups, more) = match &args.kind {
+        Kind::Idle(args) => (Some(&args.load), Some(1), 0),
+        Kind::Fanout(args) => (Some(&args.load), Some(1), 0),
+        Kind::Groups(args) => (Some(&args.load), Some(args.groups), 0),
+        Kind::Echo(args) => (Some(&args.load), None, 0),
+        Kind::Slow(args) => (Some(&args.load), None, 0),
+        Kind::Storm(args) => (Some(&args.load), None, args.stay),
+        Kind::Hop(_) | Kind::Report(_) => (None, None, 0),
     };
-    if clients == 0 || clients as u64 + 64 > files {
-        return Err(Failure::usage(format!(
-            "--clients {clients}: give 1 to {}, which the open-files limit of {files} allows",
-            files.saturating_sub(64)
-        )));
+    if let Some(load) = load {
+        check(load, groups.is_some(), more, files)?;
+        if let (Some(_), Some(groups)) = (load.part, groups) {
+            return tokio::task::block_in_place(|| part::serve(load, groups));
+        }
     }
     // The load has threads of its own, and waits for them.
     let wait = |act: &dyn Fn() -> Result<(), Failure>| tokio::task::block_in_place(act);
@@ -134,7 +140,23 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     }
 }
 
-/// This run's group, or channel.
+fn check(load: &Load, may_be_parts: bool, more: usize, files: u64) -> Result<(), Failure> {
+    let processes = load.part.map_or(usize::from(load.processes), |part| part.count);
+    if processes > 1 && !may_be_parts {
+        return Err(Failure::usage("--processes is for idle, fanout and groups"));
+    }
+    let each = load.clients.div_ceil(processes) + more;
+    if each == 0 || each as u64 + 64 > files {
+        return Err(Failure::usage(format!(
+            "--clients {}: give 1 to {}, which the open-files limit of {files} allows, or more --processes",
+            load.clients,
+            files.saturating_sub(64)
+        )));
+    }
+    Ok(())
+}
+
+/// What this run's groups, or channels, are named by: the process, or the one that it is a part of.
 fn group() -> String {
     format!("bench-{}", std::process::id())
 }

@@ -33,6 +33,9 @@ pub(crate) struct CeilingArgs {
     /// How deliveries are written
     #[arg(long, value_enum, default_value = "merged")]
     mode: Mode,
+    /// The TCP congestion control of its connections, such as reno [default: the system's, as the gateway's]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
 }
 
 /// How deliveries are written.
@@ -64,7 +67,7 @@ pub(crate) async fn run(args: CeilingArgs) -> Result<(), Failure> {
     let (failed, failure) = tokio::sync::oneshot::channel();
     let mut failed = Some(failed);
     for me in 0..count {
-        let thread = Thread::open(me, args.bind, Arc::clone(&shared))
+        let thread = Thread::open(me, &args, Arc::clone(&shared))
             .map_err(|error| Failure::usage(format!("--bind {}: {error}", args.bind)))?;
         let failed = failed.take();
         std::thread::Builder::new().name(format!("ceiling-{me}")).spawn(move || {

@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
 };
@@ -19,7 +18,7 @@ use rustix::{
 };
 
 use super::{
-    Mode, Shared,
+    CeilingArgs, Mode, Shared,
     client::{Asked, Client, HEAD_BYTES_MAX, Member, Role, asked},
     frames::{self, Heard},
     groups::Group,
@@ -54,9 +53,9 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn open(me: usize, bind: SocketAddr, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn open(me: usize, args: &CeilingArgs, shared: Arc<Shared>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let listener = listen::open(bind)?;
+        let listener = listen::open(args.bind, args.congestion.as_deref())?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         epoll::add(&epoll, &shared.inboxes[me].bell, EventData::new_u64(BELL), EventFlags::IN)?;
         Ok(Self {

@@ -3,15 +3,17 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `worker.rs` | one thread's loop over its clients |
+//! | `worker/` | one thread's loop over its clients |
 //! | `client.rs` | a client, and how it dials |
 //! | `window.rs` | which messages are in flight |
 //! | `tally.rs` | loss, repeats, order |
 //! | `payload.rs` | numbers and times in what is sent |
+//! | `part.rs` | clients in other processes |
 //! | `clock.rs` | time and CPU time |
 
 mod client;
 mod clock;
+pub(super) mod part;
 pub(super) mod payload;
 mod tally;
 mod window;
@@ -26,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::part::{Part, Share};
 pub(super) use self::{
     clock::{cpu_ns, now_ns},
     tally::Tally,
@@ -47,6 +50,8 @@ pub(super) struct Plan {
     pub(super) comes_back: bool,
     /// Payload bytes of an echo.
     pub(super) echo_size: usize,
+    /// Whoever started this process is told which messages are done.
+    pub(super) reports: bool,
     pub(super) window: Window,
     pub(super) live: AtomicUsize,
     pub(super) stop: AtomicBool,
@@ -56,6 +61,10 @@ pub(super) struct Plan {
 pub(super) struct Engine {
     pub(super) plan: Arc<Plan>,
     pub(super) workers: Vec<Worker>,
+    /// Processes that have the clients instead of this one's threads.
+    parts: Vec<Part>,
+    /// How many processes there are to be; 0 if the clients are here.
+    processes: usize,
     clients: usize,
 }
 
@@ -72,26 +81,45 @@ impl Engine {
     ) -> Result<Self, Failure> {
         let targets: Result<Vec<_>, _> = load.url.iter().map(|url| Target::parse(url)).collect();
         let threads = usize::from(load.load_threads);
+        // Parts have the names of the process that they are parts of.
+        let run = load.part.map_or_else(std::process::id, |part| part.run);
         let mut plan = Plan {
             targets: targets.map_err(Failure::Usage)?,
             groups,
-            group_names: (0..groups).map(|group| format!("{}-{group}", super::group())).collect(),
+            group_names: (0..groups).map(|group| format!("bench-{run}-{group}")).collect(),
             dialing_max: (load.connecting / threads).max(1),
             comes_back: false,
             echo_size: 0,
+            reports: false,
             window: Window::new(in_flight),
             live: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         };
         change(&mut plan);
         let plan = Arc::new(plan);
-        let workers: Result<Vec<_>, _> =
-            (0..threads).map(|me| Worker::new(Arc::clone(&plan), me, threads, load.clients)).collect();
-        Ok(Self { plan, workers: workers?, clients: load.clients })
+        let (share, processes) = match load.part {
+            Some(share) => (Some(share), 0),
+            None if load.processes > 1 => (None, usize::from(load.processes)),
+            None => (Some(Share { index: 0, count: 1, run: 0 }), 0),
+        };
+        let mut workers = Vec::new();
+        if let Some(share) = share {
+            for thread in 0..threads {
+                let (me, all) = (share.index * threads + thread, share.count * threads);
+                workers.push(Worker::new(Arc::clone(&plan), me, all, load.clients)?);
+            }
+        }
+        let clients = workers.iter().map(Worker::count).sum();
+        Ok(Self { plan, workers, parts: Vec::new(), processes, clients })
     }
 
     /// Connects all clients; tells how long it took.
     pub(super) fn connect(&mut self) -> Result<Duration, Failure> {
+        if self.processes > 0 {
+            let began = Instant::now();
+            self.parts = part::start(&self.plan, self.processes)?;
+            return Ok(began.elapsed());
+        }
         let bar = progress(self.clients as u64, "connecting");
         let (plan, clients) = (Arc::clone(&self.plan), self.clients);
         let began = Instant::now();
@@ -131,9 +159,13 @@ impl Engine {
         })
     }
 
-    pub(super) fn tally(&self) -> Result<Tally, Failure> {
+    /// What has been counted; parts end with it.
+    pub(super) fn tally(&mut self) -> Result<Tally, Failure> {
         let mut all = Tally::new().map_err(|error| Failure::Failed(error.to_string()))?;
         self.workers.iter().for_each(|worker| all.add(&worker.tally));
+        for part in &mut self.parts {
+            all.add(&part.end()?);
+        }
         Ok(all)
     }
 
@@ -146,12 +178,19 @@ impl Engine {
                 group.1 += u64::from(members);
             }
         }
+        for part in &self.parts {
+            for (group, (threads, members)) in all.iter_mut().zip(&part.live.receivers) {
+                group.0 += threads;
+                group.1 += members;
+            }
+        }
         all
     }
 
     /// Where each client comes from, and its group: so the cluster's list tells its id.
     pub(super) fn locals(&self) -> Vec<(SocketAddr, u32)> {
-        self.workers.iter().flat_map(Worker::locals).collect()
+        let here = self.workers.iter().flat_map(Worker::locals);
+        here.chain(self.parts.iter().flat_map(|part| part.live.locals.iter().copied())).collect()
     }
 
     /// The last clients of these do not read any more.

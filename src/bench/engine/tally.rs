@@ -1,6 +1,7 @@
 //! What a thread's clients have seen. Pure.
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// What a number says to one who expects another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(super) fn judge(expected: u64, number: u64, step: u64) -> Verdict {
 }
 
 /// Counts of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::bench) struct Tally {
     pub(in crate::bench) delivered: u64,
     pub(in crate::bench) lost: u64,
@@ -38,13 +39,32 @@ pub(in crate::bench) struct Tally {
     pub(in crate::bench) refused: u64,
     /// Those of them that were answered, but without a time to come back.
     pub(in crate::bench) refused_without_time: u64,
+    #[serde(serialize_with = "write", deserialize_with = "read")]
     pub(in crate::bench) latency: Histogram<u64>,
+}
+
+fn histogram() -> Result<Histogram<u64>, hdrhistogram::errors::CreationError> {
+    // Nanoseconds up to a minute, three digits.
+    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+}
+
+/// As values and how often each was.
+fn write<S: Serializer>(histogram: &Histogram<u64>, to: S) -> Result<S::Ok, S::Error> {
+    let values = histogram.iter_recorded();
+    to.collect_seq(values.map(|value| (value.value_iterated_to(), value.count_at_value())))
+}
+
+fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Histogram<u64>, D::Error> {
+    let mut histogram = histogram().map_err(D::Error::custom)?;
+    for (value, count) in Vec::<(u64, u64)>::deserialize(from)? {
+        histogram.saturating_record_n(value, count);
+    }
+    Ok(histogram)
 }
 
 impl Tally {
     pub(in crate::bench) fn new() -> Result<Self, hdrhistogram::errors::CreationError> {
-        // Nanoseconds up to a minute, three digits.
-        let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+        let latency = histogram()?;
         let (delivered, lost, doubled, disordered, wrong) = (0, 0, 0, 0, 0);
         let (closed, refused, refused_without_time) = (0, 0, 0);
         Ok(Self {

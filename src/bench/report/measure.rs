@@ -19,18 +19,18 @@ use crate::failure::Failure;
 const RUN_TIME_MAX: Duration = Duration::from_secs(180);
 
 /// Measures a row; what cannot be measured is told in its place.
-pub(super) fn row(row: &Row, runs: usize) -> Outcome {
+pub(super) fn row(row: &Row, runs: usize, threads: Option<u16>) -> Outcome {
     let mut outcome = Outcome::default();
-    if let Err(failure) = measure(row, runs.min(row.runs_max), &mut outcome) {
+    if let Err(failure) = measure(row, runs.min(row.runs_max), threads, &mut outcome) {
         outcome.failed = Some(failure.to_string());
     }
     outcome
 }
 
-fn measure(row: &Row, runs: usize, outcome: &mut Outcome) -> Result<(), Failure> {
+fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) -> Result<(), Failure> {
     let ceiling = match row.against {
-        Against::Merged { .. } => Some(Ceiling::start("merged")?),
-        Against::Single { .. } => Some(Ceiling::start("single")?),
+        Against::Merged { .. } => Some(Ceiling::start("merged", threads)?),
+        Against::Single { .. } => Some(Ceiling::start("single", threads)?),
         Against::Nothing => None,
     };
     let mut servers = if row.fresh { None } else { Some(Servers::start(row.gateways)?) };

@@ -28,6 +28,9 @@ pub(crate) struct ReportArgs {
     /// Alternating runs of each row, of which the medians count
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=99))]
     runs: u8,
+    /// Threads of the ceiling [default: one per core, as many as a gateway has shards]
+    #[arg(long)]
+    ceiling_threads: Option<u16>,
     /// Only rows whose name begins so; repeat for several
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -45,7 +48,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
         eprintln!("{} of {}: {}", index + 1, rows.len(), row.name);
-        let result = measure::row(row, usize::from(args.runs));
+        let result = measure::row(row, usize::from(args.runs), args.ceiling_threads);
         eprintln!("    {}", document::line(row, &result));
         results.push(result);
         text = format!("{head}{}", document::table(&rows, &results));

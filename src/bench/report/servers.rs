@@ -55,9 +55,10 @@ pub(super) struct Ceiling {
 }
 
 impl Ceiling {
-    pub(super) fn start(mode: &str) -> Result<Self, Failure> {
+    pub(super) fn start(mode: &str, threads: Option<u16>) -> Result<Self, Failure> {
         let address = free()?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.map_or_else(cores, usize::from);
         let args = [
             "ceiling",
             &format!("--bind={address}"),

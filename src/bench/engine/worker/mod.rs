@@ -1,5 +1,7 @@
 //! One thread's loop over its clients.
 
+mod dialing;
+
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -11,25 +13,21 @@ use rustix::{
     buffer::spare_capacity,
     event::{
         Timespec,
-        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+        epoll::{self, CreateFlags, Event, EventFlags},
     },
     io::Errno,
     net::{RecvFlags, SendFlags, getsockname, recv, send, sockopt},
 };
-use serde_json::json;
 
 use super::{
     Plan, Tally,
-    client::{Client, Stage, dial, retry_after},
+    client::{Client, Stage, retry_after},
     clock::now_ns,
-    payload, tally,
+    part, payload, tally,
     window::Window,
 };
 use crate::{
-    bench::{
-        frames::{self, Frame},
-        target::Kind,
-    },
+    bench::frames::{self, Frame},
     failure::Failure,
 };
 
@@ -40,8 +38,6 @@ const EVENTS_MAX: usize = 1024;
 const BUFFER_BYTES: usize = 256 * 1024;
 /// How often a thread that has nothing to do looks whether it shall stop.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-/// Whoever is refused without being told when to come back waits so long.
-const RETRY_NS: u64 = 1_000_000_000;
 
 /// What a frame was, for the loop that must not hold the client meanwhile.
 enum Step {
@@ -65,6 +61,8 @@ pub(in crate::bench) struct Worker {
     /// Receipts of each message in flight.
     counts: Vec<u32>,
     completed: bool,
+    /// Messages of which whoever started this process must be told.
+    done: Vec<u64>,
     buffer: Vec<u8>,
     text_place: usize,
     /// Echoes are answered by the next message until then.
@@ -108,12 +106,17 @@ impl Worker {
             tally: Tally::new().map_err(|error| Failure::Failed(error.to_string()))?,
             counts: vec![0; plan.window.slots()],
             completed: false,
+            done: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
             text_place: 0,
             echo_until: 0,
             failed: None,
             plan,
         })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.clients.len()
     }
 
     /// Until it shall stop.
@@ -127,6 +130,9 @@ impl Worker {
             }
             for event in events.drain(..) {
                 self.ready(event.data.u64() as usize, event.flags);
+            }
+            if !self.done.is_empty() {
+                part::done(&mut self.done)?;
             }
             if std::mem::take(&mut self.completed) {
                 self.plan.window.wake();
@@ -167,66 +173,10 @@ impl Worker {
         }
     }
 
-    fn dial_some(&mut self) {
-        while self.dialing < self.plan.dialing_max {
-            let due = self.retries.front().is_some_and(|(at, _)| *at <= now_ns());
-            let again = if due { self.retries.pop_front().map(|(_, index)| index) } else { None };
-            let Some(index) = again.or_else(|| self.waiting.pop_front()) else { return };
-            self.dialing += 1;
-            self.dial_one(index as usize);
-        }
-    }
-
-    fn dial_one(&mut self, index: usize) {
-        let plan = Arc::clone(&self.plan);
-        let target = &plan.targets[usize::from(self.clients[index].target)];
-        let dialed = dial(target, std::process::id(), index * self.threads + self.me);
-        let (fd, connected) = match dialed {
-            Ok(dialed) => dialed,
-            Err(error) => return self.refused(index, &error.to_string(), None),
-        };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if let Err(error) = epoll::add(&self.epoll, &fd, EventData::new_u64(index as u64), flags) {
-            return self.refused(index, &error.to_string(), None);
-        }
-        let client = &mut self.clients[index];
-        client.fd = Some(fd);
-        client.stage = Stage::Connecting;
-        if connected {
-            self.handshake(index);
-        }
-    }
-
-    fn handshake(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        client.stage = Stage::Handshaking;
-        let target = &self.plan.targets[usize::from(client.target)];
-        let request = target.request(&self.plan.group_names[client.group as usize]);
-        self.send(index, request.as_bytes());
-    }
-
     fn send(&mut self, index: usize, bytes: &[u8]) -> bool {
         let Some(fd) = &self.clients[index].fd else { return false };
         // A client has so little to say that its socket takes it, or is broken; then it is read so.
         matches!(send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT), Ok(len) if len == bytes.len())
-    }
-
-    /// A dial that has failed.
-    fn refused(&mut self, index: usize, why: &str, retry_after_s: Option<u64>) {
-        self.dialing -= 1;
-        let client = &mut self.clients[index];
-        (client.fd, client.stage) = (None, Stage::Idle);
-        client.rest = Vec::new();
-        if !self.plan.comes_back {
-            let host = &self.plan.targets[usize::from(client.target)].host;
-            self.failed.get_or_insert(format!("{host}: {why}"));
-            return;
-        }
-        self.tally.refused += 1;
-        let wait_ns = retry_after_s.map_or(RETRY_NS, |seconds| seconds * 1_000_000_000);
-        self.retries.push_back((now_ns() + wait_ns, index as u32));
-        let next = (client.target + 1) % self.plan.targets.len() as u16;
-        client.target = next;
     }
 
     fn ready(&mut self, index: usize, flags: EventFlags) {
@@ -288,24 +238,6 @@ impl Worker {
         self.buffer = buffer;
     }
 
-    fn closed(&mut self, index: usize, why: &str) {
-        match self.clients[index].stage {
-            Stage::Connecting | Stage::Handshaking | Stage::Subscribing => self.refused(index, why, None),
-            Stage::Live | Stage::Deaf => {
-                self.tally.closed += 1;
-                self.plan.live.fetch_sub(1, Ordering::AcqRel);
-                let client = &mut self.clients[index];
-                (client.fd, client.rest) = (None, Vec::new());
-                client.stage = if self.plan.comes_back { Stage::Idle } else { Stage::Gone };
-                if self.plan.comes_back {
-                    client.target = (client.target + 1) % self.plan.targets.len() as u16;
-                    self.waiting.push_back(index as u32);
-                }
-            }
-            Stage::Idle | Stage::Gone => {}
-        }
-    }
-
     /// How many bytes were used.
     fn heard(&mut self, index: usize, bytes: &[u8]) -> usize {
         let mut used = 0;
@@ -329,25 +261,6 @@ impl Worker {
             }
         }
         used
-    }
-
-    fn upgraded(&mut self, index: usize) {
-        let client = &self.clients[index];
-        let kind = self.plan.targets[usize::from(client.target)].kind;
-        if kind == Kind::Pusher {
-            let channel = &self.plan.group_names[client.group as usize];
-            let event = json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
-            self.clients[index].stage = Stage::Subscribing;
-            self.send(index, &frames::client(1, event.to_string().as_bytes()));
-        } else {
-            self.served(index);
-        }
-    }
-
-    fn served(&mut self, index: usize) {
-        self.clients[index].stage = Stage::Live;
-        self.dialing -= 1;
-        self.plan.live.fetch_add(1, Ordering::AcqRel);
     }
 
     fn frame(&mut self, index: usize, frame: &Frame<'_>, now: u64) -> Step {
@@ -400,7 +313,11 @@ impl Worker {
         *count += 1;
         if *count >= self.members[client.group as usize] {
             *count = 0;
-            self.completed |= self.plan.window.received(number);
+            if self.plan.reports {
+                self.done.push(number);
+            } else {
+                self.completed |= self.plan.window.received(number);
+            }
         }
     }
 
