@@ -57,7 +57,7 @@ pub(super) fn run(
         return Err(Failure::usage("--url is missing"));
     };
     let receivers = engine.receivers();
-    let meter = Meter::start(&load.pid)?;
+    let meter = Meter::start(&load.pid, engine.part_pids())?;
     let began = Instant::now();
     let to = To { sender, target, groups: &plan.group_names, size: messages.size as usize };
     let sent = engine.during(|| {

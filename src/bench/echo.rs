@@ -33,7 +33,7 @@ pub(crate) struct EchoArgs {
 pub(super) fn run(args: &EchoArgs) -> Result<(), Failure> {
     let mut engine = Engine::with(&args.load, 1, 1, |plan| plan.echo_size = args.size as usize)?;
     engine.connect()?;
-    let meter = Meter::start(&args.load.pid)?;
+    let meter = Meter::start(&args.load.pid, Vec::new())?;
     let began = Instant::now();
     let until = now_ns() + u64::try_from(args.time.as_nanos()).unwrap_or(u64::MAX / 2);
     engine.workers.iter_mut().for_each(|worker| worker.start_echoes(until));

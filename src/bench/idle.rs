@@ -31,14 +31,14 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), Failure> {
     let pids = &args.load.pid;
     let before = memory_kib(pids)?;
     let mut engine = Engine::new(&args.load, 1, 1)?;
-    let connecting = Meter::start(pids)?;
+    let connecting = Meter::start(pids, Vec::new())?;
     let took = engine.connect()?;
     let connecting = connecting.read()?;
     if args.join {
         block(publish::join(&args.sender, &engine))?;
     }
     // They go on answering pings.
-    let holding = Meter::start(pids)?;
+    let holding = Meter::start(pids, Vec::new())?;
     engine.during(|| {
         std::thread::sleep(args.hold);
         Ok(())

@@ -10,6 +10,9 @@ const TICKS_PER_S: f64 = 100.0;
 pub(super) struct Meter<'a> {
     pids: &'a [u32],
     server_s: f64,
+    /// Processes that are part of the load.
+    parts: Vec<u32>,
+    parts_s: f64,
     own_ns: u64,
 }
 
@@ -22,13 +25,14 @@ pub(super) struct Used {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn start(pids: &'a [u32]) -> Result<Self, Failure> {
-        Ok(Self { pids, server_s: cpu_s(pids)?, own_ns: cpu_ns() })
+    pub(super) fn start(pids: &'a [u32], parts: Vec<u32>) -> Result<Self, Failure> {
+        Ok(Self { pids, server_s: cpu_s(pids)?, parts_s: cpu_s(&parts)?, parts, own_ns: cpu_ns() })
     }
 
     pub(super) fn read(&self) -> Result<Used, Failure> {
         let server = cpu_s(self.pids)? - self.server_s;
-        let load_cpu_s = cpu_ns().saturating_sub(self.own_ns) as f64 / 1e9;
+        let own = cpu_ns().saturating_sub(self.own_ns) as f64 / 1e9;
+        let load_cpu_s = own + cpu_s(&self.parts)? - self.parts_s;
         Ok(Used { server_cpu_s: (!self.pids.is_empty()).then_some(server), load_cpu_s })
     }
 }

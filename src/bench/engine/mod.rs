@@ -187,6 +187,10 @@ impl Engine {
         all
     }
 
+    pub(super) fn part_pids(&self) -> Vec<u32> {
+        self.parts.iter().map(Part::pid).collect()
+    }
+
     /// Where each client comes from, and its group: so the cluster's list tells its id.
     pub(super) fn locals(&self) -> Vec<(SocketAddr, u32)> {
         let here = self.workers.iter().flat_map(Worker::locals);

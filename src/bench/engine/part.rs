@@ -122,6 +122,10 @@ fn done_elsewhere(plan: &Plan, number: &str) {
 }
 
 impl Part {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lets it end; its counts.
     pub(super) fn end(&mut self) -> Result<Tally, Failure> {
         drop(self.child.stdin.take());

@@ -124,6 +124,6 @@ mod tests {
         window.completed.store(again, Ordering::Release);
         assert_eq!(window.room(again, Duration::ZERO), 0);
         window.received(0);
-        assert_eq!(window.room(again, Duration::ZERO), 1);
+        assert_ne!(window.room(again, Duration::ZERO), 0);
     }
 }
