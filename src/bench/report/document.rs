@@ -105,6 +105,7 @@ fn goal(row: &Row) -> String {
         Goal::RatioMin(min) => format!("≥ {min}"),
         Goal::RatioMax(max) => format!("≤ {max}"),
         Goal::Max(max) => format!("≤ {max} {}", row.unit),
+        Goal::Whole => "nothing missed".to_owned(),
         Goal::Told => "–".to_owned(),
     }
 }

@@ -79,6 +79,7 @@ impl Outcome {
             Goal::RatioMin(min) => self.ratio().map(|ratio| ratio >= min),
             Goal::RatioMax(max) => self.ratio().map(|ratio| ratio <= max),
             Goal::Max(max) => figure(&self.broadgate).map(|value| value <= max),
+            Goal::Whole => figure(&self.broadgate).map(|_| true),
             Goal::Told => return Verdict::Told,
         };
         match met {

@@ -27,6 +27,8 @@ pub(super) enum Goal {
     RatioMin(f64),
     RatioMax(f64),
     Max(f64),
+    /// Only what must be 0.
+    Whole,
     /// It is reported, and not bound.
     Told,
 }
@@ -276,6 +278,7 @@ fn clients() -> Vec<Row> {
             against: Against::Nothing,
             figure: "/served_s",
             unit: "s",
+            goal: Goal::Whole,
             zero: &[
                 "/refused_without_time",
                 "/stayed/missing",
