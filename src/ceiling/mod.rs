@@ -36,6 +36,9 @@ pub(crate) struct CeilingArgs {
     /// The TCP congestion control of its connections, such as reno [default: the system's, as the gateway's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
+    /// Stop when standard input ends: a supervisor holds its other end
+    #[arg(long)]
+    supervised: bool,
 }
 
 /// How deliveries are written.
@@ -78,6 +81,7 @@ pub(crate) async fn run(args: CeilingArgs) -> Result<(), Failure> {
     }
     tokio::select! {
         () = broadgate_business::shutdown_signal() => {}
+        () = crate::roles::supervisor_gone(), if args.supervised => {}
         Ok(error) = failure => return Err(Failure::Failed(format!("a thread has ended: {error}"))),
     }
     operate::print(&format!("{}\n", stats::json(&shared.counts)))

@@ -64,6 +64,7 @@ impl Ceiling {
             &format!("--bind={address}"),
             &format!("--threads={threads}"),
             &format!("--mode={mode}"),
+            "--supervised",
         ];
         let process = start(&texts(args))?;
         let began = Instant::now();
