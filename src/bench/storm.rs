@@ -45,12 +45,15 @@ pub(super) fn run(args: &StormArgs) -> Result<(), Failure> {
     block(publish::join(&args.sender, &stayers))?;
     let at_once = Load { connecting: args.load.clients, ..args.load.clone() };
     let mut storm = Engine::with(&at_once, 1, 1, |plan| plan.comes_back = true)?;
+    // What is only posted may be lost with the home of its group.
+    let publish = Some(args.sender.publish.unwrap_or(publish::By::Receipt));
+    let sender = Sender { publish, ..args.sender.clone() };
     // The broadcast goes on until the storm is over.
     let messages =
         broadcast::Messages { size: 128, in_flight: 64, messages: u64::MAX, rate: Some(args.rate) };
     let over = std::sync::Arc::clone(&stayers.plan);
     let (outcome, took) = std::thread::scope(|scope| {
-        let heard = scope.spawn(|| broadcast::run(&mut stayers, &staying, &args.sender, &messages));
+        let heard = scope.spawn(|| broadcast::run(&mut stayers, &staying, &sender, &messages));
         let took = weather(args, &mut storm);
         over.window.close();
         let outcome = heard.join().map_err(|_| Failure::Failed("the broadcast has panicked".to_owned()))?;

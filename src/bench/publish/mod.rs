@@ -18,6 +18,8 @@ use crate::failure::Failure;
 pub(super) enum By {
     /// The Rust SDK's `Cluster::post`
     Sdk,
+    /// The Rust SDK's `Cluster::send`, repeated until its receipt is complete
+    Receipt,
     /// The Pusher HTTP API's `batch_events`, over one connection that is kept
     Api,
     /// The ceiling program's publish connection
@@ -43,7 +45,8 @@ pub(super) trait Publisher {
 pub(super) fn open<'a>(to: To<'a>) -> Result<Box<dyn Publisher + 'a>, Failure> {
     let by = to.sender.publish.unwrap_or(if to.target.kind == Kind::Ceiling { By::Ceiling } else { By::Sdk });
     Ok(match by {
-        By::Sdk => Box::new(sdk::Sdk::open(to)?),
+        By::Sdk => Box::new(sdk::Sdk::open(to, false)?),
+        By::Receipt => Box::new(sdk::Sdk::open(to, true)?),
         By::Api => Box::new(api::Api::open(to)?),
         By::Ceiling => Box::new(ceiling::Ceiling::open(to)?),
     })
