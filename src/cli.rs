@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     apps::{self, Source},
-    bench,
+    bench, ceiling,
     config::Config,
     failure::Failure,
     operate::{self, Target},
@@ -66,6 +66,9 @@ enum Command {
     Drain(operate::DrainArgs),
     /// Measure a running cluster
     Bench(bench::BenchArgs),
+    /// What this machine can write at most, for `bench` to compare with
+    #[command(hide = true)]
+    Ceiling(ceiling::CeilingArgs),
     /// List the apps of a configuration and check them; print a fresh one, or what Laravel needs
     Apps(apps::AppsArgs),
     /// Print a fresh shared secret
@@ -112,6 +115,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Kick(args) => operate::kick(args).await,
         Command::Drain(args) => operate::drain(args).await,
         Command::Bench(args) => bench::run(args).await,
+        Command::Ceiling(args) => ceiling::run(args).await,
         Command::Secret => operate::secret(),
         Command::Apps(args) => apps::run(&args),
         Command::CheckConfig { file, apps } => check_config(file, apps),

@@ -3,6 +3,7 @@
 
 mod apps;
 mod bench;
+mod ceiling;
 mod cli;
 mod config;
 mod failure;

@@ -3,88 +3,86 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hdrhistogram::Histogram;
 use serde_json::json;
-use tokio::task::JoinSet;
 
-use super::{Load, connect, frames, histogram, latency_json, latency_text, report, socket::Socket};
+use super::{
+    Load,
+    engine::{Engine, now_ns},
+    latency_json, latency_text,
+    meter::Meter,
+    tell,
+};
 use crate::failure::Failure;
+
+/// After the time is over, for the last echo of each.
+const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct EchoArgs {
     #[command(flatten)]
     pub(super) load: Load,
     /// Payload bytes
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=60_000))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=60_000))]
     size: u32,
     /// How long
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     time: Duration,
 }
 
-/// What one client saw.
-struct Echoes {
-    count: u64,
-    wrong: u64,
-    latency: Histogram<u64>,
-}
-
-pub(super) async fn run(args: EchoArgs) -> Result<(), Failure> {
-    let (sockets, _) = connect(&args.load).await?;
-    let clients = sockets.len();
+/// Each client sends one message at a time, and waits for it.
+pub(super) fn run(args: &EchoArgs) -> Result<(), Failure> {
+    let mut engine = Engine::with(&args.load, 1, 1, |plan| plan.echo_size = args.size as usize)?;
+    engine.connect()?;
+    let meter = Meter::start(&args.load.pid, Vec::new())?;
     let began = Instant::now();
-    let until = began + args.time;
-    let mut running = JoinSet::new();
-    for socket in sockets {
-        running.spawn(echo(socket, args.size as usize, until, histogram()?));
-    }
-    let (mut count, mut wrong, mut latency) = (0, 0, histogram()?);
-    while let Some(ended) = running.join_next().await {
-        let echoes = ended.map_err(|error| Failure::Failed(error.to_string()))?.map_err(|error| {
-            Failure::Failed(format!("{error}; does an echo worker run (`broadgate worker echo`)?"))
+    let until = now_ns() + u64::try_from(args.time.as_nanos()).unwrap_or(u64::MAX / 2);
+    engine.workers.iter_mut().for_each(|worker| worker.start_echoes(until));
+    engine.during(|| {
+        std::thread::sleep(args.time);
+        Ok(())
+    })?;
+    let (took, used) = (began.elapsed(), meter.read()?);
+    let mut silent = waiting(&engine);
+    // Whoever has no echo after this has waited for one that does not come.
+    while silent > 0 && began.elapsed() < took + LAST_TIME_MAX {
+        engine.during(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
         })?;
-        count += echoes.count;
-        wrong += echoes.wrong;
-        latency.add(&echoes.latency).map_err(|error| Failure::Failed(error.to_string()))?;
+        silent = waiting(&engine);
     }
-    let took = began.elapsed();
-    let rate = count as f64 / took.as_secs_f64();
+    let tally = engine.tally()?;
+    let rate = tally.delivered as f64 / took.as_secs_f64();
+    let per_echo = |cpu_s: f64| cpu_s * 1e6 / tally.delivered.max(1) as f64;
     let result = json!({
-        "clients": clients, "size": args.size, "echoes": count, "wrong": wrong, "echoes_per_s": rate,
-        "seconds": took.as_secs_f64(), "latency": latency_json(&latency),
+        "clients": args.load.clients, "size": args.size, "echoes": tally.delivered, "wrong": tally.wrong,
+        "silent": silent, "closed": tally.closed, "echoes_per_s": rate, "seconds": took.as_secs_f64(),
+        "server_cpu_us_per_echo": used.server_cpu_s.map(per_echo),
+        "load_cpu_us_per_echo": per_echo(used.load_cpu_s), "latency": latency_json(&tally.latency),
     });
     let text = format!(
-        "echoed   {count} messages of {} bytes for {clients} clients in {:.2} s: {rate:.0} echoes/s, {wrong} wrong\n{}",
+        "echoed   {} messages of {} bytes for {} clients in {:.2} s: {rate:.0} echoes/s, {} wrong\n{}",
+        tally.delivered,
         args.size,
+        args.load.clients,
         took.as_secs_f64(),
-        latency_text(&latency)
+        tally.wrong,
+        latency_text(&tally.latency)
     );
-    report(&args.load, &result, &text)?;
-    if wrong > 0 {
+    tell(args.load.json, &result, &text)?;
+    if tally.wrong > 0 {
         return Err(Failure::Failed("echoes were not what was sent".to_owned()));
+    }
+    if silent + usize::try_from(tally.closed).unwrap_or(usize::MAX) > 0 {
+        return Err(Failure::Failed(format!(
+            "{silent} clients wait for an echo, {} were closed; does an echo worker run (`broadgate worker echo`)?",
+            tally.closed
+        )));
     }
     Ok(())
 }
 
-/// One message at a time: sent, and waited for.
-async fn echo(
-    mut socket: Socket,
-    size: usize,
-    until: Instant,
-    latency: Histogram<u64>,
-) -> std::io::Result<Echoes> {
-    let mut echoes = Echoes { count: 0, wrong: 0, latency };
-    while Instant::now() < until {
-        let mut payload = vec![0; size];
-        payload[..8].copy_from_slice(&echoes.count.to_be_bytes());
-        let sent = Instant::now();
-        socket.write(&frames::client(2, &payload)).await?;
-        let right = tokio::time::timeout(Duration::from_secs(10), socket.next(|echo| echo == payload)).await;
-        let right = right.map_err(|_| std::io::Error::other("no echo came within 10 s"))??;
-        echoes.count += 1;
-        echoes.wrong += u64::from(!right);
-        let nanos = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        echoes.latency.saturating_record(nanos);
-    }
-    Ok(echoes)
+/// Clients whose echo has not come.
+fn waiting(engine: &Engine) -> usize {
+    engine.workers.iter().map(|worker| worker.silent()).sum()
 }

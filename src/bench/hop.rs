@@ -9,7 +9,11 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::{Load, connect, histogram, ids_of, latency_json, latency_text, progress, report};
+use super::{
+    histogram, ids_of, latency_json, latency_text, progress,
+    socket::{self, Socket},
+    tell,
+};
 use crate::{failure::Failure, operate::Target};
 
 /// So many groups have their homes at all gateways.
@@ -41,8 +45,7 @@ struct Kind {
     latency: Histogram<u64>,
 }
 
-pub(super) async fn run(args: HopArgs) -> Result<(), Failure> {
-    let load = Load { url: vec![args.url.clone()], clients: 1, json: args.json };
+pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
     let target = Target {
         addr: args.addr.clone(),
         app: args.app.clone(),
@@ -50,9 +53,10 @@ pub(super) async fn run(args: HopArgs) -> Result<(), Failure> {
         json: args.json,
     };
     let cluster = target.cluster()?;
-    let (sockets, _) = connect(&load).await?;
-    let ids = ids_of(&cluster, &sockets).await?;
-    let Some((client, socket)) = ids.first().zip(sockets.into_iter().next()) else {
+    let url = socket::Target::parse(&args.url).await.map_err(Failure::Usage)?;
+    let socket = Socket::connect(&url, 0).await.map_err(Failure::Unreachable)?;
+    let ids = ids_of(&cluster, &[(socket.local, 0)]).await?;
+    let Some((client, _)) = ids.first() else {
         return Err(Failure::Failed("the client is gone".to_owned()));
     };
     let reading = tokio::spawn(async move {
@@ -60,7 +64,7 @@ pub(super) async fn run(args: HopArgs) -> Result<(), Failure> {
         while socket.next(|_| true).await.is_ok() {}
     });
     let status = cluster.status().await?;
-    let mut kinds = kinds(&status.view.unwrap_or_default(), &args, client)?;
+    let mut kinds = kinds(&status.view.unwrap_or_default(), args, client)?;
     for kind in &kinds {
         if !kind.groups.is_empty() {
             cluster.join(Who::client(client), kind.groups.iter().cloned()).await?;
@@ -74,7 +78,7 @@ pub(super) async fn run(args: HopArgs) -> Result<(), Failure> {
         result[kind.name] = latency_json(&kind.latency);
         text.push_str(&format!("{:<28} {}", kind.name, latency_text(&kind.latency)));
     }
-    report(&load, &result, &text)
+    tell(args.json, &result, &text)
 }
 
 /// To the client itself; and to groups by where their home is.

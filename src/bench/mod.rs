@@ -4,29 +4,32 @@
 //! out of order. The load runs on the same machine as what it measures unless the URLs are of
 //! another one: quote it so.
 
+mod broadcast;
 mod echo;
+mod engine;
 mod fanout;
 mod frames;
+mod groups;
 mod hop;
 mod idle;
+mod meter;
+mod publish;
+mod report;
+mod slow;
 mod socket;
+mod storm;
+mod target;
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use broadgate_business::Cluster;
 use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use self::socket::Socket;
+use self::engine::part::{self, Share};
 use crate::{failure::Failure, operate};
-
-/// Handshakes under way at once.
-const CONNECTING_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -40,10 +43,18 @@ enum Kind {
     Idle(idle::IdleArgs),
     /// Send to one group: deliveries per second, latency
     Fanout(fanout::FanoutArgs),
+    /// Send to many small groups in turn
+    Groups(groups::GroupsArgs),
     /// Clients send to an echo worker and wait: echoes per second, latency
     Echo(echo::EchoArgs),
+    /// Some clients do not read: what the others notice of it
+    Slow(slow::SlowArgs),
+    /// Clients come all at once, or lose their gateway, while others hear a broadcast
+    Storm(storm::StormArgs),
     /// Send to one client, and to groups by where their home is: what the hop over a home costs
     Hop(hop::HopArgs),
+    /// Measure everything, against what this machine can do at most, and write a report
+    Report(report::ReportArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -54,69 +65,98 @@ struct Load {
     /// How many clients
     #[arg(long, default_value_t = 1000)]
     clients: usize,
+    /// Threads that hold the clients
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    load_threads: u16,
+    /// Processes that hold the clients, where one may not open as many files (idle, fanout, groups)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    processes: u16,
+    #[arg(long, hide = true)]
+    part: Option<Share>,
+    /// Handshakes under way at once
+    #[arg(long, default_value_t = 64)]
+    connecting: usize,
+    /// A gateway's process, to tell its memory and CPU (Linux); repeat for several
+    #[arg(long)]
+    pid: Vec<u32>,
     /// For scripts
     #[arg(long)]
     json: bool,
 }
 
+/// Who sends what the clients hear. `--json` is the load's.
+#[derive(Debug, Clone, Args)]
+struct Sender {
+    /// The internal port of any gateway
+    #[arg(long, env = "BROADGATE_ADDR", default_value = "127.0.0.1:7200", value_name = "HOST:PORT")]
+    addr: String,
+    /// The app of the clients
+    #[arg(long, default_value = "default")]
+    app: String,
+    /// By what messages are sent [default: the SDK; to the ceiling program what it takes]
+    #[arg(long, value_enum)]
+    publish: Option<publish::By>,
+    /// The file of apps with the app's key and secret, for `--publish api`
+    #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
+    apps: Option<PathBuf>,
+}
+
+impl Sender {
+    fn cluster(&self) -> Result<Cluster, Failure> {
+        let timeout = Duration::from_secs(30);
+        operate::Target { addr: self.addr.clone(), app: self.app.clone(), timeout, json: false }.cluster()
+    }
+}
+
 pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     // As many sockets as the system lets us have.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
-    let clients = match &args.kind {
-        Kind::Idle(args) => args.load.clients,
-        Kind::Fanout(args) => args.load.clients,
-        Kind::Echo(args) => args.load.clients,
-        Kind::Hop(_) => 1,
+    let (load, groups, more) = match &args.kind {
+        Kind::Idle(args) => (Some(&args.load), Some(1), 0),
+        Kind::Fanout(args) => (Some(&args.load), Some(1), 0),
+        Kind::Groups(args) => (Some(&args.load), Some(args.groups), 0),
+        Kind::Echo(args) => (Some(&args.load), None, 0),
+        Kind::Slow(args) => (Some(&args.load), None, 0),
+        Kind::Storm(args) => (Some(&args.load), None, args.stay),
+        Kind::Hop(_) | Kind::Report(_) => (None, None, 0),
     };
-    if clients == 0 || clients as u64 + 64 > files {
+    if let Some(load) = load {
+        check(load, groups.is_some(), more, files)?;
+        if let (Some(_), Some(groups)) = (load.part, groups) {
+            return tokio::task::block_in_place(|| part::serve(load, groups));
+        }
+    }
+    // The load has threads of its own, and waits for them.
+    let wait = |act: &dyn Fn() -> Result<(), Failure>| tokio::task::block_in_place(act);
+    match &args.kind {
+        Kind::Idle(args) => wait(&|| idle::run(args)),
+        Kind::Fanout(args) => wait(&|| fanout::run(args)),
+        Kind::Groups(args) => wait(&|| groups::run(args)),
+        Kind::Echo(args) => wait(&|| echo::run(args)),
+        Kind::Slow(args) => wait(&|| slow::run(args)),
+        Kind::Storm(args) => wait(&|| storm::run(args)),
+        Kind::Hop(args) => hop::run(args).await,
+        Kind::Report(args) => wait(&|| report::run(args)),
+    }
+}
+
+fn check(load: &Load, may_be_parts: bool, more: usize, files: u64) -> Result<(), Failure> {
+    let processes = load.part.map_or(usize::from(load.processes), |part| part.count);
+    if processes > 1 && !may_be_parts {
+        return Err(Failure::usage("--processes is for idle, fanout and groups"));
+    }
+    let each = load.clients.div_ceil(processes) + more;
+    if each == 0 || each as u64 + 64 > files {
         return Err(Failure::usage(format!(
-            "--clients {clients}: give 1 to {}, which the open-files limit of {files} allows",
+            "--clients {}: give 1 to {}, which the open-files limit of {files} allows, or more --processes",
+            load.clients,
             files.saturating_sub(64)
         )));
     }
-    match args.kind {
-        Kind::Idle(args) => idle::run(args).await,
-        Kind::Fanout(args) => fanout::run(args).await,
-        Kind::Echo(args) => echo::run(args).await,
-        Kind::Hop(args) => hop::run(args).await,
-    }
+    Ok(())
 }
 
-/// Connects all clients, in turn to each URL; returns them with the time that it took.
-async fn connect(load: &Load) -> Result<(Vec<Socket>, Duration), Failure> {
-    let mut targets = Vec::new();
-    for url in &load.url {
-        targets.push(socket::Target::parse(url).await.map_err(Failure::Usage)?);
-    }
-    let bar = progress(load.clients as u64, "connecting");
-    let started = Instant::now();
-    let mut connecting = JoinSet::new();
-    let mut sockets = Vec::with_capacity(load.clients);
-    for index in 0..load.clients {
-        if connecting.len() >= CONNECTING_MAX {
-            sockets.push(connected(&mut connecting).await?);
-            bar.inc(1);
-        }
-        let target = targets[index % targets.len()].clone();
-        connecting.spawn(async move { Socket::connect(&target, index).await });
-    }
-    while !connecting.is_empty() {
-        sockets.push(connected(&mut connecting).await?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok((sockets, started.elapsed()))
-}
-
-async fn connected(connecting: &mut JoinSet<Result<Socket, String>>) -> Result<Socket, Failure> {
-    match connecting.join_next().await {
-        Some(Ok(Ok(socket))) => Ok(socket),
-        Some(Ok(Err(error))) => Err(Failure::Unreachable(error)),
-        _ => Err(Failure::Failed("a connecting task has ended".to_owned())),
-    }
-}
-
-/// This run's group, or channel.
+/// What this run's groups, or channels, are named by: the process, or the one that it is a part of.
 fn group() -> String {
     format!("bench-{}", std::process::id())
 }
@@ -135,6 +175,11 @@ fn histogram() -> Result<Histogram<u64>, Failure> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| Failure::Failed(error.to_string()))
 }
 
+/// Waits for a call to the cluster, from within the load's blocking part.
+fn block<T>(call: impl Future<Output = T>) -> T {
+    tokio::runtime::Handle::current().block_on(call)
+}
+
 fn latency_json(histogram: &Histogram<u64>) -> Value {
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e6;
     json!({ "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": histogram.max() as f64 / 1e6 })
@@ -151,39 +196,35 @@ fn latency_text(histogram: &Histogram<u64>) -> String {
     )
 }
 
-fn report(load: &Load, json: &Value, text: &str) -> Result<(), Failure> {
-    if load.json { operate::print(&format!("{json:#}\n")) } else { operate::print(text) }
+fn tell(is_json: bool, json: &Value, text: &str) -> Result<(), Failure> {
+    if is_json { operate::print(&format!("{json:#}\n")) } else { operate::print(text) }
 }
 
-/// The ids of this run's clients: those that the cluster lists under their local addresses.
-async fn ids_of(cluster: &broadgate_business::Cluster, sockets: &[Socket]) -> Result<Vec<String>, Failure> {
+/// The ids of this run's clients, and their groups: the cluster lists them under their addresses.
+async fn ids_of(cluster: &Cluster, locals: &[(SocketAddr, u32)]) -> Result<Vec<(String, u32)>, Failure> {
     use broadgate_business::{Audience, v1::ClientField};
     use futures_util::TryStreamExt as _;
     // Two sockets may have the same local port, if they lead to different gateways.
-    let mut addresses: std::collections::HashMap<SocketAddr, usize> = std::collections::HashMap::new();
-    for socket in sockets {
-        *addresses.entry(socket.local).or_default() += 1;
+    let mut groups: std::collections::HashMap<SocketAddr, Vec<u32>> = std::collections::HashMap::new();
+    for (local, group) in locals {
+        groups.entry(*local).or_default().push(*group);
     }
-    let mut left = sockets.len();
     let mut pages = std::pin::pin!(cluster.client_pages(Audience::all(), &[ClientField::Connection]));
-    let mut ids = Vec::new();
+    let mut ids = Vec::with_capacity(locals.len());
     while let Some(page) = pages.try_next().await? {
         for client in page.clients {
             let address: Option<SocketAddr> = client.address.parse().ok();
-            let count = address.and_then(|address| addresses.get_mut(&address));
-            if let Some(count) = count.filter(|count| **count > 0) {
-                *count -= 1;
-                left -= 1;
-                ids.push(client.client_id);
+            if let Some(group) = address.and_then(|address| groups.get_mut(&address)?.pop()) {
+                ids.push((client.client_id, group));
             }
         }
     }
-    if left == 0 {
+    if ids.len() == locals.len() {
         return Ok(ids);
     }
     Err(Failure::Failed(format!(
         "the cluster at --addr does not list {} of the clients: are --url and --addr of the same cluster, and is \
          --app the app of the URL?",
-        left
+        locals.len() - ids.len()
     )))
 }

@@ -1,0 +1,145 @@
+//! One row: alternating runs, each by a process of its own.
+
+use std::{
+    io::Read as _,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    result::{Figures, Outcome},
+    rows::{Against, Row, Way},
+    servers::{APP, Ceiling, Servers},
+};
+use crate::failure::Failure;
+
+/// More than any run takes.
+const RUN_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// Measures a row; what cannot be measured is told in its place.
+pub(super) fn row(row: &Row, runs: usize, threads: Option<u16>) -> Outcome {
+    let mut outcome = Outcome::default();
+    if let Err(failure) = measure(row, runs.min(row.runs_max), threads, &mut outcome) {
+        outcome.failed = Some(failure.to_string());
+    }
+    outcome
+}
+
+fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) -> Result<(), Failure> {
+    let ceiling = match row.against {
+        Against::Merged { .. } => Some(Ceiling::start("merged", threads)?),
+        Against::Single { .. } => Some(Ceiling::start("single", threads)?),
+        Against::Nothing => None,
+    };
+    let mut servers = if row.fresh { None } else { Some(Servers::start(row.gateways)?) };
+    for run in 0..runs {
+        if row.fresh {
+            // The one before must be gone first.
+            drop(servers.take());
+            servers = Some(Servers::start(row.gateways)?);
+        }
+        // Who is first changes, so that neither always finds the machine warm.
+        for turn in 0..2 {
+            match (&ceiling, &servers) {
+                (Some(ceiling), _) if (run + turn) % 2 == 0 => {
+                    outcome.ceiling.push(figures(row, &bench(row, &against_ceiling(ceiling))?)?);
+                }
+                (_, Some(servers)) if (run + turn) % 2 == 1 => {
+                    outcome.broadgate.push(figures(row, &bench(row, &against_servers(row, servers))?)?);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn against_ceiling(ceiling: &Ceiling) -> Vec<String> {
+    vec![format!("--url=ws://{}/g", ceiling.address), format!("--pid={}", ceiling.pid())]
+}
+
+fn against_servers(row: &Row, servers: &Servers) -> Vec<String> {
+    let kind = row.args.split(' ').next().unwrap_or_default();
+    let path = match row.way {
+        Way::Raw => "ws".to_owned(),
+        Way::PusherSdk | Way::PusherApi => format!("app/{}", servers.apps.key),
+    };
+    let mut args: Vec<_> =
+        servers.clients.iter().map(|client| format!("--url=ws://{client}/{path}")).collect();
+    let pids = if kind == "echo" { servers.all() } else { servers.gateways() };
+    if kind != "storm" {
+        args.extend(pids.iter().map(|pid| format!("--pid={pid}")));
+    }
+    if kind != "echo"
+        && let Some(internal) = servers.internal.last()
+    {
+        args.push(format!("--addr={internal}"));
+    }
+    match row.way {
+        Way::Raw => {}
+        Way::PusherSdk => args.push(format!("--app={APP}")),
+        Way::PusherApi => {
+            args.extend([format!("--app={APP}"), "--publish=api".to_owned()]);
+            args.push(format!("--apps={}", servers.apps.path.display()));
+        }
+    }
+    if kind == "storm"
+        && let (Some(dies), Some(stays)) = (servers.gateways().first(), servers.clients.last())
+    {
+        args.extend([format!("--kill={dies}"), format!("--stay-url=ws://{stays}/{path}")]);
+    }
+    args
+}
+
+/// Runs the load; what it tells.
+fn bench(row: &Row, where_to: &[String]) -> Result<Value, Failure> {
+    let mut load = Command::new(std::env::current_exe()?)
+        .arg("bench")
+        .args(row.args.split(' '))
+        .args(where_to)
+        .arg("--json")
+        .env_remove("BROADGATE_APPS")
+        .env_remove("BROADGATE_ADDR")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (mut text, mut error) = (String::new(), String::new());
+    // What it writes is far less than a pipe holds.
+    let began = Instant::now();
+    while load.try_wait()?.is_none() {
+        if began.elapsed() > RUN_TIME_MAX {
+            load.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if let Some(mut pipe) = load.stdout.take() {
+        pipe.read_to_string(&mut text)?;
+    }
+    if let Some(mut pipe) = load.stderr.take() {
+        pipe.read_to_string(&mut error)?;
+    }
+    // A failed run that has told its figures is judged by them.
+    serde_json::from_str(&text).map_err(|_| Failure::Failed(error.trim().to_owned()))
+}
+
+fn figures(row: &Row, told: &Value) -> Result<Figures, Failure> {
+    let at = |pointer: &str| told.pointer(pointer).and_then(Value::as_f64);
+    let figure = at(row.figure);
+    let figure = figure.ok_or_else(|| Failure::Failed(format!("the bench does not tell {}", row.figure)))?;
+    let cpu = ["delivery", "echo", "connect"];
+    let cpu_us = cpu.iter().find_map(|per| at(&format!("/server_cpu_us_per_{per}")));
+    let not_zero =
+        row.zero.iter().filter_map(|zero| Some((*zero, at(zero)?))).filter(|(_, count)| *count > 0.0);
+    let broken = not_zero.map(|(zero, count)| format!("{} {count}", &zero[1..])).collect();
+    Ok(Figures {
+        figure,
+        cpu_us,
+        p50_ms: at("/latency/p50_ms"),
+        p99_ms: at("/latency/p99_ms"),
+        load_us: at("/load_cpu_us_per_delivery"),
+        broken,
+    })
+}

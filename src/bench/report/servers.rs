@@ -1,0 +1,177 @@
+//! The cluster and the ceiling, as processes that end with this one.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use broadgate_business::{Cluster, v1::MemberState};
+
+use super::super::block;
+use crate::{config::Config, failure::Failure};
+
+const READY_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const APP: &str = "1";
+
+/// A process that is killed when nobody holds it any more.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have been killed by what was measured.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(args: &[String]) -> Result<Held, Failure> {
+    let child = Command::new(std::env::current_exe()?)
+        .args(args)
+        .env("BROADGATE_LOG", "error")
+        // What the user's shell says is not what is measured.
+        .env_remove("BROADGATE_CONFIG")
+        .env_remove("BROADGATE_APPS")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok(Held(child))
+}
+
+/// A port that is free now.
+fn free() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn texts<const N: usize>(args: [&str; N]) -> Vec<String> {
+    args.map(str::to_owned).to_vec()
+}
+
+/// The ceiling.
+pub(super) struct Ceiling {
+    process: Held,
+    pub(super) address: SocketAddr,
+}
+
+impl Ceiling {
+    pub(super) fn start(mode: &str, threads: Option<u16>) -> Result<Self, Failure> {
+        let address = free()?;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.map_or_else(cores, usize::from);
+        let args = [
+            "ceiling",
+            &format!("--bind={address}"),
+            &format!("--threads={threads}"),
+            &format!("--mode={mode}"),
+            "--supervised",
+        ];
+        let process = start(&texts(args))?;
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if began.elapsed() > READY_TIME_MAX {
+                return Err(Failure::Failed("the ceiling does not listen".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Self { process, address })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+}
+
+/// A register, gateways, and an echo worker.
+pub(super) struct Servers {
+    gateways: Vec<Held>,
+    worker: Held,
+    register: Held,
+    pub(super) clients: Vec<SocketAddr>,
+    pub(super) internal: Vec<SocketAddr>,
+    pub(super) apps: AppsFile,
+}
+
+/// A file of apps, which is gone when nobody needs it.
+pub(super) struct AppsFile {
+    pub(super) path: PathBuf,
+    pub(super) key: String,
+}
+
+impl Drop for AppsFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl AppsFile {
+    fn make() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("broadgate-bench-{}.toml", std::process::id()));
+        let text = crate::apps::fresh(APP)?;
+        let key = text.lines().find_map(|line| line.strip_prefix("key = "));
+        let key = key.unwrap_or_default().trim_matches('"').to_owned();
+        // The limits are those of every app; the secret is of this run.
+        std::fs::write(&path, &text)?;
+        Ok(Self { path, key })
+    }
+}
+
+impl Servers {
+    pub(super) fn start(count: usize) -> Result<Self, Failure> {
+        let apps = AppsFile::make()?;
+        let at = free()?;
+        let register = start(&texts(["register", &format!("--bind={at}"), "--supervised"]))?;
+        let (mut gateways, mut clients, mut internal) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..count {
+            let (client, inner) = (free()?, free()?);
+            let args = [
+                "gateway",
+                &format!("--name=gateway-{}", index + 1),
+                &format!("--register={at}"),
+                &format!("--internal-bind={inner}"),
+                &format!("--client-bind={client}"),
+                "--raw-app=default",
+                &format!("--apps={}", apps.path.display()),
+                "--supervised",
+            ];
+            gateways.push(start(&texts(args))?);
+            clients.push(client);
+            internal.push(inner);
+        }
+        let worker = start(&texts(["worker", "echo", &format!("--register={at}"), "--supervised"]))?;
+        let servers = Self { gateways, worker, register, clients, internal, apps };
+        servers.wait(count)?;
+        Ok(servers)
+    }
+
+    fn wait(&self, count: usize) -> Result<(), Failure> {
+        let secret = Config::load(None)?.secret()?;
+        let Some(first) = self.internal.first() else { return Ok(()) };
+        let ready = async {
+            let cluster = Cluster::to_gateway(&first.to_string(), secret, "", Duration::from_secs(1))?;
+            loop {
+                if let Ok(status) = cluster.status().await {
+                    let linked = status.gateways.iter().filter(|gateway| gateway.peers.len() + 1 == count);
+                    let attached = status.workers.iter().filter(|worker| worker.gateways as usize == count);
+                    let members = status.view.iter().flat_map(|view| &view.members);
+                    let members = members.filter(|member| member.state() == MemberState::Ready);
+                    if members.count() == count + 1 && linked.count() == count && attached.count() == 1 {
+                        return Ok::<_, Failure>(());
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let late = |_| Failure::Failed(format!("the cluster was not ready within {READY_TIME_MAX:?}"));
+        block(async { tokio::time::timeout(READY_TIME_MAX, ready).await }).map_err(late)?
+    }
+
+    pub(super) fn gateways(&self) -> Vec<u32> {
+        self.gateways.iter().map(|gateway| gateway.0.id()).collect()
+    }
+
+    /// Every process of the cluster.
+    pub(super) fn all(&self) -> Vec<u32> {
+        [self.gateways(), vec![self.worker.0.id(), self.register.0.id()]].concat()
+    }
+}
