@@ -1,5 +1,7 @@
 //! What is sent, framed once for every client that speaks the same protocol. Pure.
 
+use std::rc::Rc;
+
 use broadgate_proto::close::CloseCode;
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -21,14 +23,32 @@ pub(crate) struct Encoder {
 
 /// One message (or several merged ones) in every protocol that is spoken here.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Frames {
-    pub(crate) websocket: Option<Bytes>,
-    pub(crate) text: Option<Bytes>,
-    pub(crate) frame: Option<Bytes>,
+pub(crate) struct Frames<F = Bytes> {
+    pub(crate) websocket: Option<F>,
+    pub(crate) text: Option<F>,
+    pub(crate) frame: Option<F>,
     /// For Pusher clients: also a WebSocket frame, but always of an event.
-    pub(crate) pusher: Option<Bytes>,
+    pub(crate) pusher: Option<F>,
     /// Bytes of payload, for counters.
     pub(crate) payload: usize,
+}
+
+/// What outboxes hold: a frame that one shard's clients share. Its references are counted by that shard
+/// alone; those of the `Bytes` would be by all shards at once, for every delivery.
+pub(crate) type SharedFrame = Rc<Bytes>;
+
+impl Frames {
+    /// For one shard's outboxes.
+    pub(crate) fn share(&self) -> Frames<SharedFrame> {
+        let share = |frame: &Option<Bytes>| frame.clone().map(Rc::new);
+        Frames {
+            websocket: share(&self.websocket),
+            text: share(&self.text),
+            frame: share(&self.frame),
+            pusher: share(&self.pusher),
+            payload: self.payload,
+        }
+    }
 }
 
 impl Encoder {

@@ -84,7 +84,7 @@ impl Codec {
     }
 
     /// This client's form of a message; none if it has none.
-    pub(crate) fn pick<'a>(&self, frames: &'a Frames) -> Option<&'a Bytes> {
+    pub(crate) fn pick<'a, F>(&self, frames: &'a Frames<F>) -> Option<&'a F> {
         match self {
             Self::WebSocket(_) => frames.websocket.as_ref(),
             Self::Pusher(_) => frames.pusher.as_ref(),

@@ -1,9 +1,6 @@
-//! A client's socket: reading, decoding, and writing what its outbox holds.
+//! A client's socket: its task, reading and decoding. What is written is in `write.rs`.
 
-use std::{
-    io::IoSlice,
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll};
 
 use broadgate_proto::v1::{self, Cause, event::Event, message::Payload};
 use bytes::Bytes;
@@ -12,15 +9,10 @@ use tokio::io::ReadBuf;
 use super::{
     client::{Client, Stage},
     directory::Slot,
-    outbox::SLICES_MAX,
-    socket::Stream,
     state::{Handle, Shard},
 };
 use crate::{
-    codec::{
-        Input,
-        encode::{Frames, close_code_frame},
-    },
+    codec::{Input, encode::close_code_frame},
     tally::Drop,
 };
 
@@ -204,102 +196,7 @@ impl Shard {
         }
     }
 
-    /// Places a shared message in a client's outbox; false if the client could not take it.
-    pub(crate) fn place(&mut self, slot: Slot, frames: &Frames) -> Result<(), Drop> {
-        let limits = &self.config.settings.limits;
-        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else {
-            return Err(Drop::Closing);
-        };
-        let frame = client.codec.as_ref().and_then(|codec| codec.pick(frames)).ok_or(Drop::Protocol)?;
-        let outbox = &mut client.outbox;
-        if outbox.bytes() + frame.len() > limits.outbox_bytes_max
-            || outbox.frames() >= limits.outbox_messages_max
-        {
-            self.close_slow(slot);
-            return Err(Drop::Slow);
-        }
-        outbox.push(frame.clone());
-        client.traffic.messages_out += 1;
-        client.traffic.bytes_out += frames.payload as u64;
-        self.tally.now.messages_out += 1;
-        self.tally.now.bytes_out += frames.payload as u64;
-        self.mark_dirty(slot);
-        Ok(())
-    }
-
-    /// Places something of the gateway's own: a pong, a ping, a close frame.
-    pub(crate) fn push_own(&mut self, slot: Slot, frame: Bytes) {
-        let bytes_max = self.config.settings.limits.outbox_bytes_max;
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.outbox.bytes() > bytes_max && client.is_open() {
-            self.close_slow(slot);
-            return;
-        }
-        client.outbox.push(frame);
-        self.mark_dirty(slot);
-    }
-
-    pub(crate) fn mark_dirty(&mut self, slot: Slot) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        if !client.dirty {
-            client.dirty = true;
-            self.dirty.push(slot);
-            self.ask_turn();
-        }
-    }
-
-    /// Writes what the socket takes. What it does not take waits for the client's own task, which the
-    /// kernel wakes.
-    pub(crate) fn flush(&mut self, slot: Slot) {
-        let second = self.second;
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        client.dirty = false;
-        let Some(stream) = &mut client.stream else { return };
-        let waker = client.waker.clone();
-        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
-        while !client.outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = client.outbox.slices(&mut slices);
-            self.tally.now.writes += 1;
-            match stream.poll_write(&mut cx, &slices[..count]) {
-                Poll::Ready(Ok(written)) if written > 0 => client.outbox.advance(written),
-                Poll::Ready(_) => return self.cut(slot, Cause::Lost, 1006, ""),
-                Poll::Pending => break,
-            }
-        }
-        if client.outbox.bytes() > broadgate_proto::limits::OUTBOX_LOW_WATER_BYTES {
-            client.backlog_since.get_or_insert(second);
-            self.backlogged.insert(slot);
-        } else if client.backlog_since.take().is_some() {
-            self.backlogged.remove(&slot);
-        }
-        if client.outbox.is_empty() {
-            end_if_done(client, stream_end(&mut cx));
-        }
-    }
-
     pub(crate) fn id_of(&self, slot: Slot) -> broadgate_proto::id::ClientId {
         self.id(slot, self.clients.get(slot).map_or(0, |client| client.key))
-    }
-}
-
-/// How to end our side of a stream.
-fn stream_end<'a>(cx: &'a mut Context<'_>) -> impl FnOnce(&mut Stream) + 'a {
-    |stream| {
-        let _ = stream.poll_shutdown(cx);
-    }
-}
-
-/// After the farewell is written, our side ends; the peer's end, or the deadline, cuts the rest.
-/// Cutting at once would make the kernel send a reset, which can overtake the close frame.
-fn end_if_done(client: &mut Client, end: impl FnOnce(&mut Stream)) {
-    if let Stage::Closing(farewell) = &mut client.stage
-        && farewell.answered
-        && !farewell.ended
-    {
-        farewell.ended = true;
-        if let Some(stream) = &mut client.stream {
-            end(stream);
-        }
     }
 }

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::{client::Session, directory::Slot, presence::Seat, queries::Stats, state::Shard};
 use crate::{
-    codec::encode::{Frames, close_frame},
+    codec::encode::{Frames, SharedFrame, close_frame},
     homes::Topic,
     orders::{Audience, Closing, Order, Refusal, SessionOrder, Who, not_found, refusal, session_object},
     tally::Drop,
@@ -147,9 +147,11 @@ impl Shard {
 
     fn send(&mut self, to: &Audience, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
         let mut tally = Outcome::default();
+        let frames = frames.share();
+        let by_group: Vec<Frames<SharedFrame>> = by_group.iter().map(Frames::share).collect();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
-            let frames = self.frames_for(slot, to, frames, by_group);
+            let frames = self.frames_for(slot, to, &frames, &by_group);
             tally.count(self.place_for(slot, to, frames));
         }
         self.selected = slots;
@@ -160,6 +162,7 @@ impl Shard {
     fn close(&mut self, to: &Audience, closing: &Closing) -> v1::Receipt {
         let mut tally = Outcome::default();
         let slots = self.select(to, &mut tally);
+        let last = closing.last.as_ref().map(Frames::share);
         for &slot in &slots {
             tally.clients += 1;
             if closing.at_once {
@@ -167,7 +170,7 @@ impl Shard {
                 self.cut(slot, Cause::Command, 1006, &closing.reason);
                 continue;
             }
-            if let Some(last) = &closing.last {
+            if let Some(last) = &last {
                 // A client that cannot take the last message is closed all the same.
                 let _ = self.place(slot, last);
             }

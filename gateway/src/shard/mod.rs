@@ -19,6 +19,7 @@ mod tick;
 mod wheel;
 mod window;
 mod workers;
+mod write;
 
 use std::{
     cell::RefCell,
@@ -223,7 +224,13 @@ impl Turns {
                         self.handle(message);
                     }
                 }
-                () = turn.notified() => {}
+                () = turn.notified() => {
+                    // What has come while clients were written to goes with what is still to be written.
+                    for _ in 0..BATCH_COMMANDS_MAX {
+                        let Ok(message) = messages.try_recv() else { break };
+                        self.handle(message);
+                    }
+                }
                 _ = second.tick() => {
                     let now = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
                     self.shard.borrow_mut().tick(now + 1);

@@ -217,7 +217,7 @@ impl Shard {
         self.offer_opened(slot);
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.
-            let _ = self.place(slot, &frames);
+            let _ = self.place(slot, &frames.share());
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The bytes waiting for one client. Pure: who writes them is elsewhere.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{collections::VecDeque, io::IoSlice, rc::Rc};
 
-use bytes::Bytes;
+use crate::codec::encode::SharedFrame;
 
-/// How many frames one system call takes at most.
+/// How many frames one vectored write takes at most.
 pub(crate) const SLICES_MAX: usize = 64;
+/// Up to so many bytes are joined and written from one piece of memory; more go as they lie.
+pub(crate) const JOINED_BYTES_MAX: usize = 64 * 1024;
 /// A deque that a burst made larger than this is given back once it is empty.
 const KEEP_FRAMES: usize = 16;
 
@@ -13,14 +15,29 @@ const KEEP_FRAMES: usize = 16;
 /// outbox holds references.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<SharedFrame>,
     /// Bytes of the first frame that were written.
     written: usize,
     bytes: usize,
 }
 
+/// The frames of one outbox, one after the other in one piece of memory, for as long as outboxes that
+/// hold the same follow: those of a group's members do, mostly.
+#[derive(Default)]
+pub(crate) struct Joined {
+    frames: Vec<SharedFrame>,
+    bytes: Vec<u8>,
+}
+
+/// What to write next.
+pub(crate) enum Piece<'a> {
+    One(&'a [u8]),
+    /// So many slices were filled.
+    Several(usize),
+}
+
 impl Outbox {
-    pub(crate) fn push(&mut self, frame: Bytes) {
+    pub(crate) fn push(&mut self, frame: SharedFrame) {
         if !frame.is_empty() {
             self.bytes += frame.len();
             self.frames.push_back(frame);
@@ -40,8 +57,23 @@ impl Outbox {
         self.frames.len()
     }
 
-    /// What to write next; returns how many slices were filled.
-    pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+    /// What to write next: all that there is, if that is not much.
+    pub(crate) fn piece<'a>(
+        &'a self,
+        joined: &'a mut Joined,
+        slices: &mut [IoSlice<'a>; SLICES_MAX],
+    ) -> Piece<'a> {
+        match self.frames.front() {
+            Some(only) if self.frames.len() == 1 => Piece::One(&only[self.written..]),
+            Some(_) if self.written == 0 && self.bytes <= JOINED_BYTES_MAX => {
+                joined.join(&self.frames);
+                Piece::One(&joined.bytes)
+            }
+            _ => Piece::Several(self.slices(slices)),
+        }
+    }
+
+    fn slices<'a>(&'a self, out: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         let mut skip = self.written;
         let mut count = 0;
         for (slice, frame) in out.iter_mut().zip(&self.frames) {
@@ -54,7 +86,15 @@ impl Outbox {
 
     /// That many bytes were written.
     pub(crate) fn advance(&mut self, mut written: usize) {
-        self.bytes -= written.min(self.bytes);
+        if written >= self.bytes {
+            *self = Self { frames: std::mem::take(&mut self.frames), written: 0, bytes: 0 };
+            self.frames.clear();
+            if self.frames.capacity() > KEEP_FRAMES {
+                self.frames = VecDeque::new();
+            }
+            return;
+        }
+        self.bytes -= written;
         while let Some(front) = self.frames.front() {
             let left = front.len() - self.written;
             if written < left {
@@ -64,9 +104,6 @@ impl Outbox {
             written -= left;
             self.written = 0;
             self.frames.pop_front();
-        }
-        if self.frames.capacity() > KEEP_FRAMES {
-            self.frames = VecDeque::new();
         }
     }
 
@@ -79,54 +116,111 @@ impl Outbox {
     }
 }
 
+impl Joined {
+    /// Joins these, unless they are joined already.
+    fn join(&mut self, frames: &VecDeque<SharedFrame>) {
+        let same = self.frames.len() == frames.len()
+            && self.frames.iter().zip(frames).all(|(mine, theirs)| Rc::ptr_eq(mine, theirs));
+        if same {
+            return;
+        }
+        self.frames.clear();
+        self.bytes.clear();
+        for frame in frames {
+            self.bytes.extend_from_slice(frame);
+            // Held, so that no other frame can come to lie where it lay.
+            self.frames.push(Rc::clone(frame));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn rest(outbox: &Outbox) -> Vec<u8> {
+    fn shared(bytes: impl Into<Bytes>) -> SharedFrame {
+        Rc::new(bytes.into())
+    }
+
+    fn piece(outbox: &Outbox, joined: &mut Joined) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.slices(&mut slices);
-        slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+        match outbox.piece(joined, &mut slices) {
+            Piece::One(bytes) => bytes.to_vec(),
+            Piece::Several(count) => slices[..count].iter().flat_map(|slice| slice.to_vec()).collect(),
+        }
     }
 
     proptest! {
+        /// Two clients of one group, one of which is slower and has messages of its own.
         #[test]
-        fn bytes_leave_in_order_whatever_the_socket_takes(
-            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..30),
-            takes in prop::collection::vec(0..40usize, 0..60),
+        fn bytes_leave_in_order_whatever_the_sockets_take(
+            steps in prop::collection::vec((0..4u8, 0..40usize), 0..120),
         ) {
-            let mut outbox = Outbox::default();
-            let whole: Vec<u8> = frames.concat();
-            for frame in frames {
-                outbox.push(frame.into());
+            let mut joined = Joined::default();
+            let mut outboxes = [Outbox::default(), Outbox::default()];
+            let (mut due, mut sent) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+            for (step, size) in steps {
+                let frame = shared(vec![(size + due[0].len()) as u8; size]);
+                let to = if step == 0 { 1..2 } else { 0..2 };
+                for client in to {
+                    outboxes[client].push(Rc::clone(&frame));
+                    due[client].extend_from_slice(&frame);
+                    prop_assert_eq!(outboxes[client].bytes(), due[client].len() - sent[client].len());
+                }
+                for client in 0..2 {
+                    let piece = piece(&outboxes[client], &mut joined);
+                    let takes = if client == 0 || step == 3 { piece.len() } else { size.min(piece.len()) };
+                    sent[client].extend_from_slice(&piece[..takes]);
+                    outboxes[client].advance(takes);
+                }
             }
-            let mut sent = Vec::new();
-            for take in takes {
-                prop_assert_eq!(outbox.bytes(), whole.len() - sent.len());
-                let rest = rest(&outbox);
-                let take = take.min(rest.len());
-                sent.extend_from_slice(&rest[..take]);
-                outbox.advance(take);
+            for client in 0..2 {
+                while !outboxes[client].is_empty() {
+                    let piece = piece(&outboxes[client], &mut joined);
+                    outboxes[client].advance(piece.len());
+                    sent[client].extend(piece);
+                }
+                prop_assert_eq!(&sent[client], &due[client]);
             }
-            sent.extend(rest(&outbox));
-            prop_assert_eq!(sent, whole);
         }
     }
 
     #[test]
-    fn a_begun_frame_is_kept_whole() {
+    fn what_several_have_is_joined_once() {
+        let (first, second) = (shared("one"), shared("two"));
+        let mut joined = Joined::default();
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"first"));
-        outbox.push(Bytes::from_static(b"second"));
+        outbox.push(Rc::clone(&first));
+        outbox.push(Rc::clone(&second));
+        assert_eq!(piece(&outbox, &mut joined), b"onetwo");
+        joined.bytes[0] = b'O';
+        assert_eq!(piece(&outbox, &mut joined), b"Onetwo", "not joined again");
+        outbox.push(second);
+        assert_eq!(piece(&outbox, &mut joined), b"onetwotwo");
+        // What is too much is not joined, and what was begun neither.
+        outbox.advance(1);
+        assert_eq!(piece(&outbox, &mut joined), b"netwotwo");
+        outbox.push(shared(vec![0; JOINED_BYTES_MAX]));
+        assert_eq!(piece(&outbox, &mut joined).len(), 8 + JOINED_BYTES_MAX);
+        assert_eq!(joined.frames.len(), 3);
+    }
+
+    #[test]
+    fn a_begun_frame_is_kept_whole() {
+        let mut joined = Joined::default();
+        let mut outbox = Outbox::default();
+        outbox.push(shared("first"));
+        outbox.push(shared("second"));
         outbox.advance(2);
         outbox.keep_begun();
-        outbox.push(Bytes::from_static(b"!"));
-        assert_eq!(rest(&outbox), b"rst!");
+        outbox.push(shared("!"));
+        assert_eq!(piece(&outbox, &mut joined), b"rst!");
         assert_eq!(outbox.bytes(), 4);
         outbox.advance(4);
-        outbox.push(Bytes::from_static(b"unbegun"));
+        outbox.push(shared("unbegun"));
         outbox.keep_begun();
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);

@@ -1,9 +1,9 @@
 //! A client's connection: TCP on the hot path without indirection, anything else behind a box.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, ErrorKind, IoSlice},
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
@@ -44,23 +44,36 @@ impl Stream {
         }
     }
 
-    pub(crate) fn poll_write(
+    /// Writes; if that would block, `waker` is woken when it would not.
+    pub(crate) fn poll_write(&mut self, waker: Option<&Waker>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let cx = &mut context(waker);
+        match self {
+            Self::Tcp(stream) => write(stream, cx, |stream| stream.try_write(bytes)),
+            Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// The same for several pieces.
+    pub(crate) fn poll_write_vectored(
         &mut self,
-        cx: &mut Context<'_>,
+        waker: Option<&Waker>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let cx = &mut context(waker);
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tcp(stream) => write(stream, cx, |stream| stream.try_write_vectored(slices)),
             Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     /// Ends our side of the stream.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
+    pub(crate) fn end(&mut self, waker: Option<&Waker>) {
+        let cx = &mut context(waker);
+        // A connection that cannot be ended is broken, which reading will find.
+        let _ = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
     }
 
     /// Has the peer hung up? For clients that are not being read.
@@ -73,5 +86,25 @@ impl Stream {
             Poll::Ready(Err(_)) => HangUp::Broken,
             _ => HangUp::No,
         }
+    }
+}
+
+fn context(waker: Option<&Waker>) -> Context<'_> {
+    Context::from_waker(waker.unwrap_or(Waker::noop()))
+}
+
+/// Not by `AsyncWrite`: a task may do some hundred operations only before tokio lets it wait, and the
+/// task that writes to a group would then wake the tasks of most of its clients to write themselves.
+fn write(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    mut attempt: impl FnMut(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        match attempt(stream) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+        ready!(stream.poll_write_ready(cx))?;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     rc::Rc,
     sync::Arc,
 };
@@ -18,6 +18,7 @@ use super::{
     client::Client,
     directory::{Directory, Slot},
     execute::Remembrance,
+    outbox::Joined,
     pusher::Tenant,
     slots::Slots,
     wheel::Wheel,
@@ -46,8 +47,10 @@ pub(crate) struct Shard {
     pub(crate) second: u32,
     /// When to look at each open client again.
     pub(crate) wheel: Wheel<(Slot, u64)>,
-    /// Clients whose outbox has something new.
-    pub(crate) dirty: Vec<Slot>,
+    /// Clients whose outbox has something new, in the order in which they will be written to.
+    pub(crate) dirty: VecDeque<Slot>,
+    /// What the client had that was written to last.
+    pub(crate) joined: Joined,
     /// Workers whose batch has something new.
     pub(crate) batched: Vec<WorkerKey>,
     /// Clients whose outbox is above its low-water mark.
@@ -91,7 +94,8 @@ impl Shard {
             tally: Tally::new(index),
             second: 1,
             wheel: Wheel::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            joined: Joined::default(),
             batched: Vec::new(),
             backlogged: HashSet::new(),
             held: HashSet::new(),
@@ -148,18 +152,11 @@ impl Shard {
         }
     }
 
-    /// Writes what the turn has gathered: once per client, once per worker.
+    /// Writes what has gathered: to the first clients of the line, and to every worker.
     pub(crate) fn end_turn(&mut self) {
         self.turn_asked = false;
         self.tell_standings();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for slot in dirty.drain(..) {
-            self.flush(slot);
-        }
-        // A flush may close clients and so make others dirty; those ask for a turn of their own.
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
+        self.flush_some();
         for key in std::mem::take(&mut self.batched) {
             self.send_batch(key);
         }

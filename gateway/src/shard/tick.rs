@@ -83,7 +83,7 @@ impl Shard {
                 pusher: false,
             };
             // A full outbox closes the client as any message would.
-            let _ = self.place(slot, &encoder.text(listener.ping_payload.as_bytes()));
+            let _ = self.place(slot, &encoder.text(listener.ping_payload.as_bytes()).share());
         }
     }
 

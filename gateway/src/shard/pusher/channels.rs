@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Pending, users};
 use crate::{
     actor::{self, Live},
-    codec::encode::{Frames, text_frame},
+    codec::encode::{Frames, SharedFrame, text_frame},
     homes::{ComeOrGone, Entered, Topic},
     orders::{Audience, Order},
     pusher::{
@@ -131,12 +131,12 @@ impl Shard {
             self.say_cached(slot, &channel, entered, &held);
         }
         for frame in held {
-            self.push_own(slot, frame);
+            self.push(slot, frame);
         }
     }
 
     /// The event that a cache channel keeps, unless it is among those that come next.
-    fn say_cached(&mut self, slot: Slot, channel: &str, entered: &Entered<Live>, held: &[Bytes]) {
+    fn say_cached(&mut self, slot: Slot, channel: &str, entered: &Entered<Live>, held: &[SharedFrame]) {
         let cached = entered.value.as_ref().and_then(|job| match job.order.inner() {
             Order::Send { frames, .. } => frames.pusher.clone(),
             _ => None,
@@ -151,7 +151,7 @@ impl Shard {
                     webhooks.tell(app, Fact::CacheMiss { channel: channel.to_owned() });
                 }
             }
-            Some(frame) if held.contains(&frame) => {}
+            Some(frame) if held.iter().any(|held| **held == frame) => {}
             Some(frame) => self.push_own(slot, frame),
         }
     }
@@ -163,8 +163,8 @@ impl Shard {
             return self.tell_online(topic, members);
         }
         let slots = self.directory.group_members(app, channel).to_vec();
-        let frames: Vec<(&str, Bytes)> =
-            members.iter().map(|change| (&*change.user, told(channel, change))).collect();
+        let frames: Vec<(&str, SharedFrame)> =
+            members.iter().map(|change| (&*change.user, Rc::new(told(channel, change)))).collect();
         for slot in slots {
             let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else {
                 continue;
@@ -176,7 +176,7 @@ impl Shard {
             let own = self.directory.seat(slot, channel).map(|seat| seat.user);
             for (user, frame) in &frames {
                 if own.as_deref() != Some(*user) {
-                    self.push_own(slot, frame.clone());
+                    self.push(slot, Rc::clone(frame));
                 }
             }
         }
@@ -187,15 +187,20 @@ impl Shard {
         &self,
         slot: Slot,
         to: &Audience,
-        frames: &'a Frames,
-        by_group: &'a [Frames],
-    ) -> &'a Frames {
+        frames: &'a Frames<SharedFrame>,
+        by_group: &'a [Frames<SharedFrame>],
+    ) -> &'a Frames<SharedFrame> {
         let reached = to.groups.iter().zip(by_group).find(|(group, _)| self.directory.is_member(slot, group));
         reached.map_or(frames, |(_, frames)| frames)
     }
 
     /// Places a message, behind the confirmation of the channel's subscription if that is under way.
-    pub(crate) fn place_for(&mut self, slot: Slot, to: &Audience, frames: &Frames) -> Result<(), Drop> {
+    pub(crate) fn place_for(
+        &mut self,
+        slot: Slot,
+        to: &Audience,
+        frames: &Frames<SharedFrame>,
+    ) -> Result<(), Drop> {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
         let pending = self.pusher(slot).and_then(|pusher| pusher.pending.as_mut());
         let Some(pending) =

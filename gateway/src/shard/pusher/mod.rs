@@ -14,7 +14,6 @@ mod users;
 use std::{rc::Rc, sync::Arc};
 
 use broadgate_proto::v1::{self, Cause, command::Command, pusher_event, send_request::Payload};
-use bytes::Bytes;
 
 use self::users::Watch;
 pub(crate) use self::users::signed_in_group;
@@ -22,7 +21,7 @@ use super::{client::Rate, directory::Slot, state::Shard};
 use crate::{
     admission::Seat,
     apps::App,
-    codec::encode::{close_frame, text_frame},
+    codec::encode::{SharedFrame, close_frame, text_frame},
     pusher::{
         auth::Key,
         close, incoming,
@@ -80,7 +79,7 @@ pub(crate) struct Pending {
     /// It was in the channel before: Reverb's clients may subscribe twice.
     is_again: bool,
     /// What came to the channel meanwhile: the confirmation goes first.
-    held: Vec<Bytes>,
+    held: Vec<SharedFrame>,
     held_bytes: usize,
 }
 

@@ -1,0 +1,151 @@
+//! Placing messages in outboxes, and writing what outboxes hold.
+//!
+//! Clients with something new stand in a line, each once. A turn writes to the first of them, then looks
+//! what has come meanwhile: that is merged for all who still stand in the line, and who was written to
+//! lines up again. So under load one write takes what came during a whole round of the line, and alone a
+//! message leaves at once.
+
+use std::{io::IoSlice, rc::Rc, task::Poll};
+
+use broadgate_proto::{limits::OUTBOX_LOW_WATER_BYTES, v1::Cause};
+use bytes::Bytes;
+
+use super::{
+    client::{Client, Stage},
+    directory::Slot,
+    outbox::{Piece, SLICES_MAX},
+    state::Shard,
+};
+use crate::{
+    codec::encode::{Frames, SharedFrame},
+    tally::Drop,
+};
+
+/// Clients that are written to in one turn: some 200 µs.
+const WRITES_PER_TURN: usize = 64;
+
+impl Shard {
+    /// Places a shared message in a client's outbox.
+    pub(crate) fn place(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else {
+            return Err(Drop::Closing);
+        };
+        let frame = client.codec.as_ref().and_then(|codec| codec.pick(frames)).ok_or(Drop::Protocol)?;
+        if !self.has_room(slot, frame.len()) {
+            // It may be we who are late: the client still stands in the line.
+            self.flush(slot);
+            if !self.has_room(slot, frame.len()) {
+                self.close_slow(slot);
+                return Err(Drop::Slow);
+            }
+        }
+        // The flush may have found the socket broken.
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else {
+            return Err(Drop::Closing);
+        };
+        client.outbox.push(Rc::clone(frame));
+        client.traffic.messages_out += 1;
+        client.traffic.bytes_out += frames.payload as u64;
+        self.tally.now.messages_out += 1;
+        self.tally.now.bytes_out += frames.payload as u64;
+        if !client.dirty {
+            client.dirty = true;
+            self.dirty.push_back(slot);
+        }
+        self.ask_turn();
+        Ok(())
+    }
+
+    fn has_room(&self, slot: Slot, bytes: usize) -> bool {
+        let limits = &self.config.settings.limits;
+        self.clients.get(slot).is_none_or(|Client { outbox, .. }| {
+            outbox.bytes() + bytes <= limits.outbox_bytes_max && outbox.frames() < limits.outbox_messages_max
+        })
+    }
+
+    /// Places something of the gateway's own: a pong, a ping, a close frame.
+    pub(crate) fn push_own(&mut self, slot: Slot, frame: Bytes) {
+        self.push(slot, Rc::new(frame));
+    }
+
+    /// Places a frame of the gateway's own that several clients get.
+    pub(crate) fn push(&mut self, slot: Slot, frame: SharedFrame) {
+        let bytes_max = self.config.settings.limits.outbox_bytes_max;
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.outbox.bytes() > bytes_max && client.is_open() {
+            self.close_slow(slot);
+            return;
+        }
+        client.outbox.push(frame);
+        self.mark_dirty(slot);
+    }
+
+    pub(crate) fn mark_dirty(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if !client.dirty {
+            client.dirty = true;
+            self.dirty.push_back(slot);
+            self.ask_turn();
+        }
+    }
+
+    /// Writes to the first in the line; who is left has the next turn.
+    pub(crate) fn flush_some(&mut self) {
+        for _ in 0..WRITES_PER_TURN {
+            let Some(slot) = self.dirty.pop_front() else { break };
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.dirty = false;
+                self.flush(slot);
+            }
+        }
+        if self.dirty.is_empty() {
+            // A burst is given back.
+            self.dirty.shrink_to(1024);
+        } else {
+            self.ask_turn();
+        }
+    }
+
+    /// Writes what the socket takes. What it does not take waits for the client's own task, which the
+    /// kernel wakes.
+    pub(crate) fn flush(&mut self, slot: Slot) {
+        let second = self.second;
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let Client { stream: Some(stream), outbox, waker, .. } = client else { return };
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            self.tally.now.writes += 1;
+            let written = match outbox.piece(&mut self.joined, &mut slices) {
+                Piece::One(bytes) => stream.poll_write(waker.as_ref(), bytes),
+                Piece::Several(count) => stream.poll_write_vectored(waker.as_ref(), &slices[..count]),
+            };
+            match written {
+                Poll::Ready(Ok(written)) if written > 0 => outbox.advance(written),
+                Poll::Ready(_) => return self.cut(slot, Cause::Lost, 1006, ""),
+                Poll::Pending => break,
+            }
+        }
+        if outbox.bytes() > OUTBOX_LOW_WATER_BYTES {
+            client.backlog_since.get_or_insert(second);
+            self.backlogged.insert(slot);
+        } else if client.backlog_since.take().is_some() {
+            self.backlogged.remove(&slot);
+        }
+        end_if_done(client);
+    }
+}
+
+/// After the farewell is written, our side ends; the peer's end, or the deadline, cuts the rest.
+/// Cutting at once would make the kernel send a reset, which can overtake the close frame.
+fn end_if_done(client: &mut Client) {
+    if let Stage::Closing(farewell) = &mut client.stage
+        && client.outbox.is_empty()
+        && farewell.answered
+        && !farewell.ended
+    {
+        farewell.ended = true;
+        if let Some(stream) = &mut client.stream {
+            stream.end(client.waker.as_ref());
+        }
+    }
+}
