@@ -443,10 +443,12 @@ impl Config {
                 limits::PAYLOAD_BYTES_MAX
             ));
         }
-        if limits.outbox_bytes_max < limits::OUTBOX_LOW_WATER_BYTES {
+        let outbox = limits::OUTBOX_LOW_WATER_BYTES..=limits::OUTBOX_BYTES_HIGHEST;
+        if !outbox.contains(&limits.outbox_bytes_max) {
             return Err(format!(
-                "gateway.limits.outbox_bytes_max must be at least {} bytes",
-                limits::OUTBOX_LOW_WATER_BYTES
+                "gateway.limits.outbox_bytes_max must be {} to {} bytes",
+                outbox.start(),
+                outbox.end()
             ));
         }
         if limits.events_per_client_max == 0 || limits.clients_max == 0 {

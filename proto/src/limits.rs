@@ -31,7 +31,10 @@ pub const PAGE_DEFAULT: u32 = 100;
 
 /// What may wait for one client, in bytes.
 pub const OUTBOX_BYTES_MAX: usize = MIB;
-/// What may wait for one client, in messages: 16 bytes of bookkeeping each, and a bound on tiny
+/// The most that may be configured to wait for one client, in bytes: it is counted in 32 bits, and the
+/// gateway's own frames come on top.
+pub const OUTBOX_BYTES_HIGHEST: usize = 1024 * MIB;
+/// What may wait for one client, in messages: 8 bytes of bookkeeping each, and a bound on tiny
 /// messages.
 pub const OUTBOX_MESSAGES_MAX: usize = 16 * KIB;
 /// How long an outbox may stay above its low-water mark.

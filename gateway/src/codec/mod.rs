@@ -11,11 +11,19 @@ use bytes::Bytes;
 use self::encode::Frames;
 use crate::config::ListenerKind;
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    WebSocket,
+    /// WebSocket, in which the Pusher protocol is spoken.
+    Pusher,
+    Text,
+    Frame,
+}
+
 /// One client's decoder.
 pub(crate) enum Codec {
     WebSocket(websocket::Decoder),
-    /// WebSocket, in which the Pusher protocol is spoken.
-    Pusher(websocket::Decoder),
     Text(text::Decoder),
     Frame(frame::Decoder),
 }
@@ -56,17 +64,50 @@ impl Violation {
     }
 }
 
-impl Codec {
-    pub(crate) fn new(kind: ListenerKind, message_bytes_max: usize) -> Self {
+impl Protocol {
+    /// Of a raw client; what the listener's kind says.
+    pub(crate) fn raw(kind: ListenerKind) -> Self {
         match kind {
-            ListenerKind::Web => Self::WebSocket(websocket::Decoder::new(message_bytes_max)),
-            ListenerKind::Text => Self::Text(text::Decoder::new(message_bytes_max)),
-            ListenerKind::Frame => Self::Frame(frame::Decoder::new(message_bytes_max)),
+            ListenerKind::Web => Self::WebSocket,
+            ListenerKind::Text => Self::Text,
+            ListenerKind::Frame => Self::Frame,
         }
     }
 
-    pub(crate) fn pusher(message_bytes_max: usize) -> Self {
-        Self::Pusher(websocket::Decoder::new(message_bytes_max))
+    /// This protocol's form of a message; none if it has none.
+    pub(crate) fn pick<F>(self, frames: &Frames<F>) -> Option<&F> {
+        match self {
+            Self::WebSocket => frames.websocket.as_ref(),
+            Self::Pusher => frames.pusher.as_ref(),
+            Self::Text => frames.text.as_ref(),
+            Self::Frame => frames.frame.as_ref(),
+        }
+    }
+
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::Pusher)
+    }
+
+    /// Its name in answers.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Pusher => "pusher",
+            Self::Text => "text",
+            Self::Frame => "frame",
+        }
+    }
+}
+
+impl Codec {
+    pub(crate) fn new(protocol: Protocol, message_bytes_max: usize) -> Self {
+        match protocol {
+            Protocol::WebSocket | Protocol::Pusher => {
+                Self::WebSocket(websocket::Decoder::new(message_bytes_max))
+            }
+            Protocol::Text => Self::Text(text::Decoder::new(message_bytes_max)),
+            Protocol::Frame => Self::Frame(frame::Decoder::new(message_bytes_max)),
+        }
     }
 
     /// The next message in what was read, or none if more must be read. `input` moves on past what
@@ -77,33 +118,9 @@ impl Codec {
         answer: &mut Vec<u8>,
     ) -> Result<Option<Input>, Violation> {
         match self {
-            Self::WebSocket(decoder) | Self::Pusher(decoder) => decoder.next(input, answer),
+            Self::WebSocket(decoder) => decoder.next(input, answer),
             Self::Text(decoder) => decoder.next(input),
             Self::Frame(decoder) => decoder.next(input),
-        }
-    }
-
-    /// This client's form of a message; none if it has none.
-    pub(crate) fn pick<'a, F>(&self, frames: &'a Frames<F>) -> Option<&'a F> {
-        match self {
-            Self::WebSocket(_) => frames.websocket.as_ref(),
-            Self::Pusher(_) => frames.pusher.as_ref(),
-            Self::Text(_) => frames.text.as_ref(),
-            Self::Frame(_) => frames.frame.as_ref(),
-        }
-    }
-
-    pub(crate) fn is_websocket(&self) -> bool {
-        matches!(self, Self::WebSocket(_) | Self::Pusher(_))
-    }
-
-    /// The protocol's name in answers.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::WebSocket(_) => "websocket",
-            Self::Pusher(_) => "pusher",
-            Self::Text(_) => "text",
-            Self::Frame(_) => "frame",
         }
     }
 }

@@ -51,7 +51,7 @@ proptest! {
         cuts in prop::collection::vec(1..50usize, 1..20),
     ) {
         let bytes = wire(kind, &messages);
-        let mut codec = Codec::new(kind, 4096);
+        let mut codec = Codec::new(Protocol::raw(kind), 4096);
         let mut got = Vec::new();
         let mut rest = &bytes[..];
         for cut in cuts.iter().cycle() {
@@ -71,14 +71,14 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(kind in kinds(), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let mut codec = Codec::new(kind, 100);
+        let mut codec = Codec::new(Protocol::raw(kind), 100);
         let _ = decode(&mut codec, &bytes, &mut Vec::new());
     }
 }
 
 #[test]
 fn pings_and_closes_are_answered_in_place() {
-    let mut codec = Codec::new(ListenerKind::Web, 100);
+    let mut codec = Codec::new(Protocol::WebSocket, 100);
     let mut got = Vec::new();
     let bytes = [masked(1, b"a"), masked(9, b"p"), masked(8, b"\x03\xe8bye")].concat();
     let answer = decode(&mut codec, &bytes, &mut got).unwrap();
@@ -97,7 +97,7 @@ fn violations_have_their_codes() {
         (ListenerKind::Frame, vec![0, 0, 1, 0], Violation::TooLarge),
     ];
     for (kind, bytes, violation) in cases {
-        let mut codec = Codec::new(kind, 100);
+        let mut codec = Codec::new(Protocol::raw(kind), 100);
         assert_eq!(decode(&mut codec, &bytes, &mut Vec::new()).unwrap_err(), violation, "{kind:?}");
     }
 }

@@ -104,7 +104,7 @@ impl Shard {
     /// The peer has ended its stream.
     fn on_end(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
-        let websocket = client.codec.as_ref().is_some_and(|codec| codec.is_websocket());
+        let websocket = client.protocol.is_websocket();
         match client.stage {
             Stage::Closing(_) => self.cut(slot, Cause::Client, 1000, ""),
             _ if websocket => self.cut(slot, Cause::Lost, 1006, ""),
@@ -178,8 +178,8 @@ impl Shard {
             Payload::Text(text) => text.len(),
             Payload::Binary(bytes) => bytes.len(),
         };
-        client.traffic.messages_in += 1;
-        client.traffic.bytes_in += len as u64;
+        client.received.messages += 1;
+        client.received.bytes += len as u64;
         self.tally.now.messages_in += 1;
         self.tally.now.bytes_in += len as u64;
         if !client.rate.take(second, rate_max) {

@@ -151,8 +151,13 @@ impl Shard {
         let by_group: Vec<Frames<SharedFrame>> = by_group.iter().map(Frames::share).collect();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
-            let frames = self.frames_for(slot, to, &frames, &by_group);
-            tally.count(self.place_for(slot, to, frames));
+            let frames =
+                if by_group.is_empty() { &frames } else { self.frames_for(slot, to, &frames, &by_group) };
+            tally.count(if self.is_subscribing(slot, &to.groups) {
+                self.hold_back(slot, frames)
+            } else {
+                self.place(slot, frames)
+            });
         }
         self.selected = slots;
         self.tally.drop(Drop::Protocol, tally.of("protocol"));

@@ -32,7 +32,7 @@ impl Shard {
         let until = self.second + self.close_seconds();
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
         // Only WebSocket peers answer a close.
-        let websocket = client.codec.as_ref().is_some_and(|codec| codec.is_websocket());
+        let websocket = client.protocol.is_websocket();
         client.stage = Stage::Closing(Farewell { until, answered: !websocket, ended: false });
         let own = client.pusher.as_ref().and_then(|_| pusher::close::for_cause(cause));
         let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));

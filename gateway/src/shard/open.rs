@@ -27,7 +27,7 @@ use super::{
 use crate::{
     admission::{Admitted, Seat},
     codec::{
-        Codec,
+        Codec, Protocol,
         encode::{Encoder, Frames},
     },
     config::{Affinity, Listener},
@@ -60,15 +60,19 @@ impl Candidate {
         let mut state = shard.borrow_mut();
         let affinity = affinity_key(&state.config.settings.affinity, &newcomer.handshake);
         let key = random()?;
+        let raw = Protocol::raw(newcomer.listener.kind);
         let client = Client {
-            key,
-            stage: Stage::Handshake(None),
+            outbox: Outbox::default(),
             stream: None,
+            stage: Stage::Handshake(None),
+            sent: Traffic::default(),
+            pending: None,
+            backlog_since: None,
+            dirty: false,
+            protocol: if newcomer.pusher.is_some() { Protocol::Pusher } else { raw },
+            key,
             codec: None,
             waker: None,
-            outbox: Outbox::default(),
-            dirty: false,
-            backlog_since: None,
             undecoded: Vec::new(),
             broken: false,
             stopped_early: false,
@@ -88,7 +92,7 @@ impl Candidate {
             last_in: state.second,
             last_ping: 0,
             rate: Rate::default(),
-            traffic: Traffic::default(),
+            received: Traffic::default(),
             session: None,
             pusher: newcomer
                 .pusher
@@ -185,10 +189,8 @@ impl Shard {
         let session_bytes_max = limits.session_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return };
         client.stage = Stage::Open;
-        client.codec = Some(match &client.pusher {
-            Some(pusher) => Codec::pusher(pusher.message_bytes_max().max(message_bytes_max)),
-            None => Codec::new(client.listener.kind, message_bytes_max),
-        });
+        let larger = client.pusher.as_ref().map_or(0, |pusher| pusher.message_bytes_max());
+        client.codec = Some(Codec::new(client.protocol, larger.max(message_bytes_max)));
         client.last_in = second;
         client.opened_at_ms = now_ms();
         let app = Rc::clone(&client.app);

@@ -12,13 +12,13 @@ pub(crate) const JOINED_BYTES_MAX: usize = 64 * 1024;
 const KEEP_FRAMES: usize = 16;
 
 /// Whole frames, in order; the first may be partly written. Frames are shared between clients: an
-/// outbox holds references.
+/// outbox holds references. Its bytes are counted in 32 bits, and its limit may not be larger.
 #[derive(Default)]
 pub(crate) struct Outbox {
     frames: VecDeque<SharedFrame>,
     /// Bytes of the first frame that were written.
-    written: usize,
-    bytes: usize,
+    written: u32,
+    bytes: u32,
 }
 
 /// The frames of one outbox, one after the other in one piece of memory, for as long as outboxes that
@@ -32,14 +32,14 @@ pub(crate) struct Joined {
 /// What to write next.
 pub(crate) enum Piece<'a> {
     One(&'a [u8]),
-    /// So many slices were filled.
-    Several(usize),
+    /// Too much to be joined, or begun already.
+    Several,
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, frame: SharedFrame) {
         if !frame.is_empty() {
-            self.bytes += frame.len();
+            self.bytes += len_u32(&frame);
             self.frames.push_back(frame);
         }
     }
@@ -50,7 +50,7 @@ impl Outbox {
 
     /// Bytes that are not written yet.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes as usize
     }
 
     pub(crate) fn frames(&self) -> usize {
@@ -58,23 +58,20 @@ impl Outbox {
     }
 
     /// What to write next: all that there is, if that is not much.
-    pub(crate) fn piece<'a>(
-        &'a self,
-        joined: &'a mut Joined,
-        slices: &mut [IoSlice<'a>; SLICES_MAX],
-    ) -> Piece<'a> {
+    pub(crate) fn piece<'a>(&'a self, joined: &'a mut Joined) -> Piece<'a> {
         match self.frames.front() {
-            Some(only) if self.frames.len() == 1 => Piece::One(&only[self.written..]),
-            Some(_) if self.written == 0 && self.bytes <= JOINED_BYTES_MAX => {
+            Some(only) if self.frames.len() == 1 => Piece::One(&only[self.written as usize..]),
+            Some(_) if self.written == 0 && self.bytes() <= JOINED_BYTES_MAX => {
                 joined.join(&self.frames);
                 Piece::One(&joined.bytes)
             }
-            _ => Piece::Several(self.slices(slices)),
+            _ => Piece::Several,
         }
     }
 
-    fn slices<'a>(&'a self, out: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
-        let mut skip = self.written;
+    /// The first frames as they lie; returns how many slices were filled.
+    pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        let mut skip = self.written as usize;
         let mut count = 0;
         for (slice, frame) in out.iter_mut().zip(&self.frames) {
             *slice = IoSlice::new(&frame[skip..]);
@@ -85,9 +82,10 @@ impl Outbox {
     }
 
     /// That many bytes were written.
-    pub(crate) fn advance(&mut self, mut written: usize) {
+    pub(crate) fn advance(&mut self, written: usize) {
+        let mut written = u32::try_from(written).unwrap_or(u32::MAX);
         if written >= self.bytes {
-            *self = Self { frames: std::mem::take(&mut self.frames), written: 0, bytes: 0 };
+            (self.written, self.bytes) = (0, 0);
             self.frames.clear();
             if self.frames.capacity() > KEEP_FRAMES {
                 self.frames = VecDeque::new();
@@ -96,7 +94,7 @@ impl Outbox {
         }
         self.bytes -= written;
         while let Some(front) = self.frames.front() {
-            let left = front.len() - self.written;
+            let left = len_u32(front) - self.written;
             if written < left {
                 self.written += written;
                 return;
@@ -112,8 +110,12 @@ impl Outbox {
     pub(crate) fn keep_begun(&mut self) {
         let keep = usize::from(self.written > 0);
         self.frames.truncate(keep);
-        self.bytes = self.frames.front().map_or(0, |front| front.len() - self.written);
+        self.bytes = self.frames.front().map_or(0, |front| len_u32(front) - self.written);
     }
+}
+
+fn len_u32(frame: &SharedFrame) -> u32 {
+    u32::try_from(frame.len()).unwrap_or(u32::MAX)
 }
 
 impl Joined {
@@ -146,10 +148,13 @@ mod tests {
     }
 
     fn piece(outbox: &Outbox, joined: &mut Joined) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        match outbox.piece(joined, &mut slices) {
+        match outbox.piece(joined) {
             Piece::One(bytes) => bytes.to_vec(),
-            Piece::Several(count) => slices[..count].iter().flat_map(|slice| slice.to_vec()).collect(),
+            Piece::Several => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = outbox.slices(&mut slices);
+                slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+            }
         }
     }
 

@@ -158,15 +158,15 @@ impl Shard {
                 ClientField::Connection => {
                     info.gateway = self.name.to_string();
                     info.listener.clone_from(&client.listener.name);
-                    info.protocol = client.codec.as_ref().map_or("", |codec| codec.name()).to_owned();
+                    info.protocol = client.protocol.name().to_owned();
                     info.address = client.address.to_string();
                     info.opened_at_ms = client.opened_at_ms;
                 }
                 ClientField::Traffic => {
-                    info.messages_in = client.traffic.messages_in;
-                    info.messages_out = client.traffic.messages_out;
-                    info.bytes_in = client.traffic.bytes_in;
-                    info.bytes_out = client.traffic.bytes_out;
+                    info.messages_in = client.received.messages;
+                    info.messages_out = client.sent.messages;
+                    info.bytes_in = client.received.bytes;
+                    info.bytes_out = client.sent.bytes;
                     info.outbox_bytes = client.outbox.bytes() as u64;
                     info.outbox_messages = client.outbox.frames() as u64;
                     let worker = client.worker.and_then(|key| self.workers.get(key));

@@ -6,6 +6,10 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use rustix::{
+    io::Errno,
+    net::{SendFlags, send},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -48,7 +52,12 @@ impl Stream {
     pub(crate) fn poll_write(&mut self, waker: Option<&Waker>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let cx = &mut context(waker);
         match self {
-            Self::Tcp(stream) => write(stream, cx, |stream| stream.try_write(bytes)),
+            Self::Tcp(stream) => match send(&*stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(written) => Poll::Ready(Ok(written)),
+                // Once more through tokio, which takes note that the socket would block.
+                Err(Errno::AGAIN | Errno::INTR) => write(stream, cx, |stream| stream.try_write(bytes)),
+                Err(error) => Poll::Ready(Err(error.into())),
+            },
             Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }

@@ -107,7 +107,7 @@ impl Shard {
             .copied()
             .filter(|&slot| {
                 let since = self.clients.get(slot).and_then(|client| client.backlog_since);
-                since.is_some_and(|since| self.second.saturating_sub(since) >= max)
+                since.is_some_and(|since| self.second.saturating_sub(since.get()) >= max)
             })
             .collect();
         for slot in slow {
@@ -182,7 +182,7 @@ impl Shard {
                 self.paused.remove(&slot);
                 continue;
             };
-            let websocket = client.codec.as_ref().is_some_and(|codec| codec.is_websocket());
+            let websocket = client.protocol.is_websocket();
             let hung_up = client.stream.as_ref().map_or(HangUp::No, super::socket::Stream::hang_up);
             // A WebSocket client that ends its stream without a close is gone. A `text` or `frame`
             // client may end its side and still want the answers to what it sent.

@@ -5,7 +5,7 @@
 //! lines up again. So under load one write takes what came during a whole round of the line, and alone a
 //! message leaves at once.
 
-use std::{io::IoSlice, rc::Rc, task::Poll};
+use std::{io::IoSlice, num::NonZeroU32, rc::Rc, task::Poll};
 
 use broadgate_proto::{limits::OUTBOX_LOW_WATER_BYTES, v1::Cause};
 use bytes::Bytes;
@@ -27,40 +27,41 @@ const WRITES_PER_TURN: usize = 64;
 impl Shard {
     /// Places a shared message in a client's outbox.
     pub(crate) fn place(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
+        let limits = &self.config.settings.limits;
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else {
             return Err(Drop::Closing);
         };
-        let frame = client.codec.as_ref().and_then(|codec| codec.pick(frames)).ok_or(Drop::Protocol)?;
-        if !self.has_room(slot, frame.len()) {
-            // It may be we who are late: the client still stands in the line.
-            self.flush(slot);
-            if !self.has_room(slot, frame.len()) {
-                self.close_slow(slot);
-                return Err(Drop::Slow);
-            }
+        let frame = client.protocol.pick(frames).ok_or(Drop::Protocol)?;
+        if client.outbox.bytes() + frame.len() > limits.outbox_bytes_max
+            || client.outbox.frames() >= limits.outbox_messages_max
+        {
+            return self.place_late(slot, frames);
         }
-        // The flush may have found the socket broken.
-        let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else {
-            return Err(Drop::Closing);
-        };
         client.outbox.push(Rc::clone(frame));
-        client.traffic.messages_out += 1;
-        client.traffic.bytes_out += frames.payload as u64;
+        client.sent.messages += 1;
+        client.sent.bytes += frames.payload as u64;
         self.tally.now.messages_out += 1;
         self.tally.now.bytes_out += frames.payload as u64;
         if !client.dirty {
             client.dirty = true;
             self.dirty.push_back(slot);
+            self.ask_turn();
         }
-        self.ask_turn();
         Ok(())
     }
 
-    fn has_room(&self, slot: Slot, bytes: usize) -> bool {
-        let limits = &self.config.settings.limits;
-        self.clients.get(slot).is_none_or(|Client { outbox, .. }| {
-            outbox.bytes() + bytes <= limits.outbox_bytes_max && outbox.frames() < limits.outbox_messages_max
-        })
+    /// A client whose outbox is full may stand in the line still: then it is we who are late.
+    fn place_late(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
+        let frames_before = self.clients.get(slot).map_or(0, |client| client.outbox.frames());
+        self.flush(slot);
+        match self.clients.get(slot).filter(|client| client.is_open()) {
+            Some(client) if client.outbox.frames() < frames_before => self.place(slot, frames),
+            Some(_) => {
+                self.close_slow(slot);
+                Err(Drop::Slow)
+            }
+            None => Err(Drop::Closing),
+        }
     }
 
     /// Places something of the gateway's own: a pong, a ping, a close frame.
@@ -113,11 +114,14 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Client { stream: Some(stream), outbox, waker, .. } = client else { return };
         while !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             self.tally.now.writes += 1;
-            let written = match outbox.piece(&mut self.joined, &mut slices) {
+            let written = match outbox.piece(&mut self.joined) {
                 Piece::One(bytes) => stream.poll_write(waker.as_ref(), bytes),
-                Piece::Several(count) => stream.poll_write_vectored(waker.as_ref(), &slices[..count]),
+                Piece::Several => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let count = outbox.slices(&mut slices);
+                    stream.poll_write_vectored(waker.as_ref(), &slices[..count])
+                }
             };
             match written {
                 Poll::Ready(Ok(written)) if written > 0 => outbox.advance(written),
@@ -126,7 +130,7 @@ impl Shard {
             }
         }
         if outbox.bytes() > OUTBOX_LOW_WATER_BYTES {
-            client.backlog_since.get_or_insert(second);
+            client.backlog_since.get_or_insert(NonZeroU32::new(second).unwrap_or(NonZeroU32::MIN));
             self.backlogged.insert(slot);
         } else if client.backlog_since.take().is_some() {
             self.backlogged.remove(&slot);

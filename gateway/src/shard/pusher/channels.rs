@@ -33,11 +33,13 @@ impl Shard {
             return self.refuse(slot, channel, "LimitReached", &sentence, 403);
         }
         let name = channel.to_owned();
-        if let Some(pusher) = self.pusher(slot) {
+        if let Some(client) = self.clients.get_mut(slot)
+            && let Some(pusher) = &mut client.pusher
+        {
             pusher.is_authorized |= subscription.kind.access != Access::Public;
             let pending =
                 Pending { subscription, is_seated: false, is_again, held: Vec::new(), held_bytes: 0 };
-            pusher.pending = Some(Box::new(pending));
+            client.pending = Some(Box::new(pending));
         }
         self.enter(slot, &name, None);
     }
@@ -45,9 +47,10 @@ impl Shard {
     /// There is room for the client's user, or the user is there: takes the seat, of which others are told.
     /// True if the subscription is still to be confirmed after that.
     fn take_seat(&mut self, slot: Slot, entered: &Entered<Live>) -> bool {
-        let Some(pusher) = self.pusher(slot) else { return false };
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let Some(pusher) = &client.pusher else { return false };
         let max = pusher.tenant.app.limits.presence_members_max;
-        let Some(pending) = pusher.pending.as_mut().filter(|pending| !pending.is_seated) else {
+        let Some(pending) = client.pending.as_mut().filter(|pending| !pending.is_seated) else {
             return false;
         };
         let Some((user, info)) = &pending.subscription.member else { return false };
@@ -56,7 +59,7 @@ impl Shard {
         let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
         if entered.members.len() >= max && !is_there {
             let (held, was_in) =
-                pusher.pending.take().map_or((0, false), |pending| (pending.held.len(), pending.is_again));
+                client.pending.take().map_or((0, false), |pending| (pending.held.len(), pending.is_again));
             self.tally.drop(Drop::Unsent, held);
             let sentence = format!("the channel has {max} members, as many as it may have");
             if self.directory.part(slot, &channel) && was_in {
@@ -101,16 +104,14 @@ impl Shard {
             return self.heard_of(slot, user, !entered.members.is_empty());
         }
         let Some(client) = self.clients.get(slot).filter(|client| client.is_open()) else { return };
-        let pending = client.pusher.as_ref().and_then(|pusher| pusher.pending.as_ref());
-        if pending.is_none_or(|pending| pending.subscription.channel != topic.name())
+        if client.pending.as_ref().is_none_or(|pending| pending.subscription.channel != topic.name())
             || self.take_seat(slot, entered)
         {
             return;
         }
-        let Some(pending) = self.pusher(slot).and_then(|pusher| pusher.pending.take()) else { return };
-        if let Some(client) = self.clients.get(slot) {
-            client.wake();
-        }
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let Some(pending) = client.pending.take() else { return };
+        client.wake();
         let Pending { subscription, held, is_again, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
         // Before what it is told, which may be too much for it. A command may have taken it
@@ -166,11 +167,11 @@ impl Shard {
         let frames: Vec<(&str, SharedFrame)> =
             members.iter().map(|change| (&*change.user, Rc::new(told(channel, change)))).collect();
         for slot in slots {
-            let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else {
+            let Some(client) = self.clients.get(slot).filter(|client| client.pusher.is_some()) else {
                 continue;
             };
             // Who is not subscribed yet is told of everybody at once.
-            if pusher.pending.as_ref().is_some_and(|pending| pending.subscription.channel == channel) {
+            if client.pending.as_ref().is_some_and(|pending| pending.subscription.channel == channel) {
                 continue;
             }
             let own = self.directory.seat(slot, channel).map(|seat| seat.user);
@@ -194,20 +195,17 @@ impl Shard {
         reached.map_or(frames, |(_, frames)| frames)
     }
 
-    /// Places a message, behind the confirmation of the channel's subscription if that is under way.
-    pub(crate) fn place_for(
-        &mut self,
-        slot: Slot,
-        to: &Audience,
-        frames: &Frames<SharedFrame>,
-    ) -> Result<(), Drop> {
+    /// Does the client follow one of the groups only when its subscription is confirmed?
+    pub(crate) fn is_subscribing(&self, slot: Slot, groups: &[Box<str>]) -> bool {
+        let pending = self.clients.get(slot).and_then(|client| client.pending.as_ref());
+        pending.is_some_and(|pending| groups.iter().any(|group| **group == pending.subscription.channel))
+    }
+
+    /// Keeps a message until the subscription that is under way is confirmed.
+    pub(crate) fn hold_back(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
-        let pending = self.pusher(slot).and_then(|pusher| pusher.pending.as_mut());
-        let Some(pending) =
-            pending.filter(|pending| to.groups.iter().any(|group| **group == pending.subscription.channel))
-        else {
-            return self.place(slot, frames);
-        };
+        let pending = self.clients.get_mut(slot).and_then(|client| client.pending.as_mut());
+        let Some(pending) = pending else { return Err(Drop::Closing) };
         let frame = frames.pusher.clone().ok_or(Drop::Protocol)?;
         pending.held_bytes += frame.len();
         if pending.held_bytes > bytes_max {

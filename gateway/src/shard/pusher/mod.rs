@@ -58,9 +58,6 @@ impl Tenant {
 pub(crate) struct PusherClient {
     pub(crate) tenant: Rc<Tenant>,
     pub(crate) user: Option<Box<User>>,
-    /// The subscription that is under way. Nothing else is read from the client meanwhile: its frames
-    /// take effect in their order.
-    pub(crate) pending: Option<Box<Pending>>,
     pub(crate) watch: Option<Box<Watch>>,
     events: Rate,
     /// The second at which it must have shown a signature.
@@ -89,7 +86,6 @@ impl PusherClient {
         Self {
             tenant,
             user: None,
-            pending: None,
             watch: None,
             events: Rate::default(),
             authorize_by: (within > 0).then_some(second + within),

@@ -92,8 +92,7 @@ impl Shard {
     }
 
     fn is_unconfirmed(&self, slot: Slot, channel: &str) -> bool {
-        let pusher = self.clients.get(slot).and_then(|client| client.pusher.as_deref());
-        let pending = pusher.and_then(|pusher| pusher.pending.as_deref());
+        let pending = self.clients.get(slot).and_then(|client| client.pending.as_deref());
         pending.is_some_and(|pending| pending.is_new_to(channel))
     }
 }
