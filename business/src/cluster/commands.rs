@@ -23,9 +23,15 @@ impl Cluster {
         v1::Audience { app: self.app.to_string(), ..audience.0 }
     }
 
-    fn send_command(&self, to: v1::Audience, payload: Payload, no_receipt: bool) -> Command {
+    fn send_command(
+        &self,
+        command_id: String,
+        to: v1::Audience,
+        payload: Payload,
+        no_receipt: bool,
+    ) -> Command {
         Command::Send(SendRequest {
-            command_id: self.command_id(),
+            command_id,
             to: Some(to),
             payload: Some(payload.payload),
             no_receipt,
@@ -57,7 +63,7 @@ impl Cluster {
     ) -> Result<Receipt, CommandError> {
         let to = self.own(to.into());
         let way = Self::way(&to);
-        receipt(self.call(way, self.send_command(to, payload.into(), false)).await?)
+        receipt(self.call(way, self.send_command(self.command_id(), to, payload.into(), false)).await?)
     }
 
     /// Sends one message without asking for a receipt: returns as soon as it has its place in the
@@ -74,7 +80,12 @@ impl Cluster {
     ) -> Result<(), CommandError> {
         let to = self.own(to.into());
         let way = Self::way(&to);
-        self.give(&way, self.send_command(to, payload.into(), true)).await
+        // Nothing but what has a home is ever made again without its caller.
+        let id = match way {
+            Way::Ordered(_) => self.command_id(),
+            Way::Any | Way::Gateway(_) => self.id.as_deref().unwrap_or_default().to_owned(),
+        };
+        self.give(&way, self.send_command(id, to, payload.into(), true)).await
     }
 
     /// Closes every client of an audience.

@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
+    future::{Future as _, poll_fn},
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use broadgate_proto::{
@@ -26,11 +30,18 @@ use super::{
 };
 use crate::cluster::parse_session;
 
+/// Clients whose handlers one task runs, as long as they need not wait.
+const TOGETHER_MAX: usize = 32;
+/// And for as long as that takes no longer: others go to another thread then.
+const TOGETHER_TIME_MAX: Duration = Duration::from_micros(200);
+
 /// Owned by the link's task; the runners share only what is behind its `Arc`s.
 pub(crate) struct Clients<H> {
     core: Arc<Core<H>>,
     gateway: Arc<str>,
     table: HashMap<ClientId, Arc<Shared>>,
+    /// Clients that have something to be handled, and nobody who does.
+    starting: Vec<Arc<Shared>>,
     /// Numbers the streams of this link.
     stream: u64,
     standing: Arc<Standing>,
@@ -62,7 +73,7 @@ impl Standing {
 impl<H: Handler> Clients<H> {
     pub(crate) fn new(core: Arc<Core<H>>, gateway: Arc<str>) -> Self {
         let (table, standing, runners) = (HashMap::new(), Arc::default(), TaskTracker::new());
-        Self { core, gateway, table, stream: 0, standing, runners }
+        Self { core, gateway, table, starting: Vec::new(), stream: 0, standing, runners }
     }
 
     /// A stream is open. The gateway says anew which clients are this worker's, and gives all
@@ -74,9 +85,9 @@ impl<H: Handler> Clients<H> {
         self.core.meters.attached.increment(1.0);
         // A client with an event still in its handler stays, so that what comes next waits for it.
         self.table.retain(|_, shared| !shared.lock().queue.is_idle());
-        for shared in self.table.values() {
-            self.wake(shared);
-        }
+        let woken = self.table.values().filter(|shared| shared.lock().queue.wake());
+        self.starting.extend(woken.cloned());
+        self.start();
     }
 
     /// The stream has ended: what waits must wait on.
@@ -94,7 +105,7 @@ impl<H: Handler> Clients<H> {
         }
     }
 
-    /// Puts an event into its client's queue.
+    /// Puts an event into its client's queue; [`Clients::start`] has it handled.
     pub(crate) fn take(&mut self, event: Event, out: &Out) {
         self.core.meters.unanswered.increment(1.0);
         let id = event.client_id.parse::<ClientId>();
@@ -140,19 +151,18 @@ impl<H: Handler> Clients<H> {
             state.queue.push(self.stream, job)
         };
         if start {
-            self.run(shared);
+            self.starting.push(shared);
         }
     }
 
-    fn wake(&self, shared: &Arc<Shared>) {
-        let start = shared.lock().queue.wake();
-        if start {
-            self.run(shared.clone());
+    /// Has the events handled that have come.
+    pub(crate) fn start(&mut self) {
+        while !self.starting.is_empty() {
+            let rest = self.starting.split_off(self.starting.len().min(TOGETHER_MAX));
+            let several = std::mem::replace(&mut self.starting, rest);
+            let (core, standing) = (self.core.clone(), self.standing.clone());
+            self.runners.spawn(run_several(core, standing, self.runners.clone(), several));
         }
-    }
-
-    fn run(&self, shared: Arc<Shared>) {
-        self.runners.spawn(run_client(self.core.clone(), self.standing.clone(), shared));
     }
 
     /// Asks the handler whether a client may come in; nothing of that client can come before.
@@ -196,9 +206,10 @@ impl<H: Handler> Clients<H> {
                 }
             };
             if start {
-                self.run(shared.clone());
+                self.starting.push(shared.clone());
             }
         }
+        self.start();
     }
 
     /// Waits until everything that may be handled has been.
@@ -219,6 +230,42 @@ fn lost_job() -> Job {
         event: event::Event::Closed(closed),
         out: None,
     }
+}
+
+/// Runs the clients one after the other; one that has to wait goes on in a task of its own. Most handlers
+/// need not wait, and a task for each would cost more than they do.
+async fn run_several<H: Handler>(
+    core: Arc<Core<H>>,
+    standing: Arc<Standing>,
+    runners: TaskTracker,
+    clients: Vec<Arc<Shared>>,
+) {
+    let began = Instant::now();
+    let mut clients = clients.into_iter();
+    let mut place = None;
+    while let Some(shared) = clients.next() {
+        let running = run_client(core.clone(), standing.clone(), shared);
+        // The room of the one before is used again.
+        let mut one = match place.take() {
+            Some(room) => reuse(room, running),
+            None => Box::pin(running),
+        };
+        if poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await.is_pending() {
+            runners.spawn(one);
+        } else {
+            place = Some(one);
+        }
+        if began.elapsed() > TOGETHER_TIME_MAX {
+            for late in clients.by_ref() {
+                runners.spawn(run_client(core.clone(), standing.clone(), late));
+            }
+        }
+    }
+}
+
+fn reuse<F>(mut room: Pin<Box<F>>, future: F) -> Pin<Box<F>> {
+    room.set(future);
+    room
 }
 
 /// Handles one client's events in turn, until none waits.

@@ -157,4 +157,5 @@ fn take<H: Handler>(clients: &mut Clients<H>, events: Vec<Event>, out: &Out) {
     for event in events {
         clients.take(event, out);
     }
+    clients.start();
 }

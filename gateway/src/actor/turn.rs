@@ -155,11 +155,12 @@ impl Actor {
     async fn place(&mut self) {
         let places = std::mem::take(&mut self.turn.places);
         let orders = places.iter().enumerate().map(|(index, (_, order))| (index, Arc::clone(order)));
-        let executing = self.around.local.execute(orders.collect()).await;
-        let backs: Vec<Back> = places.into_iter().map(|(back, _)| back).collect();
-        if backs.iter().all(|back| *back == Back::Nobody) {
-            return;
+        let orders = orders.collect();
+        if places.iter().all(|(back, _)| *back == Back::Nobody) {
+            return self.around.local.carry_out(orders).await;
         }
+        let executing = self.around.local.execute(orders).await;
+        let backs: Vec<Back> = places.into_iter().map(|(back, _)| back).collect();
         let (homes, me) = (self.homes.clone(), self.me);
         tokio::spawn(async move {
             let placed = executing

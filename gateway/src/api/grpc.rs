@@ -152,7 +152,9 @@ async fn serve(
             batch = batches.message(), if reading && answering.len() < LINK_BATCHES_MAX => match batch {
                 Ok(Some(batch)) => {
                     let placed = dispatcher.place(batch.commands).await;
-                    answering.push(placed.answers());
+                    if !placed.is_done() {
+                        answering.push(placed.answers());
+                    }
                 }
                 Ok(None) => reading = false,
                 Err(_) => return,

@@ -35,13 +35,24 @@ pub(crate) struct Carried {
 }
 
 impl Local {
+    /// The same for orders that nobody wants answered.
+    pub(crate) async fn carry_out(&self, orders: Vec<(usize, Arc<Order>)>) {
+        let mut lists: Vec<Vec<Arc<Order>>> = vec![Vec::new(); self.shards.len()];
+        for (_, order) in orders {
+            self.shards_of(&order, |shard| lists[shard].push(Arc::clone(&order)));
+        }
+        for (mailbox, orders) in self.shards.iter().zip(lists) {
+            if !orders.is_empty() {
+                mailbox.send(Message::Execute { orders, reply: None }).await;
+            }
+        }
+    }
+
     /// Puts orders into the mailboxes of the shards that they concern, keeping their order.
     pub(crate) async fn execute(&self, orders: Vec<(usize, Arc<Order>)>) -> Executing {
         let mut lists: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
         for (place, (_, order)) in orders.iter().enumerate() {
-            for shard in self.shards_of(order) {
-                lists[shard].push(place);
-            }
+            self.shards_of(order, |shard| lists[shard].push(place));
         }
         let mut shards = Vec::new();
         for (mailbox, places) in self.shards.iter().zip(lists) {
@@ -50,23 +61,29 @@ impl Local {
             }
             let list = places.iter().map(|&place| Arc::clone(&orders[place].1)).collect();
             let (reply, parts) = oneshot::channel();
-            mailbox.send(Message::Execute { orders: list, reply }).await;
+            mailbox.send(Message::Execute { orders: list, reply: Some(reply) }).await;
             shards.push((places, parts));
         }
         Executing { orders, shards }
     }
 
-    /// A client's shard alone is asked about it; all are asked about everything else.
-    fn shards_of(&self, order: &Order) -> Vec<usize> {
+    /// Calls `to` for every shard that an order concerns: a client's shard alone is asked about it, all
+    /// are asked about everything else.
+    fn shards_of(&self, order: &Order, to: impl FnMut(usize)) {
         let every = 0..self.shards.len();
+        // A shard that does not exist cannot answer that it does not know the client.
+        if let Some(shard) = order.only_client().map(|client| usize::from(client.shard))
+            && every.contains(&shard)
+        {
+            return std::iter::once(shard).for_each(to);
+        }
         match order.concerns() {
-            Concerns::All => every.collect(),
+            Concerns::All => every.for_each(to),
             Concerns::Some(homes) => {
                 let named: HashSet<usize> =
                     homes.values().flatten().map(|client| usize::from(client.shard)).collect();
-                // A shard that does not exist cannot answer that it does not know the client.
-                let known: Vec<usize> = every.clone().filter(|shard| named.contains(shard)).collect();
-                if known.len() == named.len() { known } else { every.collect() }
+                let all_exist = named.iter().all(|shard| every.contains(shard));
+                every.filter(|shard| !all_exist || named.contains(shard)).for_each(to);
             }
         }
     }

@@ -136,6 +136,10 @@ impl Dispatcher {
         if matches!(*order, Order::ListClients { .. }) {
             return;
         }
+        if order.only_client().is_some_and(|client| client.incarnation == me) {
+            placing.asked = 1;
+            return direct.here.push((index, order));
+        }
         self.route(me, placing, &order, |target| {
             if target == me {
                 direct.here.push((index, Arc::clone(&order)));
@@ -147,8 +151,10 @@ impl Dispatcher {
 
     /// Puts commands into the queues.
     async fn put(&self, direct: Direct, placings: &[Placing], parts: &mut Parts) {
-        if !direct.here.is_empty() {
+        if direct.here.iter().any(|(index, _)| !placings[*index].no_receipt) {
             parts.local.push(self.local.execute(direct.here).await);
+        } else if !direct.here.is_empty() {
+            self.local.carry_out(direct.here).await;
         }
         for (target, indexes) in direct.there {
             let batch = indexes.into_iter().map(|index| v1::Command {
@@ -171,6 +177,9 @@ impl Dispatcher {
 
     /// Waits until this gateway knows the view that the caller knows.
     async fn catch_up(&self, after: Epoch) -> Result<(), Refusal> {
+        if view::epoch(&self.installed.borrow().view) >= after {
+            return Ok(());
+        }
         let mut installed = self.installed.clone();
         let known = |installed: &Installed| view::epoch(&installed.view) >= after;
         let waiting = installed.wait_for(known);
@@ -191,13 +200,13 @@ impl Dispatcher {
             let command = Command::Status(v1::StatusRequest {});
             return Placing { id, command, order, unknown: Vec::new(), asked: 0, no_receipt: false };
         };
+        let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
             // What a home orders may have to be asked of two.
             let number = self.next_id.fetch_add(1, Ordering::Relaxed);
             set_command_id(&mut command, format!("{}-{number}", self.me.load().incarnation));
         }
         let order = self.parser.parse(&command);
-        let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         Placing { id, command, order, unknown: Vec::new(), asked: 0, no_receipt }
     }
 
@@ -266,9 +275,18 @@ impl Dispatcher {
     }
 }
 
-/// A command to a topic is ordered by its home and may be asked of two when the home moves.
+/// A command to a topic is ordered by its home and may be asked of two when the home moves; of any other
+/// the caller may want to make a repeat, by the id in its receipt.
 fn needs_id(command: &Command) -> bool {
-    matches!(command, Command::Send(_) | Command::Close(_) | Command::Bind(_) | Command::Dissolve(_))
+    match command {
+        Command::Send(request) => !(request.no_receipt && is_to_clients(request.to.as_ref())),
+        Command::Close(_) | Command::Bind(_) | Command::Dissolve(_) => true,
+        _ => false,
+    }
+}
+
+fn is_to_clients(to: Option<&v1::Audience>) -> bool {
+    to.is_some_and(|to| to.uids.is_empty() && to.groups.is_empty() && !to.all)
 }
 
 fn set_command_id(command: &mut Command, id: String) {

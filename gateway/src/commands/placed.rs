@@ -60,6 +60,13 @@ impl Placed {
         Self { dispatcher, epoch, placings, parts }
     }
 
+    /// Is there nothing to be answered, and nobody to be waited for?
+    pub(crate) fn is_done(&self) -> bool {
+        let Parts { local, remote, homed } = &self.parts;
+        let unanswered = |placing: &Placing| placing.no_receipt && placing.order.is_ok();
+        local.is_empty() && remote.is_empty() && homed.is_empty() && self.placings.iter().all(unanswered)
+    }
+
     /// Waits for everybody, and answers each command whose caller wants that.
     pub(crate) async fn answers(self) -> Vec<v1::Answer> {
         let Self { dispatcher, epoch, placings, parts } = self;

@@ -238,6 +238,19 @@ impl Order {
         }
     }
 
+    /// The one client that this is about, if it is about nobody else. Cheap: most commands of workers are.
+    pub(crate) fn only_client(&self) -> Option<ClientId> {
+        match self {
+            Self::Once { order, .. } => order.only_client(),
+            Self::Send { to, .. } | Self::Close { to, .. } if to.clients_only() => match to.clients[..] {
+                [only] => Some(only),
+                _ => None,
+            },
+            Self::Entered { client, .. } => Some(*client),
+            other => other.one_client(),
+        }
+    }
+
     /// Does this command name exactly one client, so that its absence is an error?
     pub(crate) fn one_client(&self) -> Option<ClientId> {
         match self {

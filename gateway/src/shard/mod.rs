@@ -68,10 +68,10 @@ const COMMANDS_MAX: usize = 1024;
 
 /// What others ask of a shard.
 pub(crate) enum Message {
-    /// Carry these out in this order, and answer in the same.
+    /// Carry these out in this order, and answer in the same if anybody wants that.
     Execute {
-        orders: Arc<[Arc<Order>]>,
-        reply: oneshot::Sender<Vec<Done>>,
+        orders: Vec<Arc<Order>>,
+        reply: Option<oneshot::Sender<Vec<Done>>>,
     },
     WorkerUp(NewWorker),
     WorkerDown(WorkerKey),
@@ -244,6 +244,9 @@ impl Turns {
         let mut shard = self.shard.borrow_mut();
         match message {
             Message::Execute { orders, reply } => {
+                let Some(reply) = reply else {
+                    return orders.iter().for_each(|order| drop(shard.execute_once(order)));
+                };
                 let parts = orders.iter().map(|order| shard.execute_once(order)).collect();
                 // Before the answer: who has it may ask whether the homes know.
                 shard.tell_standings();
