@@ -94,6 +94,21 @@ enum Command {
     },
 }
 
+impl Cli {
+    /// How many threads the runtime has; none for as many as there are cores, or as many as
+    /// TOKIO_WORKER_THREADS says.
+    ///
+    /// Half the cores for the roles: a gateway's shards have threads of their own beside it, and where few
+    /// threads share what comes, fewer have to be woken for each of it.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        let is_role =
+            matches!(self.command, Some(Command::Register(_) | Command::Gateway(_) | Command::Worker(_)));
+        let is_told = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
+        let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        (is_role && !is_told).then_some(half)
+    }
+}
+
 /// Parses the command line; a wrong one ends the process with exit code 2.
 pub(crate) fn parse() -> Cli {
     Cli::parse()

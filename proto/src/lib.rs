@@ -9,10 +9,12 @@
 //! | [`close`] | close codes, and whether a client may come back |
 //! | [`limits`] | every limit that decisions rest on, with unit and reason |
 //! | [`epoch`] | how epochs compare |
+//! | [`events`] | the message by which events travel, written from pieces |
 //! | [`secret`] | the shared secret of the internal ports |
 
 pub mod close;
 pub mod epoch;
+pub mod events;
 pub mod id;
 pub mod limits;
 pub mod name;
@@ -22,6 +24,8 @@ pub mod secret;
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]
 pub mod v1 {
     include!("gen/broadgate.v1.rs");
+
+    pub use crate::events::Events;
 }
 
 /// The encoded `FileDescriptorSet` of package `broadgate.v1`, for reflection and JSON.

@@ -141,7 +141,7 @@ async fn attach<H: Handler>(
                     backoff.reset();
                     clients.attached();
                 }
-                Some(Frame::Events(Events { events })) => take(clients, events, &out),
+                Some(Frame::Events(Events { events, .. })) => take(clients, events, &out),
                 Some(Frame::Released(_)) => return End::Released,
                 // From a newer gateway.
                 None => {}

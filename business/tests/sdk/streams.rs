@@ -27,7 +27,7 @@ impl Attachment {
     }
 
     pub async fn give(&self, events: Vec<Event>) {
-        self.frame(gateway_frame::Frame::Events(Events { events })).await;
+        self.frame(gateway_frame::Frame::Events(Events { events, ..Events::default() })).await;
     }
 
     pub async fn release(&self) {

@@ -1,8 +1,11 @@
 //! From clients to workers: who gets a client's events, and in which order.
 
-use std::rc::Rc;
+use std::fmt::Write as _;
 
-use broadgate_proto::v1::{self, event::Event};
+use broadgate_proto::{
+    events::Envelope,
+    v1::{self, event::Event},
+};
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{
@@ -55,47 +58,45 @@ impl Shard {
         }
         let seq = link.next_seq(self.index);
         entry.seq = Some(seq);
-        let (redelivered, event) = (entry.redelivered, entry.event.clone());
         link.unanswered.insert(seq, (slot, client.key));
-        let event = self.envelope(slot, seq, redelivered, event);
-        self.batch(key, event);
+        self.write(key, slot, seq, None);
         true
     }
 
-    /// An event with what the worker is told about its client.
-    fn envelope(&mut self, slot: Slot, seq: u64, redelivered: bool, event: Event) -> v1::Event {
+    /// Writes an event of a client to a worker's batch, with what the worker is told about its client:
+    /// the one of its window that has this number, or another.
+    fn write(&mut self, worker: WorkerKey, slot: Slot, seq: u64, other: Option<&Event>) {
+        let id = self.id_of(slot);
+        let Some(client) = self.clients.get(slot) else { return };
+        let Some(link) = self.workers.get_mut(worker) else { return };
+        let own = client.events.sent_as(seq);
+        let Some(event) = other.or_else(|| own.map(|entry| &entry.event)) else { return };
+        let redelivered = own.is_some_and(|entry| entry.redelivered);
         self.tally.now.events += 1;
         self.tally.now.redelivered += u64::from(redelivered);
-        let id = self.id_of(slot);
-        let uid = self.directory.uid(slot).map(Rc::clone);
-        let client = self.clients.get(slot);
-        let uid = uid.or_else(|| client.map(|client| Rc::from(&*client.last_uid)));
-        v1::Event {
+        self.id_text.clear();
+        // A text takes whatever is written to it.
+        let _ = write!(self.id_text, "{id}");
+        let envelope = Envelope {
             seq,
-            client_id: id.to_string(),
-            app: client.map(|client| client.app.to_string()).unwrap_or_default(),
-            listener: client.map(|client| client.listener.name.clone()).unwrap_or_default(),
-            service: client.map(|client| client.service.to_string()).unwrap_or_default(),
-            uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
-            session: client.and_then(super::client::Client::session),
+            client_id: &self.id_text,
+            app: &client.app,
+            listener: &client.listener.name,
+            service: &client.service,
+            uid: self.directory.uid(slot).map_or(&*client.last_uid, |uid| &**uid),
+            session: client.session.as_ref().map(|session| (&*session.json, session.version)),
             redelivered,
-            event: Some(event),
-        }
-    }
-
-    fn batch(&mut self, key: WorkerKey, event: v1::Event) {
-        let Some(link) = self.workers.get_mut(key) else { return };
+        };
         if link.batch.is_empty() {
-            self.batched.push(key);
+            self.batched.push(worker);
         }
-        link.batch.push(event);
+        link.batch.write(&envelope, event);
         self.ask_turn();
     }
 
     pub(crate) fn send_batch(&mut self, key: WorkerKey) {
         let Some(link) = self.workers.get_mut(key) else { return };
-        let batch = std::mem::take(&mut link.batch);
-        match link.out.try_send(batch) {
+        match link.out.try_send(link.batch.take()) {
             // Closed: the worker is lost, and its link's owner is about to say so.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(_)) => {
@@ -152,9 +153,8 @@ impl Shard {
             if !link.leaving {
                 let seq = link.next_seq(self.index);
                 link.unanswered.insert(seq, (slot, key));
-                let moved = self.envelope(slot, seq, false, Event::Moved(v1::Moved {}));
                 if let Some(former) = former {
-                    self.batch(former, moved);
+                    self.write(former, slot, seq, Some(&Event::Moved(v1::Moved {})));
                 }
             }
         }

@@ -34,6 +34,7 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, MAILBOX_MAX},
     v1,
 };
+use bytes::Bytes;
 use metrics::counter;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -115,7 +116,8 @@ pub(crate) struct NewWorker {
     pub(crate) services: Vec<String>,
     /// Events that one shard may leave unanswered.
     pub(crate) credit: usize,
-    pub(crate) out: mpsc::Sender<Vec<v1::Event>>,
+    /// Events as they are written on the wire.
+    pub(crate) out: mpsc::Sender<Bytes>,
 }
 
 /// A shard's mailbox.

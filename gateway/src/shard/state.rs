@@ -64,6 +64,8 @@ pub(crate) struct Shard {
     /// For audiences, so that sends do not allocate.
     pub(crate) selected: Vec<Slot>,
     pub(crate) scratch: Box<[u8]>,
+    /// A client id is written here before it goes into an event.
+    pub(crate) id_text: String,
     /// Commands that were carried out, by their ids.
     pub(crate) remembered: Remembered<Remembrance>,
     /// Where to say who is in what; the homes' actor is woken by it.
@@ -103,6 +105,7 @@ impl Shard {
             paused: HashSet::new(),
             selected: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into(),
+            id_text: String::new(),
             remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
             homes: None,
             tenants: HashMap::new(),

@@ -35,6 +35,11 @@ impl Window {
         self.0.iter_mut().find(|entry| entry.seq.is_none())
     }
 
+    /// The event that was sent under this number.
+    pub(crate) fn sent_as(&self, seq: u64) -> Option<&Entry> {
+        self.0.iter().rev().find(|entry| entry.seq == Some(seq))
+    }
+
     pub(crate) fn has_unsent(&self) -> bool {
         self.0.iter().any(|entry| entry.seq.is_none())
     }

@@ -5,8 +5,9 @@ use std::{
     rc::Rc,
 };
 
-use broadgate_proto::{id::Incarnation, v1};
+use broadgate_proto::{events::EventsWriter, id::Incarnation};
 use broadgate_register::member::ring::Ring;
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::directory::Slot;
@@ -22,7 +23,7 @@ pub(crate) struct Link {
     pub(crate) services: Vec<Rc<str>>,
     /// Where batches go. Every batch holds an event and events are bounded by `credit`, so a queue
     /// of that length is never full.
-    pub(crate) out: mpsc::Sender<Vec<v1::Event>>,
+    pub(crate) out: mpsc::Sender<Bytes>,
     /// Events that this shard may leave unanswered.
     pub(crate) credit: usize,
     /// It has said that it leaves: nothing new goes to it.
@@ -32,7 +33,7 @@ pub(crate) struct Link {
     /// Clients that have this worker.
     pub(crate) clients: usize,
     pub(crate) unanswered: HashMap<u64, (Slot, u64)>,
-    pub(crate) batch: Vec<v1::Event>,
+    pub(crate) batch: EventsWriter,
     /// Clients that wait for credit, each once.
     pub(crate) line: VecDeque<(Slot, u64)>,
     next: u64,
@@ -50,7 +51,7 @@ impl Link {
         name: Rc<str>,
         services: Vec<Rc<str>>,
         credit: usize,
-        out: mpsc::Sender<Vec<v1::Event>>,
+        out: mpsc::Sender<Bytes>,
     ) -> Self {
         Self {
             incarnation,
@@ -62,7 +63,7 @@ impl Link {
             released: None,
             clients: 0,
             unanswered: HashMap::new(),
-            batch: Vec::new(),
+            batch: EventsWriter::default(),
             line: VecDeque::new(),
             next: 0,
         }

@@ -15,6 +15,7 @@ use broadgate_proto::{
     name,
     v1::{self, WorkerHello},
 };
+use bytes::Bytes;
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,7 +44,7 @@ impl Attachments {
     }
 
     /// Takes a worker in; its events come out of the receiver.
-    async fn attach(&self, hello: WorkerHello) -> Result<(Attached, mpsc::Receiver<Vec<v1::Event>>), String> {
+    async fn attach(&self, hello: WorkerHello) -> Result<(Attached, mpsc::Receiver<Bytes>), String> {
         let incarnation: Incarnation = hello.incarnation.parse().map_err(|error| format!("{error}"))?;
         name::check("name", &hello.name).map_err(|error| error.to_string())?;
         if hello.services.is_empty() {

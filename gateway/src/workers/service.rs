@@ -9,7 +9,8 @@ use broadgate_proto::{
         worker_server::Worker,
     },
 };
-use futures_util::{Stream, StreamExt as _, future::join_all};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, future::join_all, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -38,7 +39,8 @@ impl Worker for WorkerService {
         let me = self.0.me.load_full();
         let name = hello.name.clone();
         let (attached, events) = self.0.attach(hello).await.map_err(Status::invalid_argument)?;
-        let (out, sent) = mpsc::channel(16);
+        // What is not an event: the hello and, once, that the worker is released.
+        let (out, said) = mpsc::channel(2);
         let greeting = GatewayHello {
             incarnation: me.incarnation.to_string(),
             name: me.name.clone(),
@@ -49,24 +51,18 @@ impl Worker for WorkerService {
         tokio::spawn(async move {
             tokio::select! {
                 () = me.over.cancelled() => {}
-                () = forward(events, out.clone()) => {}
                 () = receive(frames, &attached, out) => {}
             }
             tracing::info!(worker = %name, "worker detached");
         });
-        Ok(Response::new(ReceiverStream::new(sent).boxed()))
+        let events = ReceiverStream::new(events).map(|written| Ok(frame(written_events(written))));
+        // The connection takes the shards' batches itself. The hello is there and goes first.
+        Ok(Response::new(stream::select(ReceiverStream::new(said), events).boxed()))
     }
 }
 
-/// Events to the worker, as many in one message as are there.
-async fn forward(mut events: mpsc::Receiver<Vec<v1::Event>>, out: Out) {
-    let mut batches = Vec::new();
-    while events.recv_many(&mut batches, 64).await > 0 {
-        let events = batches.drain(..).flatten().collect();
-        if out.send(Ok(frame(gateway_frame::Frame::Events(v1::Events { events })))).await.is_err() {
-            return;
-        }
-    }
+fn written_events(written: Bytes) -> gateway_frame::Frame {
+    gateway_frame::Frame::Events(v1::Events { events: Vec::new(), written })
 }
 
 /// Answers from the worker, until its stream ends.

@@ -1040,7 +1040,7 @@ pub mod gateway_frame {
         #[prost(message, tag = "1")]
         Hello(super::GatewayHello),
         #[prost(message, tag = "2")]
-        Events(super::Events),
+        Events(crate::events::Events),
         /// After Leaving: nothing of yours is unanswered here any more.
         #[prost(message, tag = "3")]
         Released(super::Released),
@@ -1057,11 +1057,6 @@ pub struct GatewayHello {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Released {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Events {
-    #[prost(message, repeated, tag = "1")]
-    pub events: ::prost::alloc::vec::Vec<Event>,
-}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
     /// Numbers the events of this stream. Acknowledge it by this number.
