@@ -272,6 +272,24 @@ impl Order {
         if let Self::Once { order, .. } = self { order } else { self }
     }
 
+    /// Is it a message to the same one topic, that every client there gets alike?
+    pub(crate) fn is_sent_like(&self, other: &Self) -> bool {
+        let (Self::Send { to, by_group, .. }, Self::Send { to: theirs, .. }) = (self.inner(), other.inner())
+        else {
+            return false;
+        };
+        by_group.is_empty()
+            && to.is_one_topic()
+            && theirs.is_one_topic()
+            && (&to.app, to.all, &to.uids, &to.groups)
+                == (&theirs.app, theirs.all, &theirs.uids, &theirs.groups)
+    }
+
+    /// What a message is framed as; nothing for what is none.
+    pub(crate) fn frames(&self) -> Frames {
+        if let Self::Send { frames, .. } = self.inner() { frames.clone() } else { Frames::default() }
+    }
+
     /// The one topic whose home must order this.
     pub(crate) fn topic(&self) -> Option<Topic> {
         match self.inner() {

@@ -42,7 +42,7 @@ pub(crate) enum Remembrance {
 }
 
 impl Remembrance {
-    fn of(answer: &Answer) -> Self {
+    pub(crate) fn of(answer: &Answer) -> Self {
         match answer {
             Answer::Receipt(receipt) if receipt.drops.is_empty() => Self::Clients(receipt.clients),
             answer => Self::Answer(Box::new(answer.clone())),
@@ -65,9 +65,10 @@ impl Remembrance {
 
 impl Shard {
     /// Carries an order out, unless it was before: then it is answered with what was done.
-    pub(crate) fn execute_once(&mut self, order: &Order) -> Done {
-        let mut touched = order.touches();
-        let Order::Once { app, id, order } = order else {
+    pub(crate) fn execute_once(&mut self, once: &Order) -> Done {
+        let mut touched = once.touches();
+        let Order::Once { app, id, order } = once else {
+            let order = once;
             let part = self.execute(order);
             self.add_touched(order, &mut touched);
             return Done { part, touched };
@@ -78,8 +79,7 @@ impl Shard {
         let part = self.execute(order);
         self.add_touched(order, &mut touched);
         if let Part::Answer(answer) = &part {
-            let now = std::time::Duration::from_secs(self.second.into());
-            self.remembered.put(app, id, Remembrance::of(answer), now);
+            self.remember(once, Remembrance::of(answer));
         }
         Done { part, touched }
     }
@@ -146,13 +146,15 @@ impl Shard {
     }
 
     fn send(&mut self, to: &Audience, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
-        let mut tally = Outcome::default();
         let frames = frames.share();
+        if by_group.is_empty() {
+            return self.send_all(to, &[frames]).pop().unwrap_or_default().receipt();
+        }
+        let mut tally = Outcome::default();
         let by_group: Vec<Frames<SharedFrame>> = by_group.iter().map(Frames::share).collect();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
-            let frames =
-                if by_group.is_empty() { &frames } else { self.frames_for(slot, to, &frames, &by_group) };
+            let frames = self.frames_for(slot, to, &frames, &by_group);
             tally.count(if self.is_subscribing(slot, &to.groups) {
                 self.hold_back(slot, frames)
             } else {
@@ -317,7 +319,7 @@ impl Shard {
 }
 
 /// What a receipt is made of.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Outcome {
     clients: u64,
     drops: HashMap<String, u64>,
@@ -325,7 +327,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn count(&mut self, placed: Result<(), Drop>) {
+    pub(crate) fn count(&mut self, placed: Result<(), Drop>) {
         match placed {
             Ok(()) => self.clients += 1,
             Err(Drop::Slow) => self.drop("slow"),
@@ -343,11 +345,11 @@ impl Outcome {
         self.unknown.push(client.to_string());
     }
 
-    fn of(&self, reason: &str) -> usize {
+    pub(crate) fn of(&self, reason: &str) -> usize {
         self.drops.get(reason).map_or(0, |&count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    fn receipt(self) -> v1::Receipt {
+    pub(crate) fn receipt(self) -> v1::Receipt {
         v1::Receipt {
             clients: self.clients,
             drops: self.drops,

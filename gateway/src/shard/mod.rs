@@ -16,6 +16,7 @@ mod slots;
 mod socket;
 mod state;
 mod tick;
+mod together;
 mod wheel;
 mod window;
 mod workers;
@@ -246,10 +247,8 @@ impl Turns {
         let mut shard = self.shard.borrow_mut();
         match message {
             Message::Execute { orders, reply } => {
-                let Some(reply) = reply else {
-                    return orders.iter().for_each(|order| drop(shard.execute_once(order)));
-                };
-                let parts = orders.iter().map(|order| shard.execute_once(order)).collect();
+                let parts = shard.execute_all(&orders);
+                let Some(reply) = reply else { return };
                 // Before the answer: who has it may ask whether the homes know.
                 shard.tell_standings();
                 // Whoever asked may have given up waiting.

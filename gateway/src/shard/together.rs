@@ -1,0 +1,190 @@
+//! Orders that came together. Messages to one topic that follow each other are placed together: each
+//! client is looked at once, and gets them all.
+
+use std::{sync::Arc, time::Duration};
+
+use broadgate_proto::v1::answer::Answer;
+
+use super::{
+    execute::{Done, Outcome, Part, Remembrance},
+    state::Shard,
+};
+use crate::{
+    codec::encode::{Frames, SharedFrame},
+    orders::{Audience, Order},
+    tally::Drop,
+};
+
+impl Shard {
+    /// Carries orders out in their order.
+    pub(crate) fn execute_all(&mut self, orders: &[Arc<Order>]) -> Vec<Done> {
+        let mut done = Vec::with_capacity(orders.len());
+        let mut rest = orders;
+        while let Some(first) = rest.first() {
+            let alike = rest.iter().take_while(|order| order.is_sent_like(first)).count();
+            // What its caller repeats is answered by itself, after what it repeats.
+            let new = rest[..alike].iter().take_while(|order| alike > 1 && self.begin(order)).count();
+            if new == 0 {
+                done.push(self.execute_once(first));
+                rest = &rest[1..];
+            } else {
+                self.send_together(&rest[..new], &mut done);
+                rest = &rest[new..];
+            }
+        }
+        done
+    }
+
+    /// Remembers that it is being carried out; false if it was before.
+    fn begin(&mut self, order: &Order) -> bool {
+        let Order::Once { app, id, .. } = order else { return true };
+        let is_new = self.remembered.get(app, id).is_none();
+        if is_new {
+            self.remember(order, Remembrance::Clients(0));
+        }
+        is_new
+    }
+
+    pub(crate) fn remember(&mut self, order: &Order, what: Remembrance) {
+        if let Order::Once { app, id, .. } = order {
+            self.remembered.put(app, id, what, Duration::from_secs(self.second.into()));
+        }
+    }
+
+    /// Sends several messages to one topic, none of which was sent before.
+    fn send_together(&mut self, orders: &[Arc<Order>], done: &mut Vec<Done>) {
+        let Some(Order::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
+        let shared: Vec<_> = orders.iter().map(|order| order.frames().share()).collect();
+        for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
+            let answer = Answer::Receipt(outcome.receipt());
+            self.remember(order, Remembrance::of(&answer));
+            done.push(Done { part: Part::Answer(answer), touched: Vec::new() });
+        }
+    }
+
+    /// Places messages, in their order, in the outbox of everybody in an audience.
+    pub(crate) fn send_all(&mut self, to: &Audience, messages: &[Frames<SharedFrame>]) -> Vec<Outcome> {
+        let mut unknown = Outcome::default();
+        let slots = self.select(to, &mut unknown);
+        let mut outcomes = vec![unknown; messages.len()];
+        for &slot in &slots {
+            let waits = self.is_subscribing(slot, &to.groups);
+            for (frames, outcome) in messages.iter().zip(&mut outcomes) {
+                outcome.count(if waits { self.hold_back(slot, frames) } else { self.place(slot, frames) });
+            }
+        }
+        self.selected = slots;
+        for outcome in &outcomes {
+            self.tally.drop(Drop::Protocol, outcome.of("protocol"));
+        }
+        outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, net::SocketAddr, rc::Rc};
+
+    use broadgate_proto::{id::Incarnation, secret::Secret, v1};
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpStream},
+        task::LocalSet,
+    };
+
+    use super::*;
+    use crate::{
+        apps::Apps,
+        codec::encode::Encoder,
+        config::{Config, Listener, Settings},
+        shard::{
+            open::{Candidate, Newcomer},
+            state::Handle,
+        },
+    };
+
+    const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };
+
+    /// A shard with a raw WebSocket client for each listed group, and the other ends of their sockets.
+    async fn shard(groups: &[&str]) -> (Handle, Vec<TcpStream>) {
+        let config = Config {
+            registers: Vec::new(),
+            secret: Secret::default(),
+            settings: Settings::default(),
+            apps: Apps::new(Vec::new()).unwrap(),
+            pages: &[],
+        };
+        let shard = Shard::new(0, Incarnation::from_bits(1), "g", Arc::new(config));
+        let shard = Rc::new(RefCell::new(shard));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut others = Vec::new();
+        for group in groups {
+            others.push(TcpStream::connect(address).await.unwrap());
+            let (stream, from) = listener.accept().await.unwrap();
+            let mut newcomer = newcomer(from);
+            let candidate = Candidate::new(&shard, &mut newcomer).unwrap();
+            let accept = v1::Accept { groups: vec![(*group).to_owned()], ..v1::Accept::default() };
+            candidate.open(stream, &[], None, v1::Handshake::default(), Some(accept));
+        }
+        (shard, others)
+    }
+
+    fn newcomer(address: SocketAddr) -> Newcomer {
+        Newcomer {
+            listener: Arc::new(Listener::web(address)),
+            app: "default".into(),
+            service: "".into(),
+            address,
+            handshake: v1::Handshake::default(),
+            pusher: None,
+        }
+    }
+
+    fn to_group(group: &str, id: &str, text: &str) -> Arc<Order> {
+        let to = Audience { app: "default".into(), groups: vec![group.into()], ..Audience::default() };
+        let order = Order::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
+        Arc::new(Order::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
+    }
+
+    fn told(done: &[Done]) -> Vec<(u64, bool)> {
+        done.iter()
+            .map(|done| match &done.part {
+                Part::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
+                other => panic!("no receipt: {other:?}"),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_comes_together_is_sent_once_in_order_and_answered_one_by_one() {
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let (shard, mut others) = shard(&["g", "g", "h"]).await;
+                let orders = [
+                    to_group("g", "1", "a"),
+                    to_group("g", "2", "b"),
+                    // A repeat, in the middle of those that it came with.
+                    to_group("g", "1", "a"),
+                    to_group("g", "3", "c"),
+                    to_group("h", "4", "d"),
+                    to_group("g", "5", "e"),
+                ];
+                let done = shard.borrow_mut().execute_all(&orders);
+                let once = |clients| (clients, false);
+                assert_eq!(told(&done), [once(2), once(2), (2, true), once(2), once(1), once(2)]);
+                let again = shard.borrow_mut().execute_all(&orders[1..4]);
+                assert_eq!(told(&again), [(2, true), (2, true), (2, true)]);
+                shard.borrow_mut().flush_some();
+                let to_g: &[u8] = b"\x81\x01a\x81\x01b\x81\x01c\x81\x01e";
+                for (other, expected) in others.iter_mut().zip([to_g, to_g, b"\x81\x01d"]) {
+                    let mut got = vec![0; expected.len()];
+                    other.read_exact(&mut got).await.unwrap();
+                    assert_eq!(got, expected);
+                }
+                drop(shard);
+            })
+            .await;
+    }
+}
