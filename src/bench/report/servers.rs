@@ -1,7 +1,10 @@
 //! The cluster and the ceiling, as processes that end with this one.
 
 use std::{
+    fs::OpenOptions,
+    io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -106,12 +109,14 @@ impl Drop for AppsFile {
 
 impl AppsFile {
     fn make() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("broadgate-bench-{}.toml", std::process::id()));
+        let name = format!("broadgate-bench-{:016x}.toml", getrandom::u64().map_err(std::io::Error::other)?);
+        let path = std::env::temp_dir().join(name);
         let text = crate::apps::fresh(APP)?;
         let key = text.lines().find_map(|line| line.strip_prefix("key = "));
         let key = key.unwrap_or_default().trim_matches('"').to_owned();
-        // The limits are those of every app; the secret is of this run.
-        std::fs::write(&path, &text)?;
+        // The limits are those of every app; the secret is of this run, and nobody else's business.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
         Ok(Self { path, key })
     }
 }
