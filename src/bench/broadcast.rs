@@ -63,7 +63,7 @@ pub(super) fn run(
     let sent = engine.during(|| {
         let mut publisher = publish::open(to)?;
         let sent = send(&plan.window, publisher.as_mut(), messages, &receivers)?;
-        wait_for_all(&plan.window, sent);
+        wait_for_all(&plan.window, publisher.as_mut(), sent);
         Ok(sent)
     })?;
     let took = began.elapsed();
@@ -81,19 +81,23 @@ fn send(
     receivers: &[(u32, u64)],
 ) -> Result<u64, Failure> {
     let bar = progress(messages.messages, "sending");
-    window.send_from_here();
+    window.wake_by(publisher.waker());
     let began = Instant::now();
     let mut sent = 0;
     while sent < messages.messages {
-        let mut room =
-            window.room(sent, SILENCE_MAX).min(publisher.batch_max()).min(messages.messages - sent);
+        let room = window.room(sent, SILENCE_MAX, |time| publisher.rest(time));
+        let mut room = room.min(publisher.batch_max()).min(messages.messages - sent);
         if room == 0 {
             // Nothing was delivered for long: what is missing will be counted as lost.
             break;
         }
         if let Some(rate) = messages.rate {
             let due = began + Duration::from_secs_f64(sent as f64 / rate);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            while let wait = due.saturating_duration_since(Instant::now())
+                && !wait.is_zero()
+            {
+                publisher.rest(wait);
+            }
             room = 1;
         }
         for number in sent..sent + room {
@@ -107,11 +111,11 @@ fn send(
     Ok(sent)
 }
 
-fn wait_for_all(window: &super::engine::Window, sent: u64) {
+fn wait_for_all(window: &super::engine::Window, publisher: &mut dyn Publisher, sent: u64) {
     let mut before = window.completed();
     let mut moved = Instant::now();
     while before < sent && moved.elapsed() < SILENCE_MAX {
-        std::thread::park_timeout(Duration::from_millis(1));
+        publisher.rest(Duration::from_millis(1));
         let now = window.completed();
         if now != before {
             (before, moved) = (now, Instant::now());

@@ -1,6 +1,8 @@
 //! The bytes waiting for one client. Pure: who writes them is elsewhere.
 
-use std::{collections::VecDeque, io::IoSlice, rc::Rc};
+use std::{io::IoSlice, rc::Rc};
+
+use smallvec::SmallVec;
 
 use crate::codec::encode::SharedFrame;
 
@@ -8,14 +10,15 @@ use crate::codec::encode::SharedFrame;
 pub(crate) const SLICES_MAX: usize = 64;
 /// Up to so many bytes are joined and written from one piece of memory; more go as they lie.
 pub(crate) const JOINED_BYTES_MAX: usize = 64 * 1024;
-/// A deque that a burst made larger than this is given back once it is empty.
+/// A list that a burst made larger than this is given back once it is empty.
 const KEEP_FRAMES: usize = 16;
 
 /// Whole frames, in order; the first may be partly written. Frames are shared between clients: an
 /// outbox holds references. Its bytes are counted in 32 bits, and its limit may not be larger.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    frames: VecDeque<SharedFrame>,
+    /// One or two lie in the client itself.
+    frames: SmallVec<[SharedFrame; 2]>,
     /// Bytes of the first frame that were written.
     written: u32,
     bytes: u32,
@@ -40,7 +43,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, frame: SharedFrame) {
         if !frame.is_empty() {
             self.bytes += len_u32(&frame);
-            self.frames.push_back(frame);
+            self.frames.push(frame);
         }
     }
 
@@ -59,7 +62,7 @@ impl Outbox {
 
     /// What to write next: all that there is, if that is not much.
     pub(crate) fn piece<'a>(&'a self, joined: &'a mut Joined) -> Piece<'a> {
-        match self.frames.front() {
+        match self.frames.first() {
             Some(only) if self.frames.len() == 1 => Piece::One(&only[self.written as usize..]),
             Some(_) if self.written == 0 && self.bytes() <= JOINED_BYTES_MAX => {
                 joined.join(&self.frames);
@@ -88,21 +91,23 @@ impl Outbox {
             (self.written, self.bytes) = (0, 0);
             self.frames.clear();
             if self.frames.capacity() > KEEP_FRAMES {
-                self.frames = VecDeque::new();
+                self.frames = SmallVec::new();
             }
             return;
         }
         self.bytes -= written;
-        while let Some(front) = self.frames.front() {
-            let left = len_u32(front) - self.written;
+        let mut whole = 0;
+        for frame in &self.frames {
+            let left = len_u32(frame) - self.written;
             if written < left {
-                self.written += written;
-                return;
+                break;
             }
             written -= left;
             self.written = 0;
-            self.frames.pop_front();
+            whole += 1;
         }
+        self.written += written;
+        self.frames.drain(..whole);
     }
 
     /// Drops what is not begun: the rest of a begun frame must still go, or nothing after it could
@@ -110,7 +115,7 @@ impl Outbox {
     pub(crate) fn keep_begun(&mut self) {
         let keep = usize::from(self.written > 0);
         self.frames.truncate(keep);
-        self.bytes = self.frames.front().map_or(0, |front| len_u32(front) - self.written);
+        self.bytes = self.frames.first().map_or(0, |front| len_u32(front) - self.written);
     }
 }
 
@@ -120,7 +125,7 @@ fn len_u32(frame: &SharedFrame) -> u32 {
 
 impl Joined {
     /// Joins these, unless they are joined already.
-    fn join(&mut self, frames: &VecDeque<SharedFrame>) {
+    fn join(&mut self, frames: &[SharedFrame]) {
         let same = self.frames.len() == frames.len()
             && self.frames.iter().zip(frames).all(|(mine, theirs)| Rc::ptr_eq(mine, theirs));
         if same {

@@ -5,7 +5,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    thread::Thread,
+    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ pub(in crate::bench) struct Window {
     /// Threads that have not all of a message.
     left: Vec<AtomicU32>,
     completed: AtomicU64,
-    sender: Mutex<Option<Thread>>,
+    sender: Mutex<Option<Waker>>,
     closed: AtomicBool,
 }
 
@@ -46,9 +46,9 @@ impl Window {
         self.completed.load(Ordering::Acquire)
     }
 
-    /// This thread sends, and is woken when there is room.
-    pub(in crate::bench) fn send_from_here(&self) {
-        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+    /// Whoever sends is woken by this when there is room.
+    pub(in crate::bench) fn wake_by(&self, waker: Waker) {
+        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
     }
 
     /// Nothing more is to be sent.
@@ -56,9 +56,14 @@ impl Window {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// How many messages may be sent now, if so many have been; waits for the first, but not longer
-    /// than this. 0 if nothing completes.
-    pub(in crate::bench) fn room(&self, sent: u64, patience: Duration) -> u64 {
+    /// How many messages may be sent now, if so many have been; waits for the first by `rest`, but not
+    /// longer than this. 0 if nothing completes.
+    pub(in crate::bench) fn room(
+        &self,
+        sent: u64,
+        patience: Duration,
+        mut rest: impl FnMut(Duration),
+    ) -> u64 {
         let since = Instant::now();
         loop {
             if self.closed.load(Ordering::Acquire) {
@@ -68,7 +73,7 @@ impl Window {
             let free = (0..room)
                 .take_while(|ahead| self.left[Self::slot(sent + ahead)].load(Ordering::Acquire) == 0);
             match free.count() as u64 {
-                0 if since.elapsed() < patience => std::thread::park_timeout(Duration::from_millis(20)),
+                0 if since.elapsed() < patience => rest(Duration::from_millis(20)),
                 room => return room,
             }
         }
@@ -93,7 +98,7 @@ impl Window {
 
     pub(super) fn wake(&self) {
         if let Some(sender) = &*self.sender.lock().unwrap_or_else(PoisonError::into_inner) {
-            sender.unpark();
+            sender.wake_by_ref();
         }
     }
 }
@@ -105,15 +110,15 @@ mod tests {
     #[test]
     fn a_message_is_done_when_every_thread_has_it() {
         let window = Window::new(2);
-        assert_eq!(window.room(0, Duration::ZERO), 2);
+        assert_eq!(window.room(0, Duration::ZERO, drop), 2);
         window.sending(0, 2);
         window.sending(1, 1);
-        assert_eq!(window.room(2, Duration::ZERO), 0);
+        assert_eq!(window.room(2, Duration::ZERO, drop), 0);
         assert!(!window.received(0));
         assert!(window.received(1));
-        assert_eq!(window.room(2, Duration::ZERO), 1);
+        assert_eq!(window.room(2, Duration::ZERO, drop), 1);
         assert!(window.received(0));
-        assert_eq!((window.room(2, Duration::ZERO), window.completed()), (2, 2));
+        assert_eq!((window.room(2, Duration::ZERO, drop), window.completed()), (2, 2));
     }
 
     #[test]
@@ -122,8 +127,8 @@ mod tests {
         let again = SLOTS as u64;
         window.sending(0, 1);
         window.completed.store(again, Ordering::Release);
-        assert_eq!(window.room(again, Duration::ZERO), 0);
+        assert_eq!(window.room(again, Duration::ZERO, drop), 0);
         window.received(0);
-        assert_ne!(window.room(again, Duration::ZERO), 0);
+        assert_ne!(window.room(again, Duration::ZERO, drop), 0);
     }
 }

@@ -4,6 +4,13 @@ mod api;
 mod ceiling;
 mod sdk;
 
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+    thread::Thread,
+    time::Duration,
+};
+
 use clap::ValueEnum;
 
 use super::{
@@ -39,6 +46,24 @@ pub(super) trait Publisher {
     /// At once, at most.
     fn batch_max(&self) -> u64;
     fn publish(&mut self, numbers: std::ops::Range<u64>) -> Result<(), Failure>;
+
+    /// Returns after this time, or when it was woken; what is under way goes on meanwhile.
+    fn rest(&mut self, at_most: Duration) {
+        std::thread::park_timeout(at_most);
+    }
+
+    /// What ends a rest of this thread's.
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::new(Unpark(std::thread::current())))
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Opens a publisher; on the thread that will use it.

@@ -1,9 +1,13 @@
 //! By the Rust SDK.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+    time::{Duration, Instant},
+};
 
 use broadgate_business::{Audience, Cluster, Payload};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::Notify};
 
 use super::{Kind, Publisher, To, now_ns, payload};
 use crate::failure::Failure;
@@ -16,18 +20,29 @@ pub(super) struct Sdk<'a> {
     to: To<'a>,
     cluster: Cluster,
     with_receipt: bool,
-    /// Its one worker thread drives the connection while the publisher waits for room.
+    /// It has no thread of its own: the connection goes on while the publisher rests, so that no other
+    /// thread has to be woken for a message.
     runtime: Runtime,
+    woken: Arc<Woken>,
+}
+
+#[derive(Default)]
+struct Woken(Notify);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 impl<'a> Sdk<'a> {
     pub(super) fn open(to: To<'a>, with_receipt: bool) -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let cluster = {
             let _inside = runtime.enter();
             to.sender.cluster()?
         };
-        Ok(Self { to, cluster, with_receipt, runtime })
+        Ok(Self { to, cluster, with_receipt, runtime, woken: Arc::default() })
     }
 }
 
@@ -54,6 +69,15 @@ impl Publisher for Sdk<'_> {
             }
             Ok(())
         })
+    }
+
+    fn rest(&mut self, at_most: Duration) {
+        // It does not matter what has ended the rest.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(at_most, self.woken.0.notified()).await });
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.woken))
     }
 }
 
