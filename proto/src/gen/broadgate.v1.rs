@@ -1646,7 +1646,8 @@ pub struct Error {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SendRequest {
-    /// Made by the caller; at most 64 bytes. A gateway makes one if it is "".
+    /// Made by the caller; at most 64 bytes. A gateway makes one if it is "", unless
+    /// the command goes to clients only and wants no receipt: nobody repeats that.
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
