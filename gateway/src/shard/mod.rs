@@ -65,6 +65,10 @@ use crate::{
 /// Slices in which a stopping shard lets its clients go.
 const DRAIN_SLICE: Duration = Duration::from_millis(100);
 
+/// Messages that one turn takes from the mailbox: a flood of commands must not keep the sockets from being
+/// written to, and has to wait in the mailbox then.
+const MESSAGES_PER_TURN: usize = 32;
+
 /// Commands of clients that wait to be placed; those beyond are dropped, and their clients are told.
 const COMMANDS_MAX: usize = 1024;
 
@@ -219,7 +223,7 @@ impl Turns {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                count = messages.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {
+                count = messages.recv_many(&mut batch, MESSAGES_PER_TURN) => {
                     if count == 0 {
                         return;
                     }
@@ -229,7 +233,7 @@ impl Turns {
                 }
                 () = turn.notified() => {
                     // What has come while clients were written to goes with what is still to be written.
-                    for _ in 0..BATCH_COMMANDS_MAX {
+                    for _ in 0..MESSAGES_PER_TURN {
                         let Ok(message) = messages.try_recv() else { break };
                         self.handle(message);
                     }
