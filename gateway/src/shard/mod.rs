@@ -6,6 +6,8 @@ mod directory;
 mod drive;
 mod events;
 mod execute;
+#[cfg(test)]
+mod fixture;
 mod leave;
 mod open;
 mod outbox;

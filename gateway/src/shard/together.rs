@@ -83,108 +83,44 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, net::SocketAddr, rc::Rc};
-
-    use broadgate_proto::{id::Incarnation, secret::Secret, v1};
-    use tokio::{
-        io::AsyncReadExt as _,
-        net::{TcpListener, TcpStream},
-        task::LocalSet,
-    };
-
-    use super::*;
     use crate::{
-        apps::Apps,
-        codec::encode::Encoder,
-        config::{Config, Listener, Settings},
-        shard::{
-            open::{Candidate, Newcomer},
-            state::Handle,
-        },
+        config::Limits,
+        shard::fixture::{frames, limits, read, shard, to_group, told},
     };
-
-    const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };
-
-    /// A shard with a raw WebSocket client for each listed group, and the other ends of their sockets.
-    async fn shard(groups: &[&str]) -> (Handle, Vec<TcpStream>) {
-        let config = Config {
-            registers: Vec::new(),
-            secret: Secret::default(),
-            settings: Settings::default(),
-            apps: Apps::new(Vec::new()).unwrap(),
-            pages: &[],
-        };
-        let shard = Shard::new(0, Incarnation::from_bits(1), "g", Arc::new(config));
-        let shard = Rc::new(RefCell::new(shard));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut others = Vec::new();
-        for group in groups {
-            others.push(TcpStream::connect(address).await.unwrap());
-            let (stream, from) = listener.accept().await.unwrap();
-            let mut newcomer = newcomer(from);
-            let candidate = Candidate::new(&shard, &mut newcomer).unwrap();
-            let accept = v1::Accept { groups: vec![(*group).to_owned()], ..v1::Accept::default() };
-            candidate.open(stream, &[], None, v1::Handshake::default(), Some(accept));
-        }
-        (shard, others)
-    }
-
-    fn newcomer(address: SocketAddr) -> Newcomer {
-        Newcomer {
-            listener: Arc::new(Listener::web(address)),
-            app: "default".into(),
-            service: "".into(),
-            address,
-            handshake: v1::Handshake::default(),
-            pusher: None,
-        }
-    }
-
-    fn to_group(group: &str, id: &str, text: &str) -> Arc<Order> {
-        let to = Audience { app: "default".into(), groups: vec![group.into()], ..Audience::default() };
-        let order = Order::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
-        Arc::new(Order::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
-    }
-
-    fn told(done: &[Done]) -> Vec<(u64, bool)> {
-        done.iter()
-            .map(|done| match &done.part {
-                Part::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
-                other => panic!("no receipt: {other:?}"),
-            })
-            .collect()
-    }
 
     #[tokio::test]
     async fn what_comes_together_is_sent_once_in_order_and_answered_one_by_one() {
-        let local = LocalSet::new();
-        local
-            .run_until(async {
-                let (shard, mut others) = shard(&["g", "g", "h"]).await;
-                let orders = [
-                    to_group("g", "1", "a"),
-                    to_group("g", "2", "b"),
-                    // A repeat, in the middle of those that it came with.
-                    to_group("g", "1", "a"),
-                    to_group("g", "3", "c"),
-                    to_group("h", "4", "d"),
-                    to_group("g", "5", "e"),
-                ];
-                let done = shard.borrow_mut().execute_all(&orders);
-                let once = |clients| (clients, false);
-                assert_eq!(told(&done), [once(2), once(2), (2, true), once(2), once(1), once(2)]);
-                let again = shard.borrow_mut().execute_all(&orders[1..4]);
-                assert_eq!(told(&again), [(2, true), (2, true), (2, true)]);
-                shard.borrow_mut().flush_some();
-                let to_g: &[u8] = b"\x81\x01a\x81\x01b\x81\x01c\x81\x01e";
-                for (other, expected) in others.iter_mut().zip([to_g, to_g, b"\x81\x01d"]) {
-                    let mut got = vec![0; expected.len()];
-                    other.read_exact(&mut got).await.unwrap();
-                    assert_eq!(got, expected);
-                }
-                drop(shard);
-            })
-            .await;
+        let (shard, mut others) = shard(&["g", "g", "h"], limits()).await;
+        let orders = [
+            to_group("g", "1", "a"),
+            to_group("g", "2", "b"),
+            // A repeat, in the middle of those that it came with.
+            to_group("g", "1", "a"),
+            to_group("g", "3", "c"),
+            to_group("h", "4", "d"),
+            to_group("g", "5", "e"),
+        ];
+        let done = shard.borrow_mut().execute_all(&orders);
+        let once = |clients| (clients, false);
+        assert_eq!(told(&done), [once(2), once(2), (2, true), once(2), once(1), once(2)]);
+        let again = shard.borrow_mut().execute_all(&orders[1..4]);
+        assert_eq!(told(&again), [(2, true), (2, true), (2, true)]);
+        shard.borrow_mut().flush_some();
+        for (other, texts) in others.iter_mut().zip(["abce", "abce", "d"]) {
+            read(other, &frames(texts)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_written_to_too_late_is_not_called_slow() {
+        let few = Limits { outbox_messages_max: 4, ..limits() };
+        let (shard, mut others) = shard(&["g"], few).await;
+        let texts = "abcdefghijklmnopqrstuvwxyz";
+        let orders: Vec<_> =
+            texts.chars().map(|text| to_group("g", &text.to_string(), &text.to_string())).collect();
+        let done = shard.borrow_mut().execute_all(&orders);
+        assert!(told(&done).iter().all(|told| *told == (1, false)), "{done:?}");
+        shard.borrow_mut().flush_some();
+        read(&mut others[0], &frames(texts)).await;
     }
 }

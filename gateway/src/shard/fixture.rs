@@ -1,0 +1,94 @@
+//! For tests: a shard with clients on real sockets, and without a loop that would write to them unasked.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+
+use broadgate_proto::{id::Incarnation, secret::Secret, v1, v1::answer::Answer};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpStream},
+    task::LocalSet,
+};
+
+use super::{
+    execute::{Done, Part},
+    open::{Candidate, Newcomer},
+    state::{Handle, Shard},
+};
+use crate::{
+    apps::Apps,
+    codec::encode::Encoder,
+    config::{Config, Limits, Listener, Settings},
+    orders::{Audience, Order},
+};
+
+const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };
+
+pub(super) fn limits() -> Limits {
+    Limits::default()
+}
+
+/// A shard with a raw WebSocket client for each listed group, and the other ends of their sockets.
+pub(super) async fn shard(groups: &[&str], limits: Limits) -> (Handle, Vec<TcpStream>) {
+    let config = Config {
+        registers: Vec::new(),
+        secret: Secret::default(),
+        settings: Settings { limits, ..Settings::default() },
+        apps: Apps::new(Vec::new()).unwrap(),
+        pages: &[],
+    };
+    let shard = Shard::new(0, Incarnation::from_bits(1), "g", Arc::new(config));
+    let shard = Rc::new(RefCell::new(shard));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut others = Vec::new();
+    // The clients' own tasks are never polled.
+    let tasks = LocalSet::new();
+    let _inside = tasks.enter();
+    for group in groups {
+        others.push(TcpStream::connect(address).await.unwrap());
+        let (stream, from) = listener.accept().await.unwrap();
+        let candidate = Candidate::new(&shard, &mut newcomer(from)).unwrap();
+        let accept = v1::Accept { groups: vec![(*group).to_owned()], ..v1::Accept::default() };
+        candidate.open(stream, &[], None, v1::Handshake::default(), Some(accept));
+    }
+    (shard, others)
+}
+
+fn newcomer(address: SocketAddr) -> Newcomer {
+    Newcomer {
+        listener: Arc::new(Listener::web(address)),
+        app: "default".into(),
+        service: "".into(),
+        address,
+        handshake: v1::Handshake::default(),
+        pusher: None,
+    }
+}
+
+/// A text to a group, under an id.
+pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<Order> {
+    let to = Audience { app: "default".into(), groups: vec![group.into()], ..Audience::default() };
+    let order = Order::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
+    Arc::new(Order::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
+}
+
+/// How many clients each receipt counts, and whether it is that of a repeat.
+pub(super) fn told(done: &[Done]) -> Vec<(u64, bool)> {
+    let one = |done: &Done| match &done.part {
+        Part::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
+        other => panic!("no receipt: {other:?}"),
+    };
+    done.iter().map(one).collect()
+}
+
+/// A frame for each character.
+pub(super) fn frames(texts: &str) -> Vec<u8> {
+    texts.bytes().flat_map(|text| [0x81, 1, text]).collect()
+}
+
+/// Reads just this.
+pub(super) async fn read(other: &mut TcpStream, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    other.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, expected);
+}
