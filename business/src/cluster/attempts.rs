@@ -122,17 +122,8 @@ impl Cluster {
         }
     }
 
-    /// Gives a command that is not answered: returns when it has its place in the queue to a gateway.
-    pub(super) async fn give(&self, way: &Way, command: Command) -> Result<(), CommandError> {
-        // Nearly always: without a timer, and without room in the caller's future for what has to wait.
-        let Some(command) = self.post_now(way, command) else { return Ok(()) };
-        let deadline = Instant::now() + self.inner.timeout;
-        let waiting = tokio::time::timeout_at(deadline, self.post_in_turn(way, command));
-        Box::pin(waiting).await.map_err(|_| super::not_reachable("no gateway took it in time"))
-    }
-
-    /// Gives it, unless something has to be waited for: then it is returned.
-    fn post_now(&self, way: &Way, command: Command) -> Option<Command> {
+    /// Gives a command that is not answered, unless something has to be waited for: then it is returned.
+    pub(super) fn give_now(&self, way: &Way, command: Command) -> Option<Command> {
         let Some(link) = self.inner.table.borrow().choose(way, None) else { return Some(command) };
         let Some(place) = link.try_place() else { return Some(command) };
         match self.turn(way) {
@@ -142,6 +133,13 @@ impl Cluster {
             }
             Some(mut turn) => turn.post(place, command),
         }
+    }
+
+    /// Gives a command that is not answered: returns when it has its place in the queue to a gateway.
+    pub(super) async fn give(&self, way: &Way, command: Command) -> Result<(), CommandError> {
+        let deadline = Instant::now() + self.inner.timeout;
+        let given = tokio::time::timeout_at(deadline, self.post_in_turn(way, command));
+        given.await.map_err(|_| super::not_reachable("no gateway took it in time"))
     }
 
     async fn post_in_turn(&self, way: &Way, mut command: Command) {

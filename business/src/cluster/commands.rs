@@ -85,7 +85,11 @@ impl Cluster {
             Way::Ordered(_) => self.command_id(),
             Way::Any | Way::Gateway(_) => self.id.as_deref().unwrap_or_default().to_owned(),
         };
-        self.give(&way, self.send_command(id, to, payload.into(), true)).await
+        let command = self.send_command(id, to, payload.into(), true);
+        // Nearly always at once: what has to wait needs a timer, and room that a worker's handlers, which
+        // are moved with all that they may need, had better not have in them.
+        let Some(command) = self.give_now(&way, command) else { return Ok(()) };
+        Box::pin(self.give(&way, command)).await
     }
 
     /// Closes every client of an audience.
