@@ -47,3 +47,6 @@ mod webhooks;
 mod workers;
 
 pub use server::{Bound, Health, bind};
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use shard::bench;

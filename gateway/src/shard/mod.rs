@@ -1,6 +1,8 @@
 //! A shard is a thread that owns a part of a gateway's clients, from handshake to goodbye: no lock,
 //! no atomic, nothing shared on the way of a message. Others reach it through one bounded mailbox.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod client;
 mod directory;
 mod drive;

@@ -1,0 +1,142 @@
+//! What the benchmarks in `gateway/benches/` may do with a shard's insides. It speaks of messages,
+//! clients and groups, so that outboxes and directories stay private and can be made anew. Only with the
+//! feature `bench`, and for nobody else.
+
+use std::{hint::black_box, io::IoSlice, rc::Rc};
+
+use super::{
+    directory::{Directory, Slot},
+    outbox::{Joined, Outbox, Piece, SLICES_MAX},
+};
+use crate::{
+    codec::encode::{Encoder, Frames},
+    orders::Audience,
+    pusher::outgoing,
+};
+
+const APP: &str = "default";
+const GROUP: &str = "room-1";
+
+/// A message, framed for whom its [`Framing`] knows.
+pub struct Message(Frames);
+
+/// Makes messages out of payloads, as a gateway does once for all its clients.
+pub struct Framing(Encoder);
+
+impl Framing {
+    /// For WebSocket clients alone.
+    #[must_use]
+    pub fn websocket() -> Self {
+        Self(Encoder { websocket: true, text: false, frame: false, pusher: false })
+    }
+
+    /// For WebSocket and Pusher clients.
+    #[must_use]
+    pub fn pusher() -> Self {
+        Self(Encoder { pusher: true, ..Self::websocket().0 })
+    }
+
+    /// A text.
+    #[must_use]
+    pub fn text(&self, payload: &str) -> Message {
+        Message(self.0.text(payload.as_bytes()))
+    }
+
+    /// A Pusher event in a channel: its object is written, and framed.
+    #[must_use]
+    pub fn event(&self, name: &str, channel: &str, data: &str) -> Message {
+        Message(self.0.event(outgoing::event(name, Some(channel), data).as_bytes()))
+    }
+}
+
+/// The outboxes of clients that get the same.
+pub struct Fanout {
+    outboxes: Vec<Outbox>,
+    joined: Joined,
+}
+
+impl Fanout {
+    /// Outboxes with nothing in them.
+    #[must_use]
+    pub fn new(clients: usize) -> Self {
+        let mut outboxes = Vec::new();
+        outboxes.resize_with(clients, Outbox::default);
+        Self { outboxes, joined: Joined::default() }
+    }
+
+    /// Appends these messages to every outbox, which gets them all before the next one is looked at.
+    pub fn push(&mut self, messages: &[Message]) {
+        let shared: Vec<_> = messages.iter().filter_map(|Message(frames)| frames.share().websocket).collect();
+        for outbox in &mut self.outboxes {
+            shared.iter().for_each(|frame| outbox.push(Rc::clone(frame)));
+        }
+    }
+
+    /// Empties one outbox after the other, into sockets that take everything; returns the bytes.
+    pub fn flush(&mut self) -> usize {
+        let Self { outboxes, joined } = self;
+        outboxes.iter_mut().map(|outbox| empty(outbox, joined)).sum()
+    }
+}
+
+fn empty(outbox: &mut Outbox, joined: &mut Joined) -> usize {
+    let mut sent = 0;
+    while !outbox.is_empty() {
+        let taken = match outbox.piece(joined) {
+            Piece::One(bytes) => black_box(bytes).len(),
+            Piece::Several => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = outbox.slices(&mut slices);
+                black_box(&slices[..count]).iter().map(|slice| slice.len()).sum()
+            }
+        };
+        outbox.advance(taken);
+        sent += taken;
+    }
+    sent
+}
+
+/// A shard's clients, of which the first are in one group.
+pub struct Group {
+    directory: Directory,
+    audience: Audience,
+    selected: Vec<Slot>,
+}
+
+impl Group {
+    /// So many clients, numbered from 0, the first `members` of which are in the group.
+    #[must_use]
+    pub fn new(clients: u32, members: u32) -> Self {
+        let audience = Audience { app: APP.into(), groups: vec![GROUP.into()], ..Audience::default() };
+        let mut group = Self { directory: Directory::default(), audience, selected: Vec::new() };
+        for client in 0..clients {
+            group.directory.enter(client, APP);
+        }
+        for client in 0..members {
+            group.join(client);
+        }
+        group.tell();
+        group
+    }
+
+    /// Whom a message to the group reaches, but these.
+    pub fn select(&mut self, except: &[u32]) -> &[u32] {
+        self.directory.select(&self.audience, &[], except, &mut self.selected);
+        &self.selected
+    }
+
+    /// A client joins; false if there is no such client.
+    pub fn join(&mut self, client: u32) -> bool {
+        self.directory.join(client, GROUP, usize::MAX)
+    }
+
+    /// A client leaves; false if it was not in the group.
+    pub fn part(&mut self, client: u32) -> bool {
+        self.directory.part(client, GROUP)
+    }
+
+    /// What the homes are told at the end of a turn; returns of how many topics.
+    pub fn tell(&mut self) -> usize {
+        self.directory.take_changes(0).len()
+    }
+}
