@@ -229,7 +229,7 @@ impl Turns {
             tokio::select! {
                 count = messages.recv_many(&mut batch, MESSAGES_PER_TURN) => {
                     if count == 0 {
-                        return;
+                        return self.shard.borrow_mut().flush_all();
                     }
                     for message in batch.drain(..) {
                         self.handle(message);

@@ -107,6 +107,13 @@ impl Shard {
         }
     }
 
+    /// Writes to everybody in the line: there will be no other turn.
+    pub(crate) fn flush_all(&mut self) {
+        while !self.dirty.is_empty() {
+            self.flush_some();
+        }
+    }
+
     /// Writes what the socket takes. What it does not take waits for the client's own task, which the
     /// kernel wakes.
     pub(crate) fn flush(&mut self, slot: Slot) {
