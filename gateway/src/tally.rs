@@ -83,18 +83,19 @@ impl Tally {
     pub(crate) fn new(shard: u8) -> Self {
         let handles = Handles {
             totals: [
-                counter!("gateway_messages_in_total"),
-                counter!("gateway_messages_out_total"),
-                counter!("gateway_bytes_in_total"),
-                counter!("gateway_bytes_out_total"),
-                counter!("gateway_clients_opened_total"),
-                counter!("gateway_events_sent_total"),
-                counter!("gateway_events_redelivered_total"),
-                counter!("gateway_socket_writes_total"),
+                counter!("broadgate_gateway_messages_in_total"),
+                counter!("broadgate_gateway_messages_out_total"),
+                counter!("broadgate_gateway_bytes_in_total"),
+                counter!("broadgate_gateway_bytes_out_total"),
+                counter!("broadgate_gateway_clients_opened_total"),
+                counter!("broadgate_gateway_events_sent_total"),
+                counter!("broadgate_gateway_events_redelivered_total"),
+                counter!("broadgate_gateway_socket_writes_total"),
             ],
-            drops: DROPS.map(|(_, reason)| counter!("gateway_drops_total", "reason" => reason)),
-            closes: CAUSES.map(|(_, cause)| counter!("gateway_clients_closed_total", "cause" => cause)),
-            clients: gauge!("gateway_clients", "shard" => shard.to_string()),
+            drops: DROPS.map(|(_, reason)| counter!("broadgate_gateway_drops_total", "reason" => reason)),
+            closes: CAUSES
+                .map(|(_, cause)| counter!("broadgate_gateway_clients_closed_total", "cause" => cause)),
+            clients: gauge!("broadgate_gateway_clients", "shard" => shard.to_string()),
         };
         Self { now: Counts::default(), last_second: (0, 0), handles }
     }

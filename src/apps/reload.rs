@@ -90,7 +90,7 @@ impl Reload {
                 "bad"
             }
         };
-        counter!("gateway_apps_read_total", "outcome" => outcome).increment(1);
+        counter!("broadgate_gateway_apps_read_total", "outcome" => outcome).increment(1);
     }
 }
 

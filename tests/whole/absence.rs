@@ -136,9 +136,9 @@ async fn probes_and_metrics_tell_how_it_is() {
         .await;
     let wanted = [
         "broadgate_build_info{",
-        "gateway_clients_opened_total 2",
-        "gateway_clients_closed_total{cause=\"protocol\"} 1",
-        "gateway_drops_total{reason=\"slow\"} 0",
+        "broadgate_gateway_clients_opened_total 2",
+        "broadgate_gateway_clients_closed_total{cause=\"protocol\"} 1",
+        "broadgate_gateway_drops_total{reason=\"slow\"} 0",
     ];
     until("what has happened is counted", async || {
         let text = get("/metrics").await;

@@ -203,7 +203,7 @@ async fn up_looks_after_its_children() {
     for (path, status, words) in [
         ("/healthz", "200", "ok"),
         ("/readyz", "200", "ready"),
-        ("/metrics", "200", "# HELP gateway_clients "),
+        ("/metrics", "200", "# HELP broadgate_gateway_clients "),
     ] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let metrics = format!("127.0.0.1:{}", base + 31).parse().unwrap();

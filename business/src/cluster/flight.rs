@@ -78,7 +78,7 @@ pub(super) struct Queued {
 impl Queued {
     /// It will not be written.
     fn give_back(self, reply: Reply, reason: &'static str) {
-        counter!("cluster_commands_failed_total", "reason" => reason).increment(1);
+        counter!("broadgate_cluster_commands_failed_total", "reason" => reason).increment(1);
         if let Some(waiting) = self.reply {
             let _ = waiting.send(reply);
         }
@@ -193,7 +193,8 @@ impl Flight {
             (state.unanswered.drain().collect::<Vec<_>>(), back)
         };
         if !lost.is_empty() {
-            counter!("cluster_commands_failed_total", "reason" => "unanswered").increment(lost.len() as u64);
+            counter!("broadgate_cluster_commands_failed_total", "reason" => "unanswered")
+                .increment(lost.len() as u64);
         }
         for reply in lost {
             let _ = reply.send(Reply::Unanswered);
@@ -236,7 +237,7 @@ impl Flight {
             let waiting = key.and_then(|key| state.unanswered.try_remove(key));
             let Some(reply) = waiting else {
                 if let (NO_ID, Some(answer::Answer::Error(error))) = (id, answer) {
-                    counter!("cluster_commands_failed_total", "reason" => "refused").increment(1);
+                    counter!("broadgate_cluster_commands_failed_total", "reason" => "refused").increment(1);
                     tracing::debug!(gateway = self.name, error.message, "what was posted was refused");
                 }
                 continue;

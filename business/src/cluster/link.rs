@@ -165,7 +165,7 @@ async fn supervise(flight: &Arc<Flight>, mut client: Client) {
                 if flight.has_ended() {
                     return;
                 }
-                counter!("cluster_link_breaks_total").increment(1);
+                counter!("broadgate_cluster_link_breaks_total").increment(1);
                 tracing::debug!(gateway = flight.name, why, "the command stream broke");
                 flight.broken();
             }

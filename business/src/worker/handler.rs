@@ -70,7 +70,7 @@ pub trait Handler: Send + Sync + 'static {
     /// something. Such a client needs no worker: this is offered, at most once, and nobody waits for it. Of
     /// the workers with the same first service one gets the events of a client, in their order; those of
     /// different clients come at the same time. What this worker does not take fast enough it misses, which
-    /// is logged and counted (`worker_pusher_events_missed_total`). Give commands in the event's app:
+    /// is logged and counted (`broadgate_worker_pusher_events_missed_total`). Give commands in the event's app:
     /// `context.cluster().in_app(&event.app)`.
     fn pusher(
         &self,

@@ -24,7 +24,7 @@ pub(crate) struct Meters {
 
 impl Meters {
     pub(crate) fn new() -> Self {
-        let events = |kind: &'static str| counter!("worker_events_total", "kind" => kind);
+        let events = |kind: &'static str| counter!("broadgate_worker_events_total", "kind" => kind);
         Self {
             handshake: events("handshake"),
             opened: events("opened"),
@@ -33,15 +33,15 @@ impl Meters {
             adopted: events("adopted"),
             moved: events("moved"),
             pusher: events("pusher"),
-            pusher_missed: counter!("worker_pusher_events_missed_total"),
+            pusher_missed: counter!("broadgate_worker_pusher_events_missed_total"),
             unknown: events("unknown"),
-            errors: counter!("worker_handler_errors_total"),
-            panics: counter!("worker_handler_panics_total"),
-            given_out_again: counter!("worker_events_dropped_total", "reason" => "given_out_again"),
-            unanswered: gauge!("worker_events_unanswered"),
-            attached: gauge!("worker_gateways_attached"),
-            breaks: counter!("worker_attach_failures_total"),
-            gateways_lost: counter!("worker_gateways_lost_total"),
+            errors: counter!("broadgate_worker_handler_errors_total"),
+            panics: counter!("broadgate_worker_handler_panics_total"),
+            given_out_again: counter!("broadgate_worker_events_dropped_total", "reason" => "given_out_again"),
+            unanswered: gauge!("broadgate_worker_events_unanswered"),
+            attached: gauge!("broadgate_worker_gateways_attached"),
+            breaks: counter!("broadgate_worker_attach_failures_total"),
+            gateways_lost: counter!("broadgate_worker_gateways_lost_total"),
         }
     }
 

@@ -80,7 +80,7 @@ impl Timer {
             }
             let tick = (self.tick)(context.cluster.clone());
             if AssertUnwindSafe(tick).catch_unwind().await.is_err() {
-                counter!("worker_timer_panics_total").increment(1);
+                counter!("broadgate_worker_timer_panics_total").increment(1);
                 tracing::error!("a timer's tick panicked; it ticks on");
             }
         }

@@ -427,12 +427,12 @@ impl Actor {
     /// Once a second, for metrics.
     fn publish(&mut self) {
         let halved = self.alarm.is_on(self.started.elapsed());
-        gauge!("gateway_cluster_halved").set(f64::from(u8::from(halved)));
+        gauge!("broadgate_gateway_cluster_halved").set(f64::from(u8::from(halved)));
         let load = self.core.load();
-        gauge!("gateway_homes").set(load.homes as f64);
-        gauge!("gateway_homes_parked").set(load.parked as f64);
-        gauge!("gateway_homes_asked").set(load.asked as f64);
-        gauge!("gateway_homes_deliveries").set(load.deliveries as f64);
-        gauge!("gateway_peers_unsynced").set(load.unsynced as f64);
+        gauge!("broadgate_gateway_homes").set(load.homes as f64);
+        gauge!("broadgate_gateway_homes_parked").set(load.parked as f64);
+        gauge!("broadgate_gateway_homes_asked").set(load.asked as f64);
+        gauge!("broadgate_gateway_homes_deliveries").set(load.deliveries as f64);
+        gauge!("broadgate_gateway_peers_unsynced").set(load.unsynced as f64);
     }
 }

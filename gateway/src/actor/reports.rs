@@ -91,7 +91,7 @@ impl Reports {
         if let Some(channels) = &self.channels
             && channels.try_send(seen).is_err()
         {
-            counter!("gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
+            counter!("broadgate_gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
         }
     }
 

@@ -31,7 +31,7 @@ struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let of = |kind: &'static str| counter!("gateway_peer_said_total", "kind" => kind);
+        let of = |kind: &'static str| counter!("broadgate_gateway_peer_said_total", "kind" => kind);
         Self {
             asks: of("ask"),
             replies: of("reply"),
@@ -74,7 +74,7 @@ impl Actor {
                 }
             }
             Effect::NoHome(ticket) => {
-                counter!("gateway_sends_without_home_total").increment(1);
+                counter!("broadgate_gateway_sends_without_home_total").increment(1);
                 if let Some(caller) = self.callers.remove(&ticket) {
                     let _ = caller.send(Routed::NoHome);
                 }
@@ -117,13 +117,15 @@ impl Actor {
             }
             Effect::Mistrust(peer, why) => {
                 tracing::warn!(%peer, why, "the links to a peer are made anew, and everything is said again");
-                counter!("gateway_peers_mistrusted_total").increment(1);
+                counter!("broadgate_gateway_peers_mistrusted_total").increment(1);
                 self.drop_link(peer);
                 if let Some((_, cut)) = self.sessions.get(&peer) {
                     cut.cancel();
                 }
             }
-            Effect::Dropped(reason) => counter!("gateway_homes_drops_total", "reason" => reason).increment(1),
+            Effect::Dropped(reason) => {
+                counter!("broadgate_gateway_homes_drops_total", "reason" => reason).increment(1)
+            }
         }
     }
 
@@ -142,7 +144,7 @@ impl Actor {
             if link.batches.try_send(batch).is_err() {
                 // Nothing on a link may be left out: a link that is not taken from is ended, and says
                 // everything anew when it is open again.
-                counter!("gateway_homes_drops_total", "reason" => "link_stuck").increment(1);
+                counter!("broadgate_gateway_homes_drops_total", "reason" => "link_stuck").increment(1);
                 self.drop_link(peer);
             }
         }

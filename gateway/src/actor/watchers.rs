@@ -73,7 +73,7 @@ impl Watchers {
                 .collect();
             let sent = batches(events, told).into_iter().all(|batch| watcher.out.try_send(batch).is_ok());
             if !sent {
-                counter!("gateway_homes_drops_total", "reason" => "watcher_slow").increment(1);
+                counter!("broadgate_gateway_homes_drops_total", "reason" => "watcher_slow").increment(1);
             }
             sent
         });

@@ -52,7 +52,7 @@ async fn answer(
     match json.run(&call, &headers, &body).await {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
-            counter!("gateway_http_errors_total").increment(1);
+            counter!("broadgate_gateway_http_errors_total").increment(1);
             error.into_response()
         }
     }

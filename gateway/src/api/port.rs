@@ -48,7 +48,7 @@ pub(crate) struct Internal {
 
 /// Counts a caller without the right secret.
 pub(super) fn secret_refused() {
-    counter!("gateway_refused_total", "reason" => "secret").increment(1);
+    counter!("broadgate_gateway_refused_total", "reason" => "secret").increment(1);
 }
 
 /// Serves until `stop`; open streams then end with the process.

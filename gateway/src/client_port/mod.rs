@@ -49,7 +49,7 @@ pub(crate) async fn accept(port: Rc<Port>, index: usize, listener: std::net::Tcp
         match listener.accept().await {
             Ok((stream, peer)) => welcome(&port, index, stream, peer),
             Err(error) => {
-                counter!("gateway_accept_errors_total").increment(1);
+                counter!("broadgate_gateway_accept_errors_total").increment(1);
                 tracing::warn!(%error, "accept failed; trying again in 100 ms");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -155,7 +155,7 @@ impl Connection {
 
 /// Counts a connection that did not become a client.
 pub(crate) fn refused(reason: &'static str, peer: SocketAddr, sentence: &str) {
-    counter!("gateway_refused_total", "reason" => reason).increment(1);
+    counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
     tracing::debug!(%peer, reason, sentence, "connection refused");
 }
 

@@ -164,7 +164,7 @@ impl Dispatcher {
             return self.walk(epoch, &order, &placing.command).await;
         }
         if !missing.is_empty() {
-            counter!("gateway_answers_incomplete_total").increment(1);
+            counter!("broadgate_gateway_answers_incomplete_total").increment(1);
         }
         if let Some(client) = order.one_client() {
             match (&answer, missing.first()) {

@@ -102,7 +102,7 @@ impl Observers {
         let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut all);
         self.0.table.store(Arc::new(Table::of(&all.observers)));
-        gauge!("gateway_pusher_watchers").set(all.observers.len() as f64);
+        gauge!("broadgate_gateway_pusher_watchers").set(all.observers.len() as f64);
         changed
     }
 }

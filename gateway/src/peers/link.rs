@@ -92,7 +92,7 @@ impl Dialer {
                 back_off = BACK_OFF_MIN;
             }
             if let Err(error) = ended {
-                counter!("gateway_peer_links_lost_total").increment(1);
+                counter!("broadgate_gateway_peer_links_lost_total").increment(1);
                 tracing::debug!(peer = %self.name, error = %format!("{error:#}"), "peer link down");
             }
             let jitter = getrandom::u32().unwrap_or_default() % 100;
@@ -162,7 +162,7 @@ impl Dialer {
                 batch = batches.recv(), if unanswered.len() < LINK_BATCHES_MAX => {
                     let Some(batch) = batch else { return Ok(()) };
                     if batch.until <= Instant::now() {
-                        counter!("gateway_peer_batches_dropped_total", "reason" => "too_late").increment(1);
+                        counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "too_late").increment(1);
                         continue;
                     }
                     number += 1;

@@ -168,7 +168,7 @@ impl Peers {
         let links = self.links.load();
         let queued = links.get(&peer).is_some_and(|link| link.batches.try_send(batch).is_ok());
         if !queued {
-            counter!("gateway_peer_batches_dropped_total", "reason" => "queue_full").increment(1);
+            counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "queue_full").increment(1);
         }
         Asked { indexes, answers: queued.then_some(answers) }
     }

@@ -165,7 +165,7 @@ impl Heard {
                     homes.tell(Event::Refuse { peer: self.peer, id, refused }).await;
                 }
                 Err(Unreadable::Other(what)) => {
-                    counter!("gateway_peer_frames_unreadable_total", "what" => what).increment(1);
+                    counter!("broadgate_gateway_peer_frames_unreadable_total", "what" => what).increment(1);
                 }
             }
         }

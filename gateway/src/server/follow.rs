@@ -63,7 +63,7 @@ impl Seen {
                 _ = second.tick() => {
                     // Whether the register is heard is only for answers and gauges.
                     let register = member.register();
-                    gauge!("gateway_register_heard").set(f64::from(u8::from(register.heard)));
+                    gauge!("broadgate_gateway_register_heard").set(f64::from(u8::from(register.heard)));
                     self.register.send_replace(register);
                 }
                 event = member.event() => {
@@ -131,9 +131,9 @@ pub(super) struct Installing {
 impl Installing {
     pub(super) fn install(&self, view: &Arc<View>) {
         let epoch = view::epoch(view);
-        gauge!("gateway_epoch_term").set(epoch.term as f64);
-        gauge!("gateway_epoch_count").set(epoch.count as f64);
-        gauge!("gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
+        gauge!("broadgate_gateway_epoch_term").set(epoch.term as f64);
+        gauge!("broadgate_gateway_epoch_count").set(epoch.count as f64);
+        gauge!("broadgate_gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
         let me = self.dispatcher.me.load().incarnation;
         let mine = view::find(view, me);
         let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);

@@ -203,7 +203,7 @@ async fn command(desk: Arc<Desk>, mut queue: mpsc::Receiver<v1::Command>) {
         let commands = std::mem::take(&mut batch);
         let Some(dispatcher) = desk.dispatcher() else {
             // The gateway starts or stops.
-            counter!("gateway_homes_drops_total", "reason" => "no_dispatcher")
+            counter!("broadgate_gateway_homes_drops_total", "reason" => "no_dispatcher")
                 .increment(commands.len() as u64);
             continue;
         };

@@ -23,7 +23,7 @@
 //! What a receiver can rely on: the events of one channel come in their order, one post of a channel
 //! after the other; each comes at least once, unless it could not be delivered for five minutes or too
 //! much waited; one that comes twice has the same `id`, which the hosted service does not have. What is
-//! lost is counted in `gateway_webhook_drops_total`.
+//! lost is counted in `broadgate_gateway_webhook_drops_total`.
 
 mod alarms;
 mod batch;
@@ -131,7 +131,7 @@ impl Webhooks {
         let fits = before + bytes <= WEBHOOK_INBOX_BYTES_MAX;
         if !fits || handle.inbox.try_send(input).is_err() {
             handle.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            counter!("gateway_webhook_drops_total", "reason" => "inbox_full").increment(1);
+            counter!("broadgate_gateway_webhook_drops_total", "reason" => "inbox_full").increment(1);
         }
     }
 
@@ -167,7 +167,8 @@ impl Webhooks {
                 tracing::info!(events, "webhooks that wait are in the spool, for the next start");
             }
             Ok(events) => {
-                counter!("gateway_webhook_drops_total", "reason" => "stopped").increment(events as u64);
+                counter!("broadgate_gateway_webhook_drops_total", "reason" => "stopped")
+                    .increment(events as u64);
                 tracing::error!(events, "webhooks that wait are lost: gateway.spool would keep them");
             }
         }

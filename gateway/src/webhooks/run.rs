@@ -190,8 +190,8 @@ impl Shell {
         };
         let Some((id, flight, since)) = self.under_way.remove(&task) else { return };
         let label = result.as_ref().err().map_or("ok", Failure::label);
-        counter!("gateway_webhook_posts_total", "outcome" => label).increment(1);
-        histogram!("gateway_webhook_post_seconds").record(since.elapsed());
+        counter!("broadgate_gateway_webhook_posts_total", "outcome" => label).increment(1);
+        histogram!("broadgate_gateway_webhook_post_seconds").record(since.elapsed());
         let mut out = Out::new();
         self.core.done(self.started.elapsed(), id, flight, result.is_ok(), &mut out);
         self.act(out, result.err().as_ref());
@@ -240,7 +240,7 @@ impl Shell {
                 Effect::Post { flight, events } => self.post(id, flight, events),
                 Effect::Delivered { event, waited } => {
                     self.spool.iter().for_each(|spool| spool.done(event.seq));
-                    histogram!("gateway_webhook_delivery_seconds").record(waited);
+                    histogram!("broadgate_gateway_webhook_delivery_seconds").record(waited);
                 }
                 Effect::Dropped { event, reason } => {
                     self.spool.iter().for_each(|spool| spool.done(event.seq));
@@ -280,7 +280,7 @@ impl Shell {
     }
 
     fn lost(&mut self, id: EndpointId, reason: Reason) {
-        counter!("gateway_webhook_drops_total", "reason" => reason.label()).increment(1);
+        counter!("broadgate_gateway_webhook_drops_total", "reason" => reason.label()).increment(1);
         let Some(target) = self.targets.get(&id) else { return };
         let losses = self.losses.entry(id).or_default();
         losses.count += 1;
@@ -293,8 +293,8 @@ impl Shell {
 
     fn measure(&self, app: &str) {
         let (events, bytes) = self.core.waiting(app);
-        gauge!("gateway_webhook_queue_events", "app" => app.to_owned()).set(events as f64);
-        gauge!("gateway_webhook_queue_bytes", "app" => app.to_owned()).set(bytes as f64);
+        gauge!("broadgate_gateway_webhook_queue_events", "app" => app.to_owned()).set(events as f64);
+        gauge!("broadgate_gateway_webhook_queue_bytes", "app" => app.to_owned()).set(bytes as f64);
     }
 }
 

@@ -96,7 +96,7 @@ impl Spool {
         let mut state = self.shared.lock();
         let bytes = record::bytes(event);
         if state.kept_bytes + bytes > WEBHOOK_SPOOL_BYTES_MAX {
-            counter!("gateway_webhook_unspooled_total").increment(1);
+            counter!("broadgate_gateway_webhook_unspooled_total").increment(1);
             return;
         }
         state.kept_bytes += bytes;
@@ -253,7 +253,7 @@ impl Disk {
         if self.unsynced.is_some_and(|since| stop || since.elapsed() >= WEBHOOK_SPOOL_SYNC) {
             self.sync()?;
         }
-        gauge!("gateway_webhook_spool_bytes").set(self.bytes as f64);
+        gauge!("broadgate_gateway_webhook_spool_bytes").set(self.bytes as f64);
         Ok(())
     }
 }
@@ -274,7 +274,7 @@ fn write(shared: &Shared, mut disk: Disk) {
             Ok(()) => {}
             Err(error) => {
                 disk.file = None;
-                counter!("gateway_webhook_spool_errors_total").increment(1);
+                counter!("broadgate_gateway_webhook_spool_errors_total").increment(1);
                 if !was_broken {
                     tracing::error!(
                         spool = %disk.path.display(), %error,

@@ -60,7 +60,7 @@ impl Attachments {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let worker = NewWorker { key, incarnation, name: hello.name, services: hello.services, credit, out };
         tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
-        gauge!("gateway_workers").increment(1);
+        gauge!("broadgate_gateway_workers").increment(1);
         // From here on the shards are told of its end, too.
         let attached = Attached { key, shards: Arc::clone(&self.shards) };
         for shard in self.shards.iter() {
@@ -106,7 +106,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        gauge!("gateway_workers").decrement(1);
+        gauge!("broadgate_gateway_workers").decrement(1);
         let (key, shards) = (self.key, Arc::clone(&self.shards));
         // A full mailbox must not lose this, and a drop cannot wait.
         tokio::spawn(async move {

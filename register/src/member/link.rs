@@ -53,7 +53,7 @@ impl Told {
     }
 
     fn say(&self, register: &str, heard: bool, trouble: String) {
-        metrics::gauge!("member_register_heard").set(if heard { 1.0 } else { 0.0 });
+        metrics::gauge!("broadgate_member_register_heard").set(if heard { 1.0 } else { 0.0 });
         let status = RegisterStatus { address: register.to_owned(), heard, trouble };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
     }
@@ -350,7 +350,7 @@ impl Link {
 
     fn tell(&self, event: MemberEvent) {
         if let Err(error) = self.events.try_send(event) {
-            metrics::counter!("member_events_dropped_total").increment(1);
+            metrics::counter!("broadgate_member_events_dropped_total").increment(1);
             tracing::error!(%error, "an event of the membership was not taken by this process");
         }
     }
@@ -364,7 +364,7 @@ impl Link {
 /// stream soon.
 fn send(requests: &mpsc::Sender<JoinRequest>, request: Request) {
     if requests.try_send(JoinRequest { request: Some(request) }).is_err() {
-        metrics::counter!("member_requests_dropped_total").increment(1);
+        metrics::counter!("broadgate_member_requests_dropped_total").increment(1);
     }
 }
 

@@ -115,7 +115,7 @@ async fn read(
     mut requests: Streaming<JoinRequest>,
 ) {
     let Ok(first) = tokio::time::timeout(HELLO_TIME_MAX, requests.message()).await else {
-        metrics::counter!("register_disconnects_total", "reason" => "no_hello").increment(1);
+        metrics::counter!("broadgate_register_disconnects_total", "reason" => "no_hello").increment(1);
         return;
     };
     let mut next = first;

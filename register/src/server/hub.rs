@@ -143,7 +143,7 @@ impl Hub {
 
     fn open(&mut self, watch: bool, opened: oneshot::Sender<Result<Opened, Status>>) {
         if self.outlets.len() >= STREAMS_MAX {
-            counter!("register_refused_total", "reason" => "streams").increment(1);
+            counter!("broadgate_register_refused_total", "reason" => "streams").increment(1);
             let sentence = format!("the register has {STREAMS_MAX} open streams, as many as it may have");
             let _ = opened.send(Err(Status::resource_exhausted(sentence)));
             return;
@@ -180,7 +180,7 @@ impl Hub {
                 }
                 Effect::Close(connection) => drop(self.outlets.remove(&connection)),
                 Effect::Refuse(connection, refusal) => {
-                    counter!("register_refused_total", "reason" => "hello").increment(1);
+                    counter!("broadgate_register_refused_total", "reason" => "hello").increment(1);
                     tracing::warn!(%refusal, "a member was refused");
                     if let Some(outlet) = self.outlets.remove(&connection) {
                         let _ = outlet.sender.try_send(Err(refusal.into()));
@@ -214,7 +214,7 @@ impl Hub {
                 mpsc::error::TrySendError::Full(_) => "slow",
                 mpsc::error::TrySendError::Closed(_) => "closed",
             };
-            counter!("register_disconnects_total", "reason" => reason).increment(1);
+            counter!("broadgate_register_disconnects_total", "reason" => reason).increment(1);
             // The reader notices and reports the stream as closed: its lease runs on.
             self.outlets.remove(&connection);
         }

@@ -113,5 +113,5 @@ pub async fn run(
 }
 
 fn refused_secret() {
-    metrics::counter!("register_refused_total", "reason" => "secret").increment(1);
+    metrics::counter!("broadgate_register_refused_total", "reason" => "secret").increment(1);
 }

@@ -9,21 +9,21 @@ use super::step::Happened;
 pub(super) fn happened(happened: &Happened) {
     match happened {
         Happened::Joined(member) => {
-            counter!("register_joins_total").increment(1);
+            counter!("broadgate_register_joins_total").increment(1);
             log(member, "joined");
         }
         Happened::Redialled(member) => {
-            counter!("register_redials_total").increment(1);
+            counter!("broadgate_register_redials_total").increment(1);
             log(member, "redialled");
         }
         Happened::Removed(member, reason) => {
             let reason = reason.label();
-            counter!("register_removed_total", "reason" => reason).increment(1);
+            counter!("broadgate_register_removed_total", "reason" => reason).increment(1);
             let Member { name, incarnation, .. } = member;
             tracing::info!(%name, %incarnation, role = role(member), reason, "removed");
         }
         Happened::TookOver { from, term, members } => {
-            counter!("register_takeovers_total").increment(1);
+            counter!("broadgate_register_takeovers_total").increment(1);
             tracing::info!(%from, term, members, "took over the view of another register");
         }
     }
@@ -39,12 +39,13 @@ pub(super) fn view(view: &View) {
         ] {
             let counted =
                 view.members.iter().filter(|one| one.role() == role && one.state() == state).count();
-            gauge!("register_members", "role" => role_label, "state" => state_label).set(counted as f64);
+            gauge!("broadgate_register_members", "role" => role_label, "state" => state_label)
+                .set(counted as f64);
         }
     }
     let epoch = view.epoch.unwrap_or_default();
-    gauge!("register_epoch_term").set(epoch.term as f64);
-    gauge!("register_epoch_count").set(epoch.count as f64);
+    gauge!("broadgate_register_epoch_term").set(epoch.term as f64);
+    gauge!("broadgate_register_epoch_count").set(epoch.count as f64);
 }
 
 fn log(member: &Member, what: &str) {

@@ -56,7 +56,7 @@ pub(super) async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Ans
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, super::http::RETRY_AFTER.as_secs().into());
     }
-    counter!("gateway_api_requests_total", "status" => status_label(status)).increment(1);
+    counter!("broadgate_gateway_api_requests_total", "status" => status_label(status)).increment(1);
     answer
 }
 

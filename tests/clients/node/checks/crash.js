@@ -59,7 +59,7 @@ async function cacheAfterCrash(t, patient) {
   const seconds = () => ((Date.now() - begun) / 1000).toFixed(1)
   await t.cluster.kill(home.name)
   if (patient) {
-    await until('the others have noticed', async () => await t.cluster.metric(first, 'gateway_peers') === 1, PATIENCE_MS)
+    await until('the others have noticed', async () => await t.cluster.metric(first, 'broadgate_gateway_peers') === 1, PATIENCE_MS)
     await until('the list is right', async () => String(await users(t, third, channel)) === 'g1-a', PATIENCE_MS)
   }
   const late = await t.raw({ at: third })
@@ -159,7 +159,7 @@ export default [
         await server.trigger(channel, 'step', n).then(() => answered.push(n), (error) => refused.push([n, error.status, error.body]))
         slowest = Math.max(slowest, Date.now() - begun)
         // Fifty more once the others have noticed.
-        if (n > 50 && await t.cluster.metric(first, 'gateway_peers') === 1) after++
+        if (n > 50 && await t.cluster.metric(first, 'broadgate_gateway_peers') === 1) after++
       }
       same('refused', refused, [])
       await server.trigger(channel, 'end', {})

@@ -84,7 +84,7 @@ export class Cluster {
     const states = await Promise.all(this.gateways.map(async (gateway) => {
       const text = (await get(gateway.metrics, '/metrics')).body
       const ready = (await get(gateway.metrics, '/readyz')).status === 200
-      return ready && metric(text, 'gateway_peers') === expected - 1 && metric(text, 'gateway_peers_unsynced') === 0
+      return ready && metric(text, 'broadgate_gateway_peers') === expected - 1 && metric(text, 'broadgate_gateway_peers_unsynced') === 0
     }))
     return states.every(Boolean)
   }

@@ -28,7 +28,7 @@ export const users = async (t, gateway, channel) =>
  * number: the one that counts a home more. */
 export async function channelAt(t, number, prefix) {
   const { gateways } = await t.fresh(3)
-  const counts = () => Promise.all(gateways.map((gateway) => t.cluster.metric(gateway, 'gateway_homes')))
+  const counts = () => Promise.all(gateways.map((gateway) => t.cluster.metric(gateway, 'broadgate_gateway_homes')))
   let before = [0, 0, 0]
   for (let n = 1; n <= 60; n++) {
     const channel = `${t.name(prefix)}-${n}`
