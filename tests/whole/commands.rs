@@ -285,6 +285,50 @@ async fn what_is_wrong_is_told_and_nothing_happens() {
     a.hears(&["here", "here", "end"]).await;
 }
 
+/// Ids come from somebody's database: some are stale, and some are no ids.
+#[tokio::test]
+async fn one_wrong_client_id_fails_no_list() {
+    let (cluster, mut caller, mut a, b) = far().await;
+    let gone = b.id.clone();
+    drop(b);
+    until("the client is gone", async || (cluster.count(2).await == 1).then_some(())).await;
+    let elsewhere = "0123456788".to_owned() + &"0".repeat(20);
+    let wrong = [gone.as_str(), &elsewhere, "garbage", ""];
+    let list = [&[a.id.as_str()][..], &wrong].concat();
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    let named = sorted(wrong.iter().map(ToString::to_string).collect());
+    let check = |receipt: v1::Receipt| {
+        assert_eq!((receipt.clients, receipt.drops["unknown_client"]), (1, 4), "{receipt:?}");
+        assert_eq!(sorted(receipt.unknown_clients), named);
+        assert!(receipt.coverage.unwrap().complete);
+    };
+    check(caller.send(text(clients(&list), "to a list")).await.unwrap().into_inner());
+    check(caller.join(join(&list, &["room"])).await.unwrap().into_inner());
+    let both = Audience { groups: vec!["room".into()], ..clients(&list) };
+    check(caller.send(text(both, "to both")).await.unwrap().into_inner());
+    let but = except(all(), &["garbage", &gone], &[], &[]);
+    assert_eq!(caller.send(text(but, "to all")).await.unwrap().into_inner().clients, 1);
+    let asked = v1::OnlineRequest {
+        clients: list.iter().map(ToString::to_string).collect(),
+        ..v1::OnlineRequest::default()
+    };
+    let online = caller.online(asked).await.unwrap().into_inner().clients;
+    assert_eq!((online.len(), online[&a.id], online["garbage"]), (5, true, false));
+    let leave = v1::LeaveGroupsRequest {
+        clients: list.iter().map(ToString::to_string).collect(),
+        groups: vec!["room".into()],
+        ..v1::LeaveGroupsRequest::default()
+    };
+    check(caller.leave(leave).await.unwrap().into_inner());
+    a.hears(&["to a list", "to both", "to all"]).await;
+    // With nobody left who could be meant, the error says more.
+    let refused = caller.send(text(clients(&["garbage"]), "to nobody")).await.unwrap_err();
+    assert!(refused.message().contains("\"garbage\" is not a client id"), "{refused}");
+}
+
 #[tokio::test]
 async fn apps_do_not_see_each_other() {
     let cluster =

@@ -56,6 +56,44 @@ async fn commands_are_the_same_as_json() {
     assert!(reply["view"]["epoch"]["count"].is_u64());
 }
 
+/// Users have numbers, and `json_encode` makes `[]` of every empty array.
+#[tokio::test]
+async fn ids_are_taken_as_php_writes_them() {
+    let cluster = Cluster::quiet(1).start().await;
+    let mut a = cluster.client(0).await;
+    let id = a.id.clone();
+    let address = &cluster.internal[0];
+    let call = async |call: &str, body: Value| {
+        let (status, answer) = post(address, call, &JSON, &body.to_string()).await;
+        assert_eq!(status, 200, "{call} {body}: {answer}");
+        answer
+    };
+    call("Bind", json!({"client_id": id, "uid": 7})).await;
+    call("Join", json!({"uids": [7], "groups": [12], "clients": []})).await;
+    assert_eq!(call("Send", json!({"to": {"uids": [7]}, "text": "a uid"})).await["clients"], 1);
+    assert_eq!(
+        call("Send", json!({"to": {"groups": [12], "except": []}, "text": "a group"})).await["clients"],
+        1
+    );
+    let but = json!({"to": {"all": true, "except": {"uids": [7]}}, "text": "nobody"});
+    assert_eq!(call("Send", but).await["clients"], 0);
+    assert_eq!(call("Online", json!({"uids": [7, 8]})).await["uids"], json!({"7": 1, "8": 0}));
+    assert_eq!(call("Count", json!([])).await["app"]["clients"], 1);
+    assert_eq!(call("Count", json!({"groups": [12]})).await["groups"]["12"]["clients"], 1);
+    for session in [json!("[]"), json!([]), json!({})] {
+        let set = json!({"client_id": id, "json": session});
+        assert_eq!(call("SetSession", set).await["session"]["json"], "{}");
+    }
+    assert_eq!(
+        call("MergeSession", json!({"client_id": id, "json": {"n": 1}})).await["session"]["json"],
+        "{\"n\":1}"
+    );
+    a.hears(&["a uid", "a group"]).await;
+    let (status, answer) = post(address, "Send", &JSON, r#"{"to":{"uids":[7.5]},"text":"x"}"#).await;
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && message.contains("line 1"), "{answer}");
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_told_as_json() {
     let cluster = Cluster::quiet(1).start().await;

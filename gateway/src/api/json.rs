@@ -24,6 +24,7 @@ use prost_reflect::{
 };
 use tonic::Code;
 
+use super::lenient;
 use crate::{commands::Dispatcher, orders::refusal};
 
 struct Json {
@@ -153,11 +154,7 @@ impl Json {
         let malformed = |error: &dyn std::fmt::Display| {
             refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
         };
-        let mut json = serde_json::Deserializer::from_slice(body);
-        let options = DeserializeOptions::new().deny_unknown_fields(true);
-        let message = DynamicMessage::deserialize_with_options(request.clone(), &mut json, &options)
-            .map_err(|error| malformed(&error))?;
-        json.end().map_err(|error| malformed(&error))?;
+        let message = read(&request, body).map_err(|error| malformed(&error))?;
         let mut whole = DynamicMessage::new(command);
         whole.set_field(&field, Value::Message(message));
         let whole = v1::Command::decode(&whole.encode_to_vec()[..]).map_err(|error| malformed(&error))?;
@@ -180,4 +177,19 @@ impl Json {
         message.serialize_with_options(&mut json, &options).map_err(|_| failed())?;
         Ok(json.into_inner())
     }
+}
+
+/// A message from its JSON. What PHP writes in another way is read again in that way, so that everything
+/// else keeps its errors, which say where, and its speed.
+fn read(request: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage, serde_json::Error> {
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let strict = DynamicMessage::deserialize_with_options(request.clone(), &mut json, &options)
+        .and_then(|message| json.end().map(|()| message));
+    let Err(error) = strict else { return strict };
+    let Ok(mut value) = serde_json::from_slice(body) else { return Err(error) };
+    if !lenient::adapt(&mut value, request) {
+        return Err(error);
+    }
+    DynamicMessage::deserialize_with_options(request.clone(), value, &options)
 }

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod json;
+mod lenient;
 mod port;
 
 /// Where a single call carries the highest epoch that its caller has seen, as TERM.COUNT.

@@ -35,7 +35,7 @@ use crate::{
     actor::Homes,
     homes::Keeping,
     me::Me,
-    orders::{Concerns, Order, Parser, Refusal, refusal},
+    orders::{Concerns, Order, Parser, Refusal, refusal, take_malformed},
     peers::Peers,
 };
 
@@ -81,6 +81,8 @@ pub(crate) struct Placing {
     pub(crate) order: Result<Arc<Order>, Refusal>,
     /// Incarnations that were named and are in no view, with how many clients.
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
+    /// Entries of its lists of clients that are no ids.
+    pub(crate) malformed: Vec<String>,
     /// Gateways asked.
     pub(crate) asked: usize,
     /// The caller wants no answer.
@@ -198,7 +200,8 @@ impl Dispatcher {
             // A newer caller's: prost leaves out what it does not know.
             let order = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
             let command = Command::Status(v1::StatusRequest {});
-            return Placing { id, command, order, unknown: Vec::new(), asked: 0, no_receipt: false };
+            let (unknown, malformed) = (Vec::new(), Vec::new());
+            return Placing { id, command, order, unknown, malformed, asked: 0, no_receipt: false };
         };
         let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
@@ -206,8 +209,15 @@ impl Dispatcher {
             let number = self.next_id.fetch_add(1, Ordering::Relaxed);
             set_command_id(&mut command, format!("{}-{number}", self.me.load().incarnation));
         }
-        let order = self.parser.parse(&command);
-        Placing { id, command, order, unknown: Vec::new(), asked: 0, no_receipt }
+        let mut order = self.parser.parse(&command);
+        let mut malformed = Vec::new();
+        if order.is_err()
+            && let Some(taken) = take_malformed(&mut command)
+        {
+            malformed = taken;
+            order = self.parser.parse(&command);
+        }
+        Placing { id, command, order, unknown: Vec::new(), malformed, asked: 0, no_receipt }
     }
 
     /// Calls `to` for every gateway that an order concerns.

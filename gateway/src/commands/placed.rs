@@ -316,21 +316,24 @@ pub(crate) struct PeerPlaced {
     local: Executing,
 }
 
-/// Clients whose gateway is in no view are gone.
+/// Clients whose gateway is in no view are gone, and what is no id was never one.
 fn add_unknown(answer: &mut Option<Answer>, order: &Order, placing: &Placing) {
-    for (_, clients) in &placing.unknown {
-        let part = if matches!(order, Order::Online { .. }) {
-            let clients = clients.iter().map(|client| (client.to_string(), false)).collect();
-            Answer::Online(v1::OnlineReply { clients, ..v1::OnlineReply::default() })
-        } else {
-            Answer::Receipt(v1::Receipt {
-                drops: HashMap::from([("unknown_client".to_owned(), clients.len() as u64)]),
-                unknown_clients: clients.iter().map(ToString::to_string).collect(),
-                ..v1::Receipt::default()
-            })
-        };
-        merge(answer, part);
+    let gone = placing.unknown.iter().flat_map(|(_, clients)| clients).map(ToString::to_string);
+    let unknown: Vec<String> = gone.chain(placing.malformed.iter().cloned()).collect();
+    if unknown.is_empty() {
+        return;
     }
+    let part = if matches!(order, Order::Online { .. }) {
+        let clients = unknown.into_iter().map(|client| (client, false)).collect();
+        Answer::Online(v1::OnlineReply { clients, ..v1::OnlineReply::default() })
+    } else {
+        Answer::Receipt(v1::Receipt {
+            drops: HashMap::from([("unknown_client".to_owned(), unknown.len() as u64)]),
+            unknown_clients: unknown,
+            ..v1::Receipt::default()
+        })
+    };
+    merge(answer, part);
 }
 
 /// The answer if nobody had to be asked, or nobody answered.

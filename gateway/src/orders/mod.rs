@@ -5,8 +5,10 @@
 //! | `parse.rs` | commands that change or send something |
 //! | `query.rs` | questions |
 //! | `fields.rs` | names, ids, audiences and pages in a command |
+//! | `malformed.rs` | client ids in lists that are no ids |
 
 mod fields;
+mod malformed;
 mod parse;
 mod query;
 
@@ -20,6 +22,7 @@ use broadgate_proto::{
 use tonic::Code;
 
 pub(crate) use self::{
+    malformed::take_malformed,
     parse::{Parser, session_object},
     query::{Cursor, observing, patterns, position_text},
 };

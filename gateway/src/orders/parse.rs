@@ -253,6 +253,10 @@ pub(crate) fn session_object(json: &str, bytes_max: usize) -> Result<serde_json:
     let text = if json.is_empty() { "{}" } else { json };
     match serde_json::from_str(text) {
         Ok(value @ serde_json::Value::Object(_)) => Ok(value),
+        // So PHP writes an empty object.
+        Ok(serde_json::Value::Array(items)) if items.is_empty() => {
+            Ok(serde_json::Value::Object(serde_json::Map::new()))
+        }
         Ok(_) => {
             Err("json is not an object: a session is a JSON object such as {\"nick\":\"Ann\"}".to_owned())
         }

@@ -67,7 +67,7 @@ pub struct Receipt {
     #[prost(uint32, tag = "4")]
     pub gateways: u32,
     /// Clients that were addressed and not served, by reason:
-    /// unknown_client  the id is well-formed, its client is not connected
+    /// unknown_client  the client is not connected, or its id is not an id
     /// slow            the outbox limit was met; the client is being closed
     /// closing         the client is already being closed
     /// protocol        an already framed payload for another protocol
@@ -1824,7 +1824,7 @@ pub struct SetSessionRequest {
     pub app: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub client_id: ::prost::alloc::string::String,
-    /// The new session, a JSON object as text.
+    /// The new session, a JSON object as text. In the JSON form also the object itself.
     #[prost(string, tag = "4")]
     pub json: ::prost::alloc::string::String,
     /// Only if the session is at this version; else ABORTED.
@@ -1841,7 +1841,7 @@ pub struct MergeSessionRequest {
     pub app: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub client_id: ::prost::alloc::string::String,
-    /// The merge patch, a JSON object as text.
+    /// The merge patch, a JSON object as text. In the JSON form also the object itself.
     #[prost(string, tag = "4")]
     pub json: ::prost::alloc::string::String,
     #[prost(uint64, optional, tag = "5")]

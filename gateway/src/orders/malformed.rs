@@ -1,0 +1,83 @@
+//! Client ids in lists that are no ids. A list comes from somebody's database: one wrong entry must not fail
+//! the others, so it is taken out and named in the answer, as a client that is not connected is.
+
+use broadgate_proto::{
+    id::ClientId,
+    limits::NAME_BYTES_MAX,
+    v1::{self, command::Command},
+};
+
+/// Takes client ids that are none out of the lists of a command, and returns them. None if nobody is left
+/// who could be meant: then the error that names the id helps more.
+pub(crate) fn take_malformed(command: &mut Command) -> Option<Vec<String>> {
+    let mut taken = Vec::new();
+    let somebody = match command {
+        Command::Send(v1::SendRequest { to: Some(of), .. })
+        | Command::Close(v1::CloseRequest { to: Some(of), .. })
+        | Command::ListClients(v1::ListClientsRequest { of: Some(of), .. }) => {
+            if let Some(except) = &mut of.except {
+                // Nobody has such an id, so nobody is left out by it.
+                take(&mut except.clients, &mut Vec::new());
+            }
+            take(&mut of.clients, &mut taken);
+            of.all || !(of.clients.is_empty() && of.uids.is_empty() && of.groups.is_empty())
+        }
+        Command::Join(v1::JoinGroupsRequest { clients, uids, .. })
+        | Command::Leave(v1::LeaveGroupsRequest { clients, uids, .. })
+        | Command::Online(v1::OnlineRequest { clients, uids, .. }) => {
+            take(clients, &mut taken);
+            !(clients.is_empty() && uids.is_empty())
+        }
+        _ => false,
+    };
+    somebody.then_some(taken)
+}
+
+fn take(ids: &mut Vec<String>, taken: &mut Vec<String>) {
+    let malformed = ids.extract_if(.., |id| id.parse::<ClientId>().is_err());
+    taken.extend(malformed.map(|mut id| {
+        // An answer must not grow by what somebody put there.
+        id.truncate(id.floor_char_boundary(NAME_BYTES_MAX));
+        id
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "012345678800000000000000000000";
+
+    fn texts(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn malformed_ids_are_taken_out_of_every_list() {
+        let except = v1::Except { clients: texts(&["", GOOD]), ..v1::Except::default() };
+        let to = v1::Audience {
+            clients: texts(&[GOOD, "7", &"é".repeat(300)]),
+            except: Some(except),
+            ..v1::Audience::default()
+        };
+        let mut send = Command::Send(v1::SendRequest { to: Some(to), ..v1::SendRequest::default() });
+        assert_eq!(take_malformed(&mut send), Some(texts(&["7", &"é".repeat(100)])));
+        let Command::Send(v1::SendRequest { to: Some(to), .. }) = send else { unreachable!() };
+        assert_eq!((to.clients, to.except.unwrap().clients), (texts(&[GOOD]), texts(&[GOOD])));
+        let mut join = Command::Join(v1::JoinGroupsRequest {
+            clients: texts(&["x"]),
+            uids: texts(&["ann"]),
+            ..v1::JoinGroupsRequest::default()
+        });
+        assert_eq!(take_malformed(&mut join), Some(texts(&["x"])));
+    }
+
+    #[test]
+    fn a_command_that_names_nobody_else_is_left_to_its_error() {
+        let clients = texts(&["x", "y"]);
+        let mut online = Command::Online(v1::OnlineRequest { clients, ..v1::OnlineRequest::default() });
+        assert_eq!(take_malformed(&mut online), None);
+        let mut bind = Command::Bind(v1::BindRequest { client_id: "x".into(), ..v1::BindRequest::default() });
+        assert_eq!(take_malformed(&mut bind), None);
+    }
+}
