@@ -1,74 +1,89 @@
-//! The instructions of the three hottest paths of a gateway, counted by valgrind. Unlike a time, a count
-//! is the same however much else the machine does, so a few per cent more are a few per cent more work.
+//! The instructions of the hottest paths of a gateway, counted by valgrind. Unlike a time, a count is the
+//! same however busy the machine is, so a few per cent more are a few per cent more work.
 //!
 //! ```text
 //! gateway/benches/check-instructions           # fails if a count is above its figure
 //! gateway/benches/check-instructions --renew   # the present counts become the figures
 //! ```
 //!
-//! The figures and the tolerance are in `gateway/benches/instructions.json`; whoever renews them says in
-//! the commit why they have changed. What is counted is the body of each function below, everything that
-//! it calls included. What it works on was made before and has been used once, so that nothing grows
-//! while it is counted; it is dropped afterwards.
+//! The figures and the tolerance are in `gateway/benches/instructions.json`; a commit that renews them says
+//! why they have changed. What is counted is one call of a function whose name begins with `counted_`, with
+//! everything that it calls. Its input was made and used once before, so that nothing grows while it is
+//! counted, and is dropped afterwards.
+//!
+//! Run with the name of a benchmark it runs that one; without a name it prints the names.
 
-#![allow(missing_docs, reason = "of what gungraun's macros make")]
-
-use std::hint::black_box;
+use std::{hint::black_box, process::ExitCode};
 
 use broadgate_gateway::bench::{Fanout, Framing, Group, Message};
-use gungraun::{Callgrind, prelude::*};
 
 const PAYLOAD_BYTES: usize = 128;
-const CLIENTS: usize = 1000;
+const CLIENTS: u32 = 1000;
+
+/// Each benchmark, by its name.
+const BENCHMARKS: [(&str, fn()); 4] = [
+    ("append_and_flush_1000 frames_8", append_and_flush),
+    ("select_1000 all", || select(&[])),
+    ("select_1000 all_but_one", || select(&[7])),
+    ("frame_1000 bytes_128", frame),
+];
+
+fn main() -> ExitCode {
+    // `cargo bench` passes --bench.
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if names.is_empty() {
+        BENCHMARKS.iter().for_each(|(name, _)| println!("{name}"));
+    }
+    for name in names {
+        let Some((_, run)) = BENCHMARKS.iter().find(|(known, _)| *known == name) else {
+            eprintln!("there is no benchmark {name:?}: run without arguments for their names");
+            return ExitCode::from(2);
+        };
+        run();
+    }
+    ExitCode::SUCCESS
+}
 
 fn payload() -> String {
     "x".repeat(PAYLOAD_BYTES)
 }
 
-fn fanout(frames: usize) -> (Fanout, Vec<Message>) {
-    let messages = (0..frames).map(|_| Framing::websocket().text(&payload())).collect::<Vec<_>>();
-    let mut fanout = Fanout::new(CLIENTS);
+fn append_and_flush() {
+    let messages = (0..8).map(|_| Framing::websocket().text(&payload())).collect::<Vec<_>>();
+    let mut fanout = Fanout::new(CLIENTS as usize);
     fanout.push(&messages);
     fanout.flush();
-    (fanout, messages)
+    black_box(counted_append_and_flush(&mut fanout, &messages));
 }
 
-// Frames are appended to each of a thousand outboxes, then every outbox is emptied.
-#[library_benchmark]
-#[bench::frames_8(fanout(8))]
-fn append_and_flush_1000((mut fanout, messages): (Fanout, Vec<Message>)) -> (usize, Fanout, Vec<Message>) {
-    fanout.push(black_box(&messages));
-    (fanout.flush(), fanout, messages)
+/// Frames are appended to each of a thousand outboxes, then every outbox is emptied.
+#[inline(never)]
+fn counted_append_and_flush(fanout: &mut Fanout, messages: &[Message]) -> usize {
+    fanout.push(black_box(messages));
+    fanout.flush()
 }
 
-fn group(members: u32) -> Group {
-    let mut group = Group::new(members, members);
+fn select(except: &[u32]) {
+    let mut group = Group::new(CLIENTS, CLIENTS);
     group.select(&[]);
     group.select(&[0]);
-    group
+    black_box(counted_select(&mut group, except));
 }
 
-// Whom a message to a group reaches: as it comes mostly, and when somebody is left out.
-#[library_benchmark]
-#[bench::all(group(1000), &[])]
-#[bench::all_but_one(group(1000), &[7])]
-fn select_1000(mut group: Group, except: &[u32]) -> (usize, Group) {
-    (black_box(group.select(black_box(except))).len(), group)
+/// The clients that a message to a group reaches: all as a rule, and all but those excepted.
+#[inline(never)]
+fn counted_select(group: &mut Group, except: &[u32]) -> usize {
+    black_box(group.select(black_box(except))).len()
 }
 
-// A thousand times a message becomes a frame, which is dropped again.
-#[library_benchmark]
-#[bench::bytes_128(Framing::websocket(), payload())]
-fn frame_1000(framing: Framing, payload: String) -> (Framing, String) {
+fn frame() {
+    counted_frame(&Framing::websocket(), &payload());
+}
+
+/// A thousand times a message becomes a frame, which is dropped again.
+#[inline(never)]
+fn counted_frame(framing: &Framing, payload: &str) {
     for _ in 0..1000 {
-        drop(black_box(framing.text(black_box(&payload))));
+        drop(black_box(framing.text(black_box(payload))));
     }
-    (framing, payload)
 }
-
-library_benchmark_group!(name = hottest, benchmarks = [append_and_flush_1000, select_1000, frame_1000]);
-
-main!(
-    config = LibraryBenchmarkConfig::default().tool(Callgrind::with_args(["--cache-sim=no"])),
-    library_benchmark_groups = hottest
-);
