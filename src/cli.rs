@@ -9,8 +9,10 @@ use crate::{
     apps::{self, Source},
     bench, ceiling,
     config::Config,
+    environment,
     failure::Failure,
     operate::{self, Target},
+    options::AppsFile,
     roles, up,
 };
 
@@ -77,9 +79,8 @@ enum Command {
     CheckConfig {
         /// The file
         file: PathBuf,
-        /// A file of apps besides it [default: its `apps_file`]
-        #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
-        apps: Option<PathBuf>,
+        #[command(flatten)]
+        apps: AppsFile,
     },
     /// Print completions for a shell
     Completions {
@@ -100,12 +101,14 @@ impl Cli {
     ///
     /// Half the cores for the roles: a gateway's shards have threads of their own beside it, and where few
     /// threads share what comes, fewer have to be woken for each of it.
-    pub(crate) fn threads(&self) -> Option<usize> {
+    pub(crate) fn threads(&self) -> Result<Option<usize>, Failure> {
+        if let Some(threads) = environment::threads()? {
+            return Ok(Some(threads));
+        }
         let is_role =
             matches!(self.command, Some(Command::Register(_) | Command::Gateway(_) | Command::Worker(_)));
-        let is_told = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
         let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        (is_role && !is_told).then_some(half)
+        Ok(is_role.then_some(half))
     }
 }
 
@@ -133,7 +136,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ceiling(args) => ceiling::run(args).await,
         Command::Secret => operate::secret(),
         Command::Apps(args) => apps::run(&args),
-        Command::CheckConfig { file, apps } => check_config(file, apps),
+        Command::CheckConfig { file, apps } => check_config(file, apps.path()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "broadgate", &mut script);
@@ -152,7 +155,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
-    let config = Config::load(Some(&file))?;
+    let config = Config::load_for_command(Some(&file))?;
     let source = Source { config: Some(file.clone()), apps, raw: Vec::new() };
     let apps = source.read(&mut Vec::new()).and_then(|reading| reading.open()).map_err(Failure::Usage)?;
     let gateway = broadgate_gateway::config::Config {

@@ -1,7 +1,8 @@
 //! The configuration: a TOML file, then the environment, then flags.
 //!
 //! The file is read into types that know no other keys, so its errors name line and column; each
-//! variable of the environment is laid over it one at a time, so its errors name the variable.
+//! variable of the environment is laid over it one at a time, so its errors name the variable. A variable
+//! that is no setting is a warning: others choose names in the environment, too.
 
 use std::{
     net::SocketAddr,
@@ -14,12 +15,11 @@ use broadgate_proto::{limits, secret::Secret};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::{failure::Failure, unreadable::Unreadable};
-
-const PREFIX: &str = "BROADGATE_";
-/// Variables that are not keys of the file.
-const OWN: [&str; 9] =
-    ["SECRET", "CONFIG", "APPS", "ADDR", "REGISTER", "SERVICE", "NAME", "LOG", "REGENERATE"];
+use crate::{
+    environment::{self, Environment},
+    failure::Failure,
+    unreadable::Unreadable,
+};
 
 /// Everything that a process can be told. Each role reads its own sections.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -34,6 +34,9 @@ pub(crate) struct Config {
     pub(crate) worker: WorkerSection,
     pub(crate) metrics: MetricsSection,
     pub(crate) log: LogSection,
+    /// What is odd, and no error.
+    #[serde(skip)]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What every member of a cluster must know.
@@ -124,60 +127,89 @@ impl Default for LogSection {
 impl Config {
     /// The file, if one is named, and the environment over it.
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, Failure> {
-        let (config, _) = Self::read(file).map_err(|unreadable| Failure::usage(unreadable.to_string()))?;
-        Ok(config)
-    }
-
-    /// The same, and the file's text.
-    pub(crate) fn read(file: Option<&Path>) -> Result<(Self, String), Unreadable> {
         let text = match file {
             None => String::new(),
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| Unreadable::file("config file", path, &error))?,
+                .map_err(|error| Failure::usage(Unreadable::file("config file", path, &error).to_string()))?,
         };
-        let shown = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let environment =
-            std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value)));
-        let config = Self::parse(&shown, &text, environment)?;
-        Ok((config, text))
+        Self::of(file, &text).map_err(|unreadable| Failure::usage(unreadable.to_string()))
     }
 
-    fn parse(
-        file: &str,
-        text: &str,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Unreadable> {
+    /// The same, for a command that has no log: warnings go to standard error.
+    pub(crate) fn load_for_command(file: Option<&Path>) -> Result<Self, Failure> {
+        let config = Self::load(file)?;
+        for warning in &config.warnings {
+            say!("broadgate: warning: {warning}");
+        }
+        Ok(config)
+    }
+
+    /// From a file's text, and the environment over it.
+    pub(crate) fn of(file: Option<&Path>, text: &str) -> Result<Self, Unreadable> {
+        let shown = file.map(|path| path.display().to_string()).unwrap_or_default();
+        let environment = Environment::read().map_err(Unreadable::Variable)?;
+        Self::parse(&shown, text, environment)
+    }
+
+    fn parse(file: &str, text: &str, environment: Environment) -> Result<Self, Unreadable> {
         let mut config: Self =
             toml::from_str(text).map_err(|error| Unreadable::toml("config file", file, text, error))?;
         let mut table: Table = toml::from_str(text).unwrap_or_default();
-        let mut variables: Vec<_> =
-            environment.filter(|(key, value)| !OWN.contains(&key.as_str()) && !value.is_empty()).collect();
-        variables.sort();
-        for (key, value) in variables {
+        let nameless = environment.nameless.iter();
+        let mut warnings: Vec<_> =
+            nameless.map(|name| format!("environment variable {name:?}: its name is not UTF-8")).collect();
+        for (key, value) in environment.settings {
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
-            let complain =
-                |what: String| Unreadable::Variable(format!("environment variable {PREFIX}{key}: {what}"));
-            lay_over(&mut table, &path, parse_value(&value)).map_err(complain)?;
+            if !is_setting(&path) {
+                if !environment::is_of_a_service(&key, &value.to_string_lossy()) {
+                    warnings.push(environment::unknown(&key));
+                }
+                continue;
+            }
+            let complain = |what: String| {
+                // A misspelt neighbour may be why.
+                let more: String = warnings.iter().map(|warning| format!("; {warning}")).collect();
+                Unreadable::Variable(format!("environment variable BROADGATE_{key}: {what}{more}"))
+            };
+            let Some(value) = value.to_str() else {
+                return Err(Unreadable::Variable(environment::unreadable(&key)));
+            };
+            lay_over(&mut table, &path, parse_value(value)).map_err(complain)?;
             config = Self::deserialize(Value::Table(table.clone()))
                 .map_err(|error| complain(error.to_string().trim_end().replace('\n', " ")))?;
         }
+        config.warnings = warnings;
         Ok(config)
     }
 
     /// The shared secret: BROADGATE_SECRET, else the file.
     pub(crate) fn secret(&self) -> Result<Secret, Failure> {
-        let (place, text) = match (std::env::var("BROADGATE_SECRET"), &self.cluster.secret_file) {
-            (Ok(text), _) if !text.is_empty() => ("BROADGATE_SECRET".to_owned(), text),
-            (_, Some(path)) => {
+        let (place, text) = match (environment::text("SECRET")?, &self.cluster.secret_file) {
+            (Some(text), _) => ("BROADGATE_SECRET".to_owned(), text),
+            (None, Some(path)) => {
                 let place = format!("cluster.secret_file {}", path.display());
                 let text = std::fs::read_to_string(path)
                     .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
                 (place, text)
             }
-            _ => return Ok(Secret::default()),
+            (None, None) => return Ok(Secret::default()),
         };
         Secret::parse(&text).map_err(|error| Failure::usage(format!("{place}: {error}")))
     }
+}
+
+/// Does this path lead to a setting or a section? Asked of the types themselves, by a value that fits none.
+fn is_setting(path: &[String]) -> bool {
+    (1..=path.len()).all(|depth| {
+        let nothing = Value::Boolean(true);
+        let probe = path[..depth].iter().rev().fold(nothing, |inner, key| {
+            let mut table = Table::new();
+            table.insert(key.clone(), inner);
+            Value::Table(table)
+        });
+        let unknown = format!("unknown field `{}`", path[depth - 1]);
+        Config::deserialize(probe).err().is_none_or(|error| !error.message().starts_with(&unknown))
+    })
 }
 
 /// A TOML value if it is one, else a text: `5000`, `true`, `["a:1"]`, `10s`.
@@ -207,7 +239,9 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
-        let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        let environment =
+            environment.iter().map(|&(key, value)| (format!("BROADGATE_{key}").into(), value.into()));
+        let environment = Environment::of(environment).unwrap();
         Config::parse("test.toml", text, environment).map_err(|unreadable| unreadable.to_string())
     }
 
@@ -243,10 +277,36 @@ mod tests {
         assert!(kind.contains("line 2"), "{kind}");
         let variable = parse("", &[("GATEWAY__LIMITS__CLIENTS_MAX", "many")]).unwrap_err();
         assert!(variable.contains("BROADGATE_GATEWAY__LIMITS__CLIENTS_MAX"), "{variable}");
-        let nothing = parse("", &[("GATWAY__NAME", "x")]).unwrap_err();
-        assert!(nothing.contains("BROADGATE_GATWAY__NAME") && nothing.contains("gatway"), "{nothing}");
+        let wrong = parse("", &[("GATEWAY__STOP", "{ drian = \"1s\" }")]).unwrap_err();
+        assert!(wrong.contains("BROADGATE_GATEWAY__STOP") && wrong.contains("drian"), "{wrong}");
+        let section = parse("", &[("GATEWAY__NAME__X", "1")]).unwrap_err();
+        assert!(section.contains("BROADGATE_GATEWAY__NAME__X"), "{section}");
         let affinity = parse("[gateway]\naffinity = \"random\"\n", &[]).unwrap_err();
         assert!(affinity.contains("least-loaded"), "{affinity}");
+    }
+
+    /// Names in the environment are chosen by others, too.
+    #[test]
+    fn unknown_variables_are_warnings() {
+        let config = parse(
+            "",
+            &[
+                ("GATWAY__NAME", "x"),
+                ("PORT", "tcp://10.96.0.7:8080"),
+                ("GATEWAY_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+                ("SERVICE_HOST", "10.96.0.7"),
+                ("GATEWAY__LIMITS__CLIENT_MAX", "5"),
+                ("GATEWAY__NAME", ""),
+                ("LIMITS", "5"),
+                ("WARNINGS", "5"),
+            ],
+        )
+        .unwrap();
+        let named: Vec<&str> =
+            config.warnings.iter().filter_map(|warning| warning.split_whitespace().nth(2)).collect();
+        let expected = ["GATEWAY__LIMITS__CLIENT_MAX", "GATWAY__NAME", "LIMITS", "WARNINGS"];
+        assert_eq!(named, expected.map(|name| format!("BROADGATE_{name}")));
+        assert!(config.warnings[1].ends_with("BROADGATE_GATEWAY__NAME is probably meant"));
     }
 
     /// The reference names every setting with its default: as it stands, and with every commented
@@ -298,7 +358,9 @@ mod tests {
         // Its examples name every setting of a group and an app.
         let debug = format!("{:#?} {:#?} {:#?}", Config::default(), all.gateway.groups, all.apps);
         let keys = debug.lines().filter_map(|line| line.trim().split_once(": ")).map(|(key, _)| key);
-        for key in keys.filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+        for key in
+            keys.filter(|key| *key != "warnings" && key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        {
             assert!(
                 text.contains(&format!("{key} =")) || text.contains(&format!("{key}]")),
                 "{key} is not in the reference"

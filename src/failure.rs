@@ -36,7 +36,7 @@ impl Failure {
             Self::NotFound(_) => 4,
             Self::Unreachable(_) => 5,
         };
-        eprintln!("broadgate: {self}");
+        say!("broadgate: {self}");
         ExitCode::from(code)
     }
 }

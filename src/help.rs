@@ -17,7 +17,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "broadgate_gateway_apps_read_total",
-        "Times that the apps were read again, by outcome; after \"bad\" they stay",
+        "Times that the apps were read again, by outcome; after \"bad\" and \"lost\" they stay",
     ),
     ("broadgate_gateway_bytes_in_total", "Payload bytes from clients"),
     ("broadgate_gateway_bytes_out_total", "Payload bytes placed in outboxes of clients"),
@@ -78,6 +78,10 @@ const COUNTERS: &[(&str, &str)] = &[
 /// Gauges.
 const GAUGES: &[(&str, &str)] = &[
     ("broadgate_build_info", "1; version and role are in the labels"),
+    (
+        "broadgate_gateway_apps_stale",
+        "1 while the files of the apps cannot be used, and the apps stay as they were",
+    ),
     ("broadgate_gateway_clients", "Clients and places of clients, by shard"),
     (
         "broadgate_gateway_cluster_halved",

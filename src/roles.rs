@@ -1,6 +1,6 @@
 //! The three roles of a cluster, as processes.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_business::{
     Client, Handler, Message, Worker, WorkerConfig,
@@ -14,6 +14,7 @@ use crate::{
     apps::{self, Reload, Source},
     config::Config,
     failure::Failure,
+    options::{AppsFile, ConfigFile, Registers},
     telemetry::{self, Ready},
 };
 
@@ -35,9 +36,8 @@ const PAGES: &[Page] = &[
 /// What every role can be told.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// The configuration file (TOML); see deploy/config/broadgate.toml
-    #[arg(long, env = "BROADGATE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
     /// Where metrics and probes are served [roles without this or `metrics.bind` serve none]
     #[arg(long, value_name = "ADDRESS")]
     metrics_bind: Option<SocketAddr>,
@@ -59,9 +59,8 @@ pub(crate) struct RegisterArgs {
 pub(crate) struct GatewayArgs {
     #[command(flatten)]
     common: Common,
-    /// Where the register is; repeat for several [default: 127.0.0.1:7100]
-    #[arg(long, env = "BROADGATE_REGISTER", value_delimiter = ',', value_name = "HOST:PORT")]
-    register: Vec<String>,
+    #[command(flatten)]
+    registers: Registers,
     /// Name in tables and answers [default: the advertised address]
     #[arg(long)]
     name: Option<String>,
@@ -80,10 +79,8 @@ pub(crate) struct GatewayArgs {
     /// Open a `frame` listener (length-prefixed)
     #[arg(long, value_name = "ADDRESS")]
     frame_bind: Option<SocketAddr>,
-    /// A file of apps besides the configuration's [default: `apps_file`]; both are read again on SIGHUP
-    /// and when they change
-    #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
-    apps: Option<PathBuf>,
+    #[command(flatten)]
+    apps: AppsFile,
     /// Let raw WebSocket clients into this app; repeat for several
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
@@ -104,9 +101,8 @@ pub(crate) struct WorkerArgs {
     common: Common,
     /// Which of the built-in workers
     demo: Demo,
-    /// Where the register is; repeat for several [default: 127.0.0.1:7100]
-    #[arg(long, env = "BROADGATE_REGISTER", value_delimiter = ',', value_name = "HOST:PORT")]
-    register: Vec<String>,
+    #[command(flatten)]
+    registers: Registers,
     /// Name in tables [default: the service and the process id]
     #[arg(long)]
     name: Option<String>,
@@ -169,13 +165,11 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
 
 impl GatewayArgs {
     fn source(&self) -> Source {
-        Source { config: self.common.config.clone(), apps: self.apps.clone(), raw: self.raw_app.clone() }
+        Source { config: self.common.file.path(), apps: self.apps.path(), raw: self.raw_app.clone() }
     }
 
     fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
-        if !self.register.is_empty() {
-            config.cluster.register.clone_from(&self.register);
-        }
+        self.registers.lay_over(config)?;
         let settings = &mut config.gateway;
         if let Some(name) = &self.name {
             settings.name.clone_from(name);
@@ -212,13 +206,12 @@ impl GatewayArgs {
 }
 
 pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
-    let config = args.common.load()?;
-    let registers =
-        if args.register.is_empty() { config.cluster.register.clone() } else { args.register.clone() };
+    let mut config = args.common.load()?;
+    args.registers.lay_over(&mut config)?;
     let probes = telemetry::open("worker", config.metrics.bind).await?;
     probes.serve(always_ready());
     let worker = WorkerConfig {
-        registers,
+        registers: config.cluster.register.clone(),
         secret: config.secret()?,
         name: args.name.unwrap_or(config.worker.name),
         services: config.worker.services,
@@ -245,9 +238,12 @@ impl Handler for Echo {
 
 impl Common {
     fn load(&self) -> Result<Config, Failure> {
-        let mut config = Config::load(self.config.as_deref())?;
+        let mut config = self.file.load()?;
         config.metrics.bind = self.metrics_bind.or(config.metrics.bind);
         telemetry::start_logs(&config)?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         // Before a role has anything to lose by it.
         apps::outlive_hangups()?;
         Ok(config)

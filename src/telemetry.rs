@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat},
+    environment,
     failure::Failure,
 };
 
@@ -21,11 +22,15 @@ const BUCKETS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0,
 
 /// Starts logging. BROADGATE_LOG comes before `[log] level`.
 pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
-    let level = std::env::var("BROADGATE_LOG").unwrap_or_else(|_| config.log.level.clone());
+    let level = environment::text("LOG")?.unwrap_or_else(|| config.log.level.clone());
     let filter = EnvFilter::builder().parse(&level).map_err(|error| {
         Failure::usage(format!("log level {level:?}: {error}; use info, or warn,broadgate_gateway=debug"))
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would tell them on standard error, and panic there: nobody reads it any more.
+        .log_internal_errors(false);
     match config.log.format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => builder.json().init(),

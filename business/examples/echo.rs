@@ -6,7 +6,9 @@
 //! ends it. Benchmarks and tests use it, too: `BROADGATE_SERVICE` and `BROADGATE_NAME` say whose
 //! events it takes and what it is called.
 
-use broadgate_business::{Client, Handler, Message, Worker, WorkerConfig, shutdown_signal};
+use broadgate_business::{
+    Client, Handler, Message, Worker, WorkerConfig, environment::variable, shutdown_signal,
+};
 
 struct Echo;
 
@@ -22,9 +24,9 @@ impl Handler for Echo {
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut config = WorkerConfig::from_env()?;
-    if let Ok(service) = std::env::var("BROADGATE_SERVICE") {
+    if let Some(service) = variable("BROADGATE_SERVICE")? {
         config.services = vec![service];
     }
-    config.name = std::env::var("BROADGATE_NAME").unwrap_or_default();
+    config.name = variable("BROADGATE_NAME")?.unwrap_or_default();
     Worker::new(config).run(Echo, shutdown_signal()).await
 }

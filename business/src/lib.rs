@@ -6,12 +6,14 @@
 //! | [`cluster`] | commands to the whole cluster, from workers and from any other program |
 //! | [`worker`] | events of clients: a [`Handler`], run by a [`Worker`] |
 //! | [`chat`] | the demo's handler |
+//! | [`environment`] | variables of the environment |
 //!
 //! The programs in `business/examples` are the manual.
 
 pub mod chat;
 pub mod cluster;
 mod dial;
+pub mod environment;
 pub mod worker;
 
 pub use broadgate_proto::{secret::Secret, v1};

@@ -49,6 +49,40 @@ pub fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// An address that nothing can be dialled at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{address:?} is not host:port, such as \"10.0.0.1:7100\": {why}")]
+pub struct AddressError {
+    address: String,
+    why: &'static str,
+}
+
+/// Checks `host:port`; a host is a DNS name, an IPv4 address, or an IPv6 address in brackets.
+///
+/// # Errors
+/// If it is something else, such as a URL.
+pub fn check_address(address: &str) -> Result<(), AddressError> {
+    let wrong = |why| AddressError { address: address.to_owned(), why };
+    if address.contains("//") {
+        return Err(wrong("write it without a scheme"));
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
+    match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(Some(ip)) if ip.parse::<std::net::Ipv6Addr>().is_ok() => {}
+        Some(_) => return Err(wrong("what is in brackets is no IPv6 address")),
+        None if host.is_empty() => return Err(wrong("the host is missing")),
+        None if host.contains(':') => return Err(wrong("an IPv6 address needs brackets")),
+        None if host.chars().any(|c| c.is_control() || c.is_whitespace() || "/?#@[]".contains(c)) => {
+            return Err(wrong("the host holds a character that no host has"));
+        }
+        None => {}
+    }
+    match port.parse::<u16>() {
+        Ok(1..) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(()),
+        _ => Err(wrong("the port must be 1 to 65535")),
+    }
+}
+
 /// The app that a request's `app` field means.
 ///
 /// # Errors
@@ -64,6 +98,31 @@ pub fn app(field: &str) -> Result<&str, NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_hosts_with_ports() {
+        for good in ["127.0.0.1:7100", "register:1", "a.example.com:65535", "[::1]:7100", "my_host:80"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for (wrong, why) in [
+            ("", "port is missing"),
+            ("host", "port is missing"),
+            (":7100", "host is missing"),
+            ("host:", "1 to 65535"),
+            ("host:0", "1 to 65535"),
+            ("host:+1", "1 to 65535"),
+            ("host:65536", "1 to 65535"),
+            ("http://host:1", "scheme"),
+            ("tcp://10.0.0.1:7100", "scheme"),
+            ("::1:7100", "brackets"),
+            ("[::x]:7100", "no IPv6"),
+            ("a b:1", "character"),
+            ("user@host:1", "character"),
+        ] {
+            let error = check_address(wrong).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(wrong), "{wrong}: {error}");
+        }
+    }
 
     #[test]
     fn names_have_bounds() {

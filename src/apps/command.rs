@@ -1,7 +1,5 @@
 //! `broadgate apps`: what the configuration's apps are, a fresh one, and how Laravel finds one.
 
-use std::path::PathBuf;
-
 use broadgate_gateway::apps::{App, WebhookEvent};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -12,21 +10,19 @@ use super::{
     read::{Reading, Source},
 };
 use crate::{
-    config::Config,
     failure::Failure,
     operate::{print, print_json, table},
+    options::{AppsFile, ConfigFile},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct AppsArgs {
     #[command(subcommand)]
     command: Option<AppsCommand>,
-    /// The configuration file (TOML)
-    #[arg(long, global = true, env = "BROADGATE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// A file of apps besides it [default: the configuration's `apps_file`]
-    #[arg(long, global = true, env = "BROADGATE_APPS", value_name = "FILE")]
-    apps: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    apps: AppsFile,
     /// For scripts
     #[arg(long, global = true)]
     json: bool,
@@ -62,7 +58,7 @@ pub(crate) fn run(args: &AppsArgs) -> Result<(), Failure> {
 
 impl AppsArgs {
     fn read(&self) -> Result<Reading, Failure> {
-        let source = Source { config: self.config.clone(), apps: self.apps.clone(), raw: Vec::new() };
+        let source = Source { config: self.file.path(), apps: self.apps.path(), raw: Vec::new() };
         source.read(&mut Vec::new()).map_err(Failure::Usage)
     }
 
@@ -91,7 +87,7 @@ impl AppsArgs {
         })?;
         let reach = match url {
             Some(url) => Reach::parse(url).map_err(|error| Failure::usage(format!("--url: {error}")))?,
-            None => Reach::of(&Config::load(self.config.as_deref())?.gateway).ok_or_else(|| {
+            None => Reach::of(&self.file.load_for_command()?.gateway).ok_or_else(|| {
                 Failure::usage("the configuration has no web listener: say with --url where browsers connect")
             })?,
         };

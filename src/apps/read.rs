@@ -2,8 +2,9 @@
 //! reads exactly what a start would.
 
 use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hasher as _},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use broadgate_gateway::apps::{App, Apps, Change, Fault, KeySecret};
@@ -25,25 +26,37 @@ pub(crate) struct Source {
     pub(crate) raw: Vec<String>,
 }
 
-/// A file that was read, or could not be, and what it looked like just before.
+/// A file that was read, or could not be, and what was in it. Only its content says whether it has
+/// changed: a file of the same length may be written within one tick of the clock, or be given its old
+/// time back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     path: PathBuf,
-    /// Modification time and length; none if there was no such file.
-    stamp: Option<(SystemTime, u64)>,
+    /// A hash of what was read; none if nothing could be.
+    content: Option<u64>,
 }
 
 impl Seen {
-    fn of(path: &Path) -> Self {
-        let metadata = std::fs::metadata(path).ok();
-        let stamp = metadata.and_then(|data| Some((data.modified().ok()?, data.len())));
-        Self { path: path.to_owned(), stamp }
+    /// Reads a file and remembers what was in it.
+    fn read(path: &Path, seen: &mut Vec<Self>) -> std::io::Result<String> {
+        let read = std::fs::read(path);
+        let content = read.as_ref().ok().map(|bytes| hash(bytes));
+        seen.push(Self { path: path.to_owned(), content });
+        String::from_utf8(read?)
+            .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8"))
     }
 
     /// How the same file looks now.
     pub(super) fn again(&self) -> Self {
-        Self::of(&self.path)
+        let content = std::fs::read(&self.path).ok().map(|bytes| hash(&bytes));
+        Self { path: self.path.clone(), content }
     }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// What was read at one moment: apps that are not checked yet.
@@ -52,7 +65,12 @@ pub(crate) struct Reading {
     apps: Vec<App>,
     /// Where each app stands, such as `broadgate.toml:12: apps[1]`.
     places: Vec<String>,
+    /// The ids of the apps that each file has.
+    files: Files,
 }
+
+/// The ids of the apps of each file.
+pub(super) type Files = BTreeMap<PathBuf, Vec<String>>;
 
 /// The file that holds nothing but apps.
 #[derive(Deserialize)]
@@ -76,16 +94,18 @@ impl Source {
     /// One sentence with the file and, where there is one, the line.
     pub(crate) fn read(&self, seen: &mut Vec<Seen>) -> Result<Reading, String> {
         seen.clear();
-        seen.extend(self.config.as_deref().map(Seen::of));
-        let (config, text) =
-            Config::read(self.config.as_deref()).map_err(|unreadable| unreadable.sentence())?;
-        let mut reading = Reading { apps: Vec::new(), places: Vec::new() };
+        let text = match &self.config {
+            None => String::new(),
+            Some(path) => Seen::read(path, seen)
+                .map_err(|error| Unreadable::file("config file", path, &error).sentence())?,
+        };
+        let config = Config::of(self.config.as_deref(), &text).map_err(|unreadable| unreadable.sentence())?;
+        let mut reading = Reading { apps: Vec::new(), places: Vec::new(), files: BTreeMap::new() };
         if let Some(path) = &self.config {
             reading.add(path, &text, config.apps);
         }
         if let Some(path) = self.apps.as_ref().or(config.apps_file.as_ref()) {
-            seen.push(Seen::of(path));
-            let text = std::fs::read_to_string(path)
+            let text = Seen::read(path, seen)
                 .map_err(|error| Unreadable::file("apps file", path, &error).sentence())?;
             let file: AppsFile = toml::from_str(&text).map_err(|error| {
                 Unreadable::toml("apps file", &path.display().to_string(), &text, error).sentence()
@@ -104,6 +124,8 @@ impl Reading {
     fn add(&mut self, path: &Path, text: &str, apps: Vec<App>) {
         let entries: Entries = toml::from_str(text).unwrap_or_default();
         let mut lines = entries.apps.iter().map(|entry| line_of(text, entry.span().start));
+        let ids = apps.iter().map(|app| app.id.clone());
+        self.files.entry(path.to_owned()).or_default().extend(ids);
         for (index, app) in apps.into_iter().enumerate() {
             let line = lines.next().map(|line| format!(":{line}")).unwrap_or_default();
             self.places.push(format!("{}{line}: apps[{index}]", path.display()));
@@ -116,8 +138,7 @@ impl Reading {
         for (app, place) in self.apps.iter_mut().zip(&self.places) {
             for (index, key) in app.keys.iter_mut().enumerate() {
                 let Some(path) = &key.secret_file else { continue };
-                seen.push(Seen::of(path));
-                let text = std::fs::read_to_string(path).map_err(|error| {
+                let text = Seen::read(path, seen).map_err(|error| {
                     format!("{place}.keys[{index}]: secret_file {}: {error}", path.display())
                 })?;
                 key.secret = KeySecret::new(&text);
@@ -134,6 +155,27 @@ impl Reading {
                 self.places.push(format!("--raw-app {id}"));
             }
         }
+    }
+
+    /// The file that had apps in a former reading and has none now, if none of them is elsewhere: an empty
+    /// file is a full disk or an interrupted copy, and no order to close every client of these apps.
+    pub(super) fn lost_since(&self, former: &Files) -> Option<PathBuf> {
+        let is_here = |id: &String| self.files.values().flatten().any(|here| here == id);
+        let lost = former.iter().find(|(path, ids)| {
+            let has_some = self.files.get(*path).is_some_and(|now| !now.is_empty());
+            !ids.is_empty() && !has_some && !ids.iter().any(is_here)
+        });
+        lost.map(|(path, _)| path.clone())
+    }
+
+    /// Which apps each file has.
+    pub(super) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// What would change if these apps took the place of a table's.
+    pub(super) fn compare(&self, apps: &Apps) -> Result<Change, String> {
+        apps.compare(self.apps.clone()).map_err(|fault| self.sentence(&fault))
     }
 
     /// Where the app of this index stands.
@@ -213,6 +255,50 @@ mod tests {
         let flag = Source { apps: Some(other), raw: Vec::new(), ..source };
         assert_eq!(told(&flag).unwrap(), ["a", "c"], "the flag comes before the file");
         assert!(told(&Source::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_the_content_says_whether_a_file_has_changed() {
+        let files = Files::new("content");
+        let path = files.write("apps.toml", "[[apps]]\nid = \"a\"\n");
+        let source = Source { apps: Some(path.clone()), ..Source::default() };
+        let mut seen = Vec::new();
+        source.read(&mut seen).unwrap();
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        files.write("apps.toml", "[[apps]]\nid = \"b\"\n");
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert_ne!(seen[0], seen[0].again(), "same length, same time");
+        files.write("apps.toml", "[[apps]]\nid = \"a\"\n");
+        assert_eq!(seen[0], seen[0].again(), "another time, the same content");
+        std::fs::remove_file(&path).unwrap();
+        assert_ne!(seen[0], seen[0].again());
+    }
+
+    #[test]
+    fn a_file_that_loses_all_its_apps_is_noticed() {
+        let files = Files::new("lost");
+        let apps = files.write("apps.toml", "[[apps]]\nid = \"a\"\n[[apps]]\nid = \"b\"\n");
+        let named = format!("apps_file = {:?}\n", apps.display().to_string());
+        let own = "[[apps]]\nid = \"own\"\n";
+        let config = files.write("config.toml", &format!("{named}{own}"));
+        let source = Source { config: Some(config.clone()), raw: vec!["raw".into()], apps: None };
+        let read = || source.read(&mut Vec::new()).unwrap();
+        let former = read();
+        let lost = |reading: &Reading| reading.lost_since(former.files());
+        assert_eq!(lost(&read()), None);
+        for empty in ["", "# nothing\n", "apps = []\n"] {
+            files.write("apps.toml", empty);
+            assert_eq!(lost(&read()), Some(apps.clone()), "{empty}");
+        }
+        files.write("config.toml", own);
+        assert_eq!(lost(&read()), Some(apps.clone()), "it is not named any more");
+        files.write("config.toml", "");
+        assert!(lost(&read()).is_some());
+        files.write("config.toml", &named);
+        files.write("apps.toml", "[[apps]]\nid = \"c\"\n");
+        assert_eq!(lost(&read()), Some(config), "the other file has lost its only one");
+        files.write("apps.toml", own);
+        assert_eq!(lost(&read()), None, "an app has moved, and others took the place of the rest");
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! Apps are read again while a gateway runs: on SIGHUP, and when a file has changed.
+//!
+//! A file that is being written looks like one with fewer apps, or with less in them, and taking those at
+//! their word would close clients for good. So what only adds is taken at once; what removes or changes
+//! waits until the files have rested; and that a file loses all its apps is never believed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use broadgate_gateway::apps::Apps;
-use metrics::counter;
+use broadgate_gateway::apps::{Apps, Change};
+use metrics::{counter, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::read::{Seen, Source};
+use super::read::{Files, Reading, Seen, Source};
 
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// A file that has changed must stay as it is for so long: whoever writes it may not be through.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// And for so long before an app is removed or changed by it.
+const REMOVAL_SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// What follows the files of a gateway's apps.
 pub(crate) struct Reload {
@@ -22,7 +28,20 @@ pub(crate) struct Reload {
     source: Source,
     /// The files as they were when they were read.
     seen: Vec<Seen>,
+    /// Which apps each file had when they were taken.
+    files: Files,
     hangups: Signal,
+}
+
+/// What became of a reading.
+enum Outcome {
+    Taken(Change, Files),
+    /// It removes or changes apps, and the files have not rested for long enough.
+    TooFresh,
+    /// It would lose every app of a file.
+    Lost(String),
+    /// It cannot be used.
+    Bad(String),
 }
 
 impl Reload {
@@ -32,9 +51,11 @@ impl Reload {
     /// One sentence about what cannot be used.
     pub(crate) fn open(source: Source) -> Result<Self, String> {
         let mut seen = Vec::new();
-        let apps = source.read(&mut seen)?.open()?;
+        let reading = source.read(&mut seen)?;
+        let apps = reading.open()?;
+        let files = reading.files().clone();
         let hangups = signal(SignalKind::hangup()).map_err(|error| format!("SIGHUP: {error}"))?;
-        Ok(Self { apps, source, seen, hangups })
+        Ok(Self { apps, source, seen, files, hangups })
     }
 
     /// The apps, as they are and as they become.
@@ -44,54 +65,89 @@ impl Reload {
 
     /// Follows the files for as long as the process lives.
     pub(crate) async fn run(mut self) {
+        gauge!("broadgate_gateway_apps_stale").set(0.0);
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                // It cannot end while the runtime lives.
-                _ = self.hangups.recv() => self.read().await,
-                _ = looks.tick() => {
-                    if self.has_changed().await {
-                        self.read().await;
-                    }
+                // It cannot end while the runtime lives. An order: nothing is waited for.
+                _ = self.hangups.recv() => {
+                    self.read(true).await;
                 }
+                _ = looks.tick() => self.look().await,
             }
         }
     }
 
-    /// Has a file changed, and come to rest? If it has not come to rest, the next look finds it.
-    async fn has_changed(&self) -> bool {
-        let now = look(&self.seen).await;
-        if now == self.seen {
-            return false;
+    /// Reads the files if they have changed, when they have come to rest.
+    async fn look(&mut self) {
+        let mut now = look(&self.seen).await;
+        let mut since = Instant::now();
+        while now != self.seen {
+            sleep(SETTLE_TIME).await;
+            let again = look(&now).await;
+            if again != now {
+                (now, since) = (again, Instant::now());
+                continue;
+            }
+            if self.read(since.elapsed() >= REMOVAL_SETTLE_TIME).await {
+                return;
+            }
         }
-        sleep(SETTLE_TIME).await;
-        now == look(&now).await
     }
 
-    /// Takes what the files say, or goes on with what they said.
-    async fn read(&mut self) {
-        let (source, apps) = (self.source.clone(), self.apps.clone());
+    /// Takes what the files say, or goes on with what they said; false if they must rest for longer.
+    async fn read(&mut self, is_at_rest: bool) -> bool {
+        let (source, apps, former) = (self.source.clone(), self.apps.clone(), self.files.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut seen = Vec::new();
-            let change = source.read(&mut seen).and_then(|reading| reading.swap_into(&apps));
-            (seen, change)
+            let reading = source.read(&mut seen);
+            let outcome = reading.and_then(|reading| decide(&reading, &apps, &former, is_at_rest));
+            (seen, outcome.unwrap_or_else(Outcome::Bad))
         });
-        let Ok((seen, change)) = read.await else { return };
+        let Ok((seen, outcome)) = read.await else { return true };
+        if matches!(outcome, Outcome::TooFresh) {
+            return false;
+        }
         // Also what cannot be used is not looked at twice.
         self.seen = seen;
-        let outcome = match change {
-            Ok(change) => {
+        let (word, is_stale) = match outcome {
+            Outcome::Taken(change, files) => {
+                self.files = files;
                 tracing::info!("apps read again: {change}");
-                if change.is_empty() { "unchanged" } else { "changed" }
+                (if change.is_empty() { "unchanged" } else { "changed" }, false)
             }
-            Err(sentence) => {
-                tracing::warn!("the apps stay as they were: {sentence}");
-                "bad"
+            Outcome::Lost(sentence) => {
+                tracing::error!("the apps stay as they were: {sentence}");
+                ("lost", true)
             }
+            Outcome::Bad(sentence) => {
+                tracing::error!("the apps stay as they were: {sentence}");
+                ("bad", true)
+            }
+            Outcome::TooFresh => return false,
         };
-        counter!("broadgate_gateway_apps_read_total", "outcome" => outcome).increment(1);
+        counter!("broadgate_gateway_apps_read_total", "outcome" => word).increment(1);
+        gauge!("broadgate_gateway_apps_stale").set(f64::from(u8::from(is_stale)));
+        true
     }
+}
+
+/// Compares what was read with what is so, and takes it if it may be.
+fn decide(reading: &Reading, apps: &Apps, former: &Files, is_at_rest: bool) -> Result<Outcome, String> {
+    let change = reading.compare(apps)?;
+    if let Some(file) = reading.lost_since(former) {
+        return Ok(Outcome::Lost(format!(
+            "{} has no app any more, and all its clients would be closed: to close an app's clients set \
+             enabled = false on it, to remove the last app restart the gateway",
+            file.display()
+        )));
+    }
+    let only_adds = change.removed.is_empty() && change.changed.is_empty();
+    if !only_adds && !is_at_rest {
+        return Ok(Outcome::TooFresh);
+    }
+    Ok(Outcome::Taken(reading.swap_into(apps)?, reading.files().clone()))
 }
 
 async fn look(files: &[Seen]) -> Vec<Seen> {

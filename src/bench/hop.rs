@@ -14,7 +14,10 @@ use super::{
     socket::{self, Socket},
     tell,
 };
-use crate::{failure::Failure, operate::Target};
+use crate::{
+    failure::Failure,
+    operate::{At, Target},
+};
 
 /// So many groups have their homes at all gateways.
 const GROUPS: usize = 64;
@@ -24,9 +27,8 @@ pub(crate) struct HopArgs {
     /// Where the one client connects
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     url: String,
-    /// The internal port of the gateway that is asked
-    #[arg(long, env = "BROADGATE_ADDR", default_value = "127.0.0.1:7200", value_name = "HOST:PORT")]
-    addr: String,
+    #[command(flatten)]
+    at: At,
     /// The app of the client
     #[arg(long, default_value = "default")]
     app: String,
@@ -47,8 +49,8 @@ struct Kind {
 
 pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
     let target = Target {
-        addr: args.addr.clone(),
-        app: args.app.clone(),
+        at: args.at.clone(),
+        app: Some(args.app.clone()),
         timeout: std::time::Duration::from_secs(10),
         json: args.json,
     };
@@ -83,9 +85,10 @@ pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
 
 /// To the client itself; and to groups by where their home is.
 fn kinds(view: &View, args: &HopArgs, client: &str) -> Result<Vec<Kind>, Failure> {
-    let asked = view::gateways(view).find(|gateway| gateway.address == args.addr);
+    let (_, address) = args.at.open()?;
+    let asked = view::gateways(view).find(|gateway| gateway.address == address);
     let Some(asked) = asked.map(|gateway| gateway.incarnation.clone()) else {
-        return Err(Failure::usage(format!("no gateway of the view has the address {}", args.addr)));
+        return Err(Failure::usage(format!("no gateway of the view has the address {address}")));
     };
     let (ring, holder) = (Ring::of_view(view), &client[..10]);
     let mut kinds = vec![Kind { name: "client", groups: Vec::new(), latency: histogram()? }];

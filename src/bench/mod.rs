@@ -87,24 +87,24 @@ struct Load {
 /// Who sends what the clients hear. `--json` is the load's.
 #[derive(Debug, Clone, Args)]
 struct Sender {
-    /// The internal port of any gateway
-    #[arg(long, env = "BROADGATE_ADDR", default_value = "127.0.0.1:7200", value_name = "HOST:PORT")]
-    addr: String,
+    #[command(flatten)]
+    at: operate::At,
     /// The app of the clients
     #[arg(long, default_value = "default")]
     app: String,
     /// By what messages are sent [default: the SDK; to the ceiling program what it takes]
     #[arg(long, value_enum)]
     publish: Option<publish::By>,
-    /// The file of apps with the app's key and secret, for `--publish api`
-    #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
+    /// The file of apps with the app's key and secret, for `--publish api` [env: BROADGATE_APPS]
+    #[arg(long, value_name = "FILE")]
     apps: Option<PathBuf>,
 }
 
 impl Sender {
     fn cluster(&self) -> Result<Cluster, Failure> {
         let timeout = Duration::from_secs(30);
-        operate::Target { addr: self.addr.clone(), app: self.app.clone(), timeout, json: false }.cluster()
+        let app = Some(self.app.clone());
+        operate::Target { at: self.at.clone(), app, timeout, json: false }.cluster()
     }
 }
 

@@ -8,6 +8,8 @@ mod status;
 use std::time::Duration;
 
 use broadgate_business::{Cluster, v1::Coverage};
+use broadgate_gateway::config::Internal;
+use broadgate_proto::name;
 use clap::Args;
 
 pub(crate) use self::{
@@ -18,17 +20,48 @@ pub(crate) use self::{
     output::{print, print_json, table},
     status::status,
 };
-use crate::{config::Config, failure::Failure};
+use crate::{config::Config, environment, failure::Failure, options::ConfigFile};
+
+/// Which gateway is asked.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct At {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The internal port of any gateway [env: BROADGATE_ADDR] [default: the configuration's, 127.0.0.1:7200]
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Option<String>,
+}
+
+impl At {
+    /// The configuration, and the address of the gateway.
+    pub(crate) fn open(&self) -> Result<(Config, String), Failure> {
+        let config = self.file.load_for_command()?;
+        let (place, address) = match (&self.addr, environment::text("ADDR")?) {
+            (Some(address), _) => ("--addr", address.clone()),
+            (None, Some(address)) => ("BROADGATE_ADDR", address),
+            (None, None) => ("gateway.internal", reached(&config.gateway.internal)),
+        };
+        name::check_address(&address).map_err(|error| Failure::usage(format!("{place}: {error}")))?;
+        Ok((config, address))
+    }
+}
+
+/// Where a gateway of this configuration is reached from its own machine.
+fn reached(internal: &Internal) -> String {
+    internal.advertise.clone().unwrap_or_else(|| match internal.bind {
+        bind if bind.ip().is_unspecified() => format!("127.0.0.1:{}", bind.port()),
+        bind => bind.to_string(),
+    })
+}
 
 /// Which cluster is asked, and how the answer is printed.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
-    /// The internal port of any gateway
-    #[arg(long, env = "BROADGATE_ADDR", default_value = "127.0.0.1:7200", value_name = "HOST:PORT")]
-    pub(crate) addr: String,
-    /// The app that is meant
-    #[arg(long, default_value = "default")]
-    pub(crate) app: String,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// The app that is meant [default: default]
+    #[arg(long)]
+    pub(crate) app: Option<String>,
     /// How long an answer may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
@@ -39,8 +72,9 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn cluster(&self) -> Result<Cluster, Failure> {
-        let secret = Config::load(None)?.secret()?;
-        Ok(Cluster::to_gateway(&self.addr, secret, &self.app, self.timeout)?)
+        let (config, address) = self.at.open()?;
+        let app = self.app.as_deref().unwrap_or(name::DEFAULT_APP);
+        Ok(Cluster::to_gateway(&address, config.secret()?, app, self.timeout)?)
     }
 }
 

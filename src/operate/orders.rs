@@ -13,7 +13,10 @@ use super::{
     Target, complete,
     output::{json, print, print_json, table},
 };
-use crate::{config::Config, failure::Failure};
+use crate::{
+    failure::Failure,
+    options::{ConfigFile, registers_of_environment},
+};
 
 #[derive(Debug, Args)]
 #[group(id = "whom", required = true, multiple = true, args = ["client", "uid", "group", "all"])]
@@ -101,9 +104,11 @@ pub(crate) struct KickArgs {
 pub(crate) struct DrainArgs {
     /// The gateway's name or incarnation
     gateway: String,
-    /// Where the register is
-    #[arg(long, env = "BROADGATE_REGISTER", default_value = "127.0.0.1:7100", value_name = "HOST:PORT")]
-    register: String,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where the register is [env: BROADGATE_REGISTER] [default: the configuration's, 127.0.0.1:7100]
+    #[arg(long, value_name = "HOST:PORT")]
+    register: Option<String>,
     /// How long an answer may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     timeout: std::time::Duration,
@@ -150,8 +155,9 @@ fn confirm(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("kick --all asks first, and nobody is there to answer: add --yes"));
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
+    let mut asked = std::io::stderr();
+    write!(asked, "{question} [y/N] ")?;
+    asked.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -180,13 +186,20 @@ fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -
 }
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
-    let secret = Config::load(None)?.secret()?;
-    let endpoint = Endpoint::from_shared(format!("http://{}", args.register))
-        .map_err(|error| Failure::usage(format!("--register {}: {error}", args.register)))?
+    let config = args.file.load_for_command()?;
+    let secret = config.secret()?;
+    let registers = match (&args.register, registers_of_environment()?) {
+        (Some(register), _) => vec![register.clone()],
+        (None, Some(registers)) => registers,
+        (None, None) => config.cluster.register.clone(),
+    };
+    let register = registers.first().cloned().unwrap_or_default();
+    let endpoint = Endpoint::from_shared(format!("http://{register}"))
+        .map_err(|error| Failure::usage(format!("--register {register}: {error}")))?
         .connect_timeout(args.timeout)
         .timeout(args.timeout);
     let channel = endpoint.connect().await.map_err(|_| {
-        Failure::Unreachable(format!("no register answers at {}: name it with --register", args.register))
+        Failure::Unreachable(format!("no register answers at {register}: name it with --register"))
     })?;
     let mut client = RegisterClient::with_interceptor(channel, secret.sender());
     let reply =

@@ -30,11 +30,15 @@ pub(super) struct AppsFile {
 impl AppsFile {
     /// The user's file, or that in the state directory, which is made if it is not there. None if it
     /// cannot be made: a cluster runs without it.
-    pub(super) fn open(given: Option<&Path>, state: &Path) -> Result<Option<Self>, Failure> {
+    pub(super) fn open(
+        given: Option<&Path>,
+        state: &Path,
+        config: Option<PathBuf>,
+    ) -> Result<Option<Self>, Failure> {
         let (path, mut made) = (given.map_or_else(|| state.join("apps.toml"), Path::to_owned), false);
         if given.is_none() && !path.exists() {
             if let Err(error) = make(&path, &fresh(ID)?) {
-                eprintln!(
+                say!(
                     "no app for Pusher clients: {} cannot be made: {error}; say with --state where it may be",
                     path.display()
                 );
@@ -42,7 +46,6 @@ impl AppsFile {
             }
             made = true;
         }
-        let config = std::env::var_os("BROADGATE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
         // As the gateways will read it: what is wrong is told once.
         let source = Source { config, apps: Some(path.clone()), raw: vec![CHAT.to_owned()] };
         let apps = source.read(&mut Vec::new()).and_then(|reading| reading.open()).map_err(Failure::Usage)?;
@@ -100,7 +103,7 @@ mod tests {
     fn an_app_is_made_once_and_told() {
         let dir = std::env::temp_dir().join(format!("broadgate-up-app-{}", std::process::id()));
         let reach = Reach::parse("http://127.0.0.1:8080").unwrap();
-        let first = AppsFile::open(None, &dir).unwrap().unwrap();
+        let first = AppsFile::open(None, &dir, None).unwrap().unwrap();
         let mode = std::fs::metadata(&first.path).unwrap().permissions().mode();
         assert_eq!((mode & 0o777, std::fs::read_dir(&dir).unwrap().count()), (0o600, 1));
         let key = &first.app.as_ref().unwrap().keys[0];
@@ -113,19 +116,19 @@ mod tests {
             "{short}"
         );
         assert!(long.starts_with(&short) && long.contains(key.secret.reveal()), "{long}");
-        let again = AppsFile::open(None, &dir).unwrap().unwrap();
+        let again = AppsFile::open(None, &dir, None).unwrap().unwrap();
         assert_eq!(again.app, first.app);
         let moved = Reach::parse("http://127.0.0.1:8081").unwrap();
         assert!(again.told(&moved, true).contains("--url http://127.0.0.1:8081"));
         assert!(!again.told(&reach, true).contains(key.secret.reveal()), "only a newcomer is told all");
         std::fs::write(&first.path, "[[apps]]\nnmae = 1\n").unwrap();
-        let Err(Failure::Usage(wrong)) = AppsFile::open(None, &dir) else { panic!("it was taken") };
+        let Err(Failure::Usage(wrong)) = AppsFile::open(None, &dir, None) else { panic!("it was taken") };
         assert!(wrong.contains("apps.toml:2: unknown field"), "{wrong}");
         std::fs::write(&first.path, "").unwrap();
-        assert!(AppsFile::open(None, &dir).unwrap().unwrap().told(&reach, true).contains("apps new"));
+        assert!(AppsFile::open(None, &dir, None).unwrap().unwrap().told(&reach, true).contains("apps new"));
         std::fs::remove_dir_all(&dir).unwrap();
         std::fs::write(&dir, "").unwrap();
-        assert!(AppsFile::open(None, &dir).unwrap().is_none(), "a cluster runs without it");
+        assert!(AppsFile::open(None, &dir, None).unwrap().is_none(), "a cluster runs without it");
         std::fs::remove_file(&dir).unwrap();
     }
 }

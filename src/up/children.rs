@@ -37,6 +37,10 @@ impl Spec {
         Self { name: name.to_owned(), args: args.into_iter().map(str::to_owned).collect(), after: None }
     }
 
+    pub(super) fn arg(&mut self, arg: String) {
+        self.args.push(arg);
+    }
+
     /// Its first start waits for this listener, so that it need not be told that nobody is there.
     pub(super) fn after(self, listener: SocketAddr) -> Self {
         Self { after: Some(listener), ..self }
@@ -149,7 +153,7 @@ impl Keeper {
             let reason = if last.is_empty() { reason } else { format!("{reason}; its last line: {last}") };
             match deaths.died(started.elapsed()) {
                 Verdict::Again { after } => {
-                    eprintln!("{} has ended: {reason}. Starting it again in {after:?}.", self.spec.name);
+                    say!("{} has ended: {reason}. Starting it again in {after:?}.", self.spec.name);
                     tokio::select! {
                         () = tokio::time::sleep(after) => {}
                         _ = self.order.changed() => {}
@@ -171,11 +175,14 @@ impl Keeper {
     }
 
     fn start(&self, last: &LastLine) -> std::io::Result<(Child, ChildStdin)> {
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // Quieter than a role alone: the table is what a newcomer looks for.
+        if std::env::var_os("BROADGATE_LOG").is_none_or(|level| level.is_empty()) {
+            command.env("BROADGATE_LOG", "warn");
+        }
+        let mut child = command
             .args(&self.spec.args)
             .arg("--supervised")
-            // Quieter than a role alone: the table is what a newcomer looks for.
-            .env("BROADGATE_LOG", std::env::var("BROADGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -223,7 +230,7 @@ async fn listens(listener: SocketAddr) {
 async fn forward(name: String, stderr: tokio::process::ChildStderr, last: LastLine) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        eprintln!("{name:>10} | {line}");
+        say!("{name:>10} | {line}");
         if !line.trim().is_empty() {
             *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
         }

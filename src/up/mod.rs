@@ -21,7 +21,7 @@ use self::{
     children::{Children, Spec},
     ports::{Ports, Wanted},
 };
-use crate::{apps::Reach, config::Config, failure::Failure, operate};
+use crate::{apps::Reach, environment, failure::Failure, operate, options::ConfigFile};
 
 /// A debug build on a busy machine needs some time.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
@@ -48,14 +48,15 @@ pub(crate) struct UpArgs {
     /// Where the apps are kept: apps.toml, with one for Laravel, is made there on the first start
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
     state: PathBuf,
-    /// A file of apps of yours instead
-    #[arg(long, env = "BROADGATE_APPS", value_name = "FILE")]
+    /// A file of apps of yours instead [env: BROADGATE_APPS]
+    #[arg(long, value_name = "FILE")]
     apps: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 impl Default for UpArgs {
     fn default() -> Self {
-        let apps = std::env::var_os("BROADGATE_APPS").filter(|path| !path.is_empty());
         Self {
             gateways: 2,
             workers: 1,
@@ -63,21 +64,31 @@ impl Default for UpArgs {
             host: None,
             worker: crate::roles::Demo::Chat,
             state: DEFAULT_STATE.into(),
-            apps: apps.map(PathBuf::from),
+            apps: None,
+            file: ConfigFile::default(),
         }
     }
 }
 
 pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
-    let secret = Config::load(None)?.secret()?;
+    let secret = args.file.load_for_command()?.secret()?;
     let wanted =
         Wanted { gateways: args.gateways, workers: args.workers, base: args.base_port, host: args.host };
     let ports = ports::choose(&wanted, ports::is_free).map_err(Failure::Usage)?;
     for note in &ports.notes {
-        eprintln!("{note}");
+        say!("{note}");
     }
-    let apps = AppsFile::open(args.apps.as_deref(), &args.state)?;
-    let specs = specs(&args, &ports, apps.as_ref());
+    let apps = AppsFile::open(
+        args.apps.clone().or_else(|| environment::path("APPS")).as_deref(),
+        &args.state,
+        args.file.path(),
+    )?;
+    let mut specs = specs(&args, &ports, apps.as_ref());
+    if let Some(file) = args.file.flag() {
+        for spec in specs.iter_mut().flatten() {
+            spec.arg(format!("--config={}", file.display()));
+        }
+    }
     let mut children = Children::start(specs)?;
     tokio::select! {
         ready = wait_until_ready(&ports, &secret, &args) => match ready {
@@ -100,7 +111,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
         failed = children.watch() => Err(failed),
         () = broadgate_business::shutdown_signal() => Ok(()),
     };
-    eprintln!("stopping; once more to stop at once");
+    say!("stopping; once more to stop at once");
     tokio::select! {
         () = children.stop() => {}
         () = broadgate_business::shutdown_signal() => children.kill().await,

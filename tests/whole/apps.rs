@@ -108,6 +108,52 @@ async fn a_gateway_reads_its_apps_again() {
     assert!(cluster.gateways[0].has_ended().is_none());
 }
 
+/// A file that loses all its apps is an accident, whatever is left elsewhere; one that is half written is
+/// waited for; one with its old length and time is read all the same.
+#[tokio::test]
+async fn an_emptied_apps_file_closes_nobody() {
+    let cluster = Cluster::quiet(1).start().await;
+    let (config, apps) = (cluster.dir.join("gateway-1.toml"), cluster.dir.join("apps.toml"));
+    let plain = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&apps, raw(&["blue", "red"])).unwrap();
+    std::fs::write(&config, format!("apps_file = {:?}\n{plain}", apps.display().to_string())).unwrap();
+    assert!(told(&cluster.gateways[0], 0).await.ends_with("added blue, red"));
+    let (mut blue, mut red) = (cluster.client_of(0, "blue").await, cluster.client_of(0, "red").await);
+
+    std::fs::write(&apps, "").unwrap();
+    let line = told(&cluster.gateways[0], 1).await;
+    assert!(line.contains("ERROR") && line.contains("apps.toml has no app any more"), "{line}");
+    std::fs::remove_file(&apps).unwrap();
+    let line = told(&cluster.gateways[0], 2).await;
+    assert!(line.contains("ERROR") && line.contains("apps.toml: No such file"), "{line}");
+    cluster.gateways[0].signal("HUP");
+    let line = told(&cluster.gateways[0], 3).await;
+    assert!(line.contains("ERROR"), "{line}");
+    // Cut between two apps, as a slow writer may leave it for a moment.
+    std::fs::write(&apps, raw(&["blue"])).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(2200)).await;
+    std::fs::write(&apps, raw(&["blue", "red"])).unwrap();
+    let line = told(&cluster.gateways[0], 4).await;
+    assert!(line.ends_with("nothing has changed"), "{line}");
+    let mut caller = cluster.caller(0).await;
+    for (app, client) in [("blue", &mut blue), ("red", &mut red)] {
+        let to = Audience { app: app.into(), ..clients(&[&client.id]) };
+        caller.send(text(to, "still here")).await.unwrap();
+        client.hears(&["still here"]).await;
+    }
+
+    // The same length, the same time.
+    let time = std::fs::metadata(&apps).unwrap().modified().unwrap();
+    std::fs::write(&apps, raw(&["blue", "tan"])).unwrap();
+    std::fs::File::options().write(true).open(&apps).unwrap().set_modified(time).unwrap();
+    let line = told(&cluster.gateways[0], 5).await;
+    assert!(line.ends_with("added tan; removed red"), "{line}");
+    // An order does not wait for the files to rest.
+    std::fs::write(&apps, raw(&["tan"])).unwrap();
+    cluster.gateways[0].signal("HUP");
+    assert!(told(&cluster.gateways[0], 6).await.ends_with("removed blue"));
+}
+
 /// No role ends on SIGHUP.
 #[tokio::test]
 async fn a_hangup_ends_no_role() {

@@ -97,7 +97,7 @@ fn what_cannot_be_used_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     let bind = format!("--bind={port}");
-    let cases: [Case; 12] = [
+    let cases: [Case; 11] = [
         ("", &["gateway", "--client-bind", "nonsense"], &[], &["--client-bind", "nonsense"]),
         ("", &["fly"], &[], &["fly"]),
         ("[gateway]\nnmae = \"x\"", &["gateway", "--config", path], &[], &["line 2", "nmae", "bad.toml"]),
@@ -107,7 +107,6 @@ fn what_cannot_be_used_is_told() {
         ("", &["gateway", "--internal-bind=0.0.0.0:0"], &[], &["gateway.internal.bind", "secret"]),
         ("", &["register"], &[("BROADGATE_SECRET", "short")], &["BROADGATE_SECRET", "32"]),
         ("", &["register"], &[("BROADGATE_REGISTER__BIND", "x")], &["BROADGATE_REGISTER__BIND"]),
-        ("", &["register"], &[("BROADGATE_NONSENSE", "x")], &["BROADGATE_NONSENSE"]),
         ("[gateway.limits]\nclients_max = 0", &["check-config", path], &[], &["clients_max"]),
         (
             "",
@@ -124,6 +123,72 @@ fn what_cannot_be_used_is_told() {
             assert!(text.contains(word), "{args:?} does not say {word}: {text}");
         }
     }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Variables that others set are no errors, whatever is in them; one of ours that cannot be read is.
+#[tokio::test]
+async fn the_environment_of_others_stops_nobody() {
+    use std::{
+        ffi::{OsStr, OsString},
+        os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    };
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    let dir = std::env::temp_dir().join(format!("broadgate-environment-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let start = |environment: &[(&str, &str)]| {
+        Process::start(&dir, "register", &["register", "--bind=127.0.0.1:0"], environment)
+    };
+    for service in ["BROADGATE", "BROADGATE_GATEWAY", "BROADGATE_REGISTER"] {
+        let set = [
+            ("SERVICE_HOST", "10.96.0.7"),
+            ("SERVICE_PORT", "8080"),
+            ("SERVICE_PORT_WEB", "8080"),
+            ("PORT", "tcp://10.96.0.7:8080"),
+            ("PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+            ("PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ]
+        .map(|(name, value)| (format!("{service}_{name}"), value));
+        let set: Vec<(&str, &str)> = set.iter().map(|(name, value)| (&name[..], *value)).collect();
+        let register = start(&set);
+        register.logged("register address=").await;
+        assert!(!register.log().contains("WARN"), "{}", register.log());
+        std::fs::remove_file(dir.join("register.log")).unwrap();
+    }
+    let register = start(&[("BROADGATE_GATEWAY__LIMITS__CLIENT_MAX", "5"), ("BROADGATE_CONFIG", "")]);
+    register.logged("register address=").await;
+    let told = "BROADGATE_GATEWAY__LIMITS__CLIENTS_MAX is probably meant";
+    assert!(register.log().contains(told), "{}", register.log());
+
+    let odd_run = |args: &[&str], name: &OsStr, value: &OsStr| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broadgate"));
+        let output = command.args(args).env(name, value).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let config = dir.join("empty.toml").display().to_string();
+    std::fs::write(&config, "").unwrap();
+    let mut odd_name = b"BROADGATE_".to_vec();
+    odd_name.push(0xff);
+    for name in [OsStr::new("SOMETHING"), OsStr::new("BROADGATE_SOMETHING"), &OsString::from_vec(odd_name)] {
+        let (code, text) = odd_run(&["check-config", &config], name, odd);
+        assert_eq!(code, Some(0), "{name:?}: {text}");
+    }
+    for (args, name, value) in [
+        (&["check-config", &config][..], "BROADGATE_SECRET", odd),
+        (&["register", "--bind=127.0.0.1:0"], "BROADGATE_SECRET", odd),
+        (&["register", "--bind=127.0.0.1:0"], "BROADGATE_LOG", odd),
+        (&["gateway"], "BROADGATE_REGISTER", odd),
+        (&["status"], "BROADGATE_ADDR", odd),
+        (&["status"], "BROADGATE_ADDR", OsStr::new("http://x:1")),
+        (&["clients"], "BROADGATE_GATEWAY__NAME", odd),
+        (&["up"], "BROADGATE_GATEWAY__LIMITS__CLIENTS_MAX", OsStr::new("many")),
+        (&["version"], "TOKIO_WORKER_THREADS", odd),
+        (&["version"], "TOKIO_WORKER_THREADS", OsStr::new("0")),
+    ] {
+        let (code, text) = odd_run(args, OsStr::new(name), value);
+        assert!(code == Some(2) && text.contains(name), "{args:?} with {name}: {code:?} {text}");
+    }
+    drop(register);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

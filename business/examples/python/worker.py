@@ -27,10 +27,21 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_tools import protoc
 
+
+def variable(name, default):
+    """A variable of the environment; an empty one counts as not set."""
+    text = os.environ.get(name) or default
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        sys.exit(f"environment variable {name}: its value is not UTF-8: set it to a text, or unset it")
+    return text
+
+
 PROTO = pathlib.Path(__file__).resolve().parents[3] / "proto"
-REGISTERS = [one.strip() for one in os.environ.get("BROADGATE_REGISTER", "127.0.0.1:7100").split(",")]
-SECRET = os.environ.get("BROADGATE_SECRET", "").replace(",", " ").split()
-SERVICE = os.environ.get("BROADGATE_SERVICE", "default")
+REGISTERS = [one.strip() for one in variable("BROADGATE_REGISTER", "127.0.0.1:7100").split(",") if one.strip()]
+SECRET = variable("BROADGATE_SECRET", "").replace(",", " ").split()
+SERVICE = variable("BROADGATE_SERVICE", "default")
 # 48 random bits in base32, as every incarnation: the last of the 10 characters holds only 3 of them.
 INCARNATION = "".join(random.choices("0123456789abcdefghijklmnopqrstuv", k=9) + random.choices("048cgkos"))
 EVENTS_MAX = 256  # that one gateway may leave unanswered here
@@ -55,8 +66,10 @@ def stubs(folder):
     return [importlib.import_module(f"broadgate.v1.{name}") for name in names]
 
 
-stub_folder = tempfile.TemporaryDirectory(prefix="broadgate-stubs-")
-types, worker, gateway, register, worker_grpc, gateway_grpc, register_grpc = stubs(stub_folder.name)
+# What is imported does not need its files any more, and however this process ends, none is left behind.
+with tempfile.TemporaryDirectory(prefix="broadgate-stubs-") as stub_folder:
+    types, worker, gateway, register, worker_grpc, gateway_grpc, register_grpc = stubs(stub_folder)
+    sys.path.remove(stub_folder)
 
 METADATA = [("authorization", f"Bearer {SECRET[0]}")] if SECRET else []
 stopping = threading.Event()

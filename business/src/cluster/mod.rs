@@ -29,7 +29,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadgate_proto::{id::Incarnation, limits, secret::Secret, v1::View};
+use anyhow::Context as _;
+use broadgate_proto::{id::Incarnation, limits, name, secret::Secret, v1::View};
 use broadgate_register::member;
 use tokio::{sync::watch as cell, task::AbortHandle};
 use tonic::transport::Channel;
@@ -68,7 +69,7 @@ use self::{
     topic::Topic,
     turns::Turns,
 };
-use crate::dial;
+use crate::{dial, environment::variable};
 
 /// How long a command may take, with all its repeats.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,6 +82,8 @@ const _: () = assert!(
 const _: () = assert!(DEFAULT_TIMEOUT.as_secs() < limits::COMMAND_ID_TIME.as_secs());
 /// Where the register is.
 pub const DEFAULT_REGISTER: &str = "127.0.0.1:7100";
+const REGISTER_VARIABLE: &str = "BROADGATE_REGISTER";
+const SECRET_VARIABLE: &str = "BROADGATE_SECRET";
 
 /// Which cluster, and how to speak to it.
 #[derive(Debug, Clone)]
@@ -108,20 +111,31 @@ impl Default for ClusterConfig {
 
 impl ClusterConfig {
     /// From `BROADGATE_REGISTER` (one or more `host:port`, separated by commas) and
-    /// `BROADGATE_SECRET`, where they are set.
+    /// `BROADGATE_SECRET`, where they are set. An empty variable counts as not set.
     ///
     /// # Errors
-    /// If the secret cannot be used.
+    /// If a variable cannot be used; the error names it.
     pub fn from_env() -> anyhow::Result<Self> {
         let mut config = Self::default();
-        if let Ok(registers) = std::env::var("BROADGATE_REGISTER") {
-            config.registers = registers.split(',').map(|one| one.trim().to_owned()).collect();
+        if let Some(text) = variable(REGISTER_VARIABLE)? {
+            config.registers = addresses(&text).context(REGISTER_VARIABLE)?;
         }
-        if let Ok(secret) = std::env::var("BROADGATE_SECRET") {
-            config.secret = Secret::parse(&secret)?;
+        if let Some(secret) = variable(SECRET_VARIABLE)? {
+            config.secret = Secret::parse(&secret).context(SECRET_VARIABLE)?;
         }
         Ok(config)
     }
+}
+
+/// The `host:port` of a text with one or more, separated by commas.
+fn addresses(text: &str) -> anyhow::Result<Vec<String>> {
+    let parts = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+    let all: Vec<String> = parts.map(str::to_owned).collect();
+    anyhow::ensure!(!all.is_empty(), "no address is given: write host:port, such as {DEFAULT_REGISTER:?}");
+    for one in &all {
+        name::check_address(one)?;
+    }
+    Ok(all)
 }
 
 /// A cluster to command, in the name of one app. Cheap to clone.

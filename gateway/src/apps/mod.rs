@@ -78,6 +78,14 @@ impl Apps {
         Ok(change)
     }
 
+    /// What a swap would change.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn compare(&self, apps: Vec<App>) -> Result<Change, Fault> {
+        Ok(Table::new(apps)?.after(&self.load()))
+    }
+
     /// Wakes whoever must look again; the value is how often the table was replaced.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -131,7 +139,11 @@ mod tests {
         let mut changes = apps.changes();
         let (before, clone) = (apps.load(), apps.clone());
         let raw = App { raw: true, ..app("other", &[]) };
-        let change = clone.swap(vec![app("new", &[]), raw, app("kept", &["k"])]).unwrap();
+        let next = vec![app("new", &[]), raw, app("kept", &["k"])];
+        let preview = clone.compare(next.clone()).unwrap();
+        assert!(Arc::ptr_eq(&before, &apps.load()), "a comparison changes nothing");
+        let change = clone.swap(next).unwrap();
+        assert_eq!(preview, change);
         assert_eq!(change.to_string(), "added new; changed other; removed gone");
         assert!(changes.has_changed().unwrap() && *changes.borrow_and_update() == 1);
         let after = apps.load();

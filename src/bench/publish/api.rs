@@ -29,7 +29,7 @@ pub(super) struct Api<'a> {
 
 impl<'a> Api<'a> {
     pub(super) fn open(to: To<'a>) -> Result<Self, Failure> {
-        let Some(file) = &to.sender.apps else {
+        let Some(file) = &to.sender.apps.clone().or_else(|| crate::environment::path("APPS")) else {
             return Err(Failure::usage(
                 "--publish api needs --apps FILE, in which the app's key and secret are",
             ));

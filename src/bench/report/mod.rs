@@ -47,9 +47,9 @@ pub(super) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let mut results = Vec::new();
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
-        eprintln!("{} of {}: {}", index + 1, rows.len(), row.name);
+        say!("{} of {}: {}", index + 1, rows.len(), row.name);
         let result = measure::row(row, usize::from(args.runs), args.ceiling_threads);
-        eprintln!("    {}", document::line(row, &result));
+        say!("    {}", document::line(row, &result));
         results.push(result);
         text = format!("{head}{}", document::table(&rows, &results));
         // What was measured stands, whatever becomes of the rest.

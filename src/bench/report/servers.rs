@@ -150,7 +150,7 @@ impl Servers {
     }
 
     fn wait(&self, count: usize) -> Result<(), Failure> {
-        let secret = Config::load(None)?.secret()?;
+        let secret = Config::load_for_command(None)?.secret()?;
         let Some(first) = self.internal.first() else { return Ok(()) };
         let ready = async {
             let cluster = Cluster::to_gateway(&first.to_string(), secret, "", Duration::from_secs(1))?;
