@@ -20,13 +20,15 @@ pub(crate) enum Drop {
     AfterClose,
     /// What a client sent that was unread when it hung up.
     UnreadAtHangUp,
-    /// A client's event: too many wait to be passed on.
+    /// What a client asked for: too much waits to be passed on.
     Busy,
+    /// What a client asked for, beyond what its app allows in a second.
+    Rate,
     /// What a Pusher client did, for somebody who watches and does not take it fast enough.
     WatcherSlow,
 }
 
-const DROPS: [(Drop, &str); 9] = [
+const DROPS: [(Drop, &str); 10] = [
     (Drop::Slow, "slow"),
     (Drop::Closing, "closing"),
     (Drop::Protocol, "protocol"),
@@ -35,6 +37,7 @@ const DROPS: [(Drop, &str); 9] = [
     (Drop::AfterClose, "after_close"),
     (Drop::UnreadAtHangUp, "unread_at_hang_up"),
     (Drop::Busy, "busy"),
+    (Drop::Rate, "rate"),
     (Drop::WatcherSlow, "watcher_slow"),
 ];
 

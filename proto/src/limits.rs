@@ -167,6 +167,13 @@ pub const WEBHOOK_SPOOL_SYNC: Duration = Duration::from_secs(1);
 /// the rest is safe.
 pub const WEBHOOK_SPOOLED_DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// Groups that one shard's Pusher clients have entered and the homes do not know of yet; beyond, a
+/// subscription or sign-in is answered as busy. Some 100 bytes each: as many as a full gateway's clients
+/// subscribe to when they all come back at once.
+pub const PUSHER_ENTRIES_MAX: usize = 256 * KIB;
+/// Client events of one shard that are placed and unanswered; beyond, the clients wait unread. By default
+/// at most 10 KiB each.
+pub const PUSHER_UNANSWERED_MAX: usize = 4 * KIB;
 /// Events of Pusher clients that wait for one of those who watch them; beyond, they are dropped and
 /// counted. Fixed: it is part of the contract.
 pub const PUSHER_WATCH_EVENTS_MAX: usize = 16 * KIB;
@@ -187,6 +194,8 @@ pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * MIB;
 /// A JSON body on an internal port.
 pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
 
+// A batch of client events must fit, or nothing would ever be placed.
+const _: () = assert!(BATCH_COMMANDS_MAX <= PUSHER_UNANSWERED_MAX);
 // A late beat or two must not remove a member.
 const _: () = assert!(LEASE.as_millis() >= 4 * BEAT.as_millis());
 const _: () = assert!(LINK_TIMEOUT.as_millis() >= 3 * LINK_BEAT.as_millis());

@@ -86,25 +86,26 @@ async fn a_gateway_reads_its_apps_again() {
     }
     assert!(refused(&cluster, "green").await.contains("raw = true"));
     cluster.client_of(0, "blue").await;
+    let mut caller = cluster.caller(0).await;
+    let of_blue = Audience { app: "blue".into(), ..clients(&[&blue.id]) };
+    caller.send(text(of_blue, "you too")).await.unwrap();
+    blue.hears(&["you too"]).await;
 
-    // Disabled and removed apps take nobody in.
+    // Disabled and removed apps take nobody in, and let go of those they have.
     let disabled = raw(&["green"]) + &raw(&["blue"]) + "enabled = false\n";
     replace(&apps, &disabled);
     let line = told(&cluster.gateways[0], 4).await;
     assert!(line.ends_with("added green; changed blue"), "{line}");
     assert!(refused(&cluster, "blue").await.contains("disabled"));
+    assert_eq!(blue.closed().await.code, 4003);
     replace(&apps, &raw(&["green"]));
     let line = told(&cluster.gateways[0], 5).await;
     assert!(line.ends_with("removed blue"), "{line}");
     cluster.client_of(0, "green").await;
 
-    // All the while nobody who was connected has noticed.
-    let mut caller = cluster.caller(0).await;
+    // All the while nobody else who was connected has noticed.
     caller.send(text(clients(&[&old.id]), "still here")).await.unwrap();
     old.hears(&["still here"]).await;
-    let of_blue = Audience { app: "blue".into(), ..clients(&[&blue.id]) };
-    caller.send(text(of_blue, "you too")).await.unwrap();
-    blue.hears(&["you too"]).await;
     assert!(cluster.gateways[0].has_ended().is_none());
 }
 

@@ -20,6 +20,7 @@ mod misbehaving;
 mod operator;
 mod proxy;
 mod pusher;
+mod pusher_limits;
 mod pusher_watch;
 mod queries;
 mod rounds;

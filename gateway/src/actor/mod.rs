@@ -137,13 +137,8 @@ pub(crate) enum Event {
         topics: Vec<Topic>,
         reply: oneshot::Sender<Vec<Incarnation>>,
     },
-    /// A client of ours is in a group, as the shards have said, and its shard waits to be told what it
-    /// needs to follow it.
-    Enter {
-        client: ClientId,
-        topic: Topic,
-        user: Option<Arc<str>>,
-    },
+    /// Clients of ours are in groups, as the shards have said.
+    Enter(Vec<Entry>),
     /// Shards have carried something out.
     Placed {
         me: Incarnation,
@@ -155,6 +150,15 @@ pub(crate) enum Event {
     Report(Vec<Reporting>, mpsc::Sender<Seen>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
+}
+
+/// A client of ours is in a group, and its shard waits to be told what it needs to follow it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) client: ClientId,
+    pub(crate) topic: Topic,
+    /// The presence member for whom it stands.
+    pub(crate) user: Option<Arc<str>>,
 }
 
 /// The outgoing end of a link to a peer.
@@ -359,10 +363,12 @@ impl Actor {
                 self.settling.insert(ticket, reply);
                 self.apply(Input::Settle { ticket, topics });
             }
-            Event::Enter { client, topic, user } => {
-                let ticket = self.ticket();
-                self.entering.insert(ticket, client);
-                self.apply(Input::Enter { ticket, topic, user });
+            Event::Enter(entries) => {
+                for Entry { client, topic, user } in entries {
+                    let ticket = self.ticket();
+                    self.entering.insert(ticket, client);
+                    self.apply(Input::Enter { ticket, topic, user });
+                }
             }
             Event::Placed { me, placed } if me == self.me => {
                 for (back, answer, touched) in placed {

@@ -57,6 +57,10 @@ fn pusher_setting(app: &App) -> Option<&'static str> {
         (app.pong_timeout != default.pong_timeout, "pong_timeout"),
         (app.cache_time != default.cache_time, "cache_time"),
         (app.connections_max != default.connections_max, "connections_max"),
+        (
+            app.connections_per_gateway_max != default.connections_per_gateway_max,
+            "connections_per_gateway_max",
+        ),
         (app.path_prefix != default.path_prefix, "path_prefix"),
         (app.limits != default.limits, "limits"),
         (!app.webhooks.is_empty(), "webhooks"),
@@ -130,7 +134,6 @@ fn check_limits(limits: &Limits) -> Result<(), String> {
         ("event_data_bytes_max", limits.event_data_bytes_max, proto::PAYLOAD_BYTES_MAX),
         ("channels_per_event_max", limits.channels_per_event_max, proto::NAMES_PER_COMMAND_MAX),
         ("batch_events_max", limits.batch_events_max, no_more),
-        ("presence_members_max", limits.presence_members_max, no_more),
         ("user_id_bytes_max", limits.user_id_bytes_max, proto::NAME_BYTES_MAX),
         ("user_info_bytes_max", limits.user_info_bytes_max, USER_INFO_BYTES_MOST),
     ] {
@@ -141,7 +144,10 @@ fn check_limits(limits: &Limits) -> Result<(), String> {
             return Err(format!("{name} must be at most {most}"));
         }
     }
-    if limits.client_events_per_second_max == 0 {
+    if limits.presence_members_max == Some(0) {
+        return Err("presence_members_max must be at least 1".to_owned());
+    }
+    if limits.client_events_per_second_max == Some(0) {
         return Err(
             "client_events_per_second_max must be at least 1: for none, set client_events = false".to_owned()
         );
@@ -232,7 +238,7 @@ mod tests {
             (|app| app.path_prefix = "/ws".into(), "", "/ws"),
             (|app| app.limits.channel_name_bytes_max = 201, ".limits", "at most 200"),
             (|app| app.limits.event_data_bytes_max = 0, ".limits", "at least 1"),
-            (|app| app.limits.client_events_per_second_max = 0, ".limits", "client_events = false"),
+            (|app| app.limits.client_events_per_second_max = Some(0), ".limits", "client_events = false"),
             (|app| app.webhooks = vec![hook("ftp://x/")], ".webhooks[0]", "http://"),
             (|app| app.webhooks = vec![hook("http://x"), hook("/path")], ".webhooks[1]", "https://"),
             (|app| app.webhooks = vec![hook("http://me:hush@x/")], ".webhooks[0]", "headers"),

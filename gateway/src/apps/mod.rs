@@ -15,7 +15,11 @@ mod secret;
 mod settings;
 mod table;
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -35,8 +39,17 @@ pub use crate::pusher::{Compat, limits::Limits};
 #[derive(Clone)]
 pub struct Apps(Arc<Shared>);
 
+/// Why an app has no clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Disabled,
+    Removed,
+}
+
 struct Shared {
     table: ArcSwap<Table>,
+    /// Every id that was ever configured: as many as operators have written.
+    known: Mutex<HashSet<String>>,
     /// How often it was replaced.
     versions: watch::Sender<u64>,
 }
@@ -47,8 +60,10 @@ impl Apps {
     /// # Errors
     /// The first thing that does not hold.
     pub fn new(apps: Vec<App>) -> Result<Self, Fault> {
-        let table = ArcSwap::from_pointee(Table::new(apps)?);
-        Ok(Self(Arc::new(Shared { table, versions: watch::Sender::new(0) })))
+        let table = Table::new(apps)?;
+        let known = Mutex::new(table.iter().map(|app| app.id.clone()).collect());
+        let table = ArcSwap::from_pointee(table);
+        Ok(Self(Arc::new(Shared { table, known, versions: watch::Sender::new(0) })))
     }
 
     /// The apps as they are now. Whoever decides several things about one client loads once.
@@ -71,6 +86,7 @@ impl Apps {
             if change.is_empty() {
                 return false;
             }
+            self.known().extend(change.added.iter().cloned());
             self.0.table.store(Arc::new(next));
             *version += 1;
             true
@@ -84,6 +100,22 @@ impl Apps {
     /// The first thing that does not hold.
     pub fn compare(&self, apps: Vec<App>) -> Result<Change, Fault> {
         Ok(Table::new(apps)?.after(&self.load()))
+    }
+
+    /// Why a raw client of this app may not be connected, if it may not: the app is disabled, or was
+    /// removed. An app that was never configured may have clients of `text` and `frame` listeners.
+    #[must_use]
+    pub(crate) fn closed_to_raw(&self, id: &str, websocket: bool) -> Option<Gone> {
+        match self.load().by_id(id) {
+            Some(app) if !app.enabled => Some(Gone::Disabled),
+            Some(app) if websocket && !app.raw => Some(Gone::Removed),
+            None if self.known().contains(id) => Some(Gone::Removed),
+            _ => None,
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes whoever must look again; the value is how often the table was replaced.
@@ -150,6 +182,25 @@ mod tests {
         assert!(Arc::ptr_eq(before.by_id("kept").unwrap(), after.by_key("k").unwrap().0));
         assert!(after.by_id("other").unwrap().raw && after.by_id("gone").is_none());
         assert!(!before.by_id("other").unwrap().raw, "whoever has loaded a table keeps it");
+    }
+
+    #[test]
+    fn raw_clients_of_apps_that_are_gone_are_not_connected() {
+        let raw = |id: &str| App { raw: true, ..App::new(id) };
+        let apps = Apps::new(vec![raw("a"), raw("b"), raw("c")]).unwrap();
+        assert_eq!(apps.closed_to_raw("a", true), None);
+        apps.swap(vec![App { enabled: false, ..raw("a") }, App::new("c")]).unwrap();
+        for (app, websocket, gone) in [
+            ("a", true, Some(Gone::Disabled)),
+            ("a", false, Some(Gone::Disabled)),
+            ("b", true, Some(Gone::Removed)),
+            ("b", false, Some(Gone::Removed)),
+            ("c", true, Some(Gone::Removed)),
+            ("c", false, None),
+            ("never configured", false, None),
+        ] {
+            assert_eq!(apps.closed_to_raw(app, websocket), gone, "{app} {websocket}");
+        }
     }
 
     #[test]

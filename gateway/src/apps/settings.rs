@@ -55,8 +55,10 @@ pub struct App {
     /// How long cache channels keep their last event.
     #[serde(with = "humantime_serde")]
     pub cache_time: Duration,
+    /// Pusher clients of this app in the cluster; 0 is no limit.
+    pub connections_max: u32,
     /// Pusher clients of this app at one gateway; 0 is no limit.
-    pub connections_max: usize,
+    pub connections_per_gateway_max: usize,
     /// In front of `/app/{key}` and `/apps/{id}`: "" or "/x".
     pub path_prefix: String,
     /// Bounds of what Pusher clients and the HTTP API may ask for.
@@ -216,6 +218,7 @@ impl Default for App {
             pong_timeout: DEFAULT_PONG_TIMEOUT,
             cache_time: DEFAULT_CACHE_TIME,
             connections_max: 0,
+            connections_per_gateway_max: 0,
             path_prefix: String::new(),
             limits: Limits::default(),
             webhooks: Vec::new(),
@@ -228,6 +231,14 @@ impl App {
     #[must_use]
     pub fn new(id: &str) -> Self {
         Self { id: id.to_owned(), ..Self::default() }
+    }
+
+    /// Pusher clients that one gateway may hold; 0 is no limit. No gateway alone holds more than the
+    /// cluster may.
+    #[must_use]
+    pub fn connections_here_max(&self) -> usize {
+        let limits = [self.connections_max as usize, self.connections_per_gateway_max];
+        limits.into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
     }
 
     /// May a page of this origin connect? `origin` is the header's value, "" if there is none.

@@ -119,6 +119,9 @@ impl Connection {
     /// `text` and `frame` have no handshake: the connection is all there is to decide on.
     async fn open_plain(self, mut stream: TcpStream, admitted: Admitted) {
         use v1::decision::Decision;
+        if self.port.config.apps.closed_to_raw(&self.listener.app, false).is_some() {
+            return refused("app", self.peer, "the listener's app is disabled, or was removed");
+        }
         let handshake =
             v1::Handshake { address: self.peer.to_string(), proxy: self.proxy(), ..v1::Handshake::default() };
         let mut newcomer = Newcomer {

@@ -42,8 +42,8 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     };
     let peer = upgrade::client_address(visit, request.headers());
     let admitted = admit(visit, &request).and_then(|tenant| {
-        let limit = tenant.app.connections_max;
-        let seat = visit.connection.port.admission.admit_to(&tenant.app.id, limit);
+        let seat =
+            visit.connection.port.admission.admit_to(&tenant.app.id, tenant.app.connections_here_max());
         let mut newcomer = Newcomer {
             listener: Arc::clone(&visit.connection.listener),
             app: tenant.app.id.as_str().into(),

@@ -3,6 +3,16 @@
 /// The channel of one signed-in user begins with this.
 const USER_PREFIX: &str = "#server-to-user-";
 
+/// Groups of the server's own begin with these: who watches a user, and a user's connections. Clients
+/// cannot subscribe to them, and they do not count among a client's groups.
+pub(crate) const ONLINE: &str = "#online-";
+pub(crate) const SIGNED_IN: &str = "#signed-in-";
+
+/// Is it a group of the server's own, not a channel?
+pub(crate) fn is_own(group: &str) -> bool {
+    group.starts_with('#') && (group.starts_with(ONLINE) || group.starts_with(SIGNED_IN))
+}
+
 /// Who may subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {

@@ -19,6 +19,8 @@ pub(crate) const TLS_ONLY: Close =
     close(4000, "Application only accepts SSL connections, reconnect using wss://");
 pub(crate) const NO_APP: Close =
     close(4001, "App key not known here. Did you forget to add it to the server's apps?");
+/// To a raw client, which knows no key.
+pub(crate) const REMOVED: Close = close(4001, "Application removed");
 pub(crate) const DISABLED: Close = close(4003, "Application disabled");
 pub(crate) const OVER_QUOTA: Close = close(4004, "Application is over connection quota");
 pub(crate) const BAD_VERSION: Close = close(4006, "Invalid version string format");

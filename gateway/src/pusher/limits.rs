@@ -3,6 +3,8 @@
 
 use serde::Deserialize;
 
+use super::Compat;
+
 /// What one app's Pusher clients and its HTTP API may ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,8 +21,9 @@ pub struct Limits {
     pub channels_per_event_max: usize,
     /// Events of one batch. Documented: 10.
     pub batch_events_max: usize,
-    /// Different users in one presence channel. Documented: 100.
-    pub presence_members_max: usize,
+    /// Different users in one presence channel. Absent: 100, as documented; with `compat = "reverb"` no
+    /// limit, as Reverb has none.
+    pub presence_members_max: Option<u32>,
     /// Bytes of a user's id. Documented: 128 characters.
     pub user_id_bytes_max: usize,
     /// Bytes of a user's `user_info`, as JSON. Documented: 1 KB.
@@ -29,8 +32,9 @@ pub struct Limits {
     /// (error 4302). Documented: 100.
     pub watchlist_max: usize,
     /// Client events of one connection in a second; those beyond are dropped and the client is
-    /// told (error 4301). Documented: 10.
-    pub client_events_per_second_max: u32,
+    /// told (error 4301). Absent: 10, as documented; with `compat = "reverb"` no limit, as Reverb
+    /// has none by default.
+    pub client_events_per_second_max: Option<u32>,
     /// How many seconds a request's `auth_timestamp` may be from this machine's clock, either
     /// way. Documented: 600.
     pub timestamp_window_seconds: u64,
@@ -44,13 +48,33 @@ impl Default for Limits {
             event_data_bytes_max: 10_240,
             channels_per_event_max: 100,
             batch_events_max: 10,
-            presence_members_max: 100,
+            presence_members_max: None,
             user_id_bytes_max: 128,
             user_info_bytes_max: 1024,
             watchlist_max: 100,
-            client_events_per_second_max: 10,
+            client_events_per_second_max: None,
             timestamp_window_seconds: 600,
         }
+    }
+}
+
+impl Limits {
+    /// The most users in one presence channel; none for no limit.
+    #[must_use]
+    pub fn members_max(&self, compat: Compat) -> Option<u32> {
+        self.presence_members_max.or(match compat {
+            Compat::Pusher => Some(100),
+            Compat::Reverb => None,
+        })
+    }
+
+    /// The most client events of one connection in a second; none for no limit.
+    #[must_use]
+    pub fn client_events_max(&self, compat: Compat) -> Option<u32> {
+        self.client_events_per_second_max.or(match compat {
+            Compat::Pusher => Some(10),
+            Compat::Reverb => None,
+        })
     }
 }
 
@@ -62,6 +86,17 @@ mod tests {
     fn what_is_not_said_has_its_default_and_a_wrong_word_is_an_error() {
         let limits: Limits = toml::from_str("event_data_bytes_max = 1_000_000").unwrap();
         assert_eq!(limits, Limits { event_data_bytes_max: 1_000_000, ..Limits::default() });
+        assert_eq!(
+            (limits.members_max(Compat::Pusher), limits.members_max(Compat::Reverb)),
+            (Some(100), None)
+        );
+        let events =
+            |limits: &Limits| [Compat::Pusher, Compat::Reverb].map(|compat| limits.client_events_max(compat));
+        assert_eq!(events(&limits), [Some(10), None]);
+        // What is set wins over either default.
+        let set: Limits =
+            toml::from_str("client_events_per_second_max = 3\npresence_members_max = 4").unwrap();
+        assert_eq!((events(&set), set.members_max(Compat::Reverb)), ([Some(3); 2], Some(4)));
         let error = toml::from_str::<Limits>("event_data_max = 1").unwrap_err();
         assert!(error.to_string().contains("event_data_max"), "{error}");
     }

@@ -207,6 +207,11 @@ fn sign_in(auth: &str, user_data: String, rules: &Rules<'_>, speaker: &Speaker<'
 
 type Rejection = (Option<u16>, String);
 
+/// The code of the `pusher:error` that answers what the server has no room for: come back later.
+pub(crate) const BUSY: u16 = 4100;
+/// The code of the `pusher:error` that answers a client event dropped for a limit.
+pub(crate) const CLIENT_EVENT_LIMIT: u16 = 4301;
+
 fn client_event(
     event: &str,
     channel: &str,
@@ -225,19 +230,15 @@ fn client_event(
         };
     }
     let limits = rules.limits;
-    if event.len() > limits.event_name_bytes_max {
-        let max = limits.event_name_bytes_max;
-        return reject(&format!(
-            "Client event rejected - its name has {} bytes: at most {max} are allowed",
-            event.len()
-        ));
-    }
-    if data.len() > limits.event_data_bytes_max {
-        let max = limits.event_data_bytes_max;
-        return reject(&format!(
-            "Client event rejected - its data has {} bytes: at most {max} are allowed",
-            data.len()
-        ));
+    for (what, len, max) in [
+        ("name", event.len(), limits.event_name_bytes_max),
+        ("data", data.len(), limits.event_data_bytes_max),
+    ] {
+        if len > max {
+            let sentence =
+                format!("Client event rejected - its {what} has {len} bytes: at most {max} are allowed");
+            return Err((Some(CLIENT_EVENT_LIMIT), sentence));
+        }
     }
     if !Kind::of(channel).client_events_allowed() {
         return reject("Client event rejected - only supported on private and presence channels");
@@ -349,9 +350,8 @@ mod tests {
         }
         assert!(told(hosted(&event("news-in", "client-x"))).contains("only supported on private"));
         assert!(told(hosted(&event("private-out", "client-x"))).contains("not subscribed"));
-        assert!(
-            told(hosted(&event("private-in", &format!("client-{}", "x".repeat(200))))).contains("207 bytes")
-        );
+        let long = told(hosted(&event("private-in", &format!("client-{}", "x".repeat(200)))));
+        assert!(long.contains("207 bytes") && long.contains("4301"), "{long}");
         assert!(told(hosted(&event("private-in", "x"))).contains("4200"));
         assert!(told(hosted("{")).contains("4200"));
         assert!(told(said("{", None, Compat::Reverb)).contains("Invalid message format"));

@@ -148,13 +148,14 @@ impl Client {
     }
 
     /// May its socket be read? Not while its worker has more than a window to answer, nor while an
-    /// event waits for any worker, nor while a subscription is under way: TCP then tells the client to
-    /// wait.
+    /// event waits for any worker, nor while a Pusher client's frame has not taken effect: TCP then tells
+    /// the client to wait.
     pub(crate) fn may_read(&self, events_max: usize) -> bool {
         match &self.stage {
             Stage::Open => {
                 let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
-                self.events.len() < events_max && !held && self.pending.is_none()
+                let idle = self.pusher.as_deref().is_none_or(PusherClient::is_idle);
+                self.events.len() < events_max && !held && self.pending.is_none() && idle
             }
             Stage::Closing(_) => true,
             Stage::Handshake(_) | Stage::Gone => false,

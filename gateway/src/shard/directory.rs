@@ -10,6 +10,7 @@ use super::presence::{Presence, Seat};
 use crate::{
     homes::{Standing, Topic as TopicKey},
     orders::Audience,
+    pusher::channel::is_own,
 };
 
 /// A client's place in its shard.
@@ -58,6 +59,15 @@ struct Places {
     in_all: u32,
     uid: Option<Place>,
     groups: Vec<Place>,
+    /// How many of the groups are the server's own, which no limit of a client's counts.
+    own: u32,
+}
+
+impl Places {
+    /// Groups that count among those a client may be in.
+    fn limited(&self) -> usize {
+        self.groups.len() - self.own as usize
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -84,7 +94,7 @@ impl Directory {
         let all = &mut self.apps[app as usize].all;
         let in_all = len_u32(all);
         all.push(slot);
-        self.places[index] = Some(Places { app, in_all, uid: None, groups: Vec::new() });
+        self.places[index] = Some(Places { app, in_all, uid: None, groups: Vec::new(), own: 0 });
     }
 
     /// Takes a client out of everything; returns the groups it was in.
@@ -135,19 +145,22 @@ impl Directory {
         true
     }
 
-    /// Puts a client into a group, unless it is in it or in `max` groups.
+    /// Puts a client into a group, unless it is in it or in `max` groups. Groups of the server's own
+    /// always take it, so that no client evades what they are for by being in many.
     pub(crate) fn join(&mut self, slot: Slot, group: &str, max: usize) -> bool {
         let Some(app) = self.app_of(slot) else { return false };
         if self.is_member(slot, group) {
             return true;
         }
-        let count = self.places[slot as usize].as_ref().map_or(0, |places| places.groups.len());
-        if count >= max {
+        let own = is_own(group);
+        let count = self.places[slot as usize].as_ref().map_or(0, Places::limited);
+        if count >= max && !own {
             return false;
         }
         let place = self.link(app, slot, Kind::Group, group);
         if let Some(places) = &mut self.places[slot as usize] {
             places.groups.push(place);
+            places.own += u32::from(own);
         }
         true
     }
@@ -178,6 +191,7 @@ impl Directory {
         let Some(places) = &mut self.places[slot as usize] else { return false };
         let Some(index) = places.groups.iter().position(|place| place.topic == topic) else { return false };
         let place = places.groups.swap_remove(index);
+        places.own -= u32::from(is_own(group));
         if places.groups.is_empty() {
             places.groups = Vec::new();
         }
@@ -190,6 +204,7 @@ impl Directory {
         let Some(&app) = self.app_ids.get(app) else { return 0 };
         let Some(topic) = self.apps[app as usize].groups.remove(group) else { return 0 };
         let Topic { name, members, presence } = self.topics.remove(topic as usize);
+        let own = u32::from(is_own(&name));
         self.note(app, Kind::Group, &name, None);
         for user in presence.iter().flat_map(|presence| presence.users()) {
             self.note(app, Kind::Group, &name, Some(user));
@@ -197,6 +212,7 @@ impl Directory {
         for &slot in &members {
             if let Some(places) = &mut self.places[slot as usize] {
                 places.groups.retain(|place| place.topic != topic);
+                places.own -= own;
             }
         }
         members.len()

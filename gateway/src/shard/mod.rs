@@ -28,21 +28,21 @@ mod write;
 
 use std::{
     cell::RefCell,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use broadgate_proto::{
-    id::Incarnation,
-    limits::{BATCH_COMMANDS_MAX, MAILBOX_MAX},
+    id::{ClientId, Incarnation},
+    limits::{BATCH_COMMANDS_MAX, MAILBOX_MAX, PUSHER_ENTRIES_MAX, PUSHER_UNANSWERED_MAX},
     v1,
 };
 use bytes::Bytes;
 use metrics::counter;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     task::LocalSet,
     time::MissedTickBehavior,
 };
@@ -58,7 +58,7 @@ pub(crate) use self::{
 };
 use self::{state::Shard, workers::Link};
 use crate::{
-    actor::Standings,
+    actor::{self, Entry, Standings},
     admission::Admission,
     client_port::{self, Port},
     config::Config,
@@ -72,6 +72,9 @@ const DRAIN_SLICE: Duration = Duration::from_millis(100);
 /// Messages that one turn takes from the mailbox: a flood of commands must not keep the sockets from being
 /// written to, and has to wait in the mailbox then.
 const MESSAGES_PER_TURN: usize = 32;
+
+/// Between two looks whether the gateway has started.
+const DISPATCHER_WAIT: Duration = Duration::from_millis(20);
 
 /// Commands of clients that wait to be placed; those beyond are dropped, and their clients are told.
 const COMMANDS_MAX: usize = 1024;
@@ -180,9 +183,12 @@ async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     shard.homes = Some((start.standings, start.wake_homes));
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     shard.commands = Some(commands);
-    tokio::task::spawn_local(command(Arc::clone(&start.desk), queue));
-    shard.desk = start.desk;
+    let (entries, entering) = mpsc::channel(PUSHER_ENTRIES_MAX);
+    shard.entries = Some(entries);
+    shard.desk = Arc::clone(&start.desk);
     let shard: Handle = Rc::new(RefCell::new(shard));
+    tokio::task::spawn_local(command(Rc::downgrade(&shard), Arc::clone(&start.desk), queue));
+    tokio::task::spawn_local(enter(start.desk, entering));
     let port = Rc::new(Port::new(Rc::clone(&shard), &start.config, start.admission));
     let accepting = start
         .listeners
@@ -196,19 +202,48 @@ async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     let _ = tokio::task::spawn_local(turns.run(messages)).await;
 }
 
-/// Places what clients command, in its order; nobody waits for the answers.
-async fn command(desk: Arc<Desk>, mut queue: mpsc::Receiver<v1::Command>) {
+/// Places what clients command, in its order; nobody waits for the answers, but they are bounded: while
+/// too many are awaited, nothing is placed, and the clients are not read from.
+async fn command(
+    shard: Weak<RefCell<Shard>>,
+    desk: Arc<Desk>,
+    mut queue: mpsc::Receiver<(ClientId, v1::Command)>,
+) {
+    let unanswered = Arc::new(Semaphore::new(PUSHER_UNANSWERED_MAX));
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
-        let commands = std::mem::take(&mut batch);
-        let Some(dispatcher) = desk.dispatcher() else {
+        let (clients, commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let permits = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        // It is never closed.
+        let Ok(answered) = Arc::clone(&unanswered).acquire_many_owned(permits).await else { return };
+        if let Some(dispatcher) = desk.dispatcher() {
+            let placed = dispatcher.place(commands).await;
+            tokio::task::spawn_local(async move {
+                drop(placed.answers().await);
+                drop(answered);
+            });
+        } else {
             // The gateway starts or stops.
             counter!("broadgate_gateway_homes_drops_total", "reason" => "no_dispatcher")
                 .increment(commands.len() as u64);
-            continue;
+        }
+        let Some(shard) = shard.upgrade() else { return };
+        shard.borrow_mut().events_placed(&clients);
+    }
+}
+
+/// Tells the homes of clients that have entered groups, in their order.
+async fn enter(desk: Arc<Desk>, mut queue: mpsc::Receiver<Entry>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+        // While the gateway starts, clients wait; when it has stopped, this task ends with the shard.
+        let dispatcher = loop {
+            match desk.dispatcher() {
+                Some(dispatcher) => break dispatcher,
+                None => tokio::time::sleep(DISPATCHER_WAIT).await,
+            }
         };
-        let placed = dispatcher.place(commands).await;
-        tokio::task::spawn_local(async move { drop(placed.answers().await) });
+        dispatcher.homes.tell(actor::Event::Enter(std::mem::take(&mut batch))).await;
     }
 }
 

@@ -221,6 +221,9 @@ impl Shard {
             // A new outbox has room.
             let _ = self.place(slot, &frames.share());
         }
+        // Its app may have been disabled since the handshake began.
+        let table = self.config.apps.load();
+        self.follow_app(slot, &table);
     }
 }
 

@@ -24,7 +24,13 @@ use super::{
     wheel::Wheel,
     workers::{WorkerKey, Workers},
 };
-use crate::{actor::Standings, config::Config, desk::Desk, homes::remember::Remembered, tally::Tally};
+use crate::{
+    actor::{Entry, Standings},
+    config::Config,
+    desk::Desk,
+    homes::remember::Remembered,
+    tally::Tally,
+};
 
 /// How much one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -75,7 +81,9 @@ pub(crate) struct Shard {
     /// Where the part of the gateway is that commands the cluster.
     pub(crate) desk: Arc<Desk>,
     /// Commands that clients give: they are placed in their order.
-    pub(crate) commands: Option<mpsc::Sender<v1::Command>>,
+    pub(crate) commands: Option<mpsc::Sender<(ClientId, v1::Command)>>,
+    /// Clients of which the homes must know, in their order.
+    pub(crate) entries: Option<mpsc::Sender<Entry>>,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Vec<v1::PusherEvent>,
     /// Wakes the loop for the end of the turn.
@@ -111,6 +119,7 @@ impl Shard {
             tenants: HashMap::new(),
             desk: Arc::default(),
             commands: None,
+            entries: None,
             offers: Vec::new(),
             turn: Rc::new(Notify::new()),
             turn_asked: false,

@@ -93,7 +93,8 @@ pub(crate) fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<
     let max = limits.batch_events_max;
     if batch.len() > max {
         let len = batch.len();
-        return Err(Refusal::bad(format!("batch has {len} events: at most {max} are allowed")));
+        // The hosted service's words, which the server SDKs' tests look for.
+        return Err(Refusal::bad(format!("Batch too large (> {max}): it has {len} events")));
     }
     let one = |event: Event<'_>| {
         Draft {
@@ -339,7 +340,7 @@ mod tests {
         let eleven = [r#"{"name":"e","data":"1","channel":"a"}"#; 11].join(",");
         assert_eq!(
             parse(&format!(r#"{{"batch":[{eleven}]}}"#)),
-            Err((400, "batch has 11 events: at most 10 are allowed".to_owned()))
+            Err((400, "Batch too large (> 10): it has 11 events".to_owned()))
         );
         for body in ["", "[]", "{}", r#"{"batch":{}}"#, r#"{"batch":[7]}"#] {
             assert_eq!(parse(body).unwrap_err().0, 400, "{body}");

@@ -3,10 +3,11 @@
 use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::{Pending, users};
 use crate::{
-    actor::{self, Live},
+    actor::{Entry, Live},
     codec::encode::{Frames, SharedFrame, text_frame},
     homes::{ComeOrGone, Entered, Topic},
     orders::{Audience, Order},
@@ -27,6 +28,10 @@ impl Shard {
     pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
         let max = self.config.settings.limits.groups_per_client_max;
         let channel = subscription.channel.as_str();
+        if !self.can_ask(1) {
+            let sentence = "the server is busy: subscribe again later";
+            return self.refuse(slot, channel, "Busy", sentence, 503);
+        }
         let is_again = self.directory.is_member(slot, channel);
         if !self.directory.join(slot, channel, max) {
             let sentence = format!("the connection is in {max} channels already, as many as it may be in");
@@ -49,7 +54,7 @@ impl Shard {
     fn take_seat(&mut self, slot: Slot, entered: &Entered<Live>) -> bool {
         let Some(client) = self.clients.get_mut(slot) else { return false };
         let Some(pusher) = &client.pusher else { return false };
-        let max = pusher.tenant.app.limits.presence_members_max;
+        let max = pusher.tenant.app.limits.members_max(pusher.tenant.app.compat);
         let Some(pending) = client.pending.as_mut().filter(|pending| !pending.is_seated) else {
             return false;
         };
@@ -57,7 +62,7 @@ impl Shard {
         let channel = pending.subscription.channel.clone();
         let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
         let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
-        if entered.members.len() >= max && !is_there {
+        if let Some(max) = max.filter(|max| entered.members.len() >= *max as usize && !is_there) {
             let (held, was_in) =
                 client.pending.take().map_or((0, false), |pending| (pending.held.len(), pending.is_again));
             self.tally.drop(Drop::Unsent, held);
@@ -79,17 +84,28 @@ impl Shard {
         true
     }
 
-    /// Asks for what the client needs to follow a group that it has joined.
+    /// May so many groups be asked about? If not, it counts as dropped.
+    pub(super) fn can_ask(&mut self, groups: usize) -> bool {
+        let room = self.entries.as_ref().map_or(0, mpsc::Sender::capacity);
+        if room < groups {
+            self.tally.drop(Drop::Busy, 1);
+        }
+        room >= groups
+    }
+
+    /// Asks for what the client needs to follow a group that it has joined. [`Self::can_ask`] has said
+    /// that there is room.
     pub(super) fn enter(&mut self, slot: Slot, group: &str, user: Option<Arc<str>>) {
         let Some(app) = self.clients.get(slot).map(|client| Rc::clone(&client.app)) else { return };
         let topic = Topic::group(&app, group);
         // Before the question: the home must have heard of the client.
         self.tell_standings();
         let client = self.id_of(slot);
-        let Some(dispatcher) = self.desk.dispatcher() else { return };
-        tokio::task::spawn_local(async move {
-            dispatcher.homes.tell(actor::Event::Enter { client, topic, user }).await;
-        });
+        if let Some(entries) = &self.entries {
+            // Without room it would be a client that is never told: the seat's second question may find
+            // none, and the homes' patience ends then.
+            let _ = entries.try_send(Entry { client, topic, user });
+        }
     }
 
     fn refuse(&mut self, slot: Slot, channel: &str, kind: &str, sentence: &str, status: u16) {
@@ -101,7 +117,7 @@ impl Shard {
     /// The client follows the channel from here.
     pub(crate) fn entered(&mut self, slot: Slot, topic: &Topic, entered: &Entered<Live>) {
         if let Some(user) = users::online_user(topic.name()) {
-            return self.heard_of(slot, user, !entered.members.is_empty());
+            return self.watch_answered(slot, user, !entered.members.is_empty());
         }
         let Some(client) = self.clients.get(slot).filter(|client| client.is_open()) else { return };
         if client.pending.as_ref().is_none_or(|pending| pending.subscription.channel != topic.name())

@@ -13,21 +13,24 @@ mod users;
 
 use std::{rc::Rc, sync::Arc};
 
-use broadgate_proto::v1::{self, Cause, command::Command, pusher_event, send_request::Payload};
+use broadgate_proto::{
+    id::ClientId,
+    v1::{self, Cause, command::Command, pusher_event, send_request::Payload},
+};
 
 use self::users::Watch;
 pub(crate) use self::users::signed_in_group;
 use super::{client::Rate, directory::Slot, state::Shard};
 use crate::{
     admission::Seat,
-    apps::App,
+    apps::{App, Gone, Table},
     codec::encode::{SharedFrame, close_frame, text_frame},
     pusher::{
         auth::Key,
         close, incoming,
         member::{Member, User},
         outgoing, socket_id,
-        talk::{self, Act, Rules, Speaker, Subscription},
+        talk::{self, Act, CLIENT_EVENT_LIMIT, Rules, Speaker, Subscription},
     },
     tally::Drop,
 };
@@ -60,6 +63,10 @@ pub(crate) struct PusherClient {
     pub(crate) user: Option<Box<User>>,
     pub(crate) watch: Option<Box<Watch>>,
     events: Rate,
+    /// Users of its watchlist whose groups' homes have not answered.
+    unheard: u32,
+    /// A client event of its waits to be placed.
+    is_placing: bool,
     /// The second at which it must have shown a signature.
     pub(crate) authorize_by: Option<u32>,
     /// It has shown a signature of its app.
@@ -88,10 +95,17 @@ impl PusherClient {
             user: None,
             watch: None,
             events: Rate::default(),
+            unheard: 0,
+            is_placing: false,
             authorize_by: (within > 0).then_some(second + within),
             is_authorized: false,
             _seat: seat,
         }
+    }
+
+    /// Has everything that it asked for been done, but for a subscription? Nothing is read from it before.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unheard == 0 && !self.is_placing
     }
 
     /// Was it to show a signature, and has not?
@@ -116,27 +130,40 @@ impl Shard {
         tenant
     }
 
-    /// The apps were read anew: clients go on by what they say now.
+    /// The apps were replaced: clients go on by their present settings, or are closed.
     pub(crate) fn apps_changed(&mut self) {
         let table = self.config.apps.load();
         self.tenants.retain(|id, _| table.by_id(id).is_some());
         for slot in self.clients.taken() {
-            let Some(pusher) = self.pusher(slot) else { continue };
-            let former = Rc::clone(&pusher.tenant);
-            let gone = match table.by_id(&former.app.id).filter(|app| !app.keys.is_empty()) {
+            self.follow_app(slot, &table);
+        }
+    }
+
+    /// Closes a client, Pusher or raw, whose app was disabled or removed.
+    pub(in crate::shard) fn follow_app(&mut self, slot: Slot, table: &Table) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let gone = match &client.pusher {
+            None => self.config.apps.closed_to_raw(&client.app, client.protocol.is_websocket()).map(|gone| {
+                match gone {
+                    Gone::Disabled => close::DISABLED,
+                    Gone::Removed => close::REMOVED,
+                }
+            }),
+            Some(_) => match table.by_id(&client.app).filter(|app| !app.keys.is_empty()) {
                 Some(app) if app.enabled => {
                     let tenant = self.tenant(app);
                     if let Some(pusher) = self.pusher(slot) {
                         pusher.tenant = tenant;
                     }
-                    continue;
+                    None
                 }
-                Some(_) => close::DISABLED,
-                None => close::NO_APP,
-            };
-            let frame = close_frame(gone.code, gone.reason);
-            self.let_go(slot, Cause::Command, gone.code, gone.reason, Some(frame));
-        }
+                Some(_) => Some(close::DISABLED),
+                None => Some(close::NO_APP),
+            },
+        };
+        let Some(close) = gone else { return };
+        let frame = close_frame(close.code, close.reason);
+        self.let_go(slot, Cause::Command, close.code, close.reason, Some(frame));
     }
 
     /// The first frame to a new client.
@@ -191,17 +218,22 @@ impl Shard {
         }
     }
 
-    /// A client event goes the way of every command to one group.
+    /// A client event goes the way of every command to one group. Nothing more is read from the client
+    /// until it was placed.
     fn publish(&mut self, slot: Slot, channel: String, event: String, data: String) {
         let second = self.second;
-        let client_id = self.id_of(slot).to_string();
+        let id = self.id_of(slot);
+        let client_id = id.to_string();
         let Some(client) = self.clients.get_mut(slot) else { return };
         let app = client.app.to_string();
         let Some(pusher) = client.pusher.as_deref_mut() else { return };
-        let (compat, max) = (pusher.tenant.app.compat, pusher.tenant.app.limits.client_events_per_second_max);
-        if !pusher.events.take(second, max) {
+        let compat = pusher.tenant.app.compat;
+        if let Some(max) = pusher.tenant.app.limits.client_events_max(compat)
+            && !pusher.events.take(second, max)
+        {
             let sentence = format!("Client event rejected - more than {max} in a second");
-            return self.say(slot, &outgoing::error(Some(4301), &sentence, compat));
+            self.tally.drop(Drop::Rate, 1);
+            return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), &sentence, compat));
         }
         let seat = self.directory.seat(slot, &channel);
         let user_id_json = match &seat {
@@ -227,14 +259,29 @@ impl Shard {
             ..v1::SendRequest::default()
         };
         let command = v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() };
-        if self.commands.as_ref().is_none_or(|commands| commands.try_send(command).is_err()) {
+        if self.commands.as_ref().is_none_or(|commands| commands.try_send((id, command)).is_err()) {
             self.tally.drop(Drop::Busy, 1);
-            self.say(
-                slot,
-                &outgoing::error(Some(4301), "Client event rejected - the server is busy", compat),
-            );
-        } else if let Some(offer) = offer {
+            let sentence = "Client event rejected - the server is busy";
+            return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
+        }
+        if let Some(pusher) = self.pusher(slot) {
+            pusher.is_placing = true;
+        }
+        if let Some(offer) = offer {
             self.offer(slot, pusher_event::Event::ClientEvent(offer));
+        }
+    }
+
+    /// These clients' events have their places in the queues: their next frames may be read.
+    pub(in crate::shard) fn events_placed(&mut self, clients: &[ClientId]) {
+        for &client in clients {
+            let Some(client) = self.find(client).and_then(|slot| self.clients.get_mut(slot)) else {
+                continue;
+            };
+            if let Some(pusher) = &mut client.pusher {
+                pusher.is_placing = false;
+                client.wake();
+            }
         }
     }
 }

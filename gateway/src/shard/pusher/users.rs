@@ -5,14 +5,15 @@ use broadgate_proto::v1::{self, pusher_event::Event};
 
 use crate::{
     homes::{ComeOrGone, Topic},
-    pusher::{Compat, member::User, outgoing},
+    pusher::{
+        Compat,
+        channel::{ONLINE, SIGNED_IN, is_own},
+        member::User,
+        outgoing,
+        talk::BUSY,
+    },
     shard::{directory::Slot, presence::Seat, state::Shard},
 };
-
-/// Names of the server's own groups: clients cannot subscribe to what begins with `#`, but to their own
-/// user's channel.
-const ONLINE: &str = "#online-";
-const SIGNED_IN: &str = "#signed-in-";
 
 /// Connections signed in as a user are in this group, to be closed together.
 pub(crate) fn signed_in_group(user: &str) -> String {
@@ -25,7 +26,7 @@ fn online_group(user: &str) -> String {
 
 /// Is it a channel, and no group of the server's own?
 pub(super) fn is_channel(group: &str) -> bool {
-    !group.starts_with(ONLINE) && !group.starts_with(SIGNED_IN)
+    !is_own(group)
 }
 
 /// Whose group it is, if a user's.
@@ -64,47 +65,74 @@ impl Watch {
 }
 
 impl Shard {
+    /// A repeated sign-in is answered without work. Any other joins the user's groups first: only a
+    /// connection that is in them is the user, so that it can be terminated. Until the client was told
+    /// how its watchlist stands, nothing more is read from it.
     pub(super) fn sign_in(&mut self, slot: Slot, user: User, user_data: &str) {
-        let max = self.config.settings.limits.groups_per_client_max;
-        let (id, watchlist, watchlist_cut) = (user.id.clone(), user.watchlist.clone(), user.watchlist_cut);
         let Some(pusher) = self.pusher(slot) else { return };
         let app = &pusher.tenant.app;
         let (compat, watched_max, watches) = (app.compat, app.limits.watchlist_max, app.watchlist);
-        let former = std::mem::take(&mut pusher.watch);
-        pusher.user = Some(Box::new(user));
-        pusher.is_authorized = true;
-        if !self.directory.join(slot, &signed_in_group(&id), max) {
-            let sentence = format!("the connection is in {max} channels already, as many as it may be in");
-            return self.say(slot, &outgoing::error(Some(4009), &sentence, compat));
+        let is_repeated = pusher.user.as_deref() == Some(&user);
+        let watchlist_cut = user.watchlist_cut && watches;
+        if !is_repeated && !self.become_user(slot, user, watches) {
+            let sentence = "the sign-in was not carried out: the server is busy, sign in again";
+            return self.say(slot, &outgoing::error(Some(BUSY), sentence, compat));
         }
         self.say(slot, &outgoing::signin_success(user_data));
-        if self.is_observed(slot) {
+        if !is_repeated && self.is_observed(slot) {
             let signed_in = v1::PusherSignedIn { user_data: user_data.to_owned() };
             self.offer(slot, Event::SignedIn(signed_in));
         }
-        self.ask_turn();
-        if !watches {
-            return;
-        }
-        for (watched, _) in former.iter().flat_map(|watch| &watch.users) {
-            self.directory.part(slot, &online_group(watched));
-        }
-        let seat = Seat { user: id.as_str().into(), info: "".into() };
-        let own = online_group(&id);
-        self.directory.join(slot, &own, max);
-        self.directory.sit(slot, &own, &seat);
-        self.watch(slot, &watchlist);
         if watchlist_cut {
             let sentence = format!("Watchlist limit exceeded: the first {watched_max} users are watched");
             self.say(slot, &outgoing::error(Some(4302), &sentence, compat));
         }
     }
 
+    /// Joins the groups of a user, and of those it watches, and asks how these stand. False, and nothing
+    /// has changed, if that cannot be done now.
+    fn become_user(&mut self, slot: Slot, user: User, watches: bool) -> bool {
+        let watched: &[String] = if watches { &user.watchlist } else { &[] };
+        if !self.can_ask(watched.len()) {
+            return false;
+        }
+        let own = [Some(signed_in_group(&user.id)), watches.then(|| online_group(&user.id))];
+        // The server's own groups are outside a client's limit.
+        if !own.iter().flatten().all(|group| self.directory.join(slot, group, 0)) {
+            return false;
+        }
+        let watch = (!watched.is_empty()).then(|| Box::new(Watch::of(watched)));
+        let Some(pusher) = self.pusher(slot) else { return false };
+        let former = std::mem::replace(&mut pusher.watch, watch);
+        for (former, _) in former.iter().flat_map(|watch| &watch.users) {
+            if !watched.iter().any(|user| **user == **former) && **former != *user.id {
+                self.directory.part(slot, &online_group(former));
+            }
+        }
+        if watches {
+            let seat = Seat { user: user.id.as_str().into(), info: "".into() };
+            self.directory.sit(slot, &online_group(&user.id), &seat);
+        }
+        for user in watched {
+            self.directory.join(slot, &online_group(user), 0);
+        }
+        for user in watched {
+            self.enter(slot, &online_group(user), None);
+        }
+        let asked = u32::try_from(watched.len()).unwrap_or(u32::MAX);
+        if let Some(pusher) = self.pusher(slot) {
+            pusher.unheard += asked;
+            pusher.user = Some(Box::new(user));
+            pusher.is_authorized = true;
+        }
+        self.ask_turn();
+        true
+    }
+
     /// Reverb knows no signing in: there, whoever is present under an id is terminated by it.
     pub(super) fn identify(&mut self, slot: Slot, user: &str) {
-        let max = self.config.settings.limits.groups_per_client_max;
         if self.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
-            self.directory.join(slot, &signed_in_group(user), max);
+            self.directory.join(slot, &signed_in_group(user), 0);
         }
     }
 
@@ -119,23 +147,19 @@ impl Shard {
         }
     }
 
-    fn watch(&mut self, slot: Slot, users: &[String]) {
-        if users.is_empty() {
-            return;
-        }
-        let max = self.config.settings.limits.groups_per_client_max;
-        let Some(pusher) = self.pusher(slot) else { return };
-        pusher.watch = Some(Box::new(Watch::of(users)));
-        for user in users {
-            self.directory.join(slot, &online_group(user), max);
-        }
-        for user in users {
-            self.enter(slot, &online_group(user), None);
+    /// The home of a watched user's group has answered, or did not in time.
+    pub(super) fn watch_answered(&mut self, slot: Slot, user: &str, online: bool) {
+        self.heard_of(slot, user, online);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let Some(pusher) = &mut client.pusher else { return };
+        pusher.unheard = pusher.unheard.saturating_sub(1);
+        if pusher.unheard == 0 {
+            client.wake();
         }
     }
 
     /// How a user stood when the client began to watch, or stands now.
-    pub(super) fn heard_of(&mut self, slot: Slot, user: &str, online: bool) {
+    fn heard_of(&mut self, slot: Slot, user: &str, online: bool) {
         let Some(watch) = self.pusher(slot).and_then(|pusher| pusher.watch.as_mut()) else { return };
         if let Some(frame) = watch.heard(user, online) {
             self.say(slot, &frame);

@@ -1,0 +1,217 @@
+//! What Pusher clients may do to others: their limits, by hand.
+
+use broadgate_business::cluster::{Audience as To, Payload};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{harness::*, pusher::*};
+
+/// The `VmRSS` of a process, in bytes.
+fn resident(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// A signed request of the app's backend without a body: the status.
+async fn backend(cluster: &Cluster, gateway: usize, method: &str, path: &str) -> u16 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let query = format!("auth_key=shop-key&auth_timestamp={now}&auth_version=1.0");
+    let signature = sign(&format!("{method}\n{path}\n{query}"));
+    let signature = signature.split_once(':').unwrap().1;
+    let mut stream = TcpStream::connect(cluster.web(gateway)).await.unwrap();
+    let request = format!(
+        "{method} {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the answer comes", stream.read_to_string(&mut answer)).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+impl Pusher {
+    async fn sign_in_with(&mut self, user_data: &Value) {
+        let user_data = user_data.to_string();
+        let auth = sign(&format!("{}::user::{user_data}", self.socket_id));
+        self.say("pusher:signin", json!({ "auth": auth, "user_data": user_data })).await;
+    }
+
+    async fn subscribe_private(&mut self, channel: &str) {
+        let auth = sign(&format!("{}:{channel}", self.socket_id));
+        self.say("pusher:subscribe", json!({ "channel": channel, "auth": auth })).await;
+        assert_eq!(self.hear().await["event"], "pusher_internal:subscription_succeeded");
+    }
+
+    async fn whisper_number(&mut self, channel: &str, data: usize) {
+        let frame = json!({ "event": "client-x", "channel": channel, "data": data });
+        self.client.say(&frame.to_string()).await;
+    }
+}
+
+fn watchlist(first: usize) -> Vec<String> {
+    (first..first + 100).map(|number| format!("{number:0>100}")).collect()
+}
+
+/// Sign-ins that repeat themselves, or change every time, neither fill the memory nor delay others.
+#[tokio::test]
+async fn repeated_sign_ins_cost_nobody_anything() {
+    const REPEATS: usize = 1000;
+    let cluster = Cluster::quiet(2).more(APPS).start().await;
+    let shop = sdk(&cluster).await;
+    let mut witness = Pusher::connect(&cluster, 1).await;
+    witness.subscribe("room").await;
+    let mut rude = Pusher::connect(&cluster, 0).await;
+    let same = json!({ "id": "ann", "watchlist": watchlist(0) });
+    rude.sign_in_with(&same).await;
+    assert_eq!(rude.hear().await["event"], "pusher:signin_success");
+    assert_eq!(rude.hear().await["event"], "pusher_internal:watchlist_events");
+    let before = resident(&cluster.gateways[0]);
+
+    // It does not read while it speaks.
+    let frame = {
+        let user_data = same.to_string();
+        let auth = sign(&format!("{}::user::{user_data}", rude.socket_id));
+        json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }).to_string()
+    };
+    let flood = async {
+        for number in 0..REPEATS {
+            rude.client.say(&frame).await;
+            // What is answered is read now and then, or the client would be closed as slow.
+            if number % 20 == 19 {
+                for _ in 0..20 {
+                    assert_eq!(rude.hear().await["event"], "pusher:signin_success");
+                }
+            }
+        }
+    };
+    let publishes = async {
+        for number in 0..20 {
+            let started = std::time::Instant::now();
+            shop.send(To::group("room"), Payload::event("e", number.to_string())).await.unwrap();
+            assert_eq!(witness.hear().await["data"], number.to_string());
+            println!("publish {number}: {:?}", started.elapsed());
+        }
+    };
+    tokio::join!(flood, publishes);
+    let grown = resident(&cluster.gateways[0]).saturating_sub(before);
+    println!("grown by {} KiB", grown / 1024);
+    assert!(grown < 24 * 1024 * 1024, "{grown} bytes more");
+
+    // Another watchlist each time, all said at once: each is answered, in order, and takes effect.
+    for number in 1..=50 {
+        rude.sign_in_with(&json!({ "id": "ann", "watchlist": watchlist(100 * (number % 2)) })).await;
+    }
+    rude.say("pusher:subscribe", json!({ "channel": "room" })).await;
+    for _ in 1..=50 {
+        assert_eq!(rude.hear().await["event"], "pusher:signin_success");
+        let heard = rude.hear().await;
+        assert_eq!(heard["event"], "pusher_internal:watchlist_events", "{heard}");
+    }
+    assert_eq!(rude.hear().await["event"], "pusher_internal:subscription_succeeded");
+}
+
+/// A client that is in as many channels as it may be is a user all the same, and is terminated.
+#[tokio::test]
+async fn a_full_client_does_not_evade_termination() {
+    let cluster = Cluster::quiet(2).limits("groups_per_client_max = 5").more(APPS).start().await;
+    let mut full = Pusher::connect(&cluster, 0).await;
+    for number in 0..5 {
+        full.subscribe(&format!("room-{number}")).await;
+    }
+    full.sign_in_with(&json!({ "id": "ann", "watchlist": ["bob", "eve"] })).await;
+    assert_eq!(full.hear().await["event"], "pusher:signin_success");
+    assert_eq!(full.hear().await["event"], "pusher_internal:watchlist_events");
+    // The server's own groups leave the client's limit as it was.
+    full.say("pusher:subscribe", json!({ "channel": "room-5" })).await;
+    assert_eq!(full.hear().await["event"], "pusher:subscription_error");
+    full.say("pusher:unsubscribe", json!({ "channel": "room-0" })).await;
+    full.subscribe("room-5").await;
+    let status = backend(&cluster, 1, "POST", "/apps/shop/users/ann/terminate_connections").await;
+    assert_eq!(status, 200);
+    assert_eq!(full.client.closed().await.code, 4009);
+}
+
+/// Whispers over the hosted service's limit are refused one by one with 4301; Reverb has no such limit.
+#[tokio::test]
+async fn client_events_follow_the_limits_of_whom_the_app_is_compatible_with() {
+    let reverb = "[[apps]]\nid = \"free\"\ncompat = \"reverb\"\n[[apps.keys]]\nkey = \"free-key\"\n\
+        secret = \"shop-secret\"\n";
+    let cluster = Cluster::quiet(1).more(APPS).more(reverb).start().await;
+    for (key, arrive) in [("shop-key", 10), ("free-key", 40)] {
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let url = format!("ws://{}/app/{key}", cluster.web(0));
+            let mut client = Client::connect(&url).await;
+            let hello = frame(&client.hear().await);
+            let socket_id = data(&hello)["socket_id"].as_str().unwrap().to_owned();
+            let channel = "private-room";
+            let auth = sign(&format!("{socket_id}:{channel}")).replace("shop-key", key);
+            let mut client = Pusher { client, socket_id };
+            client.say("pusher:subscribe", json!({ "channel": channel, "auth": auth })).await;
+            assert_eq!(client.hear().await["event"], "pusher_internal:subscription_succeeded");
+            clients.push(client);
+        }
+        let mut listener = clients.pop().unwrap();
+        let mut speaker = clients.pop().unwrap();
+        for number in 0..40 {
+            speaker.whisper_number("private-room", number).await;
+        }
+        // A second may end in between, and then more are let through.
+        let mut refused = 0;
+        speaker.say("pusher:ping", json!({})).await;
+        loop {
+            let heard = speaker.hear().await;
+            if heard["event"] == "pusher:pong" {
+                break;
+            }
+            assert_eq!((&heard["event"], &heard["data"]["code"]), (&json!("pusher:error"), &json!(4301)));
+            refused += 1;
+        }
+        assert!(refused <= 40 - arrive && (refused > 0) == (arrive < 40), "{key}: {refused}");
+        for _ in 0..40 - refused {
+            assert_eq!(listener.hear().await["event"], "client-x");
+        }
+    }
+}
+
+/// A disabled or removed app has no clients, whatever they speak.
+#[tokio::test]
+async fn clients_of_an_app_that_is_gone_are_closed() {
+    let text = free_address();
+    let listener = format!(
+        "[[gateway.listeners]]\nname = \"text\"\nkind = \"text\"\napp = \"shop\"\nservice = \"\"\nbind = \"{text}\"\n"
+    );
+    let cluster = Cluster::quiet(1).more(&listener).more(APPS).start().await;
+    let config = cluster.dir.join("gateway-1.toml");
+    let whole = std::fs::read_to_string(&config).unwrap();
+    let disabled = whole.replace("id = \"shop\"", "id = \"shop\"\nenabled = false");
+    let removed = whole.replace(APPS, "");
+    let mut other = cluster.client(0).await;
+    for (config_now, codes) in [(disabled, (4003, 4003)), (removed, (4001, 4001))] {
+        let mut pusher = Pusher::connect(&cluster, 0).await;
+        let mut raw = cluster.client_of(0, "shop").await;
+        let mut plain = TcpStream::connect(text).await.unwrap();
+        plain.write_all(b"hello\n").await.unwrap();
+        cluster.id_of(0, "shop", &plain.local_addr().unwrap().to_string()).await;
+        std::fs::write(&config, &config_now).unwrap();
+        assert_eq!((pusher.client.closed().await.code, raw.closed().await.code), codes);
+        let mut rest = Vec::new();
+        soon("the text client is closed", plain.read_to_end(&mut rest)).await.unwrap();
+        // Nor does it come back.
+        let mut plain = TcpStream::connect(text).await.unwrap();
+        let _ = soon("the text client is refused", plain.read_to_end(&mut rest)).await;
+        std::fs::write(&config, &whole).unwrap();
+        until("the app is back", async || {
+            let url = format!("ws://{}/app/shop-key", cluster.web(0));
+            Client::connect(&url).await.hear().await.contains("connection_established").then_some(())
+        })
+        .await;
+    }
+    let mut caller = cluster.caller(0).await;
+    caller.send(crate::harness::text(clients(&[&other.id]), "still here")).await.unwrap();
+    other.hears(&["still here"]).await;
+}
