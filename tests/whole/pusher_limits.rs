@@ -40,12 +40,6 @@ impl Pusher {
         self.say("pusher:signin", json!({ "auth": auth, "user_data": user_data })).await;
     }
 
-    async fn subscribe_private(&mut self, channel: &str) {
-        let auth = sign(&format!("{}:{channel}", self.socket_id));
-        self.say("pusher:subscribe", json!({ "channel": channel, "auth": auth })).await;
-        assert_eq!(self.hear().await["event"], "pusher_internal:subscription_succeeded");
-    }
-
     async fn whisper_number(&mut self, channel: &str, data: usize) {
         let frame = json!({ "event": "client-x", "channel": channel, "data": data });
         self.client.say(&frame.to_string()).await;
