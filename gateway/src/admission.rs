@@ -52,6 +52,16 @@ impl Full {
     }
 }
 
+impl Full {
+    /// For whoever is refused.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::Gateway => "the gateway holds as many connections as it may",
+            Self::Address => "your address has as many connections as it may",
+        }
+    }
+}
+
 impl Admission {
     /// A limit of 0 per address is none.
     pub(crate) fn new(max: usize, per_ip_max: usize) -> Arc<Self> {

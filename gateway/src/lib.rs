@@ -20,6 +20,7 @@
 //! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `server` | bind, run, drain |
+//! | `refusals` | why clients and requests were refused, in the log |
 //! | `config` | what a gateway can be told |
 //! | `apps` | the tenants, who can be replaced while it runs |
 
@@ -40,6 +41,7 @@ mod observers;
 mod orders;
 mod peers;
 mod pusher;
+mod refusals;
 mod server;
 mod shard;
 mod tally;

@@ -57,6 +57,11 @@ pub const HOLD_TIME_MAX: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// From accept to the first byte.
 pub const FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Lines that a gateway logs a minute of refusals for one reason; beyond, they are only counted: anybody
+/// can be refused as often as they like.
+pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 10;
+/// What a log shows of one text that a refused stranger wrote, in bytes.
+pub const REFUSAL_FIELD_BYTES_MAX: usize = 200;
 /// Bytes of an HTTP request's head.
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * KIB;
 /// Connections of one gateway; the open-files limit may say less.

@@ -23,6 +23,7 @@ mod pusher;
 mod pusher_limits;
 mod pusher_watch;
 mod queries;
+mod refusals;
 mod rounds;
 mod rude;
 mod stopping;

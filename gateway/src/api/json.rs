@@ -1,10 +1,10 @@
 //! Every unary call as `POST /v1/{Call}` with JSON: the names and fields of the `.proto` files, by
 //! reflection, so that the two cannot differ.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -24,8 +24,8 @@ use prost_reflect::{
 };
 use tonic::Code;
 
-use super::lenient;
-use crate::{commands::Dispatcher, orders::refusal};
+use super::{CallerAddress, lenient};
+use crate::{apps::Apps, commands::Dispatcher, orders::refusal, refusals::Refused};
 
 struct Json {
     dispatcher: Arc<Dispatcher>,
@@ -33,11 +33,17 @@ struct Json {
     /// The host of the advertised address, besides IP addresses and localhost.
     host: String,
     pool: DescriptorPool,
+    apps: Apps,
 }
 
-pub(super) fn router(dispatcher: Arc<Dispatcher>, secret: Secret, host: String) -> anyhow::Result<Router> {
+pub(super) fn router(
+    dispatcher: Arc<Dispatcher>,
+    secret: Secret,
+    host: String,
+    apps: Apps,
+) -> anyhow::Result<Router> {
     let pool = DescriptorPool::decode(DESCRIPTORS)?;
-    let state = Arc::new(Json { dispatcher, secret, host, pool });
+    let state = Arc::new(Json { dispatcher, secret, host, pool, apps });
     Ok(Router::new()
         .route("/v1/{call}", post(answer))
         .layer(DefaultBodyLimit::max(JSON_BODY_BYTES_MAX))
@@ -48,15 +54,33 @@ async fn answer(
     State(json): State<Arc<Json>>,
     Path(call): Path<String>,
     headers: HeaderMap,
+    Extension(CallerAddress(caller)): Extension<CallerAddress>,
     body: Bytes,
 ) -> Response {
-    match json.run(&call, &headers, &body).await {
+    match json.run(&call, &headers, caller, &body).await {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
             counter!("broadgate_gateway_http_errors_total").increment(1);
+            if let Some(reason) = refused_reason(Code::from_i32(error.0.code)) {
+                let (why, address) = (&*error.0.message, Some(caller));
+                let path = format!("/v1/{call}");
+                Refused { reason, why, address, path: &path, ..Refused::default() }.log(&json.apps);
+            }
             error.into_response()
         }
     }
+}
+
+/// Why a command was refused, for the log; none where the answer is about what the command names.
+fn refused_reason(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::Unauthenticated => "secret",
+        Code::PermissionDenied => "command_host",
+        Code::InvalidArgument => "command_invalid",
+        Code::ResourceExhausted => "command_too_large",
+        Code::Unimplemented => "command_unknown",
+        _ => return None,
+    })
 }
 
 fn after(headers: &HeaderMap) -> Result<Option<v1::Epoch>, v1::Error> {
@@ -96,9 +120,16 @@ impl IntoResponse for HttpError {
 }
 
 impl Json {
-    async fn run(&self, call: &str, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, HttpError> {
+    async fn run(
+        &self,
+        call: &str,
+        headers: &HeaderMap,
+        caller: SocketAddr,
+        body: &[u8],
+    ) -> Result<Vec<u8>, HttpError> {
         self.check(headers).map_err(HttpError)?;
-        let command = self.command(call, body).map_err(HttpError)?;
+        let mut command = self.command(call, body).map_err(HttpError)?;
+        self.dispatcher.log_closing(&mut command, Some(caller));
         let after = after(headers).map_err(HttpError)?;
         match self.dispatcher.run(command, after).await {
             Answer::Error(error) => Err(HttpError(error)),

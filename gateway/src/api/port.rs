@@ -7,6 +7,10 @@ use broadgate_proto::{
     secret::Secret,
     v1::{gateway_server::GatewayServer, peer_server::PeerServer, worker_server::WorkerServer},
 };
+use hyper::{
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -17,8 +21,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, interceptor::InterceptedService};
 
-use super::{grpc::GatewayService, json};
+use super::{CallerAddress, grpc::GatewayService, json};
 use crate::{
+    apps::Apps,
     commands::Dispatcher,
     observers::Observers,
     peers::PeerService,
@@ -44,6 +49,7 @@ pub(crate) struct Internal {
     pub(crate) secret: Secret,
     /// The host of the advertised address.
     pub(crate) host: String,
+    pub(crate) apps: Apps,
 }
 
 /// Counts a caller without the right secret.
@@ -69,7 +75,7 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(peer, checker.clone()))
         .add_service(InterceptedService::new(worker, checker))
         .prepare();
-    let json = json::router(internal.dispatcher, internal.secret, internal.host)?;
+    let json = json::router(internal.dispatcher, internal.secret, internal.host, internal.apps)?;
     let service = TowerToHyperService::new(routes.into_axum_router().merge(json));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME_MAX);
@@ -85,8 +91,8 @@ pub(crate) async fn serve(
             () = stop.cancelled() => return Ok(()),
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, caller) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed on the internal port; trying again in 100 ms");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -95,6 +101,10 @@ pub(crate) async fn serve(
         };
         let _ = stream.set_nodelay(true);
         let (builder, service, stop) = (builder.clone(), service.clone(), stop.clone());
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(CallerAddress(caller));
+            service.call(request)
+        });
         tokio::spawn(async move {
             let mut first = [0];
             // A connection that says nothing is not kept.

@@ -9,7 +9,13 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{Connection, backend, pusher, refused, upgrade};
+use super::{
+    Connection,
+    asked::{Asked, check_host, nothing_at},
+    backend, pusher,
+    target::Place,
+    upgrade,
+};
 use crate::admission::{Admitted, Full as NoRoom};
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -37,11 +43,11 @@ impl Visit {
 pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: Result<Admitted, NoRoom>) {
     let limits = &connection.port.config.settings.limits;
     let handshake_time_max = limits.handshake_time_max;
-    let peer = connection.peer;
     let full = admitted.as_ref().err().copied();
     let visit = Rc::new(Visit { connection, admitted: Cell::new(admitted.ok()), full });
+    let of_requests = Rc::clone(&visit);
     let service = service_fn(move |request| {
-        let visit = Rc::clone(&visit);
+        let visit = Rc::clone(&of_requests);
         async move { Ok::<_, Infallible>(answer(&visit, request).await) }
     });
     let served = http1::Builder::new()
@@ -54,28 +60,29 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream, admitted: R
         .await;
     if let Err(error) = served {
         let reason = if error.is_timeout() { "handshake_time_max" } else { "http" };
-        refused(reason, peer, &error.to_string());
+        visit.connection.refused(reason, &error.to_string());
     }
 }
 
 async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
-    // Before the keys: an app may have the id "app".
-    if backend::split(request.uri().path()).is_some() {
-        return backend::answer(visit, request).await;
+    let asked = Asked::read(&visit.connection, &request);
+    if let Err(sentence) = check_host(request.version(), request.headers()) {
+        return asked.answer(&visit.connection, ("host", ""), StatusCode::BAD_REQUEST, sentence);
     }
-    if pusher::key_of(request.uri().path()).is_some() {
-        return pusher::answer(visit, request).await;
+    match &asked.target.place {
+        Place::Up | Place::Api(_) => backend::answer(visit, &asked, request).await,
+        Place::Key(_) => pusher::answer(visit, &asked, request).await,
+        Place::Raw(_) | Place::Page(_) if let Some(full) = visit.full => no_room(visit, &asked, full),
+        Place::Raw(_) => upgrade::answer(visit, &asked, request).await,
+        Place::Page(path) => page(visit, &asked, path, request.method()),
     }
-    if let Some(full) = visit.full {
-        return no_room(full, visit.connection.peer);
-    }
-    let path = request.uri().path();
-    if path == "/ws" || path.starts_with("/ws/") {
-        return upgrade::answer(visit, request).await;
-    }
-    let page = visit.connection.port.config.pages.iter().find(|page| page.path == path);
+}
+
+fn page(visit: &Visit, asked: &Asked, path: &str, method: &Method) -> Answer {
+    let connection = &visit.connection;
+    let page = connection.port.config.pages.iter().find(|page| page.path == path);
     match page {
-        Some(page) if request.method() == Method::GET || request.method() == Method::HEAD => {
+        Some(page) if method == Method::GET || method == Method::HEAD => {
             let mut answer = Response::new(Full::new(Bytes::from_static(page.body)));
             let headers = answer.headers_mut();
             headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(page.content_type));
@@ -90,7 +97,8 @@ async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
         }
         Some(_) => error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"),
         None => {
-            error(StatusCode::NOT_FOUND, "nothing is here: WebSocket clients connect to /ws or /ws/{app}")
+            let sentence = nothing_at(path, &connection.port.config.apps.load());
+            asked.answer(connection, ("path", ""), StatusCode::NOT_FOUND, &sentence)
         }
     }
 }
@@ -103,13 +111,9 @@ pub(super) fn error(status: StatusCode, sentence: &str) -> Answer {
     answer
 }
 
-pub(super) fn no_room(full: NoRoom, peer: std::net::SocketAddr) -> Answer {
-    let sentence = match full {
-        NoRoom::Gateway => "the gateway holds as many connections as it may",
-        NoRoom::Address => "your address has as many connections as it may",
-    };
-    refused(full.reason(), peer, sentence);
-    unavailable(sentence)
+pub(super) fn no_room(visit: &Visit, asked: &Asked, full: NoRoom) -> Answer {
+    asked.refused(&visit.connection, full.reason(), "", full.sentence());
+    unavailable(full.sentence())
 }
 
 pub(super) fn unavailable(sentence: &str) -> Answer {

@@ -1,10 +1,13 @@
 //! Where clients come in: accepting, the PROXY protocol, HTTP and the WebSocket upgrade. Runs on the
 //! shards' threads.
 
+mod asked;
 mod backend;
+mod forwarding;
 mod http;
 mod proxy;
 mod pusher;
+mod target;
 mod upgrade;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
@@ -12,10 +15,11 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 
-pub(crate) use self::proxy::is_trusted;
+use self::forwarding::is_trusted;
 use crate::{
     admission::{Admission, Admitted, Full},
     config::{Authorize, Config, Listener, ListenerKind},
+    refusals::Refused,
     shard::{Candidate, Handle, Newcomer},
 };
 use broadgate_proto::v1;
@@ -69,8 +73,8 @@ fn welcome(port: &Rc<Port>, index: usize, stream: TcpStream, peer: SocketAddr) {
     // Merged writes do not need Nagle, and a lone message must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let Some(listener) = port.listeners.get(index).cloned() else { return };
-    let connection =
-        Connection { port: Rc::clone(port), listener, socket_peer: canonical(peer), peer: canonical(peer) };
+    let (socket_peer, peer) = (canonical(peer), canonical(peer));
+    let connection = Connection { port: Rc::clone(port), listener, socket_peer, peer, tls: false };
     tokio::task::spawn_local(Box::pin(connection.run(stream)));
 }
 
@@ -82,6 +86,8 @@ pub(crate) struct Connection {
     pub(crate) socket_peer: SocketAddr,
     /// The client, where a trusted proxy has said so.
     pub(crate) peer: SocketAddr,
+    /// A PROXY header has said that the client came by TLS.
+    pub(crate) tls: bool,
 }
 
 impl Connection {
@@ -92,9 +98,12 @@ impl Connection {
             let trusted = is_trusted(&self.listener.trusted_proxies, self.socket_peer.ip());
             let header = tokio::time::timeout(handshake, proxy::read_header(&mut stream));
             match if trusted { header.await } else { Ok(Err(proxy::HeaderError::NotTrusted)) } {
-                Ok(Ok(peer)) => self.peer = peer.map_or(self.peer, canonical),
-                Ok(Err(error)) => return refused("proxy_header", self.socket_peer, &error.to_string()),
-                Err(_) => return refused("handshake_time_max", self.socket_peer, "no PROXY header in time"),
+                Ok(Ok(said)) => {
+                    self.peer = said.client.map_or(self.peer, canonical);
+                    self.tls = said.tls;
+                }
+                Ok(Err(error)) => return self.refused("proxy_header", &error.to_string()),
+                Err(_) => return self.refused("handshake_time_max", "no PROXY header in time"),
             }
         }
         let admission = &self.port.admission;
@@ -105,13 +114,13 @@ impl Connection {
             ListenerKind::Web => {
                 // hyper's own timeout begins with the first byte.
                 if tokio::time::timeout(first_byte, stream.readable()).await.is_err() {
-                    return refused("first_byte_time_max", self.peer, "nothing was sent in time");
+                    return self.refused("first_byte_time_max", "nothing was sent in time");
                 }
                 http::serve(self, stream, admitted).await;
             }
             ListenerKind::Text | ListenerKind::Frame => match admitted {
                 Ok(admitted) => self.open_plain(stream, admitted).await,
-                Err(full) => refused(full.reason(), self.peer, "the gateway is full"),
+                Err(full) => self.refused(full.reason(), full.sentence()),
             },
         }
     }
@@ -120,7 +129,7 @@ impl Connection {
     async fn open_plain(self, mut stream: TcpStream, admitted: Admitted) {
         use v1::decision::Decision;
         if self.port.config.apps.closed_to_raw(&self.listener.app, false).is_some() {
-            return refused("app", self.peer, "the listener's app is disabled, or was removed");
+            return self.refused("app", "the listener's app is disabled, or was removed");
         }
         let handshake =
             v1::Handshake { address: self.peer.to_string(), proxy: self.proxy(), ..v1::Handshake::default() };
@@ -133,7 +142,7 @@ impl Connection {
             pusher: None,
         };
         let Some(candidate) = Candidate::new(&self.port.shard, &mut newcomer) else {
-            return refused(Full::Gateway.reason(), self.peer, "the shard is full");
+            return self.refused(Full::Gateway.reason(), "the shard is full");
         };
         let mut accept = None;
         if self.listener.authorize == Authorize::Worker {
@@ -142,9 +151,9 @@ impl Connection {
                 Some(Decision::Refuse(refuse)) => {
                     use tokio::io::AsyncWriteExt as _;
                     let _ = stream.write_all(refuse.body.as_bytes()).await;
-                    return refused("worker", self.peer, "a worker refused the client");
+                    return self.refused("worker", "a worker refused the client");
                 }
-                None => return refused("no_worker", self.peer, "no worker decided in time"),
+                None => return self.refused("no_worker", "no worker decided in time"),
             }
         }
         candidate.open(stream, &[], Some(admitted), handshake, accept);
@@ -154,12 +163,17 @@ impl Connection {
     pub(crate) fn proxy(&self) -> String {
         if self.socket_peer == self.peer { String::new() } else { self.socket_peer.to_string() }
     }
-}
 
-/// Counts a connection that did not become a client.
-pub(crate) fn refused(reason: &'static str, peer: SocketAddr, sentence: &str) {
-    counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
-    tracing::debug!(%peer, reason, sentence, "connection refused");
+    /// Counts and logs a connection that did not become a client, and of which nothing else is known.
+    pub(crate) fn refused(&self, reason: &'static str, why: &str) {
+        let app = if self.listener.kind == ListenerKind::Web { "" } else { &self.listener.app };
+        self.refuse(&Refused { reason, why, address: Some(self.peer), app, ..Refused::default() });
+    }
+
+    pub(crate) fn refuse(&self, refused: &Refused<'_>) {
+        counter!("broadgate_gateway_refused_total", "reason" => refused.reason).increment(1);
+        refused.log(&self.port.config.apps);
+    }
 }
 
 /// IPv4 clients of a dual-stack listener are told by their IPv4 address.

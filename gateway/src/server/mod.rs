@@ -169,6 +169,7 @@ impl Bound {
             attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
             secret: self.config.secret.clone(),
             host: advertised_host(&self.config),
+            apps: self.config.apps.clone(),
         };
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();

@@ -213,6 +213,10 @@ impl Shard {
                 client.session = Some(Box::new(Session { json: value.to_string().into(), version: 1 }));
             }
         }
+        if let Some(client) = self.clients.get(slot) {
+            let (id, listener, path) = (self.id_of(slot), &*client.listener.name, &*handshake.path);
+            tracing::debug!(client = %id, app = &*app, address = %client.address, listener, path, "client opened");
+        }
         self.ask_turn();
         self.greet_pusher(slot);
         self.emit(slot, Event::Opened(handshake));

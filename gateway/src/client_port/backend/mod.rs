@@ -16,7 +16,11 @@ use hyper::body::Incoming;
 use metrics::counter;
 
 use self::calls::Backend;
-use super::http::{Answer, Visit};
+use super::{
+    asked::{Asked, check_prefix},
+    http::{Answer, Visit},
+    target::Place,
+};
 use crate::pusher::api::{
     Refusal, answer,
     params::Params,
@@ -28,20 +32,14 @@ use crate::pusher::api::{
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";
 
-/// A path of the API without what stands before it, such as a prefix that no proxy has taken off.
-pub(super) fn split(path: &str) -> Option<(&str, &str)> {
-    if path == "/up" {
-        return Some(("", path));
-    }
-    // Without its app: see `route`.
-    let terminates = path.ends_with("/terminate_connections").then(|| path.find("/users/")).flatten();
-    let at = path.find("/apps/").or(terminates)?;
-    Some((path[..at].trim_end_matches('/'), &path[at..]))
-}
-
 /// Answers one request.
-pub(super) async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
-    let answered = run(visit, request).await;
+pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, request: Request<Incoming>) -> Answer {
+    let key = auth_key(request.uri().query().unwrap_or_default());
+    let answered = run(visit, asked, request).await;
+    if let Err(refusal) = &answered {
+        let app = app_named(asked);
+        asked.log(&visit.connection, refused_reason(refusal.status), &app, &key, refusal.for_log());
+    }
     let (status, body, allow) = match answered {
         Ok((status, body)) => (status, body, None),
         Err(refusal) => (refusal.status, refusal.text, refusal.allow),
@@ -73,10 +71,44 @@ fn status_label(status: StatusCode) -> &'static str {
     }
 }
 
-async fn run(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<(StatusCode, String), Refusal> {
+/// Why a request was refused, for the log: a closed set.
+fn refused_reason(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "api_400",
+        401 => "api_401",
+        403 => "api_403",
+        404 => "api_404",
+        405 => "api_405",
+        408 => "api_408",
+        413 => "api_413",
+        429 => "api_429",
+        503 => "api_503",
+        _ if status.is_client_error() => "api_4xx",
+        _ => "api_5xx",
+    }
+}
+
+/// The app that a request's path names; "" if none.
+fn app_named(asked: &Asked) -> String {
+    let Place::Api(path) = &asked.target.place else { return String::new() };
+    let mut segments = path.split('/').skip(1);
+    let named = segments.next().filter(|apps| *apps == "apps").and(segments.next());
+    named.unwrap_or_default().to_owned()
+}
+
+/// The key that a request says it is signed with. Nothing else of a query may stand in a log.
+fn auth_key(query: &str) -> String {
+    query.split('&').find_map(|pair| pair.strip_prefix("auth_key=")).unwrap_or_default().to_owned()
+}
+
+async fn run(
+    visit: &Rc<Visit>,
+    asked: &Asked,
+    request: Request<Incoming>,
+) -> Result<(StatusCode, String), Refusal> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let (prefix, rest) = split(path).unwrap_or(("", path));
+    let rest = if let Place::Api(rest) = &asked.target.place { rest } else { "/up" };
     let (id, call) = match route::route(parts.method.as_str(), rest)? {
         Route::Up => return Ok((StatusCode::OK, answer::HEALTHY.to_owned())),
         Route::App { app, call } => (app, call),
@@ -90,9 +122,8 @@ async fn run(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<(StatusCod
     };
     let id = id.as_deref().unwrap_or_default();
     let app = app.ok_or_else(|| Refusal::unknown_app(id))?;
-    if !prefix.is_empty() && prefix != app.path_prefix {
-        return Err(Refusal::unknown_app(id));
-    }
+    check_prefix(&asked.target.prefix, app)
+        .map_err(|sentence| Refusal::new(StatusCode::NOT_FOUND, sentence))?;
     let tenant = port.shard.borrow_mut().tenant(app);
     let body = read(body, publish::body_bytes_max(&app.limits), visit).await?;
     let signed = sign::Request { method: parts.method.as_str(), path, params: &params, body: &body };
@@ -141,13 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_split_off() {
-        assert_eq!(split("/apps/1/events"), Some(("", "/apps/1/events")));
-        assert_eq!(split("//apps/1/events"), Some(("", "/apps/1/events")));
-        assert_eq!(split("/x/apps/1/channels"), Some(("/x", "/apps/1/channels")));
-        let without_app = "/users/7/terminate_connections";
-        assert_eq!(split(without_app), Some(("", without_app)));
-        assert_eq!(split("/up"), Some(("", "/up")));
-        assert_eq!(split("/"), None);
+    fn of_a_query_only_the_key_is_logged() {
+        assert_eq!(auth_key("auth_signature=s&auth_key=k&auth_version=1.0"), "k");
+        assert_eq!(auth_key("x=auth_key=k"), "");
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn array(name: &str) -> Option<&str> {
 }
 
 /// The bytes that a percent-encoded text means. What is no code stands for itself.
-pub(super) fn percent_decode(text: &str, plus_is_space: bool) -> Vec<u8> {
+pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use md5::{Digest as _, Md5};
 
 use super::{
-    Refusal,
+    Refusal, SIGNED_TEXT,
     params::{Params, array, percent_decode},
     route::after_prefix,
 };
@@ -93,7 +93,7 @@ fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -
         }
     }
     Err(Refusal::unauthorized(format!(
-        "Invalid signature: you should have sent HmacSHA256Hex({:?}, your_secret_key), but you sent {:?}",
+        "Invalid signature{SIGNED_TEXT} HmacSHA256Hex({:?}, your_secret_key), but you sent {:?}",
         shown(&first.unwrap_or_default()),
         shown(signature)
     )))
@@ -102,19 +102,16 @@ fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -
 /// The paths that may have been signed, the likeliest first.
 fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
     let mut paths: Vec<Cow<'a, str>> = Vec::new();
-    for prefix in prefixes {
-        paths.extend(after_prefix(path, prefix).map(Cow::Borrowed));
-    }
-    paths.push(path.into());
-    // A path that begins with two slashes was signed with one.
-    for path in &mut paths {
-        if path.starts_with("//") {
-            *path = format!("/{}", path.trim_start_matches('/')).into();
+    // Slashes may have been doubled, or put at the end, on the way or by the SDK after it had signed.
+    for path in tidy(path).map(Cow::Owned).into_iter().chain([Cow::Borrowed(path)]) {
+        for prefix in prefixes {
+            paths.extend(after_prefix(&path, prefix).map(|rest| Cow::Owned(rest.to_owned())));
         }
-    }
-    for prefix in prefixes {
-        if after_prefix(path, prefix).is_none() {
-            paths.push(format!("{}{path}", prefix.trim_end_matches('/')).into());
+        paths.push(path.clone());
+        for prefix in prefixes {
+            if after_prefix(&path, prefix).is_none() {
+                paths.push(format!("{}{path}", prefix.trim_end_matches('/')).into());
+            }
         }
     }
     // SDKs sign before their HTTP client encodes what does not fit a path. A newline that was
@@ -128,6 +125,13 @@ fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
     let mut seen = HashSet::new();
     paths.retain(|path| seen.insert(path.clone()));
     paths
+}
+
+/// A path with single slashes and none at its end; none if it is so.
+fn tidy(path: &str) -> Option<String> {
+    let tidied =
+        path.split('/').filter(|part| !part.is_empty()).fold(String::new(), |all, part| all + "/" + part);
+    (tidied != path).then_some(tidied)
 }
 
 fn plain_query(params: &Params) -> String {
@@ -217,8 +221,18 @@ mod tests {
 
     #[test]
     fn a_prefix_and_double_slashes_are_not_signed_or_are() {
-        for path in ["//apps/3/events", "/ws/apps/3/events", "/ws//apps/3/events"] {
+        for path in [
+            "//apps/3/events",
+            "/apps//3/events/",
+            "/ws/apps/3/events",
+            "/ws//apps/3/events",
+            "//ws/apps/3//events/",
+        ] {
             assert_eq!(documented(path, QUERY, BODY, SENT), ok(), "{path}");
+        }
+        for path in ["//apps/3/channels", "/apps/3//channels/"] {
+            let query = sign("GET", path, "x=1", "x=1");
+            assert_eq!(run("GET", path, &query, "", &[], SENT), ok(), "also as it was sent: {path}");
         }
         let query = sign("GET", "/ws/apps/3/channels", "x=1", "x=1");
         assert_eq!(run("GET", "/ws/apps/3/channels", &query, "", &["/ws"], SENT), ok());
