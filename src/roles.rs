@@ -7,7 +7,6 @@ use broadgate_business::{
     chat::{self, Chat},
 };
 use broadgate_gateway::config::{Config as GatewayConfig, Listener, ListenerKind, Page};
-use broadgate_proto::limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX};
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -18,9 +17,6 @@ use crate::{
     options::{AppsFile, ConfigFile, Registers},
     telemetry::{self, Ready},
 };
-
-/// Of a register, besides connections: streams, epoll, listeners.
-const FILES_OF_A_REGISTER: usize = 32;
 
 /// The demo's pages, and pusher-js as its makers publish it (MIT, `pages/pusher.LICENCE`).
 const PAGES: &[Page] = &[
@@ -140,17 +136,8 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
         secret,
         beat: config.register.beat,
         lease: config.register.lease,
-        connections_max: register_connections(),
     };
     Ok(broadgate_register::server::run(listener, config, shutdown.cancelled_owned()).await?)
-}
-
-/// As many connections as a register may have, or as there are files for.
-fn register_connections() -> usize {
-    let wanted = (REGISTER_CONNECTIONS_MAX + METRICS_CONNECTIONS_MAX + FILES_OF_A_REGISTER) as u64;
-    let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted).min(wanted);
-    let others = METRICS_CONNECTIONS_MAX + FILES_OF_A_REGISTER;
-    usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(others).max(FILES_OF_A_REGISTER)
 }
 
 pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {

@@ -3,16 +3,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
-use broadgate_port::{Check, Settings, Times};
-use broadgate_proto::{
-    VERSION,
-    limits::{HANDSHAKE_TIME_MAX, METRICS_CONNECTIONS_MAX},
-};
+use broadgate_proto::VERSION;
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     config::{Config, LogFormat},
@@ -20,6 +15,9 @@ use crate::{
     failure::Failure,
 };
 
+/// The crates whose log is Broadgate's own.
+const OUR_TARGETS: [&str; 5] =
+    ["broadgate", "broadgate_gateway", "broadgate_register", "broadgate_business", "broadgate_proto"];
 /// Between two clean-ups of histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Times of handlers and posts, in seconds.
@@ -28,7 +26,7 @@ const BUCKETS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0,
 /// Starts logging. BROADGATE_LOG comes before `[log] level`.
 pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
     let level = environment::text("LOG")?.unwrap_or_else(|| config.log.level.clone());
-    let filter = EnvFilter::builder().parse(&level).map_err(|error| {
+    let filter = EnvFilter::builder().parse(directives(&level)).map_err(|error| {
         Failure::usage(format!("log level {level:?}: {error}; use info, or warn,broadgate_gateway=debug"))
     })?;
     let builder = tracing_subscriber::fmt()
@@ -41,6 +39,25 @@ pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
+}
+
+/// What EnvFilter is told for a level as operators write it: a bare level is meant for Broadgate. What it is
+/// built from stays quiet at `warn`, unless it is named: `debug,h2=debug`.
+fn directives(level: &str) -> String {
+    let mut ours: Vec<String> = Vec::new();
+    let mut named: Vec<&str> = Vec::new();
+    for directive in level.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        match directive.parse::<LevelFilter>() {
+            Ok(level) => {
+                ours.push(level.min(LevelFilter::WARN).to_string());
+                ours.extend(OUR_TARGETS.map(|target| format!("{target}={level}")));
+            }
+            Err(_) => named.push(directive),
+        }
+    }
+    // Of two for the same target, the later one holds.
+    ours.extend(named.into_iter().map(str::to_owned));
+    ours.join(",")
 }
 
 /// A metrics port that is open and not served yet.
@@ -84,12 +101,9 @@ impl Probes {
             }
         });
         let Some(listener) = self.listener else { return };
-        let address = match listener.local_addr() {
-            Ok(address) => address,
-            Err(error) => return tracing::error!(%error, "the metrics port has no address"),
-        };
-        tracing::info!(%address, "metrics and probes");
-        let check = Check::probes(address);
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "metrics and probes");
+        }
         let handle = self.handle;
         let router = Router::new()
             .route("/metrics", get(move || async move { handle.render() }))
@@ -103,18 +117,32 @@ impl Probes {
                     }
                 }),
             );
-        let settings = Settings {
-            name: "metrics",
-            connections_max: METRICS_CONNECTIONS_MAX,
-            strangers_max: METRICS_CONNECTIONS_MAX,
-            stranger_time_max: HANDSHAKE_TIME_MAX,
-            // There is no secret by which anybody could be known.
-            known_stay: false,
-            times: Times::default(),
-            http2: None,
-            refused: |_| {},
-        };
-        let stop = CancellationToken::new();
-        tokio::spawn(broadgate_port::serve(listener, router, check, settings, stop));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the metrics port is no longer served");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_broadgate_alone() {
+        let filter = |level: &str| EnvFilter::builder().parse(directives(level)).unwrap().to_string();
+        let shown = filter("debug");
+        assert!(shown.contains("broadgate_gateway=debug") && shown.contains("broadgate=debug"), "{shown}");
+        assert!(shown.split(',').any(|directive| directive == "warn"), "h2 and others: {shown}");
+        assert!(
+            filter("error").split(',').any(|directive| directive == "error"),
+            "never more than asked for"
+        );
+        let asked = filter("info,h2=debug,broadgate_gateway=trace");
+        assert!(asked.contains("h2=debug") && asked.contains("broadgate_gateway=trace"), "{asked}");
+        assert!(!asked.contains("broadgate_gateway=info"), "{asked}");
+        assert_eq!(directives("broadgate_gateway=debug"), "broadgate_gateway=debug");
+        assert!(EnvFilter::builder().parse(directives("nonsense=loud")).is_err());
     }
 }

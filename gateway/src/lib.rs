@@ -20,6 +20,7 @@
 //! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `server` | bind, run, drain |
+//! | `refusals` | why clients and requests were refused, in the log |
 //! | `config` | what a gateway can be told |
 //! | `apps` | the tenants, who can be replaced while it runs |
 
@@ -27,14 +28,12 @@ mod actor;
 mod admission;
 mod api;
 pub mod apps;
-mod bodies;
 mod channels;
 mod client_port;
 mod codec;
 mod commands;
 pub mod config;
 mod desk;
-mod health;
 pub mod homes;
 mod listen;
 mod me;
@@ -42,14 +41,14 @@ mod observers;
 mod orders;
 mod peers;
 mod pusher;
+mod refusals;
 mod server;
 mod shard;
 mod tally;
 mod webhooks;
 mod workers;
 
-pub use health::Health;
-pub use server::{Bound, bind};
+pub use server::{Bound, Health, bind};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use shard::bench;

@@ -132,8 +132,12 @@ async fn probes_and_metrics_tell_how_it_is() {
     let mut client = cluster.client(0).await;
     let rude = [crate::rude::UPGRADE.as_bytes(), b"\x81\x02hi"].concat();
     crate::rude::answer(cluster.web(0), &rude, false).await;
-    crate::rude::answer(cluster.web(0), b"GET /ws/nothing HTTP/1.1\r\nConnection: close\r\n\r\n", false)
-        .await;
+    crate::rude::answer(
+        cluster.web(0),
+        b"GET /ws/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        false,
+    )
+    .await;
     let wanted = [
         "broadgate_build_info{",
         "broadgate_gateway_clients_opened_total 2",

@@ -58,6 +58,23 @@ async fn bad_frames_close_their_client_with_the_right_code() {
     witness.hears(&["undisturbed"]).await;
 }
 
+/// Its answer to the close cannot be decoded, so nothing waits for it (RFC 6455 section 7.1.7).
+#[tokio::test]
+async fn a_client_that_broke_its_protocol_is_not_held_until_the_deadline() {
+    let cluster = Cluster::quiet(1).limits("close_time_max = \"5m\"").start().await;
+    for (frames, code) in [
+        (&b"\xc1\x82\0\0\0\0hi"[..], 1002),
+        (b"\xc1\x82\0\0\0\0hi\x88\x82\0\0\0\0\x03\xea", 1002),
+        // 100 bytes are announced, and the third of them can be in no text.
+        (b"\x81\xe4\0\0\0\0ab\xff", 1007),
+        (b"\x01\x81\0\0\0\0a\x80\xe4\0\0\0\0\xc0", 1007),
+    ] {
+        let bytes = [UPGRADE.as_bytes(), frames].concat();
+        assert_eq!(close_code(&answer(cluster.web(0), &bytes, false).await), Some(code), "{frames:x?}");
+    }
+    until("they are gone", async || (cluster.count(0).await == 0).then_some(())).await;
+}
+
 #[tokio::test]
 async fn half_handshakes_and_garbage_are_let_go() {
     let cluster = Cluster::quiet(1)

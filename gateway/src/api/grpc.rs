@@ -1,6 +1,6 @@
 //! The Gateway service: each call is a command, and one stream takes them pipelined.
 
-use std::{pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use broadgate_proto::{
     limits::{LINK_BATCHES_MAX, PUSHER_WATCHERS_MAX},
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::EPOCH_HEADER;
+use super::{EPOCH_HEADER, caller};
 use crate::{
     actor::{Event, WATCHER_BATCHES_MAX, Watcher},
     commands::Dispatcher,
@@ -34,7 +34,10 @@ macro_rules! unary {
             $(
                 async fn $call(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
                     let after = after(request.metadata())?;
-                    match self.dispatcher.run(Command::$command(request.into_inner()), after).await {
+                    let caller = caller(request.extensions());
+                    let mut command = Command::$command(request.into_inner());
+                    self.dispatcher.log_closing(&mut command, caller);
+                    match self.dispatcher.run(command, after).await {
                         Answer::$answer(reply) => Ok(Response::new(reply)),
                         Answer::Error(error) => Err(status(error)),
                         _ => Err(Status::internal("the command was answered in another kind")),
@@ -70,7 +73,8 @@ macro_rules! unary {
                 request: Request<Streaming<CommandBatch>>,
             ) -> Result<Response<Batches>, Status> {
                 let (out, answers) = mpsc::channel(64);
-                tokio::spawn(serve(Arc::clone(&self.dispatcher), request.into_inner(), out));
+                let caller = caller(request.extensions());
+                tokio::spawn(serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out));
                 Ok(Response::new(ReceiverStream::new(answers).boxed()))
             }
         }
@@ -142,6 +146,7 @@ fn after(metadata: &tonic::metadata::MetadataMap) -> Result<Option<v1::Epoch>, S
 /// unanswered, nothing is read.
 async fn serve(
     dispatcher: Arc<Dispatcher>,
+    caller: Option<SocketAddr>,
     mut batches: Streaming<CommandBatch>,
     out: mpsc::Sender<Result<AnswerBatch, Status>>,
 ) {
@@ -150,7 +155,10 @@ async fn serve(
     while reading || !answering.is_empty() {
         tokio::select! {
             batch = batches.message(), if reading && answering.len() < LINK_BATCHES_MAX => match batch {
-                Ok(Some(batch)) => {
+                Ok(Some(mut batch)) => {
+                    for command in batch.commands.iter_mut().filter_map(|command| command.command.as_mut()) {
+                        dispatcher.log_closing(command, caller);
+                    }
                     let placed = dispatcher.place(batch.commands).await;
                     if !placed.is_done() {
                         answering.push(placed.answers());

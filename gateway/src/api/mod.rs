@@ -8,4 +8,12 @@ mod port;
 /// Where a single call carries the highest epoch that its caller has seen, as TERM.COUNT.
 const EPOCH_HEADER: &str = "broadgate-epoch";
 
+/// The other end of the connection that a request came on.
+#[derive(Debug, Clone, Copy)]
+struct CallerAddress(std::net::SocketAddr);
+
+fn caller(extensions: &http::Extensions) -> Option<std::net::SocketAddr> {
+    extensions.get::<CallerAddress>().map(|caller| caller.0)
+}
+
 pub(crate) use self::port::{Internal, serve};

@@ -70,6 +70,12 @@ impl TryFrom<String> for Origin {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        if !text.is_ascii() {
+            return Err(format!(
+                "{text:?} is no origin as browsers send it: write its host in ASCII (Punycode), such as \
+                 \"https://xn--bcher-kva.example\" for \"https://bücher.example\""
+            ));
+        }
         let rule = match text.as_str() {
             "*" => Rule::Any,
             "null" => Rule::Null,
@@ -200,5 +206,10 @@ mod tests {
             let error = Origin::try_from(wrong.to_owned()).unwrap_err();
             assert!(error.contains("is no origin") && error.contains("https://"), "{error}");
         }
+        for wrong in ["https://bücher.example", "*.例え.jp"] {
+            let error = Origin::try_from(wrong.to_owned()).unwrap_err();
+            assert!(error.contains("xn--"), "browsers send Punycode, so it would fit nobody: {error}");
+        }
+        assert!(fits("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"));
     }
 }

@@ -1,12 +1,8 @@
-//! Who the client is behind a proxy: the PROXY protocol (v1 and v2, as HAProxy specifies it) and
-//! X-Forwarded-For, both only from proxies that the configuration trusts.
+//! Who the client is behind a proxy: the PROXY protocol (v1 and v2, as HAProxy specifies it), only from
+//! proxies that the configuration trusts.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
-use ipnet::IpNet;
 use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -31,14 +27,20 @@ pub(crate) enum HeaderError {
     Io(#[from] io::Error),
 }
 
-pub(crate) fn is_trusted(proxies: &[IpNet], ip: IpAddr) -> bool {
-    proxies.iter().any(|net| net.contains(&ip))
+/// What a header says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// None if it names no client (a proxy's own check).
+    pub(crate) client: Option<SocketAddr>,
+    /// The client came to the proxy by TLS (PP2_TYPE_SSL, section 2.2.6).
+    pub(crate) tls: bool,
 }
 
-/// Reads the header and not a byte more; none if it names no client (a proxy's own check).
-pub(crate) async fn read_header(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> Result<Option<SocketAddr>, HeaderError> {
+/// The client connected over TLS: a bit of the first byte of PP2_TYPE_SSL.
+const PP2_CLIENT_SSL: u8 = 0x01;
+
+/// Reads the header and not a byte more.
+pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Said, HeaderError> {
     let mut header = vec![0; HEAD_BYTES];
     stream.read_exact(&mut header).await?;
     if header == v2::PROTOCOL_PREFIX {
@@ -60,47 +62,38 @@ pub(crate) async fn read_header(
     } else {
         return Err(HeaderError::Missing);
     }
-    client(&header)
+    said(&header)
 }
 
-fn client(header: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
+fn said(header: &[u8]) -> Result<Said, HeaderError> {
     let parsed = HeaderResult::parse(header);
     if parsed.is_incomplete() {
         return Err(HeaderError::Malformed("it is incomplete".to_owned()));
     }
     match parsed {
-        HeaderResult::V1(Ok(header)) => Ok(match header.addresses {
-            v1::Addresses::Tcp4(tcp) => Some((tcp.source_address, tcp.source_port).into()),
-            v1::Addresses::Tcp6(tcp) => Some((tcp.source_address, tcp.source_port).into()),
-            v1::Addresses::Unknown => None,
-        }),
-        HeaderResult::V2(Ok(header)) => Ok(match (header.command, header.addresses) {
-            (v2::Command::Local, _) => None,
-            (_, v2::Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),
-            (_, v2::Addresses::IPv6(ip)) => Some((ip.source_address, ip.source_port).into()),
-            _ => None,
-        }),
+        HeaderResult::V1(Ok(header)) => {
+            let client = match header.addresses {
+                v1::Addresses::Tcp4(tcp) => Some((tcp.source_address, tcp.source_port).into()),
+                v1::Addresses::Tcp6(tcp) => Some((tcp.source_address, tcp.source_port).into()),
+                v1::Addresses::Unknown => None,
+            };
+            Ok(Said { client, tls: false })
+        }
+        HeaderResult::V2(Ok(header)) => {
+            let client = match (header.command, header.addresses) {
+                (v2::Command::Local, _) => return Ok(Said::default()),
+                (_, v2::Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),
+                (_, v2::Addresses::IPv6(ip)) => Some((ip.source_address, ip.source_port).into()),
+                _ => None,
+            };
+            let mut extensions = header.tlvs().map_while(Result::ok);
+            let ssl = extensions.find(|extension| extension.kind == v2::Type::SSL as u8);
+            let flags = ssl.and_then(|ssl| ssl.value.first().copied()).unwrap_or_default();
+            Ok(Said { client, tls: flags & PP2_CLIENT_SSL != 0 })
+        }
         HeaderResult::V1(Err(error)) => Err(HeaderError::Malformed(error.to_string())),
         HeaderResult::V2(Err(error)) => Err(HeaderError::Malformed(error.to_string())),
     }
-}
-
-/// The client behind trusted proxies: the last address of X-Forwarded-For that is not one of them.
-pub(crate) fn forwarded(proxies: &[IpNet], peer: IpAddr, header: &str) -> Option<IpAddr> {
-    if !is_trusted(proxies, peer) {
-        return None;
-    }
-    let mut client = None;
-    for hop in header.rsplit(',') {
-        let hop = hop.trim();
-        // Some proxies add the port.
-        let ip = hop.parse().or_else(|_| hop.parse().map(|address: SocketAddr| address.ip())).ok()?;
-        client = Some(ip);
-        if !is_trusted(proxies, ip) {
-            break;
-        }
-    }
-    client
 }
 
 #[cfg(test)]
@@ -110,7 +103,7 @@ mod tests {
     async fn read(bytes: &[u8]) -> (Result<Option<SocketAddr>, HeaderError>, usize) {
         let mut rest = bytes;
         let result = read_header(&mut rest).await;
-        (result, rest.len())
+        (result.map(|said| said.client), rest.len())
     }
 
     #[tokio::test]
@@ -136,14 +129,26 @@ mod tests {
         assert!(matches!(read(&endless).await.0, Err(HeaderError::Malformed(_))));
     }
 
-    #[test]
-    fn only_trusted_hops_are_skipped() {
-        let proxies = ["10.0.0.0/8".parse().unwrap()];
-        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
-        let client: IpAddr = "192.0.2.7".parse().unwrap();
-        assert_eq!(forwarded(&proxies, proxy, "203.0.113.9, 192.0.2.7, 10.0.0.2"), Some(client));
-        assert_eq!(forwarded(&proxies, proxy, "192.0.2.7:1234"), Some(client));
-        assert_eq!(forwarded(&proxies, client, "203.0.113.9"), None, "anybody can write the header");
-        assert_eq!(forwarded(&proxies, proxy, "nonsense"), None);
+    #[tokio::test]
+    async fn version_2_says_whether_the_client_came_by_tls() {
+        let header = |command: u8, extensions: &[u8]| {
+            let mut header = v2::PROTOCOL_PREFIX.to_vec();
+            header.extend_from_slice(&[command, 0x11, 0, 12 + extensions.len() as u8]);
+            header.extend_from_slice(&[192, 0, 2, 7, 10, 0, 0, 1, 0xc3, 0xcb, 0, 80]);
+            [&header, extensions].concat()
+        };
+        let ssl = |flags| [0x20, 0, 5, flags, 0, 0, 0, 0];
+        for (command, extensions, tls) in [
+            (0x21, &[][..], false),
+            (0x21, &ssl(1), true),
+            (0x21, &[&[0x04, 0, 1, 0][..], &ssl(0x07)].concat(), true),
+            (0x21, &ssl(0x06), false),
+            (0x21, &[0x20, 0, 0], false),
+            (0x21, &[0x20, 0, 9, 1], false),
+            (0x20, &ssl(1), false),
+        ] {
+            let said = read_header(&mut &header(command, extensions)[..]).await.unwrap();
+            assert_eq!((said.tls, said.client.is_some()), (tls, command == 0x21), "{extensions:?}");
+        }
     }
 }

@@ -3,17 +3,20 @@
 
 #![allow(clippy::result_large_err, reason = "a refusal is an HTTP answer, and is made once")]
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use broadgate_proto::{name, v1};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    http::{Answer, Served, Visit, error, unavailable},
-    proxy, refused,
+    asked::{Asked, check_prefix, check_upgrade},
+    http::{Answer, Visit, no_room, unavailable},
+    target::Place,
 };
 use crate::{
     apps::App,
@@ -21,20 +24,25 @@ use crate::{
     shard::{Candidate, Newcomer},
 };
 
-pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) -> Answer {
-    let (key, mut newcomer) = match check(visit, &request) {
+pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Request<Incoming>) -> Answer {
+    let connection = &visit.connection;
+    let (key, mut newcomer) = match check(visit, asked, &request) {
         Ok(checked) => checked,
         Err(answer) => return answer,
     };
-    let peer = newcomer.address;
-    let Some(candidate) = Candidate::new(&visit.connection.port.shard, &mut newcomer) else {
-        refused("clients_max", peer, "the shard is full");
+    if let Err(full) = visit.belongs_to(asked.address.ip()) {
+        return no_room(visit, asked, full);
+    }
+    let Some(candidate) = Candidate::new(&connection.port.shard, &mut newcomer) else {
+        asked.refused(connection, "clients_max", &newcomer.app, "the shard is full");
         return unavailable("the gateway holds as many clients as it may");
     };
     let accept = match authorize(&candidate, &newcomer).await {
         Ok(accept) => accept,
         Err((reason, answer)) => {
-            refused(reason, peer, "the handshake was refused");
+            let why =
+                if reason == "worker" { "a worker refused the client" } else { "no worker decided in time" };
+            asked.refused(connection, reason, &newcomer.app, why);
             return answer;
         }
     };
@@ -52,7 +60,7 @@ pub(super) async fn answer(visit: &Rc<Visit>, mut request: Request<Incoming>) ->
     tokio::task::spawn_local(async move {
         match upgraded.await {
             Ok(upgraded) => open(&visit, candidate, upgraded, newcomer.handshake, accept),
-            Err(error) => refused("http", peer, &error.to_string()),
+            Err(error) => visit.connection.refused("http", &error.to_string()),
         }
     });
     answer
@@ -78,65 +86,57 @@ pub(super) fn open(
     handshake: v1::Handshake,
     accept: Option<v1::Accept>,
 ) {
-    match upgraded.downcast::<Served>() {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner().into_inner();
-            candidate.open(stream, &parts.read_buf, visit.ticket.take(), handshake, accept);
+            let stream = parts.io.into_inner();
+            candidate.open(stream, &parts.read_buf, visit.admitted.take(), handshake, accept);
         }
         Err(_) => tracing::error!("an upgraded connection is not the TCP stream that was accepted"),
     }
 }
 
 /// What every WebSocket handshake must have (RFC 6455 section 4.2.1); the value of its key.
-pub(super) fn websocket_key(visit: &Visit, request: &Request<Incoming>) -> Result<String, Answer> {
+pub(super) fn websocket_key(
+    visit: &Visit,
+    asked: &Asked,
+    request: &Request<Incoming>,
+) -> Result<String, Answer> {
     let headers = request.headers();
-    let peer = client_address(visit, headers);
-    let fail = |reason, status, sentence: &str| {
-        refused(reason, peer, sentence);
-        Err(error(status, sentence))
-    };
+    let fail = |status, sentence: &str| asked.answer(&visit.connection, ("upgrade", ""), status, sentence);
     if request.method() != Method::GET {
-        return fail("http", StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET request");
+        return Err(fail(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET request"));
     }
-    if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade")
-    {
-        let mut answer =
-            error(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket: ask for an upgrade");
+    if let Err((status, sentence)) = check_upgrade(request.version(), headers) {
+        let mut answer = fail(status, sentence);
         answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        refused("http", peer, "no upgrade was asked for");
         return Err(answer);
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut answer = error(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is spoken here");
+        let mut answer = fail(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is spoken here");
         answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        refused("http", peer, "another WebSocket version was asked for");
         return Err(answer);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
     if key.len() != 24 || !key.ends_with("==") {
-        return fail("http", StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64");
+        return Err(fail(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64"));
     }
     Ok(key.to_owned())
 }
 
 /// Everything that can be said without a worker.
-fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
-    let listener = &visit.connection.listener;
-    let headers = request.headers();
-    let peer = client_address(visit, headers);
-    let fail = |reason, status, sentence: &str| {
-        refused(reason, peer, sentence);
-        Err(error(status, sentence))
-    };
-    let (app, service) = match app_of(visit, listener, request.uri().path()) {
-        Ok(found) => found,
-        Err(sentence) => return fail("app", StatusCode::NOT_FOUND, &sentence),
-    };
-    let key = websocket_key(visit, request)?;
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
-    if !app.lets_in(origin) {
-        return fail("origin", StatusCode::FORBIDDEN, "pages of this origin may not connect to this app");
+fn check(visit: &Visit, asked: &Asked, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
+    let connection = &visit.connection;
+    let listener = &connection.listener;
+    let (app, service) = app_of(visit, listener, asked).map_err(|sentence| {
+        let named = if let Place::Raw(app) = &asked.target.place { app } else { "" };
+        asked.answer(connection, ("app", named), StatusCode::NOT_FOUND, &sentence)
+    })?;
+    let key = websocket_key(visit, asked, request)?;
+    if !app.lets_in(&asked.origin) {
+        let sentence = foreign_origin(&asked.origin);
+        return Err(asked.answer(connection, ("origin", &app.id), StatusCode::FORBIDDEN, &sentence));
     }
+    let peer = asked.address;
     let newcomer = Newcomer {
         listener: Arc::clone(listener),
         app: app.id.as_str().into(),
@@ -148,13 +148,25 @@ fn check(visit: &Visit, request: &Request<Incoming>) -> Result<(String, Newcomer
     Ok((key, newcomer))
 }
 
+/// What is said to a client whose page's origin may not connect.
+pub(super) fn foreign_origin(origin: &str) -> String {
+    if origin.is_empty() {
+        return "no Origin was sent, and this app is for the pages of its origins only".to_owned();
+    }
+    format!("the origin {:?} may not connect: add it to the app's origins", crate::pusher::shown(origin))
+}
+
 /// The app and service of a path: `/ws` is the listener's app.
-fn app_of(visit: &Visit, listener: &Listener, path: &str) -> Result<(Arc<App>, String), String> {
-    let named = path.strip_prefix("/ws").and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
+fn app_of(visit: &Visit, listener: &Listener, asked: &Asked) -> Result<(Arc<App>, String), String> {
+    let named = if let Place::Raw(named) = &asked.target.place { named } else { "" };
     let id = if named.is_empty() { &listener.app } else { named };
     name::check("app", id).map_err(|error| error.to_string())?;
     match visit.connection.port.config.apps.load().by_id(id) {
         Some(app) if app.raw && app.enabled => {
+            // An app without keys has no prefix of its own: any that some app has will do.
+            if !app.path_prefix.is_empty() {
+                check_prefix(&asked.target.prefix, app)?;
+            }
             let service = app.service.clone().unwrap_or_else(|| listener.service.clone());
             Ok((Arc::clone(app), service))
         }
@@ -188,21 +200,11 @@ async fn authorize(candidate: &Candidate, newcomer: &Newcomer) -> Result<Option<
     }
 }
 
-pub(super) fn client_address(visit: &Visit, headers: &HeaderMap) -> SocketAddr {
-    let peer = visit.connection.peer;
-    // Several headers of that name are one list (RFC 9110 section 5.3).
-    let all: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-    if all.is_empty() {
-        return peer;
-    }
-    match proxy::forwarded(&visit.connection.listener.trusted_proxies, peer.ip(), &all.join(",")) {
-        Some(ip) => SocketAddr::new(ip.to_canonical(), 0),
-        None => peer,
-    }
-}
-
-pub(super) fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incoming>) -> v1::Handshake {
+pub(super) fn handshake(
+    visit: &Visit,
+    peer: std::net::SocketAddr,
+    request: &Request<Incoming>,
+) -> v1::Handshake {
     let headers = request
         .headers()
         .iter()
@@ -219,15 +221,6 @@ pub(super) fn handshake(visit: &Visit, peer: SocketAddr, request: &Request<Incom
         headers,
         proxy: if socket_peer == peer { String::new() } else { socket_peer.to_string() },
     }
-}
-
-fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
 fn offers(headers: &HeaderMap, chosen: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What clients speak: bytes in, messages out. Pure; the shard owns the sockets.
 
+mod early_utf8;
 pub(crate) mod encode;
 mod frame;
 mod text;
@@ -51,15 +52,6 @@ impl Violation {
             Self::Protocol => close::PROTOCOL_ERROR,
             Self::Utf8 => close::INVALID_UTF8,
             Self::TooLarge => close::TOO_LARGE,
-        }
-    }
-
-    /// For the counter of closes.
-    pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Self::Protocol => "protocol",
-            Self::Utf8 => "utf8",
-            Self::TooLarge => "too_large",
         }
     }
 }

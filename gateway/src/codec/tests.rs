@@ -70,9 +70,77 @@ proptest! {
     }
 
     #[test]
+    fn fragments_and_cuts_do_not_matter(
+        messages in prop::collection::vec(prop::collection::vec("[aé☕𝄞]{0,40}", 1..4), 1..6),
+        binary: bool,
+        cut in 1..50usize,
+    ) {
+        let mut bytes = Vec::new();
+        for message in &messages {
+            // Cut within characters, too.
+            let whole = message.concat().into_bytes();
+            let part = whole.len() / message.len() + 1;
+            let parts: Vec<&[u8]> = if whole.is_empty() { vec![&[]] } else { whole.chunks(part).collect() };
+            for (index, part) in parts.iter().enumerate() {
+                let opcode = if index > 0 { 0 } else if binary { 2 } else { 1 };
+                let mut frame = masked(opcode, part);
+                if index + 1 < parts.len() {
+                    frame[0] &= 0x7f;
+                }
+                bytes.extend(frame);
+                bytes.extend(masked(10, &[0xff]));
+            }
+        }
+        let mut codec = Codec::new(Protocol::WebSocket, 4096);
+        let mut got = Vec::new();
+        for some in bytes.chunks(cut) {
+            decode(&mut codec, some, &mut got).unwrap();
+        }
+        let expected = messages.iter().map(|message| match binary {
+            true => Input::Binary(message.concat().into_bytes().into()),
+            false => Input::Text(message.concat()),
+        });
+        prop_assert_eq!(got, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn no_bytes_panic(kind in kinds(), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut codec = Codec::new(Protocol::raw(kind), 100);
         let _ = decode(&mut codec, &bytes, &mut Vec::new());
+    }
+}
+
+/// Text that is wrong fails with its first wrong byte, however long its frame is.
+#[test]
+fn invalid_text_fails_before_its_frame_is_whole() {
+    let good = "κόσμε 中 \u{10ffff}".as_bytes();
+    for wrong in [&[0xf4, 0x90][..], &[0xff], &[0xc0, 0x80], &[0xed, 0xa0], &[0xe2, 0x28], &[0xf8]] {
+        let text = [good, wrong, &[b'x'; 60]].concat();
+        // The wrong byte is the last of `wrong`, or an earlier one.
+        let first = std::str::from_utf8(&text).unwrap_err().valid_up_to() + 1;
+        let last = good.len() + wrong.len();
+        let whole = masked(1, &text);
+        let mut fragments = masked(1, &good[..3]);
+        fragments[0] &= 0x7f;
+        fragments.extend(masked(9, b"\xff"));
+        let mut second = masked(0, &text[3..]);
+        second[0] &= 0x7f;
+        for (bytes, head) in [(whole, 6), ([fragments.clone(), second].concat(), fragments.len() + 6 - 3)] {
+            let bytes = [masked(1, b"before"), bytes].concat();
+            let head = head + masked(1, b"before").len();
+            let mut codec = Codec::new(Protocol::WebSocket, 4096);
+            let mut got = Vec::new();
+            let failed = bytes.iter().position(|byte| decode(&mut codec, &[*byte], &mut got).is_err());
+            let failed = failed.expect("it fails");
+            assert!((head + first..=head + last).contains(&(failed + 1)), "{wrong:x?}: {failed}, {head}");
+            assert_eq!(got, [Input::Text("before".into())]);
+            // All at once: what was said before is passed on first.
+            let mut codec = Codec::new(Protocol::WebSocket, 4096);
+            let mut got = Vec::new();
+            let cut = &bytes[..head + last];
+            assert_eq!(decode(&mut codec, cut, &mut got), Err(Violation::Utf8), "{wrong:x?}");
+            assert_eq!(got, [Input::Text("before".into())]);
+        }
     }
 }
 

@@ -12,14 +12,21 @@ use tokio_tungstenite::tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use super::{Input, Violation};
+use super::{Input, Violation, early_utf8::EarlyUtf8};
 
 /// tungstenite's own read buffer: allocated at once and for good, so small.
 const READ_BUFFER_BYTES: usize = 256;
 /// Code of a close frame that has none (RFC 6455 section 7.1.5).
 const NO_CODE: u16 = 1005;
 
-pub(crate) struct Decoder(Box<WebSocketContext>);
+pub(crate) struct Decoder(Box<State>);
+
+struct State {
+    context: WebSocketContext,
+    early: EarlyUtf8,
+    /// Bytes at the begin of the input that `early` has followed and `context` has not taken.
+    followed: usize,
+}
 
 impl Decoder {
     pub(super) fn new(message_bytes_max: usize) -> Self {
@@ -29,7 +36,8 @@ impl Decoder {
             .max_write_buffer_size(64 * 1024)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        Self(Box::new(WebSocketContext::new(Role::Server, Some(config))))
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self(Box::new(State { context, early: EarlyUtf8::default(), followed: 0 }))
     }
 
     pub(super) fn next(
@@ -37,21 +45,36 @@ impl Decoder {
         input: &mut &[u8],
         answer: &mut Vec<u8>,
     ) -> Result<Option<Input>, Violation> {
-        let mut feed = Feed { input, answer };
+        let state = &mut *self.0;
+        let before = input.len();
+        if let Some(new) = input.get(state.followed..) {
+            state.early.follow(new);
+        }
+        let result = Self::read(&mut state.context, &mut Feed { input, answer });
+        state.followed = input.len();
+        debug_assert!(state.followed <= before);
+        match result {
+            // All that came before it has been passed on.
+            Ok(None) if state.early.is_invalid() => Err(Violation::Utf8),
+            result => result,
+        }
+    }
+
+    fn read(context: &mut WebSocketContext, feed: &mut Feed<'_, '_>) -> Result<Option<Input>, Violation> {
         loop {
-            return match self.0.read(&mut feed) {
+            return match context.read(feed) {
                 Ok(Message::Text(text)) => Ok(Some(Input::Text(text.as_str().to_owned()))),
                 Ok(Message::Binary(bytes)) => Ok(Some(Input::Binary(Bytes::copy_from_slice(&bytes)))),
                 Ok(Message::Close(frame)) => {
                     // The reply was only queued; this puts it into `answer`.
-                    let _ = self.0.flush(&mut feed);
+                    let _ = context.flush(feed);
                     let (code, reason) = frame.map_or((NO_CODE, String::new()), |frame| {
                         (frame.code.into(), frame.reason.as_str().to_owned())
                     });
                     Ok(Some(Input::Close(code, reason)))
                 }
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
-                    let _ = self.0.flush(&mut feed);
+                    let _ = context.flush(feed);
                     continue;
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),

@@ -13,6 +13,7 @@ mod status;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -206,8 +207,7 @@ impl Dispatcher {
         let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
             // What a home orders may have to be asked of two.
-            let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-            set_command_id(&mut command, format!("{}-{number}", self.me.load().incarnation));
+            set_command_id(&mut command, self.make_id());
         }
         let mut order = self.parser.parse(&command);
         let mut malformed = Vec::new();
@@ -218,6 +218,44 @@ impl Dispatcher {
             order = self.parser.parse(&command);
         }
         Placing { id, command, order, unknown: Vec::new(), malformed, asked: 0, no_receipt }
+    }
+
+    /// The log's line of a command that closes clients: the lines of their ends name it by its id.
+    pub(crate) fn log_closing(&self, command: &mut Command, caller: Option<SocketAddr>) {
+        let closes = match command {
+            Command::Close(_) => true,
+            Command::Bind(bind) => bind.exclusive,
+            _ => false,
+        };
+        if !closes || !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        if command_id(command).is_some_and(|id| id.is_empty()) {
+            set_command_id(command, self.make_id());
+        }
+        let id = command_id(command).cloned().unwrap_or_default();
+        let caller = caller.map(tracing::field::display);
+        match command {
+            Command::Close(v1::CloseRequest { to, code, reason, .. }) => {
+                let app = to.as_ref().map_or("", |to| &*to.app);
+                tracing::debug!(command = id, caller, app, code, reason, "a command closes clients");
+            }
+            Command::Bind(v1::BindRequest { app, uid, .. }) => {
+                tracing::debug!(
+                    command = id,
+                    caller,
+                    app,
+                    uid,
+                    "an exclusive bind closes the uid's other clients"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn make_id(&self) -> String {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.me.load().incarnation)
     }
 
     /// Calls `to` for every gateway that an order concerns.

@@ -44,7 +44,7 @@ pub enum Compat {
 const SHOWN_CHARS_MAX: usize = 500;
 
 /// A text from outside, as an error shows it.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

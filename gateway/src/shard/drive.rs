@@ -137,7 +137,6 @@ impl Shard {
                 Err(violation) if client.is_open() => {
                     client.broken = true;
                     let close = violation.close_code();
-                    tracing::debug!(client = %self.id_of(slot), reason = violation.reason(), "client broke its protocol");
                     self.let_go(
                         slot,
                         Cause::Protocol,
@@ -145,6 +144,9 @@ impl Shard {
                         close.reason,
                         Some(close_code_frame(close)),
                     );
+                    // Its answer could not be decoded: our side ends with the close frame (RFC 6455
+                    // section 7.1.7), and the socket goes when the peer's has ended.
+                    self.on_close_answered(slot);
                     return;
                 }
                 Err(_) => {

@@ -76,7 +76,11 @@ impl Shard {
         if let Some(remembrance) = self.remembered.get(app, id) {
             return Done { part: Part::Answer(remembrance.answer()), touched };
         }
+        if matches!(**order, Order::Close { .. } | Order::Bind { exclusive: true, .. }) {
+            self.commanded = Some(id.clone());
+        }
         let part = self.execute(order);
+        self.commanded = None;
         self.add_touched(order, &mut touched);
         if let Part::Answer(answer) = &part {
             self.remember(once, Remembrance::of(answer));

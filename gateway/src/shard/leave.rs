@@ -90,7 +90,6 @@ impl Shard {
         let dropped = before - client.outbox.frames();
         self.tally.drop(Drop::Slow, dropped);
         let close = close::SLOW;
-        tracing::debug!(client = %self.id_of(slot), dropped, "closing a slow client");
         self.let_go(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
     }
 
@@ -125,12 +124,32 @@ impl Shard {
         let uid = self.directory.uid(slot).map(ToString::to_string);
         let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
         self.ask_turn();
+        self.log_end(slot, uid.as_deref(), cause, (code, reason));
         if let Some(client) = self.clients.get_mut(slot) {
             client.last_uid = uid.unwrap_or_default().into();
         }
         let closed = v1::Closed { cause: cause.into(), code: code.into(), reason: reason.to_owned(), groups };
         self.offer_closed(slot, &closed);
         self.emit(slot, Event::Closed(closed));
+    }
+
+    /// The line of a client's end: who, why, and by which command.
+    fn log_end(&self, slot: Slot, uid: Option<&str>, cause: Cause, (code, reason): (u16, &str)) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let command = self.commanded.as_deref().filter(|_| cause == Cause::Command);
+        tracing::debug!(
+            client = %self.id_of(slot),
+            app = &*client.app,
+            uid,
+            address = %client.address,
+            cause = cause.as_str_name(),
+            code,
+            reason,
+            command,
+            messages_in = client.received.messages,
+            messages_out = client.sent.messages,
+            "client closed"
+        );
     }
 
     /// A slot is free once its socket is gone and its worker has answered everything.

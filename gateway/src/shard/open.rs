@@ -25,7 +25,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    admission::{Seat, Ticket},
+    admission::{Admitted, Seat},
     codec::{
         Codec, Protocol,
         encode::{Encoder, Frames},
@@ -126,7 +126,7 @@ impl Candidate {
         mut self,
         stream: tokio::net::TcpStream,
         read: &[u8],
-        admitted: Option<Ticket>,
+        admitted: Option<Admitted>,
         handshake: v1::Handshake,
         accept: Option<v1::Accept>,
     ) {
@@ -212,6 +212,10 @@ impl Shard {
             {
                 client.session = Some(Box::new(Session { json: value.to_string().into(), version: 1 }));
             }
+        }
+        if let Some(client) = self.clients.get(slot) {
+            let (id, listener, path) = (self.id_of(slot), &*client.listener.name, &*handshake.path);
+            tracing::debug!(client = %id, app = &*app, address = %client.address, listener, path, "client opened");
         }
         self.ask_turn();
         self.greet_pusher(slot);

@@ -74,6 +74,8 @@ pub(crate) struct Shard {
     pub(crate) id_text: String,
     /// Commands that were carried out, by their ids.
     pub(crate) remembered: Remembered<Remembrance>,
+    /// The id of the command that closes clients at this moment.
+    pub(crate) commanded: Option<Box<str>>,
     /// Where to say who is in what; the homes' actor is woken by it.
     pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
     /// Apps of clients here, by their ids.
@@ -115,6 +117,7 @@ impl Shard {
             scratch: vec![0; SCRATCH_BYTES].into(),
             id_text: String::new(),
             remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
+            commanded: None,
             homes: None,
             tenants: HashMap::new(),
             desk: Arc::default(),

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
     config::ListenerKind,
-    pusher,
+    pusher, refusals,
     tally::Drop,
 };
 
@@ -29,6 +29,9 @@ impl Shard {
         self.look_after_paused();
         self.remembered.expire(Duration::from_secs(second.into()));
         self.tally.publish(self.clients.len());
+        if self.index == 0 {
+            refusals::tell_left_out();
+        }
     }
 
     /// Looks at a client that may have been silent.

@@ -11,43 +11,35 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use metrics::counter;
 
 use self::calls::Backend;
 use super::{
+    asked::{Asked, check_prefix},
     http::{Answer, Visit},
-    refused,
+    target::Place,
 };
-use crate::{
-    bodies::{Lease, Unread},
-    pusher::api::{
-        Refusal, answer,
-        params::Params,
-        publish,
-        route::{self, Call, Route},
-        sign,
-    },
+use crate::pusher::api::{
+    Refusal, answer,
+    params::Params,
+    publish,
+    route::{self, Call, Route},
+    sign,
 };
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";
 
-/// A path of the API without what stands before it, such as a prefix that no proxy has taken off.
-pub(super) fn split(path: &str) -> Option<(&str, &str)> {
-    if path == "/up" {
-        return Some(("", path));
-    }
-    // Without its app: see `route`.
-    let terminates = path.ends_with("/terminate_connections").then(|| path.find("/users/")).flatten();
-    let at = path.find("/apps/").or(terminates)?;
-    Some((path[..at].trim_end_matches('/'), &path[at..]))
-}
-
 /// Answers one request.
-pub(super) async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
-    let answered = run(visit, request).await;
+pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, request: Request<Incoming>) -> Answer {
+    let key = auth_key(request.uri().query().unwrap_or_default());
+    let answered = run(visit, asked, request).await;
+    if let Err(refusal) = &answered {
+        let app = app_named(asked);
+        asked.log(&visit.connection, refused_reason(refusal.status), &app, &key, refusal.for_log());
+    }
     let (status, body, allow) = match answered {
         Ok((status, body)) => (status, body, None),
         Err(refusal) => (refusal.status, refusal.text, refusal.allow),
@@ -79,44 +71,68 @@ fn status_label(status: StatusCode) -> &'static str {
     }
 }
 
-async fn run(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<(StatusCode, String), Refusal> {
+/// Why a request was refused, for the log: a closed set.
+fn refused_reason(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "api_400",
+        401 => "api_401",
+        403 => "api_403",
+        404 => "api_404",
+        405 => "api_405",
+        408 => "api_408",
+        413 => "api_413",
+        429 => "api_429",
+        503 => "api_503",
+        _ if status.is_client_error() => "api_4xx",
+        _ => "api_5xx",
+    }
+}
+
+/// The app that a request's path names; "" if none.
+fn app_named(asked: &Asked) -> String {
+    let Place::Api(path) = &asked.target.place else { return String::new() };
+    let mut segments = path.split('/').skip(1);
+    let named = segments.next().filter(|apps| *apps == "apps").and(segments.next());
+    named.unwrap_or_default().to_owned()
+}
+
+/// The key that a request says it is signed with. Nothing else of a query may stand in a log.
+fn auth_key(query: &str) -> String {
+    query.split('&').find_map(|pair| pair.strip_prefix("auth_key=")).unwrap_or_default().to_owned()
+}
+
+async fn run(
+    visit: &Rc<Visit>,
+    asked: &Asked,
+    request: Request<Incoming>,
+) -> Result<(StatusCode, String), Refusal> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let (prefix, rest) = split(path).unwrap_or(("", path));
+    let rest = if let Place::Api(rest) = &asked.target.place { rest } else { "/up" };
     let (id, call) = match route::route(parts.method.as_str(), rest)? {
-        Route::Up if visit.connection.port.health.is_ready() => {
-            return Ok((StatusCode::OK, answer::HEALTHY.to_owned()));
-        }
-        Route::Up => {
-            let text = "not in a view as ready: no register, or draining";
-            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
-        }
+        Route::Up => return Ok((StatusCode::OK, answer::HEALTHY.to_owned())),
         Route::App { app, call } => (app, call),
     };
     let port = &visit.connection.port;
     let table = port.config.apps.load();
-    let params = Params::parse_bounded(parts.uri.query().unwrap_or_default())?;
+    let params = Params::parse(parts.uri.query().unwrap_or_default());
     let app = match &id {
         Some(id) => table.by_id(id).filter(|app| !app.keys.is_empty()),
         None => params.get("auth_key").and_then(|key| table.by_key(key)).map(|(app, _)| app),
     };
     let id = id.as_deref().unwrap_or_default();
     let app = app.ok_or_else(|| Refusal::unknown_app(id))?;
-    if !prefix.is_empty() && prefix != app.path_prefix {
-        return Err(Refusal::unknown_app(id));
-    }
+    check_prefix(&asked.target.prefix, app)
+        .map_err(|sentence| Refusal::new(StatusCode::NOT_FOUND, sentence))?;
     let tenant = port.shard.borrow_mut().tenant(app);
-    // Before the body: the query says what it must be.
-    let signed = sign::Request { method: parts.method.as_str(), path, params: &params };
+    let body = read(body, publish::body_bytes_max(&app.limits), visit).await?;
+    let signed = sign::Request { method: parts.method.as_str(), path, params: &params, body: &body };
     let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     sign::verify(signed, &tenant.keys, prefixes, now, app.limits.timestamp_window_seconds)?;
     if !app.enabled {
         return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
     }
-    let mut lease = port.bodies.lease(&app.id);
-    let body = read(body, publish::body_bytes_max(&app.limits), &mut lease, visit).await?;
-    sign::verify_body(&params, &body)?;
     let dispatcher = port.shard.borrow().desk.dispatcher();
     let dispatcher = dispatcher.ok_or_else(|| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway starts or stops: repeat")
@@ -128,29 +144,27 @@ async fn run(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<(StatusCod
     backend.carry_out(call, &params, &body).await.map(|body| (status, body))
 }
 
-/// The whole body, if it is not too large, has room among the others, and comes in time.
-async fn read(body: Incoming, bytes_max: usize, lease: &mut Lease, visit: &Visit) -> Result<Bytes, Refusal> {
+/// The whole body, if it is not too large and comes in time.
+async fn read(body: Incoming, bytes_max: usize, visit: &Visit) -> Result<Bytes, Refusal> {
     let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
-    let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {
-        let text = format!("The request's body did not come within {time_max:?}.");
-        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text));
-    };
-    read.map_err(|unread| match unread {
-        Unread::TooLarge(bytes_max) => Refusal::new(
+    let reading = Limited::new(body, bytes_max).collect();
+    match tokio::time::timeout(time_max, reading).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!(
                 "The request's body is larger than {bytes_max} bytes, which is more than any event may have."
             ),
-        ),
-        Unread::Spent => {
-            let text = "The gateway holds as many bytes of requests as it may: repeat.";
-            refused("api_bodies_bytes_max", visit.connection.peer, text);
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-        Unread::Broken(error) => {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("The request's body could not be read: {error}."))
-        }
-    })
+        )),
+        Ok(Err(error)) => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("The request's body could not be read: {error}."),
+        )),
+        Err(_) => Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("The request's body did not come within {time_max:?}."),
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -158,13 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_split_off() {
-        assert_eq!(split("/apps/1/events"), Some(("", "/apps/1/events")));
-        assert_eq!(split("//apps/1/events"), Some(("", "/apps/1/events")));
-        assert_eq!(split("/x/apps/1/channels"), Some(("/x", "/apps/1/channels")));
-        let without_app = "/users/7/terminate_connections";
-        assert_eq!(split(without_app), Some(("", without_app)));
-        assert_eq!(split("/up"), Some(("", "/up")));
-        assert_eq!(split("/"), None);
+    fn of_a_query_only_the_key_is_logged() {
+        assert_eq!(auth_key("auth_signature=s&auth_key=k&auth_version=1.0"), "k");
+        assert_eq!(auth_key("x=auth_key=k"), "");
     }
 }

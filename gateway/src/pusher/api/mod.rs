@@ -13,6 +13,9 @@ pub(crate) mod sign;
 
 use http::StatusCode;
 
+/// What a refusal says before it shows what should have been signed.
+const SIGNED_TEXT: &str = ": you should have sent";
+
 /// Why a request is not carried out: a status and one sentence, which is the body. Laravel logs
 /// it as `Pusher error: <body>.`
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +30,11 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(status: StatusCode, text: impl ToString) -> Self {
         Self { status, text: text.to_string(), allow: None }
+    }
+
+    /// What of its sentence may stand in a log: neither a signature nor what was signed.
+    pub(crate) fn for_log(&self) -> &str {
+        self.text.split_once(SIGNED_TEXT).map_or(&*self.text, |(before, _)| before)
     }
 
     fn bad(text: impl ToString) -> Self {

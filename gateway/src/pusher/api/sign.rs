@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use md5::{Digest as _, Md5};
 
 use super::{
-    Refusal,
+    Refusal, SIGNED_TEXT,
     params::{Params, array, percent_decode},
     route::after_prefix,
 };
@@ -25,13 +25,13 @@ pub(crate) struct Request<'a> {
     /// As it came, not decoded.
     pub(crate) path: &'a str,
     pub(crate) params: &'a Params,
+    pub(crate) body: &'a [u8],
 }
 
 const SIGNATURE: &str = "auth_signature";
 const BODY_MD5: &str = "body_md5";
 
-/// Finds the key that a request is signed with. The body is not needed: its MD5 is signed, and
-/// [`verify_body`] compares it.
+/// Finds the key that a request is signed with.
 ///
 /// `prefixes` are the path prefixes under which the API is reached. SDKs sign the path without
 /// them, some with them, and a proxy may have taken one off: each is tried.
@@ -42,7 +42,14 @@ pub(crate) fn verify<'k>(
     now_unix_seconds: u64,
     window_seconds: u64,
 ) -> Result<&'k Key, Refusal> {
-    let needed = |name| needed(request.params, name);
+    let params = request.params;
+    let needed = |name| {
+        params.get(name).ok_or_else(|| {
+            Refusal::unauthorized(format!(
+                "{name} is missing in the query: sign the request with the app's key"
+            ))
+        })
+    };
     let key = needed("auth_key")?;
     let key = auth::find(keys, key)
         .ok_or_else(|| Refusal::unauthorized(format!("Unknown auth_key {}", shown(key))))?;
@@ -52,23 +59,13 @@ pub(crate) fn verify<'k>(
         return Err(Refusal::unauthorized(format!("auth_version {version} is not supported: use 1.0")));
     }
     in_time(needed("auth_timestamp")?, now_unix_seconds, window_seconds)?;
+    if !request.body.is_empty() {
+        needed(BODY_MD5)?;
+    }
     let signature = needed(SIGNATURE)?;
     signed(request, key, prefixes, signature)?;
+    body_unchanged(params.get(BODY_MD5), request.body)?;
     Ok(key)
-}
-
-/// Is the body of a request that is signed the one that was signed?
-pub(crate) fn verify_body(params: &Params, body: &[u8]) -> Result<(), Refusal> {
-    if !body.is_empty() {
-        needed(params, BODY_MD5)?;
-    }
-    body_unchanged(params.get(BODY_MD5), body)
-}
-
-fn needed<'a>(params: &'a Params, name: &str) -> Result<&'a str, Refusal> {
-    params.get(name).ok_or_else(|| {
-        Refusal::unauthorized(format!("{name} is missing in the query: sign the request with the app's key"))
-    })
 }
 
 fn in_time(timestamp: &str, now_unix_seconds: u64, window_seconds: u64) -> Result<(), Refusal> {
@@ -96,7 +93,7 @@ fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -
         }
     }
     Err(Refusal::unauthorized(format!(
-        "Invalid signature: you should have sent HmacSHA256Hex({:?}, your_secret_key), but you sent {:?}",
+        "Invalid signature{SIGNED_TEXT} HmacSHA256Hex({:?}, your_secret_key), but you sent {:?}",
         shown(&first.unwrap_or_default()),
         shown(signature)
     )))
@@ -105,19 +102,16 @@ fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -
 /// The paths that may have been signed, the likeliest first.
 fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
     let mut paths: Vec<Cow<'a, str>> = Vec::new();
-    for prefix in prefixes {
-        paths.extend(after_prefix(path, prefix).map(Cow::Borrowed));
-    }
-    paths.push(path.into());
-    // A path that begins with two slashes was signed with one.
-    for path in &mut paths {
-        if path.starts_with("//") {
-            *path = format!("/{}", path.trim_start_matches('/')).into();
+    // Slashes may have been doubled, or put at the end, on the way or by the SDK after it had signed.
+    for path in tidy(path).map(Cow::Owned).into_iter().chain([Cow::Borrowed(path)]) {
+        for prefix in prefixes {
+            paths.extend(after_prefix(&path, prefix).map(|rest| Cow::Owned(rest.to_owned())));
         }
-    }
-    for prefix in prefixes {
-        if after_prefix(path, prefix).is_none() {
-            paths.push(format!("{}{path}", prefix.trim_end_matches('/')).into());
+        paths.push(path.clone());
+        for prefix in prefixes {
+            if after_prefix(&path, prefix).is_none() {
+                paths.push(format!("{}{path}", prefix.trim_end_matches('/')).into());
+            }
         }
     }
     // SDKs sign before their HTTP client encodes what does not fit a path. A newline that was
@@ -131,6 +125,13 @@ fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
     let mut seen = HashSet::new();
     paths.retain(|path| seen.insert(path.clone()));
     paths
+}
+
+/// A path with single slashes and none at its end; none if it is so.
+fn tidy(path: &str) -> Option<String> {
+    let tidied =
+        path.split('/').filter(|part| !part.is_empty()).fold(String::new(), |all, part| all + "/" + part);
+    (tidied != path).then_some(tidied)
 }
 
 fn plain_query(params: &Params) -> String {
@@ -189,9 +190,9 @@ mod tests {
         now: u64,
     ) -> Result<String, (u16, String)> {
         let params = Params::parse(query);
-        let request = Request { method, path, params: &params };
+        let request = Request { method, path, params: &params, body: body.as_bytes() };
         verify(request, &keys(), prefixes, now, 600)
-            .and_then(|key| verify_body(&params, body.as_bytes()).map(|()| key.key.to_string()))
+            .map(|key| key.key.to_string())
             .map_err(|refusal| (refusal.status.as_u16(), refusal.text))
     }
 
@@ -220,8 +221,18 @@ mod tests {
 
     #[test]
     fn a_prefix_and_double_slashes_are_not_signed_or_are() {
-        for path in ["//apps/3/events", "/ws/apps/3/events", "/ws//apps/3/events"] {
+        for path in [
+            "//apps/3/events",
+            "/apps//3/events/",
+            "/ws/apps/3/events",
+            "/ws//apps/3/events",
+            "//ws/apps/3//events/",
+        ] {
             assert_eq!(documented(path, QUERY, BODY, SENT), ok(), "{path}");
+        }
+        for path in ["//apps/3/channels", "/apps/3//channels/"] {
+            let query = sign("GET", path, "x=1", "x=1");
+            assert_eq!(run("GET", path, &query, "", &[], SENT), ok(), "also as it was sent: {path}");
         }
         let query = sign("GET", "/ws/apps/3/channels", "x=1", "x=1");
         assert_eq!(run("GET", "/ws/apps/3/channels", &query, "", &["/ws"], SENT), ok());

@@ -1,0 +1,180 @@
+//! A request's path, read in one way for every kind of client. Pure.
+//!
+//! Proxies and SDKs double slashes, put one at the end, encode what need not be encoded, and leave a prefix
+//! such as `/reverb` in front. Whether a prefix is right is decided later, where the app is known.
+
+use crate::pusher::api::params::percent_decode;
+
+/// What a request's path means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// What stands in front: "", or a path without a slash at its end.
+    pub(super) prefix: String,
+    pub(super) place: Place,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Is the server up?
+    Up,
+    /// The HTTP API; the path after the prefix, still encoded, with single slashes.
+    Api(String),
+    /// A Pusher client, with this app key.
+    Key(String),
+    /// A raw client of this app; "" is the listener's.
+    Raw(String),
+    /// A page, or nothing.
+    Page(String),
+}
+
+impl Target {
+    /// Reads a path. `prefix_bytes` says how much of a path, decoded, is the `path_prefix` of some app.
+    pub(super) fn read(path: &str, prefix_bytes: impl FnOnce(&str) -> usize) -> Self {
+        let encoded: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let decoded: Vec<String> = encoded
+            .iter()
+            .map(|segment| String::from_utf8_lossy(&percent_decode(segment, false)).into_owned())
+            .collect();
+        // Before the keys: an app may have the id "app".
+        if let Some(at) = api_at(&decoded) {
+            return Self { prefix: joined(&decoded[..at]), place: Place::Api(joined(&encoded[at..])) };
+        }
+        if let [before @ .., app, key] = &decoded[..]
+            && app == "app"
+        {
+            return Self { prefix: joined(before), place: Place::Key(key.clone()) };
+        }
+        let whole = joined(&decoded);
+        let (prefix, rest) = whole.split_at(prefix_bytes(&whole));
+        let place = match rest.split_once("/ws") {
+            _ if rest == "/up" => Place::Up,
+            Some(("", "")) => Place::Raw(String::new()),
+            Some(("", named)) if named.starts_with('/') => Place::Raw(named[1..].to_owned()),
+            _ if rest.is_empty() => Place::Page("/".to_owned()),
+            _ => Place::Page(rest.to_owned()),
+        };
+        Self { prefix: prefix.to_owned(), place }
+    }
+
+    /// The path as it was read, for the log and for refusals.
+    pub(super) fn shown(&self) -> String {
+        let place = match &self.place {
+            Place::Up => "/up",
+            Place::Api(path) | Place::Page(path) => path,
+            Place::Key(key) => return format!("{}/app/{key}", self.prefix),
+            Place::Raw(app) if app.is_empty() => "/ws",
+            Place::Raw(app) => return format!("{}/ws/{app}", self.prefix),
+        };
+        format!("{}{place}", self.prefix)
+    }
+}
+
+/// How many bytes of a path are one of these prefixes: the longest.
+pub(super) fn longest_prefix<'a>(path: &str, prefixes: impl Iterator<Item = &'a str>) -> usize {
+    let fits = |prefix: &&str| {
+        path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    prefixes.filter(fits).map(str::len).max().unwrap_or(0)
+}
+
+/// Where the HTTP API begins. Python's library terminates connections without naming an app.
+fn api_at(segments: &[String]) -> Option<usize> {
+    let apps = segments.iter().position(|segment| segment == "apps").filter(|at| at + 1 < segments.len());
+    apps.or_else(|| match segments {
+        [before @ .., users, _, terminate] if users == "users" && terminate == "terminate_connections" => {
+            Some(before.len())
+        }
+        _ => None,
+    })
+}
+
+fn joined(segments: &[impl AsRef<str>]) -> String {
+    segments.iter().fold(String::new(), |path, segment| path + "/" + segment.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &str) -> (String, Place) {
+        let prefixes = ["", "/x", "/x/y"];
+        let target = Target::read(path, |path| longest_prefix(path, prefixes.into_iter()));
+        (target.prefix, target.place)
+    }
+
+    fn at(prefix: &str, place: fn(String) -> Place, rest: &str) -> (String, Place) {
+        (prefix.to_owned(), place(rest.to_owned()))
+    }
+
+    #[test]
+    fn every_place_bears_a_prefix_doubled_slashes_and_one_at_the_end() {
+        for (path, prefix) in [
+            ("/app/k", ""),
+            ("//app//k/", ""),
+            ("/%61pp/%6b", ""),
+            ("/reverb/app/k", "/reverb"),
+            ("/a//b/app/k", "/a/b"),
+        ] {
+            assert_eq!(read(path), at(prefix, Place::Key, "k"), "{path}");
+        }
+        for (path, prefix, rest) in [
+            ("/apps/1/events", "", "/apps/1/events"),
+            ("//apps/1//events/", "", "/apps/1/events"),
+            ("/reverb/apps/1/events", "/reverb", "/apps/1/events"),
+            ("/apps/app/channels/a%2Fb", "", "/apps/app/channels/a%2Fb"),
+            ("/x/users/7/terminate_connections", "/x", "/users/7/terminate_connections"),
+            ("/apps/app/k", "", "/apps/app/k"),
+        ] {
+            assert_eq!(read(path), at(prefix, Place::Api, rest), "{path}");
+        }
+        for (path, prefix, app) in [
+            ("/ws", "", ""),
+            ("//ws/", "", ""),
+            ("/ws/blue/", "", "blue"),
+            ("/x/ws", "/x", ""),
+            ("/x/y//ws/blue", "/x/y", "blue"),
+            ("/ws/a/b", "", "a/b"),
+        ] {
+            assert_eq!(read(path), at(prefix, Place::Raw, app), "{path}");
+        }
+        for (path, prefix) in [("/up", ""), ("/up/", ""), ("//up", ""), ("/x/up", "/x"), ("/x/y/up", "/x/y")]
+        {
+            assert_eq!(read(path), (prefix.to_owned(), Place::Up), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_a_page() {
+        for (path, prefix, page) in [
+            ("/", "", "/"),
+            ("", "", "/"),
+            ("//console/", "", "/console"),
+            ("/x/", "/x", "/"),
+            ("/x/console", "/x", "/console"),
+            ("/foreign/ws", "", "/foreign/ws"),
+            ("/foreign/up", "", "/foreign/up"),
+            ("/wsx", "", "/wsx"),
+            ("/xy/ws", "", "/xy/ws"),
+            ("/app", "", "/app"),
+            ("/apps", "", "/apps"),
+            ("/app/a/b", "", "/app/a/b"),
+        ] {
+            assert_eq!(read(path), at(prefix, Place::Page, page), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_was_read() {
+        let shown = |path| Target::read(path, |path| longest_prefix(path, ["/x"].into_iter())).shown();
+        assert_eq!(shown("//a/app/k/"), "/a/app/k");
+        assert_eq!(shown("/x//ws/blue"), "/x/ws/blue");
+        assert_eq!((shown("/x/up"), shown("/ws"), shown("/")), ("/x/up".into(), "/ws".into(), "/".into()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_panics(path in "[/a-z%0-9é]{0,60}") {
+            let _ = Target::read(&path, |path| longest_prefix(path, ["/x", "/é"].into_iter())).shown();
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Refusals in the log: some lines a minute for each reason, then a count, so that an operator sees why
+//! clients and publishes are refused and nobody can fill the log.
+//!
+//! At level `debug` every refusal has its line. What strangers wrote is cut, and no secret is in it.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use broadgate_proto::limits::{REFUSAL_FIELD_BYTES_MAX, REFUSALS_LOGGED_PER_MINUTE};
+
+use crate::apps::{Apps, Table};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Shorter secrets could be part of any word; only a whole segment is compared with them.
+const SECRET_BYTES_MIN: usize = 8;
+
+static BOOK: Mutex<Book> = Mutex::new(Book { minutes: BTreeMap::new() });
+
+/// What is known of a refused connection or request. Texts are "" where nothing is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refused<'a> {
+    /// From a closed set.
+    pub(crate) reason: &'static str,
+    pub(crate) why: &'a str,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) app: &'a str,
+    pub(crate) key: &'a str,
+    /// Decoded, without the query.
+    pub(crate) path: &'a str,
+    pub(crate) origin: &'a str,
+}
+
+impl Refused<'_> {
+    /// Writes a line, or counts it.
+    pub(crate) fn log(&self, apps: &Apps) {
+        let told = BOOK.lock().unwrap_or_else(PoisonError::into_inner).take(self.reason, Instant::now());
+        if !told && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let table = apps.load();
+        let field = |text| Some(clean(text, &table)).filter(|text| !text.is_empty());
+        let (why, app, key) = (clean(self.why, &table), field(self.app), field(self.key));
+        let (path, origin) = (field(self.path.split('?').next().unwrap_or_default()), field(self.origin));
+        let (app, key, path, origin) = (app.as_deref(), key.as_deref(), path.as_deref(), origin.as_deref());
+        let (reason, why) = (self.reason, &*why);
+        let address = self.address.map(tracing::field::display);
+        if told {
+            tracing::info!(reason, why, address, app, key, path, origin, "refused");
+        } else {
+            tracing::debug!(reason, why, address, app, key, path, origin, "refused");
+        }
+    }
+}
+
+/// Once a second, by one thread: how many refusals of the last minute have no line.
+pub(crate) fn tell_left_out() {
+    let left_out = BOOK.lock().unwrap_or_else(PoisonError::into_inner).left_out(Instant::now());
+    for (reason, refusals) in left_out {
+        tracing::info!(reason, refusals, "more was refused for this reason within a minute");
+    }
+}
+
+/// Lines and counts of each reason; as many entries as there are reasons.
+#[derive(Default)]
+struct Book {
+    minutes: BTreeMap<&'static str, Minute>,
+}
+
+struct Minute {
+    began: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Book {
+    /// May this refusal have a line?
+    fn take(&mut self, reason: &'static str, now: Instant) -> bool {
+        let minute = self.minutes.entry(reason).or_insert(Minute { began: now, lines: 0, left_out: 0 });
+        if minute.left_out == 0 && now.duration_since(minute.began) >= MINUTE {
+            *minute = Minute { began: now, lines: 0, left_out: 0 };
+        }
+        if minute.lines < REFUSALS_LOGGED_PER_MINUTE {
+            minute.lines += 1;
+            return true;
+        }
+        minute.left_out += 1;
+        false
+    }
+
+    /// What was only counted in the minutes that are over.
+    fn left_out(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
+        let mut all = Vec::new();
+        self.minutes.retain(|reason, minute| {
+            let over = now.duration_since(minute.began) >= MINUTE;
+            if over && minute.left_out > 0 {
+                all.push((*reason, minute.left_out));
+            }
+            !over
+        });
+        all
+    }
+}
+
+/// A text as it may stand in a log: cut, and without the secrets of apps, which people mistake for keys.
+fn clean<'a>(text: &'a str, table: &Table) -> Cow<'a, str> {
+    let mut text = Cow::Borrowed(text);
+    for key in table.iter().flat_map(|app| &app.keys) {
+        let secret = key.secret.reveal();
+        let leaks = match secret.len() {
+            0 => false,
+            SECRET_BYTES_MIN.. => text.contains(secret),
+            _ => text.split('/').any(|segment| segment == secret),
+        };
+        if leaks {
+            text = text.replace(secret, "[the secret of an app]").into();
+        }
+    }
+    if text.len() > REFUSAL_FIELD_BYTES_MAX {
+        let end = text.floor_char_boundary(REFUSAL_FIELD_BYTES_MAX);
+        text = format!("{}…", &text[..end]).into();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::{App, Key, KeySecret};
+
+    #[test]
+    fn a_reason_has_some_lines_a_minute_and_then_a_count() {
+        let mut book = Book::default();
+        let start = Instant::now();
+        for number in 0..REFUSALS_LOGGED_PER_MINUTE + 5 {
+            assert_eq!(book.take("key", start), number < REFUSALS_LOGGED_PER_MINUTE);
+        }
+        assert!(book.take("origin", start), "reasons do not share");
+        assert_eq!(book.left_out(start + MINUTE / 2), []);
+        assert!(!book.take("key", start + MINUTE), "a count is told before lines begin again");
+        assert_eq!(book.left_out(start + MINUTE), [("key", 6)]);
+        assert!(book.minutes.is_empty() && book.take("key", start + MINUTE));
+    }
+
+    #[test]
+    fn no_secret_and_nothing_long_is_logged() {
+        let key = |secret| Key {
+            key: format!("key-of-{secret}"),
+            secret: KeySecret::new(secret),
+            secret_file: None,
+        };
+        let app = App { keys: vec![key("0123456789abcdef"), key("short")], ..App::new("1") };
+        let table = Table::new(vec![app]).unwrap();
+        assert_eq!(clean("/app/0123456789abcdef", &table), "/app/[the secret of an app]");
+        assert_eq!(clean("/app/short", &table), "/app/[the secret of an app]");
+        assert_eq!(clean("/app/shorter", &table), "/app/shorter");
+        let long = clean("éé", &Table::default()).repeat(REFUSAL_FIELD_BYTES_MAX);
+        assert_eq!(clean(&long, &table).len(), REFUSAL_FIELD_BYTES_MAX + "…".len());
+    }
+}
