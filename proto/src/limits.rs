@@ -57,6 +57,9 @@ pub const HOLD_TIME_MAX: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// From accept to the first byte.
 pub const FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(5);
+/// For this long after its start a gateway that is in no view yet lets commands wait, for a link timeout at
+/// most, instead of refusing them.
+pub const STARTING_TIME: Duration = Duration::from_secs(10);
 /// Lines that a gateway logs a minute of refusals for one reason; beyond, they are only counted: anybody
 /// can be refused as often as they like.
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 10;

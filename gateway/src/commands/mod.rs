@@ -24,6 +24,7 @@ use std::{
 use arc_swap::ArcSwap;
 use broadgate_proto::{
     id::{ClientId, Incarnation},
+    limits::STARTING_TIME,
     v1::{self, Epoch, View, command::Command},
 };
 use broadgate_register::member::{RegisterStatus, ring::Ring, view};
@@ -110,7 +111,9 @@ impl Dispatcher {
         let mut direct = Direct::default();
         for (index, v1::Command { id, command, after }) in commands.into_iter().enumerate() {
             let mut placing = self.parse(id, command);
-            self.only_inside(me, &mut placing);
+            if !self.is_inside(me) {
+                self.come_inside(me, &mut placing).await;
+            }
             if let (Ok(_), Some(after)) = (&placing.order, after)
                 && let Err(refused) = self.catch_up(after).await
             {
@@ -169,10 +172,24 @@ impl Dispatcher {
         }
     }
 
-    /// A gateway that is in no view knows nobody but itself: it would call complete what is not.
-    fn only_inside(&self, me: Incarnation, placing: &mut Placing) {
-        let inside = self.installed.borrow().inside == Some(me);
-        if !inside && placing.order.as_ref().is_ok_and(|order| !matches!(**order, Order::Status)) {
+    fn is_inside(&self, me: Incarnation) -> bool {
+        self.installed.borrow().inside == Some(me)
+    }
+
+    /// A gateway that is in no view knows nobody but itself: it would call complete what is not. One that has
+    /// just started is in one in a moment, and proxies pass requests on to it already: they wait.
+    async fn come_inside(&self, me: Incarnation, placing: &mut Placing) {
+        if placing.order.as_ref().is_ok_and(|order| matches!(**order, Order::Status)) {
+            return;
+        }
+        if self.started.elapsed() < STARTING_TIME {
+            let mut installed = self.installed.clone();
+            let inside = installed.wait_for(|installed| installed.inside == Some(me));
+            if tokio::time::timeout(self.link_timeout, inside).await.is_ok() {
+                return;
+            }
+        }
+        if placing.order.is_ok() {
             let sentence = "this gateway is not in the cluster's view now: repeat at another, or in a moment";
             placing.order = Err(refusal(Code::Unavailable, sentence));
         }
