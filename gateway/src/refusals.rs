@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -38,7 +38,8 @@ pub(crate) struct Refused<'a> {
 impl Refused<'_> {
     /// Writes a line, or counts it.
     pub(crate) fn log(&self, apps: &Apps) {
-        let told = BOOK.lock().unwrap_or_else(PoisonError::into_inner).take(self.reason, Instant::now());
+        // No shard waits for another one's line.
+        let told = BOOK.try_lock().is_ok_and(|mut book| book.take(self.reason, Instant::now()));
         if !told && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
@@ -59,7 +60,7 @@ impl Refused<'_> {
 
 /// Once a second, by one thread: how many refusals of the last minute have no line.
 pub(crate) fn tell_left_out() {
-    let left_out = BOOK.lock().unwrap_or_else(PoisonError::into_inner).left_out(Instant::now());
+    let Ok(left_out) = BOOK.try_lock().map(|mut book| book.left_out(Instant::now())) else { return };
     for (reason, refusals) in left_out {
         tracing::info!(reason, refusals, "more was refused for this reason within a minute");
     }

@@ -85,6 +85,13 @@ pub(crate) fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str)
 }
 
 /// What an app's backend answers to a client that wants to subscribe.
+/// What of an [`AuthError`]'s sentence may stand in a log: not what a client sent to prove itself, nor what it
+/// should have signed.
+pub(crate) fn for_log(sentence: &str) -> &str {
+    let end = [": Expected HMAC", " auth data: '"].iter().filter_map(|proof| sentence.find(proof)).min();
+    end.map_or(sentence, |end| &sentence[..end])
+}
+
 #[cfg(test)]
 pub(crate) fn sign_channel(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let signature = key.sign(channel_text(socket_id, channel, channel_data).as_bytes());
@@ -223,5 +230,14 @@ mod tests {
     fn a_secret_may_be_longer_than_a_block() {
         let long = Key::new("k", &"s".repeat(1000));
         assert_eq!(long.sign(b"body"), "718fa57d6bcddb6f38aa4654a0f932578856b9f6d8c80218c1319c53dcdcfb8b");
+    }
+
+    #[test]
+    fn no_signature_is_logged() {
+        let key = AuthError::Key { what: "channel", auth: "k:f00d".into() }.to_string();
+        let signature =
+            AuthError::Signature { signed: "1.2:private-x".into(), got: "f00d".into() }.to_string();
+        assert_eq!((for_log(&key), for_log(&signature)), ("Invalid key in channel", "Invalid signature"));
+        assert_eq!(for_log("Auth info required to x"), "Auth info required to x");
     }
 }

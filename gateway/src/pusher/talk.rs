@@ -33,6 +33,14 @@ pub(crate) enum Act {
     Nothing,
     /// Send it this frame.
     Say(String),
+    /// Send it this frame: what it asked for is refused.
+    Refuse {
+        frame: String,
+        /// For the log, from a closed set.
+        reason: &'static str,
+        /// For the log; no signature is in it.
+        why: String,
+    },
     Subscribe(Subscription),
     Unsubscribe(String),
     SignIn {
@@ -100,6 +108,12 @@ fn short(text: &str) -> String {
 /// Why a subscription is refused: a word, a sentence, an HTTP status.
 struct Refused(&'static str, String, u16);
 
+impl Refused {
+    fn for_log(&self, channel: &str) -> String {
+        format!("{}: {}", short(channel), auth::for_log(&self.1))
+    }
+}
+
 fn subscribe(
     channel: String,
     auth: Option<&str>,
@@ -112,8 +126,11 @@ fn subscribe(
     }
     match allowed(&channel, auth, channel_data, rules, speaker) {
         Ok((kind, member)) => Act::Subscribe(Subscription { channel, kind, member }),
-        Err(Refused(kind, sentence, status)) => {
-            Act::Say(refusal(&channel, kind, &sentence, status, rules.compat))
+        Err(refused) => {
+            let why = refused.for_log(&channel);
+            let Refused(kind, sentence, status) = refused;
+            let frame = refusal(&channel, kind, &sentence, status, rules.compat);
+            Act::Refuse { frame, reason: "subscription", why }
         }
     }
 }
@@ -192,7 +209,11 @@ fn unsubscribe(channel: String, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act
 }
 
 fn sign_in(auth: &str, user_data: String, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act {
-    let refused = |sentence: String| say_error(rules, Some(4009), &sentence);
+    let refused = |sentence: String| Act::Refuse {
+        frame: outgoing::error(Some(4009), &sentence, rules.compat),
+        reason: "signin",
+        why: auth::for_log(&sentence).to_owned(),
+    };
     if let Err(error) = auth::signin(rules.keys, speaker.socket_id, &user_data, auth) {
         return refused(error.to_string());
     }
@@ -272,7 +293,7 @@ mod tests {
 
     fn told(act: Act) -> String {
         match act {
-            Act::Say(frame) => frame,
+            Act::Say(frame) | Act::Refuse { frame, .. } => frame,
             other => panic!("{other:?}"),
         }
     }
@@ -316,7 +337,7 @@ mod tests {
         {
             let act = said(&subscribing(channel, "", ""), Some(&ann), Compat::Pusher);
             assert_eq!(matches!(act, Act::Subscribe(_)), allowed, "{channel}");
-            assert!(matches!(hosted(&subscribing(channel, "", "")), Act::Say(_)), "{channel}");
+            assert!(matches!(hosted(&subscribing(channel, "", "")), Act::Refuse { .. }), "{channel}");
         }
     }
 

@@ -32,6 +32,7 @@ use crate::{
         outgoing, socket_id,
         talk::{self, Act, CLIENT_EVENT_LIMIT, Rules, Speaker, Subscription},
     },
+    refusals::Refused,
     tally::Drop,
 };
 
@@ -202,6 +203,13 @@ impl Shard {
         match act {
             Act::Nothing => {}
             Act::Say(frame) => self.say(slot, &frame),
+            Act::Refuse { frame, reason, why } => {
+                if let Some(client) = self.clients.get(slot) {
+                    let (app, address) = (&*client.app, Some(client.address));
+                    Refused { reason, why: &why, address, app, ..Refused::default() }.log(&self.config.apps);
+                }
+                self.say(slot, &frame);
+            }
             Act::Subscribe(subscription) => self.subscribe(slot, subscription),
             Act::Unsubscribe(channel) => {
                 let seat = self.directory.seat(slot, &channel);
