@@ -23,6 +23,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_bytes_out_total", "Payload bytes placed in outboxes of clients"),
     ("broadgate_gateway_clients_closed_total", "Clients that went, by cause"),
     ("broadgate_gateway_clients_opened_total", "Connections that became clients"),
+    (
+        "broadgate_gateway_command_ids_forgotten_total",
+        "Command ids that were forgotten before their two minutes were over, by who chose them",
+    ),
     ("broadgate_gateway_drops_total", "Messages and events that were dropped, by reason"),
     ("broadgate_gateway_events_redelivered_total", "Events sent again because a worker was lost"),
     ("broadgate_gateway_events_sent_total", "Events sent to workers"),
@@ -83,6 +87,10 @@ const GAUGES: &[(&str, &str)] = &[
         "1 while the files of the apps cannot be used, and the apps stay as they were",
     ),
     ("broadgate_gateway_clients", "Clients and places of clients, by shard"),
+    (
+        "broadgate_gateway_command_ids_bytes",
+        "What a shard remembers of commands that may be repeated: ids, answers and tables, in bytes",
+    ),
     (
         "broadgate_gateway_cluster_halved",
         "1 for a lease after more than half of the gateways have vanished within one",

@@ -3,6 +3,8 @@
 use broadgate_proto::v1::Cause;
 use metrics::{Counter, Gauge, counter, gauge};
 
+use crate::homes::remember::{Forgotten, Kept, Remembered};
+
 /// Why something was dropped: the closed set of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drop {
@@ -80,6 +82,8 @@ struct Handles {
     drops: [Counter; DROPS.len()],
     closes: [Counter; CAUSES.len()],
     clients: Gauge,
+    ids_bytes: Gauge,
+    ids_forgotten: [Counter; 2],
 }
 
 impl Tally {
@@ -99,6 +103,9 @@ impl Tally {
             closes: CAUSES
                 .map(|(_, cause)| counter!("broadgate_gateway_clients_closed_total", "cause" => cause)),
             clients: gauge!("broadgate_gateway_clients", "shard" => shard.to_string()),
+            ids_bytes: gauge!("broadgate_gateway_command_ids_bytes", "shard" => shard.to_string()),
+            ids_forgotten: ["chosen", "made"]
+                .map(|by| counter!("broadgate_gateway_command_ids_forgotten_total", "ids" => by)),
         };
         Self { now: Counts::default(), last_second: (0, 0), handles }
     }
@@ -112,6 +119,18 @@ impl Tally {
     pub(crate) fn close(&mut self, cause: Cause) {
         if let Some(index) = CAUSES.iter().position(|(known, _)| *known == cause) {
             self.now.closes[index] += 1;
+        }
+    }
+
+    /// Once a second: what is remembered of commands.
+    pub(crate) fn remembered<A: Kept>(&mut self, remembered: &mut Remembered<A>) {
+        let handles = &self.handles;
+        handles.ids_bytes.set(remembered.bytes() as f64);
+        let Forgotten { chosen, made } = remembered.take_forgotten();
+        for (handle, count) in handles.ids_forgotten.iter().zip([chosen, made]) {
+            if count > 0 {
+                handle.increment(count);
+            }
         }
     }
 

@@ -109,8 +109,21 @@ pub const COMMAND_ID_TIME: Duration = Duration::from_secs(120);
 pub const COMMAND_ID_BYTES_MAX: usize = 64;
 /// What others see of a presence member. Fixed: it is part of the contract.
 pub const MEMBER_INFO_BYTES_MAX: usize = 4 * KIB;
-/// How many command ids are remembered, if that is fewer.
+/// Command ids that callers chose and one shard remembers, if that is fewer: the apps share them.
 pub const COMMAND_IDS_MAX: usize = 1_000_000;
+/// And their bytes, with answers and tables: some 240 for an id and a receipt, so half a million of them.
+pub const COMMAND_IDS_BYTES_MAX: usize = 128 * MIB;
+/// Command ids that were made for callers that chose none and one shard remembers, if that is fewer.
+pub const COMMAND_IDS_MADE_MAX: usize = 500_000;
+/// And their bytes, with answers and tables.
+pub const COMMAND_IDS_MADE_BYTES_MAX: usize = 128 * MIB;
+/// Keys of backends' publishes (`X-Idempotency-Key`) that one gateway remembers as their home, to refuse
+/// another publish under the same key; the apps share them.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+/// And their bytes, with tables.
+pub const IDEMPOTENCY_KEYS_BYTES_MAX: usize = 32 * MIB;
+/// What a backend says in `X-Idempotency-Key`, in bytes: what a command's id needs besides is left.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 50;
 /// Batches unanswered on one link or command stream.
 pub const LINK_BATCHES_MAX: usize = 1024;
 /// Commands in one batch that a gateway forms.
@@ -209,6 +222,7 @@ const _: () = assert!(LEASE.as_millis() >= 4 * BEAT.as_millis());
 const _: () = assert!(LINK_TIMEOUT.as_millis() >= 3 * LINK_BEAT.as_millis());
 // A repeat after every wait that a caller may have gone through is still known.
 const _: () = assert!(COMMAND_ID_TIME.as_secs() > 4 * (PARKING_TIME_MAX.as_secs() + LINK_TIMEOUT.as_secs()));
+const _: () = assert!(IDEMPOTENCY_KEY_BYTES_MAX + "key::999999999".len() <= COMMAND_ID_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < PARKING_BYTES_MAX && PAYLOAD_BYTES_MAX < LINK_UNTAKEN_BYTES_MAX);
 // Kubernetes kills 30 s after SIGTERM.
 const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);

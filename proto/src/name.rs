@@ -5,6 +5,10 @@ use crate::limits::NAME_BYTES_MAX;
 /// The app that is meant when none is named.
 pub const DEFAULT_APP: &str = "default";
 
+/// How a command id begins that a gateway or the SDK made for a caller that chose none: such ids are kept
+/// apart from those that callers chose.
+pub const MADE_ID_MARK: char = '~';
+
 /// A name that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

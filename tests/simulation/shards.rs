@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{At, Back, Input, Kind, Standing, Topic, remember::Remembered};
+use broadgate_gateway::homes::{
+    At, Back, Input, Kind, Standing, Topic,
+    remember::{Bounds, Kept, Remembered},
+};
 use broadgate_proto::{id::Incarnation, limits};
 
 use super::{
@@ -15,6 +18,19 @@ use super::{
     rng::Rng,
     world::{Event, World},
 };
+
+/// As a shard's.
+const BOUNDS: Bounds = Bounds {
+    count: limits::COMMAND_IDS_MAX,
+    bytes: limits::COMMAND_IDS_BYTES_MAX,
+    time: limits::COMMAND_ID_TIME,
+};
+
+impl Kept for Receipt {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
 
 /// One client, from open to close.
 #[derive(Debug)]
@@ -78,7 +94,7 @@ impl Shard {
             mailbox: VecDeque::new(),
             said: VecDeque::new(),
             fifo: [Duration::ZERO; 2],
-            done: Remembered::new(limits::COMMAND_IDS_MAX, limits::COMMAND_ID_TIME),
+            done: Remembered::new(BOUNDS, BOUNDS),
             rng: Rng::of(&[seed]),
         }
     }

@@ -7,6 +7,7 @@
 
 mod absence;
 mod apps;
+mod backends;
 mod commands;
 mod documents;
 mod equivalence;

@@ -136,3 +136,39 @@ async fn what_is_spooled_survives_a_kill() {
     let wanted = Belief([("kept".to_owned(), BTreeSet::new())].into());
     Belief::default().becomes("what was spooled is sent", &mut events, &wanted).await;
 }
+
+/// That a cache channel is empty is told by its home, once for all gateways.
+#[tokio::test]
+async fn an_empty_cache_is_told_once_for_all_gateways() {
+    let address = free_address();
+    let mut events = receiver(address).await;
+    let cluster = Cluster::quiet(3).more(&hooked(address)).start().await;
+    let mut clients = Vec::new();
+    for number in 0..6 {
+        let channel = format!("cache-{number}");
+        for gateway in 0..3 {
+            let mut client = Pusher::connect(&cluster, gateway).await;
+            client.subscribe(&channel).await;
+            assert_eq!(client.hear().await["event"], "pusher:cache_miss");
+            clients.push(client);
+        }
+    }
+    // Told behind everything else by the same home, or nearly: nothing is awaited that does not come.
+    let mut last = Pusher::connect(&cluster, 0).await;
+    last.subscribe("cache-last").await;
+    let mut misses: BTreeMap<String, usize> = BTreeMap::new();
+    while misses.len() < 7 {
+        let event = tokio::time::timeout(GENEROUS, events.recv()).await.unwrap().unwrap();
+        if event["name"] == "cache_miss" {
+            *misses.entry(event["channel"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    // What is told twice would be on its way by now.
+    cluster.run(&["status"]);
+    while let Ok(event) = events.try_recv() {
+        if event["name"] == "cache_miss" {
+            *misses.entry(event["channel"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    assert!(misses.values().all(|count| *count == 1), "{misses:?}");
+}

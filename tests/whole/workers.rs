@@ -45,6 +45,38 @@ async fn events_come_in_order_with_session_uid_and_cause() {
     assert_eq!((closed.uid.as_str(), closed.session.unwrap().version), ("ann", 1));
 }
 
+/// A session that the handler of the last message sets is told with the client's end.
+#[tokio::test]
+async fn a_session_set_by_the_last_message_is_told_with_the_end() {
+    let (cluster, mut worker, mut client) = one().await;
+    client.say("last").await;
+    let last = worker.event().await;
+    client.goodbye(1000, "").await;
+    let mut caller = cluster.caller(0).await;
+    until("the client is gone", async || {
+        let get =
+            broadgate_proto::v1::GetClientRequest { client_id: client.id.clone(), ..Default::default() };
+        caller.clone().get_client(get).await.is_err().then_some(())
+    })
+    .await;
+    let set = broadgate_proto::v1::SetSessionRequest {
+        command_id: "once".into(),
+        client_id: client.id.clone(),
+        json: r#"{"left":true}"#.into(),
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        // A repeat is answered with the session as it is.
+        let reply = caller.set_session(set.clone()).await.unwrap().into_inner();
+        assert_eq!(reply.session.unwrap().version, 1);
+    }
+    worker.ack(&last).await;
+    let closed = worker.take().await;
+    assert!(matches!(closed.event, Some(Kind::Closed(_))), "{closed:?}");
+    assert_eq!(closed.session.unwrap().json, r#"{"left":true}"#);
+    until("it is forgotten", async || caller.clone().set_session(set.clone()).await.err()).await;
+}
+
 /// A worker that does not answer stops its client from being read, and loses nothing of it.
 #[tokio::test]
 async fn an_unanswered_window_is_not_read_beyond() {

@@ -8,11 +8,14 @@ use std::{
     },
 };
 
-use broadgate_proto::v1::{Answer, Coverage, Epoch, answer, command::Command};
+use broadgate_proto::{
+    name::MADE_ID_MARK,
+    v1::{Answer, Coverage, Epoch, answer, command::Command},
+};
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// Ids of commands: 64 random bits for this caller, and a number.
+/// Ids of commands: the mark of ids that no caller chose, 64 random bits for this caller, and a number.
 #[derive(Debug)]
 pub(crate) struct Ids {
     caller: String,
@@ -28,7 +31,7 @@ impl Ids {
     }
 
     fn of(random: u64) -> Self {
-        let mut caller = String::new();
+        let mut caller = String::from(MADE_ID_MARK);
         write(&mut caller, random);
         caller.push('-');
         Self { caller, next: AtomicU64::new(1) }
@@ -135,8 +138,8 @@ mod tests {
         let callers = [Ids::of(0), Ids::of(1), Ids::of(u64::MAX), Ids::new(), Ids::new()];
         let ids: HashSet<_> = callers.iter().flat_map(|ids| (0..1000).map(|_| ids.next())).collect();
         assert_eq!(ids.len(), 5000);
-        assert!(ids.iter().all(|id| id.len() <= 16), "a gateway takes 64 bytes");
-        assert_eq!((Ids::of(33).next().as_str(), Ids::of(0).next().as_str()), ("11-1", "0-1"));
+        assert!(ids.iter().all(|id| id.len() <= 17), "a gateway takes 64 bytes");
+        assert_eq!((Ids::of(33).next().as_str(), Ids::of(0).next().as_str()), ("~11-1", "~0-1"));
     }
 
     #[test]

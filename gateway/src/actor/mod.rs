@@ -33,7 +33,7 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
-use metrics::gauge;
+use metrics::{counter, gauge};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
@@ -186,6 +186,13 @@ impl Homes {
     pub(crate) async fn tell(&self, event: Event) {
         // It ends with the gateway.
         let _ = self.events.send(event).await;
+    }
+
+    /// Does not wait: what the actor has no room for is dropped, and counted.
+    pub(crate) fn offer(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            counter!("broadgate_gateway_homes_drops_total", "reason" => "actor_busy").increment(1);
+        }
     }
 
     /// Asks a topic's home; the answer comes out of the receiver.

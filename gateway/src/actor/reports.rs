@@ -87,6 +87,11 @@ impl Reports {
         }
     }
 
+    /// Somebody has found no last value in a group.
+    pub(super) fn note_missed(&self, topic: Topic) {
+        self.see(Seen::CacheMiss(topic));
+    }
+
     fn see(&self, seen: Seen) {
         if let Some(channels) = &self.channels
             && channels.try_send(seen).is_err()

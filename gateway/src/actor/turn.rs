@@ -97,6 +97,7 @@ impl Actor {
             Effect::Group(topic, change) => self.watchers.note(topic, change),
             Effect::Report { topic, report, awaited } => self.reports.note(self.me, topic, report, awaited),
             Effect::Ordered(topic, job) => self.reports.note_ordered(&topic, &job),
+            Effect::Missed(topic) => self.reports.note_missed(topic),
             Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
             Effect::Installed(view) => {
                 self.links.retain(|peer, _| self.core.knows(*peer));

@@ -141,6 +141,8 @@ fn encode_op(op: Op<Live>, topic: &Topic) -> ask::Op {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         }),
         Op::Last => ask::Op::Last(true),
+        Op::Missed => ask::Op::Missed(true),
+        Op::Claim(print) => ask::Op::Claim(v1::Claim { high: (print >> 64) as u64, low: print as u64 }),
     }
 }
 
@@ -149,6 +151,7 @@ fn encode_reply(reply: Reply<Live>) -> reply::Reply {
         Reply::NotHome(epoch) => reply::Reply::NotHome(epoch),
         Reply::Busy => reply::Reply::Busy(true),
         Reply::Moved => reply::Reply::Moved(true),
+        Reply::Claimed(same) => reply::Reply::Claimed(same),
         Reply::Done(done) => reply::Reply::Done(v1::Done {
             epoch: Some(done.epoch),
             answer: done.answer.map(encode_answer),
@@ -295,6 +298,8 @@ fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<Live>> {
             limit: (history.limit as usize).min(limits::PAGE_MAX as usize),
         },
         Some(ask::Op::Last(_)) => Op::Last,
+        Some(ask::Op::Missed(_)) => Op::Missed,
+        Some(ask::Op::Claim(v1::Claim { high, low })) => Op::Claim(u128::from(high) << 64 | u128::from(low)),
         Some(ask::Op::Roster(request)) => Op::Roster {
             limit: (request.limit as usize).min(limits::PAGE_MAX as usize + 1),
             after: request.cursor.into(),
@@ -316,6 +321,7 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<
         reply::Reply::NotHome(epoch) => Reply::NotHome(epoch),
         reply::Reply::Busy(_) => Reply::Busy,
         reply::Reply::Moved(_) => Reply::Moved,
+        reply::Reply::Claimed(same) => Reply::Claimed(same),
         reply::Reply::Done(done) => Reply::Done(Done {
             epoch: done.epoch.unwrap_or_default(),
             answer: done.answer.and_then(|answer| answer.answer),

@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn of(seen: &Seen) -> Option<Fact> {
     match seen {
         Seen::Report(topic, report, _) => of_report(topic, report),
+        Seen::CacheMiss(topic) => Some(Fact::CacheMiss { channel: topic.name().to_owned() }),
         Seen::ClientEvent(topic, job) => match &job.command {
             Command::Send(send) => client_event(topic, send),
             _ => None,

@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(500);
 pub(crate) enum Seen {
     Report(Topic, Report, Option<Arrival>),
     ClientEvent(Topic, Arc<Job>),
+    /// Somebody has subscribed to a cache channel that keeps nothing.
+    CacheMiss(Topic),
 }
 
 /// The groups about which something is to be told. What webhooks are told survives the home.
@@ -85,7 +87,7 @@ fn tell_webhooks(table: &Table, desk: &Desk, seen: &Seen) {
     let Some(webhooks) = desk.webhooks() else { return };
     let (topic, arrival) = match seen {
         Seen::Report(topic, _, arrival) => (topic, arrival.clone()),
-        Seen::ClientEvent(topic, _) => (topic, None),
+        Seen::ClientEvent(topic, _) | Seen::CacheMiss(topic) => (topic, None),
     };
     if topic.name().starts_with('#') {
         return;

@@ -221,7 +221,8 @@ impl Dispatcher {
                 let answer = Answer::LastValue(v1::LastValueReply { coverage: None, payload, age_ms, event });
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
-            Reply::Moved | Reply::Busy | Reply::NotHome(_) => None,
+            // A claim is no command.
+            Reply::Claimed(_) | Reply::Moved | Reply::Busy | Reply::NotHome(_) => None,
         }
     }
 }

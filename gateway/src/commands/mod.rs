@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     limits::STARTING_TIME,
+    name::MADE_ID_MARK,
     v1::{self, Epoch, View, command::Command},
 };
 use broadgate_register::member::{RegisterStatus, ring::Ring, view};
@@ -272,7 +273,7 @@ impl Dispatcher {
 
     fn make_id(&self) -> String {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number}", self.me.load().incarnation)
+        format!("{MADE_ID_MARK}{}-{number}", self.me.load().incarnation)
     }
 
     /// Calls `to` for every gateway that an order concerns.

@@ -21,9 +21,10 @@ use super::{
     links::Peer,
     members::{Members, Rings},
     parking::Parking,
+    remember::{Bounds, Remembered},
     report::Reports,
     routes::Routes,
-    serve::Delivery,
+    serve::{Delivery, Print},
     settle::Settling,
     step::{Content, Effect, Frame, GroupChange, Input, Reply},
     topic::Topic,
@@ -32,6 +33,13 @@ use super::{
 
 /// How often what is kept for too long is given back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many keys of backends are remembered.
+const CLAIMS: Bounds = Bounds {
+    count: limits::IDEMPOTENCY_KEYS_MAX,
+    bytes: limits::IDEMPOTENCY_KEYS_BYTES_MAX,
+    time: limits::COMMAND_ID_TIME,
+};
 
 /// How long and how much.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +105,8 @@ pub struct Core<C: Content> {
     pub(super) number: u64,
     pub(super) routes: Routes<C>,
     pub(super) kept: Kept<C>,
+    /// What backends have published under keys of their own.
+    pub(super) claims: Remembered<Print>,
     /// Histories for homes whose link is not open yet.
     pub(super) parcels: BTreeMap<Incarnation, Vec<(Topic, HandedOver<C>)>>,
     next_sweep: Duration,
@@ -128,6 +138,7 @@ impl<C: Content> Core<C> {
             number: 0,
             routes: Routes::new(),
             kept: Kept::new(Keeping::default()),
+            claims: Remembered::new(CLAIMS, CLAIMS),
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
             watched: Watched::default(),
@@ -256,10 +267,11 @@ impl<C: Content> Core<C> {
     }
 
     fn sweep(&mut self) {
-        if self.now < self.next_sweep || self.kept.is_empty() {
+        if self.now < self.next_sweep {
             return;
         }
         self.next_sweep = self.now + SWEEP_INTERVAL;
+        self.claims.expire(self.now);
         let (me, rings, held) = (self.me, &self.rings, &self.held);
         self.kept.sweep(self.now, |topic| rings.home(topic) == Some(me) || held.has(topic));
     }

@@ -243,7 +243,8 @@ impl<C: Content> Kept<C> {
         self.values.retain(|topic, value| now < value.since + keeping.of(topic).last && holds(topic));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.histories.is_empty() && self.values.is_empty()
     }
 }

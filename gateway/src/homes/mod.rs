@@ -20,6 +20,7 @@
 //! | `members.rs` | the view and its rings |
 //! | `topic.rs` | what a topic is |
 //! | `remember.rs` | commands that were carried out, by their ids |
+//! | `shares.rs` | what apps use of something that they share |
 
 mod account;
 mod ask;
@@ -38,6 +39,7 @@ mod report;
 mod routes;
 mod serve;
 mod settle;
+mod shares;
 mod step;
 mod topic;
 mod watch;

@@ -91,6 +91,6 @@ fn size<C: Content>(asked: &Asked<C>) -> usize {
             Op::Deliver(command) => C::bytes(command),
             Op::Count(topics) => topics.iter().map(|topic| topic.key().len()).sum(),
             Op::Roster { after, .. } => after.len(),
-            Op::History { .. } | Op::Last => 0,
+            Op::History { .. } | Op::Last | Op::Missed | Op::Claim(_) => 0,
         }
 }

@@ -31,6 +31,16 @@ pub(super) struct Delivery<C: Content> {
     expects: Option<Topic>,
 }
 
+/// By a hash, what a backend has published under a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Print(u128);
+
+impl super::remember::Kept for Print {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
 impl<C: Content> Core<C> {
     /// A peer asks us as a topic's home.
     pub(super) fn asked_by(&mut self, peer: Incarnation, id: u64, topic: Topic, op: Op<C>) {
@@ -99,6 +109,20 @@ impl<C: Content> Core<C> {
                 let value = self.kept.value(&topic, self.now);
                 let command = value.map(|value| (value.command.clone(), age(value.since)));
                 self.reply(origin, Reply::Last { epoch, command, missing: self.unsynced() });
+            }
+            // One may have been sent meanwhile.
+            Op::Missed => {
+                if self.reports.has(&topic) && self.kept.value(&topic, self.now).is_none() {
+                    self.out.push(Effect::Missed(topic));
+                }
+            }
+            Op::Claim(print) => {
+                let (app, key) = (topic.app(), topic.name());
+                let known = self.claims.get(app, key).map(|Print(known)| *known);
+                if known.is_none() {
+                    self.claims.put(app, key, Print(print), self.now);
+                }
+                self.reply(origin, Reply::Claimed(known.is_none_or(|known| known == print)));
             }
         }
     }

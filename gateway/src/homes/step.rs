@@ -63,6 +63,10 @@ pub enum Op<C: Content> {
     },
     /// The group's last value.
     Last,
+    /// A client has entered the group and found no last value. It has no reply.
+    Missed,
+    /// A backend publishes this, by a hash of it, under the key after which the topic is named.
+    Claim(u128),
 }
 
 /// What a home answers.
@@ -112,6 +116,8 @@ pub enum Reply<C: Content> {
         /// Gateways that have not said what they keep.
         missing: Vec<Incarnation>,
     },
+    /// The key is new, or was claimed for the same; false if it was for something else.
+    Claimed(bool),
 }
 
 /// What became of a command at its home.
@@ -444,6 +450,8 @@ pub enum Effect<C: Content> {
     },
     /// As the home of a group that we report of, we have given this its place.
     Ordered(Topic, C::Command),
+    /// In a group that we report of, somebody has found no last value.
+    Missed(Topic),
     /// A view was installed.
     Installed(Arc<View>),
     /// What a peer says cannot be true: both links to it must be made anew.

@@ -48,6 +48,9 @@ impl Shard {
             // Its next event goes to the successor, once the last one is answered.
             return !client.events.in_flight() && client.events.has_unsent() && self.rebind(slot);
         }
+        if client.events.closes_behind_others() {
+            return false;
+        }
         let Some(entry) = client.events.unsent() else { return false };
         if link.unanswered.len() >= link.credit {
             if !client.in_line {

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::{client::Session, directory::Slot, presence::Seat, queries::Stats, state::Shard};
 use crate::{
     codec::encode::{Frames, SharedFrame, close_frame},
-    homes::Topic,
+    homes::{Topic, remember::Kept},
     orders::{Audience, Closing, Order, Refusal, SessionOrder, Who, not_found, refusal, session_object},
     tally::Drop,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Done {
 #[derive(Debug)]
 pub(crate) enum Remembrance {
     Clients(u64),
+    /// The session was changed; how it is now is known to the client.
+    Session,
     Answer(Box<Answer>),
 }
 
@@ -45,21 +47,32 @@ impl Remembrance {
     pub(crate) fn of(answer: &Answer) -> Self {
         match answer {
             Answer::Receipt(receipt) if receipt.drops.is_empty() => Self::Clients(receipt.clients),
+            Answer::Session(_) => Self::Session,
             answer => Self::Answer(Box::new(answer.clone())),
         }
     }
+}
 
-    fn answer(&self) -> Answer {
-        let mut answer = match self {
-            Self::Clients(clients) => {
-                Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
-            }
-            Self::Answer(answer) => Answer::clone(answer),
-        };
-        if let Answer::Receipt(receipt) = &mut answer {
-            receipt.repeated = true;
+impl Kept for Remembrance {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Clients(_) | Self::Session => 0,
+            Self::Answer(answer) => size_of::<Answer>() + answer_bytes(answer),
         }
-        answer
+    }
+}
+
+/// What an answer has on the heap, roughly: only texts and lists can be large.
+fn answer_bytes(answer: &Answer) -> usize {
+    const OVERHEAD_BYTES: usize = 64;
+    match answer {
+        Answer::Receipt(receipt) => {
+            let unknown = receipt.unknown_clients.iter().map(|client| client.len() + OVERHEAD_BYTES);
+            receipt.drops.len() * 2 * OVERHEAD_BYTES + unknown.sum::<usize>()
+        }
+        Answer::Error(error) => error.message.len() + OVERHEAD_BYTES,
+        // Questions have no ids.
+        _ => OVERHEAD_BYTES,
     }
 }
 
@@ -73,8 +86,8 @@ impl Shard {
             self.add_touched(order, &mut touched);
             return Done { part, touched };
         };
-        if let Some(remembrance) = self.remembered.get(app, id) {
-            return Done { part: Part::Answer(remembrance.answer()), touched };
+        if let Some(part) = self.repeated(app, id, order) {
+            return Done { part, touched };
         }
         if matches!(**order, Order::Close { .. } | Order::Bind { exclusive: true, .. }) {
             self.commanded = Some(id.clone());
@@ -86,6 +99,32 @@ impl Shard {
             self.remember(once, Remembrance::of(answer));
         }
         Done { part, touched }
+    }
+
+    /// What a repeat of a command is answered with, if it was carried out here.
+    fn repeated(&mut self, app: &str, id: &str, order: &Order) -> Option<Part> {
+        let mut answer = match self.remembered.get(app, id)? {
+            Remembrance::Clients(clients) => {
+                Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
+            }
+            Remembrance::Session => {
+                let Order::Session { app, client, .. } = order else { return None };
+                return Some(
+                    match self.find_also_going(*client, app).and_then(|slot| self.clients.get(slot)) {
+                        Some(client) => Part::Answer(Answer::Session(v1::SessionReply {
+                            coverage: None,
+                            session: Some(client.session().unwrap_or_default()),
+                        })),
+                        None => error(not_found(*client)),
+                    },
+                );
+            }
+            Remembrance::Answer(answer) => Answer::clone(answer),
+        };
+        if let Answer::Receipt(receipt) = &mut answer {
+            receipt.repeated = true;
+        }
+        Some(Part::Answer(answer))
     }
 
     /// A bind also takes the client out of the uid that it had.
@@ -125,7 +164,7 @@ impl Shard {
                 v1::Receipt { clients, ..v1::Receipt::default() }
             }
             Order::Session { app, client, order, if_version } => {
-                let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
+                let Some(slot) = self.find_also_going(*client, app) else { return error(not_found(*client)) };
                 return match self.session(slot, order, *if_version) {
                     Ok(session) => Part::Answer(Answer::Session(v1::SessionReply {
                         coverage: None,

@@ -9,13 +9,12 @@ use std::{
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
-    limits::{COMMAND_ID_TIME, COMMAND_IDS_MAX},
-    v1,
+    limits, v1,
 };
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    client::Client,
+    client::{Client, Stage},
     directory::{Directory, Slot},
     execute::Remembrance,
     outbox::Joined,
@@ -28,7 +27,7 @@ use crate::{
     actor::{Entry, Standings},
     config::Config,
     desk::Desk,
-    homes::remember::Remembered,
+    homes::remember::{Bounds, Remembered},
     tally::Tally,
 };
 
@@ -93,6 +92,24 @@ pub(crate) struct Shard {
     turn_asked: bool,
 }
 
+/// How many of the ids that callers chose are remembered.
+const fn chosen_ids() -> Bounds {
+    Bounds {
+        count: limits::COMMAND_IDS_MAX,
+        bytes: limits::COMMAND_IDS_BYTES_MAX,
+        time: limits::COMMAND_ID_TIME,
+    }
+}
+
+/// How many of the ids that were made for callers are remembered.
+const fn made_ids() -> Bounds {
+    Bounds {
+        count: limits::COMMAND_IDS_MADE_MAX,
+        bytes: limits::COMMAND_IDS_MADE_BYTES_MAX,
+        time: limits::COMMAND_ID_TIME,
+    }
+}
+
 impl Shard {
     pub(crate) fn new(index: u8, incarnation: Incarnation, name: &str, config: Arc<Config>) -> Self {
         Self {
@@ -116,7 +133,7 @@ impl Shard {
             selected: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into(),
             id_text: String::new(),
-            remembered: Remembered::new(COMMAND_IDS_MAX, COMMAND_ID_TIME),
+            remembered: Remembered::new(chosen_ids(), made_ids()),
             commanded: None,
             homes: None,
             tenants: HashMap::new(),
@@ -127,6 +144,14 @@ impl Shard {
             turn: Rc::new(Notify::new()),
             turn_asked: false,
         }
+    }
+
+    /// A client of this shard and app, also one that is going: until its worker has answered what it did,
+    /// the worker may still change its session.
+    pub(crate) fn find_also_going(&self, id: ClientId, app: &str) -> Option<Slot> {
+        let ours = id.incarnation == self.incarnation && id.shard == self.index;
+        let client = self.clients.get(id.slot).filter(|client| ours && client.key == id.key)?;
+        (&*client.app == app && !matches!(client.stage, Stage::Handshake(_))).then_some(id.slot)
     }
 
     pub(crate) fn id(&self, slot: Slot, key: u64) -> ClientId {

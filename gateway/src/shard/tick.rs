@@ -28,6 +28,7 @@ impl Shard {
         self.cut_late();
         self.look_after_paused();
         self.remembered.expire(Duration::from_secs(second.into()));
+        self.tally.remembered(&mut self.remembered);
         self.tally.publish(self.clients.len());
         if self.index == 0 {
             refusals::tell_left_out();

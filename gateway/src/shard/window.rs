@@ -35,6 +35,14 @@ impl Window {
         self.0.iter_mut().find(|entry| entry.seq.is_none())
     }
 
+    /// The next event to send is the client's end, and something before it is unanswered: its handler may
+    /// still change the session, which the end tells.
+    pub(crate) fn closes_behind_others(&self) -> bool {
+        self.0.back().is_some_and(|last| last.seq.is_none() && matches!(last.event, Event::Closed(_)))
+            && self.in_flight()
+            && self.0.iter().filter(|entry| entry.seq.is_none()).count() == 1
+    }
+
     /// The event that was sent under this number.
     pub(crate) fn sent_as(&self, seq: u64) -> Option<&Entry> {
         self.0.iter().rev().find(|entry| entry.seq == Some(seq))
@@ -125,6 +133,19 @@ mod tests {
                 prop_assert_eq!(window.len() as u32, made - answered);
             }
         }
+    }
+
+    #[test]
+    fn the_end_waits_for_the_answers_before_it() {
+        let mut window = Window::default();
+        window.push(event(1));
+        window.push(Event::Closed(broadgate_proto::v1::Closed::default()));
+        assert!(!window.closes_behind_others(), "the message comes first");
+        window.unsent().unwrap().seq = Some(1);
+        assert!(window.closes_behind_others());
+        window.answer(1);
+        assert!(!window.closes_behind_others());
+        assert!(matches!(window.unsent().unwrap().event, Event::Closed(_)));
     }
 
     #[test]

@@ -4476,7 +4476,7 @@ pub struct Ask {
     pub id: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub topic: ::prost::bytes::Bytes,
-    #[prost(oneof = "ask::Op", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "ask::Op", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub op: ::core::option::Option<ask::Op>,
 }
 /// Nested message and enum types in `Ask`.
@@ -4496,7 +4496,22 @@ pub mod ask {
         /// The last value.
         #[prost(bool, tag = "7")]
         Last(bool),
+        /// A client has entered the group and found no last value. Not replied to.
+        #[prost(bool, tag = "8")]
+        Missed(bool),
+        /// A backend publishes under a key of its own; the topic is named after it.
+        #[prost(message, tag = "9")]
+        Claim(super::Claim),
     }
+}
+/// What is published under a key, as 128 bits: another publish under the same key
+/// differs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Claim {
+    #[prost(fixed64, tag = "1")]
+    pub high: u64,
+    #[prost(fixed64, tag = "2")]
+    pub low: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AskHistory {
@@ -4521,7 +4536,7 @@ pub struct TopicList {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -4547,6 +4562,9 @@ pub mod reply {
         History(super::KeptHistory),
         #[prost(message, tag = "9")]
         Last(super::KeptValue),
+        /// Of a claim: is the key new, or known with the same content?
+        #[prost(bool, tag = "10")]
+        Claimed(bool),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

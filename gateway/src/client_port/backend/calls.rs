@@ -3,15 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broadgate_proto::{
-    limits::PAGE_MAX,
+    limits::{BATCH_COMMANDS_MAX, PAGE_MAX},
     v1::{self, answer::Answer, command::Command, last_value_reply, send_request::Payload},
 };
 use http::StatusCode;
 use tonic::Code;
 
 use crate::{
+    actor::Routed,
     apps::App,
     commands::Dispatcher,
+    homes::{Op, Reply, Topic},
     pusher::{
         Compat,
         api::{
@@ -37,6 +39,15 @@ pub(super) struct Backend {
     pub(super) once: Option<String>,
 }
 
+/// What waits for the caller when a gateway did not answer in time.
+const INCOMPLETE: &str = "a gateway did not answer in time, so not every subscriber may have the event: \
+     repeat with the same X-Idempotency-Key, and only those who were missed get it";
+/// The same for a publish without a key.
+const INCOMPLETE_WITHOUT_KEY: &str = "a gateway did not answer in time, so not every subscriber may have the \
+     event: a repeat reaches the others twice, unless publishes carry an X-Idempotency-Key";
+/// The same for a question.
+const UNCERTAIN: &str = "a gateway did not answer in time, so the answer would lack something: ask again";
+
 /// What was asked about one channel.
 #[derive(Debug, Default)]
 struct Found {
@@ -44,10 +55,16 @@ struct Found {
     subscriptions: Option<u64>,
     /// The inner is none if nothing is kept.
     cache: Option<Option<(String, u64)>>,
+    /// Not everybody who knows of it answered.
+    uncertain: bool,
 }
 
 impl Found {
+    /// What is not certain is not told.
     fn attributes(&self) -> Attributes<'_> {
+        if self.uncertain {
+            return Attributes::default();
+        }
         Attributes {
             user_count: self.users,
             subscription_count: self.subscriptions,
@@ -94,7 +111,7 @@ impl Backend {
             Call::TerminateConnections { user } => self.terminate(&user).await,
             Call::Connections => {
                 let count = v1::CountRequest { app: self.app.id.clone(), ..v1::CountRequest::default() };
-                match self.ask(vec![Command::Count(count)]).await?.pop() {
+                match self.ask_all(vec![Command::Count(count)]).await?.pop() {
                     Some(Answer::Count(reply)) => {
                         Ok(answer::connections(reply.app.map_or(0, |counts| counts.clients)))
                     }
@@ -102,6 +119,13 @@ impl Backend {
                 }
             }
         }
+    }
+
+    /// Gives commands in this order; all answers, or the first refusal. An answer that may lack something
+    /// is none.
+    async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, Refusal> {
+        let answers = self.ask(commands).await?;
+        if answers.iter().all(is_complete) { Ok(answers) } else { Err(unavailable(UNCERTAIN)) }
     }
 
     /// Gives commands in this order; all answers, or the first refusal.
@@ -121,12 +145,13 @@ impl Backend {
 
     /// Each channel's event is a command of its own: it has a place in the channel's order.
     async fn publish(&self, events: &[Publish]) -> Result<(), Refusal> {
+        self.claim(events).await?;
         let mut commands = Vec::new();
         for event in events {
             let clients = event.except.iter().map(ToString::to_string).collect();
             for channel in &event.channels {
                 let command_id = match &self.once {
-                    Some(once) => format!("{once}-{}", commands.len()),
+                    Some(once) => format!("key:{once}:{}", commands.len()),
                     None => String::new(),
                 };
                 commands.push(Command::Send(v1::SendRequest {
@@ -143,7 +168,28 @@ impl Backend {
                 }));
             }
         }
-        self.ask(commands).await.map(drop)
+        let answers = self.ask(commands).await?;
+        match (answers.iter().all(is_complete), &self.once) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(unavailable(INCOMPLETE)),
+            (false, None) => Err(unavailable(INCOMPLETE_WITHOUT_KEY)),
+        }
+    }
+
+    /// A key stands for one publish: another under the same key would be taken for a repeat, and nobody
+    /// would get it. Where the key's home cannot be asked, nothing is refused.
+    async fn claim(&self, events: &[Publish]) -> Result<(), Refusal> {
+        let Some(once) = &self.once else { return Ok(()) };
+        let key = Topic::group(&self.app.id, &format!("#key-{once}"));
+        let routed = self.dispatcher.homes.route(key, Op::Claim(publish::print(events))).await;
+        match routed.await {
+            Ok(Routed::Reply(Reply::Claimed(false))) => Err(Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The X-Idempotency-Key was used for another publish within the last two minutes: give each \
+                 publish a key of its own.",
+            )),
+            _ => Ok(()),
+        }
     }
 
     async fn told(&self, event: &Publish) -> Result<String, Refusal> {
@@ -196,12 +242,22 @@ impl Backend {
                 whose.push(index);
             }
         }
-        let answers = self.ask(commands).await?;
         let mut found: Vec<Found> = asked.iter().map(|_| Found::default()).collect();
-        for (index, answer) in whose.into_iter().zip(answers) {
-            self.note(&mut found[index], &asked[index].0, answer);
+        let (mut commands, mut whose) = (commands.into_iter(), whose.into_iter());
+        while commands.len() > 0 {
+            let some = commands.by_ref().take(BATCH_COMMANDS_MAX).collect();
+            for (answer, index) in self.ask(some).await?.into_iter().zip(whose.by_ref()) {
+                found[index].uncertain |= !is_complete(&answer);
+                self.note(&mut found[index], &asked[index].0, answer);
+            }
         }
         Ok(found)
+    }
+
+    /// The same where that is the question: then it is answered completely or not at all.
+    async fn find_all(&self, asked: &[(String, Info)]) -> Result<Vec<Found>, Refusal> {
+        let found = self.find(asked).await?;
+        if found.iter().any(|found| found.uncertain) { Err(unavailable(UNCERTAIN)) } else { Ok(found) }
     }
 
     fn note(&self, found: &mut Found, channel: &str, answer: Answer) {
@@ -233,7 +289,8 @@ impl Backend {
                 cursor,
                 ..v1::ListGroupsRequest::default()
             };
-            let Some(Answer::Names(reply)) = self.ask(vec![Command::ListGroups(list)]).await?.pop() else {
+            let Some(Answer::Names(reply)) = self.ask_all(vec![Command::ListGroups(list)]).await?.pop()
+            else {
                 return Err(unanswered());
             };
             names.extend(reply.names.into_iter().map(|named| (named.name, named.clients)));
@@ -246,7 +303,7 @@ impl Backend {
         names.retain(|name, clients| !name.starts_with('#') && *clients > 0);
         let users_only = Info { subscription_count: false, ..asked.info };
         let about: Vec<_> = names.keys().map(|name| (name.clone(), users_only)).collect();
-        let mut found = self.find(&about).await?;
+        let mut found = self.find_all(&about).await?;
         for ((name, clients), found) in names.iter().zip(&mut found) {
             let info = asked.info.applicable(Kind::of(name), self.app.compat);
             found.subscriptions = info.subscription_count.then_some(*clients);
@@ -261,11 +318,11 @@ impl Backend {
             groups: vec![channel.clone()],
             ..v1::CountRequest::default()
         };
-        let clients = match self.ask(vec![Command::Count(count)]).await?.pop() {
+        let clients = match self.ask_all(vec![Command::Count(count)]).await?.pop() {
             Some(Answer::Count(reply)) => reply.groups.get(&channel).map_or(0, |counts| counts.clients),
             _ => return Err(unanswered()),
         };
-        let mut found = self.find(&[(channel, Info { subscription_count: false, ..everything })]).await?;
+        let mut found = self.find_all(&[(channel, Info { subscription_count: false, ..everything })]).await?;
         let mut found = found.pop().unwrap_or_default();
         found.subscriptions = info.subscription_count.then_some(clients);
         Ok(answer::channel(clients > 0, found.attributes()))
@@ -282,7 +339,7 @@ impl Backend {
                 cursor,
                 ..v1::RosterRequest::default()
             };
-            let Some(Answer::Roster(reply)) = self.ask(vec![Command::Roster(roster)]).await?.pop() else {
+            let Some(Answer::Roster(reply)) = self.ask_all(vec![Command::Roster(roster)]).await?.pop() else {
                 return Err(unanswered());
             };
             all.extend(reply.members);
@@ -312,9 +369,26 @@ impl Backend {
             reason: close.reason.to_owned(),
             ..v1::CloseRequest::default()
         };
-        self.ask(vec![Command::Close(request)]).await?;
+        self.ask_all(vec![Command::Close(request)]).await?;
         Ok(answer::EMPTY.to_owned())
     }
+}
+
+/// Has everybody answered whom it concerns?
+fn is_complete(answer: &Answer) -> bool {
+    let coverage = match answer {
+        Answer::Receipt(receipt) => &receipt.coverage,
+        Answer::Count(reply) => &reply.coverage,
+        Answer::Names(reply) => &reply.coverage,
+        Answer::Roster(reply) => &reply.coverage,
+        Answer::LastValue(reply) => &reply.coverage,
+        _ => return false,
+    };
+    coverage.as_ref().is_some_and(|coverage| coverage.complete)
+}
+
+fn unavailable(sentence: &str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
 }
 
 fn unanswered() -> Refusal {

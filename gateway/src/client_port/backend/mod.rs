@@ -9,8 +9,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use broadgate_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use metrics::counter;
@@ -137,11 +138,23 @@ async fn run(
     let dispatcher = dispatcher.ok_or_else(|| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway starts or stops: repeat")
     })?;
-    let once = parts.headers.get(IDEMPOTENCY_HEADER).and_then(|value| value.to_str().ok());
-    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), once: once.map(str::to_owned) };
+    let once = idempotency_key(&parts.headers)?;
+    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), once };
     let status =
         if matches!(call, Call::ChannelEvents { .. }) { StatusCode::ACCEPTED } else { StatusCode::OK };
     backend.carry_out(call, &params, &body).await.map(|body| (status, body))
+}
+
+/// What the backend says every time it repeats a publish; nothing is the same as no header.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else { return Ok(None) };
+    let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, format!("X-Idempotency-Key {why}"));
+    let key = value.to_str().map_err(|_| bad("holds other characters than printable ASCII".to_owned()))?;
+    let (key, max) = (key.trim(), IDEMPOTENCY_KEY_BYTES_MAX);
+    if key.len() > max {
+        return Err(bad(format!("has {} bytes: at most {max} are allowed", key.len())));
+    }
+    Ok((!key.is_empty()).then(|| key.to_owned()))
 }
 
 /// The whole body, if it is not too large and comes in time.
@@ -175,5 +188,18 @@ mod tests {
     fn of_a_query_only_the_key_is_logged() {
         assert_eq!(auth_key("auth_signature=s&auth_key=k&auth_version=1.0"), "k");
         assert_eq!(auth_key("x=auth_key=k"), "");
+    }
+
+    #[test]
+    fn an_empty_key_is_none() {
+        let key = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_HEADER, HeaderValue::from_str(text).unwrap());
+            idempotency_key(&headers).map_err(|refusal| refusal.status.as_u16())
+        };
+        assert_eq!((key(""), key("  ")), (Ok(None), Ok(None)));
+        assert_eq!(key("order-7"), Ok(Some("order-7".to_owned())));
+        assert_eq!((key(&"k".repeat(51)), key("\u{e9}")), (Err(400), Err(400)));
+        assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
     }
 }

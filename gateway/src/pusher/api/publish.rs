@@ -3,6 +3,7 @@
 use broadgate_proto::id::ClientId;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     Refusal,
@@ -24,6 +25,23 @@ pub(crate) struct Publish {
     pub(crate) except: Option<ClientId>,
     /// What is to be answered about each channel, as far as it is applicable.
     pub(crate) info: Info,
+}
+
+/// Tells one publish from another under the same key, however its body is written.
+pub(crate) fn print(events: &[Publish]) -> u128 {
+    let mut text = Vec::new();
+    let mut add = |part: &[u8]| {
+        text.extend_from_slice(&part.len().to_le_bytes());
+        text.extend_from_slice(part);
+    };
+    for event in events {
+        add(event.name.as_bytes());
+        add(event.data.as_bytes());
+        add(event.except.map(|client| client.to_string()).unwrap_or_default().as_bytes());
+        add(&event.channels.len().to_le_bytes());
+        event.channels.iter().for_each(|channel| add(channel.as_bytes()));
+    }
+    xxh3_128(&text)
 }
 
 #[derive(Deserialize)]
@@ -258,6 +276,18 @@ mod tests {
         assert_eq!(parse(r#"{"name":"f","channel":"z"}"#, query), Ok(publish("f", "a b", &["z"])));
         assert_eq!(parse(r#"{"name":"f","data":""}"#, "channel=c"), Ok(publish("f", "", &["c"])));
         assert!(parse("", &format!("{query}&info=user_count")).unwrap().info.user_count);
+    }
+
+    #[test]
+    fn a_print_tells_publishes_apart() {
+        let one = publish("e", "ab", &["c"]);
+        let print = |event: &Publish| super::print(std::slice::from_ref(event));
+        assert_eq!(print(&one), print(&publish("e", "ab", &["c"])));
+        for other in [publish("ea", "b", &["c"]), publish("e", "ab", &["c", "d"]), publish("e", "ab", &["d"])]
+        {
+            assert_ne!(print(&one), print(&other));
+        }
+        assert_ne!(super::print(&[one.clone(), one.clone()]), print(&one));
     }
 
     #[test]

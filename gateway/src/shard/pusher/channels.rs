@@ -9,7 +9,7 @@ use super::{Pending, users};
 use crate::{
     actor::{Entry, Live},
     codec::encode::{Frames, SharedFrame, text_frame},
-    homes::{ComeOrGone, Entered, Topic},
+    homes::{ComeOrGone, Entered, Op, Topic},
     orders::{Audience, Order},
     pusher::{
         channel::{Access, Kind},
@@ -19,7 +19,6 @@ use crate::{
     },
     shard::{directory::Slot, presence::Seat, state::Shard},
     tally::Drop,
-    webhooks::Fact,
 };
 
 impl Shard {
@@ -163,9 +162,10 @@ impl Shard {
             None if !entered.missing.is_empty() => {}
             None => {
                 self.say(slot, &outgoing::cache_miss(channel));
-                let app = self.clients.get(slot).map(|client| Rc::clone(&client.app));
-                if let Some((app, webhooks)) = app.as_ref().zip(self.desk.webhooks()) {
-                    webhooks.tell(app, Fact::CacheMiss { channel: channel.to_owned() });
+                // Its home tells webhooks of it, once for all gateways.
+                let topic = self.clients.get(slot).map(|client| Topic::group(&client.app, channel));
+                if let Some((topic, dispatcher)) = topic.zip(self.desk.dispatcher()) {
+                    dispatcher.homes.offer(actor::Event::Route { topic, op: Op::Missed, reply: None });
                 }
             }
             Some(frame) if held.iter().any(|held| **held == frame) => {}
