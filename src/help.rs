@@ -52,6 +52,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("broadgate_gateway_socket_writes_total", "System calls that wrote to clients"),
     ("broadgate_gateway_webhook_drops_total", "Webhook events that no receiver got, by reason"),
+    (
+        "broadgate_gateway_webhook_unjournaled_total",
+        "What webhooks' receivers heard of channels and the full journal could not note",
+    ),
     ("broadgate_gateway_webhook_posts_total", "Attempts at posting webhooks, by outcome"),
     ("broadgate_gateway_webhook_spool_errors_total", "Times that the webhook spool could not be written"),
     (
@@ -108,6 +112,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not said what they hold"),
     ("broadgate_gateway_pusher_watchers", "Streams that are told what Pusher clients do"),
     ("broadgate_gateway_register_heard", "1 while a register is heard"),
+    (
+        "broadgate_gateway_webhook_journal_bytes",
+        "Size of the file that notes what webhooks' receivers have heard",
+    ),
     ("broadgate_gateway_webhook_queue_bytes", "Bytes of webhook events that wait for an app's endpoints"),
     ("broadgate_gateway_webhook_queue_events", "Webhook events that wait for an app's endpoints"),
     ("broadgate_gateway_webhook_spool_bytes", "Size of the file with the webhook events that wait"),

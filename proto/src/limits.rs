@@ -152,6 +152,12 @@ pub const WEBHOOK_HELD_MAX: usize = 100_000;
 pub const WEBHOOK_INBOX_FACTS_MAX: usize = 64 * KIB;
 /// And the bytes of their texts.
 pub const WEBHOOK_INBOX_BYTES_MAX: usize = 16 * MIB;
+/// After a gateway was killed and started again, those who were there may come back within this: then
+/// nobody is told that they had left.
+pub const WEBHOOK_RETURN_TIME: Duration = Duration::from_secs(5);
+/// What the journal of told channels and users takes in memory, and half of what it takes on disk, in
+/// bytes; beyond, what is new is not noted: if the gateway is killed then, nobody hears that it has ended.
+pub const WEBHOOK_TOLD_BYTES_MAX: usize = 64 * MIB;
 /// Events that wait for one endpoint; beyond, the oldest goes.
 pub const WEBHOOK_QUEUE_EVENTS_MAX: usize = 10_000;
 /// And their bytes.

@@ -346,7 +346,7 @@ impl World {
             Reply::Busy => Outcome::Refused("busy"),
             Reply::Moved => Outcome::Refused("moved"),
             // Not asked here: what groups keep has tests of its own.
-            Reply::History { .. } | Reply::Last { .. } => Outcome::Refused("kept"),
+            Reply::History { .. } | Reply::Last { .. } | Reply::Claimed(_) => Outcome::Refused("kept"),
             Reply::Done(Done { epoch, answer, missing, .. }) => {
                 let receipt = answer.unwrap_or_default();
                 Outcome::Receipt { epoch, ordered: true, complete: missing.is_empty(), receipt }

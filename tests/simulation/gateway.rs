@@ -252,7 +252,12 @@ impl World {
             Effect::Report { topic, report, awaited } => self.reports(host, me, topic, report, awaited),
             Effect::Entered(ticket, topic, entered) => self.entered(me, ticket, topic, &entered),
             // Nobody watches groups here.
-            Effect::Dropped(_) | Effect::Group(..) | Effect::GroupsTold(_) | Effect::Ordered(..) => {}
+            Effect::Dropped(_)
+            | Effect::Group(..)
+            | Effect::GroupsTold(_)
+            | Effect::Ordered(..)
+            | Effect::Missed(_)
+            | Effect::Told { .. } => {}
         }
     }
 

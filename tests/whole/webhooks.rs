@@ -172,3 +172,55 @@ async fn an_empty_cache_is_told_once_for_all_gateways() {
     }
     assert!(misses.values().all(|count| *count == 1), "{misses:?}");
 }
+
+/// The only gateway has no heir; with a spool, its next run tells who has not come back, once, and nothing
+/// of who has.
+#[tokio::test]
+async fn who_is_lost_with_the_only_gateway_is_told_to_have_left() {
+    let address = free_address();
+    let mut events = receiver(address).await;
+    let settings = Cluster::quiet(1).register("beat = \"500ms\"\nlease = \"3s\"");
+    let mut cluster = settings.more(&hooked(address)).spooled().start().await;
+    let channels = |list: &[(&str, &[&str])]| {
+        let users = |users: &[&str]| users.iter().map(ToString::to_string).collect();
+        Belief(list.iter().map(|(channel, all)| ((*channel).to_owned(), users(all))).collect())
+    };
+    let (mut ann, mut bob) = (Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 0).await);
+    ann.join("presence-room", "ann").await;
+    ann.join("presence-alone", "ann").await;
+    ann.subscribe("empty-soon").await;
+    bob.join("presence-room", "bob").await;
+    let mut believed = Belief::default();
+    let all =
+        channels(&[("presence-room", &["ann", "bob"]), ("presence-alone", &["ann"]), ("empty-soon", &[])]);
+    believed.becomes("all have come", &mut events, &all).await;
+    until("that they have heard it is on disk", async || {
+        let files = std::fs::read_dir(cluster.spool()).ok()?.filter_map(Result::ok);
+        let mut told = files.filter(|file| file.path().extension().is_some_and(|end| end == "told"));
+        let bytes = std::fs::read(told.next()?.path()).ok()?;
+        String::from_utf8_lossy(&bytes).contains("empty-soon").then_some(())
+    })
+    .await;
+    // The last of what receivers have answered is noted a moment after they have.
+    cluster.run(&["status"]);
+    for round in 0..2 {
+        cluster.kill_and_start_again(0).await;
+        let mut back = Pusher::connect(&cluster, 0).await;
+        back.join("presence-room", "bob").await;
+        let rest = channels(&[("presence-room", &["bob"])]);
+        let told = believed.becomes("ann is lost", &mut events, &rest).await;
+        // At most what was not noted in the last moment before the kill is told again.
+        assert!(told <= 8 && (round == 0 || told == 0), "{told} events in round {round}");
+        let mut other = Pusher::connect(&cluster, 0).await;
+        other.join("presence-other", "eve").await;
+        let more = channels(&[("presence-room", &["bob"]), ("presence-other", &["eve"])]);
+        believed.becomes("eve has come", &mut events, &more).await;
+        other.client.goodbye(1000, "").await;
+        believed.becomes("eve has gone", &mut events, &rest).await;
+        drop(back);
+        if round == 0 {
+            // Everything is noted before the next kill.
+            cluster.run(&["status"]);
+        }
+    }
+}

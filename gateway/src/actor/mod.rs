@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `alarm.rs` | whether most gateways have vanished at once |
 //! | `content.rs` | what the homes pass on: parsed commands |
+//! | `journal.rs` | what receivers of webhooks have heard, on disk |
 //! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
 //! | `parcel.rs` | histories and last values, likewise |
 //! | `standings.rs` | what the shards have to tell |
@@ -15,6 +16,7 @@
 
 mod alarm;
 mod content;
+mod journal;
 mod parcel;
 mod reports;
 mod standings;
@@ -43,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use self::{alarm::Alarm, reports::Reports, turn::Turn, watchers::Watchers};
 pub(crate) use self::{
     content::{Job, Live},
+    journal::Journal,
     reports::Arrival,
     standings::Standings,
     watchers::{WATCHER_BATCHES_MAX, Watcher},
@@ -202,6 +205,16 @@ impl Homes {
         routed
     }
 
+    /// Waits until the actor has taken what had come to it when this was called.
+    pub(crate) async fn catch_up(&self) {
+        // What follows from events is taken in the turn after theirs.
+        for _ in 0..2 {
+            let (reply, settled) = oneshot::channel();
+            self.tell(Event::Settle { topics: Vec::new(), reply }).await;
+            let _ = settled.await;
+        }
+    }
+
     /// Waits until the homes of these topics know what has changed here; returns those that did not say
     /// so in time.
     pub(crate) async fn settle(&self, topics: Vec<Topic>) -> Vec<Incarnation> {
@@ -222,6 +235,8 @@ pub(crate) struct Around {
     pub(crate) wake: Arc<Notify>,
     /// A view was installed.
     pub(crate) installed: OnView,
+    /// What receivers of webhooks have heard, if there is a spool.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 /// What follows the installed views.
@@ -247,6 +262,15 @@ pub(crate) struct Actor {
     turn: Turn,
 }
 
+/// A core that goes on from what the journal says.
+fn core(me: Incarnation, limits: Limits, keeping: &Keeping, journal: Option<&Journal>) -> Core<Live> {
+    let core = Core::new(me, limits).keeping(keeping.clone());
+    match journal {
+        Some(journal) => core.journaled(journal.restored()),
+        None => core,
+    }
+}
+
 impl Actor {
     pub(crate) fn new(
         me: Incarnation,
@@ -257,7 +281,7 @@ impl Actor {
     ) -> Self {
         Self {
             me,
-            core: Core::new(me, limits).keeping(keeping.clone()),
+            core: core(me, limits, &keeping, around.journal.as_deref()),
             limits,
             keeping,
             reports: Reports::new(Arc::clone(&around.wake)),
@@ -416,7 +440,7 @@ impl Actor {
 
     fn be_reborn(&mut self, me: Incarnation) {
         self.me = me;
-        self.core = Core::new(me, self.limits).keeping(self.keeping.clone());
+        self.core = core(me, self.limits, &self.keeping, self.around.journal.as_deref());
         self.turn = Turn::default();
         self.links.clear();
         for (_, cut) in std::mem::take(&mut self.sessions).into_values() {

@@ -97,6 +97,9 @@ impl Actor {
             Effect::Group(topic, change) => self.watchers.note(topic, change),
             Effect::Report { topic, report, awaited } => self.reports.note(self.me, topic, report, awaited),
             Effect::Ordered(topic, job) => self.reports.note_ordered(&topic, &job),
+            Effect::Told { topic, whole, told } => {
+                self.around.journal.iter().for_each(|journal| journal.told(&topic, whole, told.clone()));
+            }
             Effect::Missed(topic) => self.reports.note_missed(topic),
             Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
             Effect::Installed(view) => {
@@ -113,6 +116,10 @@ impl Actor {
                         gateways = view::gateways(&view).count(),
                         "more than half of the gateways have vanished within one lease"
                     );
+                }
+                if let Some(journal) = &self.around.journal {
+                    let gateways = view::gateways(&view).filter_map(|one| one.incarnation.parse().ok());
+                    journal.view(self.me, gateways.collect());
                 }
                 (self.around.installed)(&view);
             }

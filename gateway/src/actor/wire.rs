@@ -114,7 +114,7 @@ const fn encode_heard(heard: Heard) -> v1::Heard {
     }
 }
 
-fn encode_told(told: Told) -> v1::Told {
+pub(super) fn encode_told(told: Told) -> v1::Told {
     let user = |(user, heard): (Arc<str>, Heard)| v1::ToldUser {
         user_id: user.to_string(),
         heard: encode_heard(heard).into(),
@@ -268,7 +268,7 @@ const fn decode_heard(heard: v1::Heard) -> Heard {
     }
 }
 
-fn decode_told(told: v1::Told) -> Told {
+pub(super) fn decode_told(told: v1::Told) -> Told {
     let occupied = decode_heard(told.occupied());
     let user = |user: v1::ToldUser| (user.user_id.as_str().into(), decode_heard(user.heard()));
     Told { occupied, users: told.users.into_iter().map(user).collect() }

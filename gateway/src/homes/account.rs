@@ -66,7 +66,9 @@ pub(super) enum Changed {
 }
 
 impl Told {
-    pub(super) fn is_something(&self) -> bool {
+    /// Has anybody perhaps heard anything?
+    #[must_use]
+    pub fn is_something(&self) -> bool {
         self.occupied != Heard::Nothing
     }
 
@@ -91,8 +93,8 @@ impl Told {
         }
     }
 
-    /// What another gateway says.
-    pub(super) fn hear(&mut self, whole: bool, told: Self) {
+    /// What another gateway says, or a journal.
+    pub fn hear(&mut self, whole: bool, told: Self) {
         if whole || !told.is_something() {
             self.users.clear();
         }
@@ -140,6 +142,12 @@ impl Account {
         to: Incarnation,
         topic: &Topic,
     ) -> Word {
+        let told = self.told_of(reports);
+        Word { to, topic: topic.clone(), whole: false, more: !self.pending.is_empty(), told }
+    }
+
+    /// What is told, as far as these reports concern it.
+    pub(super) fn told_of<'a>(&self, reports: impl IntoIterator<Item = &'a Report>) -> Told {
         let mut told = Told { occupied: self.standing.occupied, ..Told::default() };
         for report in reports {
             if let Report::Came(user) | Report::Left(user) = report {
@@ -153,7 +161,7 @@ impl Account {
                 report => told.doubt(report),
             }
         }
-        Word { to, topic: topic.clone(), whole: false, more: !self.pending.is_empty(), told }
+        told
     }
 
     /// A report is made; if it is awaited, it must be said when it has arrived.

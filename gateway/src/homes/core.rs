@@ -13,6 +13,7 @@ use broadgate_proto::{
 };
 
 use super::{
+    account::Told,
     enter::Entrances,
     heir::Announced,
     home::Homes,
@@ -68,6 +69,17 @@ impl Default for Limits {
     }
 }
 
+/// What the journal of an earlier run says.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    /// The gateway's incarnation then.
+    pub me: Option<Incarnation>,
+    /// The gateways of its last view.
+    pub gateways: Vec<Incarnation>,
+    /// What receivers had heard of the groups whose home it was.
+    pub told: Vec<(Topic, Told)>,
+}
+
 /// What a gateway's homes have to do at the moment, for metrics and tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
@@ -110,6 +122,8 @@ pub struct Core<C: Content> {
     /// Histories for homes whose link is not open yet.
     pub(super) parcels: BTreeMap<Incarnation, Vec<(Topic, HandedOver<C>)>>,
     next_sweep: Duration,
+    /// What the journal of an earlier run says, until it is known who else is there.
+    pub(super) restored: Option<Restored>,
     pub(super) watched: Watched,
     pub(super) reports: Reports,
     /// At most what happens in a link timeout.
@@ -141,6 +155,7 @@ impl<C: Content> Core<C> {
             claims: Remembered::new(CLAIMS, CLAIMS),
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
+            restored: None,
             watched: Watched::default(),
             reports: Reports::default(),
             announced: VecDeque::new(),
@@ -153,6 +168,14 @@ impl<C: Content> Core<C> {
     #[must_use]
     pub fn keeping(mut self, keeping: Keeping) -> Self {
         self.kept = Kept::new(keeping);
+        self
+    }
+
+    /// A journal notes what receivers have heard; this is what it says of an earlier run.
+    #[must_use]
+    pub fn journaled(mut self, restored: Restored) -> Self {
+        self.reports.keep_journal();
+        self.restored = Some(restored);
         self
     }
 
@@ -310,6 +333,7 @@ impl<C: Content> Core<C> {
         if gap {
             self.hear_anew();
         }
+        self.restore_reported();
         self.pump_all();
         self.release();
     }

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use broadgate_proto::id::Incarnation;
+use broadgate_proto::{id::Incarnation, limits::WEBHOOK_RETURN_TIME};
 
 use super::{
     account::Word,
-    core::Core,
+    core::{Core, Restored},
     step::{Content, Effect, Frame, Report, Session},
     topic::Topic,
 };
@@ -20,8 +20,43 @@ pub(super) struct Announced {
 }
 
 impl<C: Content> Core<C> {
+    /// What receivers had heard when this gateway died is compared with who is there, once those who come
+    /// back have had time. Only if nobody has lived on, who would be heir to it, and where this gateway is
+    /// the home; and not while its own predecessor is still taken for alive.
+    pub(super) fn restore_reported(&mut self) {
+        let waits = |restored: &mut Restored| {
+            let former = restored.me.filter(|former| *former != self.me);
+            self.members.has_ready(self.me)
+                && former.is_none_or(|former| !self.members.gateways.contains_key(&former))
+        };
+        let Some(Restored { me: former, gateways, told }) = self.restored.take_if(waits) else { return };
+        let lived_on =
+            |gateway: &Incarnation| Some(*gateway) != former && self.members.gateways.contains_key(gateway);
+        let has_heirs = gateways.iter().any(lived_on);
+        let until = self.now + WEBHOOK_RETURN_TIME;
+        for (topic, told) in told {
+            if has_heirs || self.rings.home(&topic) != Some(self.me) {
+                self.reports.strike(topic);
+            } else {
+                self.reports.restore(&topic, told, self.me, until);
+            }
+        }
+    }
+
+    /// What the journal is to note goes before what follows from it.
+    fn note_lines(&mut self) {
+        for (topic, whole, told) in self.reports.take_lines() {
+            self.out.push(Effect::Told { topic, whole, told });
+        }
+    }
+
     /// Once a step; not before it is known who holds what.
     pub(super) fn report(&mut self) {
+        self.report_news();
+        self.note_lines();
+    }
+
+    fn report_news(&mut self) {
         self.let_out(false);
         if !self.reports.is_on() || !self.gate_is_open() {
             return;
@@ -35,6 +70,7 @@ impl<C: Content> Core<C> {
         if reports.is_empty() {
             return;
         }
+        self.note_lines();
         let needs = self.say_words(words);
         self.announced.push_back(Announced { needs, reports, since: self.now });
         self.let_out(false);

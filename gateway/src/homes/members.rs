@@ -48,6 +48,12 @@ impl Members {
         Self { epoch: view::epoch(&view), gateways, view }
     }
 
+    /// Is this gateway in the view, and on the ring?
+    #[must_use]
+    pub fn has_ready(&self, gateway: Incarnation) -> bool {
+        self.gateways.get(&gateway).is_some_and(|place| place.ready)
+    }
+
     /// Was a view missed between that one and this?
     #[must_use]
     pub fn follows(&self, former: &Self) -> bool {

@@ -46,7 +46,7 @@ mod watch;
 
 pub use self::{
     account::{Heard, Told},
-    core::{Core, Limits, Load},
+    core::{Core, Limits, Load, Restored},
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     report::Reporting,
     step::{

@@ -48,7 +48,12 @@ pub(super) struct Reports {
     bequests: HashMap<Topic, Bequest>,
     /// Groups that have another home now, until it knows everything.
     outgoing: HashMap<Topic, Account>,
+    /// What this gateway's journal is to note, if it has one.
+    journal: Option<Vec<Line>>,
 }
+
+/// A line of the journal: what receivers have heard of a group, all of it or one step.
+pub(super) type Line = (Topic, bool, Told);
 
 /// A home waits for the one before it at most this long; after that, order between the two is luck.
 const FORMER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -60,12 +65,41 @@ impl Reports {
         for reporting in about {
             self.about.entry(reporting.pattern.app.clone()).or_default().push(reporting);
         }
-        let about = &self.about;
-        self.accounts.retain(|topic, _| has(about, topic));
+        let (about, journal) = (&self.about, &mut self.journal);
+        self.accounts.retain(|topic, _| {
+            let stays = has(about, topic);
+            if let Some(journal) = journal.as_mut().filter(|_| !stays) {
+                journal.push((topic.clone(), true, Told::default()));
+            }
+            stays
+        });
         self.outgoing.retain(|topic, _| has(about, topic));
         self.bequests.retain(|topic, _| has(about, topic));
         self.changed.retain(|topic, _| has(about, topic));
         self.changed_all(all);
+    }
+
+    /// From now on a journal notes what receivers have heard.
+    pub(super) fn keep_journal(&mut self) {
+        self.journal = Some(Vec::new());
+    }
+
+    pub(super) fn take_lines(&mut self) -> Vec<Line> {
+        self.journal.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// Receivers have heard nothing of a group any more that would be this gateway's business.
+    pub(super) fn strike(&mut self, topic: Topic) {
+        if let Some(journal) = &mut self.journal {
+            journal.push((topic, true, Told::default()));
+        }
+    }
+
+    /// What receivers had heard when this gateway, or all, died. Who comes back until then was never away.
+    pub(super) fn restore(&mut self, topic: &Topic, told: Told, me: Incarnation, until: Duration) {
+        if !self.accounts.contains_key(topic) {
+            self.take_over(topic, told, Some((me, until)));
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -120,6 +154,9 @@ impl Reports {
             let awaited = |report: &Report| inherited && !matches!(report, Report::Count(_));
             reports.iter().for_each(|report| account.report(report, awaited(report)));
             if reports.iter().any(awaited) {
+                if let Some(journal) = &mut self.journal {
+                    journal.push((topic.clone(), false, account.told_of(&reports)));
+                }
                 account.said_to = heir(&topic);
                 words.extend(account.said_to.map(|heir| account.step(&reports, heir, &topic)));
             }
@@ -160,6 +197,9 @@ impl Reports {
                 return None;
             }
             account.said_to = heir;
+            if let Some(journal) = &mut self.journal {
+                journal.push((topic.clone(), false, account.told_of([report])));
+            }
             let word = heir.map(|heir| account.step([report], heir, topic));
             if account.is_over() {
                 self.accounts.remove(topic);
@@ -190,10 +230,11 @@ impl Reports {
         lost.sort_unstable();
         self.changed.retain(|topic, _| home(topic) == Some(me));
         for topic in &lost {
+            self.strike(topic.clone());
             // Who is waited for tells the next home itself.
             if let Some(mut account) = self.accounts.remove(topic)
                 && account.inherited
-                && account.waits.is_none()
+                && account.waits.is_none_or(|(waits_for, _)| waits_for == me)
             {
                 account.said_to = None;
                 self.outgoing.insert(topic.clone(), account);
@@ -233,6 +274,9 @@ impl Reports {
 
     fn take_over(&mut self, topic: &Topic, told: Told, waits: Option<(Incarnation, Duration)>) {
         let said_to = self.accounts.get(topic).and_then(|account| account.said_to);
+        if let Some(journal) = &mut self.journal {
+            journal.push((topic.clone(), true, told.clone()));
+        }
         let account = Account::inherited(told, said_to, waits);
         self.accounts.insert(topic.clone(), account);
         self.changed.insert(topic.clone(), Changed::All);

@@ -450,6 +450,15 @@ pub enum Effect<C: Content> {
     },
     /// As the home of a group that we report of, we have given this its place.
     Ordered(Topic, C::Command),
+    /// To be noted in the journal: what receivers have heard of a group whose home we are.
+    Told {
+        /// The group.
+        topic: Topic,
+        /// All of it, or one step.
+        whole: bool,
+        /// What.
+        told: Told,
+    },
     /// In a group that we report of, somebody has found no last value.
     Missed(Topic),
     /// A view was installed.

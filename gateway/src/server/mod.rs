@@ -32,7 +32,7 @@ use self::{
     start::{Shards, advertised_host, join, new_me, parser, start_shards},
 };
 use crate::{
-    actor::{Actor, Around, Event, Homes},
+    actor::{Actor, Around, Event, Homes, Journal},
     api::{self, Internal},
     apps::Apps,
     channels,
@@ -152,6 +152,10 @@ impl Bound {
     /// # Errors
     /// If a thread cannot be started, or the register refuses this gateway for good.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        // Before anybody can come: it waits for the disk.
+        let spool = self.config.settings.spool.as_deref();
+        let webhooks = Webhooks::start(&self.config.apps, spool, &start::name(&self))?;
+        let journal = webhooks.journal().map(Journal::open).transpose()?.map(Arc::new);
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
         let desk = Arc::new(Desk::default());
@@ -159,10 +163,9 @@ impl Bound {
         let mailboxes = Arc::clone(&shards.mailboxes);
         let (register_sender, register) = watch::channel(member.register());
         let stop_homes = CancellationToken::new();
-        let dispatcher = self.start_homes(&me, &shards, register, &stop_homes);
+        let dispatcher = self.start_homes(&me, &shards, register, &stop_homes, journal.clone());
         desk.open(&dispatcher);
-        let spool = self.config.settings.spool.as_deref();
-        desk.set_webhooks(Webhooks::start(&self.config.apps, spool, &start::name(&self))?);
+        desk.set_webhooks(webhooks);
         let internal = Internal {
             dispatcher: Arc::clone(&dispatcher),
             observers: desk.observers.clone(),
@@ -215,6 +218,8 @@ impl Bound {
             // Still the home of its channels: it tells what has happened in them until now.
             if let Some(webhooks) = desk.webhooks() {
                 webhooks.drain(self.config.settings.stop.drain).await;
+                // So that the journal notes what has arrived.
+                seen.dispatcher.homes.catch_up().await;
             }
         }
         me.load().over.cancel();
@@ -224,6 +229,10 @@ impl Bound {
         stop_homes.cancel();
         // Its connections end with their streams, which have just been ended.
         let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        if let Some(journal) = journal {
+            // It waits for the disk.
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        }
         drop((seen, mailboxes));
         drop(shards.threads);
         ended
@@ -236,6 +245,7 @@ impl Bound {
         shards: &Shards,
         register: watch::Receiver<RegisterStatus>,
         stop: &CancellationToken,
+        journal: Option<Arc<Journal>>,
     ) -> Arc<Dispatcher> {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
@@ -266,6 +276,7 @@ impl Bound {
             standings: shards.standings.clone(),
             wake: Arc::clone(&shards.wake),
             installed: Box::new(move |view| installing.install(view)),
+            journal,
         };
         let limits = homes::Limits { link_timeout, ..homes::Limits::default() };
         let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);

@@ -41,7 +41,7 @@ mod settle;
 mod spool;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -78,6 +78,8 @@ struct Handle {
     inbox: mpsc::Sender<Input>,
     inbox_bytes: Arc<AtomicUsize>,
     has_spool: bool,
+    /// Beside the spool: where what receivers have heard is noted.
+    journal: Option<PathBuf>,
 }
 
 impl Webhooks {
@@ -94,12 +96,21 @@ impl Webhooks {
 
     fn open(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
         let run = getrandom::u64().context("no random number for the ids of webhook events")?;
+        let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));
         let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;
         let has_spool = spool.is_some();
         let (sender, inbox) = mpsc::channel(WEBHOOK_INBOX_FACTS_MAX);
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
         let shell = Shell::new(apps, inbox, Arc::clone(&inbox_bytes), spool, run);
-        Ok((Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, inbox_bytes, has_spool })), shell))
+        Ok((
+            Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, inbox_bytes, has_spool, journal })),
+            shell,
+        ))
+    }
+
+    /// Where what receivers have heard is noted; nobody else uses it for as long as this has the spool.
+    pub(crate) fn journal(&self) -> Option<&Path> {
+        self.0.journal.as_deref()
     }
 
     /// Something has happened in a channel of an app whose home is here. Never waits: what the task

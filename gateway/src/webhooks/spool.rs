@@ -140,7 +140,7 @@ impl Shared {
 }
 
 /// A name that is a file's: other characters as in a URL.
-fn file_name(gateway: &str) -> String {
+pub(super) fn file_name(gateway: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let parts = gateway.bytes().map(|byte| match byte {
         byte if plain(byte) => char::from(byte).to_string(),
