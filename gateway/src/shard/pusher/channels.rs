@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{Pending, users};
 use crate::{
-    actor::{Entry, Live},
+    actor::{Entry, Event, Live},
     codec::encode::{Frames, SharedFrame, text_frame},
     homes::{ComeOrGone, Entered, Op, Topic},
     orders::{Audience, Order},
@@ -165,7 +165,7 @@ impl Shard {
                 // Its home tells webhooks of it, once for all gateways.
                 let topic = self.clients.get(slot).map(|client| Topic::group(&client.app, channel));
                 if let Some((topic, dispatcher)) = topic.zip(self.desk.dispatcher()) {
-                    dispatcher.homes.offer(actor::Event::Route { topic, op: Op::Missed, reply: None });
+                    dispatcher.homes.offer(Event::Route { topic, op: Op::Missed, reply: None });
                 }
             }
             Some(frame) if held.iter().any(|held| **held == frame) => {}
