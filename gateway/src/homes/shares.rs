@@ -17,7 +17,9 @@ impl Shares {
         self.total += bytes;
         match self.apps.get_mut(app) {
             Some(used) => *used += bytes,
-            None => drop(self.apps.insert(app.into(), bytes)),
+            None => {
+                self.apps.insert(app.into(), bytes);
+            }
         }
     }
 
