@@ -155,7 +155,7 @@ async fn a_publish_past_a_stopped_gateway_is_not_called_done() {
 #[tokio::test]
 async fn the_list_of_channels_is_whole() {
     let cluster = Cluster::quiet(2).more(APPS).start().await;
-    let mut clients = vec![Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 1).await];
+    let mut clients = [Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 1).await];
     for (index, client) in clients.iter_mut().enumerate() {
         for number in 0..700 {
             client.subscribe(&format!("room-{index}-{number}")).await;
