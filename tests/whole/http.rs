@@ -75,6 +75,8 @@ async fn ids_are_taken_as_php_writes_them() {
         call("Send", json!({"to": {"groups": [12], "except": []}, "text": "a group"})).await["clients"],
         1
     );
+    let holes = json!({"to": {"uids": {"0": 7, "3": 8}}, "text": "a list with holes"});
+    assert_eq!(call("Send", holes).await["clients"], 1);
     let but = json!({"to": {"all": true, "except": {"uids": [7]}}, "text": "nobody"});
     assert_eq!(call("Send", but).await["clients"], 0);
     assert_eq!(call("Online", json!({"uids": [7, 8]})).await["uids"], json!({"7": 1, "8": 0}));
@@ -88,7 +90,7 @@ async fn ids_are_taken_as_php_writes_them() {
         call("MergeSession", json!({"client_id": id, "json": {"n": 1}})).await["session"]["json"],
         "{\"n\":1}"
     );
-    a.hears(&["a uid", "a group"]).await;
+    a.hears(&["a uid", "a group", "a list with holes"]).await;
     let (status, answer) = post(address, "Send", &JSON, r#"{"to":{"uids":[7.5]},"text":"x"}"#).await;
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(status == 400 && message.contains("line 1"), "{answer}");

@@ -1,6 +1,7 @@
-//! JSON as PHP and databases write it: integer ids, and `[]` for an empty object.
+//! JSON as PHP and databases write it: integer ids, `[]` for an empty object, and objects for lists with holes.
 //!
-//! `json_encode` makes a number of a user id that came from a database, and an array of every empty map.
+//! `json_encode` makes a number of a user id that came from a database, an array of every empty map, and an
+//! object of a list of which `array_unique` or `array_filter` has left `{"0": …, "2": …}`.
 //! By reflection, so that it holds for every call and every nested field.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
@@ -32,9 +33,10 @@ fn adapt_field(value: &mut Value, field: &FieldDescriptor) -> bool {
         let Value::Object(entries) = value else { return changed };
         return entries.values_mut().fold(changed, |changed, value| changed | adapt_field(value, &of_value));
     }
+    let was_holey = field.is_list() && fill_holes(value);
     match value {
         Value::Array(items) if field.is_list() => {
-            items.iter_mut().fold(false, |changed, item| changed | adapt_one(item, field))
+            items.iter_mut().fold(was_holey, |changed, item| changed | adapt_one(item, field))
         }
         _ if field.is_list() => false,
         _ => adapt_one(value, field),
@@ -56,6 +58,18 @@ fn adapt_one(value: &mut Value, field: &FieldDescriptor) -> bool {
         }
         _ => false,
     }
+}
+
+/// Makes a list of an object whose keys are a list's indexes.
+fn fill_holes(value: &mut Value) -> bool {
+    let Value::Object(items) = value else { return false };
+    let Ok(mut indexes) = items.keys().map(|key| key.parse::<u32>()).collect::<Result<Vec<_>, _>>() else {
+        return false;
+    };
+    indexes.sort_unstable();
+    let list = indexes.iter().filter_map(|index| items.remove(&index.to_string())).collect();
+    *value = Value::Array(list);
+    true
 }
 
 fn empty_object(value: &mut Value) -> bool {
@@ -109,6 +123,15 @@ mod tests {
         let given = json!({"json": {"cart": [1]}});
         assert_eq!(adapted("MergeSessionRequest", given).0, json!({"json": "{\"cart\":[1]}"}));
         assert_eq!(adapted("OnlineReply", json!({"clients": []})).0, json!({"clients": {}}));
+    }
+
+    #[test]
+    fn a_list_with_holes_is_a_list() {
+        let given = json!({"to": {"uids": {"10": 8, "2": "7"}, "groups": {}}, "text": "x"});
+        let wanted = json!({"to": {"uids": ["7", "8"], "groups": []}, "text": "x"});
+        assert_eq!(adapted("SendRequest", given), (wanted, true));
+        let named = json!({"to": {"uids": {"ann": 7}}});
+        assert_eq!(adapted("SendRequest", named.clone()), (named, false));
     }
 
     #[test]

@@ -369,7 +369,9 @@ impl Backend {
             reason: close.reason.to_owned(),
             ..v1::CloseRequest::default()
         };
-        self.ask_all(vec![Command::Close(request)]).await?;
+        let mut command = Command::Close(request);
+        self.dispatcher.log_closing(&mut command, None);
+        self.ask_all(vec![command]).await?;
         Ok(answer::EMPTY.to_owned())
     }
 }

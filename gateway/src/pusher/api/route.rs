@@ -54,6 +54,8 @@ pub(crate) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
         ["users", user, "terminate_connections"] => {
             ("", "POST", Call::TerminateConnections { user: decoded(user)? })
         }
+        // Health checks of some proxies ask for the head alone.
+        ["up"] if method == "HEAD" => return Ok(Route::Up),
         ["up"] => return allowed(method, "GET", path).map(|()| Route::Up),
         ["apps", app, "events"] => (app, "POST", Call::Events),
         ["apps", app, "batch_events"] => (app, "POST", Call::BatchEvents),
@@ -137,7 +139,7 @@ mod tests {
         assert_eq!(call("GET", "/apps/3/connections"), Call::Connections);
         let call = Call::TerminateConnections { user: "7".to_owned() };
         assert_eq!(route("POST", "/users/7/terminate_connections"), Ok(Route::App { app: None, call }));
-        assert_eq!(route("GET", "/up"), Ok(Route::Up));
+        assert_eq!((route("GET", "/up"), route("HEAD", "/up")), (Ok(Route::Up), Ok(Route::Up)));
     }
 
     #[test]
