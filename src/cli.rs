@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     operate::{self, Target},
     options::AppsFile,
-    roles, up,
+    roles, telemetry, up,
 };
 
 const AFTER_HELP: &str = "\
@@ -157,19 +157,20 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
 fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
     let config = Config::load_for_command(Some(&file))?;
     let source = Source { config: Some(file.clone()), apps, raw: Vec::new() };
-    let apps = source.read(&mut Vec::new()).and_then(|reading| reading.open()).map_err(Failure::Usage)?;
-    let gateway = broadgate_gateway::config::Config {
-        registers: config.cluster.register.clone(),
-        secret: config.secret()?,
-        settings: config.gateway.clone(),
-        apps,
-        pages: &[],
-    };
-    gateway.check().map_err(|error| Failure::usage(format!("config file {}: {error}", file.display())))?;
-    let secret = config.secret()?;
-    secret
-        .check_bind(config.register.bind)
-        .map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
+    let reading = source.read(&mut Vec::new()).map_err(Failure::Usage)?;
+    let apps = reading.open().map_err(Failure::Usage)?;
+    for warning in reading.warnings().into_iter().chain(config.secret_warning()) {
+        say!("broadgate: warning: {warning}");
+    }
+    // All that a start refuses, by what a start asks.
+    let checked = telemetry::filter(&config)
+        .map(drop)
+        .and_then(|()| roles::register_config(&config).map(drop))
+        .and_then(|()| roles::gateway_config(&config, apps, &[]).map(drop))
+        .and_then(|()| roles::worker_config(&config, None).map(drop));
+    if let Err(failure) = checked {
+        return Err(Failure::usage(format!("config file {}: {failure}", file.display())));
+    }
     operate::print(&format!("{} is good\n", file.display()))
 }
 

@@ -182,6 +182,11 @@ impl Config {
         Ok(config)
     }
 
+    /// A warning if others than its owner can read the secret's file.
+    pub(crate) fn secret_warning(&self) -> Option<String> {
+        crate::apps::exposed("cluster.secret_file", self.cluster.secret_file.as_deref()?)
+    }
+
     /// The shared secret: BROADGATE_SECRET, else the file.
     pub(crate) fn secret(&self) -> Result<Secret, Failure> {
         let (place, text) = match (environment::text("SECRET")?, &self.cluster.secret_file) {

@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use broadgate_business::CommandError;
+use broadgate_business::{CommandError, cluster::Refusal};
 
 /// Why a command did not do all that it was asked.
 #[derive(Debug)]
@@ -74,6 +74,9 @@ impl From<CommandError> for Failure {
         let sentence = error.to_string();
         match error {
             error if error.is_not_found() => Self::NotFound(sentence),
+            CommandError::Refused { kind: Refusal::Invalid | Refusal::Unauthenticated, .. } => {
+                Self::Usage(sentence)
+            }
             CommandError::NotReachable { .. } => Self::Unreachable(sentence),
             _ => Self::Failed(sentence),
         }

@@ -1,6 +1,6 @@
 //! What each metric means, for `/metrics` and for people who read it.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram};
 
 /// Counters, which end in `_total`.
 const COUNTERS: &[(&str, &str)] = &[
@@ -99,7 +99,7 @@ const GAUGES: &[(&str, &str)] = &[
         "broadgate_gateway_cluster_halved",
         "1 for a lease after more than half of the gateways have vanished within one",
     ),
-    ("broadgate_gateway_epoch_count", "The count of the view's epoch"),
+    ("broadgate_gateway_epoch_number", "The count of the view's epoch"),
     ("broadgate_gateway_epoch_term", "The term of the view's epoch"),
     ("broadgate_gateway_homes", "Topics that have members and their home at this gateway"),
     ("broadgate_gateway_homes_asked", "Questions of callers that homes have not answered"),
@@ -121,7 +121,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_webhook_spool_bytes", "Size of the file with the webhook events that wait"),
     ("broadgate_gateway_workers", "Workers attached to this gateway"),
     ("broadgate_member_register_heard", "1 while a register is heard"),
-    ("broadgate_register_epoch_count", "The count of the view's epoch"),
+    ("broadgate_register_epoch_number", "The count of the view's epoch"),
     ("broadgate_register_epoch_term", "The term of the view's epoch"),
     ("broadgate_register_members", "Members in the view, by role and state"),
     ("broadgate_worker_events_unanswered", "Events under way in this worker"),
@@ -131,14 +131,48 @@ const GAUGES: &[(&str, &str)] = &[
 /// Histograms, in seconds.
 const HISTOGRAMS: &[(&str, &str)] = &[
     (
+        "broadgate_gateway_commands_seconds",
+        "From the placing of a batch of commands until all of it is answered; a single call is a batch of one",
+    ),
+    (
+        "broadgate_gateway_shard_lag_seconds",
+        "By how much a shard was late for its second, once a second each",
+    ),
+    (
+        "broadgate_gateway_shard_turn_seconds",
+        "Turns of the shards' loops: commands carried out and clients written to, a sample of them",
+    ),
+    (
         "broadgate_gateway_webhook_delivery_seconds",
         "From a webhook event until its receiver has it, with all attempts",
     ),
     ("broadgate_gateway_webhook_post_seconds", "One attempt at posting webhooks"),
 ];
 
-/// Gives every metric its help text.
-pub(crate) fn describe() {
+/// Counters that alerts watch, by role, with a label: they are there from the start, since what begins at 1
+/// has not increased for Prometheus.
+const FROM_THE_START: &[(&str, &str, Option<(&str, &str)>)] = &[
+    ("gateway", "broadgate_gateway_peer_links_lost_total", None),
+    ("gateway", "broadgate_gateway_refused_total", Some(("reason", "clients_max"))),
+    ("gateway", "broadgate_gateway_refused_total", Some(("reason", "secret"))),
+    ("gateway", "broadgate_gateway_sends_without_home_total", None),
+    ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "inbox_full"))),
+    ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "given_up"))),
+    ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "queue_full"))),
+    ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "stopped"))),
+    ("gateway", "broadgate_gateway_webhook_posts_total", Some(("outcome", "ok"))),
+    ("register", "broadgate_register_refused_total", Some(("reason", "secret"))),
+    ("register", "broadgate_register_removed_total", Some(("reason", "lease"))),
+];
+
+/// Gives every metric its help text, and those that alerts watch their first value.
+pub(crate) fn describe(role: &str) {
+    for &(_, name, label) in FROM_THE_START.iter().filter(|(of, ..)| *of == role) {
+        match label {
+            Some((label, value)) => counter!(name, label => value).increment(0),
+            None => counter!(name).increment(0),
+        }
+    }
     for &(name, help) in COUNTERS {
         describe_counter!(name, help);
     }

@@ -6,13 +6,16 @@ use broadgate_business::{
     Client, Handler, Message, Worker, WorkerConfig,
     chat::{self, Chat},
 };
-use broadgate_gateway::config::{Config as GatewayConfig, Listener, ListenerKind, Page};
+use broadgate_gateway::{
+    apps::Apps,
+    config::{Config as GatewayConfig, Listener, ListenerKind, Page, collide},
+};
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     apps::{self, Reload, Source},
-    config::Config,
+    config::{Config, RegisterSection},
     failure::Failure,
     options::{AppsFile, ConfigFile, Registers},
     telemetry::{self, Ready},
@@ -117,12 +120,68 @@ pub(crate) enum Demo {
     Echo,
 }
 
+/// What a register is started with, checked; `check-config` asks the same.
+pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::server::Config, Failure> {
+    let (secret, bind) = (config.secret()?, config.register.bind);
+    secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
+    check_metrics(config, "register.bind", bind)?;
+    let RegisterSection { beat, lease, .. } = config.register;
+    let config = broadgate_register::server::Config { secret, beat, lease };
+    config.check().map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(config)
+}
+
+/// What a gateway is started with, checked; `check-config` asks the same.
+pub(crate) fn gateway_config(
+    config: &Config,
+    apps: Apps,
+    pages: &'static [Page],
+) -> Result<GatewayConfig, Failure> {
+    let gateway = GatewayConfig {
+        registers: config.cluster.register.clone(),
+        secret: config.secret()?,
+        settings: config.gateway.clone(),
+        apps,
+        pages,
+    };
+    gateway.check().map_err(Failure::Usage)?;
+    check_metrics(config, "gateway.internal.bind", config.gateway.internal.bind)?;
+    for listener in &config.gateway.listeners {
+        check_metrics(config, &format!("listener {:?}", listener.name), listener.bind)?;
+    }
+    Ok(gateway)
+}
+
+/// What a built-in worker is started with, checked; `check-config` asks the same.
+pub(crate) fn worker_config(config: &Config, name: Option<String>) -> Result<WorkerConfig, Failure> {
+    let worker = WorkerConfig {
+        registers: config.cluster.register.clone(),
+        secret: config.secret()?,
+        name: name.unwrap_or_else(|| config.worker.name.clone()),
+        services: config.worker.services.clone(),
+        events_max: config.worker.events_max,
+        stop_time: config.worker.stop_time,
+        ..WorkerConfig::default()
+    };
+    worker.check().map_err(|error| Failure::usage(format!("{error:#}")))?;
+    Ok(worker)
+}
+
+/// The metrics are served by the same process.
+fn check_metrics(config: &Config, what: &str, bind: SocketAddr) -> Result<(), Failure> {
+    match config.metrics.bind {
+        Some(metrics) if collide(metrics, bind) => {
+            Err(Failure::usage(format!("metrics.bind: {what} has the port {}, too", bind.port())))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     config.register.bind = args.bind.unwrap_or(config.register.bind);
-    let secret = config.secret()?;
+    let checked = register_config(&config)?;
     let bind = config.register.bind;
-    secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
     let probes = telemetry::open("register", config.metrics.bind).await?;
     let listener = tokio::net::TcpListener::bind(bind).await.map_err(|error| {
         Failure::usage(format!(
@@ -132,25 +191,14 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     tracing::info!(address = %listener.local_addr()?, "register");
     probes.serve(always_ready());
     let shutdown = args.common.shutdown();
-    let config = broadgate_register::server::Config {
-        secret,
-        beat: config.register.beat,
-        lease: config.register.lease,
-    };
-    Ok(broadgate_register::server::run(listener, config, shutdown.cancelled_owned()).await?)
+    Ok(broadgate_register::server::run(listener, checked, shutdown.cancelled_owned()).await?)
 }
 
 pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     args.lay_over(&mut config)?;
     let reload = Reload::open(args.source()).map_err(Failure::Usage)?;
-    let gateway = GatewayConfig {
-        registers: config.cluster.register.clone(),
-        secret: config.secret()?,
-        settings: config.gateway.clone(),
-        apps: reload.apps(),
-        pages: if args.pages { PAGES } else { &[] },
-    };
+    let gateway = gateway_config(&config, reload.apps(), if args.pages { PAGES } else { &[] })?;
     let probes = telemetry::open("gateway", config.metrics.bind).await?;
     let bound = broadgate_gateway::bind(gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     tracing::info!(internal = %bound.internal_address(), clients = ?bound.client_addresses(), "gateway");
@@ -208,17 +256,9 @@ impl GatewayArgs {
 pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     args.registers.lay_over(&mut config)?;
+    let worker = worker_config(&config, args.name.clone())?;
     let probes = telemetry::open("worker", config.metrics.bind).await?;
     probes.serve(always_ready());
-    let worker = WorkerConfig {
-        registers: config.cluster.register.clone(),
-        secret: config.secret()?,
-        name: args.name.unwrap_or(config.worker.name),
-        services: config.worker.services,
-        events_max: config.worker.events_max,
-        stop_time: config.worker.stop_time,
-        ..WorkerConfig::default()
-    };
     let shutdown = args.common.shutdown().cancelled_owned();
     match args.demo {
         Demo::Chat => Ok(chat::worker(worker).run(Chat, shutdown).await?),
@@ -241,7 +281,7 @@ impl Common {
         let mut config = self.file.load()?;
         config.metrics.bind = self.metrics_bind.or(config.metrics.bind);
         telemetry::start_logs(&config)?;
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&config.secret_warning()) {
             tracing::warn!("{warning}");
         }
         // Before a role has anything to lose by it.

@@ -6,6 +6,7 @@ use axum::{Router, http::StatusCode, routing::get};
 use broadgate_proto::VERSION;
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use tokio::net::TcpListener;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -23,12 +24,17 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// Times of handlers and posts, in seconds.
 const BUCKETS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 10.0];
 
-/// Starts logging. BROADGATE_LOG comes before `[log] level`.
-pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
+/// What is logged. BROADGATE_LOG comes before `[log] level`.
+pub(crate) fn filter(config: &Config) -> Result<EnvFilter, Failure> {
     let level = environment::text("LOG")?.unwrap_or_else(|| config.log.level.clone());
-    let filter = EnvFilter::builder().parse(directives(&level)).map_err(|error| {
+    EnvFilter::builder().parse(directives(&level)).map_err(|error| {
         Failure::usage(format!("log level {level:?}: {error}; use info, or warn,broadgate_gateway=debug"))
-    })?;
+    })
+}
+
+/// Starts logging.
+pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
+    let filter = filter(config)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -84,7 +90,8 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| Failure::Failed(format!("metrics could not start: {error}")))?;
-    crate::help::describe();
+    crate::help::describe(role);
+    Collector::default().describe();
     gauge!("broadgate_build_info", "version" => VERSION, "role" => role).set(1.0);
     Ok(Probes { listener, handle })
 }
@@ -106,7 +113,14 @@ impl Probes {
         }
         let handle = self.handle;
         let router = Router::new()
-            .route("/metrics", get(move || async move { handle.render() }))
+            .route(
+                "/metrics",
+                get(move || async move {
+                    // The process's memory, CPU time and files are those of the moment.
+                    Collector::default().collect();
+                    handle.render()
+                }),
+            )
             .route("/healthz", get(|| async { "ok\n" }))
             .route(
                 "/readyz",

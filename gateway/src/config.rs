@@ -1,7 +1,7 @@
 //! What a gateway can be told. Opens nothing and decides nothing; see `deploy/config/broadgate.toml`
 //! for the same with comments.
 
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use broadgate_proto::{limits, name, secret::Secret};
 use ipnet::IpNet;
@@ -275,6 +275,12 @@ fn default_ping() -> Duration {
 }
 
 impl Settings {
+    /// The services of the listeners whose clients' events need a worker, by the listener's name.
+    pub(crate) fn listener_services(&self) -> HashMap<String, String> {
+        let listeners = self.listeners.iter().filter(|listener| !listener.service.is_empty());
+        listeners.map(|listener| (listener.name.clone(), listener.service.clone())).collect()
+    }
+
     /// What groups keep, as the homes read it: what `groups` says, and behind it the last event of
     /// every cache channel of the apps that take Pusher clients.
     pub(crate) fn keeping(&self, apps: &Table) -> Keeping {
@@ -385,18 +391,40 @@ impl Config {
         if self.registers.is_empty() {
             return Err("cluster.register is empty: give at least one host:port".to_owned());
         }
-        self.secret
-            .check_bind(self.settings.internal.bind)
-            .map_err(|error| format!("gateway.internal.bind: {error}"))?;
+        for register in &self.registers {
+            name::check_address(register).map_err(|error| format!("cluster.register: {error}"))?;
+        }
+        self.check_internal()?;
         self.check_listeners()?;
         self.check_groups()?;
         self.check_limits()
     }
 
+    fn check_internal(&self) -> Result<(), String> {
+        let internal = &self.settings.internal;
+        self.secret.check_bind(internal.bind).map_err(|error| format!("gateway.internal.bind: {error}"))?;
+        if let Some(advertise) = &internal.advertise {
+            name::check_address(advertise).map_err(|error| format!("gateway.internal.advertise: {error}"))?;
+        }
+        if !self.settings.name.is_empty() {
+            name::check("gateway.name", &self.settings.name).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// An app that a setting names must be there; the one that is meant when none is named need not be.
+    fn check_app(&self, app: &str) -> Result<(), String> {
+        name::check("app", app).map_err(|error| error.to_string())?;
+        if app == name::DEFAULT_APP || self.apps.load().by_id(app).is_some() {
+            return Ok(());
+        }
+        Err(format!("no app {app:?} is configured: `broadgate apps` lists those that are"))
+    }
+
     fn check_groups(&self) -> Result<(), String> {
         for (index, group) in self.settings.groups.iter().enumerate() {
             let place = format!("gateway.groups[{index}]");
-            name::check("app", &group.app).map_err(|error| format!("{place}: {error}"))?;
+            self.check_app(&group.app).map_err(|error| format!("{place}: {error}"))?;
             if group.pattern != "*" {
                 let prefix = group.pattern.strip_suffix('*').unwrap_or(&group.pattern);
                 name::check("pattern", prefix).map_err(|error| format!("{place}: {error}"))?;
@@ -417,7 +445,20 @@ impl Config {
         for (index, listener) in listeners.iter().enumerate() {
             let place = format!("gateway.listeners[{index}] ({})", listener.name);
             name::check("name", &listener.name).map_err(|error| format!("{place}: {error}"))?;
-            name::check("app", &listener.app).map_err(|error| format!("{place}: {error}"))?;
+            self.check_app(&listener.app).map_err(|error| format!("{place}: {error}"))?;
+            if !listener.service.is_empty() {
+                name::check("service", &listener.service).map_err(|error| format!("{place}: {error}"))?;
+            }
+            if collide(listener.bind, self.settings.internal.bind) {
+                return Err(format!(
+                    "{place}: gateway.internal.bind has the port {}, too",
+                    listener.bind.port()
+                ));
+            }
+            if let Some(other) = listeners[..index].iter().find(|other| collide(other.bind, listener.bind)) {
+                let port = listener.bind.port();
+                return Err(format!("{place}: the listener {:?} has the port {port}, too", other.name));
+            }
             if listeners[..index].iter().any(|other| other.name == listener.name) {
                 return Err(format!("{place}: another listener has the same name"));
             }
@@ -454,11 +495,32 @@ impl Config {
         if limits.events_per_client_max == 0 || limits.clients_max == 0 {
             return Err("gateway.limits: events_per_client_max and clients_max must be at least 1".to_owned());
         }
+        for (name, time) in [
+            ("first_byte_time_max", limits.first_byte_time_max),
+            ("handshake_time_max", limits.handshake_time_max),
+            ("close_time_max", limits.close_time_max),
+            ("link_timeout", limits.link_timeout),
+        ] {
+            if time.is_zero() {
+                return Err(format!("gateway.limits.{name} must be longer than 0s"));
+            }
+        }
+        if limits.outbox_messages_max == 0 {
+            return Err("gateway.limits.outbox_messages_max must be at least 1".to_owned());
+        }
         if self.settings.shards.is_some_and(|shards| shards.get() > 256) {
             return Err("gateway.shards must be 1 to 256".to_owned());
         }
         Ok(())
     }
+}
+
+/// Could one process not listen on both?
+#[must_use]
+pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    // Port 0 is any free one. A wildcard takes the port of every address.
+    let ips = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && ips
 }
 
 #[cfg(test)]
@@ -468,6 +530,47 @@ mod tests {
         apps::{App, Key, KeySecret},
         homes::Topic,
     };
+
+    #[test]
+    fn what_no_gateway_can_start_with_is_refused() {
+        let config = |toml: &str| {
+            let settings = toml::from_str(toml).unwrap();
+            let registers = vec!["127.0.0.1:7100".to_owned()];
+            Config {
+                registers,
+                secret: Secret::default(),
+                settings,
+                apps: Apps::new(vec![]).unwrap(),
+                pages: &[],
+            }
+        };
+        assert_eq!(config("").check(), Ok(()));
+        let listener = |name: &str, bind: &str| {
+            format!("[[listeners]]\nname = \"{name}\"\nkind = \"web\"\nbind = \"{bind}\"\n")
+        };
+        let two = |one, other| listener("a", one) + &listener("b", other);
+        assert_eq!(config(&two("127.0.0.1:0", "127.0.0.1:0")).check(), Ok(()));
+        assert_eq!(config(&two("127.0.0.1:81", "127.0.0.2:81")).check(), Ok(()));
+        for (toml, words) in [
+            (two("127.0.0.1:81", "127.0.0.1:81"), "\"a\" has the port 81"),
+            (two("0.0.0.0:81", "127.0.0.1:81"), "\"a\" has the port 81"),
+            (two("127.0.0.1:81", "[::]:81"), "\"a\" has the port 81"),
+            (listener("a", "0.0.0.0:7200"), "gateway.internal.bind has the port 7200"),
+            (listener("a", "127.0.0.1:81") + "app = \"none\"\n", "no app \"none\""),
+            ("[[groups]]\napp = \"none\"\npattern = \"*\"\n".to_owned(), "no app \"none\""),
+            ("internal = { advertise = \"here\" }".to_owned(), "gateway.internal.advertise"),
+            ("limits = { link_timeout = \"0s\" }".to_owned(), "link_timeout"),
+            ("limits = { handshake_time_max = \"0s\" }".to_owned(), "handshake_time_max"),
+            ("limits = { outbox_messages_max = 0 }".to_owned(), "outbox_messages_max"),
+        ] {
+            let error = config(&toml).check().unwrap_err();
+            assert!(error.contains(words), "{toml}: {error}");
+        }
+        for register in ["", "host", "http://host:7100", "host:0"] {
+            let wrong = Config { registers: vec![register.to_owned()], ..config("") };
+            assert!(wrong.check().unwrap_err().contains("cluster.register"), "{register}");
+        }
+    }
 
     #[test]
     fn cache_channels_keep_their_last_event_and_configured_groups_come_first() {

@@ -1,7 +1,9 @@
 //! A shard's counters: plain numbers on the hot path, added to the process's metrics once a second.
 
+use std::time::Duration;
+
 use broadgate_proto::v1::Cause;
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::homes::remember::{Forgotten, Kept, Remembered};
 
@@ -54,6 +56,37 @@ const CAUSES: [(Cause, &str); 8] = [
     (Cause::Drain, "drain"),
 ];
 
+/// How long turns took since the last publication, by powers of four of a microsecond: one addition a turn,
+/// where a histogram of the process would have to be written to.
+#[derive(Default)]
+struct TurnTimes([(u32, Duration); TURN_CLASSES]);
+
+/// The last class holds every turn of more than a second.
+const TURN_CLASSES: usize = 12;
+/// So many values of each class are enough to show how turns are spread.
+const VALUES_PER_CLASS: u32 = 64;
+
+impl TurnTimes {
+    fn add(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        let class = (micros.ilog2() / 2) as usize;
+        let (count, sum) = &mut self.0[class.min(TURN_CLASSES - 1)];
+        *count += 1;
+        *sum += time;
+    }
+
+    /// Each class by its mean. Of each 64 at most are told, and the classes keep their shares.
+    fn publish(&mut self, histogram: &Histogram) {
+        let most = self.0.iter().map(|(count, _)| *count).max().unwrap_or_default();
+        let one_in = most.div_ceil(VALUES_PER_CLASS).max(1);
+        for (count, sum) in std::mem::take(&mut self.0) {
+            if count > 0 {
+                histogram.record_many(sum / count, count.div_ceil(one_in) as usize);
+            }
+        }
+    }
+}
+
 /// Counts since the last publication.
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -74,6 +107,7 @@ pub(crate) struct Tally {
     pub(crate) now: Counts,
     /// Messages in and out in the last full second.
     pub(crate) last_second: (u64, u64),
+    turns: TurnTimes,
     handles: Handles,
 }
 
@@ -84,6 +118,8 @@ struct Handles {
     clients: Gauge,
     ids_bytes: Gauge,
     ids_forgotten: [Counter; 2],
+    turn: Histogram,
+    lag: Histogram,
 }
 
 impl Tally {
@@ -106,8 +142,20 @@ impl Tally {
             ids_bytes: gauge!("broadgate_gateway_command_ids_bytes", "shard" => shard.to_string()),
             ids_forgotten: ["chosen", "made"]
                 .map(|by| counter!("broadgate_gateway_command_ids_forgotten_total", "ids" => by)),
+            turn: histogram!("broadgate_gateway_shard_turn_seconds"),
+            lag: histogram!("broadgate_gateway_shard_lag_seconds"),
         };
-        Self { now: Counts::default(), last_second: (0, 0), handles }
+        Self { now: Counts::default(), last_second: (0, 0), turns: TurnTimes::default(), handles }
+    }
+
+    /// One turn of the shard's loop took so long.
+    pub(crate) fn turn(&mut self, time: Duration) {
+        self.turns.add(time);
+    }
+
+    /// The shard came to its second by so much late.
+    pub(crate) fn lag(&mut self, late: Duration) {
+        self.handles.lag.record(late);
     }
 
     pub(crate) fn drop(&mut self, reason: Drop, count: usize) {
@@ -157,5 +205,23 @@ impl Tally {
             }
         }
         handles.clients.set(clients as f64);
+        self.turns.publish(&self.handles.turn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_counted_by_their_length() {
+        let mut times = TurnTimes::default();
+        for micros in [0, 1, 3, 4, 15, 16, 1_000_000, 3_600_000_000] {
+            times.add(Duration::from_micros(micros));
+        }
+        let counts = times.0.map(|(count, _)| count);
+        assert_eq!(counts, [3, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
+        times.publish(&Histogram::noop());
+        assert!(times.0.iter().all(|(count, _)| *count == 0));
     }
 }

@@ -214,6 +214,9 @@ pub const PUSHER_WATCHERS_MAX: usize = 256;
 
 /// The shortest shared secret.
 pub const SECRET_BYTES_MIN: usize = 32;
+/// The secret of an app's key: 128 bits in hexadecimal have 32, the secrets of hosted services and of
+/// Laravel Reverb 20. What is shorter can be guessed from one signature.
+pub const APP_SECRET_BYTES_MIN: usize = 16;
 /// One gRPC message on an internal port.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
 /// One gRPC message between gateways: a large group's whole roster is one.

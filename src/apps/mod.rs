@@ -18,6 +18,6 @@ pub(crate) use self::{
     command::{AppsArgs, run},
     fresh::fresh,
     laravel::{Reach, both as laravel_settings},
-    read::Source,
+    read::{Source, exposed},
     reload::{Reload, outlive_hangups},
 };

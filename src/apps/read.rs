@@ -2,12 +2,14 @@
 //! reads exactly what a start would.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use broadgate_gateway::apps::{App, Apps, Change, Fault, KeySecret};
+use broadgate_proto::limits::APP_SECRET_BYTES_MIN;
 use serde::{Deserialize, de::IgnoredAny};
 use toml::Spanned;
 
@@ -60,13 +62,24 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// What was read at one moment: apps that are not checked yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reading {
     apps: Vec<App>,
     /// Where each app stands, such as `broadgate.toml:12: apps[1]`.
     places: Vec<String>,
     /// The ids of the apps that each file has.
     files: Files,
+    /// Files in which a secret stands.
+    with_secrets: BTreeSet<PathBuf>,
+}
+
+/// A warning about a file with a secret, if others than its owner can read it.
+pub(crate) fn exposed(what: &str, path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o077 != 0).then(|| {
+        let path = path.display();
+        format!("{what}: others can read the secret in {path} (mode {:o}): chmod 600 {path}", mode & 0o777)
+    })
 }
 
 /// The ids of the apps of each file.
@@ -100,7 +113,7 @@ impl Source {
                 .map_err(|error| Unreadable::file("config file", path, &error).sentence())?,
         };
         let config = Config::of(self.config.as_deref(), &text).map_err(|unreadable| unreadable.sentence())?;
-        let mut reading = Reading { apps: Vec::new(), places: Vec::new(), files: BTreeMap::new() };
+        let mut reading = Reading::default();
         if let Some(path) = &self.config {
             reading.add(path, &text, config.apps);
         }
@@ -126,6 +139,9 @@ impl Reading {
         let mut lines = entries.apps.iter().map(|entry| line_of(text, entry.span().start));
         let ids = apps.iter().map(|app| app.id.clone());
         self.files.entry(path.to_owned()).or_default().extend(ids);
+        if apps.iter().flat_map(|app| &app.keys).any(|key| !key.secret.reveal().is_empty()) {
+            self.with_secrets.insert(path.to_owned());
+        }
         for (index, app) in apps.into_iter().enumerate() {
             let line = lines.next().map(|line| format!(":{line}")).unwrap_or_default();
             self.places.push(format!("{}{line}: apps[{index}]", path.display()));
@@ -142,6 +158,7 @@ impl Reading {
                     format!("{place}.keys[{index}]: secret_file {}: {error}", path.display())
                 })?;
                 key.secret = KeySecret::new(&text);
+                self.with_secrets.insert(path.clone());
             }
         }
         Ok(())
@@ -175,6 +192,7 @@ impl Reading {
 
     /// What would change if these apps took the place of a table's.
     pub(super) fn compare(&self, apps: &Apps) -> Result<Change, String> {
+        self.check_secrets()?;
         apps.compare(self.apps.clone()).map_err(|fault| self.sentence(&fault))
     }
 
@@ -183,8 +201,32 @@ impl Reading {
         self.places.get(index).map_or("apps", String::as_str)
     }
 
+    /// A secret that is too short for what it signs, or that others can read.
+    fn check_secrets(&self) -> Result<(), String> {
+        for (index, app) in self.apps.iter().enumerate() {
+            for (number, key) in app.keys.iter().enumerate() {
+                let len = key.secret.reveal().len();
+                // None at all is told with more words.
+                if (1..APP_SECRET_BYTES_MIN).contains(&len) {
+                    return Err(format!(
+                        "{}.keys[{number}]: the secret has {len} bytes: at least {APP_SECRET_BYTES_MIN} are \
+                         needed (`broadgate apps new ID` prints an app with one)",
+                        self.place(index)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files with secrets that others than their owner can read.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.with_secrets.iter().filter_map(|path| exposed("apps", path)).collect()
+    }
+
     /// Checks the apps and makes the table of a gateway.
     pub(crate) fn open(&self) -> Result<Apps, String> {
+        self.check_secrets()?;
         Apps::new(self.apps.clone()).map_err(|fault| self.sentence(&fault))
     }
 
@@ -236,7 +278,7 @@ mod tests {
     fn the_configuration_and_the_apps_file_are_merged() {
         let files = Files::new("merged");
         let other = files.write("other.toml", "[[apps]]\nid = \"c\"\n");
-        let secret = files.write("secret", "hush\n");
+        let secret = files.write("secret", "hush-hush-hush-hush\n");
         let text = format!(
             "[[apps]]\nid = \"b\"\n[[apps.keys]]\nkey = \"k\"\nsecret_file = {:?}\n",
             secret.display().to_string()
@@ -249,12 +291,36 @@ mod tests {
         let table = source.read(&mut seen).unwrap().open().unwrap().load();
         assert_eq!(table.iter().map(|app| &app.id[..]).collect::<Vec<_>>(), ["a", "b", "d"]);
         assert!(table.by_id("b").unwrap().raw && table.by_id("d").unwrap().raw);
-        assert_eq!(table.by_key("k").unwrap().0.keys[0].secret.reveal(), "hush");
+        assert_eq!(table.by_key("k").unwrap().0.keys[0].secret.reveal(), "hush-hush-hush-hush");
         assert_eq!(seen.iter().map(|seen| &seen.path).collect::<Vec<_>>(), [&config, &apps, &secret]);
         assert!(seen.iter().all(|seen| *seen == seen.again()));
         let flag = Source { apps: Some(other), raw: Vec::new(), ..source };
         assert_eq!(told(&flag).unwrap(), ["a", "c"], "the flag comes before the file");
         assert!(told(&Source::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn files_with_secrets_that_others_can_read_are_warned_of() {
+        let files = Files::new("exposed");
+        let secret = files.write("secret", "hush-hush-hush-hush\n");
+        let key = format!("keys = [{{ key = \"k\", secret_file = {:?} }}]\n", secret.display().to_string());
+        let apps = files.write("apps.toml", &format!("[[apps]]\nid = \"a\"\n{key}"));
+        let source = Source { apps: Some(apps.clone()), ..Source::default() };
+        let warned = |modes: [u32; 2]| {
+            for (path, mode) in [&secret, &apps].into_iter().zip(modes) {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+            source.read(&mut Vec::new()).unwrap().warnings()
+        };
+        assert!(warned([0o600, 0o644]).is_empty(), "no secret stands in the apps file");
+        let warnings = warned([0o640, 0o644]);
+        assert!(warnings.len() == 1 && warnings[0].contains("mode 640"), "{warnings:?}");
+        files.write(
+            "apps.toml",
+            "[[apps]]\nid = \"a\"\nkeys = [{ key = \"k\", secret = \"hush-hush-hush-hush\" }]\n",
+        );
+        assert!(warned([0o644, 0o604])[0].contains("chmod 600"));
+        assert!(warned([0o644, 0o400]).is_empty());
     }
 
     #[test]
@@ -317,6 +383,10 @@ mod tests {
                 "apps.toml:1: apps[0].keys[0]: ",
             ),
             ("[[apps]]\nid = \"b\"\norigins = [\"x/\"]\n", "apps.toml:3: "),
+            (
+                "[[apps]]\nid = \"b\"\nkeys = [{ key = \"k\", secret = \"only-15-bytes--\" }]\n",
+                "apps.toml:1: apps[0].keys[0]: the secret has 15 bytes: at least 16",
+            ),
             ("apps = [\n  { id = \"b\" },\n  { id = \"\" },\n]\n", "apps.toml:3: apps[1]: id is empty"),
             (
                 "[[apps]]\nid = \"b\"\nkeys = [{ key = \"k\", secret_file = \"/nowhere\" }]\n",

@@ -53,6 +53,9 @@ impl Reload {
         let mut seen = Vec::new();
         let reading = source.read(&mut seen)?;
         let apps = reading.open()?;
+        for warning in reading.warnings() {
+            tracing::warn!("{warning}");
+        }
         let files = reading.files().clone();
         let hangups = signal(SignalKind::hangup()).map_err(|error| format!("SIGHUP: {error}"))?;
         Ok(Self { apps, source, seen, files, hangups })

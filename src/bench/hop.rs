@@ -54,7 +54,7 @@ pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
         timeout: std::time::Duration::from_secs(10),
         json: args.json,
     };
-    let cluster = target.cluster()?;
+    let cluster = target.cluster().await?;
     let url = socket::Target::parse(&args.url).await.map_err(Failure::Usage)?;
     let socket = Socket::connect(&url, 0).await.map_err(Failure::Unreachable)?;
     let ids = ids_of(&cluster, &[(socket.local, 0)]).await?;

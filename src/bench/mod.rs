@@ -101,10 +101,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn cluster(&self) -> Result<Cluster, Failure> {
+    async fn cluster(&self) -> Result<Cluster, Failure> {
         let timeout = Duration::from_secs(30);
         let app = Some(self.app.clone());
-        operate::Target { at: self.at.clone(), app, timeout, json: false }.cluster()
+        operate::Target { at: self.at.clone(), app, timeout, json: false }.cluster().await
     }
 }
 

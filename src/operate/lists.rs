@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{
     Target, complete,
-    output::{age_since_ms, bytes, json, print, print_json, table},
+    output::{age_since_ms, bytes, counted, json, print, print_json, table},
 };
 use crate::failure::Failure;
 
@@ -84,7 +84,7 @@ pub(crate) struct RosterArgs {
 }
 
 pub(crate) async fn roster(args: RosterArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster()?.roster(&args.group, args.page.page()).await?;
+    let reply = args.target.cluster().await?.roster(&args.group, args.page.page()).await?;
     if args.target.json {
         print_json(&json("RosterReply", &reply)?)?;
     } else {
@@ -101,7 +101,7 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
     of = args.group.iter().fold(of, |of, group| of.and_group(group));
     of = args.uid.iter().fold(of, |of, uid| of.and_uid(uid));
     let fields = [ClientField::Uid, ClientField::Groups, ClientField::Connection];
-    let reply = args.target.cluster()?.list_clients(of, &fields, args.page.page()).await?;
+    let reply = args.target.cluster().await?.list_clients(of, &fields, args.page.page()).await?;
     if args.target.json {
         print_json(&json("ListClientsReply", &reply)?)?;
     } else {
@@ -122,13 +122,14 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
 }
 
 pub(crate) async fn client(args: ClientArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster()?.client(args.id).await?;
+    let reply = args.target.cluster().await?.client(args.id).await?;
     let client = reply.client.clone().unwrap_or_default();
     if args.target.json { print_json(&json("ClientInfo", &client)?) } else { print(&details(&client)) }
 }
 
 fn details(client: &ClientInfo) -> String {
     let session = client.session.clone().unwrap_or_default();
+    let messages = |count| counted(count, "message");
     let row = |name: &str, value: String| [name.to_owned(), value];
     table(
         ["", ""],
@@ -141,10 +142,20 @@ fn details(client: &ClientInfo) -> String {
             row("gateway", format!("{}, listener {} ({})", client.gateway, client.listener, client.protocol)),
             row("address", client.address.clone()),
             row("connected for", age_since_ms(client.opened_at_ms)),
-            row("in", format!("{} messages, {}", client.messages_in, bytes(client.bytes_in))),
-            row("out", format!("{} messages, {}", client.messages_out, bytes(client.bytes_out))),
-            row("outbox", format!("{} messages, {}", client.outbox_messages, bytes(client.outbox_bytes))),
-            row("worker", format!("{}, {} events unanswered", client.worker, client.events_unanswered)),
+            row("in", format!("{}, {}", messages(client.messages_in), bytes(client.bytes_in))),
+            row("out", format!("{}, {}", messages(client.messages_out), bytes(client.bytes_out))),
+            row(
+                "outbox",
+                format!("{}, {}", messages(client.outbox_messages.into()), bytes(client.outbox_bytes)),
+            ),
+            row(
+                "worker",
+                format!(
+                    "{}, {} unanswered",
+                    client.worker,
+                    counted(client.events_unanswered.into(), "event")
+                ),
+            ),
         ],
     )
     .trim_start_matches('\n')
@@ -152,12 +163,12 @@ fn details(client: &ClientInfo) -> String {
 }
 
 pub(crate) async fn groups(args: GroupsArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster()?.list_groups(&args.prefix, args.page.page()).await?;
+    let reply = args.target.cluster().await?.list_groups(&args.prefix, args.page.page()).await?;
     names("GROUP", &args.target, &reply)
 }
 
 pub(crate) async fn uids(args: UidsArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster()?.list_uids(args.group, args.page.page()).await?;
+    let reply = args.target.cluster().await?.list_uids(args.group, args.page.page()).await?;
     names("UID", &args.target, &reply)
 }
 

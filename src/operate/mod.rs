@@ -3,6 +3,7 @@
 mod lists;
 mod orders;
 mod output;
+mod probe;
 mod status;
 
 use std::time::Duration;
@@ -33,6 +34,11 @@ pub(crate) struct At {
 }
 
 impl At {
+    /// Was a gateway named by flag?
+    fn is_named(&self) -> bool {
+        self.addr.is_some()
+    }
+
     /// The configuration, and the address of the gateway.
     pub(crate) fn open(&self) -> Result<(Config, String), Failure> {
         let config = self.file.load_for_command()?;
@@ -71,10 +77,29 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn cluster(&self) -> Result<Cluster, Failure> {
+    /// A gateway that answers, and knows the app.
+    pub(crate) async fn cluster(&self) -> Result<Cluster, Failure> {
+        let (cluster, app) = self.connect().await?;
+        app.map(|()| cluster)
+    }
+
+    /// A gateway that answers, whether it knows the app or not, unless one was named.
+    pub(crate) async fn any_app(&self) -> Result<Cluster, Failure> {
+        let (cluster, app) = self.connect().await?;
+        if self.app.is_some() { app.map(|()| cluster) } else { Ok(cluster) }
+    }
+
+    async fn connect(&self) -> Result<(Cluster, Result<(), Failure>), Failure> {
         let (config, address) = self.at.open()?;
+        let secret = config.secret()?;
         let app = self.app.as_deref().unwrap_or(name::DEFAULT_APP);
-        Ok(Cluster::to_gateway(&address, config.secret()?, app, self.timeout)?)
+        let known = match probe::gateway(&address, &secret, app, self.timeout).await {
+            Err(Failure::NotFound(sentence)) => {
+                Err(Failure::NotFound(format!("{sentence}; name the app with --app")))
+            }
+            known => Ok(known?),
+        };
+        Ok((Cluster::to_gateway(&address, secret, app, self.timeout)?, known))
     }
 }
 

@@ -1,22 +1,30 @@
 //! `broadgate send`, `kick` and `drain`.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::{
+    io::{IsTerminal as _, Read as _, Write as _},
+    time::Duration,
+};
 
 use broadgate_business::{
-    Audience, Close, Payload,
-    v1::{DrainRequest, Receipt, register_client::RegisterClient},
+    Audience, Close, Payload, Secret,
+    v1::{DrainRequest, Receipt, WatchRequest, register_client::RegisterClient},
 };
+use broadgate_proto::{name, secret::SendSecret};
 use clap::Args;
-use tonic::{Code, transport::Endpoint};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 
 use super::{
-    Target, complete,
-    output::{json, print, print_json, table},
+    At, Target, complete,
+    output::{counted, json, print, print_json, table},
+    probe::{self, Wanted},
 };
-use crate::{
-    failure::Failure,
-    options::{ConfigFile, registers_of_environment},
-};
+use crate::{environment, failure::Failure, options::registers_of_environment};
+
+/// Between two tries at following the register while a gateway drains.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[group(id = "whom", required = true, multiple = true, args = ["client", "uid", "group", "all"])]
@@ -105,13 +113,19 @@ pub(crate) struct DrainArgs {
     /// The gateway's name or incarnation
     gateway: String,
     #[command(flatten)]
-    file: ConfigFile,
-    /// Where the register is [env: BROADGATE_REGISTER] [default: the configuration's, 127.0.0.1:7100]
+    at: At,
+    /// Where the register is [env: BROADGATE_REGISTER] [default: where the gateway at --addr says]
     #[arg(long, value_name = "HOST:PORT")]
     register: Option<String>,
+    /// Wait until the gateway has left the cluster, for so long at most [default: 10m]
+    #[arg(
+        long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10m",
+        value_parser = humantime::parse_duration
+    )]
+    wait: Option<Duration>,
     /// How long an answer may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    timeout: std::time::Duration,
+    timeout: Duration,
     /// For scripts
     #[arg(long)]
     json: bool,
@@ -135,7 +149,7 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
             None => Payload::from(text),
         }
     };
-    let receipt = args.target.cluster()?.send(args.to.audience(), payload).await?;
+    let receipt = args.target.cluster().await?.send(args.to.audience(), payload).await?;
     report(&args.target, &args.to, &receipt, "sent to")
 }
 
@@ -147,7 +161,7 @@ pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {
     if args.at_once {
         close = close.at_once();
     }
-    let receipt = args.target.cluster()?.close(args.of.audience(), close).await?;
+    let receipt = args.target.cluster().await?.close(args.of.audience(), close).await?;
     report(&args.target, &args.of, &receipt, "closed")
 }
 
@@ -167,7 +181,9 @@ fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -
     if target.json {
         print_json(&json("Receipt", receipt)?)?;
     } else {
-        let mut text = format!("{done} {} clients on {} gateways\n", receipt.clients, receipt.gateways);
+        let (clients, gateways) =
+            (counted(receipt.clients, "client"), counted(receipt.gateways.into(), "gateway"));
+        let mut text = format!("{done} {clients} on {gateways}\n");
         if !receipt.drops.is_empty() {
             let mut drops: Vec<_> = receipt.drops.iter().collect();
             drops.sort();
@@ -186,31 +202,76 @@ fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -
 }
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
-    let config = args.file.load_for_command()?;
-    let secret = config.secret()?;
-    let registers = match (&args.register, registers_of_environment()?) {
-        (Some(register), _) => vec![register.clone()],
-        (None, Some(registers)) => registers,
-        (None, None) => config.cluster.register.clone(),
-    };
-    let register = registers.first().cloned().unwrap_or_default();
-    let endpoint = Endpoint::from_shared(format!("http://{register}"))
-        .map_err(|error| Failure::usage(format!("--register {register}: {error}")))?
-        .connect_timeout(args.timeout)
-        .timeout(args.timeout);
-    let channel = endpoint.connect().await.map_err(|_| {
-        Failure::Unreachable(format!("no register answers at {register}: name it with --register"))
-    })?;
-    let mut client = RegisterClient::with_interceptor(channel, secret.sender());
-    let reply =
-        client.drain(DrainRequest { gateway: args.gateway }).await.map_err(|status| match status.code() {
-            Code::NotFound => Failure::NotFound(status.message().to_owned()),
-            Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(status.message().to_owned()),
-            _ => Failure::Failed(status.message().to_owned()),
-        })?;
-    let reply = reply.into_inner();
-    if args.json {
-        return print_json(&json("DrainReply", &reply)?);
+    let (secret, registers) = args.registers().await?;
+    let mut connected = Err(Failure::usage("no register is configured: name one with --register"));
+    for register in &registers {
+        connected = probe::channel(register, Wanted::Register, args.timeout).await.map(|it| (register, it));
+        if connected.is_ok() {
+            break;
+        }
     }
-    print(&format!("gateway {} has been told to drain\n", reply.incarnation))
+    let (register, channel) = connected?;
+    let mut client = RegisterClient::with_interceptor(channel, secret.sender());
+    let asked = client.drain(DrainRequest { gateway: args.gateway.clone() }).await;
+    let reply = asked.map_err(|status| probe::refused(register, Wanted::Register, &status))?.into_inner();
+    if args.json {
+        print_json(&json("DrainReply", &reply)?)?;
+    } else {
+        print(&format!("gateway {} has been told to drain\n", reply.incarnation))?;
+    }
+    let Some(wait) = args.wait else { return Ok(()) };
+    // The call to drain has a time of its own; a watch goes on.
+    let endpoint = Endpoint::from_shared(format!("http://{register}")).map_err(anyhow::Error::from)?;
+    let watcher = RegisterClient::with_interceptor(endpoint.connect_lazy(), secret.sender());
+    if tokio::time::timeout(wait, gone(watcher, &reply.incarnation)).await.is_err() {
+        let within = humantime::format_duration(wait);
+        return Err(Failure::Incomplete(format!("gateway {} has not left within {within}", args.gateway)));
+    }
+    if args.json { Ok(()) } else { print(&format!("gateway {} has left\n", reply.incarnation)) }
+}
+
+type Watcher = RegisterClient<InterceptedService<Channel, SendSecret>>;
+
+/// Returns when an incarnation is in the view no longer. A register that is restarted is asked again.
+async fn gone(mut register: Watcher, incarnation: &str) {
+    loop {
+        if let Ok(views) = register.watch(WatchRequest {}).await {
+            let mut views = views.into_inner();
+            while let Ok(Some(view)) = views.message().await {
+                // One without an epoch knows nobody yet.
+                let is_in = view.members.iter().any(|member| member.incarnation == incarnation);
+                if view.epoch.is_some() && !is_in {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+}
+
+impl DrainArgs {
+    /// The secret, and the registers to try: as named, or as a gateway says that is named, or as configured.
+    async fn registers(&self) -> Result<(Secret, Vec<String>), Failure> {
+        let (config, address) = self.at.open()?;
+        let secret = config.secret()?;
+        if let Some(register) = &self.register {
+            name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
+            return Ok((secret, vec![register.clone()]));
+        }
+        if !self.at.is_named() {
+            if let Some(registers) = registers_of_environment()? {
+                return Ok((secret, registers));
+            }
+            if environment::text("ADDR")?.is_none() {
+                return Ok((secret, config.cluster.register));
+            }
+        }
+        let target = Target { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
+        let register = target.any_app().await?.status().await?.register;
+        if register.is_empty() {
+            let sentence = format!("the gateway at {address} hears no register: name it with --register");
+            return Err(Failure::Unreachable(sentence));
+        }
+        Ok((secret, vec![register]))
+    }
 }

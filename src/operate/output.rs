@@ -71,6 +71,11 @@ pub(super) fn age_since_ms(since_ms: u64) -> String {
     age(now.saturating_sub(Duration::from_millis(since_ms)))
 }
 
+/// "1 client", "2 clients".
+pub(super) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// "512 B", "64.0 KiB".
 pub(super) fn bytes(count: u64) -> String {
     match count {
@@ -91,6 +96,7 @@ mod tests {
         assert_eq!(age(Duration::from_secs(59)), "59 s");
         assert_eq!(age(Duration::from_secs(3 * 60 + 5)), "3 min");
         assert_eq!(age(Duration::from_secs(26 * 3600)), "1d 2h");
+        assert_eq!((counted(0, "client"), counted(1, "client")), ("0 clients".into(), "1 client".into()));
         assert_eq!((bytes(10), bytes(2048)), ("10 B".into(), "2.0 KiB".into()));
     }
 

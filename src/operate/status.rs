@@ -12,13 +12,53 @@ use super::{
 use crate::failure::Failure;
 
 pub(crate) async fn status(target: Target) -> Result<(), Failure> {
-    let status = target.cluster()?.status().await?;
+    let mut status = target.any_app().await?.status().await?;
+    if let Some(view) = &mut status.view {
+        view.members.sort_by(|a, b| (&a.name, &a.incarnation).cmp(&(&b.name, &b.incarnation)));
+    }
+    status.workers.sort_by(|a, b| (&a.name, &a.incarnation).cmp(&(&b.name, &b.incarnation)));
     if target.json {
         print_json(&as_json(&status))?
     } else {
         print(&as_text(&status))?
     }
-    complete(status.coverage.as_ref())
+    complete(status.coverage.as_ref())?;
+    if !status.register_heard {
+        return Err(Failure::Incomplete(format!(
+            "the register {} is not heard: nobody can join, leave or be removed; start it again",
+            status.register
+        )));
+    }
+    Ok(())
+}
+
+/// Workers that gateways know and the register does not: programs that attach without joining.
+fn strangers(status: &StatusReply) -> impl Iterator<Item = &WorkerStatus> {
+    let joined = |worker: &WorkerStatus| {
+        members(status, Role::Worker).any(|member| member.incarnation == worker.incarnation)
+    };
+    status.workers.iter().filter(move |worker| !joined(worker))
+}
+
+/// What is not as it should be.
+fn warnings(status: &StatusReply) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for member in members(status, Role::Gateway) {
+        let Some(known) = gateway(status, member) else { continue };
+        let mut services: Vec<_> = known.listener_services.iter().collect();
+        services.sort();
+        for (listener, service) in services {
+            let takes = |worker: &&WorkerStatus| worker.services.contains(service);
+            if !status.workers.iter().any(|worker| takes(&worker)) {
+                warnings.push(format!(
+                    "{}: no worker takes service {service:?} of listener {listener:?}: what its clients send \
+                     waits, and then they are closed; start a worker, or set service = \"\"",
+                    member.name
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 /// Members of the view with what is known about each.
@@ -78,20 +118,36 @@ fn as_text(status: &StatusReply) -> String {
     text += "\n";
     text += &table(
         ["WORKER", "SERVICES", "STATE", "VERSION", "AGE", "CLIENTS", "UNANSWERED", "GATEWAYS"],
-        members(status, Role::Worker).map(|member| {
-            let known = worker(status, member);
-            [
-                member.name.clone(),
-                member.services.join(","),
-                state(member).to_owned(),
-                member.version.clone(),
-                age_since_ms(member.since_ms),
-                count(known.map(|known| known.clients)),
-                count(known.map(|known| known.events_unanswered)),
-                count(known.map(|known| known.gateways.into())),
-            ]
-        }),
+        members(status, Role::Worker)
+            .map(|member| {
+                let known = worker(status, member);
+                [
+                    member.name.clone(),
+                    member.services.join(","),
+                    state(member).to_owned(),
+                    member.version.clone(),
+                    age_since_ms(member.since_ms),
+                    count(known.map(|known| known.clients)),
+                    count(known.map(|known| known.events_unanswered)),
+                    count(known.map(|known| known.gateways.into())),
+                ]
+            })
+            .chain(strangers(status).map(|worker| {
+                [
+                    worker.name.clone(),
+                    worker.services.join(","),
+                    "not joined".to_owned(),
+                    "?".to_owned(),
+                    "?".to_owned(),
+                    worker.clients.to_string(),
+                    worker.events_unanswered.to_string(),
+                    worker.gateways.to_string(),
+                ]
+            })),
     );
+    for warning in warnings(status) {
+        text += &format!("\nwarning: {warning}\n");
+    }
     text
 }
 
@@ -137,12 +193,55 @@ fn as_json(status: &StatusReply) -> Value {
                 }),
             )
         })
+        .chain(strangers(status).map(|worker| {
+            json!({
+                "name": worker.name, "incarnation": worker.incarnation, "state": "not joined",
+                "version": null, "since_ms": null, "services": worker.services, "clients": worker.clients,
+                "events_unanswered": worker.events_unanswered, "gateways": worker.gateways,
+            })
+        }))
         .collect();
     let coverage = status.coverage.clone().unwrap_or_default();
     json!({
         "epoch": epoch(status),
         "register": { "address": status.register, "heard": status.register_heard },
         "gateways": gateways, "workers": workers,
-        "complete": coverage.complete, "missing": coverage.missing,
+        "complete": coverage.complete, "missing": coverage.missing, "warnings": warnings(status),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_business::v1::View;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_warned_of_and_strangers_are_shown() {
+        let mut gateway = Member { incarnation: "g".into(), name: "gateway-1".into(), ..Member::default() };
+        gateway.set_role(Role::Gateway);
+        let services = [("web".to_owned(), "chat".to_owned())].into();
+        let known =
+            GatewayStatus { incarnation: "g".into(), listener_services: services, ..Default::default() };
+        let view = View { members: vec![gateway], ..View::default() };
+        let mut status = StatusReply { view: Some(view), gateways: vec![known], ..StatusReply::default() };
+        let text = as_text(&status);
+        assert!(
+            text.contains("warning: gateway-1: no worker takes service \"chat\" of listener \"web\""),
+            "{text}"
+        );
+        assert_eq!(as_json(&status)["warnings"].as_array().unwrap().len(), 1);
+        status.workers = vec![WorkerStatus {
+            incarnation: "w".into(),
+            name: "python-1".into(),
+            services: vec!["chat".into()],
+            ..WorkerStatus::default()
+        }];
+        let text = as_text(&status);
+        assert!(
+            !text.contains("warning") && text.contains("python-1") && text.contains("not joined"),
+            "{text}"
+        );
+        assert_eq!(as_json(&status)["workers"][0]["state"], "not joined");
+    }
 }

@@ -92,7 +92,8 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     let mut children = Children::start(specs)?;
     tokio::select! {
         ready = wait_until_ready(&ports, &secret, &args) => match ready {
-            Ok(()) => operate::print(&welcome(&args, &ports, apps.as_ref()))?,
+            // That nobody reads it is no reason to end.
+            Ok(()) => drop(operate::print(&welcome(&args, &ports, apps.as_ref()))),
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);

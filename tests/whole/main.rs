@@ -17,6 +17,7 @@ mod handshakes;
 mod harness;
 mod homes;
 mod http;
+mod metrics;
 mod misbehaving;
 mod operator;
 mod proxy;

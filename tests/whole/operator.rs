@@ -34,7 +34,7 @@ async fn the_cluster_is_asked_and_told() {
     assert!(table.contains("gateway-1") && table.contains("ready"), "{table}");
 
     let (code, out, _) = cluster.run(&["send", "--group", "room", "--except-uid", "ann", "hello"]);
-    assert_eq!((code, out.lines().next().unwrap()), (0, "sent to 1 clients on 2 gateways"));
+    assert_eq!((code, out.lines().next().unwrap()), (0, "sent to 1 client on 2 gateways"));
     b.hears(&["hello"]).await;
     let (_, out, _) = cluster.run(&["send", "--json", "--client", &a.id, "--binary", "raw"]);
     assert_eq!(json(&out)["clients"], 1);
@@ -68,8 +68,208 @@ async fn the_cluster_is_asked_and_told() {
     assert_eq!((code, a.closed().await.code), (0, 4001));
     let (code, _, _) = cluster.run(&["kick", "--all", "--yes"]);
     assert_eq!((code, b.closed().await.code), (0, 1000));
-    let (code, _, err) = cluster.run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1s"]);
-    assert_eq!(code, 5, "{err}");
+    for refused in [
+        &["kick", "--all", "--yes", "--code", "5"][..],
+        &["send", "--group", "", "x"],
+        &["roster", ""],
+        &["clients", "--cursor", "nonsense"],
+        &["status", "--addr", "nonsense"],
+        &["status", "--addr", "https://127.0.0.1:7200"],
+        &["drain", "gateway-1", "--register", "nonsense"],
+    ] {
+        let (code, _, err) = cluster.run(refused);
+        assert_eq!(code, 2, "{refused:?}: {err}");
+    }
+    // An app that is not there is no empty one.
+    let nobody = "0".repeat(30);
+    let url = format!("ws://{}/ws", cluster.web(0));
+    for command in [
+        &["status"][..],
+        &["clients"],
+        &["client", &nobody],
+        &["groups"],
+        &["roster", "room"],
+        &["uids"],
+        &["send", "--all", "x"],
+        &["kick", "--all", "--yes"],
+        &["bench", "fanout", "--clients", "1", "--messages", "1", "--url", &url],
+    ] {
+        let (code, _, err) = cluster.run(&[command, &["--app", "none"]].concat());
+        assert!(code == 4 && err.contains("no app \"none\""), "{command:?}: {code} {err}");
+    }
+}
+
+/// A wrong address is explained: what is there, and what was meant.
+#[tokio::test]
+async fn wrong_addresses_are_explained() {
+    use std::io::{Read as _, Write as _};
+    let cluster = Cluster::quiet(1).start().await;
+    let answering = |answer: &'static [u8]| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.read(&mut [0; 64]);
+                let _ = stream.write_all(answer);
+            }
+        });
+        address
+    };
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metered = ["register", "--bind=127.0.0.1:0", "--metrics-bind=127.0.0.1:0"];
+    let register = Process::start(&cluster.dir, "metered", &metered, &[]);
+    let metrics = register.logged("metrics and probes address=").await;
+    let (web, internal) = (cluster.web(0).to_string(), cluster.internal[0].clone());
+    let silent = silent.local_addr().unwrap().to_string();
+    let cases = [
+        (web.clone(), "is a gateway's client port"),
+        (cluster.register_address.clone(), "is the register's port"),
+        (metrics, "is a metrics port"),
+        (answering(b"\x15\x03\x01\x00\x02\x02\x46"), "wants TLS"),
+        (answering(b"HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port"), "TLS"),
+        (answering(b"HTTP/1.1 404 Not Found\r\n\r\n"), "is an HTTP server"),
+        (silent, "does not answer as an internal port"),
+        ("127.0.0.1:1".to_owned(), "nothing listens there"),
+        ("no-such-host.invalid:7200".to_owned(), "no-such-host.invalid"),
+    ];
+    for (address, words) in &cases {
+        let (code, _, err) = cluster.run(&["status", "--timeout", "1s", "--addr", address]);
+        assert!(code == 5 && err.contains(words) && err.contains(address), "{address}: {code} {err}");
+        assert!(err.contains("gateway.internal.bind"), "{err}");
+    }
+    for (address, words) in [(&internal, "gateway's internal port"), (&web, "client port")] {
+        let (code, _, err) = cluster.run(&["drain", "gateway-1", "--register", address]);
+        assert!(code == 5 && err.contains(words) && err.contains("--register"), "{code} {err}");
+    }
+}
+
+/// What an operator must see: who attaches without joining, what no worker takes, and that nobody can
+/// come or go any more.
+#[tokio::test]
+async fn status_warns() {
+    let mut cluster = Cluster::of(1).start().await;
+    let (code, out, _) = cluster.run(&["status"]);
+    assert!(code == 0 && out.contains("no worker takes service \"default\" of listener \"web\""), "{out}");
+    let _worker = TestWorker::attach(&cluster.internal[0], 7).await;
+    let (_, out, _) = cluster.run(&["status"]);
+    assert!(!out.contains("warning") && out.contains("test-7") && out.contains("not joined"), "{out}");
+    cluster.register.as_mut().unwrap().kill();
+    until("the register is missed", async || {
+        let (code, out, err) = cluster.run(&["status"]);
+        (code == 3 && out.contains("NOT HEARD") && err.contains("not heard")).then_some(())
+    })
+    .await;
+}
+
+/// A gateway is drained through another one, and waited for.
+#[tokio::test]
+async fn a_drain_can_be_waited_for() {
+    let mut cluster = Cluster::quiet(2).start().await;
+    let other = cluster.internal[1].clone();
+    let (code, out, err) = cluster.run(&["drain", "gateway-1", "--addr", &other, "--wait=60s"]);
+    assert!(code == 0 && out.contains("has left"), "{out}{err}");
+    assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
+    let (code, _, err) = cluster.run(&["drain", "gateway-1", "--addr", &other]);
+    assert!(code == 4, "{code} {err}");
+}
+
+/// Commands find cluster and secret where the roles do.
+#[tokio::test]
+async fn commands_read_the_configuration_of_the_roles() {
+    let cluster = Cluster::of(0).start().await;
+    let secret = cluster.dir.join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let (register, internal) = (free_address(), free_address());
+    let config = cluster.dir.join("secret.toml");
+    let text = format!(
+        "[cluster]\nregister = [\"{register}\"]\nsecret_file = {secret:?}\n[register]\nbind = \"{register}\"\n\
+         [gateway]\nname = \"only\"\ninternal = {{ bind = \"{internal}\" }}\n\
+         [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    let start = |role: &str| {
+        Process::start(&cluster.dir, &format!("secret-{role}"), &[role, "--config", &config], &[])
+    };
+    let _register = start("register");
+    let mut gateway = start("gateway");
+    gateway.logged("internal=").await;
+    until("the gateway is ready", async || {
+        let (code, text) = run(&["status", "--json"], &[("BROADGATE_CONFIG", &config)]);
+        (code == 0 && text.contains("\"only\"")).then_some(())
+    })
+    .await;
+    let (code, text) = run(&["status", "--addr", &internal.to_string()], &[]);
+    assert!(code == 2 && text.contains("secret"), "{code} {text}");
+    let (code, text) = run(&["drain", "only", "--config", &config, "--wait"], &[]);
+    assert!(code == 0 && text.contains("has left"), "{code} {text}");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+/// `up` whose output nobody reads any more looks after its children all the same.
+#[tokio::test]
+async fn up_survives_that_nobody_reads() {
+    let cluster = Cluster::of(0).start().await;
+    let base = free_base();
+    let state = format!("--state={}", cluster.dir.join("state").display());
+    let mut up = Command::new(env!("CARGO_BIN_EXE_broadgate"))
+        .args(["up", &format!("--base-port={base}"), &state, "--workers=0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((up.stdout.take(), up.stderr.take()));
+    let pid = up.id();
+    let first = until("a gateway runs", async || find_child(pid, "gateway-1")).await;
+    let address = format!("127.0.0.1:{}", base + 10);
+    let ready = async || (run(&["status", "--addr", &address], &[]).0 == 0).then_some(());
+    until("it answers", ready).await;
+    // Whose end is told on standard error.
+    assert!(Command::new("kill").args(["-9", &first.to_string()]).status().unwrap().success());
+    until("it is started again", async || find_child(pid, "gateway-1").filter(|&now| now != first)).await;
+    until("it answers again", ready).await;
+    assert!(up.try_wait().unwrap().is_none());
+    assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
+    let up = std::cell::RefCell::new(up);
+    let ended = until("it ends", async || up.borrow_mut().try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(0));
+}
+
+/// What a start refuses, `check-config` refuses.
+#[test]
+fn check_config_refuses_what_a_start_refuses() {
+    let dir = std::env::temp_dir().join(format!("broadgate-check-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("checked.toml");
+    let path = file.to_str().unwrap();
+    let web = |more: &str| format!("[[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\n{more}");
+    let cases = [
+        ("register", "[register]\nlease = \"2s\"".to_owned(), "four beats"),
+        ("register", "[register]\nbeat = \"0s\"".to_owned(), "register.beat"),
+        ("register", "[metrics]\nbind = \"127.0.0.1:7100\"".to_owned(), "register.bind has the port 7100"),
+        ("gateway", web("bind = \"127.0.0.1:7200\""), "has the port 7200"),
+        ("gateway", web("bind = \"127.0.0.1:81\"\n[metrics]\nbind = \"0.0.0.0:81\""), "has the port 81"),
+        ("gateway", web("bind = \"127.0.0.1:81\"\napp = \"none\""), "no app \"none\""),
+        ("gateway", "[gateway.limits]\nlink_timeout = \"0s\"".to_owned(), "link_timeout"),
+        ("gateway", "[cluster]\nregister = [\"http://x:1\"]".to_owned(), "cluster.register"),
+        ("gateway", "[cluster]\nregister = []".to_owned(), "cluster.register"),
+        ("gateway", "[log]\nlevel = \"a=b=c\"".to_owned(), "log level"),
+        ("gateway", "[cluster]\nsecret_file = \"/nowhere\"".to_owned(), "/nowhere"),
+        ("gateway", "[[apps]]\nid = \"a\"\n[[apps]]\nid = \"a\"".to_owned(), "another app"),
+        ("worker", "[worker]\nevents_max = 0".to_owned(), "events_max"),
+        ("worker", "[worker]\nservices = []".to_owned(), "service"),
+    ];
+    for (role, config, words) in cases {
+        std::fs::write(&file, &config).unwrap();
+        for args in [&["check-config", path][..], &[role, "echo", "--config", path]] {
+            let args: Vec<&str> =
+                args.iter().filter(|arg| role == "worker" || **arg != "echo").copied().collect();
+            let (code, text) = run(&args, &[]);
+            assert!(code == 2 && text.contains(words), "{args:?} with {config}: {code} {text}");
+        }
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 fn run(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {

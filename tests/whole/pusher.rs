@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::*;
 
 pub const APPS: &str = "[[apps]]\nid = \"shop\"\nraw = true\nsubscription_count = true\n\
-    [[apps.keys]]\nkey = \"shop-key\"\nsecret = \"shop-secret\"\n";
+    [[apps.keys]]\nkey = \"shop-key\"\nsecret = \"secret-of-the-shop\"\n";
 
 /// A Pusher client, and its socket id.
 pub struct Pusher {
@@ -79,7 +79,7 @@ impl Pusher {
 
 pub fn sign(text: &str) -> String {
     use hmac::{Hmac, KeyInit as _, Mac as _};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"shop-secret").unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"secret-of-the-shop").unwrap();
     mac.update(text.as_bytes());
     let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("shop-key:{signature}")

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const APPS: &str = "[[apps]]\nid = \"shop\"\nraw = true\nclient_events = true\n\
-    [[apps.keys]]\nkey = \"shop-key\"\nsecret = \"shop-secret\"\n\
+    [[apps.keys]]\nkey = \"shop-key\"\nsecret = \"secret-of-the-shop\"\n\
     [apps.limits]\nevent_data_bytes_max = 100_000\nclient_events_per_second_max = 100_000\n";
 
 /// The next event of this client; those of others are passed over.

@@ -109,6 +109,14 @@ impl WorkerConfig {
         ClusterConfig::from_env().map(Self::from)
     }
 
+    /// Could a worker be started with it?
+    ///
+    /// # Errors
+    /// The first setting that does not hold.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.clone().checked().map(drop)
+    }
+
     /// Fills in what is left open, and refuses what cannot be.
     fn checked(mut self) -> anyhow::Result<Self> {
         let Some(first) = self.services.first() else {
@@ -131,6 +139,9 @@ impl WorkerConfig {
                 "a worker needs a register: give host:port, such as {:?}",
                 cluster::DEFAULT_REGISTER
             );
+        }
+        for register in &self.registers {
+            name::check_address(register).context("a worker's register")?;
         }
         if self.events_max == 0 || self.events_max > limits::EVENTS_PER_WORKER_MAX {
             anyhow::bail!("events_max is {}: give 1 to {}", self.events_max, limits::EVENTS_PER_WORKER_MAX);

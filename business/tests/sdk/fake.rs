@@ -399,4 +399,5 @@ unary! {
     list_uids(ListUidsRequest) -> ListNamesReply;
     list_groups(ListGroupsRequest) -> ListNamesReply;
     status(StatusRequest) -> StatusReply;
+    get_app(GetAppRequest) -> AppReply;
 }

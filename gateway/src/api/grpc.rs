@@ -45,6 +45,13 @@ macro_rules! unary {
                 }
             )*
 
+            async fn get_app(
+                &self,
+                request: Request<v1::GetAppRequest>,
+            ) -> Result<Response<v1::AppReply>, Status> {
+                self.dispatcher.app(&request.into_inner().app).map(Response::new).map_err(status)
+            }
+
             type WatchGroupsStream = Pin<Box<dyn Stream<Item = Result<v1::GroupEvents, Status>> + Send>>;
 
             async fn watch_groups(

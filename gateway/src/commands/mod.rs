@@ -12,7 +12,7 @@ mod placed;
 mod status;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc,
@@ -29,6 +29,7 @@ use broadgate_proto::{
     v1::{self, Epoch, View, command::Command},
 };
 use broadgate_register::member::{RegisterStatus, ring::Ring, view};
+use metrics::Histogram;
 use tokio::sync::watch;
 use tonic::Code;
 
@@ -36,6 +37,7 @@ use self::{homed::Homed, placed::Parts};
 pub(crate) use self::{local::Local, merge::merge, placed::Placed};
 use crate::{
     actor::Homes,
+    apps::Apps,
     homes::Keeping,
     me::Me,
     orders::{Concerns, Order, Parser, Refusal, refusal, take_malformed},
@@ -59,6 +61,11 @@ pub(crate) struct Dispatcher {
     pub(crate) homes: Homes,
     pub(crate) keeping: Keeping,
     pub(crate) parser: Parser,
+    pub(crate) apps: Apps,
+    /// The services of the listeners whose clients need workers.
+    pub(crate) listener_services: HashMap<String, String>,
+    /// How long batches of commands take to be answered.
+    pub(crate) latency: Histogram,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
     pub(crate) installed: watch::Receiver<Installed>,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use broadgate_proto::{
@@ -39,6 +40,7 @@ pub(crate) struct Placed {
     epoch: Epoch,
     placings: Vec<Placing>,
     parts: Parts,
+    placed: Instant,
 }
 
 /// What has come back for one command.
@@ -57,7 +59,7 @@ impl Placed {
         placings: Vec<Placing>,
         parts: Parts,
     ) -> Self {
-        Self { dispatcher, epoch, placings, parts }
+        Self { dispatcher, epoch, placings, parts, placed: Instant::now() }
     }
 
     /// Is there nothing to be answered, and nobody to be waited for?
@@ -69,7 +71,7 @@ impl Placed {
 
     /// Waits for everybody, and answers each command whose caller wants that.
     pub(crate) async fn answers(self) -> Vec<v1::Answer> {
-        let Self { dispatcher, epoch, placings, parts } = self;
+        let Self { dispatcher, epoch, placings, parts, placed } = self;
         let gathered = placings.iter().map(|_| Gathered { epoch, ..Gathered::default() });
         let mut gathered: Vec<Gathered> = gathered.collect();
         dispatcher.gather_local(parts.local, &placings, &mut gathered).await;
@@ -109,6 +111,8 @@ impl Placed {
             let answer = dispatcher.conclude(placing, gathered).await;
             answers.push(v1::Answer { id, answer: Some(answer) });
         }
+        // Once for a batch: its commands are answered together.
+        dispatcher.latency.record(placed.elapsed());
         answers
     }
 }

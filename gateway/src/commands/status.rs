@@ -7,11 +7,17 @@ use std::{
 
 use broadgate_proto::{
     id::Incarnation,
+    name,
     v1::{self, answer::Answer},
 };
 
+use tonic::Code;
+
 use super::Dispatcher;
-use crate::{orders::Order, shard::Stats};
+use crate::{
+    orders::{Order, Refusal, refusal},
+    shard::Stats,
+};
 
 impl Dispatcher {
     /// Adds up what the shards say. A group with members in two shards is one group.
@@ -25,6 +31,7 @@ impl Dispatcher {
             name: me.name.clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             peers: self.peers.up(),
+            listener_services: self.listener_services.clone(),
             ..v1::GatewayStatus::default()
         };
         for part in parts {
@@ -50,6 +57,19 @@ impl Dispatcher {
             workers: workers.into_values().collect(),
             ..v1::StatusReply::default()
         }
+    }
+
+    /// An app as this gateway has it now.
+    pub(crate) fn app(&self, id: &str) -> Result<v1::AppReply, Refusal> {
+        let id = name::app(id).map_err(|error| refusal(Code::InvalidArgument, error.to_string()))?;
+        let table = self.apps.load();
+        let app = table.by_id(id).ok_or_else(|| {
+            let sentence =
+                format!("no app {id:?} is configured at this gateway: `broadgate apps` lists them");
+            refusal(Code::NotFound, sentence)
+        })?;
+        let keyed = !app.keys.is_empty();
+        Ok(v1::AppReply { id: app.id.clone(), enabled: app.enabled, raw: app.raw, keyed })
     }
 
     /// How many clients this gateway holds.

@@ -132,7 +132,7 @@ impl Installing {
     pub(super) fn install(&self, view: &Arc<View>) {
         let epoch = view::epoch(view);
         gauge!("broadgate_gateway_epoch_term").set(epoch.term as f64);
-        gauge!("broadgate_gateway_epoch_count").set(epoch.count as f64);
+        gauge!("broadgate_gateway_epoch_number").set(epoch.count as f64);
         gauge!("broadgate_gateway_peers").set(view::gateways(view).count().saturating_sub(1) as f64);
         let me = self.dispatcher.me.load().incarnation;
         let mine = view::find(view, me);

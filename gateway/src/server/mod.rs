@@ -24,6 +24,7 @@ use broadgate_proto::{
     v1::{MemberState, View},
 };
 use broadgate_register::member::{Member, RegisterStatus};
+use metrics::histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -260,6 +261,9 @@ impl Bound {
             homes: homes.clone(),
             keeping: keeping.clone(),
             parser: parser(&self.config),
+            apps: self.config.apps.clone(),
+            listener_services: self.config.settings.listener_services(),
+            latency: histogram!("broadgate_gateway_commands_seconds"),
             link_timeout,
             register: Box::new(move || register.borrow().clone()),
             installed,

@@ -261,8 +261,10 @@ impl Turns {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
+            let begun;
             tokio::select! {
                 count = messages.recv_many(&mut batch, MESSAGES_PER_TURN) => {
+                    begun = Instant::now();
                     if count == 0 {
                         return self.shard.borrow_mut().flush_all();
                     }
@@ -271,18 +273,24 @@ impl Turns {
                     }
                 }
                 () = turn.notified() => {
+                    begun = Instant::now();
                     // What has come while clients were written to goes with what is still to be written.
                     for _ in 0..MESSAGES_PER_TURN {
                         let Ok(message) = messages.try_recv() else { break };
                         self.handle(message);
                     }
                 }
-                _ = second.tick() => {
+                due = second.tick() => {
+                    begun = Instant::now();
+                    let late = begun.saturating_duration_since(due.into_std());
+                    self.shard.borrow_mut().tally.lag(late);
                     let now = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
                     self.shard.borrow_mut().tick(now + 1);
                 }
             }
-            self.shard.borrow_mut().end_turn();
+            let mut shard = self.shard.borrow_mut();
+            shard.end_turn();
+            shard.tally.turn(begun.elapsed());
         }
     }
 

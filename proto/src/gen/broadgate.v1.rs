@@ -2296,6 +2296,25 @@ pub struct PusherSignedIn {
     #[prost(string, tag = "1")]
     pub user_data: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetAppRequest {
+    /// The app named `default` if empty.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppReply {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    /// Takes raw WebSocket clients.
+    #[prost(bool, tag = "3")]
+    pub raw: bool,
+    /// Has a key, and so takes Pusher clients.
+    #[prost(bool, tag = "4")]
+    pub keyed: bool,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2314,7 +2333,7 @@ pub struct StatusReply {
     #[prost(message, repeated, tag = "6")]
     pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GatewayStatus {
     #[prost(string, tag = "1")]
     pub incarnation: ::prost::alloc::string::String,
@@ -2337,6 +2356,12 @@ pub struct GatewayStatus {
     /// Names of the gateways whose link to it is up.
     #[prost(string, repeated, tag = "9")]
     pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The service of each listener whose clients' events need a worker, by the listener's name.
+    #[prost(map = "string, string", tag = "10")]
+    pub listener_services: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// A worker as one gateway sees it; summed over gateways in StatusReply.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2928,6 +2953,30 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// An app as the gateway that is asked has it; NOT_FOUND if it has none of this id. Commands
+        /// do not ask whether their app is there, since gateways may be told of one at different
+        /// moments. By gRPC only.
+        pub async fn get_app(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetAppRequest>,
+        ) -> std::result::Result<tonic::Response<super::AppReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Gateway/GetApp",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Gateway", "GetApp"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What happens in groups, as far as the gateway that is asked is their home:
         /// whoever wants to hear of all groups asks every gateway of the view, and again
         /// when a stream ends. First everything that is, then every change.
@@ -2984,7 +3033,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "WatchPusher"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// All of the above except Status and the two watches, pipelined. Every command is
+        /// All of the above except Status, GetApp and the two watches, pipelined. Every command is
         /// answered, in any order, under its id. Unanswered commands are bounded: a gateway reads
         /// no further while 1,024 batches of a stream are unanswered.
         pub async fn commands(
@@ -3129,6 +3178,13 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
+        /// An app as the gateway that is asked has it; NOT_FOUND if it has none of this id. Commands
+        /// do not ask whether their app is there, since gateways may be told of one at different
+        /// moments. By gRPC only.
+        async fn get_app(
+            &self,
+            request: tonic::Request<super::GetAppRequest>,
+        ) -> std::result::Result<tonic::Response<super::AppReply>, tonic::Status>;
         /// Server streaming response type for the WatchGroups method.
         type WatchGroupsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::GroupEvents, tonic::Status>,
@@ -3169,7 +3225,7 @@ pub mod gateway_server {
             >
             + std::marker::Send
             + 'static;
-        /// All of the above except Status and the two watches, pipelined. Every command is
+        /// All of the above except Status, GetApp and the two watches, pipelined. Every command is
         /// answered, in any order, under its id. Unanswered commands are bounded: a gateway reads
         /// no further while 1,024 batches of a stream are unanswered.
         async fn commands(
@@ -4112,6 +4168,49 @@ pub mod gateway_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Gateway/GetApp" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetAppSvc<T: Gateway>(pub Arc<T>);
+                    impl<T: Gateway> tonic::server::UnaryService<super::GetAppRequest>
+                    for GetAppSvc<T> {
+                        type Response = super::AppReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetAppRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gateway>::get_app(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetAppSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

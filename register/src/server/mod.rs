@@ -66,6 +66,22 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Relations between settings that their types cannot say.
+    ///
+    /// # Errors
+    /// If a lease is shorter than four beats.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let (beat, lease) = (self.beat, self.lease);
+        anyhow::ensure!(!beat.is_zero(), "register.beat must be longer than 0s");
+        anyhow::ensure!(
+            lease >= beat.saturating_mul(4),
+            "register.lease, {lease:?}, is shorter than four beats of {beat:?}: a late beat would remove a member"
+        );
+        Ok(())
+    }
+}
+
 /// Serves members, watchers and operators until `shutdown`; then ends every stream and returns
 /// within half a second.
 ///
@@ -76,11 +92,7 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let Config { beat, lease, .. } = config;
-    anyhow::ensure!(
-        !beat.is_zero() && lease >= 4 * beat,
-        "the lease {lease:?} is shorter than four beats of {beat:?}: a late beat would remove a member"
-    );
+    config.check()?;
     let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
     let server = RegisterServer::new(grpc::Service { hub })
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)

@@ -45,7 +45,7 @@ pub(super) fn view(view: &View) {
     }
     let epoch = view.epoch.unwrap_or_default();
     gauge!("broadgate_register_epoch_term").set(epoch.term as f64);
-    gauge!("broadgate_register_epoch_count").set(epoch.count as f64);
+    gauge!("broadgate_register_epoch_number").set(epoch.count as f64);
 }
 
 fn log(member: &Member, what: &str) {

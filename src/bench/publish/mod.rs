@@ -89,7 +89,7 @@ pub(super) async fn join(sender: &Sender, engine: &Engine) -> Result<(), Failure
     if engine.plan.targets.iter().any(|target| target.kind != Kind::Raw) {
         return Ok(());
     }
-    let cluster = sender.cluster()?;
+    let cluster = sender.cluster().await?;
     let locals = engine.locals();
     let ids = super::ids_of(&cluster, &locals).await?;
     let mut by_group = vec![Vec::new(); engine.plan.groups as usize];

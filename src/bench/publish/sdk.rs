@@ -38,10 +38,7 @@ impl Wake for Woken {
 impl<'a> Sdk<'a> {
     pub(super) fn open(to: To<'a>, with_receipt: bool) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let cluster = {
-            let _inside = runtime.enter();
-            to.sender.cluster()?
-        };
+        let cluster = runtime.block_on(to.sender.cluster())?;
         Ok(Self { to, cluster, with_receipt, runtime, woken: Arc::default() })
     }
 }
