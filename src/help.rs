@@ -149,9 +149,12 @@ const HISTOGRAMS: &[(&str, &str)] = &[
     ("broadgate_gateway_webhook_post_seconds", "One attempt at posting webhooks"),
 ];
 
+/// A label and its value.
+type Label = (&'static str, &'static str);
+
 /// Counters that alerts watch, by role, with a label: they are there from the start, since what begins at 1
 /// has not increased for Prometheus.
-const FROM_THE_START: &[(&str, &str, Option<(&str, &str)>)] = &[
+const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("gateway", "broadgate_gateway_peer_links_lost_total", None),
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "clients_max"))),
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "secret"))),

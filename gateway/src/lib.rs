@@ -34,6 +34,9 @@ mod codec;
 mod commands;
 pub mod config;
 mod desk;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod homes;
 mod listen;
 mod me;

@@ -144,10 +144,7 @@ fn details(client: &ClientInfo) -> String {
             row("connected for", age_since_ms(client.opened_at_ms)),
             row("in", format!("{}, {}", messages(client.messages_in), bytes(client.bytes_in))),
             row("out", format!("{}, {}", messages(client.messages_out), bytes(client.bytes_out))),
-            row(
-                "outbox",
-                format!("{}, {}", messages(client.outbox_messages.into()), bytes(client.outbox_bytes)),
-            ),
+            row("outbox", format!("{}, {}", messages(client.outbox_messages), bytes(client.outbox_bytes))),
             row(
                 "worker",
                 format!(

@@ -73,7 +73,7 @@ async fn what_alerts_ask_for_is_there() {
             let sample = there.lines().filter(|line| !line.starts_with('#'));
             let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
             // Of a histogram, one of its series.
-            sample.into_iter().all(|line| name(line).trim_end_matches("_count") != ***metric)
+            sample.into_iter().all(|line| name(line).trim_end_matches("_count") != metric.as_str())
         };
         let missing: Vec<_> =
             asked.iter().filter(lines).filter(|metric| !LATER.contains(&&***metric)).collect();

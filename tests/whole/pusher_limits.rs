@@ -133,7 +133,7 @@ async fn a_full_client_does_not_evade_termination() {
 #[tokio::test]
 async fn client_events_follow_the_limits_of_whom_the_app_is_compatible_with() {
     let reverb = "[[apps]]\nid = \"free\"\ncompat = \"reverb\"\n[[apps.keys]]\nkey = \"free-key\"\n\
-        secret = \"shop-secret\"\n";
+        secret = \"secret-of-the-shop\"\n";
     let cluster = Cluster::quiet(1).more(APPS).more(reverb).start().await;
     for (key, arrive) in [("shop-key", 10), ("free-key", 40)] {
         let mut clients = Vec::new();

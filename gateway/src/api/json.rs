@@ -128,7 +128,7 @@ impl Json {
         body: &[u8],
     ) -> Result<Vec<u8>, HttpError> {
         self.check(headers).map_err(HttpError)?;
-        let mut command = self.command(call, body).map_err(HttpError)?;
+        let mut command = command(&self.pool, call, body).map_err(HttpError)?;
         self.dispatcher.log_closing(&mut command, Some(caller));
         let after = after(headers).map_err(HttpError)?;
         match self.dispatcher.run(command, after).await {
@@ -168,34 +168,10 @@ impl Json {
         name == "localhost" || name == self.host || ip.parse::<std::net::IpAddr>().is_ok()
     }
 
-    fn descriptor(&self, name: &str) -> Option<MessageDescriptor> {
-        self.pool.get_message_by_name(&format!("broadgate.v1.{name}"))
-    }
-
-    /// The command of a call: the field of `Command` whose type is the call's request.
-    fn command(&self, call: &str, body: &[u8]) -> Result<v1::command::Command, v1::Error> {
-        let unknown =
-            || refusal(Code::NotFound, format!("there is no call {call:?}: see gateway.proto for the calls"));
-        let service = self.pool.get_service_by_name("broadgate.v1.Gateway").ok_or_else(unknown)?;
-        let method = service.methods().find(|method| method.name() == call && !method.is_client_streaming());
-        let request = method.ok_or_else(unknown)?.input();
-        let command = self.descriptor("Command").ok_or_else(unknown)?;
-        let field =
-            command.fields().find(|field| field.kind().as_message() == Some(&request)).ok_or_else(unknown)?;
-        let malformed = |error: &dyn std::fmt::Display| {
-            refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
-        };
-        let message = read(&request, body).map_err(|error| malformed(&error))?;
-        let mut whole = DynamicMessage::new(command);
-        whole.set_field(&field, Value::Message(message));
-        let whole = v1::Command::decode(&whole.encode_to_vec()[..]).map_err(|error| malformed(&error))?;
-        whole.command.ok_or_else(unknown)
-    }
-
     fn encode(&self, answer: Answer) -> Result<Vec<u8>, v1::Error> {
         let failed = || refusal(Code::Internal, "the answer could not be written as JSON");
         let whole = v1::Answer { id: 0, answer: Some(answer) };
-        let descriptor = self.descriptor("Answer").ok_or_else(failed)?;
+        let descriptor = descriptor(&self.pool, "Answer").ok_or_else(failed)?;
         let whole = DynamicMessage::decode(descriptor, &whole.encode_to_vec()[..]).map_err(|_| failed())?;
         let (_, value) =
             whole.fields().find(|(field, _)| field.kind().as_message().is_some()).ok_or_else(failed)?;
@@ -208,6 +184,38 @@ impl Json {
         message.serialize_with_options(&mut json, &options).map_err(|_| failed())?;
         Ok(json.into_inner())
     }
+}
+
+/// The command of a call: the field of `Command` whose type is the call's request.
+fn command(pool: &DescriptorPool, call: &str, body: &[u8]) -> Result<v1::command::Command, v1::Error> {
+    let unknown =
+        || refusal(Code::NotFound, format!("there is no call {call:?}: see gateway.proto for the calls"));
+    let service = pool.get_service_by_name("broadgate.v1.Gateway").ok_or_else(unknown)?;
+    let method = service.methods().find(|method| method.name() == call && !method.is_client_streaming());
+    let request = method.ok_or_else(unknown)?.input();
+    let command = descriptor(pool, "Command").ok_or_else(unknown)?;
+    let field =
+        command.fields().find(|field| field.kind().as_message() == Some(&request)).ok_or_else(unknown)?;
+    let malformed = |error: &dyn std::fmt::Display| {
+        refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
+    };
+    let message = read(&request, body).map_err(|error| malformed(&error))?;
+    let mut whole = DynamicMessage::new(command);
+    whole.set_field(&field, Value::Message(message));
+    let whole = v1::Command::decode(&whole.encode_to_vec()[..]).map_err(|error| malformed(&error))?;
+    whole.command.ok_or_else(unknown)
+}
+
+fn descriptor(pool: &DescriptorPool, name: &str) -> Option<MessageDescriptor> {
+    pool.get_message_by_name(&format!("broadgate.v1.{name}"))
+}
+
+/// The same, for the fuzz targets.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(call: &str, body: &[u8]) -> Result<v1::command::Command, v1::Error> {
+    let pool =
+        DescriptorPool::decode(DESCRIPTORS).map_err(|error| refusal(Code::Internal, error.to_string()))?;
+    command(&pool, call, body)
 }
 
 /// A message from its JSON. What PHP writes in another way is read again in that way, so that everything

@@ -16,4 +16,6 @@ fn caller(extensions: &http::Extensions) -> Option<std::net::SocketAddr> {
     extensions.get::<CallerAddress>().map(|caller| caller.0)
 }
 
+#[cfg(feature = "fuzz")]
+pub(crate) use self::json::fuzz;
 pub(crate) use self::port::{Internal, serve};

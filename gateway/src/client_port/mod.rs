@@ -180,3 +180,27 @@ impl Connection {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+/// What strangers and proxies say before there is a client, for the fuzz targets: it must not panic, and
+/// nobody who is not trusted is believed.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(data: &[u8]) {
+    use std::{
+        future::Future as _,
+        net::{IpAddr, Ipv4Addr},
+        task::{Context, Waker},
+    };
+    let mut stream = data;
+    let mut reading = std::pin::pin!(proxy::read_header(&mut stream));
+    // All bytes are there: it waits for nothing.
+    assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = target::Target::read(text, |_| 0);
+    let Ok(value) = ::http::HeaderValue::from_str(text) else { return };
+    let (peer, trusted) = (IpAddr::from(Ipv4Addr::LOCALHOST), ["127.0.0.0/8".parse().expect("a network")]);
+    for name in ["x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-proto", "x-forwarded-ssl"] {
+        let headers = ::http::HeaderMap::from_iter([(::http::HeaderName::from_static(name), value.clone())]);
+        let _ = (forwarding::says_tls(&headers), forwarding::client(&trusted, peer, &headers));
+        assert_eq!(forwarding::client(&[], peer, &headers), None, "a stranger was believed");
+    }
+}
