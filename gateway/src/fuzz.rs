@@ -2,7 +2,7 @@
 //! panic, and checks what must hold of what it has taken.
 
 use crate::{
-    apps::{Key, KeySecret, Limits},
+    apps::Limits,
     codec::{Codec, Input, Protocol, encode::Encoder},
     orders::{Parser, session_object},
     pusher::{
@@ -60,8 +60,8 @@ fn decode(protocol: Protocol, bytes: &[u8], step: usize) -> (Vec<Input>, bool, V
     (said, false, answer)
 }
 
-fn keys() -> Vec<Key> {
-    vec![Key { key: "key".into(), secret: KeySecret::new("a-secret-of-the-fuzzer"), secret_file: None }]
+fn keys() -> Vec<auth::Key> {
+    vec![auth::Key::new("key", "a-secret-of-the-fuzzer")]
 }
 
 fn compat(first: u8) -> Compat {
