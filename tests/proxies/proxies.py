@@ -8,8 +8,9 @@ BROADGATE = sys.argv[1]
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "config"
 KEYS = {"1": ("key-of-one", "secret-of-app-one"), "2": ("key-of-two", "secret-of-app-two")}
 READY_DELAY, DRAIN = "2s", "3s"
-# Of each proxy's, in a whole rolling restart: one may be under way in a connection that is just cut.
-LOST_MAX = 1
+# Of each proxy, in a whole rolling restart: what is under way in a connection that is just cut, or asked of a
+# gateway that has just gone and answered with 503, to be repeated.
+LOST_MAX = 2
 # Each proxy's clients are back by then.
 BACK_SECONDS = 10
 
