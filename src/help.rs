@@ -64,6 +64,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("broadgate_member_events_dropped_total", "Orders of the register that this member could not take"),
     ("broadgate_member_requests_dropped_total", "Requests to the register that found no room"),
+    (
+        "broadgate_port_closed_total",
+        "Connections of internal, register and metrics ports that were closed, by port and reason",
+    ),
     ("broadgate_register_disconnects_total", "Member streams that the register ended, by reason"),
     ("broadgate_register_joins_total", "Members taken in"),
     ("broadgate_register_redials_total", "Members that came back on another stream"),
@@ -197,7 +201,7 @@ mod tests {
     #[test]
     fn every_metric_has_help() {
         let mut made = BTreeSet::new();
-        for room in ["src", "register/src", "gateway/src", "business/src"] {
+        for room in ["src", "port/src", "register/src", "gateway/src", "business/src"] {
             collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut made);
         }
         let described: BTreeSet<String> =

@@ -10,6 +10,7 @@ use broadgate_gateway::{
     apps::Apps,
     config::{Config as GatewayConfig, Listener, ListenerKind, Page, collide},
 };
+use broadgate_proto::limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX};
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ use crate::{
     options::{AppsFile, ConfigFile, Registers},
     telemetry::{self, Ready},
 };
+
+/// Of a register, besides connections: streams, epoll, listeners.
+const FILES_OF_A_REGISTER: usize = 32;
 
 /// The demo's pages, and pusher-js as its makers publish it (MIT, `pages/pusher.LICENCE`).
 const PAGES: &[Page] = &[
@@ -126,7 +130,7 @@ pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::ser
     secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
     check_metrics(config, "register.bind", bind)?;
     let RegisterSection { beat, lease, .. } = config.register;
-    let config = broadgate_register::server::Config { secret, beat, lease };
+    let config = broadgate_register::server::Config { secret, beat, lease, connections_max: REGISTER_CONNECTIONS_MAX };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }
@@ -191,7 +195,16 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     tracing::info!(address = %listener.local_addr()?, "register");
     probes.serve(always_ready());
     let shutdown = args.common.shutdown();
+    let checked = broadgate_register::server::Config { connections_max: register_connections(), ..checked };
     Ok(broadgate_register::server::run(listener, checked, shutdown.cancelled_owned()).await?)
+}
+
+/// As many connections as a register may have, or as there are files for.
+fn register_connections() -> usize {
+    let wanted = (REGISTER_CONNECTIONS_MAX + METRICS_CONNECTIONS_MAX + FILES_OF_A_REGISTER) as u64;
+    let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted).min(wanted);
+    let others = METRICS_CONNECTIONS_MAX + FILES_OF_A_REGISTER;
+    usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(others).max(FILES_OF_A_REGISTER)
 }
 
 pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {

@@ -3,11 +3,16 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
-use broadgate_proto::VERSION;
+use broadgate_port::{Check, Settings, Times};
+use broadgate_proto::{
+    VERSION,
+    limits::{HANDSHAKE_TIME_MAX, METRICS_CONNECTIONS_MAX},
+};
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
@@ -108,9 +113,12 @@ impl Probes {
             }
         });
         let Some(listener) = self.listener else { return };
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "metrics and probes");
-        }
+        let address = match listener.local_addr() {
+            Ok(address) => address,
+            Err(error) => return tracing::error!(%error, "the metrics port has no address"),
+        };
+        tracing::info!(%address, "metrics and probes");
+        let check = Check::probes(address);
         let handle = self.handle;
         let router = Router::new()
             .route(
@@ -131,11 +139,19 @@ impl Probes {
                     }
                 }),
             );
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the metrics port is no longer served");
-            }
-        });
+        let settings = Settings {
+            name: "metrics",
+            connections_max: METRICS_CONNECTIONS_MAX,
+            strangers_max: METRICS_CONNECTIONS_MAX,
+            stranger_time_max: HANDSHAKE_TIME_MAX,
+            // There is no secret by which anybody could be known.
+            known_stay: false,
+            times: Times::default(),
+            http2: None,
+            refused: std::sync::Arc::new(|_| {}),
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(broadgate_port::serve(listener, router, check, settings, stop));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broadgate_proto::limits::{TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL, TCP_KEEP_ALIVE_PROBES};
 use tonic::transport::{Channel, Endpoint};
 
 /// A gateway that takes no TCP connection for this long is tried again.
@@ -20,6 +21,9 @@ pub(crate) fn channel(address: &str) -> Result<Channel, String> {
     Ok(endpoint
         .connect_timeout(CONNECT_TIME_MAX)
         .tcp_nodelay(true)
+        .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+        .tcp_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL))
+        .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES))
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -1,23 +1,27 @@
-//! How many connections a gateway holds, in all and per address. What is admitted is given back
-//! once, by a guard that drops.
+//! How many connections a gateway holds, in all, per address and per app. A connection counts from its
+//! accept, and is given back once, by a guard that drops.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-/// The count, shared by the shards. The map is only used where addresses are limited.
+use broadgate_proto::limits::FAREWELLS_MAX;
+
+/// The count, shared by the shards. The maps hold only what is counted now.
 pub(crate) struct Admission {
     max: usize,
     per_ip_max: usize,
     count: AtomicUsize,
+    farewells: AtomicUsize,
+    /// Used only where addresses are limited.
     per_ip: Mutex<HashMap<IpAddr, usize>>,
-    /// As many as there have been apps.
-    per_app: Mutex<HashMap<String, Arc<AtomicUsize>>>,
+    per_app: Mutex<HashMap<String, usize>>,
 }
 
 /// One admitted connection.
@@ -26,13 +30,21 @@ pub(crate) struct Admitted {
     ip: Option<IpAddr>,
 }
 
-/// A connection's place among those of its app at this gateway.
-pub(crate) struct Seat(Arc<AtomicUsize>);
+/// A connection beyond the limits that is told so, one of [`FAREWELLS_MAX`].
+pub(crate) struct Farewell {
+    admission: Arc<Admission>,
+}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// What becomes of a connection that was accepted. It is held for as long as the connection is.
+pub(crate) enum Ticket {
+    Admitted(Admitted),
+    Farewell { full: Full, _counted: Farewell },
+}
+
+/// A connection's place among those of its app at this gateway.
+pub(crate) struct Seat {
+    admission: Arc<Admission>,
+    app: String,
 }
 
 /// Why a connection is not admitted.
@@ -69,41 +81,47 @@ impl Admission {
             max,
             per_ip_max,
             count: AtomicUsize::new(0),
+            farewells: AtomicUsize::new(0),
             per_ip: Mutex::default(),
             per_app: Mutex::default(),
         })
     }
 
-    pub(crate) fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Admitted, Full> {
-        let mut admitted = self.admit_proxied()?;
-        admitted.belongs_to(ip)?;
-        Ok(admitted)
+    /// Counts a connection that was accepted. `ip` is none if its peer is a proxy, whose address is that
+    /// of many clients; [`Admitted::belongs_to`] follows then.
+    ///
+    /// # Errors
+    /// If there is not even room to say that there is none: the connection is to be closed unread.
+    pub(crate) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Ticket, Full> {
+        let full = match self.admit(ip) {
+            Ok(admitted) => return Ok(Ticket::Admitted(admitted)),
+            Err(full) => full,
+        };
+        if self.farewells.fetch_add(1, Ordering::Relaxed) >= FAREWELLS_MAX {
+            self.farewells.fetch_sub(1, Ordering::Relaxed);
+            return Err(full);
+        }
+        Ok(Ticket::Farewell { full, _counted: Farewell { admission: Arc::clone(self) } })
     }
 
-    /// Admits what comes from a proxy that has not said for whom: the proxy's own address is that of
-    /// many clients. [`Admitted::belongs_to`] follows.
-    pub(crate) fn admit_proxied(self: &Arc<Self>) -> Result<Admitted, Full> {
+    fn admit(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Admitted, Full> {
         if self.count.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Gateway);
         }
         // From here on the guard gives the count back.
-        Ok(Admitted { admission: Arc::clone(self), ip: None })
+        let mut admitted = Admitted { admission: Arc::clone(self), ip: None };
+        if let Some(ip) = ip {
+            admitted.belongs_to(ip)?;
+        }
+        Ok(admitted)
     }
 
     /// A place in an app; none if it has as many connections as it may. A limit of 0 is none.
-    pub(crate) fn admit_to(&self, app: &str, max: usize) -> Option<Seat> {
-        let mut per_app = self.per_app.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = Arc::clone(per_app.entry(app.to_owned()).or_default());
-        drop(per_app);
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(count);
-        (max == 0 || before < max).then_some(seat)
-    }
-
-    #[cfg(test)]
-    fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    pub(crate) fn admit_to(self: &Arc<Self>, app: &str, max: usize) -> Option<Seat> {
+        let max = if max == 0 { usize::MAX } else { max };
+        let taken = take(&mut locked(&self.per_app), app.to_owned(), max);
+        taken.then(|| Seat { admission: Arc::clone(self), app: app.to_owned() })
     }
 }
 
@@ -111,28 +129,22 @@ impl Admitted {
     /// Says whose connection it is, also when another was named before: a proxy may use a connection
     /// again.
     pub(crate) fn belongs_to(&mut self, ip: IpAddr) -> Result<(), Full> {
-        if self.admission.per_ip_max == 0 || self.ip == Some(ip) {
+        let block = block(ip);
+        if self.admission.per_ip_max == 0 || self.ip == Some(block) {
             return Ok(());
         }
-        self.give_back_address();
-        let mut per_ip = self.admission.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = per_ip.entry(ip).or_default();
-        if *count >= self.admission.per_ip_max {
+        self.belongs_to_nobody();
+        if !take(&mut locked(&self.admission.per_ip), block, self.admission.per_ip_max) {
             return Err(Full::Address);
         }
-        *count += 1;
-        self.ip = Some(ip);
+        self.ip = Some(block);
         Ok(())
     }
 
-    fn give_back_address(&mut self) {
-        let Some(ip) = self.ip.take() else { return };
-        let mut per_ip = self.admission.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = per_ip.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                per_ip.remove(&ip);
-            }
+    /// It counts for the gateway alone.
+    pub(crate) fn belongs_to_nobody(&mut self) {
+        if let Some(block) = self.ip.take() {
+            give_back(&mut locked(&self.admission.per_ip), &block);
         }
     }
 }
@@ -140,7 +152,48 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.count.fetch_sub(1, Ordering::Relaxed);
-        self.give_back_address();
+        self.belongs_to_nobody();
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.admission.farewells.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        give_back(&mut locked(&self.admission.per_app), &self.app);
+    }
+}
+
+/// What one customer has: an IPv4 address, also where it is written as an IPv6 one, or an IPv6 network
+/// of 64 bits, in which everybody has as many addresses as they like.
+fn block(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
+}
+
+fn locked<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, max: usize) -> bool {
+    let count = counts.entry(key).or_default();
+    let room = *count < max;
+    *count += usize::from(room);
+    room
+}
+
+fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -148,34 +201,83 @@ impl Drop for Admitted {
 mod tests {
     use super::*;
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn counts(admission: &Admission) -> (usize, usize, usize, usize) {
+        let count = admission.count.load(Ordering::Relaxed);
+        let farewells = admission.farewells.load(Ordering::Relaxed);
+        (count, farewells, locked(&admission.per_ip).len(), locked(&admission.per_app).len())
+    }
+
+    fn admit(admission: &Arc<Admission>, text: &str) -> Result<Admitted, Full> {
+        admission.admit(Some(ip(text)))
+    }
+
     #[test]
     fn what_is_admitted_is_given_back_once() {
         let admission = Admission::new(3, 2);
-        let [a, b] = ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let first = admission.admit(a).ok().unwrap();
-        let _second = admission.admit(a).ok().unwrap();
-        assert_eq!(admission.admit(a).err(), Some(Full::Address));
-        assert_eq!(admission.count(), 2, "a refusal holds nothing");
-        let _third = admission.admit(b).ok().unwrap();
-        assert_eq!(admission.admit(b).err(), Some(Full::Gateway));
+        let first = admit(&admission, "127.0.0.1").ok().unwrap();
+        let _second = admit(&admission, "127.0.0.1").ok().unwrap();
+        assert_eq!(admit(&admission, "127.0.0.1").err(), Some(Full::Address));
+        assert_eq!(counts(&admission).0, 2, "a refusal holds nothing");
+        let _third = admit(&admission, "::1").ok().unwrap();
+        assert_eq!(admit(&admission, "::1").err(), Some(Full::Gateway));
         drop(first);
-        assert!(admission.admit(a).is_ok());
-        assert_eq!(admission.count(), 2);
+        assert!(admit(&admission, "127.0.0.1").is_ok());
+        assert_eq!(counts(&admission).0, 2);
     }
 
     #[test]
     fn a_proxys_connection_counts_for_its_client() {
         let admission = Admission::new(9, 1);
-        let [a, b] = ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let mut first = admission.admit_proxied().ok().unwrap();
-        let mut second = admission.admit_proxied().ok().unwrap();
+        let [a, b] = ["127.0.0.1", "::1"].map(ip);
+        let mut first = admission.admit(None).ok().unwrap();
+        let mut second = admission.admit(None).ok().unwrap();
         first.belongs_to(a).unwrap();
         assert_eq!(second.belongs_to(a), Err(Full::Address));
         second.belongs_to(b).unwrap();
         first.belongs_to(a).unwrap();
         assert_eq!(first.belongs_to(b), Err(Full::Address));
         second.belongs_to(a).unwrap();
+        second.belongs_to_nobody();
+        assert_eq!(counts(&admission), (2, 0, 0, 0));
         drop((first, second));
-        assert_eq!((admission.count(), admission.per_ip.lock().unwrap().len()), (0, 0));
+        assert_eq!(counts(&admission), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_full_gateway_says_so_to_a_few() {
+        let admission = Admission::new(1, 0);
+        let _admitted = admission.enter(None).ok().unwrap();
+        let told: Vec<_> = (0..FAREWELLS_MAX).map(|_| admission.enter(None)).collect();
+        assert!(told.iter().all(|entry| matches!(entry, Ok(Ticket::Farewell { full: Full::Gateway, .. }))));
+        assert_eq!(admission.enter(Some(ip("::1"))).err(), Some(Full::Gateway));
+        assert_eq!(counts(&admission), (1, FAREWELLS_MAX, 0, 0));
+        drop(told);
+        assert_eq!(counts(&admission), (1, 0, 0, 0));
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_a_network_of_64_bits() {
+        let admission = Admission::new(9, 1);
+        let _one = admit(&admission, "2001:db8:1:2::1").ok().unwrap();
+        assert!(admit(&admission, "2001:db8:1:2:ffff::9").is_err());
+        let _neighbour = admit(&admission, "2001:db8:1:3::1").ok().unwrap();
+        let _four = admit(&admission, "192.0.2.7").ok().unwrap();
+        assert!(admit(&admission, "::ffff:192.0.2.7").is_err(), "the same, as a dual-stack socket says it");
+        assert!(admit(&admission, "::ffff:192.0.2.8").is_ok());
+    }
+
+    #[test]
+    fn apps_without_connections_are_not_remembered() {
+        let admission = Admission::new(9, 0);
+        let seats = [admission.admit_to("a", 2), admission.admit_to("a", 2), admission.admit_to("b", 0)];
+        assert!(seats.iter().all(Option::is_some));
+        assert!(admission.admit_to("a", 2).is_none());
+        assert_eq!(counts(&admission).3, 2);
+        drop(seats);
+        assert_eq!(counts(&admission).3, 0);
     }
 }

@@ -113,12 +113,15 @@ pub struct Listener {
     #[serde(default = "default_ping", with = "humantime_serde")]
     pub ping_interval: Duration,
     /// Close clients that were silent this long; 0s is never. Absent: 60 s for `web`, never for
-    /// `text` and `frame`, whose clients have no pong.
+    /// `text` and `frame`, whose clients have no pong: `tcp_keep_alive` finds those that are gone.
     #[serde(default, with = "humantime_serde")]
     pub silence_max: Option<Duration>,
     /// Sent to idle clients as an ordinary message, besides the WebSocket ping.
     #[serde(default)]
     pub ping_payload: String,
+    /// TCP probes a connection on which nothing came for this long; 0s is never.
+    #[serde(default = "default_tcp_keep_alive", with = "humantime_serde")]
+    pub tcp_keep_alive: Duration,
 }
 
 /// What the clients of a listener speak.
@@ -207,6 +210,11 @@ pub struct Limits {
     /// From accept to the end of the handshake.
     #[serde(with = "humantime_serde")]
     pub handshake_time_max: Duration,
+    /// Between two requests of one HTTP connection.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive_time_max: Duration,
+    /// Bytes of all bodies that are held for the HTTP API of Pusher apps.
+    pub api_bodies_bytes_max: usize,
     /// How long a closing client may take.
     #[serde(with = "humantime_serde")]
     pub close_time_max: Duration,
@@ -268,6 +276,10 @@ fn default_app() -> String {
 
 fn default_service() -> String {
     "default".to_owned()
+}
+
+fn default_tcp_keep_alive() -> Duration {
+    limits::TCP_KEEP_ALIVE
 }
 
 fn default_ping() -> Duration {
@@ -341,6 +353,7 @@ impl Listener {
             ping_interval: default_ping(),
             silence_max: None,
             ping_payload: String::new(),
+            tcp_keep_alive: default_tcp_keep_alive(),
         }
     }
 
@@ -368,6 +381,8 @@ impl Default for Limits {
             outbox_time_max: limits::OUTBOX_TIME_MAX,
             first_byte_time_max: limits::FIRST_BYTE_TIME_MAX,
             handshake_time_max: limits::HANDSHAKE_TIME_MAX,
+            keep_alive_time_max: limits::KEEP_ALIVE_TIME_MAX,
+            api_bodies_bytes_max: limits::API_BODIES_BYTES_MAX,
             close_time_max: limits::CLOSE_TIME_MAX,
             hold_time_max: limits::HOLD_TIME_MAX,
             events_per_client_max: limits::EVENTS_PER_CLIENT_MAX,
@@ -498,6 +513,7 @@ impl Config {
         for (name, time) in [
             ("first_byte_time_max", limits.first_byte_time_max),
             ("handshake_time_max", limits.handshake_time_max),
+            ("keep_alive_time_max", limits.keep_alive_time_max),
             ("close_time_max", limits.close_time_max),
             ("link_timeout", limits.link_timeout),
         ] {
@@ -507,6 +523,12 @@ impl Config {
         }
         if limits.outbox_messages_max == 0 {
             return Err("gateway.limits.outbox_messages_max must be at least 1".to_owned());
+        }
+        if limits.api_bodies_bytes_max < limits::API_BODIES_BYTES_LEAST {
+            return Err(format!(
+                "gateway.limits.api_bodies_bytes_max must be at least {} bytes",
+                limits::API_BODIES_BYTES_LEAST
+            ));
         }
         if self.settings.shards.is_some_and(|shards| shards.get() > 256) {
             return Err("gateway.shards must be 1 to 256".to_owned());

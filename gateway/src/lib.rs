@@ -28,6 +28,7 @@ mod actor;
 mod admission;
 mod api;
 pub mod apps;
+mod bodies;
 mod channels;
 mod client_port;
 mod codec;
@@ -37,6 +38,7 @@ mod desk;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod health;
 pub mod homes;
 mod listen;
 mod me;
@@ -51,7 +53,8 @@ mod tally;
 mod webhooks;
 mod workers;
 
-pub use server::{Bound, Health, bind};
+pub use health::Health;
+pub use server::{Bound, bind};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use shard::bench;

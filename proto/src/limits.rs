@@ -65,6 +65,49 @@ pub const STARTING_TIME: Duration = Duration::from_secs(10);
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 10;
 /// What a log shows of one text that a refused stranger wrote, in bytes.
 pub const REFUSAL_FIELD_BYTES_MAX: usize = 200;
+/// Between two requests of a connection. Longer than the 60 s for which nginx keeps connections to what is
+/// behind it, so that no request meets a connection that is just being closed.
+pub const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(75);
+/// How long carrying out a request and writing its answer may take, besides what the body and a worker
+/// may take.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long the peer of an HTTP connection may take nothing of an answer.
+pub const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a closed HTTP connection is read from, so that its peer gets the answer and no reset.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// And how much of it, in bytes.
+pub const LINGER_BYTES_MAX: usize = 256 * KIB;
+/// Connections beyond the limits of a gateway that are still told so at once. Each costs a file and at
+/// most [`HANDSHAKE_BYTES_MAX`]; those beyond are closed without having been read.
+pub const FAREWELLS_MAX: usize = 64;
+/// The whole life of such a connection.
+pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Connections of an internal port: peers, workers and callers. The open-files limit may say less.
+pub const INTERNAL_CONNECTIONS_MAX: usize = 2048;
+/// How many of them may not have shown yet that they may call; beyond, the one that came first is closed.
+pub const INTERNAL_STRANGERS_MAX: usize = 256;
+/// Connections of a register: each member's, and as many of watchers and operators. The open-files limit
+/// may say less.
+pub const REGISTER_CONNECTIONS_MAX: usize = 2 * MEMBERS_MAX;
+/// Connections of a metrics port; beyond, the one that came first is closed.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
+/// Files for the connections that a gateway dials: to each other member, and those of webhooks.
+pub const DIALED_CONNECTIONS_MAX: usize = MEMBERS_MAX + 256;
+/// Bytes of all bodies that a gateway holds for the HTTP API of Pusher apps; one app holds half of it at
+/// most.
+pub const API_BODIES_BYTES_MAX: usize = 64 * MIB;
+/// The least that may be configured: one app's half takes a batch of ten events of 10 KiB, in JSON.
+pub const API_BODIES_BYTES_LEAST: usize = 2 * MIB;
+/// Bytes of a query of the HTTP API, which is parsed before the signature is checked. Fixed.
+pub const API_QUERY_BYTES_MAX: usize = 8 * KIB;
+/// Parameters of such a query. Fixed.
+pub const API_PARAMETERS_MAX: usize = 64;
+/// A TCP connection on which nothing came is probed after this.
+pub const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Between two such probes. Fixed.
+pub const TCP_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// So many are not answered, and the peer is gone. Fixed.
+pub const TCP_KEEP_ALIVE_PROBES: u32 = 3;
 /// Bytes of an HTTP request's head.
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * KIB;
 /// Connections of one gateway; the open-files limit may say less.
@@ -223,6 +266,8 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * MIB;
 /// A JSON body on an internal port.
 pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
+/// All JSON bodies that an internal port is reading or carrying out. Fixed.
+pub const JSON_BODIES_BYTES_MAX: usize = 64 * MIB;
 
 // A batch of client events must fit, or nothing would ever be placed.
 const _: () = assert!(BATCH_COMMANDS_MAX <= PUSHER_UNANSWERED_MAX);
@@ -239,6 +284,12 @@ const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX 
 const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(FIRST_BYTE_TIME_MAX.as_secs() <= HANDSHAKE_TIME_MAX.as_secs());
+const _: () = assert!(API_QUERY_BYTES_MAX < HANDSHAKE_BYTES_MAX);
+// One app's share takes the largest event that may be configured, in JSON.
+const _: () = assert!(6 * PAYLOAD_BYTES_MAX < API_BODIES_BYTES_MAX / 2);
+const _: () = assert!(JSON_BODY_BYTES_MAX < JSON_BODIES_BYTES_MAX);
+const _: () = assert!(API_BODIES_BYTES_LEAST <= API_BODIES_BYTES_MAX);
+const _: () = assert!(FAREWELL_TIME_MAX.as_secs() < DRAIN_TIME.as_secs());
 const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PING_INTERVAL.as_secs());
 // What a client or caller may send fits, also when JSON makes it longer.
 const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);

@@ -4,19 +4,19 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    Extension, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
 use broadgate_proto::{
     DESCRIPTORS,
-    limits::JSON_BODY_BYTES_MAX,
-    secret::Secret,
+    limits::{HANDSHAKE_TIME_MAX, JSON_BODIES_BYTES_MAX, JSON_BODY_BYTES_MAX},
     v1::{self, answer::Answer},
 };
+use bytes::Bytes;
 use metrics::counter;
 use prost::Message as _;
 use prost_reflect::{
@@ -24,45 +24,45 @@ use prost_reflect::{
 };
 use tonic::Code;
 
-use super::{CallerAddress, lenient};
-use crate::{apps::Apps, commands::Dispatcher, orders::refusal, refusals::Refused};
+use super::lenient;
+use crate::{
+    apps::Apps,
+    bodies::{Bodies, Lease, Unread},
+    commands::Dispatcher,
+    orders::refusal,
+    refusals::Refused,
+};
 
 struct Json {
     dispatcher: Arc<Dispatcher>,
-    secret: Secret,
-    /// The host of the advertised address, besides IP addresses and localhost.
-    host: String,
+    /// The bodies of all calls.
+    bodies: Arc<Bodies>,
     pool: DescriptorPool,
     apps: Apps,
 }
 
-pub(super) fn router(
-    dispatcher: Arc<Dispatcher>,
-    secret: Secret,
-    host: String,
-    apps: Apps,
-) -> anyhow::Result<Router> {
+/// Who may call has been checked when a request comes here.
+pub(super) fn router(dispatcher: Arc<Dispatcher>, apps: Apps) -> anyhow::Result<Router> {
     let pool = DescriptorPool::decode(DESCRIPTORS)?;
-    let state = Arc::new(Json { dispatcher, secret, host, pool, apps });
-    Ok(Router::new()
-        .route("/v1/{call}", post(answer))
-        .layer(DefaultBodyLimit::max(JSON_BODY_BYTES_MAX))
-        .with_state(state))
+    let bodies = Bodies::new(JSON_BODIES_BYTES_MAX, JSON_BODIES_BYTES_MAX);
+    let state = Arc::new(Json { dispatcher, bodies, pool, apps });
+    Ok(Router::new().route("/v1/{call}", post(answer)).with_state(state))
 }
 
 async fn answer(
     State(json): State<Arc<Json>>,
     Path(call): Path<String>,
     headers: HeaderMap,
-    Extension(CallerAddress(caller)): Extension<CallerAddress>,
-    body: Bytes,
+    extensions: Extensions,
+    body: Body,
 ) -> Response {
-    match json.run(&call, &headers, caller, &body).await {
+    let caller = super::caller(&extensions);
+    match json.run(&call, &headers, caller, body).await {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
             counter!("broadgate_gateway_http_errors_total").increment(1);
             if let Some(reason) = refused_reason(Code::from_i32(error.0.code)) {
-                let (why, address) = (&*error.0.message, Some(caller));
+                let (why, address) = (&*error.0.message, caller);
                 let path = format!("/v1/{call}");
                 Refused { reason, why, address, path: &path, ..Refused::default() }.log(&json.apps);
             }
@@ -74,10 +74,9 @@ async fn answer(
 /// Why a command was refused, for the log; none where the answer is about what the command names.
 fn refused_reason(code: Code) -> Option<&'static str> {
     Some(match code {
-        Code::Unauthenticated => "secret",
-        Code::PermissionDenied => "command_host",
         Code::InvalidArgument => "command_invalid",
         Code::ResourceExhausted => "command_too_large",
+        Code::DeadlineExceeded => "command_slow",
         Code::Unimplemented => "command_unknown",
         _ => return None,
     })
@@ -103,6 +102,7 @@ impl IntoResponse for HttpError {
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Aborted => StatusCode::CONFLICT,
             Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
             Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -115,7 +115,11 @@ impl IntoResponse for HttpError {
             name
         });
         let body = serde_json::json!({ "error": { "code": name, "message": self.0.message } });
-        (status, axum::Json(body)).into_response()
+        let mut response = (status, axum::Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -124,48 +128,44 @@ impl Json {
         &self,
         call: &str,
         headers: &HeaderMap,
-        caller: SocketAddr,
-        body: &[u8],
+        caller: Option<SocketAddr>,
+        body: Body,
     ) -> Result<Vec<u8>, HttpError> {
-        self.check(headers).map_err(HttpError)?;
-        let mut command = command(&self.pool, call, body).map_err(HttpError)?;
-        self.dispatcher.log_closing(&mut command, Some(caller));
+        // A page in somebody's browser cannot say so without asking first.
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if kind.split(';').next().map(str::trim) != Some("application/json") {
+            let sentence = "send `Content-Type: application/json`";
+            return Err(HttpError(refusal(Code::InvalidArgument, sentence)));
+        }
         let after = after(headers).map_err(HttpError)?;
+        let mut lease = self.bodies.lease("");
+        let body = self.read(&mut lease, body).await.map_err(HttpError)?;
+        let mut command = command(&self.pool, call, &body).map_err(HttpError)?;
+        self.dispatcher.log_closing(&mut command, caller);
         match self.dispatcher.run(command, after).await {
             Answer::Error(error) => Err(HttpError(error)),
             answer => self.encode(answer).map_err(HttpError),
         }
     }
 
-    /// A page in somebody's browser can send requests here, but neither with the secret, nor as JSON
-    /// without asking first, nor under a name of its own that leads here.
-    fn check(&self, headers: &HeaderMap) -> Result<(), v1::Error> {
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        if !self.secret.accepts(text(header::AUTHORIZATION)) {
-            super::port::secret_refused();
-            let sentence = "the shared secret is missing or differs: send `Authorization: Bearer <secret>`";
-            return Err(refusal(Code::Unauthenticated, sentence));
-        }
-        let kind = text(header::CONTENT_TYPE).unwrap_or_default();
-        if kind.split(';').next().map(str::trim) != Some("application/json") {
-            return Err(refusal(Code::InvalidArgument, "send `Content-Type: application/json`"));
-        }
-        let host = text(header::HOST).unwrap_or_default();
-        if !self.is_own_host(host) {
-            let sentence =
-                format!("the Host {host:?} is not this gateway's: use an IP address or {}", self.host);
-            return Err(refusal(Code::PermissionDenied, sentence));
-        }
-        Ok(())
-    }
-
-    fn is_own_host(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-            _ => host,
+    async fn read(&self, lease: &mut Lease, body: Body) -> Result<Bytes, v1::Error> {
+        let Ok(read) = tokio::time::timeout(HANDSHAKE_TIME_MAX, lease.read(body, JSON_BODY_BYTES_MAX)).await
+        else {
+            let sentence = format!("the body did not come within {HANDSHAKE_TIME_MAX:?}");
+            return Err(refusal(Code::DeadlineExceeded, sentence));
         };
-        let ip = name.trim_start_matches('[').trim_end_matches(']');
-        name == "localhost" || name == self.host || ip.parse::<std::net::IpAddr>().is_ok()
+        read.map_err(|unread| match unread {
+            Unread::TooLarge(max) => {
+                refusal(Code::ResourceExhausted, format!("the body is larger than {max} bytes"))
+            }
+            Unread::Spent => {
+                counter!("broadgate_gateway_refused_total", "reason" => "json_bodies_bytes_max").increment(1);
+                refusal(Code::Unavailable, "the gateway holds as many bytes of calls as it may: repeat")
+            }
+            Unread::Broken(error) => {
+                refusal(Code::InvalidArgument, format!("the body could not be read: {error}"))
+            }
+        })
     }
 
     fn encode(&self, answer: Answer) -> Result<Vec<u8>, v1::Error> {

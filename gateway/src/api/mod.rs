@@ -9,11 +9,8 @@ mod port;
 const EPOCH_HEADER: &str = "broadgate-epoch";
 
 /// The other end of the connection that a request came on.
-#[derive(Debug, Clone, Copy)]
-struct CallerAddress(std::net::SocketAddr);
-
 fn caller(extensions: &http::Extensions) -> Option<std::net::SocketAddr> {
-    extensions.get::<CallerAddress>().map(|caller| caller.0)
+    extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()
 }
 
 #[cfg(feature = "fuzz")]

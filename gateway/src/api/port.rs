@@ -2,31 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
+use broadgate_port::{Check, Http2, Settings, Times, TurnedAway};
 use broadgate_proto::{
-    limits::{GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX},
+    limits::{GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX},
     secret::Secret,
     v1::{gateway_server::GatewayServer, peer_server::PeerServer, worker_server::WorkerServer},
-};
-use hyper::{
-    body::Incoming,
-    service::{Service as _, service_fn},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
 };
 use metrics::counter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::{Routes, interceptor::InterceptedService};
+use tonic::service::Routes;
 
-use super::{CallerAddress, grpc::GatewayService, json};
+use super::{grpc::GatewayService, json};
 use crate::{
     apps::Apps,
     commands::Dispatcher,
     observers::Observers,
     peers::PeerService,
+    refusals::Refused,
     workers::{Attachments, WorkerService},
 };
 
@@ -49,12 +42,16 @@ pub(crate) struct Internal {
     pub(crate) secret: Secret,
     /// The host of the advertised address.
     pub(crate) host: String,
+    /// As many as there are files for.
+    pub(crate) connections_max: usize,
     pub(crate) apps: Apps,
 }
 
-/// Counts a caller without the right secret.
-pub(super) fn secret_refused() {
-    counter!("broadgate_gateway_refused_total", "reason" => "secret").increment(1);
+/// Counts and logs a request that may not come in.
+fn refused(apps: &Apps, request: &TurnedAway<'_>) {
+    let &TurnedAway { reason, sentence: why, address, path } = request;
+    counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
+    Refused { reason, why, address, path, ..Refused::default() }.log(apps);
 }
 
 /// Serves until `stop`; open streams then end with the process.
@@ -63,7 +60,6 @@ pub(crate) async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let checker = internal.secret.checker(secret_refused);
     let gateway =
         GatewayService { dispatcher: Arc::clone(&internal.dispatcher), observers: internal.observers };
     let gateway = GatewayServer::new(gateway).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
@@ -71,55 +67,25 @@ pub(crate) async fn serve(
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let routes = Routes::new(InterceptedService::new(gateway, checker.clone()))
-        .add_service(InterceptedService::new(peer, checker.clone()))
-        .add_service(InterceptedService::new(worker, checker))
-        .prepare();
-    let json = json::router(internal.dispatcher, internal.secret, internal.host, internal.apps)?;
-    let service = TowerToHyperService::new(routes.into_axum_router().merge(json));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, caller) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed on the internal port; trying again in 100 ms");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let _ = stream.set_nodelay(true);
-        let (builder, service, stop) = (builder.clone(), service.clone(), stop.clone());
-        let service = service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(CallerAddress(caller));
-            service.call(request)
-        });
-        tokio::spawn(async move {
-            let mut first = [0];
-            // A connection that says nothing is not kept.
-            if tokio::time::timeout(HANDSHAKE_TIME_MAX, stream.peek(&mut first)).await.is_err() {
-                return;
-            }
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                served = connection => {
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "an internal connection broke");
-                    }
-                }
-            }
-        });
-    }
+    let routes = Routes::new(gateway).add_service(peer).add_service(worker).prepare();
+    let router = routes.into_axum_router().merge(json::router(internal.dispatcher, internal.apps.clone())?);
+    let apps = internal.apps;
+    let settings = Settings {
+        name: "internal",
+        connections_max: internal.connections_max,
+        strangers_max: INTERNAL_STRANGERS_MAX.min(internal.connections_max / 2),
+        stranger_time_max: HANDSHAKE_TIME_MAX,
+        known_stay: true,
+        times: Times::default(),
+        http2: Some(Http2 {
+            stream_window_bytes: Some(STREAM_WINDOW_BYTES),
+            connection_window_bytes: Some(CONNECTION_WINDOW_BYTES),
+            keep_alive_interval: KEEP_ALIVE_INTERVAL,
+            keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
+        }),
+        refused: Arc::new(move |request| refused(&apps, request)),
+    };
+    let check = Check::internal(internal.secret, Some(internal.host));
+    broadgate_port::serve(listener, router, check, settings, stop).await;
+    Ok(())
 }

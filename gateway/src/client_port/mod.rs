@@ -10,38 +10,81 @@ mod pusher;
 mod target;
 mod upgrade;
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use broadgate_port::{Closing, linger, tune};
 use metrics::counter;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 
 use self::forwarding::is_trusted;
 use crate::{
-    admission::{Admission, Admitted, Full},
+    admission::{Admission, Full, Ticket},
+    apps::Apps,
+    bodies::Bodies,
     config::{Authorize, Config, Listener, ListenerKind},
+    health::{Health, Stopping},
     refusals::Refused,
     shard::{Candidate, Handle, Newcomer},
 };
-use broadgate_proto::v1;
+use broadgate_proto::{limits::FAREWELL_TIME_MAX, v1};
+
+/// What the client ports of all shards share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) health: Health,
+    pub(crate) stopping: Stopping,
+    /// Held by whoever accepts on a client listener: when all are dropped, every listener is closed.
+    pub(crate) open: mpsc::Sender<()>,
+}
 
 /// What a shard's client ports share.
 pub(crate) struct Port {
     pub(crate) shard: Handle,
     pub(crate) config: Arc<Config>,
     pub(crate) listeners: Vec<Arc<Listener>>,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) health: Health,
+    pub(crate) stopping: Stopping,
+    admission: Arc<Admission>,
+    /// Connections that are not clients.
+    visitors: Cell<usize>,
 }
 
 impl Port {
-    pub(crate) fn new(shard: Handle, config: &Arc<Config>, admission: Arc<Admission>) -> Self {
-        let listeners = config.settings.listeners.iter().cloned().map(Arc::new).collect();
-        Self { shard, config: Arc::clone(config), listeners, admission }
+    pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
+        let config = Arc::clone(&shared.config);
+        Self {
+            shard,
+            listeners: config.settings.listeners.iter().cloned().map(Arc::new).collect(),
+            config,
+            bodies: Arc::clone(&shared.bodies),
+            health: shared.health.clone(),
+            stopping: shared.stopping.clone(),
+            admission: Arc::clone(&shared.admission),
+            visitors: Cell::new(0),
+        }
+    }
+
+    /// Are there connections that are not clients?
+    pub(crate) fn has_visitors(&self) -> bool {
+        self.visitors.get() > 0
     }
 }
 
-/// Accepts on one listener until the task is aborted. A failed accept is of one connection, or of a
-/// limit of the process: neither ends the loop.
-pub(crate) async fn accept(port: Rc<Port>, index: usize, listener: std::net::TcpListener) {
+/// Accepts on one listener until listeners are closed, and then what waits in its queue. A failed accept
+/// is of one connection, or of a limit of the process: neither ends the loop.
+pub(crate) async fn accept(
+    port: Rc<Port>,
+    index: usize,
+    listener: std::net::TcpListener,
+    open: mpsc::Sender<()>,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -50,32 +93,78 @@ pub(crate) async fn accept(port: Rc<Port>, index: usize, listener: std::net::Tcp
         }
     };
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = port.stopping.closing.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => welcome(&port, index, stream, peer),
-            Err(error) => {
-                counter!("broadgate_gateway_accept_errors_total").increment(1);
-                tracing::warn!(%error, "accept failed; trying again in 100 ms");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Err(error) => accept_failed(&error).await,
         }
     }
+    let mut closing = Closing::new(listener);
+    while let Some((stream, peer)) = closing.next().await {
+        welcome(&port, index, stream, peer);
+    }
+    drop(open);
 }
 
-/// Takes a connection that another thread accepted.
-pub(crate) fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream) {
+pub(crate) async fn accept_failed(error: &std::io::Error) {
+    counter!("broadgate_gateway_accept_errors_total").increment(1);
+    tracing::warn!(%error, "accept failed; trying again in 100 ms");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Takes a connection that another thread accepted and admitted.
+pub(crate) fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Ticket) {
+    let Some(listener) = port.listeners.get(index).cloned() else { return };
     match TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream))) {
-        Ok((peer, stream)) => welcome(port, index, stream, peer),
+        Ok((peer, stream)) => take_in(port, listener, stream, peer, ticket),
         Err(error) => tracing::debug!(%error, "a connection was gone before it was taken"),
     }
 }
 
 fn welcome(port: &Rc<Port>, index: usize, stream: TcpStream, peer: SocketAddr) {
-    // Merged writes do not need Nagle, and a lone message must not wait for an acknowledgement.
-    let _ = stream.set_nodelay(true);
     let Some(listener) = port.listeners.get(index).cloned() else { return };
-    let (socket_peer, peer) = (canonical(peer), canonical(peer));
-    let connection = Connection { port: Rc::clone(port), listener, socket_peer, peer, tls: false };
-    tokio::task::spawn_local(Box::pin(connection.run(stream)));
+    if let Some(ticket) = admit(&port.admission, &port.config.apps, &listener, &stream, peer) {
+        take_in(port, listener, stream, peer, ticket);
+    }
+}
+
+/// Counts a connection that was just accepted; none if it is to be closed at once.
+pub(crate) fn admit(
+    admission: &Arc<Admission>,
+    apps: &Apps,
+    listener: &Listener,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Option<Ticket> {
+    let ip = peer.ip().to_canonical();
+    // Such a peer has yet to say for whom it comes.
+    let by_proxy = listener.proxy_protocol
+        || listener.kind == ListenerKind::Web && is_trusted(&listener.trusted_proxies, ip);
+    match admission.enter((!by_proxy).then_some(ip)) {
+        Ok(ticket) => Some(ticket),
+        Err(full) => {
+            if listener.kind == ListenerKind::Web && !listener.proxy_protocol {
+                // A new socket's buffer takes it, if it can be written to already.
+                let _ = stream.try_write(http::NO_ROOM);
+            }
+            let app = if listener.kind == ListenerKind::Web { "" } else { &listener.app };
+            let (reason, why) = (full.reason(), full.sentence());
+            refuse(apps, &Refused { reason, why, address: Some(canonical(peer)), app, ..Refused::default() });
+            None
+        }
+    }
+}
+
+fn take_in(port: &Rc<Port>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr, ticket: Ticket) {
+    tune(&stream, listener.tcp_keep_alive);
+    port.visitors.set(port.visitors.get() + 1);
+    let peer = canonical(peer);
+    let connection = Connection { port: Rc::clone(port), listener, socket_peer: peer, peer, tls: false };
+    tokio::task::spawn_local(Box::pin(connection.run(stream, ticket)));
 }
 
 /// One connection before it is a client.
@@ -90,13 +179,18 @@ pub(crate) struct Connection {
     pub(crate) tls: bool,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.port.visitors.set(self.port.visitors.get() - 1);
+    }
+}
+
 impl Connection {
-    async fn run(mut self, mut stream: TcpStream) {
+    async fn run(mut self, mut stream: TcpStream, mut ticket: Ticket) {
         let limits = &self.port.config.settings.limits;
-        let (first_byte, handshake) = (limits.first_byte_time_max, limits.handshake_time_max);
         if self.listener.proxy_protocol {
             let trusted = is_trusted(&self.listener.trusted_proxies, self.socket_peer.ip());
-            let header = tokio::time::timeout(handshake, proxy::read_header(&mut stream));
+            let header = tokio::time::timeout(limits.handshake_time_max, proxy::read_header(&mut stream));
             match if trusted { header.await } else { Ok(Err(proxy::HeaderError::NotTrusted)) } {
                 Ok(Ok(said)) => {
                     self.peer = said.client.map_or(self.peer, canonical);
@@ -106,27 +200,33 @@ impl Connection {
                 Err(_) => return self.refused("handshake_time_max", "no PROXY header in time"),
             }
         }
-        let admission = &self.port.admission;
-        let by_proxy = self.listener.kind == ListenerKind::Web
-            && is_trusted(&self.listener.trusted_proxies, self.peer.ip());
-        let admitted = if by_proxy { admission.admit_proxied() } else { admission.admit(self.peer.ip()) };
+        let full = match &mut ticket {
+            Ticket::Farewell { full, .. } => Some(*full),
+            Ticket::Admitted(_) if self.by_proxy() => None,
+            Ticket::Admitted(admitted) => admitted.belongs_to(self.peer.ip()).err(),
+        };
         match self.listener.kind {
-            ListenerKind::Web => {
-                // hyper's own timeout begins with the first byte.
-                if tokio::time::timeout(first_byte, stream.readable()).await.is_err() {
-                    return self.refused("first_byte_time_max", "nothing was sent in time");
+            ListenerKind::Web => http::serve(self, stream, ticket, full).await,
+            ListenerKind::Text | ListenerKind::Frame => {
+                if let Some(full) = full {
+                    return self.refused(full.reason(), full.sentence());
                 }
-                http::serve(self, stream, admitted).await;
+                if self.port.stopping.closing.is_cancelled() {
+                    self.refused("stopping", "the gateway stops");
+                    return linger(stream).await;
+                }
+                self.open_plain(stream, ticket).await;
             }
-            ListenerKind::Text | ListenerKind::Frame => match admitted {
-                Ok(admitted) => self.open_plain(stream, admitted).await,
-                Err(full) => self.refused(full.reason(), full.sentence()),
-            },
         }
     }
 
+    /// Does a trusted proxy tell by X-Forwarded-For who the client of each request is?
+    pub(crate) fn by_proxy(&self) -> bool {
+        self.listener.kind == ListenerKind::Web && is_trusted(&self.listener.trusted_proxies, self.peer.ip())
+    }
+
     /// `text` and `frame` have no handshake: the connection is all there is to decide on.
-    async fn open_plain(self, mut stream: TcpStream, admitted: Admitted) {
+    async fn open_plain(self, mut stream: TcpStream, ticket: Ticket) {
         use v1::decision::Decision;
         if self.port.config.apps.closed_to_raw(&self.listener.app, false).is_some() {
             return self.refused("app", "the listener's app is disabled, or was removed");
@@ -150,13 +250,17 @@ impl Connection {
                 Some(Decision::Accept(accepted)) => accept = Some(accepted),
                 Some(Decision::Refuse(refuse)) => {
                     use tokio::io::AsyncWriteExt as _;
-                    let _ = stream.write_all(refuse.body.as_bytes()).await;
-                    return self.refused("worker", "a worker refused the client");
+                    self.refused("worker", "a worker refused the client");
+                    let last = stream.write_all(refuse.body.as_bytes());
+                    if let Ok(Ok(())) = tokio::time::timeout(FAREWELL_TIME_MAX, last).await {
+                        linger(stream).await;
+                    }
+                    return;
                 }
                 None => return self.refused("no_worker", "no worker decided in time"),
             }
         }
-        candidate.open(stream, &[], Some(admitted), handshake, accept);
+        candidate.open(stream, &[], Some(ticket), handshake, accept);
     }
 
     /// The socket's peer, where it is not the client.
@@ -171,9 +275,13 @@ impl Connection {
     }
 
     pub(crate) fn refuse(&self, refused: &Refused<'_>) {
-        counter!("broadgate_gateway_refused_total", "reason" => refused.reason).increment(1);
-        refused.log(&self.port.config.apps);
+        refuse(&self.port.config.apps, refused);
     }
+}
+
+fn refuse(apps: &Apps, refused: &Refused<'_>) {
+    counter!("broadgate_gateway_refused_total", "reason" => refused.reason).increment(1);
+    refused.log(apps);
 }
 
 /// IPv4 clients of a dual-stack listener are told by their IPv4 address.

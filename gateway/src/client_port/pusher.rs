@@ -3,21 +3,19 @@
 
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
+use broadgate_port::linger;
 use http::Request;
 use hyper::{body::Incoming, upgrade::Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     asked::{Asked, check_prefix},
-    http::{Answer, Visit},
+    http::{Answer, Served, Visit},
     target::Place,
     upgrade,
 };
 use crate::{
+    admission::Full,
     apps::App,
     codec::encode::{close_frame, text_frame},
     pusher::{
@@ -28,7 +26,7 @@ use crate::{
     shard::{Candidate, Newcomer, Tenant},
 };
 
-/// How long a refused client may take to hang up.
+/// How long a refused client may take to read why.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Why a client is sent away.
@@ -52,13 +50,18 @@ impl Away {
     }
 }
 
-pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(
+    visit: &Rc<Visit>,
+    asked: &Asked,
+    mut request: Request<Incoming>,
+    full: Option<Full>,
+) -> Answer {
     let ws_key = match upgrade::websocket_key(visit, asked, &request) {
         Ok(key) => key,
         Err(answer) => return answer,
     };
     let peer = asked.address;
-    let admitted = admit(visit, asked, &request).and_then(|tenant| {
+    let admitted = admit(visit, asked, &request, full).and_then(|tenant| {
         let app = Arc::clone(&tenant.app);
         let away = |reason, close| Away::new(reason, close, Some(&app));
         let limit = tenant.app.connections_here_max();
@@ -71,7 +74,6 @@ pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Reques
             handshake: upgrade::handshake(visit, peer, &request),
             pusher: Some((tenant, seat.ok_or_else(|| away("connections_max", close::OVER_QUOTA))?)),
         };
-        visit.belongs_to(peer.ip()).map_err(|full| away(full.reason(), close::OVER_CAPACITY))?;
         let candidate = Candidate::new(&visit.connection.port.shard, &mut newcomer);
         Ok((candidate.ok_or_else(|| away("clients_max", close::OVER_CAPACITY))?, newcomer))
     });
@@ -91,8 +93,8 @@ pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Reques
                 upgrade::open(&visit, candidate, upgraded, newcomer.handshake, None);
             }
             Err(away) => {
-                // A client that is about to be told and has no place of its own counts as before.
-                let _admitted = visit.admitted.take();
+                // It counts until it is gone.
+                let _ticket = visit.ticket.take();
                 send_away(upgraded, away).await;
             }
         }
@@ -101,7 +103,12 @@ pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Reques
 }
 
 /// Whose client this is, and whether it may come in.
-fn admit(visit: &Visit, asked: &Asked, request: &Request<Incoming>) -> Result<Rc<Tenant>, Away> {
+fn admit(
+    visit: &Visit,
+    asked: &Asked,
+    request: &Request<Incoming>,
+    full: Option<Full>,
+) -> Result<Rc<Tenant>, Away> {
     let port = &visit.connection.port;
     let key = if let Place::Key(key) = &asked.target.place { key } else { "" };
     let table = port.config.apps.load();
@@ -123,25 +130,22 @@ fn admit(visit: &Visit, asked: &Asked, request: &Request<Incoming>) -> Result<Rc
         let sentence = upgrade::foreign_origin(&asked.origin);
         return Err(away("origin", close::UNAUTHORIZED).saying(sentence));
     }
-    if let Some(full) = visit.full {
+    if let Some(full) = full {
         return Err(away(full.reason(), close::OVER_CAPACITY));
+    }
+    if port.stopping.closing.is_cancelled() {
+        return Err(away("stopping", close::RECONNECT));
     }
     Ok(port.shard.borrow_mut().tenant(app))
 }
 
 /// Both the error and the code: clients of protocols below 6 read the error.
 async fn send_away(upgraded: Upgraded, Away { close, text, .. }: Away) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let mut stream = parts.io.into_inner();
+    let Ok(parts) = upgraded.downcast::<Served>() else { return };
+    let mut stream = parts.io.into_inner().into_inner();
     let error = outgoing::error(Some(close.code), &text, Compat::Pusher);
     let bytes = [text_frame(&error), close_frame(close.code, &text)].concat();
-    let farewell = async {
-        stream.write_all(&bytes).await?;
-        stream.shutdown().await?;
-        let mut rest = [0; 512];
-        while stream.read(&mut rest).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    // Whatever it says to that, it is gone.
-    let _ = tokio::time::timeout(FAREWELL_TIME_MAX, farewell).await;
+    if let Ok(Ok(())) = tokio::time::timeout(FAREWELL_TIME_MAX, stream.write_all(&bytes)).await {
+        linger(stream).await;
+    }
 }

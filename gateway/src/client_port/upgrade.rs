@@ -9,13 +9,11 @@ use broadgate_proto::{name, v1};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     asked::{Asked, check_prefix, check_upgrade},
-    http::{Answer, Visit, no_room, unavailable},
+    http::{Answer, Served, Visit, unavailable},
     target::Place,
 };
 use crate::{
@@ -30,9 +28,6 @@ pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Reques
         Ok(checked) => checked,
         Err(answer) => return answer,
     };
-    if let Err(full) = visit.belongs_to(asked.address.ip()) {
-        return no_room(visit, asked, full);
-    }
     let Some(candidate) = Candidate::new(&connection.port.shard, &mut newcomer) else {
         asked.refused(connection, "clients_max", &newcomer.app, "the shard is full");
         return unavailable("the gateway holds as many clients as it may");
@@ -86,10 +81,10 @@ pub(super) fn open(
     handshake: v1::Handshake,
     accept: Option<v1::Accept>,
 ) {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
+    match upgraded.downcast::<Served>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner();
-            candidate.open(stream, &parts.read_buf, visit.admitted.take(), handshake, accept);
+            let stream = parts.io.into_inner().into_inner();
+            candidate.open(stream, &parts.read_buf, visit.ticket.take(), handshake, accept);
         }
         Err(_) => tracing::error!("an upgraded connection is not the TCP stream that was accepted"),
     }

@@ -13,7 +13,10 @@ use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use broadgate_proto::{
     id::Incarnation,
-    limits::{LINK_BATCHES_MAX, LINK_BEAT, PEER_MESSAGE_BYTES_MAX},
+    limits::{
+        LINK_BATCHES_MAX, LINK_BEAT, PEER_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL,
+        TCP_KEEP_ALIVE_PROBES,
+    },
     secret::Secret,
     v1::{
         self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_client::PeerClient, peer_frame::Frame,
@@ -190,6 +193,9 @@ impl Dialer {
         let channel = Endpoint::from_shared(format!("http://{}", self.address))
             .context("the peer's address is malformed")?
             .connect_timeout(self.silence_max)
+            .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+            .tcp_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL))
+            .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES))
             .connect()
             .await?;
         let mut client = PeerClient::with_interceptor(channel, self.secret.sender())

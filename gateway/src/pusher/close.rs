@@ -27,7 +27,7 @@ pub(crate) const BAD_VERSION: Close = close(4006, "Invalid version string format
 pub(crate) const UNSUPPORTED: Close = close(4007, "Unsupported protocol version");
 pub(crate) const UNAUTHORIZED: Close = close(4009, "Connection is unauthorized");
 pub(crate) const OVER_CAPACITY: Close = close(4100, "Over capacity");
-const RECONNECT: Close = close(4200, "Generic reconnect immediately");
+pub(crate) const RECONNECT: Close = close(4200, "Generic reconnect immediately");
 const NO_PONG: Close = close(4201, "Pong reply not received");
 
 /// How a connection ends for a reason that lies here; none where the code is another's choice.

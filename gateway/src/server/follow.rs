@@ -1,19 +1,16 @@
 //! What follows the membership, and the views.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1::{MemberState, View};
 use broadgate_register::member::{Member, MemberEvent, RegisterStatus, ring::Ring, view};
 use metrics::gauge;
 use tokio::sync::{broadcast::error::RecvError, watch};
 
-use super::Health;
 use crate::{
     actor::Event,
     commands::{Dispatcher, Installed},
+    health::Health,
 };
 
 /// A membership that is over says why within this.
@@ -87,7 +84,7 @@ impl Seen {
         match event {
             MemberEvent::Removed { reason } => {
                 tracing::warn!(reason, "removed from the view: letting clients go and joining anew");
-                self.health.0.store(false, Ordering::Relaxed);
+                self.health.set_ready(false);
                 Some(Next::JoinAnew)
             }
             MemberEvent::Drain => {
@@ -139,7 +136,7 @@ impl Installing {
         let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);
         let inside = mine.map(|_| me);
         // Before the view is told: whoever reads there that this gateway is ready finds it so.
-        self.health.0.store(ready, Ordering::Relaxed);
+        self.health.set_ready(ready);
         self.dispatcher.peers.follow(view);
         let ring = Some(Arc::new(Ring::of_view(view)));
         self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside });

@@ -2,27 +2,23 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `files.rs` | how many connections the limit on open files allows |
 //! | `start.rs` | what it is made of: membership, shards |
 //! | `follow.rs` | what follows the membership and the views |
 
+mod files;
 mod follow;
 mod start;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use broadgate_proto::{
-    limits,
-    v1::{MemberState, View},
-};
+use broadgate_proto::v1::{MemberState, View};
 use broadgate_register::member::{Member, RegisterStatus};
 use metrics::histogram;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,12 +30,15 @@ use self::{
 };
 use crate::{
     actor::{Actor, Around, Event, Homes, Journal},
+    admission::Admission,
     api::{self, Internal},
     apps::Apps,
-    channels,
+    bodies::Bodies,
+    channels, client_port,
     commands::{Dispatcher, Installed, Local},
     config::Config,
     desk::Desk,
+    health::{Health, Stopping},
     homes,
     listen::{self, ClientListeners},
     me::Me,
@@ -49,8 +48,8 @@ use crate::{
     workers::Attachments,
 };
 
-/// Files that are not clients: listeners, links, logs.
-const FILES_RESERVED: u64 = 256;
+/// How long emptying and closing the client listeners may take.
+const CLOSE_LISTENERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// So many clients are let go in a second, unless the drain time asks for more.
 const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
 
@@ -59,23 +58,11 @@ pub struct Bound {
     config: Arc<Config>,
     internal: std::net::TcpListener,
     internal_address: SocketAddr,
+    internal_connections_max: usize,
     clients: ClientListeners,
     shards: usize,
     health: Health,
-    /// Cancelled when the gateway takes nobody in any more.
-    accepting: CancellationToken,
-}
-
-/// How a gateway does, for probes.
-#[derive(Clone, Default)]
-pub struct Health(Arc<AtomicBool>);
-
-impl Health {
-    /// Is it in a view, and not draining?
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
+    stopping: Stopping,
 }
 
 /// Checks the configuration and opens every port.
@@ -84,11 +71,11 @@ impl Health {
 /// If a setting does not hold, or something else listens on a port.
 pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
     config.check().map_err(anyhow::Error::msg)?;
-    fit_open_files(&mut config);
     let shards = config.settings.shards.map_or_else(
         || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
         |shards| usize::from(shards.get()),
     );
+    let internal_connections_max = files::fit(&mut config, shards);
     let internal = listen::open("gateway.internal.bind", config.settings.internal.bind)?;
     let internal_address = internal.local_addr().context("the internal port has no address")?;
     let clients = listen::open_clients(&config, shards)?;
@@ -96,36 +83,12 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
         config: Arc::new(config),
         internal,
         internal_address,
+        internal_connections_max,
         clients,
         shards,
         health: Health::default(),
-        accepting: CancellationToken::new(),
+        stopping: Stopping::default(),
     })
-}
-
-/// A gateway must not accept what it has no files for.
-fn fit_open_files(config: &mut Config) {
-    let wanted = config.settings.limits.clients_max as u64 + FILES_RESERVED;
-    let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted);
-    let limit = &mut config.settings.limits.clients_max;
-    let fits = usize::try_from(allowed.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1);
-    if *limit <= fits {
-        tracing::info!(clients_max = *limit, open_files = allowed, "client limit");
-    } else if *limit == limits::CLIENTS_MAX {
-        tracing::info!(
-            clients_max = fits,
-            open_files = allowed,
-            "client limit, which the open-files limit sets"
-        );
-    } else {
-        tracing::warn!(
-            open_files = allowed,
-            configured = *limit,
-            taken = fits,
-            "the open-files limit allows fewer clients than gateway.limits.clients_max: raise `ulimit -n`"
-        );
-    }
-    *limit = fits.min(*limit);
 }
 
 impl Bound {
@@ -152,7 +115,7 @@ impl Bound {
     ///
     /// # Errors
     /// If a thread cannot be started, or the register refuses this gateway for good.
-    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         // Before anybody can come: it waits for the disk.
         let spool = self.config.settings.spool.as_deref();
         let webhooks = Webhooks::start(&self.config.apps, spool, &start::name(&self))?;
@@ -160,7 +123,11 @@ impl Bound {
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
         let desk = Arc::new(Desk::default());
-        let shards = start_shards(&self, &me, &desk)?;
+        let (open, mut listening) = mpsc::channel(1);
+        let ports = self.ports(open);
+        let sockets = std::mem::take(&mut self.clients.sockets);
+        let shards = start_shards(&self, sockets, &ports, &me, &desk)?;
+        drop(ports);
         let mailboxes = Arc::clone(&shards.mailboxes);
         let (register_sender, register) = watch::channel(member.register());
         let stop_homes = CancellationToken::new();
@@ -174,6 +141,7 @@ impl Bound {
             secret: self.config.secret.clone(),
             host: advertised_host(&self.config),
             apps: self.config.apps.clone(),
+            connections_max: self.internal_connections_max,
         };
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
@@ -215,7 +183,7 @@ impl Bound {
             }
         };
         if ended.is_ok() {
-            self.drain(&member, &mailboxes, &seen.dispatcher).await;
+            self.drain(&member, &mailboxes, &seen.dispatcher, &mut listening).await;
             // Still the home of its channels: it tells what has happened in them until now.
             if let Some(webhooks) = desk.webhooks() {
                 webhooks.drain(self.config.settings.stop.drain).await;
@@ -237,6 +205,20 @@ impl Bound {
         drop((seen, mailboxes));
         drop(shards.threads);
         ended
+    }
+
+    /// What the client ports of all shards share.
+    fn ports(&self, open: mpsc::Sender<()>) -> client_port::Shared {
+        let limits = &self.config.settings.limits;
+        client_port::Shared {
+            config: Arc::clone(&self.config),
+            admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
+            // So that no app turns away all others.
+            bodies: Bodies::new(limits.api_bodies_bytes_max, limits.api_bodies_bytes_max / 2),
+            health: self.health.clone(),
+            stopping: self.stopping.clone(),
+            open,
+        }
     }
 
     /// Starts the actor that owns the homes, and what places commands.
@@ -288,22 +270,33 @@ impl Bound {
         dispatcher
     }
 
-    /// Not ready, then nothing new, then clients in slices; what is acknowledged is finished.
-    async fn drain(&self, member: &Member, mailboxes: &[Mailbox], dispatcher: &Arc<Dispatcher>) {
+    /// Not ready; then listeners are emptied and closed, so that who is let go and comes back at once finds
+    /// another gateway; then clients in slices. What is acknowledged is finished.
+    async fn drain(
+        &self,
+        member: &Member,
+        mailboxes: &[Mailbox],
+        dispatcher: &Arc<Dispatcher>,
+        listening: &mut mpsc::Receiver<()>,
+    ) {
         let stop = &self.config.settings.stop;
-        self.health.0.store(false, Ordering::Relaxed);
+        self.health.set_ready(false);
+        self.stopping.draining.cancel();
         member.set_state(MemberState::Draining);
         tracing::info!(ready_delay = ?stop.ready_delay, drain = ?stop.drain, "draining");
         tokio::time::sleep(stop.ready_delay).await;
+        self.stopping.closing.cancel();
+        // Ends when every listener is closed; nothing is ever sent.
+        if tokio::time::timeout(CLOSE_LISTENERS_TIME_MAX, listening.recv()).await.is_err() {
+            tracing::warn!("client listeners are slow to close: newcomers may be reset");
+        }
         let clients = dispatcher.own_clients().await;
         let unhurried = Duration::from_millis(clients as u64 * 1000 / DRAIN_CLIENTS_PER_SECOND as u64);
         // The last ones need time for their farewells.
         let over = unhurried.min(stop.drain * 4 / 5);
         let mut waiting = Vec::new();
-        self.accepting.cancel();
         for mailbox in mailboxes {
             let (done, drained) = oneshot::channel();
-            mailbox.send(Message::StopAccepting).await;
             mailbox.send(Message::Drain { over, done }).await;
             waiting.push(drained);
         }

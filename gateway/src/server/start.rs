@@ -1,8 +1,9 @@
 //! What a gateway is made of when it starts: its membership, its shards.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use broadgate_port::Closing;
 use broadgate_proto::{
     VERSION,
     v1::{Role, View},
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Bound;
 use crate::{
     actor::Standings,
-    admission::Admission,
+    client_port::{self, Shared},
     codec::encode::Encoder,
     config::{Accept, Config, ListenerKind},
     desk::Desk,
@@ -86,22 +87,35 @@ pub(super) struct Shards {
     pub(super) threads: Vec<std::thread::JoinHandle<()>>,
 }
 
-pub(super) fn start_shards(bound: &Bound, me: &ArcSwap<Me>, desk: &Arc<Desk>) -> anyhow::Result<Shards> {
-    let limits = &bound.config.settings.limits;
-    let admission = Admission::new(limits.clients_max, limits.clients_per_ip_max);
+/// The sockets of the client listeners, by listener, then by shard.
+pub(super) type Sockets = Vec<Vec<std::net::TcpListener>>;
+
+pub(super) fn start_shards(
+    bound: &Bound,
+    sockets: Sockets,
+    ports: &Shared,
+    me: &ArcSwap<Me>,
+    desk: &Arc<Desk>,
+) -> anyhow::Result<Shards> {
     let me = me.load();
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
     let mut all_standings = Vec::new();
     let wake = Arc::new(Notify::new());
     let one = bound.config.settings.accept == Accept::One;
-    for index in 0..bound.shards {
-        let mut listeners = Vec::new();
-        for (number, sockets) in bound.clients.sockets.iter().enumerate() {
-            if let Some(socket) = sockets.get(index).filter(|_| !one) {
-                listeners.push((number, socket.try_clone()?));
+    // Moved, not cloned: a listener is closed when its last descriptor is.
+    let mut of_shard: Vec<Vec<(usize, std::net::TcpListener)>> = Vec::new();
+    of_shard.resize_with(bound.shards, Vec::new);
+    let mut of_acceptor = Vec::new();
+    for (number, sockets) in sockets.into_iter().enumerate() {
+        for (index, socket) in sockets.into_iter().enumerate() {
+            match of_shard.get_mut(index).filter(|_| !one) {
+                Some(listeners) => listeners.push((number, socket)),
+                None => of_acceptor.push((number, socket)),
             }
         }
+    }
+    for (index, listeners) in of_shard.into_iter().enumerate() {
         let standings = Arc::new(Standings::default());
         all_standings.push(Arc::clone(&standings));
         let (mailbox, thread) = shard::start(shard::Start {
@@ -111,47 +125,56 @@ pub(super) fn start_shards(bound: &Bound, me: &ArcSwap<Me>, desk: &Arc<Desk>) ->
             index: u8::try_from(index).unwrap_or(u8::MAX),
             incarnation: me.incarnation,
             name: me.name.clone(),
-            config: Arc::clone(&bound.config),
-            admission: Arc::clone(&admission),
+            ports: ports.clone(),
             listeners,
         })?;
         mailboxes.push(mailbox);
         threads.push(thread);
     }
     let mailboxes: Arc<[Mailbox]> = mailboxes.into();
-    if one {
-        for (number, sockets) in bound.clients.sockets.iter().enumerate() {
-            for socket in sockets {
-                let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
-                let accepting = bound.accepting.clone();
-                tokio::spawn(hand_out(listener, number, Arc::clone(&mailboxes), accepting));
-            }
-        }
+    for (number, socket) in of_acceptor {
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        tokio::spawn(hand_out(listener, number, Arc::clone(&mailboxes), ports.clone()));
     }
     Ok(Shards { mailboxes, standings: all_standings, wake, threads })
 }
 
-/// Where the system does not spread connections over listeners, one acceptor does.
-pub(super) async fn hand_out(
+/// Where the system does not spread connections over listeners, one acceptor does. When listeners are
+/// closed, it hands out what waits in the queue.
+async fn hand_out(
     listener: tokio::net::TcpListener,
     number: usize,
     mailboxes: Arc<[Mailbox]>,
-    accepting: CancellationToken,
+    ports: Shared,
 ) {
-    for turn in 0usize.. {
+    let mut turn = 0;
+    let mut give = async |stream, peer| {
+        let Some(listener) = ports.config.settings.listeners.get(number) else { return };
+        let Some(ticket) = client_port::admit(&ports.admission, &ports.config.apps, listener, &stream, peer)
+        else {
+            return;
+        };
+        match stream.into_std() {
+            Ok(stream) => {
+                turn += 1;
+                let message = Message::Connection { listener: number, stream, ticket };
+                mailboxes[turn % mailboxes.len()].send(message).await;
+            }
+            Err(error) => tracing::debug!(%error, "a connection was gone before it was taken"),
+        }
+    };
+    loop {
         let accepted = tokio::select! {
-            () = accepting.cancelled() => return,
+            () = ports.stopping.closing.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => {
-                let mailbox = &mailboxes[turn % mailboxes.len()];
-                mailbox.send(Message::Connection { listener: number, stream }).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept failed; trying again in 100 ms");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+        match accepted {
+            Ok((stream, peer)) => give(stream, peer).await,
+            Err(error) => client_port::accept_failed(&error).await,
         }
+    }
+    let mut closing = Closing::new(listener);
+    while let Some((stream, peer)) = closing.next().await {
+        give(stream, peer).await;
     }
 }

@@ -13,7 +13,7 @@ use super::{
     workers::WorkerKey,
 };
 use crate::{
-    admission::Admitted,
+    admission::Ticket,
     codec::{Codec, Protocol},
     config::Listener,
 };
@@ -103,7 +103,7 @@ pub(crate) struct Client {
     /// What it has besides if it speaks the Pusher protocol.
     pub(crate) pusher: Option<Box<PusherClient>>,
     /// Given back when the client is gone.
-    pub(crate) admitted: Option<Admitted>,
+    pub(crate) admitted: Option<Ticket>,
 }
 
 const _: () = assert!(offset_of!(Client, key) <= 128);

@@ -59,9 +59,8 @@ pub(crate) use self::{
 use self::{state::Shard, workers::Link};
 use crate::{
     actor::{self, Entry, Standings},
-    admission::Admission,
+    admission::Ticket,
     client_port::{self, Port},
-    config::Config,
     desk::Desk,
     orders::Order,
 };
@@ -106,12 +105,12 @@ pub(crate) enum Message {
     Connection {
         listener: usize,
         stream: std::net::TcpStream,
+        ticket: Ticket,
     },
     /// The gateway has another incarnation: clients of the former one are let go.
     Reborn(Incarnation),
     /// The apps were replaced.
     Apps,
-    StopAccepting,
     /// Let all clients go within this time; tell when nothing is left to do.
     Drain {
         over: Duration,
@@ -153,8 +152,7 @@ pub(crate) struct Start {
     pub(crate) index: u8,
     pub(crate) incarnation: Incarnation,
     pub(crate) name: String,
-    pub(crate) config: Arc<Config>,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) ports: client_port::Shared,
     /// Where it says who is in what.
     pub(crate) standings: Arc<Standings>,
     pub(crate) wake_homes: Arc<Notify>,
@@ -179,7 +177,7 @@ pub(crate) fn start(start: Start) -> anyhow::Result<(Mailbox, std::thread::JoinH
 
 /// The shard's loop. It runs as a local task like those of its clients, so that they take turns.
 async fn run(start: Start, messages: mpsc::Receiver<Message>) {
-    let mut shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.config));
+    let mut shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.ports.config));
     shard.homes = Some((start.standings, start.wake_homes));
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     shard.commands = Some(commands);
@@ -189,15 +187,14 @@ async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     let shard: Handle = Rc::new(RefCell::new(shard));
     tokio::task::spawn_local(command(Rc::downgrade(&shard), Arc::clone(&start.desk), queue));
     tokio::task::spawn_local(enter(start.desk, entering));
-    let port = Rc::new(Port::new(Rc::clone(&shard), &start.config, start.admission));
-    let accepting = start
-        .listeners
-        .into_iter()
-        .map(|(index, listener)| {
-            tokio::task::spawn_local(client_port::accept(Rc::clone(&port), index, listener))
-        })
-        .collect();
-    let turns = Turns { shard, port, accepting };
+    let port = Rc::new(Port::new(Rc::clone(&shard), &start.ports));
+    for (index, listener) in start.listeners {
+        let open = start.ports.open.clone();
+        tokio::task::spawn_local(client_port::accept(Rc::clone(&port), index, listener, open));
+    }
+    // Listeners alone hold it.
+    drop(start.ports);
+    let turns = Turns { shard, port };
     // Ends when every mailbox handle is gone.
     let _ = tokio::task::spawn_local(turns.run(messages)).await;
 }
@@ -250,7 +247,6 @@ async fn enter(desk: Arc<Desk>, mut queue: mpsc::Receiver<Entry>) {
 struct Turns {
     shard: Handle,
     port: Rc<Port>,
-    accepting: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Turns {
@@ -315,32 +311,34 @@ impl Turns {
             Message::WorkerLeaving { key, released } => shard.worker_leaving(key, released),
             Message::Acks { key, seqs } => shard.answered(key, &seqs),
             Message::Decision { key, seq, decision } => shard.decided(key, seq, decision),
-            Message::Connection { listener, stream } => {
+            Message::Connection { listener, stream, ticket } => {
                 drop(shard);
-                client_port::adopt(&self.port, listener, stream);
+                client_port::adopt(&self.port, listener, stream, ticket);
             }
             Message::Reborn(incarnation) => {
                 shard.close_slice(1);
                 shard.be_reborn(incarnation);
             }
             Message::Apps => shard.apps_changed(),
-            Message::StopAccepting => self.accepting.drain(..).for_each(|task| task.abort()),
             Message::Drain { over, done } => {
-                tokio::task::spawn_local(drain(Rc::clone(&self.shard), over, done));
+                tokio::task::spawn_local(drain(Rc::clone(&self.shard), Rc::clone(&self.port), over, done));
             }
         }
     }
 }
 
-/// Lets clients go in equal slices, then waits for their farewells and for what workers still owe.
-async fn drain(shard: Handle, over: Duration, done: oneshot::Sender<()>) {
+/// Lets clients go in equal slices, then waits for their farewells, for what workers still owe, and for
+/// requests that are being answered.
+async fn drain(shard: Handle, port: Rc<Port>, over: Duration, done: oneshot::Sender<()>) {
     let mut slices = usize::try_from(over.as_millis() / DRAIN_SLICE.as_millis()).unwrap_or(usize::MAX).max(1);
     while slices > 0 {
         shard.borrow_mut().close_slice(slices);
         slices -= 1;
         tokio::time::sleep(DRAIN_SLICE).await;
     }
-    while shard.borrow().has_unanswered() {
+    while shard.borrow().has_unanswered() || port.has_visitors() {
+        // Those whose handshake was under way.
+        shard.borrow_mut().close_slice(1);
         tokio::time::sleep(DRAIN_SLICE).await;
     }
     let _ = done.send(());

@@ -25,7 +25,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    admission::{Admitted, Seat},
+    admission::{Seat, Ticket},
     codec::{
         Codec, Protocol,
         encode::{Encoder, Frames},
@@ -126,7 +126,7 @@ impl Candidate {
         mut self,
         stream: tokio::net::TcpStream,
         read: &[u8],
-        admitted: Option<Admitted>,
+        admitted: Option<Ticket>,
         handshake: v1::Handshake,
         accept: Option<v1::Accept>,
     ) {

@@ -7,7 +7,8 @@
 use std::{error::Error as _, fmt::Write as _, sync::Arc, time::Duration};
 
 use broadgate_proto::limits::{
-    WEBHOOK_ANSWER_BYTES_MAX, WEBHOOK_CONNECT_TIME_MAX, WEBHOOK_POST_TIME_MAX, WEBHOOK_POSTS_MAX,
+    TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL, TCP_KEEP_ALIVE_PROBES, WEBHOOK_ANSWER_BYTES_MAX,
+    WEBHOOK_CONNECT_TIME_MAX, WEBHOOK_POST_TIME_MAX, WEBHOOK_POSTS_MAX,
 };
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -93,6 +94,9 @@ impl Sender {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
+        http.set_keepalive(Some(TCP_KEEP_ALIVE));
+        http.set_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL));
+        http.set_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES));
         http.set_connect_timeout(Some(WEBHOOK_CONNECT_TIME_MAX));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)

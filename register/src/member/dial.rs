@@ -4,8 +4,9 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use broadgate_port::tune;
 use broadgate_proto::{
-    limits::GRPC_MESSAGE_BYTES_MAX,
+    limits::{GRPC_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE},
     secret::{Secret, SendSecret},
     v1::register_client::RegisterClient,
 };
@@ -51,7 +52,7 @@ pub(super) async fn connect(address: SocketAddr, secret: &Secret) -> anyhow::Res
         .await
         .with_context(|| format!("no connection to {address} within {CONNECT_TIME_MAX:?}"))?
         .with_context(|| format!("no connection to {address}"))?;
-    stream.set_nodelay(true)?;
+    tune(&stream, TCP_KEEP_ALIVE);
     let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .keep_alive_while_idle(true)

@@ -10,16 +10,13 @@
 //! | `grpc.rs` | calls to requests |
 //! | `report.rs` | logs and metrics |
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use broadgate_port::{Check, Http2, Settings, Times, TurnedAway};
 use broadgate_proto::{limits, secret::Secret, v1::register_server::RegisterServer};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::service::Routes;
 
 mod check;
 mod core;
@@ -46,8 +43,6 @@ pub mod simulation {
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long it may take to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long connections may take to end when the register stops; their streams have ended then.
-const STOP_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How a register treats its members.
 #[derive(Debug, Clone)]
@@ -58,11 +53,18 @@ pub struct Config {
     pub beat: Duration,
     /// Silence after which a member is removed; default [`limits::LEASE`].
     pub lease: Duration,
+    /// Connections; default [`limits::REGISTER_CONNECTIONS_MAX`].
+    pub connections_max: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { secret: Secret::default(), beat: limits::BEAT, lease: limits::LEASE }
+        Self {
+            secret: Secret::default(),
+            beat: limits::BEAT,
+            lease: limits::LEASE,
+            connections_max: limits::REGISTER_CONNECTIONS_MAX,
+        }
     }
 }
 
@@ -93,37 +95,48 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     config.check()?;
+    let connections_max = config.connections_max;
     let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
     let server = RegisterServer::new(grpc::Service { hub })
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-    let service = InterceptedService::new(server, config.secret.checker(refused_secret));
+    let check = Check::internal(config.secret.clone(), None);
     let stop = CancellationToken::new();
     // Ends the hub also when this future is dropped.
     let _stop_guard = stop.clone().drop_guard();
+    let served_until = CancellationToken::new();
+    let _served_guard = served_until.clone().drop_guard();
     let owner = tokio::spawn(hub::run(config, requests, stop.clone().cancelled_owned()));
 
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
+    let settings = Settings {
+        name: "register",
+        connections_max,
+        strangers_max: limits::INTERNAL_STRANGERS_MAX.min(connections_max / 2),
+        stranger_time_max: limits::HANDSHAKE_TIME_MAX,
+        known_stay: true,
+        times: Times::default(),
+        http2: Some(Http2 {
+            stream_window_bytes: None,
+            connection_window_bytes: None,
+            keep_alive_interval: KEEPALIVE,
+            keep_alive_timeout: KEEPALIVE_TIMEOUT,
+        }),
+        refused: Arc::new(refused),
+    };
+    let router = Routes::new(server).prepare().into_axum_router();
+    let serving = broadgate_port::serve(listener, router, check, settings, served_until.clone());
     tokio::pin!(serving);
     tokio::select! {
-        result = &mut serving => return result.context("the register cannot serve its port"),
+        () = &mut serving => anyhow::bail!("the register's port is no longer served"),
         () = shutdown => stop.cancel(),
     }
+    // Ends every stream, before their connections.
     let _ = owner.await;
-    // Connections that never spoke HTTP/2 are not waited for.
-    match tokio::time::timeout(STOP_TIME_MAX, serving).await {
-        Ok(result) => result.context("the register could not stop serving its port"),
-        Err(_) => Ok(()),
-    }
+    served_until.cancel();
+    serving.await;
+    Ok(())
 }
 
-fn refused_secret() {
-    metrics::counter!("broadgate_register_refused_total", "reason" => "secret").increment(1);
+fn refused(request: &TurnedAway<'_>) {
+    metrics::counter!("broadgate_register_refused_total", "reason" => request.reason).increment(1);
 }

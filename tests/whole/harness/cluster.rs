@@ -49,6 +49,7 @@ pub struct Settings {
     proxied: bool,
     spooled: bool,
     limits: String,
+    ready_delay: Option<&'static str>,
     more: String,
     register: String,
     registers: Vec<String>,
@@ -85,6 +86,12 @@ impl Settings {
         self
     }
 
+    /// From "not ready" to the first close of a stop.
+    pub fn ready_delay(mut self, delay: &'static str) -> Self {
+        self.ready_delay = Some(delay);
+        self
+    }
+
     /// Whole sections at the end.
     pub fn more(mut self, toml: &str) -> Self {
         self.more.push_str(&format!("{toml}\n"));
@@ -107,12 +114,13 @@ impl Settings {
         format!(
             "[cluster]\nregister = {registers:?}\n[register]\n{}\n[gateway]\nname = \"{name}\"\n\
              shards = 2\n{}{}internal = {{ bind = \"127.0.0.1:0\" }}\n\
-             stop = {{ ready_delay = \"100ms\", drain = \"10s\" }}\n[gateway.limits]\n{}\n\
+             stop = {{ ready_delay = \"{}\", drain = \"10s\" }}\n[gateway.limits]\n{}\n\
              [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n{}\n\
              [[apps]]\nid = \"default\"\nraw = true\n{}\n",
             self.register,
             if self.accept_one { "accept = \"one\"\n" } else { "" },
             if self.spooled { format!("spool = {spool:?}\n") } else { String::new() },
+            self.ready_delay.unwrap_or("100ms"),
             self.limits,
             self.listener,
             self.more

@@ -12,7 +12,7 @@ use std::{
 use broadgate_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use metrics::counter;
 
@@ -22,12 +22,15 @@ use super::{
     http::{Answer, Visit},
     target::Place,
 };
-use crate::pusher::api::{
-    Refusal, answer,
-    params::Params,
-    publish,
-    route::{self, Call, Route},
-    sign,
+use crate::{
+    bodies::{Lease, Unread},
+    pusher::api::{
+        Refusal, answer,
+        params::Params,
+        publish,
+        route::{self, Call, Route},
+        sign,
+    },
 };
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
@@ -111,12 +114,18 @@ async fn run(
     let path = parts.uri.path();
     let rest = if let Place::Api(rest) = &asked.target.place { rest } else { "/up" };
     let (id, call) = match route::route(parts.method.as_str(), rest)? {
-        Route::Up => return Ok((StatusCode::OK, answer::HEALTHY.to_owned())),
+        Route::Up if visit.connection.port.health.is_ready() => {
+            return Ok((StatusCode::OK, answer::HEALTHY.to_owned()));
+        }
+        Route::Up => {
+            let text = "not in a view as ready: no register, or draining";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
         Route::App { app, call } => (app, call),
     };
     let port = &visit.connection.port;
     let table = port.config.apps.load();
-    let params = Params::parse(parts.uri.query().unwrap_or_default());
+    let params = Params::parse_bounded(parts.uri.query().unwrap_or_default())?;
     let app = match &id {
         Some(id) => table.by_id(id).filter(|app| !app.keys.is_empty()),
         None => params.get("auth_key").and_then(|key| table.by_key(key)).map(|(app, _)| app),
@@ -126,14 +135,17 @@ async fn run(
     check_prefix(&asked.target.prefix, app)
         .map_err(|sentence| Refusal::new(StatusCode::NOT_FOUND, sentence))?;
     let tenant = port.shard.borrow_mut().tenant(app);
-    let body = read(body, publish::body_bytes_max(&app.limits), visit).await?;
-    let signed = sign::Request { method: parts.method.as_str(), path, params: &params, body: &body };
+    // Before the body: the query says what it must be.
+    let signed = sign::Request { method: parts.method.as_str(), path, params: &params };
     let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     sign::verify(signed, &tenant.keys, prefixes, now, app.limits.timestamp_window_seconds)?;
     if !app.enabled {
         return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
     }
+    let mut lease = port.bodies.lease(&app.id);
+    let body = read(body, publish::body_bytes_max(&app.limits), &mut lease, visit).await?;
+    sign::verify_body(&params, &body)?;
     let dispatcher = port.shard.borrow().desk.dispatcher();
     let dispatcher = dispatcher.ok_or_else(|| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway starts or stops: repeat")
@@ -157,27 +169,29 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     Ok((!key.is_empty()).then(|| key.to_owned()))
 }
 
-/// The whole body, if it is not too large and comes in time.
-async fn read(body: Incoming, bytes_max: usize, visit: &Visit) -> Result<Bytes, Refusal> {
+/// The whole body, if it is not too large, has room among the others, and comes in time.
+async fn read(body: Incoming, bytes_max: usize, lease: &mut Lease, visit: &Visit) -> Result<Bytes, Refusal> {
     let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
-    let reading = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(time_max, reading).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::new(
+    let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {
+        let text = format!("The request's body did not come within {time_max:?}.");
+        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text));
+    };
+    read.map_err(|unread| match unread {
+        Unread::TooLarge(bytes_max) => Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!(
                 "The request's body is larger than {bytes_max} bytes, which is more than any event may have."
             ),
-        )),
-        Ok(Err(error)) => Err(Refusal::new(
-            StatusCode::BAD_REQUEST,
-            format!("The request's body could not be read: {error}."),
-        )),
-        Err(_) => Err(Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("The request's body did not come within {time_max:?}."),
-        )),
-    }
+        ),
+        Unread::Spent => {
+            let text = "The gateway holds as many bytes of requests as it may: repeat.";
+            visit.connection.refused("api_bodies_bytes_max", text);
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Unread::Broken(error) => {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("The request's body could not be read: {error}."))
+        }
+    })
 }
 
 #[cfg(test)]

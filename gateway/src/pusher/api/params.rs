@@ -1,5 +1,9 @@
 //! The parameters in a request's query.
 
+use broadgate_proto::limits::{API_PARAMETERS_MAX, API_QUERY_BYTES_MAX};
+
+use super::Refusal;
+
 /// A query's parameters, decoded, in the order in which they came, with their names in lowercase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Params(Vec<(String, String)>);
@@ -13,6 +17,18 @@ impl Params {
             (decode(name).to_ascii_lowercase(), decode(value))
         };
         Self(query.split('&').filter(|part| !part.is_empty()).map(pair).collect())
+    }
+
+    /// The same for strangers, whose signature cannot be checked before.
+    pub(crate) fn parse_bounded(query: &str) -> Result<Self, Refusal> {
+        if query.len() > API_QUERY_BYTES_MAX {
+            return Err(Refusal::bad(format!("The query is longer than {API_QUERY_BYTES_MAX} bytes.")));
+        }
+        let separators = query.bytes().filter(|&byte| byte == b'&').count();
+        if separators >= API_PARAMETERS_MAX {
+            return Err(Refusal::bad(format!("The query has more than {API_PARAMETERS_MAX} parameters.")));
+        }
+        Ok(Self::parse(query))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -78,6 +94,16 @@ mod tests {
         assert_eq!((params.get("x"), params.get("y")), (Some("1 2+"), None));
         assert_eq!(Params::parse(""), Params::default());
         assert_eq!(Params::parse("a=%ff").get("a"), Some("\u{fffd}"));
+    }
+
+    #[test]
+    fn a_query_of_a_stranger_has_bounds() {
+        let query = |count: usize| vec!["a=b"; count].join("&");
+        assert!(Params::parse_bounded(&query(API_PARAMETERS_MAX)).is_ok());
+        assert_eq!(Params::parse_bounded(&query(API_PARAMETERS_MAX + 1)).unwrap_err().status, 400);
+        assert!(Params::parse_bounded(&"&".repeat(API_PARAMETERS_MAX)).is_err());
+        assert!(Params::parse_bounded(&"x".repeat(API_QUERY_BYTES_MAX)).is_ok());
+        assert!(Params::parse_bounded(&"x".repeat(API_QUERY_BYTES_MAX + 1)).is_err());
     }
 
     #[test]

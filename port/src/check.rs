@@ -1,0 +1,259 @@
+//! Who may call an internal port.
+//!
+//! With a shared secret: who sends it, under whatever name the port was found. Without one the port
+//! listens on loopback only, and what may not call it is a web page in a browser of the host: neither by a
+//! request that browsers send without asking first, nor under a name of its own that leads here (DNS
+//! rebinding). Everything is decided by a request's head; nothing of its body is read before.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{body::Body, response::IntoResponse as _};
+use broadgate_proto::secret::Secret;
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use tonic::Status;
+
+/// gRPC calls are below this: their package.
+const GRPC_PATHS: &str = "/broadgate.";
+
+/// What a port asks of every request.
+#[derive(Debug, Clone)]
+pub struct Check {
+    secret: Secret,
+    /// Ask which host the request is for?
+    by_host: bool,
+    /// Besides IP addresses and localhost.
+    hosts: Vec<String>,
+    /// And names without a dot, which nobody outside the network can make lead here.
+    local_names: bool,
+}
+
+/// A request that is not let in.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why, from a closed set.
+    pub reason: &'static str,
+    status: StatusCode,
+    code: &'static str,
+    pub(crate) sentence: String,
+}
+
+impl Check {
+    /// Of an internal port that is also found as `host`.
+    #[must_use]
+    pub fn internal(secret: Secret, host: Option<String>) -> Self {
+        Self { by_host: secret.is_none(), secret, hosts: host.into_iter().collect(), local_names: false }
+    }
+
+    /// Of a port with probes and metrics, which asks for no secret: it is open to whoever reaches it, but
+    /// on loopback not to web pages.
+    #[must_use]
+    pub fn probes(bind: SocketAddr) -> Self {
+        let by_host = bind.ip().is_loopback();
+        Self { secret: Secret::default(), by_host, hosts: Vec::new(), local_names: true }
+    }
+
+    /// May this request come in?
+    ///
+    /// # Errors
+    /// If not, why.
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        let headers = request.headers();
+        if !self.secret.accepts(text(headers, &header::AUTHORIZATION)) {
+            return Err(Refusal::secret());
+        }
+        if self.by_host {
+            self.check_host(request)?;
+            not_from_a_page(headers)?;
+        }
+        if request.uri().path().starts_with(GRPC_PATHS) {
+            let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
+            if request.version() != Version::HTTP_2 || !is_grpc(content_type) {
+                return Err(Refusal {
+                    reason: "not_grpc",
+                    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    code: "INVALID_ARGUMENT",
+                    sentence: "gRPC calls are made over HTTP/2 with `Content-Type: application/grpc`; \
+                               over HTTP/1.1 there is `POST /v1/{Call}` with JSON"
+                        .to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or(""));
+        let mut named = authority.into_iter().chain(hosts).peekable();
+        let none = named.peek().is_none().then_some("");
+        match none.or_else(|| named.find(|host| !self.is_own(host))) {
+            None => Ok(()),
+            Some(host) => Err(Refusal {
+                reason: "host",
+                status: StatusCode::FORBIDDEN,
+                code: "PERMISSION_DENIED",
+                sentence: format!(
+                    "the Host {host:?} is not this port's: use an IP address or localhost, or give every \
+                     process a shared secret (BROADGATE_SECRET), with which any name will do"
+                ),
+            }),
+        }
+    }
+
+    fn is_own(&self, authority: &str) -> bool {
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        ip.parse::<IpAddr>().is_ok()
+            || host.eq_ignore_ascii_case("localhost")
+            || self.local_names && !host.is_empty() && !host.contains(['.', '@'])
+            || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own))
+    }
+}
+
+/// Browsers add these by themselves, and pages cannot take them off.
+fn not_from_a_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let site = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
+    if !site && !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: "browser",
+        status: StatusCode::FORBIDDEN,
+        code: "PERMISSION_DENIED",
+        sentence: "requests of web pages are refused here, as any page could send them".to_owned(),
+    })
+}
+
+fn is_grpc(content_type: &str) -> bool {
+    content_type
+        .strip_prefix("application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', ' ']))
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+impl Refusal {
+    fn secret() -> Self {
+        Self {
+            reason: "secret",
+            status: StatusCode::UNAUTHORIZED,
+            code: "UNAUTHENTICATED",
+            sentence: "the shared secret is missing or differs: give every process of the cluster the same \
+                       BROADGATE_SECRET, and send it as `Authorization: Bearer <secret>`"
+                .to_owned(),
+        }
+    }
+
+    /// In the form that the caller reads: a gRPC status for gRPC, JSON for others.
+    #[must_use]
+    pub fn into_response<B>(self, request: &Request<B>) -> Response<Body> {
+        let content_type = text(request.headers(), &header::CONTENT_TYPE).unwrap_or_default();
+        if request.version() == Version::HTTP_2 && is_grpc(content_type) {
+            return match self.reason {
+                "secret" => Status::unauthenticated(self.sentence),
+                _ => Status::permission_denied(self.sentence),
+            }
+            .into_http();
+        }
+        let body = serde_json::json!({ "error": { "code": self.code, "message": self.sentence } });
+        (self.status, axum::Json(body)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdefghijklmnopqrstuv";
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    fn reason(check: &Check, version: Version, uri: &str, headers: &[(&str, &str)]) -> &'static str {
+        let mut request = Request::builder().method("POST").version(version).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        check.check(&request.body(()).unwrap()).map_or_else(|refusal| refusal.reason, |()| "in")
+    }
+
+    #[test]
+    fn with_a_secret_any_name_will_do() {
+        let check = Check::internal(Secret::parse(SECRET).unwrap(), None);
+        let bearer = format!("Bearer {SECRET}");
+        let json = |host, bearer| {
+            reason(&check, Version::HTTP_11, "/v1/Send", &[JSON, ("host", host), ("authorization", bearer)])
+        };
+        for host in ["broadgate:7200", "my_project_gateway_1:7200", "a.svc.cluster.local"] {
+            assert_eq!(json(host, &bearer), "in", "{host}");
+        }
+        assert_eq!(json("127.0.0.1", "Bearer x"), "secret");
+        assert_eq!(reason(&check, Version::HTTP_11, "/v1/Send", &[JSON]), "secret");
+    }
+
+    #[test]
+    fn without_a_secret_no_page_comes_in() {
+        let check = Check::internal(Secret::default(), Some("gateway-1".to_owned()));
+        let http1 =
+            |headers: &[_]| reason(&check, Version::HTTP_11, "/v1/Send", &[&[JSON], headers].concat());
+        for own in
+            ["127.0.0.1:7200", "localhost", "LocalHost:1", "[::1]:7200", "::1", "gateway-1:7200", "10.1.2.3"]
+        {
+            assert_eq!(http1(&[("host", own)]), "in", "{own}");
+        }
+        for other in [
+            "evil.example",
+            "evil.example:7200",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "x@127.0.0.1",
+            "127.0.0.1@evil.example",
+            "[::1",
+        ] {
+            assert_eq!(http1(&[("host", other)]), "host", "{other}");
+        }
+        assert_eq!(http1(&[]), "host", "without any");
+        assert_eq!(http1(&[("host", "localhost"), ("host", "evil.example")]), "host", "one of two");
+        let absolute = "http://evil.example/v1/Send";
+        assert_eq!(reason(&check, Version::HTTP_11, absolute, &[JSON, ("host", "localhost")]), "host");
+        assert_eq!(http1(&[("host", "localhost"), ("origin", "http://localhost:7200")]), "browser");
+        assert_eq!(http1(&[("host", "localhost"), ("sec-fetch-site", "cross-site")]), "browser");
+        assert_eq!(http1(&[("host", "localhost"), ("sec-fetch-site", "none")]), "in", "typed by the user");
+        let authority = |name| {
+            reason(&check, Version::HTTP_2, &format!("http://{name}/broadgate.v1.Gateway/Send"), &[GRPC])
+        };
+        assert_eq!((authority("127.0.0.1:7200"), authority("evil.example")), ("in", "host"));
+    }
+
+    #[test]
+    fn grpc_is_grpc() {
+        let check = Check::internal(Secret::default(), None);
+        let call = |version, content_type| {
+            let headers = [("host", "127.0.0.1"), ("content-type", content_type)];
+            reason(&check, version, "/broadgate.v1.Gateway/Send", &headers)
+        };
+        for right in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
+            assert_eq!(call(Version::HTTP_2, right), "in", "{right}");
+        }
+        for wrong in ["text/plain", "application/grpc-web", "application/x-www-form-urlencoded", ""] {
+            assert_eq!(call(Version::HTTP_2, wrong), "not_grpc", "{wrong}");
+        }
+        assert_eq!(call(Version::HTTP_11, "application/grpc"), "not_grpc");
+    }
+
+    #[test]
+    fn probes_are_asked_by_anybody_but_on_loopback_not_by_pages() {
+        let get = |bind: &str, host| {
+            reason(&Check::probes(bind.parse().unwrap()), Version::HTTP_11, "/metrics", &[("host", host)])
+        };
+        assert_eq!(get("0.0.0.0:9100", "broadgate-gateway:9100"), "in");
+        assert_eq!(get("127.0.0.1:9100", "localhost:9100"), "in");
+        assert_eq!(get("127.0.0.1:9100", "prometheus-target:9100"), "in");
+        assert_eq!(get("127.0.0.1:9100", "evil.example"), "host");
+    }
+}

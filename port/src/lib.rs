@@ -1,0 +1,24 @@
+//! What every listening port of a Broadgate process does with its connections: deadlines for reading and
+//! writing, a bound on how many there are, TCP settings, and who may call an internal port.
+//!
+//! | file | what |
+//! |---|---|
+//! | `watch.rs` | what an HTTP connection is doing, and until when it may |
+//! | `serve.rs` | serving an internal port, or one with probes |
+//! | `check.rs` | who may call an internal port |
+//! | `io.rs` | a stream that tells its `Watch` what it does, and lingers before it is closed |
+//! | `socket.rs` | TCP settings, and closing a listener without resetting what waits in its queue |
+
+mod check;
+mod io;
+mod serve;
+mod socket;
+mod watch;
+
+pub use self::{
+    check::{Check, Refusal},
+    io::{Guarded, linger},
+    serve::{Http2, Settings, TurnedAway, serve},
+    socket::{Closing, tune, user_timeout},
+    watch::{Phase, Times, Watch},
+};

@@ -1,0 +1,356 @@
+//! Serving an internal port, or one with probes: a bounded number of connections, each with its deadlines.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use broadgate_proto::limits::{HANDSHAKE_BYTES_MAX, TCP_KEEP_ALIVE};
+use http::{HeaderValue, Request, Response, Version, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use metrics::counter;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::{Connected as _, TcpConnectInfo};
+use tower::ServiceExt as _;
+
+use crate::{Check, Guarded, Phase, Times, Watch, tune};
+
+/// How long connections may take to end when a port is no longer served; streams have been ended then.
+const STOP_TIME_MAX: Duration = Duration::from_millis(500);
+/// After an accept that failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How a port is served.
+#[derive(Clone)]
+pub struct Settings {
+    /// Its name in metrics and logs.
+    pub name: &'static str,
+    /// Connections in all.
+    pub connections_max: usize,
+    /// Connections that have not shown that they may call; beyond, the one that came first is closed.
+    pub strangers_max: usize,
+    /// Within this a connection has shown that it may call, or is closed.
+    pub stranger_time_max: Duration,
+    /// Do those that have shown it stay, whoever comes? Else everybody is a stranger.
+    pub known_stay: bool,
+    /// Deadlines of HTTP/1.1.
+    pub times: Times,
+    /// HTTP/1.1 only, if there are none.
+    pub http2: Option<Http2>,
+    /// Told of every request that was refused.
+    pub refused: Arc<dyn Fn(&TurnedAway<'_>) + Send + Sync>,
+}
+
+/// A request that was refused.
+#[derive(Debug)]
+pub struct TurnedAway<'a> {
+    /// Why, from a closed set.
+    pub reason: &'static str,
+    /// The same for people.
+    pub sentence: &'a str,
+    /// Where it came from.
+    pub address: Option<SocketAddr>,
+    /// What it was for.
+    pub path: &'a str,
+}
+
+/// Settings of HTTP/2; windows are the library's if none are given.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2 {
+    /// Bytes that one stream may have under way, unread.
+    pub stream_window_bytes: Option<u32>,
+    /// Bytes that one connection may have under way, unread.
+    pub connection_window_bytes: Option<u32>,
+    /// A connection is asked whether it lives after this.
+    pub keep_alive_interval: Duration,
+    /// How long it may take to answer.
+    pub keep_alive_timeout: Duration,
+}
+
+/// Serves until `stop`; requests under way may then end within half a second.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    check: Check,
+    settings: Settings,
+    stop: CancellationToken,
+) {
+    let table = Arc::new(Table::new(&settings));
+    let server = Arc::new(Server { builder: builder(settings.http2), router, check, settings });
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, port = server.settings.name, "accept failed; trying again in 100 ms");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let crowded = table.is_crowded();
+        let Some(place) = table.enter() else { continue };
+        connections.spawn(Arc::clone(&server).connection(stream, place, stop.clone()));
+        if crowded {
+            // Those that were put out give their files back first.
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(listener);
+    connections.close();
+    let _ = tokio::time::timeout(STOP_TIME_MAX, connections.wait()).await;
+}
+
+fn builder(http2: Option<Http2>) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // The watch's deadlines take the place of hyper's.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(HANDSHAKE_BYTES_MAX)
+        .half_close(false);
+    let Some(http2) = http2 else { return builder.http1_only() };
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(http2.stream_window_bytes)
+        .initial_connection_window_size(http2.connection_window_bytes)
+        .keep_alive_interval(http2.keep_alive_interval)
+        .keep_alive_timeout(http2.keep_alive_timeout);
+    builder
+}
+
+struct Server {
+    builder: auto::Builder<TokioExecutor>,
+    router: Router,
+    check: Check,
+    settings: Settings,
+}
+
+impl Server {
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: Place, stop: CancellationToken) {
+        tune(&stream, TCP_KEEP_ALIVE);
+        let watch = Watch::new(self.settings.times);
+        watch.end_within(self.settings.stranger_time_max);
+        let place = Arc::new(place);
+        let info = stream.connect_info();
+        let service = service_fn(|request| {
+            let (server, watch, place) = (Arc::clone(&self), Arc::clone(&watch), Arc::clone(&place));
+            server.request(request, info.clone(), watch, place)
+        });
+        let io = TokioIo::new(Guarded::new(stream, Arc::clone(&watch)));
+        let mut serving = pin!(self.builder.serve_connection(io, service));
+        let mut overdue = watch.overdue();
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                served = serving.as_mut() => {
+                    if let Err(error) = served {
+                        tracing::debug!(%error, port = self.settings.name, "a connection broke");
+                    }
+                    return;
+                }
+                () = place.put_out.cancelled() => return self.closed("crowded"),
+                () = &mut overdue => {
+                    if !matches!(watch.phase(), Phase::Idle | Phase::Closing) {
+                        self.closed(watch.reason());
+                    }
+                    return;
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    serving.as_mut().graceful_shutdown();
+                    watch.end_within(STOP_TIME_MAX);
+                }
+            }
+        }
+    }
+
+    async fn request(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        info: TcpConnectInfo,
+        watch: Arc<Watch>,
+        place: Arc<Place>,
+    ) -> Result<Response<Body>, Infallible> {
+        let http2 = request.version() == Version::HTTP_2;
+        if !http2 {
+            watch.serving();
+        }
+        let response = match self.check.check(&request) {
+            Ok(()) => {
+                watch.may_live();
+                if http2 {
+                    watch.multiplexed();
+                }
+                if self.settings.known_stay {
+                    place.is_known();
+                }
+                request.extensions_mut().insert(info);
+                self.router.clone().oneshot(request).await?
+            }
+            Err(refusal) => {
+                (self.settings.refused)(&TurnedAway {
+                    reason: refusal.reason,
+                    sentence: &refusal.sentence,
+                    address: info.remote_addr(),
+                    path: request.uri().path(),
+                });
+                let mut response = refusal.into_response(&request);
+                if !http2 {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
+        };
+        if !http2 {
+            watch.answering();
+        }
+        Ok(response)
+    }
+
+    fn closed(&self, reason: &'static str) {
+        closed(self.settings.name, reason);
+    }
+}
+
+fn closed(port: &'static str, reason: &'static str) {
+    counter!("broadgate_port_closed_total", "port" => port, "reason" => reason).increment(1);
+}
+
+/// The connections of a port.
+struct Table {
+    name: &'static str,
+    connections_max: usize,
+    strangers_max: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    next: u64,
+    known: usize,
+    /// In the order in which they came.
+    strangers: BTreeMap<u64, CancellationToken>,
+}
+
+/// A connection's place in the table, given back when it is dropped.
+struct Place {
+    table: Arc<Table>,
+    number: u64,
+    put_out: CancellationToken,
+    known: Mutex<bool>,
+}
+
+impl Table {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            name: settings.name,
+            connections_max: settings.connections_max,
+            strangers_max: settings.strangers_max,
+            held: Mutex::default(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self, held: &Held) -> bool {
+        held.strangers.len() >= self.strangers_max
+            || held.strangers.len() + held.known >= self.connections_max
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.is_full(&self.held())
+    }
+
+    /// A place for who has just come. A full port puts out the stranger that came first: who may call
+    /// shows it at once, so of a flood only those are put out who show nothing. None if there are no
+    /// strangers.
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let mut held = self.held();
+        if self.is_full(&held) {
+            let Some((_, put_out)) = held.strangers.pop_first() else {
+                closed(self.name, "connections_max");
+                return None;
+            };
+            put_out.cancel();
+        }
+        let number = held.next;
+        held.next += 1;
+        let put_out = CancellationToken::new();
+        held.strangers.insert(number, put_out.clone());
+        Some(Place { table: Arc::clone(self), number, put_out, known: Mutex::new(false) })
+    }
+}
+
+impl Place {
+    fn is_known(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.table.held();
+        // Who was put out meanwhile is on its way.
+        if !*known && held.strangers.remove(&self.number).is_some() {
+            held.known += 1;
+            *known = true;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let known = *self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.table.held();
+        if known {
+            held.known -= 1;
+        } else {
+            held.strangers.remove(&self.number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(connections_max: usize, strangers_max: usize) -> Arc<Table> {
+        Arc::new(Table { name: "test", connections_max, strangers_max, held: Mutex::default() })
+    }
+
+    #[test]
+    fn a_full_port_puts_out_the_stranger_that_came_first() {
+        let table = table(3, 2);
+        let first = table.enter().unwrap();
+        first.is_known();
+        let second = table.enter().unwrap();
+        let third = table.enter().unwrap();
+        let fourth = table.enter().unwrap();
+        let put_out = [&first, &second, &third, &fourth].map(|place| place.put_out.is_cancelled());
+        assert_eq!(put_out, [false, true, false, false]);
+        second.is_known();
+        fourth.is_known();
+        third.is_known();
+        assert!(table.enter().is_none(), "nobody who may call is put out");
+        drop((first, second));
+        let fifth = table.enter().unwrap();
+        drop((third, fourth, fifth));
+        let held = table.held();
+        assert_eq!((held.known, held.strangers.len()), (0, 0));
+    }
+}
