@@ -134,6 +134,11 @@ async fn strangers_of_every_kind_stay_within_the_limits() {
 async fn connections_count_for_their_address_from_accept() {
     let cluster = Cluster::quiet(1).limits("clients_per_ip_max = 3").more(APPS).start().await;
     let web = cluster.web(0);
+    until("it is ready", async || {
+        let request = get("/up").replace("Host: x", "Host: x\r\nConnection: close");
+        answer(web, request.as_bytes(), false).await.starts_with(b"HTTP/1.1 200").then_some(())
+    })
+    .await;
     let mut held = Vec::new();
     for kind in [1, 4, 0] {
         held.push(stranger(kind, web, 9).await.unwrap());

@@ -76,8 +76,11 @@ async fn newcomers_of_a_draining_gateway_are_answered_or_refused_at_once() {
         let mut lazy = TcpStream::connect(web).await.unwrap();
         lazy.write_all(UPGRADE.as_bytes()).await.unwrap();
         let mut pusher = Pusher::connect(&cluster, 0).await;
-        let mut kept = TcpStream::connect(web).await.unwrap();
-        assert_eq!(ask(&mut kept).await.0, 200);
+        let mut kept = until("it is ready", async || {
+            let mut stream = TcpStream::connect(web).await.ok()?;
+            (ask(&mut stream).await.0 == 200).then_some(stream)
+        })
+        .await;
         until("they are clients", async || (cluster.count(0).await == 1).then_some(())).await;
         cluster.gateways[0].signal("TERM");
         let (status, close) = until("probes hear that it drains", async || {
