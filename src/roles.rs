@@ -130,7 +130,8 @@ pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::ser
     secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
     check_metrics(config, "register.bind", bind)?;
     let RegisterSection { beat, lease, .. } = config.register;
-    let config = broadgate_register::server::Config { secret, beat, lease, connections_max: REGISTER_CONNECTIONS_MAX };
+    let config =
+        broadgate_register::server::Config { secret, beat, lease, connections_max: REGISTER_CONNECTIONS_MAX };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }

@@ -100,9 +100,10 @@ pub fn api(data: &[u8]) {
     let body = parts.next().unwrap_or_default();
     let (method, path) = target.split_once(' ').unwrap_or(("POST", target));
     let (keys, limits, compat) = (keys(), Limits::default(), compat(first));
-    let params = Params::parse(asked);
-    let request = sign::Request { method, path, params: &params, body };
+    let Ok(params) = Params::parse_bounded(asked) else { return };
+    let request = sign::Request { method, path, params: &params };
     assert!(sign::verify(request, &keys, &["", "/x"], 0, u64::MAX).is_err(), "a signature was guessed");
+    let _ = sign::verify_body(&params, body);
     let _ = route::route(method, path);
     let _ = publish::event(body, &params, &limits, compat);
     let _ = publish::batch(body, &limits, compat);
