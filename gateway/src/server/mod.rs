@@ -134,15 +134,7 @@ impl Bound {
         let dispatcher = self.start_homes(&me, &shards, register, &stop_homes, journal.clone());
         desk.open(&dispatcher);
         desk.set_webhooks(webhooks);
-        let internal = Internal {
-            dispatcher: Arc::clone(&dispatcher),
-            observers: desk.observers.clone(),
-            attachments: Arc::new(Attachments::new(Arc::clone(&mailboxes), Arc::clone(&me))),
-            secret: self.config.secret.clone(),
-            host: advertised_host(&self.config),
-            apps: self.config.apps.clone(),
-            connections_max: self.internal_connections_max,
-        };
+        let internal = self.internal(&dispatcher, &desk, &mailboxes, &me);
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
         let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
@@ -205,6 +197,25 @@ impl Bound {
         drop((seen, mailboxes));
         drop(shards.threads);
         ended
+    }
+
+    /// What the internal port serves.
+    fn internal(
+        &self,
+        dispatcher: &Arc<Dispatcher>,
+        desk: &Desk,
+        mailboxes: &Arc<[Mailbox]>,
+        me: &Arc<ArcSwap<Me>>,
+    ) -> Internal {
+        Internal {
+            dispatcher: Arc::clone(dispatcher),
+            observers: desk.observers.clone(),
+            attachments: Arc::new(Attachments::new(Arc::clone(mailboxes), Arc::clone(me))),
+            secret: self.config.secret.clone(),
+            host: advertised_host(&self.config),
+            apps: self.config.apps.clone(),
+            connections_max: self.internal_connections_max,
+        }
     }
 
     /// What the client ports of all shards share.
