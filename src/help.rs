@@ -106,6 +106,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_epoch_number", "The count of the view's epoch"),
     ("broadgate_gateway_epoch_term", "The term of the view's epoch"),
     ("broadgate_gateway_homes", "Topics that have members and their home at this gateway"),
+    (
+        "broadgate_gateway_kept_bytes",
+        "Bytes of memory of the last values and histories that groups keep at this gateway",
+    ),
     ("broadgate_gateway_homes_asked", "Questions of callers that homes have not answered"),
     ("broadgate_gateway_homes_deliveries", "Commands that this home has passed on and that are not answered"),
     (

@@ -226,6 +226,10 @@ pub struct Limits {
     /// How long a peer may take to answer.
     #[serde(with = "humantime_serde")]
     pub link_timeout: Duration,
+    /// What groups keep, in bytes of memory.
+    pub kept_bytes_max: usize,
+    /// What the groups of one app keep.
+    pub kept_app_bytes_max: usize,
 }
 
 /// Groups that keep what was sent to them alone. The same at every gateway.
@@ -387,6 +391,8 @@ impl Default for Limits {
             hold_time_max: limits::HOLD_TIME_MAX,
             events_per_client_max: limits::EVENTS_PER_CLIENT_MAX,
             link_timeout: limits::LINK_TIMEOUT,
+            kept_bytes_max: limits::KEPT_BYTES_MAX,
+            kept_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
         }
     }
 }
@@ -528,6 +534,15 @@ impl Config {
             return Err(format!(
                 "gateway.limits.api_bodies_bytes_max must be at least {} bytes",
                 limits::API_BODIES_BYTES_LEAST
+            ));
+        }
+        let kept = limits::KEPT_APP_BYTES_LEAST..=limits.kept_bytes_max;
+        if !kept.contains(&limits.kept_app_bytes_max) {
+            return Err(format!(
+                "gateway.limits.kept_app_bytes_max is {}: it must be at least {} and at most kept_bytes_max, {}",
+                limits.kept_app_bytes_max,
+                kept.start(),
+                kept.end()
             ));
         }
         if self.settings.shards.is_some_and(|shards| shards.get() > 256) {

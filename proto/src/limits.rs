@@ -144,6 +144,13 @@ pub const PARKING_BYTES_MAX: usize = 4 * MIB;
 pub const HISTORY_BYTES_MAX: usize = MIB;
 /// Messages that one group's history may be asked to hold.
 pub const HISTORY_MESSAGES_MAX: usize = 10_000;
+/// What groups keep at one gateway, their last values and histories together, in bytes of memory; beyond,
+/// the app that keeps more than an equal share gives what was written to least recently.
+pub const KEPT_BYTES_MAX: usize = 256 * MIB;
+/// And the groups of one app, likewise.
+pub const KEPT_APP_BYTES_MAX: usize = 64 * MIB;
+/// The least that the groups of one app may be configured to keep: one message in every form fits.
+pub const KEPT_APP_BYTES_LEAST: usize = 8 * MIB;
 /// Commands on the link to a peer that it has not taken, in bytes; beyond, it is not asked.
 pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
 /// How long a command id is remembered.
@@ -281,6 +288,9 @@ const _: () = assert!(PAYLOAD_BYTES_MAX < PARKING_BYTES_MAX && PAYLOAD_BYTES_MAX
 // Kubernetes kills 30 s after SIGTERM.
 const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX <= OUTBOX_BYTES_MAX);
+// A history of one group and a message of any size fit, in every form in which they are kept.
+const _: () = assert!(4 * PAYLOAD_BYTES_MAX < KEPT_APP_BYTES_LEAST);
+const _: () = assert!(8 * HISTORY_BYTES_MAX <= KEPT_APP_BYTES_MAX && KEPT_APP_BYTES_MAX <= KEPT_BYTES_MAX);
 const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(FIRST_BYTE_TIME_MAX.as_secs() <= HANDSHAKE_TIME_MAX.as_secs());

@@ -53,6 +53,11 @@ impl Content for Live {
         job.bytes
     }
 
+    /// The command, and the frames that were made of it.
+    fn heap_bytes(job: &Arc<Job>) -> usize {
+        job.bytes + job.order.heap_bytes() + size_of::<Job>() + size_of::<Order>()
+    }
+
     fn also(job: &Arc<Job>) -> Option<Incarnation> {
         match job.order.inner() {
             Order::Bind { client, .. } => Some(client.incarnation),

@@ -26,7 +26,10 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -54,7 +57,9 @@ pub(crate) use self::{
 use crate::{
     channels::Seen,
     commands::Local,
-    homes::{Back, Core, Frame, Input, Keeping, Limits, Op, Reply, Reporting, Session, Ticket, Topic},
+    homes::{
+        Back, Core, Frame, HeldCounts, Input, Keeping, Limits, Op, Reply, Reporting, Session, Ticket, Topic,
+    },
     orders::Refusal,
 };
 
@@ -176,13 +181,32 @@ pub(crate) struct Link {
 #[derive(Clone)]
 pub(crate) struct Homes {
     events: mpsc::Sender<Event>,
+    held: Arc<Held>,
+}
+
+/// How many groups and uids have clients here, for whoever asks.
+#[derive(Default)]
+struct Held {
+    groups: AtomicU64,
+    uids: AtomicU64,
 }
 
 impl Homes {
     /// The handle, and what the actor is started with.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        (Self { events }, receiver)
+        (Self { events, held: Arc::default() }, receiver)
+    }
+
+    /// How many groups and uids have clients here. Who was answered that it is in one is counted.
+    pub(crate) fn held(&self) -> HeldCounts {
+        let Held { groups, uids } = &*self.held;
+        HeldCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
+    }
+
+    fn set_held(&self, HeldCounts { groups, uids }: HeldCounts) {
+        self.held.groups.store(groups, Ordering::Relaxed);
+        self.held.uids.store(uids, Ordering::Relaxed);
     }
 
     /// Waits while the actor has enough to do.
@@ -329,6 +353,7 @@ impl Actor {
                     self.apply(Input::Standing(standing));
                 }
             }
+            self.homes.set_held(self.core.held_counts());
             for event in batch.drain(..) {
                 self.handle(event);
             }
@@ -467,6 +492,7 @@ impl Actor {
         gauge!("broadgate_gateway_cluster_halved").set(f64::from(u8::from(halved)));
         let load = self.core.load();
         gauge!("broadgate_gateway_homes").set(load.homes as f64);
+        gauge!("broadgate_gateway_kept_bytes").set(load.kept_bytes as f64);
         gauge!("broadgate_gateway_homes_parked").set(load.parked as f64);
         gauge!("broadgate_gateway_homes_asked").set(load.asked as f64);
         gauge!("broadgate_gateway_homes_deliveries").set(load.deliveries as f64);

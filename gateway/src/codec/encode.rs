@@ -38,6 +38,12 @@ pub(crate) struct Frames<F = Bytes> {
 pub(crate) type SharedFrame = Rc<Bytes>;
 
 impl Frames {
+    /// Bytes of all forms together.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let forms = [&self.websocket, &self.text, &self.frame, &self.pusher];
+        forms.into_iter().flatten().map(Bytes::len).sum()
+    }
+
     /// For one shard's outboxes.
     pub(crate) fn share(&self) -> Frames<SharedFrame> {
         let share = |frame: &Option<Bytes>| frame.clone().map(Rc::new);

@@ -107,7 +107,8 @@ impl Executing {
                 match done.part {
                     Part::Answer(answer) => merge(&mut merged[place], answer),
                     Part::Stats(part) => counted[place].push(part),
-                    Part::Elsewhere => {}
+                    // Shards finish their walks before they answer.
+                    Part::Walk(_) | Part::Elsewhere => {}
                 }
             }
         }

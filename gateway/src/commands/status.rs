@@ -1,9 +1,6 @@
 //! What this gateway says of itself and of the cluster.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -20,11 +17,10 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Adds up what the shards say. A group with members in two shards is one group.
+    /// Adds up what the shards say. A group with members in two shards is one group, as the homes count.
     pub(crate) fn own_status(&self, parts: Vec<Stats>) -> v1::StatusReply {
         let me = self.me.load();
-        let mut groups: HashSet<u64> = HashSet::new();
-        let mut uids: HashSet<u64> = HashSet::new();
+        let held = self.homes.held();
         let mut workers: BTreeMap<Incarnation, v1::WorkerStatus> = BTreeMap::new();
         let mut status = v1::GatewayStatus {
             incarnation: me.incarnation.to_string(),
@@ -38,8 +34,6 @@ impl Dispatcher {
             status.clients += part.clients;
             status.messages_in_per_s += part.messages_in_per_s;
             status.messages_out_per_s += part.messages_out_per_s;
-            groups.extend(part.groups);
-            uids.extend(part.uids);
             for (incarnation, worker) in part.workers {
                 let all = workers.entry(incarnation).or_insert_with(|| v1::WorkerStatus {
                     clients: 0,
@@ -50,8 +44,8 @@ impl Dispatcher {
                 all.events_unanswered += worker.events_unanswered;
             }
         }
-        status.groups = groups.len() as u64;
-        status.uids = uids.len() as u64;
+        status.groups = held.groups;
+        status.uids = held.uids;
         v1::StatusReply {
             gateways: vec![status],
             workers: workers.into_values().collect(),

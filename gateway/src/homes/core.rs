@@ -17,7 +17,7 @@ use super::{
     enter::Entrances,
     heir::Announced,
     home::Homes,
-    interest::Interest,
+    interest::{HeldCounts, Interest},
     keep::{HandedOver, Keeping, Kept},
     links::Peer,
     members::{Members, Rings},
@@ -55,6 +55,10 @@ pub struct Limits {
     pub enter_time_max: Duration,
     /// Commands on a link that its peer has not taken; beyond, it is not asked.
     pub untaken_bytes_max: usize,
+    /// What groups keep, in bytes.
+    pub kept_bytes_max: usize,
+    /// And the groups of one app.
+    pub kept_app_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -65,6 +69,8 @@ impl Default for Limits {
             parking_bytes_max: limits::PARKING_BYTES_MAX,
             enter_time_max: limits::ENTER_TIME_MAX,
             untaken_bytes_max: limits::LINK_UNTAKEN_BYTES_MAX,
+            kept_bytes_max: limits::KEPT_BYTES_MAX,
+            kept_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
         }
     }
 }
@@ -93,6 +99,8 @@ pub struct Load {
     pub deliveries: usize,
     /// Gateways of the view that have not said what they hold.
     pub unsynced: usize,
+    /// Bytes of what groups keep.
+    pub kept_bytes: usize,
 }
 
 /// One gateway's part in the homes, for one incarnation.
@@ -151,7 +159,7 @@ impl<C: Content> Core<C> {
             next_delivery: 1,
             number: 0,
             routes: Routes::new(),
-            kept: Kept::new(Keeping::default()),
+            kept: Kept::new(Keeping::default(), limits.kept_bytes_max, limits.kept_app_bytes_max),
             claims: Remembered::new(CLAIMS, CLAIMS),
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
@@ -167,7 +175,7 @@ impl<C: Content> Core<C> {
     /// What groups keep of what was sent to them.
     #[must_use]
     pub fn keeping(mut self, keeping: Keeping) -> Self {
-        self.kept = Kept::new(keeping);
+        self.kept = Kept::new(keeping, self.limits.kept_bytes_max, self.limits.kept_app_bytes_max);
         self
     }
 
@@ -204,6 +212,7 @@ impl<C: Content> Core<C> {
             Input::Tick => self.tick(),
         }
         self.acknowledge();
+        self.out.extend(self.kept.take_given().into_iter().map(Effect::Dropped));
         self.tell_watchers();
         self.report();
         std::mem::take(&mut self.out)
@@ -246,6 +255,12 @@ impl<C: Content> Core<C> {
         self.rings.home(topic)
     }
 
+    /// How many groups and uids have clients here.
+    #[must_use]
+    pub const fn held_counts(&self) -> HeldCounts {
+        self.held.counts()
+    }
+
     /// How much there is to do.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -255,6 +270,7 @@ impl<C: Content> Core<C> {
             asked: self.routes.len(),
             deliveries: self.deliveries.len(),
             unsynced: self.peers.values().filter(|peer| !self.has_synced(peer)).count(),
+            kept_bytes: self.kept.bytes(),
         }
     }
 
@@ -272,6 +288,7 @@ impl<C: Content> Core<C> {
             self.give_up_flight(id);
         }
         self.sweep();
+        self.forget_retracted();
         self.look_after_entrances();
         for (waiting, missing) in self.settling.late(self.limits.link_timeout, self.now) {
             self.settled(waiting, missing);

@@ -1,6 +1,6 @@
 //! What our own clients are in: told to the homes, and waited for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use broadgate_proto::id::Incarnation;
 
@@ -49,7 +49,7 @@ impl<C: Content> Core<C> {
         held.serial = peer.serial;
         let clients = held.clients();
         if clients == 0 {
-            peer.retracted.push_back((peer.serial, topic.clone()));
+            peer.retracted.push_back((peer.serial, topic.clone(), self.now));
         }
         if peer.open {
             let whole = changes.is_none();
@@ -112,7 +112,7 @@ impl<C: Content> Core<C> {
             return;
         }
         peer.taken = serial;
-        while let Some((said, topic)) = peer.retracted.front().filter(|(said, _)| *said <= serial) {
+        while let Some((said, topic, _)) = peer.retracted.front().filter(|(said, ..)| *said <= serial) {
             if self.held.get(topic).is_some_and(|held| held.home == Some(home) && held.serial == *said) {
                 self.held.forget_if_empty(topic);
             }
@@ -120,6 +120,20 @@ impl<C: Content> Core<C> {
         }
         for waiting in self.settling.taken(home, serial) {
             self.settled(waiting, Vec::new());
+        }
+    }
+
+    /// While a link is broken, what is retracted on it cannot be taken. Nobody waits for that any more after
+    /// the link timeout, and the next sync says it by leaving it out: so a long partition costs nothing.
+    pub(super) fn forget_retracted(&mut self) {
+        let (patience, now) = (2 * self.limits.link_timeout, self.now);
+        for (home, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.open) {
+            let is_old = |(_, _, since): &mut (u64, Topic, Duration)| now >= *since + patience;
+            while let Some((said, topic, _)) = peer.retracted.pop_front_if(is_old) {
+                if self.held.get(&topic).is_some_and(|held| held.home == Some(*home) && held.serial == said) {
+                    self.held.forget_if_empty(&topic);
+                }
+            }
         }
     }
 

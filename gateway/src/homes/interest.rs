@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     step::{At, ComeOrGone, MemberChange, Standing},
-    topic::Topic,
+    topic::{Kind, Topic},
 };
 
 /// How our clients stand in one topic.
@@ -129,48 +129,78 @@ fn put(shards: &mut Vec<(u8, u32)>, shard: u8, clients: u32) {
 
 /// All topics of this gateway's clients.
 #[derive(Debug, Default)]
-pub(super) struct Interest(HashMap<Topic, Held>);
+pub(super) struct Interest {
+    topics: HashMap<Topic, Held>,
+    /// Groups and uids with clients: counted as they come and go, since anybody may ask at any time.
+    counts: HeldCounts,
+}
+
+/// How many groups and uids have clients at this gateway.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct HeldCounts {
+    /// Groups.
+    pub groups: u64,
+    /// Uids.
+    pub uids: u64,
+}
+
+impl HeldCounts {
+    fn change(&mut self, kind: Kind, had: bool, has: bool) {
+        let count = match kind {
+            Kind::Group => &mut self.groups,
+            Kind::Uid => &mut self.uids,
+            Kind::All => return,
+        };
+        *count = *count + u64::from(has && !had) - u64::from(had && !has);
+    }
+}
 
 impl Interest {
     /// Takes what a shard says of a topic.
     pub(super) fn stand(&mut self, standing: &Standing) -> Vec<MemberChange> {
-        let changes = if standing.clients == 0 && !self.0.contains_key(&standing.topic) {
+        let had = self.has(&standing.topic);
+        let changes = if standing.clients == 0 && !self.topics.contains_key(&standing.topic) {
             Vec::new()
         } else {
-            self.0.entry(standing.topic.clone()).or_default().stand(standing)
+            self.topics.entry(standing.topic.clone()).or_default().stand(standing)
         };
-        if let Some(held) = self.0.get_mut(&standing.topic)
+        if let Some(held) = self.topics.get_mut(&standing.topic)
             && held.shards.is_empty()
         {
             held.present = None;
         }
+        self.counts.change(standing.topic.kind(), had, self.has(&standing.topic));
         changes
     }
 
+    pub(super) const fn counts(&self) -> HeldCounts {
+        self.counts
+    }
+
     pub(super) fn get(&self, topic: &Topic) -> Option<&Held> {
-        self.0.get(topic)
+        self.topics.get(topic)
     }
 
     pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut Held> {
-        self.0.get_mut(topic)
+        self.topics.get_mut(topic)
     }
 
     /// Does the home's presence name this user? Nobody has to be named where nobody is asked for.
     pub(super) fn names(&self, topic: &Topic, user: &Option<Arc<str>>) -> bool {
         let Some(user) = user else { return true };
-        let present = self.0.get(topic).and_then(|held| held.present.as_ref());
+        let present = self.topics.get(topic).and_then(|held| held.present.as_ref());
         present.is_some_and(|present| present.contains_key(user))
     }
 
     /// Have we clients in it?
     pub(super) fn has(&self, topic: &Topic) -> bool {
-        self.0.get(topic).is_some_and(|held| !held.shards.is_empty())
+        self.topics.get(topic).is_some_and(|held| !held.shards.is_empty())
     }
 
     /// An entry without clients is kept until its home has taken that; then it goes.
     pub(super) fn forget_if_empty(&mut self, topic: &Topic) {
-        if self.0.get(topic).is_some_and(|held| held.shards.is_empty()) {
-            self.0.remove(topic);
+        if self.topics.get(topic).is_some_and(|held| held.shards.is_empty()) {
+            self.topics.remove(topic);
         }
     }
 
@@ -178,7 +208,7 @@ impl Interest {
     /// different topics.
     pub(super) fn of_home(&self, home: Incarnation) -> Vec<Topic> {
         let mut topics: Vec<_> = self
-            .0
+            .topics
             .iter()
             .filter(|(_, held)| held.home == Some(home) && !held.shards.is_empty())
             .map(|(topic, _)| topic.clone())
@@ -189,7 +219,7 @@ impl Interest {
     }
 
     pub(super) fn topics(&self) -> Vec<Topic> {
-        let mut topics: Vec<_> = self.0.keys().cloned().collect();
+        let mut topics: Vec<_> = self.topics.keys().cloned().collect();
         topics.sort_unstable();
         topics
     }
@@ -197,7 +227,7 @@ impl Interest {
     /// What is held of each home: how many topics, and what they add up to.
     pub(super) fn sums(&self) -> BTreeMap<Incarnation, Sum> {
         let mut sums: BTreeMap<Incarnation, Sum> = BTreeMap::new();
-        for (topic, held) in &self.0 {
+        for (topic, held) in &self.topics {
             if let (Some(home), clients @ 1..) = (held.home, held.clients()) {
                 sums.entry(home).or_default().add(topic, clients);
             }
@@ -208,7 +238,7 @@ impl Interest {
     /// Topics held, those without clients included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.topics.len()
     }
 }
 
@@ -244,13 +274,14 @@ mod tests {
         let mut interest = Interest::default();
         assert_eq!(text(&interest.stand(&standing(0, 1, &[("ann", "A", 1)]))), ["ann=Some(\"A\")"]);
         assert!(interest.stand(&standing(1, 1, &[("ann", "A", 1)])).is_empty());
+        assert_eq!(interest.counts(), HeldCounts { groups: 1, uids: 0 }, "in two shards, and one group");
         assert!(interest.stand(&standing(0, 0, &[("ann", "A", 0)])).is_empty());
         assert_eq!(text(&interest.stand(&standing(1, 1, &[("ann", "B", 1)]))), ["ann=Some(\"B\")"]);
         assert_eq!(text(&interest.stand(&standing(1, 0, &[("ann", "B", 0)]))), ["ann=None"]);
         let topic = Topic::group("a", "room");
         assert!(!interest.has(&topic) && interest.get(&topic).is_some(), "kept until its home knows");
         interest.forget_if_empty(&topic);
-        assert_eq!(interest.len(), 0);
+        assert_eq!((interest.len(), interest.counts()), (0, HeldCounts::default()));
         assert!(interest.stand(&standing(1, 0, &[])).is_empty());
         assert_eq!(interest.len(), 0);
     }

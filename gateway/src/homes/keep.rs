@@ -8,6 +8,7 @@ use std::{
 use broadgate_proto::limits::HISTORY_BYTES_MAX;
 
 use super::{
+    budget::{Budget, Item, Weight},
     step::{At, Content},
     topic::{Kind, Topic},
     watch::Pattern,
@@ -85,7 +86,13 @@ pub struct History<C: Content> {
     offset: u64,
     entries: VecDeque<Entry<C>>,
     bytes: usize,
+    /// Bytes of memory.
+    heap: usize,
+    weight: Weight,
 }
+
+/// What a kept message costs besides itself: its place in a table, its topic, its order among others.
+const KEPT_OVERHEAD_BYTES: usize = 512;
 
 #[derive(Debug, Clone)]
 struct Entry<C: Content> {
@@ -98,7 +105,8 @@ struct Entry<C: Content> {
 impl<C: Content> History<C> {
     /// Begins with the message that is given this place.
     const fn new(epoch: At) -> Self {
-        Self { epoch, offset: 0, entries: VecDeque::new(), bytes: 0 }
+        let weight = Weight::NONE;
+        Self { epoch, offset: 0, entries: VecDeque::new(), bytes: 0, heap: 0, weight }
     }
 
     /// Adds a message, unless it is a repeat. Returns its position.
@@ -109,6 +117,7 @@ impl<C: Content> History<C> {
         }
         self.offset += 1;
         self.bytes += C::bytes(command);
+        self.heap += C::heap_bytes(command);
         let entry = Entry { offset: self.offset, since: now, id, command: command.clone() };
         self.entries.push_back(entry);
         self.trim(keep, now);
@@ -122,6 +131,7 @@ impl<C: Content> History<C> {
                 || self.bytes > HISTORY_BYTES_MAX)
         {
             self.bytes -= C::bytes(&oldest.command);
+            self.heap -= C::heap_bytes(&oldest.command);
             self.entries.pop_front();
         }
     }
@@ -152,6 +162,7 @@ pub struct Value<C: Content> {
     pub since: Duration,
     /// The message.
     pub command: C::Command,
+    weight: Weight,
 }
 
 /// What one gateway keeps for groups: as their home, or because its clients are in them.
@@ -160,11 +171,48 @@ pub(super) struct Kept<C: Content> {
     pub(super) keeping: Keeping,
     histories: HashMap<Topic, History<C>>,
     values: HashMap<Topic, Value<C>>,
+    budget: Budget,
+    /// What was given because too much was kept, by why.
+    given: Vec<&'static str>,
 }
 
 impl<C: Content> Kept<C> {
-    pub(super) fn new(keeping: Keeping) -> Self {
-        Self { keeping, histories: HashMap::new(), values: HashMap::new() }
+    pub(super) fn new(keeping: Keeping, bytes_max: usize, app_bytes_max: usize) -> Self {
+        let budget = Budget::new(bytes_max, app_bytes_max);
+        Self { keeping, histories: HashMap::new(), values: HashMap::new(), budget, given: Vec::new() }
+    }
+
+    /// Bytes of all that is kept.
+    pub(super) const fn bytes(&self) -> usize {
+        self.budget.bytes()
+    }
+
+    /// Why something was given since this was asked last, once for each.
+    pub(super) fn take_given(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.given)
+    }
+
+    fn weigh(&mut self, topic: &Topic) {
+        if let Some(history) = self.histories.get_mut(topic) {
+            let bytes = topic.key().len() + history.heap + history.entries.len() * KEPT_OVERHEAD_BYTES;
+            self.budget.written(Item::History(topic.clone()), &mut history.weight, bytes);
+        }
+        self.make_room(topic);
+    }
+
+    fn make_room(&mut self, topic: &Topic) {
+        while let Some((item, why)) = self.budget.gives(topic.app()) {
+            self.forget(&item);
+            self.given.push(why);
+        }
+    }
+
+    fn forget(&mut self, item: &Item) {
+        let weight = match item {
+            Item::Value(topic) => self.values.remove(topic).map(|value| value.weight),
+            Item::History(topic) => self.histories.remove(topic).map(|history| history.weight),
+        };
+        self.budget.forget(item, weight.unwrap_or_default());
     }
 
     /// The home has given a message its place. Returns its position in the history, if there is one.
@@ -182,7 +230,9 @@ impl<C: Content> Kept<C> {
             return None;
         }
         let history = self.histories.entry(topic.clone()).or_insert_with(|| History::new(at));
-        Some(history.add(id, command, keep, now))
+        let position = history.add(id, command, keep, now);
+        self.weigh(topic);
+        Some(position)
     }
 
     /// A gateway with members has placed a message, or is told of one.
@@ -190,7 +240,11 @@ impl<C: Content> Kept<C> {
         let keeps = !self.keeping.of(topic).last.is_zero();
         if keeps && C::kept_as(command).is_some() && self.values.get(topic).is_none_or(|value| value.at < at)
         {
-            self.values.insert(topic.clone(), Value { at, since, command: command.clone() });
+            let mut weight = self.values.get(topic).map(|value| value.weight).unwrap_or_default();
+            let bytes = topic.key().len() + C::heap_bytes(command) + KEPT_OVERHEAD_BYTES;
+            self.budget.written(Item::Value(topic.clone()), &mut weight, bytes);
+            self.values.insert(topic.clone(), Value { at, since, command: command.clone(), weight });
+            self.make_room(topic);
         }
     }
 
@@ -220,27 +274,49 @@ impl<C: Content> Kept<C> {
     pub(super) fn hand_over(&mut self, moved: impl Fn(&Topic) -> bool) -> Vec<(Topic, History<C>)> {
         let mut topics: Vec<_> = self.histories.keys().filter(|topic| moved(topic)).cloned().collect();
         topics.sort_unstable();
-        topics.into_iter().filter_map(|topic| self.histories.remove_entry(&topic)).collect()
+        let mut moved = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let Some((topic, history)) = self.histories.remove_entry(&topic) else { continue };
+            self.budget.forget(&Item::History(topic.clone()), history.weight);
+            moved.push((topic, history));
+        }
+        moved
     }
 
     /// The former home gives us a history. One that has begun here meanwhile is another.
     pub(super) fn take_over(&mut self, topic: &Topic, history: History<C>) {
         self.histories.entry(topic.clone()).or_insert(history);
+        self.weigh(topic);
     }
 
     /// Views were missed: others may have been the home in between.
     pub(super) fn forget_histories(&mut self) {
-        self.histories.clear();
+        for (topic, history) in std::mem::take(&mut self.histories) {
+            self.budget.forget(&Item::History(topic), history.weight);
+        }
     }
 
     /// Gives back what is too old. A history without messages begins anew, under another epoch.
     pub(super) fn sweep(&mut self, now: Duration, holds: impl Fn(&Topic) -> bool) {
-        let keeping = &self.keeping;
+        let (keeping, budget) = (&self.keeping, &mut self.budget);
         self.histories.retain(|topic, history| {
             history.trim(keeping.of(topic), now);
-            !history.entries.is_empty()
+            let stays = !history.entries.is_empty();
+            if stays {
+                let bytes = topic.key().len() + history.heap + history.entries.len() * KEPT_OVERHEAD_BYTES;
+                budget.shrunk(topic.app(), &mut history.weight, bytes);
+            } else {
+                budget.forget(&Item::History(topic.clone()), history.weight);
+            }
+            stays
         });
-        self.values.retain(|topic, value| now < value.since + keeping.of(topic).last && holds(topic));
+        self.values.retain(|topic, value| {
+            let stays = now < value.since + keeping.of(topic).last && holds(topic);
+            if !stays {
+                budget.forget(&Item::Value(topic.clone()), value.weight);
+            }
+            stays
+        });
     }
 
     #[cfg(test)]
@@ -278,6 +354,7 @@ impl<C: Content> History<C> {
                 return None;
             }
             history.bytes += C::bytes(&command);
+            history.heap += C::heap_bytes(&command);
             history.entries.push_back(Entry { offset, since: now.saturating_sub(age), id, command });
         }
         Some(history)
@@ -323,7 +400,38 @@ mod tests {
     fn kept() -> Kept<Text> {
         let keep = Keep { messages: 3, time: secs(60), last: secs(10) };
         let groups = Pattern { app: "a".into(), pattern: "room-*".into() };
-        Kept::new(Keeping(vec![Rule { groups, keep }]))
+        Kept::new(Keeping(vec![Rule { groups, keep }]), usize::MAX, usize::MAX)
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_least_recently_written_of_the_app_goes_first() {
+        let keep = Keep { messages: 3, time: secs(60), last: secs(60) };
+        let rules = ["a", "b"].map(|app| {
+            let groups = Pattern { app: app.into(), pattern: "*".into() };
+            Rule { groups, keep: if app == "a" { Keep { messages: 0, ..keep } } else { keep } }
+        });
+        let one = KEPT_OVERHEAD_BYTES + 20;
+        let mut kept = Kept::<Text>::new(Keeping(rules.to_vec()), 14 * one, 10 * one);
+        let room = |app: &str, number: u64| Topic::group(app, &format!("room-{number}"));
+        for number in 0..20 {
+            kept.add(&room("a", number), at(number + 1), &1, secs(0));
+            // It is written to all the time.
+            kept.add(&room("a", 0), at(100 + number), &1, secs(0));
+        }
+        assert!(kept.bytes() <= 10 * one && kept.take_given().iter().all(|why| *why == "kept_by_app"));
+        assert!(kept.value(&room("a", 0), secs(1)).is_some() && kept.value(&room("a", 1), secs(1)).is_none());
+        assert!(kept.value(&room("a", 19), secs(1)).is_some());
+        // Another app comes: who has more than its share gives.
+        for number in 0..3 {
+            kept.add(&room("b", 0), at(200 + number), &u128::from(number), secs(1));
+        }
+        assert!(kept.bytes() <= 14 * one);
+        assert_eq!(offsets(&kept.page(&room("b", 0), None, 10, secs(1))), [1, 2, 3]);
+        kept.add(&room("b", 1), at(300), &7, secs(1));
+        kept.add(&room("b", 2), at(301), &8, secs(1));
+        assert!(kept.take_given().contains(&"kept_by_gateway") && kept.bytes() <= 14 * one);
+        kept.sweep(secs(100), |_| true);
+        assert_eq!((kept.bytes(), kept.is_empty()), (0, true));
     }
 
     fn offsets(page: &Page<Text>) -> Vec<u64> {

@@ -32,8 +32,9 @@ pub(super) struct Peer {
     /// The last hold that was said to it, and the last that it has taken.
     pub(super) serial: u64,
     pub(super) taken: u64,
-    /// Topics that we hold no more, and the serial that says so.
-    pub(super) retracted: VecDeque<(u64, Topic)>,
+    /// Topics that we hold no more, the serial that says so, and since when. While its link is broken, only
+    /// the newest: what is older is not said in the next sync, and that says it.
+    pub(super) retracted: VecDeque<(u64, Topic, Duration)>,
     /// The last hold of it that we have taken and not acknowledged.
     acknowledge: Option<u64>,
     /// Bytes of commands that it has not taken.

@@ -14,7 +14,7 @@
 //! | `hold.rs`, `interest.rs`, `settle.rs` | what our clients are in, and what homes know of it |
 //! | `serve.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
 //! | `ask.rs`, `routes.rs` | what our callers ask of homes |
-//! | `keep.rs` | what groups keep: their history, their last value |
+//! | `keep.rs`, `budget.rs` | what groups keep: their history, their last value, and how much of it |
 //! | `watch.rs` | what those who watch groups are told |
 //! | `report.rs`, `account.rs`, `heir.rs` | what the gateway itself reports of groups, once, over the deaths of homes |
 //! | `members.rs` | the view and its rings |
@@ -24,6 +24,7 @@
 
 mod account;
 mod ask;
+mod budget;
 mod core;
 mod enter;
 mod heir;
@@ -47,6 +48,7 @@ mod watch;
 pub use self::{
     account::{Heard, Told},
     core::{Core, Limits, Load, Restored},
+    interest::HeldCounts,
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     report::Reporting,
     step::{

@@ -24,6 +24,10 @@ pub trait Content: Debug + Clone + 'static {
 
     /// Its size, for limits.
     fn bytes(command: &Self::Command) -> usize;
+    /// What it takes in memory, where it is kept.
+    fn heap_bytes(command: &Self::Command) -> usize {
+        Self::bytes(command)
+    }
     /// A gateway that must carry it out besides those with clients of the topic: an exclusive bind
     /// concerns the gateway of the client that is bound.
     fn also(command: &Self::Command) -> Option<Incarnation>;

@@ -288,6 +288,12 @@ impl Order {
                 == (&theirs.app, theirs.all, &theirs.uids, &theirs.groups)
     }
 
+    /// What the frames of a message take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let Self::Send { frames, by_group, .. } = self.inner() else { return 0 };
+        std::iter::once(frames).chain(by_group).map(Frames::heap_bytes).sum()
+    }
+
     /// What a message is framed as; nothing for what is none.
     pub(crate) fn frames(&self) -> Frames {
         if let Self::Send { frames, .. } = self.inner() { frames.clone() } else { Frames::default() }

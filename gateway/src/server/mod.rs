@@ -275,7 +275,13 @@ impl Bound {
             installed: Box::new(move |view| installing.install(view)),
             journal,
         };
-        let limits = homes::Limits { link_timeout, ..homes::Limits::default() };
+        let settings = &self.config.settings.limits;
+        let limits = homes::Limits {
+            link_timeout,
+            kept_bytes_max: settings.kept_bytes_max,
+            kept_app_bytes_max: settings.kept_app_bytes_max,
+            ..homes::Limits::default()
+        };
         let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);
         tokio::spawn(actor.run(events, stop.clone()));
         dispatcher

@@ -4,7 +4,12 @@
 //! topic's list and the list's owner knows the client, so joining and leaving cost the same in a
 //! group of ten and of ten thousand.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::presence::{Presence, Seat};
 use crate::{
@@ -44,6 +49,9 @@ struct App {
     all: Vec<Slot>,
     groups: HashMap<Rc<str>, TopicId>,
     uids: HashMap<Rc<str>, TopicId>,
+    /// The same in order, so that a page of a list costs what is on it.
+    group_names: BTreeSet<Rc<str>>,
+    uid_names: BTreeSet<Rc<str>>,
 }
 
 /// A group or a uid with at least one member.
@@ -205,6 +213,7 @@ impl Directory {
         let Some(topic) = self.apps[app as usize].groups.remove(group) else { return 0 };
         let Topic { name, members, presence } = self.topics.remove(topic as usize);
         let own = u32::from(is_own(&name));
+        self.apps[app as usize].group_names.remove(&name);
         self.note(app, Kind::Group, &name, None);
         for user in presence.iter().flat_map(|presence| presence.users()) {
             self.note(app, Kind::Group, &name, Some(user));
@@ -250,18 +259,30 @@ impl Directory {
         self.members(app, Kind::Group, group)
     }
 
-    /// The uids of an app with how many clients each has.
-    pub(crate) fn uids_of(&self, app: &str) -> impl Iterator<Item = (&Rc<str>, usize)> {
-        self.names(app, Kind::Uid)
+    /// The uids of an app in order, from behind this one, with how many clients each has.
+    pub(crate) fn uids_after<'a>(
+        &'a self,
+        app: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = (&'a str, u64)> {
+        self.names(app, Kind::Uid, Bound::Excluded(after))
     }
 
-    /// The groups of an app with how many clients each has.
-    pub(crate) fn groups_of(&self, app: &str) -> impl Iterator<Item = (&Rc<str>, usize)> {
-        self.names(app, Kind::Group)
+    /// The groups of an app that begin with this, in order, from behind that one, with how many clients each
+    /// has.
+    pub(crate) fn groups_after<'a>(
+        &'a self,
+        app: &'a str,
+        prefix: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = (&'a str, u64)> {
+        let from = if prefix > after { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        self.names(app, Kind::Group, from).take_while(move |(name, _)| name.starts_with(prefix))
     }
 
-    pub(crate) fn apps(&self) -> impl Iterator<Item = &Rc<str>> {
-        self.apps.iter().map(|app| &app.name)
+    /// Clients of all apps.
+    pub(crate) fn clients(&self) -> usize {
+        self.apps.iter().map(|app| app.all.len()).sum()
     }
 
     /// How many groups and uids there are in all apps.
@@ -389,6 +410,8 @@ impl Directory {
             all: Vec::new(),
             groups: HashMap::new(),
             uids: HashMap::new(),
+            group_names: BTreeSet::new(),
+            uid_names: BTreeSet::new(),
         });
         self.app_ids.insert(name, id);
         id
@@ -401,12 +424,20 @@ impl Directory {
             .map_or(&[], |&topic| &self.topics[topic as usize].members)
     }
 
-    fn names(&self, app: &str, kind: Kind) -> impl Iterator<Item = (&Rc<str>, usize)> {
-        self.app_ids
-            .get(app)
-            .into_iter()
-            .flat_map(move |&id| kind.index(&self.apps[id as usize]))
-            .map(|(name, &topic)| (name, self.topics[topic as usize].members.len()))
+    fn names<'a>(
+        &'a self,
+        app: &'a str,
+        kind: Kind,
+        from: Bound<&'a str>,
+    ) -> impl Iterator<Item = (&'a str, u64)> {
+        self.app_ids.get(app).into_iter().flat_map(move |&id| {
+            let app = &self.apps[id as usize];
+            let names = kind.names(app).range::<str, _>((from, Bound::Unbounded));
+            names.filter_map(move |name| {
+                let &topic = kind.index(app).get(name)?;
+                Some((&**name, self.topics[topic as usize].members.len() as u64))
+            })
+        })
     }
 
     fn link(&mut self, app: AppId, slot: Slot, kind: Kind, name: &str) -> Place {
@@ -417,7 +448,8 @@ impl Directory {
             let name: Rc<str> = name.into();
             let topic = Topic { name: Rc::clone(&name), members: Vec::new(), presence: None };
             let topic = u32::try_from(self.topics.insert(topic)).unwrap_or(u32::MAX);
-            index.insert(name, topic);
+            index.insert(Rc::clone(&name), topic);
+            kind.names_mut(&mut self.apps[app as usize]).insert(name);
             topic
         };
         let Topic { name, members, .. } = &mut self.topics[topic as usize];
@@ -442,7 +474,9 @@ impl Directory {
             }
         } else if topic.members.is_empty() {
             self.topics.remove(place.topic as usize);
-            kind.index_mut(&mut self.apps[app as usize]).remove(&name);
+            let app = &mut self.apps[app as usize];
+            kind.index_mut(app).remove(&name);
+            kind.names_mut(app).remove(&name);
         }
         self.note(app, kind, &name, left);
     }
@@ -459,6 +493,20 @@ impl Kind {
         match self {
             Self::Uid => &app.uids,
             Self::Group => &app.groups,
+        }
+    }
+
+    fn names(self, app: &App) -> &BTreeSet<Rc<str>> {
+        match self {
+            Self::Uid => &app.uid_names,
+            Self::Group => &app.group_names,
+        }
+    }
+
+    fn names_mut(self, app: &mut App) -> &mut BTreeSet<Rc<str>> {
+        match self {
+            Self::Uid => &mut app.uid_names,
+            Self::Group => &mut app.group_names,
         }
     }
 

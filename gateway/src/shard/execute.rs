@@ -23,6 +23,8 @@ use crate::{
 pub(crate) enum Part {
     Answer(Answer),
     Stats(Stats),
+    /// There is more to look at than fits a turn: these clients, by name.
+    Walk(Vec<Vec<Slot>>),
     /// The one client that the command names lives in another shard.
     Elsewhere,
 }

@@ -21,6 +21,7 @@ mod socket;
 mod state;
 mod tick;
 mod together;
+mod walk;
 mod wheel;
 mod window;
 mod workers;
@@ -298,6 +299,12 @@ impl Turns {
                 let Some(reply) = reply else { return };
                 // Before the answer: who has it may ask whether the homes know.
                 shard.tell_standings();
+                if parts.iter().any(|done| matches!(done.part, Part::Walk(_))) {
+                    drop(shard);
+                    let shard = Rc::clone(&self.shard);
+                    tokio::task::spawn_local(walk::finish(shard, orders, parts, reply));
+                    return;
+                }
                 // Whoever asked may have given up waiting.
                 let _ = reply.send(parts);
             }

@@ -1,29 +1,19 @@
 //! Questions about the clients of one shard.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    rc::Rc,
-};
+use std::collections::BTreeMap;
 
 use broadgate_proto::{
     id::Incarnation,
     v1::{self, ClientField, answer::Answer},
 };
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::{
-    directory::Slot,
-    execute::{Outcome, Part},
-    state::Shard,
-};
+use super::{directory::Slot, execute::Part, state::Shard};
 use crate::orders::{Audience, Order};
 
-/// What a shard says of itself. Names are hashed: the gateway counts distinct ones over its shards.
+/// What a shard says of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) clients: u64,
-    pub(crate) groups: HashSet<u64>,
-    pub(crate) uids: HashSet<u64>,
     pub(crate) messages_in_per_s: u64,
     pub(crate) messages_out_per_s: u64,
     pub(crate) workers: BTreeMap<Incarnation, v1::WorkerStatus>,
@@ -44,7 +34,7 @@ impl Shard {
                     .collect();
                 Answer::Online(v1::OnlineReply { coverage: None, clients, uids })
             }
-            Order::Count { app, groups, uids } => Answer::Count(self.count(app, groups, *uids)),
+            Order::Count { app, groups, uids: false } => Answer::Count(self.count(app, groups)),
             Order::GetClient { app, client } => {
                 let Some(slot) = self.find_in(*client, app) else {
                     return super::execute::error(crate::orders::not_found(*client));
@@ -58,19 +48,18 @@ impl Shard {
                 ];
                 Answer::Client(v1::ClientReply { coverage: None, client: Some(self.info(slot, &every)) })
             }
-            Order::ListClients { of, fields, limit, after } => {
-                Answer::Clients(self.list_clients(of, fields, *limit, *after))
-            }
-            Order::ListUids { app, groups, limit, after } => {
-                Answer::Names(self.list_uids(app, groups, *limit, after))
+            Order::ListUids { app, groups, limit, after } if groups.is_empty() => {
+                Answer::Names(first_names(self.directory.uids_after(app, after).take(limit + 1), *limit))
             }
             Order::ListGroups { app, prefix, limit, after } => {
-                let names = self
-                    .directory
-                    .groups_of(app)
-                    .filter(|(name, _)| ***name > **after && name.starts_with(&**prefix))
-                    .map(|(name, count)| (&**name, count as u64));
-                Answer::Names(first_names(names, *limit))
+                let names = self.directory.groups_after(app, prefix, after);
+                Answer::Names(first_names(names.take(limit + 1), *limit))
+            }
+            Order::ListClients { of: Audience { app, .. }, .. }
+            | Order::ListUids { app, .. }
+            | Order::Count { app, .. } => {
+                let lists = self.lists(order, app);
+                return self.look_now(order, lists);
             }
             Order::Status => return Part::Stats(self.stats()),
             // Everything that changes something was handled before.
@@ -78,12 +67,8 @@ impl Shard {
         })
     }
 
-    fn count(&self, app: &str, groups: &[Box<str>], uids: bool) -> v1::CountReply {
-        let counts = |slots: &[Slot]| v1::Counts {
-            clients: slots.len() as u64,
-            uids: 0,
-            uid_hashes: if uids { self.uid_hashes(slots) } else { Vec::new() }.into(),
-        };
+    fn count(&self, app: &str, groups: &[Box<str>]) -> v1::CountReply {
+        let counts = |slots: &[Slot]| v1::Counts { clients: slots.len() as u64, ..v1::Counts::default() };
         v1::CountReply {
             coverage: None,
             app: Some(counts(self.directory.all_of(app))),
@@ -94,50 +79,7 @@ impl Shard {
         }
     }
 
-    fn uid_hashes(&self, slots: &[Slot]) -> Vec<u8> {
-        let distinct: HashSet<&Rc<str>> = slots.iter().filter_map(|&slot| self.directory.uid(slot)).collect();
-        distinct.into_iter().flat_map(|uid| xxh3_128(uid.as_bytes()).to_be_bytes()).collect()
-    }
-
-    fn list_clients(
-        &mut self,
-        of: &Audience,
-        fields: &[ClientField],
-        limit: usize,
-        after: Option<(u8, u32)>,
-    ) -> v1::ListClientsReply {
-        let from = match after {
-            Some((shard, _)) if shard > self.index => return v1::ListClientsReply::default(),
-            Some((shard, slot)) if shard == self.index => slot + 1,
-            _ => 0,
-        };
-        let mut slots = self.select(of, &mut Outcome::default());
-        slots.retain(|&slot| slot >= from);
-        slots.sort_unstable();
-        // One more than asked for tells the gateway that there is a next page.
-        slots.truncate(limit + 1);
-        let clients = slots.iter().map(|&slot| self.info(slot, fields)).collect();
-        self.selected = slots;
-        v1::ListClientsReply { clients, ..v1::ListClientsReply::default() }
-    }
-
-    fn list_uids(&self, app: &str, groups: &[Box<str>], limit: usize, after: &str) -> v1::ListNamesReply {
-        if groups.is_empty() {
-            let names = self.directory.uids_of(app).filter(|(name, _)| ***name > *after);
-            return first_names(names.map(|(name, count)| (&**name, count as u64)), limit);
-        }
-        let mut members: Vec<Slot> =
-            groups.iter().flat_map(|group| self.directory.group_members(app, group)).copied().collect();
-        members.sort_unstable();
-        members.dedup();
-        let mut counts: HashMap<&str, u64> = HashMap::new();
-        for uid in members.iter().filter_map(|&slot| self.directory.uid(slot)).filter(|uid| ***uid > *after) {
-            *counts.entry(uid).or_default() += 1;
-        }
-        first_names(counts.into_iter(), limit)
-    }
-
-    fn info(&self, slot: Slot, fields: &[ClientField]) -> v1::ClientInfo {
+    pub(super) fn info(&self, slot: Slot, fields: &[ClientField]) -> v1::ClientInfo {
         let Some(client) = self.clients.get(slot) else { return v1::ClientInfo::default() };
         let mut info = v1::ClientInfo {
             client_id: self.id(slot, client.key).to_string(),
@@ -178,18 +120,14 @@ impl Shard {
         info
     }
 
+    /// Costs the same however many clients and groups there are: it is polled.
     fn stats(&self) -> Stats {
         let mut stats = Stats {
-            clients: self.clients.iter().filter(|(_, client)| client.is_open()).count() as u64,
+            clients: self.directory.clients() as u64,
             messages_in_per_s: self.tally.last_second.0,
             messages_out_per_s: self.tally.last_second.1,
             ..Stats::default()
         };
-        for app in self.directory.apps() {
-            let name = |name: &str| xxh3_64(format!("{app}\0{name}").as_bytes());
-            stats.groups.extend(self.directory.groups_of(app).map(|(group, _)| name(group)));
-            stats.uids.extend(self.directory.uids_of(app).map(|(uid, _)| name(uid)));
-        }
         for (_, link) in self.workers.iter() {
             let status = stats.workers.entry(link.incarnation).or_insert_with(|| v1::WorkerStatus {
                 incarnation: link.incarnation.to_string(),

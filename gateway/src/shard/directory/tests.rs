@@ -103,12 +103,27 @@ fn agree(directory: &Directory, model: &Model) {
             let name = name.to_string();
             let group = of(&|entry| entry.2.contains(&name));
             assert_eq!(sorted(directory.group_members(app(second), &name)), group);
-            let listed = directory.groups_of(app(second)).find(|(known, _)| ***known == *name);
-            assert_eq!(listed.map_or(0, |(_, count)| count), group.len());
+            let listed = directory.groups_after(app(second), &name, "").next();
+            assert_eq!(listed.map_or(0, |(_, count)| count), group.len() as u64);
             let uid = of(&|entry| entry.1.as_ref() == Some(&name));
             assert_eq!(sorted(directory.uid_members(app(second), &name)), uid);
         }
+        let model = |name: &dyn Fn(&Entry) -> BTreeSet<String>| -> BTreeSet<String> {
+            model
+                .0
+                .values()
+                .filter(|entry| entry.0 == second)
+                .flat_map(name)
+                .filter(|name| **name > *"0")
+                .collect()
+        };
+        let groups: Vec<_> =
+            directory.groups_after(app(second), "", "0").map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(groups, Vec::from_iter(model(&|entry| entry.2.clone())), "in order");
+        let uids: Vec<_> = directory.uids_after(app(second), "0").map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(uids, Vec::from_iter(model(&|entry| entry.1.iter().cloned().collect())));
     }
+    assert_eq!(directory.clients(), model.0.len());
 }
 
 proptest! {

@@ -1,0 +1,98 @@
+//! How many bytes groups keep, and what goes first when that is too much. Pure.
+//!
+//! An app over its own limit gives what was written to least recently of its last values and histories, a
+//! history as a whole: its readers are told that they have missed something. If all apps together keep too
+//! much, the app that keeps more than an equal share gives.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{shares::Shares, topic::Topic};
+
+/// What can be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    Value(Topic),
+    History(Topic),
+}
+
+impl Item {
+    fn app(&self) -> &str {
+        match self {
+            Self::Value(topic) | Self::History(topic) => topic.app(),
+        }
+    }
+}
+
+/// When an item was written to last, and what it takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weight {
+    written: u64,
+    bytes: usize,
+}
+
+impl Weight {
+    /// Of what was not written to yet.
+    pub(super) const NONE: Self = Self { written: 0, bytes: 0 };
+}
+
+/// What all items take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes_max: usize,
+    app_bytes_max: usize,
+    shares: Shares,
+    /// Of each app, by when they were written to.
+    order: HashMap<Box<str>, BTreeMap<u64, Item>>,
+    writes: u64,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: usize, app_bytes_max: usize) -> Self {
+        Self { bytes_max, app_bytes_max, shares: Shares::default(), order: HashMap::new(), writes: 0 }
+    }
+
+    /// An item was written to, and takes so much now.
+    pub(super) fn written(&mut self, item: Item, weight: &mut Weight, bytes: usize) {
+        self.forget(&item, *weight);
+        self.writes += 1;
+        *weight = Weight { written: self.writes, bytes };
+        self.shares.add(item.app(), bytes);
+        match self.order.get_mut(item.app()) {
+            Some(order) => drop(order.insert(self.writes, item)),
+            None => drop(self.order.insert(item.app().into(), BTreeMap::from([(self.writes, item)]))),
+        }
+    }
+
+    /// It takes less than before, without having been written to.
+    pub(super) fn shrunk(&mut self, app: &str, weight: &mut Weight, bytes: usize) {
+        self.shares.sub(app, weight.bytes.saturating_sub(bytes));
+        weight.bytes = weight.bytes.min(bytes);
+    }
+
+    /// An item is kept no more.
+    pub(super) fn forget(&mut self, item: &Item, weight: Weight) {
+        self.shares.sub(item.app(), weight.bytes);
+        if let Some(order) = self.order.get_mut(item.app()) {
+            order.remove(&weight.written);
+            if order.is_empty() {
+                self.order.remove(item.app());
+            }
+        }
+    }
+
+    /// What has to be given now that `app` has written something, and why.
+    pub(super) fn gives(&self, app: &str) -> Option<(Item, &'static str)> {
+        let (giver, why) = if self.shares.of(app) > self.app_bytes_max {
+            (app.into(), "kept_by_app")
+        } else if self.shares.total() > self.bytes_max {
+            (self.shares.giver(app)?, "kept_by_gateway")
+        } else {
+            return None;
+        };
+        self.order.get(&giver)?.first_key_value().map(|(_, item)| (item.clone(), why))
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.shares.total()
+    }
+}
