@@ -106,7 +106,7 @@ impl Check {
             _ => authority,
         };
         let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        ip.parse::<IpAddr>().is_ok()
+        [ip, authority].iter().any(|text| text.parse::<IpAddr>().is_ok())
             || host.eq_ignore_ascii_case("localhost")
             || self.local_names && !host.is_empty() && !host.contains(['.', '@'])
             || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own))
