@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn every_metric_has_help() {
         let mut made = BTreeSet::new();
-        for room in ["src", "port/src", "register/src", "gateway/src", "business/src"] {
+        for room in ["src", "proto/port/src", "register/src", "gateway/src", "business/src"] {
             collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut made);
         }
         let described: BTreeSet<String> =
