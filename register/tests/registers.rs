@@ -68,13 +68,17 @@ impl Running {
     }
 
     fn on(listener: TcpListener) -> Self {
+        Self::with(listener, LEASE)
+    }
+
+    fn with(listener: TcpListener, lease: Duration) -> Self {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let secret = Secret::parse(SECRET).unwrap();
         let config = server::Config {
             secret,
             beat: Duration::from_millis(50),
-            lease: LEASE,
+            lease,
             ..server::Config::default()
         };
         let task = tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
@@ -343,4 +347,94 @@ async fn a_view_from_a_peer_is_installed_and_a_higher_term_is_followed() {
     assert_ne!(a.incarnation(), Incarnation::from_bits(0));
     first.stop().await;
     second.stop().await;
+}
+
+/// A register's address that leads there only from now on.
+fn forward(port: &Port, to: SocketAddr) {
+    let listener = port.listen();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+}
+
+/// Two registers run, and the members of each do not reach the other at first.
+#[tokio::test]
+async fn two_registers_that_both_run_become_one() {
+    let lease = Duration::from_secs(5);
+    let listen = async || Running::with(TcpListener::bind("127.0.0.1:0").await.unwrap(), lease);
+    let (first, second) = (listen().await, listen().await);
+    let (to_first, to_second) = (Port::take(), Port::take());
+    let here = [first.name(), to_second.address.to_string()];
+    let there = [second.name(), to_first.address.to_string()];
+    let members = [
+        gateway(&here, "a", 7301),
+        gateway(&here, "b", 7302),
+        gateway(&there, "c", 7303),
+        gateway(&there, "d", 7304),
+    ];
+    for (member, both) in members.iter().zip([["a", "b"], ["a", "b"], ["c", "d"], ["c", "d"]]) {
+        until(member.views(), |view| names(view) == both).await;
+    }
+    forward(&to_first, first.address);
+    forward(&to_second, second.address);
+    for member in &members {
+        let view = until(member.views(), |view| names(view) == ["a", "b", "c", "d"]).await;
+        assert!(view::find(&view, member.incarnation()).is_some(), "nobody had to come back as another");
+    }
+    // It stays so, and the other register knows nobody.
+    tokio::time::sleep(lease + Duration::from_secs(2)).await;
+    let mut counts = Vec::new();
+    for register in [&first, &second] {
+        let views = register.client().await.watch(broadgate_proto::v1::WatchRequest {}).await.unwrap();
+        counts.push(views.into_inner().message().await.unwrap().unwrap().members.len());
+    }
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 4]);
+    for member in &members {
+        let status = member.register();
+        assert!(status.heard && status.outside.is_empty(), "{status:?}");
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A process that starts while two registers run does not make a cluster of its own at the idle one.
+#[tokio::test]
+async fn newcomer_goes_to_the_register_that_has_members() {
+    let (idle, active) = (Running::start().await, Running::start().await);
+    let a = worker(&[active.name()], "a");
+    until(a.views(), |view| names(view) == ["a"]).await;
+    let b = worker(&[idle.name(), active.name()], "b");
+    until(b.views(), |view| names(view) == ["a", "b"]).await;
+    assert_eq!(b.register().address, active.name());
+    idle.stop().await;
+    active.stop().await;
+}
+
+/// A service's name as the advertised address of two gateways: the older one stays.
+#[tokio::test]
+async fn two_gateways_at_one_address_do_not_make_each_other_leave() {
+    let register = Running::start().await;
+    let registers = [register.name()];
+    let at = |name| {
+        let advertise = Advertise::Address("gateways.internal:7200".into());
+        member::join(member::Config { role: Role::Gateway, advertise, ..config(&registers, name) })
+    };
+    let older = at("older");
+    let before = until(older.views(), |view| names(view) == ["older"]).await;
+    let mut newer = at("newer");
+    let MemberEvent::Refused { sentence, fatal } = event(&mut newer).await else { panic!("not refused") };
+    assert!(sentence.contains("advertise") && !fatal, "{sentence}");
+    tokio::time::sleep(3 * LEASE).await;
+    assert_eq!(epoch(&older.views().borrow()).count, epoch(&before).count, "nobody came or went");
+    // It crashes: the other one is taken in.
+    let watch = member::watch(vec![register.name()], Secret::parse(SECRET).unwrap());
+    drop(older);
+    until(watch.views(), |view| names(view) == ["newer"]).await;
+    register.stop().await;
 }

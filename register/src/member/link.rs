@@ -21,6 +21,7 @@ use super::{
     dial::{self, Dialed},
     life::{Life, Step},
     redial::Redial,
+    rivals::{self, Found, Looking, Looks, Rival},
 };
 
 /// Requests waiting for one stream: a beat or a state each, at the pace of beats.
@@ -45,16 +46,23 @@ impl Told {
     }
 
     pub fn heard(&self, register: &str) {
-        self.say(register, true, String::new());
+        self.say(register, true, String::new(), Vec::new());
     }
 
     pub fn away(&self, register: &str, trouble: String) {
-        self.say(register, false, trouble);
+        // What another register knows is still not known here.
+        let outside = self.status.borrow().outside.clone();
+        self.say(register, false, trouble, outside);
     }
 
-    fn say(&self, register: &str, heard: bool, trouble: String) {
+    /// Another register is active, and knows of these gateways.
+    pub fn split(&self, register: &str, trouble: String, outside: Vec<String>) {
+        self.say(register, true, trouble, outside);
+    }
+
+    fn say(&self, register: &str, heard: bool, trouble: String, outside: Vec<String>) {
         metrics::gauge!("broadgate_member_register_heard").set(if heard { 1.0 } else { 0.0 });
-        let status = RegisterStatus { address: register.to_owned(), heard, trouble };
+        let status = RegisterStatus { address: register.to_owned(), heard, trouble, outside };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
     }
 }
@@ -82,6 +90,8 @@ enum End {
     Broken(String),
     /// Another register should be tried.
     Next(String),
+    /// This one should be followed.
+    Elsewhere(Rival),
     /// A register said no.
     Refused { sentence: String, fatal: bool },
 }
@@ -100,6 +110,9 @@ pub(super) struct Link {
     refusal_told: bool,
     trouble_told: bool,
     address_told: bool,
+    split_told: bool,
+    /// A register of a lower term, which another name may lead to as well.
+    avoid: Option<SocketAddr>,
     /// Dropped when all is over.
     _end: oneshot::Sender<()>,
 }
@@ -126,12 +139,17 @@ impl Link {
             refusal_told: false,
             trouble_told: false,
             address_told: false,
+            split_told: false,
+            avoid: None,
             _end: end,
         }
     }
 
     /// Belongs until the process leaves, ends, or is removed.
     pub async fn run(mut self) {
+        if self.aim_at_the_active().await.is_none() {
+            return;
+        }
         loop {
             let wait = self.redial.wait(random().unwrap_or_default());
             let register = self.redial.target().to_owned();
@@ -152,6 +170,16 @@ impl Link {
                     self.tell_trouble(&register, &why);
                     self.told.away(&register, why);
                 }
+                End::Elsewhere(rival) => {
+                    let why = format!("register {} is active under a higher term", rival.register);
+                    tracing::warn!(
+                        register,
+                        why,
+                        "two registers are active: going to the other; run only one"
+                    );
+                    self.redial.aim(&rival.register);
+                    self.told.away(&register, why);
+                }
                 End::Refused { sentence, fatal } => {
                     self.redial.next();
                     self.tell_refusal(&register, &sentence, fatal);
@@ -162,6 +190,19 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Who knows no view yet could make a cluster of its own at a register that is not the active one.
+    async fn aim_at_the_active(&mut self) -> Option<()> {
+        let (registers, secret) = (self.config.registers.clone(), self.config.secret.clone());
+        if registers.len() < 2 {
+            return Some(());
+        }
+        let found = self.unwanted_within(rivals::look(&registers, &secret, None)).await?;
+        if let Some(active) = found.into_iter().max_by_key(Rival::term) {
+            self.redial.aim(&active.register);
+        }
+        Some(())
     }
 
     fn tell_trouble(&mut self, register: &str, why: &str) {
@@ -215,7 +256,8 @@ impl Link {
             Some(Ok(addresses)) => addresses,
         };
         let mut last = End::Next(format!("register {register:?} has no address"));
-        for address in addresses {
+        let avoid = self.avoid.take().filter(|avoid| addresses.iter().any(|other| other != avoid));
+        for address in addresses.into_iter().filter(|address| Some(*address) != avoid) {
             last = self.attempt(register, address).await;
             if !matches!(last, End::Next(_)) {
                 return last;
@@ -240,7 +282,7 @@ impl Link {
         let view = Some(View::clone(self.life.known())).filter(|view| super::view::epoch(view).term > 0);
         let hello = Request::Hello(Hello { member: Some(member), view });
         let _ = requests.try_send(JoinRequest { request: Some(hello) });
-        let Dialed { mut client, .. } = dialed;
+        let Dialed { mut client, peer, .. } = dialed;
         let opening = timeout(OPEN_TIME_MAX, client.join(ReceiverStream::new(outgoing)));
         let replies = match self.unwanted_within(opening).await {
             None => return End::Over,
@@ -251,7 +293,39 @@ impl Link {
             Some(Ok(Ok(response))) => response.into_inner(),
         };
         self.life.greeted(self.now());
-        self.follow(register, state, requests, replies).await
+        let looking = Looking::start(self.config.registers.clone(), secret, peer);
+        let end = self.follow(register, state, requests, replies, looking).await;
+        if let End::Elsewhere(_) = end {
+            self.avoid = Some(peer);
+        }
+        end
+    }
+
+    /// What a look at the other registers has shown: which one is to be followed instead.
+    fn compare(&mut self, register: &str, looks: &mut Looks, seen: Vec<Rival>) -> Option<Rival> {
+        let Found { higher, lower, outside } = looks.take(seen, self.life.known());
+        let strange = higher.as_ref().or(lower.first());
+        match strange {
+            Some(rival) => {
+                let why = format!("register {} is active as well: run only one", rival.address);
+                if !std::mem::replace(&mut self.split_told, true) {
+                    tracing::error!(
+                        register,
+                        why,
+                        ?outside,
+                        "two registers are active: answers are incomplete"
+                    );
+                }
+                self.told.split(register, why, outside);
+            }
+            None if std::mem::take(&mut self.split_told) => self.told.heard(register),
+            None => {}
+        }
+        for rival in lower {
+            let higher = super::view::epoch(self.life.known());
+            tokio::spawn(rivals::tell(rival, self.config.secret.clone(), higher));
+        }
+        higher
     }
 
     /// What the register is told of this member.
@@ -291,8 +365,10 @@ impl Link {
         mut said: MemberState,
         requests: mpsc::Sender<JoinRequest>,
         mut replies: Streaming<JoinReply>,
+        mut looking: Looking,
     ) -> End {
         let mut welcomed = false;
+        let mut looks = Looks::default();
         loop {
             // Looked at in every turn: it may have changed while the stream was being opened.
             let wanted = self.wishes.borrow().state;
@@ -311,6 +387,12 @@ impl Link {
                     }
                     if self.wishes.borrow().leave {
                         return goodbye(&requests, &mut replies).await;
+                    }
+                    continue;
+                }
+                Some(seen) = looking.seen.recv(), if welcomed => {
+                    if let Some(higher) = self.compare(register, &mut looks, seen) {
+                        return End::Elsewhere(higher);
                     }
                     continue;
                 }
@@ -379,9 +461,11 @@ async fn goodbye(requests: &mpsc::Sender<JoinRequest>, replies: &mut Streaming<J
 pub(super) fn is_refusal(status: &Status) -> Option<bool> {
     match status.code() {
         Code::InvalidArgument | Code::FailedPrecondition => Some(true),
-        Code::Unauthenticated | Code::PermissionDenied | Code::ResourceExhausted | Code::Unimplemented => {
-            Some(false)
-        }
+        Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::AlreadyExists
+        | Code::Unimplemented => Some(false),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@
 //! | `life.rs` | pure: what a register's replies and its silence mean |
 //! | `redial.rs` | pure: which register next, and after how long |
 //! | `link.rs` | the thread: acts on what the two decide |
+//! | `rivals.rs` | whether another register is active by mistake |
 //! | `watching.rs` | the same for programs that are no members |
 //! | `dial.rs` | from `host:port` to a gRPC channel |
 //! | `view.rs`, `leader.rs` | what a process reads out of a view |
@@ -31,6 +32,7 @@ mod life;
 mod link;
 mod redial;
 pub mod ring;
+mod rivals;
 pub mod view;
 mod watching;
 
@@ -110,8 +112,11 @@ pub struct RegisterStatus {
     pub address: String,
     /// Does it answer now?
     pub heard: bool,
-    /// Why it did not when it was last tried; empty if it does.
+    /// Why it did not when it was last tried, or which other register is active as well; empty if all is
+    /// well.
     pub trouble: String,
+    /// Gateways that only another register knows: until members agree on one, no answer is complete.
+    pub outside: Vec<String>,
 }
 
 /// What the process wants of its membership. The thread reads the newest.

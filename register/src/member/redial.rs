@@ -44,6 +44,12 @@ impl Redial {
         self.rounds = 0;
     }
 
+    /// This one is to be tried next.
+    pub fn aim(&mut self, register: &str) {
+        self.at = self.registers.iter().position(|one| one == register).unwrap_or(self.at);
+        self.rounds = 0;
+    }
+
     /// Has every register been tried since one was heard?
     pub const fn all_failed(&self) -> bool {
         self.rounds > 0

@@ -61,6 +61,9 @@ pub struct Core {
     last_tick: Duration,
     /// Until then nobody is removed for silence.
     patient_until: Duration,
+    /// Another register is active under this epoch, and until then nobody is taken in who does not come
+    /// from there.
+    stepped_down: Option<(Epoch, Duration)>,
 }
 
 impl Core {
@@ -85,6 +88,7 @@ impl Core {
             last_tick: Duration::ZERO,
             // A fresh register cannot know who still finds the way to it.
             patient_until: lease,
+            stepped_down: None,
         }
     }
 
@@ -151,6 +155,11 @@ impl Core {
                 let answer = self.drain(&gateway, &mut out);
                 out.push(Effect::Answer(answer));
             }
+            Input::StepDown { epoch } => {
+                self.step_down(epoch, now, &mut out);
+                let incarnation = Incarnation::from_bits(0);
+                out.push(Effect::Answer(Ok(Answer { epoch: self.epoch, incarnation })));
+            }
             Input::Tick => self.tick(now, &mut out),
         }
         out
@@ -184,6 +193,9 @@ impl Core {
             return dismiss(connection, "this incarnation was removed: join as a new one", out);
         }
         let knows = reported.as_ref().and_then(|view| view.epoch);
+        if let Some(sentence) = self.elsewhere(knows, now) {
+            return out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+        }
         let names_itself = reported.as_ref().is_some_and(|view| Base::of(view).names(incarnation));
         let mut changed = reported.is_some_and(|view| self.take_over(&view, now, out));
         let known = self.members.contains_key(&incarnation);
@@ -194,6 +206,8 @@ impl Core {
         } else if !known && self.members.len() >= self.members_max {
             let sentence = format!("the cluster has {} members, as many as it may have", self.members_max);
             out.push(Effect::Refuse(connection, Refusal::Full(sentence)));
+        } else if let Some(sentence) = self.taken(incarnation, &member, now) {
+            out.push(Effect::Refuse(connection, Refusal::Taken(sentence)));
         } else {
             changed |= self.admit(connection, incarnation, member, now, out);
             out.push(Effect::Reply(connection, self.welcome(origin)));
@@ -249,6 +263,68 @@ impl Core {
         out.push(Effect::Happened(Happened::Redialled(member.clone())));
         entry.member = member;
         changed
+    }
+
+    /// Why a new gateway may not come under this name or address: another one has it and beats. One that
+    /// has crashed has lost its connection, so its successor need not wait.
+    fn taken(&self, newer: Incarnation, member: &Member, now: Now) -> Option<String> {
+        if member.role() != Role::Gateway || self.members.contains_key(&newer) {
+            return None;
+        }
+        let beats = |entry: &Entry| entry.connection.is_some() && now.up < entry.heard + self.lease / 2;
+        let others = self.members.iter().filter(|(_, entry)| entry.member.role() == Role::Gateway);
+        let mut others = others.filter(|(_, entry)| beats(entry));
+        let (incarnation, other) = others
+            .find(|(_, entry)| entry.member.address == member.address || entry.member.name == member.name)?;
+        let Member { name, address, .. } = &other.member;
+        Some(if *address == member.address {
+            format!(
+                "gateway {name} ({incarnation}) has the address {address} and is alive: set `advertise` to an \
+                 address at which others reach this gateway alone, not to a name that several share"
+            )
+        } else {
+            format!(
+                "a gateway with the name {name} ({incarnation}, at {address}) is alive: give this one another \
+                 `name`, or stop that one first"
+            )
+        })
+    }
+
+    /// Why nobody is taken in who does not come from the register of the higher term.
+    fn elsewhere(&mut self, knows: Option<Epoch>, now: Now) -> Option<String> {
+        let (higher, until) = self.stepped_down?;
+        if now.up >= until || knows.is_some_and(|knows| knows.term >= higher.term) {
+            self.stepped_down = None;
+            return None;
+        }
+        Some(format!(
+            "this register has stepped down, since another one is active under the higher term {}: run only one",
+            higher.term
+        ))
+    }
+
+    /// Another register is active. If it is of a higher term, this one becomes as if it had just been
+    /// started: its members go there and tell what they know.
+    fn step_down(&mut self, higher: Epoch, now: Now, out: &mut Vec<Effect>) {
+        if self.members.is_empty() || higher.term <= self.epoch.term || !check::term(higher) {
+            return;
+        }
+        let members = self.members.len();
+        out.push(Effect::Happened(Happened::SteppedDown { from: self.epoch, higher, members }));
+        self.stepped_down = Some((higher, now.up + self.lease));
+        for connection in std::mem::take(&mut self.connections).into_keys() {
+            let sentence = self.elsewhere(None, now).unwrap_or_default();
+            out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+        }
+        self.members.clear();
+        self.recent.clear();
+        self.base = Base::default();
+        self.took_over = None;
+        self.epoch = Epoch::new(0, 0);
+        self.fresh = true;
+        self.patient_until = now.up + self.lease;
+        self.view = Arc::new(View { epoch: Some(self.epoch), ..View::default() });
+        out.push(Effect::View(self.view.clone()));
     }
 
     /// A gateway's address is taken by a newer one: the older one's process is gone.

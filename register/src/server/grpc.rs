@@ -3,8 +3,8 @@
 use std::{net::IpAddr, pin::Pin, time::Duration};
 
 use broadgate_proto::v1::{
-    DrainReply, DrainRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, MemberState, View,
-    WatchRequest, join_request, register_server::Register,
+    DrainReply, DrainRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, MemberState, StepDownReply,
+    StepDownRequest, View, WatchRequest, join_request, register_server::Register,
 };
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -83,6 +83,12 @@ impl Register for Service {
         let incarnation = request.into_inner().incarnation;
         let answer = self.command(Input::Leave { incarnation }).await?;
         Ok(Response::new(LeaveReply { epoch: Some(answer.epoch) }))
+    }
+
+    async fn step_down(&self, request: Request<StepDownRequest>) -> Result<Response<StepDownReply>, Status> {
+        let epoch = request.into_inner().epoch.unwrap_or_default();
+        let answer = self.command(Input::StepDown { epoch }).await?;
+        Ok(Response::new(StepDownReply { epoch: Some(answer.epoch) }))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {

@@ -90,6 +90,8 @@ struct Hub {
     outlets: HashMap<ConnectionId, Outlet>,
     next: ConnectionId,
     started: Instant,
+    /// Why a member was refused last.
+    refused: String,
 }
 
 /// Runs until `shutdown`; every stream ends with it.
@@ -98,7 +100,7 @@ pub(super) async fn run(config: Config, mut requests: mpsc::Receiver<Request>, s
     let salt = getrandom::u32().unwrap_or_default() as u16;
     let core = Core::new(config.beat, config.lease, MEMBERS_MAX).with_salt(salt);
     let outlets = HashMap::new();
-    let mut hub = Hub { core, outlets, next: 1, started: Instant::now() };
+    let mut hub = Hub { core, outlets, next: 1, started: Instant::now(), refused: String::new() };
     let mut ticks = interval((config.lease / TICKS_PER_LEASE).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
@@ -181,7 +183,7 @@ impl Hub {
                 Effect::Close(connection) => drop(self.outlets.remove(&connection)),
                 Effect::Refuse(connection, refusal) => {
                     counter!("broadgate_register_refused_total", "reason" => "hello").increment(1);
-                    tracing::warn!(%refusal, "a member was refused");
+                    self.warn_of(&refusal);
                     if let Some(outlet) = self.outlets.remove(&connection) {
                         let _ = outlet.sender.try_send(Err(refusal.into()));
                     }
@@ -192,6 +194,15 @@ impl Hub {
             }
         }
         answer
+    }
+
+    /// A member that is refused comes back every other second: one sentence is said once.
+    fn warn_of(&mut self, refusal: &Refusal) {
+        let sentence = refusal.to_string();
+        if self.refused != sentence {
+            tracing::warn!(%refusal, "a member was refused");
+            self.refused = sentence;
+        }
     }
 
     fn broadcast(&mut self, view: &Arc<View>) {
@@ -227,6 +238,7 @@ impl From<Refusal> for Status {
             Refusal::Invalid(sentence) => Self::invalid_argument(sentence),
             Refusal::NotFound(sentence) => Self::not_found(sentence),
             Refusal::Full(sentence) => Self::resource_exhausted(sentence),
+            Refusal::Taken(sentence) => Self::already_exists(sentence),
             Refusal::Unavailable(sentence) => Self::unavailable(sentence),
         }
     }

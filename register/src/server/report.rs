@@ -22,6 +22,14 @@ pub(super) fn happened(happened: &Happened) {
             let Member { name, incarnation, .. } = member;
             tracing::info!(%name, %incarnation, role = role(member), reason, "removed");
         }
+        Happened::SteppedDown { from, higher, members } => {
+            counter!("broadgate_register_step_downs_total").increment(1);
+            tracing::error!(
+                %from, %higher, members,
+                "another register is active under a higher term: this one steps down, and its members go there; \
+                 run only one register"
+            );
+        }
         Happened::TookOver { from, term, members } => {
             counter!("broadgate_register_takeovers_total").increment(1);
             tracing::info!(%from, term, members, "took over the view of another register");

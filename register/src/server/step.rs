@@ -38,6 +38,8 @@ pub enum Input {
     Leave { incarnation: String },
     /// An operator wants a gateway to drain.
     Drain { gateway: String },
+    /// Another register is active under this epoch.
+    StepDown { epoch: Epoch },
     /// Time has passed.
     Tick,
 }
@@ -50,7 +52,11 @@ impl Input {
             | Self::Beat { connection, .. }
             | Self::SetState { connection, .. }
             | Self::Goodbye { connection } => Some(*connection),
-            Self::Lost { .. } | Self::Leave { .. } | Self::Drain { .. } | Self::Tick => None,
+            Self::Lost { .. }
+            | Self::Leave { .. }
+            | Self::Drain { .. }
+            | Self::StepDown { .. }
+            | Self::Tick => None,
         }
     }
 }
@@ -93,6 +99,9 @@ pub enum Refusal {
     /// A limit was met.
     #[error("{0}")]
     Full(String),
+    /// Another member has what this one must have alone, and is alive.
+    #[error("{0}")]
+    Taken(String),
     /// Not now.
     #[error("{0}")]
     Unavailable(String),
@@ -149,4 +158,6 @@ pub enum Happened {
     Removed(Member, Reason),
     /// A view of another register was taken over.
     TookOver { from: Epoch, term: u64, members: usize },
+    /// Another register is active under a higher term.
+    SteppedDown { from: Epoch, higher: Epoch, members: usize },
 }

@@ -126,20 +126,81 @@ fn a_redial_continues_and_its_old_connection_touches_nothing() {
     assert!(matches!(core.apply(hello(2, 1), at(5))[0], Effect::Refuse(2, Refusal::Invalid(_))));
 }
 
+/// The newcomer's sentence.
+fn taken(effects: &[Effect]) -> &str {
+    match effects {
+        [Effect::Refuse(_, Refusal::Taken(sentence))] => sentence,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
 #[test]
-fn a_newer_gateway_at_an_address_replaces_the_older_but_a_name_may_repeat() {
+fn newcomer_at_the_address_or_name_of_a_living_gateway_is_refused() {
     let mut core = register();
     core.apply(hello(1, 1), at(0));
-    let newer = Member { incarnation: id(2).to_string(), ..member(1) };
-    let effects = core.apply(hello_of(2, newer, None), at(1));
-    assert!(was_dismissed(&effects, 1));
-    assert_eq!(views(&effects), 1);
-    assert_eq!(core.view().members[0].incarnation, id(2).to_string());
-    let namesake = Member { name: "gateway-1".into(), ..member(3) };
-    core.apply(hello_of(3, namesake, None), at(1));
+    let same_address = || Member { incarnation: id(2).to_string(), name: "other".into(), ..member(1) };
+    let same_name = || Member { name: "gateway-1".into(), ..member(3) };
+    for secs in 0..20 {
+        core.apply(Input::Beat { connection: 1, number: secs }, at(secs));
+        let address = core.apply(hello_of(2 + 10 * secs, same_address(), None), at(secs));
+        assert!(taken(&address).contains("advertise"), "{address:?}");
+        let name = core.apply(hello_of(3 + 10 * secs, same_name(), None), at(secs));
+        assert!(taken(&name).contains("name"), "{name:?}");
+        core.apply(Input::Tick, at(secs));
+        assert_eq!(names(&core), ["gateway-1"]);
+    }
+    // A worker's name says nothing about its place.
+    let worker = Member { role: Role::Worker.into(), address: String::new(), ..same_name() };
+    core.apply(hello_of(4, worker, None), at(19));
     assert_eq!(names(&core), ["gateway-1", "gateway-1"]);
-    let ambiguous = core.apply(Input::Drain { gateway: "gateway-1".into() }, at(1));
-    assert!(matches!(ambiguous[0], Effect::Answer(Err(Refusal::Invalid(_)))));
+}
+
+#[test]
+fn newer_gateway_replaces_one_at_its_address_that_has_crashed_at_once() {
+    let mut core = register();
+    core.apply(hello(1, 1), at(0));
+    core.apply(hello(2, 2), at(0));
+    // The process has ended: its connection broke. Of a host that lost power nothing is heard.
+    core.apply(Input::Lost { connection: 1 }, at(1));
+    let effects =
+        core.apply(hello_of(3, Member { incarnation: id(3).to_string(), ..member(1) }, None), at(1));
+    assert_eq!(views(&effects), 1);
+    assert_eq!(core.view().members.len(), 2);
+    let effects =
+        core.apply(hello_of(4, Member { incarnation: id(4).to_string(), ..member(2) }, None), at(3));
+    assert!(was_dismissed(&effects, 2), "silent for half a lease");
+    let incarnations: Vec<_> = core.view().members.iter().map(|one| one.incarnation.clone()).collect();
+    assert_eq!(incarnations, [id(3).to_string(), id(4).to_string()]);
+}
+
+#[test]
+fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
+    let mut core = register();
+    core.apply(reporting(1, 1, reported(5, 7, &[1, 2])), at(0));
+    assert_eq!(epoch(&core).term, 6);
+    for lower in [Epoch::new(6, 9), Epoch::new(5, 1), Epoch::new(u64::MAX, 1)] {
+        let told = core.apply(Input::StepDown { epoch: lower }, at(1));
+        assert!(matches!(&told[..], [Effect::Answer(Ok(_))]), "{told:?}");
+    }
+    let told = core.apply(Input::StepDown { epoch: Epoch::new(9, 1) }, at(1));
+    assert!(told.iter().any(|effect| matches!(effect, Effect::Refuse(1, Refusal::Unavailable(_)))));
+    assert!(told.iter().any(|effect| matches!(effect, Effect::Happened(Happened::SteppedDown { .. }))));
+    assert_eq!((epoch(&core), core.view().members.len()), (Epoch::new(0, 0), 0));
+    // Who comes from the cluster of the lower term, or from none, goes to the other register.
+    for hello in [hello(2, 2), reporting(3, 1, reported(6, 1, &[1, 2]))] {
+        let refused = core.apply(hello, at(2));
+        assert!(matches!(&refused[..], [Effect::Refuse(_, Refusal::Unavailable(_))]), "{refused:?}");
+    }
+    // The other register is gone: its members come here.
+    core.apply(reporting(4, 3, reported(9, 4, &[1, 2, 3])), at(3));
+    assert_eq!((epoch(&core).term, core.view().members.len()), (10, 3));
+    core.apply(hello(5, 4), at(3));
+    assert_eq!(core.view().members.len(), 4);
+    // Without anybody from there it serves again after a lease.
+    core.apply(Input::StepDown { epoch: Epoch::new(20, 1) }, at(4));
+    assert!(matches!(core.apply(hello(6, 5), at(8))[0], Effect::Refuse(6, Refusal::Unavailable(_))));
+    core.apply(hello(7, 5), at(10));
+    assert_eq!(names(&core), ["gateway-5"]);
 }
 
 #[test]
