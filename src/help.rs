@@ -35,6 +35,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_messages_in_total", "Messages from clients"),
     ("broadgate_gateway_messages_out_total", "Messages placed in outboxes of clients"),
     (
+        "broadgate_gateway_pauses_total",
+        "Times that a shard was not running for seconds, because its process or host was stopped",
+    ),
+    (
         "broadgate_gateway_peer_batches_dropped_total",
         "Batches of commands that were not sent to a peer, by reason",
     ),
@@ -70,6 +74,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("broadgate_register_disconnects_total", "Member streams that the register ended, by reason"),
     ("broadgate_register_joins_total", "Members taken in"),
+    (
+        "broadgate_register_step_downs_total",
+        "Times that this register stepped down for an active one of a higher term",
+    ),
     ("broadgate_register_redials_total", "Members that came back on another stream"),
     ("broadgate_register_refused_total", "Streams that the register refused, by reason"),
     ("broadgate_register_removed_total", "Members taken out of the view, by reason"),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     apps::{Apps, Table},
-    homes::{Keep, Keeping, Pattern, Rule},
+    homes::{self, Keep, Keeping, Pattern, Rule},
 };
 
 /// Everything one gateway process is told.
@@ -197,7 +197,7 @@ pub struct Limits {
     pub groups_per_client_max: usize,
     /// A session's JSON.
     pub session_bytes_max: usize,
-    /// Bytes waiting for one client.
+    /// Bytes waiting for one client. As it is by default, it grows with `message_bytes_max`.
     pub outbox_bytes_max: usize,
     /// Messages waiting for one client.
     pub outbox_messages_max: usize,
@@ -397,6 +397,40 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The largest payload of a command: an answer may be as large as what it answers.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> usize {
+        self.message_bytes_max.max(limits::PAYLOAD_BYTES_MAX)
+    }
+
+    /// The largest frame, as clients get it. An outbox that is empty takes it.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> usize {
+        self.payload_bytes_max().max(self.outbox_bytes_max) + limits::FRAME_OVERHEAD_BYTES
+    }
+
+    /// Those of the homes. Several of the largest payloads may wait.
+    pub(crate) fn of_homes(&self) -> homes::Limits {
+        let several = 4 * self.payload_bytes_max();
+        homes::Limits {
+            link_timeout: self.link_timeout,
+            parking_bytes_max: several.max(limits::PARKING_BYTES_MAX),
+            untaken_bytes_max: several.max(limits::LINK_UNTAKEN_BYTES_MAX),
+            kept_bytes_max: self.kept_bytes_max,
+            kept_app_bytes_max: self.kept_app_bytes_max,
+            ..homes::Limits::default()
+        }
+    }
+
+    /// Limits that nobody has set follow those that somebody has.
+    pub(crate) fn follow(&mut self) {
+        if self.outbox_bytes_max == limits::OUTBOX_BYTES_MAX {
+            self.outbox_bytes_max = self.payload_bytes_max().max(self.outbox_bytes_max);
+        }
+    }
+}
+
 impl Default for Stop {
     fn default() -> Self {
         Self { ready_delay: limits::READY_DELAY, drain: limits::DRAIN_TIME }
@@ -499,10 +533,10 @@ impl Config {
 
     fn check_limits(&self) -> Result<(), String> {
         let limits = &self.settings.limits;
-        if limits.message_bytes_max == 0 || limits.message_bytes_max > limits::PAYLOAD_BYTES_MAX {
+        if limits.message_bytes_max == 0 || limits.message_bytes_max > limits::MESSAGE_BYTES_HIGHEST {
             return Err(format!(
                 "gateway.limits.message_bytes_max must be 1 to {} bytes",
-                limits::PAYLOAD_BYTES_MAX
+                limits::MESSAGE_BYTES_HIGHEST
             ));
         }
         let outbox = limits::OUTBOX_LOW_WATER_BYTES..=limits::OUTBOX_BYTES_HIGHEST;
@@ -511,6 +545,24 @@ impl Config {
                 "gateway.limits.outbox_bytes_max must be {} to {} bytes",
                 outbox.start(),
                 outbox.end()
+            ));
+        }
+        let mut followed = limits.clone();
+        followed.follow();
+        let (outbox, message) = (followed.outbox_bytes_max, limits.message_bytes_max);
+        if outbox < message {
+            return Err(format!(
+                "gateway.limits.outbox_bytes_max ({outbox}) is less than message_bytes_max ({message}): \
+                 what one client says could not be told to another; make it at least {message}, or leave it out"
+            ));
+        }
+        let apps = self.apps.load();
+        let loud = apps.iter().find(|app| !app.keys.is_empty() && app.limits.event_data_bytes_max > outbox);
+        if let Some(app) = loud {
+            return Err(format!(
+                "app {:?}: limits.event_data_bytes_max ({}) is more than gateway.limits.outbox_bytes_max \
+                 ({outbox}): no client could take such an event; lower the one or raise the other",
+                app.id, app.limits.event_data_bytes_max
             ));
         }
         if limits.events_per_client_max == 0 || limits.clients_max == 0 {
@@ -607,6 +659,37 @@ mod tests {
             let wrong = Config { registers: vec![register.to_owned()], ..config("") };
             assert!(wrong.check().unwrap_err().contains("cluster.register"), "{register}");
         }
+    }
+
+    #[test]
+    fn limits_that_do_not_go_together_are_refused_with_both_names() {
+        let check = |limits: Limits, apps: Vec<App>| {
+            let settings = Settings { limits, ..Settings::default() };
+            let secret = Secret::default();
+            let apps = Apps::new(apps).unwrap();
+            Config { registers: vec!["r:1".into()], secret, settings, apps, pages: &[] }.check()
+        };
+        let of = |message_bytes_max, outbox_bytes_max| Limits {
+            message_bytes_max,
+            outbox_bytes_max,
+            ..Limits::default()
+        };
+        const MIB: usize = 1 << 20;
+        check(of(64 * MIB, limits::OUTBOX_BYTES_MAX), Vec::new()).expect("the outbox follows");
+        check(of(64 * MIB, 64 * MIB), Vec::new()).unwrap();
+        let refused = |limits, apps| check(limits, apps).unwrap_err();
+        let small = refused(of(4 * MIB, 2 * MIB), Vec::new());
+        assert!(small.contains("outbox_bytes_max") && small.contains("message_bytes_max"), "{small}");
+        assert!(refused(of(64 * MIB + 1, 128 * MIB), Vec::new()).contains("67108864"));
+        let key = Key { key: "k".into(), secret: KeySecret::new("0123456789abcdef0123"), secret_file: None };
+        let mut app = App { keys: vec![key], ..App::new("default") };
+        app.limits.event_data_bytes_max = MIB;
+        check(of(1000, MIB), vec![app.clone()]).unwrap();
+        let loud = refused(of(1000, 100_000), vec![app]);
+        assert!(loud.contains("default") && loud.contains("event_data_bytes_max"), "{loud}");
+        let mut limits = of(8 * MIB, limits::OUTBOX_BYTES_MAX);
+        limits.follow();
+        assert_eq!((limits.payload_bytes_max(), limits.outbox_bytes_max), (8 * MIB, 8 * MIB));
     }
 
     #[test]

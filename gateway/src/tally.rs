@@ -20,6 +20,8 @@ pub(crate) enum Drop {
     Unsent,
     /// An event that no worker took in time.
     NoWorker,
+    /// An event at which workers died, one after the other.
+    WorkerKiller,
     /// What a client sent after its close.
     AfterClose,
     /// What a client sent that was unread when it hung up.
@@ -38,6 +40,7 @@ const DROPS: [(Drop, &str); 10] = [
     (Drop::Protocol, "protocol"),
     (Drop::Unsent, "unsent"),
     (Drop::NoWorker, "no_worker"),
+    (Drop::WorkerKiller, "worker_killer"),
     (Drop::AfterClose, "after_close"),
     (Drop::UnreadAtHangUp, "unread_at_hang_up"),
     (Drop::Busy, "busy"),
@@ -45,7 +48,7 @@ const DROPS: [(Drop, &str); 10] = [
     (Drop::WatcherSlow, "watcher_slow"),
 ];
 
-const CAUSES: [(Cause, &str); 8] = [
+const CAUSES: [(Cause, &str); 9] = [
     (Cause::Client, "client"),
     (Cause::Lost, "lost"),
     (Cause::Silent, "silent"),
@@ -54,6 +57,7 @@ const CAUSES: [(Cause, &str); 8] = [
     (Cause::Protocol, "protocol"),
     (Cause::NoWorker, "no_worker"),
     (Cause::Drain, "drain"),
+    (Cause::Event, "event"),
 ];
 
 /// How long turns took since the last publication, by powers of four of a microsecond: one addition a turn,

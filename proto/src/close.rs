@@ -44,6 +44,8 @@ pub const TOO_LARGE: CloseCode = code(1009, "message too large", ComeBack::Never
 pub const COME_BACK: CloseCode = code(1012, "service restart", ComeBack::Now);
 /// No worker took the client's events in time.
 pub const NO_WORKER: CloseCode = code(1013, "no worker, try again later", ComeBack::Later);
+/// Workers died at something that the client has sent.
+pub const WORKER_KILLER: CloseCode = code(4011, "workers failed at a message", ComeBack::Never);
 /// An exclusive bind gave the uid to another client.
 pub const REPLACED: CloseCode = code(4009, "replaced by another connection", ComeBack::Never);
 /// The client does not take what is sent to it.
@@ -52,7 +54,7 @@ pub const SLOW: CloseCode = code(4100, "slow: outbox limit met", ComeBack::Later
 pub const SILENT: CloseCode = code(4201, "silent for too long", ComeBack::Now);
 
 /// Every code above, for documents and tests.
-pub const ALL: [CloseCode; 10] = [
+pub const ALL: [CloseCode; 11] = [
     NORMAL,
     PROTOCOL_ERROR,
     INVALID_UTF8,
@@ -61,6 +63,7 @@ pub const ALL: [CloseCode; 10] = [
     COME_BACK,
     NO_WORKER,
     REPLACED,
+    WORKER_KILLER,
     SLOW,
     SILENT,
 ];

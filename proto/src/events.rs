@@ -105,6 +105,12 @@ impl EventsWriter {
         self.written.put_slice(buf);
     }
 
+    /// Bytes that are written and not taken.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.written.len()
+    }
+
     /// Is nothing written?
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -16,8 +16,14 @@ pub const EVENT_NAME_BYTES_MAX: usize = 200;
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// A message from a client. A client holds at most about twice this in its decoder.
 pub const MESSAGE_BYTES_MAX: usize = 64 * KIB;
-/// A payload in a command; below the 4 MiB that gRPC takes as one message.
+/// The most that may be configured for a message from a client, and so for a payload.
+pub const MESSAGE_BYTES_HIGHEST: usize = 64 * MIB;
+/// A payload in a command, unless messages of clients may be larger: a worker's answer may be as large as
+/// what it answers.
 pub const PAYLOAD_BYTES_MAX: usize = MIB;
+/// What a frame may have besides its payload, in bytes: a frame's head, or an event's object around it
+/// with names of 200 bytes that JSON makes six times as long.
+pub const FRAME_OVERHEAD_BYTES: usize = 8 * KIB;
 /// A session's JSON: it travels with every event.
 pub const SESSION_BYTES_MAX: usize = 16 * KIB;
 /// Groups one client may be in.
@@ -26,6 +32,8 @@ pub const GROUPS_PER_CLIENT_MAX: usize = 1000;
 pub const NAMES_PER_COMMAND_MAX: usize = 10_000;
 /// Rows of one page of a list.
 pub const PAGE_MAX: u32 = 1000;
+/// Bytes of one page of a list, whatever number of rows was asked for: gRPC clients take 4 MiB.
+pub const PAGE_BYTES_MAX: usize = 2 * MIB;
 /// Rows of a page if none are asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 
@@ -52,6 +60,15 @@ pub const EVENTS_PER_WORKER_DEFAULT: u32 = 1024;
 pub const EVENTS_PER_WORKER_MAX: u32 = 65_536;
 /// How long a client's event may wait for any worker, before the client is closed 1013.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Workers that may be lost with an event unanswered before it is suspected: then it is handed out alone.
+/// One may crash for any reason.
+pub const EVENT_DEATHS_FREE: u8 = 1;
+/// With so many, also what was not handed out alone is given up: nobody knows which of several it is.
+pub const EVENT_DEATHS_MAX: u8 = 8;
+/// Events for one worker go in messages of about this size, in bytes: gRPC clients take 4 MiB. One event
+/// alone may be larger.
+pub const EVENTS_MESSAGE_BYTES: usize = MIB;
 
 /// From accept to the end of the handshake.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -181,6 +198,10 @@ pub const BATCH_COMMANDS_MAX: usize = 256;
 /// Messages waiting for one shard.
 pub const MAILBOX_MAX: usize = 8 * KIB;
 
+/// A shard whose tick comes so much after the one before was not running, and neither were its deadlines:
+/// the time is not held against its clients.
+pub const SHARD_PAUSE_MIN: Duration = Duration::from_secs(3);
+
 /// From "not ready" to the first close when a gateway stops, so that load balancers notice.
 pub const READY_DELAY: Duration = Duration::from_secs(2);
 /// Within this, a stopping gateway lets all its clients go.
@@ -267,10 +288,23 @@ pub const SECRET_BYTES_MIN: usize = 32;
 /// The secret of an app's key: 128 bits in hexadecimal have 32, the secrets of hosted services and of
 /// Laravel Reverb 20. What is shorter can be guessed from one signature.
 pub const APP_SECRET_BYTES_MIN: usize = 16;
-/// One gRPC message on an internal port.
+/// One gRPC message, where nothing larger is needed.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
-/// One gRPC message between gateways: a large group's whole roster is one.
+/// One gRPC message between a gateway and its workers and callers, who have the secret: the largest payload
+/// that may be configured, and what is around it. What is too large for the configured limits is refused
+/// with a sentence, not with the end of a stream that others use.
+pub const GRPC_MESSAGE_BYTES_HIGHEST: usize = MESSAGE_BYTES_HIGHEST + GRPC_MESSAGE_BYTES_MAX;
+/// One gRPC message between gateways, and from a gateway to a watcher of groups, which may be told of a
+/// large group at once. Both ends decode with this.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// Between gateways, what is larger than this travels in parts of [`PEER_PART_BYTES`]. Below the 4 MiB
+/// that a gateway of an earlier version takes.
+pub const PEER_WHOLE_BYTES_MAX: usize = 3 * MIB;
+/// One part, in bytes.
+pub const PEER_PART_BYTES: usize = MIB;
+/// What may be put together from parts, in bytes: the roster of a group with a million members, or a batch
+/// of the largest messages. Beyond, the link is ended.
+pub const PEER_JOINED_BYTES_MAX: usize = 256 * MIB;
 /// A JSON body on an internal port.
 pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
 /// All JSON bodies that an internal port is reading or carrying out. Fixed.
@@ -285,6 +319,11 @@ const _: () = assert!(LINK_TIMEOUT.as_millis() >= 3 * LINK_BEAT.as_millis());
 const _: () = assert!(COMMAND_ID_TIME.as_secs() > 4 * (PARKING_TIME_MAX.as_secs() + LINK_TIMEOUT.as_secs()));
 const _: () = assert!(IDEMPOTENCY_KEY_BYTES_MAX + "key::999999999".len() <= COMMAND_ID_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < PARKING_BYTES_MAX && PAYLOAD_BYTES_MAX < LINK_UNTAKEN_BYTES_MAX);
+const _: () =
+    assert!(PEER_PART_BYTES < PEER_WHOLE_BYTES_MAX && PEER_WHOLE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(GRPC_MESSAGE_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(PAGE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= PEER_JOINED_BYTES_MAX);
 // Kubernetes kills 30 s after SIGTERM.
 const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX <= OUTBOX_BYTES_MAX);
@@ -292,7 +331,15 @@ const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX 
 const _: () = assert!(4 * PAYLOAD_BYTES_MAX < KEPT_APP_BYTES_LEAST);
 const _: () = assert!(8 * HISTORY_BYTES_MAX <= KEPT_APP_BYTES_MAX && KEPT_APP_BYTES_MAX <= KEPT_BYTES_MAX);
 const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
-const _: () = assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
+const _: () =
+    assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX && PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_HIGHEST);
+// The largest message travels: as an event, as a command, over a link, and into an outbox, also if JSON makes
+// it six times as long.
+const _: () = assert!(MESSAGE_BYTES_HIGHEST + SESSION_BYTES_MAX < GRPC_MESSAGE_BYTES_HIGHEST);
+const _: () = assert!(GRPC_MESSAGE_BYTES_HIGHEST < PEER_JOINED_BYTES_MAX);
+const _: () = assert!(6 * MESSAGE_BYTES_HIGHEST + FRAME_OVERHEAD_BYTES < OUTBOX_BYTES_HIGHEST);
+const _: () =
+    assert!(12 * EVENT_NAME_BYTES_MAX < FRAME_OVERHEAD_BYTES && 12 * NAME_BYTES_MAX < FRAME_OVERHEAD_BYTES);
 const _: () = assert!(FIRST_BYTE_TIME_MAX.as_secs() <= HANDSHAKE_TIME_MAX.as_secs());
 const _: () = assert!(API_QUERY_BYTES_MAX < HANDSHAKE_BYTES_MAX);
 // One app's share takes the largest event that may be configured, in JSON.

@@ -1,5 +1,7 @@
 //! The shared secret of the internal ports: sent as `authorization: Bearer …`, compared in
-//! constant time. Two may be given while it is being changed: the first is sent, both are taken.
+//! constant time. Two may be given while it is being changed: both are sent, as
+//! `authorization: Bearer NEW, Bearer OLD`, and both are accepted. So processes that share any of their
+//! secrets accept each other, in whatever order they are restarted.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -7,6 +9,9 @@ use subtle::ConstantTimeEq as _;
 use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor};
 
 use crate::limits::SECRET_BYTES_MIN;
+
+/// The new one and the old one. Fixed: it is part of the contract.
+const SECRETS_MAX: usize = 2;
 
 /// The secrets of a cluster; none means loopback only. Cheap to clone; never printed.
 #[derive(Clone, Default)]
@@ -45,7 +50,7 @@ impl Secret {
             .filter(|part| !part.is_empty())
             .map(str::to_owned)
             .collect();
-        if all.len() > 2 {
+        if all.len() > SECRETS_MAX {
             return Err(SecretError::TooMany(all.len()));
         }
         for one in &all {
@@ -83,15 +88,20 @@ impl Secret {
         if self.is_none() {
             return true;
         }
-        let given = authorization.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        let given = authorization.unwrap_or_default().split(',').take(SECRETS_MAX);
         // No early end: how long it takes must not tell which one nearly matched.
-        self.0.iter().fold(false, |right, one| right | bool::from(one.as_bytes().ct_eq(given.as_bytes())))
+        given.fold(false, |right, given| {
+            let given = given.trim().strip_prefix("Bearer ").unwrap_or_default();
+            self.0.iter().fold(right, |right, one| right | bool::from(one.as_bytes().ct_eq(given.as_bytes())))
+        })
     }
 
-    /// What a caller adds to each call.
+    /// What a caller adds to each call: every secret that it has, since the other side may know only one
+    /// of them.
     #[must_use]
     pub fn sender(&self) -> SendSecret {
-        SendSecret(self.0.first().and_then(|one| format!("Bearer {one}").parse().ok()))
+        let all: Vec<_> = self.0.iter().map(|one| format!("Bearer {one}")).collect();
+        SendSecret(if all.is_empty() { None } else { all.join(", ").parse().ok() })
     }
 
     /// What a server asks of each call; `refused` is told of every refusal.
@@ -150,15 +160,22 @@ mod tests {
     const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
     #[test]
-    fn rotation_takes_both_and_sends_the_first() {
+    fn rotation_accepts_and_sends_both() {
         let secret = Secret::parse(&format!("{A}, {B}\n")).unwrap();
         assert!(secret.accepts(Some(&format!("Bearer {A}"))));
         assert!(secret.accepts(Some(&format!("Bearer {B}"))));
         for wrong in [None, Some(""), Some(A), Some("Bearer "), Some("Bearer x")] {
             assert!(!secret.accepts(wrong));
         }
+        // A process that is between two secrets, and one that knows only one of them, accept each other.
         let sent = secret.sender().call(Request::new(())).unwrap();
-        assert_eq!(sent.metadata().get("authorization").unwrap(), &format!("Bearer {A}"));
+        let sent = sent.metadata().get("authorization").unwrap().to_str().unwrap();
+        assert_eq!(sent, format!("Bearer {A}, Bearer {B}"));
+        assert!(Secret::parse(A).unwrap().accepts(Some(sent)));
+        assert!(Secret::parse(B).unwrap().accepts(Some(sent)));
+        assert!(!Secret::parse(&"c".repeat(32)).unwrap().accepts(Some(sent)));
+        let guesses = format!("Bearer x, Bearer y, Bearer {A}");
+        assert!(!secret.accepts(Some(&guesses)), "more guesses than there are secrets");
     }
 
     #[test]

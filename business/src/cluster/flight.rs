@@ -33,8 +33,8 @@ use super::{
 const UNANSWERED_MAX: usize = 65_536;
 /// A batch is not made larger than this, unless one command alone is.
 const BATCH_BYTES_MAX: usize = limits::GRPC_MESSAGE_BYTES_MAX / 4;
-/// One command: a quarter is left for the batch around it.
-const COMMAND_BYTES_MAX: usize = limits::GRPC_MESSAGE_BYTES_MAX / 4 * 3;
+/// One command: what is left is for the batch around it. Its gateway may allow less, and says so.
+const COMMAND_BYTES_MAX: usize = limits::GRPC_MESSAGE_BYTES_HIGHEST - BATCH_BYTES_MAX;
 /// What is not answered has no number of its own, what is has one from here on.
 const NO_ID: u64 = 0;
 const FIRST_ID: u64 = 1;

@@ -129,7 +129,7 @@ impl Link {
     fn start(&self) {
         self.start.call_once(|| {
             let client = GatewayClient::with_interceptor(self.channel.clone(), self.secret.sender())
-                .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+                .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST);
             let (flight, gone) = (self.flight.clone(), self.gone.clone());
             tokio::spawn(async move {
                 tokio::select! {

@@ -263,7 +263,7 @@ impl Cluster {
             let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
             for link in links {
                 answered = GatewayClient::with_interceptor(link.channel(), self.inner.secret.sender())
-                    .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+                    .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)
                     .status(StatusRequest {})
                     .await;
                 if !answered.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable) {

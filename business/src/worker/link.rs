@@ -109,7 +109,7 @@ async fn attach<H: Handler>(
         let cluster = core.context.cluster();
         let channel = cluster.channel(incarnation).await;
         WorkerClient::with_interceptor(channel, cluster.secret().sender())
-            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)
             .attach(frames)
             .await
     };

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_port::{Check, Http2, Settings, Times, TurnedAway};
 use broadgate_proto::{
-    limits::{GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX},
+    limits::{
+        GRPC_MESSAGE_BYTES_HIGHEST, GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX,
+        PEER_MESSAGE_BYTES_MAX,
+    },
     secret::Secret,
     v1::{gateway_server::GatewayServer, peer_server::PeerServer, worker_server::WorkerServer},
 };
@@ -62,9 +65,10 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let gateway =
         GatewayService { dispatcher: Arc::clone(&internal.dispatcher), observers: internal.observers };
-    let gateway = GatewayServer::new(gateway).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let gateway = GatewayServer::new(gateway).max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST);
     let peer = PeerServer::new(PeerService(Arc::clone(&internal.dispatcher)))
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let routes = Routes::new(gateway).add_service(peer).add_service(worker).prepare();

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use broadgate_proto::v1::{self, answer::Answer};
+use broadgate_proto::{
+    limits::PAGE_BYTES_MAX,
+    v1::{self, answer::Answer},
+};
 
 use crate::{orders::Order, shard::first_names};
 
@@ -104,6 +107,20 @@ pub(crate) fn tidy(order: &Order, answer: &mut Answer) {
     }
 }
 
+/// Cuts rows to a page of so many, and to what one message takes; there is always one. True if any are left
+/// for the next page.
+fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
+    let mut bytes = 0;
+    let fits = rows.iter().take(limit).take_while(|row| {
+        bytes += row.encoded_len();
+        bytes <= PAGE_BYTES_MAX
+    });
+    let fits = fits.count().max(1);
+    let more = rows.len() > fits;
+    rows.truncate(fits);
+    more
+}
+
 /// What the caller gets: cut to the page, without what is only for gateways, and with its coverage.
 pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage) {
     match answer {
@@ -119,9 +136,8 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
         }
         Answer::Clients(reply) => {
             if let Order::ListClients { limit, .. } = order
-                && reply.clients.len() > *limit
+                && cut_page(&mut reply.clients, *limit)
             {
-                reply.clients.truncate(*limit);
                 reply.next_cursor =
                     reply.clients.last().map(|last| last.client_id.clone()).unwrap_or_default();
             }
@@ -141,9 +157,8 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
         Answer::LastValue(reply) => reply.coverage = Some(coverage),
         Answer::Roster(reply) => {
             if let Order::Roster { limit, .. } = order
-                && reply.members.len() > *limit
+                && cut_page(&mut reply.members, *limit)
             {
-                reply.members.truncate(*limit);
                 reply.next_cursor = reply.members.last().map(|last| last.user_id.clone()).unwrap_or_default();
             }
             reply.coverage = Some(coverage);
@@ -157,6 +172,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn page_of_large_rows_ends_before_its_message_is_too_large() {
+        let row = |number: usize| v1::PresenceMember { user_id: format!("{number}"), info: "i".repeat(4096) };
+        let mut rows: Vec<_> = (0..1000).map(row).collect();
+        assert!(cut_page(&mut rows, 1000));
+        let bytes: usize = rows.iter().map(prost::Message::encoded_len).sum();
+        assert!(bytes <= PAGE_BYTES_MAX && bytes > PAGE_BYTES_MAX - 5000);
+        let mut huge = vec![v1::PresenceMember { info: "i".repeat(PAGE_BYTES_MAX), ..row(1) }; 2];
+        assert!(cut_page(&mut huge, 1000) && huge.len() == 1, "a page that is empty would be the last");
+        let mut few: Vec<_> = (0..3).map(row).collect();
+        assert!(!cut_page(&mut few, 3) && cut_page(&mut few, 2) && few.len() == 2);
+    }
 
     fn names(limit: usize, after: &str) -> Order {
         Order::ListGroups { app: "default".into(), prefix: "".into(), limit, after: after.into() }

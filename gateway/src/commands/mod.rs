@@ -68,6 +68,8 @@ pub(crate) struct Dispatcher {
     pub(crate) latency: Histogram,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
+    /// Gateways that only another register knows.
+    pub(crate) outside: ArcSwap<Vec<String>>,
     pub(crate) installed: watch::Receiver<Installed>,
     pub(crate) started: Instant,
     /// For commands whose caller made no id.

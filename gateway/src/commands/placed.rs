@@ -163,7 +163,10 @@ impl Dispatcher {
             Ok(order) => Arc::clone(order),
             Err(refused) => return Answer::Error(refused.clone()),
         };
-        let Gathered { mut answer, missing, epoch } = gathered;
+        let Gathered { mut answer, mut missing, epoch } = gathered;
+        if order.one_client().is_none() {
+            missing.extend(self.outside.load().iter().cloned());
+        }
         if let Order::ListClients { .. } = *order {
             return self.walk(epoch, &order, &placing.command).await;
         }
@@ -212,7 +215,7 @@ impl Dispatcher {
         gateways.push(me);
         gateways.sort_unstable();
         let mut all = Some(Answer::Clients(v1::ListClientsReply::default()));
-        let mut missing = Vec::new();
+        let mut missing = Vec::clone(&self.outside.load());
         for gateway in
             gateways.into_iter().filter(|gateway| after.is_none_or(|after| *gateway >= after.incarnation))
         {

@@ -66,12 +66,8 @@ pub(super) fn few(what: &str, count: usize) -> Result<(), Refusal> {
     ))
 }
 
-pub(super) fn small(payload: &[u8]) -> Result<&[u8], Refusal> {
-    if payload.len() <= limits::PAYLOAD_BYTES_MAX {
-        return Ok(payload);
-    }
-    let (len, max) = (payload.len(), limits::PAYLOAD_BYTES_MAX);
-    Err(refusal(Code::ResourceExhausted, format!("the payload has {len} bytes: at most {max} are allowed")))
+pub(super) fn too_large(what: &str, len: usize, max: usize) -> Refusal {
+    refusal(Code::ResourceExhausted, format!("{what} has {len} bytes: at most {max} are allowed"))
 }
 
 pub(super) fn page(limit: u32) -> Result<usize, Refusal> {

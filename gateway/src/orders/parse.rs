@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Audience, Closing, Order, Refusal, SessionOrder,
-    fields::{app, audience, checked, client, small, some_groups, understood, who},
+    fields::{app, audience, checked, client, some_groups, too_large, understood, who},
     invalid,
     query::parse_query,
 };
@@ -29,6 +29,9 @@ const UNNAMED: &str = "message";
 pub(crate) struct Parser {
     pub(crate) encoder: Encoder,
     pub(crate) session_bytes_max: usize,
+    pub(crate) payload_bytes_max: usize,
+    /// What an empty outbox takes.
+    pub(crate) frame_bytes_max: usize,
 }
 
 impl Parser {
@@ -118,13 +121,13 @@ impl Parser {
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
         let (frames, by_group) = match &request.payload {
-            Some(Payload::Text(text)) => self.event(request, small_text(text)?, &to)?,
+            Some(Payload::Text(text)) => self.event(request, self.small_text(text)?, &to)?,
             _ if !request.event.is_empty() => {
                 return Err(invalid("event is set, but its payload is not text: an event's data is text"));
             }
-            Some(Payload::Binary(bytes)) => (self.encoder.binary(small(bytes)?), Vec::new()),
+            Some(Payload::Binary(bytes)) => (self.encoder.binary(self.small(bytes)?), Vec::new()),
             Some(Payload::Framed(bytes)) => {
-                let frames = Encoder::framed(Bytes::copy_from_slice(small(bytes)?)).map_err(invalid)?;
+                let frames = Encoder::framed(Bytes::copy_from_slice(self.small(bytes)?)).map_err(invalid)?;
                 (frames, Vec::new())
             }
             None => return Err(invalid("payload is missing: set text, binary or framed")),
@@ -170,11 +173,27 @@ impl Parser {
             if named {
                 return event;
             }
-            Frames { pusher: event.pusher, ..self.encoder.text(text.as_bytes()) }
+            // Raw clients get the text itself, which is small enough.
+            let pusher = event.pusher.filter(|pusher| pusher.len() <= self.frame_bytes_max);
+            Frames { pusher, ..self.encoder.text(text.as_bytes()) }
+        };
+        // JSON makes quotes and control characters longer: what counts is what clients would get.
+        let frames = |channel: Option<&str>| {
+            let frames = frames(channel);
+            let all = [&frames.websocket, &frames.text, &frames.frame, &frames.pusher];
+            let longest = all.into_iter().flatten().map(Bytes::len).max().unwrap_or_default();
+            let max = self.frame_bytes_max;
+            if longest > max {
+                return Err(too_large("the event, as clients get it,", longest, max));
+            }
+            Ok(frames)
         };
         match &to.groups[..] {
-            [group] => Ok((frames(Some(group)), Vec::new())),
-            several => Ok((frames(None), several.iter().map(|group| frames(Some(group))).collect())),
+            [group] => Ok((frames(Some(group))?, Vec::new())),
+            several => {
+                let by_group = several.iter().map(|group| frames(Some(group)));
+                Ok((frames(None)?, by_group.collect::<Result<_, _>>()?))
+            }
         }
     }
 
@@ -194,13 +213,22 @@ impl Parser {
             )));
         }
         let last = match &request.last {
-            Some(Last::Text(text)) => Some(self.encoder.text(small(text.as_bytes())?)),
-            Some(Last::Binary(bytes)) => Some(self.encoder.binary(small(bytes)?)),
+            Some(Last::Text(text)) => Some(self.encoder.text(self.small(text.as_bytes())?)),
+            Some(Last::Binary(bytes)) => Some(self.encoder.binary(self.small(bytes)?)),
             None => None,
         };
         let closing =
             Closing { code, reason: request.reason.as_str().into(), last, at_once: request.at_once };
         Ok(Order::Close { to, closing })
+    }
+
+    fn small<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        let (len, max) = (payload.len(), self.payload_bytes_max);
+        if len <= max { Ok(payload) } else { Err(too_large("the payload", len, max)) }
+    }
+
+    fn small_text<'a>(&self, text: &'a str) -> Result<&'a str, Refusal> {
+        self.small(text.as_bytes()).map(|_| text)
     }
 
     fn session_object(&self, json: &str) -> Result<serde_json::Value, Refusal> {
@@ -227,10 +255,6 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
         _ => return None,
     };
     (!id.is_empty()).then_some((id, app))
-}
-
-fn small_text(text: &str) -> Result<&str, Refusal> {
-    small(text.as_bytes()).map(|_| text)
 }
 
 fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, Refusal> {

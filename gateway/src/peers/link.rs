@@ -34,14 +34,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Endpoint};
 
-use super::Batch;
+use super::{
+    Batch,
+    parts::{self, Joined},
+    trouble::Trouble,
+};
 use crate::{
     actor::{Event, Homes, Link},
     me::Me,
 };
-
-const BACK_OFF_MIN: Duration = Duration::from_millis(50);
-const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// What the homes say goes in messages of about this size.
 const SAID_BYTES_MAX: usize = 1024 * 1024;
@@ -85,33 +86,44 @@ impl Untaken {
 
 impl Dialer {
     pub(super) async fn run(self, mut batches: mpsc::Receiver<Batch>, gone: CancellationToken) {
-        let mut back_off = BACK_OFF_MIN;
+        let started = Instant::now();
+        let mut trouble = Trouble::default();
         loop {
+            let mut opened = None;
             let ended = tokio::select! {
                 () = gone.cancelled() => return,
-                ended = self.hold(&mut batches) => ended,
+                ended = self.hold(&mut batches, &mut opened) => ended,
             };
-            if self.up.swap(false, Ordering::Relaxed) {
-                back_off = BACK_OFF_MIN;
-            }
-            if let Err(error) = ended {
-                counter!("broadgate_gateway_peer_links_lost_total").increment(1);
-                tracing::debug!(peer = %self.name, error = %format!("{error:#}"), "peer link down");
+            self.up.store(false, Ordering::Relaxed);
+            let Err(error) = ended else { return };
+            counter!("broadgate_gateway_peer_links_lost_total").increment(1);
+            let reason = format!("{error:#}");
+            if trouble.broke(opened.map(|at: Instant| at.elapsed()), &reason, started.elapsed()) {
+                tracing::warn!(
+                    peer = %self.name, reason,
+                    "peer link breaks again and again for the same reason: answers are incomplete meanwhile"
+                );
+            } else {
+                tracing::debug!(peer = %self.name, reason, "peer link down");
             }
             let jitter = getrandom::u32().unwrap_or_default() % 100;
             tokio::select! {
                 () = gone.cancelled() => return,
-                () = sleep(back_off * (50 + jitter) / 100) => {}
+                () = sleep(trouble.wait() * (50 + jitter) / 100) => {}
             }
-            back_off = (back_off * 2).min(BACK_OFF_MAX);
         }
     }
 
     /// One connection's life.
-    async fn hold(&self, batches: &mut mpsc::Receiver<Batch>) -> anyhow::Result<()> {
+    async fn hold(
+        &self,
+        batches: &mut mpsc::Receiver<Batch>,
+        opened: &mut Option<Instant>,
+    ) -> anyhow::Result<()> {
         let me = self.me.load_full();
         let (frames, replies) = self.open(&me).await?;
         self.up.store(true, Ordering::Relaxed);
+        *opened = Some(Instant::now());
         tracing::debug!(peer = %self.name, "peer link up");
         let (said_sender, said) = mpsc::channel(LINK_BATCHES_MAX);
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
@@ -137,11 +149,17 @@ impl Dialer {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
         let mut heard = Instant::now();
+        let mut joined = Joined::default();
         loop {
             tokio::select! {
                 reply = replies.message() => {
-                    let reply = reply?.context("the peer ended the link")?;
+                    let reply = reply.map_err(|status| anyhow!("{}", status.message()))?;
+                    let mut reply = reply.context("the peer ended the link")?;
                     heard = Instant::now();
+                    if let Some(Reply::Part(part)) = &reply.reply {
+                        let Some(whole) = joined.add(part)? else { continue };
+                        reply = whole;
+                    }
                     match reply.reply {
                         Some(Reply::Answers(answers)) => {
                             // Whoever asked may have given up.
@@ -185,7 +203,18 @@ impl Dialer {
     }
 
     async fn write(&self, frames: &mpsc::Sender<PeerFrame>, frame: Frame) -> anyhow::Result<()> {
-        let sent = timeout(self.silence_max, frames.send(PeerFrame { frame: Some(frame) })).await;
+        let frame = PeerFrame { frame: Some(frame) };
+        let Some(parts) = parts::cut(&frame).context("something cannot be said to a peer")? else {
+            return self.send(frames, frame).await;
+        };
+        for part in parts {
+            self.send(frames, PeerFrame { frame: Some(Frame::Part(part)) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, frames: &mpsc::Sender<PeerFrame>, frame: PeerFrame) -> anyhow::Result<()> {
+        let sent = timeout(self.silence_max, frames.send(frame)).await;
         sent.context("the peer takes nothing")?.map_err(|_| anyhow!("the link is closed"))
     }
 
@@ -199,7 +228,8 @@ impl Dialer {
             .connect()
             .await?;
         let mut client = PeerClient::with_interceptor(channel, self.secret.sender())
-            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let (frames, queue) = mpsc::channel(64);
         let hello = PeerHello {
             incarnation: me.incarnation.to_string(),

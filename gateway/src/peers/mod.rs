@@ -1,7 +1,9 @@
 //! The links to the other gateways of the view: one ordered stream for what this gateway passes on.
 
 mod link;
+mod parts;
 mod service;
+mod trouble;
 
 use std::{
     collections::BTreeMap,

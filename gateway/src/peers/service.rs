@@ -6,7 +6,8 @@ use broadgate_proto::{
     id::Incarnation,
     limits::LINK_BATCHES_MAX,
     v1::{
-        self, PeerFrame, PeerHello, PeerReply, View, peer_frame::Frame, peer_reply::Reply, peer_server::Peer,
+        self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_frame::Frame, peer_reply::Reply,
+        peer_server::Peer,
     },
 };
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
@@ -19,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::parts::{self, Joined};
 use crate::{
     actor::{Event, Unreadable, decode},
     commands::Dispatcher,
@@ -88,9 +90,13 @@ async fn serve(
     // Also when this is dropped, because the incarnation is over or the link is cut.
     let mut link = Heard { dispatcher, peer, session, heard: Instant::now() };
     link.dispatcher.homes.tell(Event::Heard { peer, session, cut: cut.clone() }).await;
-    tokio::select! {
-        () = cut.cancelled() => {}
-        () = link.follow(frames, out) => {}
+    let ended = tokio::select! {
+        () = cut.cancelled() => Err(Status::aborted("this gateway wants everything to be said anew")),
+        ended = link.follow(frames, &out) => ended,
+    };
+    if let Err(status) = ended {
+        // The peer reads there why its link has ended. If it reads nothing, it finds out by itself.
+        let _ = out.try_send(Err(status));
     }
 }
 
@@ -114,17 +120,25 @@ impl Heard {
     async fn follow(
         &mut self,
         mut frames: Streaming<PeerFrame>,
-        out: mpsc::Sender<Result<PeerReply, Status>>,
-    ) {
+        out: &mpsc::Sender<Result<PeerReply, Status>>,
+    ) -> Result<(), Status> {
         let mut answering = FuturesUnordered::new();
         let mut taken = 0;
+        let mut joined = Joined::default();
         let silence_max = self.dispatcher.link_timeout;
         loop {
             let reply = tokio::select! {
                 frame = frames.message(), if answering.len() < LINK_BATCHES_MAX => {
                     self.heard = Instant::now();
-                    match frame {
-                        Ok(Some(PeerFrame { frame: Some(Frame::Commands(batch)) })) => {
+                    let Some(mut frame) = frame? else { return Ok(()) };
+                    if let Some(Frame::Part(part)) = &frame.frame {
+                        // However long it is, the peer sees that it is taken.
+                        send(out, Reply::Beat(LinkBeat::default())).await?;
+                        let Some(whole) = joined.add(part).map_err(unreadable)? else { continue };
+                        frame = whole;
+                    }
+                    match frame.frame {
+                        Some(Frame::Commands(batch)) => {
                             let number = batch.number;
                             let placed = self.dispatcher.place_for_peer(batch.commands).await;
                             let dispatcher = Arc::clone(&self.dispatcher);
@@ -133,24 +147,23 @@ impl Heard {
                             });
                             continue;
                         }
-                        Ok(Some(PeerFrame { frame: Some(Frame::Said(batch)) })) => {
+                        Some(Frame::Said(batch)) => {
                             self.take(batch).await;
                             taken += 1;
                             Reply::Taken(taken)
                         }
-                        Ok(Some(PeerFrame { frame: Some(Frame::Beat(beat)) })) => Reply::Beat(beat),
+                        Some(Frame::Beat(beat)) => Reply::Beat(beat),
                         // What a newer peer says may be passed over: it asks nothing that must be
                         // answered.
-                        Ok(Some(_)) => continue,
-                        Ok(None) | Err(_) => return,
+                        _ => continue,
                     }
                 }
                 Some(answers) = answering.next() => Reply::Answers(answers),
-                () = sleep_until(self.heard + silence_max), if answering.len() < LINK_BATCHES_MAX => return,
+                () = sleep_until(self.heard + silence_max), if answering.len() < LINK_BATCHES_MAX => {
+                    return Err(Status::deadline_exceeded(format!("nothing was heard for {silence_max:?}")));
+                }
             };
-            if out.send(Ok(PeerReply { reply: Some(reply) })).await.is_err() {
-                return;
-            }
+            send(out, reply).await?;
         }
     }
 
@@ -171,4 +184,28 @@ impl Heard {
         }
         homes.tell(Event::Said { peer: self.peer, session: self.session, frames }).await;
     }
+}
+
+/// Answers the peer, in parts if that is long. One answer that cannot be sent is as good as none: the peer
+/// is not told of it in time, and names us as missing.
+async fn send(out: &mpsc::Sender<Result<PeerReply, Status>>, reply: Reply) -> Result<(), Status> {
+    let reply = PeerReply { reply: Some(reply) };
+    let gone = |_| Status::cancelled("the peer does not listen");
+    let parts = match parts::cut(&reply) {
+        Ok(None) => return out.send(Ok(reply)).await.map_err(gone),
+        Ok(Some(parts)) => parts,
+        Err(error) => {
+            tracing::warn!(%error, "an answer to a peer was too large");
+            counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "too_large").increment(1);
+            return Ok(());
+        }
+    };
+    for part in parts {
+        out.send(Ok(PeerReply { reply: Some(Reply::Part(part)) })).await.map_err(gone)?;
+    }
+    Ok(())
+}
+
+fn unreadable(error: parts::BadParts) -> Status {
+    Status::invalid_argument(format!("the peer sent {error}"))
 }

@@ -61,6 +61,9 @@ impl Seen {
                     // Whether the register is heard is only for answers and gauges.
                     let register = member.register();
                     gauge!("broadgate_gateway_register_heard").set(f64::from(u8::from(register.heard)));
+                    if *self.dispatcher.outside.load_full() != register.outside {
+                        self.dispatcher.outside.store(Arc::new(register.outside.clone()));
+                    }
                     self.register.send_replace(register);
                 }
                 event = member.event() => {

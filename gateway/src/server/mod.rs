@@ -39,7 +39,6 @@ use crate::{
     config::Config,
     desk::Desk,
     health::{Health, Stopping},
-    homes,
     listen::{self, ClientListeners},
     me::Me,
     peers::Peers,
@@ -71,6 +70,7 @@ pub struct Bound {
 /// If a setting does not hold, or something else listens on a port.
 pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
     config.check().map_err(anyhow::Error::msg)?;
+    config.settings.limits.follow();
     let shards = config.settings.shards.map_or_else(
         || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
         |shards| usize::from(shards.get()),
@@ -259,6 +259,7 @@ impl Bound {
             latency: histogram!("broadgate_gateway_commands_seconds"),
             link_timeout,
             register: Box::new(move || register.borrow().clone()),
+            outside: ArcSwap::default(),
             installed,
             started: Instant::now(),
             next_id: AtomicU64::new(1),
@@ -275,13 +276,7 @@ impl Bound {
             installed: Box::new(move |view| installing.install(view)),
             journal,
         };
-        let settings = &self.config.settings.limits;
-        let limits = homes::Limits {
-            link_timeout,
-            kept_bytes_max: settings.kept_bytes_max,
-            kept_app_bytes_max: settings.kept_app_bytes_max,
-            ..homes::Limits::default()
-        };
+        let limits = self.config.settings.limits.of_homes();
         let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);
         tokio::spawn(actor.run(events, stop.clone()));
         dispatcher

@@ -75,6 +75,8 @@ pub(super) fn parser(config: &Config) -> Parser {
             pusher: speaks(ListenerKind::Web),
         },
         session_bytes_max: config.settings.limits.session_bytes_max,
+        payload_bytes_max: config.settings.limits.payload_bytes_max(),
+        frame_bytes_max: config.settings.limits.frame_bytes_max(),
     }
 }
 

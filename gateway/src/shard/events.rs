@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use broadgate_proto::{
     events::Envelope,
+    limits::EVENTS_MESSAGE_BYTES,
     v1::{self, event::Event},
 };
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
@@ -12,6 +13,7 @@ use super::{
     client::Stage,
     directory::Slot,
     state::Shard,
+    window::Entry,
     workers::{Link, WorkerKey},
 };
 use crate::config::Affinity;
@@ -52,7 +54,11 @@ impl Shard {
             return false;
         }
         let Some(entry) = client.events.unsent() else { return false };
-        if link.unanswered.len() >= link.credit {
+        if entry.is_suspect() {
+            self.suspect(key, slot);
+            return false;
+        }
+        if !link.has_credit() {
             if !client.in_line {
                 client.in_line = true;
                 link.line.push_back((slot, client.key));
@@ -68,13 +74,13 @@ impl Shard {
 
     /// Writes an event of a client to a worker's batch, with what the worker is told about its client:
     /// the one of its window that has this number, or another.
-    fn write(&mut self, worker: WorkerKey, slot: Slot, seq: u64, other: Option<&Event>) {
+    pub(super) fn write(&mut self, worker: WorkerKey, slot: Slot, seq: u64, other: Option<&Event>) {
         let id = self.id_of(slot);
         let Some(client) = self.clients.get(slot) else { return };
         let Some(link) = self.workers.get_mut(worker) else { return };
         let own = client.events.sent_as(seq);
         let Some(event) = other.or_else(|| own.map(|entry| &entry.event)) else { return };
-        let redelivered = own.is_some_and(|entry| entry.redelivered);
+        let redelivered = own.is_some_and(Entry::is_redelivered);
         self.tally.now.events += 1;
         self.tally.now.redelivered += u64::from(redelivered);
         self.id_text.clear();
@@ -94,11 +100,15 @@ impl Shard {
             self.batched.push(worker);
         }
         link.batch.write(&envelope, event);
+        let full = link.batch.len() >= EVENTS_MESSAGE_BYTES;
         self.ask_turn();
+        if full {
+            self.send_batch(worker);
+        }
     }
 
     pub(crate) fn send_batch(&mut self, key: WorkerKey) {
-        let Some(link) = self.workers.get_mut(key) else { return };
+        let Some(link) = self.workers.get_mut(key).filter(|link| !link.batch.is_empty()) else { return };
         match link.out.try_send(link.batch.take()) {
             // Closed: the worker is lost, and its link's owner is about to say so.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
@@ -204,20 +214,6 @@ impl Shard {
         }
     }
 
-    /// The worker's stream is gone: what it has not answered goes to another.
-    pub(crate) fn worker_down(&mut self, key: WorkerKey) {
-        self.workers.remove(key);
-        for slot in self.clients.taken() {
-            let Some(client) = self.clients.get_mut(slot).filter(|client| client.worker == Some(key)) else {
-                continue;
-            };
-            client.worker = None;
-            client.in_line = false;
-            client.events.lost();
-            self.pump(slot);
-        }
-    }
-
     pub(crate) fn worker_leaving(&mut self, key: WorkerKey, released: oneshot::Sender<()>) {
         self.workers.set_leaving(key, released);
         for slot in self.clients.taken() {
@@ -236,9 +232,13 @@ impl Shard {
             let Some(link) = self.workers.get_mut(key) else { return };
             // An unknown number is a repeated answer.
             let Some((slot, client_key)) = link.unanswered.remove(&seq) else { continue };
+            if link.suspects.is_trying() {
+                link.suspects.answered(seq);
+            }
             link.release_if_done();
             self.on_answer(slot, client_key, seq);
         }
+        self.go_on_trying(key);
         self.serve_line(key);
     }
 
@@ -279,10 +279,10 @@ impl Shard {
     }
 
     /// Clients that waited for the worker's credit go on.
-    fn serve_line(&mut self, key: WorkerKey) {
+    pub(super) fn serve_line(&mut self, key: WorkerKey) {
         loop {
             let Some(link) = self.workers.get_mut(key) else { return };
-            if link.unanswered.len() >= link.credit {
+            if !link.has_credit() {
                 return;
             }
             let Some((slot, client_key)) = link.line.pop_front() else { return };

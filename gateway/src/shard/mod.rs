@@ -4,6 +4,7 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod client;
+mod clock;
 mod directory;
 mod drive;
 mod events;
@@ -19,6 +20,7 @@ mod queries;
 mod slots;
 mod socket;
 mod state;
+mod suspects;
 mod tick;
 mod together;
 mod walk;
@@ -48,6 +50,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+use self::{clock::Clock, state::Shard, workers::Link};
 pub(crate) use self::{
     execute::{Done, Part},
     open::{Candidate, Newcomer},
@@ -55,9 +58,9 @@ pub(crate) use self::{
     pusher::{Tenant, signed_in_group},
     queries::{Stats, first_names},
     state::Handle,
+    suspects::Trying,
     workers::{WorkerKey, shard_of_seq},
 };
-use self::{state::Shard, workers::Link};
 use crate::{
     actor::{self, Entry, Standings},
     admission::Ticket,
@@ -130,6 +133,7 @@ pub(crate) struct NewWorker {
     pub(crate) credit: usize,
     /// Events as they are written on the wire.
     pub(crate) out: mpsc::Sender<Bytes>,
+    pub(crate) trying: Trying,
 }
 
 /// A shard's mailbox.
@@ -256,6 +260,7 @@ impl Turns {
         let started = Instant::now();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = Clock::default();
         let mut batch = Vec::new();
         loop {
             let begun;
@@ -281,8 +286,12 @@ impl Turns {
                     begun = Instant::now();
                     let late = begun.saturating_duration_since(due.into_std());
                     self.shard.borrow_mut().tally.lag(late);
-                    let now = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
-                    self.shard.borrow_mut().tick(now + 1);
+                    let (second, pause) = clock.tick(started.elapsed());
+                    if let Some(pause) = pause {
+                        counter!("broadgate_gateway_pauses_total").increment(1);
+                        tracing::warn!(?pause, "a shard was not running: clients' deadlines are moved on");
+                    }
+                    self.shard.borrow_mut().tick(second);
                 }
             }
             let mut shard = self.shard.borrow_mut();
@@ -311,7 +320,8 @@ impl Turns {
             Message::WorkerUp(worker) => {
                 let services = worker.services.iter().map(|service| service.as_str().into()).collect();
                 let name = worker.name.as_str().into();
-                let link = Link::new(worker.incarnation, name, services, worker.credit, worker.out);
+                let link =
+                    Link::new(worker.incarnation, name, services, worker.credit, worker.out, worker.trying);
                 shard.worker_up(worker.key, link);
             }
             Message::WorkerDown(key) => shard.worker_down(key),

@@ -25,6 +25,7 @@ impl Shard {
         }
         self.close_backlogged();
         self.close_held();
+        self.try_suspects();
         self.cut_late();
         self.look_after_paused();
         self.remembered.expire(Duration::from_secs(second.into()));

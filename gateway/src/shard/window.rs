@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use broadgate_proto::v1::event::Event;
+use broadgate_proto::{limits::EVENT_DEATHS_MAX, v1::event::Event};
 
 /// Sent and unsent events; what is answered leaves. At most a few dozen, bounded by whoever reads
 /// from the client.
@@ -12,14 +12,20 @@ pub(crate) struct Window(VecDeque<Entry>);
 pub(crate) struct Entry {
     /// The number under which it was sent; none if it was not sent to the present worker.
     pub(crate) seq: Option<u64>,
-    /// A worker had it and was lost.
-    pub(crate) redelivered: bool,
+    /// So many workers had it and were lost.
+    pub(crate) deaths: u8,
     pub(crate) event: Event,
+}
+
+impl Entry {
+    pub(crate) fn is_redelivered(&self) -> bool {
+        self.deaths > 0
+    }
 }
 
 impl Window {
     pub(crate) fn push(&mut self, event: Event) {
-        self.0.push_back(Entry { seq: None, redelivered: false, event });
+        self.0.push_back(Entry { seq: None, deaths: 0, event });
     }
 
     /// The successor must hear of the adoption before anything else, and once.
@@ -27,7 +33,7 @@ impl Window {
         if self.0.front().is_some_and(|front| matches!(front.event, Event::Adopted(_))) {
             return;
         }
-        self.0.push_front(Entry { seq: None, redelivered: false, event: adopted });
+        self.0.push_front(Entry { seq: None, deaths: 0, event: adopted });
     }
 
     /// The next event to send.
@@ -67,12 +73,22 @@ impl Window {
         entry.map(|entry| entry.event)
     }
 
-    /// The worker is lost: everything that it had goes to another.
-    pub(crate) fn lost(&mut self) {
-        for entry in self.0.iter_mut().filter(|entry| entry.seq.is_some()) {
-            entry.seq = None;
-            entry.redelivered = true;
+    /// The worker is lost: everything that it had goes to another. Returns what does not: the event that is
+    /// convicted of it, and what too many workers were lost with.
+    pub(crate) fn lost(&mut self, convicted: Option<u64>) -> Vec<Entry> {
+        let mut given_up = Vec::new();
+        for mut entry in std::mem::take(&mut self.0) {
+            if entry.seq.is_some() {
+                entry.deaths = entry.deaths.saturating_add(1);
+                if entry.seq == convicted || entry.deaths >= EVENT_DEATHS_MAX {
+                    given_up.push(entry);
+                    continue;
+                }
+                entry.seq = None;
+            }
+            self.0.push_back(entry);
         }
+        given_up
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,7 +141,7 @@ mod tests {
                     }
                     2 => answered += u32::from(window.answer(seq).is_some()),
                     _ => {
-                        window.lost();
+                        answered += window.lost(None).len() as u32;
                         seen.clear();
                     }
                 }
@@ -153,14 +169,35 @@ mod tests {
         let mut window = Window::default();
         window.push(event(1));
         window.unsent().unwrap().seq = Some(9);
-        window.lost();
+        assert!(window.lost(None).is_empty());
         for _ in 0..2 {
             window.push_adopted(Event::Adopted(Adopted::default()));
         }
         let first = window.unsent().unwrap();
-        assert!(matches!(first.event, Event::Adopted(_)) && !first.redelivered);
+        assert!(matches!(first.event, Event::Adopted(_)) && !first.is_redelivered());
         first.seq = Some(10);
-        assert!(window.unsent().unwrap().redelivered);
+        assert!(window.unsent().unwrap().is_redelivered());
         assert_eq!(window.len(), 2);
+    }
+
+    #[test]
+    fn convicted_event_is_given_up_and_what_is_behind_it_goes_on() {
+        let mut window = Window::default();
+        for number in 0..3 {
+            window.push(event(number));
+        }
+        for seq in [7, 8] {
+            window.unsent().unwrap().seq = Some(seq);
+        }
+        let given_up = window.lost(Some(7));
+        assert_eq!((given_up.len(), given_up[0].seq, given_up[0].deaths), (1, Some(7), 1));
+        assert_eq!(window.len(), 2);
+        for death in 2..=EVENT_DEATHS_MAX {
+            let next = window.unsent().unwrap();
+            assert_eq!((&next.event, next.deaths), (&event(1), death - 1));
+            next.seq = Some(death.into());
+            assert_eq!(window.lost(None).len(), usize::from(death == EVENT_DEATHS_MAX));
+        }
+        assert!(window.unsent().is_some_and(|next| !next.is_redelivered() && next.event == event(2)));
     }
 }

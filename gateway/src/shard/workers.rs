@@ -10,7 +10,10 @@ use broadgate_register::member::ring::Ring;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::directory::Slot;
+use super::{
+    directory::Slot,
+    suspects::{Suspects, Trying},
+};
 use crate::config::Affinity;
 
 /// One attached stream of one worker; a worker that attaches again gets another.
@@ -36,6 +39,9 @@ pub(crate) struct Link {
     pub(crate) batch: EventsWriter,
     /// Clients that wait for credit, each once.
     pub(crate) line: VecDeque<(Slot, u64)>,
+    pub(crate) suspects: Suspects,
+    /// While a suspect is tried, or is to be, nothing else is sent.
+    pub(crate) guarded: bool,
     next: u64,
 }
 
@@ -52,6 +58,7 @@ impl Link {
         services: Vec<Rc<str>>,
         credit: usize,
         out: mpsc::Sender<Bytes>,
+        trying: Trying,
     ) -> Self {
         Self {
             incarnation,
@@ -65,6 +72,8 @@ impl Link {
             unanswered: HashMap::new(),
             batch: EventsWriter::default(),
             line: VecDeque::new(),
+            suspects: Suspects::new(trying),
+            guarded: false,
             next: 0,
         }
     }
@@ -73,6 +82,11 @@ impl Link {
     pub(crate) fn next_seq(&mut self, shard: u8) -> u64 {
         self.next += 1;
         self.next << 8 | u64::from(shard)
+    }
+
+    /// May it be sent another event?
+    pub(crate) fn has_credit(&self) -> bool {
+        self.unanswered.len() < self.credit && !self.guarded
     }
 
     /// Tells whoever waits for it that nothing is unanswered.
@@ -156,7 +170,14 @@ mod tests {
 
     fn link(node: u64, services: &[&str]) -> Link {
         let services = services.iter().map(|&service| service.into()).collect();
-        Link::new(Incarnation::from_bits(node), "w".into(), services, 4, mpsc::channel(4).0)
+        Link::new(
+            Incarnation::from_bits(node),
+            "w".into(),
+            services,
+            4,
+            mpsc::channel(4).0,
+            Trying::default(),
+        )
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Shard {
         if client.outbox.bytes() + frame.len() > limits.outbox_bytes_max
             || client.outbox.frames() >= limits.outbox_messages_max
         {
-            return self.place_late(slot, frames);
+            // One message that was admitted always fits.
+            if !client.outbox.is_empty() {
+                return self.place_late(slot, frames);
+            }
         }
         client.outbox.push(Rc::clone(frame));
         client.sent.messages += 1;
@@ -52,10 +55,10 @@ impl Shard {
 
     /// A client whose outbox is full may stand in the line still: then it is we who are late.
     fn place_late(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
-        let frames_before = self.clients.get(slot).map_or(0, |client| client.outbox.frames());
+        let bytes_before = self.clients.get(slot).map_or(0, |client| client.outbox.bytes());
         self.flush(slot);
         match self.clients.get(slot).filter(|client| client.is_open()) {
-            Some(client) if client.outbox.frames() < frames_before => self.place(slot, frames),
+            Some(client) if client.outbox.bytes() < bytes_before => self.place(slot, frames),
             Some(_) => {
                 self.close_slow(slot);
                 Err(Drop::Slow)

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::service::WorkerService;
 use crate::{
     me::Me,
-    shard::{Mailbox, Message, NewWorker, WorkerKey, shard_of_seq},
+    shard::{Mailbox, Message, NewWorker, Trying, WorkerKey, shard_of_seq},
 };
 
 /// Tells the shards which workers there are.
@@ -58,7 +58,15 @@ impl Attachments {
         let credit = (events_max / self.shards.len()).max(1);
         let (out, events) = mpsc::channel(credit * self.shards.len());
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        let worker = NewWorker { key, incarnation, name: hello.name, services: hello.services, credit, out };
+        let worker = NewWorker {
+            key,
+            incarnation,
+            name: hello.name,
+            services: hello.services,
+            credit,
+            out,
+            trying: Trying::default(),
+        };
         tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
         gauge!("broadgate_gateway_workers").increment(1);
         // From here on the shards are told of its end, too.

@@ -278,6 +278,17 @@ impl MemberState {
         }
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StepDownRequest {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StepDownReply {
+    /// Of the view that this register has now.
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinRequest {
     #[prost(oneof = "join_request::Request", tags = "1, 2, 3, 4")]
@@ -583,6 +594,30 @@ pub mod register_client {
                 .insert(GrpcMethod::new("broadgate.v1.Register", "Drain"));
             self.inner.unary(req, path, codec).await
         }
+        /// Another register is active, whose newest view has this epoch. If its term is
+        /// higher, this one lets all its members go to it, and takes nobody in for a lease
+        /// but members of that term or a later one.
+        pub async fn step_down(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StepDownRequest>,
+        ) -> std::result::Result<tonic::Response<super::StepDownReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Register/StepDown",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Register", "StepDown"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -633,6 +668,13 @@ pub mod register_server {
             &self,
             request: tonic::Request<super::DrainRequest>,
         ) -> std::result::Result<tonic::Response<super::DrainReply>, tonic::Status>;
+        /// Another register is active, whose newest view has this epoch. If its term is
+        /// higher, this one lets all its members go to it, and takes nobody in for a lease
+        /// but members of that term or a later one.
+        async fn step_down(
+            &self,
+            request: tonic::Request<super::StepDownRequest>,
+        ) -> std::result::Result<tonic::Response<super::StepDownReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct RegisterServer<T> {
@@ -871,6 +913,49 @@ pub mod register_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DrainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Register/StepDown" => {
+                    #[allow(non_camel_case_types)]
+                    struct StepDownSvc<T: Register>(pub Arc<T>);
+                    impl<T: Register> tonic::server::UnaryService<super::StepDownRequest>
+                    for StepDownSvc<T> {
+                        type Response = super::StepDownReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StepDownRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Register>::step_down(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StepDownSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1187,6 +1272,8 @@ pub enum Cause {
     Drain = 8,
     /// Its gateway was lost (made by the SDK from the view).
     GatewayLost = 9,
+    /// Workers died at an event of it, one after the other.
+    Event = 10,
 }
 impl Cause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1205,6 +1292,7 @@ impl Cause {
             Self::NoWorker => "CAUSE_NO_WORKER",
             Self::Drain => "CAUSE_DRAIN",
             Self::GatewayLost => "CAUSE_GATEWAY_LOST",
+            Self::Event => "CAUSE_EVENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1220,6 +1308,7 @@ impl Cause {
             "CAUSE_NO_WORKER" => Some(Self::NoWorker),
             "CAUSE_DRAIN" => Some(Self::Drain),
             "CAUSE_GATEWAY_LOST" => Some(Self::GatewayLost),
+            "CAUSE_EVENT" => Some(Self::Event),
             _ => None,
         }
     }
@@ -4406,7 +4495,7 @@ pub mod gateway_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerFrame {
-    #[prost(oneof = "peer_frame::Frame", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "peer_frame::Frame", tags = "1, 2, 3, 4, 5")]
     pub frame: ::core::option::Option<peer_frame::Frame>,
 }
 /// Nested message and enum types in `PeerFrame`.
@@ -4425,11 +4514,23 @@ pub mod peer_frame {
         Beat(super::LinkBeat),
         #[prost(message, tag = "4")]
         Said(super::SaidBatch),
+        /// What is too large for one message travels in pieces, one after the other:
+        /// together they are the encoded PeerFrame. Each is answered by a beat.
+        #[prost(message, tag = "5")]
+        Part(super::PeerPart),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerPart {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub bytes: ::prost::bytes::Bytes,
+    /// Nothing of it follows.
+    #[prost(bool, tag = "2")]
+    pub last: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerReply {
-    #[prost(oneof = "peer_reply::Reply", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "peer_reply::Reply", tags = "1, 2, 3, 4, 5")]
     pub reply: ::core::option::Option<peer_reply::Reply>,
 }
 /// Nested message and enum types in `PeerReply`.
@@ -4445,6 +4546,9 @@ pub mod peer_reply {
         /// So many SaidBatches of this stream have been taken, all those before it too.
         #[prost(uint64, tag = "4")]
         Taken(u64),
+        /// As in PeerFrame, of an encoded PeerReply.
+        #[prost(message, tag = "5")]
+        Part(super::PeerPart),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

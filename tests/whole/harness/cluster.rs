@@ -7,11 +7,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use broadgate_proto::v1::{
-    self, Member, View, WatchRequest, gateway_client::GatewayClient, register_client::RegisterClient,
+use broadgate_proto::{
+    secret::{Secret, SendSecret},
+    v1::{self, Member, View, WatchRequest, gateway_client::GatewayClient, register_client::RegisterClient},
 };
 use tokio::sync::{Mutex, MutexGuard};
-use tonic::transport::Channel;
+use tonic::{service::interceptor::InterceptedService, transport::Channel};
 
 use super::{Client, Fault, Process, Proxy, all, free_address, until};
 
@@ -35,6 +36,8 @@ pub struct Cluster {
     pub listeners: Vec<HashMap<String, SocketAddr>>,
     /// In front of each gateway's internal port, if they were asked for.
     pub proxies: Vec<Proxy>,
+    /// Of processes that are started from now on, and of this one.
+    pub secret: String,
     settings: Settings,
     // Dropped last.
     _one: MutexGuard<'static, ()>,
@@ -53,9 +56,16 @@ pub struct Settings {
     more: String,
     register: String,
     registers: Vec<String>,
+    secret: String,
 }
 
 impl Settings {
+    /// The shared secret of the internal ports; without this there is none.
+    pub fn secret(mut self, secret: &str) -> Self {
+        self.secret = secret.to_owned();
+        self
+    }
+
     /// Keys of the web listener.
     pub fn listener(mut self, toml: &str) -> Self {
         self.listener.push_str(&format!("{toml}\n"));
@@ -140,6 +150,7 @@ impl Settings {
             internal: Vec::new(),
             listeners: Vec::new(),
             proxies: Vec::new(),
+            secret: self.secret.clone(),
             settings: self,
             _one: one,
         };
@@ -179,7 +190,8 @@ impl Cluster {
     pub async fn start_register(&mut self) {
         let config = self.config("register");
         let bind = format!("--bind={}", self.register_address);
-        let process = Process::start(&self.dir, "register", &["register", "--config", &config, &bind], &[]);
+        let args = ["register", "--config", &config, &bind];
+        let process = Process::start(&self.dir, "register", &args, &self.environment());
         if self.register_address.ends_with(":0") {
             self.register_address = process.logged("register address=").await;
         }
@@ -202,7 +214,7 @@ impl Cluster {
             direct = Some(address.to_string());
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let process = Process::start(&self.dir, &name, &args, &[]);
+        let process = Process::start(&self.dir, &name, &args, &self.environment());
         self.gateways.push(process);
         let member = self.member(&name).await;
         self.listeners.push(listeners_of(&member));
@@ -219,11 +231,40 @@ impl Cluster {
             view.members.iter().all(|member| member.name != name).then_some(())
         })
         .await;
+        self.start_gateway_again(index).await;
+    }
+
+    /// Stops a gateway in good order, and starts it again under its name; without a proxy.
+    pub async fn restart_gateway(&mut self, index: usize) {
+        self.gateways[index].signal("TERM");
+        assert_eq!(self.gateways[index].ended().await.code(), Some(0));
+        self.start_gateway_again(index).await;
+    }
+
+    async fn start_gateway_again(&mut self, index: usize) {
+        let name = format!("gateway-{}", index + 1);
         let config = self.config(&name);
-        self.gateways[index] = Process::start(&self.dir, &name, &["gateway", "--config", &config], &[]);
+        let args = ["gateway", "--config", &config];
+        self.gateways[index] = Process::start(&self.dir, &name, &args, &self.environment());
         let member = self.member(&name).await;
         self.listeners[index] = listeners_of(&member);
         self.internal[index] = member.address;
+    }
+
+    pub fn environment(&self) -> Vec<(&str, &str)> {
+        if self.secret.is_empty() { Vec::new() } else { vec![("BROADGATE_SECRET", &self.secret)] }
+    }
+
+    fn sender(&self) -> SendSecret {
+        Secret::parse(&self.secret).unwrap().sender()
+    }
+
+    async fn secret_caller(
+        &self,
+        gateway: usize,
+    ) -> Option<GatewayClient<InterceptedService<Channel, SendSecret>>> {
+        let channel = Channel::from_shared(format!("http://{}", self.internal[gateway])).ok()?;
+        Some(GatewayClient::with_interceptor(channel.connect().await.ok()?, self.sender()))
     }
 
     /// Spoils what one gateway dials to another.
@@ -244,7 +285,8 @@ impl Cluster {
     }
 
     pub async fn view(&self) -> Option<View> {
-        let mut client = RegisterClient::connect(format!("http://{}", self.register_address)).await.ok()?;
+        let channel = Channel::from_shared(format!("http://{}", self.register_address)).ok()?;
+        let mut client = RegisterClient::with_interceptor(channel.connect().await.ok()?, self.sender());
         let mut views = client.watch(WatchRequest {}).await.ok()?.into_inner();
         views.message().await.ok()?
     }
@@ -270,7 +312,7 @@ impl Cluster {
         let count = v1::CountRequest { groups, ..Default::default() };
         until("all gateways have synced", || async {
             for gateway in 0..self.gateways.len() {
-                let mut caller = Caller::connect(format!("http://{}", self.internal[gateway])).await.ok()?;
+                let mut caller = self.secret_caller(gateway).await?;
                 let reply = caller.count(count.clone()).await.ok()?.into_inner();
                 reply.coverage.filter(|coverage| coverage.complete)?;
             }
@@ -280,7 +322,7 @@ impl Cluster {
     }
 
     pub async fn status(&self, gateway: usize) -> Option<v1::StatusReply> {
-        let mut caller = Caller::connect(format!("http://{}", self.internal[gateway])).await.ok()?;
+        let mut caller = self.secret_caller(gateway).await?;
         Some(caller.status(v1::StatusRequest {}).await.ok()?.into_inner())
     }
 
@@ -290,6 +332,11 @@ impl Cluster {
 
     pub fn web(&self, gateway: usize) -> SocketAddr {
         self.listeners[gateway]["web"]
+    }
+
+    /// A raw WebSocket client, whose id is not asked for.
+    pub async fn client_at(&self, gateway: usize) -> Client {
+        Client::connect(&format!("ws://{}/ws", self.web(gateway))).await
     }
 
     /// A raw WebSocket client, with its id.

@@ -224,7 +224,7 @@ impl Shard {
         let Some(pending) = pending else { return Err(Drop::Closing) };
         let frame = frames.pusher.clone().ok_or(Drop::Protocol)?;
         pending.held_bytes += frame.len();
-        if pending.held_bytes > bytes_max {
+        if pending.held_bytes > bytes_max && !pending.held.is_empty() {
             self.close_slow(slot);
             return Err(Drop::Slow);
         }

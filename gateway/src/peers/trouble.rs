@@ -1,0 +1,72 @@
+//! What a link that breaks again and again says of it, and how long it waits. Pure: takes `now`.
+
+use std::time::Duration;
+
+/// The first wait, and the longest.
+const BACK_OFF_MIN: Duration = Duration::from_millis(50);
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// A link that was up for so long has worked: what breaks it is another story.
+const WORKED_TIME: Duration = Duration::from_secs(10);
+/// The same trouble is warned of at most once within this.
+const WARN_TIME: Duration = Duration::from_secs(60);
+
+/// The troubles of one link.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    breaks: u32,
+    reason: String,
+    warned_at: Option<Duration>,
+}
+
+impl Trouble {
+    /// The link has ended after it was up for so long. True if that is to be warned of: it has broken
+    /// twice in a row for the same reason.
+    pub(super) fn broke(&mut self, up: Option<Duration>, reason: &str, now: Duration) -> bool {
+        if up.is_some_and(|up| up >= WORKED_TIME) {
+            *self = Self::default();
+        }
+        let same = self.breaks > 0 && self.reason == reason;
+        self.breaks = self.breaks.saturating_add(1);
+        reason.clone_into(&mut self.reason);
+        let quiet = self.warned_at.is_some_and(|at| now < at + WARN_TIME);
+        // One that was never up is a gateway that is not there: the register tells of that.
+        let warns = same && up.is_some() && !quiet;
+        if warns {
+            self.warned_at = Some(now);
+        }
+        warns
+    }
+
+    /// How long to wait before the next try; doubled with each.
+    pub(super) fn wait(&self) -> Duration {
+        BACK_OFF_MIN.saturating_mul(1 << self.breaks.saturating_sub(1).min(10)).min(BACK_OFF_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn link_that_breaks_again_for_the_same_reason_warns_once_and_waits_longer() {
+        let mut trouble = Trouble::default();
+        let mut waits = Vec::new();
+        let mut warnings = 0;
+        for number in 0..20 {
+            warnings += u32::from(trouble.broke(Some(ms(10)), "too large", ms(number * 100)));
+            waits.push(trouble.wait());
+        }
+        assert_eq!(warnings, 1);
+        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!((waits[0], waits[19]), (BACK_OFF_MIN, BACK_OFF_MAX));
+        assert!(trouble.broke(Some(ms(10)), "too large", WARN_TIME + ms(200)), "it still does");
+        assert!(!trouble.broke(Some(WORKED_TIME), "too large", WARN_TIME * 3), "it had worked");
+        assert_eq!(trouble.wait(), BACK_OFF_MIN);
+        assert!(!trouble.broke(None, "no connection", WARN_TIME * 5));
+        assert!(!trouble.broke(None, "no connection", WARN_TIME * 6));
+    }
+}
