@@ -34,7 +34,7 @@ pub(crate) enum Drop {
     WatcherSlow,
 }
 
-const DROPS: [(Drop, &str); 10] = [
+const DROPS: [(Drop, &str); 11] = [
     (Drop::Slow, "slow"),
     (Drop::Closing, "closing"),
     (Drop::Protocol, "protocol"),

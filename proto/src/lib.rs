@@ -31,5 +31,9 @@ pub mod v1 {
 /// The encoded `FileDescriptorSet` of package `broadgate.v1`, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/broadgate.v1.bin");
 
+/// In the answer to a stream of commands: the bytes that one command may have at this gateway. Without it,
+/// 3 MiB.
+pub const COMMAND_BYTES_HEADER: &str = "broadgate-command-bytes-max";
+
 /// The version of this program, told to other members.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

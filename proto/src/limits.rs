@@ -21,6 +21,9 @@ pub const MESSAGE_BYTES_HIGHEST: usize = 64 * MIB;
 /// A payload in a command, unless messages of clients may be larger: a worker's answer may be as large as
 /// what it answers.
 pub const PAYLOAD_BYTES_MAX: usize = MIB;
+/// What a command may have besides its payload, in bytes: [`NAMES_PER_COMMAND_MAX`] names of
+/// [`NAME_BYTES_MAX`], and more.
+pub const COMMAND_REST_BYTES: usize = 3 * MIB;
 /// What a frame may have besides its payload, in bytes: a frame's head, or an event's object around it
 /// with names of 200 bytes that JSON makes six times as long.
 pub const FRAME_OVERHEAD_BYTES: usize = 8 * KIB;
@@ -335,6 +338,8 @@ const _: () =
     assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX && PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_HIGHEST);
 // The largest message travels: as an event, as a command, over a link, and into an outbox, also if JSON makes
 // it six times as long.
+const _: () = assert!(NAMES_PER_COMMAND_MAX * (NAME_BYTES_MAX + 8) < COMMAND_REST_BYTES);
+const _: () = assert!(MESSAGE_BYTES_HIGHEST + COMMAND_REST_BYTES < GRPC_MESSAGE_BYTES_HIGHEST);
 const _: () = assert!(MESSAGE_BYTES_HIGHEST + SESSION_BYTES_MAX < GRPC_MESSAGE_BYTES_HIGHEST);
 const _: () = assert!(GRPC_MESSAGE_BYTES_HIGHEST < PEER_JOINED_BYTES_MAX);
 const _: () = assert!(6 * MESSAGE_BYTES_HIGHEST + FRAME_OVERHEAD_BYTES < OUTBOX_BYTES_HIGHEST);

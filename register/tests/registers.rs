@@ -75,12 +75,8 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let secret = Secret::parse(SECRET).unwrap();
-        let config = server::Config {
-            secret,
-            beat: Duration::from_millis(50),
-            lease,
-            ..server::Config::default()
-        };
+        let config =
+            server::Config { secret, beat: Duration::from_millis(50), lease, ..server::Config::default() };
         let task = tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
         Self { address, stop, task }
     }

@@ -33,8 +33,8 @@ use super::{
 const UNANSWERED_MAX: usize = 65_536;
 /// A batch is not made larger than this, unless one command alone is.
 const BATCH_BYTES_MAX: usize = limits::GRPC_MESSAGE_BYTES_MAX / 4;
-/// One command: what is left is for the batch around it. Its gateway may allow less, and says so.
-const COMMAND_BYTES_MAX: usize = limits::GRPC_MESSAGE_BYTES_HIGHEST - BATCH_BYTES_MAX;
+/// One command to a gateway that does not say what it takes: a quarter is left for the batch around it.
+const COMMAND_BYTES_MAX: usize = limits::GRPC_MESSAGE_BYTES_MAX / 4 * 3;
 /// What is not answered has no number of its own, what is has one from here on.
 const NO_ID: u64 = 0;
 const FIRST_ID: u64 = 1;
@@ -112,6 +112,8 @@ struct State {
     unanswered: Slab<oneshot::Sender<Reply>>,
     /// Which stream may take commands; those before it are dead.
     stream: u64,
+    /// What one command may have, as the gateway says.
+    command_bytes_max: usize,
     /// What was queued for another run goes back.
     run: Run,
     open: bool,
@@ -129,6 +131,7 @@ impl Flight {
             held: VecDeque::new(),
             unanswered: Slab::new(),
             stream: 0,
+            command_bytes_max: COMMAND_BYTES_MAX,
             run,
             open: false,
             ended: false,
@@ -172,8 +175,9 @@ impl Flight {
         state.stream
     }
 
-    pub(super) fn opened(&self) {
+    pub(super) fn opened(&self, command_bytes_max: Option<usize>) {
         let mut state = self.lock();
+        state.command_bytes_max = command_bytes_max.unwrap_or(COMMAND_BYTES_MAX);
         state.open = true;
         self.status.store(Status::Up as u8, Ordering::Relaxed);
         if let Some(waker) = state.waker.take() {
@@ -336,9 +340,9 @@ impl State {
                 continue;
             }
             let size = queued.command.encoded_len();
-            if size > COMMAND_BYTES_MAX {
-                let sentence =
-                    format!("the command has {size} bytes: at most {COMMAND_BYTES_MAX} are allowed");
+            let max = self.command_bytes_max;
+            if size > max {
+                let sentence = format!("the command has {size} bytes: at most {max} are allowed");
                 queued.give_back(Reply::Refused(CommandError::invalid(sentence)), "too_large");
                 continue;
             }

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Once};
 
 use broadgate_proto::{
-    limits,
+    COMMAND_BYTES_HEADER, limits,
     secret::Secret,
     v1::{AnswerBatch, command, gateway_client::GatewayClient},
 };
@@ -160,7 +160,8 @@ async fn supervise(flight: &Arc<Flight>, mut client: Client) {
         match client.commands(outgoing).await {
             Ok(answers) => {
                 backoff.reset();
-                flight.opened();
+                let max = answers.metadata().get(COMMAND_BYTES_HEADER);
+                flight.opened(max.and_then(|max| max.to_str().ok()?.parse().ok()));
                 let why = read(flight, answers.into_inner()).await;
                 if flight.has_ended() {
                     return;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use broadgate_proto::{
+    COMMAND_BYTES_HEADER,
     limits::{LINK_BATCHES_MAX, PUSHER_WATCHERS_MAX},
     v1::{self, AnswerBatch, CommandBatch, answer::Answer, command::Command, gateway_server::Gateway},
 };
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct GatewayService {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) observers: Observers,
+    /// What one command in a batch may have.
+    pub(crate) command_bytes_max: usize,
 }
 
 type Batches = Pin<Box<dyn Stream<Item = Result<AnswerBatch, Status>> + Send>>;
@@ -82,7 +85,10 @@ macro_rules! unary {
                 let (out, answers) = mpsc::channel(64);
                 let caller = caller(request.extensions());
                 tokio::spawn(serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out));
-                Ok(Response::new(ReceiverStream::new(answers).boxed()))
+                let mut response: Response<Batches> = Response::new(ReceiverStream::new(answers).boxed());
+                let max = self.command_bytes_max.into();
+                response.metadata_mut().insert(COMMAND_BYTES_HEADER, max);
+                Ok(response)
             }
         }
     };

@@ -43,6 +43,8 @@ pub(crate) struct Internal {
     pub(crate) observers: Observers,
     pub(crate) attachments: Arc<Attachments>,
     pub(crate) secret: Secret,
+    /// What one command may have, its payload and the names in it.
+    pub(crate) command_bytes_max: usize,
     /// The host of the advertised address.
     pub(crate) host: String,
     /// As many as there are files for.
@@ -63,8 +65,11 @@ pub(crate) async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let gateway =
-        GatewayService { dispatcher: Arc::clone(&internal.dispatcher), observers: internal.observers };
+    let gateway = GatewayService {
+        dispatcher: Arc::clone(&internal.dispatcher),
+        observers: internal.observers,
+        command_bytes_max: internal.command_bytes_max,
+    };
     let gateway = GatewayServer::new(gateway).max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST);
     let peer = PeerServer::new(PeerService(Arc::clone(&internal.dispatcher)))
         .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)

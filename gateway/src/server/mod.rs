@@ -212,6 +212,7 @@ impl Bound {
             observers: desk.observers.clone(),
             attachments: Arc::new(Attachments::new(Arc::clone(mailboxes), Arc::clone(me))),
             secret: self.config.secret.clone(),
+            command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
             host: advertised_host(&self.config),
             apps: self.config.apps.clone(),
             connections_max: self.internal_connections_max,
