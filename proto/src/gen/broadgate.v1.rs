@@ -3124,7 +3124,8 @@ pub mod gateway_client {
         }
         /// All of the above except Status, GetApp and the two watches, pipelined. Every command is
         /// answered, in any order, under its id. Unanswered commands are bounded: a gateway reads
-        /// no further while 1,024 batches of a stream are unanswered.
+        /// no further while 1,024 batches of a stream are unanswered. The initial metadata names
+        /// the bytes that one command may have, as broadgate-command-bytes-max.
         pub async fn commands(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::CommandBatch>,
@@ -3316,7 +3317,8 @@ pub mod gateway_server {
             + 'static;
         /// All of the above except Status, GetApp and the two watches, pipelined. Every command is
         /// answered, in any order, under its id. Unanswered commands are bounded: a gateway reads
-        /// no further while 1,024 batches of a stream are unanswered.
+        /// no further while 1,024 batches of a stream are unanswered. The initial metadata names
+        /// the bytes that one command may have, as broadgate-command-bytes-max.
         async fn commands(
             &self,
             request: tonic::Request<tonic::Streaming<super::CommandBatch>>,
