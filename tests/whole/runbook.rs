@@ -63,7 +63,7 @@ async fn send(sdk: Sdk, sent: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Vec<Stri
     let mut troubles = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let number = sent.fetch_add(1, Ordering::Relaxed);
-        match sdk.send(To::group(&format!("room-{}", number % GROUPS)), "news").await {
+        match sdk.send(To::group(format!("room-{}", number % GROUPS)), "news").await {
             Ok(receipt) => {
                 let coverage = receipt.coverage.clone().unwrap_or_default();
                 if !coverage.complete {
