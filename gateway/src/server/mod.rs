@@ -18,7 +18,10 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use broadgate_proto::v1::{MemberState, View};
+use broadgate_proto::{
+    limits,
+    v1::{MemberState, View},
+};
 use broadgate_register::member::{Member, RegisterStatus};
 use metrics::histogram;
 use tokio::sync::{mpsc, oneshot, watch};
