@@ -6,11 +6,14 @@ use std::{
     net::SocketAddr,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    sync::{
+        mpsc::{UnboundedReceiver, unbounded_channel},
+        watch,
+    },
 };
 
 use crate::{
@@ -20,13 +23,20 @@ use crate::{
 
 /// A receiver of webhooks: what it was told, in order.
 async fn receiver(address: SocketAddr) -> UnboundedReceiver<Value> {
+    held_receiver(address, watch::channel(true).1).await
+}
+
+/// A receiver that answers nobody before it is opened.
+async fn held_receiver(address: SocketAddr, open: watch::Receiver<bool>) -> UnboundedReceiver<Value> {
     let listener = TcpListener::bind(address).await.unwrap();
     // What the receiver notes down; the webhooks that the test causes bound it.
     let (told, events) = unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let told = told.clone();
+            let (told, mut open) = (told.clone(), open.clone());
             tokio::spawn(async move {
+                // Whoever held it back may be gone.
+                let _ = open.wait_for(|open| *open).await;
                 let mut bytes = Vec::new();
                 while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -221,6 +231,53 @@ async fn who_is_lost_with_the_only_gateway_is_told_to_have_left() {
         if round == 0 {
             // Everything is noted before the next kill.
             cluster.run(&["status"]);
+        }
+    }
+}
+
+/// Channels that one client makes by the thousand, only to leave them, push out nobody else's events.
+#[tokio::test]
+async fn a_flood_of_channels_loses_its_own_events() {
+    const FLOOD: usize = 5600;
+    let address = free_address();
+    let (open, opened) = watch::channel(false);
+    let mut events = held_receiver(address, opened).await;
+    let app = format!("{APPS}[apps.limits]\nsubscriptions_per_second_max = 100_000\n")
+        + "app_subscriptions_per_second_max = 100_000\n[[apps.webhooks]]\nbatch = true\n";
+    let settings = Cluster::quiet(1).more(&format!("{app}url = \"http://{address}/\"\n"));
+    let cluster = settings.more("[metrics]\nbind = \"127.0.0.1:0\"").start().await;
+    let metrics = cluster.gateways[0].logged("metrics and probes address=").await.parse().unwrap();
+    let (mut genuine, mut rude) = (Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 0).await);
+    for number in 0..20 {
+        genuine.subscribe(&format!("genuine-{number}")).await;
+    }
+    for first in (0..FLOOD).step_by(50) {
+        for event in ["pusher:subscribe", "pusher:unsubscribe"] {
+            for number in first..first + 50 {
+                rude.say(event, json!({ "channel": format!("random-{number}") })).await;
+            }
+        }
+        for _ in 0..50 {
+            assert_eq!(rude.hear().await["event"], "pusher_internal:subscription_succeeded");
+        }
+    }
+    until("too much waits", async || {
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = String::from_utf8(answer).unwrap();
+        answer.contains("webhook_drops_total{reason=\"queue_full\"").then_some(())
+    })
+    .await;
+    for number in 20..40 {
+        genuine.subscribe(&format!("genuine-{number}")).await;
+    }
+    open.send_replace(true);
+    let mut missing: BTreeSet<String> = (0..40).map(|number| format!("genuine-{number}")).collect();
+    while !missing.is_empty() {
+        let event = tokio::time::timeout(GENEROUS, events.recv()).await;
+        let event = event.unwrap_or_else(|_| panic!("never told of {missing:?}")).unwrap();
+        if event["name"] == "channel_occupied" {
+            missing.remove(event["channel"].as_str().unwrap());
         }
     }
 }

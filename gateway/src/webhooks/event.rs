@@ -20,7 +20,17 @@ pub(super) struct Event {
     pub(super) arrival: Option<Arrival>,
 }
 
+/// How the JSON of an event begins that tells of a channel's first subscriber.
+pub(super) const OCCUPIED: &str = r#"{"name":"channel_occupied","#;
+/// And of its last.
+pub(super) const VACATED: &str = r#"{"name":"channel_vacated","#;
+
 impl Event {
+    /// Is it one of these? Asked of its JSON: that is all that the spool keeps of it.
+    pub(super) fn is(&self, kind: &str) -> bool {
+        self.json.starts_with(kind)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.json.len() + self.channel.len() + WEBHOOK_EVENT_OVERHEAD_BYTES
     }
@@ -67,6 +77,26 @@ impl Reason {
             Self::GivenUp => "given_up",
             Self::QueueFull => "queue_full",
             Self::EndpointGone => "endpoint_gone",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhooks::Fact;
+
+    #[test]
+    fn kinds_are_known_by_their_json() {
+        let channel = || "x".to_owned();
+        for (fact, kind) in [
+            (Fact::Occupied { channel: channel() }, Some(OCCUPIED)),
+            (Fact::Vacated { channel: channel() }, Some(VACATED)),
+            (Fact::CacheMiss { channel: channel() }, None),
+        ] {
+            let json = fact.json("1").into();
+            let event = Event { seq: 1, channel: "x".into(), at_ms: 0, json, arrival: None };
+            assert_eq!([OCCUPIED, VACATED].into_iter().find(|kind| event.is(kind)), kind);
         }
     }
 }

@@ -4,8 +4,13 @@
 //! waits for another attempt, those behind it stay. Several lanes are under way at once. An event is
 //! given up some time after its first attempt. While the endpoint is down that time runs for all that
 //! waits, tried or not, so an outage costs what is older than that and no more.
+//!
+//! What is too much is lost by those of whom there is most: first by channels that came and went while
+//! nobody was told of them, as a whole; then by the channel of which most waits. So neither one channel's
+//! events nor many channels that are made only to be left push out what others wait for.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
@@ -17,10 +22,13 @@ use broadgate_proto::limits::{
 
 use super::{
     batch::{Linger, Room},
-    event::{Effect, Event, Reason},
+    event::{Effect, Event, OCCUPIED, Reason, VACATED},
     health::Health,
     retry::{self, Chance},
 };
+
+/// The mean event of a full queue has so many bytes.
+const LARGE_EVENT_BYTES: usize = WEBHOOK_QUEUE_BYTES_MAX / WEBHOOK_QUEUE_EVENTS_MAX;
 
 /// What waits for one endpoint.
 #[derive(Debug)]
@@ -31,6 +39,10 @@ pub(super) struct Queue {
     events: BTreeMap<u64, Queued>,
     bytes: usize,
     lanes: HashMap<Arc<str>, Lane>,
+    /// Lanes by how much waits in them, and among equals the latest first.
+    by_weight: BTreeSet<(usize, Reverse<u64>, Arc<str>)>,
+    /// Channels that may have come and gone unheard, by the event that says so.
+    gone: BTreeSet<(u64, Arc<str>)>,
     /// Lanes that could go, by the number of an event that was their first.
     ready: BTreeMap<u64, Arc<str>>,
     /// Lanes that wait for another attempt.
@@ -57,10 +69,22 @@ struct Queued {
 
 #[derive(Debug)]
 struct Lane {
+    /// The number of its first event.
+    born: u64,
     events: VecDeque<u64>,
+    bytes: usize,
     /// Attempts that failed in a row.
     failures: u32,
     place: Place,
+}
+
+impl Lane {
+    /// Its place among all lanes. A large event counts as several, so that both limits are met by those
+    /// who meet them.
+    fn weight(&self, channel: &Arc<str>) -> (usize, Reverse<u64>, Arc<str>) {
+        let weight = self.events.len() + self.bytes / LARGE_EVENT_BYTES;
+        (weight, Reverse(self.born), Arc::clone(channel))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +102,8 @@ impl Queue {
             events: BTreeMap::new(),
             bytes: 0,
             lanes: HashMap::new(),
+            by_weight: BTreeSet::new(),
+            gone: BTreeSet::new(),
             ready: BTreeMap::new(),
             waiting: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -97,10 +123,10 @@ impl Queue {
         self.bytes
     }
 
-    /// Takes an event in. If that is too much, the oldest that is not under way goes: what a receiver
-    /// misses then is what it would be told last anyway, and the newest state of a channel reaches it.
+    /// Takes an event in. If that is too much, [`Self::make_room`] follows.
     pub(super) fn push(&mut self, now: Duration, event: Arc<Event>, out: &mut Vec<Effect>) {
         let (seq, bytes, channel) = (event.seq, event.bytes(), Arc::clone(&event.channel));
+        let (name, vacated) = (Arc::clone(&channel), event.is(VACATED));
         let deadline = self.health.is_down().then_some(now + WEBHOOK_RETRY_TIME_MAX);
         self.deadlines.extend(deadline.map(|deadline| (deadline, seq)));
         self.events.insert(seq, Queued { event, since: now, deadline, tried: false, flying: false });
@@ -110,20 +136,61 @@ impl Queue {
         }
         let lane = self.lanes.entry(Arc::clone(&channel)).or_insert_with(|| {
             self.ready.insert(seq, channel);
-            Lane { events: VecDeque::new(), failures: 0, place: Place::Ready(seq) }
+            Lane { born: seq, events: VecDeque::new(), bytes: 0, failures: 0, place: Place::Ready(seq) }
         });
+        if !lane.events.is_empty() {
+            self.by_weight.remove(&lane.weight(&name));
+        }
         lane.events.push_back(seq);
+        lane.bytes += bytes;
+        self.by_weight.insert(lane.weight(&name));
+        if vacated {
+            self.gone.insert((seq, name));
+        }
         if matches!(lane.place, Place::Ready(_)) {
             self.linger.add(bytes);
         }
         while self.events.len() > WEBHOOK_QUEUE_EVENTS_MAX || self.bytes > WEBHOOK_QUEUE_BYTES_MAX {
-            let Some(oldest) = self.events.iter().find(|(_, queued)| !queued.flying).map(|(&seq, _)| seq)
-            else {
+            if !self.make_room(out) {
                 break;
-            };
-            let removed = self.remove(oldest);
-            out.extend(removed.map(|it| Effect::Dropped { event: it.event, reason: Reason::QueueFull }));
+            }
         }
+    }
+
+    /// Drops what is missed least. False if everything is under way.
+    fn make_room(&mut self, out: &mut Vec<Effect>) -> bool {
+        while let Some((_, channel)) = self.gone.pop_first() {
+            if !self.came_and_went(&channel) {
+                continue;
+            }
+            let whole: Vec<u64> =
+                self.lanes.get(&channel).map_or(Vec::new(), |lane| lane.events.iter().copied().collect());
+            whole.into_iter().for_each(|seq| self.drop_full(seq, out));
+            return true;
+        }
+        // The oldest of the channel of which most waits: its newest state still reaches the receiver.
+        let victim = self.by_weight.iter().rev().find_map(|(_, _, channel)| {
+            let waits = |seq: &&u64| self.events.get(seq).is_some_and(|queued| !queued.flying);
+            self.lanes.get(channel)?.events.iter().find(waits).copied()
+        });
+        victim.is_some_and(|seq| {
+            self.drop_full(seq, out);
+            true
+        })
+    }
+
+    fn drop_full(&mut self, seq: u64, out: &mut Vec<Effect>) {
+        let removed = self.remove(seq);
+        out.extend(removed.map(|it| Effect::Dropped { event: it.event, reason: Reason::QueueFull }));
+    }
+
+    /// Has nobody heard of the channel, and is it empty again?
+    fn came_and_went(&self, channel: &Arc<str>) -> bool {
+        let Some(lane) = self.lanes.get(channel) else { return false };
+        let mut events = lane.events.iter().filter_map(|seq| self.events.get(seq));
+        let unheard = events.next().is_some_and(|first| !first.tried && first.event.is(OCCUPIED));
+        let state = |queued: &&Queued| queued.event.is(OCCUPIED) || queued.event.is(VACATED);
+        unheard && events.rev().find(state).is_some_and(|last| last.event.is(VACATED))
     }
 
     /// Does what is due now.
@@ -256,9 +323,17 @@ impl Queue {
             self.deadlines.remove(&(deadline, seq));
         }
         let channel = &queued.event.channel;
+        if queued.event.is(VACATED) {
+            self.gone.remove(&(seq, Arc::clone(channel)));
+        }
         let lane = self.lanes.get_mut(channel)?;
+        self.by_weight.remove(&lane.weight(channel));
         let place = lane.events.binary_search(&seq).ok();
         place.and_then(|place| lane.events.remove(place));
+        lane.bytes -= queued.event.bytes();
+        if !lane.events.is_empty() {
+            self.by_weight.insert(lane.weight(channel));
+        }
         if lane.events.is_empty() {
             self.calm(channel);
             self.leave(channel);

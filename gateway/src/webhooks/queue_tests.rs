@@ -226,6 +226,79 @@ fn too_much_costs_the_oldest_that_is_not_under_way() {
     assert!(bench.queue.bytes() <= WEBHOOK_QUEUE_BYTES_MAX);
 }
 
+/// An event of a channel that has come (or gone).
+fn state(seq: u64, channel: &str, kind: &str) -> Arc<Event> {
+    let json = format!("{kind}\"channel\":\"{channel}\"}}");
+    Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
+}
+
+/// Pushes a flood around forty events of other channels, to an endpoint that takes nothing; says how many
+/// of the forty are left.
+fn left_of_forty(flood: impl Fn(u64) -> Arc<Event>) -> usize {
+    let mut bench = Bench::new(false);
+    let most = 2 * WEBHOOK_QUEUE_EVENTS_MAX as u64;
+    for seq in 0..most {
+        let event = match seq % (most / 40) {
+            17 => state(seq, &format!("genuine-{seq}"), OCCUPIED),
+            _ => flood(seq),
+        };
+        bench.act(|queue, now, out| queue.push(now, event, out));
+    }
+    assert!(bench.queue.len() <= WEBHOOK_QUEUE_EVENTS_MAX && bench.queue.bytes() <= WEBHOOK_QUEUE_BYTES_MAX);
+    let (events, bytes) = (bench.queue.len(), bench.queue.bytes());
+    let is_full = events >= WEBHOOK_QUEUE_EVENTS_MAX / 2 || bytes >= WEBHOOK_QUEUE_BYTES_MAX / 2;
+    assert!(is_full, "no more is lost than must be");
+    let lost = |(seq, _): &&(u64, Reason)| seq % (most / 40) == 17;
+    40 - bench.dropped.iter().filter(lost).count()
+}
+
+#[test]
+fn a_flood_loses_its_own_events() {
+    // One channel's.
+    assert_eq!(left_of_forty(|seq| event(seq, "loud")), 40);
+    // A few channels', with large events.
+    let large = |seq: u64| {
+        let (channel, json) = (format!("loud-{}", seq % 7), "x".repeat(20_000));
+        Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
+    };
+    assert_eq!(left_of_forty(large), 40);
+    // Many channels that are occupied and vacated, a thousand at a time.
+    let come_and_go = |seq: u64| {
+        let (round, place) = (seq / 2000, seq % 1000);
+        let kind = if seq % 2000 < 1000 { OCCUPIED } else { VACATED };
+        state(seq, &format!("random-{round}-{place}"), kind)
+    };
+    assert_eq!(left_of_forty(come_and_go), 40);
+}
+
+#[test]
+fn a_channel_that_came_and_went_unheard_is_lost_as_a_whole() {
+    let mut bench = Bench::new(false);
+    // Under way: the receiver may hear of it.
+    for (seq, kind) in [(0, OCCUPIED), (1, VACATED)] {
+        bench.act(|queue, now, out| queue.push(now, state(seq, "heard", kind), out));
+    }
+    for channel in 0..WEBHOOK_POSTS_MAX as u64 {
+        bench.push(10 + channel, &format!("busy-{channel}"));
+    }
+    for (seq, channel, kind) in [
+        (30, "back", OCCUPIED),
+        (31, "gone", OCCUPIED),
+        (32, "back", VACATED),
+        (33, "gone", VACATED),
+        (34, "back", OCCUPIED),
+    ] {
+        bench.act(|queue, now, out| queue.push(now, state(seq, channel, kind), out));
+    }
+    bench.push(35, "gone");
+    let mut seq = 100;
+    while bench.dropped.is_empty() {
+        bench.push(seq, "other");
+        seq += 1;
+    }
+    assert_eq!(bench.dropped, [31, 33, 35].map(|seq| (seq, Reason::QueueFull)));
+}
+
 #[test]
 fn a_batch_waits_a_moment_and_holds_events_in_their_order() {
     let mut bench = Bench::new(true);
