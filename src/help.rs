@@ -28,6 +28,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Command ids that were forgotten before their two minutes were over, by who chose them",
     ),
     ("broadgate_gateway_drops_total", "Messages and events that were dropped, by reason"),
+    (
+        "broadgate_gateway_pusher_delayed_total",
+        "Subscriptions after which a Pusher client was not read until the next second",
+    ),
     ("broadgate_gateway_events_redelivered_total", "Events sent again because a worker was lost"),
     ("broadgate_gateway_events_sent_total", "Events sent to workers"),
     ("broadgate_gateway_homes_drops_total", "What the homes could not pass on or take, by reason"),

@@ -34,6 +34,7 @@ mod client_port;
 mod codec;
 mod commands;
 pub mod config;
+mod connections;
 mod desk;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]

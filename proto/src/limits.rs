@@ -232,7 +232,8 @@ pub const WEBHOOK_RETURN_TIME: Duration = Duration::from_secs(5);
 /// What the journal of told channels and users takes in memory, and half of what it takes on disk, in
 /// bytes; beyond, what is new is not noted: if the gateway is killed then, nobody hears that it has ended.
 pub const WEBHOOK_TOLD_BYTES_MAX: usize = 64 * MIB;
-/// Events that wait for one endpoint; beyond, the oldest goes.
+/// Events that wait for one endpoint; beyond, channels that came and went unheard lose theirs, then those
+/// of whom most waits.
 pub const WEBHOOK_QUEUE_EVENTS_MAX: usize = 10_000;
 /// And their bytes.
 pub const WEBHOOK_QUEUE_BYTES_MAX: usize = 16 * MIB;

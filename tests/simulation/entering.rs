@@ -26,6 +26,10 @@ impl World {
     }
 
     pub fn entered(&mut self, by: Incarnation, ticket: Ticket, topic: Topic, entered: &Entered<Sim>) {
+        if entered.refused.is_some() {
+            // Its client has left again: without a limit nobody is refused.
+            return self.note(Fact::NotEntered { by, ticket });
+        }
         let users = entered.members.iter().map(|(user, _)| user.to_string()).collect();
         self.note(Fact::Entered { by, ticket, topic, users });
     }
@@ -47,6 +51,7 @@ pub fn check(history: &[Record], found: &mut Found) {
                 };
             }
             Fact::Entering { by, ticket } => drop(waiting.insert((*by, *ticket))),
+            Fact::NotEntered { by, ticket } => drop(waiting.remove(&(*by, *ticket))),
             Fact::Entered { by, ticket, topic, users } => {
                 if !waiting.remove(&(*by, *ticket)) {
                     found.add(14, format!("{by} tells number {ticket} in {topic:?} twice"));

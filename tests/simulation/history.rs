@@ -224,6 +224,11 @@ pub enum Fact {
         topic: Topic,
         users: BTreeSet<String>,
     },
+    /// Its client has left again before it was told.
+    NotEntered {
+        by: Incarnation,
+        ticket: Ticket,
+    },
     /// A report has come to whoever is told.
     Reported {
         topic: Topic,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use broadgate_gateway::homes::{
-    At, Back, Input, Kind, Standing, Topic,
+    At, Back, Input, Kind, Standing, StandingMember, Topic,
     remember::{Bounds, Kept, Remembered},
 };
 use broadgate_proto::{id::Incarnation, limits};
@@ -200,7 +200,7 @@ impl World {
                 let (topic, user) = (standing.topic.clone(), standing.members.first().cloned());
                 self.input(host, Input::Standing(standing));
                 if enters {
-                    self.enters(host, topic, user.map(|(user, _, _)| user));
+                    self.enters(host, topic, user.map(|member| member.user));
                 }
             }
             Said::Done { job, receipt, touched } => self.job_part(host, job, receipt, touched),
@@ -326,7 +326,12 @@ impl World {
                 |no: &&ClientNo| self.clients[**no as usize].groups.get(topic) == Some(&Some(user.clone()));
             members.iter().filter(same).count() as u32
         };
-        let changed = user.map(|user| (user.as_str().into(), "".into(), standing_for(&user)));
+        let changed = user.map(|user| StandingMember {
+            user: user.as_str().into(),
+            info: "".into(),
+            clients: standing_for(&user),
+            max: None,
+        });
         let standing = Standing {
             topic: topic.clone(),
             shard: shard as u8,

@@ -54,7 +54,9 @@ fn watchlist(first: usize) -> Vec<String> {
 #[tokio::test]
 async fn repeated_sign_ins_cost_nobody_anything() {
     const REPEATS: usize = 1000;
-    let cluster = Cluster::quiet(2).more(APPS).start().await;
+    // Enough for what is asked below: here it is about what each costs.
+    let app = format!("{APPS}[apps.limits]\nsubscriptions_per_second_max = 100_000\n");
+    let cluster = Cluster::quiet(2).more(&app).start().await;
     let shop = sdk(&cluster).await;
     let mut witness = Pusher::connect(&cluster, 1).await;
     witness.subscribe("room").await;
@@ -208,4 +210,180 @@ async fn clients_of_an_app_that_is_gone_are_closed() {
     let mut caller = cluster.caller(0).await;
     caller.send(crate::harness::text(clients(&[&other.id]), "still here")).await.unwrap();
     other.hears(&["still here"]).await;
+}
+
+/// Subscribes as a user, and says whether that was granted.
+async fn may_join(client: &mut Pusher, channel: &str, user: &str) -> bool {
+    let channel_data = json!({ "user_id": user }).to_string();
+    let auth = sign(&format!("{}:{channel}:{channel_data}", client.socket_id));
+    let subscribe = json!({ "channel": channel, "auth": auth, "channel_data": channel_data });
+    client.say("pusher:subscribe", subscribe).await;
+    let heard = client
+        .hear_but(&[
+            "pusher_internal:subscription_count",
+            "pusher_internal:member_added",
+            "pusher_internal:member_removed",
+        ])
+        .await;
+    match heard["event"].as_str().unwrap() {
+        "pusher_internal:subscription_succeeded" => {
+            let count = data(&heard)["presence"]["count"].as_u64().unwrap();
+            assert!(count <= 20, "{count} are present");
+            true
+        }
+        "pusher:subscription_error" => {
+            assert_eq!(heard["data"]["type"], "LimitReached", "{heard}");
+            false
+        }
+        other => panic!("{other}: {heard}"),
+    }
+}
+
+/// A presence channel has as many users as it may have and not one more, however many come at once and
+/// wherever; also after its home is gone.
+#[tokio::test]
+async fn the_limit_of_members_holds_for_those_who_come_at_once() {
+    const CHANNEL: &str = "presence-room";
+    let app = format!("{APPS}[apps.limits]\npresence_members_max = 20\n");
+    let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").more(&app).start().await;
+    let come = async |cluster: &Cluster, gateways: &[usize], users: Vec<String>| {
+        let mut clients = Vec::new();
+        for (number, user) in users.into_iter().enumerate() {
+            let gateway = gateways[number % gateways.len()];
+            clients.push((Pusher::connect(cluster, gateway).await, user, gateway));
+        }
+        let joining = clients.into_iter().map(|(mut client, user, gateway)| async move {
+            let is_in = may_join(&mut client, CHANNEL, &user).await;
+            (client, user, gateway, is_in)
+        });
+        futures_util::future::join_all(joining).await
+    };
+    // Every fourth user comes twice, at different gateways.
+    let users =
+        (0..75).map(|number| format!("user-{}", if number < 60 { number } else { 4 * (number - 60) }));
+    let mut there = come(&cluster, &[0, 1, 2], users.collect()).await;
+    there.retain(|(_, _, _, is_in)| *is_in);
+    let mut present: std::collections::BTreeSet<String> =
+        there.iter().map(|(_, user, _, _)| user.clone()).collect();
+    assert_eq!(present.len(), 20, "{present:?}");
+
+    for lost in [2, 1] {
+        cluster.gateways[lost].kill();
+        there.retain(|(_, _, gateway, _)| *gateway != lost);
+        let left: std::collections::BTreeSet<String> =
+            there.iter().map(|(_, user, _, _)| user.clone()).collect();
+        // Who is left hears of everybody who is not.
+        let (witness, own, _, _) = &mut there[0];
+        let mut gone: Vec<_> = present.difference(&left).cloned().collect();
+        while !gone.is_empty() {
+            let heard = witness.hear().await;
+            if heard["event"] == "pusher_internal:member_removed" {
+                let user = data(&heard)["user_id"].as_str().unwrap().to_owned();
+                assert_ne!(user, *own);
+                gone.retain(|one| *one != user);
+            }
+        }
+        let gateways: Vec<usize> = (0..lost).collect();
+        let users = (0..40).map(|number| format!("late-{lost}-{number}")).collect();
+        let late = come(&cluster, &gateways, users).await;
+        there.extend(late.into_iter().filter(|(_, _, _, is_in)| *is_in));
+        present = there.iter().map(|(_, user, _, _)| user.clone()).collect();
+        assert_eq!(present.len(), 20, "{present:?}");
+    }
+}
+
+/// An app has as many connections as it may have in the cluster, and at one gateway.
+#[tokio::test]
+async fn the_limit_of_connections_holds_over_the_cluster() {
+    let limits = "id = \"shop\"\nconnections_max = 12\nconnections_per_gateway_max = 8";
+    let cluster = Cluster::quiet(3).more(&APPS.replace("id = \"shop\"", limits)).start().await;
+    let come = async |gateway: usize| {
+        let mut client = Client::connect(&format!("ws://{}/app/shop-key", cluster.web(gateway))).await;
+        let first = frame(&client.hear().await);
+        match first["event"].as_str().unwrap() {
+            "pusher:connection_established" => Some(client),
+            _ => {
+                assert_eq!(first["data"]["code"], 4004, "{first}");
+                assert_eq!(client.closed().await.code, 4004);
+                None
+            }
+        }
+    };
+    let all = futures_util::future::join_all((0..36).map(|number| come(number % 3))).await;
+    let mut clients: Vec<Client> = all.into_iter().flatten().collect();
+    assert_eq!(clients.len(), 12);
+    // Places are given back, and taken again anywhere.
+    for mut client in clients.drain(..4) {
+        client.goodbye(1000, "").await;
+    }
+    for _ in 0..4 {
+        clients.push(until("there is a place again", async || come(0).await).await);
+    }
+    assert!(come(1).await.is_none() && come(2).await.is_none());
+    // One gateway takes no more than its own share, though the cluster has room.
+    drop(clients);
+    let mut here = Vec::new();
+    for _ in 0..8 {
+        here.push(until("there is a place again", async || come(0).await).await);
+    }
+    assert!(come(0).await.is_none());
+    here.push(until("another gateway has places", async || come(1).await).await);
+}
+
+/// Who subscribes too fast is refused, one by one, and nobody else is.
+#[tokio::test]
+async fn subscriptions_have_a_rate() {
+    let limits = "[apps.limits]\nsubscriptions_per_second_max = 1\nwatchlist_max = 1\n";
+    let cluster =
+        Cluster::quiet(1).limits("groups_per_client_max = 20").more(&format!("{APPS}{limits}")).start().await;
+    let started = std::time::Instant::now();
+    let mut rude = Pusher::connect(&cluster, 0).await;
+    let (mut done, mut refused) = (0, 0);
+    for number in 0..80 {
+        let channel = format!("random-{number}");
+        rude.say("pusher:subscribe", json!({ "channel": channel })).await;
+        let heard = rude.hear().await;
+        if heard["event"] == "pusher_internal:subscription_succeeded" {
+            done += 1;
+            rude.say("pusher:unsubscribe", json!({ "channel": channel })).await;
+        } else {
+            assert_eq!(
+                (&heard["event"], &heard["data"]["status"]),
+                (&json!("pusher:subscription_error"), &json!(429))
+            );
+            refused += 1;
+        }
+    }
+    // As many as it may be in at once, and one for each second.
+    let most = 21 + 2 + started.elapsed().as_secs();
+    assert!(
+        done >= 21 && done <= most && refused == 80 - done,
+        "{done} of at most {most}, {refused} refused"
+    );
+    Pusher::connect(&cluster, 0).await.subscribe("room").await;
+    // It gets what it may have as time passes.
+    soon("it may subscribe again", async {
+        loop {
+            rude.say("pusher:subscribe", json!({ "channel": "late" })).await;
+            if rude.hear().await["event"] == "pusher_internal:subscription_succeeded" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+/// An app whose clients subscribe to more than it may in a second waits, and nothing is refused.
+#[tokio::test]
+async fn an_app_that_subscribes_too_fast_waits() {
+    let limits = "[apps.limits]\napp_subscriptions_per_second_max = 20\n";
+    let cluster = Cluster::quiet(1).more(&format!("{APPS}{limits}")).start().await;
+    let mut client = Pusher::connect(&cluster, 0).await;
+    let started = std::time::Instant::now();
+    for number in 0..34 {
+        client.subscribe(&format!("room-{number}")).await;
+    }
+    // Ten in a second, by its shard, and one more: that is at least three seconds, of which two are whole.
+    assert!(started.elapsed() >= std::time::Duration::from_secs(1), "{:?}", started.elapsed());
 }

@@ -58,7 +58,8 @@ use crate::{
     channels::Seen,
     commands::Local,
     homes::{
-        Back, Core, Frame, HeldCounts, Input, Keeping, Limits, Op, Reply, Reporting, Session, Ticket, Topic,
+        Back, Core, Frame, HeldCounts, Input, Keeping, Limits, NotPresent, Op, Reply, Reporting, Session,
+        Ticket, Topic,
     },
     orders::Refusal,
 };
@@ -147,6 +148,12 @@ pub(crate) enum Event {
     },
     /// Clients of ours are in groups, as the shards have said.
     Enter(Vec<Entry>),
+    /// A claim to presence that is no client's, as its owner has said: what becomes of it?
+    Claim {
+        topic: Topic,
+        user: Arc<str>,
+        reply: oneshot::Sender<Option<NotPresent>>,
+    },
     /// Shards have carried something out.
     Placed {
         me: Incarnation,
@@ -251,6 +258,12 @@ impl Homes {
     }
 }
 
+/// Who waits to be told about a group.
+enum Waiter {
+    Client(ClientId),
+    Claim(oneshot::Sender<Option<NotPresent>>),
+}
+
 /// What the actor acts upon.
 pub(crate) struct Around {
     pub(crate) local: Local,
@@ -277,7 +290,7 @@ pub(crate) struct Actor {
     sessions: BTreeMap<Incarnation, (Session, CancellationToken)>,
     callers: HashMap<Ticket, oneshot::Sender<Routed>>,
     settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
-    entering: HashMap<Ticket, ClientId>,
+    entering: HashMap<Ticket, Waiter>,
     next_ticket: Ticket,
     started: Instant,
     alarm: Alarm,
@@ -421,10 +434,11 @@ impl Actor {
             }
             Event::Enter(entries) => {
                 for Entry { client, topic, user } in entries {
-                    let ticket = self.ticket();
-                    self.entering.insert(ticket, client);
-                    self.apply(Input::Enter { ticket, topic, user });
+                    self.enter(Waiter::Client(client), topic, user);
                 }
+            }
+            Event::Claim { topic, user, reply } => {
+                self.enter(Waiter::Claim(reply), topic, Some(user));
             }
             Event::Placed { me, placed } if me == self.me => {
                 for (back, answer, touched) in placed {
@@ -443,6 +457,12 @@ impl Actor {
             }
             Event::Reborn(me) => self.be_reborn(me),
         }
+    }
+
+    fn enter(&mut self, waiter: Waiter, topic: Topic, user: Option<Arc<str>>) {
+        let ticket = self.ticket();
+        self.entering.insert(ticket, waiter);
+        self.apply(Input::Enter { ticket, topic, user });
     }
 
     fn ticket(&mut self) -> Ticket {

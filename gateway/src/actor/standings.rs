@@ -23,7 +23,7 @@ impl Standings {
         for mut standing in standings {
             if let Some(former) = changed.remove(&standing.topic) {
                 for member in former.members {
-                    if standing.members.iter().all(|(user, _, _)| *user != member.0) {
+                    if standing.members.iter().all(|newer| newer.user != member.user) {
                         standing.members.push(member);
                     }
                 }
@@ -46,6 +46,7 @@ impl Standings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::homes::StandingMember;
 
     #[test]
     fn the_newest_counts_and_no_user_is_forgotten() {
@@ -54,13 +55,22 @@ mod tests {
             topic: Topic::group("a", "room"),
             shard: 0,
             clients,
-            members: members.iter().map(|&(user, count)| (user.into(), "".into(), count)).collect(),
+            members: members
+                .iter()
+                .map(|&(user, clients)| StandingMember {
+                    user: user.into(),
+                    info: "".into(),
+                    clients,
+                    max: None,
+                })
+                .collect(),
         };
         standings.put(vec![standing(1, &[("ann", 1)])], &wake);
         standings.put(vec![standing(2, &[("bob", 1)]), standing(3, &[("bob", 2)])], &wake);
         let taken = standings.take();
         assert_eq!((taken.len(), taken[0].clients), (1, 3));
-        let mut users: Vec<_> = taken[0].members.iter().map(|(user, _, count)| (&**user, *count)).collect();
+        let mut users: Vec<_> =
+            taken[0].members.iter().map(|member| (&*member.user, member.clients)).collect();
         users.sort_unstable();
         assert_eq!(users, [("ann", 1), ("bob", 2)]);
         assert!(standings.take().is_empty());

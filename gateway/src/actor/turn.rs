@@ -6,7 +6,7 @@ use broadgate_proto::{id::Incarnation, v1};
 use broadgate_register::member::view;
 use metrics::{Counter, counter};
 
-use super::{Actor, Event, Routed, content::Live, wire};
+use super::{Actor, Event, Routed, Waiter, content::Live, wire};
 use crate::{
     homes::{Back, Effect, Frame},
     orders::Order,
@@ -88,12 +88,14 @@ impl Actor {
             Effect::Present { topic, members } => {
                 self.turn.places.push((Back::Nobody, Arc::new(Order::Present { topic, members })));
             }
-            Effect::Entered(ticket, topic, entered) => {
-                if let Some(client) = self.entering.remove(&ticket) {
+            Effect::Entered(ticket, topic, entered) => match self.entering.remove(&ticket) {
+                Some(Waiter::Client(client)) => {
                     let order = Order::Entered { client, topic, entered };
                     self.turn.places.push((Back::Nobody, Arc::new(order)));
                 }
-            }
+                Some(Waiter::Claim(reply)) => drop(reply.send(entered.refused)),
+                None => {}
+            },
             Effect::Group(topic, change) => self.watchers.note(topic, change),
             Effect::Report { topic, report, awaited } => self.reports.note(self.me, topic, report, awaited),
             Effect::Ordered(topic, job) => self.reports.note_ordered(&topic, &job),

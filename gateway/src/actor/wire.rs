@@ -15,7 +15,7 @@ use super::{
     parcel,
 };
 use crate::{
-    homes::{At, Done, Frame, Heard, MemberChange, Op, Reply, Told, Topic},
+    homes::{At, Claim, Decided, Done, Frame, Heard, MemberChange, Op, Reply, Told, Topic},
     orders::{Parser, Refusal, refusal},
 };
 
@@ -33,9 +33,10 @@ pub(super) type Readable<T> = Result<T, Unreadable>;
 pub(super) fn encode(frame: Frame<Live>) -> Said {
     match frame {
         Frame::View(view) => Said::View(v1::View::clone(&view)),
-        Frame::Hold { serial, topic, clients, members, told } => {
+        Frame::Hold { serial, topic, clients, members, claims, told } => {
             let members = members.into_iter().map(held_member).collect();
-            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told })
+            let claims = claims.into_iter().map(encode_claim).collect();
+            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told, claims })
         }
         Frame::Synced { serial, epoch, sum } => {
             let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
@@ -73,6 +74,18 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
             let members = members.into_iter().map(held_member).collect();
             Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
         }
+        Frame::Decided { topic, at, claims } => {
+            let claims = claims.into_iter().map(|Decided { user, number, granted }| v1::ClaimDecided {
+                user_id: user.to_string(),
+                number,
+                granted,
+            });
+            Said::Decided(v1::Decided {
+                topic: key(&topic),
+                at: Some(encode_at(at)),
+                claims: claims.collect(),
+            })
+        }
         Frame::Reported { serial, topic, whole, more, told } => {
             let (topic, told) = (key(&topic), Some(encode_told(told)));
             Said::Reported(v1::Reported { serial, topic, whole, more, told })
@@ -104,6 +117,18 @@ fn held_member(change: MemberChange) -> v1::HeldMember {
     let gone = change.info.is_none();
     let info = change.info.as_deref().unwrap_or_default().to_owned();
     v1::HeldMember { member: Some(v1::PresenceMember { user_id: change.user.to_string(), info }), gone }
+}
+
+fn encode_claim(claim: Claim) -> v1::PresenceClaim {
+    let Claim { user, info, number, max } = claim;
+    let member = v1::PresenceMember { user_id: user.to_string(), info: info.to_string() };
+    v1::PresenceClaim { member: Some(member), number, members_max: max }
+}
+
+fn decode_claim(claim: v1::PresenceClaim) -> Option<Claim> {
+    let member = claim.member?;
+    let (user, info) = (member.user_id.into(), member.info.into());
+    Some(Claim { user, info, number: claim.number, max: claim.members_max })
 }
 
 const fn encode_heard(heard: Heard) -> v1::Heard {
@@ -195,6 +220,7 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             topic: topic(&hold.topic)?,
             clients: hold.clients,
             members: hold.members.into_iter().filter_map(member_change).collect(),
+            claims: hold.claims.into_iter().filter_map(decode_claim).collect(),
             told: hold.told,
         },
         Said::Synced(synced) => Frame::Synced {
@@ -234,6 +260,19 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             at: decode_at(present.at),
             whole: present.whole,
             members: present.members.into_iter().filter_map(member_change).collect(),
+        },
+        Said::Decided(decided) => Frame::Decided {
+            topic: topic(&decided.topic)?,
+            at: decode_at(decided.at),
+            claims: decided
+                .claims
+                .into_iter()
+                .map(|claim| Decided {
+                    user: claim.user_id.into(),
+                    number: claim.number,
+                    granted: claim.granted,
+                })
+                .collect(),
         },
         Said::Reported(reported) => Frame::Reported {
             serial: reported.serial,

@@ -152,6 +152,14 @@ fn check_limits(limits: &Limits) -> Result<(), String> {
             "client_events_per_second_max must be at least 1: for none, set client_events = false".to_owned()
         );
     }
+    for (name, value) in [
+        ("subscriptions_per_second_max", limits.subscriptions_per_second_max),
+        ("app_subscriptions_per_second_max", limits.app_subscriptions_per_second_max),
+    ] {
+        if value == 0 {
+            return Err(format!("{name} must be at least 1"));
+        }
+    }
     if limits.timestamp_window_seconds == 0 {
         return Err("timestamp_window_seconds must be at least 1".to_owned());
     }

@@ -25,6 +25,7 @@ use crate::{
     apps::Apps,
     bodies::Bodies,
     config::{Authorize, Config, Listener, ListenerKind},
+    connections::Connections,
     health::{Health, Stopping},
     refusals::Refused,
     shard::{Candidate, Handle, Newcomer},
@@ -52,12 +53,13 @@ pub(crate) struct Port {
     pub(crate) health: Health,
     pub(crate) stopping: Stopping,
     admission: Arc<Admission>,
+    pub(crate) connections: Arc<Connections>,
     /// Connections that are not clients.
     visitors: Cell<usize>,
 }
 
 impl Port {
-    pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
+    pub(crate) fn new(shard: Handle, shared: &Shared, connections: Arc<Connections>) -> Self {
         let config = Arc::clone(&shared.config);
         Self {
             shard,
@@ -67,6 +69,7 @@ impl Port {
             health: shared.health.clone(),
             stopping: shared.stopping.clone(),
             admission: Arc::clone(&shared.admission),
+            connections,
             visitors: Cell::new(0),
         }
     }

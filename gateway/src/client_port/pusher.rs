@@ -18,6 +18,7 @@ use crate::{
     admission::Full,
     apps::App,
     codec::encode::{close_frame, text_frame},
+    homes::NotPresent,
     pusher::{
         Compat,
         close::{self, Close},
@@ -64,8 +65,8 @@ pub(super) async fn answer(
     let admitted = admit(visit, asked, &request, full).and_then(|tenant| {
         let app = Arc::clone(&tenant.app);
         let away = |reason, close| Away::new(reason, close, Some(&app));
-        let limit = tenant.app.connections_here_max();
-        let seat = visit.connection.port.admission.admit_to(&tenant.app.id, limit);
+        let port = &visit.connection.port;
+        let seat = port.admission.admit_to(&app.id, app.connections_here_max());
         let mut newcomer = Newcomer {
             listener: Arc::clone(&visit.connection.listener),
             app: tenant.app.id.as_str().into(),
@@ -74,8 +75,11 @@ pub(super) async fn answer(
             handshake: upgrade::handshake(visit, peer, &request),
             pusher: Some((tenant, seat.ok_or_else(|| away("connections_max", close::OVER_QUOTA))?)),
         };
-        let candidate = Candidate::new(&visit.connection.port.shard, &mut newcomer);
-        Ok((candidate.ok_or_else(|| away("clients_max", close::OVER_CAPACITY))?, newcomer))
+        let candidate = Candidate::new(&port.shard, &mut newcomer);
+        let candidate = candidate.ok_or_else(|| away("clients_max", close::OVER_CAPACITY))?;
+        let limit = app.connections_max;
+        let place = (limit > 0).then(|| port.connections.claim(&app.id, limit));
+        Ok((candidate, newcomer, place.map(|place| (place, app))))
     });
     if let Err(away) = &admitted {
         asked.refused(&visit.connection, away.reason, &away.app, &away.text);
@@ -87,6 +91,25 @@ pub(super) async fn answer(
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(error) => return visit.connection.refused("http", &error.to_string()),
+        };
+        let admitted = match admitted {
+            Ok((candidate, newcomer, Some((place, app)))) => {
+                let dispatcher = visit.connection.port.shard.borrow().desk.dispatcher();
+                let refused = match place.granted(dispatcher).await {
+                    Ok(()) => None,
+                    Err(NotPresent::Full) => Some(("connections_max", close::OVER_QUOTA)),
+                    Err(NotPresent::Undecided) => Some(("connections_unknown", close::OVER_CAPACITY)),
+                };
+                if let Some((reason, close)) = refused {
+                    visit.connection.refused(reason, &format!("app {:?}: {}", app.id, close.reason));
+                    Err(Away::new(reason, close, Some(&app)))
+                } else {
+                    candidate.hold(place);
+                    Ok((candidate, newcomer))
+                }
+            }
+            Ok((candidate, newcomer, None)) => Ok((candidate, newcomer)),
+            Err(away) => Err(away),
         };
         match admitted {
             Ok((candidate, newcomer)) => {

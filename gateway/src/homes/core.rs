@@ -115,6 +115,8 @@ pub struct Core<C: Content> {
     pub(super) changed: Epoch,
     pub(super) peers: BTreeMap<Incarnation, Peer>,
     pub(super) held: Interest,
+    /// The number of the last claim.
+    pub(super) last_claim: u64,
     pub(super) settling: Settling<C>,
     pub(super) entrances: Entrances,
     pub(super) homes: Homes,
@@ -151,6 +153,7 @@ impl<C: Content> Core<C> {
             changed: Epoch::default(),
             peers: BTreeMap::new(),
             held: Interest::default(),
+            last_claim: 0,
             settling: Settling::new(),
             entrances: Entrances::default(),
             homes: Homes::default(),

@@ -8,8 +8,9 @@ use broadgate_proto::id::Incarnation;
 use super::{
     core::Core,
     hold::needs,
+    interest::Interest,
     settle::Waiting,
-    step::{Content, Effect, Entered, Ticket},
+    step::{Content, Effect, Entered, NotPresent, Ticket},
     topic::Topic,
 };
 
@@ -47,15 +48,26 @@ impl<C: Content> Core<C> {
 
     /// The home knows of the client, or has not said so in time: then there may soon be another.
     pub(super) fn entered(&mut self, entering: Entering, missing: &[Incarnation]) {
-        if missing.is_empty() && self.names_user(&entering) {
+        if self.is_refused(&entering) {
+            self.refuse_entering(entering, NotPresent::Full, Vec::new());
+        } else if missing.is_empty() && is_present(&self.held, &entering) {
             self.tell_entered(entering, Vec::new());
         } else {
             self.entrances.0.push(entering);
         }
     }
 
-    /// The home has told who is present.
-    pub(super) fn present_told(&mut self, topic: &Topic) {
+    /// The home has told who is present, or has decided about claims: these were refused.
+    pub(super) fn present_told(&mut self, topic: &Topic, refused: &[Arc<str>]) {
+        if !refused.is_empty() {
+            let is_refused = |entering: &Entering| {
+                entering.topic == *topic && entering.user.as_ref().is_some_and(|user| refused.contains(user))
+            };
+            for entering in self.entrances.take(is_refused) {
+                self.refuse_entering(entering, NotPresent::Full, Vec::new());
+            }
+            // Who has not come so far as to wait here finds on coming that its claim is gone.
+        }
         self.tell_ready(|entering| entering.topic == *topic);
     }
 
@@ -65,7 +77,13 @@ impl<C: Content> Core<C> {
         let (patience, now) = (self.limits.enter_time_max, self.now);
         for entering in self.entrances.take(|entering| now >= entering.since + patience) {
             let missing = self.rings.home(&entering.topic).into_iter().collect();
-            self.tell_entered(entering, missing);
+            let held = self.held.get(&entering.topic);
+            let claims = entering.user.as_ref().and_then(|user| held.and_then(|held| held.claims(user)));
+            match claims {
+                // How many are there is not known: better one too few than one too many.
+                Some(true) => self.refuse_entering(entering, NotPresent::Undecided, missing),
+                _ => self.tell_entered(entering, missing),
+            }
         }
     }
 
@@ -76,17 +94,17 @@ impl<C: Content> Core<C> {
         let (held, peers) = (&self.held, &self.peers);
         let is_ready = |entering: &Entering| {
             let topics = std::slice::from_ref(&entering.topic);
-            asked(entering)
-                && held.names(&entering.topic, &entering.user)
-                && needs(held, peers, topics).is_empty()
+            asked(entering) && is_present(held, entering) && needs(held, peers, topics).is_empty()
         };
         for entering in self.entrances.take(is_ready) {
             self.tell_entered(entering, Vec::new());
         }
     }
 
-    fn names_user(&self, entering: &Entering) -> bool {
-        self.held.names(&entering.topic, &entering.user)
+    /// Its shard has said that its user is there, and that is so no more: the home has refused it.
+    fn is_refused(&self, entering: &Entering) -> bool {
+        let held = self.held.get(&entering.topic);
+        entering.user.as_ref().is_some_and(|user| held.is_none_or(|held| held.claims(user).is_none()))
     }
 
     fn tell_entered(&mut self, entering: Entering, missing: Vec<Incarnation>) {
@@ -100,7 +118,21 @@ impl<C: Content> Core<C> {
             members: members.collect(),
             value: self.kept.value(&topic, self.now).map(|value| value.command.clone()),
             missing,
+            refused: None,
         };
         self.out.push(Effect::Entered(ticket, topic, entered));
     }
+
+    fn refuse_entering(&mut self, entering: Entering, refused: NotPresent, missing: Vec<Incarnation>) {
+        let entered = Entered { members: Vec::new(), value: None, missing, refused: Some(refused) };
+        self.out.push(Effect::Entered(entering.ticket, entering.topic, entered));
+    }
+}
+
+/// Is the user for whom a client stands present, as far as the home has said?
+fn is_present(held: &Interest, entering: &Entering) -> bool {
+    let decided =
+        |user: &Arc<str>| held.get(&entering.topic).and_then(|held| held.claims(user)) == Some(false);
+    let named = || entering.topic.is_silent() || held.names(&entering.topic, &entering.user);
+    entering.user.as_ref().is_none_or(decided) && named()
 }

@@ -7,8 +7,9 @@ use broadgate_proto::id::Incarnation;
 use super::{
     core::Core,
     home::Hold,
+    interest::Changes,
     settle::Waiting,
-    step::{At, Back, Content, Effect, Frame, MemberChange, Session, Standing, Ticket},
+    step::{At, Back, Content, Decided, Effect, Frame, MemberChange, Session, Standing, Ticket},
     topic::Topic,
 };
 
@@ -18,7 +19,7 @@ const OWN: Session = 0;
 impl<C: Content> Core<C> {
     /// A shard's clients have changed.
     pub(super) fn standing(&mut self, standing: &Standing) {
-        let changes = self.held.stand(standing);
+        let changes = self.held.stand(standing, &mut self.last_claim);
         let topic = &standing.topic;
         let home = self.rings.home(topic);
         let Some(held) = self.held.get_mut(topic) else { return };
@@ -27,13 +28,14 @@ impl<C: Content> Core<C> {
     }
 
     /// Tells a topic's home how our clients stand: these presence members, or all.
-    fn announce(&mut self, topic: &Topic, changes: Option<Vec<MemberChange>>) {
-        let Some(held) = self.held.get(topic) else { return };
+    fn announce(&mut self, topic: &Topic, changes: Option<Changes>) {
+        let last_claim = &mut self.last_claim;
+        let Some(held) = self.held.get_mut(topic) else { return };
         match held.home {
             Some(home) if home == self.me => {
                 let (clients, told) = (held.clients(), held.present.is_some());
-                let members = changes.unwrap_or_else(|| held.all_members());
-                self.hold_at_home(self.me, OWN, topic, Hold { clients, members: &members, told });
+                let Changes { members, claims } = changes.unwrap_or_else(|| held.all_members(last_claim));
+                self.hold_at_home(self.me, OWN, topic, Hold { clients, members: &members, claims, told });
                 self.held.forget_if_empty(topic);
             }
             Some(home) => self.say_hold(home, topic, changes),
@@ -42,7 +44,7 @@ impl<C: Content> Core<C> {
     }
 
     /// A hold gets its serial even while the link is broken: the next sync counts on from there.
-    pub(super) fn say_hold(&mut self, home: Incarnation, topic: &Topic, changes: Option<Vec<MemberChange>>) {
+    pub(super) fn say_hold(&mut self, home: Incarnation, topic: &Topic, changes: Option<Changes>) {
         let Some(peer) = self.peers.get_mut(&home) else { return };
         let Some(held) = self.held.get_mut(topic) else { return };
         peer.serial += 1;
@@ -54,8 +56,9 @@ impl<C: Content> Core<C> {
         if peer.open {
             let whole = changes.is_none();
             let (serial, told) = (held.serial, held.present.is_some());
-            let members = changes.unwrap_or_else(|| held.all_members());
-            let frame = Frame::Hold { serial, topic: topic.clone(), clients, members, told };
+            let last_claim = &mut self.last_claim;
+            let Changes { members, claims } = changes.unwrap_or_else(|| held.all_members(last_claim));
+            let frame = Frame::Hold { serial, topic: topic.clone(), clients, members, claims, told };
             self.say(home, frame);
             if whole {
                 self.say_value(home, topic);
@@ -240,7 +243,22 @@ impl<C: Content> Core<C> {
         if !members.is_empty() {
             self.out.push(Effect::Present { topic: topic.clone(), members });
         }
-        self.present_told(topic);
+        self.present_told(topic, &[]);
+    }
+
+    /// A topic's home has decided about claims of ours.
+    pub(super) fn decided_here(&mut self, peer: Incarnation, topic: &Topic, at: At, claims: &[Decided]) {
+        if peer != self.me && !self.takes_from(peer, topic, at) {
+            return;
+        }
+        let Some(held) = self.held.get_mut(topic) else { return };
+        let mut refused = Vec::new();
+        for Decided { user, number, granted } in claims {
+            if held.decided(user, *number, *granted) {
+                refused.push(user.clone());
+            }
+        }
+        self.present_told(topic, &refused);
     }
 
     pub(super) fn say_if_open(&mut self, peer: Incarnation, frame: Frame<C>) {

@@ -10,15 +10,16 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
     interest::Sum,
-    step::{MemberChange, Session},
+    step::{Claim, Decided, MemberChange, Session},
     topic::Topic,
 };
 
 /// How a gateway's clients stand in a topic, as it says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Hold<'a> {
     pub(super) clients: u64,
     pub(super) members: &'a [MemberChange],
+    pub(super) claims: Vec<Claim>,
     /// They were told of presence members, by this home or an earlier one.
     pub(super) told: bool,
 }
@@ -48,10 +49,23 @@ struct Holder {
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     users: BTreeMap<Arc<str>, Vec<Said>>,
+    /// Who wants to be present: one for each user of each gateway. They wait only while not everybody has
+    /// said who is present, and are decided in the order in which they came.
+    claims: BTreeMap<(Arc<str>, Incarnation), Waiting>,
+    /// Rises with every claim.
+    order: u64,
     /// The holders have been told everything once in this tenure.
     pub(super) told: bool,
     /// They were not told that there is nobody else: not everybody had synced.
     pub(super) open_ended: bool,
+}
+
+/// A claim, and the gateway that has made it in a run of its link.
+#[derive(Debug)]
+struct Waiting {
+    order: u64,
+    session: Session,
+    claim: Claim,
 }
 
 /// A gateway has said, in a run of its link, what others see of a user.
@@ -94,7 +108,7 @@ impl Home {
         session: Session,
         hold: Hold<'_>,
     ) -> (Vec<MemberChange>, bool) {
-        let Hold { clients, members, told } = hold;
+        let Hold { clients, members, claims, told } = hold;
         let known = self.holders.iter().position(|holder| holder.gateway == gateway);
         match known {
             Some(at) if clients == 0 => drop(self.holders.swap_remove(at)),
@@ -107,7 +121,8 @@ impl Home {
         }
         // Who was told of members must also be told that none is left.
         let told = told && clients > 0;
-        if self.roster.is_none() && !told && members.iter().all(|member| member.info.is_none()) {
+        let nobody = claims.is_empty() && members.iter().all(|member| member.info.is_none());
+        if self.roster.is_none() && !told && nobody {
             return (Vec::new(), known.is_none() && clients > 0);
         }
         let roster = self.roster.get_or_insert_default();
@@ -116,8 +131,29 @@ impl Home {
         if clients == 0 {
             // Members stand with clients; without any there is nobody left of it.
             changes.extend(roster.lose(|one, _| one == gateway));
+        } else {
+            roster.claim(gateway, session, claims);
         }
         (changes, known.is_none() && clients > 0)
+    }
+
+    /// Decides about the claims that wait, in their order. Who is present counts once, whichever gateways
+    /// have clients of it. Returns who has come, and the answers.
+    pub(super) fn decide(&mut self) -> (Vec<MemberChange>, Vec<(Incarnation, Decided)>) {
+        let (mut changes, mut answers) = (Vec::new(), Vec::new());
+        let Some(roster) = &mut self.roster else { return (changes, answers) };
+        let mut waiting: Vec<_> = std::mem::take(&mut roster.claims).into_iter().collect();
+        waiting.sort_unstable_by_key(|(_, waiting)| waiting.order);
+        for ((_, gateway), Waiting { session, claim, .. }) in waiting {
+            let Claim { user, info, number, max } = claim;
+            let granted = roster.has(&user) || roster.len() < max as usize;
+            if granted {
+                let member = MemberChange { user: user.clone(), info: Some(info) };
+                changes.extend(roster.stand(gateway, session, &member));
+            }
+            answers.push((gateway, Decided { user, number, granted }));
+        }
+        (changes, answers)
     }
 
     /// Lets go of what holders of this kind said. Returns who has gone by that.
@@ -129,7 +165,7 @@ impl Home {
     fn is_idle(&self) -> bool {
         self.holders.is_empty()
             && self.expected.is_empty()
-            && self.roster.as_ref().is_none_or(|roster| roster.users.is_empty())
+            && self.roster.as_ref().is_none_or(|roster| roster.users.is_empty() && roster.claims.is_empty())
     }
 }
 
@@ -141,6 +177,8 @@ impl Roster {
         member: &MemberChange,
     ) -> Option<MemberChange> {
         let MemberChange { user, info } = member;
+        // What it says now takes the place of what it claimed.
+        self.claims.remove(&(user.clone(), gateway));
         let Some(info) = info else {
             let standing = self.users.get_mut(user)?;
             standing.retain(|(one, _, _)| *one != gateway);
@@ -157,7 +195,17 @@ impl Roster {
         first.then(|| member.clone())
     }
 
+    fn claim(&mut self, gateway: Incarnation, session: Session, claims: Vec<Claim>) {
+        for claim in claims {
+            self.order += 1;
+            let key = (claim.user.clone(), gateway);
+            let order = self.claims.get(&key).map_or(self.order, |waiting| waiting.order);
+            self.claims.insert(key, Waiting { order, session, claim });
+        }
+    }
+
     fn lose(&mut self, lost: impl Fn(Incarnation, Session) -> bool) -> Vec<MemberChange> {
+        self.claims.retain(|(_, gateway), waiting| !lost(*gateway, waiting.session));
         let mut gone = Vec::new();
         self.users.retain(|user, standing| {
             standing.retain(|(gateway, session, _)| !lost(*gateway, *session));
@@ -255,6 +303,11 @@ impl Homes {
     /// Topics whose roster the holders have not been told yet.
     pub(super) fn untold(&self) -> Vec<Topic> {
         self.with_roster(|_, roster| !roster.told)
+    }
+
+    /// Topics with claims that wait.
+    pub(super) fn claimed(&self) -> Vec<Topic> {
+        self.with_roster(|_, roster| !roster.claims.is_empty())
     }
 
     /// Topics whose holders have to be told that there is nobody else.

@@ -9,7 +9,7 @@ use broadgate_proto::id::Incarnation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    step::{At, ComeOrGone, MemberChange, Standing},
+    step::{At, Claim, ComeOrGone, MemberChange, Standing, StandingMember},
     topic::{Kind, Topic},
 };
 
@@ -35,6 +35,25 @@ pub(super) struct Held {
 struct HeldMember {
     info: Arc<str>,
     shards: Vec<(u8, u32)>,
+    /// The home has not decided: the claim's number, and how many users may be present.
+    claim: Option<(u64, u32)>,
+}
+
+/// What a home is to be told of presence members.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) members: Vec<MemberChange>,
+    pub(super) claims: Vec<Claim>,
+}
+
+impl Changes {
+    fn add(&mut self, user: &Arc<str>, member: &HeldMember) {
+        let (user, info) = (user.clone(), member.info.clone());
+        match member.claim {
+            Some((number, max)) => self.claims.push(Claim { user, info, number, max }),
+            None => self.members.push(MemberChange { user, info: Some(info) }),
+        }
+    }
 }
 
 impl Held {
@@ -42,48 +61,80 @@ impl Held {
         self.shards.iter().map(|(_, clients)| u64::from(*clients)).sum()
     }
 
-    /// All presence members, for a sync.
-    pub(super) fn all_members(&self) -> Vec<MemberChange> {
-        let members = self.members.iter().flat_map(|members| members.iter());
-        members
-            .map(|(user, member)| MemberChange { user: user.clone(), info: Some(member.info.clone()) })
-            .collect()
+    /// All presence members and claims, for a sync. Claims get other numbers: what was decided about them
+    /// before may be forgotten with what the home is told anew.
+    pub(super) fn all_members(&mut self, last_claim: &mut u64) -> Changes {
+        let mut all = Changes::default();
+        for (user, member) in self.members.iter_mut().flat_map(|members| members.iter_mut()) {
+            if let Some((number, _)) = &mut member.claim {
+                *last_claim += 1;
+                *number = *last_claim;
+            }
+            all.add(user, member);
+        }
+        all
     }
 
     /// Takes what a shard says; returns the presence members for whom that makes a difference.
-    fn stand(&mut self, standing: &Standing) -> Vec<MemberChange> {
+    fn stand(&mut self, standing: &Standing, last_claim: &mut u64) -> Changes {
         put(&mut self.shards, standing.shard, standing.clients);
-        let mut changes = Vec::new();
-        for (user, info, clients) in &standing.members {
-            if let Some(change) = self.member(standing.shard, user, info, *clients) {
-                changes.push(change);
-            }
+        let mut changes = Changes::default();
+        for member in &standing.members {
+            self.member(standing.shard, member, last_claim, &mut changes);
         }
         changes
     }
 
-    fn member(&mut self, shard: u8, user: &Arc<str>, info: &Arc<str>, clients: u32) -> Option<MemberChange> {
+    fn member(&mut self, shard: u8, stands: &StandingMember, last_claim: &mut u64, changes: &mut Changes) {
+        let StandingMember { user, info, clients, max } = stands;
         let members = self.members.get_or_insert_default();
         if let Some(member) = members.get_mut(user) {
-            put(&mut member.shards, shard, clients);
+            put(&mut member.shards, shard, *clients);
             if member.shards.is_empty() {
                 members.remove(user);
-                if members.is_empty() {
-                    self.members = None;
+                changes.members.push(MemberChange { user: user.clone(), info: None });
+            } else if *clients > 0 {
+                let settled = max.is_none() && member.claim.take().is_some();
+                if settled || member.info != *info {
+                    member.info = info.clone();
+                    changes.add(user, member);
                 }
-                return Some(MemberChange { user: user.clone(), info: None });
             }
-            if clients == 0 || member.info == *info {
-                return None;
-            }
-            member.info = info.clone();
-        } else if clients > 0 {
-            let member = HeldMember { info: info.clone(), shards: vec![(shard, clients)] };
+        } else if *clients > 0 {
+            let claim = max.map(|max| {
+                *last_claim += 1;
+                (*last_claim, max)
+            });
+            let member = HeldMember { info: info.clone(), shards: vec![(shard, *clients)], claim };
+            changes.add(user, &member);
             members.insert(user.clone(), member);
-        } else {
-            return None;
         }
-        Some(MemberChange { user: user.clone(), info: Some(info.clone()) })
+        if members.is_empty() {
+            self.members = None;
+        }
+    }
+
+    /// The home has decided about a claim. Who is refused is nobody here any more; true if that is so.
+    pub(super) fn decided(&mut self, user: &Arc<str>, number: u64, granted: bool) -> bool {
+        let Some(members) = &mut self.members else { return false };
+        let Some(member) = members.get_mut(user) else { return false };
+        if member.claim.is_none_or(|(claimed, _)| claimed != number) {
+            return false;
+        }
+        member.claim = None;
+        if granted {
+            return false;
+        }
+        members.remove(user);
+        if members.is_empty() {
+            self.members = None;
+        }
+        true
+    }
+
+    /// How one of our users stands: undecided, or present.
+    pub(super) fn claims(&self, user: &str) -> Option<bool> {
+        Some(self.members.as_ref()?.get(user)?.claim.is_some())
     }
 
     /// Takes what the home says of who is present; returns what is news here.
@@ -157,12 +208,12 @@ impl HeldCounts {
 
 impl Interest {
     /// Takes what a shard says of a topic.
-    pub(super) fn stand(&mut self, standing: &Standing) -> Vec<MemberChange> {
+    pub(super) fn stand(&mut self, standing: &Standing, last_claim: &mut u64) -> Changes {
         let had = self.has(&standing.topic);
         let changes = if standing.clients == 0 && !self.topics.contains_key(&standing.topic) {
-            Vec::new()
+            Changes::default()
         } else {
-            self.topics.entry(standing.topic.clone()).or_default().stand(standing)
+            self.topics.entry(standing.topic.clone()).or_default().stand(standing, last_claim)
         };
         if let Some(held) = self.topics.get_mut(&standing.topic)
             && held.shards.is_empty()
@@ -218,6 +269,18 @@ impl Interest {
         topics
     }
 
+    /// Topics of a home with claims that it has not decided.
+    pub(super) fn claiming(&self, home: Incarnation) -> Vec<Topic> {
+        let claims = |held: &Held| {
+            let mut members = held.members.iter().flat_map(|members| members.values());
+            held.home == Some(home) && members.any(|member| member.claim.is_some())
+        };
+        let mut topics: Vec<_> =
+            self.topics.iter().filter(|(_, held)| claims(held)).map(|(topic, _)| topic.clone()).collect();
+        topics.sort_unstable();
+        topics
+    }
+
     pub(super) fn topics(&self) -> Vec<Topic> {
         let mut topics: Vec<_> = self.topics.keys().cloned().collect();
         topics.sort_unstable();
@@ -260,30 +323,74 @@ impl Sum {
 mod tests {
     use super::*;
 
-    fn standing(shard: u8, clients: u32, members: &[(&str, &str, u32)]) -> Standing {
-        let members = members.iter().map(|&(user, info, count)| (user.into(), info.into(), count)).collect();
+    fn standing(shard: u8, clients: u32, members: &[(&str, &str, u32)], max: Option<u32>) -> Standing {
+        let member = |&(user, info, clients): &(&str, &str, u32)| StandingMember {
+            user: user.into(),
+            info: info.into(),
+            clients,
+            max,
+        };
+        let members = members.iter().map(member).collect();
         Standing { topic: Topic::group("a", "room"), shard, clients, members }
     }
 
-    fn text(changes: &[MemberChange]) -> Vec<String> {
-        changes.iter().map(|change| format!("{}={:?}", change.user, change.info)).collect()
+    fn text(changes: &Changes) -> Vec<String> {
+        let members = changes.members.iter().map(|change| format!("{}={:?}", change.user, change.info));
+        let claims = changes.claims.iter().map(|claim| format!("{}?{}", claim.user, claim.number));
+        members.chain(claims).collect()
     }
 
     #[test]
     fn a_user_comes_with_its_first_client_and_goes_with_its_last() {
         let mut interest = Interest::default();
-        assert_eq!(text(&interest.stand(&standing(0, 1, &[("ann", "A", 1)]))), ["ann=Some(\"A\")"]);
-        assert!(interest.stand(&standing(1, 1, &[("ann", "A", 1)])).is_empty());
+        let stand = |interest: &mut Interest, shard, clients, members: &[(&str, &str, u32)]| {
+            text(&interest.stand(&standing(shard, clients, members, None), &mut 0))
+        };
+        assert_eq!(stand(&mut interest, 0, 1, &[("ann", "A", 1)]), ["ann=Some(\"A\")"]);
+        assert!(stand(&mut interest, 1, 1, &[("ann", "A", 1)]).is_empty());
         assert_eq!(interest.counts(), HeldCounts { groups: 1, uids: 0 }, "in two shards, and one group");
-        assert!(interest.stand(&standing(0, 0, &[("ann", "A", 0)])).is_empty());
-        assert_eq!(text(&interest.stand(&standing(1, 1, &[("ann", "B", 1)]))), ["ann=Some(\"B\")"]);
-        assert_eq!(text(&interest.stand(&standing(1, 0, &[("ann", "B", 0)]))), ["ann=None"]);
+        assert!(stand(&mut interest, 0, 0, &[("ann", "A", 0)]).is_empty());
+        assert_eq!(stand(&mut interest, 1, 1, &[("ann", "B", 1)]), ["ann=Some(\"B\")"]);
+        assert_eq!(stand(&mut interest, 1, 0, &[("ann", "B", 0)]), ["ann=None"]);
         let topic = Topic::group("a", "room");
         assert!(!interest.has(&topic) && interest.get(&topic).is_some(), "kept until its home knows");
         interest.forget_if_empty(&topic);
         assert_eq!((interest.len(), interest.counts()), (0, HeldCounts::default()));
-        assert!(interest.stand(&standing(1, 0, &[])).is_empty());
+        assert!(stand(&mut interest, 1, 0, &[]).is_empty());
         assert_eq!(interest.len(), 0);
+    }
+
+    #[test]
+    fn a_claim_is_made_once_and_an_old_answer_is_not_taken_for_a_new_one() {
+        let (mut interest, mut last, topic) = (Interest::default(), 0, Topic::group("a", "room"));
+        let mut stand = |interest: &mut Interest, shard, clients, max| {
+            text(&interest.stand(&standing(shard, clients, &[("ann", "A", clients)], max), &mut last))
+        };
+        let ann: Arc<str> = "ann".into();
+        assert_eq!(stand(&mut interest, 0, 1, Some(1)), ["ann?1"]);
+        assert!(stand(&mut interest, 1, 1, Some(1)).is_empty(), "it shares the claim");
+        assert_eq!(text(&interest.get_mut(&topic).unwrap().all_members(&mut 0)), ["ann?1"]);
+        assert_eq!(stand(&mut interest, 0, 0, Some(1)), Vec::<String>::new());
+        assert_eq!(stand(&mut interest, 1, 0, Some(1)), ["ann=None"]);
+        assert_eq!(stand(&mut interest, 1, 1, Some(1)), ["ann?2"]);
+        let held = interest.get_mut(&topic).unwrap();
+        assert!(!held.decided(&ann, 1, false), "of the former claim");
+        assert_eq!(held.claims("ann"), Some(true));
+        assert!(!held.decided(&ann, 2, true));
+        assert_eq!(
+            (held.claims("ann"), text(&held.all_members(&mut 0))),
+            (Some(false), vec!["ann=Some(\"A\")".to_owned()])
+        );
+        assert!(!held.decided(&ann, 2, false), "decided already");
+        // Another claim, refused: nobody is there until somebody comes again.
+        stand(&mut interest, 1, 0, Some(1));
+        assert_eq!(stand(&mut interest, 1, 1, Some(1)), ["ann?3"]);
+        assert!(interest.get_mut(&topic).unwrap().decided(&ann, 3, false));
+        assert_eq!(interest.get(&topic).unwrap().claims("ann"), None);
+        assert!(stand(&mut interest, 1, 0, Some(1)).is_empty());
+        // A worker's seat has no limit, and settles a claim.
+        assert_eq!(stand(&mut interest, 0, 1, Some(1)), ["ann?4"]);
+        assert_eq!(stand(&mut interest, 1, 1, None), ["ann=Some(\"A\")"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     account::Word,
     core::Core,
     home::Hold,
-    interest::Sum,
+    interest::{Changes, Sum},
     keep::History,
     step::{Content, Effect, Frame, Session},
     topic::Topic,
@@ -154,6 +154,12 @@ impl<C: Content> Core<C> {
         if was_open {
             self.link_lost(peer);
         }
+        // What it decided about claims of ours may have been lost with its former link.
+        for topic in self.held.claiming(peer) {
+            let all = self.held.get_mut(&topic).map(|held| held.all_members(&mut self.last_claim));
+            let claims = all.map(|all| all.claims).unwrap_or_default();
+            self.say_hold(peer, &topic, Some(Changes { members: Vec::new(), claims }));
+        }
     }
 
     pub(super) fn unheard(&mut self, peer: Incarnation, session: Session, since: Duration) {
@@ -215,8 +221,8 @@ impl<C: Content> Core<C> {
                     }
                 }
             }
-            Frame::Hold { serial, topic, clients, members, told } => {
-                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, told });
+            Frame::Hold { serial, topic, clients, members, claims, told } => {
+                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, claims, told });
                 self.note_taken(peer, serial);
             }
             Frame::Synced { serial, epoch, sum } => {
@@ -245,6 +251,7 @@ impl<C: Content> Core<C> {
             Frame::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }
+            Frame::Decided { topic, at, claims } => self.decided_here(peer, &topic, at, &claims),
             Frame::Reported { serial, topic, whole, more, told } => {
                 let word = Word { to: self.me, topic, whole, more, told };
                 self.reported_by(peer, session, word);

@@ -25,6 +25,8 @@
 mod account;
 mod ask;
 mod budget;
+#[cfg(test)]
+mod claim_tests;
 mod core;
 mod enter;
 mod heir;
@@ -52,8 +54,8 @@ pub use self::{
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
     report::Reporting,
     step::{
-        At, Back, ComeOrGone, Content, Done, Effect, Entered, Frame, GroupChange, Input, MemberChange, Op,
-        Reply, Report, Session, Standing, Ticket,
+        At, Back, Claim, ComeOrGone, Content, Decided, Done, Effect, Entered, Frame, GroupChange, Input,
+        MemberChange, NotPresent, Op, Reply, Report, Session, Standing, StandingMember, Ticket,
     },
     topic::{Kind, Topic},
     watch::Pattern,

@@ -1,15 +1,18 @@
 //! The topics whose home this gateway is: it orders, passes on, gathers, counts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use super::{
     core::Core,
-    home::Hold,
+    home::{Hold, Home},
     keep::Position,
     parking::{Asked, Origin},
-    step::{At, Back, Content, Done, Effect, Frame, MemberChange, Op, Reply, Session},
+    step::{At, Back, Content, Decided, Done, Effect, Frame, MemberChange, Op, Reply, Session},
     topic::{Kind, Topic},
 };
 
@@ -65,7 +68,13 @@ impl<C: Content> Core<C> {
     /// Serves what need not wait any longer.
     pub(super) fn release(&mut self) {
         let open = self.gate_is_open();
+        let mut answers = Vec::new();
         if open {
+            for topic in self.homes.claimed() {
+                let Some((changes, decided)) = self.homes.get_mut(&topic).map(Home::decide) else { continue };
+                self.tell_present(&topic, changes);
+                answers.push((topic, decided));
+            }
             for topic in self.homes.untold() {
                 self.tell_whole(&topic, None);
             }
@@ -74,6 +83,9 @@ impl<C: Content> Core<C> {
             for topic in self.homes.open_ended() {
                 self.tell_whole(&topic, None);
             }
+        }
+        for (topic, decided) in answers {
+            self.answer_claims(&topic, decided);
         }
         while let Some(asked) = self.parked.next(open, self.now) {
             self.serve(asked);
@@ -309,8 +321,12 @@ impl<C: Content> Core<C> {
             return;
         }
         self.watched.changed(topic);
+        let open = self.gate_is_open();
         let home = self.homes.take(topic, self.members.epoch);
-        let (changes, new) = home.hold(gateway, session, hold);
+        let (mut changes, new) = home.hold(gateway, session, hold);
+        // Before everybody has said who is present, nobody knows how many there are.
+        let (come, decided) = if open { home.decide() } else { Default::default() };
+        changes.extend(come);
         self.reports.changed(topic, &changes);
         let told = home.roster.as_ref().is_some_and(|roster| roster.told);
         if told && new {
@@ -321,20 +337,40 @@ impl<C: Content> Core<C> {
         }
         if told {
             self.tell_present(topic, changes);
-        } else if self.gate_is_open() && self.homes.get(topic).is_some_and(|home| home.roster.is_some()) {
+        } else if open && self.homes.get(topic).is_some_and(|home| home.roster.is_some()) {
             self.tell_whole(topic, None);
         }
+        self.answer_claims(topic, decided);
         self.homes.forget_if_idle(topic);
+    }
+
+    /// After everybody was told who has come by it: a client that is in is in what it is told.
+    fn answer_claims(&mut self, topic: &Topic, decided: Vec<(Incarnation, Decided)>) {
+        let mut by_gateway: BTreeMap<Incarnation, Vec<Decided>> = BTreeMap::new();
+        for (gateway, decided) in decided {
+            by_gateway.entry(gateway).or_default().push(decided);
+        }
+        for (gateway, claims) in by_gateway {
+            let at = self.next_place(topic);
+            if gateway != self.me {
+                self.say_if_open(gateway, Frame::Decided { topic: topic.clone(), at, claims });
+            } else if self.rises(topic, at) {
+                self.decided_here(gateway, topic, at, &claims);
+            }
+        }
     }
 
     /// Tells one holder, or all, everybody who is present. Whom a gateway announced that has not synced
     /// may be missing there: nobody is told then that this is all.
     fn tell_whole(&mut self, topic: &Topic, to: Option<Incarnation>) {
-        let whole = self.unsynced().is_empty();
+        let whole = self.unsynced().is_empty() || topic.is_silent();
         let Some(home) = self.homes.get_mut(topic) else { return };
         let Some(roster) = &mut home.roster else { return };
         roster.told |= to.is_none();
         roster.open_ended = !whole || roster.open_ended && to.is_some();
+        if topic.is_silent() {
+            return;
+        }
         let members = roster.all();
         let to: Vec<_> = home.holders().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
         self.tell(topic, &to, whole, &members);
@@ -352,7 +388,7 @@ impl<C: Content> Core<C> {
         self.watched.changed(topic);
         self.reports.changed(topic, &changes);
         let Some(home) = self.homes.get(topic) else { return };
-        if changes.is_empty() || home.roster.as_ref().is_none_or(|roster| !roster.told) {
+        if changes.is_empty() || topic.is_silent() || home.roster.as_ref().is_none_or(|roster| !roster.told) {
             return;
         }
         let to: Vec<_> = home.holders().collect();

@@ -148,6 +148,30 @@ pub struct MemberChange {
     pub info: Option<Arc<str>>,
 }
 
+/// Somebody wants to be present in a group that holds only so many users: the group's home decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub user: Arc<str>,
+    /// What others see of them.
+    pub info: Arc<str>,
+    /// The gateway's number for this claim: an answer to an earlier one is not taken for it.
+    pub number: u64,
+    /// The most users that may be present, this one included.
+    pub max: u32,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// Whose.
+    pub user: Arc<str>,
+    /// The claim's number.
+    pub number: u64,
+    /// Is there room, or were they present already?
+    pub granted: bool,
+}
+
 /// A presence member has come or gone, as our clients are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComeOrGone {
@@ -174,6 +198,8 @@ pub enum Frame<C: Content> {
         clients: u64,
         /// Presence members that have changed since the last hold of the topic; in a sync, all.
         members: Vec<MemberChange>,
+        /// Claims that are new or changed; in a sync, all that are undecided.
+        claims: Vec<Claim>,
         /// The speaker's clients were told of presence members, by this home or an earlier one.
         told: bool,
     },
@@ -250,6 +276,15 @@ pub enum Frame<C: Content> {
         whole: bool,
         /// Who.
         members: Vec<MemberChange>,
+    },
+    /// From the home: what became of the receiver's claims.
+    Decided {
+        /// The topic.
+        topic: Topic,
+        /// Where it stands in the topic's order: after what the receiver was told of who is present.
+        at: At,
+        /// Each.
+        claims: Vec<Decided>,
     },
     /// From the home to its heir, or to the next home: what was reported of a group, and has arrived.
     Reported {
@@ -328,9 +363,21 @@ pub struct Standing {
     pub shard: u8,
     /// How many clients the shard has in it.
     pub clients: u32,
-    /// Presence members of the shard that have changed: how many clients stand for each now, and what
-    /// others see of them.
-    pub members: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Presence members of the shard that have changed.
+    pub members: Vec<StandingMember>,
+}
+
+/// How the clients of one shard stand for one presence member of a topic now.
+#[derive(Debug, Clone)]
+pub struct StandingMember {
+    /// Who.
+    pub user: Arc<str>,
+    /// What others see of them.
+    pub info: Arc<str>,
+    /// How many clients stand for them.
+    pub clients: u32,
+    /// They are present only if that makes no more users than this.
+    pub max: Option<u32>,
 }
 
 /// What can happen to a gateway's homes.
@@ -406,6 +453,17 @@ pub struct Entered<C: Content> {
     pub value: Option<C::Command>,
     /// Homes that have not answered in time.
     pub missing: Vec<Incarnation>,
+    /// The client does not follow the group: its user is not present there.
+    pub refused: Option<NotPresent>,
+}
+
+/// Why a user whose presence was claimed is not present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotPresent {
+    /// The group has as many users as it may.
+    Full,
+    /// Its home has not decided in time.
+    Undecided,
 }
 
 /// What a gateway's homes do.

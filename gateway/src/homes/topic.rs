@@ -7,6 +7,10 @@ use std::{fmt, sync::Arc};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
+/// The group of an app's connections, where they are limited over the cluster. No client's: names of
+/// channels that begin with `#` are the server's own.
+const CONNECTIONS: &str = "#connections";
+
 /// What kind of topic a key names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -35,6 +39,18 @@ impl Topic {
     #[must_use]
     pub fn group(app: &str, group: &str) -> Self {
         Self(format!("g{app}\0{group}").into())
+    }
+
+    /// The connections of an app.
+    #[must_use]
+    pub fn connections(app: &str) -> Self {
+        Self::group(app, CONNECTIONS)
+    }
+
+    /// Is nobody told who is present? Then only the home knows.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.kind() == Kind::Group && self.name() == CONNECTIONS
     }
 
     /// From what a peer said.
@@ -98,6 +114,7 @@ mod tests {
             assert_eq!(again, topic);
         }
         assert_eq!(Topic::group("a", "b c").name(), "b c");
+        assert!(Topic::connections("a").is_silent() && !Topic::group("a", "b").is_silent());
         assert_eq!(Topic::all("a").name(), "");
         for bad in [&b""[..], b"x", b"gapp", b"gapp\0", b"aapp\0x", b"\xff\0x", b"zapp\0x"] {
             assert!(Topic::from_key(bad).is_none(), "{bad:?}");

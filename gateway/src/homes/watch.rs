@@ -31,7 +31,7 @@ impl Pattern {
             Some(prefix) => name.starts_with(prefix),
             None => name == self.pattern,
         };
-        topic.kind() == Kind::Group && matches && self.app == topic.app()
+        topic.kind() == Kind::Group && matches && self.app == topic.app() && !topic.is_silent()
     }
 }
 
@@ -174,7 +174,11 @@ mod tests {
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
         let home = homes.take(topic, Epoch::new(1, 1));
-        home.hold(Incarnation::from_bits(1), 0, Hold { clients, members: &members, told: false });
+        home.hold(
+            Incarnation::from_bits(1),
+            0,
+            Hold { clients, members: &members, claims: Vec::new(), told: false },
+        );
     }
 
     fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {

@@ -35,6 +35,13 @@ pub struct Limits {
     /// told (error 4301). Absent: 10, as documented; with `compat = "reverb"` no limit, as Reverb
     /// has none by default.
     pub client_events_per_second_max: Option<u32>,
+    /// Subscriptions of one connection in a second, once it has made as many as it may be in; those
+    /// beyond are refused (429). A sign-in counts as many as it watches users. The hosted service names
+    /// no such limit.
+    pub subscriptions_per_second_max: u32,
+    /// Subscriptions of all connections of the app at one gateway in a second, shared evenly by its
+    /// shards; beyond, each connection that subscribes waits for the next second.
+    pub app_subscriptions_per_second_max: u32,
     /// How many seconds a request's `auth_timestamp` may be from this machine's clock, either
     /// way. Documented: 600.
     pub timestamp_window_seconds: u64,
@@ -53,6 +60,8 @@ impl Default for Limits {
             user_info_bytes_max: 1024,
             watchlist_max: 100,
             client_events_per_second_max: None,
+            subscriptions_per_second_max: 50,
+            app_subscriptions_per_second_max: 20_000,
             timestamp_window_seconds: 600,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use broadgate_port::Closing;
 use broadgate_proto::{
@@ -18,6 +19,7 @@ use crate::{
     client_port::{self, Shared},
     codec::encode::Encoder,
     config::{Accept, Config, ListenerKind},
+    connections::Connections,
     desk::Desk,
     me::Me,
     orders::Parser,
@@ -105,6 +107,11 @@ pub(super) fn start_shards(
     let mut all_standings = Vec::new();
     let wake = Arc::new(Notify::new());
     let one = bound.config.settings.accept == Accept::One;
+    // Not a shard's, but told to the homes in the same way.
+    let standings = Arc::new(Standings::default());
+    all_standings.push(Arc::clone(&standings));
+    let run = getrandom::u64().context("no random number for the places of connections")?;
+    let connections = Connections::new(run, standings, Arc::clone(&wake));
     // Moved, not cloned: a listener is closed when its last descriptor is.
     let mut of_shard: Vec<Vec<(usize, std::net::TcpListener)>> = Vec::new();
     of_shard.resize_with(bound.shards, Vec::new);
@@ -125,9 +132,11 @@ pub(super) fn start_shards(
             wake_homes: Arc::clone(&wake),
             desk: Arc::clone(desk),
             index: u8::try_from(index).unwrap_or(u8::MAX),
+            shards: u8::try_from(bound.shards).unwrap_or(u8::MAX),
             incarnation: me.incarnation,
             name: me.name.clone(),
             ports: ports.clone(),
+            connections: Arc::clone(&connections),
             listeners,
         })?;
         mailboxes.push(mailbox);

@@ -11,9 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use super::presence::{Presence, Seat};
+use super::presence::{Presence, Seat, User};
 use crate::{
-    homes::{Standing, Topic as TopicKey},
+    homes::{Standing, StandingMember, Topic as TopicKey},
     orders::Audience,
     pusher::channel::is_own,
 };
@@ -173,13 +173,14 @@ impl Directory {
         true
     }
 
-    /// A client in a group stands for a presence member of it, in place of whom it stood for.
-    pub(crate) fn sit(&mut self, slot: Slot, group: &str, seat: &Seat) {
+    /// A client in a group stands for a presence member of it, in place of whom it stood for. With a
+    /// limit, the group's home decides whether the member is present.
+    pub(crate) fn sit(&mut self, slot: Slot, group: &str, seat: &Seat, max: Option<u32>) {
         let Some(app) = self.app_of(slot).filter(|_| self.is_member(slot, group)) else { return };
         let Some(&topic) = self.apps[app as usize].groups.get(group) else { return };
         let topic = &mut self.topics[topic as usize];
         let name = Rc::clone(&topic.name);
-        let changed = topic.presence.get_or_insert_default().sit(slot, seat);
+        let changed = topic.presence.get_or_insert_default().sit(slot, seat, max);
         for user in changed {
             self.note(app, Kind::Group, &name, Some(user));
         }
@@ -372,8 +373,9 @@ impl Directory {
             let members = users
                 .into_iter()
                 .map(|user| {
-                    let (info, clients) = presence.map_or_else(Default::default, |all| all.of(&user));
-                    (user, info, clients)
+                    let User { info, clients, max } =
+                        presence.map_or_else(User::default, |all| all.of(&user));
+                    StandingMember { user, info, clients, max }
                 })
                 .collect();
             let clients = topic.map_or(0, |topic| len_u32(&topic.members));

@@ -259,7 +259,7 @@ impl Shard {
             let joined = groups.iter().filter(|group| self.directory.join(slot, group, max)).count();
             // A group that did not fit has no seat for it either.
             if let Some(seat) = seat {
-                groups.iter().for_each(|group| self.directory.sit(slot, group, seat));
+                groups.iter().for_each(|group| self.directory.sit(slot, group, seat, None));
             }
             for group in new {
                 if self.directory.is_member(slot, group) {

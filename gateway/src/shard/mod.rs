@@ -65,6 +65,7 @@ use crate::{
     actor::{self, Entry, Standings},
     admission::Ticket,
     client_port::{self, Port},
+    connections::Connections,
     desk::Desk,
     orders::Order,
 };
@@ -155,9 +156,12 @@ impl Mailbox {
 /// What a shard is started with.
 pub(crate) struct Start {
     pub(crate) index: u8,
+    /// How many shards share the gateway.
+    pub(crate) shards: u8,
     pub(crate) incarnation: Incarnation,
     pub(crate) name: String,
     pub(crate) ports: client_port::Shared,
+    pub(crate) connections: Arc<Connections>,
     /// Where it says who is in what.
     pub(crate) standings: Arc<Standings>,
     pub(crate) wake_homes: Arc<Notify>,
@@ -183,6 +187,7 @@ pub(crate) fn start(start: Start) -> anyhow::Result<(Mailbox, std::thread::JoinH
 /// The shard's loop. It runs as a local task like those of its clients, so that they take turns.
 async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     let mut shard = Shard::new(start.index, start.incarnation, &start.name, Arc::clone(&start.ports.config));
+    shard.shards = start.shards;
     shard.homes = Some((start.standings, start.wake_homes));
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     shard.commands = Some(commands);
@@ -192,7 +197,7 @@ async fn run(start: Start, messages: mpsc::Receiver<Message>) {
     let shard: Handle = Rc::new(RefCell::new(shard));
     tokio::task::spawn_local(command(Rc::downgrade(&shard), Arc::clone(&start.desk), queue));
     tokio::task::spawn_local(enter(start.desk, entering));
-    let port = Rc::new(Port::new(Rc::clone(&shard), &start.ports));
+    let port = Rc::new(Port::new(Rc::clone(&shard), &start.ports, start.connections));
     for (index, listener) in start.listeners {
         let open = start.ports.open.clone();
         tokio::task::spawn_local(client_port::accept(Rc::clone(&port), index, listener, open));

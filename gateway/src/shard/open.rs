@@ -31,6 +31,7 @@ use crate::{
         encode::{Encoder, Frames},
     },
     config::{Affinity, Listener},
+    connections::Place,
     orders::session_object,
 };
 
@@ -119,6 +120,15 @@ impl Candidate {
             (limits.groups_per_client_max, limits.session_bytes_max)
         };
         Some(usable(decision.await.ok()?, limits))
+    }
+
+    /// Its place among its app's connections in the cluster.
+    pub(crate) fn hold(&self, place: Place) {
+        let mut shard = self.shard.borrow_mut();
+        let client = shard.clients.get_mut(self.slot).filter(|client| client.key == self.key);
+        if let Some(pusher) = client.and_then(|client| client.pusher.as_mut()) {
+            pusher.place = Some(place);
+        }
     }
 
     /// The newcomer is a client now.

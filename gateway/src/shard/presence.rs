@@ -16,20 +16,36 @@ pub(crate) struct Seat {
 #[derive(Default)]
 pub(crate) struct Presence {
     seats: HashMap<Slot, Arc<str>>,
-    users: HashMap<Arc<str>, (Arc<str>, u32)>,
+    users: HashMap<Arc<str>, User>,
+}
+
+/// How the shard's clients stand for one user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    /// What others see.
+    pub(crate) info: Arc<str>,
+    pub(crate) clients: u32,
+    /// The user is present only if that makes no more than so many.
+    pub(crate) max: Option<u32>,
 }
 
 impl Presence {
-    /// Returns the users for whom something has changed.
-    pub(crate) fn sit(&mut self, slot: Slot, seat: &Seat) -> Vec<Arc<str>> {
+    /// Returns the users for whom something has changed. The seat of a first client has this limit;
+    /// one without any lifts it.
+    pub(crate) fn sit(&mut self, slot: Slot, seat: &Seat, max: Option<u32>) -> Vec<Arc<str>> {
         let mut changed = Vec::new();
         if self.seats.get(&slot).is_none_or(|user| *user != seat.user) {
             changed.extend(self.leave(slot));
             self.seats.insert(slot, Arc::clone(&seat.user));
-            self.users.entry(Arc::clone(&seat.user)).or_default().1 += 1;
+            let user = self.users.entry(Arc::clone(&seat.user)).or_default();
+            user.clients += 1;
+            if user.clients == 1 {
+                user.max = max;
+            }
         }
-        if let Some((info, _)) = self.users.get_mut(&seat.user) {
-            *info = Arc::clone(&seat.info);
+        if let Some(user) = self.users.get_mut(&seat.user) {
+            user.info = Arc::clone(&seat.info);
+            user.max = user.max.filter(|_| max.is_some());
         }
         changed.push(Arc::clone(&seat.user));
         changed
@@ -38,9 +54,9 @@ impl Presence {
     /// Returns whom the client stood for.
     pub(crate) fn leave(&mut self, slot: Slot) -> Option<Arc<str>> {
         let user = self.seats.remove(&slot)?;
-        if let Some((_, clients)) = self.users.get_mut(&user) {
-            *clients -= 1;
-            if *clients == 0 {
+        if let Some(standing) = self.users.get_mut(&user) {
+            standing.clients -= 1;
+            if standing.clients == 0 {
                 self.users.remove(&user);
             }
         }
@@ -49,15 +65,15 @@ impl Presence {
 
     pub(crate) fn seat(&self, slot: Slot) -> Option<Seat> {
         let user = self.seats.get(&slot)?;
-        Some(Seat { user: Arc::clone(user), info: self.of(user).0 })
+        Some(Seat { user: Arc::clone(user), info: self.of(user).info })
     }
 
     pub(crate) fn users(&self) -> Vec<Arc<str>> {
         self.users.keys().cloned().collect()
     }
 
-    /// What others see of a user, and how many clients stand for it.
-    pub(crate) fn of(&self, user: &str) -> (Arc<str>, u32) {
+    /// How the clients stand for a user.
+    pub(crate) fn of(&self, user: &str) -> User {
         self.users.get(user).cloned().unwrap_or_default()
     }
 }
@@ -73,12 +89,14 @@ mod tests {
     #[test]
     fn a_user_is_present_while_a_client_stands_for_it() {
         let mut presence = Presence::default();
-        assert_eq!(presence.sit(1, &seat("ann", "A")), ["ann".into()]);
-        assert_eq!(presence.sit(2, &seat("ann", "B")), ["ann".into()]);
-        assert_eq!(presence.of("ann"), ("B".into(), 2));
-        assert_eq!(presence.sit(1, &seat("bob", "")), ["ann".into(), "bob".into()]);
+        assert_eq!(presence.sit(1, &seat("ann", "A"), Some(9)), ["ann".into()]);
+        assert_eq!(presence.sit(2, &seat("ann", "B"), Some(8)), ["ann".into()]);
+        assert_eq!(presence.of("ann"), User { info: "B".into(), clients: 2, max: Some(9) });
+        presence.sit(2, &seat("ann", "B"), None);
+        assert_eq!(presence.of("ann").max, None, "a seat without a limit lifts it");
+        assert_eq!(presence.sit(1, &seat("bob", ""), None), ["ann".into(), "bob".into()]);
         assert_eq!(presence.leave(2).as_deref(), Some("ann"));
-        assert_eq!((presence.of("ann").1, presence.leave(2)), (0, None));
+        assert_eq!((presence.of("ann").clients, presence.leave(2)), (0, None));
         assert_eq!(presence.users(), ["bob".into()]);
     }
 }

@@ -40,6 +40,8 @@ pub(crate) type Handle = Rc<RefCell<Shard>>;
 /// One thread's clients.
 pub(crate) struct Shard {
     pub(crate) index: u8,
+    /// How many shards share the gateway.
+    pub(crate) shards: u8,
     pub(crate) incarnation: Incarnation,
     /// The gateway's name, for answers.
     pub(crate) name: Rc<str>,
@@ -64,6 +66,8 @@ pub(crate) struct Shard {
     pub(crate) held: HashSet<Slot>,
     /// Clients that are being closed.
     pub(crate) closing: HashSet<Slot>,
+    /// Clients that are not read until the next second: each once in a second.
+    pub(crate) delayed: Vec<Slot>,
     /// Clients that are not read, because of their window.
     pub(crate) paused: HashSet<Slot>,
     /// For audiences, so that sends do not allocate.
@@ -114,6 +118,8 @@ impl Shard {
     pub(crate) fn new(index: u8, incarnation: Incarnation, name: &str, config: Arc<Config>) -> Self {
         Self {
             index,
+            shards: 1,
+            delayed: Vec::new(),
             incarnation,
             name: name.into(),
             config,

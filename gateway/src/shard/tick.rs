@@ -23,6 +23,7 @@ impl Shard {
         for (slot, key) in self.wheel.due(second) {
             self.heartbeat(slot, key);
         }
+        self.end_delays();
         self.close_backlogged();
         self.close_held();
         self.try_suspects();

@@ -4594,7 +4594,7 @@ pub struct SaidBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Said {
-    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub said: ::core::option::Option<said::Said>,
 }
 /// Nested message and enum types in `Said`.
@@ -4627,6 +4627,8 @@ pub mod said {
         Value(super::LastValue),
         #[prost(message, tag = "12")]
         Reported(super::Reported),
+        #[prost(message, tag = "13")]
+        Decided(super::Decided),
     }
 }
 /// To a topic's home: how the speaker's clients stand in it now.
@@ -4648,6 +4650,23 @@ pub struct Hold {
     /// earlier one: they are to be told who is there now.
     #[prost(bool, tag = "5")]
     pub told: bool,
+    /// Users who want to be present where only so many may be: the home answers
+    /// each with Decided. In a sync all that are undecided. A member of the same
+    /// user in a later hold takes the claim's place.
+    #[prost(message, repeated, tag = "6")]
+    pub claims: ::prost::alloc::vec::Vec<PresenceClaim>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceClaim {
+    #[prost(message, optional, tag = "1")]
+    pub member: ::core::option::Option<PresenceMember>,
+    /// The speaker's number for it.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The most users that may be present, this one included. A user who is
+    /// present already counts once.
+    #[prost(uint32, tag = "3")]
+    pub members_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldMember {
@@ -4656,6 +4675,27 @@ pub struct HeldMember {
     /// The last client in this name has gone.
     #[prost(bool, tag = "2")]
     pub gone: bool,
+}
+/// From a topic's home, after Present: what became of the receiver's claims, in
+/// the home's order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Decided {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub topic: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<Place>,
+    #[prost(message, repeated, tag = "3")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimDecided>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimDecided {
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// If not, the user is not present for the receiver's clients.
+    #[prost(bool, tag = "3")]
+    pub granted: bool,
 }
 /// Everything that the speaker holds and whose home the receiver is by this view
 /// has been said.

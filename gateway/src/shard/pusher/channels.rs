@@ -9,7 +9,7 @@ use super::{Pending, users};
 use crate::{
     actor::{Entry, Event, Live},
     codec::encode::{Frames, SharedFrame, text_frame},
-    homes::{ComeOrGone, Entered, Op, Topic},
+    homes::{ComeOrGone, Entered, NotPresent, Op, Topic},
     orders::{Audience, Order},
     pusher::{
         channel::{Access, Kind},
@@ -23,10 +23,14 @@ use crate::{
 
 impl Shard {
     /// Joins the group at once, so that nothing is missed, and asks its home for what the client needs
-    /// to follow it.
+    /// to follow it, and whether its user may be present.
     pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
         let max = self.config.settings.limits.groups_per_client_max;
         let channel = subscription.channel.as_str();
+        if !self.may_subscribe(slot, 1) {
+            let sentence = "too many subscriptions in a short time: subscribe again later";
+            return self.refuse(slot, channel, "RateLimited", sentence, 429);
+        }
         if !self.can_ask(1) {
             let sentence = "the server is busy: subscribe again later";
             return self.refuse(slot, channel, "Busy", sentence, 503);
@@ -41,46 +45,45 @@ impl Shard {
             && let Some(pusher) = &mut client.pusher
         {
             pusher.is_authorized |= subscription.kind.access != Access::Public;
-            let pending =
-                Pending { subscription, is_seated: false, is_again, held: Vec::new(), held_bytes: 0 };
+            let max = pusher.tenant.app.limits.members_max(pusher.tenant.app.compat);
+            let seat = subscription
+                .member
+                .as_ref()
+                .map(|(user, info)| Seat { user: user.as_str().into(), info: info.as_str().into() });
+            let user = seat.as_ref().map(|seat| Arc::clone(&seat.user));
+            let pending = Pending { subscription, is_again, held: Vec::new(), held_bytes: 0 };
             client.pending = Some(Box::new(pending));
+            if let Some(seat) = seat {
+                // The limit goes with it: the channel's home decides, in its order.
+                self.directory.sit(slot, &name, &seat, max);
+            }
+            self.enter(slot, &name, user);
         }
-        self.enter(slot, &name, None);
     }
 
-    /// There is room for the client's user, or the user is there: takes the seat, of which others are told.
-    /// True if the subscription is still to be confirmed after that.
-    fn take_seat(&mut self, slot: Slot, entered: &Entered<Live>) -> bool {
-        let Some(client) = self.clients.get_mut(slot) else { return false };
-        let Some(pusher) = &client.pusher else { return false };
-        let max = pusher.tenant.app.limits.members_max(pusher.tenant.app.compat);
-        let Some(pending) = client.pending.as_mut().filter(|pending| !pending.is_seated) else {
-            return false;
-        };
-        let Some((user, info)) = &pending.subscription.member else { return false };
-        let channel = pending.subscription.channel.clone();
-        let seat = Seat { user: user.as_str().into(), info: info.as_str().into() };
-        let is_there = entered.members.iter().any(|(other, _)| *other == seat.user);
-        if let Some(max) = max.filter(|max| entered.members.len() >= *max as usize && !is_there) {
-            let (held, was_in) =
-                client.pending.take().map_or((0, false), |pending| (pending.held.len(), pending.is_again));
-            self.tally.drop(Drop::Unsent, held);
-            let sentence = format!("the channel has {max} members, as many as it may have");
-            if self.directory.part(slot, &channel) && was_in {
-                self.offer_unsubscribed(slot, &channel);
-            }
-            self.ask_turn();
-            self.refuse(slot, &channel, "LimitReached", &sentence, 403);
-            if let Some(client) = self.clients.get(slot) {
-                client.wake();
-            }
-            return true;
+    /// The channel's home has refused the client's user: the client is not in the channel after all.
+    fn not_present(&mut self, slot: Slot, refused: NotPresent) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let Some(pending) = client.pending.take() else { return };
+        client.wake();
+        let app = client.pusher.as_ref().map(|pusher| Arc::clone(&pusher.tenant.app));
+        let max = app.and_then(|app| app.limits.members_max(app.compat)).unwrap_or(u32::MAX);
+        let channel = pending.subscription.channel;
+        self.tally.drop(Drop::Unsent, pending.held.len());
+        if self.directory.part(slot, &channel) && pending.is_again {
+            self.offer_unsubscribed(slot, &channel);
         }
-        pending.is_seated = true;
-        self.directory.sit(slot, &channel, &seat);
-        self.identify(slot, &seat.user);
-        self.enter(slot, &channel, Some(seat.user));
-        true
+        self.ask_turn();
+        match refused {
+            NotPresent::Full => {
+                let sentence = format!("the channel has {max} members, as many as it may have");
+                self.refuse(slot, &channel, "LimitReached", &sentence, 403);
+            }
+            NotPresent::Undecided => {
+                let sentence = "the channel's members could not be counted in time: subscribe again";
+                self.refuse(slot, &channel, "Unavailable", sentence, 503);
+            }
+        }
     }
 
     /// May so many groups be asked about? If not, it counts as dropped.
@@ -101,8 +104,6 @@ impl Shard {
         self.tell_standings();
         let client = self.id_of(slot);
         if let Some(entries) = &self.entries {
-            // Without room it would be a client that is never told: the seat's second question may find
-            // none, and the homes' patience ends then.
             let _ = entries.try_send(Entry { client, topic, user });
         }
     }
@@ -119,16 +120,23 @@ impl Shard {
             return self.watch_answered(slot, user, !entered.members.is_empty());
         }
         let Some(client) = self.clients.get(slot).filter(|client| client.is_open()) else { return };
-        if client.pending.as_ref().is_none_or(|pending| pending.subscription.channel != topic.name())
-            || self.take_seat(slot, entered)
-        {
+        if client.pending.as_ref().is_none_or(|pending| pending.subscription.channel != topic.name()) {
             return;
+        }
+        // A command may have taken it out of the channel, and its user with it: then nothing was refused.
+        if let Some(refused) = entered.refused.filter(|_| self.directory.is_member(slot, topic.name())) {
+            return self.not_present(slot, refused);
         }
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Some(pending) = client.pending.take() else { return };
         client.wake();
         let Pending { subscription, held, is_again, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
+        if let Some((user, _)) = &member
+            && self.directory.is_member(slot, &channel)
+        {
+            self.identify(slot, user);
+        }
         // Before what it is told, which may be too much for it. A command may have taken it
         // out of the channel meanwhile.
         if !is_again && self.is_observed(slot) && self.directory.is_member(slot, &channel) {

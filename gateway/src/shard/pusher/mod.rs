@@ -11,20 +11,27 @@ mod channels;
 mod offers;
 mod users;
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
     v1::{self, Cause, command::Command, pusher_event, send_request::Payload},
 };
 
+use metrics::counter;
+
 use self::users::Watch;
 pub(crate) use self::users::signed_in_group;
-use super::{client::Rate, directory::Slot, state::Shard};
+use super::{
+    client::{Bucket, Rate},
+    directory::Slot,
+    state::Shard,
+};
 use crate::{
     admission::Seat,
     apps::{App, Gone, Table},
     codec::encode::{SharedFrame, close_frame, text_frame},
+    connections::Place,
     pusher::{
         auth::Key,
         close, incoming,
@@ -40,12 +47,14 @@ use crate::{
 pub(crate) struct Tenant {
     pub(crate) app: Arc<App>,
     pub(crate) keys: Vec<Key>,
+    /// Subscriptions of its clients in this shard, in this second.
+    subscriptions: RefCell<Rate>,
 }
 
 impl Tenant {
     pub(crate) fn new(app: &Arc<App>) -> Self {
         let keys = app.keys.iter().map(|key| Key::new(&key.key, key.secret.reveal())).collect();
-        Self { app: Arc::clone(app), keys }
+        Self { app: Arc::clone(app), keys, subscriptions: RefCell::default() }
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -64,6 +73,9 @@ pub(crate) struct PusherClient {
     pub(crate) user: Option<Box<User>>,
     pub(crate) watch: Option<Box<Watch>>,
     events: Rate,
+    subscriptions: Bucket,
+    /// Its app's clients have subscribed to so much that it is not read before this second.
+    not_before: u32,
     /// Users of its watchlist whose groups' homes have not answered.
     unheard: u32,
     /// A client event of its waits to be placed.
@@ -72,15 +84,15 @@ pub(crate) struct PusherClient {
     pub(crate) authorize_by: Option<u32>,
     /// It has shown a signature of its app.
     pub(crate) is_authorized: bool,
-    /// Its place among the app's connections.
+    /// Its place among the app's connections at this gateway.
     _seat: Seat,
+    /// And in the cluster, where that is limited.
+    pub(in crate::shard) place: Option<Place>,
 }
 
 /// A subscription that the channel's home has not confirmed.
 pub(crate) struct Pending {
     subscription: Subscription,
-    /// Presence: others are told of its user. It is looked first whether there is room.
-    is_seated: bool,
     /// It was in the channel before: Reverb's clients may subscribe twice.
     is_again: bool,
     /// What came to the channel meanwhile: the confirmation goes first.
@@ -96,17 +108,20 @@ impl PusherClient {
             user: None,
             watch: None,
             events: Rate::default(),
+            subscriptions: Bucket::default(),
+            not_before: 0,
             unheard: 0,
             is_placing: false,
             authorize_by: (within > 0).then_some(second + within),
             is_authorized: false,
             _seat: seat,
+            place: None,
         }
     }
 
     /// Has everything that it asked for been done, but for a subscription? Nothing is read from it before.
     pub(crate) fn is_idle(&self) -> bool {
-        self.unheard == 0 && !self.is_placing
+        self.unheard == 0 && !self.is_placing && self.not_before == 0
     }
 
     /// Was it to show a signature, and has not?
@@ -223,6 +238,49 @@ impl Shard {
             }
             Act::SignIn { user, user_data } => self.sign_in(slot, user, &user_data),
             Act::Publish { channel, event, data } => self.publish(slot, channel, event, data),
+        }
+    }
+
+    /// May a client subscribe to so many groups now? If its app's clients have made too many
+    /// subscriptions, it may, and has to wait then.
+    fn may_subscribe(&mut self, slot: Slot, groups: u32) -> bool {
+        let (second, shards) = (self.second, u32::from(self.shards));
+        let limits = &self.config.settings.limits;
+        let burst = u32::try_from(limits.groups_per_client_max).unwrap_or(u32::MAX);
+        let Some(pusher) = self.pusher(slot) else { return false };
+        let tenant = Rc::clone(&pusher.tenant);
+        let limits = &tenant.app.limits;
+        let burst = burst.saturating_add(u32::try_from(limits.watchlist_max).unwrap_or(u32::MAX));
+        let fits = pusher.subscriptions.take(second, groups, limits.subscriptions_per_second_max, burst);
+        if !fits {
+            self.tally.drop(Drop::Rate, 1);
+            return false;
+        }
+        let share = limits.app_subscriptions_per_second_max.div_ceil(shards.max(1));
+        let mut rate = tenant.subscriptions.borrow_mut();
+        if (0..groups).fold(true, |_, _| rate.take(second, share)) {
+            return true;
+        }
+        if let Some(pusher) = self.pusher(slot) {
+            pusher.not_before = second + 1;
+        }
+        self.delayed.push(slot);
+        counter!("broadgate_gateway_pusher_delayed_total").increment(1);
+        true
+    }
+
+    /// A second has passed: those that had to wait are read again.
+    pub(in crate::shard) fn end_delays(&mut self) {
+        let second = self.second;
+        let still = std::mem::take(&mut self.delayed);
+        for slot in still {
+            let Some(client) = self.clients.get_mut(slot) else { continue };
+            let Some(pusher) = &mut client.pusher else { continue };
+            if pusher.not_before > second {
+                self.delayed.push(slot);
+            } else if std::mem::take(&mut pusher.not_before) > 0 {
+                client.wake();
+            }
         }
     }
 

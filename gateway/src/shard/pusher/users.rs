@@ -10,7 +10,7 @@ use crate::{
         channel::{ONLINE, SIGNED_IN, is_own},
         member::User,
         outgoing,
-        talk::BUSY,
+        talk::{BUSY, CLIENT_EVENT_LIMIT},
     },
     shard::{directory::Slot, presence::Seat, state::Shard},
 };
@@ -74,6 +74,11 @@ impl Shard {
         let (compat, watched_max, watches) = (app.compat, app.limits.watchlist_max, app.watchlist);
         let is_repeated = pusher.user.as_deref() == Some(&user);
         let watchlist_cut = user.watchlist_cut && watches;
+        let asks = if watches { user.watchlist.len() } else { 0 };
+        if !is_repeated && !self.may_subscribe(slot, u32::try_from(asks + 1).unwrap_or(u32::MAX)) {
+            let sentence = "Sign-in rejected - too many in a short time";
+            return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
+        }
         if !is_repeated && !self.become_user(slot, user, watches) {
             let sentence = "the sign-in was not carried out: the server is busy, sign in again";
             return self.say(slot, &outgoing::error(Some(BUSY), sentence, compat));
@@ -111,7 +116,7 @@ impl Shard {
         }
         if watches {
             let seat = Seat { user: user.id.as_str().into(), info: "".into() };
-            self.directory.sit(slot, &online_group(&user.id), &seat);
+            self.directory.sit(slot, &online_group(&user.id), &seat, None);
         }
         for user in watched {
             self.directory.join(slot, &online_group(user), 0);
