@@ -10,7 +10,7 @@ KEYS = {"1": ("key-of-one", "secret-of-app-one"), "2": ("key-of-two", "secret-of
 READY_DELAY, DRAIN = "2s", "3s"
 # Of each proxy, in a whole rolling restart: what is under way in a connection that is just cut, or asked of a
 # gateway that has just gone and answered with 503, to be repeated.
-LOST_MAX = 2
+LOST_MAX = 1
 # Each proxy's clients are back by then.
 BACK_SECONDS = 10
 
