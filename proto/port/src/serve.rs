@@ -260,6 +260,10 @@ struct Place {
 
 impl Table {
     fn new(settings: &Settings) -> Self {
+        for reason in ["crowded", "connections_max"] {
+            // There before the first, for alerts.
+            counter!("broadgate_port_closed_total", "port" => settings.name, "reason" => reason).increment(0);
+        }
         Self {
             name: settings.name,
             connections_max: settings.connections_max,
