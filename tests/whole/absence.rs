@@ -193,7 +193,7 @@ async fn a_register_that_sleeps_removes_nobody() {
 /// Two registers run from the beginning; the members follow one, then the other, then come back.
 #[tokio::test]
 async fn registers_take_turns() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free_address();
     let mut cluster = Cluster::quiet(2).second_register(&port.to_string()).start().await;
     let mut client = cluster.client(0).await;
     let members = incarnations(&cluster.view().await.unwrap());

@@ -41,7 +41,7 @@ async fn a_register_may_die_and_come_back() {
 
 #[tokio::test]
 async fn a_second_register_takes_over() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free_address();
     // A name is resolved anew at every redial.
     let second = format!("localhost:{}", port.port());
     let mut cluster = Cluster::quiet(2).second_register(&second).start().await;
