@@ -21,7 +21,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        sleep(0.1)
+        sleep(0.02)
         self.heard.update((event["name"], event.get("channel")) for event in body["events"])
         self.send_response(200)
         self.send_header("content-length", "0")
