@@ -28,7 +28,8 @@ async fn receiver(address: SocketAddr) -> UnboundedReceiver<Value> {
 
 /// A receiver that answers nobody before it is opened.
 async fn held_receiver(address: SocketAddr, open: watch::Receiver<bool>) -> UnboundedReceiver<Value> {
-    let listener = TcpListener::bind(address).await.unwrap();
+    // Another test's process may have the port for a moment.
+    let listener = until("the receiver listens", async || TcpListener::bind(address).await.ok()).await;
     // What the receiver notes down; the webhooks that the test causes bound it.
     let (told, events) = unbounded_channel();
     tokio::spawn(async move {
