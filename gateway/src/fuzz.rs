@@ -75,7 +75,7 @@ pub fn pusher(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(rest) else { return };
     let (keys, limits, compat) = (keys(), Limits::default(), compat(first));
     let rules = talk::Rules { keys: &keys, limits: &limits, compat, client_events: first & 2 == 0 };
-    let is_in = |channel: &str| channel.len() % 2 == 0;
+    let is_in = |channel: &str| channel.len().is_multiple_of(2);
     let speaker = talk::Speaker { socket_id: "1.1", user: None, is_in: &is_in };
     let _ = talk::decide(incoming::parse(text), &rules, &speaker);
     let _ = member::Member::parse(text, &limits).map(|member| member.seat_info());
@@ -123,7 +123,12 @@ pub fn command(data: &[u8]) {
     let call = parts.next().and_then(|call| std::str::from_utf8(call).ok());
     let body = parts.next().unwrap_or_default();
     let encoder = Encoder { websocket: true, text: true, frame: true, pusher: true };
-    let parser = Parser { encoder, session_bytes_max: MESSAGE_BYTES_MAX };
+    let parser = Parser {
+        encoder,
+        session_bytes_max: MESSAGE_BYTES_MAX,
+        payload_bytes_max: MESSAGE_BYTES_MAX,
+        frame_bytes_max: MESSAGE_BYTES_MAX,
+    };
     if let Some(Ok(command)) = call.map(|call| crate::api::fuzz(call, body)) {
         let _ = parser.parse(&command);
     }
