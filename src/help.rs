@@ -52,7 +52,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("broadgate_gateway_peer_links_lost_total", "Links to other gateways that broke or could not be opened"),
     ("broadgate_gateway_peer_said_total", "What homes and those who ask them said to peers, by kind"),
-    ("broadgate_gateway_peers_mistrusted_total", "Links made anew because what a peer holds is not certain"),
+    ("broadgate_gateway_peers_mistrusted_total", "Links reopened because what a peer holds is uncertain"),
     ("broadgate_gateway_refused_total", "Connections and calls that were refused, by reason"),
     (
         "broadgate_gateway_sends_without_home_total",
@@ -130,7 +130,7 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("broadgate_gateway_peers", "Other gateways in the view"),
     ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not said what they hold"),
-    ("broadgate_gateway_pusher_watchers", "Streams that are told what Pusher clients do"),
+    ("broadgate_gateway_pusher_watchers", "Streams that watch Pusher clients"),
     ("broadgate_gateway_register_heard", "1 while a register is heard"),
     (
         "broadgate_gateway_webhook_journal_bytes",

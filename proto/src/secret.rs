@@ -103,12 +103,6 @@ impl Secret {
         let all: Vec<_> = self.0.iter().map(|one| format!("Bearer {one}")).collect();
         SendSecret(if all.is_empty() { None } else { all.join(", ").parse().ok() })
     }
-
-    /// What a server asks of each call; `refused` is told of every refusal.
-    #[must_use]
-    pub fn checker(&self, refused: fn()) -> CheckSecret {
-        CheckSecret { secret: self.clone(), refused }
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -129,26 +123,6 @@ impl Interceptor for SendSecret {
             request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
-    }
-}
-
-/// Refuses calls without the secret.
-#[derive(Clone, Debug)]
-pub struct CheckSecret {
-    secret: Secret,
-    refused: fn(),
-}
-
-impl Interceptor for CheckSecret {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        if self.secret.accepts(given) {
-            return Ok(request);
-        }
-        (self.refused)();
-        Err(Status::unauthenticated(
-            "the shared secret is missing or differs: give every process of the cluster the same BROADGATE_SECRET",
-        ))
     }
 }
 

@@ -91,7 +91,7 @@ async fn serve(
     let mut link = Heard { dispatcher, peer, session, heard: Instant::now() };
     link.dispatcher.homes.tell(Event::Heard { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
-        () = cut.cancelled() => Err(Status::aborted("this gateway wants everything to be said anew")),
+        () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
         ended = link.follow(frames, &out) => ended,
     };
     if let Err(status) = ended {
