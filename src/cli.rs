@@ -1,13 +1,12 @@
 //! What is typed.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
     apps::{self, Source},
-    bench, ceiling,
     config::Config,
     environment,
     failure::Failure,
@@ -33,7 +32,7 @@ The shared secret is read from BROADGATE_SECRET or cluster.secret_file, never fr
 /// A clustered broadcast gateway: WebSocket clients on many processes, commanded as one
 #[derive(Debug, Parser)]
 #[command(name = "broadgate", version, after_help = AFTER_HELP, infer_long_args = false)]
-pub(crate) struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -66,11 +65,13 @@ enum Command {
     Kick(operate::KickArgs),
     /// Drain a gateway: it lets its clients go in slices, and ends
     Drain(operate::DrainArgs),
-    /// Measure a running cluster
-    Bench(bench::BenchArgs),
-    /// What this machine can write at most, for `bench` to compare with
-    #[command(hide = true)]
-    Ceiling(ceiling::CeilingArgs),
+    /// Measure a running cluster: starts `broadgate-bench`, which lies beside this executable
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Passed on to it; `--help` lists what it can measure
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// List the apps of a configuration and check them; print a fresh one, or what Laravel needs
     Apps(apps::AppsArgs),
     /// Print a fresh shared secret
@@ -101,7 +102,7 @@ impl Cli {
     ///
     /// Half the cores for the roles: a gateway's shards have threads of their own beside it, and where few
     /// threads share what comes, fewer have to be woken for each of it.
-    pub(crate) fn threads(&self) -> Result<Option<usize>, Failure> {
+    pub fn threads(&self) -> Result<Option<usize>, Failure> {
         if let Some(threads) = environment::threads()? {
             return Ok(Some(threads));
         }
@@ -113,11 +114,11 @@ impl Cli {
 }
 
 /// Parses the command line; a wrong one ends the process with exit code 2.
-pub(crate) fn parse() -> Cli {
+pub fn parse() -> Cli {
     Cli::parse()
 }
 
-pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or_else(|| Command::Up(up::UpArgs::default())) {
         Command::Up(args) => up::run(args).await,
         Command::Register(args) => roles::register(args).await,
@@ -132,8 +133,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Send(args) => operate::send(args).await,
         Command::Kick(args) => operate::kick(args).await,
         Command::Drain(args) => operate::drain(args).await,
-        Command::Bench(args) => bench::run(args).await,
-        Command::Ceiling(args) => ceiling::run(args).await,
+        Command::Bench { args } => bench(&args),
         Command::Secret => operate::secret(),
         Command::Apps(args) => apps::run(&args),
         Command::CheckConfig { file, apps } => check_config(file, apps.path()),
@@ -152,6 +152,18 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             operate::print(&text)
         }
     }
+}
+
+/// Becomes `broadgate-bench`: the executable that runs in production does not carry the load generator.
+fn bench(args: &[OsString]) -> Result<(), Failure> {
+    let program = std::env::current_exe()?.with_file_name("broadgate-bench");
+    let error = std::process::Command::new(&program).args(args).exec();
+    Err(Failure::Usage(match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("{} is not there: copy it from where `cargo build --release` puts both executables", program.display())
+        }
+        _ => format!("{} does not start: {error}", program.display()),
+    }))
 }
 
 fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ use crate::{
 /// Everything that a process can be told. Each role reads its own sections.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     /// A file with more `[[apps]]`; `--apps` comes before it.
     pub(crate) apps_file: Option<PathBuf>,
     pub(crate) cluster: ClusterSection,
@@ -136,7 +136,7 @@ impl Config {
     }
 
     /// The same, for a command that has no log: warnings go to standard error.
-    pub(crate) fn load_for_command(file: Option<&Path>) -> Result<Self, Failure> {
+    pub fn load_for_command(file: Option<&Path>) -> Result<Self, Failure> {
         let config = Self::load(file)?;
         for warning in &config.warnings {
             say!("broadgate: warning: {warning}");
@@ -188,7 +188,7 @@ impl Config {
     }
 
     /// The shared secret: BROADGATE_SECRET, else the file.
-    pub(crate) fn secret(&self) -> Result<Secret, Failure> {
+    pub fn secret(&self) -> Result<Secret, Failure> {
         let (place, text) = match (environment::text("SECRET")?, &self.cluster.secret_file) {
             (Some(text), _) => ("BROADGATE_SECRET".to_owned(), text),
             (None, Some(path)) => {

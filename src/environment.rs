@@ -74,12 +74,15 @@ pub(crate) fn text(key: &str) -> Result<Option<String>, Failure> {
 }
 
 /// The path in `BROADGATE_{key}`; none if it is not set or empty.
-pub(crate) fn path(key: &str) -> Option<PathBuf> {
+pub fn path(key: &str) -> Option<PathBuf> {
     std::env::var_os(format!("{PREFIX}{key}")).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The threads that TOKIO_WORKER_THREADS asks for. tokio reads it as well, and panics at what it cannot use.
-pub(crate) fn threads() -> Result<Option<usize>, Failure> {
+///
+/// # Errors
+/// If it asks for none, or is not a number.
+pub fn threads() -> Result<Option<usize>, Failure> {
     let name = "TOKIO_WORKER_THREADS";
     let Some(text) = variable(name).map_err(|error| Failure::usage(error.to_string()))? else {
         return Ok(None);

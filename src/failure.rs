@@ -6,7 +6,7 @@ use broadgate_business::{CommandError, cluster::Refusal};
 
 /// Why a command did not do all that it was asked.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// 1: it failed.
     Failed(String),
     /// 2: a flag, the configuration or a port cannot be used; nothing was started.
@@ -22,12 +22,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn usage(sentence: impl Into<String>) -> Self {
+    pub fn usage(sentence: impl Into<String>) -> Self {
         Self::Usage(sentence.into())
     }
 
     /// Prints the sentence, and says the exit code.
-    pub(crate) fn report(self) -> ExitCode {
+    pub fn report(self) -> ExitCode {
         let code = match self {
             Self::BrokenPipe => return ExitCode::SUCCESS,
             Self::Failed(_) => 1,

@@ -9,7 +9,7 @@ use crate::{config::Config, environment, failure::Failure};
 
 /// Which configuration.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ConfigFile {
+pub struct ConfigFile {
     /// The configuration file (TOML); see deploy/config/broadgate.toml [env: BROADGATE_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,

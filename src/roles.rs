@@ -324,7 +324,7 @@ impl Common {
 }
 
 /// Returns when the other end of standard input is closed.
-pub(crate) async fn supervisor_gone() {
+pub async fn supervisor_gone() {
     use tokio::io::AsyncReadExt as _;
     let mut stdin = tokio::io::stdin();
     let mut byte = [0];

@@ -10,7 +10,7 @@ const KEY_BYTES: usize = 10;
 const SECRET_BYTES: usize = 32;
 
 /// A fresh `[[apps]]` entry. The id must have been checked.
-pub(crate) fn fresh(id: &str) -> Result<String, Failure> {
+pub fn fresh(id: &str) -> Result<String, Failure> {
     let (key, secret) = (random::<KEY_BYTES>()?, random::<SECRET_BYTES>()?);
     Ok(format!("[[apps]]\nid = \"{id}\"\n[[apps.keys]]\nkey = \"{key}\"\nsecret = \"{secret}\"\n"))
 }

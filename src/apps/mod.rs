@@ -14,10 +14,10 @@ mod laravel;
 mod read;
 mod reload;
 
+pub use self::{fresh::fresh, read::Source};
 pub(crate) use self::{
     command::{AppsArgs, run},
-    fresh::fresh,
     laravel::{Reach, both as laravel_settings},
-    read::{Source, exposed},
+    read::exposed,
     reload::{Reload, outlive_hangups},
 };

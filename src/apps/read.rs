@@ -20,19 +20,20 @@ use crate::{
 
 /// Where apps are read from.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Source {
-    pub(crate) config: Option<PathBuf>,
+pub struct Source {
+    /// The configuration, whose `[[apps]]` are read.
+    pub config: Option<PathBuf>,
     /// The apps file; the configuration's `apps_file` if absent.
-    pub(crate) apps: Option<PathBuf>,
+    pub apps: Option<PathBuf>,
     /// Apps that take raw clients, whatever the files say.
-    pub(crate) raw: Vec<String>,
+    pub raw: Vec<String>,
 }
 
 /// A file that was read, or could not be, and what was in it. Only its content says whether it has
 /// changed: a file of the same length may be written within one tick of the clock, or be given its old
 /// time back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub struct Seen {
     path: PathBuf,
     /// A hash of what was read; none if nothing could be.
     content: Option<u64>,
@@ -63,7 +64,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// What was read at one moment: apps that are not checked yet.
 #[derive(Debug, Default)]
-pub(crate) struct Reading {
+pub struct Reading {
     apps: Vec<App>,
     /// Where each app stands, such as `broadgate.toml:12: apps[1]`.
     places: Vec<String>,
@@ -105,7 +106,7 @@ impl Source {
     ///
     /// # Errors
     /// One sentence with the file and, where there is one, the line.
-    pub(crate) fn read(&self, seen: &mut Vec<Seen>) -> Result<Reading, String> {
+    pub fn read(&self, seen: &mut Vec<Seen>) -> Result<Reading, String> {
         seen.clear();
         let text = match &self.config {
             None => String::new(),
@@ -225,7 +226,7 @@ impl Reading {
     }
 
     /// Checks the apps and makes the table of a gateway.
-    pub(crate) fn open(&self) -> Result<Apps, String> {
+    pub fn open(&self) -> Result<Apps, String> {
         self.check_secrets()?;
         Apps::new(self.apps.clone()).map_err(|fault| self.sentence(&fault))
     }

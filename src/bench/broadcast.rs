@@ -13,7 +13,7 @@ use super::{
     progress,
     publish::{self, Publisher, To},
 };
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// Without a delivery for this long, what is missing is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(10);

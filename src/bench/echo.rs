@@ -12,7 +12,7 @@ use super::{
     meter::Meter,
     tell,
 };
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// After the time is over, for the last echo of each.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);

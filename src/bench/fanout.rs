@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct FanoutArgs {

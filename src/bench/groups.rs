@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct GroupsArgs {

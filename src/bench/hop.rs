@@ -14,7 +14,7 @@ use super::{
     socket::{self, Socket},
     tell,
 };
-use crate::{
+use broadgate::{
     failure::Failure,
     operate::{At, Target},
 };

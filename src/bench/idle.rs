@@ -11,7 +11,7 @@ use super::{
     meter::{Meter, memory_kib},
     publish, tell,
 };
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {

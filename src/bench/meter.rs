@@ -1,7 +1,7 @@
 //! What processes have used, as the system tells it.
 
 use super::engine::cpu_ns;
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// Of the user and system time in `/proc`, on every Linux that we know.
 const TICKS_PER_S: f64 = 100.0;

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// All must be served again within this.
 const SERVED_TIME_MAX: Duration = Duration::from_secs(120);

@@ -13,19 +13,20 @@ use broadgate_gateway::config::Internal;
 use broadgate_proto::name;
 use clap::Args;
 
+pub use self::output::print;
 pub(crate) use self::{
     lists::{
         ClientArgs, ClientsArgs, GroupsArgs, RosterArgs, UidsArgs, client, clients, groups, roster, uids,
     },
     orders::{DrainArgs, KickArgs, SendArgs, drain, kick, send},
-    output::{print, print_json, table},
+    output::{print_json, table},
     status::status,
 };
 use crate::{config::Config, environment, failure::Failure, options::ConfigFile};
 
 /// Which gateway is asked.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct At {
+pub struct At {
     #[command(flatten)]
     file: ConfigFile,
     /// The internal port of any gateway [env: BROADGATE_ADDR] [default: the configuration's, 127.0.0.1:7200]
@@ -62,23 +63,23 @@ fn reached(internal: &Internal) -> String {
 
 /// Which cluster is asked, and how the answer is printed.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Target {
+pub struct Target {
     #[command(flatten)]
-    pub(crate) at: At,
+    pub at: At,
     /// The app that is meant [default: default]
     #[arg(long)]
-    pub(crate) app: Option<String>,
+    pub app: Option<String>,
     /// How long an answer may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// For scripts
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 impl Target {
     /// A gateway that answers, and knows the app.
-    pub(crate) async fn cluster(&self) -> Result<Cluster, Failure> {
+    pub async fn cluster(&self) -> Result<Cluster, Failure> {
         let (cluster, app) = self.connect().await?;
         app.map(|()| cluster)
     }

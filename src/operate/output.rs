@@ -13,7 +13,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use crate::failure::Failure;
 
 /// To standard output; whoever stops reading ends the program quietly.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;

@@ -36,7 +36,7 @@ pub(super) use self::{
     worker::Worker,
 };
 use super::{Load, progress, target::Target};
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// What the clients do, told to all threads.
 pub(super) struct Plan {

@@ -17,18 +17,20 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, Plan, Tally};
-use crate::{bench::Load, failure::Failure};
+use broadgate::failure::Failure;
+
+use crate::Load;
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(120);
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Which part this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bench) struct Share {
-    pub(in crate::bench) index: usize,
-    pub(in crate::bench) count: usize,
+pub(crate) struct Share {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
     /// What the groups of all parts are named by.
-    pub(in crate::bench) run: u32,
+    pub(crate) run: u32,
 }
 
 impl FromStr for Share {
@@ -135,7 +137,7 @@ impl Part {
 }
 
 /// Is a part, until the standard input ends.
-pub(in crate::bench) fn serve(load: &Load, groups: u32) -> Result<(), Failure> {
+pub(crate) fn serve(load: &Load, groups: u32) -> Result<(), Failure> {
     let mut engine = Engine::with(load, groups, 1, |plan| plan.reports = true)?;
     engine.connect()?;
     say("live", &Live { receivers: engine.receivers(), locals: engine.locals() })?;

@@ -1,17 +1,17 @@
 //! What is sent: a number and a time, as bytes, or as text that stands in JSON as it is. Pure.
 
-pub(in crate::bench) const HEAD_BYTES: usize = 16;
+pub(crate) const HEAD_BYTES: usize = 16;
 const TEXT_HEAD_BYTES: usize = 1 + 2 * HEAD_BYTES;
 const TEXT_MARK: u8 = b'!';
 
-pub(in crate::bench) fn bytes(size: usize, number: u64, at: u64) -> Vec<u8> {
+pub(crate) fn bytes(size: usize, number: u64, at: u64) -> Vec<u8> {
     let mut payload = vec![0; size.max(HEAD_BYTES)];
     payload[..8].copy_from_slice(&number.to_be_bytes());
     payload[8..HEAD_BYTES].copy_from_slice(&at.to_be_bytes());
     payload
 }
 
-pub(in crate::bench) fn text(size: usize, number: u64, at: u64) -> String {
+pub(crate) fn text(size: usize, number: u64, at: u64) -> String {
     let head = format!("{}{number:016x}{at:016x}", char::from(TEXT_MARK));
     format!("{head:x<size$}")
 }

@@ -26,21 +26,21 @@ pub(super) fn judge(expected: u64, number: u64, step: u64) -> Verdict {
 
 /// Counts of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::bench) struct Tally {
-    pub(in crate::bench) delivered: u64,
-    pub(in crate::bench) lost: u64,
-    pub(in crate::bench) doubled: u64,
-    pub(in crate::bench) disordered: u64,
+pub(crate) struct Tally {
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) disordered: u64,
     /// Echoes that were not what was sent.
-    pub(in crate::bench) wrong: u64,
+    pub(crate) wrong: u64,
     /// Closed by the server.
-    pub(in crate::bench) closed: u64,
+    pub(crate) closed: u64,
     /// Dials that failed and were made again.
-    pub(in crate::bench) refused: u64,
+    pub(crate) refused: u64,
     /// Those of them that were answered, but without a time to come back.
-    pub(in crate::bench) refused_without_time: u64,
+    pub(crate) refused_without_time: u64,
     #[serde(serialize_with = "write", deserialize_with = "read")]
-    pub(in crate::bench) latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u64>,
 }
 
 fn histogram() -> Result<Histogram<u64>, hdrhistogram::errors::CreationError> {
@@ -63,7 +63,7 @@ fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Histogram<u64>, D::Error> 
 }
 
 impl Tally {
-    pub(in crate::bench) fn new() -> Result<Self, hdrhistogram::errors::CreationError> {
+    pub(crate) fn new() -> Result<Self, hdrhistogram::errors::CreationError> {
         let latency = histogram()?;
         let (delivered, lost, doubled, disordered, wrong) = (0, 0, 0, 0, 0);
         let (closed, refused, refused_without_time) = (0, 0, 0);
@@ -90,7 +90,7 @@ impl Tally {
         }
     }
 
-    pub(in crate::bench) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.delivered += other.delivered;
         self.lost += other.lost;
         self.doubled += other.doubled;

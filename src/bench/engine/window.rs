@@ -14,7 +14,7 @@ use std::{
 const SLOTS: usize = 1 << 16;
 
 /// Threads count what their clients receive by themselves, and come here once per message.
-pub(in crate::bench) struct Window {
+pub(crate) struct Window {
     in_flight: u64,
     /// Threads that have not all of a message.
     left: Vec<AtomicU32>,
@@ -24,7 +24,7 @@ pub(in crate::bench) struct Window {
 }
 
 impl Window {
-    pub(in crate::bench) fn new(in_flight: usize) -> Self {
+    pub(crate) fn new(in_flight: usize) -> Self {
         Self {
             in_flight: in_flight.clamp(1, SLOTS / 2) as u64,
             left: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
@@ -34,7 +34,7 @@ impl Window {
         }
     }
 
-    pub(in crate::bench) fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         self.left.len()
     }
 
@@ -42,23 +42,23 @@ impl Window {
         (number % SLOTS as u64) as usize
     }
 
-    pub(in crate::bench) fn completed(&self) -> u64 {
+    pub(crate) fn completed(&self) -> u64 {
         self.completed.load(Ordering::Acquire)
     }
 
     /// Whoever sends is woken by this when there is room.
-    pub(in crate::bench) fn wake_by(&self, waker: Waker) {
+    pub(crate) fn wake_by(&self, waker: Waker) {
         *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
     }
 
     /// Nothing more is to be sent.
-    pub(in crate::bench) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
     /// How many messages may be sent now, if so many have been; waits for the first by `rest`, but not
     /// longer than this. 0 if nothing completes.
-    pub(in crate::bench) fn room(
+    pub(crate) fn room(
         &self,
         sent: u64,
         patience: Duration,
@@ -80,7 +80,7 @@ impl Window {
     }
 
     /// A message is about to be sent to the clients of so many threads.
-    pub(in crate::bench) fn sending(&self, number: u64, threads: u32) {
+    pub(crate) fn sending(&self, number: u64, threads: u32) {
         if threads == 0 {
             self.completed.fetch_add(1, Ordering::AcqRel);
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::{Publisher, To, now_ns, payload};
-use crate::{apps::Source, failure::Failure};
+use broadgate::{apps::Source, failure::Failure};
 
 /// The hosted service takes as many events in one call.
 const BATCH_EVENTS_MAX: u64 = 10;
@@ -29,7 +29,7 @@ pub(super) struct Api<'a> {
 
 impl<'a> Api<'a> {
     pub(super) fn open(to: To<'a>) -> Result<Self, Failure> {
-        let Some(file) = &to.sender.apps.clone().or_else(|| crate::environment::path("APPS")) else {
+        let Some(file) = &to.sender.apps.clone().or_else(|| broadgate::environment::path("APPS")) else {
             return Err(Failure::usage(
                 "--publish api needs --apps FILE, in which the app's key and secret are",
             ));

@@ -3,7 +3,9 @@
 use std::{io::Write as _, net::TcpStream};
 
 use super::{Publisher, To, now_ns, payload};
-use crate::{ceiling::record, failure::Failure};
+use broadgate::failure::Failure;
+
+use crate::ceiling::record;
 
 pub(super) struct Ceiling<'a> {
     to: To<'a>,

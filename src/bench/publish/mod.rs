@@ -18,7 +18,7 @@ use super::{
     engine::{Engine, now_ns, payload},
     target::{Kind, Target},
 };
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// By what a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

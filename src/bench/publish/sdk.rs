@@ -10,7 +10,7 @@ use broadgate_business::{Audience, Cluster, Payload};
 use tokio::{runtime::Runtime, sync::Notify};
 
 use super::{Kind, Publisher, To, now_ns, payload};
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// Longer than a lease and what is settled after it.
 const REPEAT_TIME_MAX: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use super::{
     rows::{Against, Row, Way},
     servers::{APP, Ceiling, Servers},
 };
-use crate::failure::Failure;
+use broadgate::failure::Failure;
 
 /// More than any run takes.
 const RUN_TIME_MAX: Duration = Duration::from_secs(180);
@@ -96,7 +96,6 @@ fn against_servers(row: &Row, servers: &Servers) -> Vec<String> {
 /// Runs the load; what it tells.
 fn bench(row: &Row, where_to: &[String]) -> Result<Value, Failure> {
     let mut load = Command::new(std::env::current_exe()?)
-        .arg("bench")
         .args(row.args.split(' '))
         .args(where_to)
         .arg("--json")

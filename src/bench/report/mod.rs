@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{failure::Failure, operate};
+use broadgate::{failure::Failure, operate, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {

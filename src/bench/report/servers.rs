@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use std::{
 use broadgate_business::{Cluster, v1::MemberState};
 
 use super::super::block;
-use crate::{config::Config, failure::Failure};
+use broadgate::{config::Config, failure::Failure};
 
 const READY_TIME_MAX: Duration = Duration::from_secs(30);
 pub(super) const APP: &str = "1";
@@ -29,8 +29,13 @@ impl Drop for Held {
     }
 }
 
-fn start(args: &[String]) -> Result<Held, Failure> {
-    let child = Command::new(std::env::current_exe()?)
+/// Starts a role of the executable beside this one.
+fn start_role(args: &[String]) -> Result<Held, Failure> {
+    start(&std::env::current_exe()?.with_file_name("broadgate"), args)
+}
+
+fn start(program: &Path, args: &[String]) -> Result<Held, Failure> {
+    let child = Command::new(program)
         .args(args)
         .env("BROADGATE_LOG", "error")
         // What the user's shell says is not what is measured.
@@ -38,7 +43,8 @@ fn start(args: &[String]) -> Result<Held, Failure> {
         .env_remove("BROADGATE_APPS")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .spawn()?;
+        .spawn()
+        .map_err(|error| Failure::Failed(format!("{} does not start: {error}", program.display())))?;
     Ok(Held(child))
 }
 
@@ -69,7 +75,7 @@ impl Ceiling {
             &format!("--mode={mode}"),
             "--supervised",
         ];
-        let process = start(&texts(args))?;
+        let process = start(&std::env::current_exe()?, &texts(args))?;
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if began.elapsed() > READY_TIME_MAX {
@@ -111,7 +117,7 @@ impl AppsFile {
     fn make() -> Result<Self, Failure> {
         let name = format!("broadgate-bench-{:016x}.toml", getrandom::u64().map_err(std::io::Error::other)?);
         let path = std::env::temp_dir().join(name);
-        let text = crate::apps::fresh(APP)?;
+        let text = broadgate::apps::fresh(APP)?;
         let key = text.lines().find_map(|line| line.strip_prefix("key = "));
         let key = key.unwrap_or_default().trim_matches('"').to_owned();
         // The limits are those of every app; the secret is of this run, and nobody else's business.
@@ -125,7 +131,7 @@ impl Servers {
     pub(super) fn start(count: usize) -> Result<Self, Failure> {
         let apps = AppsFile::make()?;
         let at = free()?;
-        let register = start(&texts(["register", &format!("--bind={at}"), "--supervised"]))?;
+        let register = start_role(&texts(["register", &format!("--bind={at}"), "--supervised"]))?;
         let (mut gateways, mut clients, mut internal) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
             let (client, inner) = (free()?, free()?);
@@ -139,11 +145,11 @@ impl Servers {
                 &format!("--apps={}", apps.path.display()),
                 "--supervised",
             ];
-            gateways.push(start(&texts(args))?);
+            gateways.push(start_role(&texts(args))?);
             clients.push(client);
             internal.push(inner);
         }
-        let worker = start(&texts(["worker", "echo", &format!("--register={at}"), "--supervised"]))?;
+        let worker = start_role(&texts(["worker", "echo", &format!("--register={at}"), "--supervised"]))?;
         let servers = Self { gateways, worker, register, clients, internal, apps };
         servers.wait(count)?;
         Ok(servers)

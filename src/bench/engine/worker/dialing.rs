@@ -12,7 +12,7 @@ use super::{
     },
     Worker,
 };
-use crate::bench::{frames, target::Kind};
+use crate::{frames, target::Kind};
 
 /// Whoever is refused without being told when to come back waits so long.
 const RETRY_NS: u64 = 1_000_000_000;

@@ -45,7 +45,7 @@ enum Step {
     Close,
 }
 
-pub(in crate::bench) struct Worker {
+pub(crate) struct Worker {
     plan: Arc<Plan>,
     me: usize,
     threads: usize,
@@ -57,7 +57,7 @@ pub(in crate::bench) struct Worker {
     /// Who dials again, and when.
     retries: VecDeque<(u64, u32)>,
     dialing: usize,
-    pub(in crate::bench) tally: Tally,
+    pub(crate) tally: Tally,
     /// Receipts of each message in flight.
     counts: Vec<u32>,
     completed: bool,
@@ -66,7 +66,7 @@ pub(in crate::bench) struct Worker {
     buffer: Vec<u8>,
     text_place: usize,
     /// Echoes are answered by the next message until then.
-    pub(in crate::bench) echo_until: u64,
+    pub(crate) echo_until: u64,
     /// What ends the run.
     failed: Option<String>,
 }
@@ -146,7 +146,7 @@ impl Worker {
     }
 
     /// Everybody sends a first echo.
-    pub(in crate::bench) fn start_echoes(&mut self, until: u64) {
+    pub(crate) fn start_echoes(&mut self, until: u64) {
         self.echo_until = until;
         for index in 0..self.clients.len() {
             self.clients[index].expected = 0;
@@ -155,7 +155,7 @@ impl Worker {
     }
 
     /// Clients that wait for an echo.
-    pub(in crate::bench) fn silent(&self) -> usize {
+    pub(crate) fn silent(&self) -> usize {
         self.clients.iter().filter(|client| client.waits).count()
     }
 

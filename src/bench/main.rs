@@ -1,10 +1,12 @@
-//! `broadgate bench`: measures a running cluster with real clients.
+//! `broadgate bench`: measures a running cluster with real clients. An executable of its own, so that the one
+//! that runs in production does not carry a load generator.
 //!
 //! What is sent carries a number and a time; every client checks that nothing is lost, doubled or
 //! out of order. The load runs on the same machine as what it measures unless the URLs are of
 //! another one: quote it so.
 
 mod broadcast;
+mod ceiling;
 mod echo;
 mod engine;
 mod fanout;
@@ -20,19 +22,21 @@ mod socket;
 mod storm;
 mod target;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use broadgate::{environment, failure::Failure, operate};
 use broadgate_business::Cluster;
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use self::engine::part::{self, Share};
-use crate::{failure::Failure, operate};
 
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
+/// Measure a running cluster
+#[derive(Debug, Parser)]
+#[command(name = "broadgate bench", bin_name = "broadgate bench", version)]
+struct Cli {
     #[command(subcommand)]
     kind: Kind,
 }
@@ -55,6 +59,9 @@ enum Kind {
     Hop(hop::HopArgs),
     /// Measure everything, against what this machine can do at most, and write a report
     Report(report::ReportArgs),
+    /// What this machine can write at most, for `report` to compare with
+    #[command(hide = true)]
+    Ceiling(ceiling::CeilingArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -108,17 +115,22 @@ impl Sender {
     }
 }
 
-pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    broadgate::run(environment::threads(), run(cli))
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
     // As many sockets as the system lets us have.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
-    let (load, groups, more) = match &args.kind {
+    let (load, groups, more) = match &cli.kind {
         Kind::Idle(args) => (Some(&args.load), Some(1), 0),
         Kind::Fanout(args) => (Some(&args.load), Some(1), 0),
         Kind::Groups(args) => (Some(&args.load), Some(args.groups), 0),
         Kind::Echo(args) => (Some(&args.load), None, 0),
         Kind::Slow(args) => (Some(&args.load), None, 0),
         Kind::Storm(args) => (Some(&args.load), None, args.stay),
-        Kind::Hop(_) | Kind::Report(_) => (None, None, 0),
+        Kind::Hop(_) | Kind::Report(_) | Kind::Ceiling(_) => (None, None, 0),
     };
     if let Some(load) = load {
         check(load, groups.is_some(), more, files)?;
@@ -128,7 +140,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     }
     // The load has threads of its own, and waits for them.
     let wait = |act: &dyn Fn() -> Result<(), Failure>| tokio::task::block_in_place(act);
-    match &args.kind {
+    match &cli.kind {
         Kind::Idle(args) => wait(&|| idle::run(args)),
         Kind::Fanout(args) => wait(&|| fanout::run(args)),
         Kind::Groups(args) => wait(&|| groups::run(args)),
@@ -137,6 +149,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         Kind::Storm(args) => wait(&|| storm::run(args)),
         Kind::Hop(args) => hop::run(args).await,
         Kind::Report(args) => wait(&|| report::run(args)),
+        Kind::Ceiling(args) => ceiling::run(args).await,
     }
 }
 

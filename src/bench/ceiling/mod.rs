@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 
 pub(crate) use self::publish::record;
 use self::{groups::Names, inbox::Inbox, stats::Counts, thread::Thread};
-use crate::{failure::Failure, operate};
+use broadgate::{failure::Failure, operate};
 
 #[derive(Debug, Args)]
 pub(crate) struct CeilingArgs {
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: CeilingArgs) -> Result<(), Failure> {
     }
     tokio::select! {
         () = broadgate_business::shutdown_signal() => {}
-        () = crate::roles::supervisor_gone(), if args.supervised => {}
+        () = broadgate::roles::supervisor_gone(), if args.supervised => {}
         Ok(error) = failure => return Err(Failure::Failed(format!("a thread has ended: {error}"))),
     }
     operate::print(&format!("{}\n", stats::json(&shared.counts)))

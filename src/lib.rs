@@ -1,0 +1,60 @@
+//! What `broadgate` and `broadgate-bench` are made of: every role of a cluster, a supervisor that runs a whole
+//! one, the operator's commands, and what the load generator shares with them.
+
+// `say!` in place of `eprintln!`, `operate::print` in place of `print!`: those panic when nobody reads.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
+/// Writes a line to standard error; a closed standard error is not an error.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
+pub mod apps;
+pub mod cli;
+pub mod config;
+pub mod environment;
+pub mod failure;
+mod help;
+pub mod operate;
+pub mod options;
+pub mod roles;
+mod telemetry;
+mod unreadable;
+mod up;
+
+use std::process::ExitCode;
+
+use self::failure::Failure;
+
+/// Runs a program to its end, and reports how it failed.
+///
+/// `threads` of the runtime; none for as many as there are cores.
+pub fn run(
+    threads: Result<Option<usize>, Failure>,
+    program: impl Future<Output = Result<(), Failure>>,
+) -> ExitCode {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    match threads {
+        Ok(Some(threads)) => _ = builder.worker_threads(threads),
+        Ok(None) => {}
+        Err(failure) => return failure.report(),
+    }
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say!("broadgate: the runtime could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(program);
+    // A thread that reads standard input cannot be interrupted, and must not keep the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
