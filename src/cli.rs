@@ -118,6 +118,10 @@ pub fn parse() -> Cli {
     Cli::parse()
 }
 
+/// Runs what was typed.
+///
+/// # Errors
+/// With the exit code of what failed.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or_else(|| Command::Up(up::UpArgs::default())) {
         Command::Up(args) => up::run(args).await,
@@ -160,7 +164,10 @@ fn bench(args: &[OsString]) -> Result<(), Failure> {
     let error = std::process::Command::new(&program).args(args).exec();
     Err(Failure::Usage(match error.kind() {
         std::io::ErrorKind::NotFound => {
-            format!("{} is not there: copy it from where `cargo build --release` puts both executables", program.display())
+            format!(
+                "{} is not there: copy it from where `cargo build --release` puts both executables",
+                program.display()
+            )
         }
         _ => format!("{} does not start: {error}", program.display()),
     }))

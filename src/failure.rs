@@ -22,6 +22,7 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What was typed or configured cannot be used.
     pub fn usage(sentence: impl Into<String>) -> Self {
         Self::Usage(sentence.into())
     }

@@ -4,13 +4,11 @@
 use std::{collections::HashMap, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use broadgate_proto::{limits, name, secret::Secret};
+use broadgate_topics::{Keep, Keeping, Pattern, Rule};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::{
-    apps::{Apps, Table},
-    homes::{self, Keep, Keeping, Pattern, Rule},
-};
+use crate::apps::{Apps, Table};
 
 /// Everything one gateway process is told.
 #[derive(Debug, Clone)]
@@ -411,15 +409,15 @@ impl Limits {
     }
 
     /// Those of the homes. Several of the largest payloads may wait.
-    pub(crate) fn of_homes(&self) -> homes::Limits {
+    pub(crate) fn of_homes(&self) -> broadgate_topics::Limits {
         let several = 4 * self.payload_bytes_max();
-        homes::Limits {
+        broadgate_topics::Limits {
             link_timeout: self.link_timeout,
             parking_bytes_max: several.max(limits::PARKING_BYTES_MAX),
             untaken_bytes_max: several.max(limits::LINK_UNTAKEN_BYTES_MAX),
             kept_bytes_max: self.kept_bytes_max,
             kept_app_bytes_max: self.kept_app_bytes_max,
-            ..homes::Limits::default()
+            ..broadgate_topics::Limits::default()
         }
     }
 
@@ -615,10 +613,8 @@ pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        apps::{App, Key, KeySecret},
-        homes::Topic,
-    };
+    use crate::apps::{App, Key, KeySecret};
+    use broadgate_topics::Topic;
 
     #[test]
     fn what_no_gateway_can_start_with_is_refused() {

@@ -11,12 +11,12 @@ use std::{
     },
 };
 
+use broadgate_topics::{NotPresent, Standing, StandingMember, Topic};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
     actor::{Event, Standings},
     commands::Dispatcher,
-    homes::{NotPresent, Standing, StandingMember, Topic},
 };
 
 /// Stands where others have the number of their shard: the places belong to no shard.

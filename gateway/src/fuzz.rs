@@ -1,15 +1,16 @@
 //! The parsers that strangers reach, for the fuzz targets in `tests/fuzz`: each takes any bytes, must not
 //! panic, and checks what must hold of what it has taken.
 
+use broadgate_pusher::{
+    Compat,
+    api::{params::Params, publish, query, route, sign},
+    auth, channel, incoming, member, socket_id, talk,
+};
+
 use crate::{
     apps::Limits,
     codec::{Codec, Input, Protocol, encode::Encoder},
     orders::{Parser, session_object},
-    pusher::{
-        Compat,
-        api::{params::Params, publish, query, route, sign},
-        auth, channel, incoming, member, socket_id, talk,
-    },
 };
 
 /// Messages are at most so long here, so that both sides of the limit are met.

@@ -40,13 +40,11 @@ mod desk;
 #[doc(hidden)]
 pub mod fuzz;
 mod health;
-pub mod homes;
 mod listen;
 mod me;
 mod observers;
 mod orders;
 mod peers;
-mod pusher;
 mod refusals;
 mod server;
 mod shard;

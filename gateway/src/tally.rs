@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use broadgate_proto::v1::Cause;
+use broadgate_topics::remember::{Forgotten, Kept, Remembered};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-
-use crate::homes::remember::{Forgotten, Kept, Remembered};
 
 /// Why something was dropped: the closed set of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

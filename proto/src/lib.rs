@@ -10,6 +10,8 @@
 //! | [`limits`] | every limit that decisions rest on, with unit and reason |
 //! | [`epoch`] | how epochs compare |
 //! | [`events`] | the message by which events travel, written from pieces |
+//! | [`view`] | reads of a view: its gateways, workers, epoch |
+//! | [`ring`] | which gateway is the home of a topic |
 //! | [`secret`] | the shared secret of the internal ports |
 
 pub mod close;
@@ -18,7 +20,9 @@ pub mod events;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod ring;
 pub mod secret;
+pub mod view;
 
 /// The generated messages and services of package `broadgate.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]

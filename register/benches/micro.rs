@@ -12,12 +12,10 @@ use std::time::Duration;
 use broadgate_proto::{
     id::Incarnation,
     limits::{BEAT, LEASE},
+    ring::Ring,
     v1::{Hello, Member, MemberState, Role, View},
 };
-use broadgate_register::{
-    member::ring::Ring,
-    server::simulation::{Core, Input, Now, Origin},
-};
+use broadgate_register::server::simulation::{Core, Input, Now, Origin};
 use divan::{Bencher, black_box, counter::ItemsCount};
 
 const SIZES: [u64; 2] = [3, 100];

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     secret::{Secret, SendSecret},
@@ -12,7 +13,7 @@ use broadgate_proto::{
     },
 };
 use broadgate_register::{
-    member::{self, Advertise, Member, MemberEvent, view},
+    member::{self, Advertise, Member, MemberEvent},
     server,
 };
 use tokio::{

@@ -14,10 +14,10 @@ mod laravel;
 mod read;
 mod reload;
 
-pub use self::{fresh::fresh, read::Source};
 pub(crate) use self::{
     command::{AppsArgs, run},
     laravel::{Reach, both as laravel_settings},
     read::exposed,
     reload::{Reload, outlive_hangups},
 };
+pub use self::{fresh::fresh, read::Source};

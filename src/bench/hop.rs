@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use broadgate_business::{Audience, Cluster, Who, v1::View};
-use broadgate_gateway::homes::Topic;
-use broadgate_register::member::{ring::Ring, view};
+use broadgate_proto::{ring::Ring, view};
+use broadgate_topics::Topic;
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::json;

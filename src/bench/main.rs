@@ -140,15 +140,15 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
     // The load has threads of its own, and waits for them.
     let wait = |act: &dyn Fn() -> Result<(), Failure>| tokio::task::block_in_place(act);
-    match &cli.kind {
-        Kind::Idle(args) => wait(&|| idle::run(args)),
-        Kind::Fanout(args) => wait(&|| fanout::run(args)),
-        Kind::Groups(args) => wait(&|| groups::run(args)),
-        Kind::Echo(args) => wait(&|| echo::run(args)),
-        Kind::Slow(args) => wait(&|| slow::run(args)),
-        Kind::Storm(args) => wait(&|| storm::run(args)),
-        Kind::Hop(args) => hop::run(args).await,
-        Kind::Report(args) => wait(&|| report::run(args)),
+    match cli.kind {
+        Kind::Idle(args) => wait(&|| idle::run(&args)),
+        Kind::Fanout(args) => wait(&|| fanout::run(&args)),
+        Kind::Groups(args) => wait(&|| groups::run(&args)),
+        Kind::Echo(args) => wait(&|| echo::run(&args)),
+        Kind::Slow(args) => wait(&|| slow::run(&args)),
+        Kind::Storm(args) => wait(&|| storm::run(&args)),
+        Kind::Hop(args) => hop::run(&args).await,
+        Kind::Report(args) => wait(&|| report::run(&args)),
         Kind::Ceiling(args) => ceiling::run(args).await,
     }
 }

@@ -41,7 +41,10 @@ impl At {
     }
 
     /// The configuration, and the address of the gateway.
-    pub(crate) fn open(&self) -> Result<(Config, String), Failure> {
+    ///
+    /// # Errors
+    /// If the configuration cannot be read, or the address is none.
+    pub fn open(&self) -> Result<(Config, String), Failure> {
         let config = self.file.load_for_command()?;
         let (place, address) = match (&self.addr, environment::text("ADDR")?) {
             (Some(address), _) => ("--addr", address.clone()),
@@ -64,6 +67,7 @@ fn reached(internal: &Internal) -> String {
 /// Which cluster is asked, and how the answer is printed.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
+    #[allow(missing_docs, reason = "clap would take it for the command's")]
     #[command(flatten)]
     pub at: At,
     /// The app that is meant [default: default]

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{Kind, Topic};
 use broadgate_proto::v1::Epoch;
+use broadgate_topics::{Kind, Topic};
 
 use super::{
     calls::Call,

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{Back, Done, Input, Op, Reply, Ticket, Topic};
+use broadgate_proto::view;
 use broadgate_proto::{id::Incarnation, limits, v1::Epoch};
-use broadgate_register::member::view;
+use broadgate_topics::{Back, Done, Input, Op, Reply, Ticket, Topic};
 
 use super::{
     gateway::Timer,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broadgate_gateway::homes::{At, Kind};
+use broadgate_topics::{At, Kind};
 
 use super::{
     bugs::Bug,

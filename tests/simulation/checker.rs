@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use broadgate_gateway::homes::Topic;
 use broadgate_proto::{id::Incarnation, v1::Epoch};
+use broadgate_topics::Topic;
 
 use super::{
     entering,

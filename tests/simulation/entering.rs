@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use broadgate_gateway::homes::{Entered, Input, Ticket, Topic};
 use broadgate_proto::id::Incarnation;
+use broadgate_topics::{Entered, Input, Ticket, Topic};
 
 use super::{
     checker::Found,

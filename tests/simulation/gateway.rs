@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{Back, Core, Effect, Frame, Input, Limits, Session, Standing, Topic};
+use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     v1::{MemberState, View},
 };
-use broadgate_register::member::view;
+use broadgate_topics::{Back, Core, Effect, Frame, Input, Limits, Session, Standing, Topic};
 
 use super::{
     bugs::Bug,

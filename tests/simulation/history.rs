@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use broadgate_gateway::homes::{At, Content, Load, Report, Ticket, Topic};
 use broadgate_proto::{id::Incarnation, v1::Epoch};
+use broadgate_topics::{At, Content, Load, Report, Ticket, Topic};
 
 /// One client from open to close; never used again.
 pub type ClientNo = u32;

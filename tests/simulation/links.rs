@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadgate_gateway::homes::{Content as _, Frame, Input, Op};
+use broadgate_proto::view;
 use broadgate_proto::{id::Incarnation, limits, v1::View};
-use broadgate_register::member::view;
+use broadgate_topics::{Content as _, Frame, Input, Op};
 
 use super::{
     bugs::Bug,

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use broadgate_gateway::homes::{At, Topic};
 use broadgate_proto::{id::Incarnation, v1::Epoch};
+use broadgate_topics::{At, Topic};
 
 use super::history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish};
 

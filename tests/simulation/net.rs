@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::Frame;
 use broadgate_proto::{
     id::Incarnation,
     v1::{View, join_reply::Reply},
 };
 use broadgate_register::server::simulation::Input as RegisterInput;
+use broadgate_topics::Frame;
 
 use super::{
     calls::{Rpc, RpcAnswer},

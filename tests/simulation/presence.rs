@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::Topic;
 use broadgate_proto::id::Incarnation;
+use broadgate_topics::Topic;
 
 use super::{
     checker::Found,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use broadgate_gateway::homes::Topic;
+use broadgate_topics::Topic;
 
 use super::{
     net::REGISTER,

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{Input, Pattern, Report, Reporting, Topic};
 use broadgate_proto::id::Incarnation;
+use broadgate_topics::{Input, Pattern, Report, Reporting, Topic};
 
 use super::{
     checker::Found,

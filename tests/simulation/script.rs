@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use broadgate_gateway::homes::Topic;
+use broadgate_topics::Topic;
 
 use super::{
     history::{CmdNo, Wish},

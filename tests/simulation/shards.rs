@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{
+use broadgate_proto::{id::Incarnation, limits};
+use broadgate_topics::{
     At, Back, Input, Kind, Standing, StandingMember, Topic,
     remember::{Bounds, Kept, Remembered},
 };
-use broadgate_proto::{id::Incarnation, limits};
 
 use super::{
     calls::Then,

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::homes::{Report, Topic};
 use broadgate_proto::id::Incarnation;
+use broadgate_topics::{Report, Topic};
 
 use super::{
     bugs::Bug,

@@ -73,6 +73,8 @@ fn floors_go_down_only() {
         ("proto/port", &["broadgate_register", "broadgate_gateway", "broadgate_business"]),
         ("register/src/member", &["crate::server", "broadgate_gateway", "broadgate_business"]),
         ("register", &["broadgate_gateway", "broadgate_business"]),
+        ("gateway/topics", &["broadgate_register", "broadgate_gateway", "broadgate_pusher", "tokio"]),
+        ("gateway/pusher", &["broadgate_register", "broadgate_gateway", "broadgate_topics", "tokio"]),
         ("gateway/src", &["broadgate_business", "broadgate_register::server"]),
         ("business/src", &["broadgate_gateway", "broadgate_register::server"]),
     ] {

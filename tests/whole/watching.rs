@@ -6,8 +6,8 @@ use broadgate_business::{
     ClusterConfig,
     cluster::{ChangeKind, GroupChange, GroupWatch},
 };
+use broadgate_proto::ring::Ring;
 use broadgate_proto::v1;
-use broadgate_register::member::ring::Ring;
 
 use crate::harness::*;
 

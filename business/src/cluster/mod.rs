@@ -315,7 +315,7 @@ async fn follow(
         let next = Arc::new(former.follow(&view, caller, &secret, &seen));
         // Register and gateways have begun anew, below what was seen of those before them: no gateway
         // could ever catch up with that.
-        let behind = seen.after().is_some_and(|seen| member::view::epoch(&view) < seen);
+        let behind = seen.after().is_some_and(|seen| broadgate_proto::view::epoch(&view) < seen);
         if behind && !next.is_empty() && !former.lives_on_in(&next) {
             seen.forget();
         }

@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
+use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     limits,
     secret::SendSecret,
     v1::{View, gateway_client::GatewayClient},
 };
-use broadgate_register::member::view;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Response, Status, Streaming};

@@ -10,7 +10,7 @@ use broadgate_proto::{
     secret::Secret,
     v1::{Member, MemberState, View},
 };
-use broadgate_register::member::{ring::Ring, view};
+use broadgate_proto::{ring::Ring, view};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{link::Link, marks::Seen, topic::Topic};

@@ -13,10 +13,8 @@ use std::{
 
 use broadgate_proto::{
     id::Incarnation,
-    v1::{Epoch, GroupEvents, PresenceMember, View, group_event::Event},
-};
-use broadgate_register::member::{
     ring::{RING_VERSION, Ring},
+    v1::{Epoch, GroupEvents, PresenceMember, View, group_event::Event},
     view,
 };
 

@@ -10,13 +10,14 @@ use std::{
 };
 
 use anyhow::Context as _;
+use broadgate_proto::view;
 use broadgate_proto::{
     VERSION,
     id::Incarnation,
     limits,
     v1::{MemberState, Role, View, WorkerHello},
 };
-use broadgate_register::member::{self, Advertise, Member, MemberEvent, view};
+use broadgate_register::member::{self, Advertise, Member, MemberEvent};
 use futures_util::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 

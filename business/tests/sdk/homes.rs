@@ -6,8 +6,8 @@ use broadgate_business::{
     Audience, Cluster, ClusterConfig, CommandError, Secret, Who,
     cluster::{Close, DEFAULT_TIMEOUT, Page, Refusal},
 };
+use broadgate_proto::ring::Ring;
 use broadgate_proto::v1::{Epoch, MemberState, Receipt, View, command::Command};
-use broadgate_register::member::ring::Ring;
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::fake::{Answers, Fake, Register, soon};

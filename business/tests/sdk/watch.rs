@@ -4,8 +4,8 @@ use broadgate_business::{
     Cluster, ClusterConfig, Secret,
     cluster::{ChangeKind, DEFAULT_TIMEOUT, GroupChange, GroupWatch, Refusal},
 };
+use broadgate_proto::ring::Ring;
 use broadgate_proto::v1::{Epoch, HistoryPosition, MemberState, command::Command, group_event::Event};
-use broadgate_register::member::ring::Ring;
 
 use crate::{
     fake::{Fake, Register, soon},

@@ -9,7 +9,7 @@ use std::{
 };
 
 use broadgate_proto::v1::{MemberState, View};
-use broadgate_register::member::view;
+use broadgate_proto::view;
 
 /// What has vanished within the last lease.
 #[derive(Debug)]

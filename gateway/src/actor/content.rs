@@ -6,12 +6,12 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{answer::Answer, command::Command},
 };
+use broadgate_topics::Content;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     commands::merge,
-    homes::Content,
     orders::{Order, Parser, Refusal},
 };
 

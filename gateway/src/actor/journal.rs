@@ -20,12 +20,12 @@ use broadgate_proto::{
     limits::{WEBHOOK_SPOOL_SYNC, WEBHOOK_TOLD_BYTES_MAX},
     v1,
 };
+use broadgate_topics::{Restored, Told, Topic};
 use metrics::{counter, gauge};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::wire::{decode_told, encode_told};
-use crate::homes::{Restored, Told, Topic};
 
 const MAGIC: &[u8] = b"broadgate told 1\n";
 const HEAD_BYTES: usize = 12;
@@ -326,7 +326,7 @@ fn write(shared: &Shared, mut disk: Disk) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::homes::Heard;
+    use broadgate_topics::Heard;
 
     fn told(users: &[&str]) -> Told {
         let users = users.iter().map(|user| ((*user).into(), Heard::Surely)).collect();

@@ -38,6 +38,10 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
+use broadgate_topics::{
+    Back, Core, Frame, HeldCounts, Input, Keeping, Limits, NotPresent, Op, Reply, Reporting, Session, Ticket,
+    Topic,
+};
 use metrics::{counter, gauge};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -54,15 +58,7 @@ pub(crate) use self::{
     watchers::{WATCHER_BATCHES_MAX, Watcher},
     wire::{Unreadable, decode},
 };
-use crate::{
-    channels::Seen,
-    commands::Local,
-    homes::{
-        Back, Core, Frame, HeldCounts, Input, Keeping, Limits, NotPresent, Op, Reply, Reporting, Session,
-        Ticket, Topic,
-    },
-    orders::Refusal,
-};
+use crate::{channels::Seen, commands::Local, orders::Refusal};
 
 /// Events waiting for the actor; whoever has more waits.
 const EVENTS_MAX: usize = 1024;
@@ -471,7 +467,7 @@ impl Actor {
     }
 
     fn refuse(&mut self, peer: Incarnation, id: u64, refused: Refusal) {
-        let done = crate::homes::Done {
+        let done = broadgate_topics::Done {
             epoch: self.core.epoch(),
             answer: Some(v1::answer::Answer::Error(refused)),
             gateways: 0,

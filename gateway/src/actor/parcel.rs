@@ -3,15 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1;
+use broadgate_topics::{Content as _, HandedOver, Page, Position};
 
 use super::{
     content::{Job, Live},
     wire::{Readable, Unreadable, decode_at, encode_at, encode_job},
 };
-use crate::{
-    homes::{Content as _, HandedOver, Page, Position},
-    orders::Parser,
-};
+use crate::orders::Parser;
 
 pub(super) fn encode_place(position: Position) -> v1::HistoryPlace {
     v1::HistoryPlace { epoch: Some(encode_at(position.epoch)), offset: position.offset }

@@ -6,15 +6,13 @@ use std::{
 };
 
 use broadgate_proto::{id::Incarnation, v1::command::Command};
+use broadgate_pusher::incoming::CLIENT_EVENT_PREFIX;
+use broadgate_topics::{Report, Reporting, Topic};
 use metrics::counter;
 use tokio::sync::{Notify, mpsc};
 
 use super::content::Job;
-use crate::{
-    channels::Seen,
-    homes::{Report, Reporting, Topic},
-    pusher::incoming::CLIENT_EVENT_PREFIX,
-};
+use crate::channels::Seen;
 
 /// Who passes reports on, and what has arrived.
 pub(super) struct Reports {

@@ -6,9 +6,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use broadgate_topics::{Standing, Topic};
 use tokio::sync::Notify;
-
-use crate::homes::{Standing, Topic};
 
 /// One shard's.
 #[derive(Debug, Default)]
@@ -46,7 +45,7 @@ impl Standings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::homes::StandingMember;
+    use broadgate_topics::StandingMember;
 
     #[test]
     fn the_newest_counts_and_no_user_is_forgotten() {

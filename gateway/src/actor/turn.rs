@@ -2,15 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use broadgate_proto::view;
 use broadgate_proto::{id::Incarnation, v1};
-use broadgate_register::member::view;
+use broadgate_topics::{Back, Effect, Frame};
 use metrics::{Counter, counter};
 
 use super::{Actor, Event, Routed, Waiter, content::Live, wire};
-use crate::{
-    homes::{Back, Effect, Frame},
-    orders::Order,
-};
+use crate::orders::Order;
 
 /// What is to be said and to be placed at the end of the turn.
 #[derive(Default)]

@@ -1,11 +1,10 @@
 //! Streams that are told what happens in groups.
 
 use broadgate_proto::v1;
+use broadgate_topics::{GroupChange, MemberChange, Pattern, Topic};
 use metrics::counter;
 use prost::Message as _;
 use tokio::sync::mpsc;
-
-use crate::homes::{GroupChange, MemberChange, Pattern, Topic};
 
 /// Batches waiting for one stream; one that does not take them is ended, and may come again.
 pub(crate) const WATCHER_BATCHES_MAX: usize = 1024;

@@ -7,6 +7,7 @@ use broadgate_proto::{
     limits,
     v1::{self, ask, placed, reply, said::Said},
 };
+use broadgate_topics::{At, Claim, Decided, Done, Frame, Heard, MemberChange, Op, Reply, Told, Topic};
 use bytes::Bytes;
 use tonic::Code;
 
@@ -14,10 +15,7 @@ use super::{
     content::{Job, Live},
     parcel,
 };
-use crate::{
-    homes::{At, Claim, Decided, Done, Frame, Heard, MemberChange, Op, Reply, Told, Topic},
-    orders::{Parser, Refusal, refusal},
-};
+use crate::orders::{Parser, Refusal, refusal};
 
 /// Why a peer's frame could not be read.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use broadgate_proto::{limits as proto, name};
+use broadgate_pusher::limits::Limits;
 use http::{HeaderName, HeaderValue, Uri, header};
 
 use super::{App, Key, Webhook};
-use crate::pusher::limits::Limits;
 
 /// The place within an app, such as `.keys[0]` or nothing, and a sentence.
 pub(super) type Wrong = (String, String);

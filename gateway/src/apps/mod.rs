@@ -32,7 +32,7 @@ pub use self::{
     },
     table::{Change, Fault, Table},
 };
-pub use crate::pusher::{Compat, limits::Limits};
+pub use broadgate_pusher::{Compat, limits::Limits};
 
 /// The apps of a gateway: a handle, cloned to whoever asks; the table behind it may be replaced at any
 /// moment, always by one that holds.

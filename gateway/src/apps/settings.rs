@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use broadgate_pusher::{Compat, limits::Limits};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{KeySecret, Origin};
-use crate::pusher::{Compat, limits::Limits};
 
 /// When a silent Pusher client pings, unless the app says otherwise: what the hosted service tells.
 pub const DEFAULT_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::homes::Topic;
+use broadgate_topics::Topic;
 
 /// Channels with more subscribers than this are told less often, as the hosted service does.
 const CROWD: u64 = 100;

@@ -4,13 +4,11 @@ use broadgate_proto::{
     id::ClientId,
     v1::{self, command::Command, send_request::Payload},
 };
+use broadgate_pusher::socket_id;
+use broadgate_topics::{Report, Topic};
 
 use super::{Seen, is_counted};
-use crate::{
-    homes::{Report, Topic},
-    pusher::socket_id,
-    webhooks::Fact,
-};
+use crate::webhooks::Fact;
 
 pub(super) fn of(seen: &Seen) -> Option<Fact> {
     match seen {

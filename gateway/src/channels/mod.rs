@@ -13,6 +13,7 @@ mod facts;
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1::{self, command::Command, send_request::Payload};
+use broadgate_topics::{Pattern, Report, Reporting, Topic};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
@@ -23,7 +24,6 @@ use crate::{
     actor::{Arrival, Job},
     apps::{Apps, Table},
     desk::Desk,
-    homes::{Pattern, Report, Reporting, Topic},
     webhooks::News,
 };
 
@@ -110,7 +110,7 @@ fn tells_counts(table: &Table, topic: &Topic) -> bool {
 
 /// Subscribers of presence channels know each other; names with `#` are the server's own.
 fn is_counted(channel: &str) -> bool {
-    !channel.starts_with('#') && !crate::pusher::channel::Kind::of(channel).is_presence()
+    !channel.starts_with('#') && !broadgate_pusher::channel::Kind::of(channel).is_presence()
 }
 
 fn tell(topic: &Topic, count: u64) -> v1::Command {

@@ -4,6 +4,12 @@
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use broadgate_port::linger;
+use broadgate_pusher::{
+    Compat,
+    close::{self, Close},
+    outgoing,
+};
+use broadgate_topics::NotPresent;
 use http::Request;
 use hyper::{body::Incoming, upgrade::Upgraded};
 use tokio::io::AsyncWriteExt as _;
@@ -18,12 +24,6 @@ use crate::{
     admission::Full,
     apps::App,
     codec::encode::{close_frame, text_frame},
-    homes::NotPresent,
-    pusher::{
-        Compat,
-        close::{self, Close},
-        outgoing,
-    },
     shard::{Candidate, Newcomer, Tenant},
 };
 

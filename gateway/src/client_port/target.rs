@@ -3,7 +3,7 @@
 //! Proxies and SDKs double slashes, put one at the end, encode what need not be encoded, and leave a prefix
 //! such as `/reverb` in front. Whether a prefix is right is decided later, where the app is known.
 
-use crate::pusher::api::params::percent_decode;
+use broadgate_pusher::api::params::percent_decode;
 
 /// What a request's path means.
 #[derive(Debug, PartialEq, Eq)]

@@ -148,7 +148,7 @@ pub(super) fn foreign_origin(origin: &str) -> String {
     if origin.is_empty() {
         return "no Origin was sent, and this app is for the pages of its origins only".to_owned();
     }
-    format!("the origin {:?} may not connect: add it to the app's origins", crate::pusher::shown(origin))
+    format!("the origin {:?} may not connect: add it to the app's origins", broadgate_pusher::shown(origin))
 }
 
 /// The app and service of a path: `/ws` is the listener's app.

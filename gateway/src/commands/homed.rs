@@ -6,13 +6,13 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{self, answer::Answer, command::Command},
 };
+use broadgate_topics::{Op, Page, Reply, Topic};
 use tokio::sync::oneshot;
 use tonic::Code;
 
 use super::{Dispatcher, Placing, Way, placed::Parts};
 use crate::{
     actor::{Event, Job, Routed},
-    homes::{Op, Page, Reply, Topic},
     orders::{Order, position_text, refusal},
 };
 

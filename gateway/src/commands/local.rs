@@ -3,11 +3,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use broadgate_proto::v1::{self, answer::Answer};
+use broadgate_topics::Topic;
 use tokio::sync::oneshot;
 
 use super::merge::{merge, tidy};
 use crate::{
-    homes::Topic,
     orders::{Concerns, Order, not_found},
     shard::{Done, Mailbox, Message, Part, Stats},
 };

@@ -28,7 +28,9 @@ use broadgate_proto::{
     name::MADE_ID_MARK,
     v1::{self, Epoch, View, command::Command},
 };
-use broadgate_register::member::{RegisterStatus, ring::Ring, view};
+use broadgate_proto::{ring::Ring, view};
+use broadgate_register::member::RegisterStatus;
+use broadgate_topics::Keeping;
 use metrics::Histogram;
 use tokio::sync::watch;
 use tonic::Code;
@@ -38,7 +40,6 @@ pub(crate) use self::{local::Local, merge::merge, placed::Placed};
 use crate::{
     actor::Homes,
     apps::Apps,
-    homes::Keeping,
     me::Me,
     orders::{Concerns, Order, Parser, Refusal, refusal, take_malformed},
     peers::Peers,

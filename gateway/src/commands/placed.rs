@@ -6,11 +6,11 @@ use std::{
     time::Instant,
 };
 
+use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     v1::{self, Epoch, answer::Answer, command::Command},
 };
-use broadgate_register::member::view;
 use futures_util::future::join_all;
 use metrics::counter;
 use tonic::Code;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use broadgate_proto::id::Incarnation;
-use broadgate_register::member::ring::Ring;
+use broadgate_proto::ring::Ring;
 
 use super::queue::Queue;
 

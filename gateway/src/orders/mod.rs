@@ -19,6 +19,7 @@ use broadgate_proto::{
     name::NameError,
     v1,
 };
+use broadgate_topics::{ComeOrGone, Entered, Position, Topic};
 use tonic::Code;
 
 pub(crate) use self::{
@@ -26,12 +27,7 @@ pub(crate) use self::{
     parse::{Parser, session_object},
     query::{Cursor, observing, patterns, position_text},
 };
-use crate::{
-    actor::Live,
-    codec::encode::Frames,
-    homes::{ComeOrGone, Entered, Position, Topic},
-    shard::Seat,
-};
+use crate::{actor::Live, codec::encode::Frames, shard::Seat};
 
 /// A refusal: what a unary call answers as its status.
 pub(crate) type Refusal = v1::Error;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use broadgate_proto::{close, limits, v1};
+use broadgate_pusher::outgoing;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -14,7 +15,6 @@ use super::{
 };
 use crate::{
     codec::encode::{Encoder, Frames},
-    pusher::outgoing,
     shard::Seat,
 };
 

@@ -4,6 +4,7 @@ use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1,
 };
+use broadgate_topics::{At, Pattern, Position};
 use tonic::Code;
 
 use super::{
@@ -11,10 +12,7 @@ use super::{
     fields::{app, audience, checked, client, clients, few, names, page, understood},
     invalid, refusal,
 };
-use crate::{
-    homes::{At, Pattern, Position},
-    observers::Request,
-};
+use crate::observers::Request;
 
 pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
     use v1::command::Command as C;

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
+use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     limits::{
@@ -23,7 +24,6 @@ use broadgate_proto::{
         peer_reply::Reply,
     },
 };
-use broadgate_register::member::view;
 use metrics::counter;
 use prost::Message as _;
 use tokio::{

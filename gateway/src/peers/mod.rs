@@ -15,13 +15,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     limits::LINK_BATCHES_MAX,
     secret::Secret,
     v1::{self, View, answer::Answer},
 };
-use broadgate_register::member::view;
+use broadgate_topics::Session;
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -30,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::service::PeerService;
-use crate::{actor::Homes, homes::Session, me::Me};
+use crate::{actor::Homes, me::Me};
 
 /// Every other gateway of the view, whatever its state: a draining one still holds clients.
 pub(crate) struct Peers {

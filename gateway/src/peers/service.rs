@@ -10,6 +10,7 @@ use broadgate_proto::{
         peer_server::Peer,
     },
 };
+use broadgate_topics::Session;
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::{
@@ -24,7 +25,6 @@ use super::parts::{self, Joined};
 use crate::{
     actor::{Event, Unreadable, decode},
     commands::Dispatcher,
-    homes::Session,
 };
 
 pub(crate) struct PeerService(pub(crate) Arc<Dispatcher>);

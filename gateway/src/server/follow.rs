@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1::{MemberState, View};
-use broadgate_register::member::{Member, MemberEvent, RegisterStatus, ring::Ring, view};
+use broadgate_proto::{ring::Ring, view};
+use broadgate_register::member::{Member, MemberEvent, RegisterStatus};
 use metrics::gauge;
 use tokio::sync::{broadcast::error::RecvError, watch};
 

@@ -4,6 +4,8 @@
 
 use std::{hint::black_box, io::IoSlice, rc::Rc};
 
+use broadgate_pusher::outgoing;
+
 use super::{
     directory::{Directory, Slot},
     outbox::{Joined, Outbox, Piece, SLICES_MAX},
@@ -11,7 +13,6 @@ use super::{
 use crate::{
     codec::encode::{Encoder, Frames},
     orders::Audience,
-    pusher::outgoing,
 };
 
 const APP: &str = "default";

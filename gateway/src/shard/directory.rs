@@ -11,12 +11,11 @@ use std::{
     sync::Arc,
 };
 
+use broadgate_pusher::channel::is_own;
+use broadgate_topics::{Standing, StandingMember, Topic as TopicKey};
+
 use super::presence::{Presence, Seat, User};
-use crate::{
-    homes::{Standing, StandingMember, Topic as TopicKey},
-    orders::Audience,
-    pusher::channel::is_own,
-};
+use crate::orders::Audience;
 
 /// A client's place in its shard.
 pub(crate) type Slot = u32;

@@ -7,12 +7,12 @@ use broadgate_proto::{
     id::ClientId,
     v1::{self, Cause, answer::Answer},
 };
+use broadgate_topics::{Topic, remember::Kept};
 use tonic::Code;
 
 use super::{client::Session, directory::Slot, presence::Seat, queries::Stats, state::Shard};
 use crate::{
     codec::encode::{Frames, SharedFrame, close_frame},
-    homes::{Topic, remember::Kept},
     orders::{Audience, Closing, Order, Refusal, SessionOrder, Who, not_found, refusal, session_object},
     tally::Drop,
 };

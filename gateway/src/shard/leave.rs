@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     codec::encode::{close_code_frame, close_frame},
-    pusher,
     tally::Drop,
 };
 
@@ -34,7 +33,7 @@ impl Shard {
         // Only WebSocket peers answer a close.
         let websocket = client.protocol.is_websocket();
         client.stage = Stage::Closing(Farewell { until, answered: !websocket, ended: false });
-        let own = client.pusher.as_ref().and_then(|_| pusher::close::for_cause(cause));
+        let own = client.pusher.as_ref().and_then(|_| broadgate_pusher::close::for_cause(cause));
         let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));
         let farewell = match own {
             Some(close) => farewell.map(|_| close_frame(close.code, close.reason)),

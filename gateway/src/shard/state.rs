@@ -11,6 +11,7 @@ use broadgate_proto::{
     id::{ClientId, Incarnation},
     limits, v1,
 };
+use broadgate_topics::remember::{Bounds, Remembered};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -27,7 +28,6 @@ use crate::{
     actor::{Entry, Standings},
     config::Config,
     desk::Desk,
-    homes::remember::{Bounds, Remembered},
     tally::Tally,
 };
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
     config::ListenerKind,
-    pusher, refusals,
+    refusals,
     tally::Drop,
 };
 
@@ -50,7 +50,7 @@ impl Shard {
             client.last_in = second;
         }
         if client.pusher.as_ref().is_some_and(|pusher| pusher.is_late(second)) {
-            let close = pusher::close::UNAUTHORIZED;
+            let close = broadgate_pusher::close::UNAUTHORIZED;
             let frame = close_frame(close.code, close.reason);
             return self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(frame));
         }

@@ -5,8 +5,8 @@ use std::{
     rc::Rc,
 };
 
+use broadgate_proto::ring::Ring;
 use broadgate_proto::{events::EventsWriter, id::Incarnation};
-use broadgate_register::member::ring::Ring;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 

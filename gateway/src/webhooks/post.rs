@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use broadgate_proto::VERSION;
+use broadgate_pusher::auth::Key;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 
 use super::event::Event;
-use crate::{apps::App, pusher::auth::Key};
+use crate::apps::App;
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const X_PUSHER_SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");

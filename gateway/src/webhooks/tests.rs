@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, fs::OpenOptions, io::Write as _};
 
+use broadgate_pusher::auth::Key;
+
 use super::{
     receiver::{Mood, Receiver},
     send::Sender,
     spool::tests::Folder,
     *,
 };
-use crate::{apps::App, pusher::auth::Key};
+use crate::apps::App;
 
 const SECRET: &str = "7ad3773142a6692b25b8";
 

@@ -9,7 +9,7 @@ use broadgate_proto::{
     v1::{MemberState, View},
 };
 
-use super::view::workers;
+use broadgate_proto::view::workers;
 
 /// Is this the ready worker of the service with the lowest incarnation?
 #[must_use]

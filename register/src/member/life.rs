@@ -8,7 +8,7 @@ use broadgate_proto::{
     v1::{Epoch, View, join_reply::Reply},
 };
 
-use super::view::epoch;
+use broadgate_proto::view::epoch;
 
 /// From the Hello to the welcome.
 const WELCOME_TIME_MAX: Duration = Duration::from_secs(2);

@@ -279,7 +279,8 @@ impl Link {
         };
         let state = member.state();
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
-        let view = Some(View::clone(self.life.known())).filter(|view| super::view::epoch(view).term > 0);
+        let view =
+            Some(View::clone(self.life.known())).filter(|view| broadgate_proto::view::epoch(view).term > 0);
         let hello = Request::Hello(Hello { member: Some(member), view });
         let _ = requests.try_send(JoinRequest { request: Some(hello) });
         let Dialed { mut client, peer, .. } = dialed;
@@ -322,7 +323,7 @@ impl Link {
             None => {}
         }
         for rival in lower {
-            let higher = super::view::epoch(self.life.known());
+            let higher = broadgate_proto::view::epoch(self.life.known());
             tokio::spawn(rivals::tell(rival, self.config.secret.clone(), higher));
         }
         higher
@@ -350,7 +351,7 @@ impl Link {
             name: config.name.clone(),
             address,
             state: self.wishes.borrow().state.into(),
-            ring_version: super::ring::RING_VERSION,
+            ring_version: broadgate_proto::ring::RING_VERSION,
             version: config.version.clone(),
             services: config.services.clone(),
             since_ms: 0,

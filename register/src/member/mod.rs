@@ -13,8 +13,7 @@
 //! | `rivals.rs` | whether another register is active by mistake |
 //! | `watching.rs` | the same for programs that are no members |
 //! | `dial.rs` | from `host:port` to a gRPC channel |
-//! | `view.rs`, `leader.rs` | what a process reads out of a view |
-//! | `ring.rs` | which gateway is the home of a topic |
+//! | `leader.rs` | what a process reads out of a view |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,9 +30,7 @@ pub mod leader;
 mod life;
 mod link;
 mod redial;
-pub mod ring;
 mod rivals;
-pub mod view;
 mod watching;
 
 /// What a member decides, for simulations of whole clusters.
@@ -204,8 +201,8 @@ impl Member {
     /// means that another register is active, and the member goes to look for it.
     pub fn learn(&self, view: Arc<View>) {
         self.wish.send_if_modified(|wish| {
-            let known = wish.learned.as_deref().map(self::view::epoch).unwrap_or_default();
-            let newer = self::view::epoch(&view) > known;
+            let known = wish.learned.as_deref().map(broadgate_proto::view::epoch).unwrap_or_default();
+            let newer = broadgate_proto::view::epoch(&view) > known;
             if newer {
                 wish.learned = Some(view);
             }

@@ -8,6 +8,7 @@ use broadgate_proto::{
     limits::BEAT,
     secret::Secret,
     v1::{Epoch, StepDownRequest, View, WatchRequest},
+    view::{epoch, find, gateways},
 };
 use futures_util::future::join_all;
 use tokio::{
@@ -19,7 +20,6 @@ use tokio::{
 use super::{
     dial::{connect, resolve},
     link::random,
-    view::{epoch, find, gateways},
 };
 
 /// How often the other addresses are asked.

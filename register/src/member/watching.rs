@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use broadgate_proto::view::epoch;
 use broadgate_proto::{
     secret::Secret,
     v1::{View, WatchRequest},
@@ -17,7 +18,6 @@ use super::{
     life::{Verdict, Watching},
     link::{Told, is_refusal, random},
     redial::Redial,
-    view::epoch,
 };
 
 /// From dialing to the first view.

@@ -58,12 +58,7 @@ impl Window {
 
     /// How many messages may be sent now, if so many have been; waits for the first by `rest`, but not
     /// longer than this. 0 if nothing completes.
-    pub(crate) fn room(
-        &self,
-        sent: u64,
-        patience: Duration,
-        mut rest: impl FnMut(Duration),
-    ) -> u64 {
+    pub(crate) fn room(&self, sent: u64, patience: Duration, mut rest: impl FnMut(Duration)) -> u64 {
         let since = Instant::now();
         loop {
             if self.closed.load(Ordering::Acquire) {

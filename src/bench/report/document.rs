@@ -22,7 +22,7 @@ pub(super) fn head(runs: u8) -> String {
          Written by `broadgate {}`; {}, Broadgate {}, {cores} cores of {}, {} of memory, Linux {}, {} open files.\n\n\
          Everything runs on this one machine: the cluster (register, gateways, an echo worker), or the *ceiling*, and \
          the load, a single thread of which holds all clients. The ceiling is plain epoll with merged writes and no \
-         protocol (`src/ceiling`), on as many threads as there are cores. Messages have 128 bytes. Figures are \
+         protocol (`src/bench/ceiling`), on as many threads as there are cores. Messages have 128 bytes. Figures are \
          medians of {runs} alternating runs, in parentheses the least and the most. CPU is the server's processes' user \
          and system time per delivery, echo or connect. Absolute figures move from run to run on a shared machine; \
          ratios and CPU hold.\n\n",

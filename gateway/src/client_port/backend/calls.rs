@@ -6,30 +6,25 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, PAGE_MAX},
     v1::{self, answer::Answer, command::Command, last_value_reply, send_request::Payload},
 };
+use broadgate_pusher::{
+    Compat,
+    api::{
+        Refusal,
+        answer::{self, Attributes, Cached},
+        params::Params,
+        publish::{self, Publish},
+        query::{self, Info},
+        route::Call,
+    },
+    channel::Kind,
+    close,
+    member::Member,
+};
+use broadgate_topics::{Op, Reply, Topic};
 use http::StatusCode;
 use tonic::Code;
 
-use crate::{
-    actor::Routed,
-    apps::App,
-    commands::Dispatcher,
-    homes::{Op, Reply, Topic},
-    pusher::{
-        Compat,
-        api::{
-            Refusal,
-            answer::{self, Attributes, Cached},
-            params::Params,
-            publish::{self, Publish},
-            query::{self, Info},
-            route::Call,
-        },
-        channel::Kind,
-        close,
-        member::Member,
-    },
-    shard::signed_in_group,
-};
+use crate::{actor::Routed, apps::App, commands::Dispatcher, shard::signed_in_group};
 
 /// One app's backend, asking.
 pub(super) struct Backend {

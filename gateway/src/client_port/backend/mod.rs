@@ -1,5 +1,5 @@
 //! The HTTP API by which an app's backend publishes and asks, on the client port of any gateway.
-//! `crate::pusher::api` says what a request means and what an answer looks like; here it is read, checked,
+//! `broadgate_pusher::api` says what a request means and what an answer looks like; here it is read, checked,
 //! and carried out by commands as every caller gives them.
 
 mod calls;
@@ -10,6 +10,13 @@ use std::{
 };
 
 use broadgate_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use broadgate_pusher::api::{
+    Refusal, answer,
+    params::Params,
+    publish,
+    route::{self, Call, Route},
+    sign,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -22,16 +29,7 @@ use super::{
     http::{Answer, Visit},
     target::Place,
 };
-use crate::{
-    bodies::{Lease, Unread},
-    pusher::api::{
-        Refusal, answer,
-        params::Params,
-        publish,
-        route::{self, Call, Route},
-        sign,
-    },
-};
+use crate::bodies::{Lease, Unread};
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";

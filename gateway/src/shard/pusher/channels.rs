@@ -2,6 +2,13 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use broadgate_pusher::{
+    channel::{Access, Kind},
+    member::Member,
+    outgoing,
+    talk::{self, Subscription},
+};
+use broadgate_topics::{ComeOrGone, Entered, NotPresent, Op, Topic};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -9,14 +16,7 @@ use super::{Pending, users};
 use crate::{
     actor::{Entry, Event, Live},
     codec::encode::{Frames, SharedFrame, text_frame},
-    homes::{ComeOrGone, Entered, NotPresent, Op, Topic},
     orders::{Audience, Order},
-    pusher::{
-        channel::{Access, Kind},
-        member::Member,
-        outgoing,
-        talk::{self, Subscription},
-    },
     shard::{directory::Slot, presence::Seat, state::Shard},
     tally::Drop,
 };

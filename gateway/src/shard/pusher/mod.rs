@@ -1,4 +1,4 @@
-//! Clients that speak the Pusher protocol: their frames are decided about in `crate::pusher::talk`, and
+//! Clients that speak the Pusher protocol: their frames are decided about in `broadgate_pusher::talk`, and
 //! acted on here. A channel is a group of the app.
 //!
 //! | file | what |
@@ -17,6 +17,13 @@ use broadgate_proto::{
     id::ClientId,
     v1::{self, Cause, command::Command, pusher_event, send_request::Payload},
 };
+use broadgate_pusher::{
+    auth::Key,
+    close, incoming,
+    member::{Member, User},
+    outgoing, socket_id,
+    talk::{self, Act, CLIENT_EVENT_LIMIT, Rules, Speaker, Subscription},
+};
 
 use metrics::counter;
 
@@ -32,13 +39,6 @@ use crate::{
     apps::{App, Gone, Table},
     codec::encode::{SharedFrame, close_frame, text_frame},
     connections::Place,
-    pusher::{
-        auth::Key,
-        close, incoming,
-        member::{Member, User},
-        outgoing, socket_id,
-        talk::{self, Act, CLIENT_EVENT_LIMIT, Rules, Speaker, Subscription},
-    },
     refusals::Refused,
     tally::Drop,
 };

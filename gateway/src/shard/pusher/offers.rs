@@ -5,10 +5,10 @@ use broadgate_proto::{
     limits::BATCH_COMMANDS_MAX,
     v1::{self, pusher_event::Event},
 };
+use broadgate_pusher::{member::Member, socket_id};
 
 use super::{Pending, users};
 use crate::{
-    pusher::{member::Member, socket_id},
     shard::{directory::Slot, presence::Seat, state::Shard},
     tally::Drop,
 };

@@ -2,18 +2,16 @@
 //! connections are present, and in which those who watch it listen.
 
 use broadgate_proto::v1::{self, pusher_event::Event};
-
-use crate::{
-    homes::{ComeOrGone, Topic},
-    pusher::{
-        Compat,
-        channel::{ONLINE, SIGNED_IN, is_own},
-        member::User,
-        outgoing,
-        talk::{BUSY, CLIENT_EVENT_LIMIT},
-    },
-    shard::{directory::Slot, presence::Seat, state::Shard},
+use broadgate_pusher::{
+    Compat,
+    channel::{ONLINE, SIGNED_IN, is_own},
+    member::User,
+    outgoing,
+    talk::{BUSY, CLIENT_EVENT_LIMIT},
 };
+use broadgate_topics::{ComeOrGone, Topic};
+
+use crate::shard::{directory::Slot, presence::Seat, state::Shard};
 
 /// Connections signed in as a user are in this group, to be closed together.
 pub(crate) fn signed_in_group(user: &str) -> String {

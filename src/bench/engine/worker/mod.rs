@@ -26,10 +26,9 @@ use super::{
     part, payload, tally,
     window::Window,
 };
-use crate::{
-    bench::frames::{self, Frame},
-    failure::Failure,
-};
+use broadgate::failure::Failure;
+
+use crate::frames::{self, Frame};
 
 /// One of so many clients notes down latencies, so that noting is not the bottleneck.
 const SAMPLED: usize = 16;

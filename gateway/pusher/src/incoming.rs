@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use super::json;
 
 /// Events with this prefix are for the other clients of a channel.
-pub(crate) const CLIENT_EVENT_PREFIX: &str = "client-";
+pub const CLIENT_EVENT_PREFIX: &str = "client-";
 
 /// What a client says.
 #[derive(Debug, Clone)]
-pub(crate) enum Incoming {
+pub enum Incoming {
     Ping,
     Pong,
     Subscribe {
@@ -45,13 +45,13 @@ pub(crate) enum Incoming {
 /// A frame that means nothing. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not understood: {0}")]
-pub(crate) struct Malformed(String);
+pub struct Malformed(String);
 
 impl Malformed {
     /// The code of the `pusher:error` that answers it.
-    pub(crate) const CODE: u16 = 4200;
+    pub const CODE: u16 = 4200;
     /// What Reverb says of it.
-    pub(crate) const REVERB_TEXT: &str = "Invalid message format";
+    pub const REVERB_TEXT: &str = "Invalid message format";
 }
 
 #[derive(Deserialize)]
@@ -82,7 +82,7 @@ struct Signin {
 }
 
 /// Parses one text frame.
-pub(crate) fn parse(text: &str) -> Result<Incoming, Malformed> {
+pub fn parse(text: &str) -> Result<Incoming, Malformed> {
     let frame: Frame<'_> = json::object(text).map_err(Malformed)?;
     Ok(match &*frame.event {
         "pusher:ping" => Incoming::Ping,

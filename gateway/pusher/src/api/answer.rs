@@ -1,32 +1,32 @@
 //! The bodies of answers: JSON, and exactly what the SDKs read.
 
-use crate::pusher::{Compat, json::Writer, member::Member};
+use crate::{Compat, json::Writer, member::Member};
 
 /// Nothing was asked for.
-pub(crate) const EMPTY: &str = "{}";
+pub const EMPTY: &str = "{}";
 /// What `GET /up` says.
-pub(crate) const HEALTHY: &str = r#"{"health":"OK"}"#;
+pub const HEALTHY: &str = r#"{"health":"OK"}"#;
 /// What the old way to publish says, with status 202.
-pub(crate) const ACCEPTED: &str = "accepted";
+pub const ACCEPTED: &str = "accepted";
 
 /// What is answered about a channel; what was not asked for or is not applicable is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Attributes<'a> {
-    pub(crate) user_count: Option<u64>,
-    pub(crate) subscription_count: Option<u64>,
+pub struct Attributes<'a> {
+    pub user_count: Option<u64>,
+    pub subscription_count: Option<u64>,
     /// The inner is none if nothing is kept.
-    pub(crate) cache: Option<Option<Cached<'a>>>,
+    pub cache: Option<Option<Cached<'a>>>,
 }
 
 /// The event that is kept in a cache channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cached<'a> {
-    pub(crate) data: &'a str,
-    pub(crate) ttl_seconds: u64,
+pub struct Cached<'a> {
+    pub data: &'a str,
+    pub ttl_seconds: u64,
 }
 
 /// `{"channels":{…}}`: of `GET /channels`, and of a publish that asks for info.
-pub(crate) fn channels<'a>(channels: impl IntoIterator<Item = (&'a str, Attributes<'a>)>) -> String {
+pub fn channels<'a>(channels: impl IntoIterator<Item = (&'a str, Attributes<'a>)>) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"channels":{"#).list(channels, |out, (name, attributes)| {
         out.string(name).plain(":{");
@@ -37,7 +37,7 @@ pub(crate) fn channels<'a>(channels: impl IntoIterator<Item = (&'a str, Attribut
 }
 
 /// `{"batch":[…]}`: of a batch in which at least one event asks for info, one for each event.
-pub(crate) fn batch<'a>(events: impl IntoIterator<Item = Attributes<'a>>) -> String {
+pub fn batch<'a>(events: impl IntoIterator<Item = Attributes<'a>>) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"batch":["#).list(events, |out, attributes| {
         out.plain("{");
@@ -48,7 +48,7 @@ pub(crate) fn batch<'a>(events: impl IntoIterator<Item = Attributes<'a>>) -> Str
 }
 
 /// Of `GET /channels/{channel}`.
-pub(crate) fn channel(occupied: bool, attributes: Attributes<'_>) -> String {
+pub fn channel(occupied: bool, attributes: Attributes<'_>) -> String {
     let mut out = Writer::with_capacity(128);
     out.plain(if occupied { r#"{"occupied":true"# } else { r#"{"occupied":false"# });
     if attributes != Attributes::default() {
@@ -60,7 +60,7 @@ pub(crate) fn channel(occupied: bool, attributes: Attributes<'_>) -> String {
 
 /// Of `GET /channels/{channel}/users`. The hosted service has strings for all ids, Reverb has
 /// them as they were sent.
-pub(crate) fn users<'a>(members: impl IntoIterator<Item = &'a Member<'a>>, compat: Compat) -> String {
+pub fn users<'a>(members: impl IntoIterator<Item = &'a Member<'a>>, compat: Compat) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"users":["#).list(members, |out, member| {
         out.plain(r#"{"id":"#);
@@ -76,7 +76,7 @@ pub(crate) fn users<'a>(members: impl IntoIterator<Item = &'a Member<'a>>, compa
 }
 
 /// Of `GET /connections`.
-pub(crate) fn connections(count: u64) -> String {
+pub fn connections(count: u64) -> String {
     format!(r#"{{"connections":{count}}}"#)
 }
 
@@ -107,7 +107,7 @@ impl Attributes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pusher::limits::Limits;
+    use crate::limits::Limits;
 
     fn counts(user_count: Option<u64>, subscription_count: Option<u64>) -> Attributes<'static> {
         Attributes { user_count, subscription_count, cache: None }

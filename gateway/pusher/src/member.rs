@@ -12,30 +12,30 @@ use super::{
 
 /// A user in a presence channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Member<'a> {
+pub struct Member<'a> {
     /// What tells users apart: a number's digits, or the string.
-    pub(crate) id: Cow<'a, str>,
+    pub id: Cow<'a, str>,
     /// Was the id sent as a number? It is answered as one.
-    pub(crate) numeric: bool,
+    pub numeric: bool,
     /// `user_info`: JSON, as sent.
-    pub(crate) info: Option<Cow<'a, str>>,
+    pub info: Option<Cow<'a, str>>,
 }
 
 /// A signed-in user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct User {
-    pub(crate) id: String,
+pub struct User {
+    pub id: String,
     /// `user_info`: JSON, as sent.
-    pub(crate) info: Option<String>,
+    pub info: Option<String>,
     /// Whom it wants to know online, each once.
-    pub(crate) watchlist: Vec<String>,
+    pub watchlist: Vec<String>,
     /// It named more than it may watch; the others were left out.
-    pub(crate) watchlist_cut: bool,
+    pub watchlist_cut: bool,
 }
 
 /// Why `channel_data` or `user_data` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MemberError {
+pub enum MemberError {
     #[error("{what} does not parse: {reason}")]
     Parse { what: &'static str, reason: String },
     #[error("{what} is no id: give {wanted}")]
@@ -67,7 +67,7 @@ const STRING_OR_NUMBER: &str = "a string that is not empty, or a number";
 
 impl<'a> Member<'a> {
     /// The member that a client's `channel_data` describes.
-    pub(crate) fn parse(channel_data: &'a str, limits: &Limits) -> Result<Self, MemberError> {
+    pub fn parse(channel_data: &'a str, limits: &Limits) -> Result<Self, MemberError> {
         let parsed = json::object(channel_data);
         let data: ChannelData<'_> =
             parsed.map_err(|reason| MemberError::Parse { what: "channel_data", reason })?;
@@ -82,7 +82,7 @@ impl<'a> Member<'a> {
 
     /// What is kept of the member in its seat, beside its id: `channel_data`, rebuilt from the
     /// fields that we know. It is also the data of `member_added`.
-    pub(crate) fn seat_info(&self) -> String {
+    pub fn seat_info(&self) -> String {
         let len = self.id.len() + self.info.as_ref().map_or(0, |info| info.len());
         let mut out = Writer::with_capacity(len + 40);
         out.plain(r#"{"user_id":"#);
@@ -95,7 +95,7 @@ impl<'a> Member<'a> {
 
     /// The member in a seat. Workers seat clients too, with an info of their own: JSON is taken
     /// as `user_info`, other text as a string.
-    pub(crate) fn of_seat(user: &'a str, seat_info: &'a str) -> Self {
+    pub fn of_seat(user: &'a str, seat_info: &'a str) -> Self {
         if let Ok(ChannelData { user_id: Some(raw), user_info }) = json::object(seat_info)
             && let Some((id, numeric)) = id(raw)
             && id == user
@@ -114,7 +114,7 @@ impl<'a> Member<'a> {
     }
 
     /// The id as JSON, as it was sent.
-    pub(crate) fn id_json(&self) -> String {
+    pub fn id_json(&self) -> String {
         let mut out = Writer::with_capacity(self.id.len() + 2);
         self.write_id(&mut out);
         out.finish()
@@ -131,7 +131,7 @@ impl<'a> Member<'a> {
 
 impl User {
     /// The user that a client's `user_data` describes.
-    pub(crate) fn parse(user_data: &str, limits: &Limits) -> Result<Self, MemberError> {
+    pub fn parse(user_data: &str, limits: &Limits) -> Result<Self, MemberError> {
         let parsed = json::object(user_data);
         let data: UserData<'_> = parsed.map_err(|reason| MemberError::Parse { what: "user_data", reason })?;
         let what = "user_data.id";
@@ -158,7 +158,7 @@ impl User {
     }
 
     /// The user as member of a presence channel that it joins without `channel_data`.
-    pub(crate) fn member(&self, limits: &Limits) -> Result<Member<'_>, MemberError> {
+    pub fn member(&self, limits: &Limits) -> Result<Member<'_>, MemberError> {
         let info = self.info.as_deref();
         short("user_data.user_info", info.unwrap_or_default(), limits.user_info_bytes_max)?;
         Ok(Member { id: (&*self.id).into(), numeric: false, info: info.map(Cow::Borrowed) })

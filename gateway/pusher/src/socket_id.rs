@@ -11,10 +11,10 @@ const SLOT_BITS: u32 = 24;
 /// A text that no server gives out as a socket id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid socket id {0:?}: it is two decimal numbers and a dot")]
-pub(crate) struct Malformed(String);
+pub struct Malformed(String);
 
 /// The socket id of a client.
-pub(crate) fn text(client: ClientId) -> String {
+pub fn text(client: ClientId) -> String {
     let place = u128::from(client.shard) << (KEY_BITS + SLOT_BITS)
         | u128::from(client.slot) << KEY_BITS
         | u128::from(client.key);
@@ -23,7 +23,7 @@ pub(crate) fn text(client: ClientId) -> String {
 
 /// The client that a socket id means; none if it has the right form, `\A\d+\.\d+\z`, but is of no
 /// client that this cluster can have had, such as one of another server.
-pub(crate) fn parse(text: &str) -> Result<Option<ClientId>, Malformed> {
+pub fn parse(text: &str) -> Result<Option<ClientId>, Malformed> {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     match text.split_once('.') {
         Some((head, tail)) if digits(head) && digits(tail) => Ok(client(head, tail)),

@@ -5,17 +5,17 @@ const USER_PREFIX: &str = "#server-to-user-";
 
 /// Groups of the server's own begin with these: who watches a user, and a user's connections. Clients
 /// cannot subscribe to them, and they do not count among a client's groups.
-pub(crate) const ONLINE: &str = "#online-";
-pub(crate) const SIGNED_IN: &str = "#signed-in-";
+pub const ONLINE: &str = "#online-";
+pub const SIGNED_IN: &str = "#signed-in-";
 
 /// Is it a group of the server's own, not a channel?
-pub(crate) fn is_own(group: &str) -> bool {
+pub fn is_own(group: &str) -> bool {
     group.starts_with('#') && (group.starts_with(ONLINE) || group.starts_with(SIGNED_IN))
 }
 
 /// Who may subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Everybody.
     Public,
     /// Who brings a signature.
@@ -29,12 +29,12 @@ pub(crate) enum Access {
 
 /// What kind of channel a name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kind {
-    pub(crate) access: Access,
+pub struct Kind {
+    pub access: Access,
     /// Publishers encrypt the data. We only pass it on.
-    pub(crate) encrypted: bool,
+    pub encrypted: bool,
     /// The last published event is kept for those who subscribe later.
-    pub(crate) cache: bool,
+    pub cache: bool,
 }
 
 impl Kind {
@@ -54,7 +54,7 @@ impl Kind {
         Self { access, encrypted, cache }
     }
 
-    pub(crate) fn of(channel: &str) -> Self {
+    pub fn of(channel: &str) -> Self {
         Self::PREFIXES
             .iter()
             .find(|(prefix, _)| channel.starts_with(prefix))
@@ -63,23 +63,23 @@ impl Kind {
 
     /// May subscribers send events to each other, as far as the channel's kind goes? The protocol
     /// does not forbid it on encrypted channels, though pusher-js does.
-    pub(crate) fn client_events_allowed(self) -> bool {
+    pub fn client_events_allowed(self) -> bool {
         matches!(self.access, Access::Private | Access::Presence)
     }
 
-    pub(crate) fn is_presence(self) -> bool {
+    pub fn is_presence(self) -> bool {
         self.access == Access::Presence
     }
 }
 
 /// The user whom a channel belongs to: `#server-to-user-7` to `7`.
-pub(crate) fn user_of(channel: &str) -> Option<&str> {
+pub fn user_of(channel: &str) -> Option<&str> {
     channel.strip_prefix(USER_PREFIX).filter(|user| !user.is_empty())
 }
 
 /// A channel name that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NameError {
+pub enum NameError {
     #[error("the channel's name is empty: give it letters, digits or -_=@,.;")]
     Empty,
     #[error("the channel's name has {len} bytes: at most {bytes_max} are allowed")]
@@ -89,7 +89,7 @@ pub(crate) enum NameError {
 }
 
 /// Checks a name by the SDKs' rule, `\A#?[-a-zA-Z0-9_=@,.;]+\z`.
-pub(crate) fn check_name(name: &str, bytes_max: usize) -> Result<(), NameError> {
+pub fn check_name(name: &str, bytes_max: usize) -> Result<(), NameError> {
     let rest = name.strip_prefix('#').unwrap_or(name);
     if rest.is_empty() {
         return Err(NameError::Empty);

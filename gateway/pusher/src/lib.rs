@@ -17,17 +17,19 @@
 //! The hosted service is the model. Where Laravel's own tooling expects what Reverb does, an app
 //! says so with [`Compat::Reverb`].
 
-pub(crate) mod api;
-pub(crate) mod auth;
-pub(crate) mod channel;
-pub(crate) mod close;
-pub(crate) mod incoming;
+#![allow(missing_docs, reason = "internal to the gateway: names that say it all need no sentence")]
+
+pub mod api;
+pub mod auth;
+pub mod channel;
+pub mod close;
+pub mod incoming;
 mod json;
-pub(crate) mod limits;
-pub(crate) mod member;
-pub(crate) mod outgoing;
-pub(crate) mod socket_id;
-pub(crate) mod talk;
+pub mod limits;
+pub mod member;
+pub mod outgoing;
+pub mod socket_id;
+pub mod talk;
 
 /// Whose behaviour an app's clients and backends expect where the two differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
@@ -44,7 +46,7 @@ pub enum Compat {
 const SHOWN_CHARS_MAX: usize = 500;
 
 /// A text from outside, as an error shows it.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -22,6 +22,8 @@
 //! | `remember.rs` | commands that were carried out, by their ids |
 //! | `shares.rs` | what apps use of something that they share |
 
+#![allow(missing_docs, reason = "internal to the gateway: names that say it all need no sentence")]
+
 mod account;
 mod ask;
 mod budget;

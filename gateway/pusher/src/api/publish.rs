@@ -10,25 +10,25 @@ use super::{
     params::Params,
     query::{Info, check_name},
 };
-use crate::pusher::{Compat, json, limits::Limits, socket_id};
+use crate::{Compat, json, limits::Limits, socket_id};
 
 /// An event for some channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Publish {
-    pub(crate) name: String,
+pub struct Publish {
+    pub name: String,
     /// As the publisher gave it.
-    pub(crate) data: String,
+    pub data: String,
     /// At least one, each once, in the publisher's order.
-    pub(crate) channels: Vec<String>,
+    pub channels: Vec<String>,
     /// The client that does not get it. None also if the publisher named a client that cannot be
     /// one of ours.
-    pub(crate) except: Option<ClientId>,
+    pub except: Option<ClientId>,
     /// What is to be answered about each channel, as far as it is applicable.
-    pub(crate) info: Info,
+    pub info: Info,
 }
 
 /// Tells one publish from another under the same key, however its body is written.
-pub(crate) fn print(events: &[Publish]) -> u128 {
+pub fn print(events: &[Publish]) -> u128 {
     let mut text = Vec::new();
     let mut add = |part: &[u8]| {
         text.extend_from_slice(&part.len().to_le_bytes());
@@ -68,7 +68,7 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 /// A body with more bytes than this is too large in any case (413), so nobody needs to read it
 /// to its end. In JSON a byte takes at most six; white space and unknown fields have what is left.
-pub(crate) fn body_bytes_max(limits: &Limits) -> usize {
+pub fn body_bytes_max(limits: &Limits) -> usize {
     const JSON_BYTES_MAX: usize = 6;
     const FIELDS_BYTES_MAX: usize = 1024;
     let texts = limits.event_data_bytes_max.saturating_add(limits.event_name_bytes_max);
@@ -80,12 +80,7 @@ pub(crate) fn body_bytes_max(limits: &Limits) -> usize {
 }
 
 /// `POST /events`. What the body does not say may stand in the query.
-pub(crate) fn event(
-    body: &[u8],
-    params: &Params,
-    limits: &Limits,
-    compat: Compat,
-) -> Result<Publish, Refusal> {
+pub fn event(body: &[u8], params: &Params, limits: &Limits, compat: Compat) -> Result<Publish, Refusal> {
     let text = if body.is_empty() { "{}" } else { utf8(body)? };
     let event: Event<'_> = json::object(text).map_err(unparsed)?;
     let param = |name| params.get(name).map(str::to_owned);
@@ -106,7 +101,7 @@ pub(crate) fn event(
 }
 
 /// `POST /batch_events`: each has one channel.
-pub(crate) fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<Publish>, Refusal> {
+pub fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<Publish>, Refusal> {
     let Batch { batch } = json::object(utf8(body)?).map_err(unparsed)?;
     let max = limits.batch_events_max;
     if batch.len() > max {
@@ -132,7 +127,7 @@ pub(crate) fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<
 
 /// `POST /channels/{channel}/events`, the old way: the body is the data, all else stands in the
 /// query.
-pub(crate) fn channel_event(
+pub fn channel_event(
     channel: String,
     body: &[u8],
     params: &Params,

@@ -4,12 +4,12 @@
 //! A request is routed (`route`), its signature verified (`sign`), what it wants parsed
 //! (`publish`, `query`), and answered (`answer`).
 
-pub(crate) mod answer;
-pub(crate) mod params;
-pub(crate) mod publish;
-pub(crate) mod query;
-pub(crate) mod route;
-pub(crate) mod sign;
+pub mod answer;
+pub mod params;
+pub mod publish;
+pub mod query;
+pub mod route;
+pub mod sign;
 
 use http::StatusCode;
 
@@ -20,20 +20,20 @@ const SIGNED_TEXT: &str = ": you should have sent";
 /// it as `Pusher error: <body>.`
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    pub(crate) text: String,
+pub struct Refusal {
+    pub status: StatusCode,
+    pub text: String,
     /// The `Allow` header of a 405.
-    pub(crate) allow: Option<&'static str>,
+    pub allow: Option<&'static str>,
 }
 
 impl Refusal {
-    pub(crate) fn new(status: StatusCode, text: impl ToString) -> Self {
+    pub fn new(status: StatusCode, text: impl ToString) -> Self {
         Self { status, text: text.to_string(), allow: None }
     }
 
     /// What of its sentence may stand in a log: neither a signature nor what was signed.
-    pub(crate) fn for_log(&self) -> &str {
+    pub fn for_log(&self) -> &str {
         self.text.split_once(SIGNED_TEXT).map_or(&*self.text, |(before, _)| before)
     }
 
@@ -50,7 +50,7 @@ impl Refusal {
     }
 
     /// No app has the id that a request's path names.
-    pub(crate) fn unknown_app(id: &str) -> Self {
+    pub fn unknown_app(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("No matching application for ID [{}].", super::shown(id)))
     }
 }

@@ -14,13 +14,13 @@ use super::shown;
 
 /// An app's key and its secret, of which only the keyed hash is kept. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Key {
-    pub(crate) key: Arc<str>,
+pub struct Key {
+    pub key: Arc<str>,
     mac: Hmac<Sha256>,
 }
 
 impl Key {
-    pub(crate) fn new(key: &str, secret: &str) -> Self {
+    pub fn new(key: &str, secret: &str) -> Self {
         // RFC 2104: a longer secret is hashed first, a shorter one ends in zeros.
         let mut block = [0; 64];
         let hash = Sha256::digest(secret.as_bytes());
@@ -30,11 +30,11 @@ impl Key {
     }
 
     /// The signature of a text, such as the raw body of a webhook.
-    pub(crate) fn sign(&self, text: &[u8]) -> String {
+    pub fn sign(&self, text: &[u8]) -> String {
         HEXLOWER.encode(&self.mac.clone().chain_update(text).finalize().into_bytes())
     }
 
-    pub(crate) fn verify(&self, text: &[u8], signature: &str) -> bool {
+    pub fn verify(&self, text: &[u8], signature: &str) -> bool {
         self.sign(text).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 }
@@ -46,14 +46,14 @@ impl fmt::Debug for Key {
 }
 
 /// The key of an app that has this name.
-pub(crate) fn find<'a>(keys: &'a [Key], key: &str) -> Option<&'a Key> {
+pub fn find<'a>(keys: &'a [Key], key: &str) -> Option<&'a Key> {
     keys.iter().find(|candidate| *candidate.key == *key)
 }
 
 /// Why somebody may not subscribe or sign in, in the words of the hosted service. What the
 /// signature should have been is never among them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AuthError {
+pub enum AuthError {
     #[error("Auth info required to {0}")]
     Missing(String),
     #[error("Invalid key in {what} auth data: '{auth}'")]
@@ -63,7 +63,7 @@ pub(crate) enum AuthError {
 }
 
 /// May this client subscribe? `auth` is what it brought, `KEY:SIGNATURE`.
-pub(crate) fn channel(
+pub fn channel(
     keys: &[Key],
     socket_id: &str,
     channel: &str,
@@ -77,7 +77,7 @@ pub(crate) fn channel(
 }
 
 /// May this client sign in as the user that `user_data` describes?
-pub(crate) fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str) -> Result<(), AuthError> {
+pub fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str) -> Result<(), AuthError> {
     if auth.is_empty() {
         return Err(AuthError::Missing("sign in".to_owned()));
     }
@@ -87,20 +87,20 @@ pub(crate) fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str)
 /// What an app's backend answers to a client that wants to subscribe.
 /// What of an [`AuthError`]'s sentence may stand in a log: not what a client sent to prove itself, nor what it
 /// should have signed.
-pub(crate) fn for_log(sentence: &str) -> &str {
+pub fn for_log(sentence: &str) -> &str {
     let end = [": Expected HMAC", " auth data: '"].iter().filter_map(|proof| sentence.find(proof)).min();
     end.map_or(sentence, |end| &sentence[..end])
 }
 
 #[cfg(test)]
-pub(crate) fn sign_channel(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+pub fn sign_channel(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let signature = key.sign(channel_text(socket_id, channel, channel_data).as_bytes());
     format!("{}:{signature}", key.key)
 }
 
 /// What an app's backend answers to a client that wants to sign in.
 #[cfg(test)]
-pub(crate) fn sign_signin(key: &Key, socket_id: &str, user_data: &str) -> String {
+pub fn sign_signin(key: &Key, socket_id: &str, user_data: &str) -> String {
     format!("{}:{}", key.key, key.sign(signin_text(socket_id, user_data).as_bytes()))
 }
 

@@ -13,18 +13,18 @@ use super::{
     params::{Params, array, percent_decode},
     route::after_prefix,
 };
-use crate::pusher::{
+use crate::{
     auth::{self, Key},
     shown,
 };
 
 /// What of a request is signed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Request<'a> {
-    pub(crate) method: &'a str,
+pub struct Request<'a> {
+    pub method: &'a str,
     /// As it came, not decoded.
-    pub(crate) path: &'a str,
-    pub(crate) params: &'a Params,
+    pub path: &'a str,
+    pub params: &'a Params,
 }
 
 const SIGNATURE: &str = "auth_signature";
@@ -35,7 +35,7 @@ const BODY_MD5: &str = "body_md5";
 ///
 /// `prefixes` are the path prefixes under which the API is reached. SDKs sign the path without
 /// them, some with them, and a proxy may have taken one off: each is tried.
-pub(crate) fn verify<'k>(
+pub fn verify<'k>(
     request: Request<'_>,
     keys: &'k [Key],
     prefixes: &[&str],
@@ -58,7 +58,7 @@ pub(crate) fn verify<'k>(
 }
 
 /// Is the body of a request that is signed the one that was signed?
-pub(crate) fn verify_body(params: &Params, body: &[u8]) -> Result<(), Refusal> {
+pub fn verify_body(params: &Params, body: &[u8]) -> Result<(), Refusal> {
     if !body.is_empty() {
         needed(params, BODY_MD5)?;
     }

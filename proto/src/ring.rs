@@ -6,7 +6,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use broadgate_proto::{
+use crate::{
     id::Incarnation,
     v1::{Member, View},
 };
@@ -78,9 +78,9 @@ impl Ring {
     fn of_view_but(view: &View, gone: Option<Incarnation>) -> Self {
         let gone = gone.map(|gone| gone.to_string());
         let stays = |gateway: &&Member| Some(&gateway.incarnation) != gone.as_ref();
-        let versions = super::view::gateways(view).filter(stays).map(|gateway| gateway.ring_version);
+        let versions = crate::view::gateways(view).filter(stays).map(|gateway| gateway.ring_version);
         let version = versions.min().unwrap_or(RING_VERSION).max(1);
-        let ready = super::view::ready_gateways(view).filter(stays);
+        let ready = crate::view::ready_gateways(view).filter(stays);
         Self::of_version(version, ready.filter_map(|gateway| gateway.incarnation.parse().ok()))
     }
 
@@ -107,7 +107,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use broadgate_proto::v1::{MemberState, Role};
+    use crate::v1::{MemberState, Role};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! What an app's backend asks about channels.
 
 use super::{Refusal, params::Params};
-use crate::pusher::{
+use crate::{
     Compat,
     channel::{self, Kind},
     limits::Limits,
@@ -10,19 +10,19 @@ use crate::pusher::{
 
 /// What is to be answered about a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Info {
+pub struct Info {
     /// Different users, in a presence channel.
-    pub(crate) user_count: bool,
+    pub user_count: bool,
     /// Connections.
-    pub(crate) subscription_count: bool,
+    pub subscription_count: bool,
     /// The kept event, in a cache channel.
-    pub(crate) cache: bool,
+    pub cache: bool,
 }
 
 impl Info {
     /// Parses `user_count,subscription_count,cache`. Reverb passes over words that it does not
     /// know.
-    pub(crate) fn parse(text: &str, compat: Compat) -> Result<Self, Refusal> {
+    pub fn parse(text: &str, compat: Compat) -> Result<Self, Refusal> {
         let mut info = Self::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             match word {
@@ -47,7 +47,7 @@ impl Info {
 
     /// What of it a channel of this kind has. The hosted service counts the connections of
     /// presence channels too.
-    pub(crate) fn applicable(self, kind: Kind, compat: Compat) -> Self {
+    pub fn applicable(self, kind: Kind, compat: Compat) -> Self {
         Self {
             user_count: self.user_count && kind.is_presence(),
             subscription_count: self.subscription_count && !(kind.is_presence() && compat == Compat::Reverb),
@@ -55,22 +55,22 @@ impl Info {
         }
     }
 
-    pub(crate) fn is_nothing(self) -> bool {
+    pub fn is_nothing(self) -> bool {
         self == Self::default()
     }
 }
 
 /// Which occupied channels are asked about, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Channels {
+pub struct Channels {
     /// What their names begin with; maybe nothing.
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// For each channel, as far as it is applicable.
-    pub(crate) info: Info,
+    pub info: Info,
 }
 
 /// `GET /channels`.
-pub(crate) fn channels(params: &Params, compat: Compat) -> Result<Channels, Refusal> {
+pub fn channels(params: &Params, compat: Compat) -> Result<Channels, Refusal> {
     let prefix = params.get("filter_by_prefix").unwrap_or_default();
     let mut info = Info::of(params, compat)?;
     info.cache = false;
@@ -83,12 +83,7 @@ pub(crate) fn channels(params: &Params, compat: Compat) -> Result<Channels, Refu
 }
 
 /// `GET /channels/{channel}`: what is to be answered about it.
-pub(crate) fn channel(
-    channel: &str,
-    params: &Params,
-    limits: &Limits,
-    compat: Compat,
-) -> Result<Info, Refusal> {
+pub fn channel(channel: &str, params: &Params, limits: &Limits, compat: Compat) -> Result<Info, Refusal> {
     check_name(channel, limits)?;
     let (asked, kind) = (Info::of(params, compat)?, Kind::of(channel));
     if compat == Compat::Pusher {
@@ -105,7 +100,7 @@ pub(crate) fn channel(
 }
 
 /// `GET /channels/{channel}/users`: may it be asked?
-pub(crate) fn users(channel: &str, limits: &Limits) -> Result<(), Refusal> {
+pub fn users(channel: &str, limits: &Limits) -> Result<(), Refusal> {
     check_name(channel, limits)?;
     if Kind::of(channel).is_presence() {
         return Ok(());

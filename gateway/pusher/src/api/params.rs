@@ -6,11 +6,11 @@ use super::Refusal;
 
 /// A query's parameters, decoded, in the order in which they came, with their names in lowercase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Params(Vec<(String, String)>);
+pub struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Parses what stands behind the `?`, which may be empty.
-    pub(crate) fn parse(query: &str) -> Self {
+    pub fn parse(query: &str) -> Self {
         let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text, true)).into_owned();
         let pair = |part: &str| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -20,7 +20,7 @@ impl Params {
     }
 
     /// The same for strangers, whose signature cannot be checked before.
-    pub(crate) fn parse_bounded(query: &str) -> Result<Self, Refusal> {
+    pub fn parse_bounded(query: &str) -> Result<Self, Refusal> {
         if query.len() > API_QUERY_BYTES_MAX {
             return Err(Refusal::bad(format!("The query is longer than {API_QUERY_BYTES_MAX} bytes.")));
         }
@@ -31,17 +31,17 @@ impl Params {
         Ok(Self::parse(query))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The first value with this name.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|&(other, _)| other == name).map(|(_, value)| value)
     }
 
     /// All values with this name, written once or as `name[]=…` or `name[0]=…`.
-    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
+    pub fn list(&self, name: &str) -> Vec<&str> {
         self.iter()
             .filter(|&(other, _)| array(other).unwrap_or(other) == name)
             .map(|(_, value)| value)
@@ -56,7 +56,7 @@ pub(super) fn array(name: &str) -> Option<&str> {
 }
 
 /// The bytes that a percent-encoded text means. What is no code stands for itself.
-pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Vec<u8> {
+pub fn percent_decode(text: &str, plus_is_space: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

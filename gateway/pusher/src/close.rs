@@ -6,32 +6,31 @@ use broadgate_proto::v1::Cause;
 
 /// A code, and what it means in the protocol's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Close {
-    pub(crate) code: u16,
-    pub(crate) reason: &'static str,
+pub struct Close {
+    pub code: u16,
+    pub reason: &'static str,
 }
 
 const fn close(code: u16, reason: &'static str) -> Close {
     Close { code, reason }
 }
 
-pub(crate) const TLS_ONLY: Close =
-    close(4000, "Application only accepts SSL connections, reconnect using wss://");
-pub(crate) const NO_APP: Close =
+pub const TLS_ONLY: Close = close(4000, "Application only accepts SSL connections, reconnect using wss://");
+pub const NO_APP: Close =
     close(4001, "App key not known here. Did you forget to add it to the server's apps?");
 /// To a raw client, which knows no key.
-pub(crate) const REMOVED: Close = close(4001, "Application removed");
-pub(crate) const DISABLED: Close = close(4003, "Application disabled");
-pub(crate) const OVER_QUOTA: Close = close(4004, "Application is over connection quota");
-pub(crate) const BAD_VERSION: Close = close(4006, "Invalid version string format");
-pub(crate) const UNSUPPORTED: Close = close(4007, "Unsupported protocol version");
-pub(crate) const UNAUTHORIZED: Close = close(4009, "Connection is unauthorized");
-pub(crate) const OVER_CAPACITY: Close = close(4100, "Over capacity");
-pub(crate) const RECONNECT: Close = close(4200, "Generic reconnect immediately");
+pub const REMOVED: Close = close(4001, "Application removed");
+pub const DISABLED: Close = close(4003, "Application disabled");
+pub const OVER_QUOTA: Close = close(4004, "Application is over connection quota");
+pub const BAD_VERSION: Close = close(4006, "Invalid version string format");
+pub const UNSUPPORTED: Close = close(4007, "Unsupported protocol version");
+pub const UNAUTHORIZED: Close = close(4009, "Connection is unauthorized");
+pub const OVER_CAPACITY: Close = close(4100, "Over capacity");
+pub const RECONNECT: Close = close(4200, "Generic reconnect immediately");
 const NO_PONG: Close = close(4201, "Pong reply not received");
 
 /// How a connection ends for a reason that lies here; none where the code is another's choice.
-pub(crate) fn for_cause(cause: Cause) -> Option<Close> {
+pub fn for_cause(cause: Cause) -> Option<Close> {
     match cause {
         // Drains are spread over time, so nobody has to wait.
         Cause::Drain => Some(RECONNECT),
@@ -42,7 +41,7 @@ pub(crate) fn for_cause(cause: Cause) -> Option<Close> {
 }
 
 /// The protocol that a client asks for: 4 to 7 are spoken, in the way of 7.
-pub(crate) fn check_protocol(asked: Option<&str>) -> Result<(), Close> {
+pub fn check_protocol(asked: Option<&str>) -> Result<(), Close> {
     match asked.map(str::parse::<u32>) {
         None | Some(Ok(4..=7)) => Ok(()),
         Some(Ok(_)) => Err(UNSUPPORTED),

@@ -1,6 +1,6 @@
 //! What members read out of a view.
 
-use broadgate_proto::{
+use crate::{
     id::Incarnation,
     v1::{Epoch, Member, MemberState, Role, View},
 };

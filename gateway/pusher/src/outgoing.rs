@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::{Compat, json::Writer, member::Member};
 
 /// The answer to `pusher:ping`.
-pub(crate) const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
+pub const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
 
 /// The first frame on a connection. pusher-js refuses a timeout of zero.
-pub(crate) fn connection_established(socket_id: &str, activity_timeout_seconds: u64) -> String {
+pub fn connection_established(socket_id: &str, activity_timeout_seconds: u64) -> String {
     let mut data = Writer::with_capacity(128);
     data.plain(r#"{"socket_id":"#).string(socket_id);
     data.plain(r#","activity_timeout":"#).number(activity_timeout_seconds).plain("}");
@@ -19,7 +19,7 @@ pub(crate) fn connection_established(socket_id: &str, activity_timeout_seconds: 
 }
 
 /// An error of the whole connection. Where the hosted service has no code it says null.
-pub(crate) fn error(code: Option<u16>, message: &str, compat: Compat) -> String {
+pub fn error(code: Option<u16>, message: &str, compat: Compat) -> String {
     let mut data = Writer::with_capacity(message.len() + 64);
     let number = |out: &mut Writer| {
         match code {
@@ -43,12 +43,12 @@ pub(crate) fn error(code: Option<u16>, message: &str, compat: Compat) -> String 
 }
 
 /// The client is subscribed now.
-pub(crate) fn subscription_succeeded(channel: &str) -> String {
+pub fn subscription_succeeded(channel: &str) -> String {
     event("pusher_internal:subscription_succeeded", Some(channel), "{}")
 }
 
 /// The client is subscribed to a presence channel now, in which these are, itself included.
-pub(crate) fn presence_subscription_succeeded(channel: &str, members: &[Member<'_>]) -> String {
+pub fn presence_subscription_succeeded(channel: &str, members: &[Member<'_>]) -> String {
     let len =
         |member: &Member<'_>| member.id.len() * 2 + member.info.as_ref().map_or(4, |info| info.len()) + 8;
     let mut data = Writer::with_capacity(64 + members.iter().map(len).sum::<usize>());
@@ -62,7 +62,7 @@ pub(crate) fn presence_subscription_succeeded(channel: &str, members: &[Member<'
 }
 
 /// The client may not subscribe. `kind` is a word such as `AuthError`, `status` an HTTP status.
-pub(crate) fn subscription_error(channel: &str, kind: &str, sentence: &str, status: u16) -> String {
+pub fn subscription_error(channel: &str, kind: &str, sentence: &str, status: u16) -> String {
     let mut out = Writer::with_capacity(channel.len() + kind.len() + sentence.len() + 128);
     out.plain(r#"{"event":"pusher:subscription_error","channel":"#).string(channel);
     out.plain(r#","data":{"type":"#).string(kind).plain(r#","error":"#).string(sentence);
@@ -70,12 +70,12 @@ pub(crate) fn subscription_error(channel: &str, kind: &str, sentence: &str, stat
 }
 
 /// A user's first connection has come.
-pub(crate) fn member_added(channel: &str, member: &Member<'_>) -> String {
+pub fn member_added(channel: &str, member: &Member<'_>) -> String {
     event("pusher_internal:member_added", Some(channel), &member.seat_info())
 }
 
 /// A user's last connection has gone.
-pub(crate) fn member_removed(channel: &str, member: &Member<'_>) -> String {
+pub fn member_removed(channel: &str, member: &Member<'_>) -> String {
     let mut data = Writer::with_capacity(member.id.len() + 16);
     data.plain(r#"{"user_id":"#);
     member.write_id(&mut data);
@@ -83,20 +83,20 @@ pub(crate) fn member_removed(channel: &str, member: &Member<'_>) -> String {
 }
 
 /// Nothing is kept in a cache channel.
-pub(crate) fn cache_miss(channel: &str) -> String {
+pub fn cache_miss(channel: &str) -> String {
     let mut out = Writer::with_capacity(channel.len() + 48);
     out.plain(r#"{"event":"pusher:cache_miss","channel":"#).string(channel).plain("}").finish()
 }
 
 /// The client is signed in; `user_data` is what it has sent.
-pub(crate) fn signin_success(user_data: &str) -> String {
+pub fn signin_success(user_data: &str) -> String {
     let mut data = Writer::with_capacity(user_data.len() + user_data.len() / 8 + 32);
     data.plain(r#"{"user_data":"#).string(user_data).plain("}");
     event("pusher:signin_success", None, &data.finish())
 }
 
 /// Which of the users that a client watches are there and which are not; none if that is nobody.
-pub(crate) fn watchlist_events(online: &[impl AsRef<str>], offline: &[impl AsRef<str>]) -> Option<String> {
+pub fn watchlist_events(online: &[impl AsRef<str>], offline: &[impl AsRef<str>]) -> Option<String> {
     if online.is_empty() && offline.is_empty() {
         return None;
     }
@@ -123,7 +123,7 @@ fn watched(out: &mut Writer, name: &str, users: &[impl AsRef<str>]) {
 }
 
 /// An event. Its data arrives as the publisher gave it, byte for byte.
-pub(crate) fn event(event: &str, channel: Option<&str>, data: &str) -> String {
+pub fn event(event: &str, channel: Option<&str>, data: &str) -> String {
     let names = event.len() + channel.map_or(0, str::len);
     // Quotes and backslashes in the data take a byte more.
     let mut out = Writer::with_capacity(names + data.len() + data.len() / 8 + 48);
@@ -133,7 +133,7 @@ pub(crate) fn event(event: &str, channel: Option<&str>, data: &str) -> String {
 
 /// A client's event, rebuilt from what we know, so that nobody speaks for others. `user_id` is
 /// the sender's in a presence channel, as [`Member::id_json`] has it.
-pub(crate) fn client_event(event: &str, channel: &str, data: &RawValue, user_id: Option<&str>) -> String {
+pub fn client_event(event: &str, channel: &str, data: &RawValue, user_id: Option<&str>) -> String {
     let names = event.len() + channel.len() + user_id.map_or(0, str::len);
     let mut out = Writer::with_capacity(names + data.get().len() + 64);
     head(&mut out, event, Some(channel));
@@ -156,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pusher::{incoming, limits::Limits};
+    use crate::{incoming, limits::Limits};
 
     fn member(channel_data: &str) -> Member<'_> {
         Member::parse(channel_data, &Limits::default()).unwrap()

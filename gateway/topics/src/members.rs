@@ -9,7 +9,7 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{Epoch, View},
 };
-use broadgate_register::member::{ring::Ring, view};
+use broadgate_proto::{ring::Ring, view};
 
 use super::topic::Topic;
 

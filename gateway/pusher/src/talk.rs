@@ -12,24 +12,24 @@ use super::{
 };
 
 /// What an app allows.
-pub(crate) struct Rules<'a> {
-    pub(crate) keys: &'a [Key],
-    pub(crate) limits: &'a Limits,
-    pub(crate) compat: Compat,
-    pub(crate) client_events: bool,
+pub struct Rules<'a> {
+    pub keys: &'a [Key],
+    pub limits: &'a Limits,
+    pub compat: Compat,
+    pub client_events: bool,
 }
 
 /// Who speaks.
-pub(crate) struct Speaker<'a> {
-    pub(crate) socket_id: &'a str,
-    pub(crate) user: Option<&'a User>,
+pub struct Speaker<'a> {
+    pub socket_id: &'a str,
+    pub user: Option<&'a User>,
     /// Is it subscribed to this channel, or about to be?
-    pub(crate) is_in: &'a dyn Fn(&str) -> bool,
+    pub is_in: &'a dyn Fn(&str) -> bool,
 }
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Act {
+pub enum Act {
     Nothing,
     /// Send it this frame.
     Say(String),
@@ -58,15 +58,15 @@ pub(crate) enum Act {
 
 /// A subscription that is allowed.
 #[derive(Debug)]
-pub(crate) struct Subscription {
-    pub(crate) channel: String,
-    pub(crate) kind: Kind,
+pub struct Subscription {
+    pub channel: String,
+    pub kind: Kind,
     /// Presence: the user's id, and what is kept of it in its seat.
-    pub(crate) member: Option<(String, String)>,
+    pub member: Option<(String, String)>,
 }
 
 /// Decides about one frame.
-pub(crate) fn decide(said: Result<Incoming, Malformed>, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act {
+pub fn decide(said: Result<Incoming, Malformed>, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act {
     match said {
         Ok(Incoming::Ping) => Act::Say(outgoing::PONG.to_owned()),
         Ok(Incoming::Pong) => Act::Nothing,
@@ -136,7 +136,7 @@ fn subscribe(
 }
 
 /// The frame that refuses a subscription.
-pub(crate) fn refusal(channel: &str, kind: &str, sentence: &str, status: u16, compat: Compat) -> String {
+pub fn refusal(channel: &str, kind: &str, sentence: &str, status: u16, compat: Compat) -> String {
     match (compat, status) {
         (Compat::Reverb, 401) => outgoing::error(Some(4009), "Connection is unauthorized", compat),
         _ => outgoing::subscription_error(channel, kind, sentence, status),
@@ -229,9 +229,9 @@ fn sign_in(auth: &str, user_data: String, rules: &Rules<'_>, speaker: &Speaker<'
 type Rejection = (Option<u16>, String);
 
 /// The code of the `pusher:error` that answers what the server has no room for: come back later.
-pub(crate) const BUSY: u16 = 4100;
+pub const BUSY: u16 = 4100;
 /// The code of the `pusher:error` that answers a client event dropped for a limit.
-pub(crate) const CLIENT_EVENT_LIMIT: u16 = 4301;
+pub const CLIENT_EVENT_LIMIT: u16 = 4301;
 
 fn client_event(
     event: &str,

@@ -3,11 +3,11 @@
 use http::StatusCode;
 
 use super::{Refusal, params::percent_decode};
-use crate::pusher::shown;
+use crate::shown;
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Route {
+pub enum Route {
     /// Is the server up? Needs no signature.
     Up,
     App {
@@ -19,7 +19,7 @@ pub(crate) enum Route {
 
 /// What an app's backend asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Call {
+pub enum Call {
     Events,
     BatchEvents,
     /// The old way to publish.
@@ -41,13 +41,13 @@ pub(crate) enum Call {
 }
 
 /// A path without a prefix such as `/pusher`; none if it does not begin with it.
-pub(crate) fn after_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+pub fn after_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
 }
 
 /// What a request means, by its method and the path after the prefix, not yet decoded. Some SDKs
 /// begin the path with two slashes.
-pub(crate) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
+pub fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (app, only, call) = match parts[..] {
         // So asks the library for Python, of which the newest is 3.3.4.

@@ -210,7 +210,7 @@ impl<C: Content> Core<C> {
         }
         match frame {
             Frame::View(view) => {
-                let epoch = broadgate_register::member::view::epoch(&view);
+                let epoch = broadgate_proto::view::epoch(&view);
                 // Whoever meets a higher epoch catches up before acting.
                 self.install(view);
                 if let Some(known) = self.peers.get_mut(&peer) {
