@@ -32,9 +32,10 @@ The shared secret is read from BROADGATE_SECRET or cluster.secret_file, never fr
 /// A clustered broadcast gateway: WebSocket clients on many processes, commanded as one
 #[derive(Debug, Parser)]
 #[command(name = "broadgate", version, after_help = AFTER_HELP, infer_long_args = false)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,8 +107,7 @@ impl Cli {
         if let Some(threads) = environment::threads()? {
             return Ok(Some(threads));
         }
-        let is_role =
-            matches!(self.command, Some(Command::Register(_) | Command::Gateway(_) | Command::Worker(_)));
+        let is_role = matches!(self.command, Command::Register(_) | Command::Gateway(_) | Command::Worker(_));
         let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         Ok(is_role.then_some(half))
     }
@@ -123,7 +123,7 @@ pub fn parse() -> Cli {
 /// # Errors
 /// With the exit code of what failed.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command.unwrap_or_else(|| Command::Up(up::UpArgs::default())) {
+    match cli.command {
         Command::Up(args) => up::run(args).await,
         Command::Register(args) => roles::register(args).await,
         Command::Gateway(args) => roles::gateway(args).await,

@@ -8,9 +8,12 @@ use broadgate_business::{
 };
 use broadgate_gateway::{
     apps::Apps,
-    config::{Config as GatewayConfig, Listener, ListenerKind, Page, collide},
+    config::{Config as GatewayConfig, Group, Listener, ListenerKind, Page, collide},
 };
-use broadgate_proto::limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX};
+use broadgate_proto::{
+    limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX},
+    name,
+};
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -242,6 +245,9 @@ impl GatewayArgs {
         }
         settings.stop.ready_delay = self.ready_delay.unwrap_or(settings.stop.ready_delay);
         settings.stop.drain = self.drain.unwrap_or(settings.stop.drain);
+        if self.pages {
+            settings.groups.push(chat_rooms());
+        }
         let binds = [
             (ListenerKind::Web, self.client_bind, "--client-bind"),
             (ListenerKind::Text, self.text_bind, "--text-bind"),
@@ -264,6 +270,19 @@ impl GatewayArgs {
             }
         }
         Ok(())
+    }
+}
+
+/// The rooms of the demo's chat keep what was said, for those who enter later. It stands behind the groups
+/// of the configuration, whose entries are found first.
+fn chat_rooms() -> Group {
+    Group {
+        app: name::DEFAULT_APP.to_owned(),
+        pattern: "*".to_owned(),
+        history_messages: 200,
+        history_time: Duration::from_secs(3600),
+        // As long as cache channels keep theirs by default: this entry is found before those of the app.
+        last_value_time: Duration::from_secs(1800),
     }
 }
 

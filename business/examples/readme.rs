@@ -1,6 +1,6 @@
-//! The worker that the README shows.
-//!
-//! Run: `cargo run --release -p broadgate-business --example readme`
+// The worker that the README shows. Start `broadgate up --workers 0` before it.
+//
+// Run: `cargo run --release -p broadgate-business --example readme`
 
 use broadgate_business::{Audience, Client, Handler, Message, Worker, shutdown_signal, worker::Handshake};
 
@@ -20,5 +20,6 @@ impl Handler for Shout {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().init();
     Worker::from_env()?.run(Shout, shutdown_signal()).await
 }

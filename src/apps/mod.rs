@@ -16,7 +16,7 @@ mod reload;
 
 pub(crate) use self::{
     command::{AppsArgs, run},
-    laravel::{Reach, both as laravel_settings},
+    laravel::Reach,
     read::exposed,
     reload::{Reload, outlive_hangups},
 };

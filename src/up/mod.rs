@@ -4,9 +4,9 @@ mod app;
 mod children;
 mod ports;
 mod restart;
+mod welcome;
 
 use std::{
-    io::IsTerminal as _,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -14,14 +14,13 @@ use std::{
 
 use broadgate_business::{Cluster, Secret, v1::MemberState};
 use clap::Args;
-use comfy_table::{Table, presets::NOTHING};
 
 use self::{
     app::{AppsFile, CHAT},
     children::{Children, Spec},
     ports::{Ports, Wanted},
 };
-use crate::{apps::Reach, environment, failure::Failure, operate, options::ConfigFile};
+use crate::{environment, failure::Failure, operate, options::ConfigFile};
 
 /// A debug build on a busy machine needs some time.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
@@ -37,7 +36,7 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=10))]
     workers: u16,
     /// Register on P, gateways' internal ports P+10.., clients P+20.., metrics P+30..
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..=65_400))]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     base_port: Option<u16>,
     /// Open the client ports, and nothing else, on this address
     #[arg(long, value_name = "IP")]
@@ -55,18 +54,14 @@ pub(crate) struct UpArgs {
     file: ConfigFile,
 }
 
-impl Default for UpArgs {
-    fn default() -> Self {
-        Self {
-            gateways: 2,
-            workers: 1,
-            base_port: None,
-            host: None,
-            worker: crate::roles::Demo::Chat,
-            state: DEFAULT_STATE.into(),
-            apps: None,
-            file: ConfigFile::default(),
-        }
+impl UpArgs {
+    fn welcome<'a>(&self, ports: &'a Ports, apps: Option<&'a AppsFile>) -> welcome::Welcome<'a> {
+        welcome::Welcome { ports, apps, workers: self.worker_names(), paint: welcome::may_paint() }
+    }
+
+    fn worker_names(&self) -> Vec<String> {
+        let demo = format!("{:?}", self.worker).to_lowercase();
+        (1..=self.workers).map(|number| format!("{demo}-{number}")).collect()
     }
 }
 
@@ -93,7 +88,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     tokio::select! {
         ready = wait_until_ready(&ports, &secret, &args) => match ready {
             // That nobody reads it is no reason to end.
-            Ok(()) => drop(operate::print(&welcome(&args, &ports, apps.as_ref()))),
+            Ok(()) => drop(operate::print(&welcome::text(&args.welcome(&ports, apps.as_ref())))),
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);
@@ -152,10 +147,9 @@ fn specs(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> Vec<Vec<Spec>
     }
     let demo = format!("{:?}", args.worker).to_lowercase();
     let mut workers = Vec::new();
-    for index in 0..usize::from(args.workers) {
-        let name = format!("{demo}-{}", index + 1);
+    for (index, name) in args.worker_names().iter().enumerate() {
         workers.push(Spec::new(
-            &name,
+            name,
             [
                 "worker",
                 &demo,
@@ -202,37 +196,4 @@ async fn wait_until_ready(ports: &Ports, secret: &Secret, args: &UpArgs) -> Resu
             READY_TIME_MAX.as_secs()
         ))
     })
-}
-
-/// The processes, and what to do with them.
-fn welcome(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> String {
-    let told = apps
-        .zip(ports.clients.first())
-        .map(|(apps, client)| apps.told(&Reach::listener(*client), std::io::stdout().is_terminal()));
-    table(args, ports) + &told.unwrap_or_default()
-}
-
-fn table(args: &UpArgs, ports: &Ports) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["process", "listens on", "metrics and health"]);
-    let metrics = |index: usize| format!("http://127.0.0.1:{}/metrics", ports.metrics[index]);
-    table.add_row(["register".to_owned(), format!("127.0.0.1:{}", ports.register), metrics(0)]);
-    for (index, (internal, client)) in ports.internal.iter().zip(&ports.clients).enumerate() {
-        let listens = format!("{client} (clients), 127.0.0.1:{internal} (commands)");
-        table.add_row([format!("gateway-{}", index + 1), listens, metrics(1 + index)]);
-    }
-    let demo = format!("{:?}", args.worker).to_lowercase();
-    for index in 0..usize::from(args.workers) {
-        let row =
-            [format!("{demo}-{}", index + 1), "-".to_owned(), metrics(1 + ports.internal.len() + index)];
-        table.add_row(row);
-    }
-    let pages: Vec<String> = ports.clients.iter().map(|client| format!("http://{client}/")).collect();
-    let addr = ports.internal.first().filter(|&&port| port != 7200);
-    let hint = addr.map(|port| format!(" --addr 127.0.0.1:{port}")).unwrap_or_default();
-    format!(
-        "{table}\n\nThe cluster runs. Open the chat in two windows, one on each gateway:\n  {}\n\
-         Ask it questions: broadgate status{hint} · Stop it: Ctrl-C\n",
-        pages.join("\n  ")
-    )
 }

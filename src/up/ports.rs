@@ -30,7 +30,7 @@ pub(super) struct Ports {
 /// follow from the base port.
 pub(super) fn choose(wanted: &Wanted, is_free: impl Fn(SocketAddr) -> bool) -> Result<Ports, String> {
     let [register, internal, clients, metrics] = match wanted.base {
-        Some(base) => [base, base + 10, base + 20, base + 30],
+        Some(base) => from_base(base, wanted)?,
         None => [7100, 7200, 8080, 9100],
     };
     let host = wanted.host.unwrap_or(LOOPBACK);
@@ -74,6 +74,20 @@ pub(super) fn choose(wanted: &Wanted, is_free: impl Fn(SocketAddr) -> bool) -> R
     Ok(ports)
 }
 
+/// The first ports of the register, the internal ports, the clients and the metrics.
+fn from_base(base: u16, wanted: &Wanted) -> Result<[u16; 4], String> {
+    // The last metrics port is the highest of all: there is one for each process.
+    let span = 30 + wanted.gateways + wanted.workers;
+    if base.checked_add(span).is_none() {
+        return Err(format!(
+            "--base-port {base}: the ports from it go up to {}, beyond 65535; give at most {}",
+            u32::from(base) + u32::from(span),
+            u16::MAX - span
+        ));
+    }
+    Ok([base, base + 10, base + 20, base + 30])
+}
+
 /// Could this be listened on now?
 pub(super) fn is_free(address: SocketAddr) -> bool {
     TcpListener::bind(address).is_ok()
@@ -106,5 +120,14 @@ mod tests {
             error.contains("gateway-2, clients: port 20021") && error.contains("--base-port 20000"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_base_whose_ports_do_not_exist_is_refused() {
+        let highest = u16::MAX - 33;
+        assert_eq!(choose(&wanted(Some(highest)), |_| true).unwrap().metrics.last(), Some(&u16::MAX));
+        let error = choose(&wanted(Some(highest + 1)), |_| true).unwrap_err();
+        assert!(error.contains("up to 65536") && error.contains("at most 65502"), "{error}");
+        assert!(choose(&wanted(Some(u16::MAX)), |_| true).is_err());
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::{harness::*, http::post};
-
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -52,17 +50,9 @@ fn the_readmes_worker_is_the_example() {
     assert!(read("README.md").contains(program.trim()));
 }
 
-/// The README's curl line, as far as it is HTTP.
-#[tokio::test]
-async fn the_readmes_group_send_works() {
-    let cluster = Cluster::quiet(1).start().await;
-    let mut client = cluster.client(0).await;
-    cluster.caller(0).await.join(join(&[&client.id], &["lobby"])).await.unwrap();
-    let readme = read("README.md");
-    let body = readme.split("-d '").nth(1).unwrap().split('\'').next().unwrap();
-    let headers = [("Content-Type", "application/json"), ("Host", "127.0.0.1:7200")];
-    assert_eq!(post(&cluster.internal[0], "Send", &headers, body).await.0, 200);
-    client.hears(&["hello, lobby"]).await;
+/// The body of the README's curl line.
+pub fn readme_curl_body() -> String {
+    read("README.md").split("-d '").nth(1).unwrap().split('\'').next().unwrap().to_owned()
 }
 
 /// Imports go down only.

@@ -9,6 +9,7 @@ mod absence;
 mod apps;
 mod backends;
 mod commands;
+mod demo;
 mod documents;
 mod equivalence;
 mod faults;

@@ -272,7 +272,7 @@ fn check_config_refuses_what_a_start_refuses() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-fn run(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+pub fn run(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_broadgate"));
     command.args(args).stdin(Stdio::null()).env_remove("BROADGATE_SECRET");
     for (key, value) in environment {
@@ -437,17 +437,16 @@ async fn up_looks_after_its_children() {
     let args = ["up".to_owned(), format!("--base-port={base}"), format!("--state={state}")];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut up = Process::start(&cluster.dir, "up", &args, &[]);
-    until("it says that it runs", async || up.log().contains("Ask it questions").then_some(())).await;
+    until("it says that it runs", async || up.log().contains("The cluster is ready").then_some(())).await;
     assert!(up.log().contains(&format!("http://127.0.0.1:{}/", base + 20)), "{}", up.log());
     // The app that it has made is told, and all gateways know it.
     let list = first_json(&run(&["apps", "--json", "--apps", &apps], &[]).1).unwrap();
     let key = list["apps"][0]["keys"][0].as_str().unwrap();
-    until("the app is told", async || {
-        let log = up.log();
-        (log.contains(key) && log.contains(&format!("apps env 1 --url http://127.0.0.1:{}", base + 20)))
-            .then_some(())
-    })
-    .await;
+    let log = up.log();
+    assert!(log.contains(&format!("/console#app=1&key={key}\n")), "{log}");
+    assert!(
+        log.contains("apps env 1 --apps ") && log.contains(&format!("--url http://127.0.0.1:{}", base + 20))
+    );
     let address = format!("127.0.0.1:{}", base + 10);
     let status = || first_json(&run(&["status", "--json", "--addr", &address], &[]).1);
     let first = status().unwrap();
@@ -507,13 +506,13 @@ async fn up_looks_after_its_children() {
         .await;
     }
     let mut again = Process::start(&cluster.dir, "again", &args, &[]);
-    until("it runs again", async || again.log().contains("Ask it questions").then_some(())).await;
+    until("it runs again", async || again.log().contains("The cluster is ready").then_some(())).await;
     again.signal("INT");
     assert_eq!(again.ended().await.code(), Some(0), "{}", again.log());
 }
 
 /// A base port from which on what `up` needs is free.
-fn free_base() -> u16 {
+pub fn free_base() -> u16 {
     (20_000..60_000)
         .step_by(100)
         .find(|base| (0..40).all(|port| std::net::TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
