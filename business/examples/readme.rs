@@ -1,6 +1,12 @@
-// The worker that the README shows. Start `broadgate up --workers 0` before it.
-//
-// Run: `cargo run --release -p broadgate-business --example readme`
+//! The worker that the README shows. Start `broadgate up --workers 0` before it.
+//!
+//! Run: `cargo run --release -p broadgate-business --example readme`
+
+/// For the tests, which run it in a cluster of their own.
+#[cfg(test)]
+pub fn shout() -> impl Handler {
+    Shout
+}
 
 use broadgate_business::{Audience, Client, Handler, Message, Worker, shutdown_signal, worker::Handshake};
 

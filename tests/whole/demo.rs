@@ -12,13 +12,8 @@ use crate::{
 
 /// The README's worker; the documents' test compares the text.
 #[allow(dead_code)]
-mod readme {
-    include!("../../business/examples/readme.rs");
-
-    pub fn shout() -> impl Handler {
-        Shout
-    }
-}
+#[path = "../../business/examples/readme.rs"]
+mod readme;
 
 /// A cluster of `broadgate up`, ended with its guard.
 struct Up {
