@@ -10,7 +10,7 @@ use broadgate_pusher::{
 use crate::{
     apps::Limits,
     codec::{Codec, Input, Protocol, encode::Encoder},
-    orders::{Parser, session_object},
+    command::{Parser, session_object},
 };
 
 /// Messages are at most so long here, so that both sides of the limit are met.
@@ -115,7 +115,7 @@ pub fn api(data: &[u8]) {
 
 /// What a connection begins with: a PROXY header, a request's path, and what proxies say in headers.
 pub fn request(data: &[u8]) {
-    crate::client_port::fuzz(data);
+    crate::ingress::fuzz(data);
 }
 
 /// A command as JSON: the name of the call, a newline, the body; and a session.

@@ -3,52 +3,47 @@
 //!
 //! The way of a message, from both ends:
 //!
-//! | room | what happens there |
+//! | room, from the top | what happens there |
 //! |---|---|
-//! | `client_port` | a connection is accepted, may have a PROXY header, and asks for an upgrade |
-//! | `shard` | a thread that owns clients; `shard/drive.rs` is a client's whole life |
-//! | `codec` | bytes from a client become messages; a message becomes a frame, once per protocol |
+//! | `server` | bind, run, drain; it owns every task and thread |
+//! | `ingress` | a connection is accepted, may have a PROXY header, and asks for an upgrade; `ingress/pusher_api` is the HTTP API of Pusher apps |
+//! | `api` | the internal port: gRPC, the same commands as JSON over HTTP, and what peers call |
+//! | `channel_events` | what webhooks and subscription counts are told of channels |
+//! | `dispatch` | whom a command concerns, in which order it is placed, and what came back |
+//! | `cluster` | the task around the topics' core, and the links to the other gateways |
 //! | `workers` | the streams over which events go to business workers and answers come back |
-//! | `api` | the internal port: gRPC, and the same commands as JSON over HTTP |
-//! | `orders` | a command, parsed and checked |
-//! | `commands` | whom a command concerns, in which order it is placed, and what came back |
-//! | `actor` | the task that feeds the homes and acts on what they decide |
-//! | `homes` | pure: one order for each topic, counts, who is present |
-//! | `peers` | the links to the other gateways |
-//! | `pusher` | pure: the Pusher protocol's names, signatures, frames and HTTP requests |
-//! | `channels` | what happens in the channels of apps with Pusher clients, told by their homes |
-//! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
+//! | `shard` | a thread that owns clients; `shard/drive.rs` is a client's whole life |
+//! | `command` | a command, parsed and checked; answers, merged |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
-//! | `server` | bind, run, drain |
-//! | `refusals` | why clients and requests were refused, in the log |
-//! | `config` | what a gateway can be told |
-//! | `apps` | the tenants, who can be replaced while it runs |
+//! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
+//! | `codec` | bytes from a client become messages; a message becomes a frame, once per protocol |
+//! | `refusals`, `admission`, `bodies` | why clients were refused; places and bytes that strangers take |
+//! | `config`, `apps` | what a gateway can be told; the tenants, who can be replaced while it runs |
+//! | `identity`, `health` | which incarnation this is; whether it is ready |
+//!
+//! Topics (order, counts, presence, retention) and the Pusher protocol are crates of their own, without sockets
+//! and clocks: `gateway/topics` and `gateway/pusher`.
 
-mod actor;
 mod admission;
 mod api;
 pub mod apps;
 mod bodies;
-mod channels;
-mod client_port;
+mod channel_events;
+mod cluster;
 mod codec;
-mod commands;
+mod command;
 pub mod config;
-mod connections;
-mod desk;
+mod dispatch;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
 mod health;
-mod listen;
-mod me;
+mod identity;
+mod ingress;
 mod observers;
-mod orders;
-mod peers;
 mod refusals;
 mod server;
 mod shard;
-mod tally;
 mod webhooks;
 mod workers;
 

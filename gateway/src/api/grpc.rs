@@ -14,10 +14,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{EPOCH_HEADER, caller};
 use crate::{
-    actor::{Event, WATCHER_BATCHES_MAX, Watcher},
-    commands::Dispatcher,
+    cluster::{Event, WATCHER_BATCHES_MAX, Watcher},
+    command::{Refusal, observing, patterns},
+    dispatch::Dispatcher,
     observers::Observers,
-    orders::{Refusal, observing, patterns},
 };
 
 pub(crate) struct GatewayService {

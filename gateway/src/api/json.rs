@@ -28,8 +28,8 @@ use super::lenient;
 use crate::{
     apps::Apps,
     bodies::{Bodies, Lease, Unread},
-    commands::Dispatcher,
-    orders::refusal,
+    command::refusal,
+    dispatch::Dispatcher,
     refusals::Refused,
 };
 

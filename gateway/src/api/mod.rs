@@ -3,6 +3,7 @@
 mod grpc;
 mod json;
 mod lenient;
+mod peer;
 mod port;
 
 /// Where a single call carries the highest epoch that its caller has seen, as TERM.COUNT.
@@ -15,4 +16,7 @@ fn caller(extensions: &http::Extensions) -> Option<std::net::SocketAddr> {
 
 #[cfg(feature = "fuzz")]
 pub(crate) use self::json::fuzz;
-pub(crate) use self::port::{Internal, serve};
+pub(crate) use self::{
+    peer::PeerService,
+    port::{Internal, serve},
+};

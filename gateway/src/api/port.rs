@@ -18,10 +18,10 @@ use tonic::service::Routes;
 
 use super::{grpc::GatewayService, json};
 use crate::{
+    api::PeerService,
     apps::Apps,
-    commands::Dispatcher,
+    dispatch::Dispatcher,
     observers::Observers,
-    peers::PeerService,
     refusals::Refused,
     workers::{Attachments, WorkerService},
 };

@@ -9,8 +9,8 @@ use metrics::gauge;
 use tokio::sync::{broadcast::error::RecvError, watch};
 
 use crate::{
-    actor::Event,
-    commands::{Dispatcher, Installed},
+    cluster::Event,
+    dispatch::{Dispatcher, Installed},
     health::Health,
 };
 

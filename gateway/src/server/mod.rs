@@ -3,16 +3,18 @@
 //! | file | what |
 //! |---|---|
 //! | `files.rs` | how many connections the limit on open files allows |
+//! | `listen.rs` | opening ports |
 //! | `start.rs` | what it is made of: membership, shards |
 //! | `follow.rs` | what follows the membership and the views |
 
 mod files;
 mod follow;
+mod listen;
 mod start;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Weak, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -23,35 +25,38 @@ use broadgate_proto::{
     v1::{MemberState, View},
 };
 use broadgate_register::member::{Member, RegisterStatus};
+use broadgate_tasks::Tasks;
 use metrics::histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     follow::{Installing, Next, Seen},
+    listen::ClientListeners,
     start::{Shards, advertised_host, join, new_me, parser, start_shards},
 };
 use crate::{
-    actor::{Actor, Around, Event, Homes, Journal},
     admission::Admission,
     api::{self, Internal},
     apps::Apps,
     bodies::Bodies,
-    channels, client_port,
-    commands::{Dispatcher, Installed, Local},
+    channel_events,
+    cluster::{self, Actor, Around, Event, Homes, links::Peers},
     config::Config,
-    desk::Desk,
+    dispatch::{Dispatcher, Installed},
     health::{Health, Stopping},
-    listen::{self, ClientListeners},
-    me::Me,
-    peers::Peers,
-    shard::{Mailbox, Message},
-    webhooks::Webhooks,
+    identity::Me,
+    ingress,
+    observers::Observers,
+    shard::{Mailbox, Message, Places, Pool},
+    webhooks::{Journal, Webhooks},
     workers::Attachments,
 };
 
 /// How long emptying and closing the client listeners may take.
 const CLOSE_LISTENERS_TIME_MAX: Duration = Duration::from_secs(2);
+/// From the last word to the end of every task and thread.
+const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// So many clients are let go in a second, unless the drain time asks for more.
 const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
 
@@ -119,33 +124,31 @@ impl Bound {
     /// # Errors
     /// If a thread cannot be started, or the register refuses this gateway for good.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut tasks = Tasks::default();
         // Before anybody can come: it waits for the disk.
         let spool = self.config.settings.spool.as_deref();
-        let webhooks = Webhooks::start(&self.config.apps, spool, &start::name(&self))?;
+        let (webhooks, posting) = Webhooks::open(&self.config.apps, spool, &start::name(&self))?;
+        tasks.spawn("webhooks", posting);
         let journal = webhooks.journal().map(Journal::open).transpose()?.map(Arc::new);
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
-        let desk = Arc::new(Desk::default());
-        let (open, mut listening) = mpsc::channel(1);
-        let ports = self.ports(open);
-        let sockets = std::mem::take(&mut self.clients.sockets);
-        let shards = start_shards(&self, sockets, &ports, &me, &desk)?;
-        drop(ports);
-        let mailboxes = Arc::clone(&shards.mailboxes);
+        let observers = Observers::default();
+        let shards = Shards::new(self.shards);
+        let pool = shards.pool.clone();
         let (register_sender, register) = watch::channel(member.register());
-        let stop_homes = CancellationToken::new();
-        let dispatcher = self.start_homes(&me, &shards, register, &stop_homes, journal.clone());
-        desk.open(&dispatcher);
-        desk.set_webhooks(webhooks);
-        let internal = self.internal(&dispatcher, &desk, &mailboxes, &me);
+        let stop = CancellationToken::new();
+        let dispatcher = self.start_homes(&me, &shards, register, &stop, journal.clone(), &mut tasks);
+        let (open, mut listening) = mpsc::channel(1);
+        let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
+        let sockets = std::mem::take(&mut self.clients.sockets);
+        start_shards(&self, sockets, shards, &me.load(), &ports, &observers, &mut tasks)?;
+        // Listeners alone hold it.
+        drop(ports);
+        let internal = self.internal(&dispatcher, &observers, &pool, &me);
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
-        let serving = tokio::spawn(api::serve(internal, listener, stop_internal.clone()));
-        let (told, changes) = mpsc::channel(channels::CHANGES_MAX);
-        tokio::spawn(channels::run(self.config.apps.clone(), Arc::clone(&desk), changes));
-        let following =
-            FollowApps { apps: self.config.apps.clone(), mailboxes: Arc::clone(&mailboxes), told };
-        tokio::spawn(following.run(dispatcher.homes.clone(), stop_homes.clone()));
+        tasks.spawn_fallible("internal port", api::serve(internal, listener, stop_internal.clone()));
+        self.start_channel_events(&dispatcher, &webhooks, &pool, &stop, &mut tasks);
         member.set_state(MemberState::Ready);
 
         let mut seen =
@@ -153,9 +156,9 @@ impl Bound {
         let ended = loop {
             let next = tokio::select! {
                 () = shutdown.cancelled() => Next::Stop(Ok(())),
-                shard = first_ended(&mailboxes) => Next::Stop(Err(anyhow::anyhow!(
-                    "shard {shard} has ended by the panic above: the gateway ends, to be started again whole"
-                ))),
+                failed = tasks.failed() => {
+                    Next::Stop(Err(failed.context("the gateway ends, to be started again whole")))
+                }
                 next = seen.follow(&mut member) => next,
             };
             match next {
@@ -166,11 +169,11 @@ impl Bound {
                     let former = me.swap(Arc::new(new_me(&self, &member)));
                     former.over.cancel();
                     // Its clients are lost to the cluster; whoever observed them sees that in the view.
-                    desk.observers.end();
+                    observers.end();
                     seen.was_in = false;
                     seen.dispatcher.peers.forget_all();
                     seen.dispatcher.homes.tell(Event::Reborn(member.incarnation())).await;
-                    for mailbox in mailboxes.iter() {
+                    for mailbox in pool.shards.iter() {
                         mailbox.send(Message::Reborn(member.incarnation())).await;
                     }
                     member.set_state(MemberState::Ready);
@@ -178,42 +181,59 @@ impl Bound {
             }
         };
         if ended.is_ok() {
-            self.drain(&member, &mailboxes, &seen.dispatcher, &mut listening).await;
+            self.drain(&member, &pool.shards, &seen.dispatcher, &mut listening).await;
             // Still the home of its channels: it tells what has happened in them until now.
-            if let Some(webhooks) = desk.webhooks() {
-                webhooks.drain(self.config.settings.stop.drain).await;
-                // So that the journal notes what has arrived.
-                seen.dispatcher.homes.catch_up().await;
-            }
+            webhooks.drain(self.config.settings.stop.drain).await;
+            // So that the journal notes what has arrived.
+            seen.dispatcher.homes.catch_up().await;
         }
         me.load().over.cancel();
-        desk.observers.end();
+        observers.end();
         member.leave().await;
         stop_internal.cancel();
-        stop_homes.cancel();
-        // Its connections end with their streams, which have just been ended.
-        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        stop.cancel();
         if let Some(journal) = journal {
             // It waits for the disk.
             let _ = tokio::task::spawn_blocking(move || journal.close()).await;
         }
-        drop((seen, mailboxes));
-        drop(shards.threads);
+        // A shard ends with the last handle of its mailbox.
+        drop((seen, pool, webhooks));
+        if let (Ok(()), Err(late)) = (&ended, tasks.join(END_TIME_MAX).await) {
+            tracing::warn!(?late, "tasks that did not end in time are cut");
+        }
         ended
+    }
+
+    /// What is told of channels, and what follows the apps.
+    fn start_channel_events(
+        &self,
+        dispatcher: &Arc<Dispatcher>,
+        webhooks: &Webhooks,
+        pool: &Pool,
+        stop: &CancellationToken,
+        tasks: &mut Tasks,
+    ) {
+        let (told, changes) = mpsc::channel(channel_events::CHANGES_MAX);
+        let apps = self.config.apps.clone();
+        let telling =
+            channel_events::run(apps.clone(), webhooks.clone(), Arc::downgrade(dispatcher), changes);
+        tasks.spawn("channel events", telling);
+        let following = FollowApps { apps, mailboxes: Arc::clone(&pool.shards), told };
+        tasks.spawn("apps", following.run(dispatcher.homes.clone(), stop.clone()));
     }
 
     /// What the internal port serves.
     fn internal(
         &self,
         dispatcher: &Arc<Dispatcher>,
-        desk: &Desk,
-        mailboxes: &Arc<[Mailbox]>,
+        observers: &Observers,
+        pool: &Pool,
         me: &Arc<ArcSwap<Me>>,
     ) -> Internal {
         Internal {
             dispatcher: Arc::clone(dispatcher),
-            observers: desk.observers.clone(),
-            attachments: Arc::new(Attachments::new(Arc::clone(mailboxes), Arc::clone(me))),
+            observers: observers.clone(),
+            attachments: Arc::new(Attachments::new(Arc::clone(&pool.shards), Arc::clone(me))),
             secret: self.config.secret.clone(),
             command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
             host: advertised_host(&self.config),
@@ -223,15 +243,22 @@ impl Bound {
     }
 
     /// What the client ports of all shards share.
-    fn ports(&self, open: mpsc::Sender<()>) -> client_port::Shared {
+    fn ports(
+        &self,
+        open: mpsc::Sender<()>,
+        places: Arc<Places>,
+        dispatcher: Weak<Dispatcher>,
+    ) -> ingress::Shared {
         let limits = &self.config.settings.limits;
-        client_port::Shared {
+        ingress::Shared {
             config: Arc::clone(&self.config),
             admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
             // So that no app turns away all others.
             bodies: Bodies::new(limits.api_bodies_bytes_max, limits.api_bodies_bytes_max / 2),
             health: self.health.clone(),
             stopping: self.stopping.clone(),
+            places,
+            dispatcher,
             open,
         }
     }
@@ -244,16 +271,16 @@ impl Bound {
         register: watch::Receiver<RegisterStatus>,
         stop: &CancellationToken,
         journal: Option<Arc<Journal>>,
+        tasks: &mut Tasks,
     ) -> Arc<Dispatcher> {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
         let keeping = self.config.settings.keeping(&self.config.apps.load());
         let secret = self.config.secret.clone();
-        let local = Local { shards: Arc::clone(&shards.mailboxes) };
         let dispatcher = Arc::new(Dispatcher {
             me: Arc::clone(me),
-            local: local.clone(),
+            local: shards.pool.clone(),
             peers: Peers::new(secret, Arc::clone(me), homes.clone(), link_timeout),
             homes: homes.clone(),
             keeping: keeping.clone(),
@@ -274,7 +301,7 @@ impl Bound {
             health: self.health.clone(),
         };
         let around = Around {
-            local,
+            shards: shards.pool.clone(),
             standings: shards.standings.clone(),
             wake: Arc::clone(&shards.wake),
             installed: Box::new(move |view| installing.install(view)),
@@ -282,7 +309,7 @@ impl Bound {
         };
         let limits = self.config.settings.limits.of_homes();
         let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);
-        tokio::spawn(actor.run(events, stop.clone()));
+        tasks.spawn("topics", actor.run(events, stop.clone()));
         dispatcher
     }
 
@@ -325,16 +352,11 @@ impl Bound {
     }
 }
 
-/// The first shard that has ended.
-async fn first_ended(mailboxes: &[Mailbox]) -> usize {
-    futures_util::future::select_all(mailboxes.iter().map(|mailbox| Box::pin(mailbox.ended()))).await.1
-}
-
 /// What follows the apps.
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: mpsc::Sender<channels::Seen>,
+    told: mpsc::Sender<cluster::Seen>,
 }
 
 impl FollowApps {
@@ -342,7 +364,7 @@ impl FollowApps {
     async fn run(self, homes: Homes, stop: CancellationToken) {
         let mut changes = self.apps.changes();
         loop {
-            let about = channels::reporting(&self.apps.load());
+            let about = channel_events::reporting(&self.apps.load());
             homes.tell(Event::Report(about, self.told.clone())).await;
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -3,27 +3,26 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use broadgate_port::Closing;
 use broadgate_proto::{
     VERSION,
     v1::{Role, View},
 };
 use broadgate_register::member::{self, Advertise, Member};
-use tokio::sync::Notify;
+use broadgate_tasks::Tasks;
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Bound;
 use crate::{
-    actor::Standings,
-    client_port::{self, Shared},
     codec::encode::Encoder,
+    command::Parser,
     config::{Accept, Config, ListenerKind},
-    connections::Connections,
-    desk::Desk,
-    me::Me,
-    orders::Parser,
-    shard::{self, Mailbox, Message},
+    dispatch::upcalls,
+    identity::Me,
+    ingress::{self, Shared},
+    observers::Observers,
+    shard::{self, Mailbox, Message, Messages, Places, Pool, Standings, Upcalls},
 };
 
 pub(super) fn join(bound: &Bound, known: Option<View>) -> Member {
@@ -82,39 +81,43 @@ pub(super) fn parser(config: &Config) -> Parser {
     }
 }
 
-/// The shards as the rest of the gateway knows them.
+/// The shards as the rest of the gateway knows them, before their threads have started.
 pub(super) struct Shards {
-    pub(super) mailboxes: Arc<[Mailbox]>,
+    pub(super) pool: Pool,
+    messages: Vec<Messages>,
+    /// Of each shard, and last of what is no shard's.
     pub(super) standings: Vec<Arc<Standings>>,
     /// Wakes the homes' actor.
     pub(super) wake: Arc<Notify>,
-    pub(super) threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Shards {
+    pub(super) fn new(count: usize) -> Self {
+        let (mailboxes, messages): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
+        let standings = (0..=count).map(|_| Arc::default()).collect();
+        let pool = Pool { shards: mailboxes.into() };
+        Self { pool, messages, standings, wake: Arc::default() }
+    }
+
+    /// The places of connections are no shard's, but are told to the homes in the same way.
+    pub(super) fn places(&self) -> anyhow::Result<Arc<Places>> {
+        let run = getrandom::u64().context("no random number for the places of connections")?;
+        let standings = self.standings.last().map(Arc::clone).unwrap_or_default();
+        Ok(Places::new(run, standings, Arc::clone(&self.wake)))
+    }
 }
 
 /// The sockets of the client listeners, by listener, then by shard.
 pub(super) type Sockets = Vec<Vec<std::net::TcpListener>>;
 
-pub(super) fn start_shards(
-    bound: &Bound,
-    sockets: Sockets,
-    ports: &Shared,
-    me: &ArcSwap<Me>,
-    desk: &Arc<Desk>,
-) -> anyhow::Result<Shards> {
-    let me = me.load();
-    let mut mailboxes = Vec::new();
-    let mut threads = Vec::new();
-    let mut all_standings = Vec::new();
-    let wake = Arc::new(Notify::new());
-    let one = bound.config.settings.accept == Accept::One;
-    // Not a shard's, but told to the homes in the same way.
-    let standings = Arc::new(Standings::default());
-    all_standings.push(Arc::clone(&standings));
-    let run = getrandom::u64().context("no random number for the places of connections")?;
-    let connections = Connections::new(run, standings, Arc::clone(&wake));
-    // Moved, not cloned: a listener is closed when its last descriptor is.
-    let mut of_shard: Vec<Vec<(usize, std::net::TcpListener)>> = Vec::new();
-    of_shard.resize_with(bound.shards, Vec::new);
+/// Sockets with the indexes of their listeners.
+type Listening = Vec<(usize, std::net::TcpListener)>;
+
+/// Which shard listens on which sockets, and what is left for the one acceptor. Moved, not cloned: a listener is
+/// closed when its last descriptor is.
+fn deal(sockets: Sockets, shards: usize, one: bool) -> (Vec<Listening>, Listening) {
+    let mut of_shard: Vec<Listening> = Vec::new();
+    of_shard.resize_with(shards, Vec::new);
     let mut of_acceptor = Vec::new();
     for (number, sockets) in sockets.into_iter().enumerate() {
         for (index, socket) in sockets.into_iter().enumerate() {
@@ -124,30 +127,53 @@ pub(super) fn start_shards(
             }
         }
     }
-    for (index, listeners) in of_shard.into_iter().enumerate() {
-        let standings = Arc::new(Standings::default());
-        all_standings.push(Arc::clone(&standings));
-        let (mailbox, thread) = shard::start(shard::Start {
-            standings,
-            wake_homes: Arc::clone(&wake),
-            desk: Arc::clone(desk),
-            index: u8::try_from(index).unwrap_or(u8::MAX),
+    (of_shard, of_acceptor)
+}
+
+/// Starts the threads of the shards, and the acceptor where the system does not spread connections.
+pub(super) fn start_shards(
+    bound: &Bound,
+    sockets: Sockets,
+    shards: Shards,
+    me: &Me,
+    ports: &Shared,
+    observers: &Observers,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
+    let one = bound.config.settings.accept == Accept::One;
+    let (of_shard, of_acceptor) = deal(sockets, bound.shards, one);
+    let each = of_shard.into_iter().zip(shards.messages).zip(shards.standings);
+    for (index, ((listeners, messages), standings)) in each.enumerate() {
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        let (upcalls, queues) = Upcalls::new();
+        let shared = ports.clone();
+        let attach = move |shard: &shard::Handle, tasks: &mut JoinSet<()>| {
+            upcalls::serve(shard, &shared.dispatcher, queues, tasks);
+            ingress::open(shard, &shared, listeners, tasks)
+        };
+        let name = shard::thread_name(index);
+        let thread = shard::start(shard::Start {
+            index,
             shards: u8::try_from(bound.shards).unwrap_or(u8::MAX),
             incarnation: me.incarnation,
             name: me.name.clone(),
-            ports: ports.clone(),
-            connections: Arc::clone(&connections),
-            listeners,
+            config: Arc::clone(&bound.config),
+            messages,
+            standings,
+            wake_homes: Arc::clone(&shards.wake),
+            upcalls,
+            observers: observers.clone(),
+            attach: Box::new(attach),
+            end: tasks.thread_end(&name),
         })?;
-        mailboxes.push(mailbox);
-        threads.push(thread);
+        tasks.keep_thread(&name, thread);
     }
-    let mailboxes: Arc<[Mailbox]> = mailboxes.into();
     for (number, socket) in of_acceptor {
         let listener = tokio::net::TcpListener::from_std(socket)?;
-        tokio::spawn(hand_out(listener, number, Arc::clone(&mailboxes), ports.clone()));
+        let handing = hand_out(listener, number, Arc::clone(&shards.pool.shards), ports.clone());
+        tasks.spawn(&format!("acceptor-{number}"), handing);
     }
-    Ok(Shards { mailboxes, standings: all_standings, wake, threads })
+    Ok(())
 }
 
 /// Where the system does not spread connections over listeners, one acceptor does. When listeners are
@@ -161,7 +187,7 @@ async fn hand_out(
     let mut turn = 0;
     let mut give = async |stream, peer| {
         let Some(listener) = ports.config.settings.listeners.get(number) else { return };
-        let Some(ticket) = client_port::admit(&ports.admission, &ports.config.apps, listener, &stream, peer)
+        let Some(ticket) = ingress::admit(&ports.admission, &ports.config.apps, listener, &stream, peer)
         else {
             return;
         };
@@ -181,7 +207,7 @@ async fn hand_out(
         };
         match accepted {
             Ok((stream, peer)) => give(stream, peer).await,
-            Err(error) => client_port::accept_failed(&error).await,
+            Err(error) => ingress::accept_failed(&error).await,
         }
     }
     let mut closing = Closing::new(listener);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     codec::encode::{Encoder, Frames},
-    orders::Audience,
+    command::Audience,
 };
 
 const APP: &str = "default";

@@ -14,8 +14,8 @@ use std::{
 use broadgate_pusher::channel::is_own;
 use broadgate_topics::{Standing, StandingMember, Topic as TopicKey};
 
-use super::presence::{Presence, Seat, User};
-use crate::orders::Audience;
+use super::presence::{Presence, User};
+use crate::command::{Audience, Seat};
 
 /// A client's place in its shard.
 pub(crate) type Slot = u32;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     codec::{Input, encode::close_code_frame},
-    tally::Drop,
+    shard::tally::Drop,
 };
 
 /// Reads of one client in a row, before others have their turn.

@@ -10,11 +10,13 @@ use broadgate_proto::{
 use broadgate_topics::{Topic, remember::Kept};
 use tonic::Code;
 
-use super::{client::Session, directory::Slot, presence::Seat, queries::Stats, state::Shard};
+use super::{client::Session, directory::Slot, queries::Stats, state::Shard};
 use crate::{
     codec::encode::{Frames, SharedFrame, close_frame},
-    orders::{Audience, Closing, Order, Refusal, SessionOrder, Who, not_found, refusal, session_object},
-    tally::Drop,
+    command::{
+        Audience, Closing, Order, Refusal, Seat, SessionOrder, Who, not_found, refusal, session_object,
+    },
+    shard::tally::Drop,
 };
 
 /// What one shard answers to one command.
@@ -175,16 +177,6 @@ impl Shard {
                     Err(refused) => error(refused),
                 };
             }
-            Order::Present { topic, members } => {
-                self.tell_present(topic, members);
-                v1::Receipt::default()
-            }
-            Order::Entered { client, topic, entered } => {
-                if let Some(slot) = self.find(*client) {
-                    self.entered(slot, topic, entered);
-                }
-                v1::Receipt::default()
-            }
             query => return self.query(query),
         };
         Part::Answer(Answer::Receipt(receipt))
@@ -290,7 +282,7 @@ impl Shard {
 
     /// Returns how many clients were in the group.
     fn dissolve(&mut self, app: &str, group: &str) -> usize {
-        let is_observed = self.desk.observers.has(app);
+        let is_observed = self.observers.has(app);
         let members = is_observed.then(|| self.directory.group_members(app, group).to_vec());
         let clients = self.directory.dissolve(app, group);
         for slot in members.into_iter().flatten() {

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     apps::Apps,
     codec::encode::Encoder,
+    command::{Audience, Order},
     config::{Config, Limits, Listener, Settings},
-    orders::{Audience, Order},
 };
 
 const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     codec::encode::{close_code_frame, close_frame},
-    tally::Drop,
+    shard::tally::Drop,
 };
 
 impl Shard {

@@ -19,6 +19,7 @@ use super::{
     directory::Slot,
     drive,
     outbox::Outbox,
+    places::Place,
     pusher::{PusherClient, Tenant},
     socket::Stream,
     state::{Handle, Shard},
@@ -30,9 +31,8 @@ use crate::{
         Codec, Protocol,
         encode::{Encoder, Frames},
     },
+    command::session_object,
     config::{Affinity, Listener},
-    connections::Place,
-    orders::session_object,
 };
 
 /// Who wants to come in.

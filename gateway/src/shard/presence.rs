@@ -3,14 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::directory::Slot;
-
-/// Whom a client stands for in a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seat {
-    pub(crate) user: Arc<str>,
-    /// What others see of the user.
-    pub(crate) info: Arc<str>,
-}
+use crate::command::Seat;
 
 /// The presence members of a group.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use broadgate_proto::{
 };
 
 use super::{directory::Slot, execute::Part, state::Shard};
-use crate::orders::{Audience, Order};
+use crate::command::{Audience, Order, first_names};
 
 /// What a shard says of itself.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Shard {
             Order::Count { app, groups, uids: false } => Answer::Count(self.count(app, groups)),
             Order::GetClient { app, client } => {
                 let Some(slot) = self.find_in(*client, app) else {
-                    return super::execute::error(crate::orders::not_found(*client));
+                    return super::execute::error(crate::command::not_found(*client));
                 };
                 let every = [
                     ClientField::Uid,
@@ -141,24 +141,4 @@ impl Shard {
         }
         stats
     }
-}
-
-/// The first names in byte order; one more than asked for tells that there is a next page.
-pub(crate) fn first_names<'a>(
-    names: impl Iterator<Item = (&'a str, u64)>,
-    limit: usize,
-) -> v1::ListNamesReply {
-    let mut first: BTreeMap<&str, u64> = BTreeMap::new();
-    for (name, clients) in names {
-        if first.len() > limit && first.last_key_value().is_some_and(|(last, _)| name > *last) {
-            continue;
-        }
-        first.insert(name, clients);
-        if first.len() > limit + 1 {
-            first.pop_last();
-        }
-    }
-    let names =
-        first.into_iter().map(|(name, clients)| v1::NamedCount { name: name.to_owned(), clients }).collect();
-    v1::ListNamesReply { names, ..v1::ListNamesReply::default() }
 }

@@ -12,7 +12,7 @@ use broadgate_proto::{
     limits, v1,
 };
 use broadgate_topics::remember::{Bounds, Remembered};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::{
     client::{Client, Stage},
@@ -21,15 +21,13 @@ use super::{
     outbox::Joined,
     pusher::Tenant,
     slots::Slots,
+    standings::Standings,
+    tally::Tally,
+    upcalls::Upcalls,
     wheel::Wheel,
     workers::{WorkerKey, Workers},
 };
-use crate::{
-    actor::{Entry, Standings},
-    config::Config,
-    desk::Desk,
-    tally::Tally,
-};
+use crate::{config::Config, observers::Observers};
 
 /// How much one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -83,12 +81,10 @@ pub(crate) struct Shard {
     pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
     /// Apps of clients here, by their ids.
     pub(crate) tenants: HashMap<Box<str>, Rc<Tenant>>,
-    /// Where the part of the gateway is that commands the cluster.
-    pub(crate) desk: Arc<Desk>,
-    /// Commands that clients give: they are placed in their order.
-    pub(crate) commands: Option<mpsc::Sender<(ClientId, v1::Command)>>,
-    /// Clients of which the homes must know, in their order.
-    pub(crate) entries: Option<mpsc::Sender<Entry>>,
+    /// What it asks of the rest of the gateway.
+    pub(crate) upcalls: Option<Upcalls>,
+    /// Who wants to know what Pusher clients do.
+    pub(crate) observers: Observers,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Vec<v1::PusherEvent>,
     /// Wakes the loop for the end of the turn.
@@ -143,9 +139,8 @@ impl Shard {
             commanded: None,
             homes: None,
             tenants: HashMap::new(),
-            desk: Arc::default(),
-            commands: None,
-            entries: None,
+            upcalls: None,
+            observers: Observers::default(),
             offers: Vec::new(),
             turn: Rc::new(Notify::new()),
             turn_asked: false,

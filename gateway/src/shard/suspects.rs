@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{client::Stage, directory::Slot, state::Shard, window::Entry, workers::WorkerKey};
-use crate::{codec::encode::close_code_frame, tally::Drop as Dropped};
+use crate::{codec::encode::close_code_frame, shard::tally::Drop as Dropped};
 use broadgate_proto::{
     close,
     limits::{EVENT_DEATHS_FREE, EVENT_DEATHS_MAX},

@@ -14,7 +14,7 @@ use crate::{
     codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
     config::ListenerKind,
     refusals,
-    tally::Drop,
+    shard::tally::Drop,
 };
 
 impl Shard {

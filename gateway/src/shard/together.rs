@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     codec::encode::{Frames, SharedFrame},
-    orders::{Audience, Order},
-    tally::Drop,
+    command::{Audience, Order},
+    shard::tally::Drop,
 };
 
 impl Shard {

@@ -15,7 +15,7 @@ use super::{
     execute::{Done, Part},
     state::{Handle, Shard},
 };
-use crate::orders::{Audience, Order};
+use crate::command::{Audience, Order};
 
 /// Clients that are looked at in one slice: some 200 µs.
 const LOOKS_PER_SLICE: usize = 2048;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     codec::encode::{Frames, SharedFrame},
-    tally::Drop,
+    shard::tally::Drop,
 };
 
 /// Clients that are written to in one turn: some 200 µs.

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::limits::WEBHOOK_EVENT_OVERHEAD_BYTES;
 
+use super::arrival::Arrival;
 use super::health;
-use crate::actor::Arrival;
 
 /// An event on its way to one endpoint.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{actor::Arrival, apps::WebhookEvent};
+use super::arrival::Arrival;
+use crate::apps::WebhookEvent;
 
 /// A fact, and what ends when every endpoint has it, or never will.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,6 +18,8 @@
 //! | `send.rs` | HTTP and TLS |
 //! | `record.rs` | pure: the spool's records as bytes |
 //! | `spool.rs` | what is queued, on disk |
+//! | `arrival.rs` | whether a report has reached its receivers |
+//! | `journal.rs`, `told.rs` | what receivers have heard, on disk and as messages |
 //! | `run.rs` | the task that feeds the core and does what it decides |
 //!
 //! What a receiver can rely on: the events of one channel come in their order, one post of a channel
@@ -26,11 +28,13 @@
 //! lost is counted in `broadgate_gateway_webhook_drops_total`.
 
 mod alarms;
+mod arrival;
 mod batch;
 mod core;
 mod event;
 mod fact;
 mod health;
+mod journal;
 mod post;
 mod queue;
 mod record;
@@ -39,6 +43,7 @@ mod run;
 mod send;
 mod settle;
 mod spool;
+mod told;
 
 use std::{
     path::{Path, PathBuf},
@@ -59,7 +64,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::fact::{Fact, News};
+pub(crate) use self::{
+    arrival::{Arrival, Arrivals},
+    fact::{Fact, News},
+    journal::Journal,
+    told::{decode_told, encode_told},
+};
 use self::{
     run::{Drain, Input, Shell},
     spool::Spool,
@@ -83,18 +93,21 @@ struct Handle {
 }
 
 impl Webhooks {
-    /// Starts the task, on the runtime that this is called in. `spool` is the folder of the setting, and
-    /// `gateway` the name under which this gateway finds its queues there again.
+    /// The handle, and the task behind it. `spool` is the folder of the setting, and `gateway` the name under
+    /// which this gateway finds its queues there again.
     ///
     /// # Errors
     /// If the spool cannot be opened.
-    pub(crate) fn start(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<Self> {
-        let (webhooks, shell) = Self::open(apps, spool, gateway)?;
-        tokio::spawn(shell.run());
-        Ok(webhooks)
+    pub(crate) fn open(
+        apps: &Apps,
+        spool: Option<&Path>,
+        gateway: &str,
+    ) -> anyhow::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
+        let (webhooks, shell) = Self::shell(apps, spool, gateway)?;
+        Ok((webhooks, shell.run()))
     }
 
-    fn open(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
+    fn shell(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
         let run = getrandom::u64().context("no random number for the ids of webhook events")?;
         let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));
         let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;

@@ -16,8 +16,8 @@ use broadgate_proto::limits::{
     WEBHOOK_LEAVE_TIME,
 };
 
+use super::arrival::Arrival;
 use super::fact::{Fact, News};
-use crate::actor::Arrival;
 
 /// A moment, and a number that keeps what is held back in its order.
 type When = (Duration, u64);

@@ -23,7 +23,7 @@ fn app(webhooks: &[(&str, &str)]) -> App {
 
 /// With little patience for a receiver that hangs.
 fn start(apps: &Apps, spool: Option<&Path>) -> Webhooks {
-    let (webhooks, shell) = Webhooks::open(apps, spool, "gw-1").unwrap();
+    let (webhooks, shell) = Webhooks::shell(apps, spool, "gw-1").unwrap();
     let sender = Sender::new().unwrap().within(Duration::from_millis(500));
     tokio::spawn(shell.with_sender(sender).run());
     webhooks
@@ -178,7 +178,7 @@ async fn what_waits_survives_when_the_handle_is_dropped() {
     let receiver = Receiver::start(&[Mood::Answers(500)]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let folder = Folder::new();
-    let (webhooks, shell) = Webhooks::open(&apps, Some(&folder.0), "gw-1").unwrap();
+    let (webhooks, shell) = Webhooks::shell(&apps, Some(&folder.0), "gw-1").unwrap();
     let running = tokio::spawn(shell.run());
     webhooks.tell("shop", occupied("a"));
     receiver.is_sent(1).await;
@@ -190,7 +190,7 @@ async fn what_waits_survives_when_the_handle_is_dropped() {
 #[tokio::test]
 async fn the_inbox_has_a_limit_in_bytes() {
     let apps = Apps::new(vec![app(&[("http://127.0.0.1:1/", "")])]).unwrap();
-    let (webhooks, shell) = Webhooks::open(&apps, None, "gw-1").unwrap();
+    let (webhooks, shell) = Webhooks::shell(&apps, None, "gw-1").unwrap();
     let event = |data: String| Fact::ClientEvent {
         channel: "private-a".into(),
         event: "client-x".into(),

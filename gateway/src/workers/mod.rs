@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::service::WorkerService;
 use crate::{
-    me::Me,
+    identity::Me,
     shard::{Mailbox, Message, NewWorker, Trying, WorkerKey, shard_of_seq},
 };
 

@@ -8,17 +8,14 @@ use broadgate_pusher::{
     outgoing,
     talk::{self, Subscription},
 };
-use broadgate_topics::{ComeOrGone, Entered, NotPresent, Op, Topic};
+use broadgate_topics::{ComeOrGone, Entered, NotPresent, Topic};
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::{Pending, users};
 use crate::{
-    actor::{Entry, Event, Live},
     codec::encode::{Frames, SharedFrame, text_frame},
-    orders::{Audience, Order},
-    shard::{directory::Slot, presence::Seat, state::Shard},
-    tally::Drop,
+    command::{Audience, Live, Order, Seat},
+    shard::{Entry, directory::Slot, state::Shard, tally::Drop},
 };
 
 impl Shard {
@@ -88,7 +85,7 @@ impl Shard {
 
     /// May so many groups be asked about? If not, it counts as dropped.
     pub(super) fn can_ask(&mut self, groups: usize) -> bool {
-        let room = self.entries.as_ref().map_or(0, mpsc::Sender::capacity);
+        let room = self.upcalls.as_ref().map_or(0, |upcalls| upcalls.entries.capacity());
         if room < groups {
             self.tally.drop(Drop::Busy, 1);
         }
@@ -103,8 +100,8 @@ impl Shard {
         // Before the question: the home must have heard of the client.
         self.tell_standings();
         let client = self.id_of(slot);
-        if let Some(entries) = &self.entries {
-            let _ = entries.try_send(Entry { client, topic, user });
+        if let Some(upcalls) = &self.upcalls {
+            let _ = upcalls.entries.try_send(Entry { client, topic, user });
         }
     }
 
@@ -172,8 +169,10 @@ impl Shard {
                 self.say(slot, &outgoing::cache_miss(channel));
                 // Its home tells webhooks of it, once for all gateways.
                 let topic = self.clients.get(slot).map(|client| Topic::group(&client.app, channel));
-                if let Some((topic, dispatcher)) = topic.zip(self.desk.dispatcher()) {
-                    dispatcher.homes.offer(Event::Route { topic, op: Op::Missed, reply: None });
+                if let Some((topic, upcalls)) = topic.zip(self.upcalls.as_ref())
+                    && upcalls.missed.try_send(topic).is_err()
+                {
+                    self.tally.drop(Drop::Busy, 1);
                 }
             }
             Some(frame) if held.iter().any(|held| **held == frame) => {}

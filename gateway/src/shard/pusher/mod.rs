@@ -32,15 +32,15 @@ pub(crate) use self::users::signed_in_group;
 use super::{
     client::{Bucket, Rate},
     directory::Slot,
+    places::Place,
     state::Shard,
 };
 use crate::{
     admission::Seat,
     apps::{App, Gone, Table},
     codec::encode::{SharedFrame, close_frame, text_frame},
-    connections::Place,
     refusals::Refused,
-    tally::Drop,
+    shard::tally::Drop,
 };
 
 /// An app as clients need it.
@@ -325,7 +325,7 @@ impl Shard {
             ..v1::SendRequest::default()
         };
         let command = v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() };
-        if self.commands.as_ref().is_none_or(|commands| commands.try_send((id, command)).is_err()) {
+        if self.upcalls.as_ref().is_none_or(|upcalls| upcalls.commands.try_send((id, command)).is_err()) {
             self.tally.drop(Drop::Busy, 1);
             let sentence = "Client event rejected - the server is busy";
             return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
@@ -339,7 +339,7 @@ impl Shard {
     }
 
     /// These clients' events have their places in the queues: their next frames may be read.
-    pub(in crate::shard) fn events_placed(&mut self, clients: &[ClientId]) {
+    pub(crate) fn events_placed(&mut self, clients: &[ClientId]) {
         for &client in clients {
             let Some(client) = self.find(client).and_then(|slot| self.clients.get_mut(slot)) else {
                 continue;

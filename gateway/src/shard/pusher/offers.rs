@@ -9,15 +9,15 @@ use broadgate_pusher::{member::Member, socket_id};
 
 use super::{Pending, users};
 use crate::{
-    shard::{directory::Slot, presence::Seat, state::Shard},
-    tally::Drop,
+    command::Seat,
+    shard::{directory::Slot, state::Shard, tally::Drop},
 };
 
 impl Shard {
     /// Does anybody want to know what this client does? To be asked before anything is made of it.
     pub(in crate::shard) fn is_observed(&self, slot: Slot) -> bool {
         let client = self.clients.get(slot).filter(|client| client.pusher.is_some());
-        client.is_some_and(|client| self.desk.observers.has(&client.app))
+        client.is_some_and(|client| self.observers.has(&client.app))
     }
 
     /// A client has done something. It is told at the end of the turn, with all else that has happened.
@@ -45,7 +45,7 @@ impl Shard {
         if self.offers.is_empty() {
             return;
         }
-        let dropped = self.desk.observers.offer(self.offers.drain(..));
+        let dropped = self.observers.offer(self.offers.drain(..));
         self.tally.drop(Drop::WatcherSlow, dropped);
     }
 

@@ -11,7 +11,10 @@ use broadgate_pusher::{
 };
 use broadgate_topics::{ComeOrGone, Topic};
 
-use crate::shard::{directory::Slot, presence::Seat, state::Shard};
+use crate::{
+    command::Seat,
+    shard::{directory::Slot, state::Shard},
+};
 
 /// Connections signed in as a user are in this group, to be closed together.
 pub(crate) fn signed_in_group(user: &str) -> String {

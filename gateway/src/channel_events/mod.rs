@@ -1,0 +1,126 @@
+//! What happens in the channels of apps with Pusher clients, by their homes: subscribers are told how many
+//! they are, and webhooks are told of everything. One task for the gateway; it sees every channel whose
+//! home the gateway is.
+//!
+//! | file | what |
+//! |---|---|
+//! | `counts.rs` | pure: how often subscribers are told how many they are |
+//! | `facts.rs` | pure: what webhooks are told |
+
+mod counts;
+mod facts;
+
+use std::{sync::Weak, time::Duration};
+
+use broadgate_proto::v1::{self, command::Command, send_request::Payload};
+use broadgate_topics::{Pattern, Report, Reporting, Topic};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+
+use self::counts::Counts;
+use crate::{
+    apps::{Apps, Table},
+    cluster::Seen,
+    dispatch::Dispatcher,
+    webhooks::{News, Webhooks},
+};
+
+/// Changes that wait; those beyond are dropped, and counted.
+pub(crate) const CHANGES_MAX: usize = 65_536;
+const TICK: Duration = Duration::from_millis(500);
+
+/// The groups about which something is to be told. What webhooks are told survives the home.
+pub(crate) fn reporting(table: &Table) -> Vec<Reporting> {
+    let told = table.iter().filter(|app| {
+        app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
+    });
+    told.map(|app| Reporting {
+        pattern: Pattern { app: app.id.clone(), pattern: "*".to_owned() },
+        inherited: !app.webhooks.is_empty(),
+    })
+    .collect()
+}
+
+/// Tells, until the gateway ends.
+pub(crate) async fn run(
+    apps: Apps,
+    webhooks: Webhooks,
+    dispatcher: Weak<Dispatcher>,
+    mut seen: mpsc::Receiver<Seen>,
+) {
+    let started = Instant::now();
+    let mut counts = Counts::default();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let counted = tokio::select! {
+            seen = seen.recv() => match seen {
+                Some(seen) => {
+                    tell_webhooks(&apps.load(), &webhooks, &seen);
+                    match seen {
+                        Seen::Report(topic, Report::Count(count), _)
+                            if counts.note(&topic, count, started.elapsed()) => vec![(topic, count)],
+                        _ => continue,
+                    }
+                }
+                None => return,
+            },
+            _ = tick.tick() => counts.due(started.elapsed()),
+        };
+        let table = apps.load();
+        let wanted = |(topic, _): &&(Topic, u64)| tells_counts(&table, topic) && is_counted(topic.name());
+        let commands: Vec<_> =
+            counted.iter().filter(wanted).map(|(topic, count)| tell(topic, *count)).collect();
+        if let Some(dispatcher) = dispatcher.upgrade().filter(|_| !commands.is_empty()) {
+            drop(dispatcher.place(commands).await.answers().await);
+        }
+    }
+}
+
+fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &Seen) {
+    let (topic, arrival) = match seen {
+        Seen::Report(topic, _, arrival) => (topic, arrival.clone()),
+        Seen::ClientEvent(topic, _) | Seen::CacheMiss(topic) => (topic, None),
+    };
+    if topic.name().starts_with('#') {
+        return;
+    }
+    match seen {
+        Seen::Report(_, Report::Moved, _) => return webhooks.moved(topic.app(), topic.name()),
+        // As the hosted service: nobody is told who has not asked for counts.
+        Seen::Report(_, Report::Count(_), _) if !tells_counts(table, topic) => return,
+        _ => {}
+    }
+    if let Some(fact) = facts::of(seen) {
+        webhooks.tell(topic.app(), News { fact, arrival });
+    }
+}
+
+/// Is anybody told how many subscribers its channels have?
+fn tells_counts(table: &Table, topic: &Topic) -> bool {
+    table.by_id(topic.app()).is_some_and(|app| app.enabled && app.subscription_count)
+}
+
+/// Subscribers of presence channels know each other; names with `#` are the server's own.
+fn is_counted(channel: &str) -> bool {
+    !channel.starts_with('#') && !broadgate_pusher::channel::Kind::of(channel).is_presence()
+}
+
+fn tell(topic: &Topic, count: u64) -> v1::Command {
+    let to = v1::Audience {
+        app: topic.app().to_owned(),
+        groups: vec![topic.name().to_owned()],
+        ..v1::Audience::default()
+    };
+    let send = v1::SendRequest {
+        to: Some(to),
+        event: "pusher_internal:subscription_count".to_owned(),
+        payload: Some(Payload::Text(format!("{{\"subscription_count\":{count}}}"))),
+        not_kept: true,
+        no_receipt: true,
+        ..v1::SendRequest::default()
+    };
+    v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() }
+}

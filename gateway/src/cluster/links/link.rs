@@ -1,0 +1,285 @@
+//! One link's task: dial, say hello, pass batches on, match their answers; again when it breaks.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use arc_swap::ArcSwap;
+use broadgate_proto::view;
+use broadgate_proto::{
+    id::Incarnation,
+    limits::{
+        LINK_BATCHES_MAX, LINK_BEAT, PEER_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL,
+        TCP_KEEP_ALIVE_PROBES,
+    },
+    secret::Secret,
+    v1::{
+        self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_client::PeerClient, peer_frame::Frame,
+        peer_reply::Reply,
+    },
+};
+use metrics::counter;
+use prost::Message as _;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Endpoint};
+
+use super::{
+    Batch,
+    parts::{self, Joined},
+    trouble::Trouble,
+};
+use crate::{
+    cluster::{Event, Homes, Link},
+    identity::Me,
+};
+
+/// What the homes say goes in messages of about this size.
+const SAID_BYTES_MAX: usize = 1024 * 1024;
+/// Every opened link of the process has a number of its own.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// Keeps the link to one incarnation of one gateway.
+pub(super) struct Dialer {
+    pub(super) me: Arc<ArcSwap<Me>>,
+    pub(super) to: Incarnation,
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) secret: Secret,
+    pub(super) homes: Homes,
+    /// The installed view, for the hello.
+    pub(super) view: Arc<ArcSwap<View>>,
+    /// A link that is silent for this long is dialled anew.
+    pub(super) silence_max: Duration,
+    pub(super) up: Arc<AtomicBool>,
+}
+
+/// Batches that were sent, by number, and who waits for their answers. Dropping a sender says that no
+/// answer will come.
+type Unanswered = HashMap<u64, oneshot::Sender<Vec<v1::Answer>>>;
+
+/// What the homes' batches weigh that the peer has not taken yet.
+#[derive(Default)]
+struct Untaken {
+    sizes: VecDeque<usize>,
+    taken: u64,
+}
+
+impl Untaken {
+    /// The peer has taken so many batches since the beginning; returns the bytes of those that are new.
+    fn take(&mut self, count: u64) -> usize {
+        let new = usize::try_from(count.saturating_sub(self.taken)).unwrap_or(usize::MAX);
+        self.taken = self.taken.max(count);
+        self.sizes.drain(..new.min(self.sizes.len())).sum()
+    }
+}
+
+impl Dialer {
+    pub(super) async fn run(self, mut batches: mpsc::Receiver<Batch>, gone: CancellationToken) {
+        let started = Instant::now();
+        let mut trouble = Trouble::default();
+        loop {
+            let mut opened = None;
+            let ended = tokio::select! {
+                () = gone.cancelled() => return,
+                ended = self.hold(&mut batches, &mut opened) => ended,
+            };
+            self.up.store(false, Ordering::Relaxed);
+            let Err(error) = ended else { return };
+            counter!("broadgate_gateway_peer_links_lost_total").increment(1);
+            let reason = format!("{error:#}");
+            if trouble.broke(opened.map(|at: Instant| at.elapsed()), &reason, started.elapsed()) {
+                tracing::warn!(
+                    peer = %self.name, reason,
+                    "peer link breaks again and again for the same reason: answers are incomplete meanwhile"
+                );
+            } else {
+                tracing::debug!(peer = %self.name, reason, "peer link down");
+            }
+            let jitter = getrandom::u32().unwrap_or_default() % 100;
+            tokio::select! {
+                () = gone.cancelled() => return,
+                () = sleep(trouble.wait() * (50 + jitter) / 100) => {}
+            }
+        }
+    }
+
+    /// One connection's life.
+    async fn hold(
+        &self,
+        batches: &mut mpsc::Receiver<Batch>,
+        opened: &mut Option<Instant>,
+    ) -> anyhow::Result<()> {
+        let me = self.me.load_full();
+        let (frames, replies) = self.open(&me).await?;
+        self.up.store(true, Ordering::Relaxed);
+        *opened = Some(Instant::now());
+        tracing::debug!(peer = %self.name, "peer link up");
+        let (said_sender, said) = mpsc::channel(LINK_BATCHES_MAX);
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        let link = Link { generation, batches: said_sender };
+        self.homes.tell(Event::Opened { me: me.incarnation, peer: self.to, link }).await;
+        let ended = self.pass(generation, frames, replies, batches, said).await;
+        self.homes.tell(Event::Closed { peer: self.to, generation }).await;
+        ended
+    }
+
+    /// Passes on what the homes and the callers have for the peer, and what it answers.
+    async fn pass(
+        &self,
+        generation: u64,
+        frames: mpsc::Sender<PeerFrame>,
+        mut replies: Streaming<PeerReply>,
+        batches: &mut mpsc::Receiver<Batch>,
+        mut said: mpsc::Receiver<Vec<v1::Said>>,
+    ) -> anyhow::Result<()> {
+        let mut unanswered = Unanswered::new();
+        let mut untaken = Untaken::default();
+        let mut beat = interval(LINK_BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut number = 0;
+        let mut heard = Instant::now();
+        let mut joined = Joined::default();
+        loop {
+            tokio::select! {
+                reply = replies.message() => {
+                    let reply = reply.map_err(|status| anyhow!("{}", status.message()))?;
+                    let mut reply = reply.context("the peer ended the link")?;
+                    heard = Instant::now();
+                    if let Some(Reply::Part(part)) = &reply.reply {
+                        let Some(whole) = joined.add(part)? else { continue };
+                        reply = whole;
+                    }
+                    match reply.reply {
+                        Some(Reply::Answers(answers)) => {
+                            // Whoever asked may have given up.
+                            let waiting = unanswered.remove(&answers.number);
+                            waiting.map(|waiting| waiting.send(answers.answers));
+                        }
+                        Some(Reply::Taken(count)) => {
+                            let bytes = untaken.take(count);
+                            self.homes.tell(Event::Taken { peer: self.to, generation, bytes }).await;
+                        }
+                        _ => {}
+                    }
+                }
+                batch = said.recv() => {
+                    let batch = batch.context("the homes say everything anew")?;
+                    for said in split(batch) {
+                        untaken.sizes.push_back(said.iter().map(command_bytes).sum());
+                        self.write(&frames, Frame::Said(v1::SaidBatch { said })).await?;
+                    }
+                }
+                batch = batches.recv(), if unanswered.len() < LINK_BATCHES_MAX => {
+                    let Some(batch) = batch else { return Ok(()) };
+                    if batch.until <= Instant::now() {
+                        counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "too_late").increment(1);
+                        continue;
+                    }
+                    number += 1;
+                    unanswered.insert(number, batch.reply);
+                    let commands = Frame::Commands(v1::PeerCommands { commands: batch.commands, number });
+                    self.write(&frames, commands).await?;
+                }
+                _ = beat.tick() => {
+                    if heard.elapsed() > self.silence_max {
+                        bail!("nothing was heard for {:?}", self.silence_max);
+                    }
+                    unanswered.retain(|_, waiting| !waiting.is_closed());
+                    self.write(&frames, Frame::Beat(LinkBeat { number })).await?;
+                }
+            }
+        }
+    }
+
+    async fn write(&self, frames: &mpsc::Sender<PeerFrame>, frame: Frame) -> anyhow::Result<()> {
+        let frame = PeerFrame { frame: Some(frame) };
+        let Some(parts) = parts::cut(&frame).context("something cannot be said to a peer")? else {
+            return self.send(frames, frame).await;
+        };
+        for part in parts {
+            self.send(frames, PeerFrame { frame: Some(Frame::Part(part)) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, frames: &mpsc::Sender<PeerFrame>, frame: PeerFrame) -> anyhow::Result<()> {
+        let sent = timeout(self.silence_max, frames.send(frame)).await;
+        sent.context("the peer takes nothing")?.map_err(|_| anyhow!("the link is closed"))
+    }
+
+    async fn open(&self, me: &Me) -> anyhow::Result<(mpsc::Sender<PeerFrame>, Streaming<PeerReply>)> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.address))
+            .context("the peer's address is malformed")?
+            .connect_timeout(self.silence_max)
+            .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+            .tcp_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL))
+            .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES))
+            .connect()
+            .await?;
+        let mut client = PeerClient::with_interceptor(channel, self.secret.sender())
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
+        let (frames, queue) = mpsc::channel(64);
+        let hello = PeerHello {
+            incarnation: me.incarnation.to_string(),
+            name: me.name.clone(),
+            to: self.to.to_string(),
+            view: Some(View::clone(&self.view.load())),
+        };
+        frames.send(PeerFrame { frame: Some(Frame::Hello(hello)) }).await?;
+        let opening = async {
+            let mut replies = client.link(ReceiverStream::new(queue)).await?.into_inner();
+            let first = replies.message().await?.and_then(|reply| reply.reply);
+            match first {
+                Some(Reply::Hello(hello)) => Ok((replies, hello.view.unwrap_or_default())),
+                _ => Err(anyhow!("the peer did not say hello")),
+            }
+        };
+        let (replies, view) =
+            timeout(self.silence_max, opening).await.context("the peer did not answer")??;
+        let knows_us = view::find(&view, me.incarnation).is_some();
+        self.homes.tell(Event::View(Arc::new(view))).await;
+        // It may not have heard of us yet, or know that we were removed: its view tells us.
+        anyhow::ensure!(knows_us, "the peer does not have this gateway in its view");
+        Ok((frames, replies))
+    }
+}
+
+/// What counts against the limit of a link.
+fn command_bytes(said: &v1::Said) -> usize {
+    use v1::said::Said;
+    match &said.said {
+        Some(Said::Ask(ask)) => ask.encoded_len(),
+        Some(Said::Deliver(deliver)) => deliver.encoded_len(),
+        _ => 0,
+    }
+}
+
+/// In order, in messages of a sensible size.
+fn split(batch: Vec<v1::Said>) -> Vec<Vec<v1::Said>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for said in batch {
+        let size = said.encoded_len();
+        if bytes + size > SAID_BYTES_MAX && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.push(said);
+        }
+    }
+    parts
+}

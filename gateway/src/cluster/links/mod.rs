@@ -1,0 +1,195 @@
+//! The links to the other gateways of the view: one ordered stream for what this gateway passes on.
+
+mod link;
+pub(crate) mod parts;
+mod trouble;
+
+pub(crate) use self::parts::Joined;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use broadgate_proto::view;
+use broadgate_proto::{
+    id::Incarnation,
+    limits::LINK_BATCHES_MAX,
+    secret::Secret,
+    v1::{self, View, answer::Answer},
+};
+use broadgate_topics::Session;
+use metrics::counter;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{cluster::Homes, identity::Me};
+
+/// Every other gateway of the view, whatever its state: a draining one still holds clients.
+pub(crate) struct Peers {
+    links: ArcSwap<BTreeMap<Incarnation, Arc<PeerLink>>>,
+    /// Held by whoever changes the links: views come from the homes, a new incarnation from the membership.
+    changing: Mutex<()>,
+    secret: Secret,
+    me: Arc<ArcSwap<Me>>,
+    homes: Homes,
+    view: Arc<ArcSwap<View>>,
+    link_timeout: Duration,
+    next_session: AtomicU64,
+}
+
+/// This gateway's end of a link.
+pub(crate) struct PeerLink {
+    name: String,
+    up: Arc<AtomicBool>,
+    batches: mpsc::Sender<Batch>,
+    /// Ends the link's task.
+    gone: CancellationToken,
+}
+
+/// Commands on their way to a peer.
+pub(crate) struct Batch {
+    commands: Vec<v1::Command>,
+    /// Nobody waits for the answers after this: it is then not sent any more.
+    until: Instant,
+    reply: oneshot::Sender<Vec<v1::Answer>>,
+}
+
+/// Commands that a peer was asked.
+pub(crate) struct Asked {
+    indexes: Vec<usize>,
+    answers: Option<oneshot::Receiver<Vec<v1::Answer>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(secret: Secret, me: Arc<ArcSwap<Me>>, homes: Homes, link_timeout: Duration) -> Self {
+        Self {
+            links: ArcSwap::default(),
+            changing: Mutex::new(()),
+            secret,
+            me,
+            homes,
+            view: Arc::default(),
+            link_timeout,
+            next_session: AtomicU64::new(1),
+        }
+    }
+
+    /// Lets go of every link: this gateway is another incarnation now.
+    pub(crate) fn forget_all(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        for link in self.links.swap(Arc::default()).values() {
+            link.gone.cancel();
+        }
+    }
+
+    /// Follows a view: dials who is new, lets go of who has left.
+    pub(crate) fn follow(&self, view: &View) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.view.store(Arc::new(view.clone()));
+        let me = self.me.load();
+        let before = self.links.load();
+        let mut after = BTreeMap::new();
+        for member in view::gateways(view) {
+            let Ok(incarnation) = member.incarnation.parse::<Incarnation>() else { continue };
+            if incarnation == me.incarnation {
+                continue;
+            }
+            let link = before.get(&incarnation).cloned().unwrap_or_else(|| self.dial(incarnation, member));
+            after.insert(incarnation, link);
+        }
+        for (incarnation, link) in before.iter() {
+            if !after.contains_key(incarnation) {
+                link.gone.cancel();
+            }
+        }
+        self.links.store(Arc::new(after));
+    }
+
+    fn dial(&self, incarnation: Incarnation, member: &v1::Member) -> Arc<PeerLink> {
+        let (batches, queue) = mpsc::channel(LINK_BATCHES_MAX);
+        let up = Arc::new(AtomicBool::new(false));
+        let gone = CancellationToken::new();
+        let dialer = link::Dialer {
+            me: Arc::clone(&self.me),
+            to: incarnation,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            secret: self.secret.clone(),
+            homes: self.homes.clone(),
+            view: Arc::clone(&self.view),
+            silence_max: self.link_timeout,
+            up: Arc::clone(&up),
+        };
+        tokio::spawn(dialer.run(queue, gone.clone()));
+        Arc::new(PeerLink { name: member.name.clone(), up, batches, gone })
+    }
+
+    /// A number for a peer's link to us; they rise.
+    pub(crate) fn next_session(&self) -> Session {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Incarnation> {
+        self.links.load().keys().copied().collect()
+    }
+
+    pub(crate) fn has(&self, peer: Incarnation) -> bool {
+        self.links.load().contains_key(&peer)
+    }
+
+    /// A gateway's name, for answers.
+    pub(crate) fn name(&self, peer: Incarnation) -> String {
+        let me = self.me.load();
+        if peer == me.incarnation {
+            return me.name.clone();
+        }
+        self.links.load().get(&peer).map_or_else(|| peer.to_string(), |link| link.name.clone())
+    }
+
+    /// Names of the peers whose link is up.
+    pub(crate) fn up(&self) -> Vec<String> {
+        let links = self.links.load();
+        links.values().filter(|link| link.up.load(Ordering::Relaxed)).map(|link| link.name.clone()).collect()
+    }
+
+    /// Queues commands for a peer, whose ids are indexes. Never waits: a peer whose queue is full has
+    /// not been asked, and the answer names it.
+    pub(crate) fn send(&self, peer: Incarnation, commands: Vec<v1::Command>) -> Asked {
+        let indexes =
+            commands.iter().map(|command| usize::try_from(command.id).unwrap_or(usize::MAX)).collect();
+        let (reply, answers) = oneshot::channel();
+        let batch = Batch { commands, until: Instant::now() + self.link_timeout, reply };
+        let links = self.links.load();
+        let queued = links.get(&peer).is_some_and(|link| link.batches.try_send(batch).is_ok());
+        if !queued {
+            counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "queue_full").increment(1);
+        }
+        Asked { indexes, answers: queued.then_some(answers) }
+    }
+}
+
+impl Asked {
+    /// The answers by index; none for what was not answered in time.
+    pub(crate) async fn answers(self, within: Duration) -> Vec<(usize, Option<Answer>)> {
+        let mut found: BTreeMap<usize, Answer> = BTreeMap::new();
+        if let Some(answers) = self.answers
+            && let Ok(Ok(answers)) = tokio::time::timeout(within, answers).await
+        {
+            for answer in answers {
+                if let (Ok(index), Some(answer)) = (usize::try_from(answer.id), answer.answer) {
+                    found.insert(index, answer);
+                }
+            }
+        }
+        self.indexes.into_iter().map(|index| (index, found.remove(&index))).collect()
+    }
+}

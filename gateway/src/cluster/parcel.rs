@@ -1,0 +1,69 @@
+//! Histories and last values as messages of the contract and back.
+
+use std::{sync::Arc, time::Duration};
+
+use broadgate_proto::v1;
+use broadgate_topics::{Content as _, HandedOver, Page, Position};
+
+use super::wire::{Readable, Unreadable, decode_at, encode_at, encode_job};
+use crate::command::{Job, Live, Parser};
+
+pub(super) fn encode_place(position: Position) -> v1::HistoryPlace {
+    v1::HistoryPlace { epoch: Some(encode_at(position.epoch)), offset: position.offset }
+}
+
+pub(super) fn decode_place(place: v1::HistoryPlace) -> Position {
+    Position { epoch: decode_at(place.epoch), offset: place.offset }
+}
+
+pub(super) fn age_ms(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn message(offset: u64, age: Duration, job: &Job) -> v1::KeptMessage {
+    v1::KeptMessage { offset, age_ms: age_ms(age), command: Some(encode_job(job)) }
+}
+
+pub(super) fn encode_page(epoch: v1::Epoch, page: Page<Live>) -> v1::KeptHistory {
+    v1::KeptHistory {
+        epoch: Some(epoch),
+        messages: page.messages.iter().map(|(offset, job)| message(*offset, Duration::ZERO, job)).collect(),
+        position: page.position.map(encode_place),
+        recovered: page.recovered,
+    }
+}
+
+pub(super) fn decode_page(kept: v1::KeptHistory, parser: &Parser) -> Readable<Page<Live>> {
+    let messages =
+        kept.messages.into_iter().map(|message| Ok((message.offset, job(message.command, parser)?)));
+    Ok(Page {
+        messages: messages.collect::<Readable<_>>()?,
+        position: kept.position.map(decode_place),
+        recovered: kept.recovered,
+    })
+}
+
+pub(super) fn encode_history(history: HandedOver<Live>) -> (v1::HistoryPlace, Vec<v1::KeptMessage>) {
+    let place = encode_place(Position { epoch: history.epoch, offset: history.offset });
+    let entries = history.entries.iter();
+    (place, entries.map(|(offset, age, _, job)| message(*offset, *age, job)).collect())
+}
+
+pub(super) fn decode_history(
+    place: Option<v1::HistoryPlace>,
+    messages: Vec<v1::KeptMessage>,
+    parser: &Parser,
+) -> Readable<HandedOver<Live>> {
+    let Position { epoch, offset } = decode_place(place.unwrap_or_default());
+    let entries = messages.into_iter().map(|message| {
+        let job = job(message.command, parser)?;
+        let id = Live::kept_as(&job).unwrap_or_default();
+        Ok((message.offset, Duration::from_millis(message.age_ms), id, job))
+    });
+    Ok(HandedOver { epoch, offset, entries: entries.collect::<Readable<_>>()? })
+}
+
+pub(super) fn job(command: Option<v1::Command>, parser: &Parser) -> Readable<Arc<Job>> {
+    let command = command.and_then(|command| command.command).ok_or(Unreadable::Other("command"))?;
+    Job::parse(parser, command).map_err(|_| Unreadable::Other("command"))
+}

@@ -1,0 +1,221 @@
+//! What one turn of the actor has gathered, and acting on it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use broadgate_proto::view;
+use broadgate_proto::{id::Incarnation, v1};
+use broadgate_topics::{Back, Effect, Frame};
+use metrics::{Counter, counter};
+
+use super::{Actor, Event, Routed, Waiter, wire};
+use crate::{
+    command::{Live, Order},
+    shard::Notice,
+};
+
+/// What is to be said and to be placed at the end of the turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    says: BTreeMap<Incarnation, Vec<v1::Said>>,
+    places: Vec<Placement>,
+    tally: Tally,
+}
+
+/// What goes to the shards, in its order.
+enum Placement {
+    Command(Back, Arc<Order>),
+    Notice(Notice),
+}
+
+/// Counters of what is said to peers.
+struct Tally {
+    asks: Counter,
+    replies: Counter,
+    deliveries: Counter,
+    placed: Counter,
+    others: Counter,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let of = |kind: &'static str| counter!("broadgate_gateway_peer_said_total", "kind" => kind);
+        Self {
+            asks: of("ask"),
+            replies: of("reply"),
+            deliveries: of("deliver"),
+            placed: of("placed"),
+            others: of("other"),
+        }
+    }
+}
+
+impl Tally {
+    fn count(&self, frame: &Frame<Live>) {
+        let counter = match frame {
+            Frame::Ask { .. } => &self.asks,
+            Frame::Reply { .. } => &self.replies,
+            Frame::Deliver { .. } => &self.deliveries,
+            Frame::Placed { .. } => &self.placed,
+            _ => &self.others,
+        };
+        counter.increment(1);
+    }
+}
+
+impl Turn {
+    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<Live>) {
+        self.tally.count(&frame);
+        self.says.entry(peer).or_default().push(v1::Said { said: Some(wire::encode(frame)) });
+    }
+}
+
+impl Actor {
+    pub(super) fn effect(&mut self, effect: Effect<Live>) {
+        match effect {
+            Effect::Say(peer, frame) => self.turn.say(peer, frame),
+            Effect::Place { back, command, .. } => {
+                self.turn.places.push(Placement::Command(back, Arc::clone(&command.order)));
+            }
+            Effect::Answer(ticket, reply) => {
+                if let Some(caller) = self.callers.remove(&ticket) {
+                    // It may have given up.
+                    let _ = caller.send(Routed::Reply(reply));
+                }
+            }
+            Effect::NoHome(ticket) => {
+                counter!("broadgate_gateway_sends_without_home_total").increment(1);
+                if let Some(caller) = self.callers.remove(&ticket) {
+                    let _ = caller.send(Routed::NoHome);
+                }
+            }
+            Effect::Settled(ticket, missing) => {
+                if let Some(caller) = self.settling.remove(&ticket) {
+                    let _ = caller.send(missing);
+                }
+            }
+            // In the order of everything else that is placed: who enters is told each change once.
+            Effect::Present { topic, members } => {
+                self.turn.places.push(Placement::Notice(Notice::Present { topic, members }));
+            }
+            Effect::Entered(ticket, topic, entered) => match self.entering.remove(&ticket) {
+                Some(Waiter::Client(client)) => {
+                    self.turn.places.push(Placement::Notice(Notice::Entered { client, topic, entered }));
+                }
+                Some(Waiter::Claim(reply)) => drop(reply.send(entered.refused)),
+                None => {}
+            },
+            Effect::Group(topic, change) => self.watchers.note(topic, change),
+            Effect::Report { topic, report, awaited } => self.reports.note(self.me, topic, report, awaited),
+            Effect::Ordered(topic, job) => self.reports.note_ordered(&topic, &job),
+            Effect::Told { topic, whole, told } => {
+                self.around.journal.iter().for_each(|journal| journal.told(&topic, whole, told.clone()));
+            }
+            Effect::Missed(topic) => self.reports.note_missed(topic),
+            Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
+            Effect::Installed(view) => {
+                self.links.retain(|peer, _| self.core.knows(*peer));
+                self.sessions.retain(|peer, (_, cut)| {
+                    let stays = self.core.knows(*peer);
+                    if !stays {
+                        cut.cancel();
+                    }
+                    stays
+                });
+                if self.alarm.view(&view, self.started.elapsed()) {
+                    tracing::error!(
+                        gateways = view::gateways(&view).count(),
+                        "more than half of the gateways have vanished within one lease"
+                    );
+                }
+                if let Some(journal) = &self.around.journal {
+                    let gateways = view::gateways(&view).filter_map(|one| one.incarnation.parse().ok());
+                    journal.view(self.me, gateways.collect());
+                }
+                (self.around.installed)(&view);
+            }
+            Effect::Mistrust(peer, why) => {
+                tracing::warn!(%peer, why, "the links to a peer are made anew, and everything is said again");
+                counter!("broadgate_gateway_peers_mistrusted_total").increment(1);
+                self.drop_link(peer);
+                if let Some((_, cut)) = self.sessions.get(&peer) {
+                    cut.cancel();
+                }
+            }
+            Effect::Dropped(reason) => {
+                counter!("broadgate_gateway_homes_drops_total", "reason" => reason).increment(1)
+            }
+        }
+    }
+
+    /// Without its sender, the link's task ends the connection, says so, and dials again.
+    fn drop_link(&mut self, peer: Incarnation) {
+        self.turn.says.remove(&peer);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.batches = tokio::sync::mpsc::channel(1).0;
+        }
+    }
+
+    pub(super) async fn act(&mut self) {
+        self.watchers.tell();
+        for (peer, batch) in std::mem::take(&mut self.turn.says) {
+            let Some(link) = self.links.get(&peer) else { continue };
+            if link.batches.try_send(batch).is_err() {
+                // Nothing on a link may be left out: a link that is not taken from is ended, and says
+                // everything anew when it is open again.
+                counter!("broadgate_gateway_homes_drops_total", "reason" => "link_stuck").increment(1);
+                self.drop_link(peer);
+            }
+        }
+        if !self.turn.places.is_empty() {
+            self.place().await;
+        }
+    }
+
+    /// Puts what is to be placed into the mailboxes, in order.
+    async fn place(&mut self) {
+        let (mut commands, mut notices) = (Vec::new(), Vec::new());
+        for placement in std::mem::take(&mut self.turn.places) {
+            match placement {
+                Placement::Command(back, order) => {
+                    if !notices.is_empty() {
+                        self.around.shards.notify(std::mem::take(&mut notices)).await;
+                    }
+                    commands.push((back, order));
+                }
+                Placement::Notice(notice) => {
+                    if !commands.is_empty() {
+                        self.place_commands(std::mem::take(&mut commands)).await;
+                    }
+                    notices.push(notice);
+                }
+            }
+        }
+        if !notices.is_empty() {
+            self.around.shards.notify(notices).await;
+        }
+        if !commands.is_empty() {
+            self.place_commands(commands).await;
+        }
+    }
+
+    /// The answers come back as an event.
+    async fn place_commands(&self, commands: Vec<(Back, Arc<Order>)>) {
+        let orders = commands.iter().enumerate().map(|(index, (_, order))| (index, Arc::clone(order)));
+        let orders = orders.collect();
+        if commands.iter().all(|(back, _)| *back == Back::Nobody) {
+            return self.around.shards.carry_out(orders).await;
+        }
+        let executing = self.around.shards.execute(orders).await;
+        let backs: Vec<Back> = commands.into_iter().map(|(back, _)| back).collect();
+        let (homes, me) = (self.homes.clone(), self.me);
+        tokio::spawn(async move {
+            let placed = executing
+                .done()
+                .await
+                .into_iter()
+                .map(|done| (backs[done.index], Some(done.answer), done.touched))
+                .collect();
+            homes.tell(Event::Placed { me, placed }).await;
+        });
+    }
+}

@@ -1,0 +1,367 @@
+//! What gateways say to each other, as messages of the contract and back.
+
+use std::{sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    id::Incarnation,
+    limits,
+    v1::{self, ask, placed, reply, said::Said},
+};
+use broadgate_topics::{At, Claim, Decided, Done, Frame, MemberChange, Op, Reply, Topic};
+use bytes::Bytes;
+use tonic::Code;
+
+use super::parcel;
+use crate::{
+    command::{Job, Live, Parser, Refusal, refusal},
+    webhooks::{decode_told, encode_told},
+};
+
+/// Why a peer's frame could not be read.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// It asked something that this gateway does not understand: it is told.
+    Ask(u64, Refusal),
+    /// It said something that this gateway does not understand: it is passed over.
+    Other(&'static str),
+}
+
+pub(super) type Readable<T> = Result<T, Unreadable>;
+
+pub(super) fn encode(frame: Frame<Live>) -> Said {
+    match frame {
+        Frame::View(view) => Said::View(v1::View::clone(&view)),
+        Frame::Hold { serial, topic, clients, members, claims, told } => {
+            let members = members.into_iter().map(held_member).collect();
+            let claims = claims.into_iter().map(encode_claim).collect();
+            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told, claims })
+        }
+        Frame::Synced { serial, epoch, sum } => {
+            let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
+            Said::Synced(v1::Synced { serial, epoch: Some(epoch), topics, sum })
+        }
+        Frame::Held(serial) => Said::Held(serial),
+        Frame::Ask { id, topic, op } => {
+            Said::Ask(v1::Ask { id, topic: key(&topic), op: Some(encode_op(op, &topic)) })
+        }
+        Frame::Reply { id, reply } => Said::Reply(v1::Reply { id, reply: Some(encode_reply(reply)) }),
+        Frame::Deliver { id, topic, at, command } => Said::Deliver(v1::Deliver {
+            id,
+            topic: key(&topic),
+            at: Some(encode_at(at)),
+            command: Some(encode_job(&command)),
+        }),
+        Frame::Placed { id, placed } => {
+            let placed = match placed {
+                None => Some(placed::Placed::Stale(true)),
+                Some(answer) => answer.map(|answer| placed::Placed::Answer(encode_answer(answer))),
+            };
+            Said::Placed(v1::Placed { id, placed })
+        }
+        Frame::HandOver { topic, history } => {
+            let (position, messages) = parcel::encode_history(history);
+            Said::HandOver(v1::HandOver { topic: key(&topic), position: Some(position), messages })
+        }
+        Frame::Value { topic, at, age, command } => Said::Value(v1::LastValue {
+            topic: key(&topic),
+            at: Some(encode_at(at)),
+            age_ms: parcel::age_ms(age),
+            command: Some(encode_job(&command)),
+        }),
+        Frame::Present { topic, at, whole, members } => {
+            let members = members.into_iter().map(held_member).collect();
+            Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
+        }
+        Frame::Decided { topic, at, claims } => {
+            let claims = claims.into_iter().map(|Decided { user, number, granted }| v1::ClaimDecided {
+                user_id: user.to_string(),
+                number,
+                granted,
+            });
+            Said::Decided(v1::Decided {
+                topic: key(&topic),
+                at: Some(encode_at(at)),
+                claims: claims.collect(),
+            })
+        }
+        Frame::Reported { serial, topic, whole, more, told } => {
+            let (topic, told) = (key(&topic), Some(encode_told(told)));
+            Said::Reported(v1::Reported { serial, topic, whole, more, told })
+        }
+    }
+}
+
+fn key(topic: &Topic) -> Bytes {
+    Bytes::copy_from_slice(topic.key())
+}
+
+pub(super) fn encode_at(at: At) -> v1::Place {
+    v1::Place { tenure: Some(at.tenure), number: at.number }
+}
+
+pub(super) fn encode_job(job: &Job) -> v1::Command {
+    v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
+}
+
+fn encode_answer(answer: v1::answer::Answer) -> v1::Answer {
+    v1::Answer { id: 0, answer: Some(answer) }
+}
+
+fn texts(incarnations: Vec<Incarnation>) -> Vec<String> {
+    incarnations.iter().map(ToString::to_string).collect()
+}
+
+fn held_member(change: MemberChange) -> v1::HeldMember {
+    let gone = change.info.is_none();
+    let info = change.info.as_deref().unwrap_or_default().to_owned();
+    v1::HeldMember { member: Some(v1::PresenceMember { user_id: change.user.to_string(), info }), gone }
+}
+
+fn encode_claim(claim: Claim) -> v1::PresenceClaim {
+    let Claim { user, info, number, max } = claim;
+    let member = v1::PresenceMember { user_id: user.to_string(), info: info.to_string() };
+    v1::PresenceClaim { member: Some(member), number, members_max: max }
+}
+
+fn decode_claim(claim: v1::PresenceClaim) -> Option<Claim> {
+    let member = claim.member?;
+    let (user, info) = (member.user_id.into(), member.info.into());
+    Some(Claim { user, info, number: claim.number, max: claim.members_max })
+}
+
+fn encode_op(op: Op<Live>, topic: &Topic) -> ask::Op {
+    match op {
+        Op::Deliver(job) => ask::Op::Command(encode_job(&job)),
+        Op::Count(topics) => ask::Op::Count(v1::TopicList { topics: topics.iter().map(key).collect() }),
+        Op::Roster { limit, after } => ask::Op::Roster(v1::RosterRequest {
+            app: topic.app().to_owned(),
+            group: topic.name().to_owned(),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            cursor: after.to_string(),
+            requires: Vec::new(),
+        }),
+        Op::History { since, limit } => ask::Op::History(v1::AskHistory {
+            since: since.map(parcel::encode_place),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        }),
+        Op::Last => ask::Op::Last(true),
+        Op::Missed => ask::Op::Missed(true),
+        Op::Claim(print) => ask::Op::Claim(v1::Claim { high: (print >> 64) as u64, low: print as u64 }),
+    }
+}
+
+fn encode_reply(reply: Reply<Live>) -> reply::Reply {
+    match reply {
+        Reply::NotHome(epoch) => reply::Reply::NotHome(epoch),
+        Reply::Busy => reply::Reply::Busy(true),
+        Reply::Moved => reply::Reply::Moved(true),
+        Reply::Claimed(same) => reply::Reply::Claimed(same),
+        Reply::Done(done) => reply::Reply::Done(v1::Done {
+            epoch: Some(done.epoch),
+            answer: done.answer.map(encode_answer),
+            gateways: done.gateways,
+            missing: texts(done.missing),
+            position: done.position.map(parcel::encode_place),
+        }),
+        Reply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
+        Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::KeptValue {
+            epoch: Some(epoch),
+            age_ms: command.as_ref().map_or(0, |(_, age)| parcel::age_ms(*age)),
+            command: command.map(|(job, _)| encode_job(&job)),
+            missing: texts(missing),
+        }),
+        Reply::Counted { epoch, clients, missing } => {
+            reply::Reply::Counted(v1::Counted { epoch: Some(epoch), clients, missing: texts(missing) })
+        }
+        Reply::Roster { epoch, members, total, missing } => reply::Reply::Roster(v1::RosterReply {
+            // Between gateways, incarnations are named.
+            coverage: Some(v1::Coverage {
+                epoch: Some(epoch),
+                complete: missing.is_empty(),
+                missing: texts(missing),
+            }),
+            members: members
+                .iter()
+                .map(|(user, info)| v1::PresenceMember { user_id: user.to_string(), info: info.to_string() })
+                .collect(),
+            total,
+            next_cursor: String::new(),
+        }),
+    }
+}
+
+/// Reads what a peer said.
+pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
+    Ok(match said.said.ok_or(Unreadable::Other("unknown"))? {
+        Said::View(view) => Frame::View(Arc::new(view)),
+        Said::Hold(hold) => Frame::Hold {
+            serial: hold.serial,
+            topic: topic(&hold.topic)?,
+            clients: hold.clients,
+            members: hold.members.into_iter().filter_map(member_change).collect(),
+            claims: hold.claims.into_iter().filter_map(decode_claim).collect(),
+            told: hold.told,
+        },
+        Said::Synced(synced) => Frame::Synced {
+            serial: synced.serial,
+            epoch: synced.epoch.unwrap_or_default(),
+            sum: synced.topics.map(|topics| (topics, synced.sum)),
+        },
+        Said::Held(serial) => Frame::Held(serial),
+        Said::Ask(ask) => decode_ask(ask, parser)?,
+        Said::Reply(reply) => Frame::Reply { id: reply.id, reply: decode_reply(reply.reply, parser)? },
+        Said::Deliver(deliver) => Frame::Deliver {
+            id: deliver.id,
+            topic: topic(&deliver.topic)?,
+            at: decode_at(deliver.at),
+            command: parcel::job(deliver.command, parser)?,
+        },
+        Said::HandOver(parcel) => Frame::HandOver {
+            topic: topic(&parcel.topic)?,
+            history: parcel::decode_history(parcel.position, parcel.messages, parser)?,
+        },
+        Said::Value(value) => Frame::Value {
+            topic: topic(&value.topic)?,
+            at: decode_at(value.at),
+            age: Duration::from_millis(value.age_ms),
+            command: parcel::job(value.command, parser)?,
+        },
+        Said::Placed(placed) => Frame::Placed {
+            id: placed.id,
+            placed: match placed.placed {
+                Some(placed::Placed::Stale(_)) => None,
+                Some(placed::Placed::Answer(answer)) => Some(answer.answer),
+                None => Some(None),
+            },
+        },
+        Said::Present(present) => Frame::Present {
+            topic: topic(&present.topic)?,
+            at: decode_at(present.at),
+            whole: present.whole,
+            members: present.members.into_iter().filter_map(member_change).collect(),
+        },
+        Said::Decided(decided) => Frame::Decided {
+            topic: topic(&decided.topic)?,
+            at: decode_at(decided.at),
+            claims: decided
+                .claims
+                .into_iter()
+                .map(|claim| Decided {
+                    user: claim.user_id.into(),
+                    number: claim.number,
+                    granted: claim.granted,
+                })
+                .collect(),
+        },
+        Said::Reported(reported) => Frame::Reported {
+            serial: reported.serial,
+            topic: topic(&reported.topic)?,
+            whole: reported.whole,
+            more: reported.more,
+            told: decode_told(reported.told.unwrap_or_default()),
+        },
+    })
+}
+
+pub(super) fn decode_at(at: Option<v1::Place>) -> At {
+    let at = at.unwrap_or_default();
+    At { tenure: at.tenure.unwrap_or_default(), number: at.number }
+}
+
+fn topic(key: &[u8]) -> Readable<Topic> {
+    Topic::from_key(key).ok_or(Unreadable::Other("topic"))
+}
+
+fn member_change(held: v1::HeldMember) -> Option<MemberChange> {
+    let member = held.member?;
+    let info = (!held.gone).then(|| member.info.into());
+    Some(MemberChange { user: member.user_id.into(), info })
+}
+
+fn decode_job(command: Option<v1::Command>, parser: &Parser) -> Result<Arc<Job>, Refusal> {
+    match command.and_then(|command| command.command) {
+        Some(command) => Job::parse(parser, command),
+        None => Err(refusal(Code::Unimplemented, "the topic's home does not know the command")),
+    }
+}
+
+fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<Live>> {
+    let op = match ask.op {
+        Some(ask::Op::Command(command)) => {
+            let job = decode_job(Some(command), parser);
+            Op::Deliver(job.map_err(|refused| Unreadable::Ask(ask.id, refused))?)
+        }
+        Some(ask::Op::Count(list)) => {
+            if list.topics.len() > limits::NAMES_PER_COMMAND_MAX {
+                return Err(Unreadable::Other("count"));
+            }
+            Op::Count(list.topics.iter().map(|key| topic(key)).collect::<Readable<_>>()?)
+        }
+        Some(ask::Op::History(history)) => Op::History {
+            since: history.since.map(parcel::decode_place),
+            limit: (history.limit as usize).min(limits::PAGE_MAX as usize),
+        },
+        Some(ask::Op::Last(_)) => Op::Last,
+        Some(ask::Op::Missed(_)) => Op::Missed,
+        Some(ask::Op::Claim(v1::Claim { high, low })) => Op::Claim(u128::from(high) << 64 | u128::from(low)),
+        Some(ask::Op::Roster(request)) => Op::Roster {
+            limit: (request.limit as usize).min(limits::PAGE_MAX as usize + 1),
+            after: request.cursor.into(),
+        },
+        None => {
+            let unknown = refusal(Code::Unimplemented, "the topic's home does not know the question");
+            return Err(Unreadable::Ask(ask.id, unknown));
+        }
+    };
+    Ok(Frame::Ask { id: ask.id, topic: topic(&ask.topic)?, op })
+}
+
+fn incarnations(texts: &[String]) -> Vec<Incarnation> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<Live>> {
+    Ok(match reply.ok_or(Unreadable::Other("reply"))? {
+        reply::Reply::NotHome(epoch) => Reply::NotHome(epoch),
+        reply::Reply::Busy(_) => Reply::Busy,
+        reply::Reply::Moved(_) => Reply::Moved,
+        reply::Reply::Claimed(same) => Reply::Claimed(same),
+        reply::Reply::Done(done) => Reply::Done(Done {
+            epoch: done.epoch.unwrap_or_default(),
+            answer: done.answer.and_then(|answer| answer.answer),
+            gateways: done.gateways,
+            missing: incarnations(&done.missing),
+            position: done.position.map(parcel::decode_place),
+        }),
+        reply::Reply::History(kept) => {
+            Reply::History { epoch: kept.epoch.unwrap_or_default(), page: parcel::decode_page(kept, parser)? }
+        }
+        reply::Reply::Last(kept) => Reply::Last {
+            epoch: kept.epoch.unwrap_or_default(),
+            command: kept
+                .command
+                .map(|command| parcel::job(Some(command), parser))
+                .transpose()?
+                .map(|job| (job, Duration::from_millis(kept.age_ms))),
+            missing: incarnations(&kept.missing),
+        },
+        reply::Reply::Counted(counted) => Reply::Counted {
+            epoch: counted.epoch.unwrap_or_default(),
+            clients: counted.clients,
+            missing: incarnations(&counted.missing),
+        },
+        reply::Reply::Roster(roster) => {
+            let coverage = roster.coverage.unwrap_or_default();
+            Reply::Roster {
+                epoch: coverage.epoch.unwrap_or_default(),
+                members: roster
+                    .members
+                    .into_iter()
+                    .map(|member| (member.user_id.into(), member.info.into()))
+                    .collect(),
+                total: roster.total,
+                missing: incarnations(&coverage.missing),
+            }
+        }
+    })
+}

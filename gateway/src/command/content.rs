@@ -1,0 +1,75 @@
+//! What the homes pass on in a running gateway: commands as they came, parsed once.
+
+use std::sync::Arc;
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{answer::Answer, command::Command},
+};
+use broadgate_topics::Content;
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::command::{Order, Parser, Refusal, merge};
+
+/// The content of a running gateway.
+#[derive(Debug, Clone)]
+pub(crate) enum Live {}
+
+/// One command: as it is passed on, and as it is carried out here.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) command: Command,
+    pub(crate) order: Arc<Order>,
+    bytes: usize,
+}
+
+impl Job {
+    pub(crate) fn new(command: Command, order: Arc<Order>) -> Arc<Self> {
+        let bytes = match &command {
+            Command::Send(request) => request.encoded_len(),
+            Command::Close(request) => request.encoded_len(),
+            Command::Bind(request) => request.encoded_len(),
+            Command::Dissolve(request) => request.encoded_len(),
+            _ => 0,
+        };
+        Arc::new(Self { command, order, bytes })
+    }
+
+    pub(crate) fn parse(parser: &Parser, command: Command) -> Result<Arc<Self>, Refusal> {
+        let order = parser.parse(&command)?;
+        Ok(Self::new(command, order))
+    }
+}
+
+impl Content for Live {
+    type Command = Arc<Job>;
+    type Answer = Answer;
+
+    fn bytes(job: &Arc<Job>) -> usize {
+        job.bytes
+    }
+
+    /// The command, and the frames that were made of it.
+    fn heap_bytes(job: &Arc<Job>) -> usize {
+        job.bytes + job.order.heap_bytes() + size_of::<Job>() + size_of::<Order>()
+    }
+
+    fn also(job: &Arc<Job>) -> Option<Incarnation> {
+        match job.order.inner() {
+            Order::Bind { client, .. } => Some(client.incarnation),
+            _ => None,
+        }
+    }
+
+    fn kept_as(job: &Arc<Job>) -> Option<u128> {
+        match &job.command {
+            Command::Send(request) if !request.not_kept => Some(xxh3_128(request.command_id.as_bytes())),
+            _ => None,
+        }
+    }
+
+    fn merge(all: &mut Option<Answer>, part: Answer) {
+        merge(all, part);
+    }
+}

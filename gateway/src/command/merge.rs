@@ -1,0 +1,265 @@
+//! Many partial answers make one. Pure.
+
+use std::collections::{BTreeMap, HashSet};
+
+use broadgate_proto::{
+    limits::PAGE_BYTES_MAX,
+    v1::{self, answer::Answer},
+};
+
+use super::Order;
+
+/// Adds what another shard or gateway answered to the same command.
+pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
+    let Some(so_far) = all else {
+        *all = Some(part);
+        return;
+    };
+    match (so_far, part) {
+        (Answer::Receipt(all), Answer::Receipt(part)) => {
+            all.clients += part.clients;
+            all.gateways += part.gateways;
+            for (reason, count) in part.drops {
+                *all.drops.entry(reason).or_default() += count;
+            }
+            all.unknown_clients.extend(part.unknown_clients);
+            all.ordered |= part.ordered;
+            all.repeated |= part.repeated;
+        }
+        (Answer::Online(all), Answer::Online(part)) => {
+            for (client, online) in part.clients {
+                *all.clients.entry(client).or_default() |= online;
+            }
+            for (uid, count) in part.uids {
+                *all.uids.entry(uid).or_default() += count;
+            }
+        }
+        (Answer::Count(all), Answer::Count(part)) => {
+            if let Some(counts) = part.app {
+                add_counts(all.app.get_or_insert_default(), &counts);
+            }
+            for (group, counts) in part.groups {
+                add_counts(all.groups.entry(group).or_default(), &counts);
+            }
+        }
+        (Answer::Clients(all), Answer::Clients(part)) => all.clients.extend(part.clients),
+        (Answer::Names(all), Answer::Names(part)) => all.names.extend(part.names),
+        (Answer::Status(all), Answer::Status(part)) => {
+            all.gateways.extend(part.gateways);
+            all.workers.extend(part.workers);
+        }
+        // Whoever names one client is answered by its shard alone; a refusal stands.
+        (so_far, part @ Answer::Error(_)) => *so_far = part,
+        _ => {}
+    }
+}
+
+/// The first names in byte order; one more than asked for tells that there is a next page.
+pub(crate) fn first_names<'a>(
+    names: impl Iterator<Item = (&'a str, u64)>,
+    limit: usize,
+) -> v1::ListNamesReply {
+    let mut first: BTreeMap<&str, u64> = BTreeMap::new();
+    for (name, clients) in names {
+        if first.len() > limit && first.last_key_value().is_some_and(|(last, _)| name > *last) {
+            continue;
+        }
+        first.insert(name, clients);
+        if first.len() > limit + 1 {
+            first.pop_last();
+        }
+    }
+    let names =
+        first.into_iter().map(|(name, clients)| v1::NamedCount { name: name.to_owned(), clients }).collect();
+    v1::ListNamesReply { names, ..v1::ListNamesReply::default() }
+}
+
+fn add_counts(all: &mut v1::Counts, part: &v1::Counts) {
+    all.clients += part.clients;
+    if all.uid_hashes.is_empty() {
+        all.uid_hashes = part.uid_hashes.clone();
+    } else if !part.uid_hashes.is_empty() {
+        all.uid_hashes = [&all.uid_hashes[..], &part.uid_hashes[..]].concat().into();
+    }
+}
+
+/// Brings the sum of several parts into order: names once each, hashes once each, a page's length
+/// and one more.
+pub(crate) fn tidy(order: &Order, answer: &mut Answer) {
+    match (order, answer) {
+        (Order::ListUids { limit, .. } | Order::ListGroups { limit, .. }, Answer::Names(reply)) => {
+            let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+            for named in std::mem::take(&mut reply.names) {
+                *sums.entry(named.name).or_default() += named.clients;
+            }
+            reply.names =
+                first_names(sums.iter().map(|(name, &clients)| (name.as_str(), clients)), *limit).names;
+        }
+        (Order::ListClients { limit, .. }, Answer::Clients(reply)) => reply.clients.truncate(limit + 1),
+        (Order::Count { .. }, Answer::Count(reply)) => {
+            for counts in reply.app.iter_mut().chain(reply.groups.values_mut()) {
+                let distinct: HashSet<&[u8]> = counts.uid_hashes.chunks(16).collect();
+                counts.uids = distinct.len() as u64;
+                counts.uid_hashes = distinct.into_iter().collect::<Vec<_>>().concat().into();
+            }
+        }
+        (Order::Status, Answer::Status(reply)) => {
+            let mut workers: BTreeMap<String, v1::WorkerStatus> = BTreeMap::new();
+            for part in std::mem::take(&mut reply.workers) {
+                match workers.entry(part.incarnation.clone()) {
+                    std::collections::btree_map::Entry::Vacant(entry) => {
+                        entry.insert(part);
+                    }
+                    std::collections::btree_map::Entry::Occupied(mut entry) => {
+                        let all = entry.get_mut();
+                        all.clients += part.clients;
+                        all.events_unanswered += part.events_unanswered;
+                        all.gateways += part.gateways;
+                    }
+                }
+            }
+            reply.workers = workers.into_values().collect();
+            reply
+                .gateways
+                .sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.incarnation.cmp(&b.incarnation)));
+        }
+        _ => {}
+    }
+}
+
+/// Cuts rows to a page of so many, and to what one message takes; there is always one. True if any are left
+/// for the next page.
+fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
+    let mut bytes = 0;
+    let fits = rows.iter().take(limit).take_while(|row| {
+        bytes += row.encoded_len();
+        bytes <= PAGE_BYTES_MAX
+    });
+    let fits = fits.count().max(1);
+    let more = rows.len() > fits;
+    rows.truncate(fits);
+    more
+}
+
+/// What the caller gets: cut to the page, without what is only for gateways, and with its coverage.
+pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage) {
+    match answer {
+        Answer::Receipt(receipt) => receipt.coverage = Some(coverage),
+        Answer::Session(reply) => reply.coverage = Some(coverage),
+        Answer::Online(reply) => reply.coverage = Some(coverage),
+        Answer::Client(reply) => reply.coverage = Some(coverage),
+        Answer::Count(reply) => {
+            for counts in reply.app.iter_mut().chain(reply.groups.values_mut()) {
+                counts.uid_hashes = bytes::Bytes::new();
+            }
+            reply.coverage = Some(coverage);
+        }
+        Answer::Clients(reply) => {
+            if let Order::ListClients { limit, .. } = order
+                && cut_page(&mut reply.clients, *limit)
+            {
+                reply.next_cursor =
+                    reply.clients.last().map(|last| last.client_id.clone()).unwrap_or_default();
+            }
+            reply.coverage = Some(coverage);
+        }
+        Answer::Names(reply) => {
+            if let Order::ListUids { limit, .. } | Order::ListGroups { limit, .. } = order
+                && reply.names.len() > *limit
+            {
+                reply.names.truncate(*limit);
+                reply.next_cursor = reply.names.last().map(|last| last.name.clone()).unwrap_or_default();
+            }
+            reply.coverage = Some(coverage);
+        }
+        Answer::Status(reply) => reply.coverage = Some(coverage),
+        Answer::History(reply) => reply.coverage = Some(coverage),
+        Answer::LastValue(reply) => reply.coverage = Some(coverage),
+        Answer::Roster(reply) => {
+            if let Order::Roster { limit, .. } = order
+                && cut_page(&mut reply.members, *limit)
+            {
+                reply.next_cursor = reply.members.last().map(|last| last.user_id.clone()).unwrap_or_default();
+            }
+            reply.coverage = Some(coverage);
+        }
+        Answer::Error(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn page_of_large_rows_ends_before_its_message_is_too_large() {
+        let row = |number: usize| v1::PresenceMember { user_id: format!("{number}"), info: "i".repeat(4096) };
+        let mut rows: Vec<_> = (0..1000).map(row).collect();
+        assert!(cut_page(&mut rows, 1000));
+        let bytes: usize = rows.iter().map(prost::Message::encoded_len).sum();
+        assert!(bytes <= PAGE_BYTES_MAX && bytes > PAGE_BYTES_MAX - 5000);
+        let mut huge = vec![v1::PresenceMember { info: "i".repeat(PAGE_BYTES_MAX), ..row(1) }; 2];
+        assert!(cut_page(&mut huge, 1000) && huge.len() == 1, "a page that is empty would be the last");
+        let mut few: Vec<_> = (0..3).map(row).collect();
+        assert!(!cut_page(&mut few, 3) && cut_page(&mut few, 2) && few.len() == 2);
+    }
+
+    fn names(limit: usize, after: &str) -> Order {
+        Order::ListGroups { app: "default".into(), prefix: "".into(), limit, after: after.into() }
+    }
+
+    proptest! {
+        /// However the groups are spread over gateways, the pages name each once, in order, with the
+        /// sum of its members.
+        #[test]
+        fn pages_of_names_are_whole(
+            gateways in prop::collection::vec(prop::collection::btree_map("[a-c]{1,3}", 1..9u64, 0..12), 1..4),
+            limit in 1..6usize,
+        ) {
+            let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+            for (name, count) in gateways.iter().flatten() {
+                *expected.entry(name.clone()).or_default() += count;
+            }
+            let mut got = Vec::new();
+            let mut after = String::new();
+            loop {
+                let order = names(limit, &after);
+                let mut all = None;
+                for groups in &gateways {
+                    let later = groups.iter().filter(|(name, _)| **name > after);
+                    merge(&mut all, Answer::Names(first_names(later.map(|(name, &c)| (name.as_str(), c)), limit)));
+                }
+                let mut answer = all.unwrap();
+                tidy(&order, &mut answer);
+                finish(&order, &mut answer, v1::Coverage::default());
+                let Answer::Names(page) = answer else { unreachable!() };
+                prop_assert!(page.names.len() <= limit);
+                got.extend(page.names.into_iter().map(|named| (named.name, named.clients)));
+                after = page.next_cursor;
+                if after.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(got, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn distinct_uids_are_counted_once() {
+        let part = |uids: &[u8]| {
+            let uid_hashes: Vec<u8> = uids.iter().flat_map(|&uid| [uid; 16]).collect();
+            let app = v1::Counts { clients: uids.len() as u64, uids: 0, uid_hashes: uid_hashes.into() };
+            Answer::Count(v1::CountReply { app: Some(app), ..v1::CountReply::default() })
+        };
+        let order = Order::Count { app: "default".into(), groups: Vec::new(), uids: true };
+        let mut all = None;
+        merge(&mut all, part(&[1, 2]));
+        merge(&mut all, part(&[2, 3]));
+        let mut answer = all.unwrap();
+        tidy(&order, &mut answer);
+        let Answer::Count(reply) = &answer else { unreachable!() };
+        assert_eq!(reply.app.as_ref().map(|counts| (counts.clients, counts.uids)), Some((4, 3)));
+    }
+}

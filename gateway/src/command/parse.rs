@@ -1,0 +1,289 @@
+//! Commands that change or send something.
+
+use std::sync::Arc;
+
+use broadgate_proto::{close, limits, v1};
+use broadgate_pusher::outgoing;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{
+    Audience, Closing, Order, Refusal, SessionOrder,
+    fields::{app, audience, checked, client, some_groups, too_large, understood, who},
+    invalid,
+    query::parse_query,
+};
+use crate::{
+    codec::encode::{Encoder, Frames},
+    command::Seat,
+};
+
+/// Events of the Pusher protocol itself, of which other clients know nothing.
+const PROTOCOL_PREFIX: &str = "pusher_internal:";
+
+/// What Pusher clients get a text as, if its sender has not named the event.
+const UNNAMED: &str = "message";
+
+/// Parses commands; framing needs to know which protocols the gateway's listeners speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parser {
+    pub(crate) encoder: Encoder,
+    pub(crate) session_bytes_max: usize,
+    pub(crate) payload_bytes_max: usize,
+    /// What an empty outbox takes.
+    pub(crate) frame_bytes_max: usize,
+}
+
+impl Parser {
+    /// The order that a command means; with an id from its caller, carried out once.
+    pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<Order>, Refusal> {
+        let order = self.order(command)?;
+        let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
+        if id.len() > limits::COMMAND_ID_BYTES_MAX {
+            let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
+            return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
+        }
+        let (app, id) = (app(app_field)?, id.into());
+        Ok(Arc::new(Order::Once { app, id, order: Box::new(order) }))
+    }
+
+    fn order(&self, command: &v1::command::Command) -> Result<Order, Refusal> {
+        use v1::command::Command as C;
+        let order = match command {
+            C::Send(request) => self.send(request)?,
+            C::Close(request) => self.close(request)?,
+            C::Bind(request) => {
+                understood(&request.requires)?;
+                Order::Bind {
+                    app: app(&request.app)?,
+                    client: client(&request.client_id)?,
+                    uid: checked("uid", &request.uid)?,
+                    exclusive: request.exclusive,
+                }
+            }
+            C::Unbind(request) => {
+                understood(&request.requires)?;
+                let uid = if request.uid.is_empty() { None } else { Some(checked("uid", &request.uid)?) };
+                Order::Unbind { app: app(&request.app)?, client: client(&request.client_id)?, uid }
+            }
+            C::Join(request) => {
+                understood(&request.requires)?;
+                let groups = some_groups(&request.groups)?;
+                let seat = request.member.as_ref().map(seat).transpose()?;
+                Order::Join {
+                    app: app(&request.app)?,
+                    who: who(&request.clients, &request.uids)?,
+                    groups,
+                    seat,
+                }
+            }
+            C::Leave(request) => {
+                understood(&request.requires)?;
+                let groups = some_groups(&request.groups)?;
+                Order::Leave { app: app(&request.app)?, who: who(&request.clients, &request.uids)?, groups }
+            }
+            C::Dissolve(request) => {
+                understood(&request.requires)?;
+                Order::Dissolve { app: app(&request.app)?, groups: some_groups(&request.groups)? }
+            }
+            C::SetSession(request) => {
+                understood(&request.requires)?;
+                let json = self.session_object(&request.json)?.to_string().into();
+                Order::Session {
+                    app: app(&request.app)?,
+                    client: client(&request.client_id)?,
+                    order: SessionOrder::Set(json),
+                    if_version: request.if_version,
+                }
+            }
+            C::MergeSession(request) => {
+                understood(&request.requires)?;
+                Order::Session {
+                    app: app(&request.app)?,
+                    client: client(&request.client_id)?,
+                    order: SessionOrder::Merge(self.session_object(&request.json)?),
+                    if_version: request.if_version,
+                }
+            }
+            C::GetSession(request) => Order::Session {
+                app: app(&request.app)?,
+                client: client(&request.client_id)?,
+                order: SessionOrder::Get,
+                if_version: None,
+            },
+            other => parse_query(other)?,
+        };
+        Ok(order)
+    }
+
+    fn send(&self, request: &v1::SendRequest) -> Result<Order, Refusal> {
+        use v1::send_request::Payload;
+        understood(&request.requires)?;
+        let to = audience(request.to.as_ref(), "to")?;
+        let (frames, by_group) = match &request.payload {
+            Some(Payload::Text(text)) => self.event(request, self.small_text(text)?, &to)?,
+            _ if !request.event.is_empty() => {
+                return Err(invalid("event is set, but its payload is not text: an event's data is text"));
+            }
+            Some(Payload::Binary(bytes)) => (self.encoder.binary(self.small(bytes)?), Vec::new()),
+            Some(Payload::Framed(bytes)) => {
+                let frames = Encoder::framed(Bytes::copy_from_slice(self.small(bytes)?)).map_err(invalid)?;
+                (frames, Vec::new())
+            }
+            None => return Err(invalid("payload is missing: set text, binary or framed")),
+        };
+        Ok(Order::Send { to, frames, by_group })
+    }
+
+    /// A text, as an event where it is one. A client that is addressed by one of several groups gets the
+    /// event with that group as its channel.
+    fn event(
+        &self,
+        request: &v1::SendRequest,
+        text: &str,
+        to: &Audience,
+    ) -> Result<(Frames, Vec<Frames>), Refusal> {
+        let named = !request.event.is_empty();
+        if !named && !self.encoder.pusher {
+            return Ok((self.encoder.text(text.as_bytes()), Vec::new()));
+        }
+        if (request.data_json || !request.user_id_json.is_empty()) && to.groups.len() != 1 {
+            return Err(invalid("data_json and user_id_json are for events to one group"));
+        }
+        let (len, max) = (request.event.len(), limits::EVENT_NAME_BYTES_MAX);
+        if len > max {
+            return Err(invalid(format!("event has {len} bytes: at most {max} are allowed")));
+        }
+        let json = |field, text| raw(field, text);
+        let user_id = match request.user_id_json.as_str() {
+            "" => None,
+            text => Some(json("user_id_json", text)?.get()),
+        };
+        let data = if request.data_json { Some(json("text", text)?) } else { None };
+        let frames = |channel: Option<&str>| {
+            let name = if named { &*request.event } else { UNNAMED };
+            let object = match (data, channel) {
+                (Some(data), Some(channel)) => outgoing::client_event(name, channel, data, user_id),
+                _ => outgoing::event(name, channel, text),
+            };
+            let event = self.encoder.event(object.as_bytes());
+            if name.starts_with(PROTOCOL_PREFIX) {
+                return Frames { pusher: event.pusher, payload: event.payload, ..Frames::default() };
+            }
+            if named {
+                return event;
+            }
+            // Raw clients get the text itself, which is small enough.
+            let pusher = event.pusher.filter(|pusher| pusher.len() <= self.frame_bytes_max);
+            Frames { pusher, ..self.encoder.text(text.as_bytes()) }
+        };
+        // JSON makes quotes and control characters longer: what counts is what clients would get.
+        let frames = |channel: Option<&str>| {
+            let frames = frames(channel);
+            let all = [&frames.websocket, &frames.text, &frames.frame, &frames.pusher];
+            let longest = all.into_iter().flatten().map(Bytes::len).max().unwrap_or_default();
+            let max = self.frame_bytes_max;
+            if longest > max {
+                return Err(too_large("the event, as clients get it,", longest, max));
+            }
+            Ok(frames)
+        };
+        match &to.groups[..] {
+            [group] => Ok((frames(Some(group))?, Vec::new())),
+            several => {
+                let by_group = several.iter().map(|group| frames(Some(group)));
+                Ok((frames(None)?, by_group.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    fn close(&self, request: &v1::CloseRequest) -> Result<Order, Refusal> {
+        use v1::close_request::Last;
+        understood(&request.requires)?;
+        let to = audience(request.to.as_ref(), "to")?;
+        let code = if request.code == 0 { u32::from(close::NORMAL.code) } else { request.code };
+        let code = u16::try_from(code).ok().filter(|&code| close::is_sendable(code)).ok_or_else(|| {
+            invalid(format!("code {code} cannot be sent: use 1000, 1001, 1008, 1011 to 1013 or 3000 to 4999"))
+        })?;
+        if request.reason.len() > limits::CLOSE_REASON_BYTES_MAX {
+            return Err(invalid(format!(
+                "reason has {} bytes: at most {} fit a close frame",
+                request.reason.len(),
+                limits::CLOSE_REASON_BYTES_MAX
+            )));
+        }
+        let last = match &request.last {
+            Some(Last::Text(text)) => Some(self.encoder.text(self.small(text.as_bytes())?)),
+            Some(Last::Binary(bytes)) => Some(self.encoder.binary(self.small(bytes)?)),
+            None => None,
+        };
+        let closing =
+            Closing { code, reason: request.reason.as_str().into(), last, at_once: request.at_once };
+        Ok(Order::Close { to, closing })
+    }
+
+    fn small<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        let (len, max) = (payload.len(), self.payload_bytes_max);
+        if len <= max { Ok(payload) } else { Err(too_large("the payload", len, max)) }
+    }
+
+    fn small_text<'a>(&self, text: &'a str) -> Result<&'a str, Refusal> {
+        self.small(text.as_bytes()).map(|_| text)
+    }
+
+    fn session_object(&self, json: &str) -> Result<serde_json::Value, Refusal> {
+        session_object(json, self.session_bytes_max).map_err(invalid)
+    }
+}
+
+/// The id that a command has, and its app.
+fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
+    use v1::command::Command as C;
+    fn app_of(audience: Option<&v1::Audience>) -> Option<&str> {
+        audience.map(|audience| &*audience.app)
+    }
+    let (id, app): (&str, &str) = match command {
+        C::Send(request) => (&request.command_id, app_of(request.to.as_ref())?),
+        C::Close(request) => (&request.command_id, app_of(request.to.as_ref())?),
+        C::Bind(request) => (&request.command_id, &request.app),
+        C::Unbind(request) => (&request.command_id, &request.app),
+        C::Join(request) => (&request.command_id, &request.app),
+        C::Leave(request) => (&request.command_id, &request.app),
+        C::Dissolve(request) => (&request.command_id, &request.app),
+        C::SetSession(request) => (&request.command_id, &request.app),
+        C::MergeSession(request) => (&request.command_id, &request.app),
+        _ => return None,
+    };
+    (!id.is_empty()).then_some((id, app))
+}
+
+fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, Refusal> {
+    serde_json::from_str(json).map_err(|error| invalid(format!("{field} is not JSON: {error}")))
+}
+
+fn seat(member: &v1::PresenceMember) -> Result<Seat, Refusal> {
+    let (len, max) = (member.info.len(), limits::MEMBER_INFO_BYTES_MAX);
+    if len > max {
+        return Err(invalid(format!("member.info has {len} bytes: at most {max} are allowed")));
+    }
+    Ok(Seat { user: checked("member.user_id", &member.user_id)?.into(), info: member.info.as_str().into() })
+}
+
+/// A session's JSON text, which must be an object.
+pub(crate) fn session_object(json: &str, bytes_max: usize) -> Result<serde_json::Value, String> {
+    if json.len() > bytes_max {
+        return Err(format!("json has {} bytes: at most {bytes_max} are allowed", json.len()));
+    }
+    let text = if json.is_empty() { "{}" } else { json };
+    match serde_json::from_str(text) {
+        Ok(value @ serde_json::Value::Object(_)) => Ok(value),
+        // So PHP writes an empty object.
+        Ok(serde_json::Value::Array(items)) if items.is_empty() => {
+            Ok(serde_json::Value::Object(serde_json::Map::new()))
+        }
+        Ok(_) => {
+            Err("json is not an object: a session is a JSON object such as {\"nick\":\"Ann\"}".to_owned())
+        }
+        Err(error) => Err(format!("json does not parse: {error}")),
+    }
+}

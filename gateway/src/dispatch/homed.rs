@@ -1,0 +1,319 @@
+//! Commands and questions that go to the homes of topics.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{self, answer::Answer, command::Command},
+};
+use broadgate_topics::{Op, Page, Reply, Topic};
+use tokio::sync::oneshot;
+use tonic::Code;
+
+use super::{Dispatcher, Placing, Way, placed::Parts};
+use crate::{
+    cluster::{Event, Routed},
+    command::{Job, Order, position_text, refusal},
+};
+
+/// What of one command goes to homes.
+pub(super) enum Homed {
+    /// Nothing.
+    No,
+    /// All of it, to the home of this topic.
+    Whole(Topic, Op<crate::command::Live>),
+    /// Counts of these topics, by name; the rest is asked of gateways.
+    Counts(Counted, BTreeMap<Incarnation, Vec<Topic>>),
+}
+
+/// Of what clients are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Groups,
+    Uids,
+}
+
+/// A home's answer on its way.
+pub(super) struct Asked {
+    pub(super) index: usize,
+    routed: oneshot::Receiver<Routed>,
+    /// The topics that are counted, if that is the question.
+    counted: Option<(Counted, Vec<Topic>)>,
+}
+
+/// A home's answer.
+pub(super) struct Answered {
+    pub(super) answer: Answer,
+    /// Incarnations that it names as missing.
+    pub(super) missing: Vec<Incarnation>,
+    pub(super) epoch: v1::Epoch,
+    /// Names, if another way was taken and its answer says so itself.
+    pub(super) names: Vec<String>,
+}
+
+impl Homed {
+    /// What of this command goes to homes; what does not is left in it.
+    pub(super) fn of(dispatcher: &Dispatcher, placing: &mut Placing) -> Self {
+        let Ok(order) = placing.order.clone() else { return Self::No };
+        match order.inner() {
+            Order::Roster { limit, after, .. } => {
+                let op = Op::Roster { limit: *limit + 1, after: (&**after).into() };
+                order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
+            }
+            Order::History { since, limit, .. } => {
+                let op = Op::History { since: *since, limit: *limit };
+                order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
+            }
+            Order::LastValue { .. } => order.topic().map_or(Self::No, |topic| Self::Whole(topic, Op::Last)),
+            Order::Count { app, groups, uids: false } if !groups.is_empty() => {
+                let topics = groups.iter().map(|group| Topic::group(app, group));
+                let by_home = dispatcher.by_home(topics);
+                if let (Some(by_home), Command::Count(request)) = (by_home, &mut placing.command) {
+                    request.groups.clear();
+                    placing.order =
+                        Ok(Arc::new(Order::Count { app: app.clone(), groups: Vec::new(), uids: false }));
+                    return Self::Counts(Counted::Groups, by_home);
+                }
+                Self::No
+            }
+            Order::Online { app, clients, uids } if !uids.is_empty() => {
+                let by_home = dispatcher.by_home(uids.iter().map(|uid| Topic::uid(app, uid)));
+                if let (Some(by_home), Command::Online(request)) = (by_home, &mut placing.command) {
+                    request.uids.clear();
+                    let clients = clients.clone();
+                    placing.order =
+                        Ok(Arc::new(Order::Online { app: app.clone(), clients, uids: Vec::new() }));
+                    return Self::Counts(Counted::Uids, by_home);
+                }
+                Self::No
+            }
+            _ => match order.topic() {
+                Some(topic) => {
+                    let job = Job::new(placing.command.clone(), Arc::clone(&order));
+                    Self::Whole(topic, Op::Deliver(job))
+                }
+                None => Self::No,
+            },
+        }
+    }
+
+    /// Is nothing of the command left?
+    pub(super) const fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(..))
+    }
+
+    /// Asks.
+    pub(super) async fn ask(
+        &self,
+        dispatcher: &Dispatcher,
+        index: usize,
+        placing: &Placing,
+        parts: &mut Parts,
+    ) {
+        match self {
+            Self::No => {}
+            Self::Whole(topic, op) if placing.no_receipt => {
+                let (topic, op) = (topic.clone(), op.clone());
+                dispatcher.homes.tell(Event::Route { topic, op, reply: None }).await;
+            }
+            Self::Whole(topic, op) => {
+                let routed = dispatcher.homes.route(topic.clone(), op.clone()).await;
+                parts.homed.push(Asked { index, routed, counted: None });
+            }
+            Self::Counts(what, by_home) => {
+                for topics in by_home.values() {
+                    let routed = dispatcher.homes.route(topics[0].clone(), Op::Count(topics.clone())).await;
+                    parts.homed.push(Asked { index, routed, counted: Some((*what, topics.clone())) });
+                }
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Topics by their homes; none while no gateway is ready.
+    fn by_home(&self, topics: impl Iterator<Item = Topic>) -> Option<BTreeMap<Incarnation, Vec<Topic>>> {
+        let ring = self.installed.borrow().ring.clone()?;
+        let mut by_home: BTreeMap<Incarnation, Vec<Topic>> = BTreeMap::new();
+        for topic in topics {
+            by_home.entry(ring.pick(topic.key())?).or_default().push(topic);
+        }
+        Some(by_home)
+    }
+
+    /// Waits for a home's answer; where there is no home to give one, every gateway is asked instead.
+    pub(super) async fn answered(self: &Arc<Self>, asked: Asked, placing: &Placing) -> Answered {
+        let Asked { routed, counted, .. } = asked;
+        let no_home = match routed.await {
+            Ok(Routed::Reply(Reply::Busy)) => {
+                return failed("the topic's home has no room for what has to wait for a change: repeat");
+            }
+            Ok(Routed::Reply(reply)) => match self.read(reply, counted.as_ref()) {
+                Some(answered) => return answered,
+                None => counted,
+            },
+            Ok(Routed::NoHome) => counted,
+            Err(_) => return failed("this gateway was removed from the cluster meanwhile: repeat elsewhere"),
+        };
+        if let Some(sentence) = only_by_home(self, placing) {
+            return failed(sentence);
+        }
+        let command = no_home.map_or_else(|| placing.command.clone(), |(what, topics)| count(what, &topics));
+        let answer = Box::pin(self.run_by(command, None, Way::Everywhere)).await;
+        everywhere(answer)
+    }
+
+    /// None if the home cannot answer.
+    fn read(
+        &self,
+        reply: Reply<crate::command::Live>,
+        counted: Option<&(Counted, Vec<Topic>)>,
+    ) -> Option<Answered> {
+        match reply {
+            Reply::Done(done) => {
+                let mut answer = done.answer.unwrap_or(Answer::Receipt(v1::Receipt::default()));
+                if let Answer::Receipt(receipt) = &mut answer {
+                    // Who had it before has it at another place.
+                    receipt.ordered = !receipt.repeated;
+                    receipt.position = done.position.map(position_text);
+                }
+                Some(Answered { answer, missing: done.missing, epoch: done.epoch, names: Vec::new() })
+            }
+            Reply::Counted { epoch, clients, missing } => {
+                let (what, topics) = counted?;
+                let counts = topics.iter().map(|topic| topic.name().to_owned()).zip(clients);
+                let answer = match what {
+                    Counted::Groups => {
+                        let counts = counts
+                            .map(|(name, clients)| (name, v1::Counts { clients, ..v1::Counts::default() }));
+                        Answer::Count(v1::CountReply { groups: counts.collect(), ..Default::default() })
+                    }
+                    Counted::Uids => {
+                        Answer::Online(v1::OnlineReply { uids: counts.collect(), ..Default::default() })
+                    }
+                };
+                Some(Answered { answer, missing, epoch, names: Vec::new() })
+            }
+            Reply::Roster { epoch, members, total, missing } => {
+                let members = members
+                    .iter()
+                    .map(|(user, info)| v1::PresenceMember {
+                        user_id: user.to_string(),
+                        info: info.to_string(),
+                    })
+                    .collect();
+                let answer = Answer::Roster(v1::RosterReply { members, total, ..Default::default() });
+                Some(Answered { answer, missing, epoch, names: Vec::new() })
+            }
+            Reply::History { epoch, page } => {
+                let answer = Answer::History(history_reply(page));
+                Some(Answered { answer, missing: Vec::new(), epoch, names: Vec::new() })
+            }
+            Reply::Last { epoch, command, missing } => {
+                use v1::{last_value_reply::Payload as Out, send_request::Payload};
+                let age_ms = command.as_ref().map_or(0, |(_, age)| age.as_millis() as u64);
+                let event = command.as_ref().map(|(job, _)| event(job)).unwrap_or_default();
+                let payload = command.and_then(|(job, _)| payload(&job)).map(|payload| match payload {
+                    Payload::Text(text) => Out::Text(text),
+                    Payload::Binary(bytes) => Out::Binary(bytes),
+                    Payload::Framed(bytes) => Out::Framed(bytes),
+                });
+                let answer = Answer::LastValue(v1::LastValueReply { coverage: None, payload, age_ms, event });
+                Some(Answered { answer, missing, epoch, names: Vec::new() })
+            }
+            // A claim is no command.
+            Reply::Claimed(_) | Reply::Moved | Reply::Busy | Reply::NotHome(_) => None,
+        }
+    }
+}
+
+fn payload(job: &Job) -> Option<v1::send_request::Payload> {
+    match &job.command {
+        Command::Send(request) => request.payload.clone(),
+        _ => None,
+    }
+}
+
+fn event(job: &Job) -> String {
+    match &job.command {
+        Command::Send(request) => request.event.clone(),
+        _ => String::new(),
+    }
+}
+
+fn history_reply(page: Page<crate::command::Live>) -> v1::HistoryReply {
+    use v1::{history_message::Payload as Out, send_request::Payload};
+    let message = |(offset, job): (u64, Arc<Job>)| {
+        let command_id = match &job.command {
+            Command::Send(request) => request.command_id.clone(),
+            _ => String::new(),
+        };
+        let payload = payload(&job).map(|payload| match payload {
+            Payload::Text(text) => Out::Text(text),
+            Payload::Binary(bytes) => Out::Binary(bytes),
+            Payload::Framed(bytes) => Out::Framed(bytes),
+        });
+        v1::HistoryMessage { offset, payload, command_id }
+    };
+    v1::HistoryReply {
+        coverage: None,
+        messages: page.messages.into_iter().map(message).collect(),
+        position: page.position.map(position_text),
+        recovered: page.recovered,
+    }
+}
+
+fn failed(sentence: &str) -> Answered {
+    Answered {
+        answer: Answer::Error(refusal(Code::Unavailable, sentence)),
+        missing: Vec::new(),
+        epoch: v1::Epoch::default(),
+        names: Vec::new(),
+    }
+}
+
+/// What only a home can answer; and a history must not miss what was sent past it.
+fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
+    let order = placing.order.as_ref().ok()?;
+    match order.inner() {
+        Order::Roster { .. } | Order::History { .. } | Order::LastValue { .. } => {
+            Some("the group's home, which alone knows this, cannot be reached: repeat")
+        }
+        Order::Send { .. } if dispatcher.keeping.of(&order.topic()?).has_history() => {
+            Some("the group's home, which keeps its history, cannot be reached: repeat")
+        }
+        _ => None,
+    }
+}
+
+/// The question that every gateway answers about its own clients.
+fn count(what: Counted, topics: &[Topic]) -> Command {
+    let app = topics.first().map(|topic| topic.app().to_owned()).unwrap_or_default();
+    let names = topics.iter().map(|topic| topic.name().to_owned()).collect();
+    match what {
+        Counted::Groups => Command::Count(v1::CountRequest { app, groups: names, ..Default::default() }),
+        Counted::Uids => Command::Online(v1::OnlineRequest { app, uids: names, ..Default::default() }),
+    }
+}
+
+/// An answer that was gathered from every gateway says itself who is missing.
+fn everywhere(mut answer: Answer) -> Answered {
+    let coverage = match &mut answer {
+        Answer::Receipt(receipt) => receipt.coverage.take(),
+        Answer::Count(reply) => {
+            // It was asked about the topics only.
+            reply.app = None;
+            reply.coverage.take()
+        }
+        Answer::Online(reply) => reply.coverage.take(),
+        Answer::Roster(reply) => reply.coverage.take(),
+        _ => None,
+    };
+    let coverage = coverage.unwrap_or_default();
+    Answered {
+        answer,
+        missing: Vec::new(),
+        epoch: coverage.epoch.unwrap_or_default(),
+        names: coverage.missing,
+    }
+}

@@ -1,0 +1,355 @@
+//! Commands that are on their way: awaiting, adding up, and saying who did not answer.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use broadgate_proto::view;
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{self, Epoch, answer::Answer, command::Command},
+};
+use futures_util::future::join_all;
+use metrics::counter;
+use tonic::Code;
+
+use super::{Dispatcher, Placing, homed::Asked};
+use crate::{
+    cluster::links::Asked as PeerAsked,
+    command::{Cursor, Order, finish, merge, not_found, refusal, tidy},
+    shard::Executing,
+};
+
+/// Where the answers to one batch will come from.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) local: Vec<Executing>,
+    pub(super) remote: Vec<(String, PeerAsked)>,
+    pub(super) homed: Vec<Asked>,
+}
+
+/// A batch whose commands are in every queue that they concern.
+pub(crate) struct Placed {
+    dispatcher: Arc<Dispatcher>,
+    epoch: Epoch,
+    placings: Vec<Placing>,
+    parts: Parts,
+    placed: Instant,
+}
+
+/// What has come back for one command.
+#[derive(Default)]
+struct Gathered {
+    answer: Option<Answer>,
+    missing: BTreeSet<String>,
+    /// The newest view in which a part of it was answered.
+    epoch: Epoch,
+}
+
+impl Placed {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        epoch: Epoch,
+        placings: Vec<Placing>,
+        parts: Parts,
+    ) -> Self {
+        Self { dispatcher, epoch, placings, parts, placed: Instant::now() }
+    }
+
+    /// Is there nothing to be answered, and nobody to be waited for?
+    pub(crate) fn is_done(&self) -> bool {
+        let Parts { local, remote, homed } = &self.parts;
+        let unanswered = |placing: &Placing| placing.no_receipt && placing.order.is_ok();
+        local.is_empty() && remote.is_empty() && homed.is_empty() && self.placings.iter().all(unanswered)
+    }
+
+    /// Waits for everybody, and answers each command whose caller wants that.
+    pub(crate) async fn answers(self) -> Vec<v1::Answer> {
+        let Self { dispatcher, epoch, placings, parts, placed } = self;
+        let gathered = placings.iter().map(|_| Gathered { epoch, ..Gathered::default() });
+        let mut gathered: Vec<Gathered> = gathered.collect();
+        dispatcher.gather_local(parts.local, &placings, &mut gathered).await;
+        let members = placings.iter().any(|placing| placing.changes_members());
+        // A peer waits for homes before it answers.
+        let within = if members { 2 * dispatcher.link_timeout } else { dispatcher.link_timeout };
+        for (name, asked) in parts.remote {
+            for (index, answer) in asked.answers(within).await {
+                let Some((gathered, placing)) = gathered.get_mut(index).zip(placings.get(index)) else {
+                    continue;
+                };
+                match answer {
+                    // One gateway of several that refuses has not done its part.
+                    Some(Answer::Error(_)) | None if placing.asked > 1 => {
+                        gathered.missing.insert(name.clone());
+                    }
+                    Some(answer) => gathered.add(answer),
+                    None => drop(gathered.missing.insert(name.clone())),
+                }
+            }
+        }
+        for asked in parts.homed {
+            let Some(placing) = placings.get(asked.index) else { continue };
+            let gathered = &mut gathered[asked.index];
+            let answered = dispatcher.answered(asked, placing).await;
+            gathered.missing.extend(answered.missing.iter().map(|one| dispatcher.peers.name(*one)));
+            gathered.missing.extend(answered.names);
+            gathered.epoch = gathered.epoch.max(answered.epoch);
+            merge(&mut gathered.answer, answered.answer);
+        }
+        let mut answers = Vec::with_capacity(placings.len());
+        for (placing, gathered) in placings.into_iter().zip(gathered) {
+            if placing.no_receipt && placing.order.is_ok() {
+                continue;
+            }
+            let id = placing.id;
+            let answer = dispatcher.conclude(placing, gathered).await;
+            answers.push(v1::Answer { id, answer: Some(answer) });
+        }
+        // Once for a batch: its commands are answered together.
+        dispatcher.latency.record(placed.elapsed());
+        answers
+    }
+}
+
+impl Gathered {
+    /// What a peer answered; in a receipt it names homes that did not answer it.
+    fn add(&mut self, mut answer: Answer) {
+        if let Answer::Receipt(receipt) = &mut answer
+            && let Some(coverage) = receipt.coverage.take()
+        {
+            self.missing.extend(coverage.missing);
+            self.epoch = self.epoch.max(coverage.epoch.unwrap_or_default());
+        }
+        merge(&mut self.answer, answer);
+    }
+}
+
+impl Placing {
+    fn changes_members(&self) -> bool {
+        self.order.as_ref().is_ok_and(|order| order.changes_members())
+    }
+}
+
+impl Dispatcher {
+    /// What our own shards answered; a change of members is answered when the homes know of it.
+    async fn gather_local(&self, local: Vec<Executing>, placings: &[Placing], gathered: &mut [Gathered]) {
+        for executing in local {
+            let carried = executing.answers(|stats| self.own_status(stats)).await;
+            let settling = carried.iter().map(|carried| {
+                let changes = placings.get(carried.index).is_some_and(Placing::changes_members);
+                self.homes.settle(if changes { carried.touched.clone() } else { Vec::new() })
+            });
+            let settled = join_all(settling).await;
+            for (carried, missing) in carried.into_iter().zip(settled) {
+                let gathered = &mut gathered[carried.index];
+                gathered.missing.extend(missing.iter().map(|home| self.peers.name(*home)));
+                if placings.get(carried.index).is_some_and(Placing::changes_members) {
+                    // The homes were told in this view at the latest.
+                    gathered.epoch = gathered.epoch.max(view::epoch(&self.installed.borrow().view));
+                }
+                merge(&mut gathered.answer, carried.answer);
+            }
+        }
+    }
+
+    async fn conclude(self: &Arc<Self>, placing: Placing, gathered: Gathered) -> Answer {
+        let order = match &placing.order {
+            Ok(order) => Arc::clone(order),
+            Err(refused) => return Answer::Error(refused.clone()),
+        };
+        let Gathered { mut answer, mut missing, epoch } = gathered;
+        if order.one_client().is_none() {
+            missing.extend(self.outside.load().iter().cloned());
+        }
+        if let Order::ListClients { .. } = *order {
+            return self.walk(epoch, &order, &placing.command).await;
+        }
+        if !missing.is_empty() {
+            counter!("broadgate_gateway_answers_incomplete_total").increment(1);
+        }
+        if let Some(client) = order.one_client() {
+            match (&answer, missing.first()) {
+                (None, Some(name)) => {
+                    let message = format!("gateway {name}, which holds the client, did not answer in time");
+                    return Answer::Error(refusal(Code::Unavailable, message));
+                }
+                (None, None) => return Answer::Error(not_found(client)),
+                _ => {}
+            }
+        }
+        add_unknown(&mut answer, &order, &placing);
+        let mut answer = answer.unwrap_or_else(|| nothing(&order));
+        tidy(&order, &mut answer);
+        if let (Answer::Receipt(receipt), Order::Bind { client, exclusive: true, .. }) =
+            (&answer, order.inner())
+            && receipt.clients == 0
+            && missing.is_empty()
+        {
+            return Answer::Error(not_found(*client));
+        }
+        if let Answer::Receipt(receipt) = &mut answer {
+            receipt.command_id = super::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
+        }
+        if let Answer::Status(status) = &mut answer {
+            self.add_membership(status);
+        }
+        let missing: Vec<String> = missing.into_iter().collect();
+        let coverage = v1::Coverage { epoch: Some(epoch), complete: missing.is_empty(), missing };
+        finish(&order, &mut answer, coverage);
+        answer
+    }
+
+    /// A page of clients: gateway after gateway in the order of their incarnations, until it is full.
+    async fn walk(self: &Arc<Self>, epoch: Epoch, order: &Arc<Order>, command: &Command) -> Answer {
+        let Order::ListClients { limit, .. } = **order else { return nothing(order) };
+        let Command::ListClients(request) = command else { return nothing(order) };
+        let after = Cursor::parse(&request.cursor).ok().flatten();
+        let me = self.me.load().incarnation;
+        let mut gateways: Vec<Incarnation> = self.peers.all();
+        gateways.push(me);
+        gateways.sort_unstable();
+        let mut all = Some(Answer::Clients(v1::ListClientsReply::default()));
+        let mut missing = Vec::clone(&self.outside.load());
+        for gateway in
+            gateways.into_iter().filter(|gateway| after.is_none_or(|after| *gateway >= after.incarnation))
+        {
+            let mut request = request.clone();
+            if after.is_some_and(|after| after.incarnation != gateway) {
+                request.cursor.clear();
+            }
+            let command = Command::ListClients(request);
+            match self.ask_one(gateway, command).await {
+                Some(answer @ Answer::Clients(_)) => merge(&mut all, answer),
+                Some(refused @ Answer::Error(_)) if gateway == me => return refused,
+                _ => missing.push(self.peers.name(gateway)),
+            }
+            if matches!(&all, Some(Answer::Clients(reply)) if reply.clients.len() > limit) {
+                break;
+            }
+        }
+        let mut answer = all.unwrap_or_else(|| nothing(order));
+        let coverage = v1::Coverage { epoch: Some(epoch), complete: missing.is_empty(), missing };
+        finish(order, &mut answer, coverage);
+        answer
+    }
+
+    async fn ask_one(self: &Arc<Self>, gateway: Incarnation, command: Command) -> Option<Answer> {
+        if gateway == self.me.load().incarnation {
+            let order = match self.parser.parse(&command) {
+                Ok(order) => order,
+                Err(refused) => return Some(Answer::Error(refused)),
+            };
+            let executing = self.local.execute(vec![(0, order)]).await;
+            return executing
+                .answers(|stats| self.own_status(stats))
+                .await
+                .pop()
+                .map(|carried| carried.answer);
+        }
+        let asked =
+            self.peers.send(gateway, vec![v1::Command { id: 0, command: Some(command), after: None }]);
+        asked.answers(self.link_timeout).await.pop().and_then(|(_, answer)| answer)
+    }
+
+    /// What a peer asks of this gateway: its own clients only.
+    pub(crate) async fn place_for_peer(&self, commands: Vec<v1::Command>) -> PeerPlaced {
+        let mut orders = Vec::new();
+        let mut refused = HashMap::new();
+        let mut ids = Vec::with_capacity(commands.len());
+        let mut members = BTreeSet::new();
+        for (index, v1::Command { id, command, .. }) in commands.into_iter().enumerate() {
+            ids.push(id);
+            let parsed = command.as_ref().map(|command| self.parser.parse(command));
+            match parsed {
+                Some(Ok(order)) => {
+                    if order.changes_members() {
+                        members.insert(index);
+                    }
+                    orders.push((index, order));
+                }
+                Some(Err(error)) => {
+                    refused.insert(index, error);
+                }
+                None => {
+                    refused.insert(
+                        index,
+                        refusal(Code::Unimplemented, "this gateway does not know the command"),
+                    );
+                }
+            }
+        }
+        PeerPlaced { ids, members, refused, local: self.local.execute(orders).await }
+    }
+
+    /// A change of members is answered when the homes know of it; those that did not say so are named.
+    pub(crate) async fn answer_peer(&self, placed: PeerPlaced) -> Vec<v1::Answer> {
+        let mut answers: Vec<Option<Answer>> = (0..placed.ids.len())
+            .map(|index| placed.refused.get(&index).cloned().map(Answer::Error))
+            .collect();
+        let carried = placed.local.answers(|stats| self.own_status(stats)).await;
+        let settling = carried.iter().map(|carried| {
+            let changes = placed.members.contains(&carried.index);
+            self.homes.settle(if changes { carried.touched.clone() } else { Vec::new() })
+        });
+        let settled = join_all(settling).await;
+        for (mut carried, missing) in carried.into_iter().zip(settled) {
+            if let (true, Answer::Receipt(receipt)) =
+                (placed.members.contains(&carried.index), &mut carried.answer)
+            {
+                receipt.coverage = Some(v1::Coverage {
+                    epoch: Some(view::epoch(&self.installed.borrow().view)),
+                    complete: missing.is_empty(),
+                    missing: missing.iter().map(|home| self.peers.name(*home)).collect(),
+                });
+            }
+            answers[carried.index] = Some(carried.answer);
+        }
+        placed.ids.into_iter().zip(answers).map(|(id, answer)| v1::Answer { id, answer }).collect()
+    }
+}
+
+/// A peer's commands in this gateway's mailboxes.
+pub(crate) struct PeerPlaced {
+    ids: Vec<u64>,
+    /// Which of them change who is in what.
+    members: BTreeSet<usize>,
+    refused: HashMap<usize, v1::Error>,
+    local: Executing,
+}
+
+/// Clients whose gateway is in no view are gone, and what is no id was never one.
+fn add_unknown(answer: &mut Option<Answer>, order: &Order, placing: &Placing) {
+    let gone = placing.unknown.iter().flat_map(|(_, clients)| clients).map(ToString::to_string);
+    let unknown: Vec<String> = gone.chain(placing.malformed.iter().cloned()).collect();
+    if unknown.is_empty() {
+        return;
+    }
+    let part = if matches!(order, Order::Online { .. }) {
+        let clients = unknown.into_iter().map(|client| (client, false)).collect();
+        Answer::Online(v1::OnlineReply { clients, ..v1::OnlineReply::default() })
+    } else {
+        Answer::Receipt(v1::Receipt {
+            drops: HashMap::from([("unknown_client".to_owned(), unknown.len() as u64)]),
+            unknown_clients: unknown,
+            ..v1::Receipt::default()
+        })
+    };
+    merge(answer, part);
+}
+
+/// The answer if nobody had to be asked, or nobody answered.
+fn nothing(order: &Order) -> Answer {
+    match order.inner() {
+        Order::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
+        Order::History { .. } => Answer::History(v1::HistoryReply::default()),
+        Order::LastValue { .. } => Answer::LastValue(v1::LastValueReply::default()),
+        Order::Online { .. } => Answer::Online(v1::OnlineReply::default()),
+        Order::Count { .. } => Answer::Count(v1::CountReply::default()),
+        Order::ListClients { .. } => Answer::Clients(v1::ListClientsReply::default()),
+        Order::ListUids { .. } | Order::ListGroups { .. } => Answer::Names(v1::ListNamesReply::default()),
+        Order::Status => Answer::Status(v1::StatusReply::default()),
+        _ => Answer::Receipt(v1::Receipt::default()),
+    }
+}

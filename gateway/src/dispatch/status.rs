@@ -1,0 +1,86 @@
+//! What this gateway says of itself and of the cluster.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use broadgate_proto::{
+    id::Incarnation,
+    name,
+    v1::{self, answer::Answer},
+};
+
+use tonic::Code;
+
+use super::Dispatcher;
+use crate::{
+    command::{Order, Refusal, refusal},
+    shard::Stats,
+};
+
+impl Dispatcher {
+    /// Adds up what the shards say. A group with members in two shards is one group, as the homes count.
+    pub(crate) fn own_status(&self, parts: Vec<Stats>) -> v1::StatusReply {
+        let me = self.me.load();
+        let held = self.homes.held();
+        let mut workers: BTreeMap<Incarnation, v1::WorkerStatus> = BTreeMap::new();
+        let mut status = v1::GatewayStatus {
+            incarnation: me.incarnation.to_string(),
+            name: me.name.clone(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            peers: self.peers.up(),
+            listener_services: self.listener_services.clone(),
+            ..v1::GatewayStatus::default()
+        };
+        for part in parts {
+            status.clients += part.clients;
+            status.messages_in_per_s += part.messages_in_per_s;
+            status.messages_out_per_s += part.messages_out_per_s;
+            for (incarnation, worker) in part.workers {
+                let all = workers.entry(incarnation).or_insert_with(|| v1::WorkerStatus {
+                    clients: 0,
+                    events_unanswered: 0,
+                    ..worker.clone()
+                });
+                all.clients += worker.clients;
+                all.events_unanswered += worker.events_unanswered;
+            }
+        }
+        status.groups = held.groups;
+        status.uids = held.uids;
+        v1::StatusReply {
+            gateways: vec![status],
+            workers: workers.into_values().collect(),
+            ..v1::StatusReply::default()
+        }
+    }
+
+    /// An app as this gateway has it now.
+    pub(crate) fn app(&self, id: &str) -> Result<v1::AppReply, Refusal> {
+        let id = name::app(id).map_err(|error| refusal(Code::InvalidArgument, error.to_string()))?;
+        let table = self.apps.load();
+        let app = table.by_id(id).ok_or_else(|| {
+            let sentence =
+                format!("no app {id:?} is configured at this gateway: `broadgate apps` lists them");
+            refusal(Code::NotFound, sentence)
+        })?;
+        let keyed = !app.keys.is_empty();
+        Ok(v1::AppReply { id: app.id.clone(), enabled: app.enabled, raw: app.raw, keyed })
+    }
+
+    /// How many clients this gateway holds.
+    pub(crate) async fn own_clients(&self) -> usize {
+        let executing = self.local.execute(vec![(0, Arc::new(Order::Status))]).await;
+        let answers = executing.answers(|stats| self.own_status(stats)).await;
+        let clients = answers.into_iter().find_map(|carried| match carried.answer {
+            Answer::Status(status) => status.gateways.first().map(|gateway| gateway.clients),
+            _ => None,
+        });
+        usize::try_from(clients.unwrap_or(0)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn add_membership(&self, status: &mut v1::StatusReply) {
+        let register = (self.register)();
+        status.register = register.address;
+        status.register_heard = register.heard;
+        status.view = Some(v1::View::clone(&self.installed.borrow().view));
+    }
+}

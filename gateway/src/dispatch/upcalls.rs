@@ -1,0 +1,86 @@
+//! Serves what shards ask of the rest of the gateway. The tasks run on the shards' threads.
+
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+    sync::{Arc, Weak as SharedWeak},
+};
+
+use broadgate_proto::{
+    id::ClientId,
+    limits::{BATCH_COMMANDS_MAX, PUSHER_UNANSWERED_MAX},
+    v1,
+};
+use broadgate_topics::{Op, Topic};
+use metrics::counter;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::Dispatcher;
+use crate::{
+    cluster::Event,
+    shard::{Entry, Handle, Shard, UpcallQueues},
+};
+
+/// Serves a shard's upcalls until the shard ends. It does not keep the dispatcher alive: that has the shards'
+/// mailboxes, and a shard ends when nobody has its mailbox any more.
+pub(crate) fn serve(
+    shard: &Handle,
+    dispatcher: &SharedWeak<Dispatcher>,
+    queues: UpcallQueues,
+    tasks: &mut JoinSet<()>,
+) {
+    let UpcallQueues { commands, entries, missed } = queues;
+    tasks.spawn_local(command(Rc::downgrade(shard), dispatcher.clone(), commands));
+    tasks.spawn_local(enter(dispatcher.clone(), entries));
+    tasks.spawn_local(report_missed(dispatcher.clone(), missed));
+}
+
+/// Places what clients command, in its order; nobody waits for the answers, but they are bounded: while
+/// too many are awaited, nothing is placed, and the clients are not read from.
+async fn command(
+    shard: Weak<RefCell<Shard>>,
+    dispatcher: SharedWeak<Dispatcher>,
+    mut queue: mpsc::Receiver<(ClientId, v1::Command)>,
+) {
+    let unanswered = Arc::new(Semaphore::new(PUSHER_UNANSWERED_MAX));
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+        let (clients, commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let permits = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        // It is never closed.
+        let Ok(answered) = Arc::clone(&unanswered).acquire_many_owned(permits).await else { return };
+        if let Some(dispatcher) = dispatcher.upgrade() {
+            let placed = dispatcher.place(commands).await;
+            tokio::task::spawn_local(async move {
+                drop(placed.answers().await);
+                drop(answered);
+            });
+        } else {
+            // The gateway stops.
+            counter!("broadgate_gateway_homes_drops_total", "reason" => "no_dispatcher")
+                .increment(commands.len() as u64);
+        }
+        let Some(shard) = shard.upgrade() else { return };
+        shard.borrow_mut().events_placed(&clients);
+    }
+}
+
+/// Tells the homes of clients that have entered groups, in their order.
+async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Entry>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+        let Some(dispatcher) = dispatcher.upgrade() else { return };
+        dispatcher.homes.tell(Event::Enter(std::mem::take(&mut batch))).await;
+    }
+}
+
+/// A channel's home tells webhooks of a missing last value, once for all gateways.
+async fn report_missed(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Topic>) {
+    while let Some(topic) = queue.recv().await {
+        let Some(dispatcher) = dispatcher.upgrade() else { return };
+        dispatcher.homes.offer(Event::Route { topic, op: Op::Missed, reply: None });
+    }
+}

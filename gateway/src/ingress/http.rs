@@ -1,0 +1,220 @@
+//! HTTP on the client port: the WebSocket upgrade, the configured pages, and errors as JSON.
+
+use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+
+use broadgate_port::{Guarded, Phase, Times, Watch};
+use broadgate_proto::limits::{ANSWER_TIME_MAX, FAREWELL_TIME_MAX, HANDSHAKE_BYTES_MAX};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::{
+    Connection,
+    asked::{Asked, check_host, nothing_at},
+    pusher, pusher_api,
+    target::Place,
+    upgrade,
+};
+use crate::{
+    admission::{Full as NoRoom, Ticket},
+    config::Limits,
+};
+
+pub(super) type Answer = Response<Full<Bytes>>;
+/// The connection of a request that became a WebSocket, as it was served.
+pub(super) type Served = TokioIo<Guarded<TcpStream>>;
+
+/// When a refused client may try again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// For those who are closed unread.
+pub(super) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// One connection's requests. The ticket goes over to the client if it becomes one.
+pub(super) struct Visit {
+    pub(super) connection: Connection,
+    pub(super) ticket: Cell<Option<Ticket>>,
+    /// Why nobody who comes by this connection may be a client.
+    full: Option<NoRoom>,
+    /// What the requests of the connection are under.
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Visit {
+    /// Counts the connection for the client that a request comes from.
+    fn belongs_to(&self, ip: IpAddr) -> Result<(), NoRoom> {
+        let mut ticket = self.ticket.take();
+        let counted = match &mut ticket {
+            Some(Ticket::Admitted(admitted)) => admitted.belongs_to(ip),
+            _ => Ok(()),
+        };
+        self.ticket.set(ticket);
+        counted
+    }
+
+    /// Between two requests a proxy's connection is nobody's.
+    fn belongs_to_nobody(&self) {
+        let mut ticket = self.ticket.take();
+        if let Some(Ticket::Admitted(admitted)) = &mut ticket {
+            admitted.belongs_to_nobody();
+        }
+        self.ticket.set(ticket);
+    }
+}
+
+fn times(limits: &Limits) -> Times {
+    Times {
+        first_byte: limits.first_byte_time_max,
+        head: limits.handshake_time_max,
+        exchange: limits.handshake_time_max + limits.hold_time_max + ANSWER_TIME_MAX,
+        idle: limits.keep_alive_time_max,
+        ..Times::default()
+    }
+}
+
+pub(super) async fn serve(connection: Connection, stream: TcpStream, ticket: Ticket, full: Option<NoRoom>) {
+    let port = Rc::clone(&connection.port);
+    let watch = Watch::new(times(&port.config.settings.limits));
+    if full.is_some() {
+        watch.end_within(FAREWELL_TIME_MAX);
+    }
+    let io = TokioIo::new(Guarded::new(stream, Arc::clone(&watch)));
+    let ticket = Cell::new(Some(ticket));
+    let visit = Rc::new(Visit { connection, ticket, full, watch: Arc::clone(&watch) });
+    let of_requests = Rc::clone(&visit);
+    let service = service_fn(move |request| {
+        let visit = Rc::clone(&of_requests);
+        async move {
+            visit.watch.serving();
+            let answer = answer(&visit, request).await;
+            visit.watch.answering();
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let mut serving = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            // The watch's deadlines take its place.
+            .header_read_timeout(None)
+            .max_buf_size(HANDSHAKE_BYTES_MAX)
+            .half_close(false)
+            .serve_connection(io, service)
+            .with_upgrades()
+    );
+    let mut overdue = watch.overdue();
+    let mut closing = pin!(port.stopping.closing.cancelled());
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    visit.connection.refused("http", &error.to_string());
+                }
+                return;
+            }
+            () = &mut closing, if open => {
+                open = false;
+                match watch.phase() {
+                    Phase::Idle => serving.as_mut().graceful_shutdown(),
+                    // hyper would close these unanswered.
+                    Phase::First | Phase::Head => watch.end_within(FAREWELL_TIME_MAX),
+                    // The answer says that it is the last one.
+                    _ => {}
+                }
+            }
+            () = &mut overdue => {
+                if !matches!(watch.phase(), Phase::Idle | Phase::Closing) {
+                    visit.connection.refused(watch.reason(), "the connection took too long");
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// The answer to a request, with what it means for the connection.
+async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
+    let mut answer = answer_to(visit, request).await;
+    let status = answer.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return answer;
+    }
+    if visit.connection.by_proxy() {
+        visit.belongs_to_nobody();
+    }
+    let stopping = visit.connection.port.stopping.draining.is_cancelled();
+    if visit.full.is_some() || stopping || status.is_client_error() || status.is_server_error() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
+    let connection = &visit.connection;
+    let asked = Asked::read(connection, &request);
+    if let Err(sentence) = check_host(request.version(), request.headers()) {
+        return asked.answer(connection, ("host", ""), StatusCode::BAD_REQUEST, sentence);
+    }
+    let full = visit.full.or_else(|| visit.belongs_to(asked.address.ip()).err());
+    match (&asked.target.place, full) {
+        // Also when the gateway is full: probes ask whether it is alive, not whether it has room.
+        (Place::Up, _) => pusher_api::answer(visit, &asked, request).await,
+        (Place::Key(_), full) => pusher::answer(visit, &asked, request, full).await,
+        (_, Some(full)) => no_room(visit, &asked, full),
+        (Place::Api(_), None) => pusher_api::answer(visit, &asked, request).await,
+        (Place::Raw(_), None) if connection.port.stopping.closing.is_cancelled() => {
+            asked.refused(connection, "stopping", "", "the gateway stops");
+            unavailable("this gateway stops: connect again to reach another one")
+        }
+        (Place::Raw(_), None) => upgrade::answer(visit, &asked, request).await,
+        (Place::Page(path), None) => page(visit, &asked, path, request.method()),
+    }
+}
+
+fn page(visit: &Visit, asked: &Asked, path: &str, method: &Method) -> Answer {
+    let connection = &visit.connection;
+    let page = connection.port.config.pages.iter().find(|page| page.path == path);
+    match page {
+        Some(page) if method == Method::GET || method == Method::HEAD => {
+            let mut answer = Response::new(Full::new(Bytes::from_static(page.body)));
+            let headers = answer.headers_mut();
+            headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(page.content_type));
+            headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache"));
+            headers.insert(
+                header::CONTENT_SECURITY_POLICY,
+                header::HeaderValue::from_static(
+                    "default-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; img-src 'self' data:",
+                ),
+            );
+            answer
+        }
+        Some(_) => error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"),
+        None => {
+            let sentence = nothing_at(path, &connection.port.config.apps.load());
+            asked.answer(connection, ("path", ""), StatusCode::NOT_FOUND, &sentence)
+        }
+    }
+}
+
+pub(super) fn error(status: StatusCode, sentence: &str) -> Answer {
+    let body = serde_json::json!({ "error": sentence }).to_string();
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    answer
+}
+
+pub(super) fn no_room(visit: &Visit, asked: &Asked, full: NoRoom) -> Answer {
+    asked.refused(&visit.connection, full.reason(), "", full.sentence());
+    unavailable(full.sentence())
+}
+
+pub(super) fn unavailable(sentence: &str) -> Answer {
+    let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, sentence);
+    answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+    answer
+}

@@ -1,0 +1,346 @@
+//! Where clients come in: accepting, the PROXY protocol, HTTP and the WebSocket upgrade. Runs on the
+//! shards' threads.
+
+mod asked;
+mod forwarding;
+mod http;
+mod proxy;
+mod pusher;
+mod pusher_api;
+mod target;
+mod upgrade;
+
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use broadgate_port::{Closing, linger, tune};
+use metrics::counter;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use self::forwarding::is_trusted;
+use crate::{
+    admission::{Admission, Full, Ticket},
+    apps::Apps,
+    bodies::Bodies,
+    config::{Authorize, Config, Listener, ListenerKind},
+    dispatch::Dispatcher,
+    health::{Health, Stopping},
+    refusals::Refused,
+    shard::{self, Candidate, Handle, Newcomer, Places},
+};
+use broadgate_proto::{limits::FAREWELL_TIME_MAX, v1};
+
+/// What the client ports of all shards share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) health: Health,
+    pub(crate) stopping: Stopping,
+    pub(crate) places: Arc<Places>,
+    /// Not kept alive by the client ports: it has the shards' mailboxes, and a shard ends with its last one.
+    pub(crate) dispatcher: Weak<Dispatcher>,
+    /// Held while a client listener is open: when all are dropped, every listener is closed.
+    pub(crate) open: mpsc::Sender<()>,
+}
+
+/// What a shard's client ports share.
+pub(crate) struct Port {
+    pub(crate) shard: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) health: Health,
+    pub(crate) stopping: Stopping,
+    admission: Arc<Admission>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) dispatcher: Weak<Dispatcher>,
+    /// Connections that are not clients.
+    visitors: Cell<usize>,
+}
+
+impl Port {
+    pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
+        let config = Arc::clone(&shared.config);
+        Self {
+            shard,
+            listeners: config.settings.listeners.iter().cloned().map(Arc::new).collect(),
+            config,
+            bodies: Arc::clone(&shared.bodies),
+            health: shared.health.clone(),
+            stopping: shared.stopping.clone(),
+            admission: Arc::clone(&shared.admission),
+            places: Arc::clone(&shared.places),
+            dispatcher: shared.dispatcher.clone(),
+            visitors: Cell::new(0),
+        }
+    }
+}
+
+/// The client ports of one shard.
+struct Opened(Rc<Port>);
+
+impl shard::Ingress for Opened {
+    fn adopt(&self, listener: usize, stream: std::net::TcpStream, ticket: Ticket) {
+        adopt(&self.0, listener, stream, ticket);
+    }
+
+    fn has_visitors(&self) -> bool {
+        self.0.visitors.get() > 0
+    }
+}
+
+/// Opens a shard's client ports, on its thread. `listeners` are its own, by the index of the configured one.
+pub(crate) fn open(
+    shard: &Handle,
+    shared: &Shared,
+    listeners: Vec<(usize, std::net::TcpListener)>,
+    tasks: &mut JoinSet<()>,
+) -> Box<dyn shard::Ingress> {
+    let port = Rc::new(Port::new(Rc::clone(shard), shared));
+    for (index, listener) in listeners {
+        tasks.spawn_local(accept(Rc::clone(&port), index, listener, shared.open.clone()));
+    }
+    Box::new(Opened(port))
+}
+
+/// Accepts on one listener until listeners are closed, and then what waits in its queue. A failed accept
+/// is of one connection, or of a limit of the process: neither ends the loop.
+async fn accept(port: Rc<Port>, index: usize, listener: std::net::TcpListener, open: mpsc::Sender<()>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a client listener could not be used");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = port.stopping.closing.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => welcome(&port, index, stream, peer),
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+    let mut closing = Closing::new(listener);
+    while let Some((stream, peer)) = closing.next().await {
+        welcome(&port, index, stream, peer);
+    }
+    drop(open);
+}
+
+pub(crate) async fn accept_failed(error: &std::io::Error) {
+    counter!("broadgate_gateway_accept_errors_total").increment(1);
+    tracing::warn!(%error, "accept failed; trying again in 100 ms");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Takes a connection that another thread accepted and admitted.
+fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Ticket) {
+    let Some(listener) = port.listeners.get(index).cloned() else { return };
+    match TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream))) {
+        Ok((peer, stream)) => take_in(port, listener, stream, peer, ticket),
+        Err(error) => tracing::debug!(%error, "a connection was gone before it was taken"),
+    }
+}
+
+fn welcome(port: &Rc<Port>, index: usize, stream: TcpStream, peer: SocketAddr) {
+    let Some(listener) = port.listeners.get(index).cloned() else { return };
+    if let Some(ticket) = admit(&port.admission, &port.config.apps, &listener, &stream, peer) {
+        take_in(port, listener, stream, peer, ticket);
+    }
+}
+
+/// Counts a connection that was just accepted; none if it is to be closed at once.
+pub(crate) fn admit(
+    admission: &Arc<Admission>,
+    apps: &Apps,
+    listener: &Listener,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Option<Ticket> {
+    let ip = peer.ip().to_canonical();
+    // Such a peer has yet to say for whom it comes.
+    let by_proxy = listener.proxy_protocol
+        || listener.kind == ListenerKind::Web && is_trusted(&listener.trusted_proxies, ip);
+    match admission.enter((!by_proxy).then_some(ip)) {
+        Ok(ticket) => Some(ticket),
+        Err(full) => {
+            if listener.kind == ListenerKind::Web && !listener.proxy_protocol {
+                // A new socket's buffer takes it, if it can be written to already.
+                let _ = stream.try_write(http::NO_ROOM);
+            }
+            let app = if listener.kind == ListenerKind::Web { "" } else { &listener.app };
+            let (reason, why) = (full.reason(), full.sentence());
+            refuse(apps, &Refused { reason, why, address: Some(canonical(peer)), app, ..Refused::default() });
+            None
+        }
+    }
+}
+
+fn take_in(port: &Rc<Port>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr, ticket: Ticket) {
+    tune(&stream, listener.tcp_keep_alive);
+    port.visitors.set(port.visitors.get() + 1);
+    let peer = canonical(peer);
+    let connection = Connection { port: Rc::clone(port), listener, socket_peer: peer, peer, tls: false };
+    tokio::task::spawn_local(Box::pin(connection.run(stream, ticket)));
+}
+
+/// One connection before it is a client.
+pub(crate) struct Connection {
+    pub(crate) port: Rc<Port>,
+    pub(crate) listener: Arc<Listener>,
+    /// The other end of the socket.
+    pub(crate) socket_peer: SocketAddr,
+    /// The client, where a trusted proxy has said so.
+    pub(crate) peer: SocketAddr,
+    /// A PROXY header has said that the client came by TLS.
+    pub(crate) tls: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.port.visitors.set(self.port.visitors.get() - 1);
+    }
+}
+
+impl Connection {
+    async fn run(mut self, mut stream: TcpStream, mut ticket: Ticket) {
+        let limits = &self.port.config.settings.limits;
+        if self.listener.proxy_protocol {
+            let trusted = is_trusted(&self.listener.trusted_proxies, self.socket_peer.ip());
+            let header = tokio::time::timeout(limits.handshake_time_max, proxy::read_header(&mut stream));
+            match if trusted { header.await } else { Ok(Err(proxy::HeaderError::NotTrusted)) } {
+                Ok(Ok(said)) => {
+                    self.peer = said.client.map_or(self.peer, canonical);
+                    self.tls = said.tls;
+                }
+                Ok(Err(error)) => return self.refused("proxy_header", &error.to_string()),
+                Err(_) => return self.refused("handshake_time_max", "no PROXY header in time"),
+            }
+        }
+        let full = match &mut ticket {
+            Ticket::Farewell { full, .. } => Some(*full),
+            Ticket::Admitted(_) if self.by_proxy() => None,
+            Ticket::Admitted(admitted) => admitted.belongs_to(self.peer.ip()).err(),
+        };
+        match self.listener.kind {
+            ListenerKind::Web => http::serve(self, stream, ticket, full).await,
+            ListenerKind::Text | ListenerKind::Frame => {
+                if let Some(full) = full {
+                    return self.refused(full.reason(), full.sentence());
+                }
+                if self.port.stopping.closing.is_cancelled() {
+                    self.refused("stopping", "the gateway stops");
+                    return linger(stream).await;
+                }
+                self.open_plain(stream, ticket).await;
+            }
+        }
+    }
+
+    /// Does a trusted proxy tell by X-Forwarded-For who the client of each request is?
+    pub(crate) fn by_proxy(&self) -> bool {
+        self.listener.kind == ListenerKind::Web && is_trusted(&self.listener.trusted_proxies, self.peer.ip())
+    }
+
+    /// `text` and `frame` have no handshake: the connection is all there is to decide on.
+    async fn open_plain(self, mut stream: TcpStream, ticket: Ticket) {
+        use v1::decision::Decision;
+        if self.port.config.apps.closed_to_raw(&self.listener.app, false).is_some() {
+            return self.refused("app", "the listener's app is disabled, or was removed");
+        }
+        let handshake =
+            v1::Handshake { address: self.peer.to_string(), proxy: self.proxy(), ..v1::Handshake::default() };
+        let mut newcomer = Newcomer {
+            listener: Arc::clone(&self.listener),
+            app: self.listener.app.as_str().into(),
+            service: self.listener.service.as_str().into(),
+            address: self.peer,
+            handshake: handshake.clone(),
+            pusher: None,
+        };
+        let Some(candidate) = Candidate::new(&self.port.shard, &mut newcomer) else {
+            return self.refused(Full::Gateway.reason(), "the shard is full");
+        };
+        let mut accept = None;
+        if self.listener.authorize == Authorize::Worker {
+            match candidate.ask(handshake.clone()).await {
+                Some(Decision::Accept(accepted)) => accept = Some(accepted),
+                Some(Decision::Refuse(refuse)) => {
+                    use tokio::io::AsyncWriteExt as _;
+                    self.refused("worker", "a worker refused the client");
+                    let last = stream.write_all(refuse.body.as_bytes());
+                    if let Ok(Ok(())) = tokio::time::timeout(FAREWELL_TIME_MAX, last).await {
+                        linger(stream).await;
+                    }
+                    return;
+                }
+                None => return self.refused("no_worker", "no worker decided in time"),
+            }
+        }
+        candidate.open(stream, &[], Some(ticket), handshake, accept);
+    }
+
+    /// The socket's peer, where it is not the client.
+    pub(crate) fn proxy(&self) -> String {
+        if self.socket_peer == self.peer { String::new() } else { self.socket_peer.to_string() }
+    }
+
+    /// Counts and logs a connection that did not become a client, and of which nothing else is known.
+    pub(crate) fn refused(&self, reason: &'static str, why: &str) {
+        let app = if self.listener.kind == ListenerKind::Web { "" } else { &self.listener.app };
+        self.refuse(&Refused { reason, why, address: Some(self.peer), app, ..Refused::default() });
+    }
+
+    pub(crate) fn refuse(&self, refused: &Refused<'_>) {
+        refuse(&self.port.config.apps, refused);
+    }
+}
+
+fn refuse(apps: &Apps, refused: &Refused<'_>) {
+    counter!("broadgate_gateway_refused_total", "reason" => refused.reason).increment(1);
+    refused.log(apps);
+}
+
+/// IPv4 clients of a dual-stack listener are told by their IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What strangers and proxies say before there is a client, for the fuzz targets: it must not panic, and
+/// nobody who is not trusted is believed.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(data: &[u8]) {
+    use std::{
+        future::Future as _,
+        net::{IpAddr, Ipv4Addr},
+        task::{Context, Waker},
+    };
+    let mut stream = data;
+    let mut reading = std::pin::pin!(proxy::read_header(&mut stream));
+    // All bytes are there: it waits for nothing.
+    assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = target::Target::read(text, |_| 0);
+    let Ok(value) = ::http::HeaderValue::from_str(text) else { return };
+    let (peer, trusted) = (IpAddr::from(Ipv4Addr::LOCALHOST), ["127.0.0.0/8".parse().expect("a network")]);
+    for name in ["x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-proto", "x-forwarded-ssl"] {
+        let headers = ::http::HeaderMap::from_iter([(::http::HeaderName::from_static(name), value.clone())]);
+        let _ = (forwarding::says_tls(&headers), forwarding::client(&trusted, peer, &headers));
+        assert_eq!(forwarding::client(&[], peer, &headers), None, "a stranger was believed");
+    }
+}

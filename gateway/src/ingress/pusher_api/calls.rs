@@ -1,0 +1,403 @@
+//! What an app's backend asks for, carried out by commands.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    limits::{BATCH_COMMANDS_MAX, PAGE_MAX},
+    v1::{self, answer::Answer, command::Command, last_value_reply, send_request::Payload},
+};
+use broadgate_pusher::{
+    Compat,
+    api::{
+        Refusal,
+        answer::{self, Attributes, Cached},
+        params::Params,
+        publish::{self, Publish},
+        query::{self, Info},
+        route::Call,
+    },
+    channel::Kind,
+    close,
+    member::Member,
+};
+use broadgate_topics::{Op, Reply, Topic};
+use http::StatusCode;
+use tonic::Code;
+
+use crate::{apps::App, cluster::Routed, dispatch::Dispatcher, shard::signed_in_group};
+
+/// One app's backend, asking.
+pub(super) struct Backend {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) app: Arc<App>,
+    /// What the backend says every time it repeats a publish.
+    pub(super) once: Option<String>,
+}
+
+/// What waits for the caller when a gateway did not answer in time.
+const INCOMPLETE: &str = "a gateway did not answer in time, so not every subscriber may have the event: \
+     repeat with the same X-Idempotency-Key, and only those who were missed get it";
+/// The same for a publish without a key.
+const INCOMPLETE_WITHOUT_KEY: &str = "a gateway did not answer in time, so not every subscriber may have the \
+     event: a repeat reaches the others twice, unless publishes carry an X-Idempotency-Key";
+/// The same for a question.
+const UNCERTAIN: &str = "a gateway did not answer in time, so the answer would lack something: ask again";
+
+/// What was asked about one channel.
+#[derive(Debug, Default)]
+struct Found {
+    users: Option<u64>,
+    subscriptions: Option<u64>,
+    /// The inner is none if nothing is kept.
+    cache: Option<Option<(String, u64)>>,
+    /// Not everybody who knows of it answered.
+    uncertain: bool,
+}
+
+impl Found {
+    /// What is not certain is not told.
+    fn attributes(&self) -> Attributes<'_> {
+        if self.uncertain {
+            return Attributes::default();
+        }
+        Attributes {
+            user_count: self.users,
+            subscription_count: self.subscriptions,
+            cache: self.cache.as_ref().map(|kept| {
+                kept.as_ref().map(|(data, ttl_seconds)| Cached { data, ttl_seconds: *ttl_seconds })
+            }),
+        }
+    }
+}
+
+impl Backend {
+    pub(super) async fn carry_out(
+        &self,
+        call: Call,
+        params: &Params,
+        body: &[u8],
+    ) -> Result<String, Refusal> {
+        let (limits, compat) = (&self.app.limits, self.app.compat);
+        match call {
+            Call::Events => {
+                let event = publish::event(body, params, limits, compat)?;
+                self.publish(std::slice::from_ref(&event)).await?;
+                self.told(&event).await
+            }
+            Call::BatchEvents => {
+                let events = publish::batch(body, limits, compat)?;
+                self.publish(&events).await?;
+                self.told_batch(&events).await
+            }
+            Call::ChannelEvents { channel } => {
+                let event = publish::channel_event(channel, body, params, limits)?;
+                self.publish(&[event]).await?;
+                Ok(answer::ACCEPTED.to_owned())
+            }
+            Call::Channels => self.channels(&query::channels(params, compat)?).await,
+            Call::Channel { channel } => {
+                let info = query::channel(&channel, params, limits, compat)?;
+                self.channel(channel, info).await
+            }
+            Call::Users { channel } => {
+                query::users(&channel, limits)?;
+                self.users(channel).await
+            }
+            Call::TerminateConnections { user } => self.terminate(&user).await,
+            Call::Connections => {
+                let count = v1::CountRequest { app: self.app.id.clone(), ..v1::CountRequest::default() };
+                match self.ask_all(vec![Command::Count(count)]).await?.pop() {
+                    Some(Answer::Count(reply)) => {
+                        Ok(answer::connections(reply.app.map_or(0, |counts| counts.clients)))
+                    }
+                    _ => Err(unanswered()),
+                }
+            }
+        }
+    }
+
+    /// Gives commands in this order; all answers, or the first refusal. An answer that may lack something
+    /// is none.
+    async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, Refusal> {
+        let answers = self.ask(commands).await?;
+        if answers.iter().all(is_complete) { Ok(answers) } else { Err(unavailable(UNCERTAIN)) }
+    }
+
+    /// Gives commands in this order; all answers, or the first refusal.
+    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Answer>, Refusal> {
+        let number = |(id, command)| v1::Command { id, command: Some(command), after: None };
+        let commands = (0..).zip(commands).map(number).collect();
+        let answers = self.dispatcher.place(commands).await.answers().await;
+        answers
+            .into_iter()
+            .map(|answer| match answer.answer {
+                Some(Answer::Error(error)) => Err(refused(&error)),
+                Some(answer) => Ok(answer),
+                None => Err(unanswered()),
+            })
+            .collect()
+    }
+
+    /// Each channel's event is a command of its own: it has a place in the channel's order.
+    async fn publish(&self, events: &[Publish]) -> Result<(), Refusal> {
+        self.claim(events).await?;
+        let mut commands = Vec::new();
+        for event in events {
+            let clients = event.except.iter().map(ToString::to_string).collect();
+            for channel in &event.channels {
+                let command_id = match &self.once {
+                    Some(once) => format!("key:{once}:{}", commands.len()),
+                    None => String::new(),
+                };
+                commands.push(Command::Send(v1::SendRequest {
+                    command_id,
+                    to: Some(v1::Audience {
+                        app: self.app.id.clone(),
+                        groups: vec![channel.clone()],
+                        except: Some(v1::Except { clients: Vec::clone(&clients), ..v1::Except::default() }),
+                        ..v1::Audience::default()
+                    }),
+                    payload: Some(Payload::Text(event.data.clone())),
+                    event: event.name.clone(),
+                    ..v1::SendRequest::default()
+                }));
+            }
+        }
+        let answers = self.ask(commands).await?;
+        match (answers.iter().all(is_complete), &self.once) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(unavailable(INCOMPLETE)),
+            (false, None) => Err(unavailable(INCOMPLETE_WITHOUT_KEY)),
+        }
+    }
+
+    /// A key stands for one publish: another under the same key would be taken for a repeat, and nobody
+    /// would get it. Where the key's home cannot be asked, nothing is refused.
+    async fn claim(&self, events: &[Publish]) -> Result<(), Refusal> {
+        let Some(once) = &self.once else { return Ok(()) };
+        let key = Topic::group(&self.app.id, &format!("#key-{once}"));
+        let routed = self.dispatcher.homes.route(key, Op::Claim(publish::print(events))).await;
+        match routed.await {
+            Ok(Routed::Reply(Reply::Claimed(false))) => Err(Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The X-Idempotency-Key was used for another publish within the last two minutes: give each \
+                 publish a key of its own.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn told(&self, event: &Publish) -> Result<String, Refusal> {
+        if event.info.is_nothing() {
+            return Ok(answer::EMPTY.to_owned());
+        }
+        let asked: Vec<_> = event.channels.iter().map(|channel| (channel.clone(), event.info)).collect();
+        let found = self.find(&asked).await?;
+        Ok(answer::channels(
+            event.channels.iter().zip(&found).map(|(name, found)| (&**name, found.attributes())),
+        ))
+    }
+
+    async fn told_batch(&self, events: &[Publish]) -> Result<String, Refusal> {
+        if events.iter().all(|event| event.info.is_nothing()) {
+            return Ok(answer::EMPTY.to_owned());
+        }
+        let asked: Vec<_> = events
+            .iter()
+            .map(|event| (event.channels.first().cloned().unwrap_or_default(), event.info))
+            .collect();
+        let found = self.find(&asked).await?;
+        Ok(answer::batch(found.iter().map(Found::attributes)))
+    }
+
+    /// What is asked about channels, as far as it is applicable to each: their homes know.
+    async fn find(&self, asked: &[(String, Info)]) -> Result<Vec<Found>, Refusal> {
+        let mut commands = Vec::new();
+        let mut whose = Vec::new();
+        for (index, (channel, info)) in asked.iter().enumerate() {
+            let info = info.applicable(Kind::of(channel), self.app.compat);
+            let (app, group) = (self.app.id.clone(), channel.clone());
+            if info.user_count {
+                commands.push(Command::Roster(v1::RosterRequest {
+                    app: app.clone(),
+                    group: group.clone(),
+                    limit: 1,
+                    ..Default::default()
+                }));
+                whose.push(index);
+            }
+            if info.subscription_count {
+                let count =
+                    v1::CountRequest { app: app.clone(), groups: vec![group.clone()], ..Default::default() };
+                commands.push(Command::Count(count));
+                whose.push(index);
+            }
+            if info.cache {
+                commands.push(Command::LastValue(v1::LastValueRequest { app, group, ..Default::default() }));
+                whose.push(index);
+            }
+        }
+        let mut found: Vec<Found> = asked.iter().map(|_| Found::default()).collect();
+        let (mut commands, mut whose) = (commands.into_iter(), whose.into_iter());
+        while commands.len() > 0 {
+            let some = commands.by_ref().take(BATCH_COMMANDS_MAX).collect();
+            for (answer, index) in self.ask(some).await?.into_iter().zip(whose.by_ref()) {
+                found[index].uncertain |= !is_complete(&answer);
+                self.note(&mut found[index], &asked[index].0, answer);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same where that is the question: then it is answered completely or not at all.
+    async fn find_all(&self, asked: &[(String, Info)]) -> Result<Vec<Found>, Refusal> {
+        let found = self.find(asked).await?;
+        if found.iter().any(|found| found.uncertain) { Err(unavailable(UNCERTAIN)) } else { Ok(found) }
+    }
+
+    fn note(&self, found: &mut Found, channel: &str, answer: Answer) {
+        match answer {
+            Answer::Roster(reply) => found.users = Some(reply.total),
+            Answer::Count(reply) => {
+                found.subscriptions = Some(reply.groups.get(channel).map_or(0, |counts| counts.clients));
+            }
+            Answer::LastValue(reply) => {
+                let age = Duration::from_millis(reply.age_ms);
+                let ttl = self.app.cache_time.saturating_sub(age).as_secs();
+                found.cache = Some(match reply.payload {
+                    Some(last_value_reply::Payload::Text(data)) => Some((data, ttl)),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    async fn channels(&self, asked: &query::Channels) -> Result<String, Refusal> {
+        let mut names: BTreeMap<String, u64> = BTreeMap::new();
+        let mut cursor = String::new();
+        loop {
+            let list = v1::ListGroupsRequest {
+                app: self.app.id.clone(),
+                prefix: asked.prefix.clone(),
+                limit: PAGE_MAX,
+                cursor,
+                ..v1::ListGroupsRequest::default()
+            };
+            let Some(Answer::Names(reply)) = self.ask_all(vec![Command::ListGroups(list)]).await?.pop()
+            else {
+                return Err(unanswered());
+            };
+            names.extend(reply.names.into_iter().map(|named| (named.name, named.clients)));
+            cursor = reply.next_cursor;
+            if cursor.is_empty() {
+                break;
+            }
+        }
+        // Those with # are the server's own, and users'.
+        names.retain(|name, clients| !name.starts_with('#') && *clients > 0);
+        let users_only = Info { subscription_count: false, ..asked.info };
+        let about: Vec<_> = names.keys().map(|name| (name.clone(), users_only)).collect();
+        let mut found = self.find_all(&about).await?;
+        for ((name, clients), found) in names.iter().zip(&mut found) {
+            let info = asked.info.applicable(Kind::of(name), self.app.compat);
+            found.subscriptions = info.subscription_count.then_some(*clients);
+        }
+        Ok(answer::channels(names.keys().zip(&found).map(|(name, found)| (&**name, found.attributes()))))
+    }
+
+    async fn channel(&self, channel: String, info: Info) -> Result<String, Refusal> {
+        let everything = Info { subscription_count: true, ..info };
+        let count = v1::CountRequest {
+            app: self.app.id.clone(),
+            groups: vec![channel.clone()],
+            ..v1::CountRequest::default()
+        };
+        let clients = match self.ask_all(vec![Command::Count(count)]).await?.pop() {
+            Some(Answer::Count(reply)) => reply.groups.get(&channel).map_or(0, |counts| counts.clients),
+            _ => return Err(unanswered()),
+        };
+        let mut found = self.find_all(&[(channel, Info { subscription_count: false, ..everything })]).await?;
+        let mut found = found.pop().unwrap_or_default();
+        found.subscriptions = info.subscription_count.then_some(clients);
+        Ok(answer::channel(clients > 0, found.attributes()))
+    }
+
+    async fn users(&self, channel: String) -> Result<String, Refusal> {
+        let mut all: Vec<v1::PresenceMember> = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let roster = v1::RosterRequest {
+                app: self.app.id.clone(),
+                group: channel.clone(),
+                limit: PAGE_MAX,
+                cursor,
+                ..v1::RosterRequest::default()
+            };
+            let Some(Answer::Roster(reply)) = self.ask_all(vec![Command::Roster(roster)]).await?.pop() else {
+                return Err(unanswered());
+            };
+            all.extend(reply.members);
+            cursor = reply.next_cursor;
+            if cursor.is_empty() {
+                break;
+            }
+        }
+        if all.is_empty() && self.app.compat == Compat::Reverb {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "The channel is not occupied."));
+        }
+        let members: Vec<_> =
+            all.iter().map(|member| Member::of_seat(&member.user_id, &member.info)).collect();
+        Ok(answer::users(&members, self.app.compat))
+    }
+
+    async fn terminate(&self, user: &str) -> Result<String, Refusal> {
+        let to = v1::Audience {
+            app: self.app.id.clone(),
+            groups: vec![signed_in_group(user)],
+            ..v1::Audience::default()
+        };
+        let close = close::UNAUTHORIZED;
+        let request = v1::CloseRequest {
+            to: Some(to),
+            code: close.code.into(),
+            reason: close.reason.to_owned(),
+            ..v1::CloseRequest::default()
+        };
+        let mut command = Command::Close(request);
+        self.dispatcher.log_closing(&mut command, None);
+        self.ask_all(vec![command]).await?;
+        Ok(answer::EMPTY.to_owned())
+    }
+}
+
+/// Has everybody answered whom it concerns?
+fn is_complete(answer: &Answer) -> bool {
+    let coverage = match answer {
+        Answer::Receipt(receipt) => &receipt.coverage,
+        Answer::Count(reply) => &reply.coverage,
+        Answer::Names(reply) => &reply.coverage,
+        Answer::Roster(reply) => &reply.coverage,
+        Answer::LastValue(reply) => &reply.coverage,
+        _ => return false,
+    };
+    coverage.as_ref().is_some_and(|coverage| coverage.complete)
+}
+
+fn unavailable(sentence: &str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+}
+
+fn unanswered() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The command was not answered.")
+}
+
+fn refused(error: &v1::Error) -> Refusal {
+    let status = match Code::from_i32(error.code) {
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Refusal::new(status, &error.message)
+}

@@ -1,0 +1,29 @@
+//! What homes tell of topics to the gateways with clients in them: no command, and nobody waits for an answer.
+
+use broadgate_proto::id::ClientId;
+use broadgate_topics::{ComeOrGone, Entered, Topic};
+
+use super::state::Shard;
+use crate::command::Live;
+
+/// What a shard is told.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// Presence members of a group have come and gone: Pusher clients in it are told.
+    Present { topic: Topic, members: Vec<ComeOrGone> },
+    /// A Pusher client follows a group from here.
+    Entered { client: ClientId, topic: Topic, entered: Entered<Live> },
+}
+
+impl Shard {
+    pub(super) fn notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Present { topic, members } => self.tell_present(topic, members),
+            Notice::Entered { client, topic, entered } => {
+                if let Some(slot) = self.find(*client) {
+                    self.entered(slot, topic, entered);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How many Pusher clients an app has in the whole cluster, where that is limited. Each is a presence
+//! member of a group of the server's own, of which nobody is told: the group's home decides in its order
+//! whether there is room, so the limit holds exactly, whichever gateways are asked. A place is given back
+//! by a guard that drops.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use broadgate_topics::{Standing, StandingMember, Topic};
+use tokio::sync::Notify;
+
+use super::standings::Standings;
+
+/// Stands where others have the number of their shard: the places belong to no shard.
+const NO_SHARD: u8 = u8::MAX;
+
+/// The places of this gateway's clients.
+pub(crate) struct Places {
+    /// By chance: tells the places from those of other gateways, and of earlier runs.
+    run: u64,
+    next: AtomicU64,
+    /// By app. As many as there have been apps with a limit.
+    counts: Mutex<HashMap<String, u32>>,
+    standings: Arc<Standings>,
+    wake: Arc<Notify>,
+}
+
+/// A client's place among those of its app, or its claim to one.
+pub(crate) struct Place {
+    connections: Arc<Places>,
+    app: String,
+    name: Arc<str>,
+}
+
+impl Places {
+    pub(crate) fn new(run: u64, standings: Arc<Standings>, wake: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { run, next: AtomicU64::new(0), counts: Mutex::default(), standings, wake })
+    }
+
+    /// Claims a place where at most `max` are. Its home decides about [`Place::claim`].
+    pub(crate) fn claim(self: &Arc<Self>, app: &str, max: u32) -> Place {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name: Arc<str> = format!("{:x}-{number:x}", self.run).into();
+        self.stand(app, &name, Some(max));
+        Place { connections: Arc::clone(self), app: app.to_owned(), name }
+    }
+
+    /// One place more, with a limit, or one less.
+    fn stand(&self, app: &str, name: &Arc<str>, come: Option<u32>) {
+        // What is said last must be what is so.
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = counts.entry(app.to_owned()).or_default();
+        *clients = if come.is_some() { *clients + 1 } else { clients.saturating_sub(1) };
+        let member = StandingMember {
+            user: Arc::clone(name),
+            info: "".into(),
+            clients: u32::from(come.is_some()),
+            max: come,
+        };
+        let topic = Topic::connections(app);
+        let standing = Standing { topic, shard: NO_SHARD, clients: *clients, members: vec![member] };
+        self.standings.put(vec![standing], &self.wake);
+    }
+}
+
+impl Place {
+    /// Where the claim is decided, and under which name.
+    pub(crate) fn claim(&self) -> (Topic, Arc<str>) {
+        (Topic::connections(&self.app), Arc::clone(&self.name))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.stand(&self.app, &self.name, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_claimed_and_given_back_once() {
+        let (standings, wake) = (Arc::new(Standings::default()), Arc::new(Notify::new()));
+        let connections = Places::new(7, Arc::clone(&standings), wake);
+        let said = || {
+            let taken = standings.take();
+            let one = |standing: &Standing| {
+                let members = standing.members.iter();
+                let mut members: Vec<_> =
+                    members.map(|member| (member.user.to_string(), member.clients, member.max)).collect();
+                members.sort();
+                (standing.clients, members)
+            };
+            taken.iter().map(one).collect::<Vec<_>>()
+        };
+        let (first, second) = (connections.claim("shop", 2), connections.claim("shop", 2));
+        let [a, b] = ["7-0", "7-1"].map(str::to_owned);
+        assert_eq!(said(), [(2, vec![(a.clone(), 1, Some(2)), (b.clone(), 1, Some(2))])]);
+        drop(first);
+        assert_eq!(said(), [(1, vec![(a, 0, None)])]);
+        drop(second);
+        assert_eq!(said(), [(0, vec![(b, 0, None)])]);
+    }
+}

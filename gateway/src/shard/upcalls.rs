@@ -1,0 +1,52 @@
+//! What a shard asks of the rest of the gateway: commands of its clients, and to enter groups. The channels
+//! are made before the shard's thread; `dispatch` serves the other ends.
+
+use std::sync::Arc;
+
+use broadgate_proto::{id::ClientId, limits::PUSHER_ENTRIES_MAX, v1};
+use broadgate_topics::Topic;
+use tokio::sync::mpsc;
+
+/// Commands of clients that wait to be placed; those beyond are dropped, and their clients are told.
+const COMMANDS_MAX: usize = 1024;
+/// Reports that a last value was missing; those beyond are dropped, and counted.
+const MISSED_MAX: usize = 1024;
+
+/// A client of ours is in a group, and its shard waits to be told what it needs to follow it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) client: ClientId,
+    pub(crate) topic: Topic,
+    /// The presence member for whom it stands.
+    pub(crate) user: Option<Arc<str>>,
+}
+
+/// A shard's ends.
+#[derive(Clone)]
+pub(crate) struct Upcalls {
+    /// Commands that clients give: they are placed in their order.
+    pub(crate) commands: mpsc::Sender<(ClientId, v1::Command)>,
+    /// Clients of which the homes must know, in their order.
+    pub(crate) entries: mpsc::Sender<Entry>,
+    /// Cache channels in which a subscriber has found nothing.
+    pub(crate) missed: mpsc::Sender<Topic>,
+}
+
+/// The ends of those who serve a shard.
+pub(crate) struct UpcallQueues {
+    pub(crate) commands: mpsc::Receiver<(ClientId, v1::Command)>,
+    pub(crate) entries: mpsc::Receiver<Entry>,
+    pub(crate) missed: mpsc::Receiver<Topic>,
+}
+
+impl Upcalls {
+    pub(crate) fn new() -> (Self, UpcallQueues) {
+        let (commands, commands_queue) = mpsc::channel(COMMANDS_MAX);
+        let (entries, entries_queue) = mpsc::channel(PUSHER_ENTRIES_MAX);
+        let (missed, missed_queue) = mpsc::channel(MISSED_MAX);
+        (
+            Self { commands, entries, missed },
+            UpcallQueues { commands: commands_queue, entries: entries_queue, missed: missed_queue },
+        )
+    }
+}

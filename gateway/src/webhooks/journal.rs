@@ -1,0 +1,378 @@
+//! What receivers of webhooks have heard of the channels whose home this gateway is, on disk: if it was
+//! the only one and is killed, the next run knows of whom to tell that they have left.
+//!
+//! A thread of its own appends what changes, so that a slow disk delays nothing. The file is written whole
+//! again when most of it is outdated, and after a failure. A crash of the machine may lose the last second.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use broadgate_proto::{
+    id::Incarnation,
+    limits::{WEBHOOK_SPOOL_SYNC, WEBHOOK_TOLD_BYTES_MAX},
+    v1,
+};
+use broadgate_topics::{Restored, Told, Topic};
+use metrics::{counter, gauge};
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::told::{decode_told, encode_told};
+
+const MAGIC: &[u8] = b"broadgate told 1\n";
+const HEAD_BYTES: usize = 12;
+const TOLD: u8 = 1;
+const VIEW: u8 = 2;
+
+/// What a channel or a user takes in memory besides its text.
+const OVERHEAD_BYTES: usize = 96;
+/// A file below this is not written again for its size.
+const FILE_BYTES_SMALL: usize = 1024 * 1024;
+/// Lines that were not written yet; beyond, the file is written whole, which needs no more memory.
+const UNWRITTEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// After a failure, the file is tried again.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The journal of one gateway. [`Journal::close`] writes what is left.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    known: Known,
+    unwritten: Vec<u8>,
+    rewrite: bool,
+    stop: bool,
+}
+
+/// What the journal says.
+#[derive(Default)]
+struct Known {
+    told: BTreeMap<Topic, Told>,
+    bytes: usize,
+    me: Option<Incarnation>,
+    gateways: Vec<Incarnation>,
+}
+
+impl Journal {
+    /// Opens the journal of a gateway. Another process must not have it; the spool beside it sees to that.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let place = || format!("gateway.spool: {}", path.display());
+        let known = load(path).with_context(place)?;
+        let mut disk = Disk { path: path.to_owned(), file: None, bytes: 0, unsynced: false };
+        disk.rewrite(&known.whole()).with_context(place)?;
+        let shared = Arc::new(Shared::default());
+        shared.lock().known = known;
+        let writing = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("webhook-journal".to_owned());
+        let writer = thread.spawn(move || write(&writing, disk)).with_context(place)?;
+        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// What receivers have heard of a group: all of it, or one step.
+    pub(crate) fn told(&self, topic: &Topic, whole: bool, told: Told) {
+        let mut state = self.shared.lock();
+        if !state.known.hear(topic, whole, told.clone()) {
+            counter!("broadgate_gateway_webhook_unjournaled_total").increment(1);
+            return;
+        }
+        write_told(&mut state.unwritten, topic, whole, told);
+        self.written(state);
+    }
+
+    /// This gateway has installed a view with these gateways.
+    pub(crate) fn view(&self, me: Incarnation, gateways: Vec<Incarnation>) {
+        let mut state = self.shared.lock();
+        write_view(&mut state.unwritten, me, &gateways);
+        (state.known.me, state.known.gateways) = (Some(me), gateways);
+        self.written(state);
+    }
+
+    /// What it says now.
+    pub(crate) fn restored(&self) -> Restored {
+        let state = self.shared.lock();
+        let Known { told, me, gateways, .. } = &state.known;
+        let told = told.iter().map(|(topic, told)| (topic.clone(), told.clone())).collect();
+        Restored { me: *me, gateways: gateways.clone(), told }
+    }
+
+    /// Writes what is left; what comes later is not written.
+    pub(crate) fn close(&self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_one();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = writer.map(JoinHandle::join);
+    }
+
+    fn written(&self, mut state: MutexGuard<'_, State>) {
+        if state.unwritten.len() > UNWRITTEN_BYTES_MAX {
+            state.unwritten = Vec::new();
+            state.rewrite = true;
+        }
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Nothing that can panic is done under the lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// False if there is no room for what is new.
+    fn hear(&mut self, topic: &Topic, whole: bool, told: Told) -> bool {
+        let before = self.told.get(topic).map_or(0, |told| bytes(topic, told));
+        if told.is_something() && self.bytes + bytes(topic, &told) > WEBHOOK_TOLD_BYTES_MAX {
+            return false;
+        }
+        let mut known = self.told.remove(topic).unwrap_or_default();
+        known.hear(whole, told);
+        self.bytes -= before;
+        if known.is_something() {
+            self.bytes += bytes(topic, &known);
+            self.told.insert(topic.clone(), known);
+        }
+        true
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        if let Some(me) = self.me {
+            write_view(&mut out, me, &self.gateways);
+        }
+        for (topic, told) in &self.told {
+            write_told(&mut out, topic, true, told.clone());
+        }
+        out
+    }
+}
+
+fn bytes(topic: &Topic, told: &Told) -> usize {
+    let users = told.users.keys().map(|user| user.len() + OVERHEAD_BYTES);
+    topic.key().len() + OVERHEAD_BYTES + users.sum::<usize>()
+}
+
+fn write_told(out: &mut Vec<u8>, topic: &Topic, whole: bool, told: Told) {
+    let topic = bytes::Bytes::copy_from_slice(topic.key());
+    let line = v1::Reported { topic, whole, told: Some(encode_told(told)), ..v1::Reported::default() };
+    framed(out, TOLD, &line.encode_to_vec());
+}
+
+fn write_view(out: &mut Vec<u8>, me: Incarnation, gateways: &[Incarnation]) {
+    let all: Vec<String> = std::iter::once(&me).chain(gateways).map(ToString::to_string).collect();
+    framed(out, VIEW, all.join(" ").as_bytes());
+}
+
+/// The length of what follows the checksum (4 bytes, little-endian), the checksum (XXH3, 8 bytes), a kind
+/// and its content.
+fn framed(out: &mut Vec<u8>, kind: u8, content: &[u8]) {
+    let start = out.len();
+    out.extend([0; HEAD_BYTES]);
+    out.push(kind);
+    out.extend(content);
+    let line = start + HEAD_BYTES;
+    let length = u32::try_from(out.len() - line).unwrap_or(u32::MAX).to_le_bytes();
+    let checksum = xxh3_64(&out[line..]).to_le_bytes();
+    out[start..start + 4].copy_from_slice(&length);
+    out[start + 4..line].copy_from_slice(&checksum);
+}
+
+/// The next line, if it is whole.
+fn unframed<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let (length, after) = rest.split_first_chunk()?;
+    let (checksum, after) = after.split_first_chunk()?;
+    let (line, after) = after.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    if xxh3_64(line) != u64::from_le_bytes(*checksum) {
+        return None;
+    }
+    *rest = after;
+    line.split_first().map(|(kind, content)| (*kind, content))
+}
+
+fn load(path: &Path) -> io::Result<Known> {
+    let mut known = Known::default();
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
+        read => read?,
+    };
+    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
+    while let Some((kind, content)) = unframed(&mut rest) {
+        match kind {
+            TOLD => {
+                let Ok(line) = v1::Reported::decode(content) else { continue };
+                let Some(topic) = Topic::from_key(&line.topic) else { continue };
+                known.hear(&topic, line.whole, decode_told(line.told.unwrap_or_default()));
+            }
+            VIEW => {
+                let text = std::str::from_utf8(content).unwrap_or_default();
+                let mut all = text.split(' ').filter_map(|one| one.parse().ok());
+                (known.me, known.gateways) = (all.next(), all.collect());
+            }
+            _ => {}
+        }
+    }
+    Ok(known)
+}
+
+/// The file, as the writer's thread sees it.
+struct Disk {
+    path: PathBuf,
+    /// None after a failure.
+    file: Option<File>,
+    bytes: usize,
+    unsynced: bool,
+}
+
+impl Disk {
+    /// Writes the file whole, beside the old one, and puts it in its place.
+    fn rewrite(&mut self, whole: &[u8]) -> io::Result<()> {
+        self.file = None;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // Who is present is nobody else's business.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let new = self.path.with_extension("told-new");
+        let mut file = options.open(&new)?;
+        file.write_all(whole)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        (self.file, self.bytes, self.unsynced) = (Some(file), whole.len(), false);
+        Ok(())
+    }
+
+    fn turn(&mut self, shared: &Shared, sync: bool) -> io::Result<()> {
+        let mut state = shared.lock();
+        let unwritten = std::mem::take(&mut state.unwritten);
+        let size = self.bytes + unwritten.len();
+        let outdated = size > FILE_BYTES_SMALL && size > 2 * state.known.bytes;
+        let whole = (state.rewrite || outdated || self.file.is_none()).then(|| state.known.whole());
+        state.rewrite = false;
+        drop(state);
+        match (whole, &mut self.file) {
+            (Some(whole), _) => self.rewrite(&whole)?,
+            (None, Some(file)) if !unwritten.is_empty() => {
+                file.write_all(&unwritten)?;
+                self.bytes = size;
+                self.unsynced = true;
+            }
+            _ => {}
+        }
+        if sync && self.unsynced {
+            self.unsynced = false;
+            self.file.as_mut().map_or(Ok(()), |file| file.sync_data())?;
+        }
+        gauge!("broadgate_gateway_webhook_journal_bytes").set(self.bytes as f64);
+        Ok(())
+    }
+}
+
+/// The writer's thread.
+fn write(shared: &Shared, mut disk: Disk) {
+    loop {
+        let is_broken = disk.file.is_none();
+        let idle =
+            |state: &mut State| !state.stop && (is_broken || state.unwritten.is_empty() && !state.rewrite);
+        let rest = if is_broken { REPAIR_INTERVAL } else { WEBHOOK_SPOOL_SYNC };
+        let waited = shared.changed.wait_timeout_while(shared.lock(), rest, idle);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let stop = state.stop;
+        drop(state);
+        if let Err(error) = disk.turn(shared, stop || timeout.timed_out()) {
+            disk.file = None;
+            counter!("broadgate_gateway_webhook_spool_errors_total").increment(1);
+            if !is_broken {
+                tracing::error!(
+                    journal = %disk.path.display(), %error,
+                    "the journal of told channels cannot be written: until it can, a kill of the only \
+                     gateway leaves receivers believing in who was there"
+                );
+            }
+        }
+        if stop {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broadgate_topics::Heard;
+
+    fn told(users: &[&str]) -> Told {
+        let users = users.iter().map(|user| ((*user).into(), Heard::Surely)).collect();
+        Told { occupied: Heard::Surely, users }
+    }
+
+    #[test]
+    fn what_was_told_is_there_after_a_kill_up_to_a_torn_end() {
+        let path = std::env::temp_dir().join(format!("broadgate-told-{:x}", getrandom::u64().unwrap()));
+        let (room, hall) = (Topic::group("a", "room"), Topic::group("a", "hall"));
+        let (me, other) = (Incarnation::from_bits(1), Incarnation::from_bits(2));
+        let journal = Journal::open(&path).unwrap();
+        journal.view(me, vec![me, other]);
+        journal.told(&room, false, told(&["ann"]));
+        journal.told(&room, false, told(&["bob"]));
+        journal.told(&hall, false, told(&[]));
+        journal.told(&hall, true, Told::default());
+        journal.close();
+        let whole = std::fs::read(&path).unwrap();
+        drop(journal);
+        for torn in [0, 1] {
+            std::fs::write(&path, &whole[..whole.len() - torn]).unwrap();
+            let restored = Journal::open(&path).unwrap().restored();
+            assert_eq!((restored.me, restored.gateways), (Some(me), vec![me, other]));
+            let mut expected = vec![(room.clone(), told(&["ann", "bob"]))];
+            // What was said last, the end of the hall, is torn off.
+            expected.splice(0..0, (torn == 1).then(|| (hall.clone(), told(&[]))));
+            assert_eq!(restored.told, expected);
+        }
+        std::fs::write(&path, "something else").unwrap();
+        assert!(Journal::open(&path).unwrap().restored().told.is_empty());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_journal_has_a_limit_and_what_ends_is_always_noted() {
+        let mut known = Known::default();
+        let long: String = "x".repeat(WEBHOOK_TOLD_BYTES_MAX / 4);
+        let topics: Vec<_> = (0..5).map(|number| Topic::group("a", &format!("{number}{long}"))).collect();
+        let heard: Vec<bool> = topics.iter().map(|topic| known.hear(topic, false, told(&["u"]))).collect();
+        assert_eq!(heard, [true, true, true, false, false]);
+        assert!(
+            known.hear(&topics[0], false, Told::default()) && known.hear(&topics[3], false, told(&["u"]))
+        );
+        assert!(known.bytes <= WEBHOOK_TOLD_BYTES_MAX);
+        assert!(topics.iter().all(|topic| known.hear(topic, true, Told::default())));
+        assert_eq!((known.bytes, known.told.len()), (0, 0));
+    }
+}
