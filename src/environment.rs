@@ -16,7 +16,7 @@ const TEXTS: [&str; 4] = ["SECRET", "ADDR", "REGISTER", "LOG"];
 /// Variables that hold a path, which need not be UTF-8.
 const PATHS: [&str; 2] = ["CONFIG", "APPS"];
 /// Variables of this project's examples and tests.
-const ELSEWHERE: [&str; 3] = ["SERVICE", "NAME", "REGENERATE"];
+const ELSEWHERE: [&str; 4] = ["SERVICE", "NAME", "REGENERATE", "FAULT"];
 /// How unlike a setting a name may be, in 1/5 of its letters, to be taken for a misspelling.
 const LIKENESS: usize = 5;
 

@@ -38,6 +38,7 @@ mod runbook;
 mod stopping;
 mod strangers;
 mod tables;
+mod tasks;
 mod watching;
 mod webhooks;
 mod workers;

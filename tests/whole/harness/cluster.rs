@@ -38,6 +38,8 @@ pub struct Cluster {
     pub proxies: Vec<Proxy>,
     /// Of processes that are started from now on, and of this one.
     pub secret: String,
+    /// What [`Settings::fault`] says, for the environment.
+    fault: String,
     settings: Settings,
     // Dropped last.
     _one: MutexGuard<'static, ()>,
@@ -57,9 +59,16 @@ pub struct Settings {
     register: String,
     registers: Vec<String>,
     secret: String,
+    fault: String,
 }
 
 impl Settings {
+    /// The task or thread of this name panics in every gateway once [`Cluster::strike`] was called.
+    pub fn fault(mut self, name: &str) -> Self {
+        self.fault = name.to_owned();
+        self
+    }
+
     /// The shared secret of the internal ports; without this there is none.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = secret.to_owned();
@@ -151,9 +160,13 @@ impl Settings {
             listeners: Vec::new(),
             proxies: Vec::new(),
             secret: self.secret.clone(),
+            fault: String::new(),
             settings: self,
             _one: one,
         };
+        if !cluster.settings.fault.is_empty() {
+            cluster.fault = format!("{}={}", cluster.settings.fault, cluster.fault_file().display());
+        }
         cluster.start_register().await;
         for _ in 0..cluster.settings.gateways {
             cluster.add_gateway().await;
@@ -252,7 +265,17 @@ impl Cluster {
     }
 
     pub fn environment(&self) -> Vec<(&str, &str)> {
-        if self.secret.is_empty() { Vec::new() } else { vec![("BROADGATE_SECRET", &self.secret)] }
+        let all = [("BROADGATE_SECRET", &*self.secret), ("BROADGATE_FAULT", &*self.fault)];
+        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    fn fault_file(&self) -> PathBuf {
+        self.dir.join("fault")
+    }
+
+    /// The fault that was set up happens now.
+    pub fn strike(&self) {
+        std::fs::write(self.fault_file(), "").unwrap();
     }
 
     fn sender(&self) -> SendSecret {
