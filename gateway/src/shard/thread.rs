@@ -45,6 +45,9 @@ pub(crate) trait Ingress {
     fn has_visitors(&self) -> bool;
 }
 
+/// Called on a shard's thread.
+pub(crate) type Attach = Box<dyn FnOnce(&Handle, &mut JoinSet<()>) -> Box<dyn Ingress> + Send>;
+
 /// What a shard is started with.
 pub(crate) struct Start {
     pub(crate) index: u8,
@@ -61,7 +64,7 @@ pub(crate) struct Start {
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
     /// Called on its thread: starts what brings it connections, and what serves its upcalls.
-    pub(crate) attach: Box<dyn FnOnce(&Handle, &mut JoinSet<()>) -> Box<dyn Ingress> + Send>,
+    pub(crate) attach: Attach,
     /// Tells that the thread has ended.
     pub(crate) end: ThreadEnd,
 }
@@ -110,10 +113,10 @@ async fn run(start: Start) {
             },
             never = &mut strike => match never {},
         };
-        return match ended.map_err(JoinError::try_into_panic) {
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            Ok(()) | Err(Err(_)) => {}
-        };
+        if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+            std::panic::resume_unwind(panic);
+        }
+        return;
     }
 }
 
