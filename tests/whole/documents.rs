@@ -2,22 +2,121 @@
 
 use std::path::Path;
 
+use clap::Parser as _;
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+/// Every document that a reader is sent to.
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "BENCHMARKS.md",
+    "CHANGELOG.md",
+    "business/LARAVEL.md",
+    "business/MIGRATING.md",
+    "business/WORKERS.md",
+    "deploy/CLUSTER.md",
+    "deploy/RUNBOOK.md",
+];
+
+/// The README's lines: a stranger reads no more.
+const README_LINES_MAX: usize = 110;
+
+/// The README's picture, in bytes: it is loaded with the page.
+const PICTURE_BYTES_MAX: u64 = 1_000_000;
+
 #[test]
-fn paths_that_are_named_exist() {
-    for document in ["README.md", "ARCHITECTURE.md", "business/MIGRATING.md", "CHANGELOG.md"] {
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= README_LINES_MAX, "{lines} lines");
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/picture/broadgate.svg");
+    assert!(picture.metadata().unwrap().len() < PICTURE_BYTES_MAX);
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|&letter| letter.is_alphanumeric() || " -_".contains(letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut links = 0;
+    for document in DOCUMENTS {
         let text = read(document);
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        let base = Path::new(document).parent().unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let link = link.split('#').next().unwrap_or_default();
-            if !link.is_empty() && !link.contains("://") {
-                assert!(base.parent().unwrap().join(link).exists(), "{document}: {link}");
+            if link.contains("://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.into() } else { base.join(path) };
+            let place = Path::new(env!("CARGO_MANIFEST_DIR")).join(&target);
+            assert!(place.exists(), "{document}: {link}");
+            let there =
+                anchor.is_empty() || anchors(&read(target.to_str().unwrap())).contains(&anchor.to_owned());
+            assert!(there, "{document}: no heading for {link}");
+            links += 1;
+        }
+    }
+    assert!(links > 40, "{links}");
+}
+
+/// Every command line that a document shows is one that the executable takes.
+#[test]
+fn commands_that_are_shown_parse() {
+    let mut commands = 0;
+    for document in DOCUMENTS {
+        let text = read(document).replace("\\\n", " ");
+        let mut fenced = false;
+        for line in text.lines() {
+            if line.trim_start().starts_with("```") {
+                fenced = line.trim() == "```sh";
+                continue;
+            }
+            let shown: Vec<&str> =
+                if fenced { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+            for command in shown {
+                let command = command.trim().replace("cargo run --release -- ", "broadgate ");
+                if command.starts_with("broadgate ") && !command.contains('…') && !command.contains("...") {
+                    let parsed = broadgate::cli::Cli::try_parse_from(words(&command));
+                    assert!(parsed.is_ok(), "{document}: {command}: {}", parsed.unwrap_err());
+                    commands += 1;
+                }
             }
         }
     }
+    assert!(commands > 30, "{commands}");
+}
+
+/// The words of a simple command: quotes, a comment, a redirection.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for letter in line.chars() {
+        match (quote, letter) {
+            (Some(open), _) if letter == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None, '#' | '>' | '|') if word.is_none() => break,
+            (None, ' ') => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[test]
+fn paths_that_are_named_exist() {
     for path in read("ARCHITECTURE.md").split('`').skip(1).step_by(2) {
         let first = path.split('/').next().unwrap_or_default();
         let rooms = ["proto", "register", "gateway", "business", "src", "tests", "deploy"];
