@@ -141,6 +141,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_webhook_spool_bytes", "Size of the file with the webhook events that wait"),
     ("broadgate_gateway_workers", "Workers attached to this gateway"),
     ("broadgate_member_register_heard", "1 while a register is heard"),
+    (
+        "broadgate_member_register_outside",
+        "Gateways that only another active register knows; anything but 0: run only one",
+    ),
     ("broadgate_register_epoch_number", "The count of the view's epoch"),
     ("broadgate_register_epoch_term", "The term of the view's epoch"),
     ("broadgate_register_members", "Members in the view, by role and state"),

@@ -1,7 +1,7 @@
 //! Registers and members over real sockets, in one process.
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, hash::BuildHasher as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_proto::view;
 use broadgate_proto::{
@@ -398,6 +398,78 @@ async fn two_registers_that_both_run_become_one() {
     }
     first.stop().await;
     second.stop().await;
+}
+
+/// Only one member knows both registers: it brings the others together, which know one address each.
+#[tokio::test]
+async fn members_that_know_one_address_are_referred_to_the_other_register() {
+    let lease = Duration::from_secs(5);
+    let listen = async || Running::with(TcpListener::bind("127.0.0.1:0").await.unwrap(), lease);
+    let (first, second) = (listen().await, listen().await);
+    let to_second = Port::take();
+    let members = [
+        gateway(&[first.name()], "a", 7311),
+        gateway(&[first.name(), to_second.address.to_string()], "b", 7312),
+        gateway(&[second.name()], "c", 7313),
+    ];
+    for (member, names_there) in members.iter().zip([&["a", "b"][..], &["a", "b"], &["c"]]) {
+        until(member.views(), |view| names(view) == names_there).await;
+    }
+    // From now on one of them sees both.
+    forward(&to_second, second.address);
+    let mut terms = Vec::new();
+    for member in &members {
+        let view = until(member.views(), |view| names(view) == ["a", "b", "c"]).await;
+        terms.push(epoch(&view).term);
+    }
+    // It stays so, and whoever is not where it was configured to be says so.
+    tokio::time::sleep(lease + Duration::from_secs(2)).await;
+    for member in &members {
+        let view = until(member.views(), |view| names(view) == ["a", "b", "c"]).await;
+        assert!(view::find(&view, member.incarnation()).is_some(), "nobody had to come back as another");
+        terms.push(epoch(&view).term);
+    }
+    assert!(terms[3..].iter().all(|term| *term == terms[3]), "{terms:?}");
+    let statuses: Vec<_> = members.iter().map(Member::register).collect();
+    assert!(statuses.iter().all(|status| status.heard && status.outside.is_empty()), "{statuses:?}");
+    let elsewhere = statuses.iter().filter(|status| status.trouble.contains("not among cluster.register"));
+    assert_eq!(elsewhere.count(), 1, "{statuses:?}");
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Two registers behind one address, by chance, as a balancer has it: members see both, and end up at one.
+#[tokio::test]
+async fn two_registers_behind_one_address_become_one() {
+    let lease = Duration::from_secs(5);
+    let listen = async || Running::with(TcpListener::bind("127.0.0.1:0").await.unwrap(), lease);
+    let registers = [listen().await, listen().await];
+    let balancer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = balancer.local_addr().unwrap().to_string();
+    let targets: Vec<_> = registers.iter().map(|register| register.address).collect();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = balancer.accept().await.unwrap();
+            let by_chance = std::hash::RandomState::new().hash_one(0);
+            let to = targets[usize::from(by_chance % 2 == 0)];
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    let known = [address];
+    let a = gateway(&known, "a", 7321);
+    until(a.views(), |view| names(view) == ["a"]).await;
+    let b = gateway(&known, "b", 7322);
+    let members = [a, b];
+    for member in &members {
+        until(member.views(), |view| names(view) == ["a", "b"]).await;
+    }
+    until(members[0].views(), |view| epoch(view) == epoch(&members[1].views().borrow())).await;
+    for register in registers {
+        register.stop().await;
+    }
 }
 
 /// A process that starts while two registers run does not make a cluster of its own at the idle one.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use broadgate_business::v1::{GatewayStatus, Member, MemberState, Role, StatusReply, WorkerStatus};
+use broadgate_business::v1::{
+    FollowedRegister, GatewayStatus, Member, MemberState, Role, StatusReply, WorkerStatus,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -45,6 +47,7 @@ fn warnings(status: &StatusReply) -> Vec<String> {
     let mut warnings = Vec::new();
     for member in members(status, Role::Gateway) {
         let Some(known) = gateway(status, member) else { continue };
+        warnings.extend(register_warning(member, known));
         let mut services: Vec<_> = known.listener_services.iter().collect();
         services.sort();
         for (listener, service) in services {
@@ -59,6 +62,21 @@ fn warnings(status: &StatusReply) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// What a gateway finds wrong with the register that it follows.
+fn register_warning(member: &Member, known: &GatewayStatus) -> Option<String> {
+    let FollowedRegister { address, heard, trouble, outside } = known.register.as_ref()?;
+    if *heard && trouble.is_empty() && outside.is_empty() {
+        return None;
+    }
+    let not = if *heard { "" } else { " is not heard" };
+    let outside = match &outside[..] {
+        [] => String::new(),
+        names => format!("; answers are incomplete, only another register knows {}", names.join(", ")),
+    };
+    let colon = if trouble.is_empty() { "" } else { ": " };
+    Some(format!("{}: register {address}{not}{colon}{trouble}{outside}", member.name))
 }
 
 /// Members of the view with what is known about each.
@@ -177,6 +195,10 @@ fn as_json(status: &StatusReply) -> Value {
                     "messages_out_per_s": known.map(|known| known.messages_out_per_s),
                     "uptime_ms": known.map(|known| known.uptime_ms),
                     "peers": known.map(|known| known.peers.clone()),
+                    "register": known.and_then(|known| known.register.as_ref()).map(|register| json!({
+                        "address": register.address, "heard": register.heard, "trouble": register.trouble,
+                        "outside": register.outside,
+                    })),
                 }),
             )
         })
@@ -243,5 +265,17 @@ mod tests {
             "{text}"
         );
         assert_eq!(as_json(&status)["workers"][0]["state"], "not joined");
+        let register = FollowedRegister {
+            address: "r1:7100".into(),
+            heard: true,
+            trouble: "register 10.0.0.2:7100 is active as well: run only one".into(),
+            outside: vec!["gateway-9".into()],
+        };
+        status.gateways[0].register = Some(register);
+        let text = as_text(&status);
+        let said = "warning: gateway-1: register r1:7100: register 10.0.0.2:7100 is active as well: run only \
+                    one; answers are incomplete, only another register knows gateway-9\n";
+        assert!(text.contains(said), "{text}");
+        assert_eq!(as_json(&status)["gateways"][0]["register"]["outside"][0], "gateway-9");
     }
 }

@@ -16,21 +16,31 @@ pub enum Bug {
     NoRoster,
     /// Nobody but the home knows what was reported. Found in calm lives.
     NoHeir,
+    /// Members do not look at other registers. Found in lives with two of them, as the next.
+    NoLooking,
+    /// What another register knows does not make answers incomplete.
+    CompleteInHalves,
 }
 
 impl Bug {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::NoParking,
         Self::NoFencing,
         Self::NoReannouncement,
         Self::EarlyAcknowledgement,
         Self::NoRoster,
         Self::NoHeir,
+        Self::NoLooking,
+        Self::CompleteInHalves,
     ];
 
     /// The lives in which it is found.
     pub fn script(self) -> fn(u64) -> Script {
-        if self == Self::NoHeir { Script::calm } else { Script::of }
+        match self {
+            Self::NoHeir => Script::calm,
+            Self::NoLooking | Self::CompleteInHalves => Script::two_registers,
+            _ => Script::of,
+        }
     }
 
     /// A seed that finds it, for those who have no time to search.
@@ -39,7 +49,7 @@ impl Bug {
             Self::NoParking => 23,
             Self::NoFencing => 528,
             Self::EarlyAcknowledgement => 1,
-            Self::NoHeir => 1,
+            Self::NoHeir | Self::NoLooking | Self::CompleteInHalves => 1,
             Self::NoReannouncement | Self::NoRoster => 3,
         }
     }
@@ -52,6 +62,8 @@ impl Bug {
             Self::EarlyAcknowledgement => "early-acknowledgement",
             Self::NoRoster => "no-roster",
             Self::NoHeir => "no-heir",
+            Self::NoLooking => "no-looking",
+            Self::CompleteInHalves => "complete-in-halves",
         }
     }
 }

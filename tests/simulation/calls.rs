@@ -373,9 +373,12 @@ impl World {
         }
     }
 
-    fn reply_to(&mut self, _host: usize, asker: Asker, outcome: Outcome) {
+    fn reply_to(&mut self, host: usize, asker: Asker, mut outcome: Outcome) {
         match asker {
-            Asker::Caller { caller, cmd, attempt } => self.tell_caller(caller, cmd, attempt, outcome),
+            Asker::Caller { caller, cmd, attempt } => {
+                self.complete_or_not(host, cmd, &mut outcome);
+                self.tell_caller(caller, cmd, attempt, outcome);
+            }
             Asker::Peer(conn, id) => {
                 self.send(conn, LISTENER, Msg::RpcAnswer(id, RpcAnswer::Outcome(outcome)))
             }

@@ -32,6 +32,7 @@ pub enum Timer {
     Tick,
     Member(u64),
     MemberDial,
+    Look(ConnId),
     Dial(Incarnation),
     LinkBeat(ConnId, usize),
     Shard(usize),
@@ -69,6 +70,8 @@ pub struct Gateway {
     /// How many have entered groups.
     pub entered: u64,
     pub on_the_way: BTreeMap<Topic, Duration>,
+    /// Since when it could have found that another register has members.
+    pub halved_since: Option<Duration>,
     pub rng: Rng,
 }
 
@@ -89,7 +92,7 @@ impl World {
         let gateway = Gateway {
             me,
             core: Core::new(me, Limits::default()),
-            member: Membership::new(known, Rng::of(&[rng.next()])),
+            member: Membership::new(known, self.script.registers_of(host), Rng::of(&[rng.next()])),
             inbox: VecDeque::new(),
             busy: false,
             ticking: false,
@@ -104,6 +107,7 @@ impl World {
             reported: 0,
             entered: 0,
             on_the_way: BTreeMap::new(),
+            halved_since: None,
             rng,
         };
         self.tell(&"starts", &(host, me));
@@ -292,6 +296,7 @@ impl World {
             }
             Timer::Member(number) => self.member_timer(host, number),
             Timer::MemberDial => self.member_dials(host),
+            Timer::Look(conn) => self.member_looks(host, conn),
             Timer::Dial(peer) => self.dial(host, peer),
             Timer::LinkBeat(conn, end) => self.link_beats(host, conn, end),
             Timer::Shard(shard) => self.shard_works(host, shard),

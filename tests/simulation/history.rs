@@ -101,6 +101,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it is complete, if it is about more than one client.
+    pub const fn of_all(&mut self) -> Option<&mut bool> {
+        match self {
+            Self::Receipt { complete, .. }
+            | Self::Counted { complete, .. }
+            | Self::Roster { complete, .. } => Some(complete),
+            Self::Refused(_) | Self::Changed { .. } => None,
+        }
+    }
+
     pub const fn epoch(&self) -> Epoch {
         match self {
             Self::Refused(_) => Epoch::new(0, 0),
@@ -233,6 +243,13 @@ pub enum Fact {
     Reported {
         topic: Topic,
         report: Report,
+    },
+    /// A gateway answered that it is complete, although it could know for long that another register has
+    /// members.
+    CompleteInHalves {
+        by: Incarnation,
+        cmd: CmdNo,
+        since: Duration,
     },
     Mistrust {
         by: Incarnation,

@@ -10,7 +10,7 @@ use super::{
     bugs::Bug,
     gateway::Timer,
     history::{Fact, Sim},
-    net::{ConnId, DIALLER, LISTENER, Msg, REGISTER},
+    net::{ConnId, DIALLER, LISTENER, Msg, register_at},
     register::host_at,
     world::World,
 };
@@ -195,7 +195,7 @@ impl World {
     pub fn gateway_loses(&mut self, host: usize, conn: ConnId, end: usize) {
         let Some(state) = self.net.conns.get(&conn) else { return };
         let heard_last = state.heard[end];
-        if state.nodes[LISTENER] == REGISTER {
+        if register_at(state.nodes[LISTENER]).is_some() {
             if self.gateway(host).is_some_and(|gateway| gateway.member.stream == Some(conn)) {
                 self.member_loses(host);
             }

@@ -12,7 +12,7 @@
 //! | `gateway.rs`, `links.rs`, `shards.rs`, `calls.rs` | what is around the core of a gateway's homes |
 //! | `register.rs` | the register, and membership |
 //! | `caller.rs` | callers, as an SDK is |
-//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `quiet.rs`, `reports.rs`, `entering.rs` | what happened, and what must hold |
+//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `quiet.rs`, `reports.rs`, `entering.rs`, `halves.rs` | what happened, and what must hold |
 //! | `bugs.rs`, `shrink.rs` | planted bugs; the shortest script that fails |
 //! | `regressions.rs`, `checked.rs` | scripts that failed once; the checker's own tests |
 
@@ -23,6 +23,7 @@ mod checked;
 mod checker;
 mod entering;
 mod gateway;
+mod halves;
 mod history;
 mod links;
 mod model;
@@ -149,7 +150,11 @@ fn main() -> ExitCode {
 
 fn one_seed(seed: u64, options: &Options) -> bool {
     let trace = Trace { on: options.trace, print: options.trace, ..Trace::default() };
-    let script = if options.calm { Script::calm(seed) } else { Script::of(seed) };
+    let script = match options {
+        Options { calm: true, .. } => Script::calm(seed),
+        Options { two_registers: true, .. } => Script::two_registers(seed),
+        _ => Script::of(seed),
+    };
     let (outcome, _) = traced(&script, options.bug, trace);
     println!("seed {seed}: {:?}", outcome.tally);
     report(seed, &script, &outcome.violations, options)
@@ -160,11 +165,14 @@ fn many_seeds(options: &Options) -> bool {
     if options.bug.is_none() && options.own_tests {
         good &= checked::all() & regressions::all();
     }
-    if !options.calm {
+    if !options.calm && !options.two_registers {
         good &= family("", Script::of, options.seeds, options);
     }
-    if options.bug.is_none() {
+    if options.bug.is_none() && !options.two_registers {
         good &= family(" calm", Script::calm, options.seeds.div_ceil(4), options);
+    }
+    if options.bug.is_none() && !options.calm {
+        good &= family(" two-register", Script::two_registers, options.seeds.div_ceil(4), options);
     }
     if options.bug.is_none() && options.own_tests {
         good &= planted(options);

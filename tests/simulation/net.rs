@@ -20,9 +20,25 @@ use super::{
     world::{Event, World},
 };
 
-/// Nodes are the hosts by number, and the register.
+/// Nodes are the hosts by number, and the registers.
 pub const REGISTER: usize = 255;
+/// The one that runs beside it in lives with two.
+pub const OTHER_REGISTER: usize = 254;
 pub type ConnId = u64;
+
+/// Which register is at this node, if one is.
+pub const fn register_at(node: usize) -> Option<usize> {
+    match node {
+        REGISTER => Some(0),
+        OTHER_REGISTER => Some(1),
+        _ => None,
+    }
+}
+
+/// The node of a register.
+pub const fn register_node(no: usize) -> usize {
+    if no == 0 { REGISTER } else { OTHER_REGISTER }
+}
 
 /// The end that dialled, and the end that was dialled.
 pub const DIALLER: usize = 0;
@@ -77,7 +93,7 @@ impl World {
         self.net.paths.entry((from, to)).or_default()
     }
 
-    fn has_hole(&self, from: usize, to: usize) -> bool {
+    pub fn has_hole(&self, from: usize, to: usize) -> bool {
         self.net.paths.get(&(from, to)).is_some_and(|path| path.holes > 0)
     }
 
@@ -149,8 +165,8 @@ impl World {
             return;
         }
         conn.heard[end] = now;
-        if to == REGISTER {
-            self.register_hears(id, msg);
+        if let Some(no) = register_at(to) {
+            self.register_hears(no, id, msg);
         } else {
             self.gateway_hears(to, id, end, msg);
         }
@@ -196,8 +212,8 @@ impl World {
 
     fn end_is_over(&mut self, id: ConnId, end: usize) {
         let Some(node) = self.net.conns.get(&id).map(|conn| conn.nodes[end]) else { return };
-        if node == REGISTER {
-            self.register_loses(id);
+        if let Some(no) = register_at(node) {
+            self.register_loses(no, id);
         } else {
             self.gateway_loses(node, id, end);
         }
@@ -263,6 +279,10 @@ impl World {
 }
 
 impl Net {
+    pub fn slowness(&self, from: usize, to: usize) -> Duration {
+        self.paths.get(&(from, to)).map_or(Duration::ZERO, |path| path.slow)
+    }
+
     /// Nothing is slow or cut any more; the world mends what waits.
     pub fn heal(&mut self) {
         for path in self.paths.values_mut() {

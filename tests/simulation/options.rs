@@ -12,6 +12,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// Only lives in which one thing goes wrong at a time.
     pub calm: bool,
+    /// Only lives in which two registers run.
+    pub two_registers: bool,
     pub trace: bool,
     pub shrink: bool,
     pub shrink_time: Duration,
@@ -31,6 +33,7 @@ impl Options {
             time: Duration::from_secs(8),
             seed: None,
             calm: false,
+            two_registers: false,
             trace: false,
             shrink: true,
             shrink_time: Duration::from_secs(20),
@@ -56,6 +59,7 @@ impl Options {
                 "--shrink-seconds" => options.shrink_time = Duration::from_secs(number()?),
                 "--seed" => options.seed = Some(number()?),
                 "--calm" => options.calm = true,
+                "--two-registers" => options.two_registers = true,
                 "--trace" => options.trace = true,
                 "--shrink" => options.shrink = true,
                 "--no-shrink" => options.shrink = false,

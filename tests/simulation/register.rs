@@ -1,19 +1,23 @@
-//! The register's core in the simulated world, and the member's side of it in a gateway.
+//! The registers' cores in the simulated world, and the member's side of it in a gateway.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::{BEAT, LEASE, MEMBERS_MAX},
-    v1::{Beat, Hello, Member, MemberState, Role, View, join_reply::Reply},
+    v1::{Beat, Epoch, Hello, Member, MemberState, Role, View, join_reply::Reply},
 };
 use broadgate_register::{
-    member::simulation::{Life, Step},
+    member::{
+        simulation::{Found, Life, Looks, Redial, Rival, Step},
+        view,
+    },
     server::simulation::{Core, Effect, Input, Now, Origin},
 };
 
 use super::{
+    bugs::Bug,
     gateway::Timer,
-    net::{ConnId, DIALLER, LISTENER, Msg, REGISTER},
+    net::{ConnId, DIALLER, LISTENER, Msg, register_node},
     rng::Rng,
     world::{Event, World},
 };
@@ -39,75 +43,126 @@ pub struct Membership {
     /// The timer that counts.
     timer: u64,
     rng: Rng,
+    redial: Redial,
+    /// It has looked for the active register.
+    aimed: bool,
+    /// Which register is next is decided already.
+    chosen: bool,
+    /// The register has taken it in.
+    pub welcomed: bool,
+    looks: Looks,
+    /// Another register knows gateways that this one does not: no answer is complete.
+    pub outside: bool,
 }
 
 impl Membership {
-    pub fn new(known: Arc<View>, rng: Rng) -> Self {
+    pub fn new(known: Arc<View>, registers: &[usize], rng: Rng) -> Self {
         let wanted = MemberState::Joining;
-        Self { life: Life::new(known), stream: None, wanted, said: wanted, lost: 0, timer: 0, rng }
+        let redial = Redial::new(registers.iter().map(|no| register_address(*no).to_string()).collect());
+        Self {
+            life: Life::new(known),
+            stream: None,
+            wanted,
+            said: wanted,
+            lost: 0,
+            timer: 0,
+            rng,
+            redial,
+            aimed: false,
+            chosen: false,
+            welcomed: false,
+            looks: Looks::new(register_address(0)),
+            outside: false,
+        }
+    }
+
+    /// Which registers it knows.
+    pub fn knows(&self) -> impl Iterator<Item = usize> {
+        self.redial.all().iter().filter_map(|register| register_called(register))
     }
 }
 
+/// How often a member looks at the registers that it knows; see `register/src/member/rivals.rs`.
+const LOOK_MILLIS: [u64; 2] = [500, 1500];
+/// A register that takes longer to answer is not seen.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
+
+fn register_address(no: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 1, no as u8], 7100))
+}
+
+fn register_called(register: &str) -> Option<usize> {
+    [0, 1].into_iter().find(|no| register_address(*no).to_string() == register)
+}
+
 impl World {
-    pub fn register_starts(&mut self) {
-        if self.register.core.is_some() {
+    pub fn register_starts(&mut self, no: usize) {
+        if self.registers[no].core.is_some() {
             return;
         }
-        let lives = self.register.lives + 1;
-        let salt = Rng::of(&[self.seed, 8, lives]).next() as u16;
+        let lives = self.registers[no].lives + 1;
+        let chance: &[u64] = if no == 0 { &[self.seed, 8, lives] } else { &[self.seed, 8, lives, 1] };
+        let salt = Rng::of(chance).next() as u16;
         let core = Some(Core::new(BEAT, LEASE, MEMBERS_MAX).with_salt(salt));
-        self.register = Register { core, lives, since: self.now, streams: BTreeMap::new() };
-        self.at(self.now, Event::RegisterTick { life: lives });
+        self.registers[no] = Register { core, lives, since: self.now, streams: BTreeMap::new() };
+        self.at(self.now, Event::RegisterTick { no, life: lives });
     }
 
-    pub fn register_stops(&mut self) {
-        if self.register.core.take().is_some() {
-            self.node_gone(REGISTER, false);
+    pub fn register_stops(&mut self, no: usize) {
+        if self.registers[no].core.take().is_some() {
+            self.node_gone(register_node(no), false);
         }
     }
 
-    pub fn register_tick(&mut self, life: u64) {
-        if self.life_of(REGISTER) == Some(life) {
-            self.register_input(Input::Tick);
-            self.after(LEASE / 10, Event::RegisterTick { life });
+    pub fn register_tick(&mut self, no: usize, life: u64) {
+        if self.life_of(register_node(no)) == Some(life) {
+            self.register_input(no, Input::Tick);
+            self.after(LEASE / 10, Event::RegisterTick { no, life });
         }
     }
 
-    pub fn register_hears(&mut self, conn: ConnId, msg: Msg) {
+    pub fn register_hears(&mut self, no: usize, conn: ConnId, msg: Msg) {
         let Msg::ToRegister(input) = msg else { return };
         if matches!(*input, Input::Hello { .. }) {
-            self.register.streams.insert(conn, false);
+            self.registers[no].streams.insert(conn, false);
         }
-        if self.register.streams.contains_key(&conn) {
-            self.register_input(*input);
-        }
-    }
-
-    pub fn register_loses(&mut self, conn: ConnId) {
-        if self.register.streams.remove(&conn).is_some() {
-            self.register_input(Input::Lost { connection: conn });
+        if self.registers[no].streams.contains_key(&conn) {
+            self.register_input(no, *input);
         }
     }
 
-    fn register_input(&mut self, input: Input) {
-        let now = Now { up: self.now.saturating_sub(self.register.since), unix_ms: 0 };
-        let Some(core) = &mut self.register.core else { return };
+    pub fn register_loses(&mut self, no: usize, conn: ConnId) {
+        if self.registers[no].streams.remove(&conn).is_some() {
+            self.register_input(no, Input::Lost { connection: conn });
+        }
+    }
+
+    /// A member tells a register of a higher term, and where that is.
+    pub fn register_told(&mut self, no: usize, epoch: Epoch, by: usize) {
+        let register = register_address(by).to_string();
+        self.register_input(no, Input::StepDown { epoch, register });
+    }
+
+    fn register_input(&mut self, no: usize, input: Input) {
+        let now = Now { up: self.now.saturating_sub(self.registers[no].since), unix_ms: 0 };
+        let Some(core) = &mut self.registers[no].core else { return };
         for effect in core.apply(input, now) {
             match effect {
                 Effect::Reply(conn, reply) => {
                     if matches!(reply, Reply::Welcome(_)) {
-                        self.register.streams.insert(conn, true);
+                        self.registers[no].streams.insert(conn, true);
                     }
                     self.send(conn, LISTENER, Msg::FromRegister(Box::new(reply)));
                 }
                 Effect::Close(conn) | Effect::Refuse(conn, _) => {
-                    self.register.streams.remove(&conn);
+                    self.registers[no].streams.remove(&conn);
                     self.end(conn, LISTENER);
                 }
                 Effect::View(view) => {
                     self.tell(&"register", &view.epoch);
+                    let streams = &self.registers[no].streams;
                     let streams: Vec<_> =
-                        self.register.streams.iter().filter(|(_, is)| **is).map(|(conn, _)| *conn).collect();
+                        streams.iter().filter(|(_, is)| **is).map(|(conn, _)| *conn).collect();
                     for conn in streams {
                         self.send(
                             conn,
@@ -126,13 +181,25 @@ impl World {
         if self.gateway(host).is_none_or(|gateway| gateway.member.stream.is_some()) {
             return;
         }
-        let Some(conn) = self.connect(host, REGISTER) else { return self.member_redials(host) };
+        self.member_aims(host);
+        let Some(no) = self.gateway(host).and_then(|gateway| register_called(gateway.member.redial.target()))
+        else {
+            return;
+        };
+        let Some(conn) = self.connect(host, register_node(no)) else {
+            if let Some(gateway) = self.gateway(host) {
+                gateway.member.redial.next();
+            }
+            return self.member_redials(host);
+        };
         let now = self.now;
         let ring_version = self.hosts[host].ring_version;
         let Some(gateway) = self.gateway(host) else { return };
         let member = &mut gateway.member;
         member.stream = Some(conn);
         member.said = member.wanted;
+        member.welcomed = false;
+        member.looks = Looks::new(register_address(no));
         member.life.greeted(now);
         let known = View::clone(member.life.known());
         let view = Some(known).filter(|view| view.epoch.is_some_and(|epoch| epoch.term > 0));
@@ -149,6 +216,82 @@ impl World {
         let input = Input::Hello { connection: conn, origin: Origin::default(), hello };
         self.send(conn, DIALLER, Msg::ToRegister(Box::new(input)));
         self.member_wakes(host);
+        self.member_will_look(host, conn);
+    }
+
+    /// The active registers that a host reaches.
+    fn look(&self, host: usize, knows: &[usize]) -> Vec<Rival> {
+        let mut seen = Vec::new();
+        for &no in knows {
+            let Some(core) = self.registers[no].core.as_ref().filter(|_| self.answers(host, no)) else {
+                continue;
+            };
+            let view = Arc::clone(core.view());
+            if view::epoch(&view).term > 0 && !view.members.is_empty() {
+                let address = register_address(no);
+                seen.push(Rival { register: address.to_string(), address, view });
+            }
+        }
+        seen
+    }
+
+    /// Does a register that runs answer this host in time?
+    pub fn answers(&self, host: usize, no: usize) -> bool {
+        let node = register_node(no);
+        let time = self.net.slowness(host, node) + self.net.slowness(node, host);
+        !self.has_hole(host, node) && !self.has_hole(node, host) && time < LOOK_TIME_MAX
+    }
+
+    /// A member that begins goes to the register that is active, if it knows several.
+    fn member_aims(&mut self, host: usize) {
+        let Some(gateway) = self.gateway(host) else { return };
+        let knows: Vec<_> = gateway.member.knows().collect();
+        if std::mem::replace(&mut gateway.member.aimed, true) || knows.len() < 2 {
+            return;
+        }
+        let active = self.look(host, &knows).into_iter().max_by_key(Rival::term);
+        if let (Some(active), Some(gateway)) = (active, self.gateway(host)) {
+            gateway.member.redial.aim(&active.register);
+        }
+    }
+
+    fn member_will_look(&mut self, host: usize, conn: ConnId) {
+        if self.script.registers.is_empty() || self.bug == Some(Bug::NoLooking) {
+            return;
+        }
+        let Some(gateway) = self.gateway(host) else { return };
+        let wait = gateway.member.rng.between(LOOK_MILLIS[0], LOOK_MILLIS[1]);
+        self.timer(host, Duration::from_millis(wait), Timer::Look(conn));
+    }
+
+    /// It looks at the registers that it knows, and acts as `register/src/member/link.rs` does.
+    pub fn member_looks(&mut self, host: usize, conn: ConnId) {
+        let Some(gateway) = self.gateway(host).filter(|gateway| gateway.member.stream == Some(conn)) else {
+            return;
+        };
+        let welcomed = gateway.member.welcomed;
+        let knows: Vec<_> = gateway.member.knows().collect();
+        let seen = self.look(host, &knows);
+        self.member_will_look(host, conn);
+        let Some(gateway) = self.gateway(host).filter(|_| welcomed) else { return };
+        let member = &mut gateway.member;
+        let Found { higher, lower, active, outside } = member.looks.take(seen, member.life.known());
+        if active.is_some() || member.outside {
+            member.outside = !outside.is_empty();
+        }
+        let (epoch, by) = (view::epoch(member.life.known()), register_called(member.redial.target()));
+        if let Some(higher) = &higher {
+            member.redial.aim(&higher.register);
+            member.chosen = true;
+        }
+        for rival in lower {
+            if let (Some(no), Some(by)) = (register_called(&rival.register), by) {
+                self.after(Duration::from_millis(3), Event::RegisterTold { no, epoch, by });
+            }
+        }
+        if higher.is_some() {
+            self.member_leaves_stream(host);
+        }
     }
 
     fn member_redials(&mut self, host: usize) {
@@ -192,6 +335,10 @@ impl World {
         match step {
             Step::Install(view) => self.view_comes(host, view),
             Step::Welcomed => {
+                if let Some(gateway) = self.gateway(host) {
+                    gateway.member.welcomed = true;
+                    gateway.member.outside = false;
+                }
                 self.member_wakes(host);
                 self.member_says_state(host);
             }
@@ -202,7 +349,20 @@ impl World {
                 self.send(conn, DIALLER, Msg::ToRegister(Box::new(beat)));
             }
             Step::Dead(_) => self.reborn(host),
-            Step::Next(_) => self.member_leaves_stream(host),
+            Step::Next(_) => {
+                if let Some(gateway) = self.gateway(host) {
+                    gateway.member.redial.next();
+                    gateway.member.chosen = true;
+                }
+                self.member_leaves_stream(host);
+            }
+            Step::Elsewhere(register) => {
+                if let Some(gateway) = self.gateway(host) {
+                    gateway.member.redial.refer(&register);
+                    gateway.member.chosen = true;
+                }
+                self.member_leaves_stream(host);
+            }
             Step::Drain | Step::Nothing => {}
         }
     }
@@ -217,6 +377,11 @@ impl World {
         let Some(gateway) = self.gateway(host) else { return };
         gateway.member.stream = None;
         gateway.member.lost += 1;
+        // Refused, or not heard at all: the next one's turn.
+        let was_in = std::mem::replace(&mut gateway.member.welcomed, false);
+        if !std::mem::replace(&mut gateway.member.chosen, false) && !was_in {
+            gateway.member.redial.next();
+        }
         self.member_redials(host);
     }
 
@@ -224,7 +389,9 @@ impl World {
     pub fn member_learns(&mut self, host: usize, view: Arc<View>) {
         let Some(gateway) = self.gateway(host) else { return };
         let (_, elsewhere) = gateway.member.life.learn(view);
-        if elsewhere {
+        if elsewhere && gateway.member.stream.is_some() {
+            gateway.member.redial.next();
+            gateway.member.chosen = true;
             self.member_leaves_stream(host);
         }
     }

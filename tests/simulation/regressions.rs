@@ -43,7 +43,17 @@ fn script(
     let length = Duration::from_millis(millis);
     let step = |(no, at, what)| Step { no, at: Duration::from_millis(at), what };
     let steps = steps.into_iter().map(step).collect();
-    Script { seed, hosts, callers, clients, groups: groups as u64, length, calm: false, steps }
+    Script {
+        seed,
+        hosts,
+        callers,
+        clients,
+        groups: groups as u64,
+        length,
+        calm: false,
+        registers: Vec::new(),
+        steps,
+    }
 }
 
 fn group(name: &str) -> Topic {

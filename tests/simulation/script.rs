@@ -6,7 +6,7 @@ use broadgate_topics::Topic;
 
 use super::{
     history::{CmdNo, Wish},
-    net::REGISTER,
+    net::{OTHER_REGISTER, REGISTER},
     rng::Rng,
     world::{Event, World},
 };
@@ -22,6 +22,8 @@ pub struct Script {
     pub length: Duration,
     /// One thing goes wrong at a time.
     pub calm: bool,
+    /// Two registers run by mistake, and each host knows these; empty if only one runs.
+    pub registers: Vec<Vec<usize>>,
     pub steps: Vec<Step>,
 }
 
@@ -75,6 +77,9 @@ pub enum Action {
         millis: u64,
     },
     RegisterStop {
+        millis: u64,
+    },
+    OtherRegisterStop {
         millis: u64,
     },
     Connect {
@@ -176,6 +181,7 @@ impl Script {
             groups: rng.between(1, 4),
             length,
             calm: false,
+            registers: Vec::new(),
             steps: Vec::new(),
         };
         // Some seeds have a quiet life, some none.
@@ -195,8 +201,17 @@ impl Script {
         let mut rng = Rng::of(&[seed, 101]);
         let (hosts, clients) = (rng.between(2, 6) as usize, rng.between(4, 13) as usize);
         let length = Duration::from_millis(rng.between(20_000, 60_000));
-        let mut script =
-            Self { seed, hosts, callers: 2, clients, groups: 3, length, calm: true, steps: Vec::new() };
+        let mut script = Self {
+            seed,
+            hosts,
+            callers: 2,
+            clients,
+            groups: 3,
+            length,
+            calm: true,
+            registers: Vec::new(),
+            steps: Vec::new(),
+        };
         script.begin(&mut rng);
         let mut alive: Vec<bool> = (0..hosts).map(|host| script.starts(host)).collect();
         let (mut at, mut calm_until) = (4500, 5000);
@@ -216,6 +231,52 @@ impl Script {
             script.push(at, what);
         }
         script
+    }
+
+    /// A life in which two registers run. Some hosts know both, in either order, and some only one.
+    pub fn two_registers(seed: u64) -> Self {
+        let mut rng = Rng::of(&[seed, 102]);
+        let hosts = rng.between(2, 5) as usize;
+        let (callers, clients) = (rng.between(1, 4) as usize, rng.between(2, 8) as usize);
+        let length = Duration::from_millis(rng.between(15_000, 25_000));
+        let known = [vec![0, 1], vec![1, 0], vec![0], vec![1]];
+        let mut registers = vec![known[rng.index(2)].clone()];
+        registers.extend((1..hosts).map(|_| known[rng.index(4)].clone()));
+        let groups = rng.between(1, 4);
+        let mut script =
+            Self { seed, hosts, callers, clients, groups, length, calm: false, registers, steps: Vec::new() };
+        script.begin(&mut rng);
+        let faults = [0, 5, 15][rng.index(3)];
+        let mut at = 4500;
+        while at < length.as_millis() as u64 - 200 {
+            at += rng.between(5, 250);
+            let what =
+                if rng.percent(faults) { script.register_fault(&mut rng) } else { script.deed(&mut rng) };
+            script.push(at, what);
+        }
+        script
+    }
+
+    /// Mostly of the registers and the ways to them.
+    fn register_fault(&self, rng: &mut Rng) -> Action {
+        let host = rng.index(self.hosts);
+        let register = [REGISTER, OTHER_REGISTER][rng.index(2)];
+        let [from, to] = if rng.percent(50) { [host, register] } else { [register, host] };
+        let millis = [300, 1500, 2500, 5000, 8000][rng.index(5)] + rng.below(500);
+        match rng.below(10) {
+            0 => self.fault(rng),
+            1 => Action::Crash { host, silently: rng.percent(50) },
+            2..4 => Action::Start { host, ring_version: 1 },
+            4 => Action::RegisterStop { millis },
+            5 => Action::OtherRegisterStop { millis },
+            6..9 => Action::Hole { from, to, millis },
+            _ => Action::Delay { from, to, by_millis: [50, 400, 1500][rng.index(3)], millis },
+        }
+    }
+
+    /// The registers that a host knows.
+    pub fn registers_of(&self, host: usize) -> &[usize] {
+        self.registers.get(host).map_or(&[0], Vec::as_slice)
     }
 
     /// Somebody hears who is present without being so.
@@ -385,7 +446,9 @@ impl World {
                 self.after(Duration::from_millis(millis), Event::Quick { from, to });
             }
             Action::Island { host, but, by_millis, millis } => {
-                for other in (0..self.hosts.len()).chain([REGISTER]).filter(|other| *other != host) {
+                for other in
+                    (0..self.hosts.len()).chain([REGISTER, OTHER_REGISTER]).filter(|other| *other != host)
+                {
                     for (from, to) in [(host, other), (other, host)] {
                         let millis = Duration::from_millis(millis);
                         if other == but {
@@ -399,8 +462,12 @@ impl World {
                 }
             }
             Action::RegisterStop { millis } => {
-                self.register_stops();
-                self.after(Duration::from_millis(millis), Event::RegisterUp);
+                self.register_stops(0);
+                self.after(Duration::from_millis(millis), Event::RegisterUp { no: 0 });
+            }
+            Action::OtherRegisterStop { millis } => {
+                self.register_stops(1);
+                self.after(Duration::from_millis(millis), Event::RegisterUp { no: 1 });
             }
             Action::Connect { person, host } => self.connect_client(person, host),
             Action::Close { person } => self.person_closes(person),
@@ -450,13 +517,16 @@ impl World {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, hosts, callers, clients, groups, length, steps, calm } = self;
+        let Self { seed, hosts, callers, clients, groups, length, steps, calm, registers } = self;
         let length = length.as_secs_f64();
         writeln!(
             f,
             "seed {seed}{}: {hosts} hosts, {callers} callers, {clients} people, {groups} groups, {length} s",
             if *calm { " (calm)" } else { "" }
         )?;
+        if !registers.is_empty() {
+            writeln!(f, "two registers; hosts know {registers:?}")?;
+        }
         steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }
 }

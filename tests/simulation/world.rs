@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use broadgate_proto::id::Incarnation;
+use broadgate_proto::{id::Incarnation, v1::Epoch};
 use broadgate_topics::{Report, Topic};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     calls::Call,
     gateway::{Gateway, Timer},
     history::{ClientNo, CmdNo, Fact, History, Outcome, Record},
-    net::{ConnId, Msg, Net, REGISTER},
+    net::{ConnId, Msg, Net, OTHER_REGISTER, REGISTER, register_at},
     register::Register,
     rng::Rng,
     script::Script,
@@ -50,9 +50,20 @@ pub enum Event {
         timer: Timer,
     },
     RegisterTick {
+        no: usize,
         life: u64,
     },
-    RegisterUp,
+    RegisterUp {
+        no: usize,
+    },
+    /// A member tells a register of the one that it follows, which is of a higher term.
+    RegisterTold {
+        no: usize,
+        epoch: Epoch,
+        by: usize,
+    },
+    /// In lives with two registers: is the cluster in two halves?
+    Halves,
     Resume {
         host: usize,
         life: u64,
@@ -153,7 +164,8 @@ pub struct World {
     number: u64,
     pub hosts: Vec<Host>,
     pub net: Net,
-    pub register: Register,
+    /// Of which most lives have one.
+    pub registers: [Register; 2],
     pub callers: Vec<Caller>,
     /// All clients that ever were.
     pub clients: Vec<Client>,
@@ -171,6 +183,10 @@ pub struct World {
 /// How long after the last fault everything must be right: a lease and two link timeouts.
 const QUIET_AFTER: Duration = Duration::from_secs(5 + 2 * 2);
 
+/// How much later that is where two registers run: two looks, a lease in which one refuses, and another one
+/// for those that come back.
+const AGREED_AFTER: Duration = Duration::from_secs(15);
+
 impl World {
     pub fn new(script: Script, bug: Option<Bug>, trace: Trace) -> Self {
         let seed = script.seed;
@@ -184,7 +200,7 @@ impl World {
             number: 0,
             hosts,
             net: Net::default(),
-            register: Register::default(),
+            registers: Default::default(),
             callers,
             clients: Vec::new(),
             slots: vec![None; script.clients],
@@ -195,7 +211,7 @@ impl World {
             done: false,
             script,
         };
-        world.register_starts();
+        world.registers_start();
         for index in 0..world.script.steps.len() {
             let at = world.script.steps[index].at;
             world.at(at, Event::Step(index));
@@ -249,8 +265,8 @@ impl World {
 
     /// The run of whatever lives at a node.
     pub fn life_of(&self, node: usize) -> Option<u64> {
-        if node == REGISTER {
-            return self.register.core.is_some().then_some(self.register.lives);
+        if let Some(register) = register_at(node).map(|no| &self.registers[no]) {
+            return register.core.is_some().then_some(register.lives);
         }
         let host = self.hosts.get(node)?;
         host.gateway.is_some().then_some(host.lives)
@@ -298,8 +314,10 @@ impl World {
                     self.gateway_timer(node, timer);
                 }
             }
-            Event::RegisterTick { life } => self.register_tick(life),
-            Event::RegisterUp => self.register_starts(),
+            Event::RegisterTick { no, life } => self.register_tick(no, life),
+            Event::RegisterUp { no } => self.register_starts(no),
+            Event::RegisterTold { no, epoch, by } => self.register_told(no, epoch, by),
+            Event::Halves => self.look_for_halves(),
             Event::Resume { host, life } => self.resume(host, life),
             Event::Mend { from, to } => self.mend(from, to),
             Event::Quick { from, to } => self.path(from, to).slow = Duration::ZERO,
@@ -338,7 +356,7 @@ impl World {
     fn heal(&mut self) {
         self.healed = true;
         self.net.heal();
-        let nodes: Vec<_> = (0..self.hosts.len()).chain([REGISTER]).collect();
+        let nodes: Vec<_> = (0..self.hosts.len()).chain([REGISTER, OTHER_REGISTER]).collect();
         for &from in &nodes {
             for &to in &nodes {
                 self.mend(from, to);
@@ -349,13 +367,27 @@ impl World {
                 self.resume(host, life);
             }
         }
-        if self.register.core.is_none() {
-            self.register_starts();
-        }
-        if self.live_hosts().is_empty() {
+        self.registers_start();
+        // Where two registers run, the first host knows both.
+        if self.live_hosts().is_empty() || self.has_two_registers() {
             self.start_gateway(0, 1);
         }
-        self.after(QUIET_AFTER, Event::Quiet);
+        let more = if self.has_two_registers() { AGREED_AFTER } else { Duration::ZERO };
+        self.after(QUIET_AFTER + more, Event::Quiet);
+    }
+
+    fn registers_start(&mut self) {
+        self.register_starts(0);
+        if self.has_two_registers() {
+            self.register_starts(1);
+            if !self.healed {
+                self.at(self.now, Event::Halves);
+            }
+        }
+    }
+
+    pub fn has_two_registers(&self) -> bool {
+        !self.script.registers.is_empty()
     }
 
     /// Now everything must agree: asked through every gateway.

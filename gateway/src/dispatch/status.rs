@@ -7,7 +7,7 @@ use broadgate_proto::{
     name,
     v1::{self, answer::Answer},
 };
-
+use broadgate_register::member::RegisterStatus;
 use tonic::Code;
 
 use super::Dispatcher;
@@ -28,6 +28,7 @@ impl Dispatcher {
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             peers: self.peers.up(),
             listener_services: self.listener_services.clone(),
+            register: Some(self.followed_register()),
             ..v1::GatewayStatus::default()
         };
         for part in parts {
@@ -75,6 +76,11 @@ impl Dispatcher {
             _ => None,
         });
         usize::try_from(clients.unwrap_or(0)).unwrap_or(usize::MAX)
+    }
+
+    fn followed_register(&self) -> v1::FollowedRegister {
+        let RegisterStatus { address, heard, trouble, outside } = (self.register)();
+        v1::FollowedRegister { address, heard, trouble, outside }
     }
 
     pub(super) fn add_membership(&self, status: &mut v1::StatusReply) {

@@ -278,10 +278,14 @@ impl MemberState {
         }
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepDownRequest {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
+    /// host:port at which the members of this register reach the other one; "" if the
+    /// caller knows none.
+    #[prost(string, tag = "2")]
+    pub register: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepDownReply {
@@ -332,7 +336,7 @@ pub struct SetState {
 pub struct Goodbye {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinReply {
-    #[prost(oneof = "join_reply::Reply", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "join_reply::Reply", tags = "1, 2, 3, 4, 5, 6")]
     pub reply: ::core::option::Option<join_reply::Reply>,
 }
 /// Nested message and enum types in `JoinReply`.
@@ -353,6 +357,10 @@ pub mod join_reply {
         /// An operator wants this member to drain.
         #[prost(message, tag = "5")]
         Drain(super::DrainOrder),
+        /// This register has stepped down: its members belong to that one. The stream then
+        /// ends with an error.
+        #[prost(message, tag = "6")]
+        Elsewhere(super::Elsewhere),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -381,6 +389,15 @@ pub struct Removed {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainOrder {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Elsewhere {
+    /// host:port of the active register.
+    #[prost(string, tag = "1")]
+    pub register: ::prost::alloc::string::String,
+    /// The term under which it is active.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2451,6 +2468,26 @@ pub struct GatewayStatus {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Absent from gateways of earlier versions.
+    #[prost(message, optional, tag = "11")]
+    pub register: ::core::option::Option<FollowedRegister>,
+}
+/// The register that a gateway follows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FollowedRegister {
+    /// host:port
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Whether it answers now.
+    #[prost(bool, tag = "2")]
+    pub heard: bool,
+    /// Why it does not, which other register is active as well, or that it is not a
+    /// configured one; "" if all is well.
+    #[prost(string, tag = "3")]
+    pub trouble: ::prost::alloc::string::String,
+    /// Names of gateways that only another register knows: answers are incomplete.
+    #[prost(string, repeated, tag = "4")]
+    pub outside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A worker as one gateway sees it; summed over gateways in StatusReply.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,6 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use broadgate_proto::name;
+
+/// As long as a DNS name with its port may be.
+const REGISTER_BYTES_MAX: usize = 256;
+
+/// Is this an address at which members may look for another register?
+pub(crate) fn is_register(address: &str) -> bool {
+    address.len() <= REGISTER_BYTES_MAX && name::check_address(address).is_ok()
+}
+
 /// Does `host:port` name this host only?
 pub(crate) fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -36,5 +46,12 @@ mod tests {
         assert!(!refused("127.0.0.1:7200", "192.0.2.1:5000", "192.0.2.1:7100"));
         assert!(!refused("127.0.0.1:7200", "[::1]:5000", "[::ffff:127.0.0.1]:7100"));
         assert!(!refused("192.0.2.1:7200", "192.0.2.1:5000", "192.0.2.2:7100"));
+    }
+
+    #[test]
+    fn address_of_a_register_is_checked() {
+        assert!(is_register("r2.example:7100") && is_register("[::1]:7100"));
+        assert!(!is_register("") && !is_register("no address") && !is_register("http://r2:7100"));
+        assert!(!is_register(&format!("{}:7100", "r".repeat(REGISTER_BYTES_MAX))));
     }
 }

@@ -31,6 +31,8 @@ pub enum Step {
     Dead(String),
     /// Leave this register and look for another.
     Next(String),
+    /// This register has stepped down: follow the one at this address.
+    Elsewhere(String),
     /// Nothing.
     Nothing,
 }
@@ -102,6 +104,9 @@ impl Life {
             Reply::View(view) => self.install(Arc::new(view)),
             Reply::Beat(_) => Step::Nothing,
             Reply::Removed(removed) => Step::Dead(removed.reason),
+            // What is known here is as new: the error that ends the stream says the rest.
+            Reply::Elsewhere(other) if other.term < epoch(&self.known).term => Step::Nothing,
+            Reply::Elsewhere(other) => Step::Elsewhere(other.register),
             Reply::Drain(_) if self.draining => Step::Nothing,
             Reply::Drain(_) => {
                 self.draining = true;
@@ -206,7 +211,7 @@ impl Watching {
 
 #[cfg(test)]
 mod tests {
-    use broadgate_proto::v1::{BeatAnswer, DrainOrder, Removed, Welcome};
+    use broadgate_proto::v1::{BeatAnswer, DrainOrder, Elsewhere, Removed, Welcome};
     use proptest::prelude::*;
 
     use super::*;
@@ -265,6 +270,9 @@ mod tests {
         assert_eq!(life.reply(Reply::View(View::clone(&view(2, 9))), secs(0)), Step::Nothing);
         assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), Step::Drain);
         assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), Step::Nothing);
+        let other = |term| Reply::Elsewhere(Elsewhere { register: "r2:7100".into(), term });
+        assert_eq!(life.reply(other(2), secs(0)), Step::Nothing);
+        assert_eq!(life.reply(other(4), secs(0)), Step::Elsewhere("r2:7100".into()));
         let removed = Removed { reason: "lease".into() };
         assert_eq!(life.reply(Reply::Removed(removed), secs(0)), Step::Dead("lease".into()));
     }

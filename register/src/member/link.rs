@@ -49,6 +49,15 @@ impl Told {
         self.say(register, true, String::new(), Vec::new());
     }
 
+    /// A register that is not configured has taken this member in.
+    pub fn heard_at_another(&self, register: &str) {
+        let trouble =
+            "it is not among cluster.register, and one that is has stepped down for it: give every \
+                       process its address"
+                .to_owned();
+        self.say(register, true, trouble, Vec::new());
+    }
+
     pub fn away(&self, register: &str, trouble: String) {
         // What another register knows is still not known here.
         let outside = self.status.borrow().outside.clone();
@@ -62,6 +71,7 @@ impl Told {
 
     fn say(&self, register: &str, heard: bool, trouble: String, outside: Vec<String>) {
         metrics::gauge!("broadgate_member_register_heard").set(if heard { 1.0 } else { 0.0 });
+        metrics::gauge!("broadgate_member_register_outside").set(outside.len() as f64);
         let status = RegisterStatus { address: register.to_owned(), heard, trouble, outside };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
     }
@@ -92,6 +102,8 @@ enum End {
     Next(String),
     /// This one should be followed.
     Elsewhere(Rival),
+    /// The register has stepped down, and names this one.
+    Referred(String),
     /// A register said no.
     Refused { sentence: String, fatal: bool },
 }
@@ -180,6 +192,19 @@ impl Link {
                     self.redial.aim(&rival.register);
                     self.told.away(&register, why);
                 }
+                End::Referred(other) => {
+                    let why = format!("it has stepped down for the register {other}");
+                    if other != register {
+                        tracing::error!(
+                            register,
+                            other,
+                            "the register has stepped down for another one: going there; run only one, and give \
+                             every process its address"
+                        );
+                    }
+                    self.redial.refer(&other);
+                    self.told.away(&register, why);
+                }
                 End::Refused { sentence, fatal } => {
                     self.redial.next();
                     self.tell_refusal(&register, &sentence, fatal);
@@ -198,7 +223,7 @@ impl Link {
         if registers.len() < 2 {
             return Some(());
         }
-        let found = self.unwanted_within(rivals::look(&registers, &secret, None)).await?;
+        let found = self.unwanted_within(rivals::look(&registers, &secret)).await?;
         if let Some(active) = found.into_iter().max_by_key(Rival::term) {
             self.redial.aim(&active.register);
         }
@@ -294,8 +319,9 @@ impl Link {
             Some(Ok(Ok(response))) => response.into_inner(),
         };
         self.life.greeted(self.now());
-        let looking = Looking::start(self.config.registers.clone(), secret, peer);
-        let end = self.follow(register, state, requests, replies, looking).await;
+        let looking = Looking::start(self.redial.all().to_vec(), secret);
+        let looks = Looks::new(peer);
+        let end = self.follow(register, state, requests, replies, (looking, looks)).await;
         if let End::Elsewhere(_) = end {
             self.avoid = Some(peer);
         }
@@ -304,11 +330,10 @@ impl Link {
 
     /// What a look at the other registers has shown: which one is to be followed instead.
     fn compare(&mut self, register: &str, looks: &mut Looks, seen: Vec<Rival>) -> Option<Rival> {
-        let Found { higher, lower, outside } = looks.take(seen, self.life.known());
-        let strange = higher.as_ref().or(lower.first());
-        match strange {
-            Some(rival) => {
-                let why = format!("register {} is active as well: run only one", rival.address);
+        let Found { higher, lower, active, outside } = looks.take(seen, self.life.known());
+        match active {
+            Some(address) => {
+                let why = format!("register {address} is active as well: run only one");
                 if !std::mem::replace(&mut self.split_told, true) {
                     tracing::error!(
                         register,
@@ -319,14 +344,22 @@ impl Link {
                 }
                 self.told.split(register, why, outside);
             }
-            None if std::mem::take(&mut self.split_told) => self.told.heard(register),
+            None if std::mem::take(&mut self.split_told) => self.tell_heard(register),
             None => {}
         }
         for rival in lower {
             let higher = broadgate_proto::view::epoch(self.life.known());
-            tokio::spawn(rivals::tell(rival, self.config.secret.clone(), higher));
+            tokio::spawn(rivals::tell(rival, self.config.secret.clone(), higher, looks.followed()));
         }
         higher
+    }
+
+    fn tell_heard(&self, register: &str) {
+        if self.redial.is_given(register) {
+            self.told.heard(register);
+        } else {
+            self.told.heard_at_another(register);
+        }
     }
 
     /// What the register is told of this member.
@@ -366,10 +399,9 @@ impl Link {
         mut said: MemberState,
         requests: mpsc::Sender<JoinRequest>,
         mut replies: Streaming<JoinReply>,
-        mut looking: Looking,
+        (mut looking, mut looks): (Looking, Looks),
     ) -> End {
         let mut welcomed = false;
-        let mut looks = Looks::default();
         loop {
             // Looked at in every turn: it may have changed while the stream was being opened.
             let wanted = self.wishes.borrow().state;
@@ -415,7 +447,7 @@ impl Link {
                     self.redial.heard();
                     self.refusal_told = false;
                     self.trouble_told = false;
-                    self.told.heard(register);
+                    self.tell_heard(register);
                     tracing::info!(register, incarnation = %self.incarnation, "the register took this member in");
                 }
                 Step::Install(view) => self.told.view(view),
@@ -427,6 +459,8 @@ impl Link {
                     return End::Over;
                 }
                 Step::Next(why) => return End::Next(why),
+                Step::Elsewhere(other) if address::is_register(&other) => return End::Referred(other),
+                Step::Elsewhere(_) => {}
             }
         }
     }

@@ -36,7 +36,11 @@ mod watching;
 /// What a member decides, for simulations of whole clusters.
 #[doc(hidden)]
 pub mod simulation {
-    pub use super::life::{Life, Step};
+    pub use super::{
+        life::{Life, Step},
+        redial::Redial,
+        rivals::{Found, Looks, Rival},
+    };
 }
 
 /// Events waiting to be taken; each kind is told at most once, so it is never met.

@@ -7,10 +7,12 @@ const WAIT_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait ever: a register that is back is found within this.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// A member's way through the registers it was given.
+/// A member's way through the registers it was given, and the one that it was referred to.
 #[derive(Debug)]
-pub(super) struct Redial {
+pub struct Redial {
     registers: Vec<String>,
+    /// So many were given; one more was learned.
+    given: usize,
     at: usize,
     /// Rounds through all registers since one was last heard.
     rounds: u32,
@@ -18,11 +20,27 @@ pub(super) struct Redial {
 }
 
 impl Redial {
+    /// Begins with the first one.
+    #[must_use]
     pub const fn new(registers: Vec<String>) -> Self {
-        Self { registers, at: 0, rounds: 0, dialed: false }
+        let given = registers.len();
+        Self { registers, given, at: 0, rounds: 0, dialed: false }
+    }
+
+    /// Those given, and the one learned.
+    #[must_use]
+    pub fn all(&self) -> &[String] {
+        &self.registers
+    }
+
+    /// Was it among those given?
+    #[must_use]
+    pub fn is_given(&self, register: &str) -> bool {
+        self.registers[..self.given].iter().any(|one| one == register)
     }
 
     /// The register whose turn it is.
+    #[must_use]
     pub fn target(&self) -> &str {
         self.registers.get(self.at).map_or("", String::as_str)
     }
@@ -50,7 +68,21 @@ impl Redial {
         self.rounds = 0;
     }
 
+    /// A register that has stepped down names this one, which takes the place of one named before.
+    pub fn refer(&mut self, register: &str) {
+        // Several registers behind one address: waits grow until the right one answers.
+        if self.target() == register {
+            return self.next();
+        }
+        if !self.registers.iter().any(|one| one == register) {
+            self.registers.truncate(self.given);
+            self.registers.push(register.to_owned());
+        }
+        self.at = self.registers.iter().position(|one| one == register).unwrap_or(0);
+    }
+
     /// Has every register been tried since one was heard?
+    #[must_use]
     pub const fn all_failed(&self) -> bool {
         self.rounds > 0
     }
@@ -87,6 +119,22 @@ mod tests {
         redial.next();
         assert_eq!(redial.target(), "a:1");
         assert_eq!(Redial::new(Vec::new()).target(), "");
+    }
+
+    #[test]
+    fn referred_register_is_tried_next_and_only_one_is_kept() {
+        let mut redial = Redial::new(vec!["a:1".into()]);
+        redial.refer("b:1");
+        assert_eq!((redial.target(), redial.is_given("b:1")), ("b:1", false));
+        redial.next();
+        assert_eq!(redial.target(), "a:1");
+        redial.refer("c:1");
+        assert_eq!((redial.target(), redial.all().len()), ("c:1", 2));
+        // It refers to itself: another register may be behind its address.
+        redial.refer("c:1");
+        assert!(redial.all_failed() && redial.target() == "a:1");
+        redial.refer("a:1");
+        assert_eq!(redial.target(), "c:1");
     }
 
     proptest! {

@@ -14,10 +14,12 @@ use std::{
 use broadgate_proto::{
     id::Incarnation,
     v1::{
-        BeatAnswer, DrainOrder, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome,
+        BeatAnswer, DrainOrder, Elsewhere, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome,
         join_reply::Reply,
     },
 };
+
+use crate::member::address;
 
 use super::{
     check::{self, Origin},
@@ -61,9 +63,17 @@ pub struct Core {
     last_tick: Duration,
     /// Until then nobody is removed for silence.
     patient_until: Duration,
-    /// Another register is active under this epoch, and until then nobody is taken in who does not come
-    /// from there.
-    stepped_down: Option<(Epoch, Duration)>,
+    stepped_down: Option<SteppedDown>,
+}
+
+/// Another register is active under a higher term.
+#[derive(Debug)]
+struct SteppedDown {
+    term: u64,
+    /// Where it is, or "".
+    register: String,
+    /// Until then only members that come from there are taken in.
+    until: Duration,
 }
 
 impl Core {
@@ -155,8 +165,8 @@ impl Core {
                 let answer = self.drain(&gateway, &mut out);
                 out.push(Effect::Answer(answer));
             }
-            Input::StepDown { epoch } => {
-                self.step_down(epoch, now, &mut out);
+            Input::StepDown { epoch, register } => {
+                self.step_down(epoch, register, now, &mut out);
                 let incarnation = Incarnation::from_bits(0);
                 out.push(Effect::Answer(Ok(Answer { epoch: self.epoch, incarnation })));
             }
@@ -193,8 +203,8 @@ impl Core {
             return dismiss(connection, "this incarnation was removed: join as a new one", out);
         }
         let knows = reported.as_ref().and_then(|view| view.epoch);
-        if let Some(sentence) = self.elsewhere(knows, now) {
-            return out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+        if self.refers(knows, now) {
+            return self.refer(connection, out);
         }
         let names_itself = reported.as_ref().is_some_and(|view| Base::of(view).names(incarnation));
         let mut changed = reported.is_some_and(|view| self.take_over(&view, now, out));
@@ -290,31 +300,42 @@ impl Core {
         })
     }
 
-    /// Why nobody is taken in who does not come from the register of the higher term.
-    fn elsewhere(&mut self, knows: Option<Epoch>, now: Now) -> Option<String> {
-        let (higher, until) = self.stepped_down?;
-        if now.up >= until || knows.is_some_and(|knows| knows.term >= higher.term) {
+    /// Whether a member that knows this view belongs to the register of the higher term.
+    fn refers(&mut self, knows: Option<Epoch>, now: Now) -> bool {
+        let Some(other) = &self.stepped_down else { return false };
+        if now.up >= other.until || knows.is_some_and(|knows| knows.term >= other.term) {
             self.stepped_down = None;
-            return None;
         }
-        Some(format!(
-            "this register has stepped down, since another one is active under the higher term {}: run only one",
-            higher.term
-        ))
+        self.stepped_down.is_some()
+    }
+
+    /// Names the active register to a member, which may not have its address, and ends the stream.
+    fn refer(&self, connection: ConnectionId, out: &mut Vec<Effect>) {
+        let Some(SteppedDown { term, register, .. }) = &self.stepped_down else { return };
+        let at = if register.is_empty() { String::new() } else { format!(", at {register}") };
+        if !register.is_empty() {
+            let elsewhere = Elsewhere { register: register.clone(), term: *term };
+            out.push(Effect::Reply(connection, Reply::Elsewhere(elsewhere)));
+        }
+        let sentence = format!(
+            "this register has stepped down, since another one is active under the higher term {term}{at}: run \
+             only one"
+        );
+        out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
     }
 
     /// Another register is active. If it is of a higher term, this one becomes as if it had just been
     /// started: its members go there and tell what they know.
-    fn step_down(&mut self, higher: Epoch, now: Now, out: &mut Vec<Effect>) {
+    fn step_down(&mut self, higher: Epoch, register: String, now: Now, out: &mut Vec<Effect>) {
         if self.members.is_empty() || higher.term <= self.epoch.term || !check::term(higher) {
             return;
         }
         let members = self.members.len();
         out.push(Effect::Happened(Happened::SteppedDown { from: self.epoch, higher, members }));
-        self.stepped_down = Some((higher, now.up + self.lease));
+        let register = if address::is_register(&register) { register } else { String::new() };
+        self.stepped_down = Some(SteppedDown { term: higher.term, register, until: now.up + self.lease });
         for connection in std::mem::take(&mut self.connections).into_keys() {
-            let sentence = self.elsewhere(None, now).unwrap_or_default();
-            out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+            self.refer(connection, out);
         }
         self.members.clear();
         self.recent.clear();

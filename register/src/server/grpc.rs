@@ -86,8 +86,9 @@ impl Register for Service {
     }
 
     async fn step_down(&self, request: Request<StepDownRequest>) -> Result<Response<StepDownReply>, Status> {
-        let epoch = request.into_inner().epoch.unwrap_or_default();
-        let answer = self.command(Input::StepDown { epoch }).await?;
+        let StepDownRequest { epoch, register } = request.into_inner();
+        let epoch = epoch.unwrap_or_default();
+        let answer = self.command(Input::StepDown { epoch, register }).await?;
         Ok(Response::new(StepDownReply { epoch: Some(answer.epoch) }))
     }
 

@@ -38,8 +38,8 @@ pub enum Input {
     Leave { incarnation: String },
     /// An operator wants a gateway to drain.
     Drain { gateway: String },
-    /// Another register is active under this epoch.
-    StepDown { epoch: Epoch },
+    /// Another register is active under this epoch, and is found at this address, if that is known.
+    StepDown { epoch: Epoch, register: String },
     /// Time has passed.
     Tick,
 }

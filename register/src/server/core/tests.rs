@@ -179,17 +179,28 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
     core.apply(reporting(1, 1, reported(5, 7, &[1, 2])), at(0));
     assert_eq!(epoch(&core).term, 6);
     for lower in [Epoch::new(6, 9), Epoch::new(5, 1), Epoch::new(u64::MAX, 1)] {
-        let told = core.apply(Input::StepDown { epoch: lower }, at(1));
+        let told = core.apply(Input::StepDown { epoch: lower, register: String::new() }, at(1));
         assert!(matches!(&told[..], [Effect::Answer(Ok(_))]), "{told:?}");
     }
-    let told = core.apply(Input::StepDown { epoch: Epoch::new(9, 1) }, at(1));
+    let register = "r2:7100".to_owned();
+    let told = core.apply(Input::StepDown { epoch: Epoch::new(9, 1), register }, at(1));
+    let named = |effect: &Effect| matches!(effect, Effect::Reply(1, Reply::Elsewhere(it)) if it.register == "r2:7100" && it.term == 9);
+    assert!(
+        told.iter().position(named) < told.iter().position(|effect| matches!(effect, Effect::Refuse(..)))
+    );
     assert!(told.iter().any(|effect| matches!(effect, Effect::Refuse(1, Refusal::Unavailable(_)))));
     assert!(told.iter().any(|effect| matches!(effect, Effect::Happened(Happened::SteppedDown { .. }))));
     assert_eq!((epoch(&core), core.view().members.len()), (Epoch::new(0, 0), 0));
     // Who comes from the cluster of the lower term, or from none, goes to the other register.
     for hello in [hello(2, 2), reporting(3, 1, reported(6, 1, &[1, 2]))] {
         let refused = core.apply(hello, at(2));
-        assert!(matches!(&refused[..], [Effect::Refuse(_, Refusal::Unavailable(_))]), "{refused:?}");
+        assert!(
+            matches!(
+                &refused[..],
+                [Effect::Reply(_, Reply::Elsewhere(_)), Effect::Refuse(_, Refusal::Unavailable(_))]
+            ),
+            "{refused:?}"
+        );
     }
     // The other register is gone: its members come here.
     core.apply(reporting(4, 3, reported(9, 4, &[1, 2, 3])), at(3));
@@ -197,7 +208,8 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
     core.apply(hello(5, 4), at(3));
     assert_eq!(core.view().members.len(), 4);
     // Without anybody from there it serves again after a lease.
-    core.apply(Input::StepDown { epoch: Epoch::new(20, 1) }, at(4));
+    let register = "no address".to_owned();
+    core.apply(Input::StepDown { epoch: Epoch::new(20, 1), register }, at(4));
     assert!(matches!(core.apply(hello(6, 5), at(8))[0], Effect::Refuse(6, Refusal::Unavailable(_))));
     core.apply(hello(7, 5), at(10));
     assert_eq!(names(&core), ["gateway-5"]);
