@@ -49,7 +49,8 @@ impl Bug {
             Self::NoParking => 23,
             Self::NoFencing => 528,
             Self::EarlyAcknowledgement => 1,
-            Self::NoHeir | Self::NoLooking | Self::CompleteInHalves => 1,
+            Self::NoHeir | Self::NoLooking => 1,
+            Self::CompleteInHalves => 55,
             Self::NoReannouncement | Self::NoRoster => 3,
         }
     }

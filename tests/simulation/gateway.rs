@@ -136,7 +136,8 @@ impl World {
         let Some(gateway) = self.hosts[host].gateway.take() else { return };
         let known = Arc::clone(gateway.member.life.known());
         let drains = gateway.member.wanted == MemberState::Draining;
-        if !drains && self.now > self.suspect_until {
+        // Where two registers run, one may have removed who was at the other: not promised there.
+        if !drains && self.now > self.suspect_until && !self.has_two_registers() {
             self.note(Fact::PutOut { by: gateway.me });
         }
         self.bury(host, &gateway, false);

@@ -17,7 +17,7 @@ use super::{
 const INTERVAL: Duration = Duration::from_millis(200);
 /// After this a member that could see another register must have seen it: two looks of at most 1.5 s each,
 /// and their answers.
-const SEEN_AFTER: Duration = Duration::from_secs(4);
+const SEEN_AFTER: Duration = Duration::from_millis(3300);
 
 pub fn check(history: &[Record], found: &mut Found) {
     for record in history {

@@ -165,16 +165,20 @@ fn many_seeds(options: &Options) -> bool {
     if options.bug.is_none() && options.own_tests {
         good &= checked::all() & regressions::all();
     }
-    if !options.calm && !options.two_registers {
+    if let Some(bug) = options.bug {
+        return good & family(bug.name(), bug.script(), options.seeds, options);
+    }
+    let all = !options.calm && !options.two_registers;
+    if all {
         good &= family("", Script::of, options.seeds, options);
     }
-    if options.bug.is_none() && !options.two_registers {
+    if all || options.calm {
         good &= family(" calm", Script::calm, options.seeds.div_ceil(4), options);
     }
-    if options.bug.is_none() && !options.calm {
+    if all || options.two_registers {
         good &= family(" two-register", Script::two_registers, options.seeds.div_ceil(4), options);
     }
-    if options.bug.is_none() && options.own_tests {
+    if options.own_tests {
         good &= planted(options);
     }
     good

@@ -273,6 +273,7 @@ impl World {
         let knows: Vec<_> = gateway.member.knows().collect();
         let seen = self.look(host, &knows);
         self.member_will_look(host, conn);
+        let losing = self.seed % 2 == 1 && !self.healed;
         let Some(gateway) = self.gateway(host).filter(|_| welcomed) else { return };
         let member = &mut gateway.member;
         let Found { higher, lower, active, outside } = member.looks.take(seen, member.life.known());
@@ -284,7 +285,9 @@ impl World {
             member.redial.aim(&higher.register);
             member.chosen = true;
         }
-        for rival in lower {
+        // In some lives most of these are lost on the way, so that halves last.
+        let lost = losing && member.rng.percent(70);
+        for rival in lower.into_iter().filter(|_| !lost) {
             if let (Some(no), Some(by)) = (register_called(&rival.register), by) {
                 self.after(Duration::from_millis(3), Event::RegisterTold { no, epoch, by });
             }

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Error;
 use crate::harness::*;
 
 /// What the log says of the last reading after so many.
-async fn told(gateway: &Process, before: usize) -> String {
+pub async fn told(gateway: &Process, before: usize) -> String {
     until("the gateway has read its apps again", async || {
         let log = gateway.log();
         let mut lines =
@@ -30,7 +30,7 @@ async fn refused(cluster: &Cluster, app: &str) -> String {
 }
 
 /// Runs the executable to its end: exit code, output, errors.
-fn run(args: &[&str]) -> (i32, String, String) {
+pub fn run(args: &[&str]) -> (i32, String, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"));
     let output = command.args(args).stdin(std::process::Stdio::null()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -42,7 +42,7 @@ fn raw(ids: &[&str]) -> String {
 }
 
 /// A new file takes the place of the old one in one step, as editors and deployments do it.
-fn replace(path: &Path, text: &str) {
+pub fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(&new, path).unwrap();

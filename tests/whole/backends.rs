@@ -1,6 +1,9 @@
 //! The HTTP API of backends: what its answers promise, also when a gateway stands still.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
@@ -11,7 +14,7 @@ use tokio::{
 
 use crate::{
     harness::*,
-    pusher::{APPS, Pusher, sign},
+    pusher::{APPS, Key, Pusher, SHOP_KEY, sign_with},
 };
 
 /// What a backend was answered.
@@ -32,23 +35,36 @@ pub async fn call(
     headers: &str,
     body: &str,
 ) -> Answer {
+    call_with(SHOP_KEY, cluster.web(gateway), method, path, query, headers, body).await
+}
+
+/// The same with a key of its own, without a cluster at hand.
+pub async fn call_with(
+    key: Key,
+    web: SocketAddr,
+    method: &str,
+    path: &str,
+    query: &str,
+    headers: &str,
+    body: &str,
+) -> Answer {
     let path = format!("/apps/shop{path}");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let md5: String = Md5::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut params = vec![format!("auth_key=shop-key&auth_timestamp={now}&auth_version=1.0")];
+    let mut params = vec![format!("auth_key={}&auth_timestamp={now}&auth_version=1.0", key.0)];
     if !body.is_empty() {
         params.push(format!("body_md5={md5}"));
     }
     params.extend((!query.is_empty()).then(|| query.to_owned()));
     let params = params.join("&");
-    let signature = sign(&format!("{method}\n{path}\n{params}"));
+    let signature = sign_with(key, &format!("{method}\n{path}\n{params}"));
     let signature = signature.split_once(':').unwrap().1;
     let request = format!(
         "{method} {path}?{params}&auth_signature={signature} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n{body}",
         body.len()
     );
-    let mut stream = TcpStream::connect(cluster.web(gateway)).await.unwrap();
+    let mut stream = TcpStream::connect(web).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     soon("the answer comes", stream.read_to_string(&mut answer)).await.unwrap();

@@ -142,6 +142,30 @@ fn proofs_that_are_named_exist() {
     assert!(proofs > 20, "{proofs}");
 }
 
+/// Every procedure of the runbook is done by a test, which the table in `runbook.rs` names.
+#[test]
+fn procedures_of_the_runbook_have_tests() {
+    let (runbook, tests) = (read("deploy/RUNBOOK.md"), read("tests/whole/runbook.rs"));
+    let procedures = runbook.split("\n## Do\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let named: Vec<&str> = procedures
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| line.strip_prefix("**").and_then(|rest| rest.split_once(".**")).unwrap_or((line, "")).0)
+        .collect();
+    let mut rows = 0;
+    for row in tests.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let Some((procedure, test)) = row.split_once(" | `") else { continue };
+        let test = test.trim_end_matches("` |");
+        assert!(named.contains(&procedure), "the runbook has no procedure {procedure:?}: {named:?}");
+        assert!(tests.contains(&format!("async fn {test}()")), "runbook.rs has no test {test}");
+        rows += 1;
+    }
+    for procedure in &named {
+        assert!(tests.contains(&format!("//! | {procedure} | `")), "no test does {procedure:?}");
+    }
+    assert!(rows == named.len() && rows > 5, "{rows} of {named:?}");
+}
+
 #[test]
 fn the_readmes_worker_is_the_example() {
     let example = read("business/examples/readme.rs");

@@ -60,6 +60,45 @@ async fn a_second_register_takes_over() {
     assert_eq!(cluster.status(0).await.unwrap().gateways.len(), 2);
 }
 
+/// A register stands still, and members go to the one that runs beside it. When the first goes on, with all
+/// members on its list, it steps down: one register has them all, and nobody came back as another.
+#[tokio::test]
+async fn a_paused_register_steps_down_for_the_one_beside_it() {
+    let started = std::time::Instant::now();
+    let port = free_address();
+    let settings = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"2s\"");
+    let mut cluster = settings.second_register(&port.to_string()).start().await;
+    let mut client = cluster.client(0).await;
+    let members = |view: &v1::View| view.members.iter().map(|m| m.incarnation.clone()).collect::<Vec<_>>();
+    let before = members(&cluster.view().await.unwrap());
+    let paused = cluster.register.take().unwrap();
+    paused.signal("STOP");
+    let bind = format!("--bind={port}");
+    cluster.register = Some(Process::start(&cluster.dir, "second", &["register", &bind], &[]));
+    cluster.register_address = port.to_string();
+    let at_the_second = async || {
+        until("all members are at the second register, and it is the only one", async || {
+            for gateway in 0..2 {
+                let status = cluster.status(gateway).await?;
+                let register = status.gateways.iter().filter_map(|one| one.register.as_ref());
+                let well = |one: &v1::FollowedRegister| one.heard && one.trouble.is_empty();
+                (register.filter(|one| well(one)).count() == 2).then_some(())?;
+                (status.register == port.to_string() && status.coverage?.complete).then_some(())?;
+            }
+            Some(())
+        })
+        .await;
+    };
+    at_the_second().await;
+    paused.signal("CONT");
+    paused.logged("this one steps down").await;
+    at_the_second().await;
+    assert_eq!(members(&cluster.view().await.unwrap()), before);
+    cluster.caller(1).await.send(text(all(), "undisturbed")).await.unwrap();
+    client.hears(&["undisturbed"]).await;
+    println!("{:.1?}", started.elapsed());
+}
+
 #[tokio::test]
 async fn a_killed_gateway_costs_its_own_clients_only() {
     let mut cluster = Cluster::quiet(3).register("lease = \"4s\"").start().await;

@@ -25,7 +25,7 @@ async fn attached(cluster: &Cluster, names: &[&str]) {
 
 /// Says numbers and hears them back, some ahead of their echoes, until told to stop: each comes back
 /// once, in order.
-async fn converse(mut client: Client, stop: watch::Receiver<bool>) -> u32 {
+pub async fn converse(mut client: Client, stop: watch::Receiver<bool>) -> u32 {
     const AHEAD: u32 = 8;
     let mut said = 0;
     let mut heard = 0;

@@ -161,6 +161,57 @@ async fn status_warns() {
     .await;
 }
 
+/// Two registers run by mistake: `status` names them while both have members, and then the gateway that is
+/// not where it was configured to be; both sides log it.
+#[tokio::test]
+async fn status_shows_a_second_register() {
+    let second = free_address().to_string();
+    let settings = Cluster::quiet(2).register("beat = \"200ms\"\nlease = \"1s\"");
+    let cluster = settings.second_register(&second).start().await;
+    // The first register's cluster has lived for a lease, so its term is the higher one.
+    until("the term rises", async || (cluster.view().await?.epoch?.term > u16::MAX.into()).then_some(()))
+        .await;
+    let bind = format!("--bind={second}");
+    let register = Process::start(&cluster.dir, "second", &["register", &bind], &[]);
+    register.logged("register address=").await;
+    let config = std::fs::read_to_string(cluster.dir.join("gateway-1.toml")).unwrap();
+    let config: String = config
+        .lines()
+        .map(|line| match line.split(' ').next() {
+            Some("register") => format!("register = [\"{second}\"]\n"),
+            _ => line.replace("gateway-1", "gateway-9") + "\n",
+        })
+        .collect();
+    let path = cluster.dir.join("gateway-9.toml").display().to_string();
+    std::fs::write(&path, config).unwrap();
+    let stranger = Process::start(&cluster.dir, "gateway-9", &["gateway", "--config", &path], &[]);
+    until("a gateway sees both", async || {
+        let gateways = cluster.status(0).await?.gateways;
+        let seen = gateways.into_iter().filter_map(|one| one.register).find(|one| !one.outside.is_empty())?;
+        assert!(seen.trouble.contains(&format!("register {second} is active as well")), "{seen:?}");
+        assert_eq!(seen.outside, ["gateway-9"]);
+        Some(())
+    })
+    .await;
+    register.logged("this one steps down").await;
+    stranger.logged("the register has stepped down for another one").await;
+    let first = &cluster.register_address;
+    let warning = format!("warning: gateway-9: register {first}: it is not among cluster.register");
+    let text = until("all are at one register", async || {
+        let (code, out, _) = cluster.run(&["status"]);
+        (code == 0 && out.contains(&warning)).then_some(out)
+    })
+    .await;
+    assert_eq!(text.matches("warning: ").count(), 1, "{text}");
+    let (_, out, _) = cluster.run(&["status", "--json"]);
+    let gateways = json(&out)["gateways"].as_array().unwrap().clone();
+    let troubles: Vec<_> =
+        gateways.iter().map(|one| one["register"]["trouble"].as_str().unwrap().is_empty()).collect();
+    assert_eq!(troubles, [true, true, false], "{out}");
+    let logs: String = cluster.gateways.iter().map(Process::log).collect();
+    assert!(logs.contains("two registers are active: answers are incomplete"), "{logs}");
+}
+
 /// A gateway is drained through another one, and waited for.
 #[tokio::test]
 async fn a_drain_can_be_waited_for() {

@@ -26,10 +26,12 @@ pub fn data(frame: &Value) -> Value {
 
 impl Pusher {
     pub async fn connect(cluster: &Cluster, gateway: usize) -> Self {
-        let url = format!(
-            "ws://{}/app/shop-key?protocol=7&client=js&version=8.6.0&flash=false",
-            cluster.web(gateway)
-        );
+        Self::with_key(cluster, gateway, SHOP_KEY.0).await
+    }
+
+    pub async fn with_key(cluster: &Cluster, gateway: usize, key: &str) -> Self {
+        let url =
+            format!("ws://{}/app/{key}?protocol=7&client=js&version=8.6.0&flash=false", cluster.web(gateway));
         let mut client = Client::connect(&url).await;
         let hello = frame(&client.hear().await);
         assert_eq!(hello["event"], "pusher:connection_established");
@@ -77,12 +79,20 @@ impl Pusher {
     }
 }
 
+/// A key of the app, and its secret.
+pub type Key = (&'static str, &'static str);
+pub const SHOP_KEY: Key = ("shop-key", "secret-of-the-shop");
+
 pub fn sign(text: &str) -> String {
+    sign_with(SHOP_KEY, text)
+}
+
+pub fn sign_with((key, secret): Key, text: &str) -> String {
     use hmac::{Hmac, KeyInit as _, Mac as _};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"secret-of-the-shop").unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(text.as_bytes());
     let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("shop-key:{signature}")
+    format!("{key}:{signature}")
 }
 
 pub async fn sdk(cluster: &Cluster) -> Sdk {

@@ -1,15 +1,46 @@
 //! What the runbook tells an operator to do, done as it says, under traffic: nothing is incomplete.
+//!
+//! Each procedure of `deploy/RUNBOOK.md` has its test; `documents.rs` checks that.
+//!
+//! | procedure | test |
+//! |---|---|
+//! | Add a gateway | `gateways_are_added_updated_and_taken_away_under_traffic` |
+//! | Take a gateway away | `gateways_are_added_updated_and_taken_away_under_traffic` |
+//! | Update gateways | `gateways_are_added_updated_and_taken_away_under_traffic` |
+//! | Update workers | `workers_are_updated_under_traffic_and_no_client_notices` |
+//! | Update the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
+//! | Move the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
+//! | Change the secret | `secret_is_changed_under_traffic_and_nothing_is_incomplete` |
+//! | Add or change an app | `app_is_added_and_changed_under_traffic_and_no_other_client_notices` |
+//! | Change an app's key | `key_of_an_app_is_changed_and_no_publish_is_lost` |
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use broadgate_business::cluster::{Audience as To, Cluster as Sdk, ClusterConfig};
 use broadgate_proto::secret::Secret;
-use tokio::task::JoinHandle;
+use futures_util::StreamExt as _;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::*;
+use crate::{
+    apps::{replace, run, told},
+    backends::call_with,
+    handover::converse,
+    harness::*,
+    pusher::{APPS, Key, Pusher, SHOP_KEY},
+};
 
 const OLD: &str = "old-secret-0123456789abcdef0123456789";
 const NEW: &str = "new-secret-0123456789abcdef0123456789";
@@ -187,4 +218,282 @@ async fn register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete()
     assert_eq!((code, problem.as_str()), (0, ""));
     assert_eq!(cluster.gateways[added].ended().await.code(), Some(0));
     traffic.end().await;
+}
+
+/// Where clients may connect, as a load balancer knows it.
+type Open = Arc<Mutex<Vec<SocketAddr>>>;
+
+/// A client that says numbers and hears each back. When its gateway lets it go with *come back*, it comes back
+/// at another one and says again what was not answered. Returns how often it had to.
+async fn stay(open: Open, number: usize, stop: watch::Receiver<bool>) -> u32 {
+    let (mut said, mut times) = (0_u32, 0);
+    loop {
+        let web = until("a gateway is open", async || {
+            let open = open.lock().unwrap();
+            open.get(number % open.len().max(1)).copied()
+        })
+        .await;
+        // What is closed just now is taken off the balancer's list a moment later.
+        let Ok(mut client) = Client::try_connect(&format!("ws://{web}/ws"), &[]).await else {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            continue;
+        };
+        loop {
+            if *stop.borrow() {
+                return times;
+            }
+            // A close that is under way is read below.
+            let _ = futures_util::SinkExt::send(&mut client.socket, Message::text(said.to_string())).await;
+            match soon("an echo or a close", client.socket.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    assert_eq!(text.as_str(), said.to_string(), "neither lost, nor twice");
+                    said += 1;
+                }
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    assert_eq!(u16::from(frame.code), 1012, "come back");
+                    break;
+                }
+                Some(Ok(_)) => {}
+                other => panic!("client {number} was let go without a word: {other:?}"),
+            }
+        }
+        times += 1;
+    }
+}
+
+/// "Add a gateway", "Update gateways" and "Take a gateway away".
+#[tokio::test]
+async fn gateways_are_added_updated_and_taken_away_under_traffic() {
+    let mut cluster = Cluster::of(2).start().await;
+    let _workers = (echo(&cluster, "one"), echo(&cluster, "two"));
+    attached(&cluster, &["one", "two"]).await;
+    let registers = [cluster.register_address.clone()];
+    let traffic = Traffic::start(&registers, "").await;
+    let open: Open = Arc::new(Mutex::new((0..2).map(|gateway| cluster.web(gateway)).collect()));
+    let (stop, stopped) = watch::channel(false);
+    let clients: Vec<_> =
+        (0..12).map(|number| tokio::spawn(stay(Arc::clone(&open), number, stopped.clone()))).collect();
+    let added = cluster.add_gateway().await;
+    is_up(&cluster, added).await;
+    open.lock().unwrap().push(cluster.web(added));
+    attached(&cluster, &["one", "two"]).await;
+    for gateway in 0..2 {
+        let web = cluster.web(gateway);
+        open.lock().unwrap().retain(|one| *one != web);
+        let name = cluster.gateways[gateway].name.clone();
+        let address = cluster.internal[added].clone();
+        let (code, out, problem) = cluster.run(&["drain", &name, "--addr", &address, "--wait"]);
+        assert!(code == 0 && out.contains("has left"), "{out}{problem}");
+        assert_eq!(cluster.gateways[gateway].ended().await.code(), Some(0));
+        cluster.start_gateway_again(gateway).await;
+        is_up(&cluster, gateway).await;
+        until("status shows it as ready", async || {
+            let view = cluster.status(added).await?.view?;
+            let ready = |one: &&broadgate_proto::v1::Member| {
+                one.name == name && one.state() == broadgate_proto::v1::MemberState::Ready
+            };
+            view.members.iter().any(|one| ready(&one)).then_some(())
+        })
+        .await;
+        open.lock().unwrap().push(cluster.web(gateway));
+        attached(&cluster, &["one", "two"]).await;
+        traffic.goes_on().await;
+    }
+    let web = cluster.web(added);
+    open.lock().unwrap().retain(|one| *one != web);
+    cluster.gateways[added].signal("TERM");
+    assert_eq!(cluster.gateways[added].ended().await.code(), Some(0));
+    traffic.goes_on().await;
+    stop.send(true).unwrap();
+    let mut times = 0;
+    for client in clients {
+        times += soon("every client has its answers", client).await.unwrap();
+    }
+    assert!(times >= 12, "each was at one of the gateways that were stopped: {times}");
+    traffic.end().await;
+}
+
+/// What a load balancer asks: 200 on the client port.
+async fn is_up(cluster: &Cluster, gateway: usize) {
+    let web = cluster.web(gateway);
+    until("/up answers 200", async || {
+        let mut stream = tokio::net::TcpStream::connect(web).await.ok()?;
+        stream.write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+}
+
+/// "Update workers": the new one is started, then the old one is stopped.
+#[tokio::test]
+async fn workers_are_updated_under_traffic_and_no_client_notices() {
+    let cluster = Cluster::of(2).start().await;
+    let mut old = [echo(&cluster, "one"), echo(&cluster, "two")];
+    attached(&cluster, &["one", "two"]).await;
+    let registers = [cluster.register_address.clone()];
+    let traffic = Traffic::start(&registers, "").await;
+    let (stop, stopped) = watch::channel(false);
+    let mut talking = Vec::new();
+    for number in 0..12 {
+        talking.push(tokio::spawn(converse(cluster.client(number % 2).await, stopped.clone())));
+    }
+    let mut new = Vec::new();
+    for (worker, after) in old.iter_mut().zip([["one", "three", "two"], ["four", "three", "two"]]) {
+        let name = if after[0] == "one" { "three" } else { "four" };
+        new.push(echo(&cluster, name));
+        attached(&cluster, &after).await;
+        worker.signal("TERM");
+        assert_eq!(worker.ended().await.code(), Some(0));
+        let rest: Vec<_> = after.into_iter().filter(|name| *name != worker.name).collect();
+        attached(&cluster, &rest).await;
+        traffic.goes_on().await;
+    }
+    stop.send(true).unwrap();
+    for talk in talking {
+        assert!(soon("every echo comes", talk).await.unwrap() > 8);
+    }
+    traffic.end().await;
+}
+
+/// "Add or change an app": a file for every gateway, which they read by themselves.
+#[tokio::test]
+async fn app_is_added_and_changed_under_traffic_and_no_other_client_notices() {
+    let cluster = Cluster::quiet(2).start().await;
+    let registers = [cluster.register_address.clone()];
+    let traffic = Traffic::start(&registers, "").await;
+    let mut others = [cluster.client(0).await, cluster.client(1).await];
+    let (code, made, _) = run(&["apps", "new", "shop"]);
+    assert_eq!(code, 0, "{made}");
+    let key = made.split("key = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let files: Vec<_> = (1..=2)
+        .map(|number| {
+            let (config, apps) =
+                (format!("gateway-{number}.toml"), cluster.dir.join(format!("apps-{number}.toml")));
+            let config = cluster.dir.join(config);
+            replace(&apps, &made);
+            let (config_name, apps_name) = (config.display().to_string(), apps.display().to_string());
+            let (code, table, _) = run(&["apps", "--config", &config_name, "--apps", &apps_name]);
+            assert!(code == 0 && table.contains("shop") && table.contains("default"), "{table}");
+            let plain = std::fs::read_to_string(&config).unwrap();
+            replace(&config, &format!("apps_file = {apps_name:?}\n{plain}"));
+            apps
+        })
+        .collect();
+    let mut shop = Vec::new();
+    for (gateway, process) in cluster.gateways.iter().enumerate() {
+        let line = told(process, 0).await;
+        assert!(line.ends_with("apps read again: added shop"), "{line}");
+        shop.push(Pusher::with_key(&cluster, gateway, &key).await);
+        shop[gateway].subscribe("room").await;
+    }
+    // A change of the app itself, at one gateway after the other.
+    let changed = made.replacen("id = \"shop\"\n", "id = \"shop\"\nraw = true\n", 1);
+    for (process, apps) in cluster.gateways.iter().zip(&files) {
+        replace(apps, &changed);
+        let line = told(process, 1).await;
+        assert!(line.ends_with("apps read again: changed shop"), "{line}");
+        traffic.goes_on().await;
+    }
+    let mut raw = cluster.client_of(1, "shop").await;
+    let to = broadgate_proto::v1::Audience { app: "shop".into(), ..all() };
+    cluster.caller(0).await.send(text(to, "to the shop")).await.unwrap();
+    raw.hears(&["to the shop"]).await;
+    for client in &mut shop {
+        assert_eq!(client.hear().await["data"], "to the shop");
+    }
+    let mut caller = cluster.caller(0).await;
+    caller.send(text(all(), "undisturbed")).await.unwrap();
+    for client in &mut others {
+        client.hears(&["undisturbed"]).await;
+    }
+    traffic.end().await;
+}
+
+const NEW_KEY: Key = ("new-key", "new-secret-of-the-shop");
+
+/// A receiver of webhooks that notes which key each post names.
+async fn keys_of_posts(address: SocketAddr) -> mpsc::Receiver<String> {
+    let listener = until("the receiver listens", async || TcpListener::bind(address).await.ok()).await;
+    let (told, keys) = mpsc::channel(1000);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
+                    let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+                    if header("content-length: ").and_then(|length| length.parse().ok()) != Some(body.len()) {
+                        continue;
+                    }
+                    let _ = told.send(header("x-pusher-key: ").unwrap().to_owned()).await;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                    bytes.clear();
+                }
+            });
+        }
+    });
+    keys
+}
+
+/// "Change an app's key": the new one below the old one, then the old one is taken out. The backend publishes
+/// all the while.
+#[tokio::test]
+async fn key_of_an_app_is_changed_and_no_publish_is_lost() {
+    let address = free_address();
+    let mut keys = keys_of_posts(address).await;
+    let hook = format!("[[apps.webhooks]]\nurl = \"http://{address}/\"\n");
+    let cluster = Cluster::quiet(2).more(&format!("{APPS}{hook}")).start().await;
+    let mut client = Pusher::connect(&cluster, 0).await;
+    client.subscribe("news").await;
+    assert_eq!(soon("a post comes", keys.recv()).await.unwrap(), SHOP_KEY.0);
+    let (key, used) = watch::channel(SHOP_KEY);
+    let (stop, stopped) = watch::channel(false);
+    let webs = [cluster.web(0), cluster.web(1)];
+    let publishing = tokio::spawn(async move {
+        let mut number = 0_usize;
+        while !*stopped.borrow() {
+            let body = json!({ "name": "e", "channels": ["news"], "data": number.to_string() }).to_string();
+            let key = *used.borrow();
+            let answer = call_with(key, webs[number % 2], "POST", "/events", "", "", &body).await;
+            assert_eq!(answer.status, 200, "{number} with {}: {}", key.0, answer.body);
+            number += 1;
+        }
+        number
+    });
+    let entry = |(key, secret): Key| format!("[[apps.keys]]\nkey = \"{key}\"\nsecret = \"{secret}\"\n");
+    let change = async |before: usize, from: &str, to: &str| {
+        for (number, process) in cluster.gateways.iter().enumerate() {
+            let config = cluster.dir.join(format!("gateway-{}.toml", number + 1));
+            let text = std::fs::read_to_string(&config).unwrap();
+            assert!(text.contains(from), "{text}");
+            replace(&config, &text.replace(from, to));
+            let line = told(process, before).await;
+            assert!(line.ends_with("apps read again: changed shop"), "{line}");
+        }
+    };
+    let both = entry(SHOP_KEY) + &entry(NEW_KEY);
+    change(0, &entry(SHOP_KEY), &both).await;
+    // The application uses the new one now, and its clients come with it.
+    key.send(NEW_KEY).unwrap();
+    let mut with_new = Pusher::with_key(&cluster, 1, NEW_KEY.0).await;
+    with_new.subscribe("more-news").await;
+    assert_eq!(soon("a post comes", keys.recv()).await.unwrap(), SHOP_KEY.0, "signed with the first");
+    change(1, &both, &entry(NEW_KEY)).await;
+    with_new.subscribe("latest-news").await;
+    // Posts of what was before may still come, but none after the first with the new one.
+    soon("a post with the new key comes", async { while keys.recv().await.unwrap() != NEW_KEY.0 {} }).await;
+    with_new.subscribe("last-news").await;
+    assert_eq!(soon("a post comes", keys.recv()).await.unwrap(), NEW_KEY.0);
+    let old = call_with(SHOP_KEY, cluster.web(0), "GET", "/channels", "", "", "").await;
+    assert_eq!(old.status, 401, "{}", old.body);
+    stop.send(true).unwrap();
+    let published = soon("the backend stops", publishing).await.unwrap();
+    for number in 0..published {
+        assert_eq!(client.hear().await["data"], number.to_string(), "of {published}");
+    }
+    assert!(published > 10, "{published}");
 }

@@ -37,7 +37,8 @@ impl Seen {
     pub(super) async fn follow(&mut self, member: &mut Member) -> Next {
         let mut views = member.every_view();
         let mut installed = self.dispatcher.installed.clone();
-        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut registers = member.registers();
+        registers.mark_changed();
         loop {
             tokio::select! {
                 view = views.recv() => {
@@ -58,9 +59,9 @@ impl Seen {
                     }
                     member.learn(view);
                 }
-                _ = second.tick() => {
-                    // Whether the register is heard is only for answers and gauges.
-                    let register = member.register();
+                Ok(()) = registers.changed() => {
+                    // Only for answers and gauges.
+                    let register = registers.borrow_and_update().clone();
                     gauge!("broadgate_gateway_register_heard").set(f64::from(u8::from(register.heard)));
                     if *self.dispatcher.outside.load_full() != register.outside {
                         self.dispatcher.outside.store(Arc::new(register.outside.clone()));

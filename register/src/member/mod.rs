@@ -196,6 +196,12 @@ impl Member {
         self.status.borrow().clone()
     }
 
+    /// The same as it changes.
+    #[must_use]
+    pub fn registers(&self) -> watch::Receiver<RegisterStatus> {
+        self.status.clone()
+    }
+
     /// Tells the cluster where this member stands; said again after every redial.
     pub fn set_state(&self, state: MemberState) {
         self.wish.send_if_modified(|wish| std::mem::replace(&mut wish.state, state) != state);

@@ -48,6 +48,11 @@ pub struct Core {
     members_max: usize,
     salt: Option<u16>,
     epoch: Epoch,
+    /// Views of a new term are counted from here: a register that has stepped down begins with its first
+    /// term again, and no two views may have one name.
+    count_from: u64,
+    /// The highest count of all its views.
+    count_max: u64,
     /// Its views are made from nothing: nobody has reported one, and its first lease is not over.
     fresh: bool,
     members: BTreeMap<Incarnation, Entry>,
@@ -86,6 +91,8 @@ impl Core {
             members_max,
             salt: None,
             epoch: Epoch::new(0, 0),
+            count_from: 0,
+            count_max: 0,
             fresh: true,
             members: BTreeMap::new(),
             connections: HashMap::new(),
@@ -253,7 +260,7 @@ impl Core {
     ) -> bool {
         self.remove_at_address(incarnation, &member, out);
         if self.epoch.term == 0 {
-            self.epoch.term = self.first_term();
+            self.epoch = Epoch::new(self.first_term(), self.count_from);
         }
         self.connections.insert(connection, incarnation);
         let Some(entry) = self.members.get_mut(&incarnation) else {
@@ -341,6 +348,7 @@ impl Core {
         self.recent.clear();
         self.base = Base::default();
         self.took_over = None;
+        self.count_from = self.count_max;
         self.epoch = Epoch::new(0, 0);
         self.fresh = true;
         self.patient_until = now.up + self.lease;
@@ -383,7 +391,7 @@ impl Core {
         for member in &view.members {
             self.take_in(member, now);
         }
-        self.epoch = Epoch::new(self.term_above(self.epoch.term.max(reported.epoch.term)), 0);
+        self.epoch = Epoch::new(self.term_above(self.epoch.term.max(reported.epoch.term)), self.count_from);
         let members = self.members.len();
         let took = Happened::TookOver { from: reported.epoch, term: self.epoch.term, members };
         out.push(Effect::Happened(took));
@@ -496,7 +504,7 @@ impl Core {
         let grows = self.fresh && self.epoch.term > 0;
         if grows {
             self.fresh = false;
-            self.epoch = Epoch::new(self.term_above(self.epoch.term), 0);
+            self.epoch = Epoch::new(self.term_above(self.epoch.term), self.count_from);
         }
         grows
     }
@@ -518,6 +526,7 @@ impl Core {
     /// Makes the next epoch. Called once per input that changed the list.
     fn publish(&mut self, out: &mut Vec<Effect>) {
         self.epoch.count += 1;
+        self.count_max = self.count_max.max(self.epoch.count);
         self.terms.note(self.epoch);
         let members = self.members.values().map(|entry| entry.member.clone()).collect();
         let before = self.took_over.take().or(self.view.epoch);

@@ -254,7 +254,7 @@ impl Cluster {
         self.start_gateway_again(index).await;
     }
 
-    async fn start_gateway_again(&mut self, index: usize) {
+    pub async fn start_gateway_again(&mut self, index: usize) {
         let name = format!("gateway-{}", index + 1);
         let config = self.config(&name);
         let args = ["gateway", "--config", &config];

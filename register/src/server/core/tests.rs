@@ -216,6 +216,27 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
 }
 
 #[test]
+fn register_that_has_stepped_down_names_no_view_as_one_before() {
+    let mut core = register();
+    let mut named = std::collections::BTreeSet::new();
+    let mut higher = 1000;
+    for (life, from) in [(0, 0_u64), (1, 10), (2, 20), (3, 30)] {
+        let takes_over = reporting(10 * life + 3, 3, reported(500, 1, &[3]));
+        for input in [hello(10 * life + 1, 1), hello(10 * life + 2, 2), takes_over] {
+            for effect in core.apply(input, at(from)) {
+                if let Effect::View(view) = effect {
+                    assert!(named.insert(view.epoch), "{:?} twice", view.epoch);
+                }
+            }
+        }
+        higher += 1000;
+        let epoch = Epoch::new(higher, 1);
+        core.apply(Input::StepDown { epoch, register: String::new() }, at(from + 2));
+    }
+    assert_eq!(named.len(), 12, "{named:?}");
+}
+
+#[test]
 fn a_fresh_register_takes_over_the_highest_view_and_keeps_who_is_not_heard_yet() {
     let mut core = register();
     let effects = core.apply(reporting(1, 1, reported(5, 7, &[1, 2, 3])), at(0));
