@@ -20,6 +20,7 @@ pub fn all() -> bool {
         ("what a view lost that others did not see is said again", lost_in_between()),
         ("two registers that take over one view name theirs apart", two_registers()),
         ("who finds a fresh register first does not put the others out", first_comer()),
+        ("a register that has stepped down names no view as one before", Script::two_registers(495)),
     ];
     let mut good = true;
     for (name, script) in tests {
