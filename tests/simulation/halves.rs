@@ -3,8 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use broadgate_proto::id::Incarnation;
-use broadgate_register::member::view;
+use broadgate_proto::{id::Incarnation, view};
 
 use super::{
     bugs::Bug,

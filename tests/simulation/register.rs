@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use broadgate_proto::{
     limits::{BEAT, LEASE, MEMBERS_MAX},
     v1::{Beat, Epoch, Hello, Member, MemberState, Role, View, join_reply::Reply},
+    view,
 };
 use broadgate_register::{
-    member::{
-        simulation::{Found, Life, Looks, Redial, Rival, Step},
-        view,
-    },
+    member::simulation::{Found, Life, Looks, Redial, Rival, Step},
     server::simulation::{Core, Effect, Input, Now, Origin},
 };
 
