@@ -190,6 +190,7 @@ const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("gateway", "broadgate_gateway_webhook_posts_total", Some(("outcome", "ok"))),
     ("register", "broadgate_register_refused_total", Some(("reason", "secret"))),
     ("register", "broadgate_register_removed_total", Some(("reason", "lease"))),
+    ("register", "broadgate_register_step_downs_total", None),
 ];
 
 /// Gives every metric its help text, and those that alerts watch their first value.
