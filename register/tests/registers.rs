@@ -451,7 +451,7 @@ async fn two_registers_behind_one_address_become_one() {
         loop {
             let (mut from, _) = balancer.accept().await.unwrap();
             let by_chance = std::hash::RandomState::new().hash_one(0);
-            let to = targets[usize::from(by_chance % 2 == 0)];
+            let to = targets[(by_chance % 2) as usize];
             tokio::spawn(async move {
                 let mut to = TcpStream::connect(to).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
