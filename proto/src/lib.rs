@@ -22,15 +22,9 @@ pub mod limits;
 pub mod name;
 pub mod ring;
 pub mod secret;
-pub mod view;
-
-/// The generated messages and services of package `broadgate.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]
-pub mod v1 {
-    include!("gen/broadgate.v1.rs");
-
-    pub use crate::events::Events;
-}
+pub mod v1;
+pub mod view;
 
 /// The encoded `FileDescriptorSet` of package `broadgate.v1`, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/broadgate.v1.bin");

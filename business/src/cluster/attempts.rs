@@ -6,14 +6,17 @@ use std::sync::Arc;
 use broadgate_proto::v1::{answer::Answer, command::Command};
 use tokio::time::Instant;
 
-use super::{
-    Cluster, CommandError, Refusal,
-    link::{Link, Place, Reply},
-    marks,
-    table::Way,
-    turns::Turn,
+use crate::{
+    cluster::{
+        error::{CommandError, Refusal},
+        handle::Cluster,
+        link::{Link, Place, Reply},
+        marks,
+        table::Way,
+        turns::Turn,
+    },
+    dial::{self, Backoff},
 };
-use crate::dial::{self, Backoff};
 
 /// What is known of a command that has no final answer yet.
 #[derive(Default)]
@@ -42,11 +45,13 @@ impl Trace {
             // On a stream that is open, it may have been written.
             (None, _, Some(link)) if self.given && link.is_up() => unanswered(&link.name),
             (None, Some(refusal), _) => refusal,
-            _ if self.behind => super::not_reachable("what was sent to its topic before is not answered yet"),
-            (None, None, Some(link)) => {
-                super::not_reachable(&format!("gateway {} does not answer", link.name))
+            _ if self.behind => {
+                crate::cluster::handle::not_reachable("what was sent to its topic before is not answered yet")
             }
-            (None, None, None) => super::not_reachable("no register named a gateway"),
+            (None, None, Some(link)) => {
+                crate::cluster::handle::not_reachable(&format!("gateway {} does not answer", link.name))
+            }
+            (None, None, None) => crate::cluster::handle::not_reachable("no register named a gateway"),
         }
     }
 }
@@ -139,7 +144,7 @@ impl Cluster {
     pub(super) async fn give(&self, way: &Way, command: Command) -> Result<(), CommandError> {
         let deadline = Instant::now() + self.inner.timeout;
         let given = tokio::time::timeout_at(deadline, self.post_in_turn(way, command));
-        given.await.map_err(|_| super::not_reachable("no gateway took it in time"))
+        given.await.map_err(|_| crate::cluster::handle::not_reachable("no gateway took it in time"))
     }
 
     async fn post_in_turn(&self, way: &Way, mut command: Command) {

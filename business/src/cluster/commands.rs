@@ -5,7 +5,13 @@ use broadgate_proto::v1::{
     Receipt, SendRequest, UnbindRequest, answer, command::Command,
 };
 
-use super::{Audience, Close, Cluster, CommandError, Payload, Who, audience, table::Way, topic::Topic};
+use crate::cluster::{
+    audience::{self, Audience, Close, Payload, Who},
+    error::CommandError,
+    handle::Cluster,
+    table::Way,
+    topic::Topic,
+};
 
 fn receipt(answer: answer::Answer) -> Result<Receipt, CommandError> {
     match answer {

@@ -22,7 +22,7 @@ pub enum CommandError {
     Unanswered {
         /// The gateway's name.
         gateway: String,
-        /// The command's id, to repeat it by [`Cluster::with_id`](super::Cluster::with_id) within two
+        /// The command's id, to repeat it by [`Cluster::with_id`](crate::cluster::handle::Cluster::with_id) within two
         /// minutes; "" if it changes nothing.
         command_id: String,
     },

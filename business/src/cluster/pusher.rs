@@ -12,11 +12,14 @@ use tokio::{
 };
 use tonic::{Response, Status, Streaming};
 
-use super::{
-    Cluster, CommandError, Refusal,
-    streams::{Ask, Client, Heard, Streams},
+use crate::{
+    cluster::{
+        error::{CommandError, Refusal},
+        handle::Cluster,
+        streams::{Ask, Client, Heard, Streams},
+    },
+    dial,
 };
-use crate::dial;
 
 /// News that wait for the application. While there are so many, no stream is read: the gateways drop what
 /// they cannot keep, and say so.
@@ -125,7 +128,7 @@ impl PusherWatch {
     /// If a gateway refused to be watched in a way that repeating does not help, such as one that is too old
     /// to know this watch. Nothing comes after that.
     pub async fn next(&mut self) -> Result<PusherNews, CommandError> {
-        let ended = || super::not_reachable("this watch has ended");
+        let ended = || crate::cluster::handle::not_reachable("this watch has ended");
         self.news.recv().await.unwrap_or_else(|| Err(ended()))
     }
 }

@@ -11,7 +11,13 @@ use broadgate_proto::{
 };
 use futures_util::{Stream, stream};
 
-use super::{Audience, Cluster, CommandError, audience, table::Way, topic::Topic};
+use crate::cluster::{
+    audience::{self, Audience},
+    error::CommandError,
+    handle::Cluster,
+    table::Way,
+    topic::Topic,
+};
 
 /// Which page of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -279,10 +285,10 @@ impl Cluster {
                 Ok(reply)
             }
             Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
-                Err(super::not_reachable(status.message()))
+                Err(crate::cluster::handle::not_reachable(status.message()))
             }
             Ok(Err(status)) => Err(CommandError::from_status(&status)),
-            Err(_) => Err(super::not_reachable("no gateway answered in time")),
+            Err(_) => Err(crate::cluster::handle::not_reachable("no gateway answered in time")),
         }
     }
 }

@@ -6,7 +6,7 @@ use broadgate_proto::v1::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Cluster, CommandError, audience};
+use crate::cluster::{audience, error::CommandError, handle::Cluster};
 
 /// A session at one version.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,19 +2,21 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
-use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     limits,
     secret::SendSecret,
     v1::{View, gateway_client::GatewayClient},
+    view,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Response, Status, Streaming};
 
-use super::{Cluster, CommandError};
-use crate::dial::{self, Backoff};
+use crate::{
+    cluster::{error::CommandError, handle::Cluster},
+    dial::{self, Backoff},
+};
 
 /// What streams have told and nobody has taken: the rest waits in the gateways.
 const HEARD_MAX: usize = 1;

@@ -14,8 +14,9 @@ use tokio::{
 };
 use tonic::{Response, Status, Streaming};
 
-use super::{
-    Cluster, CommandError,
+use crate::cluster::{
+    error::CommandError,
+    handle::Cluster,
     streams::{Ask, Client, Heard, Streams},
     watch_state::{Effect, GroupChange, Input, State},
 };
@@ -39,7 +40,7 @@ impl GroupWatch {
     /// If a gateway refused to be watched in a way that repeating does not help, such as for a malformed
     /// pattern. Nothing comes after that.
     pub async fn next(&mut self) -> Result<GroupChange, CommandError> {
-        let ended = || super::not_reachable("this watch has ended");
+        let ended = || crate::cluster::handle::not_reachable("this watch has ended");
         self.changes.recv().await.unwrap_or_else(|| Err(ended()))
     }
 }

@@ -36,7 +36,7 @@ pub enum ChangeKind {
     Occupied,
     /// The first client in this name is in it.
     Joined {
-        /// In whose name clients have joined by [`Cluster::join_as`](super::Cluster::join_as).
+        /// In whose name clients have joined by [`Cluster::join_as`](crate::cluster::handle::Cluster::join_as).
         user_id: String,
         /// What others see of the user.
         info: String,

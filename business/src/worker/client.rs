@@ -12,8 +12,10 @@ use broadgate_proto::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{link::Job, queue::Queue};
-use crate::cluster::{Audience, Close, Cluster, CommandError, Payload, SessionAt, Who, parse_session};
+use crate::{
+    cluster::{Audience, Close, Cluster, CommandError, Payload, SessionAt, Who, parse_session},
+    worker::{job::Job, queue::Queue},
+};
 
 /// A client whose events this worker takes. Cheap to clone; may be kept.
 #[derive(Clone)]

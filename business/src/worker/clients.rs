@@ -20,15 +20,17 @@ use broadgate_proto::{
 use futures_util::FutureExt as _;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    client::{Client, Shared},
-    handler::{Closed, Decision, Handler, Message},
-    life::Core,
-    link::Job,
-    out::{Out, Said},
-    queue::Attached,
+use crate::{
+    cluster::parse_session,
+    worker::{
+        client::{Client, Shared},
+        core::Core,
+        handler::{Closed, Decision, Handler, Message},
+        job::Job,
+        out::{Out, Said},
+        queue::Attached,
+    },
 };
-use crate::cluster::parse_session;
 
 /// Clients whose handlers one task runs, as long as they need not wait.
 const TOGETHER_MAX: usize = 32;

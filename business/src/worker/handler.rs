@@ -66,7 +66,7 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A Pusher client of one of [`WorkerConfig::pusher_apps`](super::WorkerConfig::pusher_apps) has done
+    /// A Pusher client of one of [`WorkerConfig::pusher_apps`](crate::worker::config::WorkerConfig::pusher_apps) has done
     /// something. Such a client needs no worker: this is offered, at most once, and nobody waits for it. Of
     /// the workers with the same first service one gets the events of a client, in their order; those of
     /// different clients come at the same time. What this worker does not take fast enough it misses, which

@@ -1,7 +1,6 @@
 //! A worker from its join to its leave.
 
 use std::{
-    any::Any,
     collections::HashMap,
     future::Future,
     panic::AssertUnwindSafe,
@@ -10,55 +9,31 @@ use std::{
 };
 
 use anyhow::Context as _;
-use broadgate_proto::view;
 use broadgate_proto::{
     VERSION,
     id::Incarnation,
     limits,
     v1::{MemberState, Role, View, WorkerHello},
+    view,
 };
 use broadgate_register::member::{self, Advertise, Member, MemberEvent};
 use futures_util::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use super::{
-    WorkerConfig,
-    context::Context,
-    handler::Handler,
-    link::{self, Orders},
-    meters::Meters,
-    offers,
-    timer::Timer,
+use crate::{
+    cluster::Cluster,
+    worker::{
+        config::WorkerConfig,
+        context::Context,
+        core::Core,
+        handler::Handler,
+        job::Orders,
+        link::{self},
+        meters::Meters,
+        offers,
+        timer::Timer,
+    },
 };
-use crate::cluster::Cluster;
-
-/// What the tasks of one worker share.
-pub(crate) struct Core<H> {
-    pub(crate) handler: H,
-    pub(crate) context: Context,
-    /// All but the incarnation.
-    pub(crate) hello: WorkerHello,
-    pub(crate) meters: Meters,
-}
-
-type Handled = Result<anyhow::Result<()>, Box<dyn Any + Send>>;
-
-impl<H> Core<H> {
-    /// Counts what a handler's method came to.
-    pub(crate) fn note(&self, what: &'static str, handled: Handled) {
-        match handled {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.meters.errors.increment(1);
-                tracing::warn!(what, "the handler failed: {error:#}");
-            }
-            Err(_) => {
-                self.meters.panics.increment(1);
-                tracing::error!(what, "the handler panicked; this event counts as handled");
-            }
-        }
-    }
-}
 
 struct Life<H> {
     config: WorkerConfig,

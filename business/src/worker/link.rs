@@ -1,47 +1,25 @@
 //! One gateway, from when it comes into the view until it leaves it: attaches, again and again,
 //! and hands its events to their clients' queues.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use broadgate_proto::{
+    events::Events,
     id::Incarnation,
     limits,
-    v1::{Event, Events, Session, WorkerHello, event, gateway_frame::Frame, worker_client::WorkerClient},
+    v1::{Event, WorkerHello, gateway_frame::Frame, worker_client::WorkerClient},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{
-    clients::Clients,
-    handler::Handler,
-    life::Core,
-    out::{self, Out, Said},
+use crate::{
+    dial::{self, Backoff},
+    worker::{
+        clients::Clients,
+        core::Core,
+        handler::Handler,
+        job::Orders,
+        out::{self, Out, Said},
+    },
 };
-use crate::dial::{self, Backoff};
-
-/// One event on its way to the handler.
-pub(crate) struct Job {
-    pub(crate) seq: u64,
-    pub(crate) redelivered: bool,
-    pub(crate) uid: String,
-    pub(crate) session: Option<Session>,
-    pub(crate) event: event::Event,
-    /// The stream that it came on; None if this worker made the event itself.
-    pub(crate) out: Option<Out>,
-}
-
-/// What the worker wants of a link.
-#[derive(Clone, Default)]
-pub(crate) struct Orders {
-    /// The gateway has left the view.
-    pub(crate) gone: CancellationToken,
-    /// The worker is stopping.
-    pub(crate) leaving: CancellationToken,
-    /// The gateway was draining when it was last seen.
-    pub(crate) draining: Arc<AtomicBool>,
-}
 
 /// Why an attached stream ended.
 #[derive(Debug)]

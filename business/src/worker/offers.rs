@@ -12,8 +12,10 @@ use futures_util::FutureExt as _;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{handler::Handler, life::Core};
-use crate::cluster::{PusherEvent, PusherNews};
+use crate::{
+    cluster::{PusherEvent, PusherNews},
+    worker::{core::Core, handler::Handler},
+};
 
 /// What was missed is warned of at most once within this.
 const WARN_EVERY: Duration = Duration::from_secs(10);

@@ -62,7 +62,7 @@ impl Worker for WorkerService {
 }
 
 fn written_events(written: Bytes) -> gateway_frame::Frame {
-    gateway_frame::Frame::Events(v1::Events { events: Vec::new(), written })
+    gateway_frame::Frame::Events(broadgate_proto::events::Events { events: Vec::new(), written })
 }
 
 /// Answers from the worker, until its stream ends.

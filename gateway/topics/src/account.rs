@@ -8,7 +8,7 @@ use std::{
 
 use broadgate_proto::id::Incarnation;
 
-use super::{home::Home, step::Report, topic::Topic};
+use crate::{home::Home, membership::Report, topic::Topic};
 
 /// What a receiver has heard of something: that it is so.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

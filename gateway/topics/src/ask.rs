@@ -1,9 +1,10 @@
 //! What our callers ask of homes.
 
-use super::{
+use crate::{
+    content::Content,
     core::Core,
     parking::{Asked, Origin},
-    step::{Content, Effect, Frame, Op, Reply, Ticket},
+    step::{Effect, Frame, Op, Reply, Ticket},
     topic::Topic,
 };
 

@@ -1,42 +1,20 @@
 //! A client of ours enters a group: it is told who is present and the group's last value, and from then
 //! on what follows, with nothing missing in between.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use broadgate_proto::id::Incarnation;
 
-use super::{
+use crate::{
+    content::Content,
     core::Core,
+    entrances::Entering,
     hold::needs,
     interest::Interest,
     settle::Waiting,
-    step::{Content, Effect, Entered, NotPresent, Ticket},
+    step::{Effect, Entered, NotPresent, Ticket},
     topic::Topic,
 };
-
-/// Who waits to be told.
-#[derive(Debug, Clone)]
-pub(super) struct Entering {
-    pub(super) ticket: Ticket,
-    pub(super) topic: Topic,
-    /// As whom: the home's presence must name it.
-    pub(super) user: Option<Arc<str>>,
-    since: Duration,
-}
-
-/// Whose home has not yet said that it knows of them, and who else is there.
-#[derive(Debug, Default)]
-pub(super) struct Entrances(Vec<Entering>);
-
-impl Entrances {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn take(&mut self, ready: impl Fn(&Entering) -> bool) -> Vec<Entering> {
-        self.0.extract_if(.., |entering| ready(entering)).collect()
-    }
-}
 
 impl<C: Content> Core<C> {
     /// Our shards have already said that the client is there.

@@ -1,23 +1,19 @@
 //! What was reported of a group goes to its heir, and to its next home.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use broadgate_proto::{id::Incarnation, limits::WEBHOOK_RETURN_TIME};
 
-use super::{
+use crate::{
     account::Word,
-    core::{Core, Restored},
-    step::{Content, Effect, Frame, Report, Session},
+    announced::Announced,
+    content::Content,
+    core::Core,
+    limits::Restored,
+    membership::{Report, Session},
+    step::{Effect, Frame},
     topic::Topic,
 };
-
-/// Reports on their way out, and what heirs must have taken before.
-#[derive(Debug)]
-pub(super) struct Announced {
-    needs: BTreeMap<Incarnation, u64>,
-    reports: Vec<(Topic, Report, bool)>,
-    since: Duration,
-}
 
 impl<C: Content> Core<C> {
     /// What receivers had heard when this gateway died is compared with who is there, once those who come

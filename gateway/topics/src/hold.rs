@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broadgate_proto::id::Incarnation;
 
-use super::{
+use crate::{
+    content::Content,
     core::Core,
     home::Hold,
     interest::Changes,
+    membership::{At, Decided, MemberChange, Session, Standing},
     settle::Waiting,
-    step::{At, Back, Content, Decided, Effect, Frame, MemberChange, Session, Standing, Ticket},
+    step::{Back, Effect, Frame, Ticket},
     topic::Topic,
 };
 
@@ -271,7 +273,7 @@ impl<C: Content> Core<C> {
 /// Which holds must be taken until what has changed in these topics is known to their homes.
 pub(super) fn needs(
     held: &super::interest::Interest,
-    peers: &BTreeMap<Incarnation, super::links::Peer>,
+    peers: &BTreeMap<Incarnation, crate::peer::Peer>,
     topics: &[Topic],
 ) -> BTreeMap<Incarnation, u64> {
     let mut needs = BTreeMap::new();

@@ -8,9 +8,9 @@ use std::{
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
-use super::{
+use crate::{
     interest::Sum,
-    step::{Claim, Decided, MemberChange, Session},
+    membership::{Claim, Decided, MemberChange, Session},
     topic::Topic,
 };
 

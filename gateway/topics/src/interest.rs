@@ -8,8 +8,8 @@ use std::{
 use broadgate_proto::id::Incarnation;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{
-    step::{At, Claim, ComeOrGone, MemberChange, Standing, StandingMember},
+use crate::{
+    membership::{At, Claim, ComeOrGone, MemberChange, Standing, StandingMember},
     topic::{Kind, Topic},
 };
 

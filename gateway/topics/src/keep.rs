@@ -7,9 +7,10 @@ use std::{
 
 use broadgate_proto::limits::HISTORY_BYTES_MAX;
 
-use super::{
+use crate::{
     budget::{Budget, Item, Weight},
-    step::{At, Content},
+    content::Content,
+    membership::At,
     topic::{Kind, Topic},
     watch::Pattern,
 };

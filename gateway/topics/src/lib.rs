@@ -9,10 +9,13 @@
 //! | file | what |
 //! |---|---|
 //! | `step.rs` | what goes in and what comes out |
+//! | `content.rs` | what topics carry |
+//! | `membership.rs` | who is in a topic, and what is told of that |
+//! | `limits.rs` | what the core is started with, and its load |
 //! | `core.rs` | the state, and one step |
-//! | `links.rs` | peers: their links break and mend, they catch up and sync |
+//! | `links.rs`, `peer.rs` | peers: their links break and mend, they catch up and sync |
 //! | `hold.rs`, `interest.rs`, `settle.rs` | what our clients are in, and what homes know of it |
-//! | `serve.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
+//! | `serve.rs`, `delivery.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
 //! | `ask.rs`, `routes.rs` | what our callers ask of homes |
 //! | `keep.rs`, `budget.rs` | what groups keep: their history, their last value, and how much of it |
 //! | `watch.rs` | what those who watch groups are told |
@@ -25,20 +28,27 @@
 #![allow(missing_docs, reason = "internal to the gateway: names that say it all need no sentence")]
 
 mod account;
+mod announced;
 mod ask;
 mod budget;
 #[cfg(test)]
 mod claim_tests;
+mod content;
 mod core;
+mod delivery;
 mod enter;
+mod entrances;
 mod heir;
 mod hold;
 mod home;
 mod interest;
 mod keep;
+mod limits;
 mod links;
 mod members;
+mod membership;
 mod parking;
+mod peer;
 pub mod remember;
 mod report;
 mod routes;
@@ -51,14 +61,16 @@ mod watch;
 
 pub use self::{
     account::{Heard, Told},
-    core::{Core, Limits, Load, Restored},
+    content::Content,
+    core::Core,
     interest::HeldCounts,
     keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
-    report::Reporting,
-    step::{
-        At, Back, Claim, ComeOrGone, Content, Decided, Done, Effect, Entered, Frame, GroupChange, Input,
-        MemberChange, NotPresent, Op, Reply, Report, Session, Standing, StandingMember, Ticket,
+    limits::{Limits, Load, Restored},
+    membership::{
+        At, Claim, ComeOrGone, Decided, GroupChange, MemberChange, Report, Session, Standing, StandingMember,
     },
+    report::Reporting,
+    step::{Back, Done, Effect, Entered, Frame, Input, NotPresent, Op, Reply, Ticket},
     topic::{Kind, Topic},
     watch::Pattern,
 };

@@ -4,10 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use broadgate_proto::id::Incarnation;
 
-use super::{
-    step::{Content, Op},
-    topic::Topic,
-};
+use crate::{content::Content, step::Op, topic::Topic};
 
 /// Bookkeeping of one parked question, beside its payload.
 const OVERHEAD_BYTES: usize = 128;

@@ -12,10 +12,10 @@ use std::{
 
 use broadgate_proto::id::Incarnation;
 
-use super::{
+use crate::{
     account::{Account, Changed, Told, Word},
     home::Home,
-    step::{MemberChange, Report, Session},
+    membership::{MemberChange, Report, Session},
     topic::Topic,
     watch::Pattern,
 };

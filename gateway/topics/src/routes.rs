@@ -10,8 +10,9 @@ use std::{
 
 use broadgate_proto::id::Incarnation;
 
-use super::{
-    step::{Content, Op, Ticket},
+use crate::{
+    content::Content,
+    step::{Op, Ticket},
     topic::Topic,
 };
 

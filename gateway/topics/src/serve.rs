@@ -1,48 +1,19 @@
 //! The topics whose home this gateway is: it orders, passes on, gathers, counts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use broadgate_proto::{id::Incarnation, v1::Epoch};
+use broadgate_proto::id::Incarnation;
 
-use super::{
+use crate::{
+    content::Content,
     core::Core,
+    delivery::{Delivery, Print},
     home::{Hold, Home},
-    keep::Position,
+    membership::{At, Decided, MemberChange, Session},
     parking::{Asked, Origin},
-    step::{At, Back, Content, Decided, Done, Effect, Frame, MemberChange, Op, Reply, Session},
+    step::{Back, Done, Effect, Frame, Op, Reply},
     topic::{Kind, Topic},
 };
-
-/// A command that was passed on and is not answered by everybody yet.
-#[derive(Debug)]
-pub(super) struct Delivery<C: Content> {
-    origin: Origin,
-    topic: Topic,
-    epoch: Epoch,
-    waiting: BTreeSet<Incarnation>,
-    answer: Option<C::Answer>,
-    gateways: u32,
-    missing: BTreeSet<Incarnation>,
-    /// Somebody knows a later home: the command must be made again there.
-    stale: bool,
-    since: Duration,
-    position: Option<Position>,
-    /// The topic that a gateway will have a client of by this.
-    expects: Option<Topic>,
-}
-
-/// By a hash, what a backend has published under a key.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Print(u128);
-
-impl super::remember::Kept for Print {
-    fn heap_bytes(&self) -> usize {
-        0
-    }
-}
 
 impl<C: Content> Core<C> {
     /// A peer asks us as a topic's home.

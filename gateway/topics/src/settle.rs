@@ -7,9 +7,10 @@ use std::{
 
 use broadgate_proto::id::Incarnation;
 
-use super::{
-    enter::Entering,
-    step::{Back, Content, Ticket},
+use crate::{
+    content::Content,
+    entrances::Entering,
+    step::{Back, Ticket},
     topic::Topic,
 };
 

@@ -7,9 +7,9 @@ use std::{
 
 use broadgate_proto::v1::Epoch;
 
-use super::{
+use crate::{
     home::Home,
-    step::{GroupChange, MemberChange},
+    membership::{GroupChange, MemberChange},
     topic::{Kind, Topic},
 };
 
@@ -164,7 +164,7 @@ mod tests {
     use super::{
         super::{
             home::{Hold, Homes},
-            step::MemberChange,
+            membership::MemberChange,
         },
         *,
     };

@@ -10,7 +10,7 @@ use std::{
 use broadgate_proto::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use crate::Watch;
+use crate::watch::Watch;
 
 /// A stream under a [`Watch`]. Shut down, it ends its own side and then reads and drops what the peer
 /// still sends: a socket that is closed with something unread is reset, and the peer may lose the answer.

@@ -23,7 +23,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::{Connected as _, TcpConnectInfo};
 use tower::ServiceExt as _;
 
-use crate::{Check, Guarded, Phase, Times, Watch, tune};
+use crate::{
+    check::Check,
+    io::Guarded,
+    socket::tune,
+    watch::{Phase, Times, Watch},
+};
 
 /// How long connections may take to end when a port is no longer served; streams have been ended then.
 const STOP_TIME_MAX: Duration = Duration::from_millis(500);

@@ -16,10 +16,11 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{
+use crate::member::{
     Advertise, Config, MemberEvent, RegisterStatus, Wish, address,
     dial::{self, Dialed},
     life::{Life, Step},
+    random::random,
     redial::Redial,
     rivals::{self, Found, Looking, Looks, Rival},
 };
@@ -75,11 +76,6 @@ impl Told {
         let status = RegisterStatus { address: register.to_owned(), heard, trouble, outside };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
     }
-}
-
-/// 64 bits that nobody can guess.
-pub(super) fn random() -> Result<u64, getrandom::Error> {
-    getrandom::u64()
 }
 
 /// Runs a future on a thread and runtime of its own, so that a busy process is never late here.

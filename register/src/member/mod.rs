@@ -29,6 +29,7 @@ mod dial;
 pub mod leader;
 mod life;
 mod link;
+mod random;
 mod redial;
 mod rivals;
 mod watching;
@@ -145,7 +146,7 @@ pub struct Member {
 /// the register has taken it in.
 #[must_use]
 pub fn join(config: Config) -> Member {
-    let (bits, no_entropy) = match link::random() {
+    let (bits, no_entropy) = match random::random() {
         Ok(bits) => (bits, None),
         Err(error) => (0, Some(error.to_string())),
     };

@@ -18,9 +18,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
+use crate::member::{
     dial::{connect, resolve},
-    link::random,
+    random::random,
 };
 
 /// How often the other addresses are asked.

@@ -3,20 +3,21 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use broadgate_proto::view::epoch;
 use broadgate_proto::{
     secret::Secret,
     v1::{View, WatchRequest},
+    view::epoch,
 };
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
-use super::{
+use crate::member::{
     dial,
     life::{Verdict, Watching},
-    link::{Told, is_refusal, random},
+    link::{Told, is_refusal},
+    random::random,
     redial::Redial,
 };
 
