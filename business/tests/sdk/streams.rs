@@ -1,8 +1,9 @@
 //! Streams from the gateway's side.
 
+use broadgate_proto::events::Events;
 use broadgate_proto::v1::{
-    self, Epoch, Event, Events, GatewayFrame, GroupEvent, GroupEvents, WatchGroupsRequest, WorkerFrame,
-    WorkerHello, gateway_frame, group_event, worker_frame,
+    self, Epoch, Event, GatewayFrame, GroupEvent, GroupEvents, WatchGroupsRequest, WorkerFrame, WorkerHello,
+    gateway_frame, group_event, worker_frame,
 };
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
