@@ -11,7 +11,7 @@ use crate::{
     environment,
     failure::Failure,
     operate::{self, Target},
-    options::AppsFile,
+    options::{AppsFile, Registers},
     roles, telemetry, up,
 };
 
@@ -174,7 +174,8 @@ fn bench(args: &[OsString]) -> Result<(), Failure> {
 }
 
 fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
-    let config = Config::load_for_command(Some(&file))?;
+    let mut config = Config::load_for_command(Some(&file))?;
+    Registers::default().lay_over(&mut config)?;
     let source = Source { config: Some(file.clone()), apps, raw: Vec::new() };
     let reading = source.read(&mut Vec::new()).map_err(Failure::Usage)?;
     let apps = reading.open().map_err(Failure::Usage)?;

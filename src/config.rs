@@ -18,7 +18,7 @@ use toml::{Table, Value};
 use crate::{
     environment::{self, Environment},
     failure::Failure,
-    unreadable::Unreadable,
+    unreadable::{Unreadable, said},
 };
 
 /// Everything that a process can be told. Each role reads its own sections.
@@ -176,7 +176,7 @@ impl Config {
             };
             lay_over(&mut table, &path, parse_value(value)).map_err(complain)?;
             config = Self::deserialize(Value::Table(table.clone()))
-                .map_err(|error| complain(error.to_string().trim_end().replace('\n', " ")))?;
+                .map_err(|error| complain(said(&error).replace('\n', " ")))?;
         }
         config.warnings = warnings;
         Ok(config)

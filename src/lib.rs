@@ -21,6 +21,7 @@ pub mod failure;
 mod help;
 pub mod operate;
 pub mod options;
+mod plain;
 pub mod roles;
 mod telemetry;
 mod unreadable;

@@ -22,6 +22,7 @@ use crate::{
     config::{Config, RegisterSection},
     failure::Failure,
     options::{AppsFile, ConfigFile, Registers},
+    plain,
     telemetry::{self, Ready},
 };
 
@@ -49,7 +50,7 @@ pub(crate) struct Common {
     #[command(flatten)]
     file: ConfigFile,
     /// Where metrics and probes are served [roles without this or `metrics.bind` serve none]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     metrics_bind: Option<SocketAddr>,
     /// Stop when standard input ends: a supervisor holds its other end
     #[arg(long, hide = true)]
@@ -61,7 +62,7 @@ pub(crate) struct RegisterArgs {
     #[command(flatten)]
     common: Common,
     /// Where members find the register [default: 127.0.0.1:7100]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     bind: Option<SocketAddr>,
 }
 
@@ -75,19 +76,19 @@ pub(crate) struct GatewayArgs {
     #[arg(long)]
     name: Option<String>,
     /// Where commands, workers and peers come in [default: 127.0.0.1:7200]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     internal_bind: Option<SocketAddr>,
     /// What others are told of it [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Where the `web` listener takes clients [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     client_bind: Option<SocketAddr>,
     /// Open a `text` listener (lines), e.g. on 127.0.0.1:8282
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     text_bind: Option<SocketAddr>,
     /// Open a `frame` listener (length-prefixed)
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     frame_bind: Option<SocketAddr>,
     #[command(flatten)]
     apps: AppsFile,
@@ -95,10 +96,10 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
     /// When stopping: from "not ready" to the first close [default: 2s]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = plain::duration)]
     ready_delay: Option<Duration>,
     /// When stopping: within this, all clients are let go [default: 20s]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = plain::duration)]
     drain: Option<Duration>,
     /// Serve the demo's chat page
     #[arg(long, hide = true)]
@@ -153,6 +154,7 @@ pub(crate) fn gateway_config(
         pages,
     };
     gateway.check().map_err(Failure::Usage)?;
+    broadgate_gateway::check_spool(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     check_metrics(config, "gateway.internal.bind", config.gateway.internal.bind)?;
     for listener in &config.gateway.listeners {
         check_metrics(config, &format!("listener {:?}", listener.name), listener.bind)?;

@@ -24,6 +24,19 @@ use crate::{
 /// The crates whose log is Broadgate's own.
 const OUR_TARGETS: [&str; 5] =
     ["broadgate", "broadgate_gateway", "broadgate_register", "broadgate_business", "broadgate_proto"];
+/// All that has a name of ours in a log.
+const TARGETS: [&str; 10] = [
+    "broadgate",
+    "broadgate_bench",
+    "broadgate_business",
+    "broadgate_gateway",
+    "broadgate_port",
+    "broadgate_proto",
+    "broadgate_pusher",
+    "broadgate_register",
+    "broadgate_tasks",
+    "broadgate_topics",
+];
 /// Between two clean-ups of histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Times of handlers and posts, in seconds.
@@ -31,10 +44,19 @@ const BUCKETS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0,
 
 /// What is logged. BROADGATE_LOG comes before `[log] level`.
 pub(crate) fn filter(config: &Config) -> Result<EnvFilter, Failure> {
-    let level = environment::text("LOG")?.unwrap_or_else(|| config.log.level.clone());
-    EnvFilter::builder().parse(directives(&level)).map_err(|error| {
-        Failure::usage(format!("log level {level:?}: {error}; use info, or warn,broadgate_gateway=debug"))
-    })
+    let (place, level) = match environment::text("LOG")? {
+        Some(level) => ("environment variable BROADGATE_LOG", level),
+        None => ("log.level", config.log.level.clone()),
+    };
+    let wrong = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!(
+            "{place}: log level {level:?}: {error}: a level is off, error, warn, info, debug or trace; for one \
+             part write its name and its level, as in warn,broadgate_gateway=debug"
+        ))
+    };
+    EnvFilter::builder()
+        .parse(directives(&level).map_err(|error| wrong(&error))?)
+        .map_err(|error| wrong(&error))
 }
 
 /// Starts logging.
@@ -54,21 +76,47 @@ pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
 
 /// What EnvFilter is told for a level as operators write it: a bare level is meant for Broadgate. What it is
 /// built from stays quiet at `warn`, unless it is named: `debug,h2=debug`.
-fn directives(level: &str) -> String {
+///
+/// EnvFilter takes a word that is no level for the name of a part, and logs nothing else: a mistyped level
+/// would silence the process.
+fn directives(level: &str) -> Result<String, String> {
     let mut ours: Vec<String> = Vec::new();
     let mut named: Vec<&str> = Vec::new();
     for directive in level.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
-        match directive.parse::<LevelFilter>() {
-            Ok(level) => {
-                ours.push(level.min(LevelFilter::WARN).to_string());
-                ours.extend(OUR_TARGETS.map(|target| format!("{target}={level}")));
-            }
-            Err(_) => named.push(directive),
+        if let Some(level) = as_level(directive) {
+            ours.push(level.min(LevelFilter::WARN).to_string());
+            ours.extend(OUR_TARGETS.map(|target| format!("{target}={level}")));
+            continue;
         }
+        let (target, level) =
+            directive.rsplit_once('=').ok_or_else(|| format!("{directive:?} is no level"))?;
+        as_level(level).ok_or_else(|| format!("{level:?} is no level"))?;
+        check_target(target)?;
+        named.push(directive);
+    }
+    if ours.is_empty() && named.is_empty() {
+        return Err("it is empty".to_owned());
     }
     // Of two for the same target, the later one holds.
     ours.extend(named.into_iter().map(str::to_owned));
-    ours.join(",")
+    Ok(ours.join(","))
+}
+
+/// Also as a number; an empty text is one for the library.
+fn as_level(text: &str) -> Option<LevelFilter> {
+    text.parse().ok().filter(|_| !text.is_empty())
+}
+
+/// Refuses a misspelt name of ours. A target is meant for all whose names begin so.
+fn check_target(target: &str) -> Result<(), String> {
+    let name = target.split(['[', ':']).next().unwrap_or_default();
+    if name.is_empty() && !target.starts_with('[') {
+        return Err("before the = stands no name".to_owned());
+    }
+    if name.starts_with("broadgate") && !TARGETS.iter().any(|target| target.starts_with(name)) {
+        return Err(format!("{name:?} is none of {}", TARGETS.join(", ")));
+    }
+    Ok(())
 }
 
 /// A metrics port that is open and not served yet.
@@ -161,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_bare_level_is_for_broadgate_alone() {
-        let filter = |level: &str| EnvFilter::builder().parse(directives(level)).unwrap().to_string();
+        let filter =
+            |level: &str| EnvFilter::builder().parse(directives(level).unwrap()).unwrap().to_string();
         let shown = filter("debug");
         assert!(shown.contains("broadgate_gateway=debug") && shown.contains("broadgate=debug"), "{shown}");
         assert!(shown.split(',').any(|directive| directive == "warn"), "h2 and others: {shown}");
@@ -172,7 +221,43 @@ mod tests {
         let asked = filter("info,h2=debug,broadgate_gateway=trace");
         assert!(asked.contains("h2=debug") && asked.contains("broadgate_gateway=trace"), "{asked}");
         assert!(!asked.contains("broadgate_gateway=info"), "{asked}");
-        assert_eq!(directives("broadgate_gateway=debug"), "broadgate_gateway=debug");
-        assert!(EnvFilter::builder().parse(directives("nonsense=loud")).is_err());
+        assert_eq!(directives("broadgate_gateway=debug").unwrap(), "broadgate_gateway=debug");
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        for good in
+            ["off", "WARN", "info,h2=debug", "broadgate_gateway::shard=trace", "[span]=debug", "h=off"]
+        {
+            directives(good).unwrap();
+        }
+        for (wrong, why) in [
+            ("warnn", "\"warnn\" is no level"),
+            ("info,lod", "\"lod\" is no level"),
+            ("broadgate_gateway", "is no level"),
+            ("h2=loud", "\"loud\" is no level"),
+            ("h2=", "\"\" is no level"),
+            ("=debug", "no name"),
+            ("broadgate_gatway=debug", "broadgate_gateway"),
+            ("broadgates=debug", "none of broadgate,"),
+            ("", "empty"),
+            (" , ", "empty"),
+        ] {
+            let refused = directives(wrong).unwrap_err();
+            assert!(refused.contains(why), "{wrong}: {refused}");
+        }
+    }
+
+    /// A crate that is not in the list could not be named.
+    #[test]
+    fn every_crate_can_be_named() {
+        let manifest = include_str!("../Cargo.toml");
+        let crates = manifest.lines().filter_map(|line| line.split_once(" = { path = "));
+        let mut count = 0;
+        for (name, _) in crates {
+            assert!(TARGETS.contains(&&*name.replace('-', "_")), "{name}");
+            count += 1;
+        }
+        assert!(count >= 8, "{count}");
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{fmt, path::Path};
 
+use crate::plain;
+
 /// A file, or the environment, that cannot be used.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
@@ -29,7 +31,7 @@ impl Unreadable {
             Self::File(sentence) | Self::Variable(sentence) => sentence.clone(),
             Self::Toml { file, text, error, .. } => {
                 let line = error.span().map(|span| format!(":{}", line_of(text, span.start)));
-                let message = error.message().trim_end().replace('\n', ", ");
+                let message = plain::message(error.message()).replace('\n', ", ");
                 format!("{file}{}: {message}", line.unwrap_or_default())
             }
         }
@@ -53,12 +55,22 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Toml { what, file, error, .. } if !self.is_delicate() => {
-                write!(f, "{what} {file}: {}", error.to_string().trim_end())
+                write!(f, "{what} {file}: {}", said(error))
             }
             Self::Toml { what, .. } => write!(f, "{what} {}", self.sentence()),
             Self::File(sentence) | Self::Variable(sentence) => f.write_str(sentence),
         }
     }
+}
+
+/// All that an error says, in plain words.
+pub(crate) fn said(error: &toml::de::Error) -> String {
+    let (text, message) = (error.to_string(), error.message());
+    let text = match text.rfind(message) {
+        Some(at) => text[..at].to_owned() + &plain::message(message) + &text[at + message.len()..],
+        None => text,
+    };
+    text.trim_end().to_owned()
 }
 
 /// The line, from 1, in which this byte of a text is.

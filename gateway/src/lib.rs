@@ -48,7 +48,7 @@ mod webhooks;
 mod workers;
 
 pub use health::Health;
-pub use server::{Bound, bind};
+pub use server::{Bound, bind, check_spool};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use shard::bench;

@@ -50,7 +50,8 @@ pub(crate) fn run(args: &AppsArgs) -> Result<(), Failure> {
         None => args.list(),
         Some(AppsCommand::New { id }) => {
             fresh::check_id(id)?;
-            print(&fresh::fresh(id)?)
+            let app = fresh::Fresh::new(id)?;
+            if args.json { print_json(&app.json()) } else { print(&app.toml()) }
         }
         Some(AppsCommand::Env { id, url }) => args.env(id, url.as_deref()),
     }

@@ -1,6 +1,7 @@
 //! An app with a random key and secret, as text for a configuration.
 
 use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
@@ -9,10 +10,35 @@ const KEY_BYTES: usize = 10;
 /// 256 bits: as many as the hash that it is the key of.
 const SECRET_BYTES: usize = 32;
 
+/// An app that nobody has yet.
+pub(super) struct Fresh<'a> {
+    id: &'a str,
+    key: String,
+    secret: String,
+}
+
+impl<'a> Fresh<'a> {
+    /// With this id, which must have been checked.
+    pub(super) fn new(id: &'a str) -> Result<Self, Failure> {
+        Ok(Self { id, key: random::<KEY_BYTES>()?, secret: random::<SECRET_BYTES>()? })
+    }
+
+    /// The `[[apps]]` entry.
+    pub(super) fn toml(&self) -> String {
+        let Self { id, key, secret } = self;
+        format!("[[apps]]\nid = \"{id}\"\n[[apps.keys]]\nkey = \"{key}\"\nsecret = \"{secret}\"\n")
+    }
+
+    /// The same for scripts.
+    pub(super) fn json(&self) -> Value {
+        let Self { id, key, secret } = self;
+        json!({ "id": id, "keys": [{ "key": key, "secret": secret }] })
+    }
+}
+
 /// A fresh `[[apps]]` entry. The id must have been checked.
 pub fn fresh(id: &str) -> Result<String, Failure> {
-    let (key, secret) = (random::<KEY_BYTES>()?, random::<SECRET_BYTES>()?);
-    Ok(format!("[[apps]]\nid = \"{id}\"\n[[apps.keys]]\nkey = \"{key}\"\nsecret = \"{secret}\"\n"))
+    Ok(Fresh::new(id)?.toml())
 }
 
 /// May an app with keys be called so?
@@ -48,7 +74,9 @@ mod tests {
         }
         let apps = toml::from_str::<File>(&one).unwrap().apps;
         assert_eq!((apps[0].keys[0].key.len(), apps[0].keys[0].secret.reveal().len()), (20, 64));
-        broadgate_gateway::apps::Apps::new(apps).unwrap();
+        broadgate_gateway::apps::Apps::new(apps.clone()).unwrap();
+        let json = Fresh { id: "shop", key: "k".into(), secret: "s".into() }.json();
+        assert_eq!(json["keys"][0]["secret"], "s");
         assert!(check_id("a.b-c_1").is_ok());
         for wrong in ["", "a b", "a/b", "ä"] {
             assert!(check_id(wrong).is_err(), "{wrong}");

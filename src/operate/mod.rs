@@ -22,7 +22,7 @@ pub(crate) use self::{
     output::{print_json, table},
     status::status,
 };
-use crate::{config::Config, environment, failure::Failure, options::ConfigFile};
+use crate::{config::Config, environment, failure::Failure, options::ConfigFile, plain};
 
 /// Which gateway is asked.
 #[derive(Debug, Clone, Default, Args)]
@@ -74,7 +74,7 @@ pub struct Target {
     #[arg(long)]
     pub app: Option<String>,
     /// How long an answer may take
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = plain::duration)]
     pub timeout: Duration,
     /// For scripts
     #[arg(long)]

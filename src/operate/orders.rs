@@ -21,7 +21,7 @@ use super::{
     output::{counted, json, print, print_json, table},
     probe::{self, Wanted},
 };
-use crate::{environment, failure::Failure, options::registers_of_environment};
+use crate::{environment, failure::Failure, options::registers_of_environment, plain};
 
 /// Between two tries at following the register while a gateway drains.
 const WATCH_AGAIN: Duration = Duration::from_millis(500);
@@ -53,7 +53,14 @@ struct AudienceArgs {
 }
 
 impl AudienceArgs {
-    fn audience(&self) -> Audience {
+    fn audience(&self) -> Result<Audience, Failure> {
+        let is_named = [&self.client, &self.uid, &self.group].iter().any(|named| !named.is_empty());
+        if !is_named && !self.all {
+            return Err(Failure::usage(
+                "--except-client, --except-uid and --except-group only leave clients out, and nobody is named: \
+                 add --all, or --client, --uid or --group",
+            ));
+        }
         let mut audience = if self.all { Audience::all() } else { Audience::default() };
         audience = self.client.iter().fold(audience, |audience, client| audience.and_client(client));
         audience = self.uid.iter().fold(audience, |audience, uid| audience.and_uid(uid));
@@ -61,7 +68,7 @@ impl AudienceArgs {
         audience =
             self.except_client.iter().fold(audience, |audience, client| audience.except_client(client));
         audience = self.except_uid.iter().fold(audience, |audience, uid| audience.except_uid(uid));
-        self.except_group.iter().fold(audience, |audience, group| audience.except_group(group))
+        Ok(self.except_group.iter().fold(audience, |audience, group| audience.except_group(group)))
     }
 
     /// Only clients are named, and none of them is connected.
@@ -120,11 +127,11 @@ pub(crate) struct DrainArgs {
     /// Wait until the gateway has left the cluster, for so long at most [default: 10m]
     #[arg(
         long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10m",
-        value_parser = humantime::parse_duration
+        value_parser = plain::duration
     )]
     wait: Option<Duration>,
     /// How long an answer may take
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = plain::duration)]
     timeout: Duration,
     /// For scripts
     #[arg(long)]
@@ -132,6 +139,7 @@ pub(crate) struct DrainArgs {
 }
 
 pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
+    let to = args.to.audience()?;
     let bytes = if args.text == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes)?;
@@ -149,11 +157,12 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
             None => Payload::from(text),
         }
     };
-    let receipt = args.target.cluster().await?.send(args.to.audience(), payload).await?;
+    let receipt = args.target.cluster().await?.send(to, payload).await?;
     report(&args.target, &args.to, &receipt, "sent to")
 }
 
 pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {
+    let of = args.of.audience()?;
     if args.of.all && !args.yes && !confirm("Close every client of the app?")? {
         return Err(Failure::Failed("nothing was closed".to_owned()));
     }
@@ -161,7 +170,7 @@ pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {
     if args.at_once {
         close = close.at_once();
     }
-    let receipt = args.target.cluster().await?.close(args.of.audience(), close).await?;
+    let receipt = args.target.cluster().await?.close(of, close).await?;
     report(&args.target, &args.of, &receipt, "closed")
 }
 

@@ -76,6 +76,9 @@ async fn the_cluster_is_asked_and_told() {
         &["status", "--addr", "nonsense"],
         &["status", "--addr", "https://127.0.0.1:7200"],
         &["drain", "gateway-1", "--register", "nonsense"],
+        &["send", "--except-uid", "ann", "x"],
+        &["kick", "--except-client", &a.id],
+        &["kick", "--except-group", "room", "--yes"],
     ] {
         let (code, _, err) = cluster.run(refused);
         assert_eq!(code, 2, "{refused:?}: {err}");
@@ -310,6 +313,11 @@ fn check_config_refuses_what_a_start_refuses() {
         ("gateway", "[[apps]]\nid = \"a\"\n[[apps]]\nid = \"a\"".to_owned(), "another app"),
         ("worker", "[worker]\nevents_max = 0".to_owned(), "events_max"),
         ("worker", "[worker]\nservices = []".to_owned(), "service"),
+        ("gateway", "[log]\nlevel = \"warnn\"".to_owned(), "off, error, warn, info, debug or trace"),
+        ("register", "[log]\nlevel = \"loud\"".to_owned(), "\"loud\" is no level"),
+        ("worker", "[log]\nlevel = \"info,broadgate_gateway=loud\"".to_owned(), "\"loud\" is no level"),
+        ("gateway", "[gateway]\nspool = \"/proc/nope\"".to_owned(), "gateway.spool /proc/nope"),
+        ("gateway", "[gateway]\nspool = \"/dev/null/nope\"".to_owned(), "gateway.spool /dev/null/nope"),
     ];
     for (role, config, words) in cases {
         std::fs::write(&file, &config).unwrap();
@@ -318,6 +326,22 @@ fn check_config_refuses_what_a_start_refuses() {
                 args.iter().filter(|arg| role == "worker" || **arg != "echo").copied().collect();
             let (code, text) = run(&args, &[]);
             assert!(code == 2 && text.contains(words), "{args:?} with {config}: {code} {text}");
+        }
+    }
+    // By the environment as well. A folder that could be made is not made by a check.
+    let spool = dir.join("a/spool");
+    std::fs::write(&file, format!("[gateway]\nspool = {spool:?}\n")).unwrap();
+    assert_eq!(run(&["check-config", path], &[]).0, 0);
+    assert!(!dir.join("a").exists());
+    let environment = [
+        ("BROADGATE_REGISTER", "here", "cluster.register"),
+        ("BROADGATE_LOG", "lod", "BROADGATE_LOG"),
+        ("BROADGATE_GATEWAY__SPOOL", "/proc/nope", "gateway.spool /proc/nope"),
+    ];
+    for (name, value, words) in environment {
+        for args in [&["check-config", path][..], &["gateway", "--config", path]] {
+            let (code, text) = run(args, &[(name, value)]);
+            assert!(code == 2 && text.contains(words), "{args:?} with {name}={value}: {code} {text}");
         }
     }
     std::fs::remove_dir_all(&dir).unwrap();
@@ -348,9 +372,23 @@ fn what_cannot_be_used_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     let bind = format!("--bind={port}");
-    let cases: [Case; 11] = [
+    let cases: [Case; 15] = [
         ("", &["gateway", "--client-bind", "nonsense"], &[], &["--client-bind", "nonsense"]),
         ("", &["fly"], &[], &["fly"]),
+        ("", &["gateway", "--client-bind", "8080"], &[], &["an IP address and port, such as"]),
+        ("", &["gateway", "--drain", "soon"], &[], &["30s"]),
+        (
+            "[register]\nlease = \"soon\"",
+            &["register", "--config", path],
+            &[],
+            &["line 2", "30s", "bad.toml"],
+        ),
+        (
+            "",
+            &["worker", "echo"],
+            &[("BROADGATE_WORKER__EVENTS_MAX", "x")],
+            &["EVENTS_MAX", "a whole number"],
+        ),
         ("[gateway]\nnmae = \"x\"", &["gateway", "--config", path], &[], &["line 2", "nmae", "bad.toml"]),
         ("", &["gateway", "--config", "/nowhere.toml"], &[], &["/nowhere.toml"]),
         ("", &["register", &bind], &[], &["register.bind", &port]),
@@ -471,6 +509,8 @@ fn small_commands_answer() {
     assert_ne!(run(&["secret"], &[]).1, secret);
     let (_, version) = run(&["version", "--json"], &[]);
     assert_eq!(json(&version)["version"], env!("CARGO_PKG_VERSION"));
+    let (code, app) = run(&["apps", "new", "1", "--json"], &[]);
+    assert!(code == 0 && json(&app)["keys"][0]["secret"].as_str().unwrap().len() == 64, "{app}");
     assert!(run(&["completions", "bash"], &[]).1.contains("broadgate"));
     let (_, help) = run(&["--help"], &[]);
     assert!(help.contains("7100") && help.contains("Exit codes"), "{help}");

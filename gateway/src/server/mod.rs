@@ -99,6 +99,17 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
     })
 }
 
+/// Could a gateway be started with the folder that `gateway.spool` names? Leaves it as it was.
+///
+/// # Errors
+/// If it cannot be made or written, or a file of this gateway in it cannot be used.
+pub fn check_spool(config: &Config) -> anyhow::Result<()> {
+    let Some(spool) = config.settings.spool.as_deref() else { return Ok(()) };
+    let internal = config.settings.internal.bind;
+    let address = (internal.port() != 0).then_some(internal);
+    Webhooks::check(spool, address.map(|address| start::name_of(config, address)).as_deref())
+}
+
 impl Bound {
     /// Where the internal port listens.
     #[must_use]

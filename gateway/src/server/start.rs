@@ -1,6 +1,6 @@
 //! What a gateway is made of when it starts: its membership, its shards.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use broadgate_port::Closing;
@@ -48,11 +48,16 @@ pub(super) fn join(bound: &Bound, known: Option<View>) -> Member {
 }
 
 pub(super) fn name(bound: &Bound) -> String {
-    let settings = &bound.config.settings;
+    name_of(&bound.config, bound.internal_address)
+}
+
+/// The name of a gateway that listens there.
+pub(super) fn name_of(config: &Config, internal: SocketAddr) -> String {
+    let settings = &config.settings;
     if !settings.name.is_empty() {
         return settings.name.clone();
     }
-    settings.internal.advertise.clone().unwrap_or_else(|| bound.internal_address.to_string())
+    settings.internal.advertise.clone().unwrap_or_else(|| internal.to_string())
 }
 
 pub(super) fn new_me(bound: &Bound, member: &Member) -> Me {

@@ -107,6 +107,14 @@ impl Webhooks {
         Ok((webhooks, shell.run()))
     }
 
+    /// Could a gateway of this name have its spool here? `gateway` is none if its name follows from a free port.
+    ///
+    /// # Errors
+    /// If the folder or a file in it cannot be made, read or written.
+    pub(crate) fn check(spool: &Path, gateway: Option<&str>) -> anyhow::Result<()> {
+        Spool::check(spool, gateway)
+    }
+
     fn shell(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
         let run = getrandom::u64().context("no random number for the ids of webhook events")?;
         let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));

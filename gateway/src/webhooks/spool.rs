@@ -91,6 +91,39 @@ impl Spool {
         Ok((Self { shared, writer: Some(writer), _lock: lock }, all))
     }
 
+    /// Could a gateway of this name open its spool here? The files that are there are not changed, and what
+    /// this makes is removed: a start may run under another user.
+    pub(super) fn check(folder: &Path, gateway: Option<&str>) -> anyhow::Result<()> {
+        let place = || {
+            format!(
+                "gateway.spool {}: the gateway must be able to make and write files there",
+                folder.display()
+            )
+        };
+        let made: Vec<&Path> =
+            folder.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();
+        let probe = folder.join(format!(".check-{}", std::process::id()));
+        let tried = std::fs::create_dir_all(folder)
+            .and_then(|()| options().truncate(true).open(&probe))
+            .and_then(|_| std::fs::remove_file(&probe));
+        for folder in made {
+            let _ = std::fs::remove_dir(folder);
+        }
+        tried.with_context(place)?;
+        let Some(gateway) = gateway else { return Ok(()) };
+        let path = folder.join(format!("{}.webhooks", file_name(gateway)));
+        for extension in ["webhooks", "lock", "told", "new"] {
+            let path = path.with_extension(extension);
+            match OpenOptions::new().read(true).write(true).open(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("gateway.spool {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// An event waits for an endpoint.
     pub(super) fn add(&self, id: EndpointId, event: &Arc<Event>) {
         let mut state = self.shared.lock();
