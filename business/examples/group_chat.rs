@@ -24,7 +24,7 @@ impl Handler for GroupChat {
         let room = asked.filter(|room| !room.is_empty()).unwrap_or("lobby");
         client.merge_session(&json!({ "room": room })).await?;
         client.join(room).await?;
-        let text = format!("somebody from {} has come", handshake.address);
+        let text = format!("somebody from {} joined", handshake.address);
         client.cluster().send(Audience::group(room).except_client(client.id()), text).await?;
         client.send(format!("welcome to {room}")).await?;
         Ok(())
@@ -36,7 +36,7 @@ impl Handler for GroupChat {
     }
 
     async fn closed(&self, client: &Client, _: Closed) -> anyhow::Result<()> {
-        client.cluster().send(Audience::group(room_of(client)), "somebody has gone").await?;
+        client.cluster().send(Audience::group(room_of(client)), "somebody left").await?;
         Ok(())
     }
 }

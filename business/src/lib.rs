@@ -1,14 +1,65 @@
-//! What an application is written with: workers that take the events of clients, and the cluster
-//! client that commands all gateways as one.
+//! The Rust SDK of Broadgate: [`Worker`]s, which handle what clients do, and [`Cluster`], which commands all
+//! gateways as one.
 //!
-//! | module | what |
+//! # A worker
+//!
+//! A worker joins the cluster, attaches to every gateway and handles the events of its share of the clients.
+//! This one sends what a client says to everybody in the lobby:
+//!
+//! ```no_run
+//! use broadgate_business::{Audience, Client, Handler, Message, Worker, shutdown_signal, worker::Handshake};
+//!
+//! struct Shout;
+//!
+//! impl Handler for Shout {
+//!     async fn opened(&self, client: &Client, _: Handshake) -> anyhow::Result<()> {
+//!         client.join("lobby").await?;
+//!         Ok(())
+//!     }
+//!
+//!     async fn message(&self, client: &Client, message: Message) -> anyhow::Result<()> {
+//!         client.cluster().send(Audience::group("lobby"), message).await?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     // BROADGATE_REGISTER names the register, BROADGATE_SECRET the shared secret.
+//!     Worker::from_env()?.run(Shout, shutdown_signal()).await
+//! }
+//! ```
+//!
+//! `broadgate up --workers 0` starts a cluster for it.
+//!
+//! # A program that commands the cluster
+//!
+//! ```no_run
+//! use broadgate_business::{Audience, Cluster, ClusterConfig};
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let cluster = Cluster::connect(ClusterConfig::from_env()?).await?;
+//!     let receipt = cluster.send(Audience::uid("ann"), "your order has shipped").await?;
+//!     println!("{} of ann's windows got it", receipt.clients);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to look
+//!
+//! | you want to | see |
 //! |---|---|
-//! | [`cluster`] | commands to the whole cluster, from workers and from any other program |
-//! | [`worker`] | events of clients: a [`Handler`], run by a [`Worker`] |
-//! | [`chat`] | the demo's handler |
-//! | [`environment`] | variables of the environment |
+//! | handle connects, messages, disconnects | [`Handler`], [`Client`] |
+//! | decide who may connect | [`Handler::authorize`], [`Decision`] |
+//! | send, close, bind users, join groups | [`Cluster`], [`Audience`], [`Payload`], [`Close`] |
+//! | count, list, read rosters and histories | [`Cluster`], [`cluster::Page`] |
+//! | follow what happens in groups | [`Cluster::watch_groups`] |
+//! | follow Pusher clients (Laravel Echo, pusher-js) | [`Handler::pusher`], [`Cluster::watch_pusher`] |
+//! | do something every so often | [`Worker::every`], [`Once`] |
+//! | know why a command failed | [`CommandError`] |
 //!
-//! The programs in `business/examples` are the manual.
+//! `business/WORKERS.md` says what you can count on; `business/examples` has complete programs.
 
 pub mod chat;
 pub mod cluster;
@@ -16,7 +67,19 @@ mod dial;
 pub mod environment;
 pub mod worker;
 
-pub use broadgate_proto::{secret::Secret, v1};
+/// The messages of the contract that commands answer with, and those inside them.
+///
+/// The prose of `proto/broadgate/v1` describes each field.
+pub mod v1 {
+    pub use broadgate_proto::v1::{
+        Cause, ClientField, ClientInfo, ClientReply, CountReply, Counts, Coverage, Epoch, GatewayStatus,
+        Handshake, Header, HistoryMessage, HistoryPosition, HistoryReply, LastValueReply, ListClientsReply,
+        ListNamesReply, Member, MemberState, NamedCount, OnlineReply, PresenceMember, Receipt, Role,
+        RosterReply, Session, StatusReply, View, WorkerStatus, history_message, last_value_reply,
+    };
+}
+
+pub use broadgate_proto::secret::Secret;
 pub use cluster::{
     Audience, Close, Cluster, ClusterConfig, CommandError, Payload, PusherEvent, PusherEventKind, Who,
 };

@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use broadgate_business::{
-    Audience, Close, Payload, Secret,
-    v1::{DrainRequest, Receipt, WatchRequest, register_client::RegisterClient},
+use broadgate_business::{Audience, Close, Payload, Secret, v1::Receipt};
+use broadgate_proto::{
+    name,
+    secret::SendSecret,
+    v1::{DrainRequest, WatchRequest, register_client::RegisterClient},
 };
-use broadgate_proto::{name, secret::SendSecret};
 use clap::Args;
 use tonic::{
     service::interceptor::InterceptedService,

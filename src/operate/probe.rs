@@ -2,10 +2,8 @@
 
 use std::{io::ErrorKind, time::Duration};
 
-use broadgate_business::{
-    Secret,
-    v1::{GetAppRequest, gateway_client::GatewayClient},
-};
+use broadgate_business::Secret;
+use broadgate_proto::v1::{GetAppRequest, gateway_client::GatewayClient};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,

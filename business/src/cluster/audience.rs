@@ -1,4 +1,4 @@
-//! Whom a command reaches, and what is sent.
+//! The targets of commands, and what is sent.
 
 use broadgate_proto::{
     id::{CLIENT_ID_LEN, INCARNATION_LEN, Incarnation},
@@ -6,8 +6,15 @@ use broadgate_proto::{
 };
 use bytes::Bytes;
 
-/// Whom a command reaches: the union of what is listed, minus exceptions. A client that is named
-/// in several ways is reached once.
+/// The clients that a command reaches: the union of what is listed, minus exceptions. A client that is
+/// named in several ways is reached once.
+///
+/// ```
+/// use broadgate_business::Audience;
+///
+/// let everybody_else = Audience::group("lobby").and_uid("ann").except_client("a client's id");
+/// # let _ = everybody_else;
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Audience(pub(crate) v1::Audience);
@@ -114,7 +121,16 @@ pub(crate) fn holder(ids: &[String]) -> Option<Incarnation> {
     rest.iter().all(|id| id.starts_with(head)).then(|| head.parse().ok())?
 }
 
-/// Who joins or leaves groups: clients, and every client of uids.
+/// The clients that join or leave groups: single ones, and every client of a uid.
+///
+/// ```no_run
+/// # async fn example(cluster: broadgate_business::Cluster) -> Result<(), broadgate_business::CommandError> {
+/// use broadgate_business::Who;
+///
+/// cluster.join(Who::uids(["ann", "bob"]), ["lobby"]).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Who {
@@ -155,7 +171,18 @@ impl Who {
     }
 }
 
-/// What is sent.
+/// What is sent: text, binary data, a named event, or ready-made WebSocket frames.
+///
+/// Text and bytes convert into it, so `cluster.send(audience, "text")` needs no `Payload`.
+///
+/// ```
+/// use broadgate_business::Payload;
+///
+/// let order = Payload::json(&serde_json::json!({"order": 7}))?;
+/// let event = Payload::event("OrderShipped", r#"{"id": 7}"#);
+/// # let _ = (order, event);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
     pub(crate) payload: send_request::Payload,
@@ -174,7 +201,7 @@ impl Payload {
         Self { payload, event: String::new() }
     }
 
-    /// Whole, unmasked WebSocket frames, sent to WebSocket clients as they are.
+    /// Whole, unmasked WebSocket frames. WebSocket clients get them as they are, other clients nothing.
     pub fn framed(frames: impl Into<Bytes>) -> Self {
         Self::plain(send_request::Payload::Framed(frames.into()))
     }
@@ -219,6 +246,13 @@ impl From<Vec<u8>> for Payload {
 }
 
 /// How clients are closed.
+///
+/// ```
+/// use broadgate_business::Close;
+///
+/// let banned = Close::with(4001, "banned").after("goodbye");
+/// # let _ = banned;
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Close {
@@ -228,7 +262,7 @@ pub struct Close {
     pub reason: String,
     /// A last message, placed before the close.
     pub last: Option<Payload>,
-    /// Drop what waits and cut the connection now.
+    /// Drop the outbox and cut the connection now.
     pub at_once: bool,
 }
 
@@ -238,13 +272,13 @@ impl Close {
         Self { code, reason: reason.into(), ..Self::default() }
     }
 
-    /// After this last message.
+    /// Sends this last message before the close.
     pub fn after(mut self, last: impl Into<Payload>) -> Self {
         self.last = Some(last.into());
         self
     }
 
-    /// What waits is dropped, the connection is cut.
+    /// Drops the outbox and cuts the connection.
     pub fn at_once(mut self) -> Self {
         self.at_once = true;
         self

@@ -53,12 +53,12 @@ impl Cluster {
         Topic::of(audience).map_or_else(|| audience::holder_of(audience).into(), Way::Ordered)
     }
 
-    /// Sends one message; answered when it is in the outboxes of all who are reached.
+    /// Sends one message. Returns when it is in the outboxes of all clients that it reaches.
     ///
     /// A receipt is *complete* (`coverage.complete`) if no gateway is missing, `ordered` if the message
-    /// has its place in the one order of its topic (a uid, a group, or all), and `repeated` if some
-    /// gateway had carried the command out before. An incomplete one is returned as it is: repeat the
-    /// send by [`Cluster::with_id`] with the receipt's `command_id`, and only who was missed gets it.
+    /// has its place in the one order of its topic (a uid, a group, or all), and `repeated` if a gateway
+    /// had already executed the command. An incomplete receipt is no error: repeat the send by
+    /// [`Cluster::with_id`] with the receipt's `command_id`, and only the clients that were missed get it.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -72,10 +72,10 @@ impl Cluster {
         receipt(self.call(way, self.send_command(self.command_id(), to, payload.into(), false)).await?)
     }
 
-    /// Sends one message without asking for a receipt: returns as soon as it has its place in the
-    /// queue to a gateway. It keeps its place among this caller's other sends to the topic. What goes
-    /// wrong later is only counted: what was posted and is still on its way when a stream breaks, or
-    /// when the topic gets another home, may be lost or come later.
+    /// Sends one message without a receipt. Returns when it has its place in the queue to a gateway, and
+    /// keeps that place among this caller's other sends to the topic. Later failures are only counted: a
+    /// message that is under way when a stream breaks, or when the topic moves to another home, may be lost
+    /// or arrive later.
     ///
     /// # Errors
     /// If no gateway's queue takes it in time.
@@ -172,7 +172,7 @@ impl Cluster {
         receipt(self.call(way, Command::Bind(command)).await?)
     }
 
-    /// Takes a client's uid away, whichever it has.
+    /// Removes a client's uid.
     ///
     /// # Errors
     /// As [`Cluster::bind`].
@@ -180,7 +180,7 @@ impl Cluster {
         self.unbind_if(client, "").await
     }
 
-    /// Takes a client's uid away if it is this one.
+    /// Removes a client's uid if it is this one.
     ///
     /// # Errors
     /// As [`Cluster::bind`].
@@ -201,7 +201,7 @@ impl Cluster {
         receipt(self.call(holder, Command::Unbind(command)).await?)
     }
 
-    /// Puts clients into groups.
+    /// Adds clients to groups.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -213,8 +213,8 @@ impl Cluster {
         self.join_with(who, texts(groups), None).await
     }
 
-    /// Puts clients into groups, in whose rosters they stand for a user: others see the user's id and
-    /// `info`, any text such as JSON of at most 4 KiB, for as long as one of its clients is there.
+    /// Adds clients to groups as a user: the groups' rosters list the user's id and `info` (any text, such as
+    /// JSON, of at most 4 KiB) for as long as one of the user's clients is a member.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -248,7 +248,7 @@ impl Cluster {
         receipt(self.call(holder, command).await?)
     }
 
-    /// Takes clients out of groups.
+    /// Removes clients from groups.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -269,7 +269,7 @@ impl Cluster {
         receipt(self.call(holder, command).await?)
     }
 
-    /// Takes every member out of groups; the clients stay connected.
+    /// Removes every member from groups; the clients stay connected.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.

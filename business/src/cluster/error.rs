@@ -1,23 +1,35 @@
-//! What can become of a command besides its answer.
+//! How a command fails.
 
 use std::fmt;
 
 use broadgate_proto::v1;
 use tonic::{Code, Status};
 
-/// Why there is no answer, or a refusal instead of one.
+/// Why a command has no answer.
+///
+/// ```no_run
+/// # async fn example(cluster: broadgate_business::Cluster) {
+/// use broadgate_business::{Audience, CommandError};
+///
+/// match cluster.send(Audience::client("an id"), "hi").await {
+///     Ok(receipt) => println!("reached {}", receipt.clients),
+///     Err(error) if error.is_not_found() => println!("not connected"),
+///     Err(CommandError::Unanswered { command_id, .. }) => println!("repeat it as {command_id}"),
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {
-    /// A gateway answered that it did nothing.
+    /// A gateway refused the command; nothing happened.
     #[error("refused ({kind}): {message}")]
     Refused {
-        /// What kind of refusal.
+        /// The kind of refusal.
         kind: Refusal,
         /// The gateway's sentence.
         message: String,
     },
-    /// It was written to a gateway and neither answered nor, when it was repeated, in time: it may
-    /// have happened.
+    /// It was sent, but no gateway answered in time, nor did a retry: it may have happened.
     #[error("gateway {gateway} did not answer: the command may have happened or not; {}", again(.command_id))]
     Unanswered {
         /// The gateway's name.
@@ -26,10 +38,10 @@ pub enum CommandError {
         /// minutes; "" if it changes nothing.
         command_id: String,
     },
-    /// It was not written to any gateway: it has not happened.
+    /// It was not sent to any gateway: it has not happened.
     #[error("the command was not sent, because {why}")]
     NotReachable {
-        /// What was in the way.
+        /// The reason.
         why: String,
     },
 }

@@ -40,16 +40,23 @@ pub(super) const REGISTER_VARIABLE: &str = "BROADGATE_REGISTER";
 
 pub(super) const SECRET_VARIABLE: &str = "BROADGATE_SECRET";
 
-/// Which cluster, and how to speak to it.
+/// Where a cluster is, its secret, and the defaults of commands.
+///
+/// ```
+/// use broadgate_business::ClusterConfig;
+///
+/// let config = ClusterConfig { registers: vec!["10.0.0.1:7100".into()], ..ClusterConfig::default() };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
     /// `host:port` of each register; default [`DEFAULT_REGISTER`].
     pub registers: Vec<String>,
     /// The cluster's secret; default none.
     pub secret: Secret,
-    /// The app whose clients are meant; default "", the app named `default`.
+    /// The app whose clients commands concern; default "", the app named `default`.
     pub app: String,
-    /// How long a command may take; default [`DEFAULT_TIMEOUT`].
+    /// Time limit of a command with all its retries; default [`DEFAULT_TIMEOUT`].
     pub timeout: Duration,
 }
 
@@ -93,12 +100,29 @@ pub(super) fn addresses(text: &str) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
-/// A cluster to command, in the name of one app. Cheap to clone.
+/// A handle to the cluster, for the clients of one app. Cheap to clone.
+///
+/// Workers get one from [`Client::cluster`](crate::Client::cluster) and
+/// [`Context::cluster`](crate::Context::cluster); other programs connect:
+///
+/// ```no_run
+/// # async fn example() -> anyhow::Result<()> {
+/// use broadgate_business::{Audience, Close, Cluster, ClusterConfig, Who};
+///
+/// let cluster = Cluster::connect(ClusterConfig::from_env()?).await?;
+/// cluster.join(Who::uid("ann"), ["lobby"]).await?;
+/// let receipt = cluster.send(Audience::group("lobby"), "welcome, ann").await?;
+/// let complete = receipt.coverage.is_some_and(|coverage| coverage.complete);
+/// println!("{} clients, complete: {complete}", receipt.clients);
+/// cluster.close(Audience::uid("bob"), Close::with(4001, "banned")).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Cluster {
     pub(super) inner: Arc<Inner>,
     pub(super) app: Arc<str>,
-    /// What the caller wants its command to be known by.
+    /// The id of the next command, if its caller gave one.
     pub(super) id: Option<Arc<str>>,
 }
 
@@ -124,10 +148,10 @@ impl Drop for Inner {
 }
 
 impl Cluster {
-    /// Follows a cluster and waits until it has a gateway.
+    /// Connects, and waits until a gateway is known.
     ///
     /// # Errors
-    /// If no register names a gateway in time.
+    /// If no register names a gateway within the timeout.
     pub async fn connect(config: ClusterConfig) -> Result<Self, CommandError> {
         let registers = config.registers.join(", ");
         let cluster = Self::open(config);
@@ -144,7 +168,7 @@ impl Cluster {
         }
     }
 
-    /// Follows a cluster without waiting for it. Must be called inside a tokio runtime.
+    /// Connects in the background. Must be called inside a tokio runtime.
     #[must_use]
     pub fn open(config: ClusterConfig) -> Self {
         let watch = member::watch(config.registers, config.secret.clone());
@@ -152,7 +176,7 @@ impl Cluster {
         Self::start(views, config.secret, &config.app, config.timeout, Some(watch))
     }
 
-    /// Follows views that somebody else gets, such as a member.
+    /// Follows views that another part of the process receives, such as a member of the cluster.
     #[must_use]
     pub fn with_views(
         views: cell::Receiver<Arc<View>>,
@@ -163,10 +187,10 @@ impl Cluster {
         Self::start(views, secret, app, timeout, None)
     }
 
-    /// Speaks to one gateway at `host:port` only; needs no register.
+    /// Sends every command to the gateway at `host:port`; needs no register.
     ///
     /// # Errors
-    /// If it is no address.
+    /// If the address is malformed.
     pub fn to_gateway(
         address: &str,
         secret: Secret,
@@ -201,21 +225,34 @@ impl Cluster {
         Self { inner: Arc::new(inner), app: app.into(), id: None }
     }
 
-    /// The same cluster, in the name of another app.
+    /// The same cluster, for the clients of another app.
     #[must_use]
     pub fn in_app(&self, app: &str) -> Self {
         Self { app: app.into(), ..self.clone() }
     }
 
-    /// The same cluster, for one command that is known by this id: at most 64 bytes, and no other
-    /// command's. If the command is made again with it within two minutes, it still happens once, and
-    /// who was missed gets it. Without this, every command gets an id of its own.
+    /// The same cluster, for one command with this id: at most 64 bytes, and no other command's. A repeat
+    /// under the same id within two minutes still happens once, and clients that were missed get it.
+    /// Without this, every command gets an id of its own.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: broadgate_business::Cluster) -> Result<(), broadgate_business::CommandError> {
+    /// use broadgate_business::Audience;
+    ///
+    /// let receipt = cluster.with_id("order-991").send(Audience::group("orders"), "shipped").await?;
+    /// if !receipt.coverage.is_some_and(|coverage| coverage.complete) {
+    ///     // Only the clients that the first attempt missed get it.
+    ///     cluster.with_id("order-991").send(Audience::group("orders"), "shipped").await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_id(&self, id: &str) -> Self {
         Self { id: Some(id.into()), ..self.clone() }
     }
 
-    /// The app in whose name commands are given; "" is the app named `default`.
+    /// The app whose clients commands concern; "" is the app named `default`.
     #[must_use]
     pub fn app(&self) -> &str {
         &self.app

@@ -2,30 +2,31 @@
 //!
 //! A [`Cluster`] follows the register's views and keeps one pipelined stream to each gateway that
 //! it uses. A command about one client goes to the gateway that holds it, one about one topic (a uid,
-//! a group, or all) to the topic's home, everything else to one preferred gateway. Any gateway answers
-//! any command, so when one is gone the next is taken.
+//! a group, or all) to the topic's home, everything else to one preferred gateway. Any gateway can answer
+//! any command, so a lost gateway is replaced by the next.
 //!
-//! Every command that changes something has an id, so a command that a gateway did not answer, or
-//! could not carry out, is repeated until its time is over and still happens once. What one `Cluster`
-//! and its clones send to one topic stays in the order in which it was made, also when the topic gets
-//! another home or a stream breaks. What a command was answered is seen by all that come later.
+//! Every command that changes something has an id. The SDK repeats a command that a gateway did not answer
+//! or could not execute, until its timeout; it still happens once. What one `Cluster` and its clones send
+//! to one topic keeps its order, also when the topic moves to another home or a stream breaks. Later
+//! commands see the effect of every command that was answered.
 //!
-//! The order is kept by waiting, so poll what you have begun: a `send` that is kept but not polled may
-//! hold up later ones to its topic.
+//! Order needs every `send` to be polled to its end: one that is kept without being polled may delay later
+//! ones to its topic.
 //!
 //! | file | what |
 //! |---|---|
-//! | `audience.rs` | whom a command reaches, and what is sent |
+//! | `handle.rs` | the handle, its configuration, and the views that it follows |
+//! | `audience.rs` | targets and payloads |
 //! | `commands.rs`, `queries.rs`, `sessions.rs` | the calls |
-//! | `attempts.rs` | how a command is given to a gateway, and repeated |
-//! | `routes.rs`, `turns.rs` | in which order the commands to one topic go |
-//! | `table.rs`, `topic.rs` | which gateway a command goes to |
+//! | `attempts.rs` | retries |
+//! | `routes.rs`, `turns.rs` | the order of commands to one topic |
+//! | `table.rs`, `topic.rs` | routing |
 //! | `marks.rs` | the id and the epoch that commands carry |
 //! | `link.rs`, `flight.rs` | the stream to one gateway |
-//! | `watch.rs`, `watch_state.rs` | what happens in groups |
-//! | `pusher.rs` | what Pusher clients do |
+//! | `watch.rs`, `watch_state.rs` | changes in groups |
+//! | `pusher.rs` | events of Pusher clients |
 //! | `streams.rs` | the streams that watches read |
-//! | `error.rs` | what can go wrong |
+//! | `error.rs` | errors |
 
 pub use self::handle::{Cluster, ClusterConfig, DEFAULT_REGISTER, DEFAULT_TIMEOUT};
 

@@ -1,4 +1,4 @@
-//! Watching what Pusher clients do: a stream to every gateway of the view, each telling of its own clients.
+//! Watching Pusher clients: a stream to every gateway of the view, each with the events of its own clients.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,7 +25,22 @@ use crate::{
 /// they cannot keep, and say so.
 const NEWS_MAX: usize = 1024;
 
-/// What Pusher clients do: see [`Cluster::watch_pusher`]. Watching ends when this is dropped.
+/// Events of Pusher clients: see [`Cluster::watch_pusher`]. Dropping it ends the watch.
+///
+/// ```no_run
+/// # async fn example(cluster: broadgate_business::Cluster) -> Result<(), broadgate_business::CommandError> {
+/// use broadgate_business::{PusherEventKind, cluster::PusherNews};
+///
+/// let mut watch = cluster.in_app("1").watch_pusher()?;
+/// loop {
+///     if let PusherNews::Event(event) = watch.next().await?
+///         && let PusherEventKind::Subscribed { channel, .. } = event.kind
+///     {
+///         println!("{} subscribed to {channel}", event.socket_id);
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct PusherWatch {
@@ -33,28 +48,28 @@ pub struct PusherWatch {
     watcher: AbortHandle,
 }
 
-/// What a watcher of Pusher clients hears.
+/// What a [`PusherWatch`] yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PusherNews {
-    /// A client has done something.
+    /// An event of a client.
     Event(PusherEvent),
-    /// You have missed something.
+    /// Events were missed.
     Missed {
         /// The incarnation of the gateway whose clients' events they are.
         gateway: String,
-        /// How many events it dropped because you did not take them; none if the stream was broken, and
-        /// nobody knows.
+        /// How many events it dropped because you did not read them; none if the stream broke, so that the
+        /// number is unknown.
         events: Option<u64>,
     },
-    /// A gateway has left the cluster. Clients whose ids begin with its incarnation are gone, also those of
-    /// whom no `Closed` came.
+    /// A gateway has left the cluster. Clients whose ids begin with its incarnation are disconnected, also
+    /// those without a `Closed` event.
     GatewayLeft {
         /// Its incarnation.
         gateway: String,
     },
 }
 
-/// Something that a Pusher client has done.
+/// An event of a Pusher client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PusherEvent {
     /// Its app.
@@ -63,22 +78,22 @@ pub struct PusherEvent {
     pub client_id: String,
     /// Its id as Pusher's libraries name it.
     pub socket_id: String,
-    /// The user that it is signed in as.
+    /// The user that the client is signed in as.
     pub user_id: Option<String>,
-    /// What it has done.
+    /// What happened.
     pub kind: PusherEventKind,
 }
 
-/// What a Pusher client can do.
+/// The kinds of events of a Pusher client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PusherEventKind {
-    /// It has come.
+    /// It has connected.
     Opened {
         /// Its own address.
         address: String,
     },
-    /// It has gone; it is the last that is heard of it.
+    /// It has disconnected; no event of it follows.
     Closed {
         /// Why.
         cause: Cause,
@@ -86,19 +101,19 @@ pub enum PusherEventKind {
         code: u16,
         /// The close reason.
         reason: String,
-        /// The channels that it was in: they are not told as unsubscribed.
+        /// The channels that it was in: there are no `Unsubscribed` events for them.
         channels: Vec<String>,
     },
-    /// It is in a channel: it was told so, or a command has put it there.
+    /// It is in a channel: its subscription was confirmed, or a command has added it.
     Subscribed {
         /// The channel.
         channel: String,
-        /// In whose name it is in a presence channel; a number as its digits.
+        /// The user that it is in a presence channel as; a number as its digits.
         user_id: Option<String>,
-        /// What others see of that user: JSON.
+        /// The user's public data: JSON.
         user_info: Option<String>,
     },
-    /// It is in a channel no more: by its own wish, or by a command.
+    /// It has left a channel, by itself or by a command.
     Unsubscribed {
         /// The channel.
         channel: String,
@@ -111,18 +126,18 @@ pub enum PusherEventKind {
         event: String,
         /// Any JSON value, as it was sent.
         data: String,
-        /// In whose name it is in a presence channel.
+        /// The user that it is in a presence channel as.
         user_id: Option<String>,
     },
     /// It has signed in as the event's user.
     SignedIn {
-        /// What the app's backend has signed: JSON with the user's `id`.
+        /// The data that the app's backend has signed: JSON with the user's `id`.
         user_data: String,
     },
 }
 
 impl PusherWatch {
-    /// The next news. May be cancelled: nothing is lost.
+    /// The next news. Cancel safe.
     ///
     /// # Errors
     /// If a gateway refused to be watched in a way that repeating does not help, such as one that is too old
@@ -140,12 +155,12 @@ impl Drop for PusherWatch {
 }
 
 impl Cluster {
-    /// Watches what the Pusher clients of the app do, wherever they are: they come, sign in, subscribe,
-    /// send client events, unsubscribe and go.
+    /// Watches the Pusher clients of the app, on all gateways: they connect, sign in, subscribe, send client
+    /// events, unsubscribe and disconnect.
     ///
-    /// Events are offered, at most once each, and never waited for: those of one client come in order, and
-    /// what you do not take fast enough is dropped by its gateway, which says how much that was. What
-    /// happens before a gateway has been reached, or while its stream is broken, is not told.
+    /// Delivery is at most once, and no client waits for it. The events of one client arrive in order. A
+    /// gateway drops what you do not read fast enough, and says how much. What happens before a gateway is
+    /// reached, or while its stream is broken, is not reported.
     ///
     /// Needs the cluster's views, and must be called inside a tokio runtime.
     ///
@@ -155,8 +170,8 @@ impl Cluster {
         self.observe(String::new(), Incarnation::from_bits(dial::random()), true)
     }
 
-    /// As [`Cluster::watch_pusher`], but all who share in the same name split the clients among
-    /// themselves: all events of one client go to one of them, and to another only when sharers come or go.
+    /// As [`Cluster::watch_pusher`], but all watches of the same share split the clients among themselves: the
+    /// events of one client go to one of them, and move to another only when watches are added or removed.
     ///
     /// # Errors
     /// As [`Cluster::watch_pusher`], or if the name is empty.

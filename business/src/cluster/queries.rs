@@ -19,7 +19,26 @@ use crate::cluster::{
     topic::Topic,
 };
 
-/// Which page of a list.
+/// A page of a list.
+///
+/// ```no_run
+/// # async fn example(cluster: broadgate_business::Cluster) -> Result<(), broadgate_business::CommandError> {
+/// use broadgate_business::cluster::Page;
+///
+/// let mut page = Page::default();
+/// loop {
+///     let roster = cluster.roster("lobby", page).await?;
+///     for member in roster.members {
+///         println!("{}", member.user_id);
+///     }
+///     if roster.next_cursor.is_empty() {
+///         break;
+///     }
+///     page = Page { cursor: roster.next_cursor, ..Page::default() };
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// At most this many rows; 0 means 100, and 1,000 is the most.
@@ -33,7 +52,7 @@ fn texts(names: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
 }
 
 impl Cluster {
-    /// Which of these clients are connected?
+    /// Tells which of these clients are connected.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -44,7 +63,7 @@ impl Cluster {
         self.ask_online(texts(clients), Vec::new()).await
     }
 
-    /// How many clients has each of these uids? 0 is offline.
+    /// Counts the clients of each of these uids; 0 is offline.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -68,8 +87,8 @@ impl Cluster {
         }
     }
 
-    /// How many clients are in the app, and in each of these groups? With `uids`, distinct uids are
-    /// counted too, which costs more.
+    /// Counts the clients of the app and of each of these groups. With `uids`, it also counts distinct uids,
+    /// which costs more.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -87,8 +106,8 @@ impl Cluster {
         }
     }
 
-    /// A page of who is present in a group: the users in whose names clients have joined it by
-    /// [`Cluster::join_as`], and how many they are in all.
+    /// A page of a group's roster: the users that clients have joined it as ([`Cluster::join_as`]), and their
+    /// total.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -108,18 +127,17 @@ impl Cluster {
         }
     }
 
-    /// What was sent to a group alone, by rising offset, as far as its history is kept (`[[gateway.groups]]`
-    /// in the configuration says of which groups). Answered by the group's home.
+    /// The history of a group: what was sent to it alone, by rising offset. `[[gateway.groups]]` in the
+    /// configuration says which groups keep one. Answered by the group's home.
     ///
-    /// `since` is where the reader stands: the position of a receipt, of an earlier history, or the epoch
-    /// of one of these and the offset of the last message that the reader has. With it, `recovered` says
-    /// whether the messages are all that followed, or the first of them; if it is false, some of those are
-    /// gone for good, and the reader must get its state in another way. Without it, the messages are the
-    /// last ones.
+    /// `since` is the reader's position: that of a receipt, of an earlier history, or the epoch of one of
+    /// these with the offset of the reader's last message. With it, `recovered` says whether the messages
+    /// are all that followed, or the first of them; if it is false, some are lost for good, and the reader
+    /// must get its state in another way. Without it, the messages are the last ones.
     ///
     /// At most `limit` messages come; 0 means 100, and 1,000 is the most. If the last one's offset is
     /// below that of `position`, where the history stands, there are more: ask again from it. A history
-    /// that is lost with its home begins anew under an epoch that it never had.
+    /// that was lost with its home starts over, under a new epoch.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -232,7 +250,7 @@ impl Cluster {
         self.names(command).await
     }
 
-    /// A page of the groups of the app whose names begin so.
+    /// A page of the groups of the app whose names start with `prefix`.
     ///
     /// # Errors
     /// If it was refused, not answered, or not sent.
@@ -258,7 +276,7 @@ impl Cluster {
         }
     }
 
-    /// The members of the cluster, and what each gateway is doing.
+    /// The members of the cluster and the state of each gateway.
     ///
     /// # Errors
     /// If no gateway answers in time.

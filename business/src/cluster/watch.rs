@@ -1,4 +1,4 @@
-//! Watching groups: a stream to every gateway of the view, and one picture of what they tell.
+//! Watching groups: a stream to every gateway of the view, merged into one state.
 //!
 //! `watch_state.rs` decides; `streams.rs` keeps the streams open.
 
@@ -22,10 +22,24 @@ use crate::cluster::{
 };
 
 /// Changes that wait for the application. While there are so many, no stream is read: a gateway whose
-/// stream is too far behind ends it, and when it is opened anew everything is compared.
+/// stream is too far behind ends it; the next stream starts with a full comparison.
 const CHANGES_MAX: usize = 1024;
 
-/// What happens in groups, told once: see [`Cluster::watch_groups`]. Watching ends when this is dropped.
+/// Changes in groups, each reported once: see [`Cluster::watch_groups`]. Dropping it ends the watch.
+///
+/// ```no_run
+/// # async fn example(cluster: broadgate_business::Cluster) -> Result<(), broadgate_business::CommandError> {
+/// use broadgate_business::cluster::ChangeKind;
+///
+/// let mut watch = cluster.watch_groups(["room-*"])?;
+/// loop {
+///     let change = watch.next().await?;
+///     if let ChangeKind::Joined { user_id, .. } = change.kind {
+///         println!("{user_id} joined {}", change.group);
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct GroupWatch {
@@ -34,7 +48,7 @@ pub struct GroupWatch {
 }
 
 impl GroupWatch {
-    /// The next change. May be cancelled: nothing is lost.
+    /// The next change. Cancel safe.
     ///
     /// # Errors
     /// If a gateway refused to be watched in a way that repeating does not help, such as for a malformed
@@ -54,11 +68,10 @@ impl Drop for GroupWatch {
 impl Cluster {
     /// Watches groups of the app by patterns: a group's name, or how names begin and a `*`.
     ///
-    /// First everything that is there is told, as if it happened now; then every change, in order for
-    /// each group: it is occupied, users join and leave, it is vacated. Only users are told in whose names
-    /// clients have joined by [`Cluster::join_as`]; and they leave when their last client does, also when
-    /// that is because its gateway died. What has come and gone again while a stream was broken, or while
-    /// you did not take what was told, is not told.
+    /// The watch first reports the current state as changes, then every change, in order for each group: it
+    /// is occupied, users join and leave, it is vacated. Users are those that clients have joined as
+    /// ([`Cluster::join_as`]); a user leaves with its last client, also when a gateway dies. A change that
+    /// was undone while a stream was broken, or while you read nothing, is not reported.
     ///
     /// Needs the cluster's views, and must be called inside a tokio runtime.
     ///

@@ -20,33 +20,33 @@ use broadgate_proto::{
 
 use super::topic::Topic;
 
-/// Something that has happened in a group.
+/// A change in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupChange {
-    /// Its name.
+    /// The group's name.
     pub group: String,
-    /// What has happened.
+    /// The change.
     pub kind: ChangeKind,
 }
 
-/// What can happen in a group.
+/// The kinds of changes in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It has clients now.
+    /// The group has its first client.
     Occupied,
-    /// The first client in this name is in it.
+    /// The first client of this user has joined.
     Joined {
-        /// In whose name clients have joined by [`Cluster::join_as`](crate::cluster::handle::Cluster::join_as).
+        /// The user that clients have joined as, by [`Cluster::join_as`](crate::Cluster::join_as).
         user_id: String,
         /// What others see of the user.
         info: String,
     },
-    /// The last client in this name has gone.
+    /// The last client of this user has left.
     Left {
-        /// In whose name it was there.
+        /// The user.
         user_id: String,
     },
-    /// The last client has gone. All users have left before.
+    /// The last client has left. All users have left before.
     Vacated,
 }
 

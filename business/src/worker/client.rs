@@ -1,4 +1,4 @@
-//! One connected client, as its handler sees it.
+//! A connected client.
 
 use std::{
     fmt,
@@ -17,7 +17,19 @@ use crate::{
     worker::{job::Job, queue::Queue},
 };
 
-/// A client whose events this worker takes. Cheap to clone; may be kept.
+/// A client whose events this worker handles. Cheap to clone; may be kept.
+///
+/// ```no_run
+/// # async fn example(client: broadgate_business::Client) -> anyhow::Result<()> {
+/// use serde_json::json;
+///
+/// client.bind("ann").await?;
+/// client.join("lobby").await?;
+/// client.merge_session(&json!({"lang": "en"})).await?;
+/// client.send(format!("welcome to {}", client.gateway())).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -104,7 +116,7 @@ impl State {
 }
 
 impl Client {
-    /// Its id: opaque, and never used again.
+    /// Its id: opaque, and never reused.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.shared.id
@@ -116,13 +128,13 @@ impl Client {
         self.shared.cluster.app()
     }
 
-    /// The listener that it came through.
+    /// The listener that it connected to.
     #[must_use]
     pub fn listener(&self) -> &str {
         &self.shared.listener
     }
 
-    /// The service that its events are for.
+    /// The service that handles its events.
     #[must_use]
     pub fn service(&self) -> &str {
         &self.shared.service
@@ -134,20 +146,20 @@ impl Client {
         &self.shared.gateway
     }
 
-    /// Another worker had this event and did not answer: it may have been handled before.
+    /// Whether another worker may have handled this event before: it got it and did not acknowledge it.
     #[must_use]
     pub const fn redelivered(&self) -> bool {
         self.redelivered
     }
 
-    /// Its uid, as of this event or of what this worker has changed since.
+    /// Its uid, as of this event or of this worker's later changes.
     #[must_use]
     pub fn uid(&self) -> Option<String> {
         let state = self.shared.lock();
         if state.known.uid.is_empty() { None } else { Some(state.known.uid.to_string()) }
     }
 
-    /// Its session, as of this event or of what this worker has changed since.
+    /// Its session, as of this event or of this worker's later changes.
     #[must_use]
     pub fn session(&self) -> Value {
         parse_session(&self.shared.lock().known.session.json)
@@ -159,7 +171,7 @@ impl Client {
         self.shared.lock().known.session.version
     }
 
-    /// The cluster, in the name of this client's app.
+    /// The cluster, for the clients of this one's app.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.shared.cluster
@@ -173,8 +185,7 @@ impl Client {
         self.cluster().send(Audience::client(self.id()), payload).await
     }
 
-    /// Sends it a message without asking for a receipt; in turn with this worker's other commands
-    /// about it.
+    /// Sends it a message without a receipt, in order with this worker's other commands about it.
     ///
     /// # Errors
     /// As [`Cluster::post`].
@@ -190,7 +201,7 @@ impl Client {
         self.cluster().close(Audience::client(self.id()), close).await
     }
 
-    /// Gives it its uid.
+    /// Sets its uid.
     ///
     /// # Errors
     /// As [`Cluster::bind`].
@@ -200,7 +211,7 @@ impl Client {
         Ok(receipt)
     }
 
-    /// Gives it its uid and closes every other client of that uid.
+    /// Sets its uid and closes every other client of that uid.
     ///
     /// # Errors
     /// As [`Cluster::bind`].
@@ -210,7 +221,7 @@ impl Client {
         Ok(receipt)
     }
 
-    /// Takes its uid away.
+    /// Removes its uid.
     ///
     /// # Errors
     /// As [`Cluster::bind`].
@@ -220,7 +231,7 @@ impl Client {
         Ok(receipt)
     }
 
-    /// Puts it into a group.
+    /// Adds it to a group.
     ///
     /// # Errors
     /// As [`Cluster::join`].
@@ -228,7 +239,7 @@ impl Client {
         self.cluster().join(Who::client(self.id()), [group]).await
     }
 
-    /// Takes it out of a group.
+    /// Removes it from a group.
     ///
     /// # Errors
     /// As [`Cluster::leave`].
@@ -245,7 +256,7 @@ impl Client {
         Ok(self.now_at(at))
     }
 
-    /// Merges into its session: a null deletes its key.
+    /// Merges a JSON object into its session; a null deletes its key.
     ///
     /// # Errors
     /// As [`Cluster::merge_session`].

@@ -7,36 +7,48 @@ use broadgate_proto::{limits, name, secret::Secret};
 
 use crate::cluster::{self, ClusterConfig};
 
-/// The service whose events are taken if none is named.
+/// The service of a worker that names none.
 pub const DEFAULT_SERVICE: &str = "default";
 
 /// How long a stopping worker waits to be released.
 pub const DEFAULT_STOP_TIME: Duration = Duration::from_secs(20);
 
-/// Who works for which cluster.
+/// Which cluster a worker joins, and as what.
+///
+/// ```
+/// use broadgate_business::WorkerConfig;
+///
+/// let config = WorkerConfig {
+///     registers: vec!["10.0.0.1:7100".into()],
+///     services: vec!["orders".into()],
+///     ..WorkerConfig::default()
+/// };
+/// config.check()?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// `host:port` of each register; default [`cluster::DEFAULT_REGISTER`].
     pub registers: Vec<String>,
     /// The cluster's secret; default none.
     pub secret: Secret,
-    /// Default "": the first service and the process's id.
+    /// The worker's name in status and logs; default "", which means the first service and the process id.
     pub name: String,
-    /// Whose events are taken; default [`DEFAULT_SERVICE`]. Once-in-the-cluster timers go by the
-    /// first.
+    /// The services that this worker handles; default [`DEFAULT_SERVICE`]. Timers that tick once in the
+    /// cluster belong to the first.
     pub services: Vec<String>,
-    /// The app in whose name the context and the timers command; default "", the app named
-    /// `default`. A client's commands are always in the name of the client's app.
+    /// The app that the context's and the timers' commands concern; default "", the app named `default`.
+    /// Commands of a [`Client`] always concern the client's app.
     pub app: String,
-    /// Apps whose Pusher clients' events are taken, by [`Handler::pusher`]; default none. All workers
-    /// with the same first service share them.
+    /// The apps whose Pusher clients' events [`Handler::pusher`] gets; default none. All workers with the
+    /// same first service share them.
     pub pusher_apps: Vec<String>,
-    /// Events that one gateway may leave unanswered here, and events of one app's Pusher clients that may
-    /// be under way; default 1,024, at most 65,536.
+    /// Unanswered events per gateway, and events of one app's Pusher clients under way; default 1,024, at
+    /// most 65,536.
     pub events_max: u32,
-    /// How long a command may take, with all its repeats; default 10 s.
+    /// Time limit of a command with all its retries; default 10 s.
     pub timeout: Duration,
-    /// How long a stopping worker waits to be released; default [`DEFAULT_STOP_TIME`].
+    /// How long a stopping worker waits for the gateways to release it; default [`DEFAULT_STOP_TIME`].
     pub stop_time: Duration,
 }
 
@@ -71,10 +83,10 @@ impl WorkerConfig {
         ClusterConfig::from_env().map(Self::from)
     }
 
-    /// Could a worker be started with it?
+    /// Checks that a worker could start with it.
     ///
     /// # Errors
-    /// The first setting that does not hold.
+    /// The first invalid setting.
     pub fn check(&self) -> anyhow::Result<()> {
         self.clone().checked().map(drop)
     }

@@ -1,4 +1,4 @@
-//! What a worker knows of itself.
+//! A worker's own identity and its cluster.
 
 use std::sync::Arc;
 
@@ -7,7 +7,16 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 
-/// The worker, as its handler sees it. Cheap to clone.
+/// The worker that a handler runs in. Cheap to clone.
+///
+/// ```no_run
+/// # async fn example(context: broadgate_business::Context) -> anyhow::Result<()> {
+/// use broadgate_business::Audience;
+///
+/// context.cluster().send(Audience::all(), format!("{} is here", context.name())).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Context {
     pub(crate) cluster: Cluster,
@@ -16,7 +25,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The cluster, to command.
+    /// The cluster.
     #[must_use]
     pub const fn cluster(&self) -> &Cluster {
         &self.cluster
@@ -28,7 +37,7 @@ impl Context {
         &self.name
     }
 
-    /// This run of this worker; another one after the register has removed it and it came back.
+    /// The id of this membership; it changes when the register has removed the worker and it rejoins.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         *self.incarnation.borrow()

@@ -1,4 +1,4 @@
-//! What an application does with the events of its clients.
+//! The application's side of a worker.
 
 use std::future::Future;
 
@@ -11,27 +11,55 @@ use serde_json::Value;
 use super::{client::Client, context::Context};
 use crate::cluster::{Payload, PusherEvent};
 
-/// An application. Write each method as `async fn`; only `message` must be there.
+/// An application. Write each method as `async fn`; only `message` is required.
 ///
-/// The events of one client come one after the other, in the order in which they happened; those
-/// of different clients at the same time. An event is acknowledged when its method has returned,
-/// whatever it returned, so it comes at least once: when a worker is lost before that, another
-/// worker gets the event, and [`Client::redelivered`] says so there. An error is logged and
-/// counted; so is a panic, which ends nothing but that one call.
+/// The events of one client are handled one after the other, in order; those of different clients
+/// concurrently. An event is acknowledged when its method has returned, whatever it returned, so delivery is
+/// at least once: if the worker is lost before that, another worker gets the event, and
+/// [`Client::redelivered`] says so there. An error is logged and counted; so is a panic, which ends only that
+/// call.
+///
+/// ```
+/// use broadgate_business::{Audience, Client, Context, Decision, Handler, Message};
+/// use broadgate_business::worker::{Closed, Handshake};
+///
+/// struct Rooms;
+///
+/// impl Handler for Rooms {
+///     // Asked by listeners with `authorize = "worker"`.
+///     async fn authorize(&self, _: &Context, handshake: Handshake) -> Decision {
+///         match handshake.query.strip_prefix("user=") {
+///             Some(user) => Decision::accept().uid(user).group("lobby"),
+///             None => Decision::refuse(401, "add ?user=NAME"),
+///         }
+///     }
+///
+///     async fn message(&self, client: &Client, message: Message) -> anyhow::Result<()> {
+///         client.cluster().send(Audience::group("lobby"), message).await?;
+///         Ok(())
+///     }
+///
+///     async fn closed(&self, client: &Client, closed: Closed) -> anyhow::Result<()> {
+///         let name = closed.uid.unwrap_or_default();
+///         client.cluster().send(Audience::group("lobby"), format!("{name} left")).await?;
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Handler: Send + Sync + 'static {
-    /// The worker is about to take events.
+    /// Called before the worker takes events.
     fn started(&self, context: &Context) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = context;
         async { Ok(()) }
     }
 
-    /// May this client come in? Asked only by listeners with `authorize = "worker"`.
+    /// Decides whether a client may connect. Only for listeners with `authorize = "worker"`.
     fn authorize(&self, context: &Context, handshake: Handshake) -> impl Future<Output = Decision> + Send {
         let _ = (context, handshake);
         async { Decision::accept() }
     }
 
-    /// A client has come.
+    /// A client has connected.
     fn opened(
         &self,
         client: &Client,
@@ -41,16 +69,16 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A client has sent something.
+    /// A client has sent a message.
     fn message(&self, client: &Client, message: Message) -> impl Future<Output = anyhow::Result<()>> + Send;
 
-    /// A client has gone; it is the last that is heard of it.
+    /// A client has disconnected; no event of it follows.
     fn closed(&self, client: &Client, closed: Closed) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = (client, closed);
         async { Ok(()) }
     }
 
-    /// A client that another worker had is this one's now.
+    /// A client of another worker is now this one's.
     fn adopted(
         &self,
         client: &Client,
@@ -60,17 +88,17 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A client has gone over to another worker.
+    /// A client is now another worker's.
     fn moved(&self, client: &Client) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = client;
         async { Ok(()) }
     }
 
-    /// A Pusher client of one of [`WorkerConfig::pusher_apps`](crate::worker::config::WorkerConfig::pusher_apps) has done
-    /// something. Such a client needs no worker: this is offered, at most once, and nobody waits for it. Of
-    /// the workers with the same first service one gets the events of a client, in their order; those of
-    /// different clients come at the same time. What this worker does not take fast enough it misses, which
-    /// is logged and counted (`broadgate_worker_pusher_events_missed_total`). Give commands in the event's app:
+    /// An event of a Pusher client of one of [`WorkerConfig::pusher_apps`](crate::WorkerConfig::pusher_apps).
+    /// Such clients need no worker: delivery is at most once, and no client waits for it. Of the workers with
+    /// the same first service, one gets the events of a client, in order; those of different clients are
+    /// handled concurrently. A worker that is too slow misses events, which is logged and counted
+    /// (`broadgate_worker_pusher_events_missed_total`). Command the event's app:
     /// `context.cluster().in_app(&event.app)`.
     fn pusher(
         &self,
@@ -92,14 +120,23 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// The worker has let go of all its clients and is about to leave the cluster.
+    /// The worker has released all its clients and is about to leave the cluster.
     fn stopping(&self, context: &Context) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = context;
         async { Ok(()) }
     }
 }
 
-/// What a client has sent.
+/// A message of a client.
+///
+/// ```
+/// use broadgate_business::Message;
+///
+/// let message = Message::Text(r#"{"say": "hi"}"#.to_owned());
+/// let parsed: serde_json::Value = message.json()?;
+/// assert_eq!(parsed["say"], "hi");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// A text message, a line, or a frame.
@@ -153,7 +190,7 @@ impl From<Message> for Payload {
     }
 }
 
-/// How a client went, and what was last known of it.
+/// How a client disconnected, and its last state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closed {
     /// Why.
@@ -170,33 +207,41 @@ pub struct Closed {
     pub session: Value,
 }
 
-/// Whether a client may come in.
+/// The answer of [`Handler::authorize`].
+///
+/// ```
+/// use broadgate_business::Decision;
+///
+/// let accepted = Decision::accept().uid("ann").group("lobby").greeting("welcome");
+/// let refused = Decision::refuse(403, "banned");
+/// # let _ = (accepted, refused);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Decision(pub(crate) decision::Decision);
 
 impl Decision {
-    /// It may.
+    /// The client may connect.
     pub fn accept() -> Self {
         Self(decision::Decision::Accept(Accept::default()))
     }
 
-    /// It may not: an HTTP status from 400 to 599, and a sentence.
+    /// The client may not connect: an HTTP status from 400 to 599, and the answer's body.
     pub fn refuse(status: u16, body: impl Into<String>) -> Self {
         Self(decision::Decision::Refuse(Refuse { status: status.into(), body: body.into() }))
     }
 
-    /// With this uid. Changes nothing about a refusal, as all that follow.
+    /// With this uid. No effect on a refusal, as for the methods below.
     pub fn uid(self, uid: impl Into<String>) -> Self {
         self.with(|accept| accept.uid = uid.into())
     }
 
-    /// In this group.
+    /// As a member of this group.
     pub fn group(self, group: impl Into<String>) -> Self {
         self.with(|accept| accept.groups.push(group.into()))
     }
 
-    /// The client begins with these session values, a JSON object; what is no JSON is left out.
+    /// With these session values, a JSON object; anything else is ignored.
     pub fn session(self, session: &impl Serialize) -> Self {
         self.with(|accept| accept.session_json = serde_json::to_string(session).unwrap_or_default())
     }

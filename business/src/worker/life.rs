@@ -195,7 +195,7 @@ impl<H: Handler> Life<H> {
 
     /// The register has given this incarnation up: comes back as another.
     fn rejoin(&mut self, reason: &str) {
-        tracing::warn!(reason, "removed from the cluster: joining anew");
+        tracing::warn!(reason, "removed from the cluster: joining again");
         let known = View::clone(&self.views.borrow());
         self.member = join(&self.config, Some(known));
         self.identity.send_replace(self.member.incarnation());

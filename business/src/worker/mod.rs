@@ -1,21 +1,22 @@
-//! Workers: programs that take the events of clients.
+//! Workers: programs that handle the events of clients.
 //!
-//! A [`Worker`] joins the cluster, attaches to every gateway, and gives the events of its clients
-//! to a [`Handler`]: those of one client in turn, those of different clients at the same time. On
-//! shutdown it takes nothing new, goes on until every gateway says that nothing of it is
-//! unanswered, and leaves; no client notices.
+//! A [`Worker`] joins the cluster, attaches to every gateway, and passes the events of its clients to a
+//! [`Handler`]: those of one client in order, those of different clients concurrently. On shutdown it takes
+//! no new clients, finishes until every gateway confirms that no event is unanswered, and leaves; no client
+//! is disconnected.
 //!
 //! | file | what |
 //! |---|---|
-//! | `handler.rs` | what an application writes |
-//! | `client.rs`, `context.rs` | what it is given |
+//! | `handler.rs` | the application's trait |
+//! | `client.rs`, `context.rs` | what handlers get |
+//! | `config.rs` | the worker's configuration |
 //! | `life.rs` | from join to leave |
-//! | `link.rs` | one gateway: attach, and again |
-//! | `clients.rs` | its clients: handle their events, acknowledge |
-//! | `offers.rs` | what Pusher clients do, which no gateway waits for |
-//! | `queue.rs` | pure: which event of a client is next |
-//! | `out.rs` | what is said to a gateway |
-//! | `timer.rs` | every so often, once in the cluster |
+//! | `link.rs` | the stream to one gateway |
+//! | `clients.rs` | handles the events of clients and acknowledges them |
+//! | `offers.rs` | events of Pusher clients |
+//! | `queue.rs` | pure: the order of one client's events |
+//! | `out.rs` | messages to a gateway |
+//! | `timer.rs` | timers, once per worker or cluster |
 
 use std::{future::Future, time::Duration};
 
@@ -49,14 +50,33 @@ pub use timer::Once;
 
 pub use crate::cluster::{PusherEvent, PusherEventKind};
 
-/// A worker that is about to run.
+/// A worker: a handler's connection to the cluster.
+///
+/// ```no_run
+/// # use broadgate_business::{Client, Handler, Message};
+/// # struct Mine;
+/// # impl Handler for Mine {
+/// #     async fn message(&self, _: &Client, _: Message) -> anyhow::Result<()> { Ok(()) }
+/// # }
+/// # async fn example() -> anyhow::Result<()> {
+/// use std::time::Duration;
+/// use broadgate_business::{Audience, Once, Worker, shutdown_signal};
+///
+/// Worker::from_env()?
+///     .every(Duration::from_secs(60), Once::InCluster, async |cluster| {
+///         let _ = cluster.send(Audience::all(), "a minute has passed").await;
+///     })
+///     .run(Mine, shutdown_signal())
+///     .await
+/// # }
+/// ```
 pub struct Worker {
     config: WorkerConfig,
     timers: Vec<Timer>,
 }
 
 impl Worker {
-    /// Opens nothing yet.
+    /// A worker with this config. Connects to nothing yet.
     #[must_use]
     pub const fn new(config: WorkerConfig) -> Self {
         Self { config, timers: Vec::new() }
@@ -71,8 +91,8 @@ impl Worker {
         Ok(Self::new(WorkerConfig::from_env()?))
     }
 
-    /// Does this every so often; [`Once`] says on which workers. A tick that takes longer than the
-    /// period delays the next one; a tick under way is dropped when the worker stops.
+    /// Runs `tick` every `period`; [`Once`] says on which workers. A tick that takes longer than the period
+    /// delays the next one; a tick under way is dropped when the worker stops.
     #[must_use]
     pub fn every<F, T>(mut self, period: Duration, once: Once, tick: F) -> Self
     where
@@ -83,8 +103,8 @@ impl Worker {
         self
     }
 
-    /// Runs until `shutdown` and everything that had come has been handled, or until the stop
-    /// time has passed. [`shutdown_signal`] is Ctrl-C and SIGTERM.
+    /// Runs until `shutdown` completes; then finishes the events that it has, within the stop time.
+    /// [`shutdown_signal`] completes on Ctrl-C and SIGTERM.
     ///
     /// # Errors
     /// If the config cannot be used, `started` fails, or the cluster refuses the worker.

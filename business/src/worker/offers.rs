@@ -62,7 +62,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, app: String, leaving: Ca
             // The handler hears of it as of every lost gateway.
             Ok(PusherNews::GatewayLeft { .. }) => {}
             Err(error) => {
-                tracing::error!(app, %error, "this worker is told no more of Pusher clients");
+                tracing::error!(app, %error, "this worker gets no more events of Pusher clients");
                 break;
             }
         }

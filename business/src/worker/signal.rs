@@ -1,6 +1,6 @@
-//! When to stop.
+//! Shutdown signals.
 
-/// Returns when the process is asked to end: Ctrl-C or, on Unix, SIGTERM.
+/// Completes when the process is asked to end: Ctrl-C or, on Unix, SIGTERM.
 pub async fn shutdown_signal() {
     let interrupted = async {
         if tokio::signal::ctrl_c().await.is_err() {

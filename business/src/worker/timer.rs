@@ -1,4 +1,4 @@
-//! What a worker does every so often.
+//! Timers of a worker.
 
 use std::{
     future::Future,
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::context::Context;
 use crate::cluster::Cluster;
 
-/// Which workers a timer ticks on.
+/// The workers that a timer ticks on; see [`Worker::every`](super::Worker::every).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Once {
     /// On one worker of the cluster: the ready one of this worker's first service with the lowest

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use broadgate_business::{Secret, v1};
+use broadgate_business::Secret;
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1::{
-        Answer, AnswerBatch, Command, CommandBatch, Coverage, Epoch, Event, GatewayFrame, GatewayHello,
+        self, Answer, AnswerBatch, Command, CommandBatch, Coverage, Epoch, Event, GatewayFrame, GatewayHello,
         MemberState, Receipt, Role, Session, WorkerFrame, answer, command, event, gateway_frame,
         gateway_server, worker_frame, worker_server,
     },
