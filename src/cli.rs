@@ -56,7 +56,7 @@ enum Command {
     Client(operate::ClientArgs),
     /// List groups
     Groups(operate::GroupsArgs),
-    /// List who is present in a group: the users in whose name its clients joined
+    /// List who is present in a group: the users that its clients joined as
     Roster(operate::RosterArgs),
     /// List uids
     Uids(operate::UidsArgs),
@@ -64,7 +64,7 @@ enum Command {
     Send(operate::SendArgs),
     /// Close clients
     Kick(operate::KickArgs),
-    /// Drain a gateway: it lets its clients go in slices, and ends
+    /// Drain a gateway: it closes its clients a few at a time, and exits
     Drain(operate::DrainArgs),
     /// Measure a running cluster: starts `broadgate-bench`, which lies beside this executable
     #[command(disable_help_flag = true)]
@@ -73,7 +73,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// List the apps of a configuration and check them; print a fresh one, or what Laravel needs
+    /// List and check the apps of a configuration; print a new one, or what Laravel needs
     Apps(apps::AppsArgs),
     /// Print a fresh shared secret
     Secret,

@@ -49,7 +49,7 @@ const PAGES: &[Page] = &[
 pub(crate) struct Common {
     #[command(flatten)]
     file: ConfigFile,
-    /// Where metrics and probes are served [roles without this or `metrics.bind` serve none]
+    /// Address of metrics and probes [without this and `metrics.bind`, none are served]
     #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     metrics_bind: Option<SocketAddr>,
     /// Stop when standard input ends: a supervisor holds its other end
@@ -61,7 +61,7 @@ pub(crate) struct Common {
 pub(crate) struct RegisterArgs {
     #[command(flatten)]
     common: Common,
-    /// Where members find the register [default: 127.0.0.1:7100]
+    /// Address to listen on [default: 127.0.0.1:7100]
     #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     bind: Option<SocketAddr>,
 }
@@ -75,13 +75,13 @@ pub(crate) struct GatewayArgs {
     /// Name in tables and answers [default: the advertised address]
     #[arg(long)]
     name: Option<String>,
-    /// Where commands, workers and peers come in [default: 127.0.0.1:7200]
+    /// Address for commands, workers and peers [default: 127.0.0.1:7200]
     #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     internal_bind: Option<SocketAddr>,
-    /// What others are told of it [default: the address it listens on]
+    /// Address that other processes connect to [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Where the `web` listener takes clients [default: 127.0.0.1:8080]
+    /// Address of the `web` listener for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
     client_bind: Option<SocketAddr>,
     /// Open a `text` listener (lines), e.g. on 127.0.0.1:8282
@@ -92,13 +92,13 @@ pub(crate) struct GatewayArgs {
     frame_bind: Option<SocketAddr>,
     #[command(flatten)]
     apps: AppsFile,
-    /// Let raw WebSocket clients into this app; repeat for several
+    /// Accept raw WebSocket clients in this app; repeat for several
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
     /// When stopping: from "not ready" to the first close [default: 2s]
     #[arg(long, value_parser = plain::duration)]
     ready_delay: Option<Duration>,
-    /// When stopping: within this, all clients are let go [default: 20s]
+    /// When stopping: time within which all clients are closed [default: 20s]
     #[arg(long, value_parser = plain::duration)]
     drain: Option<Duration>,
     /// Serve the demo's chat page
@@ -110,7 +110,7 @@ pub(crate) struct GatewayArgs {
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     common: Common,
-    /// Which of the built-in workers
+    /// Which built-in worker
     demo: Demo,
     #[command(flatten)]
     registers: Registers,

@@ -70,7 +70,7 @@ pub struct Target {
     #[allow(missing_docs, reason = "clap would take it for the command's")]
     #[command(flatten)]
     pub at: At,
-    /// The app that is meant [default: default]
+    /// The app to ask or command [default: default]
     #[arg(long)]
     pub app: Option<String>,
     /// How long an answer may take

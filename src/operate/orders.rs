@@ -105,10 +105,10 @@ pub(crate) struct KickArgs {
     /// The close code: 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999
     #[arg(long, default_value_t = 1000)]
     code: u16,
-    /// The reason that the clients are told, at most 123 bytes
+    /// The close reason, at most 123 bytes
     #[arg(long, default_value = "")]
     reason: String,
-    /// Cut the connections without a farewell
+    /// Cut the connections without a close message
     #[arg(long)]
     at_once: bool,
     /// Do not ask before closing all

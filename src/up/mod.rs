@@ -44,10 +44,10 @@ pub(crate) struct UpArgs {
     /// What the workers do
     #[arg(long, value_enum, default_value = "chat")]
     worker: crate::roles::Demo,
-    /// Where the apps are kept: apps.toml, with one for Laravel, is made there on the first start
+    /// Folder of apps.toml, which is created on the first start with an app for Laravel
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
     state: PathBuf,
-    /// A file of apps of yours instead [env: BROADGATE_APPS]
+    /// Your own file of apps instead [env: BROADGATE_APPS]
     #[arg(long, value_name = "FILE")]
     apps: Option<PathBuf>,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -33,6 +33,36 @@ fn the_readme_is_short() {
     assert!(lines <= README_LINES_MAX, "{lines} lines");
     let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/picture/broadgate.svg");
     assert!(picture.metadata().unwrap().len() < PICTURE_BYTES_MAX);
+}
+
+/// Words that mark a sentence as another language's: write it with a subject, a verb and the standard term.
+const DIALECT: [&str; 7] =
+    ["whoever", "anew", "is told", "are told", "lets go", "let go", "stands in the line"];
+
+fn speaks_plainly(place: &str, text: &str) {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    for mark in DIALECT {
+        let found = text.find(mark).map(|at| text[at..].chars().take(60).collect::<String>());
+        assert!(found.is_none(), "{place}: {:?}", found.unwrap());
+    }
+}
+
+#[test]
+fn what_users_read_is_plain() {
+    let more = ["deploy/config/broadgate.toml", "deploy/alerts.yml", "business/src/lib.rs"];
+    // These two are for contributors.
+    let others = ["ARCHITECTURE.md", "BENCHMARKS.md"];
+    for document in DOCUMENTS.iter().filter(|document| !others.contains(document)).chain(&more) {
+        speaks_plainly(document, &read(document).replace("\n# ", " "));
+    }
+    let mut commands = vec![broadgate::cli::Cli::command()];
+    while let Some(mut command) = commands.pop() {
+        speaks_plainly(
+            &format!("the help of {}", command.get_name()),
+            &command.render_long_help().to_string(),
+        );
+        commands.extend(command.get_subcommands().cloned());
+    }
 }
 
 /// The anchors of a document's headings, as GitHub makes them.
