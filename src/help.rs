@@ -59,7 +59,14 @@ const COUNTERS: &[(&str, &str)] = &[
         "Commands whose home could not be reached, passed to every gateway instead",
     ),
     ("broadgate_gateway_socket_writes_total", "System calls that wrote to clients"),
-    ("broadgate_gateway_webhook_drops_total", "Webhook events that no receiver got, by reason"),
+    (
+        "broadgate_gateway_subscriptions_without_home_total",
+        "Subscriptions of Pusher clients whose channel's home did not answer in time: presence channels refuse them",
+    ),
+    (
+        "broadgate_gateway_webhook_drops_total",
+        "Webhook events that no receiver got, by reason; those of \"inbox_undone\" a later one had undone",
+    ),
     (
         "broadgate_gateway_webhook_unjournaled_total",
         "What webhooks' receivers heard of channels and the full journal could not note",
@@ -183,7 +190,10 @@ const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "clients_max"))),
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "secret"))),
     ("gateway", "broadgate_gateway_sends_without_home_total", None),
+    ("gateway", "broadgate_gateway_subscriptions_without_home_total", Some(("outcome", "confirmed"))),
+    ("gateway", "broadgate_gateway_subscriptions_without_home_total", Some(("outcome", "refused"))),
     ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "inbox_full"))),
+    ("gateway", "broadgate_gateway_homes_drops_total", Some(("reason", "channels_busy"))),
     ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "given_up"))),
     ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "queue_full"))),
     ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "stopped"))),

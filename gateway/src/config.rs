@@ -221,6 +221,8 @@ pub struct Limits {
     pub hold_time_max: Duration,
     /// Events of one client that its worker has not answered.
     pub events_per_client_max: usize,
+    /// And the bytes of their messages; one message always goes.
+    pub events_per_client_bytes_max: usize,
     /// How long a peer may take to answer.
     #[serde(with = "humantime_serde")]
     pub link_timeout: Duration,
@@ -388,6 +390,7 @@ impl Default for Limits {
             close_time_max: limits::CLOSE_TIME_MAX,
             hold_time_max: limits::HOLD_TIME_MAX,
             events_per_client_max: limits::EVENTS_PER_CLIENT_MAX,
+            events_per_client_bytes_max: limits::EVENTS_PER_CLIENT_BYTES_MAX,
             link_timeout: limits::LINK_TIMEOUT,
             kept_bytes_max: limits::KEPT_BYTES_MAX,
             kept_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
@@ -400,6 +403,12 @@ impl Limits {
     #[must_use]
     pub fn payload_bytes_max(&self) -> usize {
         self.message_bytes_max.max(limits::PAYLOAD_BYTES_MAX)
+    }
+
+    /// The largest command as JSON, which makes a byte of a payload six at most.
+    #[must_use]
+    pub fn json_bytes_max(&self) -> usize {
+        limits::JSON_GROWTH_MAX * self.payload_bytes_max() + limits::COMMAND_REST_BYTES
     }
 
     /// The largest frame, as clients get it. An outbox that is empty takes it.
@@ -415,6 +424,7 @@ impl Limits {
             link_timeout: self.link_timeout,
             parking_bytes_max: several.max(limits::PARKING_BYTES_MAX),
             untaken_bytes_max: several.max(limits::LINK_UNTAKEN_BYTES_MAX),
+            asked_bytes_max: (2 * several).max(limits::ASKED_BYTES_MAX),
             kept_bytes_max: self.kept_bytes_max,
             kept_app_bytes_max: self.kept_app_bytes_max,
             ..broadgate_topics::Limits::default()
@@ -563,8 +573,13 @@ impl Config {
                 app.id, app.limits.event_data_bytes_max
             ));
         }
-        if limits.events_per_client_max == 0 || limits.clients_max == 0 {
-            return Err("gateway.limits: events_per_client_max and clients_max must be at least 1".to_owned());
+        if [limits.events_per_client_max, limits.events_per_client_bytes_max, limits.clients_max].contains(&0)
+        {
+            return Err(
+                "gateway.limits: events_per_client_max, events_per_client_bytes_max and clients_max must \
+                        be at least 1"
+                    .to_owned(),
+            );
         }
         for (name, time) in [
             ("first_byte_time_max", limits.first_byte_time_max),

@@ -17,6 +17,7 @@
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
 //! | `codec` | bytes from a client become messages; a message becomes a frame, once per protocol |
+//! | `inbox` | a queue of facts about channels that drops fairly when it is full |
 //! | `refusals`, `admission`, `bodies` | why clients were refused; places and bytes that strangers take |
 //! | `config`, `apps` | what a gateway can be told; the tenants, who can be replaced while it runs |
 //! | `identity`, `health` | which incarnation this is; whether it is ready |
@@ -39,6 +40,7 @@ mod dispatch;
 pub mod fuzz;
 mod health;
 mod identity;
+mod inbox;
 mod ingress;
 mod observers;
 mod refusals;

@@ -3,23 +3,17 @@
 //!
 //! At level `debug` every refusal has its line. What strangers wrote is cut, and no secret is in it.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, net::SocketAddr, sync::Mutex, time::Instant};
 
-use broadgate_proto::limits::{REFUSAL_FIELD_BYTES_MAX, REFUSALS_LOGGED_PER_MINUTE};
+use broadgate_port::Book;
+use broadgate_proto::limits::REFUSAL_FIELD_BYTES_MAX;
 
 use crate::apps::{Apps, Table};
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// Shorter secrets could be part of any word; only a whole segment is compared with them.
 const SECRET_BYTES_MIN: usize = 8;
 
-static BOOK: Mutex<Book> = Mutex::new(Book { minutes: BTreeMap::new() });
+static BOOK: Mutex<Book> = Mutex::new(Book::new());
 
 /// What is known of a refused connection or request. Texts are "" where nothing is known.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +33,7 @@ impl Refused<'_> {
     /// Writes a line, or counts it.
     pub(crate) fn log(&self, apps: &Apps) {
         // No shard waits for another one's line.
-        let told = BOOK.try_lock().is_ok_and(|mut book| book.take(self.reason, Instant::now()));
+        let told = may_log(self.reason);
         if !told && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
@@ -58,52 +52,16 @@ impl Refused<'_> {
     }
 }
 
+/// May something that clients can bring about have another line in this minute?
+pub(crate) fn may_log(reason: &'static str) -> bool {
+    BOOK.try_lock().is_ok_and(|mut book| book.take(reason, Instant::now()))
+}
+
 /// Once a second, by one thread: how many refusals of the last minute have no line.
 pub(crate) fn tell_left_out() {
     let Ok(left_out) = BOOK.try_lock().map(|mut book| book.left_out(Instant::now())) else { return };
     for (reason, refusals) in left_out {
         tracing::info!(reason, refusals, "more was refused for this reason within a minute");
-    }
-}
-
-/// Lines and counts of each reason; as many entries as there are reasons.
-#[derive(Default)]
-struct Book {
-    minutes: BTreeMap<&'static str, Minute>,
-}
-
-struct Minute {
-    began: Instant,
-    lines: u32,
-    left_out: u64,
-}
-
-impl Book {
-    /// May this refusal have a line?
-    fn take(&mut self, reason: &'static str, now: Instant) -> bool {
-        let minute = self.minutes.entry(reason).or_insert(Minute { began: now, lines: 0, left_out: 0 });
-        if minute.left_out == 0 && now.duration_since(minute.began) >= MINUTE {
-            *minute = Minute { began: now, lines: 0, left_out: 0 };
-        }
-        if minute.lines < REFUSALS_LOGGED_PER_MINUTE {
-            minute.lines += 1;
-            return true;
-        }
-        minute.left_out += 1;
-        false
-    }
-
-    /// What was only counted in the minutes that are over.
-    fn left_out(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
-        let mut all = Vec::new();
-        self.minutes.retain(|reason, minute| {
-            let over = now.duration_since(minute.began) >= MINUTE;
-            if over && minute.left_out > 0 {
-                all.push((*reason, minute.left_out));
-            }
-            !over
-        });
-        all
     }
 }
 
@@ -132,20 +90,6 @@ fn clean<'a>(text: &'a str, table: &Table) -> Cow<'a, str> {
 mod tests {
     use super::*;
     use crate::apps::{App, Key, KeySecret};
-
-    #[test]
-    fn a_reason_has_some_lines_a_minute_and_then_a_count() {
-        let mut book = Book::default();
-        let start = Instant::now();
-        for number in 0..REFUSALS_LOGGED_PER_MINUTE + 5 {
-            assert_eq!(book.take("key", start), number < REFUSALS_LOGGED_PER_MINUTE);
-        }
-        assert!(book.take("origin", start), "reasons do not share");
-        assert_eq!(book.left_out(start + MINUTE / 2), []);
-        assert!(!book.take("key", start + MINUTE), "a count is told before lines begin again");
-        assert_eq!(book.left_out(start + MINUTE), [("key", 6)]);
-        assert!(book.minutes.is_empty() && book.take("key", start + MINUTE));
-    }
 
     #[test]
     fn no_secret_and_nothing_long_is_logged() {

@@ -57,6 +57,9 @@ pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Events of one client that its worker has not answered; beyond, it is not read from.
 pub const EVENTS_PER_CLIENT_MAX: usize = 32;
+/// And the bytes of their messages, so that large messages do not multiply by their number; one message
+/// always goes.
+pub const EVENTS_PER_CLIENT_BYTES_MAX: usize = 2 * MIB;
 /// Events that one worker may leave unanswered at one gateway, unless it says otherwise.
 pub const EVENTS_PER_WORKER_DEFAULT: u32 = 1024;
 /// The most that a worker may ask for.
@@ -173,6 +176,9 @@ pub const KEPT_APP_BYTES_MAX: usize = 64 * MIB;
 pub const KEPT_APP_BYTES_LEAST: usize = 8 * MIB;
 /// Commands on the link to a peer that it has not taken, in bytes; beyond, it is not asked.
 pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
+/// What callers of one gateway have asked of homes and was not answered, in bytes, with some 300 for each
+/// question; beyond, they are told to repeat.
+pub const ASKED_BYTES_MAX: usize = 64 * MIB;
 /// How long a command id is remembered.
 pub const COMMAND_ID_TIME: Duration = Duration::from_secs(120);
 /// A command's id. Fixed: it is part of the contract.
@@ -222,10 +228,11 @@ pub const WEBHOOK_COUNT_TIME: Duration = Duration::from_secs(5);
 pub const WEBHOOK_COUNT_SMALL_MAX: u64 = 100;
 /// What one app's webhooks hold back at once; beyond, it is told undelayed. Some 200 bytes each.
 pub const WEBHOOK_HELD_MAX: usize = 100_000;
-/// Facts that wait for the task of the webhooks.
-pub const WEBHOOK_INBOX_FACTS_MAX: usize = 64 * KIB;
-/// And the bytes of their texts.
+/// Facts that wait for the task of the webhooks, in bytes, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each:
+/// some 50,000. Beyond, the apps that have more than an equal share lose theirs, and in an app the channels.
 pub const WEBHOOK_INBOX_BYTES_MAX: usize = 16 * MIB;
+/// What homes have seen in channels and waits for the task that tells it, likewise.
+pub const CHANNEL_CHANGES_BYTES_MAX: usize = 16 * MIB;
 /// After a gateway was killed and started again, those who were there may come back within this: then
 /// nobody is told that they had left.
 pub const WEBHOOK_RETURN_TIME: Duration = Duration::from_secs(5);
@@ -309,11 +316,14 @@ pub const PEER_PART_BYTES: usize = MIB;
 /// What may be put together from parts, in bytes: the roster of a group with a million members, or a batch
 /// of the largest messages. Beyond, the link is ended.
 pub const PEER_JOINED_BYTES_MAX: usize = 256 * MIB;
-/// A JSON body on an internal port.
-pub const JSON_BODY_BYTES_MAX: usize = 2 * MIB;
-/// All JSON bodies that an internal port is reading or carrying out. Fixed.
+/// A text is so many times as long in JSON at most: a control character is written as `\u0000`. A JSON body on
+/// an internal port may have so many times the largest payload, and [`COMMAND_REST_BYTES`]. Fixed.
+pub const JSON_GROWTH_MAX: usize = 6;
+/// All JSON bodies that an internal port is reading or carrying out, or two of the largest, if that is more.
 pub const JSON_BODIES_BYTES_MAX: usize = 64 * MIB;
 
+// By default the number of events alone holds clients back.
+const _: () = assert!(EVENTS_PER_CLIENT_MAX * MESSAGE_BYTES_MAX <= EVENTS_PER_CLIENT_BYTES_MAX);
 // A batch of client events must fit, or nothing would ever be placed.
 const _: () = assert!(BATCH_COMMANDS_MAX <= PUSHER_UNANSWERED_MAX);
 // A late beat or two must not remove a member.
@@ -322,6 +332,7 @@ const _: () = assert!(LINK_TIMEOUT.as_millis() >= 3 * LINK_BEAT.as_millis());
 // A repeat after every wait that a caller may have gone through is still known.
 const _: () = assert!(COMMAND_ID_TIME.as_secs() > 4 * (PARKING_TIME_MAX.as_secs() + LINK_TIMEOUT.as_secs()));
 const _: () = assert!(IDEMPOTENCY_KEY_BYTES_MAX + "key::999999999".len() <= COMMAND_ID_BYTES_MAX);
+const _: () = assert!(LINK_UNTAKEN_BYTES_MAX < ASKED_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < PARKING_BYTES_MAX && PAYLOAD_BYTES_MAX < LINK_UNTAKEN_BYTES_MAX);
 const _: () =
     assert!(PEER_PART_BYTES < PEER_WHOLE_BYTES_MAX && PEER_WHOLE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
@@ -350,7 +361,7 @@ const _: () = assert!(FIRST_BYTE_TIME_MAX.as_secs() <= HANDSHAKE_TIME_MAX.as_sec
 const _: () = assert!(API_QUERY_BYTES_MAX < HANDSHAKE_BYTES_MAX);
 // One app's share takes the largest event that may be configured, in JSON.
 const _: () = assert!(6 * PAYLOAD_BYTES_MAX < API_BODIES_BYTES_MAX / 2);
-const _: () = assert!(JSON_BODY_BYTES_MAX < JSON_BODIES_BYTES_MAX);
+const _: () = assert!(2 * (JSON_GROWTH_MAX * PAYLOAD_BYTES_MAX + COMMAND_REST_BYTES) < JSON_BODIES_BYTES_MAX);
 const _: () = assert!(API_BODIES_BYTES_LEAST <= API_BODIES_BYTES_MAX);
 const _: () = assert!(FAREWELL_TIME_MAX.as_secs() < DRAIN_TIME.as_secs());
 const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PING_INTERVAL.as_secs());

@@ -56,6 +56,31 @@ async fn commands_are_the_same_as_json() {
     assert!(reply["view"]["epoch"]["count"].is_u64());
 }
 
+/// Every call, and every payload that may be sent, however long JSON makes it.
+#[tokio::test]
+async fn json_takes_every_call_and_the_largest_payload() {
+    let app = "[[apps]]\nid = \"shop\"\n[[apps.keys]]\nkey = \"shop-key\"\nsecret = \"secret-of-the-shop\"\n";
+    let limits = "message_bytes_max = 3145728";
+    let cluster = Cluster::quiet(1).limits(limits).more(app).start().await;
+    let mut client = cluster.client(0).await;
+    let call =
+        async |call: &str, body: Value| post(&cluster.internal[0], call, &JSON, &body.to_string()).await;
+    let (status, reply) = call("GetApp", json!({ "app": "shop" })).await;
+    let shop = json!({ "id": "shop", "enabled": true, "raw": false, "keyed": true });
+    assert_eq!((status, reply), (200, shop));
+    let (status, reply) = call("GetApp", json!({ "app": "nowhere" })).await;
+    assert_eq!((status, &reply["error"]["code"]), (404, &json!("NOT_FOUND")));
+    let (status, reply) = call("GetApp", json!({ "name": "shop" })).await;
+    assert_eq!((status, &reply["error"]["code"]), (400, &json!("INVALID_ARGUMENT")));
+    // Six bytes of JSON each.
+    let text = "\u{1}".repeat(3 * 1024 * 1024);
+    let (status, receipt) = call("Send", json!({ "to": { "clients": [client.id] }, "text": text })).await;
+    assert_eq!((status, &receipt["clients"]), (200, &json!(1)), "{receipt}");
+    assert_eq!(client.message().await.into_data().len(), text.len());
+    let (status, reply) = call("Send", json!({ "to": { "all": true }, "text": format!("{text}x") })).await;
+    assert_eq!((status, &reply["error"]["code"]), (413, &json!("RESOURCE_EXHAUSTED")), "{reply}");
+}
+
 /// Users have numbers, and `json_encode` makes `[]` of every empty array.
 #[tokio::test]
 async fn ids_are_taken_as_php_writes_them() {

@@ -141,3 +141,70 @@ async fn workers_that_crash_twice_convict_nobody() {
         last.takes("still here").await;
     }
 }
+
+/// While a gateway tries an event alone, its other shards send the worker nothing: what kills it there cannot
+/// convict the event that is tried.
+#[tokio::test]
+async fn killer_at_another_shard_does_not_convict_the_event_that_is_tried() {
+    const OTHERS: usize = 20;
+    let cluster = Cluster::of(1).start().await;
+    let mut innocent = cluster.client(0).await;
+    let mut others = Vec::new();
+    for _ in 0..OTHERS {
+        others.push(cluster.client(0).await);
+    }
+    innocent.say("slow").await;
+    // Two workers are lost with it, and have answered everything else.
+    for number in 1..=2 {
+        let mut lost = TestWorker::attach(&cluster.internal[0], number).await;
+        let (mut rest, mut got) = (OTHERS + 1, false);
+        while rest > 0 || !got {
+            let event = lost.event().await;
+            if said(&event) == Some("slow") {
+                got = true;
+            } else {
+                lost.ack(&event).await;
+                rest -= 1;
+            }
+        }
+        for client in &others {
+            cluster.unanswered(0, &client.id, 0).await;
+        }
+    }
+    let mut third = TestWorker::attach(&cluster.internal[0], 3).await;
+    let tried = loop {
+        let event = third.event().await;
+        if said(&event) == Some("slow") {
+            break event;
+        }
+        third.ack(&event).await;
+    };
+    for client in &mut others {
+        client.say("die").await;
+    }
+    // It dies of whatever comes now, and otherwise answers.
+    let came = tokio::time::timeout(Duration::from_millis(1500), third.event()).await;
+    let mut last = match came {
+        Ok(event) => {
+            assert_eq!(said(&event), Some("die"));
+            drop(third);
+            TestWorker::attach(&cluster.internal[0], 4).await
+        }
+        Err(_) => {
+            third.ack(&tried).await;
+            third
+        }
+    };
+    let mut died = 0;
+    while died < OTHERS {
+        died += usize::from(said(&last.take().await) == Some("die"));
+    }
+    innocent.say("still here").await;
+    loop {
+        let event = last.take().await;
+        if event.client_id == innocent.id && said(&event) == Some("still here") {
+            break;
+        }
+    }
+    assert!(!cluster.gateways[0].log().contains("workers die at an event"));
+}

@@ -141,3 +141,49 @@ async fn message_of_many_megabytes_goes_to_a_worker_and_comes_back() {
     };
     assert!(code == 2 && problem.contains("outbox_bytes_max"), "{code} {problem}");
 }
+
+/// Large messages do not multiply by the number of events: a client is not read while its worker has bytes
+/// enough to answer, and one message always goes.
+#[tokio::test]
+async fn a_clients_window_is_bounded_in_bytes() {
+    const MESSAGES: usize = 6;
+    let limits = "message_bytes_max = 4194304\nevents_per_client_bytes_max = 1048576";
+    let cluster = Cluster::of(1).limits(limits).start().await;
+    let mut worker = TestWorker::attach_as(&cluster.internal[0], 1, |_| {}).await;
+    let (mut loud, mut other) = (cluster.client(0).await, cluster.client(0).await);
+    for _ in 0..2 {
+        worker.take().await;
+    }
+    let id = loud.id.clone();
+    // Each is larger than the window, and small ones come behind.
+    let says = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            loud.say(&format!("{number}{}", "x".repeat(2 * MIB))).await;
+        }
+        for number in MESSAGES..2 * MESSAGES {
+            loud.say(&number.to_string()).await;
+        }
+        loud
+    });
+    let number = |event: &v1::Event| -> usize {
+        let text = said(event).unwrap();
+        text[..text.find('x').unwrap_or(text.len())].parse().unwrap()
+    };
+    for expected in 0..MESSAGES {
+        let held = worker.event().await;
+        assert_eq!((held.client_id.as_str(), number(&held)), (id.as_str(), expected));
+        // Meanwhile another client is served: nothing more came of this one.
+        for round in 0..3 {
+            let text = format!("other-{expected}-{round}");
+            other.say(&text).await;
+            worker.takes(&text).await;
+        }
+        assert_eq!(cluster.details(0, &id).await.events_unanswered, 1);
+        worker.ack(&held).await;
+    }
+    // By number as before.
+    for expected in MESSAGES..2 * MESSAGES {
+        assert_eq!(number(&worker.take().await), expected);
+    }
+    drop(says.await.unwrap());
+}

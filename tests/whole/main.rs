@@ -28,6 +28,7 @@ mod pauses;
 mod ports;
 mod proxy;
 mod pusher;
+mod pusher_answers;
 mod pusher_limits;
 mod pusher_watch;
 mod queries;

@@ -247,3 +247,72 @@ async fn at_debug_the_log_tells_a_clients_life_and_nothing_of_dependencies() {
         assert!(!log.contains(foreign), "{foreign}: {log}");
     }
 }
+
+/// Callers with another secret are in the log of gateways and of the register, some a minute.
+#[tokio::test]
+async fn calls_with_a_wrong_secret_have_lines_in_the_log() {
+    const RIGHT: &str = "the-right-secret-of-this-cluster-0123456789";
+    const WRONG: &str = "the-wrong-secret-of-this-cluster-0123456789";
+    let cluster = Cluster::quiet(1).secret(RIGHT).start().await;
+    for secret in ["", WRONG] {
+        let sender = broadgate_proto::secret::Secret::parse(secret).unwrap().sender();
+        let to = |address: &str| tonic::transport::Channel::from_shared(format!("http://{address}")).unwrap();
+        let gateway = to(&cluster.internal[0]).connect().await.unwrap();
+        let mut caller = v1::gateway_client::GatewayClient::with_interceptor(gateway, sender.clone());
+        let refused = caller.count(v1::CountRequest::default()).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+        let register = to(&cluster.register_address).connect().await.unwrap();
+        let mut watcher = v1::register_client::RegisterClient::with_interceptor(register, sender);
+        for _ in 0..20 {
+            let refused = watcher.watch(v1::WatchRequest {}).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+        }
+    }
+    let gateway = &cluster.gateways[0];
+    let register = cluster.register.as_ref().unwrap();
+    for (process, path) in
+        [(gateway, "/broadgate.v1.Gateway/Count"), (register, "/broadgate.v1.Register/Watch")]
+    {
+        let log = process.log();
+        let line = log.lines().find(|line| line.contains(path)).unwrap_or_else(|| panic!("{path}: {log}"));
+        for words in ["INFO", "reason=\"secret\"", "address=127.0.0.1:", "refused"] {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        assert!(!log.contains(RIGHT) && !log.contains(WRONG));
+    }
+    assert_eq!(register.log().matches("reason=\"secret\"").count(), 10);
+}
+
+/// The log says who ended a user's connections by the HTTP API.
+#[tokio::test]
+async fn terminated_connections_name_their_caller() {
+    let cluster = Cluster::quiet(1).more(crate::pusher::APPS).start().await;
+    // Like the first one, but talkative.
+    let config = std::fs::read_to_string(cluster.dir.join("gateway-1.toml")).unwrap();
+    let path = cluster.dir.join("talkative.toml");
+    std::fs::write(&path, config.replace("gateway-1", "talkative")).unwrap();
+    let args = ["gateway", "--config", path.to_str().unwrap()];
+    let talkative = Process::start(&cluster.dir, "talkative", &args, &[("BROADGATE_LOG", "debug")]);
+    until("it is in the view", async || cluster.view().await.filter(|view| view.members.len() == 2)).await;
+    let member =
+        cluster.view().await.unwrap().members.into_iter().find(|one| one.name == "talkative").unwrap();
+    let web = member.listeners["web"].clone();
+    let path = "/apps/shop/users/ann/terminate_connections";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let query = format!("auth_key=shop-key&auth_timestamp={now}&auth_version=1.0");
+    let signature = crate::pusher::sign(&format!("POST\n{path}\n{query}"));
+    let signature = signature.split_once(':').unwrap().1;
+    let request = format!(
+        "POST {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    until("both answer", async || {
+        let answer = crate::rude::answer(web.parse().unwrap(), request.as_bytes(), false).await;
+        String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+    let log = talkative.log();
+    let line =
+        log.lines().find(|line| line.contains("a command closes clients")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("caller=127.0.0.1:") && line.contains("app=\"shop\""), "{line}");
+}

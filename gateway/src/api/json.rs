@@ -13,7 +13,7 @@ use axum::{
 };
 use broadgate_proto::{
     DESCRIPTORS,
-    limits::{HANDSHAKE_TIME_MAX, JSON_BODIES_BYTES_MAX, JSON_BODY_BYTES_MAX},
+    limits::{HANDSHAKE_TIME_MAX, JSON_BODIES_BYTES_MAX},
     v1::{self, answer::Answer},
 };
 use bytes::Bytes;
@@ -37,15 +37,21 @@ struct Json {
     dispatcher: Arc<Dispatcher>,
     /// The bodies of all calls.
     bodies: Arc<Bodies>,
+    body_bytes_max: usize,
     pool: DescriptorPool,
     apps: Apps,
 }
 
 /// Who may call has been checked when a request comes here.
-pub(super) fn router(dispatcher: Arc<Dispatcher>, apps: Apps) -> anyhow::Result<Router> {
+pub(super) fn router(
+    dispatcher: Arc<Dispatcher>,
+    apps: Apps,
+    body_bytes_max: usize,
+) -> anyhow::Result<Router> {
     let pool = DescriptorPool::decode(DESCRIPTORS)?;
-    let bodies = Bodies::new(JSON_BODIES_BYTES_MAX, JSON_BODIES_BYTES_MAX);
-    let state = Arc::new(Json { dispatcher, bodies, pool, apps });
+    // Two of the largest have room.
+    let all = JSON_BODIES_BYTES_MAX.max(2 * body_bytes_max);
+    let state = Arc::new(Json { dispatcher, bodies: Bodies::new(all, all), body_bytes_max, pool, apps });
     Ok(Router::new().route("/v1/{call}", post(answer)).with_state(state))
 }
 
@@ -140,6 +146,10 @@ impl Json {
         let after = after(headers).map_err(HttpError)?;
         let mut lease = self.bodies.lease("");
         let body = self.read(&mut lease, body).await.map_err(HttpError)?;
+        if call == "GetApp" {
+            // Of this gateway alone, so no command.
+            return self.app(&body).map_err(HttpError);
+        }
         let mut command = command(&self.pool, call, &body).map_err(HttpError)?;
         self.dispatcher.log_closing(&mut command, caller);
         match self.dispatcher.run(command, after).await {
@@ -149,7 +159,7 @@ impl Json {
     }
 
     async fn read(&self, lease: &mut Lease, body: Body) -> Result<Bytes, v1::Error> {
-        let Ok(read) = tokio::time::timeout(HANDSHAKE_TIME_MAX, lease.read(body, JSON_BODY_BYTES_MAX)).await
+        let Ok(read) = tokio::time::timeout(HANDSHAKE_TIME_MAX, lease.read(body, self.body_bytes_max)).await
         else {
             let sentence = format!("the body did not come within {HANDSHAKE_TIME_MAX:?}");
             return Err(refusal(Code::DeadlineExceeded, sentence));
@@ -168,22 +178,42 @@ impl Json {
         })
     }
 
-    fn encode(&self, answer: Answer) -> Result<Vec<u8>, v1::Error> {
-        let failed = || refusal(Code::Internal, "the answer could not be written as JSON");
-        let whole = v1::Answer { id: 0, answer: Some(answer) };
-        let descriptor = descriptor(&self.pool, "Answer").ok_or_else(failed)?;
-        let whole = DynamicMessage::decode(descriptor, &whole.encode_to_vec()[..]).map_err(|_| failed())?;
-        let (_, value) =
-            whole.fields().find(|(field, _)| field.kind().as_message().is_some()).ok_or_else(failed)?;
-        let message = value.as_message().ok_or_else(failed)?;
-        let options = SerializeOptions::new()
-            .stringify_64_bit_integers(false)
-            .use_proto_field_name(true)
-            .skip_default_fields(false);
-        let mut json = serde_json::Serializer::new(Vec::new());
-        message.serialize_with_options(&mut json, &options).map_err(|_| failed())?;
-        Ok(json.into_inner())
+    fn app(&self, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
+        let request = descriptor(&self.pool, "GetAppRequest").ok_or_else(unwritable)?;
+        let request = read(&request, body).map_err(|error| malformed(&request, &error))?;
+        let request = v1::GetAppRequest::decode(&request.encode_to_vec()[..]).map_err(|_| unwritable())?;
+        let reply = self.dispatcher.app(&request.app)?.encode_to_vec();
+        let descriptor = descriptor(&self.pool, "AppReply").ok_or_else(unwritable)?;
+        written(&DynamicMessage::decode(descriptor, &reply[..]).map_err(|_| unwritable())?)
     }
+
+    fn encode(&self, answer: Answer) -> Result<Vec<u8>, v1::Error> {
+        let whole = v1::Answer { id: 0, answer: Some(answer) };
+        let descriptor = descriptor(&self.pool, "Answer").ok_or_else(unwritable)?;
+        let whole =
+            DynamicMessage::decode(descriptor, &whole.encode_to_vec()[..]).map_err(|_| unwritable())?;
+        let (_, value) =
+            whole.fields().find(|(field, _)| field.kind().as_message().is_some()).ok_or_else(unwritable)?;
+        written(value.as_message().ok_or_else(unwritable)?)
+    }
+}
+
+fn unwritable() -> v1::Error {
+    refusal(Code::Internal, "the answer could not be written as JSON")
+}
+
+fn malformed(request: &MessageDescriptor, error: &dyn std::fmt::Display) -> v1::Error {
+    refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
+}
+
+fn written(message: &DynamicMessage) -> Result<Vec<u8>, v1::Error> {
+    let options = SerializeOptions::new()
+        .stringify_64_bit_integers(false)
+        .use_proto_field_name(true)
+        .skip_default_fields(false);
+    let mut json = serde_json::Serializer::new(Vec::new());
+    message.serialize_with_options(&mut json, &options).map_err(|_| unwritable())?;
+    Ok(json.into_inner())
 }
 
 /// The command of a call: the field of `Command` whose type is the call's request.
@@ -196,9 +226,7 @@ fn command(pool: &DescriptorPool, call: &str, body: &[u8]) -> Result<v1::command
     let command = descriptor(pool, "Command").ok_or_else(unknown)?;
     let field =
         command.fields().find(|field| field.kind().as_message() == Some(&request)).ok_or_else(unknown)?;
-    let malformed = |error: &dyn std::fmt::Display| {
-        refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
-    };
+    let malformed = |error: &dyn std::fmt::Display| malformed(&request, error);
     let message = read(&request, body).map_err(|error| malformed(&error))?;
     let mut whole = DynamicMessage::new(command);
     whole.set_field(&field, Value::Message(message));

@@ -45,6 +45,8 @@ pub(crate) struct Internal {
     pub(crate) secret: Secret,
     /// What one command may have, its payload and the names in it.
     pub(crate) command_bytes_max: usize,
+    /// And as JSON.
+    pub(crate) json_bytes_max: usize,
     /// The host of the advertised address.
     pub(crate) host: String,
     /// As many as there are files for.
@@ -77,7 +79,11 @@ pub(crate) async fn serve(
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let routes = Routes::new(gateway).add_service(peer).add_service(worker).prepare();
-    let router = routes.into_axum_router().merge(json::router(internal.dispatcher, internal.apps.clone())?);
+    let router = routes.into_axum_router().merge(json::router(
+        internal.dispatcher,
+        internal.apps.clone(),
+        internal.json_bytes_max,
+    )?);
     let apps = internal.apps;
     let settings = Settings {
         name: "internal",

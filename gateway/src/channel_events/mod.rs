@@ -10,25 +10,29 @@
 mod counts;
 mod facts;
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    collections::HashMap,
+    future::pending,
+    pin::Pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use broadgate_proto::v1::{self, command::Command, send_request::Payload};
 use broadgate_topics::{Pattern, Report, Reporting, Topic};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use self::counts::Counts;
 use crate::{
     apps::{Apps, Table},
     cluster::Seen,
     dispatch::Dispatcher,
+    inbox::Receiver,
     webhooks::{News, Webhooks},
 };
 
-/// Changes that wait; those beyond are dropped, and counted.
-pub(crate) const CHANGES_MAX: usize = 65_536;
+/// Changes that are taken in one turn.
+const TURN_CHANGES_MAX: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 
 /// The groups about which something is to be told. What webhooks are told survives the home.
@@ -48,35 +52,56 @@ pub(crate) async fn run(
     apps: Apps,
     webhooks: Webhooks,
     dispatcher: Weak<Dispatcher>,
-    mut seen: mpsc::Receiver<Seen>,
+    mut seen: Receiver<Seen>,
 ) {
     let started = Instant::now();
     let mut counts = Counts::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut taken = Vec::with_capacity(TURN_CHANGES_MAX);
+    // What subscribers are to be told next, one number a channel, and what they are being told: a home that
+    // cannot answer for seconds holds up neither webhooks nor the inbox.
+    let mut next: HashMap<Topic, u64> = HashMap::new();
+    let mut telling = None;
     loop {
-        let counted = tokio::select! {
-            seen = seen.recv() => match seen {
-                Some(seen) => {
-                    tell_webhooks(&apps.load(), &webhooks, &seen);
-                    match seen {
-                        Seen::Report(topic, Report::Count(count), _)
-                            if counts.note(&topic, count, started.elapsed()) => vec![(topic, count)],
-                        _ => continue,
-                    }
-                }
-                None => return,
-            },
-            _ = tick.tick() => counts.due(started.elapsed()),
-        };
+        tokio::select! {
+            open = seen.take(TURN_CHANGES_MAX, &mut taken) => if !open { return },
+            _ = tick.tick() => {
+                let table = apps.load();
+                let due = counts.due(started.elapsed()).into_iter();
+                next.extend(due.filter(|(topic, _)| tells_counts(&table, topic)));
+            }
+            () = told(&mut telling) => telling = None,
+        }
         let table = apps.load();
-        let wanted = |(topic, _): &&(Topic, u64)| tells_counts(&table, topic) && is_counted(topic.name());
-        let commands: Vec<_> =
-            counted.iter().filter(wanted).map(|(topic, count)| tell(topic, *count)).collect();
-        if let Some(dispatcher) = dispatcher.upgrade().filter(|_| !commands.is_empty()) {
-            drop(dispatcher.place(commands).await.answers().await);
+        for seen in taken.drain(..) {
+            tell_webhooks(&table, &webhooks, &seen);
+            if let Seen::Report(topic, Report::Count(count), _) = seen
+                && tells_counts(&table, &topic)
+                && is_counted(topic.name())
+                && counts.note(&topic, count, started.elapsed())
+            {
+                next.insert(topic, count);
+            }
+        }
+        if telling.is_none() && !next.is_empty() {
+            let commands = next.drain().map(|(topic, count)| tell(&topic, count)).collect();
+            telling = dispatcher.upgrade().map(|dispatcher| Box::pin(place(dispatcher, commands)) as Telling);
         }
     }
+}
+
+type Telling = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn told(telling: &mut Option<Telling>) {
+    match telling {
+        Some(telling) => telling.await,
+        None => pending().await,
+    }
+}
+
+async fn place(dispatcher: Arc<Dispatcher>, commands: Vec<v1::Command>) {
+    drop(dispatcher.place(commands).await.answers().await);
 }
 
 fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &Seen) {

@@ -53,6 +53,7 @@ pub(crate) use self::{
 };
 use crate::{
     command::{Live, Refusal},
+    inbox,
     shard::{Entry, Pool, Standings},
     webhooks::Journal,
 };
@@ -155,7 +156,7 @@ pub(crate) enum Event {
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
     /// The gateway itself wants to be told what happens in these groups.
-    Report(Vec<Reporting>, mpsc::Sender<Seen>),
+    Report(Vec<Reporting>, inbox::Sender<Seen>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }

@@ -6,10 +6,11 @@ use broadgate_proto::{id::Incarnation, v1::command::Command};
 use broadgate_pusher::incoming::CLIENT_EVENT_PREFIX;
 use broadgate_topics::{Report, Reporting, Topic};
 use metrics::counter;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::{
     command::Job,
+    inbox::{self, Item, Says, Thinned},
     webhooks::{Arrival, Arrivals},
 };
 
@@ -22,10 +23,40 @@ pub(crate) enum Seen {
     CacheMiss(Topic),
 }
 
+impl Item for Seen {
+    fn about(&self) -> Option<(&str, &str)> {
+        let (Self::Report(topic, ..) | Self::ClientEvent(topic, _) | Self::CacheMiss(topic)) = self;
+        Some((topic.app(), topic.name()))
+    }
+
+    fn bytes(&self) -> usize {
+        let (Self::Report(topic, ..) | Self::ClientEvent(topic, _) | Self::CacheMiss(topic)) = self;
+        let names = topic.app().len() + topic.name().len();
+        names
+            + match self {
+                Self::Report(_, Report::Came(user) | Report::Left(user), _) => user.len(),
+                Self::ClientEvent(_, job) => job.bytes(),
+                Self::Report(..) | Self::CacheMiss(_) => 0,
+            }
+    }
+
+    fn says(&self) -> Says<'_> {
+        match self {
+            Self::Report(_, Report::Occupied, _) => Says::Begins(None),
+            Self::Report(_, Report::Vacated, _) => Says::Ends(None),
+            Self::Report(_, Report::Came(user), _) => Says::Begins(Some(user)),
+            Self::Report(_, Report::Left(user), _) => Says::Ends(Some(user)),
+            Self::Report(_, Report::Count(_), _) => Says::Newest("count"),
+            Self::CacheMiss(_) => Says::Newest("cache_miss"),
+            Self::Report(_, Report::Moved, _) | Self::ClientEvent(..) => Says::Once,
+        }
+    }
+}
+
 /// Who passes reports on, and what has arrived.
 pub(super) struct Reports {
     about: Vec<Reporting>,
-    channels: Option<mpsc::Sender<Seen>>,
+    channels: Option<inbox::Sender<Seen>>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -35,7 +66,7 @@ impl Reports {
     }
 
     /// What is reported, and to whom.
-    pub(super) fn tell(&mut self, about: Vec<Reporting>, channels: mpsc::Sender<Seen>) {
+    pub(super) fn tell(&mut self, about: Vec<Reporting>, channels: inbox::Sender<Seen>) {
         self.about = about;
         self.channels = Some(channels);
     }
@@ -62,10 +93,16 @@ impl Reports {
     }
 
     fn see(&self, seen: Seen) {
-        if let Some(channels) = &self.channels
-            && channels.try_send(seen).is_err()
-        {
-            counter!("broadgate_gateway_homes_drops_total", "reason" => "channels_busy").increment(1);
+        // Groups of the server's own: nobody is told of them.
+        if seen.about().is_some_and(|(_, name)| name.starts_with('#')) {
+            return;
+        }
+        let Some(channels) = &self.channels else { return };
+        let Thinned { full, undone } = channels.put(seen);
+        for (count, reason) in [(full, "channels_busy"), (undone, "channels_undone")] {
+            if count > 0 {
+                counter!("broadgate_gateway_homes_drops_total", "reason" => reason).increment(count);
+            }
         }
     }
 
@@ -84,15 +121,17 @@ fn is_client_event(job: &Job) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_report_has_arrived_when_nobody_keeps_it_any_more() {
+    #[tokio::test]
+    async fn a_report_has_arrived_when_nobody_keeps_it_any_more() {
         let me = Incarnation::from_bits(1);
-        let (channels, mut seen) = mpsc::channel(1);
+        let (channels, mut seen) = inbox::inbox(1000);
         let mut reports = Reports::new(Arc::default());
         reports.tell(Vec::new(), channels);
         let room = Topic::group("a", "room");
         reports.note(me, room.clone(), Report::Occupied, true);
-        let Ok(Seen::Report(_, _, Some(arrival))) = seen.try_recv() else { panic!("nothing is told") };
+        let mut taken = Vec::new();
+        assert!(seen.take(1, &mut taken).await);
+        let Some(Seen::Report(_, _, Some(arrival))) = taken.pop() else { panic!("nothing is told") };
         let other = arrival.clone();
         drop(arrival);
         assert!(reports.arrived(me).is_empty());

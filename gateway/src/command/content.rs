@@ -42,12 +42,19 @@ impl Job {
     }
 }
 
+impl Job {
+    /// Of its command, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Content for Live {
     type Command = Arc<Job>;
     type Answer = Answer;
 
     fn bytes(job: &Arc<Job>) -> usize {
-        job.bytes
+        job.bytes()
     }
 
     /// The command, and the frames that were made of it.

@@ -48,20 +48,29 @@ async fn command(
     let unanswered = Arc::new(Semaphore::new(PUSHER_UNANSWERED_MAX));
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
-        let (clients, commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let (clients, mut commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        // Answers name the place in the batch.
+        (0..).zip(&mut commands).for_each(|(place, command)| command.id = place);
         let permits = u32::try_from(commands.len()).unwrap_or(u32::MAX);
         // It is never closed.
         let Ok(answered) = Arc::clone(&unanswered).acquire_many_owned(permits).await else { return };
         if let Some(dispatcher) = dispatcher.upgrade() {
             let placed = dispatcher.place(commands).await;
+            let (shard, clients) = (Weak::clone(&shard), clients.clone());
             tokio::task::spawn_local(async move {
-                drop(placed.answers().await);
+                let answers = placed.answers().await;
                 drop(answered);
+                if let Some(shard) = shard.upgrade() {
+                    shard.borrow_mut().events_refused(&clients, answers);
+                }
             });
         } else {
             // The gateway stops.
             counter!("broadgate_gateway_homes_drops_total", "reason" => "no_dispatcher")
                 .increment(commands.len() as u64);
+            let Some(shard) = shard.upgrade() else { return };
+            let mut shard = shard.borrow_mut();
+            clients.iter().for_each(|client| shard.event_refused(*client, "the gateway stops"));
         }
         let Some(shard) = shard.upgrade() else { return };
         shard.borrow_mut().events_placed(&clients);

@@ -21,7 +21,7 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use broadgate_proto::{
-    limits,
+    limits::{self, CHANNEL_CHANGES_BYTES_MAX},
     v1::{MemberState, View},
 };
 use broadgate_register::member::{Member, RegisterStatus};
@@ -46,6 +46,7 @@ use crate::{
     dispatch::{Dispatcher, Installed},
     health::{Health, Stopping},
     identity::Me,
+    inbox::{self, inbox},
     ingress,
     observers::Observers,
     shard::{Mailbox, Message, Places, Pool},
@@ -224,7 +225,7 @@ impl Bound {
         stop: &CancellationToken,
         tasks: &mut Tasks,
     ) {
-        let (told, changes) = mpsc::channel(channel_events::CHANGES_MAX);
+        let (told, changes) = inbox(CHANNEL_CHANGES_BYTES_MAX);
         let apps = self.config.apps.clone();
         let telling =
             channel_events::run(apps.clone(), webhooks.clone(), Arc::downgrade(dispatcher), changes);
@@ -247,6 +248,7 @@ impl Bound {
             attachments: Arc::new(Attachments::new(Arc::clone(&pool.shards), Arc::clone(me))),
             secret: self.config.secret.clone(),
             command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
+            json_bytes_max: self.config.settings.limits.json_bytes_max(),
             host: advertised_host(&self.config),
             apps: self.config.apps.clone(),
             connections_max: self.internal_connections_max,
@@ -367,7 +369,7 @@ impl Bound {
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: mpsc::Sender<cluster::Seen>,
+    told: inbox::Sender<cluster::Seen>,
 }
 
 impl FollowApps {

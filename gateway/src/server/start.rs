@@ -168,6 +168,7 @@ pub(super) fn start_shards(
             wake_homes: Arc::clone(&shards.wake),
             upcalls,
             observers: observers.clone(),
+            places: Arc::clone(&ports.places),
             attach: Box::new(attach),
             end: tasks.thread_end(&name),
         })?;

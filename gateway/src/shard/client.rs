@@ -9,7 +9,7 @@ use super::{
     outbox::Outbox,
     pusher::{Pending, PusherClient},
     socket::Stream,
-    window::Window,
+    window::{Window, WindowMax},
     workers::WorkerKey,
 };
 use crate::{
@@ -171,12 +171,12 @@ impl Client {
     /// May its socket be read? Not while its worker has more than a window to answer, nor while an
     /// event waits for any worker, nor while a Pusher client's frame has not taken effect: TCP then tells
     /// the client to wait.
-    pub(crate) fn may_read(&self, events_max: usize) -> bool {
+    pub(crate) fn may_read(&self, max: WindowMax) -> bool {
         match &self.stage {
             Stage::Open => {
                 let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
                 let idle = self.pusher.as_deref().is_none_or(PusherClient::is_idle);
-                self.events.len() < events_max && !held && self.pending.is_none() && idle
+                self.events.has_room(max) && !held && self.pending.is_none() && idle
             }
             Stage::Closing(_) => true,
             Stage::Handshake(_) | Stage::Gone => false,

@@ -10,6 +10,7 @@ use super::{
     client::{Client, Stage},
     directory::Slot,
     state::{Handle, Shard},
+    window::WindowMax,
 };
 use crate::{
     codec::{Input, encode::close_code_frame},
@@ -57,9 +58,9 @@ impl Shard {
     }
 
     fn read_step(&mut self, slot: Slot, cx: &mut Context<'_>) -> Step {
-        let events_max = self.config.settings.limits.events_per_client_max;
+        let max = WindowMax::of(&self.config.settings.limits);
         let Some(client) = self.clients.get_mut(slot) else { return Step::Wait };
-        if !client.may_read(events_max) {
+        if !client.may_read(max) {
             self.paused.insert(slot);
             return Step::Wait;
         }
@@ -114,11 +115,11 @@ impl Shard {
 
     /// Decodes what was read, and handles each message, until the window is full.
     pub(crate) fn decode(&mut self, slot: Slot, mut input: &[u8]) {
-        let events_max = self.config.settings.limits.events_per_client_max;
+        let max = WindowMax::of(&self.config.settings.limits);
         let mut answer = Vec::new();
         loop {
             let Some(client) = self.clients.get_mut(slot) else { return };
-            if !client.may_read(events_max) {
+            if !client.may_read(max) {
                 if client.is_open() {
                     client.stopped_early = true;
                     client.undecoded = input.to_vec();

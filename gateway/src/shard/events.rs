@@ -13,7 +13,7 @@ use super::{
     client::Stage,
     directory::Slot,
     state::Shard,
-    window::Entry,
+    window::{Entry, WindowMax},
     workers::{Link, WorkerKey},
 };
 use crate::config::Affinity;
@@ -243,17 +243,17 @@ impl Shard {
     }
 
     fn on_answer(&mut self, slot: Slot, client_key: u64, seq: u64) {
-        let events_max = self.config.settings.limits.events_per_client_max;
+        let max = WindowMax::of(&self.config.settings.limits);
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == client_key) else {
             return;
         };
-        let could_read = client.may_read(events_max);
+        let could_read = client.may_read(max);
         let event = client.events.answer(seq);
         if let (Some(Event::Handshake(_)), Stage::Handshake(waiting)) = (&event, &mut client.stage) {
             // An acknowledgement is no decision: dropping the sender refuses the handshake.
             waiting.take();
         }
-        if !could_read && client.may_read(events_max) {
+        if !could_read && client.may_read(max) {
             client.wake();
         }
         let moves =

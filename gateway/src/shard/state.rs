@@ -19,6 +19,7 @@ use super::{
     directory::{Directory, Slot},
     execute::Remembrance,
     outbox::Joined,
+    places::Places,
     pusher::Tenant,
     slots::Slots,
     standings::Standings,
@@ -85,6 +86,8 @@ pub(crate) struct Shard {
     pub(crate) upcalls: Option<Upcalls>,
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
+    /// Where Pusher clients count as connections of their app in the cluster.
+    pub(crate) places: Option<Arc<Places>>,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Vec<v1::PusherEvent>,
     /// Wakes the loop for the end of the turn.
@@ -141,6 +144,7 @@ impl Shard {
             tenants: HashMap::new(),
             upcalls: None,
             observers: Observers::default(),
+            places: None,
             offers: Vec::new(),
             turn: Rc::new(Notify::new()),
             turn_asked: false,

@@ -2,22 +2,29 @@
 //!
 //! When a worker's stream ends, everything that it had not answered goes to other workers: any of it, or
 //! none, may be the reason. What was unanswered at the end of a second stream, too, is a *suspect*: it is
-//! handed out on trial, alone, while the worker gets nothing else from this shard and no suspect of any
-//! other shard. Whoever is innocent is answered; an event at which the worker ends alone is given up. So a
-//! crash costs nothing, and an event that kills workers kills three.
+//! handed out on trial, alone, while the worker gets nothing else from this gateway: one shard claims the
+//! worker for its trials, and the others are *quiet*, which means that they send it nothing and that it has
+//! answered all of theirs. An innocent event is answered; an event at which the worker ends alone is given up.
+//! So a crash costs nothing, and an event that kills workers kills three.
 //!
 //! A trial does not last for ever, since an honest worker may think for long; each is longer than the one
-//! before. Trials begin at the shard's tick: two gateways rarely try at the same moment.
+//! before. If the worker does not answer everything else in time, a trial takes place all the same, and
+//! convicts nobody. Each gateway judges for itself: what kills a worker at one gateway while another tries an
+//! innocent event there convicts that. Trials begin at a shard's tick, so two gateways rarely try at the same
+//! moment.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{client::Stage, directory::Slot, state::Shard, window::Entry, workers::WorkerKey};
+use super::{
+    client::Stage,
+    directory::Slot,
+    state::Shard,
+    window::Entry,
+    workers::{Link, WorkerKey},
+};
 use crate::{codec::encode::close_code_frame, shard::tally::Drop as Dropped};
 use broadgate_proto::{
     close,
@@ -25,11 +32,33 @@ use broadgate_proto::{
     v1::{Cause, event::Event},
 };
 
-/// A shard waits so many seconds for a worker to answer everything else before a trial begins.
-const EMPTY_SECONDS: u32 = 2;
+/// A shard waits so many seconds for a worker to answer everything else before a trial begins: the others see
+/// within one that they are to be quiet.
+const EMPTY_SECONDS: u32 = 3;
 
-/// Does any shard of the gateway try a suspect at this worker?
-pub(crate) type Trying = Arc<AtomicBool>;
+/// The trials of one worker's stream, as the shards of the gateway share them. Looked at once a second, and
+/// while there are suspects.
+#[derive(Clone)]
+pub(crate) struct Trying(Arc<Mutex<Court>>);
+
+struct Court {
+    shards: usize,
+    /// A shard tries suspects, or is about to.
+    claimed: bool,
+    /// Shards that send nothing and have nothing unanswered. What a shard had when the stream ended stays: the
+    /// one that tries may look later.
+    quiet: usize,
+}
+
+impl Trying {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self(Arc::new(Mutex::new(Court { shards, claimed: false, quiet: 0 })))
+    }
+
+    fn court(&self) -> MutexGuard<'_, Court> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The suspects of one worker's stream at one shard.
 pub(crate) struct Suspects {
@@ -41,23 +70,29 @@ pub(crate) struct Suspects {
     /// Since which second suspects wait for the worker to have nothing else.
     waiting_since: Option<u32>,
     trying: Trying,
+    /// This shard has claimed the worker.
+    claimed: bool,
+    /// This shard is quiet while another tries.
+    quiet: bool,
 }
 
 struct Trial {
     seq: u64,
     until: u32,
-    /// The worker had nothing else of this shard.
+    /// The worker had nothing else of this gateway.
     alone: bool,
 }
 
 impl Suspects {
     pub(crate) fn new(trying: Trying) -> Self {
-        Self { line: VecDeque::new(), trial: None, long: Vec::new(), waiting_since: None, trying }
+        let (line, long) = (VecDeque::new(), Vec::new());
+        Self { line, trial: None, long, waiting_since: None, trying, claimed: false, quiet: false }
     }
 
     /// The event that is to blame for the end of the worker, if that is certain.
     fn convicted(&self) -> Option<u64> {
-        self.trial.as_ref().filter(|trial| trial.alone && self.long.is_empty()).map(|trial| trial.seq)
+        let certain = |trial: &&Trial| trial.alone && self.long.is_empty() && self.others_are_quiet();
+        self.trial.as_ref().filter(certain).map(|trial| trial.seq)
     }
 
     pub(crate) fn answered(&mut self, seq: u64) {
@@ -72,20 +107,65 @@ impl Suspects {
         self.trial.is_some() || !self.long.is_empty()
     }
 
-    fn begin(&mut self) -> bool {
-        !self.trying.swap(true, Ordering::AcqRel)
+    /// Claims the worker for the trials of this shard; false if another shard has.
+    fn claim(&mut self) -> bool {
+        if !self.claimed {
+            let mut court = self.trying.court();
+            if court.claimed {
+                return false;
+            }
+            court.claimed = true;
+            court.quiet -= usize::from(self.quiet);
+            (self.claimed, self.quiet) = (true, false);
+        }
+        true
+    }
+
+    fn others_try(&self) -> bool {
+        !self.claimed && self.trying.court().claimed
+    }
+
+    fn others_are_quiet(&self) -> bool {
+        let court = self.trying.court();
+        court.quiet + 1 >= court.shards
+    }
+
+    fn be_quiet(&mut self) {
+        if !self.quiet {
+            self.quiet = true;
+            self.trying.court().quiet += 1;
+        }
+    }
+
+    /// The worker gets what this shard has for it again.
+    fn go_on(&mut self) {
+        if self.claimed || self.quiet {
+            let mut court = self.trying.court();
+            court.quiet -= usize::from(self.quiet);
+            court.claimed &= !self.claimed;
+        }
+        (self.claimed, self.quiet) = (false, false);
+        self.waiting_since = None;
     }
 
     fn end_trial(&mut self) -> Option<u64> {
-        let ended = self.trial.take()?;
-        self.trying.store(false, Ordering::Release);
-        Some(ended.seq)
+        self.trial.take().map(|ended| ended.seq)
     }
 }
 
 impl Drop for Suspects {
+    /// Others may claim the worker. Quiet is what the shard was: the one that tries may look later.
     fn drop(&mut self) {
-        self.end_trial();
+        if self.claimed {
+            self.trying.court().claimed = false;
+        }
+    }
+}
+
+impl Link {
+    /// Has the worker nothing of this gateway to answer?
+    fn is_alone(&self) -> bool {
+        self.unanswered.is_empty() && self.suspects.others_are_quiet()
     }
 }
 
@@ -108,7 +188,7 @@ impl Shard {
 
     /// Once a second: trials begin, and end that have taken too long.
     pub(super) fn try_suspects(&mut self) {
-        let busy = |link: &super::workers::Link| link.guarded || !link.suspects.line.is_empty();
+        let busy = |link: &Link| link.guarded || !link.suspects.line.is_empty() || link.suspects.others_try();
         let keys: Vec<_> = self.workers.iter().filter(|(_, link)| busy(link)).map(|(key, _)| key).collect();
         for key in keys {
             self.look_at_trial(key);
@@ -127,23 +207,34 @@ impl Shard {
             }
             return;
         }
-        if link.suspects.line.is_empty() {
+        let has_suspects = !link.suspects.line.is_empty() && !link.leaving;
+        if link.suspects.others_try() || has_suspects && !link.suspects.claim() {
+            link.guarded = true;
+            if link.unanswered.is_empty() {
+                link.suspects.be_quiet();
+            }
+            return;
+        }
+        if !has_suspects {
             return self.end_guard(key);
         }
         link.guarded = true;
         let since = *link.suspects.waiting_since.get_or_insert(second);
-        if link.unanswered.is_empty() || second >= since + EMPTY_SECONDS {
+        if link.is_alone() || second >= since + EMPTY_SECONDS {
             self.begin_trial(key);
         }
     }
 
     /// The worker has answered something, and may be ready for the next trial.
     pub(super) fn go_on_trying(&mut self, key: WorkerKey) {
-        let ready = self
-            .workers
-            .get(key)
-            .is_some_and(|link| link.guarded && link.suspects.trial.is_none() && link.unanswered.is_empty());
-        if ready {
+        let Some(link) = self.workers.get_mut(key) else { return };
+        if !link.guarded || link.suspects.trial.is_some() || !link.unanswered.is_empty() {
+            return;
+        }
+        if !link.suspects.claimed {
+            return link.suspects.be_quiet();
+        }
+        if link.suspects.others_are_quiet() {
             self.begin_trial(key);
         }
     }
@@ -164,13 +255,7 @@ impl Shard {
                 self.pump(slot);
                 continue;
             };
-            if !link.suspects.begin() {
-                // Another shard tries one at this worker: the next tick looks again.
-                client.in_line = true;
-                link.suspects.line.push_front((slot, client_key));
-                return self.end_guard(key);
-            }
-            let alone = link.unanswered.is_empty();
+            let alone = link.is_alone();
             let seq = link.next_seq(self.index);
             let until = second + (1 << entry.deaths.min(5));
             entry.seq = Some(seq);
@@ -186,7 +271,7 @@ impl Shard {
     fn end_guard(&mut self, key: WorkerKey) {
         if let Some(link) = self.workers.get_mut(key) {
             link.guarded = false;
-            link.suspects.waiting_since = None;
+            link.suspects.go_on();
         }
         self.serve_line(key);
     }
@@ -237,5 +322,74 @@ const fn kind(event: &Event) -> &'static str {
         Event::Closed(_) => "closed",
         Event::Adopted(_) => "adopted",
         Event::Moved(_) => "moved",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two shards' suspects of one worker.
+    fn two() -> [Suspects; 2] {
+        let trying = Trying::new(2);
+        [Suspects::new(trying.clone()), Suspects::new(trying)]
+    }
+
+    fn try_one(suspects: &mut Suspects) {
+        let alone = suspects.others_are_quiet();
+        suspects.trial = Some(Trial { seq: 7, until: 4, alone });
+    }
+
+    #[test]
+    fn trial_convicts_only_while_every_other_shard_is_quiet() {
+        let [mut one, mut other] = two();
+        assert!(one.claim() && one.claim() && !other.claim() && other.others_try() && !one.others_try());
+        // The other has something unanswered: that may be to blame.
+        try_one(&mut one);
+        assert_eq!(one.convicted(), None);
+        other.be_quiet();
+        assert_eq!(one.convicted(), None, "it was not alone from the beginning");
+        try_one(&mut one);
+        assert_eq!(one.convicted(), Some(7));
+        // The stream ends for the other shard first.
+        drop(other);
+        assert_eq!(one.convicted(), Some(7));
+    }
+
+    #[test]
+    fn shard_that_goes_on_during_a_trial_makes_it_uncertain() {
+        let [mut one, mut other] = two();
+        assert!(one.claim());
+        other.be_quiet();
+        try_one(&mut one);
+        other.go_on();
+        assert_eq!(one.convicted(), None);
+    }
+
+    #[test]
+    fn claim_goes_from_shard_to_shard() {
+        let [mut one, mut other] = two();
+        assert!(one.claim() && !other.claim());
+        other.be_quiet();
+        one.go_on();
+        assert!(!other.others_try() && other.claim() && !one.claim());
+        assert!(!other.others_are_quiet(), "the first one goes on by itself");
+        one.be_quiet();
+        one.be_quiet();
+        assert!(other.others_are_quiet());
+        other.go_on();
+        one.go_on();
+        let court = one.trying.court();
+        assert_eq!((court.quiet, court.claimed), (0, false));
+    }
+
+    #[test]
+    fn single_shard_is_alone() {
+        let mut only = Suspects::new(Trying::new(1));
+        assert!(only.claim());
+        try_one(&mut only);
+        assert_eq!(only.convicted(), Some(7));
+        only.answered(7);
+        assert_eq!(only.convicted(), None);
     }
 }

@@ -29,11 +29,13 @@ pub(crate) enum Drop {
     Busy,
     /// What a client asked for, beyond what its app allows in a second.
     Rate,
+    /// A client event that could not be placed: its client is told.
+    Refused,
     /// What a Pusher client did, for somebody who watches and does not take it fast enough.
     WatcherSlow,
 }
 
-const DROPS: [(Drop, &str); 11] = [
+const DROPS: [(Drop, &str); 12] = [
     (Drop::Slow, "slow"),
     (Drop::Closing, "closing"),
     (Drop::Protocol, "protocol"),
@@ -44,6 +46,7 @@ const DROPS: [(Drop, &str); 11] = [
     (Drop::UnreadAtHangUp, "unread_at_hang_up"),
     (Drop::Busy, "busy"),
     (Drop::Rate, "rate"),
+    (Drop::Refused, "refused"),
     (Drop::WatcherSlow, "watcher_slow"),
 ];
 

@@ -22,6 +22,7 @@ use super::{
     clock::Clock,
     execute::Part,
     mailbox::{Message, Messages},
+    places::Places,
     standings::Standings,
     state::{Handle, Shard},
     upcalls::Upcalls,
@@ -61,6 +62,8 @@ pub(crate) struct Start {
     pub(crate) standings: Arc<Standings>,
     pub(crate) wake_homes: Arc<Notify>,
     pub(crate) upcalls: Upcalls,
+    /// Where Pusher clients count as connections of their app in the cluster.
+    pub(crate) places: Arc<Places>,
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
     /// Called on its thread: starts what brings it connections, and what serves its upcalls.
@@ -95,6 +98,7 @@ async fn run(start: Start) {
     shard.homes = Some((start.standings, start.wake_homes));
     shard.upcalls = Some(start.upcalls);
     shard.observers = start.observers;
+    shard.places = Some(start.places);
     let shard: Handle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
     let ingress = (start.attach)(&shard, &mut tasks);

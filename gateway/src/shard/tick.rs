@@ -9,6 +9,7 @@ use super::{
     directory::Slot,
     socket::HangUp,
     state::Shard,
+    window::WindowMax,
 };
 use crate::{
     codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
@@ -40,12 +41,12 @@ impl Shard {
     /// Looks at a client that may have been silent.
     fn heartbeat(&mut self, slot: Slot, key: u64) {
         let second = self.second;
-        let events_max = self.config.settings.limits.events_per_client_max;
+        let max = WindowMax::of(&self.config.settings.limits);
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key && client.is_open())
         else {
             return;
         };
-        if !client.may_read(events_max) {
+        if !client.may_read(max) {
             // What it may have sent is unread: it is not silent.
             client.last_in = second;
         }

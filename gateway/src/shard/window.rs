@@ -2,12 +2,33 @@
 
 use std::collections::VecDeque;
 
-use broadgate_proto::{limits::EVENT_DEATHS_MAX, v1::event::Event};
+use broadgate_proto::{
+    limits::EVENT_DEATHS_MAX,
+    v1::{Message, event::Event, message::Payload},
+};
+
+use crate::config::Limits;
 
 /// Sent and unsent events; what is answered leaves. At most a few dozen, bounded by whoever reads
-/// from the client.
+/// from the client, in number and in bytes of messages.
 #[derive(Default)]
-pub(crate) struct Window(VecDeque<Entry>);
+pub(crate) struct Window {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+}
+
+/// What a window may hold before its client is not read from; a message always goes into an empty one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WindowMax {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+impl WindowMax {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { events: limits.events_per_client_max, bytes: limits.events_per_client_bytes_max }
+    }
+}
 
 pub(crate) struct Entry {
     /// The number under which it was sent; none if it was not sent to the present worker.
@@ -25,89 +46,106 @@ impl Entry {
 
 impl Window {
     pub(crate) fn push(&mut self, event: Event) {
-        self.0.push_back(Entry { seq: None, deaths: 0, event });
+        self.bytes += bytes(&event);
+        self.entries.push_back(Entry { seq: None, deaths: 0, event });
     }
 
     /// The successor must hear of the adoption before anything else, and once.
     pub(crate) fn push_adopted(&mut self, adopted: Event) {
-        if self.0.front().is_some_and(|front| matches!(front.event, Event::Adopted(_))) {
+        if self.entries.front().is_some_and(|front| matches!(front.event, Event::Adopted(_))) {
             return;
         }
-        self.0.push_front(Entry { seq: None, deaths: 0, event: adopted });
+        self.entries.push_front(Entry { seq: None, deaths: 0, event: adopted });
     }
 
     /// The next event to send.
     pub(crate) fn unsent(&mut self) -> Option<&mut Entry> {
-        self.0.iter_mut().find(|entry| entry.seq.is_none())
+        self.entries.iter_mut().find(|entry| entry.seq.is_none())
     }
 
     /// The next event to send is the client's end, and something before it is unanswered: its handler may
     /// still change the session, which the end tells.
     pub(crate) fn closes_behind_others(&self) -> bool {
-        self.0.back().is_some_and(|last| last.seq.is_none() && matches!(last.event, Event::Closed(_)))
+        self.entries.back().is_some_and(|last| last.seq.is_none() && matches!(last.event, Event::Closed(_)))
             && self.in_flight()
-            && self.0.iter().filter(|entry| entry.seq.is_none()).count() == 1
+            && self.entries.iter().filter(|entry| entry.seq.is_none()).count() == 1
     }
 
     /// The event that was sent under this number.
     pub(crate) fn sent_as(&self, seq: u64) -> Option<&Entry> {
-        self.0.iter().rev().find(|entry| entry.seq == Some(seq))
+        self.entries.iter().rev().find(|entry| entry.seq == Some(seq))
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        self.0.iter().any(|entry| entry.seq.is_none())
+        self.entries.iter().any(|entry| entry.seq.is_none())
     }
 
     /// Is anything sent and not answered?
     pub(crate) fn in_flight(&self) -> bool {
-        self.0.iter().any(|entry| entry.seq.is_some())
+        self.entries.iter().any(|entry| entry.seq.is_some())
     }
 
     /// Takes an answered event out.
     pub(crate) fn answer(&mut self, seq: u64) -> Option<Event> {
-        let index = self.0.iter().position(|entry| entry.seq == Some(seq))?;
-        let entry = self.0.remove(index);
-        if self.0.is_empty() {
-            self.0 = VecDeque::new();
+        let index = self.entries.iter().position(|entry| entry.seq == Some(seq))?;
+        let event = self.entries.remove(index)?.event;
+        self.bytes -= bytes(&event);
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
         }
-        entry.map(|entry| entry.event)
+        Some(event)
     }
 
     /// The worker is lost: everything that it had goes to another. Returns what does not: the event that is
     /// convicted of it, and what too many workers were lost with.
     pub(crate) fn lost(&mut self, convicted: Option<u64>) -> Vec<Entry> {
         let mut given_up = Vec::new();
-        for mut entry in std::mem::take(&mut self.0) {
+        for mut entry in std::mem::take(&mut self.entries) {
             if entry.seq.is_some() {
                 entry.deaths = entry.deaths.saturating_add(1);
                 if entry.seq == convicted || entry.deaths >= EVENT_DEATHS_MAX {
+                    self.bytes -= bytes(&entry.event);
                     given_up.push(entry);
                     continue;
                 }
                 entry.seq = None;
             }
-            self.0.push_back(entry);
+            self.entries.push_back(entry);
         }
         given_up
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
+    }
+
+    /// May its client be read from?
+    pub(crate) fn has_room(&self, max: WindowMax) -> bool {
+        self.entries.len() < max.events && self.bytes < max.bytes
     }
 
     /// Gives everything up; returns how many events that were.
     pub(crate) fn clear(&mut self) -> usize {
-        std::mem::take(&mut self.0).len()
+        std::mem::take(self).len()
+    }
+}
+
+/// Only messages are large, and only they come as fast as a client likes.
+fn bytes(event: &Event) -> usize {
+    match event {
+        Event::Message(Message { payload: Some(Payload::Text(text)) }) => text.len(),
+        Event::Message(Message { payload: Some(Payload::Binary(bytes)) }) => bytes.len(),
+        _ => 0,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use broadgate_proto::v1::{Adopted, Message, message::Payload};
+    use broadgate_proto::v1::Adopted;
     use proptest::prelude::*;
 
     use super::*;
@@ -147,8 +185,29 @@ mod tests {
                 }
                 prop_assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
                 prop_assert_eq!(window.len() as u32, made - answered);
+                prop_assert_eq!(window.bytes, window.entries.iter().map(|entry| bytes(&entry.event)).sum::<usize>());
             }
         }
+    }
+
+    #[test]
+    fn window_is_full_by_number_or_by_bytes_and_an_empty_one_takes_any_message() {
+        let max = WindowMax { events: 3, bytes: 100 };
+        let large =
+            |bytes: usize| Event::Message(Message { payload: Some(Payload::Binary(vec![0; bytes].into())) });
+        let mut window = Window::default();
+        assert!(window.has_room(max));
+        window.push(large(1000));
+        assert!(!window.has_room(max));
+        window.unsent().unwrap().seq = Some(1);
+        window.answer(1);
+        (0..3).for_each(|_| {
+            assert!(window.has_room(max));
+            window.push(large(33));
+        });
+        assert!(!window.has_room(max), "the number counts as well");
+        window.clear();
+        assert!(window.has_room(max));
     }
 
     #[test]

@@ -170,14 +170,7 @@ mod tests {
 
     fn link(node: u64, services: &[&str]) -> Link {
         let services = services.iter().map(|&service| service.into()).collect();
-        Link::new(
-            Incarnation::from_bits(node),
-            "w".into(),
-            services,
-            4,
-            mpsc::channel(4).0,
-            Trying::default(),
-        )
+        Link::new(Incarnation::from_bits(node), "w".into(), services, 4, mpsc::channel(4).0, Trying::new(1))
     }
 
     #[test]

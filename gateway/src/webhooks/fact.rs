@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::arrival::Arrival;
-use crate::apps::WebhookEvent;
+use crate::{apps::WebhookEvent, inbox::Says};
 
 /// A fact, and what ends when every endpoint has it, or never will.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,19 @@ impl Fact {
             | Self::ClientEvent { channel, .. }
             | Self::CacheMiss { channel }
             | Self::SubscriptionCount { channel, .. } => channel,
+        }
+    }
+
+    /// Which other facts make it superfluous.
+    pub(super) fn says(&self) -> Says<'_> {
+        match self {
+            Self::Occupied { .. } => Says::Begins(None),
+            Self::Vacated { .. } => Says::Ends(None),
+            Self::MemberAdded { user_id, .. } => Says::Begins(Some(user_id)),
+            Self::MemberRemoved { user_id, .. } => Says::Ends(Some(user_id)),
+            Self::ClientEvent { .. } => Says::Once,
+            Self::CacheMiss { .. } => Says::Newest("cache_miss"),
+            Self::SubscriptionCount { .. } => Says::Newest("count"),
         }
     }
 

@@ -47,20 +47,15 @@ mod told;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use broadgate_proto::limits::{
-    WEBHOOK_INBOX_BYTES_MAX, WEBHOOK_INBOX_FACTS_MAX, WEBHOOK_LEAVE_TIME, WEBHOOK_SPOOLED_DRAIN_TIME,
-};
+use broadgate_proto::limits::{WEBHOOK_INBOX_BYTES_MAX, WEBHOOK_LEAVE_TIME, WEBHOOK_SPOOLED_DRAIN_TIME};
 use metrics::counter;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, timeout},
 };
 
@@ -74,7 +69,10 @@ use self::{
     run::{Drain, Input, Shell},
     spool::Spool,
 };
-use crate::apps::Apps;
+use crate::{
+    apps::Apps,
+    inbox::{self, Thinned, inbox},
+};
 
 /// A disk that hangs does not keep a gateway from stopping.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
@@ -85,8 +83,7 @@ pub(crate) struct Webhooks(Arc<Handle>);
 
 struct Handle {
     apps: Apps,
-    inbox: mpsc::Sender<Input>,
-    inbox_bytes: Arc<AtomicUsize>,
+    inbox: inbox::Sender<Input>,
     has_spool: bool,
     /// Beside the spool: where what receivers have heard is noted.
     journal: Option<PathBuf>,
@@ -120,13 +117,9 @@ impl Webhooks {
         let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));
         let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;
         let has_spool = spool.is_some();
-        let (sender, inbox) = mpsc::channel(WEBHOOK_INBOX_FACTS_MAX);
-        let inbox_bytes = Arc::new(AtomicUsize::new(0));
-        let shell = Shell::new(apps, inbox, Arc::clone(&inbox_bytes), spool, run);
-        Ok((
-            Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, inbox_bytes, has_spool, journal })),
-            shell,
-        ))
+        let (sender, inbox) = inbox(WEBHOOK_INBOX_BYTES_MAX);
+        let shell = Shell::new(apps, inbox, spool, run);
+        Ok((Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, has_spool, journal })), shell))
     }
 
     /// Where what receivers have heard is noted; nobody else uses it for as long as this has the spool.
@@ -135,12 +128,10 @@ impl Webhooks {
     }
 
     /// Something has happened in a channel of an app whose home is here. Never waits: what the task
-    /// cannot take is dropped, and counted. Facts of one channel must be told one after the other.
+    /// cannot take is dropped, fairly (see `inbox`), and counted. Facts of one channel must be told one after the other.
     pub(crate) fn tell(&self, app: &str, news: impl Into<News>) {
         if self.has_endpoints(app) {
-            let news = news.into();
-            let bytes = app.len() + news.fact.bytes();
-            self.put(bytes, Input::Fact { app: app.to_owned(), news, bytes });
+            self.put(Input::Fact { app: app.to_owned(), news: news.into() });
         }
     }
 
@@ -149,7 +140,7 @@ impl Webhooks {
     pub(crate) fn moved(&self, app: &str, channel: &str) {
         if self.has_endpoints(app) {
             let (app, channel) = (app.to_owned(), channel.to_owned());
-            self.put(0, Input::Moved { app, channel });
+            self.put(Input::Moved { app, channel });
         }
     }
 
@@ -157,13 +148,12 @@ impl Webhooks {
         self.0.apps.load().by_id(app).is_some_and(|app| !app.webhooks.is_empty())
     }
 
-    fn put(&self, bytes: usize, input: Input) {
-        let handle = &self.0;
-        let before = handle.inbox_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before + bytes <= WEBHOOK_INBOX_BYTES_MAX;
-        if !fits || handle.inbox.try_send(input).is_err() {
-            handle.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            counter!("broadgate_gateway_webhook_drops_total", "reason" => "inbox_full").increment(1);
+    fn put(&self, input: Input) {
+        let Thinned { full, undone } = self.0.inbox.put(input);
+        for (count, reason) in [(full, "inbox_full"), (undone, "inbox_undone")] {
+            if count > 0 {
+                counter!("broadgate_gateway_webhook_drops_total", "reason" => reason).increment(count);
+            }
         }
     }
 
@@ -180,13 +170,13 @@ impl Webhooks {
             Some(Instant::now() + WEBHOOK_LEAVE_TIME.min(within.saturating_sub(WEBHOOK_SPOOLED_DRAIN_TIME)));
         let drained = async {
             let (done, drained) = oneshot::channel();
-            let _ = handle.inbox.send(Input::Drain(Drain { hold_until, done })).await;
+            self.put(Input::Drain(Drain { hold_until, done }));
             drained.await
         };
         let _ = timeout(within, drained).await;
         let stopped = async {
             let (done, stopped) = oneshot::channel();
-            let _ = handle.inbox.send(Input::Stop(done)).await;
+            self.put(Input::Stop(done));
             stopped.await
         };
         let Ok(left) = timeout(STOP_TIME_MAX, stopped).await else {

@@ -5,9 +5,11 @@
 //! given up some time after its first attempt. While the endpoint is down that time runs for all that
 //! waits, tried or not, so an outage costs what is older than that and no more.
 //!
-//! What is too much is lost by those of whom there is most: first by channels that came and went while
-//! nobody was told of them, as a whole; then by the channel of which most waits. So neither one channel's
-//! events nor many channels that are made only to be left push out what others wait for.
+//! A full queue drops first what nobody misses: channels that came and went unheard, as a whole. Then the
+//! oldest event of the channel of which most waits, among channels that need a signature or among those that
+//! anybody may open, whichever has more of the queue. So a loud channel costs its own events, and so do many
+//! channels that are made only to be left; and who has only the app's public key, however many channels it
+//! holds open, drops nothing of signed channels for as long as those need half of the queue at most.
 
 use std::{
     cmp::Reverse,
@@ -19,6 +21,7 @@ use std::{
 use broadgate_proto::limits::{
     WEBHOOK_POSTS_MAX, WEBHOOK_QUEUE_BYTES_MAX, WEBHOOK_QUEUE_EVENTS_MAX, WEBHOOK_RETRY_TIME_MAX,
 };
+use broadgate_pusher::channel::{Access, Kind};
 
 use super::{
     batch::{Linger, Room},
@@ -39,10 +42,8 @@ pub(super) struct Queue {
     events: BTreeMap<u64, Queued>,
     bytes: usize,
     lanes: HashMap<Arc<str>, Lane>,
-    /// Lanes by how much waits in them, and among equals the latest first.
-    by_weight: BTreeSet<(usize, Reverse<u64>, Arc<str>)>,
-    /// Channels that may have come and gone unheard, by the event that says so.
-    gone: BTreeSet<(u64, Arc<str>)>,
+    /// Lanes that anybody may open, and those that need a signature.
+    parts: [Part; 2],
     /// Lanes that could go, by the number of an event that was their first.
     ready: BTreeMap<u64, Arc<str>>,
     /// Lanes that wait for another attempt.
@@ -58,6 +59,17 @@ pub(super) struct Queue {
     troubled: usize,
 }
 
+/// Lanes that share half of a full queue.
+#[derive(Debug, Default)]
+struct Part {
+    events: usize,
+    bytes: usize,
+    /// By how much waits in them, and among equals the latest first.
+    by_weight: BTreeSet<(usize, Reverse<u64>, Arc<str>)>,
+    /// Channels that may have come and gone unheard, by the event that says so.
+    gone: BTreeSet<(u64, Arc<str>)>,
+}
+
 #[derive(Debug)]
 struct Queued {
     event: Arc<Event>,
@@ -69,6 +81,8 @@ struct Queued {
 
 #[derive(Debug)]
 struct Lane {
+    /// Its place in `parts`.
+    part: usize,
     /// The number of its first event.
     born: u64,
     events: VecDeque<u64>,
@@ -102,8 +116,7 @@ impl Queue {
             events: BTreeMap::new(),
             bytes: 0,
             lanes: HashMap::new(),
-            by_weight: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            parts: Default::default(),
             ready: BTreeMap::new(),
             waiting: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -136,16 +149,21 @@ impl Queue {
         }
         let lane = self.lanes.entry(Arc::clone(&channel)).or_insert_with(|| {
             self.ready.insert(seq, channel);
-            Lane { born: seq, events: VecDeque::new(), bytes: 0, failures: 0, place: Place::Ready(seq) }
+            let part = usize::from(Kind::of(&name).access != Access::Public);
+            let place = Place::Ready(seq);
+            Lane { part, born: seq, events: VecDeque::new(), bytes: 0, failures: 0, place }
         });
+        let part = &mut self.parts[lane.part];
         if !lane.events.is_empty() {
-            self.by_weight.remove(&lane.weight(&name));
+            part.by_weight.remove(&lane.weight(&name));
         }
         lane.events.push_back(seq);
         lane.bytes += bytes;
-        self.by_weight.insert(lane.weight(&name));
+        part.events += 1;
+        part.bytes += bytes;
+        part.by_weight.insert(lane.weight(&name));
         if vacated {
-            self.gone.insert((seq, name));
+            part.gone.insert((seq, name));
         }
         if matches!(lane.place, Place::Ready(_)) {
             self.linger.add(bytes);
@@ -159,7 +177,18 @@ impl Queue {
 
     /// Drops what is missed least. False if everything is under way.
     fn make_room(&mut self, out: &mut Vec<Effect>) -> bool {
-        while let Some((_, channel)) = self.gone.pop_first() {
+        let [open, signed] = &self.parts;
+        let open_has_more = if self.events.len() > WEBHOOK_QUEUE_EVENTS_MAX {
+            open.events > signed.events
+        } else {
+            open.bytes > signed.bytes
+        };
+        let parts = if open_has_more { [0, 1] } else { [1, 0] };
+        parts.into_iter().any(|part| self.make_room_in(part, out))
+    }
+
+    fn make_room_in(&mut self, part: usize, out: &mut Vec<Effect>) -> bool {
+        while let Some((_, channel)) = self.parts[part].gone.pop_first() {
             if !self.came_and_went(&channel) {
                 continue;
             }
@@ -169,7 +198,7 @@ impl Queue {
             return true;
         }
         // The oldest of the channel of which most waits: its newest state still reaches the receiver.
-        let victim = self.by_weight.iter().rev().find_map(|(_, _, channel)| {
+        let victim = self.parts[part].by_weight.iter().rev().find_map(|(_, _, channel)| {
             let waits = |seq: &&u64| self.events.get(seq).is_some_and(|queued| !queued.flying);
             self.lanes.get(channel)?.events.iter().find(waits).copied()
         });
@@ -323,16 +352,19 @@ impl Queue {
             self.deadlines.remove(&(deadline, seq));
         }
         let channel = &queued.event.channel;
-        if queued.event.is(VACATED) {
-            self.gone.remove(&(seq, Arc::clone(channel)));
-        }
         let lane = self.lanes.get_mut(channel)?;
-        self.by_weight.remove(&lane.weight(channel));
+        let part = &mut self.parts[lane.part];
+        if queued.event.is(VACATED) {
+            part.gone.remove(&(seq, Arc::clone(channel)));
+        }
+        part.by_weight.remove(&lane.weight(channel));
         let place = lane.events.binary_search(&seq).ok();
         place.and_then(|place| lane.events.remove(place));
         lane.bytes -= queued.event.bytes();
+        part.events -= 1;
+        part.bytes -= queued.event.bytes();
         if !lane.events.is_empty() {
-            self.by_weight.insert(lane.weight(channel));
+            part.by_weight.insert(lane.weight(channel));
         }
         if lane.events.is_empty() {
             self.calm(channel);

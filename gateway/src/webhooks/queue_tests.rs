@@ -235,11 +235,15 @@ fn state(seq: u64, channel: &str, kind: &str) -> Arc<Event> {
 /// Pushes a flood around forty events of other channels, to an endpoint that takes nothing; says how many
 /// of the forty are left.
 fn left_of_forty(flood: impl Fn(u64) -> Arc<Event>) -> usize {
+    left_of_forty_named("genuine-", flood)
+}
+
+fn left_of_forty_named(name: &str, flood: impl Fn(u64) -> Arc<Event>) -> usize {
     let mut bench = Bench::new(false);
     let most = 2 * WEBHOOK_QUEUE_EVENTS_MAX as u64;
     for seq in 0..most {
         let event = match seq % (most / 40) {
-            17 => state(seq, &format!("genuine-{seq}"), OCCUPIED),
+            17 => state(seq, &format!("{name}{seq}"), OCCUPIED),
             _ => flood(seq),
         };
         bench.act(|queue, now, out| queue.push(now, event, out));
@@ -269,6 +273,27 @@ fn a_flood_loses_its_own_events() {
         state(seq, &format!("random-{round}-{place}"), kind)
     };
     assert_eq!(left_of_forty(come_and_go), 40);
+}
+
+/// With an app's public key alone, from as many connections as one likes.
+#[test]
+fn channels_that_anybody_holds_open_drop_nothing_of_signed_ones() {
+    let open = |seq: u64| state(seq, &format!("open-{seq}"), OCCUPIED);
+    for name in ["private-", "presence-", "private-encrypted-", "private-cache-"] {
+        assert_eq!(left_of_forty_named(name, open), 40, "{name}");
+    }
+    let come_and_go = |seq: u64| {
+        let kind = if seq % 2000 < 1000 { OCCUPIED } else { VACATED };
+        state(seq, &format!("open-{}-{}", seq / 2000, seq % 1000), kind)
+    };
+    assert_eq!(left_of_forty_named("private-", come_and_go), 40);
+    let heavy = |seq: u64| {
+        let (channel, json) = (format!("open-{seq}"), "x".repeat(5_000));
+        Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
+    };
+    assert_eq!(left_of_forty_named("private-", heavy), 40);
+    // Nor does who may open one signed channel drop what is public.
+    assert_eq!(left_of_forty(|seq| event(seq, &format!("private-{seq}"))), 40);
 }
 
 #[test]

@@ -2,16 +2,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use metrics::{counter, gauge, histogram};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     task::{self, JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
@@ -25,7 +22,10 @@ use super::{
     send::{Failure, Sender},
     spool::{Kept, Spool},
 };
-use crate::apps::Apps;
+use crate::{
+    apps::Apps,
+    inbox::{Item, Receiver, Says},
+};
 
 /// Facts that are taken in one turn.
 const TURN_FACTS_MAX: usize = 256;
@@ -37,7 +37,6 @@ pub(super) enum Input {
     Fact {
         app: String,
         news: fact::News,
-        bytes: usize,
     },
     /// Another gateway is the home of a channel now.
     Moved {
@@ -47,6 +46,31 @@ pub(super) enum Input {
     Drain(Drain),
     /// Answered with what still waits, when the spool is on disk.
     Stop(oneshot::Sender<usize>),
+}
+
+impl Item for Input {
+    fn about(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Fact { app, news } => Some((app, news.fact.channel())),
+            Self::Moved { app, channel } => Some((app, channel)),
+            Self::Drain(_) | Self::Stop(_) => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Fact { app, news } => app.len() + news.fact.bytes(),
+            Self::Moved { app, channel } => app.len() + channel.len(),
+            Self::Drain(_) | Self::Stop(_) => 0,
+        }
+    }
+
+    fn says(&self) -> Says<'_> {
+        match self {
+            Self::Fact { news, .. } => news.fact.says(),
+            _ => Says::Once,
+        }
+    }
 }
 
 /// Answered when nothing waits any more. Until `hold_until`, what is held back may still be undone.
@@ -60,9 +84,7 @@ pub(super) struct Shell {
     core: Core,
     apps: Apps,
     changes: watch::Receiver<u64>,
-    inbox: mpsc::Receiver<Input>,
-    /// Bytes of the facts in the inbox.
-    inbox_bytes: Arc<AtomicUsize>,
+    inbox: Receiver<Input>,
     spool: Option<Spool>,
     sender: Option<Sender>,
     targets: HashMap<EndpointId, Arc<Target>>,
@@ -83,8 +105,7 @@ struct Losses {
 impl Shell {
     pub(super) fn new(
         apps: &Apps,
-        inbox: mpsc::Receiver<Input>,
-        inbox_bytes: Arc<AtomicUsize>,
+        inbox: Receiver<Input>,
         spool: Option<(Spool, Vec<Kept>)>,
         run: u64,
     ) -> Self {
@@ -94,7 +115,6 @@ impl Shell {
             apps: apps.clone(),
             changes: apps.changes(),
             inbox,
-            inbox_bytes,
             spool,
             sender: None,
             targets: HashMap::new(),
@@ -106,6 +126,11 @@ impl Shell {
         };
         shell.follow_apps(kept.unwrap_or_default());
         shell
+    }
+
+    #[cfg(test)]
+    pub(super) fn inbox(&self) -> &Receiver<Input> {
+        &self.inbox
     }
 
     /// With another sender than the one that trusts whom the machine trusts.
@@ -123,7 +148,7 @@ impl Shell {
             let held = self.draining.as_ref().and_then(|drain| drain.hold_until);
             let next = next.into_iter().chain(held).min();
             tokio::select! {
-                count = self.inbox.recv_many(&mut inputs, TURN_FACTS_MAX) => if count == 0 { break None },
+                open = self.inbox.take(TURN_FACTS_MAX, &mut inputs) => if !open { break None },
                 Some(ended) = self.posts.join_next_with_id() => self.landed(ended),
                 Ok(()) = self.changes.changed() => self.follow_apps(Vec::new()),
                 () = sleep_until(next.unwrap_or(self.started)), if next.is_some() => {}
@@ -131,7 +156,7 @@ impl Shell {
             let mut stopped = None;
             for input in inputs.drain(..) {
                 match input {
-                    Input::Fact { app, news, bytes } => self.fact(&app, news, bytes),
+                    Input::Fact { app, news } => self.fact(&app, news),
                     Input::Moved { app, channel } => self.moved(&app, &channel),
                     Input::Drain(drain) => self.draining = Some(drain),
                     Input::Stop(done) => stopped = Some(done),
@@ -152,8 +177,7 @@ impl Shell {
         stopped.map(|stopped| stopped.send(left));
     }
 
-    fn fact(&mut self, app: &str, news: fact::News, bytes: usize) {
-        self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn fact(&mut self, app: &str, news: fact::News) {
         let mut out = Out::new();
         self.core.fact(self.started.elapsed(), wall_ms(), app, news, &mut out);
         self.act(out, None);

@@ -199,11 +199,9 @@ async fn the_inbox_has_a_limit_in_bytes() {
         user_id: None,
     };
     (0..5).for_each(|_| webhooks.tell("shop", event("1".repeat(WEBHOOK_INBOX_BYTES_MAX / 4))));
-    assert_eq!(webhooks.0.inbox.max_capacity() - webhooks.0.inbox.capacity(), 3);
+    let waits = shell.inbox().bytes();
+    assert!((WEBHOOK_INBOX_BYTES_MAX / 2..WEBHOOK_INBOX_BYTES_MAX).contains(&waits), "{waits}");
     let running = tokio::spawn(shell.run());
-    while webhooks.0.inbox_bytes.load(Ordering::Relaxed) > 0 {
-        tokio::task::yield_now().await;
-    }
     webhooks.drain(Duration::ZERO).await;
     running.await.unwrap();
 }

@@ -65,7 +65,7 @@ impl Attachments {
             services: hello.services,
             credit,
             out,
-            trying: Trying::default(),
+            trying: Trying::new(self.shards.len()),
         };
         tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
         gauge!("broadgate_gateway_workers").increment(1);

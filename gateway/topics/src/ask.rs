@@ -4,6 +4,7 @@ use crate::{
     content::Content,
     core::Core,
     parking::{Asked, Origin},
+    routes,
     step::{Effect, Frame, Op, Reply, Ticket},
     topic::Topic,
 };
@@ -11,6 +12,13 @@ use crate::{
 impl<C: Content> Core<C> {
     /// A caller wants something of a topic's home.
     pub(super) fn route(&mut self, ticket: Option<Ticket>, topic: &Topic, op: Op<C>) {
+        if self.routes.bytes() + routes::cost(topic, &op) > self.limits.asked_bytes_max {
+            self.out.push(Effect::Dropped("asked_full"));
+            if let Some(ticket) = ticket {
+                self.out.push(Effect::Answer(ticket, Reply::Busy));
+            }
+            return;
+        }
         self.routes.add(topic, ticket, op, self.now);
         self.pump(topic);
     }

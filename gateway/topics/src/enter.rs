@@ -54,7 +54,8 @@ impl<C: Content> Core<C> {
         self.tell_ready(|_| true);
         let (patience, now) = (self.limits.enter_time_max, self.now);
         for entering in self.entrances.take(|entering| now >= entering.since + patience) {
-            let missing = self.rings.home(&entering.topic).into_iter().collect();
+            // Also if there is none at all: nobody has answered.
+            let missing = vec![self.rings.home(&entering.topic).unwrap_or(self.me)];
             let held = self.held.get(&entering.topic);
             let claims = entering.user.as_ref().and_then(|user| held.and_then(|held| held.claims(user)));
             match claims {

@@ -30,6 +30,8 @@
 mod account;
 mod announced;
 mod ask;
+#[cfg(test)]
+mod bound_tests;
 mod budget;
 #[cfg(test)]
 mod claim_tests;

@@ -19,6 +19,8 @@ pub struct Limits {
     pub enter_time_max: Duration,
     /// Commands on a link that its peer has not taken; beyond, it is not asked.
     pub untaken_bytes_max: usize,
+    /// What our callers have asked of homes and was not answered, in bytes.
+    pub asked_bytes_max: usize,
     /// What groups keep, in bytes.
     pub kept_bytes_max: usize,
     /// And the groups of one app.
@@ -33,6 +35,7 @@ impl Default for Limits {
             parking_bytes_max: limits::PARKING_BYTES_MAX,
             enter_time_max: limits::ENTER_TIME_MAX,
             untaken_bytes_max: limits::LINK_UNTAKEN_BYTES_MAX,
+            asked_bytes_max: limits::ASKED_BYTES_MAX,
             kept_bytes_max: limits::KEPT_BYTES_MAX,
             kept_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
         }

@@ -22,6 +22,7 @@ pub(super) struct Flight<C: Content> {
     pub(super) id: u64,
     pub(super) ticket: Option<Ticket>,
     pub(super) op: Op<C>,
+    bytes: usize,
     /// Whom it was asked of; none if that has to be done, for the first time or again.
     to: Option<Incarnation>,
     /// When it was first asked.
@@ -30,17 +31,31 @@ pub(super) struct Flight<C: Content> {
     stuck: Duration,
 }
 
+/// What a question costs besides its texts, in bytes.
+const OVERHEAD_BYTES: usize = 256;
+
+/// What a question takes in memory.
+pub(super) fn cost<C: Content>(topic: &Topic, op: &Op<C>) -> usize {
+    let more = match op {
+        Op::Deliver(command) => C::bytes(command),
+        Op::Count(topics) => topics.iter().map(|topic| OVERHEAD_BYTES + topic.name().len()).sum(),
+        Op::Roster { .. } | Op::History { .. } | Op::Last | Op::Missed | Op::Claim(_) => 0,
+    };
+    OVERHEAD_BYTES + topic.name().len() + more
+}
+
 /// All questions on their way.
 #[derive(Debug)]
 pub(super) struct Routes<C: Content> {
     topics: HashMap<Topic, VecDeque<Flight<C>>>,
     index: BTreeMap<u64, Topic>,
+    bytes: usize,
     next: u64,
 }
 
 impl<C: Content> Routes<C> {
     pub(super) fn new() -> Self {
-        Self { topics: HashMap::new(), index: BTreeMap::new(), next: 1 }
+        Self { topics: HashMap::new(), index: BTreeMap::new(), bytes: 0, next: 1 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -51,10 +66,17 @@ impl<C: Content> Routes<C> {
         self.index.len()
     }
 
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn add(&mut self, topic: &Topic, ticket: Option<Ticket>, op: Op<C>, now: Duration) -> u64 {
         let id = self.next;
         self.next += 1;
-        let flight = Flight { id, ticket, op, to: None, since: now, stuck: now };
+        let bytes = cost(topic, &op);
+        self.bytes += bytes;
+        let flight = Flight { id, ticket, op, bytes, to: None, since: now, stuck: now };
         self.topics.entry(topic.clone()).or_default().push_back(flight);
         self.index.insert(id, topic.clone());
         id
@@ -90,6 +112,7 @@ impl<C: Content> Routes<C> {
         let flights = self.topics.get_mut(&topic)?;
         let at = flights.iter().position(|flight| flight.id == id)?;
         let flight = flights.remove(at)?;
+        self.bytes -= flight.bytes;
         if flights.is_empty() {
             self.topics.remove(&topic);
         }

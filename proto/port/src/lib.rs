@@ -6,9 +6,11 @@
 //! | `watch.rs` | what an HTTP connection is doing, and until when it may |
 //! | `serve.rs` | serving an internal port, or one with probes |
 //! | `check.rs` | who may call an internal port |
+//! | `book.rs` | how many refusals have a line in the log |
 //! | `io.rs` | a stream that tells its `Watch` what it does, and lingers before it is closed |
 //! | `socket.rs` | TCP settings, and closing a listener without resetting what waits in its queue |
 
+mod book;
 mod check;
 mod io;
 mod serve;
@@ -16,6 +18,7 @@ mod socket;
 mod watch;
 
 pub use self::{
+    book::Book,
     check::{Check, Refusal},
     io::{Guarded, linger},
     serve::{Http2, Settings, TurnedAway, serve},

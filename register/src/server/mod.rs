@@ -10,9 +10,13 @@
 //! | `grpc.rs` | calls to requests |
 //! | `report.rs` | logs and metrics |
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use broadgate_port::{Check, Http2, Settings, Times, TurnedAway};
+use broadgate_port::{Book, Check, Http2, Settings, Times, TurnedAway};
 use broadgate_proto::{limits, secret::Secret, v1::register_server::RegisterServer};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -128,6 +132,7 @@ pub async fn run(
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => anyhow::bail!("the register's port is no longer served"),
+        () = tell_left_out() => {}
         () = shutdown => stop.cancel(),
     }
     // Ends every stream, before their connections.
@@ -137,6 +142,33 @@ pub async fn run(
     Ok(())
 }
 
+/// What the log has of requests that were refused.
+static REFUSALS: Mutex<Book> = Mutex::new(Book::new());
+
 fn refused(request: &TurnedAway<'_>) {
-    metrics::counter!("broadgate_register_refused_total", "reason" => request.reason).increment(1);
+    let &TurnedAway { reason, sentence: why, address, path } = request;
+    metrics::counter!("broadgate_register_refused_total", "reason" => reason).increment(1);
+    let path = &path[..path.floor_char_boundary(limits::REFUSAL_FIELD_BYTES_MAX)];
+    let why = &why[..why.floor_char_boundary(limits::REFUSAL_FIELD_BYTES_MAX)];
+    let address = address.map(tracing::field::display);
+    // Nobody waits for another one's line.
+    if REFUSALS.try_lock().is_ok_and(|mut book| book.take(reason, Instant::now())) {
+        tracing::info!(reason, why, address, path, "refused");
+    } else {
+        tracing::debug!(reason, why, address, path, "refused");
+    }
+}
+
+/// How many refusals of the last minute have no line, for ever.
+async fn tell_left_out() {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let _ = second.tick().await;
+        let Ok(left_out) = REFUSALS.try_lock().map(|mut book| book.left_out(Instant::now())) else {
+            continue;
+        };
+        for (reason, refusals) in left_out {
+            tracing::info!(reason, refusals, "more was refused for this reason within a minute");
+        }
+    }
 }

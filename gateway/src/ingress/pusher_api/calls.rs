@@ -1,6 +1,6 @@
 //! What an app's backend asks for, carried out by commands.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, PAGE_MAX},
@@ -30,6 +30,8 @@ use crate::{apps::App, cluster::Routed, dispatch::Dispatcher, shard::signed_in_g
 pub(super) struct Backend {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) app: Arc<App>,
+    /// For the log: whose command it is.
+    pub(super) caller: SocketAddr,
     /// What the backend says every time it repeats a publish.
     pub(super) once: Option<String>,
 }
@@ -365,7 +367,7 @@ impl Backend {
             ..v1::CloseRequest::default()
         };
         let mut command = Command::Close(request);
-        self.dispatcher.log_closing(&mut command, None);
+        self.dispatcher.log_closing(&mut command, Some(self.caller));
         self.ask_all(vec![command]).await?;
         Ok(answer::EMPTY.to_owned())
     }

@@ -148,7 +148,7 @@ async fn run(
     let dispatcher = dispatcher
         .ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping: repeat"))?;
     let once = idempotency_key(&parts.headers)?;
-    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), once };
+    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), caller: asked.address, once };
     let status =
         if matches!(call, Call::ChannelEvents { .. }) { StatusCode::ACCEPTED } else { StatusCode::OK };
     backend.carry_out(call, &params, &body).await.map(|body| (status, body))

@@ -10,11 +10,13 @@ use broadgate_pusher::{
 };
 use broadgate_topics::{ComeOrGone, Entered, NotPresent, Topic};
 use bytes::Bytes;
+use metrics::counter;
 
 use super::{Pending, users};
 use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
     command::{Audience, Live, Order, Seat},
+    refusals,
     shard::{Entry, directory::Slot, state::Shard, tally::Drop},
 };
 
@@ -77,7 +79,7 @@ impl Shard {
                 self.refuse(slot, &channel, "LimitReached", &sentence, 403);
             }
             NotPresent::Undecided => {
-                let sentence = "the channel's members could not be counted in time: subscribe again";
+                let sentence = "the channel's members could not be found out in time: subscribe again";
                 self.refuse(slot, &channel, "Unavailable", sentence, 503);
             }
         }
@@ -121,7 +123,13 @@ impl Shard {
             return;
         }
         // A command may have taken it out of the channel, and its user with it: then nothing was refused.
-        if let Some(refused) = entered.refused.filter(|_| self.directory.is_member(slot, topic.name())) {
+        let unknown = !entered.missing.is_empty() && Kind::of(topic.name()).is_presence();
+        // Nobody knows who is in it: better no list of members than a wrong one.
+        let refused = entered.refused.or(unknown.then_some(NotPresent::Undecided));
+        if !entered.missing.is_empty() {
+            self.log_without_home(slot, topic.name(), refused.is_some());
+        }
+        if let Some(refused) = refused.filter(|_| self.directory.is_member(slot, topic.name())) {
             return self.not_present(slot, refused);
         }
         let Some(client) = self.clients.get_mut(slot) else { return };
@@ -153,6 +161,22 @@ impl Shard {
         }
         for frame in held {
             self.push(slot, frame);
+        }
+    }
+
+    /// A channel's home has not answered in time: a subscription is refused, or is confirmed without the event
+    /// that the channel keeps and perhaps without being counted yet.
+    fn log_without_home(&self, slot: Slot, channel: &str, refused: bool) {
+        let outcome = if refused { "refused" } else { "confirmed" };
+        counter!("broadgate_gateway_subscriptions_without_home_total", "outcome" => outcome).increment(1);
+        if refusals::may_log("subscription_without_home")
+            && let Some(client) = self.clients.get(slot)
+        {
+            let (app, address) = (&*client.app, client.address);
+            tracing::warn!(
+                %app, channel, %address, outcome,
+                "a channel's home did not answer a subscription in time: see the links between gateways"
+            );
         }
     }
 
@@ -243,7 +267,7 @@ impl Shard {
 /// Everybody who is present, the client's own user among them.
 fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str) -> Vec<Member<'a>> {
     let mut members: Vec<_> = present.iter().map(|(user, info)| Member::of_seat(user, info)).collect();
-    // The home did not answer in time.
+    // A command has taken its user out of the channel meanwhile.
     if present.iter().all(|(other, _)| **other != *user) {
         members.push(Member::of_seat(user, info));
     }

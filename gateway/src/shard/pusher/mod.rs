@@ -15,7 +15,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
-    v1::{self, Cause, command::Command, pusher_event, send_request::Payload},
+    v1::{self, Cause, answer::Answer, command::Command, pusher_event, send_request::Payload},
 };
 use broadgate_pusher::{
     auth::Key,
@@ -168,8 +168,13 @@ impl Shard {
             Some(_) => match table.by_id(&client.app).filter(|app| !app.keys.is_empty()) {
                 Some(app) if app.enabled => {
                     let tenant = self.tenant(app);
+                    let places = self.places.clone().filter(|_| app.connections_max > 0);
                     if let Some(pusher) = self.pusher(slot) {
                         pusher.tenant = tenant;
+                        if let Some(places) = places.filter(|_| pusher.place.is_none()) {
+                            // It came while there was no limit, so it is never too many; but it counts.
+                            pusher.place = Some(places.claim(&app.id, u32::MAX));
+                        }
                     }
                     None
                 }
@@ -336,6 +341,26 @@ impl Shard {
         if let Some(offer) = offer {
             self.offer(slot, pusher_event::Event::ClientEvent(offer));
         }
+    }
+
+    /// Client events are told of only if they were refused: their clients learn it as they learn of every other
+    /// refusal.
+    pub(crate) fn events_refused(&mut self, clients: &[ClientId], answers: Vec<v1::Answer>) {
+        for v1::Answer { id, answer } in answers {
+            let client = usize::try_from(id).ok().and_then(|place| clients.get(place));
+            if let (Some(&client), Some(Answer::Error(error))) = (client, answer) {
+                self.event_refused(client, &error.message);
+            }
+        }
+    }
+
+    pub(crate) fn event_refused(&mut self, client: ClientId, why: &str) {
+        self.tally.drop(Drop::Refused, 1);
+        let Some(slot) = self.find(client) else { return };
+        let Some(pusher) = self.pusher(slot) else { return };
+        let compat = pusher.tenant.app.compat;
+        let sentence = format!("Client event rejected - {why}");
+        self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), &sentence, compat));
     }
 
     /// These clients' events have their places in the queues: their next frames may be read.

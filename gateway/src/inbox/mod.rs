@@ -1,0 +1,167 @@
+//! A queue between tasks, of facts about the channels of apps. It never makes a sender wait: when it is full,
+//! `thin.rs` decides what is dropped, so that one app costs no other app anything and one channel no other
+//! channel.
+
+mod thin;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use broadgate_proto::limits::WEBHOOK_EVENT_OVERHEAD_BYTES;
+use tokio::sync::Notify;
+
+pub(crate) use self::thin::Thinned;
+
+/// Room for so many items is kept when none waits.
+const ITEMS_KEPT: usize = 64;
+
+/// What waits in an inbox.
+pub(crate) trait Item {
+    /// The app and the channel that it is about. None for what is the server's own and is never dropped.
+    fn about(&self) -> Option<(&str, &str)>;
+    /// Bytes of its texts.
+    fn bytes(&self) -> usize;
+    fn says(&self) -> Says<'_>;
+}
+
+/// What an item changes, which decides whether a later one makes it superfluous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says<'a> {
+    /// The channel, or a user in it, is there.
+    Begins(Option<&'a str>),
+    /// The channel, or a user in it, is gone.
+    Ends(Option<&'a str>),
+    /// Only the newest of this kind matters.
+    Newest(&'static str),
+    /// It stands for itself.
+    Once,
+}
+
+/// An inbox for at most `bytes_max`, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each item.
+pub(crate) fn inbox<T: Item>(bytes_max: usize) -> (Sender<T>, Receiver<T>) {
+    let waiting = Waiting { items: VecDeque::new(), bytes: 0, senders_gone: false, receiver_gone: false };
+    let shared = Arc::new(Shared { waiting: Mutex::new(waiting), news: Notify::new(), bytes_max });
+    (Sender(Arc::new(Closer(Arc::clone(&shared)))), Receiver(shared))
+}
+
+/// What an item costs.
+fn cost<T: Item>(item: &T) -> usize {
+    item.about().map_or(0, |_| WEBHOOK_EVENT_OVERHEAD_BYTES + item.bytes())
+}
+
+struct Shared<T> {
+    waiting: Mutex<Waiting<T>>,
+    news: Notify,
+    bytes_max: usize,
+}
+
+struct Waiting<T> {
+    items: VecDeque<T>,
+    bytes: usize,
+    senders_gone: bool,
+    receiver_gone: bool,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes the inbox with the last sender.
+struct Closer<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Closer<T> {
+    fn drop(&mut self) {
+        self.0.lock().senders_gone = true;
+        self.0.news.notify_one();
+    }
+}
+
+/// Puts items in.
+pub(crate) struct Sender<T>(Arc<Closer<T>>);
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> std::fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
+impl<T: Item> Sender<T> {
+    /// Never waits. Returns how many items were dropped for it, to be counted.
+    #[must_use]
+    pub(crate) fn put(&self, item: T) -> Thinned {
+        let shared = &self.0.0;
+        let mut waiting = shared.lock();
+        if waiting.receiver_gone {
+            return Thinned { full: 1, undone: 0 };
+        }
+        waiting.bytes += cost(&item);
+        waiting.items.push_back(item);
+        let mut thinned = Thinned::default();
+        if waiting.bytes > shared.bytes_max {
+            // An eighth is freed at once, so that not every item costs a look at all.
+            thinned = thin::thin(&mut waiting.items, shared.bytes_max / 8 * 7);
+            waiting.bytes = waiting.items.iter().map(cost).sum();
+        }
+        drop(waiting);
+        shared.news.notify_one();
+        thinned
+    }
+}
+
+/// Takes items out.
+pub(crate) struct Receiver<T>(Arc<Shared<T>>);
+
+impl<T: Item> Receiver<T> {
+    /// Waits for items and appends at most `most` of them to `taken`. False when all senders are gone and
+    /// nothing is left. Nothing is lost if the future is dropped.
+    pub(crate) async fn take(&mut self, most: usize, taken: &mut Vec<T>) -> bool {
+        loop {
+            let news = self.0.news.notified();
+            {
+                let mut waiting = self.0.lock();
+                if !waiting.items.is_empty() {
+                    let count = waiting.items.len().min(most);
+                    let from = taken.len();
+                    taken.extend(waiting.items.drain(..count));
+                    waiting.bytes -= taken[from..].iter().map(cost).sum::<usize>();
+                    return true;
+                }
+                waiting.items.shrink_to(ITEMS_KEPT);
+                if waiting.senders_gone {
+                    return false;
+                }
+            }
+            news.await;
+        }
+    }
+
+    /// What waits, in bytes, with what every item costs besides.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.lock().bytes
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.receiver_gone = true;
+        waiting.bytes = 0;
+        let left = std::mem::take(&mut waiting.items);
+        drop(waiting);
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests;

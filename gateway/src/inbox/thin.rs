@@ -1,0 +1,166 @@
+//! What a full inbox drops. Pure.
+//!
+//! 1. Apps share the room equally; what one does not need the others have. Only an app that takes more than
+//!    its share loses anything.
+//! 2. In an app, channels that need a signature have one half and channels that anybody may open the other,
+//!    likewise. So who has only the app's public key cannot push out what signed channels have to tell.
+//! 3. Of what is over its half, first goes what a later item has undone: a channel (or a user in it) that came
+//!    and went, and all but the newest count. That loses nothing.
+//! 4. Then the oldest of the channels that have most. The state of a channel goes last, and of equals what has
+//!    begun goes before what has ended: a receiver that misses an end would believe in it for ever.
+
+use std::collections::{HashMap, VecDeque};
+
+use broadgate_pusher::channel::{Access, Kind};
+
+use super::{Item, Says, cost};
+
+/// Items of a channel that cost no more than this together are alike, whatever their names' lengths.
+const RANK_BYTES: usize = 1024;
+
+/// How many items were dropped.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Thinned {
+    /// There was no room for them.
+    pub(crate) full: u64,
+    /// A later item has undone them: nobody misses them.
+    pub(crate) undone: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Stays,
+    Undone,
+    Full,
+}
+
+/// Drops items until the rest costs at most `bytes_max`.
+pub(super) fn thin<T: Item>(items: &mut VecDeque<T>, bytes_max: usize) -> Thinned {
+    let verdicts = judge(items, bytes_max);
+    let count = |verdict| verdicts.iter().filter(|one| **one == verdict).count() as u64;
+    let thinned = Thinned { full: count(Verdict::Full), undone: count(Verdict::Undone) };
+    let mut verdicts = verdicts.into_iter();
+    items.retain(|_| verdicts.next() == Some(Verdict::Stays));
+    thinned
+}
+
+fn judge<T: Item>(items: &VecDeque<T>, bytes_max: usize) -> Vec<Verdict> {
+    let mut verdicts = vec![Verdict::Stays; items.len()];
+    let mut apps: HashMap<&str, [Part<'_, T>; 2]> = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        let Some((app, channel)) = item.about() else { continue };
+        let signed = usize::from(Kind::of(channel).access != Access::Public);
+        let part = &mut apps.entry(app).or_default()[signed];
+        part.cost += cost(item);
+        part.items.push((place, channel, item));
+    }
+    let share = level(apps.values().map(|parts| parts[0].cost + parts[1].cost).collect(), bytes_max);
+    for parts in apps.into_values() {
+        if parts[0].cost + parts[1].cost <= share {
+            continue;
+        }
+        let half = level(parts.iter().map(|part| part.cost).collect(), share);
+        for part in parts {
+            part.fit(half, &mut verdicts);
+        }
+    }
+    verdicts
+}
+
+/// The most that each may have, so that all together have `room`: those that need less leave it to others.
+fn level(mut needs: Vec<usize>, mut room: usize) -> usize {
+    needs.sort_unstable();
+    let mut left = needs.len();
+    for need in needs {
+        if need > room / left {
+            return room / left;
+        }
+        room -= need;
+        left -= 1;
+    }
+    usize::MAX
+}
+
+/// An app's items of signed channels, or of those that anybody may open: place, channel, item, in order.
+struct Part<'a, T> {
+    cost: usize,
+    items: Vec<(usize, &'a str, &'a T)>,
+}
+
+impl<T> Default for Part<'_, T> {
+    fn default() -> Self {
+        Self { cost: 0, items: Vec::new() }
+    }
+}
+
+/// What later items undo, or make out of date.
+#[derive(PartialEq, Eq, Hash)]
+enum Subject<'a> {
+    There(Option<&'a str>),
+    Newest(&'static str),
+}
+
+impl<T: Item> Part<'_, T> {
+    fn fit(mut self, room: usize, verdicts: &mut [Verdict]) {
+        if self.cost <= room {
+            return;
+        }
+        for place in self.undone() {
+            verdicts[place] = Verdict::Undone;
+        }
+        self.items.retain(|(place, ..)| verdicts[*place] == Verdict::Stays);
+        let mut left = room;
+        for (place, cost) in self.ranked() {
+            // What is behind one that does not fit may still fit, but then the oldest of a loud channel would
+            // stay where newer ones go.
+            left = left.saturating_sub(cost);
+            if left == 0 {
+                verdicts[place] = Verdict::Full;
+            }
+        }
+    }
+
+    /// Of what a receiver believes, whatever it was before: the state at the end, or nothing if that is the
+    /// state before.
+    fn undone(&self) -> Vec<usize> {
+        let mut subjects: HashMap<(&str, Subject<'_>), Vec<(usize, bool)>> = HashMap::new();
+        for (place, channel, item) in &self.items {
+            let (subject, begins) = match item.says() {
+                Says::Begins(user) => (Subject::There(user), true),
+                Says::Ends(user) => (Subject::There(user), false),
+                Says::Newest(kind) => (Subject::Newest(kind), true),
+                Says::Once => continue,
+            };
+            subjects.entry((channel, subject)).or_default().push((*place, begins));
+        }
+        let mut undone = Vec::new();
+        for said in subjects.into_values() {
+            let came_back = said.first().map(|one| one.1) != said.last().map(|one| one.1);
+            let stays = usize::from(!came_back);
+            undone.extend(said[..said.len() - stays].iter().map(|(place, _)| *place));
+        }
+        undone
+    }
+
+    /// Places and costs, what is to stay first.
+    fn ranked(&self) -> Vec<(usize, usize)> {
+        let mut behind: HashMap<&str, usize> = HashMap::new();
+        let mut ranked: Vec<_> = self
+            .items
+            .iter()
+            .rev()
+            .map(|(place, channel, item)| {
+                let (says, cost) = (item.says(), cost(*item));
+                let is_state = matches!(says, Says::Begins(None) | Says::Ends(None));
+                let newer = behind.entry(channel).or_default();
+                if !is_state {
+                    *newer += cost;
+                }
+                let rank = if is_state { 0 } else { *newer / RANK_BYTES };
+                ((rank, !matches!(says, Says::Ends(_)), *place), (*place, cost))
+            })
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, it)| it).collect()
+    }
+}
