@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{EPOCH_HEADER, caller};
 use crate::{
+    api::headers::{EPOCH_HEADER, caller},
     cluster::{Event, WATCHER_BATCHES_MAX, Watcher},
     command::{Refusal, observing, patterns},
     dispatch::Dispatcher,

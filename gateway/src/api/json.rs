@@ -62,7 +62,7 @@ async fn answer(
     extensions: Extensions,
     body: Body,
 ) -> Response {
-    let caller = super::caller(&extensions);
+    let caller = crate::api::headers::caller(&extensions);
     match json.run(&call, &headers, caller, body).await {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
@@ -89,9 +89,9 @@ fn refused_reason(code: Code) -> Option<&'static str> {
 }
 
 fn after(headers: &HeaderMap) -> Result<Option<v1::Epoch>, v1::Error> {
-    let Some(value) = headers.get(super::EPOCH_HEADER) else { return Ok(None) };
+    let Some(value) = headers.get(crate::api::headers::EPOCH_HEADER) else { return Ok(None) };
     let epoch = value.to_str().ok().and_then(|text| text.parse().ok());
-    let sentence = format!("{} is not TERM.COUNT as in an answer's epoch", super::EPOCH_HEADER);
+    let sentence = format!("{} is not TERM.COUNT as in an answer's epoch", crate::api::headers::EPOCH_HEADER);
     epoch.map(Some).ok_or_else(|| refusal(Code::InvalidArgument, sentence))
 }
 

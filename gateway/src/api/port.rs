@@ -16,9 +16,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{grpc::GatewayService, json};
 use crate::{
-    api::PeerService,
+    api::{grpc::GatewayService, json, peer::PeerService},
     apps::Apps,
     dispatch::Dispatcher,
     observers::Observers,

@@ -6,7 +6,7 @@ use broadgate_proto::{limits as proto, name};
 use broadgate_pusher::limits::Limits;
 use http::{HeaderName, HeaderValue, Uri, header};
 
-use super::{App, Key, Webhook};
+use crate::apps::settings::{App, Key, Webhook};
 
 /// The place within an app, such as `.keys[0]` or nothing, and a sentence.
 pub(super) type Wrong = (String, String);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use broadgate_pusher::{Compat, limits::Limits};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{KeySecret, Origin};
+use crate::apps::{origin::Origin, secret::KeySecret};
 
 /// When a silent Pusher client pings, unless the app says otherwise: what the hosted service tells.
 pub const DEFAULT_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{App, check::check};
+use crate::apps::{check::check, settings::App};
 
 /// All apps. Made whole and never changed: another one takes its place.
 #[derive(Debug, Clone, Default)]

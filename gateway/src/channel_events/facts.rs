@@ -7,8 +7,7 @@ use broadgate_proto::{
 use broadgate_pusher::socket_id;
 use broadgate_topics::{Report, Topic};
 
-use super::{Seen, is_counted};
-use crate::webhooks::Fact;
+use crate::{cluster::Seen, webhooks::Fact};
 
 pub(super) fn of(seen: &Seen) -> Option<Fact> {
     match seen {
@@ -48,6 +47,11 @@ fn client_event(topic: &Topic, send: &v1::SendRequest) -> Option<Fact> {
 /// An id as text, whether it was sent as a string or a number.
 fn id_text(json: &str) -> String {
     serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())
+}
+
+/// Subscribers of presence channels know each other; names with `#` are the server's own.
+pub(super) fn is_counted(channel: &str) -> bool {
+    !channel.starts_with('#') && !broadgate_pusher::channel::Kind::of(channel).is_presence()
 }
 
 #[cfg(test)]

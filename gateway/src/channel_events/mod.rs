@@ -22,9 +22,9 @@ use broadgate_proto::v1::{self, command::Command, send_request::Payload};
 use broadgate_topics::{Pattern, Report, Reporting, Topic};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use self::counts::Counts;
 use crate::{
     apps::{Apps, Table},
+    channel_events::{counts::Counts, facts::is_counted},
     cluster::Seen,
     dispatch::Dispatcher,
     inbox::Receiver,
@@ -126,11 +126,6 @@ fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &Seen) {
 /// Is anybody told how many subscribers its channels have?
 fn tells_counts(table: &Table, topic: &Topic) -> bool {
     table.by_id(topic.app()).is_some_and(|app| app.enabled && app.subscription_count)
-}
-
-/// Subscribers of presence channels know each other; names with `#` are the server's own.
-fn is_counted(channel: &str) -> bool {
-    !channel.starts_with('#') && !broadgate_pusher::channel::Kind::of(channel).is_presence()
 }
 
 fn tell(topic: &Topic, count: u64) -> v1::Command {

@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use broadgate_proto::v1;
 use broadgate_topics::{Content as _, HandedOver, Page, Position};
 
-use super::wire::{Readable, Unreadable, decode_at, encode_at, encode_job};
-use crate::command::{Job, Live, Parser};
+use crate::{
+    cluster::coding::{Readable, Unreadable, decode_at, encode_at, encode_job},
+    command::{Job, Live, Parser},
+};
 
 pub(super) fn encode_place(position: Position) -> v1::HistoryPlace {
     v1::HistoryPlace { epoch: Some(encode_at(position.epoch)), offset: position.offset }

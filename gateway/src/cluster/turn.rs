@@ -1,73 +1,20 @@
 //! What one turn of the actor has gathered, and acting on it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use broadgate_proto::view;
-use broadgate_proto::{id::Incarnation, v1};
-use broadgate_topics::{Back, Effect, Frame};
-use metrics::{Counter, counter};
+use broadgate_proto::{id::Incarnation, view};
+use broadgate_topics::{Back, Effect};
+use metrics::counter;
 
-use super::{Actor, Event, Routed, Waiter, wire};
 use crate::{
+    cluster::{
+        actor::{Actor, Waiter},
+        gathered::Placement,
+        handle::{Event, Routed},
+    },
     command::{Live, Order},
     shard::Notice,
 };
-
-/// What is to be said and to be placed at the end of the turn.
-#[derive(Default)]
-pub(super) struct Turn {
-    says: BTreeMap<Incarnation, Vec<v1::Said>>,
-    places: Vec<Placement>,
-    tally: Tally,
-}
-
-/// What goes to the shards, in its order.
-enum Placement {
-    Command(Back, Arc<Order>),
-    Notice(Notice),
-}
-
-/// Counters of what is said to peers.
-struct Tally {
-    asks: Counter,
-    replies: Counter,
-    deliveries: Counter,
-    placed: Counter,
-    others: Counter,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        let of = |kind: &'static str| counter!("broadgate_gateway_peer_said_total", "kind" => kind);
-        Self {
-            asks: of("ask"),
-            replies: of("reply"),
-            deliveries: of("deliver"),
-            placed: of("placed"),
-            others: of("other"),
-        }
-    }
-}
-
-impl Tally {
-    fn count(&self, frame: &Frame<Live>) {
-        let counter = match frame {
-            Frame::Ask { .. } => &self.asks,
-            Frame::Reply { .. } => &self.replies,
-            Frame::Deliver { .. } => &self.deliveries,
-            Frame::Placed { .. } => &self.placed,
-            _ => &self.others,
-        };
-        counter.increment(1);
-    }
-}
-
-impl Turn {
-    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<Live>) {
-        self.tally.count(&frame);
-        self.says.entry(peer).or_default().push(v1::Said { said: Some(wire::encode(frame)) });
-    }
-}
 
 impl Actor {
     pub(super) fn effect(&mut self, effect: Effect<Live>) {

@@ -7,26 +7,18 @@ use broadgate_proto::{
     limits,
     v1::{self, ask, placed, reply, said::Said},
 };
-use broadgate_topics::{At, Claim, Decided, Done, Frame, MemberChange, Op, Reply, Topic};
+use broadgate_topics::{Claim, Decided, Done, Frame, MemberChange, Op, Reply, Topic};
 use bytes::Bytes;
 use tonic::Code;
 
-use super::parcel;
 use crate::{
+    cluster::{
+        coding::{Readable, Unreadable, decode_at, encode_at, encode_job},
+        parcel,
+    },
     command::{Job, Live, Parser, Refusal, refusal},
     webhooks::{decode_told, encode_told},
 };
-
-/// Why a peer's frame could not be read.
-#[derive(Debug)]
-pub(crate) enum Unreadable {
-    /// It asked something that this gateway does not understand: it is told.
-    Ask(u64, Refusal),
-    /// It said something that this gateway does not understand: it is passed over.
-    Other(&'static str),
-}
-
-pub(super) type Readable<T> = Result<T, Unreadable>;
 
 pub(super) fn encode(frame: Frame<Live>) -> Said {
     match frame {
@@ -93,14 +85,6 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
 
 fn key(topic: &Topic) -> Bytes {
     Bytes::copy_from_slice(topic.key())
-}
-
-pub(super) fn encode_at(at: At) -> v1::Place {
-    v1::Place { tenure: Some(at.tenure), number: at.number }
-}
-
-pub(super) fn encode_job(job: &Job) -> v1::Command {
-    v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
 }
 
 fn encode_answer(answer: v1::answer::Answer) -> v1::Answer {
@@ -261,11 +245,6 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
             told: decode_told(reported.told.unwrap_or_default()),
         },
     })
-}
-
-pub(super) fn decode_at(at: Option<v1::Place>) -> At {
-    let at = at.unwrap_or_default();
-    At { tenure: at.tenure.unwrap_or_default(), number: at.number }
 }
 
 fn topic(key: &[u8]) -> Readable<Topic> {

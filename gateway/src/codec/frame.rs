@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Input, Violation};
+use crate::codec::input::{Input, Violation};
 
 const HEADER: usize = 4;
 

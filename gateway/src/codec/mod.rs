@@ -3,14 +3,13 @@
 mod early_utf8;
 pub(crate) mod encode;
 mod frame;
+mod input;
 mod text;
 mod websocket;
 
-use broadgate_proto::close::{self, CloseCode};
-use bytes::Bytes;
+use crate::{codec::encode::Frames, config::ListenerKind};
 
-use self::encode::Frames;
-use crate::config::ListenerKind;
+pub(crate) use self::input::{Input, Violation};
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,33 +26,6 @@ pub(crate) enum Codec {
     WebSocket(websocket::Decoder),
     Text(text::Decoder),
     Frame(frame::Decoder),
-}
-
-/// What a client said. Payloads own their bytes: a slice would pin the buffer that it came from.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    Text(String),
-    Binary(Bytes),
-    /// A close frame, with the code and reason that it gave.
-    Close(u16, String),
-}
-
-/// How a client broke its protocol.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Violation {
-    Protocol,
-    Utf8,
-    TooLarge,
-}
-
-impl Violation {
-    pub(crate) fn close_code(&self) -> CloseCode {
-        match self {
-            Self::Protocol => close::PROTOCOL_ERROR,
-            Self::Utf8 => close::INVALID_UTF8,
-            Self::TooLarge => close::TOO_LARGE,
-        }
-    }
 }
 
 impl Protocol {
@@ -114,14 +86,6 @@ impl Codec {
             Self::Text(decoder) => decoder.next(input),
             Self::Frame(decoder) => decoder.next(input),
         }
-    }
-}
-
-/// A message as text if it is UTF-8, for protocols that do not tell.
-fn text_or_binary(payload: &[u8]) -> Input {
-    match std::str::from_utf8(payload) {
-        Ok(text) => Input::Text(text.to_owned()),
-        Err(_) => Input::Binary(Bytes::copy_from_slice(payload)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Lines: a message ends with a newline; a carriage return before it is not part of it.
 
-use super::{Input, Violation, text_or_binary};
+use crate::codec::input::{Input, Violation, text_or_binary};
 
 pub(crate) struct Decoder {
     /// The begin of a line whose end was not read yet.

@@ -12,7 +12,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use super::{Input, Violation, early_utf8::EarlyUtf8};
+use crate::codec::{
+    early_utf8::EarlyUtf8,
+    input::{Input, Violation},
+};
 
 /// tungstenite's own read buffer: allocated at once and for good, so small.
 const READ_BUFFER_BYTES: usize = 256;

@@ -10,7 +10,11 @@ use broadgate_topics::Content;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::command::{Order, Parser, Refusal, merge};
+use crate::command::{
+    merge::merge,
+    order::{Order, Refusal},
+    parse::Parser,
+};
 
 /// The content of a running gateway.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use broadgate_proto::{id::ClientId, limits, name, v1};
 use tonic::Code;
 
-use super::{Audience, Refusal, Refused, Who, invalid, refusal};
+use crate::command::order::{Audience, Refusal, Refused, Who, invalid, refusal};
 
 /// What a caller may ask to be understood, besides what every version understands.
 const UNDERSTOOD: [&str; 1] = ["event"];

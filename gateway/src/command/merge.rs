@@ -7,7 +7,7 @@ use broadgate_proto::{
     v1::{self, answer::Answer},
 };
 
-use super::Order;
+use crate::command::order::Order;
 
 /// Adds what another shard or gateway answered to the same command.
 pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {

@@ -7,15 +7,13 @@ use broadgate_pusher::outgoing;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{
-    Audience, Closing, Order, Refusal, SessionOrder,
-    fields::{app, audience, checked, client, some_groups, too_large, understood, who},
-    invalid,
-    query::parse_query,
-};
 use crate::{
     codec::encode::{Encoder, Frames},
-    command::Seat,
+    command::{
+        fields::{app, audience, checked, client, some_groups, too_large, understood, who},
+        order::{Audience, Closing, Order, Refusal, Seat, SessionOrder, invalid},
+        query::parse_query,
+    },
 };
 
 /// Events of the Pusher protocol itself, of which other clients know nothing.

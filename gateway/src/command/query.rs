@@ -7,12 +7,13 @@ use broadgate_proto::{
 use broadgate_topics::{At, Pattern, Position};
 use tonic::Code;
 
-use super::{
-    Order, Refusal,
-    fields::{app, audience, checked, client, clients, few, names, page, understood},
-    invalid, refusal,
+use crate::{
+    command::{
+        fields::{app, audience, checked, client, clients, few, names, page, understood},
+        order::{Order, Refusal, invalid, refusal},
+    },
+    observers::Request,
 };
-use crate::observers::Request;
 
 pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
     use v1::command::Command as C;

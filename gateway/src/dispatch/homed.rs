@@ -7,13 +7,16 @@ use broadgate_proto::{
     v1::{self, answer::Answer, command::Command},
 };
 use broadgate_topics::{Op, Page, Reply, Topic};
-use tokio::sync::oneshot;
 use tonic::Code;
 
-use super::{Dispatcher, Placing, Way, placed::Parts};
 use crate::{
     cluster::{Event, Routed},
     command::{Job, Order, position_text, refusal},
+    dispatch::{
+        dispatcher::Dispatcher,
+        placed::Parts,
+        placing::{Asked, Counted, Placing, Way},
+    },
 };
 
 /// What of one command goes to homes.
@@ -24,21 +27,6 @@ pub(super) enum Homed {
     Whole(Topic, Op<crate::command::Live>),
     /// Counts of these topics, by name; the rest is asked of gateways.
     Counts(Counted, BTreeMap<Incarnation, Vec<Topic>>),
-}
-
-/// Of what clients are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
-    Groups,
-    Uids,
-}
-
-/// A home's answer on its way.
-pub(super) struct Asked {
-    pub(super) index: usize,
-    routed: oneshot::Receiver<Routed>,
-    /// The topics that are counted, if that is the question.
-    counted: Option<(Counted, Vec<Topic>)>,
 }
 
 /// A home's answer.

@@ -6,19 +6,22 @@ use std::{
     time::Instant,
 };
 
-use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     v1::{self, Epoch, answer::Answer, command::Command},
+    view,
 };
 use futures_util::future::join_all;
 use metrics::counter;
 use tonic::Code;
 
-use super::{Dispatcher, Placing, homed::Asked};
 use crate::{
     cluster::links::Asked as PeerAsked,
     command::{Cursor, Order, finish, merge, not_found, refusal, tidy},
+    dispatch::{
+        dispatcher::Dispatcher,
+        placing::{Asked, Placing},
+    },
     shard::Executing,
 };
 
@@ -190,7 +193,8 @@ impl Dispatcher {
             return Answer::Error(not_found(*client));
         }
         if let Answer::Receipt(receipt) = &mut answer {
-            receipt.command_id = super::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
+            receipt.command_id =
+                super::ids::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
         }
         if let Answer::Status(status) = &mut answer {
             self.add_membership(status);

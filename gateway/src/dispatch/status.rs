@@ -10,9 +10,9 @@ use broadgate_proto::{
 use broadgate_register::member::RegisterStatus;
 use tonic::Code;
 
-use super::Dispatcher;
 use crate::{
     command::{Order, Refusal, refusal},
+    dispatch::dispatcher::Dispatcher,
     shard::Stats,
 };
 

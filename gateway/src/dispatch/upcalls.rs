@@ -18,9 +18,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::Dispatcher;
 use crate::{
     cluster::Event,
+    dispatch::dispatcher::Dispatcher,
     shard::{Entry, Handle, Shard, UpcallQueues},
 };
 

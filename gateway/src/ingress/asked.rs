@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use http::{HeaderMap, Request, StatusCode, Version, header};
 
-use super::{
-    Connection, forwarding,
-    http::{Answer, error},
-    is_trusted,
-    target::{Place, Target, longest_prefix},
-};
 use crate::{
     apps::{App, Table},
+    ingress::{
+        forwarding::{self, is_trusted},
+        port::Connection,
+        target::{Place, Target, longest_prefix},
+        visit::{Answer, error},
+    },
     refusals::Refused,
 };
 

@@ -1,6 +1,6 @@
 //! HTTP on the client port: the WebSocket upgrade, the configured pages, and errors as JSON.
 
-use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
 
 use broadgate_port::{Guarded, Phase, Times, Watch};
 use broadgate_proto::limits::{ANSWER_TIME_MAX, FAREWELL_TIME_MAX, HANDSHAKE_BYTES_MAX};
@@ -11,59 +11,18 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{
-    Connection,
-    asked::{Asked, check_host, nothing_at},
-    pusher, pusher_api,
-    target::Place,
-    upgrade,
-};
 use crate::{
     admission::{Full as NoRoom, Ticket},
     config::Limits,
+    ingress::{
+        asked::{Asked, check_host, nothing_at},
+        port::Connection,
+        pusher, pusher_api,
+        target::Place,
+        upgrade,
+        visit::{Answer, Visit, error, unavailable},
+    },
 };
-
-pub(super) type Answer = Response<Full<Bytes>>;
-/// The connection of a request that became a WebSocket, as it was served.
-pub(super) type Served = TokioIo<Guarded<TcpStream>>;
-
-/// When a refused client may try again.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// For those who are closed unread.
-pub(super) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
-    Content-Length: 0\r\nConnection: close\r\n\r\n";
-
-/// One connection's requests. The ticket goes over to the client if it becomes one.
-pub(super) struct Visit {
-    pub(super) connection: Connection,
-    pub(super) ticket: Cell<Option<Ticket>>,
-    /// Why nobody who comes by this connection may be a client.
-    full: Option<NoRoom>,
-    /// What the requests of the connection are under.
-    pub(super) watch: Arc<Watch>,
-}
-
-impl Visit {
-    /// Counts the connection for the client that a request comes from.
-    fn belongs_to(&self, ip: IpAddr) -> Result<(), NoRoom> {
-        let mut ticket = self.ticket.take();
-        let counted = match &mut ticket {
-            Some(Ticket::Admitted(admitted)) => admitted.belongs_to(ip),
-            _ => Ok(()),
-        };
-        self.ticket.set(ticket);
-        counted
-    }
-
-    /// Between two requests a proxy's connection is nobody's.
-    fn belongs_to_nobody(&self) {
-        let mut ticket = self.ticket.take();
-        if let Some(Ticket::Admitted(admitted)) = &mut ticket {
-            admitted.belongs_to_nobody();
-        }
-        self.ticket.set(ticket);
-    }
-}
 
 fn times(limits: &Limits) -> Times {
     Times {
@@ -200,21 +159,7 @@ fn page(visit: &Visit, asked: &Asked, path: &str, method: &Method) -> Answer {
     }
 }
 
-pub(super) fn error(status: StatusCode, sentence: &str) -> Answer {
-    let body = serde_json::json!({ "error": sentence }).to_string();
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    answer
-}
-
 pub(super) fn no_room(visit: &Visit, asked: &Asked, full: NoRoom) -> Answer {
     asked.refused(&visit.connection, full.reason(), "", full.sentence());
     unavailable(full.sentence())
-}
-
-pub(super) fn unavailable(sentence: &str) -> Answer {
-    let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, sentence);
-    answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
-    answer
 }

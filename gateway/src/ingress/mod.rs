@@ -4,21 +4,18 @@
 mod asked;
 mod forwarding;
 mod http;
+mod port;
 mod proxy;
 mod pusher;
 mod pusher_api;
 mod target;
 mod upgrade;
+mod visit;
 
-use std::{
-    cell::Cell,
-    net::SocketAddr,
-    rc::Rc,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use broadgate_port::{Closing, linger, tune};
+use broadgate_proto::{limits::FAREWELL_TIME_MAX, v1};
 use metrics::counter;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -26,66 +23,18 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::forwarding::is_trusted;
 use crate::{
     admission::{Admission, Full, Ticket},
     apps::Apps,
-    bodies::Bodies,
-    config::{Authorize, Config, Listener, ListenerKind},
-    dispatch::Dispatcher,
-    health::{Health, Stopping},
+    config::{Authorize, Listener, ListenerKind},
+    ingress::forwarding::is_trusted,
     refusals::Refused,
-    shard::{self, Candidate, Handle, Newcomer, Places},
+    shard::{self, Candidate, Handle, Newcomer},
 };
-use broadgate_proto::{limits::FAREWELL_TIME_MAX, v1};
 
-/// What the client ports of all shards share.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) config: Arc<Config>,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) bodies: Arc<Bodies>,
-    pub(crate) health: Health,
-    pub(crate) stopping: Stopping,
-    pub(crate) places: Arc<Places>,
-    /// Not kept alive by the client ports: it has the shards' mailboxes, and a shard ends with its last one.
-    pub(crate) dispatcher: Weak<Dispatcher>,
-    /// Held while a client listener is open: when all are dropped, every listener is closed.
-    pub(crate) open: mpsc::Sender<()>,
-}
+pub(crate) use self::port::{Port, Shared};
 
-/// What a shard's client ports share.
-pub(crate) struct Port {
-    pub(crate) shard: Handle,
-    pub(crate) config: Arc<Config>,
-    pub(crate) listeners: Vec<Arc<Listener>>,
-    pub(crate) bodies: Arc<Bodies>,
-    pub(crate) health: Health,
-    pub(crate) stopping: Stopping,
-    admission: Arc<Admission>,
-    pub(crate) places: Arc<Places>,
-    pub(crate) dispatcher: Weak<Dispatcher>,
-    /// Connections that are not clients.
-    visitors: Cell<usize>,
-}
-
-impl Port {
-    pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
-        let config = Arc::clone(&shared.config);
-        Self {
-            shard,
-            listeners: config.settings.listeners.iter().cloned().map(Arc::new).collect(),
-            config,
-            bodies: Arc::clone(&shared.bodies),
-            health: shared.health.clone(),
-            stopping: shared.stopping.clone(),
-            admission: Arc::clone(&shared.admission),
-            places: Arc::clone(&shared.places),
-            dispatcher: shared.dispatcher.clone(),
-            visitors: Cell::new(0),
-        }
-    }
-}
+pub(crate) use self::port::Connection;
 
 /// The client ports of one shard.
 struct Opened(Rc<Port>);
@@ -181,7 +130,7 @@ pub(crate) fn admit(
         Err(full) => {
             if listener.kind == ListenerKind::Web && !listener.proxy_protocol {
                 // A new socket's buffer takes it, if it can be written to already.
-                let _ = stream.try_write(http::NO_ROOM);
+                let _ = stream.try_write(visit::NO_ROOM);
             }
             let app = if listener.kind == ListenerKind::Web { "" } else { &listener.app };
             let (reason, why) = (full.reason(), full.sentence());
@@ -197,24 +146,6 @@ fn take_in(port: &Rc<Port>, listener: Arc<Listener>, stream: TcpStream, peer: So
     let peer = canonical(peer);
     let connection = Connection { port: Rc::clone(port), listener, socket_peer: peer, peer, tls: false };
     tokio::task::spawn_local(Box::pin(connection.run(stream, ticket)));
-}
-
-/// One connection before it is a client.
-pub(crate) struct Connection {
-    pub(crate) port: Rc<Port>,
-    pub(crate) listener: Arc<Listener>,
-    /// The other end of the socket.
-    pub(crate) socket_peer: SocketAddr,
-    /// The client, where a trusted proxy has said so.
-    pub(crate) peer: SocketAddr,
-    /// A PROXY header has said that the client came by TLS.
-    pub(crate) tls: bool,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.port.visitors.set(self.port.visitors.get() - 1);
-    }
 }
 
 impl Connection {

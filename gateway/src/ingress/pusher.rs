@@ -14,16 +14,16 @@ use http::Request;
 use hyper::{body::Incoming, upgrade::Upgraded};
 use tokio::io::AsyncWriteExt as _;
 
-use super::{
-    asked::{Asked, check_prefix},
-    http::{Answer, Served, Visit},
-    target::Place,
-    upgrade,
-};
 use crate::{
     admission::Full,
     apps::App,
     codec::encode::{close_frame, text_frame},
+    ingress::{
+        asked::{Asked, check_prefix},
+        target::Place,
+        upgrade,
+        visit::{Answer, Served, Visit},
+    },
     shard::{Candidate, Newcomer, Tenant},
 };
 

@@ -11,14 +11,14 @@ use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::Upgraded};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{
-    asked::{Asked, check_prefix, check_upgrade},
-    http::{Answer, Served, Visit, unavailable},
-    target::Place,
-};
 use crate::{
     apps::App,
     config::{Authorize, Listener},
+    ingress::{
+        asked::{Asked, check_prefix, check_upgrade},
+        target::Place,
+        visit::{Answer, Served, Visit, unavailable},
+    },
     shard::{Candidate, Newcomer},
 };
 

@@ -7,6 +7,7 @@
 //! | `start.rs` | what it is made of: membership, shards |
 //! | `follow.rs` | what follows the membership and the views |
 
+mod bound;
 mod files;
 mod follow;
 mod listen;
@@ -30,11 +31,6 @@ use metrics::histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    follow::{Installing, Next, Seen},
-    listen::ClientListeners,
-    start::{Shards, advertised_host, join, new_me, parser, start_shards},
-};
 use crate::{
     admission::Admission,
     api::{self, Internal},
@@ -49,10 +45,16 @@ use crate::{
     inbox::{self, inbox},
     ingress,
     observers::Observers,
+    server::{
+        follow::{Installing, Next, Seen},
+        start::{Shards, advertised_host, join, new_me, parser, start_shards},
+    },
     shard::{Mailbox, Message, Places, Pool},
     webhooks::{Journal, Webhooks},
     workers::Attachments,
 };
+
+pub use self::bound::Bound;
 
 /// How long emptying and closing the client listeners may take.
 const CLOSE_LISTENERS_TIME_MAX: Duration = Duration::from_secs(2);
@@ -60,18 +62,6 @@ const CLOSE_LISTENERS_TIME_MAX: Duration = Duration::from_secs(2);
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// So many clients are let go in a second, unless the drain time asks for more.
 const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
-
-/// A gateway whose ports are open, and which does nothing yet.
-pub struct Bound {
-    config: Arc<Config>,
-    internal: std::net::TcpListener,
-    internal_address: SocketAddr,
-    internal_connections_max: usize,
-    clients: ClientListeners,
-    shards: usize,
-    health: Health,
-    stopping: Stopping,
-}
 
 /// Checks the configuration and opens every port.
 ///

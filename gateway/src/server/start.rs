@@ -13,7 +13,6 @@ use broadgate_tasks::Tasks;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Bound;
 use crate::{
     codec::encode::Encoder,
     command::Parser,
@@ -22,6 +21,7 @@ use crate::{
     identity::Me,
     ingress::{self, Shared},
     observers::Observers,
+    server::bound::Bound,
     shard::{self, Mailbox, Message, Messages, Places, Pool, Standings, Upcalls},
 };
 

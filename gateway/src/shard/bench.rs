@@ -6,13 +6,14 @@ use std::{hint::black_box, io::IoSlice, rc::Rc};
 
 use broadgate_pusher::outgoing;
 
-use super::{
-    directory::{Directory, Slot},
-    outbox::{Joined, Outbox, Piece, SLICES_MAX},
-};
 use crate::{
     codec::encode::{Encoder, Frames},
     command::Audience,
+    shard::{
+        directory::Directory,
+        outbox::{Joined, Outbox, Piece, SLICES_MAX},
+        slots::Slot,
+    },
 };
 
 const APP: &str = "default";

@@ -5,17 +5,18 @@ use std::{mem::offset_of, net::SocketAddr, num::NonZeroU32, rc::Rc, sync::Arc, t
 use broadgate_proto::v1;
 use tokio::sync::oneshot;
 
-use super::{
-    outbox::Outbox,
-    pusher::{Pending, PusherClient},
-    socket::Stream,
-    window::{Window, WindowMax},
-    workers::WorkerKey,
-};
 use crate::{
     admission::Ticket,
     codec::{Codec, Protocol},
     config::Listener,
+    shard::{
+        outbox::Outbox,
+        pusher::{Pending, PusherClient},
+        rate::Rate,
+        socket::Stream,
+        window::{Window, WindowMax},
+        workers::WorkerKey,
+    },
 };
 
 /// Where a client stands.
@@ -115,52 +116,10 @@ pub(crate) struct Traffic {
     pub(crate) bytes: u64,
 }
 
-/// Messages in the present second.
-#[derive(Default)]
-pub(crate) struct Rate {
-    second: u32,
-    count: u32,
-}
-
-/// What one may do at once, and how fast it comes back. Starts full.
-#[derive(Default)]
-pub(crate) struct Bucket {
-    /// The second up to which it was filled; 0 before its first use.
-    second: u32,
-    left: u32,
-}
-
-impl Bucket {
-    /// Takes so much, if it is there.
-    pub(crate) fn take(&mut self, second: u32, cost: u32, per_second: u32, burst: u32) -> bool {
-        let burst = burst.max(per_second);
-        let passed = if self.second == 0 { u32::MAX } else { second.saturating_sub(self.second) };
-        self.left = self.left.saturating_add(passed.saturating_mul(per_second)).min(burst);
-        self.second = second.max(1);
-        let fits = cost <= self.left;
-        self.left -= if fits { cost } else { 0 };
-        fits
-    }
-}
-
 /// A session that was set.
 pub(crate) struct Session {
     pub(crate) json: Box<str>,
     pub(crate) version: u64,
-}
-
-impl Rate {
-    /// Counts a message; false if there were more than `max` in this second (0 is no limit).
-    pub(crate) fn take(&mut self, second: u32, max: u32) -> bool {
-        if max == 0 {
-            return true;
-        }
-        if self.second != second {
-            *self = Self { second, count: 0 };
-        }
-        self.count += 1;
-        self.count <= max
-    }
 }
 
 impl Client {
@@ -192,18 +151,5 @@ impl Client {
     pub(crate) fn session(&self) -> Option<v1::Session> {
         let session = self.session.as_ref()?;
         Some(v1::Session { json: session.json.to_string(), version: session.version })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_starts_full_and_fills_by_the_second() {
-        let mut bucket = Bucket::default();
-        assert!(bucket.take(5, 30, 2, 30) && !bucket.take(5, 1, 2, 30));
-        assert!(!bucket.take(6, 3, 2, 30) && bucket.take(6, 2, 2, 30));
-        assert!(bucket.take(1000, 30, 2, 30) && !bucket.take(1000, 1, 2, 30), "no more than the burst");
     }
 }

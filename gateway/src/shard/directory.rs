@@ -14,11 +14,14 @@ use std::{
 use broadgate_pusher::channel::is_own;
 use broadgate_topics::{Standing, StandingMember, Topic as TopicKey};
 
-use super::presence::{Presence, User};
-use crate::command::{Audience, Seat};
+use crate::{
+    command::{Audience, Seat},
+    shard::{
+        presence::{Presence, User},
+        slots::Slot,
+    },
+};
 
-/// A client's place in its shard.
-pub(crate) type Slot = u32;
 type TopicId = u32;
 type AppId = u32;
 

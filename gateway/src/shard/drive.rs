@@ -6,15 +6,15 @@ use broadgate_proto::v1::{self, Cause, event::Event, message::Payload};
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
-use super::{
-    client::{Client, Stage},
-    directory::Slot,
-    state::{Handle, Shard},
-    window::WindowMax,
-};
 use crate::{
     codec::{Input, encode::close_code_frame},
-    shard::tally::Drop,
+    shard::{
+        client::{Client, Stage},
+        slots::Slot,
+        state::{Handle, Shard},
+        tally::Drop,
+        window::WindowMax,
+    },
 };
 
 /// Reads of one client in a row, before others have their turn.

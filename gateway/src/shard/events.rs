@@ -9,14 +9,16 @@ use broadgate_proto::{
 };
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
-use super::{
-    client::Stage,
-    directory::Slot,
-    state::Shard,
-    window::{Entry, WindowMax},
-    workers::{Link, WorkerKey},
+use crate::{
+    config::Affinity,
+    shard::{
+        client::Stage,
+        slots::Slot,
+        state::Shard,
+        window::{Entry, WindowMax},
+        workers::{Link, WorkerKey},
+    },
 };
-use crate::config::Affinity;
 
 impl Shard {
     /// Queues an event of a client for its worker, if its listener or app names a service.

@@ -7,78 +7,22 @@ use broadgate_proto::{
     id::ClientId,
     v1::{self, Cause, answer::Answer},
 };
-use broadgate_topics::{Topic, remember::Kept};
+use broadgate_topics::Topic;
 use tonic::Code;
 
-use super::{client::Session, directory::Slot, queries::Stats, state::Shard};
 use crate::{
     codec::encode::{Frames, SharedFrame, close_frame},
     command::{
         Audience, Closing, Order, Refusal, Seat, SessionOrder, Who, not_found, refusal, session_object,
     },
-    shard::tally::Drop,
+    shard::{
+        client::Session,
+        outcome::{Done, Part, Remembrance, error, one},
+        slots::Slot,
+        state::Shard,
+        tally::Drop,
+    },
 };
-
-/// What one shard answers to one command.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly every part is an answer, and it is moved twice")]
-pub(crate) enum Part {
-    Answer(Answer),
-    Stats(Stats),
-    /// There is more to look at than fits a turn: these clients, by name.
-    Walk(Vec<Vec<Slot>>),
-    /// The one client that the command names lives in another shard.
-    Elsewhere,
-}
-
-/// What one shard has done, and the topics whose members that may have changed.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) part: Part,
-    pub(crate) touched: Vec<Topic>,
-}
-
-/// What is kept of a command that was carried out. Nearly all are receipts that only count.
-#[derive(Debug)]
-pub(crate) enum Remembrance {
-    Clients(u64),
-    /// The session was changed; how it is now is known to the client.
-    Session,
-    Answer(Box<Answer>),
-}
-
-impl Remembrance {
-    pub(crate) fn of(answer: &Answer) -> Self {
-        match answer {
-            Answer::Receipt(receipt) if receipt.drops.is_empty() => Self::Clients(receipt.clients),
-            Answer::Session(_) => Self::Session,
-            answer => Self::Answer(Box::new(answer.clone())),
-        }
-    }
-}
-
-impl Kept for Remembrance {
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Clients(_) | Self::Session => 0,
-            Self::Answer(answer) => size_of::<Answer>() + answer_bytes(answer),
-        }
-    }
-}
-
-/// What an answer has on the heap, roughly: only texts and lists can be large.
-fn answer_bytes(answer: &Answer) -> usize {
-    const OVERHEAD_BYTES: usize = 64;
-    match answer {
-        Answer::Receipt(receipt) => {
-            let unknown = receipt.unknown_clients.iter().map(|client| client.len() + OVERHEAD_BYTES);
-            receipt.drops.len() * 2 * OVERHEAD_BYTES + unknown.sum::<usize>()
-        }
-        Answer::Error(error) => error.message.len() + OVERHEAD_BYTES,
-        // Questions have no ids.
-        _ => OVERHEAD_BYTES,
-    }
-}
 
 impl Shard {
     /// Carries an order out, unless it was before: then it is answered with what was done.
@@ -394,12 +338,4 @@ impl Outcome {
             ..v1::Receipt::default()
         }
     }
-}
-
-pub(crate) fn error(refused: Refusal) -> Part {
-    Part::Answer(Answer::Error(refused))
-}
-
-fn one() -> v1::Receipt {
-    v1::Receipt { clients: 1, ..v1::Receipt::default() }
 }

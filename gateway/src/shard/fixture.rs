@@ -2,23 +2,27 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
-use broadgate_proto::{id::Incarnation, secret::Secret, v1, v1::answer::Answer};
+use broadgate_proto::{
+    id::Incarnation,
+    secret::Secret,
+    v1::{self, answer::Answer},
+};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
     task::LocalSet,
 };
 
-use super::{
-    execute::{Done, Part},
-    open::{Candidate, Newcomer},
-    state::{Handle, Shard},
-};
 use crate::{
     apps::Apps,
     codec::encode::Encoder,
     command::{Audience, Order},
     config::{Config, Limits, Listener, Settings},
+    shard::{
+        open::{Candidate, Newcomer},
+        outcome::{Done, Part},
+        state::{Handle, Shard},
+    },
 };
 
 const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };

@@ -7,14 +7,14 @@ use broadgate_proto::{
 };
 use bytes::Bytes;
 
-use super::{
-    client::{Farewell, Stage},
-    directory::Slot,
-    state::Shard,
-};
 use crate::{
     codec::encode::{close_code_frame, close_frame},
-    shard::tally::Drop,
+    shard::{
+        client::{Farewell, Stage},
+        slots::Slot,
+        state::Shard,
+        tally::Drop,
+    },
 };
 
 impl Shard {

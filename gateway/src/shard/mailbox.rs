@@ -6,8 +6,11 @@ use broadgate_proto::{id::Incarnation, limits::MAILBOX_MAX, v1};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{execute::Done, notice::Notice, suspects::Trying, workers::WorkerKey};
-use crate::{admission::Ticket, command::Order};
+use crate::{
+    admission::Ticket,
+    command::Order,
+    shard::{notice::Notice, outcome::Done, suspects::Trying, workers::WorkerKey},
+};
 
 /// What others ask of a shard.
 pub(crate) enum Message {

@@ -16,11 +16,13 @@ mod mailbox;
 mod notice;
 mod open;
 mod outbox;
+mod outcome;
 mod places;
 mod pool;
 mod presence;
 mod pusher;
 mod queries;
+mod rate;
 mod slots;
 mod socket;
 mod standings;
@@ -41,10 +43,10 @@ pub(crate) use self::{
     mailbox::{Mailbox, Message, Messages, NewWorker},
     notice::Notice,
     open::{Candidate, Newcomer},
+    outcome::Stats,
     places::Places,
     pool::{Executing, Pool},
     pusher::{Tenant, signed_in_group},
-    queries::Stats,
     standings::Standings,
     state::{Handle, Shard},
     suspects::Trying,

@@ -14,17 +14,6 @@ use broadgate_proto::{
 };
 use tokio::sync::oneshot;
 
-use super::{
-    client::{Client, Rate, Session, Stage, Traffic},
-    directory::Slot,
-    drive,
-    outbox::Outbox,
-    places::Place,
-    pusher::{PusherClient, Tenant},
-    socket::Stream,
-    state::{Handle, Shard},
-    window::Window,
-};
 use crate::{
     admission::{Seat, Ticket},
     codec::{
@@ -33,6 +22,18 @@ use crate::{
     },
     command::session_object,
     config::{Affinity, Listener},
+    shard::{
+        client::{Client, Session, Stage, Traffic},
+        drive,
+        outbox::Outbox,
+        places::Place,
+        pusher::{PusherClient, Tenant},
+        rate::Rate,
+        slots::Slot,
+        socket::Stream,
+        state::{Handle, Shard},
+        window::Window,
+    },
 };
 
 /// Who wants to come in.

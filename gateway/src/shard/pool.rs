@@ -6,13 +6,14 @@ use broadgate_proto::v1::{self, answer::Answer};
 use broadgate_topics::Topic;
 use tokio::sync::oneshot;
 
-use super::{
-    execute::{Done, Part},
-    mailbox::{Mailbox, Message},
-    notice::Notice,
-    queries::Stats,
+use crate::{
+    command::{Concerns, Order, merge, not_found, tidy},
+    shard::{
+        mailbox::{Mailbox, Message},
+        notice::Notice,
+        outcome::{Done, Part, Stats},
+    },
 };
-use crate::command::{Concerns, Order, merge, not_found, tidy};
 
 /// The mailboxes of the shards, in order.
 #[derive(Clone)]

@@ -2,8 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::directory::Slot;
-use crate::command::Seat;
+use crate::{command::Seat, shard::slots::Slot};
 
 /// The presence members of a group.
 #[derive(Default)]

@@ -1,23 +1,15 @@
 //! Questions about the clients of one shard.
 
-use std::collections::BTreeMap;
+use broadgate_proto::v1::{self, ClientField, answer::Answer};
 
-use broadgate_proto::{
-    id::Incarnation,
-    v1::{self, ClientField, answer::Answer},
+use crate::{
+    command::{Audience, Order, first_names},
+    shard::{
+        outcome::{Part, Stats},
+        slots::Slot,
+        state::Shard,
+    },
 };
-
-use super::{directory::Slot, execute::Part, state::Shard};
-use crate::command::{Audience, Order, first_names};
-
-/// What a shard says of itself.
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) clients: u64,
-    pub(crate) messages_in_per_s: u64,
-    pub(crate) messages_out_per_s: u64,
-    pub(crate) workers: BTreeMap<Incarnation, v1::WorkerStatus>,
-}
 
 impl Shard {
     pub(crate) fn query(&mut self, order: &Order) -> Part {
@@ -37,7 +29,7 @@ impl Shard {
             Order::Count { app, groups, uids: false } => Answer::Count(self.count(app, groups)),
             Order::GetClient { app, client } => {
                 let Some(slot) = self.find_in(*client, app) else {
-                    return super::execute::error(crate::command::not_found(*client));
+                    return crate::shard::outcome::error(crate::command::not_found(*client));
                 };
                 let every = [
                     ClientField::Uid,

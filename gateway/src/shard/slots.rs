@@ -1,8 +1,6 @@
 //! The clients of one shard by their place. A place may be taken before its client is connected, so
 //! that a handshake already has a client id; a freed place is used again under another key.
 
-use super::directory::Slot;
-
 pub(crate) struct Slots<T> {
     entries: Vec<Option<Box<T>>>,
     free: Vec<Slot>,
@@ -59,3 +57,6 @@ impl<T> Slots<T> {
         (0u32..).zip(&self.entries).filter_map(|(slot, entry)| Some((slot, entry.as_deref()?)))
     }
 }
+
+/// A client's place in its shard.
+pub(crate) type Slot = u32;

@@ -14,21 +14,24 @@ use broadgate_proto::{
 use broadgate_topics::remember::{Bounds, Remembered};
 use tokio::sync::Notify;
 
-use super::{
-    client::{Client, Stage},
-    directory::{Directory, Slot},
-    execute::Remembrance,
-    outbox::Joined,
-    places::Places,
-    pusher::Tenant,
-    slots::Slots,
-    standings::Standings,
-    tally::Tally,
-    upcalls::Upcalls,
-    wheel::Wheel,
-    workers::{WorkerKey, Workers},
+use crate::{
+    config::Config,
+    observers::Observers,
+    shard::{
+        client::{Client, Stage},
+        directory::Directory,
+        outbox::Joined,
+        outcome::Remembrance,
+        places::Places,
+        pusher::Tenant,
+        slots::{Slot, Slots},
+        standings::Standings,
+        tally::Tally,
+        upcalls::Upcalls,
+        wheel::Wheel,
+        workers::{WorkerKey, Workers},
+    },
 };
-use crate::{config::Config, observers::Observers};
 
 /// How much one read takes at most.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;

@@ -18,18 +18,22 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    client::Stage,
-    directory::Slot,
-    state::Shard,
-    window::Entry,
-    workers::{Link, WorkerKey},
-};
-use crate::{codec::encode::close_code_frame, shard::tally::Drop as Dropped};
 use broadgate_proto::{
     close,
     limits::{EVENT_DEATHS_FREE, EVENT_DEATHS_MAX},
     v1::{Cause, event::Event},
+};
+
+use crate::{
+    codec::encode::close_code_frame,
+    shard::{
+        client::Stage,
+        slots::Slot,
+        state::Shard,
+        tally::Drop as Dropped,
+        window::Entry,
+        workers::{Link, WorkerKey},
+    },
 };
 
 /// A shard waits so many seconds for a worker to answer everything else before a trial begins: the others see

@@ -18,18 +18,22 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{
-    clock::Clock,
-    execute::Part,
-    mailbox::{Message, Messages},
-    places::Places,
-    standings::Standings,
-    state::{Handle, Shard},
-    upcalls::Upcalls,
-    walk,
-    workers::Link,
+use crate::{
+    admission::Ticket,
+    config::Config,
+    observers::Observers,
+    shard::{
+        clock::Clock,
+        mailbox::{Message, Messages},
+        outcome::Part,
+        places::Places,
+        standings::Standings,
+        state::{Handle, Shard},
+        upcalls::Upcalls,
+        walk,
+        workers::Link,
+    },
 };
-use crate::{admission::Ticket, config::Config, observers::Observers};
 
 /// Slices in which a stopping shard lets its clients go.
 const DRAIN_SLICE: Duration = Duration::from_millis(100);

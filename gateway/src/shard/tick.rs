@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use broadgate_proto::{close, v1::Cause};
 
-use super::{
-    client::{Client, Stage},
-    directory::Slot,
-    socket::HangUp,
-    state::Shard,
-    window::WindowMax,
-};
 use crate::{
     codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
     config::ListenerKind,
     refusals,
-    shard::tally::Drop,
+    shard::{
+        client::{Client, Stage},
+        slots::Slot,
+        socket::HangUp,
+        state::Shard,
+        tally::Drop,
+        window::WindowMax,
+    },
 };
 
 impl Shard {

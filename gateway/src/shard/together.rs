@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1::answer::Answer;
 
-use super::{
-    execute::{Done, Outcome, Part, Remembrance},
-    state::Shard,
-};
 use crate::{
     codec::encode::{Frames, SharedFrame},
     command::{Audience, Order},
-    shard::tally::Drop,
+    shard::{
+        execute::Outcome,
+        outcome::{Done, Part, Remembrance},
+        state::Shard,
+        tally::Drop,
+    },
 };
 
 impl Shard {

@@ -10,12 +10,14 @@ use broadgate_proto::v1::{self, ClientField, answer::Answer};
 use tokio::{sync::oneshot, task::yield_now};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{
-    directory::Slot,
-    execute::{Done, Part},
-    state::{Handle, Shard},
+use crate::{
+    command::{Audience, Order},
+    shard::{
+        outcome::{Done, Part},
+        slots::Slot,
+        state::{Handle, Shard},
+    },
 };
-use crate::command::{Audience, Order};
 
 /// Clients that are looked at in one slice: some 200 µs.
 const LOOKS_PER_SLICE: usize = 2048;

@@ -5,16 +5,17 @@ use std::{
     rc::Rc,
 };
 
-use broadgate_proto::ring::Ring;
-use broadgate_proto::{events::EventsWriter, id::Incarnation};
+use broadgate_proto::{events::EventsWriter, id::Incarnation, ring::Ring};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    directory::Slot,
-    suspects::{Suspects, Trying},
+use crate::{
+    config::Affinity,
+    shard::{
+        slots::Slot,
+        suspects::{Suspects, Trying},
+    },
 };
-use crate::config::Affinity;
 
 /// One attached stream of one worker; a worker that attaches again gets another.
 pub(crate) type WorkerKey = u64;

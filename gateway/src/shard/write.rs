@@ -10,15 +10,15 @@ use std::{io::IoSlice, num::NonZeroU32, rc::Rc, task::Poll};
 use broadgate_proto::{limits::OUTBOX_LOW_WATER_BYTES, v1::Cause};
 use bytes::Bytes;
 
-use super::{
-    client::{Client, Stage},
-    directory::Slot,
-    outbox::{Piece, SLICES_MAX},
-    state::Shard,
-};
 use crate::{
     codec::encode::{Frames, SharedFrame},
-    shard::tally::Drop,
+    shard::{
+        client::{Client, Stage},
+        outbox::{Piece, SLICES_MAX},
+        slots::Slot,
+        state::Shard,
+        tally::Drop,
+    },
 };
 
 /// Clients that are written to in one turn: some 200 µs.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Attached, Attachments};
+use crate::workers::attachments::{Attached, Attachments};
 
 /// From the stream's begin to its hello.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);

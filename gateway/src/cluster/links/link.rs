@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     limits::{
@@ -23,6 +22,7 @@ use broadgate_proto::{
         self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_client::PeerClient, peer_frame::Frame,
         peer_reply::Reply,
     },
+    view,
 };
 use metrics::counter;
 use prost::Message as _;
@@ -34,13 +34,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Endpoint};
 
-use super::{
-    Batch,
-    parts::{self, Joined},
-    trouble::Trouble,
-};
 use crate::{
-    cluster::{Event, Homes, Link},
+    cluster::{
+        handle::{Event, Homes, Link},
+        links::{
+            batch::Batch,
+            parts::{self, Joined},
+            trouble::Trouble,
+        },
+    },
     identity::Me,
 };
 

@@ -1,5 +1,6 @@
 //! The links to the other gateways of the view: one ordered stream for what this gateway passes on.
 
+mod batch;
 mod link;
 pub(crate) mod parts;
 mod trouble;
@@ -16,12 +17,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use broadgate_proto::view;
 use broadgate_proto::{
     id::Incarnation,
     limits::LINK_BATCHES_MAX,
     secret::Secret,
-    v1::{self, View, answer::Answer},
+    v1::{self, View},
+    view,
 };
 use broadgate_topics::Session;
 use metrics::counter;
@@ -31,7 +32,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::Homes, identity::Me};
+use crate::{cluster::handle::Homes, identity::Me};
+
+pub(crate) use self::batch::{Asked, Batch};
 
 /// Every other gateway of the view, whatever its state: a draining one still holds clients.
 pub(crate) struct Peers {
@@ -53,20 +56,6 @@ pub(crate) struct PeerLink {
     batches: mpsc::Sender<Batch>,
     /// Ends the link's task.
     gone: CancellationToken,
-}
-
-/// Commands on their way to a peer.
-pub(crate) struct Batch {
-    commands: Vec<v1::Command>,
-    /// Nobody waits for the answers after this: it is then not sent any more.
-    until: Instant,
-    reply: oneshot::Sender<Vec<v1::Answer>>,
-}
-
-/// Commands that a peer was asked.
-pub(crate) struct Asked {
-    indexes: Vec<usize>,
-    answers: Option<oneshot::Receiver<Vec<v1::Answer>>>,
 }
 
 impl Peers {
@@ -174,22 +163,5 @@ impl Peers {
             counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "queue_full").increment(1);
         }
         Asked { indexes, answers: queued.then_some(answers) }
-    }
-}
-
-impl Asked {
-    /// The answers by index; none for what was not answered in time.
-    pub(crate) async fn answers(self, within: Duration) -> Vec<(usize, Option<Answer>)> {
-        let mut found: BTreeMap<usize, Answer> = BTreeMap::new();
-        if let Some(answers) = self.answers
-            && let Ok(Ok(answers)) = tokio::time::timeout(within, answers).await
-        {
-            for answer in answers {
-                if let (Ok(index), Some(answer)) = (usize::try_from(answer.id), answer.answer) {
-                    found.insert(index, answer);
-                }
-            }
-        }
-        self.indexes.into_iter().map(|index| (index, found.remove(&index))).collect()
     }
 }

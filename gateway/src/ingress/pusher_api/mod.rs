@@ -23,13 +23,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use metrics::counter;
 
-use self::calls::Backend;
-use super::{
-    asked::{Asked, check_prefix},
-    http::{Answer, Visit},
-    target::Place,
+use crate::{
+    bodies::{Lease, Unread},
+    ingress::{
+        asked::{Asked, check_prefix},
+        pusher_api::calls::Backend,
+        target::Place,
+        visit::{Answer, Visit},
+    },
 };
-use crate::bodies::{Lease, Unread};
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";
@@ -54,7 +56,7 @@ pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, request: Request<In
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer.headers_mut().insert(header::RETRY_AFTER, super::http::RETRY_AFTER.as_secs().into());
+        answer.headers_mut().insert(header::RETRY_AFTER, crate::ingress::visit::RETRY_AFTER.as_secs().into());
     }
     counter!("broadgate_gateway_api_requests_total", "status" => status_label(status)).increment(1);
     answer

@@ -12,12 +12,17 @@ use broadgate_topics::{ComeOrGone, Entered, NotPresent, Topic};
 use bytes::Bytes;
 use metrics::counter;
 
-use super::{Pending, users};
 use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
     command::{Audience, Live, Order, Seat},
     refusals,
-    shard::{Entry, directory::Slot, state::Shard, tally::Drop},
+    shard::{
+        pusher::{Pending, users},
+        slots::Slot,
+        state::Shard,
+        tally::Drop,
+        upcalls::Entry,
+    },
 };
 
 impl Shard {

@@ -24,24 +24,24 @@ use broadgate_pusher::{
     outgoing, socket_id,
     talk::{self, Act, CLIENT_EVENT_LIMIT, Rules, Speaker, Subscription},
 };
-
 use metrics::counter;
 
-use self::users::Watch;
-pub(crate) use self::users::signed_in_group;
-use super::{
-    client::{Bucket, Rate},
-    directory::Slot,
-    places::Place,
-    state::Shard,
-};
 use crate::{
     admission::Seat,
     apps::{App, Gone, Table},
     codec::encode::{SharedFrame, close_frame, text_frame},
     refusals::Refused,
-    shard::tally::Drop,
+    shard::{
+        places::Place,
+        pusher::users::Watch,
+        rate::{Bucket, Rate},
+        slots::Slot,
+        state::Shard,
+        tally::Drop,
+    },
 };
+
+pub(crate) use self::users::signed_in_group;
 
 /// An app as clients need it.
 pub(crate) struct Tenant {

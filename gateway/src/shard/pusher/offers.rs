@@ -7,10 +7,14 @@ use broadgate_proto::{
 };
 use broadgate_pusher::{member::Member, socket_id};
 
-use super::{Pending, users};
 use crate::{
     command::Seat,
-    shard::{directory::Slot, state::Shard, tally::Drop},
+    shard::{
+        pusher::{Pending, users},
+        slots::Slot,
+        state::Shard,
+        tally::Drop,
+    },
 };
 
 impl Shard {

@@ -13,7 +13,7 @@ use broadgate_topics::{ComeOrGone, Topic};
 
 use crate::{
     command::Seat,
-    shard::{directory::Slot, state::Shard},
+    shard::{slots::Slot, state::Shard},
 };
 
 /// Connections signed in as a user are in this group, to be closed together.

@@ -1,0 +1,9 @@
+//! What calls say in their headers.
+
+/// Where a single call carries the highest epoch that its caller has seen, as TERM.COUNT.
+pub(super) const EPOCH_HEADER: &str = "broadgate-epoch";
+
+/// The other end of the connection that a request came on.
+pub(super) fn caller(extensions: &http::Extensions) -> Option<std::net::SocketAddr> {
+    extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()
+}

@@ -1,0 +1,303 @@
+//! The task that owns this gateway's topics.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use broadgate_proto::{
+    id::{ClientId, Incarnation},
+    limits::{BATCH_COMMANDS_MAX, LEASE},
+    v1::{self, View},
+};
+use broadgate_topics::{Core, Frame, Input, Keeping, Limits, NotPresent, Reply, Session, Ticket, Topic};
+use metrics::gauge;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::{
+        alarm::Alarm,
+        gathered::Turn,
+        handle::{Event, Greeting, Homes, Link, Routed},
+        reports::Reports,
+        watchers::Watchers,
+    },
+    command::{Live, Refusal},
+    shard::{Entry, Pool, Standings},
+    webhooks::Journal,
+};
+
+/// While something waits for time to pass.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// Who waits to be told about a group.
+pub(super) enum Waiter {
+    Client(ClientId),
+    Claim(oneshot::Sender<Option<NotPresent>>),
+}
+
+/// What the actor acts upon.
+pub(crate) struct Around {
+    pub(crate) shards: Pool,
+    /// What each shard has to tell, and what wakes the actor for it.
+    pub(crate) standings: Vec<Arc<Standings>>,
+    pub(crate) wake: Arc<Notify>,
+    /// A view was installed.
+    pub(crate) installed: OnView,
+    /// What receivers of webhooks have heard, if there is a spool.
+    pub(crate) journal: Option<Arc<Journal>>,
+}
+
+/// What follows the installed views.
+pub(crate) type OnView = Box<dyn Fn(&Arc<View>) + Send + Sync>;
+
+pub(crate) struct Actor {
+    pub(super) me: Incarnation,
+    pub(super) limits: Limits,
+    pub(super) keeping: Keeping,
+    pub(super) core: Core<Live>,
+    pub(super) around: Around,
+    pub(super) homes: Homes,
+    pub(super) links: BTreeMap<Incarnation, Link>,
+    pub(super) sessions: BTreeMap<Incarnation, (Session, CancellationToken)>,
+    pub(super) callers: HashMap<Ticket, oneshot::Sender<Routed>>,
+    pub(super) settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
+    pub(super) entering: HashMap<Ticket, Waiter>,
+    pub(super) next_ticket: Ticket,
+    pub(super) started: Instant,
+    pub(super) alarm: Alarm,
+    pub(super) watchers: Watchers,
+    pub(super) reports: Reports,
+    pub(super) turn: Turn,
+}
+
+/// A core that goes on from what the journal says.
+pub(super) fn core(
+    me: Incarnation,
+    limits: Limits,
+    keeping: &Keeping,
+    journal: Option<&Journal>,
+) -> Core<Live> {
+    let core = Core::new(me, limits).keeping(keeping.clone());
+    match journal {
+        Some(journal) => core.journaled(journal.restored()),
+        None => core,
+    }
+}
+
+impl Actor {
+    pub(crate) fn new(
+        me: Incarnation,
+        limits: Limits,
+        keeping: Keeping,
+        around: Around,
+        homes: Homes,
+    ) -> Self {
+        Self {
+            me,
+            core: core(me, limits, &keeping, around.journal.as_deref()),
+            limits,
+            keeping,
+            reports: Reports::new(Arc::clone(&around.wake)),
+            around,
+            homes,
+            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            callers: HashMap::new(),
+            settling: HashMap::new(),
+            entering: HashMap::new(),
+            next_ticket: 1,
+            started: Instant::now(),
+            alarm: Alarm::new(LEASE),
+            watchers: Watchers::default(),
+            turn: Turn::default(),
+        }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
+        let wake = Arc::clone(&self.around.wake);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = events.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {}
+                () = wake.notified() => {}
+                _ = tick.tick(), if self.core.wants_ticks() => self.apply(Input::Tick),
+                _ = second.tick() => {
+                    // What is kept for a time is given back when it is over.
+                    self.apply(Input::Tick);
+                    if let Some(none) = self.watchers.sweep() {
+                        self.apply(Input::Watch(none));
+                    }
+                    self.publish();
+                }
+            }
+            // Before the events: one of them may ask whether the homes know.
+            for standings in self.around.standings.clone() {
+                for standing in standings.take() {
+                    self.apply(Input::Standing(standing));
+                }
+            }
+            self.homes.set_held(self.core.held_counts());
+            for event in batch.drain(..) {
+                self.handle(event);
+            }
+            for (topic, report) in self.reports.arrived(self.me) {
+                self.apply(Input::Arrived(topic, report));
+            }
+            self.act().await;
+        }
+    }
+
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::View(view) => self.apply(Input::View(view)),
+            Event::Greet { peer, view, reply } => {
+                self.apply(Input::View(view));
+                let known = self.core.knows(peer);
+                let _ = reply.send(Greeting { view: Arc::clone(self.core.view()), known });
+            }
+            Event::Opened { me, peer, link } if me == self.me => {
+                self.links.insert(peer, link);
+                self.apply(Input::Opened(peer));
+            }
+            Event::Closed { peer, generation } => {
+                if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
+                    self.links.remove(&peer);
+                    self.apply(Input::Closed(peer));
+                }
+            }
+            // Greeted by a former incarnation: it has to say hello to this one.
+            Event::Heard { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
+            Event::Heard { peer, session, cut } => {
+                self.sessions.insert(peer, (session, cut));
+                self.apply(Input::Heard(peer, session));
+            }
+            Event::Unheard { peer, session, since } => {
+                if self.sessions.get(&peer).is_some_and(|(known, _)| *known == session) {
+                    self.sessions.remove(&peer);
+                }
+                let since = since.saturating_duration_since(self.started);
+                self.apply(Input::Unheard(peer, session, since));
+            }
+            Event::Said { peer, session, frames } => {
+                for frame in frames {
+                    self.apply(Input::Said(peer, session, frame));
+                }
+            }
+            Event::Refuse { peer, id, refused } => self.refuse(peer, id, refused),
+            Event::Taken { peer, generation, bytes } => {
+                if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
+                    self.apply(Input::Taken(peer, bytes));
+                }
+            }
+            Event::Route { topic, op, reply } => {
+                let ticket = reply.map(|reply| {
+                    let ticket = self.ticket();
+                    self.callers.insert(ticket, reply);
+                    ticket
+                });
+                self.apply(Input::Route { ticket, topic, op });
+            }
+            Event::Settle { topics, reply } => {
+                let ticket = self.ticket();
+                self.settling.insert(ticket, reply);
+                self.apply(Input::Settle { ticket, topics });
+            }
+            Event::Enter(entries) => {
+                for Entry { client, topic, user } in entries {
+                    self.enter(Waiter::Client(client), topic, user);
+                }
+            }
+            Event::Claim { topic, user, reply } => {
+                self.enter(Waiter::Claim(reply), topic, Some(user));
+            }
+            Event::Placed { me, placed } if me == self.me => {
+                for (back, answer, touched) in placed {
+                    self.apply(Input::Placed { back, answer, touched });
+                }
+            }
+            // Of a former incarnation.
+            Event::Opened { .. } | Event::Placed { .. } => {}
+            Event::Watch(watcher) => {
+                let patterns = self.watchers.add(watcher);
+                self.apply(Input::Watch(patterns));
+            }
+            Event::Report(about, channels) => {
+                self.reports.tell(about.clone(), channels);
+                self.apply(Input::Report(about));
+            }
+            Event::Reborn(me) => self.be_reborn(me),
+        }
+    }
+
+    pub(super) fn enter(&mut self, waiter: Waiter, topic: Topic, user: Option<Arc<str>>) {
+        let ticket = self.ticket();
+        self.entering.insert(ticket, waiter);
+        self.apply(Input::Enter { ticket, topic, user });
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    pub(super) fn refuse(&mut self, peer: Incarnation, id: u64, refused: Refusal) {
+        let done = broadgate_topics::Done {
+            epoch: self.core.epoch(),
+            answer: Some(v1::answer::Answer::Error(refused)),
+            gateways: 0,
+            missing: Vec::new(),
+            position: None,
+        };
+        if id > 0 {
+            self.turn.say(peer, Frame::Reply { id, reply: Reply::Done(done) });
+        }
+    }
+
+    pub(super) fn be_reborn(&mut self, me: Incarnation) {
+        self.me = me;
+        self.core = core(me, self.limits, &self.keeping, self.around.journal.as_deref());
+        self.turn = Turn::default();
+        self.links.clear();
+        for (_, cut) in std::mem::take(&mut self.sessions).into_values() {
+            cut.cancel();
+        }
+        // Whoever waited is told that nothing is known: dropping says so.
+        self.callers.clear();
+        self.settling.clear();
+        self.entering.clear();
+        self.watchers = Watchers::default();
+        self.apply(Input::Report(self.reports.about()));
+    }
+
+    pub(super) fn apply(&mut self, input: Input<Live>) {
+        let effects = self.core.apply(input, self.started.elapsed());
+        for effect in effects {
+            self.effect(effect);
+        }
+    }
+
+    /// Once a second, for metrics.
+    pub(super) fn publish(&mut self) {
+        let halved = self.alarm.is_on(self.started.elapsed());
+        gauge!("broadgate_gateway_cluster_halved").set(f64::from(u8::from(halved)));
+        let load = self.core.load();
+        gauge!("broadgate_gateway_homes").set(load.homes as f64);
+        gauge!("broadgate_gateway_kept_bytes").set(load.kept_bytes as f64);
+        gauge!("broadgate_gateway_homes_parked").set(load.parked as f64);
+        gauge!("broadgate_gateway_homes_asked").set(load.asked as f64);
+        gauge!("broadgate_gateway_homes_deliveries").set(load.deliveries as f64);
+        gauge!("broadgate_gateway_peers_unsynced").set(load.unsynced as f64);
+    }
+}

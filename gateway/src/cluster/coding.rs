@@ -1,0 +1,30 @@
+//! What the encodings of links and parcels share.
+
+use broadgate_proto::v1::{self};
+use broadgate_topics::At;
+
+use crate::command::{Job, Refusal};
+
+/// Why a peer's frame could not be read.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// It asked something that this gateway does not understand: it is told.
+    Ask(u64, Refusal),
+    /// It said something that this gateway does not understand: it is passed over.
+    Other(&'static str),
+}
+
+pub(super) type Readable<T> = Result<T, Unreadable>;
+
+pub(super) fn encode_at(at: At) -> v1::Place {
+    v1::Place { tenure: Some(at.tenure), number: at.number }
+}
+
+pub(super) fn encode_job(job: &Job) -> v1::Command {
+    v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
+}
+
+pub(super) fn decode_at(at: Option<v1::Place>) -> At {
+    let at = at.unwrap_or_default();
+    At { tenure: at.tenure.unwrap_or_default(), number: at.number }
+}

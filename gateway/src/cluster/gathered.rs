@@ -1,0 +1,68 @@
+//! What one turn of the topics' task has gathered.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use broadgate_proto::{id::Incarnation, v1};
+use broadgate_topics::{Back, Frame};
+use metrics::{Counter, counter};
+
+use crate::{
+    command::{Live, Order},
+    shard::Notice,
+};
+
+/// What is to be said and to be placed at the end of the turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    pub(super) says: BTreeMap<Incarnation, Vec<v1::Said>>,
+    pub(super) places: Vec<Placement>,
+    pub(super) tally: Tally,
+}
+
+/// What goes to the shards, in its order.
+pub(super) enum Placement {
+    Command(Back, Arc<Order>),
+    Notice(Notice),
+}
+
+/// Counters of what is said to peers.
+pub(super) struct Tally {
+    pub(super) asks: Counter,
+    pub(super) replies: Counter,
+    pub(super) deliveries: Counter,
+    pub(super) placed: Counter,
+    pub(super) others: Counter,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let of = |kind: &'static str| counter!("broadgate_gateway_peer_said_total", "kind" => kind);
+        Self {
+            asks: of("ask"),
+            replies: of("reply"),
+            deliveries: of("deliver"),
+            placed: of("placed"),
+            others: of("other"),
+        }
+    }
+}
+
+impl Tally {
+    pub(super) fn count(&self, frame: &Frame<Live>) {
+        let counter = match frame {
+            Frame::Ask { .. } => &self.asks,
+            Frame::Reply { .. } => &self.replies,
+            Frame::Deliver { .. } => &self.deliveries,
+            Frame::Placed { .. } => &self.placed,
+            _ => &self.others,
+        };
+        counter.increment(1);
+    }
+}
+
+impl Turn {
+    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<Live>) {
+        self.tally.count(&frame);
+        self.says.entry(peer).or_default().push(v1::Said { said: Some(super::wire::encode(frame)) });
+    }
+}

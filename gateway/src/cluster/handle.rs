@@ -1,0 +1,222 @@
+//! The handle of the task that owns this gateway's topics, and what it is told.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{self, View},
+};
+use broadgate_topics::{Back, Frame, HeldCounts, NotPresent, Op, Reply, Reporting, Session, Topic};
+use metrics::counter;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::{reports::Seen, watchers::Watcher},
+    command::{Live, Refusal},
+    inbox,
+    shard::Entry,
+};
+
+/// Events waiting for the actor; whoever has more waits.
+pub(super) const EVENTS_MAX: usize = 1024;
+
+/// What became of a question to a home.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every one is a reply, and it is moved twice")]
+pub(crate) enum Routed {
+    Reply(Reply<Live>),
+    /// No home could be reached in time.
+    NoHome,
+}
+
+/// What a peer's hello was answered with.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    /// The newest view here, now that the peer's is known.
+    pub(crate) view: Arc<View>,
+    /// Is the peer in it?
+    pub(crate) known: bool,
+}
+
+/// What happens to the actor.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The register, or a peer, tells of a view.
+    View(Arc<View>),
+    /// A peer says hello.
+    Greet {
+        peer: Incarnation,
+        view: Arc<View>,
+        reply: oneshot::Sender<Greeting>,
+    },
+    /// Our link to a peer is open; what is said to it goes in here. It is ours in this incarnation.
+    Opened {
+        me: Incarnation,
+        peer: Incarnation,
+        link: Link,
+    },
+    Closed {
+        peer: Incarnation,
+        generation: u64,
+    },
+    /// A peer's link to us is open; cancelling ends it.
+    Heard {
+        peer: Incarnation,
+        session: Session,
+        cut: CancellationToken,
+    },
+    Unheard {
+        peer: Incarnation,
+        session: Session,
+        since: Instant,
+    },
+    Said {
+        peer: Incarnation,
+        session: Session,
+        frames: Vec<Frame<Live>>,
+    },
+    /// A peer asked something that cannot be understood here.
+    Refuse {
+        peer: Incarnation,
+        id: u64,
+        refused: Refusal,
+    },
+    Taken {
+        peer: Incarnation,
+        generation: u64,
+        bytes: usize,
+    },
+    /// A caller asks a home; without a reply it wants none.
+    Route {
+        topic: Topic,
+        op: Op<Live>,
+        reply: Option<oneshot::Sender<Routed>>,
+    },
+    /// A caller waits until the homes know what has changed here.
+    Settle {
+        topics: Vec<Topic>,
+        reply: oneshot::Sender<Vec<Incarnation>>,
+    },
+    /// Clients of ours are in groups, as the shards have said.
+    Enter(Vec<Entry>),
+    /// A claim to presence that is no client's, as its owner has said: what becomes of it?
+    Claim {
+        topic: Topic,
+        user: Arc<str>,
+        reply: oneshot::Sender<Option<NotPresent>>,
+    },
+    /// Shards have carried something out.
+    Placed {
+        me: Incarnation,
+        placed: Vec<(Back, Option<v1::answer::Answer>, Vec<Topic>)>,
+    },
+    /// A stream wants to be told what happens in groups.
+    Watch(Watcher),
+    /// The gateway itself wants to be told what happens in these groups.
+    Report(Vec<Reporting>, inbox::Sender<Seen>),
+    /// The gateway is another incarnation now, and knows nothing of what the former one knew.
+    Reborn(Incarnation),
+}
+
+/// The outgoing end of a link to a peer.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// Tells it from an earlier one to the same peer.
+    pub(crate) generation: u64,
+    pub(crate) batches: mpsc::Sender<Vec<v1::Said>>,
+}
+
+/// A handle of the actor.
+#[derive(Clone)]
+pub(crate) struct Homes {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) held: Arc<Held>,
+}
+
+/// How many groups and uids have clients here, for whoever asks.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) groups: AtomicU64,
+    pub(super) uids: AtomicU64,
+}
+
+impl Homes {
+    /// The handle, and what the actor is started with.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        (Self { events, held: Arc::default() }, receiver)
+    }
+
+    /// How many groups and uids have clients here. Who was answered that it is in one is counted.
+    pub(crate) fn held(&self) -> HeldCounts {
+        let Held { groups, uids } = &*self.held;
+        HeldCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
+    }
+
+    pub(super) fn set_held(&self, HeldCounts { groups, uids }: HeldCounts) {
+        self.held.groups.store(groups, Ordering::Relaxed);
+        self.held.uids.store(uids, Ordering::Relaxed);
+    }
+
+    /// Waits while the actor has enough to do.
+    pub(crate) async fn tell(&self, event: Event) {
+        // It ends with the gateway.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Does not wait: what the actor has no room for is dropped, and counted.
+    pub(crate) fn offer(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            counter!("broadgate_gateway_homes_drops_total", "reason" => "actor_busy").increment(1);
+        }
+    }
+
+    /// Asks a topic's home; the answer comes out of the receiver.
+    pub(crate) async fn route(&self, topic: Topic, op: Op<Live>) -> oneshot::Receiver<Routed> {
+        let (reply, routed) = oneshot::channel();
+        self.tell(Event::Route { topic, op, reply: Some(reply) }).await;
+        routed
+    }
+
+    /// Waits until a topic's home has decided about a claim to presence.
+    ///
+    /// # Errors
+    /// If there is no room, or if the home has not decided in time.
+    pub(crate) async fn granted(&self, (topic, user): (Topic, Arc<str>)) -> Result<(), NotPresent> {
+        let (reply, decided) = oneshot::channel();
+        self.tell(Event::Claim { topic, user, reply }).await;
+        match decided.await {
+            Ok(None) => Ok(()),
+            Ok(Some(refused)) => Err(refused),
+            Err(_) => Err(NotPresent::Undecided),
+        }
+    }
+
+    /// Waits until the actor has taken what had come to it when this was called.
+    pub(crate) async fn catch_up(&self) {
+        // What follows from events is taken in the turn after theirs.
+        for _ in 0..2 {
+            let (reply, settled) = oneshot::channel();
+            self.tell(Event::Settle { topics: Vec::new(), reply }).await;
+            let _ = settled.await;
+        }
+    }
+
+    /// Waits until the homes of these topics know what has changed here; returns those that did not say
+    /// so in time.
+    pub(crate) async fn settle(&self, topics: Vec<Topic>) -> Vec<Incarnation> {
+        if topics.is_empty() {
+            return Vec::new();
+        }
+        let (reply, settled) = oneshot::channel();
+        self.tell(Event::Settle { topics, reply }).await;
+        settled.await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,37 @@
+//! Commands on their way to a peer.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use broadgate_proto::v1::{self, answer::Answer};
+use tokio::{sync::oneshot, time::Instant};
+
+/// Commands on their way to a peer.
+pub(crate) struct Batch {
+    pub(super) commands: Vec<v1::Command>,
+    /// Nobody waits for the answers after this: it is then not sent any more.
+    pub(super) until: Instant,
+    pub(super) reply: oneshot::Sender<Vec<v1::Answer>>,
+}
+
+/// Commands that a peer was asked.
+pub(crate) struct Asked {
+    pub(super) indexes: Vec<usize>,
+    pub(super) answers: Option<oneshot::Receiver<Vec<v1::Answer>>>,
+}
+
+impl Asked {
+    /// The answers by index; none for what was not answered in time.
+    pub(crate) async fn answers(self, within: Duration) -> Vec<(usize, Option<Answer>)> {
+        let mut found: BTreeMap<usize, Answer> = BTreeMap::new();
+        if let Some(answers) = self.answers
+            && let Ok(Ok(answers)) = tokio::time::timeout(within, answers).await
+        {
+            for answer in answers {
+                if let (Ok(index), Some(answer)) = (usize::try_from(answer.id), answer.answer) {
+                    found.insert(index, answer);
+                }
+            }
+        }
+        self.indexes.into_iter().map(|index| (index, found.remove(&index))).collect()
+    }
+}

@@ -1,0 +1,39 @@
+//! What a client said, or how it broke its protocol.
+
+use broadgate_proto::close::{self, CloseCode};
+use bytes::Bytes;
+
+/// What a client said. Payloads own their bytes: a slice would pin the buffer that it came from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Text(String),
+    Binary(Bytes),
+    /// A close frame, with the code and reason that it gave.
+    Close(u16, String),
+}
+
+/// How a client broke its protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    Protocol,
+    Utf8,
+    TooLarge,
+}
+
+impl Violation {
+    pub(crate) fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Protocol => close::PROTOCOL_ERROR,
+            Self::Utf8 => close::INVALID_UTF8,
+            Self::TooLarge => close::TOO_LARGE,
+        }
+    }
+}
+
+/// A message as text if it is UTF-8, for protocols that do not tell.
+pub(super) fn text_or_binary(payload: &[u8]) -> Input {
+    match std::str::from_utf8(payload) {
+        Ok(text) => Input::Text(text.to_owned()),
+        Err(_) => Input::Binary(Bytes::copy_from_slice(payload)),
+    }
+}

@@ -1,0 +1,352 @@
+//! Commands as a gateway carries them out, and refusals.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use broadgate_proto::{
+    id::{ClientId, IdError, Incarnation},
+    name::NameError,
+    v1,
+};
+use broadgate_topics::{Position, Topic};
+use tonic::Code;
+
+use crate::codec::encode::Frames;
+
+/// A refusal: what a unary call answers as its status.
+pub(crate) type Refusal = v1::Error;
+
+/// Whom a command reaches.
+#[derive(Debug, Default)]
+pub(crate) struct Audience {
+    pub(crate) app: Box<str>,
+    pub(crate) clients: Vec<ClientId>,
+    pub(crate) uids: Vec<Box<str>>,
+    pub(crate) groups: Vec<Box<str>>,
+    pub(crate) all: bool,
+    pub(crate) except_clients: Vec<ClientId>,
+    pub(crate) except_uids: Vec<Box<str>>,
+    pub(crate) except_groups: Vec<Box<str>>,
+}
+
+impl Audience {
+    /// Nothing to deduplicate and nobody to leave out.
+    pub(crate) fn is_one_topic(&self) -> bool {
+        let topics = self.uids.len() + self.groups.len() + usize::from(self.all);
+        topics <= 1
+            && self.clients.is_empty()
+            && self.except_clients.is_empty()
+            && self.except_uids.is_empty()
+            && self.except_groups.is_empty()
+    }
+
+    /// The one topic that is addressed, and nobody besides.
+    pub(super) fn topic(&self) -> Option<Topic> {
+        match (self.all, &self.uids[..], &self.groups[..]) {
+            _ if !self.clients.is_empty() => None,
+            (true, [], []) => Some(Topic::all(&self.app)),
+            (false, [uid], []) => Some(Topic::uid(&self.app, uid)),
+            (false, [], [group]) => Some(Topic::group(&self.app, group)),
+            _ => None,
+        }
+    }
+
+    /// Only clients are named, so only their gateways need to know.
+    pub(super) fn clients_only(&self) -> bool {
+        self.uids.is_empty() && self.groups.is_empty() && !self.all
+    }
+}
+
+/// Whom a client stands for in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) user: Arc<str>,
+    /// What others see of the user.
+    pub(crate) info: Arc<str>,
+}
+
+/// How to close.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    pub(crate) code: u16,
+    pub(crate) reason: Box<str>,
+    pub(crate) last: Option<Frames>,
+    pub(crate) at_once: bool,
+}
+
+/// What is done to a session.
+#[derive(Debug)]
+pub(crate) enum SessionOrder {
+    Set(Box<str>),
+    Merge(serde_json::Value),
+    Get,
+}
+
+/// One command, ready to be carried out by every shard that it concerns.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Send {
+        to: Audience,
+        frames: Frames,
+        /// Where several groups are named: the event as each of them has it.
+        by_group: Vec<Frames>,
+    },
+    Close {
+        to: Audience,
+        closing: Closing,
+    },
+    /// An exclusive bind closes the uid's other clients, wherever they are.
+    Bind {
+        app: Box<str>,
+        client: ClientId,
+        uid: Box<str>,
+        exclusive: bool,
+    },
+    Unbind {
+        app: Box<str>,
+        client: ClientId,
+        uid: Option<Box<str>>,
+    },
+    Join {
+        app: Box<str>,
+        who: Who,
+        groups: Vec<Box<str>>,
+        seat: Option<Seat>,
+    },
+    Leave {
+        app: Box<str>,
+        who: Who,
+        groups: Vec<Box<str>>,
+    },
+    Dissolve {
+        app: Box<str>,
+        groups: Vec<Box<str>>,
+    },
+    Session {
+        app: Box<str>,
+        client: ClientId,
+        order: SessionOrder,
+        if_version: Option<u64>,
+    },
+    Online {
+        app: Box<str>,
+        clients: Vec<ClientId>,
+        uids: Vec<Box<str>>,
+    },
+    Count {
+        app: Box<str>,
+        groups: Vec<Box<str>>,
+        uids: bool,
+    },
+    GetClient {
+        app: Box<str>,
+        client: ClientId,
+    },
+    Roster {
+        app: Box<str>,
+        group: Box<str>,
+        limit: usize,
+        after: Box<str>,
+    },
+    History {
+        app: Box<str>,
+        group: Box<str>,
+        since: Option<Position>,
+        limit: usize,
+    },
+    LastValue {
+        app: Box<str>,
+        group: Box<str>,
+    },
+    ListClients {
+        of: Audience,
+        fields: Vec<v1::ClientField>,
+        limit: usize,
+        after: Option<(u8, u32)>,
+    },
+    ListUids {
+        app: Box<str>,
+        groups: Vec<Box<str>>,
+        limit: usize,
+        after: Box<str>,
+    },
+    ListGroups {
+        app: Box<str>,
+        prefix: Box<str>,
+        limit: usize,
+        after: Box<str>,
+    },
+    Status,
+    /// Carried out once, however often its caller repeats it.
+    Once {
+        app: Box<str>,
+        id: Box<str>,
+        order: Box<Self>,
+    },
+}
+
+/// Clients, and all clients of uids.
+#[derive(Debug)]
+pub(crate) struct Who {
+    pub(crate) clients: Vec<ClientId>,
+    pub(crate) uids: Vec<Box<str>>,
+}
+
+/// Which gateways a command concerns.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Concerns {
+    /// Every gateway of the view.
+    All,
+    /// The gateways of these incarnations; the clients that are named there.
+    Some(BTreeMap<Incarnation, Vec<ClientId>>),
+}
+
+impl Order {
+    pub(crate) fn concerns(&self) -> Concerns {
+        match self {
+            Self::Once { order, .. } => order.concerns(),
+            Self::Bind { exclusive: true, .. } => Concerns::All,
+            Self::Send { to, .. } | Self::Close { to, .. } if to.clients_only() => homes_of(&to.clients),
+            Self::Bind { client, .. }
+            | Self::Unbind { client, .. }
+            | Self::Session { client, .. }
+            | Self::GetClient { client, .. } => homes_of(&[*client]),
+            Self::Join { who, .. } | Self::Leave { who, .. } if who.uids.is_empty() => homes_of(&who.clients),
+            Self::Online { clients, uids, .. } if uids.is_empty() => homes_of(clients),
+            _ => Concerns::All,
+        }
+    }
+
+    /// The one client that this is about, if it is about nobody else. Cheap: most commands of workers are.
+    pub(crate) fn only_client(&self) -> Option<ClientId> {
+        match self {
+            Self::Once { order, .. } => order.only_client(),
+            Self::Send { to, .. } | Self::Close { to, .. } if to.clients_only() => match to.clients[..] {
+                [only] => Some(only),
+                _ => None,
+            },
+            other => other.one_client(),
+        }
+    }
+
+    /// Does this command name exactly one client, so that its absence is an error?
+    pub(crate) fn one_client(&self) -> Option<ClientId> {
+        match self {
+            Self::Once { order, .. } => order.one_client(),
+            // It also concerns the uid's other clients.
+            Self::Bind { exclusive: true, .. } => None,
+            Self::Bind { client, .. }
+            | Self::Unbind { client, .. }
+            | Self::Session { client, .. }
+            | Self::GetClient { client, .. } => Some(*client),
+            _ => None,
+        }
+    }
+}
+
+impl Order {
+    /// The order itself, whether or not its caller may repeat it.
+    pub(crate) fn inner(&self) -> &Self {
+        if let Self::Once { order, .. } = self { order } else { self }
+    }
+
+    /// Is it a message to the same one topic, that every client there gets alike?
+    pub(crate) fn is_sent_like(&self, other: &Self) -> bool {
+        let (Self::Send { to, by_group, .. }, Self::Send { to: theirs, .. }) = (self.inner(), other.inner())
+        else {
+            return false;
+        };
+        by_group.is_empty()
+            && to.is_one_topic()
+            && theirs.is_one_topic()
+            && (&to.app, to.all, &to.uids, &to.groups)
+                == (&theirs.app, theirs.all, &theirs.uids, &theirs.groups)
+    }
+
+    /// What the frames of a message take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let Self::Send { frames, by_group, .. } = self.inner() else { return 0 };
+        std::iter::once(frames).chain(by_group).map(Frames::heap_bytes).sum()
+    }
+
+    /// What a message is framed as; nothing for what is none.
+    pub(crate) fn frames(&self) -> Frames {
+        if let Self::Send { frames, .. } = self.inner() { frames.clone() } else { Frames::default() }
+    }
+
+    /// The one topic whose home must order this.
+    pub(crate) fn topic(&self) -> Option<Topic> {
+        match self.inner() {
+            Self::Send { to, .. } | Self::Close { to, .. } => to.topic(),
+            Self::Bind { app, uid, exclusive: true, .. } => Some(Topic::uid(app, uid)),
+            Self::Dissolve { app, groups } if groups.len() == 1 => Some(Topic::group(app, &groups[0])),
+            Self::Roster { app, group, .. }
+            | Self::History { app, group, .. }
+            | Self::LastValue { app, group } => Some(Topic::group(app, group)),
+            _ => None,
+        }
+    }
+
+    /// The topics whose members it names; their homes must know of it before it is answered.
+    pub(crate) fn touches(&self) -> Vec<Topic> {
+        match self.inner() {
+            Self::Bind { app, uid, .. } => vec![Topic::uid(app, uid)],
+            Self::Join { app, groups, .. }
+            | Self::Leave { app, groups, .. }
+            | Self::Dissolve { app, groups } => groups.iter().map(|group| Topic::group(app, group)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Does it change who is in what, so that homes must hear of it?
+    pub(crate) fn changes_members(&self) -> bool {
+        matches!(
+            self.inner(),
+            Self::Bind { .. }
+                | Self::Unbind { .. }
+                | Self::Join { .. }
+                | Self::Leave { .. }
+                | Self::Dissolve { .. }
+        )
+    }
+}
+
+pub(super) fn homes_of(clients: &[ClientId]) -> Concerns {
+    let mut homes: BTreeMap<Incarnation, Vec<ClientId>> = BTreeMap::new();
+    for &client in clients {
+        homes.entry(client.incarnation).or_default().push(client);
+    }
+    Concerns::Some(homes)
+}
+
+pub(crate) fn refusal(code: Code, message: impl Into<String>) -> Refusal {
+    Refusal { code: code as i32, message: message.into() }
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
+    refusal(Code::InvalidArgument, message)
+}
+
+pub(crate) fn not_found(client: ClientId) -> Refusal {
+    refusal(Code::NotFound, format!("client {client} is not connected"))
+}
+
+impl From<NameError> for Refused {
+    fn from(error: NameError) -> Self {
+        Self(invalid(error.to_string()))
+    }
+}
+
+impl From<IdError> for Refused {
+    fn from(error: IdError) -> Self {
+        Self(invalid(error.to_string()))
+    }
+}
+
+/// Lets `?` turn the contract's errors into refusals.
+pub(crate) struct Refused(pub(super) Refusal);
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        refused.0
+    }
+}

@@ -1,0 +1,45 @@
+//! What commands are placed with.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use broadgate_register::member::RegisterStatus;
+use broadgate_topics::Keeping;
+use metrics::Histogram;
+use tokio::sync::watch;
+
+use crate::{
+    apps::Apps,
+    cluster::{Homes, links::Peers},
+    command::Parser,
+    dispatch::installed::Installed,
+    identity::Me,
+    shard::Pool,
+};
+
+/// Places commands and gathers their answers.
+pub(crate) struct Dispatcher {
+    pub(crate) me: Arc<ArcSwap<Me>>,
+    pub(crate) local: Pool,
+    pub(crate) peers: Peers,
+    pub(crate) homes: Homes,
+    pub(crate) keeping: Keeping,
+    pub(crate) parser: Parser,
+    pub(crate) apps: Apps,
+    /// The services of the listeners whose clients need workers.
+    pub(crate) listener_services: HashMap<String, String>,
+    /// How long batches of commands take to be answered.
+    pub(crate) latency: Histogram,
+    pub(crate) link_timeout: Duration,
+    pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
+    /// Gateways that only another register knows.
+    pub(crate) outside: ArcSwap<Vec<String>>,
+    pub(crate) installed: watch::Receiver<Installed>,
+    pub(crate) started: Instant,
+    /// For commands whose caller made no id.
+    pub(crate) next_id: AtomicU64,
+}

@@ -1,0 +1,38 @@
+//! Ids of commands: which commands need one, and where it stands.
+
+use broadgate_proto::v1::{self, command::Command};
+
+/// A command to a topic is ordered by its home and may be asked of two when the home moves; of any other
+/// the caller may want to make a repeat, by the id in its receipt.
+pub(super) fn needs_id(command: &Command) -> bool {
+    match command {
+        Command::Send(request) => !(request.no_receipt && is_to_clients(request.to.as_ref())),
+        Command::Close(_) | Command::Bind(_) | Command::Dissolve(_) => true,
+        _ => false,
+    }
+}
+
+pub(super) fn is_to_clients(to: Option<&v1::Audience>) -> bool {
+    to.is_some_and(|to| to.uids.is_empty() && to.groups.is_empty() && !to.all)
+}
+
+pub(super) fn set_command_id(command: &mut Command, id: String) {
+    if let Some(command_id) = command_id(command) {
+        *command_id = id;
+    }
+}
+
+pub(super) fn command_id(command: &mut Command) -> Option<&mut String> {
+    Some(match command {
+        Command::Send(request) => &mut request.command_id,
+        Command::Close(request) => &mut request.command_id,
+        Command::Bind(request) => &mut request.command_id,
+        Command::Unbind(request) => &mut request.command_id,
+        Command::Join(request) => &mut request.command_id,
+        Command::Leave(request) => &mut request.command_id,
+        Command::Dissolve(request) => &mut request.command_id,
+        Command::SetSession(request) => &mut request.command_id,
+        Command::MergeSession(request) => &mut request.command_id,
+        _ => return None,
+    })
+}

@@ -1,0 +1,14 @@
+//! The view that this gateway has installed.
+
+use std::sync::Arc;
+
+use broadgate_proto::{id::Incarnation, ring::Ring, v1::View};
+
+/// The view that this gateway has installed, and its ring.
+#[derive(Clone, Default)]
+pub(crate) struct Installed {
+    pub(crate) view: Arc<View>,
+    pub(crate) ring: Option<Arc<Ring>>,
+    /// This gateway as it is in the view; none if it is not.
+    pub(crate) inside: Option<Incarnation>,
+}

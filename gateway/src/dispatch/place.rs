@@ -1,0 +1,270 @@
+//! Placing commands: whom they concern, and in which order they go.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use broadgate_proto::{
+    id::{ClientId, Incarnation},
+    limits::STARTING_TIME,
+    name::MADE_ID_MARK,
+    v1::{self, Epoch, command::Command},
+    view,
+};
+use tonic::Code;
+
+use crate::{
+    command::{Concerns, Order, Refusal, refusal, take_malformed},
+    dispatch::{
+        dispatcher::Dispatcher,
+        homed::Homed,
+        ids::{command_id, needs_id, set_command_id},
+        installed::Installed,
+        placed::{Parts, Placed},
+        placing::{Direct, Placing, Way},
+    },
+};
+
+impl Dispatcher {
+    /// Puts the commands of one caller into every queue that they concern, in order.
+    pub(crate) async fn place(self: &Arc<Self>, commands: Vec<v1::Command>) -> Placed {
+        self.place_by(commands, Way::Home).await
+    }
+
+    async fn place_by(self: &Arc<Self>, commands: Vec<v1::Command>, way: Way) -> Placed {
+        let me = self.me.load().incarnation;
+        let mut placings: Vec<Placing> = Vec::with_capacity(commands.len());
+        let mut parts = Parts::default();
+        let mut direct = Direct::default();
+        for (index, v1::Command { id, command, after }) in commands.into_iter().enumerate() {
+            let mut placing = self.parse(id, command);
+            if !self.is_inside(me) {
+                self.come_inside(me, &mut placing).await;
+            }
+            if let (Ok(_), Some(after)) = (&placing.order, after)
+                && let Err(refused) = self.catch_up(after).await
+            {
+                placing.order = Err(refused);
+            }
+            placings.push(placing);
+            let homed = if way == Way::Home { Homed::of(self, &mut placings[index]) } else { Homed::No };
+            if !matches!(homed, Homed::No) {
+                // In the caller's order, as far as this gateway's own clients go.
+                self.put(std::mem::take(&mut direct), &placings, &mut parts).await;
+            }
+            homed.ask(self, index, &placings[index], &mut parts).await;
+            if !homed.is_whole() {
+                self.add(me, index, &mut placings[index], &mut direct);
+            }
+        }
+        self.put(direct, &placings, &mut parts).await;
+        let epoch = view::epoch(&self.installed.borrow().view);
+        Placed::new(Arc::clone(self), epoch, placings, parts)
+    }
+
+    /// Whom a command concerns, if no home is asked about it.
+    fn add(&self, me: Incarnation, index: usize, placing: &mut Placing, direct: &mut Direct) {
+        let Ok(order) = placing.order.clone() else { return };
+        // A page of clients goes from gateway to gateway; see `placed`.
+        if matches!(*order, Order::ListClients { .. }) {
+            return;
+        }
+        if order.only_client().is_some_and(|client| client.incarnation == me) {
+            placing.asked = 1;
+            return direct.here.push((index, order));
+        }
+        self.route(me, placing, &order, |target| {
+            if target == me {
+                direct.here.push((index, Arc::clone(&order)));
+            } else {
+                direct.there.entry(target).or_default().push(index);
+            }
+        });
+    }
+
+    /// Puts commands into the queues.
+    async fn put(&self, direct: Direct, placings: &[Placing], parts: &mut Parts) {
+        if direct.here.iter().any(|(index, _)| !placings[*index].no_receipt) {
+            parts.local.push(self.local.execute(direct.here).await);
+        } else if !direct.here.is_empty() {
+            self.local.carry_out(direct.here).await;
+        }
+        for (target, indexes) in direct.there {
+            let batch = indexes.into_iter().map(|index| v1::Command {
+                id: index as u64,
+                command: Some(placings[index].command.clone()),
+                after: None,
+            });
+            parts.remote.push((self.peers.name(target), self.peers.send(target, batch.collect())));
+        }
+    }
+
+    fn is_inside(&self, me: Incarnation) -> bool {
+        self.installed.borrow().inside == Some(me)
+    }
+
+    /// A gateway that is in no view knows nobody but itself: it would call complete what is not. One that has
+    /// just started is in one in a moment, and proxies pass requests on to it already: they wait.
+    async fn come_inside(&self, me: Incarnation, placing: &mut Placing) {
+        if placing.order.as_ref().is_ok_and(|order| matches!(**order, Order::Status)) {
+            return;
+        }
+        if self.started.elapsed() < STARTING_TIME {
+            let mut installed = self.installed.clone();
+            let inside = installed.wait_for(|installed| installed.inside == Some(me));
+            if tokio::time::timeout(self.link_timeout, inside).await.is_ok() {
+                return;
+            }
+        }
+        if placing.order.is_ok() {
+            let sentence = "this gateway is not in the cluster's view now: repeat at another, or in a moment";
+            placing.order = Err(refusal(Code::Unavailable, sentence));
+        }
+    }
+
+    /// Waits until this gateway knows the view that the caller knows.
+    async fn catch_up(&self, after: Epoch) -> Result<(), Refusal> {
+        if view::epoch(&self.installed.borrow().view) >= after {
+            return Ok(());
+        }
+        let mut installed = self.installed.clone();
+        let known = |installed: &Installed| view::epoch(&installed.view) >= after;
+        let waiting = installed.wait_for(known);
+        if tokio::time::timeout(self.link_timeout, waiting).await.is_ok() {
+            return Ok(());
+        }
+        let mine = view::epoch(&self.installed.borrow().view);
+        let sentence = format!(
+            "this gateway knows the cluster as of epoch {mine}, and the caller as of {after}: repeat"
+        );
+        Err(refusal(Code::Unavailable, sentence))
+    }
+
+    fn parse(&self, id: u64, command: Option<Command>) -> Placing {
+        let Some(mut command) = command else {
+            // A newer caller's: prost leaves out what it does not know.
+            let order = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
+            let command = Command::Status(v1::StatusRequest {});
+            let (unknown, malformed) = (Vec::new(), Vec::new());
+            return Placing { id, command, order, unknown, malformed, asked: 0, no_receipt: false };
+        };
+        let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
+        if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
+            // What a home orders may have to be asked of two.
+            set_command_id(&mut command, self.make_id());
+        }
+        let mut order = self.parser.parse(&command);
+        let mut malformed = Vec::new();
+        if order.is_err()
+            && let Some(taken) = take_malformed(&mut command)
+        {
+            malformed = taken;
+            order = self.parser.parse(&command);
+        }
+        Placing { id, command, order, unknown: Vec::new(), malformed, asked: 0, no_receipt }
+    }
+
+    /// The log's line of a command that closes clients: the lines of their ends name it by its id.
+    pub(crate) fn log_closing(&self, command: &mut Command, caller: Option<SocketAddr>) {
+        let closes = match command {
+            Command::Close(_) => true,
+            Command::Bind(bind) => bind.exclusive,
+            _ => false,
+        };
+        if !closes || !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        if command_id(command).is_some_and(|id| id.is_empty()) {
+            set_command_id(command, self.make_id());
+        }
+        let id = command_id(command).cloned().unwrap_or_default();
+        let caller = caller.map(tracing::field::display);
+        match command {
+            Command::Close(v1::CloseRequest { to, code, reason, .. }) => {
+                let app = to.as_ref().map_or("", |to| &*to.app);
+                tracing::debug!(command = id, caller, app, code, reason, "a command closes clients");
+            }
+            Command::Bind(v1::BindRequest { app, uid, .. }) => {
+                tracing::debug!(
+                    command = id,
+                    caller,
+                    app,
+                    uid,
+                    "an exclusive bind closes the uid's other clients"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn make_id(&self) -> String {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{MADE_ID_MARK}{}-{number}", self.me.load().incarnation)
+    }
+
+    /// Calls `to` for every gateway that an order concerns.
+    fn route(&self, me: Incarnation, placing: &mut Placing, order: &Order, mut to: impl FnMut(Incarnation)) {
+        match order.concerns() {
+            Concerns::All => {
+                to(me);
+                placing.asked += 1;
+                for peer in self.peers.all() {
+                    to(peer);
+                    placing.asked += 1;
+                }
+                placing.unknown = self.unknown_of(me, order);
+            }
+            Concerns::Some(holders) => {
+                for (holder, clients) in holders {
+                    if holder == me || self.peers.has(holder) {
+                        to(holder);
+                        placing.asked += 1;
+                    } else {
+                        placing.unknown.push((holder, clients));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Clients that are listed beside groups or uids, and whose gateway is in no view.
+    fn unknown_of(&self, me: Incarnation, order: &Order) -> Vec<(Incarnation, Vec<ClientId>)> {
+        let listed: &[_] = match order.inner() {
+            Order::Send { to, .. } | Order::Close { to, .. } => &to.clients,
+            Order::Join { who, .. } | Order::Leave { who, .. } => &who.clients,
+            Order::Online { clients, .. } => clients,
+            _ => &[],
+        };
+        let mut unknown: BTreeMap<Incarnation, Vec<_>> = BTreeMap::new();
+        for &client in listed {
+            let holder = client.incarnation;
+            if holder != me && !self.peers.has(holder) {
+                unknown.entry(holder).or_default().push(client);
+            }
+        }
+        unknown.into_iter().collect()
+    }
+
+    /// One command, placed and answered.
+    pub(crate) async fn run(self: &Arc<Self>, command: Command, after: Option<Epoch>) -> v1::answer::Answer {
+        self.run_by(command, after, Way::Home).await
+    }
+
+    pub(super) async fn run_by(
+        self: &Arc<Self>,
+        command: Command,
+        after: Option<Epoch>,
+        way: Way,
+    ) -> v1::answer::Answer {
+        let command = v1::Command { id: 0, command: Some(command), after };
+        let placed = self.place_by(vec![command], way).await;
+        // Whoever wants no receipt has an empty one.
+        let nothing = v1::Answer { id: 0, answer: Some(v1::answer::Answer::Receipt(v1::Receipt::default())) };
+        let answer = placed.answers().await.pop().unwrap_or(nothing).answer;
+        answer.unwrap_or_else(|| {
+            v1::answer::Answer::Error(refusal(Code::Internal, "the command was not answered"))
+        })
+    }
+}

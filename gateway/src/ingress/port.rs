@@ -1,0 +1,85 @@
+//! The client ports of a shard, and a connection before it is a client.
+
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Weak},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    admission::Admission,
+    bodies::Bodies,
+    config::{Config, Listener},
+    dispatch::Dispatcher,
+    health::{Health, Stopping},
+    shard::{Handle, Places},
+};
+
+/// One connection before it is a client.
+pub(crate) struct Connection {
+    pub(crate) port: Rc<Port>,
+    pub(crate) listener: Arc<Listener>,
+    /// The other end of the socket.
+    pub(crate) socket_peer: SocketAddr,
+    /// The client, where a trusted proxy has said so.
+    pub(crate) peer: SocketAddr,
+    /// A PROXY header has said that the client came by TLS.
+    pub(crate) tls: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.port.visitors.set(self.port.visitors.get() - 1);
+    }
+}
+
+/// What the client ports of all shards share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) health: Health,
+    pub(crate) stopping: Stopping,
+    pub(crate) places: Arc<Places>,
+    /// Not kept alive by the client ports: it has the shards' mailboxes, and a shard ends with its last one.
+    pub(crate) dispatcher: Weak<Dispatcher>,
+    /// Held while a client listener is open: when all are dropped, every listener is closed.
+    pub(crate) open: mpsc::Sender<()>,
+}
+
+/// What a shard's client ports share.
+pub(crate) struct Port {
+    pub(crate) shard: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) health: Health,
+    pub(crate) stopping: Stopping,
+    pub(super) admission: Arc<Admission>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) dispatcher: Weak<Dispatcher>,
+    /// Connections that are not clients.
+    pub(super) visitors: Cell<usize>,
+}
+
+impl Port {
+    pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
+        let config = Arc::clone(&shared.config);
+        Self {
+            shard,
+            listeners: config.settings.listeners.iter().cloned().map(Arc::new).collect(),
+            config,
+            bodies: Arc::clone(&shared.bodies),
+            health: shared.health.clone(),
+            stopping: shared.stopping.clone(),
+            admission: Arc::clone(&shared.admission),
+            places: Arc::clone(&shared.places),
+            dispatcher: shared.dispatcher.clone(),
+            visitors: Cell::new(0),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! A gateway whose ports are open.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{
+    config::Config,
+    health::{Health, Stopping},
+    server::listen::ClientListeners,
+};
+
+/// A gateway whose ports are open, and which does nothing yet.
+pub struct Bound {
+    pub(super) config: Arc<Config>,
+    pub(super) internal: std::net::TcpListener,
+    pub(super) internal_address: SocketAddr,
+    pub(super) internal_connections_max: usize,
+    pub(super) clients: ClientListeners,
+    pub(super) shards: usize,
+    pub(super) health: Health,
+    pub(super) stopping: Stopping,
+}

@@ -1,0 +1,89 @@
+//! What a shard answers to commands, and what it remembers of them.
+
+use std::collections::BTreeMap;
+
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{self, answer::Answer},
+};
+use broadgate_topics::{Topic, remember::Kept};
+
+use crate::{command::Refusal, shard::slots::Slot};
+
+/// What one shard answers to one command.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every part is an answer, and it is moved twice")]
+pub(crate) enum Part {
+    Answer(Answer),
+    Stats(Stats),
+    /// There is more to look at than fits a turn: these clients, by name.
+    Walk(Vec<Vec<Slot>>),
+    /// The one client that the command names lives in another shard.
+    Elsewhere,
+}
+
+/// What one shard has done, and the topics whose members that may have changed.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) part: Part,
+    pub(crate) touched: Vec<Topic>,
+}
+
+/// What is kept of a command that was carried out. Nearly all are receipts that only count.
+#[derive(Debug)]
+pub(crate) enum Remembrance {
+    Clients(u64),
+    /// The session was changed; how it is now is known to the client.
+    Session,
+    Answer(Box<Answer>),
+}
+
+impl Remembrance {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Receipt(receipt) if receipt.drops.is_empty() => Self::Clients(receipt.clients),
+            Answer::Session(_) => Self::Session,
+            answer => Self::Answer(Box::new(answer.clone())),
+        }
+    }
+}
+
+impl Kept for Remembrance {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Clients(_) | Self::Session => 0,
+            Self::Answer(answer) => size_of::<Answer>() + answer_bytes(answer),
+        }
+    }
+}
+
+/// What an answer has on the heap, roughly: only texts and lists can be large.
+pub(super) fn answer_bytes(answer: &Answer) -> usize {
+    const OVERHEAD_BYTES: usize = 64;
+    match answer {
+        Answer::Receipt(receipt) => {
+            let unknown = receipt.unknown_clients.iter().map(|client| client.len() + OVERHEAD_BYTES);
+            receipt.drops.len() * 2 * OVERHEAD_BYTES + unknown.sum::<usize>()
+        }
+        Answer::Error(error) => error.message.len() + OVERHEAD_BYTES,
+        // Questions have no ids.
+        _ => OVERHEAD_BYTES,
+    }
+}
+
+pub(crate) fn error(refused: Refusal) -> Part {
+    Part::Answer(Answer::Error(refused))
+}
+
+pub(super) fn one() -> v1::Receipt {
+    v1::Receipt { clients: 1, ..v1::Receipt::default() }
+}
+
+/// What a shard says of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) clients: u64,
+    pub(crate) messages_in_per_s: u64,
+    pub(crate) messages_out_per_s: u64,
+    pub(crate) workers: BTreeMap<Incarnation, v1::WorkerStatus>,
+}

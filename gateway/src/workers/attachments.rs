@@ -1,0 +1,125 @@
+//! Which workers are attached to this gateway.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use broadgate_proto::{
+    id::Incarnation,
+    limits::{EVENTS_PER_WORKER_DEFAULT, EVENTS_PER_WORKER_MAX},
+    name,
+    v1::{self, WorkerHello},
+};
+use bytes::Bytes;
+use metrics::gauge;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    identity::Me,
+    shard::{Mailbox, Message, NewWorker, Trying, WorkerKey, shard_of_seq},
+};
+
+/// Tells the shards which workers there are.
+pub(crate) struct Attachments {
+    pub(super) shards: Arc<[Mailbox]>,
+    pub(crate) me: Arc<ArcSwap<Me>>,
+    pub(super) next: AtomicU64,
+}
+
+/// One worker's stream, as the shards know it. When it is dropped, the shards are told.
+pub(crate) struct Attached {
+    pub(super) key: WorkerKey,
+    pub(super) shards: Arc<[Mailbox]>,
+}
+
+impl Attachments {
+    pub(crate) fn new(shards: Arc<[Mailbox]>, me: Arc<ArcSwap<Me>>) -> Self {
+        Self { shards, me, next: AtomicU64::new(1) }
+    }
+
+    /// Takes a worker in; its events come out of the receiver.
+    pub(super) async fn attach(
+        &self,
+        hello: WorkerHello,
+    ) -> Result<(Attached, mpsc::Receiver<Bytes>), String> {
+        let incarnation: Incarnation = hello.incarnation.parse().map_err(|error| format!("{error}"))?;
+        name::check("name", &hello.name).map_err(|error| error.to_string())?;
+        if hello.services.is_empty() {
+            return Err("services is empty: name at least one".to_owned());
+        }
+        for service in &hello.services {
+            name::check("services", service).map_err(|error| error.to_string())?;
+        }
+        let asked = if hello.events_max == 0 { EVENTS_PER_WORKER_DEFAULT } else { hello.events_max };
+        let events_max = asked.min(EVENTS_PER_WORKER_MAX) as usize;
+        let credit = (events_max / self.shards.len()).max(1);
+        let (out, events) = mpsc::channel(credit * self.shards.len());
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let worker = NewWorker {
+            key,
+            incarnation,
+            name: hello.name,
+            services: hello.services,
+            credit,
+            out,
+            trying: Trying::new(self.shards.len()),
+        };
+        tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
+        gauge!("broadgate_gateway_workers").increment(1);
+        // From here on the shards are told of its end, too.
+        let attached = Attached { key, shards: Arc::clone(&self.shards) };
+        for shard in self.shards.iter() {
+            shard.send(Message::WorkerUp(worker.clone())).await;
+        }
+        Ok((attached, events))
+    }
+}
+
+impl Attached {
+    /// Hands answers to the shards whose events they answer.
+    pub(super) async fn acks(&self, seqs: Vec<u64>) {
+        let mut lists: Vec<Vec<u64>> = vec![Vec::new(); self.shards.len()];
+        for seq in seqs {
+            if let Some(list) = lists.get_mut(usize::from(shard_of_seq(seq))) {
+                list.push(seq);
+            }
+        }
+        for (shard, seqs) in self.shards.iter().zip(lists) {
+            if !seqs.is_empty() {
+                shard.send(Message::Acks { key: self.key, seqs }).await;
+            }
+        }
+    }
+
+    pub(super) async fn decision(&self, seq: u64, decision: v1::decision::Decision) {
+        if let Some(shard) = self.shards.get(usize::from(shard_of_seq(seq))) {
+            shard.send(Message::Decision { key: self.key, seq, decision }).await;
+        }
+    }
+
+    /// Sends it nothing new. Each receiver ends when a shard has nothing unanswered any more.
+    pub(super) async fn leaving(&self) -> Vec<oneshot::Receiver<()>> {
+        let mut waiting = Vec::with_capacity(self.shards.len());
+        for shard in self.shards.iter() {
+            let (released, done) = oneshot::channel();
+            shard.send(Message::WorkerLeaving { key: self.key, released }).await;
+            waiting.push(done);
+        }
+        waiting
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        gauge!("broadgate_gateway_workers").decrement(1);
+        let (key, shards) = (self.key, Arc::clone(&self.shards));
+        // A full mailbox must not lose this, and a drop cannot wait.
+        tokio::spawn(async move {
+            for shard in shards.iter() {
+                shard.send(Message::WorkerDown(key)).await;
+            }
+        });
+    }
+}
