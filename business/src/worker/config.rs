@@ -38,9 +38,9 @@ pub struct WorkerConfig {
     /// cluster belong to the first.
     pub services: Vec<String>,
     /// The app that the context's and the timers' commands concern; default "", the app named `default`.
-    /// Commands of a [`Client`] always concern the client's app.
+    /// Commands of a [`Client`](crate::Client) always concern the client's app.
     pub app: String,
-    /// The apps whose Pusher clients' events [`Handler::pusher`] gets; default none. All workers with the
+    /// The apps whose Pusher clients' events [`Handler::pusher`](crate::Handler::pusher) gets; default none. All workers with the
     /// same first service share them.
     pub pusher_apps: Vec<String>,
     /// Unanswered events per gateway, and events of one app's Pusher clients under way; default 1,024, at
