@@ -165,7 +165,7 @@ fn bench(args: &[OsString]) -> Result<(), Failure> {
     Err(Failure::Usage(match error.kind() {
         std::io::ErrorKind::NotFound => {
             format!(
-                "{} is not there: copy it from where `cargo build --release` puts both executables",
+                "{} is missing: copy it from the folder in which `cargo build --release` puts both executables",
                 program.display()
             )
         }

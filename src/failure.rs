@@ -17,7 +17,7 @@ pub enum Failure {
     NotFound(String),
     /// 5: nobody answers at the address.
     Unreachable(String),
-    /// 0: whoever read the output has stopped reading.
+    /// 0: the reader of the output has closed it.
     BrokenPipe,
 }
 

@@ -74,10 +74,10 @@ pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What EnvFilter is told for a level as operators write it: a bare level is meant for Broadgate. What it is
-/// built from stays quiet at `warn`, unless it is named: `debug,h2=debug`.
+/// The EnvFilter directives of a level as operators write it. A bare level applies to Broadgate; its libraries
+/// stay at `warn` unless they are named, as in `debug,h2=debug`.
 ///
-/// EnvFilter takes a word that is no level for the name of a part, and logs nothing else: a mistyped level
+/// EnvFilter reads a word that is not a level as the name of a target, and logs nothing else: a mistyped level
 /// would silence the process.
 fn directives(level: &str) -> Result<String, String> {
     let mut ours: Vec<String> = Vec::new();

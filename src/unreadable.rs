@@ -1,5 +1,5 @@
-//! Why a file of settings could not be read: with the line it is about, for whoever starts a process,
-//! and in one sentence, for the log of one that goes on.
+//! Errors of settings files: with the line they are about, for the start of a process, and in one sentence,
+//! for the log of a running one.
 
 use std::{fmt, path::Path};
 

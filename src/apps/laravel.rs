@@ -1,4 +1,4 @@
-//! What Laravel and Echo are told to find an app. Pure.
+//! The settings with which Laravel and Echo find an app. Pure.
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ impl Reach {
     }
 }
 
-/// What Laravel's front end reads, and the line of its server's that it repeats.
+/// Variables of Laravel's front end, and the server's variables that they repeat.
 const FRONT: [(&str, &str); 4] = [
     ("VITE_REVERB_APP_KEY", "REVERB_APP_KEY"),
     ("VITE_REVERB_HOST", "REVERB_HOST"),
@@ -59,7 +59,7 @@ const FRONT: [(&str, &str); 4] = [
     ("VITE_REVERB_SCHEME", "REVERB_SCHEME"),
 ];
 
-/// What Laravel's server reads, in the order of its `.env`.
+/// Variables of Laravel's server, in the order of its `.env`.
 fn server(app: &App, key: &Key, reach: &Reach) -> [(&'static str, String); 7] {
     [
         ("BROADCAST_CONNECTION", "reverb".to_owned()),
@@ -72,7 +72,7 @@ fn server(app: &App, key: &Key, reach: &Reach) -> [(&'static str, String); 7] {
     ]
 }
 
-/// What `new Echo` is given, in this order.
+/// The options of `new Echo`, in this order.
 fn echo(app: &App, key: &Key, reach: &Reach) -> Vec<(&'static str, Value)> {
     let mut options = vec![
         ("broadcaster", json!("reverb")),

@@ -6,7 +6,7 @@
 //! | `reload.rs` | both are read again while a gateway runs |
 //! | `command.rs` | `broadgate apps` |
 //! | `fresh.rs` | an app with a random key and secret |
-//! | `laravel.rs` | what Laravel and Echo are told to find an app |
+//! | `laravel.rs` | the settings with which Laravel and Echo find an app |
 
 mod command;
 mod fresh;

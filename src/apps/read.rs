@@ -207,7 +207,7 @@ impl Reading {
         for (index, app) in self.apps.iter().enumerate() {
             for (number, key) in app.keys.iter().enumerate() {
                 let len = key.secret.reveal().len();
-                // None at all is told with more words.
+                // A file without any app has a message of its own.
                 if (1..APP_SECRET_BYTES_MIN).contains(&len) {
                     return Err(format!(
                         "{}.keys[{number}]: the secret has {len} bytes: at least {APP_SECRET_BYTES_MIN} are \

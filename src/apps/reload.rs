@@ -17,7 +17,7 @@ use super::read::{Files, Reading, Seen, Source};
 
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// A file that has changed must stay as it is for so long: whoever writes it may not be through.
+/// A changed file must stay unchanged for this long: it may still be being written.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 /// And for so long before an app is removed or changed by it.
 const REMOVAL_SETTLE_TIME: Duration = Duration::from_secs(3);

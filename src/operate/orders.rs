@@ -227,7 +227,7 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
     } else {
-        print(&format!("gateway {} has been told to drain\n", reply.incarnation))?;
+        print(&format!("gateway {} is draining\n", reply.incarnation))?;
     }
     let Some(wait) = args.wait else { return Ok(()) };
     // The call to drain has a time of its own; a watch goes on.

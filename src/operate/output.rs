@@ -12,7 +12,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
 use crate::failure::Failure;
 
-/// To standard output; whoever stops reading ends the program quietly.
+/// Writes to standard output. A closed pipe ends the program quietly.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -44,7 +44,7 @@ impl AppsFile {
             );
             return Ok(None);
         }
-        // As the gateways will read it: what is wrong is told once.
+        // Read as the gateways will read it, so that a mistake is reported once.
         let source = Source { config, apps: Some(path.clone()), raw: vec![CHAT.to_owned()] };
         let apps = source.read(&mut Vec::new()).and_then(|reading| reading.open()).map_err(Failure::Usage)?;
         let table = apps.load();

@@ -1,4 +1,4 @@
-//! The processes of `up`: started, listened to, started again, ended with their supervisor.
+//! The processes of `up`: it starts them, forwards their output, restarts them, and ends them with itself.
 
 use std::{
     net::SocketAddr,
@@ -162,7 +162,7 @@ impl Keeper {
                 Verdict::GiveUp => {
                     let sentence =
                         format!("{} has ended five times within a minute: {reason}", self.spec.name);
-                    // The first failure is the one that is told.
+                    // The first failure is reported.
                     let _ = self.failed.try_send(Failure::Failed(sentence));
                     return;
                 }

@@ -178,7 +178,7 @@ impl<T: Send + 'static> Ears<T> {
                             tracing::debug!(%gateway, ?end, "the stream of a watched gateway broke");
                         }
                         // Each time later, until the gateway knows as much as we do.
-                        () = self.again.notified() => tracing::debug!(%gateway, "a gateway is watched anew"),
+                        () = self.again.notified() => tracing::debug!(%gateway, "watching a gateway again"),
                     }
                     self.tell(Heard::Broke).await;
                 }

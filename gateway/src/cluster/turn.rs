@@ -81,7 +81,7 @@ impl Actor {
                 (self.around.installed)(&view);
             }
             Effect::Mistrust(peer, why) => {
-                tracing::warn!(%peer, why, "the links to a peer are made anew, and everything is said again");
+                tracing::warn!(%peer, why, "peer state mismatch: resetting both links and resyncing");
                 counter!("broadgate_gateway_peers_mistrusted_total").increment(1);
                 self.drop_link(peer);
                 if let Some((_, cut)) = self.sessions.get(&peer) {

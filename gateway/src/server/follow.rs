@@ -88,7 +88,7 @@ impl Seen {
     fn act(&self, event: MemberEvent) -> Option<Next> {
         match event {
             MemberEvent::Removed { reason } => {
-                tracing::warn!(reason, "removed from the view: letting clients go and joining anew");
+                tracing::warn!(reason, "removed from the view: closing all clients and rejoining");
                 self.health.set_ready(false);
                 Some(Next::JoinAnew)
             }

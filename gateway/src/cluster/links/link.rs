@@ -176,7 +176,7 @@ impl Dialer {
                     }
                 }
                 batch = said.recv() => {
-                    let batch = batch.context("the homes say everything anew")?;
+                    let batch = batch.context("the link is reset to resync")?;
                     for said in split(batch) {
                         untaken.sizes.push_back(said.iter().map(command_bytes).sum());
                         self.write(&frames, Frame::Said(v1::SaidBatch { said })).await?;
