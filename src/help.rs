@@ -122,6 +122,10 @@ const GAUGES: &[(&str, &str)] = &[
         "broadgate_gateway_cluster_halved",
         "1 for a lease after more than half of the gateways have vanished within one",
     ),
+    (
+        "broadgate_gateway_outboxes_bytes",
+        "What a shard's outboxes take in memory, in bytes: a message counts once, however many clients get it",
+    ),
     ("broadgate_gateway_epoch_number", "The count of the view's epoch"),
     ("broadgate_gateway_epoch_term", "The term of the view's epoch"),
     ("broadgate_gateway_homes", "Topics that have members and their home at this gateway"),

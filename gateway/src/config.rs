@@ -191,12 +191,16 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Messages per second from one client; 0 is no limit.
     pub messages_per_second_max: u32,
+    /// Frames per second from one client that are no message: pings, pongs and fragments; 0 is no limit.
+    pub frames_per_second_max: u32,
     /// Groups one client may be in.
     pub groups_per_client_max: usize,
     /// A session's JSON.
     pub session_bytes_max: usize,
     /// Bytes waiting for one client. As it is by default, it grows with `message_bytes_max`.
     pub outbox_bytes_max: usize,
+    /// Bytes of memory that all outboxes may take; beyond, those who have most are closed.
+    pub outboxes_bytes_max: usize,
     /// Messages waiting for one client.
     pub outbox_messages_max: usize,
     /// Time above the outbox's low-water mark.
@@ -378,9 +382,11 @@ impl Default for Limits {
             clients_per_ip_max: limits::CLIENTS_PER_IP_MAX,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             messages_per_second_max: limits::MESSAGES_PER_SECOND_MAX,
+            frames_per_second_max: limits::FRAMES_PER_SECOND_MAX,
             groups_per_client_max: limits::GROUPS_PER_CLIENT_MAX,
             session_bytes_max: limits::SESSION_BYTES_MAX,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            outboxes_bytes_max: limits::OUTBOXES_BYTES_MAX,
             outbox_messages_max: limits::OUTBOX_MESSAGES_MAX,
             outbox_time_max: limits::OUTBOX_TIME_MAX,
             first_byte_time_max: limits::FIRST_BYTE_TIME_MAX,
@@ -435,6 +441,9 @@ impl Limits {
     pub(crate) fn follow(&mut self) {
         if self.outbox_bytes_max == limits::OUTBOX_BYTES_MAX {
             self.outbox_bytes_max = self.payload_bytes_max().max(self.outbox_bytes_max);
+        }
+        if self.outboxes_bytes_max == limits::OUTBOXES_BYTES_MAX {
+            self.outboxes_bytes_max = self.frame_bytes_max().max(self.outboxes_bytes_max);
         }
     }
 }
@@ -539,14 +548,8 @@ impl Config {
         Ok(())
     }
 
-    fn check_limits(&self) -> Result<(), String> {
+    fn check_outboxes(&self) -> Result<(), String> {
         let limits = &self.settings.limits;
-        if limits.message_bytes_max == 0 || limits.message_bytes_max > limits::MESSAGE_BYTES_HIGHEST {
-            return Err(format!(
-                "gateway.limits.message_bytes_max must be 1 to {} bytes",
-                limits::MESSAGE_BYTES_HIGHEST
-            ));
-        }
         let outbox = limits::OUTBOX_LOW_WATER_BYTES..=limits::OUTBOX_BYTES_HIGHEST;
         if !outbox.contains(&limits.outbox_bytes_max) {
             return Err(format!(
@@ -564,6 +567,13 @@ impl Config {
                  what one client says could not be told to another; make it at least {message}, or leave it out"
             ));
         }
+        let (all, frame) = (followed.outboxes_bytes_max, followed.frame_bytes_max());
+        if all < frame {
+            return Err(format!(
+                "gateway.limits.outboxes_bytes_max ({all}) is less than what one client's outbox may hold \
+                 ({frame}, by outbox_bytes_max): raise the one or lower the other"
+            ));
+        }
         let apps = self.apps.load();
         let loud = apps.iter().find(|app| !app.keys.is_empty() && app.limits.event_data_bytes_max > outbox);
         if let Some(app) = loud {
@@ -573,6 +583,18 @@ impl Config {
                 app.id, app.limits.event_data_bytes_max
             ));
         }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        let limits = &self.settings.limits;
+        if limits.message_bytes_max == 0 || limits.message_bytes_max > limits::MESSAGE_BYTES_HIGHEST {
+            return Err(format!(
+                "gateway.limits.message_bytes_max must be 1 to {} bytes",
+                limits::MESSAGE_BYTES_HIGHEST
+            ));
+        }
+        self.check_outboxes()?;
         if [limits.events_per_client_max, limits.events_per_client_bytes_max, limits.clients_max].contains(&0)
         {
             return Err(
@@ -692,6 +714,8 @@ mod tests {
         let small = refused(of(4 * MIB, 2 * MIB), Vec::new());
         assert!(small.contains("outbox_bytes_max") && small.contains("message_bytes_max"), "{small}");
         assert!(refused(of(64 * MIB + 1, 128 * MIB), Vec::new()).contains("67108864"));
+        let sum = refused(Limits { outboxes_bytes_max: MIB, ..of(1000, MIB) }, Vec::new());
+        assert!(sum.contains("outboxes_bytes_max (1048576)") && sum.contains("outbox_bytes_max"), "{sum}");
         let key = Key { key: "k".into(), secret: KeySecret::new("0123456789abcdef0123"), secret_file: None };
         let mut app = App { keys: vec![key], ..App::new("default") };
         app.limits.event_data_bytes_max = MIB;

@@ -9,7 +9,7 @@ use broadgate_pusher::{
 
 use crate::{
     apps::Limits,
-    codec::{Codec, Input, Protocol, encode::Encoder},
+    codec::{Allowance, Codec, Input, Protocol, encode::Encoder},
     command::{Parser, session_object},
 };
 
@@ -21,8 +21,8 @@ const MESSAGE_BYTES_MAX: usize = 512;
 pub fn codec(data: &[u8]) {
     let [protocol, step, bytes @ ..] = data else { return };
     let protocol = [Protocol::WebSocket, Protocol::Text, Protocol::Frame][usize::from(protocol % 3)];
-    let whole = decode(protocol, bytes, bytes.len().max(1));
-    let pieces = decode(protocol, bytes, usize::from(*step).max(1));
+    let whole = decode(protocol, bytes, bytes.len().max(1), u32::MAX);
+    let pieces = decode(protocol, bytes, usize::from(*step).max(1), u32::from(*step % 7) + 1);
     assert_eq!(whole, pieces, "{protocol:?} in pieces of {step}");
     for message in &whole.0 {
         let len = match message {
@@ -37,14 +37,16 @@ pub fn codec(data: &[u8]) {
     }
 }
 
-/// Everything that is said, whether the client broke its protocol, and what it is answered.
-fn decode(protocol: Protocol, bytes: &[u8], step: usize) -> (Vec<Input>, bool, Vec<u8>) {
+/// Everything that is said, whether the client broke its protocol, and what it is answered; in turns of so
+/// many frames.
+fn decode(protocol: Protocol, bytes: &[u8], step: usize, frames: u32) -> (Vec<Input>, bool, Vec<u8>) {
     let mut codec = Codec::new(protocol, MESSAGE_BYTES_MAX);
     let (mut said, mut answer) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(step) {
         let mut input = piece;
+        let mut allowance = Allowance::of(frames);
         loop {
-            match codec.next(&mut input, &mut answer) {
+            match codec.next(&mut input, &mut answer, &mut allowance) {
                 Ok(Some(message)) => {
                     let is_close = matches!(message, Input::Close(..));
                     said.push(message);
@@ -53,7 +55,11 @@ fn decode(protocol: Protocol, bytes: &[u8], step: usize) -> (Vec<Input>, bool, V
                         return (said, false, answer);
                     }
                 }
-                Ok(None) => break,
+                Ok(None) if input.is_empty() => break,
+                Ok(None) => {
+                    assert_eq!(allowance.left, 0, "something that may be taken is left");
+                    allowance = Allowance::of(frames);
+                }
                 Err(_) => return (said, true, Vec::new()),
             }
         }

@@ -42,6 +42,9 @@ pub const PAGE_DEFAULT: u32 = 100;
 
 /// What may wait for one client, in bytes.
 pub const OUTBOX_BYTES_MAX: usize = MIB;
+/// What all outboxes of a gateway may take in memory, in bytes: a message counts once in each shard, however
+/// many clients wait for it. The shards share it; beyond, those who have most are closed as slow.
+pub const OUTBOXES_BYTES_MAX: usize = 1024 * MIB;
 /// The most that may be configured to wait for one client, in bytes: it is counted in 32 bits, and the
 /// gateway's own frames come on top.
 pub const OUTBOX_BYTES_HIGHEST: usize = 1024 * MIB;
@@ -139,6 +142,10 @@ pub const CLIENTS_MAX: usize = 100_000;
 pub const CLIENTS_PER_IP_MAX: usize = 0;
 /// Messages per second from one client; 0 is no limit.
 pub const MESSAGES_PER_SECOND_MAX: u32 = 0;
+
+/// Frames per second from one client that are no message: pings, pongs, and fragments of messages; 0 is no
+/// limit. A browser sends none but pongs; what a library cuts the largest messages into is far fewer.
+pub const FRAMES_PER_SECOND_MAX: u32 = 2000;
 
 /// A client that sent nothing for this long is sent a ping.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -283,6 +290,11 @@ pub const PUSHER_ENTRIES_MAX: usize = 256 * KIB;
 /// Client events of one shard that are placed and unanswered; beyond, the clients wait unread. By default
 /// at most 10 KiB each.
 pub const PUSHER_UNANSWERED_MAX: usize = 4 * KIB;
+/// Answers to a Pusher client's pings, and to frames that are refused or mean nothing, in one second; a
+/// client that wants more is closed, since each may cost it six bytes.
+pub const PUSHER_ANSWERS_PER_SECOND_MAX: u32 = 100;
+/// And so many at once: a page that may not subscribe to any of its channels is no attack.
+pub const PUSHER_ANSWERS_BURST: u32 = 2000;
 /// Events of Pusher clients that wait for one of those who watch them; beyond, they are dropped and
 /// counted. Fixed: it is part of the contract.
 pub const PUSHER_WATCH_EVENTS_MAX: usize = 16 * KIB;
@@ -346,6 +358,7 @@ const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX 
 const _: () = assert!(4 * PAYLOAD_BYTES_MAX < KEPT_APP_BYTES_LEAST);
 const _: () = assert!(8 * HISTORY_BYTES_MAX <= KEPT_APP_BYTES_MAX && KEPT_APP_BYTES_MAX <= KEPT_BYTES_MAX);
 const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
+const _: () = assert!(64 * OUTBOX_BYTES_MAX <= OUTBOXES_BYTES_MAX);
 const _: () =
     assert!(PAYLOAD_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX && PAYLOAD_BYTES_MAX <= MESSAGE_BYTES_HIGHEST);
 // The largest message travels: as an event, as a command, over a link, and into an outbox, also if JSON makes

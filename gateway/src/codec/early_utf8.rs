@@ -1,8 +1,11 @@
-//! Finds invalid UTF-8 in a text message before its frame has come whole (RFC 6455 section 8.1). Pure.
+//! Counts the frames of a client, so that it cannot have many in a row, and finds invalid UTF-8 in a text
+//! message before its frame has come whole (RFC 6455 section 8.1). Pure.
 //!
-//! tungstenite looks at the text of whole frames. This follows the frames beside it, and looks at the text
+//! tungstenite looks at the text of whole frames. This follows the frames before it, and looks at the text
 //! of those that have come in part, or that are part of a message of several. Of a message in one frame that
 //! comes whole, which nearly all are, only the head is looked at.
+
+use crate::codec::input::Allowance;
 
 /// The longest head of a frame: two bytes, eight of length, four of mask (RFC 6455 section 5.2).
 const HEAD_BYTES_MAX: usize = 14;
@@ -15,6 +18,7 @@ const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
 /// Opcodes from here on are of control frames, which may stand between the frames of a message.
 const CONTROL: u8 = 0x8;
 
@@ -43,11 +47,15 @@ impl EarlyUtf8 {
         self.invalid
     }
 
-    /// Follows what has been read.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
+    /// Follows what has been read for as long as frames may be begun; returns how many bytes that were.
+    pub(super) fn follow(&mut self, mut bytes: &[u8], allowance: &mut Allowance) -> usize {
+        let read = bytes.len();
         while !bytes.is_empty() && !self.invalid {
             if self.payload_left == 0 {
-                bytes = self.follow_head(bytes);
+                if self.head_len == 0 && !allowance.take() {
+                    break;
+                }
+                bytes = self.follow_head(bytes, allowance);
                 continue;
             }
             let len = usize::try_from(self.payload_left).unwrap_or(usize::MAX).min(bytes.len());
@@ -61,10 +69,11 @@ impl EarlyUtf8 {
                 self.end_frame();
             }
         }
+        read - bytes.len()
     }
 
     /// Takes bytes of a frame's head; returns what follows them.
-    fn follow_head<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn follow_head<'a>(&mut self, bytes: &'a [u8], allowance: &mut Allowance) -> &'a [u8] {
         let before = self.head_len;
         let len = bytes.len().min(HEAD_BYTES_MAX - before);
         self.head[before..before + len].copy_from_slice(&bytes[..len]);
@@ -74,6 +83,8 @@ impl EarlyUtf8 {
         };
         let rest = &bytes[head_len - before..];
         self.head_len = 0;
+        let is_message = matches!(self.head[0] & 0x0f, TEXT | BINARY) && self.head[0] & FIN != 0;
+        allowance.no_messages += u32::from(!is_message);
         self.begin_frame(head_len, payload_len, payload_len <= rest.len() as u64);
         rest
     }

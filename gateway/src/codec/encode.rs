@@ -1,6 +1,6 @@
 //! What is sent, framed once for every client that speaks the same protocol. Pure.
 
-use std::rc::Rc;
+use std::{cell::Cell, ops::Deref, rc::Rc};
 
 use broadgate_proto::close::CloseCode;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -35,7 +35,49 @@ pub(crate) struct Frames<F = Bytes> {
 
 /// What outboxes hold: a frame that one shard's clients share. Its references are counted by that shard
 /// alone; those of the `Bytes` would be by all shards at once, for every delivery.
-pub(crate) type SharedFrame = Rc<Bytes>;
+pub(crate) type SharedFrame = Rc<Frame>;
+
+/// A frame whose bytes are counted by its shard for as long as anybody there holds it.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    bytes: Bytes,
+    live: LiveBytes,
+}
+
+/// What all frames of one shard take in memory, in bytes. A frame costs one addition when it is made and one
+/// when it goes, and none for each client that gets it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveBytes(Rc<Cell<usize>>);
+
+/// What a frame takes besides its bytes: its own place, its counters, and what the allocator adds.
+const FRAME_BYTES: usize = 96;
+
+impl LiveBytes {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    /// A frame that several clients may share.
+    pub(crate) fn frame(&self, bytes: Bytes) -> SharedFrame {
+        self.0.set(self.0.get() + bytes.len() + FRAME_BYTES);
+        Rc::new(Frame { bytes, live: self.clone() })
+    }
+}
+
+impl Deref for Frame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        let live = &self.live.0;
+        live.set(live.get().saturating_sub(self.bytes.len() + FRAME_BYTES));
+    }
+}
 
 impl Frames {
     /// Bytes of all forms together.
@@ -45,8 +87,8 @@ impl Frames {
     }
 
     /// For one shard's outboxes.
-    pub(crate) fn share(&self) -> Frames<SharedFrame> {
-        let share = |frame: &Option<Bytes>| frame.clone().map(Rc::new);
+    pub(crate) fn share(&self, live: &LiveBytes) -> Frames<SharedFrame> {
+        let share = |frame: &Option<Bytes>| frame.clone().map(|frame| live.frame(frame));
         Frames {
             websocket: share(&self.websocket),
             text: share(&self.text),
@@ -202,6 +244,19 @@ mod tests {
         assert_eq!(frames.frame.unwrap(), &b"\0\0\0\x06hi"[..]);
         assert_eq!(close_frame(1012, "service restart")[..4], [0x88, 17, 0x03, 0xf4]);
         assert_eq!(close_frame(1000, &"é".repeat(100)).len(), 2 + 2 + 122);
+    }
+
+    #[test]
+    fn a_frame_counts_once_for_as_long_as_somebody_holds_it() {
+        let live = LiveBytes::default();
+        let shared = EVERY.text(b"hi").share(&live);
+        let whole = live.bytes();
+        assert_eq!(whole, 3 * FRAME_BYTES + 4 + 3 + 6);
+        let held = [Rc::clone(shared.text.as_ref().unwrap()), Rc::clone(shared.text.as_ref().unwrap())];
+        drop(shared);
+        assert_eq!(live.bytes(), FRAME_BYTES + 3);
+        drop(held);
+        assert_eq!(live.bytes(), 0);
     }
 
     proptest! {

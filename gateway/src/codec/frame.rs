@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::codec::input::{Input, Violation};
+use crate::codec::input::{Allowance, Input, Violation};
 
 const HEADER: usize = 4;
 
@@ -17,7 +17,15 @@ impl Decoder {
         Self { begun: Vec::new(), message_bytes_max }
     }
 
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Input>, Violation> {
+    pub(super) fn next(
+        &mut self,
+        input: &mut &[u8],
+        allowance: &mut Allowance,
+    ) -> Result<Option<Input>, Violation> {
+        // A frame that has begun goes on: it was paid for.
+        if self.begun.is_empty() && !input.is_empty() && !allowance.take() {
+            return Ok(None);
+        }
         if self.begun.len() < HEADER && !self.take(input, HEADER) {
             return Ok(None);
         }

@@ -12,6 +12,28 @@ pub(crate) enum Input {
     Close(u16, String),
 }
 
+/// How many frames may be taken from a client before others have their turn, and what they were.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    /// Frames that may still be begun. What was read beyond is left in the input.
+    pub(crate) left: u32,
+    /// WebSocket frames that were begun and are no message by themselves: control frames and fragments.
+    pub(crate) no_messages: u32,
+}
+
+impl Allowance {
+    pub(crate) fn of(frames: u32) -> Self {
+        Self { left: frames, no_messages: 0 }
+    }
+
+    /// Takes a message that is one frame; false if none is left.
+    pub(super) fn take(&mut self) -> bool {
+        let is_left = self.left > 0;
+        self.left -= u32::from(is_left);
+        is_left
+    }
+}
+
 /// How a client broke its protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Violation {

@@ -9,7 +9,7 @@ mod websocket;
 
 use crate::{codec::encode::Frames, config::ListenerKind};
 
-pub(crate) use self::input::{Input, Violation};
+pub(crate) use self::input::{Allowance, Input, Violation};
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,17 +74,19 @@ impl Codec {
         }
     }
 
-    /// The next message in what was read, or none if more must be read. `input` moves on past what
-    /// was taken. What must be answered at once (a pong, a close reply) is added to `answer`.
+    /// The next message in what was read, or none if more must be read or the allowance is spent: then
+    /// something is left of `input`, which moves on past what was taken. What must be answered at once (a
+    /// pong, a close reply) is added to `answer`.
     pub(crate) fn next(
         &mut self,
         input: &mut &[u8],
         answer: &mut Vec<u8>,
+        allowance: &mut Allowance,
     ) -> Result<Option<Input>, Violation> {
         match self {
-            Self::WebSocket(decoder) => decoder.next(input, answer),
-            Self::Text(decoder) => decoder.next(input),
-            Self::Frame(decoder) => decoder.next(input),
+            Self::WebSocket(decoder) => decoder.next(input, answer, allowance),
+            Self::Text(decoder) => decoder.next(input, allowance),
+            Self::Frame(decoder) => decoder.next(input, allowance),
         }
     }
 }

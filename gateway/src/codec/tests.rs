@@ -30,13 +30,20 @@ fn wire(kind: ListenerKind, messages: &[String]) -> Vec<u8> {
         .collect()
 }
 
+/// In turns of a few frames, which must make no difference.
 fn decode(codec: &mut Codec, mut input: &[u8], out: &mut Vec<Input>) -> Result<Vec<u8>, Violation> {
     let mut answer = Vec::new();
-    while let Some(message) = codec.next(&mut input, &mut answer)? {
-        out.push(message);
+    loop {
+        let before = input.len();
+        let mut allowance = Allowance::of(3);
+        while let Some(message) = codec.next(&mut input, &mut answer, &mut allowance)? {
+            out.push(message);
+        }
+        if input.is_empty() {
+            return Ok(answer);
+        }
+        assert!(input.len() < before && allowance.left == 0, "what may be taken is taken");
     }
-    assert!(input.is_empty(), "what was fed is taken");
-    Ok(answer)
 }
 
 fn kinds() -> impl Strategy<Value = ListenerKind> {
@@ -142,6 +149,62 @@ fn invalid_text_fails_before_its_frame_is_whole() {
             assert_eq!(got, [Input::Text("before".into())]);
         }
     }
+}
+
+/// Whatever the frames are: 6 bytes of each would otherwise be tens of thousands in one turn.
+#[test]
+fn a_turn_takes_no_more_frames_than_it_may() {
+    let fragment = |opcode: u8| {
+        let mut frame = masked(opcode, b"");
+        frame[0] &= 0x7f;
+        frame
+    };
+    let lines = || b"\n".to_vec();
+    let kinds: [(ListenerKind, Vec<u8>, Vec<u8>, bool); 7] = [
+        (ListenerKind::Web, Vec::new(), masked(9, b"p"), false),
+        (ListenerKind::Web, Vec::new(), masked(10, b""), false),
+        (ListenerKind::Web, fragment(1), fragment(0), false),
+        (ListenerKind::Web, Vec::new(), masked(1, b""), true),
+        (ListenerKind::Web, Vec::new(), masked(2, b""), true),
+        (ListenerKind::Text, Vec::new(), lines(), true),
+        (ListenerKind::Frame, Vec::new(), vec![0, 0, 0, 4], true),
+    ];
+    for (kind, begin, one, is_message) in kinds {
+        let mut codec = Codec::new(Protocol::raw(kind), 4096);
+        let bytes = [begin, one.repeat(1000)].concat();
+        let (mut input, mut answer, mut messages, mut no_messages) = (&bytes[..], Vec::new(), 0, 0);
+        while !input.is_empty() {
+            let before = input.len();
+            let mut allowance = Allowance::of(64);
+            let mut got = 0;
+            while codec.next(&mut input, &mut answer, &mut allowance).unwrap().is_some() {
+                got += 1;
+            }
+            assert!(before - input.len() <= 64 * one.len(), "{kind:?} {one:?}");
+            assert!(got <= 64 && allowance.no_messages <= 64);
+            messages += got;
+            no_messages += allowance.no_messages;
+        }
+        let all = u32::try_from(bytes.len() / one.len()).unwrap();
+        assert_eq!((messages, no_messages), if is_message { (all, 0) } else { (0, all) }, "{kind:?} {one:?}");
+        assert_eq!(answer, if one == masked(9, b"p") { b"\x8a\x01p".repeat(1000) } else { Vec::new() });
+    }
+}
+
+#[test]
+fn nothing_is_read_after_a_close() {
+    let mut codec = Codec::new(Protocol::WebSocket, 100);
+    let bytes = [masked(8, b"\x03\xe8"), masked(9, b"").repeat(500)].concat();
+    let (mut input, mut answer) = (&bytes[..], Vec::new());
+    for turn in 0.. {
+        assert!(turn < 500 / 64 + 4, "it goes on for ever");
+        let mut allowance = Allowance::of(64);
+        while codec.next(&mut input, &mut answer, &mut allowance).unwrap().is_some() {}
+        if input.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(answer, b"\x88\x02\x03\xe8");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Lines: a message ends with a newline; a carriage return before it is not part of it.
 
-use crate::codec::input::{Input, Violation, text_or_binary};
+use crate::codec::input::{Allowance, Input, Violation, text_or_binary};
 
 pub(crate) struct Decoder {
     /// The begin of a line whose end was not read yet.
@@ -13,7 +13,11 @@ impl Decoder {
         Self { begun: Vec::new(), message_bytes_max }
     }
 
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Input>, Violation> {
+    pub(super) fn next(
+        &mut self,
+        input: &mut &[u8],
+        allowance: &mut Allowance,
+    ) -> Result<Option<Input>, Violation> {
         let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
             if self.begun.len() + input.len() > self.message_bytes_max + 1 {
                 return Err(Violation::TooLarge);
@@ -22,6 +26,9 @@ impl Decoder {
             *input = &[];
             return Ok(None);
         };
+        if !allowance.take() {
+            return Ok(None);
+        }
         let (line, rest) = (&input[..end], &input[end + 1..]);
         *input = rest;
         let begun = std::mem::take(&mut self.begun);

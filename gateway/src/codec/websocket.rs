@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::codec::{
     early_utf8::EarlyUtf8,
-    input::{Input, Violation},
+    input::{Allowance, Input, Violation},
 };
 
 /// tungstenite's own read buffer: allocated at once and for good, so small.
@@ -47,15 +47,22 @@ impl Decoder {
         &mut self,
         input: &mut &[u8],
         answer: &mut Vec<u8>,
+        allowance: &mut Allowance,
     ) -> Result<Option<Input>, Violation> {
         let state = &mut *self.0;
-        let before = input.len();
         if let Some(new) = input.get(state.followed..) {
-            state.early.follow(new);
+            state.followed += state.early.follow(new, allowance);
         }
-        let result = Self::read(&mut state.context, &mut Feed { input, answer });
-        state.followed = input.len();
-        debug_assert!(state.followed <= before);
+        // tungstenite takes all frames that it gets before it returns, unless one ends a message: it gets no
+        // more than may be begun.
+        let (mut fed, _) = input.split_at(state.followed.min(input.len()));
+        let result = Self::read(&mut state.context, &mut Feed { input: &mut fed, answer });
+        *input = &input[state.followed - fed.len()..];
+        state.followed = fed.len();
+        if state.followed > 0 && matches!(result, Ok(None)) {
+            // Nothing is read after a close.
+            (*input, state.followed) = (&[], 0);
+        }
         match result {
             // All that came before it has been passed on.
             Ok(None) if state.early.is_invalid() => Err(Violation::Utf8),

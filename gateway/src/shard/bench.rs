@@ -7,7 +7,7 @@ use std::{hint::black_box, io::IoSlice, rc::Rc};
 use broadgate_pusher::outgoing;
 
 use crate::{
-    codec::encode::{Encoder, Frames},
+    codec::encode::{Encoder, Frames, LiveBytes},
     command::Audience,
     shard::{
         directory::Directory,
@@ -55,6 +55,7 @@ impl Framing {
 pub struct Fanout {
     outboxes: Vec<Outbox>,
     joined: Joined,
+    live: LiveBytes,
 }
 
 impl Fanout {
@@ -63,12 +64,14 @@ impl Fanout {
     pub fn new(clients: usize) -> Self {
         let mut outboxes = Vec::new();
         outboxes.resize_with(clients, Outbox::default);
-        Self { outboxes, joined: Joined::default() }
+        Self { outboxes, joined: Joined::default(), live: LiveBytes::default() }
     }
 
     /// Appends these messages to every outbox, which gets them all before the next one is looked at.
     pub fn push(&mut self, messages: &[Message]) {
-        let shared: Vec<_> = messages.iter().filter_map(|Message(frames)| frames.share().websocket).collect();
+        let live = &self.live;
+        let shared: Vec<_> =
+            messages.iter().filter_map(|Message(frames)| frames.share(live).websocket).collect();
         for outbox in &mut self.outboxes {
             shared.iter().for_each(|frame| outbox.push(Rc::clone(frame)));
         }
@@ -76,7 +79,7 @@ impl Fanout {
 
     /// Empties one outbox after the other, into sockets that take everything; returns the bytes.
     pub fn flush(&mut self) -> usize {
-        let Self { outboxes, joined } = self;
+        let Self { outboxes, joined, .. } = self;
         outboxes.iter_mut().map(|outbox| empty(outbox, joined)).sum()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::{mem::offset_of, net::SocketAddr, num::NonZeroU32, rc::Rc, sync::Arc, task::Waker};
 
-use broadgate_proto::v1;
+use broadgate_proto::{limits::OUTBOX_LOW_WATER_BYTES, v1};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -31,6 +32,17 @@ pub(crate) enum Stage {
     Gone,
 }
 
+/// Whether a client may take the shard's time for what it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// When its socket has something.
+    Freely,
+    /// It has more than one turn takes, and stands in the line.
+    InLine,
+    /// It was the first in the line.
+    Next,
+}
+
 /// How far a close has come.
 pub(crate) struct Farewell {
     /// Second after which it is cut.
@@ -57,6 +69,8 @@ pub(crate) struct Client {
     pub(crate) pending: Option<Box<Pending>>,
     /// Since which second the outbox has been above its low-water mark.
     pub(crate) backlog_since: Option<NonZeroU32>,
+    /// Bytes of answers to itself that were placed since the outbox was last below its low-water mark.
+    pub(crate) answers: u32,
     /// In the line of those that are to be written to.
     pub(crate) dirty: bool,
     pub(crate) protocol: Protocol,
@@ -66,12 +80,13 @@ pub(crate) struct Client {
     pub(crate) codec: Option<Codec>,
     /// Of the task that drives the socket.
     pub(crate) waker: Option<Waker>,
-    /// Read but not decoded: the window was full.
-    pub(crate) undecoded: Vec<u8>,
+    /// Read but not decoded: the window was full, or others have their turn.
+    pub(crate) undecoded: Bytes,
     /// It broke its protocol: nothing after that can be decoded, and what still comes is thrown away.
     pub(crate) broken: bool,
     /// Decoding stopped early, so the codec may hold whole messages.
     pub(crate) stopped_early: bool,
+    pub(crate) reading: Reading,
 
     pub(crate) events: Window,
     pub(crate) worker: Option<WorkerKey>,
@@ -99,6 +114,8 @@ pub(crate) struct Client {
     /// Second in which it was last pinged.
     pub(crate) last_ping: u32,
     pub(crate) rate: Rate,
+    /// Of frames that are no message.
+    pub(crate) no_messages: Rate,
     pub(crate) received: Traffic,
     pub(crate) session: Option<Box<Session>>,
     /// What it has besides if it speaks the Pusher protocol.
@@ -128,14 +145,15 @@ impl Client {
     }
 
     /// May its socket be read? Not while its worker has more than a window to answer, nor while an
-    /// event waits for any worker, nor while a Pusher client's frame has not taken effect: TCP then tells
-    /// the client to wait.
+    /// event waits for any worker, nor while a Pusher client's frame has not taken effect, nor while it does
+    /// not take the answers to what it said: TCP then tells the client to wait.
     pub(crate) fn may_read(&self, max: WindowMax) -> bool {
         match &self.stage {
             Stage::Open => {
                 let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
                 let idle = self.pusher.as_deref().is_none_or(PusherClient::is_idle);
-                self.events.has_room(max) && !held && self.pending.is_none() && idle
+                let takes = self.answers as usize <= OUTBOX_LOW_WATER_BYTES;
+                self.events.has_room(max) && !held && self.pending.is_none() && idle && takes
             }
             Stage::Closing(_) => true,
             Stage::Handshake(_) | Stage::Gone => false,

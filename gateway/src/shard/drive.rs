@@ -1,13 +1,14 @@
-//! A client's socket: its task, reading and decoding. What is written is in `write.rs`.
+//! A client's socket: its task, reading and decoding. What is written is in `write.rs`, who is read when in
+//! `readers.rs`.
 
 use std::task::{Context, Poll};
 
 use broadgate_proto::v1::{self, Cause, event::Event, message::Payload};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::io::ReadBuf;
 
 use crate::{
-    codec::{Input, encode::close_code_frame},
+    codec::{Allowance, Input, encode::close_code_frame},
     shard::{
         client::{Client, Stage},
         slots::Slot,
@@ -19,6 +20,8 @@ use crate::{
 
 /// Reads of one client in a row, before others have their turn.
 const READS_PER_TURN: usize = 4;
+/// Frames of one client in a row: some 10 µs. A read may hold ten thousand.
+const FRAMES_PER_TURN: u32 = 64;
 
 /// What one step of reading found.
 enum Step {
@@ -33,8 +36,9 @@ pub(crate) async fn drive(shard: Handle, slot: Slot, key: u64) {
 }
 
 impl Shard {
-    fn poll_client(&mut self, slot: Slot, key: u64, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_client(&mut self, slot: Slot, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key) else {
+            self.ask_for_readers();
             return Poll::Ready(());
         };
         if !client.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -43,21 +47,29 @@ impl Shard {
         if !client.outbox.is_empty() {
             self.flush(slot);
         }
-        for turn in 0.. {
-            match self.read_step(slot, cx) {
-                Step::Wait => break,
-                Step::More if turn == READS_PER_TURN => {
-                    cx.waker().wake_by_ref();
-                    break;
-                }
-                Step::More => {}
-            }
+        if self.may_take_a_turn(slot) {
+            self.read_turn(slot, cx);
         }
         let alive = self.clients.get(slot).is_some_and(|client| client.key == key && client.stream.is_some());
         if alive { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn read_step(&mut self, slot: Slot, cx: &mut Context<'_>) -> Step {
+    fn read_turn(&mut self, slot: Slot, cx: &mut Context<'_>) {
+        let mut allowance = Allowance::of(FRAMES_PER_TURN);
+        for turn in 0.. {
+            match self.read_step(slot, cx, &mut allowance) {
+                Step::Wait => break,
+                Step::More if turn == READS_PER_TURN || allowance.left == 0 => {
+                    self.line_up(slot);
+                    break;
+                }
+                Step::More => {}
+            }
+        }
+        self.unread.take_frames(FRAMES_PER_TURN - allowance.left);
+    }
+
+    fn read_step(&mut self, slot: Slot, cx: &mut Context<'_>, allowance: &mut Allowance) -> Step {
         let max = WindowMax::of(&self.config.settings.limits);
         let Some(client) = self.clients.get_mut(slot) else { return Step::Wait };
         if !client.may_read(max) {
@@ -67,17 +79,25 @@ impl Shard {
         self.paused.remove(&slot);
         if client.stopped_early {
             client.stopped_early = false;
-            let undecoded = std::mem::take(&mut client.undecoded);
-            self.decode(slot, &undecoded);
+            let mut undecoded = std::mem::take(&mut client.undecoded);
+            let left = self.decode(slot, &undecoded, allowance);
+            undecoded.advance(undecoded.len() - left);
+            self.keep_undecoded(slot, undecoded);
             return Step::More;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let step = self.read_socket(slot, &mut scratch, cx);
+        let step = self.read_socket(slot, &mut scratch, cx, allowance);
         self.scratch = scratch;
         step
     }
 
-    fn read_socket(&mut self, slot: Slot, scratch: &mut [u8], cx: &mut Context<'_>) -> Step {
+    fn read_socket(
+        &mut self,
+        slot: Slot,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+        allowance: &mut Allowance,
+    ) -> Step {
         let second = self.second;
         let Some(client) = self.clients.get_mut(slot) else { return Step::Wait };
         let Some(stream) = &mut client.stream else { return Step::Wait };
@@ -95,7 +115,9 @@ impl Shard {
             Poll::Ready(Ok(())) => {
                 client.last_in = second;
                 let filled = buffer.filled().len();
-                self.decode(slot, &scratch[..filled]);
+                self.unread.take_bytes(filled);
+                let left = self.decode(slot, &scratch[..filled], allowance);
+                self.keep_undecoded(slot, Bytes::copy_from_slice(&scratch[filled - left..filled]));
                 // Less than asked for: the socket is empty, most likely. The next poll finds out.
                 Step::More
             }
@@ -113,25 +135,56 @@ impl Shard {
         }
     }
 
-    /// Decodes what was read, and handles each message, until the window is full.
-    pub(crate) fn decode(&mut self, slot: Slot, mut input: &[u8]) {
-        let max = WindowMax::of(&self.config.settings.limits);
+    /// Decodes what came behind the handshake.
+    pub(crate) fn decode_first(&mut self, slot: Slot, read: &[u8]) {
+        let left = self.decode(slot, read, &mut Allowance::of(FRAMES_PER_TURN));
+        self.keep_undecoded(slot, Bytes::copy_from_slice(&read[read.len() - left..]));
+    }
+
+    fn keep_undecoded(&mut self, slot: Slot, undecoded: Bytes) {
+        if let Some(client) = self.clients.get_mut(slot).filter(|_| !undecoded.is_empty()) {
+            client.undecoded = undecoded;
+        }
+    }
+
+    /// Decodes what was read, and handles each message, until the window is full or the allowance is spent;
+    /// returns how many bytes are left.
+    fn decode(&mut self, slot: Slot, mut input: &[u8], allowance: &mut Allowance) -> usize {
+        let limits = &self.config.settings.limits;
+        let (max, no_messages_max) = (WindowMax::of(limits), limits.frames_per_second_max);
+        let second = self.second;
         let mut answer = Vec::new();
+        let mut left = 0;
         loop {
-            let Some(client) = self.clients.get_mut(slot) else { return };
+            let Some(client) = self.clients.get_mut(slot) else { return 0 };
             if !client.may_read(max) {
                 if client.is_open() {
                     client.stopped_early = true;
-                    client.undecoded = input.to_vec();
+                    left = input.len();
                 }
                 break;
             }
             if client.broken {
-                return;
+                return 0;
             }
-            let Some(codec) = &mut client.codec else { return };
-            match codec.next(&mut input, &mut answer) {
-                Ok(None) => break,
+            let Some(codec) = &mut client.codec else { return 0 };
+            let next = codec.next(&mut input, &mut answer, allowance);
+            let no_messages = std::mem::take(&mut allowance.no_messages);
+            if no_messages > 0
+                && !client.no_messages.take_some(second, no_messages, no_messages_max)
+                && client.is_open()
+            {
+                self.let_go_for_rate(slot);
+                self.tally.drop(Drop::AfterClose, usize::from(matches!(next, Ok(Some(_)))));
+                continue;
+            }
+            match next {
+                Ok(None) => {
+                    // Others have their turn first.
+                    client.stopped_early = !input.is_empty();
+                    left = input.len();
+                    break;
+                }
                 Ok(Some(message)) if client.is_open() => self.on_input(slot, message, &mut answer),
                 Ok(Some(Input::Close(..))) => self.on_close_answered(slot),
                 Ok(Some(_)) => self.tally.drop(Drop::AfterClose, 1),
@@ -148,11 +201,11 @@ impl Shard {
                     // Its answer could not be decoded: our side ends with the close frame (RFC 6455
                     // section 7.1.7), and the socket goes when the peer's has ended.
                     self.on_close_answered(slot);
-                    return;
+                    return 0;
                 }
                 Err(_) => {
                     self.cut(slot, Cause::Protocol, 1002, "");
-                    return;
+                    return 0;
                 }
             }
         }
@@ -161,6 +214,13 @@ impl Shard {
         if !answer.is_empty() && still_open {
             self.push_own(slot, Bytes::from(answer));
         }
+        left
+    }
+
+    /// It sends more in a second than it may.
+    pub(crate) fn let_go_for_rate(&mut self, slot: Slot) {
+        let close = broadgate_proto::close::TOO_MANY_MESSAGES;
+        self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
     }
 
     fn on_input(&mut self, slot: Slot, input: Input, answer: &mut Vec<u8>) {
@@ -186,9 +246,7 @@ impl Shard {
         self.tally.now.messages_in += 1;
         self.tally.now.bytes_in += len as u64;
         if !client.rate.take(second, rate_max) {
-            let close = broadgate_proto::close::TOO_MANY_MESSAGES;
-            self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
-            return;
+            return self.let_go_for_rate(slot);
         }
         if client.pusher.is_none() {
             return self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));

@@ -127,12 +127,13 @@ impl Shard {
     }
 
     fn send(&mut self, to: &Audience, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
-        let frames = frames.share();
+        let frames = frames.share(&self.live);
         if by_group.is_empty() {
             return self.send_all(to, &[frames]).pop().unwrap_or_default().receipt();
         }
         let mut tally = Outcome::default();
-        let by_group: Vec<Frames<SharedFrame>> = by_group.iter().map(Frames::share).collect();
+        let by_group: Vec<Frames<SharedFrame>> =
+            by_group.iter().map(|frames| frames.share(&self.live)).collect();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
             let frames = self.frames_for(slot, to, &frames, &by_group);
@@ -150,7 +151,7 @@ impl Shard {
     fn close(&mut self, to: &Audience, closing: &Closing) -> v1::Receipt {
         let mut tally = Outcome::default();
         let slots = self.select(to, &mut tally);
-        let last = closing.last.as_ref().map(Frames::share);
+        let last = closing.last.as_ref().map(|frames| frames.share(&self.live));
         for &slot in &slots {
             tally.clients += 1;
             if closing.at_once {

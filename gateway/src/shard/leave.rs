@@ -55,6 +55,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let was_open = client.is_open();
         self.tally.drop(Drop::Unsent, client.outbox.frames());
+        self.waiting_frames = self.waiting_frames.saturating_sub(client.outbox.frames());
         client.outbox = super::outbox::Outbox::default();
         client.stream = None;
         client.codec = None;
@@ -83,11 +84,17 @@ impl Shard {
     /// The client does not take what is sent to it: what it has not begun to take is dropped, so that
     /// the close code may still reach it.
     pub(crate) fn close_slow(&mut self, slot: Slot) {
+        self.close_slow_because(slot, Drop::Slow);
+    }
+
+    /// The same, with the reason for which its messages are dropped.
+    pub(crate) fn close_slow_because(&mut self, slot: Slot, reason: Drop) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let before = client.outbox.frames();
         client.outbox.keep_begun();
         let dropped = before - client.outbox.frames();
-        self.tally.drop(Drop::Slow, dropped);
+        self.waiting_frames = self.waiting_frames.saturating_sub(dropped);
+        self.tally.drop(reason, dropped);
         let close = close::SLOW;
         self.let_go(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
     }

@@ -12,6 +12,7 @@ use broadgate_proto::{
     name,
     v1::{self, event::Event},
 };
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     command::session_object,
     config::{Affinity, Listener},
     shard::{
-        client::{Client, Session, Stage, Traffic},
+        client::{Client, Reading, Session, Stage, Traffic},
         drive,
         outbox::Outbox,
         places::Place,
@@ -70,14 +71,17 @@ impl Candidate {
             sent: Traffic::default(),
             pending: None,
             backlog_since: None,
+            answers: 0,
             dirty: false,
             protocol: if newcomer.pusher.is_some() { Protocol::Pusher } else { raw },
             key,
             codec: None,
             waker: None,
-            undecoded: Vec::new(),
+            undecoded: Bytes::new(),
             broken: false,
             stopped_early: false,
+            reading: Reading::Freely,
+            no_messages: Rate::default(),
             events: Window::default(),
             worker: None,
             had_worker: false,
@@ -150,7 +154,7 @@ impl Candidate {
             client.stream = Some(Stream::Tcp(stream));
             client.admitted = admitted;
             state.open(slot, handshake, accept);
-            state.decode(slot, read);
+            state.decode_first(slot, read);
         }
         tokio::task::spawn_local(drive::drive(shard, slot, key));
     }
@@ -234,7 +238,7 @@ impl Shard {
         self.offer_opened(slot);
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.
-            let _ = self.place(slot, &frames.share());
+            let _ = self.place(slot, &frames.share(&self.live));
         }
         // Its app may have been disabled since the handshake began.
         let table = self.config.apps.load();

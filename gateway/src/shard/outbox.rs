@@ -147,9 +147,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec::encode::LiveBytes;
 
     fn shared(bytes: impl Into<Bytes>) -> SharedFrame {
-        Rc::new(bytes.into())
+        LiveBytes::default().frame(bytes.into())
     }
 
     fn piece(outbox: &Outbox, joined: &mut Joined) -> Vec<u8> {

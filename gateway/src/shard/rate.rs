@@ -31,13 +31,18 @@ impl Bucket {
 impl Rate {
     /// Counts a message; false if there were more than `max` in this second (0 is no limit).
     pub(crate) fn take(&mut self, second: u32, max: u32) -> bool {
+        self.take_some(second, 1, max)
+    }
+
+    /// The same for several.
+    pub(crate) fn take_some(&mut self, second: u32, count: u32, max: u32) -> bool {
         if max == 0 {
             return true;
         }
         if self.second != second {
             *self = Self { second, count: 0 };
         }
-        self.count += 1;
+        self.count = self.count.saturating_add(count);
         self.count <= max
     }
 }

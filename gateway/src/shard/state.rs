@@ -15,6 +15,7 @@ use broadgate_topics::remember::{Bounds, Remembered};
 use tokio::sync::Notify;
 
 use crate::{
+    codec::encode::LiveBytes,
     config::Config,
     observers::Observers,
     shard::{
@@ -24,6 +25,7 @@ use crate::{
         outcome::Remembrance,
         places::Places,
         pusher::Tenant,
+        read_budget::ReadBudget,
         slots::{Slot, Slots},
         standings::Standings,
         tally::Tally,
@@ -58,6 +60,16 @@ pub(crate) struct Shard {
     pub(crate) wheel: Wheel<(Slot, u64)>,
     /// Clients whose outbox has something new, in the order in which they will be written to.
     pub(crate) dirty: VecDeque<Slot>,
+    /// Clients that have more to read than one turn takes, in the order in which they will be read.
+    pub(crate) readers: VecDeque<Slot>,
+    /// What may still be read in this turn.
+    pub(crate) unread: ReadBudget,
+    /// What the frames in its outboxes take in memory.
+    pub(crate) live: LiveBytes,
+    /// Frames in all its outboxes, each as often as a client has it.
+    pub(crate) waiting_frames: usize,
+    /// The second in which closing slow clients last gave no memory back.
+    pub(crate) relieved: u32,
     /// What the client had that was written to last.
     pub(crate) joined: Joined,
     /// Workers whose batch has something new.
@@ -132,6 +144,11 @@ impl Shard {
             second: 1,
             wheel: Wheel::default(),
             dirty: VecDeque::new(),
+            readers: VecDeque::new(),
+            unread: ReadBudget::default(),
+            live: LiveBytes::default(),
+            waiting_frames: 0,
+            relieved: 0,
             joined: Joined::default(),
             batched: Vec::new(),
             backlogged: HashSet::new(),
@@ -209,5 +226,7 @@ impl Shard {
             self.send_batch(key);
         }
         self.hand_offers();
+        self.relieve();
+        self.serve_readers();
     }
 }

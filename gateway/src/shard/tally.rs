@@ -11,6 +11,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 pub(crate) enum Drop {
     /// A message: its client's outbox limit was met.
     Slow,
+    /// A message: all outboxes together had too much, and its client's was among the fullest.
+    OutboxesFull,
     /// A message: its client is already being closed.
     Closing,
     /// A framed payload for another protocol.
@@ -35,8 +37,9 @@ pub(crate) enum Drop {
     WatcherSlow,
 }
 
-const DROPS: [(Drop, &str); 12] = [
+const DROPS: [(Drop, &str); 13] = [
     (Drop::Slow, "slow"),
+    (Drop::OutboxesFull, "outboxes_bytes_max"),
     (Drop::Closing, "closing"),
     (Drop::Protocol, "protocol"),
     (Drop::Unsent, "unsent"),
@@ -122,6 +125,7 @@ struct Handles {
     drops: [Counter; DROPS.len()],
     closes: [Counter; CAUSES.len()],
     clients: Gauge,
+    outboxes_bytes: Gauge,
     ids_bytes: Gauge,
     ids_forgotten: [Counter; 2],
     turn: Histogram,
@@ -145,6 +149,7 @@ impl Tally {
             closes: CAUSES
                 .map(|(_, cause)| counter!("broadgate_gateway_clients_closed_total", "cause" => cause)),
             clients: gauge!("broadgate_gateway_clients", "shard" => shard.to_string()),
+            outboxes_bytes: gauge!("broadgate_gateway_outboxes_bytes", "shard" => shard.to_string()),
             ids_bytes: gauge!("broadgate_gateway_command_ids_bytes", "shard" => shard.to_string()),
             ids_forgotten: ["chosen", "made"]
                 .map(|by| counter!("broadgate_gateway_command_ids_forgotten_total", "ids" => by)),
@@ -174,6 +179,11 @@ impl Tally {
         if let Some(index) = CAUSES.iter().position(|(known, _)| *known == cause) {
             self.now.closes[index] += 1;
         }
+    }
+
+    /// Once a second: what waits in all outboxes.
+    pub(crate) fn outboxes(&self, bytes: usize) {
+        self.handles.outboxes_bytes.set(bytes as f64);
     }
 
     /// Once a second: what is remembered of commands.

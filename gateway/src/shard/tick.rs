@@ -32,6 +32,7 @@ impl Shard {
         self.look_after_paused();
         self.remembered.expire(Duration::from_secs(second.into()));
         self.tally.remembered(&mut self.remembered);
+        self.tally.outboxes(self.outboxes_bytes());
         self.tally.publish(self.clients.len());
         if self.index == 0 {
             refusals::tell_left_out();
@@ -47,7 +48,8 @@ impl Shard {
             return;
         };
         if !client.may_read(max) {
-            // What it may have sent is unread: it is not silent.
+            // What it may have sent is unread: it is not silent. If it is unread because it takes no
+            // answers, it is closed as slow.
             client.last_in = second;
         }
         if client.pusher.as_ref().is_some_and(|pusher| pusher.is_late(second)) {
@@ -90,7 +92,8 @@ impl Shard {
                 pusher: false,
             };
             // A full outbox closes the client as any message would.
-            let _ = self.place(slot, &encoder.text(listener.ping_payload.as_bytes()).share());
+            let frames = encoder.text(listener.ping_payload.as_bytes()).share(&self.live);
+            let _ = self.place(slot, &frames);
         }
     }
 

@@ -55,7 +55,7 @@ impl Shard {
     /// Sends several messages to one topic, none of which was sent before.
     fn send_together(&mut self, orders: &[Arc<Order>], done: &mut Vec<Done>) {
         let Some(Order::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
-        let shared: Vec<_> = orders.iter().map(|order| order.frames().share()).collect();
+        let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.live)).collect();
         for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
             let answer = Answer::Receipt(outcome.receipt());
             self.remember(order, Remembrance::of(&answer));

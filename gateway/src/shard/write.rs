@@ -41,6 +41,7 @@ impl Shard {
             }
         }
         client.outbox.push(Rc::clone(frame));
+        self.waiting_frames += 1;
         client.sent.messages += 1;
         client.sent.bytes += frames.payload as u64;
         self.tally.now.messages_out += 1;
@@ -67,9 +68,13 @@ impl Shard {
         }
     }
 
-    /// Places something of the gateway's own: a pong, a ping, a close frame.
+    /// Places something of the gateway's own for one client: an answer to what it said, a ping, a close
+    /// frame.
     pub(crate) fn push_own(&mut self, slot: Slot, frame: Bytes) {
-        self.push(slot, Rc::new(frame));
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.answers = client.answers.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        }
+        self.push(slot, self.live.frame(frame));
     }
 
     /// Places a frame of the gateway's own that several clients get.
@@ -80,7 +85,9 @@ impl Shard {
             self.close_slow(slot);
             return;
         }
+        let before = client.outbox.frames();
         client.outbox.push(frame);
+        self.waiting_frames += client.outbox.frames() - before;
         self.mark_dirty(slot);
     }
 
@@ -123,6 +130,7 @@ impl Shard {
         let second = self.second;
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Client { stream: Some(stream), outbox, waker, .. } = client else { return };
+        let before = outbox.frames();
         while !outbox.is_empty() {
             self.tally.now.writes += 1;
             let written = match outbox.piece(&mut self.joined) {
@@ -135,15 +143,25 @@ impl Shard {
             };
             match written {
                 Poll::Ready(Ok(written)) if written > 0 => outbox.advance(written),
-                Poll::Ready(_) => return self.cut(slot, Cause::Lost, 1006, ""),
+                Poll::Ready(_) => {
+                    self.waiting_frames = self.waiting_frames.saturating_sub(before - outbox.frames());
+                    return self.cut(slot, Cause::Lost, 1006, "");
+                }
                 Poll::Pending => break,
             }
         }
+        self.waiting_frames = self.waiting_frames.saturating_sub(before - outbox.frames());
         if outbox.bytes() > OUTBOX_LOW_WATER_BYTES {
             client.backlog_since.get_or_insert(NonZeroU32::new(second).unwrap_or(NonZeroU32::MIN));
             self.backlogged.insert(slot);
-        } else if client.backlog_since.take().is_some() {
-            self.backlogged.remove(&slot);
+        } else {
+            if client.backlog_since.take().is_some() {
+                self.backlogged.remove(&slot);
+            }
+            // It takes its answers: what it says may be read again.
+            if std::mem::take(&mut client.answers) as usize > OUTBOX_LOW_WATER_BYTES {
+                client.wake();
+            }
         }
         end_if_done(client);
     }

@@ -204,7 +204,7 @@ impl Shard {
                     self.tally.drop(Drop::Busy, 1);
                 }
             }
-            Some(frame) if held.iter().any(|held| **held == frame) => {}
+            Some(frame) if held.iter().any(|held| held[..] == frame[..]) => {}
             Some(frame) => self.push_own(slot, frame),
         }
     }
@@ -217,7 +217,7 @@ impl Shard {
         }
         let slots = self.directory.group_members(app, channel).to_vec();
         let frames: Vec<(&str, SharedFrame)> =
-            members.iter().map(|change| (&*change.user, Rc::new(told(channel, change)))).collect();
+            members.iter().map(|change| (&*change.user, self.live.frame(told(channel, change)))).collect();
         for slot in slots {
             let Some(client) = self.clients.get(slot).filter(|client| client.pusher.is_some()) else {
                 continue;

@@ -15,6 +15,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
+    limits::{PUSHER_ANSWERS_BURST, PUSHER_ANSWERS_PER_SECOND_MAX},
     v1::{self, Cause, answer::Answer, command::Command, pusher_event, send_request::Payload},
 };
 use broadgate_pusher::{
@@ -74,6 +75,8 @@ pub(crate) struct PusherClient {
     pub(crate) watch: Option<Box<Watch>>,
     events: Rate,
     subscriptions: Bucket,
+    /// Of pings and of what cannot be carried out.
+    answers: Bucket,
     /// Its app's clients have subscribed to so much that it is not read before this second.
     not_before: u32,
     /// Users of its watchlist whose groups' homes have not answered.
@@ -109,6 +112,7 @@ impl PusherClient {
             watch: None,
             events: Rate::default(),
             subscriptions: Bucket::default(),
+            answers: Bucket::default(),
             not_before: 0,
             unheard: 0,
             is_placing: false,
@@ -216,19 +220,33 @@ impl Shard {
     pub(crate) fn on_pusher_binary(&mut self, slot: Slot) {
         let Some(pusher) = self.pusher(slot) else { return };
         let compat = pusher.tenant.app.compat;
-        self.say(slot, &outgoing::error(Some(4200), "binary messages are not supported: send text", compat));
+        self.answer(
+            slot,
+            &outgoing::error(Some(4200), "binary messages are not supported: send text", compat),
+        );
+    }
+
+    /// Answers a frame that changes nothing. Whoever sends only such frames is closed after some.
+    fn answer(&mut self, slot: Slot, json: &str) {
+        let second = self.second;
+        let Some(pusher) = self.pusher(slot) else { return };
+        if pusher.answers.take(second, 1, PUSHER_ANSWERS_PER_SECOND_MAX, PUSHER_ANSWERS_BURST) {
+            return self.say(slot, json);
+        }
+        self.tally.drop(Drop::Rate, 1);
+        self.let_go_for_rate(slot);
     }
 
     fn act(&mut self, slot: Slot, act: Act) {
         match act {
             Act::Nothing => {}
-            Act::Say(frame) => self.say(slot, &frame),
+            Act::Say(frame) => self.answer(slot, &frame),
             Act::Refuse { frame, reason, why } => {
                 if let Some(client) = self.clients.get(slot) {
                     let (app, address) = (&*client.app, Some(client.address));
                     Refused { reason, why: &why, address, app, ..Refused::default() }.log(&self.config.apps);
                 }
-                self.say(slot, &frame);
+                self.answer(slot, &frame);
             }
             Act::Subscribe(subscription) => self.subscribe(slot, subscription),
             Act::Unsubscribe(channel) => {

@@ -1,0 +1,153 @@
+//! Who is read when: a client that sends more than one turn takes stands in a line, and what a shard reads
+//! between two looks at its mailbox is bounded.
+
+use crate::shard::{client::Reading, read_budget::ReadBudget, slots::Slot, state::Shard};
+
+/// Clients of the line that are read in one turn.
+const READERS_PER_TURN: usize = 16;
+
+impl Shard {
+    /// A client's socket may have something. Does it have its turn now?
+    pub(super) fn may_take_a_turn(&mut self, slot: Slot) -> bool {
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        match client.reading {
+            Reading::InLine => false,
+            Reading::Next => {
+                client.reading = Reading::Freely;
+                self.ask_for_readers();
+                true
+            }
+            Reading::Freely if self.unread.is_spent() => {
+                self.line_up(slot);
+                false
+            }
+            Reading::Freely => true,
+        }
+    }
+
+    /// It has more to read, and others come first.
+    pub(super) fn line_up(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.reading != Reading::InLine {
+            client.reading = Reading::InLine;
+            self.readers.push_back(slot);
+            self.ask_turn();
+        }
+    }
+
+    /// Those in the line have their turn when the mailbox has had its own.
+    pub(super) fn ask_for_readers(&mut self) {
+        if !self.readers.is_empty() {
+            self.ask_turn();
+        }
+    }
+
+    /// Wakes the first in the line; the next turn comes when the first of them has been read.
+    pub(super) fn serve_readers(&mut self) {
+        self.unread = ReadBudget::default();
+        for _ in 0..READERS_PER_TURN {
+            let Some(slot) = self.readers.pop_front() else { break };
+            // It may be another's slot by now.
+            if let Some(client) = self.clients.get_mut(slot).filter(|it| it.reading == Reading::InLine) {
+                client.reading = Reading::Next;
+                client.wake();
+            }
+        }
+        if self.readers.is_empty() {
+            // A burst is given back.
+            self.readers.shrink_to(1024);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::{
+        config::Limits,
+        shard::{
+            client::Client,
+            fixture::{limits, shard},
+            read_budget::FRAMES_PER_TURN,
+        },
+    };
+
+    const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+
+    const EMPTY_TEXT: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
+
+    /// The messages that were taken from each client.
+    fn taken(shard: &Shard, slots: &[Slot]) -> Vec<usize> {
+        let of = |client: &Client| client.received.messages as usize;
+        slots.iter().map(|&slot| shard.clients.get(slot).map_or(0, of)).collect()
+    }
+
+    #[tokio::test]
+    async fn turns_are_bounded_and_everybody_in_the_line_has_the_same() {
+        const CLIENTS: usize = 150;
+        const TEXTS: usize = 3000;
+        let groups = vec!["g"; CLIENTS];
+        let (shard, mut others) = shard(&groups, limits()).await;
+        for other in &mut others {
+            other.write_all(&EMPTY_TEXT.repeat(TEXTS)).await.unwrap();
+        }
+        let slots = shard.borrow().clients.taken();
+        assert_eq!(slots.len(), CLIENTS);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (mut before, mut turns) = (vec![0; CLIENTS], 0);
+        while before.iter().sum::<usize>() < CLIENTS * TEXTS {
+            turns += 1;
+            assert!(turns < 100_000, "nobody is read any more: {before:?}");
+            // The runtime sees which sockets can be read.
+            tokio::task::yield_now().await;
+            let mut shard = shard.borrow_mut();
+            let is_first = turns == 1;
+            let polled: Vec<Slot> = slots
+                .iter()
+                .copied()
+                .filter(|&slot| {
+                    is_first || shard.clients.get(slot).is_some_and(|it| it.reading != Reading::InLine)
+                })
+                .collect();
+            for &slot in &polled {
+                let key = shard.clients.get(slot).unwrap().key;
+                assert!(shard.poll_client(slot, key, cx).is_pending());
+            }
+            let now = taken(&shard, &slots);
+            let each: Vec<usize> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+            assert!(each.iter().all(|taken| *taken <= 64), "one client's turn: {each:?}");
+            let all: usize = each.iter().sum();
+            assert!(all <= FRAMES_PER_TURN as usize + 16 * 64, "a turn of {all} frames");
+            let (most, least) = (now.iter().max().unwrap(), now.iter().min().unwrap());
+            assert!(turns > 90 || most - least <= 512, "{least} to {most} in turn {turns}");
+            before = now;
+            shard.end_turn();
+        }
+        assert!(turns >= CLIENTS * TEXTS / (FRAMES_PER_TURN as usize + 16 * 64), "{turns}");
+        assert!(shard.borrow().readers.len() <= CLIENTS);
+    }
+
+    #[tokio::test]
+    async fn control_frames_and_fragments_have_a_rate() {
+        for (frame, closes) in [(PING, true), (EMPTY_TEXT, false)] {
+            let few = Limits { frames_per_second_max: 100, ..limits() };
+            let (shard, mut others) = shard(&["g"], few).await;
+            others[0].write_all(&frame.repeat(101)).await.unwrap();
+            let slot = shard.borrow().clients.taken()[0];
+            let cx = &mut Context::from_waker(Waker::noop());
+            let is_open = || shard.borrow().clients.get(slot).is_some_and(Client::is_open);
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+                let mut shard = shard.borrow_mut();
+                let key = shard.clients.get(slot).unwrap().key;
+                let _ = shard.poll_client(slot, key, cx);
+                shard.end_turn();
+            }
+            assert_eq!(is_open(), !closes, "{frame:x?}");
+        }
+    }
+}
