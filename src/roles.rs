@@ -199,7 +199,7 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
         ))
     })?;
     tracing::info!(address = %listener.local_addr()?, "register");
-    probes.serve(always_ready());
+    probes.serve(always_ready(), CancellationToken::new());
     let shutdown = args.common.shutdown();
     let checked = broadgate_register::server::Config { connections_max: register_connections(), ..checked };
     Ok(broadgate_register::server::run(listener, checked, shutdown.cancelled_owned()).await?)
@@ -225,9 +225,18 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let ready = move || {
         if health.is_ready() { Ok(()) } else { Err("not in a view as ready: no register, or draining") }
     };
-    probes.serve(Arc::new(ready));
+    let stop_probes = CancellationToken::new();
+    let probes = probes.serve(Arc::new(ready), stop_probes.clone());
     tokio::spawn(reload.run());
-    Ok(bound.run(args.common.shutdown()).await?)
+    // The last port that is given back: by it others see that the process uses none any more.
+    let last = bound.internal_listener()?;
+    let ended = bound.run(args.common.shutdown()).await;
+    stop_probes.cancel();
+    if let Some(probes) = probes {
+        let _ = probes.await;
+    }
+    drop(last);
+    Ok(ended?)
 }
 
 impl GatewayArgs {
@@ -293,7 +302,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     args.registers.lay_over(&mut config)?;
     let worker = worker_config(&config, args.name.clone())?;
     let probes = telemetry::open("worker", config.metrics.bind).await?;
-    probes.serve(always_ready());
+    probes.serve(always_ready(), CancellationToken::new());
     let shutdown = args.common.shutdown().cancelled_owned();
     match args.demo {
         Demo::Chat => Ok(chat::worker(worker).run(Chat, shutdown).await?),

@@ -11,7 +11,7 @@ use broadgate_proto::{
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -150,8 +150,8 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
 }
 
 impl Probes {
-    /// Serves for as long as the process lives.
-    pub(crate) fn serve(self, ready: Ready) {
+    /// Serves until `stop`, and then gives the port back.
+    pub(crate) fn serve(self, ready: Ready, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let handle = self.handle.clone();
         tokio::spawn(async move {
             let mut upkeep = tokio::time::interval(UPKEEP);
@@ -160,10 +160,13 @@ impl Probes {
                 handle.run_upkeep();
             }
         });
-        let Some(listener) = self.listener else { return };
+        let listener = self.listener?;
         let address = match listener.local_addr() {
             Ok(address) => address,
-            Err(error) => return tracing::error!(%error, "the metrics port has no address"),
+            Err(error) => {
+                tracing::error!(%error, "the metrics port has no address");
+                return None;
+            }
         };
         tracing::info!(%address, "metrics and probes");
         let check = Check::probes(address);
@@ -187,6 +190,9 @@ impl Probes {
                     }
                 }),
             );
+        let router = router.fallback(|| async {
+            (StatusCode::NOT_FOUND, "nothing is here: /metrics, /healthz and /readyz are\n")
+        });
         let settings = Settings {
             name: "metrics",
             connections_max: METRICS_CONNECTIONS_MAX,
@@ -198,8 +204,7 @@ impl Probes {
             http2: None,
             refused: std::sync::Arc::new(|_| {}),
         };
-        let stop = CancellationToken::new();
-        tokio::spawn(broadgate_port::serve(listener, router, check, settings, stop));
+        Some(tokio::spawn(broadgate_port::serve(listener, router, check, settings, stop)))
     }
 }
 

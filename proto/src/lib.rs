@@ -10,6 +10,7 @@
 //! | [`limits`] | every limit that decisions rest on, with unit and reason |
 //! | [`epoch`] | how epochs compare |
 //! | [`events`] | the message by which events travel, written from pieces |
+//! | [`fields`] | which fields of a client come with what is asked for |
 //! | [`view`] | reads of a view: its gateways, workers, epoch |
 //! | [`ring`] | which gateway is the home of a topic |
 //! | [`secret`] | the shared secret of the internal ports |
@@ -17,6 +18,7 @@
 pub mod close;
 pub mod epoch;
 pub mod events;
+pub mod fields;
 pub mod id;
 pub mod limits;
 pub mod name;

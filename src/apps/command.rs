@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    operate::{print, print_json, table},
+    operate::{fitted, print, print_json, screen},
     options::{AppsFile, ConfigFile},
 };
 
@@ -73,7 +73,7 @@ impl AppsArgs {
         if table.iter().len() == 0 {
             return print("no apps are configured: `broadgate apps new ID` prints one to paste\n");
         }
-        print(&as_text(table.iter().map(AsRef::as_ref)))
+        print(&as_text(table.iter().map(AsRef::as_ref), screen()))
     }
 
     fn env(&self, id: &str, url: Option<&str>) -> Result<(), Failure> {
@@ -99,7 +99,7 @@ impl AppsArgs {
     }
 }
 
-fn as_text<'a>(apps: impl Iterator<Item = &'a App>) -> String {
+fn as_text<'a>(apps: impl Iterator<Item = &'a App>, width: Option<usize>) -> String {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let or = |texts: Vec<&str>, none: &str| if texts.is_empty() { none.to_owned() } else { texts.join(" ") };
     let rows = apps.map(|app| {
@@ -113,7 +113,8 @@ fn as_text<'a>(apps: impl Iterator<Item = &'a App>) -> String {
             yes(app.raw),
         ]
     });
-    table(["APP", "ENABLED", "KEYS", "ORIGINS", "CLIENT EVENTS", "WEBHOOKS", "RAW"], rows)
+    let header = ["APP", "ENABLED", "KEYS", "ORIGINS", "CLIENT EVENTS", "WEBHOOKS", "RAW"];
+    fitted(width, header, &["CLIENT EVENTS", "RAW"], rows)
 }
 
 /// Everything but secrets: of webhooks neither the query nor the values of headers.
@@ -152,7 +153,7 @@ mod tests {
             webhooks = [{ url = "https://example.com/hook?t=hush", headers = { A = "hush" } }]
         "#;
         let app: App = toml::from_str(text).unwrap();
-        let (table, json) = (as_text([&app].into_iter()), as_json(&app, "x:1").to_string());
+        let (table, json) = (as_text([&app].into_iter(), None), as_json(&app, "x:1").to_string());
         assert!(table.contains("k1 k2") && table.contains("https://example.com/hook"), "{table}");
         assert!(json.contains("\"k2\"") && json.contains("cache_miss"), "{json}");
         assert!(!table.contains("hush") && !json.contains("hush"), "{table}{json}");

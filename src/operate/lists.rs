@@ -5,11 +5,12 @@ use broadgate_business::{
     cluster::Page,
     v1::{ClientField, ClientInfo, ListNamesReply},
 };
+use broadgate_proto::fields;
 use clap::Args;
 
 use super::{
     Target, complete,
-    output::{age_since_ms, bytes, counted, json, print, print_json, table},
+    output::{age_since_ms, bytes, counted, fitted, json, print, print_json, screen},
 };
 use crate::failure::Failure;
 
@@ -36,7 +37,7 @@ pub(crate) struct ClientsArgs {
     /// Only members of this group; repeat for several
     #[arg(long)]
     group: Vec<String>,
-    /// Only clients of this uid; repeat for several
+    /// Only clients of this uid; repeat for several. A signed-in Pusher user is no uid: --group '#signed-in-ID'
     #[arg(long)]
     uid: Vec<String>,
     #[command(flatten)]
@@ -89,7 +90,7 @@ pub(crate) async fn roster(args: RosterArgs) -> Result<(), Failure> {
         print_json(&json("RosterReply", &reply)?)?;
     } else {
         let rows = reply.members.iter().map(|member| [member.user_id.clone(), member.info.clone()]);
-        print(&table(["USER", "INFO"], rows))?;
+        print(&fitted(screen(), ["USER", "INFO"], &[], rows))?;
         more(&reply.next_cursor)?;
     }
     complete(reply.coverage.as_ref())
@@ -100,10 +101,18 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
         if args.group.is_empty() && args.uid.is_empty() { Audience::all() } else { Audience::default() };
     of = args.group.iter().fold(of, |of, group| of.and_group(group));
     of = args.uid.iter().fold(of, |of, uid| of.and_uid(uid));
-    let fields = [ClientField::Uid, ClientField::Groups, ClientField::Connection];
+    let mut fields = vec![ClientField::Uid, ClientField::Groups, ClientField::Connection];
+    if args.target.json {
+        fields.push(ClientField::Traffic);
+    }
     let reply = args.target.cluster().await?.list_clients(of, &fields, args.page.page()).await?;
     if args.target.json {
-        print_json(&json("ListClientsReply", &reply)?)?;
+        let mut value = json("ListClientsReply", &reply)?;
+        let clients = value["clients"].as_array_mut();
+        for client in clients.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+            fields::absent(&fields).for_each(|field| drop(client.remove(field)));
+        }
+        print_json(&value)?;
     } else {
         let rows = reply.clients.iter().map(|client| {
             [
@@ -115,7 +124,8 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
                 client.groups.join(" "),
             ]
         });
-        print(&table(["CLIENT", "UID", "GATEWAY", "ADDRESS", "AGE", "GROUPS"], rows))?;
+        let header = ["CLIENT", "UID", "GATEWAY", "ADDRESS", "AGE", "GROUPS"];
+        print(&fitted(screen(), header, &["AGE", "GATEWAY", "ADDRESS"], rows))?;
         more(&reply.next_cursor)?;
     }
     complete(reply.coverage.as_ref())
@@ -128,17 +138,20 @@ pub(crate) async fn client(args: ClientArgs) -> Result<(), Failure> {
 }
 
 fn details(client: &ClientInfo) -> String {
-    let session = client.session.clone().unwrap_or_default();
+    let session = client.session.clone().filter(|session| session.version > 0);
+    let session = session.map(|session| format!("{} (version {})", session.json, session.version));
     let messages = |count| counted(count, "message");
     let row = |name: &str, value: String| [name.to_owned(), value];
-    table(
+    fitted(
+        screen(),
         ["", ""],
+        &[],
         [
             row("client", client.client_id.clone()),
             row("app", client.app.clone()),
             row("uid", client.uid.clone()),
             row("groups", client.groups.join(" ")),
-            row("session", format!("{} (version {})", session.json, session.version)),
+            row("session", session.unwrap_or_else(|| "never set".to_owned())),
             row("gateway", format!("{}, listener {} ({})", client.gateway, client.listener, client.protocol)),
             row("address", client.address.clone()),
             row("connected for", age_since_ms(client.opened_at_ms)),
@@ -174,7 +187,7 @@ fn names(header: &str, target: &Target, reply: &ListNamesReply) -> Result<(), Fa
         print_json(&json("ListNamesReply", reply)?)?;
     } else {
         let rows = reply.names.iter().map(|named| [named.name.clone(), named.clients.to_string()]);
-        print(&table([header, "CLIENTS"], rows))?;
+        print(&fitted(screen(), [header, "CLIENTS"], &[], rows))?;
         more(&reply.next_cursor)?;
     }
     complete(reply.coverage.as_ref())

@@ -1,5 +1,6 @@
 //! The operator's commands: questions to a running cluster, and orders.
 
+mod drain;
 mod lists;
 mod orders;
 mod output;
@@ -15,11 +16,12 @@ use clap::Args;
 
 pub use self::output::print;
 pub(crate) use self::{
+    drain::{DrainArgs, drain},
     lists::{
         ClientArgs, ClientsArgs, GroupsArgs, RosterArgs, UidsArgs, client, clients, groups, roster, uids,
     },
-    orders::{DrainArgs, KickArgs, SendArgs, drain, kick, send},
-    output::{print_json, table},
+    orders::{KickArgs, SendArgs, kick, send},
+    output::{fitted, print_json, screen, table},
     status::status,
 };
 use crate::{config::Config, environment, failure::Failure, options::ConfigFile, plain};

@@ -1,31 +1,15 @@
-//! `broadgate send`, `kick` and `drain`.
+//! `broadgate send` and `kick`.
 
-use std::{
-    io::{IsTerminal as _, Read as _, Write as _},
-    time::Duration,
-};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 
-use broadgate_business::{Audience, Close, Payload, Secret, v1::Receipt};
-use broadgate_proto::{
-    name,
-    secret::SendSecret,
-    v1::{DrainRequest, WatchRequest, register_client::RegisterClient},
-};
+use broadgate_business::{Audience, Close, Payload, v1::Receipt};
 use clap::Args;
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
-};
 
 use super::{
-    At, Target, complete,
+    Target, complete,
     output::{counted, json, print, print_json, table},
-    probe::{self, Wanted},
 };
-use crate::{environment, failure::Failure, options::registers_of_environment, plain};
-
-/// Between two tries at following the register while a gateway drains.
-const WATCH_AGAIN: Duration = Duration::from_millis(500);
+use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 #[group(id = "whom", required = true, multiple = true, args = ["client", "uid", "group", "all"])]
@@ -33,7 +17,7 @@ struct AudienceArgs {
     /// A client id; repeat for several
     #[arg(long)]
     client: Vec<String>,
-    /// A uid; repeat for several
+    /// A uid; repeat for several. A signed-in Pusher user is no uid: --group '#signed-in-ID'
     #[arg(long)]
     uid: Vec<String>,
     /// A group; repeat for several
@@ -116,29 +100,6 @@ pub(crate) struct KickArgs {
     yes: bool,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct DrainArgs {
-    /// The gateway's name or incarnation
-    gateway: String,
-    #[command(flatten)]
-    at: At,
-    /// Where the register is [env: BROADGATE_REGISTER] [default: where the gateway at --addr says]
-    #[arg(long, value_name = "HOST:PORT")]
-    register: Option<String>,
-    /// Wait until the gateway has left the cluster, for so long at most [default: 10m]
-    #[arg(
-        long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10m",
-        value_parser = plain::duration
-    )]
-    wait: Option<Duration>,
-    /// How long an answer may take
-    #[arg(long, default_value = "5s", value_parser = plain::duration)]
-    timeout: Duration,
-    /// For scripts
-    #[arg(long)]
-    json: bool,
-}
-
 pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
     let to = args.to.audience()?;
     let bytes = if args.text == "-" {
@@ -202,6 +163,10 @@ fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -
                 drops.into_iter().map(|(why, n)| [why.clone(), n.to_string()]),
             );
         }
+        // Where all are, the sentence of the failure names them.
+        if !whom.found_nobody(receipt) && !receipt.unknown_clients.is_empty() {
+            text += &format!("not connected: {}\n", receipt.unknown_clients.join(", "));
+        }
         print(&text)?;
     }
     complete(receipt.coverage.as_ref())?;
@@ -209,79 +174,4 @@ fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -
         return Err(Failure::NotFound(format!("not connected: {}", receipt.unknown_clients.join(", "))));
     }
     Ok(())
-}
-
-pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
-    let (secret, registers) = args.registers().await?;
-    let mut connected = Err(Failure::usage("no register is configured: name one with --register"));
-    for register in &registers {
-        connected = probe::channel(register, Wanted::Register, args.timeout).await.map(|it| (register, it));
-        if connected.is_ok() {
-            break;
-        }
-    }
-    let (register, channel) = connected?;
-    let mut client = RegisterClient::with_interceptor(channel, secret.sender());
-    let asked = client.drain(DrainRequest { gateway: args.gateway.clone() }).await;
-    let reply = asked.map_err(|status| probe::refused(register, Wanted::Register, &status))?.into_inner();
-    if args.json {
-        print_json(&json("DrainReply", &reply)?)?;
-    } else {
-        print(&format!("gateway {} is draining\n", reply.incarnation))?;
-    }
-    let Some(wait) = args.wait else { return Ok(()) };
-    // The call to drain has a time of its own; a watch goes on.
-    let endpoint = Endpoint::from_shared(format!("http://{register}")).map_err(anyhow::Error::from)?;
-    let watcher = RegisterClient::with_interceptor(endpoint.connect_lazy(), secret.sender());
-    if tokio::time::timeout(wait, gone(watcher, &reply.incarnation)).await.is_err() {
-        let within = humantime::format_duration(wait);
-        return Err(Failure::Incomplete(format!("gateway {} has not left within {within}", args.gateway)));
-    }
-    if args.json { Ok(()) } else { print(&format!("gateway {} has left\n", reply.incarnation)) }
-}
-
-type Watcher = RegisterClient<InterceptedService<Channel, SendSecret>>;
-
-/// Returns when an incarnation is in the view no longer. A register that is restarted is asked again.
-async fn gone(mut register: Watcher, incarnation: &str) {
-    loop {
-        if let Ok(views) = register.watch(WatchRequest {}).await {
-            let mut views = views.into_inner();
-            while let Ok(Some(view)) = views.message().await {
-                // One without an epoch knows nobody yet.
-                let is_in = view.members.iter().any(|member| member.incarnation == incarnation);
-                if view.epoch.is_some() && !is_in {
-                    return;
-                }
-            }
-        }
-        tokio::time::sleep(WATCH_AGAIN).await;
-    }
-}
-
-impl DrainArgs {
-    /// The secret, and the registers to try: as named, or as a gateway says that is named, or as configured.
-    async fn registers(&self) -> Result<(Secret, Vec<String>), Failure> {
-        let (config, address) = self.at.open()?;
-        let secret = config.secret()?;
-        if let Some(register) = &self.register {
-            name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
-            return Ok((secret, vec![register.clone()]));
-        }
-        if !self.at.is_named() {
-            if let Some(registers) = registers_of_environment()? {
-                return Ok((secret, registers));
-            }
-            if environment::text("ADDR")?.is_none() {
-                return Ok((secret, config.cluster.register));
-            }
-        }
-        let target = Target { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
-        let register = target.any_app().await?.status().await?.register;
-        if register.is_empty() {
-            let sentence = format!("the gateway at {address} hears no register: name it with --register");
-            return Err(Failure::Unreachable(sentence));
-        }
-        Ok((secret, vec![register]))
-    }
 }

@@ -1,12 +1,12 @@
 //! Tables for people, JSON for scripts.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use broadgate_proto::DESCRIPTORS;
-use comfy_table::{Table, presets::NOTHING};
+use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
@@ -45,11 +45,64 @@ pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header);
-    for row in rows {
-        table.add_row(row);
+    fitted(None, header, &[], rows)
+}
+
+/// How wide the terminal is on which the output is read; none if it goes elsewhere. COLUMNS comes first.
+pub(crate) fn screen() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
     }
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    said.or_else(|| Table::new().width().map(usize::from)).filter(|width| *width > 0)
+}
+
+/// A table that fits a width: the columns in `spare` are left out, the first of them first, as far as that is
+/// needed, and named below; if it is still too wide, cells are wrapped.
+pub(crate) fn fitted<const N: usize>(
+    width: Option<usize>,
+    header: [&str; N],
+    spare: &[&str],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let rows: Vec<[String; N]> = rows.into_iter().collect();
+    let mut whole = plain_table();
+    whole.set_header(header).add_rows(&rows);
+    let Some(width) = width else { return text(&whole) };
+    // A space on each side; the last one is not printed.
+    let widths: Vec<usize> =
+        whole.column_max_content_widths().into_iter().map(|width| usize::from(width) + 2).collect();
+    let mut shown: Vec<usize> = (0..N).collect();
+    let is_wide = |shown: &[usize]| shown.iter().map(|&column| widths[column]).sum::<usize>() > width + 1;
+    let mut left_out = Vec::new();
+    for name in spare {
+        if !is_wide(&shown) {
+            break;
+        }
+        shown.retain(|&column| header[column] != *name);
+        left_out.push(*name);
+    }
+    let mut table = plain_table();
+    if is_wide(&shown) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
+    table.set_header(shown.iter().map(|&column| header[column]));
+    table.add_rows(rows.iter().map(|row| shown.iter().map(|&column| &row[column]).collect::<Vec<_>>()));
+    let mut text = text(&table);
+    if !left_out.is_empty() {
+        text += &format!(" (left out at {width} columns: {})\n", left_out.join(", "));
+    }
+    text
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table
+}
+
+fn text(table: &Table) -> String {
     let text = table.to_string();
     text.lines().map(str::trim_end).fold(String::new(), |text, line| text + line + "\n")
 }
@@ -104,6 +157,26 @@ mod tests {
     fn tables_have_no_trailing_space() {
         let text = table(["name", "n"], [["a".into(), "1".into()], ["long".into(), "".into()]]);
         assert_eq!(text, " name  n\n a     1\n long\n");
+    }
+
+    #[test]
+    fn tables_fit_the_terminal() {
+        let row = || [["gateway-1".to_owned(), "0.1.0".to_owned(), "group ".repeat(20)]];
+        let header = ["GATEWAY", "VERSION", "GROUPS"];
+        let widest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
+        let wide = fitted(None, header, &["VERSION"], row());
+        assert!(widest(&wide) > 130 && wide == fitted(Some(200), header, &["VERSION"], row()), "{wide}");
+        for width in [40, 60, 80] {
+            let fits = fitted(Some(width), header, &["VERSION"], row());
+            assert!(widest(&fits) <= width, "{fits}");
+            assert!(
+                !fits.contains("0.1.0") && fits.contains("left out at") && fits.contains("gateway-1"),
+                "{fits}"
+            );
+            assert_eq!(fits.matches("group").count(), 20, "{fits}");
+        }
+        let less = fitted(Some(141), header, &["VERSION"], row());
+        assert!(less.contains("0.1.0") && widest(&less) <= 141, "nothing is left out without need: {less}");
     }
 
     #[test]

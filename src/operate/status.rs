@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Target, complete,
-    output::{age, age_since_ms, print, print_json, table},
+    output::{age, age_since_ms, fitted, print, print_json, screen},
 };
 use crate::failure::Failure;
 
@@ -22,7 +22,7 @@ pub(crate) async fn status(target: Target) -> Result<(), Failure> {
     if target.json {
         print_json(&as_json(&status))?
     } else {
-        print(&as_text(&status))?
+        print(&as_text(&status, screen()))?
     }
     complete(status.coverage.as_ref())?;
     if !status.register_heard {
@@ -106,12 +106,14 @@ fn epoch(status: &StatusReply) -> String {
     status.view.as_ref().and_then(|view| view.epoch).unwrap_or_default().to_string()
 }
 
-fn as_text(status: &StatusReply) -> String {
+fn as_text(status: &StatusReply, width: Option<usize>) -> String {
     let heard = if status.register_heard { "heard" } else { "NOT HEARD" };
     let mut text = format!("register {} ({heard}) · epoch {}\n\n", status.register, epoch(status));
     let count = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
-    text += &table(
+    text += &fitted(
+        width,
         ["GATEWAY", "ADDRESS", "CLIENTS AT", "STATE", "VERSION", "AGE", "CLIENTS", "GROUPS", "IN/S", "OUT/S"],
+        &["VERSION", "GROUPS", "AGE", "CLIENTS AT", "ADDRESS"],
         members(status, Role::Gateway).map(|member| {
             let known = gateway(status, member);
             let mut listeners: Vec<_> = member.listeners.values().map(String::as_str).collect();
@@ -134,8 +136,10 @@ fn as_text(status: &StatusReply) -> String {
         }),
     );
     text += "\n";
-    text += &table(
+    text += &fitted(
+        width,
         ["WORKER", "SERVICES", "STATE", "VERSION", "AGE", "CLIENTS", "UNANSWERED", "GATEWAYS"],
+        &["VERSION", "AGE", "GATEWAYS", "SERVICES"],
         members(status, Role::Worker)
             .map(|member| {
                 let known = worker(status, member);
@@ -247,7 +251,7 @@ mod tests {
             GatewayStatus { incarnation: "g".into(), listener_services: services, ..Default::default() };
         let view = View { members: vec![gateway], ..View::default() };
         let mut status = StatusReply { view: Some(view), gateways: vec![known], ..StatusReply::default() };
-        let text = as_text(&status);
+        let text = as_text(&status, None);
         assert!(
             text.contains("warning: gateway-1: no worker takes service \"chat\" of listener \"web\""),
             "{text}"
@@ -259,7 +263,7 @@ mod tests {
             services: vec!["chat".into()],
             ..WorkerStatus::default()
         }];
-        let text = as_text(&status);
+        let text = as_text(&status, None);
         assert!(
             !text.contains("warning") && text.contains("python-1") && text.contains("not joined"),
             "{text}"
@@ -272,7 +276,7 @@ mod tests {
             outside: vec!["gateway-9".into()],
         };
         status.gateways[0].register = Some(register);
-        let text = as_text(&status);
+        let text = as_text(&status, None);
         let said = "warning: gateway-1: register r1:7100: register 10.0.0.2:7100 is active as well: run only \
                     one; answers are incomplete, only another register knows gateway-9\n";
         assert!(text.contains(said), "{text}");

@@ -41,6 +41,7 @@ async fn sends_reach_whom_they_name() {
         (except(groups(&["room"]), &[], &[], &["other"]), "a group but another", 1),
         (except(clients(&[&x, &y]), &[&x], &[], &[]), "clients but one", 1),
         (Audience::default(), "nobody", 0),
+        (except(Audience::default(), &[&x], &["bob"], &[]), "exceptions alone", 0),
         (groups(&["empty"]), "an empty group", 0),
         (
             Audience { clients: vec![x.clone()], uids: vec!["ann".into()], ..groups(&["room"]) },
@@ -131,7 +132,8 @@ async fn a_client_has_one_uid_and_an_exclusive_one_closes_the_others() {
     let other = v1::UnbindRequest { client_id: a.id.clone(), uid: "ann".into(), ..Default::default() };
     caller.unbind(other).await.unwrap();
     assert_eq!(caller.send(text(uids(&["eve"]), "still eve")).await.unwrap().into_inner().clients, 1);
-    caller.unbind(v1::UnbindRequest { client_id: a.id.clone(), ..Default::default() }).await.unwrap();
+    let unbind = v1::UnbindRequest { client_id: a.id.clone(), ..Default::default() };
+    assert!(caller.unbind(unbind).await.unwrap().into_inner().command_id.starts_with('~'));
     assert_eq!(caller.send(text(uids(&["eve"]), "nobody")).await.unwrap().into_inner().clients, 0);
     let exclusive = v1::BindRequest { exclusive: true, ..bind(&a.id, "ann") };
     assert_eq!(caller.bind(exclusive).await.unwrap().into_inner().clients, 1);
@@ -152,6 +154,16 @@ async fn groups_are_joined_left_and_dissolved() {
         ..Default::default()
     };
     assert_eq!(caller.join(by_uid).await.unwrap().into_inner().clients, 2);
+    // Each has an id by which it can be repeated, also where no home is asked.
+    let receipt = caller.join(join(&[&a.id], &["r3"])).await.unwrap().into_inner();
+    assert!(receipt.command_id.starts_with('~'), "{receipt:?}");
+    let leave = v1::LeaveGroupsRequest {
+        clients: vec![a.id.clone()],
+        groups: vec!["r3".into()],
+        ..Default::default()
+    };
+    let receipt = caller.leave(leave).await.unwrap().into_inner();
+    assert!(receipt.command_id.starts_with('~'), "{receipt:?}");
     let leave =
         v1::LeaveGroupsRequest { uids: vec!["bob".into()], groups: vec!["r1".into()], ..Default::default() };
     assert_eq!(caller.leave(leave).await.unwrap().into_inner().clients, 1);

@@ -50,7 +50,17 @@ async fn commands_are_the_same_as_json() {
     assert_eq!(online["clients"][&a.id], json!(true));
     let (_, page) =
         call("ListClients", json!({"of": {"all": true}, "fields": ["CLIENT_FIELD_GROUPS"]})).await;
-    assert_eq!(page["clients"][0]["groups"], json!(["room"]));
+    let listed = &page["clients"][0];
+    assert_eq!(*listed, json!({"client_id": a.id, "app": "default", "groups": ["room"]}));
+    let fields = json!(["CLIENT_FIELD_UID", "CLIENT_FIELD_TRAFFIC"]);
+    let (_, page) = call("ListClients", json!({"of": {"all": true}, "fields": fields})).await;
+    let listed = &page["clients"][0];
+    assert!(
+        listed["uid"] == "" && listed["outbox_bytes"] == 0 && listed.get("address").is_none(),
+        "{listed}"
+    );
+    let (_, alone) = call("Send", json!({"to": {"except": {"uids": ["ann"]}}, "text": "x"})).await;
+    assert_eq!((&alone["clients"], &alone["coverage"]["complete"]), (&json!(0), &json!(true)));
     let (status, reply) = call("Status", json!({})).await;
     assert_eq!((status, reply["gateways"].as_array().unwrap().len()), (200, 2));
     assert!(reply["view"]["epoch"]["count"].is_u64());
@@ -144,6 +154,25 @@ async fn what_is_wrong_is_told_as_json() {
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         assert_eq!(got, status, "{call} {body}: {answer}");
         assert!(message.contains(words), "{call} {body}: {answer}");
+    }
+    // What a browser, a probe or a mistyped path finds.
+    for (address, method, path, status, words) in [
+        (address, "GET", "/", 404, "internal port"),
+        (address, "GET", "/nonsense", 404, "POST /v1/{Call}"),
+        (address, "GET", "/healthz", 404, "metrics.bind"),
+        (address, "GET", "/readyz", 404, "metrics.bind"),
+        (address, "GET", "/v1/Send", 405, "POST"),
+        (address, "DELETE", "/v1/Send", 405, "POST"),
+        (&cluster.register_address, "GET", "/", 404, "register's port"),
+        (&cluster.register_address, "POST", "/metrics", 404, "metrics.bind"),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        let answer = crate::rude::answer(address.parse().unwrap(), request.as_bytes(), false).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path}: {answer}");
+        assert!(message.contains(words) && body["error"]["code"].is_string(), "{method} {path}: {answer}");
     }
     for good in ["localhost:7200", "[::1]:7200", "10.1.2.3"] {
         assert_eq!(post(address, "Send", &[json, ("Host", good)], send).await.0, 200, "{good}");

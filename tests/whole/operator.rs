@@ -102,6 +102,23 @@ async fn the_cluster_is_asked_and_told() {
     }
 }
 
+/// An answer shows what is known, and says what is not.
+#[tokio::test]
+async fn answers_name_who_is_gone_and_leave_out_what_was_not_asked() {
+    let cluster = Cluster::quiet(1).start().await;
+    let mut client = cluster.client(0).await;
+    let gone = "0".repeat(30);
+    let (code, out, _) = cluster.run(&["send", "--client", &client.id, "--client", &gone, "some"]);
+    assert!(code == 0 && out.contains(&format!("not connected: {gone}\n")), "{code} {out}");
+    client.hears(&["some"]).await;
+    let (_, out, _) = cluster.run(&["clients", "--json"]);
+    let listed = &json(&out)["clients"][0];
+    assert!(listed["messages_in"].is_u64() && listed["groups"].is_array(), "{listed}");
+    assert!(listed.get("session").is_none(), "{listed}");
+    let (_, out, _) = cluster.run(&["client", &client.id]);
+    assert!(out.contains("never set"), "{out}");
+}
+
 /// A wrong address is explained: what is there, and what was meant.
 #[tokio::test]
 async fn wrong_addresses_are_explained() {
@@ -140,6 +157,11 @@ async fn wrong_addresses_are_explained() {
         assert!(code == 5 && err.contains(words) && err.contains(address), "{address}: {code} {err}");
         assert!(err.contains("gateway.internal.bind"), "{err}");
     }
+    // Who is looked for by mistake has one line of it.
+    let refused = || cluster.gateways[0].log().matches("refused reason").count();
+    let before = refused();
+    assert_eq!(cluster.run(&["status", "--addr", &web]).0, 5);
+    assert!(refused() <= before + 1, "{}", cluster.gateways[0].log());
     for (address, words) in [(&internal, "gateway's internal port"), (&web, "client port")] {
         let (code, _, err) = cluster.run(&["drain", "gateway-1", "--register", address]);
         assert!(code == 5 && err.contains(words) && err.contains("--register"), "{code} {err}");
@@ -225,6 +247,65 @@ async fn a_drain_can_be_waited_for() {
     assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
     let (code, _, err) = cluster.run(&["drain", "gateway-1", "--addr", &other]);
     assert!(code == 4, "{code} {err}");
+}
+
+/// When a drain that was waited for returns, another process can have every port of the gateway.
+#[tokio::test]
+async fn a_drained_gateway_has_given_its_ports_back() {
+    let cluster = Cluster::quiet(1).start().await;
+    let ports = [free_address(), free_address(), free_address()];
+    let flags: Vec<String> = ["--internal-bind", "--client-bind", "--metrics-bind"]
+        .iter()
+        .zip(ports)
+        .map(|(flag, port)| format!("{flag}={port}"))
+        .chain([format!("--register={}", cluster.register_address)])
+        .collect();
+    let mut args = vec!["gateway", "--name=leaves", "--ready-delay=0s"];
+    args.extend(flags.iter().map(String::as_str));
+    for _ in 0..3 {
+        let mut gateway = Process::start(&cluster.dir, "leaves", &args, &[]);
+        until("it is in the view", async || {
+            let view = cluster.view().await?;
+            let ready = v1::MemberState::Ready;
+            let is_it = |member: &v1::Member| member.name == "leaves" && member.state() == ready;
+            view.members.iter().any(is_it).then_some(())
+        })
+        .await;
+        let (code, out, err) = cluster.run(&["drain", "leaves", "--wait=60s"]);
+        assert!(code == 0 && out.contains(&format!("nothing listens on {}", ports[0])), "{out}{err}");
+        for port in ports {
+            std::net::TcpListener::bind(port).unwrap_or_else(|error| panic!("{port}: {error}"));
+        }
+        assert_eq!(gateway.ended().await.code(), Some(0));
+    }
+}
+
+/// A member says what is at an address that it was given by mistake, and not how HTTP/2 failed there.
+#[tokio::test]
+async fn members_say_what_is_at_a_wrong_address() {
+    let cluster = Cluster::quiet(2).start().await;
+    let (web, internal) = (cluster.web(0).to_string(), cluster.internal[0].clone());
+    let gateway = ["gateway", "--internal-bind=127.0.0.1:0", "--client-bind=127.0.0.1:0"];
+    for (role, args) in [("gateway", &gateway[..]), ("worker", &["worker", "echo"])] {
+        for (address, words) in
+            [(&web, "is a gateway's client port; name the register's"), (&internal, "it is no register")]
+        {
+            let register = format!("--register={address}");
+            let args = [args, &[&register]].concat();
+            let member = Process::start(&cluster.dir, &format!("{role}-{address}"), &args, &[]);
+            until(words, async || member.log().contains(words).then_some(())).await;
+            let log = member.log();
+            assert!(log.contains(address.as_str()) && !log.contains("transport error"), "{log}");
+            assert!(!log.contains("the worker is ready"), "no register has taken it in: {log}");
+        }
+    }
+    // What it tells the others is wrong: they say so.
+    let (register, advertise) =
+        (format!("--register={}", cluster.register_address), format!("--advertise={web}"));
+    let args = [&gateway[..], &["--name=lost", &register, &advertise]].concat();
+    let _lost = Process::start(&cluster.dir, "lost", &args, &[]);
+    let words = format!("{web}, which the gateway advertises, is a gateway's client port");
+    until(&words, async || cluster.gateways[1].log().contains(&words).then_some(())).await;
 }
 
 /// Commands find cluster and secret where the roles do.

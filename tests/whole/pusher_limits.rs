@@ -335,6 +335,14 @@ async fn the_limit_of_connections_holds_over_the_cluster() {
     }
     assert!(come(0).await.is_none());
     here.push(until("another gateway has places", async || come(1).await).await);
+    // By its own share or the cluster's, a refusal says whose it was.
+    let logs: String = cluster.gateways.iter().map(Process::log).collect();
+    let mut lines = logs.lines().filter(|line| line.contains("reason=\"connections_max\"")).peekable();
+    assert!(lines.peek().is_some());
+    for line in lines {
+        let whole = ["app=\"shop\"", "key=\"shop-key\"", "path=\"/app/shop-key\"", "address=127.0.0.1:"];
+        assert!(whole.iter().all(|words| line.contains(words)), "{line}");
+    }
 }
 
 /// Who subscribes too fast is refused, one by one, and nobody else is.

@@ -75,6 +75,9 @@ async fn a_life_is_told(cluster: &Cluster, gateway: usize, watch: &mut PusherWat
     assert_eq!((&*opened.app, &opened.user_id), ("shop", &None));
     assert_eq!(opened.kind, Kind::Opened { address: ann.client.local.clone() });
     ann.sign_in("ann").await;
+    // As the runbook says.
+    let (_, out, _) = cluster.run(&["clients", "--app", "shop", "--group", "#signed-in-ann"]);
+    assert!(out.contains(&*opened.client_id), "{out}");
     // The server's own groups are none of the client's business.
     ann.say("pusher:unsubscribe", json!({ "channel": "#signed-in-ann" })).await;
     assert_eq!(ann.hear().await["event"], "pusher:error");

@@ -48,6 +48,8 @@ struct Life<H> {
     /// What takes events of Pusher clients, by app.
     offers: JoinSet<()>,
     ready: bool,
+    /// The log has said so.
+    told: bool,
 }
 
 /// Runs a worker until `shutdown`, or until the cluster refuses it.
@@ -110,6 +112,7 @@ impl<H: Handler> Life<H> {
             orders: Orders::default(),
             offers: JoinSet::new(),
             ready: false,
+            told: false,
         }
     }
 
@@ -131,11 +134,12 @@ impl<H: Handler> Life<H> {
                     for app in self.config.pusher_apps.clone() {
                         self.offers.spawn(offers::run(core.clone(), app, self.orders.leaving.clone()));
                     }
-                    tracing::info!(name = self.config.name, incarnation = %self.member.incarnation(), "the worker is ready");
+                    self.tell_ready();
                 }
                 Ok(()) = views.changed() => {
                     self.views.send_replace(views.borrow_and_update().clone());
                     self.install();
+                    self.tell_ready();
                 }
                 event = self.member.event() => match event {
                     MemberEvent::Drain => return Ok(()),
@@ -149,6 +153,15 @@ impl<H: Handler> Life<H> {
                 },
                 Some(ended) = self.tasks.join_next() => self.ended(ended),
             }
+        }
+    }
+
+    /// Says once that the worker is ready: not before a register has taken it in, which may never happen.
+    fn tell_ready(&mut self) {
+        let me = self.member.incarnation();
+        if self.ready && !self.told && view::find(&self.views.borrow(), me).is_some() {
+            self.told = true;
+            tracing::info!(name = self.config.name, incarnation = %me, "the worker is ready");
         }
     }
 
@@ -199,6 +212,7 @@ impl<H: Handler> Life<H> {
         let known = View::clone(&self.views.borrow());
         self.member = join(&self.config, Some(known));
         self.identity.send_replace(self.member.incarnation());
+        self.told = false;
         if self.ready {
             self.member.set_state(MemberState::Ready);
         }

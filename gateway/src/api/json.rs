@@ -12,7 +12,7 @@ use axum::{
     routing::post,
 };
 use broadgate_proto::{
-    DESCRIPTORS,
+    DESCRIPTORS, fields,
     limits::{HANDSHAKE_TIME_MAX, JSON_BODIES_BYTES_MAX},
     v1::{self, answer::Answer},
 };
@@ -52,7 +52,22 @@ pub(super) fn router(
     // Two of the largest have room.
     let all = JSON_BODIES_BYTES_MAX.max(2 * body_bytes_max);
     let state = Arc::new(Json { dispatcher, bodies: Bodies::new(all, all), body_bytes_max, pool, apps });
-    Ok(Router::new().route("/v1/{call}", post(answer)).with_state(state))
+    Ok(Router::new().route("/v1/{call}", post(answer).fallback(only_post)).with_state(state))
+}
+
+async fn only_post(request: http::Request<Body>) -> Response {
+    counter!("broadgate_gateway_http_errors_total").increment(1);
+    broadgate_port::only_post(&request)
+}
+
+/// Where nothing is: a call of another service, or a path that somebody took to be here.
+pub(super) async fn nothing_here(request: http::Request<Body>) -> Response {
+    counter!("broadgate_gateway_http_errors_total").increment(1);
+    broadgate_port::nothing_here(
+        &request,
+        "this is a gateway's internal port, which takes commands by gRPC and as POST /v1/{Call} with JSON; \
+         clients connect to its listeners",
+    )
 }
 
 async fn answer(
@@ -152,9 +167,13 @@ impl Json {
         }
         let mut command = command(&self.pool, call, &body).map_err(HttpError)?;
         self.dispatcher.log_closing(&mut command, caller);
+        let listed = match &command {
+            v1::command::Command::ListClients(request) => Some(request.fields().collect::<Vec<_>>()),
+            _ => None,
+        };
         match self.dispatcher.run(command, after).await {
             Answer::Error(error) => Err(HttpError(error)),
-            answer => self.encode(answer).map_err(HttpError),
+            answer => self.encode(answer, listed.as_deref()).map_err(HttpError),
         }
     }
 
@@ -187,14 +206,25 @@ impl Json {
         written(&DynamicMessage::decode(descriptor, &reply[..]).map_err(|_| unwritable())?)
     }
 
-    fn encode(&self, answer: Answer) -> Result<Vec<u8>, v1::Error> {
+    /// The JSON of an answer, with every field; of listed clients, those that were asked for.
+    fn encode(&self, answer: Answer, listed: Option<&[v1::ClientField]>) -> Result<Vec<u8>, v1::Error> {
         let whole = v1::Answer { id: 0, answer: Some(answer) };
         let descriptor = descriptor(&self.pool, "Answer").ok_or_else(unwritable)?;
         let whole =
             DynamicMessage::decode(descriptor, &whole.encode_to_vec()[..]).map_err(|_| unwritable())?;
         let (_, value) =
             whole.fields().find(|(field, _)| field.kind().as_message().is_some()).ok_or_else(unwritable)?;
-        written(value.as_message().ok_or_else(unwritable)?)
+        let message = value.as_message().ok_or_else(unwritable)?;
+        let Some(asked) = listed else { return written(message) };
+        let mut value = message
+            .serialize_with_options(serde_json::value::Serializer, &options())
+            .map_err(|_| unwritable())?;
+        // It has them with their defaults.
+        let clients = value.get_mut("clients").and_then(serde_json::Value::as_array_mut);
+        for client in clients.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+            fields::absent(asked).for_each(|field| drop(client.remove(field)));
+        }
+        serde_json::to_vec(&value).map_err(|_| unwritable())
     }
 }
 
@@ -207,13 +237,16 @@ fn malformed(request: &MessageDescriptor, error: &dyn std::fmt::Display) -> v1::
 }
 
 fn written(message: &DynamicMessage) -> Result<Vec<u8>, v1::Error> {
-    let options = SerializeOptions::new()
+    let mut json = serde_json::Serializer::new(Vec::new());
+    message.serialize_with_options(&mut json, &options()).map_err(|_| unwritable())?;
+    Ok(json.into_inner())
+}
+
+fn options() -> SerializeOptions {
+    SerializeOptions::new()
         .stringify_64_bit_integers(false)
         .use_proto_field_name(true)
-        .skip_default_fields(false);
-    let mut json = serde_json::Serializer::new(Vec::new());
-    message.serialize_with_options(&mut json, &options).map_err(|_| unwritable())?;
-    Ok(json.into_inner())
+        .skip_default_fields(false)
 }
 
 /// The command of a call: the field of `Command` whose type is the call's request.

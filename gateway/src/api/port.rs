@@ -78,11 +78,10 @@ pub(crate) async fn serve(
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let routes = Routes::new(gateway).add_service(peer).add_service(worker).prepare();
-    let router = routes.into_axum_router().merge(json::router(
-        internal.dispatcher,
-        internal.apps.clone(),
-        internal.json_bytes_max,
-    )?);
+    let router = routes
+        .into_axum_router()
+        .merge(json::router(internal.dispatcher, internal.apps.clone(), internal.json_bytes_max)?)
+        .fallback(json::nothing_here);
     let apps = internal.apps;
     let settings = Settings {
         name: "internal",

@@ -2,12 +2,17 @@
 
 use broadgate_proto::v1::{self, command::Command};
 
-/// A command to a topic is ordered by its home and may be asked of two when the home moves; of any other
-/// the caller may want to make a repeat, by the id in its receipt.
+/// True for every command with a receipt: the caller may repeat it by the id there, and one that a home orders
+/// may be asked of two homes while the home moves.
 pub(super) fn needs_id(command: &Command) -> bool {
     match command {
         Command::Send(request) => !(request.no_receipt && is_to_clients(request.to.as_ref())),
-        Command::Close(_) | Command::Bind(_) | Command::Dissolve(_) => true,
+        Command::Close(_)
+        | Command::Bind(_)
+        | Command::Unbind(_)
+        | Command::Join(_)
+        | Command::Leave(_)
+        | Command::Dissolve(_) => true,
         _ => false,
     }
 }

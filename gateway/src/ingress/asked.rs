@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// A request as it is understood.
+#[derive(Clone)]
 pub(super) struct Asked {
     pub(super) target: Target,
     /// The client, where trusted proxies have said so.
@@ -48,17 +49,32 @@ impl Asked {
 
     /// Counts and logs that the request was refused.
     pub(super) fn refused(&self, connection: &Connection, reason: &'static str, app: &str, why: &str) {
-        self.with(reason, app, why, |refused| connection.refuse(refused));
+        self.with(connection, reason, app, why, |refused| connection.refuse(refused));
     }
 
     /// Logs that the request was refused; it is counted elsewhere.
     pub(super) fn log(&self, connection: &Connection, reason: &'static str, app: &str, key: &str, why: &str) {
-        self.with(reason, app, why, |refused| {
+        self.with(connection, reason, app, why, |refused| {
             Refused { key, ..refused.clone() }.log(&connection.port.config.apps);
         });
     }
 
-    fn with(&self, reason: &'static str, app: &str, why: &str, act: impl FnOnce(&Refused<'_>)) {
+    /// The app is the one that the path names, where the caller has not looked for it.
+    fn with(
+        &self,
+        connection: &Connection,
+        reason: &'static str,
+        app: &str,
+        why: &str,
+        act: impl FnOnce(&Refused<'_>),
+    ) {
+        let table = connection.port.config.apps.load();
+        let app = match (app, &self.target.place) {
+            ("", Place::Raw(named)) if named.is_empty() => &connection.listener.app,
+            ("", Place::Raw(named)) => named,
+            ("", Place::Key(key)) => table.by_key(key).map_or("", |(app, _)| &app.id),
+            _ => app,
+        };
         let key = if let Place::Key(key) = &self.target.place { key } else { "" };
         let path = self.target.shown();
         let (address, origin) = (Some(self.address), &*self.origin);

@@ -19,12 +19,23 @@ const V2_REST_BYTES_MAX: usize = 2048;
 pub(crate) enum HeaderError {
     #[error("the connection does not come from one of trusted_proxies")]
     NotTrusted,
-    #[error("the connection does not begin with a PROXY protocol header")]
+    #[error(
+        "the connection does not begin with a PROXY protocol header: let the proxy send one (send-proxy-v2 in \
+         HAProxy), or take proxy_protocol out of the listener"
+    )]
     Missing,
     #[error("the PROXY protocol header is malformed: {0}")]
     Malformed(String),
-    #[error("the connection ended within the PROXY protocol header: {0}")]
-    Io(#[from] io::Error),
+    #[error("the connection ended before its PROXY protocol header was whole")]
+    Ended,
+    #[error("the PROXY protocol header could not be read: {0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for HeaderError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Ended } else { Self::Io(error) }
+    }
 }
 
 /// What a header says.
@@ -42,7 +53,22 @@ const PP2_CLIENT_SSL: u8 = 0x01;
 /// Reads the header and not a byte more.
 pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Said, HeaderError> {
     let mut header = vec![0; HEAD_BYTES];
-    stream.read_exact(&mut header).await?;
+    let mut filled = 0;
+    while filled < HEAD_BYTES {
+        let count = stream.read(&mut header[filled..]).await?;
+        if count == 0 {
+            return Err(HeaderError::Ended);
+        }
+        filled += count;
+        // What cannot become a header is not waited for.
+        let begins = |whole: &[u8]| {
+            let common = filled.min(whole.len());
+            header[..common] == whole[..common]
+        };
+        if !begins(v2::PROTOCOL_PREFIX) && !begins(b"PROXY ") {
+            return Err(HeaderError::Missing);
+        }
+    }
     if header == v2::PROTOCOL_PREFIX {
         header.resize(V2_FIXED_BYTES, 0);
         stream.read_exact(&mut header[HEAD_BYTES..]).await?;
@@ -127,6 +153,23 @@ mod tests {
         }
         let endless = [b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat();
         assert!(matches!(read(&endless).await.0, Err(HeaderError::Malformed(_))));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_become_a_header_is_not_waited_for() {
+        for (bytes, missing) in
+            [(&b"hi\n"[..], true), (b"\x16\x03", true), (b"PROX", false), (b"\r\n\r", false)]
+        {
+            let (mut client, mut server) = tokio::io::duplex(64);
+            tokio::io::AsyncWriteExt::write_all(&mut client, bytes).await.unwrap();
+            let reading =
+                tokio::time::timeout(std::time::Duration::from_millis(50), read_header(&mut server));
+            let read = reading.await;
+            assert_eq!(matches!(read, Ok(Err(HeaderError::Missing))), missing, "{read:?}");
+            assert_eq!(read.is_err(), !missing, "the rest of one is waited for: {read:?}");
+            drop(client);
+            assert!(missing || matches!(read_header(&mut server).await, Err(HeaderError::Ended)));
+        }
     }
 
     #[tokio::test]

@@ -85,12 +85,12 @@ pub(super) async fn answer(
         asked.refused(&visit.connection, away.reason, &away.app, &away.text);
     }
     let upgraded = hyper::upgrade::on(&mut request);
-    let visit = Rc::clone(visit);
+    let (visit, asked) = (Rc::clone(visit), asked.clone());
     // The client's future must not carry the request with it for life.
     tokio::task::spawn_local(async move {
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return visit.connection.refused("http", &error.to_string()),
+            Err(error) => return asked.refused(&visit.connection, "http", "", &error.to_string()),
         };
         let admitted = match admitted {
             Ok((candidate, newcomer, Some((place, app)))) => {
@@ -107,7 +107,7 @@ pub(super) async fn answer(
                     Err(NotPresent::Undecided) => Some(("connections_unknown", close::OVER_CAPACITY)),
                 };
                 if let Some((reason, close)) = refused {
-                    visit.connection.refused(reason, &format!("app {:?}: {}", app.id, close.reason));
+                    asked.refused(&visit.connection, reason, &app.id, close.reason);
                     Err(Away::new(reason, close, Some(&app)))
                 } else {
                     candidate.hold(place);

@@ -6,14 +6,14 @@
 use broadgate_pusher::api::params::percent_decode;
 
 /// What a request's path means.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     /// What stands in front: "", or a path without a slash at its end.
     pub(super) prefix: String,
     pub(super) place: Place,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     /// Is the server up?
     Up,

@@ -50,12 +50,12 @@ pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Reques
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
     let upgraded = hyper::upgrade::on(&mut request);
-    let visit = Rc::clone(visit);
+    let (visit, asked) = (Rc::clone(visit), asked.clone());
     // The client's future must not carry the request with it for life.
     tokio::task::spawn_local(async move {
         match upgraded.await {
             Ok(upgraded) => open(&visit, candidate, upgraded, newcomer.handshake, accept),
-            Err(error) => visit.connection.refused("http", &error.to_string()),
+            Err(error) => asked.refused(&visit.connection, "http", "", &error.to_string()),
         }
     });
     answer

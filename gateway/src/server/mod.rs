@@ -108,6 +108,15 @@ impl Bound {
         self.internal_address
     }
 
+    /// A handle of the internal port, which stays taken for as long as somebody has one. Nothing is accepted
+    /// after [`Bound::run`] has ended.
+    ///
+    /// # Errors
+    /// If the system has no file left for it.
+    pub fn internal_listener(&self) -> std::io::Result<std::net::TcpListener> {
+        self.internal.try_clone()
+    }
+
     /// Where each client listener listens, by name.
     #[must_use]
     pub fn client_addresses(&self) -> Vec<(String, SocketAddr)> {

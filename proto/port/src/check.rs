@@ -7,10 +7,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::{body::Body, response::IntoResponse as _};
+use axum::body::Body;
 use broadgate_proto::secret::Secret;
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use tonic::Status;
+
+use crate::answers::{asks_grpc, error, is_grpc, text};
 
 /// gRPC calls are below this: their package.
 const GRPC_PATHS: &str = "/broadgate.";
@@ -127,16 +129,6 @@ fn not_from_a_page(headers: &HeaderMap) -> Result<(), Refusal> {
     })
 }
 
-fn is_grpc(content_type: &str) -> bool {
-    content_type
-        .strip_prefix("application/grpc")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', ' ']))
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
 impl Refusal {
     fn secret() -> Self {
         Self {
@@ -152,16 +144,14 @@ impl Refusal {
     /// In the form that the caller reads: a gRPC status for gRPC, JSON for others.
     #[must_use]
     pub fn into_response<B>(self, request: &Request<B>) -> Response<Body> {
-        let content_type = text(request.headers(), &header::CONTENT_TYPE).unwrap_or_default();
-        if request.version() == Version::HTTP_2 && is_grpc(content_type) {
+        if asks_grpc(request) {
             return match self.reason {
                 "secret" => Status::unauthenticated(self.sentence),
                 _ => Status::permission_denied(self.sentence),
             }
             .into_http();
         }
-        let body = serde_json::json!({ "error": { "code": self.code, "message": self.sentence } });
-        (self.status, axum::Json(body)).into_response()
+        error(self.status, self.code, &self.sentence)
     }
 }
 

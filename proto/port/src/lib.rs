@@ -8,19 +8,25 @@
 //! | `check.rs` | who may call an internal port |
 //! | `book.rs` | how many refusals have a line in the log |
 //! | `io.rs` | a stream that tells its `Watch` what it does, and lingers before it is closed |
+//! | `answers.rs` | refusals in the form that the caller reads, and what is said where nothing is served |
+//! | `look.rs` | what listens at an address that somebody has named |
 //! | `socket.rs` | TCP settings, and closing a listener without resetting what waits in its queue |
 
+mod answers;
 mod book;
 mod check;
 mod io;
+mod look;
 mod serve;
 mod socket;
 mod watch;
 
 pub use self::{
+    answers::{nothing_here, only_post, or_nothing},
     book::Book,
     check::{Check, Refusal},
     io::{Guarded, linger},
+    look::{Found, look},
     serve::{Http2, Settings, TurnedAway, serve},
     socket::{Closing, tune, user_timeout},
     watch::{Phase, Times, Watch},

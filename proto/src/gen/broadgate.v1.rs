@@ -23,7 +23,8 @@ pub struct Coverage {
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Whom a command reaches: the union of what is listed, minus `except`.
-/// A client that is named in several ways is reached once.
+/// A client that is named in several ways is reached once. Exceptions alone name
+/// nobody: to reach everybody else, set `all`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Audience {
     #[prost(string, tag = "1")]
@@ -55,7 +56,8 @@ pub struct Except {
 pub struct Receipt {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
-    /// The id that the caller gave, or that the gateway made for it.
+    /// The id that the caller gave, or that the gateway made for it; "" only where
+    /// SendRequest.command_id says so.
     #[prost(string, tag = "2")]
     pub command_id: ::prost::alloc::string::String,
     /// Clients that the command took hold of. For a send: those in whose outbox
@@ -116,7 +118,7 @@ pub struct Session {
     pub version: u64,
 }
 /// What is known about one connected client. Fields that were not asked for
-/// are absent.
+/// are absent; as JSON, a list of clients has no such keys.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientInfo {
     #[prost(string, tag = "1")]
@@ -1769,12 +1771,13 @@ pub struct SendRequest {
     /// Pusher clients get a `text` as the event "message", and nothing else.
     #[prost(string, tag = "7")]
     pub event: ::prost::alloc::string::String,
-    /// With `event`: the user in whose name a client has sent it, as JSON (a string or
-    /// a number); Pusher's `user_id`.
+    /// With `event`, to one group alone: the user in whose name a client has sent it, as
+    /// JSON (a string or a number); Pusher's `user_id`.
     #[prost(string, tag = "8")]
     pub user_id_json: ::prost::alloc::string::String,
-    /// `text` is any JSON value that becomes `data` as it is, as Pusher's clients send
-    /// it in their own events; otherwise it becomes a JSON string.
+    /// With `event`, to one group alone: `text` is any JSON value that becomes `data` as
+    /// it is, as Pusher's clients send it in their own events; otherwise it becomes a JSON
+    /// string.
     #[prost(bool, tag = "9")]
     pub data_json: bool,
     /// A group's last value and history do not keep it.
@@ -3081,7 +3084,7 @@ pub mod gateway_client {
         }
         /// An app as the gateway that is asked has it; NOT_FOUND if it has none of this id. Commands
         /// do not ask whether their app is there, since gateways may be told of one at different
-        /// moments. By gRPC only.
+        /// moments.
         pub async fn get_app(
             &mut self,
             request: impl tonic::IntoRequest<super::GetAppRequest>,
@@ -3307,7 +3310,7 @@ pub mod gateway_server {
         ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
         /// An app as the gateway that is asked has it; NOT_FOUND if it has none of this id. Commands
         /// do not ask whether their app is there, since gateways may be told of one at different
-        /// moments. By gRPC only.
+        /// moments.
         async fn get_app(
             &self,
             request: tonic::Request<super::GetAppRequest>,

@@ -4,7 +4,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use broadgate_port::tune;
+use broadgate_port::{Found, look, tune};
 use broadgate_proto::{
     limits::{GRPC_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE},
     secret::{Secret, SendSecret},
@@ -33,6 +33,19 @@ pub(super) struct Dialed {
     pub client: Client,
     pub local: SocketAddr,
     pub peer: SocketAddr,
+}
+
+/// What a member is to name in place of what it has found.
+pub(super) const HINT: &str = "name the register's port (register.bind, 7100 by default) in cluster.register, \
+                               BROADGATE_REGISTER or --register";
+
+/// Why nothing could be asked at an address, as far as another kind of port explains it: what goes wrong with
+/// HTTP/2 there says nothing of that.
+pub(super) async fn explained(address: SocketAddr, why: String) -> String {
+    match look(&address.to_string(), CONNECT_TIME_MAX).await {
+        Ok(Found::Http2) | Err(_) => why,
+        Ok(found) => format!("{address} {}; {HINT}", found.sentence()),
+    }
 }
 
 /// All addresses of a register, resolved now.

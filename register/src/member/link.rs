@@ -121,6 +121,8 @@ pub(super) struct Link {
     split_told: bool,
     /// A register of a lower term, which another name may lead to as well.
     avoid: Option<SocketAddr>,
+    /// What was found at the address that was tried last.
+    strange: Option<(SocketAddr, String)>,
     /// Dropped when all is over.
     _end: oneshot::Sender<()>,
 }
@@ -149,6 +151,7 @@ impl Link {
             address_told: false,
             split_told: false,
             avoid: None,
+            strange: None,
             _end: end,
         }
     }
@@ -291,7 +294,7 @@ impl Link {
         let secret = self.config.secret.clone();
         let dialed = match self.unwanted_within(dial::connect(address, &secret)).await {
             None => return End::Over,
-            Some(Err(error)) => return End::Next(format!("{error:#}")),
+            Some(Err(error)) => return self.unasked(address, format!("{error:#}")).await,
             Some(Ok(dialed)) => dialed,
         };
         let member = match self.describe(&dialed) {
@@ -309,9 +312,15 @@ impl Link {
         let replies = match self.unwanted_within(opening).await {
             None => return End::Over,
             Some(Err(_)) => {
-                return End::Next(format!("{address} did not open a stream in {OPEN_TIME_MAX:?}"));
+                let why = format!("{address} did not open a stream in {OPEN_TIME_MAX:?}");
+                return self.unasked(address, why).await;
             }
-            Some(Ok(Err(status))) => return refusal(&status),
+            Some(Ok(Err(status))) => {
+                return match refusal(&status) {
+                    End::Next(why) => self.unasked(address, why).await,
+                    refused => refused,
+                };
+            }
             Some(Ok(Ok(response))) => response.into_inner(),
         };
         self.life.greeted(self.now());
@@ -322,6 +331,21 @@ impl Link {
             self.avoid = Some(peer);
         }
         end
+    }
+
+    /// A register that could not even be asked: is something else at its address? Looked at until it has been
+    /// told, and not at every try.
+    async fn unasked(&mut self, address: SocketAddr, why: String) -> End {
+        let known = self.strange.take().filter(|(known, _)| *known == address && self.trouble_told);
+        let why = match known {
+            Some((_, why)) => why,
+            None => match self.unwanted_within(dial::explained(address, why)).await {
+                Some(why) => why,
+                None => return End::Over,
+            },
+        };
+        self.strange = Some((address, why.clone()));
+        End::Next(why)
     }
 
     /// What a look at the other registers has shown: which one is to be followed instead.
@@ -503,7 +527,12 @@ pub(super) fn is_refusal(status: &Status) -> Option<bool> {
 
 fn refusal(status: &Status) -> End {
     match is_refusal(status) {
+        // Only a register has the call.
+        Some(fatal) if status.code() == Code::Unimplemented => {
+            let sentence = format!("it is no register, but speaks gRPC, as gateways do; {}", dial::HINT);
+            End::Refused { sentence, fatal }
+        }
         Some(fatal) => End::Refused { sentence: status.message().to_owned(), fatal },
-        None => End::Next(status.to_string()),
+        None => End::Next(status.message().to_owned()),
     }
 }

@@ -67,7 +67,7 @@ impl Watcher {
                     match self.attempt(register, address).await {
                         Ok(true) => return "the register ended the stream".to_owned(),
                         Ok(false) => trouble = "another register is ahead of this one".to_owned(),
-                        Err(error) => trouble = format!("{error:#}"),
+                        Err(error) => trouble = dial::explained(address, format!("{error:#}")).await,
                     }
                 }
             }

@@ -48,6 +48,9 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long it may take to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What it says of itself to those who look for something else there.
+const PORT: &str = "this is the register's port, which speaks gRPC with members and operators";
+
 /// How a register treats its members.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -127,7 +130,7 @@ pub async fn run(
         }),
         refused: Arc::new(refused),
     };
-    let router = Routes::new(server).prepare().into_axum_router();
+    let router = broadgate_port::or_nothing(Routes::new(server).prepare().into_axum_router(), PORT);
     let serving = broadgate_port::serve(listener, router, check, settings, served_until.clone());
     tokio::pin!(serving);
     tokio::select! {

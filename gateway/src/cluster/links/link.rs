@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
+use broadgate_port::{Found, look};
 use broadgate_proto::{
     id::Incarnation,
     limits::{
@@ -66,6 +67,16 @@ pub(super) struct Dialer {
     pub(super) up: Arc<AtomicBool>,
 }
 
+/// Something else than the gateway is at its address.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{address}, which the gateway advertises, {what}; set gateway.internal.advertise there to its internal port"
+)]
+struct Stranger {
+    address: String,
+    what: &'static str,
+}
+
 /// Batches that were sent, by number, and who waits for their answers. Dropping a sender says that no
 /// answer will come.
 type Unanswered = HashMap<u64, oneshot::Sender<Vec<v1::Answer>>>;
@@ -100,7 +111,9 @@ impl Dialer {
             let Err(error) = ended else { return };
             counter!("broadgate_gateway_peer_links_lost_total").increment(1);
             let reason = format!("{error:#}");
-            if trouble.broke(opened.map(|at: Instant| at.elapsed()), &reason, started.elapsed()) {
+            let is_there = opened.is_some() || error.is::<Stranger>();
+            let up = is_there.then(|| opened.map_or(Duration::ZERO, |at: Instant| at.elapsed()));
+            if trouble.broke(up, &reason, started.elapsed()) {
                 tracing::warn!(
                     peer = %self.name, reason,
                     "peer link breaks again and again for the same reason: answers are incomplete meanwhile"
@@ -123,7 +136,10 @@ impl Dialer {
         opened: &mut Option<Instant>,
     ) -> anyhow::Result<()> {
         let me = self.me.load_full();
-        let (frames, replies) = self.open(&me).await?;
+        let (frames, replies) = match self.open(&me).await {
+            Ok(opened) => opened,
+            Err(error) => return Err(self.stranger().await.map_or(error, anyhow::Error::new)),
+        };
         self.up.store(true, Ordering::Relaxed);
         *opened = Some(Instant::now());
         tracing::debug!(peer = %self.name, "peer link up");
@@ -218,6 +234,13 @@ impl Dialer {
     async fn send(&self, frames: &mpsc::Sender<PeerFrame>, frame: PeerFrame) -> anyhow::Result<()> {
         let sent = timeout(self.silence_max, frames.send(frame)).await;
         sent.context("the peer takes nothing")?.map_err(|_| anyhow!("the link is closed"))
+    }
+
+    /// What is at the peer's address, if it is no gateway's internal port.
+    async fn stranger(&self) -> Option<Stranger> {
+        let found =
+            look(&self.address, self.silence_max).await.ok().filter(|found| *found != Found::Http2)?;
+        Some(Stranger { address: self.address.clone(), what: found.sentence() })
     }
 
     async fn open(&self, me: &Me) -> anyhow::Result<(mpsc::Sender<PeerFrame>, Streaming<PeerReply>)> {

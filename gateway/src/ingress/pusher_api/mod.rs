@@ -144,7 +144,7 @@ async fn run(
         return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
     }
     let mut lease = port.bodies.lease(&app.id);
-    let body = read(body, publish::body_bytes_max(&app.limits), &mut lease, visit).await?;
+    let body = read(body, publish::body_bytes_max(&app.limits), &mut lease, (visit, asked, &app.id)).await?;
     sign::verify_body(&params, &body)?;
     let dispatcher = port.dispatcher.upgrade();
     let dispatcher = dispatcher
@@ -169,7 +169,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The whole body, if it is not too large, has room among the others, and comes in time.
-async fn read(body: Incoming, bytes_max: usize, lease: &mut Lease, visit: &Visit) -> Result<Bytes, Refusal> {
+async fn read(
+    body: Incoming,
+    bytes_max: usize,
+    lease: &mut Lease,
+    (visit, asked, app): (&Visit, &Asked, &str),
+) -> Result<Bytes, Refusal> {
     let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
     let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {
         let text = format!("The request's body did not come within {time_max:?}.");
@@ -184,7 +189,7 @@ async fn read(body: Incoming, bytes_max: usize, lease: &mut Lease, visit: &Visit
         ),
         Unread::Spent => {
             let text = "The gateway holds as many bytes of requests as it may: repeat.";
-            visit.connection.refused("api_bodies_bytes_max", text);
+            asked.refused(&visit.connection, "api_bodies_bytes_max", app, text);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Unread::Broken(error) => {

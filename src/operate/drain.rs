@@ -1,0 +1,207 @@
+//! `broadgate drain`.
+
+use std::{convert::Infallible, time::Duration};
+
+use broadgate_business::Secret;
+use broadgate_proto::{
+    name,
+    secret::SendSecret,
+    v1::{DrainRequest, WatchRequest, register_client::RegisterClient},
+};
+use clap::Args;
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    At, Target,
+    output::{json, print, print_json},
+    probe::{self, Wanted},
+};
+use crate::{environment, failure::Failure, options::registers_of_environment, plain};
+
+/// Between two tries at following the register while a gateway drains.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks at whether a process that has left still listens, and how long a look may take.
+const LISTENS_AGAIN: Duration = Duration::from_millis(100);
+const LISTENS_TIME_MAX: Duration = Duration::from_secs(1);
+/// A gateway that has left the cluster ends within some seconds; what listens at its address for longer is
+/// another process, such as a proxy.
+const END_TIME_MAX: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The gateway's name or incarnation
+    gateway: String,
+    #[command(flatten)]
+    at: At,
+    /// Where the register is [env: BROADGATE_REGISTER] [default: where the gateway at --addr says]
+    #[arg(long, value_name = "HOST:PORT")]
+    register: Option<String>,
+    /// Wait until the gateway has left the cluster and its process has given its ports back, for so long at
+    /// most [default: 10m]
+    #[arg(
+        long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10m",
+        value_parser = plain::duration
+    )]
+    wait: Option<Duration>,
+    /// How long an answer may take
+    #[arg(long, default_value = "5s", value_parser = plain::duration)]
+    timeout: Duration,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
+    let (secret, registers) = args.registers().await?;
+    let mut connected = Err(Failure::usage("no register is configured: name one with --register"));
+    for register in &registers {
+        connected = probe::channel(register, Wanted::Register, args.timeout).await.map(|it| (register, it));
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let (register, channel) = connected?;
+    let mut client = RegisterClient::with_interceptor(channel, secret.sender());
+    let asked = client.drain(DrainRequest { gateway: args.gateway.clone() }).await;
+    let reply = asked.map_err(|status| probe::refused(register, Wanted::Register, &status))?.into_inner();
+    if args.json {
+        print_json(&json("DrainReply", &reply)?)?;
+    } else {
+        print(&format!("gateway {} is draining\n", reply.incarnation))?;
+    }
+    let Some(wait) = args.wait else { return Ok(()) };
+    // The call to drain has a time of its own; a watch goes on.
+    let endpoint = Endpoint::from_shared(format!("http://{register}")).map_err(anyhow::Error::from)?;
+    let watcher = RegisterClient::with_interceptor(endpoint.connect_lazy(), secret.sender());
+    let (seen, known) = watch::channel(Seen::default());
+    let ended = tokio::select! {
+        never = follow(watcher, &reply.incarnation, &seen) => match never {},
+        ended = timeout(wait, end(known.clone())) => ended,
+    };
+    let (gateway, within) = (&args.gateway, humantime::format_duration(wait));
+    let address = known.borrow().address.clone();
+    match ended {
+        Ok(_) if args.json && !matches!(ended, Ok(End::Listens)) => Ok(()),
+        Ok(End::Closed) if address.is_empty() => print(&format!("gateway {} has left\n", reply.incarnation)),
+        Ok(End::Closed) => print(&format!(
+            "gateway {} has left, and its process has given its ports back: nothing listens on {address}\n",
+            reply.incarnation
+        )),
+        Ok(End::Again) => print(&format!(
+            "gateway {} has left, and another process has joined from its address, {address}\n",
+            reply.incarnation
+        )),
+        Ok(End::Listens) => Err(Failure::Incomplete(format!(
+            "gateway {gateway} has left the cluster, and {address} still takes connections {} later: its \
+             process hangs, or something else listens there",
+            humantime::format_duration(END_TIME_MAX)
+        ))),
+        Err(_) if known.borrow().gone => Err(Failure::Incomplete(format!(
+            "gateway {gateway} has left the cluster, and its process still listened on {address} after {within}"
+        ))),
+        Err(_) => Err(Failure::Incomplete(format!("gateway {gateway} has not left within {within}"))),
+    }
+}
+
+type Watcher = RegisterClient<InterceptedService<Channel, SendSecret>>;
+
+/// What the register's views say of the gateway that drains.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// Where others reach it.
+    address: String,
+    gone: bool,
+    /// Another incarnation is found at its address.
+    again: bool,
+}
+
+/// How a wait has ended.
+enum End {
+    /// Nothing listens at its address any more.
+    Closed,
+    /// It was started again meanwhile.
+    Again,
+    /// Something listens there all the same.
+    Listens,
+}
+
+/// Follows an incarnation through the views, for ever. A register that is restarted is asked again.
+async fn follow(mut register: Watcher, incarnation: &str, seen: &watch::Sender<Seen>) -> Infallible {
+    loop {
+        if let Ok(views) = register.watch(WatchRequest {}).await {
+            let mut views = views.into_inner();
+            while let Ok(Some(view)) = views.message().await {
+                let found = view.members.iter().find(|member| member.incarnation == incarnation);
+                seen.send_modify(|seen| {
+                    if let Some(member) = found {
+                        seen.address.clone_from(&member.address);
+                    }
+                    let here = |address: &str| !address.is_empty() && address == seen.address;
+                    // One without an epoch knows nobody yet.
+                    seen.gone |= view.epoch.is_some() && found.is_none();
+                    seen.again = view
+                        .members
+                        .iter()
+                        .any(|member| here(&member.address) && member.incarnation != incarnation);
+                });
+            }
+        }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+}
+
+/// Returns when a gateway has left the cluster and its process no longer listens: its internal port is the
+/// last that it closes.
+async fn end(mut seen: watch::Receiver<Seen>) -> End {
+    let Ok(gone) = seen.wait_for(|seen| seen.gone).await.map(|seen| seen.clone()) else {
+        return std::future::pending().await;
+    };
+    // It was gone before this looked: where it was is not known.
+    if gone.address.is_empty() {
+        return End::Closed;
+    }
+    let closed = async {
+        loop {
+            let tried = timeout(LISTENS_TIME_MAX, TcpStream::connect(&gone.address)).await;
+            if !matches!(tried, Ok(Ok(_))) {
+                return End::Closed;
+            }
+            if seen.borrow().again {
+                return End::Again;
+            }
+            tokio::time::sleep(LISTENS_AGAIN).await;
+        }
+    };
+    timeout(END_TIME_MAX, closed).await.unwrap_or(End::Listens)
+}
+
+impl DrainArgs {
+    /// The secret, and the registers to try: as named, or as a gateway says that is named, or as configured.
+    async fn registers(&self) -> Result<(Secret, Vec<String>), Failure> {
+        let (config, address) = self.at.open()?;
+        let secret = config.secret()?;
+        if let Some(register) = &self.register {
+            name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
+            return Ok((secret, vec![register.clone()]));
+        }
+        if !self.at.is_named() {
+            if let Some(registers) = registers_of_environment()? {
+                return Ok((secret, registers));
+            }
+            if environment::text("ADDR")?.is_none() {
+                return Ok((secret, config.cluster.register));
+            }
+        }
+        let target = Target { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
+        let register = target.any_app().await?.status().await?.register;
+        if register.is_empty() {
+            let sentence = format!("the gateway at {address} hears no register: name it with --register");
+            return Err(Failure::Unreachable(sentence));
+        }
+        Ok((secret, vec![register]))
+    }
+}
