@@ -2,6 +2,7 @@
 //! `thin.rs` decides what is dropped, so that one app costs no other app anything and one channel no other
 //! channel.
 
+mod item;
 mod thin;
 
 use std::{
@@ -9,46 +10,22 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use broadgate_proto::limits::WEBHOOK_EVENT_OVERHEAD_BYTES;
 use tokio::sync::Notify;
+
+use crate::inbox::item::cost;
+
+pub(crate) use self::item::{Item, Says};
 
 pub(crate) use self::thin::Thinned;
 
 /// Room for so many items is kept when none waits.
 const ITEMS_KEPT: usize = 64;
 
-/// What waits in an inbox.
-pub(crate) trait Item {
-    /// The app and the channel that it is about. None for what is the server's own and is never dropped.
-    fn about(&self) -> Option<(&str, &str)>;
-    /// Bytes of its texts.
-    fn bytes(&self) -> usize;
-    fn says(&self) -> Says<'_>;
-}
-
-/// What an item changes, which decides whether a later one makes it superfluous.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Says<'a> {
-    /// The channel, or a user in it, is there.
-    Begins(Option<&'a str>),
-    /// The channel, or a user in it, is gone.
-    Ends(Option<&'a str>),
-    /// Only the newest of this kind matters.
-    Newest(&'static str),
-    /// It stands for itself.
-    Once,
-}
-
 /// An inbox for at most `bytes_max`, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each item.
 pub(crate) fn inbox<T: Item>(bytes_max: usize) -> (Sender<T>, Receiver<T>) {
     let waiting = Waiting { items: VecDeque::new(), bytes: 0, senders_gone: false, receiver_gone: false };
     let shared = Arc::new(Shared { waiting: Mutex::new(waiting), news: Notify::new(), bytes_max });
     (Sender(Arc::new(Closer(Arc::clone(&shared)))), Receiver(shared))
-}
-
-/// What an item costs.
-fn cost<T: Item>(item: &T) -> usize {
-    item.about().map_or(0, |_| WEBHOOK_EVENT_OVERHEAD_BYTES + item.bytes())
 }
 
 struct Shared<T> {

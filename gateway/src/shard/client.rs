@@ -12,7 +12,7 @@ use crate::{
     config::Listener,
     shard::{
         outbox::Outbox,
-        pusher::{Pending, PusherClient},
+        pusher::client::{Pending, PusherClient},
         rate::Rate,
         socket::Stream,
         window::{Window, WindowMax},

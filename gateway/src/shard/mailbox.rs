@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     admission::Ticket,
     command::Order,
-    shard::{notice::Notice, outcome::Done, suspects::Trying, workers::WorkerKey},
+    shard::{notice::Notice, outcome::Done, trials::Trying, workers::WorkerKey},
 };
 
 /// What others ask of a shard.

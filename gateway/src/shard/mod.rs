@@ -35,6 +35,7 @@ pub(crate) mod tally;
 mod thread;
 mod tick;
 mod together;
+mod trials;
 mod upcalls;
 mod walk;
 mod wheel;
@@ -52,8 +53,8 @@ pub(crate) use self::{
     pusher::{Tenant, signed_in_group},
     standings::Standings,
     state::{Handle, Shard},
-    suspects::Trying,
     thread::{Ingress, Start, start, thread_name},
+    trials::Trying,
     upcalls::{Entry, UpcallQueues, Upcalls},
     workers::{WorkerKey, shard_of_seq},
 };

@@ -28,7 +28,7 @@ use crate::{
         drive,
         outbox::Outbox,
         places::Place,
-        pusher::{PusherClient, Tenant},
+        pusher::client::{PusherClient, Tenant},
         rate::Rate,
         slots::Slot,
         socket::Stream,

@@ -24,7 +24,7 @@ use crate::{
         outbox::Joined,
         outcome::Remembrance,
         places::Places,
-        pusher::Tenant,
+        pusher::client::Tenant,
         read_budget::ReadBudget,
         slots::{Slot, Slots},
         standings::Standings,

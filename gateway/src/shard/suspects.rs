@@ -13,11 +13,6 @@
 //! innocent event there convicts that. Trials begin at a shard's tick, so two gateways rarely try at the same
 //! moment.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
 use broadgate_proto::{
     close,
     limits::{EVENT_DEATHS_FREE, EVENT_DEATHS_MAX},
@@ -31,6 +26,7 @@ use crate::{
         slots::Slot,
         state::Shard,
         tally::Drop as Dropped,
+        trials::Trial,
         window::Entry,
         workers::{Link, WorkerKey},
     },
@@ -39,132 +35,6 @@ use crate::{
 /// A shard waits so many seconds for a worker to answer everything else before a trial begins: the others see
 /// within one that they are to be quiet.
 const EMPTY_SECONDS: u32 = 3;
-
-/// The trials of one worker's stream, as the shards of the gateway share them. Looked at once a second, and
-/// while there are suspects.
-#[derive(Clone)]
-pub(crate) struct Trying(Arc<Mutex<Court>>);
-
-struct Court {
-    shards: usize,
-    /// A shard tries suspects, or is about to.
-    claimed: bool,
-    /// Shards that send nothing and have nothing unanswered. What a shard had when the stream ended stays: the
-    /// one that tries may look later.
-    quiet: usize,
-}
-
-impl Trying {
-    pub(crate) fn new(shards: usize) -> Self {
-        Self(Arc::new(Mutex::new(Court { shards, claimed: false, quiet: 0 })))
-    }
-
-    fn court(&self) -> MutexGuard<'_, Court> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The suspects of one worker's stream at one shard.
-pub(crate) struct Suspects {
-    /// Clients whose next event is a suspect, each once.
-    line: VecDeque<(Slot, u64)>,
-    trial: Option<Trial>,
-    /// Suspects whose trial was over before they were answered.
-    long: Vec<u64>,
-    /// Since which second suspects wait for the worker to have nothing else.
-    waiting_since: Option<u32>,
-    trying: Trying,
-    /// This shard has claimed the worker.
-    claimed: bool,
-    /// This shard is quiet while another tries.
-    quiet: bool,
-}
-
-struct Trial {
-    seq: u64,
-    until: u32,
-    /// The worker had nothing else of this gateway.
-    alone: bool,
-}
-
-impl Suspects {
-    pub(crate) fn new(trying: Trying) -> Self {
-        let (line, long) = (VecDeque::new(), Vec::new());
-        Self { line, trial: None, long, waiting_since: None, trying, claimed: false, quiet: false }
-    }
-
-    /// The event that is to blame for the end of the worker, if that is certain.
-    fn convicted(&self) -> Option<u64> {
-        let certain = |trial: &&Trial| trial.alone && self.long.is_empty() && self.others_are_quiet();
-        self.trial.as_ref().filter(certain).map(|trial| trial.seq)
-    }
-
-    pub(crate) fn answered(&mut self, seq: u64) {
-        if self.trial.as_ref().is_some_and(|trial| trial.seq == seq) {
-            self.end_trial();
-        }
-        self.long.retain(|long| *long != seq);
-    }
-
-    /// Is there any trial whose answer matters?
-    pub(crate) fn is_trying(&self) -> bool {
-        self.trial.is_some() || !self.long.is_empty()
-    }
-
-    /// Claims the worker for the trials of this shard; false if another shard has.
-    fn claim(&mut self) -> bool {
-        if !self.claimed {
-            let mut court = self.trying.court();
-            if court.claimed {
-                return false;
-            }
-            court.claimed = true;
-            court.quiet -= usize::from(self.quiet);
-            (self.claimed, self.quiet) = (true, false);
-        }
-        true
-    }
-
-    fn others_try(&self) -> bool {
-        !self.claimed && self.trying.court().claimed
-    }
-
-    fn others_are_quiet(&self) -> bool {
-        let court = self.trying.court();
-        court.quiet + 1 >= court.shards
-    }
-
-    fn be_quiet(&mut self) {
-        if !self.quiet {
-            self.quiet = true;
-            self.trying.court().quiet += 1;
-        }
-    }
-
-    /// The worker gets what this shard has for it again.
-    fn go_on(&mut self) {
-        if self.claimed || self.quiet {
-            let mut court = self.trying.court();
-            court.quiet -= usize::from(self.quiet);
-            court.claimed &= !self.claimed;
-        }
-        (self.claimed, self.quiet) = (false, false);
-        self.waiting_since = None;
-    }
-
-    fn end_trial(&mut self) -> Option<u64> {
-        self.trial.take().map(|ended| ended.seq)
-    }
-}
-
-impl Drop for Suspects {
-    /// Others may claim the worker. Quiet is what the shard was: the one that tries may look later.
-    fn drop(&mut self) {
-        if self.claimed {
-            self.trying.court().claimed = false;
-        }
-    }
-}
 
 impl Link {
     /// Has the worker nothing of this gateway to answer?
@@ -332,6 +202,7 @@ const fn kind(event: &Event) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::trials::{Suspects, Trying};
 
     /// Two shards' suspects of one worker.
     fn two() -> [Suspects; 2] {

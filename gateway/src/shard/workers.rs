@@ -13,7 +13,7 @@ use crate::{
     config::Affinity,
     shard::{
         slots::Slot,
-        suspects::{Suspects, Trying},
+        trials::{Suspects, Trying},
     },
 };
 

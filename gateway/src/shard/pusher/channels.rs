@@ -16,13 +16,7 @@ use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
     command::{Audience, Live, Order, Seat},
     refusals,
-    shard::{
-        pusher::{Pending, users},
-        slots::Slot,
-        state::Shard,
-        tally::Drop,
-        upcalls::Entry,
-    },
+    shard::{pusher::client::Pending, slots::Slot, state::Shard, tally::Drop, upcalls::Entry},
 };
 
 impl Shard {
@@ -120,7 +114,7 @@ impl Shard {
 
     /// The client follows the channel from here.
     pub(crate) fn entered(&mut self, slot: Slot, topic: &Topic, entered: &Entered<Live>) {
-        if let Some(user) = users::online_user(topic.name()) {
+        if let Some(user) = super::watchlist::online_user(topic.name()) {
             return self.watch_answered(slot, user, !entered.members.is_empty());
         }
         let Some(client) = self.clients.get(slot).filter(|client| client.is_open()) else { return };

@@ -8,10 +8,12 @@
 //! | `offers.rs` | what clients do, for whoever observes it |
 
 mod channels;
+pub(super) mod client;
 mod offers;
 mod users;
+mod watchlist;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
@@ -19,125 +21,23 @@ use broadgate_proto::{
     v1::{self, Cause, answer::Answer, command::Command, pusher_event, send_request::Payload},
 };
 use broadgate_pusher::{
-    auth::Key,
     close, incoming,
-    member::{Member, User},
+    member::Member,
     outgoing, socket_id,
-    talk::{self, Act, CLIENT_EVENT_LIMIT, Rules, Speaker, Subscription},
+    talk::{self, Act, CLIENT_EVENT_LIMIT, Speaker},
 };
 use metrics::counter;
 
 use crate::{
-    admission::Seat,
     apps::{App, Gone, Table},
-    codec::encode::{SharedFrame, close_frame, text_frame},
+    codec::encode::{close_frame, text_frame},
     refusals::Refused,
-    shard::{
-        places::Place,
-        pusher::users::Watch,
-        rate::{Bucket, Rate},
-        slots::Slot,
-        state::Shard,
-        tally::Drop,
-    },
+    shard::{slots::Slot, state::Shard, tally::Drop},
 };
 
-pub(crate) use self::users::signed_in_group;
+pub(crate) use self::client::{PusherClient, Tenant};
 
-/// An app as clients need it.
-pub(crate) struct Tenant {
-    pub(crate) app: Arc<App>,
-    pub(crate) keys: Vec<Key>,
-    /// Subscriptions of its clients in this shard, in this second.
-    subscriptions: RefCell<Rate>,
-}
-
-impl Tenant {
-    pub(crate) fn new(app: &Arc<App>) -> Self {
-        let keys = app.keys.iter().map(|key| Key::new(&key.key, key.secret.reveal())).collect();
-        Self { app: Arc::clone(app), keys, subscriptions: RefCell::default() }
-    }
-
-    fn rules(&self) -> Rules<'_> {
-        Rules {
-            keys: &self.keys,
-            limits: &self.app.limits,
-            compat: self.app.compat,
-            client_events: self.app.client_events,
-        }
-    }
-}
-
-/// What a Pusher client has besides what every client has.
-pub(crate) struct PusherClient {
-    pub(crate) tenant: Rc<Tenant>,
-    pub(crate) user: Option<Box<User>>,
-    pub(crate) watch: Option<Box<Watch>>,
-    events: Rate,
-    subscriptions: Bucket,
-    /// Of pings and of what cannot be carried out.
-    answers: Bucket,
-    /// Its app's clients have subscribed to so much that it is not read before this second.
-    not_before: u32,
-    /// Users of its watchlist whose groups' homes have not answered.
-    unheard: u32,
-    /// A client event of its waits to be placed.
-    is_placing: bool,
-    /// The second at which it must have shown a signature.
-    pub(crate) authorize_by: Option<u32>,
-    /// It has shown a signature of its app.
-    pub(crate) is_authorized: bool,
-    /// Its place among the app's connections at this gateway.
-    _seat: Seat,
-    /// And in the cluster, where that is limited.
-    pub(in crate::shard) place: Option<Place>,
-}
-
-/// A subscription that the channel's home has not confirmed.
-pub(crate) struct Pending {
-    subscription: Subscription,
-    /// It was in the channel before: Reverb's clients may subscribe twice.
-    is_again: bool,
-    /// What came to the channel meanwhile: the confirmation goes first.
-    held: Vec<SharedFrame>,
-    held_bytes: usize,
-}
-
-impl PusherClient {
-    pub(crate) fn new(tenant: Rc<Tenant>, seat: Seat, second: u32) -> Self {
-        let within = tenant.app.authorized_within.as_secs_f64().ceil() as u32;
-        Self {
-            tenant,
-            user: None,
-            watch: None,
-            events: Rate::default(),
-            subscriptions: Bucket::default(),
-            answers: Bucket::default(),
-            not_before: 0,
-            unheard: 0,
-            is_placing: false,
-            authorize_by: (within > 0).then_some(second + within),
-            is_authorized: false,
-            _seat: seat,
-            place: None,
-        }
-    }
-
-    /// Has everything that it asked for been done, but for a subscription? Nothing is read from it before.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.unheard == 0 && !self.is_placing && self.not_before == 0
-    }
-
-    /// Was it to show a signature, and has not?
-    pub(crate) fn is_late(&self, second: u32) -> bool {
-        !self.is_authorized && self.authorize_by.is_some_and(|by| second >= by)
-    }
-
-    /// How long a message it may send: an event as large as it may be, written with escapes.
-    pub(crate) fn message_bytes_max(&self) -> usize {
-        2 * self.tenant.app.limits.event_data_bytes_max + 4096
-    }
-}
+pub(crate) use self::watchlist::signed_in_group;
 
 impl Shard {
     /// An app as its clients here share it.
@@ -160,7 +60,7 @@ impl Shard {
     }
 
     /// Closes a client, Pusher or raw, whose app was disabled or removed.
-    pub(in crate::shard) fn follow_app(&mut self, slot: Slot, table: &Table) {
+    pub(crate) fn follow_app(&mut self, slot: Slot, table: &Table) {
         let Some(client) = self.clients.get(slot) else { return };
         let gone = match &client.pusher {
             None => self.config.apps.closed_to_raw(&client.app, client.protocol.is_websocket()).map(|gone| {
@@ -211,7 +111,7 @@ impl Shard {
         let socket_id = socket_id::text(self.id_of(slot));
         let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else { return };
         // It does not leave the server's own groups by their names: it could not be terminated any more.
-        let is_in = |channel: &str| users::is_channel(channel) && self.directory.is_member(slot, channel);
+        let is_in = |channel: &str| watchlist::is_channel(channel) && self.directory.is_member(slot, channel);
         let speaker = Speaker { socket_id: &socket_id, user: pusher.user.as_deref(), is_in: &is_in };
         let act = talk::decide(incoming::parse(text), &pusher.tenant.rules(), &speaker);
         self.act(slot, act);
@@ -293,7 +193,7 @@ impl Shard {
     }
 
     /// A second has passed: those that had to wait are read again.
-    pub(in crate::shard) fn end_delays(&mut self) {
+    pub(crate) fn end_delays(&mut self) {
         let second = self.second;
         let still = std::mem::take(&mut self.delayed);
         for slot in still {

@@ -9,23 +9,18 @@ use broadgate_pusher::{member::Member, socket_id};
 
 use crate::{
     command::Seat,
-    shard::{
-        pusher::{Pending, users},
-        slots::Slot,
-        state::Shard,
-        tally::Drop,
-    },
+    shard::{pusher::client::Pending, slots::Slot, state::Shard, tally::Drop},
 };
 
 impl Shard {
     /// Does anybody want to know what this client does? To be asked before anything is made of it.
-    pub(in crate::shard) fn is_observed(&self, slot: Slot) -> bool {
+    pub(crate) fn is_observed(&self, slot: Slot) -> bool {
         let client = self.clients.get(slot).filter(|client| client.pusher.is_some());
         client.is_some_and(|client| self.observers.has(&client.app))
     }
 
     /// A client has done something. It is told at the end of the turn, with all else that has happened.
-    pub(in crate::shard) fn offer(&mut self, slot: Slot, event: Event) {
+    pub(crate) fn offer(&mut self, slot: Slot, event: Event) {
         let client_id = self.id_of(slot);
         let Some(client) = self.clients.get(slot) else { return };
         let user = client.pusher.as_ref().and_then(|pusher| pusher.user.as_ref());
@@ -45,7 +40,7 @@ impl Shard {
     }
 
     /// Hands what has happened to the observers.
-    pub(in crate::shard) fn hand_offers(&mut self) {
+    pub(crate) fn hand_offers(&mut self) {
         if self.offers.is_empty() {
             return;
         }
@@ -53,7 +48,7 @@ impl Shard {
         self.tally.drop(Drop::WatcherSlow, dropped);
     }
 
-    pub(in crate::shard) fn offer_opened(&mut self, slot: Slot) {
+    pub(crate) fn offer_opened(&mut self, slot: Slot) {
         if self.is_observed(slot) {
             let address = self.clients.get(slot).map(|client| client.address.to_string());
             self.offer(slot, Event::Opened(v1::PusherOpened { address: address.unwrap_or_default() }));
@@ -61,8 +56,8 @@ impl Shard {
     }
 
     /// Also for one that a command has put into a channel.
-    pub(in crate::shard) fn offer_subscribed(&mut self, slot: Slot, channel: &str, seat: Option<&Seat>) {
-        if !self.is_observed(slot) || !users::is_channel(channel) {
+    pub(crate) fn offer_subscribed(&mut self, slot: Slot, channel: &str, seat: Option<&Seat>) {
+        if !self.is_observed(slot) || !super::watchlist::is_channel(channel) {
             return;
         }
         let member = seat.map(|seat| Member::of_seat(&seat.user, &seat.info));
@@ -78,18 +73,22 @@ impl Shard {
     }
 
     /// It was in the channel a moment ago. Of a subscription that was never confirmed nobody has heard.
-    pub(in crate::shard) fn offer_unsubscribed(&mut self, slot: Slot, channel: &str) {
-        if self.is_observed(slot) && users::is_channel(channel) && !self.is_unconfirmed(slot, channel) {
+    pub(crate) fn offer_unsubscribed(&mut self, slot: Slot, channel: &str) {
+        if self.is_observed(slot)
+            && super::watchlist::is_channel(channel)
+            && !self.is_unconfirmed(slot, channel)
+        {
             self.offer(slot, Event::Unsubscribed(v1::PusherUnsubscribed { channel: channel.to_owned() }));
         }
     }
 
     /// `groups` are those that it was in.
-    pub(in crate::shard) fn offer_closed(&mut self, slot: Slot, closed: &v1::Closed) {
+    pub(crate) fn offer_closed(&mut self, slot: Slot, closed: &v1::Closed) {
         if !self.is_observed(slot) {
             return;
         }
-        let was_in = |group: &&String| users::is_channel(group) && !self.is_unconfirmed(slot, group);
+        let was_in =
+            |group: &&String| super::watchlist::is_channel(group) && !self.is_unconfirmed(slot, group);
         let channels = closed.groups.iter().filter(was_in).cloned().collect();
         let (cause, code, reason) = (closed.cause, closed.code, closed.reason.clone());
         self.offer(slot, Event::Closed(v1::PusherClosed { cause, code, reason, channels }));

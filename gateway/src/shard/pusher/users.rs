@@ -4,7 +4,6 @@
 use broadgate_proto::v1::{self, pusher_event::Event};
 use broadgate_pusher::{
     Compat,
-    channel::{ONLINE, SIGNED_IN, is_own},
     member::User,
     outgoing,
     talk::{BUSY, CLIENT_EVENT_LIMIT},
@@ -13,57 +12,12 @@ use broadgate_topics::{ComeOrGone, Topic};
 
 use crate::{
     command::Seat,
-    shard::{slots::Slot, state::Shard},
+    shard::{
+        pusher::watchlist::{Watch, online_group, online_user, signed_in_group},
+        slots::Slot,
+        state::Shard,
+    },
 };
-
-/// Connections signed in as a user are in this group, to be closed together.
-pub(crate) fn signed_in_group(user: &str) -> String {
-    format!("{SIGNED_IN}{user}")
-}
-
-fn online_group(user: &str) -> String {
-    format!("{ONLINE}{user}")
-}
-
-/// Is it a channel, and no group of the server's own?
-pub(super) fn is_channel(group: &str) -> bool {
-    !is_own(group)
-}
-
-/// Whose group it is, if a user's.
-pub(super) fn online_user(group: &str) -> Option<&str> {
-    group.strip_prefix(ONLINE)
-}
-
-/// Whom a client watches. The first it is told is how all of them stand.
-#[derive(Default)]
-pub(crate) struct Watch {
-    users: Vec<(Box<str>, Option<bool>)>,
-    told: bool,
-}
-
-impl Watch {
-    fn of(users: &[String]) -> Self {
-        Self { users: users.iter().map(|user| (user.as_str().into(), None)).collect(), told: false }
-    }
-
-    /// Takes how a user stands; returns the frame that the client gets for it.
-    fn heard(&mut self, user: &str, online: bool) -> Option<String> {
-        let (_, known) = self.users.iter_mut().find(|(watched, _)| **watched == *user)?;
-        if known.replace(online) == Some(online) {
-            return None;
-        }
-        if self.told {
-            let (come, gone): (&[&str], &[&str]) = if online { (&[user], &[]) } else { (&[], &[user]) };
-            return outgoing::watchlist_events(come, gone);
-        }
-        self.told = self.users.iter().all(|(_, known)| known.is_some());
-        let those = |wanted: bool| -> Vec<&str> {
-            self.users.iter().filter(|(_, known)| *known == Some(wanted)).map(|(user, _)| &**user).collect()
-        };
-        if self.told { outgoing::watchlist_events(&those(true), &those(false)) } else { None }
-    }
-}
 
 impl Shard {
     /// A repeated sign-in is answered without work. Any other joins the user's groups first: only a

@@ -1,0 +1,115 @@
+//! What a Pusher client has besides what every client has.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use broadgate_pusher::{
+    auth::Key,
+    member::User,
+    talk::{Rules, Subscription},
+};
+
+use crate::{
+    admission::Seat,
+    apps::App,
+    codec::encode::SharedFrame,
+    shard::{
+        places::Place,
+        pusher::watchlist::Watch,
+        rate::{Bucket, Rate},
+    },
+};
+
+/// An app as clients need it.
+pub(crate) struct Tenant {
+    pub(crate) app: Arc<App>,
+    pub(crate) keys: Vec<Key>,
+    /// Subscriptions of its clients in this shard, in this second.
+    pub(super) subscriptions: RefCell<Rate>,
+}
+
+impl Tenant {
+    pub(crate) fn new(app: &Arc<App>) -> Self {
+        let keys = app.keys.iter().map(|key| Key::new(&key.key, key.secret.reveal())).collect();
+        Self { app: Arc::clone(app), keys, subscriptions: RefCell::default() }
+    }
+
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules {
+            keys: &self.keys,
+            limits: &self.app.limits,
+            compat: self.app.compat,
+            client_events: self.app.client_events,
+        }
+    }
+}
+
+/// What a Pusher client has besides what every client has.
+pub(crate) struct PusherClient {
+    pub(crate) tenant: Rc<Tenant>,
+    pub(crate) user: Option<Box<User>>,
+    pub(crate) watch: Option<Box<Watch>>,
+    pub(super) events: Rate,
+    pub(super) subscriptions: Bucket,
+    /// Of pings and of what cannot be carried out.
+    pub(super) answers: Bucket,
+    /// Its app's clients have subscribed to so much that it is not read before this second.
+    pub(super) not_before: u32,
+    /// Users of its watchlist whose groups' homes have not answered.
+    pub(super) unheard: u32,
+    /// A client event of its waits to be placed.
+    pub(super) is_placing: bool,
+    /// The second at which it must have shown a signature.
+    pub(crate) authorize_by: Option<u32>,
+    /// It has shown a signature of its app.
+    pub(crate) is_authorized: bool,
+    /// Its place among the app's connections at this gateway.
+    pub(super) _seat: Seat,
+    /// And in the cluster, where that is limited.
+    pub(crate) place: Option<Place>,
+}
+
+/// A subscription that the channel's home has not confirmed.
+pub(crate) struct Pending {
+    pub(super) subscription: Subscription,
+    /// It was in the channel before: Reverb's clients may subscribe twice.
+    pub(super) is_again: bool,
+    /// What came to the channel meanwhile: the confirmation goes first.
+    pub(super) held: Vec<SharedFrame>,
+    pub(super) held_bytes: usize,
+}
+
+impl PusherClient {
+    pub(crate) fn new(tenant: Rc<Tenant>, seat: Seat, second: u32) -> Self {
+        let within = tenant.app.authorized_within.as_secs_f64().ceil() as u32;
+        Self {
+            tenant,
+            user: None,
+            watch: None,
+            events: Rate::default(),
+            subscriptions: Bucket::default(),
+            answers: Bucket::default(),
+            not_before: 0,
+            unheard: 0,
+            is_placing: false,
+            authorize_by: (within > 0).then_some(second + within),
+            is_authorized: false,
+            _seat: seat,
+            place: None,
+        }
+    }
+
+    /// Has everything that it asked for been done, but for a subscription? Nothing is read from it before.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unheard == 0 && !self.is_placing && self.not_before == 0
+    }
+
+    /// Was it to show a signature, and has not?
+    pub(crate) fn is_late(&self, second: u32) -> bool {
+        !self.is_authorized && self.authorize_by.is_some_and(|by| second >= by)
+    }
+
+    /// How long a message it may send: an event as large as it may be, written with escapes.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        2 * self.tenant.app.limits.event_data_bytes_max + 4096
+    }
+}

@@ -1,0 +1,55 @@
+//! The groups of users, and what a client that watches users is told.
+
+use broadgate_pusher::{
+    channel::{ONLINE, SIGNED_IN, is_own},
+    outgoing,
+};
+
+/// Connections signed in as a user are in this group, to be closed together.
+pub(crate) fn signed_in_group(user: &str) -> String {
+    format!("{SIGNED_IN}{user}")
+}
+
+pub(super) fn online_group(user: &str) -> String {
+    format!("{ONLINE}{user}")
+}
+
+/// Is it a channel, and no group of the server's own?
+pub(super) fn is_channel(group: &str) -> bool {
+    !is_own(group)
+}
+
+/// Whose group it is, if a user's.
+pub(super) fn online_user(group: &str) -> Option<&str> {
+    group.strip_prefix(ONLINE)
+}
+
+/// Whom a client watches. The first it is told is how all of them stand.
+#[derive(Default)]
+pub(crate) struct Watch {
+    pub(super) users: Vec<(Box<str>, Option<bool>)>,
+    pub(super) told: bool,
+}
+
+impl Watch {
+    pub(super) fn of(users: &[String]) -> Self {
+        Self { users: users.iter().map(|user| (user.as_str().into(), None)).collect(), told: false }
+    }
+
+    /// Takes how a user stands; returns the frame that the client gets for it.
+    pub(super) fn heard(&mut self, user: &str, online: bool) -> Option<String> {
+        let (_, known) = self.users.iter_mut().find(|(watched, _)| **watched == *user)?;
+        if known.replace(online) == Some(online) {
+            return None;
+        }
+        if self.told {
+            let (come, gone): (&[&str], &[&str]) = if online { (&[user], &[]) } else { (&[], &[user]) };
+            return outgoing::watchlist_events(come, gone);
+        }
+        self.told = self.users.iter().all(|(_, known)| known.is_some());
+        let those = |wanted: bool| -> Vec<&str> {
+            self.users.iter().filter(|(_, known)| *known == Some(wanted)).map(|(user, _)| &**user).collect()
+        };
+        if self.told { outgoing::watchlist_events(&those(true), &those(false)) } else { None }
+    }
+}
