@@ -14,6 +14,7 @@ mod documents;
 mod equivalence;
 mod faults;
 mod flood;
+mod floors;
 mod handover;
 mod handshakes;
 mod harness;

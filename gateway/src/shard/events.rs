@@ -7,7 +7,7 @@ use broadgate_proto::{
     limits::EVENTS_MESSAGE_BYTES,
     v1::{self, event::Event},
 };
-use tokio::sync::{mpsc::error::TrySendError, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     config::Affinity,
@@ -111,13 +111,9 @@ impl Shard {
 
     pub(crate) fn send_batch(&mut self, key: WorkerKey) {
         let Some(link) = self.workers.get_mut(key).filter(|link| !link.batch.is_empty()) else { return };
-        match link.out.try_send(link.batch.take()) {
-            // Closed: the worker is lost, and its link's owner is about to say so.
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
-            Err(TrySendError::Full(_)) => {
-                tracing::error!(worker = %link.name, "a worker's queue is full although its credit is not: detaching it");
-                self.worker_down(key);
-            }
+        if link.out.send(link.batch.take()).is_err() {
+            tracing::error!(worker = %link.name, "a worker's queue is full although its credit is not: detaching it");
+            self.worker_down(key);
         }
     }
 
@@ -217,7 +213,10 @@ impl Shard {
     }
 
     pub(crate) fn worker_leaving(&mut self, key: WorkerKey, released: oneshot::Sender<()>) {
-        self.workers.set_leaving(key, released);
+        if let Some(link) = self.workers.get_mut(key) {
+            link.out.release_to(released);
+        }
+        self.workers.set_leaving(key);
         for slot in self.clients.taken() {
             if self.clients.get(slot).is_some_and(|client| client.worker == Some(key)) {
                 self.reconsider(slot);

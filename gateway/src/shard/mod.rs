@@ -40,6 +40,7 @@ mod upcalls;
 mod walk;
 mod wheel;
 mod window;
+mod worker_out;
 mod workers;
 mod write;
 

@@ -31,6 +31,7 @@ use crate::{
         state::{Handle, Shard},
         upcalls::Upcalls,
         walk,
+        worker_out::WorkerOut,
         workers::Link,
     },
 };
@@ -200,8 +201,14 @@ impl Turns {
             Message::WorkerUp(worker) => {
                 let services = worker.services.iter().map(|service| service.as_str().into()).collect();
                 let name = worker.name.as_str().into();
-                let link =
-                    Link::new(worker.incarnation, name, services, worker.credit, worker.out, worker.trying);
+                let link = Link::new(
+                    worker.incarnation,
+                    name,
+                    services,
+                    worker.credit,
+                    WorkerOut::new(worker.out),
+                    worker.trying,
+                );
                 shard.worker_up(worker.key, link);
             }
             Message::WorkerDown(key) => shard.worker_down(key),

@@ -6,14 +6,13 @@ use std::{
 };
 
 use broadgate_proto::{events::EventsWriter, id::Incarnation, ring::Ring};
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::Affinity,
     shard::{
         slots::Slot,
         trials::{Suspects, Trying},
+        worker_out::WorkerOut,
     },
 };
 
@@ -27,13 +26,11 @@ pub(crate) struct Link {
     pub(crate) services: Vec<Rc<str>>,
     /// Where batches go. Every batch holds an event and events are bounded by `credit`, so a queue
     /// of that length is never full.
-    pub(crate) out: mpsc::Sender<Bytes>,
+    pub(crate) out: WorkerOut,
     /// Events that this shard may leave unanswered.
     pub(crate) credit: usize,
     /// It has said that it leaves: nothing new goes to it.
     pub(crate) leaving: bool,
-    /// Told once nothing is unanswered any more.
-    pub(crate) released: Option<oneshot::Sender<()>>,
     /// Clients that have this worker.
     pub(crate) clients: usize,
     pub(crate) unanswered: HashMap<u64, (Slot, u64)>,
@@ -58,7 +55,7 @@ impl Link {
         name: Rc<str>,
         services: Vec<Rc<str>>,
         credit: usize,
-        out: mpsc::Sender<Bytes>,
+        out: WorkerOut,
         trying: Trying,
     ) -> Self {
         Self {
@@ -68,7 +65,6 @@ impl Link {
             out,
             credit: credit.max(1),
             leaving: false,
-            released: None,
             clients: 0,
             unanswered: HashMap::new(),
             batch: EventsWriter::default(),
@@ -92,11 +88,8 @@ impl Link {
 
     /// Tells whoever waits for it that nothing is unanswered.
     pub(crate) fn release_if_done(&mut self) {
-        if self.leaving
-            && self.unanswered.is_empty()
-            && let Some(released) = self.released.take()
-        {
-            let _ = released.send(());
+        if self.leaving && self.unanswered.is_empty() {
+            self.out.release();
         }
     }
 }
@@ -118,10 +111,9 @@ impl Workers {
         link
     }
 
-    pub(crate) fn set_leaving(&mut self, key: WorkerKey, released: oneshot::Sender<()>) {
+    pub(crate) fn set_leaving(&mut self, key: WorkerKey) {
         if let Some(link) = self.links.get_mut(&key) {
             link.leaving = true;
-            link.released = Some(released);
         }
         self.rebuild();
     }
@@ -171,7 +163,14 @@ mod tests {
 
     fn link(node: u64, services: &[&str]) -> Link {
         let services = services.iter().map(|&service| service.into()).collect();
-        Link::new(Incarnation::from_bits(node), "w".into(), services, 4, mpsc::channel(4).0, Trying::new(1))
+        Link::new(
+            Incarnation::from_bits(node),
+            "w".into(),
+            services,
+            4,
+            WorkerOut::new(tokio::sync::mpsc::channel(4).0),
+            Trying::new(1),
+        )
     }
 
     #[test]
@@ -182,7 +181,7 @@ mod tests {
         workers.add(2, link(2, &["b"]));
         assert_eq!(workers.pick("a", &Affinity::Client, b"k"), Some(1));
         assert_eq!(workers.pick("b", &Affinity::LeastLoaded, b""), Some(2));
-        workers.set_leaving(1, oneshot::channel().0);
+        workers.set_leaving(1);
         assert_eq!(workers.pick("a", &Affinity::Client, b"k"), None);
     }
 
