@@ -144,7 +144,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "broadgate", &mut script);
-            operate::print(&String::from_utf8_lossy(&script))
+            crate::output::print(&String::from_utf8_lossy(&script))
         }
         Command::Version { json } => {
             let version = broadgate_proto::VERSION;
@@ -153,7 +153,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             } else {
                 format!("broadgate {version}\n")
             };
-            operate::print(&text)
+            crate::output::print(&text)
         }
     }
 }
@@ -191,7 +191,7 @@ fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
     if let Err(failure) = checked {
         return Err(Failure::usage(format!("config file {}: {failure}", file.display())));
     }
-    operate::print(&format!("{} is good\n", file.display()))
+    crate::output::print(&format!("{} is good\n", file.display()))
 }
 
 #[cfg(test)]

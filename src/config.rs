@@ -184,7 +184,7 @@ impl Config {
 
     /// A warning if others than its owner can read the secret's file.
     pub(crate) fn secret_warning(&self) -> Option<String> {
-        crate::apps::exposed("cluster.secret_file", self.cluster.secret_file.as_deref()?)
+        crate::exposed::exposed("cluster.secret_file", self.cluster.secret_file.as_deref()?)
     }
 
     /// The shared secret: BROADGATE_SECRET, else the file.

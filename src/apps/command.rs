@@ -4,15 +4,15 @@ use broadgate_gateway::apps::{App, WebhookEvent};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{
-    fresh,
-    laravel::{self, Reach},
-    read::{Reading, Source},
-};
 use crate::{
+    apps::{
+        fresh,
+        laravel::{self, Reach},
+        read::{Reading, Source},
+    },
     failure::Failure,
-    operate::{fitted, print, print_json, screen},
     options::{AppsFile, ConfigFile},
+    output::{fitted, print, print_json, screen},
 };
 
 #[derive(Debug, Args)]

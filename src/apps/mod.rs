@@ -17,7 +17,6 @@ mod reload;
 pub(crate) use self::{
     command::{AppsArgs, run},
     laravel::Reach,
-    read::exposed,
     reload::{Reload, outlive_hangups},
 };
 pub use self::{fresh::fresh, read::Source};

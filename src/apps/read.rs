@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher as _},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +14,7 @@ use toml::Spanned;
 
 use crate::{
     config::Config,
+    exposed::exposed,
     unreadable::{Unreadable, line_of},
 };
 
@@ -72,15 +72,6 @@ pub struct Reading {
     files: Files,
     /// Files in which a secret stands.
     with_secrets: BTreeSet<PathBuf>,
-}
-
-/// A warning about a file with a secret, if others than its owner can read it.
-pub(crate) fn exposed(what: &str, path: &Path) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o077 != 0).then(|| {
-        let path = path.display();
-        format!("{what}: others can read the secret in {path} (mode {:o}): chmod 600 {path}", mode & 0o777)
-    })
 }
 
 /// The ids of the apps of each file.
@@ -245,6 +236,8 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     /// A directory of its own, which goes with the value.

@@ -24,7 +24,7 @@ mod target;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use broadgate::{environment, failure::Failure, operate};
+use broadgate::{environment, failure::Failure, operate, output};
 use broadgate_business::Cluster;
 use clap::{Args, Parser, Subcommand};
 use hdrhistogram::Histogram;
@@ -210,7 +210,7 @@ fn latency_text(histogram: &Histogram<u64>) -> String {
 }
 
 fn tell(is_json: bool, json: &Value, text: &str) -> Result<(), Failure> {
-    if is_json { operate::print(&format!("{json:#}\n")) } else { operate::print(text) }
+    if is_json { output::print(&format!("{json:#}\n")) } else { output::print(text) }
 }
 
 /// The ids of this run's clients, and their groups: the cluster lists them under their addresses.

@@ -15,12 +15,17 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{
-    At, Target,
+use crate::{
+    environment,
+    failure::Failure,
+    operate::{
+        probe::{self, Wanted},
+        target::{At, Target},
+    },
+    options::registers_of_environment,
     output::{json, print, print_json},
-    probe::{self, Wanted},
+    plain,
 };
-use crate::{environment, failure::Failure, options::registers_of_environment, plain};
 
 /// Between two tries at following the register while a gateway drains.
 const WATCH_AGAIN: Duration = Duration::from_millis(500);

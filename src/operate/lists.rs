@@ -8,11 +8,11 @@ use broadgate_business::{
 use broadgate_proto::fields;
 use clap::Args;
 
-use super::{
-    Target, complete,
+use crate::{
+    failure::Failure,
+    operate::target::{Target, complete},
     output::{age_since_ms, bytes, counted, fitted, json, print, print_json, screen},
 };
-use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 struct PageArgs {

@@ -5,11 +5,11 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use broadgate_business::{Audience, Close, Payload, v1::Receipt};
 use clap::Args;
 
-use super::{
-    Target, complete,
+use crate::{
+    failure::Failure,
+    operate::target::{Target, complete},
     output::{counted, json, print, print_json, table},
 };
-use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 #[group(id = "whom", required = true, multiple = true, args = ["client", "uid", "group", "all"])]

@@ -7,11 +7,11 @@ use broadgate_business::v1::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    Target, complete,
+use crate::{
+    failure::Failure,
+    operate::target::{Target, complete},
     output::{age, age_since_ms, fitted, print, print_json, screen},
 };
-use crate::failure::Failure;
 
 pub(crate) async fn status(target: Target) -> Result<(), Failure> {
     let mut status = target.any_app().await?.status().await?;

@@ -20,7 +20,7 @@ use self::{
     children::{Children, Spec},
     ports::{Ports, Wanted},
 };
-use crate::{environment, failure::Failure, operate, options::ConfigFile};
+use crate::{environment, failure::Failure, options::ConfigFile};
 
 /// A debug build on a busy machine needs some time.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     tokio::select! {
         ready = wait_until_ready(&ports, &secret, &args) => match ready {
             // That nobody reads it is no reason to end.
-            Ok(()) => drop(operate::print(&welcome::text(&args.welcome(&ports, apps.as_ref())))),
+            Ok(()) => drop(crate::output::print(&welcome::text(&args.welcome(&ports, apps.as_ref())))),
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use super::{app::AppsFile, ports::Ports};
-use crate::{apps::Reach, operate};
+use crate::apps::Reach;
 
 /// Lines longer than this break where a shell allows it.
 const COLUMNS: usize = 80;
@@ -61,7 +61,7 @@ fn processes(welcome: &Welcome<'_>) -> String {
     for name in &welcome.workers {
         rows.push([name.clone(), none(), none(), metrics()]);
     }
-    let table = operate::table(["PROCESS", "CLIENTS", "INTERNAL", "METRICS"], rows);
+    let table = crate::output::table(["PROCESS", "CLIENTS", "INTERNAL", "METRICS"], rows);
     table.lines().map(str::trim_start).fold(String::new(), |text, line| text + line + "\n")
 }
 

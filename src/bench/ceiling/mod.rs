@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 
 pub(crate) use self::publish::record;
 use self::{groups::Names, inbox::Inbox, stats::Counts, thread::Thread};
-use broadgate::{failure::Failure, operate};
+use broadgate::{failure::Failure, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct CeilingArgs {
@@ -84,5 +84,5 @@ pub(crate) async fn run(args: CeilingArgs) -> Result<(), Failure> {
         () = broadgate::roles::supervisor_gone(), if args.supervised => {}
         Ok(error) = failure => return Err(Failure::Failed(format!("a thread has ended: {error}"))),
     }
-    operate::print(&format!("{}\n", stats::json(&shared.counts)))
+    output::print(&format!("{}\n", stats::json(&shared.counts)))
 }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use broadgate::{failure::Failure, operate, say};
+use broadgate::{failure::Failure, output, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
@@ -56,5 +56,5 @@ pub(super) fn run(args: &ReportArgs) -> Result<(), Failure> {
         std::fs::write(&args.out, &text)
             .map_err(|error| Failure::usage(format!("--out {}: {error}", args.out.display())))?;
     }
-    operate::print(&text)
+    output::print(&text)
 }
