@@ -158,6 +158,23 @@ pub const BEAT: Duration = Duration::from_secs(1);
 pub const LEASE: Duration = Duration::from_secs(5);
 /// Members of one cluster; a view travels whole.
 pub const MEMBERS_MAX: usize = 1000;
+/// What one member announces in a view, in bytes: its name, addresses, services and listeners. Most need 200.
+/// Fixed: it is part of the contract.
+pub const MEMBER_BYTES_MAX: usize = 4 * KIB;
+/// The members of one view together, in bytes, so that every process can decode it; a newcomer that does not
+/// fit is refused. Fixed: it is part of the contract.
+pub const VIEW_BYTES_MAX: usize = 2 * MIB;
+/// The former views that a register keeps for members that redial, together, in bytes.
+pub const VIEWS_KEPT_BYTES_MAX: usize = 16 * MIB;
+/// The step from one term to the next in the terms that registers make: the lower 16 bits are random.
+pub const TERM_STEP: u64 = 1 << 16;
+/// A view whose term is so much above the known one is not believed: 65,536 take-overs lie between them.
+/// A false report of a higher term can be superseded as often.
+pub const TERM_LEAP_MAX: u64 = TERM_STEP << 16;
+/// The highest term that a process believes at once if it knows no view of a cluster: 2^32 take-overs.
+pub const TERM_FIRST_MAX: u64 = TERM_STEP << 32;
+/// Terms beyond this are never believed.
+pub const TERM_MAX: u64 = TERM_STEP << 46;
 /// A beat of the link between two gateways.
 pub const LINK_BEAT: Duration = Duration::from_millis(500);
 /// How long a peer may take to answer before answers name it as missing.
@@ -351,6 +368,13 @@ const _: () =
 const _: () = assert!(GRPC_MESSAGE_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(PAGE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= PEER_JOINED_BYTES_MAX);
+// A view and one member more fit into a message, in a Hello too, with epochs and heads of a few bytes; and as
+// many ordinary members as a cluster may have fit into a view.
+const _: () = assert!(VIEW_BYTES_MAX + MEMBER_BYTES_MAX + KIB < GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(MEMBERS_MAX * 2 * KIB <= VIEW_BYTES_MAX && 2 * VIEW_BYTES_MAX <= VIEWS_KEPT_BYTES_MAX);
+// Every term that is believed can be superseded many times before the terms end.
+const _: () = assert!(TERM_STEP * 65_536 <= TERM_LEAP_MAX && TERM_LEAP_MAX * 65_536 <= TERM_FIRST_MAX);
+const _: () = assert!(TERM_FIRST_MAX < TERM_MAX / 2 && TERM_MAX < u64::MAX / 2);
 // Kubernetes kills 30 s after SIGTERM.
 const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX <= OUTBOX_BYTES_MAX);

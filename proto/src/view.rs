@@ -28,6 +28,14 @@ pub fn workers<'a>(view: &'a View, service: &'a str) -> impl Iterator<Item = &'a
     })
 }
 
+/// What a member takes in an encoded view, in bytes.
+#[must_use]
+pub fn member_bytes(member: &Member) -> usize {
+    let bytes = prost::Message::encoded_len(member);
+    // Its tag is one byte.
+    1 + prost::length_delimiter_len(bytes) + bytes
+}
+
 /// The member of this incarnation.
 #[must_use]
 pub fn find(view: &View, incarnation: Incarnation) -> Option<&Member> {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_proto::{
+    id::Incarnation,
     limits::{BEAT, LEASE, MEMBERS_MAX},
     v1::{Beat, Epoch, Hello, Member, MemberState, Role, View, join_reply::Reply},
     view,
@@ -141,6 +142,20 @@ impl World {
         self.register_input(no, Input::StepDown { epoch, register });
     }
 
+    pub fn register_hears_false_report(&mut self, term: u64) {
+        let stranger = Member {
+            incarnation: Incarnation::from_bits(u64::MAX >> 16).to_string(),
+            role: Role::Worker.into(),
+            name: "stranger".to_owned(),
+            ..Member::default()
+        };
+        let view = View { epoch: Some(Epoch::new(term, 1)), ..View::default() };
+        let hello = Box::new(Hello { member: Some(stranger), view: Some(view) });
+        let connection = ConnId::MAX;
+        self.register_input(0, Input::Hello { connection, origin: Origin::default(), hello });
+        self.register_input(0, Input::Goodbye { connection });
+    }
+
     fn register_input(&mut self, no: usize, input: Input) {
         let now = Now { up: self.now.saturating_sub(self.registers[no].since), unix_ms: 0 };
         let Some(core) = &mut self.registers[no].core else { return };
@@ -151,6 +166,10 @@ impl World {
                         self.registers[no].streams.insert(conn, true);
                     }
                     self.send(conn, LISTENER, Msg::FromRegister(Box::new(reply)));
+                }
+                Effect::Show(conn, view) => {
+                    let view = Reply::View(View::clone(&view));
+                    self.send(conn, LISTENER, Msg::FromRegister(Box::new(view)));
                 }
                 Effect::Close(conn) | Effect::Refuse(conn, _) => {
                     self.registers[no].streams.remove(&conn);

@@ -20,6 +20,7 @@ pub fn all() -> bool {
         ("what a view lost that others did not see is said again", lost_in_between()),
         ("two registers that take over one view name theirs apart", two_registers()),
         ("who finds a fresh register first does not put the others out", first_comer()),
+        ("false report of a high term does not keep the members from the next register", false_report()),
         ("a register that has stepped down names no view as one before", Script::two_registers(495)),
     ];
     let mut good = true;
@@ -146,6 +147,19 @@ fn two_registers() -> Script {
         (142, 19_487, RegisterStop { millis: 410 }),
     ];
     script(5775, [4, 2, 7, 2], 25_506, steps)
+}
+
+fn false_report() -> Script {
+    let steps = vec![
+        (0, 180, start(0)),
+        (1, 200, start(1)),
+        (2, 2000, Connect { person: 1, host: 0 }),
+        (3, 9000, FalseReport { term: (1 << 48) - 1 }),
+        (4, 9100, FalseReport { term: u64::MAX - 1 }),
+        (5, 12_000, RegisterStop { millis: 700 }),
+        (6, 16_000, start(2)),
+    ];
+    script(7, [3, 2, 4, 2], 22_000, steps)
 }
 
 /// The newcomer reaches the fresh register before the member that knows a view.

@@ -82,6 +82,10 @@ pub enum Action {
     OtherRegisterStop {
         millis: u64,
     },
+    /// A stranger reports a view of a term that no register has made, and leaves.
+    FalseReport {
+        term: u64,
+    },
     Connect {
         person: usize,
         host: usize,
@@ -469,6 +473,7 @@ impl World {
                 self.register_stops(1);
                 self.after(Duration::from_millis(millis), Event::RegisterUp { no: 1 });
             }
+            Action::FalseReport { term } => self.register_hears_false_report(term),
             Action::Connect { person, host } => self.connect_client(person, host),
             Action::Close { person } => self.person_closes(person),
             Action::Slow { person } => {

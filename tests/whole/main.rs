@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod absence;
+mod announcements;
 mod apps;
 mod backends;
 mod commands;

@@ -190,3 +190,13 @@ fn questions_to_a_home_that_cannot_be_asked_are_bounded_in_bytes() {
     ask(&mut pair, Some(7), BYTES);
     assert_eq!(pair.busy.len(), before);
 }
+
+#[test]
+fn view_of_a_false_term_from_a_peer_is_dropped() {
+    let mut pair = Pair::new();
+    let before = Arc::clone(pair.cores[0].view());
+    let view = Arc::new(View { epoch: Some(Epoch::new(u64::MAX, 1)), ..View::default() });
+    pair.apply(0, Input::Said(id(1), pair.session, Frame::View(view)));
+    assert_eq!(pair.dropped, ["view_of_a_false_term"]);
+    assert_eq!(*pair.cores[0].view(), before);
+}

@@ -163,7 +163,12 @@ impl<C: Content> Core<C> {
         match frame {
             Frame::View(view) => {
                 let epoch = broadgate_proto::view::epoch(&view);
-                // Whoever meets a higher epoch catches up before acting.
+                // No register could make a term above this one.
+                if !epoch.is_credible(self.members.epoch.term) {
+                    self.out.push(Effect::Dropped("view_of_a_false_term"));
+                    return;
+                }
+                // A gateway that sees a higher epoch installs it before it acts.
                 self.install(view);
                 if let Some(known) = self.peers.get_mut(&peer) {
                     let first = !known.has_spoken();

@@ -318,9 +318,12 @@ pub mod join_request {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
+    /// At most 4 KiB encoded, or INVALID_ARGUMENT. If it does not fit among the others into
+    /// a view of 2 MiB: RESOURCE_EXHAUSTED.
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<Member>,
-    /// The newest view that the member knows; absent at its first start.
+    /// The newest view that the member knows; absent at its first start. If its term is
+    /// more than 2^32 above the register's, it is not believed: UNAVAILABLE.
     #[prost(message, optional, tag = "2")]
     pub view: ::core::option::Option<View>,
 }

@@ -149,7 +149,12 @@ impl Life {
     /// A peer passed a view on. True if it is new here; a higher term also means that the register
     /// followed now is not the active one.
     pub fn learn(&mut self, view: Arc<View>) -> (Step, bool) {
-        let higher = epoch(&view).term > epoch(&self.known).term;
+        let (passed, known) = (epoch(&view), epoch(&self.known));
+        if !passed.is_credible(known.term) {
+            // Such a view would keep this member from every register.
+            return (Step::Nothing, false);
+        }
+        let higher = passed.term > known.term;
         match self.install(view) {
             Step::Nothing => (Step::Nothing, false),
             step => (step, higher),
@@ -283,6 +288,15 @@ mod tests {
         assert_eq!(life.learn(view(3, 7)), (Step::Nothing, false));
         assert_eq!(life.learn(view(3, 9)), (Step::Install(view(3, 9)), false));
         assert_eq!(life.learn(view(4, 1)), (Step::Install(view(4, 1)), true));
+    }
+
+    #[test]
+    fn peers_view_of_a_false_term_is_not_installed() {
+        let mut life = Life::new(view(3 << 16, 7));
+        for term in [1 << 40, 1 << 48, u64::MAX] {
+            assert_eq!(life.learn(view(term, 1)), (Step::Nothing, false));
+        }
+        assert_eq!(life.reply(welcome(3 << 16), secs(1)), Step::Welcomed);
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use broadgate_proto::{
     id::Incarnation,
+    limits::MEMBER_BYTES_MAX,
     name,
-    v1::{Epoch, Member, MemberState, Role},
+    v1::{Member, MemberState, Role},
+    view::member_bytes,
 };
 
 use crate::member::address::is_loopback;
 
-/// A reported term beyond this is no term but nonsense: the register has to go above it.
-const TERM_MAX: u64 = 1 << 48;
 /// Services of one worker, listeners of one gateway.
 const LISTS_MAX: usize = 100;
 /// Any other text of a member.
@@ -26,16 +26,19 @@ pub struct Origin {
     pub remote: bool,
 }
 
-/// Could a register have counted that far?
-pub(super) fn term(epoch: Epoch) -> bool {
-    (1..TERM_MAX).contains(&epoch.term)
-}
-
 /// The member of a Hello, or a sentence that says what is wrong with it.
 pub(super) fn hello(origin: Origin, member: Option<Member>) -> Result<(Incarnation, Member), String> {
     let Some(mut member) = member else {
         return Err("the Hello names no member: fill its `member` field".to_owned());
     };
+    // First: what follows repeats texts of the member.
+    let bytes = bytes_in_view(&member);
+    if bytes > MEMBER_BYTES_MAX {
+        return Err(format!(
+            "the member announces {bytes} bytes, more than {MEMBER_BYTES_MAX}: give it fewer or shorter services, \
+             listeners and addresses"
+        ));
+    }
     let incarnation: Incarnation = member.incarnation.parse().map_err(|error| format!("{error}"))?;
     name::check("the member's name", &member.name).map_err(|error| error.to_string())?;
     match member.role() {
@@ -58,6 +61,12 @@ pub(super) fn hello(origin: Origin, member: Option<Member>) -> Result<(Incarnati
         member.set_state(MemberState::Joining);
     }
     Ok((incarnation, member))
+}
+
+/// What a member takes in every view, in bytes, at most: when it joined is written there later.
+pub(super) fn bytes_in_view(member: &Member) -> usize {
+    const SINCE_BYTES_MAX: usize = 11;
+    member_bytes(member) + SINCE_BYTES_MAX
 }
 
 fn address(origin: Origin, gateway: &Member) -> Result<(), String> {
@@ -109,6 +118,9 @@ mod tests {
         assert!(refused(near, Member { role: 7, ..gateway("a:1") }).contains("role"));
         assert!(refused(near, Member { incarnation: "x".into(), ..gateway("a:1") }).contains("incarnation"));
         assert!(refused(near, Member { version: "v".repeat(300), ..gateway("a:1") }).contains("longer"));
+        let services = vec!["s".repeat(250); 20];
+        assert!(refused(near, Member { services, ..gateway("a:1") }).contains("more than 4096"));
+        assert!(refused(near, gateway(&"a".repeat(1 << 20))).len() < 300);
         let (_, member) = hello(near, Some(Member { state: 99, ..gateway("a:1") })).unwrap();
         assert_eq!(member.state(), MemberState::Joining);
     }

@@ -5,7 +5,7 @@
 //! stream broke. Inputs of a connection that its member has replaced touch nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -13,24 +13,18 @@ use std::{
 
 use broadgate_proto::{
     id::Incarnation,
-    v1::{
-        BeatAnswer, DrainOrder, Elsewhere, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome,
-        join_reply::Reply,
-    },
+    limits::VIEW_BYTES_MAX,
+    v1::{BeatAnswer, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome, join_reply::Reply},
 };
-
-use crate::member::address;
 
 use super::{
     check::{self, Origin},
-    history::{Base, Graveyard, Terms},
+    history::{Base, Graveyard, RecentViews, SteppedDown, Terms},
     step::{Answer, ConnectionId, Effect, Happened, Input, Now, Reason, Refusal},
 };
 
-/// Views that are kept for members that redial.
-const RECENT_MAX: usize = 64;
-/// So many low bits of a term are a register's own.
-const SALT_BITS: u32 = 16;
+mod operator;
+mod take_over;
 
 #[derive(Debug)]
 struct Entry {
@@ -55,11 +49,18 @@ pub struct Core {
     count_max: u64,
     /// Its views are made from nothing: nobody has reported one, and its first lease is not over.
     fresh: bool,
+    /// A report was taken over since it started or stepped down.
+    took_one_over: bool,
+    /// In its first lease a member reported a term that was not believed.
+    doubted: bool,
     members: BTreeMap<Incarnation, Entry>,
+    /// What they take in a view.
+    members_bytes: usize,
+    view_bytes_max: usize,
     connections: HashMap<ConnectionId, Incarnation>,
     view: Arc<View>,
     /// The last views, for members that missed some while they redialled.
-    recent: VecDeque<Arc<View>>,
+    recent: RecentViews,
     /// The next view is made from this one of another register.
     took_over: Option<Epoch>,
     removed: Graveyard,
@@ -69,16 +70,6 @@ pub struct Core {
     /// Until then nobody is removed for silence.
     patient_until: Duration,
     stepped_down: Option<SteppedDown>,
-}
-
-/// Another register is active under a higher term.
-#[derive(Debug)]
-struct SteppedDown {
-    term: u64,
-    /// Where it is, or "".
-    register: String,
-    /// Until then only members that come from there are taken in.
-    until: Duration,
 }
 
 impl Core {
@@ -94,10 +85,14 @@ impl Core {
             count_from: 0,
             count_max: 0,
             fresh: true,
+            took_one_over: false,
+            doubted: false,
             members: BTreeMap::new(),
+            members_bytes: 0,
+            view_bytes_max: VIEW_BYTES_MAX,
             connections: HashMap::new(),
             view: Arc::new(View { epoch: Some(Epoch::new(0, 0)), ..View::default() }),
-            recent: VecDeque::new(),
+            recent: RecentViews::default(),
             took_over: None,
             removed: Graveyard::default(),
             terms: Terms::default(),
@@ -116,20 +111,6 @@ impl Core {
     pub const fn with_salt(mut self, salt: u16) -> Self {
         self.salt = Some(salt);
         self
-    }
-
-    /// The term of a register that nobody has reported a view to: below that of every cluster that has
-    /// lived for a lease. Who comes before the living members must not be taken for the cluster.
-    fn first_term(&self) -> u64 {
-        self.salt.map_or(1, |salt| u64::from(salt).max(1))
-    }
-
-    /// A term of its own above this one.
-    fn term_above(&self, term: u64) -> u64 {
-        match self.salt {
-            Some(salt) => ((term >> SALT_BITS) + 1) << SALT_BITS | u64::from(salt),
-            None => term + 1,
-        }
     }
 
     /// The current view.
@@ -213,15 +194,29 @@ impl Core {
         if self.refers(knows, now) {
             return self.refer(connection, out);
         }
+        if let Some(epoch) = knows.filter(|epoch| epoch.term > 0 && !self.believes(*epoch, now)) {
+            let sentence = format!(
+                "this member reports a view of term {}, far above the register's {}: it is not believed now",
+                epoch.term, self.epoch.term
+            );
+            return out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+        }
         let names_itself = reported.as_ref().is_some_and(|view| Base::of(view).names(incarnation));
         let mut changed = reported.is_some_and(|view| self.take_over(&view, now, out));
         let known = self.members.contains_key(&incarnation);
         if !known && (names_itself || self.removed.contains(incarnation)) {
-            // It was in a view once and is in the newest no more: whoever removed it, it is dead.
+            // It was in a view once and is not in the newest: some register has removed it, so it is dead.
             self.removed.add(incarnation);
             dismiss(connection, "removed by an earlier register: join as a new incarnation", out);
         } else if !known && self.members.len() >= self.members_max {
             let sentence = format!("the cluster has {} members, as many as it may have", self.members_max);
+            out.push(Effect::Refuse(connection, Refusal::Full(sentence)));
+        } else if !self.has_room(&member, Some(incarnation)) {
+            let sentence = format!(
+                "the members of the cluster announce {} bytes, and with this one more than the {} that a view \
+                 may have: give the members fewer or shorter services, listeners and addresses",
+                self.members_bytes, self.view_bytes_max
+            );
             out.push(Effect::Refuse(connection, Refusal::Full(sentence)));
         } else if let Some(sentence) = self.taken(incarnation, &member, now) {
             out.push(Effect::Refuse(connection, Refusal::Taken(sentence)));
@@ -229,7 +224,7 @@ impl Core {
             changed |= self.admit(connection, incarnation, member, now, out);
             out.push(Effect::Reply(connection, self.welcome(origin)));
             for view in self.missed_since(knows, changed) {
-                out.push(Effect::Reply(connection, Reply::View(view)));
+                out.push(Effect::Show(connection, view));
             }
         }
         if changed {
@@ -239,14 +234,23 @@ impl Core {
 
     /// What a member that knows this view has missed, one by one; else the present view, unless the
     /// next is about to be made: the present one may be without those that were only now reported.
-    fn missed_since(&self, knows: Option<Epoch>, next_follows: bool) -> Vec<View> {
-        let last = self.recent.len().saturating_sub(1);
-        let after = self.recent.iter().position(|view| view.epoch == knows).map(|known| known + 1);
-        let from = match next_follows {
-            true => after.unwrap_or(self.recent.len()),
-            false => after.map_or(last, |after| after.min(last)),
-        };
-        self.recent.iter().skip(from).map(|view| View::clone(view)).collect()
+    fn missed_since(&self, knows: Option<Epoch>, next_follows: bool) -> Vec<Arc<View>> {
+        self.recent.after(knows, !next_follows)
+    }
+
+    /// Does a view hold this member too, in place of what it announced before?
+    fn has_room(&self, member: &Member, known: Option<Incarnation>) -> bool {
+        let before = known.and_then(|known| self.members.get(&known));
+        let before = before.map_or(0, |entry| check::bytes_in_view(&entry.member));
+        self.members_bytes - before + check::bytes_in_view(member) <= self.view_bytes_max
+    }
+
+    /// Puts a member on the list.
+    fn insert(&mut self, incarnation: Incarnation, entry: Entry) {
+        self.members_bytes += check::bytes_in_view(&entry.member);
+        if let Some(former) = self.members.insert(incarnation, entry) {
+            self.members_bytes -= check::bytes_in_view(&former.member);
+        }
     }
 
     /// Puts a member on the list, or continues it. True if that changed the list.
@@ -267,7 +271,7 @@ impl Core {
             member.since_ms = now.unix_ms;
             out.push(Effect::Happened(Happened::Joined(member.clone())));
             let entry = Entry { member, heard: now.up, connection: Some(connection) };
-            self.members.insert(incarnation, entry);
+            self.insert(incarnation, entry);
             return true;
         };
         entry.heard = now.up;
@@ -278,6 +282,8 @@ impl Core {
         member.since_ms = entry.member.since_ms;
         let changed = entry.member != member;
         out.push(Effect::Happened(Happened::Redialled(member.clone())));
+        self.members_bytes += check::bytes_in_view(&member);
+        self.members_bytes -= check::bytes_in_view(&entry.member);
         entry.member = member;
         changed
     }
@@ -307,55 +313,6 @@ impl Core {
         })
     }
 
-    /// Whether a member that knows this view belongs to the register of the higher term.
-    fn refers(&mut self, knows: Option<Epoch>, now: Now) -> bool {
-        let Some(other) = &self.stepped_down else { return false };
-        if now.up >= other.until || knows.is_some_and(|knows| knows.term >= other.term) {
-            self.stepped_down = None;
-        }
-        self.stepped_down.is_some()
-    }
-
-    /// Names the active register to a member, which may not have its address, and ends the stream.
-    fn refer(&self, connection: ConnectionId, out: &mut Vec<Effect>) {
-        let Some(SteppedDown { term, register, .. }) = &self.stepped_down else { return };
-        let at = if register.is_empty() { String::new() } else { format!(", at {register}") };
-        if !register.is_empty() {
-            let elsewhere = Elsewhere { register: register.clone(), term: *term };
-            out.push(Effect::Reply(connection, Reply::Elsewhere(elsewhere)));
-        }
-        let sentence = format!(
-            "this register has stepped down, since another one is active under the higher term {term}{at}: run \
-             only one"
-        );
-        out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
-    }
-
-    /// Another register is active. If it is of a higher term, this one becomes as if it had just been
-    /// started: its members go there and tell what they know.
-    fn step_down(&mut self, higher: Epoch, register: String, now: Now, out: &mut Vec<Effect>) {
-        if self.members.is_empty() || higher.term <= self.epoch.term || !check::term(higher) {
-            return;
-        }
-        let members = self.members.len();
-        out.push(Effect::Happened(Happened::SteppedDown { from: self.epoch, higher, members }));
-        let register = if address::is_register(&register) { register } else { String::new() };
-        self.stepped_down = Some(SteppedDown { term: higher.term, register, until: now.up + self.lease });
-        for connection in std::mem::take(&mut self.connections).into_keys() {
-            self.refer(connection, out);
-        }
-        self.members.clear();
-        self.recent.clear();
-        self.base = Base::default();
-        self.took_over = None;
-        self.count_from = self.count_max;
-        self.epoch = Epoch::new(0, 0);
-        self.fresh = true;
-        self.patient_until = now.up + self.lease;
-        self.view = Arc::new(View { epoch: Some(self.epoch), ..View::default() });
-        out.push(Effect::View(self.view.clone()));
-    }
-
     /// A gateway's address is taken by a newer one: the older one's process is gone.
     fn remove_at_address(&mut self, newer: Incarnation, member: &Member, out: &mut Vec<Effect>) {
         if member.role() != Role::Gateway || self.members.contains_key(&newer) {
@@ -371,54 +328,6 @@ impl Core {
         for incarnation in older {
             self.remove(incarnation, Reason::Replaced, out);
         }
-    }
-
-    /// Takes over what another register had made. True if the term has changed, and so the view.
-    fn take_over(&mut self, view: &View, now: Now, out: &mut Vec<Effect>) -> bool {
-        let reported = Base::of(view);
-        let ours = self.terms.issued(reported.epoch)
-            && reported
-                .incarnations()
-                .all(|one| self.members.contains_key(one) || self.removed.contains(*one));
-        if ours || !check::term(reported.epoch) || reported.epoch <= self.base.epoch {
-            return false;
-        }
-        for incarnation in self.base.removed_in(&reported) {
-            if self.members.contains_key(&incarnation) {
-                self.remove(incarnation, Reason::Earlier, out);
-            }
-        }
-        for member in &view.members {
-            self.take_in(member, now);
-        }
-        self.epoch = Epoch::new(self.term_above(self.epoch.term.max(reported.epoch.term)), self.count_from);
-        let members = self.members.len();
-        let took = Happened::TookOver { from: reported.epoch, term: self.epoch.term, members };
-        out.push(Effect::Happened(took));
-        self.took_over = Some(reported.epoch);
-        self.fresh = false;
-        self.base = reported;
-        true
-    }
-
-    /// Keeps a member that is known only by report; its lease begins now.
-    fn take_in(&mut self, member: &Member, now: Now) {
-        let Ok((incarnation, member)) = check::hello(Origin::default(), Some(member.clone())) else { return };
-        let full = self.members.len() >= self.members_max;
-        if full || self.removed.contains(incarnation) || self.members.contains_key(&incarnation) {
-            return;
-        }
-        let taken = |entry: &Entry| {
-            member.role() == Role::Gateway
-                && entry.member.role() == Role::Gateway
-                && entry.member.address == member.address
-        };
-        // Whoever is here under that address came to this register: it is the newer one.
-        if self.members.values().any(taken) {
-            self.removed.add(incarnation);
-            return;
-        }
-        self.members.insert(incarnation, Entry { member, heard: now.up, connection: None });
     }
 
     fn welcome(&self, origin: Origin) -> Reply {
@@ -437,41 +346,6 @@ impl Core {
             entry.member.set_state(state);
             self.publish(out);
         }
-    }
-
-    fn leave(&mut self, text: &str, out: &mut Vec<Effect>) -> Result<Answer, Refusal> {
-        let incarnation: Incarnation = text.parse().map_err(|error| Refusal::Invalid(format!("{error}")))?;
-        if !self.members.contains_key(&incarnation) {
-            return Err(Refusal::NotFound(format!("no member has the incarnation {incarnation}")));
-        }
-        self.remove(incarnation, Reason::Operator, out);
-        self.publish(out);
-        Ok(Answer { epoch: self.epoch, incarnation })
-    }
-
-    fn drain(&self, gateway: &str, out: &mut Vec<Effect>) -> Result<Answer, Refusal> {
-        if gateway.is_empty() {
-            return Err(Refusal::Invalid(
-                "the gateway to drain is empty: give its name or incarnation".into(),
-            ));
-        }
-        let mut found = self.members.iter().filter(|(incarnation, entry)| {
-            let named = entry.member.name == gateway || incarnation.to_string() == gateway;
-            named && entry.member.role() == Role::Gateway
-        });
-        let Some((incarnation, entry)) = found.next() else {
-            return Err(Refusal::NotFound(format!("no gateway has the name or incarnation {gateway:?}")));
-        };
-        if found.next().is_some() {
-            let sentence = format!("several gateways have the name {gateway:?}: give an incarnation");
-            return Err(Refusal::Invalid(sentence));
-        }
-        let Some(connection) = entry.connection else {
-            let sentence = format!("gateway {gateway:?} is not connected to the register now: repeat");
-            return Err(Refusal::Unavailable(sentence));
-        };
-        out.push(Effect::Reply(connection, Reply::Drain(DrainOrder {})));
-        Ok(Answer { epoch: self.epoch, incarnation: *incarnation })
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -498,20 +372,10 @@ impl Core {
         }
     }
 
-    /// Nobody has reported another view within a lease: this is the cluster now, and its term rises
-    /// above the first one of every register to come.
-    fn grow_up(&mut self) -> bool {
-        let grows = self.fresh && self.epoch.term > 0;
-        if grows {
-            self.fresh = false;
-            self.epoch = Epoch::new(self.term_above(self.epoch.term), self.count_from);
-        }
-        grows
-    }
-
     /// Takes a member off the list; the caller publishes.
     fn remove(&mut self, incarnation: Incarnation, reason: Reason, out: &mut Vec<Effect>) {
         let Some(entry) = self.members.remove(&incarnation) else { return };
+        self.members_bytes -= check::bytes_in_view(&entry.member);
         self.removed.add(incarnation);
         if let Some(connection) = entry.connection {
             self.connections.remove(&connection);
@@ -531,10 +395,7 @@ impl Core {
         let members = self.members.values().map(|entry| entry.member.clone()).collect();
         let before = self.took_over.take().or(self.view.epoch);
         self.view = Arc::new(View { epoch: Some(self.epoch), members, before });
-        self.recent.push_back(self.view.clone());
-        if self.recent.len() > RECENT_MAX {
-            self.recent.pop_front();
-        }
+        self.recent.push(self.view.clone(), self.members_bytes);
         out.push(Effect::View(self.view.clone()));
     }
 }

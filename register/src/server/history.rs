@@ -1,11 +1,15 @@
-//! What a register remembers of the past: whom it removed, which epochs it made, and which view
-//! of another register it took over. All of it bounded.
+//! What a register remembers: the members it removed, the epochs it made, its last views, and what it knows of
+//! other registers. All of it bounded.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use broadgate_proto::{
     id::Incarnation,
-    limits::MEMBERS_MAX,
+    limits::{MEMBERS_MAX, VIEWS_KEPT_BYTES_MAX},
     v1::{Epoch, View},
 };
 
@@ -38,6 +42,52 @@ impl Graveyard {
     pub fn contains(&self, incarnation: Incarnation) -> bool {
         self.all.contains(&incarnation)
     }
+}
+
+/// Views that are kept for members that redial; see also [`VIEWS_KEPT_BYTES_MAX`].
+const RECENT_MAX: usize = 64;
+
+/// The last views, for members that missed some while they redialled.
+#[derive(Debug, Default)]
+pub(super) struct RecentViews {
+    views: VecDeque<(Arc<View>, usize)>,
+    bytes: usize,
+}
+
+impl RecentViews {
+    /// Keeps a view of so many bytes, and gives up the oldest beyond the limits; the newest always stays.
+    pub fn push(&mut self, view: Arc<View>, bytes: usize) {
+        self.views.push_back((view, bytes));
+        self.bytes += bytes;
+        while (self.views.len() > RECENT_MAX || self.bytes > VIEWS_KEPT_BYTES_MAX)
+            && self.views.len() > 1
+            && let Some((_, bytes)) = self.views.pop_front()
+        {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// The views after the known one; if that is not here, or is the newest, the newest again where `or_newest`
+    /// says so.
+    pub fn after(&self, known: Option<Epoch>, or_newest: bool) -> Vec<Arc<View>> {
+        let last = self.views.len().saturating_sub(1);
+        let after = self.views.iter().position(|(view, _)| view.epoch == known).map(|known| known + 1);
+        let from = match or_newest {
+            true => after.map_or(last, |after| after.min(last)),
+            false => after.unwrap_or(self.views.len()),
+        };
+        self.views.iter().skip(from).map(|(view, _)| view.clone()).collect()
+    }
+}
+
+/// Another register is active under a higher term.
+#[derive(Debug)]
+pub(super) struct SteppedDown {
+    pub term: u64,
+    /// Where it is, or "".
+    pub register: String,
+    /// Until then only members that come from there are taken in.
+    pub until: Duration,
 }
 
 /// The last count of each own term.
@@ -92,6 +142,23 @@ impl Base {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn former_views_are_bounded_in_number_and_bytes() {
+        let view = |count| Arc::new(View { epoch: Some(Epoch::new(1, count)), ..View::default() });
+        let (mut small, mut large) = (RecentViews::default(), RecentViews::default());
+        for count in 1..=100 {
+            small.push(view(count), 10);
+            large.push(view(count), VIEWS_KEPT_BYTES_MAX / 4);
+        }
+        assert_eq!((small.views.len(), small.bytes), (RECENT_MAX, 10 * RECENT_MAX));
+        assert_eq!((large.views.len(), large.bytes), (4, VIEWS_KEPT_BYTES_MAX));
+        assert_eq!(large.after(Some(Epoch::new(1, 98)), true), [view(99), view(100)]);
+        assert_eq!(large.after(Some(Epoch::new(1, 5)), true), [view(100)]);
+        assert!(large.after(Some(Epoch::new(1, 5)), false).is_empty());
+        large.push(view(101), 2 * VIEWS_KEPT_BYTES_MAX);
+        assert_eq!(large.after(None, true), [view(101)]);
+    }
 
     #[test]
     fn the_graveyard_is_bounded_and_forgets_the_oldest() {

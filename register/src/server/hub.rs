@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use super::{
-    Config,
+    config::Config,
     core::Core,
     report,
     step::{Answer, ConnectionId, Effect, Input, Now, Refusal},
@@ -180,9 +180,10 @@ impl Hub {
                     }
                     self.send(connection, Outgoing::Reply(reply));
                 }
+                Effect::Show(connection, view) => self.send(connection, Outgoing::View(view)),
                 Effect::Close(connection) => drop(self.outlets.remove(&connection)),
                 Effect::Refuse(connection, refusal) => {
-                    counter!("broadgate_register_refused_total", "reason" => "hello").increment(1);
+                    counter!("broadgate_register_refused_total", "reason" => refusal.label()).increment(1);
                     self.warn_of(&refusal);
                     if let Some(outlet) = self.outlets.remove(&connection) {
                         let _ = outlet.sender.try_send(Err(refusal.into()));

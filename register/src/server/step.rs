@@ -66,6 +66,8 @@ impl Input {
 pub enum Effect {
     /// To one connection.
     Reply(ConnectionId, Reply),
+    /// A view that one member has missed.
+    Show(ConnectionId, Arc<View>),
     /// End this connection's stream.
     Close(ConnectionId),
     /// End this connection's stream with an error.
@@ -107,6 +109,20 @@ pub enum Refusal {
     Unavailable(String),
 }
 
+impl Refusal {
+    /// The label of the metric.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::NotFound(_) => "not_found",
+            Self::Full(_) => "full",
+            Self::Taken(_) => "taken",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// Why a member is not in the view any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -135,7 +151,7 @@ impl Reason {
         }
     }
 
-    /// What the member is told.
+    /// The sentence for the member.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Lease => "not heard for a lease",

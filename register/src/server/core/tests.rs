@@ -1,5 +1,9 @@
 use std::collections::BTreeSet;
 
+use broadgate_proto::{
+    limits::{TERM_FIRST_MAX, TERM_STEP},
+    v1::DrainOrder,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -111,7 +115,7 @@ fn a_redial_continues_and_its_old_connection_touches_nothing() {
     core.apply(hello(1, 1), at(0));
     let redialled = core.apply(hello(2, 1), at(4));
     assert!(redialled.contains(&Effect::Close(1)));
-    assert!(redialled.iter().any(|effect| matches!(effect, Effect::Reply(2, Reply::View(_)))));
+    assert!(redialled.iter().any(|effect| matches!(effect, Effect::Show(2, _))));
     assert_eq!(views(&redialled), 0);
     for late in [
         Input::Goodbye { connection: 1 },
@@ -289,10 +293,7 @@ fn what_a_fresh_register_names_is_below_every_cluster_that_has_lived_for_a_lease
         fresh.apply(hello(2, 2), at(0));
         assert!(epoch(&fresh) < epoch(&living) && epoch(&fresh).term > 0);
         let told = fresh.apply(reporting(1, 1, known), at(1));
-        assert!(
-            !told.iter().any(|effect| matches!(effect, Effect::Reply(1, Reply::View(_)))),
-            "not the view without it"
-        );
+        assert!(!told.iter().any(|effect| matches!(effect, Effect::Show(1, _))), "not the view without it");
         assert!(epoch(&fresh) > epoch(&living));
         assert_eq!(names(&fresh), ["gateway-1", "gateway-2"]);
         fresh.apply(Input::Beat { connection: 2, number: 1 }, at(1));
@@ -334,6 +335,98 @@ fn limits_and_nonsense_are_refused_and_change_nothing() {
     assert!(matches!(core.apply(unknown, at(0))[0], Effect::Answer(Err(Refusal::NotFound(_)))));
     let malformed = Input::Leave { incarnation: "x".into() };
     assert!(matches!(core.apply(malformed, at(0))[0], Effect::Answer(Err(Refusal::Invalid(_)))));
+}
+
+/// A register whose first lease is over, with this gateway, which beats on.
+fn living(salt: u16, bits: u64) -> Core {
+    let mut core = register().with_salt(salt);
+    core.apply(hello(1, bits), at(0));
+    for secs in 1..=6 {
+        core.apply(Input::Beat { connection: 1, number: secs }, at(secs));
+        core.apply(Input::Tick, at(secs));
+    }
+    core
+}
+
+#[test]
+fn false_report_of_a_high_term_does_not_end_the_terms() {
+    let mut core = living(7, 1);
+    let before = View::clone(core.view());
+    for term in [(1 << 48) - 1, 1 << 40, 1 << 62, u64::MAX] {
+        let refused = core.apply(reporting(2, 2, reported(term, 9, &[])), at(6));
+        assert!(matches!(&refused[..], [Effect::Refuse(2, Refusal::Unavailable(_))]), "{refused:?}");
+        core.apply(Input::StepDown { epoch: Epoch::new(term, 1), register: String::new() }, at(6));
+        assert_eq!(**core.view(), before);
+    }
+    // One near the own term is taken over, and after it every register takes over the one before.
+    core.apply(reporting(3, 3, reported(before.epoch.unwrap().term + (1 << 31), 9, &[1])), at(6));
+    for salt in 8..108 {
+        let known = View::clone(core.view());
+        core = register().with_salt(salt);
+        core.apply(reporting(1, 1, known.clone()), at(0));
+        assert!(epoch(&core) > known.epoch.unwrap());
+        assert!(core.view().members.iter().any(|member| member.name == "gateway-1"));
+    }
+}
+
+#[test]
+fn fresh_register_waits_for_the_living_members_before_it_believes_a_very_high_term() {
+    let high = TERM_FIRST_MAX + TERM_STEP;
+    let known = View::clone(living(7, 1).view());
+    // A liar is the first to come, but then the cluster does.
+    let mut core = register().with_salt(8);
+    core.apply(reporting(1, 9, reported(high, 1, &[9])), at(0));
+    core.apply(reporting(2, 1, known), at(1));
+    assert_eq!(names(&core), ["gateway-1"]);
+    for secs in [2, 5, 9, 60] {
+        core.apply(reporting(10 + secs, 9, reported(high, 1, &[9])), at(secs));
+        assert!(epoch(&core).term < 1 << 20);
+    }
+    // A cluster that has come so far comes back after a lease, whatever newcomers do.
+    let mut core = register().with_salt(9);
+    core.apply(hello(1, 2), at(0));
+    core.apply(reporting(2, 1, reported(high, 7, &[1])), at(1));
+    assert_eq!(names(&core), ["gateway-2"]);
+    for secs in 1..=6 {
+        core.apply(Input::Beat { connection: 1, number: secs }, at(secs));
+        core.apply(Input::Tick, at(secs));
+    }
+    core.apply(reporting(3, 1, reported(high, 7, &[1])), at(6));
+    assert_eq!(names(&core), ["gateway-1", "gateway-2"]);
+    assert!(epoch(&core).term > high);
+}
+
+#[test]
+fn newcomer_that_does_not_fit_into_a_view_is_refused() {
+    let mut core = register();
+    core.view_bytes_max = 3000;
+    let fat =
+        |bits: u64, services: usize| Member { services: vec!["s".repeat(100); services], ..member(bits) };
+    core.apply(hello_of(1, fat(1, 10), None), at(0));
+    core.apply(hello_of(2, fat(2, 10), None), at(0));
+    for services in [10, 9] {
+        let refused = core.apply(hello_of(3, fat(3, services), None), at(0));
+        let [Effect::Refuse(3, Refusal::Full(sentence))] = &refused[..] else { panic!("{refused:?}") };
+        assert!(sentence.contains("3000"), "{sentence}");
+    }
+    core.apply(hello(4, 4), at(0));
+    // A known member may come back with as much as before, but not with more than there is room for.
+    assert_eq!(views(&core.apply(hello_of(5, fat(1, 10), None), at(1))), 0);
+    assert!(matches!(
+        core.apply(hello_of(6, fat(1, 20), None), at(1))[0],
+        Effect::Refuse(6, Refusal::Full(_))
+    ));
+    // What others report is taken in as far as there is room.
+    let members = (1..9).map(|bits| fat(bits, 5)).collect();
+    let view = View { epoch: Some(Epoch::new(9, 1)), members, before: None };
+    core.apply(hello_of(7, member(4), Some(view)), at(1));
+    let encoded = core.view().members.iter().map(broadgate_proto::view::member_bytes).sum::<usize>();
+    assert!(core.view().members.len() > 3 && encoded <= core.members_bytes && core.members_bytes <= 3000);
+    // What leaves makes room.
+    core.apply(Input::Leave { incarnation: id(2).to_string() }, at(1));
+    core.apply(hello_of(8, fat(8, 5), None), at(1));
+    let in_view = core.view().members.iter().map(check::bytes_in_view).sum::<usize>();
+    assert_eq!(core.members_bytes, in_view);
 }
 
 #[test]
@@ -417,6 +510,7 @@ impl Watcher {
             assert!(!self.buried.contains(&member.incarnation.parse().unwrap()), "removed is dead");
         }
         assert_eq!(epoch(core), self.last);
+        assert_eq!(core.members_bytes, core.view().members.iter().map(check::bytes_in_view).sum::<usize>());
         assert!(core.view().members.len() <= 8);
         assert_eq!(
             core.connections.len(),

@@ -1,0 +1,117 @@
+//! A register from its port to its stop: starts the tasks, watches them, and ends them in order.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use broadgate_port::{Book, Check, Http2, Settings, Times, TurnedAway};
+use broadgate_proto::{limits, v1::register_server::RegisterServer};
+use broadgate_tasks::Tasks;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::{config::Config, grpc, hub};
+
+/// After an idle connection has said nothing for this long it is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long it may take to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// What it says of itself to those who look for something else there.
+const PORT: &str = "this is the register's port, which speaks gRPC with members and operators";
+/// From the end of every stream to the end of every task.
+const END_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Serves members, watchers and operators until `shutdown`; then ends every stream and returns
+/// within half a second.
+///
+/// # Errors
+/// If a lease is shorter than four beats, or if a task of the register ends before `shutdown`.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    config.check()?;
+    let connections_max = config.connections_max;
+    let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
+    let server = RegisterServer::new(grpc::Service { hub })
+        .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
+    let check = Check::internal(config.secret.clone(), None);
+    let (stop, owner_ended, served_until) =
+        <(CancellationToken, CancellationToken, CancellationToken)>::default();
+    let mut tasks = Tasks::default();
+    let owner = hub::run(config, requests, stop.clone().cancelled_owned());
+    let ended = owner_ended.clone().drop_guard();
+    tasks.spawn("members", async move {
+        let _ended = ended;
+        owner.await;
+    });
+
+    let settings = Settings {
+        name: "register",
+        connections_max,
+        strangers_max: limits::INTERNAL_STRANGERS_MAX.min(connections_max / 2),
+        stranger_time_max: limits::HANDSHAKE_TIME_MAX,
+        known_stay: true,
+        times: Times::default(),
+        http2: Some(Http2 {
+            stream_window_bytes: None,
+            connection_window_bytes: None,
+            keep_alive_interval: KEEPALIVE,
+            keep_alive_timeout: KEEPALIVE_TIMEOUT,
+        }),
+        refused: Arc::new(refused),
+    };
+    let router = broadgate_port::or_nothing(Routes::new(server).prepare().into_axum_router(), PORT);
+    let serving = broadgate_port::serve(listener, router, check, settings, served_until.clone());
+    tasks.spawn("register port", serving);
+    let logging = served_until.clone().run_until_cancelled_owned(log_left_out());
+    tasks.spawn("refusals", async { logging.await.unwrap_or_default() });
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        failed = tasks.failed() => Err(failed.context("the register ends, to be started again whole")),
+    };
+    stop.cancel();
+    // Every stream ends before its connection does.
+    owner_ended.cancelled().await;
+    served_until.cancel();
+    if let (Ok(()), Err(late)) = (&ended, tasks.join(END_TIME_MAX).await) {
+        tracing::warn!(?late, "tasks that did not end in time are cut");
+    }
+    ended
+}
+
+/// What the log has of requests that were refused.
+static REFUSALS: Mutex<Book> = Mutex::new(Book::new());
+
+fn refused(request: &TurnedAway<'_>) {
+    let &TurnedAway { reason, sentence: why, address, path } = request;
+    metrics::counter!("broadgate_register_refused_total", "reason" => reason).increment(1);
+    let path = &path[..path.floor_char_boundary(limits::REFUSAL_FIELD_BYTES_MAX)];
+    let why = &why[..why.floor_char_boundary(limits::REFUSAL_FIELD_BYTES_MAX)];
+    let address = address.map(tracing::field::display);
+    // Nobody waits for another one's line.
+    if REFUSALS.try_lock().is_ok_and(|mut book| book.take(reason, Instant::now())) {
+        tracing::info!(reason, why, address, path, "refused");
+    } else {
+        tracing::debug!(reason, why, address, path, "refused");
+    }
+}
+
+/// Logs the number of refusals of the last minute that have no line, for ever.
+async fn log_left_out() {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let _ = second.tick().await;
+        let Ok(left_out) = REFUSALS.try_lock().map(|mut book| book.left_out(Instant::now())) else {
+            continue;
+        };
+        for (reason, refusals) in left_out {
+            tracing::info!(reason, refusals, "more was refused for this reason within a minute");
+        }
+    }
+}
