@@ -20,7 +20,7 @@ use self::{
     children::{Children, Spec},
     ports::{Ports, Wanted},
 };
-use crate::{environment, failure::Failure, options::ConfigFile};
+use crate::{environment, failure::Failure, options::ConfigFile, telemetry};
 
 /// A debug build on a busy machine needs some time.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
@@ -66,7 +66,10 @@ impl UpArgs {
 }
 
 pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
-    let secret = args.file.load_for_command()?.secret()?;
+    let config = args.file.load_for_command()?;
+    let secret = config.secret()?;
+    // The children would refuse it, each of them, again and again.
+    telemetry::filter(&config)?;
     let wanted =
         Wanted { gateways: args.gateways, workers: args.workers, base: args.base_port, host: args.host };
     let ports = ports::choose(&wanted, ports::is_free).map_err(Failure::Usage)?;

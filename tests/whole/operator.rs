@@ -552,6 +552,7 @@ async fn the_environment_of_others_stops_nobody() {
         (&["status"], "BROADGATE_ADDR", OsStr::new("http://x:1")),
         (&["clients"], "BROADGATE_GATEWAY__NAME", odd),
         (&["up"], "BROADGATE_GATEWAY__LIMITS__CLIENTS_MAX", OsStr::new("many")),
+        (&["up"], "BROADGATE_LOG", OsStr::new("lod")),
         (&["version"], "TOKIO_WORKER_THREADS", odd),
         (&["version"], "TOKIO_WORKER_THREADS", OsStr::new("0")),
     ] {
