@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use broadgate::failure::Failure;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    Load, Sender,
+use crate::{
     engine::{Engine, Tally},
-    latency_json, latency_text,
+    load::{Load, Sender, latency_json, latency_text, progress},
     meter::{Meter, Used},
-    progress,
-    publish::{self, Publisher, To},
+    publish::{
+        self,
+        to::{Publisher, To},
+    },
 };
-use broadgate::failure::Failure;
 
 /// Without a delivery for this long, what is missing is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(10);

@@ -2,17 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use broadgate::failure::Failure;
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    Load,
+use crate::{
     engine::{Engine, now_ns},
-    latency_json, latency_text,
+    load::{Load, latency_json, latency_text, tell},
     meter::Meter,
-    tell,
 };
-use broadgate::failure::Failure;
 
 /// After the time is over, for the last echo of each.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);

@@ -1,9 +1,14 @@
 //! `broadgate bench fanout`.
 
+use broadgate::failure::Failure;
 use clap::Args;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
-use broadgate::failure::Failure;
+use crate::{
+    broadcast,
+    engine::Engine,
+    load::{Load, Sender, block, tell},
+    publish,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct FanoutArgs {

@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use broadgate::{
+    failure::Failure,
+    operate::{At, Target},
+};
 use broadgate_business::{Audience, Cluster, Who, v1::View};
 use broadgate_proto::{ring::Ring, view};
 use broadgate_topics::Topic;
@@ -9,14 +13,9 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::{
-    histogram, ids_of, latency_json, latency_text, progress,
+use crate::{
+    load::{histogram, ids_of, latency_json, latency_text, progress, tell},
     socket::{self, Socket},
-    tell,
-};
-use broadgate::{
-    failure::Failure,
-    operate::{At, Target},
 };
 
 /// So many groups have their homes at all gateways.

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use broadgate::failure::Failure;
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    Load, Sender, block,
+use crate::{
     engine::Engine,
+    load::{Load, Sender, block, tell},
     meter::{Meter, memory_kib},
-    publish, tell,
+    publish,
 };
-use broadgate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {

@@ -1,10 +1,15 @@
 //! `broadgate bench slow`.
 
+use broadgate::failure::Failure;
 use clap::Args;
 use serde_json::json;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
-use broadgate::failure::Failure;
+use crate::{
+    broadcast,
+    engine::Engine,
+    load::{Load, Sender, block, tell},
+    publish,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct SlowArgs {

@@ -38,7 +38,7 @@ impl Target {
         let mut addresses =
             tokio::net::lookup_host(&with_port).await.map_err(|error| format!("--url {url}: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("--url {url}: the host has no address"))?;
-        let channel = path.contains("/app/").then(super::group);
+        let channel = path.contains("/app/").then(crate::load::group);
         Ok(Self { url: url.to_owned(), address, host: host.to_owned(), path: path.to_owned(), channel })
     }
 }

@@ -5,12 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use broadgate::failure::Failure;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{Load, Sender, block, broadcast, engine::Engine, publish, tell};
-use broadgate::failure::Failure;
+use crate::{
+    broadcast,
+    engine::Engine,
+    load::{Load, Sender, block, tell},
+    publish,
+};
 
 /// All must be served again within this.
 const SERVED_TIME_MAX: Duration = Duration::from_secs(120);
@@ -46,7 +51,7 @@ pub(super) fn run(args: &StormArgs) -> Result<(), Failure> {
     let at_once = Load { connecting: args.load.clients, ..args.load.clone() };
     let mut storm = Engine::with(&at_once, 1, 1, |plan| plan.comes_back = true)?;
     // What is only posted may be lost with the home of its group.
-    let publish = Some(args.sender.publish.unwrap_or(publish::By::Receipt));
+    let publish = Some(args.sender.publish.unwrap_or(publish::to::By::Receipt));
     let sender = Sender { publish, ..args.sender.clone() };
     // The broadcast goes on until the storm is over.
     let messages =
@@ -77,7 +82,7 @@ pub(super) fn run(args: &StormArgs) -> Result<(), Failure> {
         args.stay,
         outcome.sent,
         outcome.missing(),
-        super::latency_text(&outcome.tally.latency),
+        crate::load::latency_text(&outcome.tally.latency),
     );
     tell(args.load.json, &result, &text)?;
     outcome.check()

@@ -8,7 +8,7 @@ use std::{
 use syn::visit::Visit;
 
 /// The sources of every crate of the workspace.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "proto/src",
     "proto/port/src",
     "proto/tasks/src",
@@ -17,6 +17,7 @@ const CRATES: [&str; 8] = [
     "gateway/src",
     "business/src",
     "src",
+    "src/bench",
 ];
 
 fn root() -> &'static Path {
@@ -94,7 +95,7 @@ fn collect(folder: &Path, module: &mut Module, files: &mut BTreeMap<Module, Path
             let is_folder = ["mod", "lib", "main"].contains(&&*name);
             let own = if is_folder { module.clone() } else { [&module[..], &[name]].concat() };
             // An executable beside a library only calls it.
-            if path.file_name().is_none_or(|name| name != "main.rs") {
+            if path.file_name().is_none_or(|name| name != "main.rs") || path.ends_with("bench/main.rs") {
                 files.insert(own, path);
             }
         }

@@ -80,7 +80,10 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream, ticket: Tic
                 match watch.phase() {
                     Phase::Idle => serving.as_mut().graceful_shutdown(),
                     // hyper would close these unanswered.
-                    Phase::First | Phase::Head => watch.end_within(FAREWELL_TIME_MAX),
+                    Phase::First | Phase::Head => {
+                        let drain = port.config.settings.stop.drain;
+                        watch.end_within(FAREWELL_TIME_MAX.min(drain / 2));
+                    }
                     // The answer says that it is the last one.
                     _ => {}
                 }

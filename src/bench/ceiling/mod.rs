@@ -11,52 +11,19 @@ mod inbox;
 mod listen;
 mod log;
 mod publish;
+mod shared;
 mod stats;
 mod thread;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
-
-pub(crate) use self::publish::record;
-use self::{groups::Names, inbox::Inbox, stats::Counts, thread::Thread};
 use broadgate::{failure::Failure, output};
 
-#[derive(Debug, Args)]
-pub(crate) struct CeilingArgs {
-    /// Where clients (/g/GROUP) and publishers (/publish) connect; /stats tells what it has cost
-    #[arg(long, default_value = "127.0.0.1:7999", value_name = "ADDRESS")]
-    bind: SocketAddr,
-    /// Threads; as many as the gateway that it is compared with has shards
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: u16,
-    /// How deliveries are written
-    #[arg(long, value_enum, default_value = "merged")]
-    mode: Mode,
-    /// The TCP congestion control of its connections, such as reno [default: the system's, as the gateway's]
-    #[arg(long, value_name = "NAME")]
-    congestion: Option<String>,
-    /// Stop when standard input ends: a supervisor holds its other end
-    #[arg(long)]
-    supervised: bool,
-}
+use crate::ceiling::{groups::Names, inbox::Inbox, shared::Shared, stats::Counts, thread::Thread};
 
-/// How deliveries are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// What has gathered for a client, in one write
-    Merged,
-    /// Each delivery in a write of its own
-    Single,
-}
+pub(crate) use self::shared::CeilingArgs;
 
-/// What all threads know of each other.
-struct Shared {
-    mode: Mode,
-    names: Names,
-    inboxes: Vec<Inbox>,
-    counts: Vec<Counts>,
-}
+pub(crate) use self::publish::record;
 
 pub(crate) async fn run(args: CeilingArgs) -> Result<(), Failure> {
     rlimit::increase_nofile_limit(u64::MAX)?;

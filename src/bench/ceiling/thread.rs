@@ -17,13 +17,13 @@ use rustix::{
     net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send},
 };
 
-use super::{
-    CeilingArgs, Mode, Shared,
+use crate::ceiling::{
     client::{Asked, Client, HEAD_BYTES_MAX, Member, Role, asked},
     frames::{self, Heard},
     groups::Group,
     listen,
     publish::{self, Batch},
+    shared::{CeilingArgs, Mode, Shared},
     stats,
 };
 

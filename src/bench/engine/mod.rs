@@ -13,8 +13,12 @@
 
 mod client;
 mod clock;
-pub(super) mod part;
+mod part;
 pub(super) mod payload;
+mod plan;
+mod report_lines;
+pub(super) mod serve;
+pub(super) mod share;
 mod tally;
 mod window;
 mod worker;
@@ -28,34 +32,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::part::{Part, Share};
+use broadgate::failure::Failure;
+
+use crate::{
+    engine::{part::Part, plan::Plan, share::Share},
+    load::{Load, progress},
+    target::Target,
+};
+
 pub(super) use self::{
     clock::{cpu_ns, now_ns},
     tally::Tally,
     window::Window,
     worker::Worker,
 };
-use super::{Load, progress, target::Target};
-use broadgate::failure::Failure;
-
-/// What the clients do, told to all threads.
-pub(super) struct Plan {
-    pub(super) targets: Vec<Target>,
-    /// Groups; client i is in group i % groups, and so is message i.
-    pub(super) groups: u32,
-    pub(super) group_names: Vec<String>,
-    /// Handshakes of one thread that are under way at once.
-    pub(super) dialing_max: usize,
-    /// Whoever is refused or closed dials again.
-    pub(super) comes_back: bool,
-    /// Payload bytes of an echo.
-    pub(super) echo_size: usize,
-    /// Whoever started this process is told which messages are done.
-    pub(super) reports: bool,
-    pub(super) window: Window,
-    pub(super) live: AtomicUsize,
-    pub(super) stop: AtomicBool,
-}
 
 /// All threads, between two phases.
 pub(super) struct Engine {

@@ -6,46 +6,20 @@
 //! It ends when its standard input does, so with whoever started it.
 
 use std::{
-    io::{BufRead as _, BufReader, Lines, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Lines},
     net::SocketAddr,
     process::{Child, ChildStdout, Command, Stdio},
-    str::FromStr,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
+use broadgate::failure::Failure;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Plan, Tally};
-use broadgate::failure::Failure;
-
-use crate::Load;
+use crate::engine::{plan::Plan, tally::Tally};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(120);
 const END_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// Which part this process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Share {
-    pub(crate) index: usize,
-    pub(crate) count: usize,
-    /// What the groups of all parts are named by.
-    pub(crate) run: u32,
-}
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers: Result<Vec<u32>, _> = text.split('/').map(str::parse).collect();
-        match numbers.as_deref() {
-            Ok(&[index, count, run]) if index < count => {
-                Ok(Self { index: index as usize, count: count as usize, run })
-            }
-            _ => Err("INDEX/COUNT/RUN is meant".to_owned()),
-        }
-    }
-}
 
 /// Who the clients of a part are.
 #[derive(Serialize, Deserialize)]
@@ -136,34 +110,10 @@ impl Part {
     }
 }
 
-/// Is a part, until the standard input ends.
-pub(crate) fn serve(load: &Load, groups: u32) -> Result<(), Failure> {
-    let mut engine = Engine::with(load, groups, 1, |plan| plan.reports = true)?;
-    engine.connect()?;
-    say("live", &Live { receivers: engine.receivers(), locals: engine.locals() })?;
-    engine.during(|| {
-        std::io::stdin().read_to_end(&mut Vec::new())?;
-        Ok(())
-    })?;
-    say("tally", &engine.tally()?)
-}
-
-fn say(what: &str, value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(|error| Failure::Failed(error.to_string()))?;
-    writeln!(std::io::stdout().lock(), "{what} {text}")?;
-    Ok(())
-}
-
-/// Tells that all clients of a thread have these messages.
-pub(super) fn done(numbers: &mut Vec<u64>) -> Result<(), Failure> {
-    let lines: String = numbers.drain(..).map(|number| format!("done {number}\n")).collect();
-    std::io::stdout().lock().write_all(lines.as_bytes())?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::share::Share;
 
     #[test]
     fn a_share_is_told_in_three_numbers() {

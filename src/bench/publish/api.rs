@@ -6,14 +6,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use broadgate::{apps::Source, failure::Failure};
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::{Digest as _, Md5};
 use serde_json::json;
 use sha2::Sha256;
 
-use super::{Publisher, To, now_ns, payload};
-use broadgate::{apps::Source, failure::Failure};
+use crate::{
+    engine::{now_ns, payload},
+    publish::to::{Publisher, To},
+};
 
 /// The hosted service takes as many events in one call.
 const BATCH_EVENTS_MAX: u64 = 10;

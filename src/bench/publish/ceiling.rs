@@ -2,10 +2,13 @@
 
 use std::{io::Write as _, net::TcpStream};
 
-use super::{Publisher, To, now_ns, payload};
 use broadgate::failure::Failure;
 
-use crate::ceiling::record;
+use crate::{
+    ceiling::record,
+    engine::{now_ns, payload},
+    publish::to::{Publisher, To},
+};
 
 pub(super) struct Ceiling<'a> {
     to: To<'a>,

@@ -3,68 +3,16 @@
 mod api;
 mod ceiling;
 mod sdk;
+pub(super) mod to;
 
-use std::{
-    sync::Arc,
-    task::{Wake, Waker},
-    thread::Thread,
-    time::Duration,
-};
-
-use clap::ValueEnum;
-
-use super::{
-    Sender,
-    engine::{Engine, now_ns, payload},
-    target::{Kind, Target},
-};
 use broadgate::failure::Failure;
 
-/// By what a message is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum By {
-    /// The Rust SDK's `Cluster::post`
-    Sdk,
-    /// The Rust SDK's `Cluster::send`, repeated until its receipt is complete
-    Receipt,
-    /// The Pusher HTTP API's `batch_events`, over one connection that is kept
-    Api,
-    /// The ceiling program's publish connection
-    Ceiling,
-}
-
-/// What is told a publisher.
-pub(super) struct To<'a> {
-    pub(super) sender: &'a Sender,
-    pub(super) target: Target,
-    pub(super) groups: &'a [String],
-    pub(super) size: usize,
-}
-
-/// Sends the messages with these numbers, in this order.
-pub(super) trait Publisher {
-    /// At once, at most.
-    fn batch_max(&self) -> u64;
-    fn publish(&mut self, numbers: std::ops::Range<u64>) -> Result<(), Failure>;
-
-    /// Returns after this time, or when it was woken; what is under way goes on meanwhile.
-    fn rest(&mut self, at_most: Duration) {
-        std::thread::park_timeout(at_most);
-    }
-
-    /// What ends a rest of this thread's.
-    fn waker(&self) -> Waker {
-        Waker::from(Arc::new(Unpark(std::thread::current())))
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
+use crate::{
+    engine::Engine,
+    load::Sender,
+    publish::to::{By, Publisher, To},
+    target::Kind,
+};
 
 /// Opens a publisher; on the thread that will use it.
 pub(super) fn open<'a>(to: To<'a>) -> Result<Box<dyn Publisher + 'a>, Failure> {
@@ -77,12 +25,6 @@ pub(super) fn open<'a>(to: To<'a>) -> Result<Box<dyn Publisher + 'a>, Failure> {
     })
 }
 
-impl To<'_> {
-    fn group(&self, number: u64) -> &str {
-        &self.groups[(number % self.groups.len() as u64) as usize]
-    }
-}
-
 /// Joins raw clients to their groups.
 pub(super) async fn join(sender: &Sender, engine: &Engine) -> Result<(), Failure> {
     use broadgate_business::Who;
@@ -91,7 +33,7 @@ pub(super) async fn join(sender: &Sender, engine: &Engine) -> Result<(), Failure
     }
     let cluster = sender.cluster().await?;
     let locals = engine.locals();
-    let ids = super::ids_of(&cluster, &locals).await?;
+    let ids = crate::load::ids_of(&cluster, &locals).await?;
     let mut by_group = vec![Vec::new(); engine.plan.groups as usize];
     for (id, group) in ids {
         by_group[group as usize].push(id);

@@ -6,11 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use broadgate::failure::Failure;
 use broadgate_business::{Audience, Cluster, Payload};
 use tokio::{runtime::Runtime, sync::Notify};
 
-use super::{Kind, Publisher, To, now_ns, payload};
-use broadgate::failure::Failure;
+use crate::{
+    engine::{now_ns, payload},
+    publish::to::{Publisher, To},
+    target::Kind,
+};
 
 /// Longer than a lease and what is settled after it.
 const REPEAT_TIME_MAX: Duration = Duration::from_secs(30);

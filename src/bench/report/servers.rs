@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use broadgate::{config::Config, failure::Failure};
 use broadgate_business::{Cluster, v1::MemberState};
 
-use super::super::block;
-use broadgate::{config::Config, failure::Failure};
+use crate::load::block;
 
 const READY_TIME_MAX: Duration = Duration::from_secs(30);
 pub(super) const APP: &str = "1";

@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use broadgate::failure::Failure;
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -19,16 +20,18 @@ use rustix::{
     net::{RecvFlags, SendFlags, getsockname, recv, send, sockopt},
 };
 
-use super::{
-    Plan, Tally,
-    client::{Client, Stage, retry_after},
-    clock::now_ns,
-    part, payload, tally,
-    window::Window,
+use crate::{
+    engine::{
+        client::{Client, Stage, retry_after},
+        clock::now_ns,
+        payload,
+        plan::Plan,
+        report_lines,
+        tally::{self, Tally},
+        window::Window,
+    },
+    frames::{self, Frame},
 };
-use broadgate::failure::Failure;
-
-use crate::frames::{self, Frame};
 
 /// One of so many clients notes down latencies, so that noting is not the bottleneck.
 const SAMPLED: usize = 16;
@@ -131,7 +134,7 @@ impl Worker {
                 self.ready(event.data.u64() as usize, event.flags);
             }
             if !self.done.is_empty() {
-                part::done(&mut self.done)?;
+                report_lines::done(&mut self.done)?;
             }
             if std::mem::take(&mut self.completed) {
                 self.plan.window.wake();
