@@ -18,6 +18,7 @@ use toml::{Table, Value};
 use crate::{
     environment::{self, Environment},
     failure::Failure,
+    file::{self, Kind},
     unreadable::{Unreadable, said},
 };
 
@@ -129,7 +130,7 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, Failure> {
         let text = match file {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
+            Some(path) => file::read_text(path, Kind::Any)
                 .map_err(|error| Failure::usage(Unreadable::file("config file", path, &error).to_string()))?,
         };
         Self::of(file, &text).map_err(|unreadable| Failure::usage(unreadable.to_string()))
@@ -193,7 +194,7 @@ impl Config {
             (Some(text), _) => ("BROADGATE_SECRET".to_owned(), text),
             (None, Some(path)) => {
                 let place = format!("cluster.secret_file {}", path.display());
-                let text = std::fs::read_to_string(path)
+                let text = file::read_text(path, Kind::Any)
                     .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
                 (place, text)
             }

@@ -19,6 +19,7 @@ pub mod config;
 pub mod environment;
 mod exposed;
 pub mod failure;
+mod file;
 mod help;
 pub mod operate;
 pub mod options;

@@ -15,6 +15,7 @@ use toml::Spanned;
 use crate::{
     config::Config,
     exposed::exposed,
+    file::{self, Kind},
     unreadable::{Unreadable, line_of},
 };
 
@@ -42,7 +43,7 @@ pub struct Seen {
 impl Seen {
     /// Reads a file and remembers what was in it.
     fn read(path: &Path, seen: &mut Vec<Self>) -> std::io::Result<String> {
-        let read = std::fs::read(path);
+        let read = file::read(path, Kind::Regular);
         let content = read.as_ref().ok().map(|bytes| hash(bytes));
         seen.push(Self { path: path.to_owned(), content });
         String::from_utf8(read?)
@@ -51,7 +52,7 @@ impl Seen {
 
     /// How the same file looks now.
     pub(super) fn again(&self) -> Self {
-        let content = std::fs::read(&self.path).ok().map(|bytes| hash(&bytes));
+        let content = file::read(&self.path, Kind::Regular).ok().map(|bytes| hash(&bytes));
         Self { path: self.path.clone(), content }
     }
 }
@@ -332,6 +333,25 @@ mod tests {
         assert_eq!(seen[0], seen[0].again(), "another time, the same content");
         std::fs::remove_file(&path).unwrap();
         assert_ne!(seen[0], seen[0].again());
+    }
+
+    /// Every later look would wait for ever, and no change be seen any more.
+    #[test]
+    fn pipe_in_the_place_of_a_file_is_trouble_that_ends() {
+        let files = Files::new("pipe");
+        let path = files.write("apps.toml", "[[apps]]\nid = \"a\"\n");
+        let source = Source { apps: Some(path.clone()), ..Source::default() };
+        let mut seen = Vec::new();
+        source.read(&mut seen).unwrap();
+        crate::file::tests::make_pipe(&path);
+        assert_ne!(seen[0], seen[0].again());
+        let error = source.read(&mut seen).unwrap_err();
+        assert!(error.contains("apps.toml: it is not a regular file"), "{error}");
+        assert_eq!(seen[0], seen[0].again(), "it is told once");
+        std::fs::remove_file(&path).unwrap();
+        files.write("apps.toml", "[[apps]]\nid = \"b\"\n");
+        assert_ne!(seen[0], seen[0].again());
+        assert_eq!(told(&source).unwrap(), ["b"]);
     }
 
     #[test]

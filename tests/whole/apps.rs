@@ -156,6 +156,31 @@ async fn an_emptied_apps_file_closes_nobody() {
 }
 
 /// No role ends on SIGHUP.
+/// The trouble is logged once, and the file is read again when it is one.
+#[tokio::test]
+async fn pipe_in_the_place_of_the_apps_file_is_told_and_outlived() {
+    let cluster = Cluster::quiet(1).start().await;
+    let (config, apps) = (cluster.dir.join("gateway-1.toml"), cluster.dir.join("apps.toml"));
+    std::fs::write(&apps, raw(&["blue"])).unwrap();
+    let plain = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("apps_file = {:?}\n{plain}", apps.display().to_string())).unwrap();
+    let line = told(&cluster.gateways[0], 0).await;
+    assert!(line.contains("added blue"), "{line}");
+    let pipe = apps.with_extension("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::rename(&pipe, &apps).unwrap();
+    let line = told(&cluster.gateways[0], 1).await;
+    assert!(line.contains("apps stay") && line.contains("not a regular file"), "{line}");
+    let mut blue = cluster.client_of(0, "blue").await;
+    replace(&apps, &raw(&["blue", "green"]));
+    let line = told(&cluster.gateways[0], 2).await;
+    assert!(line.contains("added green"), "{line}");
+    cluster.client_of(0, "green").await;
+    let to_blue = Audience { app: "blue".into(), all: true, ..Audience::default() };
+    cluster.caller(0).await.send(text(to_blue, "still here")).await.unwrap();
+    blue.hears(&["still here"]).await;
+}
+
 #[tokio::test]
 async fn a_hangup_ends_no_role() {
     let mut cluster = Cluster::of(1).start().await;

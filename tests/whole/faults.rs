@@ -270,3 +270,32 @@ async fn a_killed_worker_is_not_noticed_by_clients() {
     })
     .await;
 }
+
+/// It knows nobody but itself, so nothing that it adds up is complete.
+#[tokio::test]
+async fn status_outside_of_the_view_is_incomplete() {
+    let mut cluster = Cluster::quiet(1).start().await;
+    cluster.register.take().unwrap().kill();
+    let internal = free_address().to_string();
+    let args = [
+        "gateway",
+        "--register",
+        &cluster.register_address,
+        "--name=late",
+        "--internal-bind",
+        &internal,
+        "--client-bind=127.0.0.1:0",
+        "--raw-app=default",
+    ];
+    let _late = Process::start(&cluster.dir, "late", &args, &cluster.environment());
+    cluster.internal.push(internal);
+    let status = until("the late gateway answers", async || cluster.status(1).await).await;
+    assert_eq!(status.gateways.len(), 1);
+    assert!(!status.coverage.unwrap().complete);
+    cluster.start_register().await;
+    until("it is in the view, and its answers are complete", async || {
+        let status = cluster.status(1).await?;
+        (status.gateways.len() == 2 && status.coverage?.complete).then_some(())
+    })
+    .await;
+}

@@ -1,5 +1,7 @@
 //! What a channel's name says about it.
 
+use broadgate_proto::limits::NAME_BYTES_MAX;
+
 /// The channel of one signed-in user begins with this.
 const USER_PREFIX: &str = "#server-to-user-";
 
@@ -7,6 +9,11 @@ const USER_PREFIX: &str = "#server-to-user-";
 /// cannot subscribe to them, and they do not count among a client's groups.
 pub const ONLINE: &str = "#online-";
 pub const SIGNED_IN: &str = "#signed-in-";
+
+/// What a user's id may have, in bytes: the names of its channel and of its groups are group names.
+pub const USER_ID_BYTES_HIGHEST: usize = NAME_BYTES_MAX - USER_PREFIX.len();
+
+const _: () = assert!(ONLINE.len() <= USER_PREFIX.len() && SIGNED_IN.len() <= USER_PREFIX.len());
 
 /// Is it a group of the server's own, not a channel?
 pub fn is_own(group: &str) -> bool {

@@ -40,6 +40,8 @@ pub enum MemberError {
     Parse { what: &'static str, reason: String },
     #[error("{what} is no id: give {wanted}")]
     Id { what: &'static str, wanted: &'static str },
+    #[error("{what} holds a control character: use printable text")]
+    Control { what: &'static str },
     #[error("{what} has {len} bytes: at most {bytes_max} are allowed")]
     TooLong { what: &'static str, len: usize, bytes_max: usize },
 }
@@ -74,7 +76,7 @@ impl<'a> Member<'a> {
         let what = "channel_data.user_id";
         let (id, numeric) =
             data.user_id.and_then(id).ok_or(MemberError::Id { what, wanted: STRING_OR_NUMBER })?;
-        short(what, &id, limits.user_id_bytes_max)?;
+        check_id(what, &id, limits)?;
         let info = data.user_info.map(RawValue::get);
         short("channel_data.user_info", info.unwrap_or_default(), limits.user_info_bytes_max)?;
         Ok(Self { id, numeric, info: info.map(Cow::Borrowed) })
@@ -138,13 +140,13 @@ impl User {
         let Some((id, false)) = data.id.and_then(id) else {
             return Err(MemberError::Id { what, wanted: STRING });
         };
-        short(what, &id, limits.user_id_bytes_max)?;
+        check_id(what, &id, limits)?;
         let watched = data.watchlist.unwrap_or_default();
         let mut watchlist: Vec<String> = Vec::new();
         for raw in watched.iter().take(limits.watchlist_max) {
             let what = "user_data.watchlist";
             let (id, _) = self::id(raw).ok_or(MemberError::Id { what, wanted: STRING_OR_NUMBER })?;
-            short(what, &id, limits.user_id_bytes_max)?;
+            check_id(what, &id, limits)?;
             watchlist.push(id.into_owned());
         }
         let mut seen = std::collections::HashSet::new();
@@ -178,6 +180,16 @@ fn id(raw: &RawValue) -> Option<(Cow<'_, str>, bool)> {
     }
 }
 
+/// One rule for all ids of users, wherever they are said: a user's groups have its id in their names, by which
+/// its connections are found again and terminated.
+fn check_id(what: &'static str, id: &str, limits: &Limits) -> Result<(), MemberError> {
+    short(what, id, limits.user_id_bytes_max)?;
+    if id.chars().any(char::is_control) {
+        return Err(MemberError::Control { what });
+    }
+    Ok(())
+}
+
 fn short(what: &'static str, text: &str, bytes_max: usize) -> Result<(), MemberError> {
     if text.len() > bytes_max {
         return Err(MemberError::TooLong { what, len: text.len(), bytes_max });
@@ -190,6 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::channel::{ONLINE, SIGNED_IN, USER_ID_BYTES_HIGHEST};
 
     fn member(channel_data: &str) -> Result<Member<'_>, String> {
         Member::parse(channel_data, &Limits::default()).map_err(|error| error.to_string())
@@ -242,7 +255,7 @@ mod tests {
         for data in [
             r#"{"user_id":"1","user_info":{"a":"\"}"}}"#,
             r#"{"user_id":1}"#,
-            r#"{"user_id":"é\n","user_info":[]}"#,
+            r#"{"user_id":"é","user_info":[]}"#,
         ] {
             let member = member(data).unwrap();
             let info = member.seat_info();
@@ -287,6 +300,34 @@ mod tests {
         assert!(user(r#"{"id":"1","watchlist":[null]}"#).is_err());
         let large = user(&format!(r#"{{"id":"1","user_info":"{}"}}"#, "x".repeat(2000))).unwrap();
         assert!(large.member(&Limits::default()).is_err());
+    }
+
+    /// What signs in can be terminated: the names of its groups are valid.
+    #[test]
+    fn every_id_that_is_taken_is_part_of_a_groups_name() {
+        let limits = Limits { user_id_bytes_max: USER_ID_BYTES_HIGHEST, ..Limits::default() };
+        let longest = "x".repeat(USER_ID_BYTES_HIGHEST);
+        for id in ["7", "a b", "é☕", "a/b%2F", "#", "..", &longest] {
+            let quoted = serde_json::to_string(id).unwrap();
+            let taken =
+                User::parse(&format!(r#"{{"id":{quoted},"watchlist":[{quoted}]}}"#), &limits).unwrap();
+            let present = format!(r#"{{"user_id":{quoted}}}"#);
+            assert_eq!(Member::parse(&present, &limits).unwrap().id, taken.id);
+            for prefix in [SIGNED_IN, ONLINE, "#server-to-user-"] {
+                let group = format!("{prefix}{}", taken.id);
+                assert_eq!(broadgate_proto::name::check("group", &group), Ok(()));
+            }
+        }
+        let control = |what: &str| format!("{what} holds a control character: use printable text");
+        for id in ["a\nb", "\0", "a\u{85}", "\u{7f}"] {
+            let quoted = serde_json::to_string(id).unwrap();
+            let sign_in = user(&format!(r#"{{"id":{quoted}}}"#));
+            let watching = user(&format!(r#"{{"id":"1","watchlist":["2",{quoted}]}}"#));
+            let present = format!(r#"{{"user_id":{quoted}}}"#);
+            assert_eq!(sign_in, Err(control("user_data.id")));
+            assert_eq!(watching, Err(control("user_data.watchlist")));
+            assert_eq!(member(&present), Err(control("channel_data.user_id")));
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use prost_reflect::{
 };
 use tonic::Code;
 
-use super::lenient;
+use super::{lenient, once};
 use crate::{
     apps::Apps,
     bodies::{Bodies, Lease, Unread},
@@ -282,6 +282,12 @@ pub(crate) fn fuzz(call: &str, body: &[u8]) -> Result<v1::command::Command, v1::
 /// A message from its JSON. What PHP writes in another way is read again in that way, so that everything
 /// else keeps its errors, which say where, and its speed.
 fn read(request: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage, serde_json::Error> {
+    // What is no JSON is told by the parser that says what is expected.
+    if let Err(twice) = once::check(body, request)
+        && twice.is_data()
+    {
+        return Err(twice);
+    }
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let mut json = serde_json::Deserializer::from_slice(body);
     let strict = DynamicMessage::deserialize_with_options(request.clone(), &mut json, &options)

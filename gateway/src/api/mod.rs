@@ -4,6 +4,7 @@ mod grpc;
 mod headers;
 mod json;
 mod lenient;
+mod once;
 mod peer;
 mod port;
 

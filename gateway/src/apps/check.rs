@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broadgate_proto::{limits as proto, name};
-use broadgate_pusher::limits::Limits;
+use broadgate_pusher::{channel::USER_ID_BYTES_HIGHEST, limits::Limits};
 use http::{HeaderName, HeaderValue, Uri, header};
 
 use crate::apps::settings::{App, Key, Webhook};
@@ -134,7 +134,7 @@ fn check_limits(limits: &Limits) -> Result<(), String> {
         ("event_data_bytes_max", limits.event_data_bytes_max, proto::PAYLOAD_BYTES_MAX),
         ("channels_per_event_max", limits.channels_per_event_max, proto::NAMES_PER_COMMAND_MAX),
         ("batch_events_max", limits.batch_events_max, no_more),
-        ("user_id_bytes_max", limits.user_id_bytes_max, proto::NAME_BYTES_MAX),
+        ("user_id_bytes_max", limits.user_id_bytes_max, USER_ID_BYTES_HIGHEST),
         ("user_info_bytes_max", limits.user_info_bytes_max, USER_INFO_BYTES_MOST),
     ] {
         if value == 0 {

@@ -101,7 +101,7 @@ impl Dispatcher {
         }
     }
 
-    fn is_inside(&self, me: Incarnation) -> bool {
+    pub(super) fn is_inside(&self, me: Incarnation) -> bool {
         self.installed.borrow().inside == Some(me)
     }
 

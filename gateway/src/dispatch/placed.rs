@@ -200,9 +200,15 @@ impl Dispatcher {
             self.add_membership(status);
         }
         let missing: Vec<String> = missing.into_iter().collect();
-        let coverage = v1::Coverage { epoch: Some(epoch), complete: missing.is_empty(), missing };
+        let coverage = self.coverage(epoch, missing);
         finish(&order, &mut answer, coverage);
         answer
+    }
+
+    /// A gateway outside of the view knows nobody but itself: what it adds up is never complete.
+    fn coverage(&self, epoch: Epoch, missing: Vec<String>) -> v1::Coverage {
+        let complete = missing.is_empty() && self.is_inside(self.me.load().incarnation);
+        v1::Coverage { epoch: Some(epoch), complete, missing }
     }
 
     /// A page of clients: gateway after gateway in the order of their incarnations, until it is full.
@@ -234,7 +240,7 @@ impl Dispatcher {
             }
         }
         let mut answer = all.unwrap_or_else(|| nothing(order));
-        let coverage = v1::Coverage { epoch: Some(epoch), complete: missing.is_empty(), missing };
+        let coverage = self.coverage(epoch, missing);
         finish(order, &mut answer, coverage);
         answer
     }

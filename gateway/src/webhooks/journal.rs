@@ -25,7 +25,10 @@ use metrics::{counter, gauge};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::told::{decode_told, encode_told};
+use super::{
+    spool,
+    told::{decode_told, encode_told},
+};
 
 const MAGIC: &[u8] = b"broadgate told 1\n";
 const HEAD_BYTES: usize = 12;
@@ -223,7 +226,10 @@ fn load(path: &Path) -> io::Result<Known> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
         read => read?,
     };
-    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
+    let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
+        spool::put_aside(path, &bytes)?;
+        return Ok(known);
+    };
     while let Some((kind, content)) = unframed(&mut rest) {
         match kind {
             TOLD => {
@@ -328,6 +334,8 @@ mod tests {
     use super::*;
     use broadgate_topics::Heard;
 
+    use crate::webhooks::spool::tests::take_aside;
+
     fn told(users: &[&str]) -> Told {
         let users = users.iter().map(|user| ((*user).into(), Heard::Surely)).collect();
         Told { occupied: Heard::Surely, users }
@@ -356,9 +364,12 @@ mod tests {
             expected.splice(0..0, (torn == 1).then(|| (hall.clone(), told(&[]))));
             assert_eq!(restored.told, expected);
         }
-        std::fs::write(&path, "something else").unwrap();
-        assert!(Journal::open(&path).unwrap().restored().told.is_empty());
+        for other in ["something else", "broadgate told 2\nxyz"] {
+            std::fs::write(&path, other).unwrap();
+            assert!(Journal::open(&path).unwrap().restored().told.is_empty());
+        }
         std::fs::remove_file(&path).unwrap();
+        assert_eq!(take_aside(&path), ["broadgate told 2\nxyz", "something else"]);
     }
 
     #[test]

@@ -30,6 +30,7 @@
 mod alarms;
 mod arrival;
 mod batch;
+mod bounded;
 mod core;
 mod event;
 mod fact;

@@ -22,6 +22,8 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::time::{Instant, timeout_at};
 
+use super::bounded::{self, Bounded, TooLong};
+
 /// A connection that served no post for so long is closed, before a receiver would do it.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -36,6 +38,8 @@ pub(super) enum Failure {
     Timeout,
     #[error("no connection: {0}")]
     Connect(String),
+    #[error("{TooLong}: answer with a status and a short body")]
+    TooLong,
     #[error("the connection broke: {0}")]
     Broken(String),
     #[error("the gateway failed to post: {0}")]
@@ -50,6 +54,7 @@ impl Failure {
             Self::Redirect(_) => "redirect",
             Self::Timeout => "timeout",
             Self::Connect(_) => "connect",
+            Self::TooLong => "too_long",
             Self::Broken(_) => "broken",
             Self::Internal(_) => "internal",
         }
@@ -59,7 +64,7 @@ impl Failure {
 /// Posts. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sender {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<Bounded<HttpsConnector<HttpConnector>>, Full<Bytes>>,
     /// There is nobody whom this machine trusts.
     trusts_nobody: bool,
     post_time_max: Duration,
@@ -107,7 +112,7 @@ impl Sender {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_max_idle_per_host(WEBHOOK_POSTS_MAX)
-            .build(connector);
+            .build(Bounded(connector));
         Ok(Self { client, trusts_nobody, post_time_max: WEBHOOK_POST_TIME_MAX })
     }
 
@@ -133,6 +138,9 @@ impl Sender {
             let separator = if causes.is_empty() { "" } else { ": " };
             let _ = write!(causes, "{separator}{next}");
             cause = next.source();
+        }
+        if bounded::is_too_long(error) {
+            return Failure::TooLong;
         }
         if !error.is_connect() {
             return Failure::Broken(causes);

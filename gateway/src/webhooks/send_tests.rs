@@ -1,4 +1,5 @@
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -44,6 +45,42 @@ async fn a_connection_serves_many_posts() {
         assert_eq!(sender.post(request(&receiver.url())).await.is_ok(), arrives);
     }
     assert_eq!(receiver.connections(), 1);
+}
+
+/// The receiver's bytes cost the gateway time: also those that the HTTP client forgets.
+#[tokio::test]
+async fn answer_without_end_is_read_to_a_limit() {
+    let patient = Sender::trusting(RootCertStore::empty()).unwrap().within(Duration::from_secs(20));
+    let long_head = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1000));
+    for (begin, again, fails) in [
+        ("", "HTTP/1.1 100 Continue\r\n\r\n", true),
+        ("", "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", true),
+        (&*long_head, "xxxxxxxxxxxxxxxx", true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n", "x", false),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "1\r\nx\r\n", false),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (begin, again) = (begin.to_owned(), again.repeat(1000));
+        let endless = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut sent = 0;
+            // What comes before the request is an error of another kind.
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            stream.write_all(begin.as_bytes()).await.unwrap();
+            while stream.write_all(again.as_bytes()).await.is_ok() {
+                sent += again.len();
+            }
+            sent
+        });
+        let posted = patient.post(request(&url)).await;
+        assert_eq!(posted, if fails { Err(Failure::TooLong) } else { Ok(()) });
+        // The connection ends: what the system's buffers took is far less than went on for ever.
+        let sent =
+            tokio::time::timeout(Duration::from_secs(30), endless).await.expect("it is closed").unwrap();
+        assert!(sent < 64 << 20, "{sent}");
+    }
+    assert!(Failure::TooLong.to_string().contains("more than 131072 bytes"));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -191,6 +191,34 @@ fn options() -> OpenOptions {
     options
 }
 
+/// Renames a file that this version cannot read, such as one of a later version or another program, so that
+/// nothing in it is overwritten. An empty file has nothing to keep.
+///
+/// # Errors
+/// If it cannot be renamed: then it must not be written to.
+pub(super) fn put_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let free = (0..1000).map(|number| {
+        let number = if number == 0 { String::new() } else { format!("-{number}") };
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".unreadable-{seconds}{number}"));
+        PathBuf::from(name)
+    });
+    let aside = free.into_iter().find(|aside| !aside.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
+    std::fs::rename(path, &aside)?;
+    tracing::error!(
+        file = %path.display(),
+        kept_as = %aside.display(),
+        bytes = bytes.len(),
+        "a file of the webhook spool is not of this version: it was renamed, and a new one is begun; what it \
+         holds is not delivered unless the version that wrote it runs with it again"
+    );
+    Ok(())
+}
+
 /// What waits, according to the file.
 fn load(path: &Path) -> io::Result<BTreeMap<u64, Kept>> {
     let mut kept = BTreeMap::new();
@@ -198,15 +226,17 @@ fn load(path: &Path) -> io::Result<BTreeMap<u64, Kept>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(kept),
         read => read?,
     };
-    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
+    let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
+        put_aside(path, &bytes)?;
+        return Ok(kept);
+    };
     while let Some(record) = record::read(&mut rest) {
         match record {
             Record::Added(id, event) => drop(kept.insert(event.seq, (id, event))),
             Record::Done(seq) => drop(kept.remove(&seq)),
         }
     }
-    let foreign = !bytes.starts_with(MAGIC);
-    let lost = if foreign { bytes.len() } else { rest.len() };
+    let lost = rest.len();
     if lost > 0 {
         tracing::warn!(
             spool = %path.display(),

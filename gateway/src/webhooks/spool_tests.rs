@@ -16,6 +16,22 @@ impl Drop for Folder {
     }
 }
 
+/// What was put aside of a file, sorted; it is removed.
+pub(in crate::webhooks) fn take_aside(path: &Path) -> Vec<String> {
+    let name = format!("{}.unreadable-", path.file_name().unwrap().to_str().unwrap());
+    let files = std::fs::read_dir(path.parent().unwrap()).unwrap().flatten().map(|entry| entry.path());
+    let mut aside: Vec<String> = files
+        .filter(|path| path.file_name().unwrap().to_str().is_some_and(|file| file.starts_with(&name)))
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::remove_file(path).unwrap();
+            text
+        })
+        .collect();
+    aside.sort_unstable();
+    aside
+}
+
 const ENDPOINT: EndpointId = EndpointId(7);
 
 fn event(seq: u64, json: &str) -> Arc<Event> {
@@ -99,8 +115,21 @@ fn a_torn_or_damaged_end_costs_what_stands_there() {
     spool.add(ENDPOINT, &event(7, "{}"));
     drop(spool);
     assert_eq!(open(&folder).1, [0, 1, 7]);
-    std::fs::write(file(&folder), "something else").unwrap();
-    assert!(open(&folder).1.is_empty());
+}
+
+#[test]
+fn what_another_version_wrote_is_kept() {
+    let folder = Folder::new();
+    drop(open(&folder));
+    for other in ["something else", "broadgate webhooks 2\nxyz", ""] {
+        std::fs::write(file(&folder), other).unwrap();
+        let (spool, kept) = open(&folder);
+        assert!(kept.is_empty());
+        spool.add(ENDPOINT, &event(1, "{}"));
+        drop(spool);
+        assert_eq!(open(&folder).1, [1], "a new file is begun");
+    }
+    assert_eq!(take_aside(&file(&folder)), ["broadgate webhooks 2\nxyz", "something else"]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ pub struct Coverage {
     /// The view by which the answering gateway chose whom to ask.
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
-    /// True if every gateway that was asked has answered.
+    /// True if every gateway that was asked has answered, and the answering gateway
+    /// was in the view.
     #[prost(bool, tag = "2")]
     pub complete: bool,
     /// Names of the gateways that were asked and did not answer in time (the
@@ -1795,7 +1796,8 @@ pub struct SendRequest {
 pub mod send_request {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Payload {
-        /// Sent as a WebSocket text message, a line, or a frame.
+        /// Sent as a WebSocket text message, a line, or a frame. A line is sent as it is:
+        /// a payload that holds newlines arrives as several lines.
         #[prost(string, tag = "3")]
         Text(::prost::alloc::string::String),
         /// Sent as a WebSocket binary message, a line, or a frame.
