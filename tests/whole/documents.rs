@@ -9,11 +9,14 @@ fn read(path: &str) -> String {
 }
 
 /// Every document that a reader is sent to.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
     "CHANGELOG.md",
+    "gateway/BOUNDS.md",
+    "gateway/DECISIONS.md",
+    "gateway/benches/FINDINGS.md",
     "business/LARAVEL.md",
     "business/MIGRATING.md",
     "business/WORKERS.md",
@@ -23,6 +26,16 @@ const DOCUMENTS: [&str; 9] = [
 
 /// The README's lines: a stranger reads no more.
 const README_LINES_MAX: usize = 110;
+
+/// ARCHITECTURE.md's words: a contributor reads it before the first change.
+const ARCHITECTURE_WORDS_MAX: usize = 2_500;
+
+#[test]
+fn the_architecture_is_short() {
+    let text = read("ARCHITECTURE.md");
+    let words = text.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count();
+    assert!(words <= ARCHITECTURE_WORDS_MAX, "{words} words");
+}
 
 /// The README's picture, in bytes: it is loaded with the page.
 const PICTURE_BYTES_MAX: u64 = 1_000_000;
@@ -50,9 +63,7 @@ fn speaks_plainly(place: &str, text: &str) {
 #[test]
 fn what_users_read_is_plain() {
     let more = ["deploy/config/broadgate.toml", "deploy/alerts.yml", "business/src/lib.rs"];
-    // These two are for contributors.
-    let others = ["ARCHITECTURE.md", "BENCHMARKS.md"];
-    for document in DOCUMENTS.iter().filter(|document| !others.contains(document)).chain(&more) {
+    for document in DOCUMENTS.iter().chain(&more) {
         speaks_plainly(document, &read(document).replace("\n# ", " "));
     }
     let mut commands = vec![broadgate::cli::Cli::command()];
@@ -147,11 +158,13 @@ fn words(line: &str) -> Vec<String> {
 
 #[test]
 fn paths_that_are_named_exist() {
-    for path in read("ARCHITECTURE.md").split('`').skip(1).step_by(2) {
-        let first = path.split('/').next().unwrap_or_default();
-        let rooms = ["proto", "register", "gateway", "business", "src", "tests", "deploy"];
-        if path.contains('/') && rooms.contains(&first) && !path.contains(' ') {
-            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "ARCHITECTURE.md: {path}");
+    for document in ["ARCHITECTURE.md", "gateway/BOUNDS.md", "gateway/DECISIONS.md"] {
+        for path in read(document).split('`').skip(1).step_by(2) {
+            let first = path.split('/').next().unwrap_or_default();
+            let rooms = ["proto", "register", "gateway", "business", "src", "tests", "deploy"];
+            if path.contains('/') && rooms.contains(&first) && !path.contains(' ') {
+                assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "{document}: {path}");
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn head(runs: u8) -> String {
          protocol (`src/bench/ceiling`), on as many threads as there are cores. Messages have 128 bytes. Figures are \
          medians of {runs} alternating runs, in parentheses the least and the most. CPU is the server's processes' user \
          and system time per delivery, echo or connect. Absolute figures move from run to run on a shared machine; \
-         ratios and CPU hold.\n\n",
+         ratios and CPU hold. [gateway/benches/FINDINGS.md](gateway/benches/FINDINGS.md) says where the time goes.\n\n",
         command.join(" "),
         humantime::format_rfc3339_seconds(SystemTime::now()),
         broadgate_proto::VERSION,
