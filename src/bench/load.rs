@@ -48,7 +48,7 @@ pub(crate) struct Sender {
     pub(crate) app: String,
     /// By what messages are sent [default: the SDK; to the ceiling program what it takes]
     #[arg(long, value_enum)]
-    pub(crate) publish: Option<crate::publish::to::By>,
+    pub(crate) publish: Option<crate::publish::by::By>,
     /// The file of apps with the app's key and secret, for `--publish api` [env: BROADGATE_APPS]
     #[arg(long, value_name = "FILE")]
     pub(crate) apps: Option<PathBuf>,

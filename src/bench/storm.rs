@@ -51,7 +51,7 @@ pub(super) fn run(args: &StormArgs) -> Result<(), Failure> {
     let at_once = Load { connecting: args.load.clients, ..args.load.clone() };
     let mut storm = Engine::with(&at_once, 1, 1, |plan| plan.comes_back = true)?;
     // What is only posted may be lost with the home of its group.
-    let publish = Some(args.sender.publish.unwrap_or(publish::to::By::Receipt));
+    let publish = Some(args.sender.publish.unwrap_or(publish::by::By::Receipt));
     let sender = Sender { publish, ..args.sender.clone() };
     // The broadcast goes on until the storm is over.
     let messages =

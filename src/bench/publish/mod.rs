@@ -1,6 +1,7 @@
 //! Who sends what the clients hear.
 
 mod api;
+pub(super) mod by;
 mod ceiling;
 mod sdk;
 pub(super) mod to;
@@ -10,7 +11,10 @@ use broadgate::failure::Failure;
 use crate::{
     engine::Engine,
     load::Sender,
-    publish::to::{By, Publisher, To},
+    publish::{
+        by::By,
+        to::{Publisher, To},
+    },
     target::Kind,
 };
 
