@@ -237,7 +237,7 @@ impl Actor {
                 self.reports.tell(about.clone(), channels);
                 self.apply(Input::Report(about));
             }
-            Event::Reborn(me) => self.be_reborn(me),
+            Event::Reborn(me) => self.reset_incarnation(me),
         }
     }
 
@@ -265,7 +265,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn be_reborn(&mut self, me: Incarnation) {
+    pub(super) fn reset_incarnation(&mut self, me: Incarnation) {
         self.me = me;
         self.core = core(me, self.limits, &self.keeping, self.around.journal.as_deref());
         self.turn = Turn::default();

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Where a client stands.
+/// Where a client is in its life. Set by [`Client::enter`] alone.
 pub(crate) enum Stage {
     /// A worker decides whether it comes in; the answer goes to the handshake that waits for it.
     Handshake(Option<oneshot::Sender<v1::decision::Decision>>),
@@ -139,7 +139,27 @@ pub(crate) struct Session {
     pub(crate) version: u64,
 }
 
+impl Stage {
+    /// The transitions that there are.
+    fn may_become(&self, next: &Self) -> bool {
+        matches!(
+            (self, next),
+            // A worker is asked.
+            (Self::Handshake(None), Self::Handshake(Some(_)))
+                | (Self::Handshake(_), Self::Open | Self::Gone)
+                | (Self::Open, Self::Closing(_) | Self::Gone)
+                | (Self::Closing(_) | Self::Gone, Self::Gone)
+        )
+    }
+}
+
 impl Client {
+    /// Moves on to another stage.
+    pub(crate) fn enter(&mut self, next: Stage) {
+        debug_assert!(self.stage.may_become(&next), "a client made an illegal transition");
+        self.stage = next;
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
     }
@@ -169,5 +189,18 @@ impl Client {
     pub(crate) fn session(&self) -> Option<v1::Session> {
         let session = self.session.as_ref()?;
         Some(v1::Session { json: session.json.to_string(), version: session.version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_comes_back() {
+        let farewell = || Farewell { until: 1, answered: false, ended: false };
+        let stages = || [Stage::Handshake(None), Stage::Open, Stage::Closing(farewell()), Stage::Gone];
+        let allowed = stages().map(|from| stages().map(|to| u8::from(from.may_become(&to))));
+        assert_eq!(allowed, [[0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1]]);
     }
 }

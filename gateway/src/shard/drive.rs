@@ -66,17 +66,17 @@ impl Shard {
                 Step::More => {}
             }
         }
-        self.unread.take_frames(FRAMES_PER_TURN - allowance.left);
+        self.reads.unread.take_frames(FRAMES_PER_TURN - allowance.left);
     }
 
     fn read_step(&mut self, slot: Slot, cx: &mut Context<'_>, allowance: &mut Allowance) -> Step {
         let max = WindowMax::of(&self.config.settings.limits);
         let Some(client) = self.clients.get_mut(slot) else { return Step::Wait };
         if !client.may_read(max) {
-            self.paused.insert(slot);
+            self.reads.paused.insert(slot);
             return Step::Wait;
         }
-        self.paused.remove(&slot);
+        self.reads.paused.remove(&slot);
         if client.stopped_early {
             client.stopped_early = false;
             let mut undecoded = std::mem::take(&mut client.undecoded);
@@ -85,9 +85,9 @@ impl Shard {
             self.keep_undecoded(slot, undecoded);
             return Step::More;
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut scratch = std::mem::take(&mut self.reads.scratch);
         let step = self.read_socket(slot, &mut scratch, cx, allowance);
-        self.scratch = scratch;
+        self.reads.scratch = scratch;
         step
     }
 
@@ -105,7 +105,7 @@ impl Shard {
         match stream.poll_read(cx, &mut buffer) {
             Poll::Pending => Step::Wait,
             Poll::Ready(Err(_)) => {
-                self.cut(slot, Cause::Lost, 1006, "");
+                self.abort(slot, Cause::Lost, 1006, "");
                 Step::Wait
             }
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
@@ -115,7 +115,7 @@ impl Shard {
             Poll::Ready(Ok(())) => {
                 client.last_in = second;
                 let filled = buffer.filled().len();
-                self.unread.take_bytes(filled);
+                self.reads.unread.take_bytes(filled);
                 let left = self.decode(slot, &scratch[..filled], allowance);
                 self.keep_undecoded(slot, Bytes::copy_from_slice(&scratch[filled - left..filled]));
                 // Less than asked for: the socket is empty, most likely. The next poll finds out.
@@ -129,9 +129,9 @@ impl Shard {
         let Some(client) = self.clients.get(slot) else { return };
         let websocket = client.protocol.is_websocket();
         match client.stage {
-            Stage::Closing(_) => self.cut(slot, Cause::Client, 1000, ""),
-            _ if websocket => self.cut(slot, Cause::Lost, 1006, ""),
-            _ => self.let_go(slot, Cause::Client, 1000, "", None),
+            Stage::Closing(_) => self.abort(slot, Cause::Client, 1000, ""),
+            _ if websocket => self.abort(slot, Cause::Lost, 1006, ""),
+            _ => self.close_gracefully(slot, Cause::Client, 1000, "", None),
         }
     }
 
@@ -174,7 +174,7 @@ impl Shard {
                 && !client.no_messages.take_some(second, no_messages, no_messages_max)
                 && client.is_open()
             {
-                self.let_go_for_rate(slot);
+                self.close_for_rate(slot);
                 self.tally.drop(Drop::AfterClose, usize::from(matches!(next, Ok(Some(_)))));
                 continue;
             }
@@ -191,7 +191,7 @@ impl Shard {
                 Err(violation) if client.is_open() => {
                     client.broken = true;
                     let close = violation.close_code();
-                    self.let_go(
+                    self.close_gracefully(
                         slot,
                         Cause::Protocol,
                         close.code,
@@ -204,7 +204,7 @@ impl Shard {
                     return 0;
                 }
                 Err(_) => {
-                    self.cut(slot, Cause::Protocol, 1002, "");
+                    self.abort(slot, Cause::Protocol, 1002, "");
                     return 0;
                 }
             }
@@ -218,9 +218,9 @@ impl Shard {
     }
 
     /// It sends more in a second than it may.
-    pub(crate) fn let_go_for_rate(&mut self, slot: Slot) {
+    pub(crate) fn close_for_rate(&mut self, slot: Slot) {
         let close = broadgate_proto::close::TOO_MANY_MESSAGES;
-        self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
+        self.close_gracefully(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
     }
 
     fn on_input(&mut self, slot: Slot, input: Input, answer: &mut Vec<u8>) {
@@ -230,7 +230,7 @@ impl Shard {
         let payload = match input {
             Input::Close(code, reason) => {
                 let reply = Bytes::from(std::mem::take(answer));
-                self.let_go(slot, Cause::Client, code, &reason, Some(reply));
+                self.close_gracefully(slot, Cause::Client, code, &reason, Some(reply));
                 self.on_close_answered(slot);
                 return;
             }
@@ -246,7 +246,7 @@ impl Shard {
         self.tally.now.messages_in += 1;
         self.tally.now.bytes_in += len as u64;
         if !client.rate.take(second, rate_max) {
-            return self.let_go_for_rate(slot);
+            return self.close_for_rate(slot);
         }
         if client.pusher.is_none() {
             return self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));

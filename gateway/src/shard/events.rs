@@ -85,12 +85,12 @@ impl Shard {
         let redelivered = own.is_some_and(Entry::is_redelivered);
         self.tally.now.events += 1;
         self.tally.now.redelivered += u64::from(redelivered);
-        self.id_text.clear();
+        self.unsent.id_text.clear();
         // A text takes whatever is written to it.
-        let _ = write!(self.id_text, "{id}");
+        let _ = write!(self.unsent.id_text, "{id}");
         let envelope = Envelope {
             seq,
-            client_id: &self.id_text,
+            client_id: &self.unsent.id_text,
             app: &client.app,
             listener: &client.listener.name,
             service: &client.service,
@@ -99,7 +99,7 @@ impl Shard {
             redelivered,
         };
         if link.batch.is_empty() {
-            self.batched.push(worker);
+            self.unsent.batched.push(worker);
         }
         link.batch.write(&envelope, event);
         let full = link.batch.len() >= EVENTS_MESSAGE_BYTES;
@@ -126,7 +126,7 @@ impl Shard {
         client.moving = false;
         client.held_since = None;
         link.clients += 1;
-        self.held.remove(&slot);
+        self.unsent.held.remove(&slot);
         let adopts =
             std::mem::replace(&mut client.had_worker, true) && !matches!(client.stage, Stage::Handshake(_));
         if adopts {
@@ -183,7 +183,7 @@ impl Shard {
             return;
         };
         client.held_since.get_or_insert(second);
-        self.held.insert(slot);
+        self.unsent.held.insert(slot);
     }
 
     pub(crate) fn worker_up(&mut self, key: WorkerKey, link: Link) {

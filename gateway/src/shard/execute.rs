@@ -38,10 +38,10 @@ impl Shard {
             return Done { part, touched };
         }
         if matches!(**order, Order::Close { .. } | Order::Bind { exclusive: true, .. }) {
-            self.commanded = Some(id.clone());
+            self.executed.commanded = Some(id.clone());
         }
         let part = self.execute(order);
-        self.commanded = None;
+        self.executed.commanded = None;
         self.add_touched(order, &mut touched);
         if let Part::Answer(answer) = &part {
             self.remember(once, Remembrance::of(answer));
@@ -51,7 +51,7 @@ impl Shard {
 
     /// What a repeat of a command is answered with, if it was carried out here.
     fn repeated(&mut self, app: &str, id: &str, order: &Order) -> Option<Part> {
-        let mut answer = match self.remembered.get(app, id)? {
+        let mut answer = match self.executed.remembered.get(app, id)? {
             Remembrance::Clients(clients) => {
                 Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
             }
@@ -127,13 +127,13 @@ impl Shard {
     }
 
     fn send(&mut self, to: &Audience, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
-        let frames = frames.share(&self.live);
+        let frames = frames.share(&self.outboxes.live);
         if by_group.is_empty() {
             return self.send_all(to, &[frames]).pop().unwrap_or_default().receipt();
         }
         let mut tally = Outcome::default();
         let by_group: Vec<Frames<SharedFrame>> =
-            by_group.iter().map(|frames| frames.share(&self.live)).collect();
+            by_group.iter().map(|frames| frames.share(&self.outboxes.live)).collect();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
             let frames = self.frames_for(slot, to, &frames, &by_group);
@@ -151,12 +151,12 @@ impl Shard {
     fn close(&mut self, to: &Audience, closing: &Closing) -> v1::Receipt {
         let mut tally = Outcome::default();
         let slots = self.select(to, &mut tally);
-        let last = closing.last.as_ref().map(|frames| frames.share(&self.live));
+        let last = closing.last.as_ref().map(|frames| frames.share(&self.outboxes.live));
         for &slot in &slots {
             tally.clients += 1;
             if closing.at_once {
                 // No close is sent, so its worker is told of none.
-                self.cut(slot, Cause::Command, 1006, &closing.reason);
+                self.abort(slot, Cause::Command, 1006, &closing.reason);
                 continue;
             }
             if let Some(last) = &last {
@@ -164,7 +164,7 @@ impl Shard {
                 let _ = self.place(slot, last);
             }
             let frame = close_frame(closing.code, &closing.reason);
-            self.let_go(slot, Cause::Command, closing.code, &closing.reason, Some(frame));
+            self.close_gracefully(slot, Cause::Command, closing.code, &closing.reason, Some(frame));
         }
         self.selected = slots;
         tally.receipt()
@@ -177,7 +177,7 @@ impl Shard {
         for slot in others.into_iter().filter(|slot| Some(*slot) != bound) {
             let frame = close_frame(close::REPLACED.code, close::REPLACED.reason);
             let (code, reason) = (close::REPLACED.code, close::REPLACED.reason);
-            self.let_go(slot, Cause::Command, code, reason, Some(frame));
+            self.close_gracefully(slot, Cause::Command, code, reason, Some(frame));
         }
         let Some(slot) = bound else { return v1::Receipt::default() };
         self.directory.bind(slot, uid);
@@ -227,7 +227,7 @@ impl Shard {
 
     /// Returns how many clients were in the group.
     fn dissolve(&mut self, app: &str, group: &str) -> usize {
-        let is_observed = self.observers.has(app);
+        let is_observed = self.deps.observers.has(app);
         let members = is_observed.then(|| self.directory.group_members(app, group).to_vec());
         let clients = self.directory.dissolve(app, group);
         for slot in members.into_iter().flatten() {

@@ -20,7 +20,7 @@ use crate::{
 impl Shard {
     /// Takes a client out of the directory, tells its worker, and places the farewell behind what
     /// its outbox holds. The socket follows when that is written and answered, or at the deadline.
-    pub(crate) fn let_go(
+    pub(crate) fn close_gracefully(
         &mut self,
         slot: Slot,
         cause: Cause,
@@ -32,7 +32,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
         // Only WebSocket peers answer a close.
         let websocket = client.protocol.is_websocket();
-        client.stage = Stage::Closing(Farewell { until, answered: !websocket, ended: false });
+        client.enter(Stage::Closing(Farewell { until, answered: !websocket, ended: false }));
         let own = client.pusher.as_ref().and_then(|_| broadgate_pusher::close::for_cause(cause));
         let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));
         let farewell = match own {
@@ -51,21 +51,21 @@ impl Shard {
     }
 
     /// Cuts the connection now; what is unsent is lost.
-    pub(crate) fn cut(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
+    pub(crate) fn abort(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let was_open = client.is_open();
         self.tally.drop(Drop::Unsent, client.outbox.frames());
-        self.waiting_frames = self.waiting_frames.saturating_sub(client.outbox.frames());
+        self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(client.outbox.frames());
         client.outbox = super::outbox::Outbox::default();
         client.stream = None;
         client.codec = None;
         client.admitted = None;
-        client.stage = Stage::Gone;
+        client.enter(Stage::Gone);
         client.wake();
         client.waker = None;
         self.closing.remove(&slot);
-        self.backlogged.remove(&slot);
-        self.paused.remove(&slot);
+        self.outboxes.backlogged.remove(&slot);
+        self.reads.paused.remove(&slot);
         if was_open {
             self.forget(slot, cause, code, reason);
         }
@@ -93,10 +93,10 @@ impl Shard {
         let before = client.outbox.frames();
         client.outbox.keep_begun();
         let dropped = before - client.outbox.frames();
-        self.waiting_frames = self.waiting_frames.saturating_sub(dropped);
+        self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(dropped);
         self.tally.drop(reason, dropped);
         let close = close::SLOW;
-        self.let_go(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
+        self.close_gracefully(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
     }
 
     /// Lets every client go in slices: as many now as leave none at the end.
@@ -106,13 +106,19 @@ impl Shard {
         let now = open.len().div_ceil(slices_left.max(1));
         let close = close::COME_BACK;
         for slot in open.into_iter().take(now) {
-            self.let_go(slot, Cause::Drain, close.code, close.reason, Some(close_code_frame(close)));
+            self.close_gracefully(
+                slot,
+                Cause::Drain,
+                close.code,
+                close.reason,
+                Some(close_code_frame(close)),
+            );
         }
     }
 
     /// This gateway is another incarnation now. Workers hear from the view that the clients of the
     /// former one are lost, and must not hear of them under ids that were never theirs.
-    pub(crate) fn be_reborn(&mut self, incarnation: Incarnation) {
+    pub(crate) fn reset_incarnation(&mut self, incarnation: Incarnation) {
         for slot in self.clients.taken() {
             if let Some(client) = self.clients.get_mut(slot) {
                 client.events.clear();
@@ -142,7 +148,7 @@ impl Shard {
     /// The line of a client's end: who, why, and by which command.
     fn log_end(&self, slot: Slot, uid: Option<&str>, cause: Cause, (code, reason): (u16, &str)) {
         let Some(client) = self.clients.get(slot) else { return };
-        let command = self.commanded.as_deref().filter(|_| cause == Cause::Command);
+        let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
         tracing::debug!(
             client = %self.id_of(slot),
             app = &*client.app,
@@ -167,7 +173,7 @@ impl Shard {
         if let Some(link) = client.worker.and_then(|key| self.workers.get_mut(key)) {
             link.clients -= 1;
         }
-        self.held.remove(&slot);
+        self.unsent.held.remove(&slot);
         self.clients.remove(slot);
     }
 

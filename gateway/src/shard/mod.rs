@@ -1,5 +1,17 @@
 //! A shard is a thread that owns a part of a gateway's clients, from handshake to goodbye: no lock,
 //! no atomic, nothing shared on the way of a message. Others reach it through one bounded mailbox.
+//!
+//! A client's life, by [`client::Stage`]; there are no other transitions:
+//!
+//! | stage | entered | the client is | left |
+//! |---|---|---|---|
+//! | `Handshake` | `Candidate::new` (`open.rs`) takes a slot | in its slot only; a worker may decide about it | to `Open`, or to `Gone` if it is refused |
+//! | `Open` | `Candidate::open` | in the directory: commands and events reach it (`drive.rs` reads, `write.rs` writes) | to `Closing` or `Gone` |
+//! | `Closing` | `close_gracefully` (`leave.rs`) | out of the directory; its outbox and the close frame are written | to `Gone` when the peer has answered, or at the deadline |
+//! | `Gone` | `abort`, or the end of its socket | without a socket; only its unanswered events remain | its slot is freed when they are answered |
+//!
+//! What a shard owns, one type each (`state.rs`): the clients' slots, the directory, outboxes, reads, unsent
+//! events, workers' links, and answers to commands that were carried out.
 
 #[cfg(feature = "bench")]
 pub mod bench;

@@ -116,7 +116,7 @@ impl Candidate {
         {
             let mut shard = self.shard.borrow_mut();
             let client = shard.clients.get_mut(self.slot)?;
-            client.stage = Stage::Handshake(Some(waiting));
+            client.enter(Stage::Handshake(Some(waiting)));
             shard.emit(self.slot, Event::Handshake(handshake));
         }
         let limits = {
@@ -189,7 +189,7 @@ impl Drop for Candidate {
         }
         let mut shard = self.shard.borrow_mut();
         if let Some(client) = shard.clients.get_mut(self.slot).filter(|client| client.key == self.key) {
-            client.stage = Stage::Gone;
+            client.enter(Stage::Gone);
             client.events.clear();
             shard.free_if_done(self.slot);
         }
@@ -203,7 +203,7 @@ impl Shard {
         let (message_bytes_max, groups_max) = (limits.message_bytes_max, limits.groups_per_client_max);
         let session_bytes_max = limits.session_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return };
-        client.stage = Stage::Open;
+        client.enter(Stage::Open);
         let larger = client.pusher.as_ref().map_or(0, |pusher| pusher.message_bytes_max());
         client.codec = Some(Codec::new(client.protocol, larger.max(message_bytes_max)));
         client.last_in = second;
@@ -238,7 +238,7 @@ impl Shard {
         self.offer_opened(slot);
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.
-            let _ = self.place(slot, &frames.share(&self.live));
+            let _ = self.place(slot, &frames.share(&self.outboxes.live));
         }
         // Its app may have been disabled since the handshake began.
         let table = self.config.apps.load();

@@ -17,7 +17,7 @@ impl Shard {
                 self.ask_for_readers();
                 true
             }
-            Reading::Freely if self.unread.is_spent() => {
+            Reading::Freely if self.reads.unread.is_spent() => {
                 self.line_up(slot);
                 false
             }
@@ -30,32 +30,32 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         if client.reading != Reading::InLine {
             client.reading = Reading::InLine;
-            self.readers.push_back(slot);
+            self.reads.readers.push_back(slot);
             self.ask_turn();
         }
     }
 
     /// Those in the line have their turn when the mailbox has had its own.
     pub(super) fn ask_for_readers(&mut self) {
-        if !self.readers.is_empty() {
+        if !self.reads.readers.is_empty() {
             self.ask_turn();
         }
     }
 
     /// Wakes the first in the line; the next turn comes when the first of them has been read.
     pub(super) fn serve_readers(&mut self) {
-        self.unread = ReadBudget::default();
+        self.reads.unread = ReadBudget::default();
         for _ in 0..READERS_PER_TURN {
-            let Some(slot) = self.readers.pop_front() else { break };
+            let Some(slot) = self.reads.readers.pop_front() else { break };
             // It may be another's slot by now.
             if let Some(client) = self.clients.get_mut(slot).filter(|it| it.reading == Reading::InLine) {
                 client.reading = Reading::Next;
                 client.wake();
             }
         }
-        if self.readers.is_empty() {
+        if self.reads.readers.is_empty() {
             // A burst is given back.
-            self.readers.shrink_to(1024);
+            self.reads.readers.shrink_to(1024);
         }
     }
 }
@@ -128,7 +128,7 @@ mod tests {
             shard.end_turn();
         }
         assert!(turns >= CLIENTS * TEXTS / (FRAMES_PER_TURN as usize + 16 * 64), "{turns}");
-        assert!(shard.borrow().readers.len() <= CLIENTS);
+        assert!(shard.borrow().reads.readers.len() <= CLIENTS);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ const CLOSED_PER_TURN: usize = 1024;
 impl Shard {
     /// What waits in all outboxes, in bytes of memory: a frame counts once, however many clients have it.
     pub(crate) fn outboxes_bytes(&self) -> usize {
-        self.live.bytes() + self.waiting_frames * PLACE_BYTES
+        self.outboxes.live.bytes() + self.outboxes.waiting_frames * PLACE_BYTES
     }
 
     /// The shard's share of what the gateway's outboxes may hold. One full outbox always fits.
@@ -27,7 +27,7 @@ impl Shard {
     pub(super) fn relieve(&mut self) {
         let max = self.outboxes_bytes_max();
         let before = self.outboxes_bytes();
-        if before <= max || self.relieved == self.second {
+        if before <= max || self.outboxes.relieved == self.second {
             return;
         }
         let enough = max - max / 4;
@@ -42,7 +42,7 @@ impl Shard {
         }
         let after = self.outboxes_bytes();
         if after >= before {
-            self.relieved = self.second;
+            self.outboxes.relieved = self.second;
         }
         tracing::warn!(
             shard = self.index,
@@ -74,7 +74,7 @@ impl Shard {
         if client.is_open() {
             self.close_slow_because(slot, Drop::OutboxesFull);
         } else {
-            self.cut(slot, Cause::Slow, 1006, "");
+            self.abort(slot, Cause::Slow, 1006, "");
         }
         true
     }
@@ -127,7 +127,7 @@ mod tests {
                 shard.flush(slots[number]);
             }
             let waiting: usize = shard.clients.iter().map(|(_, client)| client.outbox.frames()).sum();
-            assert_eq!(shard.waiting_frames, waiting);
+            assert_eq!(shard.outboxes.waiting_frames, waiting);
             if shard.outboxes_bytes() > max {
                 break;
             }

@@ -41,6 +41,67 @@ pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 /// The tasks of a shard's thread share it; no borrow lives across an await.
 pub(crate) type Handle = Rc<RefCell<Shard>>;
 
+/// What waits to be written to clients.
+#[derive(Default)]
+pub(crate) struct Outboxes {
+    /// Clients with pending output, at most once each, in the order in which they will be written to.
+    pub(crate) dirty: VecDeque<Slot>,
+    /// The joined output of the client that was written to last.
+    pub(crate) joined: Joined,
+    /// Clients whose outbox is above its low-water mark.
+    pub(crate) backlogged: HashSet<Slot>,
+    /// Memory that the frames in all outboxes take.
+    pub(crate) live: LiveBytes,
+    /// Frames in all outboxes, each as often as a client has it.
+    pub(crate) waiting_frames: usize,
+    /// The second in which closing slow clients last gave no memory back.
+    pub(crate) relieved: u32,
+}
+
+/// Which clients are read from, and how much.
+pub(crate) struct Reads {
+    /// Clients that have more to read than one turn takes, in the order in which they will be read.
+    pub(crate) readers: VecDeque<Slot>,
+    /// What may still be read in this turn.
+    pub(crate) unread: ReadBudget,
+    /// Clients that are not read until the next second: each once in a second.
+    pub(crate) delayed: Vec<Slot>,
+    /// Clients that are not read, because of their window.
+    pub(crate) paused: HashSet<Slot>,
+    pub(crate) scratch: Box<[u8]>,
+}
+
+/// Events on their way to workers.
+#[derive(Default)]
+pub(crate) struct UnsentEvents {
+    /// Workers whose batch has something new.
+    pub(crate) batched: Vec<WorkerKey>,
+    /// Clients whose events wait for any worker.
+    pub(crate) held: HashSet<Slot>,
+    /// A client id is written here before it goes into an event.
+    pub(crate) id_text: String,
+}
+
+/// What is known of commands that were carried out.
+pub(crate) struct Executed {
+    /// Answers, by the ids of commands.
+    pub(crate) remembered: Remembered<Remembrance>,
+    /// The id of the command that closes clients at this moment.
+    pub(crate) commanded: Option<Box<str>>,
+}
+
+/// The rest of the gateway, as a shard reaches it.
+#[derive(Default)]
+pub(crate) struct ShardDeps {
+    /// Where the shard tells who is in what; the topics' task is woken by it.
+    pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
+    pub(crate) upcalls: Option<Upcalls>,
+    /// Who observes Pusher clients.
+    pub(crate) observers: Observers,
+    /// Where Pusher clients count as connections of their app in the cluster.
+    pub(crate) places: Option<Arc<Places>>,
+}
+
 /// One thread's clients.
 pub(crate) struct Shard {
     pub(crate) index: u8,
@@ -58,51 +119,17 @@ pub(crate) struct Shard {
     pub(crate) second: u32,
     /// When to look at each open client again.
     pub(crate) wheel: Wheel<(Slot, u64)>,
-    /// Clients whose outbox has something new, in the order in which they will be written to.
-    pub(crate) dirty: VecDeque<Slot>,
-    /// Clients that have more to read than one turn takes, in the order in which they will be read.
-    pub(crate) readers: VecDeque<Slot>,
-    /// What may still be read in this turn.
-    pub(crate) unread: ReadBudget,
-    /// What the frames in its outboxes take in memory.
-    pub(crate) live: LiveBytes,
-    /// Frames in all its outboxes, each as often as a client has it.
-    pub(crate) waiting_frames: usize,
-    /// The second in which closing slow clients last gave no memory back.
-    pub(crate) relieved: u32,
-    /// What the client had that was written to last.
-    pub(crate) joined: Joined,
-    /// Workers whose batch has something new.
-    pub(crate) batched: Vec<WorkerKey>,
-    /// Clients whose outbox is above its low-water mark.
-    pub(crate) backlogged: HashSet<Slot>,
-    /// Clients whose events wait for any worker.
-    pub(crate) held: HashSet<Slot>,
+    pub(crate) outboxes: Outboxes,
+    pub(crate) reads: Reads,
+    pub(crate) unsent: UnsentEvents,
     /// Clients that are being closed.
     pub(crate) closing: HashSet<Slot>,
-    /// Clients that are not read until the next second: each once in a second.
-    pub(crate) delayed: Vec<Slot>,
-    /// Clients that are not read, because of their window.
-    pub(crate) paused: HashSet<Slot>,
     /// For audiences, so that sends do not allocate.
     pub(crate) selected: Vec<Slot>,
-    pub(crate) scratch: Box<[u8]>,
-    /// A client id is written here before it goes into an event.
-    pub(crate) id_text: String,
-    /// Commands that were carried out, by their ids.
-    pub(crate) remembered: Remembered<Remembrance>,
-    /// The id of the command that closes clients at this moment.
-    pub(crate) commanded: Option<Box<str>>,
-    /// Where to say who is in what; the homes' actor is woken by it.
-    pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
+    pub(crate) executed: Executed,
+    pub(crate) deps: ShardDeps,
     /// Apps of clients here, by their ids.
     pub(crate) tenants: HashMap<Box<str>, Rc<Tenant>>,
-    /// What it asks of the rest of the gateway.
-    pub(crate) upcalls: Option<Upcalls>,
-    /// Who wants to know what Pusher clients do.
-    pub(crate) observers: Observers,
-    /// Where Pusher clients count as connections of their app in the cluster.
-    pub(crate) places: Option<Arc<Places>>,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Vec<v1::PusherEvent>,
     /// Wakes the loop for the end of the turn.
@@ -133,7 +160,6 @@ impl Shard {
         Self {
             index,
             shards: 1,
-            delayed: Vec::new(),
             incarnation,
             name: name.into(),
             config,
@@ -143,31 +169,23 @@ impl Shard {
             tally: Tally::new(index),
             second: 1,
             wheel: Wheel::default(),
-            dirty: VecDeque::new(),
-            readers: VecDeque::new(),
-            unread: ReadBudget::default(),
-            live: LiveBytes::default(),
-            waiting_frames: 0,
-            relieved: 0,
-            joined: Joined::default(),
-            batched: Vec::new(),
-            backlogged: HashSet::new(),
-            held: HashSet::new(),
             closing: HashSet::new(),
-            paused: HashSet::new(),
             selected: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES].into(),
-            id_text: String::new(),
-            remembered: Remembered::new(chosen_ids(), made_ids()),
-            commanded: None,
-            homes: None,
             tenants: HashMap::new(),
-            upcalls: None,
-            observers: Observers::default(),
-            places: None,
             offers: Vec::new(),
             turn: Rc::new(Notify::new()),
             turn_asked: false,
+            outboxes: Outboxes::default(),
+            reads: Reads {
+                readers: VecDeque::new(),
+                unread: ReadBudget::default(),
+                delayed: Vec::new(),
+                paused: HashSet::new(),
+                scratch: vec![0; SCRATCH_BYTES].into(),
+            },
+            unsent: UnsentEvents::default(),
+            executed: Executed { remembered: Remembered::new(chosen_ids(), made_ids()), commanded: None },
+            deps: ShardDeps::default(),
         }
     }
 
@@ -211,7 +229,7 @@ impl Shard {
     /// Tells the homes what has changed.
     pub(crate) fn tell_standings(&mut self) {
         if self.directory.has_changes()
-            && let Some((standings, wake)) = &self.homes
+            && let Some((standings, wake)) = &self.deps.homes
         {
             standings.put(self.directory.take_changes(self.index), wake);
         }
@@ -222,7 +240,7 @@ impl Shard {
         self.turn_asked = false;
         self.tell_standings();
         self.flush_some();
-        for key in std::mem::take(&mut self.batched) {
+        for key in std::mem::take(&mut self.unsent.batched) {
             self.send_batch(key);
         }
         self.hand_offers();

@@ -182,7 +182,7 @@ impl Shard {
             "workers die at an event: it is given up and its client closed, see what the worker does with it"
         );
         let close = close::WORKER_KILLER;
-        self.let_go(slot, Cause::Event, close.code, close.reason, Some(close_code_frame(close)));
+        self.close_gracefully(slot, Cause::Event, close.code, close.reason, Some(close_code_frame(close)));
     }
 }
 

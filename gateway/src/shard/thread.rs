@@ -100,10 +100,10 @@ async fn run(start: Start) {
     let _end = start.end;
     let mut shard = Shard::new(start.index, start.incarnation, &start.name, start.config);
     shard.shards = start.shards;
-    shard.homes = Some((start.standings, start.wake_homes));
-    shard.upcalls = Some(start.upcalls);
-    shard.observers = start.observers;
-    shard.places = Some(start.places);
+    shard.deps.homes = Some((start.standings, start.wake_homes));
+    shard.deps.upcalls = Some(start.upcalls);
+    shard.deps.observers = start.observers;
+    shard.deps.places = Some(start.places);
     let shard: Handle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
     let ingress = (start.attach)(&shard, &mut tasks);
@@ -221,7 +221,7 @@ impl Turns {
             }
             Message::Reborn(incarnation) => {
                 shard.close_slice(1);
-                shard.be_reborn(incarnation);
+                shard.reset_incarnation(incarnation);
             }
             Message::Apps => shard.apps_changed(),
             Message::Drain { over, done } => {

@@ -30,8 +30,8 @@ impl Shard {
         self.try_suspects();
         self.cut_late();
         self.look_after_paused();
-        self.remembered.expire(Duration::from_secs(second.into()));
-        self.tally.remembered(&mut self.remembered);
+        self.executed.remembered.expire(Duration::from_secs(second.into()));
+        self.tally.remembered(&mut self.executed.remembered);
         self.tally.outboxes(self.outboxes_bytes());
         self.tally.publish(self.clients.len());
         if self.index == 0 {
@@ -55,13 +55,19 @@ impl Shard {
         if client.pusher.as_ref().is_some_and(|pusher| pusher.is_late(second)) {
             let close = broadgate_pusher::close::UNAUTHORIZED;
             let frame = close_frame(close.code, close.reason);
-            return self.let_go(slot, Cause::Protocol, close.code, close.reason, Some(frame));
+            return self.close_gracefully(slot, Cause::Protocol, close.code, close.reason, Some(frame));
         }
         let (interval, silence) = liveness(client);
         let idle = second.saturating_sub(client.last_in);
         if silence.is_some_and(|silence| idle >= silence) {
             let close = close::SILENT;
-            self.let_go(slot, Cause::Silent, close.code, close.reason, Some(close_code_frame(close)));
+            self.close_gracefully(
+                slot,
+                Cause::Silent,
+                close.code,
+                close.reason,
+                Some(close_code_frame(close)),
+            );
             return;
         }
         if let Some(interval) = interval {
@@ -92,7 +98,7 @@ impl Shard {
                 pusher: false,
             };
             // A full outbox closes the client as any message would.
-            let frames = encoder.text(listener.ping_payload.as_bytes()).share(&self.live);
+            let frames = encoder.text(listener.ping_payload.as_bytes()).share(&self.outboxes.live);
             let _ = self.place(slot, &frames);
         }
     }
@@ -112,6 +118,7 @@ impl Shard {
     fn close_backlogged(&mut self) {
         let max = seconds(self.config.settings.limits.outbox_time_max).unwrap_or(u32::MAX);
         let slow: Vec<Slot> = self
+            .outboxes
             .backlogged
             .iter()
             .copied()
@@ -121,7 +128,7 @@ impl Shard {
             })
             .collect();
         for slot in slow {
-            self.backlogged.remove(&slot);
+            self.outboxes.backlogged.remove(&slot);
             if self.clients.get(slot).is_some_and(Client::is_open) {
                 self.close_slow(slot);
             }
@@ -132,6 +139,7 @@ impl Shard {
     fn close_held(&mut self) {
         let max = seconds(self.config.settings.limits.hold_time_max).unwrap_or(0);
         let late: Vec<Slot> = self
+            .unsent
             .held
             .iter()
             .copied()
@@ -141,7 +149,7 @@ impl Shard {
             })
             .collect();
         for slot in late {
-            self.held.remove(&slot);
+            self.unsent.held.remove(&slot);
             let Some(client) = self.clients.get_mut(slot) else { continue };
             let dropped = client.events.clear();
             client.held_since = None;
@@ -151,12 +159,18 @@ impl Shard {
             }
             self.tally.drop(Drop::NoWorker, dropped);
             let close = close::NO_WORKER;
-            self.let_go(slot, Cause::NoWorker, close.code, close.reason, Some(close_code_frame(close)));
+            self.close_gracefully(
+                slot,
+                Cause::NoWorker,
+                close.code,
+                close.reason,
+                Some(close_code_frame(close)),
+            );
             // Its `closed` has nobody to go to either.
             if let Some(client) = self.clients.get_mut(slot).filter(|client| client.worker.is_none()) {
                 let dropped = client.events.clear();
                 client.held_since = None;
-                self.held.remove(&slot);
+                self.unsent.held.remove(&slot);
                 self.tally.drop(Drop::NoWorker, dropped);
             }
             self.free_if_done(slot);
@@ -180,16 +194,16 @@ impl Shard {
         for slot in late {
             self.closing.remove(&slot);
             if matches!(self.clients.get(slot).map(|client| &client.stage), Some(Stage::Closing(_))) {
-                self.cut(slot, Cause::Lost, 1006, "");
+                self.abort(slot, Cause::Lost, 1006, "");
             }
         }
     }
 
     /// Clients that are not read: have they hung up?
     fn look_after_paused(&mut self) {
-        for slot in self.paused.iter().copied().collect::<Vec<_>>() {
+        for slot in self.reads.paused.iter().copied().collect::<Vec<_>>() {
             let Some(client) = self.clients.get(slot) else {
-                self.paused.remove(&slot);
+                self.reads.paused.remove(&slot);
                 continue;
             };
             let websocket = client.protocol.is_websocket();
@@ -198,7 +212,7 @@ impl Shard {
             // client may end its side and still want the answers to what it sent.
             if hung_up == HangUp::Broken || (hung_up == HangUp::Ended && websocket) {
                 self.tally.drop(Drop::UnreadAtHangUp, 1);
-                self.cut(slot, Cause::Lost, 1006, "");
+                self.abort(slot, Cause::Lost, 1006, "");
             }
         }
     }

@@ -39,7 +39,7 @@ impl Shard {
     /// Remembers that it is being carried out; false if it was before.
     fn begin(&mut self, order: &Order) -> bool {
         let Order::Once { app, id, .. } = order else { return true };
-        let is_new = self.remembered.get(app, id).is_none();
+        let is_new = self.executed.remembered.get(app, id).is_none();
         if is_new {
             self.remember(order, Remembrance::Clients(0));
         }
@@ -48,14 +48,14 @@ impl Shard {
 
     pub(crate) fn remember(&mut self, order: &Order, what: Remembrance) {
         if let Order::Once { app, id, .. } = order {
-            self.remembered.put(app, id, what, Duration::from_secs(self.second.into()));
+            self.executed.remembered.put(app, id, what, Duration::from_secs(self.second.into()));
         }
     }
 
     /// Sends several messages to one topic, none of which was sent before.
     fn send_together(&mut self, orders: &[Arc<Order>], done: &mut Vec<Done>) {
         let Some(Order::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
-        let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.live)).collect();
+        let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.outboxes.live)).collect();
         for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
             let answer = Answer::Receipt(outcome.receipt());
             self.remember(order, Remembrance::of(&answer));

@@ -41,14 +41,14 @@ impl Shard {
             }
         }
         client.outbox.push(Rc::clone(frame));
-        self.waiting_frames += 1;
+        self.outboxes.waiting_frames += 1;
         client.sent.messages += 1;
         client.sent.bytes += frames.payload as u64;
         self.tally.now.messages_out += 1;
         self.tally.now.bytes_out += frames.payload as u64;
         if !client.dirty {
             client.dirty = true;
-            self.dirty.push_back(slot);
+            self.outboxes.dirty.push_back(slot);
             self.ask_turn();
         }
         Ok(())
@@ -74,7 +74,7 @@ impl Shard {
         if let Some(client) = self.clients.get_mut(slot) {
             client.answers = client.answers.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
         }
-        self.push(slot, self.live.frame(frame));
+        self.push(slot, self.outboxes.live.frame(frame));
     }
 
     /// Places a frame of the gateway's own that several clients get.
@@ -87,7 +87,7 @@ impl Shard {
         }
         let before = client.outbox.frames();
         client.outbox.push(frame);
-        self.waiting_frames += client.outbox.frames() - before;
+        self.outboxes.waiting_frames += client.outbox.frames() - before;
         self.mark_dirty(slot);
     }
 
@@ -95,7 +95,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         if !client.dirty {
             client.dirty = true;
-            self.dirty.push_back(slot);
+            self.outboxes.dirty.push_back(slot);
             self.ask_turn();
         }
     }
@@ -103,15 +103,15 @@ impl Shard {
     /// Writes to the first in the line; who is left has the next turn.
     pub(crate) fn flush_some(&mut self) {
         for _ in 0..WRITES_PER_TURN {
-            let Some(slot) = self.dirty.pop_front() else { break };
+            let Some(slot) = self.outboxes.dirty.pop_front() else { break };
             if let Some(client) = self.clients.get_mut(slot) {
                 client.dirty = false;
                 self.flush(slot);
             }
         }
-        if self.dirty.is_empty() {
+        if self.outboxes.dirty.is_empty() {
             // A burst is given back.
-            self.dirty.shrink_to(1024);
+            self.outboxes.dirty.shrink_to(1024);
         } else {
             self.ask_turn();
         }
@@ -119,7 +119,7 @@ impl Shard {
 
     /// Writes to everybody in the line: there will be no other turn.
     pub(crate) fn flush_all(&mut self) {
-        while !self.dirty.is_empty() {
+        while !self.outboxes.dirty.is_empty() {
             self.flush_some();
         }
     }
@@ -133,7 +133,7 @@ impl Shard {
         let before = outbox.frames();
         while !outbox.is_empty() {
             self.tally.now.writes += 1;
-            let written = match outbox.piece(&mut self.joined) {
+            let written = match outbox.piece(&mut self.outboxes.joined) {
                 Piece::One(bytes) => stream.poll_write(waker.as_ref(), bytes),
                 Piece::Several => {
                     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -144,19 +144,20 @@ impl Shard {
             match written {
                 Poll::Ready(Ok(written)) if written > 0 => outbox.advance(written),
                 Poll::Ready(_) => {
-                    self.waiting_frames = self.waiting_frames.saturating_sub(before - outbox.frames());
-                    return self.cut(slot, Cause::Lost, 1006, "");
+                    self.outboxes.waiting_frames =
+                        self.outboxes.waiting_frames.saturating_sub(before - outbox.frames());
+                    return self.abort(slot, Cause::Lost, 1006, "");
                 }
                 Poll::Pending => break,
             }
         }
-        self.waiting_frames = self.waiting_frames.saturating_sub(before - outbox.frames());
+        self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(before - outbox.frames());
         if outbox.bytes() > OUTBOX_LOW_WATER_BYTES {
             client.backlog_since.get_or_insert(NonZeroU32::new(second).unwrap_or(NonZeroU32::MIN));
-            self.backlogged.insert(slot);
+            self.outboxes.backlogged.insert(slot);
         } else {
             if client.backlog_since.take().is_some() {
-                self.backlogged.remove(&slot);
+                self.outboxes.backlogged.remove(&slot);
             }
             // It takes its answers: what it says may be read again.
             if std::mem::take(&mut client.answers) as usize > OUTBOX_LOW_WATER_BYTES {

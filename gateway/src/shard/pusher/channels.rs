@@ -86,7 +86,7 @@ impl Shard {
 
     /// May so many groups be asked about? If not, it counts as dropped.
     pub(super) fn can_ask(&mut self, groups: usize) -> bool {
-        let room = self.upcalls.as_ref().map_or(0, |upcalls| upcalls.entries.capacity());
+        let room = self.deps.upcalls.as_ref().map_or(0, |upcalls| upcalls.entries.capacity());
         if room < groups {
             self.tally.drop(Drop::Busy, 1);
         }
@@ -101,7 +101,7 @@ impl Shard {
         // Before the question: the home must have heard of the client.
         self.tell_standings();
         let client = self.id_of(slot);
-        if let Some(upcalls) = &self.upcalls {
+        if let Some(upcalls) = &self.deps.upcalls {
             let _ = upcalls.entries.try_send(Entry { client, topic, user });
         }
     }
@@ -192,7 +192,7 @@ impl Shard {
                 self.say(slot, &outgoing::cache_miss(channel));
                 // Its home tells webhooks of it, once for all gateways.
                 let topic = self.clients.get(slot).map(|client| Topic::group(&client.app, channel));
-                if let Some((topic, upcalls)) = topic.zip(self.upcalls.as_ref())
+                if let Some((topic, upcalls)) = topic.zip(self.deps.upcalls.as_ref())
                     && upcalls.missed.try_send(topic).is_err()
                 {
                     self.tally.drop(Drop::Busy, 1);
@@ -210,8 +210,10 @@ impl Shard {
             return self.tell_online(topic, members);
         }
         let slots = self.directory.group_members(app, channel).to_vec();
-        let frames: Vec<(&str, SharedFrame)> =
-            members.iter().map(|change| (&*change.user, self.live.frame(told(channel, change)))).collect();
+        let frames: Vec<(&str, SharedFrame)> = members
+            .iter()
+            .map(|change| (&*change.user, self.outboxes.live.frame(told(channel, change))))
+            .collect();
         for slot in slots {
             let Some(client) = self.clients.get(slot).filter(|client| client.pusher.is_some()) else {
                 continue;

@@ -72,7 +72,7 @@ impl Shard {
             Some(_) => match table.by_id(&client.app).filter(|app| !app.keys.is_empty()) {
                 Some(app) if app.enabled => {
                     let tenant = self.tenant(app);
-                    let places = self.places.clone().filter(|_| app.connections_max > 0);
+                    let places = self.deps.places.clone().filter(|_| app.connections_max > 0);
                     if let Some(pusher) = self.pusher(slot) {
                         pusher.tenant = tenant;
                         if let Some(places) = places.filter(|_| pusher.place.is_none()) {
@@ -88,7 +88,7 @@ impl Shard {
         };
         let Some(close) = gone else { return };
         let frame = close_frame(close.code, close.reason);
-        self.let_go(slot, Cause::Command, close.code, close.reason, Some(frame));
+        self.close_gracefully(slot, Cause::Command, close.code, close.reason, Some(frame));
     }
 
     /// The first frame to a new client.
@@ -134,7 +134,7 @@ impl Shard {
             return self.say(slot, json);
         }
         self.tally.drop(Drop::Rate, 1);
-        self.let_go_for_rate(slot);
+        self.close_for_rate(slot);
     }
 
     fn act(&mut self, slot: Slot, act: Act) {
@@ -187,7 +187,7 @@ impl Shard {
         if let Some(pusher) = self.pusher(slot) {
             pusher.not_before = second + 1;
         }
-        self.delayed.push(slot);
+        self.reads.delayed.push(slot);
         counter!("broadgate_gateway_pusher_delayed_total").increment(1);
         true
     }
@@ -195,12 +195,12 @@ impl Shard {
     /// A second has passed: those that had to wait are read again.
     pub(crate) fn end_delays(&mut self) {
         let second = self.second;
-        let still = std::mem::take(&mut self.delayed);
+        let still = std::mem::take(&mut self.reads.delayed);
         for slot in still {
             let Some(client) = self.clients.get_mut(slot) else { continue };
             let Some(pusher) = &mut client.pusher else { continue };
             if pusher.not_before > second {
-                self.delayed.push(slot);
+                self.reads.delayed.push(slot);
             } else if std::mem::take(&mut pusher.not_before) > 0 {
                 client.wake();
             }
@@ -248,7 +248,8 @@ impl Shard {
             ..v1::SendRequest::default()
         };
         let command = v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() };
-        if self.upcalls.as_ref().is_none_or(|upcalls| upcalls.commands.try_send((id, command)).is_err()) {
+        if self.deps.upcalls.as_ref().is_none_or(|upcalls| upcalls.commands.try_send((id, command)).is_err())
+        {
             self.tally.drop(Drop::Busy, 1);
             let sentence = "Client event rejected - the server is busy";
             return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));

@@ -16,7 +16,7 @@ impl Shard {
     /// Does anybody want to know what this client does? To be asked before anything is made of it.
     pub(crate) fn is_observed(&self, slot: Slot) -> bool {
         let client = self.clients.get(slot).filter(|client| client.pusher.is_some());
-        client.is_some_and(|client| self.observers.has(&client.app))
+        client.is_some_and(|client| self.deps.observers.has(&client.app))
     }
 
     /// A client has done something. It is told at the end of the turn, with all else that has happened.
@@ -44,7 +44,7 @@ impl Shard {
         if self.offers.is_empty() {
             return;
         }
-        let dropped = self.observers.offer(self.offers.drain(..));
+        let dropped = self.deps.observers.offer(self.offers.drain(..));
         self.tally.drop(Drop::WatcherSlow, dropped);
     }
 
