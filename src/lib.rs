@@ -29,6 +29,7 @@ pub mod roles;
 mod telemetry;
 mod unreadable;
 mod up;
+mod watched;
 
 use std::process::ExitCode;
 

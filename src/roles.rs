@@ -24,6 +24,7 @@ use crate::{
     options::{AppsFile, ConfigFile, Registers},
     plain,
     telemetry::{self, Ready},
+    watched::Watched,
 };
 
 /// Of a register, besides connections: streams, epoll, listeners.
@@ -199,10 +200,12 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
         ))
     })?;
     tracing::info!(address = %listener.local_addr()?, "register");
-    probes.serve(always_ready(), CancellationToken::new());
-    let shutdown = args.common.shutdown();
+    let mut watched = Watched::default();
+    probes.serve(always_ready(), &mut watched);
+    let shutdown = args.common.shutdown(&mut watched);
     let checked = broadgate_register::server::Config { connections_max: register_connections(), ..checked };
-    Ok(broadgate_register::server::run(listener, checked, shutdown.cancelled_owned()).await?)
+    let running = broadgate_register::server::run(listener, checked, shutdown.clone().cancelled_owned());
+    watched.run(shutdown, running).await
 }
 
 /// As many connections as a register may have, or as there are files for.
@@ -225,18 +228,15 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let ready = move || {
         if health.is_ready() { Ok(()) } else { Err("not in a view as ready: no register, or draining") }
     };
-    let stop_probes = CancellationToken::new();
-    let probes = probes.serve(Arc::new(ready), stop_probes.clone());
-    tokio::spawn(reload.run());
+    let mut watched = Watched::default();
+    probes.serve(Arc::new(ready), &mut watched);
+    watched.spawn("app files", reload.run());
+    let shutdown = args.common.shutdown(&mut watched);
     // The last port that is given back: by it others see that the process uses none any more.
     let last = bound.internal_listener()?;
-    let ended = bound.run(args.common.shutdown()).await;
-    stop_probes.cancel();
-    if let Some(probes) = probes {
-        let _ = probes.await;
-    }
+    let ended = watched.run(shutdown.clone(), bound.run(shutdown)).await;
     drop(last);
-    Ok(ended?)
+    ended
 }
 
 impl GatewayArgs {
@@ -302,11 +302,13 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     args.registers.lay_over(&mut config)?;
     let worker = worker_config(&config, args.name.clone())?;
     let probes = telemetry::open("worker", config.metrics.bind).await?;
-    probes.serve(always_ready(), CancellationToken::new());
-    let shutdown = args.common.shutdown().cancelled_owned();
+    let mut watched = Watched::default();
+    probes.serve(always_ready(), &mut watched);
+    let shutdown = args.common.shutdown(&mut watched);
+    let cancelled = shutdown.clone().cancelled_owned();
     match args.demo {
-        Demo::Chat => Ok(chat::worker(worker).run(Chat, shutdown).await?),
-        Demo::Echo => Ok(Worker::new(worker).run(Echo, shutdown).await?),
+        Demo::Chat => watched.run(shutdown, chat::worker(worker).run(Chat, cancelled)).await,
+        Demo::Echo => watched.run(shutdown, Worker::new(worker).run(Echo, cancelled)).await,
     }
 }
 
@@ -335,11 +337,11 @@ impl Common {
 
     /// Cancelled by the first SIGTERM or Ctrl-C, or by the supervisor's end; a second signal ends the
     /// process at once.
-    fn shutdown(&self) -> CancellationToken {
+    fn shutdown(&self, watched: &mut Watched) -> CancellationToken {
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let supervised = self.supervised;
-        tokio::spawn(async move {
+        watched.spawn("signals", async move {
             tokio::select! {
                 () = broadgate_business::shutdown_signal() => {}
                 () = supervisor_gone(), if supervised => {}

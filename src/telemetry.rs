@@ -11,14 +11,14 @@ use broadgate_proto::{
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     config::{Config, LogFormat},
     environment,
     failure::Failure,
+    watched::Watched,
 };
 
 /// The crates whose log is Broadgate's own.
@@ -150,23 +150,20 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
 }
 
 impl Probes {
-    /// Serves until `stop`, and then gives the port back.
-    pub(crate) fn serve(self, ready: Ready, stop: CancellationToken) -> Option<JoinHandle<()>> {
+    /// Serves until the role has ended, and then gives the port back.
+    pub(crate) fn serve(self, ready: Ready, watched: &mut Watched) {
         let handle = self.handle.clone();
-        tokio::spawn(async move {
+        watched.spawn("metrics upkeep", async move {
             let mut upkeep = tokio::time::interval(UPKEEP);
             loop {
                 upkeep.tick().await;
                 handle.run_upkeep();
             }
         });
-        let listener = self.listener?;
+        let Some(listener) = self.listener else { return };
         let address = match listener.local_addr() {
             Ok(address) => address,
-            Err(error) => {
-                tracing::error!(%error, "the metrics port has no address");
-                return None;
-            }
+            Err(error) => return tracing::error!(%error, "the metrics port has no address"),
         };
         tracing::info!(%address, "metrics and probes");
         let check = Check::probes(address);
@@ -204,7 +201,8 @@ impl Probes {
             http2: None,
             refused: std::sync::Arc::new(|_| {}),
         };
-        Some(tokio::spawn(broadgate_port::serve(listener, router, check, settings, stop)))
+        let serving = broadgate_port::serve(listener, router, check, settings, watched.end());
+        watched.spawn_ending("metrics port", serving);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     cluster::parse_session,
     worker::{
         client::{Client, Shared},
-        core::Core,
+        core::{Core, RunnerWatch},
         handler::{Closed, Decision, Handler, Message},
         job::Job,
         out::{Out, Said},
@@ -78,7 +78,7 @@ impl<H: Handler> Clients<H> {
         Self { core, gateway, table, starting: Vec::new(), stream: 0, standing, runners }
     }
 
-    /// A stream is open. The gateway says anew which clients are this worker's, and gives all
+    /// A stream is open. The gateway names this worker's clients again, and gives all
     /// unanswered events out again, here or to another worker.
     pub(crate) fn attached(&mut self) {
         self.sweep();
@@ -173,7 +173,9 @@ impl<H: Handler> Clients<H> {
         self.core.meters.count(&event::Event::Handshake(Handshake::default()));
         let (core, seq) = (self.core.clone(), event.seq);
         self.runners.spawn(async move {
-            let asked = core.handler.authorize(&core.context, handshake);
+            let _watch = RunnerWatch(&core.runner_panicked);
+            // Also what a handler does before it returns its future.
+            let asked = async { core.handler.authorize(&core.context, handshake).await };
             let decision = AssertUnwindSafe(asked).catch_unwind().await.unwrap_or_else(|_| {
                 core.meters.panics.increment(1);
                 tracing::error!("the handler panicked in authorize: the client is refused");
@@ -192,9 +194,10 @@ impl<H: Handler> Clients<H> {
         self.table.retain(|_, shared| shared.lock().stream == stream);
         if !clean || !self.table.is_empty() {
             self.core.meters.gateways_lost.increment(1);
-            let told = self.core.handler.gateway_lost(&self.core.context, &self.gateway, incarnation);
-            let told = AssertUnwindSafe(told).catch_unwind().await;
-            self.core.note("gateway_lost", told);
+            let (core, gateway) = (&self.core, &self.gateway);
+            let handled = async { core.handler.gateway_lost(&core.context, gateway, incarnation).await };
+            let handled = AssertUnwindSafe(handled).catch_unwind().await;
+            core.note("gateway_lost", handled);
         }
         self.standing.set(Attached::Lost(stream));
         for shared in self.table.values() {
@@ -272,6 +275,8 @@ fn reuse<F>(mut room: Pin<Box<F>>, future: F) -> Pin<Box<F>> {
 
 /// Handles one client's events in turn, until none waits.
 async fn run_client<H: Handler>(core: Arc<Core<H>>, standing: Arc<Standing>, shared: Arc<Shared>) {
+    let _watch = RunnerWatch(&core.runner_panicked);
+    broadgate_tasks::strike_now("clients");
     let mut client = Client { shared, redelivered: false };
     while let Some(job) = next(&core, &standing, &client) {
         let Job { seq, redelivered, event, out, .. } = job;

@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use broadgate_proto::v1::WorkerHello;
+use tokio::sync::Notify;
 
 use crate::worker::{context::Context, meters::Meters};
 
@@ -13,6 +14,19 @@ pub(crate) struct Core<H> {
     /// All but the incarnation.
     pub(crate) hello: WorkerHello,
     pub(crate) meters: Meters,
+    /// Ends the worker when a task that handles events panics outside of the handler.
+    pub(crate) runner_panicked: Notify,
+}
+
+/// Held by a task that handles events for as long as it runs: notices a panic that is not the handler's.
+pub(crate) struct RunnerWatch<'a>(pub(crate) &'a Notify);
+
+impl Drop for RunnerWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.notify_one();
+        }
+    }
 }
 
 pub(super) type Handled = Result<anyhow::Result<()>, Box<dyn Any + Send>>;

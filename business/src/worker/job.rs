@@ -1,4 +1,4 @@
-//! Events on their way to handlers, and what a link is told.
+//! Events on their way to handlers, and orders to a link.
 
 use std::sync::{Arc, atomic::AtomicBool};
 

@@ -17,8 +17,13 @@ use broadgate_proto::{
     view,
 };
 use broadgate_register::member::{self, Advertise, Member, MemberEvent};
+use broadgate_tasks::Tasks;
 use futures_util::FutureExt as _;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::{
     cluster::Cluster,
@@ -35,6 +40,9 @@ use crate::{
     },
 };
 
+/// What a failed task means.
+const ENDS: &str = "the worker ends, to be started again whole";
+
 struct Life<H> {
     config: WorkerConfig,
     core: Arc<Core<H>>,
@@ -43,16 +51,26 @@ struct Life<H> {
     views: watch::Sender<Arc<View>>,
     identity: watch::Sender<Incarnation>,
     links: HashMap<Incarnation, Orders>,
-    tasks: JoinSet<Incarnation>,
+    /// Each ends when its gateway has left, or has released this worker.
+    link_tasks: JoinSet<LinkEnd>,
     orders: Orders,
+    timers: Tasks,
     /// What takes events of Pusher clients, by app.
-    offers: JoinSet<()>,
+    offers: Tasks,
     ready: bool,
     /// The log has said so.
     told: bool,
 }
 
-/// Runs a worker until `shutdown`, or until the cluster refuses it.
+/// How the link to one gateway ended.
+struct LinkEnd {
+    incarnation: Incarnation,
+    gateway: Arc<str>,
+    /// An error if it panicked.
+    ended: Result<(), String>,
+}
+
+/// Runs a worker until `shutdown`, or until the cluster refuses it or one of its tasks fails.
 pub(crate) async fn run<H: Handler>(
     config: WorkerConfig,
     timers: Vec<Timer>,
@@ -60,16 +78,20 @@ pub(crate) async fn run<H: Handler>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let mut life = Life::join(config, handler);
-    // Ticking ends when this is dropped, as the worker begins to stop or has failed.
-    let mut ticking = JoinSet::new();
-    for timer in timers {
+    for (number, timer) in (1..).zip(timers) {
         let service = life.core.hello.services.first().cloned().unwrap_or_default();
-        ticking.spawn(timer.run(life.core.context.clone(), life.views.subscribe(), service));
+        let ticking = timer.run(life.core.context.clone(), life.views.subscribe(), service);
+        life.timers.spawn(&format!("timer-{number}"), ticking);
     }
-    life.serve(shutdown).await?;
-    drop(ticking);
-    life.stop().await;
-    Ok(())
+    let served = life.serve(shutdown).await;
+    // No tick is under way while the worker stops.
+    life.timers = Tasks::default();
+    match served {
+        Ok(()) => life.stop().await,
+        // The others see it go at once.
+        Err(_) => life.member.leave().await,
+    }
+    served
 }
 
 fn join(config: &WorkerConfig, known: Option<View>) -> Member {
@@ -100,7 +122,8 @@ impl<H: Handler> Life<H> {
             version: VERSION.to_owned(),
         };
         let context = Context { cluster, name: config.name.as_str().into(), incarnation };
-        let core = Arc::new(Core { handler, context, hello, meters: Meters::new() });
+        let (meters, runner_panicked) = (Meters::new(), Notify::new());
+        let core = Arc::new(Core { handler, context, hello, meters, runner_panicked });
         Self {
             config,
             core,
@@ -108,9 +131,10 @@ impl<H: Handler> Life<H> {
             views,
             identity,
             links: HashMap::new(),
-            tasks: JoinSet::new(),
+            link_tasks: JoinSet::new(),
             orders: Orders::default(),
-            offers: JoinSet::new(),
+            timers: Tasks::default(),
+            offers: Tasks::default(),
             ready: false,
             told: false,
         }
@@ -132,7 +156,9 @@ impl<H: Handler> Life<H> {
                     self.member.set_state(MemberState::Ready);
                     self.install();
                     for app in self.config.pusher_apps.clone() {
-                        self.offers.spawn(offers::run(core.clone(), app, self.orders.leaving.clone()));
+                        let name = format!("Pusher events of {app}");
+                        let taking = offers::run(core.clone(), app, self.orders.leaving.clone());
+                        self.offers.spawn_fallible(&name, taking);
                     }
                     self.tell_ready();
                 }
@@ -148,10 +174,16 @@ impl<H: Handler> Life<H> {
                         views = self.member.views();
                         views.mark_changed();
                     }
+                    MemberEvent::Failed { sentence } => return Err(anyhow::anyhow!(sentence).context(ENDS)),
                     MemberEvent::Refused { sentence, fatal: true } => anyhow::bail!(sentence),
                     MemberEvent::Refused { sentence, fatal: false } => tracing::warn!("{sentence}"),
                 },
-                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                Some(Ok(link)) = self.link_tasks.join_next() => self.link_ended(link)?,
+                failed = self.timers.failed() => return Err(failed.context(ENDS)),
+                failed = self.offers.failed() => return Err(failed.context(ENDS)),
+                () = core.runner_panicked.notified() => {
+                    return Err(anyhow::anyhow!("task \"clients\" failed: it panicked").context(ENDS));
+                }
             }
         }
     }
@@ -190,20 +222,30 @@ impl<H: Handler> Life<H> {
             }
             let orders = Orders { leaving: self.orders.leaving.clone(), ..Orders::default() };
             self.links.insert(incarnation, orders.clone());
-            let (core, name) = (self.core.clone(), gateway.name.as_str().into());
-            self.tasks.spawn(async move {
-                link::run(core, incarnation, name, orders).await;
-                incarnation
+            let gateway: Arc<str> = gateway.name.as_str().into();
+            let strike = broadgate_tasks::strike(&link_name(&gateway));
+            let running = link::run(self.core.clone(), incarnation, gateway.clone(), orders);
+            let watched = async {
+                tokio::select! {
+                    () = running => {}
+                    never = strike => match never {},
+                }
+            };
+            self.link_tasks.spawn(async move {
+                let ended = AssertUnwindSafe(watched).catch_unwind().await;
+                let ended = ended.map_err(|panic| broadgate_tasks::text_of(&*panic).to_owned());
+                LinkEnd { incarnation, gateway, ended }
             });
         }
     }
 
-    fn ended(&mut self, ended: Result<Incarnation, tokio::task::JoinError>) {
-        match ended {
-            // It stays out of the links only if it has left the view: incarnations never return.
-            Ok(incarnation) => drop(self.links.remove(&incarnation)),
-            Err(error) => tracing::error!(%error, "a gateway's link failed"),
-        }
+    fn link_ended(&mut self, LinkEnd { incarnation, gateway, ended }: LinkEnd) -> anyhow::Result<()> {
+        // It stays out of the links only if it has left the view: incarnations never return.
+        self.links.remove(&incarnation);
+        ended.map_err(|panic| {
+            let name = link_name(&gateway);
+            anyhow::anyhow!("task {name:?} failed: it panicked: {panic}").context(ENDS)
+        })
     }
 
     /// The register has given this incarnation up: comes back as another.
@@ -222,33 +264,49 @@ impl<H: Handler> Life<H> {
     async fn stop(mut self) {
         self.member.set_state(MemberState::Draining);
         self.orders.leaving.cancel();
+        self.release().await;
+        let core = &self.core;
+        // Also what a handler does before it returns its future.
+        let stopping = async { core.handler.stopping(&core.context).await };
+        let stopping = AssertUnwindSafe(stopping).catch_unwind().await;
+        self.core.note("stopping", stopping);
+        self.member.leave().await;
+        tracing::info!(name = self.config.name, "the worker has left the cluster");
+    }
+
+    /// Waits until every gateway has released this worker and all events are handled, within the stop time.
+    async fn release(&mut self) {
         let deadline = Instant::now() + self.config.stop_time;
         let mut views = self.member.views();
-        while !(self.tasks.is_empty() && self.offers.is_empty()) {
+        let mut offers = pin!(std::mem::take(&mut self.offers).join(self.config.stop_time));
+        let mut offers_end = false;
+        while !(self.link_tasks.is_empty() && offers_end) {
             tokio::select! {
-                Some(_) = self.offers.join_next() => {}
-                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                _ = &mut offers, if !offers_end => offers_end = true,
+                Some(Ok(link)) = self.link_tasks.join_next() => {
+                    if let Err(error) = self.link_ended(link) {
+                        tracing::error!("{error:#}");
+                    }
+                }
                 Ok(()) = views.changed() => {
                     self.views.send_replace(views.borrow_and_update().clone());
                     self.install();
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     tracing::warn!(
-                        gateways = self.tasks.len(),
+                        gateways = self.link_tasks.len(),
                         "not released by all gateways in time: their events go to other workers"
                     );
-                    self.tasks.abort_all();
-                    self.offers.abort_all();
+                    self.link_tasks.abort_all();
                     break;
                 }
             }
         }
-        let stopping = self.core.handler.stopping(&self.core.context);
-        let stopping = AssertUnwindSafe(stopping).catch_unwind().await;
-        self.core.note("stopping", stopping);
-        self.member.leave().await;
-        tracing::info!(name = self.config.name, "the worker has left the cluster");
     }
+}
+
+fn link_name(gateway: &str) -> String {
+    format!("link to {gateway}")
 }
 
 /// A gateway that drained first has said all it had to say, perhaps a moment ago; from any other

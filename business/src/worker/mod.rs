@@ -107,7 +107,8 @@ impl Worker {
     /// [`shutdown_signal`] completes on Ctrl-C and SIGTERM.
     ///
     /// # Errors
-    /// If the config cannot be used, `started` fails, or the cluster refuses the worker.
+    /// If the config cannot be used, `started` fails, the cluster refuses the worker, or one of its own tasks
+    /// ends unexpectedly; panics of the handler are caught and counted.
     pub async fn run<H: Handler>(
         self,
         handler: H,

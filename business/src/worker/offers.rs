@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{PusherEvent, PusherNews},
-    worker::{core::Core, handler::Handler},
+    worker::{
+        core::{Core, RunnerWatch},
+        handler::Handler,
+    },
 };
 
 /// What was missed is warned of at most once within this.
@@ -22,14 +25,18 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Takes this worker's share of what an app's Pusher clients do, until the worker is leaving and everything
 /// that was taken is handled.
-pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, app: String, leaving: CancellationToken) {
+///
+/// # Errors
+/// If it cannot watch, or the watch ends before the worker is leaving.
+pub(crate) async fn run<H: Handler>(
+    core: Arc<Core<H>>,
+    app: String,
+    leaving: CancellationToken,
+) -> anyhow::Result<()> {
     // All workers of a service share.
     let share = core.hello.services.first().cloned().unwrap_or_default();
     let sharer = core.context.incarnation();
-    let mut watch = match core.context.cluster().in_app(&app).share_pusher_as(&share, sharer, false) {
-        Ok(watch) => watch,
-        Err(error) => return tracing::error!(app, %error, "this worker cannot take events of Pusher clients"),
-    };
+    let mut watch = core.context.cluster().in_app(&app).share_pusher_as(&share, sharer, false)?;
     let under_way_max = core.hello.events_max as usize;
     let mut lines = Lines::default();
     let mut running: JoinSet<String> = JoinSet::new();
@@ -61,10 +68,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, app: String, leaving: Ca
             }
             // The handler hears of it as of every lost gateway.
             Ok(PusherNews::GatewayLeft { .. }) => {}
-            Err(error) => {
-                tracing::error!(app, %error, "this worker gets no more events of Pusher clients");
-                break;
-            }
+            Err(error) => return Err(error.into()),
         }
     }
     drop(watch);
@@ -73,10 +77,12 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, app: String, leaving: Ca
             running.spawn(handle(core.clone(), event));
         }
     }
+    Ok(())
 }
 
 /// Returns whose event it was.
 async fn handle<H: Handler>(core: Arc<Core<H>>, event: PusherEvent) -> String {
+    let _watch = RunnerWatch(&core.runner_panicked);
     let client = event.client_id.clone();
     // Whatever the handler does, its client's next event has its turn.
     let handled = async { core.handler.pusher(&core.context, event).await };

@@ -63,7 +63,7 @@ impl<T> Queue<T> {
         !self.waiting.is_empty() && !std::mem::replace(&mut self.running, true)
     }
 
-    /// The next event for the runner, or None: then the runner ends. `dropped` is told of each
+    /// The next event for the runner, or None: then the runner ends. `dropped` gets each
     /// event that the gateway gives out again.
     pub(crate) fn next(&mut self, attached: Attached, mut dropped: impl FnMut(T)) -> Option<T> {
         while attached != Attached::Broken

@@ -78,7 +78,8 @@ impl Timer {
             if !ticks {
                 continue;
             }
-            let tick = (self.tick)(context.cluster.clone());
+            // Also what the closure does before it returns its future.
+            let tick = async { (self.tick)(context.cluster.clone()).await };
             if AssertUnwindSafe(tick).catch_unwind().await.is_err() {
                 counter!("broadgate_worker_timer_panics_total").increment(1);
                 tracing::error!("a timer's tick panicked; it ticks on");

@@ -103,6 +103,10 @@ impl Seen {
                 tracing::error!("{sentence}");
                 None
             }
+            MemberEvent::Failed { sentence } => {
+                let failed = anyhow::anyhow!(sentence).context("the gateway ends, to be started again whole");
+                Some(Next::Stop(Err(failed)))
+            }
         }
     }
 

@@ -18,6 +18,22 @@ pub fn strike(name: &str) -> impl Future<Output = Infallible> + Send + use<> {
     }
 }
 
+/// Panics if the fault is wanted now.
+#[cfg(debug_assertions)]
+pub fn strike_now(name: &str) {
+    let wanted = std::env::var("BROADGATE_FAULT").unwrap_or_default();
+    if let Some((_, file)) = wanted.split_once('=').filter(|(of, _)| *of == name)
+        && std::path::Path::new(file).exists()
+    {
+        panic!("{name} fails because BROADGATE_FAULT says so");
+    }
+}
+
+/// Does nothing.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub const fn strike_now(_: &str) {}
+
 /// Waits for ever.
 #[cfg(not(debug_assertions))]
 pub fn strike(_: &str) -> impl Future<Output = Infallible> + Send + use<> {

@@ -12,9 +12,10 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::fault::strike;
+pub use self::fault::{strike, strike_now};
 
 /// The tasks and threads of a process. Tasks that still run when this is dropped are aborted.
+#[derive(Debug)]
 pub struct Tasks {
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
@@ -135,7 +136,9 @@ fn panicked(error: JoinError) -> anyhow::Error {
     }
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> &str {
+/// The message of a panic.
+#[must_use]
+pub fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

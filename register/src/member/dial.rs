@@ -1,5 +1,5 @@
 //! From `host:port` to a gRPC channel over a connection of our own, whose ends are known and which
-//! is never silently made anew.
+//! is never silently replaced.
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -183,7 +183,7 @@ pub(super) enum Verdict {
 }
 
 /// Which views a watcher believes. It reports nothing to a register, so a cluster that was started
-/// anew would stay below its known epoch for ever: what only ever is lower for a lease is believed.
+/// again would stay below its known epoch for ever: after a lease of nothing but lower views it believes them.
 #[derive(Debug)]
 pub(super) struct Watching {
     known: Epoch,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_believes_a_cluster_that_was_started_anew_after_a_lease() {
+    fn watcher_believes_a_restarted_cluster_after_a_lease() {
         let mut one = Watching::new(1);
         assert_eq!(one.view(Epoch::new(0, 0), secs(0)), Verdict::Keep);
         assert_eq!(Watching::new(2).view(Epoch::new(0, 0), secs(0)), Verdict::Next);

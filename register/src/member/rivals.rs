@@ -27,7 +27,7 @@ use crate::member::{
 const LOOK_INTERVAL: Duration = BEAT;
 /// How long one may take to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
-/// How often a register is told at once, if another one answers at its address.
+/// How often a message to a register is repeated at once, if another one answers at its address.
 const TELLS_MAX: u32 = 4;
 /// Behind the followed address a balancer may show the followed register or another: another one counts
 /// until so many looks have not met it.
@@ -188,8 +188,8 @@ async fn newest(address: SocketAddr, secret: &Secret) -> Option<View> {
     client.watch(WatchRequest {}).await.ok()?.into_inner().message().await.ok()?
 }
 
-/// Tells a register of a lower term that there is one of a higher, and where. If it does not hear, it is told
-/// again after the next look.
+/// Tells a register of a lower term that there is one of a higher, and where. If that does not arrive, the
+/// next look repeats it.
 pub(super) async fn tell(rival: Rival, secret: Secret, higher: Epoch, followed: SocketAddr) {
     let register = address_for(rival.address, followed);
     let told = async || {

@@ -16,20 +16,26 @@ use tokio::{
 use crate::member::{
     dial,
     life::{Verdict, Watching},
-    link::{Told, is_refusal},
     random::random,
     redial::Redial,
+    refusal::is_refusal,
+    status::Publisher,
 };
 
 /// From dialing to the first view.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Follows until `stop`'s other end is gone.
-pub(super) async fn run(registers: Vec<String>, secret: Secret, told: Told, mut stop: watch::Receiver<()>) {
+pub(super) async fn run(
+    registers: Vec<String>,
+    secret: Secret,
+    publisher: Publisher,
+    mut stop: watch::Receiver<()>,
+) {
     let watching = Watching::new(registers.len());
     let redial = Redial::new(registers);
     let mut watcher =
-        Watcher { secret, told, watching, redial, started: Instant::now(), refusal_told: false };
+        Watcher { secret, publisher, watching, redial, started: Instant::now(), refusal_told: false };
     tokio::select! {
         () = watcher.follow() => {}
         // Nothing is ever sent: this ends when the handle is dropped.
@@ -39,7 +45,7 @@ pub(super) async fn run(registers: Vec<String>, secret: Secret, told: Told, mut 
 
 struct Watcher {
     secret: Secret,
-    told: Told,
+    publisher: Publisher,
     watching: Watching,
     redial: Redial,
     started: Instant,
@@ -53,7 +59,7 @@ impl Watcher {
             let register = self.redial.target().to_owned();
             let trouble = self.round(&register).await;
             tracing::debug!(register, trouble, "lost the register, or it was not found");
-            self.told.away(&register, trouble);
+            self.publisher.away(&register, trouble);
         }
     }
 
@@ -102,7 +108,7 @@ impl Watcher {
                 Verdict::Install | Verdict::Keep => heard = true,
             }
             self.redial.heard();
-            self.told.heard(register);
+            self.publisher.heard(register);
             next = views.message().await;
         }
         Ok(heard)
@@ -111,7 +117,7 @@ impl Watcher {
     fn take(&mut self, view: View) -> Verdict {
         let verdict = self.watching.view(epoch(&view), self.started.elapsed());
         if verdict == Verdict::Install {
-            self.told.view(Arc::new(view));
+            self.publisher.view(Arc::new(view));
         }
         verdict
     }

@@ -60,6 +60,7 @@ pub struct Settings {
     registers: Vec<String>,
     secret: String,
     fault: String,
+    register_fault: bool,
 }
 
 impl Settings {
@@ -67,6 +68,11 @@ impl Settings {
     pub fn fault(mut self, name: &str) -> Self {
         self.fault = name.to_owned();
         self
+    }
+
+    /// The same in the register.
+    pub fn register_fault(self, name: &str) -> Self {
+        Self { register_fault: true, ..self.fault(name) }
     }
 
     /// The shared secret of the internal ports; without this there is none.
@@ -204,7 +210,9 @@ impl Cluster {
         let config = self.config("register");
         let bind = format!("--bind={}", self.register_address);
         let args = ["register", "--config", &config, &bind];
-        let process = Process::start(&self.dir, "register", &args, &self.environment());
+        let mut environment = self.environment();
+        environment.retain(|(name, _)| *name != "BROADGATE_FAULT" || self.settings.register_fault);
+        let process = Process::start(&self.dir, "register", &args, &environment);
         if self.register_address.ends_with(":0") {
             self.register_address = process.logged("register address=").await;
         }

@@ -543,7 +543,7 @@ proptest! {
                 watcher.look(&core, &input, &effects, at(secs));
             }
         }
-        // Whoever is silent from now on is gone after a lease, and nobody else is needed for that.
+        // Silent members are gone after a lease, and nobody else is needed for that.
         tick_until(&mut core, secs + 1, secs + 1 + 2 * LEASE.as_secs());
         prop_assert!(core.view().members.is_empty());
     }

@@ -1,0 +1,76 @@
+//! What a process sees of its membership: the views, and the register that it follows.
+
+use std::sync::Arc;
+
+use broadgate_proto::v1::View;
+use tokio::sync::{broadcast, watch};
+
+/// Which register is being followed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegisterStatus {
+    /// Its address as configured: the one that answers, or that is being tried.
+    pub address: String,
+    /// Does it answer now?
+    pub heard: bool,
+    /// Why it did not when it was last tried, or which other register is active as well; empty if all is
+    /// well.
+    pub trouble: String,
+    /// Gateways that only another register knows: until members agree on one, no answer is complete.
+    pub outside: Vec<String>,
+}
+
+impl RegisterStatus {
+    /// Before anything was tried.
+    pub(super) fn first(registers: &[String]) -> Self {
+        Self { address: registers.first().cloned().unwrap_or_default(), ..Self::default() }
+    }
+}
+
+/// Publishes what the thread knows.
+pub(super) struct Publisher {
+    pub views: watch::Sender<Arc<View>>,
+    pub status: watch::Sender<RegisterStatus>,
+    /// Every view, for members that must not miss one.
+    pub every: Option<broadcast::Sender<Arc<View>>>,
+}
+
+impl Publisher {
+    pub fn view(&self, view: Arc<View>) {
+        if let Some(every) = &self.every {
+            // Nobody may be listening.
+            let _ = every.send(view.clone());
+        }
+        self.views.send_replace(view);
+    }
+
+    pub fn heard(&self, register: &str) {
+        self.say(register, true, String::new(), Vec::new());
+    }
+
+    /// A register that is not configured has taken this member in.
+    pub fn heard_at_another(&self, register: &str) {
+        let trouble =
+            "it is not among cluster.register, and one that is has stepped down for it: give every \
+                       process its address"
+                .to_owned();
+        self.say(register, true, trouble, Vec::new());
+    }
+
+    pub fn away(&self, register: &str, trouble: String) {
+        // What another register knows is still not known here.
+        let outside = self.status.borrow().outside.clone();
+        self.say(register, false, trouble, outside);
+    }
+
+    /// Another register is active, and knows of these gateways.
+    pub fn split(&self, register: &str, trouble: String, outside: Vec<String>) {
+        self.say(register, true, trouble, outside);
+    }
+
+    fn say(&self, register: &str, heard: bool, trouble: String, outside: Vec<String>) {
+        metrics::gauge!("broadgate_member_register_heard").set(if heard { 1.0 } else { 0.0 });
+        metrics::gauge!("broadgate_member_register_outside").set(outside.len() as f64);
+        let status = RegisterStatus { address: register.to_owned(), heard, trouble, outside };
+        self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
+    }
+}
