@@ -84,6 +84,28 @@ async fn false_report_of_a_high_term_does_not_keep_gateways_from_the_next_regist
     let refused = join(&cluster, worker(1, 1), Some(report)).await.unwrap_err();
     assert!(refused.contains("not believed"), "{refused}");
 
+    gateways_come_back(&mut cluster).await;
+}
+
+/// A register that knows no cluster yet believes more; then the next one hesitates for a lease.
+#[tokio::test]
+async fn false_report_to_a_fresh_register_only_delays_the_next_one() {
+    let mut cluster = Cluster::quiet(2).register("lease = \"15s\"\nbeat = \"1s\"").start().await;
+    let report = View { epoch: Some(Epoch::new((1 << 48) - 1, 9)), ..View::default() };
+    join(&cluster, worker(1, 1), Some(report)).await.unwrap();
+    let leave = v1::LeaveRequest { incarnation: worker(1, 1).incarnation };
+    let address = format!("http://{}", cluster.register_address);
+    RegisterClient::connect(address).await.unwrap().leave(leave).await.unwrap();
+    until("the gateways have the view of the high term", async || {
+        let status = cluster.status(0).await?;
+        (epoch(&status.view?).term >= 1 << 48).then_some(())
+    })
+    .await;
+    gateways_come_back(&mut cluster).await;
+}
+
+/// Starts the register again: both gateways must be in its view as they were.
+async fn gateways_come_back(cluster: &mut Cluster) {
     let before = cluster.view().await.unwrap();
     cluster.register.as_mut().unwrap().kill();
     cluster.start_register().await;

@@ -48,7 +48,8 @@ impl Core {
             return true;
         }
         let waited = now.up >= self.patient_until;
-        let believed = self.doubted && waited && !self.took_one_over && reported.is_possible();
+        let uncontested = self.doubted || self.members.is_empty();
+        let believed = uncontested && waited && !self.took_one_over && reported.is_possible();
         self.doubted |= !waited && !self.took_one_over;
         believed
     }

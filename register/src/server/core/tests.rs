@@ -382,6 +382,11 @@ fn fresh_register_waits_for_the_living_members_before_it_believes_a_very_high_te
         core.apply(reporting(10 + secs, 9, reported(high, 1, &[9])), at(secs));
         assert!(epoch(&core).term < 1 << 20);
     }
+    // Nobody else has come for a lease.
+    let mut core = register().with_salt(8);
+    tick_until(&mut core, 1, 9);
+    core.apply(reporting(1, 1, reported(high, 7, &[1])), at(9));
+    assert!(epoch(&core).term > high);
     // A cluster that has come so far comes back after a lease, whatever newcomers do.
     let mut core = register().with_salt(9);
     core.apply(hello(1, 2), at(0));
