@@ -19,7 +19,7 @@ mod readme;
 struct Up {
     process: Process,
     base: u16,
-    // Clusters run one at a time. Dropped last.
+    // Dropped last.
     _one: Cluster,
 }
 

@@ -1,6 +1,6 @@
 //! Whole clusters: real processes of the real executable, real sockets, real faults.
 //!
-//! Each test starts its own cluster on free ports; clusters run one at a time, so that a slow machine
+//! Each test starts its own cluster on free ports; two clusters run at a time, so that a slow machine
 //! makes them slow and nothing else. Nothing waits by sleeping: conditions are polled, generously.
 
 #![allow(clippy::unwrap_used, missing_docs)]

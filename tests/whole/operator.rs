@@ -602,7 +602,7 @@ fn small_commands_answer() {
 /// children that end with their supervisor, also when it is killed.
 #[tokio::test]
 async fn up_looks_after_its_children() {
-    // The guard that clusters run one at a time, with no process of its own but the register.
+    // The guard that bounds how many clusters run, with no process of its own but the register.
     let cluster = Cluster::of(0).start().await;
     let base = free_base();
     let apps = cluster.dir.join("state/apps.toml").display().to_string();

@@ -11,15 +11,15 @@ use broadgate_proto::{
     secret::{Secret, SendSecret},
     v1::{self, Member, View, WatchRequest, gateway_client::GatewayClient, register_client::RegisterClient},
 };
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};
 
 use super::{Client, Fault, Process, Proxy, all, free_address, until};
 
 pub type Caller = GatewayClient<Channel>;
 
-/// Whole clusters run one at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// As many whole clusters run at once: more would only make each other slow.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Without a worker service, clients have no events and need no worker.
@@ -42,7 +42,7 @@ pub struct Cluster {
     fault: String,
     settings: Settings,
     // Dropped last.
-    _one: MutexGuard<'static, ()>,
+    _permit: SemaphorePermit<'static>,
 }
 
 /// What a test wants to be different.
@@ -153,7 +153,7 @@ impl Settings {
     }
 
     pub async fn start(self) -> Cluster {
-        let one = ONE_AT_A_TIME.lock().await;
+        let permit = AT_ONCE.acquire().await.unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("broadgate-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -168,7 +168,7 @@ impl Settings {
             secret: self.secret.clone(),
             fault: String::new(),
             settings: self,
-            _one: one,
+            _permit: permit,
         };
         if !cluster.settings.fault.is_empty() {
             cluster.fault = format!("{}={}", cluster.settings.fault, cluster.fault_file().display());
