@@ -8,10 +8,11 @@ use std::{
 use syn::visit::Visit;
 
 /// The sources of every crate of the workspace.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "proto/src",
     "proto/port/src",
     "proto/tasks/src",
+    "register/src",
     "gateway/topics/src",
     "gateway/pusher/src",
     "gateway/src",

@@ -686,10 +686,16 @@ async fn up_looks_after_its_children() {
 
 /// A base port from which on what `up` needs is free.
 pub fn free_base() -> u16 {
-    (20_000..60_000)
-        .step_by(100)
-        .find(|base| (0..40).all(|port| std::net::TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
-        .unwrap()
+    // Each base is given out once: another test may be about to use it. Below the ephemeral ports.
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % 50).unwrap();
+    loop {
+        let step = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let base = 20_000 + (own + step) % 120 * 100;
+        if (0..40).all(|port| std::net::TcpListener::bind(("127.0.0.1", base + port)).is_ok()) {
+            return base;
+        }
+    }
 }
 
 fn children(parent: u32, name: &str) -> u32 {
