@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use broadgate_proto::{limits, name, secret::Secret};
-use broadgate_topics::{Keep, Keeping, Pattern, Rule};
+use broadgate_topics::{Pattern, Retention, RetentionRule, RetentionRules};
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -303,22 +303,22 @@ impl Settings {
 
     /// What groups keep, as the homes read it: what `groups` says, and behind it the last event of
     /// every cache channel of the apps that take Pusher clients.
-    pub(crate) fn keeping(&self, apps: &Table) -> Keeping {
-        let rules = self.groups.iter().map(|group| Rule {
+    pub(crate) fn retention_rules(&self, apps: &Table) -> RetentionRules {
+        let rules = self.groups.iter().map(|group| RetentionRule {
             groups: Pattern { app: group.app.clone(), pattern: group.pattern.clone() },
-            keep: Keep {
+            keep: Retention {
                 messages: group.history_messages,
                 time: group.history_time,
                 last: group.last_value_time,
             },
         });
         let cached = apps.iter().filter(|app| !app.keys.is_empty()).flat_map(|app| {
-            CACHE_PREFIXES.map(|prefix| Rule {
+            CACHE_PREFIXES.map(|prefix| RetentionRule {
                 groups: Pattern { app: app.id.clone(), pattern: format!("{prefix}*") },
-                keep: Keep { last: app.cache_time, ..Keep::default() },
+                keep: Retention { last: app.cache_time, ..Retention::default() },
             })
         });
-        Keeping(rules.chain(cached).collect())
+        RetentionRules(rules.chain(cached).collect())
     }
 }
 
@@ -740,8 +740,8 @@ mod tests {
             last_value_time: Duration::from_secs(7),
         };
         let settings = Settings { groups: vec![group], ..Settings::default() };
-        let keeping = settings.keeping(&apps.load());
-        let last = |app, group| keeping.of(&Topic::group(app, group)).last.as_secs();
+        let retention = settings.retention_rules(&apps.load());
+        let last = |app, group| retention.of(&Topic::group(app, group)).last.as_secs();
         for cached in ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {
             assert_eq!((last("shop", cached), last("raw", cached)), (60, 0), "{cached}");
         }
@@ -749,6 +749,6 @@ mod tests {
             assert_eq!(last("shop", other), 0, "{other}");
         }
         assert_eq!(last("shop", "cache-own-1"), 7);
-        assert!(keeping.of(&Topic::group("shop", "cache-own-1")).has_history());
+        assert!(retention.of(&Topic::group("shop", "cache-own-1")).has_history());
     }
 }

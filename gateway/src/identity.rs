@@ -4,7 +4,7 @@ use broadgate_proto::id::Incarnation;
 use tokio_util::sync::CancellationToken;
 
 /// One incarnation of this gateway.
-pub(crate) struct Me {
+pub(crate) struct Identity {
     pub(crate) incarnation: Incarnation,
     pub(crate) name: String,
     /// Cancelled when this incarnation is over: streams that were opened with it end.

@@ -7,7 +7,7 @@ use std::{
 
 use broadgate_proto::view;
 use broadgate_proto::{id::Incarnation, limits, v1::Epoch};
-use broadgate_topics::{Back, Done, Input, Op, Reply, Ticket, Topic};
+use broadgate_topics::{Done, Input, Op, Reply, ReplyTo, Ticket, Topic};
 
 use super::{
     gateway::Timer,
@@ -48,7 +48,7 @@ pub enum RpcAnswer {
 /// What becomes of what the shards have done.
 #[derive(Debug, Clone)]
 pub enum Then {
-    Placed(Back),
+    Placed(ReplyTo),
     Scattered(u64),
     ScatteredFor(ConnId, u64),
     Changed(Asker),

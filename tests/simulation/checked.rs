@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broadgate_topics::{At, Kind};
+use broadgate_topics::{Kind, TopicPosition};
 
 use super::{
     bugs::Bug,
@@ -139,7 +139,7 @@ fn dead_message(history: &mut History) -> Option<()> {
         return None;
     };
     let mut record = history[*removed].clone();
-    record.fact = Fact::Placing { by, from: *dead, topic, at: At::default(), cmd };
+    record.fact = Fact::Placing { by, from: *dead, topic, at: TopicPosition::default(), cmd };
     history.insert(removed + 1, record);
     Some(())
 }

@@ -11,7 +11,7 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{MemberState, View},
 };
-use broadgate_topics::{Back, Core, Effect, Frame, Input, Limits, Session, Standing, Topic};
+use broadgate_topics::{Core, Effect, Frame, Input, Limits, LinkSession, MembershipCount, ReplyTo, Topic};
 
 use super::{
     bugs::Bug,
@@ -59,8 +59,8 @@ pub struct Gateway {
     in_view: bool,
     removed: bool,
     pub dials: BTreeMap<Incarnation, Dial>,
-    pub heard: BTreeMap<Incarnation, (ConnId, Session)>,
-    pub next_session: Session,
+    pub heard: BTreeMap<Incarnation, (ConnId, LinkSession)>,
+    pub next_session: LinkSession,
     pub shards: Vec<Shard>,
     pub desk: Desk,
     /// What the core was told of its clients: topic and shard.
@@ -177,12 +177,12 @@ impl World {
         }
         let Some(gateway) = self.gateway(host) else { return };
         let me = gateway.me;
-        let from = if let Input::Said(peer, _, Frame::Deliver { .. }) = &input { *peer } else { me };
-        let of_view = matches!(input, Input::View(_) | Input::Said(_, _, Frame::View(_)));
-        let heard = matches!(input, Input::Heard(..));
+        let from = if let Input::Received(peer, _, Frame::Deliver { .. }) = &input { *peer } else { me };
+        let of_view = matches!(input, Input::View(_) | Input::Received(_, _, Frame::View(_)));
+        let heard = matches!(input, Input::InboundUp(..));
         let unfenced = unfenced(bug, &input);
         let emptied =
-            if let Input::Standing(standing) = &input { gateway.emptied_by(standing) } else { None };
+            if let Input::MembershipCount(standing) = &input { gateway.emptied_by(standing) } else { None };
         let mut effects = gateway.core.apply(input, now);
         if let Some(topic) = emptied {
             self.note(Fact::Emptied { by: me, topic });
@@ -192,7 +192,7 @@ impl World {
         if bug == Some(Bug::NoParking) && (installed || heard) {
             let epoch = gateway.core.epoch();
             for (peer, (_, session)) in gateway.heard.clone() {
-                gateway.inbox.push_back(Input::Said(
+                gateway.inbox.push_back(Input::Received(
                     peer,
                     session,
                     Frame::Synced { serial: 0, epoch, sum: None },
@@ -200,10 +200,10 @@ impl World {
             }
         }
         if of_view && bug == Some(Bug::NoReannouncement) {
-            effects.retain(|effect| !matches!(effect, Effect::Say(_, Frame::Hold { .. })));
+            effects.retain(|effect| !matches!(effect, Effect::Send(_, Frame::InterestUpdate { .. })));
         }
         if bug == Some(Bug::NoHeir) {
-            effects.retain(|effect| !matches!(effect, Effect::Say(_, Frame::Reported { .. })));
+            effects.retain(|effect| !matches!(effect, Effect::Send(_, Frame::Reported { .. })));
         }
         if effects
             .iter()
@@ -213,10 +213,12 @@ impl World {
         }
         for mut effect in effects {
             match &mut effect {
-                Effect::Say(_, Frame::Hold { members, .. }) if of_view && bug == Some(Bug::NoRoster) => {
+                Effect::Send(_, Frame::InterestUpdate { members, .. })
+                    if of_view && bug == Some(Bug::NoRoster) =>
+                {
                     members.clear();
                 }
-                Effect::Say(_, Frame::Synced { sum, .. }) if bug == Some(Bug::NoReannouncement) => {
+                Effect::Send(_, Frame::Synced { sum, .. }) if bug == Some(Bug::NoReannouncement) => {
                     *sum = None
                 }
                 _ => {}
@@ -230,13 +232,13 @@ impl World {
             self.tell(&("does", host), &brief_effect(&effect));
         }
         match effect {
-            Effect::Say(peer, frame) => self.link_says(host, peer, frame),
+            Effect::Send(peer, frame) => self.link_says(host, peer, frame),
             Effect::Place { mut back, topic, at, command } => {
                 self.note(Fact::Placing { by: me, from, topic: topic.clone(), at, cmd: command.no });
                 if self.bug == Some(Bug::EarlyAcknowledgement) {
                     let answer = Some(Receipt::default());
                     self.input(host, Input::Placed { back, answer, touched: Vec::new() });
-                    back = Back::Nobody;
+                    back = ReplyTo::None;
                 }
                 self.place(host, back, &topic, at, &command);
             }
@@ -250,8 +252,8 @@ impl World {
                 }
             }
             Effect::Installed(view) => self.installed(host, view),
-            Effect::Mistrust(peer, why) => {
-                self.note(Fact::Mistrust { by: me, peer, why });
+            Effect::ResetPeer(peer, why) => {
+                self.note(Fact::ResetPeer { by: me, peer, why });
                 self.distrust(host, peer);
             }
             Effect::Report { topic, report, awaited } => self.reports(host, me, topic, report, awaited),
@@ -262,7 +264,7 @@ impl World {
             | Effect::GroupsTold(_)
             | Effect::Ordered(..)
             | Effect::Missed(_)
-            | Effect::Told { .. } => {}
+            | Effect::Notified { .. } => {}
         }
     }
 
@@ -356,9 +358,9 @@ impl World {
 /// What a gateway without fences would do.
 fn unfenced(bug: Option<Bug>, input: &Input<Sim>) -> Option<Effect<Sim>> {
     match input {
-        Input::Said(_, _, Frame::Deliver { topic, at, command, .. }) if bug == Some(Bug::NoFencing) => {
+        Input::Received(_, _, Frame::Deliver { topic, at, command, .. }) if bug == Some(Bug::NoFencing) => {
             let (topic, command) = (topic.clone(), command.clone());
-            Some(Effect::Place { back: Back::Nobody, topic, at: *at, command })
+            Some(Effect::Place { back: ReplyTo::None, topic, at: *at, command })
         }
         _ => None,
     }
@@ -371,7 +373,7 @@ impl Gateway {
     }
 
     /// The topic in which that leaves nobody.
-    fn emptied_by(&mut self, standing: &Standing) -> Option<Topic> {
+    fn emptied_by(&mut self, standing: &MembershipCount) -> Option<Topic> {
         let topic = &standing.topic;
         self.standing.insert((topic.clone(), standing.shard), standing.clients);
         let here = self.standing.range((topic.clone(), 0)..=(topic.clone(), u8::MAX));
@@ -383,8 +385,8 @@ impl Gateway {
 fn brief_input(input: &Input<Sim>) -> String {
     match input {
         Input::View(view) => format!("View {}", view::epoch(view)),
-        Input::Said(peer, session, Frame::View(view)) => {
-            format!("Said({peer}, {session}, View {})", view::epoch(view))
+        Input::Received(peer, session, Frame::View(view)) => {
+            format!("Received({peer}, {session}, View {})", view::epoch(view))
         }
         input => format!("{input:?}"),
     }
@@ -393,7 +395,7 @@ fn brief_input(input: &Input<Sim>) -> String {
 fn brief_effect(effect: &Effect<Sim>) -> String {
     match effect {
         Effect::Installed(view) => format!("Installed {}", view::epoch(view)),
-        Effect::Say(peer, Frame::View(view)) => format!("Say({peer}, View {})", view::epoch(view)),
+        Effect::Send(peer, Frame::View(view)) => format!("Say({peer}, View {})", view::epoch(view)),
         effect => format!("{effect:?}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
-use broadgate_topics::{At, Content, Load, Report, Ticket, Topic};
+use broadgate_topics::{Content, Load, Report, Ticket, Topic, TopicPosition};
 
 /// One client from open to close; never used again.
 pub type ClientNo = u32;
@@ -183,7 +183,7 @@ pub enum Fact {
     Got {
         client: ClientNo,
         topic: Topic,
-        at: Option<At>,
+        at: Option<TopicPosition>,
         cmd: CmdNo,
     },
     /// A gateway places what it or another ordered.
@@ -191,7 +191,7 @@ pub enum Fact {
         by: Incarnation,
         from: Incarnation,
         topic: Topic,
-        at: At,
+        at: TopicPosition,
         cmd: CmdNo,
     },
     /// The core of a gateway hears that nobody is left in a topic there.
@@ -251,7 +251,7 @@ pub enum Fact {
         cmd: CmdNo,
         since: Duration,
     },
-    Mistrust {
+    ResetPeer {
         by: Incarnation,
         peer: Incarnation,
         why: &'static str,

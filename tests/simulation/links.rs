@@ -106,7 +106,7 @@ impl World {
         match msg {
             Msg::Frame(frame) => {
                 let bytes = bytes(&frame);
-                self.input(host, Input::Said(peer, session, frame));
+                self.input(host, Input::Received(peer, session, frame));
                 if bytes > 0 {
                     self.send(conn, LISTENER, Msg::Taken(bytes));
                 }
@@ -137,7 +137,7 @@ impl World {
         if let Some((former, _)) = former {
             self.end(former, LISTENER);
         }
-        self.input(host, Input::Heard(from, session));
+        self.input(host, Input::InboundUp(from, session));
         self.send(conn, LISTENER, Msg::HelloOk { view });
         self.timer(host, limits::LINK_BEAT, Timer::LinkBeat(conn, LISTENER));
     }
@@ -160,7 +160,7 @@ impl World {
                     dial.open = true;
                     dial.failed = 0;
                 }
-                self.input(host, Input::Opened(peer));
+                self.input(host, Input::OutboundUp(peer));
             }
             Msg::Taken(bytes) => self.input(host, Input::Taken(peer, bytes)),
             Msg::RpcAnswer(id, answer) => self.rpc_answered(host, id, answer),
@@ -208,7 +208,7 @@ impl World {
             };
             dial.conn = None;
             if std::mem::replace(&mut dial.open, false) {
-                self.input(host, Input::Closed(peer));
+                self.input(host, Input::OutboundDown(peer));
             }
             self.rpcs_of_lost(host, conn);
             self.dial_later(host, peer);
@@ -218,7 +218,7 @@ impl World {
         let found = gateway.heard.iter().find(|(_, (one, _))| *one == conn);
         if let Some((peer, session)) = found.map(|(peer, (_, session))| (*peer, *session)) {
             gateway.heard.remove(&peer);
-            self.input(host, Input::Unheard(peer, session, heard_last));
+            self.input(host, Input::InboundDown(peer, session, heard_last));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
-use broadgate_topics::{At, Topic};
+use broadgate_topics::{Topic, TopicPosition};
 
 use super::history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish};
 
@@ -32,7 +32,7 @@ pub struct ClientLife {
 pub struct Got {
     pub index: Index,
     pub topic: Topic,
-    pub at: Option<At>,
+    pub at: Option<TopicPosition>,
     pub cmd: CmdNo,
 }
 
@@ -50,7 +50,7 @@ pub struct Command {
     pub asks: u32,
     pub answers: Vec<(Index, Outcome)>,
     /// Every place that it was given.
-    pub places: BTreeSet<At>,
+    pub places: BTreeSet<TopicPosition>,
 }
 
 impl Command {

@@ -10,7 +10,7 @@ use super::{
 
 pub fn check(history: &[Record], model: &Model, found: &mut Found) {
     for record in history {
-        if let Fact::Mistrust { by, peer, why } = &record.fact
+        if let Fact::ResetPeer { by, peer, why } = &record.fact
             && !why.starts_with("views were skipped")
         {
             found.add(7, format!("{by} mistrusts {peer}: {why}"));

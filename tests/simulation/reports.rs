@@ -7,7 +7,7 @@ use std::{
 };
 
 use broadgate_proto::id::Incarnation;
-use broadgate_topics::{Input, Pattern, Report, Reporting, Topic};
+use broadgate_topics::{Input, Pattern, Report, ReportSubscription, Topic};
 
 use super::{
     checker::Found,
@@ -23,7 +23,7 @@ const LATE_MILLIS: u64 = 2500;
 /// Every gateway reports of every group.
 pub fn about_everything() -> Input<super::history::Sim> {
     let pattern = Pattern { app: super::script::APP.to_owned(), pattern: "*".to_owned() };
-    Input::Report(vec![Reporting { pattern, inherited: true }])
+    Input::Report(vec![ReportSubscription { pattern, inherited: true }])
 }
 
 impl World {
@@ -60,7 +60,7 @@ pub fn check(history: &[Record], model: &Model, found: &mut Found) {
         match report {
             Report::Occupied => *occupied = true,
             Report::Vacated => *occupied = false,
-            Report::Came(user) => drop(users.insert(user.to_string())),
+            Report::Joined(user) => drop(users.insert(user.to_string())),
             Report::Left(user) => drop(users.remove(&**user)),
             Report::Count(_) | Report::Moved => {}
         }

@@ -7,8 +7,8 @@ use std::{
 
 use broadgate_proto::{id::Incarnation, limits};
 use broadgate_topics::{
-    At, Back, Input, Kind, Standing, StandingMember, Topic,
-    remember::{Bounds, Kept, Remembered},
+    Input, Kind, MembershipCount, PresenceCount, ReplyTo, Topic, TopicPosition,
+    remember::{Bounds, HeapSize, Remembered},
 };
 
 use super::{
@@ -26,7 +26,7 @@ const BOUNDS: Bounds = Bounds {
     time: limits::COMMAND_ID_TIME,
 };
 
-impl Kept for Receipt {
+impl HeapSize for Receipt {
     fn heap_bytes(&self) -> usize {
         0
     }
@@ -58,7 +58,7 @@ impl Client {
 
 #[derive(Debug)]
 enum Work {
-    Place { job: u64, topic: Topic, at: At, cmd: Cmd },
+    Place { job: u64, topic: Topic, at: TopicPosition, cmd: Cmd },
     Scatter { job: u64, cmd: CmdNo, topics: Vec<Topic> },
     Change { job: u64, cmd: CmdNo, wish: Wish },
 }
@@ -66,8 +66,8 @@ enum Work {
 #[derive(Debug)]
 enum Said {
     /// How it stands in a topic; and whether a client that has come is to be told who is present.
-    Standing {
-        standing: Standing,
+    MembershipCount {
+        standing: MembershipCount,
         enters: bool,
     },
     Done {
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    pub fn place(&mut self, host: usize, back: Back, topic: &Topic, at: At, cmd: &Cmd) {
+    pub fn place(&mut self, host: usize, back: ReplyTo, topic: &Topic, at: TopicPosition, cmd: &Cmd) {
         self.tell_all_shards(host, Then::Placed(back), |job| {
             let (topic, cmd) = (topic.clone(), cmd.clone());
             Work::Place { job, topic, at, cmd }
@@ -196,9 +196,9 @@ impl World {
     pub fn shard_says(&mut self, host: usize, shard: usize) {
         let Some(said) = self.shard(host, shard).and_then(|shard| shard.said.pop_front()) else { return };
         match said {
-            Said::Standing { standing, enters } => {
+            Said::MembershipCount { standing, enters } => {
                 let (topic, user) = (standing.topic.clone(), standing.members.first().cloned());
-                self.input(host, Input::Standing(standing));
+                self.input(host, Input::MembershipCount(standing));
                 if enters {
                     self.enters(host, topic, user.map(|member| member.user));
                 }
@@ -207,7 +207,14 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, host: usize, shard: usize, topic: &Topic, at: At, cmd: &Cmd) -> Receipt {
+    fn carry_out(
+        &mut self,
+        host: usize,
+        shard: usize,
+        topic: &Topic,
+        at: TopicPosition,
+        cmd: &Cmd,
+    ) -> Receipt {
         match &cmd.what {
             What::Send => self.send_to(host, shard, std::slice::from_ref(topic), Some(at), cmd.no),
             What::Exclusive(client) => {
@@ -238,7 +245,7 @@ impl World {
         host: usize,
         shard: usize,
         topics: &[Topic],
-        at: Option<At>,
+        at: Option<TopicPosition>,
         cmd: CmdNo,
     ) -> Receipt {
         let mut receipt = Receipt::default();
@@ -326,20 +333,20 @@ impl World {
                 |no: &&ClientNo| self.clients[**no as usize].groups.get(topic) == Some(&Some(user.clone()));
             members.iter().filter(same).count() as u32
         };
-        let changed = user.map(|user| StandingMember {
+        let changed = user.map(|user| PresenceCount {
             user: user.as_str().into(),
             info: "".into(),
             clients: standing_for(&user),
             max: None,
         });
-        let standing = Standing {
+        let standing = MembershipCount {
             topic: topic.clone(),
             shard: shard as u8,
             clients,
             members: changed.into_iter().collect(),
         };
         let enters = comes && topic.kind() == Kind::Group;
-        self.say(host, shard, Said::Standing { standing, enters });
+        self.say(host, shard, Said::MembershipCount { standing, enters });
     }
 
     pub fn connect_client(&mut self, slot: usize, host: usize) {

@@ -10,7 +10,7 @@ use broadgate_proto::{
         peer_server::Peer,
     },
 };
-use broadgate_topics::Session;
+use broadgate_topics::LinkSession;
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::{
@@ -90,8 +90,8 @@ async fn serve(
     let session = dispatcher.peers.next_session();
     let cut = CancellationToken::new();
     // Also when this is dropped, because the incarnation is over or the link is cut.
-    let mut link = Heard { dispatcher, peer, session, heard: Instant::now() };
-    link.dispatcher.homes.tell(Event::Heard { peer, session, cut: cut.clone() }).await;
+    let mut link = InboundLink { dispatcher, peer, session, heard: Instant::now() };
+    link.dispatcher.homes.tell(Event::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
         () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
         ended = link.follow(frames, &out) => ended,
@@ -102,22 +102,22 @@ async fn serve(
     }
 }
 
-struct Heard {
+struct InboundLink {
     dispatcher: Arc<Dispatcher>,
     peer: Incarnation,
-    session: Session,
+    session: LinkSession,
     heard: Instant,
 }
 
-impl Drop for Heard {
+impl Drop for InboundLink {
     fn drop(&mut self) {
         let (peer, session, since) = (self.peer, self.session, self.heard);
         let homes = self.dispatcher.homes.clone();
-        tokio::spawn(async move { homes.tell(Event::Unheard { peer, session, since }).await });
+        tokio::spawn(async move { homes.tell(Event::InboundDown { peer, session, since }).await });
     }
 }
 
-impl Heard {
+impl InboundLink {
     /// Places batches in order; answers each when it is done.
     async fn follow(
         &mut self,
@@ -149,7 +149,7 @@ impl Heard {
                             });
                             continue;
                         }
-                        Some(Frame::Said(batch)) => {
+                        Some(Frame::Batch(batch)) => {
                             self.take(batch).await;
                             taken += 1;
                             Reply::Taken(taken)
@@ -170,10 +170,10 @@ impl Heard {
     }
 
     /// Gives the homes what the peer said.
-    async fn take(&self, batch: v1::SaidBatch) {
+    async fn take(&self, batch: v1::PeerBatch) {
         let homes = &self.dispatcher.homes;
-        let mut frames = Vec::with_capacity(batch.said.len());
-        for said in batch.said {
+        let mut frames = Vec::with_capacity(batch.messages.len());
+        for said in batch.messages {
             match decode(said, &self.dispatcher.parser) {
                 Ok(frame) => frames.push(frame),
                 Err(Unreadable::Ask(id, refused)) => {
@@ -184,7 +184,7 @@ impl Heard {
                 }
             }
         }
-        homes.tell(Event::Said { peer: self.peer, session: self.session, frames }).await;
+        homes.tell(Event::Received { peer: self.peer, session: self.session, frames }).await;
     }
 }
 

@@ -25,7 +25,7 @@ fn of_report(topic: &Topic, report: &Report) -> Option<Fact> {
     Some(match report {
         Report::Occupied => Fact::Occupied { channel },
         Report::Vacated => Fact::Vacated { channel },
-        Report::Came(user) => Fact::MemberAdded { channel, user_id: user.to_string() },
+        Report::Joined(user) => Fact::MemberAdded { channel, user_id: user.to_string() },
         Report::Left(user) => Fact::MemberRemoved { channel, user_id: user.to_string() },
         Report::Count(count) if is_counted(&channel) => Fact::SubscriptionCount { channel, count: *count },
         Report::Count(_) | Report::Moved => return None,
@@ -65,7 +65,7 @@ mod tests {
         let channel = || "presence-room".to_owned();
         assert_eq!(fact(Report::Occupied), Some(Fact::Occupied { channel: channel() }));
         let ann = Fact::MemberAdded { channel: channel(), user_id: "ann".to_owned() };
-        assert_eq!(fact(Report::Came("ann".into())), Some(ann));
+        assert_eq!(fact(Report::Joined("ann".into())), Some(ann));
         assert!(fact(Report::Count(3)).is_none(), "presence channels are not counted");
         let plain = Seen::Report(Topic::group("a", "room"), Report::Count(3), None);
         assert_eq!(of(&plain), Some(Fact::SubscriptionCount { channel: "room".to_owned(), count: 3 }));

@@ -19,7 +19,7 @@ use std::{
 };
 
 use broadgate_proto::v1::{self, command::Command, send_request::Payload};
-use broadgate_topics::{Pattern, Report, Reporting, Topic};
+use broadgate_topics::{Pattern, Report, ReportSubscription, Topic};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
@@ -36,11 +36,11 @@ const TURN_CHANGES_MAX: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 
 /// The groups about which something is to be told. What webhooks are told survives the home.
-pub(crate) fn reporting(table: &Table) -> Vec<Reporting> {
+pub(crate) fn reporting(table: &Table) -> Vec<ReportSubscription> {
     let told = table.iter().filter(|app| {
         app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
     });
-    told.map(|app| Reporting {
+    told.map(|app| ReportSubscription {
         pattern: Pattern { app: app.id.clone(), pattern: "*".to_owned() },
         inherited: !app.webhooks.is_empty(),
     })

@@ -11,7 +11,9 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
-use broadgate_topics::{Core, Frame, Input, Keeping, Limits, NotPresent, Reply, Session, Ticket, Topic};
+use broadgate_topics::{
+    Core, Frame, Input, Limits, LinkSession, NotPresent, Reply, RetentionRules, Ticket, Topic,
+};
 use metrics::gauge;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -27,8 +29,8 @@ use crate::{
         reports::Reports,
         watchers::Watchers,
     },
-    command::{Live, Refusal},
-    shard::{Entry, Pool, Standings},
+    command::{GatewayContent, Refusal},
+    shard::{Entry, PendingCounts, Pool},
     webhooks::Journal,
 };
 
@@ -42,10 +44,10 @@ pub(super) enum Waiter {
 }
 
 /// What the actor acts upon.
-pub(crate) struct Around {
+pub(crate) struct ActorDeps {
     pub(crate) shards: Pool,
     /// What each shard has to tell, and what wakes the actor for it.
-    pub(crate) standings: Vec<Arc<Standings>>,
+    pub(crate) pending_counts: Vec<Arc<PendingCounts>>,
     pub(crate) wake: Arc<Notify>,
     /// A view was installed.
     pub(crate) installed: OnView,
@@ -59,12 +61,12 @@ pub(crate) type OnView = Box<dyn Fn(&Arc<View>) + Send + Sync>;
 pub(crate) struct Actor {
     pub(super) me: Incarnation,
     pub(super) limits: Limits,
-    pub(super) keeping: Keeping,
-    pub(super) core: Core<Live>,
-    pub(super) around: Around,
+    pub(super) retention: RetentionRules,
+    pub(super) core: Core<GatewayContent>,
+    pub(super) deps: ActorDeps,
     pub(super) homes: Homes,
     pub(super) links: BTreeMap<Incarnation, Link>,
-    pub(super) sessions: BTreeMap<Incarnation, (Session, CancellationToken)>,
+    pub(super) sessions: BTreeMap<Incarnation, (LinkSession, CancellationToken)>,
     pub(super) callers: HashMap<Ticket, oneshot::Sender<Routed>>,
     pub(super) settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
     pub(super) entering: HashMap<Ticket, Waiter>,
@@ -80,10 +82,10 @@ pub(crate) struct Actor {
 pub(super) fn core(
     me: Incarnation,
     limits: Limits,
-    keeping: &Keeping,
+    retention: &RetentionRules,
     journal: Option<&Journal>,
-) -> Core<Live> {
-    let core = Core::new(me, limits).keeping(keeping.clone());
+) -> Core<GatewayContent> {
+    let core = Core::new(me, limits).with_retention(retention.clone());
     match journal {
         Some(journal) => core.journaled(journal.restored()),
         None => core,
@@ -94,17 +96,17 @@ impl Actor {
     pub(crate) fn new(
         me: Incarnation,
         limits: Limits,
-        keeping: Keeping,
-        around: Around,
+        retention: RetentionRules,
+        deps: ActorDeps,
         homes: Homes,
     ) -> Self {
         Self {
             me,
-            core: core(me, limits, &keeping, around.journal.as_deref()),
+            core: core(me, limits, &retention, deps.journal.as_deref()),
             limits,
-            keeping,
-            reports: Reports::new(Arc::clone(&around.wake)),
-            around,
+            retention,
+            reports: Reports::new(Arc::clone(&deps.wake)),
+            deps,
             homes,
             links: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -121,7 +123,7 @@ impl Actor {
 
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
-        let wake = Arc::clone(&self.around.wake);
+        let wake = Arc::clone(&self.deps.wake);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -143,12 +145,12 @@ impl Actor {
                 }
             }
             // Before the events: one of them may ask whether the homes know.
-            for standings in self.around.standings.clone() {
-                for standing in standings.take() {
-                    self.apply(Input::Standing(standing));
+            for pending_counts in self.deps.pending_counts.clone() {
+                for standing in pending_counts.take() {
+                    self.apply(Input::MembershipCount(standing));
                 }
             }
-            self.homes.set_held(self.core.held_counts());
+            self.homes.set_held(self.core.interest_counts());
             for event in batch.drain(..) {
                 self.handle(event);
             }
@@ -167,32 +169,32 @@ impl Actor {
                 let known = self.core.knows(peer);
                 let _ = reply.send(Greeting { view: Arc::clone(self.core.view()), known });
             }
-            Event::Opened { me, peer, link } if me == self.me => {
+            Event::OutboundUp { me, peer, link } if me == self.me => {
                 self.links.insert(peer, link);
-                self.apply(Input::Opened(peer));
+                self.apply(Input::OutboundUp(peer));
             }
-            Event::Closed { peer, generation } => {
+            Event::OutboundDown { peer, generation } => {
                 if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
                     self.links.remove(&peer);
-                    self.apply(Input::Closed(peer));
+                    self.apply(Input::OutboundDown(peer));
                 }
             }
             // Greeted by a former incarnation: it has to say hello to this one.
-            Event::Heard { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
-            Event::Heard { peer, session, cut } => {
+            Event::InboundUp { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
+            Event::InboundUp { peer, session, cut } => {
                 self.sessions.insert(peer, (session, cut));
-                self.apply(Input::Heard(peer, session));
+                self.apply(Input::InboundUp(peer, session));
             }
-            Event::Unheard { peer, session, since } => {
+            Event::InboundDown { peer, session, since } => {
                 if self.sessions.get(&peer).is_some_and(|(known, _)| *known == session) {
                     self.sessions.remove(&peer);
                 }
                 let since = since.saturating_duration_since(self.started);
-                self.apply(Input::Unheard(peer, session, since));
+                self.apply(Input::InboundDown(peer, session, since));
             }
-            Event::Said { peer, session, frames } => {
+            Event::Received { peer, session, frames } => {
                 for frame in frames {
-                    self.apply(Input::Said(peer, session, frame));
+                    self.apply(Input::Received(peer, session, frame));
                 }
             }
             Event::Refuse { peer, id, refused } => self.refuse(peer, id, refused),
@@ -228,7 +230,7 @@ impl Actor {
                 }
             }
             // Of a former incarnation.
-            Event::Opened { .. } | Event::Placed { .. } => {}
+            Event::OutboundUp { .. } | Event::Placed { .. } => {}
             Event::Watch(watcher) => {
                 let patterns = self.watchers.add(watcher);
                 self.apply(Input::Watch(patterns));
@@ -267,7 +269,7 @@ impl Actor {
 
     pub(super) fn reset_incarnation(&mut self, me: Incarnation) {
         self.me = me;
-        self.core = core(me, self.limits, &self.keeping, self.around.journal.as_deref());
+        self.core = core(me, self.limits, &self.retention, self.deps.journal.as_deref());
         self.turn = Turn::default();
         self.links.clear();
         for (_, cut) in std::mem::take(&mut self.sessions).into_values() {
@@ -281,7 +283,7 @@ impl Actor {
         self.apply(Input::Report(self.reports.about()));
     }
 
-    pub(super) fn apply(&mut self, input: Input<Live>) {
+    pub(super) fn apply(&mut self, input: Input<GatewayContent>) {
         let effects = self.core.apply(input, self.started.elapsed());
         for effect in effects {
             self.effect(effect);

@@ -1,7 +1,7 @@
 //! What the encodings of links and parcels share.
 
 use broadgate_proto::v1::{self};
-use broadgate_topics::At;
+use broadgate_topics::TopicPosition;
 
 use crate::command::{Job, Refusal};
 
@@ -16,7 +16,7 @@ pub(crate) enum Unreadable {
 
 pub(super) type Readable<T> = Result<T, Unreadable>;
 
-pub(super) fn encode_at(at: At) -> v1::Place {
+pub(super) fn encode_at(at: TopicPosition) -> v1::Place {
     v1::Place { tenure: Some(at.tenure), number: at.number }
 }
 
@@ -24,7 +24,7 @@ pub(super) fn encode_job(job: &Job) -> v1::Command {
     v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
 }
 
-pub(super) fn decode_at(at: Option<v1::Place>) -> At {
+pub(super) fn decode_at(at: Option<v1::Place>) -> TopicPosition {
     let at = at.unwrap_or_default();
-    At { tenure: at.tenure.unwrap_or_default(), number: at.number }
+    TopicPosition { tenure: at.tenure.unwrap_or_default(), number: at.number }
 }

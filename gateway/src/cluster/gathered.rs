@@ -3,25 +3,25 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use broadgate_proto::{id::Incarnation, v1};
-use broadgate_topics::{Back, Frame};
+use broadgate_topics::{Frame, ReplyTo};
 use metrics::{Counter, counter};
 
 use crate::{
-    command::{Live, Order},
+    command::{GatewayContent, Order},
     shard::Notice,
 };
 
 /// What is to be said and to be placed at the end of the turn.
 #[derive(Default)]
 pub(super) struct Turn {
-    pub(super) says: BTreeMap<Incarnation, Vec<v1::Said>>,
+    pub(super) says: BTreeMap<Incarnation, Vec<v1::PeerMessage>>,
     pub(super) places: Vec<Placement>,
     pub(super) tally: Tally,
 }
 
 /// What goes to the shards, in its order.
 pub(super) enum Placement {
-    Command(Back, Arc<Order>),
+    Command(ReplyTo, Arc<Order>),
     Notice(Notice),
 }
 
@@ -48,7 +48,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&self, frame: &Frame<Live>) {
+    pub(super) fn count(&self, frame: &Frame<GatewayContent>) {
         let counter = match frame {
             Frame::Ask { .. } => &self.asks,
             Frame::Reply { .. } => &self.replies,
@@ -61,8 +61,11 @@ impl Tally {
 }
 
 impl Turn {
-    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<Live>) {
+    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<GatewayContent>) {
         self.tally.count(&frame);
-        self.says.entry(peer).or_default().push(v1::Said { said: Some(super::wire::encode(frame)) });
+        self.says
+            .entry(peer)
+            .or_default()
+            .push(v1::PeerMessage { message: Some(super::wire::encode(frame)) });
     }
 }

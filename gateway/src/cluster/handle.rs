@@ -9,7 +9,9 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{self, View},
 };
-use broadgate_topics::{Back, Frame, HeldCounts, NotPresent, Op, Reply, Reporting, Session, Topic};
+use broadgate_topics::{
+    Frame, InterestCounts, LinkSession, NotPresent, Op, Reply, ReplyTo, ReportSubscription, Topic,
+};
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{reports::Seen, watchers::Watcher},
-    command::{Live, Refusal},
+    command::{GatewayContent, Refusal},
     inbox,
     shard::Entry,
 };
@@ -31,7 +33,7 @@ pub(super) const EVENTS_MAX: usize = 1024;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every one is a reply, and it is moved twice")]
 pub(crate) enum Routed {
-    Reply(Reply<Live>),
+    Reply(Reply<GatewayContent>),
     /// No home could be reached in time.
     NoHome,
 }
@@ -57,30 +59,30 @@ pub(crate) enum Event {
         reply: oneshot::Sender<Greeting>,
     },
     /// Our link to a peer is open; what is said to it goes in here. It is ours in this incarnation.
-    Opened {
+    OutboundUp {
         me: Incarnation,
         peer: Incarnation,
         link: Link,
     },
-    Closed {
+    OutboundDown {
         peer: Incarnation,
         generation: u64,
     },
     /// A peer's link to us is open; cancelling ends it.
-    Heard {
+    InboundUp {
         peer: Incarnation,
-        session: Session,
+        session: LinkSession,
         cut: CancellationToken,
     },
-    Unheard {
+    InboundDown {
         peer: Incarnation,
-        session: Session,
+        session: LinkSession,
         since: Instant,
     },
-    Said {
+    Received {
         peer: Incarnation,
-        session: Session,
-        frames: Vec<Frame<Live>>,
+        session: LinkSession,
+        frames: Vec<Frame<GatewayContent>>,
     },
     /// A peer asked something that cannot be understood here.
     Refuse {
@@ -96,7 +98,7 @@ pub(crate) enum Event {
     /// A caller asks a home; without a reply it wants none.
     Route {
         topic: Topic,
-        op: Op<Live>,
+        op: Op<GatewayContent>,
         reply: Option<oneshot::Sender<Routed>>,
     },
     /// A caller waits until the homes know what has changed here.
@@ -115,12 +117,12 @@ pub(crate) enum Event {
     /// Shards have carried something out.
     Placed {
         me: Incarnation,
-        placed: Vec<(Back, Option<v1::answer::Answer>, Vec<Topic>)>,
+        placed: Vec<(ReplyTo, Option<v1::answer::Answer>, Vec<Topic>)>,
     },
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
     /// The gateway itself wants to be told what happens in these groups.
-    Report(Vec<Reporting>, inbox::Sender<Seen>),
+    Report(Vec<ReportSubscription>, inbox::Sender<Seen>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }
@@ -130,19 +132,19 @@ pub(crate) enum Event {
 pub(crate) struct Link {
     /// Tells it from an earlier one to the same peer.
     pub(crate) generation: u64,
-    pub(crate) batches: mpsc::Sender<Vec<v1::Said>>,
+    pub(crate) batches: mpsc::Sender<Vec<v1::PeerMessage>>,
 }
 
 /// A handle of the actor.
 #[derive(Clone)]
 pub(crate) struct Homes {
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<InterestGauges>,
 }
 
 /// How many groups and uids have clients here, for whoever asks.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct InterestGauges {
     pub(super) groups: AtomicU64,
     pub(super) uids: AtomicU64,
 }
@@ -155,12 +157,12 @@ impl Homes {
     }
 
     /// How many groups and uids have clients here. Who was answered that it is in one is counted.
-    pub(crate) fn held(&self) -> HeldCounts {
-        let Held { groups, uids } = &*self.held;
-        HeldCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
+    pub(crate) fn held(&self) -> InterestCounts {
+        let InterestGauges { groups, uids } = &*self.held;
+        InterestCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
     }
 
-    pub(super) fn set_held(&self, HeldCounts { groups, uids }: HeldCounts) {
+    pub(super) fn set_held(&self, InterestCounts { groups, uids }: InterestCounts) {
         self.held.groups.store(groups, Ordering::Relaxed);
         self.held.uids.store(uids, Ordering::Relaxed);
     }
@@ -179,7 +181,7 @@ impl Homes {
     }
 
     /// Asks a topic's home; the answer comes out of the receiver.
-    pub(crate) async fn route(&self, topic: Topic, op: Op<Live>) -> oneshot::Receiver<Routed> {
+    pub(crate) async fn route(&self, topic: Topic, op: Op<GatewayContent>) -> oneshot::Receiver<Routed> {
         let (reply, routed) = oneshot::channel();
         self.tell(Event::Route { topic, op, reply: Some(reply) }).await;
         routed

@@ -24,7 +24,7 @@ mod turn;
 mod watchers;
 mod wire;
 
-pub(crate) use self::actor::{Actor, Around};
+pub(crate) use self::actor::{Actor, ActorDeps};
 
 pub(crate) use self::handle::{Event, Homes, Routed};
 

@@ -7,7 +7,7 @@ use broadgate_topics::{Content as _, HandedOver, Page, Position};
 
 use crate::{
     cluster::coding::{Readable, Unreadable, decode_at, encode_at, encode_job},
-    command::{Job, Live, Parser},
+    command::{GatewayContent, Job, Parser},
 };
 
 pub(super) fn encode_place(position: Position) -> v1::HistoryPlace {
@@ -22,12 +22,12 @@ pub(super) fn age_ms(age: Duration) -> u64 {
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn message(offset: u64, age: Duration, job: &Job) -> v1::KeptMessage {
-    v1::KeptMessage { offset, age_ms: age_ms(age), command: Some(encode_job(job)) }
+fn message(offset: u64, age: Duration, job: &Job) -> v1::RetainedMessage {
+    v1::RetainedMessage { offset, age_ms: age_ms(age), command: Some(encode_job(job)) }
 }
 
-pub(super) fn encode_page(epoch: v1::Epoch, page: Page<Live>) -> v1::KeptHistory {
-    v1::KeptHistory {
+pub(super) fn encode_page(epoch: v1::Epoch, page: Page<GatewayContent>) -> v1::RetainedHistory {
+    v1::RetainedHistory {
         epoch: Some(epoch),
         messages: page.messages.iter().map(|(offset, job)| message(*offset, Duration::ZERO, job)).collect(),
         position: page.position.map(encode_place),
@@ -35,7 +35,7 @@ pub(super) fn encode_page(epoch: v1::Epoch, page: Page<Live>) -> v1::KeptHistory
     }
 }
 
-pub(super) fn decode_page(kept: v1::KeptHistory, parser: &Parser) -> Readable<Page<Live>> {
+pub(super) fn decode_page(kept: v1::RetainedHistory, parser: &Parser) -> Readable<Page<GatewayContent>> {
     let messages =
         kept.messages.into_iter().map(|message| Ok((message.offset, job(message.command, parser)?)));
     Ok(Page {
@@ -45,7 +45,9 @@ pub(super) fn decode_page(kept: v1::KeptHistory, parser: &Parser) -> Readable<Pa
     })
 }
 
-pub(super) fn encode_history(history: HandedOver<Live>) -> (v1::HistoryPlace, Vec<v1::KeptMessage>) {
+pub(super) fn encode_history(
+    history: HandedOver<GatewayContent>,
+) -> (v1::HistoryPlace, Vec<v1::RetainedMessage>) {
     let place = encode_place(Position { epoch: history.epoch, offset: history.offset });
     let entries = history.entries.iter();
     (place, entries.map(|(offset, age, _, job)| message(*offset, *age, job)).collect())
@@ -53,13 +55,13 @@ pub(super) fn encode_history(history: HandedOver<Live>) -> (v1::HistoryPlace, Ve
 
 pub(super) fn decode_history(
     place: Option<v1::HistoryPlace>,
-    messages: Vec<v1::KeptMessage>,
+    messages: Vec<v1::RetainedMessage>,
     parser: &Parser,
-) -> Readable<HandedOver<Live>> {
+) -> Readable<HandedOver<GatewayContent>> {
     let Position { epoch, offset } = decode_place(place.unwrap_or_default());
     let entries = messages.into_iter().map(|message| {
         let job = job(message.command, parser)?;
-        let id = Live::kept_as(&job).unwrap_or_default();
+        let id = GatewayContent::retained_as(&job).unwrap_or_default();
         Ok((message.offset, Duration::from_millis(message.age_ms), id, job))
     });
     Ok(HandedOver { epoch, offset, entries: entries.collect::<Readable<_>>()? })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use broadgate_proto::{id::Incarnation, v1::command::Command};
 use broadgate_pusher::incoming::CLIENT_EVENT_PREFIX;
-use broadgate_topics::{Report, Reporting, Topic};
+use broadgate_topics::{Report, ReportSubscription, Topic};
 use metrics::counter;
 use tokio::sync::Notify;
 
@@ -34,7 +34,7 @@ impl Item for Seen {
         let names = topic.app().len() + topic.name().len();
         names
             + match self {
-                Self::Report(_, Report::Came(user) | Report::Left(user), _) => user.len(),
+                Self::Report(_, Report::Joined(user) | Report::Left(user), _) => user.len(),
                 Self::ClientEvent(_, job) => job.bytes(),
                 Self::Report(..) | Self::CacheMiss(_) => 0,
             }
@@ -44,7 +44,7 @@ impl Item for Seen {
         match self {
             Self::Report(_, Report::Occupied, _) => Says::Begins(None),
             Self::Report(_, Report::Vacated, _) => Says::Ends(None),
-            Self::Report(_, Report::Came(user), _) => Says::Begins(Some(user)),
+            Self::Report(_, Report::Joined(user), _) => Says::Begins(Some(user)),
             Self::Report(_, Report::Left(user), _) => Says::Ends(Some(user)),
             Self::Report(_, Report::Count(_), _) => Says::Newest("count"),
             Self::CacheMiss(_) => Says::Newest("cache_miss"),
@@ -55,7 +55,7 @@ impl Item for Seen {
 
 /// Who passes reports on, and what has arrived.
 pub(super) struct Reports {
-    about: Vec<Reporting>,
+    about: Vec<ReportSubscription>,
     channels: Option<inbox::Sender<Seen>>,
     arrivals: Arc<Arrivals>,
 }
@@ -66,12 +66,12 @@ impl Reports {
     }
 
     /// What is reported, and to whom.
-    pub(super) fn tell(&mut self, about: Vec<Reporting>, channels: inbox::Sender<Seen>) {
+    pub(super) fn tell(&mut self, about: Vec<ReportSubscription>, channels: inbox::Sender<Seen>) {
         self.about = about;
         self.channels = Some(channels);
     }
 
-    pub(super) fn about(&self) -> Vec<Reporting> {
+    pub(super) fn about(&self) -> Vec<ReportSubscription> {
         self.about.clone()
     }
 

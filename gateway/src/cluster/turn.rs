@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broadgate_proto::{id::Incarnation, view};
-use broadgate_topics::{Back, Effect};
+use broadgate_topics::{Effect, ReplyTo};
 use metrics::counter;
 
 use crate::{
@@ -12,14 +12,14 @@ use crate::{
         gathered::Placement,
         handle::{Event, Routed},
     },
-    command::{Live, Order},
+    command::{GatewayContent, Order},
     shard::Notice,
 };
 
 impl Actor {
-    pub(super) fn effect(&mut self, effect: Effect<Live>) {
+    pub(super) fn effect(&mut self, effect: Effect<GatewayContent>) {
         match effect {
-            Effect::Say(peer, frame) => self.turn.say(peer, frame),
+            Effect::Send(peer, frame) => self.turn.say(peer, frame),
             Effect::Place { back, command, .. } => {
                 self.turn.places.push(Placement::Command(back, Arc::clone(&command.order)));
             }
@@ -54,8 +54,8 @@ impl Actor {
             Effect::Group(topic, change) => self.watchers.note(topic, change),
             Effect::Report { topic, report, awaited } => self.reports.note(self.me, topic, report, awaited),
             Effect::Ordered(topic, job) => self.reports.note_ordered(&topic, &job),
-            Effect::Told { topic, whole, told } => {
-                self.around.journal.iter().for_each(|journal| journal.told(&topic, whole, told.clone()));
+            Effect::Notified { topic, whole, notified } => {
+                self.deps.journal.iter().for_each(|journal| journal.record(&topic, whole, notified.clone()));
             }
             Effect::Missed(topic) => self.reports.note_missed(topic),
             Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
@@ -74,13 +74,13 @@ impl Actor {
                         "more than half of the gateways have vanished within one lease"
                     );
                 }
-                if let Some(journal) = &self.around.journal {
+                if let Some(journal) = &self.deps.journal {
                     let gateways = view::gateways(&view).filter_map(|one| one.incarnation.parse().ok());
                     journal.view(self.me, gateways.collect());
                 }
-                (self.around.installed)(&view);
+                (self.deps.installed)(&view);
             }
-            Effect::Mistrust(peer, why) => {
+            Effect::ResetPeer(peer, why) => {
                 tracing::warn!(%peer, why, "peer state mismatch: resetting both links and resyncing");
                 counter!("broadgate_gateway_peers_mistrusted_total").increment(1);
                 self.drop_link(peer);
@@ -125,7 +125,7 @@ impl Actor {
             match placement {
                 Placement::Command(back, order) => {
                     if !notices.is_empty() {
-                        self.around.shards.notify(std::mem::take(&mut notices)).await;
+                        self.deps.shards.notify(std::mem::take(&mut notices)).await;
                     }
                     commands.push((back, order));
                 }
@@ -138,7 +138,7 @@ impl Actor {
             }
         }
         if !notices.is_empty() {
-            self.around.shards.notify(notices).await;
+            self.deps.shards.notify(notices).await;
         }
         if !commands.is_empty() {
             self.place_commands(commands).await;
@@ -146,14 +146,14 @@ impl Actor {
     }
 
     /// The answers come back as an event.
-    async fn place_commands(&self, commands: Vec<(Back, Arc<Order>)>) {
+    async fn place_commands(&self, commands: Vec<(ReplyTo, Arc<Order>)>) {
         let orders = commands.iter().enumerate().map(|(index, (_, order))| (index, Arc::clone(order)));
         let orders = orders.collect();
-        if commands.iter().all(|(back, _)| *back == Back::Nobody) {
-            return self.around.shards.carry_out(orders).await;
+        if commands.iter().all(|(back, _)| *back == ReplyTo::None) {
+            return self.deps.shards.carry_out(orders).await;
         }
-        let executing = self.around.shards.execute(orders).await;
-        let backs: Vec<Back> = commands.into_iter().map(|(back, _)| back).collect();
+        let executing = self.deps.shards.execute(orders).await;
+        let backs: Vec<ReplyTo> = commands.into_iter().map(|(back, _)| back).collect();
         let (homes, me) = (self.homes.clone(), self.me);
         tokio::spawn(async move {
             let placed = executing

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use broadgate_proto::{
     id::Incarnation,
     limits,
-    v1::{self, ask, placed, reply, said::Said},
+    v1::{self, ask, peer_message::Message, placed, reply},
 };
-use broadgate_topics::{Claim, Decided, Done, Frame, MemberChange, Op, Reply, Topic};
+use broadgate_topics::{Claim, ClaimDecision, Done, Frame, MemberChange, Op, Reply, Topic};
 use bytes::Bytes;
 use tonic::Code;
 
@@ -16,28 +16,35 @@ use crate::{
         coding::{Readable, Unreadable, decode_at, encode_at, encode_job},
         parcel,
     },
-    command::{Job, Live, Parser, Refusal, refusal},
-    webhooks::{decode_told, encode_told},
+    command::{GatewayContent, Job, Parser, Refusal, refusal},
+    webhooks::{decode_notified, encode_notified},
 };
 
-pub(super) fn encode(frame: Frame<Live>) -> Said {
+pub(super) fn encode(frame: Frame<GatewayContent>) -> Message {
     match frame {
-        Frame::View(view) => Said::View(v1::View::clone(&view)),
-        Frame::Hold { serial, topic, clients, members, claims, told } => {
-            let members = members.into_iter().map(held_member).collect();
+        Frame::View(view) => Message::View(v1::View::clone(&view)),
+        Frame::InterestUpdate { serial, topic, clients, members, claims, knows_roster } => {
+            let members = members.into_iter().map(member_update).collect();
             let claims = claims.into_iter().map(encode_claim).collect();
-            Said::Hold(v1::Hold { serial, topic: key(&topic), clients, members, told, claims })
+            Message::Interest(v1::InterestUpdate {
+                serial,
+                topic: key(&topic),
+                clients,
+                members,
+                knows_roster,
+                claims,
+            })
         }
         Frame::Synced { serial, epoch, sum } => {
             let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
-            Said::Synced(v1::Synced { serial, epoch: Some(epoch), topics, sum })
+            Message::Synced(v1::Synced { serial, epoch: Some(epoch), topics, sum })
         }
-        Frame::Held(serial) => Said::Held(serial),
+        Frame::InterestAck(serial) => Message::InterestAck(serial),
         Frame::Ask { id, topic, op } => {
-            Said::Ask(v1::Ask { id, topic: key(&topic), op: Some(encode_op(op, &topic)) })
+            Message::Ask(v1::Ask { id, topic: key(&topic), op: Some(encode_op(op, &topic)) })
         }
-        Frame::Reply { id, reply } => Said::Reply(v1::Reply { id, reply: Some(encode_reply(reply)) }),
-        Frame::Deliver { id, topic, at, command } => Said::Deliver(v1::Deliver {
+        Frame::Reply { id, reply } => Message::Reply(v1::Reply { id, reply: Some(encode_reply(reply)) }),
+        Frame::Deliver { id, topic, at, command } => Message::Deliver(v1::Deliver {
             id,
             topic: key(&topic),
             at: Some(encode_at(at)),
@@ -48,37 +55,35 @@ pub(super) fn encode(frame: Frame<Live>) -> Said {
                 None => Some(placed::Placed::Stale(true)),
                 Some(answer) => answer.map(|answer| placed::Placed::Answer(encode_answer(answer))),
             };
-            Said::Placed(v1::Placed { id, placed })
+            Message::Placed(v1::Placed { id, placed })
         }
         Frame::HandOver { topic, history } => {
             let (position, messages) = parcel::encode_history(history);
-            Said::HandOver(v1::HandOver { topic: key(&topic), position: Some(position), messages })
+            Message::HandOver(v1::HandOver { topic: key(&topic), position: Some(position), messages })
         }
-        Frame::Value { topic, at, age, command } => Said::Value(v1::LastValue {
+        Frame::Value { topic, at, age, command } => Message::Value(v1::LastValue {
             topic: key(&topic),
             at: Some(encode_at(at)),
             age_ms: parcel::age_ms(age),
             command: Some(encode_job(&command)),
         }),
         Frame::Present { topic, at, whole, members } => {
-            let members = members.into_iter().map(held_member).collect();
-            Said::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
+            let members = members.into_iter().map(member_update).collect();
+            Message::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
         }
-        Frame::Decided { topic, at, claims } => {
-            let claims = claims.into_iter().map(|Decided { user, number, granted }| v1::ClaimDecided {
-                user_id: user.to_string(),
-                number,
-                granted,
+        Frame::ClaimDecisions { topic, at, claims } => {
+            let claims = claims.into_iter().map(|ClaimDecision { user, number, granted }| {
+                v1::ClaimDecision { user_id: user.to_string(), number, granted }
             });
-            Said::Decided(v1::Decided {
+            Message::ClaimDecisions(v1::ClaimDecisions {
                 topic: key(&topic),
                 at: Some(encode_at(at)),
                 claims: claims.collect(),
             })
         }
-        Frame::Reported { serial, topic, whole, more, told } => {
-            let (topic, told) = (key(&topic), Some(encode_told(told)));
-            Said::Reported(v1::Reported { serial, topic, whole, more, told })
+        Frame::Reported { serial, topic, whole, more, notified } => {
+            let (topic, notified) = (key(&topic), Some(encode_notified(notified)));
+            Message::Reported(v1::Reported { serial, topic, whole, more, notified })
         }
     }
 }
@@ -95,10 +100,10 @@ fn texts(incarnations: Vec<Incarnation>) -> Vec<String> {
     incarnations.iter().map(ToString::to_string).collect()
 }
 
-fn held_member(change: MemberChange) -> v1::HeldMember {
+fn member_update(change: MemberChange) -> v1::MemberUpdate {
     let gone = change.info.is_none();
     let info = change.info.as_deref().unwrap_or_default().to_owned();
-    v1::HeldMember { member: Some(v1::PresenceMember { user_id: change.user.to_string(), info }), gone }
+    v1::MemberUpdate { member: Some(v1::PresenceMember { user_id: change.user.to_string(), info }), gone }
 }
 
 fn encode_claim(claim: Claim) -> v1::PresenceClaim {
@@ -113,7 +118,7 @@ fn decode_claim(claim: v1::PresenceClaim) -> Option<Claim> {
     Some(Claim { user, info, number: claim.number, max: claim.members_max })
 }
 
-fn encode_op(op: Op<Live>, topic: &Topic) -> ask::Op {
+fn encode_op(op: Op<GatewayContent>, topic: &Topic) -> ask::Op {
     match op {
         Op::Deliver(job) => ask::Op::Command(encode_job(&job)),
         Op::Count(topics) => ask::Op::Count(v1::TopicList { topics: topics.iter().map(key).collect() }),
@@ -130,11 +135,13 @@ fn encode_op(op: Op<Live>, topic: &Topic) -> ask::Op {
         }),
         Op::Last => ask::Op::Last(true),
         Op::Missed => ask::Op::Missed(true),
-        Op::Claim(print) => ask::Op::Claim(v1::Claim { high: (print >> 64) as u64, low: print as u64 }),
+        Op::Claim(print) => {
+            ask::Op::Claim(v1::PublishClaim { high: (print >> 64) as u64, low: print as u64 })
+        }
     }
 }
 
-fn encode_reply(reply: Reply<Live>) -> reply::Reply {
+fn encode_reply(reply: Reply<GatewayContent>) -> reply::Reply {
     match reply {
         Reply::NotHome(epoch) => reply::Reply::NotHome(epoch),
         Reply::Busy => reply::Reply::Busy(true),
@@ -148,7 +155,7 @@ fn encode_reply(reply: Reply<Live>) -> reply::Reply {
             position: done.position.map(parcel::encode_place),
         }),
         Reply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
-        Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::KeptValue {
+        Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::RetainedValue {
             epoch: Some(epoch),
             age_ms: command.as_ref().map_or(0, |(_, age)| parcel::age_ms(*age)),
             command: command.map(|(job, _)| encode_job(&job)),
@@ -175,42 +182,42 @@ fn encode_reply(reply: Reply<Live>) -> reply::Reply {
 }
 
 /// Reads what a peer said.
-pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
-    Ok(match said.said.ok_or(Unreadable::Other("unknown"))? {
-        Said::View(view) => Frame::View(Arc::new(view)),
-        Said::Hold(hold) => Frame::Hold {
+pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<Frame<GatewayContent>> {
+    Ok(match said.message.ok_or(Unreadable::Other("unknown"))? {
+        Message::View(view) => Frame::View(Arc::new(view)),
+        Message::Interest(hold) => Frame::InterestUpdate {
             serial: hold.serial,
             topic: topic(&hold.topic)?,
             clients: hold.clients,
             members: hold.members.into_iter().filter_map(member_change).collect(),
             claims: hold.claims.into_iter().filter_map(decode_claim).collect(),
-            told: hold.told,
+            knows_roster: hold.knows_roster,
         },
-        Said::Synced(synced) => Frame::Synced {
+        Message::Synced(synced) => Frame::Synced {
             serial: synced.serial,
             epoch: synced.epoch.unwrap_or_default(),
             sum: synced.topics.map(|topics| (topics, synced.sum)),
         },
-        Said::Held(serial) => Frame::Held(serial),
-        Said::Ask(ask) => decode_ask(ask, parser)?,
-        Said::Reply(reply) => Frame::Reply { id: reply.id, reply: decode_reply(reply.reply, parser)? },
-        Said::Deliver(deliver) => Frame::Deliver {
+        Message::InterestAck(serial) => Frame::InterestAck(serial),
+        Message::Ask(ask) => decode_ask(ask, parser)?,
+        Message::Reply(reply) => Frame::Reply { id: reply.id, reply: decode_reply(reply.reply, parser)? },
+        Message::Deliver(deliver) => Frame::Deliver {
             id: deliver.id,
             topic: topic(&deliver.topic)?,
             at: decode_at(deliver.at),
             command: parcel::job(deliver.command, parser)?,
         },
-        Said::HandOver(parcel) => Frame::HandOver {
+        Message::HandOver(parcel) => Frame::HandOver {
             topic: topic(&parcel.topic)?,
             history: parcel::decode_history(parcel.position, parcel.messages, parser)?,
         },
-        Said::Value(value) => Frame::Value {
+        Message::Value(value) => Frame::Value {
             topic: topic(&value.topic)?,
             at: decode_at(value.at),
             age: Duration::from_millis(value.age_ms),
             command: parcel::job(value.command, parser)?,
         },
-        Said::Placed(placed) => Frame::Placed {
+        Message::Placed(placed) => Frame::Placed {
             id: placed.id,
             placed: match placed.placed {
                 Some(placed::Placed::Stale(_)) => None,
@@ -218,31 +225,31 @@ pub(crate) fn decode(said: v1::Said, parser: &Parser) -> Readable<Frame<Live>> {
                 None => Some(None),
             },
         },
-        Said::Present(present) => Frame::Present {
+        Message::Present(present) => Frame::Present {
             topic: topic(&present.topic)?,
             at: decode_at(present.at),
             whole: present.whole,
             members: present.members.into_iter().filter_map(member_change).collect(),
         },
-        Said::Decided(decided) => Frame::Decided {
+        Message::ClaimDecisions(decided) => Frame::ClaimDecisions {
             topic: topic(&decided.topic)?,
             at: decode_at(decided.at),
             claims: decided
                 .claims
                 .into_iter()
-                .map(|claim| Decided {
+                .map(|claim| ClaimDecision {
                     user: claim.user_id.into(),
                     number: claim.number,
                     granted: claim.granted,
                 })
                 .collect(),
         },
-        Said::Reported(reported) => Frame::Reported {
+        Message::Reported(reported) => Frame::Reported {
             serial: reported.serial,
             topic: topic(&reported.topic)?,
             whole: reported.whole,
             more: reported.more,
-            told: decode_told(reported.told.unwrap_or_default()),
+            notified: decode_notified(reported.notified.unwrap_or_default()),
         },
     })
 }
@@ -251,7 +258,7 @@ fn topic(key: &[u8]) -> Readable<Topic> {
     Topic::from_key(key).ok_or(Unreadable::Other("topic"))
 }
 
-fn member_change(held: v1::HeldMember) -> Option<MemberChange> {
+fn member_change(held: v1::MemberUpdate) -> Option<MemberChange> {
     let member = held.member?;
     let info = (!held.gone).then(|| member.info.into());
     Some(MemberChange { user: member.user_id.into(), info })
@@ -264,7 +271,7 @@ fn decode_job(command: Option<v1::Command>, parser: &Parser) -> Result<Arc<Job>,
     }
 }
 
-fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<Live>> {
+fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<GatewayContent>> {
     let op = match ask.op {
         Some(ask::Op::Command(command)) => {
             let job = decode_job(Some(command), parser);
@@ -282,7 +289,9 @@ fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<Live>> {
         },
         Some(ask::Op::Last(_)) => Op::Last,
         Some(ask::Op::Missed(_)) => Op::Missed,
-        Some(ask::Op::Claim(v1::Claim { high, low })) => Op::Claim(u128::from(high) << 64 | u128::from(low)),
+        Some(ask::Op::Claim(v1::PublishClaim { high, low })) => {
+            Op::Claim(u128::from(high) << 64 | u128::from(low))
+        }
         Some(ask::Op::Roster(request)) => Op::Roster {
             limit: (request.limit as usize).min(limits::PAGE_MAX as usize + 1),
             after: request.cursor.into(),
@@ -299,7 +308,7 @@ fn incarnations(texts: &[String]) -> Vec<Incarnation> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<Live>> {
+fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<GatewayContent>> {
     Ok(match reply.ok_or(Unreadable::Other("reply"))? {
         reply::Reply::NotHome(epoch) => Reply::NotHome(epoch),
         reply::Reply::Busy(_) => Reply::Busy,

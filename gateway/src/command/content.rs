@@ -18,7 +18,7 @@ use crate::command::{
 
 /// The content of a running gateway.
 #[derive(Debug, Clone)]
-pub(crate) enum Live {}
+pub(crate) enum GatewayContent {}
 
 /// One command: as it is passed on, and as it is carried out here.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Job {
     }
 }
 
-impl Content for Live {
+impl Content for GatewayContent {
     type Command = Arc<Job>;
     type Answer = Answer;
 
@@ -73,7 +73,7 @@ impl Content for Live {
         }
     }
 
-    fn kept_as(job: &Arc<Job>) -> Option<u128> {
+    fn retained_as(job: &Arc<Job>) -> Option<u128> {
         match &job.command {
             Command::Send(request) if !request.not_kept => Some(xxh3_128(request.command_id.as_bytes())),
             _ => None,

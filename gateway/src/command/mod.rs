@@ -22,7 +22,7 @@ pub(crate) use self::order::{
 };
 
 pub(crate) use self::{
-    content::{Job, Live},
+    content::{GatewayContent, Job},
     malformed::take_malformed,
     merge::{finish, first_names, merge, tidy},
     parse::{Parser, session_object},

@@ -4,7 +4,7 @@ use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1,
 };
-use broadgate_topics::{At, Pattern, Position};
+use broadgate_topics::{Pattern, Position, TopicPosition};
 use tonic::Code;
 
 use crate::{
@@ -123,7 +123,7 @@ pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<Request, Ref
 fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
     let parse = || {
         let (tenure, number) = given.epoch.rsplit_once('.')?;
-        Some(At { tenure: tenure.parse().ok()?, number: number.parse().ok()? })
+        Some(TopicPosition { tenure: tenure.parse().ok()?, number: number.parse().ok()? })
     };
     let epoch = parse().ok_or_else(|| {
         invalid("since.epoch is not one that a receipt or a history gave: read it without since")
@@ -132,7 +132,7 @@ fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
 }
 
 pub(crate) fn position_text(position: Position) -> v1::HistoryPosition {
-    let At { tenure, number } = position.epoch;
+    let TopicPosition { tenure, number } = position.epoch;
     v1::HistoryPosition { epoch: format!("{tenure}.{number}"), offset: position.offset }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use broadgate_register::member::RegisterStatus;
-use broadgate_topics::Keeping;
+use broadgate_topics::RetentionRules;
 use metrics::Histogram;
 use tokio::sync::watch;
 
@@ -17,17 +17,17 @@ use crate::{
     cluster::{Homes, links::Peers},
     command::Parser,
     dispatch::installed::Installed,
-    identity::Me,
+    identity::Identity,
     shard::Pool,
 };
 
 /// Places commands and gathers their answers.
 pub(crate) struct Dispatcher {
-    pub(crate) me: Arc<ArcSwap<Me>>,
+    pub(crate) me: Arc<ArcSwap<Identity>>,
     pub(crate) local: Pool,
     pub(crate) peers: Peers,
     pub(crate) homes: Homes,
-    pub(crate) keeping: Keeping,
+    pub(crate) retention: RetentionRules,
     pub(crate) parser: Parser,
     pub(crate) apps: Apps,
     /// The services of the listeners whose clients need workers.

@@ -24,7 +24,7 @@ pub(super) enum Homed {
     /// Nothing.
     No,
     /// All of it, to the home of this topic.
-    Whole(Topic, Op<crate::command::Live>),
+    Whole(Topic, Op<crate::command::GatewayContent>),
     /// Counts of these topics, by name; the rest is asked of gateways.
     Counts(Counted, BTreeMap<Incarnation, Vec<Topic>>),
 }
@@ -154,7 +154,7 @@ impl Dispatcher {
     /// None if the home cannot answer.
     fn read(
         &self,
-        reply: Reply<crate::command::Live>,
+        reply: Reply<crate::command::GatewayContent>,
         counted: Option<&(Counted, Vec<Topic>)>,
     ) -> Option<Answered> {
         match reply {
@@ -229,7 +229,7 @@ fn event(job: &Job) -> String {
     }
 }
 
-fn history_reply(page: Page<crate::command::Live>) -> v1::HistoryReply {
+fn history_reply(page: Page<crate::command::GatewayContent>) -> v1::HistoryReply {
     use v1::{history_message::Payload as Out, send_request::Payload};
     let message = |(offset, job): (u64, Arc<Job>)| {
         let command_id = match &job.command {
@@ -267,7 +267,7 @@ fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static s
         Order::Roster { .. } | Order::History { .. } | Order::LastValue { .. } => {
             Some("the group's home, which alone knows this, cannot be reached: repeat")
         }
-        Order::Send { .. } if dispatcher.keeping.of(&order.topic()?).has_history() => {
+        Order::Send { .. } if dispatcher.retention.of(&order.topic()?).has_history() => {
             Some("the group's home, which keeps its history, cannot be reached: repeat")
         }
         _ => None,

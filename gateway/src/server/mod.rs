@@ -37,11 +37,11 @@ use crate::{
     apps::Apps,
     bodies::Bodies,
     channel_events,
-    cluster::{self, Actor, Around, Event, Homes, links::Peers},
+    cluster::{self, Actor, ActorDeps, Event, Homes, links::Peers},
     config::Config,
     dispatch::{Dispatcher, Installed},
     health::{Health, Stopping},
-    identity::Me,
+    identity::Identity,
     inbox::{self, inbox},
     ingress,
     observers::Observers,
@@ -239,7 +239,7 @@ impl Bound {
         dispatcher: &Arc<Dispatcher>,
         observers: &Observers,
         pool: &Pool,
-        me: &Arc<ArcSwap<Me>>,
+        me: &Arc<ArcSwap<Identity>>,
     ) -> Internal {
         Internal {
             dispatcher: Arc::clone(dispatcher),
@@ -278,7 +278,7 @@ impl Bound {
     /// Starts the actor that owns the homes, and what places commands.
     fn start_homes(
         &self,
-        me: &Arc<ArcSwap<Me>>,
+        me: &Arc<ArcSwap<Identity>>,
         shards: &Shards,
         register: watch::Receiver<RegisterStatus>,
         stop: &CancellationToken,
@@ -288,14 +288,14 @@ impl Bound {
         let (homes, events) = Homes::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
-        let keeping = self.config.settings.keeping(&self.config.apps.load());
+        let retention = self.config.settings.retention_rules(&self.config.apps.load());
         let secret = self.config.secret.clone();
         let dispatcher = Arc::new(Dispatcher {
             me: Arc::clone(me),
             local: shards.pool.clone(),
             peers: Peers::new(secret, Arc::clone(me), homes.clone(), link_timeout),
             homes: homes.clone(),
-            keeping: keeping.clone(),
+            retention: retention.clone(),
             parser: parser(&self.config),
             apps: self.config.apps.clone(),
             listener_services: self.config.settings.listener_services(),
@@ -312,15 +312,15 @@ impl Bound {
             installed: installed_sender,
             health: self.health.clone(),
         };
-        let around = Around {
+        let deps = ActorDeps {
             shards: shards.pool.clone(),
-            standings: shards.standings.clone(),
+            pending_counts: shards.pending_counts.clone(),
             wake: Arc::clone(&shards.wake),
             installed: Box::new(move |view| installing.install(view)),
             journal,
         };
         let limits = self.config.settings.limits.of_homes();
-        let actor = Actor::new(me.load().incarnation, limits, keeping, around, homes);
+        let actor = Actor::new(me.load().incarnation, limits, retention, deps, homes);
         tasks.spawn("topics", actor.run(events, stop.clone()));
         dispatcher
     }

@@ -18,11 +18,11 @@ use crate::{
     command::Parser,
     config::{Accept, Config, ListenerKind},
     dispatch::upcalls,
-    identity::Me,
+    identity::Identity,
     ingress::{self, Shared},
     observers::Observers,
     server::bound::Bound,
-    shard::{self, Mailbox, Message, Messages, Places, Pool, Standings, Upcalls},
+    shard::{self, Mailbox, Message, Messages, PendingCounts, Places, Pool, Upcalls},
 };
 
 pub(super) fn join(bound: &Bound, known: Option<View>) -> Member {
@@ -60,8 +60,8 @@ pub(super) fn name_of(config: &Config, internal: SocketAddr) -> String {
     settings.internal.advertise.clone().unwrap_or_else(|| internal.to_string())
 }
 
-pub(super) fn new_me(bound: &Bound, member: &Member) -> Me {
-    Me { incarnation: member.incarnation(), name: name(bound), over: CancellationToken::new() }
+pub(super) fn new_me(bound: &Bound, member: &Member) -> Identity {
+    Identity { incarnation: member.incarnation(), name: name(bound), over: CancellationToken::new() }
 }
 
 pub(super) fn advertised_host(config: &Config) -> String {
@@ -91,7 +91,7 @@ pub(super) struct Shards {
     pub(super) pool: Pool,
     messages: Vec<Messages>,
     /// Of each shard, and last of what is no shard's.
-    pub(super) standings: Vec<Arc<Standings>>,
+    pub(super) pending_counts: Vec<Arc<PendingCounts>>,
     /// Wakes the homes' actor.
     pub(super) wake: Arc<Notify>,
 }
@@ -99,16 +99,16 @@ pub(super) struct Shards {
 impl Shards {
     pub(super) fn new(count: usize) -> Self {
         let (mailboxes, messages): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
-        let standings = (0..=count).map(|_| Arc::default()).collect();
+        let pending_counts = (0..=count).map(|_| Arc::default()).collect();
         let pool = Pool { shards: mailboxes.into() };
-        Self { pool, messages, standings, wake: Arc::default() }
+        Self { pool, messages, pending_counts, wake: Arc::default() }
     }
 
     /// The places of connections are no shard's, but are told to the homes in the same way.
     pub(super) fn places(&self) -> anyhow::Result<Arc<Places>> {
         let run = getrandom::u64().context("no random number for the places of connections")?;
-        let standings = self.standings.last().map(Arc::clone).unwrap_or_default();
-        Ok(Places::new(run, standings, Arc::clone(&self.wake)))
+        let pending_counts = self.pending_counts.last().map(Arc::clone).unwrap_or_default();
+        Ok(Places::new(run, pending_counts, Arc::clone(&self.wake)))
     }
 }
 
@@ -140,15 +140,15 @@ pub(super) fn start_shards(
     bound: &Bound,
     sockets: Sockets,
     shards: Shards,
-    me: &Me,
+    me: &Identity,
     ports: &Shared,
     observers: &Observers,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let one = bound.config.settings.accept == Accept::One;
     let (of_shard, of_acceptor) = deal(sockets, bound.shards, one);
-    let each = of_shard.into_iter().zip(shards.messages).zip(shards.standings);
-    for (index, ((listeners, messages), standings)) in each.enumerate() {
+    let each = of_shard.into_iter().zip(shards.messages).zip(shards.pending_counts);
+    for (index, ((listeners, messages), pending_counts)) in each.enumerate() {
         let index = u8::try_from(index).unwrap_or(u8::MAX);
         let (upcalls, queues) = Upcalls::new();
         let shared = ports.clone();
@@ -164,7 +164,7 @@ pub(super) fn start_shards(
             name: me.name.clone(),
             config: Arc::clone(&bound.config),
             messages,
-            standings,
+            pending_counts,
             wake_homes: Arc::clone(&shards.wake),
             upcalls,
             observers: observers.clone(),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use broadgate_pusher::channel::is_own;
-use broadgate_topics::{Standing, StandingMember, Topic as TopicKey};
+use broadgate_topics::{MembershipCount, PresenceCount, Topic as TopicKey};
 
 use crate::{
     command::{Audience, Seat},
@@ -357,7 +357,7 @@ impl Directory {
     }
 
     /// How the topics that have changed stand now, each once.
-    pub(crate) fn take_changes(&mut self, shard: u8) -> Vec<Standing> {
+    pub(crate) fn take_changes(&mut self, shard: u8) -> Vec<MembershipCount> {
         let mut users: HashMap<(AppId, bool, Rc<str>), Vec<Arc<str>>> = HashMap::new();
         for Change { app, kind, name, user } in self.changes.drain(..) {
             let named = users.entry((app, kind == Kind::Uid, name)).or_default();
@@ -365,7 +365,7 @@ impl Directory {
         }
         // A burst is given back.
         self.changes.shrink_to(64);
-        let standings = users.into_iter().map(|((app, is_uid, name), mut users)| {
+        let pending_counts = users.into_iter().map(|((app, is_uid, name), mut users)| {
             users.sort_unstable();
             users.dedup();
             let kind = if is_uid { Kind::Uid } else { Kind::Group };
@@ -377,7 +377,7 @@ impl Directory {
                 .map(|user| {
                     let User { info, clients, max } =
                         presence.map_or_else(User::default, |all| all.of(&user));
-                    StandingMember { user, info, clients, max }
+                    PresenceCount { user, info, clients, max }
                 })
                 .collect();
             let clients = topic.map_or(0, |topic| len_u32(&topic.members));
@@ -385,9 +385,9 @@ impl Directory {
                 Kind::Uid => TopicKey::uid(&app.name, &name),
                 Kind::Group => TopicKey::group(&app.name, &name),
             };
-            Standing { topic, shard, clients, members }
+            MembershipCount { topic, shard, clients, members }
         });
-        standings.collect()
+        pending_counts.collect()
     }
 
     pub(crate) fn is_member(&self, slot: Slot, group: &str) -> bool {

@@ -29,6 +29,7 @@ mod notice;
 mod open;
 mod outbox;
 mod outcome;
+mod pending_counts;
 mod places;
 mod pool;
 mod presence;
@@ -40,7 +41,6 @@ mod readers;
 mod relieve;
 mod slots;
 mod socket;
-mod standings;
 mod state;
 mod suspects;
 pub(crate) mod tally;
@@ -61,10 +61,10 @@ pub(crate) use self::{
     notice::Notice,
     open::{Candidate, Newcomer},
     outcome::Stats,
+    pending_counts::PendingCounts,
     places::Places,
     pool::{Executing, Pool},
     pusher::{Tenant, signed_in_group},
-    standings::Standings,
     state::{Handle, Shard},
     thread::{Ingress, Start, start, thread_name},
     trials::Trying,

@@ -1,18 +1,18 @@
 //! What homes tell of topics to the gateways with clients in them: no command, and nobody waits for an answer.
 
 use broadgate_proto::id::ClientId;
-use broadgate_topics::{ComeOrGone, Entered, Topic};
+use broadgate_topics::{Entered, PresenceChange, Topic};
 
 use super::state::Shard;
-use crate::command::Live;
+use crate::command::GatewayContent;
 
 /// What a shard is told.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// Presence members of a group have come and gone: Pusher clients in it are told.
-    Present { topic: Topic, members: Vec<ComeOrGone> },
+    Present { topic: Topic, members: Vec<PresenceChange> },
     /// A Pusher client follows a group from here.
-    Entered { client: ClientId, topic: Topic, entered: Entered<Live> },
+    Entered { client: ClientId, topic: Topic, entered: Entered<GatewayContent> },
 }
 
 impl Shard {

@@ -6,7 +6,7 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{self, answer::Answer},
 };
-use broadgate_topics::{Topic, remember::Kept};
+use broadgate_topics::{Topic, remember::HeapSize};
 
 use crate::{command::Refusal, shard::slots::Slot};
 
@@ -48,7 +48,7 @@ impl Remembrance {
     }
 }
 
-impl Kept for Remembrance {
+impl HeapSize for Remembrance {
     fn heap_bytes(&self) -> usize {
         match self {
             Self::Clients(_) | Self::Session => 0,

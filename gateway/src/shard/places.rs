@@ -11,10 +11,10 @@ use std::{
     },
 };
 
-use broadgate_topics::{Standing, StandingMember, Topic};
+use broadgate_topics::{MembershipCount, PresenceCount, Topic};
 use tokio::sync::Notify;
 
-use super::standings::Standings;
+use super::pending_counts::PendingCounts;
 
 /// Stands where others have the number of their shard: the places belong to no shard.
 const NO_SHARD: u8 = u8::MAX;
@@ -26,7 +26,7 @@ pub(crate) struct Places {
     next: AtomicU64,
     /// By app. As many as there have been apps with a limit.
     counts: Mutex<HashMap<String, u32>>,
-    standings: Arc<Standings>,
+    pending_counts: Arc<PendingCounts>,
     wake: Arc<Notify>,
 }
 
@@ -38,8 +38,8 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    pub(crate) fn new(run: u64, standings: Arc<Standings>, wake: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { run, next: AtomicU64::new(0), counts: Mutex::default(), standings, wake })
+    pub(crate) fn new(run: u64, pending_counts: Arc<PendingCounts>, wake: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { run, next: AtomicU64::new(0), counts: Mutex::default(), pending_counts, wake })
     }
 
     /// Claims a place where at most `max` are. Its home decides about [`Place::claim`].
@@ -56,15 +56,15 @@ impl Places {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let clients = counts.entry(app.to_owned()).or_default();
         *clients = if come.is_some() { *clients + 1 } else { clients.saturating_sub(1) };
-        let member = StandingMember {
+        let member = PresenceCount {
             user: Arc::clone(name),
             info: "".into(),
             clients: u32::from(come.is_some()),
             max: come,
         };
         let topic = Topic::connections(app);
-        let standing = Standing { topic, shard: NO_SHARD, clients: *clients, members: vec![member] };
-        self.standings.put(vec![standing], &self.wake);
+        let standing = MembershipCount { topic, shard: NO_SHARD, clients: *clients, members: vec![member] };
+        self.pending_counts.put(vec![standing], &self.wake);
     }
 }
 
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn a_place_is_claimed_and_given_back_once() {
-        let (standings, wake) = (Arc::new(Standings::default()), Arc::new(Notify::new()));
-        let connections = Places::new(7, Arc::clone(&standings), wake);
+        let (pending_counts, wake) = (Arc::new(PendingCounts::default()), Arc::new(Notify::new()));
+        let connections = Places::new(7, Arc::clone(&pending_counts), wake);
         let said = || {
-            let taken = standings.take();
-            let one = |standing: &Standing| {
+            let taken = pending_counts.take();
+            let one = |standing: &MembershipCount| {
                 let members = standing.members.iter();
                 let mut members: Vec<_> =
                     members.map(|member| (member.user.to_string(), member.clients, member.max)).collect();

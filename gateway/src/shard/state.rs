@@ -23,11 +23,11 @@ use crate::{
         directory::Directory,
         outbox::Joined,
         outcome::Remembrance,
+        pending_counts::PendingCounts,
         places::Places,
         pusher::client::Tenant,
         read_budget::ReadBudget,
         slots::{Slot, Slots},
-        standings::Standings,
         tally::Tally,
         upcalls::Upcalls,
         wheel::Wheel,
@@ -94,7 +94,7 @@ pub(crate) struct Executed {
 #[derive(Default)]
 pub(crate) struct ShardDeps {
     /// Where the shard tells who is in what; the topics' task is woken by it.
-    pub(crate) homes: Option<(Arc<Standings>, Arc<Notify>)>,
+    pub(crate) homes: Option<(Arc<PendingCounts>, Arc<Notify>)>,
     pub(crate) upcalls: Option<Upcalls>,
     /// Who observes Pusher clients.
     pub(crate) observers: Observers,
@@ -229,9 +229,9 @@ impl Shard {
     /// Tells the homes what has changed.
     pub(crate) fn tell_standings(&mut self) {
         if self.directory.has_changes()
-            && let Some((standings, wake)) = &self.deps.homes
+            && let Some((pending_counts, wake)) = &self.deps.homes
         {
-            standings.put(self.directory.take_changes(self.index), wake);
+            pending_counts.put(self.directory.take_changes(self.index), wake);
         }
     }
 

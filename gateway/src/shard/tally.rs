@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broadgate_proto::v1::Cause;
-use broadgate_topics::remember::{Forgotten, Kept, Remembered};
+use broadgate_topics::remember::{Forgotten, HeapSize, Remembered};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 /// Why something was dropped: the closed set of labels.
@@ -187,7 +187,7 @@ impl Tally {
     }
 
     /// Once a second: what is remembered of commands.
-    pub(crate) fn remembered<A: Kept>(&mut self, remembered: &mut Remembered<A>) {
+    pub(crate) fn remembered<A: HeapSize>(&mut self, remembered: &mut Remembered<A>) {
         let handles = &self.handles;
         handles.ids_bytes.set(remembered.bytes() as f64);
         let Forgotten { chosen, made } = remembered.take_forgotten();

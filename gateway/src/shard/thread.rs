@@ -26,8 +26,8 @@ use crate::{
         clock::Clock,
         mailbox::{Message, Messages},
         outcome::Part,
+        pending_counts::PendingCounts,
         places::Places,
-        standings::Standings,
         state::{Handle, Shard},
         upcalls::Upcalls,
         walk,
@@ -64,7 +64,7 @@ pub(crate) struct Start {
     pub(crate) config: Arc<Config>,
     pub(crate) messages: Messages,
     /// Where it says who is in what.
-    pub(crate) standings: Arc<Standings>,
+    pub(crate) pending_counts: Arc<PendingCounts>,
     pub(crate) wake_homes: Arc<Notify>,
     pub(crate) upcalls: Upcalls,
     /// Where Pusher clients count as connections of their app in the cluster.
@@ -100,7 +100,7 @@ async fn run(start: Start) {
     let _end = start.end;
     let mut shard = Shard::new(start.index, start.incarnation, &start.name, start.config);
     shard.shards = start.shards;
-    shard.deps.homes = Some((start.standings, start.wake_homes));
+    shard.deps.homes = Some((start.pending_counts, start.wake_homes));
     shard.deps.upcalls = Some(start.upcalls);
     shard.deps.observers = start.observers;
     shard.deps.places = Some(start.places);

@@ -20,19 +20,19 @@ use broadgate_proto::{
     limits::{WEBHOOK_SPOOL_SYNC, WEBHOOK_TOLD_BYTES_MAX},
     v1,
 };
-use broadgate_topics::{Restored, Told, Topic};
+use broadgate_topics::{Notified, Restored, Topic};
 use metrics::{counter, gauge};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    notified::{decode_notified, encode_notified},
     spool,
-    told::{decode_told, encode_told},
 };
 
-const MAGIC: &[u8] = b"broadgate told 1\n";
+const MAGIC: &[u8] = b"broadgate notified 1\n";
 const HEAD_BYTES: usize = 12;
-const TOLD: u8 = 1;
+const ENTRY: u8 = 1;
 const VIEW: u8 = 2;
 
 /// What a channel or a user takes in memory besides its text.
@@ -67,7 +67,7 @@ struct State {
 /// What the journal says.
 #[derive(Default)]
 struct Known {
-    told: BTreeMap<Topic, Told>,
+    notified: BTreeMap<Topic, Notified>,
     bytes: usize,
     me: Option<Incarnation>,
     gateways: Vec<Incarnation>,
@@ -92,13 +92,13 @@ impl Journal {
     }
 
     /// What receivers have heard of a group: all of it, or one step.
-    pub(crate) fn told(&self, topic: &Topic, whole: bool, told: Told) {
+    pub(crate) fn record(&self, topic: &Topic, whole: bool, notified: Notified) {
         let mut state = self.shared.lock();
-        if !state.known.hear(topic, whole, told.clone()) {
+        if !state.known.update(topic, whole, notified.clone()) {
             counter!("broadgate_gateway_webhook_unjournaled_total").increment(1);
             return;
         }
-        write_told(&mut state.unwritten, topic, whole, told);
+        write_entry(&mut state.unwritten, topic, whole, notified);
         self.written(state);
     }
 
@@ -113,9 +113,9 @@ impl Journal {
     /// What it says now.
     pub(crate) fn restored(&self) -> Restored {
         let state = self.shared.lock();
-        let Known { told, me, gateways, .. } = &state.known;
-        let told = told.iter().map(|(topic, told)| (topic.clone(), told.clone())).collect();
-        Restored { me: *me, gateways: gateways.clone(), told }
+        let Known { notified, me, gateways, .. } = &state.known;
+        let notified = notified.iter().map(|(topic, notified)| (topic.clone(), notified.clone())).collect();
+        Restored { me: *me, gateways: gateways.clone(), notified }
     }
 
     /// Writes what is left; what comes later is not written.
@@ -151,17 +151,17 @@ impl Shared {
 
 impl Known {
     /// False if there is no room for what is new.
-    fn hear(&mut self, topic: &Topic, whole: bool, told: Told) -> bool {
-        let before = self.told.get(topic).map_or(0, |told| bytes(topic, told));
-        if told.is_something() && self.bytes + bytes(topic, &told) > WEBHOOK_TOLD_BYTES_MAX {
+    fn update(&mut self, topic: &Topic, whole: bool, notified: Notified) -> bool {
+        let before = self.notified.get(topic).map_or(0, |notified| bytes(topic, notified));
+        if notified.is_something() && self.bytes + bytes(topic, &notified) > WEBHOOK_TOLD_BYTES_MAX {
             return false;
         }
-        let mut known = self.told.remove(topic).unwrap_or_default();
-        known.hear(whole, told);
+        let mut known = self.notified.remove(topic).unwrap_or_default();
+        known.update(whole, notified);
         self.bytes -= before;
         if known.is_something() {
             self.bytes += bytes(topic, &known);
-            self.told.insert(topic.clone(), known);
+            self.notified.insert(topic.clone(), known);
         }
         true
     }
@@ -171,22 +171,23 @@ impl Known {
         if let Some(me) = self.me {
             write_view(&mut out, me, &self.gateways);
         }
-        for (topic, told) in &self.told {
-            write_told(&mut out, topic, true, told.clone());
+        for (topic, notified) in &self.notified {
+            write_entry(&mut out, topic, true, notified.clone());
         }
         out
     }
 }
 
-fn bytes(topic: &Topic, told: &Told) -> usize {
-    let users = told.users.keys().map(|user| user.len() + OVERHEAD_BYTES);
+fn bytes(topic: &Topic, notified: &Notified) -> usize {
+    let users = notified.users.keys().map(|user| user.len() + OVERHEAD_BYTES);
     topic.key().len() + OVERHEAD_BYTES + users.sum::<usize>()
 }
 
-fn write_told(out: &mut Vec<u8>, topic: &Topic, whole: bool, told: Told) {
+fn write_entry(out: &mut Vec<u8>, topic: &Topic, whole: bool, notified: Notified) {
     let topic = bytes::Bytes::copy_from_slice(topic.key());
-    let line = v1::Reported { topic, whole, told: Some(encode_told(told)), ..v1::Reported::default() };
-    framed(out, TOLD, &line.encode_to_vec());
+    let line =
+        v1::Reported { topic, whole, notified: Some(encode_notified(notified)), ..v1::Reported::default() };
+    framed(out, ENTRY, &line.encode_to_vec());
 }
 
 fn write_view(out: &mut Vec<u8>, me: Incarnation, gateways: &[Incarnation]) {
@@ -232,10 +233,10 @@ fn load(path: &Path) -> io::Result<Known> {
     };
     while let Some((kind, content)) = unframed(&mut rest) {
         match kind {
-            TOLD => {
+            ENTRY => {
                 let Ok(line) = v1::Reported::decode(content) else { continue };
                 let Some(topic) = Topic::from_key(&line.topic) else { continue };
-                known.hear(&topic, line.whole, decode_told(line.told.unwrap_or_default()));
+                known.update(&topic, line.whole, decode_notified(line.notified.unwrap_or_default()));
             }
             VIEW => {
                 let text = std::str::from_utf8(content).unwrap_or_default();
@@ -266,7 +267,7 @@ impl Disk {
         // Who is present is nobody else's business.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let new = self.path.with_extension("told-new");
+        let new = self.path.with_extension("notified-new");
         let mut file = options.open(&new)?;
         file.write_all(whole)?;
         file.sync_all()?;
@@ -318,7 +319,7 @@ fn write(shared: &Shared, mut disk: Disk) {
             if !is_broken {
                 tracing::error!(
                     journal = %disk.path.display(), %error,
-                    "the journal of told channels cannot be written: until it can, a kill of the only \
+                    "the journal of notified channels cannot be written: until it can, a kill of the only \
                      gateway leaves receivers believing in who was there"
                 );
             }
@@ -332,26 +333,26 @@ fn write(shared: &Shared, mut disk: Disk) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use broadgate_topics::Heard;
+    use broadgate_topics::Delivery;
 
     use crate::webhooks::spool::tests::take_aside;
 
-    fn told(users: &[&str]) -> Told {
-        let users = users.iter().map(|user| ((*user).into(), Heard::Surely)).collect();
-        Told { occupied: Heard::Surely, users }
+    fn notified(users: &[&str]) -> Notified {
+        let users = users.iter().map(|user| ((*user).into(), Delivery::Confirmed)).collect();
+        Notified { occupied: Delivery::Confirmed, users }
     }
 
     #[test]
     fn what_was_told_is_there_after_a_kill_up_to_a_torn_end() {
-        let path = std::env::temp_dir().join(format!("broadgate-told-{:x}", getrandom::u64().unwrap()));
+        let path = std::env::temp_dir().join(format!("broadgate-notified-{:x}", getrandom::u64().unwrap()));
         let (room, hall) = (Topic::group("a", "room"), Topic::group("a", "hall"));
         let (me, other) = (Incarnation::from_bits(1), Incarnation::from_bits(2));
         let journal = Journal::open(&path).unwrap();
         journal.view(me, vec![me, other]);
-        journal.told(&room, false, told(&["ann"]));
-        journal.told(&room, false, told(&["bob"]));
-        journal.told(&hall, false, told(&[]));
-        journal.told(&hall, true, Told::default());
+        journal.record(&room, false, notified(&["ann"]));
+        journal.record(&room, false, notified(&["bob"]));
+        journal.record(&hall, false, notified(&[]));
+        journal.record(&hall, true, Notified::default());
         journal.close();
         let whole = std::fs::read(&path).unwrap();
         drop(journal);
@@ -359,17 +360,17 @@ mod tests {
             std::fs::write(&path, &whole[..whole.len() - torn]).unwrap();
             let restored = Journal::open(&path).unwrap().restored();
             assert_eq!((restored.me, restored.gateways), (Some(me), vec![me, other]));
-            let mut expected = vec![(room.clone(), told(&["ann", "bob"]))];
+            let mut expected = vec![(room.clone(), notified(&["ann", "bob"]))];
             // What was said last, the end of the hall, is torn off.
-            expected.splice(0..0, (torn == 1).then(|| (hall.clone(), told(&[]))));
-            assert_eq!(restored.told, expected);
+            expected.splice(0..0, (torn == 1).then(|| (hall.clone(), notified(&[]))));
+            assert_eq!(restored.notified, expected);
         }
-        for other in ["something else", "broadgate told 2\nxyz"] {
+        for other in ["something else", "broadgate notified 2\nxyz"] {
             std::fs::write(&path, other).unwrap();
-            assert!(Journal::open(&path).unwrap().restored().told.is_empty());
+            assert!(Journal::open(&path).unwrap().restored().notified.is_empty());
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(take_aside(&path), ["broadgate told 2\nxyz", "something else"]);
+        assert_eq!(take_aside(&path), ["broadgate notified 2\nxyz", "something else"]);
     }
 
     #[test]
@@ -377,13 +378,15 @@ mod tests {
         let mut known = Known::default();
         let long: String = "x".repeat(WEBHOOK_TOLD_BYTES_MAX / 4);
         let topics: Vec<_> = (0..5).map(|number| Topic::group("a", &format!("{number}{long}"))).collect();
-        let heard: Vec<bool> = topics.iter().map(|topic| known.hear(topic, false, told(&["u"]))).collect();
+        let heard: Vec<bool> =
+            topics.iter().map(|topic| known.update(topic, false, notified(&["u"]))).collect();
         assert_eq!(heard, [true, true, true, false, false]);
         assert!(
-            known.hear(&topics[0], false, Told::default()) && known.hear(&topics[3], false, told(&["u"]))
+            known.update(&topics[0], false, Notified::default())
+                && known.update(&topics[3], false, notified(&["u"]))
         );
         assert!(known.bytes <= WEBHOOK_TOLD_BYTES_MAX);
-        assert!(topics.iter().all(|topic| known.hear(topic, true, Told::default())));
-        assert_eq!((known.bytes, known.told.len()), (0, 0));
+        assert!(topics.iter().all(|topic| known.update(topic, true, Notified::default())));
+        assert_eq!((known.bytes, known.notified.len()), (0, 0));
     }
 }

@@ -36,6 +36,7 @@ mod event;
 mod fact;
 mod health;
 mod journal;
+mod notified;
 mod post;
 mod queue;
 mod record;
@@ -44,7 +45,6 @@ mod run;
 mod send;
 mod settle;
 mod spool;
-mod told;
 
 use std::{
     path::{Path, PathBuf},
@@ -64,7 +64,7 @@ pub(crate) use self::{
     arrival::{Arrival, Arrivals},
     fact::{Fact, News},
     journal::Journal,
-    told::{decode_told, encode_told},
+    notified::{decode_notified, encode_notified},
 };
 use self::{
     run::{Drain, Input, Shell},

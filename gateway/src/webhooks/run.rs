@@ -20,7 +20,7 @@ use super::{
     health::News,
     post::Target,
     send::{Failure, Sender},
-    spool::{Kept, Spool},
+    spool::{Spool, SpooledEvent},
 };
 use crate::{
     apps::Apps,
@@ -106,7 +106,7 @@ impl Shell {
     pub(super) fn new(
         apps: &Apps,
         inbox: Receiver<Input>,
-        spool: Option<(Spool, Vec<Kept>)>,
+        spool: Option<(Spool, Vec<SpooledEvent>)>,
         run: u64,
     ) -> Self {
         let (spool, kept) = spool.unzip();
@@ -222,7 +222,7 @@ impl Shell {
     }
 
     /// The apps may differ; `kept` is what an earlier run has left.
-    fn follow_apps(&mut self, kept: Vec<Kept>) {
+    fn follow_apps(&mut self, kept: Vec<SpooledEvent>) {
         let mut out = Out::new();
         let endpoints = self.core.apps(&self.apps.load(), &mut out);
         if self.sender.is_none() && !endpoints.is_empty() {

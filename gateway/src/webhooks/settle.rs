@@ -24,7 +24,7 @@ type When = (Duration, u64);
 /// A channel, or a user in it.
 type Who = (String, Option<String>);
 
-enum Held {
+enum Debounced {
     /// Somebody, and what ends when nobody is told of it any more.
     Left(Who, Option<Arrival>),
     Missed(String),
@@ -34,7 +34,7 @@ enum Held {
 /// What is held back of one app.
 #[derive(Default)]
 pub(super) struct Settle {
-    timers: BTreeMap<When, Held>,
+    timers: BTreeMap<When, Debounced>,
     /// Channels that are empty (none) and users that are gone, which is not told yet.
     left: HashMap<String, BTreeMap<Option<String>, When>>,
     /// Channels whose empty cache was told lately.
@@ -66,16 +66,16 @@ impl Settle {
     pub(super) fn due(&mut self, now: Duration, told: &mut Vec<News>) {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             match timer.remove() {
-                Held::Left(who, arrival) => {
+                Debounced::Left(who, arrival) => {
                     self.take_back(&who);
                     told.push(gone(who, arrival));
                 }
-                Held::Missed(channel) => {
+                Debounced::Missed(channel) => {
                     self.missed.remove(&channel);
                 }
-                Held::Counted(channel) => {
+                Debounced::Counted(channel) => {
                     if let Some(Some(count)) = self.counted.remove(&channel) {
-                        self.hold(now + WEBHOOK_COUNT_TIME, Held::Counted(channel.clone()));
+                        self.hold(now + WEBHOOK_COUNT_TIME, Debounced::Counted(channel.clone()));
                         self.counted.insert(channel.clone(), None);
                         told.push(Fact::SubscriptionCount { channel, count }.into());
                     }
@@ -89,9 +89,9 @@ impl Settle {
         let mut all = std::mem::take(self);
         for held in all.timers.into_values() {
             match held {
-                Held::Left(who, arrival) => told.push(gone(who, arrival)),
-                Held::Missed(_) => {}
-                Held::Counted(channel) => {
+                Debounced::Left(who, arrival) => told.push(gone(who, arrival)),
+                Debounced::Missed(_) => {}
+                Debounced::Counted(channel) => {
                     let count = all.counted.remove(&channel).flatten();
                     told.extend(count.map(|count| Fact::SubscriptionCount { channel, count }.into()));
                 }
@@ -105,7 +105,7 @@ impl Settle {
         let mut timers: Vec<When> = left.into_values().collect();
         timers.sort_unstable();
         for timer in timers {
-            if let Some(Held::Left(who, arrival)) = self.timers.remove(&timer) {
+            if let Some(Debounced::Left(who, arrival)) = self.timers.remove(&timer) {
                 told.push(gone(who, arrival));
             }
         }
@@ -125,7 +125,7 @@ impl Settle {
         self.timers.len() >= WEBHOOK_HELD_MAX
     }
 
-    fn hold(&mut self, at: Duration, held: Held) -> When {
+    fn hold(&mut self, at: Duration, held: Debounced) -> When {
         self.numbers += 1;
         let when = (at, self.numbers);
         self.timers.insert(when, held);
@@ -140,7 +140,7 @@ impl Settle {
             told.push(gone(who, arrival));
             return;
         }
-        let when = self.hold(now + WEBHOOK_LEAVE_TIME, Held::Left(who.clone(), arrival));
+        let when = self.hold(now + WEBHOOK_LEAVE_TIME, Debounced::Left(who.clone(), arrival));
         self.left.entry(who.0).or_default().insert(who.1, when);
     }
 
@@ -174,7 +174,7 @@ impl Settle {
             return;
         }
         if !self.is_full() {
-            self.hold(now + WEBHOOK_CACHE_MISS_TIME, Held::Missed(channel.clone()));
+            self.hold(now + WEBHOOK_CACHE_MISS_TIME, Debounced::Missed(channel.clone()));
             self.missed.insert(channel.clone());
         }
         told.push(Fact::CacheMiss { channel }.into());
@@ -188,7 +188,7 @@ impl Settle {
                 return;
             }
         } else if large && !self.is_full() {
-            self.hold(now + WEBHOOK_COUNT_TIME, Held::Counted(channel.clone()));
+            self.hold(now + WEBHOOK_COUNT_TIME, Debounced::Counted(channel.clone()));
             self.counted.insert(channel.clone(), None);
         }
         told.push(Fact::SubscriptionCount { channel, count }.into());

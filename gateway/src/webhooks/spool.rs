@@ -43,7 +43,7 @@ pub(super) struct Spool {
 }
 
 /// An event that waits, and for which endpoint.
-pub(super) type Kept = (EndpointId, Arc<Event>);
+pub(super) type SpooledEvent = (EndpointId, Arc<Event>);
 
 #[derive(Default)]
 struct Shared {
@@ -53,7 +53,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    kept: BTreeMap<u64, Kept>,
+    kept: BTreeMap<u64, SpooledEvent>,
     kept_bytes: usize,
     unwritten: Vec<u8>,
     /// The file must be written anew.
@@ -66,7 +66,7 @@ impl Spool {
     ///
     /// # Errors
     /// If the directory cannot be used, or another gateway of this name uses it.
-    pub(super) fn open(folder: &Path, gateway: &str) -> anyhow::Result<(Self, Vec<Kept>)> {
+    pub(super) fn open(folder: &Path, gateway: &str) -> anyhow::Result<(Self, Vec<SpooledEvent>)> {
         let place = || format!("gateway.spool {}", folder.display());
         std::fs::create_dir_all(folder).with_context(place)?;
         let path = folder.join(format!("{}.webhooks", file_name(gateway)));
@@ -80,7 +80,7 @@ impl Spool {
         })?;
         let kept = load(&path).with_context(place)?;
         let kept_bytes = kept.values().map(|(_, event)| record::bytes(event)).sum();
-        let all: Vec<Kept> = kept.values().cloned().collect();
+        let all: Vec<SpooledEvent> = kept.values().cloned().collect();
         let shared = Arc::new(Shared::default());
         let mut disk = Disk { path, file: None, bytes: 0, unsynced: None };
         disk.rewrite(&all).with_context(place)?;
@@ -211,7 +211,7 @@ pub(super) fn put_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(path, &aside)?;
     tracing::error!(
         file = %path.display(),
-        kept_as = %aside.display(),
+        retained_as = %aside.display(),
         bytes = bytes.len(),
         "a file of the webhook spool is not of this version: it was renamed, and a new one is begun; what it \
          holds is not delivered unless the version that wrote it runs with it again"
@@ -220,7 +220,7 @@ pub(super) fn put_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What waits, according to the file.
-fn load(path: &Path) -> io::Result<BTreeMap<u64, Kept>> {
+fn load(path: &Path) -> io::Result<BTreeMap<u64, SpooledEvent>> {
     let mut kept = BTreeMap::new();
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(kept),
@@ -270,7 +270,7 @@ impl Disk {
     }
 
     /// Writes the file anew, beside the old one, and puts it in its place.
-    fn rewrite(&mut self, all: &[Kept]) -> io::Result<()> {
+    fn rewrite(&mut self, all: &[SpooledEvent]) -> io::Result<()> {
         self.file = None;
         let mut bytes = MAGIC.to_vec();
         all.iter().for_each(|(id, event)| record::write_added(&mut bytes, *id, event));
@@ -304,7 +304,7 @@ impl Disk {
         let unwritten = std::mem::take(&mut state.unwritten);
         let size = self.bytes + unwritten.len();
         let sparse = size > FILE_BYTES_SMALL && size > 2 * state.kept_bytes;
-        let all: Option<Vec<Kept>> =
+        let all: Option<Vec<SpooledEvent>> =
             (state.rewrite || sparse || self.file.is_none()).then(|| state.kept.values().cloned().collect());
         state.rewrite = false;
         drop(state);

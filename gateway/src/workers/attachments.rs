@@ -17,14 +17,14 @@ use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    identity::Me,
+    identity::Identity,
     shard::{Mailbox, Message, NewWorker, Trying, WorkerKey, shard_of_seq},
 };
 
 /// Tells the shards which workers there are.
 pub(crate) struct Attachments {
     pub(super) shards: Arc<[Mailbox]>,
-    pub(crate) me: Arc<ArcSwap<Me>>,
+    pub(crate) me: Arc<ArcSwap<Identity>>,
     pub(super) next: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Attached {
 }
 
 impl Attachments {
-    pub(crate) fn new(shards: Arc<[Mailbox]>, me: Arc<ArcSwap<Me>>) -> Self {
+    pub(crate) fn new(shards: Arc<[Mailbox]>, me: Arc<ArcSwap<Identity>>) -> Self {
         Self { shards, me, next: AtomicU64::new(1) }
     }
 

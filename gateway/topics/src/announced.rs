@@ -1,4 +1,4 @@
-//! What a report has announced to the heir of its home.
+//! Reports that have been announced to heirs before they go out.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,7 +6,7 @@ use broadgate_proto::id::Incarnation;
 
 use crate::{membership::Report, topic::Topic};
 
-/// Reports on their way out, and what heirs must have taken before.
+/// Reports on their way out, and the serials that heirs must acknowledge first.
 #[derive(Debug)]
 pub(super) struct Announced {
     pub(super) needs: BTreeMap<Incarnation, u64>,

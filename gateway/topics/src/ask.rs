@@ -1,16 +1,16 @@
-//! What our callers ask of homes.
+//! Questions of this gateway's callers to homes.
 
 use crate::{
     content::Content,
     core::Core,
-    parking::{Asked, Origin},
+    parking::{Origin, Question},
     routes,
     step::{Effect, Frame, Op, Reply, Ticket},
     topic::Topic,
 };
 
 impl<C: Content> Core<C> {
-    /// A caller wants something of a topic's home.
+    /// A caller asks a topic's home.
     pub(super) fn route(&mut self, ticket: Option<Ticket>, topic: &Topic, op: Op<C>) {
         if self.routes.bytes() + routes::cost(topic, &op) > self.limits.asked_bytes_max {
             self.out.push(Effect::Dropped("asked_full"));
@@ -23,7 +23,7 @@ impl<C: Content> Core<C> {
         self.pump(topic);
     }
 
-    /// Asks the home what may be asked of it now.
+    /// Sends the home every question that may be sent now.
     fn pump(&mut self, topic: &Topic) {
         let Some(home) = self.rings.home(topic) else { return };
         if home != self.me && !self.is_reachable(home, 0) {
@@ -31,11 +31,11 @@ impl<C: Content> Core<C> {
         }
         for (id, wanted, op) in self.routes.due(topic, home) {
             if home == self.me {
-                let origin = if wanted { Origin::Own(id) } else { Origin::Nobody };
+                let origin = if wanted { Origin::Own(id) } else { Origin::None };
                 if !wanted {
                     self.routes.finish(id);
                 }
-                self.offer(Asked { origin, topic: topic.clone(), op });
+                self.offer(Question { origin, topic: topic.clone(), op });
             } else {
                 self.ask(home, id, wanted, topic, op);
             }
@@ -52,7 +52,7 @@ impl<C: Content> Core<C> {
     ) {
         let bytes = if let Op::Deliver(command) = &op { C::bytes(command) } else { 0 };
         if !self.is_reachable(home, bytes) {
-            // The caller would wait in vain behind what the link has not taken yet.
+            // The link has not accepted what it already has: the caller would wait in vain.
             self.out.push(Effect::Dropped("link_full"));
             self.answer(id, Reply::Busy);
             return;
@@ -61,7 +61,7 @@ impl<C: Content> Core<C> {
             peer.untaken += bytes;
         }
         let said = if wanted { id } else { 0 };
-        self.say(home, Frame::Ask { id: said, topic: topic.clone(), op });
+        self.send(home, Frame::Ask { id: said, topic: topic.clone(), op });
         if !wanted {
             self.routes.finish(id);
         }
@@ -89,11 +89,11 @@ impl<C: Content> Core<C> {
         if let Some(ticket) = flight.ticket {
             self.out.push(Effect::Answer(ticket, reply));
         }
-        // It may have been what the others waited for.
+        // Other questions may have been waiting for this reply.
         self.pump(&topic);
     }
 
-    /// No home could be reached for it, or the one that took it does not answer.
+    /// No home was reachable, or the home that accepted it does not answer.
     pub(super) fn give_up_flight(&mut self, id: u64) {
         let Some((topic, flight)) = self.routes.finish(id) else { return };
         match flight.ticket {

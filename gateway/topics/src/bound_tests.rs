@@ -1,4 +1,4 @@
-//! What a broken link leaves with a gateway, and what its callers may leave there, is bounded.
+//! What a broken link and callers can leave at a gateway is bounded.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -30,11 +30,11 @@ impl Content for Sizes {
 
 const TOPICS: u64 = 1000;
 
-/// Two gateways, and what is under way between them.
+/// Two gateways, and the frames in flight between them.
 struct Pair {
     now: Duration,
     cores: [Core<Sizes>; 2],
-    session: Session,
+    session: LinkSession,
     frames: VecDeque<(usize, Frame<Sizes>)>,
     /// Tickets that were answered as busy.
     busy: Vec<Ticket>,
@@ -71,7 +71,7 @@ impl Pair {
     fn apply(&mut self, gateway: usize, input: Input<Sizes>) {
         for effect in self.cores[gateway].apply(input, self.now) {
             match effect {
-                Effect::Say(_, frame) => self.frames.push_back((1 - gateway, frame)),
+                Effect::Send(_, frame) => self.frames.push_back((1 - gateway, frame)),
                 Effect::Answer(ticket, Reply::Busy) => self.busy.push(ticket),
                 Effect::Dropped(why) => self.dropped.push(why),
                 _ => {}
@@ -83,30 +83,30 @@ impl Pair {
         self.session += 1;
         self.frames.clear();
         for gateway in 0..2 {
-            self.apply(gateway, Input::Heard(id(1 - gateway), self.session));
-            self.apply(gateway, Input::Opened(id(1 - gateway)));
+            self.apply(gateway, Input::InboundUp(id(1 - gateway), self.session));
+            self.apply(gateway, Input::OutboundUp(id(1 - gateway)));
         }
         self.settle();
     }
 
     fn break_links(&mut self) {
         for gateway in 0..2 {
-            self.apply(gateway, Input::Closed(id(1 - gateway)));
-            self.apply(gateway, Input::Unheard(id(1 - gateway), self.session, self.now));
+            self.apply(gateway, Input::OutboundDown(id(1 - gateway)));
+            self.apply(gateway, Input::InboundDown(id(1 - gateway), self.session, self.now));
         }
         self.frames.clear();
     }
 
     fn settle(&mut self) {
         while let Some((to, frame)) = self.frames.pop_front() {
-            self.apply(to, Input::Said(id(1 - to), self.session, frame));
+            self.apply(to, Input::Received(id(1 - to), self.session, frame));
         }
     }
 
     fn stand(&mut self, clients: u32) {
         for number in 0..TOPICS {
-            let standing = Standing { topic: topic(number), shard: 0, clients, members: Vec::new() };
-            self.apply(0, Input::Standing(standing));
+            let standing = MembershipCount { topic: topic(number), shard: 0, clients, members: Vec::new() };
+            self.apply(0, Input::MembershipCount(standing));
         }
     }
 
@@ -115,11 +115,11 @@ impl Pair {
         (0..2).for_each(|gateway| self.apply(gateway, Input::Tick));
     }
 
-    /// Topics that the first gateway holds, those of which the second one is the home, and what was retracted
-    /// and not taken.
+    /// Topics with interest at the first gateway, those whose home is the second, and retractions that are
+    /// not acknowledged.
     fn kept(&self) -> (u64, usize, usize) {
         let retracted = self.cores[0].peers.values().map(|peer| peer.retracted.len()).sum();
-        (self.cores[0].held_counts().groups, self.cores[1].load().homes, retracted)
+        (self.cores[0].interest_counts().groups, self.cores[1].load().homes, retracted)
     }
 }
 
@@ -132,7 +132,7 @@ fn what_is_retracted_on_a_broken_link_is_kept_for_two_link_timeouts() {
     assert_eq!((held, retracted), (TOPICS, 0));
     assert!(at_other > TOPICS as usize / 4, "{at_other}");
     pair.break_links();
-    // A long partition, in which clients come and go.
+    // A long partition, in which clients join and leave.
     let patience = 2 * Limits::default().link_timeout;
     for _ in 0..5 {
         pair.stand(0);
@@ -177,13 +177,13 @@ fn questions_to_a_home_that_cannot_be_asked_are_bounded_in_bytes() {
     }
     assert_eq!(pair.cores[0].load().asked, most - 1);
     assert_eq!(pair.busy, (most as Ticket - 1..2 * most as Ticket).collect::<Vec<_>>());
-    // Without a ticket it is counted; and small questions cost something, too.
+    // It counts without a ticket; and small questions cost something, too.
     ask(&mut pair, None, BYTES);
     assert_eq!(pair.dropped.last(), Some(&"asked_full"));
     let before = pair.busy.len();
     (0..BYTES as Ticket / 256).for_each(|ticket| ask(&mut pair, Some(ticket), 0));
     assert!(pair.busy.len() > before);
-    // What is given up makes room.
+    // Giving up makes room.
     pair.wait(Limits::default().parking_time_max + 3 * Limits::default().link_timeout);
     assert_eq!((pair.cores[0].load().asked, pair.cores[0].routes.bytes()), (0, 0));
     let before = pair.busy.len();
@@ -196,7 +196,7 @@ fn view_of_a_false_term_from_a_peer_is_dropped() {
     let mut pair = Pair::new();
     let before = Arc::clone(pair.cores[0].view());
     let view = Arc::new(View { epoch: Some(Epoch::new(u64::MAX, 1)), ..View::default() });
-    pair.apply(0, Input::Said(id(1), pair.session, Frame::View(view)));
+    pair.apply(0, Input::Received(id(1), pair.session, Frame::View(view)));
     assert_eq!(pair.dropped, ["view_of_a_false_term"]);
     assert_eq!(*pair.cores[0].view(), before);
 }

@@ -1,14 +1,14 @@
-//! How many bytes groups keep, and what goes first when that is too much. Pure.
+//! The memory budget of retained messages, and what is evicted when it is exceeded. Pure.
 //!
-//! An app over its own limit gives what was written to least recently of its last values and histories, a
-//! history as a whole: its readers are told that they have missed something. If all apps together keep too
-//! much, the app that keeps more than an equal share gives.
+//! An app above its own limit loses the least recently written of its last values and histories, a history as
+//! a whole: its readers see a gap. If all apps together exceed the budget, the app that uses more than an
+//! equal share loses.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{shares::Shares, topic::Topic};
 
-/// What can be given.
+/// What can be evicted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
     Value(Topic),
@@ -23,7 +23,7 @@ impl Item {
     }
 }
 
-/// When an item was written to last, and what it takes.
+/// When an item was last written, and its size.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Weight {
     written: u64,
@@ -31,17 +31,17 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    /// Of what was not written to yet.
+    /// The weight of an item that was never written.
     pub(super) const NONE: Self = Self { written: 0, bytes: 0 };
 }
 
-/// What all items take.
+/// The sizes of all items.
 #[derive(Debug)]
 pub(super) struct Budget {
     bytes_max: usize,
     app_bytes_max: usize,
     shares: Shares,
-    /// Of each app, by when they were written to.
+    /// Each app's items, by the time of the last write.
     order: HashMap<Box<str>, BTreeMap<u64, Item>>,
     writes: u64,
 }
@@ -51,7 +51,7 @@ impl Budget {
         Self { bytes_max, app_bytes_max, shares: Shares::default(), order: HashMap::new(), writes: 0 }
     }
 
-    /// An item was written to, and takes so much now.
+    /// Records a write and the item's new size.
     pub(super) fn written(&mut self, item: Item, weight: &mut Weight, bytes: usize) {
         self.forget(&item, *weight);
         self.writes += 1;
@@ -63,13 +63,13 @@ impl Budget {
         }
     }
 
-    /// It takes less than before, without having been written to.
+    /// Records a smaller size without a write.
     pub(super) fn shrunk(&mut self, app: &str, weight: &mut Weight, bytes: usize) {
         self.shares.sub(app, weight.bytes.saturating_sub(bytes));
         weight.bytes = weight.bytes.min(bytes);
     }
 
-    /// An item is kept no more.
+    /// Removes an item.
     pub(super) fn forget(&mut self, item: &Item, weight: Weight) {
         self.shares.sub(item.app(), weight.bytes);
         if let Some(order) = self.order.get_mut(item.app()) {
@@ -80,7 +80,7 @@ impl Budget {
         }
     }
 
-    /// What has to be given now that `app` has written something, and why.
+    /// The next item to evict after a write of `app`, and why.
     pub(super) fn gives(&self, app: &str) -> Option<(Item, &'static str)> {
         let (giver, why) = if self.shares.of(app) > self.app_bytes_max {
             (app.into(), "kept_by_app")

@@ -1,5 +1,5 @@
-//! The limit of a presence group, over several gateways whose frames are delivered in any order: while homes
-//! move and links break, no more users are in than may be, and everybody is told.
+//! The limit of a presence group, over several gateways whose frames arrive in any order: while homes move
+//! and links break, no more users get in than the limit allows, and every client gets an answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -50,7 +50,7 @@ enum Step {
     Deliver {
         link: usize,
     },
-    /// One gateway gives its topics away, or takes some again.
+    /// One gateway gives its topics away, or takes some back.
     Turn {
         gateway: u64,
     },
@@ -74,8 +74,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The run of a link, and what is under way on it.
-type Way = (Session, VecDeque<Frame<Nothing>>);
+/// A link's session, and the frames in flight on it.
+type Way = (LinkSession, VecDeque<Frame<Nothing>>);
 
 struct World {
     now: Duration,
@@ -141,12 +141,12 @@ impl World {
         let effects = self.cores.get_mut(&gateway).unwrap().apply(input, self.now);
         for effect in effects {
             match effect {
-                Effect::Say(peer, frame) => {
+                Effect::Send(peer, frame) => {
                     let to = (1..=GATEWAYS).find(|to| id(*to) == peer).unwrap();
                     self.links.get_mut(&(gateway, to)).unwrap().1.push_back(frame);
                 }
                 Effect::Entered(ticket, _, entered) => self.entered(ticket, &entered),
-                Effect::Mistrust(peer, why) => panic!("{gateway} mistrusts {peer}: {why}"),
+                Effect::ResetPeer(peer, why) => panic!("{gateway} mistrusts {peer}: {why}"),
                 _ => {}
             }
         }
@@ -154,7 +154,7 @@ impl World {
     }
 
     fn entered(&mut self, ticket: Ticket, entered: &Entered<Nothing>) {
-        // It may have gone meanwhile.
+        // It may have left meanwhile.
         let Some(client) = self.clients.get_mut(&ticket) else { return };
         match entered.refused {
             None => {
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// Nobody is told that they are in who makes too many.
+    /// No client beyond the limit is let in.
     fn check(&self) {
         let users: BTreeSet<u64> =
             self.clients.values().filter(|(_, _, is_in)| *is_in).map(|(_, user, _)| *user).collect();
@@ -185,9 +185,10 @@ impl World {
         };
         let (clients, all) = (here(Some(user)), here(None));
         let member =
-            StandingMember { user: user.to_string().into(), info: "".into(), clients, max: Some(MAX) };
-        let standing = Standing { topic: self.topic.clone(), shard: 0, clients: all, members: vec![member] };
-        self.apply(gateway, Input::Standing(standing));
+            PresenceCount { user: user.to_string().into(), info: "".into(), clients, max: Some(MAX) };
+        let standing =
+            MembershipCount { topic: self.topic.clone(), shard: 0, clients: all, members: vec![member] };
+        self.apply(gateway, Input::MembershipCount(standing));
     }
 
     fn join(&mut self, gateway: u64, user: u64) {
@@ -215,14 +216,14 @@ impl World {
         link.0 += 1;
         link.1.clear();
         let session = link.0;
-        self.apply(to, Input::Heard(id(from), session));
-        self.apply(from, Input::Opened(id(to)));
+        self.apply(to, Input::InboundUp(id(from), session));
+        self.apply(from, Input::OutboundUp(id(to)));
     }
 
     fn break_link(&mut self, (from, to): (u64, u64)) {
         let (session, now) = (self.links[&(from, to)].0, self.now);
-        self.apply(from, Input::Closed(id(to)));
-        self.apply(to, Input::Unheard(id(from), session, now));
+        self.apply(from, Input::OutboundDown(id(to)));
+        self.apply(to, Input::InboundDown(id(from), session, now));
         self.open((from, to));
     }
 
@@ -230,7 +231,7 @@ impl World {
         let link = self.links.get_mut(&(from, to)).unwrap();
         let session = link.0;
         if let Some(frame) = link.1.pop_front() {
-            self.apply(to, Input::Said(id(from), session, frame));
+            self.apply(to, Input::Received(id(from), session, frame));
         }
     }
 
@@ -288,7 +289,7 @@ proptest! {
             world.step(step);
         }
         world.settle();
-        // An acknowledgement that a link has lost is not waited for for ever.
+        // A lost acknowledgement is not waited for for ever.
         for wait in [Limits::default().link_timeout, Limits::default().enter_time_max] {
             world.now += wait;
             (1..=GATEWAYS).for_each(|gateway| world.apply(gateway, Input::Tick));

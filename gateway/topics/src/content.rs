@@ -1,29 +1,29 @@
-//! What topics carry: nothing that the core looks into.
+//! The content of topics, opaque to the core.
 
 use std::fmt::Debug;
 
 use broadgate_proto::id::Incarnation;
 
-/// What the core passes on without looking into it.
+/// What the core forwards without looking into it.
 pub trait Content: Debug + Clone + 'static {
-    /// Something to carry out among the clients of a topic.
+    /// A command to execute among the clients of a topic.
     type Command: Clone + Debug;
-    /// What became of it at one gateway, or at several.
+    /// Its outcome at one gateway, or at several.
     type Answer: Clone + Debug;
 
     /// Its size, for limits.
     fn bytes(command: &Self::Command) -> usize;
-    /// What it takes in memory, where it is kept.
+    /// Its size in memory, where it is retained.
     fn heap_bytes(command: &Self::Command) -> usize {
         Self::bytes(command)
     }
-    /// A gateway that must carry it out besides those with clients of the topic: an exclusive bind
-    /// concerns the gateway of the client that is bound.
+    /// A gateway that must execute it besides those with clients of the topic: an exclusive bind concerns the
+    /// gateway of the client that is bound.
     fn also(command: &Self::Command) -> Option<Incarnation>;
-    /// The id under which a group's history and last value keep it; none if they do not.
-    fn kept_as(_command: &Self::Command) -> Option<u128> {
+    /// The id under which a group's history and last value retain it; none if they do not.
+    fn retained_as(_command: &Self::Command) -> Option<u128> {
         None
     }
-    /// Adds what another gateway answered.
+    /// Merges another gateway's answer.
     fn merge(all: &mut Option<Self::Answer>, part: Self::Answer);
 }

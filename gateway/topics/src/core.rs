@@ -15,11 +15,10 @@ use broadgate_proto::{
 use crate::{
     announced::Announced,
     content::Content,
-    delivery::{Delivery, Print},
+    delivery::{PendingDelivery, PublishHash},
     entrances::Entrances,
     home::Homes,
-    interest::{HeldCounts, Interest},
-    keep::{HandedOver, Keeping, Kept},
+    interest::{Interest, InterestCounts},
     limits::{Limits, Load, Restored},
     members::{Members, Rings},
     membership::GroupChange,
@@ -27,6 +26,7 @@ use crate::{
     peer::Peer,
     remember::{Bounds, Remembered},
     report::Reports,
+    retention::{HandedOver, RetainedMessages, RetentionRules},
     routes::Routes,
     settle::Settling,
     step::{Effect, Frame, Input, Reply},
@@ -34,10 +34,10 @@ use crate::{
     watch::Watched,
 };
 
-/// How often what is kept for too long is given back.
+/// How often expired entries are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many keys of backends are remembered.
+/// How many idempotency keys of backends are remembered.
 const CLAIMS: Bounds = Bounds {
     count: limits::IDEMPOTENCY_KEYS_MAX,
     bytes: limits::IDEMPOTENCY_KEYS_BYTES_MAX,
@@ -52,32 +52,32 @@ pub struct Core<C: Content> {
     pub(super) now: Duration,
     pub(super) members: Members,
     pub(super) rings: Rings,
-    /// The view in which the gateways or the ring changed last: who has synced by it is known.
+    /// The last view that changed the gateways or the ring: synced means synced by it.
     pub(super) changed: Epoch,
     pub(super) peers: BTreeMap<Incarnation, Peer>,
-    pub(super) held: Interest,
+    pub(super) interest: Interest,
     /// The number of the last claim.
     pub(super) last_claim: u64,
     pub(super) settling: Settling<C>,
     pub(super) entrances: Entrances,
     pub(super) homes: Homes,
     pub(super) parked: Parking<C>,
-    pub(super) deliveries: BTreeMap<u64, Delivery<C>>,
+    pub(super) deliveries: BTreeMap<u64, PendingDelivery<C>>,
     pub(super) next_delivery: u64,
-    /// Rises with everything that this home places, in whatever topic.
+    /// Rises with everything that this home places, whatever the topic.
     pub(super) number: u64,
     pub(super) routes: Routes<C>,
-    pub(super) kept: Kept<C>,
-    /// What backends have published under keys of their own.
-    pub(super) claims: Remembered<Print>,
+    pub(super) retained: RetainedMessages<C>,
+    /// Idempotency keys under which backends have published.
+    pub(super) claims: Remembered<PublishHash>,
     /// Histories for homes whose link is not open yet.
     pub(super) parcels: BTreeMap<Incarnation, Vec<(Topic, HandedOver<C>)>>,
     next_sweep: Duration,
-    /// What the journal of an earlier run says, until it is known who else is there.
+    /// The journal of an earlier run, until it is known which gateways are alive.
     pub(super) restored: Option<Restored>,
     pub(super) watched: Watched,
     pub(super) reports: Reports,
-    /// At most what happens in a link timeout.
+    /// At most the reports of one link timeout.
     pub(super) announced: VecDeque<Announced>,
     pub(super) out: Vec<Effect<C>>,
 }
@@ -93,7 +93,7 @@ impl<C: Content> Core<C> {
             rings: Rings::default(),
             changed: Epoch::default(),
             peers: BTreeMap::new(),
-            held: Interest::default(),
+            interest: Interest::default(),
             last_claim: 0,
             settling: Settling::new(),
             entrances: Entrances::default(),
@@ -103,7 +103,11 @@ impl<C: Content> Core<C> {
             next_delivery: 1,
             number: 0,
             routes: Routes::new(),
-            kept: Kept::new(Keeping::default(), limits.kept_bytes_max, limits.kept_app_bytes_max),
+            retained: RetainedMessages::new(
+                RetentionRules::default(),
+                limits.kept_bytes_max,
+                limits.kept_app_bytes_max,
+            ),
             claims: Remembered::new(CLAIMS, CLAIMS),
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
@@ -116,14 +120,15 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// What groups keep of what was sent to them.
+    /// Sets which messages groups retain.
     #[must_use]
-    pub fn keeping(mut self, keeping: Keeping) -> Self {
-        self.kept = Kept::new(keeping, self.limits.kept_bytes_max, self.limits.kept_app_bytes_max);
+    pub fn with_retention(mut self, keeping: RetentionRules) -> Self {
+        self.retained =
+            RetainedMessages::new(keeping, self.limits.kept_bytes_max, self.limits.kept_app_bytes_max);
         self
     }
 
-    /// A journal notes what receivers have heard; this is what it says of an earlier run.
+    /// Turns on the journal of notifications, starting from that of an earlier run.
     #[must_use]
     pub fn journaled(mut self, restored: Restored) -> Self {
         self.reports.keep_journal();
@@ -131,18 +136,18 @@ impl<C: Content> Core<C> {
         self
     }
 
-    /// One step. Effects are to be carried out in their order.
+    /// Executes one step. The caller must execute the effects in order.
     pub fn apply(&mut self, input: Input<C>, now: Duration) -> Vec<Effect<C>> {
         self.now = now;
         match input {
             Input::View(view) => self.install(view),
-            Input::Opened(peer) => self.opened(peer),
-            Input::Closed(peer) => self.closed(peer),
-            Input::Heard(peer, session) => self.heard(peer, session),
-            Input::Unheard(peer, session, since) => self.unheard(peer, session, since),
-            Input::Said(peer, session, frame) => self.said(peer, session, frame),
+            Input::OutboundUp(peer) => self.outbound_up(peer),
+            Input::OutboundDown(peer) => self.outbound_down(peer),
+            Input::InboundUp(peer, session) => self.inbound_up(peer, session),
+            Input::InboundDown(peer, session, since) => self.inbound_down(peer, session, since),
+            Input::Received(peer, session, frame) => self.received(peer, session, frame),
             Input::Taken(peer, bytes) => self.taken(peer, bytes),
-            Input::Standing(standing) => self.standing(&standing),
+            Input::MembershipCount(standing) => self.membership_changed(&standing),
             Input::Route { ticket, topic, op } => self.route(ticket, &topic, op),
             Input::Placed { back, answer, touched } => self.placed_here(back, answer, touched),
             Input::Settle { ticket, topics } => self.settle(ticket, topics),
@@ -156,13 +161,13 @@ impl<C: Content> Core<C> {
             Input::Tick => self.tick(),
         }
         self.acknowledge();
-        self.out.extend(self.kept.take_given().into_iter().map(Effect::Dropped));
-        self.tell_watchers();
+        self.out.extend(self.retained.take_given().into_iter().map(Effect::Dropped));
+        self.report_to_watchers();
         self.report();
         std::mem::take(&mut self.out)
     }
 
-    /// Is there anything that time alone changes? Then [`Input::Tick`] must come soon.
+    /// Whether time alone changes anything: then [`Input::Tick`] must come soon.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
         !(self.parked.is_empty()
@@ -187,13 +192,13 @@ impl<C: Content> Core<C> {
         self.members.epoch
     }
 
-    /// Is it another gateway of the installed view?
+    /// Whether it is another gateway of the installed view.
     #[must_use]
     pub fn knows(&self, gateway: Incarnation) -> bool {
         gateway != self.me && self.members.gateways.contains_key(&gateway)
     }
 
-    /// Where a topic has its home.
+    /// The home of a topic.
     #[must_use]
     pub fn home_of(&self, topic: &Topic) -> Option<Incarnation> {
         self.rings.home(topic)
@@ -201,11 +206,11 @@ impl<C: Content> Core<C> {
 
     /// How many groups and uids have clients here.
     #[must_use]
-    pub const fn held_counts(&self) -> HeldCounts {
-        self.held.counts()
+    pub const fn interest_counts(&self) -> InterestCounts {
+        self.interest.counts()
     }
 
-    /// How much there is to do.
+    /// The current load.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
@@ -214,12 +219,12 @@ impl<C: Content> Core<C> {
             asked: self.routes.len(),
             deliveries: self.deliveries.len(),
             unsynced: self.peers.values().filter(|peer| !self.has_synced(peer)).count(),
-            kept_bytes: self.kept.bytes(),
+            kept_bytes: self.retained.bytes(),
         }
     }
 
-    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<C>) {
-        self.out.push(Effect::Say(peer, frame));
+    pub(super) fn send(&mut self, peer: Incarnation, frame: Frame<C>) {
+        self.out.push(Effect::Send(peer, frame));
     }
 
     fn tick(&mut self) {
@@ -233,21 +238,21 @@ impl<C: Content> Core<C> {
         }
         self.sweep();
         self.forget_retracted();
-        self.look_after_entrances();
+        self.check_entrances();
         for (waiting, missing) in self.settling.late(self.limits.link_timeout, self.now) {
             self.settled(waiting, missing);
         }
     }
 
-    /// Once a step; not before it is known who holds what.
-    fn tell_watchers(&mut self) {
+    /// Once per step; not before all gateways have synced.
+    fn report_to_watchers(&mut self) {
         if !self.watched.is_on() || !self.gate_is_open() {
             return;
         }
         let homes = &self.homes;
-        let (news, told) = self.watched.news(|topic| homes.get(topic));
+        let (news, reported) = self.watched.news(|topic| homes.get(topic));
         self.out.extend(news.into_iter().map(|(topic, change)| Effect::Group(topic, change)));
-        self.out.extend(told.map(Effect::GroupsTold));
+        self.out.extend(reported.map(Effect::GroupsTold));
     }
 
     fn sweep(&mut self) {
@@ -256,11 +261,11 @@ impl<C: Content> Core<C> {
         }
         self.next_sweep = self.now + SWEEP_INTERVAL;
         self.claims.expire(self.now);
-        let (me, rings, held) = (self.me, &self.rings, &self.held);
-        self.kept.sweep(self.now, |topic| rings.home(topic) == Some(me) || held.has(topic));
+        let (me, rings, held) = (self.me, &self.rings, &self.interest);
+        self.retained.sweep(self.now, |topic| rings.home(topic) == Some(me) || held.has(topic));
     }
 
-    /// A view is installed if it is newer. What it takes from us and gives to us is settled here.
+    /// Installs a view if it is newer, and settles which topics this gateway loses and gains by it.
     pub(super) fn install(&mut self, view: Arc<View>) {
         let next = Members::of(view);
         if next.epoch <= self.members.epoch {
@@ -275,10 +280,10 @@ impl<C: Content> Core<C> {
         if changed {
             self.ring_changed(gap);
         }
-        // Said before anything that is said in this view.
+        // Precedes every other frame sent in this view.
         let open: Vec<_> = self.open_peers().filter(|peer| !gone.contains(peer)).collect();
         for &peer in &open {
-            self.say(peer, Frame::View(Arc::clone(&self.members.view)));
+            self.send(peer, Frame::View(Arc::clone(&self.members.view)));
         }
         if changed {
             self.lose_topics(gap);
@@ -288,11 +293,11 @@ impl<C: Content> Core<C> {
         }
         self.add_peers();
         if changed {
-            self.move_holds(gap);
+            self.move_interest(gap);
         }
-        self.say_synced(&open, changed);
+        self.send_synced(&open, changed);
         if gap {
-            self.hear_anew();
+            self.reset_inbound_links();
         }
         self.restore_reported();
         self.pump_all();
@@ -307,13 +312,13 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// Topics that have another home now: their questions go back to whoever asked.
+    /// Topics that moved to another home: their parked questions return to those who asked.
     fn lose_topics(&mut self, gap: bool) {
         let (me, rings) = (self.me, &self.rings);
-        let anew = gap.then_some(self.members.epoch);
-        self.homes.retain(|topic| rings.home(topic) == Some(me), anew);
+        let whole = gap.then_some(self.members.epoch);
+        self.homes.retain(|topic| rings.home(topic) == Some(me), whole);
         if gap {
-            self.kept.forget_histories();
+            self.retained.forget_histories();
         }
         self.hand_over();
         let (me, rings) = (self.me, &self.rings);
@@ -329,29 +334,29 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// What groups have kept goes to their next home. What has not found its way to one before the ring
-    /// changes again is dropped: another may have begun anew.
+    /// Histories move to the groups' next home. One that has not reached it before the ring changes again is
+    /// dropped: another home may have started a new one.
     fn hand_over(&mut self) {
         let (me, rings) = (self.me, &self.rings);
         for (home, parcels) in &mut self.parcels {
             parcels.retain(|(topic, _)| rings.home(topic) == Some(*home));
         }
-        for (topic, history) in self.kept.hand_over(|topic| rings.home(topic) != Some(me)) {
+        for (topic, history) in self.retained.hand_over(|topic| rings.home(topic) != Some(me)) {
             if let Some(home) = rings.home(&topic) {
                 let history = history.into_parcel(self.now);
                 self.parcels.entry(home).or_default().push((topic, history));
             }
         }
         for peer in self.open_peers().collect::<Vec<_>>() {
-            self.say_parcels(peer);
+            self.send_parcels(peer);
         }
         self.parcels.retain(|home, parcels| !parcels.is_empty() && self.members.gateways.contains_key(home));
     }
 
-    /// Before what is held is said to be synced: the home waits for that.
-    pub(super) fn say_parcels(&mut self, home: Incarnation) {
+    /// Precedes `Synced`: the home waits for that.
+    pub(super) fn send_parcels(&mut self, home: Incarnation) {
         for (topic, history) in self.parcels.remove(&home).unwrap_or_default() {
-            self.say(home, Frame::HandOver { topic, history });
+            self.send(home, Frame::HandOver { topic, history });
         }
     }
 }

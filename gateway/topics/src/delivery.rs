@@ -1,14 +1,14 @@
-//! A command that its home has passed on, and keys that backends have claimed.
+//! Commands that a home has forwarded, and idempotency keys that backends have claimed.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
-use crate::{content::Content, keep::Position, parking::Origin, topic::Topic};
+use crate::{content::Content, parking::Origin, retention::Position, topic::Topic};
 
-/// A command that was passed on and is not answered by everybody yet.
+/// A forwarded command with unanswered gateways.
 #[derive(Debug)]
-pub(super) struct Delivery<C: Content> {
+pub(super) struct PendingDelivery<C: Content> {
     pub(super) origin: Origin,
     pub(super) topic: Topic,
     pub(super) epoch: Epoch,
@@ -16,19 +16,19 @@ pub(super) struct Delivery<C: Content> {
     pub(super) answer: Option<C::Answer>,
     pub(super) gateways: u32,
     pub(super) missing: BTreeSet<Incarnation>,
-    /// Somebody knows a later home: the command must be made again there.
+    /// A gateway knows a later home: the command must be repeated there.
     pub(super) stale: bool,
     pub(super) since: Duration,
     pub(super) position: Option<Position>,
-    /// The topic that a gateway will have a client of by this.
+    /// The topic in which a gateway will have a client after this.
     pub(super) expects: Option<Topic>,
 }
 
-/// By a hash, what a backend has published under a key.
+/// The hash of what a backend published under a key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Print(pub(super) u128);
+pub(super) struct PublishHash(pub(super) u128);
 
-impl super::remember::Kept for Print {
+impl super::remember::HeapSize for PublishHash {
     fn heap_bytes(&self) -> usize {
         0
     }

@@ -1,20 +1,20 @@
-//! Clients and claims that enter groups, until their homes know of them.
+//! Clients that enter groups, until the groups' homes know of them.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{step::Ticket, topic::Topic};
 
-/// Who waits to be told.
+/// A client that waits for its entrance.
 #[derive(Debug, Clone)]
 pub(super) struct Entering {
     pub(super) ticket: Ticket,
     pub(super) topic: Topic,
-    /// As whom: the home's presence must name it.
+    /// Its user, whom the home's roster must contain.
     pub(super) user: Option<Arc<str>>,
     pub(super) since: Duration,
 }
 
-/// Whose home has not yet said that it knows of them, and who else is there.
+/// Entrances whose home has not confirmed the client and sent the roster.
 #[derive(Debug, Default)]
 pub(super) struct Entrances(pub(super) Vec<Entering>);
 

@@ -1,80 +1,80 @@
-//! What was reported of a group goes to its heir, and to its next home.
+//! A group's ledger goes to its heir, and to its next home.
 
 use std::collections::BTreeMap;
 
 use broadgate_proto::{id::Incarnation, limits::WEBHOOK_RETURN_TIME};
 
 use crate::{
-    account::Word,
     announced::Announced,
     content::Content,
     core::Core,
+    ledger::LedgerUpdate,
     limits::Restored,
-    membership::{Report, Session},
+    membership::{LinkSession, Report},
     step::{Effect, Frame},
     topic::Topic,
 };
 
 impl<C: Content> Core<C> {
-    /// What receivers had heard when this gateway died is compared with who is there, once those who come
-    /// back have had time. Only if nobody has lived on, who would be heir to it, and where this gateway is
-    /// the home; and not while its own predecessor is still taken for alive.
+    /// Compares the journal of an earlier run with the clients that are connected, after a pause in which
+    /// clients can reconnect. Only where this gateway is the home and no gateway of the former view is alive
+    /// to be the heir; and not while its own predecessor still counts as alive.
     pub(super) fn restore_reported(&mut self) {
         let waits = |restored: &mut Restored| {
             let former = restored.me.filter(|former| *former != self.me);
             self.members.has_ready(self.me)
                 && former.is_none_or(|former| !self.members.gateways.contains_key(&former))
         };
-        let Some(Restored { me: former, gateways, told }) = self.restored.take_if(waits) else { return };
+        let Some(Restored { me: former, gateways, notified }) = self.restored.take_if(waits) else { return };
         let lived_on =
             |gateway: &Incarnation| Some(*gateway) != former && self.members.gateways.contains_key(gateway);
         let has_heirs = gateways.iter().any(lived_on);
         let until = self.now + WEBHOOK_RETURN_TIME;
-        for (topic, told) in told {
+        for (topic, notified) in notified {
             if has_heirs || self.rings.home(&topic) != Some(self.me) {
                 self.reports.strike(topic);
             } else {
-                self.reports.restore(&topic, told, self.me, until);
+                self.reports.restore(&topic, notified, self.me, until);
             }
         }
     }
 
-    /// What the journal is to note goes before what follows from it.
-    fn note_lines(&mut self) {
-        for (topic, whole, told) in self.reports.take_lines() {
-            self.out.push(Effect::Told { topic, whole, told });
+    /// Journal entries precede the effects that follow from them.
+    fn write_journal(&mut self) {
+        for (topic, whole, notified) in self.reports.take_lines() {
+            self.out.push(Effect::Notified { topic, whole, notified });
         }
     }
 
-    /// Once a step; not before it is known who holds what.
+    /// Once per step; not before all gateways have synced.
     pub(super) fn report(&mut self) {
         self.report_news();
-        self.note_lines();
+        self.write_journal();
     }
 
     fn report_news(&mut self) {
-        self.let_out(false);
+        self.release_reports(false);
         if !self.reports.is_on() || !self.gate_is_open() {
             return;
         }
         if self.reports.waits() {
             let (now, members) = (self.now, &self.members);
-            self.reports.wait_no_more(now, |former| members.gateways.contains_key(&former));
+            self.reports.stop_waiting(now, |former| members.gateways.contains_key(&former));
         }
         let (homes, rings) = (&self.homes, &self.rings);
-        let (words, reports) = self.reports.news(|topic| homes.get(topic), |topic| rings.heir(topic));
+        let (updates, reports) = self.reports.news(|topic| homes.get(topic), |topic| rings.heir(topic));
         if reports.is_empty() {
             return;
         }
-        self.note_lines();
-        let needs = self.say_words(words);
+        self.write_journal();
+        let needs = self.send_ledger_updates(updates);
         self.announced.push_back(Announced { needs, reports, since: self.now });
-        self.let_out(false);
+        self.release_reports(false);
     }
 
-    /// Reports go out, in their order, when the heirs know that they may have been heard: whoever dies then
-    /// leaves nobody behind of whom only receivers know. An heir that does not answer is not waited for.
-    fn let_out(&mut self, all: bool) {
+    /// Releases reports in order once the heirs have acknowledged that they are in flight. So if this home
+    /// dies, no member stays whom only receivers know. An heir that does not answer is not waited for.
+    fn release_reports(&mut self, all: bool) {
         let (peers, now, patience) = (&self.peers, self.now, self.limits.link_timeout);
         let has_taken = |(heir, serial): (&Incarnation, &u64)| {
             peers.get(heir).is_none_or(|peer| !peer.open || peer.taken >= *serial)
@@ -89,17 +89,17 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// A report has arrived, or never will.
+    /// A report was delivered or given up.
     pub(super) fn arrived(&mut self, topic: &Topic, report: &Report) {
         let (home, heir) = (self.rings.home(topic), self.rings.heir(topic));
-        let word = self.reports.arrived(topic, report, home, heir);
-        self.say_words(word);
+        let update = self.reports.arrived(topic, report, home, heir);
+        self.send_ledger_updates(update);
     }
 
-    /// The ring has changed, and with it whose homes and heirs we are, and who our heirs are.
+    /// The ring has changed: homes and heirs have moved.
     pub(super) fn move_reports(&mut self, gap: bool) {
-        // Heirs are others now.
-        self.let_out(true);
+        // The heirs have changed.
+        self.release_reports(true);
         let (me, rings) = (self.me, &self.rings);
         let home = |topic: &Topic| rings.home(topic);
         let lost = self.reports.lose(home, me);
@@ -116,44 +116,47 @@ impl<C: Content> Core<C> {
         }
     }
 
-    fn bequeath(&mut self, topic: &Topic, anew: bool) {
+    fn bequeath(&mut self, topic: &Topic, whole: bool) {
         let heir = self.rings.heir(topic);
-        let words = self.reports.bequeath(topic, heir, anew);
-        self.say_words(words);
+        let updates = self.reports.bequeath(topic, heir, whole);
+        self.send_ledger_updates(updates);
     }
 
-    /// The peer hears us: what it is to know of what was reported.
-    pub(super) fn say_reported(&mut self, peer: Incarnation) {
-        let words = self.reports.heritage(peer);
-        self.say_words(words);
+    /// The peer can receive: sends it the ledgers that it needs.
+    pub(super) fn send_ledgers(&mut self, peer: Incarnation) {
+        let updates = self.reports.heritage(peer);
+        self.send_ledger_updates(updates);
         self.hand_on_reported(peer, true);
     }
 
-    fn hand_on_reported(&mut self, peer: Incarnation, anew: bool) {
+    fn hand_on_reported(&mut self, peer: Incarnation, whole: bool) {
         let rings = &self.rings;
-        let words = self.reports.hand_on(peer, |topic| rings.home(topic), anew);
-        self.say_words(words);
+        let updates = self.reports.hand_on(peer, |topic| rings.home(topic), whole);
+        self.send_ledger_updates(updates);
     }
 
-    /// Returns what must be taken until all of it is known.
-    fn say_words(&mut self, words: impl IntoIterator<Item = Word>) -> BTreeMap<Incarnation, u64> {
+    /// Returns the serials that must be acknowledged until all of it is known.
+    fn send_ledger_updates(
+        &mut self,
+        updates: impl IntoIterator<Item = LedgerUpdate>,
+    ) -> BTreeMap<Incarnation, u64> {
         let mut needs = BTreeMap::new();
-        for Word { to, topic, whole, more, told } in words {
+        for LedgerUpdate { to, topic, whole, more, notified } in updates {
             if let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.open) {
                 peer.serial += 1;
                 let serial = peer.serial;
                 needs.insert(to, serial);
-                self.say(to, Frame::Reported { serial, topic, whole, more, told });
+                self.send(to, Frame::Reported { serial, topic, whole, more, notified });
             }
         }
         needs
     }
 
-    /// A home says what was reported of a group.
-    pub(super) fn reported_by(&mut self, peer: Incarnation, session: Session, word: Word) {
-        let topic = word.topic.clone();
+    /// A home has sent a ledger update.
+    pub(super) fn reported_by(&mut self, peer: Incarnation, session: LinkSession, update: LedgerUpdate) {
+        let topic = update.topic.clone();
         let is_home = self.rings.home(&topic) == Some(self.me);
-        self.reports.heard(peer, session, word, is_home, self.now);
+        self.reports.heard(peer, session, update, is_home, self.now);
         if is_home {
             self.bequeath(&topic, true);
         }

@@ -1,4 +1,4 @@
-//! The topics whose home this gateway is: who holds clients of them, and who is present.
+//! The topics whose home this gateway is: which gateways are interested, and who is present.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,83 +10,83 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use crate::{
     interest::Sum,
-    membership::{Claim, Decided, MemberChange, Session},
+    membership::{Claim, ClaimDecision, LinkSession, MemberChange},
     topic::Topic,
 };
 
-/// How a gateway's clients stand in a topic, as it says.
+/// A gateway's interest in a topic.
 #[derive(Debug, Clone)]
-pub(super) struct Hold<'a> {
+pub(super) struct InterestUpdate<'a> {
     pub(super) clients: u64,
     pub(super) members: &'a [MemberChange],
     pub(super) claims: Vec<Claim>,
-    /// They were told of presence members, by this home or an earlier one.
-    pub(super) told: bool,
+    /// Its clients have been sent presence members, by this home or an earlier one.
+    pub(super) knows_roster: bool,
 }
 
 /// One topic at its home.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// When this gateway took it over.
+    /// When this gateway became its home.
     pub(super) tenure: Epoch,
-    /// The gateways with clients of it.
-    holders: Vec<Holder>,
-    /// Gateways that will have a client of it when they have carried out this delivery.
+    /// The gateways with clients in it.
+    interested: Vec<Interested>,
+    /// Gateways that will have a client in it once they have executed this delivery.
     expected: Vec<(u64, Incarnation)>,
     pub(super) roster: Option<Box<Roster>>,
 }
 
 #[derive(Debug)]
-struct Holder {
+struct Interested {
     gateway: Incarnation,
-    /// The run of the gateway's link in which it said so: what an earlier run said and a sync has not
-    /// repeated is no more.
-    session: Session,
+    /// The link session in which the gateway announced it: what an earlier session announced and a sync has
+    /// not repeated is void.
+    session: LinkSession,
     clients: u64,
 }
 
-/// Who is present: each user with what the gateways that have clients of it say of it.
+/// The users present, each with the member info from every gateway that has clients for it.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    users: BTreeMap<Arc<str>, Vec<Said>>,
-    /// Who wants to be present: one for each user of each gateway. They wait only while not everybody has
-    /// said who is present, and are decided in the order in which they came.
+    users: BTreeMap<Arc<str>, Vec<Reporter>>,
+    /// Pending claims, one per user and gateway. They wait only until every gateway has synced, and are
+    /// decided in order of arrival.
     claims: BTreeMap<(Arc<str>, Incarnation), Waiting>,
     /// Rises with every claim.
     order: u64,
-    /// The holders have been told everything once in this tenure.
-    pub(super) told: bool,
-    /// They were not told that there is nobody else: not everybody had synced.
+    /// The interested gateways have received the whole roster in this tenure.
+    pub(super) sent: bool,
+    /// They do not know yet that the roster is complete: not all gateways had synced.
     pub(super) open_ended: bool,
 }
 
-/// A claim, and the gateway that has made it in a run of its link.
+/// A claim, and the gateway and link session that made it.
 #[derive(Debug)]
 struct Waiting {
     order: u64,
-    session: Session,
+    session: LinkSession,
     claim: Claim,
 }
 
-/// A gateway has said, in a run of its link, what others see of a user.
-type Said = (Incarnation, Session, Arc<str>);
+/// The member info of a user, from a gateway in a link session.
+type Reporter = (Incarnation, LinkSession, Arc<str>);
 
 impl Home {
-    /// A new tenure begins.
+    /// Starts a new tenure.
     pub(super) fn take_over(&mut self, tenure: Epoch) {
         self.tenure = tenure;
         if let Some(roster) = &mut self.roster {
-            roster.told = false;
+            roster.sent = false;
         }
     }
 
-    pub(super) fn holders(&self) -> impl Iterator<Item = Incarnation> {
-        self.holders.iter().map(|holder| holder.gateway)
+    pub(super) fn interested(&self) -> impl Iterator<Item = Incarnation> {
+        self.interested.iter().map(|one| one.gateway)
     }
 
-    /// Those that hold clients of it, or will before they hear of anything that is placed after.
+    /// The gateways with clients in it, or that will have some before they get anything placed later.
     pub(super) fn concerned(&self) -> impl Iterator<Item = Incarnation> {
-        self.holders().chain(self.expected.iter().map(|(_, gateway)| *gateway))
+        self.interested().chain(self.expected.iter().map(|(_, gateway)| *gateway))
     }
 
     pub(super) fn expect(&mut self, delivery: u64, gateway: Incarnation) {
@@ -98,38 +98,38 @@ impl Home {
     }
 
     pub(super) fn clients(&self) -> u64 {
-        self.holders.iter().map(|holder| holder.clients).sum()
+        self.interested.iter().map(|one| one.clients).sum()
     }
 
-    /// Takes what a gateway says. Returns the changes of who is present, and whether the gateway is new.
-    pub(super) fn hold(
+    /// Applies a gateway's interest. Returns the changes of the roster, and whether the gateway is new.
+    pub(super) fn apply(
         &mut self,
         gateway: Incarnation,
-        session: Session,
-        hold: Hold<'_>,
+        session: LinkSession,
+        update: InterestUpdate<'_>,
     ) -> (Vec<MemberChange>, bool) {
-        let Hold { clients, members, claims, told } = hold;
-        let known = self.holders.iter().position(|holder| holder.gateway == gateway);
+        let InterestUpdate { clients, members, claims, knows_roster } = update;
+        let known = self.interested.iter().position(|one| one.gateway == gateway);
         match known {
-            Some(at) if clients == 0 => drop(self.holders.swap_remove(at)),
+            Some(at) if clients == 0 => drop(self.interested.swap_remove(at)),
             Some(at) => {
-                self.holders[at].clients = clients;
-                self.holders[at].session = session;
+                self.interested[at].clients = clients;
+                self.interested[at].session = session;
             }
-            None if clients > 0 => self.holders.push(Holder { gateway, session, clients }),
+            None if clients > 0 => self.interested.push(Interested { gateway, session, clients }),
             None => {}
         }
-        // Who was told of members must also be told that none is left.
-        let told = told && clients > 0;
+        // A gateway that knows members must also learn that none is left.
+        let knows_roster = knows_roster && clients > 0;
         let nobody = claims.is_empty() && members.iter().all(|member| member.info.is_none());
-        if self.roster.is_none() && !told && nobody {
+        if self.roster.is_none() && !knows_roster && nobody {
             return (Vec::new(), known.is_none() && clients > 0);
         }
         let roster = self.roster.get_or_insert_default();
         let mut changes: Vec<_> =
             members.iter().filter_map(|member| roster.stand(gateway, session, member)).collect();
         if clients == 0 {
-            // Members stand with clients; without any there is nobody left of it.
+            // Members have clients; without clients the gateway has none.
             changes.extend(roster.lose(|one, _| one == gateway));
         } else {
             roster.claim(gateway, session, claims);
@@ -137,9 +137,9 @@ impl Home {
         (changes, known.is_none() && clients > 0)
     }
 
-    /// Decides about the claims that wait, in their order. Who is present counts once, whichever gateways
-    /// have clients of it. Returns who has come, and the answers.
-    pub(super) fn decide(&mut self) -> (Vec<MemberChange>, Vec<(Incarnation, Decided)>) {
+    /// Decides the pending claims, in order. A present user counts once, however many gateways have clients
+    /// for it. Returns the users who joined, and the decisions.
+    pub(super) fn decide(&mut self) -> (Vec<MemberChange>, Vec<(Incarnation, ClaimDecision)>) {
         let (mut changes, mut answers) = (Vec::new(), Vec::new());
         let Some(roster) = &mut self.roster else { return (changes, answers) };
         let mut waiting: Vec<_> = std::mem::take(&mut roster.claims).into_iter().collect();
@@ -151,19 +151,19 @@ impl Home {
                 let member = MemberChange { user: user.clone(), info: Some(info) };
                 changes.extend(roster.stand(gateway, session, &member));
             }
-            answers.push((gateway, Decided { user, number, granted }));
+            answers.push((gateway, ClaimDecision { user, number, granted }));
         }
         (changes, answers)
     }
 
-    /// Lets go of what holders of this kind said. Returns who has gone by that.
-    fn lose(&mut self, lost: impl Fn(Incarnation, Session) -> bool) -> Vec<MemberChange> {
-        self.holders.retain(|holder| !lost(holder.gateway, holder.session));
+    /// Removes the interest of such gateways. Returns the users who left by that.
+    fn lose(&mut self, lost: impl Fn(Incarnation, LinkSession) -> bool) -> Vec<MemberChange> {
+        self.interested.retain(|one| !lost(one.gateway, one.session));
         self.roster.as_mut().map(|roster| roster.lose(lost)).unwrap_or_default()
     }
 
     fn is_idle(&self) -> bool {
-        self.holders.is_empty()
+        self.interested.is_empty()
             && self.expected.is_empty()
             && self.roster.as_ref().is_none_or(|roster| roster.users.is_empty() && roster.claims.is_empty())
     }
@@ -173,11 +173,11 @@ impl Roster {
     fn stand(
         &mut self,
         gateway: Incarnation,
-        session: Session,
+        session: LinkSession,
         member: &MemberChange,
     ) -> Option<MemberChange> {
         let MemberChange { user, info } = member;
-        // What it says now takes the place of what it claimed.
+        // The update replaces its claim.
         self.claims.remove(&(user.clone(), gateway));
         let Some(info) = info else {
             let standing = self.users.get_mut(user)?;
@@ -195,7 +195,7 @@ impl Roster {
         first.then(|| member.clone())
     }
 
-    fn claim(&mut self, gateway: Incarnation, session: Session, claims: Vec<Claim>) {
+    fn claim(&mut self, gateway: Incarnation, session: LinkSession, claims: Vec<Claim>) {
         for claim in claims {
             self.order += 1;
             let key = (claim.user.clone(), gateway);
@@ -204,7 +204,7 @@ impl Roster {
         }
     }
 
-    fn lose(&mut self, lost: impl Fn(Incarnation, Session) -> bool) -> Vec<MemberChange> {
+    fn lose(&mut self, lost: impl Fn(Incarnation, LinkSession) -> bool) -> Vec<MemberChange> {
         self.claims.retain(|(_, gateway), waiting| !lost(*gateway, waiting.session));
         let mut gone = Vec::new();
         self.users.retain(|user, standing| {
@@ -217,19 +217,19 @@ impl Roster {
         gone
     }
 
-    /// Everybody, each with what was said of it last.
+    /// All users, each with the newest member info.
     pub(super) fn all(&self) -> Vec<MemberChange> {
         self.page(usize::MAX, "").map(|(user, info)| MemberChange { user, info: Some(info) }).collect()
     }
 
     pub(super) fn page(&self, limit: usize, after: &str) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
         let from = (Bound::Excluded(after), Bound::Unbounded);
-        let told =
-            |standing: &Vec<Said>| standing.last().map_or_else(|| "".into(), |(_, _, info)| info.clone());
+        let knows_roster =
+            |standing: &Vec<Reporter>| standing.last().map_or_else(|| "".into(), |(_, _, info)| info.clone());
         self.users
             .range::<str, _>(from)
             .take(limit)
-            .map(move |(user, standing)| (user.clone(), told(standing)))
+            .map(move |(user, standing)| (user.clone(), knows_roster(standing)))
     }
 
     pub(super) fn has(&self, user: &str) -> bool {
@@ -241,7 +241,7 @@ impl Roster {
     }
 }
 
-/// All topics whose home this gateway is and that anybody holds.
+/// All topics with interest whose home this gateway is.
 #[derive(Debug, Default)]
 pub(super) struct Homes(HashMap<Topic, Home>);
 
@@ -261,7 +261,7 @@ impl Homes {
     pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut Home {
         self.0.entry(topic.clone()).or_insert_with(|| Home {
             tenure,
-            holders: Vec::new(),
+            interested: Vec::new(),
             expected: Vec::new(),
             roster: None,
         })
@@ -273,25 +273,25 @@ impl Homes {
         }
     }
 
-    /// Keeps only these topics. After a gap in the views, what is kept is taken over anew.
-    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Topic) -> bool, anew: Option<Epoch>) {
+    /// Retains only these topics. After a gap in the views, even those start from scratch.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Topic) -> bool, whole: Option<Epoch>) {
         self.0.retain(|topic, _| stays(topic));
-        if let Some(tenure) = anew {
+        if let Some(tenure) = whole {
             self.0.values_mut().for_each(|home| home.take_over(tenure));
         }
     }
 
-    /// Lets go of what holders of this kind said, everywhere. Returns the topics that they held, with who
-    /// has gone by that.
+    /// Removes the interest of such gateways everywhere. Returns their topics, with the users who left by
+    /// that.
     pub(super) fn lose(
         &mut self,
-        lost: impl Fn(Incarnation, Session) -> bool,
+        lost: impl Fn(Incarnation, LinkSession) -> bool,
     ) -> Vec<(Topic, Vec<MemberChange>)> {
         let mut gone = Vec::new();
         self.0.retain(|topic, home| {
-            let before = home.holders.len();
+            let before = home.interested.len();
             let changes = home.lose(&lost);
-            if home.holders.len() < before || !changes.is_empty() {
+            if home.interested.len() < before || !changes.is_empty() {
                 gone.push((topic.clone(), changes));
             }
             !home.is_idle()
@@ -300,24 +300,24 @@ impl Homes {
         gone
     }
 
-    /// Topics whose roster the holders have not been told yet.
+    /// Topics whose roster the interested gateways have not received yet.
     pub(super) fn untold(&self) -> Vec<Topic> {
-        self.with_roster(|_, roster| !roster.told)
+        self.with_roster(|_, roster| !roster.sent)
     }
 
-    /// Topics with claims that wait.
+    /// Topics with pending claims.
     pub(super) fn claimed(&self) -> Vec<Topic> {
         self.with_roster(|_, roster| !roster.claims.is_empty())
     }
 
-    /// Topics whose holders have to be told that there is nobody else.
+    /// Topics whose interested gateways do not know yet that the roster is complete.
     pub(super) fn open_ended(&self) -> Vec<Topic> {
-        self.with_roster(|_, roster| roster.told && roster.open_ended)
+        self.with_roster(|_, roster| roster.sent && roster.open_ended)
     }
 
-    /// Topics of whose roster a gateway has to know.
-    pub(super) fn told_to(&self, gateway: Incarnation) -> Vec<Topic> {
-        self.with_roster(|home, roster| roster.told && home.holders().any(|holder| holder == gateway))
+    /// Topics whose roster a gateway needs.
+    pub(super) fn rosters_known_to(&self, gateway: Incarnation) -> Vec<Topic> {
+        self.with_roster(|home, roster| roster.sent && home.interested().any(|one| one == gateway))
     }
 
     fn with_roster(&self, wanted: impl Fn(&Home, &Roster) -> bool) -> Vec<Topic> {
@@ -328,12 +328,12 @@ impl Homes {
         topics
     }
 
-    /// What a gateway holds, by what it said.
+    /// A checksum of what a gateway has announced.
     pub(super) fn sum_of(&self, gateway: Incarnation) -> Sum {
         let mut sum = Sum::default();
         for (topic, home) in &self.0 {
-            if let Some(holder) = home.holders.iter().find(|holder| holder.gateway == gateway) {
-                sum.add(topic, holder.clients);
+            if let Some(one) = home.interested.iter().find(|one| one.gateway == gateway) {
+                sum.add(topic, one.clients);
             }
         }
         sum

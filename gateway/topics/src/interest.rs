@@ -1,4 +1,4 @@
-//! What this gateway's own clients are in, and what their homes have been told of it.
+//! The interest of this gateway's own clients, and what homes know of it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,37 +9,37 @@ use broadgate_proto::id::Incarnation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    membership::{At, Claim, ComeOrGone, MemberChange, Standing, StandingMember},
+    membership::{Claim, MemberChange, MembershipCount, PresenceChange, PresenceCount, TopicPosition},
     topic::{Kind, Topic},
 };
 
-/// How our clients stand in one topic.
+/// This gateway's interest in one topic.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct TopicInterest {
     /// Clients of each shard; shards without any are left out.
     shards: Vec<(u8, u32)>,
-    /// Presence members: what others see of them, and the clients of each shard.
+    /// Presence members: their member info, and the clients of each shard.
     #[allow(clippy::box_collection, reason = "most topics have none, and there are many topics")]
-    members: Option<Box<BTreeMap<Arc<str>, HeldMember>>>,
-    /// Whom the home's presence says to be there; our clients were told of these.
+    members: Option<Box<BTreeMap<Arc<str>, InterestMember>>>,
+    /// The home's roster, as this gateway's clients know it.
     #[allow(clippy::box_collection, reason = "most topics have none, and there are many topics")]
     pub(super) present: Option<Box<BTreeMap<Arc<str>, Arc<str>>>>,
-    /// The topic's home as it was told last, and the serial of that.
+    /// The home that was last informed, and the serial of that update.
     pub(super) home: Option<Incarnation>,
     pub(super) serial: u64,
-    /// The last place in the topic's order that was taken.
-    pub(super) last: At,
+    /// The last position in the topic's order that was accepted.
+    pub(super) last: TopicPosition,
 }
 
 #[derive(Debug)]
-struct HeldMember {
+struct InterestMember {
     info: Arc<str>,
     shards: Vec<(u8, u32)>,
-    /// The home has not decided: the claim's number, and how many users may be present.
+    /// An undecided claim: its number, and how many users may be present.
     claim: Option<(u64, u32)>,
 }
 
-/// What a home is to be told of presence members.
+/// Presence changes to announce to a home.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) members: Vec<MemberChange>,
@@ -47,7 +47,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    fn add(&mut self, user: &Arc<str>, member: &HeldMember) {
+    fn add(&mut self, user: &Arc<str>, member: &InterestMember) {
         let (user, info) = (user.clone(), member.info.clone());
         match member.claim {
             Some((number, max)) => self.claims.push(Claim { user, info, number, max }),
@@ -56,13 +56,13 @@ impl Changes {
     }
 }
 
-impl Held {
+impl TopicInterest {
     pub(super) fn clients(&self) -> u64 {
         self.shards.iter().map(|(_, clients)| u64::from(*clients)).sum()
     }
 
-    /// All presence members and claims, for a sync. Claims get other numbers: what was decided about them
-    /// before may be forgotten with what the home is told anew.
+    /// All presence members and claims, for a sync. Claims get new numbers: the home may have forgotten its
+    /// earlier decisions with everything else.
     pub(super) fn all_members(&mut self, last_claim: &mut u64) -> Changes {
         let mut all = Changes::default();
         for (user, member) in self.members.iter_mut().flat_map(|members| members.iter_mut()) {
@@ -75,8 +75,8 @@ impl Held {
         all
     }
 
-    /// Takes what a shard says; returns the presence members for whom that makes a difference.
-    fn stand(&mut self, standing: &Standing, last_claim: &mut u64) -> Changes {
+    /// Applies a shard's count; returns the presence members that changed by it.
+    fn stand(&mut self, standing: &MembershipCount, last_claim: &mut u64) -> Changes {
         put(&mut self.shards, standing.shard, standing.clients);
         let mut changes = Changes::default();
         for member in &standing.members {
@@ -85,8 +85,8 @@ impl Held {
         changes
     }
 
-    fn member(&mut self, shard: u8, stands: &StandingMember, last_claim: &mut u64, changes: &mut Changes) {
-        let StandingMember { user, info, clients, max } = stands;
+    fn member(&mut self, shard: u8, stands: &PresenceCount, last_claim: &mut u64, changes: &mut Changes) {
+        let PresenceCount { user, info, clients, max } = stands;
         let members = self.members.get_or_insert_default();
         if let Some(member) = members.get_mut(user) {
             put(&mut member.shards, shard, *clients);
@@ -105,7 +105,7 @@ impl Held {
                 *last_claim += 1;
                 (*last_claim, max)
             });
-            let member = HeldMember { info: info.clone(), shards: vec![(shard, *clients)], claim };
+            let member = InterestMember { info: info.clone(), shards: vec![(shard, *clients)], claim };
             changes.add(user, &member);
             members.insert(user.clone(), member);
         }
@@ -114,7 +114,7 @@ impl Held {
         }
     }
 
-    /// The home has decided about a claim. Who is refused is nobody here any more; true if that is so.
+    /// The home has decided a claim. A refused user is removed here; true if that happened.
     pub(super) fn decided(&mut self, user: &Arc<str>, number: u64, granted: bool) -> bool {
         let Some(members) = &mut self.members else { return false };
         let Some(member) = members.get_mut(user) else { return false };
@@ -132,13 +132,13 @@ impl Held {
         true
     }
 
-    /// How one of our users stands: undecided, or present.
+    /// A user's state here: undecided, or present.
     pub(super) fn claims(&self, user: &str) -> Option<bool> {
         Some(self.members.as_ref()?.get(user)?.claim.is_some())
     }
 
-    /// Takes what the home says of who is present; returns what is news here.
-    pub(super) fn present(&mut self, whole: bool, members: Vec<MemberChange>) -> Vec<ComeOrGone> {
+    /// Applies the home's roster; returns the changes that are new here.
+    pub(super) fn present(&mut self, whole: bool, members: Vec<MemberChange>) -> Vec<PresenceChange> {
         let mut known = self.present.take().unwrap_or_default();
         let mut news = Vec::new();
         if whole {
@@ -146,21 +146,21 @@ impl Held {
             known.retain(|user, info| {
                 let stays = named.contains_key(user);
                 if !stays {
-                    news.push(ComeOrGone { user: user.clone(), info: info.clone(), here: false });
+                    news.push(PresenceChange { user: user.clone(), info: info.clone(), here: false });
                 }
                 stays
             });
         }
         for MemberChange { user, info } in members {
             match info {
-                // Another info of somebody who is there is no coming.
+                // New member info of a present user is no join.
                 Some(info) if known.insert(user.clone(), info.clone()).is_none() => {
-                    news.push(ComeOrGone { user, info, here: true });
+                    news.push(PresenceChange { user, info, here: true });
                 }
                 Some(_) => {}
                 None => {
                     let gone = known.remove(&user);
-                    news.extend(gone.map(|info| ComeOrGone { user, info, here: false }));
+                    news.extend(gone.map(|info| PresenceChange { user, info, here: false }));
                 }
             }
         }
@@ -181,21 +181,21 @@ fn put(shards: &mut Vec<(u8, u32)>, shard: u8, clients: u32) {
 /// All topics of this gateway's clients.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
-    topics: HashMap<Topic, Held>,
-    /// Groups and uids with clients: counted as they come and go, since anybody may ask at any time.
-    counts: HeldCounts,
+    topics: HashMap<Topic, TopicInterest>,
+    /// Groups and uids with clients: counted incrementally, since it can be asked at any time.
+    counts: InterestCounts,
 }
 
 /// How many groups and uids have clients at this gateway.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct HeldCounts {
+pub struct InterestCounts {
     /// Groups.
     pub groups: u64,
     /// Uids.
     pub uids: u64,
 }
 
-impl HeldCounts {
+impl InterestCounts {
     fn change(&mut self, kind: Kind, had: bool, has: bool) {
         let count = match kind {
             Kind::Group => &mut self.groups,
@@ -207,8 +207,8 @@ impl HeldCounts {
 }
 
 impl Interest {
-    /// Takes what a shard says of a topic.
-    pub(super) fn stand(&mut self, standing: &Standing, last_claim: &mut u64) -> Changes {
+    /// Applies a shard's count for a topic.
+    pub(super) fn stand(&mut self, standing: &MembershipCount, last_claim: &mut u64) -> Changes {
         let had = self.has(&standing.topic);
         let changes = if standing.clients == 0 && !self.topics.contains_key(&standing.topic) {
             Changes::default()
@@ -224,39 +224,38 @@ impl Interest {
         changes
     }
 
-    pub(super) const fn counts(&self) -> HeldCounts {
+    pub(super) const fn counts(&self) -> InterestCounts {
         self.counts
     }
 
-    pub(super) fn get(&self, topic: &Topic) -> Option<&Held> {
+    pub(super) fn get(&self, topic: &Topic) -> Option<&TopicInterest> {
         self.topics.get(topic)
     }
 
-    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut Held> {
+    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut TopicInterest> {
         self.topics.get_mut(topic)
     }
 
-    /// Does the home's presence name this user? Nobody has to be named where nobody is asked for.
+    /// Whether the home's roster contains this user; true where no user is asked for.
     pub(super) fn names(&self, topic: &Topic, user: &Option<Arc<str>>) -> bool {
         let Some(user) = user else { return true };
         let present = self.topics.get(topic).and_then(|held| held.present.as_ref());
         present.is_some_and(|present| present.contains_key(user))
     }
 
-    /// Have we clients in it?
+    /// Whether this gateway has clients in it.
     pub(super) fn has(&self, topic: &Topic) -> bool {
         self.topics.get(topic).is_some_and(|held| !held.shards.is_empty())
     }
 
-    /// An entry without clients is kept until its home has taken that; then it goes.
+    /// An entry without clients is removed once its home has acknowledged that.
     pub(super) fn forget_if_empty(&mut self, topic: &Topic) {
         if self.topics.get(topic).is_some_and(|held| held.shards.is_empty()) {
             self.topics.remove(topic);
         }
     }
 
-    /// The topics that a gateway is the home of, in no order that matters: a link's holds are about
-    /// different topics.
+    /// The topics whose home a gateway is, in any order: the updates of a link concern different topics.
     pub(super) fn of_home(&self, home: Incarnation) -> Vec<Topic> {
         let mut topics: Vec<_> = self
             .topics
@@ -264,14 +263,14 @@ impl Interest {
             .filter(|(_, held)| held.home == Some(home) && !held.shards.is_empty())
             .map(|(topic, _)| topic.clone())
             .collect();
-        // A seed replays a cluster: no order of a hash map may show.
+        // A seed replays a cluster: hash-map order must not show.
         topics.sort_unstable();
         topics
     }
 
-    /// Topics of a home with claims that it has not decided.
+    /// Topics of a home with undecided claims.
     pub(super) fn claiming(&self, home: Incarnation) -> Vec<Topic> {
-        let claims = |held: &Held| {
+        let claims = |held: &TopicInterest| {
             let mut members = held.members.iter().flat_map(|members| members.values());
             held.home == Some(home) && members.any(|member| member.claim.is_some())
         };
@@ -287,7 +286,7 @@ impl Interest {
         topics
     }
 
-    /// What is held of each home: how many topics, and what they add up to.
+    /// A checksum of the interest of each home.
     pub(super) fn sums(&self) -> BTreeMap<Incarnation, Sum> {
         let mut sums: BTreeMap<Incarnation, Sum> = BTreeMap::new();
         for (topic, held) in &self.topics {
@@ -298,14 +297,14 @@ impl Interest {
         sums
     }
 
-    /// Topics held, those without clients included.
+    /// All topics, those without clients included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.topics.len()
     }
 }
 
-/// By which both ends of a sync compare what was said.
+/// The checksum that both ends of a sync compare.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) topics: u64,
@@ -323,15 +322,15 @@ impl Sum {
 mod tests {
     use super::*;
 
-    fn standing(shard: u8, clients: u32, members: &[(&str, &str, u32)], max: Option<u32>) -> Standing {
-        let member = |&(user, info, clients): &(&str, &str, u32)| StandingMember {
+    fn standing(shard: u8, clients: u32, members: &[(&str, &str, u32)], max: Option<u32>) -> MembershipCount {
+        let member = |&(user, info, clients): &(&str, &str, u32)| PresenceCount {
             user: user.into(),
             info: info.into(),
             clients,
             max,
         };
         let members = members.iter().map(member).collect();
-        Standing { topic: Topic::group("a", "room"), shard, clients, members }
+        MembershipCount { topic: Topic::group("a", "room"), shard, clients, members }
     }
 
     fn text(changes: &Changes) -> Vec<String> {
@@ -348,14 +347,14 @@ mod tests {
         };
         assert_eq!(stand(&mut interest, 0, 1, &[("ann", "A", 1)]), ["ann=Some(\"A\")"]);
         assert!(stand(&mut interest, 1, 1, &[("ann", "A", 1)]).is_empty());
-        assert_eq!(interest.counts(), HeldCounts { groups: 1, uids: 0 }, "in two shards, and one group");
+        assert_eq!(interest.counts(), InterestCounts { groups: 1, uids: 0 }, "in two shards, and one group");
         assert!(stand(&mut interest, 0, 0, &[("ann", "A", 0)]).is_empty());
         assert_eq!(stand(&mut interest, 1, 1, &[("ann", "B", 1)]), ["ann=Some(\"B\")"]);
         assert_eq!(stand(&mut interest, 1, 0, &[("ann", "B", 0)]), ["ann=None"]);
         let topic = Topic::group("a", "room");
         assert!(!interest.has(&topic) && interest.get(&topic).is_some(), "kept until its home knows");
         interest.forget_if_empty(&topic);
-        assert_eq!((interest.len(), interest.counts()), (0, HeldCounts::default()));
+        assert_eq!((interest.len(), interest.counts()), (0, InterestCounts::default()));
         assert!(stand(&mut interest, 1, 0, &[]).is_empty());
         assert_eq!(interest.len(), 0);
     }
@@ -382,7 +381,7 @@ mod tests {
             (Some(false), vec!["ann=Some(\"A\")".to_owned()])
         );
         assert!(!held.decided(&ann, 2, false), "decided already");
-        // Another claim, refused: nobody is there until somebody comes again.
+        // Another claim, refused: the user is absent until a client joins again.
         stand(&mut interest, 1, 0, Some(1));
         assert_eq!(stand(&mut interest, 1, 1, Some(1)), ["ann?3"]);
         assert!(interest.get_mut(&topic).unwrap().decided(&ann, 3, false));
@@ -397,12 +396,12 @@ mod tests {
     fn whatever_the_home_repeats_is_told_once() {
         let change =
             |user: &str, info: Option<&str>| MemberChange { user: user.into(), info: info.map(Into::into) };
-        let text = |news: &[ComeOrGone]| -> Vec<String> {
+        let text = |news: &[PresenceChange]| -> Vec<String> {
             news.iter()
                 .map(|one| format!("{}={}{}", one.user, if one.here { "+" } else { "-" }, one.info))
                 .collect()
         };
-        let mut held = Held::default();
+        let mut held = TopicInterest::default();
         let first = held.present(true, vec![change("ann", Some("A")), change("bob", Some("B"))]);
         assert_eq!(first.len(), 2);
         assert!(held.present(false, vec![change("ann", Some("A2"))]).is_empty());

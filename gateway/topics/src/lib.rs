@@ -1,33 +1,33 @@
-//! Homes: one order for each topic, counts that are right, and who is present. Pure.
+//! The topics' core: one order for each topic, exact counts, and presence. Pure.
 //!
-//! Every topic (all clients of an app, a uid, a group) has one home among the gateways of the view,
-//! by the view's ring. A gateway tells a topic's home when its clients in it change (a *hold*); the
-//! home orders what is sent to the topic, passes it to the gateways that hold clients of it, and
-//! counts. [`Core`] is one gateway's part in that: `apply(input, now) -> effects`, without sockets and
-//! clocks, so that a seed replays a whole cluster.
+//! Every topic (all clients of an app, a uid, a group) has one home among the gateways of the view, by the
+//! view's ring. A gateway announces its *interest* in a topic to its home when its clients in it change; the
+//! home orders what is sent to the topic, forwards it to the gateways that have clients in it, and counts.
+//! [`Core`] is one gateway's part in that: `apply(input, now) -> effects`, without sockets and clocks, so
+//! that a seed replays a whole cluster.
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
-//! | `step.rs` | what goes in and what comes out |
-//! | `content.rs` | what topics carry |
-//! | `membership.rs` | who is in a topic, and what is told of that |
-//! | `limits.rs` | what the core is started with, and its load |
+//! | `step.rs` | inputs and effects |
+//! | `content.rs` | the content of topics, opaque to the core |
+//! | `membership.rs` | types of membership and presence |
+//! | `limits.rs` | the core's configuration, and its load |
 //! | `core.rs` | the state, and one step |
-//! | `links.rs`, `peer.rs` | peers: their links break and mend, they catch up and sync |
-//! | `hold.rs`, `interest.rs`, `settle.rs` | what our clients are in, and what homes know of it |
+//! | `links.rs`, `peer.rs` | peers: their links, catching up, syncing |
+//! | `own.rs`, `interest.rs`, `settle.rs` | the interest of our own clients, and what homes know of it |
+//! | `enter.rs`, `entrances.rs` | clients that enter a group and need its state |
 //! | `serve.rs`, `delivery.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
-//! | `ask.rs`, `routes.rs` | what our callers ask of homes |
-//! | `keep.rs`, `budget.rs` | what groups keep: their history, their last value, and how much of it |
-//! | `watch.rs` | what those who watch groups are told |
-//! | `report.rs`, `account.rs`, `heir.rs` | what the gateway itself reports of groups, once, over the deaths of homes |
+//! | `ask.rs`, `routes.rs` | our callers' questions to homes |
+//! | `retention.rs`, `budget.rs` | retained messages of groups: histories, last values, their budget |
+//! | `watch.rs` | changes for watchers of groups |
+//! | `report.rs`, `ledger.rs`, `heir.rs`, `announced.rs` | reports of groups, each once, also when homes die |
 //! | `members.rs` | the view and its rings |
-//! | `topic.rs` | what a topic is |
-//! | `remember.rs` | commands that were carried out, by their ids |
-//! | `shares.rs` | what apps use of something that they share |
+//! | `topic.rs` | topics |
+//! | `remember.rs` | executed commands, by their ids |
+//! | `shares.rs` | shares of apps in a common budget |
 
-#![allow(missing_docs, reason = "internal to the gateway: names that say it all need no sentence")]
+#![allow(missing_docs, reason = "internal to the gateway: self-explanatory names need no sentence")]
 
-mod account;
 mod announced;
 mod ask;
 #[cfg(test)]
@@ -41,18 +41,19 @@ mod delivery;
 mod enter;
 mod entrances;
 mod heir;
-mod hold;
 mod home;
 mod interest;
-mod keep;
+mod ledger;
 mod limits;
 mod links;
 mod members;
 mod membership;
+mod own;
 mod parking;
 mod peer;
 pub mod remember;
 mod report;
+mod retention;
 mod routes;
 mod serve;
 mod settle;
@@ -62,17 +63,18 @@ mod topic;
 mod watch;
 
 pub use self::{
-    account::{Heard, Told},
     content::Content,
     core::Core,
-    interest::HeldCounts,
-    keep::{HandedOver, Keep, Keeping, Page, Position, Rule},
+    interest::InterestCounts,
+    ledger::{Delivery, Notified},
     limits::{Limits, Load, Restored},
     membership::{
-        At, Claim, ComeOrGone, Decided, GroupChange, MemberChange, Report, Session, Standing, StandingMember,
+        Claim, ClaimDecision, GroupChange, LinkSession, MemberChange, MembershipCount, PresenceChange,
+        PresenceCount, Report, TopicPosition,
     },
-    report::Reporting,
-    step::{Back, Done, Effect, Entered, Frame, Input, NotPresent, Op, Reply, Ticket},
+    report::ReportSubscription,
+    retention::{HandedOver, Page, Position, Retention, RetentionRule, RetentionRules},
+    step::{Done, Effect, Entered, Frame, Input, NotPresent, Op, Reply, ReplyTo, Ticket},
     topic::{Kind, Topic},
     watch::Pattern,
 };

@@ -1,29 +1,29 @@
-//! What the core is started with, and what it tells of its load.
+//! The core's configuration, and its load.
 
 use std::time::Duration;
 
 use broadgate_proto::{id::Incarnation, limits};
 
-use crate::{account::Told, topic::Topic};
+use crate::{ledger::Notified, topic::Topic};
 
-/// How long and how much.
+/// Times and sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A gateway that was not heard for this long is not waited for.
+    /// A gateway silent for this long is not waited for.
     pub link_timeout: Duration,
-    /// What a home cannot do yet waits at most this long.
+    /// How long a question may be parked.
     pub parking_time_max: Duration,
-    /// And at most this much.
+    /// How many bytes may be parked.
     pub parking_bytes_max: usize,
-    /// Who enters a group waits at most this long until its home knows of them.
+    /// How long an entrance may wait for its home.
     pub enter_time_max: Duration,
-    /// Commands on a link that its peer has not taken; beyond, it is not asked.
+    /// Bytes of commands on a link that its peer has not accepted; beyond, it is not asked.
     pub untaken_bytes_max: usize,
-    /// What our callers have asked of homes and was not answered, in bytes.
+    /// Bytes of unanswered questions of this gateway's callers.
     pub asked_bytes_max: usize,
-    /// What groups keep, in bytes.
+    /// Bytes that groups retain.
     pub kept_bytes_max: usize,
-    /// And the groups of one app.
+    /// Bytes that the groups of one app retain.
     pub kept_app_bytes_max: usize,
 }
 
@@ -42,30 +42,30 @@ impl Default for Limits {
     }
 }
 
-/// What the journal of an earlier run says.
+/// The journal of an earlier run.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
     /// The gateway's incarnation then.
     pub me: Option<Incarnation>,
     /// The gateways of its last view.
     pub gateways: Vec<Incarnation>,
-    /// What receivers had heard of the groups whose home it was.
-    pub told: Vec<(Topic, Told)>,
+    /// What receivers had been notified of, for the groups whose home it was.
+    pub notified: Vec<(Topic, Notified)>,
 }
 
-/// What a gateway's homes have to do at the moment, for metrics and tests.
+/// The current load of a gateway's homes, for metrics and tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Topics that anybody holds and whose home this is.
+    /// Topics with interest whose home this gateway is.
     pub homes: usize,
-    /// Questions that wait for gateways to sync.
+    /// Parked questions.
     pub parked: usize,
-    /// Questions of callers that are not answered.
+    /// Unanswered questions of callers.
     pub asked: usize,
-    /// Deliveries that are not answered.
+    /// Unanswered deliveries.
     pub deliveries: usize,
-    /// Gateways of the view that have not said what they hold.
+    /// Gateways of the view that have not synced.
     pub unsynced: usize,
-    /// Bytes of what groups keep.
+    /// Bytes that groups retain.
     pub kept_bytes: usize,
 }

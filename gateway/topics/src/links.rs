@@ -1,18 +1,18 @@
-//! The other gateways of the view: their links, what they say, and whether they have synced.
+//! The other gateways of the view: their links, their frames, and whether they have synced.
 
 use std::time::Duration;
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use crate::{
-    account::Word,
     content::Content,
     core::Core,
-    home::Hold,
+    home::InterestUpdate,
     interest::{Changes, Sum},
-    keep::History,
-    membership::Session,
+    ledger::LedgerUpdate,
+    membership::LinkSession,
     peer::Peer,
+    retention::History,
     step::{Effect, Frame},
 };
 
@@ -21,8 +21,8 @@ impl<C: Content> Core<C> {
         peer.session.is_some() && peer.synced.is_some_and(|epoch| epoch >= self.changed)
     }
 
-    /// A gateway that has not synced is waited for, unless it was not heard for the link timeout, or
-    /// would not sync for as long as anything may wait.
+    /// A gateway that has not synced is waited for, unless it has been silent for the link timeout, or
+    /// unsynced for the parking time.
     fn is_waited_for(&self, peer: &Peer) -> bool {
         let silent = peer.session.is_none() && self.now >= peer.silent_since + self.limits.link_timeout;
         let stubborn =
@@ -30,18 +30,18 @@ impl<C: Content> Core<C> {
         !self.has_synced(peer) && !silent && !stubborn
     }
 
-    /// May a home answer?
+    /// Whether a home may answer.
     pub(super) fn gate_is_open(&self) -> bool {
         !self.peers.values().any(|peer| self.is_waited_for(peer))
     }
 
-    /// Gateways of the view that have not said what they hold.
+    /// Gateways of the view that have not synced.
     pub(super) fn unsynced(&self) -> Vec<Incarnation> {
         self.peers.iter().filter(|(_, peer)| !self.has_synced(peer)).map(|(peer, _)| *peer).collect()
     }
 
-    /// Can it be asked something, and answer? That its link to us is open is known to it only when it
-    /// has said something there: until then it could not say its answer.
+    /// Whether it can be asked, and can answer. A peer knows that its link to us is open only once it has
+    /// sent something on it: until then it could not send its answer.
     pub(super) fn is_reachable(&self, peer: Incarnation, bytes: usize) -> bool {
         self.peers.get(&peer).is_some_and(|peer| {
             peer.open && peer.has_spoken() && peer.untaken + bytes <= self.limits.untaken_bytes_max
@@ -66,32 +66,33 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// The peer hears us: it is told everything.
-    pub(super) fn opened(&mut self, peer: Incarnation) {
+    /// The outbound link is up: sends the peer everything.
+    pub(super) fn outbound_up(&mut self, peer: Incarnation) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.open = true;
         known.untaken = 0;
-        self.say(peer, Frame::View(self.members.view.clone()));
-        self.say_parcels(peer);
-        for topic in self.held.of_home(peer) {
-            self.say_hold(peer, &topic, None);
+        self.send(peer, Frame::View(self.members.view.clone()));
+        self.send_parcels(peer);
+        for topic in self.interest.of_home(peer) {
+            self.send_interest(peer, &topic, None);
         }
-        self.say_reported(peer);
-        self.say_synced(&[peer], true);
+        self.send_ledgers(peer);
+        self.send_synced(&[peer], true);
         self.tell_again(peer);
         self.pump_all();
     }
 
-    /// What we said and it has not taken may be lost.
-    pub(super) fn closed(&mut self, peer: Incarnation) {
+    /// What was sent and not acknowledged may be lost.
+    pub(super) fn outbound_down(&mut self, peer: Incarnation) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.open = false;
         known.untaken = 0;
         self.link_lost(peer);
     }
 
-    /// The peer opens a link: what it says there replaces what it said before, once it has synced.
-    pub(super) fn heard(&mut self, peer: Incarnation, session: Session) {
+    /// The peer has opened a link: once it has synced there, that replaces everything that it announced
+    /// before.
+    pub(super) fn inbound_up(&mut self, peer: Incarnation, session: LinkSession) {
         let now = self.now;
         let Some(known) = self.peers.get_mut(&peer) else { return };
         if known.session.is_some_and(|open| open >= session) {
@@ -101,20 +102,20 @@ impl<C: Content> Core<C> {
         known.spoke = Epoch::default();
         known.synced = None;
         known.acknowledge = None;
-        // It is back: what it has to say is waited for anew. What is parked has a limit of its own.
+        // It is back: wait for its sync again. Parked questions have a limit of their own.
         known.unsynced_since = Some(now);
         if was_open {
             self.link_lost(peer);
         }
-        // What it decided about claims of ours may have been lost with its former link.
-        for topic in self.held.claiming(peer) {
-            let all = self.held.get_mut(&topic).map(|held| held.all_members(&mut self.last_claim));
+        // Its decisions about this gateway's claims may have been lost with its former link.
+        for topic in self.interest.claiming(peer) {
+            let all = self.interest.get_mut(&topic).map(|held| held.all_members(&mut self.last_claim));
             let claims = all.map(|all| all.claims).unwrap_or_default();
-            self.say_hold(peer, &topic, Some(Changes { members: Vec::new(), claims }));
+            self.send_interest(peer, &topic, Some(Changes { members: Vec::new(), claims }));
         }
     }
 
-    pub(super) fn unheard(&mut self, peer: Incarnation, session: Session, since: Duration) {
+    pub(super) fn inbound_down(&mut self, peer: Incarnation, session: LinkSession, since: Duration) {
         let Some(known) = self.peers.get_mut(&peer).filter(|known| known.session == Some(session)) else {
             return;
         };
@@ -127,24 +128,24 @@ impl<C: Content> Core<C> {
         self.release();
     }
 
-    /// After a gap in the views, what was said to us as a home may be lost here, and who said it may not
-    /// know: it may have missed the view that lost it. So it has to be said again.
-    pub(super) fn hear_anew(&mut self) {
+    /// After a gap in the views, this home may have lost what peers announced, and they may not know that:
+    /// they may have missed the view that caused it. So they have to announce it again.
+    pub(super) fn reset_inbound_links(&mut self) {
         for (peer, known) in &self.peers {
             if known.session.is_some() {
-                self.out.push(Effect::Mistrust(*peer, "views were skipped: what it holds may be lost here"));
+                self.out.push(Effect::ResetPeer(*peer, "views were missed: its interest may be lost here"));
             }
         }
     }
 
-    /// Neither what was asked of it nor what it answered can be counted on.
+    /// Neither its questions nor its answers can be relied on.
     fn link_lost(&mut self, peer: Incarnation) {
         self.miss(peer);
         self.routes.lost(peer, self.now);
         self.pump_all();
     }
 
-    /// It is not in the view: dead, whatever it may still say.
+    /// It is not in the view: dead, whatever it may still send.
     pub(super) fn peer_gone(&mut self, peer: Incarnation) {
         self.peers.remove(&peer);
         self.miss(peer);
@@ -154,8 +155,8 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// Frames of a link that has been replaced, or of who is not in the view, are not taken.
-    pub(super) fn said(&mut self, peer: Incarnation, session: Session, frame: Frame<C>) {
+    /// Frames of a replaced link, or of a gateway outside the view, are dropped.
+    pub(super) fn received(&mut self, peer: Incarnation, session: LinkSession, frame: Frame<C>) {
         if self.peers.get(&peer).is_none_or(|known| known.session != Some(session)) {
             self.out.push(Effect::Dropped("not_of_the_view"));
             return;
@@ -178,16 +179,21 @@ impl<C: Content> Core<C> {
                     }
                 }
             }
-            Frame::Hold { serial, topic, clients, members, claims, told } => {
-                self.hold_at_home(peer, session, &topic, Hold { clients, members: &members, claims, told });
-                self.note_taken(peer, serial);
+            Frame::InterestUpdate { serial, topic, clients, members, claims, knows_roster } => {
+                self.interest_at_home(
+                    peer,
+                    session,
+                    &topic,
+                    InterestUpdate { clients, members: &members, claims, knows_roster },
+                );
+                self.note_accepted(peer, serial);
             }
             Frame::Synced { serial, epoch, sum } => {
-                self.note_taken(peer, serial);
+                self.note_accepted(peer, serial);
                 let sum = sum.map(|(topics, sum)| Sum { topics, sum });
                 self.peer_synced(peer, session, epoch, sum);
             }
-            Frame::Held(serial) => self.hold_taken(peer, serial),
+            Frame::InterestAck(serial) => self.interest_acked(peer, serial),
             Frame::Ask { id, topic, op } => self.asked_by(peer, id, topic, op),
             Frame::Reply { id, reply } => self.routed(id, reply),
             Frame::Deliver { id, topic, at, command } => {
@@ -198,32 +204,32 @@ impl<C: Content> Core<C> {
                 if self.rings.home(&topic) == Some(self.me)
                     && let Some(history) = History::of_parcel(history, self.now)
                 {
-                    self.kept.take_over(&topic, history);
+                    self.retained.take_over(&topic, history);
                 }
             }
             Frame::Value { topic, at, age, command } => {
                 let since = self.now.saturating_sub(age);
-                self.kept.set_value(&topic, at, &command, since);
+                self.retained.set_value(&topic, at, &command, since);
             }
             Frame::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }
-            Frame::Decided { topic, at, claims } => self.decided_here(peer, &topic, at, &claims),
-            Frame::Reported { serial, topic, whole, more, told } => {
-                let word = Word { to: self.me, topic, whole, more, told };
-                self.reported_by(peer, session, word);
-                self.note_taken(peer, serial);
+            Frame::ClaimDecisions { topic, at, claims } => self.decided_here(peer, &topic, at, &claims),
+            Frame::Reported { serial, topic, whole, more, notified } => {
+                let update = LedgerUpdate { to: self.me, topic, whole, more, notified };
+                self.reported_by(peer, session, update);
+                self.note_accepted(peer, serial);
             }
         }
     }
 
-    fn note_taken(&mut self, peer: Incarnation, serial: u64) {
+    fn note_accepted(&mut self, peer: Incarnation, serial: u64) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.acknowledge = Some(serial);
         }
     }
 
-    /// Once a step: one acknowledgement for all that a peer said in it.
+    /// Once per step: one acknowledgement for everything that a peer sent in it.
     pub(super) fn acknowledge(&mut self) {
         let due: Vec<_> = self
             .peers
@@ -232,19 +238,19 @@ impl<C: Content> Core<C> {
             .filter_map(|(gateway, peer)| Some((*gateway, peer.acknowledge.take()?)))
             .collect();
         for (peer, serial) in due {
-            self.say(peer, Frame::Held(serial));
+            self.send(peer, Frame::InterestAck(serial));
         }
     }
 
-    /// A peer has said everything that it holds: what it said before and not again is no more.
-    fn peer_synced(&mut self, peer: Incarnation, session: Session, epoch: Epoch, said: Option<Sum>) {
+    /// A peer has synced: what it announced before and has not repeated is void.
+    fn peer_synced(&mut self, peer: Incarnation, session: LinkSession, epoch: Epoch, said: Option<Sum>) {
         for (topic, changes) in self.homes.lose(|gateway, heard| gateway == peer && heard != session) {
             self.tell_present(&topic, changes);
         }
         self.reports.synced(peer, session);
-        // In another view than ours it has chosen other homes.
+        // In another view it has chosen other homes.
         if epoch == self.members.epoch && said.is_some_and(|said| self.homes.sum_of(peer) != said) {
-            self.out.push(Effect::Mistrust(peer, "it does not hold what it said before"));
+            self.out.push(Effect::ResetPeer(peer, "its interest does not match its checksum"));
         }
         let changed = self.changed;
         if let Some(known) = self.peers.get_mut(&peer) {

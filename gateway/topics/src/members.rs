@@ -1,4 +1,4 @@
-//! A view as the homes read it: which gateways there are, and which of them share the topics.
+//! A view as the homes read it: the gateways, and which of them own topics.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,23 +13,23 @@ use broadgate_proto::{ring::Ring, view};
 
 use super::topic::Topic;
 
-/// Rings that are remembered: what was said in an older view than these is taken for stale.
+/// How many rings are remembered: what was sent in an older view is stale.
 const RINGS_MAX: usize = 16;
 
 /// The gateways of one view.
 #[derive(Debug, Clone, Default)]
 pub struct Members {
-    /// As it came, to be passed on.
+    /// As received, to be forwarded.
     pub view: Arc<View>,
     /// Its number.
     pub epoch: Epoch,
     /// Every gateway in whatever state, with its place on the ring.
-    pub gateways: BTreeMap<Incarnation, Place>,
+    pub gateways: BTreeMap<Incarnation, RingPlace>,
 }
 
 /// What the ring depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct RingPlace {
     ready: bool,
     ring_version: u32,
 }
@@ -41,31 +41,31 @@ impl Members {
         let gateways = view::gateways(&view)
             .filter_map(|gateway| {
                 let ready = gateway.state() == broadgate_proto::v1::MemberState::Ready;
-                let place = Place { ready, ring_version: gateway.ring_version };
+                let place = RingPlace { ready, ring_version: gateway.ring_version };
                 Some((gateway.incarnation.parse().ok()?, place))
             })
             .collect();
         Self { epoch: view::epoch(&view), gateways, view }
     }
 
-    /// Is this gateway in the view, and on the ring?
+    /// Whether this gateway is in the view, and on the ring.
     #[must_use]
     pub fn has_ready(&self, gateway: Incarnation) -> bool {
         self.gateways.get(&gateway).is_some_and(|place| place.ready)
     }
 
-    /// Was a view missed between that one and this?
+    /// Whether no view was missed between that one and this.
     #[must_use]
     pub fn follows(&self, former: &Self) -> bool {
         self.view.before.unwrap_or_default() == former.epoch
     }
 }
 
-/// The present ring, and those before it back to the oldest that is remembered.
+/// The current ring, and its predecessors back to the oldest that is remembered.
 #[derive(Debug)]
 pub struct Rings {
     known: VecDeque<(Epoch, Ring)>,
-    /// The present one without us.
+    /// The current one without this gateway.
     without_us: Ring,
 }
 
@@ -76,7 +76,7 @@ impl Default for Rings {
 }
 
 impl Rings {
-    /// The ring changes with this view. After a gap, what was before is unknown.
+    /// Changes the ring with this view. After a gap, earlier rings are unknown.
     pub fn change(&mut self, us: Incarnation, members: &Members, gap: bool) {
         if gap {
             self.known.clear();
@@ -88,7 +88,7 @@ impl Rings {
         }
     }
 
-    /// Who will be a topic's home when we are gone; none if nobody is left.
+    /// The gateway that will be a topic's home when this one is gone; none if no other is left.
     #[must_use]
     pub fn heir(&self, topic: &Topic) -> Option<Incarnation> {
         self.without_us.pick(topic.key())
@@ -100,8 +100,8 @@ impl Rings {
         self.known.back()?.1.pick(topic.key())
     }
 
-    /// Has that gateway been the topic's home in every view since that one? Only then may what it
-    /// said in that view still be taken: no other can have ordered the topic meanwhile.
+    /// Whether that gateway has been the topic's home in every view since that one. Only then may what it
+    /// sent in that view still be accepted: no other gateway can have ordered the topic meanwhile.
     #[must_use]
     pub fn home_since(&self, gateway: Incarnation, topic: &Topic, since: Epoch) -> bool {
         for (epoch, ring) in self.known.iter().rev() {

@@ -1,4 +1,4 @@
-//! Who is in a topic, and what is told of that.
+//! Types of membership and presence.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -6,117 +6,117 @@ use broadgate_proto::v1::Epoch;
 
 use crate::topic::Topic;
 
-/// One run of a peer's stream to us; the shell numbers them, rising.
-pub type Session = u64;
+/// One session of a peer's link to this gateway; the shell numbers them, rising.
+pub type LinkSession = u64;
 
-/// How one presence member stands at a gateway.
+/// The state of one presence member at a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberChange {
-    /// Who.
+    /// The user.
     pub user: Arc<str>,
-    /// What others see of them; none if the last client in this name has gone.
+    /// The member info; none if the user's last client has left.
     pub info: Option<Arc<str>>,
 }
 
-/// Somebody wants to be present in a group that holds only so many users: the group's home decides.
+/// A claim of a user to be present in a group with a limit of users: the group's home decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Who.
+    /// The user.
     pub user: Arc<str>,
-    /// What others see of them.
+    /// The member info.
     pub info: Arc<str>,
-    /// The gateway's number for this claim: an answer to an earlier one is not taken for it.
+    /// The gateway's number for this claim: a decision about an earlier one does not apply.
     pub number: u64,
     /// The most users that may be present, this one included.
     pub max: u32,
 }
 
-/// What became of a claim.
+/// The decision about a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided {
-    /// Whose.
+pub struct ClaimDecision {
+    /// The user.
     pub user: Arc<str>,
     /// The claim's number.
     pub number: u64,
-    /// Is there room, or were they present already?
+    /// Whether there was room, or the user was present already.
     pub granted: bool,
 }
 
-/// A presence member has come or gone, as our clients are told.
+/// A join or leave of a presence member, as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ComeOrGone {
-    /// Who.
+pub struct PresenceChange {
+    /// The user.
     pub user: Arc<str>,
-    /// What others see, or saw, of them.
+    /// The user's current or last member info.
     pub info: Arc<str>,
-    /// Have they come?
+    /// Whether it is a join.
     pub here: bool,
 }
 
-/// A place in a topic's order: the epoch in which its home took it over, and a number that rises with
+/// A position in a topic's order: the epoch in which its home took it over, and a number that rises with
 /// everything that this home places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct At {
+pub struct TopicPosition {
     /// When the home took it over.
     pub tenure: Epoch,
     /// The home's count.
     pub number: u64,
 }
 
-/// What has happened in a group, by its home.
+/// A change in a group, by its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupChange {
-    /// It has clients, and these are present: told first, and when the home has taken the group over.
+    /// It has clients, and these are present: sent first, and when the home has taken the group over.
     Is(Vec<MemberChange>),
-    /// Somebody has come.
+    /// A user has joined.
     Joined(Arc<str>, Arc<str>),
-    /// The last client of somebody has gone.
+    /// A user's last client has left.
     Left(Arc<str>),
-    /// Its last client has gone.
+    /// Its last client has left.
     Vacated,
-    /// Another gateway is its home now, and will tell of it.
+    /// Another gateway is its home now, and will report it.
     Moved,
 }
 
-/// What has happened in a group whose home we are: told once, also over the home's death.
+/// A fact about a group whose home this gateway is: reported once, even if the home dies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// It has clients now and had none.
     Occupied,
-    /// Its last client has gone.
+    /// Its last client has left.
     Vacated,
-    /// The first client in somebody's name has come.
-    Came(Arc<str>),
-    /// The last client in somebody's name has gone.
+    /// A user's first client has joined.
+    Joined(Arc<str>),
+    /// A user's last client has left.
     Left(Arc<str>),
-    /// So many clients are in it now.
+    /// Its number of clients now.
     Count(u64),
-    /// Another gateway is its home now, and will report of it.
+    /// Another gateway is its home now, and will report it.
     Moved,
 }
 
-/// How the clients of one shard stand in a topic now.
+/// One shard's clients in a topic.
 #[derive(Debug, Clone)]
-pub struct Standing {
-    /// Which topic.
+pub struct MembershipCount {
+    /// The topic.
     pub topic: Topic,
-    /// Which shard.
+    /// The shard.
     pub shard: u8,
     /// How many clients the shard has in it.
     pub clients: u32,
     /// Presence members of the shard that have changed.
-    pub members: Vec<StandingMember>,
+    pub members: Vec<PresenceCount>,
 }
 
-/// How the clients of one shard stand for one presence member of a topic now.
+/// One shard's clients for one presence member of a topic.
 #[derive(Debug, Clone)]
-pub struct StandingMember {
-    /// Who.
+pub struct PresenceCount {
+    /// The user.
     pub user: Arc<str>,
-    /// What others see of them.
+    /// The member info.
     pub info: Arc<str>,
-    /// How many clients stand for them.
+    /// How many clients the user has there.
     pub clients: u32,
-    /// They are present only if that makes no more users than this.
+    /// The user is present only if that makes no more users than this.
     pub max: Option<u32>,
 }

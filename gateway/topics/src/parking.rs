@@ -1,4 +1,4 @@
-//! What a home has been asked and cannot answer yet, because it does not know yet who holds what.
+//! Parked questions: a home cannot answer them before all gateways have synced.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,29 +9,29 @@ use crate::{content::Content, step::Op, topic::Topic};
 /// Bookkeeping of one parked question, beside its payload.
 const OVERHEAD_BYTES: usize = 128;
 
-/// To whom the home's reply goes.
+/// The recipient of a home's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// To nobody.
-    Nobody,
-    /// To a caller of this gateway, by the number of its flight.
+    /// None.
+    None,
+    /// A caller of this gateway, by the number of its flight.
     Own(u64),
-    /// To a peer, by the number of its ask.
+    /// A peer, by the number of its question.
     Peer(Incarnation, u64),
 }
 
 /// One question.
 #[derive(Debug)]
-pub(super) struct Asked<C: Content> {
+pub(super) struct Question<C: Content> {
     pub(super) origin: Origin,
     pub(super) topic: Topic,
     pub(super) op: Op<C>,
 }
 
-/// First in, first out, within a time and a size.
+/// A first-in first-out queue, bounded in time and size.
 #[derive(Debug)]
 pub(super) struct Parking<C: Content> {
-    waiting: VecDeque<(Duration, Asked<C>)>,
+    waiting: VecDeque<(Duration, Question<C>)>,
     bytes: usize,
     bytes_max: usize,
     time_max: Duration,
@@ -50,8 +50,8 @@ impl<C: Content> Parking<C> {
         self.waiting.len()
     }
 
-    /// Gives it back if there is no room.
-    pub(super) fn park(&mut self, asked: Asked<C>, now: Duration) -> Result<(), Asked<C>> {
+    /// Returns the question if there is no room.
+    pub(super) fn park(&mut self, asked: Question<C>, now: Duration) -> Result<(), Question<C>> {
         let bytes = size(&asked);
         if self.bytes + bytes > self.bytes_max {
             return Err(asked);
@@ -61,8 +61,8 @@ impl<C: Content> Parking<C> {
         Ok(())
     }
 
-    /// The next one: if the gate is open, or if it has waited long enough.
-    pub(super) fn next(&mut self, open: bool, now: Duration) -> Option<Asked<C>> {
+    /// The next question, if the gate is open or it has waited long enough.
+    pub(super) fn next(&mut self, open: bool, now: Duration) -> Option<Question<C>> {
         let (until, _) = self.waiting.front()?;
         if !open && now < *until {
             return None;
@@ -72,8 +72,8 @@ impl<C: Content> Parking<C> {
         Some(asked)
     }
 
-    /// Takes out what concerns other topics than these, in order.
-    pub(super) fn take_others(&mut self, stays: impl Fn(&Topic) -> bool) -> Vec<Asked<C>> {
+    /// Removes the questions about other topics than these, in order.
+    pub(super) fn take_others(&mut self, stays: impl Fn(&Topic) -> bool) -> Vec<Question<C>> {
         let (stay, go): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(_, asked)| stays(&asked.topic));
         self.waiting = stay;
@@ -82,7 +82,7 @@ impl<C: Content> Parking<C> {
     }
 }
 
-fn size<C: Content>(asked: &Asked<C>) -> usize {
+fn size<C: Content>(asked: &Question<C>) -> usize {
     OVERHEAD_BYTES
         + match &asked.op {
             Op::Deliver(command) => C::bytes(command),

@@ -1,35 +1,35 @@
-//! What is known of one peer: its links, and how far it has synced.
+//! The state of one peer: its links, and how far it has synced.
 
 use std::{collections::VecDeque, time::Duration};
 
 use broadgate_proto::v1::Epoch;
 
-use crate::{membership::Session, topic::Topic};
+use crate::{membership::LinkSession, topic::Topic};
 
 /// What this gateway knows of another one.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// Our link to it is open.
     pub(super) open: bool,
-    /// Its link to us, if it is open.
-    pub(super) session: Option<Session>,
-    /// The view in which it spoke last on that link.
+    /// The session of its link to us, if it is open.
+    pub(super) session: Option<LinkSession>,
+    /// The view of its last frame on that link.
     pub(super) spoke: Epoch,
-    /// Nothing was heard since then, if its link is not open.
+    /// Since when it has been silent, if its link is not open.
     pub(super) silent_since: Duration,
-    /// By which view it has said on that link what it holds.
+    /// The view by which it has synced on that link.
     pub(super) synced: Option<Epoch>,
     /// Since when it has been unsynced; none while it is synced.
     pub(super) unsynced_since: Option<Duration>,
-    /// The last hold that was said to it, and the last that it has taken.
+    /// The serial of the last interest update sent, and of the last that it has acknowledged.
     pub(super) serial: u64,
     pub(super) taken: u64,
-    /// Topics that we hold no more, the serial that says so, and since when. While its link is broken, only
-    /// the newest: what is older is not said in the next sync, and that says it.
+    /// Topics that this gateway has left, the serial of that update, and since when. While the link is
+    /// broken, only the newest: the next sync retracts older ones by omission.
     pub(super) retracted: VecDeque<(u64, Topic, Duration)>,
-    /// The last hold of it that we have taken and not acknowledged.
+    /// The last of its serials that is accepted and not acknowledged.
     pub(super) acknowledge: Option<u64>,
-    /// Bytes of commands that it has not taken.
+    /// Bytes of commands that it has not accepted.
     pub(super) untaken: usize,
 }
 
@@ -50,7 +50,7 @@ impl Peer {
         }
     }
 
-    /// On its link to us, which is open.
+    /// Whether it has sent anything on its link to us, which is open.
     pub(super) fn has_spoken(&self) -> bool {
         self.session.is_some() && self.spoke > Epoch::default()
     }

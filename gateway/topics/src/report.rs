@@ -1,8 +1,9 @@
-//! What the gateway itself reports of groups whose home it is, each thing once: by comparing what is with
-//! what was reported. What has arrived at those who are told is known to the group's *heir*, the gateway
-//! that will be its home when this one is gone: it goes on from there, so that whoever was lost with a home
-//! is reported to have left, and nothing else is reported again. A home that lives when the group goes to
-//! another lets that know too, and is waited for until everything has arrived, for the sake of the order.
+//! Reports of groups whose home this gateway is, for webhooks and counts. Each fact is reported once, by
+//! comparing the group with its ledger. What has been delivered is also known to the group's *heir*, the
+//! gateway that will be its home when this one is gone: it continues from there, so that users lost with a
+//! home are reported to have left, and nothing is reported twice. A live home that loses a group to another
+//! gateway hands its ledger over, too, and the new home waits until everything is delivered, for the sake of
+//! the order.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,63 +14,63 @@ use std::{
 use broadgate_proto::id::Incarnation;
 
 use crate::{
-    account::{Account, Changed, Told, Word},
     home::Home,
-    membership::{MemberChange, Report, Session},
+    ledger::{Changed, LedgerUpdate, NotificationLedger, Notified},
+    membership::{LinkSession, MemberChange, Report},
     topic::Topic,
     watch::Pattern,
 };
 
-/// What the gateway itself wants to be told of.
+/// What the gateway itself wants to have reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reporting {
-    /// Of which groups.
+pub struct ReportSubscription {
+    /// The groups.
     pub pattern: Pattern,
-    /// What was reported is known to the next home. Then it must be said of each report when it has
-    /// arrived, or never will.
+    /// Whether the next home knows the ledger. Then [`Input::Arrived`](crate::Input::Arrived) must follow
+    /// each report when it is delivered or given up.
     pub inherited: bool,
 }
 
-/// What a home has let us know, in case that it dies.
+/// A ledger that a home has entrusted to this heir.
 #[derive(Debug)]
 struct Bequest {
     from: Incarnation,
-    session: Session,
-    told: Told,
+    session: LinkSession,
+    notified: Notified,
 }
 
-/// All reports.
+/// The state of all reports.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     /// By app.
-    about: HashMap<String, Vec<Reporting>>,
-    accounts: HashMap<Topic, Account>,
+    about: HashMap<String, Vec<ReportSubscription>>,
+    ledgers: HashMap<Topic, NotificationLedger>,
     changed: BTreeMap<Topic, Changed>,
     bequests: HashMap<Topic, Bequest>,
     /// Groups that have another home now, until it knows everything.
-    outgoing: HashMap<Topic, Account>,
-    /// What this gateway's journal is to note, if it has one.
+    outgoing: HashMap<Topic, NotificationLedger>,
+    /// Entries for this gateway's journal, if it has one.
     journal: Option<Vec<Line>>,
 }
 
-/// A line of the journal: what receivers have heard of a group, all of it or one step.
-pub(super) type Line = (Topic, bool, Told);
+/// A journal entry: a group's whole ledger, or one step.
+pub(super) type Line = (Topic, bool, Notified);
 
-/// A home waits for the one before it at most this long; after that, order between the two is luck.
+/// How long a home waits for its predecessor; after that, the order between the two is not guaranteed.
 const FORMER_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl Reports {
-    /// Other groups are reported of now.
-    pub(super) fn about(&mut self, about: Vec<Reporting>, all: impl Iterator<Item = Topic>) {
+    /// Replaces the groups to report.
+    pub(super) fn about(&mut self, about: Vec<ReportSubscription>, all: impl Iterator<Item = Topic>) {
         self.about.clear();
         for reporting in about {
             self.about.entry(reporting.pattern.app.clone()).or_default().push(reporting);
         }
         let (about, journal) = (&self.about, &mut self.journal);
-        self.accounts.retain(|topic, _| {
+        self.ledgers.retain(|topic, _| {
             let stays = has(about, topic);
             if let Some(journal) = journal.as_mut().filter(|_| !stays) {
-                journal.push((topic.clone(), true, Told::default()));
+                journal.push((topic.clone(), true, Notified::default()));
             }
             stays
         });
@@ -79,7 +80,7 @@ impl Reports {
         self.changed_all(all);
     }
 
-    /// From now on a journal notes what receivers have heard.
+    /// Turns the journal on.
     pub(super) fn keep_journal(&mut self) {
         self.journal = Some(Vec::new());
     }
@@ -88,17 +89,18 @@ impl Reports {
         self.journal.as_mut().map(mem::take).unwrap_or_default()
     }
 
-    /// Receivers have heard nothing of a group any more that would be this gateway's business.
+    /// Removes a group from the journal.
     pub(super) fn strike(&mut self, topic: Topic) {
         if let Some(journal) = &mut self.journal {
-            journal.push((topic, true, Told::default()));
+            journal.push((topic, true, Notified::default()));
         }
     }
 
-    /// What receivers had heard when this gateway, or all, died. Who comes back until then was never away.
-    pub(super) fn restore(&mut self, topic: &Topic, told: Told, me: Incarnation, until: Duration) {
-        if !self.accounts.contains_key(topic) {
-            self.take_over(topic, told, Some((me, until)));
+    /// Restores a ledger from before this gateway, or all gateways, died. Clients that reconnect before
+    /// `until` were never away.
+    pub(super) fn restore(&mut self, topic: &Topic, notified: Notified, me: Incarnation, until: Duration) {
+        if !self.ledgers.contains_key(topic) {
+            self.take_over(topic, notified, Some((me, until)));
         }
     }
 
@@ -115,7 +117,7 @@ impl Reports {
         about.into_iter().any(|one| one.inherited && one.pattern.fits(topic))
     }
 
-    /// Clients of a group have come or gone, and with them these users.
+    /// Clients of a group have joined or left, and with them these users.
     pub(super) fn changed(&mut self, topic: &Topic, members: &[MemberChange]) {
         if !self.has(topic) {
             return;
@@ -134,127 +136,125 @@ impl Reports {
         }
     }
 
-    /// What there is to report, true where it must be said when that has arrived; and what heirs are to know
-    /// before.
+    /// What there is to report, true where delivery must be confirmed; and what heirs must know before.
     pub(super) fn news<'a>(
         &mut self,
         home: impl Fn(&Topic) -> Option<&'a Home>,
         heir: impl Fn(&Topic) -> Option<Incarnation>,
-    ) -> (Vec<Word>, Vec<(Topic, Report, bool)>) {
-        let (mut words, mut all) = (Vec::new(), Vec::new());
-        let waits = |topic: &Topic| self.accounts.get(topic).is_some_and(|account| account.waits.is_some());
+    ) -> (Vec<LedgerUpdate>, Vec<(Topic, Report, bool)>) {
+        let (mut updates, mut all) = (Vec::new(), Vec::new());
+        let waits = |topic: &Topic| self.ledgers.get(topic).is_some_and(|ledger| ledger.waits.is_some());
         let changed = mem::take(&mut self.changed);
         let (waiting, changed) = changed.into_iter().partition(|(topic, _)| waits(topic));
         self.changed = waiting;
         for (topic, changed) in changed {
             let inherited = self.is_inherited(&topic);
-            let account = self.accounts.entry(topic.clone()).or_default();
-            account.inherited = inherited;
-            let reports = account.compare(home(&topic), &changed);
+            let ledger = self.ledgers.entry(topic.clone()).or_default();
+            ledger.inherited = inherited;
+            let reports = ledger.compare(home(&topic), &changed);
             let awaited = |report: &Report| inherited && !matches!(report, Report::Count(_));
-            reports.iter().for_each(|report| account.report(report, awaited(report)));
+            reports.iter().for_each(|report| ledger.report(report, awaited(report)));
             if reports.iter().any(awaited) {
                 if let Some(journal) = &mut self.journal {
-                    journal.push((topic.clone(), false, account.told_of(&reports)));
+                    journal.push((topic.clone(), false, ledger.notified_of(&reports)));
                 }
-                account.said_to = heir(&topic);
-                words.extend(account.said_to.map(|heir| account.step(&reports, heir, &topic)));
+                ledger.sent_to = heir(&topic);
+                updates.extend(ledger.sent_to.map(|heir| ledger.step(&reports, heir, &topic)));
             }
-            if account.is_over() {
-                self.accounts.remove(&topic);
+            if ledger.is_over() {
+                self.ledgers.remove(&topic);
             }
             all.extend(reports.into_iter().map(|report| {
                 let awaited = awaited(&report);
                 (topic.clone(), report, awaited)
             }));
         }
-        (words, all)
+        (updates, all)
     }
 
-    /// Is anybody waited for?
+    /// Whether a predecessor is waited for.
     pub(super) fn waits(&self) -> bool {
-        // Only what has changed can be held up.
-        self.changed.keys().any(|topic| self.accounts.get(topic).is_some_and(|it| it.waits.is_some()))
+        // Only a changed group can be delayed.
+        self.changed.keys().any(|topic| self.ledgers.get(topic).is_some_and(|it| it.waits.is_some()))
     }
 
-    /// Those who are gone, or have taken too long, are not waited for any more.
-    pub(super) fn wait_no_more(&mut self, now: Duration, lives: impl Fn(Incarnation) -> bool) {
-        for account in self.accounts.values_mut() {
-            account.waits = account.waits.filter(|(former, until)| now < *until && lives(*former));
+    /// Stops waiting for gateways that are gone or overdue.
+    pub(super) fn stop_waiting(&mut self, now: Duration, lives: impl Fn(Incarnation) -> bool) {
+        for ledger in self.ledgers.values_mut() {
+            ledger.waits = ledger.waits.filter(|(former, until)| now < *until && lives(*former));
         }
     }
 
-    /// A report has arrived, or never will: the heir, or the next home, is to know.
+    /// A report was delivered or given up: the heir, or the next home, must know.
     pub(super) fn arrived(
         &mut self,
         topic: &Topic,
         report: &Report,
         home: Option<Incarnation>,
         heir: Option<Incarnation>,
-    ) -> Option<Word> {
-        if let Some(account) = self.accounts.get_mut(topic) {
-            if !account.arrives(report) {
+    ) -> Option<LedgerUpdate> {
+        if let Some(ledger) = self.ledgers.get_mut(topic) {
+            if !ledger.arrives(report) {
                 return None;
             }
-            account.said_to = heir;
+            ledger.sent_to = heir;
             if let Some(journal) = &mut self.journal {
-                journal.push((topic.clone(), false, account.told_of([report])));
+                journal.push((topic.clone(), false, ledger.notified_of([report])));
             }
-            let word = heir.map(|heir| account.step([report], heir, topic));
-            if account.is_over() {
-                self.accounts.remove(topic);
+            let update = heir.map(|heir| ledger.step([report], heir, topic));
+            if ledger.is_over() {
+                self.ledgers.remove(topic);
             }
-            return word;
+            return update;
         }
-        let account = self.outgoing.get_mut(topic)?;
-        if !account.arrives(report) {
+        let ledger = self.outgoing.get_mut(topic)?;
+        if !ledger.arrives(report) {
             return None;
         }
-        // Who has not heard the whole of it hears everything then.
-        let word = home.filter(|home| account.said_to == Some(*home))?;
-        let word = account.step([report], word, topic);
-        if account.has_arrived() {
+        // A gateway without the whole ledger gets all of it then.
+        let update = home.filter(|home| ledger.sent_to == Some(*home))?;
+        let update = ledger.step([report], update, topic);
+        if ledger.has_arrived() {
             self.outgoing.remove(topic);
         }
-        Some(word)
+        Some(update)
     }
 
-    /// The ring has changed: groups that have another home now go there. Returns them.
+    /// The ring has changed: groups that moved go to their new home. Returns them.
     pub(super) fn lose(
         &mut self,
         home: impl Fn(&Topic) -> Option<Incarnation>,
         me: Incarnation,
     ) -> Vec<Topic> {
-        let mut lost: Vec<_> =
-            self.accounts.keys().filter(|topic| home(topic) != Some(me)).cloned().collect();
+        let mut lost: Vec<_> = self.ledgers.keys().filter(|topic| home(topic) != Some(me)).cloned().collect();
         lost.sort_unstable();
         self.changed.retain(|topic, _| home(topic) == Some(me));
         for topic in &lost {
             self.strike(topic.clone());
-            // Who is waited for tells the next home itself.
-            if let Some(mut account) = self.accounts.remove(topic)
-                && account.inherited
-                && account.waits.is_none_or(|(waits_for, _)| waits_for == me)
+            // A predecessor that is waited for informs the next home itself.
+            if let Some(mut ledger) = self.ledgers.remove(topic)
+                && ledger.inherited
+                && ledger.waits.is_none_or(|(waits_for, _)| waits_for == me)
             {
-                account.said_to = None;
-                self.outgoing.insert(topic.clone(), account);
+                ledger.sent_to = None;
+                self.outgoing.insert(topic.clone(), ledger);
             }
         }
-        for (topic, account) in mem::take(&mut self.outgoing) {
+        for (topic, ledger) in mem::take(&mut self.outgoing) {
             match home(&topic) {
                 Some(to) if to == me => {
                     self.changed.insert(topic.clone(), Changed::All);
-                    self.accounts.insert(topic, account);
+                    self.ledgers.insert(topic, ledger);
                 }
-                Some(_) => drop(self.outgoing.insert(topic, account)),
+                Some(_) => drop(self.outgoing.insert(topic, ledger)),
                 None => {}
             }
         }
         lost
     }
 
-    /// What homes have let us know of groups whose home we are now. The others stay as long as their home
-    /// does.
+    /// Takes over the ledgers entrusted by homes for groups whose home this gateway is now. The others stay
+    /// as long as their home does.
     pub(super) fn inherit(
         &mut self,
         home: impl Fn(&Topic) -> Option<Incarnation>,
@@ -263,110 +263,116 @@ impl Reports {
     ) {
         for (topic, bequest) in mem::take(&mut self.bequests) {
             match home(&topic) {
-                // What was missed may have changed it; who said it is asked to say it anew.
+                // A missed update may have changed it; its sender is asked to repeat it.
                 _ if gap => {}
-                Some(now) if now == me => self.take_over(&topic, bequest.told, None),
+                Some(now) if now == me => self.take_over(&topic, bequest.notified, None),
                 Some(now) if now == bequest.from => drop(self.bequests.insert(topic, bequest)),
                 _ => {}
             }
         }
     }
 
-    fn take_over(&mut self, topic: &Topic, told: Told, waits: Option<(Incarnation, Duration)>) {
-        let said_to = self.accounts.get(topic).and_then(|account| account.said_to);
+    fn take_over(&mut self, topic: &Topic, notified: Notified, waits: Option<(Incarnation, Duration)>) {
+        let sent_to = self.ledgers.get(topic).and_then(|ledger| ledger.sent_to);
         if let Some(journal) = &mut self.journal {
-            journal.push((topic.clone(), true, told.clone()));
+            journal.push((topic.clone(), true, notified.clone()));
         }
-        let account = Account::inherited(told, said_to, waits);
-        self.accounts.insert(topic.clone(), account);
+        let ledger = NotificationLedger::inherited(notified, sent_to, waits);
+        self.ledgers.insert(topic.clone(), ledger);
         self.changed.insert(topic.clone(), Changed::All);
     }
 
-    /// What a home has to say of a group, to its heir or to its next home.
+    /// A ledger update from a home, to its heir or to its next home.
     pub(super) fn heard(
         &mut self,
         from: Incarnation,
-        session: Session,
-        word: Word,
+        session: LinkSession,
+        update: LedgerUpdate,
         is_home: bool,
         now: Duration,
     ) {
-        if !self.has(&word.topic) {
+        if !self.has(&update.topic) {
             return;
         }
-        let Word { topic, whole, more, told, .. } = word;
+        let LedgerUpdate { topic, whole, more, notified, .. } = update;
         if is_home {
-            let former = self.accounts.get_mut(&topic).map(|former| mem::take(&mut former.standing));
+            let former = self.ledgers.get_mut(&topic).map(|former| mem::take(&mut former.standing));
             let mut known = former.unwrap_or_default();
-            known.hear(whole, told);
+            known.update(whole, notified);
             return self.take_over(&topic, known, more.then_some((from, now + FORMER_TIME_MAX)));
         }
         let former = self.bequests.remove(&topic).filter(|bequest| bequest.from == from);
-        let mut known = former.map(|former| former.told).unwrap_or_default();
-        known.hear(whole, told);
+        let mut known = former.map(|former| former.notified).unwrap_or_default();
+        known.update(whole, notified);
         if known.is_something() {
-            self.bequests.insert(topic, Bequest { from, session, told: known });
+            self.bequests.insert(topic, Bequest { from, session, notified: known });
         }
     }
 
-    /// A gateway has said everything: what it said before and not again is no more.
-    pub(super) fn synced(&mut self, from: Incarnation, session: Session) {
+    /// A gateway has synced: what it entrusted before and has not repeated is void.
+    pub(super) fn synced(&mut self, from: Incarnation, session: LinkSession) {
         self.bequests.retain(|_, bequest| bequest.from != from || bequest.session == session);
     }
 
-    /// What is to be said of a group if it has another heir now, or another account.
-    pub(super) fn bequeath(&mut self, topic: &Topic, heir: Option<Incarnation>, anew: bool) -> Vec<Word> {
-        let account = self.accounts.get_mut(topic).filter(|it| it.inherited && (anew || it.said_to != heir));
-        let Some(account) = account else { return Vec::new() };
-        let former = std::mem::replace(&mut account.said_to, heir).filter(|former| Some(*former) != heir);
-        let forgets = former.map(|former| Account::default().whole(former, topic));
-        let learns =
-            heir.map(|heir| account.whole(heir, topic)).filter(|word| anew || word.told.is_something());
+    /// The updates that are due if a group has another heir, or another ledger.
+    pub(super) fn bequeath(
+        &mut self,
+        topic: &Topic,
+        heir: Option<Incarnation>,
+        whole: bool,
+    ) -> Vec<LedgerUpdate> {
+        let ledger = self.ledgers.get_mut(topic).filter(|it| it.inherited && (whole || it.sent_to != heir));
+        let Some(ledger) = ledger else { return Vec::new() };
+        let former = std::mem::replace(&mut ledger.sent_to, heir).filter(|former| Some(*former) != heir);
+        let forgets = former.map(|former| NotificationLedger::default().whole(former, topic));
+        let learns = heir
+            .map(|heir| ledger.whole(heir, topic))
+            .filter(|update| whole || update.notified.is_something());
         forgets.into_iter().chain(learns).collect()
     }
 
-    /// Groups of which something was reported.
+    /// Groups with a ledger.
     pub(super) fn topics(&self) -> Vec<Topic> {
-        let mut topics: Vec<_> = self.accounts.keys().cloned().collect();
+        let mut topics: Vec<_> = self.ledgers.keys().cloned().collect();
         topics.sort_unstable();
         topics
     }
 
-    /// What an heir must hear now that it can.
-    pub(super) fn heritage(&self, to: Incarnation) -> Vec<Word> {
-        let own =
-            self.accounts.iter().filter(|(_, account)| account.inherited && account.said_to == Some(to));
-        let words =
-            own.map(|(topic, account)| account.whole(to, topic)).filter(|word| word.told.is_something());
-        sorted(words.collect())
+    /// The updates for an heir whose link has opened.
+    pub(super) fn heritage(&self, to: Incarnation) -> Vec<LedgerUpdate> {
+        let own = self.ledgers.iter().filter(|(_, ledger)| ledger.inherited && ledger.sent_to == Some(to));
+        let updates = own
+            .map(|(topic, ledger)| ledger.whole(to, topic))
+            .filter(|update| update.notified.is_something());
+        sorted(updates.collect())
     }
 
-    /// What the next home of groups must hear: all of it, or what it has not heard.
+    /// The updates for the next home of groups: all of them, or those it has not received.
     pub(super) fn hand_on(
         &mut self,
         to: Incarnation,
         home: impl Fn(&Topic) -> Option<Incarnation>,
-        anew: bool,
-    ) -> Vec<Word> {
-        let mut words = Vec::new();
-        self.outgoing.retain(|topic, account| {
-            if home(topic) != Some(to) || account.said_to == Some(to) && !anew {
+        whole: bool,
+    ) -> Vec<LedgerUpdate> {
+        let mut updates = Vec::new();
+        self.outgoing.retain(|topic, ledger| {
+            if home(topic) != Some(to) || ledger.sent_to == Some(to) && !whole {
                 return true;
             }
-            account.said_to = Some(to);
-            words.push(account.whole(to, topic));
-            !account.has_arrived()
+            ledger.sent_to = Some(to);
+            updates.push(ledger.whole(to, topic));
+            !ledger.has_arrived()
         });
-        sorted(words)
+        sorted(updates)
     }
 }
 
-/// A seed replays a cluster: no order of a hash map may show.
-fn sorted(mut words: Vec<Word>) -> Vec<Word> {
-    words.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
-    words
+/// A seed replays a cluster: hash-map order must not show.
+fn sorted(mut updates: Vec<LedgerUpdate>) -> Vec<LedgerUpdate> {
+    updates.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
+    updates
 }
 
-fn has(about: &HashMap<String, Vec<Reporting>>, topic: &Topic) -> bool {
+fn has(about: &HashMap<String, Vec<ReportSubscription>>, topic: &Topic) -> bool {
     about.get(topic.app()).is_some_and(|about| about.iter().any(|one| one.pattern.fits(topic)))
 }

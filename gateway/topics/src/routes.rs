@@ -1,7 +1,7 @@
-//! What callers of this gateway have asked of homes, until it is answered.
+//! Questions of this gateway's callers to homes, until they are answered.
 //!
-//! Nothing goes to a topic's new home while something is unanswered at a former one; what was not
-//! answered there is asked again, in order, under its own id.
+//! Nothing goes to a topic's new home while a former one owes an answer; what the former one has not answered
+//! is asked again, in order, under its own id.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,25 +16,25 @@ use crate::{
     topic::Topic,
 };
 
-/// One question on its way.
+/// One question in flight.
 #[derive(Debug)]
 pub(super) struct Flight<C: Content> {
     pub(super) id: u64,
     pub(super) ticket: Option<Ticket>,
     pub(super) op: Op<C>,
     bytes: usize,
-    /// Whom it was asked of; none if that has to be done, for the first time or again.
+    /// The gateway that was asked; none if it has to be asked, for the first time or again.
     to: Option<Incarnation>,
     /// When it was first asked.
     since: Duration,
-    /// Since when it could not be asked of anybody.
+    /// Since when no home was reachable for it.
     stuck: Duration,
 }
 
-/// What a question costs besides its texts, in bytes.
+/// The overhead of a question besides its texts, in bytes.
 const OVERHEAD_BYTES: usize = 256;
 
-/// What a question takes in memory.
+/// A question's size in memory.
 pub(super) fn cost<C: Content>(topic: &Topic, op: &Op<C>) -> usize {
     let more = match op {
         Op::Deliver(command) => C::bytes(command),
@@ -44,7 +44,7 @@ pub(super) fn cost<C: Content>(topic: &Topic, op: &Op<C>) -> usize {
     OVERHEAD_BYTES + topic.name().len() + more
 }
 
-/// All questions on their way.
+/// All questions in flight.
 #[derive(Debug)]
 pub(super) struct Routes<C: Content> {
     topics: HashMap<Topic, VecDeque<Flight<C>>>,
@@ -66,7 +66,7 @@ impl<C: Content> Routes<C> {
         self.index.len()
     }
 
-    /// What they take in memory.
+    /// Their size in memory.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -82,8 +82,8 @@ impl<C: Content> Routes<C> {
         id
     }
 
-    /// Those that may be asked of the home now, in order: all that are not asked, unless something is
-    /// unanswered at another gateway.
+    /// The questions that may go to the home now, in order: all that have not been asked, unless another
+    /// gateway owes an answer.
     pub(super) fn due(&mut self, topic: &Topic, home: Incarnation) -> Vec<(u64, bool, Op<C>)> {
         let Some(flights) = self.topics.get_mut(topic) else { return Vec::new() };
         if flights.iter().any(|flight| flight.to.is_some_and(|to| to != home)) {
@@ -97,7 +97,7 @@ impl<C: Content> Routes<C> {
         due
     }
 
-    /// It was not the home, or not any more: to be asked again.
+    /// The gateway was not the home: ask again.
     pub(super) fn ask_again(&mut self, id: u64, now: Duration) -> Option<Topic> {
         let topic = self.index.get(&id)?.clone();
         let flight = self.topics.get_mut(&topic)?.iter_mut().find(|flight| flight.id == id)?;
@@ -106,7 +106,7 @@ impl<C: Content> Routes<C> {
         Some(topic)
     }
 
-    /// It was answered, or nobody waits for it.
+    /// The question is answered, or given up.
     pub(super) fn finish(&mut self, id: u64) -> Option<(Topic, Flight<C>)> {
         let topic = self.index.remove(&id)?;
         let flights = self.topics.get_mut(&topic)?;
@@ -119,7 +119,7 @@ impl<C: Content> Routes<C> {
         Some((topic, flight))
     }
 
-    /// What was asked of this gateway may have been lost: to be asked again.
+    /// The questions to this gateway may be lost: ask again.
     pub(super) fn lost(&mut self, gateway: Incarnation, now: Duration) {
         for flight in self.topics.values_mut().flatten().filter(|flight| flight.to == Some(gateway)) {
             flight.to = None;
@@ -127,7 +127,7 @@ impl<C: Content> Routes<C> {
         }
     }
 
-    /// Those that could not be asked for so long, or were not answered for so long.
+    /// The questions that had no reachable home for `stuck`, or no answer for `unanswered`.
     pub(super) fn late(&self, stuck: Duration, unanswered: Duration, now: Duration) -> Vec<u64> {
         let flights = self.topics.values().flatten();
         let late = flights.filter(|flight| {
@@ -138,7 +138,7 @@ impl<C: Content> Routes<C> {
         ids
     }
 
-    /// Every topic with something to be asked.
+    /// Every topic with a question to ask.
     pub(super) fn topics_due(&self) -> Vec<Topic> {
         let due = self.topics.iter().filter(|(_, flights)| flights.iter().any(|flight| flight.to.is_none()));
         let mut topics: Vec<_> = due.map(|(topic, _)| topic.clone()).collect();

@@ -1,4 +1,4 @@
-//! The topics whose home this gateway is: it orders, passes on, gathers, counts.
+//! Serving the topics whose home this gateway is: ordering, forwarding, gathering, counting.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,23 @@ use broadgate_proto::id::Incarnation;
 use crate::{
     content::Content,
     core::Core,
-    delivery::{Delivery, Print},
-    home::{Hold, Home},
-    membership::{At, Decided, MemberChange, Session},
-    parking::{Asked, Origin},
-    step::{Back, Done, Effect, Frame, Op, Reply},
+    delivery::{PendingDelivery, PublishHash},
+    home::{Home, InterestUpdate},
+    membership::{ClaimDecision, LinkSession, MemberChange, TopicPosition},
+    parking::{Origin, Question},
+    step::{Done, Effect, Frame, Op, Reply, ReplyTo},
     topic::{Kind, Topic},
 };
 
 impl<C: Content> Core<C> {
-    /// A peer asks us as a topic's home.
+    /// A peer asks this gateway as a topic's home.
     pub(super) fn asked_by(&mut self, peer: Incarnation, id: u64, topic: Topic, op: Op<C>) {
-        let origin = if id == 0 { Origin::Nobody } else { Origin::Peer(peer, id) };
-        self.offer(Asked { origin, topic, op });
+        let origin = if id == 0 { Origin::None } else { Origin::Peer(peer, id) };
+        self.offer(Question { origin, topic, op });
     }
 
-    /// Takes a question, or lets it wait until it is known who holds what.
-    pub(super) fn offer(&mut self, asked: Asked<C>) {
+    /// Serves a question, or parks it until all gateways have synced.
+    pub(super) fn offer(&mut self, asked: Question<C>) {
         if self.rings.home(&asked.topic) != Some(self.me) {
             return self.reply(asked.origin, Reply::NotHome(self.members.epoch));
         }
@@ -36,7 +36,7 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// Serves what need not wait any longer.
+    /// Serves the parked questions that need not wait any longer.
     pub(super) fn release(&mut self) {
         let open = self.gate_is_open();
         let mut answers = Vec::new();
@@ -63,13 +63,13 @@ impl<C: Content> Core<C> {
         }
     }
 
-    fn serve(&mut self, asked: Asked<C>) {
-        let Asked { origin, topic, op } = asked;
+    fn serve(&mut self, asked: Question<C>) {
+        let Question { origin, topic, op } = asked;
         let epoch = self.members.epoch;
         match op {
             Op::Deliver(command) => self.deliver(origin, topic, command),
             Op::Count(topics) => {
-                // One that is not ours any more would be counted as empty.
+                // A topic that has moved would be counted as empty.
                 if topics.iter().any(|topic| self.rings.home(topic) != Some(self.me)) {
                     return self.reply(origin, Reply::Moved);
                 }
@@ -84,37 +84,37 @@ impl<C: Content> Core<C> {
                 self.reply(origin, Reply::Roster { epoch, members, total, missing: self.unsynced() });
             }
             Op::History { since, limit } => {
-                let page = self.kept.page(&topic, since, limit, self.now);
+                let page = self.retained.page(&topic, since, limit, self.now);
                 self.reply(origin, Reply::History { epoch, page });
             }
             Op::Last => {
                 let age = |since| self.now.saturating_sub(since);
-                let value = self.kept.value(&topic, self.now);
+                let value = self.retained.value(&topic, self.now);
                 let command = value.map(|value| (value.command.clone(), age(value.since)));
                 self.reply(origin, Reply::Last { epoch, command, missing: self.unsynced() });
             }
-            // One may have been sent meanwhile.
+            // A value may have been sent meanwhile.
             Op::Missed => {
-                if self.reports.has(&topic) && self.kept.value(&topic, self.now).is_none() {
+                if self.reports.has(&topic) && self.retained.value(&topic, self.now).is_none() {
                     self.out.push(Effect::Missed(topic));
                 }
             }
             Op::Claim(print) => {
                 let (app, key) = (topic.app(), topic.name());
-                let known = self.claims.get(app, key).map(|Print(known)| *known);
+                let known = self.claims.get(app, key).map(|PublishHash(known)| *known);
                 if known.is_none() {
-                    self.claims.put(app, key, Print(print), self.now);
+                    self.claims.put(app, key, PublishHash(print), self.now);
                 }
                 self.reply(origin, Reply::Claimed(known.is_none_or(|known| known == print)));
             }
         }
     }
 
-    /// The next place in a topic's order.
-    fn next_place(&mut self, topic: &Topic) -> At {
+    /// The next position in a topic's order.
+    fn next_place(&mut self, topic: &Topic) -> TopicPosition {
         self.number += 1;
         let tenure = self.homes.get(topic).map_or(self.members.epoch, |home| home.tenure);
-        At { tenure, number: self.number }
+        TopicPosition { tenure, number: self.number }
     }
 
     fn deliver(&mut self, origin: Origin, topic: Topic, command: C::Command) {
@@ -123,7 +123,7 @@ impl<C: Content> Core<C> {
             self.out.push(Effect::Ordered(topic.clone(), command.clone()));
         }
         let bytes = C::bytes(&command);
-        let mut delivery = Delivery {
+        let mut delivery = PendingDelivery {
             origin,
             topic: topic.clone(),
             epoch: self.members.epoch,
@@ -133,15 +133,15 @@ impl<C: Content> Core<C> {
             missing: self.unsynced().into_iter().collect(),
             stale: false,
             since: self.now,
-            position: self.kept.add(&topic, at, &command, self.now),
+            position: self.retained.add(&topic, at, &command, self.now),
             expects: None,
         };
-        let wanted = origin != Origin::Nobody;
+        let wanted = origin != Origin::None;
         let id = if wanted { self.next_delivery } else { 0 };
         for gateway in self.concerned(&topic, &command) {
             if gateway == self.me {
                 self.rises(&topic, at);
-                let back = if wanted { Back::Own(id) } else { Back::Nobody };
+                let back = if wanted { ReplyTo::Own(id) } else { ReplyTo::None };
                 let (topic, command) = (topic.clone(), command.clone());
                 self.out.push(Effect::Place { back, topic, at, command });
             } else if self.is_reachable(gateway, bytes) {
@@ -149,7 +149,7 @@ impl<C: Content> Core<C> {
                     peer.untaken += bytes;
                 }
                 let (topic, command) = (topic.clone(), command.clone());
-                self.say(gateway, Frame::Deliver { id, topic, at, command });
+                self.send(gateway, Frame::Deliver { id, topic, at, command });
             } else {
                 self.out.push(Effect::Dropped("peer_unreachable"));
                 delivery.missing.insert(gateway);
@@ -159,7 +159,7 @@ impl<C: Content> Core<C> {
         }
         if wanted {
             if let Some(also) = C::also(&command) {
-                // What is placed from now on concerns it, although its hold is still to come.
+                // What is placed from now on concerns it, although its interest is still to come.
                 self.homes.take(&topic, self.members.epoch).expect(id, also);
                 delivery.expects = Some(topic);
             }
@@ -169,7 +169,7 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// Whom a command concerns: everybody with clients of the topic.
+    /// The gateways that a command concerns: all with clients in the topic.
     fn concerned(&self, topic: &Topic, command: &C::Command) -> BTreeSet<Incarnation> {
         let mut concerned: BTreeSet<_> = if topic.kind() == Kind::All {
             self.members.gateways.keys().copied().collect()
@@ -180,7 +180,7 @@ impl<C: Content> Core<C> {
         concerned
     }
 
-    /// A gateway says what became of a delivery.
+    /// A gateway answers a delivery.
     pub(super) fn placed_by(&mut self, gateway: Incarnation, id: u64, placed: Option<Option<C::Answer>>) {
         let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         if !delivery.waiting.remove(&gateway) {
@@ -202,8 +202,8 @@ impl<C: Content> Core<C> {
         self.conclude_if_done(id);
     }
 
-    /// A gateway in our own view refuses what we have ordered: in a view that we have not seen it took
-    /// a later order than ours. From now on ours is later.
+    /// A gateway in the same view refuses this home's order: in a view that this one has not seen, it
+    /// accepted a later position. From now on this home's positions are later.
     fn take_over_anew(&mut self, gateway: Incarnation, topic: &Topic) {
         let epoch = self.members.epoch;
         let agrees = self.peers.get(&gateway).is_some_and(|peer| peer.spoke == epoch);
@@ -213,7 +213,7 @@ impl<C: Content> Core<C> {
         }
     }
 
-    /// What a gateway has not answered, it will not.
+    /// The answers that a gateway owes will not come.
     pub(super) fn miss(&mut self, gateway: Incarnation) {
         let concerned: Vec<u64> = self
             .deliveries
@@ -232,7 +232,7 @@ impl<C: Content> Core<C> {
 
     pub(super) fn late_deliveries(&self) -> Vec<u64> {
         let late = self.deliveries.iter().take_while(|(_, delivery)| {
-            // They were made one after the other.
+            // They were numbered one after the other.
             self.now >= delivery.since + self.limits.link_timeout
         });
         late.map(|(id, _)| *id).collect()
@@ -273,38 +273,38 @@ impl<C: Content> Core<C> {
 
     pub(super) fn reply(&mut self, origin: Origin, reply: Reply<C>) {
         match origin {
-            Origin::Nobody => {}
+            Origin::None => {}
             Origin::Own(id) => self.routed(id, reply),
-            Origin::Peer(peer, id) => self.say_if_open(peer, Frame::Reply { id, reply }),
+            Origin::Peer(peer, id) => self.send_if_open(peer, Frame::Reply { id, reply }),
         }
     }
 
-    /// A gateway says how its clients stand in a topic.
-    pub(super) fn hold_at_home(
+    /// A gateway announces its interest in a topic.
+    pub(super) fn interest_at_home(
         &mut self,
         gateway: Incarnation,
-        session: Session,
+        session: LinkSession,
         topic: &Topic,
-        hold: Hold<'_>,
+        update: InterestUpdate<'_>,
     ) {
-        // It has not installed our view yet; it will say so again to the right one.
+        // It has not installed this view yet; it will repeat it to the right home.
         if self.rings.home(topic) != Some(self.me) {
             return;
         }
         self.watched.changed(topic);
         let open = self.gate_is_open();
         let home = self.homes.take(topic, self.members.epoch);
-        let (mut changes, new) = home.hold(gateway, session, hold);
-        // Before everybody has said who is present, nobody knows how many there are.
+        let (mut changes, new) = home.apply(gateway, session, update);
+        // Before every gateway has synced, the number of users is unknown.
         let (come, decided) = if open { home.decide() } else { Default::default() };
         changes.extend(come);
         self.reports.changed(topic, &changes);
-        let told = home.roster.as_ref().is_some_and(|roster| roster.told);
+        let told = home.roster.as_ref().is_some_and(|roster| roster.sent);
         if told && new {
             self.tell_whole(topic, Some(gateway));
         }
         if new {
-            self.say_value(gateway, topic);
+            self.send_value(gateway, topic);
         }
         if told {
             self.tell_present(topic, changes);
@@ -315,54 +315,54 @@ impl<C: Content> Core<C> {
         self.homes.forget_if_idle(topic);
     }
 
-    /// After everybody was told who has come by it: a client that is in is in what it is told.
-    fn answer_claims(&mut self, topic: &Topic, decided: Vec<(Incarnation, Decided)>) {
-        let mut by_gateway: BTreeMap<Incarnation, Vec<Decided>> = BTreeMap::new();
+    /// After the roster change has been sent: a client that is in is in the roster that it gets.
+    fn answer_claims(&mut self, topic: &Topic, decided: Vec<(Incarnation, ClaimDecision)>) {
+        let mut by_gateway: BTreeMap<Incarnation, Vec<ClaimDecision>> = BTreeMap::new();
         for (gateway, decided) in decided {
             by_gateway.entry(gateway).or_default().push(decided);
         }
         for (gateway, claims) in by_gateway {
             let at = self.next_place(topic);
             if gateway != self.me {
-                self.say_if_open(gateway, Frame::Decided { topic: topic.clone(), at, claims });
+                self.send_if_open(gateway, Frame::ClaimDecisions { topic: topic.clone(), at, claims });
             } else if self.rises(topic, at) {
                 self.decided_here(gateway, topic, at, &claims);
             }
         }
     }
 
-    /// Tells one holder, or all, everybody who is present. Whom a gateway announced that has not synced
-    /// may be missing there: nobody is told then that this is all.
+    /// Sends the whole roster to one interested gateway, or to all. Users of a gateway that has not synced
+    /// may be missing: then the roster is not marked as complete.
     fn tell_whole(&mut self, topic: &Topic, to: Option<Incarnation>) {
         let whole = self.unsynced().is_empty() || topic.is_silent();
         let Some(home) = self.homes.get_mut(topic) else { return };
         let Some(roster) = &mut home.roster else { return };
-        roster.told |= to.is_none();
+        roster.sent |= to.is_none();
         roster.open_ended = !whole || roster.open_ended && to.is_some();
         if topic.is_silent() {
             return;
         }
         let members = roster.all();
-        let to: Vec<_> = home.holders().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
+        let to: Vec<_> = home.interested().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
         self.tell(topic, &to, whole, &members);
     }
 
-    /// A holder may have missed something while our link to it was broken.
+    /// An interested gateway may have missed something while the link to it was broken.
     pub(super) fn tell_again(&mut self, gateway: Incarnation) {
-        for topic in self.homes.told_to(gateway) {
+        for topic in self.homes.rosters_known_to(gateway) {
             self.tell_whole(&topic, Some(gateway));
         }
     }
 
-    /// Tells all holders who has come and gone.
+    /// Sends joins and leaves to all interested gateways.
     pub(super) fn tell_present(&mut self, topic: &Topic, changes: Vec<MemberChange>) {
         self.watched.changed(topic);
         self.reports.changed(topic, &changes);
         let Some(home) = self.homes.get(topic) else { return };
-        if changes.is_empty() || topic.is_silent() || home.roster.as_ref().is_none_or(|roster| !roster.told) {
+        if changes.is_empty() || topic.is_silent() || home.roster.as_ref().is_none_or(|roster| !roster.sent) {
             return;
         }
-        let to: Vec<_> = home.holders().collect();
+        let to: Vec<_> = home.interested().collect();
         self.tell(topic, &to, false, &changes);
     }
 
@@ -376,7 +376,7 @@ impl<C: Content> Core<C> {
                 }
             } else {
                 let topic = topic.clone();
-                self.say_if_open(gateway, Frame::Present { topic, at, whole, members });
+                self.send_if_open(gateway, Frame::Present { topic, at, whole, members });
             }
         }
     }

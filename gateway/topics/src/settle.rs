@@ -1,4 +1,4 @@
-//! Who waits until the homes know what has changed here.
+//! Operations that wait until homes have acknowledged this gateway's changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use broadgate_proto::id::Incarnation;
 use crate::{
     content::Content,
     entrances::Entering,
-    step::{Back, Ticket},
+    step::{ReplyTo, Ticket},
     topic::Topic,
 };
 
-/// Who waits.
+/// A waiting operation.
 #[derive(Debug)]
 pub(super) enum Waiting<C: Content> {
     /// A caller.
@@ -22,23 +22,23 @@ pub(super) enum Waiting<C: Content> {
     /// A client that enters a group.
     Entering(Entering),
     /// The answer to a delivery.
-    Placed(Back, Option<C::Answer>),
+    Placed(ReplyTo, Option<C::Answer>),
 }
 
 #[derive(Debug)]
 struct Wait<C: Content> {
     what: Waiting<C>,
     topics: Vec<Topic>,
-    /// Which hold of each home must have been taken.
+    /// The serial that each home must acknowledge.
     needs: BTreeMap<Incarnation, u64>,
     since: Duration,
 }
 
-/// Everybody who waits.
+/// All waiting operations.
 #[derive(Debug)]
 pub(super) struct Settling<C: Content> {
     waits: BTreeMap<u64, Wait<C>>,
-    /// By home: the serial, and who waits for it.
+    /// By home: the serial, and the operation that waits for it.
     by_home: BTreeMap<Incarnation, BTreeSet<(u64, u64)>>,
     next: u64,
 }
@@ -72,7 +72,8 @@ impl<C: Content> Settling<C> {
         }
     }
 
-    /// A home has taken all holds up to this serial. Returns who need not wait any longer.
+    /// A home has acknowledged all serials up to this one. Returns the operations that need not wait any
+    /// longer.
     pub(super) fn taken(&mut self, home: Incarnation, serial: u64) -> Vec<Waiting<C>> {
         let mut done = Vec::new();
         let Some(waiting) = self.by_home.get_mut(&home) else { return done };
@@ -90,7 +91,7 @@ impl<C: Content> Settling<C> {
         done
     }
 
-    /// The homes have changed: what must be waited for now?
+    /// The homes have changed: waits for the new ones.
     pub(super) fn again(
         &mut self,
         needs_of: impl Fn(&[Topic]) -> BTreeMap<Incarnation, u64>,
@@ -109,7 +110,7 @@ impl<C: Content> Settling<C> {
         done
     }
 
-    /// Who has waited long enough, with the homes that did not say so.
+    /// The overdue operations, with the homes that have not acknowledged.
     pub(super) fn late(&mut self, within: Duration, now: Duration) -> Vec<(Waiting<C>, Vec<Incarnation>)> {
         let late = |(id, wait): (&u64, &Wait<C>)| (now >= wait.since + within).then_some(*id);
         let ids: Vec<u64> = self.waits.iter().filter_map(late).collect();

@@ -1,7 +1,7 @@
-//! Bytes that apps use of something that they share. Pure.
+//! Bytes that apps use of a shared budget. Pure.
 //!
-//! Nobody is refused before everything is used; then the app that uses more than an equal share has to give
-//! first, so that one app's flood costs no other app what it keeps.
+//! No app is refused before the budget is used up; then the app above an equal share loses first, so that one
+//! app's flood costs no other app its entries.
 
 use std::collections::HashMap;
 
@@ -40,8 +40,8 @@ impl Shares {
         self.apps.get(app).copied().unwrap_or(0)
     }
 
-    /// Who has to give when everything is used and `app` has just added something: `app` itself if it uses
-    /// more than an equal share, else the app that uses most. The look at every app is the rare case.
+    /// The app that loses when the budget is used up and `app` has just added something: `app` itself if it
+    /// uses more than an equal share, else the app that uses most. Looking at every app is the rare case.
     pub(super) fn giver(&self, app: &str) -> Option<Box<str>> {
         if self.of(app) * self.apps.len() > self.total {
             return Some(app.into());

@@ -1,4 +1,4 @@
-//! What goes into the core and what comes out.
+//! The core's inputs and effects.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -8,75 +8,78 @@ use broadgate_proto::{
 };
 
 use crate::{
-    account::Told,
     content::Content,
-    keep::{HandedOver, Page, Position},
-    membership::{At, Claim, ComeOrGone, Decided, GroupChange, MemberChange, Report, Session, Standing},
-    report::Reporting,
+    ledger::Notified,
+    membership::{
+        Claim, ClaimDecision, GroupChange, LinkSession, MemberChange, MembershipCount, PresenceChange,
+        Report, TopicPosition,
+    },
+    report::ReportSubscription,
+    retention::{HandedOver, Page, Position},
     topic::Topic,
     watch::Pattern,
 };
 
-/// The shell's number for something that it waits for.
+/// The shell's number for an answer that it waits for.
 pub type Ticket = u64;
-/// What is asked of a topic's home.
+/// A question to a topic's home.
 #[derive(Debug, Clone)]
 pub enum Op<C: Content> {
-    /// Carry it out at every gateway with clients of the topic, in the topic's order.
+    /// Executes a command at every gateway with clients in the topic, in the topic's order.
     Deliver(C::Command),
-    /// How many clients has each of these topics? All have the same home.
+    /// Counts the clients of each of these topics, which all have the same home.
     Count(Vec<Topic>),
-    /// Who is present? At most so many, after that user id.
+    /// Reads a page of the roster.
     Roster {
         /// The length of a page.
         limit: usize,
         /// The last user id of the page before; "" for the first.
         after: Arc<str>,
     },
-    /// What followed this position in the group's history, at most so many messages.
+    /// Reads the messages after this position of the group's history.
     History {
-        /// Where the reader stands; none for the last messages.
+        /// The reader's position; none for the last messages.
         since: Option<Position>,
-        /// How many messages.
+        /// At most so many messages.
         limit: usize,
     },
-    /// The group's last value.
+    /// Reads the group's last value.
     Last,
-    /// A client has entered the group and found no last value. It has no reply.
+    /// Reports that a client entered the group and found no last value. It has no reply.
     Missed,
-    /// A backend publishes this, by a hash of it, under the key after which the topic is named.
+    /// Claims the idempotency key after which the topic is named, for the publish with this hash.
     Claim(u128),
 }
 
-/// What a home answers.
+/// A home's reply.
 #[derive(Debug, Clone)]
 pub enum Reply<C: Content> {
     /// It is not the home; this is its epoch.
     NotHome(Epoch),
-    /// There is no room for what has to wait.
+    /// There is no room to park the question.
     Busy,
-    /// Not all that was asked about has this home any more: ask in another way.
+    /// Some of the topics have moved: ask every gateway instead.
     Moved,
-    /// It was carried out.
+    /// The command was executed.
     Done(Done<C>),
-    /// As many as asked, in the same order.
+    /// The counts, in the order of the question.
     Counted {
         /// The home's view.
         epoch: Epoch,
         /// Clients of each topic.
         clients: Vec<u64>,
-        /// Gateways that have not said what they hold.
+        /// Gateways that have not synced.
         missing: Vec<Incarnation>,
     },
-    /// A page of those who are present.
+    /// A page of the roster.
     Roster {
         /// The home's view.
         epoch: Epoch,
-        /// User ids with what others see of them.
+        /// User ids with their member info.
         members: Vec<(Arc<str>, Arc<str>)>,
-        /// How many there are in all.
+        /// The number of all users.
         total: u64,
-        /// Gateways that have not said what they hold.
+        /// Gateways that have not synced.
         missing: Vec<Incarnation>,
     },
     /// A part of a history.
@@ -90,306 +93,306 @@ pub enum Reply<C: Content> {
     Last {
         /// The home's view.
         epoch: Epoch,
-        /// The message, and how old it is.
+        /// The message, and its age.
         command: Option<(C::Command, Duration)>,
-        /// Gateways that have not said what they keep.
+        /// Gateways that have not synced.
         missing: Vec<Incarnation>,
     },
-    /// The key is new, or was claimed for the same; false if it was for something else.
+    /// Whether the key was new or claimed for the same publish; false if for another one.
     Claimed(bool),
 }
 
-/// What became of a command at its home.
+/// The outcome of a command at its home.
 #[derive(Debug, Clone)]
 pub struct Done<C: Content> {
-    /// The home's view when it took the command.
+    /// The home's view when it accepted the command.
     pub epoch: Epoch,
-    /// All gateways' answers together; none if nobody had to be asked.
+    /// All gateways' answers merged; none if no gateway had to be asked.
     pub answer: Option<C::Answer>,
     /// How many gateways answered.
     pub gateways: u32,
     /// Gateways that had not synced, or did not answer.
     pub missing: Vec<Incarnation>,
-    /// Where it stands in the group's history, if there is one.
+    /// Its position in the group's history, if there is one.
     pub position: Option<Position>,
 }
 
-/// What one gateway says to another. A link keeps the order.
+/// A frame from one gateway to another. A link preserves the order.
 #[derive(Debug, Clone)]
 pub enum Frame<C: Content> {
-    /// The speaker has installed this view; what follows was said in it.
+    /// The sender has installed this view; the following frames belong to it.
     View(Arc<View>),
-    /// To the home: how the speaker's clients stand in a topic now.
-    Hold {
-        /// Rises with every hold from the speaker to the receiver.
+    /// To the home: the sender's current interest in a topic.
+    InterestUpdate {
+        /// Rises with every update from the sender to the receiver.
         serial: u64,
-        /// Which topic.
+        /// The topic.
         topic: Topic,
-        /// How many clients; 0 for none any more.
+        /// The number of clients; 0 retracts the interest.
         clients: u64,
-        /// Presence members that have changed since the last hold of the topic; in a sync, all.
+        /// Presence members that have changed since the last update of the topic; in a sync, all.
         members: Vec<MemberChange>,
         /// Claims that are new or changed; in a sync, all that are undecided.
         claims: Vec<Claim>,
-        /// The speaker's clients were told of presence members, by this home or an earlier one.
-        told: bool,
+        /// The sender's clients know presence members, by this home or an earlier one.
+        knows_roster: bool,
     },
-    /// Everything that the speaker holds and whose home the receiver is has been said.
+    /// All of the sender's interest for this home has been sent.
     Synced {
-        /// Counted among the holds.
+        /// Counted among the interest updates.
         serial: u64,
         /// The view by which it chose the homes.
         epoch: Epoch,
-        /// How many topics that is and what they add up to, if they were said anew.
+        /// The number of topics and their checksum, if all interest was repeated.
         sum: Option<(u64, u64)>,
     },
-    /// All holds up to this serial have been taken.
-    Held(u64),
-    /// To the home: do this.
+    /// All interest updates up to this serial have been accepted.
+    InterestAck(u64),
+    /// To the home: a question.
     Ask {
-        /// The speaker's number for it; 0 if it wants no reply.
+        /// The sender's number for it; 0 if it wants no reply.
         id: u64,
-        /// About this topic.
+        /// The topic.
         topic: Topic,
-        /// What.
+        /// The content.
         op: Op<C>,
     },
-    /// From the home.
+    /// From the home: a reply.
     Reply {
-        /// The number of the ask.
+        /// The number of the question.
         id: u64,
-        /// What became of it.
+        /// The outcome.
         reply: Reply<C>,
     },
     /// From the home: place this among your clients.
     Deliver {
-        /// The speaker's number for it; 0 if it wants no answer.
+        /// The sender's number for it; 0 if it wants no answer.
         id: u64,
         /// The topic.
         topic: Topic,
-        /// Where it stands in the topic's order.
-        at: At,
-        /// What.
+        /// Its position in the topic's order.
+        at: TopicPosition,
+        /// The content.
         command: C::Command,
     },
-    /// What became of a delivery.
+    /// The outcome of a delivery.
     Placed {
         /// Its number.
         id: u64,
-        /// None if the speaker knows a later home of the topic.
+        /// None if the sender knows a later home of the topic.
         placed: Option<Option<C::Answer>>,
     },
-    /// To the next home: what the group has kept.
+    /// To the next home: the group's history.
     HandOver {
         /// The group.
         topic: Topic,
         /// Its history.
         history: HandedOver<C>,
     },
-    /// To the home, or from it to a gateway that is new: the group's last value.
+    /// To the home, or from it to a new gateway: the group's last value.
     Value {
         /// The group.
         topic: Topic,
-        /// Where it stands in the group's order.
-        at: At,
-        /// How old it is.
+        /// Its position in the group's order.
+        at: TopicPosition,
+        /// Its age.
         age: Duration,
         /// The message.
         command: C::Command,
     },
-    /// From the home: who has come and gone.
+    /// From the home: the roster, or joins and leaves.
     Present {
         /// The topic.
         topic: Topic,
-        /// Where it stands in the topic's order.
-        at: At,
-        /// Everybody who is present, or only what has changed.
+        /// Its position in the topic's order.
+        at: TopicPosition,
+        /// Whether it is the whole roster, or only what has changed.
         whole: bool,
-        /// Who.
+        /// The members.
         members: Vec<MemberChange>,
     },
-    /// From the home: what became of the receiver's claims.
-    Decided {
+    /// From the home: decisions about the receiver's claims.
+    ClaimDecisions {
         /// The topic.
         topic: Topic,
-        /// Where it stands in the topic's order: after what the receiver was told of who is present.
-        at: At,
-        /// Each.
-        claims: Vec<Decided>,
+        /// Its position in the topic's order: after the roster that the receiver has got.
+        at: TopicPosition,
+        /// The decisions.
+        claims: Vec<ClaimDecision>,
     },
-    /// From the home to its heir, or to the next home: what was reported of a group, and has arrived.
+    /// From the home to its heir, or to the next home: the group's notification ledger.
     Reported {
-        /// Counted among the holds.
+        /// Counted among the interest updates.
         serial: u64,
         /// The group.
         topic: Topic,
-        /// All of it, or one step.
+        /// Whether it is the whole ledger, or one step.
         whole: bool,
-        /// To the next home: something of the speaker's is still on its way.
+        /// To the next home: one of the sender's notifications is still in flight.
         more: bool,
-        /// What was told.
-        told: Told,
+        /// What receivers have been notified of.
+        notified: Notified,
     },
 }
 
-/// To whom the outcome of a placing belongs.
+/// The recipient of a placing's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Back {
-    /// Nobody.
-    Nobody,
+pub enum ReplyTo {
+    /// None.
+    None,
     /// A delivery of this home.
     Own(u64),
     /// A delivery of a peer.
-    Peer(Incarnation, Session, u64),
+    Peer(Incarnation, LinkSession, u64),
 }
 
-/// What can happen to a gateway's homes.
+/// An input of a gateway's homes.
 #[derive(Debug, Clone)]
 pub enum Input<C: Content> {
-    /// The register, or a peer in its hello, tells of a view.
+    /// A view from the register, or from a peer's hello.
     View(Arc<View>),
-    /// The link that we dialled is open: the peer has heard our hello.
-    Opened(Incarnation),
-    /// It has broken: what was not taken may be lost.
-    Closed(Incarnation),
-    /// The peer's link to us is open.
-    Heard(Incarnation, Session),
-    /// It has broken; nothing was heard since then.
-    Unheard(Incarnation, Session, Duration),
-    /// A peer says something.
-    Said(Incarnation, Session, Frame<C>),
-    /// A peer has taken so many bytes of commands.
+    /// The link that this gateway dialled is open: the peer has received the hello.
+    OutboundUp(Incarnation),
+    /// It has broken: what was not acknowledged may be lost.
+    OutboundDown(Incarnation),
+    /// The peer's link to this gateway is open.
+    InboundUp(Incarnation, LinkSession),
+    /// It has broken; the peer has been silent since then.
+    InboundDown(Incarnation, LinkSession, Duration),
+    /// A frame from a peer.
+    Received(Incarnation, LinkSession, Frame<C>),
+    /// A peer has accepted so many bytes of commands.
     Taken(Incarnation, usize),
-    /// A shard's clients have changed.
-    Standing(Standing),
-    /// A caller wants this done by the topic's home. Without a ticket it wants no answer.
+    /// A shard's membership of a topic has changed.
+    MembershipCount(MembershipCount),
+    /// A caller's question to a topic's home. Without a ticket it wants no answer.
     Route {
         /// The caller's ticket.
         ticket: Option<Ticket>,
-        /// About what.
+        /// The topic.
         topic: Topic,
-        /// What.
+        /// The content.
         op: Op<C>,
     },
-    /// Our shards have carried out a placing, and these topics' clients may have changed by it.
+    /// The shards have executed a placing, which may have changed these topics' clients.
     Placed {
-        /// Whose it is.
-        back: Back,
-        /// What became of it; none if no shard was asked.
+        /// The recipient.
+        back: ReplyTo,
+        /// The outcome; none if no shard was asked.
         answer: Option<C::Answer>,
-        /// What it may have changed.
+        /// The topics that it may have changed.
         touched: Vec<Topic>,
     },
-    /// Tell when the homes of these topics know what has changed here so far.
+    /// Asks for [`Effect::Settled`] when the homes of these topics have acknowledged all changes so far.
     Settle {
         /// The caller's ticket.
         ticket: Ticket,
-        /// Which topics.
+        /// The topics.
         topics: Vec<Topic>,
     },
-    /// A client of ours has entered a group, and is to be told what it needs to follow it.
+    /// A client of this gateway has entered a group and needs its state.
     Enter {
         /// The caller's ticket.
         ticket: Ticket,
         /// The group.
         topic: Topic,
-        /// The presence member for whom it stands.
+        /// The client's user.
         user: Option<Arc<str>>,
     },
-    /// These groups are watched now: everything about them is to be told.
+    /// Replaces the watched groups: their whole state is reported first.
     Watch(Vec<Pattern>),
-    /// These groups are reported of from now on.
-    Report(Vec<Reporting>),
-    /// A report has arrived at those who are told, or never will.
+    /// Replaces the groups with reports.
+    Report(Vec<ReportSubscription>),
+    /// A report was delivered to its receivers, or given up.
     Arrived(Topic, Report),
     /// Time has passed.
     Tick,
 }
 
-/// What a client that enters a group is told. Everything else about the group comes before this, and is
-/// in it, or after.
+/// The state that a client gets when it enters a group. Every other change of the group comes before this and
+/// is contained in it, or comes after.
 #[derive(Debug, Clone)]
 pub struct Entered<C: Content> {
-    /// Who is present, and what others see of them.
+    /// The roster, with member info.
     pub members: Vec<(Arc<str>, Arc<str>)>,
-    /// The group's last value.
+    /// Reads the group's last value.
     pub value: Option<C::Command>,
     /// Homes that have not answered in time.
     pub missing: Vec<Incarnation>,
-    /// The client does not follow the group: its user is not present there.
+    /// The client is not in the group: its user is not present there.
     pub refused: Option<NotPresent>,
 }
 
-/// Why a user whose presence was claimed is not present.
+/// Why a claimed user is not present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotPresent {
-    /// The group has as many users as it may.
+    /// The group has its maximum of users.
     Full,
     /// Its home has not decided in time.
     Undecided,
 }
 
-/// What a gateway's homes do.
+/// An effect of a gateway's homes.
 #[derive(Debug, Clone)]
 pub enum Effect<C: Content> {
-    /// Say this on the link to a peer.
-    Say(Incarnation, Frame<C>),
-    /// Carry this out among our own clients.
+    /// Send this frame on the link to a peer.
+    Send(Incarnation, Frame<C>),
+    /// Place this among this gateway's own clients.
     Place {
-        /// To be given back with the answer.
-        back: Back,
+        /// To be returned with the answer.
+        back: ReplyTo,
         /// The topic.
         topic: Topic,
-        /// Where it stands in the topic's order.
-        at: At,
-        /// What.
+        /// Its position in the topic's order.
+        at: TopicPosition,
+        /// The content.
         command: C::Command,
     },
     /// A caller's answer.
     Answer(Ticket, Reply<C>),
-    /// The home could not be reached in time: the caller's command may have been carried out, or not.
+    /// The home was unreachable: the caller's command may or may not have been executed.
     NoHome(Ticket),
-    /// What had changed is known to the homes; these did not say so in time.
+    /// The homes have acknowledged the changes; these have not in time.
     Settled(Ticket, Vec<Incarnation>),
-    /// A client that entered a group follows it from here.
+    /// A client has entered a group.
     Entered(Ticket, Topic, Entered<C>),
-    /// Presence members of a topic that our clients are in have come and gone.
+    /// Joins and leaves of presence members in a topic with clients here.
     Present {
         /// The topic.
         topic: Topic,
-        /// Who.
-        members: Vec<ComeOrGone>,
+        /// The members.
+        members: Vec<PresenceChange>,
     },
-    /// Something has happened in a watched group whose home we are.
+    /// A change in a watched group whose home this gateway is.
     Group(Topic, GroupChange),
-    /// Everything about the watched groups whose home we are by this view has been told.
+    /// The state of all watched groups whose home this gateway is by this view has been reported.
     GroupsTold(Epoch),
-    /// Something has happened in a group that we report of.
+    /// A fact to report about a group.
     Report {
         /// The group.
         topic: Topic,
-        /// What.
+        /// The content.
         report: Report,
-        /// It is to be said when this has arrived, or never will.
+        /// Whether [`Input::Arrived`] must follow when it is delivered or given up.
         awaited: bool,
     },
-    /// As the home of a group that we report of, we have given this its place.
+    /// A command that this home has placed in a group with reports.
     Ordered(Topic, C::Command),
-    /// To be noted in the journal: what receivers have heard of a group whose home we are.
-    Told {
+    /// A journal entry: what receivers have been notified of, for a group whose home this gateway is.
+    Notified {
         /// The group.
         topic: Topic,
-        /// All of it, or one step.
+        /// Whether it is the whole ledger, or one step.
         whole: bool,
-        /// What.
-        told: Told,
+        /// The content.
+        notified: Notified,
     },
-    /// In a group that we report of, somebody has found no last value.
+    /// A client found no last value in a group with reports.
     Missed(Topic),
     /// A view was installed.
     Installed(Arc<View>),
-    /// What a peer says cannot be true: both links to it must be made anew.
-    Mistrust(Incarnation, &'static str),
-    /// Something was dropped, for this reason.
+    /// The peer's state mismatches: reset both links to it.
+    ResetPeer(Incarnation, &'static str),
+    /// A frame was dropped, for this reason.
     Dropped(&'static str),
 }

@@ -1,14 +1,14 @@
-//! What has a home: all clients of an app, a uid, or a group.
+//! Topics: all clients of an app, a uid, or a group.
 
 use std::{fmt, sync::Arc};
 
-/// The key of a topic: `a` APP NUL, `u` APP NUL UID, or `g` APP NUL GROUP. Names have no control
-/// characters, so no two topics have the same key, and the ring is asked for it as it is.
+/// A topic, as its key: `a` APP NUL, `u` APP NUL UID, or `g` APP NUL GROUP. Names have no control characters,
+/// so no two topics have the same key, and the ring hashes it unchanged.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
-/// The group of an app's connections, where they are limited over the cluster. No client's: names of
-/// channels that begin with `#` are the server's own.
+/// The group of an app's connections, where they are limited over the cluster. No client can name it: channel
+/// names that begin with `#` belong to the server.
 const CONNECTIONS: &str = "#connections";
 
 /// What kind of topic a key names.
@@ -23,7 +23,7 @@ pub enum Kind {
 }
 
 impl Topic {
-    /// Everybody in an app.
+    /// All clients of an app.
     #[must_use]
     pub fn all(app: &str) -> Self {
         Self(format!("a{app}\0").into())
@@ -47,13 +47,13 @@ impl Topic {
         Self::group(app, CONNECTIONS)
     }
 
-    /// Is nobody told who is present? Then only the home knows.
+    /// Whether its roster is sent to no client: then only the home knows it.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.kind() == Kind::Group && self.name() == CONNECTIONS
     }
 
-    /// From what a peer said.
+    /// Decodes a key from a peer.
     #[must_use]
     pub fn from_key(key: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(key).ok()?;
@@ -67,13 +67,13 @@ impl Topic {
         fits.then(|| Self(text.into()))
     }
 
-    /// The bytes by which the ring places it.
+    /// The bytes that the ring hashes.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// What kind it is.
+    /// Its kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self.key().first() {

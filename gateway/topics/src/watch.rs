@@ -1,4 +1,4 @@
-//! Whoever watches groups is told what happens in them: by comparing what is with what was told.
+//! Watching groups: reports changes by comparing each group with what was last reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,17 +13,17 @@ use crate::{
     topic::{Kind, Topic},
 };
 
-/// Which groups somebody watches.
+/// The groups that a watcher watches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
     /// The app.
     pub app: String,
-    /// A group's name, or how it begins if the last character is `*`.
+    /// A group's name, or its prefix if the last character is `*`.
     pub pattern: String,
 }
 
 impl Pattern {
-    /// Is this one of the groups?
+    /// Whether it matches this group.
     #[must_use]
     pub fn fits(&self, topic: &Topic) -> bool {
         let name = topic.name();
@@ -35,19 +35,19 @@ impl Pattern {
     }
 }
 
-/// Who was told to be in a group.
+/// The users last reported for a group.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<Arc<str>, Arc<str>>);
+struct ReportedUsers(BTreeMap<Arc<str>, Arc<str>>);
 
-/// What was told, and what may have changed since.
+/// What was reported, and what may have changed since.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     patterns: Vec<Pattern>,
-    told: HashMap<Topic, Told>,
+    reported: HashMap<Topic, ReportedUsers>,
     changed: BTreeSet<Topic>,
-    /// Groups that somebody who is new has to be told of as a whole.
+    /// Groups whose whole state a new watcher needs.
     again: BTreeSet<Topic>,
-    /// The view by which everything is still to be told.
+    /// The view by which everything is still to be reported.
     complete: Option<Epoch>,
 }
 
@@ -56,15 +56,15 @@ impl Watched {
         !self.patterns.is_empty()
     }
 
-    /// Other groups are watched now: all are told anew. What was told before is not forgotten: who heard
-    /// it has to hear when it is no more.
+    /// Replaces the watched groups: all are reported again. Earlier reports are not forgotten: watchers that
+    /// got them need to know when they cease to be true.
     pub(super) fn watch(&mut self, patterns: Vec<Pattern>, all: impl Iterator<Item = Topic>, epoch: Epoch) {
         let fits = |topic: &Topic| patterns.iter().any(|pattern| pattern.fits(topic));
-        self.told.retain(|topic, _| fits(topic));
+        self.reported.retain(|topic, _| fits(topic));
         self.changed.retain(fits);
         self.again.retain(fits);
-        self.again.extend(self.told.keys().cloned());
-        self.changed.extend(self.told.keys().cloned());
+        self.again.extend(self.reported.keys().cloned());
+        self.changed.extend(self.reported.keys().cloned());
         self.patterns = patterns;
         self.changed_all(all, epoch);
     }
@@ -75,7 +75,7 @@ impl Watched {
         }
     }
 
-    /// The ring has changed, or the watchers have: when everything is told, that is told too.
+    /// The ring or the watchers have changed: when everything is reported, that is reported, too.
     pub(super) fn changed_all(&mut self, all: impl Iterator<Item = Topic>, epoch: Epoch) {
         if !self.is_on() {
             return;
@@ -86,19 +86,19 @@ impl Watched {
         self.complete = Some(epoch);
     }
 
-    /// Groups that have another home now: what was told of them stands until that tells of them.
+    /// Groups that moved to another home: the last reports hold until that home reports.
     pub(super) fn lose(&mut self, lost: impl Fn(&Topic) -> bool) -> Vec<Topic> {
-        let mut moved: Vec<_> = self.told.keys().filter(|topic| lost(topic)).cloned().collect();
+        let mut moved: Vec<_> = self.reported.keys().filter(|topic| lost(topic)).cloned().collect();
         moved.sort_unstable();
         for topic in &moved {
-            self.told.remove(topic);
+            self.reported.remove(topic);
         }
         self.changed.retain(|topic| !lost(topic));
         self.again.retain(|topic| !lost(topic));
         moved
     }
 
-    /// What there is to tell.
+    /// What there is to report.
     pub(super) fn news<'a>(
         &mut self,
         home: impl Fn(&Topic) -> Option<&'a Home>,
@@ -107,22 +107,22 @@ impl Watched {
         let again = std::mem::take(&mut self.again);
         for topic in std::mem::take(&mut self.changed) {
             let home = home(&topic).filter(|home| home.clients() > 0);
-            match (self.told.get_mut(&topic), home) {
+            match (self.reported.get_mut(&topic), home) {
                 (None, None) => {}
                 (None, Some(home)) => {
                     let users = users(home);
                     news.push((topic.clone(), GroupChange::Is(changes(&users))));
-                    self.told.insert(topic, Told(users));
+                    self.reported.insert(topic, ReportedUsers(users));
                 }
-                (Some(told), Some(home)) if again.contains(&topic) => {
-                    told.0 = users(home);
-                    news.push((topic.clone(), GroupChange::Is(changes(&told.0))));
+                (Some(reported), Some(home)) if again.contains(&topic) => {
+                    reported.0 = users(home);
+                    news.push((topic.clone(), GroupChange::Is(changes(&reported.0))));
                 }
-                (Some(told), Some(home)) => told.compare(users(home), &topic, &mut news),
-                (Some(told), None) => {
-                    told.compare(BTreeMap::new(), &topic, &mut news);
+                (Some(reported), Some(home)) => reported.compare(users(home), &topic, &mut news),
+                (Some(reported), None) => {
+                    reported.compare(BTreeMap::new(), &topic, &mut news);
                     news.push((topic.clone(), GroupChange::Vacated));
-                    self.told.remove(&topic);
+                    self.reported.remove(&topic);
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Watched {
     }
 }
 
-impl Told {
+impl ReportedUsers {
     fn compare(
         &mut self,
         now: BTreeMap<Arc<str>, Arc<str>>,
@@ -163,7 +163,7 @@ mod tests {
 
     use super::{
         super::{
-            home::{Hold, Homes},
+            home::{Homes, InterestUpdate},
             membership::MemberChange,
         },
         *,
@@ -174,10 +174,10 @@ mod tests {
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
         let home = homes.take(topic, Epoch::new(1, 1));
-        home.hold(
+        home.apply(
             Incarnation::from_bits(1),
             0,
-            Hold { clients, members: &members, claims: Vec::new(), told: false },
+            InterestUpdate { clients, members: &members, claims: Vec::new(), knows_roster: false },
         );
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let (news, complete) = watched.news(|topic| homes.get(topic));
         let text = |(topic, change): &(Topic, GroupChange)| format!("{} {change:?}", topic.name());
         let mut texts: Vec<_> = news.iter().map(text).collect();
-        texts.extend(complete.map(|epoch| format!("told {epoch}")));
+        texts.extend(complete.map(|epoch| format!("reported {epoch}")));
         texts
     }
 
@@ -198,17 +198,20 @@ mod tests {
         hold(&mut homes, &gone, 1, &[("bob", true)]);
         watched.watch(vec![pattern.clone()], homes.topics(), Epoch::new(1, 1));
         let first = news(&mut watched, &homes);
-        assert!(first.len() == 3 && first[0].contains("room-1 Is") && first[2] == "told 1.1", "{first:?}");
+        assert!(
+            first.len() == 3 && first[0].contains("room-1 Is") && first[2] == "reported 1.1",
+            "{first:?}"
+        );
         hold(&mut homes, &gone, 0, &[]);
         homes.forget_if_idle(&gone);
         hold(&mut homes, &room, 2, &[("cid", true)]);
         watched.changed(&gone);
         watched.changed(&room);
-        // Before anything is told, somebody else begins to watch.
+        // Another watcher starts before anything is reported.
         watched.watch(vec![pattern], homes.topics(), Epoch::new(1, 1));
         let second = news(&mut watched, &homes);
         assert!(second[0].starts_with("room-1 Is") && second[0].contains("cid"), "{second:?}");
-        assert_eq!(second[1..], ["room-2 Left(\"bob\")", "room-2 Vacated", "told 1.1"]);
+        assert_eq!(second[1..], ["room-2 Left(\"bob\")", "room-2 Vacated", "reported 1.1"]);
         assert!(news(&mut watched, &homes).is_empty());
     }
 }

@@ -4560,7 +4560,7 @@ pub mod peer_frame {
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
         #[prost(message, tag = "4")]
-        Said(super::SaidBatch),
+        Batch(super::PeerBatch),
         /// What is too large for one message travels in pieces, one after the other:
         /// together they are the encoded PeerFrame. Each is answered by a beat.
         #[prost(message, tag = "5")]
@@ -4590,7 +4590,7 @@ pub mod peer_reply {
         Answers(super::PeerAnswers),
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
-        /// So many SaidBatches of this stream have been taken, all those before it too.
+        /// So many PeerBatches of this stream have been taken, all those before it too.
         #[prost(uint64, tag = "4")]
         Taken(u64),
         /// As in PeerFrame, of an encoded PeerReply.
@@ -4633,29 +4633,32 @@ pub struct PeerAnswers {
     pub answers: ::prost::alloc::vec::Vec<Answer>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SaidBatch {
+pub struct PeerBatch {
     #[prost(message, repeated, tag = "1")]
-    pub said: ::prost::alloc::vec::Vec<Said>,
+    pub messages: ::prost::alloc::vec::Vec<PeerMessage>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Said {
-    #[prost(oneof = "said::Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
-    pub said: ::core::option::Option<said::Said>,
+pub struct PeerMessage {
+    #[prost(
+        oneof = "peer_message::Message",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
+    pub message: ::core::option::Option<peer_message::Message>,
 }
-/// Nested message and enum types in `Said`.
-pub mod said {
+/// Nested message and enum types in `PeerMessage`.
+pub mod peer_message {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Said {
+    pub enum Message {
         /// The speaker has installed this view: what follows was said in it.
         #[prost(message, tag = "1")]
         View(super::View),
         #[prost(message, tag = "2")]
-        Hold(super::Hold),
+        Interest(super::InterestUpdate),
         #[prost(message, tag = "3")]
         Synced(super::Synced),
         /// All holds up to this serial, and all that was said before, have been taken.
         #[prost(uint64, tag = "4")]
-        Held(u64),
+        InterestAck(u64),
         #[prost(message, tag = "5")]
         Ask(super::Ask),
         #[prost(message, tag = "6")]
@@ -4673,12 +4676,12 @@ pub mod said {
         #[prost(message, tag = "12")]
         Reported(super::Reported),
         #[prost(message, tag = "13")]
-        Decided(super::Decided),
+        ClaimDecisions(super::ClaimDecisions),
     }
 }
 /// To a topic's home: how the speaker's clients stand in it now.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Hold {
+pub struct InterestUpdate {
     /// Rises with every hold that the speaker says to the receiver.
     #[prost(uint64, tag = "1")]
     pub serial: u64,
@@ -4690,11 +4693,11 @@ pub struct Hold {
     /// Presence members that the speaker has clients of; only those that changed
     /// since its last hold of the topic, or all in a sync.
     #[prost(message, repeated, tag = "4")]
-    pub members: ::prost::alloc::vec::Vec<HeldMember>,
+    pub members: ::prost::alloc::vec::Vec<MemberUpdate>,
     /// The speaker's clients were told of presence members, by this home or an
     /// earlier one: they are to be told who is there now.
     #[prost(bool, tag = "5")]
-    pub told: bool,
+    pub knows_roster: bool,
     /// Users who want to be present where only so many may be: the home answers
     /// each with Decided. In a sync all that are undecided. A member of the same
     /// user in a later hold takes the claim's place.
@@ -4714,7 +4717,7 @@ pub struct PresenceClaim {
     pub members_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HeldMember {
+pub struct MemberUpdate {
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<PresenceMember>,
     /// The last client in this name has gone.
@@ -4724,16 +4727,16 @@ pub struct HeldMember {
 /// From a topic's home, after Present: what became of the receiver's claims, in
 /// the home's order.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Decided {
+pub struct ClaimDecisions {
     #[prost(bytes = "bytes", tag = "1")]
     pub topic: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<Place>,
     #[prost(message, repeated, tag = "3")]
-    pub claims: ::prost::alloc::vec::Vec<ClaimDecided>,
+    pub claims: ::prost::alloc::vec::Vec<ClaimDecision>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ClaimDecided {
+pub struct ClaimDecision {
     #[prost(string, tag = "1")]
     pub user_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -4791,13 +4794,13 @@ pub mod ask {
         Missed(bool),
         /// A backend publishes under a key of its own; the topic is named after it.
         #[prost(message, tag = "9")]
-        Claim(super::Claim),
+        Claim(super::PublishClaim),
     }
 }
 /// What is published under a key, as 128 bits: another publish under the same key
 /// differs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Claim {
+pub struct PublishClaim {
     #[prost(fixed64, tag = "1")]
     pub high: u64,
     #[prost(fixed64, tag = "2")]
@@ -4849,27 +4852,27 @@ pub mod reply {
         #[prost(bool, tag = "7")]
         Moved(bool),
         #[prost(message, tag = "8")]
-        History(super::KeptHistory),
+        History(super::RetainedHistory),
         #[prost(message, tag = "9")]
-        Last(super::KeptValue),
+        Last(super::RetainedValue),
         /// Of a claim: is the key new, or known with the same content?
         #[prost(bool, tag = "10")]
         Claimed(bool),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct KeptHistory {
+pub struct RetainedHistory {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
     #[prost(message, repeated, tag = "2")]
-    pub messages: ::prost::alloc::vec::Vec<KeptMessage>,
+    pub messages: ::prost::alloc::vec::Vec<RetainedMessage>,
     #[prost(message, optional, tag = "3")]
     pub position: ::core::option::Option<HistoryPlace>,
     #[prost(bool, tag = "4")]
     pub recovered: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct KeptMessage {
+pub struct RetainedMessage {
     #[prost(uint64, tag = "1")]
     pub offset: u64,
     #[prost(uint64, tag = "2")]
@@ -4878,7 +4881,7 @@ pub struct KeptMessage {
     pub command: ::core::option::Option<Command>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct KeptValue {
+pub struct RetainedValue {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
     #[prost(message, optional, tag = "2")]
@@ -4948,7 +4951,7 @@ pub struct Present {
     #[prost(bool, tag = "3")]
     pub whole: bool,
     #[prost(message, repeated, tag = "4")]
-    pub members: ::prost::alloc::vec::Vec<HeldMember>,
+    pub members: ::prost::alloc::vec::Vec<MemberUpdate>,
 }
 /// From a group's home to the gateway that will be its home when this one is gone,
 /// or to the next home while both live: what webhooks' receivers are known to have
@@ -4964,26 +4967,26 @@ pub struct Reported {
     #[prost(bool, tag = "3")]
     pub more: bool,
     #[prost(message, optional, tag = "4")]
-    pub told: ::core::option::Option<Told>,
+    pub notified: ::core::option::Option<Notified>,
     /// Counted among the holds.
     #[prost(uint64, tag = "5")]
     pub serial: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Told {
+pub struct Notified {
     /// That it has clients.
-    #[prost(enumeration = "Heard", tag = "1")]
+    #[prost(enumeration = "Delivery", tag = "1")]
     pub occupied: i32,
     /// Who is present; in a step, only those of whom something has changed.
     #[prost(message, repeated, tag = "2")]
-    pub users: ::prost::alloc::vec::Vec<ToldUser>,
+    pub users: ::prost::alloc::vec::Vec<NotifiedUser>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ToldUser {
+pub struct NotifiedUser {
     #[prost(string, tag = "1")]
     pub user_id: ::prost::alloc::string::String,
-    #[prost(enumeration = "Heard", tag = "2")]
-    pub heard: i32,
+    #[prost(enumeration = "Delivery", tag = "2")]
+    pub delivery: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Placed {
@@ -5011,7 +5014,7 @@ pub struct HandOver {
     #[prost(message, optional, tag = "2")]
     pub position: ::core::option::Option<HistoryPlace>,
     #[prost(message, repeated, tag = "3")]
-    pub messages: ::prost::alloc::vec::Vec<KeptMessage>,
+    pub messages: ::prost::alloc::vec::Vec<RetainedMessage>,
 }
 /// To a topic's home, or from it to a gateway that is new: its last value.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5027,31 +5030,31 @@ pub struct LastValue {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
-pub enum Heard {
+pub enum Delivery {
     /// It was not told, or was told that it is no more.
     Unspecified = 0,
     /// It is on its way.
-    Perhaps = 1,
-    Surely = 2,
+    Unknown = 1,
+    Confirmed = 2,
 }
-impl Heard {
+impl Delivery {
     /// String value of the enum field names used in the ProtoBuf definition.
     ///
     /// The values are not transformed in any way and thus are considered stable
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unspecified => "HEARD_UNSPECIFIED",
-            Self::Perhaps => "HEARD_PERHAPS",
-            Self::Surely => "HEARD_SURELY",
+            Self::Unspecified => "DELIVERY_UNSPECIFIED",
+            Self::Unknown => "DELIVERY_UNKNOWN",
+            Self::Confirmed => "DELIVERY_CONFIRMED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "HEARD_UNSPECIFIED" => Some(Self::Unspecified),
-            "HEARD_PERHAPS" => Some(Self::Perhaps),
-            "HEARD_SURELY" => Some(Self::Surely),
+            "DELIVERY_UNSPECIFIED" => Some(Self::Unspecified),
+            "DELIVERY_UNKNOWN" => Some(Self::Unknown),
+            "DELIVERY_CONFIRMED" => Some(Self::Confirmed),
             _ => None,
         }
     }

@@ -44,7 +44,7 @@ use crate::{
             trouble::Trouble,
         },
     },
-    identity::Me,
+    identity::Identity,
 };
 
 /// What the homes say goes in messages of about this size.
@@ -54,7 +54,7 @@ static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 /// Keeps the link to one incarnation of one gateway.
 pub(super) struct Dialer {
-    pub(super) me: Arc<ArcSwap<Me>>,
+    pub(super) me: Arc<ArcSwap<Identity>>,
     pub(super) to: Incarnation,
     pub(super) name: String,
     pub(super) address: String,
@@ -146,9 +146,9 @@ impl Dialer {
         let (said_sender, said) = mpsc::channel(LINK_BATCHES_MAX);
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
         let link = Link { generation, batches: said_sender };
-        self.homes.tell(Event::Opened { me: me.incarnation, peer: self.to, link }).await;
+        self.homes.tell(Event::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
         let ended = self.pass(generation, frames, replies, batches, said).await;
-        self.homes.tell(Event::Closed { peer: self.to, generation }).await;
+        self.homes.tell(Event::OutboundDown { peer: self.to, generation }).await;
         ended
     }
 
@@ -159,7 +159,7 @@ impl Dialer {
         frames: mpsc::Sender<PeerFrame>,
         mut replies: Streaming<PeerReply>,
         batches: &mut mpsc::Receiver<Batch>,
-        mut said: mpsc::Receiver<Vec<v1::Said>>,
+        mut said: mpsc::Receiver<Vec<v1::PeerMessage>>,
     ) -> anyhow::Result<()> {
         let mut unanswered = Unanswered::new();
         let mut untaken = Untaken::default();
@@ -195,7 +195,7 @@ impl Dialer {
                     let batch = batch.context("the link is reset to resync")?;
                     for said in split(batch) {
                         untaken.sizes.push_back(said.iter().map(command_bytes).sum());
-                        self.write(&frames, Frame::Said(v1::SaidBatch { said })).await?;
+                        self.write(&frames, Frame::Batch(v1::PeerBatch { messages: said })).await?;
                     }
                 }
                 batch = batches.recv(), if unanswered.len() < LINK_BATCHES_MAX => {
@@ -243,7 +243,7 @@ impl Dialer {
         Some(Stranger { address: self.address.clone(), what: found.sentence() })
     }
 
-    async fn open(&self, me: &Me) -> anyhow::Result<(mpsc::Sender<PeerFrame>, Streaming<PeerReply>)> {
+    async fn open(&self, me: &Identity) -> anyhow::Result<(mpsc::Sender<PeerFrame>, Streaming<PeerReply>)> {
         let channel = Endpoint::from_shared(format!("http://{}", self.address))
             .context("the peer's address is malformed")?
             .connect_timeout(self.silence_max)
@@ -282,17 +282,17 @@ impl Dialer {
 }
 
 /// What counts against the limit of a link.
-fn command_bytes(said: &v1::Said) -> usize {
-    use v1::said::Said;
-    match &said.said {
-        Some(Said::Ask(ask)) => ask.encoded_len(),
-        Some(Said::Deliver(deliver)) => deliver.encoded_len(),
+fn command_bytes(said: &v1::PeerMessage) -> usize {
+    use v1::peer_message::Message;
+    match &said.message {
+        Some(Message::Ask(ask)) => ask.encoded_len(),
+        Some(Message::Deliver(deliver)) => deliver.encoded_len(),
         _ => 0,
     }
 }
 
 /// In order, in messages of a sensible size.
-fn split(batch: Vec<v1::Said>) -> Vec<Vec<v1::Said>> {
+fn split(batch: Vec<v1::PeerMessage>) -> Vec<Vec<v1::PeerMessage>> {
     let mut parts = vec![Vec::new()];
     let mut bytes = 0;
     for said in batch {

@@ -24,7 +24,7 @@ use broadgate_proto::{
     v1::{self, View},
     view,
 };
-use broadgate_topics::Session;
+use broadgate_topics::LinkSession;
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::handle::Homes, identity::Me};
+use crate::{cluster::handle::Homes, identity::Identity};
 
 pub(crate) use self::batch::{Asked, Batch};
 
@@ -42,7 +42,7 @@ pub(crate) struct Peers {
     /// Held by whoever changes the links: views come from the homes, a new incarnation from the membership.
     changing: Mutex<()>,
     secret: Secret,
-    me: Arc<ArcSwap<Me>>,
+    me: Arc<ArcSwap<Identity>>,
     homes: Homes,
     view: Arc<ArcSwap<View>>,
     link_timeout: Duration,
@@ -59,7 +59,12 @@ pub(crate) struct PeerLink {
 }
 
 impl Peers {
-    pub(crate) fn new(secret: Secret, me: Arc<ArcSwap<Me>>, homes: Homes, link_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        secret: Secret,
+        me: Arc<ArcSwap<Identity>>,
+        homes: Homes,
+        link_timeout: Duration,
+    ) -> Self {
         Self {
             links: ArcSwap::default(),
             changing: Mutex::new(()),
@@ -123,7 +128,7 @@ impl Peers {
     }
 
     /// A number for a peer's link to us; they rise.
-    pub(crate) fn next_session(&self) -> Session {
+    pub(crate) fn next_session(&self) -> LinkSession {
         self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 

@@ -55,19 +55,21 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use broadgate_proto::v1::{
-        HeldMember, Hold, PeerFrame, PresenceMember, Said, SaidBatch, peer_frame, said,
+        InterestUpdate, MemberUpdate, PeerBatch, PeerFrame, PeerMessage, PresenceMember, peer_frame,
+        peer_message,
     };
 
     use super::*;
 
     fn roster(members: usize) -> PeerFrame {
-        let member = |number| HeldMember {
+        let member = |number| MemberUpdate {
             member: Some(PresenceMember { user_id: format!("user-{number}"), info: "i".repeat(4000) }),
             gone: false,
         };
-        let hold = Hold { members: (0..members).map(member).collect(), ..Hold::default() };
-        let said = vec![Said { said: Some(said::Said::Hold(hold)) }];
-        PeerFrame { frame: Some(peer_frame::Frame::Said(SaidBatch { said })) }
+        let hold =
+            InterestUpdate { members: (0..members).map(member).collect(), ..InterestUpdate::default() };
+        let said = vec![PeerMessage { message: Some(peer_message::Message::Interest(hold)) }];
+        PeerFrame { frame: Some(peer_frame::Frame::Batch(PeerBatch { messages: said })) }
     }
 
     #[test]

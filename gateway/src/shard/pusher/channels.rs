@@ -8,13 +8,13 @@ use broadgate_pusher::{
     outgoing,
     talk::{self, Subscription},
 };
-use broadgate_topics::{ComeOrGone, Entered, NotPresent, Topic};
+use broadgate_topics::{Entered, NotPresent, PresenceChange, Topic};
 use bytes::Bytes;
 use metrics::counter;
 
 use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
-    command::{Audience, Live, Order, Seat},
+    command::{Audience, GatewayContent, Order, Seat},
     refusals,
     shard::{pusher::client::Pending, slots::Slot, state::Shard, tally::Drop, upcalls::Entry},
 };
@@ -113,7 +113,7 @@ impl Shard {
     }
 
     /// The client follows the channel from here.
-    pub(crate) fn entered(&mut self, slot: Slot, topic: &Topic, entered: &Entered<Live>) {
+    pub(crate) fn entered(&mut self, slot: Slot, topic: &Topic, entered: &Entered<GatewayContent>) {
         if let Some(user) = super::watchlist::online_user(topic.name()) {
             return self.watch_answered(slot, user, !entered.members.is_empty());
         }
@@ -180,7 +180,13 @@ impl Shard {
     }
 
     /// The event that a cache channel keeps, unless it is among those that come next.
-    fn say_cached(&mut self, slot: Slot, channel: &str, entered: &Entered<Live>, held: &[SharedFrame]) {
+    fn say_cached(
+        &mut self,
+        slot: Slot,
+        channel: &str,
+        entered: &Entered<GatewayContent>,
+        held: &[SharedFrame],
+    ) {
         let cached = entered.value.as_ref().and_then(|job| match job.order.inner() {
             Order::Send { frames, .. } => frames.pusher.clone(),
             _ => None,
@@ -204,7 +210,7 @@ impl Shard {
     }
 
     /// Presence members of a channel have come and gone: everybody else in it is told.
-    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[ComeOrGone]) {
+    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[PresenceChange]) {
         let (app, channel) = (topic.app(), topic.name());
         if !Kind::of(channel).is_presence() {
             return self.tell_online(topic, members);
@@ -275,7 +281,7 @@ fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str
     members
 }
 
-fn told(channel: &str, change: &ComeOrGone) -> Bytes {
+fn told(channel: &str, change: &PresenceChange) -> Bytes {
     let member = Member::of_seat(&change.user, &change.info);
     text_frame(&match change.here {
         true => outgoing::member_added(channel, &member),

@@ -8,7 +8,7 @@ use broadgate_pusher::{
     outgoing,
     talk::{BUSY, CLIENT_EVENT_LIMIT},
 };
-use broadgate_topics::{ComeOrGone, Topic};
+use broadgate_topics::{PresenceChange, Topic};
 
 use crate::{
     command::Seat,
@@ -126,7 +126,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn tell_online(&mut self, topic: &Topic, members: &[ComeOrGone]) {
+    pub(super) fn tell_online(&mut self, topic: &Topic, members: &[PresenceChange]) {
         let Some(user) = online_user(topic.name()) else { return };
         let Some(change) = members.iter().find(|change| *change.user == *user) else { return };
         for slot in self.directory.group_members(topic.app(), topic.name()).to_vec() {

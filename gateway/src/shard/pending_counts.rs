@@ -6,20 +6,20 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use broadgate_topics::{Standing, Topic};
+use broadgate_topics::{MembershipCount, Topic};
 use tokio::sync::Notify;
 
 /// One shard's.
 #[derive(Debug, Default)]
-pub(crate) struct Standings {
-    changed: Mutex<HashMap<Topic, Standing>>,
+pub(crate) struct PendingCounts {
+    changed: Mutex<HashMap<Topic, MembershipCount>>,
 }
 
-impl Standings {
+impl PendingCounts {
     /// Adds what has changed. It is there for the actor before anything that is sent to it afterwards.
-    pub(crate) fn put(&self, standings: Vec<Standing>, wake: &Notify) {
+    pub(crate) fn put(&self, pending_counts: Vec<MembershipCount>, wake: &Notify) {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        for mut standing in standings {
+        for mut standing in pending_counts {
             if let Some(former) = changed.remove(&standing.topic) {
                 for member in former.members {
                     if standing.members.iter().all(|newer| newer.user != member.user) {
@@ -33,7 +33,7 @@ impl Standings {
     }
 
     /// Takes everything, in no order: topics are independent.
-    pub(crate) fn take(&self) -> Vec<Standing> {
+    pub(crate) fn take(&self) -> Vec<MembershipCount> {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         if changed.is_empty() {
             return Vec::new();
@@ -45,18 +45,18 @@ impl Standings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use broadgate_topics::StandingMember;
+    use broadgate_topics::PresenceCount;
 
     #[test]
     fn the_newest_counts_and_no_user_is_forgotten() {
-        let (standings, wake) = (Standings::default(), Notify::new());
-        let standing = |clients, members: &[(&str, u32)]| Standing {
+        let (pending_counts, wake) = (PendingCounts::default(), Notify::new());
+        let standing = |clients, members: &[(&str, u32)]| MembershipCount {
             topic: Topic::group("a", "room"),
             shard: 0,
             clients,
             members: members
                 .iter()
-                .map(|&(user, clients)| StandingMember {
+                .map(|&(user, clients)| PresenceCount {
                     user: user.into(),
                     info: "".into(),
                     clients,
@@ -64,14 +64,14 @@ mod tests {
                 })
                 .collect(),
         };
-        standings.put(vec![standing(1, &[("ann", 1)])], &wake);
-        standings.put(vec![standing(2, &[("bob", 1)]), standing(3, &[("bob", 2)])], &wake);
-        let taken = standings.take();
+        pending_counts.put(vec![standing(1, &[("ann", 1)])], &wake);
+        pending_counts.put(vec![standing(2, &[("bob", 1)]), standing(3, &[("bob", 2)])], &wake);
+        let taken = pending_counts.take();
         assert_eq!((taken.len(), taken[0].clients), (1, 3));
         let mut users: Vec<_> =
             taken[0].members.iter().map(|member| (&*member.user, member.clients)).collect();
         users.sort_unstable();
         assert_eq!(users, [("ann", 1), ("bob", 2)]);
-        assert!(standings.take().is_empty());
+        assert!(pending_counts.take().is_empty());
     }
 }

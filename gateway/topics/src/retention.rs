@@ -1,4 +1,4 @@
-//! What groups keep of what was sent to them: nothing, unless a rule says so.
+//! Retained messages of groups: histories and last values. None, unless a rule says so.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,61 +10,61 @@ use broadgate_proto::limits::HISTORY_BYTES_MAX;
 use crate::{
     budget::{Budget, Item, Weight},
     content::Content,
-    membership::At,
+    membership::TopicPosition,
     topic::{Kind, Topic},
     watch::Pattern,
 };
 
-/// What a group keeps.
+/// What a group retains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Keep {
-    /// So many of its last messages; 0 for no history.
+pub struct Retention {
+    /// How many of its last messages; 0 for no history.
     pub messages: usize,
-    /// For so long.
+    /// How long it retains them.
     pub time: Duration,
-    /// Its last value for so long; zero for none.
+    /// How long it retains its last value; zero for none.
     pub last: Duration,
 }
 
-impl Keep {
-    /// Is there a history?
+impl Retention {
+    /// Whether there is a history.
     #[must_use]
     pub const fn has_history(&self) -> bool {
         self.messages > 0 && !self.time.is_zero()
     }
 }
 
-/// Which groups keep what. The same at every gateway, or a group keeps what its home's rules say.
+/// Which groups retain what. Must be the same at every gateway: the rules of a group's home decide.
 #[derive(Debug, Clone, Default)]
-pub struct Keeping(pub Vec<Rule>);
+pub struct RetentionRules(pub Vec<RetentionRule>);
 
-/// One rule: the first that fits a group is its rule.
+/// One rule. The first one that matches a group applies.
 #[derive(Debug, Clone)]
-pub struct Rule {
-    /// Which groups.
+pub struct RetentionRule {
+    /// The groups that it matches.
     pub groups: Pattern,
-    /// What each of them keeps.
-    pub keep: Keep,
+    /// What each of them retains.
+    pub keep: Retention,
 }
 
-impl Keeping {
-    /// What a topic keeps.
+impl RetentionRules {
+    /// What a topic retains.
     #[must_use]
-    pub fn of(&self, topic: &Topic) -> Keep {
+    pub fn of(&self, topic: &Topic) -> Retention {
         if self.0.is_empty() || topic.kind() != Kind::Group {
-            return Keep::default();
+            return Retention::default();
         }
         self.0.iter().find(|rule| rule.groups.fits(topic)).map(|rule| rule.keep).unwrap_or_default()
     }
 }
 
-/// Where a reader of a history stands: an epoch that no other history of the group ever has, and the
-/// number of the last message that it has seen.
+/// A reader's position in a history: an epoch that no other history of the group ever has, and the number of
+/// the last message that it has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// When this history began, in the order of the home that began it.
-    pub epoch: At,
-    /// Of the last message.
+    /// When this history started, in the order of the home that started it.
+    pub epoch: TopicPosition,
+    /// The offset of the last message.
     pub offset: u64,
 }
 
@@ -73,17 +73,17 @@ pub struct Position {
 pub struct Page<C: Content> {
     /// Messages by rising offset.
     pub messages: Vec<(u64, C::Command)>,
-    /// Where the history stands now; none if it has not begun.
+    /// The history's newest position; none if it has not started.
     pub position: Option<Position>,
-    /// These are all that followed the reader's position, or as many of them as it asked for. If not,
-    /// it has missed some that nobody has any more.
+    /// Whether these are all messages after the reader's position, or as many of them as it asked for. If
+    /// not, some are lost.
     pub recovered: bool,
 }
 
 /// The last messages of a group, at its home.
 #[derive(Debug, Clone)]
 pub struct History<C: Content> {
-    epoch: At,
+    epoch: TopicPosition,
     offset: u64,
     entries: VecDeque<Entry<C>>,
     bytes: usize,
@@ -92,7 +92,7 @@ pub struct History<C: Content> {
     weight: Weight,
 }
 
-/// What a kept message costs besides itself: its place in a table, its topic, its order among others.
+/// The overhead of a retained message: its table slot, its topic, its place in the budget.
 const KEPT_OVERHEAD_BYTES: usize = 512;
 
 #[derive(Debug, Clone)]
@@ -104,14 +104,14 @@ struct Entry<C: Content> {
 }
 
 impl<C: Content> History<C> {
-    /// Begins with the message that is given this place.
-    const fn new(epoch: At) -> Self {
+    /// Starts with the message at this position.
+    const fn new(epoch: TopicPosition) -> Self {
         let weight = Weight::NONE;
         Self { epoch, offset: 0, entries: VecDeque::new(), bytes: 0, heap: 0, weight }
     }
 
     /// Adds a message, unless it is a repeat. Returns its position.
-    fn add(&mut self, id: u128, command: &C::Command, keep: Keep, now: Duration) -> Position {
+    fn add(&mut self, id: u128, command: &C::Command, keep: Retention, now: Duration) -> Position {
         let epoch = self.epoch;
         if let Some(known) = self.entries.iter().rev().find(|entry| entry.id == id) {
             return Position { epoch, offset: known.offset };
@@ -125,7 +125,7 @@ impl<C: Content> History<C> {
         Position { epoch, offset: self.offset }
     }
 
-    fn trim(&mut self, keep: Keep, now: Duration) {
+    fn trim(&mut self, keep: Retention, now: Duration) {
         while let Some(oldest) = self.entries.front()
             && (self.entries.len() > keep.messages
                 || now >= oldest.since + keep.time
@@ -137,7 +137,7 @@ impl<C: Content> History<C> {
         }
     }
 
-    /// What followed a position, at most so many; without a position, the last ones.
+    /// The messages after a position, at most `limit`; without a position, the last ones.
     fn page(&self, since: Option<Position>, limit: usize) -> Page<C> {
         let position = Some(Position { epoch: self.epoch, offset: self.offset });
         let oldest = self.offset + 1 - self.entries.len() as u64;
@@ -157,38 +157,38 @@ impl<C: Content> History<C> {
 /// The newest message of a group.
 #[derive(Debug, Clone)]
 pub struct Value<C: Content> {
-    /// Where it stands in the group's order.
-    pub at: At,
-    /// When it was placed, by the clock of whoever keeps it.
+    /// Its position in the group's order.
+    pub at: TopicPosition,
+    /// When it was placed, by the clock of the gateway that retains it.
     pub since: Duration,
     /// The message.
     pub command: C::Command,
     weight: Weight,
 }
 
-/// What one gateway keeps for groups: as their home, or because its clients are in them.
+/// What one gateway retains for groups: as their home, or because it has clients in them.
 #[derive(Debug)]
-pub(super) struct Kept<C: Content> {
-    pub(super) keeping: Keeping,
+pub(super) struct RetainedMessages<C: Content> {
+    pub(super) keeping: RetentionRules,
     histories: HashMap<Topic, History<C>>,
     values: HashMap<Topic, Value<C>>,
     budget: Budget,
-    /// What was given because too much was kept, by why.
+    /// Reasons of evictions since they were last taken.
     given: Vec<&'static str>,
 }
 
-impl<C: Content> Kept<C> {
-    pub(super) fn new(keeping: Keeping, bytes_max: usize, app_bytes_max: usize) -> Self {
+impl<C: Content> RetainedMessages<C> {
+    pub(super) fn new(keeping: RetentionRules, bytes_max: usize, app_bytes_max: usize) -> Self {
         let budget = Budget::new(bytes_max, app_bytes_max);
         Self { keeping, histories: HashMap::new(), values: HashMap::new(), budget, given: Vec::new() }
     }
 
-    /// Bytes of all that is kept.
+    /// Bytes of everything retained.
     pub(super) const fn bytes(&self) -> usize {
         self.budget.bytes()
     }
 
-    /// Why something was given since this was asked last, once for each.
+    /// The reasons of evictions since the last call, one per eviction.
     pub(super) fn take_given(&mut self) -> Vec<&'static str> {
         std::mem::take(&mut self.given)
     }
@@ -216,16 +216,16 @@ impl<C: Content> Kept<C> {
         self.budget.forget(item, weight.unwrap_or_default());
     }
 
-    /// The home has given a message its place. Returns its position in the history, if there is one.
+    /// The home has placed a message. Returns its position in the history, if there is one.
     pub(super) fn add(
         &mut self,
         topic: &Topic,
-        at: At,
+        at: TopicPosition,
         command: &C::Command,
         now: Duration,
     ) -> Option<Position> {
         let keep = self.keeping.of(topic);
-        let id = C::kept_as(command)?;
+        let id = C::retained_as(command)?;
         self.set_value(topic, at, command, now);
         if !keep.has_history() {
             return None;
@@ -236,10 +236,18 @@ impl<C: Content> Kept<C> {
         Some(position)
     }
 
-    /// A gateway with members has placed a message, or is told of one.
-    pub(super) fn set_value(&mut self, topic: &Topic, at: At, command: &C::Command, since: Duration) {
+    /// A gateway with members has placed a message, or received the last value.
+    pub(super) fn set_value(
+        &mut self,
+        topic: &Topic,
+        at: TopicPosition,
+        command: &C::Command,
+        since: Duration,
+    ) {
         let keeps = !self.keeping.of(topic).last.is_zero();
-        if keeps && C::kept_as(command).is_some() && self.values.get(topic).is_none_or(|value| value.at < at)
+        if keeps
+            && C::retained_as(command).is_some()
+            && self.values.get(topic).is_none_or(|value| value.at < at)
         {
             let mut weight = self.values.get(topic).map(|value| value.weight).unwrap_or_default();
             let bytes = topic.key().len() + C::heap_bytes(command) + KEPT_OVERHEAD_BYTES;
@@ -271,7 +279,7 @@ impl<C: Content> Kept<C> {
         }
     }
 
-    /// Another gateway is the home now: it is given the history.
+    /// Removes the histories of topics that moved, to hand them to their new home.
     pub(super) fn hand_over(&mut self, moved: impl Fn(&Topic) -> bool) -> Vec<(Topic, History<C>)> {
         let mut topics: Vec<_> = self.histories.keys().filter(|topic| moved(topic)).cloned().collect();
         topics.sort_unstable();
@@ -284,20 +292,20 @@ impl<C: Content> Kept<C> {
         moved
     }
 
-    /// The former home gives us a history. One that has begun here meanwhile is another.
+    /// Accepts a history from the former home. One that started here meanwhile is another history.
     pub(super) fn take_over(&mut self, topic: &Topic, history: History<C>) {
         self.histories.entry(topic.clone()).or_insert(history);
         self.weigh(topic);
     }
 
-    /// Views were missed: others may have been the home in between.
+    /// Views were missed: other gateways may have been the home in between.
     pub(super) fn forget_histories(&mut self) {
         for (topic, history) in std::mem::take(&mut self.histories) {
             self.budget.forget(&Item::History(topic), history.weight);
         }
     }
 
-    /// Gives back what is too old. A history without messages begins anew, under another epoch.
+    /// Removes what has expired. A history without messages restarts under another epoch.
     pub(super) fn sweep(&mut self, now: Duration, holds: impl Fn(&Topic) -> bool) {
         let (keeping, budget) = (&self.keeping, &mut self.budget);
         self.histories.retain(|topic, history| {
@@ -326,19 +334,19 @@ impl<C: Content> Kept<C> {
     }
 }
 
-/// A history on its way between two homes: ages instead of times.
+/// A history in transit between two homes: ages instead of times.
 #[derive(Debug, Clone)]
 pub struct HandedOver<C: Content> {
-    /// When it began.
-    pub epoch: At,
-    /// Of the newest message.
+    /// When it started.
+    pub epoch: TopicPosition,
+    /// The offset of the newest message.
     pub offset: u64,
     /// Offset, age, id and message.
     pub entries: Vec<(u64, Duration, u128, C::Command)>,
 }
 
 impl<C: Content> History<C> {
-    /// For the next home.
+    /// Encodes it for the next home.
     pub(super) fn into_parcel(self, now: Duration) -> HandedOver<C> {
         let parcel =
             |entry: Entry<C>| (entry.offset, now.saturating_sub(entry.since), entry.id, entry.command);
@@ -346,7 +354,8 @@ impl<C: Content> History<C> {
         HandedOver { epoch: self.epoch, offset: self.offset, entries }
     }
 
-    /// From the former home. What does not follow on is not taken: better none than one with a hole.
+    /// Decodes it from the former home. Messages that are not consecutive are refused: better no history than
+    /// one with a gap.
     pub(super) fn of_parcel(parcel: HandedOver<C>, now: Duration) -> Option<Self> {
         let first = (parcel.offset + 1).checked_sub(parcel.entries.len() as u64)?;
         let mut history = Self { offset: parcel.offset, ..Self::new(parcel.epoch) };
@@ -383,7 +392,7 @@ mod tests {
             None
         }
 
-        fn kept_as(command: &u128) -> Option<u128> {
+        fn retained_as(command: &u128) -> Option<u128> {
             Some(*command)
         }
 
@@ -394,35 +403,35 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    fn at(number: u64) -> At {
-        At { tenure: Epoch::new(1, 1), number }
+    fn at(number: u64) -> TopicPosition {
+        TopicPosition { tenure: Epoch::new(1, 1), number }
     }
 
-    fn kept() -> Kept<Text> {
-        let keep = Keep { messages: 3, time: secs(60), last: secs(10) };
+    fn kept() -> RetainedMessages<Text> {
+        let keep = Retention { messages: 3, time: secs(60), last: secs(10) };
         let groups = Pattern { app: "a".into(), pattern: "room-*".into() };
-        Kept::new(Keeping(vec![Rule { groups, keep }]), usize::MAX, usize::MAX)
+        RetainedMessages::new(RetentionRules(vec![RetentionRule { groups, keep }]), usize::MAX, usize::MAX)
     }
 
     #[test]
     fn what_is_kept_is_bounded_and_the_least_recently_written_of_the_app_goes_first() {
-        let keep = Keep { messages: 3, time: secs(60), last: secs(60) };
+        let keep = Retention { messages: 3, time: secs(60), last: secs(60) };
         let rules = ["a", "b"].map(|app| {
             let groups = Pattern { app: app.into(), pattern: "*".into() };
-            Rule { groups, keep: if app == "a" { Keep { messages: 0, ..keep } } else { keep } }
+            RetentionRule { groups, keep: if app == "a" { Retention { messages: 0, ..keep } } else { keep } }
         });
         let one = KEPT_OVERHEAD_BYTES + 20;
-        let mut kept = Kept::<Text>::new(Keeping(rules.to_vec()), 14 * one, 10 * one);
+        let mut kept = RetainedMessages::<Text>::new(RetentionRules(rules.to_vec()), 14 * one, 10 * one);
         let room = |app: &str, number: u64| Topic::group(app, &format!("room-{number}"));
         for number in 0..20 {
             kept.add(&room("a", number), at(number + 1), &1, secs(0));
-            // It is written to all the time.
+            // It is written all the time.
             kept.add(&room("a", 0), at(100 + number), &1, secs(0));
         }
         assert!(kept.bytes() <= 10 * one && kept.take_given().iter().all(|why| *why == "kept_by_app"));
         assert!(kept.value(&room("a", 0), secs(1)).is_some() && kept.value(&room("a", 1), secs(1)).is_none());
         assert!(kept.value(&room("a", 19), secs(1)).is_some());
-        // Another app comes: who has more than its share gives.
+        // Another app writes: the app above its share loses.
         for number in 0..3 {
             kept.add(&room("b", 0), at(200 + number), &u128::from(number), secs(1));
         }
@@ -474,8 +483,8 @@ mod tests {
         let page = new.page(&room, Some(last), 10, secs(21));
         assert_eq!((offsets(&page), page.recovered), (vec![3], true));
         assert_eq!(offsets(&new.page(&room, None, 10, secs(61))), [2, 3], "ages go on");
-        let anew = old.add(&room, at(12), &4, secs(130)).unwrap();
-        assert_ne!(anew.epoch, last.epoch);
+        let whole = old.add(&room, at(12), &4, secs(130)).unwrap();
+        assert_ne!(whole.epoch, last.epoch);
         let broken = HandedOver::<Text> { epoch: at(1), offset: 9, entries: vec![(3, secs(0), 1, 1)] };
         assert!(History::of_parcel(broken, secs(1)).is_none());
     }
