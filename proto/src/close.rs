@@ -1,17 +1,17 @@
-//! Close codes: what a client is told when it is let go, and whether it may come back.
+//! Close codes: why a client is closed, and whether it may reconnect.
 //!
-//! Codes below 3000 are those of RFC 6455 section 7.4.1 and the IANA registry; those from 4000
-//! follow the Pusher protocol's ranges: 4000–4099 do not come back, 4100–4199 come back after a
-//! back-off, 4200–4299 come back at once.
+//! Codes below 3000 are those of RFC 6455 section 7.4.1 and the IANA registry; those from 4000 follow the
+//! Pusher protocol's ranges: after 4000–4099 do not reconnect, after 4100–4199 reconnect with a back-off,
+//! after 4200–4299 reconnect at once.
 
 /// What a client should do after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComeBack {
-    /// The same attempt would fail again.
+    /// Do not reconnect: the same attempt would fail again.
     Never,
-    /// At once, with a little jitter.
+    /// Reconnect at once, with a little jitter.
     Now,
-    /// After a back-off of a second or more.
+    /// Reconnect after a back-off of a second or more.
     Later,
 }
 
@@ -36,19 +36,19 @@ pub const NORMAL: CloseCode = code(1000, "", ComeBack::Never);
 pub const PROTOCOL_ERROR: CloseCode = code(1002, "protocol error", ComeBack::Never);
 /// A text message that is not UTF-8.
 pub const INVALID_UTF8: CloseCode = code(1007, "text is not UTF-8", ComeBack::Never);
-/// More messages in a second than the limit allows.
+/// More messages per second than the limit allows.
 pub const TOO_MANY_MESSAGES: CloseCode = code(1008, "too many messages", ComeBack::Later);
 /// A message over the size limit.
 pub const TOO_LARGE: CloseCode = code(1009, "message too large", ComeBack::Never);
 /// The gateway is stopping; others serve.
 pub const COME_BACK: CloseCode = code(1012, "service restart", ComeBack::Now);
-/// No worker took the client's events in time.
+/// No worker accepted the client's events in time.
 pub const NO_WORKER: CloseCode = code(1013, "no worker, try again later", ComeBack::Later);
-/// Workers died at something that the client has sent.
+/// Workers died of something that the client has sent.
 pub const WORKER_KILLER: CloseCode = code(4011, "workers failed at a message", ComeBack::Never);
 /// An exclusive bind gave the uid to another client.
 pub const REPLACED: CloseCode = code(4009, "replaced by another connection", ComeBack::Never);
-/// The client does not take what is sent to it.
+/// The client does not read what is sent to it.
 pub const SLOW: CloseCode = code(4100, "slow: outbox limit met", ComeBack::Later);
 /// The client was silent for too long.
 pub const SILENT: CloseCode = code(4201, "silent for too long", ComeBack::Now);
@@ -68,7 +68,7 @@ pub const ALL: [CloseCode; 11] = [
     SILENT,
 ];
 
-/// What a received code means to a client of any server of this kind.
+/// The meaning of a received code for a client of any server of this kind.
 #[must_use]
 pub fn come_back(received: u16) -> ComeBack {
     if let Some(known) = ALL.iter().find(|known| known.code == received) {
@@ -82,7 +82,7 @@ pub fn come_back(received: u16) -> ComeBack {
     }
 }
 
-/// May an application send this code? RFC 6455 section 7.4: not the reserved ones.
+/// Whether an application may send this code. RFC 6455 section 7.4: not the reserved ones.
 #[must_use]
 pub fn is_sendable(code: u16) -> bool {
     matches!(code, 1000 | 1001 | 1003 | 1007..=1009 | 1011..=1014 | 3000..=4999)

@@ -1,4 +1,4 @@
-//! How epochs compare: the term first, then the count.
+//! The order of epochs: the term first, then the count.
 
 use std::{cmp::Ordering, fmt};
 
@@ -14,9 +14,9 @@ impl Epoch {
         Self { term, count }
     }
 
-    /// Can a process that knows this term believe a report of this epoch? Registers make terms in small steps,
-    /// so a term far above the known one is a false report, and following it would use up the terms. Terms
-    /// below [`TERM_STEP`] are those of registers that have not heard from a cluster.
+    /// Whether a process that knows this term may believe a report of this epoch. Registers make terms in
+    /// small steps, so a term far above the known one is a false report, and following it would use up the
+    /// terms. Terms below [`TERM_STEP`] are those of registers that have not heard from a cluster.
     #[must_use]
     pub fn is_credible(self, known_term: u64) -> bool {
         let highest =
@@ -24,7 +24,7 @@ impl Epoch {
         self.is_possible() && self.term <= highest
     }
 
-    /// Is its term one that registers make?
+    /// Whether its term is one that registers make.
     #[must_use]
     pub fn is_possible(self) -> bool {
         (1..=TERM_MAX).contains(&self.term)

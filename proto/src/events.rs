@@ -1,8 +1,8 @@
 //! Events as they travel to workers.
 //!
-//! A gateway has an event in pieces, and a worker wants it whole. So whoever has the pieces writes the
-//! message's fields at once, without making an [`Event`](v1::Event) of half a dozen texts of its own
-//! first; whoever takes the message finds events in it. On the wire there is no difference.
+//! A gateway has an event in pieces, and a worker needs it whole. So the sender writes the message's fields
+//! at once, without first making an [`Event`](v1::Event) of half a dozen strings; the receiver finds events
+//! in the message. On the wire there is no difference.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{
@@ -12,15 +12,15 @@ use prost::{
 
 use crate::v1;
 
-/// The field of the message `Events` in which its events stand.
+/// The field of the message `Events` that contains its events.
 const EVENTS: u32 = 1;
 
 /// The message `Events` of the contract.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Events {
-    /// The events that were taken from a message, or are to be written.
+    /// The events read from a message, or to be written.
     pub events: Vec<v1::Event>,
-    /// Events that are written already; they go first.
+    /// Events that are already encoded; they go first.
     pub written: Bytes,
 }
 
@@ -52,7 +52,7 @@ impl Message for Events {
     }
 }
 
-/// What an event tells besides what has happened: the fields of the message `Event`, borrowed.
+/// An event's fields besides its content: the fields of the message `Event`, borrowed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Envelope<'a> {
     /// As in [`v1::Event::seq`].
@@ -105,19 +105,19 @@ impl EventsWriter {
         self.written.put_slice(buf);
     }
 
-    /// Bytes that are written and not taken.
+    /// Bytes written and not yet taken.
     #[must_use]
     pub fn len(&self) -> usize {
         self.written.len()
     }
 
-    /// Is nothing written?
+    /// Whether nothing is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.written.is_empty()
     }
 
-    /// What was written, as [`Events::written`] wants it.
+    /// Takes what was written, in the form of [`Events::written`].
     #[must_use]
     pub fn take(&mut self) -> Bytes {
         self.written.split().freeze()
@@ -160,7 +160,7 @@ mod tests {
     }
 
     proptest! {
-        /// A writer writes what prost would.
+        /// A writer writes the same bytes as prost.
         #[test]
         fn what_is_written_is_the_message(
             made in prop::collection::vec(

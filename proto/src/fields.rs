@@ -1,4 +1,5 @@
-//! Which fields of a `ClientInfo` each `ClientField` stands for, so that JSON leaves out what was not asked for.
+//! The fields of a `ClientInfo` that each `ClientField` selects, so that JSON leaves out what was not asked
+//! for.
 
 use crate::v1::ClientField;
 
@@ -21,7 +22,7 @@ const ALL: [ClientField; 5] = [
     ClientField::Traffic,
 ];
 
-/// The fields of `ClientInfo` that come with this one.
+/// The fields of `ClientInfo` that this one selects.
 #[must_use]
 pub const fn of(field: ClientField) -> &'static [&'static str] {
     match field {

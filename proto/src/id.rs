@@ -1,4 +1,4 @@
-//! Incarnations and client ids: opaque texts for everybody else.
+//! Incarnations and client ids: opaque texts outside this crate.
 
 use std::{fmt, str::FromStr};
 
@@ -13,17 +13,17 @@ pub const CLIENT_ID_LEN: usize = 30;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(u64);
 
-/// One connected client. Its text begins with its gateway's incarnation; the rest says where in
-/// that gateway it lives, and 64 random bits make it unguessable and never used again.
+/// One connected client. Its text begins with its gateway's incarnation; the rest locates it in that gateway,
+/// and 64 random bits make it unguessable and unique.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId {
-    /// The run of the gateway that holds the client.
+    /// The incarnation of the client's gateway.
     pub incarnation: Incarnation,
     /// The shard of that gateway.
     pub shard: u8,
-    /// The client's place in that shard (24 bits); places are used again.
+    /// The client's slot in that shard (24 bits); slots are reused.
     pub slot: u32,
-    /// Random; tells this client from an earlier one in the same place.
+    /// Random; distinguishes this client from an earlier one in the same slot.
     pub key: u64,
 }
 
@@ -140,7 +140,7 @@ fn decode<const N: usize>(text: &str, len: usize) -> Option<[u8; N]> {
     (written == N).then_some(bytes)
 }
 
-/// What a person sees of a text that may be anything.
+/// An arbitrary text as a message shows it.
 fn shorten(text: &str) -> String {
     text.chars().take(40).collect()
 }

@@ -1,5 +1,5 @@
-//! The contract of a Broadgate cluster: what its processes say to each other, and the words they
-//! share. Nothing here runs, waits, or touches a socket.
+//! The contract of a Broadgate cluster: the messages between its processes, and the types that they share.
+//! Nothing here runs, waits, or touches a socket.
 //!
 //! | module | what |
 //! |---|---|
@@ -31,9 +31,9 @@ pub mod view;
 /// The encoded `FileDescriptorSet` of package `broadgate.v1`, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/broadgate.v1.bin");
 
-/// In the answer to a stream of commands: the bytes that one command may have at this gateway. Without it,
-/// 3 MiB.
+/// In the answer to a stream of commands: the bytes that one command may have at this gateway. Without it, 3
+/// MiB.
 pub const COMMAND_BYTES_HEADER: &str = "broadgate-command-bytes-max";
 
-/// The version of this program, told to other members.
+/// The version of this program, announced to other members.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -14,7 +14,7 @@ pub const NAME_BYTES_MAX: usize = 200;
 pub const EVENT_NAME_BYTES_MAX: usize = 200;
 /// A close reason. Fixed by RFC 6455 section 5.5: 125 bytes less the code.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
-/// A message from a client. A client holds at most about twice this in its decoder.
+/// A message from a client. A client's decoder buffers at most about twice this.
 pub const MESSAGE_BYTES_MAX: usize = 64 * KIB;
 /// The most that may be configured for a message from a client, and so for a payload.
 pub const MESSAGE_BYTES_HIGHEST: usize = 64 * MIB;
@@ -40,28 +40,27 @@ pub const PAGE_BYTES_MAX: usize = 2 * MIB;
 /// Rows of a page if none are asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 
-/// What may wait for one client, in bytes.
+/// What may be queued for one client, in bytes.
 pub const OUTBOX_BYTES_MAX: usize = MIB;
 /// What all outboxes of a gateway may take in memory, in bytes: a message counts once in each shard, however
-/// many clients wait for it. The shards share it; beyond, those who have most are closed as slow.
+/// many clients wait for it. The shards share it; beyond, the clients with the most are closed as slow.
 pub const OUTBOXES_BYTES_MAX: usize = 1024 * MIB;
-/// The most that may be configured to wait for one client, in bytes: it is counted in 32 bits, and the
+/// The most that may be configured to be queued for one client, in bytes: it is counted in 32 bits, and the
 /// gateway's own frames come on top.
 pub const OUTBOX_BYTES_HIGHEST: usize = 1024 * MIB;
-/// What may wait for one client, in messages: 8 bytes of bookkeeping each, and a bound on tiny
-/// messages.
+/// What may be queued for one client, in messages: 8 bytes of bookkeeping each, and a bound on tiny messages.
 pub const OUTBOX_MESSAGES_MAX: usize = 16 * KIB;
 /// How long an outbox may stay above its low-water mark.
 pub const OUTBOX_TIME_MAX: Duration = Duration::from_secs(10);
 /// The low-water mark of an outbox.
 pub const OUTBOX_LOW_WATER_BYTES: usize = 64 * KIB;
-/// How long a client that is being closed may take what is left, and answer.
+/// How long a closing client may take to read what is left, and answer.
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Events of one client that its worker has not answered; beyond, it is not read from.
 pub const EVENTS_PER_CLIENT_MAX: usize = 32;
-/// And the bytes of their messages, so that large messages do not multiply by their number; one message
-/// always goes.
+/// And the bytes of their messages, so that large messages do not multiply by their number; one message is
+/// always allowed.
 pub const EVENTS_PER_CLIENT_BYTES_MAX: usize = 2 * MIB;
 /// Events that one worker may leave unanswered at one gateway, unless it says otherwise.
 pub const EVENTS_PER_WORKER_DEFAULT: u32 = 1024;
@@ -70,10 +69,11 @@ pub const EVENTS_PER_WORKER_MAX: u32 = 65_536;
 /// How long a client's event may wait for any worker, before the client is closed 1013.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Workers that may be lost with an event unanswered before it is suspected: then it is handed out alone.
-/// One may crash for any reason.
+/// Workers that may be lost with an event unanswered before it is suspected: then it is delivered alone. One
+/// may crash for any reason.
 pub const EVENT_DEATHS_FREE: u8 = 1;
-/// With so many, also what was not handed out alone is given up: nobody knows which of several it is.
+/// After so many, also an event that was not delivered alone is given up: it cannot be known which of several
+/// it is.
 pub const EVENT_DEATHS_MAX: u8 = 8;
 /// Events for one worker go in messages of about this size, in bytes: gRPC clients take 4 MiB. One event
 /// alone may be larger.
@@ -83,44 +83,42 @@ pub const EVENTS_MESSAGE_BYTES: usize = MIB;
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// From accept to the first byte.
 pub const FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(5);
-/// For this long after its start a gateway that is in no view yet lets commands wait, for a link timeout at
+/// How long after its start a gateway that is in no view yet delays commands, each for a link timeout at
 /// most, instead of refusing them.
 pub const STARTING_TIME: Duration = Duration::from_secs(10);
-/// Lines that a gateway logs a minute of refusals for one reason; beyond, they are only counted: anybody
-/// can be refused as often as they like.
+/// Log lines per minute for refusals of one reason; beyond, they are only counted: anybody can be refused as
+/// often as they like.
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 10;
-/// What a log shows of one text that a refused stranger wrote, in bytes.
+/// Bytes that a log shows of one text from a refused caller.
 pub const REFUSAL_FIELD_BYTES_MAX: usize = 200;
-/// Between two requests of a connection. Longer than the 60 s for which nginx keeps connections to what is
-/// behind it, so that no request meets a connection that is just being closed.
+/// Between two requests of a connection. Longer than the 60 s for which nginx keeps upstream connections, so
+/// that no request meets a closing connection.
 pub const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(75);
-/// How long carrying out a request and writing its answer may take, besides what the body and a worker
-/// may take.
+/// How long executing a request and writing its answer may take, besides the time for the body and a worker.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long the peer of an HTTP connection may take nothing of an answer.
+/// How long the peer of an HTTP connection may read nothing of an answer.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a closed HTTP connection is read from, so that its peer gets the answer and no reset.
+/// How long a closing HTTP connection is read, so that its peer gets the answer and no reset.
 pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 /// And how much of it, in bytes.
 pub const LINGER_BYTES_MAX: usize = 256 * KIB;
-/// Connections beyond the limits of a gateway that are still told so at once. Each costs a file and at
-/// most [`HANDSHAKE_BYTES_MAX`]; those beyond are closed without having been read.
+/// Connections beyond the limits of a gateway that still get an answer at once. Each costs a file and at most
+/// [`HANDSHAKE_BYTES_MAX`]; those beyond are closed unread.
 pub const FAREWELLS_MAX: usize = 64;
 /// The whole life of such a connection.
 pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 /// Connections of an internal port: peers, workers and callers. The open-files limit may say less.
 pub const INTERNAL_CONNECTIONS_MAX: usize = 2048;
-/// How many of them may not have shown yet that they may call; beyond, the one that came first is closed.
+/// How many of them may be unauthenticated; beyond, the oldest one is closed.
 pub const INTERNAL_STRANGERS_MAX: usize = 256;
 /// Connections of a register: each member's, and as many of watchers and operators. The open-files limit
 /// may say less.
 pub const REGISTER_CONNECTIONS_MAX: usize = 2 * MEMBERS_MAX;
-/// Connections of a metrics port; beyond, the one that came first is closed.
+/// Connections of a metrics port; beyond, the oldest one is closed.
 pub const METRICS_CONNECTIONS_MAX: usize = 32;
 /// Files for the connections that a gateway dials: to each other member, and those of webhooks.
 pub const DIALED_CONNECTIONS_MAX: usize = MEMBERS_MAX + 256;
-/// Bytes of all bodies that a gateway holds for the HTTP API of Pusher apps; one app holds half of it at
-/// most.
+/// Bytes of all request bodies in a gateway for the HTTP API of Pusher apps; one app gets half of it at most.
 pub const API_BODIES_BYTES_MAX: usize = 64 * MIB;
 /// The least that may be configured: one app's half takes a batch of ten events of 10 KiB, in JSON.
 pub const API_BODIES_BYTES_LEAST: usize = 2 * MIB;
@@ -128,11 +126,11 @@ pub const API_BODIES_BYTES_LEAST: usize = 2 * MIB;
 pub const API_QUERY_BYTES_MAX: usize = 8 * KIB;
 /// Parameters of such a query. Fixed.
 pub const API_PARAMETERS_MAX: usize = 64;
-/// A TCP connection on which nothing came is probed after this.
+/// A silent TCP connection is probed after this.
 pub const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Between two such probes. Fixed.
 pub const TCP_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// So many are not answered, and the peer is gone. Fixed.
+/// After so many unanswered probes the peer is gone. Fixed.
 pub const TCP_KEEP_ALIVE_PROBES: u32 = 3;
 /// Bytes of an HTTP request's head.
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * KIB;
@@ -144,12 +142,12 @@ pub const CLIENTS_PER_IP_MAX: usize = 0;
 pub const MESSAGES_PER_SECOND_MAX: u32 = 0;
 
 /// Frames per second from one client that are no message: pings, pongs, and fragments of messages; 0 is no
-/// limit. A browser sends none but pongs; what a library cuts the largest messages into is far fewer.
+/// limit. A browser sends only pongs; a library splits the largest messages into far fewer.
 pub const FRAMES_PER_SECOND_MAX: u32 = 2000;
 
-/// A client that sent nothing for this long is sent a ping.
+/// A client silent for this long gets a ping.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
-/// A client that sent nothing, not even a pong, for this long is closed.
+/// A client silent for this long, without even a pong, is closed.
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A member's beat.
@@ -179,41 +177,40 @@ pub const TERM_MAX: u64 = TERM_STEP << 46;
 pub const LINK_BEAT: Duration = Duration::from_millis(500);
 /// How long a peer may take to answer before answers name it as missing.
 pub const LINK_TIMEOUT: Duration = Duration::from_secs(2);
-/// What a home cannot answer yet, because a gateway has not said what it holds, waits at most this
-/// long.
+/// How long a question may be parked at a home while gateways have not synced.
 pub const PARKING_TIME_MAX: Duration = Duration::from_secs(3);
-/// A client that subscribes to a channel is told that it is subscribed within this, also if the channel's
-/// home died just before: a lease and two link timeouts, and a second for what follows.
+/// A client's subscription is confirmed within this time, also if the channel's home died just before: a
+/// lease and two link timeouts, and a second for what follows.
 pub const ENTER_TIME_MAX: Duration = Duration::from_secs(10);
-/// And at most this much of it, in bytes.
+/// Bytes that may be parked at a home.
 pub const PARKING_BYTES_MAX: usize = 4 * MIB;
-/// What one group's history may hold, in bytes, whatever number of messages was asked for.
+/// Bytes of one group's history, whatever number of messages was asked for.
 pub const HISTORY_BYTES_MAX: usize = MIB;
-/// Messages that one group's history may be asked to hold.
+/// The most messages that may be configured for one group's history.
 pub const HISTORY_MESSAGES_MAX: usize = 10_000;
-/// What groups keep at one gateway, their last values and histories together, in bytes of memory; beyond,
-/// the app that keeps more than an equal share gives what was written to least recently.
+/// What groups retain at one gateway, their last values and histories together, in bytes of memory; beyond,
+/// the app that retains more than an equal share loses its least recently written.
 pub const KEPT_BYTES_MAX: usize = 256 * MIB;
 /// And the groups of one app, likewise.
 pub const KEPT_APP_BYTES_MAX: usize = 64 * MIB;
-/// The least that the groups of one app may be configured to keep: one message in every form fits.
+/// The least that may be configured for the groups of one app: one message in every form fits.
 pub const KEPT_APP_BYTES_LEAST: usize = 8 * MIB;
-/// Commands on the link to a peer that it has not taken, in bytes; beyond, it is not asked.
+/// Commands on the link to a peer that it has not accepted, in bytes; beyond, it is not asked.
 pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
-/// What callers of one gateway have asked of homes and was not answered, in bytes, with some 300 for each
-/// question; beyond, they are told to repeat.
+/// Unanswered questions of one gateway's callers to homes, in bytes, with some 300 for each question; beyond,
+/// callers are asked to repeat.
 pub const ASKED_BYTES_MAX: usize = 64 * MIB;
 /// How long a command id is remembered.
 pub const COMMAND_ID_TIME: Duration = Duration::from_secs(120);
 /// A command's id. Fixed: it is part of the contract.
 pub const COMMAND_ID_BYTES_MAX: usize = 64;
-/// What others see of a presence member. Fixed: it is part of the contract.
+/// Member info, which others see of a presence member. Fixed: it is part of the contract.
 pub const MEMBER_INFO_BYTES_MAX: usize = 4 * KIB;
-/// Command ids that callers chose and one shard remembers, if that is fewer: the apps share them.
+/// Command ids chosen by callers that one shard remembers, if that is fewer: the apps share them.
 pub const COMMAND_IDS_MAX: usize = 1_000_000;
 /// And their bytes, with answers and tables: some 240 for an id and a receipt, so half a million of them.
 pub const COMMAND_IDS_BYTES_MAX: usize = 128 * MIB;
-/// Command ids that were made for callers that chose none and one shard remembers, if that is fewer.
+/// Command ids generated for callers that chose none that one shard remembers, if that is fewer.
 pub const COMMAND_IDS_MADE_MAX: usize = 500_000;
 /// And their bytes, with answers and tables.
 pub const COMMAND_IDS_MADE_BYTES_MAX: usize = 128 * MIB;
@@ -222,55 +219,55 @@ pub const COMMAND_IDS_MADE_BYTES_MAX: usize = 128 * MIB;
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 /// And their bytes, with tables.
 pub const IDEMPOTENCY_KEYS_BYTES_MAX: usize = 32 * MIB;
-/// What a backend says in `X-Idempotency-Key`, in bytes: what a command's id needs besides is left.
+/// A backend's `X-Idempotency-Key`, in bytes: it leaves room for the rest of a command's id.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 50;
 /// Batches unanswered on one link or command stream.
 pub const LINK_BATCHES_MAX: usize = 1024;
 /// Commands in one batch that a gateway forms.
 pub const BATCH_COMMANDS_MAX: usize = 256;
-/// Messages waiting for one shard.
+/// Messages queued for one shard.
 pub const MAILBOX_MAX: usize = 8 * KIB;
 
-/// A shard whose tick comes so much after the one before was not running, and neither were its deadlines:
-/// the time is not held against its clients.
+/// A shard whose tick comes this much after the one before was not running, and neither were its deadlines:
+/// the time does not count against its clients.
 pub const SHARD_PAUSE_MIN: Duration = Duration::from_secs(3);
 
 /// From "not ready" to the first close when a gateway stops, so that load balancers notice.
 pub const READY_DELAY: Duration = Duration::from_secs(2);
-/// Within this, a stopping gateway lets all its clients go.
+/// Within this time a stopping gateway closes all its clients.
 pub const DRAIN_TIME: Duration = Duration::from_secs(20);
 
-/// How long a webhook waits before it tells that a channel is empty or a user has left, in case they
-/// come back; the hosted service waits up to 3 s (its documentation of webhooks).
+/// How long webhooks debounce that a channel is empty or a user has left, in case they come back; the hosted
+/// service waits up to 3 s (its documentation of webhooks).
 pub const WEBHOOK_LEAVE_TIME: Duration = Duration::from_secs(3);
-/// A channel's empty cache is told at most once within this: nobody says when it is empty no more.
+/// A channel's empty cache is reported at most once within this time: no event says when it is filled.
 pub const WEBHOOK_CACHE_MISS_TIME: Duration = Duration::from_secs(60);
-/// The number of a large channel's subscribers is told at most once within this, as the hosted service
-/// does.
+/// The number of a large channel's subscribers is reported at most once within this time, as the hosted
+/// service does.
 pub const WEBHOOK_COUNT_TIME: Duration = Duration::from_secs(5);
 /// A channel with more subscribers than this is a large one, as for the hosted service.
 pub const WEBHOOK_COUNT_SMALL_MAX: u64 = 100;
-/// What one app's webhooks hold back at once; beyond, it is told undelayed. Some 200 bytes each.
+/// Events that one app's webhooks debounce at once; beyond, they are posted undelayed. Some 200 bytes each.
 pub const WEBHOOK_HELD_MAX: usize = 100_000;
-/// Facts that wait for the task of the webhooks, in bytes, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each:
-/// some 50,000. Beyond, the apps that have more than an equal share lose theirs, and in an app the channels.
+/// Facts queued for the webhooks' task, in bytes, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each: some
+/// 50,000. Beyond, the apps with more than an equal share lose theirs, and in an app the channels.
 pub const WEBHOOK_INBOX_BYTES_MAX: usize = 16 * MIB;
-/// What homes have seen in channels and waits for the task that tells it, likewise.
+/// Facts that homes have seen in channels, queued for the task that reports them, likewise.
 pub const CHANNEL_CHANGES_BYTES_MAX: usize = 16 * MIB;
-/// After a gateway was killed and started again, those who were there may come back within this: then
-/// nobody is told that they had left.
+/// After a gateway was killed and restarted, clients may come back within this time: then no webhook says
+/// that they had left.
 pub const WEBHOOK_RETURN_TIME: Duration = Duration::from_secs(5);
-/// What the journal of told channels and users takes in memory, and half of what it takes on disk, in
-/// bytes; beyond, what is new is not noted: if the gateway is killed then, nobody hears that it has ended.
+/// The journal of notified channels and users in memory, and half of it on disk, in bytes; beyond, new facts
+/// are not recorded: if the gateway is killed then, no webhook says that they have ended.
 pub const WEBHOOK_TOLD_BYTES_MAX: usize = 64 * MIB;
-/// Events that wait for one endpoint; beyond, channels that came and went unheard lose theirs, then those
-/// of whom most waits.
+/// Events queued for one endpoint; beyond, channels that appeared and vanished unreported lose theirs first,
+/// then those with the most.
 pub const WEBHOOK_QUEUE_EVENTS_MAX: usize = 10_000;
 /// And their bytes.
 pub const WEBHOOK_QUEUE_BYTES_MAX: usize = 16 * MIB;
-/// What an event in a queue costs besides its texts, in bytes.
+/// The overhead of a queued event besides its texts, in bytes.
 pub const WEBHOOK_EVENT_OVERHEAD_BYTES: usize = 256;
-/// Posts under way to one endpoint: a PHP receiver rarely has more processes to spare.
+/// Posts in flight to one endpoint: a PHP receiver rarely has more processes to spare.
 pub const WEBHOOK_POSTS_MAX: usize = 8;
 /// Events in one post, where an endpoint takes several.
 pub const WEBHOOK_BATCH_EVENTS_MAX: usize = 100;
@@ -280,7 +277,7 @@ pub const WEBHOOK_BATCH_BYTES_MAX: usize = 256 * KIB;
 pub const WEBHOOK_LINGER: Duration = Duration::from_millis(100);
 /// For a connection to an endpoint.
 pub const WEBHOOK_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// For a whole post: the connection, TLS, the request and the answer.
+/// For a whole post: connection, TLS, request and answer.
 pub const WEBHOOK_POST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read, so that the connection can serve again; beyond, it is closed.
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 * KIB;
@@ -290,65 +287,65 @@ pub const WEBHOOK_RETRY_TIME_MAX: Duration = Duration::from_mins(5);
 pub const WEBHOOK_RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts.
 pub const WEBHOOK_RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
-/// So many failures in a row, and an endpoint is down: then one post at a time asks whether it is back.
+/// After so many failures in a row an endpoint is down: then one post at a time probes whether it is back.
 pub const WEBHOOK_DOWN_FAILURES: u32 = 5;
-/// What the spool of one gateway holds, in bytes; beyond, events are kept in memory only.
+/// Bytes of one gateway's spool; beyond, events are in memory only.
 pub const WEBHOOK_SPOOL_BYTES_MAX: usize = 64 * MIB;
 /// A crash of the machine loses at most this much of the spool.
 pub const WEBHOOK_SPOOL_SYNC: Duration = Duration::from_secs(1);
-/// With a spool, a stopping gateway waits this long for its queues, once nobody's going is held back:
-/// the rest is safe.
+/// With a spool, a stopping gateway waits this long for its queues, once no event is debounced: the rest is
+/// safe.
 pub const WEBHOOK_SPOOLED_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Groups that one shard's Pusher clients have entered and the homes do not know of yet; beyond, a
+/// Groups that one shard's Pusher clients have entered and that the homes do not know of yet; beyond, a
 /// subscription or sign-in is answered as busy. Some 100 bytes each: as many as a full gateway's clients
-/// subscribe to when they all come back at once.
+/// subscribe to when they all reconnect at once.
 pub const PUSHER_ENTRIES_MAX: usize = 256 * KIB;
-/// Client events of one shard that are placed and unanswered; beyond, the clients wait unread. By default
-/// at most 10 KiB each.
+/// Client events of one shard that are placed and unanswered; beyond, the clients are not read. By default at
+/// most 10 KiB each.
 pub const PUSHER_UNANSWERED_MAX: usize = 4 * KIB;
-/// Answers to a Pusher client's pings, and to frames that are refused or mean nothing, in one second; a
-/// client that wants more is closed, since each may cost it six bytes.
+/// Answers per second to a Pusher client's pings, and to frames that are refused or unknown; a client that
+/// needs more is closed, since each may cost it six bytes.
 pub const PUSHER_ANSWERS_PER_SECOND_MAX: u32 = 100;
-/// And so many at once: a page that may not subscribe to any of its channels is no attack.
+/// And so many at once: a page that is refused all of its channels is no attack.
 pub const PUSHER_ANSWERS_BURST: u32 = 2000;
-/// Events of Pusher clients that wait for one of those who watch them; beyond, they are dropped and
-/// counted. Fixed: it is part of the contract.
+/// Events of Pusher clients queued for one observer; beyond, they are dropped and counted. Fixed: it is part
+/// of the contract.
 pub const PUSHER_WATCH_EVENTS_MAX: usize = 16 * KIB;
 /// And their bytes. Fixed: it is part of the contract.
 pub const PUSHER_WATCH_BYTES_MAX: usize = 16 * MIB;
 /// Bytes in one message to a watcher; one event alone may have more. Well below the 4 MiB that gRPC
 /// clients take.
 pub const PUSHER_WATCH_MESSAGE_BYTES_MAX: usize = 256 * KIB;
-/// Streams that watch Pusher clients at one gateway: each may hold its queue.
+/// Observers' streams at one gateway: each may fill its queue.
 pub const PUSHER_WATCHERS_MAX: usize = 256;
 
 /// The shortest shared secret.
 pub const SECRET_BYTES_MIN: usize = 32;
-/// The secret of an app's key: 128 bits in hexadecimal have 32, the secrets of hosted services and of
-/// Laravel Reverb 20. What is shorter can be guessed from one signature.
+/// The secret of an app's key: 128 bits in hexadecimal have 32, the secrets of hosted services and of Laravel
+/// Reverb 20. A shorter one can be guessed from one signature.
 pub const APP_SECRET_BYTES_MIN: usize = 16;
 /// One gRPC message, where nothing larger is needed.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB;
 /// One gRPC message between a gateway and its workers and callers, who have the secret: the largest payload
-/// that may be configured, and what is around it. What is too large for the configured limits is refused
-/// with a sentence, not with the end of a stream that others use.
+/// that may be configured, and its envelope. What exceeds the configured limits is refused with a sentence,
+/// not by ending a stream that others use.
 pub const GRPC_MESSAGE_BYTES_HIGHEST: usize = MESSAGE_BYTES_HIGHEST + GRPC_MESSAGE_BYTES_MAX;
-/// One gRPC message between gateways, and from a gateway to a watcher of groups, which may be told of a
-/// large group at once. Both ends decode with this.
+/// One gRPC message between gateways, and from a gateway to a watcher of groups, which may get a large group
+/// at once. Both ends decode with this.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * MIB;
-/// Between gateways, what is larger than this travels in parts of [`PEER_PART_BYTES`]. Below the 4 MiB
-/// that a gateway of an earlier version takes.
+/// Between gateways, a larger message travels in parts of [`PEER_PART_BYTES`]. Below the 4 MiB that a gateway
+/// of an earlier version accepts.
 pub const PEER_WHOLE_BYTES_MAX: usize = 3 * MIB;
 /// One part, in bytes.
 pub const PEER_PART_BYTES: usize = MIB;
-/// What may be put together from parts, in bytes: the roster of a group with a million members, or a batch
-/// of the largest messages. Beyond, the link is ended.
+/// The most that may be reassembled from parts, in bytes: the roster of a group with a million members, or a
+/// batch of the largest messages. Beyond, the link is closed.
 pub const PEER_JOINED_BYTES_MAX: usize = 256 * MIB;
 /// A text is so many times as long in JSON at most: a control character is written as `\u0000`. A JSON body on
 /// an internal port may have so many times the largest payload, and [`COMMAND_REST_BYTES`]. Fixed.
 pub const JSON_GROWTH_MAX: usize = 6;
-/// All JSON bodies that an internal port is reading or carrying out, or two of the largest, if that is more.
+/// All JSON bodies that an internal port is reading or executing, or two of the largest, if that is more.
 pub const JSON_BODIES_BYTES_MAX: usize = 64 * MIB;
 
 // By default the number of events alone holds clients back.

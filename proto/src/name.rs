@@ -2,11 +2,11 @@
 
 use crate::limits::NAME_BYTES_MAX;
 
-/// The app that is meant when none is named.
+/// The app of commands that name none.
 pub const DEFAULT_APP: &str = "default";
 
-/// How a command id begins that a gateway or the SDK made for a caller that chose none: such ids are kept
-/// apart from those that callers chose.
+/// The prefix of command ids that gateways and the SDK generate for callers that chose none: they are stored
+/// apart from chosen ids.
 pub const MADE_ID_MARK: char = '~';
 
 /// A name that cannot be used.
@@ -53,7 +53,7 @@ pub fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// An address that nothing can be dialled at.
+/// An address that cannot be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{address:?} is not host:port, such as \"10.0.0.1:7100\": {why}")]
 pub struct AddressError {
@@ -87,7 +87,7 @@ pub fn check_address(address: &str) -> Result<(), AddressError> {
     }
 }
 
-/// The app that a request's `app` field means.
+/// The app of a request's `app` field.
 ///
 /// # Errors
 /// If it is no valid name.

@@ -1,8 +1,8 @@
 //! Consistent hashing that is the same in every process: explicit bytes, XXH3-64 with seed 0, and
 //! 160 points per node (`hashring` alone has neither several points nor a stable hash of a type).
 //!
-//! Two points that hash alike would be taken in the order in which they were added: nodes are added
-//! by rising incarnation, so that every process breaks the tie for the same one.
+//! Points with equal hashes are ordered by insertion: nodes are added by rising incarnation, so every process
+//! breaks the tie the same way.
 
 use std::hash::{Hash, Hasher};
 
@@ -13,13 +13,13 @@ use crate::{
 use hashring::HashRing;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-/// The placement rule that this program knows. A view uses the lowest one among its gateways, so a
-/// newer rule comes into use when the last older gateway has gone.
+/// The placement rule that this program knows. A view uses the lowest one among its gateways, so a newer rule
+/// takes effect when the last older gateway has left.
 pub const RING_VERSION: u32 = 1;
 
 const POINTS_PER_NODE: u32 = 160;
 
-/// Places keys on nodes; few of them move when a node comes or goes.
+/// Assigns keys to nodes; few of them move when a node is added or removed.
 #[derive(Clone)]
 pub struct Ring(HashRing<Point, Xxh3DefaultBuilder>);
 
@@ -69,7 +69,7 @@ impl Ring {
         Self::of_view_but(view, None)
     }
 
-    /// The ring of a view as it will be without one of its gateways: where its keys go then.
+    /// The ring of a view without one of its gateways: where its keys go then.
     #[must_use]
     pub fn of_view_without(view: &View, gone: Incarnation) -> Self {
         Self::of_view_but(view, Some(gone))

@@ -1,7 +1,7 @@
-//! The shared secret of the internal ports: sent as `authorization: Bearer …`, compared in
-//! constant time. Two may be given while it is being changed: both are sent, as
-//! `authorization: Bearer NEW, Bearer OLD`, and both are accepted. So processes that share any of their
-//! secrets accept each other, in whatever order they are restarted.
+//! The shared secret of the internal ports: sent as `authorization: Bearer …`, compared in constant time.
+//! While it is being changed there may be two: both are sent, as `authorization: Bearer NEW, Bearer OLD`, and
+//! both are accepted. So processes that share any of their secrets accept each other, in whatever order they
+//! restart.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -17,7 +17,7 @@ const SECRETS_MAX: usize = 2;
 #[derive(Clone, Default)]
 pub struct Secret(Arc<[String]>);
 
-/// A secret, or a place to listen, that cannot be used.
+/// An unusable secret or listen address.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Too short.
@@ -64,13 +64,13 @@ impl Secret {
         Ok(Self(all.into()))
     }
 
-    /// Is there none?
+    /// Whether there is none.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// May an internal port listen here?
+    /// Whether an internal port may listen here.
     ///
     /// # Errors
     /// If others could reach it and there is no secret.
@@ -82,22 +82,22 @@ impl Secret {
         if loopback || !self.is_none() { Ok(()) } else { Err(SecretError::Open(bind)) }
     }
 
-    /// Is this value of an `Authorization` header right?
+    /// Whether this value of an `Authorization` header is right.
     #[must_use]
     pub fn accepts(&self, authorization: Option<&str>) -> bool {
         if self.is_none() {
             return true;
         }
         let given = authorization.unwrap_or_default().split(',').take(SECRETS_MAX);
-        // No early end: how long it takes must not tell which one nearly matched.
+        // No early exit: the time must not reveal which one nearly matched.
         given.fold(false, |right, given| {
             let given = given.trim().strip_prefix("Bearer ").unwrap_or_default();
             self.0.iter().fold(right, |right, one| right | bool::from(one.as_bytes().ct_eq(given.as_bytes())))
         })
     }
 
-    /// What a caller adds to each call: every secret that it has, since the other side may know only one
-    /// of them.
+    /// The header that a caller adds to each call: every secret that it has, since the other side may know
+    /// only one of them.
     #[must_use]
     pub fn sender(&self) -> SendSecret {
         let all: Vec<_> = self.0.iter().map(|one| format!("Bearer {one}")).collect();
@@ -141,7 +141,7 @@ mod tests {
         for wrong in [None, Some(""), Some(A), Some("Bearer "), Some("Bearer x")] {
             assert!(!secret.accepts(wrong));
         }
-        // A process that is between two secrets, and one that knows only one of them, accept each other.
+        // A process that has two secrets and one that knows only one of them accept each other.
         let sent = secret.sender().call(Request::new(())).unwrap();
         let sent = sent.metadata().get("authorization").unwrap().to_str().unwrap();
         assert_eq!(sent, format!("Bearer {A}, Bearer {B}"));

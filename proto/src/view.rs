@@ -1,4 +1,4 @@
-//! What members read out of a view.
+//! Reading views.
 
 use crate::{
     id::Incarnation,
@@ -16,7 +16,7 @@ pub fn gateways(view: &View) -> impl Iterator<Item = &Member> {
     view.members.iter().filter(|member| member.role() == Role::Gateway)
 }
 
-/// The gateways that are ready: those among which topics are placed.
+/// The gateways that are ready: those that own topics.
 pub fn ready_gateways(view: &View) -> impl Iterator<Item = &Member> {
     gateways(view).filter(|member| member.state() == MemberState::Ready)
 }
@@ -28,7 +28,7 @@ pub fn workers<'a>(view: &'a View, service: &'a str) -> impl Iterator<Item = &'a
     })
 }
 
-/// What a member takes in an encoded view, in bytes.
+/// A member's size in an encoded view, in bytes.
 #[must_use]
 pub fn member_bytes(member: &Member) -> usize {
     let bytes = prost::Message::encoded_len(member);

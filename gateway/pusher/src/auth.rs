@@ -1,7 +1,8 @@
-//! Who may subscribe to a channel or sign in: whoever brings what the app's backend has signed.
+//! Authorization to subscribe to a channel or to sign in: the client presents what the app's backend has
+//! signed.
 //!
-//! Signatures are HMAC SHA256 in lowercase hexadecimal, made over the texts exactly as they came,
-//! and compared in constant time. An app may have several keys while it changes them.
+//! Signatures are HMAC SHA256 in lowercase hexadecimal, computed over the texts exactly as received, and
+//! compared in constant time. An app may have several keys while it changes them.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::shown;
 
-/// An app's key and its secret, of which only the keyed hash is kept. Cheap to clone.
+/// An app's key and its secret, of which only the keyed hash is stored. Cheap to clone.
 #[derive(Clone)]
 pub struct Key {
     pub key: Arc<str>,
@@ -45,13 +46,13 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The key of an app that has this name.
+/// The app's key of this name.
 pub fn find<'a>(keys: &'a [Key], key: &str) -> Option<&'a Key> {
     keys.iter().find(|candidate| *candidate.key == *key)
 }
 
-/// Why somebody may not subscribe or sign in, in the words of the hosted service. What the
-/// signature should have been is never among them.
+/// Why a client may not subscribe or sign in, in the words of the hosted service. Never contains the correct
+/// signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     #[error("Auth info required to {0}")]
@@ -62,7 +63,7 @@ pub enum AuthError {
     Signature { signed: String, got: String },
 }
 
-/// May this client subscribe? `auth` is what it brought, `KEY:SIGNATURE`.
+/// Checks that this client may subscribe. `auth` is what it presented, `KEY:SIGNATURE`.
 pub fn channel(
     keys: &[Key],
     socket_id: &str,
@@ -76,7 +77,7 @@ pub fn channel(
     check(keys, "subscription", auth, channel_text(socket_id, channel, channel_data))
 }
 
-/// May this client sign in as the user that `user_data` describes?
+/// Checks that this client may sign in as the user that `user_data` describes.
 pub fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str) -> Result<(), AuthError> {
     if auth.is_empty() {
         return Err(AuthError::Missing("sign in".to_owned()));
@@ -84,9 +85,8 @@ pub fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str) -> Res
     check(keys, "signin", auth, signin_text(socket_id, user_data))
 }
 
-/// What an app's backend answers to a client that wants to subscribe.
-/// What of an [`AuthError`]'s sentence may stand in a log: not what a client sent to prove itself, nor what it
-/// should have signed.
+/// The part of an [`AuthError`]'s sentence that a log may contain: neither what a client sent to prove
+/// itself, nor what it should have signed.
 pub fn for_log(sentence: &str) -> &str {
     let end = [": Expected HMAC", " auth data: '"].iter().filter_map(|proof| sentence.find(proof)).min();
     end.map_or(sentence, |end| &sentence[..end])

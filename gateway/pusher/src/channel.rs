@@ -1,21 +1,21 @@
-//! What a channel's name says about it.
+//! Channel names and what they imply.
 
 use broadgate_proto::limits::NAME_BYTES_MAX;
 
-/// The channel of one signed-in user begins with this.
+/// The prefix of a signed-in user's own channel.
 const USER_PREFIX: &str = "#server-to-user-";
 
-/// Groups of the server's own begin with these: who watches a user, and a user's connections. Clients
-/// cannot subscribe to them, and they do not count among a client's groups.
+/// Prefixes of the server's own groups: a user's watchers, and a user's connections. Clients cannot subscribe
+/// to them, and they do not count among a client's groups.
 pub const ONLINE: &str = "#online-";
 pub const SIGNED_IN: &str = "#signed-in-";
 
-/// What a user's id may have, in bytes: the names of its channel and of its groups are group names.
+/// The maximum of a user's id, in bytes: the names of its channel and of its groups are group names.
 pub const USER_ID_BYTES_HIGHEST: usize = NAME_BYTES_MAX - USER_PREFIX.len();
 
 const _: () = assert!(ONLINE.len() <= USER_PREFIX.len() && SIGNED_IN.len() <= USER_PREFIX.len());
 
-/// Is it a group of the server's own, not a channel?
+/// Whether it is one of the server's own groups, not a channel.
 pub fn is_own(group: &str) -> bool {
     group.starts_with('#') && (group.starts_with(ONLINE) || group.starts_with(SIGNED_IN))
 }
@@ -23,24 +23,24 @@ pub fn is_own(group: &str) -> bool {
 /// Who may subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// Every client.
     Public,
-    /// Who brings a signature.
+    /// Clients with a signature.
     Private,
-    /// Who brings a signature and says who it is.
+    /// Clients with a signature and member data.
     Presence,
-    /// The user that [`user_of`] names, once signed in; nobody if it names none. All names that
-    /// begin with `#` are reserved for this.
+    /// The user that [`user_of`] names, once signed in; no client if it names none. All names that begin with
+    /// `#` are reserved for this.
     User,
 }
 
-/// What kind of channel a name means.
+/// The kind of channel that a name implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     pub access: Access,
-    /// Publishers encrypt the data. We only pass it on.
+    /// Publishers encrypt the data. The server only forwards it.
     pub encrypted: bool,
-    /// The last published event is kept for those who subscribe later.
+    /// The last published event is retained for later subscribers.
     pub cache: bool,
 }
 
@@ -68,8 +68,8 @@ impl Kind {
             .map_or(Self::new(Access::Public, false, false), |&(_, kind)| kind)
     }
 
-    /// May subscribers send events to each other, as far as the channel's kind goes? The protocol
-    /// does not forbid it on encrypted channels, though pusher-js does.
+    /// Whether the channel's kind allows client events. The protocol does not forbid them on encrypted
+    /// channels, though pusher-js does.
     pub fn client_events_allowed(self) -> bool {
         matches!(self.access, Access::Private | Access::Presence)
     }
@@ -79,7 +79,7 @@ impl Kind {
     }
 }
 
-/// The user whom a channel belongs to: `#server-to-user-7` to `7`.
+/// The user who owns a channel: `#server-to-user-7` to `7`.
 pub fn user_of(channel: &str) -> Option<&str> {
     channel.strip_prefix(USER_PREFIX).filter(|user| !user.is_empty())
 }

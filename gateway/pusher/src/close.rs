@@ -1,10 +1,10 @@
-//! With which code a Pusher client is let go. pusher-js comes back at once after 4200 to 4299, after a
-//! second after 4100 to 4199 and codes below 4000, and never after 4001 to 4099 or from 4300 on: those
-//! are for clients that must stop.
+//! Close codes of Pusher clients. pusher-js reconnects at once after 4200 to 4299, after a second after 4100
+//! to 4199 and codes below 4000, and never after 4001 to 4099 or from 4300 on: those are for clients that
+//! must stop.
 
 use broadgate_proto::v1::Cause;
 
-/// A code, and what it means in the protocol's words.
+/// A code, and its meaning in the protocol's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close {
     pub code: u16,
@@ -18,7 +18,7 @@ const fn close(code: u16, reason: &'static str) -> Close {
 pub const TLS_ONLY: Close = close(4000, "Application only accepts SSL connections, reconnect using wss://");
 pub const NO_APP: Close =
     close(4001, "App key not known here. Did you forget to add it to the server's apps?");
-/// To a raw client, which knows no key.
+/// For a raw client, which knows no key.
 pub const REMOVED: Close = close(4001, "Application removed");
 pub const DISABLED: Close = close(4003, "Application disabled");
 pub const OVER_QUOTA: Close = close(4004, "Application is over connection quota");
@@ -29,10 +29,10 @@ pub const OVER_CAPACITY: Close = close(4100, "Over capacity");
 pub const RECONNECT: Close = close(4200, "Generic reconnect immediately");
 const NO_PONG: Close = close(4201, "Pong reply not received");
 
-/// How a connection ends for a reason that lies here; none where the code is another's choice.
+/// The close code for a cause on the server's side; none where the caller chooses the code.
 pub fn for_cause(cause: Cause) -> Option<Close> {
     match cause {
-        // Drains are spread over time, so nobody has to wait.
+        // Drains are spread over time, so clients may reconnect at once.
         Cause::Drain => Some(RECONNECT),
         Cause::Silent => Some(NO_PONG),
         Cause::Slow | Cause::NoWorker => Some(OVER_CAPACITY),
@@ -40,7 +40,7 @@ pub fn for_cause(cause: Cause) -> Option<Close> {
     }
 }
 
-/// The protocol that a client asks for: 4 to 7 are spoken, in the way of 7.
+/// The protocol version that a client asks for: 4 to 7 are accepted and treated as 7.
 pub fn check_protocol(asked: Option<&str>) -> Result<(), Close> {
     match asked.map(str::parse::<u32>) {
         None | Some(Ok(4..=7)) => Ok(()),

@@ -1,4 +1,4 @@
-//! A text frame from a client, parsed. Nothing is decided here about what the client may do.
+//! Parsing of text frames from clients. Nothing here decides what the client may do.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::json;
 
-/// Events with this prefix are for the other clients of a channel.
+/// Events with this prefix go to the other clients of a channel.
 pub const CLIENT_EVENT_PREFIX: &str = "client-";
 
-/// What a client says.
+/// A client's frame.
 #[derive(Debug, Clone)]
 pub enum Incoming {
     Ping,
@@ -36,13 +36,13 @@ pub enum Incoming {
         /// Exactly as sent; null if there was none.
         data: Box<RawValue>,
     },
-    /// An event that clients do not send, or that we do not know.
+    /// An event that clients may not send, or that is unknown.
     Unknown {
         event: String,
     },
 }
 
-/// A frame that means nothing. The connection stays open.
+/// A frame without meaning. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not understood: {0}")]
 pub struct Malformed(String);
@@ -50,7 +50,7 @@ pub struct Malformed(String);
 impl Malformed {
     /// The code of the `pusher:error` that answers it.
     pub const CODE: u16 = 4200;
-    /// What Reverb says of it.
+    /// Reverb's words for it.
     pub const REVERB_TEXT: &str = "Invalid message format";
 }
 
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    /// What a frame means, as text: raw JSON cannot be compared.
+    /// A frame's meaning as text: raw JSON cannot be compared.
     fn read(text: &str) -> String {
         parse(text).map_or_else(|error| error.to_string(), |incoming| format!("{incoming:?}"))
     }

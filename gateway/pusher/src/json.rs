@@ -1,11 +1,11 @@
-//! JSON in pieces: written without a tree in between, and relayed as it came.
+//! JSON in pieces: written without a tree in between, and relayed unchanged.
 
 use serde::Deserialize;
 
 use super::shown;
 
-/// Reads a JSON object. Without the look at its first character an array would do too: that is
-/// how serde reads structs.
+/// Reads a JSON object. Without the check of its first character an array would pass, too: serde reads
+/// structs from arrays.
 pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return Err("it is not a JSON object".to_owned());
@@ -14,7 +14,7 @@ pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String>
     serde_json::from_str(text).map_err(|error| shown(&error.to_string()))
 }
 
-/// JSON without the white space between its parts; everything else stays as it is.
+/// JSON without the white space between its parts; everything else is unchanged.
 pub(super) fn compact(json: &str) -> String {
     let (mut inside, mut escaped) = (false, false);
     let keep = |c: &char| {
@@ -37,14 +37,14 @@ impl Writer {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// Adds a part that is JSON already and stands on one line.
+    /// Adds a part that is already JSON on one line.
     pub(super) fn plain(&mut self, json: &str) -> &mut Self {
         self.0.extend_from_slice(json.as_bytes());
         self
     }
 
-    /// Adds JSON of others. A newline in it can only stand between its parts, and becomes a
-    /// space: a frame is one line, also for clients whose messages end with a newline.
+    /// Adds foreign JSON. A newline can only be between its parts, and becomes a space: a frame is one line,
+    /// also for clients whose messages end with a newline.
     pub(super) fn raw(&mut self, json: &str) -> &mut Self {
         let one_line = |byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
         self.0.extend(json.bytes().map(one_line));
@@ -79,7 +79,7 @@ impl Writer {
     }
 
     pub(super) fn finish(&mut self) -> String {
-        // Only whole texts were added, so this is one.
+        // Only whole texts were added, so this is valid UTF-8.
         String::from_utf8(std::mem::take(&mut self.0)).unwrap_or_default()
     }
 }

@@ -1,5 +1,5 @@
-//! The Pusher Channels protocol, pure: what comes in is parsed and checked, what goes out is
-//! written. No socket, no clock and no configuration is known here.
+//! The Pusher Channels protocol, pure: parses and checks input, writes output. It knows no socket, no clock
+//! and no configuration.
 //!
 //! | file | what is decided there |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `api` | the HTTP API's requests and answers |
 //! | `limits` | the bounds of all this, an app's settings |
 //!
-//! The hosted service is the model. Where Laravel's own tooling expects what Reverb does, an app
-//! says so with [`Compat::Reverb`].
+//! The hosted service is the model. Where Laravel's own tooling expects Reverb's behaviour, an app selects it
+//! with [`Compat::Reverb`].
 
 #![allow(missing_docs, reason = "internal to the gateway: names that say it all need no sentence")]
 
@@ -31,7 +31,7 @@ pub mod outgoing;
 pub mod socket_id;
 pub mod talk;
 
-/// Whose behaviour an app's clients and backends expect where the two differ.
+/// Which server's behaviour an app's clients and backends expect where the two differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compat {
@@ -42,10 +42,10 @@ pub enum Compat {
     Reverb,
 }
 
-/// What an error shows at most of a text that came from outside.
+/// The most bytes that an error quotes of an external text.
 const SHOWN_CHARS_MAX: usize = 500;
 
-/// A text from outside, as an error shows it.
+/// An external text as an error quotes it.
 pub fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

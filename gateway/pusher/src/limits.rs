@@ -1,11 +1,11 @@
-//! Every limit of the Pusher protocol: the default, its unit, and where it is from. They are an
-//! app's `[apps.limits]`; raise them there.
+//! Every limit of the Pusher protocol: the default, its unit, and its source. They are an app's
+//! `[apps.limits]`; raise them there.
 
 use serde::Deserialize;
 
 use super::Compat;
 
-/// What one app's Pusher clients and its HTTP API may ask for.
+/// Limits of one app's Pusher clients and its HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -21,29 +21,27 @@ pub struct Limits {
     pub channels_per_event_max: usize,
     /// Events of one batch. Documented: 10.
     pub batch_events_max: usize,
-    /// Different users in one presence channel. Absent: 100, as documented; with `compat = "reverb"` no
-    /// limit, as Reverb has none.
+    /// Distinct users in one presence channel. Absent: 100, as documented; with `compat = "reverb"` no limit,
+    /// as Reverb has none.
     pub presence_members_max: Option<u32>,
     /// Bytes of a user's id. Documented: 128 characters.
     pub user_id_bytes_max: usize,
     /// Bytes of a user's `user_info`, as JSON. Documented: 1 KB.
     pub user_info_bytes_max: usize,
-    /// Users that one signed-in user may watch; those beyond are left out and the client is told
-    /// (error 4302). Documented: 100.
+    /// Users that one signed-in user may watch; those beyond are left out and the client gets error 4302.
+    /// Documented: 100.
     pub watchlist_max: usize,
-    /// Client events of one connection in a second; those beyond are dropped and the client is
-    /// told (error 4301). Absent: 10, as documented; with `compat = "reverb"` no limit, as Reverb
-    /// has none by default.
+    /// Client events of one connection per second; those beyond are dropped and the client gets error 4301.
+    /// Absent: 10, as documented; with `compat = "reverb"` no limit, as Reverb has none by default.
     pub client_events_per_second_max: Option<u32>,
-    /// Subscriptions of one connection in a second, once it has made as many as it may be in; those
-    /// beyond are refused (429). A sign-in counts as many as it watches users. The hosted service names
-    /// no such limit.
+    /// Subscriptions of one connection per second, once it has made as many as it may hold; those beyond are
+    /// refused (429). A sign-in counts as many as it watches users. The hosted service names no such limit.
     pub subscriptions_per_second_max: u32,
-    /// Subscriptions of all connections of the app at one gateway in a second, shared evenly by its
-    /// shards; beyond, each connection that subscribes waits for the next second.
+    /// Subscriptions of all connections of the app at one gateway per second, divided evenly among its
+    /// shards; beyond, each subscribing connection waits for the next second.
     pub app_subscriptions_per_second_max: u32,
-    /// How many seconds a request's `auth_timestamp` may be from this machine's clock, either
-    /// way. Documented: 600.
+    /// How many seconds a request's `auth_timestamp` may differ from this machine's clock, either way.
+    /// Documented: 600.
     pub timestamp_window_seconds: u64,
 }
 
@@ -77,7 +75,7 @@ impl Limits {
         })
     }
 
-    /// The most client events of one connection in a second; none for no limit.
+    /// The most client events of one connection per second; none for no limit.
     #[must_use]
     pub fn client_events_max(&self, compat: Compat) -> Option<u32> {
         self.client_events_per_second_max.or(match compat {
@@ -102,7 +100,7 @@ mod tests {
         let events =
             |limits: &Limits| [Compat::Pusher, Compat::Reverb].map(|compat| limits.client_events_max(compat));
         assert_eq!(events(&limits), [Some(10), None]);
-        // What is set wins over either default.
+        // An explicit setting overrides either default.
         let set: Limits =
             toml::from_str("client_events_per_second_max = 3\npresence_members_max = 4").unwrap();
         assert_eq!((events(&set), set.members_max(Compat::Reverb)), ([Some(3); 2], Some(4)));

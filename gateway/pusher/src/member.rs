@@ -1,4 +1,4 @@
-//! Who somebody is: in a presence channel, and as a signed-in user.
+//! Identities: members of presence channels, and signed-in users.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,9 @@ use super::{
 /// A user in a presence channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// What tells users apart: a number's digits, or the string.
+    /// The user's identity: a number's digits, or the string.
     pub id: Cow<'a, str>,
-    /// Was the id sent as a number? It is answered as one.
+    /// Whether the id was sent as a number: it is returned as one.
     pub numeric: bool,
     /// `user_info`: JSON, as sent.
     pub info: Option<Cow<'a, str>>,
@@ -27,9 +27,9 @@ pub struct User {
     pub id: String,
     /// `user_info`: JSON, as sent.
     pub info: Option<String>,
-    /// Whom it wants to know online, each once.
+    /// The users whose presence it watches, each once.
     pub watchlist: Vec<String>,
-    /// It named more than it may watch; the others were left out.
+    /// Whether it named more than it may watch; the others are left out.
     pub watchlist_cut: bool,
 }
 
@@ -82,8 +82,8 @@ impl<'a> Member<'a> {
         Ok(Self { id, numeric, info: info.map(Cow::Borrowed) })
     }
 
-    /// What is kept of the member in its seat, beside its id: `channel_data`, rebuilt from the
-    /// fields that we know. It is also the data of `member_added`.
+    /// The member info for its seat, beside its id: `channel_data`, rebuilt from the known fields. It is also
+    /// the data of `member_added`.
     pub fn seat_info(&self) -> String {
         let len = self.id.len() + self.info.as_ref().map_or(0, |info| info.len());
         let mut out = Writer::with_capacity(len + 40);
@@ -95,8 +95,8 @@ impl<'a> Member<'a> {
         out.plain("}").finish()
     }
 
-    /// The member in a seat. Workers seat clients too, with an info of their own: JSON is taken
-    /// as `user_info`, other text as a string.
+    /// The member in a seat. Workers seat clients, too, with an info of their own: JSON becomes `user_info`,
+    /// other text a string.
     pub fn of_seat(user: &'a str, seat_info: &'a str) -> Self {
         if let Ok(ChannelData { user_id: Some(raw), user_info }) = json::object(seat_info)
             && let Some((id, numeric)) = id(raw)
@@ -167,8 +167,7 @@ impl User {
     }
 }
 
-/// An id, and whether it is a number. A number's text is what it was sent as, so huge ones keep
-/// all their digits.
+/// An id, and whether it is a number. A number's text is kept as sent, so huge ones keep all their digits.
 fn id(raw: &RawValue) -> Option<(Cow<'_, str>, bool)> {
     match raw.get().as_bytes().first()? {
         b'"' => {
@@ -180,8 +179,8 @@ fn id(raw: &RawValue) -> Option<(Cow<'_, str>, bool)> {
     }
 }
 
-/// One rule for all ids of users, wherever they are said: a user's groups have its id in their names, by which
-/// its connections are found again and terminated.
+/// One rule for user ids wherever they appear: the id is part of the names of the user's groups, by which its
+/// connections are found and terminated.
 fn check_id(what: &'static str, id: &str, limits: &Limits) -> Result<(), MemberError> {
     short(what, id, limits.user_id_bytes_max)?;
     if id.chars().any(char::is_control) {
@@ -302,7 +301,7 @@ mod tests {
         assert!(large.member(&Limits::default()).is_err());
     }
 
-    /// What signs in can be terminated: the names of its groups are valid.
+    /// A user that signs in can be terminated: the names of its groups are valid.
     #[test]
     fn every_id_that_is_taken_is_part_of_a_groups_name() {
         let limits = Limits { user_id_bytes_max: USER_ID_BYTES_HIGHEST, ..Limits::default() };

@@ -1,7 +1,7 @@
 //! Every frame to a client, as JSON text.
 //!
-//! What goes to browsers has `data` as a string that holds JSON, as the protocol wants it; only
-//! `pusher:error`, `pusher:subscription_error`, pings and pongs have an object there.
+//! Frames have `data` as a string that holds JSON, as the protocol requires; only `pusher:error`,
+//! `pusher:subscription_error`, pings and pongs have an object.
 
 use serde_json::value::RawValue;
 
@@ -18,7 +18,7 @@ pub fn connection_established(socket_id: &str, activity_timeout_seconds: u64) ->
     event("pusher:connection_established", None, &data.finish())
 }
 
-/// An error of the whole connection. Where the hosted service has no code it says null.
+/// An error of the whole connection. Where the hosted service has no code it sends null.
 pub fn error(code: Option<u16>, message: &str, compat: Compat) -> String {
     let mut data = Writer::with_capacity(message.len() + 64);
     let number = |out: &mut Writer| {
@@ -42,26 +42,26 @@ pub fn error(code: Option<u16>, message: &str, compat: Compat) -> String {
     }
 }
 
-/// The client is subscribed now.
+/// Confirms a subscription.
 pub fn subscription_succeeded(channel: &str) -> String {
     event("pusher_internal:subscription_succeeded", Some(channel), "{}")
 }
 
-/// The client is subscribed to a presence channel now, in which these are, itself included.
+/// Confirms a subscription to a presence channel with these members, the client included.
 pub fn presence_subscription_succeeded(channel: &str, members: &[Member<'_>]) -> String {
     let len =
         |member: &Member<'_>| member.id.len() * 2 + member.info.as_ref().map_or(4, |info| info.len()) + 8;
     let mut data = Writer::with_capacity(64 + members.iter().map(len).sum::<usize>());
     data.plain(r#"{"presence":{"count":"#).number(members.len() as u64);
     data.plain(r#","ids":["#).list(members, |out, member| member.write_id(out));
-    // Every member has an entry: pusher-js counts these.
+    // Every member has an entry: pusher-js counts them.
     data.plain(r#"],"hash":{"#).list(members, |out, member| {
         out.string(&member.id).plain(":").raw(member.info.as_deref().unwrap_or("null"));
     });
     event("pusher_internal:subscription_succeeded", Some(channel), &data.plain("}}}").finish())
 }
 
-/// The client may not subscribe. `kind` is a word such as `AuthError`, `status` an HTTP status.
+/// Refuses a subscription. `kind` is a word such as `AuthError`, `status` an HTTP status.
 pub fn subscription_error(channel: &str, kind: &str, sentence: &str, status: u16) -> String {
     let mut out = Writer::with_capacity(channel.len() + kind.len() + sentence.len() + 128);
     out.plain(r#"{"event":"pusher:subscription_error","channel":"#).string(channel);
@@ -69,12 +69,12 @@ pub fn subscription_error(channel: &str, kind: &str, sentence: &str, status: u16
     out.plain(r#","status":"#).number(status.into()).plain("}}").finish()
 }
 
-/// A user's first connection has come.
+/// A user's first connection has joined.
 pub fn member_added(channel: &str, member: &Member<'_>) -> String {
     event("pusher_internal:member_added", Some(channel), &member.seat_info())
 }
 
-/// A user's last connection has gone.
+/// A user's last connection has left.
 pub fn member_removed(channel: &str, member: &Member<'_>) -> String {
     let mut data = Writer::with_capacity(member.id.len() + 16);
     data.plain(r#"{"user_id":"#);
@@ -82,20 +82,20 @@ pub fn member_removed(channel: &str, member: &Member<'_>) -> String {
     event("pusher_internal:member_removed", Some(channel), &data.plain("}").finish())
 }
 
-/// Nothing is kept in a cache channel.
+/// A cache channel has no retained event.
 pub fn cache_miss(channel: &str) -> String {
     let mut out = Writer::with_capacity(channel.len() + 48);
     out.plain(r#"{"event":"pusher:cache_miss","channel":"#).string(channel).plain("}").finish()
 }
 
-/// The client is signed in; `user_data` is what it has sent.
+/// Confirms a sign-in; `user_data` is what the client has sent.
 pub fn signin_success(user_data: &str) -> String {
     let mut data = Writer::with_capacity(user_data.len() + user_data.len() / 8 + 32);
     data.plain(r#"{"user_data":"#).string(user_data).plain("}");
     event("pusher:signin_success", None, &data.finish())
 }
 
-/// Which of the users that a client watches are there and which are not; none if that is nobody.
+/// Which of a client's watched users are online and which are not; none if there are none.
 pub fn watchlist_events(online: &[impl AsRef<str>], offline: &[impl AsRef<str>]) -> Option<String> {
     if online.is_empty() && offline.is_empty() {
         return None;
@@ -131,8 +131,8 @@ pub fn event(event: &str, channel: Option<&str>, data: &str) -> String {
     out.plain(r#","data":"#).string(data).plain("}").finish()
 }
 
-/// A client's event, rebuilt from what we know, so that nobody speaks for others. `user_id` is
-/// the sender's in a presence channel, as [`Member::id_json`] has it.
+/// A client event, rebuilt from known fields, so that no client speaks for another. `user_id` is the sender's
+/// in a presence channel, as [`Member::id_json`] has it.
 pub fn client_event(event: &str, channel: &str, data: &RawValue, user_id: Option<&str>) -> String {
     let names = event.len() + channel.len() + user_id.map_or(0, str::len);
     let mut out = Writer::with_capacity(names + data.get().len() + 64);

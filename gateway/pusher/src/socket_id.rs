@@ -1,14 +1,14 @@
-//! A client's id as the Pusher protocol wants it: two decimal numbers and a dot.
+//! A client's id in the form of the Pusher protocol: two decimal numbers and a dot.
 //!
-//! `A.B`: A is the incarnation of the client's gateway, B its shard, slot and key, one after the
-//! other. So every gateway can tell from a socket id where the client lives.
+//! `A.B`: A is the incarnation of the client's gateway, B its shard, slot and key, concatenated. So every
+//! gateway can derive from a socket id where the client is connected.
 
 use broadgate_proto::id::{ClientId, Incarnation};
 
 const KEY_BITS: u32 = 64;
 const SLOT_BITS: u32 = 24;
 
-/// A text that no server gives out as a socket id.
+/// A text that no server issues as a socket id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid socket id {0:?}: it is two decimal numbers and a dot")]
 pub struct Malformed(String);
@@ -21,8 +21,8 @@ pub fn text(client: ClientId) -> String {
     format!("{}.{place}", client.incarnation.bits())
 }
 
-/// The client that a socket id means; none if it has the right form, `\A\d+\.\d+\z`, but is of no
-/// client that this cluster can have had, such as one of another server.
+/// The client of a socket id; none if it has the right form, `\A\d+\.\d+\z`, but cannot belong to a client of
+/// this cluster, such as an id from another server.
 pub fn parse(text: &str) -> Result<Option<ClientId>, Malformed> {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     match text.split_once('.') {
@@ -32,7 +32,7 @@ pub fn parse(text: &str) -> Result<Option<ClientId>, Malformed> {
 }
 
 fn client(head: &str, tail: &str) -> Option<ClientId> {
-    // One client has one text: nobody gets around a comparison of texts with leading zeros.
+    // One client has one text: leading zeros cannot evade a comparison of texts.
     let canonical = |digits: &str| digits == "0" || !digits.starts_with('0');
     if !canonical(head) || !canonical(tail) {
         return None;

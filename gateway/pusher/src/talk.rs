@@ -1,5 +1,5 @@
-//! What a client's frame means, given who the client is and what its app allows. Pure: says what to
-//! do, does nothing.
+//! Decides about a client's frame, given the client and what its app allows. Pure: returns actions, executes
+//! none.
 
 use super::{
     Compat,
@@ -19,21 +19,21 @@ pub struct Rules<'a> {
     pub client_events: bool,
 }
 
-/// Who speaks.
+/// The sender.
 pub struct Speaker<'a> {
     pub socket_id: &'a str,
     pub user: Option<&'a User>,
-    /// Is it subscribed to this channel, or about to be?
+    /// Whether it is subscribed to this channel, or about to be.
     pub is_in: &'a dyn Fn(&str) -> bool,
 }
 
-/// What to do.
+/// An action.
 #[derive(Debug)]
 pub enum Act {
     Nothing,
     /// Send it this frame.
     Say(String),
-    /// Send it this frame: what it asked for is refused.
+    /// Send it this frame, which refuses its request.
     Refuse {
         frame: String,
         /// For the log, from a closed set.
@@ -47,7 +47,7 @@ pub enum Act {
         user: User,
         user_data: String,
     },
-    /// To everybody else in the channel.
+    /// To all other clients in the channel.
     Publish {
         channel: String,
         event: String,
@@ -61,7 +61,7 @@ pub enum Act {
 pub struct Subscription {
     pub channel: String,
     pub kind: Kind,
-    /// Presence: the user's id, and what is kept of it in its seat.
+    /// Presence: the user's id, and its member info.
     pub member: Option<(String, String)>,
 }
 
@@ -228,9 +228,9 @@ fn sign_in(auth: &str, user_data: String, rules: &Rules<'_>, speaker: &Speaker<'
 
 type Rejection = (Option<u16>, String);
 
-/// The code of the `pusher:error` that answers what the server has no room for: come back later.
+/// The code of the `pusher:error` for a request that the server has no room for: retry later.
 pub const BUSY: u16 = 4100;
-/// The code of the `pusher:error` that answers a client event dropped for a limit.
+/// The code of the `pusher:error` for a client event dropped by a limit.
 pub const CLIENT_EVENT_LIMIT: u16 = 4301;
 
 fn client_event(

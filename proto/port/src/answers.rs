@@ -1,5 +1,5 @@
-//! Answers of an internal port to what it does not serve: in the form that the caller reads, and with where
-//! that is served which was probably meant.
+//! An internal port's answers to requests that it does not serve: in the caller's format, with a hint where
+//! the request is served.
 
 use axum::{Router, body::Body, response::IntoResponse as _};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -8,12 +8,12 @@ use tonic::Status;
 /// Paths that are served elsewhere.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// A router that says where nothing is what its port is.
+/// A router whose fallback says what the port is.
 pub fn or_nothing(router: Router, port: &'static str) -> Router {
     router.fallback(async move |request: Request<Body>| nothing_here(&request, port))
 }
 
-/// The answer where nothing is. `port` says what the port is and what it serves.
+/// The answer for an unknown path. `port` says what the port is and what it serves.
 #[must_use]
 pub fn nothing_here<B>(request: &Request<B>, port: &str) -> Response<Body> {
     let path = request.uri().path();
@@ -41,7 +41,7 @@ pub fn only_post<B>(request: &Request<B>) -> Response<Body> {
     response
 }
 
-/// Does the caller read a gRPC status?
+/// Whether the caller reads a gRPC status.
 pub(crate) fn asks_grpc<B>(request: &Request<B>) -> bool {
     let content_type = text(request.headers(), &header::CONTENT_TYPE).unwrap_or_default();
     request.version() == Version::HTTP_2 && is_grpc(content_type)
@@ -57,7 +57,7 @@ pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Opt
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// An error as every call over HTTP/1.1 has it.
+/// An error in the format of every call over HTTP/1.1.
 pub(crate) fn error(status: StatusCode, code: &str, sentence: &str) -> Response<Body> {
     let body = serde_json::json!({ "error": { "code": code, "message": sentence } });
     (status, axum::Json(body)).into_response()

@@ -1,5 +1,5 @@
-//! How many refusals have a line in the log: some a minute for each reason, then a count, so that an operator
-//! sees why something is refused and nobody can fill the log. Pure.
+//! Limits the log lines of refusals: some per minute for each reason, then a count, so that an operator sees
+//! why requests are refused and a flood cannot fill the log. Pure.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ impl Book {
         Self { minutes: BTreeMap::new() }
     }
 
-    /// May this refusal have a line?
+    /// Whether this refusal gets a line.
     pub fn take(&mut self, reason: &'static str, now: Instant) -> bool {
         let minute = self.minutes.entry(reason).or_insert(Minute { began: now, lines: 0, left_out: 0 });
         if minute.left_out == 0 && now.duration_since(minute.began) >= MINUTE {
@@ -44,7 +44,7 @@ impl Book {
         false
     }
 
-    /// What was only counted in the minutes that are over.
+    /// Takes the counts of the past minutes.
     pub fn left_out(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
         let mut all = Vec::new();
         self.minutes.retain(|reason, minute| {

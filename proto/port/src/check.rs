@@ -1,9 +1,9 @@
-//! Who may call an internal port.
+//! Authorization of calls to an internal port.
 //!
-//! With a shared secret: who sends it, under whatever name the port was found. Without one the port
-//! listens on loopback only, and what may not call it is a web page in a browser of the host: neither by a
-//! request that browsers send without asking first, nor under a name of its own that leads here (DNS
-//! rebinding). Everything is decided by a request's head; nothing of its body is read before.
+//! With a shared secret: callers that send it, under any host name. Without one the port listens on loopback
+//! only, and refuses web pages in a browser of the host: neither a request that browsers send without a
+//! preflight, nor a page's own name that resolves here (DNS rebinding), passes. Every decision is made on a
+//! request's head, before any of its body is read.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,22 +14,22 @@ use tonic::Status;
 
 use crate::answers::{asks_grpc, error, is_grpc, text};
 
-/// gRPC calls are below this: their package.
+/// The path prefix of gRPC calls: their package.
 const GRPC_PATHS: &str = "/broadgate.";
 
-/// What a port asks of every request.
+/// A port's checks of every request.
 #[derive(Debug, Clone)]
 pub struct Check {
     secret: Secret,
-    /// Ask which host the request is for?
+    /// Whether to check which host the request is for.
     by_host: bool,
     /// Besides IP addresses and localhost.
     hosts: Vec<String>,
-    /// And names without a dot, which nobody outside the network can make lead here.
+    /// And names without a dot, which no outsider can resolve to this host.
     local_names: bool,
 }
 
-/// A request that is not let in.
+/// A refused request.
 #[derive(Debug)]
 pub struct Refusal {
     /// Why, from a closed set.
@@ -40,21 +40,21 @@ pub struct Refusal {
 }
 
 impl Check {
-    /// Of an internal port that is also found as `host`.
+    /// The checks of an internal port that is also reached as `host`.
     #[must_use]
     pub fn internal(secret: Secret, host: Option<String>) -> Self {
         Self { by_host: secret.is_none(), secret, hosts: host.into_iter().collect(), local_names: false }
     }
 
-    /// Of a port with probes and metrics, which asks for no secret: it is open to whoever reaches it, but
-    /// on loopback not to web pages.
+    /// The checks of a port with probes and metrics, which needs no secret: open to every host that reaches
+    /// it, but on loopback not to web pages.
     #[must_use]
     pub fn probes(bind: SocketAddr) -> Self {
         let by_host = bind.ip().is_loopback();
         Self { secret: Secret::default(), by_host, hosts: Vec::new(), local_names: true }
     }
 
-    /// May this request come in?
+    /// Checks a request.
     ///
     /// # Errors
     /// If not, why.
@@ -115,7 +115,7 @@ impl Check {
     }
 }
 
-/// Browsers add these by themselves, and pages cannot take them off.
+/// Browsers add these themselves, and pages cannot remove them.
 fn not_from_a_page(headers: &HeaderMap) -> Result<(), Refusal> {
     let site = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
     if !site && !headers.contains_key(header::ORIGIN) {
@@ -141,7 +141,7 @@ impl Refusal {
         }
     }
 
-    /// In the form that the caller reads: a gRPC status for gRPC, JSON for others.
+    /// In the caller's format: a gRPC status for gRPC, JSON for others.
     #[must_use]
     pub fn into_response<B>(self, request: &Request<B>) -> Response<Body> {
         if asks_grpc(request) {

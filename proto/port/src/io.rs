@@ -1,4 +1,4 @@
-//! A stream that tells its [`Watch`] what it does.
+//! A stream that reports its progress to a [`Watch`].
 
 use std::{
     io::{self, IoSlice},
@@ -12,13 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 
 use crate::watch::Watch;
 
-/// A stream under a [`Watch`]. Shut down, it ends its own side and then reads and drops what the peer
-/// still sends: a socket that is closed with something unread is reset, and the peer may lose the answer.
+/// A stream under a [`Watch`]. Shutdown closes the write side, then reads and discards what the peer still
+/// sends: closing a socket with unread data resets it, and the peer may lose the answer.
 #[derive(Debug)]
 pub struct Guarded<S> {
     stream: S,
     watch: Arc<Watch>,
-    /// Our side has ended; so many bytes have been dropped since.
+    /// The write side is closed; the bytes discarded since.
     lingering: Option<usize>,
 }
 
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let mut scratch = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            // The peer's errors are its own: we are done.
+            // The peer's errors do not matter now: the answer is sent.
             let ended = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err();
             let dropped = self.lingering.unwrap_or_default() + buffer.filled().len();
             self.lingering = Some(dropped);
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-/// Ends our side of a stream, then reads and drops what comes until the peer ends too, or for
+/// Closes the write side of a stream, then reads and discards until the peer closes its side, or for
 /// [`LINGER_TIME_MAX`] or [`LINGER_BYTES_MAX`].
 pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let lingering = async {
@@ -113,6 +113,6 @@ pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         }
         io::Result::Ok(())
     };
-    // Whatever the peer says to that, it is gone.
+    // Errors do not matter here: the peer is gone.
     let _ = tokio::time::timeout(LINGER_TIME_MAX, lingering).await;
 }

@@ -1,5 +1,5 @@
-//! What every listening port of a Broadgate process does with its connections: deadlines for reading and
-//! writing, a bound on how many there are, TCP settings, and who may call an internal port.
+//! Shared behaviour of every listening port of a Broadgate process: deadlines for reading and writing, a
+//! bound on connections, TCP settings, and authorization.
 //!
 //! | file | what |
 //! |---|---|

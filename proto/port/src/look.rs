@@ -1,5 +1,5 @@
-//! What answers at an address that should be a port of the cluster: asked before anything is tried, or when
-//! it went wrong, so that people read what they have named by mistake.
+//! Probes an address that should be a port of the cluster, before a call or after one failed, so that the
+//! error says what listens at a mistyped address.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -9,25 +9,25 @@ use tokio::{
     time::timeout,
 };
 
-/// An answer is waited for no longer than this.
+/// How long to wait for an answer.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
-/// Of an answer, so much is looked at.
+/// How many bytes of an answer are examined.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// With what every HTTP/2 client begins, and an empty SETTINGS frame.
+/// The HTTP/2 client preface, and an empty SETTINGS frame.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// What client ports answer to `/up`: of a gateway that is ready, and of one that is not.
+/// A client port's answers to `/up`: of a ready gateway, and of one that is not.
 const UP: [&str; 2] = ["{\"health\":", "not in a view as ready"];
 
-/// What was found at an address where gRPC was expected.
+/// What listens at an address where gRPC was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// HTTP/2 without TLS, as internal ports and registers speak it.
+    /// HTTP/2 without TLS, the protocol of internal ports and registers.
     Http2,
     /// A gateway's `web` listener.
     Client,
     /// The metrics port of a role.
     Metrics,
-    /// A port that wants TLS.
+    /// A port that expects TLS.
     Tls,
     /// Some HTTP server.
     Http,
@@ -36,7 +36,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// What it is, to follow the address in a sentence.
+    /// A description that follows the address in a sentence.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Found {
     }
 }
 
-/// Looks at an address.
+/// Probes an address.
 ///
 /// # Errors
 /// If nothing takes a connection there, why.
@@ -67,7 +67,7 @@ pub async fn look(address: &str, within: Duration) -> Result<Found, String> {
         return Ok(Found::Tls);
     }
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    // The one path that a client port refuses nobody: what is refused has a line in its log.
+    // The one path that a client port never refuses: refusals are logged.
     let up = ask(address, get("/up").as_bytes(), within).await.unwrap_or_default();
     let found = classify(&up);
     if found != Found::Http {
@@ -77,7 +77,7 @@ pub async fn look(address: &str, within: Duration) -> Result<Found, String> {
     Ok(classify(&metrics))
 }
 
-/// By what a port answers for `/up` or `/metrics`.
+/// Identifies a port by its answers for `/up` or `/metrics`.
 fn classify(answer: &[u8]) -> Found {
     if is_tls(answer) {
         return Found::Tls;
@@ -98,7 +98,7 @@ fn classify(answer: &[u8]) -> Found {
 }
 
 fn is_http2(answer: &[u8]) -> bool {
-    // A server begins with a SETTINGS frame, too.
+    // A server starts with a SETTINGS frame, too.
     answer.len() >= 9 && answer[3] == 4
 }
 
@@ -107,7 +107,7 @@ fn is_tls(answer: &[u8]) -> bool {
     answer.len() >= 2 && answer[0] == 0x15 && answer[1] == 3
 }
 
-/// What comes back first, as far as something does.
+/// The first bytes of the answer, if any.
 async fn ask(address: &str, question: &[u8], within: Duration) -> Result<Vec<u8>, String> {
     let connected = timeout(within, TcpStream::connect(address)).await;
     let mut stream = match connected {
@@ -125,13 +125,13 @@ async fn ask(address: &str, question: &[u8], within: Duration) -> Result<Vec<u8>
         loop {
             let count = stream.read(&mut answer[filled..]).await?;
             filled += count;
-            // Of HTTP/2, the first frame says enough.
+            // For HTTP/2 the first frame suffices.
             if count == 0 || filled == ANSWER_BYTES_MAX || (question == HTTP2 && filled >= 9) {
                 return Ok::<_, std::io::Error>(());
             }
         }
     };
-    // What has come until then is what there is.
+    // Use what has arrived by then.
     let _ = timeout(within, reading).await;
     answer.truncate(filled);
     Ok(answer)

@@ -30,7 +30,7 @@ use crate::{
     watch::{Phase, Times, Watch},
 };
 
-/// How long connections may take to end when a port is no longer served; streams have been ended then.
+/// How long connections may take to end after a port stops; streams have ended by then.
 const STOP_TIME_MAX: Duration = Duration::from_millis(500);
 /// After an accept that failed.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -42,17 +42,18 @@ pub struct Settings {
     pub name: &'static str,
     /// Connections in all.
     pub connections_max: usize,
-    /// Connections that have not shown that they may call; beyond, the one that came first is closed.
+    /// Unauthenticated connections; beyond, the oldest one is closed.
     pub strangers_max: usize,
-    /// Within this a connection has shown that it may call, or is closed.
+    /// A connection must authenticate within this time, or is closed.
     pub stranger_time_max: Duration,
-    /// Do those that have shown it stay, whoever comes? Else everybody is a stranger.
+    /// Whether authenticated connections are never closed for new ones. Otherwise all count as
+    /// unauthenticated.
     pub known_stay: bool,
     /// Deadlines of HTTP/1.1.
     pub times: Times,
     /// HTTP/1.1 only, if there are none.
     pub http2: Option<Http2>,
-    /// Told of every request that was refused.
+    /// Called for every refused request.
     pub refused: Arc<dyn Fn(&TurnedAway<'_>) + Send + Sync>,
 }
 
@@ -63,26 +64,26 @@ pub struct TurnedAway<'a> {
     pub reason: &'static str,
     /// The same for people.
     pub sentence: &'a str,
-    /// Where it came from.
+    /// The peer's address.
     pub address: Option<SocketAddr>,
-    /// What it was for.
+    /// The path.
     pub path: &'a str,
 }
 
 /// Settings of HTTP/2; windows are the library's if none are given.
 #[derive(Debug, Clone, Copy)]
 pub struct Http2 {
-    /// Bytes that one stream may have under way, unread.
+    /// Unread bytes that one stream may have in flight.
     pub stream_window_bytes: Option<u32>,
-    /// Bytes that one connection may have under way, unread.
+    /// Unread bytes that one connection may have in flight.
     pub connection_window_bytes: Option<u32>,
-    /// A connection is asked whether it lives after this.
+    /// A silent connection is pinged after this.
     pub keep_alive_interval: Duration,
     /// How long it may take to answer.
     pub keep_alive_timeout: Duration,
 }
 
-/// Serves until `stop`; requests under way may then end within half a second.
+/// Serves until `stop`; requests in progress may then end within half a second.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -111,7 +112,7 @@ pub async fn serve(
         let Some(place) = table.enter() else { continue };
         connections.spawn(Arc::clone(&server).connection(stream, place, stop.clone()));
         if crowded {
-            // Those that were put out give their files back first.
+            // Evicted connections free their file descriptors first.
             tokio::task::yield_now().await;
         }
     }
@@ -251,11 +252,11 @@ struct Table {
 struct Held {
     next: u64,
     known: usize,
-    /// In the order in which they came.
+    /// In order of accept.
     strangers: BTreeMap<u64, CancellationToken>,
 }
 
-/// A connection's place in the table, given back when it is dropped.
+/// A connection's place in the table, released on drop.
 struct Place {
     table: Arc<Table>,
     number: u64,
@@ -266,7 +267,7 @@ struct Place {
 impl Table {
     fn new(settings: &Settings) -> Self {
         for reason in ["crowded", "connections_max"] {
-            // There before the first, for alerts.
+            // Registered before the first one, for alerts.
             counter!("broadgate_port_closed_total", "port" => settings.name, "reason" => reason).increment(0);
         }
         Self {
@@ -290,9 +291,8 @@ impl Table {
         self.is_full(&self.held())
     }
 
-    /// A place for who has just come. A full port puts out the stranger that came first: who may call
-    /// shows it at once, so of a flood only those are put out who show nothing. None if there are no
-    /// strangers.
+    /// A place for a new connection. A full port evicts the oldest unauthenticated connection: authorized
+    /// callers authenticate at once, so a flood evicts only itself. None if all are authenticated.
     fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut held = self.held();
         if self.is_full(&held) {
@@ -314,7 +314,7 @@ impl Place {
     fn is_known(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.table.held();
-        // Who was put out meanwhile is on its way.
+        // An evicted connection is already closing.
         if !*known && held.strangers.remove(&self.number).is_some() {
             held.known += 1;
             *known = true;

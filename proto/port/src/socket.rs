@@ -1,4 +1,4 @@
-//! TCP settings, and closing a listener without resetting what waits in its queue.
+//! TCP settings, and closing a listener without resetting the connections in its queue.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,17 +9,17 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How long a closing listener still takes connections whose handshake is under way. It takes no new
+/// How long a closing listener still accepts connections whose handshake is in progress. It admits no new
 /// ones then, so this is one round trip to most peers.
 const UNDER_WAY_TIME_MAX: Duration = Duration::from_millis(150);
 /// After an accept that failed.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-/// Sets what every connection has, accepted or dialed: small writes leave at once, and a peer that is gone
-/// without a word is noticed, by keep-alive if nothing is sent (zero for never), and if something is sent
-/// by its not being acknowledged.
+/// Sets the options of every connection, accepted or dialed: small writes leave at once, and a dead peer is
+/// detected by keep-alive if nothing is sent (zero for never), and by missing acknowledgements if something
+/// is sent.
 pub fn tune(stream: &TcpStream, keep_alive: Duration) {
-    // Settings that a system does not have are left out.
+    // Settings that a system lacks are skipped.
     let _ = stream.set_nodelay(true);
     if keep_alive.is_zero() {
         return;
@@ -33,14 +33,14 @@ pub fn tune(stream: &TcpStream, keep_alive: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(user_timeout(keep_alive)));
 }
 
-/// How long what was sent may stay unacknowledged: as long as keep-alive takes to give a peer up.
+/// How long sent data may stay unacknowledged: as long as keep-alive takes to give a peer up.
 #[must_use]
 pub fn user_timeout(keep_alive: Duration) -> Duration {
     keep_alive + TCP_KEEP_ALIVE_INTERVAL * TCP_KEEP_ALIVE_PROBES
 }
 
-/// A listener that is being closed. A listener that is simply closed resets the connections that wait in
-/// its queue, and those whose handshake is under way.
+/// A closing listener. Simply closing a listener resets the connections in its queue, and those whose
+/// handshake is in progress.
 #[derive(Debug)]
 pub struct Closing {
     listener: Option<TcpListener>,
@@ -49,15 +49,16 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// New connections are taken no more: their first packet is dropped where the system can do that, so
-    /// that they are refused when they try again.
+    /// Stops admitting new connections: their first packet is dropped where the system can do that, so that
+    /// they are refused when they retry.
     #[must_use]
     pub fn new(listener: TcpListener) -> Self {
         drop_first_packets(&listener);
         Self { listener: Some(listener), until: Instant::now() + UNDER_WAY_TIME_MAX, last: Vec::new() }
     }
 
-    /// The next connection that was already made; none when the listener is empty and closed.
+    /// The next connection that was already established; none when the queue is empty and the listener
+    /// closed.
     pub async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
         while let Some(listener) = &self.listener {
             match timeout_at(self.until, listener.accept()).await {
@@ -69,7 +70,7 @@ impl Closing {
         self.last.pop()
     }
 
-    /// Nothing happens between the last look into the queue and the close.
+    /// Nothing can arrive between the last look into the queue and the close.
     fn close(&mut self) {
         let Some(Ok(listener)) = self.listener.take().map(TcpListener::into_std) else { return };
         while let Ok((stream, peer)) = listener.accept() {
@@ -108,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// What waited in the queue is served, and whoever comes after that is refused.
+    /// Connections in the queue are served, and later ones are refused.
     #[tokio::test]
     async fn a_closing_listener_resets_nobody() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

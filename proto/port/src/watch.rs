@@ -1,4 +1,4 @@
-//! What an HTTP connection is doing, and until when it may.
+//! The phase of an HTTP connection, and its deadline.
 
 use std::{
     pin::Pin,
@@ -24,9 +24,9 @@ pub struct Times {
     pub exchange: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// How long the peer may take none of what is written.
+    /// How long the peer may read nothing of what is written.
     pub write: Duration,
-    /// From the end of our side to the end of the peer's.
+    /// From the end of our write side to the end of the peer's.
     pub linger: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Default for Times {
     }
 }
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -51,15 +51,15 @@ pub enum Phase {
     First,
     /// A request's head is being read.
     Head,
-    /// A request is being carried out; its body may still be read.
+    /// A request is being executed; its body may still be read.
     Serving,
     /// An answer is being written.
     Answering,
     /// Between two requests.
     Idle,
-    /// Our side has ended.
+    /// The write side is closed.
     Closing,
-    /// HTTP/2, whose own pings find a peer that does nothing.
+    /// HTTP/2, whose own pings detect a dead peer.
     Multiplexed,
 }
 
@@ -85,7 +85,7 @@ pub struct Watch {
     phase: AtomicU8,
     /// The phase's deadline. Like the others in milliseconds since `started`.
     until: AtomicU64,
-    /// Set while the peer takes nothing of what is written.
+    /// Set while the peer reads nothing of what is written.
     write_until: AtomicU64,
     /// For the whole connection.
     life_until: AtomicU64,
@@ -107,7 +107,7 @@ impl Watch {
         Arc::new(watch)
     }
 
-    /// What the connection is doing.
+    /// Sets the phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Closing)
@@ -123,7 +123,7 @@ impl Watch {
         u64::try_from(at.as_millis()).unwrap_or(NEVER)
     }
 
-    /// Ends the connection after this time, whatever it does.
+    /// Ends the connection after this time, whatever its phase.
     pub fn end_within(&self, time: Duration) {
         self.life_until.fetch_min(self.at(time), Ordering::Relaxed);
     }
@@ -138,7 +138,7 @@ impl Watch {
         self.enter(Phase::Serving, self.times.exchange);
     }
 
-    /// The answer to a request is known; what is left of the exchange's time is for writing it.
+    /// The answer to a request is known; the rest of the exchange's time is for writing it.
     pub fn answering(&self) {
         self.phase.store(Phase::Answering as u8, Ordering::Relaxed);
     }
@@ -162,7 +162,7 @@ impl Watch {
         }
     }
 
-    /// Did the peer take what was written?
+    /// Records whether the peer accepted what was written.
     pub(crate) fn has_written(&self, taken: bool) {
         if taken {
             self.write_until.store(NEVER, Ordering::Relaxed);

@@ -8,7 +8,7 @@ pub struct Epoch {
     #[prost(uint64, tag = "2")]
     pub count: u64,
 }
-/// What every answer says about itself. An answer never lies by omission.
+/// What every answer says about its completeness. An answer never hides a gap.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Coverage {
     /// The view by which the answering gateway chose whom to ask.
@@ -23,9 +23,9 @@ pub struct Coverage {
     #[prost(string, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Whom a command reaches: the union of what is listed, minus `except`.
-/// A client that is named in several ways is reached once. Exceptions alone name
-/// nobody: to reach everybody else, set `all`.
+/// The clients that a command reaches: the union of what is listed, minus
+/// `except`. A client that is named in several ways is reached once. Exceptions
+/// alone name no client: to reach all others, set `all`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Audience {
     #[prost(string, tag = "1")]
@@ -42,7 +42,7 @@ pub struct Audience {
     #[prost(message, optional, tag = "6")]
     pub except: ::core::option::Option<Except>,
 }
-/// Who is left out of an audience.
+/// Clients to exclude from an audience.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Except {
     #[prost(string, repeated, tag = "1")]
@@ -57,13 +57,13 @@ pub struct Except {
 pub struct Receipt {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
-    /// The id that the caller gave, or that the gateway made for it; "" only where
-    /// SendRequest.command_id says so.
+    /// The id that the caller chose, or that the gateway generated for it; "" only
+    /// where SendRequest.command_id says so.
     #[prost(string, tag = "2")]
     pub command_id: ::prost::alloc::string::String,
-    /// Clients that the command took hold of. For a send: those in whose outbox
-    /// the message was placed. For join, leave, bind, unbind and dissolve: those
-    /// whose state is now as asked, whether or not it was so before.
+    /// Clients that the command applied to. For a send: those in whose outbox the
+    /// message was placed. For join, leave, bind, unbind and dissolve: those whose
+    /// state is now as asked, whether or not it was so before.
     #[prost(uint64, tag = "3")]
     pub clients: u64,
     /// Gateways that took part and answered.
@@ -87,11 +87,11 @@ pub struct Receipt {
     /// reached: each client then has it at no promised place.
     #[prost(bool, tag = "7")]
     pub ordered: bool,
-    /// True if a shard of some gateway had carried out this command_id before and
-    /// answered with what it did then: the command is a repeat.
+    /// True if a shard of some gateway had executed this command_id before and
+    /// answered with the earlier outcome: the command is a repeat.
     #[prost(bool, tag = "8")]
     pub repeated: bool,
-    /// For a send to one group that keeps a history: where it stands in it.
+    /// For a send to one group that has a history: its position there.
     #[prost(message, optional, tag = "9")]
     pub position: ::core::option::Option<HistoryPosition>,
 }
@@ -118,8 +118,8 @@ pub struct Session {
     #[prost(uint64, tag = "2")]
     pub version: u64,
 }
-/// What is known about one connected client. Fields that were not asked for
-/// are absent; as JSON, a list of clients has no such keys.
+/// One connected client. Fields that were not asked for are absent; as JSON, a
+/// list of clients has no such keys.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientInfo {
     #[prost(string, tag = "1")]
@@ -132,7 +132,7 @@ pub struct ClientInfo {
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "5")]
     pub session: ::core::option::Option<Session>,
-    /// The name of the gateway that holds the client.
+    /// The name of the client's gateway.
     #[prost(string, tag = "6")]
     pub gateway: ::prost::alloc::string::String,
     /// The configured name of the listener that accepted it.
@@ -161,7 +161,7 @@ pub struct ClientInfo {
     pub outbox_bytes: u64,
     #[prost(uint64, tag = "16")]
     pub outbox_messages: u64,
-    /// The worker that takes its events ("" if none), and events unanswered.
+    /// The worker that gets its events ("" if none), and unanswered events.
     #[prost(string, tag = "17")]
     pub worker: ::prost::alloc::string::String,
     #[prost(uint32, tag = "18")]
@@ -179,7 +179,7 @@ pub struct Member {
     /// Chosen by the operator; "host:port" or "service-pid" if none was chosen.
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
-    /// host:port where the member takes gRPC. "" for workers: they dial.
+    /// host:port where the member serves gRPC. "" for workers: they dial.
     #[prost(string, tag = "4")]
     pub address: ::prost::alloc::string::String,
     #[prost(enumeration = "MemberState", tag = "5")]
@@ -190,7 +190,7 @@ pub struct Member {
     /// The program's version, e.g. "0.1.0".
     #[prost(string, tag = "7")]
     pub version: ::prost::alloc::string::String,
-    /// The services that a worker takes events for.
+    /// The services whose events a worker handles.
     #[prost(string, repeated, tag = "8")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// When the register first took it in, in milliseconds since the Unix epoch.
@@ -211,7 +211,7 @@ pub struct View {
     pub epoch: ::core::option::Option<Epoch>,
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<Member>,
-    /// The view that this one was made from. Whoever knows another one last has
+    /// The predecessor of this view. A member whose last view is another one has
     /// missed a view in between.
     #[prost(message, optional, tag = "3")]
     pub before: ::core::option::Option<Epoch>,
@@ -246,7 +246,7 @@ impl Role {
         }
     }
 }
-/// Where a member stands in its life.
+/// A member's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum MemberState {
@@ -356,8 +356,8 @@ pub mod join_reply {
         /// A new view; the first follows the welcome.
         #[prost(message, tag = "3")]
         View(super::View),
-        /// You are not in the view any more (the lease ended, or an operator took
-        /// you out). Come back only as a new incarnation.
+        /// You have been removed from the view (the lease ended, or an operator
+        /// removed you). Come back only as a new incarnation.
         #[prost(message, tag = "4")]
         Removed(super::Removed),
         /// An operator wants this member to drain.
@@ -571,7 +571,7 @@ pub mod register_client {
                 .insert(GrpcMethod::new("broadgate.v1.Register", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Takes a member out at once, by incarnation: for an operator who knows that
+        /// Removes a member at once, by incarnation: for an operator who knows that
         /// its process is gone. NOT_FOUND if it is in no view.
         pub async fn leave(
             &mut self,
@@ -594,8 +594,8 @@ pub mod register_client {
                 .insert(GrpcMethod::new("broadgate.v1.Register", "Leave"));
             self.inner.unary(req, path, codec).await
         }
-        /// Tells a gateway to drain: it leaves the ring, lets its clients go in
-        /// slices, and ends. Answers when the gateway has been told.
+        /// Asks a gateway to drain: it leaves the ring, closes its clients in slices,
+        /// and ends. Answers when the gateway has received the request.
         pub async fn drain(
             &mut self,
             request: impl tonic::IntoRequest<super::DrainRequest>,
@@ -617,9 +617,9 @@ pub mod register_client {
                 .insert(GrpcMethod::new("broadgate.v1.Register", "Drain"));
             self.inner.unary(req, path, codec).await
         }
-        /// Another register is active, whose newest view has this epoch. If its term is
-        /// higher, this one lets all its members go to it, and takes nobody in for a lease
-        /// but members of that term or a later one.
+        /// Another register is active, whose newest view has this epoch. If its term
+        /// is higher, this one sends all its members to it, and for a lease accepts
+        /// only members of that term or a later one.
         pub async fn step_down(
             &mut self,
             request: impl tonic::IntoRequest<super::StepDownRequest>,
@@ -679,21 +679,21 @@ pub mod register_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Takes a member out at once, by incarnation: for an operator who knows that
+        /// Removes a member at once, by incarnation: for an operator who knows that
         /// its process is gone. NOT_FOUND if it is in no view.
         async fn leave(
             &self,
             request: tonic::Request<super::LeaveRequest>,
         ) -> std::result::Result<tonic::Response<super::LeaveReply>, tonic::Status>;
-        /// Tells a gateway to drain: it leaves the ring, lets its clients go in
-        /// slices, and ends. Answers when the gateway has been told.
+        /// Asks a gateway to drain: it leaves the ring, closes its clients in slices,
+        /// and ends. Answers when the gateway has received the request.
         async fn drain(
             &self,
             request: tonic::Request<super::DrainRequest>,
         ) -> std::result::Result<tonic::Response<super::DrainReply>, tonic::Status>;
-        /// Another register is active, whose newest view has this epoch. If its term is
-        /// higher, this one lets all its members go to it, and takes nobody in for a lease
-        /// but members of that term or a later one.
+        /// Another register is active, whose newest view has this epoch. If its term
+        /// is higher, this one sends all its members to it, and for a lease accepts
+        /// only members of that term or a later one.
         async fn step_down(
             &self,
             request: tonic::Request<super::StepDownRequest>,
@@ -1149,7 +1149,7 @@ pub mod gateway_frame {
         Hello(super::GatewayHello),
         #[prost(message, tag = "2")]
         Events(crate::events::Events),
-        /// After Leaving: nothing of yours is unanswered here any more.
+        /// After Leaving: all your events at this gateway are answered.
         #[prost(message, tag = "3")]
         Released(super::Released),
     }
@@ -1194,8 +1194,8 @@ pub struct Event {
 pub mod event {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
-        /// May this client come in? Answer with a Decision. Only where the listener
-        /// says `authorize = "worker"`.
+        /// Asks whether to accept this client. Answer with a Decision. Only where
+        /// the listener has `authorize = "worker"`.
         #[prost(message, tag = "9")]
         Handshake(super::Handshake),
         #[prost(message, tag = "10")]
@@ -1285,7 +1285,7 @@ pub enum Cause {
     Silent = 3,
     /// A Close command, a Dissolve that closes, or an exclusive bind.
     Command = 4,
-    /// It did not take what was sent to it.
+    /// It did not read what was sent to it.
     Slow = 5,
     /// It broke the protocol or a limit.
     Protocol = 6,
@@ -1758,8 +1758,8 @@ pub struct Error {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SendRequest {
-    /// Made by the caller; at most 64 bytes. A gateway makes one if it is "", unless
-    /// the command goes to clients only and wants no receipt: nobody repeats that.
+    /// Chosen by the caller; at most 64 bytes. A gateway generates one if it is "", unless
+    /// the command goes to clients only and wants no receipt: it is never repeated.
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
@@ -1784,7 +1784,7 @@ pub struct SendRequest {
     /// string.
     #[prost(bool, tag = "9")]
     pub data_json: bool,
-    /// A group's last value and history do not keep it.
+    /// The group's last value and history do not retain it.
     #[prost(bool, tag = "10")]
     pub not_kept: bool,
     #[prost(string, repeated, tag = "15")]
@@ -1892,15 +1892,15 @@ pub struct JoinGroupsRequest {
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Somebody in the roster of a group: present while at least one client that
+/// A user in the roster of a group: present while at least one client that
 /// joined in this name is in it, anywhere in the cluster.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceMember {
     /// At most 200 bytes.
     #[prost(string, tag = "1")]
     pub user_id: ::prost::alloc::string::String,
-    /// What others see of the user: any text, such as JSON; at most 4 KiB. Of
-    /// several clients in one name, the newest one's is told.
+    /// Member info, which others see: any text, such as JSON; at most 4 KiB. Of
+    /// several clients in one name, the newest one's counts.
     #[prost(string, tag = "2")]
     pub info: ::prost::alloc::string::String,
 }
@@ -2067,7 +2067,7 @@ pub struct HistoryRequest {
     pub app: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub group: ::prost::alloc::string::String,
-    /// Where the reader stands: what it has missed is wanted. Without it, the last
+    /// The reader's position: the messages after it are read. Without it, the last
     /// messages.
     #[prost(message, optional, tag = "3")]
     pub since: ::core::option::Option<HistoryPosition>,
@@ -2085,7 +2085,7 @@ pub struct HistoryReply {
     /// its last.
     #[prost(message, repeated, tag = "2")]
     pub messages: ::prost::alloc::vec::Vec<HistoryMessage>,
-    /// Where the history stands; absent if it has not begun.
+    /// The history's newest position; absent if it has not started.
     #[prost(message, optional, tag = "3")]
     pub position: ::core::option::Option<HistoryPosition>,
     /// True if these are all that followed `since`, or the first of them. False if
@@ -2250,8 +2250,8 @@ pub struct WatchGroupsRequest {
 pub struct GroupEvents {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<GroupEvent>,
-    /// Everything about the groups whose home the gateway is by this view has been
-    /// told: of a group that it has not told of, there is nothing to tell.
+    /// The state of all groups whose home the gateway is by this view has been
+    /// sent: groups without an event have no clients.
     #[prost(message, optional, tag = "2")]
     pub told: ::core::option::Option<Epoch>,
 }
@@ -2266,8 +2266,8 @@ pub struct GroupEvent {
 pub mod group_event {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
-        /// It has clients. Told first, and again when the gateway has become its home
-        /// or somebody else begins to watch: take it in place of what you know.
+        /// It has clients. Sent first, and again when the gateway has become its
+        /// home or another watcher starts: replace what you know by it.
         #[prost(message, tag = "2")]
         Is(super::GroupState),
         /// The first client in this name has come.
@@ -2339,11 +2339,11 @@ pub mod pusher_event {
     pub enum Event {
         #[prost(message, tag = "5")]
         Opened(super::PusherOpened),
-        /// The last that is heard of the client. It is in no channel any more; what it was in
-        /// is listed here, and not told as unsubscribed.
+        /// The client's last event. It has left all channels; they are listed here,
+        /// without events of their own.
         #[prost(message, tag = "6")]
         Closed(super::PusherClosed),
-        /// It is in a channel from here on: it was told that it is subscribed, or a Join has
+        /// It is in a channel from now on: its subscription was confirmed, or a Join
         /// put it there.
         #[prost(message, tag = "7")]
         Subscribed(super::PusherSubscribed),
@@ -2422,10 +2422,10 @@ pub struct AppReply {
     pub id: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub enabled: bool,
-    /// Takes raw WebSocket clients.
+    /// Accepts raw WebSocket clients.
     #[prost(bool, tag = "3")]
     pub raw: bool,
-    /// Has a key, and so takes Pusher clients.
+    /// Has a key, and so accepts Pusher clients.
     #[prost(bool, tag = "4")]
     pub keyed: bool,
 }
@@ -2506,7 +2506,7 @@ pub struct WorkerStatus {
     pub name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "3")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Clients whose events it takes.
+    /// Clients whose events it receives.
     #[prost(uint64, tag = "4")]
     pub clients: u64,
     #[prost(uint64, tag = "5")]
@@ -2711,7 +2711,7 @@ pub mod gateway_client {
             req.extensions_mut().insert(GrpcMethod::new("broadgate.v1.Gateway", "Bind"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes a client's uid away.
+        /// Removes a client's uid.
         pub async fn unbind(
             &mut self,
             request: impl tonic::IntoRequest<super::UnbindRequest>,
@@ -2754,7 +2754,7 @@ pub mod gateway_client {
             req.extensions_mut().insert(GrpcMethod::new("broadgate.v1.Gateway", "Join"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes clients out of groups.
+        /// Removes clients from groups.
         pub async fn leave(
             &mut self,
             request: impl tonic::IntoRequest<super::LeaveGroupsRequest>,
@@ -2776,7 +2776,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Leave"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes every member out of groups; the clients stay connected.
+        /// Removes every member from groups; the clients stay connected.
         pub async fn dissolve(
             &mut self,
             request: impl tonic::IntoRequest<super::DissolveRequest>,
@@ -2864,7 +2864,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "GetSession"));
             self.inner.unary(req, path, codec).await
         }
-        /// Who is present in a group? Answered by the group's home.
+        /// A page of a group's roster. Answered by the group's home.
         pub async fn roster(
             &mut self,
             request: impl tonic::IntoRequest<super::RosterRequest>,
@@ -2886,7 +2886,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Roster"));
             self.inner.unary(req, path, codec).await
         }
-        /// What was sent to a group alone, as far as its history is kept.
+        /// The retained history of a group: what was sent to this group alone.
         pub async fn history(
             &mut self,
             request: impl tonic::IntoRequest<super::HistoryRequest>,
@@ -2908,7 +2908,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "History"));
             self.inner.unary(req, path, codec).await
         }
-        /// The last message that was sent to a group alone, where that is kept.
+        /// The last message that was sent to a group alone, if the group retains it.
         pub async fn last_value(
             &mut self,
             request: impl tonic::IntoRequest<super::LastValueRequest>,
@@ -3087,9 +3087,9 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Status"));
             self.inner.unary(req, path, codec).await
         }
-        /// An app as the gateway that is asked has it; NOT_FOUND if it has none of this id. Commands
-        /// do not ask whether their app is there, since gateways may be told of one at different
-        /// moments.
+        /// An app as this gateway knows it; NOT_FOUND if it has none of this id.
+        /// Commands do not check that their app exists, since gateways may learn of
+        /// one at different moments.
         pub async fn get_app(
             &mut self,
             request: impl tonic::IntoRequest<super::GetAppRequest>,
@@ -3111,9 +3111,9 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "GetApp"));
             self.inner.unary(req, path, codec).await
         }
-        /// What happens in groups, as far as the gateway that is asked is their home:
-        /// whoever wants to hear of all groups asks every gateway of the view, and again
-        /// when a stream ends. First everything that is, then every change.
+        /// Changes in groups whose home this gateway is. To watch all groups, open a
+        /// stream to every gateway of the view, and again when a stream ends. The
+        /// stream begins with the current state, then sends every change.
         pub async fn watch_groups(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchGroupsRequest>,
@@ -3138,11 +3138,12 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "WatchGroups"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// What the Pusher clients of an app do, as far as they are the gateway's own: whoever
-        /// wants to hear of all of them asks every gateway of the view, and again when a stream
-        /// ends. Each event is offered once and never waited for: what a watcher does not take
-        /// fast enough is dropped and counted, and so nobody's client is ever slowed. The events
-        /// of one client come in order. What happens while a stream is not open is not told.
+        /// Actions of this gateway's own Pusher clients of an app. To watch all of
+        /// them, open a stream to every gateway of the view, and again when a stream
+        /// ends. Each event is offered once, without waiting: what a watcher does not
+        /// read fast enough is dropped and counted, so a watcher never slows a client.
+        /// The events of one client arrive in order. Events while no stream is open
+        /// are lost.
         pub async fn watch_pusher(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchPusherRequest>,
@@ -3225,7 +3226,7 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::BindRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
-        /// Takes a client's uid away.
+        /// Removes a client's uid.
         async fn unbind(
             &self,
             request: tonic::Request<super::UnbindRequest>,
@@ -3235,12 +3236,12 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::JoinGroupsRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
-        /// Takes clients out of groups.
+        /// Removes clients from groups.
         async fn leave(
             &self,
             request: tonic::Request<super::LeaveGroupsRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
-        /// Takes every member out of groups; the clients stay connected.
+        /// Removes every member from groups; the clients stay connected.
         async fn dissolve(
             &self,
             request: tonic::Request<super::DissolveRequest>,
@@ -3260,17 +3261,17 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::GetSessionRequest>,
         ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status>;
-        /// Who is present in a group? Answered by the group's home.
+        /// A page of a group's roster. Answered by the group's home.
         async fn roster(
             &self,
             request: tonic::Request<super::RosterRequest>,
         ) -> std::result::Result<tonic::Response<super::RosterReply>, tonic::Status>;
-        /// What was sent to a group alone, as far as its history is kept.
+        /// The retained history of a group: what was sent to this group alone.
         async fn history(
             &self,
             request: tonic::Request<super::HistoryRequest>,
         ) -> std::result::Result<tonic::Response<super::HistoryReply>, tonic::Status>;
-        /// The last message that was sent to a group alone, where that is kept.
+        /// The last message that was sent to a group alone, if the group retains it.
         async fn last_value(
             &self,
             request: tonic::Request<super::LastValueRequest>,
@@ -3313,9 +3314,9 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
-        /// An app as the gateway that is asked has it; NOT_FOUND if it has none of this id. Commands
-        /// do not ask whether their app is there, since gateways may be told of one at different
-        /// moments.
+        /// An app as this gateway knows it; NOT_FOUND if it has none of this id.
+        /// Commands do not check that their app exists, since gateways may learn of
+        /// one at different moments.
         async fn get_app(
             &self,
             request: tonic::Request<super::GetAppRequest>,
@@ -3326,9 +3327,9 @@ pub mod gateway_server {
             >
             + std::marker::Send
             + 'static;
-        /// What happens in groups, as far as the gateway that is asked is their home:
-        /// whoever wants to hear of all groups asks every gateway of the view, and again
-        /// when a stream ends. First everything that is, then every change.
+        /// Changes in groups whose home this gateway is. To watch all groups, open a
+        /// stream to every gateway of the view, and again when a stream ends. The
+        /// stream begins with the current state, then sends every change.
         async fn watch_groups(
             &self,
             request: tonic::Request<super::WatchGroupsRequest>,
@@ -3342,11 +3343,12 @@ pub mod gateway_server {
             >
             + std::marker::Send
             + 'static;
-        /// What the Pusher clients of an app do, as far as they are the gateway's own: whoever
-        /// wants to hear of all of them asks every gateway of the view, and again when a stream
-        /// ends. Each event is offered once and never waited for: what a watcher does not take
-        /// fast enough is dropped and counted, and so nobody's client is ever slowed. The events
-        /// of one client come in order. What happens while a stream is not open is not told.
+        /// Actions of this gateway's own Pusher clients of an app. To watch all of
+        /// them, open a stream to every gateway of the view, and again when a stream
+        /// ends. Each event is offered once, without waiting: what a watcher does not
+        /// read fast enough is dropped and counted, so a watcher never slows a client.
+        /// The events of one client arrive in order. Events while no stream is open
+        /// are lost.
         async fn watch_pusher(
             &self,
             request: tonic::Request<super::WatchPusherRequest>,
@@ -4552,17 +4554,18 @@ pub mod peer_frame {
         /// First, once.
         #[prost(message, tag = "1")]
         Hello(super::PeerHello),
-        /// Each concerns the receiver's own clients only; it passes nothing on. Every
-        /// batch is answered by one batch with its number, in any order.
+        /// Each concerns the receiver's own clients only; the receiver forwards
+        /// nothing. Every batch is answered by one batch with its number, in any
+        /// order.
         #[prost(message, tag = "2")]
         Commands(super::PeerCommands),
-        /// Every 500 ms; answered. A link that is silent for 2 s is dialled anew.
+        /// Every 500 ms; answered. A link that is silent for 2 s is dialled again.
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
         #[prost(message, tag = "4")]
         Batch(super::PeerBatch),
-        /// What is too large for one message travels in pieces, one after the other:
-        /// together they are the encoded PeerFrame. Each is answered by a beat.
+        /// A PeerFrame that is too large for one message is sent in parts, one after
+        /// the other. Each part is answered by a beat.
         #[prost(message, tag = "5")]
         Part(super::PeerPart),
     }
@@ -4571,7 +4574,7 @@ pub mod peer_frame {
 pub struct PeerPart {
     #[prost(bytes = "bytes", tag = "1")]
     pub bytes: ::prost::bytes::Bytes,
-    /// Nothing of it follows.
+    /// The last part.
     #[prost(bool, tag = "2")]
     pub last: bool,
 }
@@ -4590,7 +4593,7 @@ pub mod peer_reply {
         Answers(super::PeerAnswers),
         #[prost(message, tag = "3")]
         Beat(super::LinkBeat),
-        /// So many PeerBatches of this stream have been taken, all those before it too.
+        /// The number of PeerBatches of this stream that have been accepted.
         #[prost(uint64, tag = "4")]
         Taken(u64),
         /// As in PeerFrame, of an encoded PeerReply.
@@ -4604,11 +4607,11 @@ pub struct PeerHello {
     pub incarnation: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Whom the caller means to speak to: a gateway with another incarnation
-    /// refuses the link with FAILED_PRECONDITION.
+    /// The gateway that the caller means to reach: a gateway with another
+    /// incarnation refuses the link with FAILED_PRECONDITION.
     #[prost(string, tag = "3")]
     pub to: ::prost::alloc::string::String,
-    /// The newest view that the speaker has installed.
+    /// The newest view that the sender has installed.
     #[prost(message, optional, tag = "5")]
     pub view: ::core::option::Option<View>,
 }
@@ -4649,14 +4652,16 @@ pub struct PeerMessage {
 pub mod peer_message {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
-        /// The speaker has installed this view: what follows was said in it.
+        /// The sender has installed this view: the messages after this one belong to
+        /// it.
         #[prost(message, tag = "1")]
         View(super::View),
         #[prost(message, tag = "2")]
         Interest(super::InterestUpdate),
         #[prost(message, tag = "3")]
         Synced(super::Synced),
-        /// All holds up to this serial, and all that was said before, have been taken.
+        /// All interest updates up to this serial, and all messages before, have
+        /// been accepted.
         #[prost(uint64, tag = "4")]
         InterestAck(u64),
         #[prost(message, tag = "5")]
@@ -4679,28 +4684,28 @@ pub mod peer_message {
         ClaimDecisions(super::ClaimDecisions),
     }
 }
-/// To a topic's home: how the speaker's clients stand in it now.
+/// To a topic's home: the sender's current interest in it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InterestUpdate {
-    /// Rises with every hold that the speaker says to the receiver.
+    /// Rises with every interest update from the sender to the receiver.
     #[prost(uint64, tag = "1")]
     pub serial: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub topic: ::prost::bytes::Bytes,
-    /// 0: none any more.
+    /// 0 retracts the interest.
     #[prost(uint64, tag = "3")]
     pub clients: u64,
-    /// Presence members that the speaker has clients of; only those that changed
-    /// since its last hold of the topic, or all in a sync.
+    /// Presence members with clients at the sender; only those that changed since
+    /// its last update of the topic, or all in a sync.
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<MemberUpdate>,
-    /// The speaker's clients were told of presence members, by this home or an
-    /// earlier one: they are to be told who is there now.
+    /// The sender's clients know presence members, from this home or an earlier
+    /// one: they need the current roster.
     #[prost(bool, tag = "5")]
     pub knows_roster: bool,
-    /// Users who want to be present where only so many may be: the home answers
-    /// each with Decided. In a sync all that are undecided. A member of the same
-    /// user in a later hold takes the claim's place.
+    /// Claims of users to be present where their number is limited: the home
+    /// answers each with ClaimDecisions. In a sync all undecided ones. A member of
+    /// the same user in a later update replaces the claim.
     #[prost(message, repeated, tag = "6")]
     pub claims: ::prost::alloc::vec::Vec<PresenceClaim>,
 }
@@ -4708,7 +4713,7 @@ pub struct InterestUpdate {
 pub struct PresenceClaim {
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<PresenceMember>,
-    /// The speaker's number for it.
+    /// The sender's number for it.
     #[prost(uint64, tag = "2")]
     pub number: u64,
     /// The most users that may be present, this one included. A user who is
@@ -4720,11 +4725,11 @@ pub struct PresenceClaim {
 pub struct MemberUpdate {
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<PresenceMember>,
-    /// The last client in this name has gone.
+    /// The user's last client has left.
     #[prost(bool, tag = "2")]
     pub gone: bool,
 }
-/// From a topic's home, after Present: what became of the receiver's claims, in
+/// From a topic's home, after Present: decisions about the receiver's claims, in
 /// the home's order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClaimDecisions {
@@ -4745,23 +4750,23 @@ pub struct ClaimDecision {
     #[prost(bool, tag = "3")]
     pub granted: bool,
 }
-/// Everything that the speaker holds and whose home the receiver is by this view
-/// has been said.
+/// All of the sender's interest whose home the receiver is by this view has been
+/// sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Synced {
-    /// Counted among the holds.
+    /// Counted among the interest updates.
     #[prost(uint64, tag = "4")]
     pub serial: u64,
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
-    /// Where they were said anew: how many topics that is, and the wrapping sum of
+    /// If all interest was repeated: the number of topics, and the wrapping sum of
     /// XXH3-64(topic) * clients.
     #[prost(uint64, optional, tag = "2")]
     pub topics: ::core::option::Option<u64>,
     #[prost(fixed64, tag = "3")]
     pub sum: u64,
 }
-/// To a topic's home: carry this out.
+/// To a topic's home: a question.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ask {
     /// 0: do not reply.
@@ -4779,7 +4784,7 @@ pub mod ask {
         /// A Send, Close, Bind (exclusive) or Dissolve of the one topic.
         #[prost(message, tag = "3")]
         Command(super::Command),
-        /// How many clients has each of these topics?
+        /// Count the clients of each of these topics.
         #[prost(message, tag = "4")]
         Count(super::TopicList),
         #[prost(message, tag = "5")]
@@ -4789,16 +4794,16 @@ pub mod ask {
         /// The last value.
         #[prost(bool, tag = "7")]
         Last(bool),
-        /// A client has entered the group and found no last value. Not replied to.
+        /// A client has entered the group and found no last value. Has no reply.
         #[prost(bool, tag = "8")]
         Missed(bool),
-        /// A backend publishes under a key of its own; the topic is named after it.
+        /// A backend claims an idempotency key, after which the topic is named.
         #[prost(message, tag = "9")]
         Claim(super::PublishClaim),
     }
 }
-/// What is published under a key, as 128 bits: another publish under the same key
-/// differs.
+/// A fingerprint of 128 bits of what is published under a key: another publish
+/// under the same key differs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishClaim {
     #[prost(fixed64, tag = "1")]
@@ -4836,10 +4841,10 @@ pub struct Reply {
 pub mod reply {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Reply {
-        /// The receiver of the ask is not the home; this is its epoch.
+        /// The receiver of the question is not the home; this is its epoch.
         #[prost(message, tag = "2")]
         NotHome(super::Epoch),
-        /// It has no room for what has to wait.
+        /// It has no room to park the question.
         #[prost(bool, tag = "3")]
         Busy(bool),
         #[prost(message, tag = "4")]
@@ -4848,14 +4853,14 @@ pub mod reply {
         Counted(super::Counted),
         #[prost(message, tag = "6")]
         Roster(super::RosterReply),
-        /// Not all that was asked about has this home any more.
+        /// Some of the topics have moved to another home.
         #[prost(bool, tag = "7")]
         Moved(bool),
         #[prost(message, tag = "8")]
         History(super::RetainedHistory),
         #[prost(message, tag = "9")]
         Last(super::RetainedValue),
-        /// Of a claim: is the key new, or known with the same content?
+        /// Of a claim: whether the key is new, or known with the same content.
         #[prost(bool, tag = "10")]
         Claimed(bool),
     }
@@ -4892,7 +4897,7 @@ pub struct RetainedValue {
     #[prost(uint64, tag = "4")]
     pub age_ms: u64,
 }
-/// What became of a command at its topic's home.
+/// The outcome of a command at its topic's home.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Done {
     #[prost(message, optional, tag = "1")]
@@ -4930,7 +4935,7 @@ pub struct Deliver {
     #[prost(message, optional, tag = "4")]
     pub command: ::core::option::Option<Command>,
 }
-/// A place in a topic's order: compare the tenure first.
+/// A position in a topic's order: compare the tenure first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Place {
     /// The epoch in which the topic's home took it over.
@@ -4940,22 +4945,22 @@ pub struct Place {
     #[prost(uint64, tag = "2")]
     pub number: u64,
 }
-/// From a topic's home: who is present.
+/// From a topic's home: the roster.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Present {
     #[prost(bytes = "bytes", tag = "1")]
     pub topic: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<Place>,
-    /// Everybody, or only what has changed.
+    /// The whole roster, or only the changes.
     #[prost(bool, tag = "3")]
     pub whole: bool,
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<MemberUpdate>,
 }
-/// From a group's home to the gateway that will be its home when this one is gone,
-/// or to the next home while both live: what webhooks' receivers are known to have
-/// been told of the group.
+/// From a group's home to its heir, the gateway that will be its home when this
+/// one is gone, or to the next home while both live: what webhooks' receivers
+/// have been notified of about the group.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reported {
     #[prost(bytes = "bytes", tag = "1")]
@@ -4963,21 +4968,22 @@ pub struct Reported {
     /// All of it, or one step.
     #[prost(bool, tag = "2")]
     pub whole: bool,
-    /// To the next home: something of the speaker's is still on its way. Wait for it.
+    /// To the next home: one of the sender's notifications is still in flight.
+    /// Wait for it.
     #[prost(bool, tag = "3")]
     pub more: bool,
     #[prost(message, optional, tag = "4")]
     pub notified: ::core::option::Option<Notified>,
-    /// Counted among the holds.
+    /// Counted among the interest updates.
     #[prost(uint64, tag = "5")]
     pub serial: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Notified {
-    /// That it has clients.
+    /// That the group is occupied.
     #[prost(enumeration = "Delivery", tag = "1")]
     pub occupied: i32,
-    /// Who is present; in a step, only those of whom something has changed.
+    /// The users present; in a step, only those that changed.
     #[prost(message, repeated, tag = "2")]
     pub users: ::prost::alloc::vec::Vec<NotifiedUser>,
 }
@@ -5001,7 +5007,7 @@ pub mod placed {
     pub enum Placed {
         #[prost(message, tag = "2")]
         Answer(super::Answer),
-        /// The speaker knows a view in which another gateway is the topic's home.
+        /// The sender knows a view in which another gateway is the topic's home.
         #[prost(bool, tag = "3")]
         Stale(bool),
     }
@@ -5016,7 +5022,7 @@ pub struct HandOver {
     #[prost(message, repeated, tag = "3")]
     pub messages: ::prost::alloc::vec::Vec<RetainedMessage>,
 }
-/// To a topic's home, or from it to a gateway that is new: its last value.
+/// To a topic's home, or from it to a new gateway: its last value.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LastValue {
     #[prost(bytes = "bytes", tag = "1")]
@@ -5031,9 +5037,9 @@ pub struct LastValue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Delivery {
-    /// It was not told, or was told that it is no more.
+    /// Not notified, or notified that it has ended.
     Unspecified = 0,
-    /// It is on its way.
+    /// In flight.
     Unknown = 1,
     Confirmed = 2,
 }

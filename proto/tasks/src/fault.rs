@@ -1,5 +1,5 @@
-//! Faults on demand, for tests of debug builds: with `BROADGATE_FAULT=NAME=FILE` the task or thread of this name
-//! panics as soon as the file exists. In release builds nothing of this is there.
+//! Faults on demand, for tests of debug builds: with `BROADGATE_FAULT=NAME=FILE` the task or thread of this
+//! name panics as soon as the file exists. Release builds contain none of this.
 
 use std::convert::Infallible;
 

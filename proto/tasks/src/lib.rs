@@ -20,11 +20,11 @@ pub struct Tasks {
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
     threads: Vec<(String, thread::JoinHandle<()>)>,
-    /// Threads tell by it that they have ended.
+    /// Threads report their end here.
     ended: (mpsc::Sender<String>, mpsc::Receiver<String>),
 }
 
-/// Tells, when it is dropped, that a thread has ended.
+/// Reports on drop that a thread has ended.
 pub struct ThreadEnd {
     name: String,
     ended: mpsc::Sender<String>,
@@ -32,7 +32,7 @@ pub struct ThreadEnd {
 
 impl Drop for ThreadEnd {
     fn drop(&mut self) {
-        // The first one is enough: the process ends by it.
+        // The first one suffices: it ends the process.
         let _ = self.ended.try_send(std::mem::take(&mut self.name));
     }
 }
@@ -52,7 +52,7 @@ impl Tasks {
         });
     }
 
-    /// The same for a task that may say why it ended.
+    /// The same for a task that may return why it ended.
     pub fn spawn_fallible(
         &mut self,
         name: &str,
@@ -68,7 +68,7 @@ impl Tasks {
         self.names.insert(handle.id(), name.to_owned());
     }
 
-    /// What a new thread holds until it ends, so that its end is noticed.
+    /// A guard that a new thread holds until it ends, so that its end is noticed.
     #[must_use]
     pub fn thread_end(&self, name: &str) -> ThreadEnd {
         ThreadEnd { name: name.to_owned(), ended: self.ended.0.clone() }

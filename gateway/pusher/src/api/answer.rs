@@ -2,30 +2,30 @@
 
 use crate::{Compat, json::Writer, member::Member};
 
-/// Nothing was asked for.
+/// No attribute was requested.
 pub const EMPTY: &str = "{}";
-/// What `GET /up` says.
+/// The answer of `GET /up`.
 pub const HEALTHY: &str = r#"{"health":"OK"}"#;
-/// What the old way to publish says, with status 202.
+/// The answer of the legacy publish call, with status 202.
 pub const ACCEPTED: &str = "accepted";
 
-/// What is answered about a channel; what was not asked for or is not applicable is none.
+/// The attributes of a channel; those not requested or not applicable are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes<'a> {
     pub user_count: Option<u64>,
     pub subscription_count: Option<u64>,
-    /// The inner is none if nothing is kept.
+    /// The inner option is none if no event is retained.
     pub cache: Option<Option<Cached<'a>>>,
 }
 
-/// The event that is kept in a cache channel.
+/// The retained event of a cache channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cached<'a> {
     pub data: &'a str,
     pub ttl_seconds: u64,
 }
 
-/// `{"channels":{…}}`: of `GET /channels`, and of a publish that asks for info.
+/// `{"channels":{…}}`: for `GET /channels`, and for a publish that asks for info.
 pub fn channels<'a>(channels: impl IntoIterator<Item = (&'a str, Attributes<'a>)>) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"channels":{"#).list(channels, |out, (name, attributes)| {
@@ -36,7 +36,7 @@ pub fn channels<'a>(channels: impl IntoIterator<Item = (&'a str, Attributes<'a>)
     out.plain("}}").finish()
 }
 
-/// `{"batch":[…]}`: of a batch in which at least one event asks for info, one for each event.
+/// `{"batch":[…]}`: for a batch in which at least one event asks for info, one entry per event.
 pub fn batch<'a>(events: impl IntoIterator<Item = Attributes<'a>>) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"batch":["#).list(events, |out, attributes| {
@@ -47,7 +47,7 @@ pub fn batch<'a>(events: impl IntoIterator<Item = Attributes<'a>>) -> String {
     out.plain("]}").finish()
 }
 
-/// Of `GET /channels/{channel}`.
+/// For `GET /channels/{channel}`.
 pub fn channel(occupied: bool, attributes: Attributes<'_>) -> String {
     let mut out = Writer::with_capacity(128);
     out.plain(if occupied { r#"{"occupied":true"# } else { r#"{"occupied":false"# });
@@ -58,8 +58,8 @@ pub fn channel(occupied: bool, attributes: Attributes<'_>) -> String {
     out.plain("}").finish()
 }
 
-/// Of `GET /channels/{channel}/users`. The hosted service has strings for all ids, Reverb has
-/// them as they were sent.
+/// For `GET /channels/{channel}/users`. The hosted service writes all ids as strings, Reverb as they were
+/// sent.
 pub fn users<'a>(members: impl IntoIterator<Item = &'a Member<'a>>, compat: Compat) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"users":["#).list(members, |out, member| {
@@ -75,13 +75,13 @@ pub fn users<'a>(members: impl IntoIterator<Item = &'a Member<'a>>, compat: Comp
     out.plain("]}").finish()
 }
 
-/// Of `GET /connections`.
+/// For `GET /connections`.
 pub fn connections(count: u64) -> String {
     format!(r#"{{"connections":{count}}}"#)
 }
 
 impl Attributes<'_> {
-    /// Writes what there is, without the braces.
+    /// Writes the attributes that are present, without the braces.
     fn write(&self, out: &mut Writer) {
         let counts = [("user_count", self.user_count), ("subscription_count", self.subscription_count)];
         let given = counts.iter().filter_map(|&(name, count)| Some((name, count?)));

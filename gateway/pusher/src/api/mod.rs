@@ -1,8 +1,8 @@
-//! The HTTP API by which an app's backend publishes and asks: requests parsed and checked,
-//! answers written. Who is asked about users and channels stands elsewhere.
+//! The HTTP API by which an app's backend publishes and queries: requests parsed and checked, answers
+//! written. The gateway looks up users and channels.
 //!
-//! A request is routed (`route`), its signature verified (`sign`), what it wants parsed
-//! (`publish`, `query`), and answered (`answer`).
+//! A request is routed (`route`), its signature verified (`sign`), its content parsed (`publish`, `query`),
+//! and answered (`answer`).
 
 pub mod answer;
 pub mod params;
@@ -13,11 +13,11 @@ pub mod sign;
 
 use http::StatusCode;
 
-/// What a refusal says before it shows what should have been signed.
+/// How a refusal starts before it shows what should have been signed.
 const SIGNED_TEXT: &str = ": you should have sent";
 
-/// Why a request is not carried out: a status and one sentence, which is the body. Laravel logs
-/// it as `Pusher error: <body>.`
+/// Why a request is refused: a status and one sentence, which is the body. Laravel logs it as `Pusher error:
+/// <body>.`
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
@@ -32,7 +32,7 @@ impl Refusal {
         Self { status, text: text.to_string(), allow: None }
     }
 
-    /// What of its sentence may stand in a log: neither a signature nor what was signed.
+    /// Its sentence as a log may contain it: without a signature or the signed text.
     pub fn for_log(&self) -> &str {
         self.text.split_once(SIGNED_TEXT).map_or(&*self.text, |(before, _)| before)
     }

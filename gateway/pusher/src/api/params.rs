@@ -4,12 +4,12 @@ use broadgate_proto::limits::{API_PARAMETERS_MAX, API_QUERY_BYTES_MAX};
 
 use super::Refusal;
 
-/// A query's parameters, decoded, in the order in which they came, with their names in lowercase.
+/// A query's parameters, decoded, in order of appearance, with their names in lowercase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Parses what stands behind the `?`, which may be empty.
+    /// Parses the text after the `?`, which may be empty.
     pub fn parse(query: &str) -> Self {
         let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text, true)).into_owned();
         let pair = |part: &str| {
@@ -19,7 +19,7 @@ impl Params {
         Self(query.split('&').filter(|part| !part.is_empty()).map(pair).collect())
     }
 
-    /// The same for strangers, whose signature cannot be checked before.
+    /// The same for unauthenticated callers, whose signature cannot be checked before.
     pub fn parse_bounded(query: &str) -> Result<Self, Refusal> {
         if query.len() > API_QUERY_BYTES_MAX {
             return Err(Refusal::bad(format!("The query is longer than {API_QUERY_BYTES_MAX} bytes.")));
@@ -55,7 +55,7 @@ pub(super) fn array(name: &str) -> Option<&str> {
     index.ends_with(']').then_some(array)
 }
 
-/// The bytes that a percent-encoded text means. What is no code stands for itself.
+/// Decodes a percent-encoded text. Invalid codes are kept as they are.
 pub fn percent_decode(text: &str, plus_is_space: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

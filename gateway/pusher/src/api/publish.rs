@@ -1,4 +1,4 @@
-//! What an app's backend publishes.
+//! Publishes of an app's backend.
 
 use broadgate_proto::id::ClientId;
 use serde::{Deserialize, Deserializer};
@@ -20,14 +20,14 @@ pub struct Publish {
     pub data: String,
     /// At least one, each once, in the publisher's order.
     pub channels: Vec<String>,
-    /// The client that does not get it. None also if the publisher named a client that cannot be
-    /// one of ours.
+    /// The client to exclude. None also if the publisher named a client that cannot be one of this cluster's.
     pub except: Option<ClientId>,
-    /// What is to be answered about each channel, as far as it is applicable.
+    /// The attributes to return for each channel, as far as they apply.
     pub info: Info,
 }
 
-/// Tells one publish from another under the same key, however its body is written.
+/// A fingerprint that distinguishes publishes under the same idempotency key, however their bodies are
+/// written.
 pub fn print(events: &[Publish]) -> u128 {
     let mut text = Vec::new();
     let mut add = |part: &[u8]| {
@@ -61,13 +61,13 @@ struct Batch<'a> {
     batch: Vec<Event<'a>>,
 }
 
-/// A null is data too.
+/// Null is data, too.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// A body with more bytes than this is too large in any case (413), so nobody needs to read it
-/// to its end. In JSON a byte takes at most six; white space and unknown fields have what is left.
+/// A body with more bytes than this is too large in any case (413), so it need not be read to its end. In
+/// JSON a byte takes at most six; the rest is for white space and unknown fields.
 pub fn body_bytes_max(limits: &Limits) -> usize {
     const JSON_BYTES_MAX: usize = 6;
     const FIELDS_BYTES_MAX: usize = 1024;
@@ -79,7 +79,7 @@ pub fn body_bytes_max(limits: &Limits) -> usize {
     one.max(batch)
 }
 
-/// `POST /events`. What the body does not say may stand in the query.
+/// `POST /events`. Fields that the body lacks may be in the query.
 pub fn event(body: &[u8], params: &Params, limits: &Limits, compat: Compat) -> Result<Publish, Refusal> {
     let text = if body.is_empty() { "{}" } else { utf8(body)? };
     let event: Event<'_> = json::object(text).map_err(unparsed)?;
@@ -125,8 +125,7 @@ pub fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<Publish
     batch.into_iter().enumerate().map(named).collect()
 }
 
-/// `POST /channels/{channel}/events`, the old way: the body is the data, all else stands in the
-/// query.
+/// `POST /channels/{channel}/events`, the legacy call: the body is the data, everything else is in the query.
 pub fn channel_event(
     channel: String,
     body: &[u8],
@@ -143,7 +142,7 @@ pub fn channel_event(
     .checked(limits, Compat::default())
 }
 
-/// What a publisher said, not checked yet.
+/// A publisher's unchecked input.
 struct Draft {
     name: Option<String>,
     data: Option<String>,
@@ -192,7 +191,7 @@ fn some_channels(channels: Vec<String>, limits: &Limits) -> Result<Vec<String>, 
     Ok(channels.iter().filter(|channel| seen.insert(channel.as_str())).cloned().collect())
 }
 
-/// Data that is no string becomes compact JSON: older backends send objects.
+/// Data other than a string becomes compact JSON: older backends send objects.
 fn data(raw: &RawValue) -> Result<String, Refusal> {
     if !raw.get().starts_with('"') {
         return Ok(json::compact(raw.get()));

@@ -1,4 +1,4 @@
-//! What an app's backend asks about channels.
+//! Queries of an app's backend about channels.
 
 use super::{Refusal, params::Params};
 use crate::{
@@ -8,20 +8,19 @@ use crate::{
     shown,
 };
 
-/// What is to be answered about a channel.
+/// The requested attributes of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Info {
-    /// Different users, in a presence channel.
+    /// The number of distinct users, in a presence channel.
     pub user_count: bool,
-    /// Connections.
+    /// The number of connections.
     pub subscription_count: bool,
-    /// The kept event, in a cache channel.
+    /// The retained event, in a cache channel.
     pub cache: bool,
 }
 
 impl Info {
-    /// Parses `user_count,subscription_count,cache`. Reverb passes over words that it does not
-    /// know.
+    /// Parses `user_count,subscription_count,cache`. Reverb ignores words that it does not know.
     pub fn parse(text: &str, compat: Compat) -> Result<Self, Refusal> {
         let mut info = Self::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -45,8 +44,8 @@ impl Info {
         Self::parse(&params.list("info").join(","), compat)
     }
 
-    /// What of it a channel of this kind has. The hosted service counts the connections of
-    /// presence channels too.
+    /// The attributes that apply to a channel of this kind. The hosted service counts the connections of
+    /// presence channels, too.
     pub fn applicable(self, kind: Kind, compat: Compat) -> Self {
         Self {
             user_count: self.user_count && kind.is_presence(),
@@ -60,12 +59,12 @@ impl Info {
     }
 }
 
-/// Which occupied channels are asked about, and what.
+/// Which occupied channels are queried, and which attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channels {
-    /// What their names begin with; maybe nothing.
+    /// The prefix of their names; may be empty.
     pub prefix: String,
-    /// For each channel, as far as it is applicable.
+    /// For each channel, as far as they apply.
     pub info: Info,
 }
 
@@ -82,7 +81,7 @@ pub fn channels(params: &Params, compat: Compat) -> Result<Channels, Refusal> {
     Ok(Channels { prefix: prefix.to_owned(), info })
 }
 
-/// `GET /channels/{channel}`: what is to be answered about it.
+/// `GET /channels/{channel}`: the requested attributes.
 pub fn channel(channel: &str, params: &Params, limits: &Limits, compat: Compat) -> Result<Info, Refusal> {
     check_name(channel, limits)?;
     let (asked, kind) = (Info::of(params, compat)?, Kind::of(channel));
@@ -99,7 +98,7 @@ pub fn channel(channel: &str, params: &Params, limits: &Limits, compat: Compat) 
     Ok(asked.applicable(kind, compat))
 }
 
-/// `GET /channels/{channel}/users`: may it be asked?
+/// `GET /channels/{channel}/users`: checks that the channel has users.
 pub fn users(channel: &str, limits: &Limits) -> Result<(), Refusal> {
     check_name(channel, limits)?;
     if Kind::of(channel).is_presence() {
@@ -108,8 +107,7 @@ pub fn users(channel: &str, limits: &Limits) -> Result<(), Refusal> {
     Err(Refusal::bad("Users can only be retrieved for presence channels"))
 }
 
-/// Is this the name of a channel that backends know of? Names that begin with `#` are reserved,
-/// but for those of users.
+/// Whether backends may name this channel. Names that begin with `#` are reserved, except those of users.
 pub(super) fn check_name(channel: &str, limits: &Limits) -> Result<(), Refusal> {
     channel::check_name(channel, limits.channel_name_bytes_max).map_err(Refusal::bad)?;
     if channel.starts_with('#') && channel::user_of(channel).is_none() {

@@ -1,28 +1,28 @@
-//! What a method and a path mean.
+//! Routing by method and path.
 
 use http::StatusCode;
 
 use super::{Refusal, params::percent_decode};
 use crate::shown;
 
-/// What a request is about.
+/// A routed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// Is the server up? Needs no signature.
+    /// The health check, which needs no signature.
     Up,
     App {
-        /// None if only the key says whose it is.
+        /// None if only the key identifies the app.
         app: Option<String>,
         call: Call,
     },
 }
 
-/// What an app's backend asks for.
+/// A call of an app's backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     Events,
     BatchEvents,
-    /// The old way to publish.
+    /// The legacy publish call.
     ChannelEvents {
         channel: String,
     },
@@ -36,25 +36,25 @@ pub enum Call {
     TerminateConnections {
         user: String,
     },
-    /// How many clients there are; Laravel Pulse asks.
+    /// The number of connections; Laravel Pulse asks for it.
     Connections,
 }
 
-/// A path without a prefix such as `/pusher`; none if it does not begin with it.
+/// A path without a prefix such as `/pusher`; none if it lacks the prefix.
 pub fn after_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
 }
 
-/// What a request means, by its method and the path after the prefix, not yet decoded. Some SDKs
-/// begin the path with two slashes.
+/// Routes a request by its method and the path after the prefix, not yet decoded. Some SDKs begin the path
+/// with two slashes.
 pub fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (app, only, call) = match parts[..] {
-        // So asks the library for Python, of which the newest is 3.3.4.
+        // The Python library sends this; its newest version is 3.3.4.
         ["users", user, "terminate_connections"] => {
             ("", "POST", Call::TerminateConnections { user: decoded(user)? })
         }
-        // Health checks of some proxies ask for the head alone.
+        // Health checks of some proxies send HEAD.
         ["up"] if method == "HEAD" => return Ok(Route::Up),
         ["up"] => return allowed(method, "GET", path).map(|()| Route::Up),
         ["apps", app, "events"] => (app, "POST", Call::Events),

@@ -1,4 +1,4 @@
-//! Is a request signed with a key of its app?
+//! Verifies that a request is signed with a key of its app.
 
 use std::{
     borrow::Cow,
@@ -18,11 +18,11 @@ use crate::{
     shown,
 };
 
-/// What of a request is signed.
+/// The signed parts of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub method: &'a str,
-    /// As it came, not decoded.
+    /// As received, not decoded.
     pub path: &'a str,
     pub params: &'a Params,
 }
@@ -57,7 +57,7 @@ pub fn verify<'k>(
     Ok(key)
 }
 
-/// Is the body of a request that is signed the one that was signed?
+/// Verifies that the body of a signed request is the one that was signed.
 pub fn verify_body(params: &Params, body: &[u8]) -> Result<(), Refusal> {
     if !body.is_empty() {
         needed(params, BODY_MD5)?;
@@ -105,7 +105,7 @@ fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -
 /// The paths that may have been signed, the likeliest first.
 fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
     let mut paths: Vec<Cow<'a, str>> = Vec::new();
-    // Slashes may have been doubled, or put at the end, on the way or by the SDK after it had signed.
+    // Slashes may have been doubled, or added at the end, in transit or by the SDK after signing.
     for path in tidy(path).map(Cow::Owned).into_iter().chain([Cow::Borrowed(path)]) {
         for prefix in prefixes {
             paths.extend(after_prefix(&path, prefix).map(|rest| Cow::Owned(rest.to_owned())));
@@ -117,8 +117,8 @@ fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
             }
         }
     }
-    // SDKs sign before their HTTP client encodes what does not fit a path. A newline that was
-    // encoded must not pass for the one behind the path.
+    // SDKs sign before their HTTP client encodes characters that a path cannot have. An encoded newline must
+    // not pass for the one after the path.
     for at in 0..paths.len() {
         let decoded = String::from_utf8_lossy(&percent_decode(&paths[at], false)).into_owned();
         if !decoded.contains(char::is_control) {
@@ -130,7 +130,7 @@ fn paths<'a>(path: &'a str, prefixes: &[&str]) -> Vec<Cow<'a, str>> {
     paths
 }
 
-/// A path with single slashes and none at its end; none if it is so.
+/// A path with single slashes and none at its end; none if it already has that form.
 fn tidy(path: &str) -> Option<String> {
     let tidied =
         path.split('/').filter(|part| !part.is_empty()).fold(String::new(), |all, part| all + "/" + part);
