@@ -2,19 +2,16 @@
 
 use bytes::Bytes;
 
+use super::begun::Begun;
 use crate::codec::input::{Allowance, Input, Violation};
 
 const HEADER: usize = 4;
 
-pub(crate) struct Decoder {
-    /// The begin of a frame whose end was not read yet.
-    begun: Vec<u8>,
-    message_bytes_max: usize,
-}
+pub(crate) struct Decoder(Begun);
 
 impl Decoder {
     pub(super) fn new(message_bytes_max: usize) -> Self {
-        Self { begun: Vec::new(), message_bytes_max }
+        Self(Begun::new(message_bytes_max))
     }
 
     pub(super) fn next(
@@ -23,32 +20,32 @@ impl Decoder {
         allowance: &mut Allowance,
     ) -> Result<Option<Input>, Violation> {
         // A frame that has begun goes on: it was paid for.
-        if self.begun.is_empty() && !input.is_empty() && !allowance.take() {
+        if self.0.bytes.is_empty() && !input.is_empty() && !allowance.take() {
             return Ok(None);
         }
-        if self.begun.len() < HEADER && !self.take(input, HEADER) {
+        if self.0.bytes.len() < HEADER && !self.take(input, HEADER) {
             return Ok(None);
         }
-        let Some(header) = self.begun.first_chunk::<HEADER>() else { return Ok(None) };
+        let Some(header) = self.0.bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let len = u32::from_be_bytes(*header) as usize;
         if len < HEADER {
             return Err(Violation::Protocol);
         }
-        if len - HEADER > self.message_bytes_max {
+        if len - HEADER > self.0.message_bytes_max {
             return Err(Violation::TooLarge);
         }
         if !self.take(input, len) {
             return Ok(None);
         }
-        let whole = Bytes::from(std::mem::take(&mut self.begun));
+        let whole = Bytes::from(std::mem::take(&mut self.0.bytes));
         Ok(Some(Input::Binary(whole.slice(HEADER..))))
     }
 
     /// Fills `begun` up to `len` bytes; false if the input ends before.
     fn take(&mut self, input: &mut &[u8], len: usize) -> bool {
-        let want = len - self.begun.len();
+        let want = len - self.0.bytes.len();
         let (taken, rest) = input.split_at(want.min(input.len()));
-        self.begun.extend_from_slice(taken);
+        self.0.bytes.extend_from_slice(taken);
         *input = rest;
         taken.len() == want
     }

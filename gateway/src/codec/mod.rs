@@ -1,5 +1,6 @@
 //! What clients speak: bytes in, messages out. Pure; the shard owns the sockets.
 
+mod begun;
 mod early_utf8;
 pub(crate) mod encode;
 mod frame;

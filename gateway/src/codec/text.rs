@@ -1,16 +1,13 @@
 //! Lines: a message ends with a newline; a carriage return before it is not part of it.
 
+use super::begun::Begun;
 use crate::codec::input::{Allowance, Input, Violation, text_or_binary};
 
-pub(crate) struct Decoder {
-    /// The begin of a line whose end was not read yet.
-    begun: Vec<u8>,
-    message_bytes_max: usize,
-}
+pub(crate) struct Decoder(Begun);
 
 impl Decoder {
     pub(super) fn new(message_bytes_max: usize) -> Self {
-        Self { begun: Vec::new(), message_bytes_max }
+        Self(Begun::new(message_bytes_max))
     }
 
     pub(super) fn next(
@@ -19,10 +16,10 @@ impl Decoder {
         allowance: &mut Allowance,
     ) -> Result<Option<Input>, Violation> {
         let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
-            if self.begun.len() + input.len() > self.message_bytes_max + 1 {
+            if self.0.bytes.len() + input.len() > self.0.message_bytes_max + 1 {
                 return Err(Violation::TooLarge);
             }
-            self.begun.extend_from_slice(input);
+            self.0.bytes.extend_from_slice(input);
             *input = &[];
             return Ok(None);
         };
@@ -31,10 +28,10 @@ impl Decoder {
         }
         let (line, rest) = (&input[..end], &input[end + 1..]);
         *input = rest;
-        let begun = std::mem::take(&mut self.begun);
+        let begun = std::mem::take(&mut self.0.bytes);
         let whole = if begun.is_empty() { line } else { &[&begun, line].concat() };
         let whole = whole.strip_suffix(b"\r").unwrap_or(whole);
-        if whole.len() > self.message_bytes_max {
+        if whole.len() > self.0.message_bytes_max {
             return Err(Violation::TooLarge);
         }
         Ok(Some(text_or_binary(whole)))
