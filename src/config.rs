@@ -16,9 +16,9 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::{
+    bounded_read::{self, Kind},
     environment::{self, Environment},
     failure::Failure,
-    file::{self, Kind},
     unreadable::{Unreadable, said},
 };
 
@@ -130,7 +130,7 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, Failure> {
         let text = match file {
             None => String::new(),
-            Some(path) => file::read_text(path, Kind::Any)
+            Some(path) => bounded_read::read_text(path, Kind::Any)
                 .map_err(|error| Failure::usage(Unreadable::file("config file", path, &error).to_string()))?,
         };
         Self::of(file, &text).map_err(|unreadable| Failure::usage(unreadable.to_string()))
@@ -185,7 +185,7 @@ impl Config {
 
     /// A warning if others than its owner can read the secret's file.
     pub(crate) fn secret_warning(&self) -> Option<String> {
-        crate::exposed::exposed("cluster.secret_file", self.cluster.secret_file.as_deref()?)
+        crate::secret_files::exposed("cluster.secret_file", self.cluster.secret_file.as_deref()?)
     }
 
     /// The shared secret: BROADGATE_SECRET, else the file.
@@ -194,7 +194,7 @@ impl Config {
             (Some(text), _) => ("BROADGATE_SECRET".to_owned(), text),
             (None, Some(path)) => {
                 let place = format!("cluster.secret_file {}", path.display());
-                let text = file::read_text(path, Kind::Any)
+                let text = bounded_read::read_text(path, Kind::Any)
                     .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
                 (place, text)
             }

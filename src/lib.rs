@@ -14,22 +14,22 @@ macro_rules! say {
 }
 
 pub mod apps;
+mod bounded_read;
 pub mod cli;
 pub mod config;
 pub mod environment;
-mod exposed;
 pub mod failure;
-mod file;
 mod help;
 pub mod operate;
 pub mod options;
 pub mod output;
-mod plain;
+mod role_tasks;
 pub mod roles;
+mod secret_files;
+mod setting_errors;
 mod telemetry;
 mod unreadable;
 mod up;
-mod watched;
 
 use std::process::ExitCode;
 

@@ -22,9 +22,9 @@ use crate::{
     config::{Config, RegisterSection},
     failure::Failure,
     options::{AppsFile, ConfigFile, Registers},
-    plain,
+    role_tasks::Watched,
+    setting_errors,
     telemetry::{self, Ready},
-    watched::Watched,
 };
 
 /// Of a register, besides connections: streams, epoll, listeners.
@@ -51,7 +51,7 @@ pub(crate) struct Common {
     #[command(flatten)]
     file: ConfigFile,
     /// Address of metrics and probes [without this and `metrics.bind`, none are served]
-    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     metrics_bind: Option<SocketAddr>,
     /// Stop when standard input ends: a supervisor holds its other end
     #[arg(long, hide = true)]
@@ -63,7 +63,7 @@ pub(crate) struct RegisterArgs {
     #[command(flatten)]
     common: Common,
     /// Address to listen on [default: 127.0.0.1:7100]
-    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     bind: Option<SocketAddr>,
 }
 
@@ -77,19 +77,19 @@ pub(crate) struct GatewayArgs {
     #[arg(long)]
     name: Option<String>,
     /// Address for commands, workers and peers [default: 127.0.0.1:7200]
-    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     internal_bind: Option<SocketAddr>,
     /// Address that other processes connect to [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Address of the `web` listener for clients [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     client_bind: Option<SocketAddr>,
     /// Open a `text` listener (lines), e.g. on 127.0.0.1:8282
-    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     text_bind: Option<SocketAddr>,
     /// Open a `frame` listener (length-prefixed)
-    #[arg(long, value_name = "ADDRESS", value_parser = plain::address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     frame_bind: Option<SocketAddr>,
     #[command(flatten)]
     apps: AppsFile,
@@ -97,10 +97,10 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
     /// When stopping: from "not ready" to the first close [default: 2s]
-    #[arg(long, value_parser = plain::duration)]
+    #[arg(long, value_parser = setting_errors::duration)]
     ready_delay: Option<Duration>,
     /// When stopping: time within which all clients are closed [default: 20s]
-    #[arg(long, value_parser = plain::duration)]
+    #[arg(long, value_parser = setting_errors::duration)]
     drain: Option<Duration>,
     /// Serve the demo's chat page
     #[arg(long, hide = true)]

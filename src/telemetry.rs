@@ -18,7 +18,7 @@ use crate::{
     config::{Config, LogFormat},
     environment,
     failure::Failure,
-    watched::Watched,
+    role_tasks::Watched,
 };
 
 /// The crates whose log is Broadgate's own.

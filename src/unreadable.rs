@@ -3,7 +3,7 @@
 
 use std::{fmt, path::Path};
 
-use crate::plain;
+use crate::setting_errors;
 
 /// A file, or the environment, that cannot be used.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Unreadable {
             Self::File(sentence) | Self::Variable(sentence) => sentence.clone(),
             Self::Toml { file, text, error, .. } => {
                 let line = error.span().map(|span| format!(":{}", line_of(text, span.start)));
-                let message = plain::message(error.message()).replace('\n', ", ");
+                let message = setting_errors::message(error.message()).replace('\n', ", ");
                 format!("{file}{}: {message}", line.unwrap_or_default())
             }
         }
@@ -67,7 +67,7 @@ impl fmt::Display for Unreadable {
 pub(crate) fn said(error: &toml::de::Error) -> String {
     let (text, message) = (error.to_string(), error.message());
     let text = match text.rfind(message) {
-        Some(at) => text[..at].to_owned() + &plain::message(message) + &text[at + message.len()..],
+        Some(at) => text[..at].to_owned() + &setting_errors::message(message) + &text[at + message.len()..],
         None => text,
     };
     text.trim_end().to_owned()

@@ -28,22 +28,22 @@
 mod admission;
 mod api;
 pub mod apps;
-mod bodies;
 mod channel_events;
 mod cluster;
 mod codec;
 mod command;
 pub mod config;
 mod dispatch;
+mod fair_queue;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
 mod health;
 mod identity;
-mod inbox;
 mod ingress;
 mod observers;
 mod refusals;
+mod request_bodies;
 mod server;
 mod shard;
 mod webhooks;

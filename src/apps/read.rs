@@ -13,9 +13,9 @@ use serde::{Deserialize, de::IgnoredAny};
 use toml::Spanned;
 
 use crate::{
+    bounded_read::{self, Kind},
     config::Config,
-    exposed::exposed,
-    file::{self, Kind},
+    secret_files::exposed,
     unreadable::{Unreadable, line_of},
 };
 
@@ -43,7 +43,7 @@ pub struct Seen {
 impl Seen {
     /// Reads a file and remembers what was in it.
     fn read(path: &Path, seen: &mut Vec<Self>) -> std::io::Result<String> {
-        let read = file::read(path, Kind::Regular);
+        let read = bounded_read::read(path, Kind::Regular);
         let content = read.as_ref().ok().map(|bytes| hash(bytes));
         seen.push(Self { path: path.to_owned(), content });
         String::from_utf8(read?)
@@ -52,7 +52,7 @@ impl Seen {
 
     /// How the same file looks now.
     pub(super) fn again(&self) -> Self {
-        let content = file::read(&self.path, Kind::Regular).ok().map(|bytes| hash(&bytes));
+        let content = bounded_read::read(&self.path, Kind::Regular).ok().map(|bytes| hash(&bytes));
         Self { path: self.path.clone(), content }
     }
 }
@@ -343,7 +343,7 @@ mod tests {
         let source = Source { apps: Some(path.clone()), ..Source::default() };
         let mut seen = Vec::new();
         source.read(&mut seen).unwrap();
-        crate::file::tests::make_pipe(&path);
+        crate::bounded_read::tests::make_pipe(&path);
         assert_ne!(seen[0], seen[0].again());
         let error = source.read(&mut seen).unwrap_err();
         assert!(error.contains("apps.toml: it is not a regular file"), "{error}");

@@ -24,7 +24,7 @@ use crate::{
     },
     options::registers_of_environment,
     output::{json, print, print_json},
-    plain,
+    setting_errors,
 };
 
 /// Between two tries at following the register while a gateway drains.
@@ -49,11 +49,11 @@ pub(crate) struct DrainArgs {
     /// most [default: 10m]
     #[arg(
         long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10m",
-        value_parser = plain::duration
+        value_parser = setting_errors::duration
     )]
     wait: Option<Duration>,
     /// How long an answer may take
-    #[arg(long, default_value = "5s", value_parser = plain::duration)]
+    #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
     timeout: Duration,
     /// For scripts
     #[arg(long)]

@@ -7,7 +7,7 @@ use broadgate_gateway::config::Internal;
 use broadgate_proto::name;
 use clap::Args;
 
-use crate::{config::Config, environment, failure::Failure, options::ConfigFile, plain};
+use crate::{config::Config, environment, failure::Failure, options::ConfigFile, setting_errors};
 
 /// Which gateway is asked.
 #[derive(Debug, Clone, Default, Args)]
@@ -59,7 +59,7 @@ pub struct Target {
     #[arg(long)]
     pub app: Option<String>,
     /// How long an answer may take
-    #[arg(long, default_value = "5s", value_parser = plain::duration)]
+    #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
     pub timeout: Duration,
     /// For scripts
     #[arg(long)]

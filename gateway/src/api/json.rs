@@ -27,10 +27,10 @@ use tonic::Code;
 use super::{lenient, once};
 use crate::{
     apps::Apps,
-    bodies::{Bodies, Lease, Unread},
     command::refusal,
     dispatch::Dispatcher,
     refusals::Refused,
+    request_bodies::{Bodies, Lease, Unread},
 };
 
 struct Json {

@@ -27,7 +27,7 @@ use crate::{
     channel_events::{counts::Counts, facts::is_counted},
     cluster::Seen,
     dispatch::Dispatcher,
-    inbox::Receiver,
+    fair_queue::Receiver,
     webhooks::{News, Webhooks},
 };
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{reports::Seen, watchers::Watcher},
     command::{GatewayContent, Refusal},
-    inbox,
+    fair_queue,
     shard::Entry,
 };
 
@@ -122,7 +122,7 @@ pub(crate) enum Event {
     /// A stream wants to be told what happens in groups.
     Watch(Watcher),
     /// The gateway itself wants to be told what happens in these groups.
-    Report(Vec<ReportSubscription>, inbox::Sender<Seen>),
+    Report(Vec<ReportSubscription>, fair_queue::Sender<Seen>),
     /// The gateway is another incarnation now, and knows nothing of what the former one knew.
     Reborn(Incarnation),
 }

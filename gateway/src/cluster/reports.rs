@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::{
     command::Job,
-    inbox::{self, Item, Says, Thinned},
+    fair_queue::{self, Item, Says, Thinned},
     webhooks::{Arrival, Arrivals},
 };
 
@@ -56,7 +56,7 @@ impl Item for Seen {
 /// Who passes reports on, and what has arrived.
 pub(super) struct Reports {
     about: Vec<ReportSubscription>,
-    channels: Option<inbox::Sender<Seen>>,
+    channels: Option<fair_queue::Sender<Seen>>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -66,7 +66,7 @@ impl Reports {
     }
 
     /// What is reported, and to whom.
-    pub(super) fn tell(&mut self, about: Vec<ReportSubscription>, channels: inbox::Sender<Seen>) {
+    pub(super) fn tell(&mut self, about: Vec<ReportSubscription>, channels: fair_queue::Sender<Seen>) {
         self.about = about;
         self.channels = Some(channels);
     }
@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn a_report_has_arrived_when_nobody_keeps_it_any_more() {
         let me = Incarnation::from_bits(1);
-        let (channels, mut seen) = inbox::inbox(1000);
+        let (channels, mut seen) = fair_queue::inbox(1000);
         let mut reports = Reports::new(Arc::default());
         reports.tell(Vec::new(), channels);
         let room = Topic::group("a", "room");

@@ -5,15 +5,15 @@
 //! keep order, so at any one client a caller's commands take effect in the order in which they were
 //! made. Answers are awaited apart from that.
 
+mod command_ids;
 mod dispatcher;
-mod homed;
-mod ids;
+mod in_flight;
 mod installed;
-mod place;
-mod placed;
-mod placing;
+mod pending;
+mod route;
 mod status;
 pub(crate) mod upcalls;
+mod via_home;
 
 pub(crate) use self::dispatcher::Dispatcher;
 

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     admission::Admission,
-    bodies::Bodies,
     config::{Config, Listener},
     dispatch::Dispatcher,
     health::{Health, Stopping},
+    request_bodies::Bodies,
     shard::{Handle, Places},
 };
 

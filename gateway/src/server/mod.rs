@@ -2,12 +2,14 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `drain.rs` | stopping in good order |
 //! | `files.rs` | how many connections the limit on open files allows |
 //! | `listen.rs` | opening ports |
 //! | `start.rs` | what it is made of: membership, shards |
 //! | `follow.rs` | what follows the membership and the views |
 
 mod bound;
+mod drain;
 mod files;
 mod follow;
 mod listen;
@@ -25,26 +27,26 @@ use broadgate_proto::{
     limits::{self, CHANNEL_CHANGES_BYTES_MAX},
     v1::{MemberState, View},
 };
-use broadgate_register::member::{Member, RegisterStatus};
+use broadgate_register::member::RegisterStatus;
 use broadgate_tasks::Tasks;
 use metrics::histogram;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
     api::{self, Internal},
     apps::Apps,
-    bodies::Bodies,
     channel_events,
     cluster::{self, Actor, ActorDeps, Event, Homes, links::Peers},
     config::Config,
     dispatch::{Dispatcher, Installed},
+    fair_queue::{self, inbox},
     health::{Health, Stopping},
     identity::Identity,
-    inbox::{self, inbox},
     ingress,
     observers::Observers,
+    request_bodies::Bodies,
     server::{
         follow::{Installing, Next, Seen},
         start::{Shards, advertised_host, join, new_me, parser, start_shards},
@@ -56,12 +58,8 @@ use crate::{
 
 pub use self::bound::Bound;
 
-/// How long emptying and closing the client listeners may take.
-const CLOSE_LISTENERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// From the last word to the end of every task and thread.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
-/// So many clients are let go in a second, unless the drain time asks for more.
-const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
 
 /// Checks the configuration and opens every port.
 ///
@@ -324,51 +322,13 @@ impl Bound {
         tasks.spawn("topics", actor.run(events, stop.clone()));
         dispatcher
     }
-
-    /// Not ready; then listeners are emptied and closed, so that who is let go and comes back at once finds
-    /// another gateway; then clients in slices. What is acknowledged is finished.
-    async fn drain(
-        &self,
-        member: &Member,
-        mailboxes: &[Mailbox],
-        dispatcher: &Arc<Dispatcher>,
-        listening: &mut mpsc::Receiver<()>,
-    ) {
-        let stop = &self.config.settings.stop;
-        self.health.set_ready(false);
-        self.stopping.draining.cancel();
-        member.set_state(MemberState::Draining);
-        tracing::info!(ready_delay = ?stop.ready_delay, drain = ?stop.drain, "draining");
-        tokio::time::sleep(stop.ready_delay).await;
-        self.stopping.closing.cancel();
-        // Ends when every listener is closed; nothing is ever sent.
-        if tokio::time::timeout(CLOSE_LISTENERS_TIME_MAX, listening.recv()).await.is_err() {
-            tracing::warn!("client listeners are slow to close: newcomers may be reset");
-        }
-        let clients = dispatcher.own_clients().await;
-        let unhurried = Duration::from_millis(clients as u64 * 1000 / DRAIN_CLIENTS_PER_SECOND as u64);
-        // The last ones need time for their farewells.
-        let over = unhurried.min(stop.drain * 4 / 5);
-        let mut waiting = Vec::new();
-        for mailbox in mailboxes {
-            let (done, drained) = oneshot::channel();
-            mailbox.send(Message::Drain { over, done }).await;
-            waiting.push(drained);
-        }
-        let all = futures_util::future::join_all(waiting);
-        if tokio::time::timeout(stop.drain, all).await.is_err() {
-            tracing::warn!("the drain time is over: what is left is cut");
-        } else {
-            tracing::info!(clients, "drained");
-        }
-    }
 }
 
 /// What follows the apps.
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: inbox::Sender<cluster::Seen>,
+    told: fair_queue::Sender<cluster::Seen>,
 }
 
 impl FollowApps {

@@ -16,7 +16,7 @@ use crate::{
         rate::Rate,
         socket::Stream,
         window::{Window, WindowMax},
-        workers::WorkerKey,
+        worker_links::WorkerKey,
     },
 };
 

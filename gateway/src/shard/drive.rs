@@ -11,9 +11,9 @@ use crate::{
     codec::{Allowance, Input, encode::close_code_frame},
     shard::{
         client::{Client, Stage},
+        counters::Drop,
         slots::Slot,
         state::{Handle, Shard},
-        tally::Drop,
         window::WindowMax,
     },
 };

@@ -16,7 +16,7 @@ use crate::{
         slots::Slot,
         state::Shard,
         window::{Entry, WindowMax},
-        workers::{Link, WorkerKey},
+        worker_links::{Link, WorkerKey},
     },
 };
 

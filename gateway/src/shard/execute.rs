@@ -17,10 +17,10 @@ use crate::{
     },
     shard::{
         client::Session,
+        counters::Drop,
         outcome::{Done, Part, Remembrance, error, one},
         slots::Slot,
         state::Shard,
-        tally::Drop,
     },
 };
 

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     admission::Ticket,
     command::Order,
-    shard::{notice::Notice, outcome::Done, trials::Trying, workers::WorkerKey},
+    shard::{notice::Notice, outcome::Done, worker_links::WorkerKey, worker_trials::Trying},
 };
 
 /// What others ask of a shard.

@@ -13,61 +13,61 @@
 //! What a shard owns, one type each (`state.rs`): the clients' slots, the directory, outboxes, reads, unsent
 //! events, workers' links, and answers to commands that were carried out.
 
+mod app_connections;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod client;
+mod client_lists;
 mod clock;
+mod close;
+pub(crate) mod counters;
 mod directory;
 mod drive;
 mod events;
 mod execute;
 #[cfg(test)]
 mod fixture;
-mod leave;
 mod mailbox;
+mod memory_relief;
+mod merged_sends;
 mod notice;
 mod open;
 mod outbox;
 mod outcome;
 mod pending_counts;
-mod places;
 mod pool;
 mod presence;
 mod pusher;
 mod queries;
 mod rate;
 mod read_budget;
-mod readers;
-mod relieve;
+mod read_queue;
 mod slots;
 mod socket;
 mod state;
-mod suspects;
-pub(crate) mod tally;
 mod thread;
 mod tick;
-mod together;
-mod trials;
 mod upcalls;
-mod walk;
 mod wheel;
 mod window;
-mod worker_out;
-mod workers;
+mod worker_links;
+mod worker_stream;
+mod worker_suspects;
+mod worker_trials;
 mod write;
 
 pub(crate) use self::{
+    app_connections::Places,
     mailbox::{Mailbox, Message, Messages, NewWorker},
     notice::Notice,
     open::{Candidate, Newcomer},
     outcome::Stats,
     pending_counts::PendingCounts,
-    places::Places,
     pool::{Executing, Pool},
     pusher::{Tenant, signed_in_group},
     state::{Handle, Shard},
     thread::{Ingress, Start, start, thread_name},
-    trials::Trying,
     upcalls::{Entry, UpcallQueues, Upcalls},
-    workers::{WorkerKey, shard_of_seq},
+    worker_links::{WorkerKey, shard_of_seq},
+    worker_trials::Trying,
 };

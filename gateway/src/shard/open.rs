@@ -24,10 +24,10 @@ use crate::{
     command::session_object,
     config::{Affinity, Listener},
     shard::{
+        app_connections::Place,
         client::{Client, Reading, Session, Stage, Traffic},
         drive,
         outbox::Outbox,
-        places::Place,
         pusher::client::{PusherClient, Tenant},
         rate::Rate,
         slots::Slot,

@@ -19,19 +19,19 @@ use crate::{
     config::Config,
     observers::Observers,
     shard::{
+        app_connections::Places,
         client::{Client, Stage},
+        counters::Tally,
         directory::Directory,
         outbox::Joined,
         outcome::Remembrance,
         pending_counts::PendingCounts,
-        places::Places,
         pusher::client::Tenant,
         read_budget::ReadBudget,
         slots::{Slot, Slots},
-        tally::Tally,
         upcalls::Upcalls,
         wheel::Wheel,
-        workers::{WorkerKey, Workers},
+        worker_links::{WorkerKey, Workers},
     },
 };
 

@@ -23,16 +23,16 @@ use crate::{
     config::Config,
     observers::Observers,
     shard::{
+        app_connections::Places,
+        client_lists,
         clock::Clock,
         mailbox::{Message, Messages},
         outcome::Part,
         pending_counts::PendingCounts,
-        places::Places,
         state::{Handle, Shard},
         upcalls::Upcalls,
-        walk,
-        worker_out::WorkerOut,
-        workers::Link,
+        worker_links::Link,
+        worker_stream::WorkerOut,
     },
 };
 
@@ -191,7 +191,7 @@ impl Turns {
                 if parts.iter().any(|done| matches!(done.part, Part::Walk(_))) {
                     drop(shard);
                     let shard = Rc::clone(&self.shard);
-                    tokio::task::spawn_local(walk::finish(shard, orders, parts, reply));
+                    tokio::task::spawn_local(client_lists::finish(shard, orders, parts, reply));
                     return;
                 }
                 // Whoever asked may have given up waiting.

@@ -10,10 +10,10 @@ use crate::{
     refusals,
     shard::{
         client::{Client, Stage},
+        counters::Drop,
         slots::Slot,
         socket::HangUp,
         state::Shard,
-        tally::Drop,
         window::WindowMax,
     },
 };

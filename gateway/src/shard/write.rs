@@ -14,10 +14,10 @@ use crate::{
     codec::encode::{Frames, SharedFrame},
     shard::{
         client::{Client, Stage},
+        counters::Drop,
         outbox::{Piece, SLICES_MAX},
         slots::Slot,
         state::Shard,
-        tally::Drop,
     },
 };
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::arrival::Arrival;
-use crate::{apps::WebhookEvent, inbox::Says};
+use crate::{apps::WebhookEvent, fair_queue::Says};
 
 /// A fact, and what ends when every endpoint has it, or never will.
 #[derive(Debug, Clone, PartialEq, Eq)]

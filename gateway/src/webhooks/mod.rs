@@ -72,7 +72,7 @@ use self::{
 };
 use crate::{
     apps::Apps,
-    inbox::{self, Thinned, inbox},
+    fair_queue::{self, Thinned, inbox},
 };
 
 /// A disk that hangs does not keep a gateway from stopping.
@@ -84,7 +84,7 @@ pub(crate) struct Webhooks(Arc<Handle>);
 
 struct Handle {
     apps: Apps,
-    inbox: inbox::Sender<Input>,
+    inbox: fair_queue::Sender<Input>,
     has_spool: bool,
     /// Beside the spool: where what receivers have heard is noted.
     journal: Option<PathBuf>,

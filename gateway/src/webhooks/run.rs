@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     apps::Apps,
-    inbox::{Item, Receiver, Says},
+    fair_queue::{Item, Receiver, Says},
 };
 
 /// Facts that are taken in one turn.

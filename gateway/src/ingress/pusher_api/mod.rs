@@ -24,13 +24,13 @@ use hyper::body::Incoming;
 use metrics::counter;
 
 use crate::{
-    bodies::{Lease, Unread},
     ingress::{
         asked::{Asked, check_prefix},
         pusher_api::calls::Backend,
         target::Place,
         visit::{Answer, Visit},
     },
+    request_bodies::{Lease, Unread},
 };
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.

@@ -16,7 +16,7 @@ use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
     command::{Audience, GatewayContent, Order, Seat},
     refusals,
-    shard::{pusher::client::Pending, slots::Slot, state::Shard, tally::Drop, upcalls::Entry},
+    shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard, upcalls::Entry},
 };
 
 impl Shard {

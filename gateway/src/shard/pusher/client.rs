@@ -13,7 +13,7 @@ use crate::{
     apps::App,
     codec::encode::SharedFrame,
     shard::{
-        places::Place,
+        app_connections::Place,
         pusher::watchlist::Watch,
         rate::{Bucket, Rate},
     },

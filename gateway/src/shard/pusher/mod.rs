@@ -32,7 +32,7 @@ use crate::{
     apps::{App, Gone, Table},
     codec::encode::{close_frame, text_frame},
     refusals::Refused,
-    shard::{slots::Slot, state::Shard, tally::Drop},
+    shard::{counters::Drop, slots::Slot, state::Shard},
 };
 
 pub(crate) use self::client::{PusherClient, Tenant};

@@ -9,7 +9,7 @@ use broadgate_pusher::{member::Member, socket_id};
 
 use crate::{
     command::Seat,
-    shard::{pusher::client::Pending, slots::Slot, state::Shard, tally::Drop},
+    shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard},
 };
 
 impl Shard {

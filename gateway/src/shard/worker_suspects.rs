@@ -23,12 +23,12 @@ use crate::{
     codec::encode::close_code_frame,
     shard::{
         client::Stage,
+        counters::Drop as Dropped,
         slots::Slot,
         state::Shard,
-        tally::Drop as Dropped,
-        trials::Trial,
         window::Entry,
-        workers::{Link, WorkerKey},
+        worker_links::{Link, WorkerKey},
+        worker_trials::Trial,
     },
 };
 
@@ -202,7 +202,7 @@ const fn kind(event: &Event) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::trials::{Suspects, Trying};
+    use crate::shard::worker_trials::{Suspects, Trying};
 
     /// Two shards' suspects of one worker.
     fn two() -> [Suspects; 2] {

@@ -14,8 +14,8 @@ use crate::{
     command::{Job, Order, position_text, refusal},
     dispatch::{
         dispatcher::Dispatcher,
-        placed::Parts,
-        placing::{Asked, Counted, Placing, Way},
+        in_flight::{Asked, Counted, Placing, Way},
+        pending::Parts,
     },
 };
 

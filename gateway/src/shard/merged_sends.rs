@@ -9,10 +9,10 @@ use crate::{
     codec::encode::{Frames, SharedFrame},
     command::{Audience, Order},
     shard::{
+        counters::Drop,
         execute::Outcome,
         outcome::{Done, Part, Remembrance},
         state::Shard,
-        tally::Drop,
     },
 };
 

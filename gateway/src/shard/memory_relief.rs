@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use broadgate_proto::v1::Cause;
 
-use crate::shard::{outbox::Outbox, slots::Slot, state::Shard, tally::Drop};
+use crate::shard::{counters::Drop, outbox::Outbox, slots::Slot, state::Shard};
 
 /// What a frame in an outbox takes besides the frame itself: its place in a list that grows by doubling.
 const PLACE_BYTES: usize = 16;

@@ -20,7 +20,7 @@ use crate::{
     command::{Cursor, Order, finish, merge, not_found, refusal, tidy},
     dispatch::{
         dispatcher::Dispatcher,
-        placing::{Asked, Placing},
+        in_flight::{Asked, Placing},
     },
     shard::Executing,
 };
@@ -194,7 +194,7 @@ impl Dispatcher {
         }
         if let Answer::Receipt(receipt) = &mut answer {
             receipt.command_id =
-                super::ids::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
+                super::command_ids::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
         }
         if let Answer::Status(status) = &mut answer {
             self.add_membership(status);

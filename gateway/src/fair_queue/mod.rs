@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::inbox::item::cost;
+use crate::fair_queue::item::cost;
 
 pub(crate) use self::item::{Item, Says};
 

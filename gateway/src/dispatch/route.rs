@@ -18,12 +18,12 @@ use tonic::Code;
 use crate::{
     command::{Concerns, Order, Refusal, refusal, take_malformed},
     dispatch::{
+        command_ids::{command_id, needs_id, set_command_id},
         dispatcher::Dispatcher,
-        homed::Homed,
-        ids::{command_id, needs_id, set_command_id},
+        in_flight::{Direct, Placing, Way},
         installed::Installed,
-        placed::{Parts, Placed},
-        placing::{Direct, Placing, Way},
+        pending::{Parts, Placed},
+        via_home::Homed,
     },
 };
 

@@ -11,9 +11,9 @@ use crate::{
     codec::encode::{close_code_frame, close_frame},
     shard::{
         client::{Farewell, Stage},
+        counters::Drop,
         slots::Slot,
         state::Shard,
-        tally::Drop,
     },
 };
 

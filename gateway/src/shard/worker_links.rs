@@ -11,8 +11,8 @@ use crate::{
     config::Affinity,
     shard::{
         slots::Slot,
-        trials::{Suspects, Trying},
-        worker_out::WorkerOut,
+        worker_stream::WorkerOut,
+        worker_trials::{Suspects, Trying},
     },
 };
 

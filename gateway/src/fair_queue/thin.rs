@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 
 use broadgate_pusher::channel::{Access, Kind};
 
-use crate::inbox::item::{Item, Says, cost};
+use crate::fair_queue::item::{Item, Says, cost};
 
 /// Items of a channel that cost no more than this together are alike, whatever their names' lengths.
 const RANK_BYTES: usize = 1024;
