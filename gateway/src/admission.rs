@@ -30,7 +30,7 @@ pub(crate) struct Admitted {
     ip: Option<IpAddr>,
 }
 
-/// A connection beyond the limits that is told so, one of [`FAREWELLS_MAX`].
+/// A connection beyond the limits that gets an answer before it is closed, one of [`FAREWELLS_MAX`].
 pub(crate) struct Farewell {
     admission: Arc<Admission>,
 }
@@ -65,7 +65,7 @@ impl Full {
 }
 
 impl Full {
-    /// For whoever is refused.
+    /// The sentence for the refused client.
     pub(crate) fn sentence(self) -> &'static str {
         match self {
             Self::Gateway => "the gateway holds as many connections as it may",

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::apps::{Apps, Table};
 
-/// Everything one gateway process is told.
+/// The configuration of one gateway process.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the register is; tried in turn.
@@ -68,7 +68,7 @@ pub struct Settings {
 pub struct Internal {
     /// Where to listen. Default 127.0.0.1:7200.
     pub bind: SocketAddr,
-    /// What others are told, host:port; derived from `bind` if absent.
+    /// The address that others dial, host:port; derived from `bind` if absent.
     pub advertise: Option<String>,
 }
 
@@ -263,7 +263,7 @@ pub struct Stop {
     /// From "not ready" to the first close.
     #[serde(with = "humantime_serde")]
     pub ready_delay: Duration,
-    /// Within this, all clients are let go.
+    /// Deadline for closing all clients.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
 }

@@ -8,7 +8,7 @@
 //! | `server` | bind, run, drain; it owns every task and thread |
 //! | `ingress` | a connection is accepted, may have a PROXY header, and asks for an upgrade; `ingress/pusher_api` is the HTTP API of Pusher apps |
 //! | `api` | the internal port: gRPC, the same commands as JSON over HTTP, and what peers call |
-//! | `channel_events` | what webhooks and subscription counts are told of channels |
+//! | `channel_events` | events of channels for webhooks and subscription counts |
 //! | `dispatch` | whom a command concerns, in which order it is placed, and what came back |
 //! | `cluster` | the task around the topics' core, and the links to the other gateways |
 //! | `workers` | the streams over which events go to business workers and answers come back |

@@ -95,7 +95,7 @@ fn check_key(key: &Key) -> Result<(), String> {
 }
 
 fn check_times(app: &App) -> Result<(), String> {
-    // Clients are told whole seconds, and take 0 for an error.
+    // The protocol has whole seconds, and clients take 0 for an error.
     for (name, time) in [
         ("activity_timeout", app.activity_timeout),
         ("pong_timeout", app.pong_timeout),

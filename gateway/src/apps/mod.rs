@@ -34,7 +34,7 @@ pub use self::{
 };
 pub use broadgate_pusher::{Compat, limits::Limits};
 
-/// The apps of a gateway: a handle, cloned to whoever asks; the table behind it may be replaced at any
+/// The apps of a gateway: a handle that is cheap to clone; the table behind it may be replaced at any
 /// moment, always by one that holds.
 #[derive(Clone)]
 pub struct Apps(Arc<Shared>);
@@ -66,14 +66,14 @@ impl Apps {
         Ok(Self(Arc::new(Shared { table, known, versions: watch::Sender::new(0) })))
     }
 
-    /// The apps as they are now. Whoever decides several things about one client loads once.
+    /// The apps as they are now. Load once to decide several things about one client.
     #[must_use]
     pub fn load(&self) -> Arc<Table> {
         self.0.table.load_full()
     }
 
     /// Puts other apps in the place of all, and says what differs. If nothing does, nothing is
-    /// replaced and nobody is told.
+    /// replaced, and followers do not wake.
     ///
     /// # Errors
     /// The first thing that does not hold; then the apps stay as they are.
@@ -118,7 +118,7 @@ impl Apps {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes whoever must look again; the value is how often the table was replaced.
+    /// Wakes followers of the table; the value is how often the table was replaced.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.versions.subscribe()
@@ -181,7 +181,7 @@ mod tests {
         let after = apps.load();
         assert!(Arc::ptr_eq(before.by_id("kept").unwrap(), after.by_key("k").unwrap().0));
         assert!(after.by_id("other").unwrap().raw && after.by_id("gone").is_none());
-        assert!(!before.by_id("other").unwrap().raw, "whoever has loaded a table keeps it");
+        assert!(!before.by_id("other").unwrap().raw, "a loaded table does not change");
     }
 
     #[test]

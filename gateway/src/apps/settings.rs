@@ -63,7 +63,7 @@ pub struct App {
     pub path_prefix: String,
     /// Bounds of what Pusher clients and the HTTP API may ask for.
     pub limits: Limits,
-    /// Who is told what happens in channels.
+    /// Endpoints that receive events of channels.
     pub webhooks: Vec<Webhook>,
 }
 
@@ -104,7 +104,7 @@ impl TryFrom<RawKey> for Key {
 pub struct Webhook {
     /// Where to post; http or https.
     pub url: String,
-    /// What is told; everything if absent.
+    /// Which events it receives; all if absent.
     #[serde(default = "WebhookEvent::all")]
     pub events: Vec<WebhookEvent>,
     /// Only of channels whose names begin so.

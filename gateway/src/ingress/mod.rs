@@ -247,7 +247,7 @@ fn refuse(apps: &Apps, refused: &Refused<'_>) {
     refused.log(apps);
 }
 
-/// IPv4 clients of a dual-stack listener are told by their IPv4 address.
+/// IPv4 clients of a dual-stack listener have their IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

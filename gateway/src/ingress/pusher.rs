@@ -35,7 +35,7 @@ struct Away {
     /// For the counter of refusals.
     reason: &'static str,
     close: Close,
-    /// What it is told.
+    /// The error's text.
     text: Cow<'static, str>,
     app: String,
 }

@@ -1,5 +1,5 @@
 //! How many Pusher clients an app has in the whole cluster, where that is limited. Each is a presence
-//! member of a group of the server's own, of which nobody is told: the group's home decides in its order
+//! member of a group of the server's own, that no client sees: the group's home decides in its order
 //! whether there is room, so the limit holds exactly, whichever gateways are asked. A place is given back
 //! by a guard that drops.
 

@@ -1,5 +1,5 @@
 //! What the benchmarks in `gateway/benches/` may do with a shard's insides. It speaks of messages,
-//! clients and groups, so that outboxes and directories stay private and can be made anew. Only with the
+//! clients and groups, so that outboxes and directories stay private and can be rebuilt. Only with the
 //! feature `bench`, and for nobody else.
 
 use std::{hint::black_box, io::IoSlice, rc::Rc};
@@ -140,7 +140,7 @@ impl Group {
         self.directory.part(client, GROUP)
     }
 
-    /// What the homes are told at the end of a turn; returns of how many topics.
+    /// Sends membership changes at the end of a turn; returns the number of topics.
     pub fn tell(&mut self) -> usize {
         self.directory.take_changes(0).len()
     }

@@ -26,7 +26,7 @@ pub(crate) enum Stage {
     Handshake(Option<oneshot::Sender<v1::decision::Decision>>),
     /// In the directory: it is reached by commands.
     Open,
-    /// It was let go: what is left is written, and what it still sends is thrown away.
+    /// Being closed: pending output is written, and input is discarded.
     Closing(Farewell),
     /// The socket is gone; only events wait to be answered.
     Gone,
@@ -37,7 +37,7 @@ pub(crate) enum Stage {
 pub(crate) enum Reading {
     /// When its socket has something.
     Freely,
-    /// It has more than one turn takes, and stands in the line.
+    /// It has more input than one turn takes, and is queued.
     InLine,
     /// It was the first in the line.
     Next,

@@ -93,7 +93,7 @@ pub(super) async fn finish(
             done.part = walk(&shard, order.inner(), lists).await;
         }
     }
-    // Whoever asked may have given up waiting.
+    // The caller may have given up.
     let _ = reply.send(done);
 }
 

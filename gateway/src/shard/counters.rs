@@ -31,7 +31,7 @@ pub(crate) enum Drop {
     Busy,
     /// What a client asked for, beyond what its app allows in a second.
     Rate,
-    /// A client event that could not be placed: its client is told.
+    /// A client event that could not be placed: its client gets an error.
     Refused,
     /// What a Pusher client did, for somebody who watches and does not take it fast enough.
     WatcherSlow,
@@ -84,7 +84,7 @@ impl TurnTimes {
         *sum += time;
     }
 
-    /// Each class by its mean. Of each 64 at most are told, and the classes keep their shares.
+    /// Each class by its mean. At most 64 of each are recorded, and the classes keep their shares.
     fn publish(&mut self, histogram: &Histogram) {
         let most = self.0.iter().map(|(count, _)| *count).max().unwrap_or_default();
         let one_in = most.div_ceil(VALUES_PER_CLASS).max(1);

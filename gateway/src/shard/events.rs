@@ -74,7 +74,7 @@ impl Shard {
         true
     }
 
-    /// Writes an event of a client to a worker's batch, with what the worker is told about its client:
+    /// Writes an event of a client to a worker's batch, with what the worker learns about its client:
     /// the one of its window that has this number, or another.
     pub(super) fn write(&mut self, worker: WorkerKey, slot: Slot, seq: u64, other: Option<&Event>) {
         let id = self.id_of(slot);

@@ -155,7 +155,7 @@ impl Shard {
         for &slot in &slots {
             tally.clients += 1;
             if closing.at_once {
-                // No close is sent, so its worker is told of none.
+                // No close frame is sent, so its worker sees code 1006.
                 self.abort(slot, Cause::Command, 1006, &closing.reason);
                 continue;
             }

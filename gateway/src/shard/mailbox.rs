@@ -43,7 +43,7 @@ pub(crate) enum Message {
         stream: std::net::TcpStream,
         ticket: Ticket,
     },
-    /// The gateway has another incarnation: clients of the former one are let go.
+    /// The gateway has another incarnation: clients of the former one are closed.
     Reborn(Incarnation),
     /// The apps were replaced.
     Apps,

@@ -6,10 +6,10 @@ use broadgate_topics::{Entered, PresenceChange, Topic};
 use super::state::Shard;
 use crate::command::GatewayContent;
 
-/// What a shard is told.
+/// A notice to a shard.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// Presence members of a group have come and gone: Pusher clients in it are told.
+    /// Presence members of a group have come and gone: Pusher clients in it receive the changes.
     Present { topic: Topic, members: Vec<PresenceChange> },
     /// A Pusher client follows a group from here.
     Entered { client: ClientId, topic: Topic, entered: Entered<GatewayContent> },

@@ -6,7 +6,7 @@ pub(super) const FRAMES_PER_TURN: u32 = 4096;
 /// And bytes.
 const BYTES_PER_TURN: usize = 4 * 1024 * 1024;
 
-/// What may still be read in a turn; whoever comes later lines up.
+/// What may still be read in a turn; clients beyond it are queued.
 #[derive(Debug)]
 pub(crate) struct ReadBudget {
     frames: u32,

@@ -194,7 +194,7 @@ impl Turns {
                     tokio::task::spawn_local(client_lists::finish(shard, orders, parts, reply));
                     return;
                 }
-                // Whoever asked may have given up waiting.
+                // The caller may have given up.
                 let _ = reply.send(parts);
             }
             Message::Notify(notices) => notices.iter().for_each(|notice| shard.notice(notice)),

@@ -7,7 +7,7 @@ use broadgate_proto::{id::ClientId, limits::PUSHER_ENTRIES_MAX, v1};
 use broadgate_topics::Topic;
 use tokio::sync::mpsc;
 
-/// Commands of clients that wait to be placed; those beyond are dropped, and their clients are told.
+/// Commands of clients that wait to be placed; those beyond are dropped, and their clients get an error.
 const COMMANDS_MAX: usize = 1024;
 /// Reports that a last value was missing; those beyond are dropped, and counted.
 const MISSED_MAX: usize = 1024;

@@ -9,7 +9,7 @@ use broadgate_proto::{
 
 use crate::config::Limits;
 
-/// Sent and unsent events; what is answered leaves. At most a few dozen, bounded by whoever reads
+/// Sent and unsent events; what is answered leaves. At most a few dozen, bounded by the caller that reads
 /// from the client, in number and in bytes of messages.
 #[derive(Default)]
 pub(crate) struct Window {

@@ -86,7 +86,7 @@ impl Link {
         self.unanswered.len() < self.credit && !self.guarded
     }
 
-    /// Tells whoever waits for it that nothing is unanswered.
+    /// Reports that nothing is unanswered, if a drain waits for it.
     pub(crate) fn release_if_done(&mut self) {
         if self.leaving && self.unanswered.is_empty() {
             self.out.release();

@@ -27,7 +27,7 @@ impl WorkerOut {
         }
     }
 
-    /// `released` is told by [`Self::release`].
+    /// [`Self::release`] completes `released`.
     pub(crate) fn release_to(&mut self, released: oneshot::Sender<()>) {
         self.released = Some(released);
     }

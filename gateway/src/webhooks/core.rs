@@ -79,7 +79,7 @@ impl Core {
     }
 
     /// The apps are these. Endpoints that are not among them end; those that are keep their queue, and
-    /// are told for whoever must know where to post.
+    /// are returned so that the caller knows where to post.
     pub(super) fn apps(&mut self, table: &Table, out: &mut Out) -> Vec<(EndpointId, Arc<App>, usize)> {
         let mut all = Vec::new();
         let mut former = std::mem::take(&mut self.endpoints);
@@ -119,7 +119,7 @@ impl Core {
         self.tell(now, at_ms, app, told, out);
     }
 
-    /// Another gateway tells from now on what happens in a channel: what is held back of it is told now,
+    /// Another gateway reports a channel's events from now on: those held back here are posted now,
     /// since nobody here would hear of a return.
     pub(super) fn moved(&mut self, now: Duration, at_ms: u64, app: &str, channel: &str, out: &mut Out) {
         let Some(tenant) = self.apps.get_mut(app) else { return };
@@ -178,7 +178,7 @@ impl Core {
         self.alarms.next()
     }
 
-    /// The gateway stops: what is held back is told now.
+    /// The gateway stops: events that are held back are posted now.
     pub(super) fn flush(&mut self, now: Duration, at_ms: u64, out: &mut Out) {
         let mut apps: Vec<String> = self.apps.keys().cloned().collect();
         apps.sort();

@@ -97,7 +97,7 @@ fn each_endpoint_gets_what_it_asks_for() {
             ("http://all", "x")
         ]
     );
-    assert_eq!(posts[0].2, posts[1].2, "one event has one id, whoever gets it");
+    assert_eq!(posts[0].2, posts[1].2, "one event has one id at every endpoint");
     assert_eq!(
         posts[0].2[0],
         r#"{"name":"channel_occupied","channel":"private-x","id":"0000000000000abc-1"}"#

@@ -6,7 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `fact.rs` | pure: what has happened, and its JSON |
-//! | `settle.rs` | pure: which facts are told, and when: what is undone soon is not told |
+//! | `settle.rs` | pure: debounces leave and vacate events |
 //! | `event.rs` | pure: an event on its way to one endpoint, and what becomes of it |
 //! | `queue.rs` | pure: what waits for one endpoint, in which order it goes, what becomes of it |
 //! | `batch.rs` | pure: what fits into one post, and how long its first event waits for others |
@@ -78,7 +78,7 @@ use crate::{
 /// A disk that hangs does not keep a gateway from stopping.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A handle, cloned to whoever knows of facts. The task behind it ends with the last one.
+/// A handle, cloned to every source of facts. The task behind it ends with the last one.
 #[derive(Clone)]
 pub(crate) struct Webhooks(Arc<Handle>);
 
@@ -137,7 +137,7 @@ impl Webhooks {
     }
 
     /// Another gateway is the home of this channel now, and tells what happens in it. What is held back
-    /// of it here is told at once, since nobody here would hear of a return.
+    /// here is posted at once, since this gateway would not see a return.
     pub(crate) fn moved(&self, app: &str, channel: &str) {
         if self.has_endpoints(app) {
             let (app, channel) = (app.to_owned(), channel.to_owned());
@@ -158,7 +158,7 @@ impl Webhooks {
         }
     }
 
-    /// Ends in good order: what is held back is told when its time has come, and what waits is posted,
+    /// Ends in good order: debounced events are posted when they are due, and waiting ones are posted,
     /// until `within` is over. With a spool the wait is short, since the rest is safe. To be called when
     /// all clients are gone, while this gateway still is the home of its channels: those who come back
     /// at another gateway are not told as gone then.
@@ -166,7 +166,7 @@ impl Webhooks {
         let handle = &self.0;
         let short = WEBHOOK_LEAVE_TIME + WEBHOOK_SPOOLED_DRAIN_TIME;
         let within = if handle.has_spool { within.min(short) } else { within };
-        // What is told in the end must still be posted.
+        // Events that become due at the end must still be posted.
         let hold_until =
             Some(Instant::now() + WEBHOOK_LEAVE_TIME.min(within.saturating_sub(WEBHOOK_SPOOLED_DRAIN_TIME)));
         let drained = async {

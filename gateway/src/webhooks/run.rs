@@ -29,10 +29,10 @@ use crate::{
 
 /// Facts that are taken in one turn.
 const TURN_FACTS_MAX: usize = 256;
-/// Lost events of an endpoint are told at most once within this.
+/// Lost events of an endpoint are logged at most once within this.
 const LOSS_TOLD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the task is told.
+/// Input of the task.
 pub(super) enum Input {
     Fact {
         app: String,
@@ -140,7 +140,7 @@ impl Shell {
         self
     }
 
-    /// Until it is told to stop, or nobody is left who could tell it anything.
+    /// Until it is stopped, or its last handle is dropped.
     pub(super) async fn run(mut self) {
         let mut inputs = Vec::with_capacity(TURN_FACTS_MAX);
         let stopped = loop {

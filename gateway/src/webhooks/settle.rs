@@ -1,8 +1,8 @@
-//! Which facts of one app are told, and when: what is undone soon is not told at all. Pure.
+//! Debounces leave and vacate events of one app: a change that is undone soon is not reported. Pure.
 //!
 //! That a channel is empty or that a user has left is held back for `WEBHOOK_LEAVE_TIME`. If they come
-//! back in the meantime, neither the going nor the coming is told: for the receiver nothing has changed.
-//! An empty cache is told once a minute for each channel, and the number of subscribers of a large
+//! back in the meantime, neither change is reported: for the receiver nothing has changed.
+//! An empty cache is reported once a minute for each channel, and the number of subscribers of a large
 //! channel once in five seconds, the newest. What is held back is in memory only: a gateway that
 //! crashes takes it along, one that stops in good order tells it at once.
 
@@ -25,7 +25,7 @@ type When = (Duration, u64);
 type Who = (String, Option<String>);
 
 enum Debounced {
-    /// Somebody, and what ends when nobody is told of it any more.
+    /// A subject, and when its debounce ends.
     Left(Who, Option<Arrival>),
     Missed(String),
     Counted(String),
@@ -233,7 +233,7 @@ mod tests {
         Fact::SubscriptionCount { channel: "c".into(), count }
     }
 
-    /// What is told at each moment, with what is due before it.
+    /// What is reported at each moment, with what is due before it.
     fn told(settle: &mut Settle, millis: u64, facts: impl IntoIterator<Item = Fact>) -> Vec<Fact> {
         let mut told = Vec::new();
         settle.due(at(millis), &mut told);
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(told(&mut settle, 0, [count(101), count(102), count(103)]), [count(101)]);
         assert_eq!(told(&mut settle, 4999, []), []);
         assert_eq!(told(&mut settle, 5000, [count(104)]), [count(103)]);
-        // A small one is told at once, and what was held back is out of date.
+        // A small one is reported at once, and what was held back is out of date.
         assert_eq!(told(&mut settle, 6000, [count(100)]), [count(100)]);
         assert_eq!(told(&mut settle, 6001, [count(105)]), []);
         assert_eq!(told(&mut settle, 10_000, []), [count(105)]);

@@ -4,7 +4,7 @@
 //! so a slow disk delays no post. It is written within milliseconds, and synced at most once in
 //! `WEBHOOK_SPOOL_SYNC`: a crash of the gateway loses next to nothing, one of the machine a second. An
 //! event that was delivered just before is then posted again, under the same id. When most of the file
-//! is done with, it is written anew. If it cannot be written, webhooks go on without it, and it is
+//! is done with, it is rewritten. If it cannot be written, webhooks go on without it, and it is
 //! tried again.
 
 use std::{
@@ -27,9 +27,9 @@ use super::{
     record::{self, MAGIC, Record},
 };
 
-/// Records that were not written yet; beyond, the file is written anew, which needs no more memory.
+/// Records that were not written yet; beyond, the file is rewritten, which needs no more memory.
 const UNWRITTEN_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A file below this is not written anew for its size.
+/// A file below this is not compacted.
 const FILE_BYTES_SMALL: usize = 1024 * 1024;
 /// After a failure, the file is tried again.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ struct State {
     kept: BTreeMap<u64, SpooledEvent>,
     kept_bytes: usize,
     unwritten: Vec<u8>,
-    /// The file must be written anew.
+    /// The file must be rewritten.
     rewrite: bool,
     stop: bool,
 }
@@ -269,7 +269,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes the file anew, beside the old one, and puts it in its place.
+    /// Rewrites the file beside the old one, then replaces it.
     fn rewrite(&mut self, all: &[SpooledEvent]) -> io::Result<()> {
         self.file = None;
         let mut bytes = MAGIC.to_vec();

@@ -104,7 +104,7 @@ fn a_torn_or_damaged_end_costs_what_stands_there() {
     let whole = std::fs::read(file(&folder)).unwrap();
     std::fs::write(file(&folder), &whole[..whole.len() - 1]).unwrap();
     assert_eq!(open(&folder).1, [0, 1]);
-    assert_eq!(open(&folder).1, [0, 1], "the file was written anew");
+    assert_eq!(open(&folder).1, [0, 1], "the file was rewritten");
     let mut damaged = whole.clone();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;

@@ -1,4 +1,4 @@
-//! Subscribing to channels, and what subscribers are told.
+//! Subscribing to channels, and the events of subscriptions.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -141,7 +141,7 @@ impl Shard {
         {
             self.identify(slot, user);
         }
-        // Before what it is told, which may be too much for it. A command may have taken it
+        // Before the roster, which may be too large for its outbox. A command may have taken it
         // out of the channel meanwhile.
         if !is_again && self.is_observed(slot) && self.directory.is_member(slot, &channel) {
             let seat = self.directory.seat(slot, &channel);
@@ -209,7 +209,7 @@ impl Shard {
         }
     }
 
-    /// Presence members of a channel have come and gone: everybody else in it is told.
+    /// Presence members of a channel have come and gone: all other members receive the change.
     pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[PresenceChange]) {
         let (app, channel) = (topic.app(), topic.name());
         if !Kind::of(channel).is_presence() {
@@ -224,7 +224,7 @@ impl Shard {
             let Some(client) = self.clients.get(slot).filter(|client| client.pusher.is_some()) else {
                 continue;
             };
-            // Who is not subscribed yet is told of everybody at once.
+            // A client whose subscription is pending gets the whole roster later.
             if client.pending.as_ref().is_some_and(|pending| pending.subscription.channel == channel) {
                 continue;
             }

@@ -3,9 +3,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `channels.rs` | subscribing, and what subscribers are told |
+//! | `channels.rs` | subscribing, and the events of subscriptions |
 //! | `users.rs` | signing in, and who of a watchlist is online |
-//! | `offers.rs` | what clients do, for whoever observes it |
+//! | `offers.rs` | what clients do, for observers |
 
 mod channels;
 pub(super) mod client;
@@ -126,7 +126,7 @@ impl Shard {
         );
     }
 
-    /// Answers a frame that changes nothing. Whoever sends only such frames is closed after some.
+    /// Answers a frame that changes nothing. A client that sends only such frames is closed after some.
     fn answer(&mut self, slot: Slot, json: &str) {
         let second = self.second;
         let Some(pusher) = self.pusher(slot) else { return };
@@ -262,7 +262,7 @@ impl Shard {
         }
     }
 
-    /// Client events are told of only if they were refused: their clients learn it as they learn of every other
+    /// Clients hear of their events only if they were refused: their clients learn it as they learn of every other
     /// refusal.
     pub(crate) fn events_refused(&mut self, clients: &[ClientId], answers: Vec<v1::Answer>) {
         for v1::Answer { id, answer } in answers {

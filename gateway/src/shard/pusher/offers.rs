@@ -1,4 +1,4 @@
-//! What clients do, offered to whoever observes their app. Nothing is made, and nobody waits, where
+//! What clients do, offered to the observers of their app. Nothing is made, and nobody waits, where
 //! nobody does.
 
 use broadgate_proto::{
@@ -19,7 +19,7 @@ impl Shard {
         client.is_some_and(|client| self.deps.observers.has(&client.app))
     }
 
-    /// A client has done something. It is told at the end of the turn, with all else that has happened.
+    /// Records what a client has done; observers receive it at the end of the turn.
     pub(crate) fn offer(&mut self, slot: Slot, event: Event) {
         let client_id = self.id_of(slot);
         let Some(client) = self.clients.get(slot) else { return };

@@ -89,7 +89,7 @@ impl Shard {
         true
     }
 
-    /// Reverb knows no signing in: there, whoever is present under an id is terminated by it.
+    /// Reverb has no sign-in: there, presence under an id is what terminates a connection by it.
     pub(super) fn identify(&mut self, slot: Slot, user: &str) {
         if self.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
             self.directory.join(slot, &signed_in_group(user), 0);

@@ -1,4 +1,4 @@
-//! The groups of users, and what a client that watches users is told.
+//! The groups of users, and the events for a client's watchlist.
 
 use broadgate_pusher::{
     channel::{ONLINE, SIGNED_IN, is_own},
@@ -24,7 +24,7 @@ pub(super) fn online_user(group: &str) -> Option<&str> {
     group.strip_prefix(ONLINE)
 }
 
-/// Whom a client watches. The first it is told is how all of them stand.
+/// A client's watchlist. Its first event has the state of all users.
 #[derive(Default)]
 pub(crate) struct Watch {
     pub(super) users: Vec<(Box<str>, Option<bool>)>,
