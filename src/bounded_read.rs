@@ -1,5 +1,5 @@
 //! Reading files that settings name, without waiting for ever: a pipe that nobody writes to, or a network mount that
-//! hangs, would stop whoever reads it.
+//! hangs, would block its reader for ever.
 
 use std::{
     collections::HashSet,
@@ -100,7 +100,7 @@ pub(crate) mod tests {
             let late = read_within(&path, Kind::Any, Duration::from_millis(50)).unwrap_err();
             assert_eq!(late.kind(), ErrorKind::TimedOut);
         }
-        // Whoever waits for it gets what comes; then it can be read again.
+        // A waiting reader gets what comes; then it can be read again.
         std::fs::write(&path, "secret").unwrap();
         while under_way().as_ref().is_some_and(|paths| paths.contains(&path)) {
             std::thread::yield_now();

@@ -36,7 +36,7 @@ mod encoding {
         bencher.counter(BytesCount::new(bytes)).bench_local(|| framing.text(black_box(&payload)));
     }
 
-    /// Its data is JSON, as most is: its quotes are written anew.
+    /// Its data is JSON, as most is: its quotes are escaped again.
     #[divan::bench(sample_size = SHORT)]
     fn pusher_event(bencher: Bencher<'_, '_>) {
         let (framing, data) = (Framing::pusher(), r#"{"user":"7","text":"hello"}"#.repeat(4));
@@ -90,7 +90,7 @@ mod group {
     }
 
     /// A turn in which a hundred clients join a group of ten thousand, one in which they leave it again,
-    /// and what the homes are told after each.
+    /// and the membership changes after each.
     #[divan::bench]
     fn join_and_part(bencher: Bencher<'_, '_>) {
         const MEMBERS: u32 = 10_000;

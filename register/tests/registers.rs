@@ -422,7 +422,7 @@ async fn members_that_know_one_address_are_referred_to_the_other_register() {
         let view = until(member.views(), |view| names(view) == ["a", "b", "c"]).await;
         terms.push(epoch(&view).term);
     }
-    // It stays so, and whoever is not where it was configured to be says so.
+    // It stays so, and a member at an address that is not configured says so.
     tokio::time::sleep(lease + Duration::from_secs(2)).await;
     for member in &members {
         let view = until(member.views(), |view| names(view) == ["a", "b", "c"]).await;

@@ -347,7 +347,7 @@ mod tests {
         assert_ne!(seen[0], seen[0].again());
         let error = source.read(&mut seen).unwrap_err();
         assert!(error.contains("apps.toml: it is not a regular file"), "{error}");
-        assert_eq!(seen[0], seen[0].again(), "it is told once");
+        assert_eq!(seen[0], seen[0].again(), "it is reported once");
         std::fs::remove_file(&path).unwrap();
         files.write("apps.toml", "[[apps]]\nid = \"b\"\n");
         assert_ne!(seen[0], seen[0].again());

@@ -41,7 +41,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), Failure> {
     })?;
     let (took, used) = (began.elapsed(), meter.read()?);
     let mut silent = waiting(&engine);
-    // Whoever has no echo after this has waited for one that does not come.
+    // An echo that has not come by then will not come.
     while silent > 0 && began.elapsed() < took + LAST_TIME_MAX {
         engine.during(|| {
             std::thread::sleep(Duration::from_millis(20));

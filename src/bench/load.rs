@@ -1,4 +1,4 @@
-//! What every kind of load is told, and how it tells its figures.
+//! Flags that every kind of load has, and how it prints its figures.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -24,7 +24,7 @@ const CALM: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(crate) struct StormArgs {
-    /// The clients of the storm connect to the first URL; whoever is refused or closed goes to the next
+    /// The clients of the storm connect to the first URL; one that is refused or closed goes to the next
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]

@@ -209,7 +209,7 @@ async fn place_in_turn<'a>(link: &'a Link, turn: Option<&mut Turn<'_>>) -> Optio
     link.place().await
 }
 
-/// Whoever has to wait keeps the place before those that come later.
+/// A caller that has to wait keeps its place before later ones.
 fn enter(turn: Option<&mut Turn<'_>>) {
     if let Some(turn) = turn {
         turn.enter();

@@ -305,7 +305,7 @@ pub(super) async fn follow(
         let view = views.borrow_and_update().clone();
         let former = tables.borrow().clone();
         let next = Arc::new(former.follow(&view, caller, &secret, &seen));
-        // Register and gateways have begun anew, below what was seen of those before them: no gateway
+        // Register and gateways were all restarted, at terms below those seen before: no gateway
         // could ever catch up with that.
         let behind = seen.after().is_some_and(|seen| broadgate_proto::view::epoch(&view) < seen);
         if behind && !next.is_empty() && !former.lives_on_in(&next) {

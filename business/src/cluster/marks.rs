@@ -77,7 +77,7 @@ impl Seen {
         }
     }
 
-    /// The cluster was begun anew: what was seen of the former one will never come.
+    /// The cluster was restarted as a whole: the epochs of the former one will never be reached.
     pub(crate) fn forget(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Epoch::default();
     }

@@ -280,7 +280,7 @@ enum Standing {
 }
 
 impl State {
-    /// What that means to whoever watches.
+    /// What that means to the watcher.
     fn apply(&mut self, gateway: Incarnation, heard: Heard<PusherEvents>) -> Vec<PusherNews> {
         let missed = |events| PusherNews::Missed { gateway: gateway.to_string(), events };
         let mut news = Vec::new();

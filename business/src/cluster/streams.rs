@@ -39,7 +39,7 @@ pub(super) trait Ask: Clone + Send + Sync + 'static {
 /// What is heard of a gateway.
 #[derive(Debug)]
 pub(super) enum Heard<T> {
-    /// From now on what is told comes on a new stream.
+    /// Events come on a new stream from now on.
     Opened,
     Told(T),
     /// Its stream has ended; it is opened again.
@@ -96,7 +96,7 @@ impl<A: Ask> Streams<A> {
         self.hearing.recv().await
     }
 
-    /// The gateway is to tell everything anew.
+    /// The gateway is to send the whole state again.
     pub(super) fn reopen(&self, gateway: Incarnation) {
         self.open.get(&gateway).inspect(|stream| stream.again.notify_one());
     }
@@ -147,7 +147,7 @@ struct Ears<T> {
 
 impl<T: Send + 'static> Ears<T> {
     async fn tell(&self, heard: Heard<T>) {
-        // Whoever hears no more ends this stream.
+        // A receiver that was dropped ends this stream.
         let _ = self.heard.send((self.gateway, heard)).await;
     }
 

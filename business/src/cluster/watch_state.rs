@@ -63,7 +63,7 @@ pub(super) enum Input {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Tell(GroupChange),
-    /// What the gateway has told does not say enough: open its stream anew, after a while.
+    /// The gateway's events are not sufficient: reopen its stream after a while.
     Reopen(Incarnation),
 }
 
@@ -91,7 +91,7 @@ struct Stream {
     told: Option<Epoch>,
     /// And what it has not told of by then is gone.
     settled: bool,
-    /// It is to be opened anew.
+    /// It is to be reopened.
     again: bool,
 }
 
@@ -104,7 +104,7 @@ enum Home {
     Not(Incarnation, Epoch),
     /// Likewise, but it may be that it has told so after that.
     NotOrAgain(Incarnation, Epoch),
-    /// Wherever it is, it must be told of anew.
+    /// Its state must be sent again, wherever its home is.
     Unknown,
 }
 
@@ -165,7 +165,7 @@ impl State {
 
     fn follow(&mut self, view: &View) {
         let epoch = view::epoch(view);
-        // The cluster was begun anew: what was told before it is no measure of what is told now.
+        // The cluster was restarted as a whole: earlier epochs are no measure of new ones.
         if epoch < self.epoch {
             let untold = || Stream { told: Some(Epoch::default()), ..Stream::default() };
             self.streams.values_mut().for_each(|stream| *stream = untold());

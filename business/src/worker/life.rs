@@ -200,7 +200,7 @@ impl<H: Handler> Life<H> {
     /// Links every gateway of the view that has none, and tells the links of those that have gone.
     fn install(&mut self) {
         let now = self.views.borrow().clone();
-        // Nothing is known yet: that is no reason to let go of anything.
+        // Nothing is known yet: no reason to drop anything.
         if view::epoch(&now) == broadgate_proto::v1::Epoch::default() {
             return;
         }

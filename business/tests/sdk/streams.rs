@@ -99,7 +99,7 @@ impl Watching {
     }
 
     pub async fn ended(&self) {
-        soon("the watcher lets go", self.out.closed()).await;
+        soon("the watcher drops the stream", self.out.closed()).await;
     }
 }
 
@@ -136,7 +136,7 @@ impl Observing {
     }
 
     pub async fn ended(&self) {
-        soon("the watcher lets go", self.out.closed()).await;
+        soon("the watcher drops the stream", self.out.closed()).await;
     }
 }
 

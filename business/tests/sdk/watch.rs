@@ -59,7 +59,7 @@ async fn what_a_lost_gateway_told_is_told_on_by_the_next_home() {
     tells(&mut watch, &[(&at_a, "occupied"), (&at_a, "+ann"), (&at_a, "+bob")]).await;
     by_b.tell(&[(&at_b, is(&[])), (&at_b, Event::Joined(member("cid")))], Some(two)).await;
     tells(&mut watch, &[(&at_b, "occupied"), (&at_b, "+cid")]).await;
-    // The stream breaks; what has changed meanwhile is told.
+    // The stream breaks; what changed in the meantime is reported.
     drop(by_a);
     let by_a = a.watched().await;
     by_a.tell(&[(&at_a, is(&["bob", "dan"]))], Some(two)).await;

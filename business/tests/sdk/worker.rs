@@ -215,7 +215,7 @@ async fn when_a_gateway_is_lost_each_client_is_closed_once_after_what_waited() {
     scene.shutdown.cancel();
     scene.hears(&["stopping"]).await;
     soon("the worker's end", scene.running).await.unwrap().unwrap();
-    assert!(scene.heard.recv().await.is_none(), "nothing is told twice");
+    assert!(scene.heard.recv().await.is_none(), "nothing is reported twice");
 }
 
 #[tokio::test]

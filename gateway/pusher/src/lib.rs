@@ -10,7 +10,7 @@
 //! | `member` | who somebody is in a presence channel, and as a signed-in user |
 //! | `outgoing` | every frame to a client |
 //! | `talk` | what a client's frame means, given who it is and what its app allows |
-//! | `close` | with which code a client is let go |
+//! | `close` | close codes |
 //! | `api` | the HTTP API's requests and answers |
 //! | `limits` | the bounds of all this, an app's settings |
 //!

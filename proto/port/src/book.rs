@@ -71,7 +71,7 @@ mod tests {
         }
         assert!(book.take("origin", start), "reasons do not share");
         assert_eq!(book.left_out(start + MINUTE / 2), []);
-        assert!(!book.take("key", start + MINUTE), "a count is told before lines begin again");
+        assert!(!book.take("key", start + MINUTE), "a count comes before lines begin again");
         assert_eq!(book.left_out(start + MINUTE), [("key", 6)]);
         assert!(book.minutes.is_empty() && book.take("key", start + MINUTE));
     }

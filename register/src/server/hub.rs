@@ -75,7 +75,7 @@ pub(super) enum Request {
 pub(super) struct Opened {
     pub connection: ConnectionId,
     pub outgoing: mpsc::Receiver<Result<Outgoing, Status>>,
-    /// Cancelled when the hub has let go of the stream.
+    /// Cancelled when the hub has dropped the stream.
     pub closed: CancellationToken,
 }
 
@@ -127,7 +127,7 @@ impl Hub {
     fn request(&mut self, request: Request) {
         match request {
             Request::Open { watch, opened } => self.open(watch, opened),
-            // What a connection said before it was let go must not bring it back.
+            // Messages from before a connection was dropped must not revive it.
             Request::Input(input)
                 if input.said_by().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
             Request::Input(input) => drop(self.apply(input)),

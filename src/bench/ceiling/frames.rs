@@ -73,7 +73,7 @@ pub(super) fn echo(bytes: &[u8], to: &mut Vec<u8>) -> Heard {
                 head(to, opcode, len);
                 let start = to.len();
                 to.extend_from_slice(payload);
-                // Whoever masks with zeros has masked nothing.
+                // A mask of zeros changes nothing.
                 if *mask != [0; 4] {
                     to[start..].iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
                 }

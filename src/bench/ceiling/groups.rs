@@ -76,7 +76,7 @@ impl Group {
         if place < self.members.len() {
             self.members.swap_remove(place);
         }
-        // Whoever moved here may have been before or behind the circle's position: visit all.
+        // Clients that moved here may have been before or behind the circle's position: visit all.
         self.left = if self.left > 0 { self.members.len() } else { 0 };
         self.members.get(place).copied()
     }

@@ -7,7 +7,7 @@
 /// What is behind this is only kept for clients that lag, who are looked for no more often than the
 /// log doubles.
 const TRIM_BYTES: usize = 32 * 1024;
-/// Whoever lags by more has lost.
+/// A client that lags by more loses messages.
 pub(super) const LAG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes that were appended, less those that nobody needs any more.

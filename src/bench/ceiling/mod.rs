@@ -1,7 +1,7 @@
 //! `broadgate ceiling`: what this machine can write at most, for `broadgate bench` to compare with.
 //!
 //! Plain epoll on a few threads, frames encoded once, merged writes straight from a group's log, no
-//! protocol beyond the handshake. It is no server: it trusts whoever connects, and must only be as
+//! protocol beyond the handshake. It is no server: it trusts every client, and must only be as
 //! fast as we can make it. It is never changed in the same commit as the gateway.
 
 mod client;

@@ -143,7 +143,7 @@ impl Thread {
         }
     }
 
-    /// Reads until there is no more: the event is told once. A read that does not fill the buffer
+    /// Reads until there is no more: the event comes once. A read that does not fill the buffer
     /// has taken all.
     fn read(&mut self, slot: u32) {
         let mut buffer = std::mem::take(&mut self.buffer);

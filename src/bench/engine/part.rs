@@ -3,7 +3,7 @@
 //! A part is this executable again, with the same flags. It connects its share of the clients, and
 //! tells on its standard output, line by line: `live` and who its clients are, `done` and the number
 //! of each message that all clients of one of its threads have, and at last `tally` and its counts.
-//! It ends when its standard input does, so with whoever started it.
+//! It ends when its standard input does, so with the process that started it.
 
 use std::{
     io::{BufRead as _, BufReader, Lines},
@@ -81,7 +81,7 @@ fn listen(
 ) {
     for line in lines.map_while(Result::ok) {
         let (what, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        // Whoever waits for the others has given up if nobody receives.
+        // The receiver has given up if it is gone.
         match what {
             "done" => done_elsewhere(plan, rest),
             "live" => drop(serde_json::from_str(rest).map(|told| live.send(told).is_ok())),

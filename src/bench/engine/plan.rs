@@ -12,11 +12,11 @@ pub(crate) struct Plan {
     pub(crate) group_names: Vec<String>,
     /// Handshakes of one thread that are under way at once.
     pub(crate) dialing_max: usize,
-    /// Whoever is refused or closed dials again.
+    /// Clients that are refused or closed dial again.
     pub(crate) comes_back: bool,
     /// Payload bytes of an echo.
     pub(crate) echo_size: usize,
-    /// Whoever started this process is told which messages are done.
+    /// The process that started this one learns which messages are done.
     pub(crate) reports: bool,
     pub(crate) window: Window,
     pub(crate) live: AtomicUsize,

@@ -46,7 +46,7 @@ impl Window {
         self.completed.load(Ordering::Acquire)
     }
 
-    /// Whoever sends is woken by this when there is room.
+    /// Wakes the sender when there is room.
     pub(crate) fn wake_by(&self, waker: Waker) {
         *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
     }

@@ -11,7 +11,7 @@ use broadgate::failure::Failure;
 
 use crate::{load::Sender, target::Target};
 
-/// What is told a publisher.
+/// Where and what a publisher sends.
 pub(crate) struct To<'a> {
     pub(crate) sender: &'a Sender,
     pub(crate) target: Target,

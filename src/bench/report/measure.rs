@@ -18,7 +18,7 @@ use broadgate::failure::Failure;
 /// More than any run takes.
 const RUN_TIME_MAX: Duration = Duration::from_secs(180);
 
-/// Measures a row; what cannot be measured is told in its place.
+/// Measures a row; a failure stands in its place.
 pub(super) fn row(row: &Row, runs: usize, threads: Option<u16>) -> Outcome {
     let mut outcome = Outcome::default();
     if let Err(failure) = measure(row, runs.min(row.runs_max), threads, &mut outcome) {

@@ -238,5 +238,5 @@ fn a_cluster_that_is_begun_anew_is_believed() {
     assert_eq!(watching.sees(1, &[B]), NOTHING);
     watching.opens(B);
     assert_eq!(watching.hears(B, [("g", is(&["bob"]))], Some(1)), ["-ann", "+bob", "-ann", "vacated"]);
-    assert_eq!(watching.sees(0, &[B]).len(), 1, "whoever lives on is asked anew");
+    assert_eq!(watching.sees(0, &[B]).len(), 1, "a surviving gateway is asked again");
 }

@@ -131,7 +131,7 @@ impl Gateway {
         self.complete = view.epoch;
     }
 
-    /// A watcher begins: all are told anew.
+    /// A watcher starts: every group's state is sent.
     fn watch(&mut self) {
         self.watched = true;
         self.told.clear();
@@ -139,7 +139,7 @@ impl Gateway {
     }
 
     fn watch_and_tell(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
-        // Whatever happens is told at once where it can be.
+        // Every change is delivered at once where it can be.
         self.tell(clients);
         self.watch();
         self.tell(clients);
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// Changes alternate, and whoever stays is not told to go.
+    /// Changes alternate, and no leave is reported for a member that stays.
     fn hear(&mut self, group: String, kind: ChangeKind) {
         let kept = (0..KEPT).any(|kept| name(kept) == group);
         match kind {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{frames, target::Kind};
 
-/// Whoever is refused without being told when to come back waits so long.
+/// How long a client waits that was refused without a Retry-After.
 const RETRY_NS: u64 = 1_000_000_000;
 
 impl Worker {

@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     /// Receipts of each message in flight.
     counts: Vec<u32>,
     completed: bool,
-    /// Messages of which whoever started this process must be told.
+    /// Messages to report to the process that started this one.
     done: Vec<u64>,
     buffer: Vec<u8>,
     text_place: usize,
@@ -81,7 +81,7 @@ impl Worker {
             .map(|index| {
                 let group = u32::try_from(index).unwrap_or(0) % plan.groups;
                 members[group as usize] += 1;
-                // Whoever comes back begins where all begin.
+                // A client that reconnects starts like all others.
                 let spread = if plan.comes_back { 0 } else { index % plan.targets.len() };
                 let target = u16::try_from(spread).unwrap_or(0);
                 let expected = group.into();
@@ -199,7 +199,7 @@ impl Worker {
         }
     }
 
-    /// Reads until there is no more: the event is told once. A read that does not fill the buffer
+    /// Reads until there is no more: the event comes once. A read that does not fill the buffer
     /// has taken all.
     fn read(&mut self, index: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
