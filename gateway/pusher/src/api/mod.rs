@@ -16,8 +16,8 @@ use http::StatusCode;
 /// How a refusal starts before it shows what should have been signed.
 const SIGNED_TEXT: &str = ": you should have sent";
 
-/// Why a request is refused: a status and one sentence, which is the body. Laravel logs it as `Pusher error:
-/// <body>.`
+/// Why a request is refused: a status and one sentence, which is the body.
+/// Laravel logs it as `Pusher error: <body>.`
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
