@@ -1,13 +1,10 @@
-//! What each metric means, for `/metrics` and for people who read it.
+//! The help text of each metric.
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram};
 
 /// Counters, which end in `_total`.
 const COUNTERS: &[(&str, &str)] = &[
-    (
-        "broadgate_cluster_commands_failed_total",
-        "Attempts at commands of this process that were not answered, by reason",
-    ),
+    ("broadgate_cluster_commands_failed_total", "Commands of this process whose attempts failed, by reason"),
     ("broadgate_cluster_link_breaks_total", "Command streams to gateways that broke"),
     ("broadgate_gateway_accept_errors_total", "Accepts that failed; the next is tried after 100 ms"),
     ("broadgate_gateway_answers_incomplete_total", "Answers that had to name a gateway as missing"),
@@ -17,46 +14,46 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "broadgate_gateway_apps_read_total",
-        "Times that the apps were read again, by outcome; after \"bad\" and \"lost\" they stay",
+        "Reloads of the apps, by outcome; after \"bad\" and \"lost\" the former apps stay",
     ),
     ("broadgate_gateway_bytes_in_total", "Payload bytes from clients"),
     ("broadgate_gateway_bytes_out_total", "Payload bytes placed in outboxes of clients"),
-    ("broadgate_gateway_clients_closed_total", "Clients that went, by cause"),
+    ("broadgate_gateway_clients_closed_total", "Clients closed, by cause"),
     ("broadgate_gateway_clients_opened_total", "Connections that became clients"),
     (
         "broadgate_gateway_command_ids_forgotten_total",
-        "Command ids that were forgotten before their two minutes were over, by who chose them",
+        "Command ids evicted before their two minutes, by origin",
     ),
-    ("broadgate_gateway_drops_total", "Messages and events that were dropped, by reason"),
+    ("broadgate_gateway_drops_total", "Messages and events dropped, by reason"),
     (
         "broadgate_gateway_pusher_delayed_total",
-        "Subscriptions after which a Pusher client was not read until the next second",
+        "Subscriptions that delayed reading of a Pusher client to the next second",
     ),
     ("broadgate_gateway_events_redelivered_total", "Events sent again because a worker was lost"),
     ("broadgate_gateway_events_sent_total", "Events sent to workers"),
-    ("broadgate_gateway_homes_drops_total", "What the homes could not pass on or take, by reason"),
-    ("broadgate_gateway_http_errors_total", "JSON commands that were refused"),
+    ("broadgate_gateway_homes_drops_total", "Frames and questions dropped by the topics' core, by reason"),
+    ("broadgate_gateway_http_errors_total", "JSON commands refused"),
     ("broadgate_gateway_messages_in_total", "Messages from clients"),
     ("broadgate_gateway_messages_out_total", "Messages placed in outboxes of clients"),
     (
         "broadgate_gateway_pauses_total",
-        "Times that a shard was not running for seconds, because its process or host was stopped",
+        "Pauses of a shard of several seconds, because its process or host was stopped",
     ),
-    (
-        "broadgate_gateway_peer_batches_dropped_total",
-        "Batches of commands that were not sent to a peer, by reason",
-    ),
+    ("broadgate_gateway_peer_batches_dropped_total", "Batches of commands not sent to a peer, by reason"),
     (
         "broadgate_gateway_peer_frames_unreadable_total",
-        "What a peer said that this gateway does not understand, by kind",
+        "Frames from peers that this gateway cannot decode, by kind",
     ),
     ("broadgate_gateway_peer_links_lost_total", "Links to other gateways that broke or could not be opened"),
-    ("broadgate_gateway_peer_said_total", "What homes and those who ask them said to peers, by kind"),
-    ("broadgate_gateway_peers_mistrusted_total", "Links reopened because what a peer holds is uncertain"),
-    ("broadgate_gateway_refused_total", "Connections and calls that were refused, by reason"),
+    (
+        "broadgate_gateway_peer_frames_sent_total",
+        "Frames sent to peers by homes and callers of homes, by kind",
+    ),
+    ("broadgate_gateway_peer_resyncs_total", "Resets of a peer's links because its state mismatched"),
+    ("broadgate_gateway_refused_total", "Connections and calls refused, by reason"),
     (
         "broadgate_gateway_sends_without_home_total",
-        "Commands whose home could not be reached, passed to every gateway instead",
+        "Commands sent to every gateway because their home was unreachable",
     ),
     ("broadgate_gateway_socket_writes_total", "System calls that wrote to clients"),
     (
@@ -65,37 +62,43 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "broadgate_gateway_webhook_drops_total",
-        "Webhook events that no receiver got, by reason; those of \"inbox_undone\" a later one had undone",
+        "Webhook events dropped, by reason; those of \"inbox_undone\" were cancelled by a later one",
     ),
     (
         "broadgate_gateway_webhook_unjournaled_total",
-        "What webhooks' receivers heard of channels and the full journal could not note",
+        "Notifications that the full webhook journal could not record",
     ),
     ("broadgate_gateway_webhook_posts_total", "Attempts at posting webhooks, by outcome"),
-    ("broadgate_gateway_webhook_spool_errors_total", "Times that the webhook spool could not be written"),
+    ("broadgate_gateway_webhook_spool_errors_total", "Failed writes of the webhook spool"),
     (
         "broadgate_gateway_webhook_unspooled_total",
-        "Webhook events that found the spool full and wait in memory only",
+        "Webhook events that are in memory only because the spool was full",
     ),
-    ("broadgate_member_events_dropped_total", "Orders of the register that this member could not take"),
-    ("broadgate_member_requests_dropped_total", "Requests to the register that found no room"),
+    (
+        "broadgate_member_events_dropped_total",
+        "Events from the register dropped because this member's queue was full",
+    ),
+    (
+        "broadgate_member_requests_dropped_total",
+        "Requests to the register dropped because the queue was full",
+    ),
     (
         "broadgate_port_closed_total",
-        "Connections of internal, register and metrics ports that were closed, by port and reason",
+        "Connections closed by internal, register and metrics ports, by port and reason",
     ),
     ("broadgate_register_disconnects_total", "Member streams that the register ended, by reason"),
-    ("broadgate_register_joins_total", "Members taken in"),
+    ("broadgate_register_joins_total", "Members that joined"),
     (
         "broadgate_register_step_downs_total",
         "Times that this register stepped down for an active one of a higher term",
     ),
-    ("broadgate_register_redials_total", "Members that came back on another stream"),
-    ("broadgate_register_refused_total", "Streams that the register refused, by reason"),
-    ("broadgate_register_removed_total", "Members taken out of the view, by reason"),
-    ("broadgate_register_takeovers_total", "Views taken over from what members reported"),
+    ("broadgate_register_redials_total", "Members that reconnected on another stream"),
+    ("broadgate_register_refused_total", "Streams refused by the register, by reason"),
+    ("broadgate_register_removed_total", "Members removed from the view, by reason"),
+    ("broadgate_register_takeovers_total", "Views taken over from reports of members"),
     ("broadgate_worker_attach_failures_total", "Attachments to gateways that broke or failed"),
-    ("broadgate_worker_events_dropped_total", "Events not handled because a gateway gives them out again"),
-    ("broadgate_worker_events_total", "Events that came, by kind"),
+    ("broadgate_worker_events_dropped_total", "Events not handled because a gateway redelivers them"),
+    ("broadgate_worker_events_total", "Events received, by kind"),
     ("broadgate_worker_gateways_lost_total", "Gateways that left the view while attached"),
     ("broadgate_worker_handler_errors_total", "Handlers that returned an error"),
     ("broadgate_worker_handler_panics_total", "Handlers that panicked"),
@@ -109,49 +112,40 @@ const COUNTERS: &[(&str, &str)] = &[
 /// Gauges.
 const GAUGES: &[(&str, &str)] = &[
     ("broadgate_build_info", "1; version and role are in the labels"),
-    (
-        "broadgate_gateway_apps_stale",
-        "1 while the files of the apps cannot be used, and the apps stay as they were",
-    ),
-    ("broadgate_gateway_clients", "Clients and places of clients, by shard"),
+    ("broadgate_gateway_apps_stale", "1 while the files of the apps are unusable and the former apps stay"),
+    ("broadgate_gateway_clients", "Clients and reserved slots, by shard"),
     (
         "broadgate_gateway_command_ids_bytes",
-        "What a shard remembers of commands that may be repeated: ids, answers and tables, in bytes",
+        "Bytes of a shard's remembered commands: ids, answers and tables",
     ),
     (
-        "broadgate_gateway_cluster_halved",
+        "broadgate_gateway_cluster_majority_lost",
         "1 for a lease after more than half of the gateways have vanished within one",
     ),
     (
         "broadgate_gateway_outboxes_bytes",
-        "What a shard's outboxes take in memory, in bytes: a message counts once, however many clients get it",
+        "Bytes of a shard's outboxes: a message counts once, however many clients get it",
     ),
     ("broadgate_gateway_epoch_number", "The count of the view's epoch"),
     ("broadgate_gateway_epoch_term", "The term of the view's epoch"),
     ("broadgate_gateway_homes", "Topics that have members and their home at this gateway"),
     (
         "broadgate_gateway_kept_bytes",
-        "Bytes of memory of the last values and histories that groups keep at this gateway",
+        "Bytes of the last values and histories that groups retain at this gateway",
     ),
-    ("broadgate_gateway_homes_asked", "Questions of callers that homes have not answered"),
-    ("broadgate_gateway_homes_deliveries", "Commands that this home has passed on and that are not answered"),
-    (
-        "broadgate_gateway_homes_parked",
-        "Questions to this home that wait until gateways have said what they hold",
-    ),
+    ("broadgate_gateway_homes_asked", "Unanswered questions of callers to homes"),
+    ("broadgate_gateway_homes_deliveries", "Unanswered commands that this home has forwarded"),
+    ("broadgate_gateway_homes_parked", "Questions parked at this home until gateways have synced"),
     ("broadgate_gateway_peers", "Other gateways in the view"),
-    ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not said what they hold"),
+    ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not synced"),
     ("broadgate_gateway_pusher_watchers", "Streams that watch Pusher clients"),
-    ("broadgate_gateway_register_heard", "1 while a register is heard"),
-    (
-        "broadgate_gateway_webhook_journal_bytes",
-        "Size of the file that notes what webhooks' receivers have heard",
-    ),
-    ("broadgate_gateway_webhook_queue_bytes", "Bytes of webhook events that wait for an app's endpoints"),
-    ("broadgate_gateway_webhook_queue_events", "Webhook events that wait for an app's endpoints"),
-    ("broadgate_gateway_webhook_spool_bytes", "Size of the file with the webhook events that wait"),
+    ("broadgate_gateway_register_heard", "1 while a register answers"),
+    ("broadgate_gateway_webhook_journal_bytes", "Size of the webhook journal's file"),
+    ("broadgate_gateway_webhook_queue_bytes", "Bytes of webhook events queued for an app's endpoints"),
+    ("broadgate_gateway_webhook_queue_events", "Webhook events queued for an app's endpoints"),
+    ("broadgate_gateway_webhook_spool_bytes", "Size of the webhook spool's file"),
     ("broadgate_gateway_workers", "Workers attached to this gateway"),
-    ("broadgate_member_register_heard", "1 while a register is heard"),
+    ("broadgate_member_register_heard", "1 while a register answers"),
     (
         "broadgate_member_register_outside",
         "Gateways that only another active register knows; anything but 0: run only one",
@@ -159,7 +153,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_register_epoch_number", "The count of the view's epoch"),
     ("broadgate_register_epoch_term", "The term of the view's epoch"),
     ("broadgate_register_members", "Members in the view, by role and state"),
-    ("broadgate_worker_events_unanswered", "Events under way in this worker"),
+    ("broadgate_worker_events_unanswered", "Unanswered events in this worker"),
     ("broadgate_worker_gateways_attached", "Gateways that this worker is attached to"),
 ];
 
@@ -167,19 +161,16 @@ const GAUGES: &[(&str, &str)] = &[
 const HISTOGRAMS: &[(&str, &str)] = &[
     (
         "broadgate_gateway_commands_seconds",
-        "From the placing of a batch of commands until all of it is answered; a single call is a batch of one",
+        "From placing a batch of commands until its last answer; a single call is a batch of one",
     ),
-    (
-        "broadgate_gateway_shard_lag_seconds",
-        "By how much a shard was late for its second, once a second each",
-    ),
+    ("broadgate_gateway_shard_lag_seconds", "How late a shard's tick was, once per second and shard"),
     (
         "broadgate_gateway_shard_turn_seconds",
-        "Turns of the shards' loops: commands carried out and clients written to, a sample of them",
+        "Turns of the shards' loops: commands executed and clients written to, a sample",
     ),
     (
         "broadgate_gateway_webhook_delivery_seconds",
-        "From a webhook event until its receiver has it, with all attempts",
+        "From a webhook event until its delivery, with all attempts",
     ),
     ("broadgate_gateway_webhook_post_seconds", "One attempt at posting webhooks"),
 ];
@@ -187,8 +178,8 @@ const HISTOGRAMS: &[(&str, &str)] = &[
 /// A label and its value.
 type Label = (&'static str, &'static str);
 
-/// Counters that alerts watch, by role, with a label: they are there from the start, since what begins at 1
-/// has not increased for Prometheus.
+/// Counters that alerts watch, by role, with a label: they exist from the start, because for
+/// Prometheus a counter that appears with 1 has not increased.
 const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("gateway", "broadgate_gateway_peer_links_lost_total", None),
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "clients_max"))),
@@ -207,7 +198,7 @@ const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("register", "broadgate_register_step_downs_total", None),
 ];
 
-/// Gives every metric its help text, and those that alerts watch their first value.
+/// Registers every metric's help text, and the counters that alerts watch.
 pub(crate) fn describe(role: &str) {
     for &(_, name, label) in FROM_THE_START.iter().filter(|(of, ..)| *of == role) {
         match label {
@@ -232,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Every metric of the program is described here, and everything described here is one.
+    /// Every metric of the program is described here, and nothing else.
     #[test]
     fn every_metric_has_help() {
         let mut made = BTreeSet::new();

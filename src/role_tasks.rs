@@ -45,7 +45,7 @@ impl Watched {
         let ended = tokio::select! {
             ended = &mut role => ended,
             failed = self.tasks.failed() => {
-                let failed = failed.context("the process stops, to be started again whole");
+                let failed = failed.context("the process exits, to be restarted");
                 tracing::error!("{failed:#}");
                 shutdown.cancel();
                 if let Err(error) = role.await {
@@ -56,7 +56,7 @@ impl Watched {
         };
         self.end.cancel();
         if let Err(late) = self.tasks.join(END_TIME_MAX).await {
-            tracing::warn!(?late, "tasks that did not end in time are cut");
+            tracing::warn!(?late, "aborting tasks that did not end in time");
         }
         Ok(ended?)
     }

@@ -173,7 +173,7 @@ impl TryFrom<String> for Affinity {
             (_, Some(("header", name))) if !name.is_empty() => Ok(Self::Header(name.to_ascii_lowercase())),
             (_, Some(("query", name))) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
             _ => Err(format!(
-                "{text:?} is no affinity: use \"client\", \"uid\", \"header:NAME\", \"query:NAME\" or \"least-loaded\""
+                "invalid affinity {text:?}: use client, uid, header:NAME, query:NAME or least-loaded"
             )),
         }
     }

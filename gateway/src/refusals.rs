@@ -61,7 +61,7 @@ pub(crate) fn may_log(reason: &'static str) -> bool {
 pub(crate) fn tell_left_out() {
     let Ok(left_out) = BOOK.try_lock().map(|mut book| book.left_out(Instant::now())) else { return };
     for (reason, refusals) in left_out {
-        tracing::info!(reason, refusals, "more was refused for this reason within a minute");
+        tracing::info!(reason, refusals, "more refusals for this reason within a minute");
     }
 }
 

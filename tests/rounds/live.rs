@@ -1,4 +1,4 @@
-//! Who is connected now, and who has joined: what clients and their usher tell each other.
+//! Who is connected now, and who has joined: what clients and their joiner tell each other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,7 +22,7 @@ struct Entry {
     place: Place,
     /// The client's own address, as the gateway lists it.
     local: String,
-    ushered: bool,
+    joining: bool,
     id: String,
     joined: Option<Joined>,
     stalled: bool,
@@ -43,7 +43,7 @@ impl Live {
         let number = table.next;
         let place = place.clone();
         let (id, joined) = (String::new(), None);
-        let entry = Entry { client, place, local, ushered: false, id, joined, stalled: false };
+        let entry = Entry { client, place, local, joining: false, id, joined, stalled: false };
         table.connections.insert(number, entry);
         number
     }
@@ -66,7 +66,7 @@ impl Live {
 
     /// It is looked for another time.
     pub fn not_found(&self, number: u32) {
-        self.with(number, |entry| entry.ushered = false);
+        self.with(number, |entry| entry.joining = false);
     }
 
     pub fn is_there(&self, number: u32) -> bool {
@@ -83,7 +83,7 @@ impl Live {
     pub fn take_waiting(&self) -> BTreeMap<u32, (Place, Vec<Waiting>)> {
         let mut by_process = BTreeMap::new();
         for (number, entry) in &mut self.0.lock().unwrap().connections {
-            if !std::mem::replace(&mut entry.ushered, true) {
+            if !std::mem::replace(&mut entry.joining, true) {
                 let (_, waiting) =
                     by_process.entry(entry.place.pid).or_insert_with(|| (entry.place.clone(), Vec::new()));
                 let local = entry.local.clone();

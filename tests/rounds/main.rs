@@ -17,6 +17,7 @@ mod ground;
 #[allow(dead_code, unused_imports)]
 #[path = "../whole/harness/mod.rs"]
 mod harness;
+mod joiner;
 mod live;
 mod network;
 mod presence;
@@ -24,7 +25,6 @@ mod publishers;
 mod record;
 mod round;
 mod seed;
-mod usher;
 mod wires;
 
 use std::process::ExitCode;

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     ground::{Ground, Place},
     harness::Caller,
+    joiner::user,
     live::Live,
-    usher::user,
     wires::group_name,
 };
 

@@ -12,13 +12,13 @@ use crate::{
     faults::schedule,
     ground::Ground,
     harness::{self, Caller},
+    joiner::Joiner,
     live::Live,
     network::Network,
     presence::Presence,
     publishers::Publisher,
     record::{Message, Record},
     seed::Seed,
-    usher::Usher,
     wires::{Kind, group_name},
 };
 
@@ -40,9 +40,9 @@ pub async fn run(seed: u64, seconds: u64, network: Network, dir: PathBuf) -> Rec
     let groups_of = groups_of(seed);
     let clients = start_clients(&ground, &live, seconds);
     let names = groups_of.iter().map(|groups| groups.iter().map(|group| group_name(*group)).collect());
-    let usher =
-        Usher { ground: Arc::clone(&ground), live: Arc::clone(&live), groups: Arc::new(names.collect()) };
-    tokio::spawn(Arc::new(usher).run());
+    let joiner =
+        Joiner { ground: Arc::clone(&ground), live: Arc::clone(&live), groups: Arc::new(names.collect()) };
+    tokio::spawn(Arc::new(joiner).run());
     harness::until("all clients have joined", async || {
         (live.reading().1.len() == usize::from(CLIENTS)).then_some(())
     })

@@ -6,10 +6,10 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 use broadgate_topics::Topic;
 
 use super::{
-    entering, halves,
+    convergence, entering, halves,
     history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish},
     model::{ClientLife, Command, Got, Index, Model, NEVER},
-    presence, quiet, reports,
+    presence, reports,
 };
 
 /// Something that must not be.
@@ -57,8 +57,8 @@ pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
     fences(history, &mut found);
     closes(&model, &mut found);
     put_out(history, &mut found);
-    quiet::check(history, &model, &mut found);
-    quiet::everybody_knows(&model, &told, &mut found);
+    convergence::check(history, &model, &mut found);
+    convergence::everybody_knows(&model, &told, &mut found);
     if calm {
         reports::check(history, &model, &mut found);
     }

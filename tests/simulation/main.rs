@@ -12,7 +12,7 @@
 //! | `gateway.rs`, `links.rs`, `shards.rs`, `calls.rs` | what is around the core of a gateway's homes |
 //! | `register.rs` | the register, and membership |
 //! | `caller.rs` | callers, as an SDK is |
-//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `quiet.rs`, `reports.rs`, `entering.rs`, `halves.rs` | what happened, and what must hold |
+//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs` | what happened, and what must hold |
 //! | `bugs.rs`, `shrink.rs` | planted bugs; the shortest script that fails |
 //! | `regressions.rs`, `checked.rs` | scripts that failed once; the checker's own tests |
 
@@ -21,6 +21,7 @@ mod caller;
 mod calls;
 mod checked;
 mod checker;
+mod convergence;
 mod entering;
 mod gateway;
 mod halves;
@@ -30,7 +31,6 @@ mod model;
 mod net;
 mod options;
 mod presence;
-mod quiet;
 mod register;
 mod regressions;
 mod reports;

@@ -50,7 +50,7 @@ pub fn replace(path: &Path, text: &str) {
 
 /// The whole life of an apps file under a gateway that goes on.
 #[tokio::test]
-async fn a_gateway_reads_its_apps_again() {
+async fn gateway_reloads_its_apps() {
     let mut cluster = Cluster::quiet(1).start().await;
     // The configuration names the file only now: that is read again too.
     let (config, apps) = (cluster.dir.join("gateway-1.toml"), cluster.dir.join("apps.toml"));
@@ -112,7 +112,7 @@ async fn a_gateway_reads_its_apps_again() {
 /// A file that loses all its apps is an accident, whatever is left elsewhere; one that is half written is
 /// waited for; one with its old length and time is read all the same.
 #[tokio::test]
-async fn an_emptied_apps_file_closes_nobody() {
+async fn emptied_apps_file_closes_no_client() {
     let cluster = Cluster::quiet(1).start().await;
     let (config, apps) = (cluster.dir.join("gateway-1.toml"), cluster.dir.join("apps.toml"));
     let plain = std::fs::read_to_string(&config).unwrap();
@@ -158,7 +158,7 @@ async fn an_emptied_apps_file_closes_nobody() {
 /// No role ends on SIGHUP.
 /// The trouble is logged once, and the file is read again when it is one.
 #[tokio::test]
-async fn pipe_in_the_place_of_the_apps_file_is_told_and_outlived() {
+async fn pipe_instead_of_apps_file_is_reported_and_survived() {
     let cluster = Cluster::quiet(1).start().await;
     let (config, apps) = (cluster.dir.join("gateway-1.toml"), cluster.dir.join("apps.toml"));
     std::fs::write(&apps, raw(&["blue"])).unwrap();
@@ -182,7 +182,7 @@ async fn pipe_in_the_place_of_the_apps_file_is_told_and_outlived() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_no_role() {
+async fn hangup_ends_no_role() {
     let mut cluster = Cluster::of(1).start().await;
     let register = format!("--register={}", cluster.register_address);
     let worker = Process::start(&cluster.dir, "echo", &["worker", "echo", "--name=echo", &register], &[]);
@@ -202,7 +202,7 @@ async fn a_hangup_ends_no_role() {
 }
 
 #[test]
-fn apps_are_listed_checked_and_made() {
+fn apps_are_listed_checked_and_created() {
     let dir = std::env::temp_dir().join(format!("broadgate-apps-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let path = |name: &str| dir.join(name).display().to_string();

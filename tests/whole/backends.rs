@@ -101,7 +101,7 @@ async fn heard_until(pusher: &mut Pusher, last: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_key_stands_for_one_publish_and_an_empty_one_for_none() {
+async fn idempotency_key_identifies_one_publish() {
     let cluster = Cluster::quiet(2).more(APPS).start().await;
     let mut pusher = Pusher::connect(&cluster, 0).await;
     pusher.subscribe("room").await;
@@ -132,7 +132,7 @@ async fn a_key_stands_for_one_publish_and_an_empty_one_for_none() {
 /// A publish that may have missed somebody is not called done, and reaches who was missed when it is
 /// repeated, and nobody twice.
 #[tokio::test]
-async fn a_publish_past_a_stopped_gateway_is_not_called_done() {
+async fn publish_past_a_stopped_gateway_is_incomplete() {
     // The stopped gateway stays in the view.
     let cluster = Cluster::quiet(2).register("lease = \"60s\"").more(APPS).start().await;
     let (mut here, mut there) = (Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 1).await);
@@ -169,7 +169,7 @@ async fn a_publish_past_a_stopped_gateway_is_not_called_done() {
 
 /// The list of all channels, in pages from all gateways, each channel once.
 #[tokio::test]
-async fn the_list_of_channels_is_whole() {
+async fn channel_list_is_complete() {
     let cluster = Cluster::quiet(2).more(APPS).start().await;
     let mut clients = [Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 1).await];
     for (index, client) in clients.iter_mut().enumerate() {

@@ -21,7 +21,7 @@ fn except(mut audience: Audience, clients: &[&str], uids: &[&str], groups: &[&st
 }
 
 #[tokio::test]
-async fn sends_reach_whom_they_name() {
+async fn sends_reach_their_audience() {
     let (_cluster, mut caller, mut a, mut b) = far().await;
     let (x, y) = (a.id.clone(), b.id.clone());
     caller.bind(bind(&x, "ann")).await.unwrap();
@@ -73,7 +73,7 @@ async fn sends_reach_whom_they_name() {
 }
 
 #[tokio::test]
-async fn text_binary_and_framed_arrive_as_they_are() {
+async fn text_binary_and_frames_arrive_unchanged() {
     let (_cluster, mut caller, mut a, _b) = far().await;
     let to = Some(clients(&[&a.id]));
     let mut send = async |payload| {
@@ -121,7 +121,7 @@ async fn closes_carry_code_reason_and_last_message() {
 }
 
 #[tokio::test]
-async fn a_client_has_one_uid_and_an_exclusive_one_closes_the_others() {
+async fn exclusive_bind_closes_the_uids_other_clients() {
     let (_cluster, mut caller, mut a, mut b) = far().await;
     for id in [&a.id, &b.id] {
         caller.bind(bind(id, "ann")).await.unwrap();
@@ -179,7 +179,7 @@ async fn groups_are_joined_left_and_dissolved() {
 /// On one pipelined stream, a join that was written before a send counts for it, and one that was
 /// written after does not; whatever the gateways.
 #[tokio::test]
-async fn a_stream_takes_effect_in_its_order() {
+async fn command_stream_takes_effect_in_order() {
     let (_cluster, mut caller, mut a, mut b) = far().await;
     // To a topic, in the topic's order; to a client, in the stream's. The two may overtake each other.
     let send = |what: &str| Command::Send(text(groups(&["room"]), what));
@@ -259,7 +259,7 @@ async fn sessions_are_set_merged_compared_and_bounded() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_and_nothing_happens() {
+async fn invalid_commands_are_refused_without_effect() {
     let (cluster, mut caller, mut a, b) = far().await;
     let gone = b.id.clone();
     drop(b);
@@ -299,7 +299,7 @@ async fn what_is_wrong_is_told_and_nothing_happens() {
 
 /// Ids come from somebody's database: some are stale, and some are no ids.
 #[tokio::test]
-async fn one_wrong_client_id_fails_no_list() {
+async fn invalid_client_id_does_not_fail_the_list() {
     let (cluster, mut caller, mut a, b) = far().await;
     let gone = b.id.clone();
     drop(b);
@@ -364,7 +364,7 @@ async fn apps_do_not_see_each_other() {
 /// A command that cannot be carried out is answered with its error, in its place, and those behind it
 /// go on; a stream of commands that breaks takes nothing with it.
 #[tokio::test]
-async fn one_bad_command_does_not_stop_a_stream() {
+async fn bad_command_does_not_stop_the_stream() {
     let (cluster, mut caller, mut a, b) = far().await;
     let mut commands = Vec::new();
     for number in 0..3000_u64 {

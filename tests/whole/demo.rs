@@ -165,7 +165,7 @@ async fn the_readmes_commands_act_on_the_demo_chat() {
 }
 
 #[tokio::test]
-async fn requests_that_the_chat_refuses_are_answered() {
+async fn refused_chat_requests_are_answered() {
     let up = Up::start(&["--gateways=1"]).await;
     let mut page = up.page(0).await;
     for (message, words) in [
@@ -222,7 +222,7 @@ async fn the_readmes_worker_runs_beside_up() {
 }
 
 #[test]
-fn broadgate_alone_prints_its_help() {
+fn bare_command_prints_help() {
     let (code, out) = run(&[], &[]);
     assert!(
         code == 2 && out.contains("Usage: broadgate <COMMAND>") && out.contains("Default ports"),
@@ -231,7 +231,7 @@ fn broadgate_alone_prints_its_help() {
 }
 
 #[test]
-fn a_base_port_that_is_too_high_is_refused() {
+fn too_high_base_port_is_refused() {
     let (code, out) = run(&["up", "--base-port=65520"], &[]);
     assert!(code == 2 && out.contains("beyond 65535; give at most 65502"), "{code}: {out}");
     assert_eq!(out.trim().lines().count(), 1, "{out}");

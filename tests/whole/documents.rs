@@ -61,7 +61,7 @@ fn speaks_plainly(place: &str, text: &str) {
 }
 
 #[test]
-fn what_users_read_is_plain() {
+fn documents_are_in_plain_words() {
     let more = ["deploy/config/broadgate.toml", "deploy/alerts.yml", "business/src/lib.rs"];
     for document in DOCUMENTS.iter().chain(&more) {
         speaks_plainly(document, &read(document).replace("\n# ", " "));
@@ -88,7 +88,7 @@ fn anchors(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     let mut links = 0;
     for document in DOCUMENTS {
         let text = read(document);
@@ -223,7 +223,7 @@ pub fn readme_curl_body() -> String {
 
 /// Imports go down only.
 #[test]
-fn floors_go_down_only() {
+fn imports_go_down_only() {
     for (room, forbidden) in [
         ("proto", &["broadgate_register", "broadgate_gateway", "broadgate_business"][..]),
         ("proto/port", &["broadgate_register", "broadgate_gateway", "broadgate_business"]),

@@ -163,7 +163,7 @@ impl Run {
 }
 
 #[tokio::test]
-async fn one_gateway_and_three_are_the_same() {
+async fn one_gateway_and_three_behave_alike() {
     for seed in SEEDS {
         let one = Run::of(1, seed).await.trace().await;
         let three = Run::of(3, seed).await.trace().await;

@@ -13,7 +13,7 @@ fn epoch(view: &v1::View) -> v1::Epoch {
 }
 
 #[tokio::test]
-async fn a_register_may_die_and_come_back() {
+async fn cluster_survives_a_register_restart() {
     let mut cluster = Cluster::quiet(2).start().await;
     let (mut a, mut b) = (cluster.client(0).await, cluster.client(1).await);
     let before = cluster.view().await.unwrap();
@@ -40,7 +40,7 @@ async fn a_register_may_die_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_second_register_takes_over() {
+async fn second_register_takes_over() {
     let port = free_address();
     // A name is resolved anew at every redial.
     let second = format!("localhost:{}", port.port());
@@ -63,7 +63,7 @@ async fn a_second_register_takes_over() {
 /// A register stands still, and members go to the one that runs beside it. When the first goes on, with all
 /// members on its list, it steps down: one register has them all, and nobody came back as another.
 #[tokio::test]
-async fn a_paused_register_steps_down_for_the_one_beside_it() {
+async fn paused_register_steps_down_for_its_rival() {
     let started = std::time::Instant::now();
     let port = free_address();
     let settings = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"2s\"");
@@ -100,7 +100,7 @@ async fn a_paused_register_steps_down_for_the_one_beside_it() {
 }
 
 #[tokio::test]
-async fn a_killed_gateway_costs_its_own_clients_only() {
+async fn killed_gateway_costs_only_its_own_clients() {
     let mut cluster = Cluster::quiet(3).register("lease = \"4s\"").start().await;
     let mut lost = cluster.client(0).await;
     let mut kept = cluster.client(1).await;
@@ -126,7 +126,7 @@ async fn a_killed_gateway_costs_its_own_clients_only() {
 }
 
 #[tokio::test]
-async fn a_paused_gateway_is_removed_and_comes_back_as_another() {
+async fn paused_gateway_rejoins_as_another_incarnation() {
     let cluster = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
     let mut away = cluster.client(0).await;
     let mut kept = cluster.client(1).await;
@@ -200,7 +200,7 @@ async fn sdk_worker(
 }
 
 #[tokio::test]
-async fn a_worker_hears_of_every_client_that_a_gateway_took_with_it() {
+async fn worker_learns_of_every_client_lost_with_a_gateway() {
     let mut cluster = Cluster::of(2).register("lease = \"4s\"").start().await;
     let (mut hears, stop) = sdk_worker(&cluster, 2).await;
     let mut lost = Vec::new();
@@ -230,7 +230,7 @@ async fn a_worker_hears_of_every_client_that_a_gateway_took_with_it() {
 /// A worker process is killed in the middle of echo traffic: every client gets each of its answers,
 /// some perhaps twice, and none loses its connection.
 #[tokio::test]
-async fn a_killed_worker_is_not_noticed_by_clients() {
+async fn clients_do_not_notice_a_killed_worker() {
     let cluster = Cluster::of(2).start().await;
     let start = |name: &str| {
         let register = format!("--register={}", cluster.register_address);

@@ -11,8 +11,8 @@ use tokio::{
 
 use crate::{
     harness::*,
+    malformed_input::{UPGRADE, answer},
     pusher::{APPS, sign},
-    rude::{UPGRADE, answer},
 };
 
 /// How many sockets a process has open, listeners included.
@@ -81,7 +81,7 @@ pub const CALLS: usize = 8;
 /// At limits of 50 connections and 10 of one address, 240 come from 24 addresses and never go by
 /// themselves.
 #[tokio::test]
-async fn strangers_of_every_kind_stay_within_the_limits() {
+async fn unauthenticated_connections_stay_within_the_limits() {
     let cluster = Cluster::quiet(1)
         .limits(&format!("clients_max = 50\nclients_per_ip_max = 10\n{SHORT}"))
         .more(&format!("{APPS}{METRICS}"))
@@ -131,7 +131,7 @@ async fn strangers_of_every_kind_stay_within_the_limits() {
 /// A connection of the API, of a key, or with half a head counts like any other; beyond the limit of its
 /// address it is told so and closed.
 #[tokio::test]
-async fn connections_count_for_their_address_from_accept() {
+async fn connections_count_per_address_from_accept() {
     let cluster = Cluster::quiet(1).limits("clients_per_ip_max = 3").more(APPS).start().await;
     let web = cluster.web(0);
     until("it is ready", async || {
@@ -176,7 +176,7 @@ async fn connections_count_for_their_address_from_accept() {
 
 /// Of a request that is not signed nothing is read, and bodies of signed ones share a budget.
 #[tokio::test]
-async fn bodies_are_read_of_signed_requests_within_a_budget() {
+async fn only_signed_bodies_are_read_within_a_budget() {
     let cluster = Cluster::quiet(1)
         .limits("api_bodies_bytes_max = 2097152")
         .more(&format!("{APPS}[apps.limits]\nevent_data_bytes_max = 300000\n"))

@@ -75,7 +75,7 @@ async fn workers_are_replaced_under_traffic() {
 /// A worker that joins takes over its share: each of these clients answers its old worker first, and
 /// goes on with the new one, in order.
 #[tokio::test]
-async fn a_joining_worker_takes_over_its_share() {
+async fn joining_worker_takes_over_its_share() {
     let cluster = Cluster::of(1).start().await;
     let mut first = TestWorker::attach(&cluster.internal[0], 1).await;
     let mut talking = BTreeMap::new();
@@ -152,7 +152,7 @@ async fn a_joining_worker_takes_over_its_share() {
 /// A client whose window is full is not read, so it cannot show that it is there: it is not taken for
 /// silent. That it has hung up is noticed all the same, and told after what it said.
 #[tokio::test]
-async fn an_unread_client_is_not_silent_and_may_hang_up() {
+async fn unread_client_is_not_silent_and_may_disconnect() {
     let cluster = Cluster::of(1)
         .listener("ping_interval = \"1s\"\nsilence_max = \"3s\"")
         .limits("events_per_client_max = 4\nclose_time_max = \"1s\"")
@@ -170,7 +170,8 @@ async fn an_unread_client_is_not_silent_and_may_hang_up() {
     }
     // Clients that come later and answer no ping measure the time.
     for _ in 0..2 {
-        let bytes = crate::rude::answer(cluster.web(0), crate::rude::UPGRADE.as_bytes(), false);
+        let bytes =
+            crate::malformed_input::answer(cluster.web(0), crate::malformed_input::UPGRADE.as_bytes(), false);
         let opened = worker.take();
         let (answer, opened) = tokio::join!(bytes, opened);
         assert!(matches!(opened.event, Some(Kind::Opened(_))), "{opened:?}");
@@ -258,7 +259,7 @@ impl End {
 
 /// However a client ends, its worker is told why, with what it was.
 #[tokio::test]
-async fn closed_says_why() {
+async fn closed_event_has_its_cause() {
     let cluster = Cluster::of(2).limits("message_bytes_max = 1000").start().await;
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
     let mut caller = cluster.caller(1).await;
@@ -285,7 +286,7 @@ async fn closed_says_why() {
 
 /// Only workers of a service get its events; one that takes few at a time gets few.
 #[tokio::test]
-async fn workers_take_what_they_name_and_as_much_as_they_ask_for() {
+async fn workers_get_their_services_within_their_credit() {
     let cluster = Cluster::of(1).listener("service = \"orders\"").start().await;
     let other = TestWorker::attach(&cluster.internal[0], 1).await;
     let mut worker = TestWorker::attach_as(&cluster.internal[0], 2, |hello| {

@@ -29,7 +29,7 @@ fn status(result: Result<Client, Error>) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_worker_is_asked_and_decides() {
+async fn worker_decides_handshakes() {
     let cluster = Cluster::of(1).listener("authorize = \"worker\"").start().await;
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
     let url = format!("ws://{}/ws?token=t&x=1", cluster.web(0));
@@ -62,7 +62,7 @@ async fn a_worker_is_asked_and_decides() {
 }
 
 #[tokio::test]
-async fn a_worker_refuses_and_without_one_there_is_a_time_to_return() {
+async fn handshake_without_a_worker_gets_retry_after() {
     let cluster =
         Cluster::of(1).listener("authorize = \"worker\"").limits("hold_time_max = \"1s\"").start().await;
     let url = format!("ws://{}/ws", cluster.web(0));
@@ -94,7 +94,7 @@ async fn a_worker_refuses_and_without_one_there_is_a_time_to_return() {
 use broadgate_proto::v1::Event;
 
 #[tokio::test]
-async fn the_clients_address_is_told_through_trusted_proxies_only() {
+async fn client_address_comes_from_trusted_proxies_only() {
     let trusted = "trusted_proxies = [\"127.0.0.0/8\"]";
     let cluster = Cluster::of(1).listener(trusted).start().await;
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
@@ -138,7 +138,7 @@ async fn origins_and_bad_upgrades_are_refused_with_a_status() {
             "400",
         ),
     ] {
-        let answer = crate::rude::answer(cluster.web(0), request.as_bytes(), false).await;
+        let answer = crate::malformed_input::answer(cluster.web(0), request.as_bytes(), false).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{request}: {answer}");
     }

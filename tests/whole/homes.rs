@@ -63,7 +63,7 @@ async fn all_clients_of_a_group_see_one_order() {
 
 /// A message crosses only to gateways with members.
 #[tokio::test]
-async fn a_gateway_without_members_is_not_asked() {
+async fn gateway_without_members_is_not_asked() {
     let cluster = Cluster::quiet(3).start().await;
     let client = cluster.client(1).await;
     let mut caller = cluster.caller(1).await;
@@ -78,7 +78,7 @@ async fn a_gateway_without_members_is_not_asked() {
 
 /// A repeat with the same id is answered with what was done, through whichever gateway it comes.
 #[tokio::test]
-async fn a_repeat_is_not_sent_twice() {
+async fn repeated_command_is_not_sent_twice() {
     let cluster = Cluster::quiet(2).start().await;
     let mut client = cluster.client(1).await;
     let mut caller = cluster.caller(0).await;
@@ -114,7 +114,7 @@ async fn a_repeat_is_not_sent_twice() {
 
 /// A send without a receipt is answered at once and comes all the same.
 #[tokio::test]
-async fn a_send_may_be_fired() {
+async fn send_needs_no_answer() {
     let cluster = Cluster::quiet(2).start().await;
     let mut client = cluster.client(1).await;
     let mut caller = cluster.caller(0).await;
@@ -126,7 +126,7 @@ async fn a_send_may_be_fired() {
 
 /// Two exclusive binds at the same moment, through two gateways: one client stays.
 #[tokio::test]
-async fn the_newest_of_exclusive_binds_wins() {
+async fn newest_exclusive_bind_wins() {
     let cluster = Cluster::quiet(2).start().await;
     for round in 0..5 {
         let uid = format!("uid-{round}");
@@ -192,7 +192,7 @@ async fn rosters_name_each_user_once() {
 
 /// Groups keep their members, their order and their counts when gateways come and go.
 #[tokio::test]
-async fn homes_move_when_gateways_come_and_go() {
+async fn homes_move_when_gateways_join_and_leave() {
     let mut cluster = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
     let names: Vec<String> = (0..30).map(|number| format!("group-{number}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -223,7 +223,7 @@ async fn homes_move_when_gateways_come_and_go() {
 
 /// An epoch from the future is not acted upon.
 #[tokio::test]
-async fn whoever_knows_more_is_waited_for() {
+async fn caller_with_a_newer_epoch_waits_for_the_gateway() {
     let cluster = Cluster::quiet(1).limits("link_timeout = \"1500ms\"").start().await;
     let epoch = cluster.view().await.unwrap().epoch.unwrap();
     let ask = async |value: String| {
@@ -255,7 +255,7 @@ fn texts(reply: &v1::HistoryReply) -> Vec<String> {
 
 /// A reader gets all that it missed, also when the home has moved; or is told that it cannot.
 #[tokio::test]
-async fn a_history_moves_with_its_home() {
+async fn history_moves_with_its_home() {
     let mut cluster =
         Cluster::quiet(1).register("beat = \"500ms\"\nlease = \"3s\"").more(KEEPING).start().await;
     let rooms: Vec<String> = (0..20).map(|number| format!("room-{number}")).collect();
@@ -307,7 +307,7 @@ async fn a_history_moves_with_its_home() {
 
 /// The last value survives its home while another gateway has a member.
 #[tokio::test]
-async fn the_last_value_survives_its_home() {
+async fn last_value_survives_its_home() {
     let mut cluster =
         Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").more(KEEPING).start().await;
     let member = cluster.client(2).await;

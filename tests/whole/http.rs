@@ -68,7 +68,7 @@ async fn commands_are_the_same_as_json() {
 
 /// Every call, and every payload that may be sent, however long JSON makes it.
 #[tokio::test]
-async fn json_takes_every_call_and_the_largest_payload() {
+async fn json_accepts_every_call_and_the_largest_payload() {
     let app = "[[apps]]\nid = \"shop\"\n[[apps.keys]]\nkey = \"shop-key\"\nsecret = \"secret-of-the-shop\"\n";
     let limits = "message_bytes_max = 3145728";
     let cluster = Cluster::quiet(1).limits(limits).more(app).start().await;
@@ -93,7 +93,7 @@ async fn json_takes_every_call_and_the_largest_payload() {
 
 /// Users have numbers, and `json_encode` makes `[]` of every empty array.
 #[tokio::test]
-async fn ids_are_taken_as_php_writes_them() {
+async fn ids_are_accepted_as_php_writes_them() {
     let cluster = Cluster::quiet(1).start().await;
     let mut a = cluster.client(0).await;
     let id = a.id.clone();
@@ -132,7 +132,7 @@ async fn ids_are_taken_as_php_writes_them() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_as_json() {
+async fn errors_are_json() {
     let cluster = Cluster::quiet(1).start().await;
     let address = &cluster.internal[0];
     let send = r#"{"to":{"all":true},"text":"x"}"#;
@@ -167,7 +167,8 @@ async fn what_is_wrong_is_told_as_json() {
         (&cluster.register_address, "POST", "/metrics", 404, "metrics.bind"),
     ] {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-        let answer = crate::rude::answer(address.parse().unwrap(), request.as_bytes(), false).await;
+        let answer =
+            crate::malformed_input::answer(address.parse().unwrap(), request.as_bytes(), false).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
         let message = body["error"]["message"].as_str().unwrap();
@@ -180,7 +181,7 @@ async fn what_is_wrong_is_told_as_json() {
 }
 
 #[tokio::test]
-async fn the_secret_is_asked_for_everywhere() {
+async fn every_call_requires_the_secret() {
     let secret = "0123456789abcdefghijklmnopqrstuv";
     let other = "another-secret-0123456789abcdefghijk";
     let dir = std::env::temp_dir().join(format!("broadgate-secret-{}", std::process::id()));

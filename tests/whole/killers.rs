@@ -40,7 +40,7 @@ async fn live(internal: &str, number: u64, answered: &mut Answered, closed: &mut
 }
 
 #[tokio::test]
-async fn messages_that_kill_workers_are_given_up_and_innocents_lose_nothing() {
+async fn messages_that_kill_workers_are_isolated() {
     const INNOCENTS: usize = 12;
     const MESSAGES: usize = 60;
     const KILLERS: usize = 2;
@@ -107,7 +107,7 @@ async fn messages_that_kill_workers_are_given_up_and_innocents_lose_nothing() {
 
 /// An honest worker may be ended at any time, also twice in a row: nobody is blamed for that.
 #[tokio::test]
-async fn workers_that_crash_twice_convict_nobody() {
+async fn workers_that_crash_twice_convict_no_client() {
     let cluster = Cluster::of(1).start().await;
     let mut clients = Vec::new();
     for _ in 0..5 {

@@ -24,7 +24,7 @@ async fn ids(cluster: &Cluster, gateway: usize) -> HashMap<String, String> {
 
 /// More than gRPC takes as one message: links carry it all the same, also when everything is said again.
 #[tokio::test]
-async fn roster_of_many_megabytes_does_not_cut_gateways_apart() {
+async fn huge_roster_does_not_cut_gateways_apart() {
     const USERS: usize = 1200;
     const BYTES: usize = 4000;
     // Some have their home at each gateway.
@@ -76,7 +76,7 @@ async fn roster_of_many_megabytes_does_not_cut_gateways_apart() {
 const MIB: usize = 1024 * 1024;
 
 #[tokio::test]
-async fn one_message_of_any_admitted_size_closes_nobody() {
+async fn message_of_any_admitted_size_closes_no_client() {
     let cluster = Cluster::quiet(1).more(pusher::APPS).start().await;
     let mut subscribers = Vec::new();
     for _ in 0..3 {
@@ -113,7 +113,7 @@ async fn one_message_of_any_admitted_size_closes_nobody() {
 
 /// As large as nearly every suite of tests of WebSocket servers sends them.
 #[tokio::test]
-async fn message_of_many_megabytes_goes_to_a_worker_and_comes_back() {
+async fn huge_message_goes_to_a_worker_and_back() {
     let cluster = Cluster::of(2).limits("message_bytes_max = 67108864").start().await;
     let register = format!("--register={}", cluster.register_address);
     let _echo = Process::start(&cluster.dir, "echo", &["worker", "echo", &register, "--name=echo"], &[]);
@@ -145,7 +145,7 @@ async fn message_of_many_megabytes_goes_to_a_worker_and_comes_back() {
 /// Large messages do not multiply by the number of events: a client is not read while its worker has bytes
 /// enough to answer, and one message always goes.
 #[tokio::test]
-async fn a_clients_window_is_bounded_in_bytes() {
+async fn client_window_is_bounded_in_bytes() {
     const MESSAGES: usize = 6;
     let limits = "message_bytes_max = 4194304\nevents_per_client_bytes_max = 1048576";
     let cluster = Cluster::of(1).limits(limits).start().await;

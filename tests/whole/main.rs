@@ -5,11 +5,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod absence;
 mod announcements;
 mod apps;
 mod backends;
 mod commands;
+mod degraded;
 mod demo;
 mod documents;
 mod equivalence;
@@ -23,6 +23,7 @@ mod homes;
 mod http;
 mod killers;
 mod large;
+mod malformed_input;
 mod metrics;
 mod misbehaving;
 mod operator;
@@ -36,12 +37,11 @@ mod pusher_watch;
 mod queries;
 mod refusals;
 mod rounds;
-mod rude;
 mod runbook;
 mod stopping;
-mod strangers;
 mod tables;
 mod tasks;
 mod watching;
 mod webhooks;
 mod workers;
+mod wrong_protocol;

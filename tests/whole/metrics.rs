@@ -22,13 +22,13 @@ const LATER: [&str; 1] = ["broadgate_gateway_webhook_queue_events"];
 
 async fn scrape(address: SocketAddr) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    String::from_utf8(crate::rude::answer(address, request, false).await).unwrap()
+    String::from_utf8(crate::malformed_input::answer(address, request, false).await).unwrap()
 }
 
 /// Every metric that an alert or the runbook names is described, and is there before anything has
 /// happened: an increase from nothing is no increase to Prometheus.
 #[tokio::test]
-async fn what_alerts_ask_for_is_there() {
+async fn metrics_of_alerts_exist() {
     let cluster = Cluster::of(0).start().await;
     let start = |name: &str, args: &[&str]| {
         let register = format!("--register={}", cluster.register_address);

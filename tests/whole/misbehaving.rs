@@ -16,7 +16,7 @@ fn status(result: Result<Client, Error>) -> u16 {
 }
 
 #[tokio::test]
-async fn an_attachment_begins_with_a_good_hello() {
+async fn attachment_requires_a_valid_hello() {
     let cluster = Cluster::of(1).start().await;
     let good = WorkerHello {
         incarnation: broadgate_proto::id::Incarnation::from_bits(1).to_string(),
@@ -43,7 +43,7 @@ async fn an_attachment_begins_with_a_good_hello() {
 
 /// Answers to what was never asked, twice, or of somebody else.
 #[tokio::test]
-async fn answers_to_nothing_are_passed_over() {
+async fn unexpected_answers_are_ignored() {
     let cluster = Cluster::of(1).start().await;
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
     let other = TestWorker::attach_as(&cluster.internal[0], 2, |hello| {
@@ -74,7 +74,7 @@ async fn answers_to_nothing_are_passed_over() {
 
 /// Whoever is accepted as somebody that nobody can be is not let in as nobody.
 #[tokio::test]
-async fn an_accept_that_cannot_be_carried_out_refuses() {
+async fn invalid_accept_refuses_the_client() {
     let cluster =
         Cluster::of(1).listener("authorize = \"worker\"").limits("groups_per_client_max = 2").start().await;
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
@@ -118,7 +118,7 @@ async fn an_accept_that_cannot_be_carried_out_refuses() {
 
 /// A worker that lost its stream attaches again before the gateway has noticed: the newer stream is it.
 #[tokio::test]
-async fn a_worker_that_attaches_twice_is_one_worker() {
+async fn worker_that_attaches_twice_is_one_worker() {
     let cluster = Cluster::of(1).start().await;
     let mut older = TestWorker::attach(&cluster.internal[0], 1).await;
     let mut client = cluster.client(0).await;
@@ -156,7 +156,7 @@ async fn a_worker_that_attaches_twice_is_one_worker() {
 
 /// A caller that sends commands and never reads an answer is held back, not stored.
 #[tokio::test]
-async fn a_caller_that_does_not_read_is_held_back() {
+async fn caller_that_does_not_read_is_held_back() {
     let cluster = Cluster::quiet(2).start().await;
     let mut client = cluster.client(0).await;
     let (commands, queue) = tokio::sync::mpsc::channel(1);

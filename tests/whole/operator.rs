@@ -17,7 +17,7 @@ fn first_json(text: &str) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn the_cluster_is_asked_and_told() {
+async fn cluster_answers_queries_and_commands() {
     let cluster = Cluster::quiet(2).start().await;
     let (mut a, mut b) = (cluster.client(0).await, cluster.client(1).await);
     let mut caller = cluster.caller(0).await;
@@ -104,7 +104,7 @@ async fn the_cluster_is_asked_and_told() {
 
 /// An answer shows what is known, and says what is not.
 #[tokio::test]
-async fn answers_name_who_is_gone_and_leave_out_what_was_not_asked() {
+async fn answers_name_missing_gateways_and_omit_unrequested_fields() {
     let cluster = Cluster::quiet(1).start().await;
     let mut client = cluster.client(0).await;
     let gone = "0".repeat(30);
@@ -171,7 +171,7 @@ async fn wrong_addresses_are_explained() {
 /// What an operator must see: who attaches without joining, what no worker takes, and that nobody can
 /// come or go any more.
 #[tokio::test]
-async fn status_warns() {
+async fn status_warns_of_problems() {
     let mut cluster = Cluster::of(1).start().await;
     let (code, out, _) = cluster.run(&["status"]);
     assert!(code == 0 && out.contains("no worker takes service \"default\" of listener \"web\""), "{out}");
@@ -239,7 +239,7 @@ async fn status_shows_a_second_register() {
 
 /// A gateway is drained through another one, and waited for.
 #[tokio::test]
-async fn a_drain_can_be_waited_for() {
+async fn drain_waits_until_the_gateway_has_left() {
     let mut cluster = Cluster::quiet(2).start().await;
     let other = cluster.internal[1].clone();
     let (code, out, err) = cluster.run(&["drain", "gateway-1", "--addr", &other, "--wait=60s"]);
@@ -251,7 +251,7 @@ async fn a_drain_can_be_waited_for() {
 
 /// When a drain that was waited for returns, another process can have every port of the gateway.
 #[tokio::test]
-async fn a_drained_gateway_has_given_its_ports_back() {
+async fn drained_gateway_has_released_its_ports() {
     let cluster = Cluster::quiet(1).start().await;
     let ports = [free_address(), free_address(), free_address()];
     let flags: Vec<String> = ["--internal-bind", "--client-bind", "--metrics-bind"]
@@ -282,7 +282,7 @@ async fn a_drained_gateway_has_given_its_ports_back() {
 
 /// A member says what is at an address that it was given by mistake, and not how HTTP/2 failed there.
 #[tokio::test]
-async fn members_say_what_is_at_a_wrong_address() {
+async fn members_report_what_listens_at_a_wrong_address() {
     let cluster = Cluster::quiet(2).start().await;
     let (web, internal) = (cluster.web(0).to_string(), cluster.internal[0].clone());
     let gateway = ["gateway", "--internal-bind=127.0.0.1:0", "--client-bind=127.0.0.1:0"];
@@ -310,7 +310,7 @@ async fn members_say_what_is_at_a_wrong_address() {
 
 /// Commands find cluster and secret where the roles do.
 #[tokio::test]
-async fn commands_read_the_configuration_of_the_roles() {
+async fn commands_read_the_roles_configuration() {
     let cluster = Cluster::of(0).start().await;
     let secret = cluster.dir.join("secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
@@ -343,7 +343,7 @@ async fn commands_read_the_configuration_of_the_roles() {
 
 /// `up` whose output nobody reads any more looks after its children all the same.
 #[tokio::test]
-async fn up_survives_that_nobody_reads() {
+async fn up_survives_an_unread_output() {
     let cluster = Cluster::of(0).start().await;
     let base = free_base();
     let state = format!("--state={}", cluster.dir.join("state").display());
@@ -445,7 +445,7 @@ type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]
 
 /// One sentence with the place, exit code 2, nothing started.
 #[test]
-fn what_cannot_be_used_is_told() {
+fn unusable_settings_are_explained() {
     let dir = std::env::temp_dir().join(format!("broadgate-bad-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("bad.toml");
@@ -498,7 +498,7 @@ fn what_cannot_be_used_is_told() {
 
 /// Variables that others set are no errors, whatever is in them; one of ours that cannot be read is.
 #[tokio::test]
-async fn the_environment_of_others_stops_nobody() {
+async fn foreign_environment_variables_are_ignored() {
     use std::{
         ffi::{OsStr, OsString},
         os::unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -578,14 +578,14 @@ async fn readiness_needs_a_view() {
     let metrics = alone.logged("metrics and probes address=").await.parse().unwrap();
     for (path, status) in [("/healthz", "200"), ("/readyz", "503")] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = crate::malformed_input::answer(metrics, request.as_bytes(), false).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
     }
 }
 
 #[test]
-fn small_commands_answer() {
+fn small_commands_work() {
     let (code, secret) = run(&["secret"], &[]);
     assert!(code == 0 && secret.trim().len() >= 32, "{secret}");
     assert_ne!(run(&["secret"], &[]).1, secret);
@@ -601,7 +601,7 @@ fn small_commands_answer() {
 /// `up` from its start to its end: the table, the page, a child that dies and comes back, and
 /// children that end with their supervisor, also when it is killed.
 #[tokio::test]
-async fn up_looks_after_its_children() {
+async fn up_supervises_its_children() {
     // The guard that bounds how many clusters run, with no process of its own but the register.
     let cluster = Cluster::of(0).start().await;
     let base = free_base();
@@ -630,7 +630,7 @@ async fn up_looks_after_its_children() {
             .find(|gateway| gateway["name"] == "gateway-2")
             .map(|gateway| gateway["incarnation"].clone())
     };
-    let page = crate::rude::answer(
+    let page = crate::malformed_input::answer(
         format!("127.0.0.1:{}", base + 20).parse().unwrap(),
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         false,
@@ -644,13 +644,13 @@ async fn up_looks_after_its_children() {
     ] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let metrics = format!("127.0.0.1:{}", base + 31).parse().unwrap();
-        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = crate::malformed_input::answer(metrics, request.as_bytes(), false).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words),
             "{path}: {answer}"
         );
-        crate::rude::answer(metrics, b"\x16\x03\x01garbage", true).await;
+        crate::malformed_input::answer(metrics, b"\x16\x03\x01garbage", true).await;
     }
     let (code, text) = run(&["up", &format!("--base-port={base}"), &format!("--state={state}")], &[]);
     assert!(code == 2 && text.contains(&format!("port {base}")), "{text}");

@@ -12,12 +12,12 @@ use crate::{
     flood::{CALLS, METRICS, sockets},
     harness::*,
     http::post,
-    rude::{UPGRADE, answer},
+    malformed_input::{UPGRADE, answer},
 };
 
 /// Connections that say nothing, or half of something, keep nobody else from a port, and do not stay.
 #[tokio::test]
-async fn strangers_do_not_starve_internal_ports_and_probes() {
+async fn flood_does_not_starve_internal_ports_and_probes() {
     let cluster = Cluster::quiet(1).more(METRICS).start().await;
     let (gateway, register) = (&cluster.gateways[0], cluster.register.as_ref().unwrap());
     let metrics: SocketAddr = gateway.logged("metrics and probes address=").await.parse().unwrap();
@@ -54,7 +54,7 @@ async fn strangers_do_not_starve_internal_ports_and_probes() {
 
 /// Requests as a page of another site would make them, at ports without a secret: none is carried out.
 #[tokio::test]
-async fn pages_in_a_browser_of_the_host_reach_no_internal_port() {
+async fn web_pages_reach_no_internal_port() {
     let cluster = Cluster::quiet(1).more(METRICS).start().await;
     let mut client = cluster.client(0).await;
     let internal = &cluster.internal[0];
@@ -112,7 +112,7 @@ async fn pages_in_a_browser_of_the_host_reach_no_internal_port() {
 
 /// With the secret, a gateway is found under any name; without it, nothing of a body is read.
 #[tokio::test]
-async fn the_secret_is_checked_before_the_body_and_the_name_is_not_checked() {
+async fn secret_is_checked_before_the_body_and_host_is_not_checked() {
     let secret = "0123456789abcdefghijklmnopqrstuv";
     let cluster = Cluster::quiet(0).start().await;
     let environment = [("BROADGATE_SECRET", secret)];

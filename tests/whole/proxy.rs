@@ -43,7 +43,7 @@ async fn nothing_comes(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn closing_ends_old_and_new_connections() {
+async fn closed_proxy_ends_old_and_new_connections() {
     let (target, _hears) = echo().await;
     let proxy = Proxy::in_front_of(target).await;
     let me = std::process::id();
@@ -58,7 +58,7 @@ async fn closing_ends_old_and_new_connections() {
 }
 
 #[tokio::test]
-async fn a_black_hole_keeps_everything_to_itself_until_it_is_mended() {
+async fn black_hole_swallows_everything_until_mended() {
     let (target, mut hears) = echo().await;
     let proxy = Proxy::in_front_of(target).await;
     let me = std::process::id();
@@ -84,7 +84,7 @@ async fn a_black_hole_keeps_everything_to_itself_until_it_is_mended() {
 }
 
 #[tokio::test]
-async fn one_way_passes_one_way() {
+async fn one_way_cut_passes_the_other_way() {
     let (target, mut hears) = echo().await;
     let proxy = Proxy::in_front_of(target).await;
     let me = std::process::id();
@@ -105,7 +105,7 @@ async fn one_way_passes_one_way() {
 }
 
 #[tokio::test]
-async fn a_delay_is_added_to_each_way_and_keeps_the_order() {
+async fn delay_applies_to_each_way_and_keeps_order() {
     let (target, _hears) = echo().await;
     let proxy = Proxy::in_front_of(target).await;
     let me = std::process::id();

@@ -107,7 +107,7 @@ fn group(name: &str) -> To {
 
 /// One publish reaches raw and Pusher clients, each in its protocol, wherever they are.
 #[tokio::test]
-async fn both_worlds_meet() {
+async fn raw_and_pusher_clients_share_groups() {
     let cluster = Cluster::quiet(2).more(APPS).start().await;
     let mut raw = cluster.client_of(0, "shop").await;
     let mut pusher = Pusher::connect(&cluster, 1).await;
@@ -137,7 +137,7 @@ async fn both_worlds_meet() {
 
 /// What is published after a subscription was confirmed arrives, through whatever gateway.
 #[tokio::test]
-async fn a_confirmed_subscription_misses_nothing() {
+async fn confirmed_subscription_misses_nothing() {
     let cluster = Cluster::quiet(3).more(APPS).start().await;
     let shop = sdk(&cluster).await;
     let mut pusher = Pusher::connect(&cluster, 2).await;
@@ -179,7 +179,7 @@ impl Present {
 
 /// Everybody comes at once, everywhere; then a gateway is killed.
 #[tokio::test]
-async fn presence_is_the_same_for_all_and_right_after_a_crash() {
+async fn presence_is_consistent_after_a_crash() {
     let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").more(APPS).start().await;
     let mut clients = Vec::new();
     for number in 0..12 {
@@ -218,7 +218,7 @@ async fn presence_is_the_same_for_all_and_right_after_a_crash() {
 
 /// A cache channel's event outlives any one gateway while another has a subscriber.
 #[tokio::test]
-async fn a_cached_event_survives_a_gateway() {
+async fn cached_event_survives_a_gateway() {
     let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").more(APPS).start().await;
     let shop = sdk(&cluster).await;
     let channels: Vec<String> = (0..10).map(|number| format!("cache-{number}")).collect();
@@ -246,7 +246,7 @@ async fn a_cached_event_survives_a_gateway() {
 
 /// Subscribers are told how many they are, and signed-in users who of their watchlist is there.
 #[tokio::test]
-async fn counts_and_watchlists_are_told() {
+async fn counts_and_watchlists_are_sent() {
     let mut cluster = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"").more(APPS).start().await;
     let count = |number: u64| {
         let data = format!("{{\"subscription_count\":{number}}}");
@@ -291,7 +291,7 @@ async fn counts_and_watchlists_are_told() {
 
 /// Clients go on by what the apps say now; a drain lets them come back elsewhere.
 #[tokio::test]
-async fn clients_are_let_go_with_the_protocols_codes() {
+async fn clients_are_closed_with_the_protocols_codes() {
     let cluster = Cluster::quiet(1).more(APPS).start().await;
     let mut first = Pusher::connect(&cluster, 0).await;
     let config = cluster.dir.join("gateway-1.toml");
@@ -328,7 +328,7 @@ async fn clients_are_let_go_with_the_protocols_codes() {
 
 /// A frame far beyond the limit ends its own connection, and what still comes of it is thrown away.
 #[tokio::test]
-async fn an_endless_frame_harms_nobody_else() {
+async fn endless_frame_harms_no_other_client() {
     let cluster = Cluster::quiet(1).more(APPS).start().await;
     let shop = sdk(&cluster).await;
     let mut witnesses = Vec::new();

@@ -27,7 +27,7 @@ async fn answered(client: &mut Pusher, channel: &str) -> (String, u64) {
 /// is confirmed after some seconds, which the log and a counter say; a presence channel, whose members nobody
 /// knows, is refused.
 #[tokio::test]
-async fn subscription_without_its_home_says_so_and_no_wrong_roster_is_told() {
+async fn subscription_without_its_home_is_refused_without_a_wrong_roster() {
     let cluster =
         Cluster::quiet(2).proxied().more(APPS).more("[metrics]\nbind = \"127.0.0.1:0\"").start().await;
     let metrics = cluster.gateways[0].logged("metrics and probes address=").await.parse().unwrap();
@@ -60,7 +60,7 @@ async fn subscription_without_its_home_says_so_and_no_wrong_roster_is_told() {
         "{log}"
     );
     let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let told = crate::rude::answer(metrics, request.as_bytes(), false).await;
+    let told = crate::malformed_input::answer(metrics, request.as_bytes(), false).await;
     let told = String::from_utf8(told).unwrap();
     let count = |outcome: &str| -> u64 {
         let name = format!("subscriptions_without_home_total{{outcome=\"{outcome}\"}} ");
@@ -81,7 +81,7 @@ async fn subscription_without_its_home_says_so_and_no_wrong_roster_is_told() {
 /// What the cluster does not take of a client event that the gateway has read is answered as every other
 /// refusal is.
 #[tokio::test]
-async fn client_event_that_is_refused_after_it_was_queued_is_answered() {
+async fn queued_client_event_that_is_refused_is_answered() {
     // The app admits longer names than a command may have.
     let app = format!("{APPS}[apps.limits]\nevent_name_bytes_max = 300\n");
     let app = app.replace("subscription_count", "client_events");
@@ -105,7 +105,7 @@ async fn client_event_that_is_refused_after_it_was_queued_is_answered() {
 
 /// Connections that came while an app had no limit count when it gets one; they stay, also if they are too many.
 #[tokio::test]
-async fn connections_from_before_there_was_a_limit_count() {
+async fn connections_from_before_a_limit_count() {
     let cluster = Cluster::quiet(2).more(APPS).start().await;
     let come = async |gateway: usize| {
         let mut client = Client::connect(&format!("ws://{}/app/shop-key", cluster.web(gateway))).await;

@@ -52,7 +52,7 @@ fn watchlist(first: usize) -> Vec<String> {
 
 /// Sign-ins that repeat themselves, or change every time, neither fill the memory nor delay others.
 #[tokio::test]
-async fn repeated_sign_ins_cost_nobody_anything() {
+async fn repeated_sign_ins_harm_no_other_client() {
     const REPEATS: usize = 1000;
     // Enough for what is asked below: here it is about what each costs.
     let app = format!("{APPS}[apps.limits]\nsubscriptions_per_second_max = 100_000\n");
@@ -112,7 +112,7 @@ async fn repeated_sign_ins_cost_nobody_anything() {
 
 /// A client that is in as many channels as it may be is a user all the same, and is terminated.
 #[tokio::test]
-async fn a_full_client_does_not_evade_termination() {
+async fn client_at_its_group_limit_is_terminated() {
     let cluster = Cluster::quiet(2).limits("groups_per_client_max = 5").more(APPS).start().await;
     let mut full = Pusher::connect(&cluster, 0).await;
     for number in 0..5 {
@@ -133,7 +133,7 @@ async fn a_full_client_does_not_evade_termination() {
 
 /// Whispers over the hosted service's limit are refused one by one with 4301; Reverb has no such limit.
 #[tokio::test]
-async fn client_events_follow_the_limits_of_whom_the_app_is_compatible_with() {
+async fn client_event_limits_follow_the_apps_compat_setting() {
     let reverb = "[[apps]]\nid = \"free\"\ncompat = \"reverb\"\n[[apps.keys]]\nkey = \"free-key\"\n\
         secret = \"secret-of-the-shop\"\n";
     let cluster = Cluster::quiet(1).more(APPS).more(reverb).start().await;
@@ -176,7 +176,7 @@ async fn client_events_follow_the_limits_of_whom_the_app_is_compatible_with() {
 
 /// A disabled or removed app has no clients, whatever they speak.
 #[tokio::test]
-async fn clients_of_an_app_that_is_gone_are_closed() {
+async fn clients_of_a_removed_app_are_closed() {
     let text = free_address();
     let listener = format!(
         "[[gateway.listeners]]\nname = \"text\"\nkind = \"text\"\napp = \"shop\"\nservice = \"\"\nbind = \"{text}\"\n"
@@ -242,7 +242,7 @@ async fn may_join(client: &mut Pusher, channel: &str, user: &str) -> bool {
 /// A presence channel has as many users as it may have and not one more, however many come at once and
 /// wherever; also after its home is gone.
 #[tokio::test]
-async fn the_limit_of_members_holds_for_those_who_come_at_once() {
+async fn member_limit_holds_for_concurrent_joins() {
     const CHANNEL: &str = "presence-room";
     let app = format!("{APPS}[apps.limits]\npresence_members_max = 20\n");
     let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").more(&app).start().await;
@@ -296,7 +296,7 @@ async fn the_limit_of_members_holds_for_those_who_come_at_once() {
 
 /// An app has as many connections as it may have in the cluster, and at one gateway.
 #[tokio::test]
-async fn the_limit_of_connections_holds_over_the_cluster() {
+async fn connection_limit_holds_over_the_cluster() {
     let limits = "id = \"shop\"\nconnections_max = 12\nconnections_per_gateway_max = 8";
     let cluster = Cluster::quiet(3).more(&APPS.replace("id = \"shop\"", limits)).start().await;
     let come = async |gateway: usize| {
@@ -347,7 +347,7 @@ async fn the_limit_of_connections_holds_over_the_cluster() {
 
 /// Who subscribes too fast is refused, one by one, and nobody else is.
 #[tokio::test]
-async fn subscriptions_have_a_rate() {
+async fn subscription_rate_is_limited() {
     let limits = "[apps.limits]\nsubscriptions_per_second_max = 1\nwatchlist_max = 1\n";
     let cluster =
         Cluster::quiet(1).limits("groups_per_client_max = 20").more(&format!("{APPS}{limits}")).start().await;
@@ -391,7 +391,7 @@ async fn subscriptions_have_a_rate() {
 
 /// An app whose clients subscribe to more than it may in a second waits, and nothing is refused.
 #[tokio::test]
-async fn an_app_that_subscribes_too_fast_waits() {
+async fn app_that_subscribes_too_fast_waits() {
     let limits = "[apps.limits]\napp_subscriptions_per_second_max = 20\n";
     let cluster = Cluster::quiet(1).more(&format!("{APPS}{limits}")).start().await;
     let mut client = Pusher::connect(&cluster, 0).await;

@@ -138,7 +138,7 @@ async fn a_life_is_told(cluster: &Cluster, gateway: usize, watch: &mut PusherWat
 }
 
 #[tokio::test]
-async fn what_a_client_does_at_any_gateway_is_told_once_and_in_order() {
+async fn client_actions_are_observed_once_and_in_order() {
     let cluster = Cluster::quiet(2).more(APPS).start().await;
     let shop = sdk(&cluster).await;
     let (mut watch, mut other) =
@@ -171,7 +171,7 @@ async fn what_a_client_does_at_any_gateway_is_told_once_and_in_order() {
 
 /// Only what has come about is told: no subscription twice, and none that was refused.
 #[tokio::test]
-async fn what_has_not_come_about_is_not_told() {
+async fn unconfirmed_actions_are_not_observed() {
     let apps = APPS
         .replace("id = \"shop\"", "id = \"shop\"\ncompat = \"reverb\"")
         .replace("[apps.limits]", "[apps.limits]\npresence_members_max = 1");
@@ -307,7 +307,7 @@ async fn workers_of_a_service_share_the_clients() {
 
 /// A watcher that reads nothing for a while misses something, and nobody else does.
 #[tokio::test]
-async fn whoever_does_not_read_slows_nobody_and_is_told_what_is_missing() {
+async fn slow_observer_slows_no_client_and_learns_what_it_missed() {
     const EVENTS: u64 = 400;
     let cluster = Cluster::quiet(1).more(APPS).start().await;
     let (mut ann, mut bob) = (Pusher::connect(&cluster, 0).await, Pusher::connect(&cluster, 0).await);

@@ -7,7 +7,7 @@ use broadgate_proto::v1::{self, ClientField};
 use crate::harness::*;
 
 #[tokio::test]
-async fn counts_lists_and_details_are_of_the_whole_cluster() {
+async fn counts_lists_and_details_cover_the_whole_cluster() {
     let cluster = Cluster::quiet(3).start().await;
     let mut connected = Vec::new();
     for number in 0..9 {
@@ -63,7 +63,7 @@ async fn counts_lists_and_details_are_of_the_whole_cluster() {
 
 /// Pages over three gateways with two shards each: everything once, whatever the page's length.
 #[tokio::test]
-async fn pages_name_everything_once() {
+async fn pages_list_everything_once() {
     let cluster = Cluster::quiet(3).start().await;
     let mut connected = Vec::new();
     for number in 0..13 {
@@ -136,7 +136,7 @@ async fn pages_name_everything_once() {
 /// A uid whose clients are on several gateways is on one page, with all of them; whoever stays while
 /// others come and go is listed once.
 #[tokio::test]
-async fn pages_are_whole_while_others_come_and_go() {
+async fn pages_are_complete_while_clients_join_and_leave() {
     let cluster = Cluster::quiet(3).start().await;
     let mut caller = cluster.caller(0).await;
     let mut staying = Vec::new();

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{harness::*, rude::UPGRADE};
+use crate::{harness::*, malformed_input::UPGRADE};
 
 /// An app for Pusher clients behind a prefix.
 const APP: &str = "[[apps]]\nid = \"shop\"\nraw = true\npath_prefix = \"/reverb\"\n\
@@ -51,7 +51,7 @@ async fn told_bytes(cluster: &Cluster, request: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_a_proxy_spoiled_is_refused_with_its_mistake() {
+async fn upgrade_spoiled_by_a_proxy_is_explained() {
     let cluster = Cluster::quiet(1).more(APP).start().await;
     for path in ["/ws", "/app/shop-key?protocol=7"] {
         let good = upgrade(path, "");
@@ -77,7 +77,7 @@ async fn an_upgrade_that_a_proxy_spoiled_is_refused_with_its_mistake() {
 }
 
 #[tokio::test]
-async fn every_face_reads_a_path_in_the_same_way() {
+async fn every_port_reads_paths_alike() {
     let cluster = Cluster::quiet(1).more(APP).start().await;
     let status = async |request: String| {
         let told = told(&cluster, &request).await;
@@ -110,7 +110,7 @@ async fn every_face_reads_a_path_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn tls_is_believed_of_the_proxy_whose_socket_it_is() {
+async fn tls_header_is_trusted_from_the_connected_proxy_only() {
     let app = APP.replace("raw = true", "tls_only = true");
     let listener = format!("{TRUSTED}\nproxy_protocol = true");
     let cluster = Cluster::quiet(1).listener(&listener).more(&app).start().await;
@@ -138,7 +138,7 @@ async fn tls_is_believed_of_the_proxy_whose_socket_it_is() {
 }
 
 #[tokio::test]
-async fn refusals_have_lines_in_the_log_and_no_secret_is_in_them() {
+async fn refusals_are_logged_without_secrets() {
     let app = APP.replace("raw = true", "raw = true\norigins = [\"https://www.example.com\"]");
     let cluster = Cluster::quiet(1).listener(TRUSTED).more(&app).start().await;
     let log = || cluster.gateways[0].log();
@@ -200,7 +200,7 @@ async fn refusals_have_lines_in_the_log_and_no_secret_is_in_them() {
 }
 
 #[tokio::test]
-async fn at_debug_the_log_tells_a_clients_life_and_nothing_of_dependencies() {
+async fn debug_log_shows_clients_but_no_dependencies() {
     let cluster = Cluster::quiet(0).start().await;
     let flags = [
         "gateway",
@@ -250,7 +250,7 @@ async fn at_debug_the_log_tells_a_clients_life_and_nothing_of_dependencies() {
 
 /// Callers with another secret are in the log of gateways and of the register, some a minute.
 #[tokio::test]
-async fn calls_with_a_wrong_secret_have_lines_in_the_log() {
+async fn calls_with_a_wrong_secret_are_logged() {
     const RIGHT: &str = "the-right-secret-of-this-cluster-0123456789";
     const WRONG: &str = "the-wrong-secret-of-this-cluster-0123456789";
     let cluster = Cluster::quiet(1).secret(RIGHT).start().await;
@@ -307,7 +307,7 @@ async fn terminated_connections_name_their_caller() {
          Content-Length: 0\r\n\r\n"
     );
     until("both answer", async || {
-        let answer = crate::rude::answer(web.parse().unwrap(), request.as_bytes(), false).await;
+        let answer = crate::malformed_input::answer(web.parse().unwrap(), request.as_bytes(), false).await;
         String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 200 ").then_some(())
     })
     .await;

@@ -108,7 +108,7 @@ fn nothing_is_wrong_with_a_good_record() {
 }
 
 #[test]
-fn a_member_without_its_message_has_lost_it() {
+fn member_without_its_message_has_lost_it() {
     let mut record = good();
     record.connections[1].got.pop();
     assert_eq!(wrongs(&record), [("lost after a complete receipt", 1)]);
@@ -143,7 +143,7 @@ fn a_member_without_its_message_has_lost_it() {
 }
 
 #[test]
-fn who_came_between_a_send_and_its_repeat_is_owed_nothing() {
+fn member_that_joined_between_send_and_repeat_is_owed_nothing() {
     let mut record = good();
     let incomplete = Receipt { complete: false, ..receipt(1) };
     record.messages[1].attempts.insert(0, attempt(SECOND * 2, incomplete));
@@ -154,7 +154,7 @@ fn who_came_between_a_send_and_its_repeat_is_owed_nothing() {
 }
 
 #[test]
-fn a_message_that_comes_twice_is_a_duplicate() {
+fn message_received_twice_is_a_duplicate() {
     let mut record = good();
     record.connections[0].got.push(name(0));
     assert_eq!(wrongs(&record), [("duplicates", 1)]);
@@ -196,7 +196,7 @@ fn a_publisher_is_not_overtaken_by_itself() {
 }
 
 #[test]
-fn a_receipt_counts_all_who_read() {
+fn receipt_counts_all_readers() {
     let mut record = good();
     record.messages[0].attempts[0].outcome = Outcome::Receipt(receipt(1));
     assert_eq!(wrongs(&record), [("receipts below the sockets", 1)]);
@@ -205,7 +205,7 @@ fn a_receipt_counts_all_who_read() {
 }
 
 #[test]
-fn ends_are_explained_by_what_was_done() {
+fn connection_ends_are_explained_by_faults() {
     let mut record = good();
     // It came again.
     let again = Connection { joined: joined(SECOND * 31), ..record.connections[1].clone() };
@@ -230,7 +230,7 @@ fn ends_are_explained_by_what_was_done() {
 }
 
 #[test]
-fn five_percent_may_go_unanswered() {
+fn five_percent_may_stay_unanswered() {
     let mut record = good();
     let message = record.messages[0].clone();
     record.messages = vec![message; 100];

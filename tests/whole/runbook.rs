@@ -4,9 +4,9 @@
 //!
 //! | procedure | test |
 //! |---|---|
-//! | Add a gateway | `gateways_are_added_updated_and_taken_away_under_traffic` |
-//! | Take a gateway away | `gateways_are_added_updated_and_taken_away_under_traffic` |
-//! | Update gateways | `gateways_are_added_updated_and_taken_away_under_traffic` |
+//! | Add a gateway | `gateways_are_added_updated_and_removed_under_traffic` |
+//! | Take a gateway away | `gateways_are_added_updated_and_removed_under_traffic` |
+//! | Update gateways | `gateways_are_added_updated_and_removed_under_traffic` |
 //! | Update workers | `workers_are_updated_under_traffic_and_no_client_notices` |
 //! | Update the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
 //! | Move the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
@@ -263,7 +263,7 @@ async fn stay(open: Open, number: usize, stop: watch::Receiver<bool>) -> u32 {
 
 /// "Add a gateway", "Update gateways" and "Take a gateway away".
 #[tokio::test]
-async fn gateways_are_added_updated_and_taken_away_under_traffic() {
+async fn gateways_are_added_updated_and_removed_under_traffic() {
     let mut cluster = Cluster::of(2).start().await;
     let _workers = (echo(&cluster, "one"), echo(&cluster, "two"));
     attached(&cluster, &["one", "two"]).await;

@@ -9,14 +9,14 @@ use tokio::{
 
 use crate::{
     harness::*,
+    malformed_input::UPGRADE,
     pusher::{APPS, Pusher},
-    rude::UPGRADE,
 };
 
 /// SIGTERM while messages are sent: what was acknowledged arrived, clients are told to come back, the
 /// worker hears of each, and the exit code is 0.
 #[tokio::test]
-async fn a_gateway_stops_in_good_order() {
+async fn gateway_stops_in_good_order() {
     let mut cluster = Cluster::of(2).start().await;
     let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
     let mut leaving = Vec::new();
@@ -52,7 +52,7 @@ async fn a_gateway_stops_in_good_order() {
 }
 
 #[tokio::test]
-async fn an_operator_drains_a_gateway() {
+async fn operator_drains_a_gateway() {
     let mut cluster = Cluster::quiet(2).start().await;
     let mut client = cluster.client(1).await;
     let (code, out, _) = cluster.run(&["drain", "gateway-2"]);
@@ -66,7 +66,7 @@ async fn an_operator_drains_a_gateway() {
 /// What a draining gateway does with those who come: probes hear that it is not ready, and once it closes
 /// its clients, newcomers are refused at once. Nobody is reset, and nobody hangs.
 #[tokio::test]
-async fn newcomers_of_a_draining_gateway_are_answered_or_refused_at_once() {
+async fn draining_gateway_answers_or_refuses_new_clients_at_once() {
     for one in [false, true] {
         let settings = Cluster::quiet(1).ready_delay("1s").more(APPS);
         let settings = if one { settings.accept_one() } else { settings };

@@ -65,7 +65,7 @@ async fn every_call_answers_for_the_whole_cluster() {
 
 /// A caller that needs something newer is refused as a whole; so is one that names an unknown field.
 #[tokio::test]
-async fn no_call_does_less_than_was_asked_and_says_nothing() {
+async fn no_call_hides_an_incomplete_result() {
     let cluster = Cluster::quiet(2).start().await;
     let mut client = cluster.client(0).await;
     let before = state(&cluster, &client.id).await;
@@ -95,7 +95,7 @@ async fn no_call_does_less_than_was_asked_and_says_nothing() {
 /// Names that are empty, too long or unprintable, ids that are none, clients that are gone: each call
 /// says so with a sentence.
 #[tokio::test]
-async fn every_call_refuses_what_is_no_name() {
+async fn every_call_refuses_invalid_names() {
     let cluster = Cluster::quiet(2).start().await;
     let client = cluster.client(0).await;
     let before = state(&cluster, &client.id).await;
@@ -162,6 +162,6 @@ async fn requests_have_limits() {
     let (status, reply) = call(address, "Join", &json!({"clients": [client.id], "groups": ["a"]})).await;
     assert_eq!((status, &reply["clients"]), (200, &json!(1)), "{reply}");
     let get = b"GET /v1/Send HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let told = crate::rude::answer(address.parse().unwrap(), get, false).await;
+    let told = crate::malformed_input::answer(address.parse().unwrap(), get, false).await;
     assert!(told.starts_with(b"HTTP/1.1 405"), "{}", String::from_utf8_lossy(&told));
 }

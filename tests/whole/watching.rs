@@ -52,7 +52,7 @@ async fn join_as(caller: &mut Caller, client: &Client, user: &str, rooms: &[&str
 }
 
 #[tokio::test]
-async fn everybody_whose_last_client_died_with_a_gateway_leaves_once() {
+async fn users_lost_with_a_gateway_leave_once() {
     let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
     let all = rooms();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();

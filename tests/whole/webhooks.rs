@@ -97,7 +97,7 @@ fn hooked(address: SocketAddr) -> String {
 /// Who is lost with a gateway is told to have left, also by the successor of the home that died with them;
 /// that a channel has moved is no news.
 #[tokio::test]
-async fn who_is_lost_with_a_home_is_told_to_have_left() {
+async fn members_lost_with_a_home_are_reported_as_left() {
     let address = free_address();
     let mut events = receiver(address).await;
     let settings = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"");
@@ -131,7 +131,7 @@ async fn who_is_lost_with_a_home_is_told_to_have_left() {
 
 /// What waits for an endpoint is sent after the gateway was killed and started again.
 #[tokio::test]
-async fn what_is_spooled_survives_a_kill() {
+async fn spooled_events_survive_a_kill() {
     let address = free_address();
     let mut cluster = Cluster::quiet(1).more(&hooked(address)).spooled().start().await;
     std::fs::create_dir_all(cluster.spool()).unwrap();
@@ -150,7 +150,7 @@ async fn what_is_spooled_survives_a_kill() {
 
 /// That a cache channel is empty is told by its home, once for all gateways.
 #[tokio::test]
-async fn an_empty_cache_is_told_once_for_all_gateways() {
+async fn empty_cache_is_reported_once_for_all_gateways() {
     let address = free_address();
     let mut events = receiver(address).await;
     let cluster = Cluster::quiet(3).more(&hooked(address)).start().await;
@@ -187,7 +187,7 @@ async fn an_empty_cache_is_told_once_for_all_gateways() {
 /// The only gateway has no heir; with a spool, its next run tells who has not come back, once, and nothing
 /// of who has.
 #[tokio::test]
-async fn who_is_lost_with_the_only_gateway_is_told_to_have_left() {
+async fn members_lost_with_the_only_gateway_are_reported_as_left() {
     let address = free_address();
     let mut events = receiver(address).await;
     let settings = Cluster::quiet(1).register("beat = \"500ms\"\nlease = \"3s\"");
@@ -238,7 +238,7 @@ async fn who_is_lost_with_the_only_gateway_is_told_to_have_left() {
 
 /// Channels that one client makes by the thousand, only to leave them, push out nobody else's events.
 #[tokio::test]
-async fn a_flood_of_channels_loses_its_own_events() {
+async fn flood_of_channels_loses_its_own_events() {
     const FLOOD: usize = 5600;
     let address = free_address();
     let (open, opened) = watch::channel(false);
@@ -264,7 +264,7 @@ async fn a_flood_of_channels_loses_its_own_events() {
     }
     until("too much waits", async || {
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = crate::malformed_input::answer(metrics, request.as_bytes(), false).await;
         let answer = String::from_utf8(answer).unwrap();
         answer.contains("webhook_drops_total{reason=\"queue_full\"").then_some(())
     })

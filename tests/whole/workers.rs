@@ -47,7 +47,7 @@ async fn events_come_in_order_with_session_uid_and_cause() {
 
 /// A session that the handler of the last message sets is told with the client's end.
 #[tokio::test]
-async fn a_session_set_by_the_last_message_is_told_with_the_end() {
+async fn session_set_by_the_last_message_is_in_the_closed_event() {
     let (cluster, mut worker, mut client) = one().await;
     client.say("last").await;
     let last = worker.event().await;
@@ -79,7 +79,7 @@ async fn a_session_set_by_the_last_message_is_told_with_the_end() {
 
 /// A worker that does not answer stops its client from being read, and loses nothing of it.
 #[tokio::test]
-async fn an_unanswered_window_is_not_read_beyond() {
+async fn client_with_a_full_window_is_not_read() {
     let (cluster, mut worker, mut client) = one().await;
     for number in 0..200 {
         client.say(&number.to_string()).await;
@@ -103,7 +103,7 @@ async fn an_unanswered_window_is_not_read_beyond() {
 }
 
 #[tokio::test]
-async fn a_lost_workers_events_go_to_another_one() {
+async fn lost_workers_events_go_to_another_worker() {
     let (cluster, mut first, mut client) = one().await;
     for text in ["answered", "unanswered", "unseen"] {
         client.say(text).await;
@@ -147,7 +147,7 @@ async fn without_a_worker_clients_are_held_and_then_closed() {
 }
 
 #[tokio::test]
-async fn a_leaving_worker_answers_and_then_its_successor_goes_on() {
+async fn leaving_worker_answers_before_its_successor_continues() {
     let (cluster, mut first, mut client) = one().await;
     client.say("1").await;
     let unanswered = first.event().await;
@@ -167,7 +167,7 @@ async fn a_leaving_worker_answers_and_then_its_successor_goes_on() {
 /// Two workers are replaced one after the other while clients talk without pause: no event is lost,
 /// repeated or out of order, and no client notices.
 #[tokio::test]
-async fn a_rolling_replacement_goes_unnoticed() {
+async fn rolling_worker_replacement_is_not_noticed() {
     let cluster = Cluster::of(1).start().await;
     let attach = async |number| Talker::start(TestWorker::attach(&cluster.internal[0], number).await);
     let (mut a, mut b) = (attach(1).await, attach(2).await);

@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// What a failed task means.
-const ENDS: &str = "the worker ends, to be started again whole";
+const ENDS: &str = "the worker exits, to be restarted";
 
 struct Life<H> {
     config: WorkerConfig,

@@ -82,7 +82,7 @@ pub fn decide(said: Result<Incoming, Malformed>, rules: &Rules<'_>, speaker: &Sp
             }
         }
         Ok(Incoming::Unknown { event }) => {
-            let sentence = format!("the event {:?} is none that clients send", short(&event));
+            let sentence = format!("unsupported client event {:?}", short(&event));
             say_malformed(rules, &sentence)
         }
         Err(malformed) => say_malformed(rules, &malformed.to_string()),

@@ -189,7 +189,7 @@ impl Json {
             }
             Unread::Spent => {
                 counter!("broadgate_gateway_refused_total", "reason" => "json_bodies_bytes_max").increment(1);
-                refusal(Code::Unavailable, "the gateway holds as many bytes of calls as it may: repeat")
+                refusal(Code::Unavailable, "the gateway's budget for request bodies is used up: repeat")
             }
             Unread::Broken(error) => {
                 refusal(Code::InvalidArgument, format!("the body could not be read: {error}"))

@@ -197,7 +197,7 @@ async fn send(out: &mpsc::Sender<Result<PeerReply, Status>>, reply: Reply) -> Re
         Ok(None) => return out.send(Ok(reply)).await.map_err(gone),
         Ok(Some(parts)) => parts,
         Err(error) => {
-            tracing::warn!(%error, "an answer to a peer was too large");
+            tracing::warn!(%error, "answer to a peer is too large: dropped");
             counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "too_large").increment(1);
             return Ok(());
         }

@@ -293,7 +293,7 @@ impl Actor {
     /// Once a second, for metrics.
     pub(super) fn publish(&mut self) {
         let halved = self.alarm.is_on(self.started.elapsed());
-        gauge!("broadgate_gateway_cluster_halved").set(f64::from(u8::from(halved)));
+        gauge!("broadgate_gateway_cluster_majority_lost").set(f64::from(u8::from(halved)));
         let load = self.core.load();
         gauge!("broadgate_gateway_homes").set(load.homes as f64);
         gauge!("broadgate_gateway_kept_bytes").set(load.kept_bytes as f64);

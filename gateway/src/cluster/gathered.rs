@@ -36,7 +36,7 @@ pub(super) struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let of = |kind: &'static str| counter!("broadgate_gateway_peer_said_total", "kind" => kind);
+        let of = |kind: &'static str| counter!("broadgate_gateway_peer_frames_sent_total", "kind" => kind);
         Self {
             asks: of("ask"),
             replies: of("reply"),

@@ -82,7 +82,7 @@ impl Actor {
             }
             Effect::ResetPeer(peer, why) => {
                 tracing::warn!(%peer, why, "peer state mismatch: resetting both links and resyncing");
-                counter!("broadgate_gateway_peers_mistrusted_total").increment(1);
+                counter!("broadgate_gateway_peer_resyncs_total").increment(1);
                 self.drop_link(peer);
                 if let Some((_, cut)) = self.sessions.get(&peer) {
                     cut.cancel();

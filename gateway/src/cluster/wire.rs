@@ -267,7 +267,7 @@ fn member_change(held: v1::MemberUpdate) -> Option<MemberChange> {
 fn decode_job(command: Option<v1::Command>, parser: &Parser) -> Result<Arc<Job>, Refusal> {
     match command.and_then(|command| command.command) {
         Some(command) => Job::parse(parser, command),
-        None => Err(refusal(Code::Unimplemented, "the topic's home does not know the command")),
+        None => Err(refusal(Code::Unimplemented, "the topic's home does not know this command")),
     }
 }
 
@@ -297,7 +297,7 @@ fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<GatewayContent>> 
             after: request.cursor.into(),
         },
         None => {
-            let unknown = refusal(Code::Unimplemented, "the topic's home does not know the question");
+            let unknown = refusal(Code::Unimplemented, "the topic's home does not know this question");
             return Err(Unreadable::Ask(ask.id, unknown));
         }
     };

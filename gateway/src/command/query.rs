@@ -93,7 +93,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
 pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>, Refusal> {
     understood(&request.requires)?;
     if request.patterns.is_empty() {
-        return Err(invalid("patterns is empty: give names of groups, or how they begin and a *"));
+        return Err(invalid("patterns is empty: give names of groups, or prefixes with a *"));
     }
     few("patterns", request.patterns.len())?;
     let app = app(&request.app)?;
@@ -125,9 +125,8 @@ fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
         let (tenure, number) = given.epoch.rsplit_once('.')?;
         Some(TopicPosition { tenure: tenure.parse().ok()?, number: number.parse().ok()? })
     };
-    let epoch = parse().ok_or_else(|| {
-        invalid("since.epoch is not one that a receipt or a history gave: read it without since")
-    })?;
+    let epoch = parse()
+        .ok_or_else(|| invalid("since.epoch is not from a receipt or a history: read without since"))?;
     Ok(Position { epoch, offset: given.offset })
 }
 
@@ -151,7 +150,7 @@ impl Cursor {
         }
         let ClientId { incarnation, shard, slot, .. } = text
             .parse()
-            .map_err(|_| invalid("cursor is not one that this list gave: start again without a cursor"))?;
+            .map_err(|_| invalid("cursor is not from this list: start again without a cursor"))?;
         Ok(Some(Self { incarnation, shard, slot }))
     }
 }

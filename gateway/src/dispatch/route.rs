@@ -184,7 +184,7 @@ impl Dispatcher {
         match command {
             Command::Close(v1::CloseRequest { to, code, reason, .. }) => {
                 let app = to.as_ref().map_or("", |to| &*to.app);
-                tracing::debug!(command = id, caller, app, code, reason, "a command closes clients");
+                tracing::debug!(command = id, caller, app, code, reason, "command closes clients");
             }
             Command::Bind(v1::BindRequest { app, uid, .. }) => {
                 tracing::debug!(

@@ -69,7 +69,7 @@ async fn accept(port: Rc<Port>, index: usize, listener: std::net::TcpListener, o
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%error, "a client listener could not be used");
+            tracing::error!(%error, "client listener failed");
             return;
         }
     };
@@ -102,7 +102,7 @@ fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Tic
     let Some(listener) = port.listeners.get(index).cloned() else { return };
     match TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream))) {
         Ok((peer, stream)) => take_in(port, listener, stream, peer, ticket),
-        Err(error) => tracing::debug!(%error, "a connection was gone before it was taken"),
+        Err(error) => tracing::debug!(%error, "connection closed before it was accepted"),
     }
 }
 

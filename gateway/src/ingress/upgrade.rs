@@ -86,7 +86,7 @@ pub(super) fn open(
             let stream = parts.io.into_inner().into_inner();
             candidate.open(stream, &parts.read_buf, visit.ticket.take(), handshake, accept);
         }
-        Err(_) => tracing::error!("an upgraded connection is not the TCP stream that was accepted"),
+        Err(_) => tracing::error!("upgraded connection is not the accepted TCP stream"),
     }
 }
 

@@ -104,7 +104,7 @@ impl Seen {
                 None
             }
             MemberEvent::Failed { sentence } => {
-                let failed = anyhow::anyhow!(sentence).context("the gateway ends, to be started again whole");
+                let failed = anyhow::anyhow!(sentence).context("the gateway exits, to be restarted");
                 Some(Next::Stop(Err(failed)))
             }
         }

@@ -166,7 +166,7 @@ impl Bound {
             let next = tokio::select! {
                 () = shutdown.cancelled() => Next::Stop(Ok(())),
                 failed = tasks.failed() => {
-                    Next::Stop(Err(failed.context("the gateway ends, to be started again whole")))
+                    Next::Stop(Err(failed.context("the gateway exits, to be restarted")))
                 }
                 next = seen.follow(&mut member) => next,
             };
@@ -208,7 +208,7 @@ impl Bound {
         // A shard ends with the last handle of its mailbox.
         drop((seen, pool, webhooks));
         if let (Ok(()), Err(late)) = (&ended, tasks.join(END_TIME_MAX).await) {
-            tracing::warn!(?late, "tasks that did not end in time are cut");
+            tracing::warn!(?late, "aborting tasks that did not end in time");
         }
         ended
     }

@@ -203,7 +203,7 @@ async fn hand_out(
                 let message = Message::Connection { listener: number, stream, ticket };
                 mailboxes[turn % mailboxes.len()].send(message).await;
             }
-            Err(error) => tracing::debug!(%error, "a connection was gone before it was taken"),
+            Err(error) => tracing::debug!(%error, "connection closed before it was accepted"),
         }
     };
     loop {

@@ -112,7 +112,7 @@ impl Shard {
     pub(crate) fn send_batch(&mut self, key: WorkerKey) {
         let Some(link) = self.workers.get_mut(key).filter(|link| !link.batch.is_empty()) else { return };
         if link.out.send(link.batch.take()).is_err() {
-            tracing::error!(worker = %link.name, "a worker's queue is full although its credit is not: detaching it");
+            tracing::error!(worker = %link.name, "worker's queue is full despite unused credit: detaching it");
             self.worker_down(key);
         }
     }

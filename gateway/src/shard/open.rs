@@ -165,8 +165,8 @@ fn usable(decision: v1::decision::Decision, limits: (usize, usize)) -> v1::decis
     use v1::decision::Decision;
     let Decision::Accept(accept) = &decision else { return decision };
     let Err(sentence) = check_accept(accept, limits) else { return decision };
-    tracing::warn!(sentence, "a worker's accept cannot be carried out: the client is refused");
-    Decision::Refuse(v1::Refuse { status: 500, body: "the worker's answer cannot be carried out".to_owned() })
+    tracing::warn!(sentence, "invalid accept from a worker: refusing the client");
+    Decision::Refuse(v1::Refuse { status: 500, body: "the worker's answer is invalid".to_owned() })
 }
 
 fn check_accept(accept: &v1::Accept, (groups_max, session_bytes_max): (usize, usize)) -> Result<(), String> {

@@ -169,7 +169,7 @@ impl Turns {
                     let (second, pause) = clock.tick(started.elapsed());
                     if let Some(pause) = pause {
                         counter!("broadgate_gateway_pauses_total").increment(1);
-                        tracing::warn!(?pause, "a shard was not running: clients' deadlines are moved on");
+                        tracing::warn!(?pause, "shard was not running: moving clients' deadlines");
                     }
                     self.shard.borrow_mut().tick(second);
                 }

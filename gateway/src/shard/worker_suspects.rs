@@ -179,7 +179,7 @@ impl Shard {
         tracing::error!(
             client = %self.id_of(slot), service = %self.clients.get(slot).map_or("", |client| &client.service),
             seq = entry.seq, bytes = entry.event.encoded_len(), workers = entry.deaths, kind = kind(&entry.event),
-            "workers die at an event: it is given up and its client closed, see what the worker does with it"
+            "workers die of an event: dropping it and closing its client; check how the worker handles it"
         );
         let close = close::WORKER_KILLER;
         self.close_gracefully(slot, Cause::Event, close.code, close.reason, Some(close_code_frame(close)));

@@ -114,7 +114,7 @@ impl Webhooks {
     }
 
     fn shell(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
-        let run = getrandom::u64().context("no random number for the ids of webhook events")?;
+        let run = getrandom::u64().context("no random number for ids of webhook events")?;
         let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));
         let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;
         let has_spool = spool.is_some();
@@ -181,18 +181,18 @@ impl Webhooks {
             stopped.await
         };
         let Ok(left) = timeout(STOP_TIME_MAX, stopped).await else {
-            tracing::error!("the webhook spool could not be written in time: what waits may be lost");
+            tracing::error!("webhook spool was not written in time: queued events may be lost");
             return;
         };
         match left {
             Err(_) | Ok(0) => {}
             Ok(events) if handle.has_spool => {
-                tracing::info!(events, "webhooks that wait are in the spool, for the next start");
+                tracing::info!(events, "queued webhook events stay in the spool for the next start");
             }
             Ok(events) => {
                 counter!("broadgate_gateway_webhook_drops_total", "reason" => "stopped")
                     .increment(events as u64);
-                tracing::error!(events, "webhooks that wait are lost: gateway.spool would keep them");
+                tracing::error!(events, "queued webhook events are lost: set gateway.spool to keep them");
             }
         }
     }

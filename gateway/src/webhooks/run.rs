@@ -228,24 +228,20 @@ impl Shell {
         if self.sender.is_none() && !endpoints.is_empty() {
             match Sender::new() {
                 Ok(sender) => self.sender = Some(sender),
-                Err(error) => tracing::error!(%error, "webhooks cannot be sent: TLS could not be set up"),
+                Err(error) => tracing::error!(%error, "webhooks are off: TLS setup failed"),
             }
         }
         let targets = endpoints.into_iter().filter_map(|(id, app, webhook)| {
             let target = Target::new(&app, webhook);
             if target.is_none() {
-                tracing::error!(
-                    app = app.id,
-                    webhook,
-                    "this webhook cannot be posted: check its url and headers"
-                );
+                tracing::error!(app = app.id, webhook, "invalid webhook: check its url and headers");
             }
             Some((id, Arc::new(target?)))
         });
         let former = std::mem::replace(&mut self.targets, targets.collect());
         self.losses.retain(|id, _| self.targets.contains_key(id));
         if !kept.is_empty() {
-            tracing::info!(events = kept.len(), "webhooks of an earlier run are posted now");
+            tracing::info!(events = kept.len(), "posting webhook events of an earlier run");
         }
         self.core.restore(self.started.elapsed(), kept, &mut out);
         self.act(out, None);
@@ -295,10 +291,10 @@ impl Shell {
         match news {
             News::Fails => {
                 let why = why.map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%app, %url, why, "a webhook's endpoint does not take posts; they are tried again");
+                tracing::warn!(%app, %url, why, "webhook endpoint is failing; retrying");
             }
             News::Works { given_up } => {
-                tracing::info!(%app, %url, given_up, "a webhook's endpoint takes posts again");
+                tracing::info!(%app, %url, given_up, "webhook endpoint has recovered");
             }
         }
     }
@@ -310,7 +306,7 @@ impl Shell {
         losses.count += 1;
         if losses.told.is_none_or(|told| told.elapsed() >= LOSS_TOLD_INTERVAL) {
             let (app, url, events) = (&target.app, &target.address, losses.count);
-            tracing::error!(%app, %url, events, reason = reason.label(), "webhook events were lost: see its endpoint");
+            tracing::error!(%app, %url, events, reason = reason.label(), "webhook events were dropped: check the endpoint");
             *losses = Losses { count: 0, told: Some(Instant::now()) };
         }
     }

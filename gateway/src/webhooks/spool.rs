@@ -332,7 +332,7 @@ fn write(shared: &Shared, mut disk: Disk) {
         let was_broken = disk.file.is_none();
         match disk.turn(shared, stop) {
             Ok(()) if was_broken => {
-                tracing::info!(spool = %disk.path.display(), "the webhook spool is written again")
+                tracing::info!(spool = %disk.path.display(), "webhook spool is writable again")
             }
             Ok(()) => {}
             Err(error) => {
@@ -341,7 +341,7 @@ fn write(shared: &Shared, mut disk: Disk) {
                 if !was_broken {
                     tracing::error!(
                         spool = %disk.path.display(), %error,
-                        "the webhook spool cannot be written: until it can, a restart loses what is queued"
+                        "webhook spool is not writable: until it is, a restart loses queued events"
                     );
                 }
             }

@@ -146,7 +146,7 @@ impl World {
                     self.links.get_mut(&(gateway, to)).unwrap().1.push_back(frame);
                 }
                 Effect::Entered(ticket, _, entered) => self.entered(ticket, &entered),
-                Effect::ResetPeer(peer, why) => panic!("{gateway} mistrusts {peer}: {why}"),
+                Effect::ResetPeer(peer, why) => panic!("{gateway} resets {peer}: {why}"),
                 _ => {}
             }
         }

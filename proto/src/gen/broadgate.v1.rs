@@ -2240,7 +2240,7 @@ pub struct NamedCount {
 pub struct WatchGroupsRequest {
     #[prost(string, tag = "1")]
     pub app: ::prost::alloc::string::String,
-    /// Names of groups, or how they begin and a `*`; at least one.
+    /// Names of groups, or prefixes with a `*`; at least one.
     #[prost(string, repeated, tag = "2")]
     pub patterns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "15")]

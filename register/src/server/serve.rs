@@ -73,14 +73,14 @@ pub async fn run(
     tasks.spawn("refusals", async { logging.await.unwrap_or_default() });
     let ended = tokio::select! {
         () = shutdown => Ok(()),
-        failed = tasks.failed() => Err(failed.context("the register ends, to be started again whole")),
+        failed = tasks.failed() => Err(failed.context("the register exits, to be restarted")),
     };
     stop.cancel();
     // Every stream ends before its connection does.
     owner_ended.cancelled().await;
     served_until.cancel();
     if let (Ok(()), Err(late)) = (&ended, tasks.join(END_TIME_MAX).await) {
-        tracing::warn!(?late, "tasks that did not end in time are cut");
+        tracing::warn!(?late, "aborting tasks that did not end in time");
     }
     ended
 }

@@ -116,7 +116,7 @@ impl Dialer {
             if trouble.broke(up, &reason, started.elapsed()) {
                 tracing::warn!(
                     peer = %self.name, reason,
-                    "peer link breaks again and again for the same reason: answers are incomplete meanwhile"
+                    "peer link keeps breaking for the same reason: answers are incomplete meanwhile"
                 );
             } else {
                 tracing::debug!(peer = %self.name, reason, "peer link down");
@@ -211,7 +211,7 @@ impl Dialer {
                 }
                 _ = beat.tick() => {
                     if heard.elapsed() > self.silence_max {
-                        bail!("nothing was heard for {:?}", self.silence_max);
+                        bail!("the peer was silent for {:?}", self.silence_max);
                     }
                     unanswered.retain(|_, waiting| !waiting.is_closed());
                     self.write(&frames, Frame::Beat(LinkBeat { number })).await?;
@@ -222,7 +222,7 @@ impl Dialer {
 
     async fn write(&self, frames: &mpsc::Sender<PeerFrame>, frame: Frame) -> anyhow::Result<()> {
         let frame = PeerFrame { frame: Some(frame) };
-        let Some(parts) = parts::cut(&frame).context("something cannot be said to a peer")? else {
+        let Some(parts) = parts::cut(&frame).context("a message to the peer is too large")? else {
             return self.send(frames, frame).await;
         };
         for part in parts {
@@ -233,7 +233,7 @@ impl Dialer {
 
     async fn send(&self, frames: &mpsc::Sender<PeerFrame>, frame: PeerFrame) -> anyhow::Result<()> {
         let sent = timeout(self.silence_max, frames.send(frame)).await;
-        sent.context("the peer takes nothing")?.map_err(|_| anyhow!("the link is closed"))
+        sent.context("write timeout")?.map_err(|_| anyhow!("the link is closed"))
     }
 
     /// What is at the peer's address, if it is no gateway's internal port.

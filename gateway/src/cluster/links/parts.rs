@@ -12,7 +12,7 @@ use prost::Message;
 pub(crate) enum BadParts {
     #[error("a message of more than {PEER_JOINED_BYTES_MAX} bytes")]
     TooLarge,
-    #[error("parts that make no message: {0}")]
+    #[error("parts do not form a message: {0}")]
     Unreadable(#[from] prost::DecodeError),
 }
 

@@ -174,7 +174,7 @@ impl Shard {
             let (app, address) = (&*client.app, client.address);
             tracing::warn!(
                 %app, channel, %address, outcome,
-                "a channel's home did not answer a subscription in time: see the links between gateways"
+                "a channel's home did not answer a subscription in time: check the links between gateways"
             );
         }
     }

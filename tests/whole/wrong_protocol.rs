@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     harness::*,
-    rude::{UPGRADE, answer},
+    malformed_input::{UPGRADE, answer},
 };
 
 /// A masked frame with a mask of zeros.
@@ -49,7 +49,7 @@ const PLAIN: &str = "[[gateway.listeners]]\nname = \"text\"\nkind = \"text\"\nbi
 
 /// Every way to break RFC 6455 that a client can find, and the code that answers it.
 #[tokio::test]
-async fn what_breaks_the_websocket_protocol_is_answered() {
+async fn websocket_violations_are_answered() {
     // These strangers do not answer a close.
     let limits = "message_bytes_max = 1000\nclose_time_max = \"1s\"";
     let cluster = Cluster::quiet(2).limits(limits).start().await;
@@ -97,7 +97,7 @@ async fn what_breaks_the_websocket_protocol_is_answered() {
 
 /// Lines without end and frames that cannot be.
 #[tokio::test]
-async fn what_breaks_lines_and_frames_is_let_go() {
+async fn line_and_frame_violations_are_closed() {
     let cluster = Cluster::quiet(1).limits("message_bytes_max = 1000").more(PLAIN).start().await;
     let (line, framed) = (cluster.listeners[0]["text"], cluster.listeners[0]["frame"]);
     for (address, bytes, what) in [
@@ -126,7 +126,7 @@ async fn what_breaks_lines_and_frames_is_let_go() {
 
 /// Garbage, half requests and silence on every port, from many at once; the cluster goes on.
 #[tokio::test]
-async fn every_port_survives_strangers() {
+async fn every_port_survives_wrong_protocols() {
     let cluster = Cluster::quiet(2)
         .limits("first_byte_time_max = \"1s\"\nhandshake_time_max = \"1s\"\nmessage_bytes_max = 1000")
         .more(PLAIN)
@@ -179,7 +179,7 @@ async fn every_port_survives_strangers() {
 /// A handshake that comes a byte at a time must still come in time, and one that comes in two parts
 /// with a frame right behind it is as good as any.
 #[tokio::test]
-async fn handshakes_may_come_in_parts_but_not_for_ever() {
+async fn slow_handshakes_have_a_deadline() {
     let cluster = Cluster::quiet(1).limits("handshake_time_max = \"1s\"").start().await;
     let dripping = TcpStream::connect(cluster.web(0)).await.unwrap();
     let (mut reads, mut writes) = dripping.into_split();
@@ -210,7 +210,7 @@ async fn handshakes_may_come_in_parts_but_not_for_ever() {
 
 /// The PROXY protocol in both versions and on every kind of listener; from strangers, not at all.
 #[tokio::test]
-async fn proxies_are_believed_on_every_listener() {
+async fn proxies_are_trusted_on_every_listener() {
     let listener = |name: &str, kind: &str, bind: &str, trusted: &str| {
         format!(
             "[[gateway.listeners]]\nname = \"{name}\"\nkind = \"{kind}\"\nbind = \"{bind}\"\nservice = \"\"\n\

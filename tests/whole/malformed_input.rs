@@ -60,7 +60,7 @@ async fn bad_frames_close_their_client_with_the_right_code() {
 
 /// Its answer to the close cannot be decoded, so nothing waits for it (RFC 6455 section 7.1.7).
 #[tokio::test]
-async fn a_client_that_broke_its_protocol_is_not_held_until_the_deadline() {
+async fn protocol_violator_is_not_kept_until_the_deadline() {
     let cluster = Cluster::quiet(1).limits("close_time_max = \"5m\"").start().await;
     for (frames, code) in [
         (&b"\xc1\x82\0\0\0\0hi"[..], 1002),
@@ -76,7 +76,7 @@ async fn a_client_that_broke_its_protocol_is_not_held_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn half_handshakes_and_garbage_are_let_go() {
+async fn half_handshakes_and_garbage_are_closed() {
     let cluster = Cluster::quiet(1)
         .limits("first_byte_time_max = \"1s\"\nhandshake_time_max = \"1s\"\nmessage_bytes_max = 1000")
         .more(
@@ -108,7 +108,7 @@ async fn half_handshakes_and_garbage_are_let_go() {
 }
 
 #[tokio::test]
-async fn text_and_frame_clients_are_clients() {
+async fn text_and_frame_clients_have_all_features() {
     let cluster = Cluster::of(1)
         .more(
             "[[gateway.listeners]]\nname = \"text\"\nkind = \"text\"\nbind = \"127.0.0.1:0\"\n\
@@ -191,7 +191,7 @@ async fn one_acceptor_serves_all_shards() {
 }
 
 #[tokio::test]
-async fn the_proxy_protocol_is_believed_from_proxies() {
+async fn proxy_protocol_is_trusted_from_proxies_only() {
     let cluster = Cluster::of(1)
         .listener("proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1/32\"]")
         .limits("handshake_time_max = \"2s\"")
@@ -261,7 +261,7 @@ async fn silent_clients_are_pinged_and_then_closed() {
 }
 
 #[tokio::test]
-async fn a_slow_client_is_closed_alone() {
+async fn slow_client_is_closed_alone() {
     let cluster =
         Cluster::quiet(1).limits("outbox_bytes_max = 200000\noutbox_time_max = \"5s\"").start().await;
     let mut quick = cluster.client(0).await;

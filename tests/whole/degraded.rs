@@ -14,7 +14,7 @@ async fn counted(cluster: &Cluster, gateway: usize) -> (bool, Vec<String>, u64) 
 /// Without a register nobody can say that a gateway is dead: answers go on naming it, until there is
 /// a register again and a lease has ended.
 #[tokio::test]
-async fn a_gateway_and_the_register_die_together() {
+async fn gateway_and_register_die_together() {
     let mut cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
     let mut lost = cluster.client(0).await;
     let (mut a, mut b) = (cluster.client(1).await, cluster.client(2).await);
@@ -43,7 +43,7 @@ async fn a_gateway_and_the_register_die_together() {
 /// A pause that is shorter than the lease costs nobody a connection, and what was sent meanwhile is
 /// told as incomplete.
 #[tokio::test]
-async fn a_short_pause_costs_nothing() {
+async fn short_pause_costs_no_client() {
     let cluster = Cluster::quiet(2).register("beat = \"1s\"\nlease = \"50s\"").start().await;
     let mut away = cluster.client(0).await;
     let mut caller = cluster.caller(1).await;
@@ -74,7 +74,7 @@ async fn a_short_pause_costs_nothing() {
 /// A gateway that is killed and started again at the same addresses, before its lease has ended, is
 /// another one: nothing of the former is left.
 #[tokio::test]
-async fn a_gateway_is_started_again_at_once() {
+async fn restarted_gateway_serves_at_once() {
     let mut cluster = Cluster::quiet(2).register("lease = \"4s\"").start().await;
     let mut lost = cluster.client(0).await;
     let mut caller = cluster.caller(1).await;
@@ -114,7 +114,7 @@ async fn a_gateway_is_started_again_at_once() {
 
 /// The metrics port tells the truth about a role while its register is away.
 #[tokio::test]
-async fn probes_and_metrics_tell_how_it_is() {
+async fn probes_and_metrics_report_degradation() {
     let mut cluster = Cluster::quiet(1)
         .limits("close_time_max = \"1s\"")
         .more("[metrics]\nbind = \"127.0.0.1:0\"")
@@ -123,16 +123,16 @@ async fn probes_and_metrics_tell_how_it_is() {
     let metrics = cluster.gateways[0].logged("metrics and probes address=").await.parse().unwrap();
     let get = async |path: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = crate::rude::answer(metrics, request.as_bytes(), false).await;
+        let answer = crate::malformed_input::answer(metrics, request.as_bytes(), false).await;
         String::from_utf8(answer).unwrap()
     };
     let ok = |answer: String| answer.starts_with("HTTP/1.1 200");
     assert!(ok(get("/healthz").await));
     until("it is ready", async || ok(get("/readyz").await).then_some(())).await;
     let mut client = cluster.client(0).await;
-    let rude = [crate::rude::UPGRADE.as_bytes(), b"\x81\x02hi"].concat();
-    crate::rude::answer(cluster.web(0), &rude, false).await;
-    crate::rude::answer(
+    let rude = [crate::malformed_input::UPGRADE.as_bytes(), b"\x81\x02hi"].concat();
+    crate::malformed_input::answer(cluster.web(0), &rude, false).await;
+    crate::malformed_input::answer(
         cluster.web(0),
         b"GET /ws/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         false,
@@ -165,7 +165,7 @@ fn incarnations(view: &v1::View) -> Vec<String> {
 /// A register that was asleep for longer than a lease finds everybody's beats waiting for it: nobody is
 /// taken for dead because the register was.
 #[tokio::test]
-async fn a_register_that_sleeps_removes_nobody() {
+async fn paused_register_removes_no_member() {
     let cluster = Cluster::quiet(2).register("beat = \"250ms\"\nlease = \"1s\"").start().await;
     let mut client = cluster.client(0).await;
     let before = cluster.view().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_register_that_sleeps_removes_nobody() {
 
 /// Two registers run from the beginning; the members follow one, then the other, then come back.
 #[tokio::test]
-async fn registers_take_turns() {
+async fn standby_register_takes_over_repeatedly() {
     let port = free_address();
     let mut cluster = Cluster::quiet(2).second_register(&port.to_string()).start().await;
     let mut client = cluster.client(0).await;
@@ -231,7 +231,7 @@ async fn registers_take_turns() {
 /// A worker process that is paused for longer than its lease is out of the view; its clients go on
 /// with the other one, and what it had not answered is handled there.
 #[tokio::test]
-async fn a_paused_worker_is_given_up() {
+async fn paused_worker_is_removed() {
     let cluster = Cluster::of(1).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
     let start = |name: &str| {
         let register = format!("--register={}", cluster.register_address);

@@ -21,14 +21,14 @@ const JOINS_MAX: usize = 16;
 /// Characters of a client id that name its gateway's incarnation.
 const INCARNATION_CHARS: usize = 10;
 
-pub struct Usher {
+pub struct Joiner {
     pub ground: Arc<Ground>,
     pub live: Arc<Live>,
     /// By client.
     pub groups: Arc<Vec<Vec<String>>>,
 }
 
-impl Usher {
+impl Joiner {
     pub async fn run(self: Arc<Self>) {
         while !self.ground.over.is_cancelled() {
             for (place, waiting) in self.live.take_waiting().into_values() {
@@ -43,11 +43,11 @@ impl Usher {
             timeout(ANSWER_TIME_MAX, list(&self.ground, &place)).await.ok().flatten().unwrap_or_default();
         stream::iter(waiting)
             .for_each_concurrent(JOINS_MAX, |waiting| {
-                let (usher, id) = (Arc::clone(&self), ids.get(&waiting.local).cloned());
+                let (joiner, id) = (Arc::clone(&self), ids.get(&waiting.local).cloned());
                 async move {
                     match id {
-                        Some(id) => usher.join(waiting, &id).await,
-                        None => usher.live.not_found(waiting.number),
+                        Some(id) => joiner.join(waiting, &id).await,
+                        None => joiner.live.not_found(waiting.number),
                     }
                 }
             })

@@ -13,7 +13,7 @@ pub fn check(history: &[Record], model: &Model, found: &mut Found) {
         if let Fact::ResetPeer { by, peer, why } = &record.fact
             && !why.starts_with("views were skipped")
         {
-            found.add(7, format!("{by} mistrusts {peer}: {why}"));
+            found.add(7, format!("{by} resets {peer}: {why}"));
         }
     }
     let Some(quiet) = model.quiet else { return };
