@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_flag_is_told() {
+    fn wrong_flag_is_explained() {
         let error = Cli::try_parse_from(["broadgate", "gateway", "--client-bind", "here"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("--client-bind"));

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelling_is_told() {
+    fn misspelling_is_explained() {
         for (key, meant) in [
             ("GATEWAY__LIMITS__CLIENT_MAX", "GATEWAY__LIMITS__CLIENTS_MAX"),
             ("GATEWAY_LIMITS_CLIENTS_MAX", "GATEWAY__LIMITS__CLIENTS_MAX"),

@@ -1,5 +1,5 @@
-//! How many connections a gateway holds, in all, per address and per app. A connection counts from its
-//! accept, and is given back once, by a guard that drops.
+//! Admission: limits of connections in all, per address and per app. A connection counts from its accept, and
+//! a guard releases it once, on drop.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use std::{
 
 use broadgate_proto::limits::FAREWELLS_MAX;
 
-/// The count, shared by the shards. The maps hold only what is counted now.
+/// The counts, shared by the shards. The maps contain only current entries.
 pub(crate) struct Admission {
     max: usize,
     per_ip_max: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Farewell {
     admission: Arc<Admission>,
 }
 
-/// What becomes of a connection that was accepted. It is held for as long as the connection is.
+/// The admission of an accepted connection, held for as long as the connection is.
 pub(crate) enum Ticket {
     Admitted(Admitted),
     Farewell { full: Full, _counted: Farewell },
@@ -91,7 +91,7 @@ impl Admission {
     /// of many clients; [`Admitted::belongs_to`] follows then.
     ///
     /// # Errors
-    /// If there is not even room to say that there is none: the connection is to be closed unread.
+    /// If there is no room even for an answer: the connection must be closed unread.
     pub(crate) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Ticket, Full> {
         let full = match self.admit(ip) {
             Ok(admitted) => return Ok(Ticket::Admitted(admitted)),
@@ -109,7 +109,7 @@ impl Admission {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Gateway);
         }
-        // From here on the guard gives the count back.
+        // From here on the guard releases the count.
         let mut admitted = Admitted { admission: Arc::clone(self), ip: None };
         if let Some(ip) = ip {
             admitted.belongs_to(ip)?;
@@ -117,7 +117,7 @@ impl Admission {
         Ok(admitted)
     }
 
-    /// A place in an app; none if it has as many connections as it may. A limit of 0 is none.
+    /// A place in an app; none if the app's limit is reached. A limit of 0 is none.
     pub(crate) fn admit_to(self: &Arc<Self>, app: &str, max: usize) -> Option<Seat> {
         let max = if max == 0 { usize::MAX } else { max };
         let taken = take(&mut locked(&self.per_app), app.to_owned(), max);
@@ -126,14 +126,13 @@ impl Admission {
 }
 
 impl Admitted {
-    /// Says whose connection it is, also when another was named before: a proxy may use a connection
-    /// again.
+    /// Sets the client's address, also when another was set before: a proxy may reuse a connection.
     pub(crate) fn belongs_to(&mut self, ip: IpAddr) -> Result<(), Full> {
         let block = block(ip);
         if self.admission.per_ip_max == 0 || self.ip == Some(block) {
             return Ok(());
         }
-        self.belongs_to_nobody();
+        self.belongs_to_no_client();
         if !take(&mut locked(&self.admission.per_ip), block, self.admission.per_ip_max) {
             return Err(Full::Address);
         }
@@ -142,7 +141,7 @@ impl Admitted {
     }
 
     /// It counts for the gateway alone.
-    pub(crate) fn belongs_to_nobody(&mut self) {
+    pub(crate) fn belongs_to_no_client(&mut self) {
         if let Some(block) = self.ip.take() {
             give_back(&mut locked(&self.admission.per_ip), &block);
         }
@@ -152,7 +151,7 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.count.fetch_sub(1, Ordering::Relaxed);
-        self.belongs_to_nobody();
+        self.belongs_to_no_client();
     }
 }
 
@@ -168,8 +167,8 @@ impl Drop for Seat {
     }
 }
 
-/// What one customer has: an IPv4 address, also where it is written as an IPv6 one, or an IPv6 network
-/// of 64 bits, in which everybody has as many addresses as they like.
+/// The address of one customer: an IPv4 address, also where it is written as an IPv6 one, or an IPv6 network
+/// of 64 bits, in which addresses are free to choose.
 fn block(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
@@ -241,7 +240,7 @@ mod tests {
         first.belongs_to(a).unwrap();
         assert_eq!(first.belongs_to(b), Err(Full::Address));
         second.belongs_to(a).unwrap();
-        second.belongs_to_nobody();
+        second.belongs_to_no_client();
         assert_eq!(counts(&admission), (2, 0, 0, 0));
         drop((first, second));
         assert_eq!(counts(&admission), (0, 0, 0, 0));

@@ -1,5 +1,5 @@
-//! The parsers that strangers reach, for the fuzz targets in `tests/fuzz`: each takes any bytes, must not
-//! panic, and checks what must hold of what it has taken.
+//! The parsers exposed to the network, for the fuzz targets in `tests/fuzz`: each accepts any bytes, must not
+//! panic, and checks the properties of what it has accepted.
 
 use broadgate_pusher::{
     Compat,

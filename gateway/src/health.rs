@@ -1,4 +1,4 @@
-//! How a gateway does, and how far its stop has come.
+//! A gateway's readiness, and the steps of its stop.
 
 use std::sync::{
     Arc,
@@ -7,12 +7,12 @@ use std::sync::{
 
 use tokio_util::sync::CancellationToken;
 
-/// How a gateway does, for probes.
+/// A gateway's state, for probes.
 #[derive(Clone, Default)]
 pub struct Health(Arc<AtomicBool>);
 
 impl Health {
-    /// Is it in a view, and not draining?
+    /// Whether it is in a view, and not draining.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -28,6 +28,6 @@ impl Health {
 pub(crate) struct Stopping {
     /// Probes say "not ready", and every HTTP answer says that its connection closes.
     pub(crate) draining: CancellationToken,
-    /// Listeners are emptied and closed, and newcomers are turned away.
+    /// Listeners are drained and closed, and new connections are refused.
     pub(crate) closing: CancellationToken,
 }

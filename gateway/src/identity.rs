@@ -1,4 +1,4 @@
-//! Who this gateway is now: another incarnation after it was removed from the view.
+//! This gateway's identity: another incarnation after it was removed from the view.
 
 use broadgate_proto::id::Incarnation;
 use tokio_util::sync::CancellationToken;

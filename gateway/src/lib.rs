@@ -1,5 +1,5 @@
-//! The gateway: it holds client sockets, carries out commands among them, and passes on what
-//! concerns the clients of other gateways.
+//! The gateway: it holds client sockets, executes commands among them, and forwards what concerns the clients
+//! of other gateways.
 //!
 //! The way of a message, from both ends:
 //!

@@ -1,7 +1,8 @@
-//! Refusals in the log: some lines a minute for each reason, then a count, so that an operator sees why
-//! clients and publishes are refused and nobody can fill the log.
+//! Log lines of refusals: some per minute for each reason, then a count, so that an operator sees why clients
+//! and publishes are refused and a flood cannot fill the log.
 //!
-//! At level `debug` every refusal has its line. What strangers wrote is cut, and no secret is in it.
+//! At level `debug` every refusal has its line. Texts of refused callers are truncated, and no secret is in
+//! it.
 
 use std::{borrow::Cow, net::SocketAddr, sync::Mutex, time::Instant};
 
@@ -52,7 +53,7 @@ impl Refused<'_> {
     }
 }
 
-/// May something that clients can bring about have another line in this minute?
+/// Whether a line that clients can cause may be logged again in this minute.
 pub(crate) fn may_log(reason: &'static str) -> bool {
     BOOK.try_lock().is_ok_and(|mut book| book.take(reason, Instant::now()))
 }
@@ -65,7 +66,7 @@ pub(crate) fn tell_left_out() {
     }
 }
 
-/// A text as it may stand in a log: cut, and without the secrets of apps, which people mistake for keys.
+/// A text as a log may contain it: truncated, and without the secrets of apps, which people mistake for keys.
 fn clean<'a>(text: &'a str, table: &Table) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
     for key in table.iter().flat_map(|app| &app.keys) {

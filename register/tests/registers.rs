@@ -223,7 +223,7 @@ async fn members_follow_to_the_second_register_under_a_higher_term() {
 }
 
 #[tokio::test]
-async fn a_register_that_comes_back_is_found_and_forgets_nobody_but_the_dead() {
+async fn restarted_register_recovers_all_live_members() {
     let port = Port::take();
     let register = Running::on(port.listen());
     let registers = [register.name()];
@@ -279,7 +279,7 @@ async fn operators_drain_and_take_out_and_the_removed_come_back_as_another() {
 }
 
 #[tokio::test]
-async fn garbage_on_the_port_disturbs_nobody() {
+async fn garbage_on_the_port_disturbs_no_member() {
     let register = Running::start().await;
     let a = worker(&[register.name()], "a");
     let before = until(a.views(), |view| names(view) == ["a"]).await;

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn laravel_and_echo_are_told_the_same() {
+    fn laravel_and_echo_get_the_same_settings() {
         let app = app("s1", "");
         let text = both(&app, &app.keys[0], &Reach::parse("http://127.0.0.1:8080").unwrap());
         assert_eq!(
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_a_scheme_and_an_odd_secret_are_told() {
+    fn prefix_scheme_and_odd_secret_are_shown() {
         let app = app("it's $5", "/x");
         let reach = Reach::parse("https://ws.example.com").unwrap();
         let text = both(&app, &app.keys[0], &reach);

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_file_and_line() {
+    fn errors_name_file_and_line() {
         let files = Files::new("wrong");
         let config = files.write("config.toml", "# apps\n[[apps]]\nid = \"a\"\n");
         let cases = [

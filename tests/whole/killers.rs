@@ -102,7 +102,7 @@ async fn messages_that_kill_workers_are_isolated() {
         matches!(&event.event, Some(Kind::Closed(how)) if how.cause() == Cause::Event && how.code == 4011)
     }));
     let log = cluster.gateways[0].log();
-    assert_eq!(log.matches("workers die at an event").count(), KILLERS, "{log}");
+    assert_eq!(log.matches("workers die of an event").count(), KILLERS, "{log}");
 }
 
 /// An honest worker may be ended at any time, also twice in a row: nobody is blamed for that.
@@ -206,5 +206,5 @@ async fn killer_at_another_shard_does_not_convict_the_event_that_is_tried() {
             break;
         }
     }
-    assert!(!cluster.gateways[0].log().contains("workers die at an event"));
+    assert!(!cluster.gateways[0].log().contains("workers die of an event"));
 }

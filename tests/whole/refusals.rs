@@ -238,7 +238,7 @@ async fn debug_log_shows_clients_but_no_dependencies() {
     ] {
         assert!(closed.contains(&words), "{words}: {closed}");
     }
-    let commanded = line("a command closes clients");
+    let commanded = line("command closes clients");
     assert!(
         commanded.contains(&receipt.command_id) && commanded.contains("caller=127.0.0.1:"),
         "{commanded}"
@@ -313,6 +313,6 @@ async fn terminated_connections_name_their_caller() {
     .await;
     let log = talkative.log();
     let line =
-        log.lines().find(|line| line.contains("a command closes clients")).unwrap_or_else(|| panic!("{log}"));
+        log.lines().find(|line| line.contains("command closes clients")).unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains("caller=127.0.0.1:") && line.contains("app=\"shop\""), "{line}");
 }

@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missed_stands_before_what_is_told_and_breaks_are_no_secret() {
+    fn missed_events_and_breaks_are_reported_in_place() {
         let gateway = Incarnation::from_bits(7);
         let name = gateway.to_string();
         let missed = |events| PusherNews::Missed { gateway: name.clone(), events };

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn one_clients_events_wait_for_each_other_and_for_nobody_else() {
+    fn events_wait_only_for_their_own_client() {
         let mut lines = Lines::default();
         assert_eq!(lines.push(event("a", 1)), Some(event("a", 1)));
         assert_eq!(lines.push(event("a", 2)), None);

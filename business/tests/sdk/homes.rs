@@ -132,7 +132,7 @@ async fn unanswered_sends_keep_their_order_and_ids_when_the_home_moves() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_at_the_former_home_holds_nobody_up() {
+async fn abandoned_command_at_a_former_home_delays_no_other() {
     let register = Register::start().await;
     let (a, b) = (Fake::start(&register, "a").await, Fake::joining(&register, "b").await);
     let group = moving_group(&a, &b);
@@ -279,7 +279,7 @@ async fn what_is_posted_is_not_answered_and_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_posted_is_written_though_nobody_holds_the_cluster_any_more() {
+async fn posts_are_written_after_the_cluster_is_dropped() {
     let register = Register::start().await;
     let gateway = Fake::start(&register, "a").await;
     let cluster = connected(&gateway, 1).await;
@@ -293,7 +293,7 @@ async fn what_was_posted_is_written_though_nobody_holds_the_cluster_any_more() {
 }
 
 #[tokio::test]
-async fn what_nobody_answers_in_time_names_its_id() {
+async fn unanswered_command_error_names_its_id() {
     let register = Register::start().await;
     let gateway = Fake::start(&register, "a").await;
     let short = Duration::from_secs(1);

@@ -34,7 +34,7 @@ async fn left(watch: &mut PusherWatch, client: &str, channel: &str) {
 }
 
 #[tokio::test]
-async fn gaps_breaks_and_lost_gateways_are_told() {
+async fn gaps_breaks_and_lost_gateways_are_reported() {
     let register = Register::start().await;
     let (mut a, b) = (Fake::start(&register, "a").await, Fake::start(&register, "b").await);
     let shop = cluster(&b, "shop");

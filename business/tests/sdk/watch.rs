@@ -47,7 +47,7 @@ fn watching(gateway: &Fake) -> (Cluster, GroupWatch) {
 }
 
 #[tokio::test]
-async fn what_a_lost_gateway_told_is_told_on_by_the_next_home() {
+async fn next_home_continues_reports_of_a_lost_gateway() {
     let register = Register::start().await;
     let (mut a, mut b) = (Fake::start(&register, "a").await, Fake::start(&register, "b").await);
     let two = ready(&b, 2).await;
@@ -74,7 +74,7 @@ async fn what_a_lost_gateway_told_is_told_on_by_the_next_home() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_listen_is_told_no_more_until_he_does() {
+async fn watcher_that_does_not_read_gets_the_state_later() {
     let register = Register::start().await;
     let mut gateway = Fake::start(&register, "a").await;
     let epoch = ready(&gateway, 1).await;

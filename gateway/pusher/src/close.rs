@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_who_should_come_back_is_stopped() {
+    fn clients_that_should_reconnect_do() {
         for cause in [Cause::Drain, Cause::Silent, Cause::Slow, Cause::NoWorker] {
             assert!((4100..4300).contains(&for_cause(cause).unwrap().code), "{cause:?}");
         }

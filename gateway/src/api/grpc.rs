@@ -1,4 +1,4 @@
-//! The Gateway service: each call is a command, and one stream takes them pipelined.
+//! The Gateway service: each call is a command, and one stream pipelines them.
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -23,13 +23,13 @@ use crate::{
 pub(crate) struct GatewayService {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) observers: Observers,
-    /// What one command in a batch may have.
+    /// The most bytes of one command in a batch.
     pub(crate) command_bytes_max: usize,
 }
 
 type Batches = Pin<Box<dyn Stream<Item = Result<AnswerBatch, Status>> + Send>>;
 
-/// Each unary call: its command, and the kind of answer that it has.
+/// Each unary call: its command, and the kind of its answer.
 macro_rules! unary {
     ($($call:ident: $request:ty => $command:ident, $answer:ident($reply:ty);)*) => {
         #[tonic::async_trait]
@@ -118,8 +118,8 @@ unary! {
 }
 
 impl GatewayService {
-    /// Not for another incarnation than the one that was asked: its streams would tell twice what those
-    /// of its successor tell.
+    /// Only for the incarnation that was asked: after a reset its streams would repeat those of its
+    /// successor.
     fn observe(
         &self,
         request: &v1::WatchPusherRequest,
@@ -134,7 +134,7 @@ impl GatewayService {
             let max = PUSHER_WATCHERS_MAX;
             Status::resource_exhausted(format!("{max} streams watch Pusher clients already: end some"))
         })?;
-        // Whoever ends an incarnation ends its observers after that.
+        // Ending an incarnation ends its observers afterwards.
         if me.over.is_cancelled() {
             return Err(Status::unavailable("this gateway is another incarnation now, or stops"));
         }
@@ -155,8 +155,8 @@ fn after(metadata: &tonic::metadata::MetadataMap) -> Result<Option<v1::Epoch>, S
     })
 }
 
-/// Places batches in order; answers each when everybody concerned has answered. While too many are
-/// unanswered, nothing is read.
+/// Places batches in order; answers each when all its parts are answered. While too many are unanswered,
+/// nothing is read.
 async fn serve(
     dispatcher: Arc<Dispatcher>,
     caller: Option<SocketAddr>,
@@ -181,7 +181,7 @@ async fn serve(
                 Err(_) => return,
             },
             Some(answers) = answering.next() => {
-                // Callers that want no answers are not sent empty batches.
+                // Callers that want no answers get no empty batches.
                 if answers.is_empty() {
                     continue;
                 }

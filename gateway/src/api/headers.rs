@@ -1,6 +1,6 @@
-//! What calls say in their headers.
+//! Headers of calls.
 
-/// Where a single call carries the highest epoch that its caller has seen, as TERM.COUNT.
+/// The header with the highest epoch that a single call's caller has seen, as TERM.COUNT.
 pub(super) const EPOCH_HEADER: &str = "broadgate-epoch";
 
 /// The other end of the connection that a request came on.

@@ -42,14 +42,14 @@ struct Json {
     apps: Apps,
 }
 
-/// Who may call has been checked when a request comes here.
+/// Requests are authorized before they get here.
 pub(super) fn router(
     dispatcher: Arc<Dispatcher>,
     apps: Apps,
     body_bytes_max: usize,
 ) -> anyhow::Result<Router> {
     let pool = DescriptorPool::decode(DESCRIPTORS)?;
-    // Two of the largest have room.
+    // Two of the largest fit.
     let all = JSON_BODIES_BYTES_MAX.max(2 * body_bytes_max);
     let state = Arc::new(Json { dispatcher, bodies: Bodies::new(all, all), body_bytes_max, pool, apps });
     Ok(Router::new().route("/v1/{call}", post(answer).fallback(only_post)).with_state(state))
@@ -60,7 +60,7 @@ async fn only_post(request: http::Request<Body>) -> Response {
     broadgate_port::only_post(&request)
 }
 
-/// Where nothing is: a call of another service, or a path that somebody took to be here.
+/// Unknown paths: a call of another service, or a guess.
 pub(super) async fn nothing_here(request: http::Request<Body>) -> Response {
     counter!("broadgate_gateway_http_errors_total").increment(1);
     broadgate_port::nothing_here(
@@ -92,7 +92,7 @@ async fn answer(
     }
 }
 
-/// Why a command was refused, for the log; none where the answer is about what the command names.
+/// Why a command was refused, for the log; none where the answer concerns what the command names.
 fn refused_reason(code: Code) -> Option<&'static str> {
     Some(match code {
         Code::InvalidArgument => "command_invalid",
@@ -152,7 +152,7 @@ impl Json {
         caller: Option<SocketAddr>,
         body: Body,
     ) -> Result<Vec<u8>, HttpError> {
-        // A page in somebody's browser cannot say so without asking first.
+        // A web page cannot set it without a preflight.
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if kind.split(';').next().map(str::trim) != Some("application/json") {
             let sentence = "send `Content-Type: application/json`";
@@ -162,7 +162,7 @@ impl Json {
         let mut lease = self.bodies.lease("");
         let body = self.read(&mut lease, body).await.map_err(HttpError)?;
         if call == "GetApp" {
-            // Of this gateway alone, so no command.
+            // It concerns this gateway alone, so it is no command.
             return self.app(&body).map_err(HttpError);
         }
         let mut command = command(&self.pool, call, &body).map_err(HttpError)?;
@@ -206,7 +206,7 @@ impl Json {
         written(&DynamicMessage::decode(descriptor, &reply[..]).map_err(|_| unwritable())?)
     }
 
-    /// The JSON of an answer, with every field; of listed clients, those that were asked for.
+    /// The JSON of an answer, with every field; for listed clients, those that were asked for.
     fn encode(&self, answer: Answer, listed: Option<&[v1::ClientField]>) -> Result<Vec<u8>, v1::Error> {
         let whole = v1::Answer { id: 0, answer: Some(answer) };
         let descriptor = descriptor(&self.pool, "Answer").ok_or_else(unwritable)?;
@@ -279,10 +279,10 @@ pub(crate) fn fuzz(call: &str, body: &[u8]) -> Result<v1::command::Command, v1::
     command(&pool, call, body)
 }
 
-/// A message from its JSON. What PHP writes in another way is read again in that way, so that everything
-/// else keeps its errors, which say where, and its speed.
+/// Decodes a message from its JSON. Only if that fails it is decoded again with PHP's forms allowed, so that
+/// everything else keeps its speed, and its errors with their position.
 fn read(request: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage, serde_json::Error> {
-    // What is no JSON is told by the parser that says what is expected.
+    // The strict parser's error says what is expected.
     if let Err(twice) = once::check(body, request)
         && twice.is_data()
     {

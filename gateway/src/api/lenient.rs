@@ -60,7 +60,7 @@ fn adapt_one(value: &mut Value, field: &FieldDescriptor) -> bool {
     }
 }
 
-/// Makes a list of an object whose keys are a list's indexes.
+/// Turns an object whose keys are a list's indexes into a list.
 fn fill_holes(value: &mut Value) -> bool {
     let Value::Object(items) = value else { return false };
     let Ok(mut indexes) = items.keys().map(|key| key.parse::<u32>()).collect::<Result<Vec<_>, _>>() else {

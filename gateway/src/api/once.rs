@@ -1,5 +1,5 @@
-//! A field that stands twice in a JSON object is an error: which of the two is meant cannot be known, and parsers
-//! differ in which they take. A message to `{"groups": ["a"]}` must not become one to all.
+//! A duplicate field in a JSON object is an error: which of the two is meant is unknown, and parsers differ
+//! in which they use. A message to `{"groups": ["a"]}` must not become one to all.
 
 use std::{collections::HashSet, fmt};
 

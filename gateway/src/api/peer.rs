@@ -1,4 +1,4 @@
-//! The other end of a link: what a peer passes on is carried out among this gateway's own clients.
+//! The inbound end of a link: executes a peer's commands among this gateway's own clients.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -65,7 +65,7 @@ impl Peer for PeerService {
         };
         // The queue is new and has room.
         let _ = out.try_send(Ok(PeerReply { reply: Some(Reply::Hello(mine)) }));
-        // Who is not in the view is told so by it, and that is all.
+        // A peer outside the view learns that from the view, and nothing else.
         if greeting.known {
             let over = me.over.clone();
             let served = serve(Arc::clone(&self.0), peer, frames, out);
@@ -89,7 +89,7 @@ async fn serve(
 ) {
     let session = dispatcher.peers.next_session();
     let cut = CancellationToken::new();
-    // Also when this is dropped, because the incarnation is over or the link is cut.
+    // Also when this is dropped, because the incarnation is over or the link is reset.
     let mut link = InboundLink { dispatcher, peer, session, heard: Instant::now() };
     link.dispatcher.homes.tell(Event::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
@@ -97,7 +97,7 @@ async fn serve(
         ended = link.follow(frames, &out) => ended,
     };
     if let Err(status) = ended {
-        // The peer reads there why its link has ended. If it reads nothing, it finds out by itself.
+        // The peer reads there why its link has ended. If it reads nothing, it finds out by its own timeout.
         let _ = out.try_send(Err(status));
     }
 }
@@ -134,7 +134,7 @@ impl InboundLink {
                     self.heard = Instant::now();
                     let Some(mut frame) = frame? else { return Ok(()) };
                     if let Some(Frame::Part(part)) = &frame.frame {
-                        // However long it is, the peer sees that it is taken.
+                        // However long it takes, the peer sees progress.
                         send(out, Reply::Beat(LinkBeat::default())).await?;
                         let Some(whole) = joined.add(part).map_err(unreadable)? else { continue };
                         frame = whole;
@@ -155,8 +155,7 @@ impl InboundLink {
                             Reply::Taken(taken)
                         }
                         Some(Frame::Beat(beat)) => Reply::Beat(beat),
-                        // What a newer peer says may be passed over: it asks nothing that must be
-                        // answered.
+                        // Unknown frames of a newer peer are ignored: they ask nothing that must be answered.
                         _ => continue,
                     }
                 }
@@ -169,7 +168,7 @@ impl InboundLink {
         }
     }
 
-    /// Gives the homes what the peer said.
+    /// Passes the peer's frames to the cluster task.
     async fn take(&self, batch: v1::PeerBatch) {
         let homes = &self.dispatcher.homes;
         let mut frames = Vec::with_capacity(batch.messages.len());
@@ -188,8 +187,8 @@ impl InboundLink {
     }
 }
 
-/// Answers the peer, in parts if that is long. One answer that cannot be sent is as good as none: the peer
-/// is not told of it in time, and names us as missing.
+/// Answers the peer, in parts if the answer is large. If it cannot be sent, the peer times out and names this
+/// gateway as missing.
 async fn send(out: &mpsc::Sender<Result<PeerReply, Status>>, reply: Reply) -> Result<(), Status> {
     let reply = PeerReply { reply: Some(reply) };
     let gone = |_| Status::cancelled("the peer does not listen");

@@ -25,35 +25,35 @@ use crate::{
     workers::{Attachments, WorkerService},
 };
 
-/// A host that went without a word is noticed after these two.
+/// A dead host is detected after these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What one stream, and one connection, may have under way to this gateway, unread. h2 ends a
-/// connection whose unread small frames weigh more than half of the latter, 256 bytes each at most:
-/// a stream that is not read for a while must meet its own limit first, also with frames of 30
-/// bytes. It is held back then, not cut off.
+/// What one stream, and one connection, may have in flight to this gateway, unread. h2 closes a connection
+/// whose unread small frames weigh more than half of the latter, 256 bytes each at most: a stream that is not
+/// read for a while must meet its own limit first, also with frames of 30 bytes. Then it is held back, not
+/// closed.
 const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const _: () = assert!(STREAM_WINDOW_BYTES / 30 * 256 < CONNECTION_WINDOW_BYTES / 2);
 
-/// What the internal port serves.
+/// The services of the internal port.
 pub(crate) struct Internal {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) observers: Observers,
     pub(crate) attachments: Arc<Attachments>,
     pub(crate) secret: Secret,
-    /// What one command may have, its payload and the names in it.
+    /// The most bytes of one command, its payload and the names in it.
     pub(crate) command_bytes_max: usize,
     /// And as JSON.
     pub(crate) json_bytes_max: usize,
     /// The host of the advertised address.
     pub(crate) host: String,
-    /// As many as there are files for.
+    /// As many as there are file descriptors for.
     pub(crate) connections_max: usize,
     pub(crate) apps: Apps,
 }
 
-/// Counts and logs a request that may not come in.
+/// Counts and logs a refused request.
 fn refused(apps: &Apps, request: &TurnedAway<'_>) {
     let &TurnedAway { reason, sentence: why, address, path } = request;
     counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);

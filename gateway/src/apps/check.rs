@@ -14,7 +14,7 @@ pub(super) type Wrong = (String, String);
 /// A presence member's info holds the user's id as well, which JSON may make longer.
 const USER_INFO_BYTES_MOST: usize = proto::MEMBER_INFO_BYTES_MAX - 1024;
 
-/// The first thing that does not hold.
+/// The first violation.
 pub(super) fn check(app: &App) -> Result<(), Wrong> {
     let here = |sentence: String| (String::new(), sentence);
     name::check("id", &app.id).map_err(|error| here(error.to_string()))?;
@@ -27,7 +27,7 @@ pub(super) fn check(app: &App) -> Result<(), Wrong> {
             None => Ok(()),
         };
     }
-    // It stands in the paths of the HTTP API, which the server SDKs do not escape.
+    // It is part of the HTTP API's paths, which the server SDKs do not escape.
     if let Some(c) = foreign(&app.id) {
         return Err(here(format!("id {:?} holds {c:?}: an app with keys needs {CHARSET}", app.id)));
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_is_told_with_its_place() {
+    fn violations_name_their_place() {
         type Change = fn(&mut App);
         let cases: [(Change, &str, &str); 23] = [
             (|app| app.id.clear(), "", "id is empty"),

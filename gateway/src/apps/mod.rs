@@ -58,7 +58,7 @@ impl Apps {
     /// Checks the apps.
     ///
     /// # Errors
-    /// The first thing that does not hold.
+    /// The first violation.
     pub fn new(apps: Vec<App>) -> Result<Self, Fault> {
         let table = Table::new(apps)?;
         let known = Mutex::new(table.iter().map(|app| app.id.clone()).collect());
@@ -72,11 +72,11 @@ impl Apps {
         self.0.table.load_full()
     }
 
-    /// Puts other apps in the place of all, and says what differs. If nothing does, nothing is
-    /// replaced, and followers do not wake.
+    /// Replaces all apps, and returns the differences. If nothing differs, nothing is replaced and nothing is
+    /// notified.
     ///
     /// # Errors
-    /// The first thing that does not hold; then the apps stay as they are.
+    /// The first violation; then the apps stay as they are.
     pub fn swap(&self, apps: Vec<App>) -> Result<Change, Fault> {
         let mut next = Table::new(apps)?;
         let mut change = Change::default();
@@ -97,7 +97,7 @@ impl Apps {
     /// What a swap would change.
     ///
     /// # Errors
-    /// The first thing that does not hold.
+    /// The first violation.
     pub fn compare(&self, apps: Vec<App>) -> Result<Change, Fault> {
         Ok(Table::new(apps)?.after(&self.load()))
     }

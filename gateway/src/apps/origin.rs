@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_told() {
+    fn invalid_origins_are_explained() {
         for wrong in
             ["", "https://", "https://x.example/", "https://x.example/path", "a b", "://x", "x:y", "[::1"]
         {

@@ -21,22 +21,22 @@ pub const DEFAULT_CACHE_TIME: Duration = Duration::from_mins(30);
 pub struct App {
     /// The app's name.
     pub id: String,
-    /// Does it take anybody in?
+    /// Whether it accepts clients.
     pub enabled: bool,
     /// May raw WebSocket clients connect to `/ws/{id}`?
     pub raw: bool,
     /// The worker service of its raw clients; the listener's if absent.
     pub service: Option<String>,
-    /// Origins that are let in, raw and Pusher clients alike; none means any.
+    /// Allowed origins, for raw and Pusher clients; none means any.
     pub origins: Vec<Origin>,
     /// With a key, Pusher clients connect to `/app/{key}`. Several while they are being changed; the
     /// first is the one that webhooks are signed with.
     pub keys: Vec<Key>,
     /// May Pusher clients send client events?
     pub client_events: bool,
-    /// Are subscribers told how many they are?
+    /// Whether subscribers get the number of subscribers.
     pub subscription_count: bool,
-    /// Are signed-in users told who of their watchlist is online?
+    /// Whether signed-in users get the online status of their watchlist.
     pub watchlist: bool,
     /// Close Pusher clients that come without TLS (4000).
     pub tls_only: bool,
@@ -98,7 +98,7 @@ impl TryFrom<RawKey> for Key {
     }
 }
 
-/// Whom to tell what happens in an app's channels.
+/// A webhook: an endpoint for the events of an app's channels.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
@@ -148,7 +148,7 @@ impl Webhook {
     }
 }
 
-/// A kind of event that webhooks tell.
+/// A kind of webhook event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookEvent {
@@ -156,13 +156,13 @@ pub enum WebhookEvent {
     ChannelOccupied,
     /// A channel's last subscriber has left.
     ChannelVacated,
-    /// A user has come into a presence channel.
+    /// A user has joined a presence channel.
     MemberAdded,
     /// A user has left a presence channel.
     MemberRemoved,
     /// A client has sent a client event.
     ClientEvent,
-    /// Somebody has subscribed to a cache channel that keeps nothing.
+    /// A client has subscribed to a cache channel without a retained event.
     CacheMiss,
     /// The number of a channel's subscribers has changed.
     SubscriptionCount,
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_words_are_told() {
+    fn invalid_words_are_explained() {
         for (text, word) in [
             ("id = \"x\"\norigin = []", "origin"),
             ("keys = [{ key = \"k\" }]", "secret_file"),

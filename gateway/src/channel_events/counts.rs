@@ -1,20 +1,20 @@
-//! How often subscribers are told how many they are. Pure.
+//! Rate of subscription counts for subscribers. Pure.
 
 use std::{collections::HashMap, time::Duration};
 
 use broadgate_topics::Topic;
 
-/// Channels with more subscribers than this are told less often, as the hosted service does.
+/// Channels with more subscribers than this get counts less often, as with the hosted service.
 const CROWD: u64 = 100;
-/// So often at most.
+/// The least interval.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The crowded channels that were told lately, and what they have not been told yet.
+/// The large channels with a recent count, and their pending counts.
 #[derive(Debug, Default)]
 pub(super) struct Counts(HashMap<Topic, (Duration, Option<u64>)>);
 
 impl Counts {
-    /// A channel has so many subscribers now. True if they are to be told at once.
+    /// Records a channel's number of subscribers. True if it must be sent at once.
     pub(super) fn note(&mut self, topic: &Topic, count: u64, now: Duration) -> bool {
         if count <= CROWD {
             self.0.remove(topic);
@@ -32,7 +32,7 @@ impl Counts {
         }
     }
 
-    /// Channels that are to be told now. Those that have nothing new for an interval are forgotten.
+    /// The channels whose counts are due. Those without a change for an interval are forgotten.
     pub(super) fn due(&mut self, now: Duration) -> Vec<(Topic, u64)> {
         let mut due = Vec::new();
         self.0.retain(|topic, (told, waiting)| {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_is_told_every_five_seconds_and_the_newest_counts() {
+    fn large_channel_gets_the_newest_count_every_five_seconds() {
         let (mut counts, topic) = (Counts::default(), Topic::group("a", "x"));
         let at = Duration::from_secs;
         assert!(counts.note(&topic, 100, at(0)) && counts.note(&topic, 99, at(0)));

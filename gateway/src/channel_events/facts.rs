@@ -1,4 +1,4 @@
-//! What webhooks are told of what a home has seen. Pure.
+//! Facts for webhooks from reports of homes. Pure.
 
 use broadgate_proto::{
     id::ClientId,
@@ -49,7 +49,7 @@ fn id_text(json: &str) -> String {
     serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())
 }
 
-/// Subscribers of presence channels know each other; names with `#` are the server's own.
+/// Subscribers of presence channels know each other; names with `#` belong to the server.
 pub(super) fn is_counted(channel: &str) -> bool {
     !channel.starts_with('#') && !broadgate_pusher::channel::Kind::of(channel).is_presence()
 }

@@ -1,6 +1,5 @@
-//! What happens in the channels of apps with Pusher clients, by their homes: subscribers are told how many
-//! they are, and webhooks are told of everything. One task for the gateway; it sees every channel whose
-//! home the gateway is.
+//! Changes in the channels of apps with Pusher clients, by their homes: sends subscribers their counts, and
+//! webhooks every fact. One task for the gateway; it sees every channel whose home the gateway is.
 //!
 //! | file | what |
 //! |---|---|
@@ -31,11 +30,11 @@ use crate::{
     webhooks::{News, Webhooks},
 };
 
-/// Changes that are taken in one turn.
+/// Changes handled in one turn.
 const TURN_CHANGES_MAX: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 
-/// The groups about which something is to be told. What webhooks are told survives the home.
+/// The groups with reports. Those for webhooks survive the home.
 pub(crate) fn reporting(table: &Table) -> Vec<ReportSubscription> {
     let told = table.iter().filter(|app| {
         app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
@@ -47,7 +46,7 @@ pub(crate) fn reporting(table: &Table) -> Vec<ReportSubscription> {
     .collect()
 }
 
-/// Tells, until the gateway ends.
+/// Runs until the gateway ends.
 pub(crate) async fn run(
     apps: Apps,
     webhooks: Webhooks,
@@ -59,8 +58,8 @@ pub(crate) async fn run(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut taken = Vec::with_capacity(TURN_CHANGES_MAX);
-    // What subscribers are to be told next, one number a channel, and what they are being told: a home that
-    // cannot answer for seconds holds up neither webhooks nor the inbox.
+    // The next counts for subscribers, one per channel, and the count being sent: a home that cannot answer
+    // for seconds delays neither webhooks nor the inbox.
     let mut next: HashMap<Topic, u64> = HashMap::new();
     let mut telling = None;
     loop {
@@ -114,7 +113,7 @@ fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &Seen) {
     }
     match seen {
         Seen::Report(_, Report::Moved, _) => return webhooks.moved(topic.app(), topic.name()),
-        // As the hosted service: nobody is told who has not asked for counts.
+        // As with the hosted service, only apps that enable counts get them.
         Seen::Report(_, Report::Count(_), _) if !tells_counts(table, topic) => return,
         _ => {}
     }
@@ -123,7 +122,7 @@ fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &Seen) {
     }
 }
 
-/// Is anybody told how many subscribers its channels have?
+/// Whether any app has subscription counts.
 fn tells_counts(table: &Table, topic: &Topic) -> bool {
     table.by_id(topic.app()).is_some_and(|app| app.enabled && app.subscription_count)
 }

@@ -34,28 +34,28 @@ use crate::{
     webhooks::Journal,
 };
 
-/// While something waits for time to pass.
+/// The tick interval while time matters.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
-/// Who waits to be told about a group.
+/// Waiters for a group's state.
 pub(super) enum Waiter {
     Client(ClientId),
     Claim(oneshot::Sender<Option<NotPresent>>),
 }
 
-/// What the actor acts upon.
+/// The actor's dependencies.
 pub(crate) struct ActorDeps {
     pub(crate) shards: Pool,
-    /// What each shard has to tell, and what wakes the actor for it.
+    /// Each shard's pending counts, and what wakes the actor for them.
     pub(crate) pending_counts: Vec<Arc<PendingCounts>>,
     pub(crate) wake: Arc<Notify>,
-    /// A view was installed.
+    /// Called when a view was installed.
     pub(crate) installed: OnView,
-    /// What receivers of webhooks have heard, if there is a spool.
+    /// The journal of notifications, if there is a spool.
     pub(crate) journal: Option<Arc<Journal>>,
 }
 
-/// What follows the installed views.
+/// Followers of the installed views.
 pub(crate) type OnView = Box<dyn Fn(&Arc<View>) + Send + Sync>;
 
 pub(crate) struct Actor {
@@ -78,7 +78,7 @@ pub(crate) struct Actor {
     pub(super) turn: Turn,
 }
 
-/// A core that goes on from what the journal says.
+/// A core that starts from the journal.
 pub(super) fn core(
     me: Incarnation,
     limits: Limits,
@@ -136,7 +136,7 @@ impl Actor {
                 () = wake.notified() => {}
                 _ = tick.tick(), if self.core.wants_ticks() => self.apply(Input::Tick),
                 _ = second.tick() => {
-                    // What is kept for a time is given back when it is over.
+                    // Expired entries are removed in time.
                     self.apply(Input::Tick);
                     if let Some(none) = self.watchers.sweep() {
                         self.apply(Input::Watch(none));
@@ -144,7 +144,7 @@ impl Actor {
                     self.publish();
                 }
             }
-            // Before the events: one of them may ask whether the homes know.
+            // Before the events: one of them may ask whether the homes have acknowledged these.
             for pending_counts in self.deps.pending_counts.clone() {
                 for standing in pending_counts.take() {
                     self.apply(Input::MembershipCount(standing));
@@ -179,7 +179,7 @@ impl Actor {
                     self.apply(Input::OutboundDown(peer));
                 }
             }
-            // Greeted by a former incarnation: it has to say hello to this one.
+            // The link was opened by a former incarnation: it must send this one's hello.
             Event::InboundUp { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
             Event::InboundUp { peer, session, cut } => {
                 self.sessions.insert(peer, (session, cut));
@@ -275,7 +275,7 @@ impl Actor {
         for (_, cut) in std::mem::take(&mut self.sessions).into_values() {
             cut.cancel();
         }
-        // Whoever waited is told that nothing is known: dropping says so.
+        // Waiters learn by the drop that the state is unknown.
         self.callers.clear();
         self.settling.clear();
         self.entering.clear();

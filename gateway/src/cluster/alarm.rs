@@ -1,7 +1,7 @@
-//! Did more than half of the gateways vanish at once? Pure.
+//! Detects that more than half of the gateways vanished at once. Pure.
 //!
-//! One gateway may go; most of them going within one lease means that a switch, a host or the register
-//! is at fault, and that an operator should look before the cluster's load falls on the rest.
+//! One gateway may fail; losing most of them within one lease means that a switch, a host or the register is
+//! at fault, and that an operator should look before the cluster's load falls on the rest.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -15,9 +15,9 @@ use broadgate_proto::view;
 #[derive(Debug)]
 pub(super) struct Alarm {
     lease: Duration,
-    /// Gateways of the last view that had not said that they would leave.
+    /// Gateways of the last view that had not announced leaving.
     staying: BTreeSet<String>,
-    /// When so many vanished, of so many that there were.
+    /// When how many vanished, of how many.
     vanished: VecDeque<(Duration, usize, usize)>,
 }
 
@@ -38,7 +38,7 @@ impl Alarm {
         self.is_on(now)
     }
 
-    /// More than half of those that there were at the beginning of the last lease have vanished in it.
+    /// More than half of the gateways at the beginning of the last lease have vanished in it.
     pub(super) fn is_on(&mut self, now: Duration) -> bool {
         while self.vanished.front().is_some_and(|(since, ..)| now >= *since + self.lease) {
             self.vanished.pop_front();

@@ -1,16 +1,16 @@
-//! What the encodings of links and parcels share.
+//! Shared by the encodings of links and parcels.
 
 use broadgate_proto::v1::{self};
 use broadgate_topics::TopicPosition;
 
 use crate::command::{Job, Refusal};
 
-/// Why a peer's frame could not be read.
+/// Why a peer's frame could not be decoded.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
-    /// It asked something that this gateway does not understand: it is told.
+    /// A question that this gateway does not understand: it is refused.
     Ask(u64, Refusal),
-    /// It said something that this gateway does not understand: it is passed over.
+    /// A frame that this gateway does not understand: it is ignored.
     Other(&'static str),
 }
 

@@ -1,4 +1,4 @@
-//! What one turn of the topics' task has gathered.
+//! The frames and placings gathered in one turn of the cluster task.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     shard::Notice,
 };
 
-/// What is to be said and to be placed at the end of the turn.
+/// What to send and to place at the end of the turn.
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) says: BTreeMap<Incarnation, Vec<v1::PeerMessage>>,
@@ -25,7 +25,7 @@ pub(super) enum Placement {
     Notice(Notice),
 }
 
-/// Counters of what is said to peers.
+/// Counters of frames sent to peers.
 pub(super) struct Tally {
     pub(super) asks: Counter,
     pub(super) replies: Counter,

@@ -1,4 +1,4 @@
-//! The handle of the task that owns this gateway's topics, and what it is told.
+//! The handle of the task that owns this gateway's topics, and the task's events.
 
 use std::sync::{
     Arc,
@@ -26,39 +26,39 @@ use crate::{
     shard::Entry,
 };
 
-/// Events waiting for the actor; whoever has more waits.
+/// Events queued for the actor; senders wait beyond that.
 pub(super) const EVENTS_MAX: usize = 1024;
 
-/// What became of a question to a home.
+/// The outcome of a question to a home.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every one is a reply, and it is moved twice")]
 pub(crate) enum Routed {
     Reply(Reply<GatewayContent>),
-    /// No home could be reached in time.
+    /// No home was reachable in time.
     NoHome,
 }
 
-/// What a peer's hello was answered with.
+/// The answer to a peer's hello.
 #[derive(Debug)]
 pub(crate) struct Greeting {
-    /// The newest view here, now that the peer's is known.
+    /// The newest view here, the peer's included.
     pub(crate) view: Arc<View>,
-    /// Is the peer in it?
+    /// Whether it contains the peer.
     pub(crate) known: bool,
 }
 
-/// What happens to the actor.
+/// An event of the actor.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The register, or a peer, tells of a view.
+    /// A view from the register, or from a peer.
     View(Arc<View>),
-    /// A peer says hello.
+    /// A peer's hello.
     Greet {
         peer: Incarnation,
         view: Arc<View>,
         reply: oneshot::Sender<Greeting>,
     },
-    /// Our link to a peer is open; what is said to it goes in here. It is ours in this incarnation.
+    /// The link to a peer is open; `link` sends to it. It belongs to this incarnation.
     OutboundUp {
         me: Incarnation,
         peer: Incarnation,
@@ -84,7 +84,7 @@ pub(crate) enum Event {
         session: LinkSession,
         frames: Vec<Frame<GatewayContent>>,
     },
-    /// A peer asked something that cannot be understood here.
+    /// A peer's question that this gateway does not understand.
     Refuse {
         peer: Incarnation,
         id: u64,
@@ -101,36 +101,36 @@ pub(crate) enum Event {
         op: Op<GatewayContent>,
         reply: Option<oneshot::Sender<Routed>>,
     },
-    /// A caller waits until the homes know what has changed here.
+    /// A caller waits until the homes have acknowledged all changes here.
     Settle {
         topics: Vec<Topic>,
         reply: oneshot::Sender<Vec<Incarnation>>,
     },
-    /// Clients of ours are in groups, as the shards have said.
+    /// Clients of this gateway have entered groups; the shards have reported them.
     Enter(Vec<Entry>),
-    /// A claim to presence that is no client's, as its owner has said: what becomes of it?
+    /// A claim without a client, which its owner has reported: asks for its decision.
     Claim {
         topic: Topic,
         user: Arc<str>,
         reply: oneshot::Sender<Option<NotPresent>>,
     },
-    /// Shards have carried something out.
+    /// Shards have executed a placing.
     Placed {
         me: Incarnation,
         placed: Vec<(ReplyTo, Option<v1::answer::Answer>, Vec<Topic>)>,
     },
-    /// A stream wants to be told what happens in groups.
+    /// A stream starts to watch groups.
     Watch(Watcher),
-    /// The gateway itself wants to be told what happens in these groups.
+    /// Replaces the groups with reports.
     Report(Vec<ReportSubscription>, fair_queue::Sender<Seen>),
-    /// The gateway is another incarnation now, and knows nothing of what the former one knew.
+    /// The gateway is another incarnation now, without the former one's state.
     Reborn(Incarnation),
 }
 
 /// The outgoing end of a link to a peer.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
-    /// Tells it from an earlier one to the same peer.
+    /// Distinguishes it from an earlier one to the same peer.
     pub(crate) generation: u64,
     pub(crate) batches: mpsc::Sender<Vec<v1::PeerMessage>>,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Homes {
     pub(super) held: Arc<InterestGauges>,
 }
 
-/// How many groups and uids have clients here, for whoever asks.
+/// How many groups and uids have clients here, for any reader.
 #[derive(Default)]
 pub(super) struct InterestGauges {
     pub(super) groups: AtomicU64,
@@ -150,13 +150,13 @@ pub(super) struct InterestGauges {
 }
 
 impl Homes {
-    /// The handle, and what the actor is started with.
+    /// The handle, and the actor's end of it.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         (Self { events, held: Arc::default() }, receiver)
     }
 
-    /// How many groups and uids have clients here. Who was answered that it is in one is counted.
+    /// How many groups and uids have clients here. Clients whose join was answered are counted.
     pub(crate) fn held(&self) -> InterestCounts {
         let InterestGauges { groups, uids } = &*self.held;
         InterestCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
@@ -167,27 +167,27 @@ impl Homes {
         self.held.uids.store(uids, Ordering::Relaxed);
     }
 
-    /// Waits while the actor has enough to do.
+    /// Waits while the actor's queue is full.
     pub(crate) async fn tell(&self, event: Event) {
         // It ends with the gateway.
         let _ = self.events.send(event).await;
     }
 
-    /// Does not wait: what the actor has no room for is dropped, and counted.
+    /// Does not wait: if the actor's queue is full, the event is dropped and counted.
     pub(crate) fn offer(&self, event: Event) {
         if self.events.try_send(event).is_err() {
             counter!("broadgate_gateway_homes_drops_total", "reason" => "actor_busy").increment(1);
         }
     }
 
-    /// Asks a topic's home; the answer comes out of the receiver.
+    /// Asks a topic's home; the receiver gets the answer.
     pub(crate) async fn route(&self, topic: Topic, op: Op<GatewayContent>) -> oneshot::Receiver<Routed> {
         let (reply, routed) = oneshot::channel();
         self.tell(Event::Route { topic, op, reply: Some(reply) }).await;
         routed
     }
 
-    /// Waits until a topic's home has decided about a claim to presence.
+    /// Waits until a topic's home has decided a claim.
     ///
     /// # Errors
     /// If there is no room, or if the home has not decided in time.
@@ -201,9 +201,9 @@ impl Homes {
         }
     }
 
-    /// Waits until the actor has taken what had come to it when this was called.
+    /// Waits until the actor has handled everything queued before this call.
     pub(crate) async fn catch_up(&self) {
-        // What follows from events is taken in the turn after theirs.
+        // Consequences of events are handled in the turn after theirs.
         for _ in 0..2 {
             let (reply, settled) = oneshot::channel();
             self.tell(Event::Settle { topics: Vec::new(), reply }).await;
@@ -211,8 +211,8 @@ impl Homes {
         }
     }
 
-    /// Waits until the homes of these topics know what has changed here; returns those that did not say
-    /// so in time.
+    /// Waits until the homes of these topics have acknowledged all changes here; returns those that did not
+    /// in time.
     pub(crate) async fn settle(&self, topics: Vec<Topic>) -> Vec<Incarnation> {
         if topics.is_empty() {
             return Vec::new();

@@ -1,6 +1,5 @@
-//! The task that owns this gateway's part in the homes: it feeds the pure core and acts on what that
-//! decides. What is ready in one turn goes out together: one batch for each peer, one message for each
-//! shard.
+//! The cluster task: it feeds the topics' core and executes its effects. What is ready in one turn goes out
+//! together: one batch for each peer, one message for each shard.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Histories and last values as messages of the contract and back.
+//! Encoding of histories and last values in the contract's messages.
 
 use std::{sync::Arc, time::Duration};
 

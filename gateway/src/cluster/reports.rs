@@ -1,4 +1,4 @@
-//! What the gateway itself is told of groups whose home it is, and what has become of that.
+//! Reports of groups whose home this gateway is, and the outcome of their delivery.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::{
     webhooks::{Arrival, Arrivals},
 };
 
-/// What a home has seen in a channel.
+/// A fact that a home has seen in a channel.
 #[derive(Debug)]
 pub(crate) enum Seen {
     Report(Topic, Report, Option<Arrival>),
     ClientEvent(Topic, Arc<Job>),
-    /// Somebody has subscribed to a cache channel that keeps nothing.
+    /// A client has subscribed to a cache channel without a retained event.
     CacheMiss(Topic),
 }
 
@@ -53,7 +53,7 @@ impl Item for Seen {
     }
 }
 
-/// Who passes reports on, and what has arrived.
+/// The receivers of reports, and delivered ones.
 pub(super) struct Reports {
     about: Vec<ReportSubscription>,
     channels: Option<fair_queue::Sender<Seen>>,
@@ -65,7 +65,7 @@ impl Reports {
         Self { about: Vec::new(), channels: None, arrivals: Arrivals::new(wake) }
     }
 
-    /// What is reported, and to whom.
+    /// The reported groups, and the receiver.
     pub(super) fn tell(&mut self, about: Vec<ReportSubscription>, channels: fair_queue::Sender<Seen>) {
         self.about = about;
         self.channels = Some(channels);
@@ -80,20 +80,20 @@ impl Reports {
         self.see(Seen::Report(topic, report, arrival));
     }
 
-    /// The home has given a command its place.
+    /// The home has placed a command.
     pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<Job>) {
         if is_client_event(job) {
             self.see(Seen::ClientEvent(topic.clone(), Arc::clone(job)));
         }
     }
 
-    /// Somebody has found no last value in a group.
+    /// A client has found no last value in a group.
     pub(super) fn note_missed(&self, topic: Topic) {
         self.see(Seen::CacheMiss(topic));
     }
 
     fn see(&self, seen: Seen) {
-        // Groups of the server's own: nobody is told of them.
+        // The server's own groups have no reports.
         if seen.about().is_some_and(|(_, name)| name.starts_with('#')) {
             return;
         }
@@ -106,7 +106,7 @@ impl Reports {
         }
     }
 
-    /// What has arrived of this incarnation's.
+    /// The delivered reports of this incarnation.
     pub(super) fn arrived(&self, me: Incarnation) -> Vec<(Topic, Report)> {
         let own = self.arrivals.take().into_iter().filter(|(by, _, _)| *by == me);
         own.map(|(_, topic, report)| (topic, report)).collect()
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_report_has_arrived_when_nobody_keeps_it_any_more() {
+    async fn report_is_delivered_when_its_last_handle_drops() {
         let me = Incarnation::from_bits(1);
         let (channels, mut seen) = fair_queue::inbox(1000);
         let mut reports = Reports::new(Arc::default());
@@ -137,7 +137,7 @@ mod tests {
         assert!(reports.arrived(me).is_empty());
         drop(other);
         assert_eq!(reports.arrived(me), [(room.clone(), Report::Occupied)]);
-        // What nobody takes will never arrive; and what another incarnation said is nobody's business.
+        // A report without a receiver counts as given up; those of another incarnation are ignored.
         reports.note(me, room.clone(), Report::Count(1), false);
         reports.note(me, room.clone(), Report::Vacated, true);
         assert!(reports.arrived(Incarnation::from_bits(2)).is_empty() && reports.arrived(me).is_empty());

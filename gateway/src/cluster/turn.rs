@@ -1,4 +1,4 @@
-//! What one turn of the actor has gathered, and acting on it.
+//! Executing the effects of one turn of the actor.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Actor {
             }
             Effect::Answer(ticket, reply) => {
                 if let Some(caller) = self.callers.remove(&ticket) {
-                    // It may have given up.
+                    // The caller may have given up.
                     let _ = caller.send(Routed::Reply(reply));
                 }
             }
@@ -40,7 +40,7 @@ impl Actor {
                     let _ = caller.send(missing);
                 }
             }
-            // In the order of everything else that is placed: who enters is told each change once.
+            // In order with everything else that is placed: an entering client gets each change once.
             Effect::Present { topic, members } => {
                 self.turn.places.push(Placement::Notice(Notice::Present { topic, members }));
             }
@@ -94,7 +94,7 @@ impl Actor {
         }
     }
 
-    /// Without its sender, the link's task ends the connection, says so, and dials again.
+    /// Without its sender, the link's task closes the connection, reports that, and dials again.
     fn drop_link(&mut self, peer: Incarnation) {
         self.turn.says.remove(&peer);
         if let Some(link) = self.links.get_mut(&peer) {
@@ -107,8 +107,8 @@ impl Actor {
         for (peer, batch) in std::mem::take(&mut self.turn.says) {
             let Some(link) = self.links.get(&peer) else { continue };
             if link.batches.try_send(batch).is_err() {
-                // Nothing on a link may be left out: a link that is not taken from is ended, and says
-                // everything anew when it is open again.
+                // Nothing on a link may be omitted: a link that is not read is closed, and resyncs when it is
+                // open again.
                 counter!("broadgate_gateway_homes_drops_total", "reason" => "link_stuck").increment(1);
                 self.drop_link(peer);
             }
@@ -118,7 +118,7 @@ impl Actor {
         }
     }
 
-    /// Puts what is to be placed into the mailboxes, in order.
+    /// Puts placings into the mailboxes, in order.
     async fn place(&mut self) {
         let (mut commands, mut notices) = (Vec::new(), Vec::new());
         for placement in std::mem::take(&mut self.turn.places) {

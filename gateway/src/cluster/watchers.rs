@@ -1,4 +1,4 @@
-//! Streams that are told what happens in groups.
+//! Streams of changes in groups.
 
 use broadgate_proto::v1;
 use broadgate_topics::{GroupChange, MemberChange, Pattern, Topic};
@@ -6,10 +6,10 @@ use metrics::counter;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-/// Batches waiting for one stream; one that does not take them is ended, and may come again.
+/// Batches queued for one stream; a stream that does not read them is closed, and may reconnect.
 pub(crate) const WATCHER_BATCHES_MAX: usize = 1024;
 
-/// gRPC clients take 4 MiB if they are not told otherwise; one group alone may be larger than this.
+/// gRPC clients accept 4 MiB by default; one group alone may be larger than this.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// One stream.
@@ -19,7 +19,7 @@ pub(crate) struct Watcher {
     pub(crate) out: mpsc::Sender<v1::GroupEvents>,
 }
 
-/// All streams, and what the turn has for them.
+/// All streams, and this turn's changes for them.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     all: Vec<Watcher>,
@@ -28,7 +28,7 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// Adds one; returns what all of them together watch.
+    /// Adds a stream; returns what all streams together watch.
     pub(super) fn add(&mut self, watcher: Watcher) -> Vec<Pattern> {
         self.all.push(watcher);
         self.patterns()
@@ -42,7 +42,7 @@ impl Watchers {
         patterns
     }
 
-    /// Streams that have ended are let go of; returns what is watched if that is nothing any more.
+    /// Removes ended streams; returns what is watched if that has become nothing.
     pub(super) fn sweep(&mut self) -> Option<Vec<Pattern>> {
         let before = self.all.len();
         self.all.retain(|watcher| !watcher.out.is_closed());
@@ -57,7 +57,7 @@ impl Watchers {
         self.told = Some(epoch);
     }
 
-    /// Tells each stream what concerns it. What was told stands before that all is told.
+    /// Sends each stream its changes. They precede the mark that the state is complete.
     pub(super) fn tell(&mut self) {
         if self.news.is_empty() && self.told.is_none() {
             return;
@@ -79,7 +79,7 @@ impl Watchers {
     }
 }
 
-/// In messages that every gRPC client takes; that everything was told stands in the last.
+/// Splits into messages that every gRPC client accepts; the last one has the mark that the state is complete.
 fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::GroupEvents> {
     let mut batches: Vec<v1::GroupEvents> = Vec::new();
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! What gateways say to each other, as messages of the contract and back.
+//! Encoding of frames between gateways in the contract's messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -181,7 +181,7 @@ fn encode_reply(reply: Reply<GatewayContent>) -> reply::Reply {
     }
 }
 
-/// Reads what a peer said.
+/// Decodes a peer's message.
 pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<Frame<GatewayContent>> {
     Ok(match said.message.ok_or(Unreadable::Other("unknown"))? {
         Message::View(view) => Frame::View(Arc::new(view)),

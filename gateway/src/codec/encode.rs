@@ -1,4 +1,4 @@
-//! What is sent, framed once for every client that speaks the same protocol. Pure.
+//! Messages to clients, framed once per protocol. Pure.
 
 use std::{cell::Cell, ops::Deref, rc::Rc};
 

@@ -1,4 +1,4 @@
-//! What a client said, or how it broke its protocol.
+//! A client's input, or how it broke its protocol.
 
 use broadgate_proto::close::{self, CloseCode};
 use bytes::Bytes;

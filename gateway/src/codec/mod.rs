@@ -1,4 +1,4 @@
-//! What clients speak: bytes in, messages out. Pure; the shard owns the sockets.
+//! Codecs of clients' protocols: bytes in, messages out. Pure; the shard owns the sockets.
 
 mod begun;
 mod early_utf8;
@@ -12,7 +12,7 @@ use crate::{codec::encode::Frames, config::ListenerKind};
 
 pub(crate) use self::input::{Allowance, Input, Violation};
 
-/// What a client speaks.
+/// A client's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     WebSocket,

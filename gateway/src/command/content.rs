@@ -1,4 +1,4 @@
-//! What the homes pass on in a running gateway: commands as they came, parsed once.
+//! The content of topics in a running gateway: commands as received, parsed once.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::command::{
 #[derive(Debug, Clone)]
 pub(crate) enum GatewayContent {}
 
-/// One command: as it is passed on, and as it is carried out here.
+/// One command: in the form that is forwarded, and in the form that is executed here.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) command: Command,

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_names_nobody_else_is_left_to_its_error() {
+    fn command_with_only_invalid_ids_keeps_its_error() {
         let clients = texts(&["x", "y"]);
         let mut online = Command::Online(v1::OnlineRequest { clients, ..v1::OnlineRequest::default() });
         assert_eq!(take_malformed(&mut online), None);

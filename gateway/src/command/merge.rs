@@ -48,7 +48,7 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
             all.gateways.extend(part.gateways);
             all.workers.extend(part.workers);
         }
-        // Whoever names one client is answered by its shard alone; a refusal stands.
+        // A command to one client is answered by its shard alone; a refusal is final.
         (so_far, part @ Answer::Error(_)) => *so_far = part,
         _ => {}
     }

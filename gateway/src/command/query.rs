@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_observes_is_understood_or_refused_with_a_sentence() {
+    fn observe_requests_are_parsed_or_refused() {
         assert_eq!(parsed("", "", ""), Ok(Request { app: "default".into(), share: None }));
         let seven = Incarnation::from_bits(7);
         let shared = Request { app: "shop".into(), share: Some(("mail".into(), seven)) };

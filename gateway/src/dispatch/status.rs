@@ -1,4 +1,4 @@
-//! What this gateway says of itself and of the cluster.
+//! The status of this gateway and of the cluster.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Adds up what the shards say. A group with members in two shards is one group, as the homes count.
+    /// Adds up the shards' counts. A group with members in two shards is one group, as the homes count.
     pub(crate) fn own_status(&self, parts: Vec<Stats>) -> v1::StatusReply {
         let me = self.me.load();
         let held = self.homes.held();

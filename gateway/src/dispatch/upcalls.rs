@@ -24,8 +24,8 @@ use crate::{
     shard::{Entry, Handle, Shard, UpcallQueues},
 };
 
-/// Serves a shard's upcalls until the shard ends. It does not keep the dispatcher alive: that has the shards'
-/// mailboxes, and a shard ends when nobody has its mailbox any more.
+/// Serves a shard's upcalls until the shard ends. It does not keep the dispatcher alive: the dispatcher has
+/// the shards' mailboxes, and a shard ends with the last handle of its mailbox.
 pub(crate) fn serve(
     shard: &Handle,
     dispatcher: &SharedWeak<Dispatcher>,
@@ -38,8 +38,8 @@ pub(crate) fn serve(
     tasks.spawn_local(report_missed(dispatcher.clone(), missed));
 }
 
-/// Places what clients command, in its order; nobody waits for the answers, but they are bounded: while
-/// too many are awaited, nothing is placed, and the clients are not read from.
+/// Places commands of clients, in order. Their answers are not awaited one by one, but bounded: while too
+/// many are outstanding, nothing is placed, and the clients are not read.
 async fn command(
     shard: Weak<RefCell<Shard>>,
     dispatcher: SharedWeak<Dispatcher>,

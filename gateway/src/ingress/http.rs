@@ -106,7 +106,7 @@ async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
         return answer;
     }
     if visit.connection.by_proxy() {
-        visit.belongs_to_nobody();
+        visit.belongs_to_no_client();
     }
     let stopping = visit.connection.port.stopping.draining.is_cancelled();
     if visit.full.is_some() || stopping || status.is_client_error() || status.is_server_error() {

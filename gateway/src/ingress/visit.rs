@@ -49,10 +49,10 @@ impl Visit {
     }
 
     /// Between two requests a proxy's connection is nobody's.
-    pub(super) fn belongs_to_nobody(&self) {
+    pub(super) fn belongs_to_no_client(&self) {
         let mut ticket = self.ticket.take();
         if let Some(Ticket::Admitted(admitted)) = &mut ticket {
-            admitted.belongs_to_nobody();
+            admitted.belongs_to_no_client();
         }
         self.ticket.set(ticket);
     }

@@ -1,14 +1,14 @@
-//! Who is told what Pusher clients do: business workers and any other program, by streams of the
-//! `WatchPusher` call. An event is offered and never waited for: what an observer does not take is
-//! dropped and counted, and its client notices nothing.
+//! Observers of Pusher clients: business workers and any other program, by streams of the `WatchPusher` call.
+//! An event is offered without waiting: what an observer does not read is dropped and counted, and its client
+//! notices nothing.
 //!
 //! | file | what |
 //! |---|---|
 //! | `table.rs` | pure: which observers get an event |
 //! | `queue.rs` | what waits for one observer |
 //!
-//! A change among the observers makes a new table. Shards only read it: where nobody observes, an event
-//! costs them one look and is not even made.
+//! A change among the observers makes a new table. Shards only read it: where no observer is interested, an
+//! event costs one look-up and is not even built.
 
 mod queue;
 mod table;
@@ -33,9 +33,9 @@ pub(crate) struct Observers(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// What shards read.
+    /// The table that shards read.
     table: ArcSwap<Table>,
-    /// What the table is made of; changed by streams that come and go.
+    /// The entries of the table; changed by streams that open and close.
     all: Mutex<All>,
 }
 
@@ -45,19 +45,19 @@ struct All {
     next_key: u64,
 }
 
-/// One observer's place. Dropped with its stream, it gives the place back.
+/// One observer's place, released when its stream is dropped.
 struct Place {
     observers: Observers,
     key: u64,
 }
 
 impl Observers {
-    /// Does anybody want to know what clients of the app do?
+    /// Whether any observer watches clients of the app.
     pub(crate) fn has(&self, app: &str) -> bool {
         self.0.table.load().has(app)
     }
 
-    /// Hands events to whom they concern, in this order. Returns how often one was dropped.
+    /// Hands events to their observers, in this order. Returns how many were dropped.
     pub(crate) fn offer(&self, events: impl IntoIterator<Item = v1::PusherEvent>) -> usize {
         let table = self.0.table.load();
         let mut dropped = 0;
@@ -71,8 +71,8 @@ impl Observers {
         dropped
     }
 
-    /// Takes an observer in; None if there are as many as there may be. The stream ends when the gateway
-    /// does, after everything that waits.
+    /// Adds an observer; None if the limit is reached. The stream ends when the gateway does, after
+    /// everything queued.
     pub(crate) fn observe(
         &self,
         request: Request,
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn observers_come_and_go_and_what_waits_is_told_before_the_end() {
+    async fn queued_events_reach_observers_before_the_end() {
         let observers = Observers::default();
         assert!(!observers.has("shop"));
         let observe = |app: &str| {

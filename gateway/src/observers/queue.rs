@@ -1,4 +1,4 @@
-//! What waits for one observer: bounded in events and bytes, and never waited for.
+//! The queue of one observer: bounded in events and bytes; pushing never waits.
 
 use std::sync::{
     Arc,
@@ -18,23 +18,23 @@ struct Offered {
     missed: u64,
 }
 
-/// The shards' end.
+/// The sending end, for shards.
 pub(super) struct Queue {
     offered: mpsc::Sender<Offered>,
     level: Arc<Level>,
 }
 
-/// What both ends know of each other.
+/// The state shared by both ends.
 #[derive(Default)]
 struct Level {
     bytes: AtomicUsize,
-    /// Dropped since the last event that was taken.
+    /// Dropped since the last event that was read.
     missed: AtomicU64,
-    /// Something was dropped: it is told even if no event follows.
+    /// Events were dropped: reported even if no event follows.
     gap: Notify,
 }
 
-/// The stream's end.
+/// The receiving end, for the stream.
 pub(super) struct Taker {
     offered: mpsc::Receiver<Offered>,
     level: Arc<Level>,
@@ -50,7 +50,7 @@ pub(super) fn queue() -> (Arc<Queue>, Taker) {
 }
 
 impl Queue {
-    /// Does not wait; false if it was dropped.
+    /// Pushes without waiting; false if it was dropped.
     pub(super) fn offer(&self, event: &Arc<PusherEvent>, bytes: usize) -> bool {
         let level = &self.level;
         let before = level.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Queue {
                     room.send(Offered { event: Arc::clone(event), bytes, missed });
                     return true;
                 }
-                // Its stream has ended: nobody misses anything.
+                // Its stream has ended: nothing is missed.
                 Err(mpsc::error::TrySendError::Closed(())) => return true,
                 Err(mpsc::error::TrySendError::Full(())) => {}
             }
@@ -74,7 +74,7 @@ impl Queue {
 }
 
 impl Taker {
-    /// Everything that waits, as far as it fits into one message. None at the end.
+    /// Takes everything queued that fits into one message. None at the end.
     pub(super) async fn next(&mut self) -> Option<PusherEvents> {
         let mut first = self.next.take();
         let first = loop {
@@ -86,7 +86,7 @@ impl Taker {
                 offered = self.offered.recv() => first = Some(offered?),
                 () = self.level.gap.notified() => {
                     let missed = self.level.missed.swap(0, Ordering::Relaxed);
-                    // Otherwise an event has told of it meanwhile.
+                    // Otherwise an event has reported it meanwhile.
                     if missed > 0 {
                         return Some(PusherEvents { events: Vec::new(), missed });
                     }
@@ -98,7 +98,7 @@ impl Taker {
         self.put(&mut message, first);
         while let Ok(next) = self.offered.try_recv() {
             bytes += next.bytes;
-            // A gap stands at the begin of a message.
+            // A gap is at the start of a message.
             if bytes > PUSHER_WATCH_MESSAGE_BYTES_MAX || next.missed > 0 {
                 self.next = Some(next);
                 break;
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_fit_is_told_as_missed_at_its_place() {
+    async fn dropped_events_are_reported_as_missed_in_place() {
         let (queue, mut taker) = queue();
         let taken = (0..PUSHER_WATCH_EVENTS_MAX + 5).filter(|&number| offer(&queue, number, 1)).count();
         assert_eq!(taken, PUSHER_WATCH_EVENTS_MAX);
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gap_is_told_without_an_event_after_it() {
+    async fn gap_is_reported_without_an_event_after_it() {
         let (queue, mut taker) = queue();
         assert!(offer(&queue, 1, PUSHER_WATCH_BYTES_MAX) && !offer(&queue, 2, 1) && !offer(&queue, 3, 1));
         assert_eq!(numbers(&taker.next().await.unwrap()), [1]);
         let gap = taker.next().await.unwrap();
         assert_eq!((gap.missed, gap.events.len()), (2, 0));
-        // What one message cannot hold comes in the next.
+        // The rest goes into the next message.
         for number in 0..3 {
             assert!(offer(&queue, number, PUSHER_WATCH_MESSAGE_BYTES_MAX / 2));
         }

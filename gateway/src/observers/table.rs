@@ -7,12 +7,12 @@ use broadgate_proto::ring::Ring;
 
 use super::queue::Queue;
 
-/// What somebody wants to observe.
+/// What an observer watches.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     /// It need not be known: apps come and go while a gateway runs.
     pub(crate) app: Box<str>,
-    /// With whom the events are shared, and who of those it is; none for all events.
+    /// The group of observers that share the events, and which of them this is; none for all events.
     pub(crate) share: Option<(Box<str>, Incarnation)>,
 }
 
@@ -67,7 +67,7 @@ impl Table {
         self.0.contains_key(app)
     }
 
-    /// Who gets an event of a client.
+    /// The observers of a client's events.
     pub(super) fn of_client<'a>(
         &'a self,
         app: &str,
@@ -89,7 +89,7 @@ mod tests {
         Observer { key, request: Request { app: app.into(), share }, queue: queue().0 }
     }
 
-    /// The keys of those who get the events of a client.
+    /// The keys of the observers of a client's events.
     fn keys(observers: &[Observer], client: &str) -> Vec<u64> {
         let table = Table::of(observers);
         let key = |queue: &Arc<Queue>| {

@@ -36,7 +36,7 @@ impl Bound {
         self.stopping.closing.cancel();
         // Ends when every listener is closed; nothing is ever sent.
         if tokio::time::timeout(CLOSE_LISTENERS_TIME_MAX, listening.recv()).await.is_err() {
-            tracing::warn!("client listeners are slow to close: newcomers may be reset");
+            tracing::warn!("client listeners are slow to close: new connections may be reset");
         }
         let clients = dispatcher.own_clients().await;
         let unhurried = Duration::from_millis(clients as u64 * 1000 / DRAIN_CLIENTS_PER_SECOND as u64);
@@ -50,7 +50,7 @@ impl Bound {
         }
         let all = futures_util::future::join_all(waiting);
         if tokio::time::timeout(stop.drain, all).await.is_err() {
-            tracing::warn!("the drain time is over: what is left is cut");
+            tracing::warn!("drain time is over: aborting the remaining connections");
         } else {
             tracing::info!(clients, "drained");
         }

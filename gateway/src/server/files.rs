@@ -1,5 +1,5 @@
-//! How many connections the limit on open files allows: what client ports may hold never takes the files
-//! of the internal port, of probes and of links.
+//! The connections that the limit on open files allows: client ports never take the files of the internal
+//! port, of probes and of links.
 
 use broadgate_proto::limits::{
     CLIENTS_MAX, DIALED_CONNECTIONS_MAX, FAREWELLS_MAX, INTERNAL_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX,

@@ -1,4 +1,4 @@
-//! What follows the membership, and the views.
+//! Following the membership, and the views.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,7 +77,7 @@ impl Seen {
         }
     }
 
-    /// Was this incarnation in a view, and is it in the newest no more?
+    /// Whether this incarnation was in a view and is missing in the newest.
     fn is_out(&mut self, view: &View, member: &Member) -> bool {
         let is_in = view::find(view, member.incarnation()).is_some();
         self.was_in |= is_in;
@@ -144,7 +144,7 @@ impl Installing {
         let mine = view::find(view, me);
         let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);
         let inside = mine.map(|_| me);
-        // Before the view is told: whoever reads there that this gateway is ready finds it so.
+        // Before the view is published: a reader that finds this gateway ready there can rely on it.
         self.health.set_ready(ready);
         self.dispatcher.peers.follow(view);
         let ring = Some(Arc::new(Ring::of_view(view)));

@@ -1,4 +1,4 @@
-//! Opening listeners, so that what is in the way is told.
+//! Opening listeners, with an error that says what is in the way.
 
 use std::net::{SocketAddr, TcpListener};
 

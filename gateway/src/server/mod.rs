@@ -64,7 +64,7 @@ const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// Checks the configuration and opens every port.
 ///
 /// # Errors
-/// If a setting does not hold, or something else listens on a port.
+/// If a setting is invalid, or something else listens on a port.
 pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
     config.check().map_err(anyhow::Error::msg)?;
     config.settings.limits.follow();
@@ -177,7 +177,7 @@ impl Bound {
                     member = join(&self, Some(known));
                     let former = me.swap(Arc::new(new_me(&self, &member)));
                     former.over.cancel();
-                    // Its clients are lost to the cluster; whoever observed them sees that in the view.
+                    // Its clients are lost to the cluster; observers see that in the view.
                     observers.end();
                     seen.was_in = false;
                     seen.dispatcher.peers.forget_all();
@@ -191,7 +191,7 @@ impl Bound {
         };
         if ended.is_ok() {
             self.drain(&member, &pool.shards, &seen.dispatcher, &mut listening).await;
-            // Still the home of its channels: it tells what has happened in them until now.
+            // It is still the home of its channels: it reports what has happened in them until now.
             webhooks.drain(self.config.settings.stop.drain).await;
             // So that the journal notes what has arrived.
             seen.dispatcher.homes.catch_up().await;
@@ -213,7 +213,7 @@ impl Bound {
         ended
     }
 
-    /// What is told of channels, and what follows the apps.
+    /// The tasks of channel events, and followers of the apps.
     fn start_channel_events(
         &self,
         dispatcher: &Arc<Dispatcher>,
@@ -332,7 +332,7 @@ struct FollowApps {
 }
 
 impl FollowApps {
-    /// Tells the shards and the homes whenever the apps were replaced.
+    /// Notifies the shards and the homes whenever the apps were replaced.
     async fn run(self, homes: Homes, stop: CancellationToken) {
         let mut changes = self.apps.changes();
         loop {

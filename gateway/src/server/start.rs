@@ -104,7 +104,7 @@ impl Shards {
         Self { pool, messages, pending_counts, wake: Arc::default() }
     }
 
-    /// The places of connections are no shard's, but are told to the homes in the same way.
+    /// The places of connections belong to no shard, but reach the homes in the same way.
     pub(super) fn places(&self) -> anyhow::Result<Arc<Places>> {
         let run = getrandom::u64().context("no random number for the places of connections")?;
         let pending_counts = self.pending_counts.last().map(Arc::clone).unwrap_or_default();

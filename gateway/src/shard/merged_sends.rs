@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_written_to_too_late_is_not_called_slow() {
+    async fn late_flush_does_not_mark_client_slow() {
         let few = Limits { outbox_messages_max: 4, ..limits() };
         let (shard, mut others) = shard(&["g"], few).await;
         let texts = "abcdefghijklmnopqrstuvwxyz";

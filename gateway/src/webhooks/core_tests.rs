@@ -175,7 +175,7 @@ fn what_an_earlier_run_has_left_comes_first_and_numbers_go_on() {
 }
 
 #[test]
-fn what_is_held_back_of_a_channel_that_moves_is_told_at_once() {
+fn debounced_events_of_a_moved_channel_are_posted_at_once() {
     let mut bench = Bench::new(&["url = \"http://a\""]);
     bench.tell(Fact::Vacated { channel: "x".into() });
     bench.tell(Fact::Vacated { channel: "y".into() });
@@ -186,7 +186,7 @@ fn what_is_held_back_of_a_channel_that_moves_is_told_at_once() {
 }
 
 #[test]
-fn what_is_held_back_is_told_when_the_gateway_stops() {
+fn debounced_events_are_posted_when_the_gateway_stops() {
     let mut bench = Bench::new(&["url = \"http://a\""]);
     bench.tell(Fact::Vacated { channel: "x".into() });
     bench.core.flush(bench.now, 77, &mut bench.out);

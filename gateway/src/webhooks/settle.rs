@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_in_time_was_never_away() {
+    fn quick_return_cancels_leave() {
         let mut settle = Settle::default();
         assert_eq!(told(&mut settle, 0, [occupied("c"), added("ann")]), [occupied("c"), added("ann")]);
         assert_eq!(told(&mut settle, 10, [removed("ann"), vacated("c"), vacated("d")]), []);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_away_is_told_in_order_and_a_return_too_late_is_another_coming() {
+    fn late_return_is_a_new_join() {
         let mut settle = Settle::default();
         assert_eq!(told(&mut settle, 0, [removed("z"), removed("a"), vacated("c"), removed("z")]), []);
         // Nobody has looked at the clock since, and still they have left.
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_cache_is_told_once_a_minute() {
+    fn empty_cache_is_reported_once_a_minute() {
         let mut settle = Settle::default();
         let miss = |channel: &str| Fact::CacheMiss { channel: channel.into() };
         assert_eq!(told(&mut settle, 0, [miss("a"), miss("a"), miss("b")]), [miss("a"), miss("b")]);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_told_every_five_seconds_and_the_newest_wins() {
+    fn large_counts_are_reported_every_five_seconds() {
         let mut settle = Settle::default();
         assert_eq!(told(&mut settle, 0, [count(99), count(100)]), [count(99), count(100)]);
         assert_eq!(told(&mut settle, 0, [count(101), count(102), count(103)]), [count(101)]);

@@ -133,7 +133,7 @@ fn what_another_version_wrote_is_kept() {
 }
 
 #[test]
-fn a_file_that_is_mostly_done_with_is_written_anew() {
+fn mostly_obsolete_spool_is_rewritten() {
     let folder = Folder::new();
     let (spool, _) = open(&folder);
     let json = "x".repeat(100_000);
@@ -165,7 +165,7 @@ fn the_spool_has_a_limit_and_one_user() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_is_told() {
+fn unusable_folder_is_explained() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();
     let error = format!("{:#}", Spool::open(&folder.0, "gw").err().unwrap());

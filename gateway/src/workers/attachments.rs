@@ -21,14 +21,14 @@ use crate::{
     shard::{Mailbox, Message, NewWorker, Trying, WorkerKey, shard_of_seq},
 };
 
-/// Tells the shards which workers there are.
+/// Announces workers to the shards.
 pub(crate) struct Attachments {
     pub(super) shards: Arc<[Mailbox]>,
     pub(crate) me: Arc<ArcSwap<Identity>>,
     pub(super) next: AtomicU64,
 }
 
-/// One worker's stream, as the shards know it. When it is dropped, the shards are told.
+/// One worker's stream, as the shards know it. On drop the shards are informed.
 pub(crate) struct Attached {
     pub(super) key: WorkerKey,
     pub(super) shards: Arc<[Mailbox]>,
@@ -39,7 +39,7 @@ impl Attachments {
         Self { shards, me, next: AtomicU64::new(1) }
     }
 
-    /// Takes a worker in; its events come out of the receiver.
+    /// Adds a worker; the receiver gets its events.
     pub(super) async fn attach(
         &self,
         hello: WorkerHello,
@@ -68,7 +68,7 @@ impl Attachments {
         };
         tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
         gauge!("broadgate_gateway_workers").increment(1);
-        // From here on the shards are told of its end, too.
+        // From here on the drop informs the shards of its end, too.
         let attached = Attached { key, shards: Arc::clone(&self.shards) };
         for shard in self.shards.iter() {
             shard.send(Message::WorkerUp(worker.clone())).await;

@@ -39,7 +39,7 @@ impl Worker for WorkerService {
         let me = self.0.me.load_full();
         let name = hello.name.clone();
         let (attached, events) = self.0.attach(hello).await.map_err(Status::invalid_argument)?;
-        // What is not an event: the hello and, once, that the worker is released.
+        // Frames other than events: the hello and, once, that the worker is released.
         let (out, said) = mpsc::channel(2);
         let greeting = GatewayHello {
             incarnation: me.incarnation.to_string(),
@@ -67,7 +67,7 @@ fn written_events(written: Bytes) -> gateway_frame::Frame {
 
 /// Answers from the worker, until its stream ends.
 async fn receive(mut frames: Streaming<WorkerFrame>, attached: &Attached, out: Out) {
-    // Anything but a frame is the end of the stream: the worker redials.
+    // Anything but a frame ends the stream: the worker redials.
     while let Ok(Some(WorkerFrame { frame })) = frames.message().await {
         match frame {
             Some(Frame::Acks(acks)) => attached.acks(acks.seqs).await,
@@ -81,7 +81,7 @@ async fn receive(mut frames: Streaming<WorkerFrame>, attached: &Attached, out: O
                 let out = out.clone();
                 tokio::spawn(async move {
                     join_all(waiting).await;
-                    // The worker may have gone without waiting for it.
+                    // The worker may have left without waiting for it.
                     let _ = out.send(Ok(self::frame(gateway_frame::Frame::Released(Released {})))).await;
                 });
             }

@@ -301,7 +301,7 @@ proptest! {
 }
 
 #[test]
-fn whoever_leaves_makes_room_and_the_same_user_counts_once() {
+fn leaving_makes_room_and_a_user_counts_once() {
     let mut world = World::new();
     for (gateway, user) in [(1, 0), (2, 1), (3, 2), (1, 3), (2, 0), (3, 0)] {
         world.join(gateway, user);

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_home_repeats_is_told_once() {
+    fn repeated_rosters_change_nothing() {
         let change =
             |user: &str, info: Option<&str>| MemberChange { user: user.into(), info: info.map(Into::into) };
         let text = |news: &[PresenceChange]| -> Vec<String> {

@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_gets_all_that_it_missed_or_is_told() {
+    fn reader_gets_missed_messages_or_a_gap() {
         let (mut kept, room) = (kept(), Topic::group("a", "room-1"));
         assert!(kept.page(&room, None, 10, secs(0)).position.is_none());
         let first = kept.add(&room, at(1), &1, secs(0)).unwrap();
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_moves_with_its_home_and_begins_anew_without() {
+    fn history_moves_with_its_home_or_restarts() {
         let (mut old, mut new, room) = (kept(), kept(), Topic::group("a", "room-1"));
         let mut last = old.add(&room, at(1), &1, secs(100)).unwrap();
         last = old.add(&room, at(2), &2, secs(110)).unwrap_or(last);

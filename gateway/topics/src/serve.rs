@@ -196,7 +196,7 @@ impl<C: Content> Core<C> {
             None => {
                 delivery.stale = true;
                 let topic = delivery.topic.clone();
-                self.take_over_anew(gateway, &topic);
+                self.take_over_from_scratch(gateway, &topic);
             }
         }
         self.conclude_if_done(id);
@@ -204,7 +204,7 @@ impl<C: Content> Core<C> {
 
     /// A gateway in the same view refuses this home's order: in a view that this one has not seen, it
     /// accepted a later position. From now on this home's positions are later.
-    fn take_over_anew(&mut self, gateway: Incarnation, topic: &Topic) {
+    fn take_over_from_scratch(&mut self, gateway: Incarnation, topic: &Topic) {
         let epoch = self.members.epoch;
         let agrees = self.peers.get(&gateway).is_some_and(|peer| peer.spoke == epoch);
         if let Some(home) = self.homes.get_mut(topic).filter(|home| agrees && home.tenure < epoch) {

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_told_apart() {
+    fn ports_are_distinguished() {
         let http = b"HTTP/1.1 404 Not Found\r\n\r\n";
         let ready = b"HTTP/1.1 200 OK\r\n\r\n{\"health\":\"OK\"}";
         let draining =

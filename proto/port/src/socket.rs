@@ -111,7 +111,7 @@ mod tests {
 
     /// Connections in the queue are served, and later ones are refused.
     #[tokio::test]
-    async fn a_closing_listener_resets_nobody() {
+    async fn closing_listener_resets_no_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut waiting = Vec::new();

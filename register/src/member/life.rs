@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_term_is_not_followed_and_orders_are_told() {
+    fn earlier_terms_are_ignored_and_orders_are_reported() {
         let mut life = Life::new(view(3, 7));
         life.greeted(secs(0));
         assert!(matches!(life.reply(welcome(2), secs(0)), Step::Next(_)));

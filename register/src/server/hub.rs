@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_read_is_let_go_and_nobody_waits_for_it() {
+    async fn member_that_does_not_read_is_disconnected() {
         let (hub, requests) = mpsc::channel(REQUESTS_MAX);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(Config::default(), requests, stop.clone().cancelled_owned()));

@@ -93,7 +93,7 @@ impl Watching {
 const NOTHING: [&str; 0] = [];
 
 #[test]
-fn only_differences_are_told() {
+fn only_differences_are_reported() {
     let mut watching = Watching::begins(1, &[A]);
     assert_eq!(watching.hears(A, [("g", is(&["ann", "bob"]))], Some(1)), ["occupied", "+ann", "+bob"]);
     assert_eq!(watching.hears(A, [("g", is(&["bob", "cid"]))], Some(1)), ["-ann", "+cid"]);
@@ -104,7 +104,7 @@ fn only_differences_are_told() {
 }
 
 #[test]
-fn info_is_told_with_its_user() {
+fn info_is_reported_with_its_user() {
     let mut state = State::new("");
     state.apply(Input::View(Arc::new(view(1, &[A]))));
     state.apply(Input::Opened(A));
@@ -116,7 +116,7 @@ fn info_is_told_with_its_user() {
 }
 
 #[test]
-fn a_stream_that_is_opened_anew_is_compared() {
+fn reopened_stream_is_compared() {
     let mut watching = Watching::begins(1, &[A]);
     watching.hears(A, [("g", is(&["ann", "bob"])), ("h", is(&["ann"]))], Some(1));
     watching.opens(A);
@@ -148,7 +148,7 @@ fn what_a_gateway_ahead_of_our_view_does_not_tell_waits_for_the_view() {
 }
 
 #[test]
-fn whoever_is_behind_does_not_deny_what_a_later_home_tells() {
+fn late_gateway_does_not_override_a_later_home() {
     let two = [A, B];
     let mut watching = Watching::begins(1, &two);
     let group = group_at(A, &two, "");
@@ -217,7 +217,7 @@ fn a_group_that_may_have_moved_and_come_back_is_asked_about() {
 }
 
 #[test]
-fn after_a_view_that_was_missed_gateways_are_asked_anew() {
+fn missed_view_reopens_streams() {
     let two = [A, B];
     let mut watching = Watching::begins(5, &two);
     let again = format!("reopen {A}");
@@ -232,7 +232,7 @@ fn after_a_view_that_was_missed_gateways_are_asked_anew() {
 }
 
 #[test]
-fn a_cluster_that_is_begun_anew_is_believed() {
+fn restarted_cluster_is_believed() {
     let mut watching = Watching::begins(100, &[A]);
     watching.hears(A, [("g", is(&["ann"])), ("h", is(&["ann"]))], Some(100));
     assert_eq!(watching.sees(1, &[B]), NOTHING);

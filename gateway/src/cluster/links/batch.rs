@@ -1,26 +1,26 @@
-//! Commands on their way to a peer.
+//! Batches of commands for a peer.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use broadgate_proto::v1::{self, answer::Answer};
 use tokio::{sync::oneshot, time::Instant};
 
-/// Commands on their way to a peer.
+/// Batches of commands for a peer.
 pub(crate) struct Batch {
     pub(super) commands: Vec<v1::Command>,
-    /// Nobody waits for the answers after this: it is then not sent any more.
+    /// The deadline of its answers: it is not sent afterwards.
     pub(super) until: Instant,
     pub(super) reply: oneshot::Sender<Vec<v1::Answer>>,
 }
 
-/// Commands that a peer was asked.
+/// Commands sent to a peer.
 pub(crate) struct Asked {
     pub(super) indexes: Vec<usize>,
     pub(super) answers: Option<oneshot::Receiver<Vec<v1::Answer>>>,
 }
 
 impl Asked {
-    /// The answers by index; none for what was not answered in time.
+    /// The answers by index; none for commands without an answer in time.
     pub(crate) async fn answers(self, within: Duration) -> Vec<(usize, Option<Answer>)> {
         let mut found: BTreeMap<usize, Answer> = BTreeMap::new();
         if let Some(answers) = self.answers

@@ -1,4 +1,4 @@
-//! One link's task: dial, say hello, pass batches on, match their answers; again when it breaks.
+//! One link's task: dials, sends the hello, forwards batches, matches their answers; redials when it breaks.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,7 +47,7 @@ use crate::{
     identity::Identity,
 };
 
-/// What the homes say goes in messages of about this size.
+/// The size of messages with frames of homes.
 const SAID_BYTES_MAX: usize = 1024 * 1024;
 /// Every opened link of the process has a number of its own.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -62,12 +62,12 @@ pub(super) struct Dialer {
     pub(super) homes: Homes,
     /// The installed view, for the hello.
     pub(super) view: Arc<ArcSwap<View>>,
-    /// A link that is silent for this long is dialled anew.
+    /// A link that is silent for this long is dialled again.
     pub(super) silence_max: Duration,
     pub(super) up: Arc<AtomicBool>,
 }
 
-/// Something else than the gateway is at its address.
+/// Another server than the gateway answers at its address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{address}, which the gateway advertises, {what}; set gateway.internal.advertise there to its internal port"
@@ -77,11 +77,11 @@ struct Stranger {
     what: &'static str,
 }
 
-/// Batches that were sent, by number, and who waits for their answers. Dropping a sender says that no
-/// answer will come.
+/// Sent batches, by number, with the waiters for their answers. Dropping a sender means that no answer will
+/// come.
 type Unanswered = HashMap<u64, oneshot::Sender<Vec<v1::Answer>>>;
 
-/// What the homes' batches weigh that the peer has not taken yet.
+/// The bytes of homes' batches that the peer has not accepted yet.
 #[derive(Default)]
 struct Untaken {
     sizes: VecDeque<usize>,
@@ -89,7 +89,7 @@ struct Untaken {
 }
 
 impl Untaken {
-    /// The peer has taken so many batches since the beginning; returns the bytes of those that are new.
+    /// The peer has accepted so many batches since the beginning; returns the bytes of the newly accepted.
     fn take(&mut self, count: u64) -> usize {
         let new = usize::try_from(count.saturating_sub(self.taken)).unwrap_or(usize::MAX);
         self.taken = self.taken.max(count);
@@ -152,7 +152,7 @@ impl Dialer {
         ended
     }
 
-    /// Passes on what the homes and the callers have for the peer, and what it answers.
+    /// Forwards frames of homes and batches of callers to the peer, and its answers back.
     async fn pass(
         &self,
         generation: u64,
@@ -180,7 +180,7 @@ impl Dialer {
                     }
                     match reply.reply {
                         Some(Reply::Answers(answers)) => {
-                            // Whoever asked may have given up.
+                            // The caller may have given up.
                             let waiting = unanswered.remove(&answers.number);
                             waiting.map(|waiting| waiting.send(answers.answers));
                         }
@@ -236,7 +236,7 @@ impl Dialer {
         sent.context("write timeout")?.map_err(|_| anyhow!("the link is closed"))
     }
 
-    /// What is at the peer's address, if it is no gateway's internal port.
+    /// What listens at the peer's address, if it is no gateway's internal port.
     async fn stranger(&self) -> Option<Stranger> {
         let found =
             look(&self.address, self.silence_max).await.ok().filter(|found| *found != Found::Http2)?;
@@ -275,7 +275,7 @@ impl Dialer {
             timeout(self.silence_max, opening).await.context("the peer did not answer")??;
         let knows_us = view::find(&view, me.incarnation).is_some();
         self.homes.tell(Event::View(Arc::new(view))).await;
-        // It may not have heard of us yet, or know that we were removed: its view tells us.
+        // It may not know this gateway yet, or know that it was removed: its view shows that.
         anyhow::ensure!(knows_us, "the peer does not have this gateway in its view");
         Ok((frames, replies))
     }
@@ -291,7 +291,7 @@ fn command_bytes(said: &v1::PeerMessage) -> usize {
     }
 }
 
-/// In order, in messages of a sensible size.
+/// Splits a batch, in order, into messages of a sensible size.
 fn split(batch: Vec<v1::PeerMessage>) -> Vec<Vec<v1::PeerMessage>> {
     let mut parts = vec![Vec::new()];
     let mut bytes = 0;

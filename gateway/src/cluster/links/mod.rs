@@ -1,4 +1,4 @@
-//! The links to the other gateways of the view: one ordered stream for what this gateway passes on.
+//! The links to the other gateways of the view: one ordered stream for each.
 
 mod batch;
 mod link;
@@ -36,10 +36,11 @@ use crate::{cluster::handle::Homes, identity::Identity};
 
 pub(crate) use self::batch::{Asked, Batch};
 
-/// Every other gateway of the view, whatever its state: a draining one still holds clients.
+/// Every other gateway of the view, whatever its state: a draining one still has clients.
 pub(crate) struct Peers {
     links: ArcSwap<BTreeMap<Incarnation, Arc<PeerLink>>>,
-    /// Held by whoever changes the links: views come from the homes, a new incarnation from the membership.
+    /// Locked while the links change: views come from the cluster task, a new incarnation from the
+    /// membership.
     changing: Mutex<()>,
     secret: Secret,
     me: Arc<ArcSwap<Identity>>,
@@ -77,7 +78,7 @@ impl Peers {
         }
     }
 
-    /// Lets go of every link: this gateway is another incarnation now.
+    /// Closes every link: this gateway is another incarnation now.
     pub(crate) fn forget_all(&self) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         for link in self.links.swap(Arc::default()).values() {
@@ -85,7 +86,7 @@ impl Peers {
         }
     }
 
-    /// Follows a view: dials who is new, lets go of who has left.
+    /// Follows a view: dials new gateways, closes links to those that left.
     pub(crate) fn follow(&self, view: &View) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.view.store(Arc::new(view.clone()));
@@ -155,8 +156,8 @@ impl Peers {
         links.values().filter(|link| link.up.load(Ordering::Relaxed)).map(|link| link.name.clone()).collect()
     }
 
-    /// Queues commands for a peer, whose ids are indexes. Never waits: a peer whose queue is full has
-    /// not been asked, and the answer names it.
+    /// Queues commands for a peer, with indexes as ids. Never waits: a peer whose queue is full is not asked,
+    /// and the answer names it.
     pub(crate) fn send(&self, peer: Incarnation, commands: Vec<v1::Command>) -> Asked {
         let indexes =
             commands.iter().map(|command| usize::try_from(command.id).unwrap_or(usize::MAX)).collect();

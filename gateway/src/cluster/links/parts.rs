@@ -1,4 +1,4 @@
-//! Large messages between gateways: cut into parts that every gRPC message takes, and joined again. Pure.
+//! Large messages between gateways: split into parts that fit into gRPC messages, and reassembled. Pure.
 
 use broadgate_proto::{
     limits::{PEER_JOINED_BYTES_MAX, PEER_PART_BYTES, PEER_WHOLE_BYTES_MAX},
@@ -7,7 +7,7 @@ use broadgate_proto::{
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
-/// Why parts make no message.
+/// Why parts do not form a message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadParts {
     #[error("a message of more than {PEER_JOINED_BYTES_MAX} bytes")]
@@ -16,7 +16,7 @@ pub(crate) enum BadParts {
     Unreadable(#[from] prost::DecodeError),
 }
 
-/// The parts of a message that is too large to go as it is; none for one that is not.
+/// The parts of a message that is too large to be sent whole; none for a smaller one.
 pub(crate) fn cut<M: Message>(
     message: &M,
 ) -> Result<Option<impl Iterator<Item = PeerPart> + use<M>>, BadParts> {
@@ -34,7 +34,7 @@ pub(crate) fn cut<M: Message>(
     })))
 }
 
-/// Parts that have come, until the last of them has.
+/// Parts received, until the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Joined(BytesMut);
 

@@ -1,13 +1,13 @@
-//! What a link that breaks again and again says of it, and how long it waits. Pure: takes `now`.
+//! Warnings and back-off of a link that keeps breaking. Pure: takes `now`.
 
 use std::time::Duration;
 
 /// The first wait, and the longest.
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
-/// A link that was up for so long has worked: what breaks it is another story.
+/// A link that was up for so long has worked: a later break is a new trouble.
 const WORKED_TIME: Duration = Duration::from_secs(10);
-/// The same trouble is warned of at most once within this.
+/// The least interval between warnings of the same trouble.
 const WARN_TIME: Duration = Duration::from_secs(60);
 
 /// The troubles of one link.
@@ -19,7 +19,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// The link has ended after it was up for so long. True if that is to be warned of: it has broken
+    /// Records that the link has ended after being up for so long. True if a warning is due: it has broken
     /// twice in a row for the same reason.
     pub(super) fn broke(&mut self, up: Option<Duration>, reason: &str, now: Duration) -> bool {
         if up.is_some_and(|up| up >= WORKED_TIME) {
@@ -29,7 +29,7 @@ impl Trouble {
         self.breaks = self.breaks.saturating_add(1);
         reason.clone_into(&mut self.reason);
         let quiet = self.warned_at.is_some_and(|at| now < at + WARN_TIME);
-        // One that was never up is a gateway that is not there: the register tells of that.
+        // A link that was never up means that the gateway is not there: the register reports that.
         let warns = same && up.is_some() && !quiet;
         if warns {
             self.warned_at = Some(now);

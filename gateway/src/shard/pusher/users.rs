@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_told_at_once_and_then_each_change() {
+    fn watchlist_is_sent_whole_and_then_each_change() {
         let mut watch = Watch::of(&["ann".to_owned(), "bob".to_owned()]);
         assert_eq!(watch.heard("ann", true), None);
         assert_eq!(watch.heard("eve", true), None);

@@ -241,7 +241,7 @@ fn register_that_has_stepped_down_names_no_view_as_one_before() {
 }
 
 #[test]
-fn a_fresh_register_takes_over_the_highest_view_and_keeps_who_is_not_heard_yet() {
+fn fresh_register_takes_over_the_highest_view_with_silent_members() {
     let mut core = register();
     let effects = core.apply(reporting(1, 1, reported(5, 7, &[1, 2, 3])), at(0));
     assert_eq!(views(&effects), 1);
@@ -302,7 +302,7 @@ fn what_a_fresh_register_names_is_below_every_cluster_that_has_lived_for_a_lease
 }
 
 #[test]
-fn a_member_that_an_earlier_register_removed_is_told_so() {
+fn member_removed_by_an_earlier_register_learns_it() {
     let mut core = register();
     core.apply(reporting(1, 1, reported(5, 7, &[1])), at(0));
     assert!(was_dismissed(&core.apply(reporting(2, 2, reported(5, 6, &[1, 2])), at(0)), 2));
@@ -554,7 +554,7 @@ proptest! {
     }
 
     #[test]
-    fn who_beats_is_never_removed(others in events()) {
+    fn beating_member_is_never_removed(others in events()) {
         let mut core = register();
         // The steady one's incarnation and connection are out of the others' reach.
         core.apply(hello(1000, 50), at(0));
