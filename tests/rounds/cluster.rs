@@ -92,17 +92,17 @@ impl Cluster {
         self.announce(index).await;
     }
 
-    /// Starts a gateway again whose process has ended: where it was and by the same name, or anew.
-    pub async fn start_again(&mut self, index: usize, anew: bool) {
+    /// Starts a gateway again whose process has ended: at the same address and name, or as a fresh one.
+    pub async fn start_again(&mut self, index: usize, fresh: bool) {
         let Gateway { place, starts, .. } = &self.gateways[index];
         let (name, kept, starts) = (place.name.clone(), place.clone(), *starts + 1);
-        let gateway = if anew {
+        let gateway = if fresh {
             self.launch(index, format!("gateway-{}-{starts}", index + 1), None, starts).await
         } else {
             self.launch(index, name, Some(kept), starts).await
         };
         let old = std::mem::replace(&mut self.gateways[index], gateway);
-        if !anew {
+        if !fresh {
             self.gateways[index].proxy = old.proxy;
         }
         self.announce(index).await;
@@ -158,7 +158,7 @@ impl Cluster {
         }
     }
 
-    /// Others are told of it, and then that it is up.
+    /// The other members learn of it, and then that it is up.
     async fn announce(&self, index: usize) {
         let place = self.gateways[index].place.clone();
         let internal = place.internal;

@@ -35,14 +35,14 @@ pub async fn drive(cluster: &mut Cluster, steps: &[Step], begun_ms: u64) -> Done
 async fn carry_out(cluster: &mut Cluster, step: &Step, done: &mut Done) {
     let until = cluster.ground.at(step.until_ms);
     match step.fault {
-        Fault::Kill { gateway, anew } => {
+        Fault::Kill { gateway, fresh } => {
             note(cluster, gateway, DeedKind::Killed, done);
             cluster.gateways[gateway].process.kill();
             cluster.ground.set_down(gateway, true);
             sleep_until(until).await;
-            cluster.start_again(gateway, anew).await;
+            cluster.start_again(gateway, fresh).await;
         }
-        Fault::Stop { gateway, anew } => {
+        Fault::Stop { gateway, fresh } => {
             note(cluster, gateway, DeedKind::Stopped, done);
             cluster.gateways[gateway].process.signal("TERM");
             let status = cluster.gateways[gateway].process.ended().await;
@@ -51,7 +51,7 @@ async fn carry_out(cluster: &mut Cluster, step: &Step, done: &mut Done) {
                 cluster.errors.push(format!("gateway {gateway} stopped with {status}"));
             }
             sleep_until(until).await;
-            cluster.start_again(gateway, anew).await;
+            cluster.start_again(gateway, fresh).await;
         }
         Fault::Pause { gateway } => {
             note(cluster, gateway, DeedKind::Paused, done);

@@ -12,10 +12,10 @@ const PAUSE_MS: (u64, u64) = (4500, 6000);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL; started again after a while. `anew`: at other addresses and under another name.
-    Kill { gateway: usize, anew: bool },
+    /// SIGKILL; started again after a while. `fresh`: at other addresses and under another name.
+    Kill { gateway: usize, fresh: bool },
     /// SIGTERM; started again after a while.
-    Stop { gateway: usize, anew: bool },
+    Stop { gateway: usize, fresh: bool },
     /// SIGSTOP, later SIGCONT.
     Pause { gateway: usize },
     /// One gateway more.
@@ -73,11 +73,11 @@ pub fn schedule(seed: u64, gateways: usize, seconds: u64) -> Vec<Step> {
 
 /// A fault of this kind, how long it lasts, and how long a quiet spell it needs.
 fn draw(seed: &mut Seed, kind: u64, gateways: usize) -> (Fault, u64, u64) {
-    let (gateway, anew) = (seed.below(gateways), seed.coin());
+    let (gateway, fresh) = (seed.below(gateways), seed.coin());
     match kind {
         // Sometimes back before the lease has ended, sometimes after.
-        0 => (Fault::Kill { gateway, anew }, seed.between(500, 4000), 4000),
-        1 => (Fault::Stop { gateway, anew }, seed.between(2000, 3000), 3000),
+        0 => (Fault::Kill { gateway, fresh }, seed.between(500, 4000), 4000),
+        1 => (Fault::Stop { gateway, fresh }, seed.between(2000, 3000), 3000),
         2 => (Fault::Pause { gateway }, seed.between(PAUSE_MS.0, PAUSE_MS.1), 4000),
         3 => (Fault::Add, 500, 3000),
         4 => (Fault::Register, seed.between(300, 2500), 3000),

@@ -52,7 +52,7 @@ pub struct Receipt {
     pub clients: u64,
     /// Placed by the group's home; what was not has no promised place.
     pub ordered: bool,
-    /// Some gateway had carried it out before. Told apart in the table, and no excuse: whoever sends in one
+    /// Some gateway had carried it out before. Told apart in the table, and no excuse: a sender in one
     /// attempt is promised the order, also if gateways repeat among themselves.
     pub repeated: bool,
 }

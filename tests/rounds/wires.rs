@@ -164,7 +164,7 @@ async fn answers(
         while let Ok(Some(batch)) = stream.message().await {
             for answer in batch.answers {
                 if let Some(waiting) = unanswered.lock().unwrap().remove(&answer.id) {
-                    // Whoever asked may have given up.
+                    // The caller may have given up.
                     let _ = waiting.send(answer);
                 }
             }

@@ -8,7 +8,7 @@ pub enum Bug {
     NoParking,
     /// Whatever any gateway says is placed.
     NoFencing,
-    /// After a view change the new homes are told nothing, and nothing is compared.
+    /// After a view change the new homes get no interest, and nothing is compared.
     NoReannouncement,
     /// A gateway answers before its shards have placed.
     EarlyAcknowledgement,

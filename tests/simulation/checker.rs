@@ -98,7 +98,7 @@ fn views(history: &[Record], tally: &mut Tally, found: &mut Found) {
     let mut last: BTreeMap<Incarnation, (Epoch, u32)> = BTreeMap::new();
     for record in history {
         if let Fact::Ended { by } = &record.fact {
-            // Where nobody is left who knew it, the register begins anew.
+            // Where nobody is left who knew it, the register starts from scratch.
             content.retain(|_, (_, who)| !who.remove(by) || !who.is_empty());
         }
         let Fact::Installed { by, epoch, before, gateways, streams_lost } = &record.fact else { continue };

@@ -1,5 +1,5 @@
-//! (14) Whoever enters a group is told who is present just as its gateway's clients have been told so far:
-//! what follows fits to it. And is told at all.
+//! (14) A client that enters a group gets the roster exactly as its gateway's clients know it so far:
+//! later changes fit to it. And it gets one at all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -116,7 +116,7 @@ impl World {
         self.timer(host, Duration::from_millis(5), Timer::MemberDial);
     }
 
-    /// The process ends. Silently: its machine too, and nobody is told.
+    /// The process ends. Silently: its machine too, and no peer learns of it.
     pub fn crash(&mut self, host: usize, silently: bool) {
         let Some(gateway) = self.hosts[host].gateway.take() else { return };
         self.hosts[host].paused = None;
@@ -131,7 +131,7 @@ impl World {
         self.calls_of_dead(host);
     }
 
-    /// Removed is dead: what it held is let go, and it joins as another.
+    /// Removed is dead: its clients are closed, and it joins as another incarnation.
     pub fn reborn(&mut self, host: usize) {
         let Some(gateway) = self.hosts[host].gateway.take() else { return };
         let known = Arc::clone(gateway.member.life.known());

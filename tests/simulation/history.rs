@@ -73,7 +73,7 @@ pub enum Wish {
     Roster(Topic),
 }
 
-/// What a caller is told.
+/// The answer to a caller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Not done, or nobody knows.
@@ -223,7 +223,7 @@ pub enum Fact {
         user: String,
         joined: bool,
     },
-    /// A client has entered a group and waits to be told who is present; and is told.
+    /// A client has entered a group and waits for the roster; and gets it.
     Entering {
         by: Incarnation,
         ticket: Ticket,
@@ -239,7 +239,7 @@ pub enum Fact {
         by: Incarnation,
         ticket: Ticket,
     },
-    /// A report has come to whoever is told.
+    /// A report has reached its receiver.
     Reported {
         topic: Topic,
         report: Report,

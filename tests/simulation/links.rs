@@ -25,7 +25,7 @@ pub struct Dial {
 }
 
 impl World {
-    /// Dials who is new in the view, and lets go of who is not in it.
+    /// Dials new gateways of the view, and closes links to those outside.
     pub fn links_follow(&mut self, host: usize, view: &View) {
         let mut fresh = Vec::new();
         let unfenced = self.bug == Some(Bug::NoFencing);
@@ -117,7 +117,7 @@ impl World {
     }
 
     fn link_greeted(&mut self, host: usize, conn: ConnId, [from, to]: [Incarnation; 2], view: Arc<View>) {
-        // Another may live at that address now than who was meant: what it is told is not for it.
+        // Another gateway may have that address now: the frames are not for it.
         if self.gateway(host).is_none_or(|gateway| gateway.me != to) {
             return self.end(conn, LISTENER);
         }
@@ -152,7 +152,7 @@ impl World {
         match msg {
             Msg::HelloOk { view } => {
                 self.view_comes(host, view);
-                // Unless the view has let go of it.
+                // Unless the view has dropped it.
                 if self.peer_of_dialled(host, conn) != Some(peer) {
                     return;
                 }
@@ -222,7 +222,7 @@ impl World {
         }
     }
 
-    /// Both links with the peer are made anew.
+    /// Both links with the peer are reset.
     pub fn distrust(&mut self, host: usize, peer: Incarnation) {
         let Some(gateway) = self.gateway(host) else { return };
         let heard = gateway.heard.get(&peer).map(|(conn, _)| *conn);

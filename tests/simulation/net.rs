@@ -157,7 +157,7 @@ impl World {
         let (life, now) = (self.life_of(to), self.now);
         let Some(conn) = self.net.conns.get_mut(&id) else { return };
         if conn.dead[end] || life != Some(conn.lives[end]) {
-            // Whoever listens there now knows nothing of it.
+            // The listener there now knows nothing of it.
             if life.is_some() {
                 conn.dead[end] = true;
                 self.tell_end(id, 1 - end);
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// This end is over; the other one is told, if anything gets through.
+    /// This end is over; the other one learns it, if anything gets through.
     pub fn end(&mut self, id: ConnId, end: usize) {
         let Some(conn) = self.net.conns.get_mut(&id) else { return };
         if !std::mem::replace(&mut conn.dead[end], true) {
@@ -269,7 +269,7 @@ impl World {
                 for msg in std::mem::take(&mut conn.stalled[end]) {
                     self.happen(Event::Arrive { conn: id, end, msg });
                 }
-                // What was not told of the other end is told now.
+                // The pending news of the other end arrives now.
                 if self.net.conns.get(&id).is_some_and(|c| c.dead[1 - end] && !c.dead[end]) {
                     self.tell_end(id, end);
                 }

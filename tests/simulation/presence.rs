@@ -1,4 +1,4 @@
-//! (8) What clients of a presence group are told of who comes and goes.
+//! (8) Joins and leaves as clients of a presence group see them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,13 +31,13 @@ pub fn check(history: &[Record], model: &Model, found: &mut Found) -> Everything
         match &record.fact {
             Fact::Paused { by } => drop(asleep.insert(*by)),
             Fact::Resumed { by } | Fact::Ended { by } => drop(asleep.remove(by)),
-            // Who comes there next is told of everybody.
+            // The next client there gets the whole roster.
             Fact::Emptied { by, topic } => drop(told.remove(&(*by, topic.clone()))),
             Fact::Present { by, topic, user, joined } => {
                 let users = told.entry((*by, topic.clone())).or_default();
                 if users.insert(user.clone(), *joined).unwrap_or(false) == *joined {
                     let word = if *joined { "joined" } else { "left" };
-                    found.add(8, format!("{by} is told out of turn that {user} {word} {topic:?}"));
+                    found.add(8, format!("{by} learns out of turn that {user} {word} {topic:?}"));
                 }
                 if !joined && record.now > slept + 2 * UNDER_WAY && asleep.is_empty() {
                     still_there(history, model, index, *by, topic, user, found);
@@ -67,10 +67,8 @@ fn still_there(
         let long = known.filter(|known| known.client == span.client && known.index > span.from);
         let mut long = long.filter(|known| history[known.index].now + UNDER_WAY < now);
         if long.next().is_some() && !model.is_removed(span.client, index) {
-            found.add(
-                8,
-                format!("{by} is told that {user} left {topic:?}, but client {} is there", span.client),
-            );
+            found
+                .add(8, format!("{by} sees that {user} left {topic:?}, but client {} is there", span.client));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 pub fn all() -> bool {
     let tests = [
         ("who left while a link was broken is not known for ever", missed_while_broken()),
-        ("an order that a later view has overtaken is made anew", overtaken_order()),
+        ("an order that a later view has overtaken is repeated", overtaken_order()),
         ("nobody left because a new home has not heard yet", not_heard_yet()),
         ("what a view lost that others did not see is said again", lost_in_between()),
         ("two registers that take over one view name theirs apart", two_registers()),

@@ -322,7 +322,7 @@ impl World {
         self.enter(host, client, topic, None);
     }
 
-    /// Tells the homes how the client's shard stands in a topic now. Whoever comes to a group is to be told
+    /// Tells the homes how the client's shard stands in a topic now. A client that enters a group must learn
     /// who is present, seated or not.
     fn stand(&mut self, host: usize, client: ClientNo, topic: &Topic, user: Option<String>, comes: bool) {
         let shard = self.clients[client as usize].shard;
@@ -370,7 +370,7 @@ impl World {
         self.stand(host, no, &everybody, None, false);
     }
 
-    /// A client goes, or is let go.
+    /// A client leaves, or is closed.
     pub fn close_client(&mut self, host: usize, client: ClientNo) {
         let one = &self.clients[client as usize];
         if !one.open {

@@ -100,7 +100,7 @@ pub enum Event {
     Reconnect {
         slot: usize,
     },
-    /// A report comes to whoever is told.
+    /// A report reaches its receiver.
     Reported {
         host: usize,
         life: u64,
@@ -352,7 +352,7 @@ impl World {
         }
     }
 
-    /// All faults stop; whoever is left must get everything right.
+    /// All faults stop; the remaining processes must converge.
     fn heal(&mut self) {
         self.healed = true;
         self.net.heal();

@@ -73,7 +73,7 @@ async fn gateway_reloads_its_apps() {
     let line = told(&cluster.gateways[0], 2).await;
     assert!(line.ends_with("nothing has changed"), "{line}");
 
-    // What cannot be used changes nothing, and the line is told.
+    // Unusable files change nothing, and the error names the line.
     let twice = format!("{}\n[[apps]]\nid = \"default\"\n", raw(&["green"]));
     replace(&apps, &twice);
     let line = told(&cluster.gateways[0], 3).await;
@@ -91,7 +91,7 @@ async fn gateway_reloads_its_apps() {
     caller.send(text(of_blue, "you too")).await.unwrap();
     blue.hears(&["you too"]).await;
 
-    // Disabled and removed apps take nobody in, and let go of those they have.
+    // Disabled and removed apps accept no clients, and close those they have.
     let disabled = raw(&["green"]) + &raw(&["blue"]) + "enabled = false\n";
     replace(&apps, &disabled);
     let line = told(&cluster.gateways[0], 4).await;

@@ -1,4 +1,4 @@
-//! What is told and what goes on while somebody is away.
+//! Degraded clusters: what still works, and what is reported, while a process is away.
 
 use broadgate_proto::v1;
 
@@ -40,8 +40,7 @@ async fn gateway_and_register_die_together() {
     }
 }
 
-/// A pause that is shorter than the lease costs nobody a connection, and what was sent meanwhile is
-/// told as incomplete.
+/// A pause shorter than the lease closes no client, and sends meanwhile are answered as incomplete.
 #[tokio::test]
 async fn short_pause_costs_no_client() {
     let cluster = Cluster::quiet(2).register("beat = \"1s\"\nlease = \"50s\"").start().await;
@@ -256,7 +255,7 @@ async fn paused_worker_is_removed() {
         client.hears(&["after"]).await;
     }
     paused.signal("CONT");
-    // It joins anew and works again; what it did late may be heard a second time.
+    // It rejoins and works again; its late work may arrive a second time.
     until("both are attached again", async || {
         let workers = cluster.status(0).await?.workers;
         (workers.len() == 2 && workers.iter().all(|worker| worker.gateways == 1)).then_some(())

@@ -1,4 +1,4 @@
-//! One gateway and three are the same to whoever uses them: random commands, the same traces.
+//! One gateway and three are the same to their users: random commands, the same traces.
 
 use broadgate_proto::v1;
 

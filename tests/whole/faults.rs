@@ -32,7 +32,7 @@ async fn cluster_survives_a_register_restart() {
     assert!(epoch(&after).term > epoch(&before).term, "{after:?}");
     let incarnations =
         |view: &v1::View| view.members.iter().map(|m| m.incarnation.clone()).collect::<Vec<_>>();
-    assert_eq!(incarnations(&after), incarnations(&before), "nobody joined anew");
+    assert_eq!(incarnations(&after), incarnations(&before), "no member rejoined");
     cluster.add_gateway().await;
     cluster.linked().await;
     assert_eq!(cluster.caller(2).await.send(text(all(), "three")).await.unwrap().into_inner().clients, 2);
@@ -42,7 +42,7 @@ async fn cluster_survives_a_register_restart() {
 #[tokio::test]
 async fn second_register_takes_over() {
     let port = free_address();
-    // A name is resolved anew at every redial.
+    // A name is resolved again at every redial.
     let second = format!("localhost:{}", port.port());
     let mut cluster = Cluster::quiet(2).second_register(&second).start().await;
     let before = cluster.view().await.unwrap();
@@ -143,7 +143,7 @@ async fn paused_gateway_rejoins_as_another_incarnation() {
     until("it is removed", async || (cluster.view().await?.members.len() == 1).then_some(())).await;
     cluster.gateways[0].signal("CONT");
     assert_eq!(away.closed().await.code, 1012, "come back");
-    let after = until("it has joined anew", async || {
+    let after = until("it has rejoined", async || {
         let view = cluster.view().await?;
         (view.members.len() == 2).then_some(view)
     })
@@ -158,7 +158,7 @@ async fn paused_gateway_rejoins_as_another_incarnation() {
     kept.hears(&["both"]).await;
 }
 
-/// What an SDK worker is told.
+/// The events of an SDK worker.
 struct Tell(mpsc::Sender<(String, String)>);
 
 impl Handler for Tell {
@@ -212,12 +212,12 @@ async fn worker_learns_of_every_client_lost_with_a_gateway() {
     let mut kept = cluster.client(1).await;
     kept.say("kept").await;
     for _ in 0..11 {
-        soon("a message is told", hears.recv()).await.unwrap();
+        soon("a message event", hears.recv()).await.unwrap();
     }
     cluster.gateways[0].kill();
     let mut closed = std::collections::BTreeMap::new();
     while closed.len() < 10 {
-        let (client, what) = soon("a loss is told", hears.recv()).await.unwrap();
+        let (client, what) = soon("a lost client", hears.recv()).await.unwrap();
         assert_eq!(what, "closed GatewayLost");
         assert!(closed.insert(client, what).is_none(), "once each");
     }

@@ -113,7 +113,7 @@ async fn unauthenticated_connections_stay_within_the_limits() {
     cluster.caller(0).await.send(text(clients(&[&honest.id]), "undisturbed")).await.unwrap();
     honest.hears(&["undisturbed"]).await;
     // What is not a client is closed without its help; those that became clients have a place each.
-    let left = until("strangers are let go", async || {
+    let left = until("the flood is closed", async || {
         let request = v1::CountRequest { app: "shop".to_owned(), ..Default::default() };
         let reply = cluster.caller(0).await.count(request).await.unwrap().into_inner();
         let clients = usize::try_from(reply.app.unwrap().clients).unwrap();
@@ -129,7 +129,7 @@ async fn unauthenticated_connections_stay_within_the_limits() {
 }
 
 /// A connection of the API, of a key, or with half a head counts like any other; beyond the limit of its
-/// address it is told so and closed.
+/// address it gets an answer and is closed.
 #[tokio::test]
 async fn connections_count_per_address_from_accept() {
     let cluster = Cluster::quiet(1).limits("clients_per_ip_max = 3").more(APPS).start().await;

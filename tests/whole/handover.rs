@@ -125,7 +125,7 @@ async fn joining_worker_takes_over_its_share() {
     let mut told: BTreeMap<String, BTreeMap<i32, Vec<String>>> = BTreeMap::new();
     let (mut thirds, mut fourths, mut moved, mut adopted) = (0, 0, 0, 0);
     while fourths < 20 || moved < adopted {
-        let (client, number, what) = soon("an event is told", hears.recv()).await.unwrap();
+        let (client, number, what) = soon("an event", hears.recv()).await.unwrap();
         moved += u32::from(what == "moved");
         adopted += u32::from(what == "adopted");
         fourths += u32::from(what == "4");
@@ -217,7 +217,7 @@ impl End {
         Self::Replaced,
     ];
 
-    /// What the worker is told.
+    /// The worker's event.
     fn told(self) -> (Cause, u32) {
         match self {
             Self::Goodbye => (Cause::Client, 4711),
@@ -231,7 +231,7 @@ impl End {
         }
     }
 
-    /// Ends a client of the uid "ann" so; the client is told the same code, unless it went itself.
+    /// Ends a client of the uid "ann" so; the client gets the same code, unless it left itself.
     async fn of(self, mut client: Client, caller: &mut Caller, successor: &str) {
         let close = v1::CloseRequest {
             to: Some(clients(&[&client.id])),
@@ -257,7 +257,7 @@ impl End {
     }
 }
 
-/// However a client ends, its worker is told why, with what it was.
+/// However a client ends, its worker learns why, with the client's state.
 #[tokio::test]
 async fn closed_event_has_its_cause() {
     let cluster = Cluster::of(2).limits("message_bytes_max = 1000").start().await;

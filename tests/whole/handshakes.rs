@@ -1,4 +1,4 @@
-//! Who may come in, and what a worker is told about it.
+//! Handshakes, and what a worker learns of them.
 
 use broadgate_proto::v1::{
     Accept, Handshake, Refuse, accept::Greeting, decision::Decision, event::Event as Kind,

@@ -253,7 +253,7 @@ fn texts(reply: &v1::HistoryReply) -> Vec<String> {
     reply.messages.iter().map(text).collect()
 }
 
-/// A reader gets all that it missed, also when the home has moved; or is told that it cannot.
+/// A reader gets all that it missed, also when the home has moved; or sees a gap.
 #[tokio::test]
 async fn history_moves_with_its_home() {
     let mut cluster =
@@ -364,7 +364,7 @@ async fn watched(cluster: &Cluster, gateway: usize) -> tokio::sync::mpsc::Unboun
     told
 }
 
-/// Whoever watches a group hears of its first member, its users, and its last member.
+/// A watcher of a group learns of its first member, its users, and its last member.
 #[tokio::test]
 async fn groups_can_be_watched() {
     let mut cluster = Cluster::quiet(1).start().await;
@@ -374,7 +374,7 @@ async fn groups_can_be_watched() {
     let mut told = watched(&cluster, 0).await;
     let mut hears = async |texts: &[&str]| {
         for text in texts {
-            assert_eq!(soon("something is told", told.recv()).await.unwrap(), *text);
+            assert_eq!(soon("a change", told.recv()).await.unwrap(), *text);
         }
     };
     hears(&["room-1 is [ann]", "told"]).await;
@@ -388,18 +388,18 @@ async fn groups_can_be_watched() {
     let names: Vec<&str> = groups.iter().map(String::as_str).collect();
     caller.join(join(&[&two.id], &names)).await.unwrap();
     for _ in &groups {
-        assert!(soon("it is told", told.recv()).await.unwrap().ends_with(" is []"));
+        assert!(soon("a change", told.recv()).await.unwrap().ends_with(" is []"));
     }
     cluster.add_gateway().await;
     let mut there = watched(&cluster, 1).await;
-    // Every group that has moved is told of by its new home, and nothing else is.
+    // Every group that has moved is reported by its new home, and nothing else is.
     let (mut moved, mut known) = (BTreeSet::new(), BTreeSet::new());
     while moved.is_empty() || moved != known {
         tokio::select! {
             text = soon("a group moves", told.recv()) => {
                 moved.extend(text.unwrap().strip_suffix(" moved").map(ToOwned::to_owned));
             }
-            text = soon("a group is told of", there.recv()) => {
+            text = soon("a change of a group", there.recv()) => {
                 known.extend(text.unwrap().split_once(" is [").map(|(group, _)| group.to_owned()));
             }
         }

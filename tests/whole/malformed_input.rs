@@ -152,7 +152,7 @@ async fn text_and_frame_clients_have_all_features() {
     soon("a frame comes", frames.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"\0\0\0\x0bto each");
     socket.hears(&["to each", "x"]).await;
-    // Whoever ends its side still gets what was sent before it was closed.
+    // A client that closes its side still gets what was sent before it was closed.
     lines.write_all(b"last\n").await.unwrap();
     lines.shutdown().await.unwrap();
     worker.takes("last").await;

@@ -72,7 +72,7 @@ async fn unexpected_answers_are_ignored() {
     worker.takes("second").await;
 }
 
-/// Whoever is accepted as somebody that nobody can be is not let in as nobody.
+/// A client accepted under an invalid identity is refused, not admitted without one.
 #[tokio::test]
 async fn invalid_accept_refuses_the_client() {
     let cluster =

@@ -360,7 +360,7 @@ async fn up_survives_an_unread_output() {
     let address = format!("127.0.0.1:{}", base + 10);
     let ready = async || (run(&["status", "--addr", &address], &[]).0 == 0).then_some(());
     until("it answers", ready).await;
-    // Whose end is told on standard error.
+    // Its end is reported on standard error.
     assert!(Command::new("kill").args(["-9", &first.to_string()]).status().unwrap().success());
     until("it is started again", async || find_child(pid, "gateway-1").filter(|&now| now != first)).await;
     until("it answers again", ready).await;
@@ -612,7 +612,7 @@ async fn up_supervises_its_children() {
     let mut up = Process::start(&cluster.dir, "up", &args, &[]);
     until("it says that it runs", async || up.log().contains("The cluster is ready").then_some(())).await;
     assert!(up.log().contains(&format!("http://127.0.0.1:{}/", base + 20)), "{}", up.log());
-    // The app that it has made is told, and all gateways know it.
+    // The new app is shown, and all gateways know it.
     let list = first_json(&run(&["apps", "--json", "--apps", &apps], &[]).1).unwrap();
     let key = list["apps"][0]["keys"][0].as_str().unwrap();
     let log = up.log();

@@ -43,7 +43,7 @@ async fn flood_does_not_starve_internal_ports_and_probes() {
     cluster.view().await.expect("the register answers");
     let request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(answer(metrics, request, false).await.starts_with(b"HTTP/1.1 200"));
-    until("strangers are let go", async || {
+    until("the flood is closed", async || {
         let now = [sockets(gateway), sockets(register)];
         (now[0] <= before[0] + CALLS && now[1] <= before[1] + CALLS).then_some(())
     })

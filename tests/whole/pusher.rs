@@ -165,7 +165,7 @@ impl Present {
         Self(ids.iter().map(|id| id.as_str().unwrap().to_owned()).collect())
     }
 
-    /// Each user comes and goes in turn, and nobody is told of themselves.
+    /// Each user joins and leaves in turn, and no user sees itself.
     fn hear(&mut self, heard: &Value, own: &str) {
         let user = data(heard)["user_id"].as_str().unwrap().to_owned();
         assert_ne!(user, own);
@@ -244,7 +244,7 @@ async fn cached_event_survives_a_gateway() {
     }
 }
 
-/// Subscribers are told how many they are, and signed-in users who of their watchlist is there.
+/// Subscribers get their count, and signed-in users the online status of their watchlist.
 #[tokio::test]
 async fn counts_and_watchlists_are_sent() {
     let mut cluster = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"3s\"").more(APPS).start().await;

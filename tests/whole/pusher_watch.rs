@@ -32,7 +32,7 @@ async fn event_of(watch: &mut PusherWatch, socket_id: &str) -> PusherEvent {
     }
 }
 
-/// Waits until the watch has reached a gateway: then a client's coming is told.
+/// Waits until the watch has reached a gateway: then a new client is observed.
 async fn reaches(cluster: &Cluster, watch: &mut PusherWatch, gateway: usize) {
     soon("the watch has reached the gateway", async {
         let patience = std::time::Duration::from_millis(200);
@@ -169,7 +169,7 @@ async fn client_actions_are_observed_once_and_in_order() {
     assert!(matches!(soon("news", other.next()).await.unwrap(), PusherNews::GatewayLeft { .. }));
 }
 
-/// Only what has come about is told: no subscription twice, and none that was refused.
+/// Only completed actions are observed: no subscription twice, and no refused one.
 #[tokio::test]
 async fn unconfirmed_actions_are_not_observed() {
     let apps = APPS
@@ -268,7 +268,7 @@ async fn workers_of_a_service_share_the_clients() {
     }
     // Which worker has heard of which client, and what.
     let mut told: BTreeMap<String, Vec<(usize, Kind)>> = BTreeMap::new();
-    soon("all clients are told", async {
+    soon("events of all clients", async {
         while told.values().map(Vec::len).sum::<usize>() < 2 * clients.len() {
             let (worker, event) = heard.recv().await.unwrap();
             if clients.contains_key(&event.socket_id) {

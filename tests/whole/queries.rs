@@ -133,7 +133,7 @@ async fn pages_list_everything_once() {
     assert!(caller.list_groups(many).await.unwrap_err().message().contains("1000"));
 }
 
-/// A uid whose clients are on several gateways is on one page, with all of them; whoever stays while
+/// A uid whose clients are on several gateways is on one page, with all of them; a client that stays while
 /// others come and go is listed once.
 #[tokio::test]
 async fn pages_are_complete_while_clients_join_and_leave() {

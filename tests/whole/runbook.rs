@@ -254,7 +254,7 @@ async fn stay(open: Open, number: usize, stop: watch::Receiver<bool>) -> u32 {
                     break;
                 }
                 Some(Ok(_)) => {}
-                other => panic!("client {number} was let go without a word: {other:?}"),
+                other => panic!("client {number} was closed without a reason: {other:?}"),
             }
         }
         times += 1;

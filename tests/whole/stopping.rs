@@ -13,7 +13,7 @@ use crate::{
     pusher::{APPS, Pusher},
 };
 
-/// SIGTERM while messages are sent: what was acknowledged arrived, clients are told to come back, the
+/// SIGTERM while messages are sent: what was acknowledged arrived, clients get a code to reconnect, the
 /// worker hears of each, and the exit code is 0.
 #[tokio::test]
 async fn gateway_stops_in_good_order() {
@@ -34,7 +34,7 @@ async fn gateway_stops_in_good_order() {
         }
         acknowledged += 1;
     };
-    println!("{acknowledged} sends reached all fifty before the first was let go; then {}", full.clients);
+    println!("{acknowledged} sends reached all fifty before the first was closed; then {}", full.clients);
     assert!(acknowledged > 0);
     for _ in 0..50 {
         let closed = worker.take().await;
@@ -89,7 +89,7 @@ async fn draining_gateway_answers_or_refuses_new_clients_at_once() {
         })
         .await;
         assert_eq!((status, close), (503, true));
-        assert_eq!(ask(&mut kept).await, (503, true), "a connection that is kept is told to close");
+        assert_eq!(ask(&mut kept).await, (503, true), "a kept-alive connection gets connection: close");
         // Newcomers come all the time, without a pause.
         let coming = tokio::spawn(async move {
             let (mut answered, mut refused) = (0, 0);

@@ -1,4 +1,4 @@
-//! What webhooks' receivers are told while gateways die. What is in a post is checked by real libraries in
+//! What webhooks' receivers get while gateways die. What is in a post is checked by real libraries in
 //! `tests/clients`.
 
 use std::{
@@ -36,7 +36,7 @@ async fn held_receiver(address: SocketAddr, open: watch::Receiver<bool>) -> Unbo
         while let Ok((mut stream, _)) = listener.accept().await {
             let (told, mut open) = (told.clone(), open.clone());
             tokio::spawn(async move {
-                // Whoever held it back may be gone.
+                // The test may have ended.
                 let _ = open.wait_for(|open| *open).await;
                 let mut bytes = Vec::new();
                 while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
@@ -77,7 +77,7 @@ impl Belief {
         }
     }
 
-    /// Takes what is told, until that is believed; returns how many events were told.
+    /// Receives events until this state is believed; returns how many came.
     async fn becomes(&mut self, what: &str, events: &mut UnboundedReceiver<Value>, wanted: &Self) -> usize {
         let mut count = 0;
         while self != wanted {
@@ -94,7 +94,7 @@ fn hooked(address: SocketAddr) -> String {
     format!("{APPS}[[apps.webhooks]]\nurl = \"http://{address}/\"\n")
 }
 
-/// Who is lost with a gateway is told to have left, also by the successor of the home that died with them;
+/// Users lost with a gateway are reported as left, also by the successor of the home that died with them;
 /// that a channel has moved is no news.
 #[tokio::test]
 async fn members_lost_with_a_home_are_reported_as_left() {
@@ -148,7 +148,7 @@ async fn spooled_events_survive_a_kill() {
     Belief::default().becomes("what was spooled is sent", &mut events, &wanted).await;
 }
 
-/// That a cache channel is empty is told by its home, once for all gateways.
+/// A cache channel's home reports that it is empty, once for all gateways.
 #[tokio::test]
 async fn empty_cache_is_reported_once_for_all_gateways() {
     let address = free_address();
@@ -174,7 +174,7 @@ async fn empty_cache_is_reported_once_for_all_gateways() {
             *misses.entry(event["channel"].as_str().unwrap().to_owned()).or_default() += 1;
         }
     }
-    // What is told twice would be on its way by now.
+    // A duplicate would be in flight by now.
     cluster.run(&["status"]);
     while let Ok(event) = events.try_recv() {
         if event["name"] == "cache_miss" {
@@ -220,7 +220,7 @@ async fn members_lost_with_the_only_gateway_are_reported_as_left() {
         back.join("presence-room", "bob").await;
         let rest = channels(&[("presence-room", &["bob"])]);
         let told = believed.becomes("ann is lost", &mut events, &rest).await;
-        // At most what was not noted in the last moment before the kill is told again.
+        // Only what was not recorded in the last moment before the kill may be repeated.
         assert!(told <= 8 && (round == 0 || told == 0), "{told} events in round {round}");
         let mut other = Pusher::connect(&cluster, 0).await;
         other.join("presence-other", "eve").await;

@@ -45,7 +45,7 @@ async fn events_come_in_order_with_session_uid_and_cause() {
     assert_eq!((closed.uid.as_str(), closed.session.unwrap().version), ("ann", 1));
 }
 
-/// A session that the handler of the last message sets is told with the client's end.
+/// A session that the handler of the last message sets is in the closed event.
 #[tokio::test]
 async fn session_set_by_the_last_message_is_in_the_closed_event() {
     let (cluster, mut worker, mut client) = one().await;
@@ -124,7 +124,7 @@ async fn lost_workers_events_go_to_another_worker() {
     assert!(!second.takes("after").await.redelivered);
 }
 
-/// Without a worker, whoever has something to say is held, and let go with 1013 after a while; who is
+/// Without a worker, a client that has sent something is held, and closed with 1013 after a while; one that is
 /// silent stays.
 #[tokio::test]
 async fn without_a_worker_clients_are_held_and_then_closed() {

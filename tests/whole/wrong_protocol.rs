@@ -1,4 +1,4 @@
-//! Whoever connects and does not speak the language of a port is let go, alone.
+//! A connection that does not speak the protocol of a port is closed, alone.
 
 use std::net::SocketAddr;
 
@@ -151,12 +151,12 @@ async fn every_port_survives_wrong_protocols() {
     for port in ports {
         for bytes in [&garbage[..], preface, tls, &bad_http2, smuggle, b"GET / HT", b"\n", b"\0", b""] {
             let bytes = bytes.to_vec();
-            // They end their side, so whatever waits for more is told that there is no more.
+            // They close their side, so a port that waits for more sees the end.
             strangers.push(tokio::spawn(async move { answer(port, &bytes, true).await }));
         }
     }
     for stranger in strangers {
-        soon("the stranger is let go", stranger).await.unwrap();
+        soon("the stranger is closed", stranger).await.unwrap();
     }
     // The ports for clients do not wait for that.
     for port in [cluster.web(0), cluster.web(1)] {

@@ -86,7 +86,7 @@ impl Cluster {
     ) -> Result<(), CommandError> {
         let to = self.own(to.into());
         let way = Self::way(&to);
-        // Nothing but what has a home is ever made again without its caller.
+        // Only commands with a home are ever repeated without their caller.
         let id = match way {
             Way::Ordered(_) => self.command_id(),
             Way::Any | Way::Gateway(_) => self.id.as_deref().unwrap_or_default().to_owned(),

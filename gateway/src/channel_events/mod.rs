@@ -3,8 +3,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `counts.rs` | pure: how often subscribers are told how many they are |
-//! | `facts.rs` | pure: what webhooks are told |
+//! | `counts.rs` | pure: the rate of subscription counts |
+//! | `facts.rs` | pure: facts for webhooks |
 
 mod counts;
 mod facts;

@@ -7,9 +7,9 @@
 //! | `alarm.rs` | whether most gateways have vanished at once |
 //! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
 //! | `parcel.rs` | histories and last values, likewise |
-//! | `reports.rs` | what the gateway itself is told of groups |
+//! | `reports.rs` | reports of groups for the gateway itself |
 //! | `turn.rs` | what one turn has gathered, and acting on it |
-//! | `watchers.rs` | streams that are told what happens in groups |
+//! | `watchers.rs` | streams of changes in groups |
 
 mod actor;
 mod alarm;

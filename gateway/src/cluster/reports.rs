@@ -131,7 +131,7 @@ mod tests {
         reports.note(me, room.clone(), Report::Occupied, true);
         let mut taken = Vec::new();
         assert!(seen.take(1, &mut taken).await);
-        let Some(Seen::Report(_, _, Some(arrival))) = taken.pop() else { panic!("nothing is told") };
+        let Some(Seen::Report(_, _, Some(arrival))) = taken.pop() else { panic!("nothing is reported") };
         let other = arrival.clone();
         drop(arrival);
         assert!(reports.arrived(me).is_empty());

@@ -260,7 +260,7 @@ impl Dispatcher {
     ) -> v1::answer::Answer {
         let command = v1::Command { id: 0, command: Some(command), after };
         let placed = self.place_by(vec![command], way).await;
-        // Whoever wants no receipt has an empty one.
+        // Without a wish for a receipt it is empty.
         let nothing = v1::Answer { id: 0, answer: Some(v1::answer::Answer::Receipt(v1::Receipt::default())) };
         let answer = placed.answers().await.pop().unwrap_or(nothing).answer;
         answer.unwrap_or_else(|| {

@@ -20,7 +20,7 @@ const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(5);
 /// What ends the quiet time of a gateway.
 pub(super) enum Next {
     Stop(anyhow::Result<()>),
-    JoinAnew,
+    Rejoin,
 }
 
 /// What follows the membership.
@@ -55,7 +55,7 @@ impl Seen {
                     self.register.send_replace(member.register());
                     if self.is_out(&view, member) {
                         let reason = "a peer knows a view without this gateway".to_owned();
-                        return self.act(MemberEvent::Removed { reason }).unwrap_or(Next::JoinAnew);
+                        return self.act(MemberEvent::Removed { reason }).unwrap_or(Next::Rejoin);
                     }
                     member.learn(view);
                 }
@@ -90,7 +90,7 @@ impl Seen {
             MemberEvent::Removed { reason } => {
                 tracing::warn!(reason, "removed from the view: closing all clients and rejoining");
                 self.health.set_ready(false);
-                Some(Next::JoinAnew)
+                Some(Next::Rejoin)
             }
             MemberEvent::Drain => {
                 tracing::info!("an operator asked this gateway to drain");

@@ -172,7 +172,7 @@ impl Bound {
             };
             match next {
                 Next::Stop(ended) => break ended,
-                Next::JoinAnew => {
+                Next::Rejoin => {
                     let known = View::clone(&seen.dispatcher.installed.borrow().view);
                     member = join(&self, Some(known));
                     let former = me.swap(Arc::new(new_me(&self, &member)));

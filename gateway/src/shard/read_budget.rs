@@ -1,7 +1,7 @@
 //! What a shard reads between two looks at its mailbox.
 
-/// Frames that a shard takes in one turn from clients that do not stand in the line: those that come to it
-/// with one message each are rarely so many at once.
+/// Frames that a shard reads in one turn from clients that are not queued: clients with one message each are
+/// rarely so many at once.
 pub(super) const FRAMES_PER_TURN: u32 = 4096;
 /// And bytes.
 const BYTES_PER_TURN: usize = 4 * 1024 * 1024;

@@ -1,9 +1,9 @@
-//! Who is read when: a client that sends more than one turn takes stands in a line, and what a shard reads
+//! The order of reading: a client with more input than one turn handles is queued, and what a shard reads
 //! between two looks at its mailbox is bounded.
 
 use crate::shard::{client::Reading, read_budget::ReadBudget, slots::Slot, state::Shard};
 
-/// Clients of the line that are read in one turn.
+/// Queued clients that are read in one turn.
 const READERS_PER_TURN: usize = 16;
 
 impl Shard {

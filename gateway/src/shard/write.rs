@@ -1,9 +1,8 @@
 //! Placing messages in outboxes, and writing what outboxes hold.
 //!
-//! Clients with something new stand in a line, each once. A turn writes to the first of them, then looks
-//! what has come meanwhile: that is merged for all who still stand in the line, and who was written to
-//! lines up again. So under load one write takes what came during a whole round of the line, and alone a
-//! message leaves at once.
+//! Clients with pending output are queued, at most once each. A turn writes to the first of them, then
+//! handles new input, whose output is merged for clients that are still queued; the others are queued again.
+//! So under load one write carries the output of a whole round, and a lone message leaves at once.
 
 use std::{io::IoSlice, num::NonZeroU32, rc::Rc, task::Poll};
 
@@ -54,7 +53,7 @@ impl Shard {
         Ok(())
     }
 
-    /// A client whose outbox is full may stand in the line still: then it is we who are late.
+    /// A client whose outbox is full may still be queued: then the gateway is late, not the client.
     fn place_late(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
         let bytes_before = self.clients.get(slot).map_or(0, |client| client.outbox.bytes());
         self.flush(slot);

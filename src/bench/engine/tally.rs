@@ -35,7 +35,7 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// Closed by the server.
     pub(crate) closed: u64,
-    /// Dials that failed and were made again.
+    /// Dials that failed and were retried.
     pub(crate) refused: u64,
     /// Those of them that were answered, but without a time to come back.
     pub(crate) refused_without_time: u64,
