@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         error::{CommandError, Refusal},
         handle::Cluster,
-        link::{Link, Place, Reply},
+        link::{Link, QueueSlot, Reply},
         marks,
         table::Way,
         turns::Turn,
@@ -200,7 +200,7 @@ impl Cluster {
     }
 }
 
-async fn place_in_turn<'a>(link: &'a Link, turn: Option<&mut Turn<'_>>) -> Option<Place<'a>> {
+async fn place_in_turn<'a>(link: &'a Link, turn: Option<&mut Turn<'_>>) -> Option<QueueSlot<'a>> {
     let now = link.try_place();
     if now.is_some() {
         return now;

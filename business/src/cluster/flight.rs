@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     error::CommandError,
-    marks::{self, Seen},
+    marks::{self, EpochMark},
 };
 
 /// Commands written to one gateway and not answered; beyond, no more are written.
@@ -101,7 +101,7 @@ pub(super) struct Flight {
     status: AtomicU8,
     /// A copy of the state's, to be read without the lock.
     run: AtomicU64,
-    seen: Arc<Seen>,
+    seen: Arc<EpochMark>,
     state: Mutex<State>,
 }
 
@@ -124,7 +124,7 @@ struct State {
 }
 
 impl Flight {
-    pub(super) fn new(name: &str, queue: mpsc::Receiver<Queued>, seen: Arc<Seen>) -> Self {
+    pub(super) fn new(name: &str, queue: mpsc::Receiver<Queued>, seen: Arc<EpochMark>) -> Self {
         let run = Run::next();
         let state = State {
             queue,

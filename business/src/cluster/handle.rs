@@ -12,7 +12,7 @@ use crate::{
     cluster::{
         error::CommandError,
         link::Link,
-        marks::{Ids, Seen},
+        marks::{EpochMark, Ids},
         table::{Table, Way},
         topic::Topic,
         turns::Turns,
@@ -133,7 +133,7 @@ pub(super) struct Inner {
     pub(super) secret: Secret,
     pub(super) timeout: Duration,
     pub(super) ids: Ids,
-    pub(super) seen: Arc<Seen>,
+    pub(super) seen: Arc<EpochMark>,
     pub(super) turns: Turns,
     pub(super) follower: Option<AbortHandle>,
     pub(super) _watch: Option<member::Watch>,
@@ -298,7 +298,7 @@ pub(super) async fn follow(
     mut views: cell::Receiver<Arc<View>>,
     tables: cell::Sender<Arc<Table>>,
     secret: Secret,
-    seen: Arc<Seen>,
+    seen: Arc<EpochMark>,
 ) {
     let caller = dial::random();
     loop {

@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 pub(super) use super::flight::{Reply, Run};
 use super::{
     flight::{Flight, Outgoing, Queued, Status},
-    marks::Seen,
+    marks::EpochMark,
 };
 use crate::dial::{self, Backoff};
 
@@ -28,12 +28,12 @@ use crate::dial::{self, Backoff};
 const QUEUE_MAX: usize = 1024;
 
 /// A place in the queue to a gateway, for one command.
-pub(crate) struct Place<'a> {
+pub(crate) struct QueueSlot<'a> {
     permit: mpsc::Permit<'a, Queued>,
     run: Run,
 }
 
-impl Place<'_> {
+impl QueueSlot<'_> {
     /// The stream that is there now, or will be next.
     pub(crate) const fn run(&self) -> Run {
         self.run
@@ -77,7 +77,12 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link that dials when its first command comes.
-    pub(crate) fn new(name: &str, address: &str, secret: &Secret, seen: &Arc<Seen>) -> Result<Self, String> {
+    pub(crate) fn new(
+        name: &str,
+        address: &str,
+        secret: &Secret,
+        seen: &Arc<EpochMark>,
+    ) -> Result<Self, String> {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         Ok(Self {
             name: name.to_owned(),
@@ -106,19 +111,19 @@ impl Link {
     }
 
     /// A place in the queue; none if it is full, or the link is retired.
-    pub(crate) fn try_place(&self) -> Option<Place<'_>> {
+    pub(crate) fn try_place(&self) -> Option<QueueSlot<'_>> {
         self.start();
         self.queue.try_reserve().ok().map(|permit| self.at(permit))
     }
 
     /// A place in the queue, as soon as there is one; none if the link is retired.
-    pub(crate) async fn place(&self) -> Option<Place<'_>> {
+    pub(crate) async fn place(&self) -> Option<QueueSlot<'_>> {
         self.start();
         self.queue.reserve().await.ok().map(|permit| self.at(permit))
     }
 
-    fn at<'a>(&self, permit: mpsc::Permit<'a, Queued>) -> Place<'a> {
-        Place { permit, run: self.flight.run() }
+    fn at<'a>(&self, permit: mpsc::Permit<'a, Queued>) -> QueueSlot<'a> {
+        QueueSlot { permit, run: self.flight.run() }
     }
 
     /// The gateway has left the view: take no more, wait shortly for what is unanswered.

@@ -59,9 +59,9 @@ fn write(text: &mut String, mut number: u64) {
 
 /// The highest epoch that was seen in an answer.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(RwLock<Epoch>);
+pub(crate) struct EpochMark(RwLock<Epoch>);
 
-impl Seen {
+impl EpochMark {
     /// What a command must not be carried out before; none if nothing was answered yet.
     pub(crate) fn after(&self) -> Option<Epoch> {
         let seen = *self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn the_highest_epoch_is_kept() {
         let coverage = |term, count| Coverage { epoch: Some(Epoch::new(term, count)), ..Coverage::default() };
-        let seen = Seen::default();
+        let seen = EpochMark::default();
         assert_eq!(seen.after(), None);
         for (term, count) in [(1, 5), (1, 4), (2, 0), (1, 9)] {
             seen.note(Some(&coverage(term, count)));

@@ -13,7 +13,7 @@ use broadgate_proto::{
 use broadgate_proto::{ring::Ring, view};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{link::Link, marks::Seen, topic::Topic};
+use super::{link::Link, marks::EpochMark, topic::Topic};
 
 /// By which gateway a command goes best.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Table {
     }
 
     /// The table of a new view; links of gateways that are still in it live on, others are retired.
-    pub(crate) fn follow(&self, view: &View, caller: u64, secret: &Secret, seen: &Arc<Seen>) -> Self {
+    pub(crate) fn follow(&self, view: &View, caller: u64, secret: &Secret, seen: &Arc<EpochMark>) -> Self {
         let mut next = Self { ring: Ring::of_view(view), ..Self::default() };
         for gateway in preference(view, caller) {
             let Ok(incarnation) = gateway.incarnation.parse::<Incarnation>() else { continue };

@@ -6,7 +6,7 @@ use broadgate_proto::v1::command::Command;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    link::{Place, Reply, Run},
+    link::{QueueSlot, Reply, Run},
     routes::{Routes, Ticket},
     topic::Topic,
 };
@@ -61,7 +61,11 @@ impl<'a> Turn<'a> {
 
     /// If it is its turn there, the command goes. It takes its place in the queue under the lock, so
     /// that the next one, which is woken by that, comes behind it.
-    pub(super) fn call(&mut self, place: Place<'_>, command: Command) -> Option<oneshot::Receiver<Reply>> {
+    pub(super) fn call(
+        &mut self,
+        place: QueueSlot<'_>,
+        command: Command,
+    ) -> Option<oneshot::Receiver<Reply>> {
         let mut routes = self.turns.lock();
         let ticket = *self.ticket.get_or_insert_with(|| routes.enter(self.topic));
         let run = place.run();
@@ -77,7 +81,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Likewise, but nobody will answer. If it is not its turn, the command is returned.
-    pub(super) fn post(&mut self, place: Place<'_>, command: Command) -> Option<Command> {
+    pub(super) fn post(&mut self, place: QueueSlot<'_>, command: Command) -> Option<Command> {
         let mut routes = self.turns.lock();
         let ticket = *self.ticket.get_or_insert_with(|| routes.enter(self.topic));
         if !routes.may_go(ticket, place.run()) {

@@ -7,13 +7,13 @@ use broadgate_proto::{
 use broadgate_pusher::socket_id;
 use broadgate_topics::{Report, Topic};
 
-use crate::{cluster::Seen, webhooks::Fact};
+use crate::{cluster::ChannelChange, webhooks::Fact};
 
-pub(super) fn of(seen: &Seen) -> Option<Fact> {
+pub(super) fn of(seen: &ChannelChange) -> Option<Fact> {
     match seen {
-        Seen::Report(topic, report, _) => of_report(topic, report),
-        Seen::CacheMiss(topic) => Some(Fact::CacheMiss { channel: topic.name().to_owned() }),
-        Seen::ClientEvent(topic, job) => match &job.command {
+        ChannelChange::Report(topic, report, _) => of_report(topic, report),
+        ChannelChange::CacheMiss(topic) => Some(Fact::CacheMiss { channel: topic.name().to_owned() }),
+        ChannelChange::ClientEvent(topic, job) => match &job.command {
             Command::Send(send) => client_event(topic, send),
             _ => None,
         },
@@ -61,13 +61,13 @@ mod tests {
     #[test]
     fn reports_become_facts() {
         let room = Topic::group("a", "presence-room");
-        let fact = |report| of(&Seen::Report(room.clone(), report, None));
+        let fact = |report| of(&ChannelChange::Report(room.clone(), report, None));
         let channel = || "presence-room".to_owned();
         assert_eq!(fact(Report::Occupied), Some(Fact::Occupied { channel: channel() }));
         let ann = Fact::MemberAdded { channel: channel(), user_id: "ann".to_owned() };
         assert_eq!(fact(Report::Joined("ann".into())), Some(ann));
         assert!(fact(Report::Count(3)).is_none(), "presence channels are not counted");
-        let plain = Seen::Report(Topic::group("a", "room"), Report::Count(3), None);
+        let plain = ChannelChange::Report(Topic::group("a", "room"), Report::Count(3), None);
         assert_eq!(of(&plain), Some(Fact::SubscriptionCount { channel: "room".to_owned(), count: 3 }));
     }
 

@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::{
     apps::{Apps, Table},
     channel_events::{counts::Counts, facts::is_counted},
-    cluster::Seen,
+    cluster::ChannelChange,
     dispatch::Dispatcher,
     fair_queue::Receiver,
     webhooks::{News, Webhooks},
@@ -51,7 +51,7 @@ pub(crate) async fn run(
     apps: Apps,
     webhooks: Webhooks,
     dispatcher: Weak<Dispatcher>,
-    mut seen: Receiver<Seen>,
+    mut seen: Receiver<ChannelChange>,
 ) {
     let started = Instant::now();
     let mut counts = Counts::default();
@@ -75,7 +75,7 @@ pub(crate) async fn run(
         let table = apps.load();
         for seen in taken.drain(..) {
             tell_webhooks(&table, &webhooks, &seen);
-            if let Seen::Report(topic, Report::Count(count), _) = seen
+            if let ChannelChange::Report(topic, Report::Count(count), _) = seen
                 && tells_counts(&table, &topic)
                 && is_counted(topic.name())
                 && counts.note(&topic, count, started.elapsed())
@@ -103,18 +103,18 @@ async fn place(dispatcher: Arc<Dispatcher>, commands: Vec<v1::Command>) {
     drop(dispatcher.place(commands).await.answers().await);
 }
 
-fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &Seen) {
+fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &ChannelChange) {
     let (topic, arrival) = match seen {
-        Seen::Report(topic, _, arrival) => (topic, arrival.clone()),
-        Seen::ClientEvent(topic, _) | Seen::CacheMiss(topic) => (topic, None),
+        ChannelChange::Report(topic, _, arrival) => (topic, arrival.clone()),
+        ChannelChange::ClientEvent(topic, _) | ChannelChange::CacheMiss(topic) => (topic, None),
     };
     if topic.name().starts_with('#') {
         return;
     }
     match seen {
-        Seen::Report(_, Report::Moved, _) => return webhooks.moved(topic.app(), topic.name()),
+        ChannelChange::Report(_, Report::Moved, _) => return webhooks.moved(topic.app(), topic.name()),
         // As with the hosted service, only apps that enable counts get them.
-        Seen::Report(_, Report::Count(_), _) if !tells_counts(table, topic) => return,
+        ChannelChange::Report(_, Report::Count(_), _) if !tells_counts(table, topic) => return,
         _ => {}
     }
     if let Some(fact) = facts::of(seen) {

@@ -7,7 +7,7 @@ use broadgate_topics::{Frame, ReplyTo};
 use metrics::{Counter, counter};
 
 use crate::{
-    command::{GatewayContent, Order},
+    command::{GatewayContent, ParsedCommand},
     shard::Notice,
 };
 
@@ -21,7 +21,7 @@ pub(super) struct Turn {
 
 /// What goes to the shards, in its order.
 pub(super) enum Placement {
-    Command(ReplyTo, Arc<Order>),
+    Command(ReplyTo, Arc<ParsedCommand>),
     Notice(Notice),
 }
 

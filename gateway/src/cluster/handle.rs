@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::{reports::Seen, watchers::Watcher},
+    cluster::{reports::ChannelChange, watchers::Watcher},
     command::{GatewayContent, Refusal},
     fair_queue,
     shard::Entry,
@@ -122,7 +122,7 @@ pub(crate) enum Event {
     /// A stream starts to watch groups.
     Watch(Watcher),
     /// Replaces the groups with reports.
-    Report(Vec<ReportSubscription>, fair_queue::Sender<Seen>),
+    Report(Vec<ReportSubscription>, fair_queue::Sender<ChannelChange>),
     /// The gateway is another incarnation now, without the former one's state.
     Reborn(Incarnation),
 }

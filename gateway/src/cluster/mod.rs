@@ -29,7 +29,7 @@ pub(crate) use self::handle::{Event, Homes, Routed};
 
 pub(crate) use self::{
     coding::Unreadable,
-    reports::Seen,
+    reports::ChannelChange,
     watchers::{WATCHER_BATCHES_MAX, Watcher},
     wire::decode,
 };

@@ -16,14 +16,14 @@ use crate::{
 
 /// A fact that a home has seen in a channel.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum ChannelChange {
     Report(Topic, Report, Option<Arrival>),
     ClientEvent(Topic, Arc<Job>),
     /// A client has subscribed to a cache channel without a retained event.
     CacheMiss(Topic),
 }
 
-impl Item for Seen {
+impl Item for ChannelChange {
     fn about(&self) -> Option<(&str, &str)> {
         let (Self::Report(topic, ..) | Self::ClientEvent(topic, _) | Self::CacheMiss(topic)) = self;
         Some((topic.app(), topic.name()))
@@ -56,7 +56,7 @@ impl Item for Seen {
 /// The receivers of reports, and delivered ones.
 pub(super) struct Reports {
     about: Vec<ReportSubscription>,
-    channels: Option<fair_queue::Sender<Seen>>,
+    channels: Option<fair_queue::Sender<ChannelChange>>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -66,7 +66,11 @@ impl Reports {
     }
 
     /// The reported groups, and the receiver.
-    pub(super) fn tell(&mut self, about: Vec<ReportSubscription>, channels: fair_queue::Sender<Seen>) {
+    pub(super) fn tell(
+        &mut self,
+        about: Vec<ReportSubscription>,
+        channels: fair_queue::Sender<ChannelChange>,
+    ) {
         self.about = about;
         self.channels = Some(channels);
     }
@@ -77,22 +81,22 @@ impl Reports {
 
     pub(super) fn note(&self, me: Incarnation, topic: Topic, report: Report, awaited: bool) {
         let arrival = awaited.then(|| self.arrivals.expect(me, topic.clone(), report.clone()));
-        self.see(Seen::Report(topic, report, arrival));
+        self.see(ChannelChange::Report(topic, report, arrival));
     }
 
     /// The home has placed a command.
     pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<Job>) {
         if is_client_event(job) {
-            self.see(Seen::ClientEvent(topic.clone(), Arc::clone(job)));
+            self.see(ChannelChange::ClientEvent(topic.clone(), Arc::clone(job)));
         }
     }
 
     /// A client has found no last value in a group.
     pub(super) fn note_missed(&self, topic: Topic) {
-        self.see(Seen::CacheMiss(topic));
+        self.see(ChannelChange::CacheMiss(topic));
     }
 
-    fn see(&self, seen: Seen) {
+    fn see(&self, seen: ChannelChange) {
         // The server's own groups have no reports.
         if seen.about().is_some_and(|(_, name)| name.starts_with('#')) {
             return;
@@ -131,7 +135,9 @@ mod tests {
         reports.note(me, room.clone(), Report::Occupied, true);
         let mut taken = Vec::new();
         assert!(seen.take(1, &mut taken).await);
-        let Some(Seen::Report(_, _, Some(arrival))) = taken.pop() else { panic!("nothing is reported") };
+        let Some(ChannelChange::Report(_, _, Some(arrival))) = taken.pop() else {
+            panic!("nothing is reported")
+        };
         let other = arrival.clone();
         drop(arrival);
         assert!(reports.arrived(me).is_empty());

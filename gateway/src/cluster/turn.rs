@@ -12,7 +12,7 @@ use crate::{
         gathered::Placement,
         handle::{Event, Routed},
     },
-    command::{GatewayContent, Order},
+    command::{GatewayContent, ParsedCommand},
     shard::Notice,
 };
 
@@ -146,7 +146,7 @@ impl Actor {
     }
 
     /// The answers come back as an event.
-    async fn place_commands(&self, commands: Vec<(ReplyTo, Arc<Order>)>) {
+    async fn place_commands(&self, commands: Vec<(ReplyTo, Arc<ParsedCommand>)>) {
         let orders = commands.iter().enumerate().map(|(index, (_, order))| (index, Arc::clone(order)));
         let orders = orders.collect();
         if commands.iter().all(|(back, _)| *back == ReplyTo::None) {

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::command::{
     merge::merge,
-    order::{Order, Refusal},
+    order::{ParsedCommand, Refusal},
     parse::Parser,
 };
 
@@ -24,12 +24,12 @@ pub(crate) enum GatewayContent {}
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) command: Command,
-    pub(crate) order: Arc<Order>,
+    pub(crate) order: Arc<ParsedCommand>,
     bytes: usize,
 }
 
 impl Job {
-    pub(crate) fn new(command: Command, order: Arc<Order>) -> Arc<Self> {
+    pub(crate) fn new(command: Command, order: Arc<ParsedCommand>) -> Arc<Self> {
         let bytes = match &command {
             Command::Send(request) => request.encoded_len(),
             Command::Close(request) => request.encoded_len(),
@@ -63,12 +63,12 @@ impl Content for GatewayContent {
 
     /// The command, and the frames that were made of it.
     fn heap_bytes(job: &Arc<Job>) -> usize {
-        job.bytes + job.order.heap_bytes() + size_of::<Job>() + size_of::<Order>()
+        job.bytes + job.order.heap_bytes() + size_of::<Job>() + size_of::<ParsedCommand>()
     }
 
     fn also(job: &Arc<Job>) -> Option<Incarnation> {
         match job.order.inner() {
-            Order::Bind { client, .. } => Some(client.incarnation),
+            ParsedCommand::Bind { client, .. } => Some(client.incarnation),
             _ => None,
         }
     }

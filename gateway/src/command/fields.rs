@@ -3,7 +3,7 @@
 use broadgate_proto::{id::ClientId, limits, name, v1};
 use tonic::Code;
 
-use crate::command::order::{Audience, Refusal, Refused, Who, invalid, refusal};
+use crate::command::order::{Audience, Recipients, Refusal, Refused, invalid, refusal};
 
 /// What a caller may ask to be understood, besides what every version understands.
 const UNDERSTOOD: [&str; 1] = ["event"];
@@ -48,11 +48,11 @@ pub(super) fn some_groups(texts: &[String]) -> Result<Vec<Box<str>>, Refusal> {
     names("groups", texts)
 }
 
-pub(super) fn who(client_texts: &[String], uids: &[String]) -> Result<Who, Refusal> {
+pub(super) fn who(client_texts: &[String], uids: &[String]) -> Result<Recipients, Refusal> {
     if client_texts.is_empty() && uids.is_empty() {
         return Err(invalid("clients and uids are both empty: name at least one"));
     }
-    Ok(Who { clients: clients(client_texts)?, uids: names("uids", uids)? })
+    Ok(Recipients { clients: clients(client_texts)?, uids: names("uids", uids)? })
 }
 
 pub(super) fn few(what: &str, count: usize) -> Result<(), Refusal> {

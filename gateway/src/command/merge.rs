@@ -7,7 +7,7 @@ use broadgate_proto::{
     v1::{self, answer::Answer},
 };
 
-use crate::command::order::Order;
+use crate::command::order::ParsedCommand;
 
 /// Adds what another shard or gateway answered to the same command.
 pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
@@ -85,9 +85,12 @@ fn add_counts(all: &mut v1::Counts, part: &v1::Counts) {
 
 /// Brings the sum of several parts into order: names once each, hashes once each, a page's length
 /// and one more.
-pub(crate) fn tidy(order: &Order, answer: &mut Answer) {
+pub(crate) fn tidy(order: &ParsedCommand, answer: &mut Answer) {
     match (order, answer) {
-        (Order::ListUids { limit, .. } | Order::ListGroups { limit, .. }, Answer::Names(reply)) => {
+        (
+            ParsedCommand::ListUids { limit, .. } | ParsedCommand::ListGroups { limit, .. },
+            Answer::Names(reply),
+        ) => {
             let mut sums: BTreeMap<String, u64> = BTreeMap::new();
             for named in std::mem::take(&mut reply.names) {
                 *sums.entry(named.name).or_default() += named.clients;
@@ -95,15 +98,17 @@ pub(crate) fn tidy(order: &Order, answer: &mut Answer) {
             reply.names =
                 first_names(sums.iter().map(|(name, &clients)| (name.as_str(), clients)), *limit).names;
         }
-        (Order::ListClients { limit, .. }, Answer::Clients(reply)) => reply.clients.truncate(limit + 1),
-        (Order::Count { .. }, Answer::Count(reply)) => {
+        (ParsedCommand::ListClients { limit, .. }, Answer::Clients(reply)) => {
+            reply.clients.truncate(limit + 1)
+        }
+        (ParsedCommand::Count { .. }, Answer::Count(reply)) => {
             for counts in reply.app.iter_mut().chain(reply.groups.values_mut()) {
                 let distinct: HashSet<&[u8]> = counts.uid_hashes.chunks(16).collect();
                 counts.uids = distinct.len() as u64;
                 counts.uid_hashes = distinct.into_iter().collect::<Vec<_>>().concat().into();
             }
         }
-        (Order::Status, Answer::Status(reply)) => {
+        (ParsedCommand::Status, Answer::Status(reply)) => {
             let mut workers: BTreeMap<String, v1::WorkerStatus> = BTreeMap::new();
             for part in std::mem::take(&mut reply.workers) {
                 match workers.entry(part.incarnation.clone()) {
@@ -142,7 +147,7 @@ fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
 }
 
 /// What the caller gets: cut to the page, without what is only for gateways, and with its coverage.
-pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage) {
+pub(crate) fn finish(order: &ParsedCommand, answer: &mut Answer, coverage: v1::Coverage) {
     match answer {
         Answer::Receipt(receipt) => receipt.coverage = Some(coverage),
         Answer::Session(reply) => reply.coverage = Some(coverage),
@@ -155,7 +160,7 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
             reply.coverage = Some(coverage);
         }
         Answer::Clients(reply) => {
-            if let Order::ListClients { limit, .. } = order
+            if let ParsedCommand::ListClients { limit, .. } = order
                 && cut_page(&mut reply.clients, *limit)
             {
                 reply.next_cursor =
@@ -164,7 +169,7 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
             reply.coverage = Some(coverage);
         }
         Answer::Names(reply) => {
-            if let Order::ListUids { limit, .. } | Order::ListGroups { limit, .. } = order
+            if let ParsedCommand::ListUids { limit, .. } | ParsedCommand::ListGroups { limit, .. } = order
                 && reply.names.len() > *limit
             {
                 reply.names.truncate(*limit);
@@ -176,7 +181,7 @@ pub(crate) fn finish(order: &Order, answer: &mut Answer, coverage: v1::Coverage)
         Answer::History(reply) => reply.coverage = Some(coverage),
         Answer::LastValue(reply) => reply.coverage = Some(coverage),
         Answer::Roster(reply) => {
-            if let Order::Roster { limit, .. } = order
+            if let ParsedCommand::Roster { limit, .. } = order
                 && cut_page(&mut reply.members, *limit)
             {
                 reply.next_cursor = reply.members.last().map(|last| last.user_id.clone()).unwrap_or_default();
@@ -206,8 +211,8 @@ mod tests {
         assert!(!cut_page(&mut few, 3) && cut_page(&mut few, 2) && few.len() == 2);
     }
 
-    fn names(limit: usize, after: &str) -> Order {
-        Order::ListGroups { app: "default".into(), prefix: "".into(), limit, after: after.into() }
+    fn names(limit: usize, after: &str) -> ParsedCommand {
+        ParsedCommand::ListGroups { app: "default".into(), prefix: "".into(), limit, after: after.into() }
     }
 
     proptest! {
@@ -253,7 +258,7 @@ mod tests {
             let app = v1::Counts { clients: uids.len() as u64, uids: 0, uid_hashes: uid_hashes.into() };
             Answer::Count(v1::CountReply { app: Some(app), ..v1::CountReply::default() })
         };
-        let order = Order::Count { app: "default".into(), groups: Vec::new(), uids: true };
+        let order = ParsedCommand::Count { app: "default".into(), groups: Vec::new(), uids: true };
         let mut all = None;
         merge(&mut all, part(&[1, 2]));
         merge(&mut all, part(&[2, 3]));

@@ -18,7 +18,7 @@ mod parse;
 mod query;
 
 pub(crate) use self::order::{
-    Audience, Closing, Concerns, Order, Refusal, Seat, SessionOrder, Who, not_found, refusal,
+    Audience, Closing, Concerns, ParsedCommand, Recipients, Refusal, Seat, SessionCommand, not_found, refusal,
 };
 
 pub(crate) use self::{

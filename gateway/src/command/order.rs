@@ -75,7 +75,7 @@ pub(crate) struct Closing {
 
 /// What is done to a session.
 #[derive(Debug)]
-pub(crate) enum SessionOrder {
+pub(crate) enum SessionCommand {
     Set(Box<str>),
     Merge(serde_json::Value),
     Get,
@@ -83,7 +83,7 @@ pub(crate) enum SessionOrder {
 
 /// One command, ready to be carried out by every shard that it concerns.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum ParsedCommand {
     Send {
         to: Audience,
         frames: Frames,
@@ -108,13 +108,13 @@ pub(crate) enum Order {
     },
     Join {
         app: Box<str>,
-        who: Who,
+        who: Recipients,
         groups: Vec<Box<str>>,
         seat: Option<Seat>,
     },
     Leave {
         app: Box<str>,
-        who: Who,
+        who: Recipients,
         groups: Vec<Box<str>>,
     },
     Dissolve {
@@ -124,7 +124,7 @@ pub(crate) enum Order {
     Session {
         app: Box<str>,
         client: ClientId,
-        order: SessionOrder,
+        order: SessionCommand,
         if_version: Option<u64>,
     },
     Online {
@@ -186,7 +186,7 @@ pub(crate) enum Order {
 
 /// Clients, and all clients of uids.
 #[derive(Debug)]
-pub(crate) struct Who {
+pub(crate) struct Recipients {
     pub(crate) clients: Vec<ClientId>,
     pub(crate) uids: Vec<Box<str>>,
 }
@@ -200,7 +200,7 @@ pub(crate) enum Concerns {
     Some(BTreeMap<Incarnation, Vec<ClientId>>),
 }
 
-impl Order {
+impl ParsedCommand {
     pub(crate) fn concerns(&self) -> Concerns {
         match self {
             Self::Once { order, .. } => order.concerns(),
@@ -243,7 +243,7 @@ impl Order {
     }
 }
 
-impl Order {
+impl ParsedCommand {
     /// The order itself, whether or not its caller may repeat it.
     pub(crate) fn inner(&self) -> &Self {
         if let Self::Once { order, .. } = self { order } else { self }

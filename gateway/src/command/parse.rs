@@ -11,7 +11,7 @@ use crate::{
     codec::encode::{Encoder, Frames},
     command::{
         fields::{app, audience, checked, client, some_groups, too_large, understood, who},
-        order::{Audience, Closing, Order, Refusal, Seat, SessionOrder, invalid},
+        order::{Audience, Closing, ParsedCommand, Refusal, Seat, SessionCommand, invalid},
         query::parse_query,
     },
 };
@@ -34,7 +34,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// The order that a command means; with an id from its caller, carried out once.
-    pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<Order>, Refusal> {
+    pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, Refusal> {
         let order = self.order(command)?;
         let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
         if id.len() > limits::COMMAND_ID_BYTES_MAX {
@@ -42,17 +42,17 @@ impl Parser {
             return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
         }
         let (app, id) = (app(app_field)?, id.into());
-        Ok(Arc::new(Order::Once { app, id, order: Box::new(order) }))
+        Ok(Arc::new(ParsedCommand::Once { app, id, order: Box::new(order) }))
     }
 
-    fn order(&self, command: &v1::command::Command) -> Result<Order, Refusal> {
+    fn order(&self, command: &v1::command::Command) -> Result<ParsedCommand, Refusal> {
         use v1::command::Command as C;
         let order = match command {
             C::Send(request) => self.send(request)?,
             C::Close(request) => self.close(request)?,
             C::Bind(request) => {
                 understood(&request.requires)?;
-                Order::Bind {
+                ParsedCommand::Bind {
                     app: app(&request.app)?,
                     client: client(&request.client_id)?,
                     uid: checked("uid", &request.uid)?,
@@ -62,13 +62,13 @@ impl Parser {
             C::Unbind(request) => {
                 understood(&request.requires)?;
                 let uid = if request.uid.is_empty() { None } else { Some(checked("uid", &request.uid)?) };
-                Order::Unbind { app: app(&request.app)?, client: client(&request.client_id)?, uid }
+                ParsedCommand::Unbind { app: app(&request.app)?, client: client(&request.client_id)?, uid }
             }
             C::Join(request) => {
                 understood(&request.requires)?;
                 let groups = some_groups(&request.groups)?;
                 let seat = request.member.as_ref().map(seat).transpose()?;
-                Order::Join {
+                ParsedCommand::Join {
                     app: app(&request.app)?,
                     who: who(&request.clients, &request.uids)?,
                     groups,
@@ -78,35 +78,39 @@ impl Parser {
             C::Leave(request) => {
                 understood(&request.requires)?;
                 let groups = some_groups(&request.groups)?;
-                Order::Leave { app: app(&request.app)?, who: who(&request.clients, &request.uids)?, groups }
+                ParsedCommand::Leave {
+                    app: app(&request.app)?,
+                    who: who(&request.clients, &request.uids)?,
+                    groups,
+                }
             }
             C::Dissolve(request) => {
                 understood(&request.requires)?;
-                Order::Dissolve { app: app(&request.app)?, groups: some_groups(&request.groups)? }
+                ParsedCommand::Dissolve { app: app(&request.app)?, groups: some_groups(&request.groups)? }
             }
             C::SetSession(request) => {
                 understood(&request.requires)?;
                 let json = self.session_object(&request.json)?.to_string().into();
-                Order::Session {
+                ParsedCommand::Session {
                     app: app(&request.app)?,
                     client: client(&request.client_id)?,
-                    order: SessionOrder::Set(json),
+                    order: SessionCommand::Set(json),
                     if_version: request.if_version,
                 }
             }
             C::MergeSession(request) => {
                 understood(&request.requires)?;
-                Order::Session {
+                ParsedCommand::Session {
                     app: app(&request.app)?,
                     client: client(&request.client_id)?,
-                    order: SessionOrder::Merge(self.session_object(&request.json)?),
+                    order: SessionCommand::Merge(self.session_object(&request.json)?),
                     if_version: request.if_version,
                 }
             }
-            C::GetSession(request) => Order::Session {
+            C::GetSession(request) => ParsedCommand::Session {
                 app: app(&request.app)?,
                 client: client(&request.client_id)?,
-                order: SessionOrder::Get,
+                order: SessionCommand::Get,
                 if_version: None,
             },
             other => parse_query(other)?,
@@ -114,7 +118,7 @@ impl Parser {
         Ok(order)
     }
 
-    fn send(&self, request: &v1::SendRequest) -> Result<Order, Refusal> {
+    fn send(&self, request: &v1::SendRequest) -> Result<ParsedCommand, Refusal> {
         use v1::send_request::Payload;
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
@@ -130,7 +134,7 @@ impl Parser {
             }
             None => return Err(invalid("payload is missing: set text, binary or framed")),
         };
-        Ok(Order::Send { to, frames, by_group })
+        Ok(ParsedCommand::Send { to, frames, by_group })
     }
 
     /// A text, as an event where it is one. A client that is addressed by one of several groups gets the
@@ -195,7 +199,7 @@ impl Parser {
         }
     }
 
-    fn close(&self, request: &v1::CloseRequest) -> Result<Order, Refusal> {
+    fn close(&self, request: &v1::CloseRequest) -> Result<ParsedCommand, Refusal> {
         use v1::close_request::Last;
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
@@ -217,7 +221,7 @@ impl Parser {
         };
         let closing =
             Closing { code, reason: request.reason.as_str().into(), last, at_once: request.at_once };
-        Ok(Order::Close { to, closing })
+        Ok(ParsedCommand::Close { to, closing })
     }
 
     fn small<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Refusal> {

@@ -10,17 +10,17 @@ use tonic::Code;
 use crate::{
     command::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
-        order::{Order, Refusal, invalid, refusal},
+        order::{ParsedCommand, Refusal, invalid, refusal},
     },
     observers::Request,
 };
 
-pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refusal> {
+pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedCommand, Refusal> {
     use v1::command::Command as C;
     Ok(match command {
         C::Online(request) => {
             understood(&request.requires)?;
-            Order::Online {
+            ParsedCommand::Online {
                 app: app(&request.app)?,
                 clients: clients(&request.clients)?,
                 uids: names("uids", &request.uids)?,
@@ -29,15 +29,15 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
         C::Count(request) => {
             understood(&request.requires)?;
             let groups = names("groups", &request.groups)?;
-            Order::Count { app: app(&request.app)?, groups, uids: request.uids }
+            ParsedCommand::Count { app: app(&request.app)?, groups, uids: request.uids }
         }
         C::GetClient(request) => {
-            Order::GetClient { app: app(&request.app)?, client: client(&request.client_id)? }
+            ParsedCommand::GetClient { app: app(&request.app)?, client: client(&request.client_id)? }
         }
         C::ListClients(request) => {
             understood(&request.requires)?;
             let after = Cursor::parse(&request.cursor)?.map(|cursor| (cursor.shard, cursor.slot));
-            Order::ListClients {
+            ParsedCommand::ListClients {
                 of: audience(request.of.as_ref(), "of")?,
                 fields: request.fields().collect(),
                 limit: page(request.limit)?,
@@ -46,7 +46,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
         }
         C::ListUids(request) => {
             understood(&request.requires)?;
-            Order::ListUids {
+            ParsedCommand::ListUids {
                 app: app(&request.app)?,
                 groups: names("groups", &request.groups)?,
                 limit: page(request.limit)?,
@@ -55,7 +55,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
         }
         C::ListGroups(request) => {
             understood(&request.requires)?;
-            Order::ListGroups {
+            ParsedCommand::ListGroups {
                 app: app(&request.app)?,
                 prefix: request.prefix.as_str().into(),
                 limit: page(request.limit)?,
@@ -64,7 +64,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
         }
         C::Roster(request) => {
             understood(&request.requires)?;
-            Order::Roster {
+            ParsedCommand::Roster {
                 app: app(&request.app)?,
                 group: checked("group", &request.group)?,
                 limit: page(request.limit)?,
@@ -73,7 +73,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
         }
         C::History(request) => {
             understood(&request.requires)?;
-            Order::History {
+            ParsedCommand::History {
                 app: app(&request.app)?,
                 group: checked("group", &request.group)?,
                 since: request.since.as_ref().map(position).transpose()?,
@@ -82,9 +82,9 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<Order, Refus
         }
         C::LastValue(request) => {
             understood(&request.requires)?;
-            Order::LastValue { app: app(&request.app)?, group: checked("group", &request.group)? }
+            ParsedCommand::LastValue { app: app(&request.app)?, group: checked("group", &request.group)? }
         }
-        C::Status(_) => Order::Status,
+        C::Status(_) => ParsedCommand::Status,
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
 }

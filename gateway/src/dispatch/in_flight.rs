@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     cluster::Routed,
-    command::{Order, Refusal},
+    command::{ParsedCommand, Refusal},
 };
 
 /// Who may place a command.
@@ -28,7 +28,7 @@ pub(crate) struct Placing {
     /// The caller's number.
     pub(crate) id: u64,
     pub(crate) command: Command,
-    pub(crate) order: Result<Arc<Order>, Refusal>,
+    pub(crate) order: Result<Arc<ParsedCommand>, Refusal>,
     /// Incarnations that were named and are in no view, with how many clients.
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
     /// Entries of its lists of clients that are no ids.
@@ -42,12 +42,12 @@ pub(crate) struct Placing {
 /// What is placed without a home and not in the queues yet.
 #[derive(Default)]
 pub(super) struct Direct {
-    pub(super) here: Vec<(usize, Arc<Order>)>,
+    pub(super) here: Vec<(usize, Arc<ParsedCommand>)>,
     pub(super) there: BTreeMap<Incarnation, Vec<usize>>,
 }
 
 /// A home's answer on its way.
-pub(super) struct Asked {
+pub(super) struct HomeQuestion {
     pub(super) index: usize,
     pub(super) routed: oneshot::Receiver<Routed>,
     /// The topics that are counted, if that is the question.

@@ -16,11 +16,11 @@ use metrics::counter;
 use tonic::Code;
 
 use crate::{
-    cluster::links::Asked as PeerAsked,
-    command::{Cursor, Order, finish, merge, not_found, refusal, tidy},
+    cluster::links::SentCommands,
+    command::{Cursor, ParsedCommand, finish, merge, not_found, refusal, tidy},
     dispatch::{
         dispatcher::Dispatcher,
-        in_flight::{Asked, Placing},
+        in_flight::{HomeQuestion, Placing},
     },
     shard::Executing,
 };
@@ -29,8 +29,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) local: Vec<Executing>,
-    pub(super) remote: Vec<(String, PeerAsked)>,
-    pub(super) homed: Vec<Asked>,
+    pub(super) remote: Vec<(String, SentCommands)>,
+    pub(super) homed: Vec<HomeQuestion>,
 }
 
 /// A batch whose commands are in every queue that they concern.
@@ -166,7 +166,7 @@ impl Dispatcher {
         if order.one_client().is_none() {
             missing.extend(self.outside.load().iter().cloned());
         }
-        if let Order::ListClients { .. } = *order {
+        if let ParsedCommand::ListClients { .. } = *order {
             return self.walk(epoch, &order, &placing.command).await;
         }
         if !missing.is_empty() {
@@ -185,7 +185,7 @@ impl Dispatcher {
         add_unknown(&mut answer, &order, &placing);
         let mut answer = answer.unwrap_or_else(|| nothing(&order));
         tidy(&order, &mut answer);
-        if let (Answer::Receipt(receipt), Order::Bind { client, exclusive: true, .. }) =
+        if let (Answer::Receipt(receipt), ParsedCommand::Bind { client, exclusive: true, .. }) =
             (&answer, order.inner())
             && receipt.clients == 0
             && missing.is_empty()
@@ -212,8 +212,8 @@ impl Dispatcher {
     }
 
     /// A page of clients: gateway after gateway in the order of their incarnations, until it is full.
-    async fn walk(self: &Arc<Self>, epoch: Epoch, order: &Arc<Order>, command: &Command) -> Answer {
-        let Order::ListClients { limit, .. } = **order else { return nothing(order) };
+    async fn walk(self: &Arc<Self>, epoch: Epoch, order: &Arc<ParsedCommand>, command: &Command) -> Answer {
+        let ParsedCommand::ListClients { limit, .. } = **order else { return nothing(order) };
         let Command::ListClients(request) = command else { return nothing(order) };
         let after = Cursor::parse(&request.cursor).ok().flatten();
         let me = self.me.load().incarnation;
@@ -330,13 +330,13 @@ pub(crate) struct PeerPlaced {
 }
 
 /// Clients whose gateway is in no view are gone, and what is no id was never one.
-fn add_unknown(answer: &mut Option<Answer>, order: &Order, placing: &Placing) {
+fn add_unknown(answer: &mut Option<Answer>, order: &ParsedCommand, placing: &Placing) {
     let gone = placing.unknown.iter().flat_map(|(_, clients)| clients).map(ToString::to_string);
     let unknown: Vec<String> = gone.chain(placing.malformed.iter().cloned()).collect();
     if unknown.is_empty() {
         return;
     }
-    let part = if matches!(order, Order::Online { .. }) {
+    let part = if matches!(order, ParsedCommand::Online { .. }) {
         let clients = unknown.into_iter().map(|client| (client, false)).collect();
         Answer::Online(v1::OnlineReply { clients, ..v1::OnlineReply::default() })
     } else {
@@ -350,16 +350,18 @@ fn add_unknown(answer: &mut Option<Answer>, order: &Order, placing: &Placing) {
 }
 
 /// The answer if nobody had to be asked, or nobody answered.
-fn nothing(order: &Order) -> Answer {
+fn nothing(order: &ParsedCommand) -> Answer {
     match order.inner() {
-        Order::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
-        Order::History { .. } => Answer::History(v1::HistoryReply::default()),
-        Order::LastValue { .. } => Answer::LastValue(v1::LastValueReply::default()),
-        Order::Online { .. } => Answer::Online(v1::OnlineReply::default()),
-        Order::Count { .. } => Answer::Count(v1::CountReply::default()),
-        Order::ListClients { .. } => Answer::Clients(v1::ListClientsReply::default()),
-        Order::ListUids { .. } | Order::ListGroups { .. } => Answer::Names(v1::ListNamesReply::default()),
-        Order::Status => Answer::Status(v1::StatusReply::default()),
+        ParsedCommand::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
+        ParsedCommand::History { .. } => Answer::History(v1::HistoryReply::default()),
+        ParsedCommand::LastValue { .. } => Answer::LastValue(v1::LastValueReply::default()),
+        ParsedCommand::Online { .. } => Answer::Online(v1::OnlineReply::default()),
+        ParsedCommand::Count { .. } => Answer::Count(v1::CountReply::default()),
+        ParsedCommand::ListClients { .. } => Answer::Clients(v1::ListClientsReply::default()),
+        ParsedCommand::ListUids { .. } | ParsedCommand::ListGroups { .. } => {
+            Answer::Names(v1::ListNamesReply::default())
+        }
+        ParsedCommand::Status => Answer::Status(v1::StatusReply::default()),
         _ => Answer::Receipt(v1::Receipt::default()),
     }
 }

@@ -16,7 +16,7 @@ use broadgate_proto::{
 use tonic::Code;
 
 use crate::{
-    command::{Concerns, Order, Refusal, refusal, take_malformed},
+    command::{Concerns, ParsedCommand, Refusal, refusal, take_malformed},
     dispatch::{
         command_ids::{command_id, needs_id, set_command_id},
         dispatcher::Dispatcher,
@@ -68,7 +68,7 @@ impl Dispatcher {
     fn add(&self, me: Incarnation, index: usize, placing: &mut Placing, direct: &mut Direct) {
         let Ok(order) = placing.order.clone() else { return };
         // A page of clients goes from gateway to gateway; see `placed`.
-        if matches!(*order, Order::ListClients { .. }) {
+        if matches!(*order, ParsedCommand::ListClients { .. }) {
             return;
         }
         if order.only_client().is_some_and(|client| client.incarnation == me) {
@@ -108,7 +108,7 @@ impl Dispatcher {
     /// A gateway that is in no view knows nobody but itself: it would call complete what is not. One that has
     /// just started is in one in a moment, and proxies pass requests on to it already: they wait.
     async fn come_inside(&self, me: Incarnation, placing: &mut Placing) {
-        if placing.order.as_ref().is_ok_and(|order| matches!(**order, Order::Status)) {
+        if placing.order.as_ref().is_ok_and(|order| matches!(**order, ParsedCommand::Status)) {
             return;
         }
         if self.started.elapsed() < STARTING_TIME {
@@ -205,7 +205,13 @@ impl Dispatcher {
     }
 
     /// Calls `to` for every gateway that an order concerns.
-    fn route(&self, me: Incarnation, placing: &mut Placing, order: &Order, mut to: impl FnMut(Incarnation)) {
+    fn route(
+        &self,
+        me: Incarnation,
+        placing: &mut Placing,
+        order: &ParsedCommand,
+        mut to: impl FnMut(Incarnation),
+    ) {
         match order.concerns() {
             Concerns::All => {
                 to(me);
@@ -230,11 +236,11 @@ impl Dispatcher {
     }
 
     /// Clients that are listed beside groups or uids, and whose gateway is in no view.
-    fn unknown_of(&self, me: Incarnation, order: &Order) -> Vec<(Incarnation, Vec<ClientId>)> {
+    fn unknown_of(&self, me: Incarnation, order: &ParsedCommand) -> Vec<(Incarnation, Vec<ClientId>)> {
         let listed: &[_] = match order.inner() {
-            Order::Send { to, .. } | Order::Close { to, .. } => &to.clients,
-            Order::Join { who, .. } | Order::Leave { who, .. } => &who.clients,
-            Order::Online { clients, .. } => clients,
+            ParsedCommand::Send { to, .. } | ParsedCommand::Close { to, .. } => &to.clients,
+            ParsedCommand::Join { who, .. } | ParsedCommand::Leave { who, .. } => &who.clients,
+            ParsedCommand::Online { clients, .. } => clients,
             _ => &[],
         };
         let mut unknown: BTreeMap<Incarnation, Vec<_>> = BTreeMap::new();

@@ -11,7 +11,7 @@ use broadgate_register::member::RegisterStatus;
 use tonic::Code;
 
 use crate::{
-    command::{Order, Refusal, refusal},
+    command::{ParsedCommand, Refusal, refusal},
     dispatch::dispatcher::Dispatcher,
     shard::Stats,
 };
@@ -69,7 +69,7 @@ impl Dispatcher {
 
     /// How many clients this gateway holds.
     pub(crate) async fn own_clients(&self) -> usize {
-        let executing = self.local.execute(vec![(0, Arc::new(Order::Status))]).await;
+        let executing = self.local.execute(vec![(0, Arc::new(ParsedCommand::Status))]).await;
         let answers = executing.answers(|stats| self.own_status(stats)).await;
         let clients = answers.into_iter().find_map(|carried| match carried.answer {
             Answer::Status(status) => status.gateways.first().map(|gateway| gateway.clients),

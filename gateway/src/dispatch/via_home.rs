@@ -11,10 +11,10 @@ use tonic::Code;
 
 use crate::{
     cluster::{Event, Routed},
-    command::{Job, Order, position_text, refusal},
+    command::{Job, ParsedCommand, position_text, refusal},
     dispatch::{
         dispatcher::Dispatcher,
-        in_flight::{Asked, Counted, Placing, Way},
+        in_flight::{Counted, HomeQuestion, Placing, Way},
         pending::Parts,
     },
 };
@@ -44,33 +44,38 @@ impl Homed {
     pub(super) fn of(dispatcher: &Dispatcher, placing: &mut Placing) -> Self {
         let Ok(order) = placing.order.clone() else { return Self::No };
         match order.inner() {
-            Order::Roster { limit, after, .. } => {
+            ParsedCommand::Roster { limit, after, .. } => {
                 let op = Op::Roster { limit: *limit + 1, after: (&**after).into() };
                 order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
-            Order::History { since, limit, .. } => {
+            ParsedCommand::History { since, limit, .. } => {
                 let op = Op::History { since: *since, limit: *limit };
                 order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
-            Order::LastValue { .. } => order.topic().map_or(Self::No, |topic| Self::Whole(topic, Op::Last)),
-            Order::Count { app, groups, uids: false } if !groups.is_empty() => {
+            ParsedCommand::LastValue { .. } => {
+                order.topic().map_or(Self::No, |topic| Self::Whole(topic, Op::Last))
+            }
+            ParsedCommand::Count { app, groups, uids: false } if !groups.is_empty() => {
                 let topics = groups.iter().map(|group| Topic::group(app, group));
                 let by_home = dispatcher.by_home(topics);
                 if let (Some(by_home), Command::Count(request)) = (by_home, &mut placing.command) {
                     request.groups.clear();
-                    placing.order =
-                        Ok(Arc::new(Order::Count { app: app.clone(), groups: Vec::new(), uids: false }));
+                    placing.order = Ok(Arc::new(ParsedCommand::Count {
+                        app: app.clone(),
+                        groups: Vec::new(),
+                        uids: false,
+                    }));
                     return Self::Counts(Counted::Groups, by_home);
                 }
                 Self::No
             }
-            Order::Online { app, clients, uids } if !uids.is_empty() => {
+            ParsedCommand::Online { app, clients, uids } if !uids.is_empty() => {
                 let by_home = dispatcher.by_home(uids.iter().map(|uid| Topic::uid(app, uid)));
                 if let (Some(by_home), Command::Online(request)) = (by_home, &mut placing.command) {
                     request.uids.clear();
                     let clients = clients.clone();
                     placing.order =
-                        Ok(Arc::new(Order::Online { app: app.clone(), clients, uids: Vec::new() }));
+                        Ok(Arc::new(ParsedCommand::Online { app: app.clone(), clients, uids: Vec::new() }));
                     return Self::Counts(Counted::Uids, by_home);
                 }
                 Self::No
@@ -106,12 +111,12 @@ impl Homed {
             }
             Self::Whole(topic, op) => {
                 let routed = dispatcher.homes.route(topic.clone(), op.clone()).await;
-                parts.homed.push(Asked { index, routed, counted: None });
+                parts.homed.push(HomeQuestion { index, routed, counted: None });
             }
             Self::Counts(what, by_home) => {
                 for topics in by_home.values() {
                     let routed = dispatcher.homes.route(topics[0].clone(), Op::Count(topics.clone())).await;
-                    parts.homed.push(Asked { index, routed, counted: Some((*what, topics.clone())) });
+                    parts.homed.push(HomeQuestion { index, routed, counted: Some((*what, topics.clone())) });
                 }
             }
         }
@@ -130,8 +135,8 @@ impl Dispatcher {
     }
 
     /// Waits for a home's answer; where there is no home to give one, every gateway is asked instead.
-    pub(super) async fn answered(self: &Arc<Self>, asked: Asked, placing: &Placing) -> Answered {
-        let Asked { routed, counted, .. } = asked;
+    pub(super) async fn answered(self: &Arc<Self>, asked: HomeQuestion, placing: &Placing) -> Answered {
+        let HomeQuestion { routed, counted, .. } = asked;
         let no_home = match routed.await {
             Ok(Routed::Reply(Reply::Busy)) => {
                 return failed("the topic's home has no room for what has to wait for a change: repeat");
@@ -264,10 +269,10 @@ fn failed(sentence: &str) -> Answered {
 fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
     let order = placing.order.as_ref().ok()?;
     match order.inner() {
-        Order::Roster { .. } | Order::History { .. } | Order::LastValue { .. } => {
+        ParsedCommand::Roster { .. } | ParsedCommand::History { .. } | ParsedCommand::LastValue { .. } => {
             Some("the group's home, which alone knows this, cannot be reached: repeat")
         }
-        Order::Send { .. } if dispatcher.retention.of(&order.topic()?).has_history() => {
+        ParsedCommand::Send { .. } if dispatcher.retention.of(&order.topic()?).has_history() => {
             Some("the group's home, which keeps its history, cannot be reached: repeat")
         }
         _ => None,

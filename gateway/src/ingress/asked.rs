@@ -9,7 +9,7 @@ use crate::{
     ingress::{
         forwarding::{self, is_trusted},
         port::Connection,
-        target::{Place, Target, longest_prefix},
+        target::{RequestTarget, Target, longest_prefix},
         visit::{Answer, error},
     },
     refusals::Refused,
@@ -17,7 +17,7 @@ use crate::{
 
 /// A request as it is understood.
 #[derive(Clone)]
-pub(super) struct Asked {
+pub(super) struct ParsedRequest {
     pub(super) target: Target,
     /// The client, where trusted proxies have said so.
     pub(super) address: SocketAddr,
@@ -27,7 +27,7 @@ pub(super) struct Asked {
     pub(super) origin: String,
 }
 
-impl Asked {
+impl ParsedRequest {
     pub(super) fn read<B>(connection: &Connection, request: &Request<B>) -> Self {
         let table = connection.port.config.apps.load();
         let prefixes = |path: &str| longest_prefix(path, table.iter().map(|app| &*app.path_prefix));
@@ -70,12 +70,12 @@ impl Asked {
     ) {
         let table = connection.port.config.apps.load();
         let app = match (app, &self.target.place) {
-            ("", Place::Raw(named)) if named.is_empty() => &connection.listener.app,
-            ("", Place::Raw(named)) => named,
-            ("", Place::Key(key)) => table.by_key(key).map_or("", |(app, _)| &app.id),
+            ("", RequestTarget::Raw(named)) if named.is_empty() => &connection.listener.app,
+            ("", RequestTarget::Raw(named)) => named,
+            ("", RequestTarget::Key(key)) => table.by_key(key).map_or("", |(app, _)| &app.id),
             _ => app,
         };
-        let key = if let Place::Key(key) = &self.target.place { key } else { "" };
+        let key = if let RequestTarget::Key(key) = &self.target.place { key } else { "" };
         let path = self.target.shown();
         let (address, origin) = (Some(self.address), &*self.origin);
         act(&Refused { reason, why, address, app, key, path: &path, origin });

@@ -15,10 +15,10 @@ use crate::{
     admission::{Full as NoRoom, Ticket},
     config::Limits,
     ingress::{
-        asked::{Asked, check_host, nothing_at},
+        asked::{ParsedRequest, check_host, nothing_at},
         port::Connection,
         pusher, pusher_api,
-        target::Place,
+        target::RequestTarget,
         upgrade,
         visit::{Answer, Visit, error, unavailable},
     },
@@ -117,27 +117,27 @@ async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
 
 async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
     let connection = &visit.connection;
-    let asked = Asked::read(connection, &request);
+    let asked = ParsedRequest::read(connection, &request);
     if let Err(sentence) = check_host(request.version(), request.headers()) {
         return asked.answer(connection, ("host", ""), StatusCode::BAD_REQUEST, sentence);
     }
     let full = visit.full.or_else(|| visit.belongs_to(asked.address.ip()).err());
     match (&asked.target.place, full) {
         // Also when the gateway is full: probes ask whether it is alive, not whether it has room.
-        (Place::Up, _) => pusher_api::answer(visit, &asked, request).await,
-        (Place::Key(_), full) => pusher::answer(visit, &asked, request, full).await,
+        (RequestTarget::Up, _) => pusher_api::answer(visit, &asked, request).await,
+        (RequestTarget::Key(_), full) => pusher::answer(visit, &asked, request, full).await,
         (_, Some(full)) => no_room(visit, &asked, full),
-        (Place::Api(_), None) => pusher_api::answer(visit, &asked, request).await,
-        (Place::Raw(_), None) if connection.port.stopping.closing.is_cancelled() => {
+        (RequestTarget::Api(_), None) => pusher_api::answer(visit, &asked, request).await,
+        (RequestTarget::Raw(_), None) if connection.port.stopping.closing.is_cancelled() => {
             asked.refused(connection, "stopping", "", "the gateway stops");
             unavailable("this gateway stops: connect again to reach another one")
         }
-        (Place::Raw(_), None) => upgrade::answer(visit, &asked, request).await,
-        (Place::Page(path), None) => page(visit, &asked, path, request.method()),
+        (RequestTarget::Raw(_), None) => upgrade::answer(visit, &asked, request).await,
+        (RequestTarget::Page(path), None) => page(visit, &asked, path, request.method()),
     }
 }
 
-fn page(visit: &Visit, asked: &Asked, path: &str, method: &Method) -> Answer {
+fn page(visit: &Visit, asked: &ParsedRequest, path: &str, method: &Method) -> Answer {
     let connection = &visit.connection;
     let page = connection.port.config.pages.iter().find(|page| page.path == path);
     match page {
@@ -162,7 +162,7 @@ fn page(visit: &Visit, asked: &Asked, path: &str, method: &Method) -> Answer {
     }
 }
 
-pub(super) fn no_room(visit: &Visit, asked: &Asked, full: NoRoom) -> Answer {
+pub(super) fn no_room(visit: &Visit, asked: &ParsedRequest, full: NoRoom) -> Answer {
     asked.refused(&visit.connection, full.reason(), "", full.sentence());
     unavailable(full.sentence())
 }

@@ -19,8 +19,8 @@ use crate::{
     apps::App,
     codec::encode::{close_frame, text_frame},
     ingress::{
-        asked::{Asked, check_prefix},
-        target::Place,
+        asked::{ParsedRequest, check_prefix},
+        target::RequestTarget,
         upgrade,
         visit::{Answer, Served, Visit},
     },
@@ -53,7 +53,7 @@ impl Away {
 
 pub(super) async fn answer(
     visit: &Rc<Visit>,
-    asked: &Asked,
+    asked: &ParsedRequest,
     mut request: Request<Incoming>,
     full: Option<Full>,
 ) -> Answer {
@@ -134,12 +134,12 @@ pub(super) async fn answer(
 /// Whose client this is, and whether it may come in.
 fn admit(
     visit: &Visit,
-    asked: &Asked,
+    asked: &ParsedRequest,
     request: &Request<Incoming>,
     full: Option<Full>,
 ) -> Result<Rc<Tenant>, Away> {
     let port = &visit.connection.port;
-    let key = if let Place::Key(key) = &asked.target.place { key } else { "" };
+    let key = if let RequestTarget::Key(key) = &asked.target.place { key } else { "" };
     let table = port.config.apps.load();
     let (app, _) = table.by_key(key).ok_or_else(|| Away::new("key", close::NO_APP, None))?;
     let away = |reason, close| Away::new(reason, close, Some(app));

@@ -10,11 +10,11 @@ use broadgate_pusher::api::params::percent_decode;
 pub(super) struct Target {
     /// What stands in front: "", or a path without a slash at its end.
     pub(super) prefix: String,
-    pub(super) place: Place,
+    pub(super) place: RequestTarget,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RequestTarget {
     /// Is the server up?
     Up,
     /// The HTTP API; the path after the prefix, still encoded, with single slashes.
@@ -37,21 +37,24 @@ impl Target {
             .collect();
         // Before the keys: an app may have the id "app".
         if let Some(at) = api_at(&decoded) {
-            return Self { prefix: joined(&decoded[..at]), place: Place::Api(joined(&encoded[at..])) };
+            return Self {
+                prefix: joined(&decoded[..at]),
+                place: RequestTarget::Api(joined(&encoded[at..])),
+            };
         }
         if let [before @ .., app, key] = &decoded[..]
             && app == "app"
         {
-            return Self { prefix: joined(before), place: Place::Key(key.clone()) };
+            return Self { prefix: joined(before), place: RequestTarget::Key(key.clone()) };
         }
         let whole = joined(&decoded);
         let (prefix, rest) = whole.split_at(prefix_bytes(&whole));
         let place = match rest.split_once("/ws") {
-            _ if rest == "/up" => Place::Up,
-            Some(("", "")) => Place::Raw(String::new()),
-            Some(("", named)) if named.starts_with('/') => Place::Raw(named[1..].to_owned()),
-            _ if rest.is_empty() => Place::Page("/".to_owned()),
-            _ => Place::Page(rest.to_owned()),
+            _ if rest == "/up" => RequestTarget::Up,
+            Some(("", "")) => RequestTarget::Raw(String::new()),
+            Some(("", named)) if named.starts_with('/') => RequestTarget::Raw(named[1..].to_owned()),
+            _ if rest.is_empty() => RequestTarget::Page("/".to_owned()),
+            _ => RequestTarget::Page(rest.to_owned()),
         };
         Self { prefix: prefix.to_owned(), place }
     }
@@ -59,11 +62,11 @@ impl Target {
     /// The path as it was read, for the log and for refusals.
     pub(super) fn shown(&self) -> String {
         let place = match &self.place {
-            Place::Up => "/up",
-            Place::Api(path) | Place::Page(path) => path,
-            Place::Key(key) => return format!("{}/app/{key}", self.prefix),
-            Place::Raw(app) if app.is_empty() => "/ws",
-            Place::Raw(app) => return format!("{}/ws/{app}", self.prefix),
+            RequestTarget::Up => "/up",
+            RequestTarget::Api(path) | RequestTarget::Page(path) => path,
+            RequestTarget::Key(key) => return format!("{}/app/{key}", self.prefix),
+            RequestTarget::Raw(app) if app.is_empty() => "/ws",
+            RequestTarget::Raw(app) => return format!("{}/ws/{app}", self.prefix),
         };
         format!("{}{place}", self.prefix)
     }
@@ -96,13 +99,13 @@ fn joined(segments: &[impl AsRef<str>]) -> String {
 mod tests {
     use super::*;
 
-    fn read(path: &str) -> (String, Place) {
+    fn read(path: &str) -> (String, RequestTarget) {
         let prefixes = ["", "/x", "/x/y"];
         let target = Target::read(path, |path| longest_prefix(path, prefixes.into_iter()));
         (target.prefix, target.place)
     }
 
-    fn at(prefix: &str, place: fn(String) -> Place, rest: &str) -> (String, Place) {
+    fn at(prefix: &str, place: fn(String) -> RequestTarget, rest: &str) -> (String, RequestTarget) {
         (prefix.to_owned(), place(rest.to_owned()))
     }
 
@@ -115,7 +118,7 @@ mod tests {
             ("/reverb/app/k", "/reverb"),
             ("/a//b/app/k", "/a/b"),
         ] {
-            assert_eq!(read(path), at(prefix, Place::Key, "k"), "{path}");
+            assert_eq!(read(path), at(prefix, RequestTarget::Key, "k"), "{path}");
         }
         for (path, prefix, rest) in [
             ("/apps/1/events", "", "/apps/1/events"),
@@ -125,7 +128,7 @@ mod tests {
             ("/x/users/7/terminate_connections", "/x", "/users/7/terminate_connections"),
             ("/apps/app/k", "", "/apps/app/k"),
         ] {
-            assert_eq!(read(path), at(prefix, Place::Api, rest), "{path}");
+            assert_eq!(read(path), at(prefix, RequestTarget::Api, rest), "{path}");
         }
         for (path, prefix, app) in [
             ("/ws", "", ""),
@@ -135,11 +138,11 @@ mod tests {
             ("/x/y//ws/blue", "/x/y", "blue"),
             ("/ws/a/b", "", "a/b"),
         ] {
-            assert_eq!(read(path), at(prefix, Place::Raw, app), "{path}");
+            assert_eq!(read(path), at(prefix, RequestTarget::Raw, app), "{path}");
         }
         for (path, prefix) in [("/up", ""), ("/up/", ""), ("//up", ""), ("/x/up", "/x"), ("/x/y/up", "/x/y")]
         {
-            assert_eq!(read(path), (prefix.to_owned(), Place::Up), "{path}");
+            assert_eq!(read(path), (prefix.to_owned(), RequestTarget::Up), "{path}");
         }
     }
 
@@ -159,7 +162,7 @@ mod tests {
             ("/apps", "", "/apps"),
             ("/app/a/b", "", "/app/a/b"),
         ] {
-            assert_eq!(read(path), at(prefix, Place::Page, page), "{path}");
+            assert_eq!(read(path), at(prefix, RequestTarget::Page, page), "{path}");
         }
     }
 

@@ -15,14 +15,18 @@ use crate::{
     apps::App,
     config::{Authorize, Listener},
     ingress::{
-        asked::{Asked, check_prefix, check_upgrade},
-        target::Place,
+        asked::{ParsedRequest, check_prefix, check_upgrade},
+        target::RequestTarget,
         visit::{Answer, Served, Visit, unavailable},
     },
     shard::{Candidate, Newcomer},
 };
 
-pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, mut request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(
+    visit: &Rc<Visit>,
+    asked: &ParsedRequest,
+    mut request: Request<Incoming>,
+) -> Answer {
     let connection = &visit.connection;
     let (key, mut newcomer) = match check(visit, asked, &request) {
         Ok(checked) => checked,
@@ -93,7 +97,7 @@ pub(super) fn open(
 /// What every WebSocket handshake must have (RFC 6455 section 4.2.1); the value of its key.
 pub(super) fn websocket_key(
     visit: &Visit,
-    asked: &Asked,
+    asked: &ParsedRequest,
     request: &Request<Incoming>,
 ) -> Result<String, Answer> {
     let headers = request.headers();
@@ -119,11 +123,15 @@ pub(super) fn websocket_key(
 }
 
 /// Everything that can be said without a worker.
-fn check(visit: &Visit, asked: &Asked, request: &Request<Incoming>) -> Result<(String, Newcomer), Answer> {
+fn check(
+    visit: &Visit,
+    asked: &ParsedRequest,
+    request: &Request<Incoming>,
+) -> Result<(String, Newcomer), Answer> {
     let connection = &visit.connection;
     let listener = &connection.listener;
     let (app, service) = app_of(visit, listener, asked).map_err(|sentence| {
-        let named = if let Place::Raw(app) = &asked.target.place { app } else { "" };
+        let named = if let RequestTarget::Raw(app) = &asked.target.place { app } else { "" };
         asked.answer(connection, ("app", named), StatusCode::NOT_FOUND, &sentence)
     })?;
     let key = websocket_key(visit, asked, request)?;
@@ -152,8 +160,8 @@ pub(super) fn foreign_origin(origin: &str) -> String {
 }
 
 /// The app and service of a path: `/ws` is the listener's app.
-fn app_of(visit: &Visit, listener: &Listener, asked: &Asked) -> Result<(Arc<App>, String), String> {
-    let named = if let Place::Raw(named) = &asked.target.place { named } else { "" };
+fn app_of(visit: &Visit, listener: &Listener, asked: &ParsedRequest) -> Result<(Arc<App>, String), String> {
+    let named = if let RequestTarget::Raw(named) = &asked.target.place { named } else { "" };
     let id = if named.is_empty() { &listener.app } else { named };
     name::check("app", id).map_err(|error| error.to_string())?;
     match visit.connection.port.config.apps.load().by_id(id) {

@@ -46,7 +46,7 @@ struct All {
 }
 
 /// One observer's place, released when its stream is dropped.
-struct Place {
+struct Registration {
     observers: Observers,
     key: u64,
 }
@@ -87,8 +87,8 @@ impl Observers {
             all.observers.push(Observer { key, request, queue });
             Some(key)
         })?;
-        let place = Place { observers: self.clone(), key };
-        Some(stream::unfold((taker, place), |(mut taker, place): (Taker, Place)| async move {
+        let place = Registration { observers: self.clone(), key };
+        Some(stream::unfold((taker, place), |(mut taker, place): (Taker, Registration)| async move {
             Some((taker.next().await?, (taker, place)))
         }))
     }
@@ -107,7 +107,7 @@ impl Observers {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.observers.change(|all| all.observers.retain(|observer| observer.key != self.key));
     }

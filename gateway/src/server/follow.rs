@@ -24,7 +24,7 @@ pub(super) enum Next {
 }
 
 /// What follows the membership.
-pub(super) struct Seen {
+pub(super) struct MembershipFollower {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) register: watch::Sender<RegisterStatus>,
     pub(super) health: Health,
@@ -32,7 +32,7 @@ pub(super) struct Seen {
     pub(super) was_in: bool,
 }
 
-impl Seen {
+impl MembershipFollower {
     /// Follows views until something must be done.
     pub(super) async fn follow(&mut self, member: &mut Member) -> Next {
         let mut views = member.every_view();

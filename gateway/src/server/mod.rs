@@ -48,7 +48,7 @@ use crate::{
     observers::Observers,
     request_bodies::Bodies,
     server::{
-        follow::{Installing, Next, Seen},
+        follow::{Installing, MembershipFollower, Next},
         start::{Shards, advertised_host, join, new_me, parser, start_shards},
     },
     shard::{Mailbox, Message, Places, Pool},
@@ -160,8 +160,12 @@ impl Bound {
         self.start_channel_events(&dispatcher, &webhooks, &pool, &stop, &mut tasks);
         member.set_state(MemberState::Ready);
 
-        let mut seen =
-            Seen { dispatcher, register: register_sender, health: self.health.clone(), was_in: false };
+        let mut seen = MembershipFollower {
+            dispatcher,
+            register: register_sender,
+            health: self.health.clone(),
+            was_in: false,
+        };
         let ended = loop {
             let next = tokio::select! {
                 () = shutdown.cancelled() => Next::Stop(Ok(())),
@@ -328,7 +332,7 @@ impl Bound {
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: fair_queue::Sender<cluster::Seen>,
+    told: fair_queue::Sender<cluster::ChannelChange>,
 }
 
 impl FollowApps {

@@ -31,7 +31,7 @@ pub(crate) struct Places {
 }
 
 /// A client's place among those of its app, or its claim to one.
-pub(crate) struct Place {
+pub(crate) struct ConnectionPlace {
     connections: Arc<Places>,
     app: String,
     name: Arc<str>,
@@ -43,11 +43,11 @@ impl Places {
     }
 
     /// Claims a place where at most `max` are. Its home decides about [`Place::claim`].
-    pub(crate) fn claim(self: &Arc<Self>, app: &str, max: u32) -> Place {
+    pub(crate) fn claim(self: &Arc<Self>, app: &str, max: u32) -> ConnectionPlace {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name: Arc<str> = format!("{:x}-{number:x}", self.run).into();
         self.stand(app, &name, Some(max));
-        Place { connections: Arc::clone(self), app: app.to_owned(), name }
+        ConnectionPlace { connections: Arc::clone(self), app: app.to_owned(), name }
     }
 
     /// One place more, with a limit, or one less.
@@ -68,14 +68,14 @@ impl Places {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Where the claim is decided, and under which name.
     pub(crate) fn claim(&self) -> (Topic, Arc<str>) {
         (Topic::connections(&self.app), Arc::clone(&self.name))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.connections.stand(&self.app, &self.name, None);
     }

@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, task::yield_now};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    command::{Audience, Order},
+    command::{Audience, ParsedCommand},
     shard::{
         outcome::{Done, Part},
         slots::Slot,
@@ -42,20 +42,20 @@ enum Found<'a> {
 
 impl Shard {
     /// Whom a question is about: one list for each name.
-    pub(super) fn lists(&self, order: &Order, app: &str) -> Vec<Vec<Slot>> {
+    pub(super) fn lists(&self, order: &ParsedCommand, app: &str) -> Vec<Vec<Slot>> {
         let directory = &self.directory;
         match order {
-            Order::ListClients { of, .. } => {
+            ParsedCommand::ListClients { of, .. } => {
                 let mut lists = vec![of.clients.iter().filter_map(|&id| self.find_in(id, app)).collect()];
                 lists.extend(of.uids.iter().map(|uid| directory.uid_members(app, uid).to_vec()));
                 lists.extend(of.groups.iter().map(|group| directory.group_members(app, group).to_vec()));
                 lists.extend(of.all.then(|| directory.all_of(app).to_vec()));
                 lists
             }
-            Order::ListUids { groups, .. } => {
+            ParsedCommand::ListUids { groups, .. } => {
                 groups.iter().map(|group| directory.group_members(app, group).to_vec()).collect()
             }
-            Order::Count { groups, .. } => {
+            ParsedCommand::Count { groups, .. } => {
                 let mut lists = vec![directory.all_of(app).to_vec()];
                 lists.extend(groups.iter().map(|group| directory.group_members(app, group).to_vec()));
                 lists
@@ -65,9 +65,9 @@ impl Shard {
     }
 
     /// Answers at once where there is little to look at; else [`finish`] has to.
-    pub(super) fn look_now(&self, order: &Order, lists: Vec<Vec<Slot>>) -> Part {
+    pub(super) fn look_now(&self, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> Part {
         let looks: usize = lists.iter().map(Vec::len).sum();
-        let few_rows = !matches!(order, Order::ListClients { .. }) || looks <= ROWS_PER_SLICE;
+        let few_rows = !matches!(order, ParsedCommand::ListClients { .. }) || looks <= ROWS_PER_SLICE;
         if looks > LOOKS_PER_SLICE || !few_rows {
             return Part::Walk(lists);
         }
@@ -83,7 +83,7 @@ impl Shard {
 /// Answers what was not answered at once, and then all.
 pub(super) async fn finish(
     shard: Handle,
-    orders: Vec<Arc<Order>>,
+    orders: Vec<Arc<ParsedCommand>>,
     mut done: Vec<Done>,
     reply: oneshot::Sender<Vec<Done>>,
 ) {
@@ -97,7 +97,7 @@ pub(super) async fn finish(
     let _ = reply.send(done);
 }
 
-async fn walk(shard: &Handle, order: &Order, lists: Vec<Vec<Slot>>) -> Part {
+async fn walk(shard: &Handle, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> Part {
     let Some(mut found) = Found::new(&shard.borrow(), order, lists.len()) else { return Part::Elsewhere };
     let mut looks = 0;
     for (index, list) in lists.iter().enumerate() {
@@ -121,9 +121,9 @@ async fn walk(shard: &Handle, order: &Order, lists: Vec<Vec<Slot>>) -> Part {
 }
 
 impl<'a> Found<'a> {
-    fn new(shard: &Shard, order: &'a Order, lists: usize) -> Option<Self> {
+    fn new(shard: &Shard, order: &'a ParsedCommand, lists: usize) -> Option<Self> {
         Some(match order {
-            Order::ListClients { of, limit, after, .. } => {
+            ParsedCommand::ListClients { of, limit, after, .. } => {
                 let from = match after {
                     Some((index, _)) if *index > shard.index => Slot::MAX,
                     Some((index, slot)) if *index == shard.index => slot + 1,
@@ -132,10 +132,10 @@ impl<'a> Found<'a> {
                 let except = of.except_clients.iter().filter_map(|&id| shard.find(id)).collect();
                 Self::Clients { of, from, limit: *limit, except, slots: BTreeSet::new() }
             }
-            Order::ListUids { app, groups, limit, after } => {
+            ParsedCommand::ListUids { app, groups, limit, after } => {
                 Self::Uids { app, groups, limit: *limit, after, counts: BTreeMap::new() }
             }
-            Order::Count { app, groups, .. } => {
+            ParsedCommand::Count { app, groups, .. } => {
                 Self::Hashes { app, groups, hashes: vec![HashSet::new(); lists] }
             }
             _ => return None,
@@ -193,8 +193,9 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn row(&self, shard: &Shard, order: &Order, slot: Slot) -> Option<v1::ClientInfo> {
-        let (Self::Clients { of, except, .. }, Order::ListClients { fields, .. }) = (self, order) else {
+    fn row(&self, shard: &Shard, order: &ParsedCommand, slot: Slot) -> Option<v1::ClientInfo> {
+        let (Self::Clients { of, except, .. }, ParsedCommand::ListClients { fields, .. }) = (self, order)
+        else {
             return None;
         };
         let fields: &[ClientField] = fields;

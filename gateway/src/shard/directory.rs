@@ -67,8 +67,8 @@ struct Topic {
 struct Places {
     app: AppId,
     in_all: u32,
-    uid: Option<Place>,
-    groups: Vec<Place>,
+    uid: Option<MemberSlot>,
+    groups: Vec<MemberSlot>,
     /// How many of the groups are the server's own, which no limit of a client's counts.
     own: u32,
 }
@@ -81,7 +81,7 @@ impl Places {
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct MemberSlot {
     topic: TopicId,
     at: u32,
 }
@@ -444,7 +444,7 @@ impl Directory {
         })
     }
 
-    fn link(&mut self, app: AppId, slot: Slot, kind: Kind, name: &str) -> Place {
+    fn link(&mut self, app: AppId, slot: Slot, kind: Kind, name: &str) -> MemberSlot {
         let index = kind.index_mut(&mut self.apps[app as usize]);
         let topic = if let Some(&topic) = index.get(name) {
             topic
@@ -460,11 +460,11 @@ impl Directory {
         let (name, at) = (Rc::clone(name), len_u32(members));
         members.push(slot);
         self.note(app, kind, &name, None);
-        Place { topic, at }
+        MemberSlot { topic, at }
     }
 
     /// Removes a member; the last one of the list takes its place, and a topic without members goes.
-    fn unlink(&mut self, app: AppId, place: Place, kind: Kind) {
+    fn unlink(&mut self, app: AppId, place: MemberSlot, kind: Kind) {
         let topic = &mut self.topics[place.topic as usize];
         let slot = topic.members.swap_remove(place.at as usize);
         let name = Rc::clone(&topic.name);

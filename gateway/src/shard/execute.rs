@@ -13,7 +13,8 @@ use tonic::Code;
 use crate::{
     codec::encode::{Frames, SharedFrame, close_frame},
     command::{
-        Audience, Closing, Order, Refusal, Seat, SessionOrder, Who, not_found, refusal, session_object,
+        Audience, Closing, ParsedCommand, Recipients, Refusal, Seat, SessionCommand, not_found, refusal,
+        session_object,
     },
     shard::{
         client::Session,
@@ -26,9 +27,9 @@ use crate::{
 
 impl Shard {
     /// Carries an order out, unless it was before: then it is answered with what was done.
-    pub(crate) fn execute_once(&mut self, once: &Order) -> Done {
+    pub(crate) fn execute_once(&mut self, once: &ParsedCommand) -> Done {
         let mut touched = once.touches();
-        let Order::Once { app, id, order } = once else {
+        let ParsedCommand::Once { app, id, order } = once else {
             let order = once;
             let part = self.execute(order);
             self.add_touched(order, &mut touched);
@@ -37,7 +38,7 @@ impl Shard {
         if let Some(part) = self.repeated(app, id, order) {
             return Done { part, touched };
         }
-        if matches!(**order, Order::Close { .. } | Order::Bind { exclusive: true, .. }) {
+        if matches!(**order, ParsedCommand::Close { .. } | ParsedCommand::Bind { exclusive: true, .. }) {
             self.executed.commanded = Some(id.clone());
         }
         let part = self.execute(order);
@@ -50,13 +51,13 @@ impl Shard {
     }
 
     /// What a repeat of a command is answered with, if it was carried out here.
-    fn repeated(&mut self, app: &str, id: &str, order: &Order) -> Option<Part> {
+    fn repeated(&mut self, app: &str, id: &str, order: &ParsedCommand) -> Option<Part> {
         let mut answer = match self.executed.remembered.get(app, id)? {
             Remembrance::Clients(clients) => {
                 Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
             }
             Remembrance::Session => {
-                let Order::Session { app, client, .. } = order else { return None };
+                let ParsedCommand::Session { app, client, .. } = order else { return None };
                 return Some(
                     match self.find_also_going(*client, app).and_then(|slot| self.clients.get(slot)) {
                         Some(client) => Part::Answer(Answer::Session(v1::SessionReply {
@@ -76,27 +77,27 @@ impl Shard {
     }
 
     /// A bind also takes the client out of the uid that it had.
-    fn add_touched(&self, order: &Order, touched: &mut Vec<Topic>) {
-        if matches!(order, Order::Bind { .. } | Order::Unbind { .. }) {
+    fn add_touched(&self, order: &ParsedCommand, touched: &mut Vec<Topic>) {
+        if matches!(order, ParsedCommand::Bind { .. } | ParsedCommand::Unbind { .. }) {
             touched.extend(self.directory.changed_uids());
         }
     }
 
-    fn execute(&mut self, order: &Order) -> Part {
+    fn execute(&mut self, order: &ParsedCommand) -> Part {
         if order.one_client().is_some_and(|client| !self.is_mine(&client)) {
             return Part::Elsewhere;
         }
         let receipt = match order {
-            Order::Send { to, frames, by_group } => self.send(to, frames, by_group),
-            Order::Close { to, closing } => self.close(to, closing),
-            Order::Bind { app, client, uid, exclusive: true } => self.bind_alone(app, *client, uid),
-            Order::Bind { app, client, uid, .. } => {
+            ParsedCommand::Send { to, frames, by_group } => self.send(to, frames, by_group),
+            ParsedCommand::Close { to, closing } => self.close(to, closing),
+            ParsedCommand::Bind { app, client, uid, exclusive: true } => self.bind_alone(app, *client, uid),
+            ParsedCommand::Bind { app, client, uid, .. } => {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
                 self.directory.bind(slot, uid);
                 self.reconsider(slot);
                 one()
             }
-            Order::Unbind { app, client, uid } => {
+            ParsedCommand::Unbind { app, client, uid } => {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
                 let bound = self.directory.uid(slot);
                 if uid.is_none() || bound.map(|bound| &**bound) == uid.as_deref() {
@@ -105,13 +106,13 @@ impl Shard {
                 }
                 one()
             }
-            Order::Join { app, who, groups, seat } => self.join(app, who, groups, seat.as_ref()),
-            Order::Leave { app, who, groups } => self.leave(app, who, groups),
-            Order::Dissolve { app, groups } => {
+            ParsedCommand::Join { app, who, groups, seat } => self.join(app, who, groups, seat.as_ref()),
+            ParsedCommand::Leave { app, who, groups } => self.leave(app, who, groups),
+            ParsedCommand::Dissolve { app, groups } => {
                 let clients = groups.iter().map(|group| self.dissolve(app, group) as u64).sum();
                 v1::Receipt { clients, ..v1::Receipt::default() }
             }
-            Order::Session { app, client, order, if_version } => {
+            ParsedCommand::Session { app, client, order, if_version } => {
                 let Some(slot) = self.find_also_going(*client, app) else { return error(not_found(*client)) };
                 return match self.session(slot, order, *if_version) {
                     Ok(session) => Part::Answer(Answer::Session(v1::SessionReply {
@@ -185,7 +186,7 @@ impl Shard {
         one()
     }
 
-    fn join(&mut self, app: &str, who: &Who, groups: &[Box<str>], seat: Option<&Seat>) -> v1::Receipt {
+    fn join(&mut self, app: &str, who: &Recipients, groups: &[Box<str>], seat: Option<&Seat>) -> v1::Receipt {
         let max = self.config.settings.limits.groups_per_client_max;
         let mut tally = Outcome::default();
         for slot in self.select_who(app, who, &mut tally) {
@@ -212,7 +213,7 @@ impl Shard {
         tally.receipt()
     }
 
-    fn leave(&mut self, app: &str, who: &Who, groups: &[Box<str>]) -> v1::Receipt {
+    fn leave(&mut self, app: &str, who: &Recipients, groups: &[Box<str>]) -> v1::Receipt {
         let mut tally = Outcome::default();
         for slot in self.select_who(app, who, &mut tally) {
             for group in groups {
@@ -239,7 +240,7 @@ impl Shard {
     fn session(
         &mut self,
         slot: Slot,
-        order: &SessionOrder,
+        order: &SessionCommand,
         if_version: Option<u64>,
     ) -> Result<v1::Session, Refusal> {
         let bytes_max = self.config.settings.limits.session_bytes_max;
@@ -250,9 +251,9 @@ impl Shard {
             return Err(refusal(Code::Aborted, message));
         }
         let json = match order {
-            SessionOrder::Get => return Ok(client.session().unwrap_or_default()),
-            SessionOrder::Set(json) => json.clone(),
-            SessionOrder::Merge(patch) => {
+            SessionCommand::Get => return Ok(client.session().unwrap_or_default()),
+            SessionCommand::Set(json) => json.clone(),
+            SessionCommand::Merge(patch) => {
                 let now = client.session.as_ref().map_or("", |session| &session.json);
                 let mut value = session_object(now, usize::MAX).unwrap_or_default();
                 json_patch::merge(&mut value, patch);
@@ -283,7 +284,7 @@ impl Shard {
         selected
     }
 
-    fn select_who(&mut self, app: &str, who: &Who, outcome: &mut Outcome) -> Vec<Slot> {
+    fn select_who(&mut self, app: &str, who: &Recipients, outcome: &mut Outcome) -> Vec<Slot> {
         let mut slots = Vec::new();
         for &client in who.clients.iter().filter(|client| self.is_mine(client)) {
             match self.find_in(client, app) {

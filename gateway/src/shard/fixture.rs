@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     apps::Apps,
     codec::encode::Encoder,
-    command::{Audience, Order},
+    command::{Audience, ParsedCommand},
     config::{Config, Limits, Listener, Settings},
     shard::{
         open::{Candidate, Newcomer},
@@ -70,10 +70,10 @@ fn newcomer(address: SocketAddr) -> Newcomer {
 }
 
 /// A text to a group, under an id.
-pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<Order> {
+pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> {
     let to = Audience { app: "default".into(), groups: vec![group.into()], ..Audience::default() };
-    let order = Order::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
-    Arc::new(Order::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
+    let order = ParsedCommand::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
+    Arc::new(ParsedCommand::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
 }
 
 /// How many clients each receipt counts, and whether it is that of a repeat.

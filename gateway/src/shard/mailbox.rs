@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     admission::Ticket,
-    command::Order,
+    command::ParsedCommand,
     shard::{notice::Notice, outcome::Done, worker_links::WorkerKey, worker_trials::Trying},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) enum Message {
     /// Carry these out in this order, and answer in the same if anybody wants that.
     Execute {
-        orders: Vec<Arc<Order>>,
+        orders: Vec<Arc<ParsedCommand>>,
         reply: Option<oneshot::Sender<Vec<Done>>>,
     },
     /// The homes have decided this about clients here.

@@ -7,7 +7,7 @@ use broadgate_proto::v1::answer::Answer;
 
 use crate::{
     codec::encode::{Frames, SharedFrame},
-    command::{Audience, Order},
+    command::{Audience, ParsedCommand},
     shard::{
         counters::Drop,
         execute::Outcome,
@@ -18,7 +18,7 @@ use crate::{
 
 impl Shard {
     /// Carries orders out in their order.
-    pub(crate) fn execute_all(&mut self, orders: &[Arc<Order>]) -> Vec<Done> {
+    pub(crate) fn execute_all(&mut self, orders: &[Arc<ParsedCommand>]) -> Vec<Done> {
         let mut done = Vec::with_capacity(orders.len());
         let mut rest = orders;
         while let Some(first) = rest.first() {
@@ -37,8 +37,8 @@ impl Shard {
     }
 
     /// Remembers that it is being carried out; false if it was before.
-    fn begin(&mut self, order: &Order) -> bool {
-        let Order::Once { app, id, .. } = order else { return true };
+    fn begin(&mut self, order: &ParsedCommand) -> bool {
+        let ParsedCommand::Once { app, id, .. } = order else { return true };
         let is_new = self.executed.remembered.get(app, id).is_none();
         if is_new {
             self.remember(order, Remembrance::Clients(0));
@@ -46,15 +46,15 @@ impl Shard {
         is_new
     }
 
-    pub(crate) fn remember(&mut self, order: &Order, what: Remembrance) {
-        if let Order::Once { app, id, .. } = order {
+    pub(crate) fn remember(&mut self, order: &ParsedCommand, what: Remembrance) {
+        if let ParsedCommand::Once { app, id, .. } = order {
             self.executed.remembered.put(app, id, what, Duration::from_secs(self.second.into()));
         }
     }
 
     /// Sends several messages to one topic, none of which was sent before.
-    fn send_together(&mut self, orders: &[Arc<Order>], done: &mut Vec<Done>) {
-        let Some(Order::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
+    fn send_together(&mut self, orders: &[Arc<ParsedCommand>], done: &mut Vec<Done>) {
+        let Some(ParsedCommand::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
         let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.outboxes.live)).collect();
         for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
             let answer = Answer::Receipt(outcome.receipt());

@@ -24,7 +24,7 @@ use crate::{
     command::session_object,
     config::{Affinity, Listener},
     shard::{
-        app_connections::Place,
+        app_connections::ConnectionPlace,
         client::{Client, Reading, Session, Stage, Traffic},
         drive,
         outbox::Outbox,
@@ -128,7 +128,7 @@ impl Candidate {
     }
 
     /// Its place among its app's connections in the cluster.
-    pub(crate) fn hold(&self, place: Place) {
+    pub(crate) fn hold(&self, place: ConnectionPlace) {
         let mut shard = self.shard.borrow_mut();
         let client = shard.clients.get_mut(self.slot).filter(|client| client.key == self.key);
         if let Some(pusher) = client.and_then(|client| client.pusher.as_mut()) {

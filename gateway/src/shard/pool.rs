@@ -7,7 +7,7 @@ use broadgate_topics::Topic;
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{Concerns, Order, merge, not_found, tidy},
+    command::{Concerns, ParsedCommand, merge, not_found, tidy},
     shard::{
         mailbox::{Mailbox, Message},
         notice::Notice,
@@ -23,7 +23,7 @@ pub(crate) struct Pool {
 
 /// Orders that are in the mailboxes.
 pub(crate) struct Executing {
-    orders: Vec<(usize, Arc<Order>)>,
+    orders: Vec<(usize, Arc<ParsedCommand>)>,
     /// For each shard that was asked: which of the orders, and its answer to come.
     shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<Done>>)>,
 }
@@ -39,8 +39,8 @@ pub(crate) struct Carried {
 
 impl Pool {
     /// The same for orders that nobody wants answered.
-    pub(crate) async fn carry_out(&self, orders: Vec<(usize, Arc<Order>)>) {
-        let mut lists: Vec<Vec<Arc<Order>>> = vec![Vec::new(); self.shards.len()];
+    pub(crate) async fn carry_out(&self, orders: Vec<(usize, Arc<ParsedCommand>)>) {
+        let mut lists: Vec<Vec<Arc<ParsedCommand>>> = vec![Vec::new(); self.shards.len()];
         for (_, order) in orders {
             self.shards_of(&order, |shard| lists[shard].push(Arc::clone(&order)));
         }
@@ -72,7 +72,7 @@ impl Pool {
     }
 
     /// Puts orders into the mailboxes of the shards that they concern, keeping their order.
-    pub(crate) async fn execute(&self, orders: Vec<(usize, Arc<Order>)>) -> Executing {
+    pub(crate) async fn execute(&self, orders: Vec<(usize, Arc<ParsedCommand>)>) -> Executing {
         let mut lists: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
         for (place, (_, order)) in orders.iter().enumerate() {
             self.shards_of(order, |shard| lists[shard].push(place));
@@ -92,7 +92,7 @@ impl Pool {
 
     /// Calls `to` for every shard that an order concerns: a client's shard alone is asked about it, all
     /// are asked about everything else.
-    fn shards_of(&self, order: &Order, to: impl FnMut(usize)) {
+    fn shards_of(&self, order: &ParsedCommand, to: impl FnMut(usize)) {
         let every = 0..self.shards.len();
         // A shard that does not exist cannot answer that it does not know the client.
         if let Some(shard) = order.only_client().map(|client| usize::from(client.shard))

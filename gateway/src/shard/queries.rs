@@ -3,7 +3,7 @@
 use broadgate_proto::v1::{self, ClientField, answer::Answer};
 
 use crate::{
-    command::{Audience, Order, first_names},
+    command::{Audience, ParsedCommand, first_names},
     shard::{
         outcome::{Part, Stats},
         slots::Slot,
@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Shard {
-    pub(crate) fn query(&mut self, order: &Order) -> Part {
+    pub(crate) fn query(&mut self, order: &ParsedCommand) -> Part {
         Part::Answer(match order {
-            Order::Online { app, clients, uids } => {
+            ParsedCommand::Online { app, clients, uids } => {
                 let clients = clients
                     .iter()
                     .filter(|client| self.is_mine(client))
@@ -26,8 +26,8 @@ impl Shard {
                     .collect();
                 Answer::Online(v1::OnlineReply { coverage: None, clients, uids })
             }
-            Order::Count { app, groups, uids: false } => Answer::Count(self.count(app, groups)),
-            Order::GetClient { app, client } => {
+            ParsedCommand::Count { app, groups, uids: false } => Answer::Count(self.count(app, groups)),
+            ParsedCommand::GetClient { app, client } => {
                 let Some(slot) = self.find_in(*client, app) else {
                     return crate::shard::outcome::error(crate::command::not_found(*client));
                 };
@@ -40,20 +40,20 @@ impl Shard {
                 ];
                 Answer::Client(v1::ClientReply { coverage: None, client: Some(self.info(slot, &every)) })
             }
-            Order::ListUids { app, groups, limit, after } if groups.is_empty() => {
+            ParsedCommand::ListUids { app, groups, limit, after } if groups.is_empty() => {
                 Answer::Names(first_names(self.directory.uids_after(app, after).take(limit + 1), *limit))
             }
-            Order::ListGroups { app, prefix, limit, after } => {
+            ParsedCommand::ListGroups { app, prefix, limit, after } => {
                 let names = self.directory.groups_after(app, prefix, after);
                 Answer::Names(first_names(names.take(limit + 1), *limit))
             }
-            Order::ListClients { of: Audience { app, .. }, .. }
-            | Order::ListUids { app, .. }
-            | Order::Count { app, .. } => {
+            ParsedCommand::ListClients { of: Audience { app, .. }, .. }
+            | ParsedCommand::ListUids { app, .. }
+            | ParsedCommand::Count { app, .. } => {
                 let lists = self.lists(order, app);
                 return self.look_now(order, lists);
             }
-            Order::Status => return Part::Stats(self.stats()),
+            ParsedCommand::Status => return Part::Stats(self.stats()),
             // Everything that changes something was handled before.
             _ => return Part::Elsewhere,
         })

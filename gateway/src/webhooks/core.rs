@@ -44,7 +44,7 @@ pub(super) struct Core {
     chance: Chance,
     apps: HashMap<String, Tenant>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
-    alarms: Alarms<Who>,
+    alarms: Alarms<AlarmOwner>,
 }
 
 #[derive(Default)]
@@ -59,7 +59,7 @@ struct Endpoint {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
+enum AlarmOwner {
     App(String),
     Endpoint(EndpointId),
 }
@@ -100,10 +100,10 @@ impl Core {
             self.apps.insert(app.id.clone(), tenant);
         }
         for gone in tenants.into_keys() {
-            self.alarms.set(&Who::App(gone), None);
+            self.alarms.set(&AlarmOwner::App(gone), None);
         }
         for (id, endpoint) in former {
-            self.alarms.set(&Who::Endpoint(id), None);
+            self.alarms.set(&AlarmOwner::Endpoint(id), None);
             let mut effects = Vec::new();
             endpoint.queue.close(&mut effects);
             out.extend(effects.into_iter().map(|effect| (id, effect)));
@@ -161,8 +161,8 @@ impl Core {
     pub(super) fn wake(&mut self, now: Duration, at_ms: u64, out: &mut Out) {
         while let Some(who) = self.alarms.due(now) {
             match who {
-                Who::Endpoint(id) => self.poll(now, id, out),
-                Who::App(app) => {
+                AlarmOwner::Endpoint(id) => self.poll(now, id, out),
+                AlarmOwner::App(app) => {
                     let mut told = Vec::new();
                     if let Some(tenant) = self.apps.get_mut(&app) {
                         tenant.settle.due(now, &mut told);
@@ -207,7 +207,7 @@ impl Core {
         let Some(tenant) = self.apps.get(app) else { return };
         let next = tenant.settle.next().map(|next| next.max(now + WAKE_MIN));
         let ids = tenant.endpoints.clone();
-        self.alarms.set(&Who::App(app.to_owned()), next);
+        self.alarms.set(&AlarmOwner::App(app.to_owned()), next);
         for news in told {
             self.publish(now, at_ms, &ids, &news, out);
         }
@@ -243,7 +243,7 @@ impl Core {
         endpoint.queue.poll(now, &mut effects);
         out.extend(effects.into_iter().map(|effect| (id, effect)));
         let next = endpoint.queue.next().map(|next| next.max(now + WAKE_MIN));
-        self.alarms.set(&Who::Endpoint(id), next);
+        self.alarms.set(&AlarmOwner::Endpoint(id), next);
     }
 }
 

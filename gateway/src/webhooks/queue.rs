@@ -89,7 +89,7 @@ struct Lane {
     bytes: usize,
     /// Attempts that failed in a row.
     failures: u32,
-    place: Place,
+    place: LaneState,
 }
 
 impl Lane {
@@ -102,7 +102,7 @@ impl Lane {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum LaneState {
     Ready(u64),
     Waiting((Duration, u64)),
     Flying,
@@ -150,7 +150,7 @@ impl Queue {
         let lane = self.lanes.entry(Arc::clone(&channel)).or_insert_with(|| {
             self.ready.insert(seq, channel);
             let part = usize::from(Kind::of(&name).access != Access::Public);
-            let place = Place::Ready(seq);
+            let place = LaneState::Ready(seq);
             Lane { part, born: seq, events: VecDeque::new(), bytes: 0, failures: 0, place }
         });
         let part = &mut self.parts[lane.part];
@@ -165,7 +165,7 @@ impl Queue {
         if vacated {
             part.gone.insert((seq, name));
         }
-        if matches!(lane.place, Place::Ready(_)) {
+        if matches!(lane.place, LaneState::Ready(_)) {
             self.linger.add(bytes);
         }
         while self.events.len() > WEBHOOK_QUEUE_EVENTS_MAX || self.bytes > WEBHOOK_QUEUE_BYTES_MAX {
@@ -327,7 +327,7 @@ impl Queue {
         let mut events = Vec::new();
         for (channel, count) in &picked {
             let Some(lane) = self.lanes.get_mut(channel) else { continue };
-            if let Place::Ready(key) = std::mem::replace(&mut lane.place, Place::Flying) {
+            if let LaneState::Ready(key) = std::mem::replace(&mut lane.place, LaneState::Flying) {
                 self.ready.remove(&key);
             }
             for &seq in lane.events.iter().take(*count) {
@@ -370,7 +370,7 @@ impl Queue {
             self.calm(channel);
             self.leave(channel);
             self.lanes.remove(channel);
-        } else if place == Some(0) && matches!(lane.place, Place::Waiting(_)) {
+        } else if place == Some(0) && matches!(lane.place, LaneState::Waiting(_)) {
             // The next one has not failed.
             self.calm(channel);
             self.make_ready(channel);
@@ -381,10 +381,10 @@ impl Queue {
     /// A lane leaves the place where it stood.
     fn leave(&mut self, channel: &Arc<str>) {
         let Some(lane) = self.lanes.get_mut(channel) else { return };
-        match std::mem::replace(&mut lane.place, Place::Flying) {
-            Place::Ready(key) => drop(self.ready.remove(&key)),
-            Place::Waiting(key) => drop(self.waiting.remove(&key)),
-            Place::Flying => {}
+        match std::mem::replace(&mut lane.place, LaneState::Flying) {
+            LaneState::Ready(key) => drop(self.ready.remove(&key)),
+            LaneState::Waiting(key) => drop(self.waiting.remove(&key)),
+            LaneState::Flying => {}
         }
     }
 
@@ -392,7 +392,7 @@ impl Queue {
         self.leave(channel);
         let Some(lane) = self.lanes.get_mut(channel) else { return };
         let Some(&first) = lane.events.front() else { return };
-        lane.place = Place::Ready(first);
+        lane.place = LaneState::Ready(first);
         self.ready.insert(first, Arc::clone(channel));
         self.linger.end();
     }
@@ -409,7 +409,7 @@ impl Queue {
         self.troubled += usize::from(lane.failures == 0);
         lane.failures = lane.failures.saturating_add(1);
         let key = (now + retry::wait(lane.failures, &mut self.chance), first);
-        lane.place = Place::Waiting(key);
+        lane.place = LaneState::Waiting(key);
         self.waiting.insert(key, Arc::clone(channel));
     }
 

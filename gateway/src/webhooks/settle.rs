@@ -22,11 +22,11 @@ use super::fact::{Fact, News};
 /// A moment, and a number that keeps what is held back in its order.
 type When = (Duration, u64);
 /// A channel, or a user in it.
-type Who = (String, Option<String>);
+type Subject = (String, Option<String>);
 
 enum Debounced {
     /// A subject, and when its debounce ends.
-    Left(Who, Option<Arrival>),
+    Left(Subject, Option<Arrival>),
     Missed(String),
     Counted(String),
 }
@@ -132,7 +132,7 @@ impl Settle {
         when
     }
 
-    fn leaves(&mut self, now: Duration, who: Who, arrival: Option<Arrival>, told: &mut Vec<News>) {
+    fn leaves(&mut self, now: Duration, who: Subject, arrival: Option<Arrival>, told: &mut Vec<News>) {
         if self.left.get(&who.0).is_some_and(|left| left.contains_key(&who.1)) {
             return;
         }
@@ -144,7 +144,7 @@ impl Settle {
         self.left.entry(who.0).or_default().insert(who.1, when);
     }
 
-    fn comes(&mut self, who: Who, arrival: Option<Arrival>, told: &mut Vec<News>) {
+    fn comes(&mut self, who: Subject, arrival: Option<Arrival>, told: &mut Vec<News>) {
         let fact = match self.take_back(&who) {
             Some(when) => {
                 // First the going has arrived, then the coming.
@@ -160,7 +160,7 @@ impl Settle {
     }
 
     /// Nobody's going is held back under this name any more.
-    fn take_back(&mut self, who: &Who) -> Option<When> {
+    fn take_back(&mut self, who: &Subject) -> Option<When> {
         let left = self.left.get_mut(&who.0)?;
         let when = left.remove(&who.1);
         if left.is_empty() {
@@ -195,7 +195,7 @@ impl Settle {
     }
 }
 
-fn gone((channel, user): Who, arrival: Option<Arrival>) -> News {
+fn gone((channel, user): Subject, arrival: Option<Arrival>) -> News {
     let fact = match user {
         None => Fact::Vacated { channel },
         Some(user_id) => Fact::MemberRemoved { channel, user_id },

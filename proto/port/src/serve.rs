@@ -149,7 +149,7 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream, place: Place, stop: CancellationToken) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: ConnectionSlot, stop: CancellationToken) {
         tune(&stream, TCP_KEEP_ALIVE);
         let watch = Watch::new(self.settings.times);
         watch.end_within(self.settings.stranger_time_max);
@@ -193,7 +193,7 @@ impl Server {
         mut request: Request<Incoming>,
         info: TcpConnectInfo,
         watch: Arc<Watch>,
-        place: Arc<Place>,
+        place: Arc<ConnectionSlot>,
     ) -> Result<Response<Body>, Infallible> {
         let http2 = request.version() == Version::HTTP_2;
         if !http2 {
@@ -257,7 +257,7 @@ struct Held {
 }
 
 /// A connection's place in the table, released on drop.
-struct Place {
+struct ConnectionSlot {
     table: Arc<Table>,
     number: u64,
     put_out: CancellationToken,
@@ -293,7 +293,7 @@ impl Table {
 
     /// A place for a new connection. A full port evicts the oldest unauthenticated connection: authorized
     /// callers authenticate at once, so a flood evicts only itself. None if all are authenticated.
-    fn enter(self: &Arc<Self>) -> Option<Place> {
+    fn enter(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let mut held = self.held();
         if self.is_full(&held) {
             let Some((_, put_out)) = held.strangers.pop_first() else {
@@ -306,11 +306,11 @@ impl Table {
         held.next += 1;
         let put_out = CancellationToken::new();
         held.strangers.insert(number, put_out.clone());
-        Some(Place { table: Arc::clone(self), number, put_out, known: Mutex::new(false) })
+        Some(ConnectionSlot { table: Arc::clone(self), number, put_out, known: Mutex::new(false) })
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     fn is_known(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.table.held();
@@ -322,7 +322,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let known = *self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.table.held();

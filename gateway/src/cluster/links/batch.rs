@@ -14,12 +14,12 @@ pub(crate) struct Batch {
 }
 
 /// Commands sent to a peer.
-pub(crate) struct Asked {
+pub(crate) struct SentCommands {
     pub(super) indexes: Vec<usize>,
     pub(super) answers: Option<oneshot::Receiver<Vec<v1::Answer>>>,
 }
 
-impl Asked {
+impl SentCommands {
     /// The answers by index; none for commands without an answer in time.
     pub(crate) async fn answers(self, within: Duration) -> Vec<(usize, Option<Answer>)> {
         let mut found: BTreeMap<usize, Answer> = BTreeMap::new();

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{cluster::handle::Homes, identity::Identity};
 
-pub(crate) use self::batch::{Asked, Batch};
+pub(crate) use self::batch::{Batch, SentCommands};
 
 /// Every other gateway of the view, whatever its state: a draining one still has clients.
 pub(crate) struct Peers {
@@ -158,7 +158,7 @@ impl Peers {
 
     /// Queues commands for a peer, with indexes as ids. Never waits: a peer whose queue is full is not asked,
     /// and the answer names it.
-    pub(crate) fn send(&self, peer: Incarnation, commands: Vec<v1::Command>) -> Asked {
+    pub(crate) fn send(&self, peer: Incarnation, commands: Vec<v1::Command>) -> SentCommands {
         let indexes =
             commands.iter().map(|command| usize::try_from(command.id).unwrap_or(usize::MAX)).collect();
         let (reply, answers) = oneshot::channel();
@@ -168,6 +168,6 @@ impl Peers {
         if !queued {
             counter!("broadgate_gateway_peer_batches_dropped_total", "reason" => "queue_full").increment(1);
         }
-        Asked { indexes, answers: queued.then_some(answers) }
+        SentCommands { indexes, answers: queued.then_some(answers) }
     }
 }

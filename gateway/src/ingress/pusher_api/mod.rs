@@ -25,9 +25,9 @@ use metrics::counter;
 
 use crate::{
     ingress::{
-        asked::{Asked, check_prefix},
+        asked::{ParsedRequest, check_prefix},
         pusher_api::calls::Backend,
-        target::Place,
+        target::RequestTarget,
         visit::{Answer, Visit},
     },
     request_bodies::{Lease, Unread},
@@ -37,7 +37,7 @@ use crate::{
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";
 
 /// Answers one request.
-pub(super) async fn answer(visit: &Rc<Visit>, asked: &Asked, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(visit: &Rc<Visit>, asked: &ParsedRequest, request: Request<Incoming>) -> Answer {
     let key = auth_key(request.uri().query().unwrap_or_default());
     let answered = run(visit, asked, request).await;
     if let Err(refusal) = &answered {
@@ -93,8 +93,8 @@ fn refused_reason(status: StatusCode) -> &'static str {
 }
 
 /// The app that a request's path names; "" if none.
-fn app_named(asked: &Asked) -> String {
-    let Place::Api(path) = &asked.target.place else { return String::new() };
+fn app_named(asked: &ParsedRequest) -> String {
+    let RequestTarget::Api(path) = &asked.target.place else { return String::new() };
     let mut segments = path.split('/').skip(1);
     let named = segments.next().filter(|apps| *apps == "apps").and(segments.next());
     named.unwrap_or_default().to_owned()
@@ -107,12 +107,12 @@ fn auth_key(query: &str) -> String {
 
 async fn run(
     visit: &Rc<Visit>,
-    asked: &Asked,
+    asked: &ParsedRequest,
     request: Request<Incoming>,
 ) -> Result<(StatusCode, String), Refusal> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let rest = if let Place::Api(rest) = &asked.target.place { rest } else { "/up" };
+    let rest = if let RequestTarget::Api(rest) = &asked.target.place { rest } else { "/up" };
     let (id, call) = match route::route(parts.method.as_str(), rest)? {
         Route::Up if visit.connection.port.health.is_ready() => {
             return Ok((StatusCode::OK, answer::HEALTHY.to_owned()));
@@ -173,7 +173,7 @@ async fn read(
     body: Incoming,
     bytes_max: usize,
     lease: &mut Lease,
-    (visit, asked, app): (&Visit, &Asked, &str),
+    (visit, asked, app): (&Visit, &ParsedRequest, &str),
 ) -> Result<Bytes, Refusal> {
     let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
     let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {

@@ -14,7 +14,7 @@ use metrics::counter;
 
 use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
-    command::{Audience, GatewayContent, Order, Seat},
+    command::{Audience, GatewayContent, ParsedCommand, Seat},
     refusals,
     shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard, upcalls::Entry},
 };
@@ -188,7 +188,7 @@ impl Shard {
         held: &[SharedFrame],
     ) {
         let cached = entered.value.as_ref().and_then(|job| match job.order.inner() {
-            Order::Send { frames, .. } => frames.pusher.clone(),
+            ParsedCommand::Send { frames, .. } => frames.pusher.clone(),
             _ => None,
         });
         match cached {

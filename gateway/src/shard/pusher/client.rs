@@ -13,7 +13,7 @@ use crate::{
     apps::App,
     codec::encode::SharedFrame,
     shard::{
-        app_connections::Place,
+        app_connections::ConnectionPlace,
         pusher::watchlist::Watch,
         rate::{Bucket, Rate},
     },
@@ -65,7 +65,7 @@ pub(crate) struct PusherClient {
     /// Its place among the app's connections at this gateway.
     pub(super) _seat: Seat,
     /// And in the cluster, where that is limited.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<ConnectionPlace>,
 }
 
 /// A subscription that the channel's home has not confirmed.
