@@ -11,7 +11,7 @@ use super::{
 pub fn check(history: &[Record], model: &Model, found: &mut Found) {
     for record in history {
         if let Fact::ResetPeer { by, peer, why } = &record.fact
-            && !why.starts_with("views were missed")
+            && *why != broadgate_topics::VIEWS_MISSED
         {
             found.add(7, format!("{by} resets {peer}: {why}"));
         }

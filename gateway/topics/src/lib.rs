@@ -68,6 +68,7 @@ pub use self::{
     interest::InterestCounts,
     ledger::{Delivery, Notified},
     limits::{Limits, Load, Restored},
+    links::VIEWS_MISSED,
     membership::{
         Claim, ClaimDecision, GroupChange, LinkSession, MemberChange, MembershipCount, PresenceChange,
         PresenceCount, Report, TopicPosition,

@@ -16,6 +16,9 @@ use crate::{
     step::{Effect, Frame},
 };
 
+/// Why links are reset that nothing is wrong with; any other reason is a fault.
+pub const VIEWS_MISSED: &str = "views were missed: its interest may be lost here";
+
 impl<C: Content> Core<C> {
     pub(super) fn has_synced(&self, peer: &Peer) -> bool {
         peer.session.is_some() && peer.synced.is_some_and(|epoch| epoch >= self.changed)
@@ -133,7 +136,7 @@ impl<C: Content> Core<C> {
     pub(super) fn reset_inbound_links(&mut self) {
         for (peer, known) in &self.peers {
             if known.session.is_some() {
-                self.out.push(Effect::ResetPeer(*peer, "views were missed: its interest may be lost here"));
+                self.out.push(Effect::ResetPeer(*peer, VIEWS_MISSED));
             }
         }
     }
