@@ -304,11 +304,6 @@ pub const PUSHER_ENTRIES_MAX: usize = 256 * KIB;
 /// Client events of one shard that are placed and unanswered; beyond, the clients are not read. By default at
 /// most 10 KiB each.
 pub const PUSHER_UNANSWERED_MAX: usize = 4 * KIB;
-/// Answers per second to a Pusher client's pings, and to frames that are refused or unknown; a client that
-/// needs more is closed, since each may cost it six bytes.
-pub const PUSHER_ANSWERS_PER_SECOND_MAX: u32 = 100;
-/// And so many at once: a page that is refused all of its channels is no attack.
-pub const PUSHER_ANSWERS_BURST: u32 = 2000;
 /// Events of Pusher clients queued for one observer; beyond, they are dropped and counted. Fixed: it is part
 /// of the contract.
 pub const PUSHER_WATCH_EVENTS_MAX: usize = 16 * KIB;

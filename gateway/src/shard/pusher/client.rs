@@ -50,8 +50,6 @@ pub(crate) struct PusherClient {
     pub(crate) watch: Option<Box<Watch>>,
     pub(super) events: Rate,
     pub(super) subscriptions: Bucket,
-    /// Of pings and of what cannot be carried out.
-    pub(super) answers: Bucket,
     /// Its app's clients have subscribed to so much that it is not read before this second.
     pub(super) not_before: u32,
     /// Users of its watchlist whose groups' homes have not answered.
@@ -87,7 +85,6 @@ impl PusherClient {
             watch: None,
             events: Rate::default(),
             subscriptions: Bucket::default(),
-            answers: Bucket::default(),
             not_before: 0,
             unheard: 0,
             is_placing: false,

@@ -17,7 +17,6 @@ use std::{rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
-    limits::{PUSHER_ANSWERS_BURST, PUSHER_ANSWERS_PER_SECOND_MAX},
     v1::{self, Cause, answer::Answer, command::Command, pusher_event, send_request::Payload},
 };
 use broadgate_pusher::{
@@ -120,33 +119,19 @@ impl Shard {
     pub(crate) fn on_pusher_binary(&mut self, slot: Slot) {
         let Some(pusher) = self.pusher(slot) else { return };
         let compat = pusher.tenant.app.compat;
-        self.answer(
-            slot,
-            &outgoing::error(Some(4200), "binary messages are not supported: send text", compat),
-        );
-    }
-
-    /// Answers a frame that changes nothing. A client that sends only such frames is closed after some.
-    fn answer(&mut self, slot: Slot, json: &str) {
-        let second = self.second;
-        let Some(pusher) = self.pusher(slot) else { return };
-        if pusher.answers.take(second, 1, PUSHER_ANSWERS_PER_SECOND_MAX, PUSHER_ANSWERS_BURST) {
-            return self.say(slot, json);
-        }
-        self.tally.drop(Drop::Rate, 1);
-        self.close_for_rate(slot);
+        self.say(slot, &outgoing::error(Some(4200), "binary messages are not supported: send text", compat));
     }
 
     fn act(&mut self, slot: Slot, act: Act) {
         match act {
             Act::Nothing => {}
-            Act::Say(frame) => self.answer(slot, &frame),
+            Act::Say(frame) => self.say(slot, &frame),
             Act::Refuse { frame, reason, why } => {
                 if let Some(client) = self.clients.get(slot) {
                     let (app, address) = (&*client.app, Some(client.address));
                     Refused { reason, why: &why, address, app, ..Refused::default() }.log(&self.config.apps);
                 }
-                self.answer(slot, &frame);
+                self.say(slot, &frame);
             }
             Act::Subscribe(subscription) => self.subscribe(slot, subscription),
             Act::Unsubscribe(channel) => {
