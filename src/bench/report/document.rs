@@ -19,7 +19,7 @@ pub(super) fn head(runs: u8) -> String {
     let command: Vec<_> = std::env::args().skip(1).collect();
     format!(
         "# Benchmarks\n\n\
-         Written by `broadgate {}`; {}, Broadgate {}, {cores} cores of {}, {} of memory, Linux {}, {} open files.\n\n\
+         Written by `broadgate bench {}`; {}, Broadgate {}, {cores} cores of {}, {} of memory, Linux {}, {} open files.\n\n\
          Everything runs on this one machine: the cluster (register, gateways, an echo worker), or the *ceiling*, and \
          the load, a single thread of which holds all clients. The ceiling is plain epoll with merged writes and no \
          protocol (`src/bench/ceiling`), on as many threads as there are cores. Messages have 128 bytes. Figures are \
