@@ -12,11 +12,11 @@ use std::{
 
 use broadgate_gateway::{apps::App, config::Settings};
 use broadgate_proto::{limits, secret::Secret};
+use broadgate_tasks::bounded_read::{self, Kind};
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::{
-    bounded_read::{self, Kind},
     environment::{self, Environment},
     failure::Failure,
     unreadable::{Unreadable, said},

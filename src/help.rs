@@ -96,6 +96,11 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_register_refused_total", "Streams refused by the register, by reason"),
     ("broadgate_register_removed_total", "Members removed from the view, by reason"),
     ("broadgate_register_takeovers_total", "Views taken over from reports of members"),
+    (
+        "broadgate_tls_reload_failures_total",
+        "Changed certificate files that could not be used, by role; the former ones stay",
+    ),
+    ("broadgate_tls_reloads_total", "Changed certificate files taken into use, by role"),
     ("broadgate_worker_attach_failures_total", "Attachments to gateways that broke or failed"),
     ("broadgate_worker_events_dropped_total", "Events not handled because a gateway redelivers them"),
     ("broadgate_worker_events_total", "Events received, by kind"),
@@ -153,6 +158,11 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_register_epoch_number", "The count of the view's epoch"),
     ("broadgate_register_epoch_term", "The term of the view's epoch"),
     ("broadgate_register_members", "Members in the view, by role and state"),
+    (
+        "broadgate_tls_certificate_expires_seconds",
+        "Unix time at which the first certificate of a file expires, by role and file",
+    ),
+    ("broadgate_tls_stale", "1 while certificate files are unusable and the former ones stay, by role"),
     ("broadgate_worker_events_unanswered", "Unanswered events in this worker"),
     ("broadgate_worker_gateways_attached", "Gateways that this worker is attached to"),
 ];
@@ -227,7 +237,8 @@ mod tests {
     #[test]
     fn every_metric_has_help() {
         let mut made = BTreeSet::new();
-        for room in ["src", "proto/port/src", "register/src", "gateway/src", "business/src"] {
+        for room in ["src", "proto/port/src", "proto/tls/src", "register/src", "gateway/src", "business/src"]
+        {
             collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut made);
         }
         let described: BTreeSet<String> =

@@ -14,7 +14,6 @@ macro_rules! say {
 }
 
 pub mod apps;
-mod bounded_read;
 pub mod cli;
 pub mod config;
 pub mod environment;

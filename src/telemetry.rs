@@ -22,10 +22,16 @@ use crate::{
 };
 
 /// The crates whose log is Broadgate's own.
-const OUR_TARGETS: [&str; 5] =
-    ["broadgate", "broadgate_gateway", "broadgate_register", "broadgate_business", "broadgate_proto"];
+const OUR_TARGETS: [&str; 6] = [
+    "broadgate",
+    "broadgate_gateway",
+    "broadgate_register",
+    "broadgate_business",
+    "broadgate_proto",
+    "broadgate_tls",
+];
 /// All that has a name of ours in a log.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "broadgate",
     "broadgate_bench",
     "broadgate_business",
@@ -35,6 +41,7 @@ const TARGETS: [&str; 10] = [
     "broadgate_pusher",
     "broadgate_register",
     "broadgate_tasks",
+    "broadgate_tls",
     "broadgate_topics",
 ];
 /// Between two clean-ups of histograms.

@@ -9,11 +9,11 @@ use std::{
 
 use broadgate_gateway::apps::{App, Apps, Change, Fault, KeySecret};
 use broadgate_proto::limits::APP_SECRET_BYTES_MIN;
+use broadgate_tasks::bounded_read::{self, Kind};
 use serde::{Deserialize, de::IgnoredAny};
 use toml::Spanned;
 
 use crate::{
-    bounded_read::{self, Kind},
     config::Config,
     secret_files::exposed,
     unreadable::{Unreadable, line_of},
@@ -343,7 +343,8 @@ mod tests {
         let source = Source { apps: Some(path.clone()), ..Source::default() };
         let mut seen = Vec::new();
         source.read(&mut seen).unwrap();
-        crate::bounded_read::tests::make_pipe(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert_ne!(seen[0], seen[0].again());
         let error = source.read(&mut seen).unwrap_err();
         assert!(error.contains("apps.toml: it is not a regular file"), "{error}");

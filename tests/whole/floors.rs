@@ -8,10 +8,11 @@ use std::{
 use syn::visit::Visit;
 
 /// The sources of every crate of the workspace.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "proto/src",
     "proto/port/src",
     "proto/tasks/src",
+    "proto/tls/src",
     "register/src",
     "gateway/topics/src",
     "gateway/pusher/src",

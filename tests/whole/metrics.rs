@@ -17,8 +17,12 @@ fn named(text: &str) -> BTreeSet<String> {
     whole.map(str::to_owned).collect()
 }
 
-/// Gauges by app, which are there once something has waited.
-const LATER: [&str; 1] = ["broadgate_gateway_webhook_queue_events"];
+/// Gauges by app, which are there once something has waited; and what only processes with certificates have.
+const LATER: [&str; 3] = [
+    "broadgate_gateway_webhook_queue_events",
+    "broadgate_tls_certificate_expires_seconds",
+    "broadgate_tls_stale",
+];
 
 async fn scrape(address: SocketAddr) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

@@ -2,6 +2,7 @@
 //! ends or panics before makes [`Tasks::failed`] return an error with its name, so that the process ends and its
 //! supervisor starts it again.
 
+pub mod bounded_read;
 mod fault;
 
 use std::{any::Any, collections::HashMap, thread, time::Duration};

@@ -18,7 +18,7 @@ static UNDER_WAY: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
 /// What may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Files, and pipes that are read once, when a process starts.
     Any,
     /// Only files, which can be read again.
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 ///
 /// # Errors
 /// If it cannot be read, is not of this kind, or is not read in time.
-pub(crate) fn read(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {
     read_within(path, kind, READ_TIME_MAX)
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn read(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// The same, and if it is not UTF-8.
-pub(crate) fn read_text(path: &Path, kind: Kind) -> io::Result<String> {
+pub fn read_text(path: &Path, kind: Kind) -> io::Result<String> {
     let not_text = |_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8");
     String::from_utf8(read(path, kind)?).map_err(not_text)
 }
@@ -81,11 +81,11 @@ fn under_way() -> MutexGuard<'static, Option<HashSet<PathBuf>>> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// A pipe in the place of a file.
-    pub(crate) fn make_pipe(path: &Path) {
+    fn make_pipe(path: &Path) {
         let _ = std::fs::remove_file(path);
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
     }

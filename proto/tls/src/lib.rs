@@ -1,0 +1,37 @@
+//! TLS of a Broadgate process: certificates and keys from files, checked with errors that say what to do, and
+//! read again while the process runs; and mutual TLS between the processes of a cluster.
+//!
+//! | file | what |
+//! |---|---|
+//! | `reads.rs` | what one load has read: files by their content, and when certificates expire |
+//! | `pem.rs` | certificates and keys in PEM files |
+//! | `pair.rs` | a certificate with its key; certificates of CAs |
+//! | `validity.rs` | from when until when a certificate is valid |
+//! | `reload.rs` | anything loaded from files, loaded again when they change |
+//! | `cluster.rs` | the mutual TLS of a cluster |
+//! | `explain.rs` | why a handshake failed, in one sentence |
+
+mod cluster;
+mod explain;
+mod pair;
+mod pem;
+mod provider;
+mod reads;
+mod reload;
+#[cfg(test)]
+mod tests;
+mod validity;
+
+pub use rustls;
+pub use tokio_rustls;
+
+pub use self::{
+    cluster::{ClusterFiles, ClusterTls, DEFAULT_SERVER_NAME},
+    explain::{Failed, Side, explain},
+    pair::{Pair, PairFiles, client_config, load_pair, load_roots},
+    pem::FileError,
+    provider::provider,
+    reads::Reads,
+    reload::Reloading,
+    validity::Validity,
+};

@@ -1,0 +1,175 @@
+//! Anything loaded from files, loaded again when they change: all of it or nothing.
+//!
+//! A certificate and its key are two files, written one after the other when they are renewed: what does not fit
+//! together is given time before it is an error. Then the former set stays in use, and metrics and the
+//! log say so.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use metrics::{counter, gauge};
+use tokio::{
+    signal::unix::Signal,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use crate::reads::Reads;
+
+/// Between two looks at the files.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// A changed file must stay unchanged for this long: it may still be being written.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// How long files that do not fit together may take to do so.
+const FIT_TIME_MAX: Duration = Duration::from_secs(3);
+
+type Load<T> = dyn Fn(&mut Reads) -> anyhow::Result<T> + Send + Sync;
+
+/// What was loaded from files, and is loaded again when they change. Handshakes take what is current;
+/// connections that are open keep what they were opened with.
+pub struct Reloading<T> {
+    /// What it is for, in metrics and the log: of a closed set.
+    role: &'static str,
+    load: Box<Load<T>>,
+    current: ArcSwap<T>,
+    /// What the last load has read, also one that failed.
+    read: Mutex<Reads>,
+    /// Held by the one who watches.
+    watching: tokio::sync::Mutex<()>,
+}
+
+impl<T: Send + Sync + 'static> Reloading<T> {
+    /// Loads for the first time. `role` labels the metrics, which [`Self::watch`] publishes.
+    ///
+    /// # Errors
+    /// As `load` returns them.
+    pub fn open(
+        role: &'static str,
+        load: impl Fn(&mut Reads) -> anyhow::Result<T> + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let mut reads = Reads::default();
+        let first = load(&mut reads)?;
+        Ok(Self {
+            role,
+            load: Box::new(load),
+            current: ArcSwap::from_pointee(first),
+            read: Mutex::new(reads),
+            watching: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// What is current.
+    pub fn current(&self) -> Guard<Arc<T>> {
+        self.current.load()
+    }
+
+    /// Watches the files, every two seconds and at each of these signals, for as long as it is polled. If
+    /// several watch, one does, and another when that one has stopped.
+    pub async fn watch(self: Arc<Self>, mut hangups: Option<Signal>) -> Infallible {
+        let _alone = self.watching.lock().await;
+        self.announce();
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // An order: nothing is waited for.
+                () = next(&mut hangups) => {
+                    let this = Arc::clone(&self);
+                    blocking(move || this.load_again(true)).await;
+                }
+                _ = looks.tick() => Arc::clone(&self).look().await,
+            }
+        }
+    }
+
+    /// The first values of the metrics, which are recorded only when a process has opened its metrics: later
+    /// than it reads its files. Alerts need counters that were there before.
+    fn announce(&self) {
+        publish_expiries(self.role, &self.read.lock().unwrap_or_else(PoisonError::into_inner));
+        counter!("broadgate_tls_reloads_total", "role" => self.role).increment(0);
+        counter!("broadgate_tls_reload_failures_total", "role" => self.role).increment(0);
+        gauge!("broadgate_tls_stale", "role" => self.role).set(0.0);
+    }
+
+    /// Loads again if the files have changed, when they have come to rest and fit together.
+    async fn look(self: Arc<Self>) {
+        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(mut now) = again(&known).await else { return };
+        let since = Instant::now();
+        while !now.is_same(&known) {
+            sleep(SETTLE_TIME).await;
+            let Some(later) = again(&known).await else { return };
+            if !later.is_same(&now) {
+                now = later;
+                continue;
+            }
+            let (this, is_late) = (Arc::clone(&self), since.elapsed() >= FIT_TIME_MAX);
+            if blocking(move || this.load_again(is_late)).await.unwrap_or(true) {
+                return;
+            }
+        }
+    }
+
+    /// Takes what the files hold, or goes on with what they held; false if they do not fit together and may
+    /// take longer to do so.
+    fn load_again(&self, is_late: bool) -> bool {
+        let mut reads = Reads::default();
+        let loaded = (self.load)(&mut reads);
+        if loaded.is_err() && !is_late {
+            return false;
+        }
+        match loaded {
+            Ok(set) => {
+                self.current.store(Arc::new(set));
+                publish_expiries(self.role, &reads);
+                counter!("broadgate_tls_reloads_total", "role" => self.role).increment(1);
+                gauge!("broadgate_tls_stale", "role" => self.role).set(0.0);
+                tracing::info!(role = self.role, "certificates read again");
+            }
+            Err(error) => {
+                counter!("broadgate_tls_reload_failures_total", "role" => self.role).increment(1);
+                gauge!("broadgate_tls_stale", "role" => self.role).set(1.0);
+                tracing::error!(role = self.role, "the former certificates stay in use: {error:#}");
+            }
+        }
+        // Also what cannot be used is not looked at twice.
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = reads;
+        true
+    }
+}
+
+impl<T> fmt::Debug for Reloading<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloading").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+async fn next(hangups: &mut Option<Signal>) {
+    match hangups {
+        // It cannot end while the runtime lives.
+        Some(hangups) => drop(hangups.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn again(known: &Reads) -> Option<Reads> {
+    let known = known.clone();
+    blocking(move || known.again()).await
+}
+
+/// Reads files without holding up the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn publish_expiries(role: &'static str, reads: &Reads) {
+    for (path, until) in reads.expiries() {
+        let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let file = path.display().to_string();
+        gauge!("broadgate_tls_certificate_expires_seconds", "role" => role, "file" => file).set(seconds);
+    }
+}
