@@ -179,7 +179,7 @@ fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
     let source = Source { config: Some(file.clone()), apps, raw: Vec::new() };
     let reading = source.read(&mut Vec::new()).map_err(Failure::Usage)?;
     let apps = reading.open().map_err(Failure::Usage)?;
-    for warning in reading.warnings().into_iter().chain(config.secret_warning()) {
+    for warning in reading.warnings().into_iter().chain(config.secret_warnings()) {
         say!("broadgate: warning: {warning}");
     }
     // All that a start refuses, by what a start asks.

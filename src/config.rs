@@ -12,6 +12,7 @@ use std::{
 
 use broadgate_gateway::{apps::App, config::Settings};
 use broadgate_proto::{limits, secret::Secret};
+use broadgate_register::server::PREFIX_DEFAULT;
 use broadgate_tasks::bounded_read::{self, Kind};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -19,6 +20,7 @@ use toml::{Table, Value};
 use crate::{
     environment::{self, Environment},
     failure::Failure,
+    secret_files,
     unreadable::{Unreadable, said},
 };
 
@@ -58,6 +60,42 @@ pub(crate) struct RegisterSection {
     pub(crate) beat: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) lease: Duration,
+    pub(crate) ledger: LedgerKind,
+    /// host:port at which members reach this register.
+    pub(crate) advertise: Option<String>,
+    pub(crate) etcd: EtcdSection,
+}
+
+/// What keeps the list of members.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LedgerKind {
+    #[default]
+    Memory,
+    Etcd,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct EtcdSection {
+    /// Client URLs of etcd's members.
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) prefix: String,
+    /// Empty if etcd authenticates nobody.
+    pub(crate) user: String,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) tls: EtcdTlsSection,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct EtcdTlsSection {
+    /// Certificates of the CAs that sign etcd's.
+    pub(crate) ca: Option<PathBuf>,
+    /// Shown to etcd, if it asks for one.
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -104,7 +142,26 @@ impl Default for ClusterSection {
 
 impl Default for RegisterSection {
     fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 7100)), beat: limits::BEAT, lease: limits::LEASE }
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 7100)),
+            beat: limits::BEAT,
+            lease: limits::LEASE,
+            ledger: LedgerKind::Memory,
+            advertise: None,
+            etcd: EtcdSection::default(),
+        }
+    }
+}
+
+impl Default for EtcdSection {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            prefix: PREFIX_DEFAULT.to_owned(),
+            user: String::new(),
+            password_file: None,
+            tls: EtcdTlsSection::default(),
+        }
     }
 }
 
@@ -183,9 +240,13 @@ impl Config {
         Ok(config)
     }
 
-    /// A warning if others than its owner can read the secret's file.
-    pub(crate) fn secret_warning(&self) -> Option<String> {
-        crate::secret_files::exposed("cluster.secret_file", self.cluster.secret_file.as_deref()?)
+    /// Warnings where others than the owner can read a file with a secret.
+    pub(crate) fn secret_warnings(&self) -> Vec<String> {
+        let files = [
+            ("cluster.secret_file", self.cluster.secret_file.as_deref()),
+            ("register.etcd.password_file", self.register.etcd.password_file.as_deref()),
+        ];
+        files.into_iter().filter_map(|(setting, file)| secret_files::exposed(setting, file?)).collect()
     }
 
     /// The shared secret: BROADGATE_SECRET, else the file.
@@ -339,6 +400,11 @@ mod tests {
                 one.gateway.spool = None;
                 one.gateway.internal.advertise = None;
                 one.metrics.bind = None;
+                one.register.advertise = None;
+                one.register.etcd.endpoints.clear();
+                one.register.etcd.user.clear();
+                one.register.etcd.password_file = None;
+                one.register.etcd.tls = EtcdTlsSection::default();
                 one.gateway.listeners.truncate(1);
                 one.gateway.listeners[0].silence_max = Some(one.gateway.listeners[0].silence());
             }

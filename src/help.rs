@@ -87,7 +87,16 @@ const COUNTERS: &[(&str, &str)] = &[
         "Connections closed by internal, register and metrics ports, by port and reason",
     ),
     ("broadgate_register_disconnects_total", "Member streams that the register ended, by reason"),
+    ("broadgate_register_elections_total", "Times that this register began to lead over a ledger"),
     ("broadgate_register_joins_total", "Members that joined"),
+    (
+        "broadgate_register_ledger_behind_total",
+        "Times that a member knew a newer view than the ledger had: etcd had lost data, or was used first",
+    ),
+    (
+        "broadgate_register_ledger_errors_total",
+        "Calls to the ledger that failed, by reason; most are repeated",
+    ),
     (
         "broadgate_register_step_downs_total",
         "Times that this register stepped down for an active one of a higher term",
@@ -157,6 +166,7 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("broadgate_register_epoch_number", "The count of the view's epoch"),
     ("broadgate_register_epoch_term", "The term of the view's epoch"),
+    ("broadgate_register_leads", "1 while this register leads, or keeps its list in memory"),
     ("broadgate_register_members", "Members in the view, by role and state"),
     (
         "broadgate_tls_certificate_expires_seconds",
@@ -183,6 +193,10 @@ const HISTOGRAMS: &[(&str, &str)] = &[
         "From a webhook event until its delivery, with all attempts",
     ),
     ("broadgate_gateway_webhook_post_seconds", "One attempt at posting webhooks"),
+    (
+        "broadgate_register_ledger_commit_seconds",
+        "From a change of the list until the ledger has accepted it, with all attempts",
+    ),
 ];
 
 /// A label and its value.
@@ -203,6 +217,9 @@ const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "queue_full"))),
     ("gateway", "broadgate_gateway_webhook_drops_total", Some(("reason", "stopped"))),
     ("gateway", "broadgate_gateway_webhook_posts_total", Some(("outcome", "ok"))),
+    ("register", "broadgate_register_ledger_behind_total", None),
+    ("register", "broadgate_register_ledger_errors_total", Some(("reason", "refused"))),
+    ("register", "broadgate_register_ledger_errors_total", Some(("reason", "unreachable"))),
     ("register", "broadgate_register_refused_total", Some(("reason", "secret"))),
     ("register", "broadgate_register_removed_total", Some(("reason", "lease"))),
     ("register", "broadgate_register_step_downs_total", None),

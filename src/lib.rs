@@ -19,6 +19,7 @@ pub mod config;
 pub mod environment;
 pub mod failure;
 mod help;
+mod ledger_settings;
 pub mod operate;
 pub mod options;
 pub mod output;

@@ -14,6 +14,7 @@ use broadgate_proto::{
     limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX},
     name,
 };
+use broadgate_register::server::Ledger;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::{
     apps::{self, Reload, Source},
     config::{Config, RegisterSection},
     failure::Failure,
+    ledger_settings,
     options::{AppsFile, ConfigFile, Registers},
     role_tasks::Watched,
     setting_errors,
@@ -135,8 +137,9 @@ pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::ser
     secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
     check_metrics(config, "register.bind", bind)?;
     let RegisterSection { beat, lease, .. } = config.register;
-    let config =
-        broadgate_register::server::Config { secret, beat, lease, connections_max: REGISTER_CONNECTIONS_MAX };
+    let ledger = ledger_settings::ledger(&config.register)?;
+    let connections_max = REGISTER_CONNECTIONS_MAX;
+    let config = broadgate_register::server::Config { secret, beat, lease, connections_max, ledger };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }
@@ -200,6 +203,9 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
         ))
     })?;
     tracing::info!(address = %listener.local_addr()?, "register");
+    if let Ledger::Etcd(etcd) = &checked.ledger {
+        broadgate_register::server::check_etcd(etcd).await.map_err(Failure::Usage)?;
+    }
     let mut watched = Watched::default();
     probes.serve(always_ready(), &mut watched);
     let shutdown = args.common.shutdown(&mut watched);
@@ -327,7 +333,7 @@ impl Common {
         let mut config = self.file.load()?;
         config.metrics.bind = self.metrics_bind.or(config.metrics.bind);
         telemetry::start_logs(&config)?;
-        for warning in config.warnings.iter().chain(&config.secret_warning()) {
+        for warning in config.warnings.iter().chain(&config.secret_warnings()) {
             tracing::warn!("{warning}");
         }
         // Before a role has anything to lose by it.

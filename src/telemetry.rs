@@ -31,7 +31,7 @@ const OUR_TARGETS: [&str; 6] = [
     "broadgate_tls",
 ];
 /// All that has a name of ours in a log.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 12] = [
     "broadgate",
     "broadgate_bench",
     "broadgate_business",
@@ -40,6 +40,7 @@ const TARGETS: [&str; 11] = [
     "broadgate_proto",
     "broadgate_pusher",
     "broadgate_register",
+    "broadgate_etcd",
     "broadgate_tasks",
     "broadgate_tls",
     "broadgate_topics",

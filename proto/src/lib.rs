@@ -35,5 +35,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!("gen/broadgate.v1.bin");
 /// MiB.
 pub const COMMAND_BYTES_HEADER: &str = "broadgate-command-bytes-max";
 
+/// With UNAVAILABLE from a register that stands by: the host:port of the register that leads.
+pub const LEADER_HEADER: &str = "broadgate-leader";
+
 /// The version of this program, announced to other members.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -164,6 +164,25 @@ pub const MEMBER_BYTES_MAX: usize = 4 * KIB;
 pub const VIEW_BYTES_MAX: usize = 2 * MIB;
 /// The former views that a register keeps for members that redial, together, in bytes.
 pub const VIEWS_KEPT_BYTES_MAX: usize = 16 * MIB;
+/// The lease of a register that leads over a ledger; etcd makes it no shorter than 2 s.
+pub const LEDGER_LEASE: Duration = Duration::from_secs(3);
+/// How often it is renewed.
+pub const LEDGER_RENEW: Duration = Duration::from_secs(1);
+/// How often a register that stands by looks for the leader.
+pub const LEDGER_LOOK: Duration = Duration::from_millis(500);
+/// How long a ledger may take to accept a write before the register gives its lead up.
+pub const LEDGER_COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
+/// One write, and the members of one view, in bytes, while the list is kept in etcd, whose requests have at most
+/// 1.5 MiB.
+pub const LEDGER_VIEW_BYTES_MAX: usize = MIB;
+/// Views in one write: etcd takes 128 operations.
+pub const LEDGER_VIEWS_MAX: usize = 64;
+/// Removed incarnations that the ledger remembers: 8 bytes each in every write.
+pub const LEDGER_REMOVED_MAX: usize = 1000;
+/// Answers and views for members that wait for the ledger; beyond, members and operators are turned away.
+pub const LEDGER_HELD_MAX: usize = 16 * MEMBERS_MAX;
+/// The views that wait for the ledger together, in bytes; beyond, members and operators are turned away.
+pub const LEDGER_WAITING_BYTES_MAX: usize = 16 * MIB;
 /// The step from one term to the next in the terms that registers make: the lower 16 bits are random.
 pub const TERM_STEP: u64 = 1 << 16;
 /// A view whose term is so much above the known one is not believed: 65,536 take-overs lie between them.
@@ -365,6 +384,9 @@ const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= PEER_JOINED_BYTES_MAX);
 const _: () = assert!(VIEW_BYTES_MAX + MEMBER_BYTES_MAX + KIB < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(MEMBERS_MAX * 2 * KIB <= VIEW_BYTES_MAX && 2 * VIEW_BYTES_MAX <= VIEWS_KEPT_BYTES_MAX);
 // Every term that is believed can be superseded many times before the terms end.
+const _: () = assert!(3 * LEDGER_RENEW.as_millis() <= LEDGER_LEASE.as_millis());
+const _: () = assert!(LEDGER_VIEW_BYTES_MAX + MEMBER_BYTES_MAX + 8 * LEDGER_REMOVED_MAX < 3 * MIB / 2);
+const _: () = assert!(LEDGER_VIEWS_MAX + 2 <= 128 && MEMBERS_MAX * KIB <= LEDGER_VIEW_BYTES_MAX);
 const _: () = assert!(TERM_STEP * 65_536 <= TERM_LEAP_MAX && TERM_LEAP_MAX * 65_536 <= TERM_FIRST_MAX);
 const _: () = assert!(TERM_FIRST_MAX < TERM_MAX / 2 && TERM_MAX < u64::MAX / 2);
 // Kubernetes kills 30 s after SIGTERM.

@@ -13,6 +13,9 @@ use crate::{
     output::{age, age_since_ms, fitted, print, print_json, screen},
 };
 
+/// A ledger that takes longer to accept a change is worth a warning.
+const LEDGER_LAG_ODD: Duration = Duration::from_secs(1);
+
 pub(crate) async fn status(target: Target) -> Result<(), Failure> {
     let mut status = target.any_app().await?.status().await?;
     if let Some(view) = &mut status.view {
@@ -66,7 +69,15 @@ fn warnings(status: &StatusReply) -> Vec<String> {
 
 /// What a gateway finds wrong with the register that it follows.
 fn register_warning(member: &Member, known: &GatewayStatus) -> Option<String> {
-    let FollowedRegister { address, heard, trouble, outside } = known.register.as_ref()?;
+    let FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms } =
+        known.register.as_ref()?;
+    if *heard && Duration::from_millis((*ledger_lag_ms).into()) >= LEDGER_LAG_ODD {
+        return Some(format!(
+            "{}: register {address}: {ledger} has not accepted a change for {ledger_lag_ms} ms: nobody can join or \
+             leave meanwhile; look at the register's log and at {ledger}",
+            member.name
+        ));
+    }
     if *heard && trouble.is_empty() && outside.is_empty() {
         return None;
     }
@@ -106,9 +117,19 @@ fn epoch(status: &StatusReply) -> String {
     status.view.as_ref().and_then(|view| view.epoch).unwrap_or_default().to_string()
 }
 
+/// What keeps the list, as the gateways know that follow the same register.
+fn ledger(status: &StatusReply) -> String {
+    let mut followed = status.gateways.iter().filter_map(|gateway| gateway.register.as_ref());
+    let known = followed.find(|known| known.address == status.register && !known.ledger.is_empty());
+    known.map_or_else(String::new, |known| {
+        format!(" leads · ledger {}, lag {} ms", known.ledger, known.ledger_lag_ms)
+    })
+}
+
 fn as_text(status: &StatusReply, width: Option<usize>) -> String {
     let heard = if status.register_heard { "heard" } else { "NOT HEARD" };
-    let mut text = format!("register {} ({heard}) · epoch {}\n\n", status.register, epoch(status));
+    let mut text =
+        format!("register {} ({heard}){} · epoch {}\n\n", status.register, ledger(status), epoch(status));
     let count = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
     text += &fitted(
         width,
@@ -201,7 +222,8 @@ fn as_json(status: &StatusReply) -> Value {
                     "peers": known.map(|known| known.peers.clone()),
                     "register": known.and_then(|known| known.register.as_ref()).map(|register| json!({
                         "address": register.address, "heard": register.heard, "trouble": register.trouble,
-                        "outside": register.outside,
+                        "outside": register.outside, "ledger": register.ledger,
+                        "ledger_lag_ms": register.ledger_lag_ms,
                     })),
                 }),
             )
@@ -274,6 +296,7 @@ mod tests {
             heard: true,
             trouble: "register 10.0.0.2:7100 is active as well: run only one".into(),
             outside: vec!["gateway-9".into()],
+            ..FollowedRegister::default()
         };
         status.gateways[0].register = Some(register);
         let text = as_text(&status, None);
@@ -281,5 +304,17 @@ mod tests {
                     one; answers are incomplete, only another register knows gateway-9\n";
         assert!(text.contains(said), "{text}");
         assert_eq!(as_json(&status)["gateways"][0]["register"]["outside"][0], "gateway-9");
+        let leads = |ledger_lag_ms| FollowedRegister {
+            address: status.register.clone(),
+            heard: true,
+            ledger: "etcd".into(),
+            ledger_lag_ms,
+            ..FollowedRegister::default()
+        };
+        let (quick, slow) = (leads(3), leads(2000));
+        status.gateways[0].register = Some(quick);
+        assert!(as_text(&status, None).contains(" leads · ledger etcd, lag 3 ms · epoch "));
+        status.gateways[0].register = Some(slow);
+        assert!(as_text(&status, None).contains("etcd has not accepted a change for 2000 ms"));
     }
 }

@@ -188,7 +188,7 @@ impl World {
                         );
                     }
                 }
-                Effect::Answer(_) | Effect::Happened(_) => {}
+                Effect::Answer(_) | Effect::Happened(_) | Effect::Commit(_) | Effect::Follow(_) => {}
             }
         }
     }

@@ -252,6 +252,7 @@ fn imports_go_down_only() {
     for (room, forbidden) in [
         ("proto", &["broadgate_register", "broadgate_gateway", "broadgate_business"][..]),
         ("proto/port", &["broadgate_register", "broadgate_gateway", "broadgate_business"]),
+        ("register/etcd", &["broadgate_register", "broadgate_gateway", "broadgate_business"]),
         ("register/src/member", &["crate::server", "broadgate_gateway", "broadgate_business"]),
         ("register", &["broadgate_gateway", "broadgate_business"]),
         ("gateway/topics", &["broadgate_register", "broadgate_gateway", "broadgate_pusher", "tokio"]),

@@ -8,11 +8,12 @@ use std::{
 use syn::visit::Visit;
 
 /// The sources of every crate of the workspace.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "proto/src",
     "proto/port/src",
     "proto/tasks/src",
     "proto/tls/src",
+    "register/etcd/src",
     "register/src",
     "gateway/topics/src",
     "gateway/pusher/src",

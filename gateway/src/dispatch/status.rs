@@ -79,8 +79,8 @@ impl Dispatcher {
     }
 
     fn followed_register(&self) -> v1::FollowedRegister {
-        let RegisterStatus { address, heard, trouble, outside } = (self.register)();
-        v1::FollowedRegister { address, heard, trouble, outside }
+        let RegisterStatus { address, heard, trouble, outside, ledger, ledger_lag_ms } = (self.register)();
+        v1::FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms }
     }
 
     pub(super) fn add_membership(&self, status: &mut v1::StatusReply) {

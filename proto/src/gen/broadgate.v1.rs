@@ -382,11 +382,17 @@ pub struct Welcome {
     /// Where the register sees the member come from, without port.
     #[prost(string, tag = "4")]
     pub observed_address: ::prost::alloc::string::String,
+    /// What keeps the list: "" is the register's memory, "etcd" is etcd.
+    #[prost(string, tag = "5")]
+    pub ledger: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeatAnswer {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// How long the oldest change that the ledger has not accepted has waited, in milliseconds.
+    #[prost(uint32, tag = "2")]
+    pub ledger_lag_ms: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Removed {
@@ -2496,6 +2502,13 @@ pub struct FollowedRegister {
     /// Names of gateways that only another register knows: answers are incomplete.
     #[prost(string, repeated, tag = "4")]
     pub outside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What keeps its list: "" is its memory, "etcd" is etcd; then it is the one that leads.
+    #[prost(string, tag = "5")]
+    pub ledger: ::prost::alloc::string::String,
+    /// How long the oldest change that the ledger has not accepted had waited at the last beat, in
+    /// milliseconds.
+    #[prost(uint32, tag = "6")]
+    pub ledger_lag_ms: u32,
 }
 /// A worker as one gateway sees it; summed over gateways in StatusReply.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

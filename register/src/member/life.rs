@@ -226,7 +226,13 @@ mod tests {
     }
 
     fn welcome(term: u64) -> Reply {
-        Reply::Welcome(Welcome { term, beat_ms: 1000, lease_ms: 5000, observed_address: String::new() })
+        Reply::Welcome(Welcome {
+            term,
+            beat_ms: 1000,
+            lease_ms: 5000,
+            observed_address: String::new(),
+            ledger: String::new(),
+        })
     }
 
     const fn secs(secs: u64) -> Duration {
@@ -244,7 +250,10 @@ mod tests {
         assert_eq!(life.wake(), secs(11));
         assert_eq!(life.tick(secs(11)), Step::Beat(1));
         assert_eq!(life.tick(secs(11)), Step::Nothing);
-        assert_eq!(life.reply(Reply::Beat(BeatAnswer { number: 1 }), secs(11)), Step::Nothing);
+        assert_eq!(
+            life.reply(Reply::Beat(BeatAnswer { number: 1, ledger_lag_ms: 0 }), secs(11)),
+            Step::Nothing
+        );
         for (number, now) in (12..16).enumerate() {
             assert_eq!(life.tick(secs(now)), Step::Beat(number as u64 + 2));
         }

@@ -33,6 +33,8 @@ enum End {
     Elsewhere(Rival),
     /// The register has stepped down, and names this one.
     Referred(String),
+    /// The register stands by; the one at this address leads.
+    Standby(String),
     /// A register said no.
     Refused { sentence: String, fatal: bool },
 }
@@ -56,6 +58,8 @@ pub(super) struct Link {
     avoid: Option<SocketAddr>,
     /// What was found at the address that was tried last.
     strange: Option<(SocketAddr, String)>,
+    /// The leader, as one that stands by has named it.
+    led: Option<String>,
     /// Dropped when all is over.
     _end: oneshot::Sender<()>,
 }
@@ -85,6 +89,7 @@ impl Link {
             split_told: false,
             avoid: None,
             strange: None,
+            led: None,
             _end: end,
         }
     }
@@ -135,6 +140,13 @@ impl Link {
                         );
                     }
                     self.redial.refer(&other);
+                    self.publisher.away(&register, why);
+                }
+                End::Standby(leader) => {
+                    let why = format!("it stands by, and the register at {leader} leads");
+                    tracing::debug!(register, why, "going to the leader");
+                    self.redial.refer(&leader);
+                    self.led = Some(leader);
                     self.publisher.away(&register, why);
                 }
                 End::Refused { sentence, fatal } => {

@@ -17,6 +17,10 @@ pub struct RegisterStatus {
     pub trouble: String,
     /// Gateways that only another register knows: until members agree on one, no answer is complete.
     pub outside: Vec<String>,
+    /// What keeps its list: "" is its memory.
+    pub ledger: String,
+    /// How long the oldest change that the ledger has not accepted had waited at the last beat.
+    pub ledger_lag_ms: u32,
 }
 
 impl RegisterStatus {
@@ -67,10 +71,28 @@ impl Publisher {
         self.say(register, true, trouble, outside);
     }
 
+    /// What the followed register says of its ledger.
+    pub fn ledger(&self, name: Option<&str>, lag_ms: u32) {
+        self.status.send_if_modified(|status| {
+            let same = name.is_none_or(|name| name == status.ledger) && status.ledger_lag_ms == lag_ms;
+            if let Some(name) = name {
+                name.clone_into(&mut status.ledger);
+            }
+            status.ledger_lag_ms = lag_ms;
+            !same
+        });
+    }
+
     fn say(&self, register: &str, heard: bool, trouble: String, outside: Vec<String>) {
         metrics::gauge!("broadgate_member_register_heard").set(if heard { 1.0 } else { 0.0 });
         metrics::gauge!("broadgate_member_register_outside").set(outside.len() as f64);
-        let status = RegisterStatus { address: register.to_owned(), heard, trouble, outside };
-        self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
+        self.status.send_if_modified(|old| {
+            let (ledger, ledger_lag_ms) = (old.ledger.clone(), old.ledger_lag_ms);
+            let address = register.to_owned();
+            let status = RegisterStatus { address, heard, trouble, outside, ledger, ledger_lag_ms };
+            let differs = *old != status;
+            *old = status;
+            differs
+        });
     }
 }

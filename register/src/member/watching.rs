@@ -18,7 +18,7 @@ use crate::member::{
     life::{Verdict, Watching},
     random::random,
     redial::Redial,
-    refusal::is_refusal,
+    refusal::{is_refusal, leader},
     status::Publisher,
 };
 
@@ -34,8 +34,15 @@ pub(super) async fn run(
 ) {
     let watching = Watching::new(registers.len());
     let redial = Redial::new(registers);
-    let mut watcher =
-        Watcher { secret, publisher, watching, redial, started: Instant::now(), refusal_told: false };
+    let mut watcher = Watcher {
+        secret,
+        publisher,
+        watching,
+        redial,
+        started: Instant::now(),
+        refusal_told: false,
+        leader: None,
+    };
     tokio::select! {
         () = watcher.follow() => {}
         // Nothing is ever sent: this ends when the handle is dropped.
@@ -50,6 +57,8 @@ struct Watcher {
     redial: Redial,
     started: Instant,
     refusal_told: bool,
+    /// Named by a register that stands by.
+    leader: Option<String>,
 }
 
 impl Watcher {
@@ -58,6 +67,13 @@ impl Watcher {
             sleep(self.redial.wait(random().unwrap_or_default())).await;
             let register = self.redial.target().to_owned();
             let trouble = self.round(&register).await;
+            // One that names itself, or is next anyway, needs no reference.
+            if let Some(leader) = self.leader.take()
+                && leader != register
+                && leader != self.redial.target()
+            {
+                self.redial.refer(&leader);
+            }
             tracing::debug!(register, trouble, "lost the register, or it was not found");
             self.publisher.away(&register, trouble);
         }
@@ -90,6 +106,7 @@ impl Watcher {
         let mut views = match opened {
             Ok(response) => response.into_inner(),
             Err(status) => {
+                self.leader = leader(&status, address);
                 if is_refusal(&status).is_some() && !std::mem::replace(&mut self.refusal_told, true) {
                     tracing::error!(
                         register,

@@ -113,6 +113,32 @@ impl Core {
         self
     }
 
+    /// Takes views of at most so many bytes, where the ledger takes less than members do.
+    #[must_use]
+    pub const fn with_view_bytes_max(mut self, bytes: usize) -> Self {
+        self.view_bytes_max = bytes;
+        self
+    }
+
+    /// Begins now, not when the process started.
+    #[must_use]
+    pub fn beginning_at(mut self, now: Now) -> Self {
+        self.last_tick = now.up;
+        self.patient_until = now.up + self.lease;
+        self
+    }
+
+    /// Who was removed last, at most so many, oldest first.
+    pub fn last_removed(&self, max: usize) -> impl Iterator<Item = Incarnation> {
+        self.removed.last(max)
+    }
+
+    /// The oldest view that is kept for members that have missed some.
+    #[must_use]
+    pub fn oldest_kept(&self) -> Epoch {
+        self.recent.oldest().unwrap_or(self.epoch)
+    }
+
     /// The current view.
     #[must_use]
     pub const fn view(&self) -> &Arc<View> {
@@ -129,7 +155,7 @@ impl Core {
             Input::Beat { connection, number } => {
                 if let Some((_, entry)) = self.of(connection) {
                     entry.heard = now.up;
-                    out.push(Effect::Reply(connection, Reply::Beat(BeatAnswer { number })));
+                    out.push(Effect::Reply(connection, Reply::Beat(BeatAnswer { number, ledger_lag_ms: 0 })));
                 }
             }
             Input::SetState { connection, state } => self.set_state(connection, state, now, &mut out),
@@ -336,6 +362,7 @@ impl Core {
             beat_ms: u32::try_from(self.beat.as_millis()).unwrap_or(u32::MAX),
             lease_ms: u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX),
             observed_address: origin.address.as_ref().map(IpAddr::to_string).unwrap_or_default(),
+            ledger: String::new(),
         })
     }
 

@@ -42,6 +42,11 @@ impl Graveyard {
     pub fn contains(&self, incarnation: Incarnation) -> bool {
         self.all.contains(&incarnation)
     }
+
+    /// The last ones, at most so many, oldest first.
+    pub fn last(&self, max: usize) -> impl Iterator<Item = Incarnation> {
+        self.order.iter().skip(self.order.len().saturating_sub(max)).copied()
+    }
 }
 
 /// Views that are kept for members that redial; see also [`VIEWS_KEPT_BYTES_MAX`].
@@ -65,6 +70,11 @@ impl RecentViews {
         {
             self.bytes -= bytes;
         }
+    }
+
+    /// The epoch of the oldest one.
+    pub fn oldest(&self) -> Option<Epoch> {
+        self.views.front().and_then(|(view, _)| view.epoch)
     }
 
     /// The views after the known one; if that is not here, or is the newest, the newest again where `or_newest`

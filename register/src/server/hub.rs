@@ -2,9 +2,15 @@
 //!
 //! A stream that does not take what is sent to it loses its connection, never anybody else's time.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use broadgate_proto::{
+    LEADER_HEADER,
     limits::MEMBERS_MAX,
     v1::{JoinReply, View, join_reply::Reply},
 };
@@ -19,8 +25,10 @@ use tonic::Status;
 use super::{
     config::Config,
     core::Core,
+    ledger::{Order, Said},
+    replica::{Replica, stands_by},
     report,
-    step::{Answer, ConnectionId, Effect, Input, Now, Refusal},
+    step::{Answer, ConnectionId, Effect, FromLedger, Input, Now, Refusal},
 };
 
 /// What may wait for one stream: a burst of views, beyond which it is not reading.
@@ -86,7 +94,11 @@ struct Outlet {
 }
 
 struct Hub {
-    core: Core,
+    replica: Replica,
+    /// To the ledger, if the list is kept in one.
+    orders: Option<mpsc::Sender<Order>>,
+    /// Operators whose commands were applied and not answered yet, in order.
+    asked: VecDeque<oneshot::Sender<Result<Answer, Refusal>>>,
     outlets: HashMap<ConnectionId, Outlet>,
     next: ConnectionId,
     started: Instant,
@@ -94,31 +106,74 @@ struct Hub {
     refused: String,
 }
 
+/// The hub's side of a ledger.
+#[derive(Debug)]
+pub(super) struct ToLedger {
+    pub orders: mpsc::Sender<Order>,
+    pub said: mpsc::Receiver<Said>,
+}
+
 /// Runs until `shutdown`; every stream ends with it.
-pub(super) async fn run(config: Config, mut requests: mpsc::Receiver<Request>, shutdown: impl Future) {
-    // Without entropy another register's views might get the names of ours, as unlikely as that is.
-    let salt = getrandom::u32().unwrap_or_default() as u16;
-    let core = Core::new(config.beat, config.lease, MEMBERS_MAX).with_salt(salt);
-    let outlets = HashMap::new();
-    let mut hub = Hub { core, outlets, next: 1, started: Instant::now(), refused: String::new() };
+pub(super) async fn run(
+    config: Config,
+    ledger: Option<ToLedger>,
+    mut requests: mpsc::Receiver<Request>,
+    shutdown: impl Future,
+) {
+    let (orders, mut said) = ledger.map(|ledger| (ledger.orders, ledger.said)).unzip();
+    let mut hub = Hub::new(&config, orders);
     let mut ticks = interval((config.lease / TICKS_PER_LEASE).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
-            // Beats that have arrived count before a lease is looked at.
+            // What the ledger says comes first: by it others are answered. Beats that have arrived count before a
+            // lease is looked at.
             biased;
             _ = &mut shutdown => return,
+            said = heard(&mut said) => match said {
+                Some(said) => hub.ledger(said),
+                None => return,
+            },
             request = requests.recv() => match request {
                 Some(request) => hub.request(request),
                 None => return,
             },
-            _ = ticks.tick() => drop(hub.apply(Input::Tick)),
+            _ = ticks.tick() => hub.apply(Input::Tick),
         }
     }
 }
 
+/// What the ledger says next; never anything if there is none.
+async fn heard(said: &mut Option<mpsc::Receiver<Said>>) -> Option<Said> {
+    match said {
+        Some(said) => said.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Hub {
+    fn new(config: &Config, orders: Option<mpsc::Sender<Order>>) -> Self {
+        let replica = if orders.is_some() {
+            report::leads(false);
+            Replica::over_ledger(config.beat, config.lease)
+        } else {
+            report::leads(true);
+            // Without entropy another register's views might get the names of ours, as unlikely as that is.
+            let salt = getrandom::u32().unwrap_or_default() as u16;
+            Replica::in_memory(Core::new(config.beat, config.lease, MEMBERS_MAX).with_salt(salt))
+        };
+        Self {
+            replica,
+            orders,
+            asked: VecDeque::new(),
+            outlets: HashMap::new(),
+            next: 1,
+            started: Instant::now(),
+            refused: String::new(),
+        }
+    }
+
     fn now(&self) -> Now {
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Now { up: self.started.elapsed(), unix_ms: u64::try_from(wall.as_millis()).unwrap_or_default() }
@@ -130,17 +185,43 @@ impl Hub {
             // Messages from before a connection was dropped must not revive it.
             Request::Input(input)
                 if input.said_by().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
-            Request::Input(input) => drop(self.apply(input)),
+            Request::Input(input) => self.apply(input),
             Request::Command(input, answer) => {
-                if let Some(result) = self.apply(input) {
-                    let _ = answer.send(result);
-                }
+                self.asked.push_back(answer);
+                self.apply(input);
             }
             Request::Closed(connection) => {
                 self.outlets.remove(&connection);
                 self.apply(Input::Lost { connection });
             }
         }
+    }
+
+    fn ledger(&mut self, said: Said) {
+        let started = self.started;
+        let up = |at: Instant| at.saturating_duration_since(started);
+        let input = match said {
+            Said::Leader(leader) => FromLedger::Leader(leader),
+            Said::Elected(mut elected, until) => {
+                elected.until = up(until);
+                FromLedger::Elected(elected)
+            }
+            Said::Renewed(guard, until) => FromLedger::Renewed { guard, until: up(until) },
+            Said::Written(guard, number, outcome) => FromLedger::Written { guard, number, outcome },
+            Said::Lost(guard, why) => FromLedger::Lost { guard, why },
+        };
+        let effects = self.replica.ledger(input, self.now());
+        self.act(effects);
+    }
+
+    /// What a register answers that does not lead.
+    fn elsewhere(&self) -> Status {
+        let leader = self.replica.leader();
+        let mut status = Status::unavailable(stands_by(leader));
+        if let Some(leader) = leader.and_then(|leader| leader.parse().ok()) {
+            status.metadata_mut().insert(LEADER_HEADER, leader);
+        }
+        status
     }
 
     fn open(&mut self, watch: bool, opened: oneshot::Sender<Result<Opened, Status>>) {
@@ -150,6 +231,10 @@ impl Hub {
             let _ = opened.send(Err(Status::resource_exhausted(sentence)));
             return;
         }
+        let Some(view) = self.replica.view().cloned() else {
+            let _ = opened.send(Err(self.elsewhere()));
+            return;
+        };
         let connection = self.next;
         self.next += 1;
         let (sender, outgoing) = mpsc::channel(OUTLET_MAX);
@@ -161,17 +246,28 @@ impl Hub {
         let outlet = Outlet { sender, views: watch, _closed: closed.drop_guard() };
         self.outlets.insert(connection, outlet);
         if watch {
-            let view = self.core.view().clone();
             self.send(connection, Outgoing::View(view));
         }
     }
 
-    /// Applies one input and acts on its effects; the answer is there if it was a command.
-    fn apply(&mut self, input: Input) -> Option<Result<Answer, Refusal>> {
-        let now = self.now();
-        let mut answer = None;
-        for effect in self.core.apply(input, now) {
+    /// Applies one input and acts on its effects.
+    fn apply(&mut self, input: Input) {
+        let effects = self.replica.apply(input, self.now());
+        self.act(effects);
+    }
+
+    fn act(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
+                Effect::Commit(write) => self.order(Order::Write(write)),
+                Effect::Follow(guard) => {
+                    self.order(Order::Resign(guard));
+                    // Operators whose commands may not have been committed repeat them.
+                    self.asked.clear();
+                    for (_, outlet) in std::mem::take(&mut self.outlets) {
+                        let _ = outlet.sender.try_send(Err(self.elsewhere()));
+                    }
+                }
                 Effect::Reply(connection, reply) => {
                     if matches!(reply, Reply::Welcome(_))
                         && let Some(outlet) = self.outlets.get_mut(&connection)
@@ -190,11 +286,23 @@ impl Hub {
                     }
                 }
                 Effect::View(view) => self.broadcast(&view),
-                Effect::Answer(result) => answer = Some(result),
+                Effect::Answer(result) => {
+                    if let Some(asked) = self.asked.pop_front() {
+                        let _ = asked.send(result);
+                    }
+                }
                 Effect::Happened(happened) => report::happened(&happened),
             }
         }
-        answer
+    }
+
+    fn order(&self, order: Order) {
+        let Some(orders) = &self.orders else { return };
+        if orders.try_send(order).is_err() {
+            counter!("broadgate_register_ledger_errors_total", "reason" => "busy").increment(1);
+            // A write that never ends makes this register give its lead up.
+            tracing::error!("the task of the ledger takes no orders");
+        }
     }
 
     /// A member that is refused comes back every other second: one sentence is said once.
@@ -279,7 +387,7 @@ mod tests {
     async fn member_that_does_not_read_is_disconnected() {
         let (hub, requests) = mpsc::channel(REQUESTS_MAX);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(Config::default(), requests, stop.clone().cancelled_owned()));
+        let task = tokio::spawn(run(Config::default(), None, requests, stop.clone().cancelled_owned()));
         let slow = join(&hub, 1).await;
         let mut quick = join(&hub, 2).await;
         let connection = quick.connection;

@@ -8,6 +8,8 @@
 //! | `check.rs` | what a Hello must be like |
 //! | `core/take_over.rs` | pure: views of other registers, and stepping down for one |
 //! | `core/operator.rs` | pure: the commands of operators |
+//! | `replica.rs`, `replica/commits.rs` | pure: one of several registers; what waits for the ledger |
+//! | `ledger.rs`, `ledger/` | the task that keeps the list in etcd |
 //! | `hub.rs` | the one task that owns the core and every stream's outgoing end |
 //! | `grpc.rs` | calls to requests |
 //! | `serve.rs` | from the port to the stop: the tasks |
@@ -20,13 +22,19 @@ mod core;
 mod grpc;
 mod history;
 mod hub;
+mod ledger;
+mod replica;
 mod report;
 mod serve;
 #[allow(missing_docs, reason = "the variants say what their fields are; only simulations see them")]
 mod step;
 
-pub use config::Config;
+pub use broadgate_etcd::{
+    Endpoint, Settings as EtcdSettings, Tls as EtcdTls, TlsFiles as EtcdTlsFiles, User,
+};
+pub use config::{Config, Etcd, Ledger, PREFIX_DEFAULT};
 pub use history::REMOVED_MAX;
+pub use ledger::check as check_etcd;
 pub use serve::run;
 
 /// The state machine, for simulations of whole clusters.
@@ -35,6 +43,10 @@ pub mod simulation {
     pub use super::{
         check::Origin,
         core::Core,
-        step::{Answer, ConnectionId, Effect, Happened, Input, Now, Reason, Refusal},
+        replica::Replica,
+        step::{
+            Answer, ConnectionId, Effect, Elected, FromLedger, Guard, Happened, Input, Now, Outcome, Reason,
+            Refusal, Write,
+        },
     };
 }

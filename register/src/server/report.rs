@@ -1,7 +1,7 @@
 //! What the register's logs and metrics say.
 
 use broadgate_proto::v1::{Member, MemberState, Role, View};
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 
 use super::step::Happened;
 
@@ -30,11 +30,38 @@ pub(super) fn happened(happened: &Happened) {
                  run only one register"
             );
         }
+        Happened::Led { stored, members } => {
+            leads(true);
+            counter!("broadgate_register_elections_total").increment(1);
+            tracing::info!(%stored, members, "this register leads");
+        }
+        Happened::Deposed { why } => {
+            leads(false);
+            tracing::warn!(why, "this register leads no more: its members go to the next leader");
+        }
+        Happened::Committed { took } => {
+            histogram!("broadgate_register_ledger_commit_seconds").record(took.as_secs_f64());
+        }
+        Happened::WriteUnknown { why } => {
+            tracing::warn!(why, "nobody knows whether the ledger has taken a write: repeating it");
+        }
+        Happened::LedgerBehind { ledger, reported } => {
+            counter!("broadgate_register_ledger_behind_total").increment(1);
+            tracing::error!(
+                %ledger, %reported,
+                "a member knows a newer view than the ledger has: the members' knowledge is taken over; expected                  after a move from memory to etcd and after etcd was restored from a backup, else etcd has lost data"
+            );
+        }
         Happened::TookOver { from, term, members } => {
             counter!("broadgate_register_takeovers_total").increment(1);
             tracing::info!(%from, term, members, "took over the view of another register");
         }
     }
+}
+
+/// Whether this register leads.
+pub(super) fn leads(leads: bool) {
+    gauge!("broadgate_register_leads").set(if leads { 1.0 } else { 0.0 });
 }
 
 /// Sets the gauges that describe the view.

@@ -13,7 +13,10 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{config::Config, grpc, hub};
+use super::{
+    config::{Config, Ledger},
+    grpc, hub, ledger,
+};
 
 /// After an idle connection has said nothing for this long it is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -44,7 +47,26 @@ pub async fn run(
     let (stop, owner_ended, served_until) =
         <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let mut tasks = Tasks::default();
-    let owner = hub::run(config, requests, stop.clone().cancelled_owned());
+    let to_ledger = match config.ledger.clone() {
+        Ledger::Memory => None,
+        Ledger::Etcd(etcd) => {
+            let bind = listener.local_addr()?;
+            let (say, said) = mpsc::channel(ledger::ORDERS_MAX);
+            let (orders, ordered) = mpsc::channel(ledger::ORDERS_MAX);
+            if let Some(tls) = etcd.settings.tls.clone() {
+                let stop = stop.clone();
+                tasks.spawn("etcd certificates", async move {
+                    tokio::select! {
+                        never = tls.watch() => match never {},
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+            tasks.spawn("ledger", ledger::run(etcd, bind, say, ordered, stop.clone()));
+            Some(hub::ToLedger { orders, said })
+        }
+    };
+    let owner = hub::run(config, to_ledger, requests, stop.clone().cancelled_owned());
     let ended = owner_ended.clone().drop_guard();
     tasks.spawn("members", async move {
         let _ended = ended;

@@ -61,9 +61,77 @@ impl Input {
     }
 }
 
+/// What the ledger of a register has done.
+#[derive(Debug, Clone)]
+pub enum FromLedger {
+    /// Another register leads, at this address; nobody does if there is none.
+    Leader(Option<String>),
+    /// This register leads.
+    Elected(Box<Elected>),
+    /// It leads until then, if it is the one that was elected at this revision.
+    Renewed { guard: Guard, until: Duration },
+    /// What became of a write.
+    Written { guard: Guard, number: u64, outcome: Outcome },
+    /// It leads no more.
+    Lost { guard: Guard, why: String },
+}
+
+/// At which revision of the ledger a register was elected. A write is refused if another one was since.
+pub type Guard = i64;
+
+/// An election, and what the ledger had then.
+#[derive(Debug, Clone)]
+pub struct Elected {
+    pub guard: Guard,
+    /// By this register's clock, counted from before the question.
+    pub until: Duration,
+    pub salt: u16,
+    /// The last views, in order; none in a ledger that nobody has written to.
+    pub views: Vec<Arc<View>>,
+    /// The incarnations that were removed last.
+    pub removed: Vec<Incarnation>,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is committed.
+    Done,
+    /// Another register leads, or the ledger is not what it was.
+    Refused(String),
+    /// Nobody knows: it may be committed, or be so later.
+    Unknown(String),
+}
+
+/// One write: all of it or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    pub guard: Guard,
+    /// In order, within one guard.
+    pub number: u64,
+    /// In order; at least one.
+    pub views: Vec<Arc<View>>,
+    /// The incarnations that were removed last, oldest first.
+    pub removed: Vec<Incarnation>,
+    /// Views before this one are deleted.
+    pub oldest: Epoch,
+}
+
+impl Write {
+    /// Of the newest view.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.views.last().and_then(|view| view.epoch).unwrap_or_default()
+    }
+}
+
 /// What a register does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
+    /// Write this to the ledger, and say what became of it.
+    Commit(Arc<Write>),
+    /// It leads no more: end every stream, and give the election of this guard up.
+    Follow(Guard),
     /// To one connection.
     Reply(ConnectionId, Reply),
     /// A view that one member has missed.
@@ -174,6 +242,16 @@ pub enum Happened {
     Removed(Member, Reason),
     /// A view of another register was taken over.
     TookOver { from: Epoch, term: u64, members: usize },
+    /// This register leads, with so many stored members.
+    Led { stored: Epoch, members: usize },
+    /// It leads no more.
+    Deposed { why: String },
+    /// A write was committed.
+    Committed { took: Duration },
+    /// Nobody knows what became of a write.
+    WriteUnknown { why: String },
+    /// The ledger had less than a member knows: it has lost data, or is used for the first time.
+    LedgerBehind { ledger: Epoch, reported: Epoch },
     /// Another register is active under a higher term.
     SteppedDown { from: Epoch, higher: Epoch, members: usize },
 }

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use broadgate_proto::v1::{
-    self, Beat, Goodbye, Hello, JoinReply, JoinRequest, MemberState, SetState, View, join_request::Request,
+    self, Beat, Goodbye, Hello, JoinReply, JoinRequest, MemberState, SetState, View, join_reply::Reply,
+    join_request::Request,
 };
 use tokio::{
     sync::mpsc,
@@ -19,7 +20,7 @@ use crate::member::{
     dial::{self, Dialed},
     event::MemberEvent,
     life::Step,
-    refusal::is_refusal,
+    refusal::{is_refusal, leader},
     rivals::{self, Found, Looking, Looks, Rival},
 };
 
@@ -56,6 +57,9 @@ impl Link {
                 return self.unasked(address, why).await;
             }
             Some(Ok(Err(status))) => {
+                if let Some(leader) = leader(&status, peer) {
+                    return End::Standby(leader);
+                }
                 return match refusal(&status) {
                     End::Next(why) => self.unasked(address, why).await,
                     refused => refused,
@@ -115,7 +119,7 @@ impl Link {
     }
 
     fn tell_heard(&self, register: &str) {
-        if self.redial.is_given(register) {
+        if self.redial.is_given(register) || self.led.as_deref() == Some(register) {
             self.publisher.heard(register);
         } else {
             self.publisher.heard_at_another(register);
@@ -192,7 +196,14 @@ impl Link {
                 reply = replies.message() => match reply {
                     // A reply of a later version says nothing to this one, but it was heard.
                     Ok(Some(JoinReply { reply: None })) => continue,
-                    Ok(Some(JoinReply { reply: Some(reply) })) => self.life.reply(reply, self.now()),
+                    Ok(Some(JoinReply { reply: Some(reply) })) => {
+                        match &reply {
+                            Reply::Welcome(welcome) => self.publisher.ledger(Some(&welcome.ledger), 0),
+                            Reply::Beat(answer) => self.publisher.ledger(None, answer.ledger_lag_ms),
+                            _ => {}
+                        }
+                        self.life.reply(reply, self.now())
+                    }
                     Ok(None) if welcomed => return End::Broken("it ended the stream".to_owned()),
                     Ok(None) => return End::Next("it ended the stream".to_owned()),
                     Err(status) if welcomed => return End::Broken(status.to_string()),

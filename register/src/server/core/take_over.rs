@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use broadgate_proto::{
+    id::Incarnation,
     limits::TERM_STEP,
     v1::{Elsewhere, Epoch, Member, Role, View, join_reply::Reply},
 };
@@ -132,6 +133,31 @@ impl Core {
         self.took_one_over = true;
         self.base = reported;
         true
+    }
+
+    /// Goes on with what the ledger has: the same members under the next term, made from the newest stored view,
+    /// so that it is no gap for anybody. Their leases begin now. Stored views are in order.
+    pub fn resume(&mut self, views: &[Arc<View>], removed: &[Incarnation], now: Now) -> Vec<Effect> {
+        let Some(newest) = views.last() else { return Vec::new() };
+        for incarnation in removed {
+            self.removed.add(*incarnation);
+        }
+        for view in views {
+            self.recent.push(view.clone(), view.members.iter().map(check::bytes_in_view).sum());
+        }
+        for member in &newest.members {
+            let Ok((incarnation, member)) = check::hello(Origin::default(), Some(member.clone())) else {
+                continue;
+            };
+            self.insert(incarnation, Entry { member, heard: now.up, connection: None });
+        }
+        self.base = Base::of(newest);
+        self.epoch = Epoch::new(self.term_above(self.base.epoch.term), 0);
+        self.took_over = Some(self.base.epoch);
+        self.fresh = false;
+        let mut out = Vec::new();
+        self.publish(&mut out);
+        out
     }
 
     /// Keeps a member that is known only by report; its lease begins now.

@@ -1,0 +1,3 @@
+//! etcd's messages and services, as far as they are used.
+
+include!("gen/etcdserverpb.rs");

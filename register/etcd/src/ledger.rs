@@ -1,0 +1,3 @@
+//! What registers keep in etcd.
+
+include!("gen/broadgate.ledger.v1.rs");

@@ -1,0 +1,276 @@
+//! The task that keeps the list in etcd: stands for election, renews the lease, and writes. It decides nothing
+//! that `replica.rs` could.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use broadgate_etcd::Trouble;
+use broadgate_proto::limits::{LEDGER_LEASE, LEDGER_LOOK, LEDGER_RENEW};
+use metrics::counter;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    config::Etcd,
+    step::{Elected, Guard, Outcome, Write},
+};
+
+mod keys;
+mod store;
+
+use store::{Lead, Store, Written};
+
+/// Orders that may wait: one write at a time, and the end of a lead.
+pub(super) const ORDERS_MAX: usize = 16;
+/// Between two tries of a write or a renewal.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long giving up a lease may hold a stopping register up.
+const REVOKE_TIME_MAX: Duration = Duration::from_millis(300);
+
+/// What the hub wants of its ledger.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Write this.
+    Write(Arc<Write>),
+    /// Give up the lead that was won at this revision.
+    Resign(Guard),
+}
+
+/// What the ledger says to the hub. Points in time are of this process.
+#[derive(Debug)]
+pub(super) enum Said {
+    Leader(Option<String>),
+    /// `until` of the election is not set yet.
+    Elected(Box<Elected>, Instant),
+    Renewed(Guard, Instant),
+    Written(Guard, u64, Outcome),
+    Lost(Guard, String),
+}
+
+/// Tries the user, the password and the permissions once.
+///
+/// # Errors
+/// A sentence, if etcd refuses. That nobody answers is no error: that may pass.
+pub async fn check(etcd: &Etcd) -> Result<(), String> {
+    match Store::new(etcd).check().await {
+        Ok(()) => Ok(()),
+        Err(Trouble::Refused(sentence)) => Err(format!("register.etcd: {sentence}")),
+        Err(Trouble::Unknown(sentence)) => {
+            tracing::warn!(
+                "register.etcd: no endpoint answers ({sentence}): this register tries on and serves nobody until \
+                 then; start etcd, or correct register.etcd.endpoints"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Runs until `stop`, or until the hub is gone; then gives the lead up, so that another register need not wait
+/// for the lease to end.
+pub(super) async fn run(
+    etcd: Etcd,
+    bind: SocketAddr,
+    hub: mpsc::Sender<Said>,
+    mut orders: mpsc::Receiver<Order>,
+    stop: CancellationToken,
+) {
+    let mut task =
+        Task { store: Store::new(&etcd), writer: Store::new(&etcd), etcd, bind, hub, told: String::new() };
+    loop {
+        let looked = tokio::select! {
+            looked = task.look() => looked,
+            () = stop.cancelled() => return,
+        };
+        match looked {
+            Err(Gone) => return,
+            Ok(None) => tokio::select! {
+                () = sleep(LEDGER_LOOK) => {}
+                () = stop.cancelled() => return,
+            },
+            Ok(Some((lead, until))) => {
+                let ended = tokio::select! {
+                    ended = task.lead(lead, until, &mut orders) => ended,
+                    () = stop.cancelled() => Err(Gone),
+                };
+                // A lease that is left behind would keep the others waiting.
+                let _ = timeout(REVOKE_TIME_MAX, task.store.revoke(lead.lease)).await;
+                if ended.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The hub has ended.
+struct Gone;
+
+struct Task {
+    etcd: Etcd,
+    bind: SocketAddr,
+    hub: mpsc::Sender<Said>,
+    /// Looks, elections and renewals.
+    store: Store,
+    writer: Store,
+    /// The trouble that was logged last.
+    told: String,
+}
+
+impl Task {
+    async fn say(&self, said: Said) -> Result<(), Gone> {
+        self.hub.send(said).await.map_err(|_| Gone)
+    }
+
+    /// Looks for the leader, and stands for election if there is none.
+    async fn look(&mut self) -> Result<Option<(Lead, Instant)>, Gone> {
+        let leader = match self.store.leader().await {
+            Ok(leader) => leader,
+            Err(trouble) => {
+                self.tell(&trouble);
+                self.say(Said::Leader(None)).await?;
+                return Ok(None);
+            }
+        };
+        if leader.is_some() || self.hub.is_closed() {
+            self.well();
+            self.say(Said::Leader(leader)).await?;
+            return Ok(None);
+        }
+        self.say(Said::Leader(None)).await?;
+        let asked = Instant::now();
+        let address = self.etcd.address(self.bind, self.store.local_address());
+        match self.store.elect(&address).await {
+            Ok(Some(lead)) => Ok(Some((lead, asked + LEDGER_LEASE))),
+            Ok(None) => Ok(None),
+            Err(trouble) => {
+                self.tell(&trouble);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Leads until the lease is lost, a write is refused, or the hub resigns.
+    async fn lead(
+        &mut self,
+        lead: Lead,
+        until: Instant,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<(), Gone> {
+        let loaded = match self.store.load().await {
+            Ok(loaded) => loaded,
+            Err(trouble) => {
+                self.tell(&trouble);
+                sleep(LEDGER_LOOK).await;
+                return Ok(());
+            }
+        };
+        self.well();
+        // What was ordered for a former lead.
+        while orders.try_recv().is_ok() {}
+        let salt = getrandom::u32().unwrap_or_default() as u16;
+        let elected = Elected {
+            guard: lead.guard,
+            until: Duration::ZERO,
+            salt,
+            views: loaded.views,
+            removed: loaded.removed,
+        };
+        self.say(Said::Elected(Box::new(elected), until)).await?;
+        let hub = self.hub.clone();
+        let why = tokio::select! {
+            why = renew(&mut self.store, &hub, lead) => why,
+            why = write(&mut self.writer, &hub, lead, loaded.state_revision, orders) => why,
+        };
+        match why? {
+            Some(why) => self.say(Said::Lost(lead.guard, why)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Logs a trouble once, and counts it.
+    fn tell(&mut self, trouble: &Trouble) {
+        count(trouble);
+        let sentence = trouble.to_string();
+        if self.told != sentence {
+            tracing::error!(
+                trouble = sentence,
+                "the ledger in etcd cannot be used: nobody can join or leave until it can; trying on"
+            );
+            self.told = sentence;
+        }
+    }
+
+    fn well(&mut self) {
+        if !std::mem::take(&mut self.told).is_empty() {
+            tracing::info!("the ledger in etcd answers again");
+        }
+    }
+}
+
+fn count(trouble: &Trouble) {
+    let reason = match trouble {
+        Trouble::Refused(_) => "refused",
+        Trouble::Unknown(_) => "unreachable",
+    };
+    counter!("broadgate_register_ledger_errors_total", "reason" => reason).increment(1);
+}
+
+/// Renews until that is not possible any more: a sentence.
+async fn renew(store: &mut Store, hub: &mpsc::Sender<Said>, lead: Lead) -> Result<Option<String>, Gone> {
+    let mut until = Instant::now() + LEDGER_LEASE;
+    sleep(LEDGER_RENEW).await;
+    loop {
+        let asked = Instant::now();
+        match store.renew(lead).await {
+            Ok(true) => {
+                until = asked + LEDGER_LEASE;
+                hub.send(Said::Renewed(lead.guard, until)).await.map_err(|_| Gone)?;
+                sleep((asked + LEDGER_RENEW).saturating_duration_since(Instant::now())).await;
+            }
+            Ok(false) => return Ok(Some("its lease in etcd has ended".to_owned())),
+            Err(trouble) => {
+                count(&trouble);
+                if Instant::now() >= until {
+                    return Ok(Some(format!("its lease in etcd could not be renewed: {trouble}")));
+                }
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Writes what the hub orders, one after the other, until it resigns.
+async fn write(
+    store: &mut Store,
+    hub: &mpsc::Sender<Said>,
+    lead: Lead,
+    mut state_revision: i64,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Result<Option<String>, Gone> {
+    while let Some(order) = orders.recv().await {
+        let write = match order {
+            Order::Write(write) if write.guard == lead.guard => write,
+            Order::Resign(guard) if guard == lead.guard => return Ok(None),
+            Order::Write(_) | Order::Resign(_) => continue,
+        };
+        let outcome = match store.write(&write, state_revision).await {
+            Ok(Written::At(revision)) => {
+                state_revision = revision;
+                Outcome::Done
+            }
+            Ok(Written::Not(why)) => {
+                counter!("broadgate_register_ledger_errors_total", "reason" => "guard").increment(1);
+                Outcome::Refused(why)
+            }
+            Err(trouble) => {
+                count(&trouble);
+                sleep(AGAIN).await;
+                Outcome::Unknown(trouble.to_string())
+            }
+        };
+        hub.send(Said::Written(lead.guard, write.number, outcome)).await.map_err(|_| Gone)?;
+    }
+    Err(Gone)
+}

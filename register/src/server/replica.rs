@@ -1,0 +1,294 @@
+//! One of several registers over a ledger: leads with a core of its own, or stands by. Pure.
+//!
+//! What shows a view is held back until the view is committed; beats are answered meanwhile. Every write is
+//! refused by the ledger if another register was elected since, so of two that believe that they lead only one
+//! can show anything new.
+//!
+//! A register with its list in memory leads from the start and commits nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    limits::{LEDGER_COMMIT_TIME_MAX, LEDGER_VIEW_BYTES_MAX, MEMBERS_MAX},
+    v1::{View, join_reply::Reply},
+};
+
+use super::{
+    core::Core,
+    step::{Answer, Effect, Elected, FromLedger, Guard, Happened, Input, Now, Outcome, Refusal},
+};
+
+mod commits;
+
+use commits::Commits;
+
+/// As members learn it.
+const LEDGER_NAME: &str = "etcd";
+
+/// A register, whatever keeps its list.
+#[derive(Debug)]
+pub struct Replica {
+    beat: Duration,
+    lease: Duration,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// The list is in memory.
+    Alone(Box<Core>),
+    Standby {
+        /// The address of the one that leads.
+        leader: Option<String>,
+    },
+    Leading(Box<Leading>),
+}
+
+#[derive(Debug)]
+struct Leading {
+    guard: Guard,
+    until: Duration,
+    core: Core,
+    commits: Commits,
+}
+
+impl Replica {
+    /// Keeps the list in memory.
+    #[must_use]
+    pub fn in_memory(core: Core) -> Self {
+        Self { beat: Duration::ZERO, lease: Duration::ZERO, role: Role::Alone(Box::new(core)) }
+    }
+
+    /// Keeps the list in a ledger, and stands by until it is elected.
+    #[must_use]
+    pub const fn over_ledger(beat: Duration, lease: Duration) -> Self {
+        Self { beat, lease, role: Role::Standby { leader: None } }
+    }
+
+    /// The newest view that members may see; none where another register leads.
+    #[must_use]
+    pub fn view(&self) -> Option<&Arc<View>> {
+        match &self.role {
+            Role::Alone(core) => Some(core.view()),
+            Role::Leading(leading) => Some(leading.commits.shown()),
+            Role::Standby { .. } => None,
+        }
+    }
+
+    /// The address of the register that leads, where this one does not and knows it.
+    #[must_use]
+    pub fn leader(&self) -> Option<&str> {
+        match &self.role {
+            Role::Standby { leader } => leader.as_deref(),
+            Role::Alone(_) | Role::Leading(_) => None,
+        }
+    }
+
+    /// How long the oldest view that is not committed has waited; none where nothing is to be committed.
+    #[must_use]
+    pub fn lag(&self, now: Now) -> Option<Duration> {
+        match &self.role {
+            Role::Leading(leading) => Some(leading.commits.lag(now)),
+            Role::Alone(_) | Role::Standby { .. } => None,
+        }
+    }
+
+    /// One step of what members, operators and time do.
+    pub fn apply(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut out = self.overdue(now);
+        match &mut self.role {
+            Role::Alone(core) => return core.apply(input, now),
+            Role::Standby { leader } => out.extend(refuse(&input, leader.as_deref())),
+            Role::Leading(leading) => leading.apply(input, now, &mut out),
+        }
+        out
+    }
+
+    /// One step of what the ledger does.
+    pub fn ledger(&mut self, input: FromLedger, now: Now) -> Vec<Effect> {
+        let mut out = self.overdue(now);
+        match input {
+            FromLedger::Leader(found) => {
+                if let Role::Standby { leader } = &mut self.role {
+                    *leader = found;
+                }
+            }
+            FromLedger::Elected(elected) => self.lead(*elected, now, &mut out),
+            FromLedger::Renewed { guard, until } => {
+                if let Some(leading) = self.leading(guard) {
+                    leading.until = leading.until.max(until);
+                }
+            }
+            FromLedger::Written { guard, number, outcome } => {
+                let Some(leading) = self.leading(guard) else { return out };
+                if let Some(why) = leading.written(number, outcome, now, &mut out) {
+                    self.follow(why, &mut out);
+                }
+            }
+            FromLedger::Lost { guard, why } => {
+                if self.leading(guard).is_some() {
+                    self.follow(why, &mut out);
+                }
+            }
+        }
+        out
+    }
+
+    fn leading(&mut self, guard: Guard) -> Option<&mut Leading> {
+        match &mut self.role {
+            Role::Leading(leading) => Some(&mut **leading).filter(|leading| leading.guard == guard),
+            Role::Alone(_) | Role::Standby { .. } => None,
+        }
+    }
+
+    /// Looked at before anything that has come is read: after a pause another register may lead.
+    fn overdue(&mut self, now: Now) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let Role::Leading(leading) = &self.role else { return out };
+        if now.up >= leading.until {
+            self.follow("its lease in the ledger was not renewed in time".to_owned(), &mut out);
+        } else if leading.commits.lag(now) >= LEDGER_COMMIT_TIME_MAX {
+            let why = format!("the ledger has not taken a write for {LEDGER_COMMIT_TIME_MAX:?}");
+            self.follow(why, &mut out);
+        }
+        out
+    }
+
+    fn lead(&mut self, elected: Elected, now: Now, out: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Alone(_)) {
+            return;
+        }
+        let Elected { guard, until, salt, views, removed } = elected;
+        let mut core = Core::new(self.beat, self.lease, MEMBERS_MAX)
+            .with_salt(salt)
+            .with_view_bytes_max(LEDGER_VIEW_BYTES_MAX)
+            .beginning_at(now);
+        let shown = views.last().cloned().unwrap_or_else(|| core.view().clone());
+        let stored = shown.epoch.unwrap_or_default();
+        out.push(Effect::Happened(Happened::Led { stored, members: shown.members.len() }));
+        let resumed = core.resume(&views, &removed, now);
+        let mut leading = Leading { guard, until, core, commits: Commits::new(shown) };
+        leading.take(resumed, now, out);
+        self.role = Role::Leading(Box::new(leading));
+    }
+
+    fn follow(&mut self, why: String, out: &mut Vec<Effect>) {
+        let Role::Leading(leading) = &self.role else { return };
+        out.push(Effect::Happened(Happened::Deposed { why }));
+        out.push(Effect::Follow(leading.guard));
+        self.role = Role::Standby { leader: None };
+    }
+}
+
+impl Leading {
+    fn apply(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
+        // Only one register can lead over this ledger, so there is nothing to step down for: one of another
+        // ledger is reported by the members that see both.
+        if matches!(input, Input::StepDown { .. }) {
+            let epoch = self.core.view().epoch.unwrap_or_default();
+            let incarnation = broadgate_proto::id::Incarnation::from_bits(0);
+            let answer = Effect::Answer(Ok(Answer { epoch, incarnation }));
+            return self.take(vec![answer], now, out);
+        }
+        if self.commits.is_full()
+            && let Some(refused) = overloaded(&input)
+        {
+            out.push(refused);
+            let Some(connection) = input.said_by() else { return };
+            let effects = self.core.apply(Input::Lost { connection }, now);
+            return self.take(effects, now, out);
+        }
+        let effects = self.core.apply(input, now);
+        self.take(effects, now, out);
+    }
+
+    /// Passes on what may be shown now, and starts the next write.
+    fn take(&mut self, mut effects: Vec<Effect>, now: Now, out: &mut Vec<Effect>) {
+        let behind = effects.iter().find_map(|effect| match effect {
+            Effect::Happened(Happened::TookOver { from, .. }) => Some(*from),
+            _ => None,
+        });
+        if let Some(reported) = behind {
+            let ledger = self.commits.shown().epoch.unwrap_or_default();
+            out.push(Effect::Happened(Happened::LedgerBehind { ledger, reported }));
+        }
+        let lag = self.commits.lag(now);
+        for effect in &mut effects {
+            match effect {
+                Effect::Reply(_, Reply::Beat(answer)) => {
+                    answer.ledger_lag_ms = u32::try_from(lag.as_millis()).unwrap_or(u32::MAX);
+                }
+                Effect::Reply(_, Reply::Welcome(welcome)) => LEDGER_NAME.clone_into(&mut welcome.ledger),
+                _ => {}
+            }
+        }
+        self.commits.take(effects, now, out);
+        self.write(now, out);
+    }
+
+    fn write(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if let Some(write) = self.commits.next(self.guard, &self.core, now) {
+            out.push(Effect::Commit(write));
+        }
+    }
+
+    /// What became of a write. A sentence if this register leads no more.
+    fn written(&mut self, number: u64, outcome: Outcome, now: Now, out: &mut Vec<Effect>) -> Option<String> {
+        let flying = self.commits.flying().filter(|write| write.number == number)?;
+        match outcome {
+            Outcome::Done => {
+                let took = self.commits.done(now, out);
+                out.push(Effect::Happened(Happened::Committed { took }));
+                self.write(now, out);
+                None
+            }
+            // Applied twice it is the same; applied once by now, the ledger says so.
+            Outcome::Unknown(why) => {
+                out.push(Effect::Happened(Happened::WriteUnknown { why }));
+                out.push(Effect::Commit(flying));
+                None
+            }
+            Outcome::Refused(why) => Some(why),
+        }
+    }
+}
+
+/// The answer to an input that comes to a register that does not lead.
+fn refuse(input: &Input, leader: Option<&str>) -> Option<Effect> {
+    let refusal = Refusal::Unavailable(stands_by(leader));
+    match input {
+        Input::Hello { connection, .. } => Some(Effect::Refuse(*connection, refusal)),
+        Input::Leave { .. } | Input::Drain { .. } | Input::StepDown { .. } => {
+            Some(Effect::Answer(Err(refusal)))
+        }
+        Input::Beat { .. }
+        | Input::SetState { .. }
+        | Input::Goodbye { .. }
+        | Input::Lost { .. }
+        | Input::Tick => None,
+    }
+}
+
+/// Says why a register that does not lead answers nothing.
+#[must_use]
+pub fn stands_by(leader: Option<&str>) -> String {
+    match leader {
+        Some(leader) => format!("this register stands by; the one at {leader} leads"),
+        None => "this register stands by, and no register leads now: try again".to_owned(),
+    }
+}
+
+/// How an input is turned away while too much waits for the ledger.
+fn overloaded(input: &Input) -> Option<Effect> {
+    let refusal = Refusal::Unavailable("too much waits for the register's ledger: try again".to_owned());
+    match input {
+        Input::Hello { connection, .. }
+        | Input::SetState { connection, .. }
+        | Input::Goodbye { connection } => Some(Effect::Refuse(*connection, refusal)),
+        Input::Leave { .. } | Input::Drain { .. } => Some(Effect::Answer(Err(refusal))),
+        Input::Beat { .. } | Input::Lost { .. } | Input::StepDown { .. } | Input::Tick => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
