@@ -60,6 +60,8 @@ const COUNTERS: &[(&str, &str)] = &[
         "broadgate_gateway_subscriptions_without_home_total",
         "Subscriptions of Pusher clients whose channel's home did not answer in time: presence channels refuse them",
     ),
+    ("broadgate_gateway_tls_failures_total", "TLS handshakes of clients that failed, by reason"),
+    ("broadgate_gateway_tls_handshakes_total", "TLS handshakes of clients that succeeded, by version"),
     (
         "broadgate_gateway_webhook_drops_total",
         "Webhook events dropped, by reason; those of \"inbox_undone\" were cancelled by a later one",

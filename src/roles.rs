@@ -158,6 +158,7 @@ pub(crate) fn gateway_config(
         pages,
     };
     gateway.check().map_err(Failure::Usage)?;
+    broadgate_gateway::check_certificates(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     broadgate_gateway::check_spool(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     check_metrics(config, "gateway.internal.bind", config.gateway.internal.bind)?;
     for listener in &config.gateway.listeners {

@@ -50,7 +50,7 @@ mod webhooks;
 mod workers;
 
 pub use health::Health;
-pub use server::{Bound, bind, check_spool};
+pub use server::{Bound, bind, check_certificates, check_spool};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use shard::bench;

@@ -83,6 +83,8 @@ pub const EVENTS_MESSAGE_BYTES: usize = MIB;
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// From accept to the first byte.
 pub const FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(5);
+/// TLS handshakes that a shard computes before clients that are there have their turn: some 250 µs each.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 16;
 /// How long after its start a gateway that is in no view yet delays commands, each for a link timeout at
 /// most, instead of refusing them.
 pub const STARTING_TIME: Duration = Duration::from_secs(10);

@@ -41,6 +41,7 @@ mod runbook;
 mod stopping;
 mod tables;
 mod tasks;
+mod tls;
 mod watching;
 mod webhooks;
 mod workers;

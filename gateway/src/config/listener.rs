@@ -1,6 +1,6 @@
 //! Client listeners.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use broadgate_proto::{limits, name};
 use ipnet::IpNet;
@@ -54,6 +54,20 @@ pub struct Listener {
     /// TCP probes a connection on which nothing came for this long; 0s is never.
     #[serde(default = "default_tcp_keep_alive", with = "humantime_serde")]
     pub tcp_keep_alive: Duration,
+    /// Certificates: clients must come by TLS if there are any. Chosen by the name that a client asks for; the
+    /// first is for all other names.
+    #[serde(default)]
+    pub tls: Vec<Certificate>,
+}
+
+/// A certificate of a client listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// A PEM file with the certificate, followed by those of intermediate CAs.
+    pub cert: PathBuf,
+    /// A PEM file with its key.
+    pub key: PathBuf,
 }
 
 /// What the clients of a listener speak.
@@ -146,6 +160,7 @@ impl Listener {
             silence_max: None,
             ping_payload: String::new(),
             tcp_keep_alive: default_tcp_keep_alive(),
+            tls: Vec::new(),
         }
     }
 

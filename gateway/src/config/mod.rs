@@ -25,7 +25,7 @@ use crate::{
 
 pub use self::{
     gateway_limits::Limits,
-    listener::{Accept, Affinity, Authorize, Listener, ListenerKind},
+    listener::{Accept, Affinity, Authorize, Certificate, Listener, ListenerKind},
     retention::Group,
 };
 

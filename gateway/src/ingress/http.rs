@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     admission::{Full as NoRoom, Ticket},
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-fn times(limits: &Limits) -> Times {
+pub(super) fn times(limits: &Limits) -> Times {
     Times {
         first_byte: limits.first_byte_time_max,
         head: limits.handshake_time_max,
@@ -34,9 +34,15 @@ fn times(limits: &Limits) -> Times {
     }
 }
 
-pub(super) async fn serve(connection: Connection, stream: TcpStream, ticket: Ticket, full: Option<NoRoom>) {
+/// Serves a connection. `watch` has been under way since its first byte could come.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    connection: Connection,
+    stream: S,
+    ticket: Ticket,
+    full: Option<NoRoom>,
+    watch: Arc<Watch>,
+) {
     let port = Rc::clone(&connection.port);
-    let watch = Watch::new(times(&port.config.settings.limits));
     if full.is_some() {
         watch.end_within(FAREWELL_TIME_MAX);
     }

@@ -2,6 +2,7 @@
 //! shards' threads.
 
 mod asked;
+mod certificates;
 mod forwarding;
 mod http;
 mod port;
@@ -9,15 +10,17 @@ mod proxy;
 mod pusher;
 mod pusher_api;
 mod target;
+mod tls;
 mod upgrade;
 mod visit;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use broadgate_port::{Closing, linger, tune};
+use broadgate_port::{Closing, Watch, linger, tune};
 use broadgate_proto::{limits::FAREWELL_TIME_MAX, v1};
 use metrics::counter;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
@@ -29,10 +32,13 @@ use crate::{
     config::{Authorize, Listener, ListenerKind},
     ingress::forwarding::is_trusted,
     refusals::Refused,
-    shard::{self, Candidate, Handle, Newcomer},
+    shard::{self, Candidate, Handle, Newcomer, Stream},
 };
 
-pub(crate) use self::port::{Port, Shared};
+pub(crate) use self::{
+    certificates::Certificates,
+    port::{Port, Shared},
+};
 
 pub(crate) use self::port::Connection;
 
@@ -101,7 +107,7 @@ pub(crate) async fn accept_failed(error: &std::io::Error) {
 fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Ticket) {
     let Some(listener) = port.listeners.get(index).cloned() else { return };
     match TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream))) {
-        Ok((peer, stream)) => take_in(port, listener, stream, peer, ticket),
+        Ok((peer, stream)) => take_in(port, index, listener, stream, peer, ticket),
         Err(error) => tracing::debug!(%error, "connection closed before it was accepted"),
     }
 }
@@ -109,7 +115,7 @@ fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Tic
 fn welcome(port: &Rc<Port>, index: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(listener) = port.listeners.get(index).cloned() else { return };
     if let Some(ticket) = admit(&port.admission, &port.config.apps, &listener, &stream, peer) {
-        take_in(port, listener, stream, peer, ticket);
+        take_in(port, index, listener, stream, peer, ticket);
     }
 }
 
@@ -128,7 +134,7 @@ pub(crate) fn admit(
     match admission.enter((!by_proxy).then_some(ip)) {
         Ok(ticket) => Some(ticket),
         Err(full) => {
-            if listener.kind == ListenerKind::Web && !listener.proxy_protocol {
+            if listener.kind == ListenerKind::Web && !listener.proxy_protocol && listener.tls.is_empty() {
                 // A new socket's buffer takes it, if it can be written to already.
                 let _ = stream.try_write(visit::NO_ROOM);
             }
@@ -140,16 +146,25 @@ pub(crate) fn admit(
     }
 }
 
-fn take_in(port: &Rc<Port>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr, ticket: Ticket) {
+fn take_in(
+    port: &Rc<Port>,
+    index: usize,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    ticket: Ticket,
+) {
     tune(&stream, listener.tcp_keep_alive);
     port.visitors.set(port.visitors.get() + 1);
     let peer = canonical(peer);
-    let connection = Connection { port: Rc::clone(port), listener, socket_peer: peer, peer, tls: false };
+    let tls_config = port.certificates.as_ref().and_then(|certificates| certificates.of(index));
+    let connection =
+        Connection { port: Rc::clone(port), listener, socket_peer: peer, peer, tls: false, tls_config };
     tokio::task::spawn_local(Box::pin(connection.run(stream, ticket)));
 }
 
 impl Connection {
-    async fn run(mut self, mut stream: TcpStream, mut ticket: Ticket) {
+    async fn run(mut self, mut stream: TcpStream, ticket: Ticket) {
         let limits = &self.port.config.settings.limits;
         if self.listener.proxy_protocol {
             let trusted = is_trusted(&self.listener.trusted_proxies, self.socket_peer.ip());
@@ -163,13 +178,28 @@ impl Connection {
                 Err(_) => return self.refused("handshake_time_max", "no PROXY header in time"),
             }
         }
+        let watch = Watch::new(http::times(limits));
+        let Some(config) = self.tls_config.take() else {
+            return self.serve(stream, ticket, watch).await;
+        };
+        if let Some(stream) = tls::accept(&self, stream, config, &watch).await {
+            self.tls = true;
+            // Not in one future with the handshake, which is gone.
+            Box::pin(self.serve(stream, ticket, watch)).await;
+        }
+    }
+
+    async fn serve<S>(self, stream: S, mut ticket: Ticket, watch: Arc<Watch>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + Into<Stream> + 'static,
+    {
         let full = match &mut ticket {
             Ticket::Farewell { full, .. } => Some(*full),
             Ticket::Admitted(_) if self.by_proxy() => None,
             Ticket::Admitted(admitted) => admitted.belongs_to(self.peer.ip()).err(),
         };
         match self.listener.kind {
-            ListenerKind::Web => http::serve(self, stream, ticket, full).await,
+            ListenerKind::Web => http::serve(self, stream, ticket, full, watch).await,
             ListenerKind::Text | ListenerKind::Frame => {
                 if let Some(full) = full {
                     return self.refused(full.reason(), full.sentence());
@@ -189,7 +219,10 @@ impl Connection {
     }
 
     /// `text` and `frame` have no handshake: the connection is all there is to decide on.
-    async fn open_plain(self, mut stream: TcpStream, ticket: Ticket) {
+    async fn open_plain<S>(self, mut stream: S, ticket: Ticket)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Into<Stream>,
+    {
         use v1::decision::Decision;
         if self.port.config.apps.closed_to_raw(&self.listener.app, false).is_some() {
             return self.refused("app", "the listener's app is disabled, or was removed");
@@ -214,7 +247,10 @@ impl Connection {
                 Some(Decision::Refuse(refuse)) => {
                     use tokio::io::AsyncWriteExt as _;
                     self.refused("worker", "a worker refused the client");
-                    let last = stream.write_all(refuse.body.as_bytes());
+                    let last = async {
+                        stream.write_all(refuse.body.as_bytes()).await?;
+                        stream.flush().await
+                    };
                     if let Ok(Ok(())) = tokio::time::timeout(FAREWELL_TIME_MAX, last).await {
                         linger(stream).await;
                     }
@@ -223,7 +259,10 @@ impl Connection {
                 None => return self.refused("no_worker", "no worker decided in time"),
             }
         }
-        candidate.open(stream, &[], Some(ticket), handshake, accept);
+        let mut stream = stream.into();
+        // What was read with the end of the handshake.
+        let read = if let Stream::Tls(tls) = &mut stream { tls.take_plain() } else { Vec::new() };
+        candidate.open(stream, &read, Some(ticket), handshake, accept);
     }
 
     /// The socket's peer, where it is not the client.

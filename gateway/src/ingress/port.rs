@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use broadgate_tls::rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -14,8 +15,9 @@ use crate::{
     config::{Config, Listener},
     dispatch::Dispatcher,
     health::{Health, Stopping},
+    ingress::certificates::Certificates,
     request_bodies::Bodies,
-    shard::{Handle, Places},
+    shard::{Handle, Places, TlsShared},
 };
 
 /// One connection before it is a client.
@@ -26,8 +28,10 @@ pub(crate) struct Connection {
     pub(crate) socket_peer: SocketAddr,
     /// The client, where a trusted proxy has said so.
     pub(crate) peer: SocketAddr,
-    /// A PROXY header has said that the client came by TLS.
+    /// The client came by TLS: to us, or to a proxy whose PROXY header says so.
     pub(crate) tls: bool,
+    /// If clients of the listener come by TLS: which certificates are shown.
+    pub(crate) tls_config: Option<Arc<ServerConfig>>,
 }
 
 impl Drop for Connection {
@@ -47,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) places: Arc<Places>,
     /// Not kept alive by the client ports: it has the shards' mailboxes, and a shard ends with its last one.
     pub(crate) dispatcher: Weak<Dispatcher>,
+    /// Certificates, where a listener has some.
+    pub(crate) certificates: Option<Certificates>,
     /// Held while a client listener is open: when all are dropped, every listener is closed.
     pub(crate) open: mpsc::Sender<()>,
 }
@@ -62,6 +68,8 @@ pub(crate) struct Port {
     pub(super) admission: Arc<Admission>,
     pub(crate) places: Arc<Places>,
     pub(crate) dispatcher: Weak<Dispatcher>,
+    pub(super) certificates: Option<Certificates>,
+    pub(super) tls: Arc<TlsShared>,
     /// Connections that are not clients.
     pub(super) visitors: Cell<usize>,
 }
@@ -69,6 +77,7 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
         let config = Arc::clone(&shared.config);
+        let tls = Arc::clone(&shard.borrow().tls);
         Self {
             shard,
             listeners: config.settings.listeners.iter().cloned().map(Arc::new).collect(),
@@ -79,6 +88,8 @@ impl Port {
             admission: Arc::clone(&shared.admission),
             places: Arc::clone(&shared.places),
             dispatcher: shared.dispatcher.clone(),
+            certificates: shared.certificates.clone(),
+            tls,
             visitors: Cell::new(0),
         }
     }

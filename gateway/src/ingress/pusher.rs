@@ -12,7 +12,7 @@ use broadgate_pusher::{
 use broadgate_topics::NotPresent;
 use http::Request;
 use hyper::{body::Incoming, upgrade::Upgraded};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{
     admission::Full,
@@ -22,9 +22,9 @@ use crate::{
         asked::{ParsedRequest, check_prefix},
         target::RequestTarget,
         upgrade,
-        visit::{Answer, Served, Visit},
+        visit::{self, Answer, Visit},
     },
-    shard::{Candidate, Newcomer, Tenant},
+    shard::{Candidate, Newcomer, Stream, Tenant},
 };
 
 /// How long a refused client may take to read why.
@@ -170,11 +170,21 @@ fn admit(
 
 /// Both the error and the code: clients of protocols below 6 read the error.
 async fn send_away(upgraded: Upgraded, Away { close, text, .. }: Away) {
-    let Ok(parts) = upgraded.downcast::<Served>() else { return };
-    let mut stream = parts.io.into_inner().into_inner();
     let error = outgoing::error(Some(close.code), &text, Compat::Pusher);
     let bytes = [text_frame(&error), close_frame(close.code, &text)].concat();
-    if let Ok(Ok(())) = tokio::time::timeout(FAREWELL_TIME_MAX, stream.write_all(&bytes)).await {
+    match visit::upgraded(upgraded) {
+        Some((Stream::Tcp(stream), _)) => last_words(stream, &bytes).await,
+        Some((Stream::Tls(stream), _)) => last_words(stream, &bytes).await,
+        None => {}
+    }
+}
+
+async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
+    let last = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    if let Ok(Ok(())) = tokio::time::timeout(FAREWELL_TIME_MAX, last).await {
         linger(stream).await;
     }
 }

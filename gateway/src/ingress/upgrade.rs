@@ -17,7 +17,7 @@ use crate::{
     ingress::{
         asked::{ParsedRequest, check_prefix, check_upgrade},
         target::RequestTarget,
-        visit::{Answer, Served, Visit, unavailable},
+        visit::{self, Answer, Visit, unavailable},
     },
     shard::{Candidate, Newcomer},
 };
@@ -85,12 +85,8 @@ pub(super) fn open(
     handshake: v1::Handshake,
     accept: Option<v1::Accept>,
 ) {
-    match upgraded.downcast::<Served>() {
-        Ok(parts) => {
-            let stream = parts.io.into_inner().into_inner();
-            candidate.open(stream, &parts.read_buf, visit.ticket.take(), handshake, accept);
-        }
-        Err(_) => tracing::error!("upgraded connection is not the accepted TCP stream"),
+    if let Some((stream, read)) = visit::upgraded(upgraded) {
+        candidate.open(stream, &read, visit.ticket.take(), handshake, accept);
     }
 }
 

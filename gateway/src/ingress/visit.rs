@@ -6,18 +6,36 @@ use broadgate_port::{Guarded, Watch};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::{
     admission::{Full as NoRoom, Ticket},
     ingress::port::Connection,
+    shard::{Stream, Tls},
 };
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// The connection of a request that became a WebSocket, as it was served.
-pub(super) type Served = TokioIo<Guarded<TcpStream>>;
+/// A connection as it is served.
+pub(super) type Served<S> = TokioIo<Guarded<S>>;
+
+/// The connection of a request that became a WebSocket, and what was read behind the request.
+pub(super) fn upgraded(upgraded: Upgraded) -> Option<(Stream, Vec<u8>)> {
+    let upgraded = match upgraded.downcast::<Served<TcpStream>>() {
+        Ok(parts) => return Some((Stream::Tcp(parts.io.into_inner().into_inner()), parts.read_buf.into())),
+        Err(upgraded) => upgraded,
+    };
+    let Ok(parts) = upgraded.downcast::<Served<Box<Tls>>>() else {
+        tracing::error!("upgraded connection is not the accepted stream");
+        return None;
+    };
+    let mut stream = parts.io.into_inner().into_inner();
+    let mut read = Vec::from(parts.read_buf);
+    read.append(&mut stream.take_plain());
+    Some((Stream::Tls(stream), read))
+}
 
 /// When a refused client may try again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);

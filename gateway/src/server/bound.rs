@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use crate::{
     config::Config,
     health::{Health, Stopping},
+    ingress::Certificates,
     server::listen::ClientListeners,
 };
 
@@ -15,6 +16,7 @@ pub struct Bound {
     pub(super) internal_address: SocketAddr,
     pub(super) internal_connections_max: usize,
     pub(super) clients: ClientListeners,
+    pub(super) certificates: Option<Certificates>,
     pub(super) shards: usize,
     pub(super) health: Health,
     pub(super) stopping: Stopping,

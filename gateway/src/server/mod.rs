@@ -44,7 +44,7 @@ use crate::{
     fair_queue::{self, inbox},
     health::{Health, Stopping},
     identity::Identity,
-    ingress,
+    ingress::{self, Certificates},
     observers::Observers,
     request_bodies::Bodies,
     server::{
@@ -75,6 +75,7 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
     let internal_connections_max = files::fit(&mut config, shards);
     let internal = listen::open("gateway.internal.bind", config.settings.internal.bind)?;
     let internal_address = internal.local_addr().context("the internal port has no address")?;
+    let certificates = Certificates::open(&config.settings.listeners)?;
     let clients = listen::open_clients(&config, shards)?;
     Ok(Bound {
         config: Arc::new(config),
@@ -82,6 +83,7 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
         internal_address,
         internal_connections_max,
         clients,
+        certificates,
         shards,
         health: Health::default(),
         stopping: Stopping::default(),
@@ -97,6 +99,14 @@ pub fn check_spool(config: &Config) -> anyhow::Result<()> {
     let internal = config.settings.internal.bind;
     let address = (internal.port() != 0).then_some(internal);
     Webhooks::check(spool, address.map(|address| start::name_of(config, address)).as_deref())
+}
+
+/// Could a gateway be started with the certificates that its listeners name?
+///
+/// # Errors
+/// One sentence about the first that cannot be used.
+pub fn check_certificates(config: &Config) -> anyhow::Result<()> {
+    Certificates::open(&config.settings.listeners).map(drop)
 }
 
 impl Bound {
@@ -146,6 +156,7 @@ impl Bound {
         let pool = shards.pool.clone();
         let (register_sender, register) = watch::channel(member.register());
         let stop = CancellationToken::new();
+        self.watch_certificates(&stop, &mut tasks);
         let dispatcher = self.start_homes(&me, &shards, register, &stop, journal.clone(), &mut tasks);
         let (open, mut listening) = mpsc::channel(1);
         let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
@@ -217,6 +228,18 @@ impl Bound {
         ended
     }
 
+    /// The task that follows the files of certificates, if there are any.
+    fn watch_certificates(&self, stop: &CancellationToken, tasks: &mut Tasks) {
+        let Some(certificates) = self.certificates.clone() else { return };
+        let stop = stop.clone();
+        tasks.spawn("certificates", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                never = certificates.watch() => match never {},
+            }
+        });
+    }
+
     /// The tasks of channel events, and followers of the apps.
     fn start_channel_events(
         &self,
@@ -273,6 +296,7 @@ impl Bound {
             stopping: self.stopping.clone(),
             places,
             dispatcher,
+            certificates: self.certificates.clone(),
             open,
         }
     }

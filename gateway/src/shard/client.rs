@@ -164,6 +164,11 @@ impl Client {
         matches!(self.stage, Stage::Open)
     }
 
+    /// Nothing is left to say, and the end of our stream waits for the socket.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Closing(Farewell { answered: true, ended: false, .. }))
+    }
+
     /// May its socket be read? Not while its worker has more than a window to answer, nor while an
     /// event waits for any worker, nor while a Pusher client's frame has not taken effect, nor while it does
     /// not take the answers to what it said: TCP then tells the client to wait.

@@ -13,6 +13,7 @@ use crate::{
         client::{Farewell, Stage},
         counters::Drop,
         slots::Slot,
+        socket::Stream,
         state::Shard,
     },
 };
@@ -91,7 +92,8 @@ impl Shard {
     pub(crate) fn close_slow_because(&mut self, slot: Slot, reason: Drop) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let before = client.outbox.frames();
-        client.outbox.keep_begun();
+        let sealed = client.stream.as_ref().map_or(0, Stream::begun);
+        client.outbox.keep_begun(sealed);
         let dropped = before - client.outbox.frames();
         self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(dropped);
         self.tally.drop(reason, dropped);

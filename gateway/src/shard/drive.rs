@@ -44,7 +44,7 @@ impl Shard {
         if !client.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             client.waker = Some(cx.waker().clone());
         }
-        if !client.outbox.is_empty() {
+        if !client.outbox.is_empty() || client.is_ending() {
             self.flush(slot);
         }
         if self.may_take_a_turn(slot) {

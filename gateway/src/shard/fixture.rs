@@ -58,7 +58,7 @@ pub(super) async fn shard(groups: &[&str], limits: Limits) -> (Handle, Vec<TcpSt
     (shard, others)
 }
 
-fn newcomer(address: SocketAddr) -> Newcomer {
+pub(super) fn newcomer(address: SocketAddr) -> Newcomer {
     Newcomer {
         listener: Arc::new(Listener::web(address)),
         app: "default".into(),

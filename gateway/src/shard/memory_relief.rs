@@ -12,9 +12,10 @@ const PLACE_BYTES: usize = 16;
 const CLOSED_PER_TURN: usize = 1024;
 
 impl Shard {
-    /// What waits in all outboxes, in bytes of memory: a frame counts once, however many clients have it.
+    /// What waits in all outboxes, in bytes of memory: a frame counts once, however many clients have it, and
+    /// what TLS has sealed of it for one client besides.
     pub(crate) fn outboxes_bytes(&self) -> usize {
-        self.outboxes.live.bytes() + self.outboxes.waiting_frames * PLACE_BYTES
+        self.outboxes.live.bytes() + self.outboxes.waiting_frames * PLACE_BYTES + self.tls.sealed()
     }
 
     /// The shard's share of what the gateway's outboxes may hold. One full outbox always fits.

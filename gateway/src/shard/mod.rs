@@ -30,6 +30,7 @@ mod fixture;
 mod mailbox;
 mod memory_relief;
 mod merged_sends;
+mod nonblocking;
 mod notice;
 mod open;
 mod outbox;
@@ -47,6 +48,7 @@ mod socket;
 mod state;
 mod thread;
 mod tick;
+mod tls;
 mod upcalls;
 mod wheel;
 mod window;
@@ -65,8 +67,10 @@ pub(crate) use self::{
     pending_counts::PendingCounts,
     pool::{Executing, Pool},
     pusher::{Tenant, signed_in_group},
+    socket::Stream,
     state::{Handle, Shard},
     thread::{Ingress, Start, start, thread_name},
+    tls::{StepError, Tls, TlsShared},
     upcalls::{Entry, UpcallQueues, Upcalls},
     worker_links::{WorkerKey, shard_of_seq},
     worker_trials::Trying,

@@ -139,7 +139,7 @@ impl Candidate {
     /// The newcomer is a client now.
     pub(crate) fn open(
         mut self,
-        stream: tokio::net::TcpStream,
+        stream: impl Into<Stream>,
         read: &[u8],
         admitted: Option<Ticket>,
         handshake: v1::Handshake,
@@ -151,7 +151,7 @@ impl Candidate {
         {
             let mut state = shard.borrow_mut();
             let Some(client) = state.clients.get_mut(slot).filter(|client| client.key == key) else { return };
-            client.stream = Some(Stream::Tcp(stream));
+            client.stream = Some(stream.into());
             client.admitted = admitted;
             state.open(slot, handshake, accept);
             state.decode_first(slot, read);

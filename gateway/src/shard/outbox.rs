@@ -111,11 +111,16 @@ impl Outbox {
     }
 
     /// Drops what is not begun: the rest of a begun frame must still go, or nothing after it could
-    /// be read.
-    pub(crate) fn keep_begun(&mut self) {
-        let keep = usize::from(self.written > 0);
+    /// be read. So many bytes behind what was written are begun too: TLS has sealed them.
+    pub(crate) fn keep_begun(&mut self, sealed: usize) {
+        let begun = self.written as usize + sealed;
+        let (mut keep, mut bytes) = (0, 0);
+        while bytes < begun && keep < self.frames.len() {
+            bytes += self.frames[keep].len();
+            keep += 1;
+        }
         self.frames.truncate(keep);
-        self.bytes = self.frames.first().map_or(0, |front| len_u32(front) - self.written);
+        self.bytes = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_sub(self.written);
     }
 }
 
@@ -226,14 +231,30 @@ mod tests {
         outbox.push(shared("first"));
         outbox.push(shared("second"));
         outbox.advance(2);
-        outbox.keep_begun();
+        outbox.keep_begun(0);
         outbox.push(shared("!"));
         assert_eq!(piece(&outbox, &mut joined), b"rst!");
         assert_eq!(outbox.bytes(), 4);
         outbox.advance(4);
         outbox.push(shared("unbegun"));
-        outbox.keep_begun();
+        outbox.keep_begun(0);
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn sealed_frames_are_kept_whole() {
+        for (written, sealed, left) in
+            [(0, 0, 0), (0, 1, 5), (0, 5, 5), (0, 6, 11), (2, 0, 3), (2, 3, 3), (2, 4, 9)]
+        {
+            let mut outbox = Outbox::default();
+            for text in ["first", "second", "third"] {
+                outbox.push(shared(text));
+            }
+            outbox.advance(written);
+            outbox.keep_begun(sealed);
+            assert_eq!(outbox.bytes(), left, "{written} {sealed}");
+            assert_eq!(piece(&outbox, &mut Joined::default()).len(), left);
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! A client's connection: TCP on the hot path without indirection, anything else behind a box.
+//! A client's connection: TCP on the hot path without indirection, TLS behind a box.
 
 use std::{
-    io::{self, ErrorKind, IoSlice},
+    io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use rustix::{
@@ -11,19 +11,27 @@ use rustix::{
     net::{SendFlags, send},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite as _, Interest, ReadBuf},
     net::TcpStream,
 };
 
-/// Anything that a client can be connected by.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
+use crate::shard::{nonblocking::write, tls::Tls};
 
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    #[allow(dead_code, reason = "TLS and simulated networks come in here")]
-    Other(Box<dyn Socket>),
+    Tls(Box<Tls>),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<Box<Tls>> for Stream {
+    fn from(stream: Box<Tls>) -> Self {
+        Self::Tls(stream)
+    }
 }
 
 /// What can be seen of the peer without reading.
@@ -37,6 +45,7 @@ pub(crate) enum HangUp {
 }
 
 impl Stream {
+    /// Reads; nothing is the end of the stream. `buffer` is a shard's scratch.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -44,7 +53,9 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Other(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => {
+                stream.read_in_place(cx, buffer.initialize_unfilled()).map_ok(|read| buffer.advance(read))
+            }
         }
     }
 
@@ -58,7 +69,7 @@ impl Stream {
                 Err(Errno::AGAIN | Errno::INTR) => write(stream, cx, |stream| stream.try_write(bytes)),
                 Err(error) => Poll::Ready(Err(error.into())),
             },
-            Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => stream.write_outbox(cx, bytes),
         }
     }
 
@@ -71,23 +82,35 @@ impl Stream {
         let cx = &mut context(waker);
         match self {
             Self::Tcp(stream) => write(stream, cx, |stream| stream.try_write_vectored(slices)),
-            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => stream.write_outbox_vectored(cx, slices),
         }
     }
 
-    /// Ends our side of the stream.
-    pub(crate) fn end(&mut self, waker: Option<&Waker>) {
+    /// Bytes at the begin of the outbox that are sealed, and must go although they do not count as written.
+    pub(crate) fn begun(&self) -> usize {
+        match self {
+            Self::Tcp(_) => 0,
+            Self::Tls(stream) => stream.begun(),
+        }
+    }
+
+    /// Ends our side of the stream; false if `waker` is woken when that can go on.
+    pub(crate) fn end(&mut self, waker: Option<&Waker>) -> bool {
         let cx = &mut context(waker);
         // A connection that cannot be ended is broken, which reading will find.
-        let _ = match self {
+        match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
-        };
+            Self::Tls(stream) => stream.poll_end(cx),
+        }
+        .is_ready()
     }
 
     /// Has the peer hung up? For clients that are not being read.
     pub(crate) fn hang_up(&self) -> HangUp {
-        let Self::Tcp(stream) = self else { return HangUp::No };
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+        };
         let ready = std::pin::pin!(stream.ready(Interest::READABLE | Interest::WRITABLE | Interest::ERROR));
         match ready.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(ready)) if ready.is_error() || ready.is_write_closed() => HangUp::Broken,
@@ -100,20 +123,4 @@ impl Stream {
 
 fn context(waker: Option<&Waker>) -> Context<'_> {
     Context::from_waker(waker.unwrap_or(Waker::noop()))
-}
-
-/// Not by `AsyncWrite`: a task may do some hundred operations only before tokio lets it wait, and the
-/// task that writes to a group would then wake the tasks of most of its clients to write themselves.
-fn write(
-    stream: &TcpStream,
-    cx: &mut Context<'_>,
-    mut attempt: impl FnMut(&TcpStream) -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        match attempt(stream) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            done => return Poll::Ready(done),
-        }
-        ready!(stream.poll_write_ready(cx))?;
-    }
 }

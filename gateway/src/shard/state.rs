@@ -29,6 +29,7 @@ use crate::{
         pusher::client::Tenant,
         read_budget::ReadBudget,
         slots::{Slot, Slots},
+        tls::TlsShared,
         upcalls::Upcalls,
         wheel::Wheel,
         worker_links::{WorkerKey, Workers},
@@ -128,6 +129,8 @@ pub(crate) struct Shard {
     pub(crate) selected: Vec<Slot>,
     pub(crate) executed: Executed,
     pub(crate) deps: ShardDeps,
+    /// Of clients that come by TLS.
+    pub(crate) tls: Arc<TlsShared>,
     /// Apps of clients here, by their ids.
     pub(crate) tenants: HashMap<Box<str>, Rc<Tenant>>,
     /// What Pusher clients did in this turn, for those who observe them.
@@ -186,6 +189,7 @@ impl Shard {
             unsent: UnsentEvents::default(),
             executed: Executed { remembered: Remembered::new(chosen_ids(), made_ids()), commanded: None },
             deps: ShardDeps::default(),
+            tls: Arc::default(),
         }
     }
 

@@ -175,9 +175,7 @@ fn end_if_done(client: &mut Client) {
         && farewell.answered
         && !farewell.ended
     {
-        farewell.ended = true;
-        if let Some(stream) = &mut client.stream {
-            stream.end(client.waker.as_ref());
-        }
+        // The client's task is woken when what has not ended can go on.
+        farewell.ended = client.stream.as_mut().is_none_or(|stream| stream.end(client.waker.as_ref()));
     }
 }

@@ -150,7 +150,8 @@ impl Watch {
         self.write_until.store(NEVER, Ordering::Relaxed);
     }
 
-    pub(crate) fn has_read(&self) {
+    /// Something was read.
+    pub fn has_read(&self) {
         if matches!(self.phase(), Phase::First | Phase::Idle) {
             self.enter(Phase::Head, self.times.head);
         }
