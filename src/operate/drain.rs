@@ -1,16 +1,17 @@
 //! `broadgate drain`.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use broadgate_business::Secret;
 use broadgate_proto::{
-    name,
+    LEADER_HEADER, name,
     secret::SendSecret,
-    v1::{DrainRequest, WatchRequest, register_client::RegisterClient},
+    v1::{DrainReply, DrainRequest, WatchRequest, register_client::RegisterClient},
 };
 use clap::Args;
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tonic::{
+    Code,
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
@@ -62,17 +63,7 @@ pub(crate) struct DrainArgs {
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     let (secret, registers) = args.registers().await?;
-    let mut connected = Err(Failure::usage("no register is configured: name one with --register"));
-    for register in &registers {
-        connected = probe::channel(register, Wanted::Register, args.timeout).await.map(|it| (register, it));
-        if connected.is_ok() {
-            break;
-        }
-    }
-    let (register, channel) = connected?;
-    let mut client = RegisterClient::with_interceptor(channel, secret.sender());
-    let asked = client.drain(DrainRequest { gateway: args.gateway.clone() }).await;
-    let reply = asked.map_err(|status| probe::refused(register, Wanted::Register, &status))?.into_inner();
+    let (register, reply) = ask(registers, &secret, &args.gateway, args.timeout).await?;
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
     } else {
@@ -110,6 +101,42 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
         ))),
         Err(_) => Err(Failure::Incomplete(format!("gateway {gateway} has not left within {within}"))),
     }
+}
+
+/// Asks the register that leads: those that stand by name it, or are passed over.
+async fn ask(
+    registers: Vec<String>,
+    secret: &Secret,
+    gateway: &str,
+    within: Duration,
+) -> Result<(String, DrainReply), Failure> {
+    let mut last = Failure::usage("no register is configured: name one with --register");
+    let (mut registers, mut was_named) = (VecDeque::from(registers), false);
+    while let Some(register) = registers.pop_front() {
+        let channel = match probe::channel(&register, Wanted::Register, within).await {
+            Ok(channel) => channel,
+            Err(failure) => {
+                last = failure;
+                continue;
+            }
+        };
+        let mut client = RegisterClient::with_interceptor(channel, secret.sender());
+        let status = match client.drain(DrainRequest { gateway: gateway.to_owned() }).await {
+            Ok(reply) => return Ok((register, reply.into_inner())),
+            Err(status) => status,
+        };
+        last = probe::refused(&register, Wanted::Register, &status);
+        let leader = status.metadata().get(LEADER_HEADER).and_then(|leader| leader.to_str().ok());
+        match leader {
+            Some(leader) if !was_named => {
+                was_named = true;
+                registers.push_front(leader.to_owned());
+            }
+            _ if status.code() == Code::Unavailable => {}
+            _ => return Err(last),
+        }
+    }
+    Err(last)
 }
 
 type Watcher = RegisterClient<InterceptedService<Channel, SendSecret>>;

@@ -129,11 +129,12 @@ impl Client {
             .map(drop)
     }
 
-    /// One call, at each endpoint at most once, beginning with the one that answered last.
+    /// One call, at each endpoint in turn, beginning with the one that answered last.
     async fn call<T>(&mut self, call: impl Fn(Wire) -> Answer<T>) -> Result<T, Trouble> {
         let mut troubles = Vec::new();
         let mut token_was_fresh = false;
-        let mut tries = self.settings.endpoints.len();
+        // A connection that is open may have died since its last call: that is no trial of its endpoint.
+        let mut tries = self.settings.endpoints.len() + usize::from(self.channel.is_some());
         while tries > 0 {
             tries -= 1;
             let why = match timeout(CALL_TIME_MAX, self.attempt(&call)).await {
