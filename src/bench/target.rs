@@ -22,14 +22,19 @@ pub(super) struct Target {
     pub(super) kind: Kind,
     pub(super) address: SocketAddr,
     pub(super) host: String,
+    /// `wss://`: whatever certificate is shown is taken.
+    pub(super) is_tls: bool,
     path: String,
 }
 
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("ws://").ok_or_else(|| format!("--url {url}: begin it with ws://"))?;
+        let tls = url.strip_prefix("wss://");
+        let rest = tls.or_else(|| url.strip_prefix("ws://"));
+        let rest = rest.ok_or_else(|| format!("--url {url}: begin it with ws:// or wss://"))?;
+        let port = if tls.is_some() { 443 } else { 80 };
         let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
         let mut addresses = with_port.to_socket_addrs().map_err(|error| format!("--url {url}: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("--url {url}: the host has no address"))?;
         let kind = match path {
@@ -37,7 +42,7 @@ impl Target {
             "/g" | "/g/" => Kind::Ceiling,
             _ => Kind::Raw,
         };
-        Ok(Self { kind, address, host: host.to_owned(), path: path.to_owned() })
+        Ok(Self { kind, address, host: host.to_owned(), is_tls: tls.is_some(), path: path.to_owned() })
     }
 
     /// What a client sends first.
@@ -76,6 +81,7 @@ mod tests {
         let ceiling = Target::parse("ws://127.0.0.1:1/g").unwrap();
         assert!(ceiling.request("a").starts_with("GET /g/a HTTP/1.1\r\n"));
         assert!(Target::parse("http://x/").is_err());
+        assert!(!ceiling.is_tls && Target::parse("wss://127.0.0.1/ws").unwrap().is_tls);
     }
 
     #[test]

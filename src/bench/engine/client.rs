@@ -7,7 +7,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt},
 };
 
-use super::super::target::Target;
+use super::{super::target::Target, tls::Tls};
 
 /// How far a client has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(super) struct Client {
     pub(super) expected: u64,
     /// The part of a frame, or of a head, that has come.
     pub(super) rest: Vec<u8>,
+    pub(super) tls: Option<Box<Tls>>,
 }
 
 /// Begins to connect; true if it is done at once, as on loopback.

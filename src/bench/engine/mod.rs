@@ -20,6 +20,7 @@ mod report_lines;
 pub(super) mod serve;
 pub(super) mod share;
 mod tally;
+mod tls;
 mod window;
 mod worker;
 

@@ -31,7 +31,7 @@ fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) 
     let ceiling = match row.against {
         Against::Merged { .. } => Some(Ceiling::start("merged", threads)?),
         Against::Single { .. } => Some(Ceiling::start("single", threads)?),
-        Against::Nothing => None,
+        Against::Plain | Against::Nothing => None,
     };
     let mut servers = if row.fresh { None } else { Some(Servers::start(row.gateways)?) };
     for run in 0..runs {
@@ -40,6 +40,19 @@ fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) 
             drop(servers.take());
             servers = Some(Servers::start(row.gateways)?);
         }
+        if row.against == Against::Plain {
+            for turn in 0..2 {
+                if row.fresh && turn == 1 {
+                    drop(servers.take());
+                    servers = Some(Servers::start(row.gateways)?);
+                }
+                let Some(servers) = &servers else { continue };
+                let is_tls = (run + turn) % 2 == 0;
+                let figures = figures(row, &bench(row, &against_servers(row, servers, is_tls))?)?;
+                if is_tls { outcome.broadgate.push(figures) } else { outcome.ceiling.push(figures) }
+            }
+            continue;
+        }
         // Who is first changes, so that neither always finds the machine warm.
         for turn in 0..2 {
             match (&ceiling, &servers) {
@@ -47,7 +60,9 @@ fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) 
                     outcome.ceiling.push(figures(row, &bench(row, &against_ceiling(ceiling))?)?);
                 }
                 (_, Some(servers)) if (run + turn) % 2 == 1 => {
-                    outcome.broadgate.push(figures(row, &bench(row, &against_servers(row, servers))?)?);
+                    outcome
+                        .broadgate
+                        .push(figures(row, &bench(row, &against_servers(row, servers, row.is_tls))?)?);
                 }
                 _ => {}
             }
@@ -60,14 +75,13 @@ fn against_ceiling(ceiling: &Ceiling) -> Vec<String> {
     vec![format!("--url=ws://{}/g", ceiling.address), format!("--pid={}", ceiling.pid())]
 }
 
-fn against_servers(row: &Row, servers: &Servers) -> Vec<String> {
+fn against_servers(row: &Row, servers: &Servers, is_tls: bool) -> Vec<String> {
     let kind = row.args.split(' ').next().unwrap_or_default();
     let path = match row.way {
         Way::Raw => "ws".to_owned(),
         Way::PusherSdk | Way::PusherApi => format!("app/{}", servers.apps.key),
     };
-    let mut args: Vec<_> =
-        servers.clients.iter().map(|client| format!("--url=ws://{client}/{path}")).collect();
+    let mut args: Vec<_> = servers.urls(is_tls).map(|url| format!("--url={url}/{path}")).collect();
     let pids = if kind == "echo" { servers.all() } else { servers.gateways() };
     if kind != "storm" {
         args.extend(pids.iter().map(|pid| format!("--pid={pid}")));

@@ -17,6 +17,8 @@ pub(super) enum Against {
     Merged { cpu_us_max: Option<f64> },
     /// The same, with one write per delivery.
     Single { cpu_us_max: Option<f64> },
+    /// The same without TLS, at the same cluster.
+    Plain,
     /// Nothing: the target is absolute.
     Nothing,
 }
@@ -42,6 +44,8 @@ pub(super) struct Row {
     pub(super) args: &'static str,
     pub(super) gateways: usize,
     pub(super) way: Way,
+    /// Clients come by TLS.
+    pub(super) is_tls: bool,
     pub(super) against: Against,
     /// The JSON pointer of the figure, and its unit.
     pub(super) figure: &'static str,
@@ -61,6 +65,7 @@ const ROW: Row = Row {
     args: "",
     gateways: 1,
     way: Way::Raw,
+    is_tls: false,
     against: Against::Merged { cpu_us_max: None },
     figure: RATE,
     unit: "/s",
@@ -293,8 +298,49 @@ fn clients() -> Vec<Row> {
     ]
 }
 
+/// Clients by TLS; what stands for the ceiling are the same clients without.
+fn tls() -> Vec<Row> {
+    let tls = Row { is_tls: true, against: Against::Plain, ..ROW };
+    vec![
+        Row {
+            name: "tls-fanout-1000",
+            about: "one group of 1,000 over wss, against ws",
+            args: FANOUT_1000,
+            goal: Goal::RatioMin(0.85),
+            ..tls.clone()
+        },
+        Row {
+            name: "tls-echo-100",
+            about: "echo through a worker over wss, against ws",
+            args: "echo --clients 100 --time 3s",
+            figure: "/echoes_per_s",
+            zero: &["/wrong", "/silent", "/closed"],
+            ..tls.clone()
+        },
+        Row {
+            name: "tls-connects",
+            about: "4,000 clients connect over wss, against ws",
+            args: "idle --clients 4000 --hold 0s",
+            figure: "/connects_per_s",
+            zero: &[],
+            ..tls.clone()
+        },
+        Row {
+            name: "tls-memory-4000",
+            about: "memory per idle client in a group over wss, against ws",
+            args: "idle --clients 4000 --join --hold 2s",
+            figure: "/bytes_per_client",
+            unit: "B",
+            goal: Goal::Max(6656.0),
+            zero: &[],
+            fresh: true,
+            ..tls
+        },
+    ]
+}
+
 pub(super) fn all() -> Vec<Row> {
-    [fanouts(), channels(), many(), latencies(), clients()].concat()
+    [fanouts(), channels(), many(), latencies(), clients(), tls()].concat()
 }
 
 #[cfg(test)]

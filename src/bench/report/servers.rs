@@ -4,7 +4,7 @@ use std::{
     fs::OpenOptions,
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use std::{
 
 use broadgate::{config::Config, failure::Failure};
 use broadgate_business::{Cluster, v1::MemberState};
+use data_encoding::BASE64;
 
 use crate::load::block;
 
@@ -97,34 +98,64 @@ pub(super) struct Servers {
     worker: Held,
     register: Held,
     pub(super) clients: Vec<SocketAddr>,
+    /// Where they come by TLS.
+    tls: Vec<SocketAddr>,
     pub(super) internal: Vec<SocketAddr>,
     pub(super) apps: AppsFile,
 }
 
-/// A file of apps, which is gone when nobody needs it.
+/// A folder with the apps, certificates and configurations of a run, which is gone when nobody needs it.
 pub(super) struct AppsFile {
+    folder: PathBuf,
     pub(super) path: PathBuf,
     pub(super) key: String,
 }
 
 impl Drop for AppsFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 impl AppsFile {
     fn make() -> Result<Self, Failure> {
-        let name = format!("broadgate-bench-{:016x}.toml", getrandom::u64().map_err(std::io::Error::other)?);
-        let path = std::env::temp_dir().join(name);
+        let name = format!("broadgate-bench-{:016x}", getrandom::u64().map_err(std::io::Error::other)?);
+        let folder = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let text = broadgate::apps::fresh(APP)?;
         let key = text.lines().find_map(|line| line.strip_prefix("key = "));
         let key = key.unwrap_or_default().trim_matches('"').to_owned();
+        let made = Self { path: folder.join("apps.toml"), folder, key };
         // The limits are those of every app; the secret is of this run, and nobody else's business.
+        made.write("apps.toml", &text)?;
+        let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        made.write("tls.pem", &pem("CERTIFICATE", own.cert.der()))?;
+        made.write("tls.key", &pem("PRIVATE KEY", &own.signing_key.serialize_der()))?;
+        Ok(made)
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::io::Result<PathBuf> {
+        let path = self.folder.join(name);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(text.as_bytes())?;
-        Ok(Self { path, key })
+        Ok(path)
     }
+
+    /// The configuration of a gateway with a plain and a TLS listener.
+    fn config(&self, plain: SocketAddr, tls: SocketAddr) -> std::io::Result<PathBuf> {
+        let (cert, key) = (self.folder.join("tls.pem"), self.folder.join("tls.key"));
+        let text = format!(
+            "[[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"{plain}\"\n\
+             [[gateway.listeners]]\nname = \"tls\"\nkind = \"web\"\nbind = \"{tls}\"\n\
+             tls = [{{ cert = {cert:?}, key = {key:?} }}]\n"
+        );
+        self.write(&format!("gateway-{}.toml", plain.port()), &text)
+    }
+}
+
+fn pem(what: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {what}-----\n{}\n-----END {what}-----\n", BASE64.encode(der))
 }
 
 impl Servers {
@@ -133,24 +164,27 @@ impl Servers {
         let at = free()?;
         let register = start_role(&texts(["register", &format!("--bind={at}"), "--supervised"]))?;
         let (mut gateways, mut clients, mut internal) = (Vec::new(), Vec::new(), Vec::new());
+        let mut secure = Vec::new();
         for index in 0..count {
-            let (client, inner) = (free()?, free()?);
+            let (client, inner, tls) = (free()?, free()?, free()?);
+            let config = apps.config(client, tls)?;
             let args = [
                 "gateway",
                 &format!("--name=gateway-{}", index + 1),
                 &format!("--register={at}"),
                 &format!("--internal-bind={inner}"),
-                &format!("--client-bind={client}"),
+                &format!("--config={}", config.display()),
                 "--raw-app=default",
                 &format!("--apps={}", apps.path.display()),
                 "--supervised",
             ];
             gateways.push(start_role(&texts(args))?);
             clients.push(client);
+            secure.push(tls);
             internal.push(inner);
         }
         let worker = start_role(&texts(["worker", "echo", &format!("--register={at}"), "--supervised"]))?;
-        let servers = Self { gateways, worker, register, clients, internal, apps };
+        let servers = Self { gateways, worker, register, clients, tls: secure, internal, apps };
         servers.wait(count)?;
         Ok(servers)
     }
@@ -175,6 +209,12 @@ impl Servers {
         };
         let late = |_| Failure::Failed(format!("the cluster was not ready within {READY_TIME_MAX:?}"));
         block(async { tokio::time::timeout(READY_TIME_MAX, ready).await }).map_err(late)?
+    }
+
+    /// Where clients connect, without a path.
+    pub(super) fn urls(&self, is_tls: bool) -> impl Iterator<Item = String> {
+        let (scheme, addresses) = if is_tls { ("wss", &self.tls) } else { ("ws", &self.clients) };
+        addresses.iter().map(move |address| format!("{scheme}://{address}"))
     }
 
     pub(super) fn gateways(&self) -> Vec<u32> {

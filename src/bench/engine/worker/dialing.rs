@@ -9,6 +9,7 @@ use super::{
     super::{
         client::{Stage, dial},
         clock::now_ns,
+        tls::Tls,
     },
     Worker,
 };
@@ -52,6 +53,12 @@ impl Worker {
         let client = &mut self.clients[index];
         client.stage = Stage::Handshaking;
         let target = &self.plan.targets[usize::from(client.target)];
+        if target.is_tls {
+            match Tls::new() {
+                Ok(tls) => client.tls = Some(Box::new(tls)),
+                Err(error) => return self.refused(index, &error.to_string(), None),
+            }
+        }
         let request = target.request(&self.plan.group_names[client.group as usize]);
         self.send(index, request.as_bytes());
     }
@@ -60,7 +67,7 @@ impl Worker {
     pub(super) fn refused(&mut self, index: usize, why: &str, retry_after_s: Option<u64>) {
         self.dialing -= 1;
         let client = &mut self.clients[index];
-        (client.fd, client.stage) = (None, Stage::Idle);
+        (client.fd, client.tls, client.stage) = (None, None, Stage::Idle);
         client.rest = Vec::new();
         if !self.plan.comes_back {
             let host = &self.plan.targets[usize::from(client.target)].host;
@@ -81,7 +88,7 @@ impl Worker {
                 self.tally.closed += 1;
                 self.plan.live.fetch_sub(1, Ordering::AcqRel);
                 let client = &mut self.clients[index];
-                (client.fd, client.rest) = (None, Vec::new());
+                (client.fd, client.tls, client.rest) = (None, None, Vec::new());
                 client.stage = if self.plan.comes_back { Stage::Idle } else { Stage::Gone };
                 if self.plan.comes_back {
                     client.target = (client.target + 1) % self.plan.targets.len() as u16;

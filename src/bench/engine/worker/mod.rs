@@ -93,6 +93,7 @@ impl Worker {
                     group,
                     expected,
                     rest: Vec::new(),
+                    tls: None,
                 }
             })
             .collect();
@@ -176,7 +177,19 @@ impl Worker {
     }
 
     fn send(&mut self, index: usize, bytes: &[u8]) -> bool {
-        let Some(fd) = &self.clients[index].fd else { return false };
+        let client = &mut self.clients[index];
+        let Some(fd) = &client.fd else { return false };
+        let sealed;
+        let bytes = match &mut client.tls {
+            Some(tls) => match tls.seal(bytes).and_then(|()| tls.take()) {
+                Ok(bytes) => {
+                    sealed = bytes;
+                    &sealed
+                }
+                Err(_) => return false,
+            },
+            None => bytes,
+        };
         // A client has so little to say that its socket takes it, or is broken; then it is read so.
         matches!(send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT), Ok(len) if len == bytes.len())
     }
@@ -206,6 +219,12 @@ impl Worker {
         loop {
             let client = &mut self.clients[index];
             let Some(fd) = &client.fd else { break };
+            if client.tls.is_some() {
+                if self.read_tls(index, &mut buffer) {
+                    continue;
+                }
+                break;
+            }
             let rest = client.rest.len();
             if rest + 4096 > buffer.len() {
                 buffer.resize(rest + BUFFER_BYTES, 0);
@@ -238,6 +257,42 @@ impl Worker {
             }
         }
         self.buffer = buffer;
+    }
+
+    /// The same for TLS; false when there is no more.
+    fn read_tls(&mut self, index: usize, buffer: &mut [u8]) -> bool {
+        let client = &mut self.clients[index];
+        let (Some(fd), Some(tls)) = (&client.fd, &mut client.tls) else { return false };
+        let received = match recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err("the server has closed the connection".to_owned()),
+            Ok((len, _)) => Ok(len),
+            Err(Errno::AGAIN | Errno::INTR) => return false,
+            Err(error) => Err(error.to_string()),
+        };
+        let mut plain = std::mem::take(&mut client.rest);
+        let opened = received.and_then(|len| {
+            let opened = tls.open(&buffer[..len], &mut plain).and_then(|()| tls.take());
+            // The rest of a handshake.
+            let sent = opened.and_then(|out| match out.is_empty() {
+                true => Ok(()),
+                false => Ok(send(fd, &out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)?),
+            });
+            sent.map_err(|error| error.to_string()).map(|()| len)
+        });
+        match opened {
+            Ok(len) => {
+                let used = self.heard(index, &plain);
+                let client = &mut self.clients[index];
+                if used < plain.len() && client.fd.is_some() {
+                    client.rest = plain.split_off(used);
+                }
+                len == buffer.len()
+            }
+            Err(why) => {
+                self.closed(index, &why);
+                false
+            }
+        }
     }
 
     /// How many bytes were used.
