@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     apps::{self, Source},
+    certs,
     config::Config,
     environment,
     failure::Failure,
@@ -75,6 +76,8 @@ enum Command {
     },
     /// List and check the apps of a configuration; print a new one, or what Laravel needs
     Apps(apps::AppsArgs),
+    /// Make certificates for a cluster and its listeners, where there is no PKI
+    Certs(certs::CertsArgs),
     /// Print a fresh shared secret
     Secret,
     /// Check a configuration file and the environment
@@ -140,6 +143,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bench { args } => bench(&args),
         Command::Secret => operate::secret(),
         Command::Apps(args) => apps::run(&args),
+        Command::Certs(args) => certs::run(args),
         Command::CheckConfig { file, apps } => check_config(file, apps.path()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -14,6 +14,7 @@ use broadgate_gateway::{apps::App, config::Settings};
 use broadgate_proto::{limits, secret::Secret};
 use broadgate_register::server::PREFIX_DEFAULT;
 use broadgate_tasks::bounded_read::{self, Kind};
+use broadgate_tls::{ClusterFiles, ClusterTls, Credentials, DEFAULT_SERVER_NAME};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -50,6 +51,22 @@ pub(crate) struct ClusterSection {
     pub(crate) register: Vec<String>,
     /// A file with the shared secret; BROADGATE_SECRET comes before it.
     pub(crate) secret_file: Option<PathBuf>,
+    /// Certificates of the internal ports and of those who call them.
+    pub(crate) tls: TlsSection,
+}
+
+/// Mutual TLS between the processes of a cluster: all of ca, cert and key, or none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TlsSection {
+    /// The certificates of the cluster's CA, of two while it is changed.
+    pub(crate) ca: Option<PathBuf>,
+    /// This process's certificate, signed by that CA.
+    pub(crate) cert: Option<PathBuf>,
+    /// And its key.
+    pub(crate) key: Option<PathBuf>,
+    /// The name that every certificate of the cluster has.
+    pub(crate) server_name: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -136,7 +153,13 @@ pub(crate) enum LogFormat {
 
 impl Default for ClusterSection {
     fn default() -> Self {
-        Self { register: vec!["127.0.0.1:7100".to_owned()], secret_file: None }
+        Self { register: vec!["127.0.0.1:7100".to_owned()], secret_file: None, tls: TlsSection::default() }
+    }
+}
+
+impl Default for TlsSection {
+    fn default() -> Self {
+        Self { ca: None, cert: None, key: None, server_name: DEFAULT_SERVER_NAME.to_owned() }
     }
 }
 
@@ -244,9 +267,27 @@ impl Config {
     pub(crate) fn secret_warnings(&self) -> Vec<String> {
         let files = [
             ("cluster.secret_file", self.cluster.secret_file.as_deref()),
+            ("cluster.tls.key", self.cluster.tls.key.as_deref()),
             ("register.etcd.password_file", self.register.etcd.password_file.as_deref()),
         ];
         files.into_iter().filter_map(|(setting, file)| secret_files::exposed(setting, file?)).collect()
+    }
+
+    /// What this process shows to the others of its cluster.
+    ///
+    /// # Errors
+    /// If the secret or a certificate cannot be used.
+    pub fn credentials(&self) -> Result<Credentials, Failure> {
+        Ok(Credentials { secret: self.secret()?, tls: self.tls()? })
+    }
+
+    fn tls(&self) -> Result<Option<ClusterTls>, Failure> {
+        let TlsSection { ca, cert, key, server_name } = self.cluster.tls.clone();
+        let name = Some(server_name).filter(|name| name != DEFAULT_SERVER_NAME);
+        let settings = ["cluster.tls.ca", "cluster.tls.cert", "cluster.tls.key", "cluster.tls.server_name"];
+        let files = ClusterFiles::all_or_none([ca, cert, key], name, settings);
+        let opened = files.and_then(|files| files.map(ClusterTls::open).transpose());
+        opened.map_err(|error| Failure::usage(format!("{error:#}")))
     }
 
     /// The shared secret: BROADGATE_SECRET, else the file.
@@ -396,6 +437,7 @@ mod tests {
                 one.apps.clear();
                 one.apps_file = None;
                 one.cluster.secret_file = None;
+                (one.cluster.tls.ca, one.cluster.tls.cert, one.cluster.tls.key) = (None, None, None);
                 one.gateway.shards = None;
                 one.gateway.spool = None;
                 one.gateway.internal.advertise = None;
@@ -406,6 +448,7 @@ mod tests {
                 one.register.etcd.password_file = None;
                 one.register.etcd.tls = EtcdTlsSection::default();
                 one.gateway.listeners.truncate(1);
+                one.gateway.listeners[0].tls.clear();
                 one.gateway.listeners[0].silence_max = Some(one.gateway.listeners[0].silence());
             }
             assert!(std::mem::take(&mut config.gateway.groups).len() <= 1);

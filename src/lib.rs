@@ -14,6 +14,7 @@ macro_rules! say {
 }
 
 pub mod apps;
+mod certs;
 pub mod cli;
 pub mod config;
 pub mod environment;

@@ -13,6 +13,42 @@ pub struct ConfigFile {
     /// The configuration file (TOML); see deploy/config/broadgate.toml [env: BROADGATE_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFiles,
+}
+
+/// Certificates instead of the configuration's `[cluster.tls]`.
+#[derive(Debug, Clone, Default, Args)]
+struct TlsFiles {
+    /// The CA of the cluster's certificates (PEM) [env: BROADGATE_CLUSTER__TLS__CA]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS inside the cluster")]
+    tls_ca: Option<PathBuf>,
+    /// This process's certificate (PEM) [env: BROADGATE_CLUSTER__TLS__CERT]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS inside the cluster")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM) [env: BROADGATE_CLUSTER__TLS__KEY]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS inside the cluster")]
+    tls_key: Option<PathBuf>,
+    /// The name in every certificate [env: BROADGATE_CLUSTER__TLS__SERVER_NAME] [default: broadgate]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "TLS inside the cluster")]
+    tls_server_name: Option<String>,
+}
+
+impl TlsFiles {
+    fn lay_over(&self, mut config: Config) -> Config {
+        let tls = &mut config.cluster.tls;
+        for (flag, setting) in
+            [(&self.tls_ca, &mut tls.ca), (&self.tls_cert, &mut tls.cert), (&self.tls_key, &mut tls.key)]
+        {
+            if flag.is_some() {
+                setting.clone_from(flag);
+            }
+        }
+        if let Some(name) = &self.tls_server_name {
+            tls.server_name.clone_from(name);
+        }
+        config
+    }
 }
 
 impl ConfigFile {
@@ -27,12 +63,12 @@ impl ConfigFile {
 
     /// The configuration, for a role, which has a log for the warnings.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        Config::load(self.path().as_deref())
+        Config::load(self.path().as_deref()).map(|config| self.tls.lay_over(config))
     }
 
     /// The configuration, for a command.
     pub(crate) fn load_for_command(&self) -> Result<Config, Failure> {
-        Config::load_for_command(self.path().as_deref())
+        Config::load_for_command(self.path().as_deref()).map(|config| self.tls.lay_over(config))
     }
 }
 

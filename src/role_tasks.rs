@@ -4,6 +4,8 @@
 use std::{pin::pin, time::Duration};
 
 use broadgate_tasks::Tasks;
+use broadgate_tls::ClusterTls;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -28,6 +30,18 @@ impl Watched {
     pub(crate) fn spawn(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
         let until_end = self.end().run_until_cancelled_owned(task);
         self.tasks.spawn(name, async { until_end.await.unwrap_or_default() });
+    }
+
+    /// Starts the task that watches the certificates of the cluster, if there are any.
+    ///
+    /// # Errors
+    /// If the system gives no signals.
+    pub(crate) fn spawn_certificates(&mut self, tls: Option<ClusterTls>) -> Result<(), Failure> {
+        if let Some(tls) = tls {
+            let hangups = signal(SignalKind::hangup())?;
+            self.spawn("certificates", async { match tls.watch(Some(hangups)).await {} });
+        }
+        Ok(())
     }
 
     /// Starts a task that ends by itself after [`Watched::end`].

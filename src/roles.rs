@@ -15,6 +15,7 @@ use broadgate_proto::{
     name,
 };
 use broadgate_register::server::Ledger;
+use broadgate_tls::Credentials;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
@@ -133,13 +134,13 @@ pub(crate) enum Demo {
 
 /// What a register is started with, checked; `check-config` asks the same.
 pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::server::Config, Failure> {
-    let (secret, bind) = (config.secret()?, config.register.bind);
-    secret.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
+    let (credentials, bind) = (config.credentials()?, config.register.bind);
+    credentials.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
     check_metrics(config, "register.bind", bind)?;
     let RegisterSection { beat, lease, .. } = config.register;
     let ledger = ledger_settings::ledger(&config.register)?;
     let connections_max = REGISTER_CONNECTIONS_MAX;
-    let config = broadgate_register::server::Config { secret, beat, lease, connections_max, ledger };
+    let config = broadgate_register::server::Config { credentials, beat, lease, connections_max, ledger };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(config)
 }
@@ -152,7 +153,7 @@ pub(crate) fn gateway_config(
 ) -> Result<GatewayConfig, Failure> {
     let gateway = GatewayConfig {
         registers: config.cluster.register.clone(),
-        secret: config.secret()?,
+        credentials: config.credentials()?,
         settings: config.gateway.clone(),
         apps,
         pages,
@@ -169,9 +170,11 @@ pub(crate) fn gateway_config(
 
 /// What a built-in worker is started with, checked; `check-config` asks the same.
 pub(crate) fn worker_config(config: &Config, name: Option<String>) -> Result<WorkerConfig, Failure> {
+    let Credentials { secret, tls } = config.credentials()?;
     let worker = WorkerConfig {
         registers: config.cluster.register.clone(),
-        secret: config.secret()?,
+        secret,
+        tls,
         name: name.unwrap_or_else(|| config.worker.name.clone()),
         services: config.worker.services.clone(),
         events_max: config.worker.events_max,
@@ -196,7 +199,7 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     config.register.bind = args.bind.unwrap_or(config.register.bind);
     let checked = register_config(&config)?;
-    let bind = config.register.bind;
+    let (bind, tls) = (config.register.bind, checked.credentials.tls.clone());
     let probes = telemetry::open("register", config.metrics.bind).await?;
     let listener = tokio::net::TcpListener::bind(bind).await.map_err(|error| {
         Failure::usage(format!(
@@ -209,6 +212,7 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     }
     let mut watched = Watched::default();
     probes.serve(always_ready(), &mut watched);
+    watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
     let checked = broadgate_register::server::Config { connections_max: register_connections(), ..checked };
     let running = broadgate_register::server::run(listener, checked, shutdown.clone().cancelled_owned());
@@ -228,6 +232,7 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     args.lay_over(&mut config)?;
     let reload = Reload::open(args.source()).map_err(Failure::Usage)?;
     let gateway = gateway_config(&config, reload.apps(), if args.pages { PAGES } else { &[] })?;
+    let tls = gateway.credentials.tls.clone();
     let probes = telemetry::open("gateway", config.metrics.bind).await?;
     let bound = broadgate_gateway::bind(gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     tracing::info!(internal = %bound.internal_address(), clients = ?bound.client_addresses(), "gateway");
@@ -238,6 +243,7 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let mut watched = Watched::default();
     probes.serve(Arc::new(ready), &mut watched);
     watched.spawn("app files", reload.run());
+    watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
     // The last port that is given back: by it others see that the process uses none any more.
     let last = bound.internal_listener()?;
@@ -311,6 +317,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     let probes = telemetry::open("worker", config.metrics.bind).await?;
     let mut watched = Watched::default();
     probes.serve(always_ready(), &mut watched);
+    watched.spawn_certificates(worker.tls.clone())?;
     let shutdown = args.common.shutdown(&mut watched);
     let cancelled = shutdown.clone().cancelled_owned();
     match args.demo {

@@ -207,6 +207,7 @@ impl Probes {
             known_stay: false,
             times: Times::default(),
             http2: None,
+            tls: None,
             refused: std::sync::Arc::new(|_| {}),
         };
         let serving = broadgate_port::serve(listener, router, check, settings, watched.end());

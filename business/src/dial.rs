@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broadgate_proto::limits::{TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL, TCP_KEEP_ALIVE_PROBES};
+use broadgate_tls::ClusterTls;
 use tonic::transport::{Channel, Endpoint};
 
 /// A gateway that takes no TCP connection for this long is tried again.
@@ -15,10 +16,10 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A channel that connects when it is first used. Needs a tokio runtime.
-pub(crate) fn channel(address: &str) -> Result<Channel, String> {
+pub(crate) fn channel(address: &str, tls: Option<&ClusterTls>) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("{address:?} is not host:port: {error}"))?;
-    Ok(endpoint
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIME_MAX)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(TCP_KEEP_ALIVE))
@@ -26,8 +27,8 @@ pub(crate) fn channel(address: &str) -> Result<Channel, String> {
         .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES))
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
+        .keep_alive_while_idle(true);
+    Ok(broadgate_port::connect_lazy(&endpoint, tls))
 }
 
 /// Waits that grow from try to try, with jitter so that a cluster does not redial as one.

@@ -81,6 +81,7 @@ pub mod v1 {
 }
 
 pub use broadgate_proto::secret::Secret;
+pub use broadgate_tls::{ClusterFiles, ClusterTls, Credentials, PairFiles};
 pub use cluster::{
     Audience, Close, Cluster, ClusterConfig, CommandError, Payload, PusherEvent, PusherEventKind, Who,
 };

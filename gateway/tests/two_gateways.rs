@@ -42,7 +42,7 @@ async fn cluster(stop: &CancellationToken) -> [Gateway; 2] {
         let app = App { raw: true, ..App::new("default") };
         let config = Config {
             registers: vec![register.to_string()],
-            secret: Secret::default(),
+            credentials: Secret::default().into(),
             settings,
             apps: Apps::new(vec![app]).unwrap(),
             pages: &[],

@@ -33,8 +33,8 @@ pub enum SecretError {
     TooMany(usize),
     /// A reachable port without a secret.
     #[error(
-        "internal port {0} would be reachable from other hosts without a shared secret: \
-         set BROADGATE_SECRET or secret_file, or listen on 127.0.0.1"
+        "internal port {0} would be reachable from other hosts without a shared secret or TLS: \
+         set BROADGATE_SECRET or secret_file, or [cluster.tls], or listen on 127.0.0.1"
     )]
     Open(std::net::SocketAddr),
 }

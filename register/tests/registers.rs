@@ -76,8 +76,12 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let secret = Secret::parse(SECRET).unwrap();
-        let config =
-            server::Config { secret, beat: Duration::from_millis(50), lease, ..server::Config::default() };
+        let config = server::Config {
+            credentials: secret.into(),
+            beat: Duration::from_millis(50),
+            lease,
+            ..server::Config::default()
+        };
         let task = tokio::spawn(server::run(listener, config, stop.clone().cancelled_owned()));
         Self { address, stop, task }
     }
@@ -103,7 +107,7 @@ type Client = InterceptedService<Channel, SendSecret>;
 fn config(registers: &[String], name: &str) -> member::Config {
     member::Config {
         registers: registers.to_vec(),
-        secret: Secret::parse(SECRET).unwrap(),
+        credentials: Secret::parse(SECRET).unwrap().into(),
         role: Role::Worker,
         name: name.to_owned(),
         version: "0.0.0".to_owned(),
@@ -242,7 +246,8 @@ async fn restarted_register_recovers_all_live_members() {
 async fn a_wrong_secret_is_a_sentence_said_once() {
     let register = Running::start().await;
     let secret = Secret::parse(OTHER_SECRET).unwrap();
-    let mut stranger = member::join(member::Config { secret, ..config(&[register.name()], "stranger") });
+    let mut stranger =
+        member::join(member::Config { credentials: secret.into(), ..config(&[register.name()], "stranger") });
     let MemberEvent::Refused { sentence, fatal } = event(&mut stranger).await else { panic!("not refused") };
     assert!(sentence.contains("secret") && !fatal, "{sentence}");
     assert!(timeout(LEASE, stranger.event()).await.is_err(), "said twice");

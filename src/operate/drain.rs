@@ -2,7 +2,8 @@
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
-use broadgate_business::Secret;
+use broadgate_business::Credentials;
+use broadgate_port::connect_lazy;
 use broadgate_proto::{
     LEADER_HEADER, name,
     secret::SendSecret,
@@ -62,8 +63,9 @@ pub(crate) struct DrainArgs {
 }
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
-    let (secret, registers) = args.registers().await?;
-    let (register, reply) = ask(registers, &secret, &args.gateway, args.timeout).await?;
+    let (credentials, registers) = args.registers().await?;
+    let (register, reply) = ask(registers, &credentials, &args.gateway, args.timeout).await?;
+    let tls = credentials.tls.as_ref();
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
     } else {
@@ -72,7 +74,7 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     let Some(wait) = args.wait else { return Ok(()) };
     // The call to drain has a time of its own; a watch goes on.
     let endpoint = Endpoint::from_shared(format!("http://{register}")).map_err(anyhow::Error::from)?;
-    let watcher = RegisterClient::with_interceptor(endpoint.connect_lazy(), secret.sender());
+    let watcher = RegisterClient::with_interceptor(connect_lazy(&endpoint, tls), credentials.sender());
     let (seen, known) = watch::channel(Seen::default());
     let ended = tokio::select! {
         never = follow(watcher, &reply.incarnation, &seen) => match never {},
@@ -106,21 +108,22 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
 /// Asks the register that leads: those that stand by name it, or are passed over.
 async fn ask(
     registers: Vec<String>,
-    secret: &Secret,
+    credentials: &Credentials,
     gateway: &str,
     within: Duration,
 ) -> Result<(String, DrainReply), Failure> {
     let mut last = Failure::usage("no register is configured: name one with --register");
     let (mut registers, mut was_named) = (VecDeque::from(registers), false);
     while let Some(register) = registers.pop_front() {
-        let channel = match probe::channel(&register, Wanted::Register, within).await {
-            Ok(channel) => channel,
-            Err(failure) => {
-                last = failure;
-                continue;
-            }
-        };
-        let mut client = RegisterClient::with_interceptor(channel, secret.sender());
+        let channel =
+            match probe::channel(&register, credentials.tls.as_ref(), Wanted::Register, within).await {
+                Ok(channel) => channel,
+                Err(failure) => {
+                    last = failure;
+                    continue;
+                }
+            };
+        let mut client = RegisterClient::with_interceptor(channel, credentials.sender());
         let status = match client.drain(DrainRequest { gateway: gateway.to_owned() }).await {
             Ok(reply) => return Ok((register, reply.into_inner())),
             Err(status) => status,
@@ -212,20 +215,20 @@ async fn end(mut seen: watch::Receiver<Seen>) -> End {
 }
 
 impl DrainArgs {
-    /// The secret, and the registers to try: as named, or as a gateway says that is named, or as configured.
-    async fn registers(&self) -> Result<(Secret, Vec<String>), Failure> {
+    /// What to show, and the registers to try: as named, or as a gateway says that is named, or as configured.
+    async fn registers(&self) -> Result<(Credentials, Vec<String>), Failure> {
         let (config, address) = self.at.open()?;
-        let secret = config.secret()?;
+        let credentials = config.credentials()?;
         if let Some(register) = &self.register {
             name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
-            return Ok((secret, vec![register.clone()]));
+            return Ok((credentials, vec![register.clone()]));
         }
         if !self.at.is_named() {
             if let Some(registers) = registers_of_environment()? {
-                return Ok((secret, registers));
+                return Ok((credentials, registers));
             }
             if environment::text("ADDR")?.is_none() {
-                return Ok((secret, config.cluster.register));
+                return Ok((credentials, config.cluster.register));
             }
         }
         let target = Target { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
@@ -234,6 +237,6 @@ impl DrainArgs {
             let sentence = format!("the gateway at {address} hears no register: name it with --register");
             return Err(Failure::Unreachable(sentence));
         }
-        Ok((secret, vec![register]))
+        Ok((credentials, vec![register]))
     }
 }

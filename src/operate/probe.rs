@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broadgate_business::Secret;
-use broadgate_port::{Found, look};
+use broadgate_business::{ClusterTls, Credentials};
+use broadgate_port::{Found, connect, look};
 use broadgate_proto::v1::{GetAppRequest, gateway_client::GatewayClient};
 use tonic::{
     Code, Status,
@@ -35,10 +35,18 @@ impl Wanted {
     }
 }
 
-/// Refuses an address at which nothing speaks HTTP/2 without TLS.
-pub(super) async fn check(address: &str, wanted: Wanted, within: Duration) -> Result<(), Failure> {
-    match look(address, within).await {
+/// Refuses an address at which nothing speaks HTTP/2, plain or inside TLS as this command does.
+pub(super) async fn check(
+    address: &str,
+    tls: Option<&ClusterTls>,
+    wanted: Wanted,
+    within: Duration,
+) -> Result<(), Failure> {
+    match look(address, within, tls).await {
         Ok(Found::Http2) => Ok(()),
+        Ok(found) if found.is_of_the_cluster() => {
+            Err(Failure::Unreachable(format!("{address} {}", found.sentence())))
+        }
         Ok(found) => Err(Failure::Unreachable(format!("{address} {}; {}", found.sentence(), wanted.hint()))),
         Err(why) => {
             Err(Failure::Unreachable(format!("{address} cannot be reached: {why}; {}", wanted.hint())))
@@ -49,22 +57,27 @@ pub(super) async fn check(address: &str, wanted: Wanted, within: Duration) -> Re
 /// A gateway's answer about an app, which shows that commands can be given there.
 pub(super) async fn gateway(
     address: &str,
-    secret: &Secret,
+    credentials: &Credentials,
     app: &str,
     within: Duration,
 ) -> Result<(), Failure> {
-    let channel = channel(address, Wanted::Gateway, within).await?;
-    let mut client = GatewayClient::with_interceptor(channel, secret.sender());
+    let channel = channel(address, credentials.tls.as_ref(), Wanted::Gateway, within).await?;
+    let mut client = GatewayClient::with_interceptor(channel, credentials.sender());
     let asked = client.get_app(GetAppRequest { app: app.to_owned() }).await;
     asked.map(drop).map_err(|status| refused(address, Wanted::Gateway, &status))
 }
 
 /// A connection for commands.
-pub(super) async fn channel(address: &str, wanted: Wanted, within: Duration) -> Result<Channel, Failure> {
-    check(address, wanted, within).await?;
+pub(super) async fn channel(
+    address: &str,
+    tls: Option<&ClusterTls>,
+    wanted: Wanted,
+    within: Duration,
+) -> Result<Channel, Failure> {
+    check(address, tls, wanted, within).await?;
     let wrong = |error: tonic::transport::Error| Failure::Unreachable(format!("{address}: {error}"));
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(wrong)?;
-    endpoint.connect_timeout(within).timeout(within).connect().await.map_err(wrong)
+    connect(endpoint.connect_timeout(within).timeout(within), tls).await.map_err(wrong)
 }
 
 /// Why a call was not carried out there.

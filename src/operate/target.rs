@@ -81,15 +81,15 @@ impl Target {
 
     pub(super) async fn connect(&self) -> Result<(Cluster, Result<(), Failure>), Failure> {
         let (config, address) = self.at.open()?;
-        let secret = config.secret()?;
+        let credentials = config.credentials()?;
         let app = self.app.as_deref().unwrap_or(name::DEFAULT_APP);
-        let known = match super::probe::gateway(&address, &secret, app, self.timeout).await {
+        let known = match super::probe::gateway(&address, &credentials, app, self.timeout).await {
             Err(Failure::NotFound(sentence)) => {
                 Err(Failure::NotFound(format!("{sentence}; name the app with --app")))
             }
             known => Ok(known?),
         };
-        Ok((Cluster::to_gateway(&address, secret, app, self.timeout)?, known))
+        Ok((Cluster::to_gateway(&address, credentials, app, self.timeout)?, known))
     }
 }
 

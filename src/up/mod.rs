@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use broadgate_business::{Cluster, Secret, v1::MemberState};
+use broadgate_business::{Cluster, Credentials, v1::MemberState};
 use clap::Args;
 
 use self::{
@@ -67,7 +67,7 @@ impl UpArgs {
 
 pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     let config = args.file.load_for_command()?;
-    let secret = config.secret()?;
+    let credentials = config.credentials()?;
     // The children would refuse it, each of them, again and again.
     telemetry::filter(&config)?;
     let wanted =
@@ -89,7 +89,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     }
     let mut children = Children::start(specs)?;
     tokio::select! {
-        ready = wait_until_ready(&ports, &secret, &args) => match ready {
+        ready = wait_until_ready(&ports, &credentials, &args) => match ready {
             // That nobody reads it is no reason to end.
             Ok(()) => drop(crate::output::print(&welcome::text(&args.welcome(&ports, apps.as_ref())))),
             Err(failure) => {
@@ -168,10 +168,10 @@ fn specs(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> Vec<Vec<Spec>
 }
 
 /// Ready is when a gateway says that every gateway and worker is.
-async fn wait_until_ready(ports: &Ports, secret: &Secret, args: &UpArgs) -> Result<(), Failure> {
+async fn wait_until_ready(ports: &Ports, credentials: &Credentials, args: &UpArgs) -> Result<(), Failure> {
     let Some(internal) = ports.internal.first() else { return Ok(()) };
     let address = format!("127.0.0.1:{internal}");
-    let cluster = Cluster::to_gateway(&address, secret.clone(), "", Duration::from_secs(1))?;
+    let cluster = Cluster::to_gateway(&address, credentials.clone(), "", Duration::from_secs(1))?;
     let ready = async {
         loop {
             if let Ok(status) = cluster.status().await {

@@ -8,6 +8,7 @@
 mod announcements;
 mod apps;
 mod backends;
+mod cluster_tls;
 mod commands;
 mod degraded;
 mod demo;

@@ -11,6 +11,8 @@
 //! | Update the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
 //! | Move the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
 //! | Change the secret | `secret_is_changed_under_traffic_and_nothing_is_incomplete` |
+//! | Replace a certificate | `certificates_and_their_ca_are_changed_under_traffic_and_nothing_is_incomplete` |
+//! | Change the CA | `certificates_and_their_ca_are_changed_under_traffic_and_nothing_is_incomplete` |
 //! | Add or change an app | `app_is_added_and_changed_under_traffic_and_no_other_client_notices` |
 //! | Change an app's key | `key_of_an_app_is_changed_and_no_publish_is_lost` |
 
@@ -59,7 +61,11 @@ impl Traffic {
     /// Knows all registers that are given.
     async fn start(registers: &[String], secret: &str) -> Self {
         let secret = Secret::parse(secret).unwrap();
-        let config = ClusterConfig { registers: registers.to_vec(), secret, ..ClusterConfig::default() };
+        Self::start_with(ClusterConfig { registers: registers.to_vec(), secret, ..ClusterConfig::default() })
+            .await
+    }
+
+    async fn start_with(config: ClusterConfig) -> Self {
         let sdk = Sdk::connect(config).await.unwrap();
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let task = tokio::spawn(send(sdk, Arc::clone(&sent), Arc::clone(&stop)));
@@ -189,6 +195,86 @@ async fn secret_is_changed_under_traffic_and_nothing_is_incomplete() {
     let secret = Secret::parse(OLD).unwrap();
     let late = Sdk::to_gateway(&cluster.internal[0], secret, "", std::time::Duration::from_secs(5)).unwrap();
     assert!(late.send(To::group("room-1"), "late").await.is_err());
+}
+
+/// "Replace a certificate" and "Change the CA": processes read their files again, links live on, and every
+/// handshake on the way succeeds.
+#[tokio::test]
+async fn certificates_and_their_ca_are_changed_under_traffic_and_nothing_is_incomplete() {
+    let cluster = Cluster::of(3).tls().start().await;
+    let worker = echo(&cluster, "one");
+    attached(&cluster, &["one"]).await;
+    let dir = cluster.tls.as_ref().unwrap().dir.clone();
+    let config = || ClusterConfig {
+        registers: vec![cluster.register_address.clone()],
+        tls: cluster.credentials().tls,
+        ..ClusterConfig::default()
+    };
+    let traffic = Traffic::start_with(config()).await;
+    let processes: Vec<&Process> =
+        cluster.gateways.iter().chain(&cluster.register).chain([&worker]).collect();
+    let reads = || -> Vec<usize> {
+        processes.iter().map(|process| process.log().matches("certificates read again").count()).collect()
+    };
+    // Every process has read again what was written.
+    let changed = async |change: &dyn Fn()| {
+        let before = reads();
+        change();
+        until("every process has read its certificates again", async || {
+            reads().iter().zip(&before).all(|(now, before)| now > before).then_some(())
+        })
+        .await;
+        // New connections are made with what is new.
+        Traffic::start_with(config()).await.end().await;
+        cluster.run(&["status"]);
+        assert_eq!(cluster.run(&["status"]).0, 0);
+        traffic.goes_on().await;
+    };
+    let folder = dir.display().to_string();
+    let pairs = |ca: &std::path::Path, names: &[&str]| {
+        for name in names {
+            for kind in ["pem", "key"] {
+                let _ = std::fs::remove_file(ca.join(format!("{name}.{kind}")));
+            }
+            certs(&["pair", name, "--dir", &ca.display().to_string()]);
+            for kind in ["key", "pem"] {
+                if ca != dir {
+                    let file = format!("{name}.{kind}");
+                    replace(&dir.join(&file), &std::fs::read_to_string(ca.join(&file)).unwrap());
+                }
+            }
+        }
+    };
+    // "Replace a certificate": `broadgate certs` makes another pair in the place of the former.
+    changed(&|| pairs(&dir, &["node", "test"])).await;
+    // "Change the CA": both are trusted, then each process shows a certificate of the new one, then the old
+    // one is trusted no more.
+    let new = cluster.dir.join("new-certs");
+    certs(&["ca", "--dir", &new.display().to_string()]);
+    let (old_ca, new_ca) =
+        [&dir, &new].map(|dir| std::fs::read_to_string(dir.join("ca.pem")).unwrap()).into();
+    std::fs::write(cluster.dir.join("old-ca.pem"), &old_ca).unwrap();
+    certs(&["pair", "old", "--dir", &folder]);
+    changed(&|| replace(&dir.join("ca.pem"), &(new_ca.clone() + &old_ca))).await;
+    let old = Certificates::of(&dir, "old").unwrap();
+    changed(&|| pairs(&new, &["node", "test"])).await;
+    changed(&|| replace(&dir.join("ca.pem"), &new_ca)).await;
+    let mut client = cluster.client_at(1).await;
+    client.say("hello").await;
+    client.hears(&["hello"]).await;
+    traffic.end().await;
+    // The old one is worth nothing now.
+    let late = Sdk::to_gateway(
+        &cluster.internal[0],
+        broadgate_tls::Credentials { tls: Some(old), ..Default::default() },
+        "",
+        std::time::Duration::from_secs(5),
+    );
+    assert!(late.unwrap().send(To::group("room-1"), "late").await.is_err());
+    until("the gateway says why", async || {
+        cluster.gateways[0].log().contains("refused reason=\"tls_unknown_ca\"").then_some(())
+    })
+    .await;
 }
 
 /// "Move the register": members know both addresses, the old one is stopped, then the new one is started.

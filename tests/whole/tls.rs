@@ -184,7 +184,7 @@ async fn clients_of_every_kind_come_by_tls() {
     lines.shutdown().await.unwrap();
     assert_eq!(soon("the end", lines.read(&mut [0; 9])).await.unwrap(), 0, "with a close_notify");
 
-    // Those who do not speak TLS are told so, and counted.
+    // What does not speak TLS is refused in its own protocol, and counted.
     let plain = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
     let answer = crate::malformed_input::answer(address, plain, false).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use broadgate_proto::{id::Incarnation, limits, name, secret::Secret, v1::View};
 use broadgate_register::member;
-use tokio::{sync::watch as cell, task::AbortHandle};
+use broadgate_tls::{ClusterFiles, ClusterTls, Credentials};
+use tokio::{
+    sync::watch as cell,
+    task::{AbortHandle, JoinSet},
+};
 use tonic::transport::Channel;
 
 use crate::{
@@ -40,6 +44,14 @@ pub(super) const REGISTER_VARIABLE: &str = "BROADGATE_REGISTER";
 
 pub(super) const SECRET_VARIABLE: &str = "BROADGATE_SECRET";
 
+/// Where its certificates are: all or none of the first three.
+const TLS_VARIABLES: [&str; 4] = [
+    "BROADGATE_CLUSTER__TLS__CA",
+    "BROADGATE_CLUSTER__TLS__CERT",
+    "BROADGATE_CLUSTER__TLS__KEY",
+    "BROADGATE_CLUSTER__TLS__SERVER_NAME",
+];
+
 /// Where a cluster is, its secret, and the defaults of commands.
 ///
 /// ```
@@ -54,6 +66,9 @@ pub struct ClusterConfig {
     pub registers: Vec<String>,
     /// The cluster's secret; default none.
     pub secret: Secret,
+    /// The cluster's certificates, where its processes have `[cluster.tls]`; default none. While the
+    /// [`Cluster`] lives, changed files are taken into use.
+    pub tls: Option<ClusterTls>,
     /// The app whose clients commands concern; default "", the app named `default`.
     pub app: String,
     /// Time limit of a command with all its retries; default [`DEFAULT_TIMEOUT`].
@@ -65,6 +80,7 @@ impl Default for ClusterConfig {
         Self {
             registers: vec![DEFAULT_REGISTER.to_owned()],
             secret: Secret::default(),
+            tls: None,
             app: String::new(),
             timeout: DEFAULT_TIMEOUT,
         }
@@ -72,8 +88,9 @@ impl Default for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// From `BROADGATE_REGISTER` (one or more `host:port`, separated by commas) and
-    /// `BROADGATE_SECRET`, where they are set. An empty variable counts as not set.
+    /// From `BROADGATE_REGISTER` (one or more `host:port`, separated by commas), `BROADGATE_SECRET` and
+    /// `BROADGATE_CLUSTER__TLS__CA`, `…__CERT`, `…__KEY` (files) and `…__SERVER_NAME`, where they are set. An
+    /// empty variable counts as not set.
     ///
     /// # Errors
     /// If a variable cannot be used; the error names it.
@@ -85,6 +102,9 @@ impl ClusterConfig {
         if let Some(secret) = variable(SECRET_VARIABLE)? {
             config.secret = Secret::parse(&secret).context(SECRET_VARIABLE)?;
         }
+        let [ca, cert, key, name] = TLS_VARIABLES.map(variable);
+        let files = ClusterFiles::all_or_none([ca?, cert?, key?], name?, TLS_VARIABLES)?;
+        config.tls = files.map(ClusterTls::open).transpose()?;
         Ok(config)
     }
 }
@@ -130,12 +150,14 @@ pub(super) struct Inner {
     pub(super) table: cell::Receiver<Arc<Table>>,
     /// None if it speaks to one gateway only.
     pub(super) views: Option<cell::Receiver<Arc<View>>>,
-    pub(super) secret: Secret,
+    pub(super) credentials: Credentials,
     pub(super) timeout: Duration,
     pub(super) ids: Ids,
     pub(super) seen: Arc<EpochMark>,
     pub(super) turns: Turns,
     pub(super) follower: Option<AbortHandle>,
+    /// Watches the files of the certificates; ends with this.
+    pub(super) _certificates: JoinSet<()>,
     pub(super) _watch: Option<member::Watch>,
 }
 
@@ -159,32 +181,37 @@ impl Cluster {
         let some = table.wait_for(|table| !table.is_empty());
         match tokio::time::timeout(cluster.inner.timeout, some).await {
             Ok(Ok(_)) => Ok(cluster.clone()),
-            _ => Err(CommandError::NotReachable {
-                why: format!(
-                    "no register at {registers} named a gateway: is the cluster up, and is the secret \
-                     the same (BROADGATE_SECRET)?"
-                ),
-            }),
+            _ => {
+                let trouble = cluster.inner._watch.as_ref().map(|watch| watch.register().trouble);
+                let trouble = trouble.filter(|trouble| !trouble.is_empty());
+                let trouble = trouble.unwrap_or_else(|| {
+                    "is the cluster up, and is the secret the same (BROADGATE_SECRET)?".to_owned()
+                });
+                Err(CommandError::NotReachable {
+                    why: format!("no register at {registers} named a gateway: {trouble}"),
+                })
+            }
         }
     }
 
     /// Connects in the background. Must be called inside a tokio runtime.
     #[must_use]
     pub fn open(config: ClusterConfig) -> Self {
-        let watch = member::watch(config.registers, config.secret.clone());
+        let credentials = Credentials { secret: config.secret, tls: config.tls };
+        let watch = member::watch(config.registers, credentials.clone());
         let views = watch.views();
-        Self::start(views, config.secret, &config.app, config.timeout, Some(watch))
+        Self::start(views, credentials, &config.app, config.timeout, Some(watch))
     }
 
     /// Follows views that another part of the process receives, such as a member of the cluster.
     #[must_use]
     pub fn with_views(
         views: cell::Receiver<Arc<View>>,
-        secret: Secret,
+        credentials: impl Into<Credentials>,
         app: &str,
         timeout: Duration,
     ) -> Self {
-        Self::start(views, secret, app, timeout, None)
+        Self::start(views, credentials.into(), app, timeout, None)
     }
 
     /// Sends every command to the gateway at `host:port`; needs no register.
@@ -193,23 +220,33 @@ impl Cluster {
     /// If the address is malformed.
     pub fn to_gateway(
         address: &str,
-        secret: Secret,
+        credentials: impl Into<Credentials>,
         app: &str,
         timeout: Duration,
     ) -> Result<Self, CommandError> {
-        let seen = Arc::default();
-        let link =
-            Link::new(address, address, &secret, &seen).map_err(|why| CommandError::NotReachable { why })?;
+        let (credentials, seen) = (credentials.into(), Arc::default());
+        let link = Link::new(address, address, &credentials, &seen)
+            .map_err(|why| CommandError::NotReachable { why })?;
         let (_, table) = cell::channel(Arc::new(Table::fixed(link)));
         let (ids, turns) = (Ids::new(), Turns::new());
-        let inner =
-            Inner { table, views: None, secret, timeout, ids, seen, turns, follower: None, _watch: None };
+        let inner = Inner {
+            table,
+            views: None,
+            _certificates: watch_certificates(&credentials),
+            credentials,
+            timeout,
+            ids,
+            seen,
+            turns,
+            follower: None,
+            _watch: None,
+        };
         Ok(Self { inner: Arc::new(inner), app: app.into(), id: None })
     }
 
     pub(super) fn start(
         views: cell::Receiver<Arc<View>>,
-        secret: Secret,
+        credentials: Credentials,
         app: &str,
         timeout: Duration,
         watch: Option<member::Watch>,
@@ -217,11 +254,21 @@ impl Cluster {
         let (sender, table) = cell::channel(Arc::new(Table::default()));
         let seen = Arc::default();
         let followed = Some(views.clone());
-        let following = follow(views, sender, secret.clone(), Arc::clone(&seen));
+        let following = follow(views, sender, credentials.clone(), Arc::clone(&seen));
         let follower = Some(tokio::spawn(following).abort_handle());
         let (ids, turns) = (Ids::new(), Turns::new());
-        let inner =
-            Inner { table, views: followed, secret, timeout, ids, seen, turns, follower, _watch: watch };
+        let inner = Inner {
+            table,
+            views: followed,
+            _certificates: watch_certificates(&credentials),
+            credentials,
+            timeout,
+            ids,
+            seen,
+            turns,
+            follower,
+            _watch: watch,
+        };
         Self { inner: Arc::new(inner), app: app.into(), id: None }
     }
 
@@ -258,8 +305,8 @@ impl Cluster {
         &self.app
     }
 
-    pub(crate) fn secret(&self) -> &Secret {
-        &self.inner.secret
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.inner.credentials
     }
 
     /// The connection to a gateway; waits until it is in the view.
@@ -293,18 +340,26 @@ pub(super) fn not_reachable(why: &str) -> CommandError {
     CommandError::NotReachable { why: why.to_owned() }
 }
 
+fn watch_certificates(credentials: &Credentials) -> JoinSet<()> {
+    let mut watching = JoinSet::new();
+    if let Some(tls) = credentials.tls.clone() {
+        watching.spawn(async { match tls.watch(None).await {} });
+    }
+    watching
+}
+
 /// Makes a table of each view.
 pub(super) async fn follow(
     mut views: cell::Receiver<Arc<View>>,
     tables: cell::Sender<Arc<Table>>,
-    secret: Secret,
+    credentials: Credentials,
     seen: Arc<EpochMark>,
 ) {
     let caller = dial::random();
     loop {
         let view = views.borrow_and_update().clone();
         let former = tables.borrow().clone();
-        let next = Arc::new(former.follow(&view, caller, &secret, &seen));
+        let next = Arc::new(former.follow(&view, caller, &credentials, &seen));
         // Register and gateways were all restarted, at terms below those seen before: no gateway
         // could ever catch up with that.
         let behind = seen.after().is_some_and(|seen| broadgate_proto::view::epoch(&view) < seen);

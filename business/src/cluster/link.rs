@@ -9,9 +9,9 @@ use std::sync::{Arc, Once};
 
 use broadgate_proto::{
     COMMAND_BYTES_HEADER, limits,
-    secret::Secret,
     v1::{AnswerBatch, command, gateway_client::GatewayClient},
 };
+use broadgate_tls::Credentials;
 use metrics::counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +70,7 @@ pub(crate) struct Link {
     queue: mpsc::Sender<Queued>,
     flight: Arc<Flight>,
     channel: Channel,
-    secret: Secret,
+    credentials: Credentials,
     start: Once,
     gone: CancellationToken,
 }
@@ -80,7 +80,7 @@ impl Link {
     pub(crate) fn new(
         name: &str,
         address: &str,
-        secret: &Secret,
+        credentials: &Credentials,
         seen: &Arc<EpochMark>,
     ) -> Result<Self, String> {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
@@ -88,8 +88,8 @@ impl Link {
             name: name.to_owned(),
             queue,
             flight: Arc::new(Flight::new(name, receiver, seen.clone())),
-            channel: dial::channel(address)?,
-            secret: secret.clone(),
+            channel: dial::channel(address, credentials.tls.as_ref())?,
+            credentials: credentials.clone(),
             start: Once::new(),
             gone: CancellationToken::new(),
         })
@@ -133,7 +133,7 @@ impl Link {
 
     fn start(&self) {
         self.start.call_once(|| {
-            let client = GatewayClient::with_interceptor(self.channel.clone(), self.secret.sender())
+            let client = GatewayClient::with_interceptor(self.channel.clone(), self.credentials.sender())
                 .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST);
             let (flight, gone) = (self.flight.clone(), self.gone.clone());
             tokio::spawn(async move {

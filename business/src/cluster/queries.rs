@@ -286,7 +286,7 @@ impl Cluster {
             let links = self.inner.table.borrow().in_order();
             let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
             for link in links {
-                answered = GatewayClient::with_interceptor(link.channel(), self.inner.secret.sender())
+                answered = GatewayClient::with_interceptor(link.channel(), self.inner.credentials.sender())
                     .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)
                     .status(StatusRequest {})
                     .await;

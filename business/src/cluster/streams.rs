@@ -113,7 +113,9 @@ impl<A: Ask> Streams<A> {
 
     fn open(&self, gateway: Incarnation, name: &str, address: &str) -> Result<Stream, String> {
         // A connection of its own: while it is not read, it must not hold up commands.
-        let client = GatewayClient::with_interceptor(dial::channel(address)?, self.cluster.secret().sender())
+        let credentials = self.cluster.credentials();
+        let channel = dial::channel(address, credentials.tls.as_ref())?;
+        let client = GatewayClient::with_interceptor(channel, credentials.sender())
             // All groups of a gateway may come as one message.
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
         let (again, finish) = (Arc::new(Notify::new()), CancellationToken::new());

@@ -7,10 +7,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use broadgate_proto::{
     id::Incarnation,
-    secret::Secret,
     v1::{Member, MemberState, View},
 };
 use broadgate_proto::{ring::Ring, view};
+use broadgate_tls::Credentials;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{link::Link, marks::EpochMark, topic::Topic};
@@ -64,13 +64,19 @@ impl Table {
     }
 
     /// The table of a new view; links of gateways that are still in it live on, others are retired.
-    pub(crate) fn follow(&self, view: &View, caller: u64, secret: &Secret, seen: &Arc<EpochMark>) -> Self {
+    pub(crate) fn follow(
+        &self,
+        view: &View,
+        caller: u64,
+        credentials: &Credentials,
+        seen: &Arc<EpochMark>,
+    ) -> Self {
         let mut next = Self { ring: Ring::of_view(view), ..Self::default() };
         for gateway in preference(view, caller) {
             let Ok(incarnation) = gateway.incarnation.parse::<Incarnation>() else { continue };
             let link = match self.links.get(&incarnation) {
                 Some(link) => link.clone(),
-                None => match Link::new(&gateway.name, &gateway.address, secret, seen) {
+                None => match Link::new(&gateway.name, &gateway.address, credentials, seen) {
                     Ok(link) => Arc::new(link),
                     Err(why) => {
                         tracing::warn!(gateway = gateway.name, why, "a gateway cannot be dialled");
@@ -179,10 +185,10 @@ mod tests {
 
     #[tokio::test]
     async fn commands_about_a_client_go_to_its_gateway_and_others_to_a_ready_one() {
-        let secret = Secret::default();
+        let credentials = Credentials::default();
         let members = vec![gateway(1, MemberState::Draining), gateway(2, MemberState::Ready)];
         let seen = Arc::default();
-        let table = Table::default().follow(&view(members), 7, &secret, &seen);
+        let table = Table::default().follow(&view(members), 7, &credentials, &seen);
         let chosen = |table: &Table, bits: Option<u64>| {
             let way = bits.map(Incarnation::from_bits).into();
             table.choose(&way, None).map(|link| link.name.clone()).unwrap_or_default()
@@ -190,7 +196,7 @@ mod tests {
         assert_eq!(chosen(&table, Some(1)), "g1");
         assert_eq!(chosen(&table, None), "g2");
         assert_eq!(chosen(&table, Some(9)), "g2");
-        let next = table.follow(&view(vec![gateway(1, MemberState::Ready)]), 7, &secret, &seen);
+        let next = table.follow(&view(vec![gateway(1, MemberState::Ready)]), 7, &credentials, &seen);
         table.retire(&next);
         assert_eq!(chosen(&next, Some(2)), "g1");
         let same = Incarnation::from_bits(1);
@@ -202,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn topics_go_to_their_homes_and_elsewhere_after_a_refusal() {
         let members = view((1..=3).map(|bits| gateway(bits, MemberState::Ready)).collect());
-        let table = Table::default().follow(&members, 7, &Secret::default(), &Arc::default());
+        let table = Table::default().follow(&members, 7, &Credentials::default(), &Arc::default());
         let ring = Ring::of_view(&members);
         let groups: Vec<_> = (0..100).map(|group| Topic::group("", &group.to_string())).collect();
         for topic in &groups {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use broadgate_proto::{limits, name, secret::Secret};
+use broadgate_tls::{ClusterTls, Credentials};
 
 use crate::cluster::{self, ClusterConfig};
 
@@ -32,6 +33,8 @@ pub struct WorkerConfig {
     pub registers: Vec<String>,
     /// The cluster's secret; default none.
     pub secret: Secret,
+    /// The cluster's certificates; default none.
+    pub tls: Option<ClusterTls>,
     /// The worker's name in status and logs; default "", which means the first service and the process id.
     pub name: String,
     /// The services that this worker handles; default [`DEFAULT_SERVICE`]. Timers that tick once in the
@@ -63,6 +66,7 @@ impl From<ClusterConfig> for WorkerConfig {
         Self {
             registers: config.registers,
             secret: config.secret,
+            tls: config.tls,
             name: String::new(),
             services: vec![DEFAULT_SERVICE.to_owned()],
             app: config.app,
@@ -78,9 +82,13 @@ impl WorkerConfig {
     /// As [`ClusterConfig::from_env`].
     ///
     /// # Errors
-    /// If the secret cannot be used.
+    /// If a variable cannot be used; the error names it.
     pub fn from_env() -> anyhow::Result<Self> {
         ClusterConfig::from_env().map(Self::from)
+    }
+
+    pub(super) fn credentials(&self) -> Credentials {
+        Credentials { secret: self.secret.clone(), tls: self.tls.clone() }
     }
 
     /// Checks that a worker could start with it.

@@ -97,7 +97,7 @@ pub(crate) async fn run<H: Handler>(
 fn join(config: &WorkerConfig, known: Option<View>) -> Member {
     member::join(member::Config {
         registers: config.registers.clone(),
-        secret: config.secret.clone(),
+        credentials: config.credentials(),
         role: Role::Worker,
         name: config.name.clone(),
         version: VERSION.to_owned(),
@@ -113,7 +113,7 @@ impl<H: Handler> Life<H> {
         let member = join(&config, None);
         let (views, followed) = watch::channel(Arc::default());
         let (identity, incarnation) = watch::channel(member.incarnation());
-        let cluster = Cluster::with_views(followed, config.secret.clone(), &config.app, config.timeout);
+        let cluster = Cluster::with_views(followed, config.credentials(), &config.app, config.timeout);
         let hello = WorkerHello {
             incarnation: String::new(),
             name: config.name.clone(),

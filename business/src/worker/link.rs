@@ -86,7 +86,7 @@ async fn attach<H: Handler>(
     let opened = async {
         let cluster = core.context.cluster();
         let channel = cluster.channel(incarnation).await;
-        WorkerClient::with_interceptor(channel, cluster.secret().sender())
+        WorkerClient::with_interceptor(channel, cluster.credentials().sender())
             .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)
             .attach(frames)
             .await

@@ -89,7 +89,7 @@ impl Fake {
         let address = listener.local_addr().unwrap().to_string();
         let member = member::join(member::Config {
             registers: vec![register.address.clone()],
-            secret: Secret::default(),
+            credentials: Secret::default().into(),
             role: Role::Gateway,
             name: name.to_owned(),
             version: "0".to_owned(),

@@ -8,9 +8,9 @@ use broadgate_proto::{
         GRPC_MESSAGE_BYTES_HIGHEST, GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX,
         PEER_MESSAGE_BYTES_MAX,
     },
-    secret::Secret,
     v1::{gateway_server::GatewayServer, peer_server::PeerServer, worker_server::WorkerServer},
 };
+use broadgate_tls::Credentials;
 use metrics::counter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub(crate) struct Internal {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) observers: Observers,
     pub(crate) attachments: Arc<Attachments>,
-    pub(crate) secret: Secret,
+    pub(crate) credentials: Credentials,
     /// The most bytes of one command, its payload and the names in it.
     pub(crate) command_bytes_max: usize,
     /// And as JSON.
@@ -96,9 +96,10 @@ pub(crate) async fn serve(
             keep_alive_interval: KEEP_ALIVE_INTERVAL,
             keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         }),
+        tls: internal.credentials.tls.clone(),
         refused: Arc::new(move |request| refused(&apps, request)),
     };
-    let check = Check::internal(internal.secret, Some(internal.host));
+    let check = Check::internal(internal.credentials, Some(internal.host));
     broadgate_port::serve(listener, router, check, settings, stop).await;
     Ok(())
 }

@@ -24,7 +24,9 @@ impl Config {
 
     fn check_internal(&self) -> Result<(), String> {
         let internal = &self.settings.internal;
-        self.secret.check_bind(internal.bind).map_err(|error| format!("gateway.internal.bind: {error}"))?;
+        self.credentials
+            .check_bind(internal.bind)
+            .map_err(|error| format!("gateway.internal.bind: {error}"))?;
         if let Some(advertise) = &internal.advertise {
             name::check_address(advertise).map_err(|error| format!("gateway.internal.advertise: {error}"))?;
         }

@@ -14,7 +14,8 @@ mod retention;
 
 use std::{collections::HashMap, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use broadgate_proto::{limits, secret::Secret};
+use broadgate_proto::limits;
+use broadgate_tls::Credentials;
 use broadgate_topics::{Pattern, Retention, RetentionRule, RetentionRules};
 use serde::Deserialize;
 
@@ -34,8 +35,8 @@ pub use self::{
 pub struct Config {
     /// Where the register is; tried in turn.
     pub registers: Vec<String>,
-    /// The shared secret of the internal ports.
-    pub secret: Secret,
+    /// What the internal ports of the cluster ask of their callers.
+    pub credentials: Credentials,
     /// The `[gateway]` section.
     pub settings: Settings,
     /// The `[[apps]]` sections, which may be replaced while the gateway runs.
@@ -181,7 +182,7 @@ mod tests {
             let registers = vec!["127.0.0.1:7100".to_owned()];
             Config {
                 registers,
-                secret: Secret::default(),
+                credentials: Credentials::default(),
                 settings,
                 apps: Apps::new(vec![]).unwrap(),
                 pages: &[],
@@ -219,9 +220,10 @@ mod tests {
     fn limits_that_do_not_go_together_are_refused_with_both_names() {
         let check = |limits: Limits, apps: Vec<App>| {
             let settings = Settings { limits, ..Settings::default() };
-            let secret = Secret::default();
+            let secret = broadgate_proto::secret::Secret::default();
             let apps = Apps::new(apps).unwrap();
-            Config { registers: vec!["r:1".into()], secret, settings, apps, pages: &[] }.check()
+            Config { registers: vec!["r:1".into()], credentials: secret.into(), settings, apps, pages: &[] }
+                .check()
         };
         let of = |message_bytes_max, outbox_bytes_max| Limits {
             message_bytes_max,

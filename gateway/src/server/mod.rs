@@ -270,7 +270,7 @@ impl Bound {
             dispatcher: Arc::clone(dispatcher),
             observers: observers.clone(),
             attachments: Arc::new(Attachments::new(Arc::clone(&pool.shards), Arc::clone(me))),
-            secret: self.config.secret.clone(),
+            credentials: self.config.credentials.clone(),
             command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
             json_bytes_max: self.config.settings.limits.json_bytes_max(),
             host: advertised_host(&self.config),
@@ -315,11 +315,11 @@ impl Bound {
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
         let retention = self.config.settings.retention_rules(&self.config.apps.load());
-        let secret = self.config.secret.clone();
+        let credentials = self.config.credentials.clone();
         let dispatcher = Arc::new(Dispatcher {
             me: Arc::clone(me),
             local: shards.pool.clone(),
-            peers: Peers::new(secret, Arc::clone(me), homes.clone(), link_timeout),
+            peers: Peers::new(credentials, Arc::clone(me), homes.clone(), link_timeout),
             homes: homes.clone(),
             retention: retention.clone(),
             parser: parser(&self.config),

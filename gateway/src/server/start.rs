@@ -36,7 +36,7 @@ pub(super) fn join(bound: &Bound, known: Option<View>) -> Member {
         bound.client_addresses().into_iter().map(|(name, address)| (name, address.to_string())).collect();
     member::join(member::Config {
         registers: bound.config.registers.clone(),
-        secret: bound.config.secret.clone(),
+        credentials: bound.config.credentials.clone(),
         role: Role::Gateway,
         name: name(bound),
         version: VERSION.to_owned(),

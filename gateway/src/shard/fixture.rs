@@ -4,9 +4,9 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::Incarnation,
-    secret::Secret,
     v1::{self, answer::Answer},
 };
+use broadgate_tls::Credentials;
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
@@ -35,7 +35,7 @@ pub(super) fn limits() -> Limits {
 pub(super) async fn shard(groups: &[&str], limits: Limits) -> (Handle, Vec<TcpStream>) {
     let config = Config {
         registers: Vec::new(),
-        secret: Secret::default(),
+        credentials: Credentials::default(),
         settings: Settings { limits, ..Settings::default() },
         apps: Apps::new(Vec::new()).unwrap(),
         pages: &[],

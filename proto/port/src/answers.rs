@@ -63,6 +63,17 @@ pub(crate) fn error(status: StatusCode, code: &str, sentence: &str) -> Response<
     (status, axum::Json(body)).into_response()
 }
 
+/// The same as bytes of HTTP/1.1, where no request was read.
+pub(crate) fn bad_request(sentence: &str) -> String {
+    let body =
+        serde_json::json!({ "error": { "code": "INVALID_ARGUMENT", "message": sentence } }).to_string();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: \
+         close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Authorization of calls to an internal port.
 //!
-//! With a shared secret: callers that send it, under any host name. Without one the port listens on loopback
-//! only, and refuses web pages in a browser of the host: neither a request that browsers send without a
+//! With a shared secret: callers that send it, under any host name. With TLS: callers that have shown a certificate
+//! of the cluster's CA, before any request is read. Without both the port listens on loopback only, and refuses web pages in a browser of the host: neither a request that browsers send without a
 //! preflight, nor a page's own name that resolves here (DNS rebinding), passes. Every decision is made on a
 //! request's head, before any of its body is read.
 
@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use broadgate_proto::secret::Secret;
+use broadgate_tls::Credentials;
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use tonic::Status;
 
@@ -42,8 +43,11 @@ pub struct Refusal {
 impl Check {
     /// The checks of an internal port that is also reached as `host`.
     #[must_use]
-    pub fn internal(secret: Secret, host: Option<String>) -> Self {
-        Self { by_host: secret.is_none(), secret, hosts: host.into_iter().collect(), local_names: false }
+    pub fn internal(credentials: Credentials, host: Option<String>) -> Self {
+        let Credentials { secret, tls } = credentials;
+        // No page has a certificate of the cluster.
+        let by_host = secret.is_none() && tls.is_none();
+        Self { by_host, secret, hosts: host.into_iter().collect(), local_names: false }
     }
 
     /// The checks of a port with probes and metrics, which needs no secret: open to every host that reaches
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn with_a_secret_any_name_will_do() {
-        let check = Check::internal(Secret::parse(SECRET).unwrap(), None);
+        let check = Check::internal(Secret::parse(SECRET).unwrap().into(), None);
         let bearer = format!("Bearer {SECRET}");
         let json = |host, bearer| {
             reason(&check, Version::HTTP_11, "/v1/Send", &[JSON, ("host", host), ("authorization", bearer)])
@@ -187,7 +191,7 @@ mod tests {
 
     #[test]
     fn without_a_secret_no_page_comes_in() {
-        let check = Check::internal(Secret::default(), Some("gateway-1".to_owned()));
+        let check = Check::internal(Credentials::default(), Some("gateway-1".to_owned()));
         let http1 =
             |headers: &[_]| reason(&check, Version::HTTP_11, "/v1/Send", &[&[JSON], headers].concat());
         for own in
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn grpc_is_grpc() {
-        let check = Check::internal(Secret::default(), None);
+        let check = Check::internal(Credentials::default(), None);
         let call = |version, content_type| {
             let headers = [("host", "127.0.0.1"), ("content-type", content_type)];
             reason(&check, version, "/broadgate.v1.Gateway/Send", &headers)

@@ -42,8 +42,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.watch.has_read();
+        if let Some(first) = buffer.filled().get(before) {
+            self.watch.has_read_from(*first);
         }
         read
     }

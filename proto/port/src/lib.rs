@@ -6,7 +6,9 @@
 //! | `watch.rs` | what an HTTP connection is doing, and until when it may |
 //! | `serve.rs` | serving an internal port, or one with probes |
 //! | `check.rs` | who may call an internal port |
+//! | `dial.rs` | connecting to an internal port, plain or inside TLS |
 //! | `book.rs` | how many refusals have a line in the log |
+//! | `handshake.rs` | the handshake of TLS on an accepted connection |
 //! | `io.rs` | a stream that tells its `Watch` what it does, and lingers before it is closed |
 //! | `answers.rs` | refusals in the form that the caller reads, and what is said where nothing is served |
 //! | `look.rs` | what listens at an address that somebody has named |
@@ -15,6 +17,8 @@
 mod answers;
 mod book;
 mod check;
+mod dial;
+mod handshake;
 mod io;
 mod look;
 mod serve;
@@ -25,6 +29,7 @@ pub use self::{
     answers::{nothing_here, only_post, or_nothing},
     book::Book,
     check::{Check, Refusal},
+    dial::{connect, connect_lazy, secure},
     io::{Guarded, linger},
     look::{Found, look},
     serve::{Http2, Settings, TurnedAway, serve},

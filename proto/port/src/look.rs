@@ -3,8 +3,9 @@
 
 use std::{io::ErrorKind, time::Duration};
 
+use broadgate_tls::{ClusterTls, Side, explain};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
@@ -19,10 +20,14 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const UP: [&str; 2] = ["{\"health\":", "not in a view as ready"];
 
 /// What listens at an address where gRPC was expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// HTTP/2 without TLS, the protocol of internal ports and registers.
+    /// HTTP/2, the protocol of internal ports and registers, plain or inside TLS as this process expects it.
     Http2,
+    /// The same without TLS, and this process has it.
+    Plain,
+    /// A port with TLS that refuses this process, or that this process refuses: why.
+    Refused(String),
     /// A gateway's `web` listener.
     Client,
     /// The metrics port of a role.
@@ -38,27 +43,74 @@ pub enum Found {
 impl Found {
     /// A description that follows the address in a sentence.
     #[must_use]
-    pub fn sentence(self) -> &'static str {
-        match self {
+    pub fn sentence(&self) -> String {
+        let sentence = match self {
+            Self::Refused(sentence) => sentence,
+            Self::Plain => {
+                "speaks gRPC without TLS, and this process has [cluster.tls]: give every process of the cluster \
+                 the same, or none"
+            }
             Self::Http2 => "speaks gRPC, or something like it",
             Self::Client => "is a gateway's client port",
             Self::Metrics => "is a metrics port",
-            Self::Tls => "wants TLS, which internal ports do not speak: is it a proxy for clients?",
+            Self::Tls => {
+                "wants TLS, and this process has no [cluster.tls]: set it as the processes there do, unless a proxy \
+                 for clients listens there"
+            }
             Self::Http => "is an HTTP server, but no internal port",
             Self::Other => {
                 "takes connections, but does not answer as an internal port: is it a text or frame listener, \
                  or does its process hang?"
             }
-        }
+        };
+        sentence.to_owned()
+    }
+
+    /// Whether this is a port of a cluster, and only TLS is in the way.
+    #[must_use]
+    pub const fn is_of_the_cluster(&self) -> bool {
+        matches!(self, Self::Http2 | Self::Plain | Self::Refused(_))
     }
 }
 
-/// Probes an address.
+/// Probes an address, as a process with these certificates, or without TLS.
 ///
 /// # Errors
 /// If nothing takes a connection there, why.
-pub async fn look(address: &str, within: Duration) -> Result<Found, String> {
+pub async fn look(address: &str, within: Duration, tls: Option<&ClusterTls>) -> Result<Found, String> {
     let within = within.min(LOOK_TIME_MAX);
+    let Some(tls) = tls else { return look_plainly(address, within).await };
+    if let Some(found) = look_inside(address, within, tls).await? {
+        return Ok(found);
+    }
+    let found = look_plainly(address, within).await?;
+    Ok(if found == Found::Http2 { Found::Plain } else { found })
+}
+
+/// What answers inside TLS; none if nothing there speaks it.
+async fn look_inside(address: &str, within: Duration, tls: &ClusterTls) -> Result<Option<Found>, String> {
+    let stream = connect(address, within).await?;
+    let mut answer = Vec::new();
+    let asked = timeout(within, async {
+        let mut stream = tls.connect(stream).await?;
+        exchange(&mut stream, HTTP2, &mut answer).await
+    });
+    let asked = asked.await;
+    if is_http2(&answer) {
+        return Ok(Some(Found::Http2));
+    }
+    Ok(match asked {
+        Ok(Ok(())) => Some(Found::Other),
+        Ok(Err(error)) => {
+            let failed = explain(&error, Side::Client);
+            (failed.reason != "not_tls").then_some(Found::Refused(failed.sentence))
+        }
+        // A port for lines waits for the end of one.
+        Err(_) => None,
+    })
+}
+
+async fn look_plainly(address: &str, within: Duration) -> Result<Found, String> {
     let first = ask(address, HTTP2, within).await?;
     if is_http2(&first) {
         return Ok(Found::Http2);
@@ -107,34 +159,42 @@ fn is_tls(answer: &[u8]) -> bool {
     answer.len() >= 2 && answer[0] == 0x15 && answer[1] == 3
 }
 
+async fn connect(address: &str, within: Duration) -> Result<TcpStream, String> {
+    match timeout(within, TcpStream::connect(address)).await {
+        Err(_) => Err(format!("no answer within {within:?}")),
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            Err("nothing listens there".to_owned())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
 /// The first bytes of the answer, if any.
 async fn ask(address: &str, question: &[u8], within: Duration) -> Result<Vec<u8>, String> {
-    let connected = timeout(within, TcpStream::connect(address)).await;
-    let mut stream = match connected {
-        Err(_) => return Err(format!("no answer within {within:?}")),
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-            return Err("nothing listens there".to_owned());
-        }
-        Ok(Err(error)) => return Err(error.to_string()),
-        Ok(Ok(stream)) => stream,
-    };
-    let mut answer = vec![0; ANSWER_BYTES_MAX];
-    let mut filled = 0;
-    let reading = async {
-        stream.write_all(question).await?;
-        loop {
-            let count = stream.read(&mut answer[filled..]).await?;
-            filled += count;
-            // For HTTP/2 the first frame suffices.
-            if count == 0 || filled == ANSWER_BYTES_MAX || (question == HTTP2 && filled >= 9) {
-                return Ok::<_, std::io::Error>(());
-            }
-        }
-    };
+    let mut stream = connect(address, within).await?;
+    let mut answer = Vec::new();
     // Use what has arrived by then.
-    let _ = timeout(within, reading).await;
-    answer.truncate(filled);
+    let _ = timeout(within, exchange(&mut stream, question, &mut answer)).await;
     Ok(answer)
+}
+
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    question: &[u8],
+    answer: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    stream.write_all(question).await?;
+    stream.flush().await?;
+    let mut part = [0; ANSWER_BYTES_MAX];
+    loop {
+        let count = stream.read(&mut part).await?;
+        answer.extend_from_slice(&part[..count]);
+        // For HTTP/2 the first frame suffices.
+        if count == 0 || answer.len() >= ANSWER_BYTES_MAX || (question == HTTP2 && answer.len() >= 9) {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::{
 
 use axum::{Router, body::Body};
 use broadgate_proto::limits::{HANDSHAKE_BYTES_MAX, TCP_KEEP_ALIVE};
+use broadgate_tls::ClusterTls;
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -18,13 +19,17 @@ use hyper_util::{
     server::conn::auto,
 };
 use metrics::counter;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::{Connected as _, TcpConnectInfo};
 use tower::ServiceExt as _;
 
 use crate::{
     check::Check,
+    handshake,
     io::Guarded,
     socket::tune,
     watch::{Phase, Times, Watch},
@@ -53,6 +58,8 @@ pub struct Settings {
     pub times: Times,
     /// HTTP/1.1 only, if there are none.
     pub http2: Option<Http2>,
+    /// Connections are plain, if there is none.
+    pub tls: Option<ClusterTls>,
     /// Called for every refused request.
     pub refused: Arc<dyn Fn(&TurnedAway<'_>) + Send + Sync>,
 }
@@ -153,8 +160,55 @@ impl Server {
         tune(&stream, TCP_KEEP_ALIVE);
         let watch = Watch::new(self.settings.times);
         watch.end_within(self.settings.stranger_time_max);
-        let place = Arc::new(place);
         let info = stream.connect_info();
+        match self.settings.tls.clone() {
+            None => self.http(stream, &info, watch, place, stop).await,
+            // In a box: the room of a handshake is not needed by plain connections.
+            Some(tls) => Box::pin(self.secured(stream, tls, info, watch, place, stop)).await,
+        }
+    }
+
+    /// A connection whose first exchange is the handshake of TLS, within the time for the first request's
+    /// head.
+    async fn secured(
+        self: Arc<Self>,
+        stream: TcpStream,
+        tls: ClusterTls,
+        info: TcpConnectInfo,
+        watch: Arc<Watch>,
+        place: ConnectionSlot,
+        stop: CancellationToken,
+    ) {
+        let handshake = handshake::accept(stream, &tls, &watch);
+        let done = tokio::select! {
+            biased;
+            done = handshake => done,
+            () = place.put_out.cancelled() => return self.closed("crowded"),
+            () = watch.overdue() => return self.closed(watch.reason()),
+            () = stop.cancelled() => return,
+        };
+        match done {
+            Ok(stream) => self.http(stream, &info, watch, place, stop).await,
+            Err(None) => {}
+            Err(Some(failed)) => self.refuse(failed.reason, &failed.sentence, &info),
+        }
+    }
+
+    fn refuse(&self, reason: &'static str, sentence: &str, info: &TcpConnectInfo) {
+        (self.settings.refused)(&TurnedAway { reason, sentence, address: info.remote_addr(), path: "" });
+    }
+
+    async fn http<S>(
+        self: Arc<Self>,
+        stream: S,
+        info: &TcpConnectInfo,
+        watch: Arc<Watch>,
+        place: ConnectionSlot,
+        stop: CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let place = Arc::new(place);
         let service = service_fn(|request| {
             let (server, watch, place) = (Arc::clone(&self), Arc::clone(&watch), Arc::clone(&place));
             server.request(request, info.clone(), watch, place)
@@ -168,6 +222,10 @@ impl Server {
                 biased;
                 served = serving.as_mut() => {
                     if let Err(error) = served {
+                        if self.settings.tls.is_none() && watch.began_with(handshake::RECORD) {
+                            let (reason, sentence) = handshake::NOT_HERE;
+                            self.refuse(reason, sentence, info);
+                        }
                         tracing::debug!(%error, port = self.settings.name, "a connection broke");
                     }
                     return;

@@ -83,6 +83,8 @@ pub struct Watch {
     times: Times,
     started: Instant,
     phase: AtomicU8,
+    /// The first byte that was read.
+    first: AtomicU8,
     /// The phase's deadline. Like the others in milliseconds since `started`.
     until: AtomicU64,
     /// Set while the peer reads nothing of what is written.
@@ -99,6 +101,7 @@ impl Watch {
             times,
             started: Instant::now(),
             phase: AtomicU8::new(Phase::First as u8),
+            first: AtomicU8::new(0),
             until: AtomicU64::new(0),
             write_until: AtomicU64::new(NEVER),
             life_until: AtomicU64::new(NEVER),
@@ -150,11 +153,24 @@ impl Watch {
         self.write_until.store(NEVER, Ordering::Relaxed);
     }
 
+    /// Bytes were read, of which this is the first.
+    pub(crate) fn has_read_from(&self, first: u8) {
+        if self.phase() == Phase::First {
+            self.first.store(first, Ordering::Relaxed);
+        }
+        self.has_read();
+    }
+
     /// Something was read.
     pub fn has_read(&self) {
         if matches!(self.phase(), Phase::First | Phase::Idle) {
             self.enter(Phase::Head, self.times.head);
         }
+    }
+
+    /// Whether this is the first byte that was read.
+    pub(crate) fn began_with(&self, byte: u8) -> bool {
+        self.phase() != Phase::First && self.first.load(Ordering::Relaxed) == byte
     }
 
     pub(crate) fn has_flushed(&self) {

@@ -43,6 +43,33 @@ pub struct ClusterFiles {
     pub server_name: String,
 }
 
+impl ClusterFiles {
+    /// From the paths of `ca`, `cert` and `key`, if they are given; `settings` name them and the name in errors.
+    ///
+    /// # Errors
+    /// If only some of them are given, or only the name.
+    pub fn all_or_none<P: Into<PathBuf>>(
+        paths: [Option<P>; 3],
+        server_name: Option<String>,
+        settings: [&str; 4],
+    ) -> anyhow::Result<Option<Self>> {
+        let given: Vec<_> = paths.iter().map(Option::is_some).zip(settings).collect();
+        let lacking: Vec<_> = given.iter().filter(|(is_given, _)| !is_given).map(|(_, name)| *name).collect();
+        match paths {
+            [Some(ca), Some(cert), Some(key)] => Ok(Some(Self {
+                ca: ca.into(),
+                pair: PairFiles { cert: cert.into(), key: key.into() },
+                server_name: server_name.unwrap_or_else(|| DEFAULT_SERVER_NAME.to_owned()),
+            })),
+            [None, None, None] if server_name.is_none() => Ok(None),
+            _ => anyhow::bail!(
+                "TLS inside the cluster needs all of ca, cert and key, or none: set {}",
+                lacking.join(" and ")
+            ),
+        }
+    }
+}
+
 /// The mutual TLS of this process. Cheap to clone; each handshake takes the certificates of its moment.
 #[derive(Clone)]
 pub struct ClusterTls {

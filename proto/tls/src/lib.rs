@@ -9,9 +9,11 @@
 //! | `validity.rs` | from when until when a certificate is valid |
 //! | `reload.rs` | anything loaded from files, loaded again when they change |
 //! | `cluster.rs` | the mutual TLS of a cluster |
+//! | `credentials.rs` | what a process shows to the others: the secret, and certificates |
 //! | `explain.rs` | why a handshake failed, in one sentence |
 
 mod cluster;
+mod credentials;
 mod explain;
 mod pair;
 mod pem;
@@ -27,9 +29,10 @@ pub use tokio_rustls;
 
 pub use self::{
     cluster::{ClusterFiles, ClusterTls, DEFAULT_SERVER_NAME},
+    credentials::Credentials,
     explain::{Failed, Side, explain},
     pair::{Pair, PairFiles, client_config, load_pair, load_roots},
-    pem::FileError,
+    pem::{FileError, load_key},
     provider::provider,
     reads::Reads,
     reload::Reloading,

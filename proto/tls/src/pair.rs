@@ -49,7 +49,7 @@ pub struct Pair {
 pub fn load_pair(files: &PairFiles, reads: &mut Reads) -> Result<Pair, FileError> {
     // Both are read even if the first is bad, so that a change of either is noticed.
     let chain = pem::certificates(CERTIFICATE, &files.cert, reads);
-    let key = pem::key(&files.key, reads);
+    let key = pem::load_key(&files.key, reads);
     let (chain, key) = (chain?, key?);
     let mut validity = chain[0].1;
     for (_, other) in &chain {

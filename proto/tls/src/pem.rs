@@ -103,8 +103,11 @@ pub(crate) fn certificates(
     Ok(all)
 }
 
-/// The first key of a file.
-pub(crate) fn key(path: &Path, reads: &mut Reads) -> Result<PrivateKeyDer<'static>, FileError> {
+/// Reads the first key of a file.
+///
+/// # Errors
+/// If it cannot be read, or is encrypted.
+pub fn load_key(path: &Path, reads: &mut Reads) -> Result<PrivateKeyDer<'static>, FileError> {
     let bytes = read(KEY, path, reads)?;
     match PrivateKeyDer::pem_slice_iter(&bytes).next() {
         // A key of the older form is encrypted by a header in its block.

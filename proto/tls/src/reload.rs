@@ -68,21 +68,35 @@ impl<T: Send + Sync + 'static> Reloading<T> {
     }
 
     /// Watches the files, every two seconds and at each of these signals, for as long as it is polled. If
-    /// several watch, one does, and another when that one has stopped.
-    pub async fn watch(self: Arc<Self>, mut hangups: Option<Signal>) -> Infallible {
+    /// several watch, one looks, and another when that one has stopped.
+    pub async fn watch(self: Arc<Self>, hangups: Option<Signal>) -> Infallible {
+        tokio::select! {
+            never = self.look_for_ever() => never,
+            never = self.obey(hangups) => never,
+        }
+    }
+
+    async fn look_for_ever(self: &Arc<Self>) -> Infallible {
         let _alone = self.watching.lock().await;
         self.announce();
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                // An order: nothing is waited for.
-                () = next(&mut hangups) => {
-                    let this = Arc::clone(&self);
-                    blocking(move || this.load_again(true)).await;
-                }
-                _ = looks.tick() => Arc::clone(&self).look().await,
+            looks.tick().await;
+            Arc::clone(self).look().await;
+        }
+    }
+
+    /// Loads at each signal: an order, for which nothing is waited for.
+    async fn obey(self: &Arc<Self>, mut hangups: Option<Signal>) -> Infallible {
+        loop {
+            match &mut hangups {
+                // It cannot end while the runtime lives.
+                Some(hangups) => drop(hangups.recv().await),
+                None => std::future::pending().await,
             }
+            let this = Arc::clone(self);
+            blocking(move || this.load_again(true)).await;
         }
     }
 
@@ -145,14 +159,6 @@ impl<T: Send + Sync + 'static> Reloading<T> {
 impl<T> fmt::Debug for Reloading<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reloading").field("role", &self.role).finish_non_exhaustive()
-    }
-}
-
-async fn next(hangups: &mut Option<Signal>) {
-    match hangups {
-        // It cannot end while the runtime lives.
-        Some(hangups) => drop(hangups.recv().await),
-        None => std::future::pending().await,
     }
 }
 

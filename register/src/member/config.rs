@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use broadgate_proto::{
-    secret::Secret,
-    v1::{Role, View},
-};
+use broadgate_proto::v1::{Role, View};
+use broadgate_tls::Credentials;
 
 /// Who joins which cluster.
 #[derive(Debug, Clone)]
@@ -13,8 +11,8 @@ pub struct Config {
     /// `host:port` of each register; IPv6 addresses in brackets. DNS names are resolved again
     /// at every redial, and all addresses of a name are tried in turn.
     pub registers: Vec<String>,
-    /// The secret of the cluster.
-    pub secret: Secret,
+    /// What it shows to the cluster.
+    pub credentials: Credentials,
     /// Gateway or worker.
     pub role: Role,
     /// Chosen by the operator; not empty.

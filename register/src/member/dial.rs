@@ -4,14 +4,19 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use broadgate_port::{Found, look, tune};
+use broadgate_port::{Found, look, secure, tune};
 use broadgate_proto::{
     limits::{GRPC_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE},
-    secret::{Secret, SendSecret},
+    secret::SendSecret,
     v1::register_client::RegisterClient,
 };
+use broadgate_tls::{ClusterTls, Credentials};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::{
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint, Uri},
@@ -41,9 +46,10 @@ pub(super) const HINT: &str = "name the register's port (register.bind, 7100 by 
 
 /// Why nothing could be asked at an address, as far as another kind of port explains it: what goes wrong with
 /// HTTP/2 there says nothing of that.
-pub(super) async fn explained(address: SocketAddr, why: String) -> String {
-    match look(&address.to_string(), CONNECT_TIME_MAX).await {
+pub(super) async fn explained(address: SocketAddr, why: String, tls: Option<&ClusterTls>) -> String {
+    match look(&address.to_string(), CONNECT_TIME_MAX, tls).await {
         Ok(Found::Http2) | Err(_) => why,
+        Ok(found) if found.is_of_the_cluster() => format!("{address} {}", found.sentence()),
         Ok(found) => format!("{address} {}; {HINT}", found.sentence()),
     }
 }
@@ -60,7 +66,7 @@ pub(super) async fn resolve(register: &str) -> anyhow::Result<Vec<SocketAddr>> {
 }
 
 /// Connects to one address.
-pub(super) async fn connect(address: SocketAddr, secret: &Secret) -> anyhow::Result<Dialed> {
+pub(super) async fn connect(address: SocketAddr, credentials: &Credentials) -> anyhow::Result<Dialed> {
     let stream = timeout(CONNECT_TIME_MAX, TcpStream::connect(address))
         .await
         .with_context(|| format!("no connection to {address} within {CONNECT_TIME_MAX:?}"))?
@@ -71,17 +77,32 @@ pub(super) async fn connect(address: SocketAddr, secret: &Secret) -> anyhow::Res
         .keep_alive_while_idle(true)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    let channel = match &credentials.tls {
+        None => open(address, &endpoint, stream).await?,
+        Some(tls) => {
+            let stream = secure(&address.to_string(), stream, tls, CONNECT_TIME_MAX).await?;
+            open(address, &endpoint, stream).await?
+        }
+    };
+    let client = RegisterClient::with_interceptor(channel, credentials.sender())
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    Ok(Dialed { client, local, peer })
+}
+
+/// A channel over this connection alone.
+async fn open(
+    address: SocketAddr,
+    endpoint: &Endpoint,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> anyhow::Result<Channel> {
     let mut once = Some(stream);
     let connector = tower::service_fn(move |_: Uri| {
         let stream = once.take().ok_or_else(|| io::Error::other("the connection has ended"));
         std::future::ready(stream.map(TokioIo::new))
     });
-    let channel = timeout(CONNECT_TIME_MAX, endpoint.connect_with_connector(connector))
+    timeout(CONNECT_TIME_MAX, endpoint.connect_with_connector(connector))
         .await
         .with_context(|| format!("{address} does not speak gRPC: no answer within {CONNECT_TIME_MAX:?}"))?
-        .with_context(|| format!("{address} does not speak gRPC"))?;
-    let client = RegisterClient::with_interceptor(channel, secret.sender())
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    Ok(Dialed { client, local, peer })
+        .with_context(|| format!("{address} does not speak gRPC"))
 }

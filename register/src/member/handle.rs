@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
     id::Incarnation,
-    secret::Secret,
     v1::{MemberState, View},
 };
 use broadgate_tasks::Tasks;
+use broadgate_tls::Credentials;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
@@ -156,12 +156,12 @@ pub struct Watch {
 
 /// Follows the views of a cluster. Returns at once.
 #[must_use]
-pub fn watch(registers: Vec<String>, secret: Secret) -> Watch {
+pub fn watch(registers: Vec<String>, credentials: impl Into<Credentials>) -> Watch {
     let (view_sender, views) = watch::channel(Arc::default());
     let (status_sender, status) = watch::channel(RegisterStatus::first(&registers));
     let (alive, stop) = watch::channel(());
     let publisher = Publisher { views: view_sender, status: status_sender, every: None };
-    let following = watching::run(registers, secret, publisher, stop);
+    let following = watching::run(registers, credentials.into(), publisher, stop);
     let mut tasks = Tasks::default();
     if let Err(error) = thread::start(&mut tasks, WATCH_THREAD, following) {
         tracing::error!(%error, "the thread that follows the cluster's views could not start");

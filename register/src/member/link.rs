@@ -163,11 +163,11 @@ impl Link {
 
     /// Who knows no view yet could make a cluster of its own at a register that is not the active one.
     async fn aim_at_the_active(&mut self) -> Option<()> {
-        let (registers, secret) = (self.config.registers.clone(), self.config.secret.clone());
+        let (registers, credentials) = (self.config.registers.clone(), self.config.credentials.clone());
         if registers.len() < 2 {
             return Some(());
         }
-        let found = self.unwanted_within(rivals::look(&registers, &secret)).await?;
+        let found = self.unwanted_within(rivals::look(&registers, &credentials)).await?;
         if let Some(active) = found.into_iter().max_by_key(Rival::term) {
             self.redial.aim(&active.register);
         }

@@ -7,10 +7,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use broadgate_proto::{
     id::Incarnation,
     limits::BEAT,
-    secret::Secret,
     v1::{Epoch, StepDownRequest, View, WatchRequest},
     view::{epoch, find, gateways},
 };
+use broadgate_tls::Credentials;
 use futures_util::future::join_all;
 use tokio::{
     sync::mpsc,
@@ -144,13 +144,13 @@ pub(super) struct Looking {
 
 impl Looking {
     /// At every address.
-    pub fn start(registers: Vec<String>, secret: Secret) -> Self {
+    pub fn start(registers: Vec<String>, credentials: Credentials) -> Self {
         let (out, seen) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             loop {
                 sleep(LOOK_INTERVAL / 2 + LOOK_INTERVAL * (random().unwrap_or(500) % 1000) as u32 / 1000)
                     .await;
-                let rivals = look(&registers, &secret).await;
+                let rivals = look(&registers, &credentials).await;
                 if out.send(rivals).await.is_err() {
                     return;
                 }
@@ -167,7 +167,7 @@ impl Drop for Looking {
 }
 
 /// The active registers among these.
-pub(super) async fn look(registers: &[String], secret: &Secret) -> Vec<Rival> {
+pub(super) async fn look(registers: &[String], credentials: &Credentials) -> Vec<Rival> {
     let resolved = join_all(registers.iter().map(|register| async move {
         let addresses = resolve(register).await.unwrap_or_default();
         addresses.into_iter().map(|address| (register.clone(), address)).collect::<Vec<_>>()
@@ -176,24 +176,24 @@ pub(super) async fn look(registers: &[String], secret: &Secret) -> Vec<Rival> {
     addresses.sort_by_key(|(_, address)| *address);
     addresses.dedup_by_key(|(_, address)| *address);
     let asked = addresses.into_iter().map(|(register, address)| async move {
-        let view = timeout(ANSWER_TIME_MAX, newest(address, secret)).await.ok()??;
+        let view = timeout(ANSWER_TIME_MAX, newest(address, credentials)).await.ok()??;
         let active = epoch(&view).term > 0 && !view.members.is_empty();
         active.then(|| Rival { register, address, view: Arc::new(view) })
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn newest(address: SocketAddr, secret: &Secret) -> Option<View> {
-    let mut client = connect(address, secret).await.ok()?.client;
+async fn newest(address: SocketAddr, credentials: &Credentials) -> Option<View> {
+    let mut client = connect(address, credentials).await.ok()?.client;
     client.watch(WatchRequest {}).await.ok()?.into_inner().message().await.ok()?
 }
 
 /// Tells a register of a lower term that there is one of a higher, and where. If that does not arrive, the
 /// next look repeats it.
-pub(super) async fn tell(rival: Rival, secret: Secret, higher: Epoch, followed: SocketAddr) {
+pub(super) async fn tell(rival: Rival, credentials: Credentials, higher: Epoch, followed: SocketAddr) {
     let register = address_for(rival.address, followed);
     let told = async || {
-        let mut client = connect(rival.address, &secret).await.ok()?.client;
+        let mut client = connect(rival.address, &credentials).await.ok()?.client;
         let request = StepDownRequest { epoch: Some(higher), register: register.clone() };
         client.step_down(request).await.ok()?.into_inner().epoch
     };

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use broadgate_proto::{
-    secret::Secret,
     v1::{View, WatchRequest},
     view::epoch,
 };
+use broadgate_tls::Credentials;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -28,14 +28,14 @@ const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Follows until `stop`'s other end is gone.
 pub(super) async fn run(
     registers: Vec<String>,
-    secret: Secret,
+    credentials: Credentials,
     publisher: Publisher,
     mut stop: watch::Receiver<()>,
 ) {
     let watching = Watching::new(registers.len());
     let redial = Redial::new(registers);
     let mut watcher = Watcher {
-        secret,
+        credentials,
         publisher,
         watching,
         redial,
@@ -51,7 +51,7 @@ pub(super) async fn run(
 }
 
 struct Watcher {
-    secret: Secret,
+    credentials: Credentials,
     publisher: Publisher,
     watching: Watching,
     redial: Redial,
@@ -89,7 +89,10 @@ impl Watcher {
                     match self.attempt(register, address).await {
                         Ok(true) => return "the register ended the stream".to_owned(),
                         Ok(false) => trouble = "another register is ahead of this one".to_owned(),
-                        Err(error) => trouble = dial::explained(address, format!("{error:#}")).await,
+                        Err(error) => {
+                            let tls = self.credentials.tls.as_ref();
+                            trouble = dial::explained(address, format!("{error:#}"), tls).await;
+                        }
                     }
                 }
             }
@@ -101,7 +104,7 @@ impl Watcher {
 
     async fn attempt(&mut self, register: &str, address: SocketAddr) -> anyhow::Result<bool> {
         let late = || format!("register {address} has not answered within {OPEN_TIME_MAX:?}");
-        let mut client = dial::connect(address, &self.secret).await?.client;
+        let mut client = dial::connect(address, &self.credentials).await?.client;
         let opened = timeout(OPEN_TIME_MAX, client.watch(WatchRequest {})).await.with_context(late)?;
         let mut views = match opened {
             Ok(response) => response.into_inner(),

@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use broadgate_proto::{limits, name, secret::Secret};
+use broadgate_proto::{limits, name};
+use broadgate_tls::Credentials;
 
 /// How a register treats its members.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The secret of the cluster.
-    pub secret: Secret,
+    /// What it asks of its callers.
+    pub credentials: Credentials,
     /// How often a member beats; default [`limits::BEAT`].
     pub beat: Duration,
     /// Silence after which a member is removed; default [`limits::LEASE`].
@@ -49,7 +50,7 @@ const PREFIX_BYTES_MAX: usize = 256;
 impl Default for Config {
     fn default() -> Self {
         Self {
-            secret: Secret::default(),
+            credentials: Credentials::default(),
             beat: limits::BEAT,
             lease: limits::LEASE,
             connections_max: limits::REGISTER_CONNECTIONS_MAX,

@@ -43,7 +43,8 @@ pub async fn run(
     let server = RegisterServer::new(grpc::Service { hub })
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
-    let check = Check::internal(config.secret.clone(), None);
+    let tls = config.credentials.tls.clone();
+    let check = Check::internal(config.credentials.clone(), None);
     let (stop, owner_ended, served_until) =
         <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let mut tasks = Tasks::default();
@@ -86,6 +87,7 @@ pub async fn run(
             keep_alive_interval: KEEPALIVE,
             keep_alive_timeout: KEEPALIVE_TIMEOUT,
         }),
+        tls,
         refused: Arc::new(refused),
     };
     let router = broadgate_port::or_nothing(Routes::new(server).prepare().into_axum_router(), PORT);

@@ -190,10 +190,10 @@ impl Servers {
     }
 
     fn wait(&self, count: usize) -> Result<(), Failure> {
-        let secret = Config::load_for_command(None)?.secret()?;
+        let credentials = Config::load_for_command(None)?.credentials()?;
         let Some(first) = self.internal.first() else { return Ok(()) };
         let ready = async {
-            let cluster = Cluster::to_gateway(&first.to_string(), secret, "", Duration::from_secs(1))?;
+            let cluster = Cluster::to_gateway(&first.to_string(), credentials, "", Duration::from_secs(1))?;
             loop {
                 if let Ok(status) = cluster.status().await {
                     let linked = status.gateways.iter().filter(|gateway| gateway.peers.len() + 1 == count);

@@ -11,8 +11,12 @@ use broadgate_proto::{
     secret::{Secret, SendSecret},
     v1::{self, Member, View, WatchRequest, gateway_client::GatewayClient, register_client::RegisterClient},
 };
+use broadgate_tls::{ClusterFiles, ClusterTls, Credentials, PairFiles};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tonic::{service::interceptor::InterceptedService, transport::Channel};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 
 use super::{Client, Fault, Process, Proxy, all, free_address, until};
 
@@ -38,6 +42,8 @@ pub struct Cluster {
     pub proxies: Vec<Proxy>,
     /// Of processes that are started from now on, and of this one.
     pub secret: String,
+    /// The certificates of [`Settings::tls`].
+    pub tls: Option<Certificates>,
     /// What [`Settings::fault`] says, for the environment.
     fault: String,
     settings: Settings,
@@ -59,8 +65,51 @@ pub struct Settings {
     register: String,
     registers: Vec<String>,
     secret: String,
+    tls: bool,
     fault: String,
     register_fault: bool,
+}
+
+/// Certificates by `broadgate certs`: of one CA, `node` for every process, `test` for this one.
+pub struct Certificates {
+    pub dir: PathBuf,
+    environment: [(&'static str, String); 3],
+    /// This process's own.
+    pub own: ClusterTls,
+}
+
+impl Certificates {
+    fn make(dir: PathBuf) -> Self {
+        certs(&["ca", "--dir", &dir.display().to_string()]);
+        for name in ["node", "test"] {
+            certs(&["pair", name, "--dir", &dir.display().to_string()]);
+        }
+        let environment = [
+            ("BROADGATE_CLUSTER__TLS__CA", "ca.pem"),
+            ("BROADGATE_CLUSTER__TLS__CERT", "node.pem"),
+            ("BROADGATE_CLUSTER__TLS__KEY", "node.key"),
+        ]
+        .map(|(name, file)| (name, dir.join(file).display().to_string()));
+        let own = Self::of(&dir, "test").unwrap();
+        Self { dir, environment, own }
+    }
+
+    /// A pair in this folder, with its CA.
+    pub fn of(dir: &Path, name: &str) -> anyhow::Result<ClusterTls> {
+        ClusterTls::open(ClusterFiles {
+            ca: dir.join("ca.pem"),
+            pair: PairFiles { cert: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) },
+            server_name: "broadgate".to_owned(),
+        })
+    }
+}
+
+/// Runs `broadgate certs`.
+pub fn certs(args: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"));
+    let output = command.arg("certs").args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 impl Settings {
@@ -78,6 +127,12 @@ impl Settings {
     /// The shared secret of the internal ports; without this there is none.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = secret.to_owned();
+        self
+    }
+
+    /// Mutual TLS inside the cluster.
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
         self
     }
 
@@ -166,10 +221,14 @@ impl Settings {
             listeners: Vec::new(),
             proxies: Vec::new(),
             secret: self.secret.clone(),
+            tls: None,
             fault: String::new(),
             settings: self,
             _permit: permit,
         };
+        if cluster.settings.tls {
+            cluster.tls = Some(Certificates::make(cluster.dir.join("certs")));
+        }
         if !cluster.settings.fault.is_empty() {
             cluster.fault = format!("{}={}", cluster.settings.fault, cluster.fault_file().display());
         }
@@ -274,7 +333,20 @@ impl Cluster {
 
     pub fn environment(&self) -> Vec<(&str, &str)> {
         let all = [("BROADGATE_SECRET", &*self.secret), ("BROADGATE_FAULT", &*self.fault)];
-        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+        let tls =
+            self.tls.iter().flat_map(|tls| &tls.environment).map(|(name, value)| (*name, value.as_str()));
+        all.into_iter().filter(|(_, value)| !value.is_empty()).chain(tls).collect()
+    }
+
+    /// What this process shows.
+    pub fn credentials(&self) -> Credentials {
+        let tls = self.tls.as_ref().map(|tls| tls.own.clone());
+        Credentials { secret: Secret::parse(&self.secret).unwrap(), tls }
+    }
+
+    async fn channel(&self, address: &str) -> Option<Channel> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
+        broadgate_port::connect(endpoint, self.credentials().tls.as_ref()).await.ok()
     }
 
     fn fault_file(&self) -> PathBuf {
@@ -294,8 +366,8 @@ impl Cluster {
         &self,
         gateway: usize,
     ) -> Option<GatewayClient<InterceptedService<Channel, SendSecret>>> {
-        let channel = Channel::from_shared(format!("http://{}", self.internal[gateway])).ok()?;
-        Some(GatewayClient::with_interceptor(channel.connect().await.ok()?, self.sender()))
+        let channel = self.channel(&self.internal[gateway]).await?;
+        Some(GatewayClient::with_interceptor(channel, self.sender()))
     }
 
     /// Spoils what one gateway dials to another.
@@ -316,8 +388,8 @@ impl Cluster {
     }
 
     pub async fn view(&self) -> Option<View> {
-        let channel = Channel::from_shared(format!("http://{}", self.register_address)).ok()?;
-        let mut client = RegisterClient::with_interceptor(channel.connect().await.ok()?, self.sender());
+        let channel = self.channel(&self.register_address).await?;
+        let mut client = RegisterClient::with_interceptor(channel, self.sender());
         let mut views = client.watch(WatchRequest {}).await.ok()?.into_inner();
         views.message().await.ok()?
     }
@@ -358,7 +430,7 @@ impl Cluster {
     }
 
     pub async fn caller(&self, gateway: usize) -> Caller {
-        Caller::connect(format!("http://{}", self.internal[gateway])).await.unwrap()
+        Caller::new(self.channel(&self.internal[gateway]).await.unwrap())
     }
 
     pub fn web(&self, gateway: usize) -> SocketAddr {
@@ -428,6 +500,7 @@ impl Cluster {
             .env("BROADGATE_ADDR", &self.internal[0])
             .env("BROADGATE_REGISTER", &self.register_address)
             .env_remove("BROADGATE_SECRET")
+            .envs(self.environment())
             .stdin(std::process::Stdio::null())
             .output()
             .unwrap();

@@ -17,7 +17,7 @@ use broadgate_proto::v1::{self, Audience, SendRequest, send_request::Payload};
 
 pub use self::{
     client::{Client, Closed},
-    cluster::{Caller, Cluster},
+    cluster::{Caller, Certificates, Cluster, certs},
     process::Process,
     proxy::{Fault, Proxy, Way},
     worker::{TestWorker, said},

@@ -11,20 +11,20 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use broadgate_port::{Found, look};
+use broadgate_port::{Found, connect, look};
 use broadgate_proto::{
     id::Incarnation,
     limits::{
         LINK_BATCHES_MAX, LINK_BEAT, PEER_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL,
         TCP_KEEP_ALIVE_PROBES,
     },
-    secret::Secret,
     v1::{
         self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_client::PeerClient, peer_frame::Frame,
         peer_reply::Reply,
     },
     view,
 };
+use broadgate_tls::Credentials;
 use metrics::counter;
 use prost::Message as _;
 use tokio::{
@@ -58,7 +58,7 @@ pub(super) struct Dialer {
     pub(super) to: Incarnation,
     pub(super) name: String,
     pub(super) address: String,
-    pub(super) secret: Secret,
+    pub(super) credentials: Credentials,
     pub(super) homes: Homes,
     /// The installed view, for the hello.
     pub(super) view: Arc<ArcSwap<View>>,
@@ -69,12 +69,20 @@ pub(super) struct Dialer {
 
 /// Another server than the gateway answers at its address.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{address}, which the gateway advertises, {what}; set gateway.internal.advertise there to its internal port"
-)]
+#[error("{address}, which the gateway advertises, {what}")]
 struct Stranger {
     address: String,
-    what: &'static str,
+    what: String,
+}
+
+impl Stranger {
+    fn new(address: &str, found: &Found) -> Self {
+        let mut what = found.sentence();
+        if !found.is_of_the_cluster() {
+            what += "; set gateway.internal.advertise there to its internal port";
+        }
+        Self { address: address.to_owned(), what }
+    }
 }
 
 /// Sent batches, by number, with the waiters for their answers. Dropping a sender means that no answer will
@@ -238,21 +246,20 @@ impl Dialer {
 
     /// What listens at the peer's address, if it is no gateway's internal port.
     async fn stranger(&self) -> Option<Stranger> {
-        let found =
-            look(&self.address, self.silence_max).await.ok().filter(|found| *found != Found::Http2)?;
-        Some(Stranger { address: self.address.clone(), what: found.sentence() })
+        let found = look(&self.address, self.silence_max, self.credentials.tls.as_ref()).await.ok();
+        let found = found.filter(|found| *found != Found::Http2)?;
+        Some(Stranger::new(&self.address, &found))
     }
 
     async fn open(&self, me: &Identity) -> anyhow::Result<(mpsc::Sender<PeerFrame>, Streaming<PeerReply>)> {
-        let channel = Endpoint::from_shared(format!("http://{}", self.address))
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))
             .context("the peer's address is malformed")?
             .connect_timeout(self.silence_max)
             .tcp_keepalive(Some(TCP_KEEP_ALIVE))
             .tcp_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL))
-            .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES))
-            .connect()
-            .await?;
-        let mut client = PeerClient::with_interceptor(channel, self.secret.sender())
+            .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_PROBES));
+        let channel = connect(endpoint, self.credentials.tls.as_ref()).await?;
+        let mut client = PeerClient::with_interceptor(channel, self.credentials.sender())
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let (frames, queue) = mpsc::channel(64);

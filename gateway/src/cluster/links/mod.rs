@@ -20,10 +20,10 @@ use arc_swap::ArcSwap;
 use broadgate_proto::{
     id::Incarnation,
     limits::LINK_BATCHES_MAX,
-    secret::Secret,
     v1::{self, View},
     view,
 };
+use broadgate_tls::Credentials;
 use broadgate_topics::LinkSession;
 use metrics::counter;
 use tokio::{
@@ -42,7 +42,7 @@ pub(crate) struct Peers {
     /// Locked while the links change: views come from the cluster task, a new incarnation from the
     /// membership.
     changing: Mutex<()>,
-    secret: Secret,
+    credentials: Credentials,
     me: Arc<ArcSwap<Identity>>,
     homes: Homes,
     view: Arc<ArcSwap<View>>,
@@ -61,7 +61,7 @@ pub(crate) struct PeerLink {
 
 impl Peers {
     pub(crate) fn new(
-        secret: Secret,
+        credentials: Credentials,
         me: Arc<ArcSwap<Identity>>,
         homes: Homes,
         link_timeout: Duration,
@@ -69,7 +69,7 @@ impl Peers {
         Self {
             links: ArcSwap::default(),
             changing: Mutex::new(()),
-            secret,
+            credentials,
             me,
             homes,
             view: Arc::default(),
@@ -118,7 +118,7 @@ impl Peers {
             to: incarnation,
             name: member.name.clone(),
             address: member.address.clone(),
-            secret: self.secret.clone(),
+            credentials: self.credentials.clone(),
             homes: self.homes.clone(),
             view: Arc::clone(&self.view),
             silence_max: self.link_timeout,

@@ -32,8 +32,8 @@ const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 impl Link {
     /// Joins at one address, and follows the register there.
     pub(super) async fn attempt(&mut self, register: &str, address: SocketAddr) -> End {
-        let secret = self.config.secret.clone();
-        let dialed = match self.unwanted_within(dial::connect(address, &secret)).await {
+        let credentials = self.config.credentials.clone();
+        let dialed = match self.unwanted_within(dial::connect(address, &credentials)).await {
             None => return End::Over,
             Some(Err(error)) => return self.unasked(address, format!("{error:#}")).await,
             Some(Ok(dialed)) => dialed,
@@ -68,7 +68,7 @@ impl Link {
             Some(Ok(Ok(response))) => response.into_inner(),
         };
         self.life.greeted(self.now());
-        let looking = Looking::start(self.redial.all().to_vec(), secret);
+        let looking = Looking::start(self.redial.all().to_vec(), credentials);
         let looks = Looks::new(peer);
         let end = self.follow(register, state, requests, replies, (looking, looks)).await;
         if let End::Elsewhere(_) = end {
@@ -83,10 +83,13 @@ impl Link {
         let known = self.strange.take().filter(|(known, _)| *known == address && self.trouble_told);
         let why = match known {
             Some((_, why)) => why,
-            None => match self.unwanted_within(dial::explained(address, why)).await {
-                Some(why) => why,
-                None => return End::Over,
-            },
+            None => {
+                let tls = self.config.credentials.tls.clone();
+                match self.unwanted_within(dial::explained(address, why, tls.as_ref())).await {
+                    Some(why) => why,
+                    None => return End::Over,
+                }
+            }
         };
         self.strange = Some((address, why.clone()));
         End::Next(why)
@@ -113,7 +116,7 @@ impl Link {
         }
         for rival in lower {
             let higher = broadgate_proto::view::epoch(self.life.known());
-            tokio::spawn(rivals::tell(rival, self.config.secret.clone(), higher, looks.followed()));
+            tokio::spawn(rivals::tell(rival, self.config.credentials.clone(), higher, looks.followed()));
         }
         higher
     }
