@@ -16,10 +16,10 @@ export const FILES = {
   '/js/echo.js': ['text/javascript', path.join(ROOT, 'node_modules/laravel-echo/dist/echo.iife.js')],
 }
 
-export async function browser(t) {
+export async function browser(t, flags = []) {
   const executablePath = process.env.CLIENTS_CHROMIUM
   if (!executablePath || !fs.existsSync(executablePath)) throw new Skipped('Chromium is not to be had')
-  const opened = await chromium.launch({ executablePath, args: FLAGS, headless: true })
+  const opened = await chromium.launch({ executablePath, args: [...FLAGS, ...flags], headless: true })
   t.onEnd(() => opened.close())
   return opened
 }

@@ -38,17 +38,19 @@ export class Cluster {
   static async start({ executable, gateways, work }) {
     fs.rmSync(work, { recursive: true, force: true })
     fs.mkdirSync(work, { recursive: true })
-    const ports = await freePorts(2 + 3 * gateways)
+    const ports = await freePorts(3 + 3 * gateways)
     const cluster = new Cluster()
     Object.assign(cluster, { executable, work, running: new Map(), registerPort: ports[0], hookPort: ports.at(-1) })
+    const tls = ports.at(-2)
     cluster.gateways = Array.from({ length: gateways }, (_, n) => ({
       name: `gateway-${n + 1}`,
       internal: ports[1 + 3 * n],
       port: ports[2 + 3 * n],
       metrics: ports[3 + 3 * n],
+      tls,
     }))
     cluster.config = path.join(work, 'broadgate.toml')
-    fs.writeFileSync(cluster.config, toml(ports[0], ports.at(-1)))
+    fs.writeFileSync(cluster.config, toml(ports[0], ports.at(-1), gateways === 1 ? { port: ports[2], tls } : undefined))
     try {
       cluster.spawn('register', ['register'])
       for (const gateway of cluster.gateways) cluster.startGateway(gateway)
@@ -65,7 +67,7 @@ export class Cluster {
     this.spawn(gateway.name, [
       'gateway', '--name', gateway.name,
       '--internal-bind', `127.0.0.1:${gateway.internal}`,
-      '--client-bind', `127.0.0.1:${gateway.port}`,
+      ...(this.gateways.length === 1 ? [] : ['--client-bind', `127.0.0.1:${gateway.port}`]),
       '--metrics-bind', `127.0.0.1:${gateway.metrics}`,
     ])
   }
@@ -127,7 +129,7 @@ export class Cluster {
   }
 }
 
-function toml(registerPort, hookPort) {
+function toml(registerPort, hookPort, alone) {
   const apps = APPS.map(([id, settings]) => appToml(id, settings))
   return `[cluster]
 register = ["127.0.0.1:${registerPort}"]
@@ -135,6 +137,7 @@ register = ["127.0.0.1:${registerPort}"]
 [register]
 bind = "127.0.0.1:${registerPort}"
 
+${alone ? listeners(alone) : ''}
 [gateway.stop]
 ready_delay = "0s"
 drain = "1s"
@@ -144,6 +147,22 @@ url = "http://127.0.0.1:${hookPort}/hook"
 events = ["channel_occupied", "channel_vacated", "member_added", "member_removed", "client_event", "cache_miss"]
 `
 }
+
+/** Of a gateway that is alone: several share this file, and are told where to listen. */
+const listeners = ({ port, tls }) => `
+[[gateway.listeners]]
+name = "web"
+kind = "web"
+bind = "127.0.0.1:${port}"
+
+[[gateway.listeners]]
+name = "tls"
+kind = "web"
+bind = "127.0.0.1:${tls}"
+[[gateway.listeners.tls]]
+cert = "${process.env.NODE_EXTRA_CA_CERTS}"
+key = "${process.env.CLIENTS_TLS_KEY}"
+`
 
 /** An app as it stands in the file; the key is its name's unless another is given. */
 export const appToml = (id, settings = '', key = keyOf(id)) => `
