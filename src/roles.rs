@@ -1,6 +1,6 @@
 //! The three roles of a cluster, as processes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use broadgate_business::{
     Client, Handler, Message, Worker, WorkerConfig,
@@ -8,7 +8,7 @@ use broadgate_business::{
 };
 use broadgate_gateway::{
     apps::Apps,
-    config::{Config as GatewayConfig, Group, Listener, ListenerKind, Page, collide},
+    config::{Certificate, Config as GatewayConfig, Group, Listener, ListenerKind, Page, Settings, collide},
 };
 use broadgate_proto::{
     limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX},
@@ -88,6 +88,12 @@ pub(crate) struct GatewayArgs {
     /// Address of the `web` listener for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     client_bind: Option<SocketAddr>,
+    /// Certificate of the `web` listener (PEM): it speaks HTTPS and wss then
+    #[arg(long, value_name = "FILE", requires = "client_tls_key")]
+    client_tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "client_tls_cert")]
+    client_tls_key: Option<PathBuf>,
     /// Open a `text` listener (lines), e.g. on 127.0.0.1:8282
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     text_bind: Option<SocketAddr>,
@@ -293,6 +299,18 @@ impl GatewayArgs {
                 }
             }
         }
+        self.lay_certificate_over(settings)
+    }
+
+    fn lay_certificate_over(&self, settings: &mut Settings) -> Result<(), Failure> {
+        let (Some(cert), Some(key)) = (&self.client_tls_cert, &self.client_tls_key) else { return Ok(()) };
+        let mut web = settings.listeners.iter_mut().filter(|listener| listener.kind == ListenerKind::Web);
+        let (Some(listener), None) = (web.next(), web.next()) else {
+            let sentence =
+                "--client-tls-cert: there must be one `web` listener: set its tls in the configuration";
+            return Err(Failure::usage(sentence));
+        };
+        listener.tls = vec![Certificate { cert: cert.clone(), key: key.clone() }];
         Ok(())
     }
 }

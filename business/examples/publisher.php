@@ -5,7 +5,8 @@
 // Run: php business/examples/publisher.php lobby 'hello from PHP'
 //
 // BROADGATE_ADDR names a gateway's internal port (127.0.0.1:7200), BROADGATE_SECRET the cluster's
-// secret. Names and fields are those of SendRequest in proto/broadgate/v1/gateway.proto.
+// secret; where the cluster has [cluster.tls], BROADGATE_CLUSTER__TLS__CA, __CERT, __KEY and
+// __SERVER_NAME are the same as for its processes. Names and fields are those of SendRequest in proto/broadgate/v1/gateway.proto.
 
 $group = $argv[1] ?? 'lobby';
 $text = $argv[2] ?? 'hello from PHP';
@@ -28,7 +29,19 @@ $context = stream_context_create(['http' => [
     'ignore_errors' => true,
 ]]);
 
-$stream = @fopen("http://$address/v1/Send", 'r', false, $context);
+$tls = fn (string $name) => getenv("BROADGATE_CLUSTER__TLS__$name") ?: null;
+$scheme = $tls('CA') === null ? 'http' : 'https';
+if ($scheme === 'https') {
+    // All certificates of a cluster have one name, whatever address is called.
+    stream_context_set_option($context, ['ssl' => [
+        'cafile' => $tls('CA'),
+        'local_cert' => $tls('CERT'),
+        'local_pk' => $tls('KEY'),
+        'peer_name' => $tls('SERVER_NAME') ?? 'broadgate',
+    ]]);
+}
+
+$stream = @fopen("$scheme://$address/v1/Send", 'r', false, $context);
 if ($stream === false) {
     fwrite(STDERR, "No gateway answers at $address: is the cluster up? (BROADGATE_ADDR)\n");
     exit(5);

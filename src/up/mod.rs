@@ -1,6 +1,7 @@
 //! `broadgate up`: a whole cluster on this machine, as separate processes, looked after.
 
 mod app;
+mod certificates;
 mod children;
 mod ports;
 mod restart;
@@ -17,6 +18,7 @@ use clap::Args;
 
 use self::{
     app::{AppsFile, CHAT},
+    certificates::Certificates,
     children::{Children, Spec},
     ports::{Ports, Wanted},
 };
@@ -50,13 +52,21 @@ pub(crate) struct UpArgs {
     /// Your own file of apps instead [env: BROADGATE_APPS]
     #[arg(long, value_name = "FILE")]
     apps: Option<PathBuf>,
+    /// TLS between the processes and for clients, with certificates of this run
+    #[arg(long)]
+    tls: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
 impl UpArgs {
-    fn welcome<'a>(&self, ports: &'a Ports, apps: Option<&'a AppsFile>) -> welcome::Welcome<'a> {
-        welcome::Welcome { ports, apps, workers: self.worker_names(), paint: welcome::may_paint() }
+    fn welcome<'a>(
+        &self,
+        ports: &'a Ports,
+        apps: Option<&'a AppsFile>,
+        tls: Option<&'a Certificates>,
+    ) -> welcome::Welcome<'a> {
+        welcome::Welcome { ports, apps, tls, workers: self.worker_names(), paint: welcome::may_paint() }
     }
 
     fn worker_names(&self) -> Vec<String> {
@@ -67,7 +77,7 @@ impl UpArgs {
 
 pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     let config = args.file.load_for_command()?;
-    let credentials = config.credentials()?;
+    let mut credentials = config.credentials()?;
     // The children would refuse it, each of them, again and again.
     telemetry::filter(&config)?;
     let wanted =
@@ -81,7 +91,11 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
         &args.state,
         args.file.path(),
     )?;
-    let mut specs = specs(&args, &ports, apps.as_ref());
+    let tls = args.tls.then(|| Certificates::make(args.host)).transpose()?;
+    if let Some(tls) = &tls {
+        credentials.tls = Some(tls.open()?);
+    }
+    let mut specs = specs(&args, &ports, apps.as_ref(), tls.as_ref());
     if let Some(file) = args.file.flag() {
         for spec in specs.iter_mut().flatten() {
             spec.arg(format!("--config={}", file.display()));
@@ -91,7 +105,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     tokio::select! {
         ready = wait_until_ready(&ports, &credentials, &args) => match ready {
             // That nobody reads it is no reason to end.
-            Ok(()) => drop(crate::output::print(&welcome::text(&args.welcome(&ports, apps.as_ref())))),
+            Ok(()) => drop(crate::output::print(&welcome::text(&args.welcome(&ports, apps.as_ref(), tls.as_ref())))),
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);
@@ -120,7 +134,12 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
 
 /// The stages of the cluster: gateways are ended first, since their clients' ends are events for the
 /// workers, and the register last.
-fn specs(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> Vec<Vec<Spec>> {
+fn specs(
+    args: &UpArgs,
+    ports: &Ports,
+    apps: Option<&AppsFile>,
+    tls: Option<&Certificates>,
+) -> Vec<Vec<Spec>> {
     let register = format!("127.0.0.1:{}", ports.register);
     let metrics = |index: usize| format!("--metrics-bind=127.0.0.1:{}", ports.metrics[index]);
     let first = vec![Spec::new("register", ["register", &format!("--bind={register}"), &metrics(0)])];
@@ -164,7 +183,14 @@ fn specs(args: &UpArgs, ports: &Ports, apps: Option<&AppsFile>) -> Vec<Vec<Spec>
     }
     let listener = SocketAddr::from(([127, 0, 0, 1], ports.register));
     let after = |specs: Vec<Spec>| specs.into_iter().map(|spec| spec.after(listener)).collect();
-    vec![first, after(workers), after(gateways)]
+    for gateway in &mut gateways {
+        tls.into_iter().flat_map(Certificates::client_flags).for_each(|flag| gateway.arg(flag));
+    }
+    let mut stages = vec![first, after(workers), after(gateways)];
+    for spec in stages.iter_mut().flatten() {
+        tls.into_iter().flat_map(Certificates::flags).for_each(|flag| spec.arg(flag));
+    }
+    stages
 }
 
 /// Ready is when a gateway says that every gateway and worker is.

@@ -1,8 +1,8 @@
 //! What `up` prints when the cluster is ready. Pure, but for the question whether colours are wanted.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, net::SocketAddr};
 
-use super::{app::AppsFile, ports::Ports};
+use super::{app::AppsFile, certificates::Certificates, ports::Ports};
 use crate::apps::Reach;
 
 /// Lines longer than this break where a shell allows it.
@@ -15,6 +15,8 @@ const PLAIN: &str = "\x1b[0m";
 pub(super) struct Welcome<'a> {
     pub(super) ports: &'a Ports,
     pub(super) apps: Option<&'a AppsFile>,
+    /// With which the cluster and its client ports speak TLS.
+    pub(super) tls: Option<&'a Certificates>,
     pub(super) workers: Vec<String>,
     pub(super) paint: bool,
 }
@@ -39,6 +41,9 @@ pub(super) fn text(welcome: &Welcome<'_>) -> String {
     let mut text = format!("\n{}\n\n{}\n", paint(BOLD, "The cluster is ready."), processes(welcome));
     for (label, command) in commands(welcome) {
         text += &row(label, &command);
+    }
+    if let Some(tls) = welcome.tls {
+        text += &row("Trust", &format!("{} (the CA of this run, for browsers)", tls.ca().display()));
     }
     text += &row("Stop", "Ctrl-C");
     text.push('\n');
@@ -69,6 +74,8 @@ fn processes(welcome: &Welcome<'_>) -> String {
 fn commands(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
     let internal = welcome.ports.internal.first().filter(|&&port| port != 7200);
     let addr = internal.map(|port| format!(" --addr 127.0.0.1:{port}")).unwrap_or_default();
+    let config = welcome.tls.map(|tls| format!(" --config {}", tls.config().display())).unwrap_or_default();
+    let addr = addr + &config;
     let mut commands = vec![
         ("Look", format!("broadgate status{addr}")),
         ("Send", format!("broadgate send{addr} --group lobby 'hello, lobby'")),
@@ -79,7 +86,7 @@ fn commands(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
             Some((app, _)) => {
                 let env = format!("broadgate apps env {} --apps {path}", app.id);
                 match reach(welcome) {
-                    Some(reach) if reach.port != 8080 || reach.host != "127.0.0.1" => {
+                    Some(reach) if reach != Reach::listener(([127, 0, 0, 1], 8080).into()) => {
                         let url = format!("--url {}://{}:{}", reach.scheme, reach.host, reach.port);
                         let fits = env.len() + url.len() + 11 <= COLUMNS;
                         format!("{env}{}{url}", if fits { " " } else { " \\\n            " })
@@ -98,12 +105,13 @@ fn commands(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
 fn pages(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
     let mut pages = Vec::new();
     for (index, client) in welcome.ports.clients.iter().enumerate() {
-        let reach = Reach::listener(*client);
-        pages.push((if index == 0 { "Chat" } else { "" }, format!("http://{}:{}/", reach.host, reach.port)));
+        let Reach { scheme, host, port } = listener(welcome, *client);
+        pages.push((if index == 0 { "Chat" } else { "" }, format!("{scheme}://{host}:{port}/")));
     }
     let app = welcome.apps.and_then(AppsFile::pusher_app);
     if let Some(((app, key), reach)) = app.zip(reach(welcome)) {
-        let url = format!("http://{}:{}/console#app={}&key={}", reach.host, reach.port, app.id, key.key);
+        let Reach { scheme, host, port } = reach;
+        let url = format!("{scheme}://{host}:{port}/console#app={}&key={}", app.id, key.key);
         pages.push(("Console", url));
     }
     pages
@@ -111,7 +119,12 @@ fn pages(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
 
 /// Where browsers find the first gateway.
 fn reach(welcome: &Welcome<'_>) -> Option<Reach> {
-    welcome.ports.clients.first().map(|client| Reach::listener(*client))
+    welcome.ports.clients.first().map(|client| listener(welcome, *client))
+}
+
+fn listener(welcome: &Welcome<'_>, client: SocketAddr) -> Reach {
+    let scheme = if welcome.tls.is_some() { "https" } else { "http" };
+    Reach { scheme, ..Reach::listener(client) }
 }
 
 #[cfg(test)]
@@ -141,8 +154,13 @@ mod tests {
         for base in [None, Some(27_100)] {
             let ports = ports(base);
             let workers = vec!["chat-1".to_owned()];
-            let welcome =
-                |paint| Welcome { ports: &ports, apps: Some(&apps), workers: workers.clone(), paint };
+            let welcome = |paint| Welcome {
+                ports: &ports,
+                apps: Some(&apps),
+                tls: None,
+                workers: workers.clone(),
+                paint,
+            };
             let plain = text(&welcome(false));
             for line in plain.lines() {
                 assert!(line.chars().count() <= COLUMNS, "{line}");

@@ -1,7 +1,9 @@
 //! What the README shows, on the cluster that it starts: `broadgate up`, its chat, its commands, its worker.
 
 use broadgate_business::{Worker, WorkerConfig};
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     documents,
@@ -235,4 +237,39 @@ fn too_high_base_port_is_refused() {
     let (code, out) = run(&["up", "--base-port=65520"], &[]);
     assert!(code == 2 && out.contains("beyond 65535; give at most 65502"), "{code}: {out}");
     assert_eq!(out.trim().lines().count(), 1, "{out}");
+}
+
+/// `up --tls`: the processes among each other, the commands that it prints, the chat page and its socket.
+#[tokio::test]
+async fn demo_runs_over_tls() {
+    let mut up = Up::start(&["--tls"]).await;
+    let log = up.process.log();
+    let config = log.split(" --config ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    assert!(log.contains(&format!("https://127.0.0.1:{}/", up.base + 20)), "{log}");
+    let (code, out) = up.run(&["status", "--config", &config]);
+    assert!(code == 0 && out.contains("chat-1"), "{code} {out}");
+    let (code, out) = up.run(&["status"]);
+    assert!(code == 5, "{code} {out}");
+    let ca = std::path::Path::new(&config).with_file_name("ca.pem");
+    let roots = broadgate_tls::load_roots(&ca, &mut broadgate_tls::Reads::default()).unwrap();
+    let mut trusting = broadgate_tls::client_config(roots, None).unwrap();
+    trusting.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let connector = broadgate_tls::tokio_rustls::TlsConnector::from(std::sync::Arc::new(trusting));
+    let connect = async || {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", up.base + 20)).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    };
+    let (mut page, mut text) = (connect().await, String::new());
+    page.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    soon("the chat page comes", page.read_to_string(&mut text)).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("<html"), "{text}");
+    let url = format!("wss://localhost:{}/ws", up.base + 20);
+    let (mut chat, _) = tokio_tungstenite::client_async(&url, connect().await).await.unwrap();
+    let hello = json!({"type": "hello", "nick": "ann"}).to_string();
+    chat.send(tokio_tungstenite::tungstenite::Message::text(hello)).await.unwrap();
+    let welcome = soon("the chat answers", chat.next()).await.unwrap().unwrap().into_text().unwrap();
+    assert!(welcome.contains("welcome") && welcome.contains("ann"), "{welcome}");
+    up.process.signal("INT");
+    assert_eq!(up.process.ended().await.code(), Some(0));
+    assert!(!ca.exists(), "the certificates end with the demo");
 }

@@ -8,7 +8,8 @@ It needs nothing of this project but the .proto files: the stubs are made from t
 It follows the register's views without being a member, attaches to every gateway, acknowledges what
 it has handled, attaches again when a stream breaks, and on SIGTERM or Ctrl-C leaves without losing
 an event. BROADGATE_REGISTER names the register (127.0.0.1:7100), BROADGATE_SECRET its secret,
-BROADGATE_SERVICE whose events it takes (default).
+BROADGATE_SERVICE whose events it takes (default). Where the cluster has [cluster.tls],
+BROADGATE_CLUSTER__TLS__CA, __CERT, __KEY and __SERVER_NAME are the same as for its processes.
 """
 
 import importlib
@@ -41,6 +42,8 @@ def variable(name, default):
 PROTO = pathlib.Path(__file__).resolve().parents[3] / "proto"
 REGISTERS = [one.strip() for one in variable("BROADGATE_REGISTER", "127.0.0.1:7100").split(",") if one.strip()]
 SECRET = variable("BROADGATE_SECRET", "").replace(",", " ").split()
+CA, CERT, KEY = (variable(f"BROADGATE_CLUSTER__TLS__{file}", "") for file in ("CA", "CERT", "KEY"))
+SERVER_NAME = variable("BROADGATE_CLUSTER__TLS__SERVER_NAME", "broadgate")
 SERVICE = variable("BROADGATE_SERVICE", "default")
 # 48 random bits in base32, as every incarnation: the last of the 10 characters holds only 3 of them.
 INCARNATION = "".join(random.choices("0123456789abcdefghijklmnopqrstuv", k=9) + random.choices("048cgkos"))
@@ -77,6 +80,26 @@ stopping = threading.Event()
 
 def log(*words):
     print(*words, file=sys.stderr, flush=True)
+
+
+def read(path):
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        sys.exit(f"{path} cannot be read: {error.strerror} (BROADGATE_CLUSTER__TLS__CA, __CERT, __KEY)")
+
+
+def connect(address):
+    """A channel; inside TLS if there are certificates, which are read again for each channel.
+
+    All certificates of a cluster have one name, whatever address is dialled.
+    """
+    if not (CA or CERT or KEY):
+        return grpc.insecure_channel(address, options=KEEPALIVE)
+    if not (CA and CERT and KEY):
+        sys.exit("TLS needs all of BROADGATE_CLUSTER__TLS__CA, BROADGATE_CLUSTER__TLS__CERT and BROADGATE_CLUSTER__TLS__KEY")
+    shown = grpc.ssl_channel_credentials(read(CA), read(KEY), read(CERT))
+    return grpc.secure_channel(address, shown, options=[*KEEPALIVE, ("grpc.ssl_target_name_override", SERVER_NAME)])
 
 
 def waits():
@@ -138,7 +161,7 @@ class Link:
         self.thread.start()
 
     def run(self):
-        with grpc.insecure_channel(self.member.address, options=KEEPALIVE) as channel:
+        with connect(self.member.address) as channel:
             self.commands = gateway_grpc.GatewayStub(channel)
             wait = waits()
             while not self.gone.is_set() and not stopping.is_set():
@@ -219,7 +242,7 @@ def follow(links):
         if stopping.is_set():
             return
         try:
-            with grpc.insecure_channel(address, options=KEEPALIVE) as channel:
+            with connect(address) as channel:
                 stub = register_grpc.RegisterStub(channel)
                 for view in stub.Watch(register.WatchRequest(), metadata=METADATA):
                     install(links, view)
