@@ -34,7 +34,6 @@ const PAIR_DAYS: u32 = 365;
 const NAME_BYTES_MAX: usize = 64;
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct CertsArgs {
     #[command(subcommand)]
     what: What,

@@ -17,14 +17,9 @@ fn named(text: &str) -> BTreeSet<String> {
     whole.map(str::to_owned).collect()
 }
 
-/// Gauges by app, which are there once something has waited; and what only processes with certificates, or
-/// registers over a ledger, have.
-const LATER: [&str; 4] = [
-    "broadgate_gateway_webhook_queue_events",
-    "broadgate_register_ledger_commit_seconds_bucket",
-    "broadgate_tls_certificate_expires_seconds",
-    "broadgate_tls_stale",
-];
+/// Gauges by app, which are there once something has waited; and what only registers over a ledger have.
+const LATER: [&str; 2] =
+    ["broadgate_gateway_webhook_queue_events", "broadgate_register_ledger_commit_seconds_bucket"];
 
 async fn scrape(address: SocketAddr) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -35,7 +30,7 @@ async fn scrape(address: SocketAddr) -> String {
 /// happened: an increase from nothing is no increase to Prometheus.
 #[tokio::test]
 async fn metrics_of_alerts_exist() {
-    let cluster = Cluster::of(0).start().await;
+    let cluster = Cluster::of(0).tls().start().await;
     let start = |name: &str, args: &[&str]| {
         let register = format!("--register={}", cluster.register_address);
         let mut all = args.to_vec();
@@ -43,7 +38,7 @@ async fn metrics_of_alerts_exist() {
         if args[0] != "register" {
             all.push(&register);
         }
-        Process::start(&cluster.dir, name, &all, &[])
+        Process::start(&cluster.dir, name, &all, &cluster.environment())
     };
     // What an app has only if it has webhooks.
     let apps = cluster.dir.join("metered.toml");
@@ -62,7 +57,7 @@ async fn metrics_of_alerts_exist() {
         addresses.push(process.logged("metrics and probes address=").await.parse::<SocketAddr>().unwrap());
     }
     let internal = processes[1].logged("internal=").await;
-    Caller::connect(format!("http://{internal}")).await.unwrap().status(StatusRequest {}).await.unwrap();
+    cluster.caller_at(&internal).await.status(StatusRequest {}).await.unwrap();
     let mut asked = named(&read("deploy/alerts.yml"));
     asked.extend(named(&read("deploy/RUNBOOK.md")));
     assert!(asked.len() > 15, "{asked:?}");

@@ -430,7 +430,11 @@ impl Cluster {
     }
 
     pub async fn caller(&self, gateway: usize) -> Caller {
-        Caller::new(self.channel(&self.internal[gateway]).await.unwrap())
+        self.caller_at(&self.internal[gateway]).await
+    }
+
+    pub async fn caller_at(&self, internal: &str) -> Caller {
+        Caller::new(self.channel(internal).await.unwrap())
     }
 
     pub fn web(&self, gateway: usize) -> SocketAddr {
