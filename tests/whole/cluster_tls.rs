@@ -440,3 +440,65 @@ async fn port_with_tls_may_listen_beyond_loopback() {
     assert_eq!(refused.ended().await.code(), Some(2));
     assert!(refused.log().contains("without a shared secret or TLS"), "{}", refused.log());
 }
+
+/// Files that cannot be used change nothing: handshakes go on with the former ones, and metrics say so until the
+/// files are good again.
+#[tokio::test]
+async fn bad_files_leave_the_former_certificates_and_show() {
+    let cluster = Cluster::quiet(0).tls().start().await;
+    let dir = certs_dir(&cluster);
+    let args = ["register", "--bind=127.0.0.1:0", "--metrics-bind=127.0.0.1:0"];
+    let register = Process::start(&cluster.dir, "metered", &args, &cluster.environment());
+    let metrics: SocketAddr = register.logged("metrics and probes address=").await.parse().unwrap();
+    let address = register.logged("register address=").await;
+    let shows = async |words: &[&str]| {
+        until(&format!("metrics show {words:?}"), async || {
+            let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let text = crate::malformed_input::answer(metrics, request, false).await;
+            let text = String::from_utf8(text).unwrap();
+            words.iter().all(|words| text.contains(words)).then_some(())
+        })
+        .await;
+    };
+    let accepts = async || {
+        let own = cluster.credentials().tls.unwrap();
+        own.connect(TcpStream::connect(&address).await.unwrap()).await.unwrap();
+    };
+    shows(&[
+        "broadgate_tls_stale{role=\"cluster\"} 0",
+        "broadgate_tls_certificate_expires_seconds{",
+        "node.pem",
+    ])
+    .await;
+    let key = std::fs::read_to_string(dir.join("node.key")).unwrap();
+    std::fs::write(dir.join("node.key"), &key[..key.len() / 2]).unwrap();
+    shows(&[
+        "broadgate_tls_stale{role=\"cluster\"} 1",
+        "broadgate_tls_reload_failures_total{role=\"cluster\"} 1",
+    ])
+    .await;
+    logs(&register, &["the former certificates stay in use: cluster.tls: key file", "node.key is damaged"])
+        .await;
+    accepts().await;
+    std::fs::write(dir.join("node.key"), &key).unwrap();
+    shows(&["broadgate_tls_stale{role=\"cluster\"} 0", "broadgate_tls_reloads_total{role=\"cluster\"} 1"])
+        .await;
+    accepts().await;
+}
+
+/// A handshake that is not begun, or not ended, is given up within the time of a request's head.
+#[tokio::test]
+async fn slow_handshakes_are_given_up() {
+    let cluster = Cluster::quiet(1).tls().start().await;
+    let address = &cluster.internal[0];
+    let silent = TcpStream::connect(address).await.unwrap();
+    let mut begun = TcpStream::connect(address).await.unwrap();
+    begun.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
+    let started = std::time::Instant::now();
+    for mut stream in [silent, begun] {
+        let _ = soon("the port closes", stream.read(&mut [0; 16])).await;
+    }
+    // Five seconds for the first byte, ten for the head.
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(40), "{took:?}");
+}
