@@ -7,7 +7,10 @@
 use std::{
     convert::Infallible,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -24,6 +27,9 @@ use crate::reads::Reads;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// A changed file must stay unchanged for this long: it may still be being written.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// Files that could not be used are tried again after so many looks, also unchanged: a certificate becomes
+/// valid, a clock is set right, a file may be read.
+const LOOKS_UNTIL_AGAIN: u32 = 30;
 /// How long files that do not fit together may take to do so.
 const FIT_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -38,6 +44,8 @@ pub struct Reloading<T> {
     current: ArcSwap<T>,
     /// What the last load has read, also one that failed.
     read: Mutex<Reads>,
+    /// The last load has failed.
+    is_stale: AtomicBool,
     /// Held by the one who watches.
     watching: tokio::sync::Mutex<()>,
 }
@@ -58,6 +66,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
             load: Box::new(load),
             current: ArcSwap::from_pointee(first),
             read: Mutex::new(reads),
+            is_stale: AtomicBool::new(false),
             watching: tokio::sync::Mutex::default(),
         })
     }
@@ -81,9 +90,17 @@ impl<T: Send + Sync + 'static> Reloading<T> {
         self.announce();
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stale_looks = 0;
         loop {
             looks.tick().await;
             Arc::clone(self).look().await;
+            stale_looks = if self.is_stale.load(Ordering::Relaxed) { stale_looks + 1 } else { 0 };
+            if stale_looks == LOOKS_UNTIL_AGAIN {
+                stale_looks = 0;
+                let this = Arc::clone(self);
+                // That they are still bad is known.
+                blocking(move || this.load_again(false)).await;
+            }
         }
     }
 
@@ -136,6 +153,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
         if loaded.is_err() && !is_late {
             return false;
         }
+        self.is_stale.store(loaded.is_err(), Ordering::Relaxed);
         match loaded {
             Ok(set) => {
                 self.current.store(Arc::new(set));

@@ -1,7 +1,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +14,9 @@ use rcgen::{
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use crate::{ClusterFiles, ClusterTls, FileError, PairFiles, Reads, Side, explain, load_pair, load_roots};
+use crate::{
+    ClusterFiles, ClusterTls, FileError, PairFiles, Reads, Reloading, Side, explain, load_pair, load_roots,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -366,4 +371,30 @@ async fn changed_files_are_taken_as_a_whole_and_bad_ones_not_at_all() {
         assert!(!task.is_finished());
         task.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_used_is_tried_again_although_no_file_changes() {
+    let folder = Folder::new("again");
+    let file = folder.write("number", "1");
+    let refuses = Arc::new(AtomicBool::new(false));
+    let refusing = Arc::clone(&refuses);
+    let number = Reloading::open("test", move |reads| {
+        let number: u32 = String::from_utf8(reads.read(&file)?)?.parse()?;
+        anyhow::ensure!(!refusing.load(Ordering::Relaxed), "not now");
+        Ok(number)
+    });
+    let number = Arc::new(number.unwrap());
+    let watching = tokio::spawn(Arc::clone(&number).watch(None));
+    refuses.store(true, Ordering::Relaxed);
+    folder.write("number", "2");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(**number.current(), 1);
+    refuses.store(false, Ordering::Relaxed);
+    let started = tokio::time::Instant::now();
+    while **number.current() == 1 && started.elapsed() < Duration::from_secs(300) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(**number.current(), 2);
+    watching.abort();
 }
