@@ -107,6 +107,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_register_refused_total", "Streams refused by the register, by reason"),
     ("broadgate_register_removed_total", "Members removed from the view, by reason"),
     ("broadgate_register_takeovers_total", "Views taken over from reports of members"),
+    ("broadgate_task_panics_total", "Panics that ended only one stream, connection or request, by task"),
     (
         "broadgate_tls_reload_failures_total",
         "Changed certificate files that could not be used, by role; the former ones stay",

@@ -102,13 +102,17 @@ impl Reload {
     /// Takes what the files say, or goes on with what they said; false if they must rest for longer.
     async fn read(&mut self, is_at_rest: bool) -> bool {
         let (source, apps, former) = (self.source.clone(), self.apps.clone(), self.files.clone());
-        let read = tokio::task::spawn_blocking(move || {
+        let known = self.seen.clone();
+        let read = broadgate_tasks::blocking("app files", move || {
             let mut seen = Vec::new();
             let reading = source.read(&mut seen);
             let outcome = reading.and_then(|reading| decide(&reading, &apps, &former, is_at_rest));
             (seen, outcome.unwrap_or_else(Outcome::Bad))
         });
-        let Ok((seen, outcome)) = read.await else { return true };
+        let (seen, outcome) = match read.await {
+            Ok(read) => read,
+            Err(panic) => (look(&known).await, Outcome::Bad(format!("reading them panicked: {panic}"))),
+        };
         if matches!(outcome, Outcome::TooFresh) {
             return false;
         }
@@ -154,9 +158,10 @@ fn decide(reading: &Reading, apps: &Apps, former: &Files, is_at_rest: bool) -> R
 }
 
 async fn look(files: &[Seen]) -> Vec<Seen> {
-    let files = files.to_vec();
-    let looked = tokio::task::spawn_blocking(move || files.iter().map(Seen::again).collect());
-    looked.await.unwrap_or_default()
+    let now = files.to_vec();
+    let looked = broadgate_tasks::blocking("app files", move || now.iter().map(Seen::again).collect());
+    // After a panic they count as unchanged: an empty list would differ at every look.
+    looked.await.unwrap_or_else(|_| files.to_vec())
 }
 
 /// From now on SIGHUP does not end this process, which may have nothing to read again.

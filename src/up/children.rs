@@ -192,7 +192,7 @@ impl Keeper {
             .spawn()?;
         let stdin = child.stdin.take().ok_or_else(|| std::io::Error::other("no standard input"))?;
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(forward(self.spec.name.clone(), stderr, Arc::clone(last)));
+            broadgate_tasks::spawn("child's log", forward(self.spec.name.clone(), stderr, Arc::clone(last)));
         }
         Ok((child, stdin))
     }

@@ -255,7 +255,7 @@ impl Cluster {
         let seen = Arc::default();
         let followed = Some(views.clone());
         let following = follow(views, sender, credentials.clone(), Arc::clone(&seen));
-        let follower = Some(tokio::spawn(following).abort_handle());
+        let follower = Some(broadgate_tasks::spawn("followed views", following));
         let (ids, turns) = (Ids::new(), Turns::new());
         let inner = Inner {
             table,

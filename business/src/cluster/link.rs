@@ -136,9 +136,11 @@ impl Link {
             let client = GatewayClient::with_interceptor(self.channel.clone(), self.credentials.sender())
                 .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST);
             let (flight, gone) = (self.flight.clone(), self.gone.clone());
-            tokio::spawn(async move {
+            broadgate_tasks::spawn("command stream", async move {
+                // Also after a panic, so that nobody waits for answers.
+                let supervised = broadgate_tasks::contain("command stream", supervise(&flight, client));
                 tokio::select! {
-                    () = supervise(&flight, client) => {}
+                    _ = supervised => {}
                     () = retired(&flight, &gone) => {}
                 }
                 flight.end().await;

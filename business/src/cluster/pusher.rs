@@ -207,7 +207,7 @@ impl Cluster {
         let (out, news) = mpsc::channel(NEWS_MAX);
         let streams = Streams::new(self.clone(), request);
         let watcher = Watcher { streams, strict, out }.run(views);
-        Ok(PusherWatch { news, watcher: tokio::spawn(watcher).abort_handle() })
+        Ok(PusherWatch { news, watcher: broadgate_tasks::spawn("watch of Pusher clients", watcher) })
     }
 }
 

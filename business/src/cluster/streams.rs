@@ -128,9 +128,18 @@ impl<A: Ask> Streams<A> {
         };
         let ended = CancellationToken::new();
         let (listening, stop) = (ears.run(client, self.asked.clone()), ended.clone());
-        tokio::spawn(async move {
+        let heard = self.heard.clone();
+        broadgate_tasks::spawn("watched gateway", async move {
+            let guarded = async {
+                if broadgate_tasks::contain("watched gateway", listening).await.is_none() {
+                    let status = Status::internal("following this gateway panicked: see the log");
+                    let refused = Heard::Refused(CommandError::from_status(&status));
+                    // A receiver that was dropped needs no word.
+                    let _ = heard.send((gateway, refused)).await;
+                }
+            };
             tokio::select! {
-                () = listening => {}
+                () = guarded => {}
                 () = stop.cancelled() => {}
             }
         });

@@ -94,7 +94,7 @@ impl Cluster {
         let request = WatchGroupsRequest { app: self.app.to_string(), patterns, requires: Vec::new() };
         let state = State::new(&request.app);
         let watcher = Watcher { state, streams: Streams::new(self.clone(), request), out }.run(views);
-        Ok(GroupWatch { changes, watcher: tokio::spawn(watcher).abort_handle() })
+        Ok(GroupWatch { changes, watcher: broadgate_tasks::spawn("watch of groups", watcher) })
     }
 }
 

@@ -316,7 +316,7 @@ fn end(orders: &Orders) {
         orders.gone.cancel();
     } else if !orders.gone.is_cancelled() {
         let gone = orders.gone.clone();
-        tokio::spawn(async move {
+        broadgate_tasks::spawn("end of a link", async move {
             tokio::time::sleep(limits::LINK_TIMEOUT).await;
             gone.cancel();
         });

@@ -84,7 +84,13 @@ macro_rules! unary {
             ) -> Result<Response<Batches>, Status> {
                 let (out, answers) = mpsc::channel(64);
                 let caller = caller(request.extensions());
-                tokio::spawn(serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out));
+                let served = serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out.clone());
+                broadgate_tasks::spawn("command stream", async move {
+                    if broadgate_tasks::contain("command stream", served).await.is_none() {
+                        let why = "this gateway failed at a command of the stream: see its log";
+                        let _ = out.try_send(Err(Status::internal(why)));
+                    }
+                });
                 let mut response: Response<Batches> = Response::new(ReceiverStream::new(answers).boxed());
                 let max = self.command_bytes_max.into();
                 response.metadata_mut().insert(COMMAND_BYTES_HEADER, max);

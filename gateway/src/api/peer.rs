@@ -10,6 +10,7 @@ use broadgate_proto::{
         peer_server::Peer,
     },
 };
+use broadgate_tasks::contain;
 use broadgate_topics::LinkSession;
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use metrics::counter;
@@ -69,7 +70,7 @@ impl Peer for PeerService {
         if greeting.known {
             let over = me.over.clone();
             let served = serve(Arc::clone(&self.0), peer, frames, out);
-            tokio::spawn(async move {
+            broadgate_tasks::spawn("peer's link", async move {
                 tokio::select! {
                     () = over.cancelled() => {}
                     () = served => {}
@@ -94,7 +95,7 @@ async fn serve(
     link.dispatcher.homes.tell(Event::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
         () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
-        ended = link.follow(frames, &out) => ended,
+        ended = contain("peer's link", link.follow(frames, &out)) => ended.unwrap_or_else(|| Err(panicked())),
     };
     if let Err(status) = ended {
         // The peer reads there why its link has ended. If it reads nothing, it finds out by its own timeout.
@@ -113,7 +114,8 @@ impl Drop for InboundLink {
     fn drop(&mut self) {
         let (peer, session, since) = (self.peer, self.session, self.heard);
         let homes = self.dispatcher.homes.clone();
-        tokio::spawn(async move { homes.tell(Event::InboundDown { peer, session, since }).await });
+        let ended = async move { homes.tell(Event::InboundDown { peer, session, since }).await };
+        self.dispatcher.spawner.spawn("end of a peer's link", ended);
     }
 }
 
@@ -205,6 +207,10 @@ async fn send(out: &mpsc::Sender<Result<PeerReply, Status>>, reply: Reply) -> Re
         out.send(Ok(PeerReply { reply: Some(Reply::Part(part)) })).await.map_err(gone)?;
     }
     Ok(())
+}
+
+fn panicked() -> Status {
+    Status::internal("this gateway failed at a frame of the link: see its log")
 }
 
 fn unreadable(error: parts::BadParts) -> Status {

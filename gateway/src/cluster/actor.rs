@@ -11,6 +11,7 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, LEASE},
     v1::{self, View},
 };
+use broadgate_tasks::Spawner;
 use broadgate_topics::{
     Core, Frame, Input, Limits, LinkSession, NotPresent, Reply, RetentionRules, Ticket, Topic,
 };
@@ -53,6 +54,7 @@ pub(crate) struct ActorDeps {
     pub(crate) installed: OnView,
     /// The journal of notifications, if there is a spool.
     pub(crate) journal: Option<Arc<Journal>>,
+    pub(crate) spawner: Spawner,
 }
 
 /// Followers of the installed views.

@@ -155,7 +155,7 @@ impl Actor {
         let executing = self.deps.shards.execute(orders).await;
         let backs: Vec<ReplyTo> = commands.into_iter().map(|(back, _)| back).collect();
         let (homes, me) = (self.homes.clone(), self.me);
-        tokio::spawn(async move {
+        self.deps.spawner.spawn("placing", async move {
             let placed = executing
                 .done()
                 .await

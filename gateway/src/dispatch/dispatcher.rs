@@ -8,6 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use broadgate_register::member::RegisterStatus;
+use broadgate_tasks::Spawner;
 use broadgate_topics::RetentionRules;
 use metrics::Histogram;
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ pub(crate) struct Dispatcher {
     pub(crate) local: Pool,
     pub(crate) peers: Peers,
     pub(crate) homes: Homes,
+    pub(crate) spawner: Spawner,
     pub(crate) retention: RetentionRules,
     pub(crate) parser: Parser,
     pub(crate) apps: Apps,

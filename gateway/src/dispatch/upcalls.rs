@@ -57,7 +57,7 @@ async fn command(
         if let Some(dispatcher) = dispatcher.upgrade() {
             let placed = dispatcher.place(commands).await;
             let (shard, clients) = (Weak::clone(&shard), clients.clone());
-            tokio::task::spawn_local(async move {
+            broadgate_tasks::spawn_local("answers to clients", async move {
                 let answers = placed.answers().await;
                 drop(answered);
                 if let Some(shard) = shard.upgrade() {

@@ -160,7 +160,7 @@ fn take_in(
     let tls_config = port.certificates.as_ref().and_then(|certificates| certificates.of(index));
     let connection =
         Connection { port: Rc::clone(port), listener, socket_peer: peer, peer, tls: false, tls_config };
-    tokio::task::spawn_local(Box::pin(connection.run(stream, ticket)));
+    broadgate_tasks::spawn_local("connection", Box::pin(connection.run(stream, ticket)));
 }
 
 impl Connection {

@@ -87,7 +87,7 @@ pub(super) async fn answer(
     let upgraded = hyper::upgrade::on(&mut request);
     let (visit, asked) = (Rc::clone(visit), asked.clone());
     // The client's future must not carry the request with it for life.
-    tokio::task::spawn_local(async move {
+    broadgate_tasks::spawn_local("handshake", async move {
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(error) => return asked.refused(&visit.connection, "http", "", &error.to_string()),

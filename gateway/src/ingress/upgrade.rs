@@ -56,7 +56,7 @@ pub(super) async fn answer(
     let upgraded = hyper::upgrade::on(&mut request);
     let (visit, asked) = (Rc::clone(visit), asked.clone());
     // The client's future must not carry the request with it for life.
-    tokio::task::spawn_local(async move {
+    broadgate_tasks::spawn_local("handshake", async move {
         match upgraded.await {
             Ok(upgraded) => open(&visit, candidate, upgraded, newcomer.handshake, accept),
             Err(error) => asked.refused(&visit.connection, "http", "", &error.to_string()),

@@ -218,7 +218,7 @@ impl Bound {
         stop.cancel();
         if let Some(journal) = journal {
             // It waits for the disk.
-            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+            let _ = broadgate_tasks::blocking("webhook journal", move || journal.close()).await;
         }
         // A shard ends with the last handle of its mailbox.
         drop((seen, pool, webhooks));
@@ -269,7 +269,11 @@ impl Bound {
         Internal {
             dispatcher: Arc::clone(dispatcher),
             observers: observers.clone(),
-            attachments: Arc::new(Attachments::new(Arc::clone(&pool.shards), Arc::clone(me))),
+            attachments: Arc::new(Attachments::new(
+                Arc::clone(&pool.shards),
+                Arc::clone(me),
+                dispatcher.spawner.clone(),
+            )),
             credentials: self.config.credentials.clone(),
             command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
             json_bytes_max: self.config.settings.limits.json_bytes_max(),
@@ -319,7 +323,8 @@ impl Bound {
         let dispatcher = Arc::new(Dispatcher {
             me: Arc::clone(me),
             local: shards.pool.clone(),
-            peers: Peers::new(credentials, Arc::clone(me), homes.clone(), link_timeout),
+            peers: Peers::new(credentials, Arc::clone(me), homes.clone(), link_timeout, tasks.spawner()),
+            spawner: tasks.spawner(),
             homes: homes.clone(),
             retention: retention.clone(),
             parser: parser(&self.config),
@@ -344,6 +349,7 @@ impl Bound {
             wake: Arc::clone(&shards.wake),
             installed: Box::new(move |view| installing.install(view)),
             journal,
+            spawner: tasks.spawner(),
         };
         let limits = self.config.settings.limits.of_homes();
         let actor = Actor::new(me.load().incarnation, limits, retention, deps, homes);

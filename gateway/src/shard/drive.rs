@@ -1,7 +1,10 @@
 //! A client's socket: its task, reading and decoding. What is written is in `write.rs`, who is read when in
 //! `readers.rs`.
 
-use std::task::{Context, Poll};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::{Context, Poll},
+};
 
 use broadgate_proto::v1::{self, Cause, event::Event, message::Payload};
 use bytes::{Buf as _, Bytes};
@@ -13,7 +16,7 @@ use crate::{
         client::{Client, Stage},
         counters::Drop,
         slots::Slot,
-        state::{Handle, Shard},
+        state::{Handle, SCRATCH_BYTES, Shard},
         window::WindowMax,
     },
 };
@@ -32,10 +35,32 @@ enum Step {
 /// The whole life of a client's socket: it is polled whenever the socket can be read or written, and
 /// whenever the shard wakes it; it ends when the socket is gone.
 pub(crate) async fn drive(shard: Handle, slot: Slot, key: u64) {
-    std::future::poll_fn(|cx| shard.borrow_mut().poll_client(slot, key, cx)).await;
+    std::future::poll_fn(|cx| guard(&shard, slot, key, |shard| shard.poll_client(slot, key, cx))).await;
+}
+
+/// A panic at one client's bytes ends this client, and no other.
+fn guard(shard: &Handle, slot: Slot, key: u64, poll: impl FnOnce(&mut Shard) -> Poll<()>) -> Poll<()> {
+    let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut shard.borrow_mut())));
+    polled.unwrap_or_else(|panic| {
+        broadgate_tasks::note("client", &*panic);
+        shard.borrow_mut().end_panicked(slot, key);
+        Poll::Ready(())
+    })
 }
 
 impl Shard {
+    /// Ends a client at whose bytes the shard panicked.
+    fn end_panicked(&mut self, slot: Slot, key: u64) {
+        // It was lent for the read: without it everybody's next read would look like the end of the stream.
+        if self.reads.scratch.is_empty() {
+            self.reads.scratch = vec![0; SCRATCH_BYTES].into();
+        }
+        if self.clients.get(slot).is_some_and(|client| client.key == key) {
+            self.abort(slot, Cause::Lost, 1006, "");
+        }
+        self.ask_for_readers();
+    }
+
     pub(super) fn poll_client(&mut self, slot: Slot, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key) else {
             self.ask_for_readers();

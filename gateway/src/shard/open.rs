@@ -156,7 +156,7 @@ impl Candidate {
             state.open(slot, handshake, accept);
             state.decode_first(slot, read);
         }
-        tokio::task::spawn_local(drive::drive(shard, slot, key));
+        broadgate_tasks::spawn_local("client", drive::drive(shard, slot, key));
     }
 }
 

@@ -191,7 +191,10 @@ impl Turns {
                 if parts.iter().any(|done| matches!(done.part, Part::Walk(_))) {
                     drop(shard);
                     let shard = Rc::clone(&self.shard);
-                    tokio::task::spawn_local(client_lists::finish(shard, orders, parts, reply));
+                    broadgate_tasks::spawn_local(
+                        "list of clients",
+                        client_lists::finish(shard, orders, parts, reply),
+                    );
                     return;
                 }
                 // The caller may have given up.
@@ -225,7 +228,8 @@ impl Turns {
             }
             Message::Apps => shard.apps_changed(),
             Message::Drain { over, done } => {
-                tokio::task::spawn_local(drain(Rc::clone(&self.shard), Rc::clone(&self.ingress), over, done));
+                let drained = drain(Rc::clone(&self.shard), Rc::clone(&self.ingress), over, done);
+                broadgate_tasks::spawn_local("drain", drained);
             }
         }
     }

@@ -173,7 +173,7 @@ impl Shell {
         let left = self.core.len();
         // It waits for the disk.
         let spool = self.spool.take();
-        let _ = task::spawn_blocking(move || drop(spool)).await;
+        let _ = broadgate_tasks::blocking("webhook spool", move || drop(spool)).await;
         stopped.map(|stopped| stopped.send(left));
     }
 

@@ -12,6 +12,7 @@ use broadgate_proto::{
     name,
     v1::{self, WorkerHello},
 };
+use broadgate_tasks::Spawner;
 use bytes::Bytes;
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
@@ -26,17 +27,19 @@ pub(crate) struct Attachments {
     pub(super) shards: Arc<[Mailbox]>,
     pub(crate) me: Arc<ArcSwap<Identity>>,
     pub(super) next: AtomicU64,
+    spawner: Spawner,
 }
 
 /// One worker's stream, as the shards know it. On drop the shards are informed.
 pub(crate) struct Attached {
     pub(super) key: WorkerKey,
     pub(super) shards: Arc<[Mailbox]>,
+    spawner: Spawner,
 }
 
 impl Attachments {
-    pub(crate) fn new(shards: Arc<[Mailbox]>, me: Arc<ArcSwap<Identity>>) -> Self {
-        Self { shards, me, next: AtomicU64::new(1) }
+    pub(crate) fn new(shards: Arc<[Mailbox]>, me: Arc<ArcSwap<Identity>>, spawner: Spawner) -> Self {
+        Self { shards, me, next: AtomicU64::new(1), spawner }
     }
 
     /// Adds a worker; the receiver gets its events.
@@ -69,7 +72,7 @@ impl Attachments {
         tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
         gauge!("broadgate_gateway_workers").increment(1);
         // From here on the drop informs the shards of its end, too.
-        let attached = Attached { key, shards: Arc::clone(&self.shards) };
+        let attached = Attached { key, shards: Arc::clone(&self.shards), spawner: self.spawner.clone() };
         for shard in self.shards.iter() {
             shard.send(Message::WorkerUp(worker.clone())).await;
         }
@@ -116,7 +119,7 @@ impl Drop for Attached {
         gauge!("broadgate_gateway_workers").decrement(1);
         let (key, shards) = (self.key, Arc::clone(&self.shards));
         // A full mailbox must not lose this, and a drop cannot wait.
-        tokio::spawn(async move {
+        self.spawner.spawn("end of a worker's stream", async move {
             for shard in shards.iter() {
                 shard.send(Message::WorkerDown(key)).await;
             }

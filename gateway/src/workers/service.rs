@@ -48,10 +48,10 @@ impl Worker for WorkerService {
         };
         // The queue is new and has room.
         let _ = out.try_send(Ok(frame(gateway_frame::Frame::Hello(greeting))));
-        tokio::spawn(async move {
+        broadgate_tasks::spawn("worker's stream", async move {
             tokio::select! {
                 () = me.over.cancelled() => {}
-                () = receive(frames, &attached, out) => {}
+                () = follow(frames, &attached, out) => {}
             }
             tracing::info!(worker = %name, "worker detached");
         });
@@ -63,6 +63,15 @@ impl Worker for WorkerService {
 
 fn written_events(written: Bytes) -> gateway_frame::Frame {
     gateway_frame::Frame::Events(broadgate_proto::events::Events { events: Vec::new(), written })
+}
+
+/// A panic ends the stream; the worker reads why, and redials.
+async fn follow(frames: Streaming<WorkerFrame>, attached: &Attached, out: Out) {
+    let received = receive(frames, attached, out.clone());
+    if broadgate_tasks::contain("worker's stream", received).await.is_none() {
+        let why = "this gateway failed at a frame of the worker: see its log";
+        let _ = out.try_send(Err(Status::internal(why)));
+    }
 }
 
 /// Answers from the worker, until its stream ends.
@@ -79,7 +88,7 @@ async fn receive(mut frames: Streaming<WorkerFrame>, attached: &Attached, out: O
             Some(Frame::Leaving(_)) => {
                 let waiting = attached.leaving().await;
                 let out = out.clone();
-                tokio::spawn(async move {
+                broadgate_tasks::spawn("release of a worker", async move {
                     join_all(waiting).await;
                     // The worker may have left without waiting for it.
                     let _ = out.send(Ok(self::frame(gateway_frame::Frame::Released(Released {})))).await;

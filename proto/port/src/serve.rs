@@ -117,7 +117,10 @@ pub async fn serve(
         };
         let crowded = table.is_crowded();
         let Some(place) = table.enter() else { continue };
-        connections.spawn(Arc::clone(&server).connection(stream, place, stop.clone()));
+        let serving = Arc::clone(&server).connection(stream, place, stop.clone());
+        connections.spawn(async {
+            let _ = broadgate_tasks::contain("connection of a port", serving).await;
+        });
         if crowded {
             // Evicted connections free their file descriptors first.
             tokio::task::yield_now().await;

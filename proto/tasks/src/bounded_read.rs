@@ -5,7 +5,10 @@ use std::{
     collections::HashSet,
     io::{self, ErrorKind, Read as _},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::Duration,
 };
 
@@ -55,8 +58,10 @@ fn read_within(path: &Path, kind: Kind, time_max: Duration) -> io::Result<Vec<u8
     let (done, read) = mpsc::sync_channel(1);
     let own = path.to_owned();
     let thread = std::thread::Builder::new().name("file".to_owned()).spawn(move || {
-        let read = read_now(&own, kind);
-        under_way().get_or_insert_default().remove(&own);
+        // Also after a panic, so that the file can be read again.
+        let ended = UnderWay(own);
+        let read = read_now(&ended.0, kind);
+        drop(ended);
         // Nobody waits any more if it came too late.
         let _ = done.send(read);
     });
@@ -64,7 +69,19 @@ fn read_within(path: &Path, kind: Kind, time_max: Duration) -> io::Result<Vec<u8
         under_way().get_or_insert_default().remove(path);
         return Err(error);
     }
-    read.recv_timeout(time_max).unwrap_or_else(|_| Err(late()))
+    read.recv_timeout(time_max).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Timeout => Err(late()),
+        RecvTimeoutError::Disconnected => Err(io::Error::other("its reader panicked: see the log")),
+    })
+}
+
+/// A file that is being read, until this is dropped.
+struct UnderWay(PathBuf);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        under_way().get_or_insert_default().remove(&self.0);
+    }
 }
 
 fn read_now(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {

@@ -1,9 +1,10 @@
 //! The tasks and threads of a process, in one place. Each has a name and must run until it is stopped; one that
 //! ends or panics before makes [`Tasks::failed`] return an error with its name, so that the process ends and its
-//! supervisor starts it again.
+//! supervisor starts it again. Tasks that end by themselves are started here as well ([`Spawner`], [`spawn`]).
 
 pub mod bounded_read;
 mod fault;
+mod part;
 
 use std::{any::Any, collections::HashMap, thread, time::Duration};
 
@@ -13,7 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::fault::{strike, strike_now};
+pub use self::{
+    fault::{strike, strike_now},
+    part::{Spawner, blocking, contain, note, spawn, spawn_local},
+};
 
 /// The tasks and threads of a process. Tasks that still run when this is dropped are aborted.
 #[derive(Debug)]
@@ -21,20 +25,28 @@ pub struct Tasks {
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
     threads: Vec<(String, thread::JoinHandle<()>)>,
-    /// Threads report their end here.
-    ended: (mpsc::Sender<String>, mpsc::Receiver<String>),
+    /// Threads report their end here, and tasks of [`Spawner`] their panic.
+    ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
+}
+
+/// The end of a thread, or the panic of a task.
+#[derive(Debug)]
+struct End {
+    name: String,
+    /// None of a thread, which is asked when it is joined.
+    panic: Option<String>,
 }
 
 /// Reports on drop that a thread has ended.
 pub struct ThreadEnd {
     name: String,
-    ended: mpsc::Sender<String>,
+    ended: mpsc::Sender<End>,
 }
 
 impl Drop for ThreadEnd {
     fn drop(&mut self) {
         // The first one suffices: it ends the process.
-        let _ = self.ended.try_send(std::mem::take(&mut self.name));
+        let _ = self.ended.try_send(End { name: std::mem::take(&mut self.name), panic: None });
     }
 }
 
@@ -69,6 +81,12 @@ impl Tasks {
         self.names.insert(handle.id(), name.to_owned());
     }
 
+    /// Starts tasks that may end, but whose panic ends the process.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        Spawner { ended: self.ended.0.clone() }
+    }
+
     /// A guard that a new thread holds until it ends, so that its end is noticed.
     #[must_use]
     pub fn thread_end(&self, name: &str) -> ThreadEnd {
@@ -94,7 +112,10 @@ impl Tasks {
                     Err(error) => error.context(format!("task {name:?} failed")),
                 }
             }
-            Some(name) = self.ended.1.recv() => self.thread_failed(&name),
+            Some(End { name, panic }) = self.ended.1.recv() => match panic {
+                Some(panic) => anyhow::anyhow!("it panicked: {panic}").context(format!("task {name:?} failed")),
+                None => self.thread_failed(&name),
+            },
         }
     }
 

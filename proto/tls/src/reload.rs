@@ -187,7 +187,7 @@ async fn again(known: &Reads) -> Option<Reads> {
 
 /// Reads files without holding up the runtime.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
+    broadgate_tasks::blocking("certificates", work).await.ok()
 }
 
 fn publish_expiries(role: &'static str, reads: &Reads) {

@@ -10,11 +10,12 @@ use broadgate_proto::{
     v1::{Epoch, StepDownRequest, View, WatchRequest},
     view::{epoch, find, gateways},
 };
+use broadgate_tasks::contain;
 use broadgate_tls::Credentials;
 use futures_util::future::join_all;
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -139,18 +140,20 @@ impl Looks {
 /// A task that looks from time to time. It ends when this is dropped.
 pub(super) struct Looking {
     pub seen: mpsc::Receiver<Vec<Rival>>,
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 impl Looking {
     /// At every address.
     pub fn start(registers: Vec<String>, credentials: Credentials) -> Self {
         let (out, seen) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
+        let task = broadgate_tasks::spawn("look at other registers", async move {
             loop {
                 sleep(LOOK_INTERVAL / 2 + LOOK_INTERVAL * (random().unwrap_or(500) % 1000) as u32 / 1000)
                     .await;
-                let rivals = look(&registers, &credentials).await;
+                // After a panic the next look is taken all the same.
+                let looked = contain("look at other registers", look(&registers, &credentials)).await;
+                let rivals = looked.unwrap_or_default();
                 if out.send(rivals).await.is_err() {
                     return;
                 }

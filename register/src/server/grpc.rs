@@ -53,13 +53,15 @@ impl Register for Service {
         let opened = self.ask(|opened| hub::Request::Open { watch: false, opened }).await??;
         let Opened { connection, outgoing, closed } = opened;
         let hub = self.hub.clone();
-        tokio::spawn(async move {
+        broadgate_tasks::spawn("member's stream", async move {
+            // Also after a panic the hub hears that the connection is closed.
             let read = read(&hub, connection, origin, request.into_inner());
+            let read = broadgate_tasks::contain("member's stream", read);
             // The hub's word counts first: what a dismissed connection still says goes nowhere.
             tokio::select! {
                 biased;
                 () = closed.cancelled() => {}
-                () = read => {}
+                _ = read => {}
             }
             let _ = hub.send(hub::Request::Closed(connection)).await;
         });

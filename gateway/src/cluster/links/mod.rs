@@ -23,6 +23,7 @@ use broadgate_proto::{
     v1::{self, View},
     view,
 };
+use broadgate_tasks::Spawner;
 use broadgate_tls::Credentials;
 use broadgate_topics::LinkSession;
 use metrics::counter;
@@ -48,6 +49,7 @@ pub(crate) struct Peers {
     view: Arc<ArcSwap<View>>,
     link_timeout: Duration,
     next_session: AtomicU64,
+    spawner: Spawner,
 }
 
 /// This gateway's end of a link.
@@ -65,6 +67,7 @@ impl Peers {
         me: Arc<ArcSwap<Identity>>,
         homes: Homes,
         link_timeout: Duration,
+        spawner: Spawner,
     ) -> Self {
         Self {
             links: ArcSwap::default(),
@@ -75,6 +78,7 @@ impl Peers {
             view: Arc::default(),
             link_timeout,
             next_session: AtomicU64::new(1),
+            spawner,
         }
     }
 
@@ -124,7 +128,7 @@ impl Peers {
             silence_max: self.link_timeout,
             up: Arc::clone(&up),
         };
-        tokio::spawn(dialer.run(queue, gone.clone()));
+        self.spawner.spawn("link to a gateway", dialer.run(queue, gone.clone()));
         Arc::new(PeerLink { name: member.name.clone(), up, batches, gone })
     }
 

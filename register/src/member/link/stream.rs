@@ -116,7 +116,10 @@ impl Link {
         }
         for rival in lower {
             let higher = broadgate_proto::view::epoch(self.life.known());
-            tokio::spawn(rivals::tell(rival, self.config.credentials.clone(), higher, looks.followed()));
+            broadgate_tasks::spawn(
+                "step-down",
+                rivals::tell(rival, self.config.credentials.clone(), higher, looks.followed()),
+            );
         }
         higher
     }
