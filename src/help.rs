@@ -93,7 +93,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_register_joins_total", "Members that joined"),
     (
         "broadgate_register_ledger_behind_total",
-        "Times that a member knew a newer view than the ledger had: etcd had lost data, or was used first",
+        "Times that a member knew a view that the ledger had not: etcd had lost data, or was used first",
     ),
     (
         "broadgate_register_ledger_errors_total",

@@ -20,10 +20,14 @@ pub enum Bug {
     NoLooking,
     /// What another register knows does not make answers incomplete.
     CompleteInHalves,
+    /// The ledger takes every write. Found in lives with a ledger, as the next.
+    CommitWithoutGuard,
+    /// A view is shown when its write begins.
+    ShownBeforeCommit,
 }
 
 impl Bug {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NoParking,
         Self::NoFencing,
         Self::NoReannouncement,
@@ -32,6 +36,8 @@ impl Bug {
         Self::NoHeir,
         Self::NoLooking,
         Self::CompleteInHalves,
+        Self::CommitWithoutGuard,
+        Self::ShownBeforeCommit,
     ];
 
     /// The lives in which it is found.
@@ -39,6 +45,7 @@ impl Bug {
         match self {
             Self::NoHeir => Script::calm,
             Self::NoLooking | Self::CompleteInHalves => Script::two_registers,
+            Self::CommitWithoutGuard | Self::ShownBeforeCommit => Script::ledger,
             _ => Script::of,
         }
     }
@@ -51,6 +58,7 @@ impl Bug {
             Self::EarlyAcknowledgement => 1,
             Self::NoHeir | Self::NoLooking => 1,
             Self::CompleteInHalves => 55,
+            Self::CommitWithoutGuard | Self::ShownBeforeCommit => 1,
             Self::NoReannouncement | Self::NoRoster => 3,
         }
     }
@@ -65,6 +73,8 @@ impl Bug {
             Self::NoHeir => "no-heir",
             Self::NoLooking => "no-looking",
             Self::CompleteInHalves => "complete-in-halves",
+            Self::CommitWithoutGuard => "commit-without-guard",
+            Self::ShownBeforeCommit => "shown-before-commit",
         }
     }
 }

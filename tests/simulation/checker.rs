@@ -6,7 +6,7 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 use broadgate_topics::Topic;
 
 use super::{
-    convergence, entering, halves,
+    chain, convergence, entering, halves,
     history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish},
     model::{ClientLife, Command, Got, Index, Model, NEVER},
     presence, reports,
@@ -54,6 +54,7 @@ pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
     let told = presence::check(history, &model, &mut found);
     entering::check(history, &mut found);
     halves::check(history, &mut found);
+    chain::check(history, &mut found);
     fences(history, &mut found);
     closes(&model, &mut found);
     put_out(history, &mut found);

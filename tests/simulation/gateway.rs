@@ -137,7 +137,7 @@ impl World {
         let known = Arc::clone(gateway.member.life.known());
         let drains = gateway.member.wanted == MemberState::Draining;
         // Where two registers run, one may have removed who was at the other: not promised there.
-        if !drains && self.now > self.suspect_until && !self.has_two_registers() {
+        if !drains && self.now > self.suspect_until && (!self.has_several_registers() || self.script.ledger) {
             self.note(Fact::PutOut { by: gateway.me });
         }
         self.bury(host, &gateway, false);

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_proto::{id::Incarnation, view};
+use broadgate_register::server::simulation::Replica;
 
 use super::{
     bugs::Bug,
@@ -60,9 +61,9 @@ impl World {
         let known = gateway.member.life.known();
         let strange = |one: &Incarnation| view::find(known, *one).is_none();
         gateway.member.knows().filter(|no| self.answers(host, *no)).any(|no| {
-            let Some(other) = self.registers[no].core.as_ref() else { return false };
-            let gateways = view::gateways(other.view()).filter_map(|one| one.incarnation.parse().ok());
-            view::epoch(other.view()).term != view::epoch(known).term
+            let Some(other) = self.registers[no].core.as_ref().and_then(Replica::view) else { return false };
+            let gateways = view::gateways(other).filter_map(|one| one.incarnation.parse().ok());
+            view::epoch(other).term != view::epoch(known).term
                 && gateways.into_iter().any(|one| strange(&one))
         })
     }

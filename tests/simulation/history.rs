@@ -251,6 +251,17 @@ pub enum Fact {
         cmd: CmdNo,
         since: Duration,
     },
+    /// The ledger has a view; and a register shows one.
+    Committed {
+        epoch: Epoch,
+        before: Epoch,
+    },
+    Shown {
+        no: usize,
+        epoch: Epoch,
+    },
+    /// The ledger has what it once had.
+    Forgotten,
     ResetPeer {
         by: Incarnation,
         peer: Incarnation,

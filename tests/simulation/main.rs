@@ -11,14 +11,16 @@
 //! | `world.rs`, `net.rs` | virtual time, connections |
 //! | `gateway.rs`, `links.rs`, `shards.rs`, `calls.rs` | what is around the core of a gateway's homes |
 //! | `register.rs` | the register, and membership |
+//! | `ledger.rs` | the ledger of several registers |
 //! | `caller.rs` | callers, as an SDK is |
-//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs` | what happened, and what must hold |
+//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs`, `chain.rs` | what happened, and what must hold |
 //! | `bugs.rs`, `shrink.rs` | planted bugs; the shortest script that fails |
 //! | `regressions.rs`, `checked.rs` | scripts that failed once; the checker's own tests |
 
 mod bugs;
 mod caller;
 mod calls;
+mod chain;
 mod checked;
 mod checker;
 mod convergence;
@@ -26,6 +28,7 @@ mod entering;
 mod gateway;
 mod halves;
 mod history;
+mod ledger;
 mod links;
 mod model;
 mod net;
@@ -153,6 +156,7 @@ fn one_seed(seed: u64, options: &Options) -> bool {
     let script = match options {
         Options { calm: true, .. } => Script::calm(seed),
         Options { two_registers: true, .. } => Script::two_registers(seed),
+        Options { ledger: true, .. } => Script::ledger(seed),
         _ => Script::of(seed),
     };
     let (outcome, _) = traced(&script, options.bug, trace);
@@ -168,7 +172,7 @@ fn many_seeds(options: &Options) -> bool {
     if let Some(bug) = options.bug {
         return good & family(bug.name(), bug.script(), options.seeds, options);
     }
-    let all = !options.calm && !options.two_registers;
+    let all = !options.calm && !options.two_registers && !options.ledger;
     if all {
         good &= family("", Script::of, options.seeds, options);
     }
@@ -177,6 +181,9 @@ fn many_seeds(options: &Options) -> bool {
     }
     if all || options.two_registers {
         good &= family(" two-register", Script::two_registers, options.seeds.div_ceil(4), options);
+    }
+    if all || options.ledger {
+        good &= family(" ledger", Script::ledger, options.seeds.div_ceil(2), options);
     }
     if options.own_tests {
         good &= planted(options);

@@ -24,6 +24,10 @@ use super::{
 pub const REGISTER: usize = 255;
 /// The one that runs beside it in lives with two.
 pub const OTHER_REGISTER: usize = 254;
+/// The third one in lives with a ledger.
+pub const THIRD_REGISTER: usize = 253;
+/// All of them.
+pub const REGISTERS: [usize; 3] = [REGISTER, OTHER_REGISTER, THIRD_REGISTER];
 pub type ConnId = u64;
 
 /// Which register is at this node, if one is.
@@ -31,13 +35,14 @@ pub const fn register_at(node: usize) -> Option<usize> {
     match node {
         REGISTER => Some(0),
         OTHER_REGISTER => Some(1),
+        THIRD_REGISTER => Some(2),
         _ => None,
     }
 }
 
 /// The node of a register.
 pub const fn register_node(no: usize) -> usize {
-    if no == 0 { REGISTER } else { OTHER_REGISTER }
+    REGISTERS[no]
 }
 
 /// The end that dialled, and the end that was dialled.

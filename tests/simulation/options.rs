@@ -14,6 +14,8 @@ pub struct Options {
     pub calm: bool,
     /// Only lives in which two registers run.
     pub two_registers: bool,
+    /// Only lives in which registers keep their list in a ledger.
+    pub ledger: bool,
     pub trace: bool,
     pub shrink: bool,
     pub shrink_time: Duration,
@@ -34,6 +36,7 @@ impl Options {
             seed: None,
             calm: false,
             two_registers: false,
+            ledger: false,
             trace: false,
             shrink: true,
             shrink_time: Duration::from_secs(20),
@@ -60,6 +63,7 @@ impl Options {
                 "--seed" => options.seed = Some(number()?),
                 "--calm" => options.calm = true,
                 "--two-registers" => options.two_registers = true,
+                "--ledger" => options.ledger = true,
                 "--trace" => options.trace = true,
                 "--shrink" => options.shrink = true,
                 "--no-shrink" => options.shrink = false,

@@ -10,22 +10,29 @@ use broadgate_proto::{
 };
 use broadgate_register::{
     member::simulation::{Found, Life, Looks, Redial, Rival, Step},
-    server::simulation::{Core, Effect, Input, Now, Origin},
+    server::simulation::{Core, Effect, FromLedger, Input, Now, Origin, Replica},
 };
 
 use super::{
     bugs::Bug,
     gateway::Timer,
+    history::Fact,
+    ledger::{Lead, LedgerStep},
     net::{ConnId, DIALLER, LISTENER, Msg, register_node},
     rng::Rng,
+    script::SUSPICION,
     world::{Event, World},
 };
 
 #[derive(Debug, Default)]
 pub struct Register {
-    pub core: Option<Core>,
+    pub core: Option<Replica>,
     pub lives: u64,
-    since: Duration,
+    pub since: Duration,
+    /// In the ledger, as the task knows that writes there.
+    pub lead: Option<Lead>,
+    /// What has happened to a paused one, in order.
+    pub paused: Option<Vec<Event>>,
     /// Open streams, and whether each was welcomed.
     streams: BTreeMap<ConnId, bool>,
 }
@@ -86,12 +93,12 @@ const LOOK_MILLIS: [u64; 2] = [500, 1500];
 /// A register that takes longer to answer is not seen.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
 
-fn register_address(no: usize) -> SocketAddr {
+pub fn register_address(no: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 1, no as u8], 7100))
 }
 
 fn register_called(register: &str) -> Option<usize> {
-    [0, 1].into_iter().find(|no| register_address(*no).to_string() == register)
+    [0, 1, 2].into_iter().find(|no| register_address(*no).to_string() == register)
 }
 
 impl World {
@@ -100,10 +107,15 @@ impl World {
             return;
         }
         let lives = self.registers[no].lives + 1;
-        let chance: &[u64] = if no == 0 { &[self.seed, 8, lives] } else { &[self.seed, 8, lives, 1] };
+        let chance: &[u64] = if no == 0 { &[self.seed, 8, lives] } else { &[self.seed, 8, lives, no as u64] };
         let salt = Rng::of(chance).next() as u16;
-        let core = Some(Core::new(BEAT, LEASE, MEMBERS_MAX).with_salt(salt));
-        self.registers[no] = Register { core, lives, since: self.now, streams: BTreeMap::new() };
+        let core = if self.script.ledger {
+            self.at(self.now, Event::Ledger { no, life: lives, step: LedgerStep::Look });
+            Replica::over_ledger(BEAT, LEASE)
+        } else {
+            Replica::in_memory(Core::new(BEAT, LEASE, MEMBERS_MAX).with_salt(salt))
+        };
+        self.registers[no] = Register { core: Some(core), lives, since: self.now, ..Register::default() };
         self.at(self.now, Event::RegisterTick { no, life: lives });
     }
 
@@ -111,6 +123,36 @@ impl World {
         if self.registers[no].core.take().is_some() {
             self.node_gone(register_node(no), false);
         }
+    }
+
+    pub fn register_pauses(&mut self, no: usize, time: Duration) {
+        // A member tries each for two seconds: with two that hang it may find the third only after a lease.
+        if self.registers.iter().any(|other| other.paused.is_some()) {
+            self.suspect_until = self.suspect_until.max(self.now + time + SUSPICION);
+        }
+        let register = &mut self.registers[no];
+        if register.core.is_some() && register.paused.is_none() {
+            register.paused = Some(Vec::new());
+            let life = register.lives;
+            self.after(time, Event::RegisterResumes { no, life });
+        }
+    }
+
+    /// It goes on, and finds all that has come meanwhile.
+    pub fn register_resumes(&mut self, no: usize, life: u64) {
+        if self.life_of(register_node(no)) != Some(life) {
+            return;
+        }
+        for event in self.registers[no].paused.take().unwrap_or_default() {
+            self.happen(event);
+        }
+    }
+
+    pub fn register_hears_ledger(&mut self, no: usize, said: FromLedger) {
+        let now = Now { up: self.now.saturating_sub(self.registers[no].since), unix_ms: 0 };
+        let Some(core) = &mut self.registers[no].core else { return };
+        let effects = core.ledger(said, now);
+        self.register_acts(no, effects);
     }
 
     pub fn register_tick(&mut self, no: usize, life: u64) {
@@ -159,8 +201,20 @@ impl World {
     fn register_input(&mut self, no: usize, input: Input) {
         let now = Now { up: self.now.saturating_sub(self.registers[no].since), unix_ms: 0 };
         let Some(core) = &mut self.registers[no].core else { return };
-        for effect in core.apply(input, now) {
+        let effects = core.apply(input, now);
+        self.register_acts(no, effects);
+    }
+
+    fn register_acts(&mut self, no: usize, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
+                Effect::Commit(write) => self.register_writes(no, write),
+                Effect::Follow(guard) => {
+                    for conn in std::mem::take(&mut self.registers[no].streams).into_keys() {
+                        self.end(conn, LISTENER);
+                    }
+                    self.register_resigns(no, guard);
+                }
                 Effect::Reply(conn, reply) => {
                     if matches!(reply, Reply::Welcome(_)) {
                         self.registers[no].streams.insert(conn, true);
@@ -177,6 +231,9 @@ impl World {
                 }
                 Effect::View(view) => {
                     self.tell(&"register", &view.epoch);
+                    if self.script.ledger {
+                        self.note(Fact::Shown { no, epoch: view.epoch.unwrap_or_default() });
+                    }
                     let streams = &self.registers[no].streams;
                     let streams: Vec<_> =
                         streams.iter().filter(|(_, is)| **is).map(|(conn, _)| *conn).collect();
@@ -188,7 +245,8 @@ impl World {
                         );
                     }
                 }
-                Effect::Answer(_) | Effect::Happened(_) | Effect::Commit(_) | Effect::Follow(_) => {}
+                Effect::Happened(happened) => self.tell(&"register happened", &happened),
+                Effect::Answer(_) => {}
             }
         }
     }
@@ -203,6 +261,9 @@ impl World {
         else {
             return;
         };
+        if self.member_is_sent_to_the_leader(host, no) {
+            return self.member_redials(host);
+        }
         let Some(conn) = self.connect(host, register_node(no)) else {
             if let Some(gateway) = self.gateway(host) {
                 gateway.member.redial.next();
@@ -236,14 +297,29 @@ impl World {
         self.member_will_look(host, conn);
     }
 
+    /// A register that stands by takes nobody in, and names the one that leads if it knows it.
+    fn member_is_sent_to_the_leader(&mut self, host: usize, no: usize) -> bool {
+        let answers = self.answers(host, no) && self.registers[no].paused.is_none();
+        let Some(core) = self.registers[no].core.as_ref().filter(|core| answers && core.view().is_none())
+        else {
+            return false;
+        };
+        let leader = core.leader().map(str::to_owned);
+        let Some(gateway) = self.gateway(host) else { return true };
+        match leader {
+            Some(leader) => gateway.member.redial.refer(&leader),
+            None => gateway.member.redial.next(),
+        }
+        true
+    }
+
     /// The active registers that a host reaches.
     fn look(&self, host: usize, knows: &[usize]) -> Vec<Rival> {
         let mut seen = Vec::new();
         for &no in knows {
-            let Some(core) = self.registers[no].core.as_ref().filter(|_| self.answers(host, no)) else {
-                continue;
-            };
-            let view = Arc::clone(core.view());
+            let answers = self.answers(host, no) && self.registers[no].paused.is_none();
+            let core = self.registers[no].core.as_ref().filter(|_| answers);
+            let Some(view) = core.and_then(Replica::view).cloned() else { continue };
             if view::epoch(&view).term > 0 && !view.members.is_empty() {
                 let address = register_address(no);
                 seen.push(Rival { register: address.to_string(), address, view });

@@ -53,6 +53,7 @@ fn script(
         groups: groups as u64,
         length,
         calm: false,
+        ledger: false,
         registers: Vec::new(),
         steps,
     }

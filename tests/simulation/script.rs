@@ -6,7 +6,7 @@ use broadgate_topics::Topic;
 
 use super::{
     history::{CmdNo, Wish},
-    net::{OTHER_REGISTER, REGISTER},
+    net::{OTHER_REGISTER, REGISTER, REGISTERS},
     rng::Rng,
     world::{Event, World},
 };
@@ -22,7 +22,10 @@ pub struct Script {
     pub length: Duration,
     /// One thing goes wrong at a time.
     pub calm: bool,
-    /// Two registers run by mistake, and each host knows these; empty if only one runs.
+    /// Three registers keep their list in a ledger.
+    pub ledger: bool,
+    /// Several registers run, two of them by mistake unless there is a ledger, and each host knows these; empty if
+    /// only one runs.
     pub registers: Vec<Vec<usize>>,
     pub steps: Vec<Step>,
 }
@@ -81,6 +84,36 @@ pub enum Action {
     },
     OtherRegisterStop {
         millis: u64,
+    },
+    /// The register that leads over the ledger dies.
+    LeaderStop {
+        millis: u64,
+    },
+    LeaderPause {
+        millis: u64,
+    },
+    RegisterPause {
+        no: usize,
+        millis: u64,
+    },
+    /// The ledger answers nobody.
+    LedgerAway {
+        millis: u64,
+    },
+    /// Writes and answers are lost, and writes come late.
+    LedgerTroubled {
+        millis: u64,
+    },
+    /// It takes the lead from a register that has its lease.
+    LedgerRevokes,
+    /// Its newest writes are gone.
+    LedgerForgets {
+        writes: usize,
+    },
+    /// It has what it had so many writes ago; also the leader of now, or none.
+    LedgerRestored {
+        back: usize,
+        leader_too: bool,
     },
     /// A stranger reports a view of a term that no register has made, and leaves.
     FalseReport {
@@ -185,6 +218,7 @@ impl Script {
             groups: rng.between(1, 4),
             length,
             calm: false,
+            ledger: false,
             registers: Vec::new(),
             steps: Vec::new(),
         };
@@ -213,6 +247,7 @@ impl Script {
             groups: 3,
             length,
             calm: true,
+            ledger: false,
             registers: Vec::new(),
             steps: Vec::new(),
         };
@@ -247,8 +282,9 @@ impl Script {
         let mut registers = vec![known[rng.index(2)].clone()];
         registers.extend((1..hosts).map(|_| known[rng.index(4)].clone()));
         let groups = rng.between(1, 4);
+        let (calm, ledger, steps) = (false, false, Vec::new());
         let mut script =
-            Self { seed, hosts, callers, clients, groups, length, calm: false, registers, steps: Vec::new() };
+            Self { seed, hosts, callers, clients, groups, length, calm, ledger, registers, steps };
         script.begin(&mut rng);
         let faults = [0, 5, 15][rng.index(3)];
         let mut at = 4500;
@@ -259,6 +295,57 @@ impl Script {
             script.push(at, what);
         }
         script
+    }
+
+    /// A life in which three registers keep their list in a ledger. In some the ledger forgets.
+    pub fn ledger(seed: u64) -> Self {
+        let mut rng = Rng::of(&[seed, 103]);
+        let hosts = rng.between(2, 5) as usize;
+        let (callers, clients) = (rng.between(1, 4) as usize, rng.between(2, 8) as usize);
+        let length = Duration::from_millis(rng.between(15_000, 30_000));
+        let order = [[0, 1, 2], [1, 2, 0], [2, 1, 0]];
+        let registers = (0..hosts).map(|_| order[rng.index(3)].to_vec()).collect();
+        let groups = rng.between(1, 4);
+        let (calm, ledger, steps) = (false, true, Vec::new());
+        let mut script =
+            Self { seed, hosts, callers, clients, groups, length, calm, ledger, registers, steps };
+        script.begin(&mut rng);
+        let faults = [2, 6, 15][rng.index(3)];
+        let forgets = rng.percent(30);
+        let mut at = 4500;
+        while at < length.as_millis() as u64 - 200 {
+            at += rng.between(5, 250);
+            let what = if rng.percent(faults) {
+                script.ledger_fault(forgets, &mut rng)
+            } else {
+                script.deed(&mut rng)
+            };
+            script.push(at, what);
+        }
+        script
+    }
+
+    /// Of the registers, their ledger, and gateways, which make new views.
+    fn ledger_fault(&self, forgets: bool, rng: &mut Rng) -> Action {
+        let (host, no) = (rng.index(self.hosts), rng.index(3));
+        let millis = [300, 1500, 2500, 5000, 8000][rng.index(5)] + rng.below(500);
+        match rng.below(100) {
+            0..4 => self.fault(rng),
+            4..10 => Action::Crash { host, silently: rng.percent(50) },
+            10..32 => Action::Start { host, ring_version: 1 },
+            32..36 => Action::Drain { host },
+            36..50 => Action::LeaderStop { millis },
+            50..60 => Action::LeaderPause { millis },
+            60..66 => Action::RegisterPause { no, millis },
+            66..74 => Action::LedgerAway { millis },
+            74..82 => Action::LedgerTroubled { millis },
+            82..92 => Action::LedgerRevokes,
+            92..96 if forgets => Action::LedgerForgets { writes: rng.between(1, 4) as usize },
+            96..100 if forgets => {
+                Action::LedgerRestored { back: rng.between(1, 20) as usize, leader_too: rng.percent(50) }
+            }
+            _ => Action::Start { host, ring_version: 1 },
+        }
     }
 
     /// Mostly of the registers and the ways to them.
@@ -411,7 +498,7 @@ fn uid(no: u64) -> Topic {
 const CALM_MILLIS: u64 = 5000 + 2 * 2000 + 4000;
 
 /// So long after a fault a gateway may still be removed for it: its lease ends, others take over.
-const SUSPICION: Duration = Duration::from_secs(15);
+pub const SUSPICION: Duration = Duration::from_secs(15);
 
 impl World {
     /// Notes whether somebody may look dead from now on.
@@ -450,9 +537,7 @@ impl World {
                 self.after(Duration::from_millis(millis), Event::Quick { from, to });
             }
             Action::Island { host, but, by_millis, millis } => {
-                for other in
-                    (0..self.hosts.len()).chain([REGISTER, OTHER_REGISTER]).filter(|other| *other != host)
-                {
+                for other in (0..self.hosts.len()).chain(REGISTERS).filter(|other| *other != host) {
                     for (from, to) in [(host, other), (other, host)] {
                         let millis = Duration::from_millis(millis);
                         if other == but {
@@ -473,6 +558,14 @@ impl World {
                 self.register_stops(1);
                 self.after(Duration::from_millis(millis), Event::RegisterUp { no: 1 });
             }
+            Action::LeaderStop { .. }
+            | Action::LeaderPause { .. }
+            | Action::RegisterPause { .. }
+            | Action::LedgerAway { .. }
+            | Action::LedgerTroubled { .. }
+            | Action::LedgerRevokes
+            | Action::LedgerForgets { .. }
+            | Action::LedgerRestored { .. } => self.ledger_suffers(&what),
             Action::FalseReport { term } => self.register_hears_false_report(term),
             Action::Connect { person, host } => self.connect_client(person, host),
             Action::Close { person } => self.person_closes(person),
@@ -511,6 +604,34 @@ impl World {
         }
     }
 
+    /// The registers that share a ledger, and the ledger.
+    fn ledger_suffers(&mut self, what: &Action) {
+        match *what {
+            Action::LeaderStop { millis } => {
+                if let Some(no) = self.leading_register() {
+                    self.register_stops(no);
+                    self.after(Duration::from_millis(millis), Event::RegisterUp { no });
+                }
+            }
+            Action::LeaderPause { millis } => {
+                if let Some(no) = self.leading_register() {
+                    self.register_pauses(no, Duration::from_millis(millis));
+                }
+            }
+            Action::RegisterPause { no, millis } => self.register_pauses(no, Duration::from_millis(millis)),
+            Action::LedgerAway { millis } => {
+                self.ledger.is_away_until(self.now + Duration::from_millis(millis))
+            }
+            Action::LedgerTroubled { millis } => {
+                self.ledger.is_troubled_until(self.now + Duration::from_millis(millis));
+            }
+            Action::LedgerRevokes => self.ledger.revoke(),
+            Action::LedgerForgets { writes } => self.ledger_goes_back(writes, true),
+            Action::LedgerRestored { back, leader_too } => self.ledger_goes_back(back, leader_too),
+            _ => {}
+        }
+    }
+
     fn person_closes(&mut self, person: usize) {
         let Some(client) = self.slots[person] else { return };
         let by = self.clients[client as usize].by;
@@ -522,7 +643,7 @@ impl World {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, hosts, callers, clients, groups, length, steps, calm, registers } = self;
+        let Self { seed, hosts, callers, clients, groups, length, steps, calm, ledger, registers } = self;
         let length = length.as_secs_f64();
         writeln!(
             f,
@@ -530,7 +651,8 @@ impl fmt::Display for Script {
             if *calm { " (calm)" } else { "" }
         )?;
         if !registers.is_empty() {
-            writeln!(f, "two registers; hosts know {registers:?}")?;
+            let which = if *ledger { "three registers over a ledger" } else { "two registers" };
+            writeln!(f, "{which}; hosts know {registers:?}")?;
         }
         steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }

@@ -17,7 +17,8 @@ use super::{
     calls::Call,
     gateway::{Gateway, Timer},
     history::{ClientNo, CmdNo, Fact, History, Outcome, Record},
-    net::{ConnId, Msg, Net, OTHER_REGISTER, REGISTER, register_at},
+    ledger::{Ledger, LedgerStep},
+    net::{ConnId, Msg, Net, REGISTERS, register_at},
     register::Register,
     rng::Rng,
     script::Script,
@@ -55,6 +56,17 @@ pub enum Event {
     },
     RegisterUp {
         no: usize,
+    },
+    /// A paused register goes on.
+    RegisterResumes {
+        no: usize,
+        life: u64,
+    },
+    /// Between a register and its ledger.
+    Ledger {
+        no: usize,
+        life: u64,
+        step: LedgerStep,
     },
     /// A member tells a register of the one that it follows, which is of a higher term.
     RegisterTold {
@@ -165,7 +177,9 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub net: Net,
     /// Of which most lives have one.
-    pub registers: [Register; 2],
+    pub registers: [Register; 3],
+    /// Of lives in which registers keep their list in one.
+    pub ledger: Ledger,
     pub callers: Vec<Caller>,
     /// All clients that ever were.
     pub clients: Vec<Client>,
@@ -201,6 +215,7 @@ impl World {
             hosts,
             net: Net::default(),
             registers: Default::default(),
+            ledger: Ledger::of(seed),
             callers,
             clients: Vec::new(),
             slots: vec![None; script.clients],
@@ -287,6 +302,8 @@ impl World {
     /// What happens to a paused process waits.
     fn held(&mut self, event: Event) -> Option<Event> {
         let host = match &event {
+            Event::Ledger { step, .. } if step.is_at_the_ledger() => None,
+            Event::RegisterTick { no, .. } | Event::Ledger { no, .. } => Some(REGISTERS[*no]),
             Event::Read { conn, end, .. } | Event::Ended { conn, end } => {
                 self.net.conns.get(conn).map(|conn| conn.nodes[*end])
             }
@@ -294,6 +311,10 @@ impl World {
             Event::Called { host, .. } | Event::Reported { host, .. } => Some(*host),
             _ => None,
         };
+        if let Some(waiting) = host.and_then(register_at).and_then(|no| self.registers[no].paused.as_mut()) {
+            waiting.push(event);
+            return None;
+        }
         if let Some(waiting) = host.and_then(|host| self.hosts.get_mut(host)).and_then(|h| h.paused.as_mut())
         {
             waiting.push(event);
@@ -316,6 +337,13 @@ impl World {
             }
             Event::RegisterTick { no, life } => self.register_tick(no, life),
             Event::RegisterUp { no } => self.register_starts(no),
+            Event::RegisterResumes { no, life } => self.register_resumes(no, life),
+            // A write that is on its way needs its register no more.
+            Event::Ledger { no, life, step } => {
+                if step.is_at_the_ledger() || self.life_of(REGISTERS[no]) == Some(life) {
+                    self.ledger_step(no, step);
+                }
+            }
             Event::RegisterTold { no, epoch, by } => self.register_told(no, epoch, by),
             Event::Halves => self.look_for_halves(),
             Event::Resume { host, life } => self.resume(host, life),
@@ -356,7 +384,7 @@ impl World {
     fn heal(&mut self) {
         self.healed = true;
         self.net.heal();
-        let nodes: Vec<_> = (0..self.hosts.len()).chain([REGISTER, OTHER_REGISTER]).collect();
+        let nodes: Vec<_> = (0..self.hosts.len()).chain(REGISTERS).collect();
         for &from in &nodes {
             for &to in &nodes {
                 self.mend(from, to);
@@ -367,18 +395,25 @@ impl World {
                 self.resume(host, life);
             }
         }
+        for no in 0..REGISTERS.len() {
+            self.register_resumes(no, self.registers[no].lives);
+        }
+        self.ledger.heal(self.now);
         self.registers_start();
-        // Where two registers run, the first host knows both.
-        if self.live_hosts().is_empty() || self.has_two_registers() {
+        // Where several registers run, the first host knows all.
+        if self.live_hosts().is_empty() || self.has_several_registers() {
             self.start_gateway(0, 1);
         }
-        let more = if self.has_two_registers() { AGREED_AFTER } else { Duration::ZERO };
+        let more = if self.has_several_registers() { AGREED_AFTER } else { Duration::ZERO };
         self.after(QUIET_AFTER + more, Event::Quiet);
     }
 
     fn registers_start(&mut self) {
         self.register_starts(0);
-        if self.has_two_registers() {
+        if self.script.ledger {
+            self.register_starts(1);
+            self.register_starts(2);
+        } else if self.has_several_registers() {
             self.register_starts(1);
             if !self.healed {
                 self.at(self.now, Event::Halves);
@@ -386,7 +421,7 @@ impl World {
         }
     }
 
-    pub fn has_two_registers(&self) -> bool {
+    pub fn has_several_registers(&self) -> bool {
         !self.script.registers.is_empty()
     }
 

@@ -66,6 +66,8 @@ pub struct Core {
     removed: Graveyard,
     terms: Terms,
     base: Base,
+    /// A ledger had views: whatever members report is among them, or was made from one of them.
+    one_history: bool,
     last_tick: Duration,
     /// Until then nobody is removed for silence.
     patient_until: Duration,
@@ -97,6 +99,7 @@ impl Core {
             removed: Graveyard::default(),
             terms: Terms::default(),
             base: Base::default(),
+            one_history: false,
             last_tick: Duration::ZERO,
             // A fresh register cannot know who still finds the way to it.
             patient_until: lease,

@@ -72,6 +72,15 @@ impl RecentViews {
         }
     }
 
+    /// Is it here, or older than all that are, or was it taken over from a report? Then another report is no news.
+    pub fn has_had(&self, epoch: Epoch) -> bool {
+        let is_here = |wanted: Epoch| self.views.iter().any(|(view, _)| view.epoch == Some(wanted));
+        let mut befores = self.views.iter().filter_map(|(view, _)| view.before);
+        self.oldest().is_none_or(|oldest| epoch < oldest)
+            || is_here(epoch)
+            || befores.any(|before| epoch <= before && !is_here(before))
+    }
+
     /// The epoch of the oldest one.
     pub fn oldest(&self) -> Option<Epoch> {
         self.views.front().and_then(|(view, _)| view.epoch)
@@ -168,6 +177,30 @@ mod tests {
         assert!(large.after(Some(Epoch::new(1, 5)), false).is_empty());
         large.push(view(101), 2 * VIEWS_KEPT_BYTES_MAX);
         assert_eq!(large.after(None, true), [view(101)]);
+    }
+
+    #[test]
+    fn view_that_the_ledger_has_lost_is_told_from_one_that_it_has_had() {
+        let view = |term, count, before: (u64, u64)| View {
+            epoch: Some(Epoch::new(term, count)),
+            before: Some(Epoch::new(before.0, before.1)),
+            ..View::default()
+        };
+        let mut recent = RecentViews::default();
+        // It lost what followed 2.2; later it took over 7.3, which a member had reported.
+        for view in [view(2, 1, (1, 9)), view(2, 2, (2, 1)), view(6, 1, (2, 2)), view(9, 1, (7, 3))] {
+            recent.push(Arc::new(view), 1);
+        }
+        for had in [(1, 5), (2, 2), (6, 1), (7, 3), (7, 2), (9, 1)] {
+            assert!(recent.has_had(Epoch::new(had.0, had.1)), "{had:?}");
+        }
+        for lost in [(8, 1), (9, 2), (12, 1)] {
+            assert!(!recent.has_had(Epoch::new(lost.0, lost.1)), "{lost:?}");
+        }
+        assert!(
+            RecentViews::default().has_had(Epoch::new(1, 1)),
+            "without a ledger's views nothing is asked"
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) fn happened(happened: &Happened) {
             counter!("broadgate_register_ledger_behind_total").increment(1);
             tracing::error!(
                 %ledger, %reported,
-                "a member knows a newer view than the ledger has: the members' knowledge is taken over; expected                  after a move from memory to etcd and after etcd was restored from a backup, else etcd has lost data"
+                "a member knows a view that the ledger has not: the members' knowledge is taken over; expected                  after a move from memory to etcd and after etcd was restored from a backup, else etcd has lost data"
             );
         }
         Happened::TookOver { from, term, members } => {

@@ -250,7 +250,7 @@ pub enum Happened {
     Committed { took: Duration },
     /// Nobody knows what became of a write.
     WriteUnknown { why: String },
-    /// The ledger had less than a member knows: it has lost data, or is used for the first time.
+    /// A member knows a view that the ledger has not: it has lost data, or is used for the first time.
     LedgerBehind { ledger: Epoch, reported: Epoch },
     /// Another register is active under a higher term.
     SteppedDown { from: Epoch, higher: Epoch, members: usize },

@@ -113,10 +113,18 @@ impl Core {
             && reported
                 .incarnations()
                 .all(|one| self.members.contains_key(one) || self.removed.contains(*one));
-        if ours || !reported.epoch.is_possible() || reported.epoch <= self.base.epoch {
+        // With a ledger any view that it should have and has not is news, also a lower one: several registers may
+        // have led since it lost that.
+        let known = match self.one_history {
+            true => {
+                self.recent.has_had(reported.epoch) || self.took_one_over && reported.epoch <= self.base.epoch
+            }
+            false => reported.epoch <= self.base.epoch,
+        };
+        if ours || !reported.epoch.is_possible() || known {
             return false;
         }
-        for incarnation in self.base.removed_in(&reported) {
+        for incarnation in self.removed_elsewhere(view, &reported) {
             if self.members.contains_key(&incarnation) {
                 self.remove(incarnation, Reason::Earlier, out);
             }
@@ -133,6 +141,25 @@ impl Core {
         self.took_one_over = true;
         self.base = reported;
         true
+    }
+
+    /// Who was removed before this reported view was made. What a ledger has lost says that of nobody who may live:
+    /// only of gateways whose address another one has, and that have not come here.
+    fn removed_elsewhere(&self, view: &View, reported: &Base) -> Vec<Incarnation> {
+        if !self.one_history {
+            return self.base.removed_in(reported);
+        }
+        let replaced = |(incarnation, entry): &(&Incarnation, &Entry)| {
+            let is_dead = |other: &Member| {
+                other.incarnation.parse().is_ok_and(|other: Incarnation| self.removed.contains(other))
+            };
+            let has_its_address = |other: &Member| other.address == entry.member.address && !is_dead(other);
+            entry.connection.is_none()
+                && entry.member.role() == Role::Gateway
+                && !reported.names(**incarnation)
+                && broadgate_proto::view::gateways(view).any(has_its_address)
+        };
+        self.members.iter().filter(replaced).map(|(incarnation, _)| *incarnation).collect()
     }
 
     /// Goes on with what the ledger has: the same members under the next term, made from the newest stored view,
@@ -155,6 +182,7 @@ impl Core {
         self.epoch = Epoch::new(self.term_above(self.base.epoch.term), 0);
         self.took_over = Some(self.base.epoch);
         self.fresh = false;
+        self.one_history = true;
         let mut out = Vec::new();
         self.publish(&mut out);
         out
