@@ -213,6 +213,36 @@ fn text_to_all(content: &str) -> broadgate_proto::v1::SendRequest {
     text(all(), content)
 }
 
+/// A balancer says in clear who the client is; then the client's own TLS follows.
+#[tokio::test]
+async fn proxy_header_comes_before_tls() {
+    let certificates = Certificates::new("proxy");
+    let pair = certificates.make("pair", "a.test");
+    let cluster = Cluster::quiet(1)
+        .listener("proxy_protocol = true\ntrusted_proxies = [\"127.0.0.0/8\"]")
+        .listener(&format!("tls = [{pair}]"))
+        .start()
+        .await;
+    let config = trusting(&[certificates.der("pair")]);
+    let mut stream = TcpStream::connect(cluster.web(0)).await.unwrap();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 50123 443\r\n").await.unwrap();
+    let name = ServerName::try_from("a.test").unwrap();
+    let stream = soon("the TLS handshake", TlsConnector::from(config).connect(name, stream)).await.unwrap();
+    let (mut socket, _) =
+        soon("the WebSocket handshake", client_async("wss://a.test/ws", stream)).await.unwrap();
+    clients(&cluster, 1).await;
+    cluster.caller(0).await.send(text_to_all("hello")).await.unwrap();
+    assert!(hear(&mut socket).await == Message::text("hello"));
+    let request = broadgate_proto::v1::ListClientsRequest {
+        of: Some(all()),
+        fields: vec![broadgate_proto::v1::ClientField::Connection.into()],
+        ..Default::default()
+    };
+    let listed = cluster.caller(0).await.list_clients(request).await.unwrap().into_inner();
+    let addresses: Vec<&str> = listed.clients.iter().map(|client| &*client.address).collect();
+    assert_eq!(addresses, ["192.0.2.7:50123"]);
+}
+
 /// Handshakes take the new certificate, a bad one changes nothing, and no connection ends.
 #[tokio::test]
 async fn certificates_are_replaced_under_a_thousand_clients() {
