@@ -265,3 +265,48 @@ fn pure_files_import_no_runtime() {
         }
     }
 }
+
+/// Files that start tasks without `broadgate_tasks`, and why they may.
+const OWN_SPAWNS: [(&str, &str); 2] = [
+    ("gateway/src/shard/thread.rs", "the shard's loop, which its thread joins"),
+    ("gateway/src/webhooks/receiver.rs", "a receiver of tests"),
+];
+
+/// A task whose panic nobody notices leaves others waiting: all are started by `proto/tasks`, or by a set or tracker
+/// that joins them.
+#[test]
+fn every_task_is_watched() {
+    let mut own = BTreeSet::new();
+    // The load generator is a program of its own, which somebody watches while it measures.
+    for folder in CRATES.iter().filter(|folder| !matches!(**folder, "proto/tasks/src" | "src/bench")) {
+        for path in Sources::read(folder).files.values().filter(|path| !path.ends_with("tests.rs")) {
+            let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            let source = std::fs::read_to_string(root().join(&path)).unwrap();
+            if !path.ends_with("_tests.rs") && starts_tasks(&source) {
+                own.insert(path);
+            }
+        }
+    }
+    let listed = OWN_SPAWNS.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(own, listed, "start tasks by broadgate_tasks, or list the file with its reason");
+}
+
+fn starts_tasks(source: &str) -> bool {
+    let mut paths = Paths::default();
+    paths.visit_file(&syn::parse_file(source).unwrap());
+    paths.0.iter().any(|path| {
+        let (last, before) = path.split_last().unwrap();
+        matches!(last.as_str(), "spawn" | "spawn_local" | "spawn_blocking")
+            && before.iter().any(|part| matches!(part.as_str(), "tokio" | "task" | "thread"))
+    })
+}
+
+/// The check finds what it is for.
+#[test]
+fn unwatched_task_is_found() {
+    assert!(starts_tasks("fn f() { tokio::spawn(async {}); }"));
+    assert!(starts_tasks("use tokio::task; fn f() { task::spawn_blocking(|| {}); }"));
+    assert!(starts_tasks("use std::thread; fn f() { thread::spawn(|| {}); }"));
+    assert!(!starts_tasks("fn f() { broadgate_tasks::spawn(\"part\", async {}); }"));
+    assert!(!starts_tasks("#[cfg(test)] mod tests { fn f() { tokio::spawn(async {}); } }"));
+}

@@ -150,3 +150,10 @@ async fn panicking_handling_of_clients_events_ends_the_worker() {
 async fn panicking_timer_ends_the_worker() {
     worker_without("timer-1", "chat").await;
 }
+
+#[tokio::test]
+async fn panicking_link_to_a_gateway_ends_the_gateway() {
+    let mut cluster = Cluster::quiet(2).fault("link to a gateway").start().await;
+    cluster.strike();
+    ends_by("link to a gateway", &mut cluster.gateways[0]).await;
+}

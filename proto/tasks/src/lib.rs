@@ -6,7 +6,7 @@ pub mod bounded_read;
 mod fault;
 mod part;
 
-use std::{any::Any, collections::HashMap, thread, time::Duration};
+use std::{collections::HashMap, thread, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -14,9 +14,10 @@ use tokio::{
     time::timeout,
 };
 
+use self::part::End;
 pub use self::{
     fault::{strike, strike_now},
-    part::{Spawner, blocking, contain, note, spawn, spawn_local},
+    part::{Spawner, blocking, contain, note, spawn, spawn_local, text_of},
 };
 
 /// The tasks and threads of a process. Tasks that still run when this is dropped are aborted.
@@ -27,14 +28,6 @@ pub struct Tasks {
     threads: Vec<(String, thread::JoinHandle<()>)>,
     /// Threads report their end here, and tasks of [`Spawner`] their panic.
     ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
-}
-
-/// The end of a thread, or the panic of a task.
-#[derive(Debug)]
-struct End {
-    name: String,
-    /// None of a thread, which is asked when it is joined.
-    panic: Option<String>,
 }
 
 /// Reports on drop that a thread has ended.
@@ -156,13 +149,6 @@ fn panicked(error: JoinError) -> anyhow::Error {
         Ok(panic) => anyhow::anyhow!("it panicked: {}", text_of(&*panic)),
         Err(error) => error.into(),
     }
-}
-
-/// The message of a panic.
-#[must_use]
-pub fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]

@@ -11,7 +11,15 @@ use tokio::{
     task::{AbortHandle, JoinError},
 };
 
-use crate::{End, fault, text_of};
+use crate::fault;
+
+/// The end of a thread, or the panic of a task.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) name: String,
+    /// None of a thread, which is asked when it is joined.
+    pub(crate) panic: Option<String>,
+}
 
 /// Starts tasks that may end, but without whose work the process cannot go on.
 #[derive(Debug, Clone)]
@@ -86,6 +94,13 @@ pub fn note(part: &'static str, panic: &(dyn Any + Send)) {
         why,
         "a task panicked: what it served has ended; please report this with the log"
     );
+}
+
+/// The message of a panic.
+#[must_use]
+pub fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]
