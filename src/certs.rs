@@ -10,7 +10,7 @@ use std::{
 };
 
 use broadgate_tls::{
-    ClusterFiles, ClusterTls, DEFAULT_SERVER_NAME, PairFiles, Reads, load_key, load_pair,
+    ClusterFiles, ClusterTls, DEFAULT_SERVER_NAME, FileReads, PairFiles, load_key, load_pair,
     rustls::pki_types::ServerName,
 };
 use clap::{Args, Subcommand};
@@ -159,9 +159,9 @@ pub(crate) fn make_ca(dir: &Path, days: u32) -> Result<PairFiles, Failure> {
 pub(crate) fn make_pair(dir: &Path, name: &str, days: u32, of: &For<'_>) -> Result<PairFiles, Failure> {
     check_name(name)?;
     let (ca, files) = (files(dir, "ca"), files(dir, name));
-    let loaded = load_pair(&ca, &mut Reads::default()).and_then(|pair| {
+    let loaded = load_pair(&ca, &mut FileReads::default()).and_then(|pair| {
         pair.check_time(SystemTime::now())?;
-        Ok((pair, load_key(&ca.key, &mut Reads::default())?))
+        Ok((pair, load_key(&ca.key, &mut FileReads::default())?))
     });
     let (pair, key) = loaded.map_err(|error| {
         Failure::usage(format!("{error} (`broadgate certs ca --dir {}` makes a CA)", dir.display()))
@@ -309,9 +309,9 @@ mod tests {
         assert_eq!((mode(&ca.key), mode(&pair.key), mode(&dir)), (0o600, 0o600, 0o700));
         let hosts = ["chat.example".to_owned(), "*.chat.example".to_owned(), "192.0.2.7".to_owned()];
         let listener = make_pair(&dir, "web", 100, &For::Clients(&hosts)).unwrap();
-        let loaded = load_pair(&listener, &mut Reads::default()).unwrap();
+        let loaded = load_pair(&listener, &mut FileReads::default()).unwrap();
         assert_eq!(loaded.names(), hosts);
-        let of_ca = load_pair(&ca, &mut Reads::default()).unwrap().validity;
+        let of_ca = load_pair(&ca, &mut FileReads::default()).unwrap().validity;
         assert_eq!(loaded.validity.until, of_ca.until, "no longer than its CA");
         for again in [make_ca(&dir, 1), make_pair(&dir, "web", 1, &For::Clients(&hosts))] {
             let again = again.unwrap_err().to_string();

@@ -11,8 +11,8 @@ use crate::{
     config::Config,
     environment,
     failure::Failure,
-    operate::{self, Target},
-    options::{AppsFile, Registers},
+    operate::{self, ClusterTarget},
+    options::{AppsFileOption, Registers},
     roles, telemetry, up,
 };
 
@@ -36,11 +36,11 @@ The shared secret is read from BROADGATE_SECRET or cluster.secret_file, never fr
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run a whole cluster on this machine: a register, gateways, workers, and a chat page
     Up(up::UpArgs),
     /// Run a register: it knows which gateways and workers are alive
@@ -50,7 +50,7 @@ enum Command {
     /// Run a built-in worker
     Worker(roles::WorkerArgs),
     /// Show the cluster: register, gateways, workers
-    Status(Target),
+    Status(ClusterTarget),
     /// List clients
     Clients(operate::ClientsArgs),
     /// Show one client
@@ -85,7 +85,7 @@ enum Command {
         /// The file
         file: PathBuf,
         #[command(flatten)]
-        apps: AppsFile,
+        apps: AppsFileOption,
     },
     /// Print completions for a shell
     Completions {
@@ -110,7 +110,8 @@ impl Cli {
         if let Some(threads) = environment::threads()? {
             return Ok(Some(threads));
         }
-        let is_role = matches!(self.command, Command::Register(_) | Command::Gateway(_) | Command::Worker(_));
+        let is_role =
+            matches!(self.command, CliCommand::Register(_) | CliCommand::Gateway(_) | CliCommand::Worker(_));
         let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         Ok(is_role.then_some(half))
     }
@@ -127,30 +128,30 @@ pub fn parse() -> Cli {
 /// With the exit code of what failed.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Up(args) => up::run(args).await,
-        Command::Register(args) => roles::register(args).await,
-        Command::Gateway(args) => roles::gateway(args).await,
-        Command::Worker(args) => roles::worker(args).await,
-        Command::Status(target) => operate::status(target).await,
-        Command::Clients(args) => operate::clients(args).await,
-        Command::Client(args) => operate::client(args).await,
-        Command::Groups(args) => operate::groups(args).await,
-        Command::Roster(args) => operate::roster(args).await,
-        Command::Uids(args) => operate::uids(args).await,
-        Command::Send(args) => operate::send(args).await,
-        Command::Kick(args) => operate::kick(args).await,
-        Command::Drain(args) => operate::drain(args).await,
-        Command::Bench { args } => bench(&args),
-        Command::Secret => operate::secret(),
-        Command::Apps(args) => apps::run(&args),
-        Command::Certs(args) => certs::run(args),
-        Command::CheckConfig { file, apps } => check_config(file, apps.path()),
-        Command::Completions { shell } => {
+        CliCommand::Up(args) => up::run(args).await,
+        CliCommand::Register(args) => roles::register(args).await,
+        CliCommand::Gateway(args) => roles::gateway(args).await,
+        CliCommand::Worker(args) => roles::worker(args).await,
+        CliCommand::Status(target) => operate::status(target).await,
+        CliCommand::Clients(args) => operate::clients(args).await,
+        CliCommand::Client(args) => operate::client(args).await,
+        CliCommand::Groups(args) => operate::groups(args).await,
+        CliCommand::Roster(args) => operate::roster(args).await,
+        CliCommand::Uids(args) => operate::uids(args).await,
+        CliCommand::Send(args) => operate::send(args).await,
+        CliCommand::Kick(args) => operate::kick(args).await,
+        CliCommand::Drain(args) => operate::drain(args).await,
+        CliCommand::Bench { args } => bench(&args),
+        CliCommand::Secret => operate::secret(),
+        CliCommand::Apps(args) => apps::run(&args),
+        CliCommand::Certs(args) => certs::run(args),
+        CliCommand::CheckConfig { file, apps } => check_config(file, apps.path()),
+        CliCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "broadgate", &mut script);
             crate::output::print(&String::from_utf8_lossy(&script))
         }
-        Command::Version { json } => {
+        CliCommand::Version { json } => {
             let version = broadgate_proto::VERSION;
             let text = if json {
                 format!("{{\"version\":\"{version}\"}}\n")

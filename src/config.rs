@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::{apps::App, config::Settings};
+use broadgate_gateway::{apps::App, config::GatewaySettings};
 use broadgate_proto::{limits, secret::Secret};
 use broadgate_register::server::PREFIX_DEFAULT;
-use broadgate_tasks::bounded_read::{self, Kind};
+use broadgate_tasks::bounded_read::{self, ReadableKind};
 use broadgate_tls::{ClusterFiles, ClusterTls, Credentials, DEFAULT_SERVER_NAME};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -22,7 +22,7 @@ use crate::{
     environment::{self, Environment},
     failure::Failure,
     secret_files,
-    unreadable::{Unreadable, said},
+    unreadable::{UnreadableInput, said},
 };
 
 /// Everything that a process can be told. Each role reads its own sections.
@@ -33,7 +33,7 @@ pub struct Config {
     pub(crate) apps_file: Option<PathBuf>,
     pub(crate) cluster: ClusterSection,
     pub(crate) register: RegisterSection,
-    pub(crate) gateway: Settings,
+    pub(crate) gateway: GatewaySettings,
     pub(crate) apps: Vec<App>,
     pub(crate) worker: WorkerSection,
     pub(crate) metrics: MetricsSection,
@@ -210,8 +210,9 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, Failure> {
         let text = match file {
             None => String::new(),
-            Some(path) => bounded_read::read_text(path, Kind::Any)
-                .map_err(|error| Failure::usage(Unreadable::file("config file", path, &error).to_string()))?,
+            Some(path) => bounded_read::read_text(path, ReadableKind::Any).map_err(|error| {
+                Failure::usage(UnreadableInput::file("config file", path, &error).to_string())
+            })?,
         };
         Self::of(file, &text).map_err(|unreadable| Failure::usage(unreadable.to_string()))
     }
@@ -226,15 +227,15 @@ impl Config {
     }
 
     /// From a file's text, and the environment over it.
-    pub(crate) fn of(file: Option<&Path>, text: &str) -> Result<Self, Unreadable> {
+    pub(crate) fn of(file: Option<&Path>, text: &str) -> Result<Self, UnreadableInput> {
         let shown = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let environment = Environment::read().map_err(Unreadable::Variable)?;
+        let environment = Environment::read().map_err(UnreadableInput::Variable)?;
         Self::parse(&shown, text, environment)
     }
 
-    fn parse(file: &str, text: &str, environment: Environment) -> Result<Self, Unreadable> {
+    fn parse(file: &str, text: &str, environment: Environment) -> Result<Self, UnreadableInput> {
         let mut config: Self =
-            toml::from_str(text).map_err(|error| Unreadable::toml("config file", file, text, error))?;
+            toml::from_str(text).map_err(|error| UnreadableInput::toml("config file", file, text, error))?;
         let mut table: Table = toml::from_str(text).unwrap_or_default();
         let nameless = environment.nameless.iter();
         let mut warnings: Vec<_> =
@@ -250,10 +251,10 @@ impl Config {
             let complain = |what: String| {
                 // A misspelt neighbour may be why.
                 let more: String = warnings.iter().map(|warning| format!("; {warning}")).collect();
-                Unreadable::Variable(format!("environment variable BROADGATE_{key}: {what}{more}"))
+                UnreadableInput::Variable(format!("environment variable BROADGATE_{key}: {what}{more}"))
             };
             let Some(value) = value.to_str() else {
-                return Err(Unreadable::Variable(environment::unreadable(&key)));
+                return Err(UnreadableInput::Variable(environment::unreadable(&key)));
             };
             lay_over(&mut table, &path, parse_value(value)).map_err(complain)?;
             config = Self::deserialize(Value::Table(table.clone()))
@@ -296,7 +297,7 @@ impl Config {
             (Some(text), _) => ("BROADGATE_SECRET".to_owned(), text),
             (None, Some(path)) => {
                 let place = format!("cluster.secret_file {}", path.display());
-                let text = bounded_read::read_text(path, Kind::Any)
+                let text = bounded_read::read_text(path, ReadableKind::Any)
                     .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
                 (place, text)
             }

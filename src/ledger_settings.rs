@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use broadgate_register::server::{Endpoint, Etcd, EtcdSettings, EtcdTls, EtcdTlsFiles, Ledger, User};
-use broadgate_tasks::bounded_read::{self, Kind};
+use broadgate_register::server::{Etcd, EtcdEndpoint, EtcdSettings, EtcdTls, EtcdTlsFiles, EtcdUser, Ledger};
+use broadgate_tasks::bounded_read::{self, ReadableKind};
 
 use crate::{
     config::{EtcdSection, EtcdTlsSection, LedgerKind, RegisterSection},
@@ -26,13 +26,13 @@ pub(crate) fn ledger(register: &RegisterSection) -> Result<Ledger, Failure> {
             Ok(Ledger::Memory)
         };
     }
-    let endpoints: Result<Vec<_>, _> = etcd.endpoints.iter().map(|one| Endpoint::parse(one)).collect();
+    let endpoints: Result<Vec<_>, _> = etcd.endpoints.iter().map(|one| EtcdEndpoint::parse(one)).collect();
     let endpoints = endpoints.map_err(|error| Failure::usage(format!("register.etcd.endpoints: {error}")))?;
     let settings = EtcdSettings { tls: tls(etcd, &endpoints)?, endpoints, user: user(etcd)? };
     Ok(Ledger::Etcd(Etcd { settings, prefix: etcd.prefix.clone(), advertise: advertise.clone() }))
 }
 
-fn tls(etcd: &EtcdSection, endpoints: &[Endpoint]) -> Result<Option<Arc<EtcdTls>>, Failure> {
+fn tls(etcd: &EtcdSection, endpoints: &[EtcdEndpoint]) -> Result<Option<Arc<EtcdTls>>, Failure> {
     let EtcdTlsSection { ca, cert, key } = &etcd.tls;
     let plain = endpoints.iter().find(|endpoint| !endpoint.tls);
     let Some(ca) = ca else {
@@ -64,7 +64,7 @@ fn tls(etcd: &EtcdSection, endpoints: &[Endpoint]) -> Result<Option<Arc<EtcdTls>
     Ok(Some(Arc::new(opened)))
 }
 
-fn user(etcd: &EtcdSection) -> Result<Option<User>, Failure> {
+fn user(etcd: &EtcdSection) -> Result<Option<EtcdUser>, Failure> {
     let (name, file) = match (&*etcd.user, &etcd.password_file) {
         ("", None) => return Ok(None),
         (name, Some(file)) if !name.is_empty() => (name, file),
@@ -78,12 +78,12 @@ fn user(etcd: &EtcdSection) -> Result<Option<User>, Failure> {
         }
     };
     let place = format!("register.etcd.password_file {}", file.display());
-    let text = bounded_read::read_text(file, Kind::Any)
+    let text = bounded_read::read_text(file, ReadableKind::Any)
         .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
         let sentence = format!("{place}: it must hold a password of 1 to {PASSWORD_BYTES_MAX} bytes");
         return Err(Failure::usage(sentence));
     }
-    Ok(Some(User { name: name.to_owned(), password: password.to_owned() }))
+    Ok(Some(EtcdUser { name: name.to_owned(), password: password.to_owned() }))
 }

@@ -74,13 +74,13 @@ impl ConfigFile {
 
 /// Which apps file.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct AppsFile {
+pub(crate) struct AppsFileOption {
     /// A file of apps besides the configuration's [env: BROADGATE_APPS] [default: its `apps_file`]
     #[arg(long, global = true, value_name = "FILE")]
     apps: Option<PathBuf>,
 }
 
-impl AppsFile {
+impl AppsFileOption {
     pub(crate) fn path(&self) -> Option<PathBuf> {
         self.apps.clone().or_else(|| environment::path("APPS"))
     }

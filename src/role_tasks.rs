@@ -15,12 +15,12 @@ const END_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Tasks that run until the role has ended.
 #[derive(Default)]
-pub(crate) struct Watched {
+pub(crate) struct RoleTasks {
     tasks: Tasks,
     end: CancellationToken,
 }
 
-impl Watched {
+impl RoleTasks {
     /// Cancelled when the role has ended.
     pub(crate) fn end(&self) -> CancellationToken {
         self.end.clone()
@@ -44,7 +44,7 @@ impl Watched {
         Ok(())
     }
 
-    /// Starts a task that ends by itself after [`Watched::end`].
+    /// Starts a task that ends by itself after [`RoleTasks::end`].
     pub(crate) fn spawn_ending(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(name, task);
     }

@@ -8,7 +8,10 @@ use broadgate_business::{
 };
 use broadgate_gateway::{
     apps::Apps,
-    config::{Certificate, Config as GatewayConfig, Group, Listener, ListenerKind, Page, Settings, collide},
+    config::{
+        Certificate, Config as GatewayConfig, GatewaySettings, Listener, ListenerKind, RetainedGroups,
+        StaticPage, collide,
+    },
 };
 use broadgate_proto::{
     limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX},
@@ -24,8 +27,8 @@ use crate::{
     config::{Config, RegisterSection},
     failure::Failure,
     ledger_settings,
-    options::{AppsFile, ConfigFile, Registers},
-    role_tasks::Watched,
+    options::{AppsFileOption, ConfigFile, Registers},
+    role_tasks::RoleTasks,
     setting_errors,
     telemetry::{self, Ready},
 };
@@ -34,14 +37,18 @@ use crate::{
 const FILES_OF_A_REGISTER: usize = 32;
 
 /// The demo's pages, and pusher-js as its makers publish it (MIT, `pages/pusher.LICENCE`).
-const PAGES: &[Page] = &[
-    Page { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("pages/chat.html") },
-    Page {
+const PAGES: &[StaticPage] = &[
+    StaticPage {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        body: include_bytes!("pages/chat.html"),
+    },
+    StaticPage {
         path: "/console",
         content_type: "text/html; charset=utf-8",
         body: include_bytes!("pages/console.html"),
     },
-    Page {
+    StaticPage {
         path: "/pusher.js",
         content_type: "text/javascript; charset=utf-8",
         body: include_bytes!("pages/pusher.min.js"),
@@ -101,7 +108,7 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     frame_bind: Option<SocketAddr>,
     #[command(flatten)]
-    apps: AppsFile,
+    apps: AppsFileOption,
     /// Accept raw WebSocket clients in this app; repeat for several
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
@@ -155,7 +162,7 @@ pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::ser
 pub(crate) fn gateway_config(
     config: &Config,
     apps: Apps,
-    pages: &'static [Page],
+    pages: &'static [StaticPage],
 ) -> Result<GatewayConfig, Failure> {
     let gateway = GatewayConfig {
         registers: config.cluster.register.clone(),
@@ -216,7 +223,7 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     if let Ledger::Etcd(etcd) = &checked.ledger {
         broadgate_register::server::check_etcd(etcd).await.map_err(Failure::Usage)?;
     }
-    let mut watched = Watched::default();
+    let mut watched = RoleTasks::default();
     probes.serve(always_ready(), &mut watched);
     watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
@@ -246,7 +253,7 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let ready = move || {
         if health.is_ready() { Ok(()) } else { Err("not in a view as ready: no register, or draining") }
     };
-    let mut watched = Watched::default();
+    let mut watched = RoleTasks::default();
     probes.serve(Arc::new(ready), &mut watched);
     watched.spawn("app files", reload.run());
     watched.spawn_certificates(tls)?;
@@ -302,7 +309,7 @@ impl GatewayArgs {
         self.lay_certificate_over(settings)
     }
 
-    fn lay_certificate_over(&self, settings: &mut Settings) -> Result<(), Failure> {
+    fn lay_certificate_over(&self, settings: &mut GatewaySettings) -> Result<(), Failure> {
         let (Some(cert), Some(key)) = (&self.client_tls_cert, &self.client_tls_key) else { return Ok(()) };
         let mut web = settings.listeners.iter_mut().filter(|listener| listener.kind == ListenerKind::Web);
         let (Some(listener), None) = (web.next(), web.next()) else {
@@ -317,8 +324,8 @@ impl GatewayArgs {
 
 /// The rooms of the demo's chat keep what was said, for those who enter later. It stands behind the groups
 /// of the configuration, whose entries are found first.
-fn chat_rooms() -> Group {
-    Group {
+fn chat_rooms() -> RetainedGroups {
+    RetainedGroups {
         app: name::DEFAULT_APP.to_owned(),
         pattern: "*".to_owned(),
         history_messages: 200,
@@ -333,7 +340,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     args.registers.lay_over(&mut config)?;
     let worker = worker_config(&config, args.name.clone())?;
     let probes = telemetry::open("worker", config.metrics.bind).await?;
-    let mut watched = Watched::default();
+    let mut watched = RoleTasks::default();
     probes.serve(always_ready(), &mut watched);
     watched.spawn_certificates(worker.tls.clone())?;
     let shutdown = args.common.shutdown(&mut watched);
@@ -369,7 +376,7 @@ impl Common {
 
     /// Cancelled by the first SIGTERM or Ctrl-C, or by the supervisor's end; a second signal ends the
     /// process at once.
-    fn shutdown(&self, watched: &mut Watched) -> CancellationToken {
+    fn shutdown(&self, watched: &mut RoleTasks) -> CancellationToken {
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let supervised = self.supervised;

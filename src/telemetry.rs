@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
-use broadgate_port::{Check, Settings, Times};
+use broadgate_port::{Check, PortSettings, Times};
 use broadgate_proto::{
     VERSION,
     limits::{HANDSHAKE_TIME_MAX, METRICS_CONNECTIONS_MAX},
@@ -18,7 +18,7 @@ use crate::{
     config::{Config, LogFormat},
     environment,
     failure::Failure,
-    role_tasks::Watched,
+    role_tasks::RoleTasks,
 };
 
 /// The crates whose log is Broadgate's own.
@@ -159,7 +159,7 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
 
 impl Probes {
     /// Serves until the role has ended, and then gives the port back.
-    pub(crate) fn serve(self, ready: Ready, watched: &mut Watched) {
+    pub(crate) fn serve(self, ready: Ready, watched: &mut RoleTasks) {
         let handle = self.handle.clone();
         watched.spawn("metrics upkeep", async move {
             let mut upkeep = tokio::time::interval(UPKEEP);
@@ -198,7 +198,7 @@ impl Probes {
         let router = router.fallback(|| async {
             (StatusCode::NOT_FOUND, "nothing is here: /metrics, /healthz and /readyz are\n")
         });
-        let settings = Settings {
+        let settings = PortSettings {
             name: "metrics",
             connections_max: METRICS_CONNECTIONS_MAX,
             strangers_max: METRICS_CONNECTIONS_MAX,

@@ -7,7 +7,7 @@ use crate::setting_errors;
 
 /// A file, or the environment, that cannot be used.
 #[derive(Debug)]
-pub(crate) enum Unreadable {
+pub(crate) enum UnreadableInput {
     /// It cannot be opened.
     File(String),
     /// It is not what it should be.
@@ -16,7 +16,7 @@ pub(crate) enum Unreadable {
     Variable(String),
 }
 
-impl Unreadable {
+impl UnreadableInput {
     pub(crate) fn file(what: &str, path: &Path, error: &std::io::Error) -> Self {
         Self::File(format!("{what} {}: {error}", path.display()))
     }
@@ -51,7 +51,7 @@ impl Unreadable {
     }
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Toml { what, file, error, .. } if !self.is_delicate() => {
@@ -95,7 +95,7 @@ mod tests {
     fn secrets_are_not_shown() {
         let told = |text: &str| {
             let error = toml::from_str::<Only>(text).unwrap_err();
-            Unreadable::toml("apps file", "a.toml", text, error)
+            UnreadableInput::toml("apps file", "a.toml", text, error)
         };
         let unknown = told("secret = \"x\"\nsceret = 1\n");
         assert!(unknown.to_string().starts_with("apps file a.toml: TOML parse error at line 2"), "{unknown}");
@@ -105,7 +105,7 @@ mod tests {
         assert!(delicate.to_string().starts_with("apps file a.toml:2: "), "{delicate}");
         let mistyped = "[gateway]\nname = \"x\"\n[[apps]]\n[[apps.keys]]\nkey = \"k\"\nsercet = \"hush\"\n";
         let error = toml::from_str::<crate::config::Config>(mistyped).unwrap_err();
-        let mistyped = Unreadable::toml("config file", "b.toml", mistyped, error).to_string();
+        let mistyped = UnreadableInput::toml("config file", "b.toml", mistyped, error).to_string();
         assert!(
             mistyped.contains("b.toml:6: unknown field `sercet`") && !mistyped.contains("hush"),
             "{mistyped}"

@@ -82,7 +82,7 @@ pub fn worker(config: WorkerConfig) -> Worker {
 /// A message of the page.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Request {
+enum PageMessage {
     Hello { nick: String },
     Join { room: String },
     Say { text: String },
@@ -93,14 +93,14 @@ enum Request {
 /// The client's session. Its nickname is its uid.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Session {
+struct ChatSession {
     room: String,
 }
 
 /// Why a request failed, as the page shows it.
-struct Refused(String);
+struct ChatError(String);
 
-impl From<CommandError> for Refused {
+impl From<CommandError> for ChatError {
     fn from(error: CommandError) -> Self {
         tracing::warn!(%error, "a chat command failed");
         Self("The chat could not do that just now: please try again.".to_owned())
@@ -109,11 +109,11 @@ impl From<CommandError> for Refused {
 
 impl Handler for Chat {
     async fn message(&self, client: &Client, message: Message) -> anyhow::Result<()> {
-        let done = match message.json::<Request>() {
+        let done = match message.json::<PageMessage>() {
             Ok(request) => answer(client, request).await,
-            Err(error) => Err(Refused(format!("Not a message of this chat: {error}."))),
+            Err(error) => Err(ChatError(format!("Not a message of this chat: {error}."))),
         };
-        if let Err(Refused(error)) = done {
+        if let Err(ChatError(error)) = done {
             reply(client, &json!({"type": "error", "error": error})).await?;
         }
         Ok(())
@@ -128,43 +128,43 @@ impl Handler for Chat {
     }
 }
 
-async fn answer(client: &Client, request: Request) -> Result<(), Refused> {
+async fn answer(client: &Client, request: PageMessage) -> Result<(), ChatError> {
     let Some(nick) = client.uid() else {
         return match request {
-            Request::Hello { nick } => hello(client, checked("nickname", nick, NICK_CHARS_MAX)?).await,
-            _ => Err(Refused("Say hello first: {\"type\":\"hello\",\"nick\":\"your name\"}.".to_owned())),
+            PageMessage::Hello { nick } => hello(client, checked("nickname", nick, NICK_CHARS_MAX)?).await,
+            _ => Err(ChatError("Say hello first: {\"type\":\"hello\",\"nick\":\"your name\"}.".to_owned())),
         };
     };
     let room = session_of(client.session()).room;
     match request {
         // Redelivered, because a worker was lost.
-        Request::Hello { nick: same } if same.trim() == nick => welcome(client, &nick).await,
-        Request::Hello { .. } => {
-            Err(Refused(format!("This connection is {nick}'s: connect again to change the nickname.")))
+        PageMessage::Hello { nick: same } if same.trim() == nick => welcome(client, &nick).await,
+        PageMessage::Hello { .. } => {
+            Err(ChatError(format!("This connection is {nick}'s: connect again to change the nickname.")))
         }
-        Request::Join { room: next } => {
+        PageMessage::Join { room: next } => {
             join(client, &nick, &room, &checked("room's name", next, ROOM_CHARS_MAX)?).await
         }
-        Request::Private { to, text } => private(client, &nick, &to, checked_text(text)?).await,
-        _ if room.is_empty() => Err(Refused("Join a room first.".to_owned())),
-        Request::Say { text } => say(client, &nick, &room, checked_text(text)?).await,
-        Request::Who => roster(client, &room).await,
+        PageMessage::Private { to, text } => private(client, &nick, &to, checked_text(text)?).await,
+        _ if room.is_empty() => Err(ChatError("Join a room first.".to_owned())),
+        PageMessage::Say { text } => say(client, &nick, &room, checked_text(text)?).await,
+        PageMessage::Who => roster(client, &room).await,
     }
 }
 
-async fn hello(client: &Client, nick: String) -> Result<(), Refused> {
+async fn hello(client: &Client, nick: String) -> Result<(), ChatError> {
     client.bind(&nick).await?;
     welcome(client, &nick).await
 }
 
-async fn welcome(client: &Client, nick: &str) -> Result<(), Refused> {
+async fn welcome(client: &Client, nick: &str) -> Result<(), ChatError> {
     let welcome = json!({"type": "welcome", "id": client.id(), "nick": nick, "gateway": client.gateway()});
     reply(client, &welcome).await?;
     Ok(())
 }
 
 /// Everything here may happen twice, when a worker is lost and the event redelivered.
-async fn join(client: &Client, nick: &str, former: &str, room: &str) -> Result<(), Refused> {
+async fn join(client: &Client, nick: &str, former: &str, room: &str) -> Result<(), ChatError> {
     let cluster = client.cluster();
     if !former.is_empty() && former != room {
         client.leave(former).await?;
@@ -191,13 +191,13 @@ async fn announce_departure(cluster: &Cluster, nick: &str, room: &str) -> Result
     cluster.send(Audience::group(room), left.to_string()).await.map(drop)
 }
 
-async fn say(client: &Client, nick: &str, room: &str, text: String) -> Result<(), Refused> {
+async fn say(client: &Client, nick: &str, room: &str, text: String) -> Result<(), ChatError> {
     let said = json!({"type": "said", "room": room, "from": nick, "text": text, "at": now()});
     client.cluster().send(Audience::group(room), said.to_string()).await?;
     Ok(())
 }
 
-async fn private(client: &Client, nick: &str, to: &str, text: String) -> Result<(), Refused> {
+async fn private(client: &Client, nick: &str, to: &str, text: String) -> Result<(), ChatError> {
     let cluster = client.cluster();
     let windows = match cluster.online([to]).await {
         // No uid could be called that.
@@ -205,7 +205,7 @@ async fn private(client: &Client, nick: &str, to: &str, text: String) -> Result<
         reply => reply?.uids.get(to).copied().unwrap_or_default(),
     };
     if windows == 0 {
-        return Err(Refused(format!("Nobody called {to} is connected.")));
+        return Err(ChatError(format!("Nobody called {to} is connected.")));
     }
     let message = json!({"type": "private", "from": nick, "to": to, "text": text, "at": now()});
     cluster.send(Audience::uid(to).and_uid(nick), message.to_string()).await?;
@@ -213,7 +213,7 @@ async fn private(client: &Client, nick: &str, to: &str, text: String) -> Result<
 }
 
 /// The last messages of a room, where the gateways' configuration keeps them.
-async fn history(client: &Client, room: &str) -> Result<(), Refused> {
+async fn history(client: &Client, room: &str) -> Result<(), ChatError> {
     let kept = client.cluster().history(room, None, HISTORY_SEARCHED_MAX).await?;
     let texts = kept.messages.into_iter().filter_map(|message| match message.payload {
         Some(Kept::Text(text)) if is_shown(&text) => Some(text),
@@ -234,7 +234,7 @@ fn is_shown(text: &str) -> bool {
     serde_json::from_str::<Typed>(text).map_or(true, |message| message.r#type == "said")
 }
 
-async fn roster(client: &Client, room: &str) -> Result<(), Refused> {
+async fn roster(client: &Client, room: &str) -> Result<(), ChatError> {
     let page = Page { limit: ROSTER_MAX, cursor: String::new() };
     let roster = client.cluster().roster(room, page).await?;
     let complete = |coverage: &Option<Coverage>| coverage.as_ref().is_some_and(|coverage| coverage.complete);
@@ -255,7 +255,7 @@ fn listed(member: &PresenceMember) -> Value {
     json!({"nick": member.user_id, "gateway": info["gateway"]})
 }
 
-fn session_of(session: Value) -> Session {
+fn session_of(session: Value) -> ChatSession {
     serde_json::from_value(session).unwrap_or_default()
 }
 
@@ -264,17 +264,17 @@ async fn reply(client: &Client, message: &Value) -> Result<(), CommandError> {
 }
 
 /// Trims a name and checks its length; control characters are refused.
-fn checked(what: &str, name: String, chars_max: usize) -> Result<String, Refused> {
+fn checked(what: &str, name: String, chars_max: usize) -> Result<String, ChatError> {
     let name = name.trim();
     if name.is_empty() || name.chars().count() > chars_max || name.chars().any(char::is_control) {
-        return Err(Refused(format!("A {what} has 1 to {chars_max} characters.")));
+        return Err(ChatError(format!("A {what} has 1 to {chars_max} characters.")));
     }
     Ok(name.to_owned())
 }
 
-fn checked_text(text: String) -> Result<String, Refused> {
+fn checked_text(text: String) -> Result<String, ChatError> {
     if text.trim().is_empty() || text.chars().count() > TEXT_CHARS_MAX {
-        return Err(Refused(format!("A message has 1 to {TEXT_CHARS_MAX} characters.")));
+        return Err(ChatError(format!("A message has 1 to {TEXT_CHARS_MAX} characters.")));
     }
     Ok(text)
 }
@@ -327,9 +327,9 @@ mod tests {
 
     #[test]
     fn requests_are_typed_and_unknown_fields_ignored() {
-        assert!(serde_json::from_str::<Request>(r#"{"type":"hello","nick":"Ada","extra":1}"#).is_ok());
-        assert!(serde_json::from_str::<Request>(r#"{"type":"who"}"#).is_ok());
-        assert!(serde_json::from_str::<Request>(r#"{"type":"shout","text":"a"}"#).is_err());
+        assert!(serde_json::from_str::<PageMessage>(r#"{"type":"hello","nick":"Ada","extra":1}"#).is_ok());
+        assert!(serde_json::from_str::<PageMessage>(r#"{"type":"who"}"#).is_ok());
+        assert!(serde_json::from_str::<PageMessage>(r#"{"type":"shout","text":"a"}"#).is_err());
         assert_eq!(session_of(json!({"room": "lobby", "other": true})).room, "lobby");
         assert_eq!(session_of(json!("none")).room, "");
     }

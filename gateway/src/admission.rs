@@ -31,18 +31,18 @@ pub(crate) struct Admitted {
 }
 
 /// A connection beyond the limits that gets an answer before it is closed, one of [`FAREWELLS_MAX`].
-pub(crate) struct Farewell {
+pub(crate) struct RefusedConnection {
     admission: Arc<Admission>,
 }
 
 /// The admission of an accepted connection, held for as long as the connection is.
-pub(crate) enum Ticket {
+pub(crate) enum ConnectionTicket {
     Admitted(Admitted),
-    Farewell { full: Full, _counted: Farewell },
+    Farewell { full: Full, _counted: RefusedConnection },
 }
 
 /// A connection's place among those of its app at this gateway.
-pub(crate) struct Seat {
+pub(crate) struct AppPlace {
     admission: Arc<Admission>,
     app: String,
 }
@@ -92,16 +92,16 @@ impl Admission {
     ///
     /// # Errors
     /// If there is no room even for an answer: the connection must be closed unread.
-    pub(crate) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Ticket, Full> {
+    pub(crate) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<ConnectionTicket, Full> {
         let full = match self.admit(ip) {
-            Ok(admitted) => return Ok(Ticket::Admitted(admitted)),
+            Ok(admitted) => return Ok(ConnectionTicket::Admitted(admitted)),
             Err(full) => full,
         };
         if self.farewells.fetch_add(1, Ordering::Relaxed) >= FAREWELLS_MAX {
             self.farewells.fetch_sub(1, Ordering::Relaxed);
             return Err(full);
         }
-        Ok(Ticket::Farewell { full, _counted: Farewell { admission: Arc::clone(self) } })
+        Ok(ConnectionTicket::Farewell { full, _counted: RefusedConnection { admission: Arc::clone(self) } })
     }
 
     fn admit(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Admitted, Full> {
@@ -118,10 +118,10 @@ impl Admission {
     }
 
     /// A place in an app; none if the app's limit is reached. A limit of 0 is none.
-    pub(crate) fn admit_to(self: &Arc<Self>, app: &str, max: usize) -> Option<Seat> {
+    pub(crate) fn admit_to(self: &Arc<Self>, app: &str, max: usize) -> Option<AppPlace> {
         let max = if max == 0 { usize::MAX } else { max };
         let taken = take(&mut locked(&self.per_app), app.to_owned(), max);
-        taken.then(|| Seat { admission: Arc::clone(self), app: app.to_owned() })
+        taken.then(|| AppPlace { admission: Arc::clone(self), app: app.to_owned() })
     }
 }
 
@@ -155,13 +155,13 @@ impl Drop for Admitted {
     }
 }
 
-impl Drop for Farewell {
+impl Drop for RefusedConnection {
     fn drop(&mut self) {
         self.admission.farewells.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for Seat {
+impl Drop for AppPlace {
     fn drop(&mut self) {
         give_back(&mut locked(&self.admission.per_app), &self.app);
     }
@@ -251,7 +251,10 @@ mod tests {
         let admission = Admission::new(1, 0);
         let _admitted = admission.enter(None).ok().unwrap();
         let told: Vec<_> = (0..FAREWELLS_MAX).map(|_| admission.enter(None)).collect();
-        assert!(told.iter().all(|entry| matches!(entry, Ok(Ticket::Farewell { full: Full::Gateway, .. }))));
+        assert!(
+            told.iter()
+                .all(|entry| matches!(entry, Ok(ConnectionTicket::Farewell { full: Full::Gateway, .. })))
+        );
         assert_eq!(admission.enter(Some(ip("::1"))).err(), Some(Full::Gateway));
         assert_eq!(counts(&admission), (1, FAREWELLS_MAX, 0, 0));
         drop(told);

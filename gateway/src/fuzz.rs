@@ -8,8 +8,8 @@ use broadgate_pusher::{
 };
 
 use crate::{
-    apps::Limits,
-    codec::{Allowance, Codec, Input, Protocol, encode::Encoder},
+    apps::PusherLimits,
+    codec::{Allowance, ClientInput, Codec, Protocol, encode::Encoder},
     command::{Parser, session_object},
 };
 
@@ -26,9 +26,9 @@ pub fn codec(data: &[u8]) {
     assert_eq!(whole, pieces, "{protocol:?} in pieces of {step}");
     for message in &whole.0 {
         let len = match message {
-            Input::Text(text) => text.len(),
-            Input::Binary(bytes) => bytes.len(),
-            Input::Close(code, reason) => {
+            ClientInput::Text(text) => text.len(),
+            ClientInput::Binary(bytes) => bytes.len(),
+            ClientInput::Close(code, reason) => {
                 assert!(*code >= 1000, "no client sends the close code {code}");
                 reason.len()
             }
@@ -39,7 +39,7 @@ pub fn codec(data: &[u8]) {
 
 /// Everything that is said, whether the client broke its protocol, and what it is answered; in turns of so
 /// many frames.
-fn decode(protocol: Protocol, bytes: &[u8], step: usize, frames: u32) -> (Vec<Input>, bool, Vec<u8>) {
+fn decode(protocol: Protocol, bytes: &[u8], step: usize, frames: u32) -> (Vec<ClientInput>, bool, Vec<u8>) {
     let mut codec = Codec::new(protocol, MESSAGE_BYTES_MAX);
     let (mut said, mut answer) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(step) {
@@ -48,7 +48,7 @@ fn decode(protocol: Protocol, bytes: &[u8], step: usize, frames: u32) -> (Vec<In
         loop {
             match codec.next(&mut input, &mut answer, &mut allowance) {
                 Ok(Some(message)) => {
-                    let is_close = matches!(message, Input::Close(..));
+                    let is_close = matches!(message, ClientInput::Close(..));
                     said.push(message);
                     // Nothing is read after a close.
                     if is_close {
@@ -67,8 +67,8 @@ fn decode(protocol: Protocol, bytes: &[u8], step: usize, frames: u32) -> (Vec<In
     (said, false, answer)
 }
 
-fn keys() -> Vec<auth::Key> {
-    vec![auth::Key::new("key", "a-secret-of-the-fuzzer")]
+fn keys() -> Vec<auth::AppKey> {
+    vec![auth::AppKey::new("key", "a-secret-of-the-fuzzer")]
 }
 
 fn compat(first: u8) -> Compat {
@@ -80,18 +80,18 @@ fn compat(first: u8) -> Compat {
 pub fn pusher(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
-    let (keys, limits, compat) = (keys(), Limits::default(), compat(first));
+    let (keys, limits, compat) = (keys(), PusherLimits::default(), compat(first));
     let rules = talk::Rules { keys: &keys, limits: &limits, compat, client_events: first & 2 == 0 };
     let is_in = |channel: &str| channel.len().is_multiple_of(2);
     let speaker = talk::Speaker { socket_id: "1.1", user: None, is_in: &is_in };
     let _ = talk::decide(incoming::parse(text), &rules, &speaker);
-    let _ = member::Member::parse(text, &limits).map(|member| member.seat_info());
-    let _ = member::User::parse(text, &limits);
+    let _ = member::ChannelMember::parse(text, &limits).map(|member| member.seat_info());
+    let _ = member::SignedInUser::parse(text, &limits);
     let _ = auth::signin(&keys, "1.1", text, text);
     let _ = auth::channel(&keys, "1.1", text, None, Some(text));
     if channel::check_name(text, limits.channel_name_bytes_max).is_ok() {
         broadgate_proto::name::check("group", text).expect("a channel is a group");
-        let _ = (channel::Kind::of(text), channel::user_of(text));
+        let _ = (channel::ChannelKind::of(text), channel::user_of(text));
     }
     if let Ok(Some(client)) = socket_id::parse(text) {
         assert_eq!(socket_id::parse(&socket_id::text(client)), Ok(Some(client)));
@@ -106,9 +106,9 @@ pub fn api(data: &[u8]) {
     let (Some(target), Some(asked)) = (text(), text()) else { return };
     let body = parts.next().unwrap_or_default();
     let (method, path) = target.split_once(' ').unwrap_or(("POST", target));
-    let (keys, limits, compat) = (keys(), Limits::default(), compat(first));
+    let (keys, limits, compat) = (keys(), PusherLimits::default(), compat(first));
     let Ok(params) = Params::parse_bounded(asked) else { return };
-    let request = sign::Request { method, path, params: &params };
+    let request = sign::SignedParts { method, path, params: &params };
     assert!(sign::verify(request, &keys, &["", "/x"], 0, u64::MAX).is_err(), "a signature was guessed");
     let _ = sign::verify_body(&params, body);
     let _ = route::route(method, path);

@@ -9,7 +9,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::Mutex, time::Instant};
 use broadgate_port::Book;
 use broadgate_proto::limits::REFUSAL_FIELD_BYTES_MAX;
 
-use crate::apps::{Apps, Table};
+use crate::apps::{AppTable, Apps};
 
 /// Shorter secrets could be part of any word; only a whole segment is compared with them.
 const SECRET_BYTES_MIN: usize = 8;
@@ -18,7 +18,7 @@ static BOOK: Mutex<Book> = Mutex::new(Book::new());
 
 /// What is known of a refused connection or request. Texts are "" where nothing is known.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Refused<'a> {
+pub(crate) struct RefusalContext<'a> {
     /// From a closed set.
     pub(crate) reason: &'static str,
     pub(crate) why: &'a str,
@@ -30,7 +30,7 @@ pub(crate) struct Refused<'a> {
     pub(crate) origin: &'a str,
 }
 
-impl Refused<'_> {
+impl RefusalContext<'_> {
     /// Writes a line, or counts it.
     pub(crate) fn log(&self, apps: &Apps) {
         // No shard waits for another one's line.
@@ -67,7 +67,7 @@ pub(crate) fn tell_left_out() {
 }
 
 /// A text as a log may contain it: truncated, and without the secrets of apps, which people mistake for keys.
-fn clean<'a>(text: &'a str, table: &Table) -> Cow<'a, str> {
+fn clean<'a>(text: &'a str, table: &AppTable) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
     for key in table.iter().flat_map(|app| &app.keys) {
         let secret = key.secret.reveal();
@@ -90,21 +90,21 @@ fn clean<'a>(text: &'a str, table: &Table) -> Cow<'a, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apps::{App, Key, KeySecret};
+    use crate::apps::{App, KeyPair, KeySecret};
 
     #[test]
     fn no_secret_and_nothing_long_is_logged() {
-        let key = |secret| Key {
+        let key = |secret| KeyPair {
             key: format!("key-of-{secret}"),
             secret: KeySecret::new(secret),
             secret_file: None,
         };
         let app = App { keys: vec![key("0123456789abcdef"), key("short")], ..App::new("1") };
-        let table = Table::new(vec![app]).unwrap();
+        let table = AppTable::new(vec![app]).unwrap();
         assert_eq!(clean("/app/0123456789abcdef", &table), "/app/[the secret of an app]");
         assert_eq!(clean("/app/short", &table), "/app/[the secret of an app]");
         assert_eq!(clean("/app/shorter", &table), "/app/shorter");
-        let long = clean("éé", &Table::default()).repeat(REFUSAL_FIELD_BYTES_MAX);
+        let long = clean("éé", &AppTable::default()).repeat(REFUSAL_FIELD_BYTES_MAX);
         assert_eq!(clean(&long, &table).len(), REFUSAL_FIELD_BYTES_MAX + "…".len());
     }
 }

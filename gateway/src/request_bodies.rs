@@ -14,11 +14,11 @@ use hyper::body::Body;
 pub(crate) struct Bodies {
     bytes_max: usize,
     share_max: usize,
-    held: Mutex<Held>,
+    held: Mutex<HeldBytes>,
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldBytes {
     bytes: usize,
     /// Only apps that hold something.
     per_app: HashMap<String, usize>,
@@ -40,7 +40,7 @@ impl Bodies {
         Lease { bodies: Arc::clone(self), app: app.to_owned(), bytes: 0 }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldBytes> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

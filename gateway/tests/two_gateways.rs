@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use broadgate_gateway::{
     apps::{App, Apps},
-    config::{Config, Listener, Settings},
+    config::{Config, GatewaySettings, Listener},
 };
 use broadgate_proto::{
     secret::Secret,
@@ -33,7 +33,7 @@ async fn cluster(stop: &CancellationToken) -> [Gateway; 2] {
     tokio::spawn(broadgate_register::server::run(listener, config, stop.clone().cancelled_owned()));
     let mut gateways = Vec::new();
     for name in ["left", "right"] {
-        let mut settings = Settings { name: name.to_owned(), ..Settings::default() };
+        let mut settings = GatewaySettings { name: name.to_owned(), ..GatewaySettings::default() };
         settings.internal.bind = "127.0.0.1:0".parse().unwrap();
         let mut web = Listener::web("127.0.0.1:0".parse().unwrap());
         web.service = String::new();

@@ -43,9 +43,9 @@ impl Hash for Point {
     }
 }
 
-struct Key<'a>(&'a [u8]);
+struct RingKey<'a>(&'a [u8]);
 
-impl Hash for Key<'_> {
+impl Hash for RingKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.0);
     }
@@ -101,7 +101,7 @@ impl Ring {
     /// The node of a key; none if there is no node.
     #[must_use]
     pub fn pick(&self, key: &[u8]) -> Option<Incarnation> {
-        self.0.get(&Key(key)).map(|point| point.node)
+        self.0.get(&RingKey(key)).map(|point| point.node)
     }
 }
 

@@ -15,7 +15,7 @@ use broadgate_proto::{
     ring::Ring,
     v1::{Hello, Member, MemberState, Role, View},
 };
-use broadgate_register::server::simulation::{Core, Input, Now, Origin};
+use broadgate_register::server::simulation::{Core, Input, Now, PeerOrigin};
 use divan::{Bencher, black_box, counter::ItemsCount};
 
 const SIZES: [u64; 2] = [3, 100];
@@ -42,7 +42,7 @@ fn gateway(number: u64) -> Member {
 /// A member's connection has its number.
 fn hello(number: u64) -> Input {
     let hello = Hello { member: Some(gateway(number)), view: None };
-    Input::Hello { connection: number, origin: Origin::default(), hello: Box::new(hello) }
+    Input::Hello { connection: number, origin: PeerOrigin::default(), hello: Box::new(hello) }
 }
 
 fn now() -> Now {

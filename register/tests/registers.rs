@@ -13,7 +13,7 @@ use broadgate_proto::{
     },
 };
 use broadgate_register::{
-    member::{self, Advertise, Member, MemberEvent},
+    member::{self, Advertise, ClusterMember, MemberEvent},
     server,
 };
 use tokio::{
@@ -118,11 +118,11 @@ fn config(registers: &[String], name: &str) -> member::Config {
     }
 }
 
-fn worker(registers: &[String], name: &str) -> Member {
+fn worker(registers: &[String], name: &str) -> ClusterMember {
     member::join(config(registers, name))
 }
 
-fn gateway(registers: &[String], name: &str, port: u16) -> Member {
+fn gateway(registers: &[String], name: &str, port: u16) -> ClusterMember {
     let config = config(registers, name);
     member::join(member::Config { role: Role::Gateway, advertise: Advertise::LocalPort(port), ..config })
 }
@@ -138,7 +138,7 @@ async fn until(mut views: watch::Receiver<Arc<View>>, holds: impl Fn(&View) -> b
     found.expect("the view did not come").unwrap().clone()
 }
 
-async fn event(member: &mut Member) -> MemberEvent {
+async fn event(member: &mut ClusterMember) -> MemberEvent {
     timeout(PATIENCE, member.event()).await.expect("no event came")
 }
 
@@ -214,7 +214,7 @@ async fn members_follow_to_the_second_register_under_a_higher_term() {
         assert_eq!(names(&member.views().borrow()), ["a", "b", "c"]);
     }
     let second = Running::on(port.listen());
-    for views in members.iter().map(Member::views).chain([watch.views()]) {
+    for views in members.iter().map(ClusterMember::views).chain([watch.views()]) {
         let view = until(views, |view| epoch(view).term > before.term).await;
         assert_eq!(view.members.iter().map(|m| m.incarnation.clone()).collect::<Vec<_>>(), incarnations);
     }
@@ -435,7 +435,7 @@ async fn members_that_know_one_address_are_referred_to_the_other_register() {
         terms.push(epoch(&view).term);
     }
     assert!(terms[3..].iter().all(|term| *term == terms[3]), "{terms:?}");
-    let statuses: Vec<_> = members.iter().map(Member::register).collect();
+    let statuses: Vec<_> = members.iter().map(ClusterMember::register).collect();
     assert!(statuses.iter().all(|status| status.heard && status.outside.is_empty()), "{statuses:?}");
     let elsewhere = statuses.iter().filter(|status| status.trouble.contains("not among cluster.register"));
     assert_eq!(elsewhere.count(), 1, "{statuses:?}");

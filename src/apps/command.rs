@@ -8,10 +8,10 @@ use crate::{
     apps::{
         fresh,
         laravel::{self, Reach},
-        read::{Reading, Source},
+        read::{AppsReading, Source},
     },
     failure::Failure,
-    options::{AppsFile, ConfigFile},
+    options::{AppsFileOption, ConfigFile},
     output::{fitted, print, print_json, screen},
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct AppsArgs {
     #[command(flatten)]
     file: ConfigFile,
     #[command(flatten)]
-    apps: AppsFile,
+    apps: AppsFileOption,
     /// For scripts
     #[arg(long, global = true)]
     json: bool,
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &AppsArgs) -> Result<(), Failure> {
 }
 
 impl AppsArgs {
-    fn read(&self) -> Result<Reading, Failure> {
+    fn read(&self) -> Result<AppsReading, Failure> {
         let source = Source { config: self.file.path(), apps: self.apps.path(), raw: Vec::new() };
         source.read(&mut Vec::new()).map_err(Failure::Usage)
     }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use axum::http::Uri;
 use broadgate_gateway::{
-    apps::{App, Key},
-    config::{ListenerKind, Settings},
+    apps::{App, KeyPair},
+    config::{GatewaySettings, ListenerKind},
 };
 use serde_json::{Map, Value, json};
 
@@ -45,7 +45,7 @@ impl Reach {
     }
 
     /// The first listener for browsers.
-    pub(crate) fn of(settings: &Settings) -> Option<Self> {
+    pub(crate) fn of(settings: &GatewaySettings) -> Option<Self> {
         let web = settings.listeners.iter().find(|listener| listener.kind == ListenerKind::Web)?;
         Some(Self::listener(web.bind))
     }
@@ -60,7 +60,7 @@ const FRONT: [(&str, &str); 4] = [
 ];
 
 /// Variables of Laravel's server, in the order of its `.env`.
-fn server(app: &App, key: &Key, reach: &Reach) -> [(&'static str, String); 7] {
+fn server(app: &App, key: &KeyPair, reach: &Reach) -> [(&'static str, String); 7] {
     [
         ("BROADCAST_CONNECTION", "reverb".to_owned()),
         ("REVERB_APP_ID", app.id.clone()),
@@ -73,7 +73,7 @@ fn server(app: &App, key: &Key, reach: &Reach) -> [(&'static str, String); 7] {
 }
 
 /// The options of `new Echo`, in this order.
-fn echo(app: &App, key: &Key, reach: &Reach) -> Vec<(&'static str, Value)> {
+fn echo(app: &App, key: &KeyPair, reach: &Reach) -> Vec<(&'static str, Value)> {
     let mut options = vec![
         ("broadcaster", json!("reverb")),
         ("key", json!(key.key)),
@@ -90,7 +90,7 @@ fn echo(app: &App, key: &Key, reach: &Reach) -> Vec<(&'static str, Value)> {
 }
 
 /// Both, as text to paste.
-pub(crate) fn both(app: &App, key: &Key, reach: &Reach) -> String {
+pub(crate) fn both(app: &App, key: &KeyPair, reach: &Reach) -> String {
     let mut text = String::from("# Laravel's .env\n");
     for (name, value) in server(app, key, reach) {
         text += &format!("{name}={}\n", quoted(&value));
@@ -114,7 +114,7 @@ pub(crate) fn both(app: &App, key: &Key, reach: &Reach) -> String {
 }
 
 /// Both, for scripts.
-pub(crate) fn as_json(app: &App, key: &Key, reach: &Reach) -> Value {
+pub(crate) fn as_json(app: &App, key: &KeyPair, reach: &Reach) -> Value {
     let mut env: Map<_, _> =
         server(app, key, reach).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     for (name, repeated) in FRONT {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn app(secret: &str, path_prefix: &str) -> App {
-        let key = Key { key: "k1".into(), secret: KeySecret::new(secret), secret_file: None };
+        let key = KeyPair { key: "k1".into(), secret: KeySecret::new(secret), secret_file: None };
         App { keys: vec![key], path_prefix: path_prefix.into(), ..App::new("shop") }
     }
 
@@ -198,7 +198,7 @@ mod tests {
             (listener("0.0.0.0:81").host, listener("[::1]:81").host),
             ("127.0.0.1".into(), "[::1]".into())
         );
-        assert_eq!(Reach::of(&Settings::default()).unwrap().port, 8080);
+        assert_eq!(Reach::of(&GatewaySettings::default()).unwrap().port, 8080);
         for wrong in ["", "ws.example.com", "ws://x", "http://x/path", "https:///"] {
             assert!(Reach::parse(wrong).unwrap_err().contains("https://HOST"), "{wrong}");
         }

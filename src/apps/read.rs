@@ -7,16 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use broadgate_gateway::apps::{App, Apps, Change, Fault, KeySecret};
+use broadgate_gateway::apps::{App, Apps, AppsChange, Fault, KeySecret};
 use broadgate_proto::limits::APP_SECRET_BYTES_MIN;
-use broadgate_tasks::bounded_read::{self, Kind};
+use broadgate_tasks::bounded_read::{self, ReadableKind};
 use serde::{Deserialize, de::IgnoredAny};
 use toml::Spanned;
 
 use crate::{
     config::Config,
     secret_files::exposed,
-    unreadable::{Unreadable, line_of},
+    unreadable::{UnreadableInput, line_of},
 };
 
 /// Where apps are read from.
@@ -34,16 +34,16 @@ pub struct Source {
 /// changed: a file of the same length may be written within one tick of the clock, or be given its old
 /// time back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenFile {
     path: PathBuf,
     /// A hash of what was read; none if nothing could be.
     content: Option<u64>,
 }
 
-impl Seen {
+impl SeenFile {
     /// Reads a file and remembers what was in it.
     fn read(path: &Path, seen: &mut Vec<Self>) -> std::io::Result<String> {
-        let read = bounded_read::read(path, Kind::Regular);
+        let read = bounded_read::read(path, ReadableKind::Regular);
         let content = read.as_ref().ok().map(|bytes| hash(bytes));
         seen.push(Self { path: path.to_owned(), content });
         String::from_utf8(read?)
@@ -52,7 +52,7 @@ impl Seen {
 
     /// How the same file looks now.
     pub(super) fn again(&self) -> Self {
-        let content = bounded_read::read(&self.path, Kind::Regular).ok().map(|bytes| hash(&bytes));
+        let content = bounded_read::read(&self.path, ReadableKind::Regular).ok().map(|bytes| hash(&bytes));
         Self { path: self.path.clone(), content }
     }
 }
@@ -65,7 +65,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// What was read at one moment: apps that are not checked yet.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub struct AppsReading {
     apps: Vec<App>,
     /// Where each app stands, such as `broadgate.toml:12: apps[1]`.
     places: Vec<String>,
@@ -81,7 +81,7 @@ pub(super) type Files = BTreeMap<PathBuf, Vec<String>>;
 /// The file that holds nothing but apps.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AppsFile {
+struct AppsDocument {
     #[serde(default)]
     apps: Vec<App>,
 }
@@ -98,23 +98,23 @@ impl Source {
     ///
     /// # Errors
     /// One sentence with the file and, where there is one, the line.
-    pub fn read(&self, seen: &mut Vec<Seen>) -> Result<Reading, String> {
+    pub fn read(&self, seen: &mut Vec<SeenFile>) -> Result<AppsReading, String> {
         seen.clear();
         let text = match &self.config {
             None => String::new(),
-            Some(path) => Seen::read(path, seen)
-                .map_err(|error| Unreadable::file("config file", path, &error).sentence())?,
+            Some(path) => SeenFile::read(path, seen)
+                .map_err(|error| UnreadableInput::file("config file", path, &error).sentence())?,
         };
         let config = Config::of(self.config.as_deref(), &text).map_err(|unreadable| unreadable.sentence())?;
-        let mut reading = Reading::default();
+        let mut reading = AppsReading::default();
         if let Some(path) = &self.config {
             reading.add(path, &text, config.apps);
         }
         if let Some(path) = self.apps.as_ref().or(config.apps_file.as_ref()) {
-            let text = Seen::read(path, seen)
-                .map_err(|error| Unreadable::file("apps file", path, &error).sentence())?;
-            let file: AppsFile = toml::from_str(&text).map_err(|error| {
-                Unreadable::toml("apps file", &path.display().to_string(), &text, error).sentence()
+            let text = SeenFile::read(path, seen)
+                .map_err(|error| UnreadableInput::file("apps file", path, &error).sentence())?;
+            let file: AppsDocument = toml::from_str(&text).map_err(|error| {
+                UnreadableInput::toml("apps file", &path.display().to_string(), &text, error).sentence()
             })?;
             reading.add(path, &text, file.apps);
         }
@@ -126,7 +126,7 @@ impl Source {
     }
 }
 
-impl Reading {
+impl AppsReading {
     fn add(&mut self, path: &Path, text: &str, apps: Vec<App>) {
         let entries: Entries = toml::from_str(text).unwrap_or_default();
         let mut lines = entries.apps.iter().map(|entry| line_of(text, entry.span().start));
@@ -143,11 +143,11 @@ impl Reading {
     }
 
     /// The secrets that are in files of their own.
-    fn read_secrets(&mut self, seen: &mut Vec<Seen>) -> Result<(), String> {
+    fn read_secrets(&mut self, seen: &mut Vec<SeenFile>) -> Result<(), String> {
         for (app, place) in self.apps.iter_mut().zip(&self.places) {
             for (index, key) in app.keys.iter_mut().enumerate() {
                 let Some(path) = &key.secret_file else { continue };
-                let text = Seen::read(path, seen).map_err(|error| {
+                let text = SeenFile::read(path, seen).map_err(|error| {
                     format!("{place}.keys[{index}]: secret_file {}: {error}", path.display())
                 })?;
                 key.secret = KeySecret::new(&text);
@@ -184,7 +184,7 @@ impl Reading {
     }
 
     /// What would change if these apps took the place of a table's.
-    pub(super) fn compare(&self, apps: &Apps) -> Result<Change, String> {
+    pub(super) fn compare(&self, apps: &Apps) -> Result<AppsChange, String> {
         self.check_secrets()?;
         apps.compare(self.apps.clone()).map_err(|fault| self.sentence(&fault))
     }
@@ -224,7 +224,7 @@ impl Reading {
     }
 
     /// Checks the apps and puts them in the place of a table's.
-    pub(super) fn swap_into(&self, apps: &Apps) -> Result<Change, String> {
+    pub(super) fn swap_into(&self, apps: &Apps) -> Result<AppsChange, String> {
         apps.swap(self.apps.clone()).map_err(|fault| self.sentence(&fault))
     }
 
@@ -365,7 +365,7 @@ mod tests {
         let source = Source { config: Some(config.clone()), raw: vec!["raw".into()], apps: None };
         let read = || source.read(&mut Vec::new()).unwrap();
         let former = read();
-        let lost = |reading: &Reading| reading.lost_since(former.files());
+        let lost = |reading: &AppsReading| reading.lost_since(former.files());
         assert_eq!(lost(&read()), None);
         for empty in ["", "# nothing\n", "apps = []\n"] {
             files.write("apps.toml", empty);

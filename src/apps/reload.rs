@@ -6,14 +6,14 @@
 
 use std::time::{Duration, Instant};
 
-use broadgate_gateway::apps::{Apps, Change};
+use broadgate_gateway::apps::{Apps, AppsChange};
 use metrics::{counter, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::read::{Files, Reading, Seen, Source};
+use super::read::{AppsReading, Files, SeenFile, Source};
 
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -27,15 +27,15 @@ pub(crate) struct Reload {
     apps: Apps,
     source: Source,
     /// The files as they were when they were read.
-    seen: Vec<Seen>,
+    seen: Vec<SeenFile>,
     /// Which apps each file had when they were taken.
     files: Files,
     hangups: Signal,
 }
 
 /// What became of a reading.
-enum Outcome {
-    Taken(Change, Files),
+enum ReloadOutcome {
+    Taken(AppsChange, Files),
     /// It removes or changes apps, and the files have not rested for long enough.
     TooFresh,
     /// It would lose every app of a file.
@@ -107,32 +107,32 @@ impl Reload {
             let mut seen = Vec::new();
             let reading = source.read(&mut seen);
             let outcome = reading.and_then(|reading| decide(&reading, &apps, &former, is_at_rest));
-            (seen, outcome.unwrap_or_else(Outcome::Bad))
+            (seen, outcome.unwrap_or_else(ReloadOutcome::Bad))
         });
         let (seen, outcome) = match read.await {
             Ok(read) => read,
-            Err(panic) => (look(&known).await, Outcome::Bad(format!("reading them panicked: {panic}"))),
+            Err(panic) => (look(&known).await, ReloadOutcome::Bad(format!("reading them panicked: {panic}"))),
         };
-        if matches!(outcome, Outcome::TooFresh) {
+        if matches!(outcome, ReloadOutcome::TooFresh) {
             return false;
         }
         // Also what cannot be used is not looked at twice.
         self.seen = seen;
         let (word, is_stale) = match outcome {
-            Outcome::Taken(change, files) => {
+            ReloadOutcome::Taken(change, files) => {
                 self.files = files;
                 tracing::info!("apps read again: {change}");
                 (if change.is_empty() { "unchanged" } else { "changed" }, false)
             }
-            Outcome::Lost(sentence) => {
+            ReloadOutcome::Lost(sentence) => {
                 tracing::error!("the apps stay as they were: {sentence}");
                 ("lost", true)
             }
-            Outcome::Bad(sentence) => {
+            ReloadOutcome::Bad(sentence) => {
                 tracing::error!("the apps stay as they were: {sentence}");
                 ("bad", true)
             }
-            Outcome::TooFresh => return false,
+            ReloadOutcome::TooFresh => return false,
         };
         counter!("broadgate_gateway_apps_read_total", "outcome" => word).increment(1);
         gauge!("broadgate_gateway_apps_stale").set(f64::from(u8::from(is_stale)));
@@ -141,10 +141,15 @@ impl Reload {
 }
 
 /// Compares what was read with what is so, and takes it if it may be.
-fn decide(reading: &Reading, apps: &Apps, former: &Files, is_at_rest: bool) -> Result<Outcome, String> {
+fn decide(
+    reading: &AppsReading,
+    apps: &Apps,
+    former: &Files,
+    is_at_rest: bool,
+) -> Result<ReloadOutcome, String> {
     let change = reading.compare(apps)?;
     if let Some(file) = reading.lost_since(former) {
-        return Ok(Outcome::Lost(format!(
+        return Ok(ReloadOutcome::Lost(format!(
             "{} has no app any more, and all its clients would be closed: to close an app's clients set \
              enabled = false on it, to remove the last app restart the gateway",
             file.display()
@@ -152,14 +157,14 @@ fn decide(reading: &Reading, apps: &Apps, former: &Files, is_at_rest: bool) -> R
     }
     let only_adds = change.removed.is_empty() && change.changed.is_empty();
     if !only_adds && !is_at_rest {
-        return Ok(Outcome::TooFresh);
+        return Ok(ReloadOutcome::TooFresh);
     }
-    Ok(Outcome::Taken(reading.swap_into(apps)?, reading.files().clone()))
+    Ok(ReloadOutcome::Taken(reading.swap_into(apps)?, reading.files().clone()))
 }
 
-async fn look(files: &[Seen]) -> Vec<Seen> {
+async fn look(files: &[SeenFile]) -> Vec<SeenFile> {
     let now = files.to_vec();
-    let looked = broadgate_tasks::blocking("app files", move || now.iter().map(Seen::again).collect());
+    let looked = broadgate_tasks::blocking("app files", move || now.iter().map(SeenFile::again).collect());
     // After a panic they count as unchanged: an empty list would differ at every look.
     looked.await.unwrap_or_else(|_| files.to_vec())
 }

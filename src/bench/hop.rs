@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use broadgate::{
     failure::Failure,
-    operate::{At, Target},
+    operate::{At, ClusterTarget},
 };
 use broadgate_business::{Audience, Cluster, Who, v1::View};
 use broadgate_proto::{ring::Ring, view};
@@ -47,7 +47,7 @@ struct Kind {
 }
 
 pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
-    let target = Target {
+    let target = ClusterTarget {
         at: args.at.clone(),
         app: Some(args.app.clone()),
         timeout: std::time::Duration::from_secs(10),

@@ -21,8 +21,8 @@ use crate::{
     environment,
     failure::Failure,
     operate::{
-        probe::{self, Wanted},
-        target::{At, Target},
+        probe::{self, WantedRole},
+        target::{At, ClusterTarget},
     },
     options::registers_of_environment,
     output::{json, print, print_json},
@@ -75,7 +75,7 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     // The call to drain has a time of its own; a watch goes on.
     let endpoint = Endpoint::from_shared(format!("http://{register}")).map_err(anyhow::Error::from)?;
     let watcher = RegisterClient::with_interceptor(connect_lazy(&endpoint, tls), credentials.sender());
-    let (seen, known) = watch::channel(Seen::default());
+    let (seen, known) = watch::channel(SeenState::default());
     let ended = tokio::select! {
         never = follow(watcher, &reply.incarnation, &seen) => match never {},
         ended = timeout(wait, end(known.clone())) => ended,
@@ -83,17 +83,19 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     let (gateway, within) = (&args.gateway, humantime::format_duration(wait));
     let address = known.borrow().address.clone();
     match ended {
-        Ok(_) if args.json && !matches!(ended, Ok(End::Listens)) => Ok(()),
-        Ok(End::Closed) if address.is_empty() => print(&format!("gateway {} has left\n", reply.incarnation)),
-        Ok(End::Closed) => print(&format!(
+        Ok(_) if args.json && !matches!(ended, Ok(DrainEnd::Listens)) => Ok(()),
+        Ok(DrainEnd::Closed) if address.is_empty() => {
+            print(&format!("gateway {} has left\n", reply.incarnation))
+        }
+        Ok(DrainEnd::Closed) => print(&format!(
             "gateway {} has left, and its process has given its ports back: nothing listens on {address}\n",
             reply.incarnation
         )),
-        Ok(End::Again) => print(&format!(
+        Ok(DrainEnd::Again) => print(&format!(
             "gateway {} has left, and another process has joined from its address, {address}\n",
             reply.incarnation
         )),
-        Ok(End::Listens) => Err(Failure::Incomplete(format!(
+        Ok(DrainEnd::Listens) => Err(Failure::Incomplete(format!(
             "gateway {gateway} has left the cluster, and {address} still takes connections {} later: its \
              process hangs, or something else listens there",
             humantime::format_duration(END_TIME_MAX)
@@ -116,7 +118,7 @@ async fn ask(
     let (mut registers, mut was_named) = (VecDeque::from(registers), false);
     while let Some(register) = registers.pop_front() {
         let channel =
-            match probe::channel(&register, credentials.tls.as_ref(), Wanted::Register, within).await {
+            match probe::channel(&register, credentials.tls.as_ref(), WantedRole::Register, within).await {
                 Ok(channel) => channel,
                 Err(failure) => {
                     last = failure;
@@ -128,7 +130,7 @@ async fn ask(
             Ok(reply) => return Ok((register, reply.into_inner())),
             Err(status) => status,
         };
-        last = probe::refused(&register, Wanted::Register, &status);
+        last = probe::refused(&register, WantedRole::Register, &status);
         let leader = status.metadata().get(LEADER_HEADER).and_then(|leader| leader.to_str().ok());
         match leader {
             Some(leader) if !was_named => {
@@ -142,11 +144,11 @@ async fn ask(
     Err(last)
 }
 
-type Watcher = RegisterClient<InterceptedService<Channel, SendSecret>>;
+type DrainWatcher = RegisterClient<InterceptedService<Channel, SendSecret>>;
 
 /// What the register's views say of the gateway that drains.
 #[derive(Debug, Clone, Default)]
-struct Seen {
+struct SeenState {
     /// Where others reach it.
     address: String,
     gone: bool,
@@ -155,7 +157,7 @@ struct Seen {
 }
 
 /// How a wait has ended.
-enum End {
+enum DrainEnd {
     /// Nothing listens at its address any more.
     Closed,
     /// It was started again meanwhile.
@@ -165,7 +167,11 @@ enum End {
 }
 
 /// Follows an incarnation through the views, for ever. A register that is restarted is asked again.
-async fn follow(mut register: Watcher, incarnation: &str, seen: &watch::Sender<Seen>) -> Infallible {
+async fn follow(
+    mut register: DrainWatcher,
+    incarnation: &str,
+    seen: &watch::Sender<SeenState>,
+) -> Infallible {
     loop {
         if let Ok(views) = register.watch(WatchRequest {}).await {
             let mut views = views.into_inner();
@@ -191,27 +197,27 @@ async fn follow(mut register: Watcher, incarnation: &str, seen: &watch::Sender<S
 
 /// Returns when a gateway has left the cluster and its process no longer listens: its internal port is the
 /// last that it closes.
-async fn end(mut seen: watch::Receiver<Seen>) -> End {
+async fn end(mut seen: watch::Receiver<SeenState>) -> DrainEnd {
     let Ok(gone) = seen.wait_for(|seen| seen.gone).await.map(|seen| seen.clone()) else {
         return std::future::pending().await;
     };
     // It was gone before this looked: where it was is not known.
     if gone.address.is_empty() {
-        return End::Closed;
+        return DrainEnd::Closed;
     }
     let closed = async {
         loop {
             let tried = timeout(LISTENS_TIME_MAX, TcpStream::connect(&gone.address)).await;
             if !matches!(tried, Ok(Ok(_))) {
-                return End::Closed;
+                return DrainEnd::Closed;
             }
             if seen.borrow().again {
-                return End::Again;
+                return DrainEnd::Again;
             }
             tokio::time::sleep(LISTENS_AGAIN).await;
         }
     };
-    timeout(END_TIME_MAX, closed).await.unwrap_or(End::Listens)
+    timeout(END_TIME_MAX, closed).await.unwrap_or(DrainEnd::Listens)
 }
 
 impl DrainArgs {
@@ -231,7 +237,7 @@ impl DrainArgs {
                 return Ok((credentials, config.cluster.register));
             }
         }
-        let target = Target { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
+        let target = ClusterTarget { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
         let register = target.any_app().await?.status().await?.register;
         if register.is_empty() {
             let sentence = format!("the gateway at {address} hears no register: name it with --register");

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    operate::target::{Target, complete},
+    operate::target::{ClusterTarget, complete},
     output::{age_since_ms, bytes, counted, fitted, json, print, print_json, screen},
 };
 
@@ -33,7 +33,7 @@ impl PageArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ClientsArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     /// Only members of this group; repeat for several
     #[arg(long)]
     group: Vec<String>,
@@ -47,7 +47,7 @@ pub(crate) struct ClientsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ClientArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     /// The client's id
     id: String,
 }
@@ -55,7 +55,7 @@ pub(crate) struct ClientArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GroupsArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     /// Only names that begin so
     #[arg(long, default_value = "")]
     prefix: String,
@@ -66,7 +66,7 @@ pub(crate) struct GroupsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UidsArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     /// Only of members of this group; repeat for several
     #[arg(long)]
     group: Vec<String>,
@@ -77,7 +77,7 @@ pub(crate) struct UidsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RosterArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     /// The group
     group: String,
     #[command(flatten)]
@@ -182,7 +182,7 @@ pub(crate) async fn uids(args: UidsArgs) -> Result<(), Failure> {
     names("UID", &args.target, &reply)
 }
 
-fn names(header: &str, target: &Target, reply: &ListNamesReply) -> Result<(), Failure> {
+fn names(header: &str, target: &ClusterTarget, reply: &ListNamesReply) -> Result<(), Failure> {
     if target.json {
         print_json(&json("ListNamesReply", reply)?)?;
     } else {

@@ -7,7 +7,7 @@ mod probe;
 mod status;
 mod target;
 
-pub use self::target::{At, Target};
+pub use self::target::{At, ClusterTarget};
 
 pub(crate) use self::{
     drain::{DrainArgs, drain},

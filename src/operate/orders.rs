@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    operate::target::{Target, complete},
+    operate::target::{ClusterTarget, complete},
     output::{counted, json, print, print_json, table},
 };
 
@@ -66,7 +66,7 @@ impl AudienceArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     #[command(flatten)]
     to: AudienceArgs,
     /// Send it as a binary message
@@ -83,7 +83,7 @@ pub(crate) struct SendArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KickArgs {
     #[command(flatten)]
-    target: Target,
+    target: ClusterTarget,
     #[command(flatten)]
     of: AudienceArgs,
     /// The close code: 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999
@@ -148,7 +148,7 @@ fn confirm(question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn report(target: &Target, whom: &AudienceArgs, receipt: &Receipt, done: &str) -> Result<(), Failure> {
+fn report(target: &ClusterTarget, whom: &AudienceArgs, receipt: &Receipt, done: &str) -> Result<(), Failure> {
     if target.json {
         print_json(&json("Receipt", receipt)?)?;
     } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broadgate_business::{ClusterTls, Credentials};
-use broadgate_port::{Found, connect, look};
+use broadgate_port::{FoundListener, connect, look};
 use broadgate_proto::v1::{GetAppRequest, gateway_client::GatewayClient};
 use tonic::{
     Code, Status,
@@ -14,12 +14,12 @@ use crate::failure::Failure;
 
 /// Whose port is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum WantedRole {
     Gateway,
     Register,
 }
 
-impl Wanted {
+impl WantedRole {
     /// Which port that is, and how it is named.
     fn hint(self) -> &'static str {
         match self {
@@ -39,11 +39,11 @@ impl Wanted {
 pub(super) async fn check(
     address: &str,
     tls: Option<&ClusterTls>,
-    wanted: Wanted,
+    wanted: WantedRole,
     within: Duration,
 ) -> Result<(), Failure> {
     match look(address, within, tls).await {
-        Ok(Found::Http2) => Ok(()),
+        Ok(FoundListener::Http2) => Ok(()),
         Ok(found) if found.is_of_the_cluster() => {
             Err(Failure::Unreachable(format!("{address} {}", found.sentence())))
         }
@@ -61,17 +61,17 @@ pub(super) async fn gateway(
     app: &str,
     within: Duration,
 ) -> Result<(), Failure> {
-    let channel = channel(address, credentials.tls.as_ref(), Wanted::Gateway, within).await?;
+    let channel = channel(address, credentials.tls.as_ref(), WantedRole::Gateway, within).await?;
     let mut client = GatewayClient::with_interceptor(channel, credentials.sender());
     let asked = client.get_app(GetAppRequest { app: app.to_owned() }).await;
-    asked.map(drop).map_err(|status| refused(address, Wanted::Gateway, &status))
+    asked.map(drop).map_err(|status| refused(address, WantedRole::Gateway, &status))
 }
 
 /// A connection for commands.
 pub(super) async fn channel(
     address: &str,
     tls: Option<&ClusterTls>,
-    wanted: Wanted,
+    wanted: WantedRole,
     within: Duration,
 ) -> Result<Channel, Failure> {
     check(address, tls, wanted, within).await?;
@@ -81,16 +81,16 @@ pub(super) async fn channel(
 }
 
 /// Why a call was not carried out there.
-pub(super) fn refused(address: &str, wanted: Wanted, status: &Status) -> Failure {
+pub(super) fn refused(address: &str, wanted: WantedRole, status: &Status) -> Failure {
     let message = status.message();
     match (status.code(), wanted) {
         (Code::NotFound, _) => Failure::NotFound(message.to_owned()),
         (Code::InvalidArgument, _) => Failure::usage(message),
         (Code::Unauthenticated, _) => Failure::usage(format!("{address}: {message}")),
-        (Code::Unimplemented, Wanted::Gateway) => {
+        (Code::Unimplemented, WantedRole::Gateway) => {
             Failure::Unreachable(format!("{address} is the register's port; {}", wanted.hint()))
         }
-        (Code::Unimplemented, Wanted::Register) => {
+        (Code::Unimplemented, WantedRole::Register) => {
             Failure::Unreachable(format!("{address} is a gateway's internal port; {}", wanted.hint()))
         }
         (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, _) => {

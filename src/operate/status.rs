@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::Failure,
-    operate::target::{Target, complete},
+    operate::target::{ClusterTarget, complete},
     output::{age, age_since_ms, fitted, print, print_json, screen},
 };
 
 /// A ledger that takes longer to accept a change is worth a warning.
 const LEDGER_LAG_ODD: Duration = Duration::from_secs(1);
 
-pub(crate) async fn status(target: Target) -> Result<(), Failure> {
+pub(crate) async fn status(target: ClusterTarget) -> Result<(), Failure> {
     let mut status = target.any_app().await?.status().await?;
     if let Some(view) = &mut status.view {
         view.members.sort_by(|a, b| (&a.name, &a.incarnation).cmp(&(&b.name, &b.incarnation)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broadgate_business::{Cluster, v1::Coverage};
-use broadgate_gateway::config::Internal;
+use broadgate_gateway::config::InternalListener;
 use broadgate_proto::name;
 use clap::Args;
 
@@ -42,7 +42,7 @@ impl At {
 }
 
 /// Where a gateway of this configuration is reached from its own machine.
-pub(super) fn reached(internal: &Internal) -> String {
+pub(super) fn reached(internal: &InternalListener) -> String {
     internal.advertise.clone().unwrap_or_else(|| match internal.bind {
         bind if bind.ip().is_unspecified() => format!("127.0.0.1:{}", bind.port()),
         bind => bind.to_string(),
@@ -51,7 +51,7 @@ pub(super) fn reached(internal: &Internal) -> String {
 
 /// Which cluster is asked, and how the answer is printed.
 #[derive(Debug, Clone, Args)]
-pub struct Target {
+pub struct ClusterTarget {
     #[allow(missing_docs, reason = "clap would take it for the command's")]
     #[command(flatten)]
     pub at: At,
@@ -66,7 +66,7 @@ pub struct Target {
     pub json: bool,
 }
 
-impl Target {
+impl ClusterTarget {
     /// A gateway that answers, and knows the app.
     pub async fn cluster(&self) -> Result<Cluster, Failure> {
         let (cluster, app) = self.connect().await?;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use broadgate_gateway::apps::{App, Key};
+use broadgate_gateway::apps::{App, KeyPair};
 
 use crate::{
     apps::{Source, fresh},
@@ -19,13 +19,13 @@ const ID: &str = "1";
 pub(super) const CHAT: &str = "default";
 
 /// The file of apps that the gateways are given.
-pub(super) struct AppsFile {
+pub(super) struct DemoAppsFile {
     pub(super) path: PathBuf,
     /// One that takes Pusher clients.
     app: Option<App>,
 }
 
-impl AppsFile {
+impl DemoAppsFile {
     /// The user's file, or that in the state directory, which is made if it is not there. None if it
     /// cannot be made: a cluster runs without it.
     pub(super) fn open(
@@ -55,7 +55,7 @@ impl AppsFile {
     }
 
     /// The app for Pusher clients and its first key; none if no app of the file has a key.
-    pub(super) fn pusher_app(&self) -> Option<(&App, &Key)> {
+    pub(super) fn pusher_app(&self) -> Option<(&App, &KeyPair)> {
         let app = self.app.as_ref()?;
         Some((app, app.keys.first()?))
     }
@@ -84,20 +84,20 @@ mod tests {
     #[test]
     fn an_app_is_made_once() {
         let dir = std::env::temp_dir().join(format!("broadgate-up-app-{}", std::process::id()));
-        let first = AppsFile::open(None, &dir, None).unwrap().unwrap();
+        let first = DemoAppsFile::open(None, &dir, None).unwrap().unwrap();
         let mode = std::fs::metadata(&first.path).unwrap().permissions().mode();
         assert_eq!((mode & 0o777, std::fs::read_dir(&dir).unwrap().count()), (0o600, 1));
         assert_eq!(first.pusher_app().unwrap().0.id, ID);
-        let again = AppsFile::open(None, &dir, None).unwrap().unwrap();
+        let again = DemoAppsFile::open(None, &dir, None).unwrap().unwrap();
         assert_eq!(again.app, first.app);
         std::fs::write(&first.path, "[[apps]]\nnmae = 1\n").unwrap();
-        let Err(Failure::Usage(wrong)) = AppsFile::open(None, &dir, None) else { panic!("it was taken") };
+        let Err(Failure::Usage(wrong)) = DemoAppsFile::open(None, &dir, None) else { panic!("it was taken") };
         assert!(wrong.contains("apps.toml:2: unknown field"), "{wrong}");
         std::fs::write(&first.path, "").unwrap();
-        assert!(AppsFile::open(None, &dir, None).unwrap().unwrap().pusher_app().is_none());
+        assert!(DemoAppsFile::open(None, &dir, None).unwrap().unwrap().pusher_app().is_none());
         std::fs::remove_dir_all(&dir).unwrap();
         std::fs::write(&dir, "").unwrap();
-        assert!(AppsFile::open(None, &dir, None).unwrap().is_none(), "a cluster runs without it");
+        assert!(DemoAppsFile::open(None, &dir, None).unwrap().is_none(), "a cluster runs without it");
         std::fs::remove_file(&dir).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::restart::{Deaths, Verdict};
+use super::restart::{Deaths, RestartVerdict};
 use crate::failure::Failure;
 
 /// Children have this long to end in good order.
@@ -50,18 +50,18 @@ impl Spec {
 /// Every child, each with a task that looks after it.
 pub(super) struct Children {
     /// In the order in which they are started; they are ended in the reverse order of their stages.
-    stages: Vec<Stage>,
+    stages: Vec<StopStage>,
     failures: mpsc::Receiver<Failure>,
 }
 
 /// Children that are ended together.
-struct Stage {
+struct StopStage {
     keepers: JoinSet<()>,
-    orders: tokio::sync::watch::Sender<Order>,
+    orders: tokio::sync::watch::Sender<ChildOrder>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum ChildOrder {
     Run,
     Stop,
     Kill,
@@ -72,7 +72,7 @@ impl Children {
     pub(super) fn start(stages: Vec<Vec<Spec>>) -> Result<Self, Failure> {
         let program = std::env::current_exe()?;
         let (failed, failures) = mpsc::channel(stages.iter().map(Vec::len).sum::<usize>().max(1));
-        let stages = stages.into_iter().map(|specs| Stage::start(&program, specs, &failed)).collect();
+        let stages = stages.into_iter().map(|specs| StopStage::start(&program, specs, &failed)).collect();
         Ok(Self { stages, failures })
     }
 
@@ -88,7 +88,7 @@ impl Children {
     pub(super) async fn stop(&mut self) {
         let in_order = async {
             for stage in self.stages.iter_mut().rev() {
-                stage.order(Order::Stop).await;
+                stage.order(ChildOrder::Stop).await;
             }
         };
         if tokio::time::timeout(STOP_TIME_MAX, in_order).await.is_err() {
@@ -98,14 +98,14 @@ impl Children {
 
     pub(super) async fn kill(&mut self) {
         for stage in self.stages.iter_mut().rev() {
-            stage.order(Order::Kill).await;
+            stage.order(ChildOrder::Kill).await;
         }
     }
 }
 
-impl Stage {
+impl StopStage {
     fn start(program: &std::path::Path, specs: Vec<Spec>, failed: &mpsc::Sender<Failure>) -> Self {
-        let (orders, order) = tokio::sync::watch::channel(Order::Run);
+        let (orders, order) = tokio::sync::watch::channel(ChildOrder::Run);
         let mut keepers = JoinSet::new();
         for spec in specs {
             let keeper =
@@ -115,7 +115,7 @@ impl Stage {
         Self { keepers, orders }
     }
 
-    async fn order(&mut self, order: Order) {
+    async fn order(&mut self, order: ChildOrder) {
         self.orders.send_replace(order);
         while self.keepers.join_next().await.is_some() {}
     }
@@ -124,7 +124,7 @@ impl Stage {
 struct Keeper {
     program: std::path::PathBuf,
     spec: Spec,
-    order: tokio::sync::watch::Receiver<Order>,
+    order: tokio::sync::watch::Receiver<ChildOrder>,
     failed: mpsc::Sender<Failure>,
 }
 
@@ -152,14 +152,14 @@ impl Keeper {
             let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let reason = if last.is_empty() { reason } else { format!("{reason}; its last line: {last}") };
             match deaths.died(started.elapsed()) {
-                Verdict::Again { after } => {
+                RestartVerdict::Again { after } => {
                     say!("{} has ended: {reason}. Starting it again in {after:?}.", self.spec.name);
                     tokio::select! {
                         () = tokio::time::sleep(after) => {}
                         _ = self.order.changed() => {}
                     }
                 }
-                Verdict::GiveUp => {
+                RestartVerdict::GiveUp => {
                     let sentence =
                         format!("{} has ended five times within a minute: {reason}", self.spec.name);
                     // The first failure is reported.
@@ -171,7 +171,7 @@ impl Keeper {
     }
 
     fn may_run(&self) -> bool {
-        *self.order.borrow() == Order::Run
+        *self.order.borrow() == ChildOrder::Run
     }
 
     fn start(&self, last: &LastLine) -> std::io::Result<(Child, ChildStdin)> {
@@ -202,12 +202,12 @@ impl Keeper {
     async fn look_after(&mut self, mut child: Child, stdin: ChildStdin) -> Option<ExitStatus> {
         tokio::select! {
             status = child.wait() => return status.ok(),
-            () = ordered(&mut self.order, |order| order != Order::Run) => {}
+            () = ordered(&mut self.order, |order| order != ChildOrder::Run) => {}
         }
         drop(stdin);
         tokio::select! {
             _ = child.wait() => {}
-            () = ordered(&mut self.order, |order| order == Order::Kill) => {
+            () = ordered(&mut self.order, |order| order == ChildOrder::Kill) => {
                 let _ = child.kill().await;
             }
         }
@@ -216,7 +216,7 @@ impl Keeper {
 }
 
 /// Waits for such an order. The guard that `wait_for` returns must not be held.
-async fn ordered(orders: &mut tokio::sync::watch::Receiver<Order>, such: impl Fn(Order) -> bool) {
+async fn ordered(orders: &mut tokio::sync::watch::Receiver<ChildOrder>, such: impl Fn(ChildOrder) -> bool) {
     // The sender lives as long as the children.
     let _ = orders.wait_for(|order| such(*order)).await.map(|order| *order);
 }

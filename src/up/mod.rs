@@ -17,10 +17,10 @@ use broadgate_business::{Cluster, Credentials, v1::MemberState};
 use clap::Args;
 
 use self::{
-    app::{AppsFile, CHAT},
+    app::{CHAT, DemoAppsFile},
     certificates::Certificates,
     children::{Children, Spec},
-    ports::{Ports, Wanted},
+    ports::{Ports, WantedPorts},
 };
 use crate::{environment, failure::Failure, options::ConfigFile, telemetry};
 
@@ -63,10 +63,10 @@ impl UpArgs {
     fn welcome<'a>(
         &self,
         ports: &'a Ports,
-        apps: Option<&'a AppsFile>,
+        apps: Option<&'a DemoAppsFile>,
         tls: Option<&'a Certificates>,
-    ) -> welcome::Welcome<'a> {
-        welcome::Welcome { ports, apps, tls, workers: self.worker_names(), paint: welcome::may_paint() }
+    ) -> welcome::WelcomeScreen<'a> {
+        welcome::WelcomeScreen { ports, apps, tls, workers: self.worker_names(), paint: welcome::may_paint() }
     }
 
     fn worker_names(&self) -> Vec<String> {
@@ -81,12 +81,12 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     // The children would refuse it, each of them, again and again.
     telemetry::filter(&config)?;
     let wanted =
-        Wanted { gateways: args.gateways, workers: args.workers, base: args.base_port, host: args.host };
+        WantedPorts { gateways: args.gateways, workers: args.workers, base: args.base_port, host: args.host };
     let ports = ports::choose(&wanted, ports::is_free).map_err(Failure::Usage)?;
     for note in &ports.notes {
         say!("{note}");
     }
-    let apps = AppsFile::open(
+    let apps = DemoAppsFile::open(
         args.apps.clone().or_else(|| environment::path("APPS")).as_deref(),
         &args.state,
         args.file.path(),
@@ -137,7 +137,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
 fn specs(
     args: &UpArgs,
     ports: &Ports,
-    apps: Option<&AppsFile>,
+    apps: Option<&DemoAppsFile>,
     tls: Option<&Certificates>,
 ) -> Vec<Vec<Spec>> {
     let register = format!("127.0.0.1:{}", ports.register);

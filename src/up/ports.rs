@@ -7,7 +7,7 @@ use std::{
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-pub(super) struct Wanted {
+pub(super) struct WantedPorts {
     pub(super) gateways: u16,
     pub(super) workers: u16,
     /// Given by the user: then nothing moves.
@@ -28,7 +28,7 @@ pub(super) struct Ports {
 
 /// Takes the default ports, moving those that are taken to the next free one; or exactly those that
 /// follow from the base port.
-pub(super) fn choose(wanted: &Wanted, is_free: impl Fn(SocketAddr) -> bool) -> Result<Ports, String> {
+pub(super) fn choose(wanted: &WantedPorts, is_free: impl Fn(SocketAddr) -> bool) -> Result<Ports, String> {
     let [register, internal, clients, metrics] = match wanted.base {
         Some(base) => from_base(base, wanted)?,
         None => [7100, 7200, 8080, 9100],
@@ -75,7 +75,7 @@ pub(super) fn choose(wanted: &Wanted, is_free: impl Fn(SocketAddr) -> bool) -> R
 }
 
 /// The first ports of the register, the internal ports, the clients and the metrics.
-fn from_base(base: u16, wanted: &Wanted) -> Result<[u16; 4], String> {
+fn from_base(base: u16, wanted: &WantedPorts) -> Result<[u16; 4], String> {
     // The last metrics port is the highest of all: there is one for each process.
     let span = 30 + wanted.gateways + wanted.workers;
     if base.checked_add(span).is_none() {
@@ -97,8 +97,8 @@ pub(super) fn is_free(address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn wanted(base: Option<u16>) -> Wanted {
-        Wanted { gateways: 2, workers: 1, base, host: None }
+    fn wanted(base: Option<u16>) -> WantedPorts {
+        WantedPorts { gateways: 2, workers: 1, base, host: None }
     }
 
     #[test]

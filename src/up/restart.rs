@@ -13,23 +13,23 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Deaths(VecDeque<Duration>);
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RestartVerdict {
     Again { after: Duration },
     GiveUp,
 }
 
 impl Deaths {
     /// It has died at `now`.
-    pub(super) fn died(&mut self, now: Duration) -> Verdict {
+    pub(super) fn died(&mut self, now: Duration) -> RestartVerdict {
         while self.0.front().is_some_and(|&first| now.saturating_sub(first) >= MINUTE) {
             self.0.pop_front();
         }
         self.0.push_back(now);
         if self.0.len() >= DEATHS_MAX {
-            return Verdict::GiveUp;
+            return RestartVerdict::GiveUp;
         }
         let doublings = u32::try_from(self.0.len() - 1).unwrap_or(0);
-        Verdict::Again { after: (BACK_OFF_MIN * 2u32.pow(doublings)).min(BACK_OFF_MAX) }
+        RestartVerdict::Again { after: (BACK_OFF_MIN * 2u32.pow(doublings)).min(BACK_OFF_MAX) }
     }
 }
 
@@ -41,8 +41,8 @@ mod tests {
     fn the_wait_doubles_and_five_deaths_in_a_minute_are_enough() {
         let mut deaths = Deaths::default();
         let waits: Vec<_> = (0..5).map(|second| deaths.died(Duration::from_secs(second))).collect();
-        let again = |ms| Verdict::Again { after: Duration::from_millis(ms) };
-        assert_eq!(waits, [again(500), again(1000), again(2000), again(4000), Verdict::GiveUp]);
+        let again = |ms| RestartVerdict::Again { after: Duration::from_millis(ms) };
+        assert_eq!(waits, [again(500), again(1000), again(2000), again(4000), RestartVerdict::GiveUp]);
         assert_eq!(deaths.died(Duration::from_secs(100)), again(500), "old deaths are forgotten");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, net::SocketAddr};
 
-use super::{app::AppsFile, certificates::Certificates, ports::Ports};
+use super::{app::DemoAppsFile, certificates::Certificates, ports::Ports};
 use crate::apps::Reach;
 
 /// Lines longer than this break where a shell allows it.
@@ -12,9 +12,9 @@ const DIM: &str = "\x1b[2m";
 const LINK: &str = "\x1b[1;36m";
 const PLAIN: &str = "\x1b[0m";
 
-pub(super) struct Welcome<'a> {
+pub(super) struct WelcomeScreen<'a> {
     pub(super) ports: &'a Ports,
-    pub(super) apps: Option<&'a AppsFile>,
+    pub(super) apps: Option<&'a DemoAppsFile>,
     /// With which the cluster and its client ports speak TLS.
     pub(super) tls: Option<&'a Certificates>,
     pub(super) workers: Vec<String>,
@@ -30,7 +30,7 @@ pub(super) fn may_paint() -> bool {
 }
 
 /// The processes, what to do with them, and last, alone, where to look. No secret is in it.
-pub(super) fn text(welcome: &Welcome<'_>) -> String {
+pub(super) fn text(welcome: &WelcomeScreen<'_>) -> String {
     let paint = |code: &str, text: &str| {
         if welcome.paint { format!("{code}{text}{PLAIN}") } else { text.to_owned() }
     };
@@ -53,7 +53,7 @@ pub(super) fn text(welcome: &Welcome<'_>) -> String {
     text
 }
 
-fn processes(welcome: &Welcome<'_>) -> String {
+fn processes(welcome: &WelcomeScreen<'_>) -> String {
     let ports = welcome.ports;
     let local = |port: u16| format!("127.0.0.1:{port}");
     let none = || "-".to_owned();
@@ -71,7 +71,7 @@ fn processes(welcome: &Welcome<'_>) -> String {
 }
 
 /// Commands to copy, by what they are for.
-fn commands(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
+fn commands(welcome: &WelcomeScreen<'_>) -> Vec<(&'static str, String)> {
     let internal = welcome.ports.internal.first().filter(|&&port| port != 7200);
     let addr = internal.map(|port| format!(" --addr 127.0.0.1:{port}")).unwrap_or_default();
     let config = welcome.tls.map(|tls| format!(" --config {}", tls.config().display())).unwrap_or_default();
@@ -102,13 +102,13 @@ fn commands(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
 }
 
 /// The pages to open.
-fn pages(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
+fn pages(welcome: &WelcomeScreen<'_>) -> Vec<(&'static str, String)> {
     let mut pages = Vec::new();
     for (index, client) in welcome.ports.clients.iter().enumerate() {
         let Reach { scheme, host, port } = listener(welcome, *client);
         pages.push((if index == 0 { "Chat" } else { "" }, format!("{scheme}://{host}:{port}/")));
     }
-    let app = welcome.apps.and_then(AppsFile::pusher_app);
+    let app = welcome.apps.and_then(DemoAppsFile::pusher_app);
     if let Some(((app, key), reach)) = app.zip(reach(welcome)) {
         let Reach { scheme, host, port } = reach;
         let url = format!("{scheme}://{host}:{port}/console#app={}&key={}", app.id, key.key);
@@ -118,11 +118,11 @@ fn pages(welcome: &Welcome<'_>) -> Vec<(&'static str, String)> {
 }
 
 /// Where browsers find the first gateway.
-fn reach(welcome: &Welcome<'_>) -> Option<Reach> {
+fn reach(welcome: &WelcomeScreen<'_>) -> Option<Reach> {
     welcome.ports.clients.first().map(|client| listener(welcome, *client))
 }
 
-fn listener(welcome: &Welcome<'_>, client: SocketAddr) -> Reach {
+fn listener(welcome: &WelcomeScreen<'_>, client: SocketAddr) -> Reach {
     let scheme = if welcome.tls.is_some() { "https" } else { "http" };
     Reach { scheme, ..Reach::listener(client) }
 }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn it_fits_a_terminal_shows_no_secret_and_ends_with_the_pages() {
         let dir = std::env::temp_dir().join(format!("broadgate-up-welcome-{}", std::process::id()));
-        let mut apps = AppsFile::open(None, &dir, None).unwrap().unwrap();
+        let mut apps = DemoAppsFile::open(None, &dir, None).unwrap().unwrap();
         let file = std::fs::read_to_string(&apps.path).unwrap();
         apps.path = "broadgate-state/apps.toml".into();
         let key = apps.pusher_app().unwrap().1.clone();
@@ -154,7 +154,7 @@ mod tests {
         for base in [None, Some(27_100)] {
             let ports = ports(base);
             let workers = vec!["chat-1".to_owned()];
-            let welcome = |paint| Welcome {
+            let welcome = |paint| WelcomeScreen {
                 ports: &ports,
                 apps: Some(&apps),
                 tls: None,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use broadgate_proto::v1::Epoch;
-use broadgate_topics::{Kind, Topic};
+use broadgate_topics::{Topic, TopicKind};
 
 use super::{
     calls::Call,
@@ -145,7 +145,7 @@ impl World {
         let caller = self.auditor(host);
         for (index, topic) in self.script.topics().into_iter().enumerate() {
             let cmd = LAST + (host as u64) * 1000 + index as u64 * 2;
-            if topic.kind() == Kind::Group {
+            if topic.kind() == TopicKind::Group {
                 self.wish(caller, cmd + 1, Wish::Roster(topic.clone()));
             }
             self.wish(caller, cmd, Wish::Count(topic));

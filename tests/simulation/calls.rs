@@ -7,7 +7,7 @@ use std::{
 
 use broadgate_proto::view;
 use broadgate_proto::{id::Incarnation, limits, v1::Epoch};
-use broadgate_topics::{Done, Input, Op, Reply, ReplyTo, Ticket, Topic};
+use broadgate_topics::{HomeOp, HomeOutcome, HomeReply, Input, ReplyTo, Ticket, Topic};
 
 use super::{
     gateway::Timer,
@@ -145,7 +145,7 @@ impl World {
 
     fn carry_on(&mut self, host: usize, asker: Asker, call: Call) {
         let no = call.cmd;
-        let deliver = |what, also| Op::Deliver(Cmd { no, what, also });
+        let deliver = |what, also| HomeOp::Deliver(Cmd { no, what, also });
         match call.wish.clone() {
             Wish::Send(topics) if topics.len() > 1 => self.scatter(host, asker, no, &topics),
             Wish::Send(topics) => self.route(host, asker, call, topics[0].clone(), deliver(What::Send, None)),
@@ -159,9 +159,9 @@ impl World {
             Wish::JoinAll(topic, group) => {
                 self.route(host, asker, call, topic, deliver(What::JoinAll(group), None));
             }
-            Wish::Count(topic) => self.route(host, asker, call, topic.clone(), Op::Count(vec![topic])),
+            Wish::Count(topic) => self.route(host, asker, call, topic.clone(), HomeOp::Count(vec![topic])),
             Wish::Roster(topic) => {
-                let op = Op::Roster { limit: 1000, after: "".into() };
+                let op = HomeOp::Roster { limit: 1000, after: "".into() };
                 self.route(host, asker, call, topic, op);
             }
             Wish::Join(client, ..) | Wish::Leave(client, _) | Wish::Bind(client, _) => {
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    fn route(&mut self, host: usize, asker: Asker, call: Call, topic: Topic, op: Op<Sim>) {
+    fn route(&mut self, host: usize, asker: Asker, call: Call, topic: Topic, op: HomeOp<Sim>) {
         let Some(desk) = self.desk(host) else { return };
         let ticket = desk.number();
         desk.tickets.insert(ticket, Pending::Home(asker, call));
@@ -336,25 +336,27 @@ impl World {
         }
     }
 
-    pub fn home_answers(&mut self, host: usize, ticket: Ticket, reply: Reply<Sim>) {
+    pub fn home_answers(&mut self, host: usize, ticket: Ticket, reply: HomeReply<Sim>) {
         let Some(Pending::Home(asker, _)) = self.desk(host).and_then(|desk| desk.tickets.remove(&ticket))
         else {
             return;
         };
         let outcome = match reply {
-            Reply::NotHome(_) => Outcome::Refused("not home"),
-            Reply::Busy => Outcome::Refused("busy"),
-            Reply::Moved => Outcome::Refused("moved"),
+            HomeReply::NotHome(_) => Outcome::Refused("not home"),
+            HomeReply::Busy => Outcome::Refused("busy"),
+            HomeReply::Moved => Outcome::Refused("moved"),
             // Not asked here: what groups keep has tests of its own.
-            Reply::History { .. } | Reply::Last { .. } | Reply::Claimed(_) => Outcome::Refused("kept"),
-            Reply::Done(Done { epoch, answer, missing, .. }) => {
+            HomeReply::History { .. } | HomeReply::Last { .. } | HomeReply::Claimed(_) => {
+                Outcome::Refused("kept")
+            }
+            HomeReply::Done(HomeOutcome { epoch, answer, missing, .. }) => {
                 let receipt = answer.unwrap_or_default();
                 Outcome::Receipt { epoch, ordered: true, complete: missing.is_empty(), receipt }
             }
-            Reply::Counted { epoch, clients, missing } => {
+            HomeReply::Counted { epoch, clients, missing } => {
                 Outcome::Counted { epoch, complete: missing.is_empty(), clients: clients[0] }
             }
-            Reply::Roster { epoch, members, missing, .. } => {
+            HomeReply::Roster { epoch, members, missing, .. } => {
                 let users = members.into_iter().map(|(user, _)| user.to_string()).collect();
                 Outcome::Roster { epoch, complete: missing.is_empty(), users }
             }

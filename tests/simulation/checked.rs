@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broadgate_topics::{Kind, TopicPosition};
+use broadgate_topics::{TopicKind, TopicPosition};
 
 use super::{
     bugs::Bug,
@@ -107,7 +107,7 @@ fn ghost(history: &mut History) -> Option<()> {
         let was = |client: &ClientNo| {
             model.spans.get(&topic).is_some_and(|s| s.iter().any(|s| s.client == *client))
         };
-        if topic.kind() == Kind::Group
+        if topic.kind() == TopicKind::Group
             && model.commands.get(&cmd).is_some_and(|command| command.topics().len() == 1)
             && let Some(client) = everybody.iter().copied().find(|client| !was(client))
         {

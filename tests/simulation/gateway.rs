@@ -11,7 +11,9 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{MemberState, View},
 };
-use broadgate_topics::{Core, Effect, Frame, Input, Limits, LinkSession, MembershipCount, ReplyTo, Topic};
+use broadgate_topics::{
+    Core, Effect, Input, LinkMessage, LinkSession, MembershipCount, ReplyTo, Topic, TopicLimits,
+};
 
 use super::{
     bugs::Bug,
@@ -91,7 +93,7 @@ impl World {
         let shards = (0..1 + host % 2).map(|no| Shard::new(rng.next() ^ no as u64)).collect();
         let gateway = Gateway {
             me,
-            core: Core::new(me, Limits::default()),
+            core: Core::new(me, TopicLimits::default()),
             member: Membership::new(known, self.script.registers_of(host), Rng::of(&[rng.next()])),
             inbox: VecDeque::new(),
             busy: false,
@@ -177,8 +179,9 @@ impl World {
         }
         let Some(gateway) = self.gateway(host) else { return };
         let me = gateway.me;
-        let from = if let Input::Received(peer, _, Frame::Deliver { .. }) = &input { *peer } else { me };
-        let of_view = matches!(input, Input::View(_) | Input::Received(_, _, Frame::View(_)));
+        let from =
+            if let Input::Received(peer, _, LinkMessage::Deliver { .. }) = &input { *peer } else { me };
+        let of_view = matches!(input, Input::View(_) | Input::Received(_, _, LinkMessage::View(_)));
         let heard = matches!(input, Input::InboundUp(..));
         let unfenced = unfenced(bug, &input);
         let emptied =
@@ -195,15 +198,15 @@ impl World {
                 gateway.inbox.push_back(Input::Received(
                     peer,
                     session,
-                    Frame::Synced { serial: 0, epoch, sum: None },
+                    LinkMessage::Synced { serial: 0, epoch, sum: None },
                 ));
             }
         }
         if of_view && bug == Some(Bug::NoReannouncement) {
-            effects.retain(|effect| !matches!(effect, Effect::Send(_, Frame::InterestUpdate { .. })));
+            effects.retain(|effect| !matches!(effect, Effect::Send(_, LinkMessage::InterestUpdate { .. })));
         }
         if bug == Some(Bug::NoHeir) {
-            effects.retain(|effect| !matches!(effect, Effect::Send(_, Frame::Reported { .. })));
+            effects.retain(|effect| !matches!(effect, Effect::Send(_, LinkMessage::Reported { .. })));
         }
         if effects
             .iter()
@@ -213,12 +216,12 @@ impl World {
         }
         for mut effect in effects {
             match &mut effect {
-                Effect::Send(_, Frame::InterestUpdate { members, .. })
+                Effect::Send(_, LinkMessage::InterestUpdate { members, .. })
                     if of_view && bug == Some(Bug::NoRoster) =>
                 {
                     members.clear();
                 }
-                Effect::Send(_, Frame::Synced { sum, .. }) if bug == Some(Bug::NoReannouncement) => {
+                Effect::Send(_, LinkMessage::Synced { sum, .. }) if bug == Some(Bug::NoReannouncement) => {
                     *sum = None
                 }
                 _ => {}
@@ -358,7 +361,9 @@ impl World {
 /// What a gateway without fences would do.
 fn unfenced(bug: Option<Bug>, input: &Input<Sim>) -> Option<Effect<Sim>> {
     match input {
-        Input::Received(_, _, Frame::Deliver { topic, at, command, .. }) if bug == Some(Bug::NoFencing) => {
+        Input::Received(_, _, LinkMessage::Deliver { topic, at, command, .. })
+            if bug == Some(Bug::NoFencing) =>
+        {
             let (topic, command) = (topic.clone(), command.clone());
             Some(Effect::Place { back: ReplyTo::None, topic, at: *at, command })
         }
@@ -385,7 +390,7 @@ impl Gateway {
 fn brief_input(input: &Input<Sim>) -> String {
     match input {
         Input::View(view) => format!("View {}", view::epoch(view)),
-        Input::Received(peer, session, Frame::View(view)) => {
+        Input::Received(peer, session, LinkMessage::View(view)) => {
             format!("Received({peer}, {session}, View {})", view::epoch(view))
         }
         input => format!("{input:?}"),
@@ -395,7 +400,7 @@ fn brief_input(input: &Input<Sim>) -> String {
 fn brief_effect(effect: &Effect<Sim>) -> String {
     match effect {
         Effect::Installed(view) => format!("Installed {}", view::epoch(view)),
-        Effect::Send(peer, Frame::View(view)) => format!("Say({peer}, View {})", view::epoch(view)),
+        Effect::Send(peer, LinkMessage::View(view)) => format!("Say({peer}, View {})", view::epoch(view)),
         effect => format!("{effect:?}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
-use broadgate_topics::{Content, Load, Report, Ticket, Topic, TopicPosition};
+use broadgate_topics::{Content, HomesLoad, Report, Ticket, Topic, TopicPosition};
 
 /// One client from open to close; never used again.
 pub type ClientNo = u32;
@@ -269,7 +269,7 @@ pub enum Fact {
     },
     /// Faults have stopped and the time that the promise names has passed.
     Quiet {
-        gateways: Vec<(Incarnation, Epoch, Load)>,
+        gateways: Vec<(Incarnation, Epoch, HomesLoad)>,
     },
 }
 

@@ -8,7 +8,7 @@ use broadgate_proto::{
     limits::{LEDGER_LEASE, LEDGER_LOOK, LEDGER_RENEW},
     v1::{Epoch, View},
 };
-use broadgate_register::server::simulation::{Elected, FromLedger, Guard, Outcome, Write};
+use broadgate_register::server::simulation::{CommitOutcome, Elected, FromLedger, Guard, Write};
 
 use super::{
     bugs::Bug,
@@ -80,7 +80,7 @@ pub enum LedgerStep {
     Written {
         guard: Guard,
         number: u64,
-        outcome: Outcome,
+        outcome: CommitOutcome,
         revision: i64,
     },
     Says(Box<FromLedger>),
@@ -132,15 +132,15 @@ impl Ledger {
     }
 
     /// Compares and writes in one step, as `register/src/server/ledger/store.rs` has etcd do.
-    fn apply(&mut self, write: &Write, revision: i64, now: Duration, guarded: bool) -> Outcome {
+    fn apply(&mut self, write: &Write, revision: i64, now: Duration, guarded: bool) -> CommitOutcome {
         let leads = self.leader(now).is_some_and(|leader| leader.guard == write.guard);
         if guarded && !leads {
-            return Outcome::Refused("another register was elected".to_owned());
+            return CommitOutcome::Refused("another register was elected".to_owned());
         }
         if self.state.revision != revision && guarded {
             return match self.state.epoch() == Some(write.epoch()) {
-                true => Outcome::Done,
-                false => Outcome::Refused("the ledger is not as it was left".to_owned()),
+                true => CommitOutcome::Done,
+                false => CommitOutcome::Refused("the ledger is not as it was left".to_owned()),
             };
         }
         self.revision += 1;
@@ -149,7 +149,7 @@ impl Ledger {
         self.state.views.retain(|view| view.epoch >= Some(write.oldest));
         self.state.views.extend(write.views.iter().cloned());
         self.state.removed.clone_from(&write.removed);
-        Outcome::Done
+        CommitOutcome::Done
     }
 }
 
@@ -182,7 +182,7 @@ impl World {
             }
             LedgerStep::Written { guard, number, outcome, revision } => {
                 if let Some(lead) = self.registers[no].lead.as_mut().filter(|lead| lead.guard == guard)
-                    && outcome == Outcome::Done
+                    && outcome == CommitOutcome::Done
                 {
                     lead.revision = revision;
                 }
@@ -246,7 +246,7 @@ impl World {
         let Some(lead) = self.registers[no].lead.filter(|lead| lead.guard == write.guard) else { return };
         let (guard, number, revision) = (write.guard, write.number, lead.revision);
         if self.bug == Some(Bug::ShownBeforeCommit) {
-            let done = FromLedger::Written { guard, number, outcome: Outcome::Done };
+            let done = FromLedger::Written { guard, number, outcome: CommitOutcome::Done };
             self.will(no, Duration::ZERO, LedgerStep::Says(Box::new(done)));
         }
         let troubled = self.now < self.ledger.troubled_until;
@@ -260,7 +260,7 @@ impl World {
             self.will(no, delay, LedgerStep::Apply { write, revision, answered });
         }
         if !answered {
-            let outcome = Outcome::Unknown("no answer".to_owned());
+            let outcome = CommitOutcome::Unknown("no answer".to_owned());
             let patience = Duration::from_millis(self.ledger.rng.between(200, 600)).min(ANSWER_TIME_MAX);
             self.will(no, patience, LedgerStep::Written { guard, number, outcome, revision });
         }

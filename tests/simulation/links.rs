@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::view;
 use broadgate_proto::{id::Incarnation, limits, v1::View};
-use broadgate_topics::{Content as _, Frame, Input, Op};
+use broadgate_topics::{Content as _, HomeOp, Input, LinkMessage};
 
 use super::{
     bugs::Bug,
@@ -168,9 +168,9 @@ impl World {
         }
     }
 
-    pub fn link_says(&mut self, host: usize, peer: Incarnation, frame: Frame<Sim>) {
+    pub fn link_says(&mut self, host: usize, peer: Incarnation, frame: LinkMessage<Sim>) {
         if let Some(conn) = self.open_link(host, peer) {
-            if let Frame::Ask { op: Op::Deliver(command), .. } = &frame {
+            if let LinkMessage::Ask { op: HomeOp::Deliver(command), .. } = &frame {
                 self.note(Fact::Asked { cmd: command.no });
             }
             self.send(conn, DIALLER, Msg::Frame(frame));
@@ -236,9 +236,11 @@ impl World {
     }
 }
 
-fn bytes(frame: &Frame<Sim>) -> usize {
+fn bytes(frame: &LinkMessage<Sim>) -> usize {
     match frame {
-        Frame::Ask { op: Op::Deliver(command), .. } | Frame::Deliver { command, .. } => Sim::bytes(command),
+        LinkMessage::Ask { op: HomeOp::Deliver(command), .. } | LinkMessage::Deliver { command, .. } => {
+            Sim::bytes(command)
+        }
         _ => 0,
     }
 }

@@ -11,7 +11,7 @@ use broadgate_proto::{
     v1::{View, join_reply::Reply},
 };
 use broadgate_register::server::simulation::Input as RegisterInput;
-use broadgate_topics::Frame;
+use broadgate_topics::LinkMessage;
 
 use super::{
     calls::{Rpc, RpcAnswer},
@@ -54,7 +54,7 @@ pub enum Msg {
     Hello { from: Incarnation, to: Incarnation, view: Arc<View> },
     HelloOk { view: Arc<View> },
     Beat,
-    Frame(Frame<Sim>),
+    Frame(LinkMessage<Sim>),
     Taken(usize),
     Rpc(u64, Rpc),
     RpcAnswer(u64, RpcAnswer),

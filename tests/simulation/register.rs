@@ -9,8 +9,8 @@ use broadgate_proto::{
     view,
 };
 use broadgate_register::{
-    member::simulation::{Found, Life, Looks, Redial, Rival, Step},
-    server::simulation::{Core, Effect, FromLedger, Input, Now, Origin, Replica},
+    member::simulation::{FollowStep, Following, Looks, Redial, Rival, RivalAction},
+    server::simulation::{Core, Effect, FromLedger, Input, Now, PeerOrigin, Replica},
 };
 
 use super::{
@@ -40,7 +40,7 @@ pub struct Register {
 /// A gateway's membership.
 #[derive(Debug)]
 pub struct Membership {
-    pub life: Life,
+    pub life: Following,
     pub stream: Option<ConnId>,
     pub wanted: MemberState,
     said: MemberState,
@@ -66,7 +66,7 @@ impl Membership {
         let wanted = MemberState::Joining;
         let redial = Redial::new(registers.iter().map(|no| register_address(*no).to_string()).collect());
         Self {
-            life: Life::new(known),
+            life: Following::new(known),
             stream: None,
             wanted,
             said: wanted,
@@ -194,7 +194,7 @@ impl World {
         let view = View { epoch: Some(Epoch::new(term, 1)), ..View::default() };
         let hello = Box::new(Hello { member: Some(stranger), view: Some(view) });
         let connection = ConnId::MAX;
-        self.register_input(0, Input::Hello { connection, origin: Origin::default(), hello });
+        self.register_input(0, Input::Hello { connection, origin: PeerOrigin::default(), hello });
         self.register_input(0, Input::Goodbye { connection });
     }
 
@@ -291,7 +291,7 @@ impl World {
             ..Member::default()
         };
         let hello = Box::new(Hello { member: Some(described), view });
-        let input = Input::Hello { connection: conn, origin: Origin::default(), hello };
+        let input = Input::Hello { connection: conn, origin: PeerOrigin::default(), hello };
         self.send(conn, DIALLER, Msg::ToRegister(Box::new(input)));
         self.member_wakes(host);
         self.member_will_look(host, conn);
@@ -369,7 +369,7 @@ impl World {
         let losing = self.seed % 2 == 1 && !self.healed;
         let Some(gateway) = self.gateway(host).filter(|_| welcomed) else { return };
         let member = &mut gateway.member;
-        let Found { higher, lower, active, outside } = member.looks.take(seen, member.life.known());
+        let RivalAction { higher, lower, active, outside } = member.looks.take(seen, member.life.known());
         if active.is_some() || member.outside {
             member.outside = !outside.is_empty();
         }
@@ -427,10 +427,10 @@ impl World {
         self.member_step(host, step);
     }
 
-    fn member_step(&mut self, host: usize, step: Step) {
+    fn member_step(&mut self, host: usize, step: FollowStep) {
         match step {
-            Step::Install(view) => self.view_comes(host, view),
-            Step::Welcomed => {
+            FollowStep::Install(view) => self.view_comes(host, view),
+            FollowStep::Welcomed => {
                 if let Some(gateway) = self.gateway(host) {
                     gateway.member.welcomed = true;
                     gateway.member.outside = false;
@@ -438,28 +438,28 @@ impl World {
                 self.member_wakes(host);
                 self.member_says_state(host);
             }
-            Step::Beat(number) => {
+            FollowStep::Beat(number) => {
                 let Some(conn) = self.gateway(host).and_then(|gateway| gateway.member.stream) else { return };
                 let _ = Beat { number };
                 let beat = Input::Beat { connection: conn, number };
                 self.send(conn, DIALLER, Msg::ToRegister(Box::new(beat)));
             }
-            Step::Dead(_) => self.reborn(host),
-            Step::Next(_) => {
+            FollowStep::Dead(_) => self.reborn(host),
+            FollowStep::Next(_) => {
                 if let Some(gateway) = self.gateway(host) {
                     gateway.member.redial.next();
                     gateway.member.chosen = true;
                 }
                 self.member_leaves_stream(host);
             }
-            Step::Elsewhere(register) => {
+            FollowStep::Elsewhere(register) => {
                 if let Some(gateway) = self.gateway(host) {
                     gateway.member.redial.refer(&register);
                     gateway.member.chosen = true;
                 }
                 self.member_leaves_stream(host);
             }
-            Step::Drain | Step::Nothing => {}
+            FollowStep::Drain | FollowStep::Nothing => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use broadgate_proto::{id::Incarnation, limits};
 use broadgate_topics::{
-    Input, Kind, MembershipCount, PresenceCount, ReplyTo, Topic, TopicPosition,
+    Input, MembershipCount, PresenceCount, ReplyTo, Topic, TopicKind, TopicPosition,
     remember::{Bounds, HeapSize, Remembered},
 };
 
@@ -49,9 +49,9 @@ impl Client {
     fn is_in(&self, topic: &Topic) -> bool {
         self.open
             && match topic.kind() {
-                Kind::All => true,
-                Kind::Uid => self.uid.as_ref() == Some(topic),
-                Kind::Group => self.groups.contains_key(topic),
+                TopicKind::All => true,
+                TopicKind::Uid => self.uid.as_ref() == Some(topic),
+                TopicKind::Group => self.groups.contains_key(topic),
             }
     }
 }
@@ -289,9 +289,9 @@ impl World {
             return;
         }
         match topic.kind() {
-            Kind::Group => drop(one.groups.insert(topic.clone(), user.clone())),
-            Kind::Uid => one.uid = Some(topic.clone()),
-            Kind::All => {}
+            TopicKind::Group => drop(one.groups.insert(topic.clone(), user.clone())),
+            TopicKind::Uid => one.uid = Some(topic.clone()),
+            TopicKind::All => {}
         }
         self.note(Fact::In { client, topic: topic.clone(), user: user.clone() });
         self.stand(host, client, topic, user, true);
@@ -303,7 +303,7 @@ impl World {
             return;
         }
         let user = one.groups.remove(topic).flatten();
-        if topic.kind() == Kind::Uid {
+        if topic.kind() == TopicKind::Uid {
             one.uid = None;
         }
         self.note(Fact::Out { client, topic: topic.clone() });
@@ -345,7 +345,7 @@ impl World {
             clients,
             members: changed.into_iter().collect(),
         };
-        let enters = comes && topic.kind() == Kind::Group;
+        let enters = comes && topic.kind() == TopicKind::Group;
         self.say(host, shard, Said::MembershipCount { standing, enters });
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use broadgate_business::cluster::{Audience as To, Cluster as Sdk, ClusterConfig};
 use broadgate_tls::{
-    PairFiles, Reads, client_config, load_pair, load_roots,
+    FileReads, PairFiles, client_config, load_pair, load_roots,
     rustls::pki_types::ServerName,
     tokio_rustls::{TlsAcceptor, TlsConnector},
 };
@@ -111,9 +111,9 @@ async fn cluster_does_over_tls_all_that_it_does_without() {
     let dir = certs_dir(&cluster);
     let pair = load_pair(
         &PairFiles { cert: dir.join("test.pem"), key: dir.join("test.key") },
-        &mut Reads::default(),
+        &mut FileReads::default(),
     );
-    let roots = load_roots(&dir.join("ca.pem"), &mut Reads::default()).unwrap();
+    let roots = load_roots(&dir.join("ca.pem"), &mut FileReads::default()).unwrap();
     let mut https = client_config(roots, Some(&pair.unwrap())).unwrap();
     https.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let stream = TcpStream::connect(&cluster.internal[1]).await.unwrap();
@@ -285,8 +285,8 @@ async fn missing_expired_and_misnamed_certificates_have_a_sentence_on_both_sides
     std::fs::write(dir.join("ca.pem"), trusted).unwrap();
     cluster.gateways[0].signal("HUP");
     logs(gateway, &["certificates read again"]).await;
-    let expired = load_pair(&ca.pair(&dir, "expired", "broadgate", true), &mut Reads::default()).unwrap();
-    let roots = load_roots(&dir.join("ca.pem"), &mut Reads::default()).unwrap();
+    let expired = load_pair(&ca.pair(&dir, "expired", "broadgate", true), &mut FileReads::default()).unwrap();
+    let roots = load_roots(&dir.join("ca.pem"), &mut FileReads::default()).unwrap();
     for (pair, reason, words) in [
         (None, "tls_no_certificate", "shows no certificate: give it cluster.tls.cert"),
         (Some(&expired), "tls_expired", "shows a certificate that expired at"),
@@ -310,7 +310,7 @@ async fn missing_expired_and_misnamed_certificates_have_a_sentence_on_both_sides
         ("other", "other", false, &["shows a certificate for", "other", "not for \"broadgate\""]),
     ] {
         let server =
-            serve_with(&load_pair(&ca.pair(&dir, name, of, is_expired), &mut Reads::default()).unwrap())
+            serve_with(&load_pair(&ca.pair(&dir, name, of, is_expired), &mut FileReads::default()).unwrap())
                 .await;
         let own = files(&dir, "ca.pem", "test");
         let (code, err) = run_with(&cluster, &own, &["status", "--addr", &server.to_string()]);
@@ -339,7 +339,7 @@ async fn serve_with(pair: &broadgate_tls::Pair) -> SocketAddr {
 }
 
 fn load_key(path: &Path) -> broadgate_tls::rustls::pki_types::PrivateKeyDer<'static> {
-    broadgate_tls::load_key(path, &mut Reads::default()).unwrap()
+    broadgate_tls::load_key(path, &mut FileReads::default()).unwrap()
 }
 
 /// What cannot be used ends a start, with exit code 2 and one sentence that names file and setting.

@@ -251,7 +251,7 @@ async fn demo_runs_over_tls() {
     let (code, out) = up.run(&["status"]);
     assert!(code == 5, "{code} {out}");
     let ca = std::path::Path::new(&config).with_file_name("ca.pem");
-    let roots = broadgate_tls::load_roots(&ca, &mut broadgate_tls::Reads::default()).unwrap();
+    let roots = broadgate_tls::load_roots(&ca, &mut broadgate_tls::FileReads::default()).unwrap();
     let mut trusting = broadgate_tls::client_config(roots, None).unwrap();
     trusting.alpn_protocols = vec![b"http/1.1".to_vec()];
     let connector = broadgate_tls::tokio_rustls::TlsConnector::from(std::sync::Arc::new(trusting));

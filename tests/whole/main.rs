@@ -43,6 +43,7 @@ mod stopping;
 mod tables;
 mod tasks;
 mod tls;
+mod type_names;
 mod watching;
 mod webhooks;
 mod workers;

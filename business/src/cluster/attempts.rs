@@ -10,10 +10,10 @@ use crate::{
     cluster::{
         error::{CommandError, Refusal},
         handle::Cluster,
-        link::{Link, QueueSlot, Reply},
+        link::{CallReply, CallerLink, QueueSlot},
         marks,
-        table::Way,
-        turns::Turn,
+        table::GatewayChoice,
+        turns::CallerTurn,
     },
     dial::{self, Backoff},
 };
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Default)]
 struct Trace {
     /// Where it was given last.
-    at: Option<Arc<Link>>,
+    at: Option<Arc<CallerLink>>,
     /// And what became of it there has not been heard.
     given: bool,
     /// It waits for what was sent to its topic before.
@@ -58,7 +58,11 @@ impl Trace {
 
 impl Cluster {
     /// Gives a command, by this way if that is possible.
-    pub(super) async fn call(&self, way: impl Into<Way>, command: Command) -> Result<Answer, CommandError> {
+    pub(super) async fn call(
+        &self,
+        way: impl Into<GatewayChoice>,
+        command: Command,
+    ) -> Result<Answer, CommandError> {
         let way = way.into();
         let mut trace = Trace::default();
         let deadline = Instant::now() + self.inner.timeout;
@@ -71,7 +75,7 @@ impl Cluster {
 
     async fn attempts(
         &self,
-        way: &Way,
+        way: &GatewayChoice,
         command: &Command,
         trace: &mut Trace,
     ) -> Result<Answer, CommandError> {
@@ -97,10 +101,10 @@ impl Cluster {
                 },
             };
             (trace.at, trace.given, trace.behind) = (Some(link.clone()), true, false);
-            let reply = reply.await.unwrap_or(Reply::Unanswered);
+            let reply = reply.await.unwrap_or(CallReply::Unanswered);
             trace.given = false;
             let wait = match reply {
-                Reply::Answered(Answer::Error(error)) => {
+                CallReply::Answered(Answer::Error(error)) => {
                     let refusal = CommandError::refused(error);
                     if refusal.refusal() != Some(Refusal::Unavailable) {
                         return Err(refusal);
@@ -109,12 +113,12 @@ impl Cluster {
                     refused = Some(link.clone());
                     true
                 }
-                Reply::Answered(answer) => return Ok(answer),
-                Reply::Refused(error) => return Err(error),
+                CallReply::Answered(answer) => return Ok(answer),
+                CallReply::Refused(error) => return Err(error),
                 // Only what breaks one stream after the other has to wait.
-                Reply::Unanswered => trace.maybe.replace(link.name.clone()).is_some(),
+                CallReply::Unanswered => trace.maybe.replace(link.name.clone()).is_some(),
                 // This gateway will be dialled again, or another one takes it.
-                Reply::NotWritten => false,
+                CallReply::NotWritten => false,
             };
             if let Some(turn) = &mut turn {
                 turn.back();
@@ -128,7 +132,7 @@ impl Cluster {
     }
 
     /// Gives a command that is not answered, unless something has to be waited for: then it is returned.
-    pub(super) fn give_now(&self, way: &Way, command: Command) -> Option<Command> {
+    pub(super) fn give_now(&self, way: &GatewayChoice, command: Command) -> Option<Command> {
         let Some(link) = self.inner.table.borrow().choose(way, None) else { return Some(command) };
         let Some(place) = link.try_place() else { return Some(command) };
         match self.turn(way) {
@@ -141,13 +145,13 @@ impl Cluster {
     }
 
     /// Gives a command that is not answered: returns when it has its place in the queue to a gateway.
-    pub(super) async fn give(&self, way: &Way, command: Command) -> Result<(), CommandError> {
+    pub(super) async fn give(&self, way: &GatewayChoice, command: Command) -> Result<(), CommandError> {
         let deadline = Instant::now() + self.inner.timeout;
         let given = tokio::time::timeout_at(deadline, self.post_in_turn(way, command));
         given.await.map_err(|_| crate::cluster::handle::not_reachable("no gateway took it in time"))
     }
 
-    async fn post_in_turn(&self, way: &Way, mut command: Command) {
+    async fn post_in_turn(&self, way: &GatewayChoice, mut command: Command) {
         let mut turn = self.turn(way);
         loop {
             let link = self.choose_in_turn(way, None, turn.as_mut()).await;
@@ -162,19 +166,19 @@ impl Cluster {
         }
     }
 
-    fn turn<'a>(&'a self, way: &'a Way) -> Option<Turn<'a>> {
+    fn turn<'a>(&'a self, way: &'a GatewayChoice) -> Option<CallerTurn<'a>> {
         match way {
-            Way::Ordered(topic) => Some(Turn::new(&self.inner.turns, topic)),
-            Way::Any | Way::Gateway(_) => None,
+            GatewayChoice::Ordered(topic) => Some(CallerTurn::new(&self.inner.turns, topic)),
+            GatewayChoice::Any | GatewayChoice::Gateway(_) => None,
         }
     }
 
     async fn choose_in_turn(
         &self,
-        way: &Way,
-        refused: Option<&Arc<Link>>,
-        turn: Option<&mut Turn<'_>>,
-    ) -> Arc<Link> {
+        way: &GatewayChoice,
+        refused: Option<&Arc<CallerLink>>,
+        turn: Option<&mut CallerTurn<'_>>,
+    ) -> Arc<CallerLink> {
         let now = self.inner.table.borrow().choose(way, refused);
         match now {
             Some(link) => link,
@@ -186,7 +190,7 @@ impl Cluster {
     }
 
     /// As soon as there is one.
-    pub(super) async fn choose(&self, way: &Way) -> Arc<Link> {
+    pub(super) async fn choose(&self, way: &GatewayChoice) -> Arc<CallerLink> {
         let mut table = self.inner.table.clone();
         loop {
             if let Ok(table) = table.wait_for(|table| !table.is_empty()).await
@@ -200,7 +204,7 @@ impl Cluster {
     }
 }
 
-async fn place_in_turn<'a>(link: &'a Link, turn: Option<&mut Turn<'_>>) -> Option<QueueSlot<'a>> {
+async fn place_in_turn<'a>(link: &'a CallerLink, turn: Option<&mut CallerTurn<'_>>) -> Option<QueueSlot<'a>> {
     let now = link.try_place();
     if now.is_some() {
         return now;
@@ -210,7 +214,7 @@ async fn place_in_turn<'a>(link: &'a Link, turn: Option<&mut Turn<'_>>) -> Optio
 }
 
 /// A caller that has to wait keeps its place before later ones.
-fn enter(turn: Option<&mut Turn<'_>>) {
+fn enter(turn: Option<&mut CallerTurn<'_>>) {
     if let Some(turn) = turn {
         turn.enter();
     }

@@ -9,8 +9,8 @@ use crate::cluster::{
     audience::{self, Audience, Close, Payload, Who},
     error::CommandError,
     handle::Cluster,
-    table::Way,
-    topic::Topic,
+    table::GatewayChoice,
+    topic::RingTopic,
 };
 
 fn receipt(answer: answer::Answer) -> Result<Receipt, CommandError> {
@@ -49,8 +49,8 @@ impl Cluster {
     }
 
     /// One topic's messages and closes have an order; what is about clients of one gateway goes there.
-    fn way(audience: &v1::Audience) -> Way {
-        Topic::of(audience).map_or_else(|| audience::holder_of(audience).into(), Way::Ordered)
+    fn way(audience: &v1::Audience) -> GatewayChoice {
+        RingTopic::of(audience).map_or_else(|| audience::holder_of(audience).into(), GatewayChoice::Ordered)
     }
 
     /// Sends one message. Returns when it is in the outboxes of all clients that it reaches.
@@ -88,8 +88,10 @@ impl Cluster {
         let way = Self::way(&to);
         // Only commands with a home are ever repeated without their caller.
         let id = match way {
-            Way::Ordered(_) => self.command_id(),
-            Way::Any | Way::Gateway(_) => self.id.as_deref().unwrap_or_default().to_owned(),
+            GatewayChoice::Ordered(_) => self.command_id(),
+            GatewayChoice::Any | GatewayChoice::Gateway(_) => {
+                self.id.as_deref().unwrap_or_default().to_owned()
+            }
         };
         let command = self.send_command(id, to, payload.into(), true);
         // Nearly always at once: what has to wait needs a timer, and room that a worker's handlers, which
@@ -157,7 +159,7 @@ impl Cluster {
     ) -> Result<Receipt, CommandError> {
         // The home of a uid decides which of its clients is the newest.
         let way = if exclusive {
-            self.home([Topic::uid(&self.app, &uid)])
+            self.home([RingTopic::uid(&self.app, &uid)])
         } else {
             audience::holder(std::slice::from_ref(&client_id)).into()
         };
@@ -279,8 +281,8 @@ impl Cluster {
     ) -> Result<Receipt, CommandError> {
         let groups = texts(groups);
         let way = match groups.as_slice() {
-            [group] => self.home([Topic::group(&self.app, group)]),
-            _ => Way::Any,
+            [group] => self.home([RingTopic::group(&self.app, group)]),
+            _ => GatewayChoice::Any,
         };
         let command = DissolveRequest {
             command_id: self.command_id(),

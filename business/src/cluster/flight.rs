@@ -45,7 +45,7 @@ const FIRST_ID: u64 = 1;
     clippy::large_enum_variant,
     reason = "nearly every reply is an answer: a box would cost each of them"
 )]
-pub(crate) enum Reply {
+pub(crate) enum CallReply {
     Answered(answer::Answer),
     /// Written; the stream broke before an answer came.
     Unanswered,
@@ -67,17 +67,17 @@ impl Run {
     }
 }
 
-pub(super) struct Queued {
+pub(super) struct QueuedCall {
     pub(super) command: command::Command,
     /// None if nobody waits for the answer: the gateway sends none.
-    pub(super) reply: Option<oneshot::Sender<Reply>>,
+    pub(super) reply: Option<oneshot::Sender<CallReply>>,
     /// The only stream that may have it; none if every one may.
     pub(super) run: Option<Run>,
 }
 
-impl Queued {
+impl QueuedCall {
     /// It will not be written.
-    fn give_back(self, reply: Reply, reason: &'static str) {
+    fn give_back(self, reply: CallReply, reason: &'static str) {
         counter!("broadgate_cluster_commands_failed_total", "reason" => reason).increment(1);
         if let Some(waiting) = self.reply {
             let _ = waiting.send(reply);
@@ -96,20 +96,20 @@ pub(super) enum Status {
 }
 
 /// What callers, the stream and the supervisor share.
-pub(super) struct Flight {
+pub(super) struct CallsInFlight {
     pub(super) name: String,
     status: AtomicU8,
     /// A copy of the state's, to be read without the lock.
     run: AtomicU64,
     seen: Arc<EpochMark>,
-    state: Mutex<State>,
+    state: Mutex<FlightState>,
 }
 
-struct State {
-    queue: mpsc::Receiver<Queued>,
+struct FlightState {
+    queue: mpsc::Receiver<QueuedCall>,
     /// Taken from the queue, but not written yet.
-    held: VecDeque<Queued>,
-    unanswered: Slab<oneshot::Sender<Reply>>,
+    held: VecDeque<QueuedCall>,
+    unanswered: Slab<oneshot::Sender<CallReply>>,
     /// Which stream may take commands; those before it are dead.
     stream: u64,
     /// What one command may have, as the gateway says.
@@ -123,10 +123,10 @@ struct State {
     waker: Option<Waker>,
 }
 
-impl Flight {
-    pub(super) fn new(name: &str, queue: mpsc::Receiver<Queued>, seen: Arc<EpochMark>) -> Self {
+impl CallsInFlight {
+    pub(super) fn new(name: &str, queue: mpsc::Receiver<QueuedCall>, seen: Arc<EpochMark>) -> Self {
         let run = Run::next();
-        let state = State {
+        let state = FlightState {
             queue,
             held: VecDeque::new(),
             unanswered: Slab::new(),
@@ -165,7 +165,7 @@ impl Flight {
         self.lock().ended
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FlightState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -201,10 +201,10 @@ impl Flight {
                 .increment(lost.len() as u64);
         }
         for reply in lost {
-            let _ = reply.send(Reply::Unanswered);
+            let _ = reply.send(CallReply::Unanswered);
         }
         for queued in back {
-            queued.give_back(Reply::NotWritten, "not_written");
+            queued.give_back(CallReply::NotWritten, "not_written");
         }
     }
 
@@ -217,14 +217,17 @@ impl Flight {
             state.take_queue()
         };
         for queued in back {
-            let reply =
-                if fatal { Reply::Refused(CommandError::from_status(status)) } else { Reply::NotWritten };
+            let reply = if fatal {
+                CallReply::Refused(CommandError::from_status(status))
+            } else {
+                CallReply::NotWritten
+            };
             queued.give_back(reply, "not_written");
         }
     }
 
     /// What was given to this run only, and is still being given, comes back.
-    fn end_run(&self, state: &mut State) {
+    fn end_run(&self, state: &mut FlightState) {
         self.status.store(Status::Down as u8, Ordering::Relaxed);
         state.run = Run::next();
         self.run.store(state.run.0, Ordering::Release);
@@ -247,8 +250,8 @@ impl Flight {
                 continue;
             };
             let _ = reply.send(match answer {
-                Some(answer) => Reply::Answered(answer),
-                None => Reply::Refused(CommandError::unexpected()),
+                Some(answer) => CallReply::Answered(answer),
+                None => CallReply::Refused(CommandError::unexpected()),
             });
         }
         if let Some(waker) = state.waker.take() {
@@ -274,7 +277,7 @@ impl Flight {
             back
         };
         for queued in back {
-            queued.give_back(Reply::NotWritten, "not_written");
+            queued.give_back(CallReply::NotWritten, "not_written");
         }
     }
 
@@ -295,13 +298,13 @@ impl Flight {
         self.close();
         // Who had a place in the queue just before may still put a command there.
         while let Some(queued) = poll_fn(|cx| self.lock().queue.poll_recv(cx)).await {
-            queued.give_back(Reply::NotWritten, "not_written");
+            queued.give_back(CallReply::NotWritten, "not_written");
         }
     }
 }
 
-impl State {
-    fn take_queue(&mut self) -> Vec<Queued> {
+impl FlightState {
+    fn take_queue(&mut self) -> Vec<QueuedCall> {
         let mut taken = Vec::from(std::mem::take(&mut self.held));
         while let Ok(queued) = self.queue.try_recv() {
             taken.push(queued);
@@ -309,7 +312,7 @@ impl State {
         taken
     }
 
-    fn next_queued(&mut self, cx: &mut Context<'_>) -> Poll<Option<Queued>> {
+    fn next_queued(&mut self, cx: &mut Context<'_>) -> Poll<Option<QueuedCall>> {
         match self.held.pop_front() {
             Some(held) => Poll::Ready(Some(held)),
             None => self.queue.poll_recv(cx),
@@ -331,19 +334,19 @@ impl State {
             };
             // It was given to the stream before this one: what was written there comes first.
             if queued.run.is_some_and(|run| run != self.run) {
-                queued.give_back(Reply::NotWritten, "not_written");
+                queued.give_back(CallReply::NotWritten, "not_written");
                 continue;
             }
             // Its caller has given up: it must not happen behind their back.
             if queued.reply.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                queued.give_back(Reply::NotWritten, "given_up");
+                queued.give_back(CallReply::NotWritten, "given_up");
                 continue;
             }
             let size = queued.command.encoded_len();
             let max = self.command_bytes_max;
             if size > max {
                 let sentence = format!("the command has {size} bytes: at most {max} are allowed");
-                queued.give_back(Reply::Refused(CommandError::invalid(sentence)), "too_large");
+                queued.give_back(CallReply::Refused(CommandError::invalid(sentence)), "too_large");
                 continue;
             }
             if bytes + size > BATCH_BYTES_MAX && !commands.is_empty() {
@@ -362,19 +365,19 @@ impl State {
 }
 
 /// What the connection writes.
-pub(super) struct Outgoing {
-    flight: Arc<Flight>,
+pub(super) struct OutgoingCall {
+    flight: Arc<CallsInFlight>,
     stream: u64,
 }
 
-impl Outgoing {
+impl OutgoingCall {
     /// What is written from now on; every stream before is dead.
-    pub(super) fn new(flight: &Arc<Flight>) -> Self {
+    pub(super) fn new(flight: &Arc<CallsInFlight>) -> Self {
         Self { flight: flight.clone(), stream: flight.next_stream() }
     }
 }
 
-impl Stream for Outgoing {
+impl Stream for OutgoingCall {
     type Item = CommandBatch;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<CommandBatch>> {

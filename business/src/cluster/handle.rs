@@ -15,11 +15,11 @@ use tonic::transport::Channel;
 use crate::{
     cluster::{
         error::CommandError,
-        link::Link,
-        marks::{EpochMark, Ids},
-        table::{Table, Way},
-        topic::Topic,
-        turns::Turns,
+        link::CallerLink,
+        marks::{CommandIdMint, EpochMark},
+        table::{GatewayChoice, LinkTable},
+        topic::RingTopic,
+        turns::CallerTurns,
     },
     dial,
     environment::variable,
@@ -147,18 +147,18 @@ pub struct Cluster {
 }
 
 pub(super) struct Inner {
-    pub(super) table: cell::Receiver<Arc<Table>>,
+    pub(super) table: cell::Receiver<Arc<LinkTable>>,
     /// None if it speaks to one gateway only.
     pub(super) views: Option<cell::Receiver<Arc<View>>>,
     pub(super) credentials: Credentials,
     pub(super) timeout: Duration,
-    pub(super) ids: Ids,
+    pub(super) ids: CommandIdMint,
     pub(super) seen: Arc<EpochMark>,
-    pub(super) turns: Turns,
+    pub(super) turns: CallerTurns,
     pub(super) follower: Option<AbortHandle>,
     /// Watches the files of the certificates; ends with this.
     pub(super) _certificates: JoinSet<()>,
-    pub(super) _watch: Option<member::Watch>,
+    pub(super) _watch: Option<member::ViewWatch>,
 }
 
 impl Drop for Inner {
@@ -225,10 +225,10 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Self, CommandError> {
         let (credentials, seen) = (credentials.into(), Arc::default());
-        let link = Link::new(address, address, &credentials, &seen)
+        let link = CallerLink::new(address, address, &credentials, &seen)
             .map_err(|why| CommandError::NotReachable { why })?;
-        let (_, table) = cell::channel(Arc::new(Table::fixed(link)));
-        let (ids, turns) = (Ids::new(), Turns::new());
+        let (_, table) = cell::channel(Arc::new(LinkTable::fixed(link)));
+        let (ids, turns) = (CommandIdMint::new(), CallerTurns::new());
         let inner = Inner {
             table,
             views: None,
@@ -249,14 +249,14 @@ impl Cluster {
         credentials: Credentials,
         app: &str,
         timeout: Duration,
-        watch: Option<member::Watch>,
+        watch: Option<member::ViewWatch>,
     ) -> Self {
-        let (sender, table) = cell::channel(Arc::new(Table::default()));
+        let (sender, table) = cell::channel(Arc::new(LinkTable::default()));
         let seen = Arc::default();
         let followed = Some(views.clone());
         let following = follow(views, sender, credentials.clone(), Arc::clone(&seen));
         let follower = Some(broadgate_tasks::spawn("followed views", following));
-        let (ids, turns) = (Ids::new(), Turns::new());
+        let (ids, turns) = (CommandIdMint::new(), CallerTurns::new());
         let inner = Inner {
             table,
             views: followed,
@@ -331,7 +331,7 @@ impl Cluster {
     }
 
     /// The way to the home that these topics share.
-    pub(super) fn home(&self, topics: impl IntoIterator<Item = Topic>) -> Way {
+    pub(super) fn home(&self, topics: impl IntoIterator<Item = RingTopic>) -> GatewayChoice {
         self.inner.table.borrow().home(topics.into_iter())
     }
 }
@@ -351,7 +351,7 @@ fn watch_certificates(credentials: &Credentials) -> JoinSet<()> {
 /// Makes a table of each view.
 pub(super) async fn follow(
     mut views: cell::Receiver<Arc<View>>,
-    tables: cell::Sender<Arc<Table>>,
+    tables: cell::Sender<Arc<LinkTable>>,
     credentials: Credentials,
     seen: Arc<EpochMark>,
 ) {

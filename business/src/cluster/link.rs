@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-pub(super) use super::flight::{Reply, Run};
+pub(super) use super::flight::{CallReply, Run};
 use super::{
-    flight::{Flight, Outgoing, Queued, Status},
+    flight::{CallsInFlight, OutgoingCall, QueuedCall, Status},
     marks::EpochMark,
 };
 use crate::dial::{self, Backoff};
@@ -29,7 +29,7 @@ const QUEUE_MAX: usize = 1024;
 
 /// A place in the queue to a gateway, for one command.
 pub(crate) struct QueueSlot<'a> {
-    permit: mpsc::Permit<'a, Queued>,
+    permit: mpsc::Permit<'a, QueuedCall>,
     run: Run,
 }
 
@@ -40,42 +40,42 @@ impl QueueSlot<'_> {
     }
 
     /// Gives a command to the gateway, by whichever stream; what becomes of it will be heard.
-    pub(crate) fn call(self, command: command::Command) -> oneshot::Receiver<Reply> {
+    pub(crate) fn call(self, command: command::Command) -> oneshot::Receiver<CallReply> {
         let (reply, receiver) = oneshot::channel();
-        self.permit.send(Queued { command, reply: Some(reply), run: None });
+        self.permit.send(QueuedCall { command, reply: Some(reply), run: None });
         receiver
     }
 
     /// Gives a command that the gateway does not answer.
     pub(crate) fn post(self, command: command::Command) {
-        self.permit.send(Queued { command, reply: None, run: None });
+        self.permit.send(QueuedCall { command, reply: None, run: None });
     }
 
     /// As [`Place::call`], but by this stream only: it comes back when that ends before.
-    pub(crate) fn call_in_run(self, command: command::Command) -> oneshot::Receiver<Reply> {
+    pub(crate) fn call_in_run(self, command: command::Command) -> oneshot::Receiver<CallReply> {
         let (reply, receiver) = oneshot::channel();
-        self.permit.send(Queued { command, reply: Some(reply), run: Some(self.run) });
+        self.permit.send(QueuedCall { command, reply: Some(reply), run: Some(self.run) });
         receiver
     }
 
     /// As [`Place::post`], but by this stream only.
     pub(crate) fn post_in_run(self, command: command::Command) {
-        self.permit.send(Queued { command, reply: None, run: Some(self.run) });
+        self.permit.send(QueuedCall { command, reply: None, run: Some(self.run) });
     }
 }
 
-/// The handle of a link; it ends when this is dropped or [`Link::retire`]d.
-pub(crate) struct Link {
+/// The handle of a link; it ends when this is dropped or [`CallerLink::retire`]d.
+pub(crate) struct CallerLink {
     pub(crate) name: String,
-    queue: mpsc::Sender<Queued>,
-    flight: Arc<Flight>,
+    queue: mpsc::Sender<QueuedCall>,
+    flight: Arc<CallsInFlight>,
     channel: Channel,
     credentials: Credentials,
     start: Once,
     gone: CancellationToken,
 }
 
-impl Link {
+impl CallerLink {
     /// A link that dials when its first command comes.
     pub(crate) fn new(
         name: &str,
@@ -87,7 +87,7 @@ impl Link {
         Ok(Self {
             name: name.to_owned(),
             queue,
-            flight: Arc::new(Flight::new(name, receiver, seen.clone())),
+            flight: Arc::new(CallsInFlight::new(name, receiver, seen.clone())),
             channel: dial::channel(address, credentials.tls.as_ref())?,
             credentials: credentials.clone(),
             start: Once::new(),
@@ -122,7 +122,7 @@ impl Link {
         self.queue.reserve().await.ok().map(|permit| self.at(permit))
     }
 
-    fn at<'a>(&self, permit: mpsc::Permit<'a, Queued>) -> QueueSlot<'a> {
+    fn at<'a>(&self, permit: mpsc::Permit<'a, QueuedCall>) -> QueueSlot<'a> {
         QueueSlot { permit, run: self.flight.run() }
     }
 
@@ -149,21 +149,21 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for CallerLink {
     fn drop(&mut self) {
         self.gone.cancel();
     }
 }
 
-type Client = GatewayClient<
+type CallsStub = GatewayClient<
     tonic::service::interceptor::InterceptedService<Channel, broadgate_proto::secret::SendSecret>,
 >;
 
 /// Keeps a stream open, until the link is retired.
-async fn supervise(flight: &Arc<Flight>, mut client: Client) {
+async fn supervise(flight: &Arc<CallsInFlight>, mut client: CallsStub) {
     let mut backoff = Backoff::default();
     loop {
-        let outgoing = Outgoing::new(flight);
+        let outgoing = OutgoingCall::new(flight);
         match client.commands(outgoing).await {
             Ok(answers) => {
                 backoff.reset();
@@ -186,7 +186,7 @@ async fn supervise(flight: &Arc<Flight>, mut client: Client) {
     }
 }
 
-async fn read(flight: &Flight, mut answers: tonic::Streaming<AnswerBatch>) -> String {
+async fn read(flight: &CallsInFlight, mut answers: tonic::Streaming<AnswerBatch>) -> String {
     loop {
         match answers.message().await {
             Ok(Some(batch)) => flight.answered(batch),
@@ -197,7 +197,7 @@ async fn read(flight: &Flight, mut answers: tonic::Streaming<AnswerBatch>) -> St
 }
 
 /// Returns when the link is not wanted any more and what was given is written and answered, or is late.
-async fn retired(flight: &Flight, gone: &CancellationToken) {
+async fn retired(flight: &CallsInFlight, gone: &CancellationToken) {
     gone.cancelled().await;
     flight.close();
     let late = tokio::time::Instant::now() + limits::LINK_TIMEOUT;

@@ -17,12 +17,12 @@ const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
 /// Ids of commands: the mark of ids that no caller chose, 64 random bits for this caller, and a number.
 #[derive(Debug)]
-pub(crate) struct Ids {
+pub(crate) struct CommandIdMint {
     caller: String,
     next: AtomicU64,
 }
 
-impl Ids {
+impl CommandIdMint {
     pub(crate) fn new() -> Self {
         // Two callers of one id would be told of each other's commands instead of having their own
         // carried out: where the system gives no random bits, the seed of a hash map has to do.
@@ -135,11 +135,20 @@ mod tests {
 
     #[test]
     fn ids_are_short_and_all_different() {
-        let callers = [Ids::of(0), Ids::of(1), Ids::of(u64::MAX), Ids::new(), Ids::new()];
+        let callers = [
+            CommandIdMint::of(0),
+            CommandIdMint::of(1),
+            CommandIdMint::of(u64::MAX),
+            CommandIdMint::new(),
+            CommandIdMint::new(),
+        ];
         let ids: HashSet<_> = callers.iter().flat_map(|ids| (0..1000).map(|_| ids.next())).collect();
         assert_eq!(ids.len(), 5000);
         assert!(ids.iter().all(|id| id.len() <= 17), "a gateway takes 64 bytes");
-        assert_eq!((Ids::of(33).next().as_str(), Ids::of(0).next().as_str()), ("~11-1", "~0-1"));
+        assert_eq!(
+            (CommandIdMint::of(33).next().as_str(), CommandIdMint::of(0).next().as_str()),
+            ("~11-1", "~0-1")
+        );
     }
 
     #[test]

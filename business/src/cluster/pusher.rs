@@ -16,7 +16,7 @@ use crate::{
     cluster::{
         error::{CommandError, Refusal},
         handle::Cluster,
-        streams::{Ask, Client, Heard, Streams},
+        streams::{GatewayStub, StreamEvent, StreamRequest, Streams},
     },
     dial,
 };
@@ -206,33 +206,33 @@ impl Cluster {
         };
         let (out, news) = mpsc::channel(NEWS_MAX);
         let streams = Streams::new(self.clone(), request);
-        let watcher = Watcher { streams, strict, out }.run(views);
+        let watcher = PusherWatcher { streams, strict, out }.run(views);
         Ok(PusherWatch { news, watcher: broadgate_tasks::spawn("watch of Pusher clients", watcher) })
     }
 }
 
-impl Ask for WatchPusherRequest {
+impl StreamRequest for WatchPusherRequest {
     type Told = PusherEvents;
 
     async fn ask(
         mut self,
         gateway: Incarnation,
-        client: &mut Client,
+        client: &mut GatewayStub,
     ) -> Result<Response<Streaming<PusherEvents>>, Status> {
         self.gateway = gateway.to_string();
         client.watch_pusher(self).await
     }
 }
 
-struct Watcher {
+struct PusherWatcher {
     streams: Streams<WatchPusherRequest>,
     strict: bool,
     out: mpsc::Sender<Result<PusherNews, CommandError>>,
 }
 
-impl Watcher {
+impl PusherWatcher {
     async fn run(mut self, mut views: cell::Receiver<Arc<View>>) {
-        let mut state = State::default();
+        let mut state = StreamStates::default();
         views.mark_changed();
         loop {
             let (gateway, heard) = tokio::select! {
@@ -247,14 +247,14 @@ impl Watcher {
                 Some(heard) = self.streams.next() => heard,
             };
             match &heard {
-                Heard::Refused(error) if self.strict || error.refusal() != Some(Refusal::Unknown) => {
+                StreamEvent::Refused(error) if self.strict || error.refusal() != Some(Refusal::Unknown) => {
                     let _ = self.out.send(Err(error.clone())).await;
                     return;
                 }
-                Heard::Refused(error) => {
+                StreamEvent::Refused(error) => {
                     tracing::warn!(%error, "what Pusher clients do at this gateway is not told");
                 }
-                Heard::Gone => {
+                StreamEvent::Gone => {
                     self.streams.end(gateway);
                     // It may have been named again while its stream came to its end.
                     views.mark_changed();
@@ -272,25 +272,25 @@ impl Watcher {
 
 /// How it stands with the stream to each gateway that was heard. Pure.
 #[derive(Default)]
-struct State(HashMap<Incarnation, Standing>);
+struct StreamStates(HashMap<Incarnation, StreamState>);
 
-enum Standing {
+enum StreamState {
     Open,
     Broken,
 }
 
-impl State {
+impl StreamStates {
     /// What that means to the watcher.
-    fn apply(&mut self, gateway: Incarnation, heard: Heard<PusherEvents>) -> Vec<PusherNews> {
+    fn apply(&mut self, gateway: Incarnation, heard: StreamEvent<PusherEvents>) -> Vec<PusherNews> {
         let missed = |events| PusherNews::Missed { gateway: gateway.to_string(), events };
         let mut news = Vec::new();
         match heard {
-            Heard::Opened => {
-                if let Some(Standing::Broken) = self.0.insert(gateway, Standing::Open) {
+            StreamEvent::Opened => {
+                if let Some(StreamState::Broken) = self.0.insert(gateway, StreamState::Open) {
                     news.push(missed(None));
                 }
             }
-            Heard::Told(told) => {
+            StreamEvent::Told(told) => {
                 if told.missed > 0 {
                     news.push(missed(Some(told.missed)));
                 }
@@ -299,13 +299,13 @@ impl State {
                     told.events.into_iter().filter_map(PusherEvent::from_wire).map(PusherNews::Event),
                 );
             }
-            Heard::Broke => drop(self.0.insert(gateway, Standing::Broken)),
-            Heard::Gone => {
+            StreamEvent::Broke => drop(self.0.insert(gateway, StreamState::Broken)),
+            StreamEvent::Gone => {
                 if self.0.remove(&gateway).is_some() {
                     news.push(PusherNews::GatewayLeft { gateway: gateway.to_string() });
                 }
             }
-            Heard::Refused(_) => {}
+            StreamEvent::Refused(_) => {}
         }
         news
     }
@@ -355,8 +355,8 @@ mod tests {
         let gateway = Incarnation::from_bits(7);
         let name = gateway.to_string();
         let missed = |events| PusherNews::Missed { gateway: name.clone(), events };
-        let mut state = State::default();
-        assert!(state.apply(gateway, Heard::Opened).is_empty());
+        let mut state = StreamStates::default();
+        assert!(state.apply(gateway, StreamEvent::Opened).is_empty());
         let opened = v1::PusherOpened { address: "a".into() };
         let event = v1::PusherEvent {
             client_id: "c".into(),
@@ -364,14 +364,17 @@ mod tests {
             ..v1::PusherEvent::default()
         };
         let events = vec![event, v1::PusherEvent::default()];
-        let told = state.apply(gateway, Heard::Told(PusherEvents { events, missed: 3 }));
+        let told = state.apply(gateway, StreamEvent::Told(PusherEvents { events, missed: 3 }));
         let kind = PusherEventKind::Opened { address: "a".into() };
         let (app, socket_id) = (String::new(), String::new());
         let event = PusherEvent { app, client_id: "c".into(), socket_id, user_id: None, kind };
         assert_eq!(told, [missed(Some(3)), PusherNews::Event(event)]);
-        assert!(state.apply(gateway, Heard::Broke).is_empty());
-        assert_eq!(state.apply(gateway, Heard::Opened), [missed(None)]);
-        assert_eq!(state.apply(gateway, Heard::Gone), [PusherNews::GatewayLeft { gateway: name.clone() }]);
-        assert!(state.apply(Incarnation::from_bits(8), Heard::Gone).is_empty(), "it was never heard");
+        assert!(state.apply(gateway, StreamEvent::Broke).is_empty());
+        assert_eq!(state.apply(gateway, StreamEvent::Opened), [missed(None)]);
+        assert_eq!(
+            state.apply(gateway, StreamEvent::Gone),
+            [PusherNews::GatewayLeft { gateway: name.clone() }]
+        );
+        assert!(state.apply(Incarnation::from_bits(8), StreamEvent::Gone).is_empty(), "it was never heard");
     }
 }

@@ -15,8 +15,8 @@ use crate::cluster::{
     audience::{self, Audience},
     error::CommandError,
     handle::Cluster,
-    table::Way,
-    topic::Topic,
+    table::GatewayChoice,
+    topic::RingTopic,
 };
 
 /// A page of a list.
@@ -77,8 +77,8 @@ impl Cluster {
     async fn ask_online(&self, clients: Vec<String>, uids: Vec<String>) -> Result<OnlineReply, CommandError> {
         let way = match (clients.as_slice(), uids.as_slice()) {
             (clients, []) => audience::holder(clients).into(),
-            ([], uids) => self.home(uids.iter().map(|uid| Topic::uid(&self.app, uid))),
-            _ => Way::Any,
+            ([], uids) => self.home(uids.iter().map(|uid| RingTopic::uid(&self.app, uid))),
+            _ => GatewayChoice::Any,
         };
         let command = OnlineRequest { app: self.app.to_string(), clients, uids, ..OnlineRequest::default() };
         match self.call(way, Command::Online(command)).await? {
@@ -98,7 +98,7 @@ impl Cluster {
         uids: bool,
     ) -> Result<CountReply, CommandError> {
         let groups = texts(groups);
-        let way = self.home(groups.iter().map(|group| Topic::group(&self.app, group)));
+        let way = self.home(groups.iter().map(|group| RingTopic::group(&self.app, group)));
         let command = CountRequest { app: self.app.to_string(), groups, uids, ..CountRequest::default() };
         match self.call(way, Command::Count(command)).await? {
             answer::Answer::Count(reply) => Ok(reply),
@@ -113,7 +113,7 @@ impl Cluster {
     /// If it was refused, not answered, or not sent.
     pub async fn roster(&self, group: impl Into<String>, page: Page) -> Result<RosterReply, CommandError> {
         let group = group.into();
-        let way = self.home([Topic::group(&self.app, &group)]);
+        let way = self.home([RingTopic::group(&self.app, &group)]);
         let command = RosterRequest {
             app: self.app.to_string(),
             group,
@@ -148,7 +148,7 @@ impl Cluster {
         limit: u32,
     ) -> Result<HistoryReply, CommandError> {
         let group = group.into();
-        let way = self.home([Topic::group(&self.app, &group)]);
+        let way = self.home([RingTopic::group(&self.app, &group)]);
         let app = self.app.to_string();
         let command = HistoryRequest { app, group, since, limit, ..HistoryRequest::default() };
         match self.call(way, Command::History(command)).await? {
@@ -165,7 +165,7 @@ impl Cluster {
     /// If it was refused, not answered, or not sent.
     pub async fn last_value(&self, group: impl Into<String>) -> Result<LastValueReply, CommandError> {
         let group = group.into();
-        let way = self.home([Topic::group(&self.app, &group)]);
+        let way = self.home([RingTopic::group(&self.app, &group)]);
         let command = LastValueRequest { app: self.app.to_string(), group, ..LastValueRequest::default() };
         match self.call(way, Command::LastValue(command)).await? {
             answer::Answer::LastValue(reply) => Ok(reply),
@@ -270,7 +270,7 @@ impl Cluster {
     }
 
     async fn names(&self, command: Command) -> Result<ListNamesReply, CommandError> {
-        match self.call(Way::Any, command).await? {
+        match self.call(GatewayChoice::Any, command).await? {
             answer::Answer::Names(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
@@ -282,7 +282,7 @@ impl Cluster {
     /// If no gateway answers in time.
     pub async fn status(&self) -> Result<StatusReply, CommandError> {
         let ask = async {
-            self.choose(&Way::Any).await;
+            self.choose(&GatewayChoice::Any).await;
             let links = self.inner.table.borrow().in_order();
             let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
             for link in links {

@@ -13,7 +13,7 @@ use std::{
 
 use slab::Slab;
 
-use super::topic::Topic;
+use super::topic::RingTopic;
 
 /// Topics that are kept without anything under way, so that a topic in use costs one look-up.
 const IDLE_TOPICS_MAX: usize = 1024;
@@ -21,16 +21,16 @@ const IDLE_TOPICS_MAX: usize = 1024;
 /// All topics with something under way, and some without. `P` is a place; `W` wakes a command's
 /// caller.
 #[derive(Debug)]
-pub(super) struct Routes<P, W> {
-    topics: HashMap<Topic, usize>,
-    lanes: Slab<Lane<P, W>>,
+pub(super) struct CommandRoutes<P, W> {
+    topics: HashMap<RingTopic, usize>,
+    lanes: Slab<TopicLane<P, W>>,
     /// At so many lanes the empty ones are removed.
     sweep_at: usize,
 }
 
 #[derive(Debug)]
-struct Lane<P, W> {
-    topic: Topic,
+struct TopicLane<P, W> {
+    topic: RingTopic,
     /// The number of the next command.
     next: u64,
     /// How many are out, and where.
@@ -43,12 +43,12 @@ struct Lane<P, W> {
 
 /// One command. It waits, or is out, until it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(super) struct CommandTicket {
     lane: usize,
     number: u64,
 }
 
-impl<P: Copy + Eq, W: Clone> Lane<P, W> {
+impl<P: Copy + Eq, W: Clone> TopicLane<P, W> {
     fn may_go(&self, number: u64, place: P) -> bool {
         let first = self.waiting.first_key_value().is_none_or(|(first, _)| *first >= number);
         first && !self.halted && (self.out == 0 || self.place == Some(place))
@@ -74,23 +74,23 @@ impl<P: Copy + Eq, W: Clone> Lane<P, W> {
 }
 
 /// Whatever may let another one go returns that one's waker.
-impl<P: Copy + Eq, W: Clone> Routes<P, W> {
+impl<P: Copy + Eq, W: Clone> CommandRoutes<P, W> {
     pub(super) fn new() -> Self {
         Self { topics: HashMap::new(), lanes: Slab::new(), sweep_at: IDLE_TOPICS_MAX }
     }
 
     /// A new command, after all that were made before. It must go, pass or wait at once.
-    pub(super) fn enter(&mut self, topic: &Topic) -> Ticket {
+    pub(super) fn enter(&mut self, topic: &RingTopic) -> CommandTicket {
         let lane = match self.topics.get(topic) {
             Some(lane) => *lane,
             None => self.open(topic.clone()),
         };
         let number = self.lanes[lane].next;
         self.lanes[lane].next += 1;
-        Ticket { lane, number }
+        CommandTicket { lane, number }
     }
 
-    fn open(&mut self, topic: Topic) -> usize {
+    fn open(&mut self, topic: RingTopic) -> usize {
         if self.lanes.len() >= self.sweep_at {
             let topics = &mut self.topics;
             self.lanes.retain(|_, lane| {
@@ -102,7 +102,7 @@ impl<P: Copy + Eq, W: Clone> Routes<P, W> {
             });
             self.sweep_at = self.lanes.len() * 2 + IDLE_TOPICS_MAX;
         }
-        let lane = Lane {
+        let lane = TopicLane {
             topic: topic.clone(),
             next: 0,
             out: 0,
@@ -116,12 +116,12 @@ impl<P: Copy + Eq, W: Clone> Routes<P, W> {
     }
 
     /// May it go there now?
-    pub(super) fn may_go(&self, Ticket { lane, number }: Ticket, place: P) -> bool {
+    pub(super) fn may_go(&self, CommandTicket { lane, number }: CommandTicket, place: P) -> bool {
         self.lanes[lane].may_go(number, place)
     }
 
     /// It goes, and is out until it comes back or leaves.
-    pub(super) fn go(&mut self, Ticket { lane, number }: Ticket, place: P) -> Option<W> {
+    pub(super) fn go(&mut self, CommandTicket { lane, number }: CommandTicket, place: P) -> Option<W> {
         let lane = &mut self.lanes[lane];
         debug_assert!(lane.may_go(number, place));
         lane.waiting.remove(&number);
@@ -131,19 +131,19 @@ impl<P: Copy + Eq, W: Clone> Routes<P, W> {
     }
 
     /// It goes, and nobody will answer it: it has left.
-    pub(super) fn pass(&mut self, Ticket { lane, number }: Ticket) -> Option<W> {
+    pub(super) fn pass(&mut self, CommandTicket { lane, number }: CommandTicket) -> Option<W> {
         let lane = &mut self.lanes[lane];
         lane.waiting.remove(&number);
         lane.head()
     }
 
     /// It waits for its turn.
-    pub(super) fn wait(&mut self, Ticket { lane, number }: Ticket, waker: W) {
+    pub(super) fn wait(&mut self, CommandTicket { lane, number }: CommandTicket, waker: W) {
         self.lanes[lane].waiting.insert(number, waker);
     }
 
     /// It was out and not answered: it waits to be repeated, in its old place.
-    pub(super) fn back(&mut self, Ticket { lane, number }: Ticket, waker: W) -> Option<W> {
+    pub(super) fn back(&mut self, CommandTicket { lane, number }: CommandTicket, waker: W) -> Option<W> {
         let lane = &mut self.lanes[lane];
         lane.waiting.insert(number, waker);
         lane.halted = true;
@@ -151,7 +151,7 @@ impl<P: Copy + Eq, W: Clone> Routes<P, W> {
     }
 
     /// It was answered, or its caller has given up.
-    pub(super) fn leave(&mut self, Ticket { lane, number }: Ticket) -> Option<W> {
+    pub(super) fn leave(&mut self, CommandTicket { lane, number }: CommandTicket) -> Option<W> {
         let lane = &mut self.lanes[lane];
         if lane.waiting.remove(&number).is_some() { lane.head() } else { lane.one_less() }
     }
@@ -170,13 +170,13 @@ mod tests {
 
     use super::*;
 
-    fn topic() -> Topic {
-        Topic::group("", "g")
+    fn topic() -> RingTopic {
+        RingTopic::group("", "g")
     }
 
     #[test]
     fn nothing_goes_elsewhere_before_the_former_place_has_answered() {
-        let mut routes = Routes::new();
+        let mut routes = CommandRoutes::new();
         let [one, two, three] = std::array::from_fn(|_| routes.enter(&topic()));
         assert!(routes.may_go(one, 'a'));
         assert_eq!(routes.go(one, 'a'), None);
@@ -184,7 +184,7 @@ mod tests {
         routes.wait(two, "two");
         assert!(!routes.may_go(three, 'a'), "not before the second");
         routes.wait(three, "three");
-        let other = routes.enter(&Topic::uid("", "g"));
+        let other = routes.enter(&RingTopic::uid("", "g"));
         assert!(routes.may_go(other, 'b'), "another topic");
         assert_eq!(routes.pass(other), None);
         assert_eq!(routes.leave(one), Some("two"));
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_goes_before_what_was_made_later() {
-        let mut routes = Routes::new();
+        let mut routes = CommandRoutes::new();
         let [one, two, three] = std::array::from_fn(|_| routes.enter(&topic()));
         routes.go(one, 'a');
         routes.go(two, 'a');
@@ -212,11 +212,11 @@ mod tests {
 
     #[test]
     fn topics_without_commands_are_forgotten() {
-        let mut routes = Routes::<char, ()>::new();
+        let mut routes = CommandRoutes::<char, ()>::new();
         let busy = routes.enter(&topic());
         routes.go(busy, 'a');
         for uid in 0..10 * IDLE_TOPICS_MAX {
-            let ticket = routes.enter(&Topic::uid("", &uid.to_string()));
+            let ticket = routes.enter(&RingTopic::uid("", &uid.to_string()));
             routes.pass(ticket);
         }
         assert!(routes.lanes.len() <= IDLE_TOPICS_MAX + 2 && routes.lanes.len() == routes.topics.len());
@@ -233,8 +233,8 @@ mod tests {
 
     /// A caller, and gateways that carry commands out once, each stream in order.
     struct World {
-        routes: Routes<usize, usize>,
-        commands: Vec<(Ticket, State)>,
+        routes: CommandRoutes<usize, usize>,
+        commands: Vec<(CommandTicket, State)>,
         /// What was written to each stream; none if it broke.
         places: Vec<Option<VecDeque<usize>>>,
         refusing: BTreeSet<usize>,
@@ -247,7 +247,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             Self {
-                routes: Routes::new(),
+                routes: CommandRoutes::new(),
                 commands: Vec::new(),
                 places: vec![Some(VecDeque::new())],
                 refusing: BTreeSet::new(),

@@ -21,24 +21,24 @@ use crate::{
 /// What streams have told and nobody has taken: the rest waits in the gateways.
 const HEARD_MAX: usize = 1;
 
-pub(super) type Client =
+pub(super) type GatewayStub =
     GatewayClient<tonic::service::interceptor::InterceptedService<tonic::transport::Channel, SendSecret>>;
 
 /// What every gateway is asked for.
-pub(super) trait Ask: Clone + Send + Sync + 'static {
+pub(super) trait StreamRequest: Clone + Send + Sync + 'static {
     /// What it tells.
     type Told: Send + 'static;
 
     fn ask(
         self,
         gateway: Incarnation,
-        client: &mut Client,
+        client: &mut GatewayStub,
     ) -> impl Future<Output = Result<Response<Streaming<Self::Told>>, Status>> + Send;
 }
 
 /// What is heard of a gateway.
 #[derive(Debug)]
-pub(super) enum Heard<T> {
+pub(super) enum StreamEvent<T> {
     /// Events come on a new stream from now on.
     Opened,
     Told(T),
@@ -51,23 +51,23 @@ pub(super) enum Heard<T> {
 }
 
 /// The streams to all gateways, and what they tell.
-pub(super) struct Streams<A: Ask> {
+pub(super) struct Streams<A: StreamRequest> {
     // Its views go on for as long as there is one.
     cluster: Cluster,
     asked: A,
-    open: HashMap<Incarnation, Stream>,
-    heard: mpsc::Sender<(Incarnation, Heard<A::Told>)>,
-    hearing: mpsc::Receiver<(Incarnation, Heard<A::Told>)>,
+    open: HashMap<Incarnation, StreamHandle>,
+    heard: mpsc::Sender<(Incarnation, StreamEvent<A::Told>)>,
+    hearing: mpsc::Receiver<(Incarnation, StreamEvent<A::Told>)>,
 }
 
 /// The handle of a stream, which ends when this is dropped.
-struct Stream {
+struct StreamHandle {
     again: Arc<Notify>,
     finish: CancellationToken,
     _running: DropGuard,
 }
 
-impl<A: Ask> Streams<A> {
+impl<A: StreamRequest> Streams<A> {
     pub(super) fn new(cluster: Cluster, asked: A) -> Self {
         let (heard, hearing) = mpsc::channel(HEARD_MAX);
         Self { cluster, asked, open: HashMap::new(), heard, hearing }
@@ -92,7 +92,7 @@ impl<A: Ask> Streams<A> {
     }
 
     /// What is heard next. May be cancelled: nothing is lost.
-    pub(super) async fn next(&mut self) -> Option<(Incarnation, Heard<A::Told>)> {
+    pub(super) async fn next(&mut self) -> Option<(Incarnation, StreamEvent<A::Told>)> {
         self.hearing.recv().await
     }
 
@@ -111,7 +111,7 @@ impl<A: Ask> Streams<A> {
         self.open.get(&gateway).inspect(|stream| stream.finish.cancel());
     }
 
-    fn open(&self, gateway: Incarnation, name: &str, address: &str) -> Result<Stream, String> {
+    fn open(&self, gateway: Incarnation, name: &str, address: &str) -> Result<StreamHandle, String> {
         // A connection of its own: while it is not read, it must not hold up commands.
         let credentials = self.cluster.credentials();
         let channel = dial::channel(address, credentials.tls.as_ref())?;
@@ -133,7 +133,7 @@ impl<A: Ask> Streams<A> {
             let guarded = async {
                 if broadgate_tasks::contain("watched gateway", listening).await.is_none() {
                     let status = Status::internal("following this gateway panicked: see the log");
-                    let refused = Heard::Refused(CommandError::from_status(&status));
+                    let refused = StreamEvent::Refused(CommandError::from_status(&status));
                     // A receiver that was dropped needs no word.
                     let _ = heard.send((gateway, refused)).await;
                 }
@@ -143,7 +143,7 @@ impl<A: Ask> Streams<A> {
                 () = stop.cancelled() => {}
             }
         });
-        Ok(Stream { again, finish, _running: ended.drop_guard() })
+        Ok(StreamHandle { again, finish, _running: ended.drop_guard() })
     }
 }
 
@@ -151,18 +151,18 @@ impl<A: Ask> Streams<A> {
 struct Ears<T> {
     gateway: Incarnation,
     name: String,
-    heard: mpsc::Sender<(Incarnation, Heard<T>)>,
+    heard: mpsc::Sender<(Incarnation, StreamEvent<T>)>,
     again: Arc<Notify>,
     finish: CancellationToken,
 }
 
 impl<T: Send + 'static> Ears<T> {
-    async fn tell(&self, heard: Heard<T>) {
+    async fn tell(&self, heard: StreamEvent<T>) {
         // A receiver that was dropped ends this stream.
         let _ = self.heard.send((self.gateway, heard)).await;
     }
 
-    async fn run<A: Ask<Told = T>>(self, client: Client, asked: A) {
+    async fn run<A: StreamRequest<Told = T>>(self, client: GatewayStub, asked: A) {
         let late = async {
             self.finish.cancelled().await;
             tokio::time::sleep(limits::LINK_TIMEOUT).await;
@@ -172,17 +172,17 @@ impl<T: Send + 'static> Ears<T> {
             () = late => {}
         }
         self.finish.cancelled().await;
-        self.tell(Heard::Gone).await;
+        self.tell(StreamEvent::Gone).await;
     }
 
     /// Until the gateway refuses for good, or its stream ends and is the last.
-    async fn keep_open<A: Ask<Told = T>>(&self, mut client: Client, asked: A) {
+    async fn keep_open<A: StreamRequest<Told = T>>(&self, mut client: GatewayStub, asked: A) {
         let mut backoff = Backoff::default();
         let gateway = self.gateway;
         loop {
             match asked.clone().ask(gateway, &mut client).await {
                 Ok(told) => {
-                    self.tell(Heard::Opened).await;
+                    self.tell(StreamEvent::Opened).await;
                     tokio::select! {
                         end = self.hear(told.into_inner()) => {
                             backoff.reset();
@@ -191,10 +191,10 @@ impl<T: Send + 'static> Ears<T> {
                         // Each time later, until the gateway knows as much as we do.
                         () = self.again.notified() => tracing::debug!(%gateway, "watching a gateway again"),
                     }
-                    self.tell(Heard::Broke).await;
+                    self.tell(StreamEvent::Broke).await;
                 }
                 Err(status) if is_final(&status) => {
-                    return self.tell(Heard::Refused(self.refusal(&status))).await;
+                    return self.tell(StreamEvent::Refused(self.refusal(&status))).await;
                 }
                 Err(status) => tracing::debug!(%gateway, %status, "a gateway is not watched"),
             }
@@ -208,7 +208,7 @@ impl<T: Send + 'static> Ears<T> {
 
     async fn hear(&self, mut told: Streaming<T>) -> Result<(), Status> {
         while let Some(told) = told.message().await? {
-            self.tell(Heard::Told(told)).await;
+            self.tell(StreamEvent::Told(told)).await;
         }
         Ok(())
     }

@@ -13,33 +13,33 @@ use broadgate_proto::{ring::Ring, view};
 use broadgate_tls::Credentials;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{link::Link, marks::EpochMark, topic::Topic};
+use super::{link::CallerLink, marks::EpochMark, topic::RingTopic};
 
 /// By which gateway a command goes best.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum GatewayChoice {
     Any,
     /// By this one: it holds all that the command is about.
     Gateway(Incarnation),
     /// By the home of this topic, in the order of the caller's commands to it.
-    Ordered(Topic),
+    Ordered(RingTopic),
 }
 
-impl From<Option<Incarnation>> for Way {
+impl From<Option<Incarnation>> for GatewayChoice {
     fn from(holder: Option<Incarnation>) -> Self {
         holder.map_or(Self::Any, Self::Gateway)
     }
 }
 
 /// The links to the gateways of one view.
-pub(crate) struct Table {
+pub(crate) struct LinkTable {
     ring: Ring,
-    links: HashMap<Incarnation, Arc<Link>>,
+    links: HashMap<Incarnation, Arc<CallerLink>>,
     /// In this caller's order of preference.
-    order: Vec<Arc<Link>>,
+    order: Vec<Arc<CallerLink>>,
 }
 
-impl Default for Table {
+impl Default for LinkTable {
     fn default() -> Self {
         Self { ring: Ring::new([]), links: HashMap::new(), order: Vec::new() }
     }
@@ -57,9 +57,9 @@ fn preference(view: &View, caller: u64) -> Vec<&Member> {
     gateways
 }
 
-impl Table {
+impl LinkTable {
     /// One gateway without a view.
-    pub(crate) fn fixed(link: Link) -> Self {
+    pub(crate) fn fixed(link: CallerLink) -> Self {
         Self { order: vec![Arc::new(link)], ..Self::default() }
     }
 
@@ -76,7 +76,7 @@ impl Table {
             let Ok(incarnation) = gateway.incarnation.parse::<Incarnation>() else { continue };
             let link = match self.links.get(&incarnation) {
                 Some(link) => link.clone(),
-                None => match Link::new(&gateway.name, &gateway.address, credentials, seen) {
+                None => match CallerLink::new(&gateway.name, &gateway.address, credentials, seen) {
                     Ok(link) => Arc::new(link),
                     Err(why) => {
                         tracing::warn!(gateway = gateway.name, why, "a gateway cannot be dialled");
@@ -105,39 +105,43 @@ impl Table {
     }
 
     /// The way to the home that all of these topics have; any if they have several, or there are none.
-    pub(crate) fn home(&self, mut topics: impl Iterator<Item = Topic>) -> Way {
+    pub(crate) fn home(&self, mut topics: impl Iterator<Item = RingTopic>) -> GatewayChoice {
         let mut pick = || topics.next().map(|topic| self.ring.pick(topic.key()));
-        let Some(Some(first)) = pick() else { return Way::Any };
+        let Some(Some(first)) = pick() else { return GatewayChoice::Any };
         while let Some(home) = pick() {
             if home != Some(first) {
-                return Way::Any;
+                return GatewayChoice::Any;
             }
         }
-        Way::Gateway(first)
+        GatewayChoice::Gateway(first)
     }
 
     /// The best gateway for the way, if its link works; else the preferred one whose link is not down;
     /// else, since something must be tried, the preferred one. One that has just refused is tried again
     /// only if there is no other.
-    pub(crate) fn choose(&self, way: &Way, refused: Option<&Arc<Link>>) -> Option<Arc<Link>> {
+    pub(crate) fn choose(
+        &self,
+        way: &GatewayChoice,
+        refused: Option<&Arc<CallerLink>>,
+    ) -> Option<Arc<CallerLink>> {
         let best = match way {
-            Way::Any => None,
-            Way::Gateway(incarnation) => Some(*incarnation),
-            Way::Ordered(topic) => self.ring.pick(topic.key()),
+            GatewayChoice::Any => None,
+            GatewayChoice::Gateway(incarnation) => Some(*incarnation),
+            GatewayChoice::Ordered(topic) => self.ring.pick(topic.key()),
         };
         let best = best.and_then(|incarnation| self.links.get(&incarnation));
-        let works = |link: &&Arc<Link>| !link.is_down();
-        let other = |link: &&Arc<Link>| refused.is_none_or(|refused| !Arc::ptr_eq(refused, link));
+        let works = |link: &&Arc<CallerLink>| !link.is_down();
+        let other = |link: &&Arc<CallerLink>| refused.is_none_or(|refused| !Arc::ptr_eq(refused, link));
         let mut all = best.into_iter().chain(&self.order).filter(works);
         all.clone().find(other).or_else(|| all.next()).or_else(|| self.order.first()).cloned()
     }
 
     /// All of them, the preferred one first.
-    pub(crate) fn in_order(&self) -> Vec<Arc<Link>> {
+    pub(crate) fn in_order(&self) -> Vec<Arc<CallerLink>> {
         self.order.clone()
     }
 
-    pub(crate) fn link(&self, incarnation: Incarnation) -> Option<&Arc<Link>> {
+    pub(crate) fn link(&self, incarnation: Incarnation) -> Option<&Arc<CallerLink>> {
         self.links.get(&incarnation)
     }
 
@@ -188,8 +192,8 @@ mod tests {
         let credentials = Credentials::default();
         let members = vec![gateway(1, MemberState::Draining), gateway(2, MemberState::Ready)];
         let seen = Arc::default();
-        let table = Table::default().follow(&view(members), 7, &credentials, &seen);
-        let chosen = |table: &Table, bits: Option<u64>| {
+        let table = LinkTable::default().follow(&view(members), 7, &credentials, &seen);
+        let chosen = |table: &LinkTable, bits: Option<u64>| {
             let way = bits.map(Incarnation::from_bits).into();
             table.choose(&way, None).map(|link| link.name.clone()).unwrap_or_default()
         };
@@ -201,26 +205,29 @@ mod tests {
         assert_eq!(chosen(&next, Some(2)), "g1");
         let same = Incarnation::from_bits(1);
         assert!(Arc::ptr_eq(table.link(same).unwrap(), next.link(same).unwrap()));
-        assert!(Table::default().choose(&Way::Any, None).is_none() && Table::default().is_empty());
-        assert!(table.lives_on_in(&next) && !Table::default().lives_on_in(&next));
+        assert!(
+            LinkTable::default().choose(&GatewayChoice::Any, None).is_none()
+                && LinkTable::default().is_empty()
+        );
+        assert!(table.lives_on_in(&next) && !LinkTable::default().lives_on_in(&next));
     }
 
     #[tokio::test]
     async fn topics_go_to_their_homes_and_elsewhere_after_a_refusal() {
         let members = view((1..=3).map(|bits| gateway(bits, MemberState::Ready)).collect());
-        let table = Table::default().follow(&members, 7, &Credentials::default(), &Arc::default());
+        let table = LinkTable::default().follow(&members, 7, &Credentials::default(), &Arc::default());
         let ring = Ring::of_view(&members);
-        let groups: Vec<_> = (0..100).map(|group| Topic::group("", &group.to_string())).collect();
+        let groups: Vec<_> = (0..100).map(|group| RingTopic::group("", &group.to_string())).collect();
         for topic in &groups {
             let home = ring.pick(topic.key()).unwrap();
-            let way = Way::Ordered(topic.clone());
+            let way = GatewayChoice::Ordered(topic.clone());
             let link = table.choose(&way, None).unwrap();
             assert!(Arc::ptr_eq(&link, table.link(home).unwrap()));
             assert!(!Arc::ptr_eq(&link, &table.choose(&way, Some(&link)).unwrap()));
-            assert_eq!(table.home(std::iter::repeat_n(topic.clone(), 2)), Way::Gateway(home));
+            assert_eq!(table.home(std::iter::repeat_n(topic.clone(), 2)), GatewayChoice::Gateway(home));
         }
-        assert_eq!(table.home(groups.into_iter()), Way::Any);
-        assert_eq!(table.home(std::iter::empty()), Way::Any);
-        assert_eq!(Table::default().home(std::iter::once(Topic::all(""))), Way::Any);
+        assert_eq!(table.home(groups.into_iter()), GatewayChoice::Any);
+        assert_eq!(table.home(std::iter::empty()), GatewayChoice::Any);
+        assert_eq!(LinkTable::default().home(std::iter::once(RingTopic::all(""))), GatewayChoice::Any);
     }
 }

@@ -5,7 +5,7 @@ use broadgate_proto::v1;
 /// By the key of a topic the ring places it, here as in the gateways: `a` APP NUL, `u` APP NUL UID,
 /// or `g` APP NUL GROUP. Names have no control characters, so no two topics have the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Topic(Box<str>);
+pub(crate) struct RingTopic(Box<str>);
 
 /// "" stands for the app of this name.
 const DEFAULT_APP: &str = "default";
@@ -14,7 +14,7 @@ fn named(app: &str) -> &str {
     if app.is_empty() { DEFAULT_APP } else { app }
 }
 
-impl Topic {
+impl RingTopic {
     /// Everybody in an app.
     pub(crate) fn all(app: &str) -> Self {
         Self::new("a", app, "")
@@ -58,17 +58,17 @@ mod tests {
 
     #[test]
     fn keys_are_those_of_the_gateways() {
-        assert_eq!(Topic::all("shop").key(), b"ashop\0");
-        assert_eq!(Topic::uid("shop", "7").key(), b"ushop\x007");
-        assert_eq!(Topic::group("", "room 1").key(), b"gdefault\0room 1");
+        assert_eq!(RingTopic::all("shop").key(), b"ashop\0");
+        assert_eq!(RingTopic::uid("shop", "7").key(), b"ushop\x007");
+        assert_eq!(RingTopic::group("", "room 1").key(), b"gdefault\0room 1");
     }
 
     #[test]
     fn an_audience_of_one_name_is_a_topic() {
-        let topic = |audience: Audience| Topic::of(&audience.0);
-        assert_eq!(topic(Audience::all()), Some(Topic::all("")));
-        assert_eq!(topic(Audience::uid("u").except_client("c")), Some(Topic::uid("default", "u")));
-        assert_eq!(topic(Audience::group("g").except_group("h")), Some(Topic::group("", "g")));
+        let topic = |audience: Audience| RingTopic::of(&audience.0);
+        assert_eq!(topic(Audience::all()), Some(RingTopic::all("")));
+        assert_eq!(topic(Audience::uid("u").except_client("c")), Some(RingTopic::uid("default", "u")));
+        assert_eq!(topic(Audience::group("g").except_group("h")), Some(RingTopic::group("", "g")));
         let several = [
             Audience::default(),
             Audience::client("c"),

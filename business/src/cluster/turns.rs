@@ -6,29 +6,29 @@ use broadgate_proto::v1::command::Command;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    link::{QueueSlot, Reply, Run},
-    routes::{Routes, Ticket},
-    topic::Topic,
+    link::{CallReply, QueueSlot, Run},
+    routes::{CommandRoutes, CommandTicket},
+    topic::RingTopic,
 };
 
 /// The turns of one cluster's callers. The lock is held for moments only.
-pub(super) struct Turns(Mutex<Routes<Run, Arc<Notify>>>);
+pub(super) struct CallerTurns(Mutex<CommandRoutes<Run, Arc<Notify>>>);
 
-impl Turns {
+impl CallerTurns {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Routes::new()))
+        Self(Mutex::new(CommandRoutes::new()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Routes<Run, Arc<Notify>>> {
+    fn lock(&self) -> MutexGuard<'_, CommandRoutes<Run, Arc<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One command's turn; it is given up when this is dropped.
-pub(super) struct Turn<'a> {
-    turns: &'a Turns,
-    topic: &'a Topic,
-    ticket: Option<Ticket>,
+pub(super) struct CallerTurn<'a> {
+    turns: &'a CallerTurns,
+    topic: &'a RingTopic,
+    ticket: Option<CommandTicket>,
     /// Made when it has to wait.
     woken: Option<Arc<Notify>>,
 }
@@ -39,8 +39,8 @@ fn wake(woken: Option<Arc<Notify>>) {
     }
 }
 
-impl<'a> Turn<'a> {
-    pub(super) fn new(turns: &'a Turns, topic: &'a Topic) -> Self {
+impl<'a> CallerTurn<'a> {
+    pub(super) fn new(turns: &'a CallerTurns, topic: &'a RingTopic) -> Self {
         Self { turns, topic, ticket: None, woken: None }
     }
 
@@ -65,7 +65,7 @@ impl<'a> Turn<'a> {
         &mut self,
         place: QueueSlot<'_>,
         command: Command,
-    ) -> Option<oneshot::Receiver<Reply>> {
+    ) -> Option<oneshot::Receiver<CallReply>> {
         let mut routes = self.turns.lock();
         let ticket = *self.ticket.get_or_insert_with(|| routes.enter(self.topic));
         let run = place.run();
@@ -111,7 +111,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CallerTurn<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             let next = self.turns.lock().leave(ticket);

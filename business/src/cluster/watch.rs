@@ -17,8 +17,8 @@ use tonic::{Response, Status, Streaming};
 use crate::cluster::{
     error::CommandError,
     handle::Cluster,
-    streams::{Ask, Client, Heard, Streams},
-    watch_state::{Effect, GroupChange, Input, State},
+    streams::{GatewayStub, StreamEvent, StreamRequest, Streams},
+    watch_state::{Effect, GroupChange, Input, WatchState},
 };
 
 /// Changes that wait for the application. While there are so many, no stream is read: a gateway whose
@@ -92,31 +92,31 @@ impl Cluster {
         };
         let (out, changes) = mpsc::channel(CHANGES_MAX);
         let request = WatchGroupsRequest { app: self.app.to_string(), patterns, requires: Vec::new() };
-        let state = State::new(&request.app);
-        let watcher = Watcher { state, streams: Streams::new(self.clone(), request), out }.run(views);
+        let state = WatchState::new(&request.app);
+        let watcher = GroupsWatcher { state, streams: Streams::new(self.clone(), request), out }.run(views);
         Ok(GroupWatch { changes, watcher: broadgate_tasks::spawn("watch of groups", watcher) })
     }
 }
 
-impl Ask for WatchGroupsRequest {
+impl StreamRequest for WatchGroupsRequest {
     type Told = GroupEvents;
 
     async fn ask(
         self,
         _: Incarnation,
-        client: &mut Client,
+        client: &mut GatewayStub,
     ) -> Result<Response<Streaming<GroupEvents>>, Status> {
         client.watch_groups(self).await
     }
 }
 
-struct Watcher {
-    state: State,
+struct GroupsWatcher {
+    state: WatchState,
     streams: Streams<WatchGroupsRequest>,
     out: mpsc::Sender<Result<GroupChange, CommandError>>,
 }
 
-impl Watcher {
+impl GroupsWatcher {
     async fn run(mut self, mut views: cell::Receiver<Arc<View>>) {
         views.mark_changed();
         loop {
@@ -130,13 +130,13 @@ impl Watcher {
                     Input::View(view)
                 }
                 Some((gateway, heard)) = self.streams.next() => match heard {
-                    Heard::Opened => Input::Opened(gateway),
-                    Heard::Told(events) => Input::Said(gateway, events),
-                    Heard::Refused(error) => {
+                    StreamEvent::Opened => Input::Opened(gateway),
+                    StreamEvent::Told(events) => Input::Said(gateway, events),
+                    StreamEvent::Refused(error) => {
                         let _ = self.out.send(Err(error)).await;
                         return;
                     }
-                    Heard::Broke | Heard::Gone => continue,
+                    StreamEvent::Broke | StreamEvent::Gone => continue,
                 },
             };
             for effect in self.state.apply(input) {

@@ -18,7 +18,7 @@ use broadgate_proto::{
     view,
 };
 
-use super::topic::Topic;
+use super::topic::RingTopic;
 
 /// A change in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +69,12 @@ pub(super) enum Effect {
 
 /// What a ring depends on.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Places {
+struct RingInputs {
     version: u32,
     ready: Vec<Incarnation>,
 }
 
-impl Places {
+impl RingInputs {
     fn of(view: &View) -> Self {
         let version = view::gateways(view).map(|gateway| gateway.ring_version).min();
         let ready = view::ready_gateways(view);
@@ -86,7 +86,7 @@ impl Places {
 
 /// The stream to a gateway of the view.
 #[derive(Debug, Default)]
-struct Stream {
+struct GatewayStream {
     /// By this view it has told everything; the date of what it tells.
     told: Option<Epoch>,
     /// And what it has not told of by then is gone.
@@ -97,7 +97,7 @@ struct Stream {
 
 /// Where a group is at home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
+enum HomeState {
     /// There: it told of the group last, and tells what happens in it.
     At(Incarnation),
     /// Not there any more, says that gateway, which had told everything by this view before.
@@ -110,26 +110,26 @@ enum Home {
 
 /// A group that has clients.
 #[derive(Debug)]
-struct Group {
-    home: Home,
+struct WatchedClients {
+    home: HomeState,
     /// Whatever is dated before says nothing about it any more.
     date: Epoch,
     users: BTreeSet<Box<str>>,
 }
 
 /// The picture.
-pub(super) struct State {
+pub(super) struct WatchState {
     app: String,
     ring: Ring,
-    places: Places,
+    places: RingInputs,
     epoch: Epoch,
     /// The ring is this one since that epoch, or longer.
     since: Epoch,
     /// It changed then, so every gateway says by an epoch not before that what it has told. Otherwise
     /// nobody may have a reason to.
     changed: bool,
-    streams: BTreeMap<Incarnation, Stream>,
-    groups: BTreeMap<Arc<str>, Group>,
+    streams: BTreeMap<Incarnation, GatewayStream>,
+    groups: BTreeMap<Arc<str>, WatchedClients>,
     out: Vec<Effect>,
 }
 
@@ -138,12 +138,12 @@ const fn after(epoch: Epoch) -> Epoch {
     Epoch::new(epoch.term, epoch.count.saturating_add(1))
 }
 
-impl State {
+impl WatchState {
     pub(super) fn new(app: &str) -> Self {
         Self {
             app: app.to_owned(),
             ring: Ring::new([]),
-            places: Places::default(),
+            places: RingInputs::default(),
             epoch: Epoch::default(),
             since: Epoch::default(),
             changed: false,
@@ -167,11 +167,11 @@ impl State {
         let epoch = view::epoch(view);
         // The cluster was restarted as a whole: earlier epochs are no measure of new ones.
         if epoch < self.epoch {
-            let untold = || Stream { told: Some(Epoch::default()), ..Stream::default() };
+            let untold = || GatewayStream { told: Some(Epoch::default()), ..GatewayStream::default() };
             self.streams.values_mut().for_each(|stream| *stream = untold());
             self.groups.values_mut().for_each(|group| group.date = Epoch::default());
         }
-        let places = Places::of(view);
+        let places = RingInputs::of(view);
         let next = view.before.unwrap_or_default() == self.epoch && epoch > Epoch::default();
         if epoch != self.epoch && (!next || places != self.places) {
             (self.since, self.changed) = (epoch, next);
@@ -188,8 +188,8 @@ impl State {
             self.streams.entry(gateway).or_default();
         }
         for group in self.groups.values_mut() {
-            if matches!(group.home, Home::At(gateway) if !self.streams.contains_key(&gateway)) {
-                group.home = Home::Unknown;
+            if matches!(group.home, HomeState::At(gateway) if !self.streams.contains_key(&gateway)) {
+                group.home = HomeState::Unknown;
             }
         }
         for gateway in self.streams.keys().copied().collect::<Vec<_>>() {
@@ -199,11 +199,13 @@ impl State {
 
     fn opened(&mut self, gateway: Incarnation) {
         let Some(stream) = self.streams.get_mut(&gateway) else { return };
-        *stream = Stream::default();
+        *stream = GatewayStream::default();
         for group in self.groups.values_mut() {
             match group.home {
-                Home::At(home) | Home::Not(home, _) | Home::NotOrAgain(home, _) if home == gateway => {
-                    group.home = Home::Unknown;
+                HomeState::At(home) | HomeState::Not(home, _) | HomeState::NotOrAgain(home, _)
+                    if home == gateway =>
+                {
+                    group.home = HomeState::Unknown;
                 }
                 _ => {}
             }
@@ -235,8 +237,8 @@ impl State {
                         moved.remove(&name);
                     }
                     let to = match said.told {
-                        None => Home::Not(gateway, now),
-                        Some(told) => Home::NotOrAgain(gateway, told),
+                        None => HomeState::Not(gateway, now),
+                        Some(told) => HomeState::NotOrAgain(gateway, told),
                     };
                     self.moved(gateway, &name, to, after(before));
                 }
@@ -251,7 +253,7 @@ impl State {
     /// A gateway tells all of a group.
     fn is(&mut self, gateway: Incarnation, name: &str, members: Vec<PresenceMember>, date: Epoch) {
         let known = self.groups.get(name);
-        if known.is_some_and(|group| group.home != Home::At(gateway) && group.date > date)
+        if known.is_some_and(|group| group.home != HomeState::At(gateway) && group.date > date)
             || (known.is_none() && self.is_past(gateway, name, date))
         {
             return;
@@ -262,9 +264,9 @@ impl State {
         };
         let group = self.groups.entry(name.clone()).or_insert_with(|| {
             self.out.push(tell(&name, ChangeKind::Occupied));
-            Group { home: Home::Unknown, date, users: BTreeSet::new() }
+            WatchedClients { home: HomeState::Unknown, date, users: BTreeSet::new() }
         });
-        (group.home, group.date) = (Home::At(gateway), group.date.max(date));
+        (group.home, group.date) = (HomeState::At(gateway), group.date.max(date));
         let there: HashMap<&str, &str> =
             members.iter().map(|member| (&*member.user_id, &*member.info)).collect();
         group.users.retain(|user| {
@@ -288,8 +290,8 @@ impl State {
     }
 
     /// Another gateway is the home, by a view not before this date.
-    fn moved(&mut self, gateway: Incarnation, name: &str, to: Home, date: Epoch) {
-        if let Some(group) = self.groups.get_mut(name).filter(|group| group.home == Home::At(gateway)) {
+    fn moved(&mut self, gateway: Incarnation, name: &str, to: HomeState, date: Epoch) {
+        if let Some(group) = self.groups.get_mut(name).filter(|group| group.home == HomeState::At(gateway)) {
             (group.home, group.date) = (to, date);
         }
     }
@@ -297,7 +299,8 @@ impl State {
     fn happened(&mut self, gateway: Incarnation, name: &str, event: Event) {
         let Some((name, _)) = self.groups.get_key_value(name) else { return };
         let name = name.clone();
-        let Some(group) = self.groups.get_mut(&name).filter(|group| group.home == Home::At(gateway)) else {
+        let Some(group) = self.groups.get_mut(&name).filter(|group| group.home == HomeState::At(gateway))
+        else {
             return;
         };
         match event {
@@ -329,13 +332,13 @@ impl State {
         stream.settled = true;
         let (mut gone, mut unclear) = (Vec::new(), false);
         for (name, group) in &self.groups {
-            let told_of = group.home == Home::At(gateway) || group.date > told;
+            let told_of = group.home == HomeState::At(gateway) || group.date > told;
             if told_of || self.home(name) != Some(gateway) {
                 continue;
             }
             match group.home {
-                Home::Not(former, then) if former == gateway && then >= told => {}
-                Home::NotOrAgain(former, then) if former == gateway && then >= told => unclear = true,
+                HomeState::Not(former, then) if former == gateway && then >= told => {}
+                HomeState::NotOrAgain(former, then) if former == gateway && then >= told => unclear = true,
                 _ => gone.push(name.clone()),
             }
         }
@@ -355,7 +358,7 @@ impl State {
     }
 
     fn home(&self, group: &str) -> Option<Incarnation> {
-        self.ring.pick(Topic::group(&self.app, group).key())
+        self.ring.pick(RingTopic::group(&self.app, group).key())
     }
 
     fn forget(&mut self, name: &Arc<str>) {
@@ -371,7 +374,7 @@ fn tell(group: &Arc<str>, kind: ChangeKind) -> Effect {
     Effect::Tell(GroupChange { group: group.to_string(), kind })
 }
 
-fn join(out: &mut Vec<Effect>, group: &mut Group, name: &Arc<str>, member: PresenceMember) {
+fn join(out: &mut Vec<Effect>, group: &mut WatchedClients, name: &Arc<str>, member: PresenceMember) {
     if group.users.insert(member.user_id.clone().into_boxed_str()) {
         let PresenceMember { user_id, info } = member;
         out.push(tell(name, ChangeKind::Joined { user_id, info }));

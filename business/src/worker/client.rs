@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::{Audience, Close, Cluster, CommandError, Payload, SessionAt, Who, parse_session},
-    worker::{job::Job, queue::Queue},
+    worker::{job::HandlerJob, queue::EventQueue},
 };
 
 /// A client whose events this worker handles. Cheap to clone; may be kept.
@@ -32,34 +32,34 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ClientShared>,
     pub(crate) redelivered: bool,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct ClientShared {
     pub(crate) key: ClientId,
     id: String,
     listener: Arc<str>,
     service: Arc<str>,
     gateway: Arc<str>,
     cluster: Cluster,
-    state: Mutex<State>,
+    state: Mutex<MutableClient>,
 }
 
 /// What changes while the client lives.
 #[derive(Default)]
-pub(crate) struct State {
-    pub(crate) queue: Queue<Job>,
+pub(crate) struct MutableClient {
+    pub(crate) queue: EventQueue<HandlerJob>,
     /// The stream on which the gateway last said that the client is this worker's.
     pub(crate) stream: u64,
     /// Its last event is in the queue or has been handled.
     pub(crate) goes: bool,
-    known: Known,
+    known: KnownClient,
 }
 
 /// What is known of the client: by its events, and by this worker's own commands.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Known {
+struct KnownClient {
     uid: Arc<str>,
     /// As the last event told it: an event on its way while a bind was answered tells the uid from
     /// before, and must not undo what the handler has been promised.
@@ -67,7 +67,7 @@ struct Known {
     session: Session,
 }
 
-impl Known {
+impl KnownClient {
     fn uid_told(&mut self, uid: &str) {
         if *uid != *self.uid_told {
             self.uid_told = uid.into();
@@ -82,7 +82,7 @@ impl Known {
     }
 }
 
-impl Shared {
+impl ClientShared {
     pub(crate) fn new(key: ClientId, event: &Event, gateway: &Arc<str>, cluster: &Cluster) -> Self {
         let cluster = if event.app == cluster.app() { cluster.clone() } else { cluster.in_app(&event.app) };
         Self {
@@ -100,12 +100,12 @@ impl Shared {
         self.lock().known.session.json.clone()
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, MutableClient> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl MutableClient {
     /// What an event tells of its client.
     pub(crate) fn learn(&mut self, uid: &str, session: Option<Session>) {
         self.known.uid_told(uid);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn an_event_from_before_a_bind_does_not_undo_it() {
-        let mut known = Known { uid: "ada".into(), ..Known::default() };
+        let mut known = KnownClient { uid: "ada".into(), ..KnownClient::default() };
         known.uid_told("");
         assert_eq!(&*known.uid, "ada");
         known.uid_told("ada");
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn an_older_session_does_not_replace_a_newer_one() {
-        let mut known = Known::default();
+        let mut known = KnownClient::default();
         known.session_told(Session { json: "{\"a\":1}".into(), version: 2 });
         known.session_told(Session { json: String::new(), version: 1 });
         assert_eq!(known.session.version, 2);

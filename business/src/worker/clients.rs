@@ -23,12 +23,12 @@ use tokio_util::task::TaskTracker;
 use crate::{
     cluster::parse_session,
     worker::{
-        client::{Client, Shared},
-        core::{Core, RunnerWatch},
+        client::{Client, ClientShared},
+        core::{RunnerWatch, WorkerCore},
         handler::{Closed, Decision, Handler, Message},
-        job::Job,
-        out::{Out, Said},
-        queue::Attached,
+        job::HandlerJob,
+        out::{FramesOut, OutFrame},
+        queue::StreamAttachment,
     },
 };
 
@@ -39,31 +39,31 @@ const TOGETHER_TIME_MAX: Duration = Duration::from_micros(200);
 
 /// Owned by the link's task; the runners share only what is behind its `Arc`s.
 pub(crate) struct Clients<H> {
-    core: Arc<Core<H>>,
+    core: Arc<WorkerCore<H>>,
     gateway: Arc<str>,
-    table: HashMap<ClientId, Arc<Shared>>,
+    table: HashMap<ClientId, Arc<ClientShared>>,
     /// Clients that have something to be handled, and nobody who does.
-    starting: Vec<Arc<Shared>>,
+    starting: Vec<Arc<ClientShared>>,
     /// Numbers the streams of this link.
     stream: u64,
-    standing: Arc<Standing>,
+    standing: Arc<RunnerView>,
     runners: TaskTracker,
 }
 
 /// What runners need to know of their link.
 #[derive(Default)]
-struct Standing {
+struct RunnerView {
     attached: AtomicU64,
     /// Clients whose last event has been handled.
     ended: Mutex<Vec<ClientId>>,
 }
 
-impl Standing {
-    fn attached(&self) -> Attached {
-        Attached::from_bits(self.attached.load(Ordering::Acquire))
+impl RunnerView {
+    fn attached(&self) -> StreamAttachment {
+        StreamAttachment::from_bits(self.attached.load(Ordering::Acquire))
     }
 
-    fn set(&self, attached: Attached) {
+    fn set(&self, attached: StreamAttachment) {
         self.attached.store(attached.to_bits(), Ordering::Release);
     }
 
@@ -73,7 +73,7 @@ impl Standing {
 }
 
 impl<H: Handler> Clients<H> {
-    pub(crate) fn new(core: Arc<Core<H>>, gateway: Arc<str>) -> Self {
+    pub(crate) fn new(core: Arc<WorkerCore<H>>, gateway: Arc<str>) -> Self {
         let (table, standing, runners) = (HashMap::new(), Arc::default(), TaskTracker::new());
         Self { core, gateway, table, starting: Vec::new(), stream: 0, standing, runners }
     }
@@ -83,7 +83,7 @@ impl<H: Handler> Clients<H> {
     pub(crate) fn attached(&mut self) {
         self.sweep();
         self.stream += 1;
-        self.standing.set(Attached::Live(self.stream));
+        self.standing.set(StreamAttachment::Live(self.stream));
         self.core.meters.attached.increment(1.0);
         // A client with an event still in its handler stays, so that what comes next waits for it.
         self.table.retain(|_, shared| !shared.lock().queue.is_idle());
@@ -94,9 +94,9 @@ impl<H: Handler> Clients<H> {
 
     /// The stream has ended: what waits must wait on.
     pub(crate) fn detached(&self) {
-        if matches!(self.standing.attached(), Attached::Live(_)) {
+        if matches!(self.standing.attached(), StreamAttachment::Live(_)) {
             self.core.meters.attached.decrement(1.0);
-            self.standing.set(Attached::Broken);
+            self.standing.set(StreamAttachment::Broken);
         }
     }
 
@@ -108,7 +108,7 @@ impl<H: Handler> Clients<H> {
     }
 
     /// Puts an event into its client's queue; [`Clients::start`] has it handled.
-    pub(crate) fn take(&mut self, event: Event, out: &Out) {
+    pub(crate) fn take(&mut self, event: Event, out: &FramesOut) {
         self.core.meters.unanswered.increment(1.0);
         let id = event.client_id.parse::<ClientId>();
         match (event.event.as_ref(), id) {
@@ -122,23 +122,24 @@ impl<H: Handler> Clients<H> {
                 self.core.meters.unknown.increment(1);
                 self.core.meters.unanswered.decrement(1.0);
                 let (out, seq) = (out.clone(), event.seq);
-                self.runners.spawn(async move { out.send(Said::Ack(seq)).await });
+                self.runners.spawn(async move { out.send(OutFrame::Ack(seq)).await });
             }
         }
     }
 
-    fn queue(&mut self, id: ClientId, event: Event, out: &Out) {
+    fn queue(&mut self, id: ClientId, event: Event, out: &FramesOut) {
         let shared = match self.table.get(&id) {
             Some(shared) => shared.clone(),
             None => {
-                let shared = Arc::new(Shared::new(id, &event, &self.gateway, self.core.context.cluster()));
+                let shared =
+                    Arc::new(ClientShared::new(id, &event, &self.gateway, self.core.context.cluster()));
                 self.table.insert(id, shared.clone());
                 shared
             }
         };
         let Some(kind) = event.event else { return };
         let last = matches!(kind, event::Event::Closed(_) | event::Event::Moved(_));
-        let job = Job {
+        let job = HandlerJob {
             seq: event.seq,
             redelivered: event.redelivered,
             uid: event.uid,
@@ -168,7 +169,7 @@ impl<H: Handler> Clients<H> {
     }
 
     /// Asks the handler whether a client may come in; nothing of that client can come before.
-    fn decide(&self, event: Event, out: Out) {
+    fn decide(&self, event: Event, out: FramesOut) {
         let Some(event::Event::Handshake(handshake)) = event.event else { return };
         self.core.meters.count(&event::Event::Handshake(Handshake::default()));
         let (core, seq) = (self.core.clone(), event.seq);
@@ -182,7 +183,7 @@ impl<H: Handler> Clients<H> {
                 Decision::refuse(500, "the application failed")
             });
             core.meters.unanswered.decrement(1.0);
-            let _ = out.send(Said::Decision(v1::Decision { seq, decision: Some(decision.0) })).await;
+            let _ = out.send(OutFrame::Decision(v1::Decision { seq, decision: Some(decision.0) })).await;
         });
     }
 
@@ -199,7 +200,7 @@ impl<H: Handler> Clients<H> {
             let handled = AssertUnwindSafe(handled).catch_unwind().await;
             core.note("gateway_lost", handled);
         }
-        self.standing.set(Attached::Lost(stream));
+        self.standing.set(StreamAttachment::Lost(stream));
         for shared in self.table.values() {
             let start = {
                 let mut state = shared.lock();
@@ -225,9 +226,9 @@ impl<H: Handler> Clients<H> {
 }
 
 /// The end of a client whose gateway was lost.
-fn lost_job() -> Job {
+fn lost_job() -> HandlerJob {
     let closed = v1::Closed { cause: Cause::GatewayLost.into(), code: 1006, ..v1::Closed::default() };
-    Job {
+    HandlerJob {
         seq: 0,
         redelivered: false,
         uid: String::new(),
@@ -240,10 +241,10 @@ fn lost_job() -> Job {
 /// Runs the clients one after the other; one that has to wait goes on in a task of its own. Most handlers
 /// need not wait, and a task for each would cost more than they do.
 async fn run_several<H: Handler>(
-    core: Arc<Core<H>>,
-    standing: Arc<Standing>,
+    core: Arc<WorkerCore<H>>,
+    standing: Arc<RunnerView>,
     runners: TaskTracker,
-    clients: Vec<Arc<Shared>>,
+    clients: Vec<Arc<ClientShared>>,
 ) {
     let began = Instant::now();
     let mut clients = clients.into_iter();
@@ -274,12 +275,16 @@ fn reuse<F>(mut room: Pin<Box<F>>, future: F) -> Pin<Box<F>> {
 }
 
 /// Handles one client's events in turn, until none waits.
-async fn run_client<H: Handler>(core: Arc<Core<H>>, standing: Arc<Standing>, shared: Arc<Shared>) {
+async fn run_client<H: Handler>(
+    core: Arc<WorkerCore<H>>,
+    standing: Arc<RunnerView>,
+    shared: Arc<ClientShared>,
+) {
     let _watch = RunnerWatch(&core.runner_panicked);
     broadgate_tasks::strike_now("clients");
     let mut client = Client { shared, redelivered: false };
     while let Some(job) = next(&core, &standing, &client) {
-        let Job { seq, redelivered, event, out, .. } = job;
+        let HandlerJob { seq, redelivered, event, out, .. } = job;
         client.redelivered = redelivered;
         let last = matches!(event, event::Event::Closed(_) | event::Event::Moved(_));
         let what = name(&event);
@@ -291,12 +296,12 @@ async fn run_client<H: Handler>(core: Arc<Core<H>>, standing: Arc<Standing>, sha
         }
         if let Some(out) = out {
             // The stream may be gone; then the gateway gives the event out again.
-            let _ = out.send(Said::Ack(seq)).await;
+            let _ = out.send(OutFrame::Ack(seq)).await;
         }
     }
 }
 
-fn next<H>(core: &Core<H>, standing: &Standing, client: &Client) -> Option<Job> {
+fn next<H>(core: &WorkerCore<H>, standing: &RunnerView, client: &Client) -> Option<HandlerJob> {
     let mut state = client.shared.lock();
     let mut job = state.queue.next(standing.attached(), |_| {
         core.meters.unanswered.decrement(1.0);
@@ -319,7 +324,11 @@ const fn name(event: &event::Event) -> &'static str {
     }
 }
 
-async fn handle<H: Handler>(core: &Core<H>, client: &Client, event: event::Event) -> anyhow::Result<()> {
+async fn handle<H: Handler>(
+    core: &WorkerCore<H>,
+    client: &Client,
+    event: event::Event,
+) -> anyhow::Result<()> {
     let handler = &core.handler;
     match event {
         event::Event::Message(message) => handler.message(client, Message::from_wire(message)).await,

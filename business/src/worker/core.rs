@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::worker::{context::Context, meters::Meters};
 
 /// What the tasks of one worker share.
-pub(crate) struct Core<H> {
+pub(crate) struct WorkerCore<H> {
     pub(crate) handler: H,
     pub(crate) context: Context,
     /// All but the incarnation.
@@ -31,7 +31,7 @@ impl Drop for RunnerWatch<'_> {
 
 pub(super) type Handled = Result<anyhow::Result<()>, Box<dyn Any + Send>>;
 
-impl<H> Core<H> {
+impl<H> WorkerCore<H> {
     /// Counts what a handler's method came to.
     pub(crate) fn note(&self, what: &'static str, handled: Handled) {
         match handled {

@@ -5,17 +5,17 @@ use std::sync::{Arc, atomic::AtomicBool};
 use broadgate_proto::v1::{Session, event};
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::out::Out;
+use crate::worker::out::FramesOut;
 
 /// One event on its way to the handler.
-pub(crate) struct Job {
+pub(crate) struct HandlerJob {
     pub(crate) seq: u64,
     pub(crate) redelivered: bool,
     pub(crate) uid: String,
     pub(crate) session: Option<Session>,
     pub(crate) event: event::Event,
     /// The stream that it came on; None if this worker made the event itself.
-    pub(crate) out: Option<Out>,
+    pub(crate) out: Option<FramesOut>,
 }
 
 /// What the worker wants of a link.

@@ -16,7 +16,7 @@ use broadgate_proto::{
     v1::{MemberState, Role, View, WorkerHello},
     view,
 };
-use broadgate_register::member::{self, Advertise, Member, MemberEvent};
+use broadgate_register::member::{self, Advertise, ClusterMember, MemberEvent};
 use broadgate_tasks::Tasks;
 use futures_util::FutureExt as _;
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     worker::{
         config::WorkerConfig,
         context::Context,
-        core::Core,
+        core::WorkerCore,
         handler::Handler,
         job::Orders,
         link::{self},
@@ -43,10 +43,10 @@ use crate::{
 /// What a failed task means.
 const ENDS: &str = "the worker exits, to be restarted";
 
-struct Life<H> {
+struct WorkerLife<H> {
     config: WorkerConfig,
-    core: Arc<Core<H>>,
-    member: Member,
+    core: Arc<WorkerCore<H>>,
+    member: ClusterMember,
     /// What the cluster client and the timers follow, also across incarnations.
     views: watch::Sender<Arc<View>>,
     identity: watch::Sender<Incarnation>,
@@ -77,7 +77,7 @@ pub(crate) async fn run<H: Handler>(
     handler: H,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let mut life = Life::join(config, handler);
+    let mut life = WorkerLife::join(config, handler);
     for (number, timer) in (1..).zip(timers) {
         let service = life.core.hello.services.first().cloned().unwrap_or_default();
         let ticking = timer.run(life.core.context.clone(), life.views.subscribe(), service);
@@ -94,7 +94,7 @@ pub(crate) async fn run<H: Handler>(
     served
 }
 
-fn join(config: &WorkerConfig, known: Option<View>) -> Member {
+fn join(config: &WorkerConfig, known: Option<View>) -> ClusterMember {
     member::join(member::Config {
         registers: config.registers.clone(),
         credentials: config.credentials(),
@@ -108,7 +108,7 @@ fn join(config: &WorkerConfig, known: Option<View>) -> Member {
     })
 }
 
-impl<H: Handler> Life<H> {
+impl<H: Handler> WorkerLife<H> {
     fn join(config: WorkerConfig, handler: H) -> Self {
         let member = join(&config, None);
         let (views, followed) = watch::channel(Arc::default());
@@ -123,7 +123,7 @@ impl<H: Handler> Life<H> {
         };
         let context = Context { cluster, name: config.name.as_str().into(), incarnation };
         let (meters, runner_panicked) = (Meters::new(), Notify::new());
-        let core = Arc::new(Core { handler, context, hello, meters, runner_panicked });
+        let core = Arc::new(WorkerCore { handler, context, hello, meters, runner_panicked });
         Self {
             config,
             core,

@@ -14,16 +14,16 @@ use crate::{
     dial::{self, Backoff},
     worker::{
         clients::Clients,
-        core::Core,
+        core::WorkerCore,
         handler::Handler,
         job::Orders,
-        out::{self, Out, Said},
+        out::{self, FramesOut, OutFrame},
     },
 };
 
 /// Why an attached stream ended.
 #[derive(Debug)]
-enum End {
+enum StreamEnd {
     Broken(String),
     /// The worker is another incarnation now: attach again as that.
     Renamed,
@@ -32,7 +32,7 @@ enum End {
 
 /// Follows one gateway until it leaves the view, or has released a stopping worker.
 pub(crate) async fn run<H: Handler>(
-    core: Arc<Core<H>>,
+    core: Arc<WorkerCore<H>>,
     incarnation: Incarnation,
     name: Arc<str>,
     orders: Orders,
@@ -50,9 +50,9 @@ pub(crate) async fn run<H: Handler>(
         };
         clients.detached();
         match end {
-            End::Released => break false,
-            End::Renamed => continue,
-            End::Broken(why) => {
+            StreamEnd::Released => break false,
+            StreamEnd::Renamed => continue,
+            StreamEnd::Broken(why) => {
                 core.meters.breaks.increment(1);
                 tracing::debug!(gateway = &*name, why, "not attached");
                 if orders.leaving.is_cancelled() {
@@ -74,12 +74,12 @@ pub(crate) async fn run<H: Handler>(
 }
 
 async fn attach<H: Handler>(
-    core: &Arc<Core<H>>,
+    core: &Arc<WorkerCore<H>>,
     incarnation: Incarnation,
     orders: &Orders,
     clients: &mut Clients<H>,
     backoff: &mut Backoff,
-) -> End {
+) -> StreamEnd {
     let mut own = core.context.incarnation.clone();
     let hello = WorkerHello { incarnation: own.borrow_and_update().to_string(), ..core.hello.clone() };
     let (out, frames) = out::frames(hello);
@@ -93,11 +93,11 @@ async fn attach<H: Handler>(
     };
     let opened = tokio::select! {
         opened = opened => opened,
-        () = orders.leaving.cancelled() => return End::Broken("the worker is stopping".to_owned()),
+        () = orders.leaving.cancelled() => return StreamEnd::Broken("the worker is stopping".to_owned()),
     };
     let mut stream = match opened {
         Ok(stream) => stream.into_inner(),
-        Err(status) => return End::Broken(status.message().to_owned()),
+        Err(status) => return StreamEnd::Broken(status.message().to_owned()),
     };
     let mut left = false;
     loop {
@@ -105,32 +105,32 @@ async fn attach<H: Handler>(
             frame = stream.message() => frame,
             () = orders.leaving.cancelled(), if !left => {
                 left = true;
-                let _ = out.send(Said::Leaving).await;
+                let _ = out.send(OutFrame::Leaving).await;
                 continue;
             }
-            _ = own.changed() => return End::Renamed,
+            _ = own.changed() => return StreamEnd::Renamed,
         };
         match frame {
             Ok(Some(frame)) => match frame.frame {
                 Some(Frame::Hello(hello)) if hello.incarnation != incarnation.to_string() => {
-                    return End::Broken(format!("at its address is {} now", hello.incarnation));
+                    return StreamEnd::Broken(format!("at its address is {} now", hello.incarnation));
                 }
                 Some(Frame::Hello(_)) => {
                     backoff.reset();
                     clients.attached();
                 }
                 Some(Frame::Events(Events { events, .. })) => take(clients, events, &out),
-                Some(Frame::Released(_)) => return End::Released,
+                Some(Frame::Released(_)) => return StreamEnd::Released,
                 // From a newer gateway.
                 None => {}
             },
-            Ok(None) => return End::Broken("the gateway ended the stream".to_owned()),
-            Err(status) => return End::Broken(status.message().to_owned()),
+            Ok(None) => return StreamEnd::Broken("the gateway ended the stream".to_owned()),
+            Err(status) => return StreamEnd::Broken(status.message().to_owned()),
         }
     }
 }
 
-fn take<H: Handler>(clients: &mut Clients<H>, events: Vec<Event>, out: &Out) {
+fn take<H: Handler>(clients: &mut Clients<H>, events: Vec<Event>, out: &FramesOut) {
     clients.sweep();
     for event in events {
         clients.take(event, out);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{PusherEvent, PusherNews},
     worker::{
-        core::{Core, RunnerWatch},
+        core::{RunnerWatch, WorkerCore},
         handler::Handler,
     },
 };
@@ -29,7 +29,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// # Errors
 /// If it cannot watch, or the watch ends before the worker is leaving.
 pub(crate) async fn run<H: Handler>(
-    core: Arc<Core<H>>,
+    core: Arc<WorkerCore<H>>,
     app: String,
     leaving: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -81,7 +81,7 @@ pub(crate) async fn run<H: Handler>(
 }
 
 /// Returns whose event it was.
-async fn handle<H: Handler>(core: Arc<Core<H>>, event: PusherEvent) -> String {
+async fn handle<H: Handler>(core: Arc<WorkerCore<H>>, event: PusherEvent) -> String {
     let _watch = RunnerWatch(&core.runner_panicked);
     let client = event.client_id.clone();
     // Whatever the handler does, its client's next event has its turn.

@@ -15,36 +15,38 @@ const ACKS_MAX: usize = 1024;
 
 /// One thing said.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum OutFrame {
     Ack(u64),
     Decision(Decision),
     Leaving,
 }
 
-pub(crate) type Out = mpsc::Sender<Said>;
+pub(crate) type FramesOut = mpsc::Sender<OutFrame>;
 
 /// The frames of one stream, its hello first.
-pub(crate) struct Frames {
+pub(crate) struct StreamFrames {
     next: Option<Frame>,
-    said: mpsc::Receiver<Said>,
+    said: mpsc::Receiver<OutFrame>,
 }
 
 /// A stream's two ends. What waits is bounded by the events that the gateway leaves unanswered.
-pub(crate) fn frames(hello: WorkerHello) -> (Out, Frames) {
+pub(crate) fn frames(hello: WorkerHello) -> (FramesOut, StreamFrames) {
     let (out, said) = mpsc::channel(hello.events_max.max(1) as usize);
-    (out, Frames { next: Some(Frame::Hello(hello)), said })
+    (out, StreamFrames { next: Some(Frame::Hello(hello)), said })
 }
 
-impl Stream for Frames {
+impl Stream for StreamFrames {
     type Item = WorkerFrame;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WorkerFrame>> {
         let mut seqs = Vec::new();
         while self.next.is_none() && seqs.len() < ACKS_MAX {
             match self.said.poll_recv(cx) {
-                Poll::Ready(Some(Said::Ack(seq))) => seqs.push(seq),
-                Poll::Ready(Some(Said::Decision(decision))) => self.next = Some(Frame::Decision(decision)),
-                Poll::Ready(Some(Said::Leaving)) => self.next = Some(Frame::Leaving(Leaving {})),
+                Poll::Ready(Some(OutFrame::Ack(seq))) => seqs.push(seq),
+                Poll::Ready(Some(OutFrame::Decision(decision))) => {
+                    self.next = Some(Frame::Decision(decision))
+                }
+                Poll::Ready(Some(OutFrame::Leaving)) => self.next = Some(Frame::Leaving(Leaving {})),
                 Poll::Ready(None) if seqs.is_empty() => return Poll::Ready(None),
                 Poll::Pending if seqs.is_empty() => return Poll::Pending,
                 _ => break,
@@ -66,11 +68,11 @@ mod tests {
         let hello = WorkerHello { events_max: 16, ..WorkerHello::default() };
         let (out, frames) = frames(hello);
         for seq in 1..=3 {
-            out.send(Said::Ack(seq)).await.unwrap();
+            out.send(OutFrame::Ack(seq)).await.unwrap();
         }
-        out.send(Said::Decision(Decision { seq: 4, decision: None })).await.unwrap();
-        out.send(Said::Ack(5)).await.unwrap();
-        out.send(Said::Leaving).await.unwrap();
+        out.send(OutFrame::Decision(Decision { seq: 4, decision: None })).await.unwrap();
+        out.send(OutFrame::Ack(5)).await.unwrap();
+        out.send(OutFrame::Leaving).await.unwrap();
         drop(out);
         let said: Vec<_> = frames.filter_map(|frame| async { frame.frame }).collect().await;
         assert!(matches!(said[0], Frame::Hello(_)));

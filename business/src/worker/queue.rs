@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// How it stands with the stream to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attached {
+pub(crate) enum StreamAttachment {
     /// This stream is open.
     Live(u64),
     /// None is open.
@@ -18,7 +18,7 @@ pub(crate) enum Attached {
     Lost(u64),
 }
 
-impl Attached {
+impl StreamAttachment {
     /// As one number, to be shared without a lock.
     pub(crate) const fn to_bits(self) -> u64 {
         match self {
@@ -38,18 +38,18 @@ impl Attached {
 }
 
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+pub(crate) struct EventQueue<T> {
     waiting: VecDeque<(u64, T)>,
     running: bool,
 }
 
-impl<T> Default for Queue<T> {
+impl<T> Default for EventQueue<T> {
     fn default() -> Self {
         Self { waiting: VecDeque::new(), running: false }
     }
 }
 
-impl<T> Queue<T> {
+impl<T> EventQueue<T> {
     /// Adds an event that came on this stream. True: a runner must be started.
     #[must_use]
     pub(crate) fn push(&mut self, stream: u64, event: T) -> bool {
@@ -65,11 +65,11 @@ impl<T> Queue<T> {
 
     /// The next event for the runner, or None: then the runner ends. `dropped` gets each
     /// event that the gateway gives out again.
-    pub(crate) fn next(&mut self, attached: Attached, mut dropped: impl FnMut(T)) -> Option<T> {
-        while attached != Attached::Broken
+    pub(crate) fn next(&mut self, attached: StreamAttachment, mut dropped: impl FnMut(T)) -> Option<T> {
+        while attached != StreamAttachment::Broken
             && let Some((stream, event)) = self.waiting.pop_front()
         {
-            if attached == Attached::Live(stream) || attached == Attached::Lost(stream) {
+            if attached == StreamAttachment::Live(stream) || attached == StreamAttachment::Lost(stream) {
                 return Some(event);
             }
             dropped(event);
@@ -100,61 +100,65 @@ mod tests {
 
     #[test]
     fn one_runner_takes_all_in_turn() {
-        let mut queue = Queue::default();
+        let mut queue = EventQueue::default();
         assert!(queue.push(1, "a"));
         assert!(!queue.push(1, "b"));
-        assert_eq!(queue.next(Attached::Live(1), none), Some("a"));
+        assert_eq!(queue.next(StreamAttachment::Live(1), none), Some("a"));
         assert!(!queue.push(1, "c") && !queue.is_idle());
-        assert_eq!(queue.next(Attached::Live(1), none), Some("b"));
-        assert_eq!(queue.next(Attached::Live(1), none), Some("c"));
-        assert_eq!(queue.next(Attached::Live(1), none), None);
+        assert_eq!(queue.next(StreamAttachment::Live(1), none), Some("b"));
+        assert_eq!(queue.next(StreamAttachment::Live(1), none), Some("c"));
+        assert_eq!(queue.next(StreamAttachment::Live(1), none), None);
         assert!(queue.is_idle() && queue.push(1, "d"));
     }
 
     #[test]
     fn what_is_parked_is_dropped_when_it_is_given_out_again() {
-        let mut queue = Queue::default();
+        let mut queue = EventQueue::default();
         assert!(queue.push(1, "a") && !queue.push(1, "b"));
-        assert_eq!(queue.next(Attached::Broken, none), None);
+        assert_eq!(queue.next(StreamAttachment::Broken, none), None);
         assert!(!queue.is_idle());
         let mut dropped = Vec::new();
         assert!(queue.push(2, "a again"));
-        assert_eq!(queue.next(Attached::Live(2), |event| dropped.push(event)), Some("a again"));
+        assert_eq!(queue.next(StreamAttachment::Live(2), |event| dropped.push(event)), Some("a again"));
         assert_eq!(dropped, ["a", "b"]);
     }
 
     #[test]
     fn what_is_parked_is_handled_when_the_gateway_is_lost() {
-        let mut queue = Queue::default();
+        let mut queue = EventQueue::default();
         assert!(queue.push(1, "a"));
-        assert_eq!(queue.next(Attached::Broken, none), None);
+        assert_eq!(queue.next(StreamAttachment::Broken, none), None);
         assert!(queue.wake() && !queue.wake());
         assert!(!queue.push(1, "closed"));
-        assert_eq!(queue.next(Attached::Lost(1), none), Some("a"));
-        assert_eq!(queue.next(Attached::Lost(1), none), Some("closed"));
-        assert_eq!(queue.next(Attached::Lost(1), none), None);
+        assert_eq!(queue.next(StreamAttachment::Lost(1), none), Some("a"));
+        assert_eq!(queue.next(StreamAttachment::Lost(1), none), Some("closed"));
+        assert_eq!(queue.next(StreamAttachment::Lost(1), none), None);
     }
 
     #[test]
     fn how_it_stands_survives_its_number() {
-        for attached in
-            [Attached::Broken, Attached::Live(1), Attached::Live(7), Attached::Lost(0), Attached::Lost(7)]
-        {
-            assert_eq!(Attached::from_bits(attached.to_bits()), attached);
+        for attached in [
+            StreamAttachment::Broken,
+            StreamAttachment::Live(1),
+            StreamAttachment::Live(7),
+            StreamAttachment::Lost(0),
+            StreamAttachment::Lost(7),
+        ] {
+            assert_eq!(StreamAttachment::from_bits(attached.to_bits()), attached);
         }
     }
 
     proptest! {
         #[test]
         fn there_is_never_a_second_runner_and_order_holds(steps in proptest::collection::vec(any::<bool>(), 1..200)) {
-            let mut queue = Queue::default();
+            let mut queue = EventQueue::default();
             let (mut runners, mut pushed, mut taken) = (0, 0, 0);
             for push in steps {
                 if push {
                     runners += usize::from(queue.push(1, pushed));
                     pushed += 1;
                 } else if runners > 0 {
-                    match queue.next(Attached::Live(1), none) {
+                    match queue.next(StreamAttachment::Live(1), none) {
                         Some(event) => {
                             prop_assert_eq!(event, taken);
                             taken += 1;

@@ -19,7 +19,7 @@ use broadgate_proto::{
         gateway_server, worker_frame, worker_server,
     },
 };
-use broadgate_register::member::{self, Advertise, Member};
+use broadgate_register::member::{self, Advertise, ClusterMember};
 use futures_util::Stream;
 use tokio::{
     net::TcpListener,
@@ -50,7 +50,7 @@ pub enum Answers {
 pub struct Fake {
     pub incarnation: Incarnation,
     pub address: String,
-    member: Option<Member>,
+    member: Option<ClusterMember>,
     attachments: mpsc::Receiver<Attachment>,
     watchings: mpsc::Receiver<Watching>,
     observings: mpsc::Receiver<Observing>,

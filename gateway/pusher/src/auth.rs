@@ -15,12 +15,12 @@ use super::shown;
 
 /// An app's key and its secret, of which only the keyed hash is stored. Cheap to clone.
 #[derive(Clone)]
-pub struct Key {
+pub struct AppKey {
     pub key: Arc<str>,
     mac: Hmac<Sha256>,
 }
 
-impl Key {
+impl AppKey {
     pub fn new(key: &str, secret: &str) -> Self {
         // RFC 2104: a longer secret is hashed first, a shorter one ends in zeros.
         let mut block = [0; 64];
@@ -40,14 +40,14 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for AppKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
 /// The app's key of this name.
-pub fn find<'a>(keys: &'a [Key], key: &str) -> Option<&'a Key> {
+pub fn find<'a>(keys: &'a [AppKey], key: &str) -> Option<&'a AppKey> {
     keys.iter().find(|candidate| *candidate.key == *key)
 }
 
@@ -65,7 +65,7 @@ pub enum AuthError {
 
 /// Checks that this client may subscribe. `auth` is what it presented, `KEY:SIGNATURE`.
 pub fn channel(
-    keys: &[Key],
+    keys: &[AppKey],
     socket_id: &str,
     channel: &str,
     channel_data: Option<&str>,
@@ -78,7 +78,7 @@ pub fn channel(
 }
 
 /// Checks that this client may sign in as the user that `user_data` describes.
-pub fn signin(keys: &[Key], socket_id: &str, user_data: &str, auth: &str) -> Result<(), AuthError> {
+pub fn signin(keys: &[AppKey], socket_id: &str, user_data: &str, auth: &str) -> Result<(), AuthError> {
     if auth.is_empty() {
         return Err(AuthError::Missing("sign in".to_owned()));
     }
@@ -93,14 +93,14 @@ pub fn for_log(sentence: &str) -> &str {
 }
 
 #[cfg(test)]
-pub fn sign_channel(key: &Key, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+pub fn sign_channel(key: &AppKey, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let signature = key.sign(channel_text(socket_id, channel, channel_data).as_bytes());
     format!("{}:{signature}", key.key)
 }
 
 /// What an app's backend answers to a client that wants to sign in.
 #[cfg(test)]
-pub fn sign_signin(key: &Key, socket_id: &str, user_data: &str) -> String {
+pub fn sign_signin(key: &AppKey, socket_id: &str, user_data: &str) -> String {
     format!("{}:{}", key.key, key.sign(signin_text(socket_id, user_data).as_bytes()))
 }
 
@@ -115,7 +115,7 @@ fn signin_text(socket_id: &str, user_data: &str) -> String {
     format!("{socket_id}::user::{user_data}")
 }
 
-fn check(keys: &[Key], what: &'static str, auth: &str, signed: String) -> Result<(), AuthError> {
+fn check(keys: &[AppKey], what: &'static str, auth: &str, signed: String) -> Result<(), AuthError> {
     let found = auth.split_once(':').and_then(|(name, signature)| Some((find(keys, name)?, signature)));
     let (key, signature) = found.ok_or_else(|| AuthError::Key { what, auth: shown(auth) })?;
     if key.verify(signed.as_bytes(), signature) {
@@ -133,8 +133,8 @@ mod tests {
     const MR_PUSHER: &str = r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#;
     const MR_CHANNELS: &str = r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#;
 
-    fn keys() -> Vec<Key> {
-        vec![Key::new("new", "other secret"), Key::new(KEY, "7ad3773142a6692b25b8")]
+    fn keys() -> Vec<AppKey> {
+        vec![AppKey::new("new", "other secret"), AppKey::new(KEY, "7ad3773142a6692b25b8")]
     }
 
     fn auth(signature: &str) -> String {
@@ -174,7 +174,7 @@ mod tests {
             let auth = sign_channel(&key, "1.2", "private-x", None);
             assert_eq!(channel(&keys(), "1.2", "private-x", None, Some(&auth)), Ok(()));
         }
-        let stranger = sign_channel(&Key::new("old", "x"), "1.2", "private-x", None);
+        let stranger = sign_channel(&AppKey::new("old", "x"), "1.2", "private-x", None);
         assert!(channel(&keys(), "1.2", "private-x", None, Some(&stranger)).is_err());
     }
 
@@ -222,13 +222,13 @@ mod tests {
 
     #[test]
     fn a_key_is_printed_without_its_secret() {
-        let text = format!("{:?}", Key::new("name", "topsecret"));
+        let text = format!("{:?}", AppKey::new("name", "topsecret"));
         assert_eq!(text, "Key { key: \"name\", .. }");
     }
 
     #[test]
     fn a_secret_may_be_longer_than_a_block() {
-        let long = Key::new("k", &"s".repeat(1000));
+        let long = AppKey::new("k", &"s".repeat(1000));
         assert_eq!(long.sign(b"body"), "718fa57d6bcddb6f38aa4654a0f932578856b9f6d8c80218c1319c53dcdcfb8b");
     }
 

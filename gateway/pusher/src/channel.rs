@@ -36,7 +36,7 @@ pub enum Access {
 
 /// The kind of channel that a name implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
+pub struct ChannelKind {
     pub access: Access,
     /// Publishers encrypt the data. The server only forwards it.
     pub encrypted: bool,
@@ -44,7 +44,7 @@ pub struct Kind {
     pub cache: bool,
 }
 
-impl Kind {
+impl ChannelKind {
     /// Longer prefixes come first: each of them begins with a shorter one.
     const PREFIXES: [(&str, Self); 8] = [
         ("private-encrypted-cache-", Self::new(Access::Private, true, true)),
@@ -86,7 +86,7 @@ pub fn user_of(channel: &str) -> Option<&str> {
 
 /// A channel name that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub enum ChannelNameError {
     #[error("the channel's name is empty: give it letters, digits or -_=@,.;")]
     Empty,
     #[error("the channel's name has {len} bytes: at most {bytes_max} are allowed")]
@@ -96,16 +96,16 @@ pub enum NameError {
 }
 
 /// Checks a name by the SDKs' rule, `\A#?[-a-zA-Z0-9_=@,.;]+\z`.
-pub fn check_name(name: &str, bytes_max: usize) -> Result<(), NameError> {
+pub fn check_name(name: &str, bytes_max: usize) -> Result<(), ChannelNameError> {
     let rest = name.strip_prefix('#').unwrap_or(name);
     if rest.is_empty() {
-        return Err(NameError::Empty);
+        return Err(ChannelNameError::Empty);
     }
     if name.len() > bytes_max {
-        return Err(NameError::TooLong { len: name.len(), bytes_max });
+        return Err(ChannelNameError::TooLong { len: name.len(), bytes_max });
     }
     if !rest.bytes().all(|byte| ALLOWED[usize::from(byte)]) {
-        return Err(NameError::Character(name.to_owned()));
+        return Err(ChannelNameError::Character(name.to_owned()));
     }
     Ok(())
 }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_longest_prefix_decides() {
         let kind = |channel| {
-            let kind = Kind::of(channel);
+            let kind = ChannelKind::of(channel);
             (kind.access, kind.encrypted, kind.cache, kind.client_events_allowed())
         };
         assert_eq!(kind("orders"), (Access::Public, false, false, false));
@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn a_prefix_that_another_one_begins_with_comes_after_it() {
-        for (at, (early, _)) in Kind::PREFIXES.iter().enumerate() {
-            for (late, _) in &Kind::PREFIXES[at + 1..] {
+        for (at, (early, _)) in ChannelKind::PREFIXES.iter().enumerate() {
+            for (late, _) in &ChannelKind::PREFIXES[at + 1..] {
                 assert!(!late.starts_with(early), "{late} is never reached behind {early}");
             }
         }
@@ -177,11 +177,11 @@ mod tests {
         {
             assert_eq!(check_name(name, 200), Ok(()), "{name}");
         }
-        assert_eq!(check_name("", 200), Err(NameError::Empty));
-        assert_eq!(check_name("#", 200), Err(NameError::Empty));
-        assert_eq!(check_name("abcd", 3), Err(NameError::TooLong { len: 4, bytes_max: 3 }));
+        assert_eq!(check_name("", 200), Err(ChannelNameError::Empty));
+        assert_eq!(check_name("#", 200), Err(ChannelNameError::Empty));
+        assert_eq!(check_name("abcd", 3), Err(ChannelNameError::TooLong { len: 4, bytes_max: 3 }));
         for name in ["a b", "a:b", "a/b", "a\n", "\na", "##a", "a#", "é", "a\0"] {
-            assert_eq!(check_name(name, 200), Err(NameError::Character(name.to_owned())), "{name}");
+            assert_eq!(check_name(name, 200), Err(ChannelNameError::Character(name.to_owned())), "{name}");
         }
         let error = check_name("a b", 200).unwrap_err().to_string();
         assert_eq!(

@@ -6,31 +6,32 @@ use broadgate_proto::v1::Cause;
 
 /// A code, and its meaning in the protocol's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Close {
+pub struct PusherClose {
     pub code: u16,
     pub reason: &'static str,
 }
 
-const fn close(code: u16, reason: &'static str) -> Close {
-    Close { code, reason }
+const fn close(code: u16, reason: &'static str) -> PusherClose {
+    PusherClose { code, reason }
 }
 
-pub const TLS_ONLY: Close = close(4000, "Application only accepts SSL connections, reconnect using wss://");
-pub const NO_APP: Close =
+pub const TLS_ONLY: PusherClose =
+    close(4000, "Application only accepts SSL connections, reconnect using wss://");
+pub const NO_APP: PusherClose =
     close(4001, "App key not known here. Did you forget to add it to the server's apps?");
 /// For a raw client, which knows no key.
-pub const REMOVED: Close = close(4001, "Application removed");
-pub const DISABLED: Close = close(4003, "Application disabled");
-pub const OVER_QUOTA: Close = close(4004, "Application is over connection quota");
-pub const BAD_VERSION: Close = close(4006, "Invalid version string format");
-pub const UNSUPPORTED: Close = close(4007, "Unsupported protocol version");
-pub const UNAUTHORIZED: Close = close(4009, "Connection is unauthorized");
-pub const OVER_CAPACITY: Close = close(4100, "Over capacity");
-pub const RECONNECT: Close = close(4200, "Generic reconnect immediately");
-const NO_PONG: Close = close(4201, "Pong reply not received");
+pub const REMOVED: PusherClose = close(4001, "Application removed");
+pub const DISABLED: PusherClose = close(4003, "Application disabled");
+pub const OVER_QUOTA: PusherClose = close(4004, "Application is over connection quota");
+pub const BAD_VERSION: PusherClose = close(4006, "Invalid version string format");
+pub const UNSUPPORTED: PusherClose = close(4007, "Unsupported protocol version");
+pub const UNAUTHORIZED: PusherClose = close(4009, "Connection is unauthorized");
+pub const OVER_CAPACITY: PusherClose = close(4100, "Over capacity");
+pub const RECONNECT: PusherClose = close(4200, "Generic reconnect immediately");
+const NO_PONG: PusherClose = close(4201, "Pong reply not received");
 
 /// The close code for a cause on the server's side; none where the caller chooses the code.
-pub fn for_cause(cause: Cause) -> Option<Close> {
+pub fn for_cause(cause: Cause) -> Option<PusherClose> {
     match cause {
         // Drains are spread over time, so clients may reconnect at once.
         Cause::Drain => Some(RECONNECT),
@@ -41,7 +42,7 @@ pub fn for_cause(cause: Cause) -> Option<Close> {
 }
 
 /// The protocol version that a client asks for: 4 to 7 are accepted and treated as 7.
-pub fn check_protocol(asked: Option<&str>) -> Result<(), Close> {
+pub fn check_protocol(asked: Option<&str>) -> Result<(), PusherClose> {
     match asked.map(str::parse::<u32>) {
         None | Some(Ok(4..=7)) => Ok(()),
         Some(Ok(_)) => Err(UNSUPPORTED),

@@ -45,9 +45,9 @@ pub enum Incoming {
 /// A frame without meaning. The connection stays open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not understood: {0}")]
-pub struct Malformed(String);
+pub struct MalformedFrame(String);
 
-impl Malformed {
+impl MalformedFrame {
     /// The code of the `pusher:error` that answers it.
     pub const CODE: u16 = 4200;
     /// Reverb's words for it.
@@ -55,7 +55,7 @@ impl Malformed {
 }
 
 #[derive(Deserialize)]
-struct Frame<'a> {
+struct IncomingFrame<'a> {
     #[serde(borrow)]
     event: Cow<'a, str>,
     channel: Option<String>,
@@ -82,8 +82,8 @@ struct Signin {
 }
 
 /// Parses one text frame.
-pub fn parse(text: &str) -> Result<Incoming, Malformed> {
-    let frame: Frame<'_> = json::object(text).map_err(Malformed)?;
+pub fn parse(text: &str) -> Result<Incoming, MalformedFrame> {
+    let frame: IncomingFrame<'_> = json::object(text).map_err(MalformedFrame)?;
     Ok(match &*frame.event {
         "pusher:ping" => Incoming::Ping,
         "pusher:pong" => Incoming::Pong,
@@ -101,7 +101,7 @@ pub fn parse(text: &str) -> Result<Incoming, Malformed> {
             Incoming::Signin { auth, user_data }
         }
         event if event.starts_with(CLIENT_EVENT_PREFIX) => {
-            let missing = || Malformed("a client event needs the field `channel`".to_owned());
+            let missing = || MalformedFrame("a client event needs the field `channel`".to_owned());
             Incoming::ClientEvent {
                 event: event.to_owned(),
                 channel: frame.channel.ok_or_else(missing)?,
@@ -112,9 +112,9 @@ pub fn parse(text: &str) -> Result<Incoming, Malformed> {
     })
 }
 
-impl Frame<'_> {
+impl IncomingFrame<'_> {
     /// The fields of `data`, which is an object, or a string that holds one.
-    fn fields<T: DeserializeOwned>(&self) -> Result<T, Malformed> {
+    fn fields<T: DeserializeOwned>(&self) -> Result<T, MalformedFrame> {
         let raw = self.data.unwrap_or(RawValue::NULL).get();
         let fields = if raw.starts_with('"') {
             let text: Result<String, _> = serde_json::from_str(raw);
@@ -122,7 +122,7 @@ impl Frame<'_> {
         } else {
             json::object(raw)
         };
-        fields.map_err(|reason| Malformed(format!("`data` of {}: {reason}", self.event)))
+        fields.map_err(|reason| MalformedFrame(format!("`data` of {}: {reason}", self.event)))
     }
 }
 

@@ -8,7 +8,7 @@ use super::Compat;
 /// Limits of one app's Pusher clients and its HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct PusherLimits {
     /// Bytes of a channel's name, prefix included. The server SDKs check 200; the protocol's
     /// documentation says 164.
     pub channel_name_bytes_max: usize,
@@ -45,7 +45,7 @@ pub struct Limits {
     pub timestamp_window_seconds: u64,
 }
 
-impl Default for Limits {
+impl Default for PusherLimits {
     fn default() -> Self {
         Self {
             channel_name_bytes_max: 200,
@@ -65,7 +65,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl PusherLimits {
     /// The most users in one presence channel; none for no limit.
     #[must_use]
     pub fn members_max(&self, compat: Compat) -> Option<u32> {
@@ -91,20 +91,21 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_its_default_and_a_wrong_word_is_an_error() {
-        let limits: Limits = toml::from_str("event_data_bytes_max = 1_000_000").unwrap();
-        assert_eq!(limits, Limits { event_data_bytes_max: 1_000_000, ..Limits::default() });
+        let limits: PusherLimits = toml::from_str("event_data_bytes_max = 1_000_000").unwrap();
+        assert_eq!(limits, PusherLimits { event_data_bytes_max: 1_000_000, ..PusherLimits::default() });
         assert_eq!(
             (limits.members_max(Compat::Pusher), limits.members_max(Compat::Reverb)),
             (Some(100), None)
         );
-        let events =
-            |limits: &Limits| [Compat::Pusher, Compat::Reverb].map(|compat| limits.client_events_max(compat));
+        let events = |limits: &PusherLimits| {
+            [Compat::Pusher, Compat::Reverb].map(|compat| limits.client_events_max(compat))
+        };
         assert_eq!(events(&limits), [Some(10), None]);
         // An explicit setting overrides either default.
-        let set: Limits =
+        let set: PusherLimits =
             toml::from_str("client_events_per_second_max = 3\npresence_members_max = 4").unwrap();
         assert_eq!((events(&set), set.members_max(Compat::Reverb)), ([Some(3); 2], Some(4)));
-        let error = toml::from_str::<Limits>("event_data_max = 1").unwrap_err();
+        let error = toml::from_str::<PusherLimits>("event_data_max = 1").unwrap_err();
         assert!(error.to_string().contains("event_data_max"), "{error}");
     }
 }

@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use super::{
     json::{self, Writer},
-    limits::Limits,
+    limits::PusherLimits,
 };
 
 /// A user in a presence channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member<'a> {
+pub struct ChannelMember<'a> {
     /// The user's identity: a number's digits, or the string.
     pub id: Cow<'a, str>,
     /// Whether the id was sent as a number: it is returned as one.
@@ -23,7 +23,7 @@ pub struct Member<'a> {
 
 /// A signed-in user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub struct SignedInUser {
     pub id: String,
     /// `user_info`: JSON, as sent.
     pub info: Option<String>,
@@ -67,9 +67,9 @@ struct UserData<'a> {
 const STRING: &str = "a string that is not empty";
 const STRING_OR_NUMBER: &str = "a string that is not empty, or a number";
 
-impl<'a> Member<'a> {
+impl<'a> ChannelMember<'a> {
     /// The member that a client's `channel_data` describes.
-    pub fn parse(channel_data: &'a str, limits: &Limits) -> Result<Self, MemberError> {
+    pub fn parse(channel_data: &'a str, limits: &PusherLimits) -> Result<Self, MemberError> {
         let parsed = json::object(channel_data);
         let data: ChannelData<'_> =
             parsed.map_err(|reason| MemberError::Parse { what: "channel_data", reason })?;
@@ -131,9 +131,9 @@ impl<'a> Member<'a> {
     }
 }
 
-impl User {
+impl SignedInUser {
     /// The user that a client's `user_data` describes.
-    pub fn parse(user_data: &str, limits: &Limits) -> Result<Self, MemberError> {
+    pub fn parse(user_data: &str, limits: &PusherLimits) -> Result<Self, MemberError> {
         let parsed = json::object(user_data);
         let data: UserData<'_> = parsed.map_err(|reason| MemberError::Parse { what: "user_data", reason })?;
         let what = "user_data.id";
@@ -160,10 +160,10 @@ impl User {
     }
 
     /// The user as member of a presence channel that it joins without `channel_data`.
-    pub fn member(&self, limits: &Limits) -> Result<Member<'_>, MemberError> {
+    pub fn member(&self, limits: &PusherLimits) -> Result<ChannelMember<'_>, MemberError> {
         let info = self.info.as_deref();
         short("user_data.user_info", info.unwrap_or_default(), limits.user_info_bytes_max)?;
-        Ok(Member { id: (&*self.id).into(), numeric: false, info: info.map(Cow::Borrowed) })
+        Ok(ChannelMember { id: (&*self.id).into(), numeric: false, info: info.map(Cow::Borrowed) })
     }
 }
 
@@ -181,7 +181,7 @@ fn id(raw: &RawValue) -> Option<(Cow<'_, str>, bool)> {
 
 /// One rule for user ids wherever they appear: the id is part of the names of the user's groups, by which its
 /// connections are found and terminated.
-fn check_id(what: &'static str, id: &str, limits: &Limits) -> Result<(), MemberError> {
+fn check_id(what: &'static str, id: &str, limits: &PusherLimits) -> Result<(), MemberError> {
     short(what, id, limits.user_id_bytes_max)?;
     if id.chars().any(char::is_control) {
         return Err(MemberError::Control { what });
@@ -203,12 +203,12 @@ mod tests {
     use super::*;
     use crate::channel::{ONLINE, SIGNED_IN, USER_ID_BYTES_HIGHEST};
 
-    fn member(channel_data: &str) -> Result<Member<'_>, String> {
-        Member::parse(channel_data, &Limits::default()).map_err(|error| error.to_string())
+    fn member(channel_data: &str) -> Result<ChannelMember<'_>, String> {
+        ChannelMember::parse(channel_data, &PusherLimits::default()).map_err(|error| error.to_string())
     }
 
-    fn user(user_data: &str) -> Result<User, String> {
-        User::parse(user_data, &Limits::default()).map_err(|error| error.to_string())
+    fn user(user_data: &str) -> Result<SignedInUser, String> {
+        SignedInUser::parse(user_data, &PusherLimits::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
             let member = member(data).unwrap();
             let info = member.seat_info();
             assert_eq!(info, data);
-            assert_eq!(Member::of_seat(&member.id, &info), member);
+            assert_eq!(ChannelMember::of_seat(&member.id, &info), member);
         }
         let spoofed = member(
             r#"{"admin":true,"user_info":{"n":
@@ -270,13 +270,13 @@ mod tests {
 
     #[test]
     fn a_seat_that_a_worker_gave_has_a_member_too() {
-        let info = |info| Member::of_seat("ann", info).info.map(Cow::into_owned);
+        let info = |info| ChannelMember::of_seat("ann", info).info.map(Cow::into_owned);
         assert_eq!(info(""), None);
         assert_eq!(info(r#"{"nick":"Ann"}"#).as_deref(), Some(r#"{"nick":"Ann"}"#));
         assert_eq!(info("Ann \"A\"").as_deref(), Some(r#""Ann \"A\"""#));
         let other = r#"{"user_id":"bob","user_info":{}}"#;
         assert_eq!(info(other).as_deref(), Some(other));
-        assert_eq!(Member::of_seat("ann", other).id, "ann");
+        assert_eq!(ChannelMember::of_seat("ann", other).id, "ann");
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
             (full.watchlist.as_slice(), full.watchlist_cut),
             (&["1".to_owned(), "2".to_owned()][..], false)
         );
-        let member = full.member(&Limits::default()).unwrap();
+        let member = full.member(&PusherLimits::default()).unwrap();
         assert_eq!(member.seat_info(), r#"{"user_id":"12","user_info":{"name":"Ann"}}"#);
         let bare = user(r#"{"id":"12","watchlist":null}"#).unwrap();
         assert_eq!((bare.info, bare.watchlist), (None, Vec::new()));
@@ -298,20 +298,20 @@ mod tests {
         assert!(user(r#"{"id":"1","watchlist":"2"}"#).is_err());
         assert!(user(r#"{"id":"1","watchlist":[null]}"#).is_err());
         let large = user(&format!(r#"{{"id":"1","user_info":"{}"}}"#, "x".repeat(2000))).unwrap();
-        assert!(large.member(&Limits::default()).is_err());
+        assert!(large.member(&PusherLimits::default()).is_err());
     }
 
     /// A user that signs in can be terminated: the names of its groups are valid.
     #[test]
     fn every_id_that_is_taken_is_part_of_a_groups_name() {
-        let limits = Limits { user_id_bytes_max: USER_ID_BYTES_HIGHEST, ..Limits::default() };
+        let limits = PusherLimits { user_id_bytes_max: USER_ID_BYTES_HIGHEST, ..PusherLimits::default() };
         let longest = "x".repeat(USER_ID_BYTES_HIGHEST);
         for id in ["7", "a b", "é☕", "a/b%2F", "#", "..", &longest] {
             let quoted = serde_json::to_string(id).unwrap();
-            let taken =
-                User::parse(&format!(r#"{{"id":{quoted},"watchlist":[{quoted}]}}"#), &limits).unwrap();
+            let taken = SignedInUser::parse(&format!(r#"{{"id":{quoted},"watchlist":[{quoted}]}}"#), &limits)
+                .unwrap();
             let present = format!(r#"{{"user_id":{quoted}}}"#);
-            assert_eq!(Member::parse(&present, &limits).unwrap().id, taken.id);
+            assert_eq!(ChannelMember::parse(&present, &limits).unwrap().id, taken.id);
             for prefix in [SIGNED_IN, ONLINE, "#server-to-user-"] {
                 let group = format!("{prefix}{}", taken.id);
                 assert_eq!(broadgate_proto::name::check("group", &group), Ok(()));
@@ -343,7 +343,7 @@ mod tests {
         fn no_text_panics_and_every_seat_has_a_member(user_id in "\\PC{1,10}", text in "\\PC{0,40}|[{}\":,a0-9\n]{0,20}") {
             let _ = member(&text);
             let _ = user(&text);
-            let seated = Member::of_seat(&user_id, &text);
+            let seated = ChannelMember::of_seat(&user_id, &text);
             prop_assert_eq!(&*seated.id, &*user_id);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&seated.seat_info()).is_ok());
         }

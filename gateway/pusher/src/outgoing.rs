@@ -5,7 +5,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{Compat, json::Writer, member::Member};
+use super::{Compat, json::Writer, member::ChannelMember};
 
 /// The answer to `pusher:ping`.
 pub const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
@@ -48,9 +48,10 @@ pub fn subscription_succeeded(channel: &str) -> String {
 }
 
 /// Confirms a subscription to a presence channel with these members, the client included.
-pub fn presence_subscription_succeeded(channel: &str, members: &[Member<'_>]) -> String {
-    let len =
-        |member: &Member<'_>| member.id.len() * 2 + member.info.as_ref().map_or(4, |info| info.len()) + 8;
+pub fn presence_subscription_succeeded(channel: &str, members: &[ChannelMember<'_>]) -> String {
+    let len = |member: &ChannelMember<'_>| {
+        member.id.len() * 2 + member.info.as_ref().map_or(4, |info| info.len()) + 8
+    };
     let mut data = Writer::with_capacity(64 + members.iter().map(len).sum::<usize>());
     data.plain(r#"{"presence":{"count":"#).number(members.len() as u64);
     data.plain(r#","ids":["#).list(members, |out, member| member.write_id(out));
@@ -70,12 +71,12 @@ pub fn subscription_error(channel: &str, kind: &str, sentence: &str, status: u16
 }
 
 /// A user's first connection has joined.
-pub fn member_added(channel: &str, member: &Member<'_>) -> String {
+pub fn member_added(channel: &str, member: &ChannelMember<'_>) -> String {
     event("pusher_internal:member_added", Some(channel), &member.seat_info())
 }
 
 /// A user's last connection has left.
-pub fn member_removed(channel: &str, member: &Member<'_>) -> String {
+pub fn member_removed(channel: &str, member: &ChannelMember<'_>) -> String {
     let mut data = Writer::with_capacity(member.id.len() + 16);
     data.plain(r#"{"user_id":"#);
     member.write_id(&mut data);
@@ -132,7 +133,7 @@ pub fn event(event: &str, channel: Option<&str>, data: &str) -> String {
 }
 
 /// A client event, rebuilt from known fields, so that no client speaks for another. `user_id` is the sender's
-/// in a presence channel, as [`Member::id_json`] has it.
+/// in a presence channel, as [`ChannelMember::id_json`] has it.
 pub fn client_event(event: &str, channel: &str, data: &RawValue, user_id: Option<&str>) -> String {
     let names = event.len() + channel.len() + user_id.map_or(0, str::len);
     let mut out = Writer::with_capacity(names + data.get().len() + 64);
@@ -156,10 +157,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{incoming, limits::Limits};
+    use crate::{incoming, limits::PusherLimits};
 
-    fn member(channel_data: &str) -> Member<'_> {
-        Member::parse(channel_data, &Limits::default()).unwrap()
+    fn member(channel_data: &str) -> ChannelMember<'_> {
+        ChannelMember::parse(channel_data, &PusherLimits::default()).unwrap()
     }
 
     #[test]

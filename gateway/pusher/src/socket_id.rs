@@ -11,7 +11,7 @@ const SLOT_BITS: u32 = 24;
 /// A text that no server issues as a socket id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid socket id {0:?}: it is two decimal numbers and a dot")]
-pub struct Malformed(String);
+pub struct MalformedSocketId(String);
 
 /// The socket id of a client.
 pub fn text(client: ClientId) -> String {
@@ -23,11 +23,11 @@ pub fn text(client: ClientId) -> String {
 
 /// The client of a socket id; none if it has the right form, `\A\d+\.\d+\z`, but cannot belong to a client of
 /// this cluster, such as an id from another server.
-pub fn parse(text: &str) -> Result<Option<ClientId>, Malformed> {
+pub fn parse(text: &str) -> Result<Option<ClientId>, MalformedSocketId> {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     match text.split_once('.') {
         Some((head, tail)) if digits(head) && digits(tail) => Ok(client(head, tail)),
-        _ => Err(Malformed(text.chars().take(80).collect())),
+        _ => Err(MalformedSocketId(text.chars().take(80).collect())),
     }
 }
 

@@ -3,18 +3,18 @@
 
 use super::{
     Compat,
-    auth::{self, Key},
-    channel::{self, Access, Kind},
-    incoming::{Incoming, Malformed},
-    limits::Limits,
-    member::{Member, User},
+    auth::{self, AppKey},
+    channel::{self, Access, ChannelKind},
+    incoming::{Incoming, MalformedFrame},
+    limits::PusherLimits,
+    member::{ChannelMember, SignedInUser},
     outgoing,
 };
 
 /// What an app allows.
 pub struct Rules<'a> {
-    pub keys: &'a [Key],
-    pub limits: &'a Limits,
+    pub keys: &'a [AppKey],
+    pub limits: &'a PusherLimits,
     pub compat: Compat,
     pub client_events: bool,
 }
@@ -22,7 +22,7 @@ pub struct Rules<'a> {
 /// The sender.
 pub struct Speaker<'a> {
     pub socket_id: &'a str,
-    pub user: Option<&'a User>,
+    pub user: Option<&'a SignedInUser>,
     /// Whether it is subscribed to this channel, or about to be.
     pub is_in: &'a dyn Fn(&str) -> bool,
 }
@@ -44,7 +44,7 @@ pub enum Act {
     Subscribe(Subscription),
     Unsubscribe(String),
     SignIn {
-        user: User,
+        user: SignedInUser,
         user_data: String,
     },
     /// To all other clients in the channel.
@@ -60,13 +60,13 @@ pub enum Act {
 #[derive(Debug)]
 pub struct Subscription {
     pub channel: String,
-    pub kind: Kind,
+    pub kind: ChannelKind,
     /// Presence: the user's id, and its member info.
     pub member: Option<(String, String)>,
 }
 
 /// Decides about one frame.
-pub fn decide(said: Result<Incoming, Malformed>, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act {
+pub fn decide(said: Result<Incoming, MalformedFrame>, rules: &Rules<'_>, speaker: &Speaker<'_>) -> Act {
     match said {
         Ok(Incoming::Ping) => Act::Say(outgoing::PONG.to_owned()),
         Ok(Incoming::Pong) => Act::Nothing,
@@ -96,9 +96,9 @@ fn say_error(rules: &Rules<'_>, code: Option<u16>, sentence: &str) -> Act {
 fn say_malformed(rules: &Rules<'_>, sentence: &str) -> Act {
     let sentence = match rules.compat {
         Compat::Pusher => sentence,
-        Compat::Reverb => Malformed::REVERB_TEXT,
+        Compat::Reverb => MalformedFrame::REVERB_TEXT,
     };
-    say_error(rules, Some(Malformed::CODE), sentence)
+    say_error(rules, Some(MalformedFrame::CODE), sentence)
 }
 
 fn short(text: &str) -> String {
@@ -106,9 +106,9 @@ fn short(text: &str) -> String {
 }
 
 /// Why a subscription is refused: a word, a sentence, an HTTP status.
-struct Refused(&'static str, String, u16);
+struct RefusedSubscription(&'static str, String, u16);
 
-impl Refused {
+impl RefusedSubscription {
     fn for_log(&self, channel: &str) -> String {
         format!("{}: {}", short(channel), auth::for_log(&self.1))
     }
@@ -128,7 +128,7 @@ fn subscribe(
         Ok((kind, member)) => Act::Subscribe(Subscription { channel, kind, member }),
         Err(refused) => {
             let why = refused.for_log(&channel);
-            let Refused(kind, sentence, status) = refused;
+            let RefusedSubscription(kind, sentence, status) = refused;
             let frame = refusal(&channel, kind, &sentence, status, rules.compat);
             Act::Refuse { frame, reason: "subscription", why }
         }
@@ -143,7 +143,7 @@ pub fn refusal(channel: &str, kind: &str, sentence: &str, status: u16, compat: C
     }
 }
 
-type Allowed = (Kind, Option<(String, String)>);
+type Allowed = (ChannelKind, Option<(String, String)>);
 
 fn allowed(
     channel: &str,
@@ -151,13 +151,13 @@ fn allowed(
     channel_data: Option<&str>,
     rules: &Rules<'_>,
     speaker: &Speaker<'_>,
-) -> Result<Allowed, Refused> {
+) -> Result<Allowed, RefusedSubscription> {
     channel::check_name(channel, rules.limits.channel_name_bytes_max)
-        .map_err(|error| Refused("InvalidChannel", error.to_string(), 400))?;
-    let kind = Kind::of(channel);
+        .map_err(|error| RefusedSubscription("InvalidChannel", error.to_string(), 400))?;
+    let kind = ChannelKind::of(channel);
     let signed = || {
         auth::channel(rules.keys, speaker.socket_id, channel, channel_data, auth)
-            .map_err(|error| Refused("AuthError", error.to_string(), 401))
+            .map_err(|error| RefusedSubscription("AuthError", error.to_string(), 401))
     };
     match kind.access {
         Access::Public => Ok((kind, None)),
@@ -165,7 +165,7 @@ fn allowed(
         Access::User => {
             let own = speaker.user.is_some_and(|user| channel::user_of(channel) == Some(&user.id));
             let sentence = || format!("{channel} is open to its own user alone, once signed in");
-            if own { Ok((kind, None)) } else { Err(Refused("AuthError", sentence(), 401)) }
+            if own { Ok((kind, None)) } else { Err(RefusedSubscription("AuthError", sentence(), 401)) }
         }
         Access::Presence => {
             signed()?;
@@ -179,10 +179,10 @@ fn member<'a>(
     channel_data: Option<&'a str>,
     rules: &Rules<'_>,
     speaker: &Speaker<'a>,
-) -> Result<Member<'a>, Refused> {
-    let invalid = |sentence: String| Refused("InvalidChannelData", sentence, 400);
+) -> Result<ChannelMember<'a>, RefusedSubscription> {
+    let invalid = |sentence: String| RefusedSubscription("InvalidChannelData", sentence, 400);
     let parsed = match (channel_data, speaker.user) {
-        (Some(data), _) => Member::parse(data, rules.limits),
+        (Some(data), _) => ChannelMember::parse(data, rules.limits),
         (None, Some(user)) => user.member(rules.limits),
         (None, None) => {
             return Err(invalid(
@@ -217,7 +217,7 @@ fn sign_in(auth: &str, user_data: String, rules: &Rules<'_>, speaker: &Speaker<'
     if let Err(error) = auth::signin(rules.keys, speaker.socket_id, &user_data, auth) {
         return refused(error.to_string());
     }
-    match User::parse(&user_data, rules.limits) {
+    match SignedInUser::parse(&user_data, rules.limits) {
         Err(error) => refused(error.to_string()),
         Ok(user) if speaker.user.is_some_and(|former| former.id != user.id) => {
             refused("Connection not authorized: it is signed in as another user".to_owned())
@@ -261,7 +261,7 @@ fn client_event(
             return Err((Some(CLIENT_EVENT_LIMIT), sentence));
         }
     }
-    if !Kind::of(channel).client_events_allowed() {
+    if !ChannelKind::of(channel).client_events_allowed() {
         return reject("Client event rejected - only supported on private and presence channels");
     }
     if !(speaker.is_in)(channel) {
@@ -279,9 +279,9 @@ mod tests {
 
     const KEY: &str = "278d425bdf160c739803";
 
-    fn said(text: &str, user: Option<&User>, compat: Compat) -> Act {
-        let keys = [Key::new(KEY, "7ad3773142a6692b25b8")];
-        let rules = Rules { keys: &keys, limits: &Limits::default(), compat, client_events: true };
+    fn said(text: &str, user: Option<&SignedInUser>, compat: Compat) -> Act {
+        let keys = [AppKey::new(KEY, "7ad3773142a6692b25b8")];
+        let rules = Rules { keys: &keys, limits: &PusherLimits::default(), compat, client_events: true };
         let is_in = |channel: &str| channel.ends_with("-in");
         let speaker = Speaker { socket_id: "1234.1234", user, is_in: &is_in };
         decide(incoming::parse(text), &rules, &speaker)
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_users_channel_is_its_own() {
-        let ann = User::parse(r#"{"id":"ann"}"#, &Limits::default()).unwrap();
+        let ann = SignedInUser::parse(r#"{"id":"ann"}"#, &PusherLimits::default()).unwrap();
         for (channel, allowed) in
             [("#server-to-user-ann", true), ("#server-to-user-bob", false), ("#anything", false)]
         {
@@ -344,12 +344,12 @@ mod tests {
     #[test]
     fn a_connection_has_one_user() {
         let frame = |data: &str| {
-            let key = Key::new(KEY, "7ad3773142a6692b25b8");
+            let key = AppKey::new(KEY, "7ad3773142a6692b25b8");
             let auth = auth::sign_signin(&key, "1234.1234", data);
             serde_json::json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": data}})
                 .to_string()
         };
-        let ann = User::parse(r#"{"id":"ann"}"#, &Limits::default()).unwrap();
+        let ann = SignedInUser::parse(r#"{"id":"ann"}"#, &PusherLimits::default()).unwrap();
         let as_ann = frame(r#"{"id":"ann"}"#);
         assert!(matches!(hosted(&as_ann), Act::SignIn { user, .. } if user.id == "ann"));
         assert!(matches!(said(&as_ann, Some(&ann), Compat::Pusher), Act::SignIn { .. }));

@@ -14,8 +14,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     api::headers::{EPOCH_HEADER, caller},
-    cluster::{Event, WATCHER_BATCHES_MAX, Watcher},
-    command::{Refusal, observing, patterns},
+    cluster::{ClusterEvent, GroupWatcher, WATCHER_BATCHES_MAX},
+    command::{CommandRefusal, observing, patterns},
     dispatch::Dispatcher,
     observers::Observers,
 };
@@ -63,7 +63,7 @@ macro_rules! unary {
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
                 let patterns = patterns(&request.into_inner()).map_err(status)?;
                 let (out, events) = mpsc::channel(WATCHER_BATCHES_MAX);
-                self.dispatcher.homes.tell(Event::Watch(Watcher { patterns, out })).await;
+                self.dispatcher.homes.tell(ClusterEvent::Watch(GroupWatcher { patterns, out })).await;
                 Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
             }
 
@@ -148,7 +148,7 @@ impl GatewayService {
     }
 }
 
-fn status(refused: Refusal) -> Status {
+fn status(refused: CommandRefusal) -> Status {
     Status::new(Code::from_i32(refused.code), refused.message)
 }
 

@@ -29,7 +29,7 @@ use crate::{
     apps::Apps,
     command::refusal,
     dispatch::Dispatcher,
-    refusals::Refused,
+    refusals::RefusalContext,
     request_bodies::{Bodies, Lease, Unread},
 };
 
@@ -85,7 +85,8 @@ async fn answer(
             if let Some(reason) = refused_reason(Code::from_i32(error.0.code)) {
                 let (why, address) = (&*error.0.message, caller);
                 let path = format!("/v1/{call}");
-                Refused { reason, why, address, path: &path, ..Refused::default() }.log(&json.apps);
+                RefusalContext { reason, why, address, path: &path, ..RefusalContext::default() }
+                    .log(&json.apps);
             }
             error.into_response()
         }

@@ -10,4 +10,4 @@ mod port;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use self::json::fuzz;
-pub(crate) use self::port::{Internal, serve};
+pub(crate) use self::port::{InternalServices, serve};

@@ -9,20 +9,20 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// Checks the JSON of a message.
 pub(super) fn check(body: &[u8], message: &MessageDescriptor) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    Once(Some(message.clone())).deserialize(&mut json)
+    UniqueFields(Some(message.clone())).deserialize(&mut json)
 }
 
 /// Any JSON in which no object has a field twice. A message's field has two names; what is in maps, and in
 /// text fields, has one.
-struct Once(Option<MessageDescriptor>);
+struct UniqueFields(Option<MessageDescriptor>);
 
 #[derive(PartialEq, Eq, Hash)]
-enum Key {
+enum FieldKey {
     Field(u32),
     Name(String),
 }
 
-impl<'de> DeserializeSeed<'de> for Once {
+impl<'de> DeserializeSeed<'de> for UniqueFields {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -30,7 +30,7 @@ impl<'de> DeserializeSeed<'de> for Once {
     }
 }
 
-impl<'de> Visitor<'de> for Once {
+impl<'de> Visitor<'de> for UniqueFields {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,21 +43,22 @@ impl<'de> Visitor<'de> for Once {
             let field = self.0.as_ref().and_then(|message| {
                 message.get_field_by_name(&name).or_else(|| message.get_field_by_json_name(&name))
             });
-            let key =
-                field.as_ref().map_or_else(|| Key::Name(name.clone()), |field| Key::Field(field.number()));
+            let key = field
+                .as_ref()
+                .map_or_else(|| FieldKey::Name(name.clone()), |field| FieldKey::Field(field.number()));
             if !seen.insert(key) {
                 let shown: String = name.chars().take(80).collect();
                 return Err(A::Error::custom(format!("the field {shown:?} stands twice")));
             }
             let within =
                 field.filter(|field| !field.is_map()).and_then(|field| field.kind().as_message().cloned());
-            map.next_value_seed(Once(within))?;
+            map.next_value_seed(UniqueFields(within))?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Once(self.0.clone()))?.is_some() {}
+        while list.next_element_seed(UniqueFields(self.0.clone()))?.is_some() {}
         Ok(())
     }
 

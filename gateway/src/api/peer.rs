@@ -24,21 +24,21 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     cluster::{
-        Event, Unreadable, decode,
-        links::{Joined, parts},
+        ClusterEvent, DecodeError, decode,
+        links::{JoinedParts, parts},
     },
     dispatch::Dispatcher,
 };
 
 pub(crate) struct PeerService(pub(crate) Arc<Dispatcher>);
 
-type Replies = Pin<Box<dyn Stream<Item = Result<PeerReply, Status>> + Send>>;
+type PeerReplies = Pin<Box<dyn Stream<Item = Result<PeerReply, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    type LinkStream = Replies;
+    type LinkStream = PeerReplies;
 
-    async fn link(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Replies>, Status> {
+    async fn link(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<PeerReplies>, Status> {
         let mut frames = request.into_inner();
         let me = self.0.me.load_full();
         let Some(Frame::Hello(hello)) = frames.message().await?.and_then(|frame| frame.frame) else {
@@ -54,7 +54,7 @@ impl Peer for PeerService {
         let (out, replies) = mpsc::channel(64);
         let view = Arc::new(hello.view.unwrap_or_default());
         let (reply, greeting) = oneshot::channel();
-        self.0.homes.tell(Event::Greet { peer, view, reply }).await;
+        self.0.homes.tell(ClusterEvent::Greet { peer, view, reply }).await;
         let Ok(greeting) = greeting.await else {
             return Err(Status::unavailable("this gateway is stopping"));
         };
@@ -92,7 +92,7 @@ async fn serve(
     let cut = CancellationToken::new();
     // Also when this is dropped, because the incarnation is over or the link is reset.
     let mut link = InboundLink { dispatcher, peer, session, heard: Instant::now() };
-    link.dispatcher.homes.tell(Event::InboundUp { peer, session, cut: cut.clone() }).await;
+    link.dispatcher.homes.tell(ClusterEvent::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
         () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
         ended = contain("peer's link", link.follow(frames, &out)) => ended.unwrap_or_else(|| Err(panicked())),
@@ -114,7 +114,7 @@ impl Drop for InboundLink {
     fn drop(&mut self) {
         let (peer, session, since) = (self.peer, self.session, self.heard);
         let homes = self.dispatcher.homes.clone();
-        let ended = async move { homes.tell(Event::InboundDown { peer, session, since }).await };
+        let ended = async move { homes.tell(ClusterEvent::InboundDown { peer, session, since }).await };
         self.dispatcher.spawner.spawn("end of a peer's link", ended);
     }
 }
@@ -128,7 +128,7 @@ impl InboundLink {
     ) -> Result<(), Status> {
         let mut answering = FuturesUnordered::new();
         let mut taken = 0;
-        let mut joined = Joined::default();
+        let mut joined = JoinedParts::default();
         let silence_max = self.dispatcher.link_timeout;
         loop {
             let reply = tokio::select! {
@@ -177,15 +177,15 @@ impl InboundLink {
         for said in batch.messages {
             match decode(said, &self.dispatcher.parser) {
                 Ok(frame) => frames.push(frame),
-                Err(Unreadable::Ask(id, refused)) => {
-                    homes.tell(Event::Refuse { peer: self.peer, id, refused }).await;
+                Err(DecodeError::Ask(id, refused)) => {
+                    homes.tell(ClusterEvent::Refuse { peer: self.peer, id, refused }).await;
                 }
-                Err(Unreadable::Other(what)) => {
+                Err(DecodeError::Other(what)) => {
                     counter!("broadgate_gateway_peer_frames_unreadable_total", "what" => what).increment(1);
                 }
             }
         }
-        homes.tell(Event::Received { peer: self.peer, session: self.session, frames }).await;
+        homes.tell(ClusterEvent::Received { peer: self.peer, session: self.session, frames }).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadgate_port::{Check, Http2, Settings, Times, TurnedAway};
+use broadgate_port::{Check, Http2, PortSettings, Times, TurnedAway};
 use broadgate_proto::{
     limits::{
         GRPC_MESSAGE_BYTES_HIGHEST, GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX,
@@ -21,7 +21,7 @@ use crate::{
     apps::Apps,
     dispatch::Dispatcher,
     observers::Observers,
-    refusals::Refused,
+    refusals::RefusalContext,
     workers::{Attachments, WorkerService},
 };
 
@@ -37,7 +37,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const _: () = assert!(STREAM_WINDOW_BYTES / 30 * 256 < CONNECTION_WINDOW_BYTES / 2);
 
 /// The services of the internal port.
-pub(crate) struct Internal {
+pub(crate) struct InternalServices {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) observers: Observers,
     pub(crate) attachments: Arc<Attachments>,
@@ -57,12 +57,12 @@ pub(crate) struct Internal {
 fn refused(apps: &Apps, request: &TurnedAway<'_>) {
     let &TurnedAway { reason, sentence: why, address, path } = request;
     counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
-    Refused { reason, why, address, path, ..Refused::default() }.log(apps);
+    RefusalContext { reason, why, address, path, ..RefusalContext::default() }.log(apps);
 }
 
 /// Serves until `stop`; open streams then end with the process.
 pub(crate) async fn serve(
-    internal: Internal,
+    internal: InternalServices,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -83,7 +83,7 @@ pub(crate) async fn serve(
         .merge(json::router(internal.dispatcher, internal.apps.clone(), internal.json_bytes_max)?)
         .fallback(json::nothing_here);
     let apps = internal.apps;
-    let settings = Settings {
+    let settings = PortSettings {
         name: "internal",
         connections_max: internal.connections_max,
         strangers_max: INTERNAL_STRANGERS_MAX.min(internal.connections_max / 2),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use broadgate_proto::{limits as proto, name};
-use broadgate_pusher::{channel::USER_ID_BYTES_HIGHEST, limits::Limits};
+use broadgate_pusher::{channel::USER_ID_BYTES_HIGHEST, limits::PusherLimits};
 use http::{HeaderName, HeaderValue, Uri, header};
 
-use crate::apps::settings::{App, Key, Webhook};
+use crate::apps::settings::{App, KeyPair, Webhook};
 
 /// The place within an app, such as `.keys[0]` or nothing, and a sentence.
 pub(super) type Wrong = (String, String);
@@ -75,7 +75,7 @@ fn foreign(text: &str) -> Option<char> {
     text.chars().find(|&c| !c.is_ascii_alphanumeric() && !"-_.".contains(c))
 }
 
-fn check_key(key: &Key) -> Result<(), String> {
+fn check_key(key: &KeyPair) -> Result<(), String> {
     name::check("key", &key.key).map_err(|error| error.to_string())?;
     if let Some(c) = foreign(&key.key) {
         return Err(format!("key {:?} holds {c:?}: use {CHARSET}", key.key));
@@ -125,7 +125,7 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_limits(limits: &Limits) -> Result<(), String> {
+fn check_limits(limits: &PusherLimits) -> Result<(), String> {
     let no_more = usize::MAX;
     for (name, value, most) in [
         // Channels are groups of the cluster.
@@ -200,7 +200,7 @@ mod tests {
     use crate::apps::{KeySecret, WebhookEvent};
 
     fn shop() -> App {
-        let key = Key { key: "k-1".into(), secret: KeySecret::new("s"), secret_file: None };
+        let key = KeyPair { key: "k-1".into(), secret: KeySecret::new("s"), secret_file: None };
         App { keys: vec![key], ..App::new("shop") }
     }
 

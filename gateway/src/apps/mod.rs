@@ -25,29 +25,30 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::{
-    origin::Origin,
+    origin::AllowedOrigin,
     secret::KeySecret,
     settings::{
-        App, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_CACHE_TIME, DEFAULT_PONG_TIMEOUT, Key, Webhook, WebhookEvent,
+        App, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_CACHE_TIME, DEFAULT_PONG_TIMEOUT, KeyPair, Webhook,
+        WebhookEvent,
     },
-    table::{Change, Fault, Table},
+    table::{AppTable, AppsChange, Fault},
 };
-pub use broadgate_pusher::{Compat, limits::Limits};
+pub use broadgate_pusher::{Compat, limits::PusherLimits};
 
 /// The apps of a gateway: a handle that is cheap to clone; the table behind it may be replaced at any
 /// moment, always by one that holds.
 #[derive(Clone)]
-pub struct Apps(Arc<Shared>);
+pub struct Apps(Arc<AppsShared>);
 
 /// Why an app has no clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(crate) enum AppEnd {
     Disabled,
     Removed,
 }
 
-struct Shared {
-    table: ArcSwap<Table>,
+struct AppsShared {
+    table: ArcSwap<AppTable>,
     /// Every id that was ever configured: as many as operators have written.
     known: Mutex<HashSet<String>>,
     /// How often it was replaced.
@@ -60,15 +61,15 @@ impl Apps {
     /// # Errors
     /// The first violation.
     pub fn new(apps: Vec<App>) -> Result<Self, Fault> {
-        let table = Table::new(apps)?;
+        let table = AppTable::new(apps)?;
         let known = Mutex::new(table.iter().map(|app| app.id.clone()).collect());
         let table = ArcSwap::from_pointee(table);
-        Ok(Self(Arc::new(Shared { table, known, versions: watch::Sender::new(0) })))
+        Ok(Self(Arc::new(AppsShared { table, known, versions: watch::Sender::new(0) })))
     }
 
     /// The apps as they are now. Load once to decide several things about one client.
     #[must_use]
-    pub fn load(&self) -> Arc<Table> {
+    pub fn load(&self) -> Arc<AppTable> {
         self.0.table.load_full()
     }
 
@@ -77,9 +78,9 @@ impl Apps {
     ///
     /// # Errors
     /// The first violation; then the apps stay as they are.
-    pub fn swap(&self, apps: Vec<App>) -> Result<Change, Fault> {
-        let mut next = Table::new(apps)?;
-        let mut change = Change::default();
+    pub fn swap(&self, apps: Vec<App>) -> Result<AppsChange, Fault> {
+        let mut next = AppTable::new(apps)?;
+        let mut change = AppsChange::default();
         // Two swaps at once come one after the other here, so that each tells what it has changed.
         self.0.versions.send_if_modified(|version| {
             change = next.after(&self.0.table.load());
@@ -98,18 +99,18 @@ impl Apps {
     ///
     /// # Errors
     /// The first violation.
-    pub fn compare(&self, apps: Vec<App>) -> Result<Change, Fault> {
-        Ok(Table::new(apps)?.after(&self.load()))
+    pub fn compare(&self, apps: Vec<App>) -> Result<AppsChange, Fault> {
+        Ok(AppTable::new(apps)?.after(&self.load()))
     }
 
     /// Why a raw client of this app may not be connected, if it may not: the app is disabled, or was
     /// removed. An app that was never configured may have clients of `text` and `frame` listeners.
     #[must_use]
-    pub(crate) fn closed_to_raw(&self, id: &str, websocket: bool) -> Option<Gone> {
+    pub(crate) fn closed_to_raw(&self, id: &str, websocket: bool) -> Option<AppEnd> {
         match self.load().by_id(id) {
-            Some(app) if !app.enabled => Some(Gone::Disabled),
-            Some(app) if websocket && !app.raw => Some(Gone::Removed),
-            None if self.known().contains(id) => Some(Gone::Removed),
+            Some(app) if !app.enabled => Some(AppEnd::Disabled),
+            Some(app) if websocket && !app.raw => Some(AppEnd::Removed),
+            None if self.known().contains(id) => Some(AppEnd::Removed),
             _ => None,
         }
     }
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     fn app(id: &str, keys: &[&str]) -> App {
-        let key = |key: &&str| Key { key: (*key).into(), secret: KeySecret::new("s"), secret_file: None };
+        let key = |key: &&str| KeyPair { key: (*key).into(), secret: KeySecret::new("s"), secret_file: None };
         App { keys: keys.iter().map(key).collect(), ..App::new(id) }
     }
 
@@ -191,11 +192,11 @@ mod tests {
         assert_eq!(apps.closed_to_raw("a", true), None);
         apps.swap(vec![App { enabled: false, ..raw("a") }, App::new("c")]).unwrap();
         for (app, websocket, gone) in [
-            ("a", true, Some(Gone::Disabled)),
-            ("a", false, Some(Gone::Disabled)),
-            ("b", true, Some(Gone::Removed)),
-            ("b", false, Some(Gone::Removed)),
-            ("c", true, Some(Gone::Removed)),
+            ("a", true, Some(AppEnd::Disabled)),
+            ("a", false, Some(AppEnd::Disabled)),
+            ("b", true, Some(AppEnd::Removed)),
+            ("b", false, Some(AppEnd::Removed)),
+            ("c", true, Some(AppEnd::Removed)),
             ("c", false, None),
             ("never configured", false, None),
         ] {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// One entry of an app's `origins`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Origin {
+pub struct AllowedOrigin {
     text: String,
     rule: Rule,
 }
@@ -19,17 +19,17 @@ enum Rule {
     /// `null`, which browsers send for pages without an origin.
     Null,
     /// With a scheme: that origin. Without one: a host, whatever its scheme and, if none is given, port.
-    Host { scheme: Option<String>, host: String, port: Port },
+    Host { scheme: Option<String>, host: String, port: OriginPort },
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Port {
+enum OriginPort {
     Any,
     Default,
     Is(u16),
 }
 
-impl Origin {
+impl AllowedOrigin {
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -48,25 +48,25 @@ impl Origin {
         let Some((its_scheme, rest)) = origin.split_once("://") else { return false };
         let Some((its_host, its_port)) = split_host(rest) else { return false };
         let its_port = match its_port {
-            None => Port::Default,
+            None => OriginPort::Default,
             Some(text) => match text.parse() {
                 Ok(number) => port_of(its_scheme, number),
                 Err(_) => return false,
             },
         };
         scheme.as_deref().is_none_or(|scheme| scheme == its_scheme)
-            && (*port == Port::Any || *port == its_port)
+            && (*port == OriginPort::Any || *port == its_port)
             && matches(host.as_bytes(), its_host.as_bytes())
     }
 }
 
-impl fmt::Debug for Origin {
+impl fmt::Debug for AllowedOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.text, f)
     }
 }
 
-impl TryFrom<String> for Origin {
+impl TryFrom<String> for AllowedOrigin {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -101,18 +101,18 @@ fn host_rule(text: &str) -> Option<Rule> {
     }
     let (host, port) = split_host(rest)?;
     let port = match (port, scheme) {
-        (Some("*"), _) | (None, None) => Port::Any,
-        (None, Some(_)) => Port::Default,
+        (Some("*"), _) | (None, None) => OriginPort::Any,
+        (None, Some(_)) => OriginPort::Default,
         (Some(port), scheme) => port_of(scheme.unwrap_or_default(), port.parse().ok()?),
     };
     Some(Rule::Host { scheme: scheme.map(str::to_owned), host: host.to_owned(), port })
 }
 
 /// Browsers leave the scheme's own port out.
-fn port_of(scheme: &str, number: u16) -> Port {
+fn port_of(scheme: &str, number: u16) -> OriginPort {
     match (scheme, number) {
-        ("http" | "ws", 80) | ("https" | "wss", 443) => Port::Default,
-        _ => Port::Is(number),
+        ("http" | "ws", 80) | ("https" | "wss", 443) => OriginPort::Default,
+        _ => OriginPort::Is(number),
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn fits(pattern: &str, origin: &str) -> bool {
-        Origin::try_from(pattern.to_owned()).unwrap().fits(origin)
+        AllowedOrigin::try_from(pattern.to_owned()).unwrap().fits(origin)
     }
 
     #[test]
@@ -203,11 +203,11 @@ mod tests {
         for wrong in
             ["", "https://", "https://x.example/", "https://x.example/path", "a b", "://x", "x:y", "[::1"]
         {
-            let error = Origin::try_from(wrong.to_owned()).unwrap_err();
+            let error = AllowedOrigin::try_from(wrong.to_owned()).unwrap_err();
             assert!(error.contains("is no origin") && error.contains("https://"), "{error}");
         }
         for wrong in ["https://bücher.example", "*.例え.jp"] {
-            let error = Origin::try_from(wrong.to_owned()).unwrap_err();
+            let error = AllowedOrigin::try_from(wrong.to_owned()).unwrap_err();
             assert!(error.contains("xn--"), "browsers send Punycode, so it would fit nobody: {error}");
         }
         assert!(fits("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"));

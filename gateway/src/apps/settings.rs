@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use broadgate_pusher::{Compat, limits::Limits};
+use broadgate_pusher::{Compat, limits::PusherLimits};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::apps::{origin::Origin, secret::KeySecret};
+use crate::apps::{origin::AllowedOrigin, secret::KeySecret};
 
 /// When a silent Pusher client pings, unless the app says otherwise: what the hosted service tells.
 pub const DEFAULT_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -28,10 +28,10 @@ pub struct App {
     /// The worker service of its raw clients; the listener's if absent.
     pub service: Option<String>,
     /// Allowed origins, for raw and Pusher clients; none means any.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<AllowedOrigin>,
     /// With a key, Pusher clients connect to `/app/{key}`. Several while they are being changed; the
     /// first is the one that webhooks are signed with.
-    pub keys: Vec<Key>,
+    pub keys: Vec<KeyPair>,
     /// May Pusher clients send client events?
     pub client_events: bool,
     /// Whether subscribers get the number of subscribers.
@@ -62,7 +62,7 @@ pub struct App {
     /// In front of `/app/{key}` and `/apps/{id}`: "" or "/x".
     pub path_prefix: String,
     /// Bounds of what Pusher clients and the HTTP API may ask for.
-    pub limits: Limits,
+    pub limits: PusherLimits,
     /// Endpoints that receive events of channels.
     pub webhooks: Vec<Webhook>,
 }
@@ -70,7 +70,7 @@ pub struct App {
 /// A key of an app, and the secret that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawKey")]
-pub struct Key {
+pub struct KeyPair {
     /// What clients and callers name; no secret.
     pub key: String,
     /// What signs; empty until the secret's file has been read.
@@ -87,7 +87,7 @@ struct RawKey {
     secret_file: Option<PathBuf>,
 }
 
-impl TryFrom<RawKey> for Key {
+impl TryFrom<RawKey> for KeyPair {
     type Error = String;
 
     fn try_from(raw: RawKey) -> Result<Self, String> {
@@ -220,7 +220,7 @@ impl Default for App {
             connections_max: 0,
             connections_per_gateway_max: 0,
             path_prefix: String::new(),
-            limits: Limits::default(),
+            limits: PusherLimits::default(),
             webhooks: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::apps::{check::check, settings::App};
 
 /// All apps. Made whole and never changed: another one takes its place.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub struct AppTable {
     apps: Vec<Arc<App>>,
     /// Where in `apps`.
     by_id: HashMap<String, usize>,
@@ -41,7 +41,7 @@ impl std::error::Error for Fault {}
 
 /// How one table differs from the one before: ids, in the order of the lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct AppsChange {
     /// They were not there.
     pub added: Vec<String>,
     /// Some setting of theirs differs.
@@ -50,7 +50,7 @@ pub struct Change {
     pub removed: Vec<String>,
 }
 
-impl Change {
+impl AppsChange {
     /// Is everything as it was?
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -58,7 +58,7 @@ impl Change {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for AppsChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
         let mut separator = "";
@@ -70,7 +70,7 @@ impl fmt::Display for Change {
     }
 }
 
-impl Table {
+impl AppTable {
     /// Checks the apps, each alone and all together.
     ///
     /// # Errors
@@ -117,8 +117,8 @@ impl Table {
 
     /// How this table differs from a former one. What has not changed stays the same app: who holds
     /// it may go on doing so.
-    pub(super) fn after(&mut self, former: &Self) -> Change {
-        let mut change = Change::default();
+    pub(super) fn after(&mut self, former: &Self) -> AppsChange {
+        let mut change = AppsChange::default();
         for app in &mut self.apps {
             match former.by_id(&app.id) {
                 None => change.added.push(app.id.clone()),

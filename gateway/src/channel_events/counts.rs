@@ -11,9 +11,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The large channels with a recent count, and their pending counts.
 #[derive(Debug, Default)]
-pub(super) struct Counts(HashMap<Topic, (Duration, Option<u64>)>);
+pub(super) struct LargeChannels(HashMap<Topic, (Duration, Option<u64>)>);
 
-impl Counts {
+impl LargeChannels {
     /// Records a channel's number of subscribers. True if it must be sent at once.
     pub(super) fn note(&mut self, topic: &Topic, count: u64, now: Duration) -> bool {
         if count <= CROWD {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn large_channel_gets_the_newest_count_every_five_seconds() {
-        let (mut counts, topic) = (Counts::default(), Topic::group("a", "x"));
+        let (mut counts, topic) = (LargeChannels::default(), Topic::group("a", "x"));
         let at = Duration::from_secs;
         assert!(counts.note(&topic, 100, at(0)) && counts.note(&topic, 99, at(0)));
         assert!(counts.note(&topic, 101, at(0)));

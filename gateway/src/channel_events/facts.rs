@@ -51,7 +51,7 @@ fn id_text(json: &str) -> String {
 
 /// Subscribers of presence channels know each other; names with `#` belong to the server.
 pub(super) fn is_counted(channel: &str) -> bool {
-    !channel.starts_with('#') && !broadgate_pusher::channel::Kind::of(channel).is_presence()
+    !channel.starts_with('#') && !broadgate_pusher::channel::ChannelKind::of(channel).is_presence()
 }
 
 #[cfg(test)]

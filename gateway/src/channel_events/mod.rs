@@ -22,12 +22,12 @@ use broadgate_topics::{Pattern, Report, ReportSubscription, Topic};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
-    apps::{Apps, Table},
-    channel_events::{counts::Counts, facts::is_counted},
+    apps::{AppTable, Apps},
+    channel_events::{counts::LargeChannels, facts::is_counted},
     cluster::ChannelChange,
     dispatch::Dispatcher,
-    fair_queue::Receiver,
-    webhooks::{News, Webhooks},
+    fair_queue::FairReceiver,
+    webhooks::{TrackedFact, Webhooks},
 };
 
 /// Changes handled in one turn.
@@ -35,7 +35,7 @@ const TURN_CHANGES_MAX: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 
 /// The groups with reports. Those for webhooks survive the home.
-pub(crate) fn reporting(table: &Table) -> Vec<ReportSubscription> {
+pub(crate) fn reporting(table: &AppTable) -> Vec<ReportSubscription> {
     let told = table.iter().filter(|app| {
         app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
     });
@@ -51,10 +51,10 @@ pub(crate) async fn run(
     apps: Apps,
     webhooks: Webhooks,
     dispatcher: Weak<Dispatcher>,
-    mut seen: Receiver<ChannelChange>,
+    mut seen: FairReceiver<ChannelChange>,
 ) {
     let started = Instant::now();
-    let mut counts = Counts::default();
+    let mut counts = LargeChannels::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut taken = Vec::with_capacity(TURN_CHANGES_MAX);
@@ -103,7 +103,7 @@ async fn place(dispatcher: Arc<Dispatcher>, commands: Vec<v1::Command>) {
     drop(dispatcher.place(commands).await.answers().await);
 }
 
-fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &ChannelChange) {
+fn tell_webhooks(table: &AppTable, webhooks: &Webhooks, seen: &ChannelChange) {
     let (topic, arrival) = match seen {
         ChannelChange::Report(topic, _, arrival) => (topic, arrival.clone()),
         ChannelChange::ClientEvent(topic, _) | ChannelChange::CacheMiss(topic) => (topic, None),
@@ -118,12 +118,12 @@ fn tell_webhooks(table: &Table, webhooks: &Webhooks, seen: &ChannelChange) {
         _ => {}
     }
     if let Some(fact) = facts::of(seen) {
-        webhooks.tell(topic.app(), News { fact, arrival });
+        webhooks.tell(topic.app(), TrackedFact { fact, arrival });
     }
 }
 
 /// Whether any app has subscription counts.
-fn tells_counts(table: &Table, topic: &Topic) -> bool {
+fn tells_counts(table: &AppTable, topic: &Topic) -> bool {
     table.by_id(topic.app()).is_some_and(|app| app.enabled && app.subscription_count)
 }
 

@@ -13,7 +13,7 @@ use broadgate_proto::{
 };
 use broadgate_tasks::Spawner;
 use broadgate_topics::{
-    Core, Frame, Input, Limits, LinkSession, NotPresent, Reply, RetentionRules, Ticket, Topic,
+    Core, HomeReply, Input, LinkMessage, LinkSession, NotPresent, RetentionRules, Ticket, Topic, TopicLimits,
 };
 use metrics::gauge;
 use tokio::{
@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{
         alarm::Alarm,
-        gathered::Turn,
-        handle::{Event, Greeting, Homes, Link, Routed},
-        reports::Reports,
+        gathered::GatheredTurn,
+        handle::{ClusterEvent, ClusterHandle, HelloAnswer, OutgoingLink, Routed},
+        reports::ReportReceivers,
         watchers::Watchers,
     },
-    command::{GatewayContent, Refusal},
-    shard::{Entry, PendingCounts, Pool},
+    command::{CommandRefusal, GatewayContent},
+    shard::{EnterUpcall, PendingCounts, Pool},
     webhooks::Journal,
 };
 
@@ -62,12 +62,12 @@ pub(crate) type OnView = Box<dyn Fn(&Arc<View>) + Send + Sync>;
 
 pub(crate) struct Actor {
     pub(super) me: Incarnation,
-    pub(super) limits: Limits,
+    pub(super) limits: TopicLimits,
     pub(super) retention: RetentionRules,
     pub(super) core: Core<GatewayContent>,
     pub(super) deps: ActorDeps,
-    pub(super) homes: Homes,
-    pub(super) links: BTreeMap<Incarnation, Link>,
+    pub(super) homes: ClusterHandle,
+    pub(super) links: BTreeMap<Incarnation, OutgoingLink>,
     pub(super) sessions: BTreeMap<Incarnation, (LinkSession, CancellationToken)>,
     pub(super) callers: HashMap<Ticket, oneshot::Sender<Routed>>,
     pub(super) settling: HashMap<Ticket, oneshot::Sender<Vec<Incarnation>>>,
@@ -76,14 +76,14 @@ pub(crate) struct Actor {
     pub(super) started: Instant,
     pub(super) alarm: Alarm,
     pub(super) watchers: Watchers,
-    pub(super) reports: Reports,
-    pub(super) turn: Turn,
+    pub(super) reports: ReportReceivers,
+    pub(super) turn: GatheredTurn,
 }
 
 /// A core that starts from the journal.
 pub(super) fn core(
     me: Incarnation,
-    limits: Limits,
+    limits: TopicLimits,
     retention: &RetentionRules,
     journal: Option<&Journal>,
 ) -> Core<GatewayContent> {
@@ -97,17 +97,17 @@ pub(super) fn core(
 impl Actor {
     pub(crate) fn new(
         me: Incarnation,
-        limits: Limits,
+        limits: TopicLimits,
         retention: RetentionRules,
         deps: ActorDeps,
-        homes: Homes,
+        homes: ClusterHandle,
     ) -> Self {
         Self {
             me,
             core: core(me, limits, &retention, deps.journal.as_deref()),
             limits,
             retention,
-            reports: Reports::new(Arc::clone(&deps.wake)),
+            reports: ReportReceivers::new(Arc::clone(&deps.wake)),
             deps,
             homes,
             links: BTreeMap::new(),
@@ -119,12 +119,12 @@ impl Actor {
             started: Instant::now(),
             alarm: Alarm::new(LEASE),
             watchers: Watchers::default(),
-            turn: Turn::default(),
+            turn: GatheredTurn::default(),
         }
     }
 
     /// Runs until `stop`.
-    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<ClusterEvent>, stop: CancellationToken) {
         let wake = Arc::clone(&self.deps.wake);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,49 +163,49 @@ impl Actor {
         }
     }
 
-    pub(super) fn handle(&mut self, event: Event) {
+    pub(super) fn handle(&mut self, event: ClusterEvent) {
         match event {
-            Event::View(view) => self.apply(Input::View(view)),
-            Event::Greet { peer, view, reply } => {
+            ClusterEvent::View(view) => self.apply(Input::View(view)),
+            ClusterEvent::Greet { peer, view, reply } => {
                 self.apply(Input::View(view));
                 let known = self.core.knows(peer);
-                let _ = reply.send(Greeting { view: Arc::clone(self.core.view()), known });
+                let _ = reply.send(HelloAnswer { view: Arc::clone(self.core.view()), known });
             }
-            Event::OutboundUp { me, peer, link } if me == self.me => {
+            ClusterEvent::OutboundUp { me, peer, link } if me == self.me => {
                 self.links.insert(peer, link);
                 self.apply(Input::OutboundUp(peer));
             }
-            Event::OutboundDown { peer, generation } => {
+            ClusterEvent::OutboundDown { peer, generation } => {
                 if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
                     self.links.remove(&peer);
                     self.apply(Input::OutboundDown(peer));
                 }
             }
             // The link was opened by a former incarnation: it must send this one's hello.
-            Event::InboundUp { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
-            Event::InboundUp { peer, session, cut } => {
+            ClusterEvent::InboundUp { peer, cut, .. } if !self.core.knows(peer) => cut.cancel(),
+            ClusterEvent::InboundUp { peer, session, cut } => {
                 self.sessions.insert(peer, (session, cut));
                 self.apply(Input::InboundUp(peer, session));
             }
-            Event::InboundDown { peer, session, since } => {
+            ClusterEvent::InboundDown { peer, session, since } => {
                 if self.sessions.get(&peer).is_some_and(|(known, _)| *known == session) {
                     self.sessions.remove(&peer);
                 }
                 let since = since.saturating_duration_since(self.started);
                 self.apply(Input::InboundDown(peer, session, since));
             }
-            Event::Received { peer, session, frames } => {
+            ClusterEvent::Received { peer, session, frames } => {
                 for frame in frames {
                     self.apply(Input::Received(peer, session, frame));
                 }
             }
-            Event::Refuse { peer, id, refused } => self.refuse(peer, id, refused),
-            Event::Taken { peer, generation, bytes } => {
+            ClusterEvent::Refuse { peer, id, refused } => self.refuse(peer, id, refused),
+            ClusterEvent::Taken { peer, generation, bytes } => {
                 if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
                     self.apply(Input::Taken(peer, bytes));
                 }
             }
-            Event::Route { topic, op, reply } => {
+            ClusterEvent::Route { topic, op, reply } => {
                 let ticket = reply.map(|reply| {
                     let ticket = self.ticket();
                     self.callers.insert(ticket, reply);
@@ -213,35 +213,35 @@ impl Actor {
                 });
                 self.apply(Input::Route { ticket, topic, op });
             }
-            Event::Settle { topics, reply } => {
+            ClusterEvent::Settle { topics, reply } => {
                 let ticket = self.ticket();
                 self.settling.insert(ticket, reply);
                 self.apply(Input::Settle { ticket, topics });
             }
-            Event::Enter(entries) => {
-                for Entry { client, topic, user } in entries {
+            ClusterEvent::Enter(entries) => {
+                for EnterUpcall { client, topic, user } in entries {
                     self.enter(Waiter::Client(client), topic, user);
                 }
             }
-            Event::Claim { topic, user, reply } => {
+            ClusterEvent::Claim { topic, user, reply } => {
                 self.enter(Waiter::Claim(reply), topic, Some(user));
             }
-            Event::Placed { me, placed } if me == self.me => {
+            ClusterEvent::Placed { me, placed } if me == self.me => {
                 for (back, answer, touched) in placed {
                     self.apply(Input::Placed { back, answer, touched });
                 }
             }
             // Of a former incarnation.
-            Event::OutboundUp { .. } | Event::Placed { .. } => {}
-            Event::Watch(watcher) => {
+            ClusterEvent::OutboundUp { .. } | ClusterEvent::Placed { .. } => {}
+            ClusterEvent::Watch(watcher) => {
                 let patterns = self.watchers.add(watcher);
                 self.apply(Input::Watch(patterns));
             }
-            Event::Report(about, channels) => {
+            ClusterEvent::Report(about, channels) => {
                 self.reports.tell(about.clone(), channels);
                 self.apply(Input::Report(about));
             }
-            Event::Reborn(me) => self.reset_incarnation(me),
+            ClusterEvent::Reborn(me) => self.reset_incarnation(me),
         }
     }
 
@@ -256,8 +256,8 @@ impl Actor {
         self.next_ticket
     }
 
-    pub(super) fn refuse(&mut self, peer: Incarnation, id: u64, refused: Refusal) {
-        let done = broadgate_topics::Done {
+    pub(super) fn refuse(&mut self, peer: Incarnation, id: u64, refused: CommandRefusal) {
+        let done = broadgate_topics::HomeOutcome {
             epoch: self.core.epoch(),
             answer: Some(v1::answer::Answer::Error(refused)),
             gateways: 0,
@@ -265,14 +265,14 @@ impl Actor {
             position: None,
         };
         if id > 0 {
-            self.turn.say(peer, Frame::Reply { id, reply: Reply::Done(done) });
+            self.turn.say(peer, LinkMessage::Reply { id, reply: HomeReply::Done(done) });
         }
     }
 
     pub(super) fn reset_incarnation(&mut self, me: Incarnation) {
         self.me = me;
         self.core = core(me, self.limits, &self.retention, self.deps.journal.as_deref());
-        self.turn = Turn::default();
+        self.turn = GatheredTurn::default();
         self.links.clear();
         for (_, cut) in std::mem::take(&mut self.sessions).into_values() {
             cut.cancel();

@@ -3,24 +3,24 @@
 use broadgate_proto::v1::{self};
 use broadgate_topics::TopicPosition;
 
-use crate::command::{Job, Refusal};
+use crate::command::{CommandRefusal, TopicCommand};
 
 /// Why a peer's frame could not be decoded.
 #[derive(Debug)]
-pub(crate) enum Unreadable {
+pub(crate) enum DecodeError {
     /// A question that this gateway does not understand: it is refused.
-    Ask(u64, Refusal),
+    Ask(u64, CommandRefusal),
     /// A frame that this gateway does not understand: it is ignored.
     Other(&'static str),
 }
 
-pub(super) type Readable<T> = Result<T, Unreadable>;
+pub(super) type Readable<T> = Result<T, DecodeError>;
 
 pub(super) fn encode_at(at: TopicPosition) -> v1::Place {
     v1::Place { tenure: Some(at.tenure), number: at.number }
 }
 
-pub(super) fn encode_job(job: &Job) -> v1::Command {
+pub(super) fn encode_job(job: &TopicCommand) -> v1::Command {
     v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use broadgate_proto::{id::Incarnation, v1};
-use broadgate_topics::{Frame, ReplyTo};
+use broadgate_topics::{LinkMessage, ReplyTo};
 use metrics::{Counter, counter};
 
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
 
 /// What to send and to place at the end of the turn.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(super) struct GatheredTurn {
     pub(super) says: BTreeMap<Incarnation, Vec<v1::PeerMessage>>,
     pub(super) places: Vec<Placement>,
-    pub(super) tally: Tally,
+    pub(super) tally: FrameCounters,
 }
 
 /// What goes to the shards, in its order.
@@ -26,7 +26,7 @@ pub(super) enum Placement {
 }
 
 /// Counters of frames sent to peers.
-pub(super) struct Tally {
+pub(super) struct FrameCounters {
     pub(super) asks: Counter,
     pub(super) replies: Counter,
     pub(super) deliveries: Counter,
@@ -34,7 +34,7 @@ pub(super) struct Tally {
     pub(super) others: Counter,
 }
 
-impl Default for Tally {
+impl Default for FrameCounters {
     fn default() -> Self {
         let of = |kind: &'static str| counter!("broadgate_gateway_peer_frames_sent_total", "kind" => kind);
         Self {
@@ -47,21 +47,21 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
-    pub(super) fn count(&self, frame: &Frame<GatewayContent>) {
+impl FrameCounters {
+    pub(super) fn count(&self, frame: &LinkMessage<GatewayContent>) {
         let counter = match frame {
-            Frame::Ask { .. } => &self.asks,
-            Frame::Reply { .. } => &self.replies,
-            Frame::Deliver { .. } => &self.deliveries,
-            Frame::Placed { .. } => &self.placed,
+            LinkMessage::Ask { .. } => &self.asks,
+            LinkMessage::Reply { .. } => &self.replies,
+            LinkMessage::Deliver { .. } => &self.deliveries,
+            LinkMessage::Placed { .. } => &self.placed,
             _ => &self.others,
         };
         counter.increment(1);
     }
 }
 
-impl Turn {
-    pub(super) fn say(&mut self, peer: Incarnation, frame: Frame<GatewayContent>) {
+impl GatheredTurn {
+    pub(super) fn say(&mut self, peer: Incarnation, frame: LinkMessage<GatewayContent>) {
         self.tally.count(&frame);
         self.says
             .entry(peer)

@@ -10,7 +10,8 @@ use broadgate_proto::{
     v1::{self, View},
 };
 use broadgate_topics::{
-    Frame, InterestCounts, LinkSession, NotPresent, Op, Reply, ReplyTo, ReportSubscription, Topic,
+    HomeOp, HomeReply, InterestCounts, LinkMessage, LinkSession, NotPresent, ReplyTo, ReportSubscription,
+    Topic,
 };
 use metrics::counter;
 use tokio::{
@@ -20,10 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::{reports::ChannelChange, watchers::Watcher},
-    command::{GatewayContent, Refusal},
+    cluster::{reports::ChannelChange, watchers::GroupWatcher},
+    command::{CommandRefusal, GatewayContent},
     fair_queue,
-    shard::Entry,
+    shard::EnterUpcall,
 };
 
 /// Events queued for the actor; senders wait beyond that.
@@ -33,14 +34,14 @@ pub(super) const EVENTS_MAX: usize = 1024;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every one is a reply, and it is moved twice")]
 pub(crate) enum Routed {
-    Reply(Reply<GatewayContent>),
+    Reply(HomeReply<GatewayContent>),
     /// No home was reachable in time.
     NoHome,
 }
 
 /// The answer to a peer's hello.
 #[derive(Debug)]
-pub(crate) struct Greeting {
+pub(crate) struct HelloAnswer {
     /// The newest view here, the peer's included.
     pub(crate) view: Arc<View>,
     /// Whether it contains the peer.
@@ -49,20 +50,20 @@ pub(crate) struct Greeting {
 
 /// An event of the actor.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum ClusterEvent {
     /// A view from the register, or from a peer.
     View(Arc<View>),
     /// A peer's hello.
     Greet {
         peer: Incarnation,
         view: Arc<View>,
-        reply: oneshot::Sender<Greeting>,
+        reply: oneshot::Sender<HelloAnswer>,
     },
     /// The link to a peer is open; `link` sends to it. It belongs to this incarnation.
     OutboundUp {
         me: Incarnation,
         peer: Incarnation,
-        link: Link,
+        link: OutgoingLink,
     },
     OutboundDown {
         peer: Incarnation,
@@ -82,13 +83,13 @@ pub(crate) enum Event {
     Received {
         peer: Incarnation,
         session: LinkSession,
-        frames: Vec<Frame<GatewayContent>>,
+        frames: Vec<LinkMessage<GatewayContent>>,
     },
     /// A peer's question that this gateway does not understand.
     Refuse {
         peer: Incarnation,
         id: u64,
-        refused: Refusal,
+        refused: CommandRefusal,
     },
     Taken {
         peer: Incarnation,
@@ -98,7 +99,7 @@ pub(crate) enum Event {
     /// A caller asks a home; without a reply it wants none.
     Route {
         topic: Topic,
-        op: Op<GatewayContent>,
+        op: HomeOp<GatewayContent>,
         reply: Option<oneshot::Sender<Routed>>,
     },
     /// A caller waits until the homes have acknowledged all changes here.
@@ -107,7 +108,7 @@ pub(crate) enum Event {
         reply: oneshot::Sender<Vec<Incarnation>>,
     },
     /// Clients of this gateway have entered groups; the shards have reported them.
-    Enter(Vec<Entry>),
+    Enter(Vec<EnterUpcall>),
     /// A claim without a client, which its owner has reported: asks for its decision.
     Claim {
         topic: Topic,
@@ -120,16 +121,16 @@ pub(crate) enum Event {
         placed: Vec<(ReplyTo, Option<v1::answer::Answer>, Vec<Topic>)>,
     },
     /// A stream starts to watch groups.
-    Watch(Watcher),
+    Watch(GroupWatcher),
     /// Replaces the groups with reports.
-    Report(Vec<ReportSubscription>, fair_queue::Sender<ChannelChange>),
+    Report(Vec<ReportSubscription>, fair_queue::FairSender<ChannelChange>),
     /// The gateway is another incarnation now, without the former one's state.
     Reborn(Incarnation),
 }
 
 /// The outgoing end of a link to a peer.
 #[derive(Debug, Clone)]
-pub(crate) struct Link {
+pub(crate) struct OutgoingLink {
     /// Distinguishes it from an earlier one to the same peer.
     pub(crate) generation: u64,
     pub(crate) batches: mpsc::Sender<Vec<v1::PeerMessage>>,
@@ -137,8 +138,8 @@ pub(crate) struct Link {
 
 /// A handle of the actor.
 #[derive(Clone)]
-pub(crate) struct Homes {
-    pub(super) events: mpsc::Sender<Event>,
+pub(crate) struct ClusterHandle {
+    pub(super) events: mpsc::Sender<ClusterEvent>,
     pub(super) held: Arc<InterestGauges>,
 }
 
@@ -149,9 +150,9 @@ pub(super) struct InterestGauges {
     pub(super) uids: AtomicU64,
 }
 
-impl Homes {
+impl ClusterHandle {
     /// The handle, and the actor's end of it.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Event>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<ClusterEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         (Self { events, held: Arc::default() }, receiver)
     }
@@ -168,22 +169,22 @@ impl Homes {
     }
 
     /// Waits while the actor's queue is full.
-    pub(crate) async fn tell(&self, event: Event) {
+    pub(crate) async fn tell(&self, event: ClusterEvent) {
         // It ends with the gateway.
         let _ = self.events.send(event).await;
     }
 
     /// Does not wait: if the actor's queue is full, the event is dropped and counted.
-    pub(crate) fn offer(&self, event: Event) {
+    pub(crate) fn offer(&self, event: ClusterEvent) {
         if self.events.try_send(event).is_err() {
             counter!("broadgate_gateway_homes_drops_total", "reason" => "actor_busy").increment(1);
         }
     }
 
     /// Asks a topic's home; the receiver gets the answer.
-    pub(crate) async fn route(&self, topic: Topic, op: Op<GatewayContent>) -> oneshot::Receiver<Routed> {
+    pub(crate) async fn route(&self, topic: Topic, op: HomeOp<GatewayContent>) -> oneshot::Receiver<Routed> {
         let (reply, routed) = oneshot::channel();
-        self.tell(Event::Route { topic, op, reply: Some(reply) }).await;
+        self.tell(ClusterEvent::Route { topic, op, reply: Some(reply) }).await;
         routed
     }
 
@@ -193,7 +194,7 @@ impl Homes {
     /// If there is no room, or if the home has not decided in time.
     pub(crate) async fn granted(&self, (topic, user): (Topic, Arc<str>)) -> Result<(), NotPresent> {
         let (reply, decided) = oneshot::channel();
-        self.tell(Event::Claim { topic, user, reply }).await;
+        self.tell(ClusterEvent::Claim { topic, user, reply }).await;
         match decided.await {
             Ok(None) => Ok(()),
             Ok(Some(refused)) => Err(refused),
@@ -206,7 +207,7 @@ impl Homes {
         // Consequences of events are handled in the turn after theirs.
         for _ in 0..2 {
             let (reply, settled) = oneshot::channel();
-            self.tell(Event::Settle { topics: Vec::new(), reply }).await;
+            self.tell(ClusterEvent::Settle { topics: Vec::new(), reply }).await;
             let _ = settled.await;
         }
     }
@@ -218,7 +219,7 @@ impl Homes {
             return Vec::new();
         }
         let (reply, settled) = oneshot::channel();
-        self.tell(Event::Settle { topics, reply }).await;
+        self.tell(ClusterEvent::Settle { topics, reply }).await;
         settled.await.unwrap_or_default()
     }
 }

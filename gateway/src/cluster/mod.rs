@@ -25,11 +25,11 @@ mod wire;
 
 pub(crate) use self::actor::{Actor, ActorDeps};
 
-pub(crate) use self::handle::{Event, Homes, Routed};
+pub(crate) use self::handle::{ClusterEvent, ClusterHandle, Routed};
 
 pub(crate) use self::{
-    coding::Unreadable,
+    coding::DecodeError,
     reports::ChannelChange,
-    watchers::{WATCHER_BATCHES_MAX, Watcher},
+    watchers::{GroupWatcher, WATCHER_BATCHES_MAX},
     wire::decode,
 };

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1;
-use broadgate_topics::{Content as _, HandedOver, Page, Position};
+use broadgate_topics::{Content as _, HandedOver, HistoryPage, Position};
 
 use crate::{
-    cluster::coding::{Readable, Unreadable, decode_at, encode_at, encode_job},
-    command::{GatewayContent, Job, Parser},
+    cluster::coding::{DecodeError, Readable, decode_at, encode_at, encode_job},
+    command::{GatewayContent, Parser, TopicCommand},
 };
 
 pub(super) fn encode_place(position: Position) -> v1::HistoryPlace {
@@ -22,11 +22,11 @@ pub(super) fn age_ms(age: Duration) -> u64 {
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn message(offset: u64, age: Duration, job: &Job) -> v1::RetainedMessage {
+fn message(offset: u64, age: Duration, job: &TopicCommand) -> v1::RetainedMessage {
     v1::RetainedMessage { offset, age_ms: age_ms(age), command: Some(encode_job(job)) }
 }
 
-pub(super) fn encode_page(epoch: v1::Epoch, page: Page<GatewayContent>) -> v1::RetainedHistory {
+pub(super) fn encode_page(epoch: v1::Epoch, page: HistoryPage<GatewayContent>) -> v1::RetainedHistory {
     v1::RetainedHistory {
         epoch: Some(epoch),
         messages: page.messages.iter().map(|(offset, job)| message(*offset, Duration::ZERO, job)).collect(),
@@ -35,10 +35,13 @@ pub(super) fn encode_page(epoch: v1::Epoch, page: Page<GatewayContent>) -> v1::R
     }
 }
 
-pub(super) fn decode_page(kept: v1::RetainedHistory, parser: &Parser) -> Readable<Page<GatewayContent>> {
+pub(super) fn decode_page(
+    kept: v1::RetainedHistory,
+    parser: &Parser,
+) -> Readable<HistoryPage<GatewayContent>> {
     let messages =
         kept.messages.into_iter().map(|message| Ok((message.offset, job(message.command, parser)?)));
-    Ok(Page {
+    Ok(HistoryPage {
         messages: messages.collect::<Readable<_>>()?,
         position: kept.position.map(decode_place),
         recovered: kept.recovered,
@@ -67,7 +70,7 @@ pub(super) fn decode_history(
     Ok(HandedOver { epoch, offset, entries: entries.collect::<Readable<_>>()? })
 }
 
-pub(super) fn job(command: Option<v1::Command>, parser: &Parser) -> Readable<Arc<Job>> {
-    let command = command.and_then(|command| command.command).ok_or(Unreadable::Other("command"))?;
-    Job::parse(parser, command).map_err(|_| Unreadable::Other("command"))
+pub(super) fn job(command: Option<v1::Command>, parser: &Parser) -> Readable<Arc<TopicCommand>> {
+    let command = command.and_then(|command| command.command).ok_or(DecodeError::Other("command"))?;
+    TopicCommand::parse(parser, command).map_err(|_| DecodeError::Other("command"))
 }

@@ -9,8 +9,8 @@ use metrics::counter;
 use tokio::sync::Notify;
 
 use crate::{
-    command::Job,
-    fair_queue::{self, Item, Says, Thinned},
+    command::TopicCommand,
+    fair_queue::{self, QueueItem, Says, Thinned},
     webhooks::{Arrival, Arrivals},
 };
 
@@ -18,12 +18,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum ChannelChange {
     Report(Topic, Report, Option<Arrival>),
-    ClientEvent(Topic, Arc<Job>),
+    ClientEvent(Topic, Arc<TopicCommand>),
     /// A client has subscribed to a cache channel without a retained event.
     CacheMiss(Topic),
 }
 
-impl Item for ChannelChange {
+impl QueueItem for ChannelChange {
     fn about(&self) -> Option<(&str, &str)> {
         let (Self::Report(topic, ..) | Self::ClientEvent(topic, _) | Self::CacheMiss(topic)) = self;
         Some((topic.app(), topic.name()))
@@ -54,13 +54,13 @@ impl Item for ChannelChange {
 }
 
 /// The receivers of reports, and delivered ones.
-pub(super) struct Reports {
+pub(super) struct ReportReceivers {
     about: Vec<ReportSubscription>,
-    channels: Option<fair_queue::Sender<ChannelChange>>,
+    channels: Option<fair_queue::FairSender<ChannelChange>>,
     arrivals: Arc<Arrivals>,
 }
 
-impl Reports {
+impl ReportReceivers {
     pub(super) fn new(wake: Arc<Notify>) -> Self {
         Self { about: Vec::new(), channels: None, arrivals: Arrivals::new(wake) }
     }
@@ -69,7 +69,7 @@ impl Reports {
     pub(super) fn tell(
         &mut self,
         about: Vec<ReportSubscription>,
-        channels: fair_queue::Sender<ChannelChange>,
+        channels: fair_queue::FairSender<ChannelChange>,
     ) {
         self.about = about;
         self.channels = Some(channels);
@@ -85,7 +85,7 @@ impl Reports {
     }
 
     /// The home has placed a command.
-    pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<Job>) {
+    pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<TopicCommand>) {
         if is_client_event(job) {
             self.see(ChannelChange::ClientEvent(topic.clone(), Arc::clone(job)));
         }
@@ -117,7 +117,7 @@ impl Reports {
     }
 }
 
-fn is_client_event(job: &Job) -> bool {
+fn is_client_event(job: &TopicCommand) -> bool {
     matches!(&job.command, Command::Send(send) if send.data_json && send.event.starts_with(CLIENT_EVENT_PREFIX))
 }
 
@@ -129,7 +129,7 @@ mod tests {
     async fn report_is_delivered_when_its_last_handle_drops() {
         let me = Incarnation::from_bits(1);
         let (channels, mut seen) = fair_queue::inbox(1000);
-        let mut reports = Reports::new(Arc::default());
+        let mut reports = ReportReceivers::new(Arc::default());
         reports.tell(Vec::new(), channels);
         let room = Topic::group("a", "room");
         reports.note(me, room.clone(), Report::Occupied, true);

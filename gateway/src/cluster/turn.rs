@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         actor::{Actor, Waiter},
         gathered::Placement,
-        handle::{Event, Routed},
+        handle::{ClusterEvent, Routed},
     },
     command::{GatewayContent, ParsedCommand},
     shard::Notice,
@@ -162,7 +162,7 @@ impl Actor {
                 .into_iter()
                 .map(|done| (backs[done.index], Some(done.answer), done.touched))
                 .collect();
-            homes.tell(Event::Placed { me, placed }).await;
+            homes.tell(ClusterEvent::Placed { me, placed }).await;
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Streams of changes in groups.
 
 use broadgate_proto::v1;
-use broadgate_topics::{GroupChange, MemberChange, Pattern, Topic};
+use broadgate_topics::{MemberChange, MembershipChange, Pattern, Topic};
 use metrics::counter;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -14,7 +14,7 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// One stream.
 #[derive(Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct GroupWatcher {
     pub(crate) patterns: Vec<Pattern>,
     pub(crate) out: mpsc::Sender<v1::GroupEvents>,
 }
@@ -22,14 +22,14 @@ pub(crate) struct Watcher {
 /// All streams, and this turn's changes for them.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
-    all: Vec<Watcher>,
-    news: Vec<(Topic, GroupChange)>,
+    all: Vec<GroupWatcher>,
+    news: Vec<(Topic, MembershipChange)>,
     told: Option<v1::Epoch>,
 }
 
 impl Watchers {
     /// Adds a stream; returns what all streams together watch.
-    pub(super) fn add(&mut self, watcher: Watcher) -> Vec<Pattern> {
+    pub(super) fn add(&mut self, watcher: GroupWatcher) -> Vec<Pattern> {
         self.all.push(watcher);
         self.patterns()
     }
@@ -49,7 +49,7 @@ impl Watchers {
         (before > 0 && self.all.is_empty()).then(|| self.patterns())
     }
 
-    pub(super) fn note(&mut self, topic: Topic, change: GroupChange) {
+    pub(super) fn note(&mut self, topic: Topic, change: MembershipChange) {
         self.news.push((topic, change));
     }
 
@@ -103,17 +103,19 @@ fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::Grou
     batches
 }
 
-fn event(topic: &Topic, change: &GroupChange) -> v1::GroupEvent {
+fn event(topic: &Topic, change: &MembershipChange) -> v1::GroupEvent {
     use v1::group_event::Event;
     let member =
         |user: &str, info: &str| v1::PresenceMember { user_id: user.to_owned(), info: info.to_owned() };
     let of = |change: &MemberChange| member(&change.user, change.info.as_deref().unwrap_or_default());
     let event = match change {
-        GroupChange::Is(members) => Event::Is(v1::GroupState { members: members.iter().map(of).collect() }),
-        GroupChange::Joined(user, info) => Event::Joined(member(user, info)),
-        GroupChange::Left(user) => Event::Left(user.to_string()),
-        GroupChange::Vacated => Event::Vacated(true),
-        GroupChange::Moved => Event::Moved(true),
+        MembershipChange::Is(members) => {
+            Event::Is(v1::GroupState { members: members.iter().map(of).collect() })
+        }
+        MembershipChange::Joined(user, info) => Event::Joined(member(user, info)),
+        MembershipChange::Left(user) => Event::Left(user.to_string()),
+        MembershipChange::Vacated => Event::Vacated(true),
+        MembershipChange::Moved => Event::Moved(true),
     };
     v1::GroupEvent { group: topic.name().to_owned(), event: Some(event) }
 }

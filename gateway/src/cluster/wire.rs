@@ -7,23 +7,25 @@ use broadgate_proto::{
     limits,
     v1::{self, ask, peer_message::Message, placed, reply},
 };
-use broadgate_topics::{Claim, ClaimDecision, Done, Frame, MemberChange, Op, Reply, Topic};
+use broadgate_topics::{
+    Claim, DecidedClaim, HomeOp, HomeOutcome, HomeReply, LinkMessage, MemberChange, Topic,
+};
 use bytes::Bytes;
 use tonic::Code;
 
 use crate::{
     cluster::{
-        coding::{Readable, Unreadable, decode_at, encode_at, encode_job},
+        coding::{DecodeError, Readable, decode_at, encode_at, encode_job},
         parcel,
     },
-    command::{GatewayContent, Job, Parser, Refusal, refusal},
+    command::{CommandRefusal, GatewayContent, Parser, TopicCommand, refusal},
     webhooks::{decode_notified, encode_notified},
 };
 
-pub(super) fn encode(frame: Frame<GatewayContent>) -> Message {
+pub(super) fn encode(frame: LinkMessage<GatewayContent>) -> Message {
     match frame {
-        Frame::View(view) => Message::View(v1::View::clone(&view)),
-        Frame::InterestUpdate { serial, topic, clients, members, claims, knows_roster } => {
+        LinkMessage::View(view) => Message::View(v1::View::clone(&view)),
+        LinkMessage::InterestUpdate { serial, topic, clients, members, claims, knows_roster } => {
             let members = members.into_iter().map(member_update).collect();
             let claims = claims.into_iter().map(encode_claim).collect();
             Message::Interest(v1::InterestUpdate {
@@ -35,45 +37,49 @@ pub(super) fn encode(frame: Frame<GatewayContent>) -> Message {
                 claims,
             })
         }
-        Frame::Synced { serial, epoch, sum } => {
+        LinkMessage::Synced { serial, epoch, sum } => {
             let (topics, sum) = sum.map_or((None, 0), |(topics, sum)| (Some(topics), sum));
             Message::Synced(v1::Synced { serial, epoch: Some(epoch), topics, sum })
         }
-        Frame::InterestAck(serial) => Message::InterestAck(serial),
-        Frame::Ask { id, topic, op } => {
+        LinkMessage::InterestAck(serial) => Message::InterestAck(serial),
+        LinkMessage::Ask { id, topic, op } => {
             Message::Ask(v1::Ask { id, topic: key(&topic), op: Some(encode_op(op, &topic)) })
         }
-        Frame::Reply { id, reply } => Message::Reply(v1::Reply { id, reply: Some(encode_reply(reply)) }),
-        Frame::Deliver { id, topic, at, command } => Message::Deliver(v1::Deliver {
+        LinkMessage::Reply { id, reply } => {
+            Message::Reply(v1::Reply { id, reply: Some(encode_reply(reply)) })
+        }
+        LinkMessage::Deliver { id, topic, at, command } => Message::Deliver(v1::Deliver {
             id,
             topic: key(&topic),
             at: Some(encode_at(at)),
             command: Some(encode_job(&command)),
         }),
-        Frame::Placed { id, placed } => {
+        LinkMessage::Placed { id, placed } => {
             let placed = match placed {
                 None => Some(placed::Placed::Stale(true)),
                 Some(answer) => answer.map(|answer| placed::Placed::Answer(encode_answer(answer))),
             };
             Message::Placed(v1::Placed { id, placed })
         }
-        Frame::HandOver { topic, history } => {
+        LinkMessage::HandOver { topic, history } => {
             let (position, messages) = parcel::encode_history(history);
             Message::HandOver(v1::HandOver { topic: key(&topic), position: Some(position), messages })
         }
-        Frame::Value { topic, at, age, command } => Message::Value(v1::LastValue {
+        LinkMessage::Value { topic, at, age, command } => Message::Value(v1::LastValue {
             topic: key(&topic),
             at: Some(encode_at(at)),
             age_ms: parcel::age_ms(age),
             command: Some(encode_job(&command)),
         }),
-        Frame::Present { topic, at, whole, members } => {
+        LinkMessage::Present { topic, at, whole, members } => {
             let members = members.into_iter().map(member_update).collect();
             Message::Present(v1::Present { topic: key(&topic), at: Some(encode_at(at)), whole, members })
         }
-        Frame::ClaimDecisions { topic, at, claims } => {
-            let claims = claims.into_iter().map(|ClaimDecision { user, number, granted }| {
-                v1::ClaimDecision { user_id: user.to_string(), number, granted }
+        LinkMessage::ClaimDecisions { topic, at, claims } => {
+            let claims = claims.into_iter().map(|DecidedClaim { user, number, granted }| v1::ClaimDecision {
+                user_id: user.to_string(),
+                number,
+                granted,
             });
             Message::ClaimDecisions(v1::ClaimDecisions {
                 topic: key(&topic),
@@ -81,7 +87,7 @@ pub(super) fn encode(frame: Frame<GatewayContent>) -> Message {
                 claims: claims.collect(),
             })
         }
-        Frame::Reported { serial, topic, whole, more, notified } => {
+        LinkMessage::Reported { serial, topic, whole, more, notified } => {
             let (topic, notified) = (key(&topic), Some(encode_notified(notified)));
             Message::Reported(v1::Reported { serial, topic, whole, more, notified })
         }
@@ -118,53 +124,53 @@ fn decode_claim(claim: v1::PresenceClaim) -> Option<Claim> {
     Some(Claim { user, info, number: claim.number, max: claim.members_max })
 }
 
-fn encode_op(op: Op<GatewayContent>, topic: &Topic) -> ask::Op {
+fn encode_op(op: HomeOp<GatewayContent>, topic: &Topic) -> ask::Op {
     match op {
-        Op::Deliver(job) => ask::Op::Command(encode_job(&job)),
-        Op::Count(topics) => ask::Op::Count(v1::TopicList { topics: topics.iter().map(key).collect() }),
-        Op::Roster { limit, after } => ask::Op::Roster(v1::RosterRequest {
+        HomeOp::Deliver(job) => ask::Op::Command(encode_job(&job)),
+        HomeOp::Count(topics) => ask::Op::Count(v1::TopicList { topics: topics.iter().map(key).collect() }),
+        HomeOp::Roster { limit, after } => ask::Op::Roster(v1::RosterRequest {
             app: topic.app().to_owned(),
             group: topic.name().to_owned(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             cursor: after.to_string(),
             requires: Vec::new(),
         }),
-        Op::History { since, limit } => ask::Op::History(v1::AskHistory {
+        HomeOp::History { since, limit } => ask::Op::History(v1::AskHistory {
             since: since.map(parcel::encode_place),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         }),
-        Op::Last => ask::Op::Last(true),
-        Op::Missed => ask::Op::Missed(true),
-        Op::Claim(print) => {
+        HomeOp::Last => ask::Op::Last(true),
+        HomeOp::Missed => ask::Op::Missed(true),
+        HomeOp::Claim(print) => {
             ask::Op::Claim(v1::PublishClaim { high: (print >> 64) as u64, low: print as u64 })
         }
     }
 }
 
-fn encode_reply(reply: Reply<GatewayContent>) -> reply::Reply {
+fn encode_reply(reply: HomeReply<GatewayContent>) -> reply::Reply {
     match reply {
-        Reply::NotHome(epoch) => reply::Reply::NotHome(epoch),
-        Reply::Busy => reply::Reply::Busy(true),
-        Reply::Moved => reply::Reply::Moved(true),
-        Reply::Claimed(same) => reply::Reply::Claimed(same),
-        Reply::Done(done) => reply::Reply::Done(v1::Done {
+        HomeReply::NotHome(epoch) => reply::Reply::NotHome(epoch),
+        HomeReply::Busy => reply::Reply::Busy(true),
+        HomeReply::Moved => reply::Reply::Moved(true),
+        HomeReply::Claimed(same) => reply::Reply::Claimed(same),
+        HomeReply::Done(done) => reply::Reply::Done(v1::Done {
             epoch: Some(done.epoch),
             answer: done.answer.map(encode_answer),
             gateways: done.gateways,
             missing: texts(done.missing),
             position: done.position.map(parcel::encode_place),
         }),
-        Reply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
-        Reply::Last { epoch, command, missing } => reply::Reply::Last(v1::RetainedValue {
+        HomeReply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
+        HomeReply::Last { epoch, command, missing } => reply::Reply::Last(v1::RetainedValue {
             epoch: Some(epoch),
             age_ms: command.as_ref().map_or(0, |(_, age)| parcel::age_ms(*age)),
             command: command.map(|(job, _)| encode_job(&job)),
             missing: texts(missing),
         }),
-        Reply::Counted { epoch, clients, missing } => {
+        HomeReply::Counted { epoch, clients, missing } => {
             reply::Reply::Counted(v1::Counted { epoch: Some(epoch), clients, missing: texts(missing) })
         }
-        Reply::Roster { epoch, members, total, missing } => reply::Reply::Roster(v1::RosterReply {
+        HomeReply::Roster { epoch, members, total, missing } => reply::Reply::Roster(v1::RosterReply {
             // Between gateways, incarnations are named.
             coverage: Some(v1::Coverage {
                 epoch: Some(epoch),
@@ -182,10 +188,10 @@ fn encode_reply(reply: Reply<GatewayContent>) -> reply::Reply {
 }
 
 /// Decodes a peer's message.
-pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<Frame<GatewayContent>> {
-    Ok(match said.message.ok_or(Unreadable::Other("unknown"))? {
-        Message::View(view) => Frame::View(Arc::new(view)),
-        Message::Interest(hold) => Frame::InterestUpdate {
+pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<LinkMessage<GatewayContent>> {
+    Ok(match said.message.ok_or(DecodeError::Other("unknown"))? {
+        Message::View(view) => LinkMessage::View(Arc::new(view)),
+        Message::Interest(hold) => LinkMessage::InterestUpdate {
             serial: hold.serial,
             topic: topic(&hold.topic)?,
             clients: hold.clients,
@@ -193,31 +199,33 @@ pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<Frame<G
             claims: hold.claims.into_iter().filter_map(decode_claim).collect(),
             knows_roster: hold.knows_roster,
         },
-        Message::Synced(synced) => Frame::Synced {
+        Message::Synced(synced) => LinkMessage::Synced {
             serial: synced.serial,
             epoch: synced.epoch.unwrap_or_default(),
             sum: synced.topics.map(|topics| (topics, synced.sum)),
         },
-        Message::InterestAck(serial) => Frame::InterestAck(serial),
+        Message::InterestAck(serial) => LinkMessage::InterestAck(serial),
         Message::Ask(ask) => decode_ask(ask, parser)?,
-        Message::Reply(reply) => Frame::Reply { id: reply.id, reply: decode_reply(reply.reply, parser)? },
-        Message::Deliver(deliver) => Frame::Deliver {
+        Message::Reply(reply) => {
+            LinkMessage::Reply { id: reply.id, reply: decode_reply(reply.reply, parser)? }
+        }
+        Message::Deliver(deliver) => LinkMessage::Deliver {
             id: deliver.id,
             topic: topic(&deliver.topic)?,
             at: decode_at(deliver.at),
             command: parcel::job(deliver.command, parser)?,
         },
-        Message::HandOver(parcel) => Frame::HandOver {
+        Message::HandOver(parcel) => LinkMessage::HandOver {
             topic: topic(&parcel.topic)?,
             history: parcel::decode_history(parcel.position, parcel.messages, parser)?,
         },
-        Message::Value(value) => Frame::Value {
+        Message::Value(value) => LinkMessage::Value {
             topic: topic(&value.topic)?,
             at: decode_at(value.at),
             age: Duration::from_millis(value.age_ms),
             command: parcel::job(value.command, parser)?,
         },
-        Message::Placed(placed) => Frame::Placed {
+        Message::Placed(placed) => LinkMessage::Placed {
             id: placed.id,
             placed: match placed.placed {
                 Some(placed::Placed::Stale(_)) => None,
@@ -225,26 +233,26 @@ pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<Frame<G
                 None => Some(None),
             },
         },
-        Message::Present(present) => Frame::Present {
+        Message::Present(present) => LinkMessage::Present {
             topic: topic(&present.topic)?,
             at: decode_at(present.at),
             whole: present.whole,
             members: present.members.into_iter().filter_map(member_change).collect(),
         },
-        Message::ClaimDecisions(decided) => Frame::ClaimDecisions {
+        Message::ClaimDecisions(decided) => LinkMessage::ClaimDecisions {
             topic: topic(&decided.topic)?,
             at: decode_at(decided.at),
             claims: decided
                 .claims
                 .into_iter()
-                .map(|claim| ClaimDecision {
+                .map(|claim| DecidedClaim {
                     user: claim.user_id.into(),
                     number: claim.number,
                     granted: claim.granted,
                 })
                 .collect(),
         },
-        Message::Reported(reported) => Frame::Reported {
+        Message::Reported(reported) => LinkMessage::Reported {
             serial: reported.serial,
             topic: topic(&reported.topic)?,
             whole: reported.whole,
@@ -255,7 +263,7 @@ pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<Frame<G
 }
 
 fn topic(key: &[u8]) -> Readable<Topic> {
-    Topic::from_key(key).ok_or(Unreadable::Other("topic"))
+    Topic::from_key(key).ok_or(DecodeError::Other("topic"))
 }
 
 fn member_change(held: v1::MemberUpdate) -> Option<MemberChange> {
@@ -264,67 +272,68 @@ fn member_change(held: v1::MemberUpdate) -> Option<MemberChange> {
     Some(MemberChange { user: member.user_id.into(), info })
 }
 
-fn decode_job(command: Option<v1::Command>, parser: &Parser) -> Result<Arc<Job>, Refusal> {
+fn decode_job(command: Option<v1::Command>, parser: &Parser) -> Result<Arc<TopicCommand>, CommandRefusal> {
     match command.and_then(|command| command.command) {
-        Some(command) => Job::parse(parser, command),
+        Some(command) => TopicCommand::parse(parser, command),
         None => Err(refusal(Code::Unimplemented, "the topic's home does not know this command")),
     }
 }
 
-fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<Frame<GatewayContent>> {
+fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<LinkMessage<GatewayContent>> {
     let op = match ask.op {
         Some(ask::Op::Command(command)) => {
             let job = decode_job(Some(command), parser);
-            Op::Deliver(job.map_err(|refused| Unreadable::Ask(ask.id, refused))?)
+            HomeOp::Deliver(job.map_err(|refused| DecodeError::Ask(ask.id, refused))?)
         }
         Some(ask::Op::Count(list)) => {
             if list.topics.len() > limits::NAMES_PER_COMMAND_MAX {
-                return Err(Unreadable::Other("count"));
+                return Err(DecodeError::Other("count"));
             }
-            Op::Count(list.topics.iter().map(|key| topic(key)).collect::<Readable<_>>()?)
+            HomeOp::Count(list.topics.iter().map(|key| topic(key)).collect::<Readable<_>>()?)
         }
-        Some(ask::Op::History(history)) => Op::History {
+        Some(ask::Op::History(history)) => HomeOp::History {
             since: history.since.map(parcel::decode_place),
             limit: (history.limit as usize).min(limits::PAGE_MAX as usize),
         },
-        Some(ask::Op::Last(_)) => Op::Last,
-        Some(ask::Op::Missed(_)) => Op::Missed,
+        Some(ask::Op::Last(_)) => HomeOp::Last,
+        Some(ask::Op::Missed(_)) => HomeOp::Missed,
         Some(ask::Op::Claim(v1::PublishClaim { high, low })) => {
-            Op::Claim(u128::from(high) << 64 | u128::from(low))
+            HomeOp::Claim(u128::from(high) << 64 | u128::from(low))
         }
-        Some(ask::Op::Roster(request)) => Op::Roster {
+        Some(ask::Op::Roster(request)) => HomeOp::Roster {
             limit: (request.limit as usize).min(limits::PAGE_MAX as usize + 1),
             after: request.cursor.into(),
         },
         None => {
             let unknown = refusal(Code::Unimplemented, "the topic's home does not know this question");
-            return Err(Unreadable::Ask(ask.id, unknown));
+            return Err(DecodeError::Ask(ask.id, unknown));
         }
     };
-    Ok(Frame::Ask { id: ask.id, topic: topic(&ask.topic)?, op })
+    Ok(LinkMessage::Ask { id: ask.id, topic: topic(&ask.topic)?, op })
 }
 
 fn incarnations(texts: &[String]) -> Vec<Incarnation> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<GatewayContent>> {
-    Ok(match reply.ok_or(Unreadable::Other("reply"))? {
-        reply::Reply::NotHome(epoch) => Reply::NotHome(epoch),
-        reply::Reply::Busy(_) => Reply::Busy,
-        reply::Reply::Moved(_) => Reply::Moved,
-        reply::Reply::Claimed(same) => Reply::Claimed(same),
-        reply::Reply::Done(done) => Reply::Done(Done {
+fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<HomeReply<GatewayContent>> {
+    Ok(match reply.ok_or(DecodeError::Other("reply"))? {
+        reply::Reply::NotHome(epoch) => HomeReply::NotHome(epoch),
+        reply::Reply::Busy(_) => HomeReply::Busy,
+        reply::Reply::Moved(_) => HomeReply::Moved,
+        reply::Reply::Claimed(same) => HomeReply::Claimed(same),
+        reply::Reply::Done(done) => HomeReply::Done(HomeOutcome {
             epoch: done.epoch.unwrap_or_default(),
             answer: done.answer.and_then(|answer| answer.answer),
             gateways: done.gateways,
             missing: incarnations(&done.missing),
             position: done.position.map(parcel::decode_place),
         }),
-        reply::Reply::History(kept) => {
-            Reply::History { epoch: kept.epoch.unwrap_or_default(), page: parcel::decode_page(kept, parser)? }
-        }
-        reply::Reply::Last(kept) => Reply::Last {
+        reply::Reply::History(kept) => HomeReply::History {
+            epoch: kept.epoch.unwrap_or_default(),
+            page: parcel::decode_page(kept, parser)?,
+        },
+        reply::Reply::Last(kept) => HomeReply::Last {
             epoch: kept.epoch.unwrap_or_default(),
             command: kept
                 .command
@@ -333,14 +342,14 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<Reply<
                 .map(|job| (job, Duration::from_millis(kept.age_ms))),
             missing: incarnations(&kept.missing),
         },
-        reply::Reply::Counted(counted) => Reply::Counted {
+        reply::Reply::Counted(counted) => HomeReply::Counted {
             epoch: counted.epoch.unwrap_or_default(),
             clients: counted.clients,
             missing: incarnations(&counted.missing),
         },
         reply::Reply::Roster(roster) => {
             let coverage = roster.coverage.unwrap_or_default();
-            Reply::Roster {
+            HomeReply::Roster {
                 epoch: coverage.epoch.unwrap_or_default(),
                 members: roster
                     .members

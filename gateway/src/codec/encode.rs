@@ -35,11 +35,11 @@ pub(crate) struct Frames<F = Bytes> {
 
 /// What outboxes hold: a frame that one shard's clients share. Its references are counted by that shard
 /// alone; those of the `Bytes` would be by all shards at once, for every delivery.
-pub(crate) type SharedFrame = Rc<Frame>;
+pub(crate) type SharedFrame = Rc<CountedFrame>;
 
 /// A frame whose bytes are counted by its shard for as long as anybody there holds it.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub(crate) struct CountedFrame {
     bytes: Bytes,
     live: LiveBytes,
 }
@@ -60,11 +60,11 @@ impl LiveBytes {
     /// A frame that several clients may share.
     pub(crate) fn frame(&self, bytes: Bytes) -> SharedFrame {
         self.0.set(self.0.get() + bytes.len() + FRAME_BYTES);
-        Rc::new(Frame { bytes, live: self.clone() })
+        Rc::new(CountedFrame { bytes, live: self.clone() })
     }
 }
 
-impl Deref for Frame {
+impl Deref for CountedFrame {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -72,7 +72,7 @@ impl Deref for Frame {
     }
 }
 
-impl Drop for Frame {
+impl Drop for CountedFrame {
     fn drop(&mut self) {
         let live = &self.live.0;
         live.set(live.get().saturating_sub(self.bytes.len() + FRAME_BYTES));

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::begun::Begun;
-use crate::codec::input::{Allowance, Input, Violation};
+use crate::codec::input::{Allowance, ClientInput, Violation};
 
 const HEADER: usize = 4;
 
-pub(crate) struct Decoder(Begun);
+pub(crate) struct FrameDecoder(Begun);
 
-impl Decoder {
+impl FrameDecoder {
     pub(super) fn new(message_bytes_max: usize) -> Self {
         Self(Begun::new(message_bytes_max))
     }
@@ -18,7 +18,7 @@ impl Decoder {
         &mut self,
         input: &mut &[u8],
         allowance: &mut Allowance,
-    ) -> Result<Option<Input>, Violation> {
+    ) -> Result<Option<ClientInput>, Violation> {
         // A frame that has begun goes on: it was paid for.
         if self.0.bytes.is_empty() && !input.is_empty() && !allowance.take() {
             return Ok(None);
@@ -38,7 +38,7 @@ impl Decoder {
             return Ok(None);
         }
         let whole = Bytes::from(std::mem::take(&mut self.0.bytes));
-        Ok(Some(Input::Binary(whole.slice(HEADER..))))
+        Ok(Some(ClientInput::Binary(whole.slice(HEADER..))))
     }
 
     /// Fills `begun` up to `len` bytes; false if the input ends before.

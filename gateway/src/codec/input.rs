@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 /// What a client said. Payloads own their bytes: a slice would pin the buffer that it came from.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Input {
+pub(crate) enum ClientInput {
     Text(String),
     Binary(Bytes),
     /// A close frame, with the code and reason that it gave.
@@ -53,9 +53,9 @@ impl Violation {
 }
 
 /// A message as text if it is UTF-8, for protocols that do not tell.
-pub(super) fn text_or_binary(payload: &[u8]) -> Input {
+pub(super) fn text_or_binary(payload: &[u8]) -> ClientInput {
     match std::str::from_utf8(payload) {
-        Ok(text) => Input::Text(text.to_owned()),
-        Err(_) => Input::Binary(Bytes::copy_from_slice(payload)),
+        Ok(text) => ClientInput::Text(text.to_owned()),
+        Err(_) => ClientInput::Binary(Bytes::copy_from_slice(payload)),
     }
 }

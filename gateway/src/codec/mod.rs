@@ -10,7 +10,7 @@ mod websocket;
 
 use crate::{codec::encode::Frames, config::ListenerKind};
 
-pub(crate) use self::input::{Allowance, Input, Violation};
+pub(crate) use self::input::{Allowance, ClientInput, Violation};
 
 /// A client's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub(crate) enum Protocol {
 
 /// One client's decoder.
 pub(crate) enum Codec {
-    WebSocket(websocket::Decoder),
-    Text(text::Decoder),
-    Frame(frame::Decoder),
+    WebSocket(websocket::WebSocketDecoder),
+    Text(text::TextDecoder),
+    Frame(frame::FrameDecoder),
 }
 
 impl Protocol {
@@ -68,10 +68,10 @@ impl Codec {
     pub(crate) fn new(protocol: Protocol, message_bytes_max: usize) -> Self {
         match protocol {
             Protocol::WebSocket | Protocol::Pusher => {
-                Self::WebSocket(websocket::Decoder::new(message_bytes_max))
+                Self::WebSocket(websocket::WebSocketDecoder::new(message_bytes_max))
             }
-            Protocol::Text => Self::Text(text::Decoder::new(message_bytes_max)),
-            Protocol::Frame => Self::Frame(frame::Decoder::new(message_bytes_max)),
+            Protocol::Text => Self::Text(text::TextDecoder::new(message_bytes_max)),
+            Protocol::Frame => Self::Frame(frame::FrameDecoder::new(message_bytes_max)),
         }
     }
 
@@ -83,7 +83,7 @@ impl Codec {
         input: &mut &[u8],
         answer: &mut Vec<u8>,
         allowance: &mut Allowance,
-    ) -> Result<Option<Input>, Violation> {
+    ) -> Result<Option<ClientInput>, Violation> {
         match self {
             Self::WebSocket(decoder) => decoder.next(input, answer, allowance),
             Self::Text(decoder) => decoder.next(input, allowance),

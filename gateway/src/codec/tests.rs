@@ -31,7 +31,7 @@ fn wire(kind: ListenerKind, messages: &[String]) -> Vec<u8> {
 }
 
 /// In turns of a few frames, which must make no difference.
-fn decode(codec: &mut Codec, mut input: &[u8], out: &mut Vec<Input>) -> Result<Vec<u8>, Violation> {
+fn decode(codec: &mut Codec, mut input: &[u8], out: &mut Vec<ClientInput>) -> Result<Vec<u8>, Violation> {
     let mut answer = Vec::new();
     loop {
         let before = input.len();
@@ -69,9 +69,9 @@ proptest! {
             decode(&mut codec, now, &mut got).unwrap();
             rest = later;
         }
-        let expected: Vec<Input> = messages.iter().map(|text| match kind {
-            ListenerKind::Frame => Input::Binary(text.clone().into_bytes().into()),
-            _ => Input::Text(text.clone()),
+        let expected: Vec<ClientInput> = messages.iter().map(|text| match kind {
+            ListenerKind::Frame => ClientInput::Binary(text.clone().into_bytes().into()),
+            _ => ClientInput::Text(text.clone()),
         }).collect();
         prop_assert_eq!(got, expected);
     }
@@ -104,8 +104,8 @@ proptest! {
             decode(&mut codec, some, &mut got).unwrap();
         }
         let expected = messages.iter().map(|message| match binary {
-            true => Input::Binary(message.concat().into_bytes().into()),
-            false => Input::Text(message.concat()),
+            true => ClientInput::Binary(message.concat().into_bytes().into()),
+            false => ClientInput::Text(message.concat()),
         });
         prop_assert_eq!(got, expected.collect::<Vec<_>>());
     }
@@ -140,13 +140,13 @@ fn invalid_text_fails_before_its_frame_is_whole() {
             let failed = bytes.iter().position(|byte| decode(&mut codec, &[*byte], &mut got).is_err());
             let failed = failed.expect("it fails");
             assert!((head + first..=head + last).contains(&(failed + 1)), "{wrong:x?}: {failed}, {head}");
-            assert_eq!(got, [Input::Text("before".into())]);
+            assert_eq!(got, [ClientInput::Text("before".into())]);
             // All at once: what was said before is passed on first.
             let mut codec = Codec::new(Protocol::WebSocket, 4096);
             let mut got = Vec::new();
             let cut = &bytes[..head + last];
             assert_eq!(decode(&mut codec, cut, &mut got), Err(Violation::Utf8), "{wrong:x?}");
-            assert_eq!(got, [Input::Text("before".into())]);
+            assert_eq!(got, [ClientInput::Text("before".into())]);
         }
     }
 }
@@ -213,7 +213,7 @@ fn pings_and_closes_are_answered_in_place() {
     let mut got = Vec::new();
     let bytes = [masked(1, b"a"), masked(9, b"p"), masked(8, b"\x03\xe8bye")].concat();
     let answer = decode(&mut codec, &bytes, &mut got).unwrap();
-    assert_eq!(got, [Input::Text("a".into()), Input::Close(1000, "bye".into())]);
+    assert_eq!(got, [ClientInput::Text("a".into()), ClientInput::Close(1000, "bye".into())]);
     assert_eq!(answer, [&b"\x8a\x01p\x88"[..], b"\x05\x03\xe8bye"].concat());
 }
 

@@ -1,11 +1,11 @@
 //! Lines: a message ends with a newline; a carriage return before it is not part of it.
 
 use super::begun::Begun;
-use crate::codec::input::{Allowance, Input, Violation, text_or_binary};
+use crate::codec::input::{Allowance, ClientInput, Violation, text_or_binary};
 
-pub(crate) struct Decoder(Begun);
+pub(crate) struct TextDecoder(Begun);
 
-impl Decoder {
+impl TextDecoder {
     pub(super) fn new(message_bytes_max: usize) -> Self {
         Self(Begun::new(message_bytes_max))
     }
@@ -14,7 +14,7 @@ impl Decoder {
         &mut self,
         input: &mut &[u8],
         allowance: &mut Allowance,
-    ) -> Result<Option<Input>, Violation> {
+    ) -> Result<Option<ClientInput>, Violation> {
         let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
             if self.0.bytes.len() + input.len() > self.0.message_bytes_max + 1 {
                 return Err(Violation::TooLarge);

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::codec::{
     early_utf8::EarlyUtf8,
-    input::{Allowance, Input, Violation},
+    input::{Allowance, ClientInput, Violation},
 };
 
 /// tungstenite's own read buffer: allocated at once and for good, so small.
@@ -22,16 +22,16 @@ const READ_BUFFER_BYTES: usize = 256;
 /// Code of a close frame that has none (RFC 6455 section 7.1.5).
 const NO_CODE: u16 = 1005;
 
-pub(crate) struct Decoder(Box<State>);
+pub(crate) struct WebSocketDecoder(Box<DecoderState>);
 
-struct State {
+struct DecoderState {
     context: WebSocketContext,
     early: EarlyUtf8,
     /// Bytes at the begin of the input that `early` has followed and `context` has not taken.
     followed: usize,
 }
 
-impl Decoder {
+impl WebSocketDecoder {
     pub(super) fn new(message_bytes_max: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -40,7 +40,7 @@ impl Decoder {
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let context = WebSocketContext::new(Role::Server, Some(config));
-        Self(Box::new(State { context, early: EarlyUtf8::default(), followed: 0 }))
+        Self(Box::new(DecoderState { context, early: EarlyUtf8::default(), followed: 0 }))
     }
 
     pub(super) fn next(
@@ -48,7 +48,7 @@ impl Decoder {
         input: &mut &[u8],
         answer: &mut Vec<u8>,
         allowance: &mut Allowance,
-    ) -> Result<Option<Input>, Violation> {
+    ) -> Result<Option<ClientInput>, Violation> {
         let state = &mut *self.0;
         if let Some(new) = input.get(state.followed..) {
             state.followed += state.early.follow(new, allowance);
@@ -70,18 +70,21 @@ impl Decoder {
         }
     }
 
-    fn read(context: &mut WebSocketContext, feed: &mut Feed<'_, '_>) -> Result<Option<Input>, Violation> {
+    fn read(
+        context: &mut WebSocketContext,
+        feed: &mut Feed<'_, '_>,
+    ) -> Result<Option<ClientInput>, Violation> {
         loop {
             return match context.read(feed) {
-                Ok(Message::Text(text)) => Ok(Some(Input::Text(text.as_str().to_owned()))),
-                Ok(Message::Binary(bytes)) => Ok(Some(Input::Binary(Bytes::copy_from_slice(&bytes)))),
+                Ok(Message::Text(text)) => Ok(Some(ClientInput::Text(text.as_str().to_owned()))),
+                Ok(Message::Binary(bytes)) => Ok(Some(ClientInput::Binary(Bytes::copy_from_slice(&bytes)))),
                 Ok(Message::Close(frame)) => {
                     // The reply was only queued; this puts it into `answer`.
                     let _ = context.flush(feed);
                     let (code, reason) = frame.map_or((NO_CODE, String::new()), |frame| {
                         (frame.code.into(), frame.reason.as_str().to_owned())
                     });
-                    Ok(Some(Input::Close(code, reason)))
+                    Ok(Some(ClientInput::Close(code, reason)))
                 }
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
                     let _ = context.flush(feed);

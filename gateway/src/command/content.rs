@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::command::{
     merge::merge,
-    order::{ParsedCommand, Refusal},
+    order::{CommandRefusal, ParsedCommand},
     parse::Parser,
 };
 
@@ -22,13 +22,13 @@ pub(crate) enum GatewayContent {}
 
 /// One command: in the form that is forwarded, and in the form that is executed here.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct TopicCommand {
     pub(crate) command: Command,
     pub(crate) order: Arc<ParsedCommand>,
     bytes: usize,
 }
 
-impl Job {
+impl TopicCommand {
     pub(crate) fn new(command: Command, order: Arc<ParsedCommand>) -> Arc<Self> {
         let bytes = match &command {
             Command::Send(request) => request.encoded_len(),
@@ -40,13 +40,13 @@ impl Job {
         Arc::new(Self { command, order, bytes })
     }
 
-    pub(crate) fn parse(parser: &Parser, command: Command) -> Result<Arc<Self>, Refusal> {
+    pub(crate) fn parse(parser: &Parser, command: Command) -> Result<Arc<Self>, CommandRefusal> {
         let order = parser.parse(&command)?;
         Ok(Self::new(command, order))
     }
 }
 
-impl Job {
+impl TopicCommand {
     /// Of its command, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -54,26 +54,26 @@ impl Job {
 }
 
 impl Content for GatewayContent {
-    type Command = Arc<Job>;
+    type Command = Arc<TopicCommand>;
     type Answer = Answer;
 
-    fn bytes(job: &Arc<Job>) -> usize {
+    fn bytes(job: &Arc<TopicCommand>) -> usize {
         job.bytes()
     }
 
     /// The command, and the frames that were made of it.
-    fn heap_bytes(job: &Arc<Job>) -> usize {
-        job.bytes + job.order.heap_bytes() + size_of::<Job>() + size_of::<ParsedCommand>()
+    fn heap_bytes(job: &Arc<TopicCommand>) -> usize {
+        job.bytes + job.order.heap_bytes() + size_of::<TopicCommand>() + size_of::<ParsedCommand>()
     }
 
-    fn also(job: &Arc<Job>) -> Option<Incarnation> {
+    fn also(job: &Arc<TopicCommand>) -> Option<Incarnation> {
         match job.order.inner() {
             ParsedCommand::Bind { client, .. } => Some(client.incarnation),
             _ => None,
         }
     }
 
-    fn retained_as(job: &Arc<Job>) -> Option<u128> {
+    fn retained_as(job: &Arc<TopicCommand>) -> Option<u128> {
         match &job.command {
             Command::Send(request) if !request.not_kept => Some(xxh3_128(request.command_id.as_bytes())),
             _ => None,

@@ -3,12 +3,12 @@
 use broadgate_proto::{id::ClientId, limits, name, v1};
 use tonic::Code;
 
-use crate::command::order::{Audience, Recipients, Refusal, Refused, invalid, refusal};
+use crate::command::order::{ClientFilter, CommandRefusal, Recipients, RefusedField, invalid, refusal};
 
 /// What a caller may ask to be understood, besides what every version understands.
 const UNDERSTOOD: [&str; 1] = ["event"];
 
-pub(super) fn understood(requires: &[String]) -> Result<(), Refusal> {
+pub(super) fn understood(requires: &[String]) -> Result<(), CommandRefusal> {
     match requires.iter().find(|word| !UNDERSTOOD.contains(&word.as_str())) {
         None => Ok(()),
         Some(word) => Err(refusal(
@@ -18,44 +18,44 @@ pub(super) fn understood(requires: &[String]) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn app(field: &str) -> Result<Box<str>, Refusal> {
-    Ok(name::app(field).map_err(Refused::from)?.into())
+pub(super) fn app(field: &str) -> Result<Box<str>, CommandRefusal> {
+    Ok(name::app(field).map_err(RefusedField::from)?.into())
 }
 
-pub(super) fn checked(what: &'static str, text: &str) -> Result<Box<str>, Refusal> {
-    name::check(what, text).map_err(Refused::from)?;
+pub(super) fn checked(what: &'static str, text: &str) -> Result<Box<str>, CommandRefusal> {
+    name::check(what, text).map_err(RefusedField::from)?;
     Ok(text.into())
 }
 
-pub(super) fn client(text: &str) -> Result<ClientId, Refusal> {
-    Ok(text.parse().map_err(Refused::from)?)
+pub(super) fn client(text: &str) -> Result<ClientId, CommandRefusal> {
+    Ok(text.parse().map_err(RefusedField::from)?)
 }
 
-pub(super) fn clients(texts: &[String]) -> Result<Vec<ClientId>, Refusal> {
+pub(super) fn clients(texts: &[String]) -> Result<Vec<ClientId>, CommandRefusal> {
     few("clients", texts.len())?;
     texts.iter().map(|text| client(text)).collect()
 }
 
-pub(super) fn names(what: &'static str, texts: &[String]) -> Result<Vec<Box<str>>, Refusal> {
+pub(super) fn names(what: &'static str, texts: &[String]) -> Result<Vec<Box<str>>, CommandRefusal> {
     few(what, texts.len())?;
     texts.iter().map(|text| checked(what, text)).collect()
 }
 
-pub(super) fn some_groups(texts: &[String]) -> Result<Vec<Box<str>>, Refusal> {
+pub(super) fn some_groups(texts: &[String]) -> Result<Vec<Box<str>>, CommandRefusal> {
     if texts.is_empty() {
         return Err(invalid("groups is empty: name at least one group"));
     }
     names("groups", texts)
 }
 
-pub(super) fn who(client_texts: &[String], uids: &[String]) -> Result<Recipients, Refusal> {
+pub(super) fn who(client_texts: &[String], uids: &[String]) -> Result<Recipients, CommandRefusal> {
     if client_texts.is_empty() && uids.is_empty() {
         return Err(invalid("clients and uids are both empty: name at least one"));
     }
     Ok(Recipients { clients: clients(client_texts)?, uids: names("uids", uids)? })
 }
 
-pub(super) fn few(what: &str, count: usize) -> Result<(), Refusal> {
+pub(super) fn few(what: &str, count: usize) -> Result<(), CommandRefusal> {
     if count <= limits::NAMES_PER_COMMAND_MAX {
         return Ok(());
     }
@@ -66,11 +66,11 @@ pub(super) fn few(what: &str, count: usize) -> Result<(), Refusal> {
     ))
 }
 
-pub(super) fn too_large(what: &str, len: usize, max: usize) -> Refusal {
+pub(super) fn too_large(what: &str, len: usize, max: usize) -> CommandRefusal {
     refusal(Code::ResourceExhausted, format!("{what} has {len} bytes: at most {max} are allowed"))
 }
 
-pub(super) fn page(limit: u32) -> Result<usize, Refusal> {
+pub(super) fn page(limit: u32) -> Result<usize, CommandRefusal> {
     match limit {
         0 => Ok(limits::PAGE_DEFAULT as usize),
         limit if limit <= limits::PAGE_MAX => Ok(limit as usize),
@@ -78,13 +78,13 @@ pub(super) fn page(limit: u32) -> Result<usize, Refusal> {
     }
 }
 
-pub(super) fn audience(audience: Option<&v1::Audience>, field: &str) -> Result<Audience, Refusal> {
+pub(super) fn audience(audience: Option<&v1::Audience>, field: &str) -> Result<ClientFilter, CommandRefusal> {
     let Some(given) = audience else {
         return Err(invalid(format!("{field} is missing: name clients, uids or groups, or say all")));
     };
     let none = v1::Except::default();
     let except = given.except.as_ref().unwrap_or(&none);
-    Ok(Audience {
+    Ok(ClientFilter {
         app: app(&given.app)?,
         clients: clients(&given.clients)?,
         uids: names("uids", &given.uids)?,

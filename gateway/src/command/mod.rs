@@ -18,11 +18,12 @@ mod parse;
 mod query;
 
 pub(crate) use self::order::{
-    Audience, Closing, Concerns, ParsedCommand, Recipients, Refusal, Seat, SessionCommand, not_found, refusal,
+    ClientFilter, CloseWith, CommandRefusal, Concerns, ParsedCommand, PresenceSeat, Recipients,
+    SessionCommand, not_found, refusal,
 };
 
 pub(crate) use self::{
-    content::{GatewayContent, Job},
+    content::{GatewayContent, TopicCommand},
     malformed::take_malformed,
     merge::{finish, first_names, merge, tidy},
     parse::{Parser, session_object},

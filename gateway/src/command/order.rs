@@ -13,11 +13,11 @@ use tonic::Code;
 use crate::codec::encode::Frames;
 
 /// A refusal: what a unary call answers as its status.
-pub(crate) type Refusal = v1::Error;
+pub(crate) type CommandRefusal = v1::Error;
 
 /// Whom a command reaches.
 #[derive(Debug, Default)]
-pub(crate) struct Audience {
+pub(crate) struct ClientFilter {
     pub(crate) app: Box<str>,
     pub(crate) clients: Vec<ClientId>,
     pub(crate) uids: Vec<Box<str>>,
@@ -28,7 +28,7 @@ pub(crate) struct Audience {
     pub(crate) except_groups: Vec<Box<str>>,
 }
 
-impl Audience {
+impl ClientFilter {
     /// Nothing to deduplicate and nobody to leave out.
     pub(crate) fn is_one_topic(&self) -> bool {
         let topics = self.uids.len() + self.groups.len() + usize::from(self.all);
@@ -58,7 +58,7 @@ impl Audience {
 
 /// Whom a client stands for in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct PresenceSeat {
     pub(crate) user: Arc<str>,
     /// What others see of the user.
     pub(crate) info: Arc<str>,
@@ -66,7 +66,7 @@ pub(crate) struct Seat {
 
 /// How to close.
 #[derive(Debug)]
-pub(crate) struct Closing {
+pub(crate) struct CloseWith {
     pub(crate) code: u16,
     pub(crate) reason: Box<str>,
     pub(crate) last: Option<Frames>,
@@ -85,14 +85,14 @@ pub(crate) enum SessionCommand {
 #[derive(Debug)]
 pub(crate) enum ParsedCommand {
     Send {
-        to: Audience,
+        to: ClientFilter,
         frames: Frames,
         /// Where several groups are named: the event as each of them has it.
         by_group: Vec<Frames>,
     },
     Close {
-        to: Audience,
-        closing: Closing,
+        to: ClientFilter,
+        closing: CloseWith,
     },
     /// An exclusive bind closes the uid's other clients, wherever they are.
     Bind {
@@ -110,7 +110,7 @@ pub(crate) enum ParsedCommand {
         app: Box<str>,
         who: Recipients,
         groups: Vec<Box<str>>,
-        seat: Option<Seat>,
+        seat: Option<PresenceSeat>,
     },
     Leave {
         app: Box<str>,
@@ -158,7 +158,7 @@ pub(crate) enum ParsedCommand {
         group: Box<str>,
     },
     ListClients {
-        of: Audience,
+        of: ClientFilter,
         fields: Vec<v1::ClientField>,
         limit: usize,
         after: Option<(u8, u32)>,
@@ -318,35 +318,35 @@ pub(super) fn homes_of(clients: &[ClientId]) -> Concerns {
     Concerns::Some(homes)
 }
 
-pub(crate) fn refusal(code: Code, message: impl Into<String>) -> Refusal {
-    Refusal { code: code as i32, message: message.into() }
+pub(crate) fn refusal(code: Code, message: impl Into<String>) -> CommandRefusal {
+    CommandRefusal { code: code as i32, message: message.into() }
 }
 
-pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
+pub(crate) fn invalid(message: impl Into<String>) -> CommandRefusal {
     refusal(Code::InvalidArgument, message)
 }
 
-pub(crate) fn not_found(client: ClientId) -> Refusal {
+pub(crate) fn not_found(client: ClientId) -> CommandRefusal {
     refusal(Code::NotFound, format!("client {client} is not connected"))
 }
 
-impl From<NameError> for Refused {
+impl From<NameError> for RefusedField {
     fn from(error: NameError) -> Self {
         Self(invalid(error.to_string()))
     }
 }
 
-impl From<IdError> for Refused {
+impl From<IdError> for RefusedField {
     fn from(error: IdError) -> Self {
         Self(invalid(error.to_string()))
     }
 }
 
 /// Lets `?` turn the contract's errors into refusals.
-pub(crate) struct Refused(pub(super) Refusal);
+pub(crate) struct RefusedField(pub(super) CommandRefusal);
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
+impl From<RefusedField> for CommandRefusal {
+    fn from(refused: RefusedField) -> Self {
         refused.0
     }
 }

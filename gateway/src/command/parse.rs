@@ -11,7 +11,9 @@ use crate::{
     codec::encode::{Encoder, Frames},
     command::{
         fields::{app, audience, checked, client, some_groups, too_large, understood, who},
-        order::{Audience, Closing, ParsedCommand, Refusal, Seat, SessionCommand, invalid},
+        order::{
+            ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, SessionCommand, invalid,
+        },
         query::parse_query,
     },
 };
@@ -34,7 +36,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// The order that a command means; with an id from its caller, carried out once.
-    pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, Refusal> {
+    pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, CommandRefusal> {
         let order = self.order(command)?;
         let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
         if id.len() > limits::COMMAND_ID_BYTES_MAX {
@@ -45,7 +47,7 @@ impl Parser {
         Ok(Arc::new(ParsedCommand::Once { app, id, order: Box::new(order) }))
     }
 
-    fn order(&self, command: &v1::command::Command) -> Result<ParsedCommand, Refusal> {
+    fn order(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
         use v1::command::Command as C;
         let order = match command {
             C::Send(request) => self.send(request)?,
@@ -118,7 +120,7 @@ impl Parser {
         Ok(order)
     }
 
-    fn send(&self, request: &v1::SendRequest) -> Result<ParsedCommand, Refusal> {
+    fn send(&self, request: &v1::SendRequest) -> Result<ParsedCommand, CommandRefusal> {
         use v1::send_request::Payload;
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
@@ -143,8 +145,8 @@ impl Parser {
         &self,
         request: &v1::SendRequest,
         text: &str,
-        to: &Audience,
-    ) -> Result<(Frames, Vec<Frames>), Refusal> {
+        to: &ClientFilter,
+    ) -> Result<(Frames, Vec<Frames>), CommandRefusal> {
         let named = !request.event.is_empty();
         if !named && !self.encoder.pusher {
             return Ok((self.encoder.text(text.as_bytes()), Vec::new()));
@@ -199,7 +201,7 @@ impl Parser {
         }
     }
 
-    fn close(&self, request: &v1::CloseRequest) -> Result<ParsedCommand, Refusal> {
+    fn close(&self, request: &v1::CloseRequest) -> Result<ParsedCommand, CommandRefusal> {
         use v1::close_request::Last;
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
@@ -220,20 +222,20 @@ impl Parser {
             None => None,
         };
         let closing =
-            Closing { code, reason: request.reason.as_str().into(), last, at_once: request.at_once };
+            CloseWith { code, reason: request.reason.as_str().into(), last, at_once: request.at_once };
         Ok(ParsedCommand::Close { to, closing })
     }
 
-    fn small<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Refusal> {
+    fn small<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], CommandRefusal> {
         let (len, max) = (payload.len(), self.payload_bytes_max);
         if len <= max { Ok(payload) } else { Err(too_large("the payload", len, max)) }
     }
 
-    fn small_text<'a>(&self, text: &'a str) -> Result<&'a str, Refusal> {
+    fn small_text<'a>(&self, text: &'a str) -> Result<&'a str, CommandRefusal> {
         self.small(text.as_bytes()).map(|_| text)
     }
 
-    fn session_object(&self, json: &str) -> Result<serde_json::Value, Refusal> {
+    fn session_object(&self, json: &str) -> Result<serde_json::Value, CommandRefusal> {
         session_object(json, self.session_bytes_max).map_err(invalid)
     }
 }
@@ -259,16 +261,19 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
     (!id.is_empty()).then_some((id, app))
 }
 
-fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, Refusal> {
+fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, CommandRefusal> {
     serde_json::from_str(json).map_err(|error| invalid(format!("{field} is not JSON: {error}")))
 }
 
-fn seat(member: &v1::PresenceMember) -> Result<Seat, Refusal> {
+fn seat(member: &v1::PresenceMember) -> Result<PresenceSeat, CommandRefusal> {
     let (len, max) = (member.info.len(), limits::MEMBER_INFO_BYTES_MAX);
     if len > max {
         return Err(invalid(format!("member.info has {len} bytes: at most {max} are allowed")));
     }
-    Ok(Seat { user: checked("member.user_id", &member.user_id)?.into(), info: member.info.as_str().into() })
+    Ok(PresenceSeat {
+        user: checked("member.user_id", &member.user_id)?.into(),
+        info: member.info.as_str().into(),
+    })
 }
 
 /// A session's JSON text, which must be an object.

@@ -10,12 +10,12 @@ use tonic::Code;
 use crate::{
     command::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
-        order::{ParsedCommand, Refusal, invalid, refusal},
+        order::{CommandRefusal, ParsedCommand, invalid, refusal},
     },
-    observers::Request,
+    observers::ObserverRequest,
 };
 
-pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedCommand, Refusal> {
+pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
     use v1::command::Command as C;
     Ok(match command {
         C::Online(request) => {
@@ -90,7 +90,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
 }
 
 /// Which groups somebody wants to watch.
-pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>, Refusal> {
+pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>, CommandRefusal> {
     understood(&request.requires)?;
     if request.patterns.is_empty() {
         return Err(invalid("patterns is empty: give names of groups, or prefixes with a *"));
@@ -107,20 +107,20 @@ pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>,
 }
 
 /// What somebody wants to observe of an app's Pusher clients.
-pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<Request, Refusal> {
+pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<ObserverRequest, CommandRefusal> {
     understood(&request.requires)?;
     let app = app(&request.app)?;
     if request.share.is_empty() {
-        return Ok(Request { app, share: None });
+        return Ok(ObserverRequest { app, share: None });
     }
     let share = checked("share", &request.share)?;
     let sharer = request.sharer.parse();
     let sharer = sharer.map_err(|error| invalid(format!("sharer tells those who share apart: {error}")))?;
-    Ok(Request { app, share: Some((share, sharer)) })
+    Ok(ObserverRequest { app, share: Some((share, sharer)) })
 }
 
 /// A position as its readers see it: TERM.COUNT.NUMBER of the first message's place, and an offset.
-fn position(given: &v1::HistoryPosition) -> Result<Position, Refusal> {
+fn position(given: &v1::HistoryPosition) -> Result<Position, CommandRefusal> {
     let parse = || {
         let (tenure, number) = given.epoch.rsplit_once('.')?;
         Some(TopicPosition { tenure: tenure.parse().ok()?, number: number.parse().ok()? })
@@ -144,7 +144,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn parse(text: &str) -> Result<Option<Self>, Refusal> {
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, CommandRefusal> {
         if text.is_empty() {
             return Ok(None);
         }
@@ -159,7 +159,7 @@ impl Cursor {
 mod tests {
     use super::*;
 
-    fn parsed(app: &str, share: &str, sharer: &str) -> Result<Request, String> {
+    fn parsed(app: &str, share: &str, sharer: &str) -> Result<ObserverRequest, String> {
         let (app, share, sharer) = (app.to_owned(), share.to_owned(), sharer.to_owned());
         let request = v1::WatchPusherRequest { app, share, sharer, ..v1::WatchPusherRequest::default() };
         observing(&request).map_err(|refused| refused.message)
@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn observe_requests_are_parsed_or_refused() {
-        assert_eq!(parsed("", "", ""), Ok(Request { app: "default".into(), share: None }));
+        assert_eq!(parsed("", "", ""), Ok(ObserverRequest { app: "default".into(), share: None }));
         let seven = Incarnation::from_bits(7);
-        let shared = Request { app: "shop".into(), share: Some(("mail".into(), seven)) };
+        let shared = ObserverRequest { app: "shop".into(), share: Some(("mail".into(), seven)) };
         assert_eq!(parsed("shop", "mail", &seven.to_string()), Ok(shared));
         assert!(parsed(&"x".repeat(201), "", "").unwrap_err().contains("201 bytes"));
         assert!(parsed("shop", "a\nb", "").unwrap_err().contains("share"));

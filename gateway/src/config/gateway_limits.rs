@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// The bounds of a gateway; every default is a constant of [`broadgate_proto::limits`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct GatewayLimits {
     /// Connections.
     pub clients_max: usize,
     /// Connections from one address; 0 is no limit.
@@ -62,7 +62,7 @@ pub struct Limits {
     pub kept_app_bytes_max: usize,
 }
 
-impl Default for Limits {
+impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
             clients_max: limits::CLIENTS_MAX,
@@ -91,7 +91,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl GatewayLimits {
     /// The largest payload of a command: an answer may be as large as what it answers.
     #[must_use]
     pub fn payload_bytes_max(&self) -> usize {
@@ -111,16 +111,16 @@ impl Limits {
     }
 
     /// Those of the homes. Several of the largest payloads may wait.
-    pub(crate) fn of_homes(&self) -> broadgate_topics::Limits {
+    pub(crate) fn of_homes(&self) -> broadgate_topics::TopicLimits {
         let several = 4 * self.payload_bytes_max();
-        broadgate_topics::Limits {
+        broadgate_topics::TopicLimits {
             link_timeout: self.link_timeout,
             parking_bytes_max: several.max(limits::PARKING_BYTES_MAX),
             untaken_bytes_max: several.max(limits::LINK_UNTAKEN_BYTES_MAX),
             asked_bytes_max: (2 * several).max(limits::ASKED_BYTES_MAX),
             kept_bytes_max: self.kept_bytes_max,
             kept_app_bytes_max: self.kept_app_bytes_max,
-            ..broadgate_topics::Limits::default()
+            ..broadgate_topics::TopicLimits::default()
         }
     }
 

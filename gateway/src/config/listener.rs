@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// How connections reach the shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Accept {
+pub enum AcceptMode {
     /// Every shard has a listener of its own on the same port (`SO_REUSEPORT`).
     Shards,
     /// One acceptor hands connections out in turn, where the system does not balance.

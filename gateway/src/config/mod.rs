@@ -20,14 +20,14 @@ use broadgate_topics::{Pattern, Retention, RetentionRule, RetentionRules};
 use serde::Deserialize;
 
 use crate::{
-    apps::{Apps, Table},
+    apps::{AppTable, Apps},
     config::retention::CACHE_PREFIXES,
 };
 
 pub use self::{
-    gateway_limits::Limits,
-    listener::{Accept, Affinity, Authorize, Certificate, Listener, ListenerKind},
-    retention::Group,
+    gateway_limits::GatewayLimits,
+    listener::{AcceptMode, Affinity, Authorize, Certificate, Listener, ListenerKind},
+    retention::RetainedGroups,
 };
 
 /// The configuration of one gateway process.
@@ -38,16 +38,16 @@ pub struct Config {
     /// What the internal ports of the cluster ask of their callers.
     pub credentials: Credentials,
     /// The `[gateway]` section.
-    pub settings: Settings,
+    pub settings: GatewaySettings,
     /// The `[[apps]]` sections, which may be replaced while the gateway runs.
     pub apps: Apps,
     /// Pages served on the web listeners (the demo's).
-    pub pages: &'static [Page],
+    pub pages: &'static [StaticPage],
 }
 
 /// A page that a web listener serves as it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
+pub struct StaticPage {
     /// Its path, e.g. `/`.
     pub path: &'static str,
     /// Its `Content-Type`.
@@ -59,25 +59,25 @@ pub struct Page {
 /// The `[gateway]` section of the configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct GatewaySettings {
     /// Name in tables and answers; the advertised address if empty.
     pub name: String,
     /// Where commands, workers and peers come in.
-    pub internal: Internal,
+    pub internal: InternalListener,
     /// Shard threads; as many as the machine has cores if absent.
     pub shards: Option<NonZeroU16>,
     /// How connections reach the shards.
-    pub accept: Accept,
+    pub accept: AcceptMode,
     /// Where clients come in.
     pub listeners: Vec<Listener>,
     /// How a client's worker is chosen.
     pub affinity: Affinity,
     /// Groups that keep what was sent to them.
-    pub groups: Vec<Group>,
+    pub groups: Vec<RetainedGroups>,
     /// The folder in which webhooks that wait survive a restart; absent: they do not.
     pub spool: Option<PathBuf>,
     /// Bounds.
-    pub limits: Limits,
+    pub limits: GatewayLimits,
     /// How a gateway stops.
     pub stop: Stop,
 }
@@ -85,7 +85,7 @@ pub struct Settings {
 /// An internal listener.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Internal {
+pub struct InternalListener {
     /// Where to listen. Default 127.0.0.1:7200.
     pub bind: SocketAddr,
     /// The address that others dial, host:port; derived from `bind` if absent.
@@ -104,7 +104,7 @@ pub struct Stop {
     pub drain: Duration,
 }
 
-impl Settings {
+impl GatewaySettings {
     /// The services of the listeners whose clients' events need a worker, by the listener's name.
     pub(crate) fn listener_services(&self) -> HashMap<String, String> {
         let listeners = self.listeners.iter().filter(|listener| !listener.service.is_empty());
@@ -113,7 +113,7 @@ impl Settings {
 
     /// What groups keep, as the homes read it: what `groups` says, and behind it the last event of
     /// every cache channel of the apps that take Pusher clients.
-    pub(crate) fn retention_rules(&self, apps: &Table) -> RetentionRules {
+    pub(crate) fn retention_rules(&self, apps: &AppTable) -> RetentionRules {
         let rules = self.groups.iter().map(|group| RetentionRule {
             groups: Pattern { app: group.app.clone(), pattern: group.pattern.clone() },
             keep: Retention {
@@ -132,24 +132,24 @@ impl Settings {
     }
 }
 
-impl Default for Settings {
+impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
             name: String::new(),
-            internal: Internal::default(),
+            internal: InternalListener::default(),
             shards: None,
-            accept: if cfg!(target_os = "linux") { Accept::Shards } else { Accept::One },
+            accept: if cfg!(target_os = "linux") { AcceptMode::Shards } else { AcceptMode::One },
             listeners: vec![Listener::web(SocketAddr::from(([127, 0, 0, 1], 8080)))],
             affinity: Affinity::default(),
             groups: Vec::new(),
             spool: None,
-            limits: Limits::default(),
+            limits: GatewayLimits::default(),
             stop: Stop::default(),
         }
     }
 }
 
-impl Default for Internal {
+impl Default for InternalListener {
     fn default() -> Self {
         Self { bind: SocketAddr::from(([127, 0, 0, 1], 7200)), advertise: None }
     }
@@ -172,7 +172,7 @@ pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apps::{App, Key, KeySecret};
+    use crate::apps::{App, KeyPair, KeySecret};
     use broadgate_topics::Topic;
 
     #[test]
@@ -218,17 +218,17 @@ mod tests {
 
     #[test]
     fn limits_that_do_not_go_together_are_refused_with_both_names() {
-        let check = |limits: Limits, apps: Vec<App>| {
-            let settings = Settings { limits, ..Settings::default() };
+        let check = |limits: GatewayLimits, apps: Vec<App>| {
+            let settings = GatewaySettings { limits, ..GatewaySettings::default() };
             let secret = broadgate_proto::secret::Secret::default();
             let apps = Apps::new(apps).unwrap();
             Config { registers: vec!["r:1".into()], credentials: secret.into(), settings, apps, pages: &[] }
                 .check()
         };
-        let of = |message_bytes_max, outbox_bytes_max| Limits {
+        let of = |message_bytes_max, outbox_bytes_max| GatewayLimits {
             message_bytes_max,
             outbox_bytes_max,
-            ..Limits::default()
+            ..GatewayLimits::default()
         };
         const MIB: usize = 1 << 20;
         check(of(64 * MIB, limits::OUTBOX_BYTES_MAX), Vec::new()).expect("the outbox follows");
@@ -237,9 +237,10 @@ mod tests {
         let small = refused(of(4 * MIB, 2 * MIB), Vec::new());
         assert!(small.contains("outbox_bytes_max") && small.contains("message_bytes_max"), "{small}");
         assert!(refused(of(64 * MIB + 1, 128 * MIB), Vec::new()).contains("67108864"));
-        let sum = refused(Limits { outboxes_bytes_max: MIB, ..of(1000, MIB) }, Vec::new());
+        let sum = refused(GatewayLimits { outboxes_bytes_max: MIB, ..of(1000, MIB) }, Vec::new());
         assert!(sum.contains("outboxes_bytes_max (1048576)") && sum.contains("outbox_bytes_max"), "{sum}");
-        let key = Key { key: "k".into(), secret: KeySecret::new("0123456789abcdef0123"), secret_file: None };
+        let key =
+            KeyPair { key: "k".into(), secret: KeySecret::new("0123456789abcdef0123"), secret_file: None };
         let mut app = App { keys: vec![key], ..App::new("default") };
         app.limits.event_data_bytes_max = MIB;
         check(of(1000, MIB), vec![app.clone()]).unwrap();
@@ -252,17 +253,17 @@ mod tests {
 
     #[test]
     fn cache_channels_keep_their_last_event_and_configured_groups_come_first() {
-        let key = Key { key: "k".into(), secret: KeySecret::new("s"), secret_file: None };
+        let key = KeyPair { key: "k".into(), secret: KeySecret::new("s"), secret_file: None };
         let shop = App { keys: vec![key], cache_time: Duration::from_secs(60), ..App::new("shop") };
         let apps = Apps::new(vec![shop, App::new("raw")]).unwrap();
-        let group = Group {
+        let group = RetainedGroups {
             app: "shop".into(),
             pattern: "cache-own*".into(),
             history_messages: 3,
             history_time: Duration::from_secs(5),
             last_value_time: Duration::from_secs(7),
         };
-        let settings = Settings { groups: vec![group], ..Settings::default() };
+        let settings = GatewaySettings { groups: vec![group], ..GatewaySettings::default() };
         let retention = settings.retention_rules(&apps.load());
         let last = |app, group| retention.of(&Topic::group(app, group)).last.as_secs();
         for cached in ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {

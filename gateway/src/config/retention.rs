@@ -9,7 +9,7 @@ use crate::config::listener::default_app;
 /// Groups that keep what was sent to them alone. The same at every gateway.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub struct RetainedGroups {
     /// The app of the groups.
     #[serde(default = "default_app")]
     pub app: String,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     apps::Apps,
-    cluster::{Homes, links::Peers},
+    cluster::{ClusterHandle, links::Peers},
     command::Parser,
     dispatch::installed::Installed,
     identity::Identity,
@@ -27,7 +27,7 @@ pub(crate) struct Dispatcher {
     pub(crate) me: Arc<ArcSwap<Identity>>,
     pub(crate) local: Pool,
     pub(crate) peers: Peers,
-    pub(crate) homes: Homes,
+    pub(crate) homes: ClusterHandle,
     pub(crate) spawner: Spawner,
     pub(crate) retention: RetentionRules,
     pub(crate) parser: Parser,

@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     cluster::Routed,
-    command::{ParsedCommand, Refusal},
+    command::{CommandRefusal, ParsedCommand},
 };
 
 /// Who may place a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum PlacingRight {
     /// The home of its topic, if it has one topic.
     Home,
     /// Every gateway that it concerns, among its own clients: in no order.
@@ -28,7 +28,7 @@ pub(crate) struct Placing {
     /// The caller's number.
     pub(crate) id: u64,
     pub(crate) command: Command,
-    pub(crate) order: Result<Arc<ParsedCommand>, Refusal>,
+    pub(crate) order: Result<Arc<ParsedCommand>, CommandRefusal>,
     /// Incarnations that were named and are in no view, with how many clients.
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
     /// Entries of its lists of clients that are no ids.
@@ -51,12 +51,12 @@ pub(super) struct HomeQuestion {
     pub(super) index: usize,
     pub(super) routed: oneshot::Receiver<Routed>,
     /// The topics that are counted, if that is the question.
-    pub(super) counted: Option<(Counted, Vec<Topic>)>,
+    pub(super) counted: Option<(ClientScope, Vec<Topic>)>,
 }
 
 /// Of what clients are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(super) enum ClientScope {
     Groups,
     Uids,
 }

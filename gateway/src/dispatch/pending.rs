@@ -34,7 +34,7 @@ pub(super) struct Parts {
 }
 
 /// A batch whose commands are in every queue that they concern.
-pub(crate) struct Placed {
+pub(crate) struct PlacedBatch {
     dispatcher: Arc<Dispatcher>,
     epoch: Epoch,
     placings: Vec<Placing>,
@@ -51,7 +51,7 @@ struct Gathered {
     epoch: Epoch,
 }
 
-impl Placed {
+impl PlacedBatch {
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
         epoch: Epoch,

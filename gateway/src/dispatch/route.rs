@@ -16,24 +16,24 @@ use broadgate_proto::{
 use tonic::Code;
 
 use crate::{
-    command::{Concerns, ParsedCommand, Refusal, refusal, take_malformed},
+    command::{CommandRefusal, Concerns, ParsedCommand, refusal, take_malformed},
     dispatch::{
         command_ids::{command_id, needs_id, set_command_id},
         dispatcher::Dispatcher,
-        in_flight::{Direct, Placing, Way},
+        in_flight::{Direct, Placing, PlacingRight},
         installed::Installed,
-        pending::{Parts, Placed},
+        pending::{Parts, PlacedBatch},
         via_home::Homed,
     },
 };
 
 impl Dispatcher {
     /// Puts the commands of one caller into every queue that they concern, in order.
-    pub(crate) async fn place(self: &Arc<Self>, commands: Vec<v1::Command>) -> Placed {
-        self.place_by(commands, Way::Home).await
+    pub(crate) async fn place(self: &Arc<Self>, commands: Vec<v1::Command>) -> PlacedBatch {
+        self.place_by(commands, PlacingRight::Home).await
     }
 
-    async fn place_by(self: &Arc<Self>, commands: Vec<v1::Command>, way: Way) -> Placed {
+    async fn place_by(self: &Arc<Self>, commands: Vec<v1::Command>, way: PlacingRight) -> PlacedBatch {
         let me = self.me.load().incarnation;
         let mut placings: Vec<Placing> = Vec::with_capacity(commands.len());
         let mut parts = Parts::default();
@@ -49,7 +49,8 @@ impl Dispatcher {
                 placing.order = Err(refused);
             }
             placings.push(placing);
-            let homed = if way == Way::Home { Homed::of(self, &mut placings[index]) } else { Homed::No };
+            let homed =
+                if way == PlacingRight::Home { Homed::of(self, &mut placings[index]) } else { Homed::No };
             if !matches!(homed, Homed::No) {
                 // In the caller's order, as far as this gateway's own clients go.
                 self.put(std::mem::take(&mut direct), &placings, &mut parts).await;
@@ -61,7 +62,7 @@ impl Dispatcher {
         }
         self.put(direct, &placings, &mut parts).await;
         let epoch = view::epoch(&self.installed.borrow().view);
-        Placed::new(Arc::clone(self), epoch, placings, parts)
+        PlacedBatch::new(Arc::clone(self), epoch, placings, parts)
     }
 
     /// Whom a command concerns, if no home is asked about it.
@@ -125,7 +126,7 @@ impl Dispatcher {
     }
 
     /// Waits until this gateway knows the view that the caller knows.
-    async fn catch_up(&self, after: Epoch) -> Result<(), Refusal> {
+    async fn catch_up(&self, after: Epoch) -> Result<(), CommandRefusal> {
         if view::epoch(&self.installed.borrow().view) >= after {
             return Ok(());
         }
@@ -255,14 +256,14 @@ impl Dispatcher {
 
     /// One command, placed and answered.
     pub(crate) async fn run(self: &Arc<Self>, command: Command, after: Option<Epoch>) -> v1::answer::Answer {
-        self.run_by(command, after, Way::Home).await
+        self.run_by(command, after, PlacingRight::Home).await
     }
 
     pub(super) async fn run_by(
         self: &Arc<Self>,
         command: Command,
         after: Option<Epoch>,
-        way: Way,
+        way: PlacingRight,
     ) -> v1::answer::Answer {
         let command = v1::Command { id: 0, command: Some(command), after };
         let placed = self.place_by(vec![command], way).await;

@@ -11,7 +11,7 @@ use broadgate_register::member::RegisterStatus;
 use tonic::Code;
 
 use crate::{
-    command::{ParsedCommand, Refusal, refusal},
+    command::{CommandRefusal, ParsedCommand, refusal},
     dispatch::dispatcher::Dispatcher,
     shard::Stats,
 };
@@ -55,7 +55,7 @@ impl Dispatcher {
     }
 
     /// An app as this gateway has it now.
-    pub(crate) fn app(&self, id: &str) -> Result<v1::AppReply, Refusal> {
+    pub(crate) fn app(&self, id: &str) -> Result<v1::AppReply, CommandRefusal> {
         let id = name::app(id).map_err(|error| refusal(Code::InvalidArgument, error.to_string()))?;
         let table = self.apps.load();
         let app = table.by_id(id).ok_or_else(|| {

@@ -11,7 +11,7 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, PUSHER_UNANSWERED_MAX},
     v1,
 };
-use broadgate_topics::{Op, Topic};
+use broadgate_topics::{HomeOp, Topic};
 use metrics::counter;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -19,15 +19,15 @@ use tokio::{
 };
 
 use crate::{
-    cluster::Event,
+    cluster::ClusterEvent,
     dispatch::dispatcher::Dispatcher,
-    shard::{Entry, Handle, Shard, UpcallQueues},
+    shard::{EnterUpcall, Shard, ShardHandle, UpcallQueues},
 };
 
 /// Serves a shard's upcalls until the shard ends. It does not keep the dispatcher alive: the dispatcher has
 /// the shards' mailboxes, and a shard ends with the last handle of its mailbox.
 pub(crate) fn serve(
-    shard: &Handle,
+    shard: &ShardHandle,
     dispatcher: &SharedWeak<Dispatcher>,
     queues: UpcallQueues,
     tasks: &mut JoinSet<()>,
@@ -78,11 +78,11 @@ async fn command(
 }
 
 /// Tells the homes of clients that have entered groups, in their order.
-async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Entry>) {
+async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<EnterUpcall>) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
         let Some(dispatcher) = dispatcher.upgrade() else { return };
-        dispatcher.homes.tell(Event::Enter(std::mem::take(&mut batch))).await;
+        dispatcher.homes.tell(ClusterEvent::Enter(std::mem::take(&mut batch))).await;
     }
 }
 
@@ -90,6 +90,6 @@ async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Ent
 async fn report_missed(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Topic>) {
     while let Some(topic) = queue.recv().await {
         let Some(dispatcher) = dispatcher.upgrade() else { return };
-        dispatcher.homes.offer(Event::Route { topic, op: Op::Missed, reply: None });
+        dispatcher.homes.offer(ClusterEvent::Route { topic, op: HomeOp::Missed, reply: None });
     }
 }

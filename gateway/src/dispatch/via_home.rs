@@ -6,15 +6,15 @@ use broadgate_proto::{
     id::Incarnation,
     v1::{self, answer::Answer, command::Command},
 };
-use broadgate_topics::{Op, Page, Reply, Topic};
+use broadgate_topics::{HistoryPage, HomeOp, HomeReply, Topic};
 use tonic::Code;
 
 use crate::{
-    cluster::{Event, Routed},
-    command::{Job, ParsedCommand, position_text, refusal},
+    cluster::{ClusterEvent, Routed},
+    command::{ParsedCommand, TopicCommand, position_text, refusal},
     dispatch::{
         dispatcher::Dispatcher,
-        in_flight::{Counted, HomeQuestion, Placing, Way},
+        in_flight::{ClientScope, HomeQuestion, Placing, PlacingRight},
         pending::Parts,
     },
 };
@@ -24,9 +24,9 @@ pub(super) enum Homed {
     /// Nothing.
     No,
     /// All of it, to the home of this topic.
-    Whole(Topic, Op<crate::command::GatewayContent>),
+    Whole(Topic, HomeOp<crate::command::GatewayContent>),
     /// Counts of these topics, by name; the rest is asked of gateways.
-    Counts(Counted, BTreeMap<Incarnation, Vec<Topic>>),
+    Counts(ClientScope, BTreeMap<Incarnation, Vec<Topic>>),
 }
 
 /// A home's answer.
@@ -45,15 +45,15 @@ impl Homed {
         let Ok(order) = placing.order.clone() else { return Self::No };
         match order.inner() {
             ParsedCommand::Roster { limit, after, .. } => {
-                let op = Op::Roster { limit: *limit + 1, after: (&**after).into() };
+                let op = HomeOp::Roster { limit: *limit + 1, after: (&**after).into() };
                 order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
             ParsedCommand::History { since, limit, .. } => {
-                let op = Op::History { since: *since, limit: *limit };
+                let op = HomeOp::History { since: *since, limit: *limit };
                 order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
             ParsedCommand::LastValue { .. } => {
-                order.topic().map_or(Self::No, |topic| Self::Whole(topic, Op::Last))
+                order.topic().map_or(Self::No, |topic| Self::Whole(topic, HomeOp::Last))
             }
             ParsedCommand::Count { app, groups, uids: false } if !groups.is_empty() => {
                 let topics = groups.iter().map(|group| Topic::group(app, group));
@@ -65,7 +65,7 @@ impl Homed {
                         groups: Vec::new(),
                         uids: false,
                     }));
-                    return Self::Counts(Counted::Groups, by_home);
+                    return Self::Counts(ClientScope::Groups, by_home);
                 }
                 Self::No
             }
@@ -76,14 +76,14 @@ impl Homed {
                     let clients = clients.clone();
                     placing.order =
                         Ok(Arc::new(ParsedCommand::Online { app: app.clone(), clients, uids: Vec::new() }));
-                    return Self::Counts(Counted::Uids, by_home);
+                    return Self::Counts(ClientScope::Uids, by_home);
                 }
                 Self::No
             }
             _ => match order.topic() {
                 Some(topic) => {
-                    let job = Job::new(placing.command.clone(), Arc::clone(&order));
-                    Self::Whole(topic, Op::Deliver(job))
+                    let job = TopicCommand::new(placing.command.clone(), Arc::clone(&order));
+                    Self::Whole(topic, HomeOp::Deliver(job))
                 }
                 None => Self::No,
             },
@@ -107,7 +107,7 @@ impl Homed {
             Self::No => {}
             Self::Whole(topic, op) if placing.no_receipt => {
                 let (topic, op) = (topic.clone(), op.clone());
-                dispatcher.homes.tell(Event::Route { topic, op, reply: None }).await;
+                dispatcher.homes.tell(ClusterEvent::Route { topic, op, reply: None }).await;
             }
             Self::Whole(topic, op) => {
                 let routed = dispatcher.homes.route(topic.clone(), op.clone()).await;
@@ -115,7 +115,8 @@ impl Homed {
             }
             Self::Counts(what, by_home) => {
                 for topics in by_home.values() {
-                    let routed = dispatcher.homes.route(topics[0].clone(), Op::Count(topics.clone())).await;
+                    let routed =
+                        dispatcher.homes.route(topics[0].clone(), HomeOp::Count(topics.clone())).await;
                     parts.homed.push(HomeQuestion { index, routed, counted: Some((*what, topics.clone())) });
                 }
             }
@@ -138,7 +139,7 @@ impl Dispatcher {
     pub(super) async fn answered(self: &Arc<Self>, asked: HomeQuestion, placing: &Placing) -> Answered {
         let HomeQuestion { routed, counted, .. } = asked;
         let no_home = match routed.await {
-            Ok(Routed::Reply(Reply::Busy)) => {
+            Ok(Routed::Reply(HomeReply::Busy)) => {
                 return failed("the topic's home has no room for what has to wait for a change: repeat");
             }
             Ok(Routed::Reply(reply)) => match self.read(reply, counted.as_ref()) {
@@ -152,18 +153,18 @@ impl Dispatcher {
             return failed(sentence);
         }
         let command = no_home.map_or_else(|| placing.command.clone(), |(what, topics)| count(what, &topics));
-        let answer = Box::pin(self.run_by(command, None, Way::Everywhere)).await;
+        let answer = Box::pin(self.run_by(command, None, PlacingRight::Everywhere)).await;
         everywhere(answer)
     }
 
     /// None if the home cannot answer.
     fn read(
         &self,
-        reply: Reply<crate::command::GatewayContent>,
-        counted: Option<&(Counted, Vec<Topic>)>,
+        reply: HomeReply<crate::command::GatewayContent>,
+        counted: Option<&(ClientScope, Vec<Topic>)>,
     ) -> Option<Answered> {
         match reply {
-            Reply::Done(done) => {
+            HomeReply::Done(done) => {
                 let mut answer = done.answer.unwrap_or(Answer::Receipt(v1::Receipt::default()));
                 if let Answer::Receipt(receipt) = &mut answer {
                     // Who had it before has it at another place.
@@ -172,22 +173,22 @@ impl Dispatcher {
                 }
                 Some(Answered { answer, missing: done.missing, epoch: done.epoch, names: Vec::new() })
             }
-            Reply::Counted { epoch, clients, missing } => {
+            HomeReply::Counted { epoch, clients, missing } => {
                 let (what, topics) = counted?;
                 let counts = topics.iter().map(|topic| topic.name().to_owned()).zip(clients);
                 let answer = match what {
-                    Counted::Groups => {
+                    ClientScope::Groups => {
                         let counts = counts
                             .map(|(name, clients)| (name, v1::Counts { clients, ..v1::Counts::default() }));
                         Answer::Count(v1::CountReply { groups: counts.collect(), ..Default::default() })
                     }
-                    Counted::Uids => {
+                    ClientScope::Uids => {
                         Answer::Online(v1::OnlineReply { uids: counts.collect(), ..Default::default() })
                     }
                 };
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
-            Reply::Roster { epoch, members, total, missing } => {
+            HomeReply::Roster { epoch, members, total, missing } => {
                 let members = members
                     .iter()
                     .map(|(user, info)| v1::PresenceMember {
@@ -198,11 +199,11 @@ impl Dispatcher {
                 let answer = Answer::Roster(v1::RosterReply { members, total, ..Default::default() });
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
-            Reply::History { epoch, page } => {
+            HomeReply::History { epoch, page } => {
                 let answer = Answer::History(history_reply(page));
                 Some(Answered { answer, missing: Vec::new(), epoch, names: Vec::new() })
             }
-            Reply::Last { epoch, command, missing } => {
+            HomeReply::Last { epoch, command, missing } => {
                 use v1::{last_value_reply::Payload as Out, send_request::Payload};
                 let age_ms = command.as_ref().map_or(0, |(_, age)| age.as_millis() as u64);
                 let event = command.as_ref().map(|(job, _)| event(job)).unwrap_or_default();
@@ -215,28 +216,28 @@ impl Dispatcher {
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
             // A claim is no command.
-            Reply::Claimed(_) | Reply::Moved | Reply::Busy | Reply::NotHome(_) => None,
+            HomeReply::Claimed(_) | HomeReply::Moved | HomeReply::Busy | HomeReply::NotHome(_) => None,
         }
     }
 }
 
-fn payload(job: &Job) -> Option<v1::send_request::Payload> {
+fn payload(job: &TopicCommand) -> Option<v1::send_request::Payload> {
     match &job.command {
         Command::Send(request) => request.payload.clone(),
         _ => None,
     }
 }
 
-fn event(job: &Job) -> String {
+fn event(job: &TopicCommand) -> String {
     match &job.command {
         Command::Send(request) => request.event.clone(),
         _ => String::new(),
     }
 }
 
-fn history_reply(page: Page<crate::command::GatewayContent>) -> v1::HistoryReply {
+fn history_reply(page: HistoryPage<crate::command::GatewayContent>) -> v1::HistoryReply {
     use v1::{history_message::Payload as Out, send_request::Payload};
-    let message = |(offset, job): (u64, Arc<Job>)| {
+    let message = |(offset, job): (u64, Arc<TopicCommand>)| {
         let command_id = match &job.command {
             Command::Send(request) => request.command_id.clone(),
             _ => String::new(),
@@ -280,12 +281,12 @@ fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static s
 }
 
 /// The question that every gateway answers about its own clients.
-fn count(what: Counted, topics: &[Topic]) -> Command {
+fn count(what: ClientScope, topics: &[Topic]) -> Command {
     let app = topics.first().map(|topic| topic.app().to_owned()).unwrap_or_default();
     let names = topics.iter().map(|topic| topic.name().to_owned()).collect();
     match what {
-        Counted::Groups => Command::Count(v1::CountRequest { app, groups: names, ..Default::default() }),
-        Counted::Uids => Command::Online(v1::OnlineRequest { app, uids: names, ..Default::default() }),
+        ClientScope::Groups => Command::Count(v1::CountRequest { app, groups: names, ..Default::default() }),
+        ClientScope::Uids => Command::Online(v1::OnlineRequest { app, uids: names, ..Default::default() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use broadgate_proto::limits::WEBHOOK_EVENT_OVERHEAD_BYTES;
 
 /// What waits in an inbox.
-pub(crate) trait Item {
+pub(crate) trait QueueItem {
     /// The app and the channel that it is about. None for what is the server's own and is never dropped.
     fn about(&self) -> Option<(&str, &str)>;
     /// Bytes of its texts.
@@ -25,6 +25,6 @@ pub(crate) enum Says<'a> {
 }
 
 /// What an item costs.
-pub(super) fn cost<T: Item>(item: &T) -> usize {
+pub(super) fn cost<T: QueueItem>(item: &T) -> usize {
     item.about().map_or(0, |_| WEBHOOK_EVENT_OVERHEAD_BYTES + item.bytes())
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::fair_queue::item::cost;
 
-pub(crate) use self::item::{Item, Says};
+pub(crate) use self::item::{QueueItem, Says};
 
 pub(crate) use self::thin::Thinned;
 
@@ -22,33 +22,34 @@ pub(crate) use self::thin::Thinned;
 const ITEMS_KEPT: usize = 64;
 
 /// An inbox for at most `bytes_max`, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each item.
-pub(crate) fn inbox<T: Item>(bytes_max: usize) -> (Sender<T>, Receiver<T>) {
-    let waiting = Waiting { items: VecDeque::new(), bytes: 0, senders_gone: false, receiver_gone: false };
-    let shared = Arc::new(Shared { waiting: Mutex::new(waiting), news: Notify::new(), bytes_max });
-    (Sender(Arc::new(Closer(Arc::clone(&shared)))), Receiver(shared))
+pub(crate) fn inbox<T: QueueItem>(bytes_max: usize) -> (FairSender<T>, FairReceiver<T>) {
+    let waiting =
+        WaitingItems { items: VecDeque::new(), bytes: 0, senders_gone: false, receiver_gone: false };
+    let shared = Arc::new(QueueShared { waiting: Mutex::new(waiting), news: Notify::new(), bytes_max });
+    (FairSender(Arc::new(Closer(Arc::clone(&shared)))), FairReceiver(shared))
 }
 
-struct Shared<T> {
-    waiting: Mutex<Waiting<T>>,
+struct QueueShared<T> {
+    waiting: Mutex<WaitingItems<T>>,
     news: Notify,
     bytes_max: usize,
 }
 
-struct Waiting<T> {
+struct WaitingItems<T> {
     items: VecDeque<T>,
     bytes: usize,
     senders_gone: bool,
     receiver_gone: bool,
 }
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+impl<T> QueueShared<T> {
+    fn lock(&self) -> MutexGuard<'_, WaitingItems<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closes the inbox with the last sender.
-struct Closer<T>(Arc<Shared<T>>);
+struct Closer<T>(Arc<QueueShared<T>>);
 
 impl<T> Drop for Closer<T> {
     fn drop(&mut self) {
@@ -58,21 +59,21 @@ impl<T> Drop for Closer<T> {
 }
 
 /// Puts items in.
-pub(crate) struct Sender<T>(Arc<Closer<T>>);
+pub(crate) struct FairSender<T>(Arc<Closer<T>>);
 
-impl<T> Clone for Sender<T> {
+impl<T> Clone for FairSender<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T> std::fmt::Debug for Sender<T> {
+impl<T> std::fmt::Debug for FairSender<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sender")
     }
 }
 
-impl<T: Item> Sender<T> {
+impl<T: QueueItem> FairSender<T> {
     /// Never waits. Returns how many items were dropped for it, to be counted.
     #[must_use]
     pub(crate) fn put(&self, item: T) -> Thinned {
@@ -96,9 +97,9 @@ impl<T: Item> Sender<T> {
 }
 
 /// Takes items out.
-pub(crate) struct Receiver<T>(Arc<Shared<T>>);
+pub(crate) struct FairReceiver<T>(Arc<QueueShared<T>>);
 
-impl<T: Item> Receiver<T> {
+impl<T: QueueItem> FairReceiver<T> {
     /// Waits for items and appends at most `most` of them to `taken`. False when all senders are gone and
     /// nothing is left. Nothing is lost if the future is dropped.
     pub(crate) async fn take(&mut self, most: usize, taken: &mut Vec<T>) -> bool {
@@ -129,7 +130,7 @@ impl<T: Item> Receiver<T> {
     }
 }
 
-impl<T> Drop for Receiver<T> {
+impl<T> Drop for FairReceiver<T> {
     fn drop(&mut self) {
         let mut waiting = self.0.lock();
         waiting.receiver_gone = true;

@@ -23,7 +23,7 @@ struct Told {
 
 const USERS: [&str; 4] = ["0", "1", "2", "3"];
 
-impl Item for Told {
+impl QueueItem for Told {
     fn about(&self) -> Option<(&str, &str)> {
         (!self.app.is_empty()).then_some((self.app, &self.channel))
     }
@@ -146,7 +146,7 @@ async fn servers_own_items_are_never_dropped_and_order_is_kept() {
     let (_, left) = left_of(items).await;
     let own: Vec<_> = left.iter().filter(|told| told.app.is_empty()).map(|told| &*told.channel).collect();
     assert_eq!((own.len(), own[0], own[19]), (20, "999", "19999"));
-    let sizes: Vec<_> = left.iter().filter(|told| !told.app.is_empty()).map(Item::bytes).collect();
+    let sizes: Vec<_> = left.iter().filter(|told| !told.app.is_empty()).map(QueueItem::bytes).collect();
     assert!(sizes.is_sorted());
 }
 

@@ -11,9 +11,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use broadgate_pusher::channel::{Access, Kind};
+use broadgate_pusher::channel::{Access, ChannelKind};
 
-use crate::fair_queue::item::{Item, Says, cost};
+use crate::fair_queue::item::{QueueItem, Says, cost};
 
 /// Items of a channel that cost no more than this together are alike, whatever their names' lengths.
 const RANK_BYTES: usize = 1024;
@@ -28,28 +28,28 @@ pub(crate) struct Thinned {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum ThinVerdict {
     Stays,
     Undone,
     Full,
 }
 
 /// Drops items until the rest costs at most `bytes_max`.
-pub(super) fn thin<T: Item>(items: &mut VecDeque<T>, bytes_max: usize) -> Thinned {
+pub(super) fn thin<T: QueueItem>(items: &mut VecDeque<T>, bytes_max: usize) -> Thinned {
     let verdicts = judge(items, bytes_max);
     let count = |verdict| verdicts.iter().filter(|one| **one == verdict).count() as u64;
-    let thinned = Thinned { full: count(Verdict::Full), undone: count(Verdict::Undone) };
+    let thinned = Thinned { full: count(ThinVerdict::Full), undone: count(ThinVerdict::Undone) };
     let mut verdicts = verdicts.into_iter();
-    items.retain(|_| verdicts.next() == Some(Verdict::Stays));
+    items.retain(|_| verdicts.next() == Some(ThinVerdict::Stays));
     thinned
 }
 
-fn judge<T: Item>(items: &VecDeque<T>, bytes_max: usize) -> Vec<Verdict> {
-    let mut verdicts = vec![Verdict::Stays; items.len()];
-    let mut apps: HashMap<&str, [Part<'_, T>; 2]> = HashMap::new();
+fn judge<T: QueueItem>(items: &VecDeque<T>, bytes_max: usize) -> Vec<ThinVerdict> {
+    let mut verdicts = vec![ThinVerdict::Stays; items.len()];
+    let mut apps: HashMap<&str, [AppShare<'_, T>; 2]> = HashMap::new();
     for (place, item) in items.iter().enumerate() {
         let Some((app, channel)) = item.about() else { continue };
-        let signed = usize::from(Kind::of(channel).access != Access::Public);
+        let signed = usize::from(ChannelKind::of(channel).access != Access::Public);
         let part = &mut apps.entry(app).or_default()[signed];
         part.cost += cost(item);
         part.items.push((place, channel, item));
@@ -82,12 +82,12 @@ fn level(mut needs: Vec<usize>, mut room: usize) -> usize {
 }
 
 /// An app's items of signed channels, or of those that anybody may open: place, channel, item, in order.
-struct Part<'a, T> {
+struct AppShare<'a, T> {
     cost: usize,
     items: Vec<(usize, &'a str, &'a T)>,
 }
 
-impl<T> Default for Part<'_, T> {
+impl<T> Default for AppShare<'_, T> {
     fn default() -> Self {
         Self { cost: 0, items: Vec::new() }
     }
@@ -95,27 +95,27 @@ impl<T> Default for Part<'_, T> {
 
 /// What later items undo, or make out of date.
 #[derive(PartialEq, Eq, Hash)]
-enum Subject<'a> {
+enum ItemSubject<'a> {
     There(Option<&'a str>),
     Newest(&'static str),
 }
 
-impl<T: Item> Part<'_, T> {
-    fn fit(mut self, room: usize, verdicts: &mut [Verdict]) {
+impl<T: QueueItem> AppShare<'_, T> {
+    fn fit(mut self, room: usize, verdicts: &mut [ThinVerdict]) {
         if self.cost <= room {
             return;
         }
         for place in self.undone() {
-            verdicts[place] = Verdict::Undone;
+            verdicts[place] = ThinVerdict::Undone;
         }
-        self.items.retain(|(place, ..)| verdicts[*place] == Verdict::Stays);
+        self.items.retain(|(place, ..)| verdicts[*place] == ThinVerdict::Stays);
         let mut left = room;
         for (place, cost) in self.ranked() {
             // What is behind one that does not fit may still fit, but then the oldest of a loud channel would
             // stay where newer ones go.
             left = left.saturating_sub(cost);
             if left == 0 {
-                verdicts[place] = Verdict::Full;
+                verdicts[place] = ThinVerdict::Full;
             }
         }
     }
@@ -123,12 +123,12 @@ impl<T: Item> Part<'_, T> {
     /// Of what a receiver believes, whatever it was before: the state at the end, or nothing if that is the
     /// state before.
     fn undone(&self) -> Vec<usize> {
-        let mut subjects: HashMap<(&str, Subject<'_>), Vec<(usize, bool)>> = HashMap::new();
+        let mut subjects: HashMap<(&str, ItemSubject<'_>), Vec<(usize, bool)>> = HashMap::new();
         for (place, channel, item) in &self.items {
             let (subject, begins) = match item.says() {
-                Says::Begins(user) => (Subject::There(user), true),
-                Says::Ends(user) => (Subject::There(user), false),
-                Says::Newest(kind) => (Subject::Newest(kind), true),
+                Says::Begins(user) => (ItemSubject::There(user), true),
+                Says::Ends(user) => (ItemSubject::There(user), false),
+                Says::Newest(kind) => (ItemSubject::Newest(kind), true),
                 Says::Once => continue,
             };
             subjects.entry((channel, subject)).or_default().push((*place, begins));

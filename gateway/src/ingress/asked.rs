@@ -5,20 +5,20 @@ use std::net::SocketAddr;
 use http::{HeaderMap, Request, StatusCode, Version, header};
 
 use crate::{
-    apps::{App, Table},
+    apps::{App, AppTable},
     ingress::{
         forwarding::{self, is_trusted},
         port::Connection,
-        target::{RequestTarget, Target, longest_prefix},
-        visit::{Answer, error},
+        target::{PathTarget, RequestTarget, longest_prefix},
+        visit::{HttpAnswer, error},
     },
-    refusals::Refused,
+    refusals::RefusalContext,
 };
 
 /// A request as it is understood.
 #[derive(Clone)]
 pub(super) struct ParsedRequest {
-    pub(super) target: Target,
+    pub(super) target: PathTarget,
     /// The client, where trusted proxies have said so.
     pub(super) address: SocketAddr,
     /// Did the client come by TLS, as far as trusted proxies say?
@@ -40,7 +40,7 @@ impl ParsedRequest {
             is_trusted(proxies, connection.socket_peer.ip()) || is_trusted(proxies, connection.peer.ip());
         let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
         Self {
-            target: Target::read(request.uri().path(), prefixes),
+            target: PathTarget::read(request.uri().path(), prefixes),
             address: client.map_or(peer, |ip| SocketAddr::new(ip, 0)),
             tls: connection.tls || (by_proxy && forwarding::says_tls(headers)),
             origin: origin.unwrap_or_default().into_owned(),
@@ -55,7 +55,7 @@ impl ParsedRequest {
     /// Logs that the request was refused; it is counted elsewhere.
     pub(super) fn log(&self, connection: &Connection, reason: &'static str, app: &str, key: &str, why: &str) {
         self.with(connection, reason, app, why, |refused| {
-            Refused { key, ..refused.clone() }.log(&connection.port.config.apps);
+            RefusalContext { key, ..refused.clone() }.log(&connection.port.config.apps);
         });
     }
 
@@ -66,7 +66,7 @@ impl ParsedRequest {
         reason: &'static str,
         app: &str,
         why: &str,
-        act: impl FnOnce(&Refused<'_>),
+        act: impl FnOnce(&RefusalContext<'_>),
     ) {
         let table = connection.port.config.apps.load();
         let app = match (app, &self.target.place) {
@@ -78,7 +78,7 @@ impl ParsedRequest {
         let key = if let RequestTarget::Key(key) = &self.target.place { key } else { "" };
         let path = self.target.shown();
         let (address, origin) = (Some(self.address), &*self.origin);
-        act(&Refused { reason, why, address, app, key, path: &path, origin });
+        act(&RefusalContext { reason, why, address, app, key, path: &path, origin });
     }
 
     /// Counts and logs a refusal, and answers with it.
@@ -88,7 +88,7 @@ impl ParsedRequest {
         (reason, app): (&'static str, &str),
         status: StatusCode,
         sentence: &str,
-    ) -> Answer {
+    ) -> HttpAnswer {
         self.refused(connection, reason, app, sentence);
         error(status, sentence)
     }
@@ -155,7 +155,7 @@ pub(super) fn check_prefix(prefix: &str, app: &App) -> Result<(), String> {
 }
 
 /// What to say where nothing is.
-pub(super) fn nothing_at(path: &str, table: &Table) -> String {
+pub(super) fn nothing_at(path: &str, table: &AppTable) -> String {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let places = "Pusher clients connect to /app/{key}, their backends to /apps/{id}/events, raw WebSocket \
                   clients to /ws or /ws/{app}";
@@ -180,7 +180,7 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::apps::{Key, KeySecret};
+    use crate::apps::{KeyPair, KeySecret};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
@@ -219,8 +219,8 @@ mod tests {
 
     #[test]
     fn where_nothing_is_the_probable_mistake_is_named() {
-        let key = Key { key: "k".into(), secret: KeySecret::new("s"), secret_file: None };
-        let table = Table::new(vec![App { keys: vec![key], ..App::new("1") }]).unwrap();
+        let key = KeyPair { key: "k".into(), secret: KeySecret::new("s"), secret_file: None };
+        let table = AppTable::new(vec![App { keys: vec![key], ..App::new("1") }]).unwrap();
         let said = |path| nothing_at(path, &table);
         assert!(said("/k").contains("taken /app off") && said("/x").contains("/app/{key}"));
         assert!(said("/x/y/ws/blue").contains("path_prefix \"/x/y\""), "{}", said("/x/y/ws/blue"));

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use broadgate_tls::{
-    Pair, PairFiles, Reads, Reloading, load_pair, provider,
+    FileReads, Pair, PairFiles, Reloading, load_pair, provider,
     rustls::{
         ServerConfig,
         crypto::ring::Ticketer,
@@ -64,7 +64,7 @@ impl Certificates {
 fn load(
     listeners: &[Listener],
     ticketer: &Arc<dyn ProducesTickets>,
-    reads: &mut Reads,
+    reads: &mut FileReads,
 ) -> anyhow::Result<Configs> {
     let configs = listeners.iter().enumerate().map(|(index, listener)| {
         if listener.tls.is_empty() {
@@ -81,7 +81,7 @@ fn load(
 fn of_listener(
     listener: &Listener,
     ticketer: &Arc<dyn ProducesTickets>,
-    reads: &mut Reads,
+    reads: &mut FileReads,
 ) -> anyhow::Result<ServerConfig> {
     let files = listener.tls.iter().map(|own| PairFiles { cert: own.cert.clone(), key: own.key.clone() });
     let pairs: Vec<_> = files.map(|files| load_pair(&files, reads)).collect();

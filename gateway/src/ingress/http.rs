@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
 
-use broadgate_port::{Guarded, Phase, Times, Watch};
+use broadgate_port::{ConnectionPhase, ConnectionWatch, Guarded, Times};
 use broadgate_proto::limits::{ANSWER_TIME_MAX, FAREWELL_TIME_MAX, HANDSHAKE_BYTES_MAX};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -12,19 +12,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    admission::{Full as NoRoom, Ticket},
-    config::Limits,
+    admission::{ConnectionTicket, Full as NoRoom},
+    config::GatewayLimits,
     ingress::{
         asked::{ParsedRequest, check_host, nothing_at},
         port::Connection,
         pusher, pusher_api,
         target::RequestTarget,
         upgrade,
-        visit::{Answer, Visit, error, unavailable},
+        visit::{HttpAnswer, Visit, error, unavailable},
     },
 };
 
-pub(super) fn times(limits: &Limits) -> Times {
+pub(super) fn times(limits: &GatewayLimits) -> Times {
     Times {
         first_byte: limits.first_byte_time_max,
         head: limits.handshake_time_max,
@@ -38,9 +38,9 @@ pub(super) fn times(limits: &Limits) -> Times {
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connection: Connection,
     stream: S,
-    ticket: Ticket,
+    ticket: ConnectionTicket,
     full: Option<NoRoom>,
-    watch: Arc<Watch>,
+    watch: Arc<ConnectionWatch>,
 ) {
     let port = Rc::clone(&connection.port);
     if full.is_some() {
@@ -84,9 +84,9 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             () = &mut closing, if open => {
                 open = false;
                 match watch.phase() {
-                    Phase::Idle => serving.as_mut().graceful_shutdown(),
+                    ConnectionPhase::Idle => serving.as_mut().graceful_shutdown(),
                     // hyper would close these unanswered.
-                    Phase::First | Phase::Head => {
+                    ConnectionPhase::First | ConnectionPhase::Head => {
                         let drain = port.config.settings.stop.drain;
                         watch.end_within(FAREWELL_TIME_MAX.min(drain / 2));
                     }
@@ -95,7 +95,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 }
             }
             () = &mut overdue => {
-                if !matches!(watch.phase(), Phase::Idle | Phase::Closing) {
+                if !matches!(watch.phase(), ConnectionPhase::Idle | ConnectionPhase::Closing) {
                     visit.connection.refused(watch.reason(), "the connection took too long");
                 }
                 return;
@@ -105,7 +105,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 }
 
 /// The answer to a request, with what it means for the connection.
-async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
+async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> HttpAnswer {
     let mut answer = answer_to(visit, request).await;
     let status = answer.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -121,7 +121,7 @@ async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
     answer
 }
 
-async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
+async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> HttpAnswer {
     let connection = &visit.connection;
     let asked = ParsedRequest::read(connection, &request);
     if let Err(sentence) = check_host(request.version(), request.headers()) {
@@ -143,7 +143,7 @@ async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn page(visit: &Visit, asked: &ParsedRequest, path: &str, method: &Method) -> Answer {
+fn page(visit: &Visit, asked: &ParsedRequest, path: &str, method: &Method) -> HttpAnswer {
     let connection = &visit.connection;
     let page = connection.port.config.pages.iter().find(|page| page.path == path);
     match page {
@@ -168,7 +168,7 @@ fn page(visit: &Visit, asked: &ParsedRequest, path: &str, method: &Method) -> An
     }
 }
 
-pub(super) fn no_room(visit: &Visit, asked: &ParsedRequest, full: NoRoom) -> Answer {
+pub(super) fn no_room(visit: &Visit, asked: &ParsedRequest, full: NoRoom) -> HttpAnswer {
     asked.refused(&visit.connection, full.reason(), "", full.sentence());
     unavailable(full.sentence())
 }

@@ -16,7 +16,7 @@ mod visit;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use broadgate_port::{Closing, Watch, linger, tune};
+use broadgate_port::{ClosingListener, ConnectionWatch, linger, tune};
 use broadgate_proto::{limits::FAREWELL_TIME_MAX, v1};
 use metrics::counter;
 use tokio::{
@@ -27,26 +27,26 @@ use tokio::{
 };
 
 use crate::{
-    admission::{Admission, Full, Ticket},
+    admission::{Admission, ConnectionTicket, Full},
     apps::Apps,
     config::{Authorize, Listener, ListenerKind},
     ingress::forwarding::is_trusted,
-    refusals::Refused,
-    shard::{self, Candidate, Handle, Newcomer, Stream},
+    refusals::RefusalContext,
+    shard::{self, Candidate, Newcomer, ShardHandle, Stream},
 };
 
 pub(crate) use self::{
     certificates::Certificates,
-    port::{Port, Shared},
+    port::{ClientPort, ClientPortShared},
 };
 
 pub(crate) use self::port::Connection;
 
 /// The client ports of one shard.
-struct Opened(Rc<Port>);
+struct ShardPorts(Rc<ClientPort>);
 
-impl shard::Ingress for Opened {
-    fn adopt(&self, listener: usize, stream: std::net::TcpStream, ticket: Ticket) {
+impl shard::Ingress for ShardPorts {
+    fn adopt(&self, listener: usize, stream: std::net::TcpStream, ticket: ConnectionTicket) {
         adopt(&self.0, listener, stream, ticket);
     }
 
@@ -57,21 +57,21 @@ impl shard::Ingress for Opened {
 
 /// Opens a shard's client ports, on its thread. `listeners` are its own, by the index of the configured one.
 pub(crate) fn open(
-    shard: &Handle,
-    shared: &Shared,
+    shard: &ShardHandle,
+    shared: &ClientPortShared,
     listeners: Vec<(usize, std::net::TcpListener)>,
     tasks: &mut JoinSet<()>,
 ) -> Box<dyn shard::Ingress> {
-    let port = Rc::new(Port::new(Rc::clone(shard), shared));
+    let port = Rc::new(ClientPort::new(Rc::clone(shard), shared));
     for (index, listener) in listeners {
         tasks.spawn_local(accept(Rc::clone(&port), index, listener, shared.open.clone()));
     }
-    Box::new(Opened(port))
+    Box::new(ShardPorts(port))
 }
 
 /// Accepts on one listener until listeners are closed, and then what waits in its queue. A failed accept
 /// is of one connection, or of a limit of the process: neither ends the loop.
-async fn accept(port: Rc<Port>, index: usize, listener: std::net::TcpListener, open: mpsc::Sender<()>) {
+async fn accept(port: Rc<ClientPort>, index: usize, listener: std::net::TcpListener, open: mpsc::Sender<()>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -90,7 +90,7 @@ async fn accept(port: Rc<Port>, index: usize, listener: std::net::TcpListener, o
             Err(error) => accept_failed(&error).await,
         }
     }
-    let mut closing = Closing::new(listener);
+    let mut closing = ClosingListener::new(listener);
     while let Some((stream, peer)) = closing.next().await {
         welcome(&port, index, stream, peer);
     }
@@ -104,7 +104,7 @@ pub(crate) async fn accept_failed(error: &std::io::Error) {
 }
 
 /// Takes a connection that another thread accepted and admitted.
-fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Ticket) {
+fn adopt(port: &Rc<ClientPort>, index: usize, stream: std::net::TcpStream, ticket: ConnectionTicket) {
     let Some(listener) = port.listeners.get(index).cloned() else { return };
     match TcpStream::from_std(stream).and_then(|stream| Ok((stream.peer_addr()?, stream))) {
         Ok((peer, stream)) => take_in(port, index, listener, stream, peer, ticket),
@@ -112,7 +112,7 @@ fn adopt(port: &Rc<Port>, index: usize, stream: std::net::TcpStream, ticket: Tic
     }
 }
 
-fn welcome(port: &Rc<Port>, index: usize, stream: TcpStream, peer: SocketAddr) {
+fn welcome(port: &Rc<ClientPort>, index: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(listener) = port.listeners.get(index).cloned() else { return };
     if let Some(ticket) = admit(&port.admission, &port.config.apps, &listener, &stream, peer) {
         take_in(port, index, listener, stream, peer, ticket);
@@ -126,7 +126,7 @@ pub(crate) fn admit(
     listener: &Listener,
     stream: &TcpStream,
     peer: SocketAddr,
-) -> Option<Ticket> {
+) -> Option<ConnectionTicket> {
     let ip = peer.ip().to_canonical();
     // Such a peer has yet to say for whom it comes.
     let by_proxy = listener.proxy_protocol
@@ -140,19 +140,28 @@ pub(crate) fn admit(
             }
             let app = if listener.kind == ListenerKind::Web { "" } else { &listener.app };
             let (reason, why) = (full.reason(), full.sentence());
-            refuse(apps, &Refused { reason, why, address: Some(canonical(peer)), app, ..Refused::default() });
+            refuse(
+                apps,
+                &RefusalContext {
+                    reason,
+                    why,
+                    address: Some(canonical(peer)),
+                    app,
+                    ..RefusalContext::default()
+                },
+            );
             None
         }
     }
 }
 
 fn take_in(
-    port: &Rc<Port>,
+    port: &Rc<ClientPort>,
     index: usize,
     listener: Arc<Listener>,
     stream: TcpStream,
     peer: SocketAddr,
-    ticket: Ticket,
+    ticket: ConnectionTicket,
 ) {
     tune(&stream, listener.tcp_keep_alive);
     port.visitors.set(port.visitors.get() + 1);
@@ -164,7 +173,7 @@ fn take_in(
 }
 
 impl Connection {
-    async fn run(mut self, mut stream: TcpStream, ticket: Ticket) {
+    async fn run(mut self, mut stream: TcpStream, ticket: ConnectionTicket) {
         let limits = &self.port.config.settings.limits;
         if self.listener.proxy_protocol {
             let trusted = is_trusted(&self.listener.trusted_proxies, self.socket_peer.ip());
@@ -178,7 +187,7 @@ impl Connection {
                 Err(_) => return self.refused("handshake_time_max", "no PROXY header in time"),
             }
         }
-        let watch = Watch::new(http::times(limits));
+        let watch = ConnectionWatch::new(http::times(limits));
         let Some(config) = self.tls_config.take() else {
             return self.serve(stream, ticket, watch).await;
         };
@@ -189,14 +198,14 @@ impl Connection {
         }
     }
 
-    async fn serve<S>(self, stream: S, mut ticket: Ticket, watch: Arc<Watch>)
+    async fn serve<S>(self, stream: S, mut ticket: ConnectionTicket, watch: Arc<ConnectionWatch>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + Into<Stream> + 'static,
     {
         let full = match &mut ticket {
-            Ticket::Farewell { full, .. } => Some(*full),
-            Ticket::Admitted(_) if self.by_proxy() => None,
-            Ticket::Admitted(admitted) => admitted.belongs_to(self.peer.ip()).err(),
+            ConnectionTicket::Farewell { full, .. } => Some(*full),
+            ConnectionTicket::Admitted(_) if self.by_proxy() => None,
+            ConnectionTicket::Admitted(admitted) => admitted.belongs_to(self.peer.ip()).err(),
         };
         match self.listener.kind {
             ListenerKind::Web => http::serve(self, stream, ticket, full, watch).await,
@@ -219,7 +228,7 @@ impl Connection {
     }
 
     /// `text` and `frame` have no handshake: the connection is all there is to decide on.
-    async fn open_plain<S>(self, mut stream: S, ticket: Ticket)
+    async fn open_plain<S>(self, mut stream: S, ticket: ConnectionTicket)
     where
         S: AsyncRead + AsyncWrite + Unpin + Into<Stream>,
     {
@@ -273,15 +282,21 @@ impl Connection {
     /// Counts and logs a connection that did not become a client, and of which nothing else is known.
     pub(crate) fn refused(&self, reason: &'static str, why: &str) {
         let app = if self.listener.kind == ListenerKind::Web { "" } else { &self.listener.app };
-        self.refuse(&Refused { reason, why, address: Some(self.peer), app, ..Refused::default() });
+        self.refuse(&RefusalContext {
+            reason,
+            why,
+            address: Some(self.peer),
+            app,
+            ..RefusalContext::default()
+        });
     }
 
-    pub(crate) fn refuse(&self, refused: &Refused<'_>) {
+    pub(crate) fn refuse(&self, refused: &RefusalContext<'_>) {
         refuse(&self.port.config.apps, refused);
     }
 }
 
-fn refuse(apps: &Apps, refused: &Refused<'_>) {
+fn refuse(apps: &Apps, refused: &RefusalContext<'_>) {
     counter!("broadgate_gateway_refused_total", "reason" => refused.reason).increment(1);
     refused.log(apps);
 }
@@ -305,7 +320,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     // All bytes are there: it waits for nothing.
     assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = target::Target::read(text, |_| 0);
+    let _ = target::PathTarget::read(text, |_| 0);
     let Ok(value) = ::http::HeaderValue::from_str(text) else { return };
     let (peer, trusted) = (IpAddr::from(Ipv4Addr::LOCALHOST), ["127.0.0.0/8".parse().expect("a network")]);
     for name in ["x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-proto", "x-forwarded-ssl"] {

@@ -17,12 +17,12 @@ use crate::{
     health::{Health, Stopping},
     ingress::certificates::Certificates,
     request_bodies::Bodies,
-    shard::{Handle, Places, TlsShared},
+    shard::{AppConnections, ShardHandle, TlsShared},
 };
 
 /// One connection before it is a client.
 pub(crate) struct Connection {
-    pub(crate) port: Rc<Port>,
+    pub(crate) port: Rc<ClientPort>,
     pub(crate) listener: Arc<Listener>,
     /// The other end of the socket.
     pub(crate) socket_peer: SocketAddr,
@@ -42,13 +42,13 @@ impl Drop for Connection {
 
 /// What the client ports of all shards share.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct ClientPortShared {
     pub(crate) config: Arc<Config>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) health: Health,
     pub(crate) stopping: Stopping,
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<AppConnections>,
     /// Not kept alive by the client ports: it has the shards' mailboxes, and a shard ends with its last one.
     pub(crate) dispatcher: Weak<Dispatcher>,
     /// Certificates, where a listener has some.
@@ -58,15 +58,15 @@ pub(crate) struct Shared {
 }
 
 /// What a shard's client ports share.
-pub(crate) struct Port {
-    pub(crate) shard: Handle,
+pub(crate) struct ClientPort {
+    pub(crate) shard: ShardHandle,
     pub(crate) config: Arc<Config>,
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) health: Health,
     pub(crate) stopping: Stopping,
     pub(super) admission: Arc<Admission>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<AppConnections>,
     pub(crate) dispatcher: Weak<Dispatcher>,
     pub(super) certificates: Option<Certificates>,
     pub(super) tls: Arc<TlsShared>,
@@ -74,8 +74,8 @@ pub(crate) struct Port {
     pub(super) visitors: Cell<usize>,
 }
 
-impl Port {
-    pub(crate) fn new(shard: Handle, shared: &Shared) -> Self {
+impl ClientPort {
+    pub(crate) fn new(shard: ShardHandle, shared: &ClientPortShared) -> Self {
         let config = Arc::clone(&shared.config);
         let tls = Arc::clone(&shard.borrow().tls);
         Self {

@@ -40,7 +40,7 @@ impl From<io::Error> for HeaderError {
 
 /// What a header says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct ProxyHeader {
     /// None if it names no client (a proxy's own check).
     pub(crate) client: Option<SocketAddr>,
     /// The client came to the proxy by TLS (PP2_TYPE_SSL, section 2.2.6).
@@ -51,7 +51,7 @@ pub(crate) struct Said {
 const PP2_CLIENT_SSL: u8 = 0x01;
 
 /// Reads the header and not a byte more.
-pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Said, HeaderError> {
+pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, HeaderError> {
     let mut header = vec![0; HEAD_BYTES];
     let mut filled = 0;
     while filled < HEAD_BYTES {
@@ -91,7 +91,7 @@ pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result
     said(&header)
 }
 
-fn said(header: &[u8]) -> Result<Said, HeaderError> {
+fn said(header: &[u8]) -> Result<ProxyHeader, HeaderError> {
     let parsed = HeaderResult::parse(header);
     if parsed.is_incomplete() {
         return Err(HeaderError::Malformed("it is incomplete".to_owned()));
@@ -103,11 +103,11 @@ fn said(header: &[u8]) -> Result<Said, HeaderError> {
                 v1::Addresses::Tcp6(tcp) => Some((tcp.source_address, tcp.source_port).into()),
                 v1::Addresses::Unknown => None,
             };
-            Ok(Said { client, tls: false })
+            Ok(ProxyHeader { client, tls: false })
         }
         HeaderResult::V2(Ok(header)) => {
             let client = match (header.command, header.addresses) {
-                (v2::Command::Local, _) => return Ok(Said::default()),
+                (v2::Command::Local, _) => return Ok(ProxyHeader::default()),
                 (_, v2::Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),
                 (_, v2::Addresses::IPv6(ip)) => Some((ip.source_address, ip.source_port).into()),
                 _ => None,
@@ -115,7 +115,7 @@ fn said(header: &[u8]) -> Result<Said, HeaderError> {
             let mut extensions = header.tlvs().map_while(Result::ok);
             let ssl = extensions.find(|extension| extension.kind == v2::Type::SSL as u8);
             let flags = ssl.and_then(|ssl| ssl.value.first().copied()).unwrap_or_default();
-            Ok(Said { client, tls: flags & PP2_CLIENT_SSL != 0 })
+            Ok(ProxyHeader { client, tls: flags & PP2_CLIENT_SSL != 0 })
         }
         HeaderResult::V1(Err(error)) => Err(HeaderError::Malformed(error.to_string())),
         HeaderResult::V2(Err(error)) => Err(HeaderError::Malformed(error.to_string())),

@@ -6,7 +6,7 @@ use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 use broadgate_port::linger;
 use broadgate_pusher::{
     Compat,
-    close::{self, Close},
+    close::{self, PusherClose},
     outgoing,
 };
 use broadgate_topics::NotPresent;
@@ -22,9 +22,9 @@ use crate::{
         asked::{ParsedRequest, check_prefix},
         target::RequestTarget,
         upgrade,
-        visit::{self, Answer, Visit},
+        visit::{self, HttpAnswer, Visit},
     },
-    shard::{Candidate, Newcomer, Stream, Tenant},
+    shard::{Candidate, Newcomer, PusherTenant, Stream},
 };
 
 /// How long a refused client may take to read why.
@@ -34,14 +34,14 @@ const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 struct Away {
     /// For the counter of refusals.
     reason: &'static str,
-    close: Close,
+    close: PusherClose,
     /// The error's text.
     text: Cow<'static, str>,
     app: String,
 }
 
 impl Away {
-    fn new(reason: &'static str, close: Close, app: Option<&App>) -> Self {
+    fn new(reason: &'static str, close: PusherClose, app: Option<&App>) -> Self {
         let app = app.map(|app| app.id.clone()).unwrap_or_default();
         Self { reason, close, text: close.reason.into(), app }
     }
@@ -56,7 +56,7 @@ pub(super) async fn answer(
     asked: &ParsedRequest,
     mut request: Request<Incoming>,
     full: Option<Full>,
-) -> Answer {
+) -> HttpAnswer {
     let ws_key = match upgrade::websocket_key(visit, asked, &request) {
         Ok(key) => key,
         Err(answer) => return answer,
@@ -137,7 +137,7 @@ fn admit(
     asked: &ParsedRequest,
     request: &Request<Incoming>,
     full: Option<Full>,
-) -> Result<Rc<Tenant>, Away> {
+) -> Result<Rc<PusherTenant>, Away> {
     let port = &visit.connection.port;
     let key = if let RequestTarget::Key(key) = &asked.target.place { key } else { "" };
     let table = port.config.apps.load();

@@ -7,7 +7,7 @@ use broadgate_pusher::api::params::percent_decode;
 
 /// What a request's path means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct PathTarget {
     /// What stands in front: "", or a path without a slash at its end.
     pub(super) prefix: String,
     pub(super) place: RequestTarget,
@@ -27,7 +27,7 @@ pub(super) enum RequestTarget {
     Page(String),
 }
 
-impl Target {
+impl PathTarget {
     /// Reads a path. `prefix_bytes` says how much of a path, decoded, is the `path_prefix` of some app.
     pub(super) fn read(path: &str, prefix_bytes: impl FnOnce(&str) -> usize) -> Self {
         let encoded: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
@@ -101,7 +101,7 @@ mod tests {
 
     fn read(path: &str) -> (String, RequestTarget) {
         let prefixes = ["", "/x", "/x/y"];
-        let target = Target::read(path, |path| longest_prefix(path, prefixes.into_iter()));
+        let target = PathTarget::read(path, |path| longest_prefix(path, prefixes.into_iter()));
         (target.prefix, target.place)
     }
 
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_what_was_read() {
-        let shown = |path| Target::read(path, |path| longest_prefix(path, ["/x"].into_iter())).shown();
+        let shown = |path| PathTarget::read(path, |path| longest_prefix(path, ["/x"].into_iter())).shown();
         assert_eq!(shown("//a/app/k/"), "/a/app/k");
         assert_eq!(shown("/x//ws/blue"), "/x/ws/blue");
         assert_eq!((shown("/x/up"), shown("/ws"), shown("/")), ("/x/up".into(), "/ws".into(), "/".into()));
@@ -177,7 +177,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_path_panics(path in "[/a-z%0-9é]{0,60}") {
-            let _ = Target::read(&path, |path| longest_prefix(path, ["/x", "/é"].into_iter())).shown();
+            let _ = PathTarget::read(&path, |path| longest_prefix(path, ["/x", "/é"].into_iter())).shown();
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{future::poll_fn, io, sync::Arc};
 
-use broadgate_port::{Phase, Watch, linger};
+use broadgate_port::{ConnectionPhase, ConnectionWatch, linger};
 use broadgate_proto::limits::FAREWELL_TIME_MAX;
 use broadgate_tls::rustls::{AlertDescription, Error, PeerIncompatible, ServerConfig};
 use metrics::counter;
@@ -17,7 +17,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use crate::{
     config::ListenerKind,
     ingress::port::Connection,
-    shard::{StepError, Tls, TlsShared},
+    shard::{StepError, TlsShared, TlsStream},
 };
 
 /// The first byte of a TLS connection: the content type of a handshake record (RFC 8446 section 5.1).
@@ -27,13 +27,13 @@ const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/js
     Content-Length: 65\r\n\r\n{\"error\":\"this port speaks TLS: connect with https:// or wss://\"}";
 
 /// Why a handshake failed.
-enum Failure {
+enum HandshakeFailure {
     /// What came first is no TLS.
     Plain(TcpStream),
     Step(StepError),
 }
 
-impl<E: Into<StepError>> From<E> for Failure {
+impl<E: Into<StepError>> From<E> for HandshakeFailure {
     fn from(error: E) -> Self {
         Self::Step(error.into())
     }
@@ -44,8 +44,8 @@ pub(super) async fn accept(
     connection: &Connection,
     stream: TcpStream,
     config: Arc<ServerConfig>,
-    watch: &Arc<Watch>,
-) -> Option<Box<Tls>> {
+    watch: &Arc<ConnectionWatch>,
+) -> Option<Box<TlsStream>> {
     let stopping = &connection.port.stopping.closing;
     let handshake = handshake(stream, config, &connection.port.tls, watch);
     let mut handshake = std::pin::pin!(handshake);
@@ -66,7 +66,7 @@ pub(super) async fn accept(
                 Err(failed) => break failed,
             },
             () = &mut overdue => {
-                let reason = if watch.phase() == Phase::First { watch.reason() } else { "handshake_time_max" };
+                let reason = if watch.phase() == ConnectionPhase::First { watch.reason() } else { "handshake_time_max" };
                 failed_because("timeout");
                 connection.refused(reason, "the TLS handshake took too long");
                 return None;
@@ -79,8 +79,8 @@ pub(super) async fn accept(
         }
     };
     match failed {
-        Failure::Plain(stream) => plain(connection, stream).await,
-        Failure::Step(error) => {
+        HandshakeFailure::Plain(stream) => plain(connection, stream).await,
+        HandshakeFailure::Step(error) => {
             let (reason, why) = explain(&error);
             failed_because(reason);
             connection.refused("tls", &why);
@@ -97,17 +97,17 @@ async fn handshake(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     shared: &Arc<TlsShared>,
-    watch: &Watch,
-) -> Result<Box<Tls>, Failure> {
+    watch: &ConnectionWatch,
+) -> Result<Box<TlsStream>, HandshakeFailure> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(StepError::Ended.into());
     }
     watch.has_read();
     if first[0] != HANDSHAKE_RECORD {
-        return Err(Failure::Plain(stream));
+        return Err(HandshakeFailure::Plain(stream));
     }
-    let mut tls = Box::new(Tls::new(stream, config, Arc::clone(shared)).map_err(StepError::from)?);
+    let mut tls = Box::new(TlsStream::new(stream, config, Arc::clone(shared)).map_err(StepError::from)?);
     while tls.is_handshaking() {
         tls.ready().await?;
         // Held until others have had their turn, and never while the client is waited for.

@@ -17,7 +17,7 @@ use crate::{
     ingress::{
         asked::{ParsedRequest, check_prefix, check_upgrade},
         target::RequestTarget,
-        visit::{self, Answer, Visit, unavailable},
+        visit::{self, HttpAnswer, Visit, unavailable},
     },
     shard::{Candidate, Newcomer},
 };
@@ -26,7 +26,7 @@ pub(super) async fn answer(
     visit: &Rc<Visit>,
     asked: &ParsedRequest,
     mut request: Request<Incoming>,
-) -> Answer {
+) -> HttpAnswer {
     let connection = &visit.connection;
     let (key, mut newcomer) = match check(visit, asked, &request) {
         Ok(checked) => checked,
@@ -66,8 +66,8 @@ pub(super) async fn answer(
 }
 
 /// The answer after which both speak WebSocket.
-pub(super) fn switching(key: &str) -> Answer {
-    let mut answer = Answer::new(Full::default());
+pub(super) fn switching(key: &str) -> HttpAnswer {
+    let mut answer = HttpAnswer::new(Full::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -95,7 +95,7 @@ pub(super) fn websocket_key(
     visit: &Visit,
     asked: &ParsedRequest,
     request: &Request<Incoming>,
-) -> Result<String, Answer> {
+) -> Result<String, HttpAnswer> {
     let headers = request.headers();
     let fail = |status, sentence: &str| asked.answer(&visit.connection, ("upgrade", ""), status, sentence);
     if request.method() != Method::GET {
@@ -123,7 +123,7 @@ fn check(
     visit: &Visit,
     asked: &ParsedRequest,
     request: &Request<Incoming>,
-) -> Result<(String, Newcomer), Answer> {
+) -> Result<(String, Newcomer), HttpAnswer> {
     let connection = &visit.connection;
     let listener = &connection.listener;
     let (app, service) = app_of(visit, listener, asked).map_err(|sentence| {
@@ -178,7 +178,7 @@ fn app_of(visit: &Visit, listener: &Listener, asked: &ParsedRequest) -> Result<(
     }
 }
 
-type RefusedBy = (&'static str, Answer);
+type RefusedBy = (&'static str, HttpAnswer);
 
 async fn authorize(candidate: &Candidate, newcomer: &Newcomer) -> Result<Option<v1::Accept>, RefusedBy> {
     use v1::decision::Decision;
@@ -191,7 +191,7 @@ async fn authorize(candidate: &Candidate, newcomer: &Newcomer) -> Result<Option<
             let status = u16::try_from(refuse.status).ok().filter(|status| (400..600).contains(status));
             let status =
                 status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
-            let mut answer = Answer::new(Full::new(refuse.body.into()));
+            let mut answer = HttpAnswer::new(Full::new(refuse.body.into()));
             *answer.status_mut() = status;
             Err(("worker", answer))
         }

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::IpAddr, sync::Arc, time::Duration};
 
-use broadgate_port::{Guarded, Watch};
+use broadgate_port::{ConnectionWatch, Guarded};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body_util::Full;
@@ -11,12 +11,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::{
-    admission::{Full as NoRoom, Ticket},
+    admission::{ConnectionTicket, Full as NoRoom},
     ingress::port::Connection,
-    shard::{Stream, Tls},
+    shard::{Stream, TlsStream},
 };
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type HttpAnswer = Response<Full<Bytes>>;
 
 /// A connection as it is served.
 pub(super) type Served<S> = TokioIo<Guarded<S>>;
@@ -27,7 +27,7 @@ pub(super) fn upgraded(upgraded: Upgraded) -> Option<(Stream, Vec<u8>)> {
         Ok(parts) => return Some((Stream::Tcp(parts.io.into_inner().into_inner()), parts.read_buf.into())),
         Err(upgraded) => upgraded,
     };
-    let Ok(parts) = upgraded.downcast::<Served<Box<Tls>>>() else {
+    let Ok(parts) = upgraded.downcast::<Served<Box<TlsStream>>>() else {
         tracing::error!("upgraded connection is not the accepted stream");
         return None;
     };
@@ -47,11 +47,11 @@ pub(super) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-Af
 /// One connection's requests. The ticket goes over to the client if it becomes one.
 pub(super) struct Visit {
     pub(super) connection: Connection,
-    pub(super) ticket: Cell<Option<Ticket>>,
+    pub(super) ticket: Cell<Option<ConnectionTicket>>,
     /// Why nobody who comes by this connection may be a client.
     pub(super) full: Option<NoRoom>,
     /// What the requests of the connection are under.
-    pub(super) watch: Arc<Watch>,
+    pub(super) watch: Arc<ConnectionWatch>,
 }
 
 impl Visit {
@@ -59,7 +59,7 @@ impl Visit {
     pub(super) fn belongs_to(&self, ip: IpAddr) -> Result<(), NoRoom> {
         let mut ticket = self.ticket.take();
         let counted = match &mut ticket {
-            Some(Ticket::Admitted(admitted)) => admitted.belongs_to(ip),
+            Some(ConnectionTicket::Admitted(admitted)) => admitted.belongs_to(ip),
             _ => Ok(()),
         };
         self.ticket.set(ticket);
@@ -69,14 +69,14 @@ impl Visit {
     /// Between two requests a proxy's connection is nobody's.
     pub(super) fn belongs_to_no_client(&self) {
         let mut ticket = self.ticket.take();
-        if let Some(Ticket::Admitted(admitted)) = &mut ticket {
+        if let Some(ConnectionTicket::Admitted(admitted)) = &mut ticket {
             admitted.belongs_to_no_client();
         }
         self.ticket.set(ticket);
     }
 }
 
-pub(super) fn error(status: StatusCode, sentence: &str) -> Answer {
+pub(super) fn error(status: StatusCode, sentence: &str) -> HttpAnswer {
     let body = serde_json::json!({ "error": sentence }).to_string();
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
@@ -84,7 +84,7 @@ pub(super) fn error(status: StatusCode, sentence: &str) -> Answer {
     answer
 }
 
-pub(super) fn unavailable(sentence: &str) -> Answer {
+pub(super) fn unavailable(sentence: &str) -> HttpAnswer {
     let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, sentence);
     answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
     answer

@@ -21,20 +21,20 @@ use futures_util::{Stream, stream};
 use metrics::gauge;
 use prost::Message as _;
 
-pub(crate) use self::table::Request;
+pub(crate) use self::table::ObserverRequest;
 use self::{
     queue::Taker,
-    table::{Observer, Table},
+    table::{Observer, ObserverTable},
 };
 
 /// All observers of one gateway. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Arc<Shared>);
+pub(crate) struct Observers(Arc<ObserversShared>);
 
 #[derive(Default)]
-struct Shared {
+struct ObserversShared {
     /// The table that shards read.
-    table: ArcSwap<Table>,
+    table: ArcSwap<ObserverTable>,
     /// The entries of the table; changed by streams that open and close.
     all: Mutex<All>,
 }
@@ -75,7 +75,7 @@ impl Observers {
     /// everything queued.
     pub(crate) fn observe(
         &self,
-        request: Request,
+        request: ObserverRequest,
     ) -> Option<impl Stream<Item = v1::PusherEvents> + Send + use<>> {
         let (queue, taker) = queue::queue();
         let key = self.change(|all| {
@@ -101,7 +101,7 @@ impl Observers {
     fn change<T>(&self, change: impl FnOnce(&mut All) -> T) -> T {
         let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut all);
-        self.0.table.store(Arc::new(Table::of(&all.observers)));
+        self.0.table.store(Arc::new(ObserverTable::of(&all.observers)));
         gauge!("broadgate_gateway_pusher_watchers").set(all.observers.len() as f64);
         changed
     }
@@ -128,7 +128,7 @@ mod tests {
         let observers = Observers::default();
         assert!(!observers.has("shop"));
         let observe = |app: &str| {
-            let request = Request { app: app.into(), share: None };
+            let request = ObserverRequest { app: app.into(), share: None };
             Box::pin(observers.observe(request).unwrap())
         };
         let (mut first, second) = (observe("shop"), observe("shop"));
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many() {
         let observers = Observers::default();
-        let observe = || observers.observe(Request { app: "shop".into(), share: None });
+        let observe = || observers.observe(ObserverRequest { app: "shop".into(), share: None });
         let mut streams: Vec<_> = std::iter::from_fn(observe).collect();
         assert_eq!(streams.len(), PUSHER_WATCHERS_MAX);
         streams.pop();

@@ -19,7 +19,7 @@ struct Offered {
 }
 
 /// The sending end, for shards.
-pub(super) struct Queue {
+pub(super) struct ObserverQueue {
     offered: mpsc::Sender<Offered>,
     level: Arc<Level>,
 }
@@ -42,14 +42,14 @@ pub(super) struct Taker {
     next: Option<Offered>,
 }
 
-pub(super) fn queue() -> (Arc<Queue>, Taker) {
+pub(super) fn queue() -> (Arc<ObserverQueue>, Taker) {
     let (sender, offered) = mpsc::channel(PUSHER_WATCH_EVENTS_MAX);
     let level = Arc::new(Level::default());
     let taker = Taker { offered, level: Arc::clone(&level), next: None };
-    (Arc::new(Queue { offered: sender, level }), taker)
+    (Arc::new(ObserverQueue { offered: sender, level }), taker)
 }
 
-impl Queue {
+impl ObserverQueue {
     /// Pushes without waiting; false if it was dropped.
     pub(super) fn offer(&self, event: &Arc<PusherEvent>, bytes: usize) -> bool {
         let level = &self.level;
@@ -119,7 +119,7 @@ impl Taker {
 mod tests {
     use super::*;
 
-    fn offer(queue: &Queue, number: usize, bytes: usize) -> bool {
+    fn offer(queue: &ObserverQueue, number: usize, bytes: usize) -> bool {
         let event = PusherEvent { client_id: number.to_string(), ..PusherEvent::default() };
         queue.offer(&Arc::new(event), bytes)
     }

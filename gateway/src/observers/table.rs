@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use broadgate_proto::id::Incarnation;
 use broadgate_proto::ring::Ring;
 
-use super::queue::Queue;
+use super::queue::ObserverQueue;
 
 /// What an observer watches.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct ObserverRequest {
     /// It need not be known: apps come and go while a gateway runs.
     pub(crate) app: Box<str>,
     /// The group of observers that share the events, and which of them this is; none for all events.
@@ -20,32 +20,32 @@ pub(crate) struct Request {
 pub(super) struct Observer {
     /// Rises from one to the next.
     pub(super) key: u64,
-    pub(super) request: Request,
-    pub(super) queue: Arc<Queue>,
+    pub(super) request: ObserverRequest,
+    pub(super) queue: Arc<ObserverQueue>,
 }
 
 /// All observers, by what they observe.
 #[derive(Default)]
-pub(super) struct Table(HashMap<Box<str>, App>);
+pub(super) struct ObserverTable(HashMap<Box<str>, ObservedApp>);
 
 #[derive(Default)]
-struct App {
+struct ObservedApp {
     /// They get every event.
-    whole: Vec<Arc<Queue>>,
-    shares: Vec<Share>,
+    whole: Vec<Arc<ObserverQueue>>,
+    shares: Vec<ObserverShare>,
 }
 
 /// Observers that share one app's events among themselves.
-struct Share {
+struct ObserverShare {
     ring: Ring,
-    queues: HashMap<Incarnation, Arc<Queue>>,
+    queues: HashMap<Incarnation, Arc<ObserverQueue>>,
 }
 
-impl Table {
+impl ObserverTable {
     /// In rising order of their keys.
     pub(super) fn of(observers: &[Observer]) -> Self {
-        let mut apps: HashMap<Box<str>, App> = HashMap::new();
-        let mut shares: HashMap<(&str, &str), HashMap<Incarnation, Arc<Queue>>> = HashMap::new();
+        let mut apps: HashMap<Box<str>, ObservedApp> = HashMap::new();
+        let mut shares: HashMap<(&str, &str), HashMap<Incarnation, Arc<ObserverQueue>>> = HashMap::new();
         for Observer { request, queue, .. } in observers {
             match &request.share {
                 None => apps.entry(request.app.clone()).or_default().whole.push(Arc::clone(queue)),
@@ -58,7 +58,7 @@ impl Table {
         }
         for ((app, _), queues) in shares {
             let ring = Ring::new(queues.keys().copied());
-            apps.entry(app.into()).or_default().shares.push(Share { ring, queues });
+            apps.entry(app.into()).or_default().shares.push(ObserverShare { ring, queues });
         }
         Self(apps)
     }
@@ -72,7 +72,7 @@ impl Table {
         &'a self,
         app: &str,
         client_id: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Queue>> {
+    ) -> impl Iterator<Item = &'a Arc<ObserverQueue>> {
         let app = self.0.get(app);
         let whole = app.into_iter().flat_map(|app| &app.whole);
         let shares = app.into_iter().flat_map(|app| &app.shares);
@@ -86,13 +86,13 @@ mod tests {
 
     fn observer(key: u64, app: &str, share: Option<(&str, u64)>) -> Observer {
         let share = share.map(|(share, sharer)| (share.into(), Incarnation::from_bits(sharer)));
-        Observer { key, request: Request { app: app.into(), share }, queue: queue().0 }
+        Observer { key, request: ObserverRequest { app: app.into(), share }, queue: queue().0 }
     }
 
     /// The keys of the observers of a client's events.
     fn keys(observers: &[Observer], client: &str) -> Vec<u64> {
-        let table = Table::of(observers);
-        let key = |queue: &Arc<Queue>| {
+        let table = ObserverTable::of(observers);
+        let key = |queue: &Arc<ObserverQueue>| {
             observers.iter().find(|observer| Arc::ptr_eq(&observer.queue, queue)).map(|observer| observer.key)
         };
         let mut keys: Vec<u64> = table.of_client("shop", client).filter_map(key).collect();
@@ -116,7 +116,7 @@ mod tests {
             sharers.insert(sharer);
         }
         assert_eq!(sharers.len(), 2);
-        assert!(!Table::default().has("shop") && Table::of(&observers).has("other"));
+        assert!(!ObserverTable::default().has("shop") && ObserverTable::of(&observers).has("other"));
     }
 
     #[test]

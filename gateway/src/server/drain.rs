@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1::MemberState;
-use broadgate_register::member::Member;
+use broadgate_register::member::ClusterMember;
 use tokio::sync::{mpsc, oneshot};
 
 use super::bound::Bound;
 use crate::{
     dispatch::Dispatcher,
-    shard::{Mailbox, Message},
+    shard::{Mailbox, ShardMessage},
 };
 
 /// How long emptying and closing the client listeners may take.
@@ -22,7 +22,7 @@ impl Bound {
     /// that reconnects at once reaches another gateway. What is acknowledged is finished.
     pub(super) async fn drain(
         &self,
-        member: &Member,
+        member: &ClusterMember,
         mailboxes: &[Mailbox],
         dispatcher: &Arc<Dispatcher>,
         listening: &mut mpsc::Receiver<()>,
@@ -45,7 +45,7 @@ impl Bound {
         let mut waiting = Vec::new();
         for mailbox in mailboxes {
             let (done, drained) = oneshot::channel();
-            mailbox.send(Message::Drain { over, done }).await;
+            mailbox.send(ShardMessage::Drain { over, done }).await;
             waiting.push(drained);
         }
         let all = futures_util::future::join_all(waiting);

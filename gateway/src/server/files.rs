@@ -16,7 +16,7 @@ const RESERVED_LEAST: usize = 64;
 
 /// Connections that there are files for.
 #[derive(Debug, PartialEq, Eq)]
-struct Share {
+struct FilesShare {
     clients: usize,
     internal: usize,
 }
@@ -32,14 +32,14 @@ fn wanted(clients_max: usize, fixed: usize) -> usize {
 }
 
 /// Divides so many files. Short of files, clients get three quarters of what is not always needed.
-fn share(allowed: usize, clients_max: usize, fixed: usize) -> Share {
+fn share(allowed: usize, clients_max: usize, fixed: usize) -> FilesShare {
     if allowed >= wanted(clients_max, fixed) {
-        return Share { clients: clients_max, internal: INTERNAL_CONNECTIONS_MAX };
+        return FilesShare { clients: clients_max, internal: INTERNAL_CONNECTIONS_MAX };
     }
     let rest = allowed.saturating_sub(fixed);
     let reserved = (rest / 4).clamp(RESERVED_LEAST, INTERNAL_CONNECTIONS_MAX + DIALED_CONNECTIONS_MAX);
     let clients = rest.saturating_sub(reserved).clamp(1, clients_max);
-    Share { clients, internal: (reserved * 2 / 3).min(INTERNAL_CONNECTIONS_MAX) }
+    FilesShare { clients, internal: (reserved * 2 / 3).min(INTERNAL_CONNECTIONS_MAX) }
 }
 
 /// Raises the limit on open files as far as it may be, and lowers `clients_max` to what it allows. Returns
@@ -88,7 +88,7 @@ mod tests {
             }
         }
         let plenty = share(1_048_576, 100_000, fixed(2, 1));
-        assert_eq!(plenty, Share { clients: 100_000, internal: INTERNAL_CONNECTIONS_MAX });
-        assert_eq!(share(1024, 100_000, fixed(2, 1)), Share { clients: 663, internal: 147 });
+        assert_eq!(plenty, FilesShare { clients: 100_000, internal: INTERNAL_CONNECTIONS_MAX });
+        assert_eq!(share(1024, 100_000, fixed(2, 1)), FilesShare { clients: 663, internal: 147 });
     }
 }

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::v1::{MemberState, View};
 use broadgate_proto::{ring::Ring, view};
-use broadgate_register::member::{Member, MemberEvent, RegisterStatus};
+use broadgate_register::member::{ClusterMember, MemberEvent, RegisterStatus};
 use metrics::gauge;
 use tokio::sync::{broadcast::error::RecvError, watch};
 
 use crate::{
-    cluster::Event,
+    cluster::ClusterEvent,
     dispatch::{Dispatcher, Installed},
     health::Health,
 };
@@ -34,7 +34,7 @@ pub(super) struct MembershipFollower {
 
 impl MembershipFollower {
     /// Follows views until something must be done.
-    pub(super) async fn follow(&mut self, member: &mut Member) -> Next {
+    pub(super) async fn follow(&mut self, member: &mut ClusterMember) -> Next {
         let mut views = member.every_view();
         let mut installed = self.dispatcher.installed.clone();
         let mut registers = member.registers();
@@ -48,7 +48,7 @@ impl MembershipFollower {
                         Err(RecvError::Lagged(_)) => member.views().borrow().clone(),
                         Err(RecvError::Closed) => return self.last_word(member).await,
                     };
-                    self.dispatcher.homes.tell(Event::View(view)).await;
+                    self.dispatcher.homes.tell(ClusterEvent::View(view)).await;
                 }
                 Ok(()) = installed.changed() => {
                     let view = installed.borrow_and_update().view.clone();
@@ -78,7 +78,7 @@ impl MembershipFollower {
     }
 
     /// Whether this incarnation was in a view and is missing in the newest.
-    fn is_out(&mut self, view: &View, member: &Member) -> bool {
+    fn is_out(&mut self, view: &View, member: &ClusterMember) -> bool {
         let is_in = view::find(view, member.incarnation()).is_some();
         self.was_in |= is_in;
         self.was_in && !is_in
@@ -111,7 +111,7 @@ impl MembershipFollower {
     }
 
     /// The views have ended: the membership is over, and its last event says why.
-    async fn last_word(&self, member: &mut Member) -> Next {
+    async fn last_word(&self, member: &mut ClusterMember) -> Next {
         let reasons = async {
             loop {
                 if let Some(next) = self.act(member.event().await) {

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Accept, Config};
+use crate::config::{AcceptMode, Config};
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -52,7 +52,7 @@ pub(crate) fn open_clients(config: &Config, shards: usize) -> Result<ClientListe
         let first = open(&setting, listener.bind)?;
         let address = first.local_addr().map_err(fail)?;
         addresses.push(address);
-        if config.settings.accept == Accept::One {
+        if config.settings.accept == AcceptMode::One {
             sockets.push(vec![first]);
             continue;
         }

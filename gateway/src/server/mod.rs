@@ -35,10 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
-    api::{self, Internal},
+    api::{self, InternalServices},
     apps::Apps,
     channel_events,
-    cluster::{self, Actor, ActorDeps, Event, Homes, links::Peers},
+    cluster::{self, Actor, ActorDeps, ClusterEvent, ClusterHandle, links::Peers},
     config::Config,
     dispatch::{Dispatcher, Installed},
     fair_queue::{self, inbox},
@@ -51,7 +51,7 @@ use crate::{
         follow::{Installing, MembershipFollower, Next},
         start::{Shards, advertised_host, join, new_me, parser, start_shards},
     },
-    shard::{Mailbox, Message, Places, Pool},
+    shard::{AppConnections, Mailbox, Pool, ShardMessage},
     webhooks::{Journal, Webhooks},
     workers::Attachments,
 };
@@ -196,9 +196,9 @@ impl Bound {
                     observers.end();
                     seen.was_in = false;
                     seen.dispatcher.peers.forget_all();
-                    seen.dispatcher.homes.tell(Event::Reborn(member.incarnation())).await;
+                    seen.dispatcher.homes.tell(ClusterEvent::Reborn(member.incarnation())).await;
                     for mailbox in pool.shards.iter() {
-                        mailbox.send(Message::Reborn(member.incarnation())).await;
+                        mailbox.send(ShardMessage::Reborn(member.incarnation())).await;
                     }
                     member.set_state(MemberState::Ready);
                 }
@@ -265,8 +265,8 @@ impl Bound {
         observers: &Observers,
         pool: &Pool,
         me: &Arc<ArcSwap<Identity>>,
-    ) -> Internal {
-        Internal {
+    ) -> InternalServices {
+        InternalServices {
             dispatcher: Arc::clone(dispatcher),
             observers: observers.clone(),
             attachments: Arc::new(Attachments::new(
@@ -287,11 +287,11 @@ impl Bound {
     fn ports(
         &self,
         open: mpsc::Sender<()>,
-        places: Arc<Places>,
+        places: Arc<AppConnections>,
         dispatcher: Weak<Dispatcher>,
-    ) -> ingress::Shared {
+    ) -> ingress::ClientPortShared {
         let limits = &self.config.settings.limits;
-        ingress::Shared {
+        ingress::ClientPortShared {
             config: Arc::clone(&self.config),
             admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
             // So that no app turns away all others.
@@ -315,7 +315,7 @@ impl Bound {
         journal: Option<Arc<Journal>>,
         tasks: &mut Tasks,
     ) -> Arc<Dispatcher> {
-        let (homes, events) = Homes::new();
+        let (homes, events) = ClusterHandle::new();
         let (installed_sender, installed) = watch::channel(Installed::default());
         let link_timeout = self.config.settings.limits.link_timeout;
         let retention = self.config.settings.retention_rules(&self.config.apps.load());
@@ -362,22 +362,22 @@ impl Bound {
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: fair_queue::Sender<cluster::ChannelChange>,
+    told: fair_queue::FairSender<cluster::ChannelChange>,
 }
 
 impl FollowApps {
     /// Notifies the shards and the homes whenever the apps were replaced.
-    async fn run(self, homes: Homes, stop: CancellationToken) {
+    async fn run(self, homes: ClusterHandle, stop: CancellationToken) {
         let mut changes = self.apps.changes();
         loop {
             let about = channel_events::reporting(&self.apps.load());
-            homes.tell(Event::Report(about, self.told.clone())).await;
+            homes.tell(ClusterEvent::Report(about, self.told.clone())).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
             }
             for mailbox in self.mailboxes.iter() {
-                mailbox.send(Message::Apps).await;
+                mailbox.send(ShardMessage::Apps).await;
             }
         }
     }

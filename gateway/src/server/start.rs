@@ -3,12 +3,12 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
-use broadgate_port::Closing;
+use broadgate_port::ClosingListener;
 use broadgate_proto::{
     VERSION,
     v1::{Role, View},
 };
-use broadgate_register::member::{self, Advertise, Member};
+use broadgate_register::member::{self, Advertise, ClusterMember};
 use broadgate_tasks::Tasks;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     codec::encode::Encoder,
     command::Parser,
-    config::{Accept, Config, ListenerKind},
+    config::{AcceptMode, Config, ListenerKind},
     dispatch::upcalls,
     identity::Identity,
-    ingress::{self, Shared},
+    ingress::{self, ClientPortShared},
     observers::Observers,
     server::bound::Bound,
-    shard::{self, Mailbox, Message, Messages, PendingCounts, Places, Pool, Upcalls},
+    shard::{self, AppConnections, Mailbox, Messages, PendingCounts, Pool, ShardMessage, Upcalls},
 };
 
-pub(super) fn join(bound: &Bound, known: Option<View>) -> Member {
+pub(super) fn join(bound: &Bound, known: Option<View>) -> ClusterMember {
     let internal = &bound.config.settings.internal;
     let advertise = match &internal.advertise {
         Some(address) => Advertise::Address(address.clone()),
@@ -60,7 +60,7 @@ pub(super) fn name_of(config: &Config, internal: SocketAddr) -> String {
     settings.internal.advertise.clone().unwrap_or_else(|| internal.to_string())
 }
 
-pub(super) fn new_me(bound: &Bound, member: &Member) -> Identity {
+pub(super) fn new_me(bound: &Bound, member: &ClusterMember) -> Identity {
     Identity { incarnation: member.incarnation(), name: name(bound), over: CancellationToken::new() }
 }
 
@@ -105,10 +105,10 @@ impl Shards {
     }
 
     /// The places of connections belong to no shard, but reach the homes in the same way.
-    pub(super) fn places(&self) -> anyhow::Result<Arc<Places>> {
+    pub(super) fn places(&self) -> anyhow::Result<Arc<AppConnections>> {
         let run = getrandom::u64().context("no random number for the places of connections")?;
         let pending_counts = self.pending_counts.last().map(Arc::clone).unwrap_or_default();
-        Ok(Places::new(run, pending_counts, Arc::clone(&self.wake)))
+        Ok(AppConnections::new(run, pending_counts, Arc::clone(&self.wake)))
     }
 }
 
@@ -141,18 +141,18 @@ pub(super) fn start_shards(
     sockets: Sockets,
     shards: Shards,
     me: &Identity,
-    ports: &Shared,
+    ports: &ClientPortShared,
     observers: &Observers,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
-    let one = bound.config.settings.accept == Accept::One;
+    let one = bound.config.settings.accept == AcceptMode::One;
     let (of_shard, of_acceptor) = deal(sockets, bound.shards, one);
     let each = of_shard.into_iter().zip(shards.messages).zip(shards.pending_counts);
     for (index, ((listeners, messages), pending_counts)) in each.enumerate() {
         let index = u8::try_from(index).unwrap_or(u8::MAX);
         let (upcalls, queues) = Upcalls::new();
         let shared = ports.clone();
-        let attach = move |shard: &shard::Handle, tasks: &mut JoinSet<()>| {
+        let attach = move |shard: &shard::ShardHandle, tasks: &mut JoinSet<()>| {
             upcalls::serve(shard, &shared.dispatcher, queues, tasks);
             ingress::open(shard, &shared, listeners, tasks)
         };
@@ -188,7 +188,7 @@ async fn hand_out(
     listener: tokio::net::TcpListener,
     number: usize,
     mailboxes: Arc<[Mailbox]>,
-    ports: Shared,
+    ports: ClientPortShared,
 ) {
     let mut turn = 0;
     let mut give = async |stream, peer| {
@@ -200,7 +200,7 @@ async fn hand_out(
         match stream.into_std() {
             Ok(stream) => {
                 turn += 1;
-                let message = Message::Connection { listener: number, stream, ticket };
+                let message = ShardMessage::Connection { listener: number, stream, ticket };
                 mailboxes[turn % mailboxes.len()].send(message).await;
             }
             Err(error) => tracing::debug!(%error, "connection closed before it was accepted"),
@@ -216,7 +216,7 @@ async fn hand_out(
             Err(error) => ingress::accept_failed(&error).await,
         }
     }
-    let mut closing = Closing::new(listener);
+    let mut closing = ClosingListener::new(listener);
     while let Some((stream, peer)) = closing.next().await {
         give(stream, peer).await;
     }

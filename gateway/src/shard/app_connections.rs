@@ -20,7 +20,7 @@ use super::pending_counts::PendingCounts;
 const NO_SHARD: u8 = u8::MAX;
 
 /// The places of this gateway's clients.
-pub(crate) struct Places {
+pub(crate) struct AppConnections {
     /// By chance: tells the places from those of other gateways, and of earlier runs.
     run: u64,
     next: AtomicU64,
@@ -32,12 +32,12 @@ pub(crate) struct Places {
 
 /// A client's place among those of its app, or its claim to one.
 pub(crate) struct ConnectionPlace {
-    connections: Arc<Places>,
+    connections: Arc<AppConnections>,
     app: String,
     name: Arc<str>,
 }
 
-impl Places {
+impl AppConnections {
     pub(crate) fn new(run: u64, pending_counts: Arc<PendingCounts>, wake: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self { run, next: AtomicU64::new(0), counts: Mutex::default(), pending_counts, wake })
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_place_is_claimed_and_given_back_once() {
         let (pending_counts, wake) = (Arc::new(PendingCounts::default()), Arc::new(Notify::new()));
-        let connections = Places::new(7, Arc::clone(&pending_counts), wake);
+        let connections = AppConnections::new(7, Arc::clone(&pending_counts), wake);
         let said = || {
             let taken = pending_counts.take();
             let one = |standing: &MembershipCount| {

@@ -8,10 +8,10 @@ use broadgate_pusher::outgoing;
 
 use crate::{
     codec::encode::{Encoder, Frames, LiveBytes},
-    command::Audience,
+    command::ClientFilter,
     shard::{
         directory::Directory,
-        outbox::{Joined, Outbox, Piece, SLICES_MAX},
+        outbox::{JoinedFrames, Outbox, Piece, SLICES_MAX},
         slots::Slot,
     },
 };
@@ -54,7 +54,7 @@ impl Framing {
 /// The outboxes of clients that get the same.
 pub struct Fanout {
     outboxes: Vec<Outbox>,
-    joined: Joined,
+    joined: JoinedFrames,
     live: LiveBytes,
 }
 
@@ -64,7 +64,7 @@ impl Fanout {
     pub fn new(clients: usize) -> Self {
         let mut outboxes = Vec::new();
         outboxes.resize_with(clients, Outbox::default);
-        Self { outboxes, joined: Joined::default(), live: LiveBytes::default() }
+        Self { outboxes, joined: JoinedFrames::default(), live: LiveBytes::default() }
     }
 
     /// Appends these messages to every outbox, which gets them all before the next one is looked at.
@@ -84,7 +84,7 @@ impl Fanout {
     }
 }
 
-fn empty(outbox: &mut Outbox, joined: &mut Joined) -> usize {
+fn empty(outbox: &mut Outbox, joined: &mut JoinedFrames) -> usize {
     let mut sent = 0;
     while !outbox.is_empty() {
         let taken = match outbox.piece(joined) {
@@ -104,7 +104,7 @@ fn empty(outbox: &mut Outbox, joined: &mut Joined) -> usize {
 /// A shard's clients, of which the first are in one group.
 pub struct Group {
     directory: Directory,
-    audience: Audience,
+    audience: ClientFilter,
     selected: Vec<Slot>,
 }
 
@@ -112,7 +112,8 @@ impl Group {
     /// So many clients, numbered from 0, the first `members` of which are in the group.
     #[must_use]
     pub fn new(clients: u32, members: u32) -> Self {
-        let audience = Audience { app: APP.into(), groups: vec![GROUP.into()], ..Audience::default() };
+        let audience =
+            ClientFilter { app: APP.into(), groups: vec![GROUP.into()], ..ClientFilter::default() };
         let mut group = Self { directory: Directory::default(), audience, selected: Vec::new() };
         for client in 0..clients {
             group.directory.enter(client, APP);

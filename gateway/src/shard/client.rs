@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    admission::Ticket,
+    admission::ConnectionTicket,
     codec::{Codec, Protocol},
     config::Listener,
     shard::{
@@ -21,20 +21,20 @@ use crate::{
 };
 
 /// Where a client is in its life. Set by [`Client::enter`] alone.
-pub(crate) enum Stage {
+pub(crate) enum ClientStage {
     /// A worker decides whether it comes in; the answer goes to the handshake that waits for it.
     Handshake(Option<oneshot::Sender<v1::decision::Decision>>),
     /// In the directory: it is reached by commands.
     Open,
     /// Being closed: pending output is written, and input is discarded.
-    Closing(Farewell),
+    Closing(ClosePhase),
     /// The socket is gone; only events wait to be answered.
     Gone,
 }
 
 /// Whether a client may take the shard's time for what it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum ReadTurn {
     /// When its socket has something.
     Freely,
     /// It has more input than one turn takes, and is queued.
@@ -44,7 +44,7 @@ pub(crate) enum Reading {
 }
 
 /// How far a close has come.
-pub(crate) struct Farewell {
+pub(crate) struct ClosePhase {
     /// Second after which it is cut.
     pub(crate) until: u32,
     /// Close frames have gone both ways, or the protocol has none: end the stream once the outbox
@@ -62,7 +62,7 @@ pub(crate) struct Farewell {
 pub(crate) struct Client {
     pub(crate) outbox: Outbox,
     pub(crate) stream: Option<Stream>,
-    pub(crate) stage: Stage,
+    pub(crate) stage: ClientStage,
     pub(crate) sent: Traffic,
     /// The subscription that is under way. Nothing else is read from the client meanwhile: its frames
     /// take effect in their order.
@@ -86,7 +86,7 @@ pub(crate) struct Client {
     pub(crate) broken: bool,
     /// Decoding stopped early, so the codec may hold whole messages.
     pub(crate) stopped_early: bool,
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadTurn,
 
     pub(crate) events: Window,
     pub(crate) worker: Option<WorkerKey>,
@@ -117,11 +117,11 @@ pub(crate) struct Client {
     /// Of frames that are no message.
     pub(crate) no_messages: Rate,
     pub(crate) received: Traffic,
-    pub(crate) session: Option<Box<Session>>,
+    pub(crate) session: Option<Box<ClientSession>>,
     /// What it has besides if it speaks the Pusher protocol.
     pub(crate) pusher: Option<Box<PusherClient>>,
     /// Given back when the client is gone.
-    pub(crate) admitted: Option<Ticket>,
+    pub(crate) admitted: Option<ConnectionTicket>,
 }
 
 const _: () = assert!(offset_of!(Client, key) <= 128);
@@ -134,12 +134,12 @@ pub(crate) struct Traffic {
 }
 
 /// A session that was set.
-pub(crate) struct Session {
+pub(crate) struct ClientSession {
     pub(crate) json: Box<str>,
     pub(crate) version: u64,
 }
 
-impl Stage {
+impl ClientStage {
     /// The transitions that there are.
     fn may_become(&self, next: &Self) -> bool {
         matches!(
@@ -155,18 +155,18 @@ impl Stage {
 
 impl Client {
     /// Moves on to another stage.
-    pub(crate) fn enter(&mut self, next: Stage) {
+    pub(crate) fn enter(&mut self, next: ClientStage) {
         debug_assert!(self.stage.may_become(&next), "a client made an illegal transition");
         self.stage = next;
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open)
+        matches!(self.stage, ClientStage::Open)
     }
 
     /// Nothing is left to say, and the end of our stream waits for the socket.
     pub(crate) fn is_ending(&self) -> bool {
-        matches!(self.stage, Stage::Closing(Farewell { answered: true, ended: false, .. }))
+        matches!(self.stage, ClientStage::Closing(ClosePhase { answered: true, ended: false, .. }))
     }
 
     /// May its socket be read? Not while its worker has more than a window to answer, nor while an
@@ -174,14 +174,14 @@ impl Client {
     /// not take the answers to what it said: TCP then tells the client to wait.
     pub(crate) fn may_read(&self, max: WindowMax) -> bool {
         match &self.stage {
-            Stage::Open => {
+            ClientStage::Open => {
                 let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
                 let idle = self.pusher.as_deref().is_none_or(PusherClient::is_idle);
                 let takes = self.answers as usize <= OUTBOX_LOW_WATER_BYTES;
                 self.events.has_room(max) && !held && self.pending.is_none() && idle && takes
             }
-            Stage::Closing(_) => true,
-            Stage::Handshake(_) | Stage::Gone => false,
+            ClientStage::Closing(_) => true,
+            ClientStage::Handshake(_) | ClientStage::Gone => false,
         }
     }
 
@@ -203,8 +203,15 @@ mod tests {
 
     #[test]
     fn no_client_comes_back() {
-        let farewell = || Farewell { until: 1, answered: false, ended: false };
-        let stages = || [Stage::Handshake(None), Stage::Open, Stage::Closing(farewell()), Stage::Gone];
+        let farewell = || ClosePhase { until: 1, answered: false, ended: false };
+        let stages = || {
+            [
+                ClientStage::Handshake(None),
+                ClientStage::Open,
+                ClientStage::Closing(farewell()),
+                ClientStage::Gone,
+            ]
+        };
         let allowed = stages().map(|from| stages().map(|to| u8::from(from.may_become(&to))));
         assert_eq!(allowed, [[0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1]]);
     }

@@ -11,11 +11,11 @@ use tokio::{sync::oneshot, task::yield_now};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    command::{Audience, ParsedCommand},
+    command::{ClientFilter, ParsedCommand},
     shard::{
-        outcome::{Done, Part},
+        outcome::{PartialAnswer, ShardOutcome},
         slots::Slot,
-        state::{Handle, Shard},
+        state::{Shard, ShardHandle},
     },
 };
 
@@ -25,9 +25,9 @@ const LOOKS_PER_SLICE: usize = 2048;
 const ROWS_PER_SLICE: usize = 32;
 
 /// What was found so far.
-enum Found<'a> {
+enum ListedClients<'a> {
     /// The first clients by their slots.
-    Clients { of: &'a Audience, from: Slot, limit: usize, except: HashSet<Slot>, slots: BTreeSet<Slot> },
+    Clients { of: &'a ClientFilter, from: Slot, limit: usize, except: HashSet<Slot>, slots: BTreeSet<Slot> },
     /// The first uids by name, of clients of these groups.
     Uids {
         app: &'a str,
@@ -65,30 +65,32 @@ impl Shard {
     }
 
     /// Answers at once where there is little to look at; else [`finish`] has to.
-    pub(super) fn look_now(&self, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> Part {
+    pub(super) fn look_now(&self, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> PartialAnswer {
         let looks: usize = lists.iter().map(Vec::len).sum();
         let few_rows = !matches!(order, ParsedCommand::ListClients { .. }) || looks <= ROWS_PER_SLICE;
         if looks > LOOKS_PER_SLICE || !few_rows {
-            return Part::Walk(lists);
+            return PartialAnswer::Walk(lists);
         }
-        let Some(mut found) = Found::new(self, order, lists.len()) else { return Part::Elsewhere };
+        let Some(mut found) = ListedClients::new(self, order, lists.len()) else {
+            return PartialAnswer::Elsewhere;
+        };
         for (index, list) in lists.iter().enumerate() {
             list.iter().for_each(|&slot| found.look(self, index, slot));
         }
         let rows = found.rows().into_iter().filter_map(|slot| found.row(self, order, slot)).collect();
-        Part::Answer(found.answer(&lists, rows))
+        PartialAnswer::Answer(found.answer(&lists, rows))
     }
 }
 
 /// Answers what was not answered at once, and then all.
 pub(super) async fn finish(
-    shard: Handle,
+    shard: ShardHandle,
     orders: Vec<Arc<ParsedCommand>>,
-    mut done: Vec<Done>,
-    reply: oneshot::Sender<Vec<Done>>,
+    mut done: Vec<ShardOutcome>,
+    reply: oneshot::Sender<Vec<ShardOutcome>>,
 ) {
     for (order, done) in orders.iter().zip(&mut done) {
-        if let Part::Walk(lists) = &mut done.part {
+        if let PartialAnswer::Walk(lists) = &mut done.part {
             let lists = std::mem::take(lists);
             done.part = walk(&shard, order.inner(), lists).await;
         }
@@ -97,8 +99,10 @@ pub(super) async fn finish(
     let _ = reply.send(done);
 }
 
-async fn walk(shard: &Handle, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> Part {
-    let Some(mut found) = Found::new(&shard.borrow(), order, lists.len()) else { return Part::Elsewhere };
+async fn walk(shard: &ShardHandle, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> PartialAnswer {
+    let Some(mut found) = ListedClients::new(&shard.borrow(), order, lists.len()) else {
+        return PartialAnswer::Elsewhere;
+    };
     let mut looks = 0;
     for (index, list) in lists.iter().enumerate() {
         for some in list.chunks(LOOKS_PER_SLICE) {
@@ -117,10 +121,10 @@ async fn walk(shard: &Handle, order: &ParsedCommand, lists: Vec<Vec<Slot>>) -> P
         let shard = shard.borrow();
         rows.extend(some.iter().filter_map(|&slot| found.row(&shard, order, slot)));
     }
-    Part::Answer(found.answer(&lists, rows))
+    PartialAnswer::Answer(found.answer(&lists, rows))
 }
 
-impl<'a> Found<'a> {
+impl<'a> ListedClients<'a> {
     fn new(shard: &Shard, order: &'a ParsedCommand, lists: usize) -> Option<Self> {
         Some(match order {
             ParsedCommand::ListClients { of, limit, after, .. } => {
@@ -227,7 +231,7 @@ impl<'a> Found<'a> {
 }
 
 /// Is it still there, of this app, and not excepted? That it was in one of the lists is known.
-fn is_meant(shard: &Shard, of: &Audience, except: &HashSet<Slot>, slot: Slot) -> bool {
+fn is_meant(shard: &Shard, of: &ClientFilter, except: &HashSet<Slot>, slot: Slot) -> bool {
     let directory = &shard.directory;
     directory.is_in_app(slot, &of.app)
         && !except.contains(&slot)

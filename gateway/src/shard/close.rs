@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     codec::encode::{close_code_frame, close_frame},
     shard::{
-        client::{Farewell, Stage},
+        client::{ClientStage, ClosePhase},
         counters::Drop,
         slots::Slot,
         socket::Stream,
@@ -33,7 +33,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
         // Only WebSocket peers answer a close.
         let websocket = client.protocol.is_websocket();
-        client.enter(Stage::Closing(Farewell { until, answered: !websocket, ended: false }));
+        client.enter(ClientStage::Closing(ClosePhase { until, answered: !websocket, ended: false }));
         let own = client.pusher.as_ref().and_then(|_| broadgate_pusher::close::for_cause(cause));
         let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));
         let farewell = match own {
@@ -61,7 +61,7 @@ impl Shard {
         client.stream = None;
         client.codec = None;
         client.admitted = None;
-        client.enter(Stage::Gone);
+        client.enter(ClientStage::Gone);
         client.wake();
         client.waker = None;
         self.closing.remove(&slot);
@@ -76,7 +76,7 @@ impl Shard {
     /// The peer has answered our close, or we its.
     pub(crate) fn on_close_answered(&mut self, slot: Slot) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if let Stage::Closing(farewell) = &mut client.stage {
+        if let ClientStage::Closing(farewell) = &mut client.stage {
             farewell.answered = true;
             self.mark_dirty(slot);
         }
@@ -169,7 +169,7 @@ impl Shard {
     /// A slot is free once its socket is gone and its worker has answered everything.
     pub(crate) fn free_if_done(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
-        if !matches!(client.stage, Stage::Gone) || !client.events.is_empty() {
+        if !matches!(client.stage, ClientStage::Gone) || !client.events.is_empty() {
             return;
         }
         if let Some(link) = client.worker.and_then(|key| self.workers.get_mut(key)) {

@@ -98,7 +98,7 @@ impl TurnTimes {
 
 /// Counts since the last publication.
 #[derive(Default)]
-pub(crate) struct Counts {
+pub(crate) struct ShardCounts {
     pub(crate) messages_in: u64,
     pub(crate) messages_out: u64,
     pub(crate) bytes_in: u64,
@@ -112,8 +112,8 @@ pub(crate) struct Counts {
 }
 
 /// Counters with their handles in the process's metrics.
-pub(crate) struct Tally {
-    pub(crate) now: Counts,
+pub(crate) struct ShardCounters {
+    pub(crate) now: ShardCounts,
     /// Messages in and out in the last full second.
     pub(crate) last_second: (u64, u64),
     turns: TurnTimes,
@@ -132,7 +132,7 @@ struct Handles {
     lag: Histogram,
 }
 
-impl Tally {
+impl ShardCounters {
     pub(crate) fn new(shard: u8) -> Self {
         let handles = Handles {
             totals: [
@@ -156,7 +156,7 @@ impl Tally {
             turn: histogram!("broadgate_gateway_shard_turn_seconds"),
             lag: histogram!("broadgate_gateway_shard_lag_seconds"),
         };
-        Self { now: Counts::default(), last_second: (0, 0), turns: TurnTimes::default(), handles }
+        Self { now: ShardCounts::default(), last_second: (0, 0), turns: TurnTimes::default(), handles }
     }
 
     /// One turn of the shard's loop took so long.

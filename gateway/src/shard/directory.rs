@@ -15,9 +15,9 @@ use broadgate_pusher::channel::is_own;
 use broadgate_topics::{MembershipCount, PresenceCount, Topic as TopicKey};
 
 use crate::{
-    command::{Audience, Seat},
+    command::{ClientFilter, PresenceSeat},
     shard::{
-        presence::{Presence, User},
+        presence::{Presence, UserPresence},
         slots::Slot,
     },
 };
@@ -29,24 +29,24 @@ type AppId = u32;
 /// std's collision-proof hasher.
 #[derive(Default)]
 pub(crate) struct Directory {
-    apps: Vec<App>,
+    apps: Vec<AppEntry>,
     app_ids: HashMap<Rc<str>, AppId>,
-    topics: slab::Slab<Topic>,
-    places: Vec<Option<Places>>,
+    topics: slab::Slab<TopicEntry>,
+    places: Vec<Option<ClientEntry>>,
     marks: Marks,
     /// Topics whose members have changed since the homes were last told.
-    changes: Vec<Change>,
+    changes: Vec<TopicChange>,
 }
 
 /// A topic, and a presence member of it, for whom something has changed.
-struct Change {
+struct TopicChange {
     app: AppId,
-    kind: Kind,
+    kind: EntryKind,
     name: Rc<str>,
     user: Option<Arc<str>>,
 }
 
-struct App {
+struct AppEntry {
     name: Rc<str>,
     all: Vec<Slot>,
     groups: HashMap<Rc<str>, TopicId>,
@@ -57,14 +57,14 @@ struct App {
 }
 
 /// A group or a uid with at least one member.
-struct Topic {
+struct TopicEntry {
     name: Rc<str>,
     members: Vec<Slot>,
     presence: Option<Box<Presence>>,
 }
 
 /// Where one client stands.
-struct Places {
+struct ClientEntry {
     app: AppId,
     in_all: u32,
     uid: Option<MemberSlot>,
@@ -73,7 +73,7 @@ struct Places {
     own: u32,
 }
 
-impl Places {
+impl ClientEntry {
     /// Groups that count among those a client may be in.
     fn limited(&self) -> usize {
         self.groups.len() - self.own as usize
@@ -104,7 +104,7 @@ impl Directory {
         let all = &mut self.apps[app as usize].all;
         let in_all = len_u32(all);
         all.push(slot);
-        self.places[index] = Some(Places { app, in_all, uid: None, groups: Vec::new(), own: 0 });
+        self.places[index] = Some(ClientEntry { app, in_all, uid: None, groups: Vec::new(), own: 0 });
     }
 
     /// Takes a client out of everything; returns the groups it was in.
@@ -120,14 +120,14 @@ impl Directory {
             other.in_all = places.in_all;
         }
         if let Some(place) = places.uid {
-            self.unlink(places.app, place, Kind::Uid);
+            self.unlink(places.app, place, EntryKind::Uid);
         }
         places
             .groups
             .into_iter()
             .map(|place| {
                 let name = Rc::clone(&self.topics[place.topic as usize].name);
-                self.unlink(places.app, place, Kind::Group);
+                self.unlink(places.app, place, EntryKind::Group);
                 name
             })
             .collect()
@@ -140,7 +140,7 @@ impl Directory {
         }
         self.unbind(slot);
         let Some(app) = self.app_of(slot) else { return };
-        let place = self.link(app, slot, Kind::Uid, uid);
+        let place = self.link(app, slot, EntryKind::Uid, uid);
         if let Some(places) = &mut self.places[slot as usize] {
             places.uid = Some(place);
         }
@@ -151,7 +151,7 @@ impl Directory {
         let Some(places) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { return false };
         let app = places.app;
         let Some(place) = places.uid.take() else { return false };
-        self.unlink(app, place, Kind::Uid);
+        self.unlink(app, place, EntryKind::Uid);
         true
     }
 
@@ -163,11 +163,11 @@ impl Directory {
             return true;
         }
         let own = is_own(group);
-        let count = self.places[slot as usize].as_ref().map_or(0, Places::limited);
+        let count = self.places[slot as usize].as_ref().map_or(0, ClientEntry::limited);
         if count >= max && !own {
             return false;
         }
-        let place = self.link(app, slot, Kind::Group, group);
+        let place = self.link(app, slot, EntryKind::Group, group);
         if let Some(places) = &mut self.places[slot as usize] {
             places.groups.push(place);
             places.own += u32::from(own);
@@ -177,19 +177,19 @@ impl Directory {
 
     /// A client in a group stands for a presence member of it, in place of whom it stood for. With a
     /// limit, the group's home decides whether the member is present.
-    pub(crate) fn sit(&mut self, slot: Slot, group: &str, seat: &Seat, max: Option<u32>) {
+    pub(crate) fn sit(&mut self, slot: Slot, group: &str, seat: &PresenceSeat, max: Option<u32>) {
         let Some(app) = self.app_of(slot).filter(|_| self.is_member(slot, group)) else { return };
         let Some(&topic) = self.apps[app as usize].groups.get(group) else { return };
         let topic = &mut self.topics[topic as usize];
         let name = Rc::clone(&topic.name);
         let changed = topic.presence.get_or_insert_default().sit(slot, seat, max);
         for user in changed {
-            self.note(app, Kind::Group, &name, Some(user));
+            self.note(app, EntryKind::Group, &name, Some(user));
         }
     }
 
     /// Whom a client in a group stands for.
-    pub(crate) fn seat(&self, slot: Slot, group: &str) -> Option<Seat> {
+    pub(crate) fn seat(&self, slot: Slot, group: &str) -> Option<PresenceSeat> {
         let app = self.app_of(slot)?;
         let &topic = self.apps[app as usize].groups.get(group)?;
         self.topics[topic as usize].presence.as_ref()?.seat(slot)
@@ -206,7 +206,7 @@ impl Directory {
         if places.groups.is_empty() {
             places.groups = Vec::new();
         }
-        self.unlink(app, place, Kind::Group);
+        self.unlink(app, place, EntryKind::Group);
         true
     }
 
@@ -214,12 +214,12 @@ impl Directory {
     pub(crate) fn dissolve(&mut self, app: &str, group: &str) -> usize {
         let Some(&app) = self.app_ids.get(app) else { return 0 };
         let Some(topic) = self.apps[app as usize].groups.remove(group) else { return 0 };
-        let Topic { name, members, presence } = self.topics.remove(topic as usize);
+        let TopicEntry { name, members, presence } = self.topics.remove(topic as usize);
         let own = u32::from(is_own(&name));
         self.apps[app as usize].group_names.remove(&name);
-        self.note(app, Kind::Group, &name, None);
+        self.note(app, EntryKind::Group, &name, None);
         for user in presence.iter().flat_map(|presence| presence.users()) {
-            self.note(app, Kind::Group, &name, Some(user));
+            self.note(app, EntryKind::Group, &name, Some(user));
         }
         for &slot in &members {
             if let Some(places) = &mut self.places[slot as usize] {
@@ -255,11 +255,11 @@ impl Directory {
     }
 
     pub(crate) fn uid_members(&self, app: &str, uid: &str) -> &[Slot] {
-        self.members(app, Kind::Uid, uid)
+        self.members(app, EntryKind::Uid, uid)
     }
 
     pub(crate) fn group_members(&self, app: &str, group: &str) -> &[Slot] {
-        self.members(app, Kind::Group, group)
+        self.members(app, EntryKind::Group, group)
     }
 
     /// The uids of an app in order, from behind this one, with how many clients each has.
@@ -268,7 +268,7 @@ impl Directory {
         app: &'a str,
         after: &'a str,
     ) -> impl Iterator<Item = (&'a str, u64)> {
-        self.names(app, Kind::Uid, Bound::Excluded(after))
+        self.names(app, EntryKind::Uid, Bound::Excluded(after))
     }
 
     /// The groups of an app that begin with this, in order, from behind that one, with how many clients each
@@ -280,7 +280,7 @@ impl Directory {
         after: &'a str,
     ) -> impl Iterator<Item = (&'a str, u64)> {
         let from = if prefix > after { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        self.names(app, Kind::Group, from).take_while(move |(name, _)| name.starts_with(prefix))
+        self.names(app, EntryKind::Group, from).take_while(move |(name, _)| name.starts_with(prefix))
     }
 
     /// Clients of all apps.
@@ -299,7 +299,7 @@ impl Directory {
     /// Whom an audience reaches here, each once. `clients` are its listed clients that live here.
     pub(crate) fn select(
         &mut self,
-        audience: &Audience,
+        audience: &ClientFilter,
         clients: &[Slot],
         except: &[Slot],
         out: &mut Vec<Slot>,
@@ -342,13 +342,13 @@ impl Directory {
         self.marks = marks;
     }
 
-    fn note(&mut self, app: AppId, kind: Kind, name: &Rc<str>, user: Option<Arc<str>>) {
-        self.changes.push(Change { app, kind, name: Rc::clone(name), user });
+    fn note(&mut self, app: AppId, kind: EntryKind, name: &Rc<str>, user: Option<Arc<str>>) {
+        self.changes.push(TopicChange { app, kind, name: Rc::clone(name), user });
     }
 
     /// The uids whose clients have changed since the homes were last told.
     pub(crate) fn changed_uids(&self) -> impl Iterator<Item = TopicKey> {
-        let uids = self.changes.iter().filter(|change| change.kind == Kind::Uid);
+        let uids = self.changes.iter().filter(|change| change.kind == EntryKind::Uid);
         uids.map(|change| TopicKey::uid(&self.apps[change.app as usize].name, &change.name))
     }
 
@@ -359,8 +359,8 @@ impl Directory {
     /// How the topics that have changed stand now, each once.
     pub(crate) fn take_changes(&mut self, shard: u8) -> Vec<MembershipCount> {
         let mut users: HashMap<(AppId, bool, Rc<str>), Vec<Arc<str>>> = HashMap::new();
-        for Change { app, kind, name, user } in self.changes.drain(..) {
-            let named = users.entry((app, kind == Kind::Uid, name)).or_default();
+        for TopicChange { app, kind, name, user } in self.changes.drain(..) {
+            let named = users.entry((app, kind == EntryKind::Uid, name)).or_default();
             named.extend(user);
         }
         // A burst is given back.
@@ -368,22 +368,22 @@ impl Directory {
         let pending_counts = users.into_iter().map(|((app, is_uid, name), mut users)| {
             users.sort_unstable();
             users.dedup();
-            let kind = if is_uid { Kind::Uid } else { Kind::Group };
+            let kind = if is_uid { EntryKind::Uid } else { EntryKind::Group };
             let app = &self.apps[app as usize];
             let topic = kind.index(app).get(&name).map(|&topic| &self.topics[topic as usize]);
             let presence = topic.and_then(|topic| topic.presence.as_ref());
             let members = users
                 .into_iter()
                 .map(|user| {
-                    let User { info, clients, max } =
-                        presence.map_or_else(User::default, |all| all.of(&user));
+                    let UserPresence { info, clients, max } =
+                        presence.map_or_else(UserPresence::default, |all| all.of(&user));
                     PresenceCount { user, info, clients, max }
                 })
                 .collect();
             let clients = topic.map_or(0, |topic| len_u32(&topic.members));
             let topic = match kind {
-                Kind::Uid => TopicKey::uid(&app.name, &name),
-                Kind::Group => TopicKey::group(&app.name, &name),
+                EntryKind::Uid => TopicKey::uid(&app.name, &name),
+                EntryKind::Group => TopicKey::group(&app.name, &name),
             };
             MembershipCount { topic, shard, clients, members }
         });
@@ -409,7 +409,7 @@ impl Directory {
         }
         let id = len_u32(&self.apps);
         let name: Rc<str> = name.into();
-        self.apps.push(App {
+        self.apps.push(AppEntry {
             name: Rc::clone(&name),
             all: Vec::new(),
             groups: HashMap::new(),
@@ -421,7 +421,7 @@ impl Directory {
         id
     }
 
-    fn members(&self, app: &str, kind: Kind, name: &str) -> &[Slot] {
+    fn members(&self, app: &str, kind: EntryKind, name: &str) -> &[Slot] {
         self.app_ids
             .get(app)
             .and_then(|&id| kind.index(&self.apps[id as usize]).get(name))
@@ -431,7 +431,7 @@ impl Directory {
     fn names<'a>(
         &'a self,
         app: &'a str,
-        kind: Kind,
+        kind: EntryKind,
         from: Bound<&'a str>,
     ) -> impl Iterator<Item = (&'a str, u64)> {
         self.app_ids.get(app).into_iter().flat_map(move |&id| {
@@ -444,19 +444,19 @@ impl Directory {
         })
     }
 
-    fn link(&mut self, app: AppId, slot: Slot, kind: Kind, name: &str) -> MemberSlot {
+    fn link(&mut self, app: AppId, slot: Slot, kind: EntryKind, name: &str) -> MemberSlot {
         let index = kind.index_mut(&mut self.apps[app as usize]);
         let topic = if let Some(&topic) = index.get(name) {
             topic
         } else {
             let name: Rc<str> = name.into();
-            let topic = Topic { name: Rc::clone(&name), members: Vec::new(), presence: None };
+            let topic = TopicEntry { name: Rc::clone(&name), members: Vec::new(), presence: None };
             let topic = u32::try_from(self.topics.insert(topic)).unwrap_or(u32::MAX);
             index.insert(Rc::clone(&name), topic);
             kind.names_mut(&mut self.apps[app as usize]).insert(name);
             topic
         };
-        let Topic { name, members, .. } = &mut self.topics[topic as usize];
+        let TopicEntry { name, members, .. } = &mut self.topics[topic as usize];
         let (name, at) = (Rc::clone(name), len_u32(members));
         members.push(slot);
         self.note(app, kind, &name, None);
@@ -464,7 +464,7 @@ impl Directory {
     }
 
     /// Removes a member; the last one of the list takes its place, and a topic without members goes.
-    fn unlink(&mut self, app: AppId, place: MemberSlot, kind: Kind) {
+    fn unlink(&mut self, app: AppId, place: MemberSlot, kind: EntryKind) {
         let topic = &mut self.topics[place.topic as usize];
         let slot = topic.members.swap_remove(place.at as usize);
         let name = Rc::clone(&topic.name);
@@ -487,34 +487,34 @@ impl Directory {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum EntryKind {
     Uid,
     Group,
 }
 
-impl Kind {
-    fn index(self, app: &App) -> &HashMap<Rc<str>, TopicId> {
+impl EntryKind {
+    fn index(self, app: &AppEntry) -> &HashMap<Rc<str>, TopicId> {
         match self {
             Self::Uid => &app.uids,
             Self::Group => &app.groups,
         }
     }
 
-    fn names(self, app: &App) -> &BTreeSet<Rc<str>> {
+    fn names(self, app: &AppEntry) -> &BTreeSet<Rc<str>> {
         match self {
             Self::Uid => &app.uid_names,
             Self::Group => &app.group_names,
         }
     }
 
-    fn names_mut(self, app: &mut App) -> &mut BTreeSet<Rc<str>> {
+    fn names_mut(self, app: &mut AppEntry) -> &mut BTreeSet<Rc<str>> {
         match self {
             Self::Uid => &mut app.uid_names,
             Self::Group => &mut app.group_names,
         }
     }
 
-    fn index_mut(self, app: &mut App) -> &mut HashMap<Rc<str>, TopicId> {
+    fn index_mut(self, app: &mut AppEntry) -> &mut HashMap<Rc<str>, TopicId> {
         match self {
             Self::Uid => &mut app.uids,
             Self::Group => &mut app.groups,

@@ -11,12 +11,12 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::ReadBuf;
 
 use crate::{
-    codec::{Allowance, Input, encode::close_code_frame},
+    codec::{Allowance, ClientInput, encode::close_code_frame},
     shard::{
-        client::{Client, Stage},
+        client::{Client, ClientStage},
         counters::Drop,
         slots::Slot,
-        state::{Handle, SCRATCH_BYTES, Shard},
+        state::{SCRATCH_BYTES, Shard, ShardHandle},
         window::WindowMax,
     },
 };
@@ -27,19 +27,19 @@ const READS_PER_TURN: usize = 4;
 const FRAMES_PER_TURN: u32 = 64;
 
 /// What one step of reading found.
-enum Step {
+enum ReadStep {
     More,
     Wait,
 }
 
 /// The whole life of a client's socket: it is polled whenever the socket can be read or written, and
 /// whenever the shard wakes it; it ends when the socket is gone.
-pub(crate) async fn drive(shard: Handle, slot: Slot, key: u64) {
+pub(crate) async fn drive(shard: ShardHandle, slot: Slot, key: u64) {
     std::future::poll_fn(|cx| guard(&shard, slot, key, |shard| shard.poll_client(slot, key, cx))).await;
 }
 
 /// A panic at one client's bytes ends this client, and no other.
-fn guard(shard: &Handle, slot: Slot, key: u64, poll: impl FnOnce(&mut Shard) -> Poll<()>) -> Poll<()> {
+fn guard(shard: &ShardHandle, slot: Slot, key: u64, poll: impl FnOnce(&mut Shard) -> Poll<()>) -> Poll<()> {
     let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut shard.borrow_mut())));
     polled.unwrap_or_else(|panic| {
         broadgate_tasks::note("client", &*panic);
@@ -83,23 +83,23 @@ impl Shard {
         let mut allowance = Allowance::of(FRAMES_PER_TURN);
         for turn in 0.. {
             match self.read_step(slot, cx, &mut allowance) {
-                Step::Wait => break,
-                Step::More if turn == READS_PER_TURN || allowance.left == 0 => {
+                ReadStep::Wait => break,
+                ReadStep::More if turn == READS_PER_TURN || allowance.left == 0 => {
                     self.line_up(slot);
                     break;
                 }
-                Step::More => {}
+                ReadStep::More => {}
             }
         }
         self.reads.unread.take_frames(FRAMES_PER_TURN - allowance.left);
     }
 
-    fn read_step(&mut self, slot: Slot, cx: &mut Context<'_>, allowance: &mut Allowance) -> Step {
+    fn read_step(&mut self, slot: Slot, cx: &mut Context<'_>, allowance: &mut Allowance) -> ReadStep {
         let max = WindowMax::of(&self.config.settings.limits);
-        let Some(client) = self.clients.get_mut(slot) else { return Step::Wait };
+        let Some(client) = self.clients.get_mut(slot) else { return ReadStep::Wait };
         if !client.may_read(max) {
             self.reads.paused.insert(slot);
-            return Step::Wait;
+            return ReadStep::Wait;
         }
         self.reads.paused.remove(&slot);
         if client.stopped_early {
@@ -108,7 +108,7 @@ impl Shard {
             let left = self.decode(slot, &undecoded, allowance);
             undecoded.advance(undecoded.len() - left);
             self.keep_undecoded(slot, undecoded);
-            return Step::More;
+            return ReadStep::More;
         }
         let mut scratch = std::mem::take(&mut self.reads.scratch);
         let step = self.read_socket(slot, &mut scratch, cx, allowance);
@@ -122,20 +122,20 @@ impl Shard {
         scratch: &mut [u8],
         cx: &mut Context<'_>,
         allowance: &mut Allowance,
-    ) -> Step {
+    ) -> ReadStep {
         let second = self.second;
-        let Some(client) = self.clients.get_mut(slot) else { return Step::Wait };
-        let Some(stream) = &mut client.stream else { return Step::Wait };
+        let Some(client) = self.clients.get_mut(slot) else { return ReadStep::Wait };
+        let Some(stream) = &mut client.stream else { return ReadStep::Wait };
         let mut buffer = ReadBuf::new(scratch);
         match stream.poll_read(cx, &mut buffer) {
-            Poll::Pending => Step::Wait,
+            Poll::Pending => ReadStep::Wait,
             Poll::Ready(Err(_)) => {
                 self.abort(slot, Cause::Lost, 1006, "");
-                Step::Wait
+                ReadStep::Wait
             }
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                 self.on_end(slot);
-                Step::Wait
+                ReadStep::Wait
             }
             Poll::Ready(Ok(())) => {
                 client.last_in = second;
@@ -144,7 +144,7 @@ impl Shard {
                 let left = self.decode(slot, &scratch[..filled], allowance);
                 self.keep_undecoded(slot, Bytes::copy_from_slice(&scratch[filled - left..filled]));
                 // Less than asked for: the socket is empty, most likely. The next poll finds out.
-                Step::More
+                ReadStep::More
             }
         }
     }
@@ -154,7 +154,7 @@ impl Shard {
         let Some(client) = self.clients.get(slot) else { return };
         let websocket = client.protocol.is_websocket();
         match client.stage {
-            Stage::Closing(_) => self.abort(slot, Cause::Client, 1000, ""),
+            ClientStage::Closing(_) => self.abort(slot, Cause::Client, 1000, ""),
             _ if websocket => self.abort(slot, Cause::Lost, 1006, ""),
             _ => self.close_gracefully(slot, Cause::Client, 1000, "", None),
         }
@@ -211,7 +211,7 @@ impl Shard {
                     break;
                 }
                 Ok(Some(message)) if client.is_open() => self.on_input(slot, message, &mut answer),
-                Ok(Some(Input::Close(..))) => self.on_close_answered(slot),
+                Ok(Some(ClientInput::Close(..))) => self.on_close_answered(slot),
                 Ok(Some(_)) => self.tally.drop(Drop::AfterClose, 1),
                 Err(violation) if client.is_open() => {
                     client.broken = true;
@@ -248,19 +248,19 @@ impl Shard {
         self.close_gracefully(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
     }
 
-    fn on_input(&mut self, slot: Slot, input: Input, answer: &mut Vec<u8>) {
+    fn on_input(&mut self, slot: Slot, input: ClientInput, answer: &mut Vec<u8>) {
         let rate_max = self.config.settings.limits.messages_per_second_max;
         let second = self.second;
         let Some(client) = self.clients.get_mut(slot) else { return };
         let payload = match input {
-            Input::Close(code, reason) => {
+            ClientInput::Close(code, reason) => {
                 let reply = Bytes::from(std::mem::take(answer));
                 self.close_gracefully(slot, Cause::Client, code, &reason, Some(reply));
                 self.on_close_answered(slot);
                 return;
             }
-            Input::Text(text) => Payload::Text(text),
-            Input::Binary(bytes) => Payload::Binary(bytes),
+            ClientInput::Text(text) => Payload::Text(text),
+            ClientInput::Binary(bytes) => Payload::Binary(bytes),
         };
         let len = match &payload {
             Payload::Text(text) => text.len(),

@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 use crate::{
     config::Affinity,
     shard::{
-        client::Stage,
+        client::ClientStage,
         slots::Slot,
         state::Shard,
-        window::{Entry, WindowMax},
-        worker_links::{Link, WorkerKey},
+        window::{UnansweredEvent, WindowMax},
+        worker_links::{WorkerKey, WorkerLink},
     },
 };
 
@@ -82,7 +82,7 @@ impl Shard {
         let Some(link) = self.workers.get_mut(worker) else { return };
         let own = client.events.sent_as(seq);
         let Some(event) = other.or_else(|| own.map(|entry| &entry.event)) else { return };
-        let redelivered = own.is_some_and(Entry::is_redelivered);
+        let redelivered = own.is_some_and(UnansweredEvent::is_redelivered);
         self.tally.now.events += 1;
         self.tally.now.redelivered += u64::from(redelivered);
         self.unsent.id_text.clear();
@@ -127,8 +127,8 @@ impl Shard {
         client.held_since = None;
         link.clients += 1;
         self.unsent.held.remove(&slot);
-        let adopts =
-            std::mem::replace(&mut client.had_worker, true) && !matches!(client.stage, Stage::Handshake(_));
+        let adopts = std::mem::replace(&mut client.had_worker, true)
+            && !matches!(client.stage, ClientStage::Handshake(_));
         if adopts {
             let groups = self.directory.groups(slot).map(ToString::to_string).collect();
             client.events.push_adopted(Event::Adopted(v1::Adopted { groups }));
@@ -186,7 +186,7 @@ impl Shard {
         self.unsent.held.insert(slot);
     }
 
-    pub(crate) fn worker_up(&mut self, key: WorkerKey, link: Link) {
+    pub(crate) fn worker_up(&mut self, key: WorkerKey, link: WorkerLink) {
         self.workers.add(key, link);
         for slot in self.clients.taken() {
             self.reconsider(slot);
@@ -250,7 +250,7 @@ impl Shard {
         };
         let could_read = client.may_read(max);
         let event = client.events.answer(seq);
-        if let (Some(Event::Handshake(_)), Stage::Handshake(waiting)) = (&event, &mut client.stage) {
+        if let (Some(Event::Handshake(_)), ClientStage::Handshake(waiting)) = (&event, &mut client.stage) {
             // An acknowledgement is no decision: dropping the sender refuses the handshake.
             waiting.take();
         }
@@ -271,7 +271,7 @@ impl Shard {
         let waiting = self.workers.get(key).and_then(|link| link.unanswered.get(&seq).copied());
         if let Some((slot, client_key)) = waiting
             && let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == client_key)
-            && let Stage::Handshake(waiting) = &mut client.stage
+            && let ClientStage::Handshake(waiting) = &mut client.stage
             && let Some(waiting) = waiting.take()
         {
             let _ = waiting.send(decision);

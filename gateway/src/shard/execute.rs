@@ -13,13 +13,13 @@ use tonic::Code;
 use crate::{
     codec::encode::{Frames, SharedFrame, close_frame},
     command::{
-        Audience, Closing, ParsedCommand, Recipients, Refusal, Seat, SessionCommand, not_found, refusal,
-        session_object,
+        ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, Recipients, SessionCommand,
+        not_found, refusal, session_object,
     },
     shard::{
-        client::Session,
+        client::ClientSession,
         counters::Drop,
-        outcome::{Done, Part, Remembrance, error, one},
+        outcome::{PartialAnswer, Remembrance, ShardOutcome, error, one},
         slots::Slot,
         state::Shard,
     },
@@ -27,16 +27,16 @@ use crate::{
 
 impl Shard {
     /// Carries an order out, unless it was before: then it is answered with what was done.
-    pub(crate) fn execute_once(&mut self, once: &ParsedCommand) -> Done {
+    pub(crate) fn execute_once(&mut self, once: &ParsedCommand) -> ShardOutcome {
         let mut touched = once.touches();
         let ParsedCommand::Once { app, id, order } = once else {
             let order = once;
             let part = self.execute(order);
             self.add_touched(order, &mut touched);
-            return Done { part, touched };
+            return ShardOutcome { part, touched };
         };
         if let Some(part) = self.repeated(app, id, order) {
-            return Done { part, touched };
+            return ShardOutcome { part, touched };
         }
         if matches!(**order, ParsedCommand::Close { .. } | ParsedCommand::Bind { exclusive: true, .. }) {
             self.executed.commanded = Some(id.clone());
@@ -44,14 +44,14 @@ impl Shard {
         let part = self.execute(order);
         self.executed.commanded = None;
         self.add_touched(order, &mut touched);
-        if let Part::Answer(answer) = &part {
+        if let PartialAnswer::Answer(answer) = &part {
             self.remember(once, Remembrance::of(answer));
         }
-        Done { part, touched }
+        ShardOutcome { part, touched }
     }
 
     /// What a repeat of a command is answered with, if it was carried out here.
-    fn repeated(&mut self, app: &str, id: &str, order: &ParsedCommand) -> Option<Part> {
+    fn repeated(&mut self, app: &str, id: &str, order: &ParsedCommand) -> Option<PartialAnswer> {
         let mut answer = match self.executed.remembered.get(app, id)? {
             Remembrance::Clients(clients) => {
                 Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
@@ -60,7 +60,7 @@ impl Shard {
                 let ParsedCommand::Session { app, client, .. } = order else { return None };
                 return Some(
                     match self.find_also_going(*client, app).and_then(|slot| self.clients.get(slot)) {
-                        Some(client) => Part::Answer(Answer::Session(v1::SessionReply {
+                        Some(client) => PartialAnswer::Answer(Answer::Session(v1::SessionReply {
                             coverage: None,
                             session: Some(client.session().unwrap_or_default()),
                         })),
@@ -73,7 +73,7 @@ impl Shard {
         if let Answer::Receipt(receipt) = &mut answer {
             receipt.repeated = true;
         }
-        Some(Part::Answer(answer))
+        Some(PartialAnswer::Answer(answer))
     }
 
     /// A bind also takes the client out of the uid that it had.
@@ -83,9 +83,9 @@ impl Shard {
         }
     }
 
-    fn execute(&mut self, order: &ParsedCommand) -> Part {
+    fn execute(&mut self, order: &ParsedCommand) -> PartialAnswer {
         if order.one_client().is_some_and(|client| !self.is_mine(&client)) {
-            return Part::Elsewhere;
+            return PartialAnswer::Elsewhere;
         }
         let receipt = match order {
             ParsedCommand::Send { to, frames, by_group } => self.send(to, frames, by_group),
@@ -115,7 +115,7 @@ impl Shard {
             ParsedCommand::Session { app, client, order, if_version } => {
                 let Some(slot) = self.find_also_going(*client, app) else { return error(not_found(*client)) };
                 return match self.session(slot, order, *if_version) {
-                    Ok(session) => Part::Answer(Answer::Session(v1::SessionReply {
+                    Ok(session) => PartialAnswer::Answer(Answer::Session(v1::SessionReply {
                         coverage: None,
                         session: Some(session),
                     })),
@@ -124,15 +124,15 @@ impl Shard {
             }
             query => return self.query(query),
         };
-        Part::Answer(Answer::Receipt(receipt))
+        PartialAnswer::Answer(Answer::Receipt(receipt))
     }
 
-    fn send(&mut self, to: &Audience, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
+    fn send(&mut self, to: &ClientFilter, frames: &Frames, by_group: &[Frames]) -> v1::Receipt {
         let frames = frames.share(&self.outboxes.live);
         if by_group.is_empty() {
             return self.send_all(to, &[frames]).pop().unwrap_or_default().receipt();
         }
-        let mut tally = Outcome::default();
+        let mut tally = ExecutedClients::default();
         let by_group: Vec<Frames<SharedFrame>> =
             by_group.iter().map(|frames| frames.share(&self.outboxes.live)).collect();
         let slots = self.select(to, &mut tally);
@@ -149,8 +149,8 @@ impl Shard {
         tally.receipt()
     }
 
-    fn close(&mut self, to: &Audience, closing: &Closing) -> v1::Receipt {
-        let mut tally = Outcome::default();
+    fn close(&mut self, to: &ClientFilter, closing: &CloseWith) -> v1::Receipt {
+        let mut tally = ExecutedClients::default();
         let slots = self.select(to, &mut tally);
         let last = closing.last.as_ref().map(|frames| frames.share(&self.outboxes.live));
         for &slot in &slots {
@@ -186,9 +186,15 @@ impl Shard {
         one()
     }
 
-    fn join(&mut self, app: &str, who: &Recipients, groups: &[Box<str>], seat: Option<&Seat>) -> v1::Receipt {
+    fn join(
+        &mut self,
+        app: &str,
+        who: &Recipients,
+        groups: &[Box<str>],
+        seat: Option<&PresenceSeat>,
+    ) -> v1::Receipt {
         let max = self.config.settings.limits.groups_per_client_max;
-        let mut tally = Outcome::default();
+        let mut tally = ExecutedClients::default();
         for slot in self.select_who(app, who, &mut tally) {
             let is_observed = self.is_observed(slot);
             let names = groups.iter().map(|group| &**group).filter(|_| is_observed);
@@ -214,7 +220,7 @@ impl Shard {
     }
 
     fn leave(&mut self, app: &str, who: &Recipients, groups: &[Box<str>]) -> v1::Receipt {
-        let mut tally = Outcome::default();
+        let mut tally = ExecutedClients::default();
         for slot in self.select_who(app, who, &mut tally) {
             for group in groups {
                 if self.directory.part(slot, group) {
@@ -242,7 +248,7 @@ impl Shard {
         slot: Slot,
         order: &SessionCommand,
         if_version: Option<u64>,
-    ) -> Result<v1::Session, Refusal> {
+    ) -> Result<v1::Session, CommandRefusal> {
         let bytes_max = self.config.settings.limits.session_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return Ok(v1::Session::default()) };
         let version = client.session.as_ref().map_or(0, |session| session.version);
@@ -265,12 +271,12 @@ impl Shard {
                 format!("the session would have {} bytes: at most {bytes_max} are allowed", json.len());
             return Err(refusal(Code::ResourceExhausted, message));
         }
-        client.session = Some(Box::new(Session { json, version: version + 1 }));
+        client.session = Some(Box::new(ClientSession { json, version: version + 1 }));
         Ok(client.session().unwrap_or_default())
     }
 
     /// Whom an audience reaches here. The list is the shard's own, lent; give it back.
-    pub(crate) fn select(&mut self, to: &Audience, outcome: &mut Outcome) -> Vec<Slot> {
+    pub(crate) fn select(&mut self, to: &ClientFilter, outcome: &mut ExecutedClients) -> Vec<Slot> {
         let mut here = Vec::new();
         for &client in to.clients.iter().filter(|client| self.is_mine(client)) {
             match self.find_in(client, &to.app) {
@@ -284,7 +290,7 @@ impl Shard {
         selected
     }
 
-    fn select_who(&mut self, app: &str, who: &Recipients, outcome: &mut Outcome) -> Vec<Slot> {
+    fn select_who(&mut self, app: &str, who: &Recipients, outcome: &mut ExecutedClients) -> Vec<Slot> {
         let mut slots = Vec::new();
         for &client in who.clients.iter().filter(|client| self.is_mine(client)) {
             match self.find_in(client, app) {
@@ -303,13 +309,13 @@ impl Shard {
 
 /// What a receipt is made of.
 #[derive(Default, Clone)]
-pub(crate) struct Outcome {
+pub(crate) struct ExecutedClients {
     clients: u64,
     drops: HashMap<String, u64>,
     unknown: Vec<String>,
 }
 
-impl Outcome {
+impl ExecutedClients {
     pub(crate) fn count(&mut self, placed: Result<(), Drop>) {
         match placed {
             Ok(()) => self.clients += 1,

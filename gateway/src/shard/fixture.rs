@@ -16,27 +16,27 @@ use tokio::{
 use crate::{
     apps::Apps,
     codec::encode::Encoder,
-    command::{Audience, ParsedCommand},
-    config::{Config, Limits, Listener, Settings},
+    command::{ClientFilter, ParsedCommand},
+    config::{Config, GatewayLimits, GatewaySettings, Listener},
     shard::{
         open::{Candidate, Newcomer},
-        outcome::{Done, Part},
-        state::{Handle, Shard},
+        outcome::{PartialAnswer, ShardOutcome},
+        state::{Shard, ShardHandle},
     },
 };
 
 const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };
 
-pub(super) fn limits() -> Limits {
-    Limits::default()
+pub(super) fn limits() -> GatewayLimits {
+    GatewayLimits::default()
 }
 
 /// A shard with a raw WebSocket client for each listed group, and the other ends of their sockets.
-pub(super) async fn shard(groups: &[&str], limits: Limits) -> (Handle, Vec<TcpStream>) {
+pub(super) async fn shard(groups: &[&str], limits: GatewayLimits) -> (ShardHandle, Vec<TcpStream>) {
     let config = Config {
         registers: Vec::new(),
         credentials: Credentials::default(),
-        settings: Settings { limits, ..Settings::default() },
+        settings: GatewaySettings { limits, ..GatewaySettings::default() },
         apps: Apps::new(Vec::new()).unwrap(),
         pages: &[],
     };
@@ -71,15 +71,15 @@ pub(super) fn newcomer(address: SocketAddr) -> Newcomer {
 
 /// A text to a group, under an id.
 pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> {
-    let to = Audience { app: "default".into(), groups: vec![group.into()], ..Audience::default() };
+    let to = ClientFilter { app: "default".into(), groups: vec![group.into()], ..ClientFilter::default() };
     let order = ParsedCommand::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
     Arc::new(ParsedCommand::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
 }
 
 /// How many clients each receipt counts, and whether it is that of a repeat.
-pub(super) fn told(done: &[Done]) -> Vec<(u64, bool)> {
-    let one = |done: &Done| match &done.part {
-        Part::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
+pub(super) fn told(done: &[ShardOutcome]) -> Vec<(u64, bool)> {
+    let one = |done: &ShardOutcome| match &done.part {
+        PartialAnswer::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
         other => panic!("no receipt: {other:?}"),
     };
     done.iter().map(one).collect()

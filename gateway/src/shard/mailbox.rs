@@ -7,17 +7,17 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    admission::Ticket,
+    admission::ConnectionTicket,
     command::ParsedCommand,
-    shard::{notice::Notice, outcome::Done, worker_links::WorkerKey, worker_trials::Trying},
+    shard::{notice::Notice, outcome::ShardOutcome, worker_links::WorkerKey, worker_trials::Trying},
 };
 
 /// What others ask of a shard.
-pub(crate) enum Message {
+pub(crate) enum ShardMessage {
     /// Carry these out in this order, and answer in the same if anybody wants that.
     Execute {
         orders: Vec<Arc<ParsedCommand>>,
-        reply: Option<oneshot::Sender<Vec<Done>>>,
+        reply: Option<oneshot::Sender<Vec<ShardOutcome>>>,
     },
     /// The homes have decided this about clients here.
     Notify(Vec<Arc<Notice>>),
@@ -41,7 +41,7 @@ pub(crate) enum Message {
     Connection {
         listener: usize,
         stream: std::net::TcpStream,
-        ticket: Ticket,
+        ticket: ConnectionTicket,
     },
     /// The gateway has another incarnation: clients of the former one are closed.
     Reborn(Incarnation),
@@ -70,10 +70,10 @@ pub(crate) struct NewWorker {
 
 /// A shard's mailbox.
 #[derive(Clone)]
-pub(crate) struct Mailbox(mpsc::Sender<Message>);
+pub(crate) struct Mailbox(mpsc::Sender<ShardMessage>);
 
 /// The end of a mailbox that its shard takes from.
-pub(crate) type Messages = mpsc::Receiver<Message>;
+pub(crate) type Messages = mpsc::Receiver<ShardMessage>;
 
 impl Mailbox {
     /// A mailbox, made before the thread of its shard.
@@ -83,7 +83,7 @@ impl Mailbox {
     }
 
     /// Waits while the mailbox is full. A shard that has ended takes nothing and answers nothing.
-    pub(crate) async fn send(&self, message: Message) {
+    pub(crate) async fn send(&self, message: ShardMessage) {
         let _ = self.0.send(message).await;
     }
 }

@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::Limits,
+        config::GatewayLimits,
         shard::{
             client::Client,
             fixture::{limits, shard, to_group},
@@ -102,7 +102,7 @@ mod tests {
         let groups: Vec<String> = (0..CLIENTS).map(|number| format!("g{number}")).collect();
         let names: Vec<&str> = groups.iter().map(String::as_str).collect();
         // The share is the largest frame: a payload of 1 MiB, and what is around it.
-        let tight = Limits { outbox_bytes_max: 100_000, outboxes_bytes_max: 1, ..limits() };
+        let tight = GatewayLimits { outbox_bytes_max: 100_000, outboxes_bytes_max: 1, ..limits() };
         let (shard, others) = shard(&names, tight).await;
         let slots = shard.borrow().clients.taken();
         for (slot, other) in slots.iter().zip(&others) {

@@ -7,18 +7,18 @@ use broadgate_proto::v1::answer::Answer;
 
 use crate::{
     codec::encode::{Frames, SharedFrame},
-    command::{Audience, ParsedCommand},
+    command::{ClientFilter, ParsedCommand},
     shard::{
         counters::Drop,
-        execute::Outcome,
-        outcome::{Done, Part, Remembrance},
+        execute::ExecutedClients,
+        outcome::{PartialAnswer, Remembrance, ShardOutcome},
         state::Shard,
     },
 };
 
 impl Shard {
     /// Carries orders out in their order.
-    pub(crate) fn execute_all(&mut self, orders: &[Arc<ParsedCommand>]) -> Vec<Done> {
+    pub(crate) fn execute_all(&mut self, orders: &[Arc<ParsedCommand>]) -> Vec<ShardOutcome> {
         let mut done = Vec::with_capacity(orders.len());
         let mut rest = orders;
         while let Some(first) = rest.first() {
@@ -53,19 +53,23 @@ impl Shard {
     }
 
     /// Sends several messages to one topic, none of which was sent before.
-    fn send_together(&mut self, orders: &[Arc<ParsedCommand>], done: &mut Vec<Done>) {
+    fn send_together(&mut self, orders: &[Arc<ParsedCommand>], done: &mut Vec<ShardOutcome>) {
         let Some(ParsedCommand::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
         let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.outboxes.live)).collect();
         for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
             let answer = Answer::Receipt(outcome.receipt());
             self.remember(order, Remembrance::of(&answer));
-            done.push(Done { part: Part::Answer(answer), touched: Vec::new() });
+            done.push(ShardOutcome { part: PartialAnswer::Answer(answer), touched: Vec::new() });
         }
     }
 
     /// Places messages, in their order, in the outbox of everybody in an audience.
-    pub(crate) fn send_all(&mut self, to: &Audience, messages: &[Frames<SharedFrame>]) -> Vec<Outcome> {
-        let mut unknown = Outcome::default();
+    pub(crate) fn send_all(
+        &mut self,
+        to: &ClientFilter,
+        messages: &[Frames<SharedFrame>],
+    ) -> Vec<ExecutedClients> {
+        let mut unknown = ExecutedClients::default();
         let slots = self.select(to, &mut unknown);
         let mut outcomes = vec![unknown; messages.len()];
         for &slot in &slots {
@@ -85,7 +89,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use crate::{
-        config::Limits,
+        config::GatewayLimits,
         shard::fixture::{frames, limits, read, shard, to_group, told},
     };
 
@@ -114,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn late_flush_does_not_mark_client_slow() {
-        let few = Limits { outbox_messages_max: 4, ..limits() };
+        let few = GatewayLimits { outbox_messages_max: 4, ..limits() };
         let (shard, mut others) = shard(&["g"], few).await;
         let texts = "abcdefghijklmnopqrstuvwxyz";
         let orders: Vec<_> =

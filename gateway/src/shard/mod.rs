@@ -1,7 +1,7 @@
 //! A shard is a thread that owns a part of a gateway's clients, from handshake to goodbye: no lock,
 //! no atomic, nothing shared on the way of a message. Others reach it through one bounded mailbox.
 //!
-//! A client's life, by [`client::Stage`]; there are no other transitions:
+//! A client's life, by [`client::ClientStage`]; there are no other transitions:
 //!
 //! | stage | entered | the client is | left |
 //! |---|---|---|---|
@@ -59,19 +59,19 @@ mod worker_trials;
 mod write;
 
 pub(crate) use self::{
-    app_connections::Places,
-    mailbox::{Mailbox, Message, Messages, NewWorker},
+    app_connections::AppConnections,
+    mailbox::{Mailbox, Messages, NewWorker, ShardMessage},
     notice::Notice,
     open::{Candidate, Newcomer},
     outcome::Stats,
     pending_counts::PendingCounts,
     pool::{Executing, Pool},
-    pusher::{Tenant, signed_in_group},
+    pusher::{PusherTenant, signed_in_group},
     socket::Stream,
-    state::{Handle, Shard},
+    state::{Shard, ShardHandle},
     thread::{Ingress, Start, start, thread_name},
-    tls::{StepError, Tls, TlsShared},
-    upcalls::{Entry, UpcallQueues, Upcalls},
+    tls::{StepError, TlsShared, TlsStream},
+    upcalls::{EnterUpcall, UpcallQueues, Upcalls},
     worker_links::{WorkerKey, shard_of_seq},
     worker_trials::Trying,
 };

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    admission::{Seat, Ticket},
+    admission::{AppPlace, ConnectionTicket},
     codec::{
         Codec, Protocol,
         encode::{Encoder, Frames},
@@ -25,14 +25,14 @@ use crate::{
     config::{Affinity, Listener},
     shard::{
         app_connections::ConnectionPlace,
-        client::{Client, Reading, Session, Stage, Traffic},
+        client::{Client, ClientSession, ClientStage, ReadTurn, Traffic},
         drive,
         outbox::Outbox,
-        pusher::client::{PusherClient, Tenant},
+        pusher::client::{PusherClient, PusherTenant},
         rate::Rate,
         slots::Slot,
         socket::Stream,
-        state::{Handle, Shard},
+        state::{Shard, ShardHandle},
         window::Window,
     },
 };
@@ -45,13 +45,13 @@ pub(crate) struct Newcomer {
     pub(crate) address: SocketAddr,
     pub(crate) handshake: v1::Handshake,
     /// Its app, if it speaks the Pusher protocol.
-    pub(crate) pusher: Option<(Rc<Tenant>, Seat)>,
+    pub(crate) pusher: Option<(Rc<PusherTenant>, AppPlace)>,
 }
 
 /// A place taken for a newcomer. Dropped before it is opened, it gives the place back: the
 /// connection has gone, or the newcomer was refused.
 pub(crate) struct Candidate {
-    shard: Handle,
+    shard: ShardHandle,
     slot: Slot,
     key: u64,
     opened: bool,
@@ -59,7 +59,7 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// None if the shard has no place left.
-    pub(crate) fn new(shard: &Handle, newcomer: &mut Newcomer) -> Option<Self> {
+    pub(crate) fn new(shard: &ShardHandle, newcomer: &mut Newcomer) -> Option<Self> {
         let mut state = shard.borrow_mut();
         let affinity = affinity_key(&state.config.settings.affinity, &newcomer.handshake);
         let key = random()?;
@@ -67,7 +67,7 @@ impl Candidate {
         let client = Client {
             outbox: Outbox::default(),
             stream: None,
-            stage: Stage::Handshake(None),
+            stage: ClientStage::Handshake(None),
             sent: Traffic::default(),
             pending: None,
             backlog_since: None,
@@ -80,7 +80,7 @@ impl Candidate {
             undecoded: Bytes::new(),
             broken: false,
             stopped_early: false,
-            reading: Reading::Freely,
+            reading: ReadTurn::Freely,
             no_messages: Rate::default(),
             events: Window::default(),
             worker: None,
@@ -116,7 +116,7 @@ impl Candidate {
         {
             let mut shard = self.shard.borrow_mut();
             let client = shard.clients.get_mut(self.slot)?;
-            client.enter(Stage::Handshake(Some(waiting)));
+            client.enter(ClientStage::Handshake(Some(waiting)));
             shard.emit(self.slot, Event::Handshake(handshake));
         }
         let limits = {
@@ -141,7 +141,7 @@ impl Candidate {
         mut self,
         stream: impl Into<Stream>,
         read: &[u8],
-        admitted: Option<Ticket>,
+        admitted: Option<ConnectionTicket>,
         handshake: v1::Handshake,
         accept: Option<v1::Accept>,
     ) {
@@ -189,7 +189,7 @@ impl Drop for Candidate {
         }
         let mut shard = self.shard.borrow_mut();
         if let Some(client) = shard.clients.get_mut(self.slot).filter(|client| client.key == self.key) {
-            client.enter(Stage::Gone);
+            client.enter(ClientStage::Gone);
             client.events.clear();
             shard.free_if_done(self.slot);
         }
@@ -203,7 +203,7 @@ impl Shard {
         let (message_bytes_max, groups_max) = (limits.message_bytes_max, limits.groups_per_client_max);
         let session_bytes_max = limits.session_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return };
-        client.enter(Stage::Open);
+        client.enter(ClientStage::Open);
         let larger = client.pusher.as_ref().map_or(0, |pusher| pusher.message_bytes_max());
         client.codec = Some(Codec::new(client.protocol, larger.max(message_bytes_max)));
         client.last_in = second;
@@ -225,7 +225,7 @@ impl Shard {
                 (accept.session_json.is_empty(), session_object(&accept.session_json, session_bytes_max))
                 && let Some(client) = self.clients.get_mut(slot)
             {
-                client.session = Some(Box::new(Session { json: value.to_string().into(), version: 1 }));
+                client.session = Some(Box::new(ClientSession { json: value.to_string().into(), version: 1 }));
             }
         }
         if let Some(client) = self.clients.get(slot) {

@@ -27,7 +27,7 @@ pub(crate) struct Outbox {
 /// The frames of one outbox, one after the other in one piece of memory, for as long as outboxes that
 /// hold the same follow: those of a group's members do, mostly.
 #[derive(Default)]
-pub(crate) struct Joined {
+pub(crate) struct JoinedFrames {
     frames: Vec<SharedFrame>,
     bytes: Vec<u8>,
 }
@@ -61,7 +61,7 @@ impl Outbox {
     }
 
     /// What to write next: all that there is, if that is not much.
-    pub(crate) fn piece<'a>(&'a self, joined: &'a mut Joined) -> Piece<'a> {
+    pub(crate) fn piece<'a>(&'a self, joined: &'a mut JoinedFrames) -> Piece<'a> {
         match self.frames.first() {
             Some(only) if self.frames.len() == 1 => Piece::One(&only[self.written as usize..]),
             Some(_) if self.written == 0 && self.bytes() <= JOINED_BYTES_MAX => {
@@ -128,7 +128,7 @@ fn len_u32(frame: &SharedFrame) -> u32 {
     u32::try_from(frame.len()).unwrap_or(u32::MAX)
 }
 
-impl Joined {
+impl JoinedFrames {
     /// Joins these, unless they are joined already.
     fn join(&mut self, frames: &[SharedFrame]) {
         let same = self.frames.len() == frames.len()
@@ -158,7 +158,7 @@ mod tests {
         LiveBytes::default().frame(bytes.into())
     }
 
-    fn piece(outbox: &Outbox, joined: &mut Joined) -> Vec<u8> {
+    fn piece(outbox: &Outbox, joined: &mut JoinedFrames) -> Vec<u8> {
         match outbox.piece(joined) {
             Piece::One(bytes) => bytes.to_vec(),
             Piece::Several => {
@@ -175,7 +175,7 @@ mod tests {
         fn bytes_leave_in_order_whatever_the_sockets_take(
             steps in prop::collection::vec((0..4u8, 0..40usize), 0..120),
         ) {
-            let mut joined = Joined::default();
+            let mut joined = JoinedFrames::default();
             let mut outboxes = [Outbox::default(), Outbox::default()];
             let (mut due, mut sent) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
             for (step, size) in steps {
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn what_several_have_is_joined_once() {
         let (first, second) = (shared("one"), shared("two"));
-        let mut joined = Joined::default();
+        let mut joined = JoinedFrames::default();
         let mut outbox = Outbox::default();
         outbox.push(Rc::clone(&first));
         outbox.push(Rc::clone(&second));
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_begun_frame_is_kept_whole() {
-        let mut joined = Joined::default();
+        let mut joined = JoinedFrames::default();
         let mut outbox = Outbox::default();
         outbox.push(shared("first"));
         outbox.push(shared("second"));
@@ -254,7 +254,7 @@ mod tests {
             outbox.advance(written);
             outbox.keep_begun(sealed);
             assert_eq!(outbox.bytes(), left, "{written} {sealed}");
-            assert_eq!(piece(&outbox, &mut Joined::default()).len(), left);
+            assert_eq!(piece(&outbox, &mut JoinedFrames::default()).len(), left);
         }
     }
 }

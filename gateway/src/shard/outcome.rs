@@ -8,12 +8,12 @@ use broadgate_proto::{
 };
 use broadgate_topics::{Topic, remember::HeapSize};
 
-use crate::{command::Refusal, shard::slots::Slot};
+use crate::{command::CommandRefusal, shard::slots::Slot};
 
 /// What one shard answers to one command.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every part is an answer, and it is moved twice")]
-pub(crate) enum Part {
+pub(crate) enum PartialAnswer {
     Answer(Answer),
     Stats(Stats),
     /// There is more to look at than fits a turn: these clients, by name.
@@ -24,8 +24,8 @@ pub(crate) enum Part {
 
 /// What one shard has done, and the topics whose members that may have changed.
 #[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) part: Part,
+pub(crate) struct ShardOutcome {
+    pub(crate) part: PartialAnswer,
     pub(crate) touched: Vec<Topic>,
 }
 
@@ -71,8 +71,8 @@ pub(super) fn answer_bytes(answer: &Answer) -> usize {
     }
 }
 
-pub(crate) fn error(refused: Refusal) -> Part {
-    Part::Answer(Answer::Error(refused))
+pub(crate) fn error(refused: CommandRefusal) -> PartialAnswer {
+    PartialAnswer::Answer(Answer::Error(refused))
 }
 
 pub(super) fn one() -> v1::Receipt {

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use crate::{
     command::{Concerns, ParsedCommand, merge, not_found, tidy},
     shard::{
-        mailbox::{Mailbox, Message},
+        mailbox::{Mailbox, ShardMessage},
         notice::Notice,
-        outcome::{Done, Part, Stats},
+        outcome::{PartialAnswer, ShardOutcome, Stats},
     },
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Pool {
 pub(crate) struct Executing {
     orders: Vec<(usize, Arc<ParsedCommand>)>,
     /// For each shard that was asked: which of the orders, and its answer to come.
-    shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<Done>>)>,
+    shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<ShardOutcome>>)>,
 }
 
 /// What all shards together have made of one order.
@@ -46,7 +46,7 @@ impl Pool {
         }
         for (mailbox, orders) in self.shards.iter().zip(lists) {
             if !orders.is_empty() {
-                mailbox.send(Message::Execute { orders, reply: None }).await;
+                mailbox.send(ShardMessage::Execute { orders, reply: None }).await;
             }
         }
     }
@@ -66,7 +66,7 @@ impl Pool {
         }
         for (mailbox, notices) in self.shards.iter().zip(lists) {
             if !notices.is_empty() {
-                mailbox.send(Message::Notify(notices)).await;
+                mailbox.send(ShardMessage::Notify(notices)).await;
             }
         }
     }
@@ -84,7 +84,7 @@ impl Pool {
             }
             let list = places.iter().map(|&place| Arc::clone(&orders[place].1)).collect();
             let (reply, parts) = oneshot::channel();
-            mailbox.send(Message::Execute { orders: list, reply: Some(reply) }).await;
+            mailbox.send(ShardMessage::Execute { orders: list, reply: Some(reply) }).await;
             shards.push((places, parts));
         }
         Executing { orders, shards }
@@ -128,10 +128,10 @@ impl Executing {
             for (place, done) in places.into_iter().zip(parts.await.unwrap_or_default()) {
                 touched[place].extend(done.touched);
                 match done.part {
-                    Part::Answer(answer) => merge(&mut merged[place], answer),
-                    Part::Stats(part) => counted[place].push(part),
+                    PartialAnswer::Answer(answer) => merge(&mut merged[place], answer),
+                    PartialAnswer::Stats(part) => counted[place].push(part),
                     // Shards finish their walks before they answer.
-                    Part::Walk(_) | Part::Elsewhere => {}
+                    PartialAnswer::Walk(_) | PartialAnswer::Elsewhere => {}
                 }
             }
         }

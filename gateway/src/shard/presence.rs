@@ -2,18 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{command::Seat, shard::slots::Slot};
+use crate::{command::PresenceSeat, shard::slots::Slot};
 
 /// The presence members of a group.
 #[derive(Default)]
 pub(crate) struct Presence {
     seats: HashMap<Slot, Arc<str>>,
-    users: HashMap<Arc<str>, User>,
+    users: HashMap<Arc<str>, UserPresence>,
 }
 
 /// How the shard's clients stand for one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct User {
+pub(crate) struct UserPresence {
     /// What others see.
     pub(crate) info: Arc<str>,
     pub(crate) clients: u32,
@@ -24,7 +24,7 @@ pub(crate) struct User {
 impl Presence {
     /// Returns the users for whom something has changed. The seat of a first client has this limit;
     /// one without any lifts it.
-    pub(crate) fn sit(&mut self, slot: Slot, seat: &Seat, max: Option<u32>) -> Vec<Arc<str>> {
+    pub(crate) fn sit(&mut self, slot: Slot, seat: &PresenceSeat, max: Option<u32>) -> Vec<Arc<str>> {
         let mut changed = Vec::new();
         if self.seats.get(&slot).is_none_or(|user| *user != seat.user) {
             changed.extend(self.leave(slot));
@@ -55,9 +55,9 @@ impl Presence {
         Some(user)
     }
 
-    pub(crate) fn seat(&self, slot: Slot) -> Option<Seat> {
+    pub(crate) fn seat(&self, slot: Slot) -> Option<PresenceSeat> {
         let user = self.seats.get(&slot)?;
-        Some(Seat { user: Arc::clone(user), info: self.of(user).info })
+        Some(PresenceSeat { user: Arc::clone(user), info: self.of(user).info })
     }
 
     pub(crate) fn users(&self) -> Vec<Arc<str>> {
@@ -65,7 +65,7 @@ impl Presence {
     }
 
     /// How the clients stand for a user.
-    pub(crate) fn of(&self, user: &str) -> User {
+    pub(crate) fn of(&self, user: &str) -> UserPresence {
         self.users.get(user).cloned().unwrap_or_default()
     }
 }
@@ -74,8 +74,8 @@ impl Presence {
 mod tests {
     use super::*;
 
-    fn seat(user: &str, info: &str) -> Seat {
-        Seat { user: user.into(), info: info.into() }
+    fn seat(user: &str, info: &str) -> PresenceSeat {
+        PresenceSeat { user: user.into(), info: info.into() }
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
         let mut presence = Presence::default();
         assert_eq!(presence.sit(1, &seat("ann", "A"), Some(9)), ["ann".into()]);
         assert_eq!(presence.sit(2, &seat("ann", "B"), Some(8)), ["ann".into()]);
-        assert_eq!(presence.of("ann"), User { info: "B".into(), clients: 2, max: Some(9) });
+        assert_eq!(presence.of("ann"), UserPresence { info: "B".into(), clients: 2, max: Some(9) });
         presence.sit(2, &seat("ann", "B"), None);
         assert_eq!(presence.of("ann").max, None, "a seat without a limit lifts it");
         assert_eq!(presence.sit(1, &seat("bob", ""), None), ["ann".into(), "bob".into()]);

@@ -3,17 +3,17 @@
 use broadgate_proto::v1::{self, ClientField, answer::Answer};
 
 use crate::{
-    command::{Audience, ParsedCommand, first_names},
+    command::{ClientFilter, ParsedCommand, first_names},
     shard::{
-        outcome::{Part, Stats},
+        outcome::{PartialAnswer, Stats},
         slots::Slot,
         state::Shard,
     },
 };
 
 impl Shard {
-    pub(crate) fn query(&mut self, order: &ParsedCommand) -> Part {
-        Part::Answer(match order {
+    pub(crate) fn query(&mut self, order: &ParsedCommand) -> PartialAnswer {
+        PartialAnswer::Answer(match order {
             ParsedCommand::Online { app, clients, uids } => {
                 let clients = clients
                     .iter()
@@ -47,15 +47,15 @@ impl Shard {
                 let names = self.directory.groups_after(app, prefix, after);
                 Answer::Names(first_names(names.take(limit + 1), *limit))
             }
-            ParsedCommand::ListClients { of: Audience { app, .. }, .. }
+            ParsedCommand::ListClients { of: ClientFilter { app, .. }, .. }
             | ParsedCommand::ListUids { app, .. }
             | ParsedCommand::Count { app, .. } => {
                 let lists = self.lists(order, app);
                 return self.look_now(order, lists);
             }
-            ParsedCommand::Status => return Part::Stats(self.stats()),
+            ParsedCommand::Status => return PartialAnswer::Stats(self.stats()),
             // Everything that changes something was handled before.
-            _ => return Part::Elsewhere,
+            _ => return PartialAnswer::Elsewhere,
         })
     }
 

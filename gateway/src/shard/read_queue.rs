@@ -1,7 +1,7 @@
 //! The order of reading: a client with more input than one turn handles is queued, and what a shard reads
 //! between two looks at its mailbox is bounded.
 
-use crate::shard::{client::Reading, read_budget::ReadBudget, slots::Slot, state::Shard};
+use crate::shard::{client::ReadTurn, read_budget::ReadBudget, slots::Slot, state::Shard};
 
 /// Queued clients that are read in one turn.
 const READERS_PER_TURN: usize = 16;
@@ -11,25 +11,25 @@ impl Shard {
     pub(super) fn may_take_a_turn(&mut self, slot: Slot) -> bool {
         let Some(client) = self.clients.get_mut(slot) else { return false };
         match client.reading {
-            Reading::InLine => false,
-            Reading::Next => {
-                client.reading = Reading::Freely;
+            ReadTurn::InLine => false,
+            ReadTurn::Next => {
+                client.reading = ReadTurn::Freely;
                 self.ask_for_readers();
                 true
             }
-            Reading::Freely if self.reads.unread.is_spent() => {
+            ReadTurn::Freely if self.reads.unread.is_spent() => {
                 self.line_up(slot);
                 false
             }
-            Reading::Freely => true,
+            ReadTurn::Freely => true,
         }
     }
 
     /// It has more to read, and others come first.
     pub(super) fn line_up(&mut self, slot: Slot) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.reading != Reading::InLine {
-            client.reading = Reading::InLine;
+        if client.reading != ReadTurn::InLine {
+            client.reading = ReadTurn::InLine;
             self.reads.readers.push_back(slot);
             self.ask_turn();
         }
@@ -48,8 +48,8 @@ impl Shard {
         for _ in 0..READERS_PER_TURN {
             let Some(slot) = self.reads.readers.pop_front() else { break };
             // It may be another's slot by now.
-            if let Some(client) = self.clients.get_mut(slot).filter(|it| it.reading == Reading::InLine) {
-                client.reading = Reading::Next;
+            if let Some(client) = self.clients.get_mut(slot).filter(|it| it.reading == ReadTurn::InLine) {
+                client.reading = ReadTurn::Next;
                 client.wake();
             }
         }
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::Limits,
+        config::GatewayLimits,
         shard::{
             client::Client,
             fixture::{limits, shard},
@@ -110,7 +110,7 @@ mod tests {
                 .iter()
                 .copied()
                 .filter(|&slot| {
-                    is_first || shard.clients.get(slot).is_some_and(|it| it.reading != Reading::InLine)
+                    is_first || shard.clients.get(slot).is_some_and(|it| it.reading != ReadTurn::InLine)
                 })
                 .collect();
             for &slot in &polled {
@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn control_frames_and_fragments_have_a_rate() {
         for (frame, closes) in [(PING, true), (EMPTY_TEXT, false)] {
-            let few = Limits { frames_per_second_max: 100, ..limits() };
+            let few = GatewayLimits { frames_per_second_max: 100, ..limits() };
             let (shard, mut others) = shard(&["g"], few).await;
             others[0].write_all(&frame.repeat(101)).await.unwrap();
             let slot = shard.borrow().clients.taken()[0];

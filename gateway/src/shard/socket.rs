@@ -15,11 +15,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::shard::{nonblocking::write, tls::Tls};
+use crate::shard::{nonblocking::write, tls::TlsStream};
 
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Tls(Box<Tls>),
+    Tls(Box<TlsStream>),
 }
 
 impl From<TcpStream> for Stream {
@@ -28,8 +28,8 @@ impl From<TcpStream> for Stream {
     }
 }
 
-impl From<Box<Tls>> for Stream {
-    fn from(stream: Box<Tls>) -> Self {
+impl From<Box<TlsStream>> for Stream {
+    fn from(stream: Box<TlsStream>) -> Self {
         Self::Tls(stream)
     }
 }

@@ -19,14 +19,14 @@ use crate::{
     config::Config,
     observers::Observers,
     shard::{
-        app_connections::Places,
-        client::{Client, Stage},
-        counters::Tally,
+        app_connections::AppConnections,
+        client::{Client, ClientStage},
+        counters::ShardCounters,
         directory::Directory,
-        outbox::Joined,
+        outbox::JoinedFrames,
         outcome::Remembrance,
         pending_counts::PendingCounts,
-        pusher::client::Tenant,
+        pusher::client::PusherTenant,
         read_budget::ReadBudget,
         slots::{Slot, Slots},
         tls::TlsShared,
@@ -40,7 +40,7 @@ use crate::{
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// The tasks of a shard's thread share it; no borrow lives across an await.
-pub(crate) type Handle = Rc<RefCell<Shard>>;
+pub(crate) type ShardHandle = Rc<RefCell<Shard>>;
 
 /// What waits to be written to clients.
 #[derive(Default)]
@@ -48,7 +48,7 @@ pub(crate) struct Outboxes {
     /// Clients with pending output, at most once each, in the order in which they will be written to.
     pub(crate) dirty: VecDeque<Slot>,
     /// The joined output of the client that was written to last.
-    pub(crate) joined: Joined,
+    pub(crate) joined: JoinedFrames,
     /// Clients whose outbox is above its low-water mark.
     pub(crate) backlogged: HashSet<Slot>,
     /// Memory that the frames in all outboxes take.
@@ -100,7 +100,7 @@ pub(crate) struct ShardDeps {
     /// Who observes Pusher clients.
     pub(crate) observers: Observers,
     /// Where Pusher clients count as connections of their app in the cluster.
-    pub(crate) places: Option<Arc<Places>>,
+    pub(crate) places: Option<Arc<AppConnections>>,
 }
 
 /// One thread's clients.
@@ -115,7 +115,7 @@ pub(crate) struct Shard {
     pub(crate) clients: Slots<Client>,
     pub(crate) directory: Directory,
     pub(crate) workers: Workers,
-    pub(crate) tally: Tally,
+    pub(crate) tally: ShardCounters,
     /// Seconds since the shard was started; moved on by the tick.
     pub(crate) second: u32,
     /// When to look at each open client again.
@@ -132,7 +132,7 @@ pub(crate) struct Shard {
     /// Of clients that come by TLS.
     pub(crate) tls: Arc<TlsShared>,
     /// Apps of clients here, by their ids.
-    pub(crate) tenants: HashMap<Box<str>, Rc<Tenant>>,
+    pub(crate) tenants: HashMap<Box<str>, Rc<PusherTenant>>,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Vec<v1::PusherEvent>,
     /// Wakes the loop for the end of the turn.
@@ -169,7 +169,7 @@ impl Shard {
             clients: Slots::default(),
             directory: Directory::default(),
             workers: Workers::default(),
-            tally: Tally::new(index),
+            tally: ShardCounters::new(index),
             second: 1,
             wheel: Wheel::default(),
             closing: HashSet::new(),
@@ -198,7 +198,7 @@ impl Shard {
     pub(crate) fn find_also_going(&self, id: ClientId, app: &str) -> Option<Slot> {
         let ours = id.incarnation == self.incarnation && id.shard == self.index;
         let client = self.clients.get(id.slot).filter(|client| ours && client.key == id.key)?;
-        (&*client.app == app && !matches!(client.stage, Stage::Handshake(_))).then_some(id.slot)
+        (&*client.app == app && !matches!(client.stage, ClientStage::Handshake(_))).then_some(id.slot)
     }
 
     pub(crate) fn id(&self, slot: Slot, key: u64) -> ClientId {

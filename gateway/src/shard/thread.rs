@@ -19,19 +19,19 @@ use tokio::{
 };
 
 use crate::{
-    admission::Ticket,
+    admission::ConnectionTicket,
     config::Config,
     observers::Observers,
     shard::{
-        app_connections::Places,
+        app_connections::AppConnections,
         client_lists,
         clock::Clock,
-        mailbox::{Message, Messages},
-        outcome::Part,
+        mailbox::{Messages, ShardMessage},
+        outcome::PartialAnswer,
         pending_counts::PendingCounts,
-        state::{Handle, Shard},
+        state::{Shard, ShardHandle},
         upcalls::Upcalls,
-        worker_links::Link,
+        worker_links::WorkerLink,
         worker_stream::WorkerOut,
     },
 };
@@ -46,13 +46,13 @@ const MESSAGES_PER_TURN: usize = 32;
 /// What brings connections to a shard. It lives on the shard's thread.
 pub(crate) trait Ingress {
     /// Takes a connection that another thread accepted and admitted.
-    fn adopt(&self, listener: usize, stream: std::net::TcpStream, ticket: Ticket);
+    fn adopt(&self, listener: usize, stream: std::net::TcpStream, ticket: ConnectionTicket);
     /// Are there connections that are not clients?
     fn has_visitors(&self) -> bool;
 }
 
 /// Called on a shard's thread.
-pub(crate) type Attach = Box<dyn FnOnce(&Handle, &mut JoinSet<()>) -> Box<dyn Ingress> + Send>;
+pub(crate) type Attach = Box<dyn FnOnce(&ShardHandle, &mut JoinSet<()>) -> Box<dyn Ingress> + Send>;
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -68,7 +68,7 @@ pub(crate) struct Start {
     pub(crate) wake_homes: Arc<Notify>,
     pub(crate) upcalls: Upcalls,
     /// Where Pusher clients count as connections of their app in the cluster.
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<AppConnections>,
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
     /// Called on its thread: starts what brings it connections, and what serves its upcalls.
@@ -104,10 +104,10 @@ async fn run(start: Start) {
     shard.deps.upcalls = Some(start.upcalls);
     shard.deps.observers = start.observers;
     shard.deps.places = Some(start.places);
-    let shard: Handle = Rc::new(RefCell::new(shard));
+    let shard: ShardHandle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
     let ingress = (start.attach)(&shard, &mut tasks);
-    let turns = Turns { shard, ingress: ingress.into() };
+    let turns = ThreadTurns { shard, ingress: ingress.into() };
     // Ends when every mailbox handle is gone.
     let mut turns = tokio::task::spawn_local(turns.run(start.messages));
     let strike = broadgate_tasks::strike(&thread_name(start.index));
@@ -129,12 +129,12 @@ async fn run(start: Start) {
     }
 }
 
-struct Turns {
-    shard: Handle,
+struct ThreadTurns {
+    shard: ShardHandle,
     ingress: Rc<dyn Ingress>,
 }
 
-impl Turns {
+impl ThreadTurns {
     async fn run(mut self, mut messages: Messages) {
         let turn = Rc::clone(&self.shard.borrow().turn);
         let started = Instant::now();
@@ -180,15 +180,15 @@ impl Turns {
         }
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, message: ShardMessage) {
         let mut shard = self.shard.borrow_mut();
         match message {
-            Message::Execute { orders, reply } => {
+            ShardMessage::Execute { orders, reply } => {
                 let parts = shard.execute_all(&orders);
                 let Some(reply) = reply else { return };
                 // Before the answer: who has it may ask whether the homes know.
                 shard.tell_standings();
-                if parts.iter().any(|done| matches!(done.part, Part::Walk(_))) {
+                if parts.iter().any(|done| matches!(done.part, PartialAnswer::Walk(_))) {
                     drop(shard);
                     let shard = Rc::clone(&self.shard);
                     broadgate_tasks::spawn_local(
@@ -200,11 +200,11 @@ impl Turns {
                 // The caller may have given up.
                 let _ = reply.send(parts);
             }
-            Message::Notify(notices) => notices.iter().for_each(|notice| shard.notice(notice)),
-            Message::WorkerUp(worker) => {
+            ShardMessage::Notify(notices) => notices.iter().for_each(|notice| shard.notice(notice)),
+            ShardMessage::WorkerUp(worker) => {
                 let services = worker.services.iter().map(|service| service.as_str().into()).collect();
                 let name = worker.name.as_str().into();
-                let link = Link::new(
+                let link = WorkerLink::new(
                     worker.incarnation,
                     name,
                     services,
@@ -214,20 +214,20 @@ impl Turns {
                 );
                 shard.worker_up(worker.key, link);
             }
-            Message::WorkerDown(key) => shard.worker_down(key),
-            Message::WorkerLeaving { key, released } => shard.worker_leaving(key, released),
-            Message::Acks { key, seqs } => shard.answered(key, &seqs),
-            Message::Decision { key, seq, decision } => shard.decided(key, seq, decision),
-            Message::Connection { listener, stream, ticket } => {
+            ShardMessage::WorkerDown(key) => shard.worker_down(key),
+            ShardMessage::WorkerLeaving { key, released } => shard.worker_leaving(key, released),
+            ShardMessage::Acks { key, seqs } => shard.answered(key, &seqs),
+            ShardMessage::Decision { key, seq, decision } => shard.decided(key, seq, decision),
+            ShardMessage::Connection { listener, stream, ticket } => {
                 drop(shard);
                 self.ingress.adopt(listener, stream, ticket);
             }
-            Message::Reborn(incarnation) => {
+            ShardMessage::Reborn(incarnation) => {
                 shard.close_slice(1);
                 shard.reset_incarnation(incarnation);
             }
-            Message::Apps => shard.apps_changed(),
-            Message::Drain { over, done } => {
+            ShardMessage::Apps => shard.apps_changed(),
+            ShardMessage::Drain { over, done } => {
                 let drained = drain(Rc::clone(&self.shard), Rc::clone(&self.ingress), over, done);
                 broadgate_tasks::spawn_local("drain", drained);
             }
@@ -237,7 +237,7 @@ impl Turns {
 
 /// Lets clients go in equal slices, then waits for their farewells, for what workers still owe, and for
 /// requests that are being answered.
-async fn drain(shard: Handle, ingress: Rc<dyn Ingress>, over: Duration, done: oneshot::Sender<()>) {
+async fn drain(shard: ShardHandle, ingress: Rc<dyn Ingress>, over: Duration, done: oneshot::Sender<()>) {
     let mut slices = usize::try_from(over.as_millis() / DRAIN_SLICE.as_millis()).unwrap_or(usize::MAX).max(1);
     while slices > 0 {
         shard.borrow_mut().close_slice(slices);

@@ -9,7 +9,7 @@ use crate::{
     config::ListenerKind,
     refusals,
     shard::{
-        client::{Client, Stage},
+        client::{Client, ClientStage},
         counters::Drop,
         slots::Slot,
         socket::HangUp,
@@ -154,7 +154,7 @@ impl Shard {
             let dropped = client.events.clear();
             client.held_since = None;
             // Without its sender, a handshake is refused.
-            if let Stage::Handshake(waiting) = &mut client.stage {
+            if let ClientStage::Handshake(waiting) = &mut client.stage {
                 waiting.take();
             }
             self.tally.drop(Drop::NoWorker, dropped);
@@ -184,7 +184,7 @@ impl Shard {
             .iter()
             .copied()
             .filter(|&slot| {
-                let Some(Stage::Closing(farewell)) = self.clients.get(slot).map(|client| &client.stage)
+                let Some(ClientStage::Closing(farewell)) = self.clients.get(slot).map(|client| &client.stage)
                 else {
                     return true;
                 };
@@ -193,7 +193,7 @@ impl Shard {
             .collect();
         for slot in late {
             self.closing.remove(&slot);
-            if matches!(self.clients.get(slot).map(|client| &client.stage), Some(Stage::Closing(_))) {
+            if matches!(self.clients.get(slot).map(|client| &client.stage), Some(ClientStage::Closing(_))) {
                 self.abort(slot, Cause::Lost, 1006, "");
             }
         }
@@ -220,7 +220,8 @@ impl Shard {
     /// Events that no worker will ever answer: the gateway is stopping.
     pub(crate) fn has_unanswered(&self) -> bool {
         self.clients.iter().any(|(_, client)| {
-            !client.events.is_empty() && client.worker.is_some() || matches!(client.stage, Stage::Closing(_))
+            !client.events.is_empty() && client.worker.is_some()
+                || matches!(client.stage, ClientStage::Closing(_))
         })
     }
 }

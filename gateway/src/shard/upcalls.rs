@@ -14,7 +14,7 @@ const MISSED_MAX: usize = 1024;
 
 /// A client of ours is in a group, and its shard waits to be told what it needs to follow it.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct EnterUpcall {
     pub(crate) client: ClientId,
     pub(crate) topic: Topic,
     /// The presence member for whom it stands.
@@ -27,7 +27,7 @@ pub(crate) struct Upcalls {
     /// Commands that clients give: they are placed in their order.
     pub(crate) commands: mpsc::Sender<(ClientId, v1::Command)>,
     /// Clients of which the homes must know, in their order.
-    pub(crate) entries: mpsc::Sender<Entry>,
+    pub(crate) entries: mpsc::Sender<EnterUpcall>,
     /// Cache channels in which a subscriber has found nothing.
     pub(crate) missed: mpsc::Sender<Topic>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Upcalls {
 /// The ends of those who serve a shard.
 pub(crate) struct UpcallQueues {
     pub(crate) commands: mpsc::Receiver<(ClientId, v1::Command)>,
-    pub(crate) entries: mpsc::Receiver<Entry>,
+    pub(crate) entries: mpsc::Receiver<EnterUpcall>,
     pub(crate) missed: mpsc::Receiver<Topic>,
 }
 

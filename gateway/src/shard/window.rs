@@ -7,13 +7,13 @@ use broadgate_proto::{
     v1::{Message, event::Event, message::Payload},
 };
 
-use crate::config::Limits;
+use crate::config::GatewayLimits;
 
 /// Sent and unsent events; what is answered leaves. At most a few dozen, bounded by the caller that reads
 /// from the client, in number and in bytes of messages.
 #[derive(Default)]
 pub(crate) struct Window {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<UnansweredEvent>,
     bytes: usize,
 }
 
@@ -25,12 +25,12 @@ pub(crate) struct WindowMax {
 }
 
 impl WindowMax {
-    pub(crate) fn of(limits: &Limits) -> Self {
+    pub(crate) fn of(limits: &GatewayLimits) -> Self {
         Self { events: limits.events_per_client_max, bytes: limits.events_per_client_bytes_max }
     }
 }
 
-pub(crate) struct Entry {
+pub(crate) struct UnansweredEvent {
     /// The number under which it was sent; none if it was not sent to the present worker.
     pub(crate) seq: Option<u64>,
     /// So many workers had it and were lost.
@@ -38,7 +38,7 @@ pub(crate) struct Entry {
     pub(crate) event: Event,
 }
 
-impl Entry {
+impl UnansweredEvent {
     pub(crate) fn is_redelivered(&self) -> bool {
         self.deaths > 0
     }
@@ -47,7 +47,7 @@ impl Entry {
 impl Window {
     pub(crate) fn push(&mut self, event: Event) {
         self.bytes += bytes(&event);
-        self.entries.push_back(Entry { seq: None, deaths: 0, event });
+        self.entries.push_back(UnansweredEvent { seq: None, deaths: 0, event });
     }
 
     /// The successor must hear of the adoption before anything else, and once.
@@ -55,11 +55,11 @@ impl Window {
         if self.entries.front().is_some_and(|front| matches!(front.event, Event::Adopted(_))) {
             return;
         }
-        self.entries.push_front(Entry { seq: None, deaths: 0, event: adopted });
+        self.entries.push_front(UnansweredEvent { seq: None, deaths: 0, event: adopted });
     }
 
     /// The next event to send.
-    pub(crate) fn unsent(&mut self) -> Option<&mut Entry> {
+    pub(crate) fn unsent(&mut self) -> Option<&mut UnansweredEvent> {
         self.entries.iter_mut().find(|entry| entry.seq.is_none())
     }
 
@@ -72,7 +72,7 @@ impl Window {
     }
 
     /// The event that was sent under this number.
-    pub(crate) fn sent_as(&self, seq: u64) -> Option<&Entry> {
+    pub(crate) fn sent_as(&self, seq: u64) -> Option<&UnansweredEvent> {
         self.entries.iter().rev().find(|entry| entry.seq == Some(seq))
     }
 
@@ -98,7 +98,7 @@ impl Window {
 
     /// The worker is lost: everything that it had goes to another. Returns what does not: the event that is
     /// convicted of it, and what too many workers were lost with.
-    pub(crate) fn lost(&mut self, convicted: Option<u64>) -> Vec<Entry> {
+    pub(crate) fn lost(&mut self, convicted: Option<u64>) -> Vec<UnansweredEvent> {
         let mut given_up = Vec::new();
         for mut entry in std::mem::take(&mut self.entries) {
             if entry.seq.is_some() {

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) type WorkerKey = u64;
 
 /// A worker's stream as one shard sees it.
-pub(crate) struct Link {
+pub(crate) struct WorkerLink {
     pub(crate) incarnation: Incarnation,
     pub(crate) name: Rc<str>,
     pub(crate) services: Vec<Rc<str>>,
@@ -45,11 +45,11 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 pub(crate) struct Workers {
-    links: HashMap<WorkerKey, Link>,
+    links: HashMap<WorkerKey, WorkerLink>,
     rings: HashMap<Rc<str>, Ring>,
 }
 
-impl Link {
+impl WorkerLink {
     pub(crate) fn new(
         incarnation: Incarnation,
         name: Rc<str>,
@@ -100,12 +100,12 @@ pub(crate) fn shard_of_seq(seq: u64) -> u8 {
 }
 
 impl Workers {
-    pub(crate) fn add(&mut self, key: WorkerKey, link: Link) {
+    pub(crate) fn add(&mut self, key: WorkerKey, link: WorkerLink) {
         self.links.insert(key, link);
         self.rebuild();
     }
 
-    pub(crate) fn remove(&mut self, key: WorkerKey) -> Option<Link> {
+    pub(crate) fn remove(&mut self, key: WorkerKey) -> Option<WorkerLink> {
         let link = self.links.remove(&key);
         self.rebuild();
         link
@@ -118,15 +118,15 @@ impl Workers {
         self.rebuild();
     }
 
-    pub(crate) fn get(&self, key: WorkerKey) -> Option<&Link> {
+    pub(crate) fn get(&self, key: WorkerKey) -> Option<&WorkerLink> {
         self.links.get(&key)
     }
 
-    pub(crate) fn get_mut(&mut self, key: WorkerKey) -> Option<&mut Link> {
+    pub(crate) fn get_mut(&mut self, key: WorkerKey) -> Option<&mut WorkerLink> {
         self.links.get_mut(&key)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerKey, &Link)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerKey, &WorkerLink)> {
         self.links.iter().map(|(&key, link)| (key, link))
     }
 
@@ -141,7 +141,7 @@ impl Workers {
         self.takers(service).filter(|(_, link)| link.incarnation == wanted).map(|(key, _)| key).max()
     }
 
-    fn takers(&self, service: &str) -> impl Iterator<Item = (WorkerKey, &Link)> {
+    fn takers(&self, service: &str) -> impl Iterator<Item = (WorkerKey, &WorkerLink)> {
         self.iter()
             .filter(move |(_, link)| !link.leaving && link.services.iter().any(|own| &**own == service))
     }
@@ -161,9 +161,9 @@ impl Workers {
 mod tests {
     use super::*;
 
-    fn link(node: u64, services: &[&str]) -> Link {
+    fn link(node: u64, services: &[&str]) -> WorkerLink {
         let services = services.iter().map(|&service| service.into()).collect();
-        Link::new(
+        WorkerLink::new(
             Incarnation::from_bits(node),
             "w".into(),
             services,

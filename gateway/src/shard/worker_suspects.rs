@@ -22,12 +22,12 @@ use broadgate_proto::{
 use crate::{
     codec::encode::close_code_frame,
     shard::{
-        client::Stage,
+        client::ClientStage,
         counters::Drop as Dropped,
         slots::Slot,
         state::Shard,
-        window::Entry,
-        worker_links::{Link, WorkerKey},
+        window::UnansweredEvent,
+        worker_links::{WorkerKey, WorkerLink},
         worker_trials::Trial,
     },
 };
@@ -36,14 +36,14 @@ use crate::{
 /// within one that they are to be quiet.
 const EMPTY_SECONDS: u32 = 3;
 
-impl Link {
+impl WorkerLink {
     /// Has the worker nothing of this gateway to answer?
     fn is_alone(&self) -> bool {
         self.unanswered.is_empty() && self.suspects.others_are_quiet()
     }
 }
 
-impl Entry {
+impl UnansweredEvent {
     pub(super) fn is_suspect(&self) -> bool {
         self.deaths > EVENT_DEATHS_FREE
     }
@@ -62,7 +62,8 @@ impl Shard {
 
     /// Once a second: trials begin, and end that have taken too long.
     pub(super) fn try_suspects(&mut self) {
-        let busy = |link: &Link| link.guarded || !link.suspects.line.is_empty() || link.suspects.others_try();
+        let busy =
+            |link: &WorkerLink| link.guarded || !link.suspects.line.is_empty() || link.suspects.others_try();
         let keys: Vec<_> = self.workers.iter().filter(|(_, link)| busy(link)).map(|(key, _)| key).collect();
         for key in keys {
             self.look_at_trial(key);
@@ -169,10 +170,10 @@ impl Shard {
     }
 
     /// No worker survives an event: it is not handed out any more, and its client is closed.
-    fn give_up(&mut self, slot: Slot, entry: &Entry) {
+    fn give_up(&mut self, slot: Slot, entry: &UnansweredEvent) {
         self.tally.drop(Dropped::WorkerKiller, 1);
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if let (Event::Handshake(_), Stage::Handshake(waiting)) = (&entry.event, &mut client.stage) {
+        if let (Event::Handshake(_), ClientStage::Handshake(waiting)) = (&entry.event, &mut client.stage) {
             // Without its sender, a handshake is refused.
             waiting.take();
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::{
     codec::encode::{Frames, SharedFrame},
     shard::{
-        client::{Client, Stage},
+        client::{Client, ClientStage},
         counters::Drop,
         outbox::{Piece, SLICES_MAX},
         slots::Slot,
@@ -170,7 +170,7 @@ impl Shard {
 /// After the farewell is written, our side ends; the peer's end, or the deadline, cuts the rest.
 /// Cutting at once would make the kernel send a reset, which can overtake the close frame.
 fn end_if_done(client: &mut Client) {
-    if let Stage::Closing(farewell) = &mut client.stage
+    if let ClientStage::Closing(farewell) = &mut client.stage
         && client.outbox.is_empty()
         && farewell.answered
         && !farewell.ended

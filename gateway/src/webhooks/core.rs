@@ -10,13 +10,13 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     alarms::Alarms,
-    event::{Effect, Event, Reason},
-    fact::{Fact, News},
-    queue::Queue,
+    event::{DropReason, EndpointEvent, WebhookEffect},
+    fact::{Fact, TrackedFact},
+    queue::EndpointQueue,
     retry::Chance,
     settle::Settle,
 };
-use crate::apps::{App, Table, Webhook};
+use crate::apps::{App, AppTable, Webhook};
 
 /// An endpoint: its app, its URL, and which of this URL it is. It stays the same while anything else
 /// about it changes, also over restarts.
@@ -30,32 +30,32 @@ impl EndpointId {
 }
 
 /// What is to be done, and for which endpoint.
-pub(super) type Out = Vec<(EndpointId, Effect)>;
+pub(super) type EndpointEffect = Vec<(EndpointId, WebhookEffect)>;
 
 /// The shortest time to the next wake-up: whatever goes wrong, nothing spins.
 const WAKE_MIN: Duration = Duration::from_millis(1);
 
 /// Everything that is known about webhooks.
-pub(super) struct Core {
+pub(super) struct WebhookCore {
     /// Of this run of the gateway, for the ids of events.
     run: u64,
     next_id: u64,
     next_seq: u64,
     chance: Chance,
-    apps: HashMap<String, Tenant>,
-    endpoints: BTreeMap<EndpointId, Endpoint>,
+    apps: HashMap<String, WebhookTenant>,
+    endpoints: BTreeMap<EndpointId, EndpointState>,
     alarms: Alarms<AlarmOwner>,
 }
 
 #[derive(Default)]
-struct Tenant {
+struct WebhookTenant {
     settle: Settle,
     endpoints: Vec<EndpointId>,
 }
 
-struct Endpoint {
+struct EndpointState {
     webhook: Webhook,
-    queue: Queue,
+    queue: EndpointQueue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +64,7 @@ enum AlarmOwner {
     Endpoint(EndpointId),
 }
 
-impl Core {
+impl WebhookCore {
     /// `run` is by chance: it makes ids differ from those of other runs.
     pub(super) fn new(run: u64) -> Self {
         Self {
@@ -80,7 +80,11 @@ impl Core {
 
     /// The apps are these. Endpoints that are not among them end; those that are keep their queue, and
     /// are returned so that the caller knows where to post.
-    pub(super) fn apps(&mut self, table: &Table, out: &mut Out) -> Vec<(EndpointId, Arc<App>, usize)> {
+    pub(super) fn apps(
+        &mut self,
+        table: &AppTable,
+        out: &mut EndpointEffect,
+    ) -> Vec<(EndpointId, Arc<App>, usize)> {
         let mut all = Vec::new();
         let mut former = std::mem::take(&mut self.endpoints);
         let mut tenants = std::mem::take(&mut self.apps);
@@ -91,9 +95,10 @@ impl Core {
                 let same = app.webhooks[..index].iter().filter(|other| other.url == webhook.url);
                 let id = EndpointId::new(&app.id, &webhook.url, same.count());
                 let queue = former.remove(&id).map(|endpoint| endpoint.queue);
-                let mut queue = queue.unwrap_or_else(|| Queue::new(webhook.batch, self.chance.next()));
+                let mut queue =
+                    queue.unwrap_or_else(|| EndpointQueue::new(webhook.batch, self.chance.next()));
                 queue.batch = webhook.batch;
-                self.endpoints.insert(id, Endpoint { webhook: webhook.clone(), queue });
+                self.endpoints.insert(id, EndpointState { webhook: webhook.clone(), queue });
                 tenant.endpoints.push(id);
                 all.push((id, Arc::clone(app), index));
             }
@@ -112,7 +117,14 @@ impl Core {
     }
 
     /// Something has happened; `at_ms` is the wall clock's.
-    pub(super) fn fact(&mut self, now: Duration, at_ms: u64, app: &str, news: News, out: &mut Out) {
+    pub(super) fn fact(
+        &mut self,
+        now: Duration,
+        at_ms: u64,
+        app: &str,
+        news: TrackedFact,
+        out: &mut EndpointEffect,
+    ) {
         let Some(tenant) = self.apps.get_mut(app) else { return };
         let mut told = Vec::new();
         tenant.settle.take(now, news, &mut told);
@@ -121,7 +133,14 @@ impl Core {
 
     /// Another gateway reports a channel's events from now on: those held back here are posted now,
     /// since nobody here would hear of a return.
-    pub(super) fn moved(&mut self, now: Duration, at_ms: u64, app: &str, channel: &str, out: &mut Out) {
+    pub(super) fn moved(
+        &mut self,
+        now: Duration,
+        at_ms: u64,
+        app: &str,
+        channel: &str,
+        out: &mut EndpointEffect,
+    ) {
         let Some(tenant) = self.apps.get_mut(app) else { return };
         let mut told = Vec::new();
         tenant.settle.release(channel, &mut told);
@@ -134,11 +153,16 @@ impl Core {
     }
 
     /// What an earlier run has left behind, under the numbers that it had there.
-    pub(super) fn restore(&mut self, now: Duration, kept: Vec<(EndpointId, Arc<Event>)>, out: &mut Out) {
+    pub(super) fn restore(
+        &mut self,
+        now: Duration,
+        kept: Vec<(EndpointId, Arc<EndpointEvent>)>,
+        out: &mut EndpointEffect,
+    ) {
         for (id, event) in kept {
             self.next_seq = self.next_seq.max(event.seq + 1);
             let Some(endpoint) = self.endpoints.get_mut(&id) else {
-                out.push((id, Effect::Dropped { event, reason: Reason::EndpointGone }));
+                out.push((id, WebhookEffect::Dropped { event, reason: DropReason::EndpointGone }));
                 continue;
             };
             let mut effects = Vec::new();
@@ -149,7 +173,14 @@ impl Core {
     }
 
     /// A post has arrived, or has not.
-    pub(super) fn done(&mut self, now: Duration, id: EndpointId, flight: u64, arrived: bool, out: &mut Out) {
+    pub(super) fn done(
+        &mut self,
+        now: Duration,
+        id: EndpointId,
+        flight: u64,
+        arrived: bool,
+        out: &mut EndpointEffect,
+    ) {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
         let mut effects = Vec::new();
         endpoint.queue.done(now, flight, arrived, &mut effects);
@@ -158,7 +189,7 @@ impl Core {
     }
 
     /// Does what is due now.
-    pub(super) fn wake(&mut self, now: Duration, at_ms: u64, out: &mut Out) {
+    pub(super) fn wake(&mut self, now: Duration, at_ms: u64, out: &mut EndpointEffect) {
         while let Some(who) = self.alarms.due(now) {
             match who {
                 AlarmOwner::Endpoint(id) => self.poll(now, id, out),
@@ -179,7 +210,7 @@ impl Core {
     }
 
     /// The gateway stops: events that are held back are posted now.
-    pub(super) fn flush(&mut self, now: Duration, at_ms: u64, out: &mut Out) {
+    pub(super) fn flush(&mut self, now: Duration, at_ms: u64, out: &mut EndpointEffect) {
         let mut apps: Vec<String> = self.apps.keys().cloned().collect();
         apps.sort();
         for app in apps {
@@ -203,7 +234,14 @@ impl Core {
         self.endpoints.values().map(|endpoint| endpoint.queue.len()).sum()
     }
 
-    fn tell(&mut self, now: Duration, at_ms: u64, app: &str, told: Vec<News>, out: &mut Out) {
+    fn tell(
+        &mut self,
+        now: Duration,
+        at_ms: u64,
+        app: &str,
+        told: Vec<TrackedFact>,
+        out: &mut EndpointEffect,
+    ) {
         let Some(tenant) = self.apps.get(app) else { return };
         let next = tenant.settle.next().map(|next| next.max(now + WAKE_MIN));
         let ids = tenant.endpoints.clone();
@@ -213,8 +251,15 @@ impl Core {
         }
     }
 
-    fn publish(&mut self, now: Duration, at_ms: u64, ids: &[EndpointId], news: &News, out: &mut Out) {
-        let News { fact, arrival } = news;
+    fn publish(
+        &mut self,
+        now: Duration,
+        at_ms: u64,
+        ids: &[EndpointId],
+        news: &TrackedFact,
+        out: &mut EndpointEffect,
+    ) {
+        let TrackedFact { fact, arrival } = news;
         let mut texts: Option<(Arc<str>, Arc<str>)> = None;
         self.next_id += 1;
         for &id in ids {
@@ -227,17 +272,17 @@ impl Core {
                 (fact.channel().into(), fact.json(&event_id).into())
             });
             let (channel, json) = (Arc::clone(channel), Arc::clone(json));
-            let event = Event { seq: self.next_seq, channel, at_ms, json, arrival: arrival.clone() };
+            let event = EndpointEvent { seq: self.next_seq, channel, at_ms, json, arrival: arrival.clone() };
             let event = Arc::new(event);
             self.next_seq += 1;
-            let mut effects = vec![Effect::Queued(Arc::clone(&event))];
+            let mut effects = vec![WebhookEffect::Queued(Arc::clone(&event))];
             endpoint.queue.push(now, event, &mut effects);
             out.extend(effects.into_iter().map(|effect| (id, effect)));
             self.poll(now, id, out);
         }
     }
 
-    fn poll(&mut self, now: Duration, id: EndpointId, out: &mut Out) {
+    fn poll(&mut self, now: Duration, id: EndpointId, out: &mut EndpointEffect) {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
         let mut effects = Vec::new();
         endpoint.queue.poll(now, &mut effects);

@@ -3,28 +3,28 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{apps::Apps, webhooks::health::News};
+use crate::{apps::Apps, webhooks::health::HealthChange};
 
 const RUN: u64 = 0xabc;
 
 /// A table with one app, which has these webhooks (TOML, without their header).
-fn table(webhooks: &[&str]) -> Arc<Table> {
+fn table(webhooks: &[&str]) -> Arc<AppTable> {
     let webhooks: String = webhooks.iter().map(|webhook| format!("[[webhooks]]\n{webhook}\n")).collect();
     let app = format!("id = \"shop\"\nkeys = [{{ key = \"k\", secret = \"s\" }}]\n{webhooks}");
     Apps::new(vec![toml::from_str(&app).unwrap()]).unwrap().load()
 }
 
 struct Bench {
-    core: Core,
+    core: WebhookCore,
     now: Duration,
-    out: Out,
+    out: EndpointEffect,
     urls: BTreeMap<EndpointId, String>,
 }
 
 impl Bench {
     fn new(webhooks: &[&str]) -> Self {
-        let (core, now) = (Core::new(RUN), Duration::ZERO);
-        let mut bench = Self { core, now, out: Out::new(), urls: BTreeMap::new() };
+        let (core, now) = (WebhookCore::new(RUN), Duration::ZERO);
+        let mut bench = Self { core, now, out: EndpointEffect::new(), urls: BTreeMap::new() };
         bench.apps(webhooks);
         bench
     }
@@ -51,7 +51,7 @@ impl Bench {
     /// What was posted since, as (url, flight, JSON of the events).
     fn posts(&mut self) -> Vec<(String, u64, Vec<String>)> {
         let posts = std::mem::take(&mut self.out).into_iter().filter_map(|(id, effect)| match effect {
-            Effect::Post { flight, events } => {
+            WebhookEffect::Post { flight, events } => {
                 Some((self.urls[&id].clone(), flight, events.iter().map(|it| it.json.to_string()).collect()))
             }
             _ => None,
@@ -134,8 +134,10 @@ fn an_endpoint_keeps_its_queue_while_its_url_stays_and_loses_it_otherwise() {
     let posts = bench.posts();
     assert_eq!(bench.core.len(), 9);
     bench.apps(&["url = \"http://new\"", "url = \"http://b\"\nbatch = true\nchannel_prefix = \"y\""]);
-    let dropped =
-        bench.out.iter().filter(|(_, it)| matches!(it, Effect::Dropped { reason: Reason::EndpointGone, .. }));
+    let dropped = bench
+        .out
+        .iter()
+        .filter(|(_, it)| matches!(it, WebhookEffect::Dropped { reason: DropReason::EndpointGone, .. }));
     assert_eq!((dropped.count(), bench.core.len()), (6, 3));
     bench.out.clear();
     // What is under way goes on; a post to an endpoint that is gone changes nothing.
@@ -153,7 +155,7 @@ fn what_an_earlier_run_has_left_comes_first_and_numbers_go_on() {
     let mut bench = Bench::new(&["url = \"http://a\""]);
     let id = *bench.urls.keys().next().unwrap();
     let event = |seq| {
-        Arc::new(Event {
+        Arc::new(EndpointEvent {
             seq,
             channel: "x".into(),
             at_ms: 5,
@@ -164,7 +166,10 @@ fn what_an_earlier_run_has_left_comes_first_and_numbers_go_on() {
     let kept = vec![(id, event(41)), (EndpointId(1), event(42)), (id, event(43))];
     bench.core.restore(bench.now, kept, &mut bench.out);
     assert!(
-        bench.out.iter().any(|(_, it)| matches!(it, Effect::Dropped { reason: Reason::EndpointGone, .. }))
+        bench
+            .out
+            .iter()
+            .any(|(_, it)| matches!(it, WebhookEffect::Dropped { reason: DropReason::EndpointGone, .. }))
     );
     bench.tell(occupied("x"));
     for expected in ["old", "old", "x"] {
@@ -217,11 +222,11 @@ proptest! {
             bench.pass(Duration::from_millis(chance.next() % 8000));
             for (id, effect) in std::mem::take(&mut bench.out) {
                 match effect {
-                    Effect::Queued(event) => queued.push(event.seq),
-                    Effect::Post { flight, .. } => under_way.push((id, flight)),
-                    Effect::Delivered { event, .. } | Effect::Dropped { event, .. } => ended.push(event.seq),
-                    Effect::News(news) => {
-                        prop_assert_eq!(fails, !matches!(news, News::Fails));
+                    WebhookEffect::Queued(event) => queued.push(event.seq),
+                    WebhookEffect::Post { flight, .. } => under_way.push((id, flight)),
+                    WebhookEffect::Delivered { event, .. } | WebhookEffect::Dropped { event, .. } => ended.push(event.seq),
+                    WebhookEffect::News(news) => {
+                        prop_assert_eq!(fails, !matches!(news, HealthChange::Fails));
                         fails = !fails;
                     }
                 }
@@ -232,7 +237,7 @@ proptest! {
             }
         }
         for (_, effect) in bench.out {
-            if let Effect::Delivered { event, .. } | Effect::Dropped { event, .. } = effect {
+            if let WebhookEffect::Delivered { event, .. } | WebhookEffect::Dropped { event, .. } = effect {
                 ended.push(event.seq);
             }
         }

@@ -9,7 +9,7 @@ use super::health;
 
 /// An event on its way to one endpoint.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Event {
+pub(super) struct EndpointEvent {
     /// Grows with every event of every endpoint; events of one channel go in its order.
     pub(super) seq: u64,
     pub(super) channel: Arc<str>,
@@ -25,7 +25,7 @@ pub(super) const OCCUPIED: &str = r#"{"name":"channel_occupied","#;
 /// And of its last.
 pub(super) const VACATED: &str = r#"{"name":"channel_vacated","#;
 
-impl Event {
+impl EndpointEvent {
     /// Is it one of these? Asked of its JSON: that is all that the spool keeps of it.
     pub(super) fn is(&self, kind: &str) -> bool {
         self.json.starts_with(kind)
@@ -38,30 +38,30 @@ impl Event {
 
 /// What is to be done for an endpoint, or was.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum WebhookEffect {
     /// Something new waits.
-    Queued(Arc<Event>),
+    Queued(Arc<EndpointEvent>),
     /// Post these, and say what came of it.
     Post {
         flight: u64,
-        events: Vec<Arc<Event>>,
+        events: Vec<Arc<EndpointEvent>>,
     },
     /// The receiver has it, after so long.
     Delivered {
-        event: Arc<Event>,
+        event: Arc<EndpointEvent>,
         waited: Duration,
     },
     /// The receiver does not get it.
     Dropped {
-        event: Arc<Event>,
-        reason: Reason,
+        event: Arc<EndpointEvent>,
+        reason: DropReason,
     },
-    News(health::News),
+    News(health::HealthChange),
 }
 
 /// Why the receiver does not get an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum DropReason {
     /// It was tried for long enough.
     GivenUp,
     /// Too much waits, and it was the oldest.
@@ -70,7 +70,7 @@ pub(super) enum Reason {
     EndpointGone,
 }
 
-impl Reason {
+impl DropReason {
     /// For metrics.
     pub(super) const fn label(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ mod tests {
             (Fact::CacheMiss { channel: channel() }, None),
         ] {
             let json = fact.json("1").into();
-            let event = Event { seq: 1, channel: "x".into(), at_ms: 0, json, arrival: None };
+            let event = EndpointEvent { seq: 1, channel: "x".into(), at_ms: 0, json, arrival: None };
             assert_eq!([OCCUPIED, VACATED].into_iter().find(|kind| event.is(kind)), kind);
         }
     }

@@ -8,12 +8,12 @@ use crate::{apps::WebhookEvent, fair_queue::Says};
 
 /// A fact, and what ends when every endpoint has it, or never will.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct TrackedFact {
     pub(crate) fact: Fact,
     pub(crate) arrival: Option<Arrival>,
 }
 
-impl From<Fact> for News {
+impl From<Fact> for TrackedFact {
     fn from(fact: Fact) -> Self {
         Self { fact, arrival: None }
     }
@@ -101,7 +101,8 @@ impl Fact {
     /// The event in a post. `id` is for receivers that must not take an event twice; the hosted service
     /// has no such field.
     pub(super) fn json(&self, id: &str) -> String {
-        let mut wire = Wire { name: self.kind().name(), channel: self.channel(), id, ..Wire::default() };
+        let mut wire =
+            FactJson { name: self.kind().name(), channel: self.channel(), id, ..FactJson::default() };
         match self {
             Self::Occupied { .. } | Self::Vacated { .. } | Self::CacheMiss { .. } => {}
             Self::MemberAdded { user_id, .. } | Self::MemberRemoved { user_id, .. } => {
@@ -129,7 +130,7 @@ fn text_of(data: &str) -> String {
 }
 
 #[derive(Default, Serialize)]
-struct Wire<'a> {
+struct FactJson<'a> {
     name: &'static str,
     channel: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

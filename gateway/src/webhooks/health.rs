@@ -12,7 +12,7 @@ use super::retry::{self, Chance};
 
 /// What an operator should hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum HealthChange {
     /// It took everything until now.
     Fails,
     /// It takes everything again; so many events were given up in between.
@@ -21,7 +21,7 @@ pub(super) enum News {
 
 /// How an endpoint does.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct EndpointHealth {
     /// News have been told, and not yet that it is well again.
     failing: bool,
     given_up: u64,
@@ -31,7 +31,7 @@ pub(super) struct Health {
     asked_at: Option<Duration>,
 }
 
-impl Health {
+impl EndpointHealth {
     pub(super) fn asked_at(&self) -> Option<Duration> {
         self.asked_at
     }
@@ -41,13 +41,13 @@ impl Health {
     }
 
     /// A post has failed.
-    pub(super) fn failed(&mut self, now: Duration, chance: &mut Chance) -> Option<News> {
+    pub(super) fn failed(&mut self, now: Duration, chance: &mut Chance) -> Option<HealthChange> {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= WEBHOOK_DOWN_FAILURES {
             let asked = self.failures - WEBHOOK_DOWN_FAILURES + 1;
             self.asked_at = Some(now + retry::wait(asked, chance));
         }
-        (!std::mem::replace(&mut self.failing, true)).then_some(News::Fails)
+        (!std::mem::replace(&mut self.failing, true)).then_some(HealthChange::Fails)
     }
 
     /// A post has succeeded.
@@ -57,9 +57,9 @@ impl Health {
     }
 
     /// Nothing waits for another attempt.
-    pub(super) fn untroubled(&mut self) -> Option<News> {
+    pub(super) fn untroubled(&mut self) -> Option<HealthChange> {
         let given_up = std::mem::take(&mut self.given_up);
-        std::mem::take(&mut self.failing).then_some(News::Works { given_up })
+        std::mem::take(&mut self.failing).then_some(HealthChange::Works { given_up })
     }
 
     pub(super) fn gave_up(&mut self) {
@@ -73,9 +73,9 @@ mod tests {
 
     #[test]
     fn it_is_down_after_several_failures_in_a_row_and_said_to_fail_once() {
-        let (mut health, mut chance) = (Health::default(), Chance(1));
+        let (mut health, mut chance) = (EndpointHealth::default(), Chance(1));
         let now = Duration::from_secs(100);
-        assert_eq!(health.failed(now, &mut chance), Some(News::Fails));
+        assert_eq!(health.failed(now, &mut chance), Some(HealthChange::Fails));
         for _ in 2..WEBHOOK_DOWN_FAILURES {
             assert_eq!(health.failed(now, &mut chance), None);
         }
@@ -92,6 +92,9 @@ mod tests {
         health.gave_up();
         health.succeeded();
         assert!(!health.is_down());
-        assert_eq!((health.untroubled(), health.untroubled()), (Some(News::Works { given_up: 1 }), None));
+        assert_eq!(
+            (health.untroubled(), health.untroubled()),
+            (Some(HealthChange::Works { given_up: 1 }), None)
+        );
     }
 }

@@ -20,7 +20,7 @@ use broadgate_proto::{
     limits::{WEBHOOK_SPOOL_SYNC, WEBHOOK_TOLD_BYTES_MAX},
     v1,
 };
-use broadgate_topics::{Notified, Restored, Topic};
+use broadgate_topics::{NotifiedState, Restored, Topic};
 use metrics::{counter, gauge};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
@@ -46,19 +46,19 @@ const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The journal of one gateway. [`Journal::close`] writes what is left.
 pub(crate) struct Journal {
-    shared: Arc<Shared>,
+    shared: Arc<JournalShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct JournalShared {
+    state: Mutex<JournalState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    known: Known,
+struct JournalState {
+    known: JournalContent,
     unwritten: Vec<u8>,
     rewrite: bool,
     stop: bool,
@@ -66,8 +66,8 @@ struct State {
 
 /// What the journal says.
 #[derive(Default)]
-struct Known {
-    notified: BTreeMap<Topic, Notified>,
+struct JournalContent {
+    notified: BTreeMap<Topic, NotifiedState>,
     bytes: usize,
     me: Option<Incarnation>,
     gateways: Vec<Incarnation>,
@@ -81,9 +81,9 @@ impl Journal {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let place = || format!("gateway.spool: {}", path.display());
         let known = load(path).with_context(place)?;
-        let mut disk = Disk { path: path.to_owned(), file: None, bytes: 0, unsynced: false };
+        let mut disk = JournalFile { path: path.to_owned(), file: None, bytes: 0, unsynced: false };
         disk.rewrite(&known.whole()).with_context(place)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(JournalShared::default());
         shared.lock().known = known;
         let writing = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("webhook-journal".to_owned());
@@ -92,7 +92,7 @@ impl Journal {
     }
 
     /// What receivers have heard of a group: all of it, or one step.
-    pub(crate) fn record(&self, topic: &Topic, whole: bool, notified: Notified) {
+    pub(crate) fn record(&self, topic: &Topic, whole: bool, notified: NotifiedState) {
         let mut state = self.shared.lock();
         if !state.known.update(topic, whole, notified.clone()) {
             counter!("broadgate_gateway_webhook_unjournaled_total").increment(1);
@@ -113,7 +113,7 @@ impl Journal {
     /// What it says now.
     pub(crate) fn restored(&self) -> Restored {
         let state = self.shared.lock();
-        let Known { notified, me, gateways, .. } = &state.known;
+        let JournalContent { notified, me, gateways, .. } = &state.known;
         let notified = notified.iter().map(|(topic, notified)| (topic.clone(), notified.clone())).collect();
         Restored { me: *me, gateways: gateways.clone(), notified }
     }
@@ -126,7 +126,7 @@ impl Journal {
         let _ = writer.map(JoinHandle::join);
     }
 
-    fn written(&self, mut state: MutexGuard<'_, State>) {
+    fn written(&self, mut state: MutexGuard<'_, JournalState>) {
         if state.unwritten.len() > UNWRITTEN_BYTES_MAX {
             state.unwritten = Vec::new();
             state.rewrite = true;
@@ -142,16 +142,16 @@ impl Drop for Journal {
     }
 }
 
-impl Shared {
+impl JournalShared {
     /// Nothing that can panic is done under the lock.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, JournalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl JournalContent {
     /// False if there is no room for what is new.
-    fn update(&mut self, topic: &Topic, whole: bool, notified: Notified) -> bool {
+    fn update(&mut self, topic: &Topic, whole: bool, notified: NotifiedState) -> bool {
         let before = self.notified.get(topic).map_or(0, |notified| bytes(topic, notified));
         if notified.is_something() && self.bytes + bytes(topic, &notified) > WEBHOOK_TOLD_BYTES_MAX {
             return false;
@@ -178,12 +178,12 @@ impl Known {
     }
 }
 
-fn bytes(topic: &Topic, notified: &Notified) -> usize {
+fn bytes(topic: &Topic, notified: &NotifiedState) -> usize {
     let users = notified.users.keys().map(|user| user.len() + OVERHEAD_BYTES);
     topic.key().len() + OVERHEAD_BYTES + users.sum::<usize>()
 }
 
-fn write_entry(out: &mut Vec<u8>, topic: &Topic, whole: bool, notified: Notified) {
+fn write_entry(out: &mut Vec<u8>, topic: &Topic, whole: bool, notified: NotifiedState) {
     let topic = bytes::Bytes::copy_from_slice(topic.key());
     let line =
         v1::Reported { topic, whole, notified: Some(encode_notified(notified)), ..v1::Reported::default() };
@@ -221,8 +221,8 @@ fn unframed<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     line.split_first().map(|(kind, content)| (*kind, content))
 }
 
-fn load(path: &Path) -> io::Result<Known> {
-    let mut known = Known::default();
+fn load(path: &Path) -> io::Result<JournalContent> {
+    let mut known = JournalContent::default();
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
         read => read?,
@@ -250,7 +250,7 @@ fn load(path: &Path) -> io::Result<Known> {
 }
 
 /// The file, as the writer's thread sees it.
-struct Disk {
+struct JournalFile {
     path: PathBuf,
     /// None after a failure.
     file: Option<File>,
@@ -258,7 +258,7 @@ struct Disk {
     unsynced: bool,
 }
 
-impl Disk {
+impl JournalFile {
     /// Writes the file whole, beside the old one, and puts it in its place.
     fn rewrite(&mut self, whole: &[u8]) -> io::Result<()> {
         self.file = None;
@@ -276,7 +276,7 @@ impl Disk {
         Ok(())
     }
 
-    fn turn(&mut self, shared: &Shared, sync: bool) -> io::Result<()> {
+    fn turn(&mut self, shared: &JournalShared, sync: bool) -> io::Result<()> {
         let mut state = shared.lock();
         let unwritten = std::mem::take(&mut state.unwritten);
         let size = self.bytes + unwritten.len();
@@ -303,11 +303,12 @@ impl Disk {
 }
 
 /// The writer's thread.
-fn write(shared: &Shared, mut disk: Disk) {
+fn write(shared: &JournalShared, mut disk: JournalFile) {
     loop {
         let is_broken = disk.file.is_none();
-        let idle =
-            |state: &mut State| !state.stop && (is_broken || state.unwritten.is_empty() && !state.rewrite);
+        let idle = |state: &mut JournalState| {
+            !state.stop && (is_broken || state.unwritten.is_empty() && !state.rewrite)
+        };
         let rest = if is_broken { REPAIR_INTERVAL } else { WEBHOOK_SPOOL_SYNC };
         let waited = shared.changed.wait_timeout_while(shared.lock(), rest, idle);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -337,9 +338,9 @@ mod tests {
 
     use crate::webhooks::spool::tests::take_aside;
 
-    fn notified(users: &[&str]) -> Notified {
+    fn notified(users: &[&str]) -> NotifiedState {
         let users = users.iter().map(|user| ((*user).into(), Delivery::Confirmed)).collect();
-        Notified { occupied: Delivery::Confirmed, users }
+        NotifiedState { occupied: Delivery::Confirmed, users }
     }
 
     #[test]
@@ -352,7 +353,7 @@ mod tests {
         journal.record(&room, false, notified(&["ann"]));
         journal.record(&room, false, notified(&["bob"]));
         journal.record(&hall, false, notified(&[]));
-        journal.record(&hall, true, Notified::default());
+        journal.record(&hall, true, NotifiedState::default());
         journal.close();
         let whole = std::fs::read(&path).unwrap();
         drop(journal);
@@ -375,18 +376,18 @@ mod tests {
 
     #[test]
     fn the_journal_has_a_limit_and_what_ends_is_always_noted() {
-        let mut known = Known::default();
+        let mut known = JournalContent::default();
         let long: String = "x".repeat(WEBHOOK_TOLD_BYTES_MAX / 4);
         let topics: Vec<_> = (0..5).map(|number| Topic::group("a", &format!("{number}{long}"))).collect();
         let heard: Vec<bool> =
             topics.iter().map(|topic| known.update(topic, false, notified(&["u"]))).collect();
         assert_eq!(heard, [true, true, true, false, false]);
         assert!(
-            known.update(&topics[0], false, Notified::default())
+            known.update(&topics[0], false, NotifiedState::default())
                 && known.update(&topics[3], false, notified(&["u"]))
         );
         assert!(known.bytes <= WEBHOOK_TOLD_BYTES_MAX);
-        assert!(topics.iter().all(|topic| known.update(topic, true, Notified::default())));
+        assert!(topics.iter().all(|topic| known.update(topic, true, NotifiedState::default())));
         assert_eq!((known.bytes, known.notified.len()), (0, 0));
     }
 }

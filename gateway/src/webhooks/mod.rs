@@ -62,12 +62,12 @@ use tokio::{
 
 pub(crate) use self::{
     arrival::{Arrival, Arrivals},
-    fact::{Fact, News},
+    fact::{Fact, TrackedFact},
     journal::Journal,
     notified::{decode_notified, encode_notified},
 };
 use self::{
-    run::{Drain, Input, Shell},
+    run::{Drain, RunInput, Shell},
     spool::Spool,
 };
 use crate::{
@@ -80,11 +80,11 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A handle, cloned to every source of facts. The task behind it ends with the last one.
 #[derive(Clone)]
-pub(crate) struct Webhooks(Arc<Handle>);
+pub(crate) struct Webhooks(Arc<WebhookTask>);
 
-struct Handle {
+struct WebhookTask {
     apps: Apps,
-    inbox: fair_queue::Sender<Input>,
+    inbox: fair_queue::FairSender<RunInput>,
     has_spool: bool,
     /// Beside the spool: where what receivers have heard is noted.
     journal: Option<PathBuf>,
@@ -120,7 +120,7 @@ impl Webhooks {
         let has_spool = spool.is_some();
         let (sender, inbox) = inbox(WEBHOOK_INBOX_BYTES_MAX);
         let shell = Shell::new(apps, inbox, spool, run);
-        Ok((Self(Arc::new(Handle { apps: apps.clone(), inbox: sender, has_spool, journal })), shell))
+        Ok((Self(Arc::new(WebhookTask { apps: apps.clone(), inbox: sender, has_spool, journal })), shell))
     }
 
     /// Where what receivers have heard is noted; nobody else uses it for as long as this has the spool.
@@ -130,9 +130,9 @@ impl Webhooks {
 
     /// Something has happened in a channel of an app whose home is here. Never waits: what the task
     /// cannot take is dropped, fairly (see `inbox`), and counted. Facts of one channel must be told one after the other.
-    pub(crate) fn tell(&self, app: &str, news: impl Into<News>) {
+    pub(crate) fn tell(&self, app: &str, news: impl Into<TrackedFact>) {
         if self.has_endpoints(app) {
-            self.put(Input::Fact { app: app.to_owned(), news: news.into() });
+            self.put(RunInput::Fact { app: app.to_owned(), news: news.into() });
         }
     }
 
@@ -141,7 +141,7 @@ impl Webhooks {
     pub(crate) fn moved(&self, app: &str, channel: &str) {
         if self.has_endpoints(app) {
             let (app, channel) = (app.to_owned(), channel.to_owned());
-            self.put(Input::Moved { app, channel });
+            self.put(RunInput::Moved { app, channel });
         }
     }
 
@@ -149,7 +149,7 @@ impl Webhooks {
         self.0.apps.load().by_id(app).is_some_and(|app| !app.webhooks.is_empty())
     }
 
-    fn put(&self, input: Input) {
+    fn put(&self, input: RunInput) {
         let Thinned { full, undone } = self.0.inbox.put(input);
         for (count, reason) in [(full, "inbox_full"), (undone, "inbox_undone")] {
             if count > 0 {
@@ -171,13 +171,13 @@ impl Webhooks {
             Some(Instant::now() + WEBHOOK_LEAVE_TIME.min(within.saturating_sub(WEBHOOK_SPOOLED_DRAIN_TIME)));
         let drained = async {
             let (done, drained) = oneshot::channel();
-            self.put(Input::Drain(Drain { hold_until, done }));
+            self.put(RunInput::Drain(Drain { hold_until, done }));
             drained.await
         };
         let _ = timeout(within, drained).await;
         let stopped = async {
             let (done, stopped) = oneshot::channel();
-            self.put(Input::Stop(done));
+            self.put(RunInput::Stop(done));
             stopped.await
         };
         let Ok(left) = timeout(STOP_TIME_MAX, stopped).await else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broadgate_proto::v1;
-use broadgate_topics::{Delivery, Notified};
+use broadgate_topics::{Delivery, NotifiedState};
 
 const fn encode_heard(delivery: Delivery) -> v1::Delivery {
     match delivery {
@@ -13,7 +13,7 @@ const fn encode_heard(delivery: Delivery) -> v1::Delivery {
     }
 }
 
-pub(crate) fn encode_notified(notified: Notified) -> v1::Notified {
+pub(crate) fn encode_notified(notified: NotifiedState) -> v1::Notified {
     let user = |(user, delivery): (Arc<str>, Delivery)| v1::NotifiedUser {
         user_id: user.to_string(),
         delivery: encode_heard(delivery).into(),
@@ -32,8 +32,8 @@ const fn decode_heard(delivery: v1::Delivery) -> Delivery {
     }
 }
 
-pub(crate) fn decode_notified(notified: v1::Notified) -> Notified {
+pub(crate) fn decode_notified(notified: v1::Notified) -> NotifiedState {
     let occupied = decode_heard(notified.occupied());
     let user = |user: v1::NotifiedUser| (user.user_id.as_str().into(), decode_heard(user.delivery()));
-    Notified { occupied, users: notified.users.into_iter().map(user).collect() }
+    NotifiedState { occupied, users: notified.users.into_iter().map(user).collect() }
 }

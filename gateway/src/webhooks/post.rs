@@ -3,28 +3,28 @@
 use std::sync::Arc;
 
 use broadgate_proto::VERSION;
-use broadgate_pusher::auth::Key;
+use broadgate_pusher::auth::AppKey;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 
-use super::event::Event;
+use super::event::EndpointEvent;
 use crate::apps::App;
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const X_PUSHER_SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
 
 /// Where an endpoint's posts go, and what makes them ours.
-pub(super) struct Target {
+pub(super) struct PostTarget {
     pub(super) app: String,
     /// The URL as logs show it.
     pub(super) address: String,
     uri: Uri,
     headers: HeaderMap,
-    key: Key,
+    key: AppKey,
 }
 
-impl Target {
+impl PostTarget {
     /// An endpoint of an app, which has been checked and so has a key and a URL. Posts are signed with the
     /// first of its keys.
     pub(super) fn new(app: &App, webhook: usize) -> Option<Self> {
@@ -45,12 +45,12 @@ impl Target {
             address: webhook.address().to_owned(),
             uri: webhook.url.parse().ok()?,
             headers,
-            key: Key::new(&key.key, key.secret.reveal()),
+            key: AppKey::new(&key.key, key.secret.reveal()),
         })
     }
 
     /// One attempt at telling these events.
-    pub(super) fn request(&self, events: &[Arc<Event>]) -> Request<Full<Bytes>> {
+    pub(super) fn request(&self, events: &[Arc<EndpointEvent>]) -> Request<Full<Bytes>> {
         let body = body(events);
         let signature = self.key.sign(&body);
         let mut request = Request::new(Full::new(Bytes::from(body)));
@@ -65,7 +65,7 @@ impl Target {
 }
 
 /// The time is that of the oldest event, so that a receiver sees what is late.
-fn body(events: &[Arc<Event>]) -> Vec<u8> {
+fn body(events: &[Arc<EndpointEvent>]) -> Vec<u8> {
     let time_ms = events.iter().map(|event| event.at_ms).min().unwrap_or_default();
     let events: Vec<&str> = events.iter().map(|event| &*event.json).collect();
     format!(r#"{{"time_ms":{time_ms},"events":[{}]}}"#, events.join(",")).into_bytes()
@@ -89,10 +89,10 @@ mod tests {
             "#,
         )
         .unwrap();
-        let target = Target::new(&app, 0).unwrap();
+        let target = PostTarget::new(&app, 0).unwrap();
         assert_eq!((&*target.app, &*target.address), ("shop", "https://example.com:8443/hook"));
         let event = |at_ms, json: &str| {
-            Arc::new(Event { seq: 1, channel: "c".into(), at_ms, json: json.into(), arrival: None })
+            Arc::new(EndpointEvent { seq: 1, channel: "c".into(), at_ms, json: json.into(), arrival: None })
         };
         let request =
             target.request(&[event(1_327_078_148_132, "{\"a\":1}"), event(1_327_078_148_133, "{}")]);
@@ -116,6 +116,6 @@ mod tests {
             "ee4f743e458f721d451da865c082f8e0a73959906bcfd5229dcbad611968f34a"
         );
         assert!(!format!("{headers:?}").contains("Bearer"));
-        assert!(Target::new(&app, 1).is_none());
+        assert!(PostTarget::new(&app, 1).is_none());
     }
 }

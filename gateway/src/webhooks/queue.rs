@@ -21,12 +21,12 @@ use std::{
 use broadgate_proto::limits::{
     WEBHOOK_POSTS_MAX, WEBHOOK_QUEUE_BYTES_MAX, WEBHOOK_QUEUE_EVENTS_MAX, WEBHOOK_RETRY_TIME_MAX,
 };
-use broadgate_pusher::channel::{Access, Kind};
+use broadgate_pusher::channel::{Access, ChannelKind};
 
 use super::{
     batch::{Linger, Room},
-    event::{Effect, Event, OCCUPIED, Reason, VACATED},
-    health::Health,
+    event::{DropReason, EndpointEvent, OCCUPIED, VACATED, WebhookEffect},
+    health::EndpointHealth,
     retry::{self, Chance},
 };
 
@@ -35,15 +35,15 @@ const LARGE_EVENT_BYTES: usize = WEBHOOK_QUEUE_BYTES_MAX / WEBHOOK_QUEUE_EVENTS_
 
 /// What waits for one endpoint.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct EndpointQueue {
     /// Several events in one post?
     pub(super) batch: bool,
     chance: Chance,
-    events: BTreeMap<u64, Queued>,
+    events: BTreeMap<u64, QueuedEvent>,
     bytes: usize,
-    lanes: HashMap<Arc<str>, Lane>,
+    lanes: HashMap<Arc<str>, EventLane>,
     /// Lanes that anybody may open, and those that need a signature.
-    parts: [Part; 2],
+    parts: [LaneGroup; 2],
     /// Lanes that could go, by the number of an event that was their first.
     ready: BTreeMap<u64, Arc<str>>,
     /// Lanes that wait for another attempt.
@@ -54,14 +54,14 @@ pub(super) struct Queue {
     flights: BTreeMap<u64, Vec<(Arc<str>, usize)>>,
     next_flight: u64,
     linger: Linger,
-    health: Health,
+    health: EndpointHealth,
     /// Lanes whose last attempt failed.
     troubled: usize,
 }
 
 /// Lanes that share half of a full queue.
 #[derive(Debug, Default)]
-struct Part {
+struct LaneGroup {
     events: usize,
     bytes: usize,
     /// By how much waits in them, and among equals the latest first.
@@ -71,8 +71,8 @@ struct Part {
 }
 
 #[derive(Debug)]
-struct Queued {
-    event: Arc<Event>,
+struct QueuedEvent {
+    event: Arc<EndpointEvent>,
     since: Duration,
     deadline: Option<Duration>,
     tried: bool,
@@ -80,7 +80,7 @@ struct Queued {
 }
 
 #[derive(Debug)]
-struct Lane {
+struct EventLane {
     /// Its place in `parts`.
     part: usize,
     /// The number of its first event.
@@ -92,7 +92,7 @@ struct Lane {
     place: LaneState,
 }
 
-impl Lane {
+impl EventLane {
     /// Its place among all lanes. A large event counts as several, so that both limits are met by those
     /// who meet them.
     fn weight(&self, channel: &Arc<str>) -> (usize, Reverse<u64>, Arc<str>) {
@@ -108,7 +108,7 @@ enum LaneState {
     Flying,
 }
 
-impl Queue {
+impl EndpointQueue {
     pub(super) fn new(batch: bool, seed: u64) -> Self {
         Self {
             batch,
@@ -123,7 +123,7 @@ impl Queue {
             flights: BTreeMap::new(),
             next_flight: 0,
             linger: Linger::default(),
-            health: Health::default(),
+            health: EndpointHealth::default(),
             troubled: 0,
         }
     }
@@ -137,21 +137,21 @@ impl Queue {
     }
 
     /// Takes an event in. If that is too much, [`Self::make_room`] follows.
-    pub(super) fn push(&mut self, now: Duration, event: Arc<Event>, out: &mut Vec<Effect>) {
+    pub(super) fn push(&mut self, now: Duration, event: Arc<EndpointEvent>, out: &mut Vec<WebhookEffect>) {
         let (seq, bytes, channel) = (event.seq, event.bytes(), Arc::clone(&event.channel));
         let (name, vacated) = (Arc::clone(&channel), event.is(VACATED));
         let deadline = self.health.is_down().then_some(now + WEBHOOK_RETRY_TIME_MAX);
         self.deadlines.extend(deadline.map(|deadline| (deadline, seq)));
-        self.events.insert(seq, Queued { event, since: now, deadline, tried: false, flying: false });
+        self.events.insert(seq, QueuedEvent { event, since: now, deadline, tried: false, flying: false });
         self.bytes += bytes;
         if self.ready.is_empty() {
             self.linger.begin(now);
         }
         let lane = self.lanes.entry(Arc::clone(&channel)).or_insert_with(|| {
             self.ready.insert(seq, channel);
-            let part = usize::from(Kind::of(&name).access != Access::Public);
+            let part = usize::from(ChannelKind::of(&name).access != Access::Public);
             let place = LaneState::Ready(seq);
-            Lane { part, born: seq, events: VecDeque::new(), bytes: 0, failures: 0, place }
+            EventLane { part, born: seq, events: VecDeque::new(), bytes: 0, failures: 0, place }
         });
         let part = &mut self.parts[lane.part];
         if !lane.events.is_empty() {
@@ -176,7 +176,7 @@ impl Queue {
     }
 
     /// Drops what is missed least. False if everything is under way.
-    fn make_room(&mut self, out: &mut Vec<Effect>) -> bool {
+    fn make_room(&mut self, out: &mut Vec<WebhookEffect>) -> bool {
         let [open, signed] = &self.parts;
         let open_has_more = if self.events.len() > WEBHOOK_QUEUE_EVENTS_MAX {
             open.events > signed.events
@@ -187,7 +187,7 @@ impl Queue {
         parts.into_iter().any(|part| self.make_room_in(part, out))
     }
 
-    fn make_room_in(&mut self, part: usize, out: &mut Vec<Effect>) -> bool {
+    fn make_room_in(&mut self, part: usize, out: &mut Vec<WebhookEffect>) -> bool {
         while let Some((_, channel)) = self.parts[part].gone.pop_first() {
             if !self.came_and_went(&channel) {
                 continue;
@@ -208,9 +208,11 @@ impl Queue {
         })
     }
 
-    fn drop_full(&mut self, seq: u64, out: &mut Vec<Effect>) {
+    fn drop_full(&mut self, seq: u64, out: &mut Vec<WebhookEffect>) {
         let removed = self.remove(seq);
-        out.extend(removed.map(|it| Effect::Dropped { event: it.event, reason: Reason::QueueFull }));
+        out.extend(
+            removed.map(|it| WebhookEffect::Dropped { event: it.event, reason: DropReason::QueueFull }),
+        );
     }
 
     /// Has nobody heard of the channel, and is it empty again?
@@ -218,16 +220,16 @@ impl Queue {
         let Some(lane) = self.lanes.get(channel) else { return false };
         let mut events = lane.events.iter().filter_map(|seq| self.events.get(seq));
         let unheard = events.next().is_some_and(|first| !first.tried && first.event.is(OCCUPIED));
-        let state = |queued: &&Queued| queued.event.is(OCCUPIED) || queued.event.is(VACATED);
+        let state = |queued: &&QueuedEvent| queued.event.is(OCCUPIED) || queued.event.is(VACATED);
         unheard && events.rev().find(state).is_some_and(|last| last.event.is(VACATED))
     }
 
     /// Does what is due now.
-    pub(super) fn poll(&mut self, now: Duration, out: &mut Vec<Effect>) {
+    pub(super) fn poll(&mut self, now: Duration, out: &mut Vec<WebhookEffect>) {
         while let Some(&(_, seq)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             let Some(removed) = self.remove(seq) else { break };
             self.health.gave_up();
-            out.push(Effect::Dropped { event: removed.event, reason: Reason::GivenUp });
+            out.push(WebhookEffect::Dropped { event: removed.event, reason: DropReason::GivenUp });
         }
         while let Some(waiting) = self.waiting.first_entry().filter(|waiting| waiting.key().0 <= now) {
             let channel = waiting.remove();
@@ -247,7 +249,7 @@ impl Queue {
     }
 
     /// A post has arrived, or has not.
-    pub(super) fn done(&mut self, now: Duration, flight: u64, arrived: bool, out: &mut Vec<Effect>) {
+    pub(super) fn done(&mut self, now: Duration, flight: u64, arrived: bool, out: &mut Vec<WebhookEffect>) {
         let Some(lanes) = self.flights.remove(&flight) else { return };
         if !arrived {
             let news = self.health.failed(now, &mut self.chance);
@@ -255,7 +257,7 @@ impl Queue {
             if self.health.is_down() {
                 self.start_clocks(now);
             }
-            out.extend(news.map(Effect::News));
+            out.extend(news.map(WebhookEffect::News));
             return;
         }
         for (channel, count) in lanes {
@@ -263,7 +265,7 @@ impl Queue {
                 let first = self.lanes.get(&channel).and_then(|lane| lane.events.front().copied());
                 let Some(delivered) = first.and_then(|seq| self.remove(seq)) else { break };
                 let waited = now.saturating_sub(delivered.since);
-                out.push(Effect::Delivered { event: delivered.event, waited });
+                out.push(WebhookEffect::Delivered { event: delivered.event, waited });
             }
             self.calm(&channel);
             self.make_ready(&channel);
@@ -273,13 +275,14 @@ impl Queue {
         }
         self.health.succeeded();
         if self.troubled == 0 {
-            out.extend(self.health.untroubled().map(Effect::News));
+            out.extend(self.health.untroubled().map(WebhookEffect::News));
         }
     }
 
     /// The endpoint is gone, and everything that waits for it.
-    pub(super) fn close(self, out: &mut Vec<Effect>) {
-        let dropped = |it: Queued| Effect::Dropped { event: it.event, reason: Reason::EndpointGone };
+    pub(super) fn close(self, out: &mut Vec<WebhookEffect>) {
+        let dropped =
+            |it: QueuedEvent| WebhookEffect::Dropped { event: it.event, reason: DropReason::EndpointGone };
         out.extend(self.events.into_values().map(dropped));
     }
 
@@ -322,7 +325,7 @@ impl Queue {
         picked
     }
 
-    fn take_off(&mut self, now: Duration) -> Effect {
+    fn take_off(&mut self, now: Duration) -> WebhookEffect {
         let picked = self.pick();
         let mut events = Vec::new();
         for (channel, count) in &picked {
@@ -341,11 +344,11 @@ impl Queue {
         events.sort_by_key(|event| event.seq);
         self.next_flight += 1;
         self.flights.insert(self.next_flight, picked);
-        Effect::Post { flight: self.next_flight, events }
+        WebhookEffect::Post { flight: self.next_flight, events }
     }
 
     /// Takes an event out, wherever its lane stands.
-    fn remove(&mut self, seq: u64) -> Option<Queued> {
+    fn remove(&mut self, seq: u64) -> Option<QueuedEvent> {
         let queued = self.events.remove(&seq)?;
         self.bytes -= queued.event.bytes();
         if let Some(deadline) = queued.deadline {

@@ -1,28 +1,34 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::webhooks::{batch::Room, health::News};
+use crate::webhooks::{batch::Room, health::HealthChange};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn event(seq: u64, channel: &str) -> Arc<Event> {
-    Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: format!("{seq}").into(), arrival: None })
+fn event(seq: u64, channel: &str) -> Arc<EndpointEvent> {
+    Arc::new(EndpointEvent {
+        seq,
+        channel: channel.into(),
+        at_ms: 0,
+        json: format!("{seq}").into(),
+        arrival: None,
+    })
 }
 
 /// A queue with its clock, and what it wants.
 struct Bench {
-    queue: Queue,
+    queue: EndpointQueue,
     now: Duration,
     flights: Vec<(u64, Vec<u64>)>,
     delivered: Vec<u64>,
-    dropped: Vec<(u64, Reason)>,
-    news: Vec<News>,
+    dropped: Vec<(u64, DropReason)>,
+    news: Vec<HealthChange>,
 }
 
 impl Bench {
     fn new(batch: bool) -> Self {
         Self {
-            queue: Queue::new(batch, 1),
+            queue: EndpointQueue::new(batch, 1),
             now: SECOND,
             flights: Vec::new(),
             delivered: Vec::new(),
@@ -31,19 +37,19 @@ impl Bench {
         }
     }
 
-    fn act(&mut self, step: impl FnOnce(&mut Queue, Duration, &mut Vec<Effect>)) {
+    fn act(&mut self, step: impl FnOnce(&mut EndpointQueue, Duration, &mut Vec<WebhookEffect>)) {
         let mut out = Vec::new();
         step(&mut self.queue, self.now, &mut out);
         self.queue.poll(self.now, &mut out);
         for effect in out {
             match effect {
-                Effect::Queued(_) => {}
-                Effect::Post { flight, events } => {
+                WebhookEffect::Queued(_) => {}
+                WebhookEffect::Post { flight, events } => {
                     self.flights.push((flight, events.iter().map(|event| event.seq).collect()));
                 }
-                Effect::Delivered { event, .. } => self.delivered.push(event.seq),
-                Effect::Dropped { event, reason } => self.dropped.push((event.seq, reason)),
-                Effect::News(news) => self.news.push(news),
+                WebhookEffect::Delivered { event, .. } => self.delivered.push(event.seq),
+                WebhookEffect::Dropped { event, reason } => self.dropped.push((event.seq, reason)),
+                WebhookEffect::News(news) => self.news.push(news),
             }
         }
         assert!(self.queue.next().is_none_or(|next| next > self.now), "it would be woken for ever");
@@ -108,9 +114,12 @@ fn what_fails_is_tried_again_with_growing_waits_and_holds_its_channel_up_alone()
     for (wait, longest) in waits.iter().zip([1, 2, 4]) {
         assert!(*wait >= SECOND * longest / 2 && *wait <= SECOND * longest, "{waits:?}");
     }
-    assert_eq!(bench.news, [News::Fails], "it is not well while something waits");
+    assert_eq!(bench.news, [HealthChange::Fails], "it is not well while something waits");
     bench.finish(0, true);
-    assert_eq!((bench.under_way(), &bench.news[1..]), (vec![&[2][..]], &[News::Works { given_up: 0 }][..]));
+    assert_eq!(
+        (bench.under_way(), &bench.news[1..]),
+        (vec![&[2][..]], &[HealthChange::Works { given_up: 0 }][..])
+    );
 }
 
 #[test]
@@ -130,13 +139,13 @@ fn an_event_that_is_not_taken_is_given_up_after_five_minutes_and_the_next_one_is
         seq += 1;
         bench.pass(Duration::from_millis(250));
     }
-    assert_eq!(bench.dropped, [(1, Reason::GivenUp)]);
+    assert_eq!(bench.dropped, [(1, DropReason::GivenUp)]);
     assert!(
         bench.now >= begin + WEBHOOK_RETRY_TIME_MAX && bench.now <= begin + WEBHOOK_RETRY_TIME_MAX + SECOND
     );
     assert_eq!(bench.under_way(), [&[2]], "it never failed itself");
     bench.finish(0, true);
-    assert_eq!(bench.news, [News::Fails, News::Works { given_up: 1 }]);
+    assert_eq!(bench.news, [HealthChange::Fails, HealthChange::Works { given_up: 1 }]);
 }
 
 #[test]
@@ -164,7 +173,7 @@ fn an_endpoint_that_is_down_is_asked_by_one_post_at_a_time() {
     let total = bench.delivered.len() + bench.dropped.len();
     assert_eq!((total, bench.queue.len(), bench.queue.bytes()), (100, 0, 0));
     assert!(bench.dropped.len() < 20, "{:?}", bench.dropped);
-    assert!(matches!(bench.news[..], [News::Fails, News::Works { .. }]));
+    assert!(matches!(bench.news[..], [HealthChange::Fails, HealthChange::Works { .. }]));
 }
 
 #[test]
@@ -180,7 +189,7 @@ fn an_outage_costs_what_is_older_than_five_minutes_and_no_more() {
     let oldest = *bench.queue.events.first_key_value().unwrap().0;
     assert!((690..705).contains(&oldest), "{oldest}");
     assert_eq!(bench.dropped.len() as u64, oldest);
-    assert!(bench.dropped.iter().all(|(_, reason)| *reason == Reason::GivenUp));
+    assert!(bench.dropped.iter().all(|(_, reason)| *reason == DropReason::GivenUp));
 }
 
 #[test]
@@ -212,33 +221,33 @@ fn too_much_costs_the_oldest_that_is_not_under_way() {
     (0..most).for_each(|seq| bench.push(seq, "one"));
     assert!(bench.dropped.is_empty() && bench.under_way() == [&[0]]);
     (most..most + 3).for_each(|seq| bench.push(seq, "one"));
-    assert_eq!(bench.dropped, [1, 2, 3].map(|seq| (seq, Reason::QueueFull)));
+    assert_eq!(bench.dropped, [1, 2, 3].map(|seq| (seq, DropReason::QueueFull)));
     bench.finish(0, true);
     assert_eq!(bench.under_way(), [&[4]]);
 
     let mut bench = Bench::new(false);
     let big = |seq| {
         let json = "x".repeat(WEBHOOK_QUEUE_BYTES_MAX / 3);
-        Arc::new(Event { seq, channel: "c".into(), at_ms: 0, json: json.into(), arrival: None })
+        Arc::new(EndpointEvent { seq, channel: "c".into(), at_ms: 0, json: json.into(), arrival: None })
     };
     (0..4).for_each(|seq| bench.act(|queue, now, out| queue.push(now, big(seq), out)));
-    assert_eq!(bench.dropped, [(1, Reason::QueueFull), (2, Reason::QueueFull)]);
+    assert_eq!(bench.dropped, [(1, DropReason::QueueFull), (2, DropReason::QueueFull)]);
     assert!(bench.queue.bytes() <= WEBHOOK_QUEUE_BYTES_MAX);
 }
 
 /// An event of a channel that has come (or gone).
-fn state(seq: u64, channel: &str, kind: &str) -> Arc<Event> {
+fn state(seq: u64, channel: &str, kind: &str) -> Arc<EndpointEvent> {
     let json = format!("{kind}\"channel\":\"{channel}\"}}");
-    Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
+    Arc::new(EndpointEvent { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
 }
 
 /// Pushes a flood around forty events of other channels, to an endpoint that takes nothing; says how many
 /// of the forty are left.
-fn left_of_forty(flood: impl Fn(u64) -> Arc<Event>) -> usize {
+fn left_of_forty(flood: impl Fn(u64) -> Arc<EndpointEvent>) -> usize {
     left_of_forty_named("genuine-", flood)
 }
 
-fn left_of_forty_named(name: &str, flood: impl Fn(u64) -> Arc<Event>) -> usize {
+fn left_of_forty_named(name: &str, flood: impl Fn(u64) -> Arc<EndpointEvent>) -> usize {
     let mut bench = Bench::new(false);
     let most = 2 * WEBHOOK_QUEUE_EVENTS_MAX as u64;
     for seq in 0..most {
@@ -252,7 +261,7 @@ fn left_of_forty_named(name: &str, flood: impl Fn(u64) -> Arc<Event>) -> usize {
     let (events, bytes) = (bench.queue.len(), bench.queue.bytes());
     let is_full = events >= WEBHOOK_QUEUE_EVENTS_MAX / 2 || bytes >= WEBHOOK_QUEUE_BYTES_MAX / 2;
     assert!(is_full, "no more is lost than must be");
-    let lost = |(seq, _): &&(u64, Reason)| seq % (most / 40) == 17;
+    let lost = |(seq, _): &&(u64, DropReason)| seq % (most / 40) == 17;
     40 - bench.dropped.iter().filter(lost).count()
 }
 
@@ -263,7 +272,7 @@ fn a_flood_loses_its_own_events() {
     // A few channels', with large events.
     let large = |seq: u64| {
         let (channel, json) = (format!("loud-{}", seq % 7), "x".repeat(20_000));
-        Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
+        Arc::new(EndpointEvent { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
     };
     assert_eq!(left_of_forty(large), 40);
     // Many channels that are occupied and vacated, a thousand at a time.
@@ -289,7 +298,7 @@ fn channels_that_anybody_holds_open_drop_nothing_of_signed_ones() {
     assert_eq!(left_of_forty_named("private-", come_and_go), 40);
     let heavy = |seq: u64| {
         let (channel, json) = (format!("open-{seq}"), "x".repeat(5_000));
-        Arc::new(Event { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
+        Arc::new(EndpointEvent { seq, channel: channel.into(), at_ms: 0, json: json.into(), arrival: None })
     };
     assert_eq!(left_of_forty_named("private-", heavy), 40);
     // Nor does who may open one signed channel drop what is public.
@@ -321,7 +330,7 @@ fn a_channel_that_came_and_went_unheard_is_lost_as_a_whole() {
         bench.push(seq, "other");
         seq += 1;
     }
-    assert_eq!(bench.dropped, [31, 33, 35].map(|seq| (seq, Reason::QueueFull)));
+    assert_eq!(bench.dropped, [31, 33, 35].map(|seq| (seq, DropReason::QueueFull)));
 }
 
 #[test]
@@ -409,7 +418,7 @@ proptest! {
         }
         prop_assert!(posted.values().all(|events| events.is_sorted()));
         // If the last one was given up, it fails until it has taken another one.
-        let news = bench.news.iter().map(|news| matches!(news, News::Fails));
+        let news = bench.news.iter().map(|news| matches!(news, HealthChange::Fails));
         prop_assert!(news.enumerate().all(|(at, fails)| fails == at.is_multiple_of(2)));
     }
 }

@@ -56,9 +56,9 @@ impl Post {
 }
 
 #[derive(Clone)]
-pub(super) struct Receiver(Arc<State>);
+pub(super) struct TestReceiver(Arc<ReceiverState>);
 
-struct State {
+struct ReceiverState {
     address: SocketAddr,
     /// For the next posts, then the last one for all.
     moods: Mutex<VecDeque<Mood>>,
@@ -66,14 +66,14 @@ struct State {
     connections: AtomicUsize,
 }
 
-impl Receiver {
+impl TestReceiver {
     pub(super) async fn start(moods: &[Mood]) -> Self {
         Self::listen(moods, None).await
     }
 
     pub(super) async fn listen(moods: &[Mood], tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let receiver = Self(Arc::new(State {
+        let receiver = Self(Arc::new(ReceiverState {
             address: listener.local_addr().unwrap(),
             moods: Mutex::new(moods.iter().copied().collect()),
             posts: Mutex::default(),

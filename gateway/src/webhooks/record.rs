@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{core::EndpointId, event::Event};
+use super::{core::EndpointId, event::EndpointEvent};
 
 pub(super) const MAGIC: &[u8] = b"broadgate webhooks 1\n";
 
@@ -20,17 +20,17 @@ const DONE: u8 = 2;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record {
     /// An event waits for an endpoint.
-    Added(EndpointId, Arc<Event>),
+    Added(EndpointId, Arc<EndpointEvent>),
     /// The event of this number waits no more.
     Done(u64),
 }
 
 /// What the record of an event takes in the file.
-pub(super) fn bytes(event: &Event) -> usize {
+pub(super) fn bytes(event: &EndpointEvent) -> usize {
     HEAD_BYTES + 1 + 8 + 16 + 8 + 4 + event.channel.len() + event.json.len()
 }
 
-pub(super) fn write_added(out: &mut Vec<u8>, id: EndpointId, event: &Event) {
+pub(super) fn write_added(out: &mut Vec<u8>, id: EndpointId, event: &EndpointEvent) {
     framed(out, |out| {
         out.push(ADDED);
         out.extend(event.seq.to_le_bytes());
@@ -88,7 +88,13 @@ fn parse(mut content: &[u8]) -> Option<Record> {
             let (channel, json) = (std::str::from_utf8(channel).ok()?, std::str::from_utf8(json).ok()?);
             Some(Record::Added(
                 id,
-                Arc::new(Event { seq, channel: channel.into(), at_ms, json: json.into(), arrival: None }),
+                Arc::new(EndpointEvent {
+                    seq,
+                    channel: channel.into(),
+                    at_ms,
+                    json: json.into(),
+                    arrival: None,
+                }),
             ))
         }
         DONE => content.is_empty().then_some(Record::Done(seq)),
@@ -108,8 +114,14 @@ mod tests {
 
     use super::*;
 
-    fn event(seq: u64, channel: &str, json: &str) -> Arc<Event> {
-        Arc::new(Event { seq, channel: channel.into(), at_ms: seq + 5, json: json.into(), arrival: None })
+    fn event(seq: u64, channel: &str, json: &str) -> Arc<EndpointEvent> {
+        Arc::new(EndpointEvent {
+            seq,
+            channel: channel.into(),
+            at_ms: seq + 5,
+            json: json.into(),
+            arrival: None,
+        })
     }
 
     fn read_all(mut bytes: &[u8]) -> (Vec<Record>, usize) {

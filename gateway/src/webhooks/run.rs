@@ -14,17 +14,17 @@ use tokio::{
 };
 
 use super::{
-    core::{Core, EndpointId, Out},
-    event::{Effect, Event, Reason},
+    core::{EndpointEffect, EndpointId, WebhookCore},
+    event::{DropReason, EndpointEvent, WebhookEffect},
     fact,
-    health::News,
-    post::Target,
-    send::{Failure, Sender},
+    health::HealthChange,
+    post::PostTarget,
+    send::{PostFailure, PostSender},
     spool::{Spool, SpooledEvent},
 };
 use crate::{
     apps::Apps,
-    fair_queue::{Item, Receiver, Says},
+    fair_queue::{FairReceiver, QueueItem, Says},
 };
 
 /// Facts that are taken in one turn.
@@ -33,10 +33,10 @@ const TURN_FACTS_MAX: usize = 256;
 const LOSS_TOLD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Input of the task.
-pub(super) enum Input {
+pub(super) enum RunInput {
     Fact {
         app: String,
-        news: fact::News,
+        news: fact::TrackedFact,
     },
     /// Another gateway is the home of a channel now.
     Moved {
@@ -48,7 +48,7 @@ pub(super) enum Input {
     Stop(oneshot::Sender<usize>),
 }
 
-impl Item for Input {
+impl QueueItem for RunInput {
     fn about(&self) -> Option<(&str, &str)> {
         match self {
             Self::Fact { app, news } => Some((app, news.fact.channel())),
@@ -81,15 +81,15 @@ pub(super) struct Drain {
 
 /// What the task is made of.
 pub(super) struct Shell {
-    core: Core,
+    core: WebhookCore,
     apps: Apps,
     changes: watch::Receiver<u64>,
-    inbox: Receiver<Input>,
+    inbox: FairReceiver<RunInput>,
     spool: Option<Spool>,
-    sender: Option<Sender>,
-    targets: HashMap<EndpointId, Arc<Target>>,
+    sender: Option<PostSender>,
+    targets: HashMap<EndpointId, Arc<PostTarget>>,
     losses: HashMap<EndpointId, Losses>,
-    posts: JoinSet<Result<(), Failure>>,
+    posts: JoinSet<Result<(), PostFailure>>,
     under_way: HashMap<task::Id, (EndpointId, u64, Instant)>,
     started: Instant,
     draining: Option<Drain>,
@@ -105,13 +105,13 @@ struct Losses {
 impl Shell {
     pub(super) fn new(
         apps: &Apps,
-        inbox: Receiver<Input>,
+        inbox: FairReceiver<RunInput>,
         spool: Option<(Spool, Vec<SpooledEvent>)>,
         run: u64,
     ) -> Self {
         let (spool, kept) = spool.unzip();
         let mut shell = Self {
-            core: Core::new(run),
+            core: WebhookCore::new(run),
             apps: apps.clone(),
             changes: apps.changes(),
             inbox,
@@ -129,13 +129,13 @@ impl Shell {
     }
 
     #[cfg(test)]
-    pub(super) fn inbox(&self) -> &Receiver<Input> {
+    pub(super) fn inbox(&self) -> &FairReceiver<RunInput> {
         &self.inbox
     }
 
     /// With another sender than the one that trusts whom the machine trusts.
     #[cfg(test)]
-    pub(super) fn with_sender(mut self, sender: Sender) -> Self {
+    pub(super) fn with_sender(mut self, sender: PostSender) -> Self {
         self.sender = Some(sender);
         self
     }
@@ -156,10 +156,10 @@ impl Shell {
             let mut stopped = None;
             for input in inputs.drain(..) {
                 match input {
-                    Input::Fact { app, news } => self.fact(&app, news),
-                    Input::Moved { app, channel } => self.moved(&app, &channel),
-                    Input::Drain(drain) => self.draining = Some(drain),
-                    Input::Stop(done) => stopped = Some(done),
+                    RunInput::Fact { app, news } => self.fact(&app, news),
+                    RunInput::Moved { app, channel } => self.moved(&app, &channel),
+                    RunInput::Drain(drain) => self.draining = Some(drain),
+                    RunInput::Stop(done) => stopped = Some(done),
                 }
             }
             if stopped.is_some() {
@@ -167,7 +167,7 @@ impl Shell {
             }
             self.wake();
         };
-        let mut out = Out::new();
+        let mut out = EndpointEffect::new();
         self.core.flush(self.started.elapsed(), wall_ms(), &mut out);
         self.act(out, None);
         let left = self.core.len();
@@ -177,14 +177,14 @@ impl Shell {
         stopped.map(|stopped| stopped.send(left));
     }
 
-    fn fact(&mut self, app: &str, news: fact::News) {
-        let mut out = Out::new();
+    fn fact(&mut self, app: &str, news: fact::TrackedFact) {
+        let mut out = EndpointEffect::new();
         self.core.fact(self.started.elapsed(), wall_ms(), app, news, &mut out);
         self.act(out, None);
     }
 
     fn wake(&mut self) {
-        let (now, mut out) = (self.started.elapsed(), Out::new());
+        let (now, mut out) = (self.started.elapsed(), EndpointEffect::new());
         self.core.wake(now, wall_ms(), &mut out);
         let waits = self.core.waits_for_returns();
         let flushes = self.draining.as_mut().is_some_and(|drain| {
@@ -201,38 +201,38 @@ impl Shell {
     }
 
     fn moved(&mut self, app: &str, channel: &str) {
-        let mut out = Out::new();
+        let mut out = EndpointEffect::new();
         self.core.moved(self.started.elapsed(), wall_ms(), app, channel, &mut out);
         self.act(out, None);
     }
 
     /// A post has ended.
-    fn landed(&mut self, ended: Result<(task::Id, Result<(), Failure>), JoinError>) {
+    fn landed(&mut self, ended: Result<(task::Id, Result<(), PostFailure>), JoinError>) {
         let (task, result) = match ended {
             Ok(ended) => ended,
-            Err(error) => (error.id(), Err(Failure::Internal(error.to_string()))),
+            Err(error) => (error.id(), Err(PostFailure::Internal(error.to_string()))),
         };
         let Some((id, flight, since)) = self.under_way.remove(&task) else { return };
-        let label = result.as_ref().err().map_or("ok", Failure::label);
+        let label = result.as_ref().err().map_or("ok", PostFailure::label);
         counter!("broadgate_gateway_webhook_posts_total", "outcome" => label).increment(1);
         histogram!("broadgate_gateway_webhook_post_seconds").record(since.elapsed());
-        let mut out = Out::new();
+        let mut out = EndpointEffect::new();
         self.core.done(self.started.elapsed(), id, flight, result.is_ok(), &mut out);
         self.act(out, result.err().as_ref());
     }
 
     /// The apps may differ; `kept` is what an earlier run has left.
     fn follow_apps(&mut self, kept: Vec<SpooledEvent>) {
-        let mut out = Out::new();
+        let mut out = EndpointEffect::new();
         let endpoints = self.core.apps(&self.apps.load(), &mut out);
         if self.sender.is_none() && !endpoints.is_empty() {
-            match Sender::new() {
+            match PostSender::new() {
                 Ok(sender) => self.sender = Some(sender),
                 Err(error) => tracing::error!(%error, "webhooks are off: TLS setup failed"),
             }
         }
         let targets = endpoints.into_iter().filter_map(|(id, app, webhook)| {
-            let target = Target::new(&app, webhook);
+            let target = PostTarget::new(&app, webhook);
             if target.is_none() {
                 tracing::error!(app = app.id, webhook, "invalid webhook: check its url and headers");
             }
@@ -251,22 +251,22 @@ impl Shell {
     }
 
     /// Does what the core has decided. `why` is what a post has just failed of.
-    fn act(&mut self, out: Out, why: Option<&Failure>) {
+    fn act(&mut self, out: EndpointEffect, why: Option<&PostFailure>) {
         let mut touched = BTreeSet::new();
         for (id, effect) in out {
             touched.insert(id);
             match effect {
-                Effect::Queued(event) => self.spool.iter().for_each(|spool| spool.add(id, &event)),
-                Effect::Post { flight, events } => self.post(id, flight, events),
-                Effect::Delivered { event, waited } => {
+                WebhookEffect::Queued(event) => self.spool.iter().for_each(|spool| spool.add(id, &event)),
+                WebhookEffect::Post { flight, events } => self.post(id, flight, events),
+                WebhookEffect::Delivered { event, waited } => {
                     self.spool.iter().for_each(|spool| spool.done(event.seq));
                     histogram!("broadgate_gateway_webhook_delivery_seconds").record(waited);
                 }
-                Effect::Dropped { event, reason } => {
+                WebhookEffect::Dropped { event, reason } => {
                     self.spool.iter().for_each(|spool| spool.done(event.seq));
                     self.lost(id, reason);
                 }
-                Effect::News(news) => self.tell(id, news, why),
+                WebhookEffect::News(news) => self.tell(id, news, why),
             }
         }
         let apps: BTreeSet<String> =
@@ -274,32 +274,32 @@ impl Shell {
         apps.iter().for_each(|app| self.measure(app));
     }
 
-    fn post(&mut self, id: EndpointId, flight: u64, events: Vec<Arc<Event>>) {
+    fn post(&mut self, id: EndpointId, flight: u64, events: Vec<Arc<EndpointEvent>>) {
         let (target, sender) = (self.targets.get(&id).cloned(), self.sender.clone());
         let task = self.posts.spawn(async move {
             let (Some(target), Some(sender)) = (target, sender) else {
-                return Err(Failure::Internal("see the errors at start".to_owned()));
+                return Err(PostFailure::Internal("see the errors at start".to_owned()));
             };
             sender.post(target.request(&events)).await
         });
         self.under_way.insert(task.id(), (id, flight, Instant::now()));
     }
 
-    fn tell(&self, id: EndpointId, news: News, why: Option<&Failure>) {
+    fn tell(&self, id: EndpointId, news: HealthChange, why: Option<&PostFailure>) {
         let Some(target) = self.targets.get(&id) else { return };
         let (app, url) = (&target.app, &target.address);
         match news {
-            News::Fails => {
+            HealthChange::Fails => {
                 let why = why.map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(%app, %url, why, "webhook endpoint is failing; retrying");
             }
-            News::Works { given_up } => {
+            HealthChange::Works { given_up } => {
                 tracing::info!(%app, %url, given_up, "webhook endpoint has recovered");
             }
         }
     }
 
-    fn lost(&mut self, id: EndpointId, reason: Reason) {
+    fn lost(&mut self, id: EndpointId, reason: DropReason) {
         counter!("broadgate_gateway_webhook_drops_total", "reason" => reason.label()).increment(1);
         let Some(target) = self.targets.get(&id) else { return };
         let losses = self.losses.entry(id).or_default();

@@ -29,7 +29,7 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Why a post has not arrived.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum PostFailure {
     #[error("it answered {0}; only 2xx means that a webhook has arrived")]
     Status(StatusCode),
     #[error("it answered {0}, and redirects are not followed: configure the URL that it points to")]
@@ -46,7 +46,7 @@ pub(super) enum Failure {
     Internal(String),
 }
 
-impl Failure {
+impl PostFailure {
     /// For metrics.
     pub(super) const fn label(&self) -> &'static str {
         match self {
@@ -63,14 +63,14 @@ impl Failure {
 
 /// Posts. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Sender {
+pub(super) struct PostSender {
     client: Client<Bounded<HttpsConnector<HttpConnector>>, Full<Bytes>>,
     /// There is nobody whom this machine trusts.
     trusts_nobody: bool,
     post_time_max: Duration,
 }
 
-impl Sender {
+impl PostSender {
     /// Trusts whom the machine trusts.
     ///
     /// # Errors
@@ -117,21 +117,21 @@ impl Sender {
     }
 
     /// One attempt.
-    pub(super) async fn post(&self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+    pub(super) async fn post(&self, request: Request<Full<Bytes>>) -> Result<(), PostFailure> {
         let end = Instant::now() + self.post_time_max;
-        let answer = timeout_at(end, self.client.request(request)).await.map_err(|_| Failure::Timeout)?;
+        let answer = timeout_at(end, self.client.request(request)).await.map_err(|_| PostFailure::Timeout)?;
         let answer = answer.map_err(|error| self.failure(&error))?;
         let status = answer.status();
         // What it says decides; the rest is read for the sake of the connection.
         let _ = timeout_at(end, read(answer.into_body())).await;
         match status {
             status if status.is_success() => Ok(()),
-            status if status.is_redirection() => Err(Failure::Redirect(status)),
-            status => Err(Failure::Status(status)),
+            status if status.is_redirection() => Err(PostFailure::Redirect(status)),
+            status => Err(PostFailure::Status(status)),
         }
     }
 
-    fn failure(&self, error: &Error) -> Failure {
+    fn failure(&self, error: &Error) -> PostFailure {
         let mut causes = String::new();
         let mut cause = error.source();
         while let Some(next) = cause {
@@ -140,15 +140,15 @@ impl Sender {
             cause = next.source();
         }
         if bounded::is_too_long(error) {
-            return Failure::TooLong;
+            return PostFailure::TooLong;
         }
         if !error.is_connect() {
-            return Failure::Broken(causes);
+            return PostFailure::Broken(causes);
         }
         if self.trusts_nobody {
             causes.push_str("; this machine has no root certificates: install them or set SSL_CERT_FILE");
         }
-        Failure::Connect(causes)
+        PostFailure::Connect(causes)
     }
 }
 

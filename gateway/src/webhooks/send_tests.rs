@@ -3,19 +3,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::webhooks::receiver::{Mood, Receiver};
+use crate::webhooks::receiver::{Mood, TestReceiver};
 
 fn request(url: &str) -> Request<Full<Bytes>> {
     Request::post(url).body(Full::from("{}")).unwrap()
 }
 
-fn sender() -> Sender {
-    Sender::trusting(RootCertStore::empty()).unwrap().within(Duration::from_millis(300))
+fn sender() -> PostSender {
+    PostSender::trusting(RootCertStore::empty()).unwrap().within(Duration::from_millis(300))
 }
 
 #[tokio::test]
 async fn only_2xx_is_success_and_the_reason_of_a_failure_is_told() {
-    let receiver = Receiver::start(&[Mood::Takes]).await;
+    let receiver = TestReceiver::start(&[Mood::Takes]).await;
     for (mood, label, word) in [
         (Mood::Takes, "", ""),
         (Mood::Answers(204), "", ""),
@@ -39,7 +39,7 @@ async fn only_2xx_is_success_and_the_reason_of_a_failure_is_told() {
 
 #[tokio::test]
 async fn a_connection_serves_many_posts() {
-    let receiver = Receiver::start(&[Mood::Takes, Mood::Answers(500), Mood::Takes]).await;
+    let receiver = TestReceiver::start(&[Mood::Takes, Mood::Answers(500), Mood::Takes]).await;
     let sender = sender();
     for arrives in [true, false, true, true] {
         assert_eq!(sender.post(request(&receiver.url())).await.is_ok(), arrives);
@@ -50,7 +50,7 @@ async fn a_connection_serves_many_posts() {
 /// The receiver's bytes cost the gateway time: also those that the HTTP client forgets.
 #[tokio::test]
 async fn answer_without_end_is_read_to_a_limit() {
-    let patient = Sender::trusting(RootCertStore::empty()).unwrap().within(Duration::from_secs(20));
+    let patient = PostSender::trusting(RootCertStore::empty()).unwrap().within(Duration::from_secs(20));
     let long_head = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1000));
     for (begin, again, fails) in [
         ("", "HTTP/1.1 100 Continue\r\n\r\n", true),
@@ -74,13 +74,13 @@ async fn answer_without_end_is_read_to_a_limit() {
             sent
         });
         let posted = patient.post(request(&url)).await;
-        assert_eq!(posted, if fails { Err(Failure::TooLong) } else { Ok(()) });
+        assert_eq!(posted, if fails { Err(PostFailure::TooLong) } else { Ok(()) });
         // The connection ends: what the system's buffers took is far less than went on for ever.
         let sent =
             tokio::time::timeout(Duration::from_secs(30), endless).await.expect("it is closed").unwrap();
         assert!(sent < 64 << 20, "{sent}");
     }
-    assert!(Failure::TooLong.to_string().contains("more than 131072 bytes"));
+    assert!(PostFailure::TooLong.to_string().contains("more than 131072 bytes"));
 }
 
 #[tokio::test]
@@ -94,15 +94,15 @@ async fn https_needs_a_certificate_that_is_trusted() {
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(server));
-    let receiver = Receiver::listen(&[Mood::Takes], Some(acceptor)).await;
+    let receiver = TestReceiver::listen(&[Mood::Takes], Some(acceptor)).await;
     let url = format!("https://{}/hook", receiver.address());
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let patient = |sender: Sender| sender.within(Duration::from_secs(10));
-    assert_eq!(patient(Sender::trusting(roots).unwrap()).post(request(&url)).await, Ok(()));
+    let patient = |sender: PostSender| sender.within(Duration::from_secs(10));
+    assert_eq!(patient(PostSender::trusting(roots).unwrap()).post(request(&url)).await, Ok(()));
     let failure = patient(sender()).post(request(&url)).await.unwrap_err();
     assert!(failure.label() == "connect" && failure.to_string().contains("SSL_CERT_FILE"), "{failure}");
-    let failure = patient(Sender::new().unwrap()).post(request(&url)).await.unwrap_err();
+    let failure = patient(PostSender::new().unwrap()).post(request(&url)).await.unwrap_err();
     assert!(failure.to_string().contains("certificate"), "{failure}");
     assert_eq!(receiver.posts().len(), 1);
 }

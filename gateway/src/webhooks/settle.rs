@@ -17,16 +17,16 @@ use broadgate_proto::limits::{
 };
 
 use super::arrival::Arrival;
-use super::fact::{Fact, News};
+use super::fact::{Fact, TrackedFact};
 
 /// A moment, and a number that keeps what is held back in its order.
 type When = (Duration, u64);
 /// A channel, or a user in it.
-type Subject = (String, Option<String>);
+type ChannelSubject = (String, Option<String>);
 
 enum Debounced {
     /// A subject, and when its debounce ends.
-    Left(Subject, Option<Arrival>),
+    Left(ChannelSubject, Option<Arrival>),
     Missed(String),
     Counted(String),
 }
@@ -46,9 +46,9 @@ pub(super) struct Settle {
 
 impl Settle {
     /// Takes a fact, and gives what is to be told now.
-    pub(super) fn take(&mut self, now: Duration, news: News, told: &mut Vec<News>) {
+    pub(super) fn take(&mut self, now: Duration, news: TrackedFact, told: &mut Vec<TrackedFact>) {
         self.due(now, told);
-        let News { fact, arrival } = news;
+        let TrackedFact { fact, arrival } = news;
         match fact {
             Fact::Vacated { channel } => self.leaves(now, (channel, None), arrival, told),
             Fact::MemberRemoved { channel, user_id } => {
@@ -63,7 +63,7 @@ impl Settle {
     }
 
     /// Gives what has been held back for long enough.
-    pub(super) fn due(&mut self, now: Duration, told: &mut Vec<News>) {
+    pub(super) fn due(&mut self, now: Duration, told: &mut Vec<TrackedFact>) {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             match timer.remove() {
                 Debounced::Left(who, arrival) => {
@@ -85,7 +85,7 @@ impl Settle {
     }
 
     /// Gives everything that is held back: the gateway stops.
-    pub(super) fn flush(&mut self, told: &mut Vec<News>) {
+    pub(super) fn flush(&mut self, told: &mut Vec<TrackedFact>) {
         let mut all = std::mem::take(self);
         for held in all.timers.into_values() {
             match held {
@@ -100,7 +100,7 @@ impl Settle {
     }
 
     /// Gives whose going is held back in a channel: somebody else tells what happens there from now on.
-    pub(super) fn release(&mut self, channel: &str, told: &mut Vec<News>) {
+    pub(super) fn release(&mut self, channel: &str, told: &mut Vec<TrackedFact>) {
         let left = self.left.remove(channel).unwrap_or_default();
         let mut timers: Vec<When> = left.into_values().collect();
         timers.sort_unstable();
@@ -132,7 +132,13 @@ impl Settle {
         when
     }
 
-    fn leaves(&mut self, now: Duration, who: Subject, arrival: Option<Arrival>, told: &mut Vec<News>) {
+    fn leaves(
+        &mut self,
+        now: Duration,
+        who: ChannelSubject,
+        arrival: Option<Arrival>,
+        told: &mut Vec<TrackedFact>,
+    ) {
         if self.left.get(&who.0).is_some_and(|left| left.contains_key(&who.1)) {
             return;
         }
@@ -144,7 +150,7 @@ impl Settle {
         self.left.entry(who.0).or_default().insert(who.1, when);
     }
 
-    fn comes(&mut self, who: Subject, arrival: Option<Arrival>, told: &mut Vec<News>) {
+    fn comes(&mut self, who: ChannelSubject, arrival: Option<Arrival>, told: &mut Vec<TrackedFact>) {
         let fact = match self.take_back(&who) {
             Some(when) => {
                 // First the going has arrived, then the coming.
@@ -156,11 +162,11 @@ impl Settle {
                 (channel, Some(user_id)) => Fact::MemberAdded { channel, user_id },
             },
         };
-        told.push(News { fact, arrival });
+        told.push(TrackedFact { fact, arrival });
     }
 
     /// Nobody's going is held back under this name any more.
-    fn take_back(&mut self, who: &Subject) -> Option<When> {
+    fn take_back(&mut self, who: &ChannelSubject) -> Option<When> {
         let left = self.left.get_mut(&who.0)?;
         let when = left.remove(&who.1);
         if left.is_empty() {
@@ -169,7 +175,7 @@ impl Settle {
         when
     }
 
-    fn misses(&mut self, now: Duration, channel: String, told: &mut Vec<News>) {
+    fn misses(&mut self, now: Duration, channel: String, told: &mut Vec<TrackedFact>) {
         if self.missed.contains(&channel) {
             return;
         }
@@ -180,7 +186,7 @@ impl Settle {
         told.push(Fact::CacheMiss { channel }.into());
     }
 
-    fn counts(&mut self, now: Duration, channel: String, count: u64, told: &mut Vec<News>) {
+    fn counts(&mut self, now: Duration, channel: String, count: u64, told: &mut Vec<TrackedFact>) {
         let large = count > WEBHOOK_COUNT_SMALL_MAX;
         if let Some(newest) = self.counted.get_mut(&channel) {
             *newest = large.then_some(count);
@@ -195,12 +201,12 @@ impl Settle {
     }
 }
 
-fn gone((channel, user): Subject, arrival: Option<Arrival>) -> News {
+fn gone((channel, user): ChannelSubject, arrival: Option<Arrival>) -> TrackedFact {
     let fact = match user {
         None => Fact::Vacated { channel },
         Some(user_id) => Fact::MemberRemoved { channel, user_id },
     };
-    News { fact, arrival }
+    TrackedFact { fact, arrival }
 }
 
 #[cfg(test)]
@@ -241,7 +247,7 @@ mod tests {
         facts_of(told)
     }
 
-    fn facts_of(told: Vec<News>) -> Vec<Fact> {
+    fn facts_of(told: Vec<TrackedFact>) -> Vec<Fact> {
         told.into_iter().map(|news| news.fact).collect()
     }
 

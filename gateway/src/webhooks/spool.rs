@@ -23,7 +23,7 @@ use metrics::{counter, gauge};
 
 use super::{
     core::EndpointId,
-    event::Event,
+    event::EndpointEvent,
     record::{self, MAGIC, Record},
 };
 
@@ -36,23 +36,23 @@ const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The spool of one gateway. Dropping it writes what is left.
 pub(super) struct Spool {
-    shared: Arc<Shared>,
+    shared: Arc<SpoolShared>,
     writer: Option<JoinHandle<()>>,
     /// Held for as long as the spool is.
     _lock: File,
 }
 
 /// An event that waits, and for which endpoint.
-pub(super) type SpooledEvent = (EndpointId, Arc<Event>);
+pub(super) type SpooledEvent = (EndpointId, Arc<EndpointEvent>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SpoolShared {
+    state: Mutex<SpoolState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct SpoolState {
     kept: BTreeMap<u64, SpooledEvent>,
     kept_bytes: usize,
     unwritten: Vec<u8>,
@@ -81,10 +81,10 @@ impl Spool {
         let kept = load(&path).with_context(place)?;
         let kept_bytes = kept.values().map(|(_, event)| record::bytes(event)).sum();
         let all: Vec<SpooledEvent> = kept.values().cloned().collect();
-        let shared = Arc::new(Shared::default());
-        let mut disk = Disk { path, file: None, bytes: 0, unsynced: None };
+        let shared = Arc::new(SpoolShared::default());
+        let mut disk = SpoolFile { path, file: None, bytes: 0, unsynced: None };
         disk.rewrite(&all).with_context(place)?;
-        *shared.lock() = State { kept, kept_bytes, ..State::default() };
+        *shared.lock() = SpoolState { kept, kept_bytes, ..SpoolState::default() };
         let thread = std::thread::Builder::new().name("webhook-spool".to_owned());
         let writing = Arc::clone(&shared);
         let writer = thread.spawn(move || write(&writing, disk)).with_context(place)?;
@@ -125,7 +125,7 @@ impl Spool {
     }
 
     /// An event waits for an endpoint.
-    pub(super) fn add(&self, id: EndpointId, event: &Arc<Event>) {
+    pub(super) fn add(&self, id: EndpointId, event: &Arc<EndpointEvent>) {
         let mut state = self.shared.lock();
         let bytes = record::bytes(event);
         if state.kept_bytes + bytes > WEBHOOK_SPOOL_BYTES_MAX {
@@ -147,7 +147,7 @@ impl Spool {
         self.written(state);
     }
 
-    fn written(&self, mut state: MutexGuard<'_, State>) {
+    fn written(&self, mut state: MutexGuard<'_, SpoolState>) {
         if state.unwritten.len() > UNWRITTEN_BYTES_MAX {
             state.unwritten = Vec::new();
             state.rewrite = true;
@@ -165,9 +165,9 @@ impl Drop for Spool {
     }
 }
 
-impl Shared {
+impl SpoolShared {
     /// Nothing that can panic is done under the lock.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SpoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -251,7 +251,7 @@ fn load(path: &Path) -> io::Result<BTreeMap<u64, SpooledEvent>> {
 }
 
 /// The file, as the writer's thread sees it.
-struct Disk {
+struct SpoolFile {
     path: PathBuf,
     /// None after a failure.
     file: Option<File>,
@@ -260,7 +260,7 @@ struct Disk {
     unsynced: Option<Instant>,
 }
 
-impl Disk {
+impl SpoolFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
         file.write_all(bytes)?;
@@ -299,7 +299,7 @@ impl Disk {
     }
 
     /// Writes what is due.
-    fn turn(&mut self, shared: &Shared, stop: bool) -> io::Result<()> {
+    fn turn(&mut self, shared: &SpoolShared, stop: bool) -> io::Result<()> {
         let mut state = shared.lock();
         let unwritten = std::mem::take(&mut state.unwritten);
         let size = self.bytes + unwritten.len();
@@ -322,9 +322,9 @@ impl Disk {
 }
 
 /// The writer's thread.
-fn write(shared: &Shared, mut disk: Disk) {
+fn write(shared: &SpoolShared, mut disk: SpoolFile) {
     loop {
-        let idle = |state: &mut State| {
+        let idle = |state: &mut SpoolState| {
             !state.stop && (disk.file.is_none() || state.unwritten.is_empty() && !state.rewrite)
         };
         let waited = shared.changed.wait_timeout_while(shared.lock(), disk.rest(), idle);

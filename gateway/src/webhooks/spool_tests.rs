@@ -34,8 +34,8 @@ pub(in crate::webhooks) fn take_aside(path: &Path) -> Vec<String> {
 
 const ENDPOINT: EndpointId = EndpointId(7);
 
-fn event(seq: u64, json: &str) -> Arc<Event> {
-    Arc::new(Event { seq, channel: "c".into(), at_ms: 1, json: json.into(), arrival: None })
+fn event(seq: u64, json: &str) -> Arc<EndpointEvent> {
+    Arc::new(EndpointEvent { seq, channel: "c".into(), at_ms: 1, json: json.into(), arrival: None })
 }
 
 fn open(folder: &Folder) -> (Spool, Vec<u64>) {
@@ -179,7 +179,7 @@ fn a_file_that_vanishes_is_made_again() {
     let (spool, _) = open(&folder);
     spool.add(ENDPOINT, &event(1, "{}"));
     // As if a write had failed: the next turn writes everything.
-    let mut disk = Disk { path: file(&folder), file: None, bytes: 0, unsynced: None };
+    let mut disk = SpoolFile { path: file(&folder), file: None, bytes: 0, unsynced: None };
     assert!(disk.append(b"x").is_err() && disk.rest() == REPAIR_INTERVAL);
     disk.turn(&spool.shared, false).unwrap();
     assert_eq!(load(&file(&folder)).unwrap().len(), 1);

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, fs::OpenOptions, io::Write as _};
 
-use broadgate_pusher::auth::Key;
+use broadgate_pusher::auth::AppKey;
 
 use super::{
-    receiver::{Mood, Receiver},
-    send::Sender,
+    receiver::{Mood, TestReceiver},
+    send::PostSender,
     spool::tests::Folder,
     *,
 };
@@ -24,7 +24,7 @@ fn app(webhooks: &[(&str, &str)]) -> App {
 /// With little patience for a receiver that hangs.
 fn start(apps: &Apps, spool: Option<&Path>) -> Webhooks {
     let (webhooks, shell) = Webhooks::shell(apps, spool, "gw-1").unwrap();
-    let sender = Sender::new().unwrap().within(Duration::from_millis(500));
+    let sender = PostSender::new().unwrap().within(Duration::from_millis(500));
     tokio::spawn(shell.with_sender(sender).run());
     webhooks
 }
@@ -40,7 +40,7 @@ fn added(channel: &str, user: usize) -> Fact {
 #[tokio::test]
 async fn posts_are_signed_and_arrive_in_order_though_the_receiver_fails_and_hangs_at_first() {
     let moods = [Mood::Answers(500), Mood::Hangs, Mood::Breaks, Mood::Takes];
-    let receiver = Receiver::start(&moods).await;
+    let receiver = TestReceiver::start(&moods).await;
     let apps =
         Apps::new(vec![app(&[(&receiver.url(), "headers = { Authorization = \"Bearer b\" }")])]).unwrap();
     let webhooks = start(&apps, None);
@@ -68,7 +68,7 @@ async fn posts_are_signed_and_arrive_in_order_though_the_receiver_fails_and_hang
     assert_eq!(posts.len(), 43);
     for post in &posts {
         let header = |name: &str| post.headers[name].to_str().unwrap();
-        assert!(Key::new("k", SECRET).verify(&post.body, header("x-pusher-signature")));
+        assert!(AppKey::new("k", SECRET).verify(&post.body, header("x-pusher-signature")));
         assert_eq!((header("x-pusher-key"), header("content-type")), ("k", "application/json"));
         assert_eq!(header("authorization"), "Bearer b");
         assert!(header("user-agent").starts_with("broadgate/"));
@@ -80,7 +80,8 @@ async fn posts_are_signed_and_arrive_in_order_though_the_receiver_fails_and_hang
 
 #[tokio::test]
 async fn a_receiver_that_hangs_delays_no_other_and_batches_hold_several_events() {
-    let (hangs, takes) = (Receiver::start(&[Mood::Hangs]).await, Receiver::start(&[Mood::Takes]).await);
+    let (hangs, takes) =
+        (TestReceiver::start(&[Mood::Hangs]).await, TestReceiver::start(&[Mood::Takes]).await);
     let hooks = [(&*hangs.url(), ""), (&*takes.url(), "batch = true\nevents = [\"member_added\"]")];
     let apps = Apps::new(vec![app(&hooks)]).unwrap();
     let webhooks = start(&apps, None);
@@ -94,7 +95,8 @@ async fn a_receiver_that_hangs_delays_no_other_and_batches_hold_several_events()
 
 #[tokio::test]
 async fn endpoints_come_and_go_while_it_runs() {
-    let (first, second) = (Receiver::start(&[Mood::Takes]).await, Receiver::start(&[Mood::Takes]).await);
+    let (first, second) =
+        (TestReceiver::start(&[Mood::Takes]).await, TestReceiver::start(&[Mood::Takes]).await);
     let apps = Apps::new(vec![app(&[(&first.url(), "")])]).unwrap();
     let webhooks = start(&apps, None);
     webhooks.tell("shop", occupied("a"));
@@ -113,7 +115,7 @@ async fn endpoints_come_and_go_while_it_runs() {
 
 #[tokio::test]
 async fn a_drain_waits_for_returns_and_for_what_waits() {
-    let receiver = Receiver::start(&[Mood::Slow(Duration::from_millis(200))]).await;
+    let receiver = TestReceiver::start(&[Mood::Slow(Duration::from_millis(200))]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let webhooks = start(&apps, None);
     (0..3).for_each(|user| webhooks.tell("shop", added("presence-a", user)));
@@ -136,7 +138,7 @@ async fn a_drain_waits_for_returns_and_for_what_waits() {
 
 #[tokio::test]
 async fn a_drain_does_not_wait_for_ever() {
-    let receiver = Receiver::start(&[Mood::Answers(500)]).await;
+    let receiver = TestReceiver::start(&[Mood::Answers(500)]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let webhooks = start(&apps, None);
     webhooks.tell("shop", occupied("a"));
@@ -148,7 +150,7 @@ async fn a_drain_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn what_waits_survives_a_restart_and_a_torn_spool() {
-    let receiver = Receiver::start(&[Mood::Answers(500)]).await;
+    let receiver = TestReceiver::start(&[Mood::Answers(500)]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let folder = Folder::new();
     let webhooks = start(&apps, Some(&folder.0));
@@ -175,7 +177,7 @@ async fn what_waits_survives_a_restart_and_a_torn_spool() {
 /// Nobody says that it stops: the handle goes.
 #[tokio::test]
 async fn what_waits_survives_when_the_handle_is_dropped() {
-    let receiver = Receiver::start(&[Mood::Answers(500)]).await;
+    let receiver = TestReceiver::start(&[Mood::Answers(500)]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let folder = Folder::new();
     let (webhooks, shell) = Webhooks::shell(&apps, Some(&folder.0), "gw-1").unwrap();

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     identity::Identity,
-    shard::{Mailbox, Message, NewWorker, Trying, WorkerKey, shard_of_seq},
+    shard::{Mailbox, NewWorker, ShardMessage, Trying, WorkerKey, shard_of_seq},
 };
 
 /// Announces workers to the shards.
@@ -31,7 +31,7 @@ pub(crate) struct Attachments {
 }
 
 /// One worker's stream, as the shards know it. On drop the shards are informed.
-pub(crate) struct Attached {
+pub(crate) struct AttachedWorker {
     pub(super) key: WorkerKey,
     pub(super) shards: Arc<[Mailbox]>,
     spawner: Spawner,
@@ -46,7 +46,7 @@ impl Attachments {
     pub(super) async fn attach(
         &self,
         hello: WorkerHello,
-    ) -> Result<(Attached, mpsc::Receiver<Bytes>), String> {
+    ) -> Result<(AttachedWorker, mpsc::Receiver<Bytes>), String> {
         let incarnation: Incarnation = hello.incarnation.parse().map_err(|error| format!("{error}"))?;
         name::check("name", &hello.name).map_err(|error| error.to_string())?;
         if hello.services.is_empty() {
@@ -72,15 +72,16 @@ impl Attachments {
         tracing::info!(worker = %worker.name, services = ?worker.services, "worker attached");
         gauge!("broadgate_gateway_workers").increment(1);
         // From here on the drop informs the shards of its end, too.
-        let attached = Attached { key, shards: Arc::clone(&self.shards), spawner: self.spawner.clone() };
+        let attached =
+            AttachedWorker { key, shards: Arc::clone(&self.shards), spawner: self.spawner.clone() };
         for shard in self.shards.iter() {
-            shard.send(Message::WorkerUp(worker.clone())).await;
+            shard.send(ShardMessage::WorkerUp(worker.clone())).await;
         }
         Ok((attached, events))
     }
 }
 
-impl Attached {
+impl AttachedWorker {
     /// Hands answers to the shards whose events they answer.
     pub(super) async fn acks(&self, seqs: Vec<u64>) {
         let mut lists: Vec<Vec<u64>> = vec![Vec::new(); self.shards.len()];
@@ -91,14 +92,14 @@ impl Attached {
         }
         for (shard, seqs) in self.shards.iter().zip(lists) {
             if !seqs.is_empty() {
-                shard.send(Message::Acks { key: self.key, seqs }).await;
+                shard.send(ShardMessage::Acks { key: self.key, seqs }).await;
             }
         }
     }
 
     pub(super) async fn decision(&self, seq: u64, decision: v1::decision::Decision) {
         if let Some(shard) = self.shards.get(usize::from(shard_of_seq(seq))) {
-            shard.send(Message::Decision { key: self.key, seq, decision }).await;
+            shard.send(ShardMessage::Decision { key: self.key, seq, decision }).await;
         }
     }
 
@@ -107,21 +108,21 @@ impl Attached {
         let mut waiting = Vec::with_capacity(self.shards.len());
         for shard in self.shards.iter() {
             let (released, done) = oneshot::channel();
-            shard.send(Message::WorkerLeaving { key: self.key, released }).await;
+            shard.send(ShardMessage::WorkerLeaving { key: self.key, released }).await;
             waiting.push(done);
         }
         waiting
     }
 }
 
-impl Drop for Attached {
+impl Drop for AttachedWorker {
     fn drop(&mut self) {
         gauge!("broadgate_gateway_workers").decrement(1);
         let (key, shards) = (self.key, Arc::clone(&self.shards));
         // A full mailbox must not lose this, and a drop cannot wait.
         self.spawner.spawn("end of a worker's stream", async move {
             for shard in shards.iter() {
-                shard.send(Message::WorkerDown(key)).await;
+                shard.send(ShardMessage::WorkerDown(key)).await;
             }
         });
     }

@@ -15,21 +15,24 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::workers::attachments::{Attached, Attachments};
+use crate::workers::attachments::{AttachedWorker, Attachments};
 
 /// From the stream's begin to its hello.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct WorkerService(pub(crate) Arc<Attachments>);
 
-type Frames = Pin<Box<dyn Stream<Item = Result<GatewayFrame, Status>> + Send>>;
-type Out = mpsc::Sender<Result<GatewayFrame, Status>>;
+type WorkerFrames = Pin<Box<dyn Stream<Item = Result<GatewayFrame, Status>> + Send>>;
+type EventsOut = mpsc::Sender<Result<GatewayFrame, Status>>;
 
 #[tonic::async_trait]
 impl Worker for WorkerService {
-    type AttachStream = Frames;
+    type AttachStream = WorkerFrames;
 
-    async fn attach(&self, request: Request<Streaming<WorkerFrame>>) -> Result<Response<Frames>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<WorkerFrame>>,
+    ) -> Result<Response<WorkerFrames>, Status> {
         let mut frames = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIME_MAX, frames.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no hello came within 5 s"))?;
@@ -39,7 +42,7 @@ impl Worker for WorkerService {
         let me = self.0.me.load_full();
         let name = hello.name.clone();
         let (attached, events) = self.0.attach(hello).await.map_err(Status::invalid_argument)?;
-        // Frames other than events: the hello and, once, that the worker is released.
+        // WorkerFrames other than events: the hello and, once, that the worker is released.
         let (out, said) = mpsc::channel(2);
         let greeting = GatewayHello {
             incarnation: me.incarnation.to_string(),
@@ -66,7 +69,7 @@ fn written_events(written: Bytes) -> gateway_frame::Frame {
 }
 
 /// A panic ends the stream; the worker reads why, and redials.
-async fn follow(frames: Streaming<WorkerFrame>, attached: &Attached, out: Out) {
+async fn follow(frames: Streaming<WorkerFrame>, attached: &AttachedWorker, out: EventsOut) {
     let received = receive(frames, attached, out.clone());
     if broadgate_tasks::contain("worker's stream", received).await.is_none() {
         let why = "this gateway failed at a frame of the worker: see its log";
@@ -75,7 +78,7 @@ async fn follow(frames: Streaming<WorkerFrame>, attached: &Attached, out: Out) {
 }
 
 /// Answers from the worker, until its stream ends.
-async fn receive(mut frames: Streaming<WorkerFrame>, attached: &Attached, out: Out) {
+async fn receive(mut frames: Streaming<WorkerFrame>, attached: &AttachedWorker, out: EventsOut) {
     // Anything but a frame ends the stream: the worker redials.
     while let Ok(Some(WorkerFrame { frame })) = frames.message().await {
         match frame {

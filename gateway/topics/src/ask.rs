@@ -3,19 +3,19 @@
 use crate::{
     content::Content,
     core::Core,
-    parking::{Origin, Question},
+    parking::{Question, ReplyTarget},
     routes,
-    step::{Effect, Frame, Op, Reply, Ticket},
+    step::{Effect, HomeOp, HomeReply, LinkMessage, Ticket},
     topic::Topic,
 };
 
 impl<C: Content> Core<C> {
     /// A caller asks a topic's home.
-    pub(super) fn route(&mut self, ticket: Option<Ticket>, topic: &Topic, op: Op<C>) {
+    pub(super) fn route(&mut self, ticket: Option<Ticket>, topic: &Topic, op: HomeOp<C>) {
         if self.routes.bytes() + routes::cost(topic, &op) > self.limits.asked_bytes_max {
             self.out.push(Effect::Dropped("asked_full"));
             if let Some(ticket) = ticket {
-                self.out.push(Effect::Answer(ticket, Reply::Busy));
+                self.out.push(Effect::Answer(ticket, HomeReply::Busy));
             }
             return;
         }
@@ -31,7 +31,7 @@ impl<C: Content> Core<C> {
         }
         for (id, wanted, op) in self.routes.due(topic, home) {
             if home == self.me {
-                let origin = if wanted { Origin::Own(id) } else { Origin::None };
+                let origin = if wanted { ReplyTarget::Own(id) } else { ReplyTarget::None };
                 if !wanted {
                     self.routes.finish(id);
                 }
@@ -48,20 +48,20 @@ impl<C: Content> Core<C> {
         id: u64,
         wanted: bool,
         topic: &Topic,
-        op: Op<C>,
+        op: HomeOp<C>,
     ) {
-        let bytes = if let Op::Deliver(command) = &op { C::bytes(command) } else { 0 };
+        let bytes = if let HomeOp::Deliver(command) = &op { C::bytes(command) } else { 0 };
         if !self.is_reachable(home, bytes) {
             // The link has not accepted what it already has: the caller would wait in vain.
             self.out.push(Effect::Dropped("link_full"));
-            self.answer(id, Reply::Busy);
+            self.answer(id, HomeReply::Busy);
             return;
         }
         if let Some(peer) = self.peers.get_mut(&home) {
             peer.untaken += bytes;
         }
         let said = if wanted { id } else { 0 };
-        self.send(home, Frame::Ask { id: said, topic: topic.clone(), op });
+        self.send(home, LinkMessage::Ask { id: said, topic: topic.clone(), op });
         if !wanted {
             self.routes.finish(id);
         }
@@ -74,8 +74,8 @@ impl<C: Content> Core<C> {
     }
 
     /// A home has replied.
-    pub(super) fn routed(&mut self, id: u64, reply: Reply<C>) {
-        if matches!(reply, Reply::NotHome(_)) {
+    pub(super) fn routed(&mut self, id: u64, reply: HomeReply<C>) {
+        if matches!(reply, HomeReply::NotHome(_)) {
             if let Some(topic) = self.routes.ask_again(id, self.now) {
                 self.pump(&topic);
             }
@@ -84,7 +84,7 @@ impl<C: Content> Core<C> {
         self.answer(id, reply);
     }
 
-    fn answer(&mut self, id: u64, reply: Reply<C>) {
+    fn answer(&mut self, id: u64, reply: HomeReply<C>) {
         let Some((topic, flight)) = self.routes.finish(id) else { return };
         if let Some(ticket) = flight.ticket {
             self.out.push(Effect::Answer(ticket, reply));

@@ -35,7 +35,7 @@ struct Pair {
     now: Duration,
     cores: [Core<Sizes>; 2],
     session: LinkSession,
-    frames: VecDeque<(usize, Frame<Sizes>)>,
+    frames: VecDeque<(usize, LinkMessage<Sizes>)>,
     /// Tickets that were answered as busy.
     busy: Vec<Ticket>,
     dropped: Vec<&'static str>,
@@ -51,7 +51,7 @@ fn topic(number: u64) -> Topic {
 
 impl Pair {
     fn new() -> Self {
-        let cores = [0, 1].map(|gateway| Core::new(id(gateway), Limits::default()));
+        let cores = [0, 1].map(|gateway| Core::new(id(gateway), TopicLimits::default()));
         let (frames, busy, dropped) = (VecDeque::new(), Vec::new(), Vec::new());
         let mut pair = Self { now: Duration::ZERO, cores, session: 0, frames, busy, dropped };
         let members = [0, 1].map(|gateway| Member {
@@ -72,7 +72,7 @@ impl Pair {
         for effect in self.cores[gateway].apply(input, self.now) {
             match effect {
                 Effect::Send(_, frame) => self.frames.push_back((1 - gateway, frame)),
-                Effect::Answer(ticket, Reply::Busy) => self.busy.push(ticket),
+                Effect::Answer(ticket, HomeReply::Busy) => self.busy.push(ticket),
                 Effect::Dropped(why) => self.dropped.push(why),
                 _ => {}
             }
@@ -133,7 +133,7 @@ fn what_is_retracted_on_a_broken_link_is_kept_for_two_link_timeouts() {
     assert!(at_other > TOPICS as usize / 4, "{at_other}");
     pair.break_links();
     // A long partition, in which clients join and leave.
-    let patience = 2 * Limits::default().link_timeout;
+    let patience = 2 * TopicLimits::default().link_timeout;
     for _ in 0..5 {
         pair.stand(0);
         assert_eq!(pair.kept().2, at_other, "the home has to hear of them");
@@ -156,7 +156,7 @@ fn what_is_retracted_on_a_link_that_works_is_kept_until_it_was_taken() {
     pair.settle();
     let at_other = pair.kept().1;
     pair.stand(0);
-    pair.wait(3 * Limits::default().link_timeout);
+    pair.wait(3 * TopicLimits::default().link_timeout);
     assert_eq!(pair.kept().2, at_other);
     pair.settle();
     assert_eq!(pair.kept(), (0, 0, 0));
@@ -168,9 +168,9 @@ fn questions_to_a_home_that_cannot_be_asked_are_bounded_in_bytes() {
     let mut pair = Pair::new();
     let far = (0..).map(topic).find(|topic| pair.cores[0].home_of(topic) == Some(id(1))).unwrap();
     pair.break_links();
-    let most = Limits::default().asked_bytes_max / BYTES;
+    let most = TopicLimits::default().asked_bytes_max / BYTES;
     let ask = |pair: &mut Pair, ticket: Option<Ticket>, bytes: usize| {
-        pair.apply(0, Input::Route { ticket, topic: far.clone(), op: Op::Deliver(bytes) });
+        pair.apply(0, Input::Route { ticket, topic: far.clone(), op: HomeOp::Deliver(bytes) });
     };
     for ticket in 0..2 * most as Ticket {
         ask(&mut pair, Some(ticket), BYTES);
@@ -184,7 +184,7 @@ fn questions_to_a_home_that_cannot_be_asked_are_bounded_in_bytes() {
     (0..BYTES as Ticket / 256).for_each(|ticket| ask(&mut pair, Some(ticket), 0));
     assert!(pair.busy.len() > before);
     // Giving up makes room.
-    pair.wait(Limits::default().parking_time_max + 3 * Limits::default().link_timeout);
+    pair.wait(TopicLimits::default().parking_time_max + 3 * TopicLimits::default().link_timeout);
     assert_eq!((pair.cores[0].load().asked, pair.cores[0].routes.bytes()), (0, 0));
     let before = pair.busy.len();
     ask(&mut pair, Some(7), BYTES);
@@ -196,7 +196,7 @@ fn view_of_a_false_term_from_a_peer_is_dropped() {
     let mut pair = Pair::new();
     let before = Arc::clone(pair.cores[0].view());
     let view = Arc::new(View { epoch: Some(Epoch::new(u64::MAX, 1)), ..View::default() });
-    pair.apply(0, Input::Received(id(1), pair.session, Frame::View(view)));
+    pair.apply(0, Input::Received(id(1), pair.session, LinkMessage::View(view)));
     assert_eq!(pair.dropped, ["view_of_a_false_term"]);
     assert_eq!(*pair.cores[0].view(), before);
 }

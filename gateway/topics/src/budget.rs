@@ -10,12 +10,12 @@ use super::{shares::Shares, topic::Topic};
 
 /// What can be evicted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub(super) enum Evictable {
     Value(Topic),
     History(Topic),
 }
 
-impl Item {
+impl Evictable {
     fn app(&self) -> &str {
         match self {
             Self::Value(topic) | Self::History(topic) => topic.app(),
@@ -42,7 +42,7 @@ pub(super) struct Budget {
     app_bytes_max: usize,
     shares: Shares,
     /// Each app's items, by the time of the last write.
-    order: HashMap<Box<str>, BTreeMap<u64, Item>>,
+    order: HashMap<Box<str>, BTreeMap<u64, Evictable>>,
     writes: u64,
 }
 
@@ -52,7 +52,7 @@ impl Budget {
     }
 
     /// Records a write and the item's new size.
-    pub(super) fn written(&mut self, item: Item, weight: &mut Weight, bytes: usize) {
+    pub(super) fn written(&mut self, item: Evictable, weight: &mut Weight, bytes: usize) {
         self.forget(&item, *weight);
         self.writes += 1;
         *weight = Weight { written: self.writes, bytes };
@@ -70,7 +70,7 @@ impl Budget {
     }
 
     /// Removes an item.
-    pub(super) fn forget(&mut self, item: &Item, weight: Weight) {
+    pub(super) fn forget(&mut self, item: &Evictable, weight: Weight) {
         self.shares.sub(item.app(), weight.bytes);
         if let Some(order) = self.order.get_mut(item.app()) {
             order.remove(&weight.written);
@@ -81,7 +81,7 @@ impl Budget {
     }
 
     /// The next item to evict after a write of `app`, and why.
-    pub(super) fn gives(&self, app: &str) -> Option<(Item, &'static str)> {
+    pub(super) fn gives(&self, app: &str) -> Option<(Evictable, &'static str)> {
         let (giver, why) = if self.shares.of(app) > self.app_bytes_max {
             (app.into(), "kept_by_app")
         } else if self.shares.total() > self.bytes_max {

@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A link's session, and the frames in flight on it.
-type Way = (LinkSession, VecDeque<Frame<Nothing>>);
+type Way = (LinkSession, VecDeque<LinkMessage<Nothing>>);
 
 struct World {
     now: Duration,
@@ -96,7 +96,7 @@ fn id(gateway: u64) -> Incarnation {
 
 impl World {
     fn new() -> Self {
-        let cores = (1..=GATEWAYS).map(|gateway| (gateway, Core::new(id(gateway), Limits::default())));
+        let cores = (1..=GATEWAYS).map(|gateway| (gateway, Core::new(id(gateway), TopicLimits::default())));
         let pairs = (1..=GATEWAYS).flat_map(|from| (1..=GATEWAYS).map(move |to| (from, to)));
         let links = pairs.filter(|(from, to)| from != to).map(|pair| (pair, (0, VecDeque::new())));
         let mut world = Self {
@@ -290,7 +290,7 @@ proptest! {
         }
         world.settle();
         // A lost acknowledgement is not waited for for ever.
-        for wait in [Limits::default().link_timeout, Limits::default().enter_time_max] {
+        for wait in [TopicLimits::default().link_timeout, TopicLimits::default().enter_time_max] {
             world.now += wait;
             (1..=GATEWAYS).for_each(|gateway| world.apply(gateway, Input::Tick));
             world.settle();

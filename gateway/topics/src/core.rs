@@ -17,21 +17,21 @@ use crate::{
     content::Content,
     delivery::{PendingDelivery, PublishHash},
     entrances::Entrances,
-    home::Homes,
+    home::TopicHomes,
     interest::{Interest, InterestCounts},
-    limits::{Limits, Load, Restored},
+    limits::{HomesLoad, Restored, TopicLimits},
     members::{Members, Rings},
-    membership::GroupChange,
+    membership::MembershipChange,
     parking::Parking,
     peer::Peer,
     remember::{Bounds, Remembered},
     report::Reports,
     retention::{HandedOver, RetainedMessages, RetentionRules},
-    routes::Routes,
+    routes::QuestionRoutes,
     settle::Settling,
-    step::{Effect, Frame, Input, Reply},
+    step::{Effect, HomeReply, Input, LinkMessage},
     topic::Topic,
-    watch::Watched,
+    watch::WatchedGroup,
 };
 
 /// How often expired entries are removed.
@@ -48,7 +48,7 @@ const CLAIMS: Bounds = Bounds {
 #[derive(Debug)]
 pub struct Core<C: Content> {
     pub(super) me: Incarnation,
-    pub(super) limits: Limits,
+    pub(super) limits: TopicLimits,
     pub(super) now: Duration,
     pub(super) members: Members,
     pub(super) rings: Rings,
@@ -60,13 +60,13 @@ pub struct Core<C: Content> {
     pub(super) last_claim: u64,
     pub(super) settling: Settling<C>,
     pub(super) entrances: Entrances,
-    pub(super) homes: Homes,
+    pub(super) homes: TopicHomes,
     pub(super) parked: Parking<C>,
     pub(super) deliveries: BTreeMap<u64, PendingDelivery<C>>,
     pub(super) next_delivery: u64,
     /// Rises with everything that this home places, whatever the topic.
     pub(super) number: u64,
-    pub(super) routes: Routes<C>,
+    pub(super) routes: QuestionRoutes<C>,
     pub(super) retained: RetainedMessages<C>,
     /// Idempotency keys under which backends have published.
     pub(super) claims: Remembered<PublishHash>,
@@ -75,7 +75,7 @@ pub struct Core<C: Content> {
     next_sweep: Duration,
     /// The journal of an earlier run, until it is known which gateways are alive.
     pub(super) restored: Option<Restored>,
-    pub(super) watched: Watched,
+    pub(super) watched: WatchedGroup,
     pub(super) reports: Reports,
     /// At most the reports of one link timeout.
     pub(super) announced: VecDeque<Announced>,
@@ -85,7 +85,7 @@ pub struct Core<C: Content> {
 impl<C: Content> Core<C> {
     /// A gateway that knows no view yet.
     #[must_use]
-    pub fn new(me: Incarnation, limits: Limits) -> Self {
+    pub fn new(me: Incarnation, limits: TopicLimits) -> Self {
         Self {
             me,
             now: Duration::ZERO,
@@ -97,12 +97,12 @@ impl<C: Content> Core<C> {
             last_claim: 0,
             settling: Settling::new(),
             entrances: Entrances::default(),
-            homes: Homes::default(),
+            homes: TopicHomes::default(),
             parked: Parking::new(limits.parking_bytes_max, limits.parking_time_max),
             deliveries: BTreeMap::new(),
             next_delivery: 1,
             number: 0,
-            routes: Routes::new(),
+            routes: QuestionRoutes::new(),
             retained: RetainedMessages::new(
                 RetentionRules::default(),
                 limits.kept_bytes_max,
@@ -112,7 +112,7 @@ impl<C: Content> Core<C> {
             parcels: BTreeMap::new(),
             next_sweep: Duration::ZERO,
             restored: None,
-            watched: Watched::default(),
+            watched: WatchedGroup::default(),
             reports: Reports::default(),
             announced: VecDeque::new(),
             out: Vec::new(),
@@ -212,8 +212,8 @@ impl<C: Content> Core<C> {
 
     /// The current load.
     #[must_use]
-    pub fn load(&self) -> Load {
-        Load {
+    pub fn load(&self) -> HomesLoad {
+        HomesLoad {
             homes: self.homes.len(),
             parked: self.parked.len(),
             asked: self.routes.len(),
@@ -223,7 +223,7 @@ impl<C: Content> Core<C> {
         }
     }
 
-    pub(super) fn send(&mut self, peer: Incarnation, frame: Frame<C>) {
+    pub(super) fn send(&mut self, peer: Incarnation, frame: LinkMessage<C>) {
         self.out.push(Effect::Send(peer, frame));
     }
 
@@ -283,7 +283,7 @@ impl<C: Content> Core<C> {
         // Precedes every other frame sent in this view.
         let open: Vec<_> = self.open_peers().filter(|peer| !gone.contains(peer)).collect();
         for &peer in &open {
-            self.send(peer, Frame::View(Arc::clone(&self.members.view)));
+            self.send(peer, LinkMessage::View(Arc::clone(&self.members.view)));
         }
         if changed {
             self.lose_topics(gap);
@@ -323,14 +323,14 @@ impl<C: Content> Core<C> {
         self.hand_over();
         let (me, rings) = (self.me, &self.rings);
         for topic in self.watched.lose(|topic| rings.home(topic) != Some(me)) {
-            self.out.push(Effect::Group(topic, GroupChange::Moved));
+            self.out.push(Effect::Group(topic, MembershipChange::Moved));
         }
         self.watched.changed_all(self.homes.topics(), self.members.epoch);
         self.move_reports(gap);
         let (me, rings) = (self.me, &self.rings);
         let others = self.parked.take_others(|topic| rings.home(topic) == Some(me));
         for asked in others {
-            self.reply(asked.origin, Reply::NotHome(self.members.epoch));
+            self.reply(asked.origin, HomeReply::NotHome(self.members.epoch));
         }
     }
 
@@ -356,7 +356,7 @@ impl<C: Content> Core<C> {
     /// Precedes `Synced`: the home waits for that.
     pub(super) fn send_parcels(&mut self, home: Incarnation) {
         for (topic, history) in self.parcels.remove(&home).unwrap_or_default() {
-            self.send(home, Frame::HandOver { topic, history });
+            self.send(home, LinkMessage::HandOver { topic, history });
         }
     }
 }

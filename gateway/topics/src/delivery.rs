@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
-use crate::{content::Content, parking::Origin, retention::Position, topic::Topic};
+use crate::{content::Content, parking::ReplyTarget, retention::Position, topic::Topic};
 
 /// A forwarded command with unanswered gateways.
 #[derive(Debug)]
 pub(super) struct PendingDelivery<C: Content> {
-    pub(super) origin: Origin,
+    pub(super) origin: ReplyTarget,
     pub(super) topic: Topic,
     pub(super) epoch: Epoch,
     pub(super) waiting: BTreeSet<Incarnation>,

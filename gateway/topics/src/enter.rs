@@ -11,7 +11,7 @@ use crate::{
     entrances::Entering,
     interest::Interest,
     own::needs,
-    settle::Waiting,
+    settle::WaitingOperation,
     step::{Effect, Entered, NotPresent, Ticket},
     topic::Topic,
 };
@@ -21,7 +21,7 @@ impl<C: Content> Core<C> {
     pub(super) fn enter(&mut self, ticket: Ticket, topic: Topic, user: Option<Arc<str>>) {
         let topics = vec![topic.clone()];
         let entering = Entering { ticket, topic, user, since: self.now };
-        self.wait_until_known(Waiting::Entering(entering), topics);
+        self.wait_until_known(WaitingOperation::Entering(entering), topics);
     }
 
     /// The home knows of the client, or did not confirm that in time: then another home may take over soon.

@@ -11,7 +11,7 @@ use crate::{
     ledger::LedgerUpdate,
     limits::Restored,
     membership::{LinkSession, Report},
-    step::{Effect, Frame},
+    step::{Effect, LinkMessage},
     topic::Topic,
 };
 
@@ -146,7 +146,7 @@ impl<C: Content> Core<C> {
                 peer.serial += 1;
                 let serial = peer.serial;
                 needs.insert(to, serial);
-                self.send(to, Frame::Reported { serial, topic, whole, more, notified });
+                self.send(to, LinkMessage::Reported { serial, topic, whole, more, notified });
             }
         }
         needs

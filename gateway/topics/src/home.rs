@@ -10,13 +10,13 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use crate::{
     interest::Sum,
-    membership::{Claim, ClaimDecision, LinkSession, MemberChange},
+    membership::{Claim, DecidedClaim, LinkSession, MemberChange},
     topic::Topic,
 };
 
 /// A gateway's interest in a topic.
 #[derive(Debug, Clone)]
-pub(super) struct InterestUpdate<'a> {
+pub(super) struct GatewayInterest<'a> {
     pub(super) clients: u64,
     pub(super) members: &'a [MemberChange],
     pub(super) claims: Vec<Claim>,
@@ -26,7 +26,7 @@ pub(super) struct InterestUpdate<'a> {
 
 /// One topic at its home.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct TopicHome {
     /// When this gateway became its home.
     pub(super) tenure: Epoch,
     /// The gateways with clients in it.
@@ -51,7 +51,7 @@ pub(super) struct Roster {
     users: BTreeMap<Arc<str>, Vec<Reporter>>,
     /// Pending claims, one per user and gateway. They wait only until every gateway has synced, and are
     /// decided in order of arrival.
-    claims: BTreeMap<(Arc<str>, Incarnation), Waiting>,
+    claims: BTreeMap<(Arc<str>, Incarnation), WaitingClaim>,
     /// Rises with every claim.
     order: u64,
     /// The interested gateways have received the whole roster in this tenure.
@@ -62,7 +62,7 @@ pub(super) struct Roster {
 
 /// A claim, and the gateway and link session that made it.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingClaim {
     order: u64,
     session: LinkSession,
     claim: Claim,
@@ -71,7 +71,7 @@ struct Waiting {
 /// The member info of a user, from a gateway in a link session.
 type Reporter = (Incarnation, LinkSession, Arc<str>);
 
-impl Home {
+impl TopicHome {
     /// Starts a new tenure.
     pub(super) fn take_over(&mut self, tenure: Epoch) {
         self.tenure = tenure;
@@ -106,9 +106,9 @@ impl Home {
         &mut self,
         gateway: Incarnation,
         session: LinkSession,
-        update: InterestUpdate<'_>,
+        update: GatewayInterest<'_>,
     ) -> (Vec<MemberChange>, bool) {
-        let InterestUpdate { clients, members, claims, knows_roster } = update;
+        let GatewayInterest { clients, members, claims, knows_roster } = update;
         let known = self.interested.iter().position(|one| one.gateway == gateway);
         match known {
             Some(at) if clients == 0 => drop(self.interested.swap_remove(at)),
@@ -139,19 +139,19 @@ impl Home {
 
     /// Decides the pending claims, in order. A present user counts once, however many gateways have clients
     /// for it. Returns the users who joined, and the decisions.
-    pub(super) fn decide(&mut self) -> (Vec<MemberChange>, Vec<(Incarnation, ClaimDecision)>) {
+    pub(super) fn decide(&mut self) -> (Vec<MemberChange>, Vec<(Incarnation, DecidedClaim)>) {
         let (mut changes, mut answers) = (Vec::new(), Vec::new());
         let Some(roster) = &mut self.roster else { return (changes, answers) };
         let mut waiting: Vec<_> = std::mem::take(&mut roster.claims).into_iter().collect();
         waiting.sort_unstable_by_key(|(_, waiting)| waiting.order);
-        for ((_, gateway), Waiting { session, claim, .. }) in waiting {
+        for ((_, gateway), WaitingClaim { session, claim, .. }) in waiting {
             let Claim { user, info, number, max } = claim;
             let granted = roster.has(&user) || roster.len() < max as usize;
             if granted {
                 let member = MemberChange { user: user.clone(), info: Some(info) };
                 changes.extend(roster.stand(gateway, session, &member));
             }
-            answers.push((gateway, ClaimDecision { user, number, granted }));
+            answers.push((gateway, DecidedClaim { user, number, granted }));
         }
         (changes, answers)
     }
@@ -200,7 +200,7 @@ impl Roster {
             self.order += 1;
             let key = (claim.user.clone(), gateway);
             let order = self.claims.get(&key).map_or(self.order, |waiting| waiting.order);
-            self.claims.insert(key, Waiting { order, session, claim });
+            self.claims.insert(key, WaitingClaim { order, session, claim });
         }
     }
 
@@ -243,14 +243,14 @@ impl Roster {
 
 /// All topics with interest whose home this gateway is.
 #[derive(Debug, Default)]
-pub(super) struct Homes(HashMap<Topic, Home>);
+pub(super) struct TopicHomes(HashMap<Topic, TopicHome>);
 
-impl Homes {
-    pub(super) fn get(&self, topic: &Topic) -> Option<&Home> {
+impl TopicHomes {
+    pub(super) fn get(&self, topic: &Topic) -> Option<&TopicHome> {
         self.0.get(topic)
     }
 
-    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut Home> {
+    pub(super) fn get_mut(&mut self, topic: &Topic) -> Option<&mut TopicHome> {
         self.0.get_mut(topic)
     }
 
@@ -258,8 +258,8 @@ impl Homes {
         self.0.keys().cloned()
     }
 
-    pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut Home {
-        self.0.entry(topic.clone()).or_insert_with(|| Home {
+    pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut TopicHome {
+        self.0.entry(topic.clone()).or_insert_with(|| TopicHome {
             tenure,
             interested: Vec::new(),
             expected: Vec::new(),
@@ -268,7 +268,7 @@ impl Homes {
     }
 
     pub(super) fn forget_if_idle(&mut self, topic: &Topic) {
-        if self.0.get(topic).is_some_and(Home::is_idle) {
+        if self.0.get(topic).is_some_and(TopicHome::is_idle) {
             self.0.remove(topic);
         }
     }
@@ -320,8 +320,8 @@ impl Homes {
         self.with_roster(|home, roster| roster.sent && home.interested().any(|one| one == gateway))
     }
 
-    fn with_roster(&self, wanted: impl Fn(&Home, &Roster) -> bool) -> Vec<Topic> {
-        let wanted = |home: &Home| home.roster.as_ref().is_some_and(|roster| wanted(home, roster));
+    fn with_roster(&self, wanted: impl Fn(&TopicHome, &Roster) -> bool) -> Vec<Topic> {
+        let wanted = |home: &TopicHome| home.roster.as_ref().is_some_and(|roster| wanted(home, roster));
         let mut topics: Vec<_> =
             self.0.iter().filter(|(_, home)| wanted(home)).map(|(topic, _)| topic.clone()).collect();
         topics.sort_unstable();

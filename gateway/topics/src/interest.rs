@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     membership::{Claim, MemberChange, MembershipCount, PresenceChange, PresenceCount, TopicPosition},
-    topic::{Kind, Topic},
+    topic::{Topic, TopicKind},
 };
 
 /// This gateway's interest in one topic.
@@ -196,11 +196,11 @@ pub struct InterestCounts {
 }
 
 impl InterestCounts {
-    fn change(&mut self, kind: Kind, had: bool, has: bool) {
+    fn change(&mut self, kind: TopicKind, had: bool, has: bool) {
         let count = match kind {
-            Kind::Group => &mut self.groups,
-            Kind::Uid => &mut self.uids,
-            Kind::All => return,
+            TopicKind::Group => &mut self.groups,
+            TopicKind::Uid => &mut self.uids,
+            TopicKind::All => return,
         };
         *count = *count + u64::from(has && !had) - u64::from(had && !has);
     }

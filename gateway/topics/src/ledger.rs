@@ -8,7 +8,7 @@ use std::{
 
 use broadgate_proto::id::Incarnation;
 
-use crate::{home::Home, membership::Report, topic::Topic};
+use crate::{home::TopicHome, membership::Report, topic::Topic};
 
 /// Whether a receiver has been notified of a fact.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Delivery {
 
 /// What receivers have been notified of about a group.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Notified {
+pub struct NotifiedState {
     /// That it is occupied.
     pub occupied: Delivery,
     /// The users present; in a step, only those that changed.
@@ -39,7 +39,7 @@ pub(super) struct LedgerUpdate {
     pub(super) whole: bool,
     /// To the next home: one of our notifications is still in flight.
     pub(super) more: bool,
-    pub(super) notified: Notified,
+    pub(super) notified: NotifiedState,
 }
 
 /// What was reported of one group.
@@ -47,7 +47,7 @@ pub(super) struct LedgerUpdate {
 pub(super) struct NotificationLedger {
     /// As if every report had been delivered. An inherited fact that may not have been delivered is reported
     /// again.
-    pub(super) standing: Notified,
+    pub(super) standing: NotifiedState,
     pub(super) clients: u64,
     /// Reports in flight, in order. Few: one is removed from the middle.
     pending: Vec<Report>,
@@ -66,7 +66,7 @@ pub(super) enum Changed {
     Users(BTreeSet<Arc<str>>),
 }
 
-impl Notified {
+impl NotifiedState {
     /// Whether any receiver may have been notified.
     #[must_use]
     pub fn is_something(&self) -> bool {
@@ -108,7 +108,7 @@ impl Notified {
 impl NotificationLedger {
     /// A ledger taken over from another gateway.
     pub(super) fn inherited(
-        notified: Notified,
+        notified: NotifiedState,
         sent_to: Option<Incarnation>,
         waits: Option<(Incarnation, Duration)>,
     ) -> Self {
@@ -116,7 +116,7 @@ impl NotificationLedger {
     }
 
     /// The delivered state, with in-flight reports as unknown.
-    fn arrived(&self) -> Notified {
+    fn arrived(&self) -> NotifiedState {
         let mut notified = self.standing.clone();
         self.pending.iter().for_each(|report| notified.mark_unknown(report));
         notified
@@ -148,8 +148,8 @@ impl NotificationLedger {
     }
 
     /// The delivered state of what these reports concern.
-    pub(super) fn notified_of<'a>(&self, reports: impl IntoIterator<Item = &'a Report>) -> Notified {
-        let mut notified = Notified { occupied: self.standing.occupied, ..Notified::default() };
+    pub(super) fn notified_of<'a>(&self, reports: impl IntoIterator<Item = &'a Report>) -> NotifiedState {
+        let mut notified = NotifiedState { occupied: self.standing.occupied, ..NotifiedState::default() };
         for report in reports {
             if let Report::Joined(user) | Report::Left(user) = report {
                 let standing = self.standing.users.get(user).copied().unwrap_or_default();
@@ -180,7 +180,7 @@ impl NotificationLedger {
     }
 
     /// What there is to report: the differences between the ledger and the group.
-    pub(super) fn compare(&mut self, home: Option<&Home>, changed: &Changed) -> Vec<Report> {
+    pub(super) fn compare(&mut self, home: Option<&TopicHome>, changed: &Changed) -> Vec<Report> {
         let mut news = Vec::new();
         let Some(home) = home.filter(|home| home.clients() > 0) else {
             news.extend(self.standing.users.keys().cloned().map(Report::Left));
@@ -249,7 +249,7 @@ mod tests {
         let mut heir = whole.notified;
         heir.update(false, ledger.step([&left], Incarnation::from_bits(2), &room).notified);
         assert_eq!(heir.users, [(bob, Delivery::Unknown)].into());
-        heir.update(false, Notified::default());
-        assert_eq!(heir, Notified::default());
+        heir.update(false, NotifiedState::default());
+        assert_eq!(heir, NotifiedState::default());
     }
 }

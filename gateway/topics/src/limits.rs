@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use broadgate_proto::{id::Incarnation, limits};
 
-use crate::{ledger::Notified, topic::Topic};
+use crate::{ledger::NotifiedState, topic::Topic};
 
 /// Times and sizes.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct TopicLimits {
     /// A gateway silent for this long is not waited for.
     pub link_timeout: Duration,
     /// How long a question may be parked.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub kept_app_bytes_max: usize,
 }
 
-impl Default for Limits {
+impl Default for TopicLimits {
     fn default() -> Self {
         Self {
             link_timeout: limits::LINK_TIMEOUT,
@@ -50,12 +50,12 @@ pub struct Restored {
     /// The gateways of its last view.
     pub gateways: Vec<Incarnation>,
     /// What receivers had been notified of, for the groups whose home it was.
-    pub notified: Vec<(Topic, Notified)>,
+    pub notified: Vec<(Topic, NotifiedState)>,
 }
 
 /// The current load of a gateway's homes, for metrics and tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct HomesLoad {
     /// Topics with interest whose home this gateway is.
     pub homes: usize,
     /// Parked questions.

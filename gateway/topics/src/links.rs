@@ -7,13 +7,13 @@ use broadgate_proto::{id::Incarnation, v1::Epoch};
 use crate::{
     content::Content,
     core::Core,
-    home::InterestUpdate,
+    home::GatewayInterest,
     interest::{Changes, Sum},
     ledger::LedgerUpdate,
     membership::LinkSession,
     peer::Peer,
     retention::History,
-    step::{Effect, Frame},
+    step::{Effect, LinkMessage},
 };
 
 /// Why links are reset that nothing is wrong with; any other reason is a fault.
@@ -74,7 +74,7 @@ impl<C: Content> Core<C> {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.open = true;
         known.untaken = 0;
-        self.send(peer, Frame::View(self.members.view.clone()));
+        self.send(peer, LinkMessage::View(self.members.view.clone()));
         self.send_parcels(peer);
         for topic in self.interest.of_home(peer) {
             self.send_interest(peer, &topic, None);
@@ -159,13 +159,13 @@ impl<C: Content> Core<C> {
     }
 
     /// Frames of a replaced link, or of a gateway outside the view, are dropped.
-    pub(super) fn received(&mut self, peer: Incarnation, session: LinkSession, frame: Frame<C>) {
+    pub(super) fn received(&mut self, peer: Incarnation, session: LinkSession, frame: LinkMessage<C>) {
         if self.peers.get(&peer).is_none_or(|known| known.session != Some(session)) {
             self.out.push(Effect::Dropped("not_of_the_view"));
             return;
         }
         match frame {
-            Frame::View(view) => {
+            LinkMessage::View(view) => {
                 let epoch = broadgate_proto::view::epoch(&view);
                 // No register could make a term above this one.
                 if !epoch.is_credible(self.members.epoch.term) {
@@ -182,43 +182,43 @@ impl<C: Content> Core<C> {
                     }
                 }
             }
-            Frame::InterestUpdate { serial, topic, clients, members, claims, knows_roster } => {
+            LinkMessage::InterestUpdate { serial, topic, clients, members, claims, knows_roster } => {
                 self.interest_at_home(
                     peer,
                     session,
                     &topic,
-                    InterestUpdate { clients, members: &members, claims, knows_roster },
+                    GatewayInterest { clients, members: &members, claims, knows_roster },
                 );
                 self.note_accepted(peer, serial);
             }
-            Frame::Synced { serial, epoch, sum } => {
+            LinkMessage::Synced { serial, epoch, sum } => {
                 self.note_accepted(peer, serial);
                 let sum = sum.map(|(topics, sum)| Sum { topics, sum });
                 self.peer_synced(peer, session, epoch, sum);
             }
-            Frame::InterestAck(serial) => self.interest_acked(peer, serial),
-            Frame::Ask { id, topic, op } => self.asked_by(peer, id, topic, op),
-            Frame::Reply { id, reply } => self.routed(id, reply),
-            Frame::Deliver { id, topic, at, command } => {
+            LinkMessage::InterestAck(serial) => self.interest_acked(peer, serial),
+            LinkMessage::Ask { id, topic, op } => self.asked_by(peer, id, topic, op),
+            LinkMessage::Reply { id, reply } => self.routed(id, reply),
+            LinkMessage::Deliver { id, topic, at, command } => {
                 self.deliver_here(peer, session, id, topic, at, command)
             }
-            Frame::Placed { id, placed } => self.placed_by(peer, id, placed),
-            Frame::HandOver { topic, history } => {
+            LinkMessage::Placed { id, placed } => self.placed_by(peer, id, placed),
+            LinkMessage::HandOver { topic, history } => {
                 if self.rings.home(&topic) == Some(self.me)
                     && let Some(history) = History::of_parcel(history, self.now)
                 {
                     self.retained.take_over(&topic, history);
                 }
             }
-            Frame::Value { topic, at, age, command } => {
+            LinkMessage::Value { topic, at, age, command } => {
                 let since = self.now.saturating_sub(age);
                 self.retained.set_value(&topic, at, &command, since);
             }
-            Frame::Present { topic, at, whole, members } => {
+            LinkMessage::Present { topic, at, whole, members } => {
                 self.present_here(peer, &topic, at, whole, members);
             }
-            Frame::ClaimDecisions { topic, at, claims } => self.decided_here(peer, &topic, at, &claims),
-            Frame::Reported { serial, topic, whole, more, notified } => {
+            LinkMessage::ClaimDecisions { topic, at, claims } => self.decided_here(peer, &topic, at, &claims),
+            LinkMessage::Reported { serial, topic, whole, more, notified } => {
                 let update = LedgerUpdate { to: self.me, topic, whole, more, notified };
                 self.reported_by(peer, session, update);
                 self.note_accepted(peer, serial);
@@ -241,7 +241,7 @@ impl<C: Content> Core<C> {
             .filter_map(|(gateway, peer)| Some((*gateway, peer.acknowledge.take()?)))
             .collect();
         for (peer, serial) in due {
-            self.send(peer, Frame::InterestAck(serial));
+            self.send(peer, LinkMessage::InterestAck(serial));
         }
     }
 

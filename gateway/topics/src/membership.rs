@@ -33,7 +33,7 @@ pub struct Claim {
 
 /// The decision about a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimDecision {
+pub struct DecidedClaim {
     /// The user.
     pub user: Arc<str>,
     /// The claim's number.
@@ -65,7 +65,7 @@ pub struct TopicPosition {
 
 /// A change in a group, by its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupChange {
+pub enum MembershipChange {
     /// It has clients, and these are present: sent first, and when the home has taken the group over.
     Is(Vec<MemberChange>),
     /// A user has joined.

@@ -7,11 +7,11 @@ use broadgate_proto::id::Incarnation;
 use crate::{
     content::Content,
     core::Core,
-    home::InterestUpdate,
+    home::GatewayInterest,
     interest::Changes,
-    membership::{ClaimDecision, LinkSession, MemberChange, MembershipCount, TopicPosition},
-    settle::Waiting,
-    step::{Effect, Frame, ReplyTo, Ticket},
+    membership::{DecidedClaim, LinkSession, MemberChange, MembershipCount, TopicPosition},
+    settle::WaitingOperation,
+    step::{Effect, LinkMessage, ReplyTo, Ticket},
     topic::Topic,
 };
 
@@ -41,7 +41,7 @@ impl<C: Content> Core<C> {
                     self.me,
                     OWN,
                     topic,
-                    InterestUpdate { clients, members: &members, claims, knows_roster },
+                    GatewayInterest { clients, members: &members, claims, knows_roster },
                 );
                 self.interest.forget_if_empty(topic);
             }
@@ -65,7 +65,7 @@ impl<C: Content> Core<C> {
             let (serial, knows_roster) = (held.serial, held.present.is_some());
             let last_claim = &mut self.last_claim;
             let Changes { members, claims } = changes.unwrap_or_else(|| held.all_members(last_claim));
-            let frame = Frame::InterestUpdate {
+            let frame = LinkMessage::InterestUpdate {
                 serial,
                 topic: topic.clone(),
                 clients,
@@ -84,7 +84,8 @@ impl<C: Content> Core<C> {
     pub(super) fn send_value(&mut self, to: Incarnation, topic: &Topic) {
         let Some(value) = self.retained.value(topic, self.now) else { return };
         let age = self.now.saturating_sub(value.since);
-        let frame = Frame::Value { topic: topic.clone(), at: value.at, age, command: value.command.clone() };
+        let frame =
+            LinkMessage::Value { topic: topic.clone(), at: value.at, age, command: value.command.clone() };
         self.send_if_open(to, frame);
     }
 
@@ -118,7 +119,7 @@ impl<C: Content> Core<C> {
             let serial = peer.serial;
             let sum = sums.get(&home).copied().unwrap_or_default();
             let (epoch, sum) = (self.members.epoch, whole.then_some((sum.topics, sum.sum)));
-            self.send(home, Frame::Synced { serial, epoch, sum });
+            self.send(home, LinkMessage::Synced { serial, epoch, sum });
         }
     }
 
@@ -160,10 +161,10 @@ impl<C: Content> Core<C> {
 
     /// Answers the caller when the homes have acknowledged all changes so far.
     pub(super) fn settle(&mut self, ticket: Ticket, topics: Vec<Topic>) {
-        self.wait_until_known(Waiting::Caller(ticket), topics);
+        self.wait_until_known(WaitingOperation::Caller(ticket), topics);
     }
 
-    pub(super) fn wait_until_known(&mut self, what: Waiting<C>, topics: Vec<Topic>) {
+    pub(super) fn wait_until_known(&mut self, what: WaitingOperation<C>, topics: Vec<Topic>) {
         let needs = needs(&self.interest, &self.peers, &topics);
         if needs.is_empty() {
             self.settled(what, Vec::new());
@@ -172,11 +173,11 @@ impl<C: Content> Core<C> {
         }
     }
 
-    pub(super) fn settled(&mut self, waiting: Waiting<C>, missing: Vec<Incarnation>) {
+    pub(super) fn settled(&mut self, waiting: WaitingOperation<C>, missing: Vec<Incarnation>) {
         match waiting {
-            Waiting::Entering(entering) => self.entered(entering, &missing),
-            Waiting::Caller(ticket) => self.out.push(Effect::Settled(ticket, missing)),
-            Waiting::Placed(back, answer) => self.placed_and_known(back, answer),
+            WaitingOperation::Entering(entering) => self.entered(entering, &missing),
+            WaitingOperation::Caller(ticket) => self.out.push(Effect::Settled(ticket, missing)),
+            WaitingOperation::Placed(back, answer) => self.placed_and_known(back, answer),
         }
     }
 
@@ -185,7 +186,7 @@ impl<C: Content> Core<C> {
         if back == ReplyTo::None {
             return;
         }
-        self.wait_until_known(Waiting::Placed(back, answer), touched);
+        self.wait_until_known(WaitingOperation::Placed(back, answer), touched);
     }
 
     fn placed_and_known(&mut self, back: ReplyTo, answer: Option<C::Answer>) {
@@ -197,7 +198,7 @@ impl<C: Content> Core<C> {
                 let same =
                     self.peers.get(&peer).is_some_and(|peer| peer.open && peer.session == Some(session));
                 if same {
-                    self.send(peer, Frame::Placed { id, placed: Some(answer) });
+                    self.send(peer, LinkMessage::Placed { id, placed: Some(answer) });
                 }
             }
         }
@@ -216,7 +217,7 @@ impl<C: Content> Core<C> {
         if !self.takes_from(peer, &topic, at) {
             self.out.push(Effect::Dropped("stale_delivery"));
             if id > 0 {
-                self.send_if_open(peer, Frame::Placed { id, placed: None });
+                self.send_if_open(peer, LinkMessage::Placed { id, placed: None });
             }
             return;
         }
@@ -270,14 +271,14 @@ impl<C: Content> Core<C> {
         peer: Incarnation,
         topic: &Topic,
         at: TopicPosition,
-        claims: &[ClaimDecision],
+        claims: &[DecidedClaim],
     ) {
         if peer != self.me && !self.takes_from(peer, topic, at) {
             return;
         }
         let Some(held) = self.interest.get_mut(topic) else { return };
         let mut refused = Vec::new();
-        for ClaimDecision { user, number, granted } in claims {
+        for DecidedClaim { user, number, granted } in claims {
             if held.decided(user, *number, *granted) {
                 refused.push(user.clone());
             }
@@ -285,7 +286,7 @@ impl<C: Content> Core<C> {
         self.presence_known(topic, &refused);
     }
 
-    pub(super) fn send_if_open(&mut self, peer: Incarnation, frame: Frame<C>) {
+    pub(super) fn send_if_open(&mut self, peer: Incarnation, frame: LinkMessage<C>) {
         if self.peers.get(&peer).is_some_and(|peer| peer.open) {
             self.send(peer, frame);
         }

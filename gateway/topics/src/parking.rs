@@ -4,14 +4,14 @@ use std::{collections::VecDeque, time::Duration};
 
 use broadgate_proto::id::Incarnation;
 
-use crate::{content::Content, step::Op, topic::Topic};
+use crate::{content::Content, step::HomeOp, topic::Topic};
 
 /// Bookkeeping of one parked question, beside its payload.
 const OVERHEAD_BYTES: usize = 128;
 
 /// The recipient of a home's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum ReplyTarget {
     /// None.
     None,
     /// A caller of this gateway, by the number of its flight.
@@ -23,9 +23,9 @@ pub(super) enum Origin {
 /// One question.
 #[derive(Debug)]
 pub(super) struct Question<C: Content> {
-    pub(super) origin: Origin,
+    pub(super) origin: ReplyTarget,
     pub(super) topic: Topic,
-    pub(super) op: Op<C>,
+    pub(super) op: HomeOp<C>,
 }
 
 /// A first-in first-out queue, bounded in time and size.
@@ -85,9 +85,9 @@ impl<C: Content> Parking<C> {
 fn size<C: Content>(asked: &Question<C>) -> usize {
     OVERHEAD_BYTES
         + match &asked.op {
-            Op::Deliver(command) => C::bytes(command),
-            Op::Count(topics) => topics.iter().map(|topic| topic.key().len()).sum(),
-            Op::Roster { after, .. } => after.len(),
-            Op::History { .. } | Op::Last | Op::Missed | Op::Claim(_) => 0,
+            HomeOp::Deliver(command) => C::bytes(command),
+            HomeOp::Count(topics) => topics.iter().map(|topic| topic.key().len()).sum(),
+            HomeOp::Roster { after, .. } => after.len(),
+            HomeOp::History { .. } | HomeOp::Last | HomeOp::Missed | HomeOp::Claim(_) => 0,
         }
 }

@@ -40,11 +40,11 @@ pub trait HeapSize {
 /// The answers of executed commands, for as long as a caller may repeat them.
 #[derive(Debug)]
 pub struct Remembered<A> {
-    chosen: HashMap<Box<str>, Ids<Arc<str>, A>>,
+    chosen: HashMap<Box<str>, RecentIds<Arc<str>, A>>,
     shares: Shares,
     count: usize,
     chosen_bounds: Bounds,
-    made: Ids<u128, A>,
+    made: RecentIds<u128, A>,
     made_bounds: Bounds,
     forgotten: Forgotten,
 }
@@ -67,7 +67,7 @@ impl<A: HeapSize> Remembered<A> {
             shares: Shares::default(),
             count: 0,
             chosen_bounds: chosen,
-            made: Ids::default(),
+            made: RecentIds::default(),
             made_bounds: made,
             forgotten: Forgotten::default(),
         }
@@ -170,7 +170,7 @@ fn hash(app: &str, id: &str) -> u128 {
 
 /// Ids in order of arrival.
 #[derive(Debug)]
-struct Ids<K, A> {
+struct RecentIds<K, A> {
     answers: HashMap<K, A>,
     order: VecDeque<(Duration, K)>,
     bytes: usize,
@@ -193,13 +193,13 @@ impl Id for Arc<str> {
     }
 }
 
-impl<K, A> Default for Ids<K, A> {
+impl<K, A> Default for RecentIds<K, A> {
     fn default() -> Self {
         Self { answers: HashMap::new(), order: VecDeque::new(), bytes: 0 }
     }
 }
 
-impl<K: Id, A: HeapSize> Ids<K, A> {
+impl<K: Id, A: HeapSize> RecentIds<K, A> {
     fn get<Q>(&self, id: &Q) -> Option<&A>
     where
         K: std::borrow::Borrow<Q>,

@@ -14,8 +14,8 @@ use std::{
 use broadgate_proto::id::Incarnation;
 
 use crate::{
-    home::Home,
-    ledger::{Changed, LedgerUpdate, NotificationLedger, Notified},
+    home::TopicHome,
+    ledger::{Changed, LedgerUpdate, NotificationLedger, NotifiedState},
     membership::{LinkSession, MemberChange, Report},
     topic::Topic,
     watch::Pattern,
@@ -36,7 +36,7 @@ pub struct ReportSubscription {
 struct Bequest {
     from: Incarnation,
     session: LinkSession,
-    notified: Notified,
+    notified: NotifiedState,
 }
 
 /// The state of all reports.
@@ -54,7 +54,7 @@ pub(super) struct Reports {
 }
 
 /// A journal entry: a group's whole ledger, or one step.
-pub(super) type Line = (Topic, bool, Notified);
+pub(super) type Line = (Topic, bool, NotifiedState);
 
 /// How long a home waits for its predecessor; after that, the order between the two is not guaranteed.
 const FORMER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ impl Reports {
         self.ledgers.retain(|topic, _| {
             let stays = has(about, topic);
             if let Some(journal) = journal.as_mut().filter(|_| !stays) {
-                journal.push((topic.clone(), true, Notified::default()));
+                journal.push((topic.clone(), true, NotifiedState::default()));
             }
             stays
         });
@@ -92,13 +92,19 @@ impl Reports {
     /// Removes a group from the journal.
     pub(super) fn strike(&mut self, topic: Topic) {
         if let Some(journal) = &mut self.journal {
-            journal.push((topic, true, Notified::default()));
+            journal.push((topic, true, NotifiedState::default()));
         }
     }
 
     /// Restores a ledger from before this gateway, or all gateways, died. Clients that reconnect before
     /// `until` were never away.
-    pub(super) fn restore(&mut self, topic: &Topic, notified: Notified, me: Incarnation, until: Duration) {
+    pub(super) fn restore(
+        &mut self,
+        topic: &Topic,
+        notified: NotifiedState,
+        me: Incarnation,
+        until: Duration,
+    ) {
         if !self.ledgers.contains_key(topic) {
             self.take_over(topic, notified, Some((me, until)));
         }
@@ -139,7 +145,7 @@ impl Reports {
     /// What there is to report, true where delivery must be confirmed; and what heirs must know before.
     pub(super) fn news<'a>(
         &mut self,
-        home: impl Fn(&Topic) -> Option<&'a Home>,
+        home: impl Fn(&Topic) -> Option<&'a TopicHome>,
         heir: impl Fn(&Topic) -> Option<Incarnation>,
     ) -> (Vec<LedgerUpdate>, Vec<(Topic, Report, bool)>) {
         let (mut updates, mut all) = (Vec::new(), Vec::new());
@@ -272,7 +278,7 @@ impl Reports {
         }
     }
 
-    fn take_over(&mut self, topic: &Topic, notified: Notified, waits: Option<(Incarnation, Duration)>) {
+    fn take_over(&mut self, topic: &Topic, notified: NotifiedState, waits: Option<(Incarnation, Duration)>) {
         let sent_to = self.ledgers.get(topic).and_then(|ledger| ledger.sent_to);
         if let Some(journal) = &mut self.journal {
             journal.push((topic.clone(), true, notified.clone()));

@@ -8,10 +8,10 @@ use std::{
 use broadgate_proto::limits::HISTORY_BYTES_MAX;
 
 use crate::{
-    budget::{Budget, Item, Weight},
+    budget::{Budget, Evictable, Weight},
     content::Content,
     membership::TopicPosition,
-    topic::{Kind, Topic},
+    topic::{Topic, TopicKind},
     watch::Pattern,
 };
 
@@ -51,7 +51,7 @@ impl RetentionRules {
     /// What a topic retains.
     #[must_use]
     pub fn of(&self, topic: &Topic) -> Retention {
-        if self.0.is_empty() || topic.kind() != Kind::Group {
+        if self.0.is_empty() || topic.kind() != TopicKind::Group {
             return Retention::default();
         }
         self.0.iter().find(|rule| rule.groups.fits(topic)).map(|rule| rule.keep).unwrap_or_default()
@@ -70,7 +70,7 @@ pub struct Position {
 
 /// A part of a history.
 #[derive(Debug, Clone)]
-pub struct Page<C: Content> {
+pub struct HistoryPage<C: Content> {
     /// Messages by rising offset.
     pub messages: Vec<(u64, C::Command)>,
     /// The history's newest position; none if it has not started.
@@ -85,7 +85,7 @@ pub struct Page<C: Content> {
 pub struct History<C: Content> {
     epoch: TopicPosition,
     offset: u64,
-    entries: VecDeque<Entry<C>>,
+    entries: VecDeque<RetainedEntry<C>>,
     bytes: usize,
     /// Bytes of memory.
     heap: usize,
@@ -96,7 +96,7 @@ pub struct History<C: Content> {
 const KEPT_OVERHEAD_BYTES: usize = 512;
 
 #[derive(Debug, Clone)]
-struct Entry<C: Content> {
+struct RetainedEntry<C: Content> {
     offset: u64,
     since: Duration,
     id: u128,
@@ -119,7 +119,7 @@ impl<C: Content> History<C> {
         self.offset += 1;
         self.bytes += C::bytes(command);
         self.heap += C::heap_bytes(command);
-        let entry = Entry { offset: self.offset, since: now, id, command: command.clone() };
+        let entry = RetainedEntry { offset: self.offset, since: now, id, command: command.clone() };
         self.entries.push_back(entry);
         self.trim(keep, now);
         Position { epoch, offset: self.offset }
@@ -138,7 +138,7 @@ impl<C: Content> History<C> {
     }
 
     /// The messages after a position, at most `limit`; without a position, the last ones.
-    fn page(&self, since: Option<Position>, limit: usize) -> Page<C> {
+    fn page(&self, since: Option<Position>, limit: usize) -> HistoryPage<C> {
         let position = Some(Position { epoch: self.epoch, offset: self.offset });
         let oldest = self.offset + 1 - self.entries.len() as u64;
         let (from, recovered) = match since {
@@ -150,7 +150,7 @@ impl<C: Content> History<C> {
         };
         let entries = self.entries.iter().filter(|entry| entry.offset >= from).take(limit);
         let messages = entries.map(|entry| (entry.offset, entry.command.clone())).collect();
-        Page { messages, position, recovered }
+        HistoryPage { messages, position, recovered }
     }
 }
 
@@ -196,7 +196,7 @@ impl<C: Content> RetainedMessages<C> {
     fn weigh(&mut self, topic: &Topic) {
         if let Some(history) = self.histories.get_mut(topic) {
             let bytes = topic.key().len() + history.heap + history.entries.len() * KEPT_OVERHEAD_BYTES;
-            self.budget.written(Item::History(topic.clone()), &mut history.weight, bytes);
+            self.budget.written(Evictable::History(topic.clone()), &mut history.weight, bytes);
         }
         self.make_room(topic);
     }
@@ -208,10 +208,10 @@ impl<C: Content> RetainedMessages<C> {
         }
     }
 
-    fn forget(&mut self, item: &Item) {
+    fn forget(&mut self, item: &Evictable) {
         let weight = match item {
-            Item::Value(topic) => self.values.remove(topic).map(|value| value.weight),
-            Item::History(topic) => self.histories.remove(topic).map(|history| history.weight),
+            Evictable::Value(topic) => self.values.remove(topic).map(|value| value.weight),
+            Evictable::History(topic) => self.histories.remove(topic).map(|history| history.weight),
         };
         self.budget.forget(item, weight.unwrap_or_default());
     }
@@ -251,7 +251,7 @@ impl<C: Content> RetainedMessages<C> {
         {
             let mut weight = self.values.get(topic).map(|value| value.weight).unwrap_or_default();
             let bytes = topic.key().len() + C::heap_bytes(command) + KEPT_OVERHEAD_BYTES;
-            self.budget.written(Item::Value(topic.clone()), &mut weight, bytes);
+            self.budget.written(Evictable::Value(topic.clone()), &mut weight, bytes);
             self.values.insert(topic.clone(), Value { at, since, command: command.clone(), weight });
             self.make_room(topic);
         }
@@ -268,14 +268,14 @@ impl<C: Content> RetainedMessages<C> {
         since: Option<Position>,
         limit: usize,
         now: Duration,
-    ) -> Page<C> {
+    ) -> HistoryPage<C> {
         let keep = self.keeping.of(topic);
         match self.histories.get_mut(topic) {
             Some(history) => {
                 history.trim(keep, now);
                 history.page(since, limit)
             }
-            None => Page { messages: Vec::new(), position: None, recovered: since.is_none() },
+            None => HistoryPage { messages: Vec::new(), position: None, recovered: since.is_none() },
         }
     }
 
@@ -286,7 +286,7 @@ impl<C: Content> RetainedMessages<C> {
         let mut moved = Vec::with_capacity(topics.len());
         for topic in topics {
             let Some((topic, history)) = self.histories.remove_entry(&topic) else { continue };
-            self.budget.forget(&Item::History(topic.clone()), history.weight);
+            self.budget.forget(&Evictable::History(topic.clone()), history.weight);
             moved.push((topic, history));
         }
         moved
@@ -301,7 +301,7 @@ impl<C: Content> RetainedMessages<C> {
     /// Views were missed: other gateways may have been the home in between.
     pub(super) fn forget_histories(&mut self) {
         for (topic, history) in std::mem::take(&mut self.histories) {
-            self.budget.forget(&Item::History(topic), history.weight);
+            self.budget.forget(&Evictable::History(topic), history.weight);
         }
     }
 
@@ -315,14 +315,14 @@ impl<C: Content> RetainedMessages<C> {
                 let bytes = topic.key().len() + history.heap + history.entries.len() * KEPT_OVERHEAD_BYTES;
                 budget.shrunk(topic.app(), &mut history.weight, bytes);
             } else {
-                budget.forget(&Item::History(topic.clone()), history.weight);
+                budget.forget(&Evictable::History(topic.clone()), history.weight);
             }
             stays
         });
         self.values.retain(|topic, value| {
             let stays = now < value.since + keeping.of(topic).last && holds(topic);
             if !stays {
-                budget.forget(&Item::Value(topic.clone()), value.weight);
+                budget.forget(&Evictable::Value(topic.clone()), value.weight);
             }
             stays
         });
@@ -348,8 +348,9 @@ pub struct HandedOver<C: Content> {
 impl<C: Content> History<C> {
     /// Encodes it for the next home.
     pub(super) fn into_parcel(self, now: Duration) -> HandedOver<C> {
-        let parcel =
-            |entry: Entry<C>| (entry.offset, now.saturating_sub(entry.since), entry.id, entry.command);
+        let parcel = |entry: RetainedEntry<C>| {
+            (entry.offset, now.saturating_sub(entry.since), entry.id, entry.command)
+        };
         let entries = self.entries.into_iter().map(parcel).collect();
         HandedOver { epoch: self.epoch, offset: self.offset, entries }
     }
@@ -365,7 +366,7 @@ impl<C: Content> History<C> {
             }
             history.bytes += C::bytes(&command);
             history.heap += C::heap_bytes(&command);
-            history.entries.push_back(Entry { offset, since: now.saturating_sub(age), id, command });
+            history.entries.push_back(RetainedEntry { offset, since: now.saturating_sub(age), id, command });
         }
         Some(history)
     }
@@ -444,7 +445,7 @@ mod tests {
         assert_eq!((kept.bytes(), kept.is_empty()), (0, true));
     }
 
-    fn offsets(page: &Page<Text>) -> Vec<u64> {
+    fn offsets(page: &HistoryPage<Text>) -> Vec<u64> {
         page.messages.iter().map(|(offset, _)| *offset).collect()
     }
 

@@ -12,16 +12,16 @@ use broadgate_proto::id::Incarnation;
 
 use crate::{
     content::Content,
-    step::{Op, Ticket},
+    step::{HomeOp, Ticket},
     topic::Topic,
 };
 
 /// One question in flight.
 #[derive(Debug)]
-pub(super) struct Flight<C: Content> {
+pub(super) struct RoutedQuestion<C: Content> {
     pub(super) id: u64,
     pub(super) ticket: Option<Ticket>,
-    pub(super) op: Op<C>,
+    pub(super) op: HomeOp<C>,
     bytes: usize,
     /// The gateway that was asked; none if it has to be asked, for the first time or again.
     to: Option<Incarnation>,
@@ -35,25 +35,27 @@ pub(super) struct Flight<C: Content> {
 const OVERHEAD_BYTES: usize = 256;
 
 /// A question's size in memory.
-pub(super) fn cost<C: Content>(topic: &Topic, op: &Op<C>) -> usize {
+pub(super) fn cost<C: Content>(topic: &Topic, op: &HomeOp<C>) -> usize {
     let more = match op {
-        Op::Deliver(command) => C::bytes(command),
-        Op::Count(topics) => topics.iter().map(|topic| OVERHEAD_BYTES + topic.name().len()).sum(),
-        Op::Roster { .. } | Op::History { .. } | Op::Last | Op::Missed | Op::Claim(_) => 0,
+        HomeOp::Deliver(command) => C::bytes(command),
+        HomeOp::Count(topics) => topics.iter().map(|topic| OVERHEAD_BYTES + topic.name().len()).sum(),
+        HomeOp::Roster { .. } | HomeOp::History { .. } | HomeOp::Last | HomeOp::Missed | HomeOp::Claim(_) => {
+            0
+        }
     };
     OVERHEAD_BYTES + topic.name().len() + more
 }
 
 /// All questions in flight.
 #[derive(Debug)]
-pub(super) struct Routes<C: Content> {
-    topics: HashMap<Topic, VecDeque<Flight<C>>>,
+pub(super) struct QuestionRoutes<C: Content> {
+    topics: HashMap<Topic, VecDeque<RoutedQuestion<C>>>,
     index: BTreeMap<u64, Topic>,
     bytes: usize,
     next: u64,
 }
 
-impl<C: Content> Routes<C> {
+impl<C: Content> QuestionRoutes<C> {
     pub(super) fn new() -> Self {
         Self { topics: HashMap::new(), index: BTreeMap::new(), bytes: 0, next: 1 }
     }
@@ -71,12 +73,12 @@ impl<C: Content> Routes<C> {
         self.bytes
     }
 
-    pub(super) fn add(&mut self, topic: &Topic, ticket: Option<Ticket>, op: Op<C>, now: Duration) -> u64 {
+    pub(super) fn add(&mut self, topic: &Topic, ticket: Option<Ticket>, op: HomeOp<C>, now: Duration) -> u64 {
         let id = self.next;
         self.next += 1;
         let bytes = cost(topic, &op);
         self.bytes += bytes;
-        let flight = Flight { id, ticket, op, bytes, to: None, since: now, stuck: now };
+        let flight = RoutedQuestion { id, ticket, op, bytes, to: None, since: now, stuck: now };
         self.topics.entry(topic.clone()).or_default().push_back(flight);
         self.index.insert(id, topic.clone());
         id
@@ -84,7 +86,7 @@ impl<C: Content> Routes<C> {
 
     /// The questions that may go to the home now, in order: all that have not been asked, unless another
     /// gateway owes an answer.
-    pub(super) fn due(&mut self, topic: &Topic, home: Incarnation) -> Vec<(u64, bool, Op<C>)> {
+    pub(super) fn due(&mut self, topic: &Topic, home: Incarnation) -> Vec<(u64, bool, HomeOp<C>)> {
         let Some(flights) = self.topics.get_mut(topic) else { return Vec::new() };
         if flights.iter().any(|flight| flight.to.is_some_and(|to| to != home)) {
             return Vec::new();
@@ -107,7 +109,7 @@ impl<C: Content> Routes<C> {
     }
 
     /// The question is answered, or given up.
-    pub(super) fn finish(&mut self, id: u64) -> Option<(Topic, Flight<C>)> {
+    pub(super) fn finish(&mut self, id: u64) -> Option<(Topic, RoutedQuestion<C>)> {
         let topic = self.index.remove(&id)?;
         let flights = self.topics.get_mut(&topic)?;
         let at = flights.iter().position(|flight| flight.id == id)?;

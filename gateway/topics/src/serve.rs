@@ -8,31 +8,31 @@ use crate::{
     content::Content,
     core::Core,
     delivery::{PendingDelivery, PublishHash},
-    home::{Home, InterestUpdate},
-    membership::{ClaimDecision, LinkSession, MemberChange, TopicPosition},
-    parking::{Origin, Question},
-    step::{Done, Effect, Frame, Op, Reply, ReplyTo},
-    topic::{Kind, Topic},
+    home::{GatewayInterest, TopicHome},
+    membership::{DecidedClaim, LinkSession, MemberChange, TopicPosition},
+    parking::{Question, ReplyTarget},
+    step::{Effect, HomeOp, HomeOutcome, HomeReply, LinkMessage, ReplyTo},
+    topic::{Topic, TopicKind},
 };
 
 impl<C: Content> Core<C> {
     /// A peer asks this gateway as a topic's home.
-    pub(super) fn asked_by(&mut self, peer: Incarnation, id: u64, topic: Topic, op: Op<C>) {
-        let origin = if id == 0 { Origin::None } else { Origin::Peer(peer, id) };
+    pub(super) fn asked_by(&mut self, peer: Incarnation, id: u64, topic: Topic, op: HomeOp<C>) {
+        let origin = if id == 0 { ReplyTarget::None } else { ReplyTarget::Peer(peer, id) };
         self.offer(Question { origin, topic, op });
     }
 
     /// Serves a question, or parks it until all gateways have synced.
     pub(super) fn offer(&mut self, asked: Question<C>) {
         if self.rings.home(&asked.topic) != Some(self.me) {
-            return self.reply(asked.origin, Reply::NotHome(self.members.epoch));
+            return self.reply(asked.origin, HomeReply::NotHome(self.members.epoch));
         }
         if self.parked.is_empty() && self.gate_is_open() {
             return self.serve(asked);
         }
         if let Err(asked) = self.parked.park(asked, self.now) {
             self.out.push(Effect::Dropped("parking_full"));
-            self.reply(asked.origin, Reply::Busy);
+            self.reply(asked.origin, HomeReply::Busy);
         }
     }
 
@@ -42,7 +42,9 @@ impl<C: Content> Core<C> {
         let mut answers = Vec::new();
         if open {
             for topic in self.homes.claimed() {
-                let Some((changes, decided)) = self.homes.get_mut(&topic).map(Home::decide) else { continue };
+                let Some((changes, decided)) = self.homes.get_mut(&topic).map(TopicHome::decide) else {
+                    continue;
+                };
                 self.tell_present(&topic, changes);
                 answers.push((topic, decided));
             }
@@ -67,45 +69,45 @@ impl<C: Content> Core<C> {
         let Question { origin, topic, op } = asked;
         let epoch = self.members.epoch;
         match op {
-            Op::Deliver(command) => self.deliver(origin, topic, command),
-            Op::Count(topics) => {
+            HomeOp::Deliver(command) => self.deliver(origin, topic, command),
+            HomeOp::Count(topics) => {
                 // A topic that has moved would be counted as empty.
                 if topics.iter().any(|topic| self.rings.home(topic) != Some(self.me)) {
-                    return self.reply(origin, Reply::Moved);
+                    return self.reply(origin, HomeReply::Moved);
                 }
-                let count = |topic| self.homes.get(topic).map_or(0, super::home::Home::clients);
+                let count = |topic| self.homes.get(topic).map_or(0, super::home::TopicHome::clients);
                 let clients = topics.iter().map(count).collect();
-                self.reply(origin, Reply::Counted { epoch, clients, missing: self.unsynced() });
+                self.reply(origin, HomeReply::Counted { epoch, clients, missing: self.unsynced() });
             }
-            Op::Roster { limit, after } => {
+            HomeOp::Roster { limit, after } => {
                 let roster = self.homes.get(&topic).and_then(|home| home.roster.as_ref());
                 let members = roster.map(|roster| roster.page(limit, &after).collect()).unwrap_or_default();
                 let total = roster.map_or(0, |roster| roster.len() as u64);
-                self.reply(origin, Reply::Roster { epoch, members, total, missing: self.unsynced() });
+                self.reply(origin, HomeReply::Roster { epoch, members, total, missing: self.unsynced() });
             }
-            Op::History { since, limit } => {
+            HomeOp::History { since, limit } => {
                 let page = self.retained.page(&topic, since, limit, self.now);
-                self.reply(origin, Reply::History { epoch, page });
+                self.reply(origin, HomeReply::History { epoch, page });
             }
-            Op::Last => {
+            HomeOp::Last => {
                 let age = |since| self.now.saturating_sub(since);
                 let value = self.retained.value(&topic, self.now);
                 let command = value.map(|value| (value.command.clone(), age(value.since)));
-                self.reply(origin, Reply::Last { epoch, command, missing: self.unsynced() });
+                self.reply(origin, HomeReply::Last { epoch, command, missing: self.unsynced() });
             }
             // A value may have been sent meanwhile.
-            Op::Missed => {
+            HomeOp::Missed => {
                 if self.reports.has(&topic) && self.retained.value(&topic, self.now).is_none() {
                     self.out.push(Effect::Missed(topic));
                 }
             }
-            Op::Claim(print) => {
+            HomeOp::Claim(print) => {
                 let (app, key) = (topic.app(), topic.name());
                 let known = self.claims.get(app, key).map(|PublishHash(known)| *known);
                 if known.is_none() {
                     self.claims.put(app, key, PublishHash(print), self.now);
                 }
-                self.reply(origin, Reply::Claimed(known.is_none_or(|known| known == print)));
+                self.reply(origin, HomeReply::Claimed(known.is_none_or(|known| known == print)));
             }
         }
     }
@@ -117,7 +119,7 @@ impl<C: Content> Core<C> {
         TopicPosition { tenure, number: self.number }
     }
 
-    fn deliver(&mut self, origin: Origin, topic: Topic, command: C::Command) {
+    fn deliver(&mut self, origin: ReplyTarget, topic: Topic, command: C::Command) {
         let at = self.next_place(&topic);
         if self.reports.has(&topic) {
             self.out.push(Effect::Ordered(topic.clone(), command.clone()));
@@ -136,7 +138,7 @@ impl<C: Content> Core<C> {
             position: self.retained.add(&topic, at, &command, self.now),
             expects: None,
         };
-        let wanted = origin != Origin::None;
+        let wanted = origin != ReplyTarget::None;
         let id = if wanted { self.next_delivery } else { 0 };
         for gateway in self.concerned(&topic, &command) {
             if gateway == self.me {
@@ -149,7 +151,7 @@ impl<C: Content> Core<C> {
                     peer.untaken += bytes;
                 }
                 let (topic, command) = (topic.clone(), command.clone());
-                self.send(gateway, Frame::Deliver { id, topic, at, command });
+                self.send(gateway, LinkMessage::Deliver { id, topic, at, command });
             } else {
                 self.out.push(Effect::Dropped("peer_unreachable"));
                 delivery.missing.insert(gateway);
@@ -171,10 +173,10 @@ impl<C: Content> Core<C> {
 
     /// The gateways that a command concerns: all with clients in the topic.
     fn concerned(&self, topic: &Topic, command: &C::Command) -> BTreeSet<Incarnation> {
-        let mut concerned: BTreeSet<_> = if topic.kind() == Kind::All {
+        let mut concerned: BTreeSet<_> = if topic.kind() == TopicKind::All {
             self.members.gateways.keys().copied().collect()
         } else {
-            self.homes.get(topic).into_iter().flat_map(super::home::Home::concerned).collect()
+            self.homes.get(topic).into_iter().flat_map(super::home::TopicHome::concerned).collect()
         };
         concerned.extend(C::also(command).filter(|also| self.members.gateways.contains_key(also)));
         concerned
@@ -258,9 +260,9 @@ impl<C: Content> Core<C> {
             self.homes.forget_if_idle(topic);
         }
         let reply = if delivery.stale {
-            Reply::NotHome(self.members.epoch)
+            HomeReply::NotHome(self.members.epoch)
         } else {
-            Reply::Done(Done {
+            HomeReply::Done(HomeOutcome {
                 epoch: delivery.epoch,
                 answer: delivery.answer,
                 gateways: delivery.gateways,
@@ -271,11 +273,11 @@ impl<C: Content> Core<C> {
         self.reply(delivery.origin, reply);
     }
 
-    pub(super) fn reply(&mut self, origin: Origin, reply: Reply<C>) {
+    pub(super) fn reply(&mut self, origin: ReplyTarget, reply: HomeReply<C>) {
         match origin {
-            Origin::None => {}
-            Origin::Own(id) => self.routed(id, reply),
-            Origin::Peer(peer, id) => self.send_if_open(peer, Frame::Reply { id, reply }),
+            ReplyTarget::None => {}
+            ReplyTarget::Own(id) => self.routed(id, reply),
+            ReplyTarget::Peer(peer, id) => self.send_if_open(peer, LinkMessage::Reply { id, reply }),
         }
     }
 
@@ -285,7 +287,7 @@ impl<C: Content> Core<C> {
         gateway: Incarnation,
         session: LinkSession,
         topic: &Topic,
-        update: InterestUpdate<'_>,
+        update: GatewayInterest<'_>,
     ) {
         // It has not installed this view yet; it will repeat it to the right home.
         if self.rings.home(topic) != Some(self.me) {
@@ -316,15 +318,15 @@ impl<C: Content> Core<C> {
     }
 
     /// After the roster change has been sent: a client that is in is in the roster that it gets.
-    fn answer_claims(&mut self, topic: &Topic, decided: Vec<(Incarnation, ClaimDecision)>) {
-        let mut by_gateway: BTreeMap<Incarnation, Vec<ClaimDecision>> = BTreeMap::new();
+    fn answer_claims(&mut self, topic: &Topic, decided: Vec<(Incarnation, DecidedClaim)>) {
+        let mut by_gateway: BTreeMap<Incarnation, Vec<DecidedClaim>> = BTreeMap::new();
         for (gateway, decided) in decided {
             by_gateway.entry(gateway).or_default().push(decided);
         }
         for (gateway, claims) in by_gateway {
             let at = self.next_place(topic);
             if gateway != self.me {
-                self.send_if_open(gateway, Frame::ClaimDecisions { topic: topic.clone(), at, claims });
+                self.send_if_open(gateway, LinkMessage::ClaimDecisions { topic: topic.clone(), at, claims });
             } else if self.rises(topic, at) {
                 self.decided_here(gateway, topic, at, &claims);
             }
@@ -376,7 +378,7 @@ impl<C: Content> Core<C> {
                 }
             } else {
                 let topic = topic.clone();
-                self.send_if_open(gateway, Frame::Present { topic, at, whole, members });
+                self.send_if_open(gateway, LinkMessage::Present { topic, at, whole, members });
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
 
 /// A waiting operation.
 #[derive(Debug)]
-pub(super) enum Waiting<C: Content> {
+pub(super) enum WaitingOperation<C: Content> {
     /// A caller.
     Caller(Ticket),
     /// A client that enters a group.
@@ -27,7 +27,7 @@ pub(super) enum Waiting<C: Content> {
 
 #[derive(Debug)]
 struct Wait<C: Content> {
-    what: Waiting<C>,
+    what: WaitingOperation<C>,
     topics: Vec<Topic>,
     /// The serial that each home must acknowledge.
     needs: BTreeMap<Incarnation, u64>,
@@ -55,7 +55,7 @@ impl<C: Content> Settling<C> {
     /// Waits for these serials; there is at least one.
     pub(super) fn wait(
         &mut self,
-        what: Waiting<C>,
+        what: WaitingOperation<C>,
         topics: Vec<Topic>,
         needs: BTreeMap<Incarnation, u64>,
         now: Duration,
@@ -74,7 +74,7 @@ impl<C: Content> Settling<C> {
 
     /// A home has acknowledged all serials up to this one. Returns the operations that need not wait any
     /// longer.
-    pub(super) fn taken(&mut self, home: Incarnation, serial: u64) -> Vec<Waiting<C>> {
+    pub(super) fn taken(&mut self, home: Incarnation, serial: u64) -> Vec<WaitingOperation<C>> {
         let mut done = Vec::new();
         let Some(waiting) = self.by_home.get_mut(&home) else { return done };
         while let Some(&(needed, id)) = waiting.first().filter(|(needed, _)| *needed <= serial) {
@@ -95,7 +95,7 @@ impl<C: Content> Settling<C> {
     pub(super) fn again(
         &mut self,
         needs_of: impl Fn(&[Topic]) -> BTreeMap<Incarnation, u64>,
-    ) -> Vec<Waiting<C>> {
+    ) -> Vec<WaitingOperation<C>> {
         self.by_home.clear();
         let mut done = Vec::new();
         for (id, mut wait) in std::mem::take(&mut self.waits) {
@@ -111,7 +111,11 @@ impl<C: Content> Settling<C> {
     }
 
     /// The overdue operations, with the homes that have not acknowledged.
-    pub(super) fn late(&mut self, within: Duration, now: Duration) -> Vec<(Waiting<C>, Vec<Incarnation>)> {
+    pub(super) fn late(
+        &mut self,
+        within: Duration,
+        now: Duration,
+    ) -> Vec<(WaitingOperation<C>, Vec<Incarnation>)> {
         let late = |(id, wait): (&u64, &Wait<C>)| (now >= wait.since + within).then_some(*id);
         let ids: Vec<u64> = self.waits.iter().filter_map(late).collect();
         let mut all = Vec::new();

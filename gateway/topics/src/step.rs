@@ -9,13 +9,13 @@ use broadgate_proto::{
 
 use crate::{
     content::Content,
-    ledger::Notified,
+    ledger::NotifiedState,
     membership::{
-        Claim, ClaimDecision, GroupChange, LinkSession, MemberChange, MembershipCount, PresenceChange,
+        Claim, DecidedClaim, LinkSession, MemberChange, MembershipChange, MembershipCount, PresenceChange,
         Report, TopicPosition,
     },
     report::ReportSubscription,
-    retention::{HandedOver, Page, Position},
+    retention::{HandedOver, HistoryPage, Position},
     topic::Topic,
     watch::Pattern,
 };
@@ -24,7 +24,7 @@ use crate::{
 pub type Ticket = u64;
 /// A question to a topic's home.
 #[derive(Debug, Clone)]
-pub enum Op<C: Content> {
+pub enum HomeOp<C: Content> {
     /// Executes a command at every gateway with clients in the topic, in the topic's order.
     Deliver(C::Command),
     /// Counts the clients of each of these topics, which all have the same home.
@@ -53,7 +53,7 @@ pub enum Op<C: Content> {
 
 /// A home's reply.
 #[derive(Debug, Clone)]
-pub enum Reply<C: Content> {
+pub enum HomeReply<C: Content> {
     /// It is not the home; this is its epoch.
     NotHome(Epoch),
     /// There is no room to park the question.
@@ -61,7 +61,7 @@ pub enum Reply<C: Content> {
     /// Some of the topics have moved: ask every gateway instead.
     Moved,
     /// The command was executed.
-    Done(Done<C>),
+    Done(HomeOutcome<C>),
     /// The counts, in the order of the question.
     Counted {
         /// The home's view.
@@ -87,7 +87,7 @@ pub enum Reply<C: Content> {
         /// The home's view.
         epoch: Epoch,
         /// The part.
-        page: Page<C>,
+        page: HistoryPage<C>,
     },
     /// The last value, if there is one.
     Last {
@@ -104,7 +104,7 @@ pub enum Reply<C: Content> {
 
 /// The outcome of a command at its home.
 #[derive(Debug, Clone)]
-pub struct Done<C: Content> {
+pub struct HomeOutcome<C: Content> {
     /// The home's view when it accepted the command.
     pub epoch: Epoch,
     /// All gateways' answers merged; none if no gateway had to be asked.
@@ -119,7 +119,7 @@ pub struct Done<C: Content> {
 
 /// A frame from one gateway to another. A link preserves the order.
 #[derive(Debug, Clone)]
-pub enum Frame<C: Content> {
+pub enum LinkMessage<C: Content> {
     /// The sender has installed this view; the following frames belong to it.
     View(Arc<View>),
     /// To the home: the sender's current interest in a topic.
@@ -155,14 +155,14 @@ pub enum Frame<C: Content> {
         /// The topic.
         topic: Topic,
         /// The content.
-        op: Op<C>,
+        op: HomeOp<C>,
     },
     /// From the home: a reply.
     Reply {
         /// The number of the question.
         id: u64,
         /// The outcome.
-        reply: Reply<C>,
+        reply: HomeReply<C>,
     },
     /// From the home: place this among your clients.
     Deliver {
@@ -218,7 +218,7 @@ pub enum Frame<C: Content> {
         /// Its position in the topic's order: after the roster that the receiver has got.
         at: TopicPosition,
         /// The decisions.
-        claims: Vec<ClaimDecision>,
+        claims: Vec<DecidedClaim>,
     },
     /// From the home to its heir, or to the next home: the group's notification ledger.
     Reported {
@@ -231,7 +231,7 @@ pub enum Frame<C: Content> {
         /// To the next home: one of the sender's notifications is still in flight.
         more: bool,
         /// What receivers have been notified of.
-        notified: Notified,
+        notified: NotifiedState,
     },
 }
 
@@ -260,7 +260,7 @@ pub enum Input<C: Content> {
     /// It has broken; the peer has been silent since then.
     InboundDown(Incarnation, LinkSession, Duration),
     /// A frame from a peer.
-    Received(Incarnation, LinkSession, Frame<C>),
+    Received(Incarnation, LinkSession, LinkMessage<C>),
     /// A peer has accepted so many bytes of commands.
     Taken(Incarnation, usize),
     /// A shard's membership of a topic has changed.
@@ -272,7 +272,7 @@ pub enum Input<C: Content> {
         /// The topic.
         topic: Topic,
         /// The content.
-        op: Op<C>,
+        op: HomeOp<C>,
     },
     /// The shards have executed a placing, which may have changed these topics' clients.
     Placed {
@@ -336,7 +336,7 @@ pub enum NotPresent {
 #[derive(Debug, Clone)]
 pub enum Effect<C: Content> {
     /// Send this frame on the link to a peer.
-    Send(Incarnation, Frame<C>),
+    Send(Incarnation, LinkMessage<C>),
     /// Place this among this gateway's own clients.
     Place {
         /// To be returned with the answer.
@@ -349,7 +349,7 @@ pub enum Effect<C: Content> {
         command: C::Command,
     },
     /// A caller's answer.
-    Answer(Ticket, Reply<C>),
+    Answer(Ticket, HomeReply<C>),
     /// The home was unreachable: the caller's command may or may not have been executed.
     NoHome(Ticket),
     /// The homes have acknowledged the changes; these have not in time.
@@ -364,7 +364,7 @@ pub enum Effect<C: Content> {
         members: Vec<PresenceChange>,
     },
     /// A change in a watched group whose home this gateway is.
-    Group(Topic, GroupChange),
+    Group(Topic, MembershipChange),
     /// The state of all watched groups whose home this gateway is by this view has been reported.
     GroupsTold(Epoch),
     /// A fact to report about a group.
@@ -385,7 +385,7 @@ pub enum Effect<C: Content> {
         /// Whether it is the whole ledger, or one step.
         whole: bool,
         /// The content.
-        notified: Notified,
+        notified: NotifiedState,
     },
     /// A client found no last value in a group with reports.
     Missed(Topic),

@@ -13,7 +13,7 @@ const CONNECTIONS: &str = "#connections";
 
 /// What kind of topic a key names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum TopicKind {
     /// All clients of the app.
     All,
     /// The clients of a uid.
@@ -50,7 +50,7 @@ impl Topic {
     /// Whether its roster is sent to no client: then only the home knows it.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.kind() == Kind::Group && self.name() == CONNECTIONS
+        self.kind() == TopicKind::Group && self.name() == CONNECTIONS
     }
 
     /// Decodes a key from a peer.
@@ -75,11 +75,11 @@ impl Topic {
 
     /// Its kind.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> TopicKind {
         match self.key().first() {
-            Some(b'a') => Kind::All,
-            Some(b'u') => Kind::Uid,
-            _ => Kind::Group,
+            Some(b'a') => TopicKind::All,
+            Some(b'u') => TopicKind::Uid,
+            _ => TopicKind::Group,
         }
     }
 

@@ -8,9 +8,9 @@ use std::{
 use broadgate_proto::v1::Epoch;
 
 use crate::{
-    home::Home,
-    membership::{GroupChange, MemberChange},
-    topic::{Kind, Topic},
+    home::TopicHome,
+    membership::{MemberChange, MembershipChange},
+    topic::{Topic, TopicKind},
 };
 
 /// The groups that a watcher watches.
@@ -31,7 +31,7 @@ impl Pattern {
             Some(prefix) => name.starts_with(prefix),
             None => name == self.pattern,
         };
-        topic.kind() == Kind::Group && matches && self.app == topic.app() && !topic.is_silent()
+        topic.kind() == TopicKind::Group && matches && self.app == topic.app() && !topic.is_silent()
     }
 }
 
@@ -41,7 +41,7 @@ struct ReportedUsers(BTreeMap<Arc<str>, Arc<str>>);
 
 /// What was reported, and what may have changed since.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub(super) struct WatchedGroup {
     patterns: Vec<Pattern>,
     reported: HashMap<Topic, ReportedUsers>,
     changed: BTreeSet<Topic>,
@@ -51,7 +51,7 @@ pub(super) struct Watched {
     complete: Option<Epoch>,
 }
 
-impl Watched {
+impl WatchedGroup {
     pub(super) fn is_on(&self) -> bool {
         !self.patterns.is_empty()
     }
@@ -101,8 +101,8 @@ impl Watched {
     /// What there is to report.
     pub(super) fn news<'a>(
         &mut self,
-        home: impl Fn(&Topic) -> Option<&'a Home>,
-    ) -> (Vec<(Topic, GroupChange)>, Option<Epoch>) {
+        home: impl Fn(&Topic) -> Option<&'a TopicHome>,
+    ) -> (Vec<(Topic, MembershipChange)>, Option<Epoch>) {
         let mut news = Vec::new();
         let again = std::mem::take(&mut self.again);
         for topic in std::mem::take(&mut self.changed) {
@@ -111,17 +111,17 @@ impl Watched {
                 (None, None) => {}
                 (None, Some(home)) => {
                     let users = users(home);
-                    news.push((topic.clone(), GroupChange::Is(changes(&users))));
+                    news.push((topic.clone(), MembershipChange::Is(changes(&users))));
                     self.reported.insert(topic, ReportedUsers(users));
                 }
                 (Some(reported), Some(home)) if again.contains(&topic) => {
                     reported.0 = users(home);
-                    news.push((topic.clone(), GroupChange::Is(changes(&reported.0))));
+                    news.push((topic.clone(), MembershipChange::Is(changes(&reported.0))));
                 }
                 (Some(reported), Some(home)) => reported.compare(users(home), &topic, &mut news),
                 (Some(reported), None) => {
                     reported.compare(BTreeMap::new(), &topic, &mut news);
-                    news.push((topic.clone(), GroupChange::Vacated));
+                    news.push((topic.clone(), MembershipChange::Vacated));
                     self.reported.remove(&topic);
                 }
             }
@@ -135,19 +135,19 @@ impl ReportedUsers {
         &mut self,
         now: BTreeMap<Arc<str>, Arc<str>>,
         topic: &Topic,
-        news: &mut Vec<(Topic, GroupChange)>,
+        news: &mut Vec<(Topic, MembershipChange)>,
     ) {
         for user in self.0.keys().filter(|user| !now.contains_key(*user)) {
-            news.push((topic.clone(), GroupChange::Left(user.clone())));
+            news.push((topic.clone(), MembershipChange::Left(user.clone())));
         }
         for (user, info) in now.iter().filter(|(user, _)| !self.0.contains_key(*user)) {
-            news.push((topic.clone(), GroupChange::Joined(user.clone(), info.clone())));
+            news.push((topic.clone(), MembershipChange::Joined(user.clone(), info.clone())));
         }
         self.0 = now;
     }
 }
 
-fn users(home: &Home) -> BTreeMap<Arc<str>, Arc<str>> {
+fn users(home: &TopicHome) -> BTreeMap<Arc<str>, Arc<str>> {
     home.roster.iter().flat_map(|roster| roster.page(usize::MAX, "")).collect()
 }
 
@@ -163,13 +163,13 @@ mod tests {
 
     use super::{
         super::{
-            home::{Homes, InterestUpdate},
+            home::{GatewayInterest, TopicHomes},
             membership::MemberChange,
         },
         *,
     };
 
-    fn hold(homes: &mut Homes, topic: &Topic, clients: u64, users: &[(&str, bool)]) {
+    fn hold(homes: &mut TopicHomes, topic: &Topic, clients: u64, users: &[(&str, bool)]) {
         let change =
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
@@ -177,13 +177,13 @@ mod tests {
         home.apply(
             Incarnation::from_bits(1),
             0,
-            InterestUpdate { clients, members: &members, claims: Vec::new(), knows_roster: false },
+            GatewayInterest { clients, members: &members, claims: Vec::new(), knows_roster: false },
         );
     }
 
-    fn news(watched: &mut Watched, homes: &Homes) -> Vec<String> {
+    fn news(watched: &mut WatchedGroup, homes: &TopicHomes) -> Vec<String> {
         let (news, complete) = watched.news(|topic| homes.get(topic));
-        let text = |(topic, change): &(Topic, GroupChange)| format!("{} {change:?}", topic.name());
+        let text = |(topic, change): &(Topic, MembershipChange)| format!("{} {change:?}", topic.name());
         let mut texts: Vec<_> = news.iter().map(text).collect();
         texts.extend(complete.map(|epoch| format!("reported {epoch}")));
         texts
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn another_watcher_takes_no_news_from_the_first() {
-        let (mut watched, mut homes) = (Watched::default(), Homes::default());
+        let (mut watched, mut homes) = (WatchedGroup::default(), TopicHomes::default());
         let pattern = Pattern { app: "a".into(), pattern: "room-*".into() };
         let (room, gone) = (Topic::group("a", "room-1"), Topic::group("a", "room-2"));
         hold(&mut homes, &room, 1, &[("ann", true)]);

@@ -32,7 +32,7 @@ pub struct Check {
 
 /// A refused request.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct RefusedRequest {
     /// Why, from a closed set.
     pub reason: &'static str,
     status: StatusCode,
@@ -62,10 +62,10 @@ impl Check {
     ///
     /// # Errors
     /// If not, why.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), RefusedRequest> {
         let headers = request.headers();
         if !self.secret.accepts(text(headers, &header::AUTHORIZATION)) {
-            return Err(Refusal::secret());
+            return Err(RefusedRequest::secret());
         }
         if self.by_host {
             self.check_host(request)?;
@@ -74,7 +74,7 @@ impl Check {
         if request.uri().path().starts_with(GRPC_PATHS) {
             let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
             if request.version() != Version::HTTP_2 || !is_grpc(content_type) {
-                return Err(Refusal {
+                return Err(RefusedRequest {
                     reason: "not_grpc",
                     status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
                     code: "INVALID_ARGUMENT",
@@ -87,14 +87,14 @@ impl Check {
         Ok(())
     }
 
-    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    fn check_host<B>(&self, request: &Request<B>) -> Result<(), RefusedRequest> {
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         let hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or(""));
         let mut named = authority.into_iter().chain(hosts).peekable();
         let none = named.peek().is_none().then_some("");
         match none.or_else(|| named.find(|host| !self.is_own(host))) {
             None => Ok(()),
-            Some(host) => Err(Refusal {
+            Some(host) => Err(RefusedRequest {
                 reason: "host",
                 status: StatusCode::FORBIDDEN,
                 code: "PERMISSION_DENIED",
@@ -120,12 +120,12 @@ impl Check {
 }
 
 /// Browsers add these themselves, and pages cannot remove them.
-fn not_from_a_page(headers: &HeaderMap) -> Result<(), Refusal> {
+fn not_from_a_page(headers: &HeaderMap) -> Result<(), RefusedRequest> {
     let site = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
     if !site && !headers.contains_key(header::ORIGIN) {
         return Ok(());
     }
-    Err(Refusal {
+    Err(RefusedRequest {
         reason: "browser",
         status: StatusCode::FORBIDDEN,
         code: "PERMISSION_DENIED",
@@ -133,7 +133,7 @@ fn not_from_a_page(headers: &HeaderMap) -> Result<(), Refusal> {
     })
 }
 
-impl Refusal {
+impl RefusedRequest {
     fn secret() -> Self {
         Self {
             reason: "secret",

@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 use broadgate_tls::{ClusterTls, Failed, Side, explain, tokio_rustls::server::TlsStream};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use crate::{answers, io::linger, watch::Watch};
+use crate::{answers, io::linger, watch::ConnectionWatch};
 
 /// The first byte of every handshake.
 pub(crate) const RECORD: u8 = 0x16;
@@ -35,7 +35,7 @@ const PLAIN_ANSWER: &str = "this port speaks TLS only: use HTTPS, with a certifi
 pub(crate) async fn accept(
     stream: TcpStream,
     tls: &ClusterTls,
-    watch: &Arc<Watch>,
+    watch: &Arc<ConnectionWatch>,
 ) -> Result<TlsStream<TcpStream>, Option<Failed>> {
     let mut begin = [0; HTTP2.len()];
     let count = match stream.peek(&mut begin).await {

@@ -1,4 +1,4 @@
-//! A stream that reports its progress to a [`Watch`].
+//! A stream that reports its progress to a [`ConnectionWatch`].
 
 use std::{
     io::{self, IoSlice},
@@ -10,21 +10,21 @@ use std::{
 use broadgate_proto::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use crate::watch::Watch;
+use crate::watch::ConnectionWatch;
 
-/// A stream under a [`Watch`]. Shutdown closes the write side, then reads and discards what the peer still
+/// A stream under a [`ConnectionWatch`]. Shutdown closes the write side, then reads and discards what the peer still
 /// sends: closing a socket with unread data resets it, and the peer may lose the answer.
 #[derive(Debug)]
 pub struct Guarded<S> {
     stream: S,
-    watch: Arc<Watch>,
+    watch: Arc<ConnectionWatch>,
     /// The write side is closed; the bytes discarded since.
     lingering: Option<usize>,
 }
 
 impl<S> Guarded<S> {
     /// Puts a stream under a watch.
-    pub fn new(stream: S, watch: Arc<Watch>) -> Self {
+    pub fn new(stream: S, watch: Arc<ConnectionWatch>) -> Self {
         Self { stream, watch, lingering: None }
     }
 

@@ -28,11 +28,11 @@ mod watch;
 pub use self::{
     answers::{nothing_here, only_post, or_nothing},
     book::Book,
-    check::{Check, Refusal},
+    check::{Check, RefusedRequest},
     dial::{connect, connect_lazy, secure},
     io::{Guarded, linger},
-    look::{Found, look},
-    serve::{Http2, Settings, TurnedAway, serve},
-    socket::{Closing, tune, user_timeout},
-    watch::{Phase, Times, Watch},
+    look::{FoundListener, look},
+    serve::{Http2, PortSettings, TurnedAway, serve},
+    socket::{ClosingListener, tune, user_timeout},
+    watch::{ConnectionPhase, ConnectionWatch, Times},
 };

@@ -21,7 +21,7 @@ const UP: [&str; 2] = ["{\"health\":", "not in a view as ready"];
 
 /// What listens at an address where gRPC was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundListener {
     /// HTTP/2, the protocol of internal ports and registers, plain or inside TLS as this process expects it.
     Http2,
     /// The same without TLS, and this process has it.
@@ -40,7 +40,7 @@ pub enum Found {
     Other,
 }
 
-impl Found {
+impl FoundListener {
     /// A description that follows the address in a sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -77,18 +77,26 @@ impl Found {
 ///
 /// # Errors
 /// If nothing takes a connection there, why.
-pub async fn look(address: &str, within: Duration, tls: Option<&ClusterTls>) -> Result<Found, String> {
+pub async fn look(
+    address: &str,
+    within: Duration,
+    tls: Option<&ClusterTls>,
+) -> Result<FoundListener, String> {
     let within = within.min(LOOK_TIME_MAX);
     let Some(tls) = tls else { return look_plainly(address, within).await };
     if let Some(found) = look_inside(address, within, tls).await? {
         return Ok(found);
     }
     let found = look_plainly(address, within).await?;
-    Ok(if found == Found::Http2 { Found::Plain } else { found })
+    Ok(if found == FoundListener::Http2 { FoundListener::Plain } else { found })
 }
 
 /// What answers inside TLS; none if nothing there speaks it.
-async fn look_inside(address: &str, within: Duration, tls: &ClusterTls) -> Result<Option<Found>, String> {
+async fn look_inside(
+    address: &str,
+    within: Duration,
+    tls: &ClusterTls,
+) -> Result<Option<FoundListener>, String> {
     let stream = connect(address, within).await?;
     let mut answer = Vec::new();
     let asked = timeout(within, async {
@@ -97,32 +105,32 @@ async fn look_inside(address: &str, within: Duration, tls: &ClusterTls) -> Resul
     });
     let asked = asked.await;
     if is_http2(&answer) {
-        return Ok(Some(Found::Http2));
+        return Ok(Some(FoundListener::Http2));
     }
     Ok(match asked {
-        Ok(Ok(())) => Some(Found::Other),
+        Ok(Ok(())) => Some(FoundListener::Other),
         Ok(Err(error)) => {
             let failed = explain(&error, Side::Client);
-            (failed.reason != "not_tls").then_some(Found::Refused(failed.sentence))
+            (failed.reason != "not_tls").then_some(FoundListener::Refused(failed.sentence))
         }
         // A port for lines waits for the end of one.
         Err(_) => None,
     })
 }
 
-async fn look_plainly(address: &str, within: Duration) -> Result<Found, String> {
+async fn look_plainly(address: &str, within: Duration) -> Result<FoundListener, String> {
     let first = ask(address, HTTP2, within).await?;
     if is_http2(&first) {
-        return Ok(Found::Http2);
+        return Ok(FoundListener::Http2);
     }
     if is_tls(&first) {
-        return Ok(Found::Tls);
+        return Ok(FoundListener::Tls);
     }
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     // The one path that a client port never refuses: refusals are logged.
     let up = ask(address, get("/up").as_bytes(), within).await.unwrap_or_default();
     let found = classify(&up);
-    if found != Found::Http {
+    if found != FoundListener::Http {
         return Ok(found);
     }
     let metrics = ask(address, get("/metrics").as_bytes(), within).await.unwrap_or_default();
@@ -130,22 +138,22 @@ async fn look_plainly(address: &str, within: Duration) -> Result<Found, String> 
 }
 
 /// Identifies a port by its answers for `/up` or `/metrics`.
-fn classify(answer: &[u8]) -> Found {
+fn classify(answer: &[u8]) -> FoundListener {
     if is_tls(answer) {
-        return Found::Tls;
+        return FoundListener::Tls;
     }
     let text = String::from_utf8_lossy(answer);
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     if text.contains("HTTPS") {
-        Found::Tls
+        FoundListener::Tls
     } else if body.starts_with("# HELP ") || body.starts_with("# TYPE ") || body.contains("\n# TYPE ") {
-        Found::Metrics
+        FoundListener::Metrics
     } else if UP.iter().any(|up| body.contains(up)) {
-        Found::Client
+        FoundListener::Client
     } else if text.starts_with("HTTP/1.") {
-        Found::Http
+        FoundListener::Http
     } else {
-        Found::Other
+        FoundListener::Other
     }
 }
 
@@ -209,12 +217,12 @@ mod tests {
             b"HTTP/1.1 503 Service Unavailable\r\n\r\n{\"error\":\"not in a view as ready: draining\"}";
         let metrics = b"HTTP/1.1 200 OK\r\n\r\n# HELP broadgate_build_info 1\n";
         let nginx = b"HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port";
-        assert_eq!((classify(ready), classify(draining)), (Found::Client, Found::Client));
-        assert_eq!(classify(metrics), Found::Metrics);
-        assert_eq!(classify(http), Found::Http);
-        assert_eq!(classify(nginx), Found::Tls);
-        assert_eq!(classify(&[0x15, 3, 1, 0, 2, 2, 70]), Found::Tls);
-        assert_eq!(classify(b""), Found::Other);
+        assert_eq!((classify(ready), classify(draining)), (FoundListener::Client, FoundListener::Client));
+        assert_eq!(classify(metrics), FoundListener::Metrics);
+        assert_eq!(classify(http), FoundListener::Http);
+        assert_eq!(classify(nginx), FoundListener::Tls);
+        assert_eq!(classify(&[0x15, 3, 1, 0, 2, 2, 70]), FoundListener::Tls);
+        assert_eq!(classify(b""), FoundListener::Other);
         assert!(is_http2(&[0, 0, 18, 4, 0, 0, 0, 0, 0]) && !is_http2(http) && !is_http2(&[]));
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     handshake,
     io::Guarded,
     socket::tune,
-    watch::{Phase, Times, Watch},
+    watch::{ConnectionPhase, ConnectionWatch, Times},
 };
 
 /// How long connections may take to end after a port stops; streams have ended by then.
@@ -42,7 +42,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a port is served.
 #[derive(Clone)]
-pub struct Settings {
+pub struct PortSettings {
     /// Its name in metrics and logs.
     pub name: &'static str,
     /// Connections in all.
@@ -95,10 +95,10 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     check: Check,
-    settings: Settings,
+    settings: PortSettings,
     stop: CancellationToken,
 ) {
-    let table = Arc::new(Table::new(&settings));
+    let table = Arc::new(ConnectionTable::new(&settings));
     let server = Arc::new(Server { builder: builder(settings.http2), router, check, settings });
     let connections = TaskTracker::new();
     loop {
@@ -155,13 +155,13 @@ struct Server {
     builder: auto::Builder<TokioExecutor>,
     router: Router,
     check: Check,
-    settings: Settings,
+    settings: PortSettings,
 }
 
 impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, place: ConnectionSlot, stop: CancellationToken) {
         tune(&stream, TCP_KEEP_ALIVE);
-        let watch = Watch::new(self.settings.times);
+        let watch = ConnectionWatch::new(self.settings.times);
         watch.end_within(self.settings.stranger_time_max);
         let info = stream.connect_info();
         match self.settings.tls.clone() {
@@ -178,7 +178,7 @@ impl Server {
         stream: TcpStream,
         tls: ClusterTls,
         info: TcpConnectInfo,
-        watch: Arc<Watch>,
+        watch: Arc<ConnectionWatch>,
         place: ConnectionSlot,
         stop: CancellationToken,
     ) {
@@ -205,7 +205,7 @@ impl Server {
         self: Arc<Self>,
         stream: S,
         info: &TcpConnectInfo,
-        watch: Arc<Watch>,
+        watch: Arc<ConnectionWatch>,
         place: ConnectionSlot,
         stop: CancellationToken,
     ) where
@@ -235,7 +235,7 @@ impl Server {
                 }
                 () = place.put_out.cancelled() => return self.closed("crowded"),
                 () = &mut overdue => {
-                    if !matches!(watch.phase(), Phase::Idle | Phase::Closing) {
+                    if !matches!(watch.phase(), ConnectionPhase::Idle | ConnectionPhase::Closing) {
                         self.closed(watch.reason());
                     }
                     return;
@@ -253,7 +253,7 @@ impl Server {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         info: TcpConnectInfo,
-        watch: Arc<Watch>,
+        watch: Arc<ConnectionWatch>,
         place: Arc<ConnectionSlot>,
     ) -> Result<Response<Body>, Infallible> {
         let http2 = request.version() == Version::HTTP_2;
@@ -302,15 +302,15 @@ fn closed(port: &'static str, reason: &'static str) {
 }
 
 /// The connections of a port.
-struct Table {
+struct ConnectionTable {
     name: &'static str,
     connections_max: usize,
     strangers_max: usize,
-    held: Mutex<Held>,
+    held: Mutex<HeldSlot>,
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldSlot {
     next: u64,
     known: usize,
     /// In order of accept.
@@ -319,14 +319,14 @@ struct Held {
 
 /// A connection's place in the table, released on drop.
 struct ConnectionSlot {
-    table: Arc<Table>,
+    table: Arc<ConnectionTable>,
     number: u64,
     put_out: CancellationToken,
     known: Mutex<bool>,
 }
 
-impl Table {
-    fn new(settings: &Settings) -> Self {
+impl ConnectionTable {
+    fn new(settings: &PortSettings) -> Self {
         for reason in ["crowded", "connections_max"] {
             // Registered before the first one, for alerts.
             counter!("broadgate_port_closed_total", "port" => settings.name, "reason" => reason).increment(0);
@@ -339,11 +339,11 @@ impl Table {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldSlot> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_full(&self, held: &Held) -> bool {
+    fn is_full(&self, held: &HeldSlot) -> bool {
         held.strangers.len() >= self.strangers_max
             || held.strangers.len() + held.known >= self.connections_max
     }
@@ -399,8 +399,8 @@ impl Drop for ConnectionSlot {
 mod tests {
     use super::*;
 
-    fn table(connections_max: usize, strangers_max: usize) -> Arc<Table> {
-        Arc::new(Table { name: "test", connections_max, strangers_max, held: Mutex::default() })
+    fn table(connections_max: usize, strangers_max: usize) -> Arc<ConnectionTable> {
+        Arc::new(ConnectionTable { name: "test", connections_max, strangers_max, held: Mutex::default() })
     }
 
     #[test]

@@ -42,13 +42,13 @@ pub fn user_timeout(keep_alive: Duration) -> Duration {
 /// A closing listener. Simply closing a listener resets the connections in its queue, and those whose
 /// handshake is in progress.
 #[derive(Debug)]
-pub struct Closing {
+pub struct ClosingListener {
     listener: Option<TcpListener>,
     until: Instant,
     last: Vec<(TcpStream, SocketAddr)>,
 }
 
-impl Closing {
+impl ClosingListener {
     /// Stops admitting new connections: their first packet is dropped where the system can do that, so that
     /// they are refused when they retry.
     #[must_use]
@@ -120,7 +120,7 @@ mod tests {
             stream.write_all(b"hello").await.unwrap();
             waiting.push(stream);
         }
-        let mut closing = Closing::new(listener);
+        let mut closing = ClosingListener::new(listener);
         let mut served = 0;
         while let Some((mut stream, _)) = closing.next().await {
             stream.read_exact(&mut [0; 5]).await.unwrap();

@@ -46,7 +46,7 @@ impl Default for Times {
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// Nothing has been read.
     First,
     /// A request's head is being read.
@@ -63,14 +63,14 @@ pub enum Phase {
     Multiplexed,
 }
 
-const PHASES: [Phase; 7] = [
-    Phase::First,
-    Phase::Head,
-    Phase::Serving,
-    Phase::Answering,
-    Phase::Idle,
-    Phase::Closing,
-    Phase::Multiplexed,
+const PHASES: [ConnectionPhase; 7] = [
+    ConnectionPhase::First,
+    ConnectionPhase::Head,
+    ConnectionPhase::Serving,
+    ConnectionPhase::Answering,
+    ConnectionPhase::Idle,
+    ConnectionPhase::Closing,
+    ConnectionPhase::Multiplexed,
 ];
 
 /// Never, in milliseconds.
@@ -79,7 +79,7 @@ const NEVER: u64 = u64::MAX;
 /// The phase and the deadlines of one connection. Shared by its stream, which sees what is read and
 /// written, and by its service, which sees requests and answers.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ConnectionWatch {
     times: Times,
     started: Instant,
     phase: AtomicU8,
@@ -93,30 +93,33 @@ pub struct Watch {
     life_until: AtomicU64,
 }
 
-impl Watch {
+impl ConnectionWatch {
     /// A connection that has just been accepted.
     #[must_use]
     pub fn new(times: Times) -> Arc<Self> {
         let watch = Self {
             times,
             started: Instant::now(),
-            phase: AtomicU8::new(Phase::First as u8),
+            phase: AtomicU8::new(ConnectionPhase::First as u8),
             first: AtomicU8::new(0),
             until: AtomicU64::new(0),
             write_until: AtomicU64::new(NEVER),
             life_until: AtomicU64::new(NEVER),
         };
-        watch.enter(Phase::First, times.first_byte);
+        watch.enter(ConnectionPhase::First, times.first_byte);
         Arc::new(watch)
     }
 
     /// Sets the phase.
     #[must_use]
-    pub fn phase(&self) -> Phase {
-        PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Closing)
+    pub fn phase(&self) -> ConnectionPhase {
+        PHASES
+            .get(usize::from(self.phase.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or(ConnectionPhase::Closing)
     }
 
-    fn enter(&self, phase: Phase, time: Duration) {
+    fn enter(&self, phase: ConnectionPhase, time: Duration) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.until.store(self.at(time), Ordering::Relaxed);
     }
@@ -138,24 +141,24 @@ impl Watch {
 
     /// A request's head has been read.
     pub fn serving(&self) {
-        self.enter(Phase::Serving, self.times.exchange);
+        self.enter(ConnectionPhase::Serving, self.times.exchange);
     }
 
     /// The answer to a request is known; the rest of the exchange's time is for writing it.
     pub fn answering(&self) {
-        self.phase.store(Phase::Answering as u8, Ordering::Relaxed);
+        self.phase.store(ConnectionPhase::Answering as u8, Ordering::Relaxed);
     }
 
     /// The connection speaks HTTP/2.
     pub fn multiplexed(&self) {
-        self.phase.store(Phase::Multiplexed as u8, Ordering::Relaxed);
+        self.phase.store(ConnectionPhase::Multiplexed as u8, Ordering::Relaxed);
         self.until.store(NEVER, Ordering::Relaxed);
         self.write_until.store(NEVER, Ordering::Relaxed);
     }
 
     /// Bytes were read, of which this is the first.
     pub(crate) fn has_read_from(&self, first: u8) {
-        if self.phase() == Phase::First {
+        if self.phase() == ConnectionPhase::First {
             self.first.store(first, Ordering::Relaxed);
         }
         self.has_read();
@@ -163,19 +166,19 @@ impl Watch {
 
     /// Something was read.
     pub fn has_read(&self) {
-        if matches!(self.phase(), Phase::First | Phase::Idle) {
-            self.enter(Phase::Head, self.times.head);
+        if matches!(self.phase(), ConnectionPhase::First | ConnectionPhase::Idle) {
+            self.enter(ConnectionPhase::Head, self.times.head);
         }
     }
 
     /// Whether this is the first byte that was read.
     pub(crate) fn began_with(&self, byte: u8) -> bool {
-        self.phase() != Phase::First && self.first.load(Ordering::Relaxed) == byte
+        self.phase() != ConnectionPhase::First && self.first.load(Ordering::Relaxed) == byte
     }
 
     pub(crate) fn has_flushed(&self) {
-        if self.phase() == Phase::Answering {
-            self.enter(Phase::Idle, self.times.idle);
+        if self.phase() == ConnectionPhase::Answering {
+            self.enter(ConnectionPhase::Idle, self.times.idle);
         }
     }
 
@@ -183,13 +186,15 @@ impl Watch {
     pub(crate) fn has_written(&self, taken: bool) {
         if taken {
             self.write_until.store(NEVER, Ordering::Relaxed);
-        } else if self.write_until.load(Ordering::Relaxed) == NEVER && self.phase() != Phase::Multiplexed {
+        } else if self.write_until.load(Ordering::Relaxed) == NEVER
+            && self.phase() != ConnectionPhase::Multiplexed
+        {
             self.write_until.store(self.at(self.times.write), Ordering::Relaxed);
         }
     }
 
     pub(crate) fn closing(&self) {
-        self.enter(Phase::Closing, self.times.linger);
+        self.enter(ConnectionPhase::Closing, self.times.linger);
     }
 
     fn until_ms(&self) -> u64 {
@@ -205,11 +210,13 @@ impl Watch {
             return "write_time_max";
         }
         match self.phase() {
-            Phase::First => "first_byte_time_max",
-            Phase::Head => "handshake_time_max",
-            Phase::Serving | Phase::Answering | Phase::Multiplexed => "exchange_time_max",
-            Phase::Idle => "keep_alive_time_max",
-            Phase::Closing => "linger_time_max",
+            ConnectionPhase::First => "first_byte_time_max",
+            ConnectionPhase::Head => "handshake_time_max",
+            ConnectionPhase::Serving | ConnectionPhase::Answering | ConnectionPhase::Multiplexed => {
+                "exchange_time_max"
+            }
+            ConnectionPhase::Idle => "keep_alive_time_max",
+            ConnectionPhase::Closing => "linger_time_max",
         }
     }
 
@@ -224,7 +231,7 @@ impl Watch {
 /// Waits for a deadline that moves.
 #[derive(Debug)]
 pub struct Overdue {
-    watch: Arc<Watch>,
+    watch: Arc<ConnectionWatch>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -261,7 +268,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_phase_has_its_deadline_and_the_connection_one_for_all() {
         let times = Times::default();
-        let watch = Watch::new(times);
+        let watch = ConnectionWatch::new(times);
         let overdue_after = async || {
             let before = Instant::now();
             watch.overdue().await;
@@ -291,7 +298,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_that_drip_do_not_move_the_deadline() {
-        let watch = Watch::new(Times::default());
+        let watch = ConnectionWatch::new(Times::default());
         let started = Instant::now();
         let mut overdue = watch.overdue();
         while tokio::time::timeout(Duration::from_secs(1), &mut overdue).await.is_err() {

@@ -21,7 +21,7 @@ static UNDER_WAY: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
 /// What may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ReadableKind {
     /// Files, and pipes that are read once, when a process starts.
     Any,
     /// Only files, which can be read again.
@@ -32,7 +32,7 @@ pub enum Kind {
 ///
 /// # Errors
 /// If it cannot be read, is not of this kind, or is not read in time.
-pub fn read(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, kind: ReadableKind) -> io::Result<Vec<u8>> {
     read_within(path, kind, READ_TIME_MAX)
 }
 
@@ -40,12 +40,12 @@ pub fn read(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// The same, and if it is not UTF-8.
-pub fn read_text(path: &Path, kind: Kind) -> io::Result<String> {
+pub fn read_text(path: &Path, kind: ReadableKind) -> io::Result<String> {
     let not_text = |_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8");
     String::from_utf8(read(path, kind)?).map_err(not_text)
 }
 
-fn read_within(path: &Path, kind: Kind, time_max: Duration) -> io::Result<Vec<u8>> {
+fn read_within(path: &Path, kind: ReadableKind, time_max: Duration) -> io::Result<Vec<u8>> {
     let late = || {
         io::Error::new(
             ErrorKind::TimedOut,
@@ -84,8 +84,8 @@ impl Drop for UnderWay {
     }
 }
 
-fn read_now(path: &Path, kind: Kind) -> io::Result<Vec<u8>> {
-    if kind == Kind::Regular && !std::fs::metadata(path)?.is_file() {
+fn read_now(path: &Path, kind: ReadableKind) -> io::Result<Vec<u8>> {
+    if kind == ReadableKind::Regular && !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::new();
@@ -111,10 +111,10 @@ mod tests {
     fn pipe_without_writer_is_given_up_and_read_by_one_thread() {
         let path = std::env::temp_dir().join(format!("broadgate-pipe-{}", std::process::id()));
         make_pipe(&path);
-        let regular = read(&path, Kind::Regular).unwrap_err();
+        let regular = read(&path, ReadableKind::Regular).unwrap_err();
         assert!(regular.to_string().contains("not a regular file"), "{regular}");
         for _ in 0..3 {
-            let late = read_within(&path, Kind::Any, Duration::from_millis(50)).unwrap_err();
+            let late = read_within(&path, ReadableKind::Any, Duration::from_millis(50)).unwrap_err();
             assert_eq!(late.kind(), ErrorKind::TimedOut);
         }
         // A waiting reader gets what comes; then it can be read again.
@@ -124,9 +124,9 @@ mod tests {
         }
         let writer = path.clone();
         let writer = std::thread::spawn(move || std::fs::write(writer, "secret").unwrap());
-        assert_eq!(read_text(&path, Kind::Any).unwrap(), "secret");
+        assert_eq!(read_text(&path, ReadableKind::Any).unwrap(), "secret");
         writer.join().unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(read(&path, Kind::Any).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(read(&path, ReadableKind::Any).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -34,7 +34,7 @@ pub use self::{
     pair::{Pair, PairFiles, client_config, load_pair, load_roots},
     pem::{FileError, load_key},
     provider::provider,
-    reads::Reads,
+    reads::FileReads,
     reload::Reloading,
     validity::Validity,
 };

@@ -17,7 +17,7 @@ use webpki::{EndEntityCert, KeyUsage};
 use crate::{
     pem::{self, CERTIFICATE, FileError},
     provider::provider,
-    reads::Reads,
+    reads::FileReads,
     validity::Validity,
 };
 
@@ -46,7 +46,7 @@ pub struct Pair {
 ///
 /// # Errors
 /// If one of them cannot be read or used.
-pub fn load_pair(files: &PairFiles, reads: &mut Reads) -> Result<Pair, FileError> {
+pub fn load_pair(files: &PairFiles, reads: &mut FileReads) -> Result<Pair, FileError> {
     // Both are read even if the first is bad, so that a change of either is noticed.
     let chain = pem::certificates(CERTIFICATE, &files.cert, reads);
     let key = pem::load_key(&files.key, reads);
@@ -155,7 +155,7 @@ fn bare(name: &str) -> String {
 ///
 /// # Errors
 /// If the file cannot be read or used.
-pub fn load_roots(path: &Path, reads: &mut Reads) -> Result<RootCertStore, FileError> {
+pub fn load_roots(path: &Path, reads: &mut FileReads) -> Result<RootCertStore, FileError> {
     const WHAT: &str = "CA certificate";
     let now = SystemTime::now();
     let mut roots = RootCertStore::empty();

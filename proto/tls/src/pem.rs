@@ -8,7 +8,7 @@ use std::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::{
-    reads::Reads,
+    reads::FileReads,
     validity::{Shown, Validity},
 };
 
@@ -85,7 +85,7 @@ const KEY: &str = "key";
 pub(crate) fn certificates(
     what: &'static str,
     path: &Path,
-    reads: &mut Reads,
+    reads: &mut FileReads,
 ) -> Result<Vec<(CertificateDer<'static>, Validity)>, FileError> {
     let bytes = read(what, path, reads)?;
     let damaged = |error: String| FileError::Damaged { what, path: path.to_owned(), error };
@@ -107,7 +107,7 @@ pub(crate) fn certificates(
 ///
 /// # Errors
 /// If it cannot be read, or is encrypted.
-pub fn load_key(path: &Path, reads: &mut Reads) -> Result<PrivateKeyDer<'static>, FileError> {
+pub fn load_key(path: &Path, reads: &mut FileReads) -> Result<PrivateKeyDer<'static>, FileError> {
     let bytes = read(KEY, path, reads)?;
     match PrivateKeyDer::pem_slice_iter(&bytes).next() {
         // A key of the older form is encrypted by a header in its block.
@@ -129,7 +129,7 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     })
 }
 
-fn read(what: &'static str, path: &Path, reads: &mut Reads) -> Result<Vec<u8>, FileError> {
+fn read(what: &'static str, path: &Path, reads: &mut FileReads) -> Result<Vec<u8>, FileError> {
     let bytes = reads.read(path).map_err(|error| {
         let path = path.to_owned();
         FileError::Unreadable { what, path, error }

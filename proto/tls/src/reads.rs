@@ -8,26 +8,26 @@ use std::{
     time::SystemTime,
 };
 
-use broadgate_tasks::bounded_read::{self, Kind};
+use broadgate_tasks::bounded_read::{self, ReadableKind};
 
 use crate::validity::Validity;
 
 /// Records which files a load reads, what was in them, and when the certificates in them expire. Files are
 /// compared by content: one of the same length may be written within one tick of the clock.
 #[derive(Debug, Clone, Default)]
-pub struct Reads {
+pub struct FileReads {
     /// A hash of each file's content; none if it could not be read.
     files: BTreeMap<PathBuf, Option<u64>>,
     expiries: BTreeMap<PathBuf, SystemTime>,
 }
 
-impl Reads {
+impl FileReads {
     /// Reads a file and remembers what was in it.
     ///
     /// # Errors
     /// If it cannot be read, is not a regular file, or is not read in time.
     pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        let read = bounded_read::read(path, Kind::Regular);
+        let read = bounded_read::read(path, ReadableKind::Regular);
         self.files.insert(path.to_owned(), read.as_ref().ok().map(|bytes| hash(bytes)));
         read
     }

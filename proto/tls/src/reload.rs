@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use crate::reads::Reads;
+use crate::reads::FileReads;
 
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -33,17 +33,17 @@ const LOOKS_UNTIL_AGAIN: u32 = 30;
 /// How long files that do not fit together may take to do so.
 const FIT_TIME_MAX: Duration = Duration::from_secs(3);
 
-type Load<T> = dyn Fn(&mut Reads) -> anyhow::Result<T> + Send + Sync;
+type LoadFn<T> = dyn Fn(&mut FileReads) -> anyhow::Result<T> + Send + Sync;
 
 /// What was loaded from files, and is loaded again when they change. Handshakes take what is current;
 /// connections that are open keep what they were opened with.
 pub struct Reloading<T> {
     /// What it is for, in metrics and the log: of a closed set.
     role: &'static str,
-    load: Box<Load<T>>,
+    load: Box<LoadFn<T>>,
     current: ArcSwap<T>,
     /// What the last load has read, also one that failed.
-    read: Mutex<Reads>,
+    read: Mutex<FileReads>,
     /// The last load has failed.
     is_stale: AtomicBool,
     /// Held by the one who watches.
@@ -57,9 +57,9 @@ impl<T: Send + Sync + 'static> Reloading<T> {
     /// As `load` returns them.
     pub fn open(
         role: &'static str,
-        load: impl Fn(&mut Reads) -> anyhow::Result<T> + Send + Sync + 'static,
+        load: impl Fn(&mut FileReads) -> anyhow::Result<T> + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let mut reads = Reads::default();
+        let mut reads = FileReads::default();
         let first = load(&mut reads)?;
         Ok(Self {
             role,
@@ -148,7 +148,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
     /// Takes what the files hold, or goes on with what they held; false if they do not fit together and may
     /// take longer to do so.
     fn load_again(&self, is_late: bool) -> bool {
-        let mut reads = Reads::default();
+        let mut reads = FileReads::default();
         let loaded = (self.load)(&mut reads);
         if loaded.is_err() && !is_late {
             return false;
@@ -180,7 +180,7 @@ impl<T> fmt::Debug for Reloading<T> {
     }
 }
 
-async fn again(known: &Reads) -> Option<Reads> {
+async fn again(known: &FileReads) -> Option<FileReads> {
     let known = known.clone();
     blocking(move || known.again()).await
 }
@@ -190,7 +190,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     broadgate_tasks::blocking("certificates", work).await.ok()
 }
 
-fn publish_expiries(role: &'static str, reads: &Reads) {
+fn publish_expiries(role: &'static str, reads: &FileReads) {
     for (path, until) in reads.expiries() {
         let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let file = path.display().to_string();

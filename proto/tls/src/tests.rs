@@ -15,7 +15,8 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::{
-    ClusterFiles, ClusterTls, FileError, PairFiles, Reads, Reloading, Side, explain, load_pair, load_roots,
+    ClusterFiles, ClusterTls, FileError, FileReads, PairFiles, Reloading, Side, explain, load_pair,
+    load_roots,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -118,7 +119,7 @@ fn each_bad_file_has_a_sentence_that_names_it() {
     let good = folder.pair("good", &(cert.clone(), key.clone()));
     let load = |cert: &Path, key: &Path| {
         let files = PairFiles { cert: cert.to_owned(), key: key.to_owned() };
-        load_pair(&files, &mut Reads::default()).map(drop)
+        load_pair(&files, &mut FileReads::default()).map(drop)
     };
     load(&good.cert, &good.key).unwrap();
     let missing = folder.0.join("missing.pem");
@@ -166,7 +167,7 @@ fn certificate_tells_its_names_and_times() {
             (params.not_before, params.not_after) = (from.into(), until.into());
         }),
     );
-    let mut reads = Reads::default();
+    let mut reads = FileReads::default();
     let pair = load_pair(&files, &mut reads).unwrap();
     assert_eq!(pair.names(), ["*.example.com", "192.0.2.1"]);
     assert_eq!((pair.validity.from, pair.validity.until), (from, until));
@@ -185,11 +186,11 @@ fn certificate_tells_its_names_and_times() {
     let short = ca.pair_with("intermediate", |params| params.not_after = (now() + DAY).into()).0;
     let chain = fs::read_to_string(&files.cert).unwrap() + &short;
     fs::write(&files.cert, chain).unwrap();
-    let pair = load_pair(&files, &mut Reads::default()).unwrap();
+    let pair = load_pair(&files, &mut FileReads::default()).unwrap();
     assert_eq!((pair.validity.until, pair.key.cert.len()), (now() + DAY, 2));
     // CAs, of an age that no handshake asks for.
     let roots =
-        load_roots(&folder.write("ca.pem", &(ca.pem() + &Ca::new("two").pem())), &mut Reads::default());
+        load_roots(&folder.write("ca.pem", &(ca.pem() + &Ca::new("two").pem())), &mut FileReads::default());
     assert_eq!(roots.unwrap().len(), 2);
 }
 
@@ -272,7 +273,7 @@ async fn missing_and_expired_certificates_have_a_sentence_on_both_sides() {
     let folder = Folder::new("missing");
     let one = Ca::new("one");
     let good = folder.cluster("good", &one.pem(), &one.pair("broadgate")).unwrap();
-    let mut reads = Reads::default();
+    let mut reads = FileReads::default();
     let roots = load_roots(&folder.0.join("good-ca.pem"), &mut reads).unwrap();
     let expired = one.pair_with("broadgate", |params| params.not_after = (now() - DAY / 2).into());
     let expired = load_pair(&folder.pair("expired", &expired), &mut reads).unwrap();

@@ -22,8 +22,8 @@ use crate::{
         RangeResponse, TxnRequest, TxnResponse, auth_client::AuthClient, kv_client::KvClient,
         lease_client::LeaseClient,
     },
-    settings::Settings,
-    trouble::{Meaning, Trouble},
+    settings::EtcdSettings,
+    trouble::{CallError, Meaning},
 };
 
 /// What one endpoint may take to answer, dialling included.
@@ -33,27 +33,27 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// An answer: some views, or a lease.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-type Wire = InterceptedService<Channel, Token>;
-type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+type EtcdChannel = InterceptedService<Channel, Token>;
+type CallResult<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 
-fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static) -> Answer<T> {
+fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static) -> CallResult<T> {
     Box::pin(call)
 }
 
 /// One connection to etcd at a time. Every call may be repeated at the next endpoint, so callers make only
 /// calls that may be applied twice.
 #[derive(Debug)]
-pub struct Client {
-    settings: Settings,
+pub struct EtcdClient {
+    settings: EtcdSettings,
     at: usize,
     channel: Option<(Channel, std::net::IpAddr)>,
     token: Token,
 }
 
-impl Client {
+impl EtcdClient {
     /// Dials nothing yet.
     #[must_use]
-    pub const fn new(settings: Settings) -> Self {
+    pub const fn new(settings: EtcdSettings) -> Self {
         Self { settings, at: 0, channel: None, token: Token(None) }
     }
 
@@ -67,7 +67,7 @@ impl Client {
     ///
     /// # Errors
     /// If etcd refuses, or no endpoint answers.
-    pub async fn range(&mut self, request: RangeRequest) -> Result<RangeResponse, Trouble> {
+    pub async fn range(&mut self, request: RangeRequest) -> Result<RangeResponse, CallError> {
         let call = |wire| {
             let request = request.clone();
             answer(async move { kv(wire).range(request).await })
@@ -79,7 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// If etcd refuses, or no endpoint answers: it may then be applied all the same.
-    pub async fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, Trouble> {
+    pub async fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, CallError> {
         let call = |wire| {
             let request = request.clone();
             answer(async move { kv(wire).txn(request).await })
@@ -91,19 +91,19 @@ impl Client {
     ///
     /// # Errors
     /// If etcd refuses, or no endpoint answers.
-    pub async fn grant(&mut self, seconds: i64) -> Result<i64, Trouble> {
+    pub async fn grant(&mut self, seconds: i64) -> Result<i64, CallError> {
         let request = LeaseGrantRequest { ttl: seconds, id: 0 };
         let granted = self
             .call(|wire| answer(async move { LeaseClient::new(wire).lease_grant(request).await }))
             .await?;
-        if granted.error.is_empty() { Ok(granted.id) } else { Err(Trouble::Refused(granted.error)) }
+        if granted.error.is_empty() { Ok(granted.id) } else { Err(CallError::Refused(granted.error)) }
     }
 
     /// Renews a lease. False: there is none any more.
     ///
     /// # Errors
     /// If etcd refuses, or no endpoint answers.
-    pub async fn keep_alive(&mut self, lease: i64) -> Result<bool, Trouble> {
+    pub async fn keep_alive(&mut self, lease: i64) -> Result<bool, CallError> {
         let call = |wire| {
             answer(async move {
                 let mut request = Request::new(tokio_stream::once(LeaseKeepAliveRequest { id: lease }));
@@ -122,7 +122,7 @@ impl Client {
     ///
     /// # Errors
     /// If etcd refuses, or no endpoint answers.
-    pub async fn revoke(&mut self, lease: i64) -> Result<(), Trouble> {
+    pub async fn revoke(&mut self, lease: i64) -> Result<(), CallError> {
         let request = LeaseRevokeRequest { id: lease };
         self.call(|wire| answer(async move { LeaseClient::new(wire).lease_revoke(request).await }))
             .await
@@ -130,7 +130,7 @@ impl Client {
     }
 
     /// One call, at each endpoint in turn, beginning with the one that answered last.
-    async fn call<T>(&mut self, call: impl Fn(Wire) -> Answer<T>) -> Result<T, Trouble> {
+    async fn call<T>(&mut self, call: impl Fn(EtcdChannel) -> CallResult<T>) -> Result<T, CallError> {
         let mut troubles = Vec::new();
         let mut token_was_fresh = false;
         // A connection that is open may have died since its last call: that is no trial of its endpoint.
@@ -147,7 +147,7 @@ impl Client {
                         continue;
                     }
                     Meaning::Refused(sentence) => {
-                        return Err(Trouble::Refused(format!("etcd at {}: {sentence}", self.endpoint())));
+                        return Err(CallError::Refused(format!("etcd at {}: {sentence}", self.endpoint())));
                     }
                     Meaning::TokenStale => status.message().to_owned(),
                     Meaning::Elsewhere(why) => why,
@@ -158,10 +158,13 @@ impl Client {
             self.channel = None;
             self.at = (self.at + 1) % self.settings.endpoints.len();
         }
-        Err(Trouble::Unknown(troubles.join("; ")))
+        Err(CallError::Unknown(troubles.join("; ")))
     }
 
-    async fn attempt<T>(&mut self, call: &impl Fn(Wire) -> Answer<T>) -> Result<Response<T>, Status> {
+    async fn attempt<T>(
+        &mut self,
+        call: &impl Fn(EtcdChannel) -> CallResult<T>,
+    ) -> Result<Response<T>, Status> {
         let channel = self.channel().await?;
         if self.token.0.is_none()
             && let Some(user) = &self.settings.user
@@ -199,7 +202,7 @@ impl Client {
         Ok(channel)
     }
 
-    fn endpoint(&self) -> &crate::settings::Endpoint {
+    fn endpoint(&self) -> &crate::settings::EtcdEndpoint {
         &self.settings.endpoints[self.at]
     }
 }
@@ -220,7 +223,7 @@ where
     })
 }
 
-fn kv(wire: Wire) -> KvClient<Wire> {
+fn kv(wire: EtcdChannel) -> KvClient<EtcdChannel> {
     KvClient::new(wire).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 

@@ -20,8 +20,8 @@ pub mod etcd;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod ledger;
 
-pub use client::{CALL_TIME_MAX, Client};
+pub use client::{CALL_TIME_MAX, EtcdClient};
 pub use requests::{created_at, delete_range, get, modified_at, put, range};
-pub use settings::{Endpoint, Settings, User};
-pub use tls::{Tls, TlsFiles};
-pub use trouble::Trouble;
+pub use settings::{EtcdEndpoint, EtcdSettings, EtcdUser};
+pub use tls::{EtcdTls, EtcdTlsFiles};
+pub use trouble::CallError;

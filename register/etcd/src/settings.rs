@@ -2,29 +2,29 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::tls::Tls;
+use crate::tls::EtcdTls;
 
 /// How etcd is reached.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EtcdSettings {
     /// Tried in turn; at least one.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EtcdEndpoint>,
     /// Whom etcd authenticates; nobody if it does not.
-    pub user: Option<User>,
+    pub user: Option<EtcdUser>,
     /// For endpoints with https.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<EtcdTls>>,
 }
 
 /// A user of etcd.
 #[derive(Clone)]
-pub struct User {
+pub struct EtcdUser {
     /// The user's name.
     pub name: String,
     /// Never shown.
     pub password: String,
 }
 
-impl fmt::Debug for User {
+impl fmt::Debug for EtcdUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "User({})", self.name)
     }
@@ -32,14 +32,14 @@ impl fmt::Debug for User {
 
 /// One member of an etcd cluster, by its client URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct EtcdEndpoint {
     /// host:port.
     pub authority: String,
     /// By TLS.
     pub tls: bool,
 }
 
-impl Endpoint {
+impl EtcdEndpoint {
     /// From `http://host:port`, `https://host:port` or `host:port`.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for EtcdEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority)
     }
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn endpoint_is_a_url_or_host_and_port() {
-        let of = |text: &str| Endpoint::parse(text).map(|one| one.to_string());
+        let of = |text: &str| EtcdEndpoint::parse(text).map(|one| one.to_string());
         assert_eq!(of("10.0.0.1:2379").as_deref(), Ok("http://10.0.0.1:2379"));
         assert_eq!(of("https://etcd-0.etcd:2379/").as_deref(), Ok("https://etcd-0.etcd:2379"));
-        assert_eq!(Endpoint::parse("https://[::1]:2379").unwrap().host(), "::1");
+        assert_eq!(EtcdEndpoint::parse("https://[::1]:2379").unwrap().host(), "::1");
         for wrong in
             ["", "etcd", "http://", "http://:2379", "ftp://a:1", "http://a:1/path", "a:x", "http://u@a:1"]
         {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 /// PEM files.
 #[derive(Debug, Clone)]
-pub struct TlsFiles {
+pub struct EtcdTlsFiles {
     /// Certificates of the CAs that sign etcd's.
     pub ca: PathBuf,
     /// A certificate and its key, shown if etcd asks for one.
@@ -20,17 +20,17 @@ pub struct TlsFiles {
 
 /// What connections to etcd are opened with.
 #[derive(Debug)]
-pub struct Tls {
+pub struct EtcdTls {
     current: Arc<Reloading<ClientConfig>>,
 }
 
-impl Tls {
+impl EtcdTls {
     /// Reads the files.
     ///
     /// # Errors
     /// If one of them cannot be read or used.
-    pub fn open(files: TlsFiles) -> anyhow::Result<Self> {
-        let load = move |reads: &mut broadgate_tls::Reads| {
+    pub fn open(files: EtcdTlsFiles) -> anyhow::Result<Self> {
+        let load = move |reads: &mut broadgate_tls::FileReads| {
             let roots = load_roots(&files.ca, reads)?;
             let pair = match files.pair.clone() {
                 Some((cert, key)) => Some(load_pair(&PairFiles { cert, key }, reads)?),

@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum CallError {
     /// etcd refuses it, and will refuse it again.
     #[error("{0}")]
     Refused(String),

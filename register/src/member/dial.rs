@@ -4,7 +4,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use broadgate_port::{Found, look, secure, tune};
+use broadgate_port::{FoundListener, look, secure, tune};
 use broadgate_proto::{
     limits::{GRPC_MESSAGE_BYTES_MAX, TCP_KEEP_ALIVE},
     secret::SendSecret,
@@ -31,11 +31,11 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long it may take to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub(super) type Client = RegisterClient<InterceptedService<Channel, SendSecret>>;
+pub(super) type RegisterStub = RegisterClient<InterceptedService<Channel, SendSecret>>;
 
 /// A connection to a register.
 pub(super) struct Dialed {
-    pub client: Client,
+    pub client: RegisterStub,
     pub local: SocketAddr,
     pub peer: SocketAddr,
 }
@@ -48,7 +48,7 @@ pub(super) const HINT: &str = "name the register's port (register.bind, 7100 by 
 /// HTTP/2 there says nothing of that.
 pub(super) async fn explained(address: SocketAddr, why: String, tls: Option<&ClusterTls>) -> String {
     match look(&address.to_string(), CONNECT_TIME_MAX, tls).await {
-        Ok(Found::Http2) | Err(_) => why,
+        Ok(FoundListener::Http2) | Err(_) => why,
         Ok(found) if found.is_of_the_cluster() => format!("{address} {}", found.sentence()),
         Ok(found) => format!("{address} {}; {HINT}", found.sentence()),
     }

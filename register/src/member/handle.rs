@@ -13,9 +13,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::{
     config::Config,
     event::{MemberEvent, Wish},
-    link::Link,
+    link::RegisterLink,
     random,
-    status::{Publisher, RegisterStatus},
+    status::{RegisterStatus, StatusPublisher},
     thread, watching,
 };
 
@@ -26,13 +26,13 @@ const WATCH_THREAD: &str = "register-watch";
 const EVENTS_MAX: usize = 8;
 /// Views that a member has not taken yet; one that is further behind misses some, and notices.
 const VIEWS_MAX: usize = 256;
-/// How long [`Member::leave`] waits for the register to agree.
+/// How long [`ClusterMember::leave`] waits for the register to agree.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// This process in its cluster. Dropping it without [`Member::leave`] is a crash to the others:
+/// This process in its cluster. Dropping it without [`ClusterMember::leave`] is a crash to the others:
 /// the register sees silence and removes it when its lease ends.
 #[derive(Debug)]
-pub struct Member {
+pub struct ClusterMember {
     incarnation: Incarnation,
     wish: watch::Sender<Wish>,
     views: watch::Receiver<Arc<View>>,
@@ -46,7 +46,7 @@ pub struct Member {
 /// Joins a cluster, as a new incarnation in state *joining*. Returns at once; the views tell when
 /// the register has taken it in.
 #[must_use]
-pub fn join(config: Config) -> Member {
+pub fn join(config: Config) -> ClusterMember {
     let (bits, no_entropy) = match random::random() {
         Ok(bits) => (bits, None),
         Err(error) => (0, Some(error.to_string())),
@@ -59,8 +59,8 @@ pub fn join(config: Config) -> Member {
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
     let (end, ended) = oneshot::channel();
     let (every, every_view) = broadcast::channel(VIEWS_MAX);
-    let publisher = Publisher { views: view_sender, status: status_sender, every: Some(every) };
-    let link = Link::new(config, incarnation, wishes, publisher, event_sender.clone(), end);
+    let publisher = StatusPublisher { views: view_sender, status: status_sender, every: Some(every) };
+    let link = RegisterLink::new(config, incarnation, wishes, publisher, event_sender.clone(), end);
     let mut tasks = Tasks::default();
     // An incarnation that is not random could be somebody else's.
     let started = no_entropy.map_or_else(
@@ -71,10 +71,10 @@ pub fn join(config: Config) -> Member {
         let sentence = format!("the thread that belongs to the cluster could not start: {error}");
         let _ = event_sender.try_send(MemberEvent::Refused { sentence, fatal: true });
     }
-    Member { incarnation, wish, views, every_view, status, events, ended, tasks }
+    ClusterMember { incarnation, wish, views, every_view, status, events, ended, tasks }
 }
 
-impl Member {
+impl ClusterMember {
     /// This run of this process.
     #[must_use]
     pub const fn incarnation(&self) -> Incarnation {
@@ -146,7 +146,7 @@ impl Member {
 
 /// The views of a cluster, for a program that is no member. Dropping it stops it.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ViewWatch {
     views: watch::Receiver<Arc<View>>,
     status: watch::Receiver<RegisterStatus>,
     /// The thread ends when this is gone.
@@ -156,20 +156,20 @@ pub struct Watch {
 
 /// Follows the views of a cluster. Returns at once.
 #[must_use]
-pub fn watch(registers: Vec<String>, credentials: impl Into<Credentials>) -> Watch {
+pub fn watch(registers: Vec<String>, credentials: impl Into<Credentials>) -> ViewWatch {
     let (view_sender, views) = watch::channel(Arc::default());
     let (status_sender, status) = watch::channel(RegisterStatus::first(&registers));
     let (alive, stop) = watch::channel(());
-    let publisher = Publisher { views: view_sender, status: status_sender, every: None };
+    let publisher = StatusPublisher { views: view_sender, status: status_sender, every: None };
     let following = watching::run(registers, credentials.into(), publisher, stop);
     let mut tasks = Tasks::default();
     if let Err(error) = thread::start(&mut tasks, WATCH_THREAD, following) {
         tracing::error!(%error, "the thread that follows the cluster's views could not start");
     }
-    Watch { views, status, _alive: alive, _tasks: tasks }
+    ViewWatch { views, status, _alive: alive, _tasks: tasks }
 }
 
-impl Watch {
+impl ViewWatch {
     /// The newest view; at first an empty one of epoch 0.0.
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Arc<View>> {

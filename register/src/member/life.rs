@@ -18,7 +18,7 @@ const BEAT_MAX: Duration = Duration::from_secs(60);
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub enum FollowStep {
     /// Tell this process the new view.
     Install(Arc<View>),
     /// The register has taken this member in.
@@ -38,16 +38,16 @@ pub enum Step {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
+enum FollowPhase {
     Greeting,
     Member,
 }
 
 /// One incarnation's following of registers.
 #[derive(Debug)]
-pub struct Life {
+pub struct Following {
     known: Arc<View>,
-    phase: Phase,
+    phase: FollowPhase,
     beat: Duration,
     lease: Duration,
     heard: Duration,
@@ -56,13 +56,13 @@ pub struct Life {
     draining: bool,
 }
 
-impl Life {
+impl Following {
     /// It knows this view from before.
     #[must_use]
     pub const fn new(known: Arc<View>) -> Self {
         Self {
             known,
-            phase: Phase::Greeting,
+            phase: FollowPhase::Greeting,
             beat: BEAT,
             lease: LEASE,
             heard: Duration::ZERO,
@@ -79,47 +79,47 @@ impl Life {
 
     /// A Hello has been sent.
     pub const fn greeted(&mut self, now: Duration) {
-        self.phase = Phase::Greeting;
+        self.phase = FollowPhase::Greeting;
         self.heard = now;
     }
 
     /// The register said something.
-    pub fn reply(&mut self, reply: Reply, now: Duration) -> Step {
+    pub fn reply(&mut self, reply: Reply, now: Duration) -> FollowStep {
         self.heard = now;
         match reply {
             Reply::Welcome(welcome) => {
                 let known = epoch(&self.known).term;
                 if welcome.term < known {
-                    return Step::Next(format!(
+                    return FollowStep::Next(format!(
                         "the register is of term {}, an earlier one than {known}",
                         welcome.term
                     ));
                 }
-                self.phase = Phase::Member;
+                self.phase = FollowPhase::Member;
                 self.beat = Duration::from_millis(welcome.beat_ms.into()).clamp(BEAT_MIN, BEAT_MAX);
                 self.lease = Duration::from_millis(welcome.lease_ms.into()).max(2 * self.beat);
                 self.next_beat = now + self.beat;
-                Step::Welcomed
+                FollowStep::Welcomed
             }
             Reply::View(view) => self.install(Arc::new(view)),
-            Reply::Beat(_) => Step::Nothing,
-            Reply::Removed(removed) => Step::Dead(removed.reason),
+            Reply::Beat(_) => FollowStep::Nothing,
+            Reply::Removed(removed) => FollowStep::Dead(removed.reason),
             // What is known here is as new: the error that ends the stream says the rest.
-            Reply::Elsewhere(other) if other.term < epoch(&self.known).term => Step::Nothing,
-            Reply::Elsewhere(other) => Step::Elsewhere(other.register),
-            Reply::Drain(_) if self.draining => Step::Nothing,
+            Reply::Elsewhere(other) if other.term < epoch(&self.known).term => FollowStep::Nothing,
+            Reply::Elsewhere(other) => FollowStep::Elsewhere(other.register),
+            Reply::Drain(_) if self.draining => FollowStep::Nothing,
             Reply::Drain(_) => {
                 self.draining = true;
-                Step::Drain
+                FollowStep::Drain
             }
         }
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, now: Duration) -> Step {
+    pub fn tick(&mut self, now: Duration) -> FollowStep {
         let patience = match self.phase {
-            Phase::Greeting => WELCOME_TIME_MAX,
-            Phase::Member => self.lease,
+            FollowPhase::Greeting => WELCOME_TIME_MAX,
+            FollowPhase::Member => self.lease,
         };
         // This process was asleep: what was said to it meanwhile has not been read yet, and may be
         // that it was removed. To go to another register now would split the cluster.
@@ -127,53 +127,53 @@ impl Life {
             self.heard = now;
         }
         if now >= self.heard + patience {
-            return Step::Next(format!("the register has been silent for {patience:?}"));
+            return FollowStep::Next(format!("the register has been silent for {patience:?}"));
         }
-        if self.phase == Phase::Greeting || now < self.next_beat {
-            return Step::Nothing;
+        if self.phase == FollowPhase::Greeting || now < self.next_beat {
+            return FollowStep::Nothing;
         }
         // Counted from now: after a pause there is nothing to make up for.
         self.next_beat = now + self.beat;
         self.number += 1;
-        Step::Beat(self.number)
+        FollowStep::Beat(self.number)
     }
 
-    /// When to call [`Life::tick`] next.
+    /// When to call [`Following::tick`] next.
     pub fn wake(&self) -> Duration {
         match self.phase {
-            Phase::Greeting => self.heard + WELCOME_TIME_MAX,
-            Phase::Member => self.next_beat.min(self.heard + self.lease),
+            FollowPhase::Greeting => self.heard + WELCOME_TIME_MAX,
+            FollowPhase::Member => self.next_beat.min(self.heard + self.lease),
         }
     }
 
     /// A peer passed a view on. True if it is new here; a higher term also means that the register
     /// followed now is not the active one.
-    pub fn learn(&mut self, view: Arc<View>) -> (Step, bool) {
+    pub fn learn(&mut self, view: Arc<View>) -> (FollowStep, bool) {
         let (passed, known) = (epoch(&view), epoch(&self.known));
         if !passed.is_credible(known.term) {
             // Such a view would keep this member from every register.
-            return (Step::Nothing, false);
+            return (FollowStep::Nothing, false);
         }
         let higher = passed.term > known.term;
         match self.install(view) {
-            Step::Nothing => (Step::Nothing, false),
+            FollowStep::Nothing => (FollowStep::Nothing, false),
             step => (step, higher),
         }
     }
 
     /// A lower view than the known one is never installed.
-    fn install(&mut self, view: Arc<View>) -> Step {
+    fn install(&mut self, view: Arc<View>) -> FollowStep {
         if epoch(&view) <= epoch(&self.known) {
-            return Step::Nothing;
+            return FollowStep::Nothing;
         }
         self.known = view.clone();
-        Step::Install(view)
+        FollowStep::Install(view)
     }
 }
 
 /// What a watcher makes of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ViewVerdict {
     /// It is the newest.
     Install,
     /// It is the known one.
@@ -185,32 +185,32 @@ pub(super) enum Verdict {
 /// Which views a watcher believes. It reports nothing to a register, so a cluster that was started
 /// again would stay below its known epoch for ever: after a lease of nothing but lower views it believes them.
 #[derive(Debug)]
-pub(super) struct Watching {
+pub(super) struct BelievedViews {
     known: Epoch,
     lower_since: Option<Duration>,
     /// Are there several registers?
     several: bool,
 }
 
-impl Watching {
+impl BelievedViews {
     pub const fn new(registers: usize) -> Self {
         Self { known: Epoch::new(0, 0), lower_since: None, several: registers > 1 }
     }
 
-    pub fn view(&mut self, epoch: Epoch, now: Duration) -> Verdict {
+    pub fn view(&mut self, epoch: Epoch, now: Duration) -> ViewVerdict {
         // A register without members is not the active one, if there are others.
         if epoch.term == 0 && self.known.term == 0 {
-            return if self.several { Verdict::Next } else { Verdict::Keep };
+            return if self.several { ViewVerdict::Next } else { ViewVerdict::Keep };
         }
         if epoch < self.known && now < *self.lower_since.get_or_insert(now) + LEASE {
-            return Verdict::Next;
+            return ViewVerdict::Next;
         }
         self.lower_since = None;
         if epoch == self.known {
-            return Verdict::Keep;
+            return ViewVerdict::Keep;
         }
         self.known = epoch;
-        Verdict::Install
+        ViewVerdict::Install
     }
 }
 
@@ -241,93 +241,96 @@ mod tests {
 
     #[test]
     fn a_member_beats_and_leaves_a_register_that_does_not_answer() {
-        let mut life = Life::new(view(0, 0));
+        let mut life = Following::new(view(0, 0));
         life.greeted(secs(1));
-        assert_eq!(life.tick(secs(2)), Step::Nothing);
-        assert!(matches!(life.tick(secs(3)), Step::Next(_)));
+        assert_eq!(life.tick(secs(2)), FollowStep::Nothing);
+        assert!(matches!(life.tick(secs(3)), FollowStep::Next(_)));
         life.greeted(secs(10));
-        assert_eq!(life.reply(welcome(1), secs(10)), Step::Welcomed);
+        assert_eq!(life.reply(welcome(1), secs(10)), FollowStep::Welcomed);
         assert_eq!(life.wake(), secs(11));
-        assert_eq!(life.tick(secs(11)), Step::Beat(1));
-        assert_eq!(life.tick(secs(11)), Step::Nothing);
+        assert_eq!(life.tick(secs(11)), FollowStep::Beat(1));
+        assert_eq!(life.tick(secs(11)), FollowStep::Nothing);
         assert_eq!(
             life.reply(Reply::Beat(BeatAnswer { number: 1, ledger_lag_ms: 0 }), secs(11)),
-            Step::Nothing
+            FollowStep::Nothing
         );
         for (number, now) in (12..16).enumerate() {
-            assert_eq!(life.tick(secs(now)), Step::Beat(number as u64 + 2));
+            assert_eq!(life.tick(secs(now)), FollowStep::Beat(number as u64 + 2));
         }
-        assert!(matches!(life.tick(secs(16)), Step::Next(_)));
+        assert!(matches!(life.tick(secs(16)), FollowStep::Next(_)));
     }
 
     #[test]
     fn after_a_sleep_the_register_is_asked_before_it_is_given_up() {
-        let mut life = Life::new(view(0, 0));
+        let mut life = Following::new(view(0, 0));
         life.greeted(secs(0));
         life.reply(welcome(1), secs(0));
         // One beat, not those that were missed.
-        assert_eq!(life.tick(secs(60)), Step::Beat(1));
-        assert_eq!(life.tick(secs(60)), Step::Nothing);
+        assert_eq!(life.tick(secs(60)), FollowStep::Beat(1));
+        assert_eq!(life.tick(secs(60)), FollowStep::Nothing);
         for now in 61..65 {
-            assert!(matches!(life.tick(secs(now)), Step::Beat(_)));
+            assert!(matches!(life.tick(secs(now)), FollowStep::Beat(_)));
         }
-        assert!(matches!(life.tick(secs(65)), Step::Next(_)));
+        assert!(matches!(life.tick(secs(65)), FollowStep::Next(_)));
     }
 
     #[test]
     fn earlier_terms_are_ignored_and_orders_are_reported() {
-        let mut life = Life::new(view(3, 7));
+        let mut life = Following::new(view(3, 7));
         life.greeted(secs(0));
-        assert!(matches!(life.reply(welcome(2), secs(0)), Step::Next(_)));
-        assert_eq!(life.reply(welcome(4), secs(0)), Step::Welcomed);
-        assert_eq!(life.reply(Reply::View(View::clone(&view(3, 8))), secs(0)), Step::Install(view(3, 8)));
-        assert_eq!(life.reply(Reply::View(View::clone(&view(2, 9))), secs(0)), Step::Nothing);
-        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), Step::Drain);
-        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), Step::Nothing);
+        assert!(matches!(life.reply(welcome(2), secs(0)), FollowStep::Next(_)));
+        assert_eq!(life.reply(welcome(4), secs(0)), FollowStep::Welcomed);
+        assert_eq!(
+            life.reply(Reply::View(View::clone(&view(3, 8))), secs(0)),
+            FollowStep::Install(view(3, 8))
+        );
+        assert_eq!(life.reply(Reply::View(View::clone(&view(2, 9))), secs(0)), FollowStep::Nothing);
+        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), FollowStep::Drain);
+        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), FollowStep::Nothing);
         let other = |term| Reply::Elsewhere(Elsewhere { register: "r2:7100".into(), term });
-        assert_eq!(life.reply(other(2), secs(0)), Step::Nothing);
-        assert_eq!(life.reply(other(4), secs(0)), Step::Elsewhere("r2:7100".into()));
+        assert_eq!(life.reply(other(2), secs(0)), FollowStep::Nothing);
+        assert_eq!(life.reply(other(4), secs(0)), FollowStep::Elsewhere("r2:7100".into()));
         let removed = Removed { reason: "lease".into() };
-        assert_eq!(life.reply(Reply::Removed(removed), secs(0)), Step::Dead("lease".into()));
+        assert_eq!(life.reply(Reply::Removed(removed), secs(0)), FollowStep::Dead("lease".into()));
     }
 
     #[test]
     fn a_peers_view_of_a_higher_term_means_another_register() {
-        let mut life = Life::new(view(3, 7));
-        assert_eq!(life.learn(view(3, 7)), (Step::Nothing, false));
-        assert_eq!(life.learn(view(3, 9)), (Step::Install(view(3, 9)), false));
-        assert_eq!(life.learn(view(4, 1)), (Step::Install(view(4, 1)), true));
+        let mut life = Following::new(view(3, 7));
+        assert_eq!(life.learn(view(3, 7)), (FollowStep::Nothing, false));
+        assert_eq!(life.learn(view(3, 9)), (FollowStep::Install(view(3, 9)), false));
+        assert_eq!(life.learn(view(4, 1)), (FollowStep::Install(view(4, 1)), true));
     }
 
     #[test]
     fn peers_view_of_a_false_term_is_not_installed() {
-        let mut life = Life::new(view(3 << 16, 7));
+        let mut life = Following::new(view(3 << 16, 7));
         for term in [1 << 40, 1 << 48, u64::MAX] {
-            assert_eq!(life.learn(view(term, 1)), (Step::Nothing, false));
+            assert_eq!(life.learn(view(term, 1)), (FollowStep::Nothing, false));
         }
-        assert_eq!(life.reply(welcome(3 << 16), secs(1)), Step::Welcomed);
+        assert_eq!(life.reply(welcome(3 << 16), secs(1)), FollowStep::Welcomed);
     }
 
     #[test]
     fn watcher_believes_a_restarted_cluster_after_a_lease() {
-        let mut one = Watching::new(1);
-        assert_eq!(one.view(Epoch::new(0, 0), secs(0)), Verdict::Keep);
-        assert_eq!(Watching::new(2).view(Epoch::new(0, 0), secs(0)), Verdict::Next);
-        assert_eq!(one.view(Epoch::new(5, 9), secs(0)), Verdict::Install);
-        assert_eq!(one.view(Epoch::new(5, 9), secs(0)), Verdict::Keep);
-        assert_eq!(one.view(Epoch::new(1, 1), secs(10)), Verdict::Next);
-        assert_eq!(one.view(Epoch::new(6, 1), secs(11)), Verdict::Install);
-        assert_eq!(one.view(Epoch::new(1, 1), secs(20)), Verdict::Next);
-        assert_eq!(one.view(Epoch::new(1, 2), secs(20) + LEASE), Verdict::Install);
+        let mut one = BelievedViews::new(1);
+        assert_eq!(one.view(Epoch::new(0, 0), secs(0)), ViewVerdict::Keep);
+        assert_eq!(BelievedViews::new(2).view(Epoch::new(0, 0), secs(0)), ViewVerdict::Next);
+        assert_eq!(one.view(Epoch::new(5, 9), secs(0)), ViewVerdict::Install);
+        assert_eq!(one.view(Epoch::new(5, 9), secs(0)), ViewVerdict::Keep);
+        assert_eq!(one.view(Epoch::new(1, 1), secs(10)), ViewVerdict::Next);
+        assert_eq!(one.view(Epoch::new(6, 1), secs(11)), ViewVerdict::Install);
+        assert_eq!(one.view(Epoch::new(1, 1), secs(20)), ViewVerdict::Next);
+        assert_eq!(one.view(Epoch::new(1, 2), secs(20) + LEASE), ViewVerdict::Install);
     }
 
     proptest! {
         #[test]
         fn installed_epochs_only_rise(epochs in prop::collection::vec((0..5_u64, 0..5_u64), 0..50)) {
-            let mut life = Life::new(view(1, 1));
+            let mut life = Following::new(view(1, 1));
             let mut last = Epoch::new(1, 1);
             for (term, count) in epochs {
-                if let Step::Install(view) = life.reply(Reply::View(View::clone(&view(term, count))), secs(0)) {
+                if let FollowStep::Install(view) = life.reply(Reply::View(View::clone(&view(term, count))), secs(0)) {
                     prop_assert!(epoch(&view) > last);
                     last = epoch(&view);
                 }

@@ -12,17 +12,17 @@ use crate::member::{
     config::Config,
     dial,
     event::{MemberEvent, Wish},
-    life::{Life, Step},
+    life::{FollowStep, Following},
     random::random,
     redial::Redial,
     rivals::{self, Rival},
-    status::Publisher,
+    status::StatusPublisher,
 };
 
 mod stream;
 
 /// Why one stream is over.
-enum End {
+enum RegisterLinkEnd {
     /// The process wants no more, or this incarnation is dead.
     Over,
     /// The stream of a register that had taken us in broke.
@@ -40,13 +40,13 @@ enum End {
 }
 
 /// One incarnation and everything it needs to belong.
-pub(super) struct Link {
+pub(super) struct RegisterLink {
     config: Config,
     incarnation: Incarnation,
     wishes: watch::Receiver<Wish>,
-    publisher: Publisher,
+    publisher: StatusPublisher,
     events: mpsc::Sender<MemberEvent>,
-    life: Life,
+    life: Following,
     redial: Redial,
     started: Instant,
     /// Said once, however often it happens.
@@ -64,18 +64,18 @@ pub(super) struct Link {
     _end: oneshot::Sender<()>,
 }
 
-impl Link {
+impl RegisterLink {
     pub fn new(
         config: Config,
         incarnation: Incarnation,
         wishes: watch::Receiver<Wish>,
-        publisher: Publisher,
+        publisher: StatusPublisher,
         events: mpsc::Sender<MemberEvent>,
         end: oneshot::Sender<()>,
     ) -> Self {
         let known = publisher.views.borrow().clone();
         Self {
-            life: Life::new(known),
+            life: Following::new(known),
             redial: Redial::new(config.registers.clone()),
             config,
             incarnation,
@@ -106,20 +106,20 @@ impl Link {
                 return;
             }
             match self.round(&register).await {
-                End::Over => {
+                RegisterLinkEnd::Over => {
                     self.publisher.away(&register, "this member is none any more".to_owned());
                     return;
                 }
-                End::Broken(why) => {
+                RegisterLinkEnd::Broken(why) => {
                     tracing::warn!(register, why, "lost the register; the last view stays");
                     self.publisher.away(&register, why);
                 }
-                End::Next(why) => {
+                RegisterLinkEnd::Next(why) => {
                     self.redial.next();
                     self.tell_trouble(&register, &why);
                     self.publisher.away(&register, why);
                 }
-                End::Elsewhere(rival) => {
+                RegisterLinkEnd::Elsewhere(rival) => {
                     let why = format!("register {} is active under a higher term", rival.register);
                     tracing::warn!(
                         register,
@@ -129,7 +129,7 @@ impl Link {
                     self.redial.aim(&rival.register);
                     self.publisher.away(&register, why);
                 }
-                End::Referred(other) => {
+                RegisterLinkEnd::Referred(other) => {
                     let why = format!("it has stepped down for the register {other}");
                     if other != register {
                         tracing::error!(
@@ -142,14 +142,14 @@ impl Link {
                     self.redial.refer(&other);
                     self.publisher.away(&register, why);
                 }
-                End::Standby(leader) => {
+                RegisterLinkEnd::Standby(leader) => {
                     let why = format!("it stands by, and the register at {leader} leads");
                     tracing::debug!(register, why, "going to the leader");
                     self.redial.refer(&leader);
                     self.led = Some(leader);
                     self.publisher.away(&register, why);
                 }
-                End::Refused { sentence, fatal } => {
+                RegisterLinkEnd::Refused { sentence, fatal } => {
                     self.redial.next();
                     self.tell_refusal(&register, &sentence, fatal);
                     self.publisher.away(&register, sentence);
@@ -211,24 +211,24 @@ impl Link {
     fn learn(&mut self) -> bool {
         let Some(view) = self.wishes.borrow_and_update().learned.clone() else { return false };
         let (step, elsewhere) = self.life.learn(view);
-        if let Step::Install(view) = step {
+        if let FollowStep::Install(view) = step {
             self.publisher.view(view);
         }
         elsewhere
     }
 
     /// Tries all addresses of one register.
-    async fn round(&mut self, register: &str) -> End {
+    async fn round(&mut self, register: &str) -> RegisterLinkEnd {
         let addresses = match self.unwanted_within(dial::resolve(register)).await {
-            None => return End::Over,
-            Some(Err(error)) => return End::Next(format!("{error:#}")),
+            None => return RegisterLinkEnd::Over,
+            Some(Err(error)) => return RegisterLinkEnd::Next(format!("{error:#}")),
             Some(Ok(addresses)) => addresses,
         };
-        let mut last = End::Next(format!("register {register:?} has no address"));
+        let mut last = RegisterLinkEnd::Next(format!("register {register:?} has no address"));
         let avoid = self.avoid.take().filter(|avoid| addresses.iter().any(|other| other != avoid));
         for address in addresses.into_iter().filter(|address| Some(*address) != avoid) {
             last = self.attempt(register, address).await;
-            if !matches!(last, End::Next(_)) {
+            if !matches!(last, RegisterLinkEnd::Next(_)) {
                 return last;
             }
         }

@@ -37,15 +37,15 @@ mod watching;
 
 pub use config::{Advertise, Config};
 pub use event::MemberEvent;
-pub use handle::{Member, Watch, join, watch};
+pub use handle::{ClusterMember, ViewWatch, join, watch};
 pub use status::RegisterStatus;
 
 /// What a member decides, for simulations of whole clusters.
 #[doc(hidden)]
 pub mod simulation {
     pub use super::{
-        life::{Life, Step},
+        life::{FollowStep, Following},
         redial::Redial,
-        rivals::{Found, Looks, Rival},
+        rivals::{Looks, Rival, RivalAction},
     };
 }

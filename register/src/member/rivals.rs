@@ -74,7 +74,7 @@ pub struct Looks {
 
 /// What to do about other registers.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct RivalAction {
     /// It is of a higher term: to be followed.
     pub higher: Option<Rival>,
     /// These are of lower terms: to step down.
@@ -99,7 +99,7 @@ impl Looks {
     }
 
     /// A look has seen these.
-    pub fn take(&mut self, seen: Vec<Rival>, known: &View) -> Found {
+    pub fn take(&mut self, seen: Vec<Rival>, known: &View) -> RivalAction {
         let own = epoch(known).term;
         let mut before = std::mem::take(&mut self.sights);
         for rival in seen.into_iter().filter(|rival| rival.term() != own) {
@@ -114,9 +114,9 @@ impl Looks {
         self.found(known)
     }
 
-    fn found(&self, known: &View) -> Found {
+    fn found(&self, known: &View) -> RivalAction {
         let own = epoch(known).term;
-        let mut found = Found::default();
+        let mut found = RivalAction::default();
         for Sight { rival, now, .. } in self.sights.iter().filter(|sight| sight.again) {
             found.active.get_or_insert(rival.address);
             let strange = gateways(&rival.view).filter(|gateway| {

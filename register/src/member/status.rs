@@ -31,14 +31,14 @@ impl RegisterStatus {
 }
 
 /// Publishes what the thread knows.
-pub(super) struct Publisher {
+pub(super) struct StatusPublisher {
     pub views: watch::Sender<Arc<View>>,
     pub status: watch::Sender<RegisterStatus>,
     /// Every view, for members that must not miss one.
     pub every: Option<broadcast::Sender<Arc<View>>>,
 }
 
-impl Publisher {
+impl StatusPublisher {
     pub fn view(&self, view: Arc<View>) {
         if let Some(every) = &self.every {
             // Nobody may be listening.

@@ -15,11 +15,11 @@ use tokio::{
 
 use crate::member::{
     dial,
-    life::{Verdict, Watching},
+    life::{BelievedViews, ViewVerdict},
     random::random,
     redial::Redial,
     refusal::{is_refusal, leader},
-    status::Publisher,
+    status::StatusPublisher,
 };
 
 /// From dialing to the first view.
@@ -29,12 +29,12 @@ const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 pub(super) async fn run(
     registers: Vec<String>,
     credentials: Credentials,
-    publisher: Publisher,
+    publisher: StatusPublisher,
     mut stop: watch::Receiver<()>,
 ) {
-    let watching = Watching::new(registers.len());
+    let watching = BelievedViews::new(registers.len());
     let redial = Redial::new(registers);
-    let mut watcher = Watcher {
+    let mut watcher = ViewWatcher {
         credentials,
         publisher,
         watching,
@@ -50,10 +50,10 @@ pub(super) async fn run(
     }
 }
 
-struct Watcher {
+struct ViewWatcher {
     credentials: Credentials,
-    publisher: Publisher,
-    watching: Watching,
+    publisher: StatusPublisher,
+    watching: BelievedViews,
     redial: Redial,
     started: Instant,
     refusal_told: bool,
@@ -61,7 +61,7 @@ struct Watcher {
     leader: Option<String>,
 }
 
-impl Watcher {
+impl ViewWatcher {
     async fn follow(&mut self) {
         loop {
             sleep(self.redial.wait(random().unwrap_or_default())).await;
@@ -124,8 +124,8 @@ impl Watcher {
         let mut heard = false;
         while let Ok(Some(view)) = next {
             match self.take(view) {
-                Verdict::Next => return Ok(false),
-                Verdict::Install | Verdict::Keep => heard = true,
+                ViewVerdict::Next => return Ok(false),
+                ViewVerdict::Install | ViewVerdict::Keep => heard = true,
             }
             self.redial.heard();
             self.publisher.heard(register);
@@ -134,9 +134,9 @@ impl Watcher {
         Ok(heard)
     }
 
-    fn take(&mut self, view: View) -> Verdict {
+    fn take(&mut self, view: View) -> ViewVerdict {
         let verdict = self.watching.view(epoch(&view), self.started.elapsed());
-        if verdict == Verdict::Install {
+        if verdict == ViewVerdict::Install {
             self.publisher.view(Arc::new(view));
         }
         verdict

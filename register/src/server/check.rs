@@ -19,7 +19,7 @@ const TEXT_BYTES_MAX: usize = 256;
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Origin {
+pub struct PeerOrigin {
     /// The other end's address, if known.
     pub address: Option<IpAddr>,
     /// Does it come from another host than the register's?
@@ -27,7 +27,7 @@ pub struct Origin {
 }
 
 /// The member of a Hello, or a sentence that says what is wrong with it.
-pub(super) fn hello(origin: Origin, member: Option<Member>) -> Result<(Incarnation, Member), String> {
+pub(super) fn hello(origin: PeerOrigin, member: Option<Member>) -> Result<(Incarnation, Member), String> {
     let Some(mut member) = member else {
         return Err("the Hello names no member: fill its `member` field".to_owned());
     };
@@ -69,7 +69,7 @@ pub(super) fn bytes_in_view(member: &Member) -> usize {
     member_bytes(member) + SINCE_BYTES_MAX
 }
 
-fn address(origin: Origin, gateway: &Member) -> Result<(), String> {
+fn address(origin: PeerOrigin, gateway: &Member) -> Result<(), String> {
     let address = &gateway.address;
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
@@ -98,14 +98,14 @@ mod tests {
         }
     }
 
-    fn refused(origin: Origin, member: Member) -> String {
+    fn refused(origin: PeerOrigin, member: Member) -> String {
         hello(origin, Some(member)).unwrap_err()
     }
 
     #[test]
     fn what_is_wrong_is_said_in_a_sentence() {
-        let near = Origin::default();
-        let far = Origin { address: None, remote: true };
+        let near = PeerOrigin::default();
+        let far = PeerOrigin { address: None, remote: true };
         assert!(hello(near, Some(gateway("127.0.0.1:7200"))).is_ok());
         assert!(hello(far, Some(gateway("[2001:db8::1]:7200"))).is_ok());
         for loopback in ["127.0.0.1:7200", "[::1]:7200", "localhost:7200"] {

@@ -34,7 +34,7 @@ pub enum Ledger {
 #[derive(Debug, Clone)]
 pub struct Etcd {
     /// How etcd is reached.
-    pub settings: broadgate_etcd::Settings,
+    pub settings: broadgate_etcd::EtcdSettings,
     /// All keys begin with it; it ends with a slash.
     pub prefix: String,
     /// host:port at which members reach this register; without it, the address that it listens on, or from

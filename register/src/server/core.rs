@@ -18,16 +18,16 @@ use broadgate_proto::{
 };
 
 use super::{
-    check::{self, Origin},
+    check::{self, PeerOrigin},
     history::{Base, Graveyard, RecentViews, SteppedDown, Terms},
-    step::{Answer, ConnectionId, Effect, Happened, Input, Now, Reason, Refusal},
+    step::{ConnectionId, Effect, Happened, Input, Now, OperatorAnswer, RegisterRefusal, RemovalReason},
 };
 
 mod operator;
 mod take_over;
 
 #[derive(Debug)]
-struct Entry {
+struct MemberEntry {
     member: Member,
     /// When it was last heard, or when a view that names it was taken over.
     heard: Duration,
@@ -53,7 +53,7 @@ pub struct Core {
     took_one_over: bool,
     /// In its first lease a member reported a term that was not believed.
     doubted: bool,
-    members: BTreeMap<Incarnation, Entry>,
+    members: BTreeMap<Incarnation, MemberEntry>,
     /// What they take in a view.
     members_bytes: usize,
     view_bytes_max: usize,
@@ -164,7 +164,7 @@ impl Core {
             Input::SetState { connection, state } => self.set_state(connection, state, now, &mut out),
             Input::Goodbye { connection } => {
                 if let Some((incarnation, _)) = self.of(connection) {
-                    self.remove(incarnation, Reason::Leave, &mut out);
+                    self.remove(incarnation, RemovalReason::Leave, &mut out);
                     self.publish(&mut out);
                 }
             }
@@ -185,14 +185,14 @@ impl Core {
             Input::StepDown { epoch, register } => {
                 self.step_down(epoch, register, now, &mut out);
                 let incarnation = Incarnation::from_bits(0);
-                out.push(Effect::Answer(Ok(Answer { epoch: self.epoch, incarnation })));
+                out.push(Effect::Answer(Ok(OperatorAnswer { epoch: self.epoch, incarnation })));
             }
             Input::Tick => self.tick(now, &mut out),
         }
         out
     }
 
-    fn of(&mut self, connection: ConnectionId) -> Option<(Incarnation, &mut Entry)> {
+    fn of(&mut self, connection: ConnectionId) -> Option<(Incarnation, &mut MemberEntry)> {
         let incarnation = *self.connections.get(&connection)?;
         let entry = self.members.get_mut(&incarnation)?;
         (entry.connection == Some(connection)).then_some((incarnation, entry))
@@ -201,7 +201,7 @@ impl Core {
     fn hello(
         &mut self,
         connection: ConnectionId,
-        origin: Origin,
+        origin: PeerOrigin,
         hello: Hello,
         now: Now,
         out: &mut Vec<Effect>,
@@ -214,7 +214,7 @@ impl Core {
         };
         let (incarnation, member) = match checked {
             Ok(checked) => checked,
-            Err(sentence) => return out.push(Effect::Refuse(connection, Refusal::Invalid(sentence))),
+            Err(sentence) => return out.push(Effect::Refuse(connection, RegisterRefusal::Invalid(sentence))),
         };
         if self.removed.contains(incarnation) {
             return dismiss(connection, "this incarnation was removed: join as a new one", out);
@@ -228,7 +228,7 @@ impl Core {
                 "this member reports a view of term {}, far above the register's {}: it is not believed now",
                 epoch.term, self.epoch.term
             );
-            return out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+            return out.push(Effect::Refuse(connection, RegisterRefusal::Unavailable(sentence)));
         }
         let names_itself = reported.as_ref().is_some_and(|view| Base::of(view).names(incarnation));
         let mut changed = reported.is_some_and(|view| self.take_over(&view, now, out));
@@ -239,16 +239,16 @@ impl Core {
             dismiss(connection, "removed by an earlier register: join as a new incarnation", out);
         } else if !known && self.members.len() >= self.members_max {
             let sentence = format!("the cluster has {} members, as many as it may have", self.members_max);
-            out.push(Effect::Refuse(connection, Refusal::Full(sentence)));
+            out.push(Effect::Refuse(connection, RegisterRefusal::Full(sentence)));
         } else if !self.has_room(&member, Some(incarnation)) {
             let sentence = format!(
                 "the members of the cluster announce {} bytes, and with this one more than the {} that a view \
                  may have: give the members fewer or shorter services, listeners and addresses",
                 self.members_bytes, self.view_bytes_max
             );
-            out.push(Effect::Refuse(connection, Refusal::Full(sentence)));
+            out.push(Effect::Refuse(connection, RegisterRefusal::Full(sentence)));
         } else if let Some(sentence) = self.taken(incarnation, &member, now) {
-            out.push(Effect::Refuse(connection, Refusal::Taken(sentence)));
+            out.push(Effect::Refuse(connection, RegisterRefusal::Taken(sentence)));
         } else {
             changed |= self.admit(connection, incarnation, member, now, out);
             out.push(Effect::Reply(connection, self.welcome(origin)));
@@ -275,7 +275,7 @@ impl Core {
     }
 
     /// Puts a member on the list.
-    fn insert(&mut self, incarnation: Incarnation, entry: Entry) {
+    fn insert(&mut self, incarnation: Incarnation, entry: MemberEntry) {
         self.members_bytes += check::bytes_in_view(&entry.member);
         if let Some(former) = self.members.insert(incarnation, entry) {
             self.members_bytes -= check::bytes_in_view(&former.member);
@@ -299,7 +299,7 @@ impl Core {
         let Some(entry) = self.members.get_mut(&incarnation) else {
             member.since_ms = now.unix_ms;
             out.push(Effect::Happened(Happened::Joined(member.clone())));
-            let entry = Entry { member, heard: now.up, connection: Some(connection) };
+            let entry = MemberEntry { member, heard: now.up, connection: Some(connection) };
             self.insert(incarnation, entry);
             return true;
         };
@@ -323,7 +323,7 @@ impl Core {
         if member.role() != Role::Gateway || self.members.contains_key(&newer) {
             return None;
         }
-        let beats = |entry: &Entry| entry.connection.is_some() && now.up < entry.heard + self.lease / 2;
+        let beats = |entry: &MemberEntry| entry.connection.is_some() && now.up < entry.heard + self.lease / 2;
         let others = self.members.iter().filter(|(_, entry)| entry.member.role() == Role::Gateway);
         let mut others = others.filter(|(_, entry)| beats(entry));
         let (incarnation, other) = others
@@ -355,11 +355,11 @@ impl Core {
             .map(|(incarnation, _)| *incarnation)
             .collect();
         for incarnation in older {
-            self.remove(incarnation, Reason::Replaced, out);
+            self.remove(incarnation, RemovalReason::Replaced, out);
         }
     }
 
-    fn welcome(&self, origin: Origin) -> Reply {
+    fn welcome(&self, origin: PeerOrigin) -> Reply {
         Reply::Welcome(Welcome {
             term: self.epoch.term,
             beat_ms: u32::try_from(self.beat.as_millis()).unwrap_or(u32::MAX),
@@ -394,7 +394,7 @@ impl Core {
             .map(|(incarnation, _)| *incarnation)
             .collect();
         for incarnation in &silent {
-            self.remove(*incarnation, Reason::Lease, out);
+            self.remove(*incarnation, RemovalReason::Lease, out);
         }
         let grown_up = self.grow_up();
         if grown_up || !silent.is_empty() {
@@ -403,14 +403,14 @@ impl Core {
     }
 
     /// Takes a member off the list; the caller publishes.
-    fn remove(&mut self, incarnation: Incarnation, reason: Reason, out: &mut Vec<Effect>) {
+    fn remove(&mut self, incarnation: Incarnation, reason: RemovalReason, out: &mut Vec<Effect>) {
         let Some(entry) = self.members.remove(&incarnation) else { return };
         self.members_bytes -= check::bytes_in_view(&entry.member);
         self.removed.add(incarnation);
         if let Some(connection) = entry.connection {
             self.connections.remove(&connection);
             match reason {
-                Reason::Leave => out.push(Effect::Close(connection)),
+                RemovalReason::Leave => out.push(Effect::Close(connection)),
                 _ => dismiss(connection, reason.sentence(), out),
             }
         }

@@ -12,46 +12,47 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::server::TcpConnectInfo};
 
 use super::{
-    check::Origin,
-    hub::{self, Opened},
-    step::{Answer, ConnectionId, Input, Refusal},
+    check::PeerOrigin,
+    hub::{self, StreamEnds},
+    step::{ConnectionId, Input, OperatorAnswer, RegisterRefusal},
 };
 
 /// From the opening of a Join stream to its Hello.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 
-type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type JoinReplies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service's side of the hub.
 pub(super) struct Service {
-    pub hub: mpsc::Sender<hub::Request>,
+    pub hub: mpsc::Sender<hub::HubRequest>,
 }
 
 impl Service {
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> hub::Request) -> Result<T, Status> {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> hub::HubRequest) -> Result<T, Status> {
         let (sender, answer) = oneshot::channel();
         self.hub.send(request(sender)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
     }
 
-    async fn command(&self, input: Input) -> Result<Answer, Status> {
-        let answer: Result<Answer, Refusal> = self.ask(|answer| hub::Request::Command(input, answer)).await?;
+    async fn command(&self, input: Input) -> Result<OperatorAnswer, Status> {
+        let answer: Result<OperatorAnswer, RegisterRefusal> =
+            self.ask(|answer| hub::HubRequest::Command(input, answer)).await?;
         answer.map_err(Status::from)
     }
 }
 
 #[tonic::async_trait]
 impl Register for Service {
-    type JoinStream = Replies<JoinReply>;
-    type WatchStream = Replies<View>;
+    type JoinStream = JoinReplies<JoinReply>;
+    type WatchStream = JoinReplies<View>;
 
     async fn join(
         &self,
         request: Request<Streaming<JoinRequest>>,
     ) -> Result<Response<Self::JoinStream>, Status> {
         let origin = origin(&request);
-        let opened = self.ask(|opened| hub::Request::Open { watch: false, opened }).await??;
-        let Opened { connection, outgoing, closed } = opened;
+        let opened = self.ask(|opened| hub::HubRequest::Open { watch: false, opened }).await??;
+        let StreamEnds { connection, outgoing, closed } = opened;
         let hub = self.hub.clone();
         broadgate_tasks::spawn("member's stream", async move {
             // Also after a panic the hub hears that the connection is closed.
@@ -63,20 +64,20 @@ impl Register for Service {
                 () = closed.cancelled() => {}
                 _ = read => {}
             }
-            let _ = hub.send(hub::Request::Closed(connection)).await;
+            let _ = hub.send(hub::HubRequest::Closed(connection)).await;
         });
-        let replies = ReceiverStream::new(outgoing).map(|next| next.map(hub::Outgoing::into_reply));
+        let replies = ReceiverStream::new(outgoing).map(|next| next.map(hub::StreamItem::into_reply));
         Ok(Response::new(Box::pin(replies)))
     }
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let opened = self.ask(|opened| hub::Request::Open { watch: true, opened }).await??;
-        let Opened { connection, outgoing, closed } = opened;
+        let opened = self.ask(|opened| hub::HubRequest::Open { watch: true, opened }).await??;
+        let StreamEnds { connection, outgoing, closed } = opened;
         let hub = self.hub.clone();
-        let gone = Gone { hub, connection, _closed: closed };
+        let gone = WatchEnd { hub, connection, _closed: closed };
         let views = ReceiverStream::new(outgoing).filter_map(move |next| {
             let _alive = &gone;
-            std::future::ready(next.map(hub::Outgoing::into_view).transpose())
+            std::future::ready(next.map(hub::StreamItem::into_view).transpose())
         });
         Ok(Response::new(Box::pin(views)))
     }
@@ -103,24 +104,24 @@ impl Register for Service {
 }
 
 /// Frees a watcher's place when its stream is dropped.
-struct Gone {
-    hub: mpsc::Sender<hub::Request>,
+struct WatchEnd {
+    hub: mpsc::Sender<hub::HubRequest>,
     connection: ConnectionId,
     _closed: tokio_util::sync::CancellationToken,
 }
 
-impl Drop for Gone {
+impl Drop for WatchEnd {
     fn drop(&mut self) {
         // If the hub is too busy now, it frees the place at the next view, which cannot be sent.
-        let _ = self.hub.try_send(hub::Request::Closed(self.connection));
+        let _ = self.hub.try_send(hub::HubRequest::Closed(self.connection));
     }
 }
 
 /// Reads one member's stream until it ends or is silent before its Hello.
 async fn read(
-    hub: &mpsc::Sender<hub::Request>,
+    hub: &mpsc::Sender<hub::HubRequest>,
     connection: ConnectionId,
-    origin: Origin,
+    origin: PeerOrigin,
     mut requests: Streaming<JoinRequest>,
 ) {
     let Ok(first) = tokio::time::timeout(HELLO_TIME_MAX, requests.message()).await else {
@@ -131,7 +132,7 @@ async fn read(
     while let Ok(Some(JoinRequest { request })) = next {
         // A request of a later version is not understood, and harms nobody.
         if let Some(request) = request
-            && hub.send(hub::Request::Input(input(connection, origin, request))).await.is_err()
+            && hub.send(hub::HubRequest::Input(input(connection, origin, request))).await.is_err()
         {
             return;
         }
@@ -139,7 +140,7 @@ async fn read(
     }
 }
 
-fn input(connection: ConnectionId, origin: Origin, request: join_request::Request) -> Input {
+fn input(connection: ConnectionId, origin: PeerOrigin, request: join_request::Request) -> Input {
     use join_request::Request as R;
     match request {
         R::Hello(hello) => Input::Hello { connection, origin, hello: Box::new(hello) },
@@ -152,12 +153,12 @@ fn input(connection: ConnectionId, origin: Origin, request: join_request::Reques
     }
 }
 
-fn origin<T>(request: &Request<T>) -> Origin {
-    let Some(info) = request.extensions().get::<TcpConnectInfo>() else { return Origin::default() };
+fn origin<T>(request: &Request<T>) -> PeerOrigin {
+    let Some(info) = request.extensions().get::<TcpConnectInfo>() else { return PeerOrigin::default() };
     let address = info.remote_addr().map(|address| address.ip().to_canonical());
     let here = info.local_addr().map(|address| address.ip().to_canonical());
     let remote = address.is_some_and(|ip: IpAddr| !ip.is_loopback()) && address != here;
-    Origin { address, remote }
+    PeerOrigin { address, remote }
 }
 
 fn stopping() -> Status {

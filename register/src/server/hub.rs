@@ -25,10 +25,10 @@ use tonic::Status;
 use super::{
     config::Config,
     core::Core,
-    ledger::{Order, Said},
+    ledger::{LedgerReply, LedgerRequest},
     replica::{Replica, stands_by},
     report,
-    step::{Answer, ConnectionId, Effect, FromLedger, Input, Now, Refusal},
+    step::{ConnectionId, Effect, FromLedger, Input, Now, OperatorAnswer, RegisterRefusal},
 };
 
 /// What may wait for one stream: a burst of views, beyond which it is not reading.
@@ -42,12 +42,12 @@ const TICKS_PER_LEASE: u32 = 10;
 
 /// What one stream sends. A view is shared until it is encoded.
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub(super) enum StreamItem {
     Reply(Reply),
     View(Arc<View>),
 }
 
-impl Outgoing {
+impl StreamItem {
     pub fn into_reply(self) -> JoinReply {
         JoinReply {
             reply: Some(match self {
@@ -67,28 +67,28 @@ impl Outgoing {
 
 /// What the gRPC side asks of the hub.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum HubRequest {
     /// A new stream; answered with its number and its ends.
-    Open { watch: bool, opened: oneshot::Sender<Result<Opened, Status>> },
+    Open { watch: bool, opened: oneshot::Sender<Result<StreamEnds, Status>> },
     /// About a Join stream.
     Input(Input),
     /// An operator's command.
-    Command(Input, oneshot::Sender<Result<Answer, Refusal>>),
+    Command(Input, oneshot::Sender<Result<OperatorAnswer, RegisterRefusal>>),
     /// A stream has ended.
     Closed(ConnectionId),
 }
 
 /// One stream's ends.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct StreamEnds {
     pub connection: ConnectionId,
-    pub outgoing: mpsc::Receiver<Result<Outgoing, Status>>,
+    pub outgoing: mpsc::Receiver<Result<StreamItem, Status>>,
     /// Cancelled when the hub has dropped the stream.
     pub closed: CancellationToken,
 }
 
 struct Outlet {
-    sender: mpsc::Sender<Result<Outgoing, Status>>,
+    sender: mpsc::Sender<Result<StreamItem, Status>>,
     views: bool,
     _closed: DropGuard,
 }
@@ -96,9 +96,9 @@ struct Outlet {
 struct Hub {
     replica: Replica,
     /// To the ledger, if the list is kept in one.
-    orders: Option<mpsc::Sender<Order>>,
+    orders: Option<mpsc::Sender<LedgerRequest>>,
     /// Operators whose commands were applied and not answered yet, in order.
-    asked: VecDeque<oneshot::Sender<Result<Answer, Refusal>>>,
+    asked: VecDeque<oneshot::Sender<Result<OperatorAnswer, RegisterRefusal>>>,
     outlets: HashMap<ConnectionId, Outlet>,
     next: ConnectionId,
     started: Instant,
@@ -109,15 +109,15 @@ struct Hub {
 /// The hub's side of a ledger.
 #[derive(Debug)]
 pub(super) struct ToLedger {
-    pub orders: mpsc::Sender<Order>,
-    pub said: mpsc::Receiver<Said>,
+    pub orders: mpsc::Sender<LedgerRequest>,
+    pub said: mpsc::Receiver<LedgerReply>,
 }
 
 /// Runs until `shutdown`; every stream ends with it.
 pub(super) async fn run(
     config: Config,
     ledger: Option<ToLedger>,
-    mut requests: mpsc::Receiver<Request>,
+    mut requests: mpsc::Receiver<HubRequest>,
     shutdown: impl Future,
 ) {
     let (orders, mut said) = ledger.map(|ledger| (ledger.orders, ledger.said)).unzip();
@@ -145,7 +145,7 @@ pub(super) async fn run(
 }
 
 /// What the ledger says next; never anything if there is none.
-async fn heard(said: &mut Option<mpsc::Receiver<Said>>) -> Option<Said> {
+async fn heard(said: &mut Option<mpsc::Receiver<LedgerReply>>) -> Option<LedgerReply> {
     match said {
         Some(said) => said.recv().await,
         None => std::future::pending().await,
@@ -153,7 +153,7 @@ async fn heard(said: &mut Option<mpsc::Receiver<Said>>) -> Option<Said> {
 }
 
 impl Hub {
-    fn new(config: &Config, orders: Option<mpsc::Sender<Order>>) -> Self {
+    fn new(config: &Config, orders: Option<mpsc::Sender<LedgerRequest>>) -> Self {
         let replica = if orders.is_some() {
             report::leads(false);
             Replica::over_ledger(config.beat, config.lease)
@@ -179,36 +179,36 @@ impl Hub {
         Now { up: self.started.elapsed(), unix_ms: u64::try_from(wall.as_millis()).unwrap_or_default() }
     }
 
-    fn request(&mut self, request: Request) {
+    fn request(&mut self, request: HubRequest) {
         match request {
-            Request::Open { watch, opened } => self.open(watch, opened),
+            HubRequest::Open { watch, opened } => self.open(watch, opened),
             // Messages from before a connection was dropped must not revive it.
-            Request::Input(input)
+            HubRequest::Input(input)
                 if input.said_by().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
-            Request::Input(input) => self.apply(input),
-            Request::Command(input, answer) => {
+            HubRequest::Input(input) => self.apply(input),
+            HubRequest::Command(input, answer) => {
                 self.asked.push_back(answer);
                 self.apply(input);
             }
-            Request::Closed(connection) => {
+            HubRequest::Closed(connection) => {
                 self.outlets.remove(&connection);
                 self.apply(Input::Lost { connection });
             }
         }
     }
 
-    fn ledger(&mut self, said: Said) {
+    fn ledger(&mut self, said: LedgerReply) {
         let started = self.started;
         let up = |at: Instant| at.saturating_duration_since(started);
         let input = match said {
-            Said::Leader(leader) => FromLedger::Leader(leader),
-            Said::Elected(mut elected, until) => {
+            LedgerReply::Leader(leader) => FromLedger::Leader(leader),
+            LedgerReply::Elected(mut elected, until) => {
                 elected.until = up(until);
                 FromLedger::Elected(elected)
             }
-            Said::Renewed(guard, until) => FromLedger::Renewed { guard, until: up(until) },
-            Said::Written(guard, number, outcome) => FromLedger::Written { guard, number, outcome },
-            Said::Lost(guard, why) => FromLedger::Lost { guard, why },
+            LedgerReply::Renewed(guard, until) => FromLedger::Renewed { guard, until: up(until) },
+            LedgerReply::Written(guard, number, outcome) => FromLedger::Written { guard, number, outcome },
+            LedgerReply::Lost(guard, why) => FromLedger::Lost { guard, why },
         };
         let effects = self.replica.ledger(input, self.now());
         self.act(effects);
@@ -224,7 +224,7 @@ impl Hub {
         status
     }
 
-    fn open(&mut self, watch: bool, opened: oneshot::Sender<Result<Opened, Status>>) {
+    fn open(&mut self, watch: bool, opened: oneshot::Sender<Result<StreamEnds, Status>>) {
         if self.outlets.len() >= STREAMS_MAX {
             counter!("broadgate_register_refused_total", "reason" => "streams").increment(1);
             let sentence = format!("the register has {STREAMS_MAX} open streams, as many as it may have");
@@ -239,14 +239,14 @@ impl Hub {
         self.next += 1;
         let (sender, outgoing) = mpsc::channel(OUTLET_MAX);
         let closed = CancellationToken::new();
-        let ends = Opened { connection, outgoing, closed: closed.clone() };
+        let ends = StreamEnds { connection, outgoing, closed: closed.clone() };
         if opened.send(Ok(ends)).is_err() {
             return;
         }
         let outlet = Outlet { sender, views: watch, _closed: closed.drop_guard() };
         self.outlets.insert(connection, outlet);
         if watch {
-            self.send(connection, Outgoing::View(view));
+            self.send(connection, StreamItem::View(view));
         }
     }
 
@@ -259,9 +259,9 @@ impl Hub {
     fn act(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Commit(write) => self.order(Order::Write(write)),
+                Effect::Commit(write) => self.order(LedgerRequest::Write(write)),
                 Effect::Follow(guard) => {
-                    self.order(Order::Resign(guard));
+                    self.order(LedgerRequest::Resign(guard));
                     // Operators whose commands may not have been committed repeat them.
                     self.asked.clear();
                     for (_, outlet) in std::mem::take(&mut self.outlets) {
@@ -274,9 +274,9 @@ impl Hub {
                     {
                         outlet.views = true;
                     }
-                    self.send(connection, Outgoing::Reply(reply));
+                    self.send(connection, StreamItem::Reply(reply));
                 }
-                Effect::Show(connection, view) => self.send(connection, Outgoing::View(view)),
+                Effect::Show(connection, view) => self.send(connection, StreamItem::View(view)),
                 Effect::Close(connection) => drop(self.outlets.remove(&connection)),
                 Effect::Refuse(connection, refusal) => {
                     counter!("broadgate_register_refused_total", "reason" => refusal.label()).increment(1);
@@ -296,7 +296,7 @@ impl Hub {
         }
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: LedgerRequest) {
         let Some(orders) = &self.orders else { return };
         if orders.try_send(order).is_err() {
             counter!("broadgate_register_ledger_errors_total", "reason" => "busy").increment(1);
@@ -306,7 +306,7 @@ impl Hub {
     }
 
     /// A member that is refused comes back every other second: one sentence is said once.
-    fn warn_of(&mut self, refusal: &Refusal) {
+    fn warn_of(&mut self, refusal: &RegisterRefusal) {
         let sentence = refusal.to_string();
         if self.refused != sentence {
             tracing::warn!(%refusal, "a member was refused");
@@ -323,11 +323,11 @@ impl Hub {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in hearing {
-            self.send(connection, Outgoing::View(view.clone()));
+            self.send(connection, StreamItem::View(view.clone()));
         }
     }
 
-    fn send(&mut self, connection: ConnectionId, outgoing: Outgoing) {
+    fn send(&mut self, connection: ConnectionId, outgoing: StreamItem) {
         let Some(outlet) = self.outlets.get(&connection) else { return };
         if let Err(error) = outlet.sender.try_send(Ok(outgoing)) {
             let reason = match error {
@@ -341,14 +341,14 @@ impl Hub {
     }
 }
 
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
+impl From<RegisterRefusal> for Status {
+    fn from(refusal: RegisterRefusal) -> Self {
         match refusal {
-            Refusal::Invalid(sentence) => Self::invalid_argument(sentence),
-            Refusal::NotFound(sentence) => Self::not_found(sentence),
-            Refusal::Full(sentence) => Self::resource_exhausted(sentence),
-            Refusal::Taken(sentence) => Self::already_exists(sentence),
-            Refusal::Unavailable(sentence) => Self::unavailable(sentence),
+            RegisterRefusal::Invalid(sentence) => Self::invalid_argument(sentence),
+            RegisterRefusal::NotFound(sentence) => Self::not_found(sentence),
+            RegisterRefusal::Full(sentence) => Self::resource_exhausted(sentence),
+            RegisterRefusal::Taken(sentence) => Self::already_exists(sentence),
+            RegisterRefusal::Unavailable(sentence) => Self::unavailable(sentence),
         }
     }
 }
@@ -361,15 +361,15 @@ mod tests {
     };
 
     use super::*;
-    use crate::server::check::Origin;
+    use crate::server::check::PeerOrigin;
 
-    async fn open(hub: &mpsc::Sender<Request>) -> Opened {
+    async fn open(hub: &mpsc::Sender<HubRequest>) -> StreamEnds {
         let (opened, answer) = oneshot::channel();
-        hub.send(Request::Open { watch: false, opened }).await.unwrap();
+        hub.send(HubRequest::Open { watch: false, opened }).await.unwrap();
         answer.await.unwrap().unwrap()
     }
 
-    async fn join(hub: &mpsc::Sender<Request>, bits: u64) -> Opened {
+    async fn join(hub: &mpsc::Sender<HubRequest>, bits: u64) -> StreamEnds {
         let opened = open(hub).await;
         let member = Member {
             incarnation: Incarnation::from_bits(bits).to_string(),
@@ -378,8 +378,8 @@ mod tests {
             ..Member::default()
         };
         let hello = Box::new(Hello { member: Some(member), view: None });
-        let hello = Input::Hello { connection: opened.connection, origin: Origin::default(), hello };
-        hub.send(Request::Input(hello)).await.unwrap();
+        let hello = Input::Hello { connection: opened.connection, origin: PeerOrigin::default(), hello };
+        hub.send(HubRequest::Input(hello)).await.unwrap();
         opened
     }
 
@@ -394,12 +394,12 @@ mod tests {
         let mut states = [MemberState::Ready, MemberState::Draining].into_iter().cycle();
         while !slow.closed.is_cancelled() {
             let state = states.next().unwrap();
-            hub.send(Request::Input(Input::SetState { connection, state })).await.unwrap();
+            hub.send(HubRequest::Input(Input::SetState { connection, state })).await.unwrap();
             quick.outgoing.recv().await.unwrap().unwrap();
         }
         assert!(!quick.closed.is_cancelled());
         // What it had said before must not bring it back.
-        hub.send(Request::Input(Input::Beat { connection: slow.connection, number: 1 })).await.unwrap();
+        hub.send(HubRequest::Input(Input::Beat { connection: slow.connection, number: 1 })).await.unwrap();
         stop.cancel();
         task.await.unwrap();
         assert!(quick.closed.is_cancelled());

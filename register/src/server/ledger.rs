@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use broadgate_etcd::Trouble;
+use broadgate_etcd::CallError;
 use broadgate_proto::limits::{LEDGER_LEASE, LEDGER_LOOK, LEDGER_RENEW};
 use metrics::counter;
 use tokio::{
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::Etcd,
-    step::{Elected, Guard, Outcome, Write},
+    step::{CommitOutcome, Elected, Guard, Write},
 };
 
 mod keys;
@@ -31,7 +31,7 @@ const REVOKE_TIME_MAX: Duration = Duration::from_millis(300);
 
 /// What the hub wants of its ledger.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum LedgerRequest {
     /// Write this.
     Write(Arc<Write>),
     /// Give up the lead that was won at this revision.
@@ -40,12 +40,12 @@ pub(super) enum Order {
 
 /// What the ledger says to the hub. Points in time are of this process.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum LedgerReply {
     Leader(Option<String>),
     /// `until` of the election is not set yet.
     Elected(Box<Elected>, Instant),
     Renewed(Guard, Instant),
-    Written(Guard, u64, Outcome),
+    Written(Guard, u64, CommitOutcome),
     Lost(Guard, String),
 }
 
@@ -56,8 +56,8 @@ pub(super) enum Said {
 pub async fn check(etcd: &Etcd) -> Result<(), String> {
     match Store::new(etcd).check().await {
         Ok(()) => Ok(()),
-        Err(Trouble::Refused(sentence)) => Err(format!("register.etcd: {sentence}")),
-        Err(Trouble::Unknown(sentence)) => {
+        Err(CallError::Refused(sentence)) => Err(format!("register.etcd: {sentence}")),
+        Err(CallError::Unknown(sentence)) => {
             tracing::warn!(
                 "register.etcd: no endpoint answers ({sentence}): this register tries on and serves nobody until \
                  then; start etcd, or correct register.etcd.endpoints"
@@ -72,8 +72,8 @@ pub async fn check(etcd: &Etcd) -> Result<(), String> {
 pub(super) async fn run(
     etcd: Etcd,
     bind: SocketAddr,
-    hub: mpsc::Sender<Said>,
-    mut orders: mpsc::Receiver<Order>,
+    hub: mpsc::Sender<LedgerReply>,
+    mut orders: mpsc::Receiver<LedgerRequest>,
     stop: CancellationToken,
 ) {
     let mut task =
@@ -84,7 +84,7 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
         };
         match looked {
-            Err(Gone) => return,
+            Err(HubEnded) => return,
             Ok(None) => tokio::select! {
                 () = sleep(LEDGER_LOOK) => {}
                 () = stop.cancelled() => return,
@@ -92,7 +92,7 @@ pub(super) async fn run(
             Ok(Some((lead, until))) => {
                 let ended = tokio::select! {
                     ended = task.lead(lead, until, &mut orders) => ended,
-                    () = stop.cancelled() => Err(Gone),
+                    () = stop.cancelled() => Err(HubEnded),
                 };
                 // A lease that is left behind would keep the others waiting.
                 let _ = timeout(REVOKE_TIME_MAX, task.store.revoke(lead.lease)).await;
@@ -105,12 +105,12 @@ pub(super) async fn run(
 }
 
 /// The hub has ended.
-struct Gone;
+struct HubEnded;
 
 struct Task {
     etcd: Etcd,
     bind: SocketAddr,
-    hub: mpsc::Sender<Said>,
+    hub: mpsc::Sender<LedgerReply>,
     /// Looks, elections and renewals.
     store: Store,
     writer: Store,
@@ -119,26 +119,26 @@ struct Task {
 }
 
 impl Task {
-    async fn say(&self, said: Said) -> Result<(), Gone> {
-        self.hub.send(said).await.map_err(|_| Gone)
+    async fn say(&self, said: LedgerReply) -> Result<(), HubEnded> {
+        self.hub.send(said).await.map_err(|_| HubEnded)
     }
 
     /// Looks for the leader, and stands for election if there is none.
-    async fn look(&mut self) -> Result<Option<(Lead, Instant)>, Gone> {
+    async fn look(&mut self) -> Result<Option<(Lead, Instant)>, HubEnded> {
         let leader = match self.store.leader().await {
             Ok(leader) => leader,
             Err(trouble) => {
                 self.tell(&trouble);
-                self.say(Said::Leader(None)).await?;
+                self.say(LedgerReply::Leader(None)).await?;
                 return Ok(None);
             }
         };
         if leader.is_some() || self.hub.is_closed() {
             self.well();
-            self.say(Said::Leader(leader)).await?;
+            self.say(LedgerReply::Leader(leader)).await?;
             return Ok(None);
         }
-        self.say(Said::Leader(None)).await?;
+        self.say(LedgerReply::Leader(None)).await?;
         let asked = Instant::now();
         let address = self.etcd.address(self.bind, self.store.local_address());
         match self.store.elect(&address).await {
@@ -156,8 +156,8 @@ impl Task {
         &mut self,
         lead: Lead,
         until: Instant,
-        orders: &mut mpsc::Receiver<Order>,
-    ) -> Result<(), Gone> {
+        orders: &mut mpsc::Receiver<LedgerRequest>,
+    ) -> Result<(), HubEnded> {
         let loaded = match self.store.load().await {
             Ok(loaded) => loaded,
             Err(trouble) => {
@@ -177,20 +177,20 @@ impl Task {
             views: loaded.views,
             removed: loaded.removed,
         };
-        self.say(Said::Elected(Box::new(elected), until)).await?;
+        self.say(LedgerReply::Elected(Box::new(elected), until)).await?;
         let hub = self.hub.clone();
         let why = tokio::select! {
             why = renew(&mut self.store, &hub, lead) => why,
             why = write(&mut self.writer, &hub, lead, loaded.state_revision, orders) => why,
         };
         match why? {
-            Some(why) => self.say(Said::Lost(lead.guard, why)).await,
+            Some(why) => self.say(LedgerReply::Lost(lead.guard, why)).await,
             None => Ok(()),
         }
     }
 
     /// Logs a trouble once, and counts it.
-    fn tell(&mut self, trouble: &Trouble) {
+    fn tell(&mut self, trouble: &CallError) {
         count(trouble);
         let sentence = trouble.to_string();
         if self.told != sentence {
@@ -209,16 +209,20 @@ impl Task {
     }
 }
 
-fn count(trouble: &Trouble) {
+fn count(trouble: &CallError) {
     let reason = match trouble {
-        Trouble::Refused(_) => "refused",
-        Trouble::Unknown(_) => "unreachable",
+        CallError::Refused(_) => "refused",
+        CallError::Unknown(_) => "unreachable",
     };
     counter!("broadgate_register_ledger_errors_total", "reason" => reason).increment(1);
 }
 
 /// Renews until that is not possible any more: a sentence.
-async fn renew(store: &mut Store, hub: &mpsc::Sender<Said>, lead: Lead) -> Result<Option<String>, Gone> {
+async fn renew(
+    store: &mut Store,
+    hub: &mpsc::Sender<LedgerReply>,
+    lead: Lead,
+) -> Result<Option<String>, HubEnded> {
     let mut until = Instant::now() + LEDGER_LEASE;
     sleep(LEDGER_RENEW).await;
     loop {
@@ -226,7 +230,7 @@ async fn renew(store: &mut Store, hub: &mpsc::Sender<Said>, lead: Lead) -> Resul
         match store.renew(lead).await {
             Ok(true) => {
                 until = asked + LEDGER_LEASE;
-                hub.send(Said::Renewed(lead.guard, until)).await.map_err(|_| Gone)?;
+                hub.send(LedgerReply::Renewed(lead.guard, until)).await.map_err(|_| HubEnded)?;
                 sleep((asked + LEDGER_RENEW).saturating_duration_since(Instant::now())).await;
             }
             Ok(false) => return Ok(Some("its lease in etcd has ended".to_owned())),
@@ -244,33 +248,33 @@ async fn renew(store: &mut Store, hub: &mpsc::Sender<Said>, lead: Lead) -> Resul
 /// Writes what the hub orders, one after the other, until it resigns.
 async fn write(
     store: &mut Store,
-    hub: &mpsc::Sender<Said>,
+    hub: &mpsc::Sender<LedgerReply>,
     lead: Lead,
     mut state_revision: i64,
-    orders: &mut mpsc::Receiver<Order>,
-) -> Result<Option<String>, Gone> {
+    orders: &mut mpsc::Receiver<LedgerRequest>,
+) -> Result<Option<String>, HubEnded> {
     while let Some(order) = orders.recv().await {
         let write = match order {
-            Order::Write(write) if write.guard == lead.guard => write,
-            Order::Resign(guard) if guard == lead.guard => return Ok(None),
-            Order::Write(_) | Order::Resign(_) => continue,
+            LedgerRequest::Write(write) if write.guard == lead.guard => write,
+            LedgerRequest::Resign(guard) if guard == lead.guard => return Ok(None),
+            LedgerRequest::Write(_) | LedgerRequest::Resign(_) => continue,
         };
         let outcome = match store.write(&write, state_revision).await {
             Ok(Written::At(revision)) => {
                 state_revision = revision;
-                Outcome::Done
+                CommitOutcome::Done
             }
             Ok(Written::Not(why)) => {
                 counter!("broadgate_register_ledger_errors_total", "reason" => "guard").increment(1);
-                Outcome::Refused(why)
+                CommitOutcome::Refused(why)
             }
             Err(trouble) => {
                 count(&trouble);
                 sleep(AGAIN).await;
-                Outcome::Unknown(trouble.to_string())
+                CommitOutcome::Unknown(trouble.to_string())
             }
         };
-        hub.send(Said::Written(lead.guard, write.number, outcome)).await.map_err(|_| Gone)?;
+        hub.send(LedgerReply::Written(lead.guard, write.number, outcome)).await.map_err(|_| HubEnded)?;
     }
-    Err(Gone)
+    Err(HubEnded)
 }

@@ -29,9 +29,7 @@ mod serve;
 #[allow(missing_docs, reason = "the variants say what their fields are; only simulations see them")]
 mod step;
 
-pub use broadgate_etcd::{
-    Endpoint, Settings as EtcdSettings, Tls as EtcdTls, TlsFiles as EtcdTlsFiles, User,
-};
+pub use broadgate_etcd::{EtcdEndpoint, EtcdSettings, EtcdTls, EtcdTlsFiles, EtcdUser};
 pub use config::{Config, Etcd, Ledger, PREFIX_DEFAULT};
 pub use history::REMOVED_MAX;
 pub use ledger::check as check_etcd;
@@ -41,12 +39,12 @@ pub use serve::run;
 #[doc(hidden)]
 pub mod simulation {
     pub use super::{
-        check::Origin,
+        check::PeerOrigin,
         core::Core,
         replica::Replica,
         step::{
-            Answer, ConnectionId, Effect, Elected, FromLedger, Guard, Happened, Input, Now, Outcome, Reason,
-            Refusal, Write,
+            CommitOutcome, ConnectionId, Effect, Elected, FromLedger, Guard, Happened, Input, Now,
+            OperatorAnswer, RegisterRefusal, RemovalReason, Write,
         },
     };
 }

@@ -15,7 +15,10 @@ use broadgate_proto::{
 
 use super::{
     core::Core,
-    step::{Answer, Effect, Elected, FromLedger, Guard, Happened, Input, Now, Outcome, Refusal},
+    step::{
+        CommitOutcome, Effect, Elected, FromLedger, Guard, Happened, Input, Now, OperatorAnswer,
+        RegisterRefusal,
+    },
 };
 
 mod commits;
@@ -30,11 +33,11 @@ const LEDGER_NAME: &str = "etcd";
 pub struct Replica {
     beat: Duration,
     lease: Duration,
-    role: Role,
+    role: ReplicaRole,
 }
 
 #[derive(Debug)]
-enum Role {
+enum ReplicaRole {
     /// The list is in memory.
     Alone(Box<Core>),
     Standby {
@@ -56,22 +59,22 @@ impl Replica {
     /// Keeps the list in memory.
     #[must_use]
     pub fn in_memory(core: Core) -> Self {
-        Self { beat: Duration::ZERO, lease: Duration::ZERO, role: Role::Alone(Box::new(core)) }
+        Self { beat: Duration::ZERO, lease: Duration::ZERO, role: ReplicaRole::Alone(Box::new(core)) }
     }
 
     /// Keeps the list in a ledger, and stands by until it is elected.
     #[must_use]
     pub const fn over_ledger(beat: Duration, lease: Duration) -> Self {
-        Self { beat, lease, role: Role::Standby { leader: None } }
+        Self { beat, lease, role: ReplicaRole::Standby { leader: None } }
     }
 
     /// The newest view that members may see; none where another register leads.
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
         match &self.role {
-            Role::Alone(core) => Some(core.view()),
-            Role::Leading(leading) => Some(leading.commits.shown()),
-            Role::Standby { .. } => None,
+            ReplicaRole::Alone(core) => Some(core.view()),
+            ReplicaRole::Leading(leading) => Some(leading.commits.shown()),
+            ReplicaRole::Standby { .. } => None,
         }
     }
 
@@ -79,8 +82,8 @@ impl Replica {
     #[must_use]
     pub fn leader(&self) -> Option<&str> {
         match &self.role {
-            Role::Standby { leader } => leader.as_deref(),
-            Role::Alone(_) | Role::Leading(_) => None,
+            ReplicaRole::Standby { leader } => leader.as_deref(),
+            ReplicaRole::Alone(_) | ReplicaRole::Leading(_) => None,
         }
     }
 
@@ -88,8 +91,8 @@ impl Replica {
     #[must_use]
     pub fn lag(&self, now: Now) -> Option<Duration> {
         match &self.role {
-            Role::Leading(leading) => Some(leading.commits.lag(now)),
-            Role::Alone(_) | Role::Standby { .. } => None,
+            ReplicaRole::Leading(leading) => Some(leading.commits.lag(now)),
+            ReplicaRole::Alone(_) | ReplicaRole::Standby { .. } => None,
         }
     }
 
@@ -97,9 +100,9 @@ impl Replica {
     pub fn apply(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut out = self.overdue(now);
         match &mut self.role {
-            Role::Alone(core) => return core.apply(input, now),
-            Role::Standby { leader } => out.extend(refuse(&input, leader.as_deref())),
-            Role::Leading(leading) => leading.apply(input, now, &mut out),
+            ReplicaRole::Alone(core) => return core.apply(input, now),
+            ReplicaRole::Standby { leader } => out.extend(refuse(&input, leader.as_deref())),
+            ReplicaRole::Leading(leading) => leading.apply(input, now, &mut out),
         }
         out
     }
@@ -109,7 +112,7 @@ impl Replica {
         let mut out = self.overdue(now);
         match input {
             FromLedger::Leader(found) => {
-                if let Role::Standby { leader } = &mut self.role {
+                if let ReplicaRole::Standby { leader } = &mut self.role {
                     *leader = found;
                 }
             }
@@ -136,15 +139,15 @@ impl Replica {
 
     fn leading(&mut self, guard: Guard) -> Option<&mut Leading> {
         match &mut self.role {
-            Role::Leading(leading) => Some(&mut **leading).filter(|leading| leading.guard == guard),
-            Role::Alone(_) | Role::Standby { .. } => None,
+            ReplicaRole::Leading(leading) => Some(&mut **leading).filter(|leading| leading.guard == guard),
+            ReplicaRole::Alone(_) | ReplicaRole::Standby { .. } => None,
         }
     }
 
     /// Looked at before anything that has come is read: after a pause another register may lead.
     fn overdue(&mut self, now: Now) -> Vec<Effect> {
         let mut out = Vec::new();
-        let Role::Leading(leading) = &self.role else { return out };
+        let ReplicaRole::Leading(leading) = &self.role else { return out };
         if now.up >= leading.until {
             self.follow("its lease in the ledger was not renewed in time".to_owned(), &mut out);
         } else if leading.commits.lag(now) >= LEDGER_COMMIT_TIME_MAX {
@@ -155,7 +158,7 @@ impl Replica {
     }
 
     fn lead(&mut self, elected: Elected, now: Now, out: &mut Vec<Effect>) {
-        if matches!(self.role, Role::Alone(_)) {
+        if matches!(self.role, ReplicaRole::Alone(_)) {
             return;
         }
         let Elected { guard, until, salt, views, removed } = elected;
@@ -169,14 +172,14 @@ impl Replica {
         let resumed = core.resume(&views, &removed, now);
         let mut leading = Leading { guard, until, core, commits: Commits::new(shown) };
         leading.take(resumed, now, out);
-        self.role = Role::Leading(Box::new(leading));
+        self.role = ReplicaRole::Leading(Box::new(leading));
     }
 
     fn follow(&mut self, why: String, out: &mut Vec<Effect>) {
-        let Role::Leading(leading) = &self.role else { return };
+        let ReplicaRole::Leading(leading) = &self.role else { return };
         out.push(Effect::Happened(Happened::Deposed { why }));
         out.push(Effect::Follow(leading.guard));
-        self.role = Role::Standby { leader: None };
+        self.role = ReplicaRole::Standby { leader: None };
     }
 }
 
@@ -187,7 +190,7 @@ impl Leading {
         if matches!(input, Input::StepDown { .. }) {
             let epoch = self.core.view().epoch.unwrap_or_default();
             let incarnation = broadgate_proto::id::Incarnation::from_bits(0);
-            let answer = Effect::Answer(Ok(Answer { epoch, incarnation }));
+            let answer = Effect::Answer(Ok(OperatorAnswer { epoch, incarnation }));
             return self.take(vec![answer], now, out);
         }
         if self.commits.is_full()
@@ -233,29 +236,35 @@ impl Leading {
     }
 
     /// What became of a write. A sentence if this register leads no more.
-    fn written(&mut self, number: u64, outcome: Outcome, now: Now, out: &mut Vec<Effect>) -> Option<String> {
+    fn written(
+        &mut self,
+        number: u64,
+        outcome: CommitOutcome,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Option<String> {
         let flying = self.commits.flying().filter(|write| write.number == number)?;
         match outcome {
-            Outcome::Done => {
+            CommitOutcome::Done => {
                 let took = self.commits.done(now, out);
                 out.push(Effect::Happened(Happened::Committed { took }));
                 self.write(now, out);
                 None
             }
             // Applied twice it is the same; applied once by now, the ledger says so.
-            Outcome::Unknown(why) => {
+            CommitOutcome::Unknown(why) => {
                 out.push(Effect::Happened(Happened::WriteUnknown { why }));
                 out.push(Effect::Commit(flying));
                 None
             }
-            Outcome::Refused(why) => Some(why),
+            CommitOutcome::Refused(why) => Some(why),
         }
     }
 }
 
 /// The answer to an input that comes to a register that does not lead.
 fn refuse(input: &Input, leader: Option<&str>) -> Option<Effect> {
-    let refusal = Refusal::Unavailable(stands_by(leader));
+    let refusal = RegisterRefusal::Unavailable(stands_by(leader));
     match input {
         Input::Hello { connection, .. } => Some(Effect::Refuse(*connection, refusal)),
         Input::Leave { .. } | Input::Drain { .. } | Input::StepDown { .. } => {
@@ -280,7 +289,8 @@ pub fn stands_by(leader: Option<&str>) -> String {
 
 /// How an input is turned away while too much waits for the ledger.
 fn overloaded(input: &Input) -> Option<Effect> {
-    let refusal = Refusal::Unavailable("too much waits for the register's ledger: try again".to_owned());
+    let refusal =
+        RegisterRefusal::Unavailable("too much waits for the register's ledger: try again".to_owned());
     match input {
         Input::Hello { connection, .. }
         | Input::SetState { connection, .. }

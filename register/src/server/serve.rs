@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broadgate_port::{Book, Check, Http2, Settings, Times, TurnedAway};
+use broadgate_port::{Book, Check, Http2, PortSettings, Times, TurnedAway};
 use broadgate_proto::{limits, v1::register_server::RegisterServer};
 use broadgate_tasks::Tasks;
 use tokio::{net::TcpListener, sync::mpsc};
@@ -74,7 +74,7 @@ pub async fn run(
         owner.await;
     });
 
-    let settings = Settings {
+    let settings = PortSettings {
         name: "register",
         connections_max,
         strangers_max: limits::INTERNAL_STRANGERS_MAX.min(connections_max / 2),

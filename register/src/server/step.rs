@@ -7,7 +7,7 @@ use broadgate_proto::{
     v1::{Epoch, Hello, Member, MemberState, View, join_reply::Reply},
 };
 
-use super::check::Origin;
+use super::check::PeerOrigin;
 
 /// One Join stream; the caller numbers them and never uses a number again.
 pub type ConnectionId = u64;
@@ -25,7 +25,7 @@ pub struct Now {
 #[derive(Debug, Clone)]
 pub enum Input {
     /// A connection says who it is.
-    Hello { connection: ConnectionId, origin: Origin, hello: Box<Hello> },
+    Hello { connection: ConnectionId, origin: PeerOrigin, hello: Box<Hello> },
     /// A member lives.
     Beat { connection: ConnectionId, number: u64 },
     /// A member's state has changed.
@@ -71,7 +71,7 @@ pub enum FromLedger {
     /// It leads until then, if it is the one that was elected at this revision.
     Renewed { guard: Guard, until: Duration },
     /// What became of a write.
-    Written { guard: Guard, number: u64, outcome: Outcome },
+    Written { guard: Guard, number: u64, outcome: CommitOutcome },
     /// It leads no more.
     Lost { guard: Guard, why: String },
 }
@@ -94,7 +94,7 @@ pub struct Elected {
 
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommitOutcome {
     /// It is committed.
     Done,
     /// Another register leads, or the ledger is not what it was.
@@ -139,18 +139,18 @@ pub enum Effect {
     /// End this connection's stream.
     Close(ConnectionId),
     /// End this connection's stream with an error.
-    Refuse(ConnectionId, Refusal),
+    Refuse(ConnectionId, RegisterRefusal),
     /// A new view, to every welcomed member and every watcher.
     View(Arc<View>),
     /// To the operator whose Leave or Drain was applied.
-    Answer(Result<Answer, Refusal>),
+    Answer(Result<OperatorAnswer, RegisterRefusal>),
     /// For logs and metrics.
     Happened(Happened),
 }
 
 /// An operator's command was carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct OperatorAnswer {
     /// The view in which it shows.
     pub epoch: Epoch,
     /// Whom it was about.
@@ -159,7 +159,7 @@ pub struct Answer {
 
 /// Why something is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum RegisterRefusal {
     /// Repeating will not help.
     #[error("{0}")]
     Invalid(String),
@@ -177,7 +177,7 @@ pub enum Refusal {
     Unavailable(String),
 }
 
-impl Refusal {
+impl RegisterRefusal {
     /// The label of the metric.
     #[must_use]
     pub const fn label(&self) -> &'static str {
@@ -193,7 +193,7 @@ impl Refusal {
 
 /// Why a member is not in the view any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum RemovalReason {
     /// Not heard for a lease.
     Lease,
     /// Said goodbye.
@@ -206,7 +206,7 @@ pub enum Reason {
     Earlier,
 }
 
-impl Reason {
+impl RemovalReason {
     /// The label of the metric.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -239,7 +239,7 @@ pub enum Happened {
     /// A known incarnation on a new connection.
     Redialled(Member),
     /// A member is gone.
-    Removed(Member, Reason),
+    Removed(Member, RemovalReason),
     /// A view of another register was taken over.
     TookOver { from: Epoch, term: u64, members: usize },
     /// This register leads, with so many stored members.

@@ -25,7 +25,8 @@ fn view(count: u64, gateways: &[Incarnation]) -> View {
 /// A group that has this home among these gateways.
 fn group_at(home: Incarnation, gateways: &[Incarnation], but_not: &str) -> String {
     let ring = Ring::new(gateways.iter().copied());
-    let at_home = |name: &String| ring.pick(Topic::group("", name).key()) == Some(home) && name != but_not;
+    let at_home =
+        |name: &String| ring.pick(RingTopic::group("", name).key()) == Some(home) && name != but_not;
     (0..).map(|number| format!("g{number}")).find(at_home).unwrap()
 }
 
@@ -43,11 +44,11 @@ fn left(user: &str) -> Event {
 }
 
 /// A watcher, and what it tells as text.
-struct Watching(State);
+struct Watching(WatchState);
 
 impl Watching {
     fn begins(count: u64, gateways: &[Incarnation]) -> Self {
-        let mut watching = Self(State::new(""));
+        let mut watching = Self(WatchState::new(""));
         watching.sees(count, gateways);
         for gateway in gateways {
             watching.opens(*gateway);
@@ -105,7 +106,7 @@ fn only_differences_are_reported() {
 
 #[test]
 fn info_is_reported_with_its_user() {
-    let mut state = State::new("");
+    let mut state = WatchState::new("");
     state.apply(Input::View(Arc::new(view(1, &[A]))));
     state.apply(Input::Opened(A));
     let event = GroupEvent { group: "g".into(), event: Some(is(&["ann"])) };

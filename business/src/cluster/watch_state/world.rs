@@ -78,7 +78,7 @@ struct World {
     view: Arc<View>,
     gateways: Vec<Gateway>,
     clients: BTreeSet<(usize, u8, u8)>,
-    state: State,
+    state: WatchState,
     known: View,
     picture: BTreeMap<String, BTreeSet<String>>,
 }
@@ -103,7 +103,7 @@ impl Gateway {
     }
 
     fn is_home(&self, group: u8) -> bool {
-        self.ring.pick(Topic::group("", &name(group)).key()) == Some(self.incarnation)
+        self.ring.pick(RingTopic::group("", &name(group)).key()) == Some(self.incarnation)
     }
 
     fn note(&mut self, group: u8, event: Event) {
@@ -117,7 +117,7 @@ impl Gateway {
             return;
         }
         let gap = view.before != self.view.epoch;
-        let changed = gap || Places::of(view) != Places::of(&self.view);
+        let changed = gap || RingInputs::of(view) != RingInputs::of(&self.view);
         self.view = view.clone();
         if !changed {
             return;
@@ -186,7 +186,7 @@ impl World {
             view: Arc::default(),
             gateways: vec![Gateway::new(1), Gateway::new(2), Gateway::new(3)],
             clients: (0..KEPT).map(|group| (0, group, KEEPER)).collect(),
-            state: State::new(""),
+            state: WatchState::new(""),
             known: View::default(),
             picture: BTreeMap::new(),
         };

@@ -1,6 +1,6 @@
 //! The bodies of answers: JSON, and exactly what the SDKs read.
 
-use crate::{Compat, json::Writer, member::Member};
+use crate::{Compat, json::Writer, member::ChannelMember};
 
 /// No attribute was requested.
 pub const EMPTY: &str = "{}";
@@ -60,7 +60,7 @@ pub fn channel(occupied: bool, attributes: Attributes<'_>) -> String {
 
 /// For `GET /channels/{channel}/users`. The hosted service writes all ids as strings, Reverb as they were
 /// sent.
-pub fn users<'a>(members: impl IntoIterator<Item = &'a Member<'a>>, compat: Compat) -> String {
+pub fn users<'a>(members: impl IntoIterator<Item = &'a ChannelMember<'a>>, compat: Compat) -> String {
     let mut out = Writer::with_capacity(256);
     out.plain(r#"{"users":["#).list(members, |out, member| {
         out.plain(r#"{"id":"#);
@@ -107,7 +107,7 @@ impl Attributes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Limits;
+    use crate::limits::PusherLimits;
 
     fn counts(user_count: Option<u64>, subscription_count: Option<u64>) -> Attributes<'static> {
         Attributes { user_count, subscription_count, cache: None }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn users_and_connections() {
-        let member = |data| Member::parse(data, &Limits::default()).unwrap();
+        let member = |data| ChannelMember::parse(data, &PusherLimits::default()).unwrap();
         let members = [member(r#"{"user_id":"1"}"#), member(r#"{"user_id":2}"#)];
         assert_eq!(users(&members, Compat::Pusher), r#"{"users":[{"id":"1"},{"id":"2"}]}"#);
         assert_eq!(users(&members, Compat::Reverb), r#"{"users":[{"id":"1"},{"id":2}]}"#);

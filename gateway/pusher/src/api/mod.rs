@@ -20,14 +20,14 @@ const SIGNED_TEXT: &str = ": you should have sent";
 /// Laravel logs it as `Pusher error: <body>.`
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
+pub struct ApiRefusal {
     pub status: StatusCode,
     pub text: String,
     /// The `Allow` header of a 405.
     pub allow: Option<&'static str>,
 }
 
-impl Refusal {
+impl ApiRefusal {
     pub fn new(status: StatusCode, text: impl ToString) -> Self {
         Self { status, text: text.to_string(), allow: None }
     }

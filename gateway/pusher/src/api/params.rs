@@ -2,7 +2,7 @@
 
 use broadgate_proto::limits::{API_PARAMETERS_MAX, API_QUERY_BYTES_MAX};
 
-use super::Refusal;
+use super::ApiRefusal;
 
 /// A query's parameters, decoded, in order of appearance, with their names in lowercase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,13 +20,13 @@ impl Params {
     }
 
     /// The same for unauthenticated callers, whose signature cannot be checked before.
-    pub fn parse_bounded(query: &str) -> Result<Self, Refusal> {
+    pub fn parse_bounded(query: &str) -> Result<Self, ApiRefusal> {
         if query.len() > API_QUERY_BYTES_MAX {
-            return Err(Refusal::bad(format!("The query is longer than {API_QUERY_BYTES_MAX} bytes.")));
+            return Err(ApiRefusal::bad(format!("The query is longer than {API_QUERY_BYTES_MAX} bytes.")));
         }
         let separators = query.bytes().filter(|&byte| byte == b'&').count();
         if separators >= API_PARAMETERS_MAX {
-            return Err(Refusal::bad(format!("The query has more than {API_PARAMETERS_MAX} parameters.")));
+            return Err(ApiRefusal::bad(format!("The query has more than {API_PARAMETERS_MAX} parameters.")));
         }
         Ok(Self::parse(query))
     }

@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Refusal,
+    ApiRefusal,
     params::Params,
     query::{Info, check_name},
 };
-use crate::{Compat, json, limits::Limits, socket_id};
+use crate::{Compat, json, limits::PusherLimits, socket_id};
 
 /// An event for some channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn print(events: &[Publish]) -> u128 {
 }
 
 #[derive(Deserialize)]
-struct Event<'a> {
+struct PublishedEvent<'a> {
     name: Option<String>,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
@@ -56,9 +56,9 @@ struct Event<'a> {
 }
 
 #[derive(Deserialize)]
-struct Batch<'a> {
+struct EventBatch<'a> {
     #[serde(borrow)]
-    batch: Vec<Event<'a>>,
+    batch: Vec<PublishedEvent<'a>>,
 }
 
 /// Null is data, too.
@@ -68,7 +68,7 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 /// A body with more bytes than this is too large in any case (413), so it need not be read to its end. In
 /// JSON a byte takes at most six; the rest is for white space and unknown fields.
-pub fn body_bytes_max(limits: &Limits) -> usize {
+pub fn body_bytes_max(limits: &PusherLimits) -> usize {
     const JSON_BYTES_MAX: usize = 6;
     const FIELDS_BYTES_MAX: usize = 1024;
     let texts = limits.event_data_bytes_max.saturating_add(limits.event_name_bytes_max);
@@ -80,9 +80,14 @@ pub fn body_bytes_max(limits: &Limits) -> usize {
 }
 
 /// `POST /events`. Fields that the body lacks may be in the query.
-pub fn event(body: &[u8], params: &Params, limits: &Limits, compat: Compat) -> Result<Publish, Refusal> {
+pub fn event(
+    body: &[u8],
+    params: &Params,
+    limits: &PusherLimits,
+    compat: Compat,
+) -> Result<Publish, ApiRefusal> {
     let text = if body.is_empty() { "{}" } else { utf8(body)? };
-    let event: Event<'_> = json::object(text).map_err(unparsed)?;
+    let event: PublishedEvent<'_> = json::object(text).map_err(unparsed)?;
     let param = |name| params.get(name).map(str::to_owned);
     let mut channels = event.channels.or_else(|| event.channel.map(|channel| vec![channel]));
     if channels.is_none() {
@@ -101,15 +106,15 @@ pub fn event(body: &[u8], params: &Params, limits: &Limits, compat: Compat) -> R
 }
 
 /// `POST /batch_events`: each has one channel.
-pub fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<Publish>, Refusal> {
-    let Batch { batch } = json::object(utf8(body)?).map_err(unparsed)?;
+pub fn batch(body: &[u8], limits: &PusherLimits, compat: Compat) -> Result<Vec<Publish>, ApiRefusal> {
+    let EventBatch { batch } = json::object(utf8(body)?).map_err(unparsed)?;
     let max = limits.batch_events_max;
     if batch.len() > max {
         let len = batch.len();
         // The hosted service's words, which the server SDKs' tests look for.
-        return Err(Refusal::bad(format!("Batch too large (> {max}): it has {len} events")));
+        return Err(ApiRefusal::bad(format!("Batch too large (> {max}): it has {len} events")));
     }
-    let one = |event: Event<'_>| {
+    let one = |event: PublishedEvent<'_>| {
         Draft {
             name: event.name,
             data: event.data.map(data).transpose()?,
@@ -120,7 +125,7 @@ pub fn batch(body: &[u8], limits: &Limits, compat: Compat) -> Result<Vec<Publish
         .checked(limits, compat)
     };
     let named = |(at, event)| {
-        one(event).map_err(|refusal| Refusal { text: format!("batch[{at}]: {}", refusal.text), ..refusal })
+        one(event).map_err(|refusal| ApiRefusal { text: format!("batch[{at}]: {}", refusal.text), ..refusal })
     };
     batch.into_iter().enumerate().map(named).collect()
 }
@@ -130,8 +135,8 @@ pub fn channel_event(
     channel: String,
     body: &[u8],
     params: &Params,
-    limits: &Limits,
-) -> Result<Publish, Refusal> {
+    limits: &PusherLimits,
+) -> Result<Publish, ApiRefusal> {
     Draft {
         name: params.get("name").map(str::to_owned),
         data: Some(utf8(body)?.to_owned()),
@@ -152,16 +157,16 @@ struct Draft {
 }
 
 impl Draft {
-    fn checked(self, limits: &Limits, compat: Compat) -> Result<Publish, Refusal> {
+    fn checked(self, limits: &PusherLimits, compat: Compat) -> Result<Publish, ApiRefusal> {
         let name = self.name.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| missing("name", "say what has happened"))?;
         if name.len() > limits.event_name_bytes_max {
             let (len, max) = (name.len(), limits.event_name_bytes_max);
-            return Err(Refusal::bad(format!("name has {len} bytes: at most {max} are allowed")));
+            return Err(ApiRefusal::bad(format!("name has {len} bytes: at most {max} are allowed")));
         }
         let data = self.data.ok_or_else(|| missing("data", "give a string"))?;
         if data.len() > limits.event_data_bytes_max {
-            return Err(Refusal::too_large(format!(
+            return Err(ApiRefusal::too_large(format!(
                 "The data content of this event exceeds the allowed maximum ({} bytes): it has {}",
                 limits.event_data_bytes_max,
                 data.len()
@@ -170,21 +175,21 @@ impl Draft {
         let channels = some_channels(self.channels, limits)?;
         let except = match self.socket_id.as_deref() {
             None | Some("") => None,
-            Some(id) => socket_id::parse(id).map_err(Refusal::bad)?,
+            Some(id) => socket_id::parse(id).map_err(ApiRefusal::bad)?,
         };
         let info = Info { cache: false, ..Info::parse(&self.info, compat)? };
         Ok(Publish { name, data, channels, except, info })
     }
 }
 
-fn some_channels(channels: Vec<String>, limits: &Limits) -> Result<Vec<String>, Refusal> {
+fn some_channels(channels: Vec<String>, limits: &PusherLimits) -> Result<Vec<String>, ApiRefusal> {
     let max = limits.channels_per_event_max;
     if channels.is_empty() {
         return Err(missing("channel", "give one as `channel`, or several as `channels`"));
     }
     if channels.len() > max {
         let len = channels.len();
-        return Err(Refusal::bad(format!("channels has {len} names: at most {max} are allowed")));
+        return Err(ApiRefusal::bad(format!("channels has {len} names: at most {max} are allowed")));
     }
     channels.iter().try_for_each(|channel| check_name(channel, limits))?;
     let mut seen = std::collections::HashSet::new();
@@ -192,23 +197,23 @@ fn some_channels(channels: Vec<String>, limits: &Limits) -> Result<Vec<String>, 
 }
 
 /// Data other than a string becomes compact JSON: older backends send objects.
-fn data(raw: &RawValue) -> Result<String, Refusal> {
+fn data(raw: &RawValue) -> Result<String, ApiRefusal> {
     if !raw.get().starts_with('"') {
         return Ok(json::compact(raw.get()));
     }
-    serde_json::from_str(raw.get()).map_err(|error| Refusal::bad(format!("data does not parse: {error}")))
+    serde_json::from_str(raw.get()).map_err(|error| ApiRefusal::bad(format!("data does not parse: {error}")))
 }
 
-fn utf8(body: &[u8]) -> Result<&str, Refusal> {
-    std::str::from_utf8(body).map_err(|error| Refusal::bad(format!("the body is no UTF-8: {error}")))
+fn utf8(body: &[u8]) -> Result<&str, ApiRefusal> {
+    std::str::from_utf8(body).map_err(|error| ApiRefusal::bad(format!("the body is no UTF-8: {error}")))
 }
 
-fn unparsed(reason: String) -> Refusal {
-    Refusal::bad(format!("the body does not parse: {reason}"))
+fn unparsed(reason: String) -> ApiRefusal {
+    ApiRefusal::bad(format!("the body does not parse: {reason}"))
 }
 
-fn missing(field: &'static str, advice: &'static str) -> Refusal {
-    Refusal::bad(format!("{field} is missing: {advice}"))
+fn missing(field: &'static str, advice: &'static str) -> ApiRefusal {
+    ApiRefusal::bad(format!("{field} is missing: {advice}"))
 }
 
 #[cfg(test)]
@@ -219,10 +224,10 @@ mod tests {
     use super::*;
 
     fn parse(body: &str, query: &str) -> Result<Publish, (u16, String)> {
-        event(body.as_bytes(), &Params::parse(query), &Limits::default(), Compat::Pusher).map_err(said)
+        event(body.as_bytes(), &Params::parse(query), &PusherLimits::default(), Compat::Pusher).map_err(said)
     }
 
-    fn said(refusal: Refusal) -> (u16, String) {
+    fn said(refusal: ApiRefusal) -> (u16, String) {
         (refusal.status.as_u16(), refusal.text)
     }
 
@@ -312,7 +317,7 @@ mod tests {
         );
         assert!(bad(r#"{"name":"e","name":"f"}"#).contains("duplicate field `name`"));
         assert_eq!(
-            said(event(&[0xff], &Params::default(), &Limits::default(), Compat::Pusher).unwrap_err()).0,
+            said(event(&[0xff], &Params::default(), &PusherLimits::default(), Compat::Pusher).unwrap_err()).0,
             400
         );
     }
@@ -334,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_body_within_the_limits_is_within_its_own() {
-        let limits = Limits { event_data_bytes_max: 100, ..Limits::default() };
+        let limits = PusherLimits { event_data_bytes_max: 100, ..PusherLimits::default() };
         let name = "\\u0001".repeat(200);
         let data = "\\u0001".repeat(100);
         let channels: Vec<_> = (0..100).map(|at| format!("\"{at:0>200}\"")).collect();
@@ -350,7 +355,8 @@ mod tests {
 
     #[test]
     fn batches() {
-        let parse = |body: &str| batch(body.as_bytes(), &Limits::default(), Compat::Pusher).map_err(said);
+        let parse =
+            |body: &str| batch(body.as_bytes(), &PusherLimits::default(), Compat::Pusher).map_err(said);
         let body = r#"{"batch":[{"name":"e","data":"1","channel":"a"},{"name":"f","data":{},"channel":"b","info":"subscription_count"}]}"#;
         let info = Info { subscription_count: true, ..Info::default() };
         let second = Publish { info, ..publish("f", "{}", &["b"]) };
@@ -374,7 +380,7 @@ mod tests {
     #[test]
     fn the_old_way() {
         let old = |query: &str| {
-            channel_event("c".to_owned(), b"{\"a\": 1}", &Params::parse(query), &Limits::default())
+            channel_event("c".to_owned(), b"{\"a\": 1}", &Params::parse(query), &PusherLimits::default())
                 .map_err(said)
         };
         assert_eq!(old("name=e"), Ok(publish("e", "{\"a\": 1}", &["c"])));
@@ -385,7 +391,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(bytes in prop::collection::vec(any::<u8>(), 0..60), text in "[{}\\[\\]\":,a0-9]{0,30}") {
-            let (params, limits) = (Params::default(), Limits::default());
+            let (params, limits) = (Params::default(), PusherLimits::default());
             let _ = event(&bytes, &params, &limits, Compat::Reverb);
             let _ = batch(&bytes, &limits, Compat::Pusher);
             let data = format!("{{\"name\":\"e\",\"channel\":\"c\",\"data\":{text}}}");

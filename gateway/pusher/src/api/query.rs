@@ -1,10 +1,10 @@
 //! Queries of an app's backend about channels.
 
-use super::{Refusal, params::Params};
+use super::{ApiRefusal, params::Params};
 use crate::{
     Compat,
-    channel::{self, Kind},
-    limits::Limits,
+    channel::{self, ChannelKind},
+    limits::PusherLimits,
     shown,
 };
 
@@ -21,7 +21,7 @@ pub struct Info {
 
 impl Info {
     /// Parses `user_count,subscription_count,cache`. Reverb ignores words that it does not know.
-    pub fn parse(text: &str, compat: Compat) -> Result<Self, Refusal> {
+    pub fn parse(text: &str, compat: Compat) -> Result<Self, ApiRefusal> {
         let mut info = Self::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             match word {
@@ -30,7 +30,7 @@ impl Info {
                 "cache" => info.cache = true,
                 _ if compat == Compat::Reverb => {}
                 _ => {
-                    return Err(Refusal::bad(format!(
+                    return Err(ApiRefusal::bad(format!(
                         "info {:?} is not known: ask for user_count, subscription_count or cache",
                         shown(word)
                     )));
@@ -40,13 +40,13 @@ impl Info {
         Ok(info)
     }
 
-    pub(super) fn of(params: &Params, compat: Compat) -> Result<Self, Refusal> {
+    pub(super) fn of(params: &Params, compat: Compat) -> Result<Self, ApiRefusal> {
         Self::parse(&params.list("info").join(","), compat)
     }
 
     /// The attributes that apply to a channel of this kind. The hosted service counts the connections of
     /// presence channels, too.
-    pub fn applicable(self, kind: Kind, compat: Compat) -> Self {
+    pub fn applicable(self, kind: ChannelKind, compat: Compat) -> Self {
         Self {
             user_count: self.user_count && kind.is_presence(),
             subscription_count: self.subscription_count && !(kind.is_presence() && compat == Compat::Reverb),
@@ -69,12 +69,12 @@ pub struct Channels {
 }
 
 /// `GET /channels`.
-pub fn channels(params: &Params, compat: Compat) -> Result<Channels, Refusal> {
+pub fn channels(params: &Params, compat: Compat) -> Result<Channels, ApiRefusal> {
     let prefix = params.get("filter_by_prefix").unwrap_or_default();
     let mut info = Info::of(params, compat)?;
     info.cache = false;
     if info.user_count && compat == Compat::Pusher && !prefix.starts_with("presence-") {
-        return Err(Refusal::bad(
+        return Err(ApiRefusal::bad(
             "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-",
         ));
     }
@@ -82,36 +82,41 @@ pub fn channels(params: &Params, compat: Compat) -> Result<Channels, Refusal> {
 }
 
 /// `GET /channels/{channel}`: the requested attributes.
-pub fn channel(channel: &str, params: &Params, limits: &Limits, compat: Compat) -> Result<Info, Refusal> {
+pub fn channel(
+    channel: &str,
+    params: &Params,
+    limits: &PusherLimits,
+    compat: Compat,
+) -> Result<Info, ApiRefusal> {
     check_name(channel, limits)?;
-    let (asked, kind) = (Info::of(params, compat)?, Kind::of(channel));
+    let (asked, kind) = (Info::of(params, compat)?, ChannelKind::of(channel));
     if compat == Compat::Pusher {
         if asked.user_count && !kind.is_presence() {
-            return Err(Refusal::bad(
+            return Err(ApiRefusal::bad(
                 "Cannot retrieve the user count unless the channel is a presence channel",
             ));
         }
         if asked.cache && !kind.cache {
-            return Err(Refusal::bad("Cannot retrieve the cache unless the channel is a cache channel"));
+            return Err(ApiRefusal::bad("Cannot retrieve the cache unless the channel is a cache channel"));
         }
     }
     Ok(asked.applicable(kind, compat))
 }
 
 /// `GET /channels/{channel}/users`: checks that the channel has users.
-pub fn users(channel: &str, limits: &Limits) -> Result<(), Refusal> {
+pub fn users(channel: &str, limits: &PusherLimits) -> Result<(), ApiRefusal> {
     check_name(channel, limits)?;
-    if Kind::of(channel).is_presence() {
+    if ChannelKind::of(channel).is_presence() {
         return Ok(());
     }
-    Err(Refusal::bad("Users can only be retrieved for presence channels"))
+    Err(ApiRefusal::bad("Users can only be retrieved for presence channels"))
 }
 
 /// Whether backends may name this channel. Names that begin with `#` are reserved, except those of users.
-pub(super) fn check_name(channel: &str, limits: &Limits) -> Result<(), Refusal> {
-    channel::check_name(channel, limits.channel_name_bytes_max).map_err(Refusal::bad)?;
+pub(super) fn check_name(channel: &str, limits: &PusherLimits) -> Result<(), ApiRefusal> {
+    channel::check_name(channel, limits.channel_name_bytes_max).map_err(ApiRefusal::bad)?;
     if channel.starts_with('#') && channel::user_of(channel).is_none() {
-        return Err(Refusal::bad(format!(
+        return Err(ApiRefusal::bad(format!(
             "the channel's name {channel:?} is reserved: only #server-to-user-ID may begin with #"
         )));
     }
@@ -125,7 +130,7 @@ mod tests {
     const ALL: Info = Info { user_count: true, subscription_count: true, cache: true };
 
     fn one(name: &str, query: &str, compat: Compat) -> Result<Info, String> {
-        channel(name, &Params::parse(query), &Limits::default(), compat).map_err(|refusal| {
+        channel(name, &Params::parse(query), &PusherLimits::default(), compat).map_err(|refusal| {
             assert_eq!(refusal.status.as_u16(), 400);
             refusal.text
         })
@@ -191,8 +196,9 @@ mod tests {
 
     #[test]
     fn users_are_in_presence_channels() {
-        let ask =
-            |name| users(name, &Limits::default()).map_err(|refusal| (refusal.status.as_u16(), refusal.text));
+        let ask = |name| {
+            users(name, &PusherLimits::default()).map_err(|refusal| (refusal.status.as_u16(), refusal.text))
+        };
         assert_eq!(ask("presence-x"), Ok(()));
         assert_eq!(ask("x"), Err((400, "Users can only be retrieved for presence channels".to_owned())));
     }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::{Refusal, params::percent_decode};
+use super::{ApiRefusal, params::percent_decode};
 use crate::shown;
 
 /// A routed request.
@@ -47,7 +47,7 @@ pub fn after_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 
 /// Routes a request by its method and the path after the prefix, not yet decoded. Some SDKs begin the path
 /// with two slashes.
-pub fn route(method: &str, path: &str) -> Result<Route, Refusal> {
+pub fn route(method: &str, path: &str) -> Result<Route, ApiRefusal> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (app, only, call) = match parts[..] {
         // The Python library sends this; its newest version is 3.3.4.
@@ -81,25 +81,25 @@ pub fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     Ok(Route::App { app, call })
 }
 
-fn allowed(method: &str, only: &'static str, path: &str) -> Result<(), Refusal> {
+fn allowed(method: &str, only: &'static str, path: &str) -> Result<(), ApiRefusal> {
     if method == only {
         return Ok(());
     }
     let text = format!("{} is not answered at {}: use {only}", shown(method), shown(path));
-    Err(Refusal { allow: Some(only), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text) })
+    Err(ApiRefusal { allow: Some(only), ..ApiRefusal::new(StatusCode::METHOD_NOT_ALLOWED, text) })
 }
 
-fn nothing(path: &str) -> Refusal {
+fn nothing(path: &str) -> ApiRefusal {
     let path = shown(path);
-    Refusal::new(
+    ApiRefusal::new(
         StatusCode::NOT_FOUND,
         format!("nothing is at {path}: requests go to /apps/APP_ID/events and so on"),
     )
 }
 
-fn decoded(part: &str) -> Result<String, Refusal> {
+fn decoded(part: &str) -> Result<String, ApiRefusal> {
     String::from_utf8(percent_decode(part, false))
-        .map_err(|_| Refusal::bad(format!("{} in the path is no UTF-8 when decoded", shown(part))))
+        .map_err(|_| ApiRefusal::bad(format!("{} in the path is no UTF-8 when decoded", shown(part))))
 }
 
 #[cfg(test)]

@@ -9,18 +9,18 @@ use data_encoding::HEXLOWER;
 use md5::{Digest as _, Md5};
 
 use super::{
-    Refusal, SIGNED_TEXT,
+    ApiRefusal, SIGNED_TEXT,
     params::{Params, array, percent_decode},
     route::after_prefix,
 };
 use crate::{
-    auth::{self, Key},
+    auth::{self, AppKey},
     shown,
 };
 
 /// The signed parts of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct SignedParts<'a> {
     pub method: &'a str,
     /// As received, not decoded.
     pub path: &'a str,
@@ -36,20 +36,20 @@ const BODY_MD5: &str = "body_md5";
 /// `prefixes` are the path prefixes under which the API is reached. SDKs sign the path without
 /// them, some with them, and a proxy may have taken one off: each is tried.
 pub fn verify<'k>(
-    request: Request<'_>,
-    keys: &'k [Key],
+    request: SignedParts<'_>,
+    keys: &'k [AppKey],
     prefixes: &[&str],
     now_unix_seconds: u64,
     window_seconds: u64,
-) -> Result<&'k Key, Refusal> {
+) -> Result<&'k AppKey, ApiRefusal> {
     let needed = |name| needed(request.params, name);
     let key = needed("auth_key")?;
     let key = auth::find(keys, key)
-        .ok_or_else(|| Refusal::unauthorized(format!("Unknown auth_key {}", shown(key))))?;
+        .ok_or_else(|| ApiRefusal::unauthorized(format!("Unknown auth_key {}", shown(key))))?;
     let version = needed("auth_version")?;
     if version != "1.0" {
         let version = shown(version);
-        return Err(Refusal::unauthorized(format!("auth_version {version} is not supported: use 1.0")));
+        return Err(ApiRefusal::unauthorized(format!("auth_version {version} is not supported: use 1.0")));
     }
     in_time(needed("auth_timestamp")?, now_unix_seconds, window_seconds)?;
     let signature = needed(SIGNATURE)?;
@@ -58,32 +58,39 @@ pub fn verify<'k>(
 }
 
 /// Verifies that the body of a signed request is the one that was signed.
-pub fn verify_body(params: &Params, body: &[u8]) -> Result<(), Refusal> {
+pub fn verify_body(params: &Params, body: &[u8]) -> Result<(), ApiRefusal> {
     if !body.is_empty() {
         needed(params, BODY_MD5)?;
     }
     body_unchanged(params.get(BODY_MD5), body)
 }
 
-fn needed<'a>(params: &'a Params, name: &str) -> Result<&'a str, Refusal> {
+fn needed<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiRefusal> {
     params.get(name).ok_or_else(|| {
-        Refusal::unauthorized(format!("{name} is missing in the query: sign the request with the app's key"))
+        ApiRefusal::unauthorized(format!(
+            "{name} is missing in the query: sign the request with the app's key"
+        ))
     })
 }
 
-fn in_time(timestamp: &str, now_unix_seconds: u64, window_seconds: u64) -> Result<(), Refusal> {
+fn in_time(timestamp: &str, now_unix_seconds: u64, window_seconds: u64) -> Result<(), ApiRefusal> {
     let seconds: u64 = timestamp.parse().map_err(|_| {
-        Refusal::unauthorized(format!("auth_timestamp {} is no Unix time in seconds", shown(timestamp)))
+        ApiRefusal::unauthorized(format!("auth_timestamp {} is no Unix time in seconds", shown(timestamp)))
     })?;
     if seconds.abs_diff(now_unix_seconds) > window_seconds {
-        return Err(Refusal::unauthorized(format!(
+        return Err(ApiRefusal::unauthorized(format!(
             "Timestamp expired: Given timestamp ({seconds}) not within {window_seconds}s of server time ({now_unix_seconds})"
         )));
     }
     Ok(())
 }
 
-fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -> Result<(), Refusal> {
+fn signed(
+    request: SignedParts<'_>,
+    key: &AppKey,
+    prefixes: &[&str],
+    signature: &str,
+) -> Result<(), ApiRefusal> {
     let queries = [Some(plain_query(request.params)), joined_query(request.params)];
     let mut first = None;
     for path in paths(request.path, prefixes) {
@@ -95,7 +102,7 @@ fn signed(request: Request<'_>, key: &Key, prefixes: &[&str], signature: &str) -
             first.get_or_insert(text);
         }
     }
-    Err(Refusal::unauthorized(format!(
+    Err(ApiRefusal::unauthorized(format!(
         "Invalid signature{SIGNED_TEXT} HmacSHA256Hex({:?}, your_secret_key), but you sent {:?}",
         shown(&first.unwrap_or_default()),
         shown(signature)
@@ -157,13 +164,13 @@ fn joined(pairs: impl Iterator<Item = String>) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn body_unchanged(said: Option<&str>, body: &[u8]) -> Result<(), Refusal> {
+fn body_unchanged(said: Option<&str>, body: &[u8]) -> Result<(), ApiRefusal> {
     let Some(said) = said else { return Ok(()) };
     let md5 = HEXLOWER.encode(&Md5::digest(body));
     if said.eq_ignore_ascii_case(&md5) {
         return Ok(());
     }
-    Err(Refusal::unauthorized(format!(
+    Err(ApiRefusal::unauthorized(format!(
         "Invalid body_md5: the body that came has {md5}, but body_md5 is {}",
         shown(said)
     )))
@@ -180,8 +187,8 @@ mod tests {
         &body_md5=ec365a775a4cd0599faeb73354201b6f\
         &auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
 
-    fn keys() -> Vec<Key> {
-        vec![Key::new("new", "other"), Key::new(KEY, "7ad3773142a6692b25b8")]
+    fn keys() -> Vec<AppKey> {
+        vec![AppKey::new("new", "other"), AppKey::new(KEY, "7ad3773142a6692b25b8")]
     }
 
     fn run(
@@ -193,7 +200,7 @@ mod tests {
         now: u64,
     ) -> Result<String, (u16, String)> {
         let params = Params::parse(query);
-        let request = Request { method, path, params: &params };
+        let request = SignedParts { method, path, params: &params };
         verify(request, &keys(), prefixes, now, 600)
             .and_then(|key| verify_body(&params, body.as_bytes()).map(|()| key.key.to_string()))
             .map_err(|refusal| (refusal.status.as_u16(), refusal.text))

@@ -6,7 +6,7 @@ use broadgate_proto::v1::{self, answer::Answer};
 use tokio::{sync::oneshot, time::Instant};
 
 /// Batches of commands for a peer.
-pub(crate) struct Batch {
+pub(crate) struct OutgoingBatch {
     pub(super) commands: Vec<v1::Command>,
     /// The deadline of its answers: it is not sent afterwards.
     pub(super) until: Instant,

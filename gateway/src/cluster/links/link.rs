@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use broadgate_port::{Found, connect, look};
+use broadgate_port::{FoundListener, connect, look};
 use broadgate_proto::{
     id::Incarnation,
     limits::{
@@ -37,11 +37,11 @@ use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     cluster::{
-        handle::{Event, Homes, Link},
+        handle::{ClusterEvent, ClusterHandle, OutgoingLink},
         links::{
-            batch::Batch,
-            parts::{self, Joined},
-            trouble::Trouble,
+            batch::OutgoingBatch,
+            parts::{self, JoinedParts},
+            trouble::LinkTrouble,
         },
     },
     identity::Identity,
@@ -59,7 +59,7 @@ pub(super) struct Dialer {
     pub(super) name: String,
     pub(super) address: String,
     pub(super) credentials: Credentials,
-    pub(super) homes: Homes,
+    pub(super) homes: ClusterHandle,
     /// The installed view, for the hello.
     pub(super) view: Arc<ArcSwap<View>>,
     /// A link that is silent for this long is dialled again.
@@ -76,7 +76,7 @@ struct Stranger {
 }
 
 impl Stranger {
-    fn new(address: &str, found: &Found) -> Self {
+    fn new(address: &str, found: &FoundListener) -> Self {
         let mut what = found.sentence();
         if !found.is_of_the_cluster() {
             what += "; set gateway.internal.advertise there to its internal port";
@@ -106,9 +106,9 @@ impl Untaken {
 }
 
 impl Dialer {
-    pub(super) async fn run(self, mut batches: mpsc::Receiver<Batch>, gone: CancellationToken) {
+    pub(super) async fn run(self, mut batches: mpsc::Receiver<OutgoingBatch>, gone: CancellationToken) {
         let started = Instant::now();
-        let mut trouble = Trouble::default();
+        let mut trouble = LinkTrouble::default();
         loop {
             let mut opened = None;
             let ended = tokio::select! {
@@ -140,7 +140,7 @@ impl Dialer {
     /// One connection's life.
     async fn hold(
         &self,
-        batches: &mut mpsc::Receiver<Batch>,
+        batches: &mut mpsc::Receiver<OutgoingBatch>,
         opened: &mut Option<Instant>,
     ) -> anyhow::Result<()> {
         let me = self.me.load_full();
@@ -153,10 +153,10 @@ impl Dialer {
         tracing::debug!(peer = %self.name, "peer link up");
         let (said_sender, said) = mpsc::channel(LINK_BATCHES_MAX);
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        let link = Link { generation, batches: said_sender };
-        self.homes.tell(Event::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
+        let link = OutgoingLink { generation, batches: said_sender };
+        self.homes.tell(ClusterEvent::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
         let ended = self.pass(generation, frames, replies, batches, said).await;
-        self.homes.tell(Event::OutboundDown { peer: self.to, generation }).await;
+        self.homes.tell(ClusterEvent::OutboundDown { peer: self.to, generation }).await;
         ended
     }
 
@@ -166,7 +166,7 @@ impl Dialer {
         generation: u64,
         frames: mpsc::Sender<PeerFrame>,
         mut replies: Streaming<PeerReply>,
-        batches: &mut mpsc::Receiver<Batch>,
+        batches: &mut mpsc::Receiver<OutgoingBatch>,
         mut said: mpsc::Receiver<Vec<v1::PeerMessage>>,
     ) -> anyhow::Result<()> {
         let mut unanswered = Unanswered::new();
@@ -175,7 +175,7 @@ impl Dialer {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
         let mut heard = Instant::now();
-        let mut joined = Joined::default();
+        let mut joined = JoinedParts::default();
         loop {
             tokio::select! {
                 reply = replies.message() => {
@@ -194,7 +194,7 @@ impl Dialer {
                         }
                         Some(Reply::Taken(count)) => {
                             let bytes = untaken.take(count);
-                            self.homes.tell(Event::Taken { peer: self.to, generation, bytes }).await;
+                            self.homes.tell(ClusterEvent::Taken { peer: self.to, generation, bytes }).await;
                         }
                         _ => {}
                     }
@@ -247,7 +247,7 @@ impl Dialer {
     /// What listens at the peer's address, if it is no gateway's internal port.
     async fn stranger(&self) -> Option<Stranger> {
         let found = look(&self.address, self.silence_max, self.credentials.tls.as_ref()).await.ok();
-        let found = found.filter(|found| *found != Found::Http2)?;
+        let found = found.filter(|found| *found != FoundListener::Http2)?;
         Some(Stranger::new(&self.address, &found))
     }
 
@@ -281,7 +281,7 @@ impl Dialer {
         let (replies, view) =
             timeout(self.silence_max, opening).await.context("the peer did not answer")??;
         let knows_us = view::find(&view, me.incarnation).is_some();
-        self.homes.tell(Event::View(Arc::new(view))).await;
+        self.homes.tell(ClusterEvent::View(Arc::new(view))).await;
         // It may not know this gateway yet, or know that it was removed: its view shows that.
         anyhow::ensure!(knows_us, "the peer does not have this gateway in its view");
         Ok((frames, replies))

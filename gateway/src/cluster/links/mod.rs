@@ -5,7 +5,7 @@ mod link;
 pub(crate) mod parts;
 mod trouble;
 
-pub(crate) use self::parts::Joined;
+pub(crate) use self::parts::JoinedParts;
 
 use std::{
     collections::BTreeMap,
@@ -33,9 +33,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::handle::Homes, identity::Identity};
+use crate::{cluster::handle::ClusterHandle, identity::Identity};
 
-pub(crate) use self::batch::{Batch, SentCommands};
+pub(crate) use self::batch::{OutgoingBatch, SentCommands};
 
 /// Every other gateway of the view, whatever its state: a draining one still has clients.
 pub(crate) struct Peers {
@@ -45,7 +45,7 @@ pub(crate) struct Peers {
     changing: Mutex<()>,
     credentials: Credentials,
     me: Arc<ArcSwap<Identity>>,
-    homes: Homes,
+    homes: ClusterHandle,
     view: Arc<ArcSwap<View>>,
     link_timeout: Duration,
     next_session: AtomicU64,
@@ -56,7 +56,7 @@ pub(crate) struct Peers {
 pub(crate) struct PeerLink {
     name: String,
     up: Arc<AtomicBool>,
-    batches: mpsc::Sender<Batch>,
+    batches: mpsc::Sender<OutgoingBatch>,
     /// Ends the link's task.
     gone: CancellationToken,
 }
@@ -65,7 +65,7 @@ impl Peers {
     pub(crate) fn new(
         credentials: Credentials,
         me: Arc<ArcSwap<Identity>>,
-        homes: Homes,
+        homes: ClusterHandle,
         link_timeout: Duration,
         spawner: Spawner,
     ) -> Self {
@@ -166,7 +166,7 @@ impl Peers {
         let indexes =
             commands.iter().map(|command| usize::try_from(command.id).unwrap_or(usize::MAX)).collect();
         let (reply, answers) = oneshot::channel();
-        let batch = Batch { commands, until: Instant::now() + self.link_timeout, reply };
+        let batch = OutgoingBatch { commands, until: Instant::now() + self.link_timeout, reply };
         let links = self.links.load();
         let queued = links.get(&peer).is_some_and(|link| link.batches.try_send(batch).is_ok());
         if !queued {

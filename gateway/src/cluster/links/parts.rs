@@ -36,9 +36,9 @@ pub(crate) fn cut<M: Message>(
 
 /// Parts received, until the last one.
 #[derive(Debug, Default)]
-pub(crate) struct Joined(BytesMut);
+pub(crate) struct JoinedParts(BytesMut);
 
-impl Joined {
+impl JoinedParts {
     /// Adds a part; returns the message when it is whole.
     pub(crate) fn add<M: Message + Default>(&mut self, part: &PeerPart) -> Result<Option<M>, BadParts> {
         if self.0.len() + part.bytes.len() > PEER_JOINED_BYTES_MAX {
@@ -78,7 +78,7 @@ mod tests {
         let large = roster(3000);
         let parts: Vec<_> = cut(&large).unwrap().unwrap().collect();
         assert_eq!(parts.len(), large.encoded_len().div_ceil(PEER_PART_BYTES));
-        let mut joined = Joined::default();
+        let mut joined = JoinedParts::default();
         let (last, before) = parts.split_last().unwrap();
         for part in before {
             assert!(part.bytes.len() <= PEER_PART_BYTES && !part.last);
@@ -91,13 +91,13 @@ mod tests {
     #[test]
     fn parts_without_an_end_are_bounded() {
         let part = PeerPart { bytes: vec![0; PEER_PART_BYTES].into(), last: false };
-        let mut joined = Joined::default();
+        let mut joined = JoinedParts::default();
         let mut count = 0;
         while joined.add::<PeerFrame>(&part).is_ok() {
             count += 1;
         }
         assert_eq!(count, PEER_JOINED_BYTES_MAX / PEER_PART_BYTES);
         let broken = PeerPart { bytes: vec![0xff; 3].into(), last: true };
-        assert!(Joined::default().add::<PeerFrame>(&broken).is_err());
+        assert!(JoinedParts::default().add::<PeerFrame>(&broken).is_err());
     }
 }

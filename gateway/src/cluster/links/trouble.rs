@@ -12,13 +12,13 @@ const WARN_TIME: Duration = Duration::from_secs(60);
 
 /// The troubles of one link.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
+pub(super) struct LinkTrouble {
     breaks: u32,
     reason: String,
     warned_at: Option<Duration>,
 }
 
-impl Trouble {
+impl LinkTrouble {
     /// Records that the link has ended after being up for so long. True if a warning is due: it has broken
     /// twice in a row for the same reason.
     pub(super) fn broke(&mut self, up: Option<Duration>, reason: &str, now: Duration) -> bool {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn link_that_breaks_again_for_the_same_reason_warns_once_and_waits_longer() {
-        let mut trouble = Trouble::default();
+        let mut trouble = LinkTrouble::default();
         let mut waits = Vec::new();
         let mut warnings = 0;
         for number in 0..20 {

@@ -9,18 +9,18 @@ use broadgate_proto::{
 use broadgate_pusher::{
     Compat,
     api::{
-        Refusal,
+        ApiRefusal,
         answer::{self, Attributes, Cached},
         params::Params,
         publish::{self, Publish},
         query::{self, Info},
         route::Call,
     },
-    channel::Kind,
+    channel::ChannelKind,
     close,
-    member::Member,
+    member::ChannelMember,
 };
-use broadgate_topics::{Op, Reply, Topic};
+use broadgate_topics::{HomeOp, HomeReply, Topic};
 use http::StatusCode;
 use tonic::Code;
 
@@ -47,7 +47,7 @@ const UNCERTAIN: &str = "a gateway did not answer in time, so the answer would l
 
 /// What was asked about one channel.
 #[derive(Debug, Default)]
-struct Found {
+struct ChannelAnswer {
     users: Option<u64>,
     subscriptions: Option<u64>,
     /// The inner is none if nothing is kept.
@@ -56,7 +56,7 @@ struct Found {
     uncertain: bool,
 }
 
-impl Found {
+impl ChannelAnswer {
     /// What is not certain is not told.
     fn attributes(&self) -> Attributes<'_> {
         if self.uncertain {
@@ -78,7 +78,7 @@ impl Backend {
         call: Call,
         params: &Params,
         body: &[u8],
-    ) -> Result<String, Refusal> {
+    ) -> Result<String, ApiRefusal> {
         let (limits, compat) = (&self.app.limits, self.app.compat);
         match call {
             Call::Events => {
@@ -120,13 +120,13 @@ impl Backend {
 
     /// Gives commands in this order; all answers, or the first refusal. An answer that may lack something
     /// is none.
-    async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, Refusal> {
+    async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
         let answers = self.ask(commands).await?;
         if answers.iter().all(is_complete) { Ok(answers) } else { Err(unavailable(UNCERTAIN)) }
     }
 
     /// Gives commands in this order; all answers, or the first refusal.
-    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Answer>, Refusal> {
+    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
         let number = |(id, command)| v1::Command { id, command: Some(command), after: None };
         let commands = (0..).zip(commands).map(number).collect();
         let answers = self.dispatcher.place(commands).await.answers().await;
@@ -141,7 +141,7 @@ impl Backend {
     }
 
     /// Each channel's event is a command of its own: it has a place in the channel's order.
-    async fn publish(&self, events: &[Publish]) -> Result<(), Refusal> {
+    async fn publish(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
         self.claim(events).await?;
         let mut commands = Vec::new();
         for event in events {
@@ -175,12 +175,12 @@ impl Backend {
 
     /// A key stands for one publish: another under the same key would be taken for a repeat, and nobody
     /// would get it. Where the key's home cannot be asked, nothing is refused.
-    async fn claim(&self, events: &[Publish]) -> Result<(), Refusal> {
+    async fn claim(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
         let Some(once) = &self.once else { return Ok(()) };
         let key = Topic::group(&self.app.id, &format!("#key-{once}"));
-        let routed = self.dispatcher.homes.route(key, Op::Claim(publish::print(events))).await;
+        let routed = self.dispatcher.homes.route(key, HomeOp::Claim(publish::print(events))).await;
         match routed.await {
-            Ok(Routed::Reply(Reply::Claimed(false))) => Err(Refusal::new(
+            Ok(Routed::Reply(HomeReply::Claimed(false))) => Err(ApiRefusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The X-Idempotency-Key was used for another publish within the last two minutes: give each \
                  publish a key of its own.",
@@ -189,7 +189,7 @@ impl Backend {
         }
     }
 
-    async fn told(&self, event: &Publish) -> Result<String, Refusal> {
+    async fn told(&self, event: &Publish) -> Result<String, ApiRefusal> {
         if event.info.is_nothing() {
             return Ok(answer::EMPTY.to_owned());
         }
@@ -200,7 +200,7 @@ impl Backend {
         ))
     }
 
-    async fn told_batch(&self, events: &[Publish]) -> Result<String, Refusal> {
+    async fn told_batch(&self, events: &[Publish]) -> Result<String, ApiRefusal> {
         if events.iter().all(|event| event.info.is_nothing()) {
             return Ok(answer::EMPTY.to_owned());
         }
@@ -209,15 +209,15 @@ impl Backend {
             .map(|event| (event.channels.first().cloned().unwrap_or_default(), event.info))
             .collect();
         let found = self.find(&asked).await?;
-        Ok(answer::batch(found.iter().map(Found::attributes)))
+        Ok(answer::batch(found.iter().map(ChannelAnswer::attributes)))
     }
 
     /// What is asked about channels, as far as it is applicable to each: their homes know.
-    async fn find(&self, asked: &[(String, Info)]) -> Result<Vec<Found>, Refusal> {
+    async fn find(&self, asked: &[(String, Info)]) -> Result<Vec<ChannelAnswer>, ApiRefusal> {
         let mut commands = Vec::new();
         let mut whose = Vec::new();
         for (index, (channel, info)) in asked.iter().enumerate() {
-            let info = info.applicable(Kind::of(channel), self.app.compat);
+            let info = info.applicable(ChannelKind::of(channel), self.app.compat);
             let (app, group) = (self.app.id.clone(), channel.clone());
             if info.user_count {
                 commands.push(Command::Roster(v1::RosterRequest {
@@ -239,7 +239,7 @@ impl Backend {
                 whose.push(index);
             }
         }
-        let mut found: Vec<Found> = asked.iter().map(|_| Found::default()).collect();
+        let mut found: Vec<ChannelAnswer> = asked.iter().map(|_| ChannelAnswer::default()).collect();
         let (mut commands, mut whose) = (commands.into_iter(), whose.into_iter());
         while commands.len() > 0 {
             let some = commands.by_ref().take(BATCH_COMMANDS_MAX).collect();
@@ -252,12 +252,12 @@ impl Backend {
     }
 
     /// The same where that is the question: then it is answered completely or not at all.
-    async fn find_all(&self, asked: &[(String, Info)]) -> Result<Vec<Found>, Refusal> {
+    async fn find_all(&self, asked: &[(String, Info)]) -> Result<Vec<ChannelAnswer>, ApiRefusal> {
         let found = self.find(asked).await?;
         if found.iter().any(|found| found.uncertain) { Err(unavailable(UNCERTAIN)) } else { Ok(found) }
     }
 
-    fn note(&self, found: &mut Found, channel: &str, answer: Answer) {
+    fn note(&self, found: &mut ChannelAnswer, channel: &str, answer: Answer) {
         match answer {
             Answer::Roster(reply) => found.users = Some(reply.total),
             Answer::Count(reply) => {
@@ -275,7 +275,7 @@ impl Backend {
         }
     }
 
-    async fn channels(&self, asked: &query::Channels) -> Result<String, Refusal> {
+    async fn channels(&self, asked: &query::Channels) -> Result<String, ApiRefusal> {
         let mut names: BTreeMap<String, u64> = BTreeMap::new();
         let mut cursor = String::new();
         loop {
@@ -302,13 +302,13 @@ impl Backend {
         let about: Vec<_> = names.keys().map(|name| (name.clone(), users_only)).collect();
         let mut found = self.find_all(&about).await?;
         for ((name, clients), found) in names.iter().zip(&mut found) {
-            let info = asked.info.applicable(Kind::of(name), self.app.compat);
+            let info = asked.info.applicable(ChannelKind::of(name), self.app.compat);
             found.subscriptions = info.subscription_count.then_some(*clients);
         }
         Ok(answer::channels(names.keys().zip(&found).map(|(name, found)| (&**name, found.attributes()))))
     }
 
-    async fn channel(&self, channel: String, info: Info) -> Result<String, Refusal> {
+    async fn channel(&self, channel: String, info: Info) -> Result<String, ApiRefusal> {
         let everything = Info { subscription_count: true, ..info };
         let count = v1::CountRequest {
             app: self.app.id.clone(),
@@ -325,7 +325,7 @@ impl Backend {
         Ok(answer::channel(clients > 0, found.attributes()))
     }
 
-    async fn users(&self, channel: String) -> Result<String, Refusal> {
+    async fn users(&self, channel: String) -> Result<String, ApiRefusal> {
         let mut all: Vec<v1::PresenceMember> = Vec::new();
         let mut cursor = String::new();
         loop {
@@ -346,14 +346,14 @@ impl Backend {
             }
         }
         if all.is_empty() && self.app.compat == Compat::Reverb {
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "The channel is not occupied."));
+            return Err(ApiRefusal::new(StatusCode::NOT_FOUND, "The channel is not occupied."));
         }
         let members: Vec<_> =
-            all.iter().map(|member| Member::of_seat(&member.user_id, &member.info)).collect();
+            all.iter().map(|member| ChannelMember::of_seat(&member.user_id, &member.info)).collect();
         Ok(answer::users(&members, self.app.compat))
     }
 
-    async fn terminate(&self, user: &str) -> Result<String, Refusal> {
+    async fn terminate(&self, user: &str) -> Result<String, ApiRefusal> {
         let to = v1::Audience {
             app: self.app.id.clone(),
             groups: vec![signed_in_group(user)],
@@ -386,20 +386,20 @@ fn is_complete(answer: &Answer) -> bool {
     coverage.as_ref().is_some_and(|coverage| coverage.complete)
 }
 
-fn unavailable(sentence: &str) -> Refusal {
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+fn unavailable(sentence: &str) -> ApiRefusal {
+    ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
 }
 
-fn unanswered() -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The command was not answered.")
+fn unanswered() -> ApiRefusal {
+    ApiRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The command was not answered.")
 }
 
-fn refused(error: &v1::Error) -> Refusal {
+fn refused(error: &v1::Error) -> ApiRefusal {
     let status = match Code::from_i32(error.code) {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
         Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    Refusal::new(status, &error.message)
+    ApiRefusal::new(status, &error.message)
 }

@@ -11,7 +11,7 @@ use std::{
 
 use broadgate_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use broadgate_pusher::api::{
-    Refusal, answer,
+    ApiRefusal, answer,
     params::Params,
     publish,
     route::{self, Call, Route},
@@ -28,7 +28,7 @@ use crate::{
         asked::{ParsedRequest, check_prefix},
         pusher_api::calls::Backend,
         target::RequestTarget,
-        visit::{Answer, Visit},
+        visit::{HttpAnswer, Visit},
     },
     request_bodies::{Lease, Unread},
 };
@@ -37,7 +37,11 @@ use crate::{
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";
 
 /// Answers one request.
-pub(super) async fn answer(visit: &Rc<Visit>, asked: &ParsedRequest, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(
+    visit: &Rc<Visit>,
+    asked: &ParsedRequest,
+    request: Request<Incoming>,
+) -> HttpAnswer {
     let key = auth_key(request.uri().query().unwrap_or_default());
     let answered = run(visit, asked, request).await;
     if let Err(refusal) = &answered {
@@ -109,7 +113,7 @@ async fn run(
     visit: &Rc<Visit>,
     asked: &ParsedRequest,
     request: Request<Incoming>,
-) -> Result<(StatusCode, String), Refusal> {
+) -> Result<(StatusCode, String), ApiRefusal> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let rest = if let RequestTarget::Api(rest) = &asked.target.place { rest } else { "/up" };
@@ -119,7 +123,7 @@ async fn run(
         }
         Route::Up => {
             let text = "not in a view as ready: no register, or draining";
-            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
+            return Err(ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
         }
         Route::App { app, call } => (app, call),
     };
@@ -131,24 +135,24 @@ async fn run(
         None => params.get("auth_key").and_then(|key| table.by_key(key)).map(|(app, _)| app),
     };
     let id = id.as_deref().unwrap_or_default();
-    let app = app.ok_or_else(|| Refusal::unknown_app(id))?;
+    let app = app.ok_or_else(|| ApiRefusal::unknown_app(id))?;
     check_prefix(&asked.target.prefix, app)
-        .map_err(|sentence| Refusal::new(StatusCode::NOT_FOUND, sentence))?;
+        .map_err(|sentence| ApiRefusal::new(StatusCode::NOT_FOUND, sentence))?;
     let tenant = port.shard.borrow_mut().tenant(app);
     // Before the body: the query says what it must be.
-    let signed = sign::Request { method: parts.method.as_str(), path, params: &params };
+    let signed = sign::SignedParts { method: parts.method.as_str(), path, params: &params };
     let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     sign::verify(signed, &tenant.keys, prefixes, now, app.limits.timestamp_window_seconds)?;
     if !app.enabled {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
+        return Err(ApiRefusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
     }
     let mut lease = port.bodies.lease(&app.id);
     let body = read(body, publish::body_bytes_max(&app.limits), &mut lease, (visit, asked, &app.id)).await?;
     sign::verify_body(&params, &body)?;
     let dispatcher = port.dispatcher.upgrade();
     let dispatcher = dispatcher
-        .ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping: repeat"))?;
+        .ok_or_else(|| ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping: repeat"))?;
     let once = idempotency_key(&parts.headers)?;
     let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), caller: asked.address, once };
     let status =
@@ -157,9 +161,9 @@ async fn run(
 }
 
 /// What the backend says every time it repeats a publish; nothing is the same as no header.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiRefusal> {
     let Some(value) = headers.get(IDEMPOTENCY_HEADER) else { return Ok(None) };
-    let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, format!("X-Idempotency-Key {why}"));
+    let bad = |why: String| ApiRefusal::new(StatusCode::BAD_REQUEST, format!("X-Idempotency-Key {why}"));
     let key = value.to_str().map_err(|_| bad("holds other characters than printable ASCII".to_owned()))?;
     let (key, max) = (key.trim(), IDEMPOTENCY_KEY_BYTES_MAX);
     if key.len() > max {
@@ -174,14 +178,14 @@ async fn read(
     bytes_max: usize,
     lease: &mut Lease,
     (visit, asked, app): (&Visit, &ParsedRequest, &str),
-) -> Result<Bytes, Refusal> {
+) -> Result<Bytes, ApiRefusal> {
     let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
     let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {
         let text = format!("The request's body did not come within {time_max:?}.");
-        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text));
+        return Err(ApiRefusal::new(StatusCode::REQUEST_TIMEOUT, text));
     };
     read.map_err(|unread| match unread {
-        Unread::TooLarge(bytes_max) => Refusal::new(
+        Unread::TooLarge(bytes_max) => ApiRefusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!(
                 "The request's body is larger than {bytes_max} bytes, which is more than any event may have."
@@ -190,11 +194,12 @@ async fn read(
         Unread::Spent => {
             let text = "The gateway holds as many bytes of requests as it may: repeat.";
             asked.refused(&visit.connection, "api_bodies_bytes_max", app, text);
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
-        Unread::Broken(error) => {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("The request's body could not be read: {error}."))
-        }
+        Unread::Broken(error) => ApiRefusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("The request's body could not be read: {error}."),
+        ),
     })
 }
 

@@ -158,13 +158,13 @@ proptest! {
             apply(&mut directory, &mut model, step);
         }
         let names = |set: &BTreeSet<u8>| set.iter().map(|n| n.to_string().into_boxed_str()).collect::<Vec<_>>();
-        let audience = Audience {
+        let audience = ClientFilter {
             app: "a".into(),
             groups: names(&groups),
             uids: names(&uids),
             all,
             except_groups: names(&out_groups),
-            ..Audience::default()
+            ..ClientFilter::default()
         };
         let here: Vec<Slot> = clients.iter().copied().filter(|&s| directory.is_in_app(s, "a")).collect();
         let out: Vec<Slot> = out_clients.iter().copied().collect();

@@ -3,8 +3,8 @@
 use std::{rc::Rc, sync::Arc};
 
 use broadgate_pusher::{
-    channel::{Access, Kind},
-    member::Member,
+    channel::{Access, ChannelKind},
+    member::ChannelMember,
     outgoing,
     talk::{self, Subscription},
 };
@@ -14,9 +14,9 @@ use metrics::counter;
 
 use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
-    command::{Audience, GatewayContent, ParsedCommand, Seat},
+    command::{ClientFilter, GatewayContent, ParsedCommand, PresenceSeat},
     refusals,
-    shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard, upcalls::Entry},
+    shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard, upcalls::EnterUpcall},
 };
 
 impl Shard {
@@ -47,7 +47,7 @@ impl Shard {
             let seat = subscription
                 .member
                 .as_ref()
-                .map(|(user, info)| Seat { user: user.as_str().into(), info: info.as_str().into() });
+                .map(|(user, info)| PresenceSeat { user: user.as_str().into(), info: info.as_str().into() });
             let user = seat.as_ref().map(|seat| Arc::clone(&seat.user));
             let pending = Pending { subscription, is_again, held: Vec::new(), held_bytes: 0 };
             client.pending = Some(Box::new(pending));
@@ -102,7 +102,7 @@ impl Shard {
         self.tell_standings();
         let client = self.id_of(slot);
         if let Some(upcalls) = &self.deps.upcalls {
-            let _ = upcalls.entries.try_send(Entry { client, topic, user });
+            let _ = upcalls.entries.try_send(EnterUpcall { client, topic, user });
         }
     }
 
@@ -122,7 +122,7 @@ impl Shard {
             return;
         }
         // A command may have taken it out of the channel, and its user with it: then nothing was refused.
-        let unknown = !entered.missing.is_empty() && Kind::of(topic.name()).is_presence();
+        let unknown = !entered.missing.is_empty() && ChannelKind::of(topic.name()).is_presence();
         // Nobody knows who is in it: better no list of members than a wrong one.
         let refused = entered.refused.or(unknown.then_some(NotPresent::Undecided));
         if !entered.missing.is_empty() {
@@ -212,7 +212,7 @@ impl Shard {
     /// Presence members of a channel have come and gone: all other members receive the change.
     pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[PresenceChange]) {
         let (app, channel) = (topic.app(), topic.name());
-        if !Kind::of(channel).is_presence() {
+        if !ChannelKind::of(channel).is_presence() {
             return self.tell_online(topic, members);
         }
         let slots = self.directory.group_members(app, channel).to_vec();
@@ -241,7 +241,7 @@ impl Shard {
     pub(crate) fn frames_for<'a>(
         &self,
         slot: Slot,
-        to: &Audience,
+        to: &ClientFilter,
         frames: &'a Frames<SharedFrame>,
         by_group: &'a [Frames<SharedFrame>],
     ) -> &'a Frames<SharedFrame> {
@@ -272,17 +272,17 @@ impl Shard {
 }
 
 /// Everybody who is present, the client's own user among them.
-fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str) -> Vec<Member<'a>> {
-    let mut members: Vec<_> = present.iter().map(|(user, info)| Member::of_seat(user, info)).collect();
+fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str) -> Vec<ChannelMember<'a>> {
+    let mut members: Vec<_> = present.iter().map(|(user, info)| ChannelMember::of_seat(user, info)).collect();
     // A command has taken its user out of the channel meanwhile.
     if present.iter().all(|(other, _)| **other != *user) {
-        members.push(Member::of_seat(user, info));
+        members.push(ChannelMember::of_seat(user, info));
     }
     members
 }
 
 fn told(channel: &str, change: &PresenceChange) -> Bytes {
-    let member = Member::of_seat(&change.user, &change.info);
+    let member = ChannelMember::of_seat(&change.user, &change.info);
     text_frame(&match change.here {
         true => outgoing::member_added(channel, &member),
         false => outgoing::member_removed(channel, &member),

@@ -3,33 +3,33 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use broadgate_pusher::{
-    auth::Key,
-    member::User,
+    auth::AppKey,
+    member::SignedInUser,
     talk::{Rules, Subscription},
 };
 
 use crate::{
-    admission::Seat,
+    admission::AppPlace,
     apps::App,
     codec::encode::SharedFrame,
     shard::{
         app_connections::ConnectionPlace,
-        pusher::watchlist::Watch,
+        pusher::watchlist::Watchlist,
         rate::{Bucket, Rate},
     },
 };
 
 /// An app as clients need it.
-pub(crate) struct Tenant {
+pub(crate) struct PusherTenant {
     pub(crate) app: Arc<App>,
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Vec<AppKey>,
     /// Subscriptions of its clients in this shard, in this second.
     pub(super) subscriptions: RefCell<Rate>,
 }
 
-impl Tenant {
+impl PusherTenant {
     pub(crate) fn new(app: &Arc<App>) -> Self {
-        let keys = app.keys.iter().map(|key| Key::new(&key.key, key.secret.reveal())).collect();
+        let keys = app.keys.iter().map(|key| AppKey::new(&key.key, key.secret.reveal())).collect();
         Self { app: Arc::clone(app), keys, subscriptions: RefCell::default() }
     }
 
@@ -45,9 +45,9 @@ impl Tenant {
 
 /// What a Pusher client has besides what every client has.
 pub(crate) struct PusherClient {
-    pub(crate) tenant: Rc<Tenant>,
-    pub(crate) user: Option<Box<User>>,
-    pub(crate) watch: Option<Box<Watch>>,
+    pub(crate) tenant: Rc<PusherTenant>,
+    pub(crate) user: Option<Box<SignedInUser>>,
+    pub(crate) watch: Option<Box<Watchlist>>,
     pub(super) events: Rate,
     pub(super) subscriptions: Bucket,
     /// Its app's clients have subscribed to so much that it is not read before this second.
@@ -61,7 +61,7 @@ pub(crate) struct PusherClient {
     /// It has shown a signature of its app.
     pub(crate) is_authorized: bool,
     /// Its place among the app's connections at this gateway.
-    pub(super) _seat: Seat,
+    pub(super) _seat: AppPlace,
     /// And in the cluster, where that is limited.
     pub(crate) place: Option<ConnectionPlace>,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Pending {
 }
 
 impl PusherClient {
-    pub(crate) fn new(tenant: Rc<Tenant>, seat: Seat, second: u32) -> Self {
+    pub(crate) fn new(tenant: Rc<PusherTenant>, seat: AppPlace, second: u32) -> Self {
         let within = tenant.app.authorized_within.as_secs_f64().ceil() as u32;
         Self {
             tenant,

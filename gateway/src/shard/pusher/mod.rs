@@ -21,30 +21,30 @@ use broadgate_proto::{
 };
 use broadgate_pusher::{
     close, incoming,
-    member::Member,
+    member::ChannelMember,
     outgoing, socket_id,
     talk::{self, Act, CLIENT_EVENT_LIMIT, Speaker},
 };
 use metrics::counter;
 
 use crate::{
-    apps::{App, Gone, Table},
+    apps::{App, AppEnd, AppTable},
     codec::encode::{close_frame, text_frame},
-    refusals::Refused,
+    refusals::RefusalContext,
     shard::{counters::Drop, slots::Slot, state::Shard},
 };
 
-pub(crate) use self::client::{PusherClient, Tenant};
+pub(crate) use self::client::{PusherClient, PusherTenant};
 
 pub(crate) use self::watchlist::signed_in_group;
 
 impl Shard {
     /// An app as its clients here share it.
-    pub(crate) fn tenant(&mut self, app: &Arc<App>) -> Rc<Tenant> {
+    pub(crate) fn tenant(&mut self, app: &Arc<App>) -> Rc<PusherTenant> {
         if let Some(known) = self.tenants.get(&*app.id).filter(|known| Arc::ptr_eq(&known.app, app)) {
             return Rc::clone(known);
         }
-        let tenant = Rc::new(Tenant::new(app));
+        let tenant = Rc::new(PusherTenant::new(app));
         self.tenants.insert(app.id.as_str().into(), Rc::clone(&tenant));
         tenant
     }
@@ -59,13 +59,13 @@ impl Shard {
     }
 
     /// Closes a client, Pusher or raw, whose app was disabled or removed.
-    pub(crate) fn follow_app(&mut self, slot: Slot, table: &Table) {
+    pub(crate) fn follow_app(&mut self, slot: Slot, table: &AppTable) {
         let Some(client) = self.clients.get(slot) else { return };
         let gone = match &client.pusher {
             None => self.config.apps.closed_to_raw(&client.app, client.protocol.is_websocket()).map(|gone| {
                 match gone {
-                    Gone::Disabled => close::DISABLED,
-                    Gone::Removed => close::REMOVED,
+                    AppEnd::Disabled => close::DISABLED,
+                    AppEnd::Removed => close::REMOVED,
                 }
             }),
             Some(_) => match table.by_id(&client.app).filter(|app| !app.keys.is_empty()) {
@@ -129,7 +129,8 @@ impl Shard {
             Act::Refuse { frame, reason, why } => {
                 if let Some(client) = self.clients.get(slot) {
                     let (app, address) = (&*client.app, Some(client.address));
-                    Refused { reason, why: &why, address, app, ..Refused::default() }.log(&self.config.apps);
+                    RefusalContext { reason, why: &why, address, app, ..RefusalContext::default() }
+                        .log(&self.config.apps);
                 }
                 self.say(slot, &frame);
             }
@@ -211,7 +212,7 @@ impl Shard {
         }
         let seat = self.directory.seat(slot, &channel);
         let user_id_json = match &seat {
-            Some(seat) => Member::of_seat(&seat.user, &seat.info).id_json(),
+            Some(seat) => ChannelMember::of_seat(&seat.user, &seat.info).id_json(),
             None => String::new(),
         };
         let offer = self.is_observed(slot).then(|| v1::PusherClientEvent {

@@ -5,10 +5,10 @@ use broadgate_proto::{
     limits::BATCH_COMMANDS_MAX,
     v1::{self, pusher_event::Event},
 };
-use broadgate_pusher::{member::Member, socket_id};
+use broadgate_pusher::{member::ChannelMember, socket_id};
 
 use crate::{
-    command::Seat,
+    command::PresenceSeat,
     shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard},
 };
 
@@ -56,11 +56,11 @@ impl Shard {
     }
 
     /// Also for one that a command has put into a channel.
-    pub(crate) fn offer_subscribed(&mut self, slot: Slot, channel: &str, seat: Option<&Seat>) {
+    pub(crate) fn offer_subscribed(&mut self, slot: Slot, channel: &str, seat: Option<&PresenceSeat>) {
         if !self.is_observed(slot) || !super::watchlist::is_channel(channel) {
             return;
         }
-        let member = seat.map(|seat| Member::of_seat(&seat.user, &seat.info));
+        let member = seat.map(|seat| ChannelMember::of_seat(&seat.user, &seat.info));
         let (user_id, info) = member.map(|member| (member.id, member.info)).unwrap_or_default();
         self.offer(
             slot,

@@ -4,16 +4,16 @@
 use broadgate_proto::v1::{self, pusher_event::Event};
 use broadgate_pusher::{
     Compat,
-    member::User,
+    member::SignedInUser,
     outgoing,
     talk::{BUSY, CLIENT_EVENT_LIMIT},
 };
 use broadgate_topics::{PresenceChange, Topic};
 
 use crate::{
-    command::Seat,
+    command::PresenceSeat,
     shard::{
-        pusher::watchlist::{Watch, online_group, online_user, signed_in_group},
+        pusher::watchlist::{Watchlist, online_group, online_user, signed_in_group},
         slots::Slot,
         state::Shard,
     },
@@ -23,7 +23,7 @@ impl Shard {
     /// A repeated sign-in is answered without work. Any other joins the user's groups first: only a
     /// connection that is in them is the user, so that it can be terminated. Until the client was told
     /// how its watchlist stands, nothing more is read from it.
-    pub(super) fn sign_in(&mut self, slot: Slot, user: User, user_data: &str) {
+    pub(super) fn sign_in(&mut self, slot: Slot, user: SignedInUser, user_data: &str) {
         let Some(pusher) = self.pusher(slot) else { return };
         let app = &pusher.tenant.app;
         let (compat, watched_max, watches) = (app.compat, app.limits.watchlist_max, app.watchlist);
@@ -51,7 +51,7 @@ impl Shard {
 
     /// Joins the groups of a user, and of those it watches, and asks how these stand. False, and nothing
     /// has changed, if that cannot be done now.
-    fn become_user(&mut self, slot: Slot, user: User, watches: bool) -> bool {
+    fn become_user(&mut self, slot: Slot, user: SignedInUser, watches: bool) -> bool {
         let watched: &[String] = if watches { &user.watchlist } else { &[] };
         if !self.can_ask(watched.len()) {
             return false;
@@ -61,7 +61,7 @@ impl Shard {
         if !own.iter().flatten().all(|group| self.directory.join(slot, group, 0)) {
             return false;
         }
-        let watch = (!watched.is_empty()).then(|| Box::new(Watch::of(watched)));
+        let watch = (!watched.is_empty()).then(|| Box::new(Watchlist::of(watched)));
         let Some(pusher) = self.pusher(slot) else { return false };
         let former = std::mem::replace(&mut pusher.watch, watch);
         for (former, _) in former.iter().flat_map(|watch| &watch.users) {
@@ -70,7 +70,7 @@ impl Shard {
             }
         }
         if watches {
-            let seat = Seat { user: user.id.as_str().into(), info: "".into() };
+            let seat = PresenceSeat { user: user.id.as_str().into(), info: "".into() };
             self.directory.sit(slot, &online_group(&user.id), &seat, None);
         }
         for user in watched {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn watchlist_is_sent_whole_and_then_each_change() {
-        let mut watch = Watch::of(&["ann".to_owned(), "bob".to_owned()]);
+        let mut watch = Watchlist::of(&["ann".to_owned(), "bob".to_owned()]);
         assert_eq!(watch.heard("ann", true), None);
         assert_eq!(watch.heard("eve", true), None);
         let all = watch.heard("bob", false).unwrap();

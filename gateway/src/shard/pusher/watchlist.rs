@@ -26,12 +26,12 @@ pub(super) fn online_user(group: &str) -> Option<&str> {
 
 /// A client's watchlist. Its first event has the state of all users.
 #[derive(Default)]
-pub(crate) struct Watch {
+pub(crate) struct Watchlist {
     pub(super) users: Vec<(Box<str>, Option<bool>)>,
     pub(super) told: bool,
 }
 
-impl Watch {
+impl Watchlist {
     pub(super) fn of(users: &[String]) -> Self {
         Self { users: users.iter().map(|user| (user.as_str().into(), None)).collect(), told: false }
     }

@@ -19,5 +19,5 @@ mod stream_tests;
 
 pub(crate) use self::{
     shared::TlsShared,
-    stream::{StepError, Tls},
+    stream::{StepError, TlsStream},
 };

@@ -43,7 +43,7 @@ thread_local! {
 }
 
 /// A TLS connection.
-pub(crate) struct Tls {
+pub(crate) struct TlsStream {
     tcp: TcpStream,
     records: Records,
     /// Sealed, and not taken by the socket; without capacity when there is nothing.
@@ -61,7 +61,7 @@ pub(crate) struct Tls {
     shared: Arc<TlsShared>,
 }
 
-impl Tls {
+impl TlsStream {
     pub(crate) fn new(
         tcp: TcpStream,
         config: Arc<ServerConfig>,
@@ -286,7 +286,7 @@ impl Tls {
     }
 }
 
-impl Drop for Tls {
+impl Drop for TlsStream {
     fn drop(&mut self) {
         self.shared.subtract(self.rest.len() - self.sent);
     }
@@ -318,7 +318,7 @@ fn broken(error: Error) -> io::Error {
 }
 
 /// For hyper, whose buffers are small: what does not fit is kept.
-impl AsyncRead for Tls {
+impl AsyncRead for TlsStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -346,7 +346,7 @@ impl AsyncRead for Tls {
 }
 
 /// For hyper: a record is written once it is sealed, and the next one waits until the socket has it.
-impl AsyncWrite for Tls {
+impl AsyncWrite for TlsStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_rest(cx))?;
         let piece = &bytes[..bytes.len().min(PLAIN_MAX)];

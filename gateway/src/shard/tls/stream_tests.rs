@@ -12,16 +12,16 @@ use tokio::{
 
 use super::{
     records_tests::{client, server},
-    stream::Tls,
+    stream::TlsStream,
 };
 use crate::{
-    config::Limits,
+    config::GatewayLimits,
     shard::{
         fixture::{limits, newcomer, shard, to_group},
         open::Candidate,
         slots::Slot,
         socket::Stream,
-        state::Handle,
+        state::ShardHandle,
     },
 };
 use broadgate_proto::v1;
@@ -64,7 +64,7 @@ impl Peer {
 }
 
 /// A shard with one client by TLS in the group "g", whose buffers are small.
-async fn tls_client(limits: Limits) -> (Handle, Slot, Peer) {
+async fn tls_client(limits: GatewayLimits) -> (ShardHandle, Slot, Peer) {
     let (shard, _) = shard(&[], limits).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -72,7 +72,7 @@ async fn tls_client(limits: Limits) -> (Handle, Slot, Peer) {
     let (stream, from) = listener.accept().await.unwrap();
     set_socket_send_buffer_size(&stream, 4096).unwrap();
     let shared = Arc::clone(&shard.borrow().tls);
-    let mut tls = Box::new(Tls::new(stream, server(), shared).unwrap());
+    let mut tls = Box::new(TlsStream::new(stream, server(), shared).unwrap());
     let mut peer = Peer { tls: client(&rustls::version::TLS13, None), tcp };
     while tls.is_handshaking() || peer.tls.is_handshaking() {
         peer.send().await;
@@ -100,7 +100,7 @@ async fn tls_client(limits: Limits) -> (Handle, Slot, Peer) {
 async fn what_is_sealed_and_unsent_counts_and_goes_first() {
     let (shard, slot, mut peer) = tls_client(limits()).await;
     let mut expected = 0;
-    let outbox = |shard: &Handle| {
+    let outbox = |shard: &ShardHandle| {
         let shard = shard.borrow();
         (shard.clients.get(slot).unwrap().outbox.bytes(), shard.tls.sealed())
     };

@@ -13,15 +13,15 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{End, Link};
+use super::{RegisterLink, RegisterLinkEnd};
 use crate::member::{
     address,
     config::Advertise,
     dial::{self, Dialed},
     event::MemberEvent,
-    life::Step,
+    life::FollowStep,
     refusal::{is_refusal, leader},
-    rivals::{self, Found, Looking, Looks, Rival},
+    rivals::{self, Looking, Looks, Rival, RivalAction},
 };
 
 /// Requests waiting for one stream: a beat or a state each, at the pace of beats.
@@ -29,18 +29,18 @@ const REQUESTS_MAX: usize = 16;
 /// From dialing to the opening of the stream.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 
-impl Link {
+impl RegisterLink {
     /// Joins at one address, and follows the register there.
-    pub(super) async fn attempt(&mut self, register: &str, address: SocketAddr) -> End {
+    pub(super) async fn attempt(&mut self, register: &str, address: SocketAddr) -> RegisterLinkEnd {
         let credentials = self.config.credentials.clone();
         let dialed = match self.unwanted_within(dial::connect(address, &credentials)).await {
-            None => return End::Over,
+            None => return RegisterLinkEnd::Over,
             Some(Err(error)) => return self.unasked(address, format!("{error:#}")).await,
             Some(Ok(dialed)) => dialed,
         };
         let member = match self.describe(&dialed) {
             Ok(member) => member,
-            Err(sentence) => return End::Refused { sentence, fatal: true },
+            Err(sentence) => return RegisterLinkEnd::Refused { sentence, fatal: true },
         };
         let state = member.state();
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
@@ -51,17 +51,17 @@ impl Link {
         let Dialed { mut client, peer, .. } = dialed;
         let opening = timeout(OPEN_TIME_MAX, client.join(ReceiverStream::new(outgoing)));
         let replies = match self.unwanted_within(opening).await {
-            None => return End::Over,
+            None => return RegisterLinkEnd::Over,
             Some(Err(_)) => {
                 let why = format!("{address} did not open a stream in {OPEN_TIME_MAX:?}");
                 return self.unasked(address, why).await;
             }
             Some(Ok(Err(status))) => {
                 if let Some(leader) = leader(&status, peer) {
-                    return End::Standby(leader);
+                    return RegisterLinkEnd::Standby(leader);
                 }
                 return match refusal(&status) {
-                    End::Next(why) => self.unasked(address, why).await,
+                    RegisterLinkEnd::Next(why) => self.unasked(address, why).await,
                     refused => refused,
                 };
             }
@@ -71,7 +71,7 @@ impl Link {
         let looking = Looking::start(self.redial.all().to_vec(), credentials);
         let looks = Looks::new(peer);
         let end = self.follow(register, state, requests, replies, (looking, looks)).await;
-        if let End::Elsewhere(_) = end {
+        if let RegisterLinkEnd::Elsewhere(_) = end {
             self.avoid = Some(peer);
         }
         end
@@ -79,7 +79,7 @@ impl Link {
 
     /// A register that could not even be asked: is something else at its address? Looked at until it has been
     /// logged, and not at every try.
-    async fn unasked(&mut self, address: SocketAddr, why: String) -> End {
+    async fn unasked(&mut self, address: SocketAddr, why: String) -> RegisterLinkEnd {
         let known = self.strange.take().filter(|(known, _)| *known == address && self.trouble_told);
         let why = match known {
             Some((_, why)) => why,
@@ -87,17 +87,17 @@ impl Link {
                 let tls = self.config.credentials.tls.clone();
                 match self.unwanted_within(dial::explained(address, why, tls.as_ref())).await {
                     Some(why) => why,
-                    None => return End::Over,
+                    None => return RegisterLinkEnd::Over,
                 }
             }
         };
         self.strange = Some((address, why.clone()));
-        End::Next(why)
+        RegisterLinkEnd::Next(why)
     }
 
     /// What a look at the other registers has shown: which one is to be followed instead.
     fn compare(&mut self, register: &str, looks: &mut Looks, seen: Vec<Rival>) -> Option<Rival> {
-        let Found { higher, lower, active, outside } = looks.take(seen, self.life.known());
+        let RivalAction { higher, lower, active, outside } = looks.take(seen, self.life.known());
         match active {
             Some(address) => {
                 let why = format!("register {address} is active as well: run only one");
@@ -170,7 +170,7 @@ impl Link {
         requests: mpsc::Sender<JoinRequest>,
         mut replies: Streaming<JoinReply>,
         (mut looking, mut looks): (Looking, Looks),
-    ) -> End {
+    ) -> RegisterLinkEnd {
         let mut welcomed = false;
         loop {
             // Looked at in every turn: it may have changed while the stream was being opened.
@@ -183,10 +183,10 @@ impl Link {
             let step = tokio::select! {
                 changed = self.wishes.changed() => {
                     if changed.is_err() {
-                        return End::Over;
+                        return RegisterLinkEnd::Over;
                     }
                     if self.learn() {
-                        return End::Next("a peer knows of a register of a higher term".to_owned());
+                        return RegisterLinkEnd::Next("a peer knows of a register of a higher term".to_owned());
                     }
                     if self.wishes.borrow().leave {
                         return goodbye(&requests, &mut replies).await;
@@ -195,7 +195,7 @@ impl Link {
                 }
                 Some(seen) = looking.seen.recv(), if welcomed => {
                     if let Some(higher) = self.compare(register, &mut looks, seen) {
-                        return End::Elsewhere(higher);
+                        return RegisterLinkEnd::Elsewhere(higher);
                     }
                     continue;
                 }
@@ -210,16 +210,16 @@ impl Link {
                         }
                         self.life.reply(reply, self.now())
                     }
-                    Ok(None) if welcomed => return End::Broken("it ended the stream".to_owned()),
-                    Ok(None) => return End::Next("it ended the stream".to_owned()),
-                    Err(status) if welcomed => return End::Broken(status.to_string()),
+                    Ok(None) if welcomed => return RegisterLinkEnd::Broken("it ended the stream".to_owned()),
+                    Ok(None) => return RegisterLinkEnd::Next("it ended the stream".to_owned()),
+                    Err(status) if welcomed => return RegisterLinkEnd::Broken(status.to_string()),
                     Err(status) => return refusal(&status),
                 },
                 () = sleep_until(wake) => self.life.tick(self.now()),
             };
             match step {
-                Step::Nothing => {}
-                Step::Welcomed => {
+                FollowStep::Nothing => {}
+                FollowStep::Welcomed => {
                     welcomed = true;
                     self.redial.heard();
                     self.refusal_told = false;
@@ -227,17 +227,19 @@ impl Link {
                     self.tell_heard(register);
                     tracing::info!(register, incarnation = %self.incarnation, "the register took this member in");
                 }
-                Step::Install(view) => self.publisher.view(view),
-                Step::Beat(number) => send(&requests, Request::Beat(Beat { number })),
-                Step::Drain => self.tell(MemberEvent::Drain),
-                Step::Dead(reason) => {
+                FollowStep::Install(view) => self.publisher.view(view),
+                FollowStep::Beat(number) => send(&requests, Request::Beat(Beat { number })),
+                FollowStep::Drain => self.tell(MemberEvent::Drain),
+                FollowStep::Dead(reason) => {
                     tracing::warn!(register, reason, incarnation = %self.incarnation, "removed from the cluster");
                     self.tell(MemberEvent::Removed { reason });
-                    return End::Over;
+                    return RegisterLinkEnd::Over;
                 }
-                Step::Next(why) => return End::Next(why),
-                Step::Elsewhere(other) if address::is_register(&other) => return End::Referred(other),
-                Step::Elsewhere(_) => {}
+                FollowStep::Next(why) => return RegisterLinkEnd::Next(why),
+                FollowStep::Elsewhere(other) if address::is_register(&other) => {
+                    return RegisterLinkEnd::Referred(other);
+                }
+                FollowStep::Elsewhere(_) => {}
             }
         }
     }
@@ -252,20 +254,23 @@ fn send(requests: &mpsc::Sender<JoinRequest>, request: Request) {
 }
 
 /// Says goodbye and waits for the register to end the stream; the caller bounds the wait.
-async fn goodbye(requests: &mpsc::Sender<JoinRequest>, replies: &mut Streaming<JoinReply>) -> End {
+async fn goodbye(
+    requests: &mpsc::Sender<JoinRequest>,
+    replies: &mut Streaming<JoinReply>,
+) -> RegisterLinkEnd {
     send(requests, Request::Goodbye(Goodbye {}));
     while let Ok(Some(_)) = replies.message().await {}
-    End::Over
+    RegisterLinkEnd::Over
 }
 
-fn refusal(status: &Status) -> End {
+fn refusal(status: &Status) -> RegisterLinkEnd {
     match is_refusal(status) {
         // Only a register has the call.
         Some(fatal) if status.code() == Code::Unimplemented => {
             let sentence = format!("it is no register, but speaks gRPC, as gateways do; {}", dial::HINT);
-            End::Refused { sentence, fatal }
+            RegisterLinkEnd::Refused { sentence, fatal }
         }
-        Some(fatal) => End::Refused { sentence: status.message().to_owned(), fatal },
-        None => End::Next(status.message().to_owned()),
+        Some(fatal) => RegisterLinkEnd::Refused { sentence: status.message().to_owned(), fatal },
+        None => RegisterLinkEnd::Next(status.message().to_owned()),
     }
 }

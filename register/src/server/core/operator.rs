@@ -6,22 +6,31 @@ use broadgate_proto::{
 };
 
 use super::Core;
-use crate::server::step::{Answer, Effect, Reason, Refusal};
+use crate::server::step::{Effect, OperatorAnswer, RegisterRefusal, RemovalReason};
 
 impl Core {
-    pub(super) fn leave(&mut self, text: &str, out: &mut Vec<Effect>) -> Result<Answer, Refusal> {
-        let incarnation: Incarnation = text.parse().map_err(|error| Refusal::Invalid(format!("{error}")))?;
+    pub(super) fn leave(
+        &mut self,
+        text: &str,
+        out: &mut Vec<Effect>,
+    ) -> Result<OperatorAnswer, RegisterRefusal> {
+        let incarnation: Incarnation =
+            text.parse().map_err(|error| RegisterRefusal::Invalid(format!("{error}")))?;
         if !self.members.contains_key(&incarnation) {
-            return Err(Refusal::NotFound(format!("no member has the incarnation {incarnation}")));
+            return Err(RegisterRefusal::NotFound(format!("no member has the incarnation {incarnation}")));
         }
-        self.remove(incarnation, Reason::Operator, out);
+        self.remove(incarnation, RemovalReason::Operator, out);
         self.publish(out);
-        Ok(Answer { epoch: self.epoch, incarnation })
+        Ok(OperatorAnswer { epoch: self.epoch, incarnation })
     }
 
-    pub(super) fn drain(&self, gateway: &str, out: &mut Vec<Effect>) -> Result<Answer, Refusal> {
+    pub(super) fn drain(
+        &self,
+        gateway: &str,
+        out: &mut Vec<Effect>,
+    ) -> Result<OperatorAnswer, RegisterRefusal> {
         if gateway.is_empty() {
-            return Err(Refusal::Invalid(
+            return Err(RegisterRefusal::Invalid(
                 "the gateway to drain is empty: give its name or incarnation".into(),
             ));
         }
@@ -30,17 +39,19 @@ impl Core {
             named && entry.member.role() == Role::Gateway
         });
         let Some((incarnation, entry)) = found.next() else {
-            return Err(Refusal::NotFound(format!("no gateway has the name or incarnation {gateway:?}")));
+            return Err(RegisterRefusal::NotFound(format!(
+                "no gateway has the name or incarnation {gateway:?}"
+            )));
         };
         if found.next().is_some() {
             let sentence = format!("several gateways have the name {gateway:?}: give an incarnation");
-            return Err(Refusal::Invalid(sentence));
+            return Err(RegisterRefusal::Invalid(sentence));
         }
         let Some(connection) = entry.connection else {
             let sentence = format!("gateway {gateway:?} is not connected to the register now: repeat");
-            return Err(Refusal::Unavailable(sentence));
+            return Err(RegisterRefusal::Unavailable(sentence));
         };
         out.push(Effect::Reply(connection, Reply::Drain(DrainOrder {})));
-        Ok(Answer { epoch: self.epoch, incarnation: *incarnation })
+        Ok(OperatorAnswer { epoch: self.epoch, incarnation: *incarnation })
     }
 }

@@ -9,13 +9,13 @@ use broadgate_proto::{
     v1::{Elsewhere, Epoch, Member, Role, View, join_reply::Reply},
 };
 
-use super::{Core, Entry};
+use super::{Core, MemberEntry};
 use crate::{
     member::address,
     server::{
-        check::{self, Origin},
+        check::{self, PeerOrigin},
         history::{Base, RecentViews, SteppedDown},
-        step::{ConnectionId, Effect, Happened, Now, Reason, Refusal},
+        step::{ConnectionId, Effect, Happened, Now, RegisterRefusal, RemovalReason},
     },
 };
 
@@ -76,7 +76,7 @@ impl Core {
             "this register has stepped down, since another one is active under the higher term {term}{at}: run \
              only one"
         );
-        out.push(Effect::Refuse(connection, Refusal::Unavailable(sentence)));
+        out.push(Effect::Refuse(connection, RegisterRefusal::Unavailable(sentence)));
     }
 
     /// Another register is active. If it is of a higher term, this one becomes as if it had just been
@@ -126,7 +126,7 @@ impl Core {
         }
         for incarnation in self.removed_elsewhere(view, &reported) {
             if self.members.contains_key(&incarnation) {
-                self.remove(incarnation, Reason::Earlier, out);
+                self.remove(incarnation, RemovalReason::Earlier, out);
             }
         }
         for member in &view.members {
@@ -149,7 +149,7 @@ impl Core {
         if !self.one_history {
             return self.base.removed_in(reported);
         }
-        let replaced = |(incarnation, entry): &(&Incarnation, &Entry)| {
+        let replaced = |(incarnation, entry): &(&Incarnation, &MemberEntry)| {
             let is_dead = |other: &Member| {
                 other.incarnation.parse().is_ok_and(|other: Incarnation| self.removed.contains(other))
             };
@@ -173,10 +173,10 @@ impl Core {
             self.recent.push(view.clone(), view.members.iter().map(check::bytes_in_view).sum());
         }
         for member in &newest.members {
-            let Ok((incarnation, member)) = check::hello(Origin::default(), Some(member.clone())) else {
+            let Ok((incarnation, member)) = check::hello(PeerOrigin::default(), Some(member.clone())) else {
                 continue;
             };
-            self.insert(incarnation, Entry { member, heard: now.up, connection: None });
+            self.insert(incarnation, MemberEntry { member, heard: now.up, connection: None });
         }
         self.base = Base::of(newest);
         self.epoch = Epoch::new(self.term_above(self.base.epoch.term), 0);
@@ -190,12 +190,14 @@ impl Core {
 
     /// Keeps a member that is known only by report; its lease begins now.
     pub(super) fn take_in(&mut self, member: &Member, now: Now) {
-        let Ok((incarnation, member)) = check::hello(Origin::default(), Some(member.clone())) else { return };
+        let Ok((incarnation, member)) = check::hello(PeerOrigin::default(), Some(member.clone())) else {
+            return;
+        };
         let full = self.members.len() >= self.members_max || !self.has_room(&member, None);
         if full || self.removed.contains(incarnation) || self.members.contains_key(&incarnation) {
             return;
         }
-        let taken = |entry: &Entry| {
+        let taken = |entry: &MemberEntry| {
             member.role() == Role::Gateway
                 && entry.member.role() == Role::Gateway
                 && entry.member.address == member.address
@@ -205,7 +207,7 @@ impl Core {
             self.removed.add(incarnation);
             return;
         }
-        self.insert(incarnation, Entry { member, heard: now.up, connection: None });
+        self.insert(incarnation, MemberEntry { member, heard: now.up, connection: None });
     }
 
     /// Nobody has reported another view within a lease: this is the cluster now, and its term rises

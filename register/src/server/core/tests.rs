@@ -36,7 +36,7 @@ fn member(bits: u64) -> Member {
 
 fn hello_of(connection: ConnectionId, member: Member, view: Option<View>) -> Input {
     let hello = Box::new(Hello { member: Some(member), view });
-    Input::Hello { connection, origin: Origin::default(), hello }
+    Input::Hello { connection, origin: PeerOrigin::default(), hello }
 }
 
 fn hello(connection: ConnectionId, bits: u64) -> Input {
@@ -127,13 +127,13 @@ fn a_redial_continues_and_its_old_connection_touches_nothing() {
     }
     assert_eq!(core.apply(Input::Beat { connection: 2, number: 1 }, at(5)).len(), 1);
     assert_eq!(core.view().members[0].since_ms, 1_000);
-    assert!(matches!(core.apply(hello(2, 1), at(5))[0], Effect::Refuse(2, Refusal::Invalid(_))));
+    assert!(matches!(core.apply(hello(2, 1), at(5))[0], Effect::Refuse(2, RegisterRefusal::Invalid(_))));
 }
 
 /// The newcomer's sentence.
 fn taken(effects: &[Effect]) -> &str {
     match effects {
-        [Effect::Refuse(_, Refusal::Taken(sentence))] => sentence,
+        [Effect::Refuse(_, RegisterRefusal::Taken(sentence))] => sentence,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -192,7 +192,7 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
     assert!(
         told.iter().position(named) < told.iter().position(|effect| matches!(effect, Effect::Refuse(..)))
     );
-    assert!(told.iter().any(|effect| matches!(effect, Effect::Refuse(1, Refusal::Unavailable(_)))));
+    assert!(told.iter().any(|effect| matches!(effect, Effect::Refuse(1, RegisterRefusal::Unavailable(_)))));
     assert!(told.iter().any(|effect| matches!(effect, Effect::Happened(Happened::SteppedDown { .. }))));
     assert_eq!((epoch(&core), core.view().members.len()), (Epoch::new(0, 0), 0));
     // Who comes from the cluster of the lower term, or from none, goes to the other register.
@@ -201,7 +201,7 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
         assert!(
             matches!(
                 &refused[..],
-                [Effect::Reply(_, Reply::Elsewhere(_)), Effect::Refuse(_, Refusal::Unavailable(_))]
+                [Effect::Reply(_, Reply::Elsewhere(_)), Effect::Refuse(_, RegisterRefusal::Unavailable(_))]
             ),
             "{refused:?}"
         );
@@ -214,7 +214,7 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
     // Without anybody from there it serves again after a lease.
     let register = "no address".to_owned();
     core.apply(Input::StepDown { epoch: Epoch::new(20, 1), register }, at(4));
-    assert!(matches!(core.apply(hello(6, 5), at(8))[0], Effect::Refuse(6, Refusal::Unavailable(_))));
+    assert!(matches!(core.apply(hello(6, 5), at(8))[0], Effect::Refuse(6, RegisterRefusal::Unavailable(_))));
     core.apply(hello(7, 5), at(10));
     assert_eq!(names(&core), ["gateway-5"]);
 }
@@ -326,15 +326,15 @@ fn limits_and_nonsense_are_refused_and_change_nothing() {
         core.apply(hello(bits, bits), at(0));
     }
     let before = epoch(&core);
-    assert!(matches!(core.apply(hello(9, 9), at(0))[0], Effect::Refuse(9, Refusal::Full(_))));
-    let nobody = Input::Hello { connection: 10, origin: Origin::default(), hello: Box::default() };
-    assert!(matches!(core.apply(nobody, at(0))[0], Effect::Refuse(10, Refusal::Invalid(_))));
+    assert!(matches!(core.apply(hello(9, 9), at(0))[0], Effect::Refuse(9, RegisterRefusal::Full(_))));
+    let nobody = Input::Hello { connection: 10, origin: PeerOrigin::default(), hello: Box::default() };
+    assert!(matches!(core.apply(nobody, at(0))[0], Effect::Refuse(10, RegisterRefusal::Invalid(_))));
     core.apply(reporting(11, 1, reported(u64::MAX, 1, &[1])), at(0));
     assert_eq!(epoch(&core), before);
     let unknown = Input::Leave { incarnation: id(99).to_string() };
-    assert!(matches!(core.apply(unknown, at(0))[0], Effect::Answer(Err(Refusal::NotFound(_)))));
+    assert!(matches!(core.apply(unknown, at(0))[0], Effect::Answer(Err(RegisterRefusal::NotFound(_)))));
     let malformed = Input::Leave { incarnation: "x".into() };
-    assert!(matches!(core.apply(malformed, at(0))[0], Effect::Answer(Err(Refusal::Invalid(_)))));
+    assert!(matches!(core.apply(malformed, at(0))[0], Effect::Answer(Err(RegisterRefusal::Invalid(_)))));
 }
 
 /// A register whose first lease is over, with this gateway, which beats on.
@@ -354,7 +354,7 @@ fn false_report_of_a_high_term_does_not_end_the_terms() {
     let before = View::clone(core.view());
     for term in [(1 << 48) - 1, 1 << 40, 1 << 62, u64::MAX] {
         let refused = core.apply(reporting(2, 2, reported(term, 9, &[])), at(6));
-        assert!(matches!(&refused[..], [Effect::Refuse(2, Refusal::Unavailable(_))]), "{refused:?}");
+        assert!(matches!(&refused[..], [Effect::Refuse(2, RegisterRefusal::Unavailable(_))]), "{refused:?}");
         core.apply(Input::StepDown { epoch: Epoch::new(term, 1), register: String::new() }, at(6));
         assert_eq!(**core.view(), before);
     }
@@ -411,7 +411,9 @@ fn newcomer_that_does_not_fit_into_a_view_is_refused() {
     core.apply(hello_of(2, fat(2, 10), None), at(0));
     for services in [10, 9] {
         let refused = core.apply(hello_of(3, fat(3, services), None), at(0));
-        let [Effect::Refuse(3, Refusal::Full(sentence))] = &refused[..] else { panic!("{refused:?}") };
+        let [Effect::Refuse(3, RegisterRefusal::Full(sentence))] = &refused[..] else {
+            panic!("{refused:?}")
+        };
         assert!(sentence.contains("3000"), "{sentence}");
     }
     core.apply(hello(4, 4), at(0));
@@ -419,7 +421,7 @@ fn newcomer_that_does_not_fit_into_a_view_is_refused() {
     assert_eq!(views(&core.apply(hello_of(5, fat(1, 10), None), at(1))), 0);
     assert!(matches!(
         core.apply(hello_of(6, fat(1, 20), None), at(1))[0],
-        Effect::Refuse(6, Refusal::Full(_))
+        Effect::Refuse(6, RegisterRefusal::Full(_))
     ));
     // What others report is taken in as far as there is room.
     let members = (1..9).map(|bits| fat(bits, 5)).collect();
@@ -443,9 +445,9 @@ fn operators_take_out_and_drain() {
     assert!(matches!(&drained[1], Effect::Answer(Ok(answer)) if answer.incarnation == id(1)));
     core.apply(Input::Lost { connection: 1 }, at(0));
     let away = core.apply(Input::Drain { gateway: id(1).to_string() }, at(0));
-    assert!(matches!(away[0], Effect::Answer(Err(Refusal::Unavailable(_)))));
+    assert!(matches!(away[0], Effect::Answer(Err(RegisterRefusal::Unavailable(_)))));
     let left = core.apply(Input::Leave { incarnation: id(1).to_string() }, at(1));
-    let answer = Answer { epoch: Epoch::new(1, 2), incarnation: id(1) };
+    let answer = OperatorAnswer { epoch: Epoch::new(1, 2), incarnation: id(1) };
     assert_eq!(left.last(), Some(&Effect::Answer(Ok(answer))));
     assert!(core.view().members.is_empty());
 }
@@ -504,7 +506,7 @@ impl Watcher {
                 }
                 Effect::Happened(Happened::Removed(member, reason)) => {
                     self.buried.insert(member.incarnation.parse().unwrap());
-                    if *reason == Reason::Lease {
+                    if *reason == RemovalReason::Lease {
                         assert!(now.up >= LEASE, "removed for silence within a lease of the start");
                     }
                 }

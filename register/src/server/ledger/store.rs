@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use broadgate_etcd::{
-    Client, Trouble, created_at, delete_range,
+    CallError, EtcdClient, created_at, delete_range,
     etcd::{
         KeyValue, RangeRequest, RequestOp, ResponseOp, TxnRequest, request_op::Request, response_op::Response,
     },
@@ -54,13 +54,13 @@ pub(super) enum Written {
 /// The keys of a cluster, and a connection to etcd.
 #[derive(Debug)]
 pub(super) struct Store {
-    client: Client,
+    client: EtcdClient,
     keys: Keys,
 }
 
 impl Store {
     pub fn new(etcd: &Etcd) -> Self {
-        Self { client: Client::new(etcd.settings.clone()), keys: Keys::below(&etcd.prefix) }
+        Self { client: EtcdClient::new(etcd.settings.clone()), keys: Keys::below(&etcd.prefix) }
     }
 
     pub fn local_address(&self) -> Option<IpAddr> {
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// Asks for what a register does, and does nothing: etcd checks permissions before it compares.
-    pub async fn check(&mut self) -> Result<(), Trouble> {
+    pub async fn check(&mut self) -> Result<(), CallError> {
         let (first, end) = self.keys.views();
         let never = TxnRequest {
             compare: vec![created_at(&self.keys.leader, i64::MAX)],
@@ -83,13 +83,13 @@ impl Store {
     }
 
     /// The address of the register that leads.
-    pub async fn leader(&mut self) -> Result<Option<String>, Trouble> {
+    pub async fn leader(&mut self) -> Result<Option<String>, CallError> {
         let found = self.client.range(get(&self.keys.leader)).await?;
         Ok(found.kvs.first().map(|leader| String::from_utf8_lossy(&leader.value).into_owned()))
     }
 
     /// Becomes the leader, if there is none.
-    pub async fn elect(&mut self, address: &str) -> Result<Option<Lead>, Trouble> {
+    pub async fn elect(&mut self, address: &str) -> Result<Option<Lead>, CallError> {
         let lease = self.client.grant(LEDGER_LEASE.as_secs().cast_signed()).await?;
         let leader = &self.keys.leader;
         let request = TxnRequest {
@@ -107,7 +107,7 @@ impl Store {
 
     /// Renews the lease. False if this register does not lead any more; a lease alone is not believed, since
     /// etcd before 3.4.38 renews some that it has revoked.
-    pub async fn renew(&mut self, lead: Lead) -> Result<bool, Trouble> {
+    pub async fn renew(&mut self, lead: Lead) -> Result<bool, CallError> {
         if !self.client.keep_alive(lead.lease).await? {
             return Ok(false);
         }
@@ -115,12 +115,12 @@ impl Store {
         Ok(leader.kvs.first().is_some_and(|leader| leader.create_revision == lead.guard))
     }
 
-    pub async fn revoke(&mut self, lease: i64) -> Result<(), Trouble> {
+    pub async fn revoke(&mut self, lease: i64) -> Result<(), CallError> {
         self.client.revoke(lease).await
     }
 
     /// What the former leader has left.
-    pub async fn load(&mut self) -> Result<Loaded, Trouble> {
+    pub async fn load(&mut self) -> Result<Loaded, CallError> {
         let stored = self.client.range(get(&self.keys.state)).await?;
         let Some(stored) = stored.kvs.into_iter().next() else { return Ok(Loaded::default()) };
         let State { term, count, removed } =
@@ -151,7 +151,7 @@ impl Store {
 
     /// Writes, if this register still leads and the ledger is as it left it. What an earlier try has written
     /// counts as written.
-    pub async fn write(&mut self, write: &Write, state_revision: i64) -> Result<Written, Trouble> {
+    pub async fn write(&mut self, write: &Write, state_revision: i64) -> Result<Written, CallError> {
         let Epoch { term, count } = write.epoch();
         let removed = write.removed.iter().map(|one| one.bits()).collect();
         let state = State { term, count, removed }.encode_to_vec();
@@ -205,8 +205,8 @@ fn found(response: ResponseOp) -> Vec<KeyValue> {
     }
 }
 
-fn damaged(key: &str, why: &str) -> Trouble {
-    Trouble::Refused(format!(
+fn damaged(key: &str, why: &str) -> CallError {
+    CallError::Refused(format!(
         "the ledger is damaged at {key:?}: {why}; restore etcd from a backup, or delete all keys below \
          register.etcd.prefix, upon which the members report what they know"
     ))

@@ -8,7 +8,7 @@ use broadgate_proto::{
 
 use super::*;
 use crate::server::{
-    check::Origin,
+    check::PeerOrigin,
     step::{ConnectionId, Write},
 };
 
@@ -26,7 +26,7 @@ fn hello(connection: ConnectionId, bits: u64) -> Input {
         ..Member::default()
     };
     let hello = Box::new(Hello { member: Some(member), view: None });
-    Input::Hello { connection, origin: Origin::default(), hello }
+    Input::Hello { connection, origin: PeerOrigin::default(), hello }
 }
 
 fn elected(guard: Guard, views: Vec<Arc<View>>, until: u64) -> FromLedger {
@@ -48,7 +48,7 @@ fn write(effects: &[Effect]) -> Option<Arc<Write>> {
 }
 
 fn done(write: &Write) -> FromLedger {
-    FromLedger::Written { guard: write.guard, number: write.number, outcome: Outcome::Done }
+    FromLedger::Written { guard: write.guard, number: write.number, outcome: CommitOutcome::Done }
 }
 
 /// Is there anything that a member or an operator sees?
@@ -99,16 +99,18 @@ fn view_and_welcome_wait_for_the_commit_and_beats_do_not() {
 fn unknown_write_is_repeated_and_a_refused_one_ends_the_lead() {
     let mut replica = leading();
     let one = write(&replica.apply(hello(1, 1), at(0))).unwrap();
-    let unknown = Outcome::Unknown("timeout".to_owned());
+    let unknown = CommitOutcome::Unknown("timeout".to_owned());
     let again = replica.ledger(FromLedger::Written { guard: 1, number: 1, outcome: unknown }, at(10));
     assert!(write(&again).as_ref() == Some(&one) && !shows(&again));
     // Of another lead, or of a write that is over.
     for (guard, number) in [(9, 1), (1, 9)] {
         assert!(
-            replica.ledger(FromLedger::Written { guard, number, outcome: Outcome::Done }, at(11)).is_empty()
+            replica
+                .ledger(FromLedger::Written { guard, number, outcome: CommitOutcome::Done }, at(11))
+                .is_empty()
         );
     }
-    let refused = Outcome::Refused("another leads".to_owned());
+    let refused = CommitOutcome::Refused("another leads".to_owned());
     let end = replica.ledger(FromLedger::Written { guard: 1, number: 1, outcome: refused }, at(20));
     assert!(matches!(&end[..], [Effect::Happened(_), Effect::Follow(1)]), "{end:?}");
     assert!(replica.view().is_none());
@@ -117,7 +119,7 @@ fn unknown_write_is_repeated_and_a_refused_one_ends_the_lead() {
     assert_eq!(replica.leader(), Some("r2:7100"));
     let answer = replica.apply(Input::Drain { gateway: "g".to_owned() }, at(50));
     assert!(
-        matches!(&answer[..], [Effect::Answer(Err(Refusal::Unavailable(why)))] if why.contains("r2:7100"))
+        matches!(&answer[..], [Effect::Answer(Err(RegisterRefusal::Unavailable(why)))] if why.contains("r2:7100"))
     );
 }
 
@@ -199,7 +201,7 @@ fn too_much_that_waits_for_the_ledger_turns_members_away() {
     });
     // A few hundred views of up to a megabyte.
     assert!(refused.is_some_and(|bits| bits > 50), "{refused:?}");
-    let super::Role::Leading(leading) = &replica.role else { panic!("it leads") };
+    let super::ReplicaRole::Leading(leading) = &replica.role else { panic!("it leads") };
     let bytes = leading.commits.waiting_bytes();
     assert!(bytes <= VIEWS_KEPT_BYTES_MAX + LEDGER_VIEW_BYTES_MAX, "{bytes}");
 }
