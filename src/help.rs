@@ -261,8 +261,8 @@ mod tests {
     #[test]
     fn every_metric_has_help() {
         let mut made = BTreeSet::new();
-        for room in ["src", "proto/port/src", "proto/tls/src", "register/src", "gateway/src", "business/src"]
-        {
+        let rooms = ["src", "proto", "register", "gateway", "business/src"];
+        for room in rooms {
             collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut made);
         }
         let described: BTreeSet<String> =
