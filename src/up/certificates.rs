@@ -17,14 +17,14 @@ const DAYS: u32 = 30;
 
 /// A CA, one pair for every process of the cluster and one for its client ports. The folder is removed on
 /// drop.
-pub(super) struct Certificates {
+pub(super) struct DemoCertificates {
     dir: PathBuf,
     ca: PathBuf,
     node: PairFiles,
     web: PairFiles,
 }
 
-impl Certificates {
+impl DemoCertificates {
     /// For client ports on this address and on loopback.
     pub(super) fn make(host: Option<IpAddr>) -> Result<Self, Failure> {
         let dir = std::env::temp_dir().join(format!("broadgate-up-{}", std::process::id()));
@@ -73,7 +73,7 @@ impl Certificates {
     }
 }
 
-impl Drop for Certificates {
+impl Drop for DemoCertificates {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }

@@ -18,7 +18,7 @@ use clap::Args;
 
 use self::{
     app::{CHAT, DemoAppsFile},
-    certificates::Certificates,
+    certificates::DemoCertificates,
     children::{Children, Spec},
     ports::{Ports, WantedPorts},
 };
@@ -64,7 +64,7 @@ impl UpArgs {
         &self,
         ports: &'a Ports,
         apps: Option<&'a DemoAppsFile>,
-        tls: Option<&'a Certificates>,
+        tls: Option<&'a DemoCertificates>,
     ) -> welcome::WelcomeScreen<'a> {
         welcome::WelcomeScreen { ports, apps, tls, workers: self.worker_names(), paint: welcome::may_paint() }
     }
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
         &args.state,
         args.file.path(),
     )?;
-    let tls = args.tls.then(|| Certificates::make(args.host)).transpose()?;
+    let tls = args.tls.then(|| DemoCertificates::make(args.host)).transpose()?;
     if let Some(tls) = &tls {
         credentials.tls = Some(tls.open()?);
     }
@@ -138,7 +138,7 @@ fn specs(
     args: &UpArgs,
     ports: &Ports,
     apps: Option<&DemoAppsFile>,
-    tls: Option<&Certificates>,
+    tls: Option<&DemoCertificates>,
 ) -> Vec<Vec<Spec>> {
     let register = format!("127.0.0.1:{}", ports.register);
     let metrics = |index: usize| format!("--metrics-bind=127.0.0.1:{}", ports.metrics[index]);
@@ -184,11 +184,11 @@ fn specs(
     let listener = SocketAddr::from(([127, 0, 0, 1], ports.register));
     let after = |specs: Vec<Spec>| specs.into_iter().map(|spec| spec.after(listener)).collect();
     for gateway in &mut gateways {
-        tls.into_iter().flat_map(Certificates::client_flags).for_each(|flag| gateway.arg(flag));
+        tls.into_iter().flat_map(DemoCertificates::client_flags).for_each(|flag| gateway.arg(flag));
     }
     let mut stages = vec![first, after(workers), after(gateways)];
     for spec in stages.iter_mut().flatten() {
-        tls.into_iter().flat_map(Certificates::flags).for_each(|flag| spec.arg(flag));
+        tls.into_iter().flat_map(DemoCertificates::flags).for_each(|flag| spec.arg(flag));
     }
     stages
 }

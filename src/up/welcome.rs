@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, net::SocketAddr};
 
-use super::{app::DemoAppsFile, certificates::Certificates, ports::Ports};
+use super::{app::DemoAppsFile, certificates::DemoCertificates, ports::Ports};
 use crate::apps::Reach;
 
 /// Lines longer than this break where a shell allows it.
@@ -16,7 +16,7 @@ pub(super) struct WelcomeScreen<'a> {
     pub(super) ports: &'a Ports,
     pub(super) apps: Option<&'a DemoAppsFile>,
     /// With which the cluster and its client ports speak TLS.
-    pub(super) tls: Option<&'a Certificates>,
+    pub(super) tls: Option<&'a DemoCertificates>,
     pub(super) workers: Vec<String>,
     pub(super) paint: bool,
 }
