@@ -12,7 +12,7 @@ use broadgate_proto::{
 use clap::Args;
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tonic::{
-    Code,
+    Code, Status,
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
@@ -64,7 +64,7 @@ pub(crate) struct DrainArgs {
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     let (credentials, registers) = args.registers().await?;
-    let (register, reply) = ask(registers, &credentials, &args.gateway, args.timeout).await?;
+    let (register, reply) = ask(registers.clone(), &credentials, &args.gateway, args.timeout).await?;
     let tls = credentials.tls.as_ref();
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
@@ -73,11 +73,14 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     }
     let Some(wait) = args.wait else { return Ok(()) };
     // The call to drain has a time of its own; a watch goes on.
-    let endpoint = Endpoint::from_shared(format!("http://{register}")).map_err(anyhow::Error::from)?;
-    let watcher = RegisterClient::with_interceptor(connect_lazy(&endpoint, tls), credentials.sender());
+    let watcher = |register: &str| {
+        let endpoint = Endpoint::from_shared(format!("http://{register}")).ok()?;
+        Some(RegisterClient::with_interceptor(connect_lazy(&endpoint, tls), credentials.sender()))
+    };
+    let registers = std::iter::once(register).chain(registers).collect();
     let (seen, known) = watch::channel(SeenState::default());
     let ended = tokio::select! {
-        never = follow(watcher, &reply.incarnation, &seen) => match never {},
+        never = follow(registers, watcher, &reply.incarnation, &seen) => match never {},
         ended = timeout(wait, end(known.clone())) => ended,
     };
     let (gateway, within) = (&args.gateway, humantime::format_duration(wait));
@@ -166,14 +169,27 @@ enum DrainEnd {
     Listens,
 }
 
-/// Follows an incarnation through the views, for ever. A register that is restarted is asked again.
+/// Follows an incarnation through the views, for ever. A register that is restarted is asked again, and another one
+/// if that leads now.
 async fn follow(
-    mut register: DrainWatcher,
+    mut registers: VecDeque<String>,
+    watcher: impl Fn(&str) -> Option<DrainWatcher>,
     incarnation: &str,
     seen: &watch::Sender<SeenState>,
 ) -> Infallible {
+    // As a register that stands by has named it.
+    let mut leader: Option<String> = None;
     loop {
-        if let Ok(views) = register.watch(WatchRequest {}).await {
+        let register = leader.take().or_else(|| registers.front().cloned()).unwrap_or_default();
+        let views = match watcher(&register) {
+            Some(mut client) => client.watch(WatchRequest {}).await,
+            None => Err(Status::unavailable("no address")),
+        };
+        if let Err(status) = &views {
+            leader = status.metadata().get(LEADER_HEADER).and_then(|at| at.to_str().ok()).map(str::to_owned);
+            registers.rotate_left(1);
+        }
+        if let Ok(views) = views {
             let mut views = views.into_inner();
             while let Ok(Some(view)) = views.message().await {
                 let found = view.members.iter().find(|member| member.incarnation == incarnation);

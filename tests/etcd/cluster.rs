@@ -196,10 +196,30 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Runs `broadgate drain`, to its end, with the address of this register alone.
+    pub fn drain(&self, gateway: &str, register: usize) {
+        let register = format!("--register={}", self.addresses[register]);
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"))
+            .args(["drain", gateway, "--wait", &register])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Begins to send, through every gateway's members.
     pub async fn begin_traffic(&mut self) {
         let registers = self.addresses.iter().map(ToString::to_string).collect();
         let sdk = Sdk::connect(ClusterConfig { registers, ..ClusterConfig::default() }).await.unwrap();
+        // Gateways that have just joined link and sync first.
+        until("answers are complete", async || {
+            for number in 0..GROUPS {
+                let receipt = sdk.send(Audience::group(format!("room-{number}")), "first").await.ok()?;
+                receipt.coverage.clone().filter(|coverage| coverage.complete)?;
+            }
+            let receipt = sdk.send(Audience::all(), "first").await.ok()?;
+            receipt.coverage.clone().filter(|coverage| coverage.complete).map(drop)
+        })
+        .await;
         let (sent, stop, least) = (Arc::clone(&self.sent), Arc::clone(&self.stop), self.clients.len() as u64);
         self.traffic = Some(tokio::spawn(send(sdk, sent, stop, least)));
         self.goes_on().await;

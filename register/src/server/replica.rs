@@ -53,6 +53,8 @@ struct Leading {
     until: Duration,
     core: Core,
     commits: Commits,
+    /// The write that was repeated last; they are counted from 1.
+    repeated: u64,
 }
 
 impl Replica {
@@ -170,7 +172,7 @@ impl Replica {
         let stored = shown.epoch.unwrap_or_default();
         out.push(Effect::Happened(Happened::Led { stored, members: shown.members.len() }));
         let resumed = core.resume(&views, &removed, now);
-        let mut leading = Leading { guard, until, core, commits: Commits::new(shown) };
+        let mut leading = Leading { guard, until, core, commits: Commits::new(shown), repeated: 0 };
         leading.take(resumed, now, out);
         self.role = ReplicaRole::Leading(Box::new(leading));
     }
@@ -253,7 +255,10 @@ impl Leading {
             }
             // Applied twice it is the same; applied once by now, the ledger says so.
             CommitOutcome::Unknown(why) => {
-                out.push(Effect::Happened(Happened::WriteUnknown { why }));
+                // Once for each write: it is repeated until it is committed, or the lead is given up.
+                if std::mem::replace(&mut self.repeated, number) != number {
+                    out.push(Effect::Happened(Happened::WriteUnknown { why }));
+                }
                 out.push(Effect::Commit(flying));
                 None
             }
