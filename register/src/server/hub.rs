@@ -26,7 +26,7 @@ use super::{
     config::Config,
     core::Core,
     ledger::{LedgerReply, LedgerRequest},
-    replica::{Replica, stands_by},
+    replica::Replica,
     report,
     step::{ConnectionId, Effect, FromLedger, Input, Now, OperatorAnswer, RegisterRefusal},
 };
@@ -216,12 +216,7 @@ impl Hub {
 
     /// What a register answers that does not lead.
     fn elsewhere(&self) -> Status {
-        let leader = self.replica.leader();
-        let mut status = Status::unavailable(stands_by(leader));
-        if let Some(leader) = leader.and_then(|leader| leader.parse().ok()) {
-            status.metadata_mut().insert(LEADER_HEADER, leader);
-        }
-        status
+        RegisterRefusal::StandsBy { leader: self.replica.leader().map(str::to_owned) }.into()
     }
 
     fn open(&mut self, watch: bool, opened: oneshot::Sender<Result<StreamEnds, Status>>) {
@@ -349,6 +344,13 @@ impl From<RegisterRefusal> for Status {
             RegisterRefusal::Full(sentence) => Self::resource_exhausted(sentence),
             RegisterRefusal::Taken(sentence) => Self::already_exists(sentence),
             RegisterRefusal::Unavailable(sentence) => Self::unavailable(sentence),
+            RegisterRefusal::StandsBy { ref leader } => {
+                let mut status = Self::unavailable(refusal.to_string());
+                if let Some(leader) = leader.as_deref().and_then(|leader| leader.parse().ok()) {
+                    status.metadata_mut().insert(LEADER_HEADER, leader);
+                }
+                status
+            }
         }
     }
 }

@@ -269,7 +269,7 @@ impl Leading {
 
 /// The answer to an input that comes to a register that does not lead.
 fn refuse(input: &Input, leader: Option<&str>) -> Option<Effect> {
-    let refusal = RegisterRefusal::Unavailable(stands_by(leader));
+    let refusal = RegisterRefusal::StandsBy { leader: leader.map(str::to_owned) };
     match input {
         Input::Hello { connection, .. } => Some(Effect::Refuse(*connection, refusal)),
         Input::Leave { .. } | Input::Drain { .. } | Input::StepDown { .. } => {
@@ -280,15 +280,6 @@ fn refuse(input: &Input, leader: Option<&str>) -> Option<Effect> {
         | Input::Goodbye { .. }
         | Input::Lost { .. }
         | Input::Tick => None,
-    }
-}
-
-/// Says why a register that does not lead answers nothing.
-#[must_use]
-pub fn stands_by(leader: Option<&str>) -> String {
-    match leader {
-        Some(leader) => format!("this register stands by; the one at {leader} leads"),
-        None => "this register stands by, and no register leads now: try again".to_owned(),
     }
 }
 

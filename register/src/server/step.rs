@@ -175,6 +175,16 @@ pub enum RegisterRefusal {
     /// Not now.
     #[error("{0}")]
     Unavailable(String),
+    /// Not here: another register leads, at this address if it is known.
+    #[error("this register stands by{}", elsewhere(leader.as_deref()))]
+    StandsBy { leader: Option<String> },
+}
+
+fn elsewhere(leader: Option<&str>) -> String {
+    match leader {
+        Some(leader) => format!("; the one at {leader} leads"),
+        None => ", and no register leads now: try again".to_owned(),
+    }
 }
 
 impl RegisterRefusal {
@@ -187,6 +197,7 @@ impl RegisterRefusal {
             Self::Full(_) => "full",
             Self::Taken(_) => "taken",
             Self::Unavailable(_) => "unavailable",
+            Self::StandsBy { .. } => "standby",
         }
     }
 }
