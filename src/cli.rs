@@ -78,6 +78,8 @@ enum CliCommand {
     Apps(apps::AppsArgs),
     /// Make certificates for a cluster and its listeners, where there is no PKI
     Certs(certs::CertsArgs),
+    /// Ask a process on this machine whether it runs, or may get traffic: for health checks of containers
+    Health(operate::HealthArgs),
     /// Print a fresh shared secret
     Secret,
     /// Check a configuration file and the environment
@@ -141,6 +143,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Send(args) => operate::send(args).await,
         CliCommand::Kick(args) => operate::kick(args).await,
         CliCommand::Drain(args) => operate::drain(args).await,
+        CliCommand::Health(args) => operate::health(args).await,
         CliCommand::Bench { args } => bench(&args),
         CliCommand::Secret => operate::secret(),
         CliCommand::Apps(args) => apps::run(&args),

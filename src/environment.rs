@@ -12,11 +12,11 @@ use crate::failure::Failure;
 
 const PREFIX: &str = "BROADGATE_";
 /// Variables that are not keys of the file and hold text.
-const TEXTS: [&str; 4] = ["SECRET", "ADDR", "REGISTER", "LOG"];
+const TEXTS: [&str; 5] = ["SECRET", "ADDR", "REGISTER", "LOG", "NAME"];
 /// Variables that hold a path, which need not be UTF-8.
 const PATHS: [&str; 2] = ["CONFIG", "APPS"];
 /// Variables of this project's examples and tests.
-const ELSEWHERE: [&str; 4] = ["SERVICE", "NAME", "REGENERATE", "FAULT"];
+const ELSEWHERE: [&str; 3] = ["SERVICE", "REGENERATE", "FAULT"];
 /// How unlike a setting a name may be, in 1/5 of its letters, to be taken for a misspelling.
 const LIKENESS: usize = 5;
 
@@ -225,7 +225,7 @@ mod tests {
         let of = |name: &str, value| Environment::of([(name.into(), value)].into_iter());
         assert!(of("BROADGATE_SECRET", wrong()).unwrap_err().contains("BROADGATE_SECRET"));
         assert!(of("BROADGATE_LOG", wrong()).unwrap_err().contains("BROADGATE_LOG"));
-        for name in ["PATH", "BROADGATE_CONFIG", "BROADGATE_NAME"] {
+        for name in ["PATH", "BROADGATE_CONFIG", "BROADGATE_SERVICE"] {
             assert!(of(name, wrong()).unwrap().settings.is_empty(), "{name}");
         }
         assert_eq!(of("BROADGATE_X", wrong()).unwrap().settings.len(), 1);

@@ -27,6 +27,7 @@ pub mod output;
 mod role_tasks;
 pub mod roles;
 mod secret_files;
+mod service_manager;
 mod setting_errors;
 mod telemetry;
 mod unreadable;

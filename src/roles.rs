@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apps::{self, Reload, Source},
     config::{Config, RegisterSection},
+    environment,
     failure::Failure,
     ledger_settings,
     options::{AppsFileOption, ConfigFile, Registers},
@@ -83,7 +84,7 @@ pub(crate) struct GatewayArgs {
     common: Common,
     #[command(flatten)]
     registers: Registers,
-    /// Name in tables and answers [default: the advertised address]
+    /// Name in tables and answers [env: BROADGATE_NAME] [default: the advertised address]
     #[arg(long)]
     name: Option<String>,
     /// Address for commands, workers and peers [default: 127.0.0.1:7200]
@@ -131,7 +132,7 @@ pub(crate) struct WorkerArgs {
     demo: Demo,
     #[command(flatten)]
     registers: Registers,
-    /// Name in tables [default: the service and the process id]
+    /// Name in tables [env: BROADGATE_NAME] [default: the service and the process id]
     #[arg(long)]
     name: Option<String>,
 }
@@ -224,9 +225,9 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
         broadgate_register::server::check_etcd(etcd).await.map_err(Failure::Usage)?;
     }
     let mut watched = RoleTasks::default();
-    probes.serve(always_ready(), &mut watched);
     watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
+    probes.serve(always_ready(), shutdown.clone(), &mut watched);
     let checked = broadgate_register::server::Config { connections_max: register_connections(), ..checked };
     let running = broadgate_register::server::run(listener, checked, shutdown.clone().cancelled_owned());
     watched.run(shutdown, running).await
@@ -254,7 +255,7 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
         if health.is_ready() { Ok(()) } else { Err("not in a view as ready: no register, or draining") }
     };
     let mut watched = RoleTasks::default();
-    probes.serve(Arc::new(ready), &mut watched);
+    probes.serve(Arc::new(ready), bound.draining(), &mut watched);
     watched.spawn("app files", reload.run());
     watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
@@ -273,8 +274,10 @@ impl GatewayArgs {
     fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
         self.registers.lay_over(config)?;
         let settings = &mut config.gateway;
-        if let Some(name) = &self.name {
-            settings.name.clone_from(name);
+        if let Some(name) =
+            self.name.clone().map_or_else(|| environment::text("NAME"), |name| Ok(Some(name)))?
+        {
+            settings.name = name;
         }
         settings.internal.bind = self.internal_bind.unwrap_or(settings.internal.bind);
         if self.advertise.is_some() {
@@ -338,12 +341,13 @@ fn chat_rooms() -> RetainedGroups {
 pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     args.registers.lay_over(&mut config)?;
-    let worker = worker_config(&config, args.name.clone())?;
+    let name = args.name.clone().map_or_else(|| environment::text("NAME"), |name| Ok(Some(name)))?;
+    let worker = worker_config(&config, name)?;
     let probes = telemetry::open("worker", config.metrics.bind).await?;
     let mut watched = RoleTasks::default();
-    probes.serve(always_ready(), &mut watched);
     watched.spawn_certificates(worker.tls.clone())?;
     let shutdown = args.common.shutdown(&mut watched);
+    probes.serve(always_ready(), shutdown.clone(), &mut watched);
     let cancelled = shutdown.clone().cancelled_owned();
     match args.demo {
         Demo::Chat => watched.run(shutdown, chat::worker(worker).run(Chat, cancelled)).await,

@@ -12,6 +12,7 @@ use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     environment,
     failure::Failure,
     role_tasks::RoleTasks,
+    service_manager::ServiceManager,
 };
 
 /// The crates whose log is Broadgate's own.
@@ -129,6 +131,7 @@ fn check_target(target: &str) -> Result<(), String> {
 
 /// A metrics port that is open and not served yet.
 pub(crate) struct Probes {
+    role: &'static str,
     listener: Option<TcpListener>,
     handle: PrometheusHandle,
 }
@@ -154,12 +157,16 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
     crate::help::describe(role);
     Collector::default().describe();
     gauge!("broadgate_build_info", "version" => VERSION, "role" => role).set(1.0);
-    Ok(Probes { listener, handle })
+    Ok(Probes { role, listener, handle })
 }
 
 impl Probes {
-    /// Serves until the role has ended, and then gives the port back.
-    pub(crate) fn serve(self, ready: Ready, watched: &mut RoleTasks) {
+    /// Serves until the role has ended, and then gives the port back. Reports to the service manager as well, to
+    /// which a role is stopping when `stopping` is cancelled.
+    pub(crate) fn serve(self, ready: Ready, stopping: CancellationToken, watched: &mut RoleTasks) {
+        let manager =
+            ServiceManager { role: self.role, ready: ready.clone(), stopping, metrics: self.handle.clone() };
+        watched.spawn_ending("service manager", manager.run(watched.end()));
         let handle = self.handle.clone();
         watched.spawn("metrics upkeep", async move {
             let mut upkeep = tokio::time::interval(UPKEEP);

@@ -1,6 +1,7 @@
 //! The operator's commands: questions to a running cluster, and orders.
 
 mod drain;
+mod health;
 mod lists;
 mod orders;
 mod probe;
@@ -11,6 +12,7 @@ pub use self::target::{At, ClusterTarget};
 
 pub(crate) use self::{
     drain::{DrainArgs, drain},
+    health::{HealthArgs, health},
     lists::{
         ClientArgs, ClientsArgs, GroupsArgs, RosterArgs, UidsArgs, client, clients, groups, roster, uids,
     },

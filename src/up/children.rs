@@ -176,6 +176,8 @@ impl Keeper {
 
     fn start(&self, last: &LastLine) -> std::io::Result<(Child, ChildStdin)> {
         let mut command = Command::new(&self.program);
+        // The supervisor alone speaks for its service, and names its children.
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("BROADGATE_NAME");
         // Quieter than a role alone: the table is what a newcomer looks for.
         if std::env::var_os("BROADGATE_LOG").is_none_or(|level| level.is_empty()) {
             command.env("BROADGATE_LOG", "warn");

@@ -39,6 +39,7 @@ mod queries;
 mod refusals;
 mod rounds;
 mod runbook;
+mod service_manager;
 mod stopping;
 mod tables;
 mod tasks;

@@ -132,6 +132,12 @@ impl Bound {
         names.zip(self.clients.addresses.iter().copied()).collect()
     }
 
+    /// Cancelled when it begins to drain.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.stopping.draining.clone()
+    }
+
     /// For the readiness probe.
     #[must_use]
     pub fn health(&self) -> Health {
