@@ -30,8 +30,8 @@ use crate::{
     ledger_settings,
     options::{AppsFileOption, ConfigFile, Registers},
     role_tasks::RoleTasks,
-    setting_errors,
-    telemetry::{self, Ready},
+    service_manager::Ready,
+    setting_errors, telemetry,
 };
 
 /// Of a register, besides connections: streams, epoll, listeners.

@@ -1,14 +1,15 @@
 //! Messages to the service manager that started a role (systemd, `Type=notify`): ready, stopping, a line of
 //! status, the watchdog. Nothing is sent without NOTIFY_SOCKET.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::Ready;
+/// Is the role ready? Else a sentence that says why not.
+pub(crate) type Ready = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 /// Between two looks at readiness, which is a flag.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,7 +33,7 @@ impl ServiceManager {
         }
         let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
         let mut looks = interval(watchdog.map_or(LOOK, |time| LOOK.min(time / 3)));
-        let mut reported = Reported::default();
+        let mut reported = ManagerReport::default();
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
@@ -51,7 +52,12 @@ impl ServiceManager {
     }
 
     /// What is due.
-    fn messages(&self, reported: &mut Reported, watchdog: Option<Duration>, now: Instant) -> Vec<Message> {
+    fn messages(
+        &self,
+        reported: &mut ManagerReport,
+        watchdog: Option<Duration>,
+        now: Instant,
+    ) -> Vec<Message> {
         let mut due = Vec::new();
         let ready = (self.ready)();
         let stopping = self.stopping.is_cancelled();
@@ -84,7 +90,7 @@ impl ServiceManager {
 
 /// What the service manager has been sent.
 #[derive(Default)]
-struct Reported {
+struct ManagerReport {
     ready: bool,
     stopping: bool,
     state: Option<State>,
@@ -106,7 +112,7 @@ enum Message {
 /// Sends the messages; returns false if nobody takes them.
 async fn send(messages: Vec<Message>) -> bool {
     // The socket blocks while the service manager is busy.
-    let sent = tokio::task::spawn_blocking(move || {
+    let sent = broadgate_tasks::blocking("service manager", move || {
         let states: Vec<NotifyState<'_>> = messages
             .iter()
             .map(|message| match message {

@@ -1,6 +1,6 @@
 //! Logs to stderr, metrics and probes over HTTP.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
 use broadgate_port::{Check, PortSettings, Times};
@@ -20,7 +20,7 @@ use crate::{
     environment,
     failure::Failure,
     role_tasks::RoleTasks,
-    service_manager::ServiceManager,
+    service_manager::{Ready, ServiceManager},
 };
 
 /// The crates whose log is Broadgate's own.
@@ -135,9 +135,6 @@ pub(crate) struct Probes {
     listener: Option<TcpListener>,
     handle: PrometheusHandle,
 }
-
-/// Is the role ready? Else a sentence that says why not.
-pub(crate) type Ready = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 /// Opens the metrics port of a role and installs the recorder. Before anything else of the role, so
 /// that no counter is made without it.
