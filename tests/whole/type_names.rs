@@ -25,13 +25,12 @@ const ROOTS: [&str; 12] = [
 ];
 
 /// Names that may occur more than once, with the one meaning that they have.
-const SHARED: [(&str, &str); 13] = [
+const SHARED: [(&str, &str); 12] = [
     ("Core", "a pure state machine"),
     ("Input", "what a pure state machine is given"),
     ("Effect", "what a pure state machine wants done"),
     ("Config", "the settings of a crate's entry point"),
     ("Client", "a client of the cluster, as a shard and as a worker know it"),
-    ("Close", "a close code and reason, of the contract and as the SDK's callers build it"),
     ("Audience", "the contract's message, and how the SDK's callers build it"),
     ("Payload", "the contract's message, and how the SDK's callers build it"),
     ("Message", "a message of a client, in the contract and as a handler gets it"),
