@@ -30,8 +30,8 @@ class Checks:
         """A planted fault, which a check must find."""
         try:
             run(*args)
-        except Refused:
-            print(f"ok       finds {what}")
+        except Refused as why:
+            print(f"ok       finds {what}: {' '.join(str(why).split())[:100]}")
         else:
             self.failed += 1
             print(f"FAILED   does not find {what}")
