@@ -267,9 +267,13 @@ fn pure_files_import_no_runtime() {
 }
 
 /// Files that start tasks without `broadgate_tasks`, and why they may.
-const OWN_SPAWNS: [(&str, &str); 2] = [
-    ("gateway/src/shard/thread.rs", "the shard's loop, which its thread joins"),
+const OWN_SPAWNS: [(&str, &str); 3] = [
+    (
+        "gateway/src/shard/thread.rs",
+        "a shard's thread, which has a `ThreadEnd`, and its loop, which the thread joins",
+    ),
     ("gateway/src/webhooks/receiver.rs", "a receiver of tests"),
+    ("register/src/member/thread.rs", "a thread with a runtime of its own, which has a `ThreadEnd`"),
 ];
 
 /// A task whose panic nobody notices leaves others waiting: all are started by `proto/tasks`, or by a set or tracker
@@ -296,8 +300,10 @@ fn starts_tasks(source: &str) -> bool {
     paths.visit_file(&syn::parse_file(source).unwrap());
     paths.0.iter().any(|path| {
         let (last, before) = path.split_last().unwrap();
-        matches!(last.as_str(), "spawn" | "spawn_local" | "spawn_blocking")
-            && before.iter().any(|part| matches!(part.as_str(), "tokio" | "task" | "thread"))
+        let is_builder = before.ends_with(&["thread".to_owned(), "Builder".to_owned()]);
+        is_builder
+            || matches!(last.as_str(), "spawn" | "spawn_local" | "spawn_blocking")
+                && before.iter().any(|part| matches!(part.as_str(), "tokio" | "task" | "thread"))
     })
 }
 
@@ -307,6 +313,7 @@ fn unwatched_task_is_found() {
     assert!(starts_tasks("fn f() { tokio::spawn(async {}); }"));
     assert!(starts_tasks("use tokio::task; fn f() { task::spawn_blocking(|| {}); }"));
     assert!(starts_tasks("use std::thread; fn f() { thread::spawn(|| {}); }"));
+    assert!(starts_tasks("fn f() { std::thread::Builder::new().spawn(|| {}); }"));
     assert!(!starts_tasks("fn f() { broadgate_tasks::spawn(\"part\", async {}); }"));
     assert!(!starts_tasks("#[cfg(test)] mod tests { fn f() { tokio::spawn(async {}); } }"));
 }

@@ -1,6 +1,6 @@
 //! The unexpected end of any task or thread ends its process with an error that names it.
 
-use crate::harness::*;
+use crate::{harness::*, pusher::Pusher, webhooks::hooked};
 
 /// The process must exit with an error that names the part.
 async fn ends_by(part: &str, process: &mut Process) {
@@ -64,6 +64,26 @@ async fn panicking_internal_port_ends_the_gateway() {
 #[tokio::test]
 async fn panicking_webhooks_end_the_gateway() {
     gateway_without("webhooks").await;
+}
+
+/// Strikes a thread that writes beside the spool, at its next write.
+async fn gateway_without_writer(thread: &str) {
+    let settings = Cluster::quiet(1).more(&hooked(free_address())).spooled();
+    let mut cluster = settings.fault(thread).start().await;
+    cluster.strike();
+    let mut client = Pusher::connect(&cluster, 0).await;
+    client.say("pusher:subscribe", serde_json::json!({"channel": "written"})).await;
+    ends_by(thread, &mut cluster.gateways[0]).await;
+}
+
+#[tokio::test]
+async fn panicking_spool_writer_ends_the_gateway() {
+    gateway_without_writer("webhook-spool").await;
+}
+
+#[tokio::test]
+async fn panicking_journal_writer_ends_the_gateway() {
+    gateway_without_writer("webhook-journal").await;
 }
 
 #[tokio::test]

@@ -90,7 +90,8 @@ impl Belief {
     }
 }
 
-fn hooked(address: SocketAddr) -> String {
+/// An app whose webhooks go to this address.
+pub fn hooked(address: SocketAddr) -> String {
     format!("{APPS}[[apps.webhooks]]\nurl = \"http://{address}/\"\n")
 }
 

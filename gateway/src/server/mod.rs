@@ -152,9 +152,11 @@ impl Bound {
         let mut tasks = Tasks::default();
         // Before anybody can come: it waits for the disk.
         let spool = self.config.settings.spool.as_deref();
-        let (webhooks, posting) = Webhooks::open(&self.config.apps, spool, &start::name(&self))?;
+        let spawner = tasks.spawner();
+        let (webhooks, posting) = Webhooks::open(&self.config.apps, spool, &start::name(&self), &spawner)?;
         tasks.spawn("webhooks", posting);
-        let journal = webhooks.journal().map(Journal::open).transpose()?.map(Arc::new);
+        let journal = webhooks.journal().map(|path| Journal::open(path, &spawner));
+        let journal = journal.transpose()?.map(Arc::new);
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
         let observers = Observers::default();

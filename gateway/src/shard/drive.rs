@@ -40,7 +40,10 @@ pub(crate) async fn drive(shard: ShardHandle, slot: Slot, key: u64) {
 
 /// A panic at one client's bytes ends this client, and no other.
 fn guard(shard: &ShardHandle, slot: Slot, key: u64, poll: impl FnOnce(&mut Shard) -> Poll<()>) -> Poll<()> {
-    let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut shard.borrow_mut())));
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        broadgate_tasks::strike_once_now("client");
+        poll(&mut shard.borrow_mut())
+    }));
     polled.unwrap_or_else(|panic| {
         broadgate_tasks::note("client", &*panic);
         shard.borrow_mut().end_panicked(slot, key);

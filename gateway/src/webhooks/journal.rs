@@ -20,6 +20,7 @@ use broadgate_proto::{
     limits::{WEBHOOK_SPOOL_SYNC, WEBHOOK_TOLD_BYTES_MAX},
     v1,
 };
+use broadgate_tasks::Spawner;
 use broadgate_topics::{NotifiedState, Restored, Topic};
 use metrics::{counter, gauge};
 use prost::Message as _;
@@ -35,6 +36,8 @@ const HEAD_BYTES: usize = 12;
 const ENTRY: u8 = 1;
 const VIEW: u8 = 2;
 
+/// The writer's thread; its panic ends the gateway.
+const THREAD: &str = "webhook-journal";
 /// What a channel or a user takes in memory besides its text.
 const OVERHEAD_BYTES: usize = 96;
 /// A file below this is not written again for its size.
@@ -78,7 +81,7 @@ impl Journal {
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path, spawner: &Spawner) -> anyhow::Result<Self> {
         let place = || format!("gateway.spool: {}", path.display());
         let known = load(path).with_context(place)?;
         let mut disk = JournalFile { path: path.to_owned(), file: None, bytes: 0, unsynced: false };
@@ -86,8 +89,7 @@ impl Journal {
         let shared = Arc::new(JournalShared::default());
         shared.lock().known = known;
         let writing = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("webhook-journal".to_owned());
-        let writer = thread.spawn(move || write(&writing, disk)).with_context(place)?;
+        let writer = spawner.thread(THREAD, move || write(&writing, disk)).with_context(place)?;
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 
@@ -314,6 +316,7 @@ fn write(shared: &JournalShared, mut disk: JournalFile) {
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         let stop = state.stop;
         drop(state);
+        broadgate_tasks::strike_now(THREAD);
         if let Err(error) = disk.turn(shared, stop || timeout.timed_out()) {
             disk.file = None;
             counter!("broadgate_gateway_webhook_spool_errors_total").increment(1);
@@ -334,9 +337,14 @@ fn write(shared: &JournalShared, mut disk: JournalFile) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use broadgate_tasks::Tasks;
     use broadgate_topics::Delivery;
 
     use crate::webhooks::spool::tests::take_aside;
+
+    fn open(path: &Path) -> Journal {
+        Journal::open(path, &Tasks::default().spawner()).unwrap()
+    }
 
     fn notified(users: &[&str]) -> NotifiedState {
         let users = users.iter().map(|user| ((*user).into(), Delivery::Confirmed)).collect();
@@ -348,7 +356,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("broadgate-notified-{:x}", getrandom::u64().unwrap()));
         let (room, hall) = (Topic::group("a", "room"), Topic::group("a", "hall"));
         let (me, other) = (Incarnation::from_bits(1), Incarnation::from_bits(2));
-        let journal = Journal::open(&path).unwrap();
+        let journal = open(&path);
         journal.view(me, vec![me, other]);
         journal.record(&room, false, notified(&["ann"]));
         journal.record(&room, false, notified(&["bob"]));
@@ -359,7 +367,7 @@ mod tests {
         drop(journal);
         for torn in [0, 1] {
             std::fs::write(&path, &whole[..whole.len() - torn]).unwrap();
-            let restored = Journal::open(&path).unwrap().restored();
+            let restored = open(&path).restored();
             assert_eq!((restored.me, restored.gateways), (Some(me), vec![me, other]));
             let mut expected = vec![(room.clone(), notified(&["ann", "bob"]))];
             // What was said last, the end of the hall, is torn off.
@@ -368,7 +376,7 @@ mod tests {
         }
         for other in ["something else", "broadgate notified 2\nxyz"] {
             std::fs::write(&path, other).unwrap();
-            assert!(Journal::open(&path).unwrap().restored().notified.is_empty());
+            assert!(open(&path).restored().notified.is_empty());
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(take_aside(&path), ["broadgate notified 2\nxyz", "something else"]);

@@ -54,6 +54,7 @@ use std::{
 
 use anyhow::Context as _;
 use broadgate_proto::limits::{WEBHOOK_INBOX_BYTES_MAX, WEBHOOK_LEAVE_TIME, WEBHOOK_SPOOLED_DRAIN_TIME};
+use broadgate_tasks::Spawner;
 use metrics::counter;
 use tokio::{
     sync::oneshot,
@@ -100,8 +101,9 @@ impl Webhooks {
         apps: &Apps,
         spool: Option<&Path>,
         gateway: &str,
+        spawner: &Spawner,
     ) -> anyhow::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
-        let (webhooks, shell) = Self::shell(apps, spool, gateway)?;
+        let (webhooks, shell) = Self::shell(apps, spool, gateway, spawner)?;
         Ok((webhooks, shell.run()))
     }
 
@@ -113,10 +115,15 @@ impl Webhooks {
         Spool::check(spool, gateway)
     }
 
-    fn shell(apps: &Apps, spool: Option<&Path>, gateway: &str) -> anyhow::Result<(Self, Shell)> {
+    fn shell(
+        apps: &Apps,
+        spool: Option<&Path>,
+        gateway: &str,
+        spawner: &Spawner,
+    ) -> anyhow::Result<(Self, Shell)> {
         let run = getrandom::u64().context("no random number for ids of webhook events")?;
         let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));
-        let spool = spool.map(|folder| Spool::open(folder, gateway)).transpose()?;
+        let spool = spool.map(|folder| Spool::open(folder, gateway, spawner)).transpose()?;
         let has_spool = spool.is_some();
         let (sender, inbox) = inbox(WEBHOOK_INBOX_BYTES_MAX);
         let shell = Shell::new(apps, inbox, spool, run);

@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use broadgate_proto::limits::{WEBHOOK_SPOOL_BYTES_MAX, WEBHOOK_SPOOL_SYNC};
+use broadgate_tasks::Spawner;
 use metrics::{counter, gauge};
 
 use super::{
@@ -27,6 +28,8 @@ use super::{
     record::{self, MAGIC, Record},
 };
 
+/// The writer's thread; its panic ends the gateway.
+const THREAD: &str = "webhook-spool";
 /// Records that were not written yet; beyond, the file is rewritten, which needs no more memory.
 const UNWRITTEN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A file below this is not compacted.
@@ -66,7 +69,11 @@ impl Spool {
     ///
     /// # Errors
     /// If the directory cannot be used, or another gateway of this name uses it.
-    pub(super) fn open(folder: &Path, gateway: &str) -> anyhow::Result<(Self, Vec<SpooledEvent>)> {
+    pub(super) fn open(
+        folder: &Path,
+        gateway: &str,
+        spawner: &Spawner,
+    ) -> anyhow::Result<(Self, Vec<SpooledEvent>)> {
         let place = || format!("gateway.spool {}", folder.display());
         std::fs::create_dir_all(folder).with_context(place)?;
         let path = folder.join(format!("{}.webhooks", file_name(gateway)));
@@ -85,9 +92,8 @@ impl Spool {
         let mut disk = SpoolFile { path, file: None, bytes: 0, unsynced: None };
         disk.rewrite(&all).with_context(place)?;
         *shared.lock() = SpoolState { kept, kept_bytes, ..SpoolState::default() };
-        let thread = std::thread::Builder::new().name("webhook-spool".to_owned());
         let writing = Arc::clone(&shared);
-        let writer = thread.spawn(move || write(&writing, disk)).with_context(place)?;
+        let writer = spawner.thread(THREAD, move || write(&writing, disk)).with_context(place)?;
         Ok((Self { shared, writer: Some(writer), _lock: lock }, all))
     }
 
@@ -329,6 +335,7 @@ fn write(shared: &SpoolShared, mut disk: SpoolFile) {
         };
         let waited = shared.changed.wait_timeout_while(shared.lock(), disk.rest(), idle);
         let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
+        broadgate_tasks::strike_now(THREAD);
         let was_broken = disk.file.is_none();
         match disk.turn(shared, stop) {
             Ok(()) if was_broken => {

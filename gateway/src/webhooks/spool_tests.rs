@@ -1,3 +1,5 @@
+use broadgate_tasks::Tasks;
+
 use super::*;
 
 /// A folder of its own for each test.
@@ -39,7 +41,7 @@ fn event(seq: u64, json: &str) -> Arc<EndpointEvent> {
 }
 
 fn open(folder: &Folder) -> (Spool, Vec<u64>) {
-    let (spool, kept) = Spool::open(&folder.0, "gw/1:é").unwrap();
+    let (spool, kept) = Spool::open(&folder.0, "gw/1:é", &Tasks::default().spawner()).unwrap();
     (
         spool,
         kept.iter()
@@ -157,9 +159,9 @@ fn the_spool_has_a_limit_and_one_user() {
     (0..5).for_each(|seq| spool.add(ENDPOINT, &event(seq, &json)));
     spool.done(0);
     spool.add(ENDPOINT, &event(9, "{}"));
-    let error = Spool::open(&folder.0, "gw/1:é").err().unwrap().to_string();
+    let error = Spool::open(&folder.0, "gw/1:é", &Tasks::default().spawner()).err().unwrap().to_string();
     assert!(error.contains("its own name"), "{error}");
-    drop(Spool::open(&folder.0, "other").unwrap());
+    drop(Spool::open(&folder.0, "other", &Tasks::default().spawner()).unwrap());
     drop(spool);
     assert_eq!(open(&folder).1, [1, 2, 9]);
 }
@@ -168,7 +170,7 @@ fn the_spool_has_a_limit_and_one_user() {
 fn unusable_folder_is_explained() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();
-    let error = format!("{:#}", Spool::open(&folder.0, "gw").err().unwrap());
+    let error = format!("{:#}", Spool::open(&folder.0, "gw", &Tasks::default().spawner()).err().unwrap());
     assert!(error.contains("gateway.spool") && error.contains(folder.0.to_str().unwrap()), "{error}");
     std::fs::remove_file(&folder.0).unwrap();
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs::OpenOptions, io::Write as _};
 
 use broadgate_pusher::auth::AppKey;
+use broadgate_tasks::Tasks;
 
 use super::{
     receiver::{Mood, TestReceiver},
@@ -23,7 +24,7 @@ fn app(webhooks: &[(&str, &str)]) -> App {
 
 /// With little patience for a receiver that hangs.
 fn start(apps: &Apps, spool: Option<&Path>) -> Webhooks {
-    let (webhooks, shell) = Webhooks::shell(apps, spool, "gw-1").unwrap();
+    let (webhooks, shell) = Webhooks::shell(apps, spool, "gw-1", &Tasks::default().spawner()).unwrap();
     let sender = PostSender::new().unwrap().within(Duration::from_millis(500));
     tokio::spawn(shell.with_sender(sender).run());
     webhooks
@@ -171,7 +172,10 @@ async fn what_waits_survives_a_restart_and_a_torn_spool() {
     let ids: BTreeSet<String> = receiver.takes(7).await.into_iter().map(|[_, _, id]| id).collect();
     assert_eq!(ids.len(), 7);
     webhooks.drain(Duration::from_secs(5)).await;
-    assert!(Spool::open(&folder.0, "gw-1").unwrap().1.is_empty(), "what was delivered is done with");
+    assert!(
+        Spool::open(&folder.0, "gw-1", &Tasks::default().spawner()).unwrap().1.is_empty(),
+        "what was delivered is done with"
+    );
 }
 
 /// Nobody says that it stops: the handle goes.
@@ -180,19 +184,20 @@ async fn what_waits_survives_when_the_handle_is_dropped() {
     let receiver = TestReceiver::start(&[Mood::Answers(500)]).await;
     let apps = Apps::new(vec![app(&[(&receiver.url(), "")])]).unwrap();
     let folder = Folder::new();
-    let (webhooks, shell) = Webhooks::shell(&apps, Some(&folder.0), "gw-1").unwrap();
+    let (webhooks, shell) =
+        Webhooks::shell(&apps, Some(&folder.0), "gw-1", &Tasks::default().spawner()).unwrap();
     let running = tokio::spawn(shell.run());
     webhooks.tell("shop", occupied("a"));
     receiver.is_sent(1).await;
     drop(webhooks);
     running.await.unwrap();
-    assert_eq!(Spool::open(&folder.0, "gw-1").unwrap().1.len(), 1);
+    assert_eq!(Spool::open(&folder.0, "gw-1", &Tasks::default().spawner()).unwrap().1.len(), 1);
 }
 
 #[tokio::test]
 async fn the_inbox_has_a_limit_in_bytes() {
     let apps = Apps::new(vec![app(&[("http://127.0.0.1:1/", "")])]).unwrap();
-    let (webhooks, shell) = Webhooks::shell(&apps, None, "gw-1").unwrap();
+    let (webhooks, shell) = Webhooks::shell(&apps, None, "gw-1", &Tasks::default().spawner()).unwrap();
     let event = |data: String| Fact::ClientEvent {
         channel: "private-a".into(),
         event: "client-x".into(),

@@ -1,41 +1,108 @@
 //! Faults on demand, for tests of debug builds: with `BROADGATE_FAULT=NAME=FILE` the task or thread of this
 //! name panics as soon as the file exists. Release builds contain none of this.
 
-use std::convert::Infallible;
-
-/// Panics when the fault is wanted; otherwise waits for ever.
 #[cfg(debug_assertions)]
-pub fn strike(name: &str) -> impl Future<Output = Infallible> + Send + use<> {
-    let wanted = std::env::var("BROADGATE_FAULT").unwrap_or_default();
-    let file = wanted.split_once('=').filter(|(of, _)| *of == name).map(|(_, file)| file.to_owned());
-    let name = name.to_owned();
-    async move {
-        let Some(file) = file else { return std::future::pending().await };
-        while !std::path::Path::new(&file).exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+pub use self::debug::{strike, strike_now, strike_once, strike_once_now};
+#[cfg(not(debug_assertions))]
+pub use self::release::{strike, strike_now, strike_once, strike_once_now};
+
+#[cfg(debug_assertions)]
+mod debug {
+    use std::{
+        convert::Infallible,
+        future::poll_fn,
+        path::{Path, PathBuf},
+        pin::pin,
+        sync::LazyLock,
+        task::Poll,
+        time::Duration,
+    };
+
+    /// How often a waiting task looks for its file.
+    const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+    /// The name of what panics, and the file that says when.
+    static WANTED: LazyLock<Option<(String, PathBuf)>> = LazyLock::new(|| {
+        let wanted = std::env::var("BROADGATE_FAULT").ok()?;
+        wanted.split_once('=').map(|(name, file)| (name.to_owned(), file.into()))
+    });
+
+    /// The file of the fault, if it is wanted of this name.
+    fn file_of(name: &str) -> Option<&'static Path> {
+        WANTED.as_ref().filter(|(of, _)| of == name).map(|(_, file)| file.as_path())
+    }
+
+    fn fail(name: &str) -> ! {
+        panic!("{name} fails because BROADGATE_FAULT says so");
+    }
+
+    /// Panics when the fault is wanted; otherwise waits for ever.
+    pub fn strike(name: &str) -> impl Future<Output = Infallible> + Send + use<> {
+        let file = file_of(name);
+        let name = name.to_owned();
+        async move {
+            let Some(file) = file else { return std::future::pending().await };
+            while !file.exists() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            fail(&name);
         }
-        panic!("{name} fails because BROADGATE_FAULT says so");
+    }
+
+    /// Panics if the fault is wanted now.
+    pub fn strike_now(name: &str) {
+        if file_of(name).is_some_and(Path::exists) {
+            fail(name);
+        }
+    }
+
+    /// Panics if the fault is wanted now, and takes the file away: of many tasks of one name, one panics.
+    pub fn strike_once_now(name: &str) {
+        if file_of(name).is_some_and(|file| std::fs::remove_file(file).is_ok()) {
+            fail(name);
+        }
+    }
+
+    /// Does the work, and panics amid it when the fault is wanted, as [`strike_once_now`] does. Of two of these
+    /// around each other the inner one panics.
+    pub async fn strike_once<T>(name: &str, work: impl Future<Output = T>) -> T {
+        if file_of(name).is_none() {
+            return work.await;
+        }
+        let mut work = pin!(work);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            while look.poll_tick(cx).is_ready() {}
+            strike_once_now(name);
+            Poll::Pending
+        })
+        .await
     }
 }
 
-/// Panics if the fault is wanted now.
-#[cfg(debug_assertions)]
-pub fn strike_now(name: &str) {
-    let wanted = std::env::var("BROADGATE_FAULT").unwrap_or_default();
-    if let Some((_, file)) = wanted.split_once('=').filter(|(of, _)| *of == name)
-        && std::path::Path::new(file).exists()
-    {
-        panic!("{name} fails because BROADGATE_FAULT says so");
+#[cfg(not(debug_assertions))]
+mod release {
+    use std::convert::Infallible;
+
+    /// Waits for ever.
+    pub fn strike(_: &str) -> impl Future<Output = Infallible> + Send + use<> {
+        std::future::pending()
     }
-}
 
-/// Does nothing.
-#[cfg(not(debug_assertions))]
-#[inline]
-pub const fn strike_now(_: &str) {}
+    /// Does nothing.
+    #[inline]
+    pub const fn strike_now(_: &str) {}
 
-/// Waits for ever.
-#[cfg(not(debug_assertions))]
-pub fn strike(_: &str) -> impl Future<Output = Infallible> + Send + use<> {
-    std::future::pending()
+    /// Does nothing.
+    #[inline]
+    pub const fn strike_once_now(_: &str) {}
+
+    /// The work itself.
+    #[inline]
+    pub const fn strike_once<F: Future>(_: &str, work: F) -> F {
+        work
+    }
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use self::part::End;
 pub use self::{
-    fault::{strike, strike_now},
+    fault::{strike, strike_now, strike_once_now},
     part::{Spawner, blocking, contain, note, spawn, spawn_local, text_of},
 };
 
@@ -26,7 +26,7 @@ pub struct Tasks {
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
     threads: Vec<(String, thread::JoinHandle<()>)>,
-    /// Threads report their end here, and tasks of [`Spawner`] their panic.
+    /// Threads report their end here, and tasks and threads of [`Spawner`] their panic.
     ended: (mpsc::Sender<End>, mpsc::Receiver<End>),
 }
 
@@ -39,7 +39,7 @@ pub struct ThreadEnd {
 impl Drop for ThreadEnd {
     fn drop(&mut self) {
         // The first one suffices: it ends the process.
-        let _ = self.ended.try_send(End { name: std::mem::take(&mut self.name), panic: None });
+        let _ = self.ended.try_send(End::Thread { name: std::mem::take(&mut self.name) });
     }
 }
 
@@ -74,7 +74,7 @@ impl Tasks {
         self.names.insert(handle.id(), name.to_owned());
     }
 
-    /// Starts tasks that may end, but whose panic ends the process.
+    /// Starts tasks and threads that may end, but whose panic ends the process.
     #[must_use]
     pub fn spawner(&self) -> Spawner {
         Spawner { ended: self.ended.0.clone() }
@@ -105,9 +105,11 @@ impl Tasks {
                     Err(error) => error.context(format!("task {name:?} failed")),
                 }
             }
-            Some(End { name, panic }) = self.ended.1.recv() => match panic {
-                Some(panic) => anyhow::anyhow!("it panicked: {panic}").context(format!("task {name:?} failed")),
-                None => self.thread_failed(&name),
+            Some(end) = self.ended.1.recv() => match end {
+                End::Thread { name } => self.thread_failed(&name),
+                End::Panic { kind, name, panic } => {
+                    anyhow::anyhow!("it panicked: {panic}").context(format!("{kind} {name:?} failed"))
+                }
             },
         }
     }

@@ -2,7 +2,12 @@
 //! stream or one request. A panic of the first ends the process, a panic of the second only what it concerns; it is
 //! counted and logged.
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{
+    any::Any,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread::{self, JoinHandle},
+};
 
 use futures_util::FutureExt as _;
 use metrics::counter;
@@ -13,15 +18,21 @@ use tokio::{
 
 use crate::fault;
 
-/// The end of a thread, or the panic of a task.
+/// The end of a thread, or the panic of a task or thread that may end.
 #[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) name: String,
-    /// None of a thread, which is asked when it is joined.
-    pub(crate) panic: Option<String>,
+pub(crate) enum End {
+    /// Why is known when the thread of this name is joined.
+    Thread {
+        name: String,
+    },
+    Panic {
+        kind: &'static str,
+        name: String,
+        panic: String,
+    },
 }
 
-/// Starts tasks that may end, but without whose work the process cannot go on.
+/// Starts tasks and threads that may end, but without whose work the process cannot go on.
 #[derive(Debug, Clone)]
 pub struct Spawner {
     pub(crate) ended: mpsc::Sender<End>,
@@ -41,12 +52,32 @@ impl Spawner {
                 }
             };
             if let Err(panic) = AssertUnwindSafe(struck).catch_unwind().await {
-                // The first one suffices: it ends the process.
-                let _ =
-                    ended.try_send(End { name: name.to_owned(), panic: Some(text_of(&*panic).to_owned()) });
+                report(&ended, "task", name, &*panic);
             }
         });
     }
+
+    /// Starts a thread that may end. If it panics, [`crate::Tasks::failed`] returns an error with this name.
+    ///
+    /// # Errors
+    /// If the system does not start another thread.
+    pub fn thread(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let ended = self.ended.clone();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                report(&ended, "thread", name, &*panic);
+            }
+        })
+    }
+}
+
+fn report(ended: &mpsc::Sender<End>, kind: &'static str, name: &str, panic: &(dyn Any + Send)) {
+    // The first one suffices: it ends the process.
+    let _ = ended.try_send(End::Panic { kind, name: name.to_owned(), panic: text_of(panic).to_owned() });
 }
 
 /// Starts a task that concerns one stream or one request.
@@ -65,7 +96,8 @@ async fn contained(part: &'static str, task: impl Future<Output = ()>) {
 
 /// What this work results in; none if it panicked, which is counted and logged.
 pub async fn contain<T>(part: &'static str, work: impl Future<Output = T>) -> Option<T> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| note(part, &*panic)).ok()
+    let work = AssertUnwindSafe(fault::strike_once(part, work)).catch_unwind();
+    work.await.map_err(|panic| note(part, &*panic)).ok()
 }
 
 /// Does work that waits for the disk without holding up the runtime.
@@ -122,6 +154,16 @@ mod tests {
         }
         spawner.spawn("rash", async { panic!("no way out") });
         assert_eq!(format!("{:#}", tasks.failed().await), "task \"rash\" failed: it panicked: no way out");
+    }
+
+    #[tokio::test]
+    async fn vital_thread_may_end_but_not_panic() {
+        let mut tasks = Tasks::default();
+        let spawner = tasks.spawner();
+        spawner.thread("brief", || {}).unwrap().join().unwrap();
+        spawner.thread("rash", || panic!("no way out")).unwrap().join().unwrap();
+        let error = format!("{:#}", tasks.failed().await);
+        assert_eq!(error, "thread \"rash\" failed: it panicked: no way out");
     }
 
     #[tokio::test]
