@@ -8,7 +8,7 @@ use broadgate_proto::{
     id::Incarnation,
     secret::{Secret, SendSecret},
     v1::{
-        DrainRequest, Epoch, Hello, JoinRequest, LeaveRequest, MemberState, Role, View,
+        DrainRequest, Epoch, Hello, JoinRequest, LeaveRequest, MemberState, Role, View, WatchRequest,
         join_request::Request, register_client::RegisterClient,
     },
 };
@@ -392,7 +392,7 @@ async fn two_registers_that_both_run_become_one() {
     tokio::time::sleep(lease + Duration::from_secs(2)).await;
     let mut counts = Vec::new();
     for register in [&first, &second] {
-        let views = register.client().await.watch(broadgate_proto::v1::WatchRequest {}).await.unwrap();
+        let views = register.client().await.watch(WatchRequest::default()).await.unwrap();
         counts.push(views.into_inner().message().await.unwrap().unwrap().members.len());
     }
     counts.sort_unstable();
@@ -403,6 +403,25 @@ async fn two_registers_that_both_run_become_one() {
     }
     first.stop().await;
     second.stop().await;
+}
+
+/// Members look at their own register every second: that must not cost a view each.
+#[tokio::test]
+async fn watcher_that_knows_the_term_gets_no_members() {
+    let register = Running::start().await;
+    let member = worker(&[register.name()], "a");
+    let view = until(member.views(), |view| names(view) == ["a"]).await;
+    let seen = async |known_term| {
+        let watched = register.client().await.watch(WatchRequest { known_term }).await.unwrap();
+        watched.into_inner().message().await.unwrap().unwrap()
+    };
+    let term = epoch(&view).term;
+    for other in [0, term + 1] {
+        assert_eq!(seen(other).await, *view);
+    }
+    let brief = seen(term).await;
+    assert_eq!((epoch(&brief), brief.members.len()), (epoch(&view), 0));
+    register.stop().await;
 }
 
 /// Only one member knows both registers: it brings the others together, which know one address each.

@@ -182,7 +182,7 @@ async fn follow(
     loop {
         let register = leader.take().or_else(|| registers.front().cloned()).unwrap_or_default();
         let views = match watcher(&register) {
-            Some(mut client) => client.watch(WatchRequest {}).await,
+            Some(mut client) => client.watch(WatchRequest::default()).await,
             None => Err(Status::unavailable("no address")),
         };
         if let Err(status) = &views {

@@ -333,14 +333,14 @@ async fn send(sdk: Sdk, sent: Arc<AtomicU64>, stop: Arc<AtomicBool>, clients_min
 /// The newest view of a register that leads.
 async fn newest(register: SocketAddr) -> Option<View> {
     let mut client = RegisterClient::connect(format!("http://{register}")).await.ok()?;
-    client.watch(WatchRequest {}).await.ok()?.into_inner().message().await.ok()?
+    client.watch(WatchRequest::default()).await.ok()?.into_inner().message().await.ok()?
 }
 
 /// Hears every view that a register shows.
 async fn watch(register: SocketAddr, views: Arc<Mutex<BTreeMap<Epoch, View>>>) {
     let heard = async || -> Option<()> {
         let mut client = RegisterClient::connect(format!("http://{register}")).await.ok()?;
-        let mut stream = client.watch(WatchRequest {}).await.ok()?.into_inner();
+        let mut stream = client.watch(WatchRequest::default()).await.ok()?.into_inner();
         while let Some(view) = stream.message().await.ok()? {
             let epoch = view.epoch.unwrap_or_default();
             if epoch.term > 0 {

@@ -190,7 +190,7 @@ impl Cluster {
 async fn watch(register: SocketAddr, views: Arc<Mutex<Views>>, ground: Arc<Ground>) {
     let heard = async || -> Option<()> {
         let mut client = RegisterClient::connect(format!("http://{register}")).await.ok()?;
-        let mut stream = client.watch(ground.request(WatchRequest {})).await.ok()?.into_inner();
+        let mut stream = client.watch(ground.request(WatchRequest::default())).await.ok()?.into_inner();
         while let Some(View { epoch, members, .. }) = stream.message().await.ok()? {
             let epoch = epoch.unwrap_or_default();
             let gateways = members.into_iter().filter(|member| member.role() == Role::Gateway);

@@ -264,7 +264,7 @@ async fn calls_with_a_wrong_secret_are_logged() {
         let register = to(&cluster.register_address).connect().await.unwrap();
         let mut watcher = v1::register_client::RegisterClient::with_interceptor(register, sender);
         for _ in 0..20 {
-            let refused = watcher.watch(v1::WatchRequest {}).await.unwrap_err();
+            let refused = watcher.watch(v1::WatchRequest::default()).await.unwrap_err();
             assert_eq!(refused.code(), tonic::Code::Unauthenticated);
         }
     }

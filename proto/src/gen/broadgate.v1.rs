@@ -411,7 +411,12 @@ pub struct Elsewhere {
     pub term: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchRequest {}
+pub struct WatchRequest {
+    /// Views of this term come without their members: the caller only wants to know
+    /// whether this register is of another term.
+    #[prost(uint64, tag = "1")]
+    pub known_term: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveRequest {
     #[prost(string, tag = "1")]

@@ -167,7 +167,7 @@ impl RegisterLink {
         if registers.len() < 2 {
             return Some(());
         }
-        let found = self.unwanted_within(rivals::look(&registers, &credentials)).await?;
+        let found = self.unwanted_within(rivals::look(&registers, &credentials, 0)).await?;
         if let Some(active) = found.into_iter().max_by_key(Rival::term) {
             self.redial.aim(&active.register);
         }

@@ -14,7 +14,7 @@ use broadgate_tasks::contain;
 use broadgate_tls::Credentials;
 use futures_util::future::join_all;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -144,15 +144,21 @@ pub(super) struct Looking {
 }
 
 impl Looking {
-    /// At every address.
-    pub fn start(registers: Vec<String>, credentials: Credentials) -> Self {
+    /// At every address. The known views say of which term the followed register is.
+    pub fn start(
+        registers: Vec<String>,
+        credentials: Credentials,
+        known: watch::Receiver<Arc<View>>,
+    ) -> Self {
         let (out, seen) = mpsc::channel(1);
         let task = broadgate_tasks::spawn("look at other registers", async move {
             loop {
                 sleep(LOOK_INTERVAL / 2 + LOOK_INTERVAL * (random().unwrap_or(500) % 1000) as u32 / 1000)
                     .await;
+                let known_term = epoch(&known.borrow()).term;
                 // After a panic the next look is taken all the same.
-                let looked = contain("look at other registers", look(&registers, &credentials)).await;
+                let look = look(&registers, &credentials, known_term);
+                let looked = contain("look at other registers", look).await;
                 let rivals = looked.unwrap_or_default();
                 if out.send(rivals).await.is_err() {
                     return;
@@ -169,8 +175,9 @@ impl Drop for Looking {
     }
 }
 
-/// The active registers among these.
-pub(super) async fn look(registers: &[String], credentials: &Credentials) -> Vec<Rival> {
+/// The active registers among these, but for those of the known term: these are no rivals, and their members are
+/// not asked for, since every member looks every second.
+pub(super) async fn look(registers: &[String], credentials: &Credentials, known_term: u64) -> Vec<Rival> {
     let resolved = join_all(registers.iter().map(|register| async move {
         let addresses = resolve(register).await.unwrap_or_default();
         addresses.into_iter().map(|address| (register.clone(), address)).collect::<Vec<_>>()
@@ -179,16 +186,16 @@ pub(super) async fn look(registers: &[String], credentials: &Credentials) -> Vec
     addresses.sort_by_key(|(_, address)| *address);
     addresses.dedup_by_key(|(_, address)| *address);
     let asked = addresses.into_iter().map(|(register, address)| async move {
-        let view = timeout(ANSWER_TIME_MAX, newest(address, credentials)).await.ok()??;
+        let view = timeout(ANSWER_TIME_MAX, newest(address, credentials, known_term)).await.ok()??;
         let active = epoch(&view).term > 0 && !view.members.is_empty();
         active.then(|| Rival { register, address, view: Arc::new(view) })
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn newest(address: SocketAddr, credentials: &Credentials) -> Option<View> {
+async fn newest(address: SocketAddr, credentials: &Credentials, known_term: u64) -> Option<View> {
     let mut client = connect(address, credentials).await.ok()?.client;
-    client.watch(WatchRequest {}).await.ok()?.into_inner().message().await.ok()?
+    client.watch(WatchRequest { known_term }).await.ok()?.into_inner().message().await.ok()?
 }
 
 /// Tells a register of a lower term that there is one of a higher, and where. If that does not arrive, the

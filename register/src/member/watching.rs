@@ -105,7 +105,8 @@ impl ViewWatcher {
     async fn attempt(&mut self, register: &str, address: SocketAddr) -> anyhow::Result<bool> {
         let late = || format!("register {address} has not answered within {OPEN_TIME_MAX:?}");
         let mut client = dial::connect(address, &self.credentials).await?.client;
-        let opened = timeout(OPEN_TIME_MAX, client.watch(WatchRequest {})).await.with_context(late)?;
+        let opened =
+            timeout(OPEN_TIME_MAX, client.watch(WatchRequest::default())).await.with_context(late)?;
         let mut views = match opened {
             Ok(response) => response.into_inner(),
             Err(status) => {

@@ -70,14 +70,15 @@ impl Register for Service {
         Ok(Response::new(Box::pin(replies)))
     }
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let known_term = request.into_inner().known_term;
         let opened = self.ask(|opened| hub::HubRequest::Open { watch: true, opened }).await??;
         let StreamEnds { connection, outgoing, closed } = opened;
         let hub = self.hub.clone();
         let gone = WatchEnd { hub, connection, _closed: closed };
         let views = ReceiverStream::new(outgoing).filter_map(move |next| {
             let _alive = &gone;
-            std::future::ready(next.map(hub::StreamItem::into_view).transpose())
+            std::future::ready(next.map(|item| item.into_view(known_term)).transpose())
         });
         Ok(Response::new(Box::pin(views)))
     }

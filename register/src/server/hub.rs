@@ -13,6 +13,7 @@ use broadgate_proto::{
     LEADER_HEADER,
     limits::MEMBERS_MAX,
     v1::{JoinReply, View, join_reply::Reply},
+    view::epoch,
 };
 use metrics::counter;
 use tokio::{
@@ -57,8 +58,12 @@ impl StreamItem {
         }
     }
 
-    pub fn into_view(self) -> Option<View> {
+    /// For a watcher; without the members if that knows views of this term already.
+    pub fn into_view(self, known_term: u64) -> Option<View> {
         match self {
+            Self::View(view) if known_term > 0 && epoch(&view).term == known_term => {
+                Some(View { epoch: view.epoch, before: view.before, members: Vec::new() })
+            }
             Self::View(view) => Some(View::clone(&view)),
             Self::Reply(_) => None,
         }

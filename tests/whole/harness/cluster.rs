@@ -390,7 +390,7 @@ impl Cluster {
     pub async fn view(&self) -> Option<View> {
         let channel = self.channel(&self.register_address).await?;
         let mut client = RegisterClient::with_interceptor(channel, self.sender());
-        let mut views = client.watch(WatchRequest {}).await.ok()?.into_inner();
+        let mut views = client.watch(WatchRequest::default()).await.ok()?.into_inner();
         views.message().await.ok()?
     }
 

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -29,7 +29,7 @@ use metrics::counter;
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -171,8 +171,7 @@ impl Dialer {
     ) -> anyhow::Result<()> {
         let mut unanswered = Unanswered::new();
         let mut untaken = Untaken::default();
-        let mut beat = interval(LINK_BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat_at = next_beat();
         let mut number = 0;
         let mut heard = Instant::now();
         let mut joined = JoinedParts::default();
@@ -217,7 +216,8 @@ impl Dialer {
                     let commands = Frame::Commands(v1::PeerCommands { commands: batch.commands, number });
                     self.write(&frames, commands).await?;
                 }
-                _ = beat.tick() => {
+                () = sleep_until(beat_at) => {
+                    beat_at = next_beat();
                     if heard.elapsed() > self.silence_max {
                         bail!("the peer was silent for {:?}", self.silence_max);
                     }
@@ -288,6 +288,19 @@ impl Dialer {
     }
 }
 
+/// When to beat next: all gateways beat at the same moments of the clock, as far as their clocks agree. Each then
+/// wakes once and finds the beats of all its peers, instead of once for every one of them.
+fn next_beat() -> Instant {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::now() + until_beat(wall)
+}
+
+/// Never longer than a beat, whatever the clock says.
+const fn until_beat(wall: Duration) -> Duration {
+    let beat = LINK_BEAT.as_millis();
+    Duration::from_millis((beat - wall.as_millis() % beat) as u64)
+}
+
 /// What counts against the limit of a link.
 fn command_bytes(said: &v1::PeerMessage) -> usize {
     use v1::peer_message::Message;
@@ -314,4 +327,18 @@ fn split(batch: Vec<v1::PeerMessage>) -> Vec<Vec<v1::PeerMessage>> {
         }
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_fall_on_common_moments_and_never_later_than_a_beat() {
+        for ms in [0, 1, 499, 500, 501, 1_795_932_000_123, u64::MAX / 2] {
+            let wait = until_beat(Duration::from_millis(ms));
+            assert!(wait > Duration::ZERO && wait <= LINK_BEAT);
+            assert_eq!((u128::from(ms) + wait.as_millis()) % LINK_BEAT.as_millis(), 0);
+        }
+    }
 }

@@ -68,7 +68,8 @@ impl RegisterLink {
             Some(Ok(Ok(response))) => response.into_inner(),
         };
         self.life.greeted(self.now());
-        let looking = Looking::start(self.redial.all().to_vec(), credentials);
+        let known = self.publisher.views.subscribe();
+        let looking = Looking::start(self.redial.all().to_vec(), credentials, known);
         let looks = Looks::new(peer);
         let end = self.follow(register, state, requests, replies, (looking, looks)).await;
         if let RegisterLinkEnd::Elsewhere(_) = end {
