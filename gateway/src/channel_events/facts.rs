@@ -1,22 +1,15 @@
 //! Facts for webhooks from reports of homes. Pure.
 
-use broadgate_proto::{
-    id::ClientId,
-    v1::{self, command::Command, send_request::Payload},
-};
 use broadgate_pusher::socket_id;
 use broadgate_topics::{Report, Topic};
 
-use crate::{cluster::ChannelChange, webhooks::Fact};
+use crate::{cluster::ChannelChange, command::ClientEvent, webhooks::Fact};
 
 pub(super) fn of(seen: &ChannelChange) -> Option<Fact> {
     match seen {
         ChannelChange::Report(topic, report, _) => of_report(topic, report),
         ChannelChange::CacheMiss(topic) => Some(Fact::CacheMiss { channel: topic.name().to_owned() }),
-        ChannelChange::ClientEvent(topic, job) => match &job.command {
-            Command::Send(send) => client_event(topic, send),
-            _ => None,
-        },
+        ChannelChange::ClientEvent(topic, job) => job.client_event().map(|event| client_event(topic, event)),
     }
 }
 
@@ -32,16 +25,14 @@ fn of_report(topic: &Topic, report: &Report) -> Option<Fact> {
     })
 }
 
-fn client_event(topic: &Topic, send: &v1::SendRequest) -> Option<Fact> {
-    let Some(Payload::Text(data)) = &send.payload else { return None };
-    let sender = send.to.as_ref()?.except.as_ref()?.clients.first()?.parse::<ClientId>().ok()?;
-    Some(Fact::ClientEvent {
+fn client_event(topic: &Topic, event: ClientEvent<'_>) -> Fact {
+    Fact::ClientEvent {
         channel: topic.name().to_owned(),
-        event: send.event.clone(),
-        data: data.clone(),
-        socket_id: socket_id::text(sender),
-        user_id: (!send.user_id_json.is_empty()).then(|| id_text(&send.user_id_json)),
-    })
+        event: event.name.to_owned(),
+        data: event.data.to_owned(),
+        socket_id: socket_id::text(event.sender),
+        user_id: (!event.user_id_json.is_empty()).then(|| id_text(event.user_id_json)),
+    }
 }
 
 /// An id as text, whether it was sent as a string or a number.
@@ -73,22 +64,11 @@ mod tests {
 
     #[test]
     fn a_client_event_names_its_sender() {
-        let id = ClientId {
-            incarnation: broadgate_proto::id::Incarnation::from_bits(5),
-            shard: 1,
-            slot: 2,
-            key: 3,
-        };
-        let except = v1::Except { clients: vec![id.to_string()], ..v1::Except::default() };
-        let send = v1::SendRequest {
-            to: Some(v1::Audience { except: Some(except), ..v1::Audience::default() }),
-            payload: Some(Payload::Text("[1]".to_owned())),
-            event: "client-x".to_owned(),
-            user_id_json: "7".to_owned(),
-            ..v1::SendRequest::default()
-        };
-        match client_event(&Topic::group("a", "private-x"), &send) {
-            Some(Fact::ClientEvent { socket_id: told, user_id, data, .. }) => {
+        let incarnation = broadgate_proto::id::Incarnation::from_bits(5);
+        let id = broadgate_proto::id::ClientId { incarnation, shard: 1, slot: 2, key: 3 };
+        let event = ClientEvent { name: "client-x", data: "[1]", sender: id, user_id_json: "7" };
+        match client_event(&Topic::group("a", "private-x"), event) {
+            Fact::ClientEvent { socket_id: told, user_id, data, .. } => {
                 assert_eq!((told, user_id.as_deref(), &*data), (socket_id::text(id), Some("7"), "[1]"));
             }
             other => panic!("{other:?}"),

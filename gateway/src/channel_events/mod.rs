@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use broadgate_proto::v1::{self, command::Command, send_request::Payload};
 use broadgate_topics::{Pattern, Report, ReportSubscription, Topic};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -25,6 +24,7 @@ use crate::{
     apps::{AppTable, Apps},
     channel_events::{counts::LargeChannels, facts::is_counted},
     cluster::ChannelChange,
+    command::{ChannelEvent, EventFlags},
     dispatch::Dispatcher,
     fair_queue::FairReceiver,
     webhooks::{TrackedFact, Webhooks},
@@ -84,8 +84,8 @@ pub(crate) async fn run(
             }
         }
         if telling.is_none() && !next.is_empty() {
-            let commands = next.drain().map(|(topic, count)| tell(&topic, count)).collect();
-            telling = dispatcher.upgrade().map(|dispatcher| Box::pin(place(dispatcher, commands)) as Telling);
+            let events = next.drain().map(|(topic, count)| subscription_count(&topic, count)).collect();
+            telling = dispatcher.upgrade().map(|dispatcher| Box::pin(place(dispatcher, events)) as Telling);
         }
     }
 }
@@ -99,8 +99,8 @@ async fn told(telling: &mut Option<Telling>) {
     }
 }
 
-async fn place(dispatcher: Arc<Dispatcher>, commands: Vec<v1::Command>) {
-    drop(dispatcher.place(commands).await.answers().await);
+async fn place(dispatcher: Arc<Dispatcher>, events: Vec<ChannelEvent>) {
+    drop(dispatcher.place_events(events.into_iter().map(|event| (event, None))).await.answers().await);
 }
 
 fn tell_webhooks(table: &AppTable, webhooks: &Webhooks, seen: &ChannelChange) {
@@ -127,19 +127,15 @@ fn tells_counts(table: &AppTable, topic: &Topic) -> bool {
     table.by_id(topic.app()).is_some_and(|app| app.enabled && app.subscription_count)
 }
 
-fn tell(topic: &Topic, count: u64) -> v1::Command {
-    let to = v1::Audience {
-        app: topic.app().to_owned(),
-        groups: vec![topic.name().to_owned()],
-        ..v1::Audience::default()
-    };
-    let send = v1::SendRequest {
-        to: Some(to),
-        event: "pusher_internal:subscription_count".to_owned(),
-        payload: Some(Payload::Text(format!("{{\"subscription_count\":{count}}}"))),
-        not_kept: true,
-        no_receipt: true,
-        ..v1::SendRequest::default()
-    };
-    v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() }
+/// For the subscribers of a channel.
+fn subscription_count(topic: &Topic, count: u64) -> ChannelEvent {
+    ChannelEvent {
+        app: topic.app().into(),
+        channel: topic.name().to_owned(),
+        except: None,
+        name: "pusher_internal:subscription_count".into(),
+        data: format!("{{\"subscription_count\":{count}}}").into(),
+        user_id_json: String::new(),
+        flags: EventFlags::NOTICE,
+    }
 }

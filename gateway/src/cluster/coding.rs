@@ -21,7 +21,7 @@ pub(super) fn encode_at(at: TopicPosition) -> v1::Place {
 }
 
 pub(super) fn encode_job(job: &TopicCommand) -> v1::Command {
-    v1::Command { command: Some(job.command.clone()), ..v1::Command::default() }
+    v1::Command { command: Some(job.message()), ..v1::Command::default() }
 }
 
 pub(super) fn decode_at(at: Option<v1::Place>) -> TopicPosition {

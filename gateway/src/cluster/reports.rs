@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use broadgate_proto::{id::Incarnation, v1::command::Command};
-use broadgate_pusher::incoming::CLIENT_EVENT_PREFIX;
+use broadgate_proto::id::Incarnation;
 use broadgate_topics::{Report, ReportSubscription, Topic};
 use metrics::counter;
 use tokio::sync::Notify;
@@ -86,7 +85,7 @@ impl ReportReceivers {
 
     /// The home has placed a command.
     pub(super) fn note_ordered(&self, topic: &Topic, job: &Arc<TopicCommand>) {
-        if is_client_event(job) {
+        if job.client_event().is_some() {
             self.see(ChannelChange::ClientEvent(topic.clone(), Arc::clone(job)));
         }
     }
@@ -115,10 +114,6 @@ impl ReportReceivers {
         let own = self.arrivals.take().into_iter().filter(|(by, _, _)| *by == me);
         own.map(|(_, topic, report)| (topic, report)).collect()
     }
-}
-
-fn is_client_event(job: &TopicCommand) -> bool {
-    matches!(&job.command, Command::Send(send) if send.data_json && send.event.starts_with(CLIENT_EVENT_PREFIX))
 }
 
 #[cfg(test)]

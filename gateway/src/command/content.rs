@@ -4,49 +4,65 @@ use std::sync::Arc;
 
 use broadgate_proto::{
     id::Incarnation,
-    v1::{answer::Answer, command::Command},
+    v1::{answer::Answer, command::Command, send_request::Payload},
 };
 use broadgate_topics::Content;
-use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::command::{
     merge::merge,
     order::{CommandRefusal, ParsedCommand},
     parse::Parser,
+    source::{ClientEvent, CommandSource},
 };
 
 /// The content of a running gateway.
 #[derive(Debug, Clone)]
 pub(crate) enum GatewayContent {}
 
-/// One command: in the form that is forwarded, and in the form that is executed here.
+/// One command: as it was given, and in the form that is executed here.
 #[derive(Debug)]
 pub(crate) struct TopicCommand {
-    pub(crate) command: Command,
+    pub(crate) source: CommandSource,
     pub(crate) order: Arc<ParsedCommand>,
     bytes: usize,
 }
 
 impl TopicCommand {
-    pub(crate) fn new(command: Command, order: Arc<ParsedCommand>) -> Arc<Self> {
-        let bytes = match &command {
-            Command::Send(request) => request.encoded_len(),
-            Command::Close(request) => request.encoded_len(),
-            Command::Bind(request) => request.encoded_len(),
-            Command::Dissolve(request) => request.encoded_len(),
-            _ => 0,
-        };
-        Arc::new(Self { command, order, bytes })
+    pub(crate) fn new(source: CommandSource, order: Arc<ParsedCommand>) -> Arc<Self> {
+        let bytes = source.encoded_len(order.command_id());
+        Arc::new(Self { source, order, bytes })
     }
 
     pub(crate) fn parse(parser: &Parser, command: Command) -> Result<Arc<Self>, CommandRefusal> {
         let order = parser.parse(&command)?;
-        Ok(Self::new(command, order))
+        Ok(Self::new(CommandSource::Message(command), order))
     }
-}
 
-impl TopicCommand {
+    /// The message for a peer.
+    pub(crate) fn message(&self) -> Command {
+        self.source.message(self.id())
+    }
+
+    /// "" if it has none.
+    pub(crate) fn id(&self) -> &str {
+        self.order.command_id()
+    }
+
+    pub(crate) fn payload(&self) -> Option<Payload> {
+        self.source.payload()
+    }
+
+    /// The event's name; "" if it has none.
+    pub(crate) fn event_name(&self) -> &str {
+        self.source.event_name()
+    }
+
+    /// What it says, if it is an event that a client has sent.
+    pub(crate) fn client_event(&self) -> Option<ClientEvent<'_>> {
+        self.source.client_event()
+    }
+
     /// Of its command, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -74,10 +90,7 @@ impl Content for GatewayContent {
     }
 
     fn retained_as(job: &Arc<TopicCommand>) -> Option<u128> {
-        match &job.command {
-            Command::Send(request) if !request.not_kept => Some(xxh3_128(request.command_id.as_bytes())),
-            _ => None,
-        }
+        job.source.is_retained().then(|| xxh3_128(job.id().as_bytes()))
     }
 
     fn merge(all: &mut Option<Answer>, part: Answer) {

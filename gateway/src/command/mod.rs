@@ -6,6 +6,7 @@
 //! | `query.rs` | questions |
 //! | `fields.rs` | names, ids, audiences and pages in a command |
 //! | `malformed.rs` | client ids in lists that are no ids |
+//! | `source.rs` | commands as they were given, and events that this gateway issues |
 //! | `content.rs` | what topics carry in a running gateway: commands, parsed once |
 //! | `merge.rs` | one answer of many partial ones |
 
@@ -16,6 +17,7 @@ mod merge;
 mod order;
 mod parse;
 mod query;
+mod source;
 
 pub(crate) use self::order::{
     ClientFilter, CloseWith, CommandRefusal, Concerns, ParsedCommand, PresenceSeat, Recipients,
@@ -28,4 +30,5 @@ pub(crate) use self::{
     merge::{finish, first_names, merge, tidy},
     parse::{Parser, session_object},
     query::{Cursor, observing, patterns, position_text},
+    source::{ChannelEvent, ClientEvent, CommandSource, EventFlags},
 };

@@ -249,6 +249,11 @@ impl ParsedCommand {
         if let Self::Once { order, .. } = self { order } else { self }
     }
 
+    /// The id under which it is carried out once; "" if it has none.
+    pub(crate) fn command_id(&self) -> &str {
+        if let Self::Once { id, .. } = self { id } else { "" }
+    }
+
     /// Is it a message to the same one topic, that every client there gets alike?
     pub(crate) fn is_sent_like(&self, other: &Self) -> bool {
         let (Self::Send { to, by_group, .. }, Self::Send { to: theirs, .. }) = (self.inner(), other.inner())

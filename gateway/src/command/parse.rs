@@ -15,6 +15,7 @@ use crate::{
             ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, SessionCommand, invalid,
         },
         query::parse_query,
+        source::ChannelEvent,
     },
 };
 
@@ -39,12 +40,26 @@ impl Parser {
     pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, CommandRefusal> {
         let order = self.order(command)?;
         let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
-        if id.len() > limits::COMMAND_ID_BYTES_MAX {
-            let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
-            return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
-        }
-        let (app, id) = (app(app_field)?, id.into());
-        Ok(Arc::new(ParsedCommand::Once { app, id, order: Box::new(order) }))
+        with_id(id, app(app_field)?, order)
+    }
+
+    /// The command that an event is, under this id. What a caller's message must comply with, it must, too.
+    pub(crate) fn event(&self, event: &ChannelEvent, id: &str) -> Result<Arc<ParsedCommand>, CommandRefusal> {
+        let to = ClientFilter {
+            app: app(&event.app)?,
+            groups: vec![checked("groups", &event.channel)?],
+            except_clients: event.except.into_iter().collect(),
+            ..ClientFilter::default()
+        };
+        let text = EventText {
+            name: &event.name,
+            text: self.small_text(&event.data)?,
+            data_json: event.flags.data_json,
+            user_id_json: &event.user_id_json,
+        };
+        let (frames, by_group) = self.frame_event(&text, &to)?;
+        let app = to.app.clone();
+        with_id(id, app, ParsedCommand::Send { to, frames, by_group })
     }
 
     fn order(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
@@ -125,7 +140,15 @@ impl Parser {
         understood(&request.requires)?;
         let to = audience(request.to.as_ref(), "to")?;
         let (frames, by_group) = match &request.payload {
-            Some(Payload::Text(text)) => self.event(request, self.small_text(text)?, &to)?,
+            Some(Payload::Text(text)) => {
+                let text = EventText {
+                    name: &request.event,
+                    text: self.small_text(text)?,
+                    data_json: request.data_json,
+                    user_id_json: &request.user_id_json,
+                };
+                self.frame_event(&text, &to)?
+            }
             _ if !request.event.is_empty() => {
                 return Err(invalid("event is set, but its payload is not text: an event's data is text"));
             }
@@ -141,31 +164,31 @@ impl Parser {
 
     /// A text, as an event where it is one. A client that is addressed by one of several groups gets the
     /// event with that group as its channel.
-    fn event(
+    fn frame_event(
         &self,
-        request: &v1::SendRequest,
-        text: &str,
+        event: &EventText<'_>,
         to: &ClientFilter,
     ) -> Result<(Frames, Vec<Frames>), CommandRefusal> {
-        let named = !request.event.is_empty();
+        let EventText { name, text, data_json, user_id_json } = *event;
+        let named = !name.is_empty();
         if !named && !self.encoder.pusher {
             return Ok((self.encoder.text(text.as_bytes()), Vec::new()));
         }
-        if (request.data_json || !request.user_id_json.is_empty()) && to.groups.len() != 1 {
+        if (data_json || !user_id_json.is_empty()) && to.groups.len() != 1 {
             return Err(invalid("data_json and user_id_json are for events to one group"));
         }
-        let (len, max) = (request.event.len(), limits::EVENT_NAME_BYTES_MAX);
+        let (len, max) = (name.len(), limits::EVENT_NAME_BYTES_MAX);
         if len > max {
             return Err(invalid(format!("event has {len} bytes: at most {max} are allowed")));
         }
         let json = |field, text| raw(field, text);
-        let user_id = match request.user_id_json.as_str() {
+        let user_id = match user_id_json {
             "" => None,
             text => Some(json("user_id_json", text)?.get()),
         };
-        let data = if request.data_json { Some(json("text", text)?) } else { None };
+        let data = if data_json { Some(json("text", text)?) } else { None };
         let frames = |channel: Option<&str>| {
-            let name = if named { &*request.event } else { UNNAMED };
+            let name = if named { name } else { UNNAMED };
             let object = match (data, channel) {
                 (Some(data), Some(channel)) => outgoing::client_event(name, channel, data, user_id),
                 _ => outgoing::event(name, channel, text),
@@ -238,6 +261,24 @@ impl Parser {
     fn session_object(&self, json: &str) -> Result<serde_json::Value, CommandRefusal> {
         session_object(json, self.session_bytes_max).map_err(invalid)
     }
+}
+
+/// A text that is sent, and what makes an event of it.
+struct EventText<'a> {
+    /// "" if it is none.
+    name: &'a str,
+    text: &'a str,
+    data_json: bool,
+    user_id_json: &'a str,
+}
+
+/// A command that is carried out once, by its id.
+fn with_id(id: &str, app: Box<str>, order: ParsedCommand) -> Result<Arc<ParsedCommand>, CommandRefusal> {
+    let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
+    if len > max {
+        return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
+    }
+    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), order: Box::new(order) }))
 }
 
 /// The id that a command has, and its app.

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
-    v1::command::Command,
+    v1::{self, command::Command},
 };
 use broadgate_topics::Topic;
 use tokio::sync::oneshot;
 
 use crate::{
     cluster::Routed,
-    command::{CommandRefusal, ParsedCommand},
+    command::{CommandRefusal, CommandSource, ParsedCommand, TopicCommand},
 };
 
 /// Who may place a command.
@@ -27,7 +27,7 @@ pub(super) enum PlacingRight {
 pub(crate) struct Placing {
     /// The caller's number.
     pub(crate) id: u64,
-    pub(crate) command: Command,
+    pub(super) given: Given,
     pub(crate) order: Result<Arc<ParsedCommand>, CommandRefusal>,
     /// Incarnations that were named and are in no view, with how many clients.
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
@@ -37,6 +37,50 @@ pub(crate) struct Placing {
     pub(crate) asked: usize,
     /// The caller wants no answer.
     pub(crate) no_receipt: bool,
+}
+
+/// A command as it was given.
+#[allow(clippy::large_enum_variant, reason = "most are alone, and a box would be an allocation for each")]
+pub(super) enum Given {
+    Alone(CommandSource),
+    /// The home of its topic gets it.
+    Shared(Arc<TopicCommand>),
+}
+
+impl Placing {
+    pub(super) fn new(
+        id: u64,
+        source: CommandSource,
+        order: Result<Arc<ParsedCommand>, CommandRefusal>,
+    ) -> Self {
+        let given = Given::Alone(source);
+        Self { id, given, order, unknown: Vec::new(), malformed: Vec::new(), asked: 0, no_receipt: false }
+    }
+
+    /// The message for a peer.
+    pub(super) fn message(&self) -> Command {
+        let id = self.order.as_ref().map_or("", |order| order.command_id());
+        match &self.given {
+            Given::Alone(source) => source.message(id),
+            Given::Shared(command) => command.message(),
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn message_mut(&mut self) -> Option<&mut Command> {
+        if let Given::Alone(CommandSource::Message(command)) = &mut self.given { Some(command) } else { None }
+    }
+
+    /// For the home of its topic, which shares it with this placing.
+    pub(super) fn share(&mut self, order: &Arc<ParsedCommand>) -> Arc<TopicCommand> {
+        let nothing = Given::Alone(CommandSource::Message(Command::Status(v1::StatusRequest {})));
+        let shared = match std::mem::replace(&mut self.given, nothing) {
+            Given::Alone(source) => TopicCommand::new(source, Arc::clone(order)),
+            Given::Shared(command) => command,
+        };
+        self.given = Given::Shared(Arc::clone(&shared));
+        shared
+    }
 }
 
 /// What is placed without a home and not in the queues yet.

@@ -167,7 +167,7 @@ impl Dispatcher {
             missing.extend(self.outside.load().iter().cloned());
         }
         if let ParsedCommand::ListClients { .. } = *order {
-            return self.walk(epoch, &order, &placing.command).await;
+            return self.walk(epoch, &order, &placing.message()).await;
         }
         if !missing.is_empty() {
             counter!("broadgate_gateway_answers_incomplete_total").increment(1);
@@ -193,8 +193,7 @@ impl Dispatcher {
             return Answer::Error(not_found(*client));
         }
         if let Answer::Receipt(receipt) = &mut answer {
-            receipt.command_id =
-                super::command_ids::command_id(&mut placing.command.clone()).cloned().unwrap_or_default();
+            receipt.command_id = order.command_id().to_owned();
         }
         if let Answer::Status(status) = &mut answer {
             self.add_membership(status);

@@ -16,7 +16,9 @@ use broadgate_proto::{
 use tonic::Code;
 
 use crate::{
-    command::{CommandRefusal, Concerns, ParsedCommand, refusal, take_malformed},
+    command::{
+        ChannelEvent, CommandRefusal, CommandSource, Concerns, ParsedCommand, refusal, take_malformed,
+    },
     dispatch::{
         command_ids::{command_id, needs_id, set_command_id},
         dispatcher::Dispatcher,
@@ -33,13 +35,33 @@ impl Dispatcher {
         self.place_by(commands, PlacingRight::Home).await
     }
 
+    /// The same for events that this gateway issues itself, with their ids; an answer's number is its event's
+    /// place.
+    pub(crate) async fn place_events(
+        self: &Arc<Self>,
+        events: impl ExactSizeIterator<Item = (ChannelEvent, Option<String>)>,
+    ) -> PlacedBatch {
+        let parsed = (0..).zip(events).map(|(place, (event, id))| (self.parse_event(place, event, id), None));
+        self.place_parsed(parsed, PlacingRight::Home).await
+    }
+
     async fn place_by(self: &Arc<Self>, commands: Vec<v1::Command>, way: PlacingRight) -> PlacedBatch {
+        let parsed =
+            commands.into_iter().map(|v1::Command { id, command, after }| (self.parse(id, command), after));
+        self.place_parsed(parsed, way).await
+    }
+
+    /// Each is parsed when those before it are placed as far as they must be.
+    async fn place_parsed(
+        self: &Arc<Self>,
+        parsed: impl Iterator<Item = (Placing, Option<Epoch>)>,
+        way: PlacingRight,
+    ) -> PlacedBatch {
         let me = self.me.load().incarnation;
-        let mut placings: Vec<Placing> = Vec::with_capacity(commands.len());
+        let mut placings: Vec<Placing> = Vec::with_capacity(parsed.size_hint().0);
         let mut parts = Parts::default();
         let mut direct = Direct::default();
-        for (index, v1::Command { id, command, after }) in commands.into_iter().enumerate() {
-            let mut placing = self.parse(id, command);
+        for (index, (mut placing, after)) in parsed.enumerate() {
             if !self.is_inside(me) {
                 self.come_inside(me, &mut placing).await;
             }
@@ -95,7 +117,7 @@ impl Dispatcher {
         for (target, indexes) in direct.there {
             let batch = indexes.into_iter().map(|index| v1::Command {
                 id: index as u64,
-                command: Some(placings[index].command.clone()),
+                command: Some(placings[index].message()),
                 after: None,
             });
             parts.remote.push((self.peers.name(target), self.peers.send(target, batch.collect())));
@@ -147,9 +169,7 @@ impl Dispatcher {
         let Some(mut command) = command else {
             // A newer caller's: prost leaves out what it does not know.
             let order = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
-            let command = Command::Status(v1::StatusRequest {});
-            let (unknown, malformed) = (Vec::new(), Vec::new());
-            return Placing { id, command, order, unknown, malformed, asked: 0, no_receipt: false };
+            return Placing::new(id, CommandSource::Message(Command::Status(v1::StatusRequest {})), order);
         };
         let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
@@ -164,7 +184,15 @@ impl Dispatcher {
             malformed = taken;
             order = self.parser.parse(&command);
         }
-        Placing { id, command, order, unknown: Vec::new(), malformed, asked: 0, no_receipt }
+        let placing = Placing::new(id, CommandSource::Message(command), order);
+        Placing { malformed, no_receipt, ..placing }
+    }
+
+    fn parse_event(&self, id: u64, event: ChannelEvent, command_id: Option<String>) -> Placing {
+        let command_id = command_id.unwrap_or_else(|| self.make_id());
+        let order = self.parser.event(&event, &command_id);
+        let no_receipt = event.flags.no_receipt;
+        Placing { no_receipt, ..Placing::new(id, CommandSource::Event(event), order) }
     }
 
     /// The log's line of a command that closes clients: the lines of their ends name it by its id.

@@ -9,7 +9,6 @@ use std::{
 use broadgate_proto::{
     id::ClientId,
     limits::{BATCH_COMMANDS_MAX, PUSHER_UNANSWERED_MAX},
-    v1,
 };
 use broadgate_topics::{HomeOp, Topic};
 use metrics::counter;
@@ -20,6 +19,7 @@ use tokio::{
 
 use crate::{
     cluster::ClusterEvent,
+    command::ChannelEvent,
     dispatch::dispatcher::Dispatcher,
     shard::{EnterUpcall, Shard, ShardHandle, UpcallQueues},
 };
@@ -32,30 +32,28 @@ pub(crate) fn serve(
     queues: UpcallQueues,
     tasks: &mut JoinSet<()>,
 ) {
-    let UpcallQueues { commands, entries, missed } = queues;
-    tasks.spawn_local(command(Rc::downgrade(shard), dispatcher.clone(), commands));
+    let UpcallQueues { events, entries, missed } = queues;
+    tasks.spawn_local(publish(Rc::downgrade(shard), dispatcher.clone(), events));
     tasks.spawn_local(enter(dispatcher.clone(), entries));
     tasks.spawn_local(report_missed(dispatcher.clone(), missed));
 }
 
-/// Places commands of clients, in order. Their answers are not awaited one by one, but bounded: while too
+/// Places events of clients, in order. Their answers are not awaited one by one, but bounded: while too
 /// many are outstanding, nothing is placed, and the clients are not read.
-async fn command(
+async fn publish(
     shard: Weak<RefCell<Shard>>,
     dispatcher: SharedWeak<Dispatcher>,
-    mut queue: mpsc::Receiver<(ClientId, v1::Command)>,
+    mut queue: mpsc::Receiver<(ClientId, ChannelEvent)>,
 ) {
     let unanswered = Arc::new(Semaphore::new(PUSHER_UNANSWERED_MAX));
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
-        let (clients, mut commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        // Answers name the place in the batch.
-        (0..).zip(&mut commands).for_each(|(place, command)| command.id = place);
-        let permits = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        let (clients, events): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let permits = u32::try_from(events.len()).unwrap_or(u32::MAX);
         // It is never closed.
         let Ok(answered) = Arc::clone(&unanswered).acquire_many_owned(permits).await else { return };
         if let Some(dispatcher) = dispatcher.upgrade() {
-            let placed = dispatcher.place(commands).await;
+            let placed = dispatcher.place_events(events.into_iter().map(|event| (event, None))).await;
             let (shard, clients) = (Weak::clone(&shard), clients.clone());
             broadgate_tasks::spawn_local("answers to clients", async move {
                 let answers = placed.answers().await;
@@ -67,7 +65,7 @@ async fn command(
         } else {
             // The gateway stops.
             counter!("broadgate_gateway_homes_drops_total", "reason" => "no_dispatcher")
-                .increment(commands.len() as u64);
+                .increment(events.len() as u64);
             let Some(shard) = shard.upgrade() else { return };
             let mut shard = shard.borrow_mut();
             clients.iter().for_each(|client| shard.event_refused(*client, "the gateway stops"));

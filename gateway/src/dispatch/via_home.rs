@@ -58,7 +58,7 @@ impl Homed {
             ParsedCommand::Count { app, groups, uids: false } if !groups.is_empty() => {
                 let topics = groups.iter().map(|group| Topic::group(app, group));
                 let by_home = dispatcher.by_home(topics);
-                if let (Some(by_home), Command::Count(request)) = (by_home, &mut placing.command) {
+                if let (Some(by_home), Some(Command::Count(request))) = (by_home, placing.message_mut()) {
                     request.groups.clear();
                     placing.order = Ok(Arc::new(ParsedCommand::Count {
                         app: app.clone(),
@@ -71,7 +71,7 @@ impl Homed {
             }
             ParsedCommand::Online { app, clients, uids } if !uids.is_empty() => {
                 let by_home = dispatcher.by_home(uids.iter().map(|uid| Topic::uid(app, uid)));
-                if let (Some(by_home), Command::Online(request)) = (by_home, &mut placing.command) {
+                if let (Some(by_home), Some(Command::Online(request))) = (by_home, placing.message_mut()) {
                     request.uids.clear();
                     let clients = clients.clone();
                     placing.order =
@@ -81,10 +81,7 @@ impl Homed {
                 Self::No
             }
             _ => match order.topic() {
-                Some(topic) => {
-                    let job = TopicCommand::new(placing.command.clone(), Arc::clone(&order));
-                    Self::Whole(topic, HomeOp::Deliver(job))
-                }
+                Some(topic) => Self::Whole(topic, HomeOp::Deliver(placing.share(&order))),
                 None => Self::No,
             },
         }
@@ -152,7 +149,7 @@ impl Dispatcher {
         if let Some(sentence) = only_by_home(self, placing) {
             return failed(sentence);
         }
-        let command = no_home.map_or_else(|| placing.command.clone(), |(what, topics)| count(what, &topics));
+        let command = no_home.map_or_else(|| placing.message(), |(what, topics)| count(what, &topics));
         let answer = Box::pin(self.run_by(command, None, PlacingRight::Everywhere)).await;
         everywhere(answer)
     }
@@ -206,8 +203,8 @@ impl Dispatcher {
             HomeReply::Last { epoch, command, missing } => {
                 use v1::{last_value_reply::Payload as Out, send_request::Payload};
                 let age_ms = command.as_ref().map_or(0, |(_, age)| age.as_millis() as u64);
-                let event = command.as_ref().map(|(job, _)| event(job)).unwrap_or_default();
-                let payload = command.and_then(|(job, _)| payload(&job)).map(|payload| match payload {
+                let event = command.as_ref().map(|(job, _)| job.event_name().to_owned()).unwrap_or_default();
+                let payload = command.and_then(|(job, _)| job.payload()).map(|payload| match payload {
                     Payload::Text(text) => Out::Text(text),
                     Payload::Binary(bytes) => Out::Binary(bytes),
                     Payload::Framed(bytes) => Out::Framed(bytes),
@@ -221,28 +218,11 @@ impl Dispatcher {
     }
 }
 
-fn payload(job: &TopicCommand) -> Option<v1::send_request::Payload> {
-    match &job.command {
-        Command::Send(request) => request.payload.clone(),
-        _ => None,
-    }
-}
-
-fn event(job: &TopicCommand) -> String {
-    match &job.command {
-        Command::Send(request) => request.event.clone(),
-        _ => String::new(),
-    }
-}
-
 fn history_reply(page: HistoryPage<crate::command::GatewayContent>) -> v1::HistoryReply {
     use v1::{history_message::Payload as Out, send_request::Payload};
     let message = |(offset, job): (u64, Arc<TopicCommand>)| {
-        let command_id = match &job.command {
-            Command::Send(request) => request.command_id.clone(),
-            _ => String::new(),
-        };
-        let payload = payload(&job).map(|payload| match payload {
+        let command_id = job.id().to_owned();
+        let payload = job.payload().map(|payload| match payload {
             Payload::Text(text) => Out::Text(text),
             Payload::Binary(bytes) => Out::Binary(bytes),
             Payload::Framed(bytes) => Out::Framed(bytes),

@@ -1,14 +1,16 @@
-//! What a shard asks of the rest of the gateway: commands of its clients, and to enter groups. The channels
+//! What a shard asks of the rest of the gateway: to place events of its clients, and to enter groups. The channels
 //! are made before the shard's thread; `dispatch` serves the other ends.
 
 use std::sync::Arc;
 
-use broadgate_proto::{id::ClientId, limits::PUSHER_ENTRIES_MAX, v1};
+use broadgate_proto::{id::ClientId, limits::PUSHER_ENTRIES_MAX};
 use broadgate_topics::Topic;
 use tokio::sync::mpsc;
 
-/// Commands of clients that wait to be placed; those beyond are dropped, and their clients get an error.
-const COMMANDS_MAX: usize = 1024;
+use crate::command::ChannelEvent;
+
+/// Events of clients that wait to be placed; those beyond are dropped, and their clients get an error.
+const EVENTS_MAX: usize = 1024;
 /// Reports that a last value was missing; those beyond are dropped, and counted.
 const MISSED_MAX: usize = 1024;
 
@@ -24,8 +26,8 @@ pub(crate) struct EnterUpcall {
 /// A shard's ends.
 #[derive(Clone)]
 pub(crate) struct Upcalls {
-    /// Commands that clients give: they are placed in their order.
-    pub(crate) commands: mpsc::Sender<(ClientId, v1::Command)>,
+    /// Events that clients send: they are placed in their order.
+    pub(crate) events: mpsc::Sender<(ClientId, ChannelEvent)>,
     /// Clients of which the homes must know, in their order.
     pub(crate) entries: mpsc::Sender<EnterUpcall>,
     /// Cache channels in which a subscriber has found nothing.
@@ -34,19 +36,19 @@ pub(crate) struct Upcalls {
 
 /// The ends of those who serve a shard.
 pub(crate) struct UpcallQueues {
-    pub(crate) commands: mpsc::Receiver<(ClientId, v1::Command)>,
+    pub(crate) events: mpsc::Receiver<(ClientId, ChannelEvent)>,
     pub(crate) entries: mpsc::Receiver<EnterUpcall>,
     pub(crate) missed: mpsc::Receiver<Topic>,
 }
 
 impl Upcalls {
     pub(crate) fn new() -> (Self, UpcallQueues) {
-        let (commands, commands_queue) = mpsc::channel(COMMANDS_MAX);
+        let (events, events_queue) = mpsc::channel(EVENTS_MAX);
         let (entries, entries_queue) = mpsc::channel(PUSHER_ENTRIES_MAX);
         let (missed, missed_queue) = mpsc::channel(MISSED_MAX);
         (
-            Self { commands, entries, missed },
-            UpcallQueues { commands: commands_queue, entries: entries_queue, missed: missed_queue },
+            Self { events, entries, missed },
+            UpcallQueues { events: events_queue, entries: entries_queue, missed: missed_queue },
         )
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, PAGE_MAX},
-    v1::{self, answer::Answer, command::Command, last_value_reply, send_request::Payload},
+    v1::{self, answer::Answer, command::Command, last_value_reply},
 };
 use broadgate_pusher::{
     Compat,
@@ -24,7 +24,9 @@ use broadgate_topics::{HomeOp, HomeReply, Topic};
 use http::StatusCode;
 use tonic::Code;
 
-use crate::{apps::App, cluster::Routed, dispatch::Dispatcher, shard::signed_in_group};
+use crate::{
+    apps::App, cluster::Routed, command::ChannelEvent, dispatch::Dispatcher, shard::signed_in_group,
+};
 
 /// One app's backend, asking.
 pub(super) struct Backend {
@@ -129,43 +131,14 @@ impl Backend {
     async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
         let number = |(id, command)| v1::Command { id, command: Some(command), after: None };
         let commands = (0..).zip(commands).map(number).collect();
-        let answers = self.dispatcher.place(commands).await.answers().await;
-        answers
-            .into_iter()
-            .map(|answer| match answer.answer {
-                Some(Answer::Error(error)) => Err(refused(&error)),
-                Some(answer) => Ok(answer),
-                None => Err(unanswered()),
-            })
-            .collect()
+        accepted(self.dispatcher.place(commands).await.answers().await)
     }
 
     /// Each channel's event is a command of its own: it has a place in the channel's order.
     async fn publish(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
         self.claim(events).await?;
-        let mut commands = Vec::new();
-        for event in events {
-            let clients = event.except.iter().map(ToString::to_string).collect();
-            for channel in &event.channels {
-                let command_id = match &self.once {
-                    Some(once) => format!("key:{once}:{}", commands.len()),
-                    None => String::new(),
-                };
-                commands.push(Command::Send(v1::SendRequest {
-                    command_id,
-                    to: Some(v1::Audience {
-                        app: self.app.id.clone(),
-                        groups: vec![channel.clone()],
-                        except: Some(v1::Except { clients: Vec::clone(&clients), ..v1::Except::default() }),
-                        ..v1::Audience::default()
-                    }),
-                    payload: Some(Payload::Text(event.data.clone())),
-                    event: event.name.clone(),
-                    ..v1::SendRequest::default()
-                }));
-            }
-        }
-        let answers = self.ask(commands).await?;
+        let events = ChannelEvent::of_publishes(&self.app.id, self.once.as_deref(), events);
+        let answers = accepted(self.dispatcher.place_events(events.into_iter()).await.answers().await)?;
         match (answers.iter().all(is_complete), &self.once) {
             (true, _) => Ok(()),
             (false, Some(_)) => Err(unavailable(INCOMPLETE)),
@@ -371,6 +344,18 @@ impl Backend {
         self.ask_all(vec![command]).await?;
         Ok(answer::EMPTY.to_owned())
     }
+}
+
+/// All answers, or the first refusal.
+fn accepted(answers: Vec<v1::Answer>) -> Result<Vec<Answer>, ApiRefusal> {
+    answers
+        .into_iter()
+        .map(|answer| match answer.answer {
+            Some(Answer::Error(error)) => Err(refused(&error)),
+            Some(answer) => Ok(answer),
+            None => Err(unanswered()),
+        })
+        .collect()
 }
 
 /// Has everybody answered whom it concerns?

@@ -17,7 +17,7 @@ use std::{rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
-    v1::{self, Cause, answer::Answer, command::Command, pusher_event, send_request::Payload},
+    v1::{self, Cause, answer::Answer, pusher_event},
 };
 use broadgate_pusher::{
     close, incoming,
@@ -30,6 +30,7 @@ use metrics::counter;
 use crate::{
     apps::{App, AppEnd, AppTable},
     codec::encode::{close_frame, text_frame},
+    command::{ChannelEvent, EventFlags},
     refusals::RefusalContext,
     shard::{counters::Drop, slots::Slot, state::Shard},
 };
@@ -198,9 +199,8 @@ impl Shard {
     fn publish(&mut self, slot: Slot, channel: String, event: String, data: String) {
         let second = self.second;
         let id = self.id_of(slot);
-        let client_id = id.to_string();
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let app = client.app.to_string();
+        let app = Rc::clone(&client.app);
         let Some(pusher) = client.pusher.as_deref_mut() else { return };
         let compat = pusher.tenant.app.compat;
         if let Some(max) = pusher.tenant.app.limits.client_events_max(compat)
@@ -221,21 +221,16 @@ impl Shard {
             data_json: data.clone(),
             user_id: seat.map(|seat| seat.user.to_string()).unwrap_or_default(),
         });
-        let except = v1::Except { clients: vec![client_id], ..v1::Except::default() };
-        let to = v1::Audience { app, groups: vec![channel], except: Some(except), ..v1::Audience::default() };
-        let send = v1::SendRequest {
-            to: Some(to),
-            payload: Some(Payload::Text(data)),
-            event,
+        let event = ChannelEvent {
+            app: (&*app).into(),
+            channel,
+            except: Some(id),
+            name: event.into(),
+            data: data.into(),
             user_id_json,
-            data_json: true,
-            not_kept: true,
-            no_receipt: true,
-            ..v1::SendRequest::default()
+            flags: EventFlags::CLIENT,
         };
-        let command = v1::Command { command: Some(Command::Send(send)), ..v1::Command::default() };
-        if self.deps.upcalls.as_ref().is_none_or(|upcalls| upcalls.commands.try_send((id, command)).is_err())
-        {
+        if self.deps.upcalls.as_ref().is_none_or(|upcalls| upcalls.events.try_send((id, event)).is_err()) {
             self.tally.drop(Drop::Busy, 1);
             let sentence = "Client event rejected - the server is busy";
             return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
