@@ -111,7 +111,7 @@ class Traffic:
                 raise task.exception()
 
     async def finish(self):
-        """Stops the publishers; whoever is connected must get what is still under way."""
+        """Stops the publishers; every open connection must get what is still under way."""
         self.over = True
         await asyncio.gather(*self.tasks[:3])
         topics = self.all, self.room, self.news
