@@ -232,8 +232,50 @@ const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("register", "broadgate_register_step_downs_total", None),
 ];
 
+/// Tasks whose panic ends only what they serve, by role: the label `task` of `broadgate_task_panics_total`.
+const CONTAINED: &[(&str, &[&str])] = &[
+    (
+        "",
+        &["certificates", "connection of a port", "look at other registers", "service manager", "step-down"],
+    ),
+    (
+        "gateway",
+        &[
+            "answers to clients",
+            "app files",
+            "client",
+            "command stream",
+            "connection",
+            "drain",
+            "handshake",
+            "list of clients",
+            "peer's link",
+            "release of a worker",
+            "webhook journal",
+            "webhook spool",
+            "worker's stream",
+        ],
+    ),
+    ("register", &["member's stream"]),
+    (
+        "worker",
+        &[
+            "command stream",
+            "end of a link",
+            "followed views",
+            "watch of Pusher clients",
+            "watch of groups",
+            "watched gateway",
+        ],
+    ),
+];
+
 /// Registers every metric's help text, and the counters that alerts watch.
 pub(crate) fn describe(role: &str) {
+    for task in CONTAINED.iter().filter(|(of, _)| of.is_empty() || *of == role).flat_map(|(_, tasks)| *tasks)
+    {
+        counter!("broadgate_task_panics_total", "task" => *task).increment(0);
+    }
     for &(_, name, label) in FROM_THE_START.iter().filter(|(of, ..)| *of == role) {
         match label {
             Some((label, value)) => counter!(name, label => value).increment(0),
@@ -268,6 +310,42 @@ mod tests {
         let described: BTreeSet<String> =
             COUNTERS.iter().chain(GAUGES).chain(HISTOGRAMS).map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(made, described);
+    }
+
+    /// What follows each place where a contained task is started.
+    fn contained(folder: &Path, tasks: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                contained(&path, tasks);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            for call in ["broadgate_tasks::", "= contain("] {
+                for rest in text.split(call).skip(1) {
+                    let starts = ["spawn(", "spawn_local(", "blocking(", "note(", "contain("];
+                    let rest = starts.iter().find_map(|start| rest.strip_prefix(start)).unwrap_or(rest);
+                    let name = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
+                    // Not this function's own text.
+                    let name = name
+                        .filter(|name| name.bytes().all(|b| b.is_ascii_alphabetic() || b" '-".contains(&b)));
+                    tasks.extend(name.map(str::to_owned));
+                }
+            }
+        }
+    }
+
+    /// The counters of panics exist from the start, so that the first panic is an increase.
+    #[test]
+    fn every_contained_task_is_counted_from_the_start() {
+        let mut started = BTreeSet::new();
+        for room in ["src", "proto/port", "proto/tls", "register/src", "gateway/src", "business/src"] {
+            contained(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut started);
+        }
+        // `up` has no metrics.
+        assert!(started.remove("child's log"));
+        let listed = CONTAINED.iter().flat_map(|(_, tasks)| *tasks).map(|task| (*task).to_owned());
+        assert_eq!(started, listed.collect());
     }
 
     fn collect(folder: &Path, made: &mut BTreeSet<String>) {

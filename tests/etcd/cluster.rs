@@ -247,7 +247,7 @@ impl Cluster {
         );
     }
 
-    /// Whoever is in the newest view.
+    /// The members of the newest view.
     pub fn living(&self) -> BTreeSet<String> {
         let views = self.views.lock().unwrap();
         let members = views.last_key_value().map(|(_, view)| view.members.clone()).unwrap_or_default();

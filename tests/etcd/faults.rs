@@ -14,7 +14,7 @@ use crate::{
 /// From a register's death until a new gateway takes clients.
 const JOIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Whatever is killed or paused, epochs form one chain, nobody who beats is removed, and every send is complete.
+/// While members are killed and paused, epochs form one chain, no beating member is removed, and every send is complete.
 pub async fn everything_is_killed_and_paused(dir: &Path, rounds: u64) {
     let mut etcd = Etcd::start(dir, 3, None).await;
     let settings = vec![etcd.settings(); 3];

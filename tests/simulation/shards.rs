@@ -425,7 +425,7 @@ impl World {
         }
     }
 
-    /// Its outbox stops: whatever is placed from now on is dropped, and said so.
+    /// Its outbox stops: everything placed from now on is dropped and reported.
     pub fn slow_down(&mut self, client: ClientNo) {
         let one = &mut self.clients[client as usize];
         if one.open && !std::mem::replace(&mut one.slow, true) {

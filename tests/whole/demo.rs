@@ -5,12 +5,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{
-    documents,
-    harness::*,
-    http::post,
-    operator::{free_base, run},
-};
+use crate::{documents, harness::*, http::post, operator::run, up::free_base};
 
 /// The README's worker; the documents' test compares the text.
 #[allow(dead_code)]

@@ -21,7 +21,7 @@ fn named(text: &str) -> BTreeSet<String> {
 const LATER: [&str; 2] =
     ["broadgate_gateway_webhook_queue_events", "broadgate_register_ledger_commit_seconds_bucket"];
 
-async fn scrape(address: SocketAddr) -> String {
+pub async fn scrape(address: SocketAddr) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     String::from_utf8(crate::malformed_input::answer(address, request, false).await).unwrap()
 }

@@ -1,5 +1,7 @@
 //! The unexpected end of any task or thread ends its process with an error that names it.
 
+use broadgate_business::{Client, Handler, Message, Worker, WorkerConfig};
+
 use crate::{harness::*, pusher::Pusher, webhooks::hooked};
 
 /// The process must exit with an error that names the part.
@@ -169,6 +171,40 @@ async fn panicking_handling_of_clients_events_ends_the_worker() {
 #[tokio::test]
 async fn panicking_timer_ends_the_worker() {
     worker_without("timer-1", "chat").await;
+}
+
+struct Idle;
+
+impl Handler for Idle {
+    async fn message(&self, _: &Client, _: Message) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// A worker of the SDK in this process: its app has a name of its own, and so has the fault.
+#[tokio::test]
+async fn panicking_watch_of_pusher_clients_ends_the_worker() {
+    let app = "[[apps]]\nid = \"struck\"\nkeys = [{ key = \"struck-key\", secret = \"secret-of-struck\" }]\n";
+    let cluster = Cluster::quiet(1).more(app).start().await;
+    let fault = cluster.dir.join("watch-fault");
+    broadgate_tasks::arm("Pusher events of struck", &fault);
+    let config = WorkerConfig {
+        registers: vec![cluster.register_address.clone()],
+        name: "struck".into(),
+        pusher_apps: vec!["struck".into()],
+        ..WorkerConfig::default()
+    };
+    let running = tokio::spawn(Worker::new(config).run(Idle, std::future::pending()));
+    let present = async || {
+        let view = cluster.view().await?;
+        Some(view.members.iter().any(|member| member.name == "struck"))
+    };
+    until("the worker is in the view", async || present().await?.then_some(())).await;
+    std::fs::write(&fault, "").unwrap();
+    let ended = soon("the worker ends", running).await.unwrap();
+    let error = format!("{:#}", ended.unwrap_err());
+    assert!(error.contains("\"Pusher events of struck\" failed: it panicked"), "{error}");
+    until("the worker is out of the view", async || (!present().await?).then_some(())).await;
 }
 
 #[tokio::test]

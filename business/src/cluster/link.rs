@@ -137,10 +137,8 @@ impl CallerLink {
                 .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST);
             let (flight, gone) = (self.flight.clone(), self.gone.clone());
             broadgate_tasks::spawn("command stream", async move {
-                // Also after a panic, so that nobody waits for answers.
-                let supervised = broadgate_tasks::contain("command stream", supervise(&flight, client));
                 tokio::select! {
-                    _ = supervised => {}
+                    () = supervise_again(&flight, client) => {}
                     () = retired(&flight, &gone) => {}
                 }
                 flight.end().await;
@@ -158,6 +156,15 @@ impl Drop for CallerLink {
 type CallsStub = GatewayClient<
     tonic::service::interceptor::InterceptedService<Channel, broadgate_proto::secret::SendSecret>,
 >;
+
+/// A panic ends one stream: what it had to answer is given back, and the next one is opened.
+async fn supervise_again(flight: &Arc<CallsInFlight>, client: CallsStub) {
+    let mut backoff = Backoff::default();
+    while broadgate_tasks::contain("command stream", supervise(flight, client.clone())).await.is_none() {
+        flight.broken();
+        tokio::time::sleep(backoff.next(dial::random())).await;
+    }
+}
 
 /// Keeps a stream open, until the link is retired.
 async fn supervise(flight: &Arc<CallsInFlight>, mut client: CallsStub) {

@@ -1,6 +1,6 @@
-//! A message whose end was not read yet, of the protocols without a handshake.
+//! A partially read message, of the protocols without a handshake.
 
-/// What a decoder of lines or of length-prefixed frames keeps between two reads.
+/// The buffer that a decoder of lines or length-prefixed frames keeps between reads.
 pub(crate) struct Begun {
     pub(super) bytes: Vec<u8>,
     /// Limit of one message.

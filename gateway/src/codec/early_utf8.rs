@@ -1,17 +1,17 @@
 //! Counts the frames of a client, so that it cannot have many in a row, and finds invalid UTF-8 in a text
-//! message before its frame has come whole (RFC 6455 section 8.1). Pure.
+//! message before its whole frame has arrived (RFC 6455 section 8.1). Pure.
 //!
-//! tungstenite looks at the text of whole frames. This follows the frames before it, and looks at the text
-//! of those that have come in part, or that are part of a message of several. Of a message in one frame that
-//! comes whole, which nearly all are, only the head is looked at.
+//! tungstenite validates the text of whole frames. This parses frame heads ahead of it, and validates the text
+//! of partial frames and of fragments. Of a message in a single frame that arrives whole, as nearly all do,
+//! it reads only the head.
 
 use crate::codec::input::Allowance;
 
 /// The longest head of a frame: two bytes, eight of length, four of mask (RFC 6455 section 5.2).
 const HEAD_BYTES_MAX: usize = 14;
-/// Text that is unmasked and looked at in one go.
+/// Bytes of text that are unmasked and validated at once.
 const CHUNK_BYTES: usize = 512;
-/// What an unfinished character may have of its at most four bytes.
+/// Bytes of a truncated character: one less than the longest has.
 const CARRY_BYTES_MAX: usize = 3;
 
 const FIN: u8 = 0x80;
@@ -19,35 +19,35 @@ const MASKED: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
-/// Opcodes from here on are of control frames, which may stand between the frames of a message.
+/// Opcodes from here on are control frames, which may come between the fragments of a message.
 const CONTROL: u8 = 0x8;
 
 #[derive(Default)]
 pub(super) struct EarlyUtf8 {
     head: [u8; HEAD_BYTES_MAX],
     head_len: usize,
-    /// Bytes of the present frame's payload that have not come.
+    /// Payload bytes of the current frame that have not arrived.
     payload_left: u64,
     mask: [u8; 4],
-    /// The payload of the present frame is text that must be looked at.
+    /// The payload of the current frame is text that must be validated.
     looks: bool,
-    /// The present frame is the last of its message.
+    /// The current frame is the last of its message.
     ends: bool,
-    /// A text message of several frames is under way.
+    /// A fragmented text message is in progress.
     in_text: bool,
-    /// The begin of a character whose end has not come.
+    /// The first bytes of a character whose rest has not arrived.
     carry: [u8; CARRY_BYTES_MAX],
     carry_len: usize,
     invalid: bool,
 }
 
 impl EarlyUtf8 {
-    /// Was there a byte that no text can have at its place?
+    /// Was there a byte that is not valid UTF-8 at its place?
     pub(super) fn is_invalid(&self) -> bool {
         self.invalid
     }
 
-    /// Follows what has been read for as long as frames may be begun; returns how many bytes that were.
+    /// Scans the input while the allowance permits another frame; returns how many bytes it scanned.
     pub(super) fn follow(&mut self, mut bytes: &[u8], allowance: &mut Allowance) -> usize {
         let read = bytes.len();
         while !bytes.is_empty() && !self.invalid {
@@ -72,7 +72,7 @@ impl EarlyUtf8 {
         read - bytes.len()
     }
 
-    /// Takes bytes of a frame's head; returns what follows them.
+    /// Consumes bytes of a frame's head; returns the rest of the input.
     fn follow_head<'a>(&mut self, bytes: &'a [u8], allowance: &mut Allowance) -> &'a [u8] {
         let before = self.head_len;
         let len = bytes.len().min(HEAD_BYTES_MAX - before);
@@ -143,7 +143,7 @@ impl EarlyUtf8 {
     }
 }
 
-/// How long the head of a frame, and its payload, are; none if more of the head must come.
+/// The lengths of a frame's head and of its payload; none if the head is incomplete.
 fn sizes(head: &[u8]) -> Option<(usize, u64)> {
     let second = *head.get(1)?;
     let (len_bytes, payload_len) = match second & 0x7f {

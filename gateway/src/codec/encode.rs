@@ -11,17 +11,17 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const FIN: u8 = 0x80;
 
-/// Which protocols the gateway's listeners speak; no frame is made for one that none speaks.
+/// The protocols that the gateway's listeners speak; messages are framed for no other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoder {
     pub(crate) websocket: bool,
     pub(crate) text: bool,
     pub(crate) frame: bool,
-    /// Are there apps with Pusher clients?
+    /// Does any app have Pusher clients?
     pub(crate) pusher: bool,
 }
 
-/// One message (or several merged ones) in every protocol that is spoken here.
+/// One message, or several merged ones, framed for every protocol in use.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Frames<F = Bytes> {
     pub(crate) websocket: Option<F>,
@@ -37,19 +37,19 @@ pub(crate) struct Frames<F = Bytes> {
 /// alone; those of the `Bytes` would be by all shards at once, for every delivery.
 pub(crate) type SharedFrame = Rc<CountedFrame>;
 
-/// A frame whose bytes are counted by its shard for as long as anybody there holds it.
+/// A frame whose bytes its shard counts until the last reference is dropped.
 #[derive(Debug)]
 pub(crate) struct CountedFrame {
     bytes: Bytes,
     live: LiveBytes,
 }
 
-/// What all frames of one shard take in memory, in bytes. A frame costs one addition when it is made and one
-/// when it goes, and none for each client that gets it.
+/// Memory of all frames of one shard, in bytes. A frame costs one addition when it is created and one
+/// when it is dropped, and none per client.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveBytes(Rc<Cell<usize>>);
 
-/// What a frame takes besides its bytes: its own place, its counters, and what the allocator adds.
+/// Memory of a frame besides its bytes: the struct, its counters and the allocator's overhead.
 const FRAME_BYTES: usize = 96;
 
 impl LiveBytes {
@@ -108,7 +108,7 @@ impl Encoder {
         self.message(BINARY, payload)
     }
 
-    /// Frames that the caller made: whole, unmasked, valid opcodes; only for WebSocket clients.
+    /// Checks frames built by the caller: whole, unmasked, with valid opcodes; for WebSocket clients only.
     pub(crate) fn framed(frames: Bytes) -> Result<Frames, String> {
         check_frames(&frames)?;
         let payload = frames.len();
@@ -185,7 +185,7 @@ fn line(payload: &[u8]) -> Bytes {
     line.freeze()
 }
 
-/// The length is of the whole, its own four bytes included, as GatewayWorker's `frame` has it.
+/// The length includes its own four bytes, as in GatewayWorker's `frame` protocol.
 fn length_prefixed(payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(payload.len() + 4);
     frame.put_u32(u32::try_from(payload.len() + 4).unwrap_or(u32::MAX));

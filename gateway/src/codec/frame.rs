@@ -1,4 +1,4 @@
-//! Length-prefixed frames: four big-endian bytes that count the whole frame, themselves included.
+//! Length-prefixed frames: four big-endian bytes give the length of the whole frame, themselves included.
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ impl FrameDecoder {
         input: &mut &[u8],
         allowance: &mut Allowance,
     ) -> Result<Option<ClientInput>, Violation> {
-        // A frame that has begun goes on: it was paid for.
+        // A frame in progress has already been counted.
         if self.0.bytes.is_empty() && !input.is_empty() && !allowance.take() {
             return Ok(None);
         }

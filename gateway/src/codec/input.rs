@@ -3,21 +3,21 @@
 use broadgate_proto::close::{self, CloseCode};
 use bytes::Bytes;
 
-/// What a client said. Payloads own their bytes: a slice would pin the buffer that it came from.
+/// Decoded client input. Payloads own their bytes: a slice would pin the buffer it came from.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClientInput {
     Text(String),
     Binary(Bytes),
-    /// A close frame, with the code and reason that it gave.
+    /// A close frame, with its code and reason.
     Close(u16, String),
 }
 
-/// How many frames may be taken from a client before others have their turn, and what they were.
+/// How many frames may be decoded of a client in this turn, and which kinds were.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    /// Frames that may still be begun. What was read beyond is left in the input.
+    /// Frames that may still be started. The rest stays in the input.
     pub(crate) left: u32,
-    /// WebSocket frames that were begun and are no message by themselves: control frames and fragments.
+    /// Started WebSocket frames that are not messages by themselves: control frames and fragments.
     pub(crate) no_messages: u32,
 }
 
@@ -26,7 +26,7 @@ impl Allowance {
         Self { left: frames, no_messages: 0 }
     }
 
-    /// Takes a message that is one frame; false if none is left.
+    /// Counts a message of one frame; false if the allowance is spent.
     pub(super) fn take(&mut self) -> bool {
         let is_left = self.left > 0;
         self.left -= u32::from(is_left);
@@ -52,7 +52,7 @@ impl Violation {
     }
 }
 
-/// A message as text if it is UTF-8, for protocols that do not tell.
+/// A text message if the bytes are UTF-8, else a binary one: for protocols that do not distinguish.
 pub(super) fn text_or_binary(payload: &[u8]) -> ClientInput {
     match std::str::from_utf8(payload) {
         Ok(text) => ClientInput::Text(text.to_owned()),

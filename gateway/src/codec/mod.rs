@@ -16,7 +16,7 @@ pub(crate) use self::input::{Allowance, ClientInput, Violation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     WebSocket,
-    /// WebSocket, in which the Pusher protocol is spoken.
+    /// The Pusher protocol over WebSocket.
     Pusher,
     Text,
     Frame,
@@ -30,7 +30,7 @@ pub(crate) enum Codec {
 }
 
 impl Protocol {
-    /// Of a raw client; what the listener's kind says.
+    /// The protocol of a raw client of a listener of this kind.
     pub(crate) fn raw(kind: ListenerKind) -> Self {
         match kind {
             ListenerKind::Web => Self::WebSocket,
@@ -39,7 +39,7 @@ impl Protocol {
         }
     }
 
-    /// This protocol's form of a message; none if it has none.
+    /// The message as framed for this protocol; none if it was not framed for it.
     pub(crate) fn pick<F>(self, frames: &Frames<F>) -> Option<&F> {
         match self {
             Self::WebSocket => frames.websocket.as_ref(),
@@ -53,7 +53,7 @@ impl Protocol {
         matches!(self, Self::WebSocket | Self::Pusher)
     }
 
-    /// Its name in answers.
+    /// Its name in the API.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
@@ -75,8 +75,8 @@ impl Codec {
         }
     }
 
-    /// The next message in what was read, or none if more must be read or the allowance is spent: then
-    /// something is left of `input`, which moves on past what was taken. What must be answered at once (a
+    /// Decodes the next message, or none if more must be read or the allowance is spent: then
+    /// some of `input`, which is advanced past what was decoded, is left. What must be answered at once (a
     /// pong, a close reply) is added to `answer`.
     pub(crate) fn next(
         &mut self,

@@ -17,9 +17,9 @@ use crate::codec::{
     input::{Allowance, ClientInput, Violation},
 };
 
-/// tungstenite's own read buffer: allocated at once and for good, so small.
+/// tungstenite's own read buffer: small, because it is allocated at once and kept.
 const READ_BUFFER_BYTES: usize = 256;
-/// Code of a close frame that has none (RFC 6455 section 7.1.5).
+/// The code that stands for a close frame without one (RFC 6455 section 7.1.5).
 const NO_CODE: u16 = 1005;
 
 pub(crate) struct WebSocketDecoder(Box<DecoderState>);
@@ -27,7 +27,7 @@ pub(crate) struct WebSocketDecoder(Box<DecoderState>);
 struct DecoderState {
     context: WebSocketContext,
     early: EarlyUtf8,
-    /// Bytes at the begin of the input that `early` has followed and `context` has not taken.
+    /// Bytes at the start of the input that `early` has scanned and `context` has not consumed.
     followed: usize,
 }
 
@@ -53,8 +53,8 @@ impl WebSocketDecoder {
         if let Some(new) = input.get(state.followed..) {
             state.followed += state.early.follow(new, allowance);
         }
-        // tungstenite takes all frames that it gets before it returns, unless one ends a message: it gets no
-        // more than may be begun.
+        // tungstenite consumes all frames in its input before it returns, unless one ends a message: it gets no
+        // more frames than the allowance permits.
         let (mut fed, _) = input.split_at(state.followed.min(input.len()));
         let result = Self::read(&mut state.context, &mut Feed { input: &mut fed, answer });
         *input = &input[state.followed - fed.len()..];
@@ -64,7 +64,7 @@ impl WebSocketDecoder {
             (*input, state.followed) = (&[], 0);
         }
         match result {
-            // All that came before it has been passed on.
+            // Everything before it has been delivered.
             Ok(None) if state.early.is_invalid() => Err(Violation::Utf8),
             result => result,
         }
@@ -101,7 +101,7 @@ impl WebSocketDecoder {
     }
 }
 
-/// A slice to read from, and a buffer to write to, as a socket that would block at its end.
+/// A socket made of a slice to read, which would block at its end, and a buffer to write to.
 struct Feed<'a, 'b> {
     input: &'a mut &'b [u8],
     answer: &'a mut Vec<u8>,

@@ -63,7 +63,7 @@ impl TopicCommand {
         self.source.client_event()
     }
 
-    /// Of its command, in bytes.
+    /// The command's size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -77,7 +77,7 @@ impl Content for GatewayContent {
         job.bytes()
     }
 
-    /// The command, and the frames that were made of it.
+    /// Size of the command and of its frames.
     fn heap_bytes(job: &Arc<TopicCommand>) -> usize {
         job.bytes + job.order.heap_bytes() + size_of::<TopicCommand>() + size_of::<ParsedCommand>()
     }

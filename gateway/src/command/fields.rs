@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::command::order::{ClientFilter, CommandRefusal, Recipients, RefusedField, invalid, refusal};
 
-/// What a caller may ask to be understood, besides what every version understands.
+/// The optional fields that a caller may list in `requires`.
 const UNDERSTOOD: [&str; 1] = ["event"];
 
 pub(super) fn understood(requires: &[String]) -> Result<(), CommandRefusal> {

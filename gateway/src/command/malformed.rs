@@ -1,5 +1,5 @@
-//! Client ids in lists that are no ids. A list comes from somebody's database: one wrong entry must not fail
-//! the others, so it is taken out and named in the answer, as a client that is not connected is.
+//! Malformed client ids in lists. A list comes from the caller's database: one wrong entry must not fail
+//! the others, so it is removed and listed in the answer, like a client that is not connected.
 
 use broadgate_proto::{
     id::ClientId,
@@ -7,8 +7,8 @@ use broadgate_proto::{
     v1::{self, command::Command},
 };
 
-/// Takes client ids that are none out of the lists of a command, and returns them. None if nobody is left
-/// who could be meant: then the error that names the id helps more.
+/// Removes malformed client ids from the lists of a command and returns them. None if no valid recipient
+/// is left: then an error that names the malformed id helps more.
 pub(crate) fn take_malformed(command: &mut Command) -> Option<Vec<String>> {
     let mut taken = Vec::new();
     let somebody = match command {
@@ -16,7 +16,7 @@ pub(crate) fn take_malformed(command: &mut Command) -> Option<Vec<String>> {
         | Command::Close(v1::CloseRequest { to: Some(of), .. })
         | Command::ListClients(v1::ListClientsRequest { of: Some(of), .. }) => {
             if let Some(except) = &mut of.except {
-                // Nobody has such an id, so nobody is left out by it.
+                // No client has such an id, so excluding it excludes nobody.
                 take(&mut except.clients, &mut Vec::new());
             }
             take(&mut of.clients, &mut taken);
@@ -36,7 +36,7 @@ pub(crate) fn take_malformed(command: &mut Command) -> Option<Vec<String>> {
 fn take(ids: &mut Vec<String>, taken: &mut Vec<String>) {
     let malformed = ids.extract_if(.., |id| id.parse::<ClientId>().is_err());
     taken.extend(malformed.map(|mut id| {
-        // An answer must not grow by what somebody put there.
+        // A caller must not be able to make the answer grow without bound.
         id.truncate(id.floor_char_boundary(NAME_BYTES_MAX));
         id
     }));

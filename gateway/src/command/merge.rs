@@ -1,4 +1,4 @@
-//! Many partial answers make one. Pure.
+//! Merges partial answers into one. Pure.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,7 +9,7 @@ use broadgate_proto::{
 
 use crate::command::order::ParsedCommand;
 
-/// Adds what another shard or gateway answered to the same command.
+/// Merges another shard's or gateway's answer to the same command.
 pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
     let Some(so_far) = all else {
         *all = Some(part);
@@ -54,7 +54,7 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
     }
 }
 
-/// The first names in byte order; one more than asked for tells that there is a next page.
+/// The first names in byte order; one more than the limit shows that there is a next page.
 pub(crate) fn first_names<'a>(
     names: impl Iterator<Item = (&'a str, u64)>,
     limit: usize,
@@ -83,8 +83,8 @@ fn add_counts(all: &mut v1::Counts, part: &v1::Counts) {
     }
 }
 
-/// Brings the sum of several parts into order: names once each, hashes once each, a page's length
-/// and one more.
+/// Normalizes a merged answer: each name once, each hash once, at most a page's length
+/// plus one.
 pub(crate) fn tidy(order: &ParsedCommand, answer: &mut Answer) {
     match (order, answer) {
         (
@@ -132,7 +132,7 @@ pub(crate) fn tidy(order: &ParsedCommand, answer: &mut Answer) {
     }
 }
 
-/// Cuts rows to a page of so many, and to what one message takes; there is always one. True if any are left
+/// Cuts rows to a page and to the size of one message, but keeps at least one. True if rows are left
 /// for the next page.
 fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
     let mut bytes = 0;
@@ -146,7 +146,7 @@ fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
     more
 }
 
-/// What the caller gets: cut to the page, without what is only for gateways, and with its coverage.
+/// Finishes the caller's answer: cuts it to the page, drops fields meant for gateways, adds the coverage.
 pub(crate) fn finish(order: &ParsedCommand, answer: &mut Answer, coverage: v1::Coverage) {
     match answer {
         Answer::Receipt(receipt) => receipt.coverage = Some(coverage),

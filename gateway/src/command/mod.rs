@@ -1,14 +1,14 @@
-//! Commands as a gateway carries them out: parsed, checked, and with their payload framed once.
+//! Commands as a gateway executes them: parsed, checked, their payload framed once.
 //!
 //! | file | what |
 //! |---|---|
-//! | `parse.rs` | commands that change or send something |
-//! | `query.rs` | questions |
+//! | `parse.rs` | commands that send something or change state |
+//! | `query.rs` | queries |
 //! | `fields.rs` | names, ids, audiences and pages in a command |
-//! | `malformed.rs` | client ids in lists that are no ids |
+//! | `malformed.rs` | malformed client ids in lists |
 //! | `source.rs` | commands as they were given, and events that this gateway issues |
-//! | `content.rs` | what topics carry in a running gateway: commands, parsed once |
-//! | `merge.rs` | one answer of many partial ones |
+//! | `content.rs` | the content of topics in a running gateway: commands, parsed once |
+//! | `merge.rs` | merging of partial answers |
 
 mod content;
 mod fields;

@@ -1,4 +1,4 @@
-//! Commands as a gateway carries them out, and refusals.
+//! Parsed commands, ready to execute, and refusals.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::codec::encode::Frames;
 /// A refusal: what a unary call answers as its status.
 pub(crate) type CommandRefusal = v1::Error;
 
-/// Whom a command reaches.
+/// The recipients of a command.
 #[derive(Debug, Default)]
 pub(crate) struct ClientFilter {
     pub(crate) app: Box<str>,
@@ -29,7 +29,7 @@ pub(crate) struct ClientFilter {
 }
 
 impl ClientFilter {
-    /// Nothing to deduplicate and nobody to leave out.
+    /// True if there is nothing to deduplicate and no client to leave out.
     pub(crate) fn is_one_topic(&self) -> bool {
         let topics = self.uids.len() + self.groups.len() + usize::from(self.all);
         topics <= 1
@@ -39,7 +39,7 @@ impl ClientFilter {
             && self.except_groups.is_empty()
     }
 
-    /// The one topic that is addressed, and nobody besides.
+    /// The topic, if exactly one topic and nothing else is addressed.
     pub(super) fn topic(&self) -> Option<Topic> {
         match (self.all, &self.uids[..], &self.groups[..]) {
             _ if !self.clients.is_empty() => None,
@@ -50,21 +50,21 @@ impl ClientFilter {
         }
     }
 
-    /// Only clients are named, so only their gateways need to know.
+    /// True if only client ids are named, so that only their gateways are concerned.
     pub(super) fn clients_only(&self) -> bool {
         self.uids.is_empty() && self.groups.is_empty() && !self.all
     }
 }
 
-/// Whom a client stands for in a group.
+/// The user that a client represents in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PresenceSeat {
     pub(crate) user: Arc<str>,
-    /// What others see of the user.
+    /// The user's info, visible to the other members.
     pub(crate) info: Arc<str>,
 }
 
-/// How to close.
+/// Close code and reason.
 #[derive(Debug)]
 pub(crate) struct CloseWith {
     pub(crate) code: u16,
@@ -73,7 +73,7 @@ pub(crate) struct CloseWith {
     pub(crate) at_once: bool,
 }
 
-/// What is done to a session.
+/// An operation on a session.
 #[derive(Debug)]
 pub(crate) enum SessionCommand {
     Set(Box<str>),
@@ -81,13 +81,13 @@ pub(crate) enum SessionCommand {
     Get,
 }
 
-/// One command, ready to be carried out by every shard that it concerns.
+/// One command, ready to be executed by every shard that it concerns.
 #[derive(Debug)]
 pub(crate) enum ParsedCommand {
     Send {
         to: ClientFilter,
         frames: Frames,
-        /// Where several groups are named: the event as each of them has it.
+        /// If several groups are named: the event as it is framed for each of them.
         by_group: Vec<Frames>,
     },
     Close {
@@ -176,7 +176,7 @@ pub(crate) enum ParsedCommand {
         after: Box<str>,
     },
     Status,
-    /// Carried out once, however often its caller repeats it.
+    /// Executed once, however often its caller repeats it.
     Once {
         app: Box<str>,
         id: Box<str>,
@@ -196,7 +196,7 @@ pub(crate) struct Recipients {
 pub(crate) enum Concerns {
     /// Every gateway of the view.
     All,
-    /// The gateways of these incarnations; the clients that are named there.
+    /// The gateways of these incarnations, each with the clients that the command names there.
     Some(BTreeMap<Incarnation, Vec<ClientId>>),
 }
 
@@ -216,7 +216,7 @@ impl ParsedCommand {
         }
     }
 
-    /// The one client that this is about, if it is about nobody else. Cheap: most commands of workers are.
+    /// The client, if the command concerns exactly one. Cheap, since most commands of workers do.
     pub(crate) fn only_client(&self) -> Option<ClientId> {
         match self {
             Self::Once { order, .. } => order.only_client(),
@@ -244,17 +244,17 @@ impl ParsedCommand {
 }
 
 impl ParsedCommand {
-    /// The order itself, whether or not its caller may repeat it.
+    /// The command itself, without the id under which its caller may repeat it.
     pub(crate) fn inner(&self) -> &Self {
         if let Self::Once { order, .. } = self { order } else { self }
     }
 
-    /// The id under which it is carried out once; "" if it has none.
+    /// The id under which it is executed once; "" if it has none.
     pub(crate) fn command_id(&self) -> &str {
         if let Self::Once { id, .. } = self { id } else { "" }
     }
 
-    /// Is it a message to the same one topic, that every client there gets alike?
+    /// Are both messages to the same single topic, with the same frame for every client?
     pub(crate) fn is_sent_like(&self, other: &Self) -> bool {
         let (Self::Send { to, by_group, .. }, Self::Send { to: theirs, .. }) = (self.inner(), other.inner())
         else {
@@ -267,13 +267,13 @@ impl ParsedCommand {
                 == (&theirs.app, theirs.all, &theirs.uids, &theirs.groups)
     }
 
-    /// What the frames of a message take.
+    /// Bytes of the message's frames on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         let Self::Send { frames, by_group, .. } = self.inner() else { return 0 };
         std::iter::once(frames).chain(by_group).map(Frames::heap_bytes).sum()
     }
 
-    /// What a message is framed as; nothing for what is none.
+    /// The frames of a message; none for other commands.
     pub(crate) fn frames(&self) -> Frames {
         if let Self::Send { frames, .. } = self.inner() { frames.clone() } else { Frames::default() }
     }
@@ -291,7 +291,7 @@ impl ParsedCommand {
         }
     }
 
-    /// The topics whose members it names; their homes must know of it before it is answered.
+    /// The topics whose membership it changes; their homes must acknowledge it before it is answered.
     pub(crate) fn touches(&self) -> Vec<Topic> {
         match self.inner() {
             Self::Bind { app, uid, .. } => vec![Topic::uid(app, uid)],
@@ -302,7 +302,7 @@ impl ParsedCommand {
         }
     }
 
-    /// Does it change who is in what, so that homes must hear of it?
+    /// Does it change membership, so that homes must acknowledge it?
     pub(crate) fn changes_members(&self) -> bool {
         matches!(
             self.inner(),

@@ -1,4 +1,4 @@
-//! Commands that change or send something.
+//! Parses commands that send something or change state.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// Events of the Pusher protocol itself, of which other clients know nothing.
+/// The prefix of the Pusher protocol's own events, which other clients do not get.
 const PROTOCOL_PREFIX: &str = "pusher_internal:";
 
-/// What Pusher clients get a text as, if its sender has not named the event.
+/// The event name under which Pusher clients get a text whose sender named none.
 const UNNAMED: &str = "message";
 
 /// Parses commands; framing needs to know which protocols the gateway's listeners speak.
@@ -31,12 +31,12 @@ pub(crate) struct Parser {
     pub(crate) encoder: Encoder,
     pub(crate) session_bytes_max: usize,
     pub(crate) payload_bytes_max: usize,
-    /// What an empty outbox takes.
+    /// The largest message that an empty outbox accepts, in bytes.
     pub(crate) frame_bytes_max: usize,
 }
 
 impl Parser {
-    /// The order that a command means; with an id from its caller, carried out once.
+    /// Parses a command; one with an id from its caller is executed once.
     pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, CommandRefusal> {
         let order = self.order(command)?;
         let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
@@ -204,7 +204,7 @@ impl Parser {
             let pusher = event.pusher.filter(|pusher| pusher.len() <= self.frame_bytes_max);
             Frames { pusher, ..self.encoder.text(text.as_bytes()) }
         };
-        // JSON makes quotes and control characters longer: what counts is what clients would get.
+        // JSON escapes make quotes and control characters longer: the size that clients would get counts.
         let frames = |channel: Option<&str>| {
             let frames = frames(channel);
             let all = [&frames.websocket, &frames.text, &frames.frame, &frames.pusher];
@@ -325,7 +325,7 @@ pub(crate) fn session_object(json: &str, bytes_max: usize) -> Result<serde_json:
     let text = if json.is_empty() { "{}" } else { json };
     match serde_json::from_str(text) {
         Ok(value @ serde_json::Value::Object(_)) => Ok(value),
-        // So PHP writes an empty object.
+        // PHP writes an empty object like this.
         Ok(serde_json::Value::Array(items)) if items.is_empty() => {
             Ok(serde_json::Value::Object(serde_json::Map::new()))
         }

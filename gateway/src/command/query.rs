@@ -1,4 +1,4 @@
-//! Questions.
+//! Queries: commands that only read.
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
@@ -89,7 +89,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
     })
 }
 
-/// Which groups somebody wants to watch.
+/// The patterns of the groups to watch.
 pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>, CommandRefusal> {
     understood(&request.requires)?;
     if request.patterns.is_empty() {
@@ -106,7 +106,7 @@ pub(crate) fn patterns(request: &v1::WatchGroupsRequest) -> Result<Vec<Pattern>,
     request.patterns.iter().map(pattern).collect()
 }
 
-/// What somebody wants to observe of an app's Pusher clients.
+/// The parsed request of an observer of an app's Pusher clients.
 pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<ObserverRequest, CommandRefusal> {
     understood(&request.requires)?;
     let app = app(&request.app)?;

@@ -1,4 +1,4 @@
-//! Ids of commands: which commands need one, and where it stands.
+//! Command ids: which commands need one, and in which field it is.
 
 use broadgate_proto::v1::{self, command::Command};
 

@@ -1,4 +1,4 @@
-//! What commands are placed with.
+//! The dispatcher: everything that placing a command needs.
 
 use std::{
     collections::HashMap,
@@ -34,14 +34,14 @@ pub(crate) struct Dispatcher {
     pub(crate) apps: Apps,
     /// The services of the listeners whose clients need workers.
     pub(crate) listener_services: HashMap<String, String>,
-    /// How long batches of commands take to be answered.
+    /// Time from receiving a batch of commands to its answer.
     pub(crate) latency: Histogram,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
-    /// Gateways that only another register knows.
+    /// Gateways that are registered at another register only.
     pub(crate) outside: ArcSwap<Vec<String>>,
     pub(crate) installed: watch::Receiver<Installed>,
     pub(crate) started: Instant,
-    /// For commands whose caller made no id.
+    /// Generates ids for commands whose caller gave none.
     pub(crate) next_id: AtomicU64,
 }

@@ -1,4 +1,4 @@
-//! Commands on their way.
+//! The state of commands in flight.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,26 +14,26 @@ use crate::{
     command::{CommandRefusal, CommandSource, ParsedCommand, TopicCommand},
 };
 
-/// Who may place a command.
+/// Which gateway may place a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlacingRight {
     /// The home of its topic, if it has one topic.
     Home,
-    /// Every gateway that it concerns, among its own clients: in no order.
+    /// Every gateway that it concerns, among its own clients; unordered.
     Everywhere,
 }
 
-/// One command on its way.
+/// One command in flight.
 pub(crate) struct Placing {
     /// The caller's number.
     pub(crate) id: u64,
     pub(super) given: Given,
     pub(crate) order: Result<Arc<ParsedCommand>, CommandRefusal>,
-    /// Incarnations that were named and are in no view, with how many clients.
+    /// Incarnations that the command names and that are in no view, with the clients named there.
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
-    /// Entries of its lists of clients that are no ids.
+    /// Malformed entries of its lists of client ids.
     pub(crate) malformed: Vec<String>,
-    /// Gateways asked.
+    /// How many gateways were asked.
     pub(crate) asked: usize,
     /// The caller wants no answer.
     pub(crate) no_receipt: bool,
@@ -83,14 +83,14 @@ impl Placing {
     }
 }
 
-/// What is placed without a home and not in the queues yet.
+/// Commands that need no home and are not in the queues yet.
 #[derive(Default)]
 pub(super) struct Direct {
     pub(super) here: Vec<(usize, Arc<ParsedCommand>)>,
     pub(super) there: BTreeMap<Incarnation, Vec<usize>>,
 }
 
-/// A home's answer on its way.
+/// A question to a home, and where its answer will arrive.
 pub(super) struct HomeQuestion {
     pub(super) index: usize,
     pub(super) routed: oneshot::Receiver<Routed>,
@@ -98,7 +98,7 @@ pub(super) struct HomeQuestion {
     pub(super) counted: Option<(ClientScope, Vec<Topic>)>,
 }
 
-/// Of what clients are counted.
+/// What clients are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientScope {
     Groups,

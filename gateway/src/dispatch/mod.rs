@@ -1,9 +1,9 @@
-//! From a command to its answer: whom it concerns, in what order it is placed, what came back.
+//! Dispatches commands: which shards and peers a command concerns, its place in the order, its merged answer.
 //!
-//! A command to one topic goes to the topic's home, which orders it (`homed`). Everything else is placed,
+//! A command to one topic goes to the topic's home, which orders it (`via_home`). Everything else is placed,
 //! one batch after the other, into the mailboxes of the shards and the queues of the peer links; both
-//! keep order, so at any one client a caller's commands take effect in the order in which they were
-//! made. Answers are awaited apart from that.
+//! keep order, so at any one client a caller's commands take effect in the order in which the caller
+//! issued them. Answers are awaited separately.
 
 mod command_ids;
 mod dispatcher;

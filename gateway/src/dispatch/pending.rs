@@ -1,4 +1,4 @@
-//! Commands that are on their way: awaiting, adding up, and saying who did not answer.
+//! Commands in flight: awaits partial answers, merges them, and lists the gateways that did not answer.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,7 +25,7 @@ use crate::{
     shard::Executing,
 };
 
-/// Where the answers to one batch will come from.
+/// The sources of the answers to one batch.
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) local: Vec<Executing>,
@@ -33,7 +33,7 @@ pub(super) struct Parts {
     pub(super) homed: Vec<HomeQuestion>,
 }
 
-/// A batch whose commands are in every queue that they concern.
+/// A batch whose commands are in all the queues they have to be in.
 pub(crate) struct PlacedBatch {
     dispatcher: Arc<Dispatcher>,
     epoch: Epoch,
@@ -42,7 +42,7 @@ pub(crate) struct PlacedBatch {
     placed: Instant,
 }
 
-/// What has come back for one command.
+/// The partial answers to one command, merged so far.
 #[derive(Default)]
 struct Gathered {
     answer: Option<Answer>,
@@ -61,21 +61,21 @@ impl PlacedBatch {
         Self { dispatcher, epoch, placings, parts, placed: Instant::now() }
     }
 
-    /// Is there nothing to be answered, and nobody to be waited for?
+    /// True if no answer is wanted and none is outstanding.
     pub(crate) fn is_done(&self) -> bool {
         let Parts { local, remote, homed } = &self.parts;
         let unanswered = |placing: &Placing| placing.no_receipt && placing.order.is_ok();
         local.is_empty() && remote.is_empty() && homed.is_empty() && self.placings.iter().all(unanswered)
     }
 
-    /// Waits for everybody, and answers each command whose caller wants that.
+    /// Awaits all partial answers, then answers each command whose caller wants an answer.
     pub(crate) async fn answers(self) -> Vec<v1::Answer> {
         let Self { dispatcher, epoch, placings, parts, placed } = self;
         let gathered = placings.iter().map(|_| Gathered { epoch, ..Gathered::default() });
         let mut gathered: Vec<Gathered> = gathered.collect();
         dispatcher.gather_local(parts.local, &placings, &mut gathered).await;
         let members = placings.iter().any(|placing| placing.changes_members());
-        // A peer waits for homes before it answers.
+        // A peer awaits homes before it answers.
         let within = if members { 2 * dispatcher.link_timeout } else { dispatcher.link_timeout };
         for (name, asked) in parts.remote {
             for (index, answer) in asked.answers(within).await {
@@ -83,7 +83,7 @@ impl PlacedBatch {
                     continue;
                 };
                 match answer {
-                    // One gateway of several that refuses has not done its part.
+                    // If one gateway of several refuses, its part is missing.
                     Some(Answer::Error(_)) | None if placing.asked > 1 => {
                         gathered.missing.insert(name.clone());
                     }
@@ -117,7 +117,7 @@ impl PlacedBatch {
 }
 
 impl Gathered {
-    /// What a peer answered; in a receipt it names homes that did not answer it.
+    /// Merges a peer's answer; its receipt lists homes that did not answer the peer.
     fn add(&mut self, mut answer: Answer) {
         if let Answer::Receipt(receipt) = &mut answer
             && let Some(coverage) = receipt.coverage.take()
@@ -136,7 +136,7 @@ impl Placing {
 }
 
 impl Dispatcher {
-    /// What our own shards answered; a change of members is answered when the homes know of it.
+    /// Merges our shards' answers; a change of members is answered once the homes have acknowledged it.
     async fn gather_local(&self, local: Vec<Executing>, placings: &[Placing], gathered: &mut [Gathered]) {
         for executing in local {
             let carried = executing.answers(|stats| self.own_status(stats)).await;
@@ -149,7 +149,7 @@ impl Dispatcher {
                 let gathered = &mut gathered[carried.index];
                 gathered.missing.extend(missing.iter().map(|home| self.peers.name(*home)));
                 if placings.get(carried.index).is_some_and(Placing::changes_members) {
-                    // The homes were told in this view at the latest.
+                    // The homes had the change in this view at the latest.
                     gathered.epoch = gathered.epoch.max(view::epoch(&self.installed.borrow().view));
                 }
                 merge(&mut gathered.answer, carried.answer);
@@ -204,7 +204,7 @@ impl Dispatcher {
         answer
     }
 
-    /// A gateway outside of the view knows nobody but itself: what it adds up is never complete.
+    /// A gateway outside the view sees only its own clients: its sums are never complete.
     fn coverage(&self, epoch: Epoch, missing: Vec<String>) -> v1::Coverage {
         let complete = missing.is_empty() && self.is_inside(self.me.load().incarnation);
         v1::Coverage { epoch: Some(epoch), complete, missing }
@@ -262,7 +262,7 @@ impl Dispatcher {
         asked.answers(self.link_timeout).await.pop().and_then(|(_, answer)| answer)
     }
 
-    /// What a peer asks of this gateway: its own clients only.
+    /// Executes a peer's commands, among this gateway's own clients only.
     pub(crate) async fn place_for_peer(&self, commands: Vec<v1::Command>) -> PeerPlaced {
         let mut orders = Vec::new();
         let mut refused = HashMap::new();
@@ -292,7 +292,7 @@ impl Dispatcher {
         PeerPlaced { ids, members, refused, local: self.local.execute(orders).await }
     }
 
-    /// A change of members is answered when the homes know of it; those that did not say so are named.
+    /// Waits until the homes have acknowledged a change of members; lists those that have not.
     pub(crate) async fn answer_peer(&self, placed: PeerPlaced) -> Vec<v1::Answer> {
         let mut answers: Vec<Option<Answer>> = (0..placed.ids.len())
             .map(|index| placed.refused.get(&index).cloned().map(Answer::Error))
@@ -322,13 +322,13 @@ impl Dispatcher {
 /// A peer's commands in this gateway's mailboxes.
 pub(crate) struct PeerPlaced {
     ids: Vec<u64>,
-    /// Which of them change who is in what.
+    /// The commands that change membership.
     members: BTreeSet<usize>,
     refused: HashMap<usize, v1::Error>,
     local: Executing,
 }
 
-/// Clients whose gateway is in no view are gone, and what is no id was never one.
+/// Counts clients whose gateway is in no view as gone, and malformed ids as never connected.
 fn add_unknown(answer: &mut Option<Answer>, order: &ParsedCommand, placing: &Placing) {
     let gone = placing.unknown.iter().flat_map(|(_, clients)| clients).map(ToString::to_string);
     let unknown: Vec<String> = gone.chain(placing.malformed.iter().cloned()).collect();
@@ -348,7 +348,7 @@ fn add_unknown(answer: &mut Option<Answer>, order: &ParsedCommand, placing: &Pla
     merge(answer, part);
 }
 
-/// The answer if nobody had to be asked, or nobody answered.
+/// The answer if no gateway or shard was asked, or none answered.
 fn nothing(order: &ParsedCommand) -> Answer {
     match order.inner() {
         ParsedCommand::Roster { .. } => Answer::Roster(v1::RosterReply::default()),

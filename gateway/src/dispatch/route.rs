@@ -1,4 +1,4 @@
-//! Placing commands: whom they concern, and in which order they go.
+//! Places commands: picks the shards and peers that each concerns, and queues it there in order.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Puts the commands of one caller into every queue that they concern, in order.
+    /// Queues the commands of one caller at every shard and peer that they concern, in order.
     pub(crate) async fn place(self: &Arc<Self>, commands: Vec<v1::Command>) -> PlacedBatch {
         self.place_by(commands, PlacingRight::Home).await
     }
@@ -74,7 +74,7 @@ impl Dispatcher {
             let homed =
                 if way == PlacingRight::Home { Homed::of(self, &mut placings[index]) } else { Homed::No };
             if !matches!(homed, Homed::No) {
-                // In the caller's order, as far as this gateway's own clients go.
+                // Keeps the caller's order among this gateway's own clients.
                 self.put(std::mem::take(&mut direct), &placings, &mut parts).await;
             }
             homed.ask(self, index, &placings[index], &mut parts).await;
@@ -87,10 +87,10 @@ impl Dispatcher {
         PlacedBatch::new(Arc::clone(self), epoch, placings, parts)
     }
 
-    /// Whom a command concerns, if no home is asked about it.
+    /// Collects the shards and peers of a command that goes to no home.
     fn add(&self, me: Incarnation, index: usize, placing: &mut Placing, direct: &mut Direct) {
         let Ok(order) = placing.order.clone() else { return };
-        // A page of clients goes from gateway to gateway; see `placed`.
+        // A page of clients goes from gateway to gateway; see `pending`.
         if matches!(*order, ParsedCommand::ListClients { .. }) {
             return;
         }
@@ -107,7 +107,7 @@ impl Dispatcher {
         });
     }
 
-    /// Puts commands into the queues.
+    /// Queues the collected commands.
     async fn put(&self, direct: Direct, placings: &[Placing], parts: &mut Parts) {
         if direct.here.iter().any(|(index, _)| !placings[*index].no_receipt) {
             parts.local.push(self.local.execute(direct.here).await);
@@ -128,8 +128,8 @@ impl Dispatcher {
         self.installed.borrow().inside == Some(me)
     }
 
-    /// A gateway that is in no view knows nobody but itself: it would call complete what is not. One that has
-    /// just started is in one in a moment, and proxies pass requests on to it already: they wait.
+    /// A gateway outside every view sees only its own clients, and would call incomplete answers complete. One that has
+    /// just started joins a view within moments, and proxies already forward requests to it: these wait.
     async fn come_inside(&self, me: Incarnation, placing: &mut Placing) {
         if placing.order.as_ref().is_ok_and(|order| matches!(**order, ParsedCommand::Status)) {
             return;
@@ -147,7 +147,7 @@ impl Dispatcher {
         }
     }
 
-    /// Waits until this gateway knows the view that the caller knows.
+    /// Waits until this gateway has installed a view as new as the caller's.
     async fn catch_up(&self, after: Epoch) -> Result<(), CommandRefusal> {
         if view::epoch(&self.installed.borrow().view) >= after {
             return Ok(());
@@ -167,13 +167,13 @@ impl Dispatcher {
 
     fn parse(&self, id: u64, command: Option<Command>) -> Placing {
         let Some(mut command) = command else {
-            // A newer caller's: prost leaves out what it does not know.
+            // From a newer caller: prost drops fields that it does not know.
             let order = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
             return Placing::new(id, CommandSource::Message(Command::Status(v1::StatusRequest {})), order);
         };
         let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
-            // What a home orders may have to be asked of two.
+            // A command that a home orders may have to be repeated at the next home.
             set_command_id(&mut command, self.make_id());
         }
         let mut order = self.parser.parse(&command);
@@ -233,7 +233,7 @@ impl Dispatcher {
         format!("{MADE_ID_MARK}{}-{number}", self.me.load().incarnation)
     }
 
-    /// Calls `to` for every gateway that an order concerns.
+    /// Calls `to` for every gateway that a command concerns.
     fn route(
         &self,
         me: Incarnation,
@@ -264,7 +264,7 @@ impl Dispatcher {
         }
     }
 
-    /// Clients that are listed beside groups or uids, and whose gateway is in no view.
+    /// Clients listed next to groups or uids whose gateway is in no view.
     fn unknown_of(&self, me: Incarnation, order: &ParsedCommand) -> Vec<(Incarnation, Vec<ClientId>)> {
         let listed: &[_] = match order.inner() {
             ParsedCommand::Send { to, .. } | ParsedCommand::Close { to, .. } => &to.clients,
@@ -282,7 +282,7 @@ impl Dispatcher {
         unknown.into_iter().collect()
     }
 
-    /// One command, placed and answered.
+    /// Places one command and awaits its answer.
     pub(crate) async fn run(self: &Arc<Self>, command: Command, after: Option<Epoch>) -> v1::answer::Answer {
         self.run_by(command, after, PlacingRight::Home).await
     }
@@ -295,7 +295,7 @@ impl Dispatcher {
     ) -> v1::answer::Answer {
         let command = v1::Command { id: 0, command: Some(command), after };
         let placed = self.place_by(vec![command], way).await;
-        // Without a wish for a receipt it is empty.
+        // It is empty if the caller asked for no receipt.
         let nothing = v1::Answer { id: 0, answer: Some(v1::answer::Answer::Receipt(v1::Receipt::default())) };
         let answer = placed.answers().await.pop().unwrap_or(nothing).answer;
         answer.unwrap_or_else(|| {

@@ -54,7 +54,7 @@ impl Dispatcher {
         }
     }
 
-    /// An app as this gateway has it now.
+    /// This gateway's current counts of an app.
     pub(crate) fn app(&self, id: &str) -> Result<v1::AppReply, CommandRefusal> {
         let id = name::app(id).map_err(|error| refusal(Code::InvalidArgument, error.to_string()))?;
         let table = self.apps.load();

@@ -1,4 +1,4 @@
-//! Serves what shards ask of the rest of the gateway. The tasks run on the shards' threads.
+//! Serves the shards' requests to the rest of the gateway. The tasks run on the shards' threads.
 
 use std::{
     cell::RefCell,
@@ -63,7 +63,7 @@ async fn publish(
                 }
             });
         } else {
-            // The gateway stops.
+            // The gateway is stopping.
             counter!("broadgate_gateway_homes_drops_total", "reason" => "no_dispatcher")
                 .increment(events.len() as u64);
             let Some(shard) = shard.upgrade() else { return };
@@ -75,7 +75,7 @@ async fn publish(
     }
 }
 
-/// Tells the homes of clients that have entered groups, in their order.
+/// Reports clients that entered groups to the groups' homes, in order.
 async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<EnterUpcall>) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {

@@ -1,4 +1,4 @@
-//! Commands and questions that go to the homes of topics.
+//! Commands and queries that are sent to the homes of topics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,28 +19,28 @@ use crate::{
     },
 };
 
-/// What of one command goes to homes.
+/// The part of a command that is sent to homes.
 pub(super) enum Homed {
     /// Nothing.
     No,
-    /// All of it, to the home of this topic.
+    /// The whole command, to the home of this topic.
     Whole(Topic, HomeOp<crate::command::GatewayContent>),
-    /// Counts of these topics, by name; the rest is asked of gateways.
+    /// Counts of these topics, by name; every gateway answers the rest.
     Counts(ClientScope, BTreeMap<Incarnation, Vec<Topic>>),
 }
 
 /// A home's answer.
 pub(super) struct Answered {
     pub(super) answer: Answer,
-    /// Incarnations that it names as missing.
+    /// Incarnations that the home lists as missing.
     pub(super) missing: Vec<Incarnation>,
     pub(super) epoch: v1::Epoch,
-    /// Names, if another way was taken and its answer says so itself.
+    /// Names of missing gateways, if every gateway was asked instead of the home.
     pub(super) names: Vec<String>,
 }
 
 impl Homed {
-    /// What of this command goes to homes; what does not is left in it.
+    /// Takes out the part of this command that goes to homes; the rest stays in it.
     pub(super) fn of(dispatcher: &Dispatcher, placing: &mut Placing) -> Self {
         let Ok(order) = placing.order.clone() else { return Self::No };
         match order.inner() {
@@ -87,12 +87,12 @@ impl Homed {
         }
     }
 
-    /// Is nothing of the command left?
+    /// Is the whole command sent to homes?
     pub(super) const fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(..))
     }
 
-    /// Asks.
+    /// Sends the questions to the homes.
     pub(super) async fn ask(
         &self,
         dispatcher: &Dispatcher,
@@ -122,7 +122,7 @@ impl Homed {
 }
 
 impl Dispatcher {
-    /// Topics by their homes; none while no gateway is ready.
+    /// Groups topics by their homes; empty while no gateway is ready.
     fn by_home(&self, topics: impl Iterator<Item = Topic>) -> Option<BTreeMap<Incarnation, Vec<Topic>>> {
         let ring = self.installed.borrow().ring.clone()?;
         let mut by_home: BTreeMap<Incarnation, Vec<Topic>> = BTreeMap::new();
@@ -132,7 +132,7 @@ impl Dispatcher {
         Some(by_home)
     }
 
-    /// Waits for a home's answer; where there is no home to give one, every gateway is asked instead.
+    /// Waits for a home's answer; if no home can give one, asks every gateway instead.
     pub(super) async fn answered(self: &Arc<Self>, asked: HomeQuestion, placing: &Placing) -> Answered {
         let HomeQuestion { routed, counted, .. } = asked;
         let no_home = match routed.await {
@@ -164,7 +164,7 @@ impl Dispatcher {
             HomeReply::Done(done) => {
                 let mut answer = done.answer.unwrap_or(Answer::Receipt(v1::Receipt::default()));
                 if let Answer::Receipt(receipt) = &mut answer {
-                    // Who had it before has it at another place.
+                    // Clients that got it the first time have it at another position.
                     receipt.ordered = !receipt.repeated;
                     receipt.position = done.position.map(position_text);
                 }
@@ -212,7 +212,7 @@ impl Dispatcher {
                 let answer = Answer::LastValue(v1::LastValueReply { coverage: None, payload, age_ms, event });
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
-            // A claim is no command.
+            // A claim is not sent as a command.
             HomeReply::Claimed(_) | HomeReply::Moved | HomeReply::Busy | HomeReply::NotHome(_) => None,
         }
     }
@@ -246,7 +246,7 @@ fn failed(sentence: &str) -> Answered {
     }
 }
 
-/// What only a home can answer; and a history must not miss what was sent past it.
+/// Commands that only a home can answer, and sends to topics with a history, which must not miss any.
 fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
     let order = placing.order.as_ref().ok()?;
     match order.inner() {
@@ -270,12 +270,12 @@ fn count(what: ClientScope, topics: &[Topic]) -> Command {
     }
 }
 
-/// An answer that was gathered from every gateway says itself who is missing.
+/// An answer that was gathered from every gateway already lists who is missing.
 fn everywhere(mut answer: Answer) -> Answered {
     let coverage = match &mut answer {
         Answer::Receipt(receipt) => receipt.coverage.take(),
         Answer::Count(reply) => {
-            // It was asked about the topics only.
+            // The home was asked about the topics only.
             reply.app = None;
             reply.coverage.take()
         }

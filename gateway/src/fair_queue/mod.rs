@@ -18,7 +18,7 @@ pub(crate) use self::item::{QueueItem, Says};
 
 pub(crate) use self::thin::Thinned;
 
-/// Room for so many items is kept when none waits.
+/// Capacity for this many items is kept while the queue is empty.
 const ITEMS_KEPT: usize = 64;
 
 /// An inbox for at most `bytes_max`, with [`WEBHOOK_EVENT_OVERHEAD_BYTES`] for each item.
@@ -58,7 +58,7 @@ impl<T> Drop for Closer<T> {
     }
 }
 
-/// Puts items in.
+/// The sending half.
 pub(crate) struct FairSender<T>(Arc<Closer<T>>);
 
 impl<T> Clone for FairSender<T> {
@@ -74,7 +74,7 @@ impl<T> std::fmt::Debug for FairSender<T> {
 }
 
 impl<T: QueueItem> FairSender<T> {
-    /// Never waits. Returns how many items were dropped for it, to be counted.
+    /// Queues an item without waiting. Returns how many items were dropped to make room, for the caller to count.
     #[must_use]
     pub(crate) fn put(&self, item: T) -> Thinned {
         let shared = &self.0.0;
@@ -86,7 +86,7 @@ impl<T: QueueItem> FairSender<T> {
         waiting.items.push_back(item);
         let mut thinned = Thinned::default();
         if waiting.bytes > shared.bytes_max {
-            // An eighth is freed at once, so that not every item costs a look at all.
+            // Frees an eighth at once, so that not every item costs a pass over the whole queue.
             thinned = thin::thin(&mut waiting.items, shared.bytes_max / 8 * 7);
             waiting.bytes = waiting.items.iter().map(cost).sum();
         }
@@ -96,7 +96,7 @@ impl<T: QueueItem> FairSender<T> {
     }
 }
 
-/// Takes items out.
+/// The receiving half.
 pub(crate) struct FairReceiver<T>(Arc<QueueShared<T>>);
 
 impl<T: QueueItem> FairReceiver<T> {
@@ -123,7 +123,7 @@ impl<T: QueueItem> FairReceiver<T> {
         }
     }
 
-    /// What waits, in bytes, with what every item costs besides.
+    /// Bytes in the queue, including the overhead of each item.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.0.lock().bytes

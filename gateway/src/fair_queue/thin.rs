@@ -1,13 +1,13 @@
 //! What a full inbox drops. Pure.
 //!
-//! 1. Apps share the room equally; what one does not need the others have. Only an app that takes more than
+//! 1. Apps share the capacity equally; others may use what one does not need. Only an app that uses more than
 //!    its share loses anything.
-//! 2. In an app, channels that need a signature have one half and channels that anybody may open the other,
-//!    likewise. So who has only the app's public key cannot push out what signed channels have to tell.
-//! 3. Of what is over its half, first goes what a later item has undone: a channel (or a user in it) that came
-//!    and went, and all but the newest count. That loses nothing.
-//! 4. Then the oldest of the channels that have most. The state of a channel goes last, and of equals what has
-//!    begun goes before what has ended: a receiver that misses an end would believe in it for ever.
+//! 2. Within an app, signed channels have one half and public ones, which anybody may open, the other,
+//!    by the same rule. So a client that has only the app's public key cannot displace facts of signed channels.
+//! 3. In a half that is too full, superseded items are dropped first: a channel (or a user in it) that came
+//!    and went, and all counts but the newest. That loses nothing.
+//! 4. Then the oldest items of the channels that have most. A channel's state is dropped last, and among equals
+//!    beginnings before ends: a receiver that misses an end would believe for ever that the channel is occupied.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,15 +15,15 @@ use broadgate_pusher::channel::{Access, ChannelKind};
 
 use crate::fair_queue::item::{QueueItem, Says, cost};
 
-/// Items of a channel that cost no more than this together are alike, whatever their names' lengths.
+/// Channels whose items cost no more than this together count as equal, whatever their names' lengths.
 const RANK_BYTES: usize = 1024;
 
 /// How many items were dropped.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thinned {
-    /// There was no room for them.
+    /// Dropped because the queue was full.
     pub(crate) full: u64,
-    /// A later item has undone them: nobody misses them.
+    /// Superseded by a later item: nothing is lost.
     pub(crate) undone: u64,
 }
 
@@ -67,7 +67,7 @@ fn judge<T: QueueItem>(items: &VecDeque<T>, bytes_max: usize) -> Vec<ThinVerdict
     verdicts
 }
 
-/// The most that each may have, so that all together have `room`: those that need less leave it to others.
+/// The largest share such that all together fit into `room`: those that need less leave the rest to others.
 fn level(mut needs: Vec<usize>, mut room: usize) -> usize {
     needs.sort_unstable();
     let mut left = needs.len();
@@ -81,7 +81,7 @@ fn level(mut needs: Vec<usize>, mut room: usize) -> usize {
     usize::MAX
 }
 
-/// An app's items of signed channels, or of those that anybody may open: place, channel, item, in order.
+/// An app's items of signed, or of public channels: place, channel, item, in order.
 struct AppShare<'a, T> {
     cost: usize,
     items: Vec<(usize, &'a str, &'a T)>,
@@ -93,7 +93,7 @@ impl<T> Default for AppShare<'_, T> {
     }
 }
 
-/// What later items undo, or make out of date.
+/// Items that later ones supersede.
 #[derive(PartialEq, Eq, Hash)]
 enum ItemSubject<'a> {
     There(Option<&'a str>),
@@ -120,7 +120,7 @@ impl<T: QueueItem> AppShare<'_, T> {
         }
     }
 
-    /// Of what a receiver believes, whatever it was before: the state at the end, or nothing if that is the
+    /// The state at the end that a receiver must learn, whatever it believed before; none if that equals the
     /// state before.
     fn undone(&self) -> Vec<usize> {
         let mut subjects: HashMap<(&str, ItemSubject<'_>), Vec<(usize, bool)>> = HashMap::new();
@@ -142,7 +142,7 @@ impl<T: QueueItem> AppShare<'_, T> {
         undone
     }
 
-    /// Places and costs, what is to stay first.
+    /// Places and costs, sorted so that what is kept comes first.
     fn ranked(&self) -> Vec<(usize, usize)> {
         let mut behind: HashMap<&str, usize> = HashMap::new();
         let mut ranked: Vec<_> = self

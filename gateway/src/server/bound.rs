@@ -9,7 +9,7 @@ use crate::{
     server::listen::ClientListeners,
 };
 
-/// A gateway whose ports are open, and which does nothing yet.
+/// A gateway whose ports are open, but which serves nothing yet.
 pub struct Bound {
     pub(super) config: Arc<Config>,
     pub(super) internal: std::net::TcpListener,

@@ -1,4 +1,4 @@
-//! Stopping in good order.
+//! Graceful stop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ impl Bound {
         }
         let clients = dispatcher.own_clients().await;
         let unhurried = Duration::from_millis(clients as u64 * 1000 / DRAIN_CLIENTS_PER_SECOND as u64);
-        // The last ones need time for their farewells.
+        // The last clients need time to receive their close frames.
         let over = unhurried.min(stop.drain * 4 / 5);
         let mut waiting = Vec::new();
         for mailbox in mailboxes {

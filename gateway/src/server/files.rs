@@ -9,19 +9,19 @@ use crate::config::Config;
 
 /// Standard streams, the spool, certificates, files of apps, name service.
 const FILES_OF_THE_PROCESS: usize = 32;
-/// Of each runtime: epoll, its waker, and what is copied of them.
+/// Per runtime: epoll, its waker, and their duplicates.
 const FILES_OF_A_SHARD: usize = 4;
-/// If files are few, the internal port and links to others still get this many.
+/// Files reserved for the internal port and peer links even if the limit is low.
 const RESERVED_LEAST: usize = 64;
 
-/// Connections that there are files for.
+/// How many connections the open files allow.
 #[derive(Debug, PartialEq, Eq)]
 struct FilesShare {
     clients: usize,
     internal: usize,
 }
 
-/// What is always needed: listeners, farewells, probes.
+/// Always needed: listeners, connections being closed, probes.
 fn fixed(shards: usize, listeners: usize) -> usize {
     let shards = shards * (listeners + FILES_OF_A_SHARD);
     FILES_OF_THE_PROCESS + shards + FAREWELLS_MAX + METRICS_CONNECTIONS_MAX + 2
@@ -31,7 +31,7 @@ fn wanted(clients_max: usize, fixed: usize) -> usize {
     fixed + INTERNAL_CONNECTIONS_MAX + DIALED_CONNECTIONS_MAX + clients_max
 }
 
-/// Divides so many files. Short of files, clients get three quarters of what is not always needed.
+/// Divides this many files. If they are scarce, clients get three quarters of what is not always needed.
 fn share(allowed: usize, clients_max: usize, fixed: usize) -> FilesShare {
     if allowed >= wanted(clients_max, fixed) {
         return FilesShare { clients: clients_max, internal: INTERNAL_CONNECTIONS_MAX };
@@ -42,7 +42,7 @@ fn share(allowed: usize, clients_max: usize, fixed: usize) -> FilesShare {
     FilesShare { clients, internal: (reserved * 2 / 3).min(INTERNAL_CONNECTIONS_MAX) }
 }
 
-/// Raises the limit on open files as far as it may be, and lowers `clients_max` to what it allows. Returns
+/// Raises the limit on open files as far as permitted, and lowers `clients_max` to what it allows. Returns
 /// how many connections the internal port may have.
 pub(super) fn fit(config: &mut Config, shards: usize) -> usize {
     let fixed = fixed(shards, config.settings.listeners.len());

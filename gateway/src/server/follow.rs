@@ -1,4 +1,4 @@
-//! Following the membership, and the views.
+//! Follows the membership and the installed views.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
     health::Health,
 };
 
-/// A membership that is over says why within this.
+/// How long to wait for the reason after a membership has ended.
 const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What ends the quiet time of a gateway.
+/// Why a gateway leaves its serving state.
 pub(super) enum Next {
     Stop(anyhow::Result<()>),
     Rejoin,
 }
 
-/// What follows the membership.
+/// Follows the membership.
 pub(super) struct MembershipFollower {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) register: watch::Sender<RegisterStatus>,
@@ -33,7 +33,7 @@ pub(super) struct MembershipFollower {
 }
 
 impl MembershipFollower {
-    /// Follows views until something must be done.
+    /// Follows views until the gateway must stop or rejoin.
     pub(super) async fn follow(&mut self, member: &mut ClusterMember) -> Next {
         let mut views = member.every_view();
         let mut installed = self.dispatcher.installed.clone();
@@ -44,7 +44,7 @@ impl MembershipFollower {
                 view = views.recv() => {
                     let view = match view {
                         Ok(view) => view,
-                        // The homes notice the gap.
+                        // The homes detect the gap in epochs.
                         Err(RecvError::Lagged(_)) => member.views().borrow().clone(),
                         Err(RecvError::Closed) => return self.last_word(member).await,
                     };
@@ -84,7 +84,7 @@ impl MembershipFollower {
         self.was_in && !is_in
     }
 
-    /// What an event of the membership means for the gateway.
+    /// Translates a membership event into what the gateway does next.
     fn act(&self, event: MemberEvent) -> Option<Next> {
         match event {
             MemberEvent::Removed { reason } => {
@@ -127,7 +127,7 @@ impl MembershipFollower {
     }
 }
 
-/// What follows the views that the homes have installed.
+/// Follows the views that the homes have installed.
 pub(super) struct Installing {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) installed: watch::Sender<Installed>,
@@ -144,7 +144,7 @@ impl Installing {
         let mine = view::find(view, me);
         let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);
         let inside = mine.map(|_| me);
-        // Before the view is published: a reader that finds this gateway ready there can rely on it.
+        // Before the view is published, so that a reader that sees this gateway as ready can rely on it.
         self.health.set_ready(ready);
         self.dispatcher.peers.follow(view);
         let ring = Some(Arc::new(Ring::of_view(view)));

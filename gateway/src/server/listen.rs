@@ -1,4 +1,4 @@
-//! Opening listeners, with an error that says what is in the way.
+//! Opens listeners, with an error that says what occupies the port.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -6,10 +6,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{AcceptMode, Config};
 
-/// Connections that wait to be accepted; the system may allow fewer.
+/// Backlog of connections to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
 
-/// A port that cannot be listened on.
+/// A port that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: cannot listen on {address}: {error}{hint}")]
 pub(crate) struct InTheWay {
@@ -19,7 +19,7 @@ pub(crate) struct InTheWay {
     hint: &'static str,
 }
 
-/// The listeners of a gateway's clients: for each configured one, one per shard, or one in all.
+/// The client listeners: for each configured one, one socket per shard, or a single one.
 pub(crate) struct ClientListeners {
     pub(crate) addresses: Vec<SocketAddr>,
     /// By listener, then by shard.
@@ -65,7 +65,7 @@ pub(crate) fn open_clients(config: &Config, shards: usize) -> Result<ClientListe
 
 fn socket(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of a former run that linger are not in the way.
+    // Lingering connections of an earlier run do not block the port.
     socket.set_reuse_address(true)?;
     #[cfg(all(unix, not(target_os = "solaris")))]
     if shared {

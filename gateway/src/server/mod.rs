@@ -2,11 +2,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `drain.rs` | stopping in good order |
+//! | `drain.rs` | graceful stop |
 //! | `files.rs` | how many connections the limit on open files allows |
 //! | `listen.rs` | opening ports |
-//! | `start.rs` | what it is made of: membership, shards |
-//! | `follow.rs` | what follows the membership and the views |
+//! | `start.rs` | starting the membership and the shards |
+//! | `follow.rs` | following the membership and the views |
 
 mod bound;
 mod drain;
@@ -58,7 +58,7 @@ use crate::{
 
 pub use self::bound::Bound;
 
-/// From the last word to the end of every task and thread.
+/// How long tasks and threads may take to end after the gateway has left the cluster.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Checks the configuration and opens every port.
@@ -116,7 +116,7 @@ impl Bound {
         self.internal_address
     }
 
-    /// A handle of the internal port, which stays taken for as long as somebody has one. Nothing is accepted
+    /// A handle of the internal port, which stays bound while a handle exists. Nothing is accepted
     /// after [`Bound::run`] has ended.
     ///
     /// # Errors
@@ -144,13 +144,13 @@ impl Bound {
         self.health.clone()
     }
 
-    /// Serves until `shutdown`, an operator's drain, or a refusal for good; then stops in good order.
+    /// Serves until `shutdown`, an operator's drain or a permanent refusal, then stops gracefully.
     ///
     /// # Errors
-    /// If a thread cannot be started, or the register refuses this gateway for good.
+    /// If a thread cannot be started, or the register refuses this gateway permanently.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut tasks = Tasks::default();
-        // Before anybody can come: it waits for the disk.
+        // Before clients can connect: it waits for the disk.
         let spool = self.config.settings.spool.as_deref();
         let spawner = tasks.spawner();
         let (webhooks, posting) = Webhooks::open(&self.config.apps, spool, &start::name(&self), &spawner)?;
@@ -170,7 +170,7 @@ impl Bound {
         let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
         let sockets = std::mem::take(&mut self.clients.sockets);
         start_shards(&self, sockets, shards, &me.load(), &ports, &observers, &mut tasks)?;
-        // Listeners alone hold it.
+        // Only the listeners keep it alive now.
         drop(ports);
         let internal = self.internal(&dispatcher, &observers, &pool, &me);
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
@@ -216,7 +216,7 @@ impl Bound {
             self.drain(&member, &pool.shards, &seen.dispatcher, &mut listening).await;
             // It is still the home of its channels: it reports what has happened in them until now.
             webhooks.drain(self.config.settings.stop.drain).await;
-            // So that the journal notes what has arrived.
+            // So that the journal records what has arrived.
             seen.dispatcher.homes.catch_up().await;
         }
         me.load().over.cancel();
@@ -302,7 +302,7 @@ impl Bound {
         ingress::ClientPortShared {
             config: Arc::clone(&self.config),
             admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
-            // So that no app turns away all others.
+            // So that no app can use up all connections.
             bodies: Bodies::new(limits.api_bodies_bytes_max, limits.api_bodies_bytes_max / 2),
             health: self.health.clone(),
             stopping: self.stopping.clone(),
@@ -313,7 +313,7 @@ impl Bound {
         }
     }
 
-    /// Starts the actor that owns the homes, and what places commands.
+    /// Starts the actor that owns the homes, and the dispatcher.
     fn start_homes(
         &self,
         me: &Arc<ArcSwap<Identity>>,
@@ -366,7 +366,7 @@ impl Bound {
     }
 }
 
-/// What follows the apps.
+/// Follows changes of the apps.
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,

@@ -1,4 +1,4 @@
-//! What a gateway is made of when it starts: its membership, its shards.
+//! Starts a gateway's membership and its shards.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -51,7 +51,7 @@ pub(super) fn name(bound: &Bound) -> String {
     name_of(&bound.config, bound.internal_address)
 }
 
-/// The name of a gateway that listens there.
+/// The default name of a gateway, from the address that it listens on.
 pub(super) fn name_of(config: &Config, internal: SocketAddr) -> String {
     let settings = &config.settings;
     if !settings.name.is_empty() {
@@ -77,7 +77,7 @@ pub(super) fn parser(config: &Config) -> Parser {
             websocket: speaks(ListenerKind::Web),
             text: speaks(ListenerKind::Text),
             frame: speaks(ListenerKind::Frame),
-            // Apps may come while the gateway runs.
+            // Apps may be added while the gateway runs.
             pusher: speaks(ListenerKind::Web),
         },
         session_bytes_max: config.settings.limits.session_bytes_max,
@@ -90,7 +90,7 @@ pub(super) fn parser(config: &Config) -> Parser {
 pub(super) struct Shards {
     pub(super) pool: Pool,
     messages: Vec<Messages>,
-    /// Of each shard, and last of what is no shard's.
+    /// One for each shard, and a last one for what belongs to no shard.
     pub(super) pending_counts: Vec<Arc<PendingCounts>>,
     /// Wakes the homes' actor.
     pub(super) wake: Arc<Notify>,
@@ -104,7 +104,7 @@ impl Shards {
         Self { pool, messages, pending_counts, wake: Arc::default() }
     }
 
-    /// The places of connections belong to no shard, but reach the homes in the same way.
+    /// Connection counts of apps belong to no shard, but are reported to the homes in the same way.
     pub(super) fn places(&self) -> anyhow::Result<Arc<AppConnections>> {
         let run = getrandom::u64().context("no random number for the places of connections")?;
         let pending_counts = self.pending_counts.last().map(Arc::clone).unwrap_or_default();
@@ -118,7 +118,7 @@ pub(super) type Sockets = Vec<Vec<std::net::TcpListener>>;
 /// Sockets with the indexes of their listeners.
 type Listening = Vec<(usize, std::net::TcpListener)>;
 
-/// Which shard listens on which sockets, and what is left for the one acceptor. Moved, not cloned: a listener is
+/// Divides the sockets between the shards and the single acceptor. Moved, not cloned: a listener is
 /// closed when its last descriptor is.
 fn deal(sockets: Sockets, shards: usize, one: bool) -> (Vec<Listening>, Listening) {
     let mut of_shard: Vec<Listening> = Vec::new();

@@ -41,8 +41,9 @@ pub(crate) async fn drive(shard: ShardHandle, slot: Slot, key: u64) {
 /// A panic at one client's bytes ends this client, and no other.
 fn guard(shard: &ShardHandle, slot: Slot, key: u64, poll: impl FnOnce(&mut Shard) -> Poll<()>) -> Poll<()> {
     let polled = catch_unwind(AssertUnwindSafe(|| {
+        let shard = &mut shard.borrow_mut();
         broadgate_tasks::strike_once_now("client");
-        poll(&mut shard.borrow_mut())
+        poll(shard)
     }));
     polled.unwrap_or_else(|panic| {
         broadgate_tasks::note("client", &*panic);

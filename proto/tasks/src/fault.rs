@@ -2,9 +2,9 @@
 //! name panics as soon as the file exists. Release builds contain none of this.
 
 #[cfg(debug_assertions)]
-pub use self::debug::{strike, strike_now, strike_once, strike_once_now};
+pub use self::debug::{arm, strike, strike_now, strike_once, strike_once_now};
 #[cfg(not(debug_assertions))]
-pub use self::release::{strike, strike_now, strike_once, strike_once_now};
+pub use self::release::{arm, strike, strike_now, strike_once, strike_once_now};
 
 #[cfg(debug_assertions)]
 mod debug {
@@ -13,7 +13,7 @@ mod debug {
         future::poll_fn,
         path::{Path, PathBuf},
         pin::pin,
-        sync::LazyLock,
+        sync::{LazyLock, Mutex, PoisonError},
         task::Poll,
         time::Duration,
     };
@@ -21,15 +21,23 @@ mod debug {
     /// How often a waiting task looks for its file.
     const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-    /// The name of what panics, and the file that says when.
-    static WANTED: LazyLock<Option<(String, PathBuf)>> = LazyLock::new(|| {
-        let wanted = std::env::var("BROADGATE_FAULT").ok()?;
-        wanted.split_once('=').map(|(name, file)| (name.to_owned(), file.into()))
+    /// Names of what panics, each with the file that says when.
+    static WANTED: LazyLock<Mutex<Vec<(String, PathBuf)>>> = LazyLock::new(|| {
+        let wanted = std::env::var("BROADGATE_FAULT").unwrap_or_default();
+        let wanted = wanted.split_once('=').map(|(name, file)| (name.to_owned(), file.into()));
+        Mutex::new(wanted.into_iter().collect())
     });
 
+    /// Sets up another fault, for parts that a test runs in its own process.
+    pub fn arm(name: &str, file: &Path) {
+        let mut wanted = WANTED.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.push((name.to_owned(), file.to_owned()));
+    }
+
     /// The file of the fault, if it is wanted of this name.
-    fn file_of(name: &str) -> Option<&'static Path> {
-        WANTED.as_ref().filter(|(of, _)| of == name).map(|(_, file)| file.as_path())
+    fn file_of(name: &str) -> Option<PathBuf> {
+        let wanted = WANTED.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.iter().find(|(of, _)| of == name).map(|(_, file)| file.clone())
     }
 
     fn fail(name: &str) -> ! {
@@ -45,13 +53,13 @@ mod debug {
             while !file.exists() {
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
-            fail(&name);
+            fail(&name)
         }
     }
 
     /// Panics if the fault is wanted now.
     pub fn strike_now(name: &str) {
-        if file_of(name).is_some_and(Path::exists) {
+        if file_of(name).is_some_and(|file| file.exists()) {
             fail(name);
         }
     }
@@ -85,7 +93,10 @@ mod debug {
 
 #[cfg(not(debug_assertions))]
 mod release {
-    use std::convert::Infallible;
+    use std::{convert::Infallible, path::Path};
+
+    /// Does nothing.
+    pub const fn arm(_: &str, _: &Path) {}
 
     /// Waits for ever.
     pub fn strike(_: &str) -> impl Future<Output = Infallible> + Send + use<> {

@@ -16,7 +16,7 @@ use tokio::{
 
 use self::part::End;
 pub use self::{
-    fault::{strike, strike_now, strike_once_now},
+    fault::{arm, strike, strike_now, strike_once_now},
     part::{Spawner, blocking, contain, note, spawn, spawn_local, text_of},
 };
 

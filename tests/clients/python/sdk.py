@@ -100,7 +100,7 @@ CHECKS = [
 for check in CHECKS:
     try:
         note, error = check(), None
-    except Exception as told:  # every kind of failure is told to the driver
+    except Exception as told:  # every kind of failure is reported to the driver
         note, error = None, f"{type(told).__name__}: {told}"
     line = {"name": check.__name__.replace("_", " "), "error": error, "note": note}
     print(json.dumps(line), flush=True)

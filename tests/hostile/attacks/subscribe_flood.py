@@ -59,7 +59,7 @@ async def attack(executable, scale):
 
 
 async def flood(port, number, times):
-    """Goes on over being refused and closed."""
+    """Continues when it is refused or closed."""
     done = 0
     while done < times:
         try:

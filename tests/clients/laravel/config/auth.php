@@ -1,4 +1,4 @@
 <?php
 
-// Whoever says a name is that user: see index.php.
+// The name that a request gives is its user, unchecked: see index.php.
 return ['defaults' => ['guard' => 'web'], 'guards' => ['web' => ['driver' => 'by-header']], 'providers' => []];

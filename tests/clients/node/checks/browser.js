@@ -4,7 +4,7 @@ import { browser, heard, open, serve } from '../lib/browser.js'
 import { keyOf } from '../lib/cluster.js'
 import { same } from '../lib/wait.js'
 
-/** The backend's /broadcasting/auth: whoever says a name is that user. */
+/** The backend's /broadcasting/auth: the name in the request is the user, unchecked. */
 const authorising = (t) => (request, answer) => {
   if (request.url !== '/broadcasting/auth') return answer.writeHead(404).end()
   let body = ''

@@ -1,4 +1,4 @@
-// Channels that keep their last event for whoever comes later.
+// Cache channels: later subscribers get the channel's last event.
 import { fence } from '../lib/client.js'
 import { fetched } from '../lib/sdk.js'
 import { holds, same } from '../lib/wait.js'
@@ -10,7 +10,7 @@ const order = (client, channel) => client.frames.filter((frame) => frame.channel
 
 for (const kind of KINDS) {
   checks.push({
-    name: `${kind}-: a miss first, then the last event for whoever comes`,
+    name: `${kind}-: a cache miss first, then the last event for each subscriber`,
     async run(t) {
       const channel = t.name(kind)
       const server = t.sdk()
@@ -33,7 +33,7 @@ for (const kind of KINDS) {
 }
 
 checks.push({
-  name: 'an event that nobody was there to hear is kept',
+  name: 'an event sent while the channel has no subscriber is kept',
   async run(t) {
     const channel = t.name('cache-alone')
     await t.sdk().trigger(channel, 'price', { cents: 1 })

@@ -30,7 +30,7 @@ for (const version of Object.keys(VERSIONS)) {
     })
   }
   checks.push({
-    name: `${version} is told of a wrong signature, and goes on`,
+    name: `${version} gets an error for a wrong signature, and stays connected`,
     async run(t) {
       const wrong = { customHandler: ({ }, answer) => answer(null, { auth: `${keyOf('shop')}:${'0'.repeat(64)}` }) }
       const client = t.client({ version, channelAuthorization: wrong })
@@ -95,7 +95,7 @@ checks.push({
 })
 
 checks.push({
-  name: 'a wrong signature is told as Reverb does',
+  name: 'a wrong signature gets the error that Reverb sends',
   async run(t) {
     const raw = await t.raw({ app: 'reverb' })
     raw.say('pusher:subscribe', { auth: `${keyOf('reverb')}:abc`, channel: t.name('private-wrong') })
@@ -105,7 +105,7 @@ checks.push({
 })
 
 checks.push({
-  name: 'who has unsubscribed hears nothing more',
+  name: 'a client that has unsubscribed gets nothing more',
   async run(t) {
     const [left, kept] = [t.name('left'), t.name('kept')]
     const client = t.client()

@@ -1,4 +1,4 @@
-// Many come and go at once, from a seed: what everybody was told must add up.
+// Many members join and leave at once, from a seed: the events that each observer gets must add up.
 import { join, member, told, users } from '../lib/members.js'
 import { holds, same, until } from '../lib/wait.js'
 
@@ -17,7 +17,7 @@ function random(seed) {
   }
 }
 
-/** Follows what one observer was told; nobody comes twice or goes who is not there. */
+/** Replays one observer's events; no member is added twice, or removed without having been added. */
 function replay(observer, channel) {
   const there = new Set()
   for (const { event, channel: where, data } of observer.frames) {
@@ -25,17 +25,17 @@ function replay(observer, channel) {
     const said = typeof data === 'string' ? JSON.parse(data) : data
     if (event === 'pusher_internal:subscription_succeeded') said.presence.ids.forEach((id) => there.add(id))
     if (event === 'pusher_internal:member_added') {
-      holds(`${observer.user} is told that ${said.user_id} comes, who was not there`, !there.has(said.user_id), [...there])
+      holds(`${observer.user} sees ${said.user_id} added, who was not a member`, !there.has(said.user_id), [...there])
       there.add(said.user_id)
     }
     if (event === 'pusher_internal:member_removed') {
-      holds(`${observer.user} is told that ${said.user_id} goes, who was there`, there.delete(said.user_id), [...there])
+      holds(`${observer.user} sees ${said.user_id} removed, who was a member`, there.delete(said.user_id), [...there])
     }
   }
   return [...there].sort()
 }
 
-/** With `strike`, that happens in the middle; nobody acts at the gateway that it takes away. */
+/** Calls `strike`, if given, in the middle; no member acts at the gateway that it kills. */
 async function churn(t, seed, strike) {
   const next = random(seed)
   const channel = `${t.name('presence-churn')}-${seed}`
@@ -70,7 +70,7 @@ async function churn(t, seed, strike) {
   await t.sdk('shop', gateways[0]).trigger(channel, 'end', {})
   for (const observer of observers) {
     await observer.gets('end', channel)
-    same(`who is there, as ${observer.user} was told`, replay(observer, channel), expected)
+    same(`the members that ${observer.user} has seen`, replay(observer, channel), expected)
   }
   for (const actor of actors) if (actor.inside) {
     await actor.gets('end', channel)

@@ -19,7 +19,7 @@ for (const version of Object.keys(VERSIONS)) {
       async run(t) {
         const client = t.client({ version, key })
         await until('pusher-js stops', () => client.state === 'disconnected')
-        same('the codes it was told', [...new Set(client.errors.map((error) => error.code))], [code])
+        same('the error codes that it got', [...new Set(client.errors.map((error) => error.code))], [code])
         same('further attempts', client.states.filter((state) => state === 'connecting'), [])
       },
     })

@@ -1,4 +1,4 @@
-// Subscribers are told how many they are, if the app wants it.
+// Subscribers get the subscription count, if the app has this enabled.
 import { same, until } from '../lib/wait.js'
 
 export default [
@@ -19,7 +19,7 @@ export default [
     },
   },
   {
-    name: 'nobody is told where the app does not want it',
+    name: 'no counts are sent where the app has them disabled',
     async run(t) {
       const channel = t.name('uncounted')
       const first = t.client({ at: t.at(0) })

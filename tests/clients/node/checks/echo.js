@@ -65,7 +65,7 @@ for (const broadcaster of Object.keys(APPS)) {
       await until('bob joins', () => told.length === 2 && seen.length === 1)
       bob.leave(name)
       await until('bob leaves', () => told.length === 3)
-      same('what ann is told', told, [['here', ['Ann']], ['joining', 'Bob'], ['leaving', 'Bob']])
+      same('the events that ann gets', told, [['here', ['Ann']], ['joining', 'Bob'], ['leaving', 'Bob']])
       same('what bob sees', seen, [['Ann', 'Bob']])
     },
   })

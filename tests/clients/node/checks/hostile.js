@@ -1,10 +1,10 @@
-// What no library says: malformed, binary, huge, too much. The specified error, and nobody else notices.
+// Input that no library sends: malformed, binary, huge, too much. It gets the specified error and affects no other client.
 import { fence } from '../lib/client.js'
 import { get } from '../lib/cluster.js'
 import { fetched } from '../lib/sdk.js'
 import { holds, same, until } from '../lib/wait.js'
 
-/** Somebody who must not notice. */
+/** An honest client that must not be affected. */
 async function bystander(t) {
   const channel = t.name('private-bystander')
   const clients = [t.client({ at: t.at(0) }), t.client({ at: t.at(1) })]
@@ -116,12 +116,12 @@ export default [
         await raw.settled()
         same(`errors for ${text.slice(0, 40)}`, raw.got('pusher:subscription_error').length, before + 1)
       }
-      same('nobody came in', await fetched(server, `/channels/${channel}/users`), { users: [] })
+      same('no user was admitted', await fetched(server, `/channels/${channel}/users`), { users: [] })
       await unmoved()
     },
   },
   {
-    name: 'floods of frames disturb nobody',
+    name: 'floods of frames disturb no other client',
     async run(t) {
       const unmoved = await bystander(t)
       const floods = await Promise.all([0, 1, 0, 1].map((n) => t.raw({ at: t.at(n) })))
@@ -155,7 +155,7 @@ export default [
       same('the last is refused, for its number', [error?.data.status, /100/.test(error?.data.error)], [403, true])
       same('GET users', (await fetched(server, `/channels/${channel}/users`)).users.length, 100)
       const told = raws[0].got('pusher_internal:member_added').map((frame) => JSON.parse(frame.data).user_id)
-      holds('nobody was told of the last', !told.includes('u100'), told.slice(-2))
+      holds('the last one was not announced', !told.includes('u100'), told.slice(-2))
     },
   },
   {
@@ -207,7 +207,7 @@ export default [
   {
     name: 'huge frames close their own connections alone',
     async run(t) {
-      // Whatever they break is this check's own.
+      // All that they can break belongs to this check.
       await t.fresh(t.cluster.gateways.length)
       const unmoved = await bystander(t)
       const huge = await Promise.all([70_000, 200_000, 2_000_000, 2_000_000].map(async (bytes) => {

@@ -12,7 +12,7 @@ const CODE = path.join(import.meta.dirname, '../../laravel')
 
 /** The application, with its broadcasts going to the gateway that is apart. */
 async function start(t, connection) {
-  if (!process.env.CLIENTS_PHP) throw new Skipped('PHP with Laravel is not to be had')
+  if (!process.env.CLIENTS_PHP) throw new Skipped('PHP with Laravel is not available')
   const app = APPS[connection]
   const storage = path.join(t.suite.work, t.name(`laravel-${connection}`))
   for (const folder of ['framework/views', 'logs']) fs.mkdirSync(path.join(storage, folder), { recursive: true })
@@ -92,7 +92,7 @@ async function post(page, channel, text, toOthers) {
   holds('200', status === 200, [status, body])
 }
 
-/** Whom Laravel does not let in is told so. */
+/** A user that Laravel's authorization refuses gets an error. */
 async function refused(t, chrome, laravel, connection, orders) {
   const page = await open(chrome, laravel.url)
   await page.evaluate((how) => open_echo(how), { broadcaster: connection, key: keyOf(APPS[connection]), port: t.at(0).port, user: 'eve' })

@@ -3,7 +3,7 @@ import { VERSIONS, fence } from '../lib/client.js'
 import { fetched } from '../lib/sdk.js'
 import { same, until } from '../lib/wait.js'
 
-/** A client in the channel, with what it was told of the others. */
+/** A client in the channel, and the presence events it got of others. */
 async function inside(t, channel, n, options) {
   const client = t.client({ at: t.at(n), ...options })
   const subscribed = await client.subscribed(channel)
@@ -25,16 +25,16 @@ for (const version of Object.keys(VERSIONS)) {
       same('alone', ann.here(), { ann: { name: 'Ann' } })
       const bob = await inside(t, channel, 1, { version, user: 'bob', info: { name: 'Bob' } })
       same('both, to the second', bob.here(), { ann: { name: 'Ann' }, bob: { name: 'Bob' } })
-      await until('ann is told', () => ann.told.length === 1)
+      await until('ann gets the event', () => ann.told.length === 1)
       const cid = await inside(t, channel, 1, { version, user: 'cid' })
-      await until('both are told', () => ann.told.length === 2 && bob.told.length === 1)
+      await until('both get the event', () => ann.told.length === 2 && bob.told.length === 1)
       bob.pusher.unsubscribe(channel)
       await until('bob has left', () => ann.told.length === 3)
       cid.close()
       await until('cid has gone', () => ann.told.length === 4)
       await fence(t.sdk(), channel, [ann])
       const bare = ann.told[1][2]
-      same('what ann was told', ann.told, [
+      same('the events that ann got', ann.told, [
         ['added', 'bob', { name: 'Bob' }], ['added', 'cid', bare],
         ['removed', 'bob', { name: 'Bob' }], ['removed', 'cid', ann.told[3][2]],
       ])
@@ -57,7 +57,7 @@ for (const version of Object.keys(VERSIONS)) {
         (await fetched(t.sdk(), `/channels/${channel}`, info)).subscription_count === 2)
       await fence(t.sdk(), channel, [ann, tabs[1]])
       same('told so far', ann.told.map(([what, id]) => [what, id]), [['added', 'bob']])
-      same('the second tab was told', tabs[1].told, [])
+      same('the events of the second tab', tabs[1].told, [])
       tabs[1].close()
       await until('bob has gone', () => ann.told.length === 2)
       await fence(t.sdk(), channel, [ann])
@@ -70,7 +70,7 @@ for (const version of Object.keys(VERSIONS)) {
       const channel = t.name('presence-numbers')
       const seven = await inside(t, channel, 0, { version, user: 7, info: { name: 'Seven' } })
       const eight = await inside(t, channel, 1, { version, user: 8 })
-      await until('it is told', () => seven.told.length === 1)
+      await until('it gets the event', () => seven.told.length === 1)
       same('the id as it was sent', seven.told[0].slice(0, 2), ['added', 8])
       same('here', Object.keys(eight.here()).sort(), ['7', '8'])
       eight.close()
@@ -99,7 +99,7 @@ checks.push({
 })
 
 checks.push({
-  name: 'a page that is reloaded again and again is told consistently',
+  name: 'a page that is reloaded again and again gets consistent events',
   async run(t) {
     const channel = t.name('presence-reload')
     const ann = await inside(t, channel, 0, { user: 'ann' })

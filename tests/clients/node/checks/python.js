@@ -15,7 +15,7 @@ export default [
   {
     name: 'trigger, batch, exclusion, reading, refusals, users',
     async run(t) {
-      if (!python || !fs.existsSync(python)) throw new Skipped('Python or its packages are not to be had')
+      if (!python || !fs.existsSync(python)) throw new Skipped('Python or its packages are not available')
       const channel = t.name('presence-python')
       const clients = ['ann', 'bob'].map((user, n) => t.client({ app: APP, user, at: t.at(n) }))
       for (const client of clients) await client.subscribed(channel)

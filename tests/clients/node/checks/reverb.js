@@ -48,7 +48,7 @@ export default [
     },
   },
   {
-    name: 'terminating a user closes whoever is present as it, without a signin',
+    name: 'terminating a user closes clients present under its id, even without a signin',
     async run(t) {
       const user = t.name('ann')
       const [present, gone] = [0, 1].map((n) => t.client({ app: APP, user, at: t.at(n) }))

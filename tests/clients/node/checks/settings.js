@@ -43,7 +43,7 @@ export default [
     },
   },
   {
-    name: 'connections_max: beyond it 4004, until somebody goes',
+    name: 'connections_max: more get 4004, until a client leaves',
     async run(t) {
       const [first, second] = [await t.raw({ app: 'small' }), await t.raw({ app: 'small' })]
       await closedWith(await t.raw({ app: 'small' }), 4004)
@@ -111,7 +111,7 @@ export default [
       same('a client with the former key', old.states.includes('disconnected'), false)
       write('[[apps]]\nid = "broken')
       write(appToml('later', 'enabled = false'))
-      await until('its client is told', () => old.state === 'disconnected')
+      await until('its client is closed', () => old.state === 'disconnected')
       same('the code', old.errors.at(-1)?.code, 4003)
       await everywhere({}, 4003)
       write('')

@@ -43,7 +43,7 @@ for (const version of Object.keys(VERSIONS)) {
 }
 
 checks.push({
-  name: "nobody gets at another user's channel",
+  name: "no client can reach another user's channel",
   async run(t) {
     const ann = t.name('ann')
     const eve = await t.client({ user: t.name('eve') }).signedIn()
@@ -61,7 +61,7 @@ checks.push({
 })
 
 checks.push({
-  name: 'a connection cannot become somebody else, or somebody with a false signature',
+  name: 'a connection can sign in neither as another user nor with a false signature',
   async run(t) {
     const raw = await t.raw()
     const server = t.sdk()

@@ -1,4 +1,4 @@
-// What a backend is told of its app's channels, as its library checks and reads it.
+// The webhooks that a backend gets about its app's channels, as its library verifies and parses them.
 import { createServer } from 'node:http'
 import { fence } from '../lib/client.js'
 import { channelAt } from '../lib/members.js'
@@ -43,9 +43,9 @@ export default [
       await tab.subscribed(channel)
       const bob = t.client({ app: APP, user: 'bob', at: t.at(1) })
       await bob.subscribed(channel)
-      await until('three are told', () => told(channel).length >= 3)
+      await until('three have arrived', () => told(channel).length >= 3)
       for (const client of [tab, ann, bob]) client.close()
-      await until('six are told', () => told(channel).length >= 6)
+      await until('six have arrived', () => told(channel).length >= 6)
       const expected = ['channel_occupied', 'member_added', 'member_added', 'channel_vacated', 'member_removed', 'member_removed']
       same('what was told', told(channel).sort(), expected.sort())
       same('who came', events(channel).filter(({ name }) => name === 'member_added').map((event) => event.user_id), ['ann', 'bob'])
@@ -63,11 +63,11 @@ export default [
       mine.trigger('client-typing', { on: true })
       await ann.subscribed(cache)
       const named = (channel, name) => events(channel).filter((event) => event.name === name)
-      await until('the client event is told', () => named(chat, 'client_event').length > 0)
+      await until('the client event arrives', () => named(chat, 'client_event').length > 0)
       const [event] = named(chat, 'client_event')
       same('the event', { ...event, data: JSON.parse(event.data) },
         { name: 'client_event', channel: chat, event: 'client-typing', data: { on: true }, socket_id: ann.socketId, user_id: 'ann' })
-      await until('the miss is told', () => named(cache, 'cache_miss').length > 0)
+      await until('the cache miss arrives', () => named(cache, 'cache_miss').length > 0)
     },
   },
   {
@@ -93,12 +93,12 @@ export default [
       const { told } = await backend(t, (body) => (body.includes('again') && refusals-- > 0 ? 500 : 200))
       const channel = t.name('again')
       await t.client({ app: APP, at: t.at(1) }).subscribed(channel)
-      await until('it is told at last', () => told(channel).length > 0, 60_000)
+      await until('it arrives in the end', () => told(channel).length > 0, 60_000)
       same('once', told(channel), ['channel_occupied'])
     },
   },
   {
-    name: "who is lost with a gateway is told to have left, at least once",
+    name: "users lost with a gateway are reported as left, at least once",
     settings: ['three'],
     async run(t) {
       await channelAt(t, 0, 'presence-place')
@@ -112,13 +112,13 @@ export default [
       for (const channel of shared) await stays.subscribed(channel)
       await until('all have come', () => shared.every((channel) => told(channel).length === 3) && alone.every((channel) => told(channel).length === 2))
       await t.cluster.kill(t.cluster.gateways[1].name)
-      // What had not arrived for sure when it died is told again.
+      // Events that were not confirmed when it died are sent again.
       const users = (channel, name) => events(channel).filter((event) => event.name === name).map((event) => event.user_id)
-      await until('all are told who is lost', () =>
+      await until('the lost user is reported everywhere', () =>
         [...shared, ...alone].every((channel) => users(channel, 'member_removed').includes('lost')) &&
         alone.every((channel) => told(channel).includes('channel_vacated')), 60_000)
       for (const channel of shared) {
-        same(`who was told to have left ${channel}`, [...new Set(users(channel, 'member_removed'))], ['lost'])
+        same(`the users reported to have left ${channel}`, [...new Set(users(channel, 'member_removed'))], ['lost'])
         same(`vacated ${channel}`, told(channel).includes('channel_vacated'), false)
       }
     },

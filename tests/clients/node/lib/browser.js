@@ -18,7 +18,7 @@ export const FILES = {
 
 export async function browser(t, flags = []) {
   const executablePath = process.env.CLIENTS_CHROMIUM
-  if (!executablePath || !fs.existsSync(executablePath)) throw new Skipped('Chromium is not to be had')
+  if (!executablePath || !fs.existsSync(executablePath)) throw new Skipped('Chromium is not available')
   const opened = await chromium.launch({ executablePath, args: [...FLAGS, ...flags], headless: true })
   t.onEnd(() => opened.close())
   return opened

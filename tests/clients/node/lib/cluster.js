@@ -111,7 +111,7 @@ export class Cluster {
     })
   }
 
-  /** A panic harms whoever comes later, so it is told where it happened. */
+  /** A panic would fail a later check, so it is reported by the check that caused it. */
   checkLogs() {
     for (const { name } of this.gateways) {
       const lines = fs.readFileSync(path.join(this.work, `${name}.log`), 'utf8').split('\n')
@@ -148,7 +148,7 @@ events = ["channel_occupied", "channel_vacated", "member_added", "member_removed
 `
 }
 
-/** Of a gateway that is alone: several share this file, and are told where to listen. */
+/** For a single gateway; several share this file and get their ports as flags. */
 const listeners = ({ port, tls }) => `
 [[gateway.listeners]]
 name = "web"
@@ -164,7 +164,7 @@ cert = "${process.env.NODE_EXTRA_CA_CERTS}"
 key = "${process.env.CLIENTS_TLS_KEY}"
 `
 
-/** An app as it stands in the file; the key is its name's unless another is given. */
+/** An app as written to the file; its key follows from its name unless another is given. */
 export const appToml = (id, settings = '', key = keyOf(id)) => `
 [[apps]]
 id = "${id}"
@@ -174,7 +174,7 @@ key = "${key}"
 secret = "${secretOf(id)}"
 `
 
-/** Ports that nobody listens on: all are held at once, so that they differ. */
+/** Free ports: all are bound at the same time, so that they differ. */
 async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, () => new Promise((resolve, reject) => {
     const server = net.createServer()

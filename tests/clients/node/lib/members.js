@@ -1,4 +1,4 @@
-// Members of presence channels that do only what they are told, and where a channel has its home.
+// Members of presence channels that act only on command, and the home of a channel.
 import { fetched } from './sdk.js'
 import { until } from './wait.js'
 
@@ -17,7 +17,7 @@ export function join(t, raw, channel) {
   raw.say('pusher:subscribe', { channel, ...signed })
 }
 
-/** Whom it was told of, by `member_added` or `member_removed`. */
+/** The users it got `member_added` or `member_removed` of. */
 export const told = (raw, event) => raw.got(`pusher_internal:${event}`).map((frame) => JSON.parse(frame.data).user_id)
 
 /** Who is there, as a gateway tells it. */

@@ -1,4 +1,4 @@
-// Processes of the checks: whatever ends the driver ends them too, by their ids.
+// Processes of the checks: they are ended by their ids whenever the driver ends.
 import { spawn } from 'node:child_process'
 
 const running = new Set()

@@ -11,7 +11,7 @@ const PENDING_LIMIT_MS = 20_000
 /** Of a check that failed: more would hide what matters. */
 const CLIENTS_SHOWN = 8
 
-/** What a check has at hand; whatever it opens is closed after it. */
+/** What a check may use; everything that it opens is closed after it. */
 class Bench {
   #closers = []
   #opened = []

@@ -33,7 +33,7 @@ export class Mismatch extends Error {
 export const show = (value) =>
   typeof value === 'string' ? value : inspect(value, { depth: 6, breakLength: 160, maxStringLength: 400 })
 
-/** `came` is `expected`, whatever the order of keys. */
+/** `came` equals `expected`; the order of keys does not matter. */
 export function same(what, came, expected) {
   if (!isDeepStrictEqual(came, expected)) throw new Mismatch(`${what}: ${show(expected)}`, came)
 }
