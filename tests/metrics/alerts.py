@@ -129,6 +129,10 @@ CASES = {
         one("broadgate_gateway_refused_total", increasing(), f'{G1}, reason="clients_max"'), "2m", INSTANCE,
         {**one("broadgate_gateway_refused_total", PAST, f'{G1}, reason="clients_max"'),
          **one("broadgate_gateway_refused_total", increasing(), f'{G1}, reason="path"')}, "12m"),
+    "BroadgateTaskPanics": case(
+        one("broadgate_task_panics_total", "0x4 1x20", f'{G1}, task="client"'), "2m", {**INSTANCE, "task": "client"},
+        {**one("broadgate_task_panics_total", PAST, f'{G1}, task="client"'),
+         **one("broadgate_task_panics_total", for_minutes(0), f'{G1}, task="connection"')}, "12m"),
     "BroadgateHandlersFail": case(
         one("broadgate_worker_handler_panics_total", increasing(1, 80)), "7m", INSTANCE,
         one("broadgate_worker_handler_panics_total", PAST), "12m"),
