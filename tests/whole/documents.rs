@@ -258,6 +258,7 @@ fn imports_go_down_only() {
         ("register", &["broadgate_gateway", "broadgate_business"]),
         ("gateway/topics", &["broadgate_register", "broadgate_gateway", "broadgate_pusher", "tokio"]),
         ("gateway/pusher", &["broadgate_register", "broadgate_gateway", "broadgate_topics", "tokio"]),
+        ("gateway/socketio", &["broadgate_register", "broadgate_gateway", "broadgate_topics", "tokio"]),
         ("gateway/src", &["broadgate_business", "broadgate_register::server"]),
         ("business/src", &["broadgate_gateway", "broadgate_register::server"]),
     ] {

@@ -8,7 +8,7 @@ use std::{
 use syn::visit::Visit;
 
 /// The sources of every crate of the workspace.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "proto/src",
     "proto/port/src",
     "proto/tasks/src",
@@ -17,6 +17,7 @@ const CRATES: [&str; 12] = [
     "register/src",
     "gateway/topics/src",
     "gateway/pusher/src",
+    "gateway/socketio/src",
     "gateway/src",
     "business/src",
     "src",

@@ -6,7 +6,7 @@ use super::shown;
 
 /// Reads a JSON object. Without the check of its first character an array would pass, too: serde reads
 /// structs from arrays.
-pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+pub fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return Err("it is not a JSON object".to_owned());
     }
@@ -15,7 +15,7 @@ pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String>
 }
 
 /// JSON without the white space between its parts; everything else is unchanged.
-pub(super) fn compact(json: &str) -> String {
+pub fn compact(json: &str) -> String {
     let (mut inside, mut escaped) = (false, false);
     let keep = |c: &char| {
         if inside {
@@ -30,41 +30,41 @@ pub(super) fn compact(json: &str) -> String {
 }
 
 /// Writes one JSON text.
-pub(super) struct Writer(Vec<u8>);
+pub struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+    pub fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
     /// Adds a part that is already JSON on one line.
-    pub(super) fn plain(&mut self, json: &str) -> &mut Self {
+    pub fn plain(&mut self, json: &str) -> &mut Self {
         self.0.extend_from_slice(json.as_bytes());
         self
     }
 
     /// Adds foreign JSON. A newline can only be between its parts, and becomes a space: a frame is one line,
     /// also for clients whose messages end with a newline.
-    pub(super) fn raw(&mut self, json: &str) -> &mut Self {
+    pub fn raw(&mut self, json: &str) -> &mut Self {
         let one_line = |byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
         self.0.extend(json.bytes().map(one_line));
         self
     }
 
     /// Adds a text as a JSON string.
-    pub(super) fn string(&mut self, text: &str) -> &mut Self {
+    pub fn string(&mut self, text: &str) -> &mut Self {
         // Writing into memory does not fail, and a text always has a JSON string.
         let _ = serde_json::to_writer(&mut self.0, text);
         self
     }
 
-    pub(super) fn number(&mut self, number: u64) -> &mut Self {
+    pub fn number(&mut self, number: u64) -> &mut Self {
         let _ = serde_json::to_writer(&mut self.0, &number);
         self
     }
 
     /// Adds one part for each item, with commas between them.
-    pub(super) fn list<T>(
+    pub fn list<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
         mut one: impl FnMut(&mut Self, T),
@@ -78,7 +78,7 @@ impl Writer {
         self
     }
 
-    pub(super) fn finish(&mut self) -> String {
+    pub fn finish(&mut self) -> String {
         // Only whole texts were added, so this is valid UTF-8.
         String::from_utf8(std::mem::take(&mut self.0)).unwrap_or_default()
     }

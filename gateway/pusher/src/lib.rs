@@ -24,7 +24,7 @@ pub mod auth;
 pub mod channel;
 pub mod close;
 pub mod incoming;
-mod json;
+pub mod json;
 pub mod limits;
 pub mod member;
 pub mod outgoing;
