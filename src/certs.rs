@@ -74,6 +74,9 @@ enum What {
         /// A DNS name or an IP address at which clients connect; repeat for several
         #[arg(long = "host", value_name = "NAME", required = true)]
         hosts: Vec<String>,
+        /// Its holder shows it when it connects, too, as the members of an etcd do to each other
+        #[arg(long)]
+        mutual: bool,
     },
 }
 
@@ -90,6 +93,8 @@ pub(crate) enum For<'a> {
     Cluster(&'a str),
     /// Listeners that clients reach at these names and addresses.
     Clients(&'a [String]),
+    /// Processes of another system that reach each other at these names and addresses.
+    Members(&'a [String]),
 }
 
 pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
@@ -123,7 +128,16 @@ pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
                 made.key,
             )
         }
-        What::Listener { name, folder: Folder { dir }, days, hosts } => {
+        What::Listener { name, folder: Folder { dir }, days, hosts, mutual: true } => {
+            let made = make_pair(&dir, &name, days, &For::Members(&hosts))?;
+            format!(
+                "{} and {} are written, for members that trust {}. Copy all three to the member's host.\n",
+                made.cert.display(),
+                made.key.display(),
+                dir.join("ca.pem").display(),
+            )
+        }
+        What::Listener { name, folder: Folder { dir }, days, hosts, mutual: false } => {
             let made = make_pair(&dir, &name, days, &For::Clients(&hosts))?;
             format!(
                 "{} and {} are written, for clients that trust {}. Copy both to the gateway's host, and add to its \
@@ -158,6 +172,9 @@ pub(crate) fn make_ca(dir: &Path, days: u32) -> Result<PairFiles, Failure> {
 /// Makes a certificate that the CA of this folder signs.
 pub(crate) fn make_pair(dir: &Path, name: &str, days: u32, of: &For<'_>) -> Result<PairFiles, Failure> {
     check_name(name)?;
+    if let For::Cluster(server_name) = of {
+        check_server_name(server_name)?;
+    }
     let (ca, files) = (files(dir, "ca"), files(dir, name));
     let loaded = load_pair(&ca, &mut FileReads::default()).and_then(|pair| {
         pair.check_time(SystemTime::now())?;
@@ -207,6 +224,17 @@ fn check_name(name: &str) -> Result<(), Failure> {
     )))
 }
 
+/// Members verify it as a DNS name, whatever the address that they dial.
+fn check_server_name(name: &str) -> Result<(), Failure> {
+    if matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_))) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "--server-name {name:?} is no DNS name, such as {DEFAULT_SERVER_NAME:?}: it is the name in all certificates of \
+         the cluster, not the address of a process"
+    )))
+}
+
 /// Of a CA with this key. Its subject follows from the key, so that two CAs of one cluster, while it is being
 /// changed, have different ones.
 fn ca_params(key: &KeyPair) -> CertificateParams {
@@ -226,12 +254,12 @@ fn params(name: &str, of: &For<'_>) -> Result<CertificateParams, Failure> {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    if !matches!(of, For::Clients(_)) {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
     let hosts = match of {
-        For::Cluster(server_name) => {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
-            std::slice::from_ref(server_name).iter().map(|name| (*name).to_owned()).collect()
-        }
-        For::Clients(hosts) => hosts.to_vec(),
+        For::Cluster(server_name) => vec![(*server_name).to_owned()],
+        For::Clients(hosts) | For::Members(hosts) => hosts.to_vec(),
     };
     for host in hosts {
         params.subject_alt_names.push(subject(&host)?);
@@ -320,6 +348,8 @@ mod tests {
         for wrong in ["", "ca", "../x", ".x", "a/b", "-x"] {
             assert!(make_pair(&dir, wrong, 1, &For::Cluster("broadgate")).is_err(), "{wrong}");
         }
+        let address = make_pair(&dir, "x", 1, &For::Cluster("10.0.0.1")).unwrap_err().to_string();
+        assert!(address.contains("--server-name \"10.0.0.1\" is no DNS name"), "{address}");
         let host =
             make_pair(&dir, "x", 1, &For::Clients(&["not a name".to_owned()])).unwrap_err().to_string();
         assert!(host.contains("neither a DNS name nor an IP address"), "{host}");

@@ -17,8 +17,8 @@ def connect(port, tls=True, timeout=5):
 class WebSocket:
     """Raises OSError when the connection ends, or nothing comes in time."""
 
-    def __init__(self, port, path):
-        self.sock, self.bytes = connect(port), b""
+    def __init__(self, port, path, sock=None):
+        self.sock, self.bytes = sock or connect(port), b""
         key = base64.b64encode(os.urandom(16)).decode()
         # Clients may write these headers; a proxy must not pass them on as its own.
         self.sock.sendall((

@@ -115,7 +115,7 @@ class Proxy:
         self.name, self.tls, self.lines = name, port(), None
         self.lost, self.taken, self.away = [], 0, 0.0
         text = (CONFIG / {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile"}[name]).read_text()
-        for address, gateway in zip(("10.0.0.2", "10.0.0.3"), gateways):
+        for address, gateway in zip(("10.0.0.1", "10.0.0.2"), gateways):
             text = text.replace(f"{address}:8080", f"127.0.0.1:{gateway.web}")
             text = text.replace(f"{address}:8282", f"127.0.0.1:{gateway.lines}")
         getattr(self, name)(text)

@@ -9,7 +9,7 @@ fn read(path: &str) -> String {
 }
 
 /// Every document that a reader is sent to.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
@@ -20,6 +20,7 @@ const DOCUMENTS: [&str; 12] = [
     "business/LARAVEL.md",
     "business/MIGRATING.md",
     "business/WORKERS.md",
+    "deploy/README.md",
     "deploy/CLUSTER.md",
     "deploy/RUNBOOK.md",
 ];
