@@ -30,10 +30,10 @@ def command(*words, **more):
     subprocess.run([str(word) for word in words], check=True, **more)
 
 
-def build_network():
+def build_network(yours=YOURS):
     command("ip", "link", "set", "lo", "up")
     command("ip", "link", "add", "br0", "type", "bridge")
-    command("ip", "addr", "add", f"{YOURS}/24", "dev", "br0")
+    command("ip", "addr", "add", f"{yours}/24", "dev", "br0")
     command("ip", "link", "set", "br0", "up")
 
 
@@ -52,9 +52,11 @@ def run_script(words, script, environment, cwd, seconds):
 
 
 class Machine:
-    def __init__(self, work, name, address):
+    """Its holder, a process that sleeps, keeps its namespaces. With `read_only` it has no file that can be written."""
+
+    def __init__(self, work, name, address, read_only=False):
         self.name, self.address, self.dir = name, address, work / name
-        mounts = []
+        mounts, seals = [], ["mount -o remount,bind,ro /"]
         for place, begins in OWN.items():
             own = self.dir / place.strip("/").replace("/", "-")
             if begins == "a copy":
@@ -62,13 +64,14 @@ class Machine:
             else:
                 own.mkdir(parents=True)
             mounts.append(f"mount --bind {own} {place}")
+            seals.append(f"mount -o remount,bind,ro {place}")
         stand_ins = self.dir / "stand-ins"
         stand_ins.mkdir()
         for one in STAND_INS["a node"]:
             write_stand_in(stand_ins / one, work)
         ready = self.dir / "ready"
         script = "\n".join(["set -e", "mount --make-rprivate /", *mounts, f"hostname {name}", "ip link set lo up",
-                            f"touch {ready}", "exec sleep infinity"])
+                            f"touch {ready}", *(seals if read_only else []), "exec sleep infinity"])
         self.holder = subprocess.Popen(["unshare", "--net", "--mount", "--uts", "sh", "-c", script], stdin=subprocess.DEVNULL)
         end = time.time() + 10
         while not ready.exists():
@@ -80,17 +83,25 @@ class Machine:
         (work / "by-address" / address).write_text(str(self.holder.pid))
 
     def connect(self):
-        port = f"to-{self.name}"
+        # Interface names have 15 bytes at most.
+        port = f"to-{self.name}"[:15]
         command("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.holder.pid)
         command("ip", "link", "set", port, "master", "br0", "up")
         inside = ["nsenter", "-t", self.holder.pid, "-n", "ip"]
         command(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
         command(*inside, "link", "set", "eth0", "up")
 
+    def remove(self):
+        command("ip", "link", "del", f"to-{self.name}"[:15])
+        self.holder.kill()
+        self.holder.wait()
+
+    def inside(self):
+        return ["nsenter", "-t", str(self.holder.pid), "-n", "-m", "-u", "--wd=/"]
+
     def run(self, script, seconds=60):
-        words = ["nsenter", "-t", str(self.holder.pid), "-n", "-m", "-u", "--wd=/"]
         path = f"{self.dir / 'stand-ins'}:{PATH}"
-        return run_script(words, script, {"PATH": path, "HOME": "/", "MACHINE": str(self.dir)}, "/", seconds)
+        return run_script(self.inside(), script, {"PATH": path, "HOME": "/"}, "/", seconds)
 
 
 def write_stand_in(file, work):
