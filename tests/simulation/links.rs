@@ -208,7 +208,7 @@ impl World {
             };
             dial.conn = None;
             if std::mem::replace(&mut dial.open, false) {
-                self.input(host, Input::OutboundDown(peer));
+                self.input(host, Input::OutboundDown(peer, heard_last));
             }
             self.rpcs_of_lost(host, conn);
             self.dial_later(host, peer);

@@ -175,10 +175,11 @@ impl Actor {
                 self.links.insert(peer, link);
                 self.apply(Input::OutboundUp(peer));
             }
-            ClusterEvent::OutboundDown { peer, generation } => {
+            ClusterEvent::OutboundDown { peer, generation, since } => {
                 if self.links.get(&peer).is_some_and(|link| link.generation == generation) {
                     self.links.remove(&peer);
-                    self.apply(Input::OutboundDown(peer));
+                    let since = since.saturating_duration_since(self.started);
+                    self.apply(Input::OutboundDown(peer, since));
                 }
             }
             // The link was opened by a former incarnation: it must send this one's hello.

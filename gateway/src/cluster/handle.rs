@@ -65,9 +65,11 @@ pub(crate) enum ClusterEvent {
         peer: Incarnation,
         link: OutgoingLink,
     },
+    /// It has broken; the peer has been silent on it since then.
     OutboundDown {
         peer: Incarnation,
         generation: u64,
+        since: Instant,
     },
     /// A peer's link to us is open; cancelling ends it.
     InboundUp {

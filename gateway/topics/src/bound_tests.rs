@@ -91,7 +91,7 @@ impl Pair {
 
     fn break_links(&mut self) {
         for gateway in 0..2 {
-            self.apply(gateway, Input::OutboundDown(id(1 - gateway)));
+            self.apply(gateway, Input::OutboundDown(id(1 - gateway), self.now));
             self.apply(gateway, Input::InboundDown(id(1 - gateway), self.session, self.now));
         }
         self.frames.clear();

@@ -222,7 +222,7 @@ impl World {
 
     fn break_link(&mut self, (from, to): (u64, u64)) {
         let (session, now) = (self.links[&(from, to)].0, self.now);
-        self.apply(from, Input::OutboundDown(id(to)));
+        self.apply(from, Input::OutboundDown(id(to), now));
         self.apply(to, Input::InboundDown(id(from), session, now));
         self.open((from, to));
     }

@@ -142,7 +142,7 @@ impl<C: Content> Core<C> {
         match input {
             Input::View(view) => self.install(view),
             Input::OutboundUp(peer) => self.outbound_up(peer),
-            Input::OutboundDown(peer) => self.outbound_down(peer),
+            Input::OutboundDown(peer, since) => self.outbound_down(peer, since),
             Input::InboundUp(peer, session) => self.inbound_up(peer, session),
             Input::InboundDown(peer, session, since) => self.inbound_down(peer, session, since),
             Input::Received(peer, session, frame) => self.received(peer, session, frame),
@@ -177,7 +177,7 @@ impl<C: Content> Core<C> {
             && self.entrances.is_empty()
             && !self.reports.waits()
             && self.announced.is_empty()
-            && self.peers.values().all(|peer| self.has_synced(peer)))
+            && self.peers.values().all(|peer| self.is_linked(peer)))
     }
 
     /// The installed view.

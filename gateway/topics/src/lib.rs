@@ -45,6 +45,8 @@ mod home;
 mod interest;
 mod ledger;
 mod limits;
+#[cfg(test)]
+mod link_tests;
 mod links;
 mod members;
 mod membership;

@@ -24,13 +24,21 @@ impl<C: Content> Core<C> {
         peer.session.is_some() && peer.synced.is_some_and(|epoch| epoch >= self.changed)
     }
 
+    /// Whether both links are up and the peer has synced on its own.
+    pub(super) fn is_linked(&self, peer: &Peer) -> bool {
+        peer.open && self.has_synced(peer)
+    }
+
     /// A gateway that has not synced is waited for, unless it has been silent for the link timeout, or
-    /// unsynced for the parking time.
+    /// unsynced for the parking time. So is one that has synced before our link to it is open, as when both
+    /// links are opened at once: what it is concerned by could not be sent to it.
     fn is_waited_for(&self, peer: &Peer) -> bool {
-        let silent = peer.session.is_none() && self.now >= peer.silent_since + self.limits.link_timeout;
+        let timeout = self.limits.link_timeout;
+        let closed = !peer.open && self.now < peer.closed_since + timeout;
+        let silent = peer.session.is_none() && self.now >= peer.silent_since + timeout;
         let stubborn =
             peer.unsynced_since.is_some_and(|since| self.now >= since + self.limits.parking_time_max);
-        !self.has_synced(peer) && !silent && !stubborn
+        closed || !self.has_synced(peer) && !silent && !stubborn
     }
 
     /// Whether a home may answer.
@@ -82,13 +90,16 @@ impl<C: Content> Core<C> {
         self.send_ledgers(peer);
         self.send_synced(&[peer], true);
         self.tell_again(peer);
+        self.send_values(peer);
         self.pump_all();
+        self.release();
     }
 
     /// What was sent and not acknowledged may be lost.
-    pub(super) fn outbound_down(&mut self, peer: Incarnation) {
+    pub(super) fn outbound_down(&mut self, peer: Incarnation, since: Duration) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.open = false;
+        known.closed_since = since;
         known.untaken = 0;
         self.link_lost(peer);
     }

@@ -89,6 +89,21 @@ impl<C: Content> Core<C> {
         self.send_if_open(to, frame);
     }
 
+    /// The link to a peer has opened: it may have missed the last values of this home's topics, and a client
+    /// that enters there gets its own gateway's.
+    pub(super) fn send_values(&mut self, to: Incarnation) {
+        let concerns = |topic: &Topic| {
+            self.homes.get(topic).is_some_and(|home| home.interested().any(|gateway| gateway == to))
+        };
+        let mut topics: Vec<_> =
+            self.retained.with_value().filter(|topic| concerns(topic)).cloned().collect();
+        // A seed replays a cluster: hash-map order must not show.
+        topics.sort_unstable();
+        for topic in topics {
+            self.send_value(to, &topic);
+        }
+    }
+
     /// The ring has changed: announces topics that moved to their new home; after a gap all topics, since
     /// their home may have lost them in between.
     pub(super) fn move_interest(&mut self, gap: bool) {

@@ -11,6 +11,8 @@ use crate::{membership::LinkSession, topic::Topic};
 pub(super) struct Peer {
     /// Our link to it is open.
     pub(super) open: bool,
+    /// When it was last heard on our link to it, if that is not open.
+    pub(super) closed_since: Duration,
     /// The session of its link to us, if it is open.
     pub(super) session: Option<LinkSession>,
     /// The view of its last frame on that link.
@@ -37,6 +39,7 @@ impl Peer {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             open: false,
+            closed_since: now,
             session: None,
             spoke: Epoch::default(),
             silent_since: now,

@@ -262,6 +262,11 @@ impl<C: Content> RetainedMessages<C> {
         self.values.get(topic).filter(|value| now < value.since + last)
     }
 
+    /// The groups with a last value, in any order.
+    pub(super) fn with_value(&self) -> impl Iterator<Item = &Topic> {
+        self.values.keys()
+    }
+
     pub(super) fn page(
         &mut self,
         topic: &Topic,

@@ -253,8 +253,8 @@ pub enum Input<C: Content> {
     View(Arc<View>),
     /// The link that this gateway dialled is open: the peer has received the hello.
     OutboundUp(Incarnation),
-    /// It has broken: what was not acknowledged may be lost.
-    OutboundDown(Incarnation),
+    /// It has broken: what was not acknowledged may be lost. Nothing has been heard on it since then.
+    OutboundDown(Incarnation, Duration),
     /// The peer's link to this gateway is open.
     InboundUp(Incarnation, LinkSession),
     /// It has broken; the peer has been silent since then.

@@ -155,8 +155,10 @@ impl Dialer {
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
         let link = OutgoingLink { generation, batches: said_sender };
         self.homes.tell(ClusterEvent::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
-        let ended = self.pass(generation, frames, replies, batches, said).await;
-        self.homes.tell(ClusterEvent::OutboundDown { peer: self.to, generation }).await;
+        let mut heard = Instant::now();
+        let ended = self.pass(generation, (frames, replies), batches, said, &mut heard).await;
+        let down = ClusterEvent::OutboundDown { peer: self.to, generation, since: heard };
+        self.homes.tell(down).await;
         ended
     }
 
@@ -164,23 +166,22 @@ impl Dialer {
     async fn pass(
         &self,
         generation: u64,
-        frames: mpsc::Sender<PeerFrame>,
-        mut replies: Streaming<PeerReply>,
+        (frames, mut replies): (mpsc::Sender<PeerFrame>, Streaming<PeerReply>),
         batches: &mut mpsc::Receiver<OutgoingBatch>,
         mut said: mpsc::Receiver<Vec<v1::PeerMessage>>,
+        heard: &mut Instant,
     ) -> anyhow::Result<()> {
         let mut unanswered = Unanswered::new();
         let mut untaken = Untaken::default();
         let mut beat_at = next_beat();
         let mut number = 0;
-        let mut heard = Instant::now();
         let mut joined = JoinedParts::default();
         loop {
             tokio::select! {
                 reply = replies.message() => {
                     let reply = reply.map_err(|status| anyhow!("{}", status.message()))?;
                     let mut reply = reply.context("the peer ended the link")?;
-                    heard = Instant::now();
+                    *heard = Instant::now();
                     if let Some(Reply::Part(part)) = &reply.reply {
                         let Some(whole) = joined.add(part)? else { continue };
                         reply = whole;
