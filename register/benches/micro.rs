@@ -51,7 +51,7 @@ fn now() -> Now {
 
 /// The register of so many gateways, all connected.
 fn register(gateways: u64) -> Core {
-    let mut core = Core::new(BEAT, LEASE, SIZES[1] as usize);
+    let mut core = Core::new(BEAT, LEASE, SIZES[1] as usize).with_view_interval(Duration::ZERO);
     for number in 0..gateways {
         core.apply(hello(number), now());
     }

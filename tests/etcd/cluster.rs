@@ -14,7 +14,11 @@ use std::{
 use broadgate_business::cluster::{Audience, Cluster as Sdk, ClusterConfig};
 use broadgate_proto::v1::{View, WatchRequest, register_client::RegisterClient};
 use futures_util::StreamExt as _;
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
 
 use crate::{
     engine::Etcd,
@@ -28,6 +32,7 @@ pub struct Cluster {
     pub dir: PathBuf,
     pub registers: Vec<Option<Process>>,
     pub addresses: Vec<SocketAddr>,
+    metrics: Vec<SocketAddr>,
     register_toml: Vec<String>,
     pub gateways: Vec<Process>,
     workers: Vec<Process>,
@@ -54,6 +59,7 @@ impl Cluster {
             dir: dir.to_owned(),
             registers: registers.iter().map(|_| None).collect(),
             watchers: watchers.collect(),
+            metrics: registers.iter().map(|_| free_address()).collect(),
             addresses,
             register_toml: registers.to_vec(),
             gateways: Vec::new(),
@@ -109,8 +115,20 @@ impl Cluster {
         let config = self.dir.join(format!("{name}.toml"));
         let toml = format!("[register]\nbind = \"{}\"\n{}", self.addresses[index], self.register_toml[index]);
         std::fs::write(&config, toml).unwrap();
-        let args = ["register", "--config", config.to_str().unwrap()];
+        let metrics = format!("--metrics-bind={}", self.metrics[index]);
+        let args = ["register", "--config", config.to_str().unwrap(), &metrics];
         self.registers[index] = Some(Process::start(&self.dir, &name, &args, &[]));
+    }
+
+    /// The largest value of a metric at the registers that run, as an alert sees it.
+    pub async fn metric_of_registers(&self, name: &str) -> Option<f64> {
+        let mut values = Vec::new();
+        for index in (0..self.registers.len()).filter(|index| self.registers[*index].is_some()) {
+            let text = scrape(self.metrics[index]).await.ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            values.push(line.trim().parse().ok()?);
+        }
+        values.into_iter().reduce(f64::max)
     }
 
     /// Starts a register again with other settings.
@@ -127,6 +145,12 @@ impl Cluster {
 
     /// Starts one more gateway, with a client; returns when it is ready.
     pub async fn add_gateway(&mut self) {
+        let url = self.start_gateway();
+        self.gateway_takes_clients(&url).await;
+    }
+
+    /// Starts one more gateway; returns where its clients connect.
+    pub fn start_gateway(&mut self) -> String {
         self.starts += 1;
         let name = format!("gateway-{}", self.starts);
         let (internal, web) = (free_address(), free_address());
@@ -135,10 +159,15 @@ impl Cluster {
         let args = ["gateway", &bind[0], &bind[1], &flags[0], &flags[1], "--raw-app=default"];
         self.gateways.push(Process::start(&self.dir, &name, &args, &[]));
         self.internal.push(internal);
-        let url = format!("ws://{web}/ws");
+        format!("ws://{web}/ws")
+    }
+
+    /// Waits until the gateway that was started last is ready, and connects a client.
+    pub async fn gateway_takes_clients(&mut self, url: &str) {
+        let name = format!("gateway-{}", self.starts);
         let mut client = until(&format!("{name} takes clients"), async || {
             self.gateways_ready().contains(&name).then_some(())?;
-            Client::try_connect(&url, &[]).await.ok()
+            Client::try_connect(url, &[]).await.ok()
         })
         .await;
         self.clients.push(tokio::spawn(async move { while let Some(Ok(_)) = client.socket.next().await {} }));
@@ -328,6 +357,14 @@ async fn send(sdk: Sdk, sent: Arc<AtomicU64>, stop: Arc<AtomicBool>, clients_min
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     troubles
+}
+
+async fn scrape(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 /// The newest view of a register that leads.

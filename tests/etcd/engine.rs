@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use crate::harness::{free_address, until};
@@ -111,6 +111,18 @@ impl Etcd {
 
     /// Runs `etcdctl`; what it prints, if it succeeds.
     pub fn ctl(&self, endpoints: &str, args: &[&str]) -> Option<String> {
+        let output = self.run_ctl(endpoints, args);
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What `etcdctl` prints that does not succeed.
+    pub fn complaint(&self, args: &[&str]) -> String {
+        let output = self.run_ctl(&self.endpoints().join(","), args);
+        assert!(!output.status.success(), "etcdctl {args:?} succeeds");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    fn run_ctl(&self, endpoints: &str, args: &[&str]) -> Output {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", endpoints, "--command-timeout", "1s"]);
         command.args(["--dial-timeout", "1s"]).args(args);
@@ -128,8 +140,7 @@ impl Etcd {
                 &file("client.key"),
             ]);
         }
-        let output = command.output().unwrap();
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        command.output().unwrap()
     }
 
     /// The same, at any member that answers; it must succeed.
@@ -179,8 +190,9 @@ impl Etcd {
         assert!(Command::new("kill").args(args).status().unwrap().success());
     }
 
-    pub fn back_up(&self, file: &Path) {
-        let one = &self.endpoints()[0];
+    /// Saves what this member has.
+    pub fn back_up(&self, index: usize, file: &Path) {
+        let one = &self.endpoints()[index];
         self.ctl(one, &["snapshot", "save", file.to_str().unwrap()]).expect("a snapshot is saved");
     }
 

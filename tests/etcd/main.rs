@@ -27,7 +27,7 @@ mod runbook;
 
 use std::{path::Path, process::ExitCode, time::Instant};
 
-const NAMES: [&str; 5] = ["faults", "move", "restore", "access", "waits"];
+const NAMES: [&str; 6] = ["faults", "quorum", "move", "restore", "access", "waits"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +53,7 @@ fn main() -> ExitCode {
 async fn run(name: &str, dir: &Path, rounds: u64) {
     match name {
         "faults" => faults::everything_is_killed_and_paused(dir, rounds).await,
+        "quorum" => runbook::etcd_loses_its_quorum_and_what_the_runbook_says_is_true(dir).await,
         "move" => runbook::registers_move_from_memory_to_etcd(dir).await,
         "restore" => runbook::etcd_is_restored_from_a_backup(dir).await,
         "access" => access::users_and_tls_work_and_wrong_ones_are_named(dir).await,

@@ -3,9 +3,13 @@
 //! | procedure | test |
 //! |---|---|
 //! | Move from memory to etcd | `registers_move_from_memory_to_etcd` |
+//! | etcd lost its quorum | `etcd_loses_its_quorum_and_what_the_runbook_says_is_true` |
 //! | Restore etcd from a backup | `etcd_is_restored_from_a_backup` |
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     cluster::{self, Cluster},
@@ -45,7 +49,7 @@ pub async fn etcd_is_restored_from_a_backup(dir: &Path) {
     let settings = vec![etcd.settings(); 2];
     let mut cluster = Cluster::start(dir, &settings, 2, 2).await;
     let backup = dir.join("backup");
-    etcd.back_up(&backup);
+    etcd.back_up(0, &backup);
     cluster.begin_traffic().await;
     cluster.add_gateway().await;
     cluster.change_the_list().await;
@@ -60,4 +64,63 @@ pub async fn etcd_is_restored_from_a_backup(dir: &Path) {
     assert!(logs.contains("a member knows a view that the ledger has not"), "{logs}");
     cluster.check_processes();
     cluster.end_traffic().await;
+}
+
+/// "A register leads within seconds of the quorum's return".
+const LEADS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// "`this register stands by, and no register leads now`": the row, word by word.
+pub async fn etcd_loses_its_quorum_and_what_the_runbook_says_is_true(dir: &Path) {
+    let mut etcd = Etcd::start(dir, 3, None).await;
+    let settings = vec![etcd.settings(); 2];
+    let mut cluster = Cluster::start(dir, &settings, 2, 2).await;
+    cluster.begin_traffic().await;
+    let (since, living) = (cluster.newest(), cluster.living());
+    let leads = async |cluster: &Cluster| cluster.metric_of_registers("broadgate_register_leads").await;
+    assert_eq!(leads(&cluster).await, Some(1.0));
+    etcd.kill(0);
+    etcd.kill(1);
+
+    // What an operator sees: the log, the alert, and what etcdctl says.
+    cluster.gateways[0].logged("this register stands by, and no register leads now").await;
+    until("the alert's expression is true", async || (leads(&cluster).await == Some(0.0)).then_some(()))
+        .await;
+    let said = etcd.complaint(&["endpoint", "status"]);
+    let endpoints = etcd.endpoints();
+    let down = |endpoint: &str| said.contains(&format!("Failed to get the status of endpoint {endpoint} "));
+    assert!(down(&endpoints[0]) && down(&endpoints[1]) && !down(&endpoints[2]), "{said}");
+    assert!(said.contains("no leader"), "{said}");
+    // Nobody can join, leave or be removed; traffic goes on.
+    let url = cluster.start_gateway();
+    let newcomer = cluster.gateways.last().unwrap();
+    newcomer.logged("this register stands by, and no register leads now").await;
+    cluster.goes_on().await;
+    assert_eq!((cluster.newest(), cluster.living()), (since, living.clone()));
+
+    // Start etcd's members again.
+    etcd.begin(0);
+    etcd.begin(1);
+    etcd.answers().await;
+    let returned = Instant::now();
+    cluster.leads_after(since.0).await;
+    let took = returned.elapsed();
+    println!("  a register led {took:.1?} after the quorum's return");
+    assert!(took < LEADS_TIME_MAX, "{took:?}");
+    cluster.gateway_takes_clients(&url).await;
+    assert_eq!(leads(&cluster).await, Some(1.0));
+
+    // The quorum cannot come back: the member that is left has the backup.
+    etcd.kill(0);
+    etcd.kill(1);
+    until("no register leads", async || cluster.leader().await.is_none().then_some(())).await;
+    let (before, living_now) = (cluster.newest(), cluster.living());
+    let backup = dir.join("backup");
+    etcd.back_up(2, &backup);
+    etcd.restore(&backup).await;
+    cluster.leads_after(before.0).await;
+    cluster.change_the_list().await;
+    assert_eq!(cluster.living(), living_now);
+    cluster.check_processes();
+    cluster.end_traffic().await;
+    cluster.check_views(&cluster::ledger(&etcd), since, &living);
 }

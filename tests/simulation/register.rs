@@ -31,6 +31,8 @@ pub struct Register {
     pub since: Duration,
     /// In the ledger, as the task knows that writes there.
     pub lead: Option<Lead>,
+    /// When it will be woken for a view that waits.
+    wake: Option<Duration>,
     /// What has happened to a paused one, in order.
     pub paused: Option<Vec<Event>>,
     /// Open streams, and whether each was welcomed.
@@ -162,6 +164,24 @@ impl World {
         }
     }
 
+    /// A view waits: the register's task sleeps until it has to be made.
+    pub fn register_wakes(&mut self, no: usize, life: u64) {
+        if self.life_of(register_node(no)) == Some(life) {
+            self.registers[no].wake = None;
+            self.register_input(no, Input::Tick);
+        }
+    }
+
+    fn register_sleeps(&mut self, no: usize) {
+        let register = &mut self.registers[no];
+        let wake = register.core.as_ref().and_then(Replica::wakes_at).map(|wake| register.since + wake);
+        if wake.is_some() && register.wake.is_none_or(|earlier| wake < Some(earlier)) {
+            register.wake = wake;
+            let (life, at) = (register.lives, wake.unwrap_or_default().max(self.now));
+            self.at(at, Event::RegisterWake { no, life });
+        }
+    }
+
     pub fn register_hears(&mut self, no: usize, conn: ConnId, msg: Msg) {
         let Msg::ToRegister(input) = msg else { return };
         if matches!(*input, Input::Hello { .. }) {
@@ -246,9 +266,10 @@ impl World {
                     }
                 }
                 Effect::Happened(happened) => self.tell(&"register happened", &happened),
-                Effect::Answer(_) => {}
+                Effect::Answer(_) | Effect::AnswerNewest(_) => {}
             }
         }
+        self.register_sleeps(no);
     }
 
     /// A gateway dials the register.

@@ -54,6 +54,10 @@ pub enum Event {
         no: usize,
         life: u64,
     },
+    RegisterWake {
+        no: usize,
+        life: u64,
+    },
     RegisterUp {
         no: usize,
     },
@@ -303,7 +307,9 @@ impl World {
     fn held(&mut self, event: Event) -> Option<Event> {
         let host = match &event {
             Event::Ledger { step, .. } if step.is_at_the_ledger() => None,
-            Event::RegisterTick { no, .. } | Event::Ledger { no, .. } => Some(REGISTERS[*no]),
+            Event::RegisterTick { no, .. } | Event::RegisterWake { no, .. } | Event::Ledger { no, .. } => {
+                Some(REGISTERS[*no])
+            }
             Event::Read { conn, end, .. } | Event::Ended { conn, end } => {
                 self.net.conns.get(conn).map(|conn| conn.nodes[*end])
             }
@@ -336,6 +342,7 @@ impl World {
                 }
             }
             Event::RegisterTick { no, life } => self.register_tick(no, life),
+            Event::RegisterWake { no, life } => self.register_wakes(no, life),
             Event::RegisterUp { no } => self.register_starts(no),
             Event::RegisterResumes { no, life } => self.register_resumes(no, life),
             // A write that is on its way needs its register no more.

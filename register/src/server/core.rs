@@ -1,6 +1,7 @@
 //! The register's state machine: no clock, no socket; `apply(input, now) -> effects`.
 //!
-//! Every change of the list makes exactly one new epoch. A member is removed by its own goodbye,
+//! Every change of the list is in a new epoch: the first at once, those within [`VIEW_INTERVAL`] together in
+//! the next. A member is removed by its own goodbye,
 //! by an operator, by a newer gateway at its address, or when its lease ends; never because its
 //! stream broke. Inputs of a connection that its member has replaced touch nothing.
 
@@ -13,7 +14,7 @@ use std::{
 
 use broadgate_proto::{
     id::Incarnation,
-    limits::VIEW_BYTES_MAX,
+    limits::{VIEW_BYTES_MAX, VIEW_INTERVAL},
     v1::{BeatAnswer, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome, join_reply::Reply},
 };
 
@@ -24,7 +25,10 @@ use super::{
 };
 
 mod operator;
+mod pending;
 mod take_over;
+
+use pending::PendingView;
 
 #[derive(Debug)]
 struct MemberEntry {
@@ -72,6 +76,7 @@ pub struct Core {
     /// Until then nobody is removed for silence.
     patient_until: Duration,
     stepped_down: Option<SteppedDown>,
+    pending: PendingView,
 }
 
 impl Core {
@@ -104,6 +109,7 @@ impl Core {
             // A fresh register cannot know who still finds the way to it.
             patient_until: lease,
             stepped_down: None,
+            pending: PendingView::new(VIEW_INTERVAL),
         }
     }
 
@@ -120,6 +126,13 @@ impl Core {
     #[must_use]
     pub const fn with_view_bytes_max(mut self, bytes: usize) -> Self {
         self.view_bytes_max = bytes;
+        self
+    }
+
+    /// Makes no more than one view in this time. The default is [`VIEW_INTERVAL`].
+    #[must_use]
+    pub fn with_view_interval(mut self, interval: Duration) -> Self {
+        self.pending = PendingView::new(interval);
         self
     }
 
@@ -148,8 +161,31 @@ impl Core {
         &self.view
     }
 
+    /// When [`Input::Tick`] has to come at the latest, since a change waits for its view.
+    #[must_use]
+    pub fn wakes_at(&self) -> Option<Duration> {
+        self.pending.due_at()
+    }
+
     /// One step.
     pub fn apply(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut out = Vec::new();
+        // Of the list that a register forgets when it steps down nothing is left to be shown.
+        if self.pending.is_due(now) || self.pending.waits() && matches!(input, Input::StepDown { .. }) {
+            self.publish(now, &mut out);
+        }
+        let term = self.epoch.term;
+        let effects = self.step(input, now);
+        self.pending.take(effects, &mut out);
+        // A term begins at once: whatever was reported is not reported again.
+        let began = self.pending.waits() && self.epoch.term != term;
+        if began || self.pending.is_due(now) {
+            self.publish(now, &mut out);
+        }
+        out
+    }
+
+    fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut out = Vec::new();
         match input {
             Input::Hello { connection, origin, hello } => {
@@ -161,11 +197,11 @@ impl Core {
                     out.push(Effect::Reply(connection, Reply::Beat(BeatAnswer { number, ledger_lag_ms: 0 })));
                 }
             }
-            Input::SetState { connection, state } => self.set_state(connection, state, now, &mut out),
+            Input::SetState { connection, state } => self.set_state(connection, state, now),
             Input::Goodbye { connection } => {
                 if let Some((incarnation, _)) = self.of(connection) {
                     self.remove(incarnation, RemovalReason::Leave, &mut out);
-                    self.publish(&mut out);
+                    self.pending.change();
                 }
             }
             Input::Lost { connection } => {
@@ -252,12 +288,12 @@ impl Core {
         } else {
             changed |= self.admit(connection, incarnation, member, now, out);
             out.push(Effect::Reply(connection, self.welcome(origin)));
-            for view in self.missed_since(knows, changed) {
+            for view in self.missed_since(knows, changed || self.pending.waits()) {
                 out.push(Effect::Show(connection, view));
             }
         }
         if changed {
-            self.publish(out);
+            self.pending.change();
         }
     }
 
@@ -369,12 +405,12 @@ impl Core {
         })
     }
 
-    fn set_state(&mut self, connection: ConnectionId, state: MemberState, now: Now, out: &mut Vec<Effect>) {
+    fn set_state(&mut self, connection: ConnectionId, state: MemberState, now: Now) {
         let Some((_, entry)) = self.of(connection) else { return };
         entry.heard = now.up;
         if state != MemberState::Unspecified && entry.member.state() != state {
             entry.member.set_state(state);
-            self.publish(out);
+            self.pending.change();
         }
     }
 
@@ -398,11 +434,11 @@ impl Core {
         }
         let grown_up = self.grow_up();
         if grown_up || !silent.is_empty() {
-            self.publish(out);
+            self.pending.change();
         }
     }
 
-    /// Takes a member off the list; the caller publishes.
+    /// Takes a member off the list; the caller notes the change.
     fn remove(&mut self, incarnation: Incarnation, reason: RemovalReason, out: &mut Vec<Effect>) {
         let Some(entry) = self.members.remove(&incarnation) else { return };
         self.members_bytes -= check::bytes_in_view(&entry.member);
@@ -417,8 +453,8 @@ impl Core {
         out.push(Effect::Happened(Happened::Removed(entry.member, reason)));
     }
 
-    /// Makes the next epoch. Called once per input that changed the list.
-    fn publish(&mut self, out: &mut Vec<Effect>) {
+    /// Makes the next epoch of all that has changed.
+    fn publish(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.epoch.count += 1;
         self.count_max = self.count_max.max(self.epoch.count);
         self.terms.note(self.epoch);
@@ -426,6 +462,7 @@ impl Core {
         let before = self.took_over.take().or(self.view.epoch);
         self.view = Arc::new(View { epoch: Some(self.epoch), members, before });
         self.recent.push(self.view.clone(), self.members_bytes);
+        self.pending.made(self.epoch, now, out);
         out.push(Effect::View(self.view.clone()));
     }
 }

@@ -18,7 +18,7 @@ use broadgate_proto::{
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
@@ -40,6 +40,10 @@ pub(super) const REQUESTS_MAX: usize = 1024;
 const STREAMS_MAX: usize = 4 * MEMBERS_MAX;
 /// Leases are looked at this often within one lease.
 const TICKS_PER_LEASE: u32 = 10;
+
+/// To an operator whose command was under way when the register lost its lead.
+const LEAD_LOST: &str = "this register has just lost its lead, and does not know whether the command was carried \
+                         out: look at `broadgate status`, and repeat it if it was not";
 
 /// What one stream sends. A view is shared until it is encoded.
 #[derive(Debug)]
@@ -131,6 +135,7 @@ pub(super) async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     loop {
+        let wake = hub.wakes_at();
         tokio::select! {
             // What the ledger says comes first: by it others are answered. Beats that have arrived count before a
             // lease is looked at.
@@ -144,6 +149,7 @@ pub(super) async fn run(
                 Some(request) => hub.request(request),
                 None => return,
             },
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => hub.apply(Input::Tick),
             _ = ticks.tick() => hub.apply(Input::Tick),
         }
     }
@@ -182,6 +188,11 @@ impl Hub {
     fn now(&self) -> Now {
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Now { up: self.started.elapsed(), unix_ms: u64::try_from(wall.as_millis()).unwrap_or_default() }
+    }
+
+    /// When a view has to be made, if one waits.
+    fn wakes_at(&self) -> Option<Instant> {
+        self.replica.wakes_at().map(|at| self.started + at)
     }
 
     fn request(&mut self, request: HubRequest) {
@@ -262,8 +273,10 @@ impl Hub {
                 Effect::Commit(write) => self.order(LedgerRequest::Write(write)),
                 Effect::Follow(guard) => {
                     self.order(LedgerRequest::Resign(guard));
-                    // Operators whose commands may not have been committed repeat them.
-                    self.asked.clear();
+                    // What they asked for may have been committed, or not.
+                    for asked in self.asked.drain(..) {
+                        let _ = asked.send(Err(RegisterRefusal::Unavailable(LEAD_LOST.to_owned())));
+                    }
                     for (_, outlet) in std::mem::take(&mut self.outlets) {
                         let _ = outlet.sender.try_send(Err(self.elsewhere()));
                     }
@@ -288,6 +301,11 @@ impl Hub {
                 Effect::View(view) => self.broadcast(&view),
                 Effect::Answer(result) => {
                     if let Some(asked) = self.asked.pop_front() {
+                        let _ = asked.send(result);
+                    }
+                }
+                Effect::AnswerNewest(result) => {
+                    if let Some(asked) = self.asked.pop_back() {
                         let _ = asked.send(result);
                     }
                 }
@@ -368,7 +386,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::server::check::PeerOrigin;
+    use crate::server::{check::PeerOrigin, step::Elected};
 
     async fn open(hub: &mpsc::Sender<HubRequest>) -> StreamEnds {
         let (opened, answer) = oneshot::channel();
@@ -391,6 +409,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn operator_whose_command_was_under_way_learns_that_the_lead_is_lost() {
+        let (hub, requests) = mpsc::channel(REQUESTS_MAX);
+        let (orders, _orders) = mpsc::channel(64);
+        let (say, said) = mpsc::channel(8);
+        let stop = CancellationToken::new();
+        let ledger = Some(ToLedger { orders, said });
+        let task = tokio::spawn(run(Config::default(), ledger, requests, stop.clone().cancelled_owned()));
+        let elected =
+            Elected { guard: 1, until: Duration::ZERO, salt: 7, views: Vec::new(), removed: Vec::new() };
+        let until = Instant::now() + Duration::from_secs(60);
+        say.send(LedgerReply::Elected(Box::new(elected), until)).await.unwrap();
+        let _member = join(&hub, 1).await;
+        let (answer, answered) = oneshot::channel();
+        let incarnation = Incarnation::from_bits(1).to_string();
+        hub.send(HubRequest::Command(Input::Leave { incarnation }, answer)).await.unwrap();
+        // It has been read when this is answered; nothing is committed.
+        open(&hub).await;
+        say.send(LedgerReply::Lost(1, "another leads".to_owned())).await.unwrap();
+        let Ok(Err(RegisterRefusal::Unavailable(sentence))) = answered.await else { panic!("answered") };
+        assert!(sentence.contains("lost its lead"), "{sentence}");
+        stop.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn member_that_does_not_read_is_disconnected() {
         let (hub, requests) = mpsc::channel(REQUESTS_MAX);
         let stop = CancellationToken::new();

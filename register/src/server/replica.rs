@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
-    limits::{LEDGER_COMMIT_TIME_MAX, LEDGER_VIEW_BYTES_MAX, MEMBERS_MAX},
+    limits::{LEDGER_COMMIT_TIME_MAX, LEDGER_VIEW_BYTES_MAX, MEMBERS_MAX, VIEW_INTERVAL},
     v1::{View, join_reply::Reply},
 };
 
@@ -33,6 +33,7 @@ const LEDGER_NAME: &str = "etcd";
 pub struct Replica {
     beat: Duration,
     lease: Duration,
+    view_interval: Duration,
     role: ReplicaRole,
 }
 
@@ -61,13 +62,31 @@ impl Replica {
     /// Keeps the list in memory.
     #[must_use]
     pub fn in_memory(core: Core) -> Self {
-        Self { beat: Duration::ZERO, lease: Duration::ZERO, role: ReplicaRole::Alone(Box::new(core)) }
+        let role = ReplicaRole::Alone(Box::new(core));
+        Self { beat: Duration::ZERO, lease: Duration::ZERO, view_interval: VIEW_INTERVAL, role }
     }
 
     /// Keeps the list in a ledger, and stands by until it is elected.
     #[must_use]
     pub const fn over_ledger(beat: Duration, lease: Duration) -> Self {
-        Self { beat, lease, role: ReplicaRole::Standby { leader: None } }
+        Self { beat, lease, view_interval: VIEW_INTERVAL, role: ReplicaRole::Standby { leader: None } }
+    }
+
+    /// Makes no more than one view in this time while it leads. The default is [`VIEW_INTERVAL`].
+    #[must_use]
+    pub const fn with_view_interval(mut self, interval: Duration) -> Self {
+        self.view_interval = interval;
+        self
+    }
+
+    /// When [`Input::Tick`] has to come at the latest, since a change waits for its view.
+    #[must_use]
+    pub fn wakes_at(&self) -> Option<Duration> {
+        match &self.role {
+            ReplicaRole::Alone(core) => core.wakes_at(),
+            ReplicaRole::Leading(leading) => leading.core.wakes_at(),
+            ReplicaRole::Standby { .. } => None,
+        }
     }
 
     /// The newest view that members may see; none where another register leads.
@@ -167,6 +186,7 @@ impl Replica {
         let mut core = Core::new(self.beat, self.lease, MEMBERS_MAX)
             .with_salt(salt)
             .with_view_bytes_max(LEDGER_VIEW_BYTES_MAX)
+            .with_view_interval(self.view_interval)
             .beginning_at(now);
         let shown = views.last().cloned().unwrap_or_else(|| core.view().clone());
         let stored = shown.epoch.unwrap_or_default();
@@ -190,10 +210,9 @@ impl Leading {
         // Only one register can lead over this ledger, so there is nothing to step down for: one of another
         // ledger is reported by the members that see both.
         if matches!(input, Input::StepDown { .. }) {
-            let epoch = self.core.view().epoch.unwrap_or_default();
+            let epoch = self.commits.shown().epoch.unwrap_or_default();
             let incarnation = broadgate_proto::id::Incarnation::from_bits(0);
-            let answer = Effect::Answer(Ok(OperatorAnswer { epoch, incarnation }));
-            return self.take(vec![answer], now, out);
+            return out.push(Effect::AnswerNewest(Ok(OperatorAnswer { epoch, incarnation })));
         }
         if self.commits.is_full()
             && let Some(refused) = overloaded(&input)
@@ -273,7 +292,7 @@ fn refuse(input: &Input, leader: Option<&str>) -> Option<Effect> {
     match input {
         Input::Hello { connection, .. } => Some(Effect::Refuse(*connection, refusal)),
         Input::Leave { .. } | Input::Drain { .. } | Input::StepDown { .. } => {
-            Some(Effect::Answer(Err(refusal)))
+            Some(Effect::AnswerNewest(Err(refusal)))
         }
         Input::Beat { .. }
         | Input::SetState { .. }
@@ -291,7 +310,7 @@ fn overloaded(input: &Input) -> Option<Effect> {
         Input::Hello { connection, .. }
         | Input::SetState { connection, .. }
         | Input::Goodbye { connection } => Some(Effect::Refuse(*connection, refusal)),
-        Input::Leave { .. } | Input::Drain { .. } => Some(Effect::Answer(Err(refusal))),
+        Input::Leave { .. } | Input::Drain { .. } => Some(Effect::AnswerNewest(Err(refusal))),
         Input::Beat { .. } | Input::Lost { .. } | Input::StepDown { .. } | Input::Tick => None,
     }
 }

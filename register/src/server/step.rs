@@ -142,8 +142,10 @@ pub enum Effect {
     Refuse(ConnectionId, RegisterRefusal),
     /// A new view, to every welcomed member and every watcher.
     View(Arc<View>),
-    /// To the operator whose Leave or Drain was applied.
+    /// To the operator whose command was applied: the first of those that wait.
     Answer(Result<OperatorAnswer, RegisterRefusal>),
+    /// To the operator whose command has just come, and was not applied: others may wait before it.
+    AnswerNewest(Result<OperatorAnswer, RegisterRefusal>),
     /// For logs and metrics.
     Happened(Happened),
 }

@@ -20,7 +20,7 @@ impl Core {
             return Err(RegisterRefusal::NotFound(format!("no member has the incarnation {incarnation}")));
         }
         self.remove(incarnation, RemovalReason::Operator, out);
-        self.publish(out);
+        self.pending.change();
         Ok(OperatorAnswer { epoch: self.epoch, incarnation })
     }
 

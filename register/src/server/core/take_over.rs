@@ -184,7 +184,7 @@ impl Core {
         self.fresh = false;
         self.one_history = true;
         let mut out = Vec::new();
-        self.publish(&mut out);
+        self.publish(now, &mut out);
         out
     }
 

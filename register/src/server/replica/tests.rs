@@ -35,7 +35,7 @@ fn elected(guard: Guard, views: Vec<Arc<View>>, until: u64) -> FromLedger {
 }
 
 fn leading() -> Replica {
-    let mut replica = Replica::over_ledger(BEAT, LEASE);
+    let mut replica = Replica::over_ledger(BEAT, LEASE).with_view_interval(Duration::ZERO);
     replica.ledger(elected(1, Vec::new(), 100_000), at(0));
     replica
 }
@@ -119,13 +119,13 @@ fn unknown_write_is_repeated_and_a_refused_one_ends_the_lead() {
     assert_eq!(replica.leader(), Some("r2:7100"));
     let answer = replica.apply(Input::Drain { gateway: "g".to_owned() }, at(50));
     assert!(
-        matches!(&answer[..], [Effect::Answer(Err(RegisterRefusal::StandsBy { leader: Some(leader) }))] if leader == "r2:7100")
+        matches!(&answer[..], [Effect::AnswerNewest(Err(RegisterRefusal::StandsBy { leader: Some(leader) }))] if leader == "r2:7100")
     );
 }
 
 #[test]
 fn lease_is_looked_at_before_what_came_during_a_pause() {
-    let mut replica = Replica::over_ledger(BEAT, LEASE);
+    let mut replica = Replica::over_ledger(BEAT, LEASE).with_view_interval(Duration::ZERO);
     let millis = LEDGER_LEASE.as_millis() as u64;
     replica.ledger(elected(1, Vec::new(), millis), at(0));
     replica.ledger(FromLedger::Renewed { guard: 1, until: Duration::from_millis(millis + 1000) }, at(1000));
@@ -159,7 +159,7 @@ fn next_leader_goes_on_with_the_stored_members_and_removes_nobody_for_a_lease() 
     };
     let term = 5 << 16 | 3;
     let stored = vec![view(term, 8, &[1]), view(term, 9, &[1, 2])];
-    let mut replica = Replica::over_ledger(BEAT, LEASE);
+    let mut replica = Replica::over_ledger(BEAT, LEASE).with_view_interval(Duration::ZERO);
     let start = 60_000;
     let out = replica.ledger(elected(4, stored.clone(), 900_000), at(start));
     let first = write(&out).unwrap();
@@ -189,6 +189,27 @@ fn next_leader_goes_on_with_the_stored_members_and_removes_nobody_for_a_lease() 
 }
 
 #[test]
+fn nothing_is_shown_of_a_change_that_waits_for_its_view() {
+    let mut replica = leading().with_view_interval(VIEW_INTERVAL);
+    replica.ledger(elected(2, Vec::new(), 100_000), at(0));
+    let one = write(&replica.apply(hello(1, 1), at(0))).unwrap();
+    let released = replica.ledger(done(&one), at(5));
+    assert!(shows(&released) && replica.lag(at(6)) == Some(Duration::ZERO));
+    // No write is under way, and there is no view yet to be committed.
+    assert!(replica.apply(hello(2, 2), at(10)).is_empty());
+    let incarnation = Incarnation::from_bits(1).to_string();
+    assert!(replica.apply(Input::Leave { incarnation }, at(20)).is_empty());
+    let wakes = replica.wakes_at().unwrap();
+    assert_eq!(wakes, VIEW_INTERVAL);
+    let made = replica.apply(Input::Tick, at(50));
+    let two = write(&made).unwrap();
+    assert!(!shows(&made) && two.views.len() == 1 && two.views[0].members.len() == 1);
+    let released = replica.ledger(done(&two), at(60));
+    assert!(released.iter().any(|effect| matches!(effect, Effect::Answer(Ok(_)))), "{released:?}");
+    assert_eq!(views(&released), [two.views[0].epoch.unwrap()]);
+}
+
+#[test]
 fn too_much_that_waits_for_the_ledger_turns_members_away() {
     let mut replica = leading();
     let large = |bits: u64| {
@@ -201,6 +222,12 @@ fn too_much_that_waits_for_the_ledger_turns_members_away() {
     });
     // A few hundred views of up to a megabyte.
     assert!(refused.is_some_and(|bits| bits > 50), "{refused:?}");
+    // Of operators the one that has just come, not one whose command waits.
+    let refused = replica.apply(Input::Drain { gateway: "g".to_owned() }, at(0));
+    assert!(
+        matches!(&refused[..], [Effect::AnswerNewest(Err(RegisterRefusal::Unavailable(_)))]),
+        "{refused:?}"
+    );
     let super::ReplicaRole::Leading(leading) = &replica.role else { panic!("it leads") };
     let bytes = leading.commits.waiting_bytes();
     assert!(bytes <= VIEWS_KEPT_BYTES_MAX + LEDGER_VIEW_BYTES_MAX, "{bytes}");
