@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-/// The longest wait after one failed round.
+use broadgate_proto::limits::LEASE;
+
+/// The longest wait within a round, and after one failed round.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait ever: a register that is back is found within this.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+// A register that has just begun to lead removes nobody for one lease. Until then a member that waits has found it,
+// also when it tries a dead one and one that stands by before.
+const _: () = assert!(WAIT_MAX.as_millis() + 3 * WAIT_FIRST.as_millis() < LEASE.as_millis() / 2);
 
 /// A member's way through the registers it was given, and the one that it was referred to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Redial {
     registers: Vec<String>,
     /// So many were given; one more was learned.
@@ -16,6 +21,8 @@ pub struct Redial {
     at: usize,
     /// Rounds through all registers since one was last heard.
     rounds: u32,
+    /// Dials since the last long wait.
+    tried: usize,
     dialed: bool,
 }
 
@@ -24,7 +31,7 @@ impl Redial {
     #[must_use]
     pub const fn new(registers: Vec<String>) -> Self {
         let given = registers.len();
-        Self { registers, given, at: 0, rounds: 0, dialed: false }
+        Self { registers, given, at: 0, rounds: 0, tried: 0, dialed: false }
     }
 
     /// Those given, and the one learned.
@@ -46,12 +53,18 @@ impl Redial {
     }
 
     /// How long to wait before dialing it: a random part of a growing bound, so that the members
-    /// of a register that is back do not all arrive at once. The first dial of all is immediate.
+    /// of a register that is back do not all arrive at once. The wait is short while not all of them were tried
+    /// since the last long one. The first dial of all is immediate.
     pub fn wait(&mut self, random: u64) -> Duration {
+        self.tried += 1;
         if !std::mem::replace(&mut self.dialed, true) {
             return Duration::ZERO;
         }
-        let bound = WAIT_FIRST.saturating_mul(1 << self.rounds.min(10)).min(WAIT_MAX);
+        let rounds = if self.tried > self.registers.len() { self.rounds } else { 0 };
+        if self.tried > self.registers.len() {
+            self.tried = 1;
+        }
+        let bound = WAIT_FIRST.saturating_mul(1 << rounds.min(10)).min(WAIT_MAX);
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(random % (micros + 1))
     }
@@ -60,6 +73,7 @@ impl Redial {
     /// broken connection is more likely than a dead register, and members should stay together.
     pub const fn heard(&mut self) {
         self.rounds = 0;
+        self.tried = 0;
     }
 
     /// This one is to be tried next.
@@ -135,6 +149,32 @@ mod tests {
         assert!(redial.all_failed() && redial.target() == "a:1");
         redial.refer("a:1");
         assert_eq!(redial.target(), "c:1");
+    }
+
+    #[test]
+    fn leader_is_found_with_one_long_wait_whatever_is_tried_before() {
+        // The third leads, the second stands by and names it, the first is dead.
+        for begun in 0..20 {
+            let mut redial = Redial::new(vec!["a:1".into(), "b:1".into(), "c:1".into()]);
+            for _ in 0..begun {
+                redial.wait(0);
+                redial.next();
+            }
+            let mut waited = Duration::ZERO;
+            loop {
+                // The longest wait that there is.
+                let mut longest = redial.clone();
+                waited += (0..100).map(|part| longest.clone().wait(part * 20_001)).max().unwrap();
+                longest.wait(0);
+                redial = longest;
+                match redial.target() {
+                    "a:1" => redial.next(),
+                    "b:1" => redial.refer("c:1"),
+                    _ => break,
+                }
+            }
+            assert!(waited <= WAIT_MAX + 3 * WAIT_FIRST, "{begun}: {waited:?}");
+        }
     }
 
     proptest! {
