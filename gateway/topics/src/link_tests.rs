@@ -1,5 +1,5 @@
-//! A home waits for both links with a gateway of the view: the one that it is told on, and the one that it
-//! sends on.
+//! A home waits for both links with a gateway of the view: the one on which it hears, and the one on which it
+//! sends.
 
 use std::{sync::Arc, time::Duration};
 
