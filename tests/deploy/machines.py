@@ -1,9 +1,10 @@
-"""Machines as network namespaces on one bridge, each with an /etc, /run, /var/lib and /usr/local/bin of its own.
+"""Machines as network namespaces on one bridge, each with an /etc, /run, /var/lib and /usr/local/bin of its own; with
+`Node` also each with a systemd of its own, which runs what the units say, sandboxes included.
 
 Call `enter()` first: it starts the program again in namespaces in which nothing can leave, and which take all
 processes with them when it ends. There, "your machine" is the program's own place, with the bridge.
 """
-import os, shutil, subprocess, sys, time
+import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -13,17 +14,30 @@ YOURS = "10.0.0.99"
 OWN = {"/etc": "a copy", "/var/lib": "empty", "/usr/local/bin": "empty", "/usr/share/doc": "empty", "/run": "empty"}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Commands of the page for which there are stand-ins.
-STAND_INS = {"your machine": ["ssh", "scp", "cargo"], "a node": ["systemctl", "apt-get"]}
+STAND_INS = {"your machine": ["ssh", "scp", "cargo"], "a node": ["apt-get"]}
+# systemd needs a hierarchy of cgroups, and no controller.
+CGROUPS = Path("/sys/fs/cgroup/systemd")
+BOOT_SECONDS_MAX = 20
 
 
 def enter():
+    """Returns inside. Outside, it waits for that and ends with its exit code."""
     if os.environ.get(ENTERED):
         return
     if os.geteuid() != 0:
         sys.exit("namespaces are made by root")
+    group = CGROUPS / f"broadgate-{os.getpid()}"
     unshare = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.environ[ENTERED] = "1"
-    os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+    child = subprocess.Popen([*unshare, sys.executable, *sys.argv], env=os.environ | {ENTERED: str(group)})
+    for end in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(end, lambda *_: child.kill())
+    code = child.wait()
+    for folder, _, _ in os.walk(group, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError as error:
+            print(f"{folder} is left: {error}", file=sys.stderr)
+    sys.exit(code if code >= 0 else 1)
 
 
 def command(*words, **more):
@@ -65,29 +79,39 @@ class Machine:
                 own.mkdir(parents=True)
             mounts.append(f"mount --bind {own} {place}")
             seals.append(f"mount -o remount,bind,ro {place}")
+        (self.dir / "etc" / "hostname").write_text(f"{name}\n")
         stand_ins = self.dir / "stand-ins"
         stand_ins.mkdir()
         for one in STAND_INS["a node"]:
             write_stand_in(stand_ins / one, work)
         ready = self.dir / "ready"
-        script = "\n".join(["set -e", "mount --make-rprivate /", *mounts, f"hostname {name}", "ip link set lo up",
-                            f"touch {ready}", *(seals if read_only else []), "exec sleep infinity"])
-        self.holder = subprocess.Popen(["unshare", "--net", "--mount", "--uts", "sh", "-c", script], stdin=subprocess.DEVNULL)
-        end = time.time() + 10
-        while not ready.exists():
-            if time.time() > end:
-                raise Failed(f"{name} is not there")
-            time.sleep(0.01)
+        begin = ["set -e", "mount --make-rprivate /", *mounts, f"hostname {name}", "ip link set lo up", f"touch {ready}"]
+        self.hold("\n".join([*begin, *(seals if read_only else []), *self.last_commands()]), self.dir / "console")
+        wait(ready.exists, f"{name} is there")
+        self.find()
         self.connect()
         (work / "by-address").mkdir(exist_ok=True)
-        (work / "by-address" / address).write_text(str(self.holder.pid))
+        (work / "by-address" / address).write_text(" ".join(self.inside()))
+
+    def hold(self, script, console):
+        with open(console, "ab") as log:
+            self.holder = subprocess.Popen([*self.namespaces(), "bash", "-c", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def namespaces(self):
+        return ["unshare", "--net", "--mount", "--uts"]
+
+    def last_commands(self):
+        return ["exec sleep infinity"]
+
+    def find(self):
+        self.pid = self.holder.pid
 
     def connect(self):
         # Interface names have 15 bytes at most.
         port = f"to-{self.name}"[:15]
-        command("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.holder.pid)
+        command("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.pid)
         command("ip", "link", "set", port, "master", "br0", "up")
-        inside = ["nsenter", "-t", self.holder.pid, "-n", "ip"]
+        inside = ["nsenter", "-t", self.pid, "-n", "ip"]
         command(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
         command(*inside, "link", "set", "eth0", "up")
 
@@ -97,11 +121,59 @@ class Machine:
         self.holder.wait()
 
     def inside(self):
-        return ["nsenter", "-t", str(self.holder.pid), "-n", "-m", "-u", "--wd=/"]
+        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "--wd=/"]
 
     def run(self, script, seconds=60):
         path = f"{self.dir / 'stand-ins'}:{PATH}"
         return run_script(self.inside(), script, {"PATH": path, "HOME": "/"}, "/", seconds)
+
+
+class Node(Machine):
+    """A machine that runs systemd, with a target of its own instead of those that start a whole Debian."""
+
+    # In place of what /lib/systemd/system makes of them.
+    TARGETS = {
+        "machine.target": "Requires=systemd-journald.service\nAfter=systemd-journald.service",
+        "sysinit.target": "DefaultDependencies=no",
+        "basic.target": "DefaultDependencies=no\nAfter=sysinit.target",
+    }
+
+    def namespaces(self):
+        return [*super().namespaces(), "--ipc", "--pid", "--cgroup", "--fork", "--kill-child", "--mount-proc"]
+
+    def hold(self, script, console):
+        """The cgroup namespace's root is the group in which it is made."""
+        group = Path(os.environ[ENTERED]) / self.name
+        group.mkdir(parents=True)
+        with open(console, "ab") as log:
+            enter_group = lambda: (group / "cgroup.procs").write_text("0")
+            self.holder = subprocess.Popen([*self.namespaces(), "bash", "-c", script], stdin=subprocess.DEVNULL,
+                                           stdout=log, stderr=log, preexec_fn=enter_group)
+
+    def last_commands(self):
+        units = "/etc/systemd/system"
+        lines = [f"rm -rf {units}", f"mkdir -p {units}", "for place in /tmp /var/tmp /var/log; do mount -t tmpfs tmpfs $place; done"]
+        lines += [f"printf '[Unit]\\nDescription={name}\\n{text}\\n' > {units}/{name}".replace("\n", "\\n") for name, text in self.TARGETS.items()]
+        lines += ["mount -t tmpfs tmpfs /sys/fs/cgroup", f"mkdir {CGROUPS}", f"mount -t cgroup -o none,name=systemd cgroup {CGROUPS}"]
+        return [*lines, "export container=lxc", "exec /lib/systemd/systemd --system --unit=machine.target"]
+
+    def find(self):
+        children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
+        wait(lambda: children.read_text().strip(), f"{self.name} has its first process")
+        self.pid = int(children.read_text().split()[0])
+        active = [*self.inside(), "systemctl", "is-active", "machine.target"]
+        wait(lambda: subprocess.run(active, capture_output=True).returncode == 0, f"{self.name} runs systemd")
+
+    def inside(self):
+        return [*super().inside(), "-p"]
+
+
+def wait(done, what):
+    end = time.time() + BOOT_SECONDS_MAX
+    while not done():
+        if time.time() > end:
+            raise Failed(f"not within {BOOT_SECONDS_MAX} s: {what}")
+        time.sleep(0.02)
 
 
 def write_stand_in(file, work):

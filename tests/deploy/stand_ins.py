@@ -1,8 +1,6 @@
-"""What stands in for `cargo`, `ssh`, `scp`, `apt-get` and `systemctl` on machines that are namespaces."""
+"""What stands in for `cargo`, `ssh`, `scp` and `apt-get` on machines that are namespaces."""
 import os, resource, shutil, subprocess, sys
 from pathlib import Path
-
-import units
 
 # Of Debian's packages: the program by which it is seen, and the user that it makes.
 PACKAGES = {"etcd-server": ("etcd", "etcd"), "etcd-client": ("etcdctl", None), "haproxy": ("haproxy", None)}
@@ -11,7 +9,7 @@ PROXY_FILES = 210_000
 
 
 def run(name, work, args):
-    done = {"cargo": cargo, "ssh": ssh, "scp": scp, "apt-get": apt_get, "systemctl": units.systemctl}[name](args, Path(work))
+    done = {"cargo": cargo, "ssh": ssh, "scp": scp, "apt-get": apt_get}[name](args, Path(work))
     sys.exit(done or 0)
 
 
@@ -26,8 +24,7 @@ def cargo(args, _work):
 def at(work, host):
     user, _, address = host.rpartition("@")
     assert user == "root", host
-    pid = (work / "by-address" / address).read_text()
-    return ["nsenter", "-t", pid, "-n", "-m", "-u", "--wd=/"]
+    return (work / "by-address" / address).read_text().split()
 
 
 def ssh(args, work):
@@ -56,7 +53,8 @@ def apt_get(args, _work):
             folder = Path("/var/lib") / user
             folder.mkdir()
             shutil.chown(folder, user, user)
-            units.systemctl(["start", program], None)
+            if program == "etcd":
+                subprocess.run(["systemctl", "start", program], check=True)
         if program == "haproxy" and resource.getrlimit(resource.RLIMIT_NOFILE)[1] < PROXY_FILES:
             # This machine's root may not have the files of the page's LimitNOFILE.
             Path("/etc/default/haproxy").write_text("EXTRAOPTS=-n 1000\n")
