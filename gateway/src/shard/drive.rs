@@ -1,5 +1,5 @@
-//! A client's socket: its task, reading and decoding. What is written is in `write.rs`, who is read when in
-//! `readers.rs`.
+//! A client's socket: its task, reading and decoding. Writing is in `write.rs`; which client is read when, in
+//! `read_queue.rs` and `read_budget.rs`.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
