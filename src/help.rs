@@ -147,7 +147,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_epoch_term", "The term of the view's epoch"),
     ("broadgate_gateway_homes", "Topics that have members and their home at this gateway"),
     (
-        "broadgate_gateway_kept_bytes",
+        "broadgate_gateway_retained_bytes",
         "Bytes of the last values and histories that groups retain at this gateway",
     ),
     ("broadgate_gateway_homes_asked", "Unanswered questions of callers to homes"),

@@ -93,14 +93,14 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let told = |text: &str| {
+        let error_of = |text: &str| {
             let error = toml::from_str::<Only>(text).unwrap_err();
             UnreadableInput::toml("apps file", "a.toml", text, error)
         };
-        let unknown = told("secret = \"x\"\nsceret = 1\n");
+        let unknown = error_of("secret = \"x\"\nsceret = 1\n");
         assert!(unknown.to_string().starts_with("apps file a.toml: TOML parse error at line 2"), "{unknown}");
         assert!(unknown.sentence().starts_with("a.toml:2: unknown field `sceret`"), "{}", unknown.sentence());
-        let delicate = told("\nsecret = \"hush\n");
+        let delicate = error_of("\nsecret = \"hush\n");
         assert!(!delicate.to_string().contains("hush"), "{delicate}");
         assert!(delicate.to_string().starts_with("apps file a.toml:2: "), "{delicate}");
         let mistyped = "[gateway]\nname = \"x\"\n[[apps]]\n[[apps.keys]]\nkey = \"k\"\nsercet = \"hush\"\n";

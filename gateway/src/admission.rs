@@ -250,14 +250,15 @@ mod tests {
     fn a_full_gateway_says_so_to_a_few() {
         let admission = Admission::new(1, 0);
         let _admitted = admission.enter(None).ok().unwrap();
-        let told: Vec<_> = (0..FAREWELLS_MAX).map(|_| admission.enter(None)).collect();
+        let farewells: Vec<_> = (0..FAREWELLS_MAX).map(|_| admission.enter(None)).collect();
         assert!(
-            told.iter()
+            farewells
+                .iter()
                 .all(|entry| matches!(entry, Ok(ConnectionTicket::Farewell { full: Full::Gateway, .. })))
         );
         assert_eq!(admission.enter(Some(ip("::1"))).err(), Some(Full::Gateway));
         assert_eq!(counts(&admission), (1, FAREWELLS_MAX, 0, 0));
-        drop(told);
+        drop(farewells);
         assert_eq!(counts(&admission), (1, 0, 0, 0));
     }
 

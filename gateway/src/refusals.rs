@@ -34,8 +34,8 @@ impl RefusalContext<'_> {
     /// Writes a line, or counts it.
     pub(crate) fn log(&self, apps: &Apps) {
         // No shard waits for another one's line.
-        let told = may_log(self.reason);
-        if !told && !tracing::enabled!(tracing::Level::DEBUG) {
+        let is_logged = may_log(self.reason);
+        if !is_logged && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
         let table = apps.load();
@@ -45,7 +45,7 @@ impl RefusalContext<'_> {
         let (app, key, path, origin) = (app.as_deref(), key.as_deref(), path.as_deref(), origin.as_deref());
         let (reason, why) = (self.reason, &*why);
         let address = self.address.map(tracing::field::display);
-        if told {
+        if is_logged {
             tracing::info!(reason, why, address, app, key, path, origin, "refused");
         } else {
             tracing::debug!(reason, why, address, app, key, path, origin, "refused");

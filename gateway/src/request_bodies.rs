@@ -14,11 +14,11 @@ use hyper::body::Body;
 pub(crate) struct Bodies {
     bytes_max: usize,
     share_max: usize,
-    held: Mutex<HeldBytes>,
+    reserved: Mutex<ReservedBytes>,
 }
 
 #[derive(Default)]
-struct HeldBytes {
+struct ReservedBytes {
     bytes: usize,
     /// Only apps that hold something.
     per_app: HashMap<String, usize>,
@@ -33,15 +33,15 @@ pub(crate) struct Lease {
 
 impl Bodies {
     pub(crate) fn new(bytes_max: usize, share_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, share_max, held: Mutex::default() })
+        Arc::new(Self { bytes_max, share_max, reserved: Mutex::default() })
     }
 
     pub(crate) fn lease(self: &Arc<Self>, app: &str) -> Lease {
         Lease { bodies: Arc::clone(self), app: app.to_owned(), bytes: 0 }
     }
 
-    fn held(&self) -> MutexGuard<'_, HeldBytes> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reserved(&self) -> MutexGuard<'_, ReservedBytes> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,15 +91,15 @@ impl Lease {
         if more == 0 {
             return true;
         }
-        let mut held = self.bodies.held();
-        let of_app = held.per_app.get(&self.app).copied().unwrap_or_default();
-        if more > self.bodies.bytes_max.saturating_sub(held.bytes)
+        let mut reserved = self.bodies.reserved();
+        let of_app = reserved.per_app.get(&self.app).copied().unwrap_or_default();
+        if more > self.bodies.bytes_max.saturating_sub(reserved.bytes)
             || more > self.bodies.share_max.saturating_sub(of_app)
         {
             return false;
         }
-        held.bytes += more;
-        held.per_app.insert(self.app.clone(), of_app + more);
+        reserved.bytes += more;
+        reserved.per_app.insert(self.app.clone(), of_app + more);
         self.bytes += more;
         true
     }
@@ -110,12 +110,12 @@ impl Drop for Lease {
         if self.bytes == 0 {
             return;
         }
-        let mut held = self.bodies.held();
-        held.bytes -= self.bytes;
-        if let Some(of_app) = held.per_app.get_mut(&self.app) {
+        let mut reserved = self.bodies.reserved();
+        reserved.bytes -= self.bytes;
+        if let Some(of_app) = reserved.per_app.get_mut(&self.app) {
             *of_app -= self.bytes;
             if *of_app == 0 {
-                held.per_app.remove(&self.app);
+                reserved.per_app.remove(&self.app);
             }
         }
     }
@@ -136,8 +136,8 @@ mod tests {
         drop((a, b));
         assert!(bodies.lease("a").reserve(50));
         drop(c);
-        let held = bodies.held();
-        assert_eq!((held.bytes, held.per_app.len()), (0, 0));
+        let reserved = bodies.reserved();
+        assert_eq!((reserved.bytes, reserved.per_app.len()), (0, 0));
     }
 
     #[tokio::test]
@@ -152,6 +152,6 @@ mod tests {
         assert!(matches!(bodies.lease("b").read(body(60), 99).await, Err(Unread::TooLarge(50))));
         drop(lease);
         assert_eq!(bodies.lease("a").read(body(20), 60).await.unwrap().len(), 20);
-        assert_eq!(bodies.held().bytes, 0);
+        assert_eq!(bodies.reserved().bytes, 0);
     }
 }

@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    fn told(source: &Source) -> Result<Vec<String>, String> {
+    fn loaded(source: &Source) -> Result<Vec<String>, String> {
         let apps = source.read(&mut Vec::new())?.open()?;
         Ok(apps.load().iter().map(|app| app.id.clone()).collect())
     }
@@ -290,8 +290,8 @@ mod tests {
         assert_eq!(seen.iter().map(|seen| &seen.path).collect::<Vec<_>>(), [&config, &apps, &secret]);
         assert!(seen.iter().all(|seen| *seen == seen.again()));
         let flag = Source { apps: Some(other), raw: Vec::new(), ..source };
-        assert_eq!(told(&flag).unwrap(), ["a", "c"], "the flag comes before the file");
-        assert!(told(&Source::default()).unwrap().is_empty());
+        assert_eq!(loaded(&flag).unwrap(), ["a", "c"], "the flag comes before the file");
+        assert!(loaded(&Source::default()).unwrap().is_empty());
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         files.write("apps.toml", "[[apps]]\nid = \"b\"\n");
         assert_ne!(seen[0], seen[0].again());
-        assert_eq!(told(&source).unwrap(), ["b"]);
+        assert_eq!(loaded(&source).unwrap(), ["b"]);
     }
 
     #[test]
@@ -411,7 +411,7 @@ mod tests {
         for (text, words) in cases {
             let apps = files.write("apps.toml", text);
             let source = Source { config: Some(config.clone()), apps: Some(apps), raw: Vec::new() };
-            let sentence = told(&source).unwrap_err();
+            let sentence = loaded(&source).unwrap_err();
             assert!(sentence.contains(words) && !sentence.contains('\n'), "{text}: {sentence}");
             if words.contains("another app") {
                 assert!(sentence.ends_with("config.toml:2: apps[0]"), "{sentence}");

@@ -103,10 +103,10 @@ impl Socket {
         let event = json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
         self.write(&frames::client(1, event.to_string().as_bytes())).await?;
         loop {
-            let heard: Value = self.next(|frame| serde_json::from_slice(frame).unwrap_or_default()).await?;
-            match heard["event"].as_str().unwrap_or_default() {
+            let event: Value = self.next(|frame| serde_json::from_slice(frame).unwrap_or_default()).await?;
+            match event["event"].as_str().unwrap_or_default() {
                 "pusher_internal:subscription_succeeded" => return Ok(()),
-                "pusher:error" => return Err(std::io::Error::other(heard["data"].to_string())),
+                "pusher:error" => return Err(std::io::Error::other(event["data"].to_string())),
                 _ => {}
             }
         }

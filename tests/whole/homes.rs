@@ -340,7 +340,7 @@ async fn watched(cluster: &Cluster, gateway: usize) -> tokio::sync::mpsc::Unboun
     let request = v1::WatchGroupsRequest { patterns: vec!["room-*".into()], ..Default::default() };
     let mut events = cluster.caller(gateway).await.watch_groups(request).await.unwrap().into_inner();
     // What the test notes down; what happens in the test bounds it.
-    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, complete_as_of) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok(Some(batch)) = events.message().await {
             for event in batch.events {
@@ -356,12 +356,12 @@ async fn watched(cluster: &Cluster, gateway: usize) -> tokio::sync::mpsc::Unboun
                 };
                 let _ = tell.send(format!("{} {what}", event.group));
             }
-            if batch.told.is_some() {
+            if batch.complete_as_of.is_some() {
                 let _ = tell.send("told".to_owned());
             }
         }
     });
-    told
+    complete_as_of
 }
 
 /// A watcher of a group learns of its first member, its users, and its last member.
@@ -371,10 +371,10 @@ async fn groups_can_be_watched() {
     let (one, two) = (cluster.client(0).await, cluster.client(0).await);
     let mut caller = cluster.caller(0).await;
     caller.join(named(&one.id, "room-1", "ann")).await.unwrap();
-    let mut told = watched(&cluster, 0).await;
+    let mut complete_as_of = watched(&cluster, 0).await;
     let mut hears = async |texts: &[&str]| {
         for text in texts {
-            assert_eq!(soon("a change", told.recv()).await.unwrap(), *text);
+            assert_eq!(soon("a change", complete_as_of.recv()).await.unwrap(), *text);
         }
     };
     hears(&["room-1 is [ann]", "told"]).await;
@@ -388,7 +388,7 @@ async fn groups_can_be_watched() {
     let names: Vec<&str> = groups.iter().map(String::as_str).collect();
     caller.join(join(&[&two.id], &names)).await.unwrap();
     for _ in &groups {
-        assert!(soon("a change", told.recv()).await.unwrap().ends_with(" is []"));
+        assert!(soon("a change", complete_as_of.recv()).await.unwrap().ends_with(" is []"));
     }
     cluster.add_gateway().await;
     let mut there = watched(&cluster, 1).await;
@@ -396,7 +396,7 @@ async fn groups_can_be_watched() {
     let (mut moved, mut known) = (BTreeSet::new(), BTreeSet::new());
     while moved.is_empty() || moved != known {
         tokio::select! {
-            text = soon("a group moves", told.recv()) => {
+            text = soon("a group moves", complete_as_of.recv()) => {
                 moved.extend(text.unwrap().strip_suffix(" moved").map(ToOwned::to_owned));
             }
             text = soon("a change of a group", there.recv()) => {
@@ -408,7 +408,7 @@ async fn groups_can_be_watched() {
     let mut vacated = BTreeSet::new();
     while vacated.len() < 29 {
         let text = tokio::select! {
-            text = soon("a group is vacated", told.recv()) => text,
+            text = soon("a group is vacated", complete_as_of.recv()) => text,
             text = soon("a group is vacated", there.recv()) => text,
         };
         vacated.extend(text.unwrap().strip_suffix(" vacated").map(ToOwned::to_owned));

@@ -108,7 +108,7 @@ pub(super) struct CallsInFlight {
 struct FlightState {
     queue: mpsc::Receiver<QueuedCall>,
     /// Taken from the queue, but not written yet.
-    held: VecDeque<QueuedCall>,
+    unwritten: VecDeque<QueuedCall>,
     unanswered: Slab<oneshot::Sender<CallReply>>,
     /// Which stream may take commands; those before it are dead.
     stream: u64,
@@ -128,7 +128,7 @@ impl CallsInFlight {
         let run = Run::next();
         let state = FlightState {
             queue,
-            held: VecDeque::new(),
+            unwritten: VecDeque::new(),
             unanswered: Slab::new(),
             stream: 0,
             command_bytes_max: COMMAND_BYTES_MAX,
@@ -158,7 +158,7 @@ impl CallsInFlight {
     /// Has something been written and not been answered, or not been written?
     pub(super) fn is_waiting(&self) -> bool {
         let state = self.lock();
-        !(state.unanswered.is_empty() && state.held.is_empty())
+        !(state.unanswered.is_empty() && state.unwritten.is_empty())
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -193,7 +193,7 @@ impl CallsInFlight {
             self.end_run(&mut state);
             let taken = state.take_queue().into_iter();
             let (waits, back): (Vec<_>, Vec<_>) = taken.partition(|queued| queued.run.is_none());
-            state.held.extend(waits);
+            state.unwritten.extend(waits);
             (state.unanswered.drain().collect::<Vec<_>>(), back)
         };
         if !lost.is_empty() {
@@ -270,7 +270,7 @@ impl CallsInFlight {
             let (last, back): (Vec<_>, Vec<_>) = taken.partition(|queued| {
                 open && queued.reply.is_none() && queued.run.is_none_or(|only| only == run)
             });
-            state.held.extend(last);
+            state.unwritten.extend(last);
             if let Some(waker) = state.waker.take() {
                 waker.wake();
             }
@@ -305,7 +305,7 @@ impl CallsInFlight {
 
 impl FlightState {
     fn take_queue(&mut self) -> Vec<QueuedCall> {
-        let mut taken = Vec::from(std::mem::take(&mut self.held));
+        let mut taken = Vec::from(std::mem::take(&mut self.unwritten));
         while let Ok(queued) = self.queue.try_recv() {
             taken.push(queued);
         }
@@ -313,8 +313,8 @@ impl FlightState {
     }
 
     fn next_queued(&mut self, cx: &mut Context<'_>) -> Poll<Option<QueuedCall>> {
-        match self.held.pop_front() {
-            Some(held) => Poll::Ready(Some(held)),
+        match self.unwritten.pop_front() {
+            Some(unwritten) => Poll::Ready(Some(unwritten)),
             None => self.queue.poll_recv(cx),
         }
     }
@@ -350,7 +350,7 @@ impl FlightState {
                 continue;
             }
             if bytes + size > BATCH_BYTES_MAX && !commands.is_empty() {
-                self.held.push_front(queued);
+                self.unwritten.push_front(queued);
                 break;
             }
             bytes += size;

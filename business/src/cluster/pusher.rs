@@ -70,6 +70,18 @@ pub enum PusherNews {
 }
 
 /// An event of a Pusher client.
+///
+/// ```
+/// use broadgate_business::{PusherEvent, PusherEventKind};
+///
+/// fn describe(event: &PusherEvent) -> String {
+///     match &event.kind {
+///         PusherEventKind::Subscribed { channel, .. } => format!("{} subscribed to {channel}", event.socket_id),
+///         PusherEventKind::Closed { code, .. } => format!("{} left with {code}", event.socket_id),
+///         other => format!("{}: {other:?}", event.socket_id),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PusherEvent {
     /// Its app.
@@ -235,7 +247,7 @@ impl PusherWatcher {
         let mut state = StreamStates::default();
         views.mark_changed();
         loop {
-            let (gateway, heard) = tokio::select! {
+            let (gateway, event) = tokio::select! {
                 // If the views have ended, the last one holds.
                 Ok(()) = views.changed() => {
                     let view = views.borrow_and_update().clone();
@@ -244,9 +256,9 @@ impl PusherWatcher {
                     }
                     continue;
                 }
-                Some(heard) = self.streams.next() => heard,
+                Some(event) = self.streams.next() => event,
             };
-            match &heard {
+            match &event {
                 StreamEvent::Refused(error) if self.strict || error.refusal() != Some(Refusal::Unknown) => {
                     let _ = self.out.send(Err(error.clone())).await;
                     return;
@@ -261,7 +273,7 @@ impl PusherWatcher {
                 }
                 _ => {}
             }
-            for news in state.apply(gateway, heard) {
+            for news in state.apply(gateway, event) {
                 if self.out.send(Ok(news)).await.is_err() {
                     return;
                 }
@@ -281,22 +293,22 @@ enum StreamState {
 
 impl StreamStates {
     /// What that means to the watcher.
-    fn apply(&mut self, gateway: Incarnation, heard: StreamEvent<PusherEvents>) -> Vec<PusherNews> {
+    fn apply(&mut self, gateway: Incarnation, event: StreamEvent<PusherEvents>) -> Vec<PusherNews> {
         let missed = |events| PusherNews::Missed { gateway: gateway.to_string(), events };
         let mut news = Vec::new();
-        match heard {
+        match event {
             StreamEvent::Opened => {
                 if let Some(StreamState::Broken) = self.0.insert(gateway, StreamState::Open) {
                     news.push(missed(None));
                 }
             }
-            StreamEvent::Told(told) => {
-                if told.missed > 0 {
-                    news.push(missed(Some(told.missed)));
+            StreamEvent::Told(batch) => {
+                if batch.missed > 0 {
+                    news.push(missed(Some(batch.missed)));
                 }
                 // What a newer gateway tells besides is not for this version.
                 news.extend(
-                    told.events.into_iter().filter_map(PusherEvent::from_wire).map(PusherNews::Event),
+                    batch.events.into_iter().filter_map(PusherEvent::from_wire).map(PusherNews::Event),
                 );
             }
             StreamEvent::Broke => drop(self.0.insert(gateway, StreamState::Broken)),
@@ -364,11 +376,11 @@ mod tests {
             ..v1::PusherEvent::default()
         };
         let events = vec![event, v1::PusherEvent::default()];
-        let told = state.apply(gateway, StreamEvent::Told(PusherEvents { events, missed: 3 }));
+        let batch = state.apply(gateway, StreamEvent::Told(PusherEvents { events, missed: 3 }));
         let kind = PusherEventKind::Opened { address: "a".into() };
         let (app, socket_id) = (String::new(), String::new());
         let event = PusherEvent { app, client_id: "c".into(), socket_id, user_id: None, kind };
-        assert_eq!(told, [missed(Some(3)), PusherNews::Event(event)]);
+        assert_eq!(batch, [missed(Some(3)), PusherNews::Event(event)]);
         assert!(state.apply(gateway, StreamEvent::Broke).is_empty());
         assert_eq!(state.apply(gateway, StreamEvent::Opened), [missed(None)]);
         assert_eq!(

@@ -54,9 +54,9 @@ pub(super) enum StreamEvent<T> {
 pub(super) struct Streams<A: StreamRequest> {
     // Its views go on for as long as there is one.
     cluster: Cluster,
-    asked: A,
+    request: A,
     open: HashMap<Incarnation, StreamHandle>,
-    heard: mpsc::Sender<(Incarnation, StreamEvent<A::Told>)>,
+    events: mpsc::Sender<(Incarnation, StreamEvent<A::Told>)>,
     hearing: mpsc::Receiver<(Incarnation, StreamEvent<A::Told>)>,
 }
 
@@ -68,9 +68,9 @@ struct StreamHandle {
 }
 
 impl<A: StreamRequest> Streams<A> {
-    pub(super) fn new(cluster: Cluster, asked: A) -> Self {
-        let (heard, hearing) = mpsc::channel(HEARD_MAX);
-        Self { cluster, asked, open: HashMap::new(), heard, hearing }
+    pub(super) fn new(cluster: Cluster, request: A) -> Self {
+        let (events, hearing) = mpsc::channel(HEARD_MAX);
+        Self { cluster, request, open: HashMap::new(), events, hearing }
     }
 
     /// A stream to every gateway of the view, in whatever state: also one that is going tells. Returns
@@ -119,23 +119,23 @@ impl<A: StreamRequest> Streams<A> {
             // All groups of a gateway may come as one message.
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
         let (again, finish) = (Arc::new(Notify::new()), CancellationToken::new());
-        let ears = Ears {
+        let ears = StreamReader {
             gateway,
             name: name.to_owned(),
-            heard: self.heard.clone(),
+            events: self.events.clone(),
             again: again.clone(),
             finish: finish.clone(),
         };
         let ended = CancellationToken::new();
-        let (listening, stop) = (ears.run(client, self.asked.clone()), ended.clone());
-        let heard = self.heard.clone();
+        let (listening, stop) = (ears.run(client, self.request.clone()), ended.clone());
+        let events = self.events.clone();
         broadgate_tasks::spawn("watched gateway", async move {
             let guarded = async {
                 if broadgate_tasks::contain("watched gateway", listening).await.is_none() {
                     let status = Status::internal("following this gateway panicked: see the log");
                     let refused = StreamEvent::Refused(CommandError::from_status(&status));
                     // A receiver that was dropped needs no word.
-                    let _ = heard.send((gateway, refused)).await;
+                    let _ = events.send((gateway, refused)).await;
                 }
             };
             tokio::select! {
@@ -148,53 +148,53 @@ impl<A: StreamRequest> Streams<A> {
 }
 
 /// What a stream tells, and to whom.
-struct Ears<T> {
+struct StreamReader<T> {
     gateway: Incarnation,
     name: String,
-    heard: mpsc::Sender<(Incarnation, StreamEvent<T>)>,
+    events: mpsc::Sender<(Incarnation, StreamEvent<T>)>,
     again: Arc<Notify>,
     finish: CancellationToken,
 }
 
-impl<T: Send + 'static> Ears<T> {
-    async fn tell(&self, heard: StreamEvent<T>) {
+impl<T: Send + 'static> StreamReader<T> {
+    async fn report(&self, events: StreamEvent<T>) {
         // A receiver that was dropped ends this stream.
-        let _ = self.heard.send((self.gateway, heard)).await;
+        let _ = self.events.send((self.gateway, events)).await;
     }
 
-    async fn run<A: StreamRequest<Told = T>>(self, client: GatewayStub, asked: A) {
+    async fn run<A: StreamRequest<Told = T>>(self, client: GatewayStub, request: A) {
         let late = async {
             self.finish.cancelled().await;
             tokio::time::sleep(limits::LINK_TIMEOUT).await;
         };
         tokio::select! {
-            () = self.keep_open(client, asked) => {}
+            () = self.keep_open(client, request) => {}
             () = late => {}
         }
         self.finish.cancelled().await;
-        self.tell(StreamEvent::Gone).await;
+        self.report(StreamEvent::Gone).await;
     }
 
     /// Until the gateway refuses for good, or its stream ends and is the last.
-    async fn keep_open<A: StreamRequest<Told = T>>(&self, mut client: GatewayStub, asked: A) {
+    async fn keep_open<A: StreamRequest<Told = T>>(&self, mut client: GatewayStub, request: A) {
         let mut backoff = Backoff::default();
         let gateway = self.gateway;
         loop {
-            match asked.clone().ask(gateway, &mut client).await {
-                Ok(told) => {
-                    self.tell(StreamEvent::Opened).await;
+            match request.clone().ask(gateway, &mut client).await {
+                Ok(message) => {
+                    self.report(StreamEvent::Opened).await;
                     tokio::select! {
-                        end = self.hear(told.into_inner()) => {
+                        end = self.read(message.into_inner()) => {
                             backoff.reset();
                             tracing::debug!(%gateway, ?end, "the stream of a watched gateway broke");
                         }
                         // Each time later, until the gateway knows as much as we do.
                         () = self.again.notified() => tracing::debug!(%gateway, "watching a gateway again"),
                     }
-                    self.tell(StreamEvent::Broke).await;
+                    self.report(StreamEvent::Broke).await;
                 }
                 Err(status) if is_final(&status) => {
-                    return self.tell(StreamEvent::Refused(self.refusal(&status))).await;
+                    return self.report(StreamEvent::Refused(self.refusal(&status))).await;
                 }
                 Err(status) => tracing::debug!(%gateway, %status, "a gateway is not watched"),
             }
@@ -206,9 +206,9 @@ impl<T: Send + 'static> Ears<T> {
         }
     }
 
-    async fn hear(&self, mut told: Streaming<T>) -> Result<(), Status> {
-        while let Some(told) = told.message().await? {
-            self.tell(StreamEvent::Told(told)).await;
+    async fn read(&self, mut message: Streaming<T>) -> Result<(), Status> {
+        while let Some(message) = message.message().await? {
+            self.report(StreamEvent::Told(message)).await;
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ impl GroupsWatcher {
                     }
                     Input::View(view)
                 }
-                Some((gateway, heard)) = self.streams.next() => match heard {
+                Some((gateway, event)) = self.streams.next() => match event {
                     StreamEvent::Opened => Input::Opened(gateway),
                     StreamEvent::Told(events) => Input::Said(gateway, events),
                     StreamEvent::Refused(error) => {

@@ -88,7 +88,7 @@ impl RingInputs {
 #[derive(Debug, Default)]
 struct GatewayStream {
     /// By this view it has told everything; the date of what it tells.
-    told: Option<Epoch>,
+    complete_as_of: Option<Epoch>,
     /// And what it has not told of by then is gone.
     settled: bool,
     /// It is to be reopened.
@@ -167,8 +167,9 @@ impl WatchState {
         let epoch = view::epoch(view);
         // The cluster was restarted as a whole: earlier epochs are no measure of new ones.
         if epoch < self.epoch {
-            let untold = || GatewayStream { told: Some(Epoch::default()), ..GatewayStream::default() };
-            self.streams.values_mut().for_each(|stream| *stream = untold());
+            let incomplete =
+                || GatewayStream { complete_as_of: Some(Epoch::default()), ..GatewayStream::default() };
+            self.streams.values_mut().for_each(|stream| *stream = incomplete());
             self.groups.values_mut().for_each(|group| group.date = Epoch::default());
         }
         let places = RingInputs::of(view);
@@ -215,10 +216,10 @@ impl WatchState {
     fn said(&mut self, gateway: Incarnation, said: GroupEvents) {
         let Some(stream) = self.streams.get_mut(&gateway) else { return };
         // What was under way in the gateway when the stream was opened: it comes again.
-        let Some(now) = said.told.or(stream.told) else { return };
-        let before = stream.told.unwrap_or_default();
-        if said.told.is_some() {
-            (stream.told, stream.settled) = (said.told, false);
+        let Some(now) = said.complete_as_of.or(stream.complete_as_of) else { return };
+        let before = stream.complete_as_of.unwrap_or_default();
+        if said.complete_as_of.is_some() {
+            (stream.complete_as_of, stream.settled) = (said.complete_as_of, false);
         }
         // One batch may tell what was before a change of the ring and what was after it.
         let mut moved: HashMap<String, usize> = HashMap::new();
@@ -236,9 +237,9 @@ impl WatchState {
                     } else {
                         moved.remove(&name);
                     }
-                    let to = match said.told {
+                    let to = match said.complete_as_of {
                         None => HomeState::Not(gateway, now),
-                        Some(told) => HomeState::NotOrAgain(gateway, told),
+                        Some(complete_as_of) => HomeState::NotOrAgain(gateway, complete_as_of),
                     };
                     self.moved(gateway, &name, to, after(before));
                 }
@@ -285,8 +286,8 @@ impl WatchState {
     fn is_past(&self, gateway: Incarnation, name: &str, date: Epoch) -> bool {
         let home = self.home(name).filter(|home| *home != gateway);
         let stream = home.and_then(|home| self.streams.get(&home));
-        let told = stream.filter(|stream| stream.settled).and_then(|stream| stream.told);
-        told.is_some_and(|told| told >= self.since && told > date)
+        let complete_as_of = stream.filter(|stream| stream.settled).and_then(|stream| stream.complete_as_of);
+        complete_as_of.is_some_and(|complete_as_of| complete_as_of >= self.since && complete_as_of > date)
     }
 
     /// Another gateway is the home, by a view not before this date.
@@ -319,26 +320,28 @@ impl WatchState {
     /// as our view knows the ring by which it is the home.
     fn settle(&mut self, gateway: Incarnation) {
         let Some(stream) = self.streams.get_mut(&gateway) else { return };
-        let Some(told) = stream.told.filter(|_| !stream.settled) else { return };
-        if told < self.since {
+        let Some(complete_as_of) = stream.complete_as_of.filter(|_| !stream.settled) else { return };
+        if complete_as_of < self.since {
             if !self.changed {
                 self.reopen(gateway);
             }
             return;
         }
-        if told > self.epoch {
+        if complete_as_of > self.epoch {
             return;
         }
         stream.settled = true;
         let (mut gone, mut unclear) = (Vec::new(), false);
         for (name, group) in &self.groups {
-            let told_of = group.home == HomeState::At(gateway) || group.date > told;
-            if told_of || self.home(name) != Some(gateway) {
+            let reported = group.home == HomeState::At(gateway) || group.date > complete_as_of;
+            if reported || self.home(name) != Some(gateway) {
                 continue;
             }
             match group.home {
-                HomeState::Not(former, then) if former == gateway && then >= told => {}
-                HomeState::NotOrAgain(former, then) if former == gateway && then >= told => unclear = true,
+                HomeState::Not(former, then) if former == gateway && then >= complete_as_of => {}
+                HomeState::NotOrAgain(former, then) if former == gateway && then >= complete_as_of => {
+                    unclear = true
+                }
                 _ => gone.push(name.clone()),
             }
         }

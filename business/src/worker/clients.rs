@@ -46,7 +46,7 @@ pub(crate) struct Clients<H> {
     starting: Vec<Arc<ClientShared>>,
     /// Numbers the streams of this link.
     stream: u64,
-    standing: Arc<RunnerView>,
+    runner_view: Arc<RunnerView>,
     runners: TaskTracker,
 }
 
@@ -74,8 +74,8 @@ impl RunnerView {
 
 impl<H: Handler> Clients<H> {
     pub(crate) fn new(core: Arc<WorkerCore<H>>, gateway: Arc<str>) -> Self {
-        let (table, standing, runners) = (HashMap::new(), Arc::default(), TaskTracker::new());
-        Self { core, gateway, table, starting: Vec::new(), stream: 0, standing, runners }
+        let (table, runner_view, runners) = (HashMap::new(), Arc::default(), TaskTracker::new());
+        Self { core, gateway, table, starting: Vec::new(), stream: 0, runner_view, runners }
     }
 
     /// A stream is open. The gateway names this worker's clients again, and gives all
@@ -83,7 +83,7 @@ impl<H: Handler> Clients<H> {
     pub(crate) fn attached(&mut self) {
         self.sweep();
         self.stream += 1;
-        self.standing.set(StreamAttachment::Live(self.stream));
+        self.runner_view.set(StreamAttachment::Live(self.stream));
         self.core.meters.attached.increment(1.0);
         // A client with an event still in its handler stays, so that what comes next waits for it.
         self.table.retain(|_, shared| !shared.lock().queue.is_idle());
@@ -94,15 +94,15 @@ impl<H: Handler> Clients<H> {
 
     /// The stream has ended: what waits must wait on.
     pub(crate) fn detached(&self) {
-        if matches!(self.standing.attached(), StreamAttachment::Live(_)) {
+        if matches!(self.runner_view.attached(), StreamAttachment::Live(_)) {
             self.core.meters.attached.decrement(1.0);
-            self.standing.set(StreamAttachment::Broken);
+            self.runner_view.set(StreamAttachment::Broken);
         }
     }
 
     /// Forgets the clients whose last event has been handled.
     pub(crate) fn sweep(&mut self) {
-        for id in self.standing.take_ended() {
+        for id in self.runner_view.take_ended() {
             self.table.remove(&id);
         }
     }
@@ -163,8 +163,8 @@ impl<H: Handler> Clients<H> {
         while !self.starting.is_empty() {
             let rest = self.starting.split_off(self.starting.len().min(TOGETHER_MAX));
             let several = std::mem::replace(&mut self.starting, rest);
-            let (core, standing) = (self.core.clone(), self.standing.clone());
-            self.runners.spawn(run_several(core, standing, self.runners.clone(), several));
+            let (core, runner_view) = (self.core.clone(), self.runner_view.clone());
+            self.runners.spawn(run_several(core, runner_view, self.runners.clone(), several));
         }
     }
 
@@ -200,7 +200,7 @@ impl<H: Handler> Clients<H> {
             let handled = AssertUnwindSafe(handled).catch_unwind().await;
             core.note("gateway_lost", handled);
         }
-        self.standing.set(StreamAttachment::Lost(stream));
+        self.runner_view.set(StreamAttachment::Lost(stream));
         for shared in self.table.values() {
             let start = {
                 let mut state = shared.lock();
@@ -242,7 +242,7 @@ fn lost_job() -> HandlerJob {
 /// need not wait, and a task for each would cost more than they do.
 async fn run_several<H: Handler>(
     core: Arc<WorkerCore<H>>,
-    standing: Arc<RunnerView>,
+    runner_view: Arc<RunnerView>,
     runners: TaskTracker,
     clients: Vec<Arc<ClientShared>>,
 ) {
@@ -250,7 +250,7 @@ async fn run_several<H: Handler>(
     let mut clients = clients.into_iter();
     let mut place = None;
     while let Some(shared) = clients.next() {
-        let running = run_client(core.clone(), standing.clone(), shared);
+        let running = run_client(core.clone(), runner_view.clone(), shared);
         // The room of the one before is used again.
         let mut one = match place.take() {
             Some(room) => reuse(room, running),
@@ -263,7 +263,7 @@ async fn run_several<H: Handler>(
         }
         if began.elapsed() > TOGETHER_TIME_MAX {
             for late in clients.by_ref() {
-                runners.spawn(run_client(core.clone(), standing.clone(), late));
+                runners.spawn(run_client(core.clone(), runner_view.clone(), late));
             }
         }
     }
@@ -277,13 +277,13 @@ fn reuse<F>(mut room: Pin<Box<F>>, future: F) -> Pin<Box<F>> {
 /// Handles one client's events in turn, until none waits.
 async fn run_client<H: Handler>(
     core: Arc<WorkerCore<H>>,
-    standing: Arc<RunnerView>,
+    runner_view: Arc<RunnerView>,
     shared: Arc<ClientShared>,
 ) {
     let _watch = RunnerWatch(&core.runner_panicked);
     broadgate_tasks::strike_now("clients");
     let mut client = Client { shared, redelivered: false };
-    while let Some(job) = next(&core, &standing, &client) {
+    while let Some(job) = next(&core, &runner_view, &client) {
         let HandlerJob { seq, redelivered, event, out, .. } = job;
         client.redelivered = redelivered;
         let last = matches!(event, event::Event::Closed(_) | event::Event::Moved(_));
@@ -292,7 +292,7 @@ async fn run_client<H: Handler>(
         core.note(what, handled);
         core.meters.unanswered.decrement(1.0);
         if last {
-            standing.ended.lock().unwrap_or_else(PoisonError::into_inner).push(client.shared.key);
+            runner_view.ended.lock().unwrap_or_else(PoisonError::into_inner).push(client.shared.key);
         }
         if let Some(out) = out {
             // The stream may be gone; then the gateway gives the event out again.
@@ -301,9 +301,9 @@ async fn run_client<H: Handler>(
     }
 }
 
-fn next<H>(core: &WorkerCore<H>, standing: &RunnerView, client: &Client) -> Option<HandlerJob> {
+fn next<H>(core: &WorkerCore<H>, runner_view: &RunnerView, client: &Client) -> Option<HandlerJob> {
     let mut state = client.shared.lock();
-    let mut job = state.queue.next(standing.attached(), |_| {
+    let mut job = state.queue.next(runner_view.attached(), |_| {
         core.meters.unanswered.decrement(1.0);
         core.meters.given_out_again.increment(1);
     })?;

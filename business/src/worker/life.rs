@@ -59,7 +59,7 @@ struct WorkerLife<H> {
     offers: Tasks,
     ready: bool,
     /// The log has said so.
-    told: bool,
+    ready_logged: bool,
 }
 
 /// How the link to one gateway ended.
@@ -136,7 +136,7 @@ impl<H: Handler> WorkerLife<H> {
             timers: Tasks::default(),
             offers: Tasks::default(),
             ready: false,
-            told: false,
+            ready_logged: false,
         }
     }
 
@@ -191,8 +191,8 @@ impl<H: Handler> WorkerLife<H> {
     /// Says once that the worker is ready: not before a register has taken it in, which may never happen.
     fn tell_ready(&mut self) {
         let me = self.member.incarnation();
-        if self.ready && !self.told && view::find(&self.views.borrow(), me).is_some() {
-            self.told = true;
+        if self.ready && !self.ready_logged && view::find(&self.views.borrow(), me).is_some() {
+            self.ready_logged = true;
             tracing::info!(name = self.config.name, incarnation = %me, "the worker is ready");
         }
     }
@@ -254,7 +254,7 @@ impl<H: Handler> WorkerLife<H> {
         let known = View::clone(&self.views.borrow());
         self.member = join(&self.config, Some(known));
         self.identity.send_replace(self.member.incarnation());
-        self.told = false;
+        self.ready_logged = false;
         if self.ready {
             self.member.set_state(MemberState::Ready);
         }

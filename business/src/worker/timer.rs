@@ -18,6 +18,20 @@ use super::context::Context;
 use crate::cluster::Cluster;
 
 /// The workers that a timer ticks on; see [`Worker::every`](super::Worker::every).
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use broadgate_business::{Audience, Once, Worker};
+///
+/// # fn example(worker: Worker) -> Worker {
+/// worker.every(Duration::from_secs(60), Once::InCluster, |cluster| async move {
+///     if let Err(error) = cluster.send(Audience::all(), "a minute has passed").await {
+///         tracing::warn!(%error, "no clients were reached");
+///     }
+/// })
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Once {
     /// On one worker of the cluster: the ready one of this worker's first service with the lowest

@@ -79,12 +79,12 @@ impl Watching {
         if request.patterns.iter().any(|pattern| pattern == "bad") {
             return Err(Status::invalid_argument("patterns"));
         }
-        let (out, told) = mpsc::channel(4);
-        Ok((Self { request, out }, told))
+        let (out, complete_as_of) = mpsc::channel(4);
+        Ok((Self { request, out }, complete_as_of))
     }
 
-    pub async fn tell(&self, events: &[(&str, group_event::Event)], told: Option<Epoch>) {
-        soon("somebody reads", self.out.send(Ok(batch(events, told)))).await.unwrap();
+    pub async fn tell(&self, events: &[(&str, group_event::Event)], complete_as_of: Option<Epoch>) {
+        soon("somebody reads", self.out.send(Ok(batch(events, complete_as_of)))).await.unwrap();
     }
 
     /// As many of these as are taken, until nobody reads for a while.
@@ -117,8 +117,8 @@ impl Observing {
         if request.app == "old" {
             return Err(Status::unimplemented(""));
         }
-        let (out, told) = mpsc::channel(4);
-        Ok((Self { request, out }, told))
+        let (out, complete_as_of) = mpsc::channel(4);
+        Ok((Self { request, out }, complete_as_of))
     }
 
     /// Clients have left channels; so many events were missed before.
@@ -140,12 +140,12 @@ impl Observing {
     }
 }
 
-fn batch(events: &[(&str, group_event::Event)], told: Option<Epoch>) -> GroupEvents {
+fn batch(events: &[(&str, group_event::Event)], complete_as_of: Option<Epoch>) -> GroupEvents {
     let event = |(group, event): &(&str, group_event::Event)| GroupEvent {
         group: (*group).to_owned(),
         event: Some(event.clone()),
     };
-    GroupEvents { events: events.iter().map(event).collect(), told }
+    GroupEvents { events: events.iter().map(event).collect(), complete_as_of }
 }
 
 /// Who is in a group.

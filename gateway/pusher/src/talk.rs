@@ -291,7 +291,7 @@ mod tests {
         said(text, None, Compat::Pusher)
     }
 
-    fn told(act: Act) -> String {
+    fn answer_of(act: Act) -> String {
         match act {
             Act::Say(frame) | Act::Refuse { frame, .. } => frame,
             other => panic!("{other:?}"),
@@ -308,12 +308,12 @@ mod tests {
         assert!(matches!(hosted(&subscribing("news", "", "")), Act::Subscribe(it) if it.member.is_none()));
         let good = format!("{KEY}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4");
         assert!(matches!(hosted(&subscribing("private-foobar", &good, "")), Act::Subscribe(_)));
-        let refused = told(hosted(&subscribing("private-foobaz", &good, "")));
+        let refused = answer_of(hosted(&subscribing("private-foobaz", &good, "")));
         assert!(
             refused.contains("pusher:subscription_error") && refused.contains("\"status\":401"),
             "{refused}"
         );
-        let reverb = told(said(&subscribing("private-foobaz", &good, ""), None, Compat::Reverb));
+        let reverb = answer_of(said(&subscribing("private-foobaz", &good, ""), None, Compat::Reverb));
         assert!(reverb.contains("4009") && reverb.contains("Connection is unauthorized"), "{reverb}");
         let presence = format!("{KEY}:afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c");
         let data = r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#;
@@ -321,9 +321,9 @@ mod tests {
             Act::Subscribe(it) => assert_eq!(it.member, Some(("10".to_owned(), data.to_owned()))),
             other => panic!("{other:?}"),
         }
-        assert!(told(hosted(&subscribing("a b", "", ""))).contains("\"status\":400"));
+        assert!(answer_of(hosted(&subscribing("a b", "", ""))).contains("\"status\":400"));
         assert!(
-            told(hosted(&subscribing("news-in", "", "")))
+            answer_of(hosted(&subscribing("news-in", "", "")))
                 .contains("Existing subscription to channel news-in")
         );
         assert!(matches!(said(&subscribing("news-in", "", ""), None, Compat::Reverb), Act::Subscribe(_)));
@@ -353,9 +353,11 @@ mod tests {
         let as_ann = frame(r#"{"id":"ann"}"#);
         assert!(matches!(hosted(&as_ann), Act::SignIn { user, .. } if user.id == "ann"));
         assert!(matches!(said(&as_ann, Some(&ann), Compat::Pusher), Act::SignIn { .. }));
-        assert!(told(said(&frame(r#"{"id":"bob"}"#), Some(&ann), Compat::Pusher)).contains("another user"));
-        assert!(told(hosted(&frame(r#"{"id":7}"#))).contains("4009"), "pusher-js wants a string");
-        assert!(told(hosted(&as_ann.replace("ann", "eve"))).contains("Invalid signature"));
+        assert!(
+            answer_of(said(&frame(r#"{"id":"bob"}"#), Some(&ann), Compat::Pusher)).contains("another user")
+        );
+        assert!(answer_of(hosted(&frame(r#"{"id":7}"#))).contains("4009"), "pusher-js wants a string");
+        assert!(answer_of(hosted(&as_ann.replace("ann", "eve"))).contains("Invalid signature"));
     }
 
     #[test]
@@ -369,13 +371,13 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        assert!(told(hosted(&event("news-in", "client-x"))).contains("only supported on private"));
-        assert!(told(hosted(&event("private-out", "client-x"))).contains("not subscribed"));
-        let long = told(hosted(&event("private-in", &format!("client-{}", "x".repeat(200)))));
+        assert!(answer_of(hosted(&event("news-in", "client-x"))).contains("only supported on private"));
+        assert!(answer_of(hosted(&event("private-out", "client-x"))).contains("not subscribed"));
+        let long = answer_of(hosted(&event("private-in", &format!("client-{}", "x".repeat(200)))));
         assert!(long.contains("207 bytes") && long.contains("4301"), "{long}");
-        assert!(told(hosted(&event("private-in", "x"))).contains("4200"));
-        assert!(told(hosted("{")).contains("4200"));
-        assert!(told(said("{", None, Compat::Reverb)).contains("Invalid message format"));
+        assert!(answer_of(hosted(&event("private-in", "x"))).contains("4200"));
+        assert!(answer_of(hosted("{")).contains("4200"));
+        assert!(answer_of(said("{", None, Compat::Reverb)).contains("Invalid message format"));
         assert!(matches!(hosted(r#"{"event":"pusher:ping"}"#), Act::Say(pong) if pong == outgoing::PONG));
     }
 
@@ -384,7 +386,7 @@ mod tests {
         let frame =
             |channel: &str| format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#);
         assert!(matches!(hosted(&frame("news-in")), Act::Unsubscribe(channel) if channel == "news-in"));
-        assert!(told(hosted(&frame("news"))).contains("No current subscription to channel news"));
+        assert!(answer_of(hosted(&frame("news"))).contains("No current subscription to channel news"));
         assert!(matches!(said(&frame("news"), None, Compat::Reverb), Act::Nothing));
     }
 }

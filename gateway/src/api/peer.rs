@@ -91,7 +91,7 @@ async fn serve(
     let session = dispatcher.peers.next_session();
     let cut = CancellationToken::new();
     // Also when this is dropped, because the incarnation is over or the link is reset.
-    let mut link = InboundLink { dispatcher, peer, session, heard: Instant::now() };
+    let mut link = InboundLink { dispatcher, peer, session, last_heard: Instant::now() };
     link.dispatcher.homes.tell(ClusterEvent::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
         () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
@@ -107,12 +107,12 @@ struct InboundLink {
     dispatcher: Arc<Dispatcher>,
     peer: Incarnation,
     session: LinkSession,
-    heard: Instant,
+    last_heard: Instant,
 }
 
 impl Drop for InboundLink {
     fn drop(&mut self) {
-        let (peer, session, since) = (self.peer, self.session, self.heard);
+        let (peer, session, since) = (self.peer, self.session, self.last_heard);
         let homes = self.dispatcher.homes.clone();
         let ended = async move { homes.tell(ClusterEvent::InboundDown { peer, session, since }).await };
         self.dispatcher.spawner.spawn("end of a peer's link", ended);
@@ -133,7 +133,7 @@ impl InboundLink {
         loop {
             let reply = tokio::select! {
                 frame = frames.message(), if answering.len() < LINK_BATCHES_MAX => {
-                    self.heard = Instant::now();
+                    self.last_heard = Instant::now();
                     let Some(mut frame) = frame? else { return Ok(()) };
                     if let Some(Frame::Part(part)) = &frame.frame {
                         // However long it takes, the peer sees progress.
@@ -162,7 +162,7 @@ impl InboundLink {
                     }
                 }
                 Some(answers) = answering.next() => Reply::Answers(answers),
-                () = sleep_until(self.heard + silence_max), if answering.len() < LINK_BATCHES_MAX => {
+                () = sleep_until(self.last_heard + silence_max), if answering.len() < LINK_BATCHES_MAX => {
                     return Err(Status::deadline_exceeded(format!("nothing was heard for {silence_max:?}")));
                 }
             };

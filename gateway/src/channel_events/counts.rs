@@ -35,11 +35,11 @@ impl LargeChannels {
     /// The channels whose counts are due. Those without a change for an interval are forgotten.
     pub(super) fn due(&mut self, now: Duration) -> Vec<(Topic, u64)> {
         let mut due = Vec::new();
-        self.0.retain(|topic, (told, waiting)| {
-            if now < *told + INTERVAL {
+        self.0.retain(|topic, (sent_at, waiting)| {
+            if now < *sent_at + INTERVAL {
                 return true;
             }
-            *told = now;
+            *sent_at = now;
             let count = waiting.take();
             due.extend(count.map(|count| (topic.clone(), count)));
             count.is_some()

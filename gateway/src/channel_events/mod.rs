@@ -36,14 +36,15 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// The groups with reports. Those for webhooks survive the home.
 pub(crate) fn reporting(table: &AppTable) -> Vec<ReportSubscription> {
-    let told = table.iter().filter(|app| {
+    let finished = table.iter().filter(|app| {
         app.enabled && !app.keys.is_empty() && (app.subscription_count || !app.webhooks.is_empty())
     });
-    told.map(|app| ReportSubscription {
-        pattern: Pattern { app: app.id.clone(), pattern: "*".to_owned() },
-        inherited: !app.webhooks.is_empty(),
-    })
-    .collect()
+    finished
+        .map(|app| ReportSubscription {
+            pattern: Pattern { app: app.id.clone(), pattern: "*".to_owned() },
+            inherited: !app.webhooks.is_empty(),
+        })
+        .collect()
 }
 
 /// Runs until the gateway ends.
@@ -61,7 +62,7 @@ pub(crate) async fn run(
     // The next counts for subscribers, one per channel, and the count being sent: a home that cannot answer
     // for seconds delays neither webhooks nor the inbox.
     let mut next: HashMap<Topic, u64> = HashMap::new();
-    let mut telling = None;
+    let mut sending = None;
     loop {
         tokio::select! {
             open = seen.take(TURN_CHANGES_MAX, &mut taken) => if !open { return },
@@ -70,7 +71,7 @@ pub(crate) async fn run(
                 let due = counts.due(started.elapsed()).into_iter();
                 next.extend(due.filter(|(topic, _)| tells_counts(&table, topic)));
             }
-            () = told(&mut telling) => telling = None,
+            () = finished(&mut sending) => sending = None,
         }
         let table = apps.load();
         for seen in taken.drain(..) {
@@ -83,18 +84,18 @@ pub(crate) async fn run(
                 next.insert(topic, count);
             }
         }
-        if telling.is_none() && !next.is_empty() {
+        if sending.is_none() && !next.is_empty() {
             let events = next.drain().map(|(topic, count)| subscription_count(&topic, count)).collect();
-            telling = dispatcher.upgrade().map(|dispatcher| Box::pin(place(dispatcher, events)) as Telling);
+            sending = dispatcher.upgrade().map(|dispatcher| Box::pin(place(dispatcher, events)) as Sending);
         }
     }
 }
 
-type Telling = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-async fn told(telling: &mut Option<Telling>) {
-    match telling {
-        Some(telling) => telling.await,
+async fn finished(sending: &mut Option<Sending>) {
+    match sending {
+        Some(sending) => sending.await,
         None => pending().await,
     }
 }

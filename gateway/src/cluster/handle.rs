@@ -142,7 +142,7 @@ pub(crate) struct OutgoingLink {
 #[derive(Clone)]
 pub(crate) struct ClusterHandle {
     pub(super) events: mpsc::Sender<ClusterEvent>,
-    pub(super) held: Arc<InterestGauges>,
+    pub(super) interest: Arc<InterestGauges>,
 }
 
 /// How many groups and uids have clients here, for any reader.
@@ -156,18 +156,18 @@ impl ClusterHandle {
     /// The handle, and the actor's end of it.
     pub(crate) fn new() -> (Self, mpsc::Receiver<ClusterEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        (Self { events, held: Arc::default() }, receiver)
+        (Self { events, interest: Arc::default() }, receiver)
     }
 
     /// How many groups and uids have clients here. Clients whose join was answered are counted.
-    pub(crate) fn held(&self) -> InterestCounts {
-        let InterestGauges { groups, uids } = &*self.held;
+    pub(crate) fn interest(&self) -> InterestCounts {
+        let InterestGauges { groups, uids } = &*self.interest;
         InterestCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
     }
 
     pub(super) fn set_held(&self, InterestCounts { groups, uids }: InterestCounts) {
-        self.held.groups.store(groups, Ordering::Relaxed);
-        self.held.uids.store(uids, Ordering::Relaxed);
+        self.interest.groups.store(groups, Ordering::Relaxed);
+        self.interest.uids.store(uids, Ordering::Relaxed);
     }
 
     /// Waits while the actor's queue is full.

@@ -21,7 +21,7 @@ impl Actor {
         match effect {
             Effect::Send(peer, frame) => self.turn.say(peer, frame),
             Effect::Place { back, command, .. } => {
-                self.turn.places.push(Placement::Command(back, Arc::clone(&command.order)));
+                self.turn.places.push(Placement::Command(back, Arc::clone(&command.parsed)));
             }
             Effect::Answer(ticket, reply) => {
                 if let Some(caller) = self.callers.remove(&ticket) {
@@ -123,11 +123,11 @@ impl Actor {
         let (mut commands, mut notices) = (Vec::new(), Vec::new());
         for placement in std::mem::take(&mut self.turn.places) {
             match placement {
-                Placement::Command(back, order) => {
+                Placement::Command(back, parsed) => {
                     if !notices.is_empty() {
                         self.deps.shards.notify(std::mem::take(&mut notices)).await;
                     }
-                    commands.push((back, order));
+                    commands.push((back, parsed));
                 }
                 Placement::Notice(notice) => {
                     if !commands.is_empty() {
@@ -147,7 +147,7 @@ impl Actor {
 
     /// The answers come back as an event.
     async fn place_commands(&self, commands: Vec<(ReplyTo, Arc<ParsedCommand>)>) {
-        let orders = commands.iter().enumerate().map(|(index, (_, order))| (index, Arc::clone(order)));
+        let orders = commands.iter().enumerate().map(|(index, (_, parsed))| (index, Arc::clone(parsed)));
         let orders = orders.collect();
         if commands.iter().all(|(back, _)| *back == ReplyTo::None) {
             return self.deps.shards.carry_out(orders).await;

@@ -24,7 +24,7 @@ pub(crate) struct GroupWatcher {
 pub(super) struct Watchers {
     all: Vec<GroupWatcher>,
     news: Vec<(Topic, MembershipChange)>,
-    told: Option<v1::Epoch>,
+    complete_as_of: Option<v1::Epoch>,
 }
 
 impl Watchers {
@@ -54,15 +54,15 @@ impl Watchers {
     }
 
     pub(super) fn note_told(&mut self, epoch: v1::Epoch) {
-        self.told = Some(epoch);
+        self.complete_as_of = Some(epoch);
     }
 
     /// Sends each stream its changes. They precede the mark that the state is complete.
     pub(super) fn tell(&mut self) {
-        if self.news.is_empty() && self.told.is_none() {
+        if self.news.is_empty() && self.complete_as_of.is_none() {
             return;
         }
-        let (news, told) = (std::mem::take(&mut self.news), self.told.take());
+        let (news, complete_as_of) = (std::mem::take(&mut self.news), self.complete_as_of.take());
         self.all.retain(|watcher| {
             let concerns = |topic: &Topic| watcher.patterns.iter().any(|pattern| pattern.fits(topic));
             let events: Vec<_> = news
@@ -70,7 +70,8 @@ impl Watchers {
                 .filter(|(topic, _)| concerns(topic))
                 .map(|(topic, change)| event(topic, change))
                 .collect();
-            let sent = batches(events, told).into_iter().all(|batch| watcher.out.try_send(batch).is_ok());
+            let sent =
+                batches(events, complete_as_of).into_iter().all(|batch| watcher.out.try_send(batch).is_ok());
             if !sent {
                 counter!("broadgate_gateway_homes_drops_total", "reason" => "watcher_slow").increment(1);
             }
@@ -80,7 +81,7 @@ impl Watchers {
 }
 
 /// Splits into messages that every gRPC client accepts; the last one has the mark that the state is complete.
-fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::GroupEvents> {
+fn batches(events: Vec<v1::GroupEvent>, complete_as_of: Option<v1::Epoch>) -> Vec<v1::GroupEvents> {
     let mut batches: Vec<v1::GroupEvents> = Vec::new();
     let mut bytes = 0;
     for event in events {
@@ -94,11 +95,11 @@ fn batches(events: Vec<v1::GroupEvent>, told: Option<v1::Epoch>) -> Vec<v1::Grou
             batch.events.push(event);
         }
     }
-    if told.is_some() && batches.is_empty() {
+    if complete_as_of.is_some() && batches.is_empty() {
         batches.push(v1::GroupEvents::default());
     }
     if let Some(batch) = batches.last_mut() {
-        batch.told = told;
+        batch.complete_as_of = complete_as_of;
     }
     batches
 }

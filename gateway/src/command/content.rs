@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::command::{
     merge::merge,
-    order::{CommandRefusal, ParsedCommand},
     parse::Parser,
+    parsed::{CommandRefusal, ParsedCommand},
     source::{ClientEvent, CommandSource},
 };
 
@@ -24,19 +24,19 @@ pub(crate) enum GatewayContent {}
 #[derive(Debug)]
 pub(crate) struct TopicCommand {
     pub(crate) source: CommandSource,
-    pub(crate) order: Arc<ParsedCommand>,
+    pub(crate) parsed: Arc<ParsedCommand>,
     bytes: usize,
 }
 
 impl TopicCommand {
-    pub(crate) fn new(source: CommandSource, order: Arc<ParsedCommand>) -> Arc<Self> {
-        let bytes = source.encoded_len(order.command_id());
-        Arc::new(Self { source, order, bytes })
+    pub(crate) fn new(source: CommandSource, parsed: Arc<ParsedCommand>) -> Arc<Self> {
+        let bytes = source.encoded_len(parsed.command_id());
+        Arc::new(Self { source, parsed, bytes })
     }
 
     pub(crate) fn parse(parser: &Parser, command: Command) -> Result<Arc<Self>, CommandRefusal> {
-        let order = parser.parse(&command)?;
-        Ok(Self::new(CommandSource::Message(command), order))
+        let parsed = parser.parse(&command)?;
+        Ok(Self::new(CommandSource::Message(command), parsed))
     }
 
     /// The message for a peer.
@@ -46,7 +46,7 @@ impl TopicCommand {
 
     /// "" if it has none.
     pub(crate) fn id(&self) -> &str {
-        self.order.command_id()
+        self.parsed.command_id()
     }
 
     pub(crate) fn payload(&self) -> Option<Payload> {
@@ -79,11 +79,11 @@ impl Content for GatewayContent {
 
     /// Size of the command and of its frames.
     fn heap_bytes(job: &Arc<TopicCommand>) -> usize {
-        job.bytes + job.order.heap_bytes() + size_of::<TopicCommand>() + size_of::<ParsedCommand>()
+        job.bytes + job.parsed.heap_bytes() + size_of::<TopicCommand>() + size_of::<ParsedCommand>()
     }
 
     fn also(job: &Arc<TopicCommand>) -> Option<Incarnation> {
-        match job.order.inner() {
+        match job.parsed.inner() {
             ParsedCommand::Bind { client, .. } => Some(client.incarnation),
             _ => None,
         }

@@ -3,7 +3,7 @@
 use broadgate_proto::{id::ClientId, limits, name, v1};
 use tonic::Code;
 
-use crate::command::order::{ClientFilter, CommandRefusal, Recipients, RefusedField, invalid, refusal};
+use crate::command::parsed::{ClientFilter, CommandRefusal, Recipients, RefusedField, invalid, refusal};
 
 /// The optional fields that a caller may list in `requires`.
 const UNDERSTOOD: [&str; 1] = ["event"];

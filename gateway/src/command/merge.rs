@@ -7,7 +7,7 @@ use broadgate_proto::{
     v1::{self, answer::Answer},
 };
 
-use crate::command::order::ParsedCommand;
+use crate::command::parsed::ParsedCommand;
 
 /// Merges another shard's or gateway's answer to the same command.
 pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
@@ -85,8 +85,8 @@ fn add_counts(all: &mut v1::Counts, part: &v1::Counts) {
 
 /// Normalizes a merged answer: each name once, each hash once, at most a page's length
 /// plus one.
-pub(crate) fn tidy(order: &ParsedCommand, answer: &mut Answer) {
-    match (order, answer) {
+pub(crate) fn tidy(parsed: &ParsedCommand, answer: &mut Answer) {
+    match (parsed, answer) {
         (
             ParsedCommand::ListUids { limit, .. } | ParsedCommand::ListGroups { limit, .. },
             Answer::Names(reply),
@@ -147,7 +147,7 @@ fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
 }
 
 /// Finishes the caller's answer: cuts it to the page, drops fields meant for gateways, adds the coverage.
-pub(crate) fn finish(order: &ParsedCommand, answer: &mut Answer, coverage: v1::Coverage) {
+pub(crate) fn finish(parsed: &ParsedCommand, answer: &mut Answer, coverage: v1::Coverage) {
     match answer {
         Answer::Receipt(receipt) => receipt.coverage = Some(coverage),
         Answer::Session(reply) => reply.coverage = Some(coverage),
@@ -160,7 +160,7 @@ pub(crate) fn finish(order: &ParsedCommand, answer: &mut Answer, coverage: v1::C
             reply.coverage = Some(coverage);
         }
         Answer::Clients(reply) => {
-            if let ParsedCommand::ListClients { limit, .. } = order
+            if let ParsedCommand::ListClients { limit, .. } = parsed
                 && cut_page(&mut reply.clients, *limit)
             {
                 reply.next_cursor =
@@ -169,7 +169,7 @@ pub(crate) fn finish(order: &ParsedCommand, answer: &mut Answer, coverage: v1::C
             reply.coverage = Some(coverage);
         }
         Answer::Names(reply) => {
-            if let ParsedCommand::ListUids { limit, .. } | ParsedCommand::ListGroups { limit, .. } = order
+            if let ParsedCommand::ListUids { limit, .. } | ParsedCommand::ListGroups { limit, .. } = parsed
                 && reply.names.len() > *limit
             {
                 reply.names.truncate(*limit);
@@ -181,7 +181,7 @@ pub(crate) fn finish(order: &ParsedCommand, answer: &mut Answer, coverage: v1::C
         Answer::History(reply) => reply.coverage = Some(coverage),
         Answer::LastValue(reply) => reply.coverage = Some(coverage),
         Answer::Roster(reply) => {
-            if let ParsedCommand::Roster { limit, .. } = order
+            if let ParsedCommand::Roster { limit, .. } = parsed
                 && cut_page(&mut reply.members, *limit)
             {
                 reply.next_cursor = reply.members.last().map(|last| last.user_id.clone()).unwrap_or_default();
@@ -230,15 +230,15 @@ mod tests {
             let mut got = Vec::new();
             let mut after = String::new();
             loop {
-                let order = names(limit, &after);
+                let parsed = names(limit, &after);
                 let mut all = None;
                 for groups in &gateways {
                     let later = groups.iter().filter(|(name, _)| **name > after);
                     merge(&mut all, Answer::Names(first_names(later.map(|(name, &c)| (name.as_str(), c)), limit)));
                 }
                 let mut answer = all.unwrap();
-                tidy(&order, &mut answer);
-                finish(&order, &mut answer, v1::Coverage::default());
+                tidy(&parsed, &mut answer);
+                finish(&parsed, &mut answer, v1::Coverage::default());
                 let Answer::Names(page) = answer else { unreachable!() };
                 prop_assert!(page.names.len() <= limit);
                 got.extend(page.names.into_iter().map(|named| (named.name, named.clients)));
@@ -258,12 +258,12 @@ mod tests {
             let app = v1::Counts { clients: uids.len() as u64, uids: 0, uid_hashes: uid_hashes.into() };
             Answer::Count(v1::CountReply { app: Some(app), ..v1::CountReply::default() })
         };
-        let order = ParsedCommand::Count { app: "default".into(), groups: Vec::new(), uids: true };
+        let parsed = ParsedCommand::Count { app: "default".into(), groups: Vec::new(), uids: true };
         let mut all = None;
         merge(&mut all, part(&[1, 2]));
         merge(&mut all, part(&[2, 3]));
         let mut answer = all.unwrap();
-        tidy(&order, &mut answer);
+        tidy(&parsed, &mut answer);
         let Answer::Count(reply) = &answer else { unreachable!() };
         assert_eq!(reply.app.as_ref().map(|counts| (counts.clients, counts.uids)), Some((4, 3)));
     }

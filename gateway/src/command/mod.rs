@@ -14,12 +14,12 @@ mod content;
 mod fields;
 mod malformed;
 mod merge;
-mod order;
 mod parse;
+mod parsed;
 mod query;
 mod source;
 
-pub(crate) use self::order::{
+pub(crate) use self::parsed::{
     ClientFilter, CloseWith, CommandRefusal, Concerns, ParsedCommand, PresenceSeat, Recipients,
     SessionCommand, not_found, refusal,
 };

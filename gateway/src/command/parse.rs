@@ -11,7 +11,7 @@ use crate::{
     codec::encode::{Encoder, Frames},
     command::{
         fields::{app, audience, checked, client, some_groups, too_large, understood, who},
-        order::{
+        parsed::{
             ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, SessionCommand, invalid,
         },
         query::parse_query,
@@ -38,9 +38,9 @@ pub(crate) struct Parser {
 impl Parser {
     /// Parses a command; one with an id from its caller is executed once.
     pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, CommandRefusal> {
-        let order = self.order(command)?;
-        let Some((id, app_field)) = once(command) else { return Ok(Arc::new(order)) };
-        with_id(id, app(app_field)?, order)
+        let parsed = self.parse_inner(command)?;
+        let Some((id, app_field)) = once(command) else { return Ok(Arc::new(parsed)) };
+        with_id(id, app(app_field)?, parsed)
     }
 
     /// The command that an event is, under this id. What a caller's message must comply with, it must, too.
@@ -62,9 +62,9 @@ impl Parser {
         with_id(id, app, ParsedCommand::Send { to, frames, by_group })
     }
 
-    fn order(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
+    fn parse_inner(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
         use v1::command::Command as C;
-        let order = match command {
+        let parsed = match command {
             C::Send(request) => self.send(request)?,
             C::Close(request) => self.close(request)?,
             C::Bind(request) => {
@@ -132,7 +132,7 @@ impl Parser {
             },
             other => parse_query(other)?,
         };
-        Ok(order)
+        Ok(parsed)
     }
 
     fn send(&self, request: &v1::SendRequest) -> Result<ParsedCommand, CommandRefusal> {
@@ -273,12 +273,12 @@ struct EventText<'a> {
 }
 
 /// A command that is carried out once, by its id.
-fn with_id(id: &str, app: Box<str>, order: ParsedCommand) -> Result<Arc<ParsedCommand>, CommandRefusal> {
+fn with_id(id: &str, app: Box<str>, parsed: ParsedCommand) -> Result<Arc<ParsedCommand>, CommandRefusal> {
     let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
     if len > max {
         return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
     }
-    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), order: Box::new(order) }))
+    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), order: Box::new(parsed) }))
 }
 
 /// The id that a command has, and its app.

@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::{
     command::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
-        order::{CommandRefusal, ParsedCommand, invalid, refusal},
+        parsed::{CommandRefusal, ParsedCommand, invalid, refusal},
     },
     observers::ObserverRequest,
 };

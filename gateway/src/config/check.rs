@@ -175,11 +175,11 @@ impl Config {
                 limits::API_BODIES_BYTES_LEAST
             ));
         }
-        let kept = limits::KEPT_APP_BYTES_LEAST..=limits.kept_bytes_max;
-        if !kept.contains(&limits.kept_app_bytes_max) {
+        let kept = limits::KEPT_APP_BYTES_LEAST..=limits.retained_bytes_max;
+        if !kept.contains(&limits.retained_app_bytes_max) {
             return Err(format!(
-                "gateway.limits.kept_app_bytes_max is {}: it must be at least {} and at most kept_bytes_max, {}",
-                limits.kept_app_bytes_max,
+                "gateway.limits.retained_app_bytes_max is {}: it must be at least {} and at most retained_bytes_max, {}",
+                limits.retained_app_bytes_max,
                 kept.start(),
                 kept.end()
             ));

@@ -57,9 +57,9 @@ pub struct GatewayLimits {
     #[serde(with = "humantime_serde")]
     pub link_timeout: Duration,
     /// What groups keep, in bytes of memory.
-    pub kept_bytes_max: usize,
+    pub retained_bytes_max: usize,
     /// What the groups of one app keep.
-    pub kept_app_bytes_max: usize,
+    pub retained_app_bytes_max: usize,
 }
 
 impl Default for GatewayLimits {
@@ -85,8 +85,8 @@ impl Default for GatewayLimits {
             events_per_client_max: limits::EVENTS_PER_CLIENT_MAX,
             events_per_client_bytes_max: limits::EVENTS_PER_CLIENT_BYTES_MAX,
             link_timeout: limits::LINK_TIMEOUT,
-            kept_bytes_max: limits::KEPT_BYTES_MAX,
-            kept_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
+            retained_bytes_max: limits::KEPT_BYTES_MAX,
+            retained_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
         }
     }
 }
@@ -118,8 +118,8 @@ impl GatewayLimits {
             parking_bytes_max: several.max(limits::PARKING_BYTES_MAX),
             untaken_bytes_max: several.max(limits::LINK_UNTAKEN_BYTES_MAX),
             asked_bytes_max: (2 * several).max(limits::ASKED_BYTES_MAX),
-            kept_bytes_max: self.kept_bytes_max,
-            kept_app_bytes_max: self.kept_app_bytes_max,
+            kept_bytes_max: self.retained_bytes_max,
+            kept_app_bytes_max: self.retained_app_bytes_max,
             ..broadgate_topics::TopicLimits::default()
         }
     }

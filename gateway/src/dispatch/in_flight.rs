@@ -28,7 +28,7 @@ pub(crate) struct Placing {
     /// The caller's number.
     pub(crate) id: u64,
     pub(super) given: Given,
-    pub(crate) order: Result<Arc<ParsedCommand>, CommandRefusal>,
+    pub(crate) parsed: Result<Arc<ParsedCommand>, CommandRefusal>,
     /// Incarnations that the command names and that are in no view, with the clients named there.
     pub(crate) unknown: Vec<(Incarnation, Vec<ClientId>)>,
     /// Malformed entries of its lists of client ids.
@@ -51,15 +51,15 @@ impl Placing {
     pub(super) fn new(
         id: u64,
         source: CommandSource,
-        order: Result<Arc<ParsedCommand>, CommandRefusal>,
+        parsed: Result<Arc<ParsedCommand>, CommandRefusal>,
     ) -> Self {
         let given = Given::Alone(source);
-        Self { id, given, order, unknown: Vec::new(), malformed: Vec::new(), asked: 0, no_receipt: false }
+        Self { id, given, parsed, unknown: Vec::new(), malformed: Vec::new(), asked: 0, no_receipt: false }
     }
 
     /// The message for a peer.
     pub(super) fn message(&self) -> Command {
-        let id = self.order.as_ref().map_or("", |order| order.command_id());
+        let id = self.parsed.as_ref().map_or("", |parsed| parsed.command_id());
         match &self.given {
             Given::Alone(source) => source.message(id),
             Given::Shared(command) => command.message(),
@@ -72,10 +72,10 @@ impl Placing {
     }
 
     /// For the home of its topic, which shares it with this placing.
-    pub(super) fn share(&mut self, order: &Arc<ParsedCommand>) -> Arc<TopicCommand> {
+    pub(super) fn share(&mut self, parsed: &Arc<ParsedCommand>) -> Arc<TopicCommand> {
         let nothing = Given::Alone(CommandSource::Message(Command::Status(v1::StatusRequest {})));
         let shared = match std::mem::replace(&mut self.given, nothing) {
-            Given::Alone(source) => TopicCommand::new(source, Arc::clone(order)),
+            Given::Alone(source) => TopicCommand::new(source, Arc::clone(parsed)),
             Given::Shared(command) => command,
         };
         self.given = Given::Shared(Arc::clone(&shared));

@@ -64,7 +64,7 @@ impl PlacedBatch {
     /// True if no answer is wanted and none is outstanding.
     pub(crate) fn is_done(&self) -> bool {
         let Parts { local, remote, homed } = &self.parts;
-        let unanswered = |placing: &Placing| placing.no_receipt && placing.order.is_ok();
+        let unanswered = |placing: &Placing| placing.no_receipt && placing.parsed.is_ok();
         local.is_empty() && remote.is_empty() && homed.is_empty() && self.placings.iter().all(unanswered)
     }
 
@@ -103,7 +103,7 @@ impl PlacedBatch {
         }
         let mut answers = Vec::with_capacity(placings.len());
         for (placing, gathered) in placings.into_iter().zip(gathered) {
-            if placing.no_receipt && placing.order.is_ok() {
+            if placing.no_receipt && placing.parsed.is_ok() {
                 continue;
             }
             let id = placing.id;
@@ -131,7 +131,7 @@ impl Gathered {
 
 impl Placing {
     fn changes_members(&self) -> bool {
-        self.order.as_ref().is_ok_and(|order| order.changes_members())
+        self.parsed.as_ref().is_ok_and(|parsed| parsed.changes_members())
     }
 }
 
@@ -158,21 +158,21 @@ impl Dispatcher {
     }
 
     async fn conclude(self: &Arc<Self>, placing: Placing, gathered: Gathered) -> Answer {
-        let order = match &placing.order {
-            Ok(order) => Arc::clone(order),
+        let parsed = match &placing.parsed {
+            Ok(parsed) => Arc::clone(parsed),
             Err(refused) => return Answer::Error(refused.clone()),
         };
         let Gathered { mut answer, mut missing, epoch } = gathered;
-        if order.one_client().is_none() {
+        if parsed.one_client().is_none() {
             missing.extend(self.outside.load().iter().cloned());
         }
-        if let ParsedCommand::ListClients { .. } = *order {
-            return self.walk(epoch, &order, &placing.message()).await;
+        if let ParsedCommand::ListClients { .. } = *parsed {
+            return self.walk(epoch, &parsed, &placing.message()).await;
         }
         if !missing.is_empty() {
             counter!("broadgate_gateway_answers_incomplete_total").increment(1);
         }
-        if let Some(client) = order.one_client() {
+        if let Some(client) = parsed.one_client() {
             match (&answer, missing.first()) {
                 (None, Some(name)) => {
                     let message = format!("gateway {name}, which holds the client, did not answer in time");
@@ -182,25 +182,25 @@ impl Dispatcher {
                 _ => {}
             }
         }
-        add_unknown(&mut answer, &order, &placing);
-        let mut answer = answer.unwrap_or_else(|| nothing(&order));
-        tidy(&order, &mut answer);
+        add_unknown(&mut answer, &parsed, &placing);
+        let mut answer = answer.unwrap_or_else(|| nothing(&parsed));
+        tidy(&parsed, &mut answer);
         if let (Answer::Receipt(receipt), ParsedCommand::Bind { client, exclusive: true, .. }) =
-            (&answer, order.inner())
+            (&answer, parsed.inner())
             && receipt.clients == 0
             && missing.is_empty()
         {
             return Answer::Error(not_found(*client));
         }
         if let Answer::Receipt(receipt) = &mut answer {
-            receipt.command_id = order.command_id().to_owned();
+            receipt.command_id = parsed.command_id().to_owned();
         }
         if let Answer::Status(status) = &mut answer {
             self.add_membership(status);
         }
         let missing: Vec<String> = missing.into_iter().collect();
         let coverage = self.coverage(epoch, missing);
-        finish(&order, &mut answer, coverage);
+        finish(&parsed, &mut answer, coverage);
         answer
     }
 
@@ -211,9 +211,9 @@ impl Dispatcher {
     }
 
     /// A page of clients: gateway after gateway in the order of their incarnations, until it is full.
-    async fn walk(self: &Arc<Self>, epoch: Epoch, order: &Arc<ParsedCommand>, command: &Command) -> Answer {
-        let ParsedCommand::ListClients { limit, .. } = **order else { return nothing(order) };
-        let Command::ListClients(request) = command else { return nothing(order) };
+    async fn walk(self: &Arc<Self>, epoch: Epoch, parsed: &Arc<ParsedCommand>, command: &Command) -> Answer {
+        let ParsedCommand::ListClients { limit, .. } = **parsed else { return nothing(parsed) };
+        let Command::ListClients(request) = command else { return nothing(parsed) };
         let after = Cursor::parse(&request.cursor).ok().flatten();
         let me = self.me.load().incarnation;
         let mut gateways: Vec<Incarnation> = self.peers.all();
@@ -238,19 +238,19 @@ impl Dispatcher {
                 break;
             }
         }
-        let mut answer = all.unwrap_or_else(|| nothing(order));
+        let mut answer = all.unwrap_or_else(|| nothing(parsed));
         let coverage = self.coverage(epoch, missing);
-        finish(order, &mut answer, coverage);
+        finish(parsed, &mut answer, coverage);
         answer
     }
 
     async fn ask_one(self: &Arc<Self>, gateway: Incarnation, command: Command) -> Option<Answer> {
         if gateway == self.me.load().incarnation {
-            let order = match self.parser.parse(&command) {
-                Ok(order) => order,
+            let parsed = match self.parser.parse(&command) {
+                Ok(parsed) => parsed,
                 Err(refused) => return Some(Answer::Error(refused)),
             };
-            let executing = self.local.execute(vec![(0, order)]).await;
+            let executing = self.local.execute(vec![(0, parsed)]).await;
             return executing
                 .answers(|stats| self.own_status(stats))
                 .await
@@ -272,11 +272,11 @@ impl Dispatcher {
             ids.push(id);
             let parsed = command.as_ref().map(|command| self.parser.parse(command));
             match parsed {
-                Some(Ok(order)) => {
-                    if order.changes_members() {
+                Some(Ok(parsed)) => {
+                    if parsed.changes_members() {
                         members.insert(index);
                     }
-                    orders.push((index, order));
+                    orders.push((index, parsed));
                 }
                 Some(Err(error)) => {
                     refused.insert(index, error);
@@ -329,13 +329,13 @@ pub(crate) struct PeerPlaced {
 }
 
 /// Counts clients whose gateway is in no view as gone, and malformed ids as never connected.
-fn add_unknown(answer: &mut Option<Answer>, order: &ParsedCommand, placing: &Placing) {
+fn add_unknown(answer: &mut Option<Answer>, parsed: &ParsedCommand, placing: &Placing) {
     let gone = placing.unknown.iter().flat_map(|(_, clients)| clients).map(ToString::to_string);
     let unknown: Vec<String> = gone.chain(placing.malformed.iter().cloned()).collect();
     if unknown.is_empty() {
         return;
     }
-    let part = if matches!(order, ParsedCommand::Online { .. }) {
+    let part = if matches!(parsed, ParsedCommand::Online { .. }) {
         let clients = unknown.into_iter().map(|client| (client, false)).collect();
         Answer::Online(v1::OnlineReply { clients, ..v1::OnlineReply::default() })
     } else {
@@ -349,8 +349,8 @@ fn add_unknown(answer: &mut Option<Answer>, order: &ParsedCommand, placing: &Pla
 }
 
 /// The answer if no gateway or shard was asked, or none answered.
-fn nothing(order: &ParsedCommand) -> Answer {
-    match order.inner() {
+fn nothing(parsed: &ParsedCommand) -> Answer {
+    match parsed.inner() {
         ParsedCommand::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
         ParsedCommand::History { .. } => Answer::History(v1::HistoryReply::default()),
         ParsedCommand::LastValue { .. } => Answer::LastValue(v1::LastValueReply::default()),

@@ -65,10 +65,10 @@ impl Dispatcher {
             if !self.is_inside(me) {
                 self.come_inside(me, &mut placing).await;
             }
-            if let (Ok(_), Some(after)) = (&placing.order, after)
+            if let (Ok(_), Some(after)) = (&placing.parsed, after)
                 && let Err(refused) = self.catch_up(after).await
             {
-                placing.order = Err(refused);
+                placing.parsed = Err(refused);
             }
             placings.push(placing);
             let homed =
@@ -89,18 +89,18 @@ impl Dispatcher {
 
     /// Collects the shards and peers of a command that goes to no home.
     fn add(&self, me: Incarnation, index: usize, placing: &mut Placing, direct: &mut Direct) {
-        let Ok(order) = placing.order.clone() else { return };
+        let Ok(parsed) = placing.parsed.clone() else { return };
         // A page of clients goes from gateway to gateway; see `pending`.
-        if matches!(*order, ParsedCommand::ListClients { .. }) {
+        if matches!(*parsed, ParsedCommand::ListClients { .. }) {
             return;
         }
-        if order.only_client().is_some_and(|client| client.incarnation == me) {
+        if parsed.only_client().is_some_and(|client| client.incarnation == me) {
             placing.asked = 1;
-            return direct.here.push((index, order));
+            return direct.here.push((index, parsed));
         }
-        self.route(me, placing, &order, |target| {
+        self.route(me, placing, &parsed, |target| {
             if target == me {
-                direct.here.push((index, Arc::clone(&order)));
+                direct.here.push((index, Arc::clone(&parsed)));
             } else {
                 direct.there.entry(target).or_default().push(index);
             }
@@ -131,7 +131,7 @@ impl Dispatcher {
     /// A gateway outside every view sees only its own clients, and would call incomplete answers complete. One that has
     /// just started joins a view within moments, and proxies already forward requests to it: these wait.
     async fn come_inside(&self, me: Incarnation, placing: &mut Placing) {
-        if placing.order.as_ref().is_ok_and(|order| matches!(**order, ParsedCommand::Status)) {
+        if placing.parsed.as_ref().is_ok_and(|parsed| matches!(**parsed, ParsedCommand::Status)) {
             return;
         }
         if self.started.elapsed() < STARTING_TIME {
@@ -141,9 +141,9 @@ impl Dispatcher {
                 return;
             }
         }
-        if placing.order.is_ok() {
+        if placing.parsed.is_ok() {
             let sentence = "this gateway is not in the cluster's view now: repeat at another, or in a moment";
-            placing.order = Err(refusal(Code::Unavailable, sentence));
+            placing.parsed = Err(refusal(Code::Unavailable, sentence));
         }
     }
 
@@ -168,31 +168,31 @@ impl Dispatcher {
     fn parse(&self, id: u64, command: Option<Command>) -> Placing {
         let Some(mut command) = command else {
             // From a newer caller: prost drops fields that it does not know.
-            let order = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
-            return Placing::new(id, CommandSource::Message(Command::Status(v1::StatusRequest {})), order);
+            let parsed = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
+            return Placing::new(id, CommandSource::Message(Command::Status(v1::StatusRequest {})), parsed);
         };
         let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
             // A command that a home orders may have to be repeated at the next home.
             set_command_id(&mut command, self.make_id());
         }
-        let mut order = self.parser.parse(&command);
+        let mut parsed = self.parser.parse(&command);
         let mut malformed = Vec::new();
-        if order.is_err()
+        if parsed.is_err()
             && let Some(taken) = take_malformed(&mut command)
         {
             malformed = taken;
-            order = self.parser.parse(&command);
+            parsed = self.parser.parse(&command);
         }
-        let placing = Placing::new(id, CommandSource::Message(command), order);
+        let placing = Placing::new(id, CommandSource::Message(command), parsed);
         Placing { malformed, no_receipt, ..placing }
     }
 
     fn parse_event(&self, id: u64, event: ChannelEvent, command_id: Option<String>) -> Placing {
         let command_id = command_id.unwrap_or_else(|| self.make_id());
-        let order = self.parser.event(&event, &command_id);
+        let parsed = self.parser.event(&event, &command_id);
         let no_receipt = event.flags.no_receipt;
-        Placing { no_receipt, ..Placing::new(id, CommandSource::Event(event), order) }
+        Placing { no_receipt, ..Placing::new(id, CommandSource::Event(event), parsed) }
     }
 
     /// The log's line of a command that closes clients: the lines of their ends name it by its id.
@@ -238,10 +238,10 @@ impl Dispatcher {
         &self,
         me: Incarnation,
         placing: &mut Placing,
-        order: &ParsedCommand,
+        parsed: &ParsedCommand,
         mut to: impl FnMut(Incarnation),
     ) {
-        match order.concerns() {
+        match parsed.concerns() {
             Concerns::All => {
                 to(me);
                 placing.asked += 1;
@@ -249,7 +249,7 @@ impl Dispatcher {
                     to(peer);
                     placing.asked += 1;
                 }
-                placing.unknown = self.unknown_of(me, order);
+                placing.unknown = self.unknown_of(me, parsed);
             }
             Concerns::Some(holders) => {
                 for (holder, clients) in holders {
@@ -265,8 +265,8 @@ impl Dispatcher {
     }
 
     /// Clients listed next to groups or uids whose gateway is in no view.
-    fn unknown_of(&self, me: Incarnation, order: &ParsedCommand) -> Vec<(Incarnation, Vec<ClientId>)> {
-        let listed: &[_] = match order.inner() {
+    fn unknown_of(&self, me: Incarnation, parsed: &ParsedCommand) -> Vec<(Incarnation, Vec<ClientId>)> {
+        let listed: &[_] = match parsed.inner() {
             ParsedCommand::Send { to, .. } | ParsedCommand::Close { to, .. } => &to.clients,
             ParsedCommand::Join { who, .. } | ParsedCommand::Leave { who, .. } => &who.clients,
             ParsedCommand::Online { clients, .. } => clients,

@@ -20,7 +20,7 @@ impl Dispatcher {
     /// Adds up the shards' counts. A group with members in two shards is one group, as the homes count.
     pub(crate) fn own_status(&self, parts: Vec<Stats>) -> v1::StatusReply {
         let me = self.me.load();
-        let held = self.homes.held();
+        let interest = self.homes.interest();
         let mut workers: BTreeMap<Incarnation, v1::WorkerStatus> = BTreeMap::new();
         let mut status = v1::GatewayStatus {
             incarnation: me.incarnation.to_string(),
@@ -45,8 +45,8 @@ impl Dispatcher {
                 all.events_unanswered += worker.events_unanswered;
             }
         }
-        status.groups = held.groups;
-        status.uids = held.uids;
+        status.groups = interest.groups;
+        status.uids = interest.uids;
         v1::StatusReply {
             gateways: vec![status],
             workers: workers.into_values().collect(),

@@ -42,25 +42,25 @@ pub(super) struct Answered {
 impl Homed {
     /// Takes out the part of this command that goes to homes; the rest stays in it.
     pub(super) fn of(dispatcher: &Dispatcher, placing: &mut Placing) -> Self {
-        let Ok(order) = placing.order.clone() else { return Self::No };
-        match order.inner() {
+        let Ok(parsed) = placing.parsed.clone() else { return Self::No };
+        match parsed.inner() {
             ParsedCommand::Roster { limit, after, .. } => {
                 let op = HomeOp::Roster { limit: *limit + 1, after: (&**after).into() };
-                order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
+                parsed.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
             ParsedCommand::History { since, limit, .. } => {
                 let op = HomeOp::History { since: *since, limit: *limit };
-                order.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
+                parsed.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
             ParsedCommand::LastValue { .. } => {
-                order.topic().map_or(Self::No, |topic| Self::Whole(topic, HomeOp::Last))
+                parsed.topic().map_or(Self::No, |topic| Self::Whole(topic, HomeOp::Last))
             }
             ParsedCommand::Count { app, groups, uids: false } if !groups.is_empty() => {
                 let topics = groups.iter().map(|group| Topic::group(app, group));
                 let by_home = dispatcher.by_home(topics);
                 if let (Some(by_home), Some(Command::Count(request))) = (by_home, placing.message_mut()) {
                     request.groups.clear();
-                    placing.order = Ok(Arc::new(ParsedCommand::Count {
+                    placing.parsed = Ok(Arc::new(ParsedCommand::Count {
                         app: app.clone(),
                         groups: Vec::new(),
                         uids: false,
@@ -74,14 +74,14 @@ impl Homed {
                 if let (Some(by_home), Some(Command::Online(request))) = (by_home, placing.message_mut()) {
                     request.uids.clear();
                     let clients = clients.clone();
-                    placing.order =
+                    placing.parsed =
                         Ok(Arc::new(ParsedCommand::Online { app: app.clone(), clients, uids: Vec::new() }));
                     return Self::Counts(ClientScope::Uids, by_home);
                 }
                 Self::No
             }
-            _ => match order.topic() {
-                Some(topic) => Self::Whole(topic, HomeOp::Deliver(placing.share(&order))),
+            _ => match parsed.topic() {
+                Some(topic) => Self::Whole(topic, HomeOp::Deliver(placing.share(&parsed))),
                 None => Self::No,
             },
         }
@@ -248,12 +248,12 @@ fn failed(sentence: &str) -> Answered {
 
 /// Commands that only a home can answer, and sends to topics with a history, which must not miss any.
 fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
-    let order = placing.order.as_ref().ok()?;
-    match order.inner() {
+    let parsed = placing.parsed.as_ref().ok()?;
+    match parsed.inner() {
         ParsedCommand::Roster { .. } | ParsedCommand::History { .. } | ParsedCommand::LastValue { .. } => {
             Some("the group's home, which alone knows this, cannot be reached: repeat")
         }
-        ParsedCommand::Send { .. } if dispatcher.retention.of(&order.topic()?).has_history() => {
+        ParsedCommand::Send { .. } if dispatcher.retention.of(&parsed.topic()?).has_history() => {
             Some("the group's home, which keeps its history, cannot be reached: repeat")
         }
         _ => None,

@@ -177,17 +177,11 @@ pub(super) fn nothing_at(path: &str, table: &AppTable) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
-    use crate::apps::{KeyPair, KeySecret};
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        pairs.iter().map(pair).collect()
-    }
+    use crate::{
+        apps::{KeyPair, KeySecret},
+        ingress::forwarding::tests::headers,
+    };
 
     #[test]
     fn a_host_is_needed_once() {

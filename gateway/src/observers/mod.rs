@@ -137,9 +137,9 @@ mod tests {
         assert_eq!(observers.offer([event("shop", 1), event("other", 2), event("shop", 3)]), 0);
         observers.end();
         assert!(!observers.has("shop"));
-        let told = first.next().await.unwrap();
-        let clients: Vec<_> = told.events.iter().map(|event| &*event.client_id).collect();
-        assert_eq!((clients, told.missed), (vec!["1", "3"], 0));
+        let batch = first.next().await.unwrap();
+        let clients: Vec<_> = batch.events.iter().map(|event| &*event.client_id).collect();
+        assert_eq!((clients, batch.missed), (vec!["1", "3"], 0));
         assert_eq!(first.next().await, None);
     }
 

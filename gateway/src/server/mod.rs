@@ -257,12 +257,12 @@ impl Bound {
         stop: &CancellationToken,
         tasks: &mut Tasks,
     ) {
-        let (told, changes) = inbox(CHANNEL_CHANGES_BYTES_MAX);
+        let (channel_changes, changes) = inbox(CHANNEL_CHANGES_BYTES_MAX);
         let apps = self.config.apps.clone();
         let telling =
             channel_events::run(apps.clone(), webhooks.clone(), Arc::downgrade(dispatcher), changes);
         tasks.spawn("channel events", telling);
-        let following = FollowApps { apps, mailboxes: Arc::clone(&pool.shards), told };
+        let following = FollowApps { apps, mailboxes: Arc::clone(&pool.shards), channel_changes };
         tasks.spawn("apps", following.run(dispatcher.homes.clone(), stop.clone()));
     }
 
@@ -370,7 +370,7 @@ impl Bound {
 struct FollowApps {
     apps: Apps,
     mailboxes: Arc<[Mailbox]>,
-    told: fair_queue::FairSender<cluster::ChannelChange>,
+    channel_changes: fair_queue::FairSender<cluster::ChannelChange>,
 }
 
 impl FollowApps {
@@ -379,7 +379,7 @@ impl FollowApps {
         let mut changes = self.apps.changes();
         loop {
             let about = channel_events::reporting(&self.apps.load());
-            homes.tell(ClusterEvent::Report(about, self.told.clone())).await;
+            homes.tell(ClusterEvent::Report(about, self.channel_changes.clone())).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },

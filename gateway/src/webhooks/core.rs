@@ -126,9 +126,9 @@ impl WebhookCore {
         out: &mut EndpointEffect,
     ) {
         let Some(tenant) = self.apps.get_mut(app) else { return };
-        let mut told = Vec::new();
-        tenant.settle.take(now, news, &mut told);
-        self.tell(now, at_ms, app, told, out);
+        let mut facts = Vec::new();
+        tenant.settle.take(now, news, &mut facts);
+        self.tell(now, at_ms, app, facts, out);
     }
 
     /// Another gateway reports a channel's events from now on: those held back here are posted now,
@@ -142,9 +142,9 @@ impl WebhookCore {
         out: &mut EndpointEffect,
     ) {
         let Some(tenant) = self.apps.get_mut(app) else { return };
-        let mut told = Vec::new();
-        tenant.settle.release(channel, &mut told);
-        self.tell(now, at_ms, app, told, out);
+        let mut facts = Vec::new();
+        tenant.settle.release(channel, &mut facts);
+        self.tell(now, at_ms, app, facts, out);
     }
 
     /// Is anybody's going held back?
@@ -194,11 +194,11 @@ impl WebhookCore {
             match who {
                 AlarmOwner::Endpoint(id) => self.poll(now, id, out),
                 AlarmOwner::App(app) => {
-                    let mut told = Vec::new();
+                    let mut facts = Vec::new();
                     if let Some(tenant) = self.apps.get_mut(&app) {
-                        tenant.settle.due(now, &mut told);
+                        tenant.settle.due(now, &mut facts);
                     }
-                    self.tell(now, at_ms, &app, told, out);
+                    self.tell(now, at_ms, &app, facts, out);
                 }
             }
         }
@@ -214,11 +214,11 @@ impl WebhookCore {
         let mut apps: Vec<String> = self.apps.keys().cloned().collect();
         apps.sort();
         for app in apps {
-            let mut told = Vec::new();
+            let mut facts = Vec::new();
             if let Some(tenant) = self.apps.get_mut(&app) {
-                tenant.settle.flush(&mut told);
+                tenant.settle.flush(&mut facts);
             }
-            self.tell(now, at_ms, &app, told, out);
+            self.tell(now, at_ms, &app, facts, out);
         }
     }
 
@@ -239,14 +239,14 @@ impl WebhookCore {
         now: Duration,
         at_ms: u64,
         app: &str,
-        told: Vec<TrackedFact>,
+        facts: Vec<TrackedFact>,
         out: &mut EndpointEffect,
     ) {
         let Some(tenant) = self.apps.get(app) else { return };
         let next = tenant.settle.next().map(|next| next.max(now + WAKE_MIN));
         let ids = tenant.endpoints.clone();
         self.alarms.set(&AlarmOwner::App(app.to_owned()), next);
-        for news in told {
+        for news in facts {
             self.publish(now, at_ms, &ids, &news, out);
         }
     }

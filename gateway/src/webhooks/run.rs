@@ -99,7 +99,7 @@ pub(super) struct Shell {
 #[derive(Default)]
 struct Losses {
     count: u64,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Shell {
@@ -145,8 +145,8 @@ impl Shell {
         let mut inputs = Vec::with_capacity(TURN_FACTS_MAX);
         let stopped = loop {
             let next = self.core.next().map(|at| self.started + at);
-            let held = self.draining.as_ref().and_then(|drain| drain.hold_until);
-            let next = next.into_iter().chain(held).min();
+            let hold_until = self.draining.as_ref().and_then(|drain| drain.hold_until);
+            let next = next.into_iter().chain(hold_until).min();
             tokio::select! {
                 open = self.inbox.take(TURN_FACTS_MAX, &mut inputs) => if !open { break None },
                 Some(ended) = self.posts.join_next_with_id() => self.landed(ended),
@@ -304,10 +304,10 @@ impl Shell {
         let Some(target) = self.targets.get(&id) else { return };
         let losses = self.losses.entry(id).or_default();
         losses.count += 1;
-        if losses.told.is_none_or(|told| told.elapsed() >= LOSS_TOLD_INTERVAL) {
+        if losses.logged.is_none_or(|logged| logged.elapsed() >= LOSS_TOLD_INTERVAL) {
             let (app, url, events) = (&target.app, &target.address, losses.count);
             tracing::error!(%app, %url, events, reason = reason.label(), "webhook events were dropped: check the endpoint");
-            *losses = Losses { count: 0, told: Some(Instant::now()) };
+            *losses = Losses { count: 0, logged: Some(Instant::now()) };
         }
     }
 

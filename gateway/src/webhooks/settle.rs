@@ -46,29 +46,29 @@ pub(super) struct Settle {
 
 impl Settle {
     /// Takes a fact, and gives what is to be told now.
-    pub(super) fn take(&mut self, now: Duration, news: TrackedFact, told: &mut Vec<TrackedFact>) {
-        self.due(now, told);
+    pub(super) fn take(&mut self, now: Duration, news: TrackedFact, out: &mut Vec<TrackedFact>) {
+        self.due(now, out);
         let TrackedFact { fact, arrival } = news;
         match fact {
-            Fact::Vacated { channel } => self.leaves(now, (channel, None), arrival, told),
+            Fact::Vacated { channel } => self.leaves(now, (channel, None), arrival, out),
             Fact::MemberRemoved { channel, user_id } => {
-                self.leaves(now, (channel, Some(user_id)), arrival, told);
+                self.leaves(now, (channel, Some(user_id)), arrival, out);
             }
-            Fact::Occupied { channel } => self.comes((channel, None), arrival, told),
-            Fact::MemberAdded { channel, user_id } => self.comes((channel, Some(user_id)), arrival, told),
-            Fact::CacheMiss { channel } => self.misses(now, channel, told),
-            Fact::SubscriptionCount { channel, count } => self.counts(now, channel, count, told),
-            Fact::ClientEvent { .. } => told.push(fact.into()),
+            Fact::Occupied { channel } => self.comes((channel, None), arrival, out),
+            Fact::MemberAdded { channel, user_id } => self.comes((channel, Some(user_id)), arrival, out),
+            Fact::CacheMiss { channel } => self.misses(now, channel, out),
+            Fact::SubscriptionCount { channel, count } => self.counts(now, channel, count, out),
+            Fact::ClientEvent { .. } => out.push(fact.into()),
         }
     }
 
     /// Gives what has been held back for long enough.
-    pub(super) fn due(&mut self, now: Duration, told: &mut Vec<TrackedFact>) {
+    pub(super) fn due(&mut self, now: Duration, out: &mut Vec<TrackedFact>) {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             match timer.remove() {
                 Debounced::Left(who, arrival) => {
                     self.take_back(&who);
-                    told.push(gone(who, arrival));
+                    out.push(gone(who, arrival));
                 }
                 Debounced::Missed(channel) => {
                     self.missed.remove(&channel);
@@ -77,7 +77,7 @@ impl Settle {
                     if let Some(Some(count)) = self.counted.remove(&channel) {
                         self.hold(now + WEBHOOK_COUNT_TIME, Debounced::Counted(channel.clone()));
                         self.counted.insert(channel.clone(), None);
-                        told.push(Fact::SubscriptionCount { channel, count }.into());
+                        out.push(Fact::SubscriptionCount { channel, count }.into());
                     }
                 }
             }
@@ -85,28 +85,28 @@ impl Settle {
     }
 
     /// Gives everything that is held back: the gateway stops.
-    pub(super) fn flush(&mut self, told: &mut Vec<TrackedFact>) {
+    pub(super) fn flush(&mut self, out: &mut Vec<TrackedFact>) {
         let mut all = std::mem::take(self);
-        for held in all.timers.into_values() {
-            match held {
-                Debounced::Left(who, arrival) => told.push(gone(who, arrival)),
+        for debounced in all.timers.into_values() {
+            match debounced {
+                Debounced::Left(who, arrival) => out.push(gone(who, arrival)),
                 Debounced::Missed(_) => {}
                 Debounced::Counted(channel) => {
                     let count = all.counted.remove(&channel).flatten();
-                    told.extend(count.map(|count| Fact::SubscriptionCount { channel, count }.into()));
+                    out.extend(count.map(|count| Fact::SubscriptionCount { channel, count }.into()));
                 }
             }
         }
     }
 
     /// Gives whose going is held back in a channel: somebody else tells what happens there from now on.
-    pub(super) fn release(&mut self, channel: &str, told: &mut Vec<TrackedFact>) {
+    pub(super) fn release(&mut self, channel: &str, out: &mut Vec<TrackedFact>) {
         let left = self.left.remove(channel).unwrap_or_default();
         let mut timers: Vec<When> = left.into_values().collect();
         timers.sort_unstable();
         for timer in timers {
             if let Some(Debounced::Left(who, arrival)) = self.timers.remove(&timer) {
-                told.push(gone(who, arrival));
+                out.push(gone(who, arrival));
             }
         }
     }
@@ -125,10 +125,10 @@ impl Settle {
         self.timers.len() >= WEBHOOK_HELD_MAX
     }
 
-    fn hold(&mut self, at: Duration, held: Debounced) -> When {
+    fn hold(&mut self, at: Duration, debounced: Debounced) -> When {
         self.numbers += 1;
         let when = (at, self.numbers);
-        self.timers.insert(when, held);
+        self.timers.insert(when, debounced);
         when
     }
 
@@ -137,20 +137,20 @@ impl Settle {
         now: Duration,
         who: ChannelSubject,
         arrival: Option<Arrival>,
-        told: &mut Vec<TrackedFact>,
+        out: &mut Vec<TrackedFact>,
     ) {
         if self.left.get(&who.0).is_some_and(|left| left.contains_key(&who.1)) {
             return;
         }
         if self.is_full() {
-            told.push(gone(who, arrival));
+            out.push(gone(who, arrival));
             return;
         }
         let when = self.hold(now + WEBHOOK_LEAVE_TIME, Debounced::Left(who.clone(), arrival));
         self.left.entry(who.0).or_default().insert(who.1, when);
     }
 
-    fn comes(&mut self, who: ChannelSubject, arrival: Option<Arrival>, told: &mut Vec<TrackedFact>) {
+    fn comes(&mut self, who: ChannelSubject, arrival: Option<Arrival>, out: &mut Vec<TrackedFact>) {
         let fact = match self.take_back(&who) {
             Some(when) => {
                 // First the going has arrived, then the coming.
@@ -162,7 +162,7 @@ impl Settle {
                 (channel, Some(user_id)) => Fact::MemberAdded { channel, user_id },
             },
         };
-        told.push(TrackedFact { fact, arrival });
+        out.push(TrackedFact { fact, arrival });
     }
 
     /// Nobody's going is held back under this name any more.
@@ -175,7 +175,7 @@ impl Settle {
         when
     }
 
-    fn misses(&mut self, now: Duration, channel: String, told: &mut Vec<TrackedFact>) {
+    fn misses(&mut self, now: Duration, channel: String, out: &mut Vec<TrackedFact>) {
         if self.missed.contains(&channel) {
             return;
         }
@@ -183,10 +183,10 @@ impl Settle {
             self.hold(now + WEBHOOK_CACHE_MISS_TIME, Debounced::Missed(channel.clone()));
             self.missed.insert(channel.clone());
         }
-        told.push(Fact::CacheMiss { channel }.into());
+        out.push(Fact::CacheMiss { channel }.into());
     }
 
-    fn counts(&mut self, now: Duration, channel: String, count: u64, told: &mut Vec<TrackedFact>) {
+    fn counts(&mut self, now: Duration, channel: String, count: u64, out: &mut Vec<TrackedFact>) {
         let large = count > WEBHOOK_COUNT_SMALL_MAX;
         if let Some(newest) = self.counted.get_mut(&channel) {
             *newest = large.then_some(count);
@@ -197,7 +197,7 @@ impl Settle {
             self.hold(now + WEBHOOK_COUNT_TIME, Debounced::Counted(channel.clone()));
             self.counted.insert(channel.clone(), None);
         }
-        told.push(Fact::SubscriptionCount { channel, count }.into());
+        out.push(Fact::SubscriptionCount { channel, count }.into());
     }
 }
 
@@ -240,56 +240,56 @@ mod tests {
     }
 
     /// What is reported at each moment, with what is due before it.
-    fn told(settle: &mut Settle, millis: u64, facts: impl IntoIterator<Item = Fact>) -> Vec<Fact> {
-        let mut told = Vec::new();
-        settle.due(at(millis), &mut told);
-        facts.into_iter().for_each(|fact| settle.take(at(millis), fact.into(), &mut told));
-        facts_of(told)
+    fn out(settle: &mut Settle, millis: u64, facts: impl IntoIterator<Item = Fact>) -> Vec<Fact> {
+        let mut out = Vec::new();
+        settle.due(at(millis), &mut out);
+        facts.into_iter().for_each(|fact| settle.take(at(millis), fact.into(), &mut out));
+        facts_of(out)
     }
 
-    fn facts_of(told: Vec<TrackedFact>) -> Vec<Fact> {
-        told.into_iter().map(|news| news.fact).collect()
+    fn facts_of(out: Vec<TrackedFact>) -> Vec<Fact> {
+        out.into_iter().map(|news| news.fact).collect()
     }
 
     #[test]
     fn quick_return_cancels_leave() {
         let mut settle = Settle::default();
-        assert_eq!(told(&mut settle, 0, [occupied("c"), added("ann")]), [occupied("c"), added("ann")]);
-        assert_eq!(told(&mut settle, 10, [removed("ann"), vacated("c"), vacated("d")]), []);
+        assert_eq!(out(&mut settle, 0, [occupied("c"), added("ann")]), [occupied("c"), added("ann")]);
+        assert_eq!(out(&mut settle, 10, [removed("ann"), vacated("c"), vacated("d")]), []);
         assert_eq!(settle.next(), Some(at(3010)));
-        assert_eq!(told(&mut settle, 3009, [occupied("c"), added("ann")]), []);
-        assert_eq!(told(&mut settle, 3010, []), [vacated("d")]);
-        assert_eq!((told(&mut settle, 99_000, []), settle.next()), (vec![], None));
+        assert_eq!(out(&mut settle, 3009, [occupied("c"), added("ann")]), []);
+        assert_eq!(out(&mut settle, 3010, []), [vacated("d")]);
+        assert_eq!((out(&mut settle, 99_000, []), settle.next()), (vec![], None));
     }
 
     #[test]
     fn late_return_is_a_new_join() {
         let mut settle = Settle::default();
-        assert_eq!(told(&mut settle, 0, [removed("z"), removed("a"), vacated("c"), removed("z")]), []);
+        assert_eq!(out(&mut settle, 0, [removed("z"), removed("a"), vacated("c"), removed("z")]), []);
         // Nobody has looked at the clock since, and still they have left.
-        let back = told(&mut settle, 3500, [occupied("c"), added("z")]);
+        let back = out(&mut settle, 3500, [occupied("c"), added("z")]);
         assert_eq!(back, [removed("z"), removed("a"), vacated("c"), occupied("c"), added("z")]);
     }
 
     #[test]
     fn another_user_does_not_bring_the_first_one_back() {
         let mut settle = Settle::default();
-        told(&mut settle, 0, [removed("ann"), vacated("c")]);
-        assert_eq!(told(&mut settle, 100, [occupied("c"), added("bob")]), [added("bob")]);
-        assert_eq!(told(&mut settle, 3000, []), [removed("ann")]);
+        out(&mut settle, 0, [removed("ann"), vacated("c")]);
+        assert_eq!(out(&mut settle, 100, [occupied("c"), added("bob")]), [added("bob")]);
+        assert_eq!(out(&mut settle, 3000, []), [removed("ann")]);
     }
 
     #[test]
     fn what_is_held_back_of_a_channel_can_be_released() {
         let mut settle = Settle::default();
-        told(&mut settle, 0, [removed("z"), vacated("d"), removed("a"), vacated("c")]);
+        out(&mut settle, 0, [removed("z"), vacated("d"), removed("a"), vacated("c")]);
         let mut released = Vec::new();
         settle.release("c", &mut released);
         settle.release("c", &mut released);
         assert_eq!(facts_of(released), [removed("z"), removed("a"), vacated("c")]);
         assert!(settle.waits_for_returns());
-        assert_eq!(told(&mut settle, 10, [occupied("c")]), [occupied("c")]);
-        assert_eq!(told(&mut settle, 9000, []), [vacated("d")]);
+        assert_eq!(out(&mut settle, 10, [occupied("c")]), [occupied("c")]);
+        assert_eq!(out(&mut settle, 9000, []), [vacated("d")]);
         assert!(!settle.waits_for_returns() && settle.next().is_none());
     }
 
@@ -297,32 +297,32 @@ mod tests {
     fn empty_cache_is_reported_once_a_minute() {
         let mut settle = Settle::default();
         let miss = |channel: &str| Fact::CacheMiss { channel: channel.into() };
-        assert_eq!(told(&mut settle, 0, [miss("a"), miss("a"), miss("b")]), [miss("a"), miss("b")]);
-        assert_eq!(told(&mut settle, 59_999, [miss("a")]), []);
-        assert_eq!(told(&mut settle, 60_000, [miss("a")]), [miss("a")]);
+        assert_eq!(out(&mut settle, 0, [miss("a"), miss("a"), miss("b")]), [miss("a"), miss("b")]);
+        assert_eq!(out(&mut settle, 59_999, [miss("a")]), []);
+        assert_eq!(out(&mut settle, 60_000, [miss("a")]), [miss("a")]);
     }
 
     #[test]
     fn large_counts_are_reported_every_five_seconds() {
         let mut settle = Settle::default();
-        assert_eq!(told(&mut settle, 0, [count(99), count(100)]), [count(99), count(100)]);
-        assert_eq!(told(&mut settle, 0, [count(101), count(102), count(103)]), [count(101)]);
-        assert_eq!(told(&mut settle, 4999, []), []);
-        assert_eq!(told(&mut settle, 5000, [count(104)]), [count(103)]);
+        assert_eq!(out(&mut settle, 0, [count(99), count(100)]), [count(99), count(100)]);
+        assert_eq!(out(&mut settle, 0, [count(101), count(102), count(103)]), [count(101)]);
+        assert_eq!(out(&mut settle, 4999, []), []);
+        assert_eq!(out(&mut settle, 5000, [count(104)]), [count(103)]);
         // A small one is reported at once, and what was held back is out of date.
-        assert_eq!(told(&mut settle, 6000, [count(100)]), [count(100)]);
-        assert_eq!(told(&mut settle, 6001, [count(105)]), []);
-        assert_eq!(told(&mut settle, 10_000, []), [count(105)]);
-        assert_eq!((told(&mut settle, 15_000, []), settle.next()), (vec![], None));
-        assert_eq!(told(&mut settle, 15_001, [count(106)]), [count(106)]);
+        assert_eq!(out(&mut settle, 6000, [count(100)]), [count(100)]);
+        assert_eq!(out(&mut settle, 6001, [count(105)]), []);
+        assert_eq!(out(&mut settle, 10_000, []), [count(105)]);
+        assert_eq!((out(&mut settle, 15_000, []), settle.next()), (vec![], None));
+        assert_eq!(out(&mut settle, 15_001, [count(106)]), [count(106)]);
     }
 
     #[test]
     fn what_is_held_back_is_bounded_and_told_when_the_gateway_stops() {
         let mut settle = Settle::default();
         let many = (0..WEBHOOK_HELD_MAX).map(|n| vacated(&n.to_string()));
-        assert_eq!(told(&mut settle, 0, many), []);
-        assert_eq!(told(&mut settle, 0, [vacated("more"), count(200)]), [vacated("more"), count(200)]);
+        assert_eq!(out(&mut settle, 0, many), []);
+        assert_eq!(out(&mut settle, 0, [vacated("more"), count(200)]), [vacated("more"), count(200)]);
         let mut rest = Vec::new();
         settle.flush(&mut rest);
         assert_eq!((rest.len(), rest[0].fact.clone(), settle.next()), (WEBHOOK_HELD_MAX, vacated("0"), None));
@@ -349,9 +349,9 @@ mod tests {
                 so[channel] = !so[channel];
                 let name = channel.to_string();
                 let fact = if so[channel] { occupied(&name) } else { vacated(&name) };
-                hear(told(&mut settle, now, [fact]), &mut believed);
+                hear(out(&mut settle, now, [fact]), &mut believed);
             }
-            hear(told(&mut settle, now + 3000, []), &mut believed);
+            hear(out(&mut settle, now + 3000, []), &mut believed);
             prop_assert_eq!(so, believed);
             prop_assert!(settle.next().is_none() && settle.left.is_empty());
         }

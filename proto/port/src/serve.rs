@@ -306,11 +306,11 @@ struct ConnectionTable {
     name: &'static str,
     connections_max: usize,
     strangers_max: usize,
-    held: Mutex<HeldSlot>,
+    slots: Mutex<ConnectionSlots>,
 }
 
 #[derive(Default)]
-struct HeldSlot {
+struct ConnectionSlots {
     next: u64,
     known: usize,
     /// In order of accept.
@@ -335,38 +335,38 @@ impl ConnectionTable {
             name: settings.name,
             connections_max: settings.connections_max,
             strangers_max: settings.strangers_max,
-            held: Mutex::default(),
+            slots: Mutex::default(),
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HeldSlot> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, ConnectionSlots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_full(&self, held: &HeldSlot) -> bool {
-        held.strangers.len() >= self.strangers_max
-            || held.strangers.len() + held.known >= self.connections_max
+    fn is_full(&self, slots: &ConnectionSlots) -> bool {
+        slots.strangers.len() >= self.strangers_max
+            || slots.strangers.len() + slots.known >= self.connections_max
     }
 
     fn is_crowded(&self) -> bool {
-        self.is_full(&self.held())
+        self.is_full(&self.slots())
     }
 
     /// A place for a new connection. A full port evicts the oldest unauthenticated connection: authorized
     /// callers authenticate at once, so a flood evicts only itself. None if all are authenticated.
     fn enter(self: &Arc<Self>) -> Option<ConnectionSlot> {
-        let mut held = self.held();
-        if self.is_full(&held) {
-            let Some((_, put_out)) = held.strangers.pop_first() else {
+        let mut slots = self.slots();
+        if self.is_full(&slots) {
+            let Some((_, put_out)) = slots.strangers.pop_first() else {
                 closed(self.name, "connections_max");
                 return None;
             };
             put_out.cancel();
         }
-        let number = held.next;
-        held.next += 1;
+        let number = slots.next;
+        slots.next += 1;
         let put_out = CancellationToken::new();
-        held.strangers.insert(number, put_out.clone());
+        slots.strangers.insert(number, put_out.clone());
         Some(ConnectionSlot { table: Arc::clone(self), number, put_out, known: Mutex::new(false) })
     }
 }
@@ -374,10 +374,10 @@ impl ConnectionTable {
 impl ConnectionSlot {
     fn is_known(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut held = self.table.held();
+        let mut slots = self.table.slots();
         // An evicted connection is already closing.
-        if !*known && held.strangers.remove(&self.number).is_some() {
-            held.known += 1;
+        if !*known && slots.strangers.remove(&self.number).is_some() {
+            slots.known += 1;
             *known = true;
         }
     }
@@ -386,11 +386,11 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let known = *self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut held = self.table.held();
+        let mut slots = self.table.slots();
         if known {
-            held.known -= 1;
+            slots.known -= 1;
         } else {
-            held.strangers.remove(&self.number);
+            slots.strangers.remove(&self.number);
         }
     }
 }
@@ -400,7 +400,7 @@ mod tests {
     use super::*;
 
     fn table(connections_max: usize, strangers_max: usize) -> Arc<ConnectionTable> {
-        Arc::new(ConnectionTable { name: "test", connections_max, strangers_max, held: Mutex::default() })
+        Arc::new(ConnectionTable { name: "test", connections_max, strangers_max, slots: Mutex::default() })
     }
 
     #[test]
@@ -420,7 +420,7 @@ mod tests {
         drop((first, second));
         let fifth = table.enter().unwrap();
         drop((third, fourth, fifth));
-        let held = table.held();
-        assert_eq!((held.known, held.strangers.len()), (0, 0));
+        let slots = table.slots();
+        assert_eq!((slots.known, slots.strangers.len()), (0, 0));
     }
 }

@@ -2261,10 +2261,10 @@ pub struct WatchGroupsRequest {
 pub struct GroupEvents {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<GroupEvent>,
-    /// The state of all groups whose home the gateway is by this view has been
-    /// sent: groups without an event have no clients.
+    /// Set once the state of all groups whose home the gateway is in this view
+    /// has been sent: groups without an event have no clients.
     #[prost(message, optional, tag = "2")]
-    pub told: ::core::option::Option<Epoch>,
+    pub complete_as_of: ::core::option::Option<Epoch>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupEvent {
@@ -2290,7 +2290,7 @@ pub mod group_event {
         /// The last client has gone.
         #[prost(bool, tag = "5")]
         Vacated(bool),
-        /// Another gateway is the home now, and will tell of it.
+        /// Another gateway is the home now, and reports the group from here on.
         #[prost(bool, tag = "6")]
         Moved(bool),
     }

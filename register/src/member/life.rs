@@ -50,7 +50,7 @@ pub struct Following {
     phase: FollowPhase,
     beat: Duration,
     lease: Duration,
-    heard: Duration,
+    last_heard: Duration,
     next_beat: Duration,
     number: u64,
     draining: bool,
@@ -65,7 +65,7 @@ impl Following {
             phase: FollowPhase::Greeting,
             beat: BEAT,
             lease: LEASE,
-            heard: Duration::ZERO,
+            last_heard: Duration::ZERO,
             next_beat: Duration::ZERO,
             number: 0,
             draining: false,
@@ -80,12 +80,12 @@ impl Following {
     /// A Hello has been sent.
     pub const fn greeted(&mut self, now: Duration) {
         self.phase = FollowPhase::Greeting;
-        self.heard = now;
+        self.last_heard = now;
     }
 
     /// The register said something.
     pub fn reply(&mut self, reply: Reply, now: Duration) -> FollowStep {
-        self.heard = now;
+        self.last_heard = now;
         match reply {
             Reply::Welcome(welcome) => {
                 let known = epoch(&self.known).term;
@@ -124,9 +124,9 @@ impl Following {
         // This process was asleep: what was said to it meanwhile has not been read yet, and may be
         // that it was removed. To go to another register now would split the cluster.
         if now > self.wake() + patience / 2 {
-            self.heard = now;
+            self.last_heard = now;
         }
-        if now >= self.heard + patience {
+        if now >= self.last_heard + patience {
             return FollowStep::Next(format!("the register has been silent for {patience:?}"));
         }
         if self.phase == FollowPhase::Greeting || now < self.next_beat {
@@ -141,8 +141,8 @@ impl Following {
     /// When to call [`Following::tick`] next.
     pub fn wake(&self) -> Duration {
         match self.phase {
-            FollowPhase::Greeting => self.heard + WELCOME_TIME_MAX,
-            FollowPhase::Member => self.next_beat.min(self.heard + self.lease),
+            FollowPhase::Greeting => self.last_heard + WELCOME_TIME_MAX,
+            FollowPhase::Member => self.next_beat.min(self.last_heard + self.lease),
         }
     }
 

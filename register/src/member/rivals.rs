@@ -202,13 +202,13 @@ async fn newest(address: SocketAddr, credentials: &Credentials, known_term: u64)
 /// next look repeats it.
 pub(super) async fn tell(rival: Rival, credentials: Credentials, higher: Epoch, followed: SocketAddr) {
     let register = address_for(rival.address, followed);
-    let told = async || {
+    let step_down = async || {
         let mut client = connect(rival.address, &credentials).await.ok()?.client;
         let request = StepDownRequest { epoch: Some(higher), register: register.clone() };
         client.step_down(request).await.ok()?.into_inner().epoch
     };
     for _ in 0..TELLS_MAX {
-        match timeout(ANSWER_TIME_MAX, told()).await {
+        match timeout(ANSWER_TIME_MAX, step_down()).await {
             // Behind one address a balancer has shown the followed register, not the other one.
             Ok(Some(reached)) if reached.term >= higher.term => {}
             _ => return,

@@ -158,7 +158,7 @@ impl Thread {
                 Ok((len, _)) => {
                     client.rest.clear();
                     let took_all = rest + len < buffer.len();
-                    self.heard(slot, &buffer[..rest + len]);
+                    self.received(slot, &buffer[..rest + len]);
                     if !took_all {
                         continue;
                     }
@@ -171,7 +171,7 @@ impl Thread {
         self.buffer = buffer;
     }
 
-    fn heard(&mut self, slot: u32, bytes: &[u8]) {
+    fn received(&mut self, slot: u32, bytes: &[u8]) {
         let Some(client) = self.clients[slot as usize].as_mut() else { return };
         let used = match &client.role {
             Role::New => self.head(slot, bytes),

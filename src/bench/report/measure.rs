@@ -138,8 +138,8 @@ fn bench(row: &Row, where_to: &[String]) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|_| Failure::Failed(error.trim().to_owned()))
 }
 
-fn figures(row: &Row, told: &Value) -> Result<Figures, Failure> {
-    let at = |pointer: &str| told.pointer(pointer).and_then(Value::as_f64);
+fn figures(row: &Row, result: &Value) -> Result<Figures, Failure> {
+    let at = |pointer: &str| result.pointer(pointer).and_then(Value::as_f64);
     let figure = at(row.figure);
     let figure = figure.ok_or_else(|| Failure::Failed(format!("the bench does not tell {}", row.figure)))?;
     let cpu = ["delivery", "echo", "connect"];

@@ -8,7 +8,7 @@ from honest import Honest
 
 
 async def attack(executable, scale):
-    cluster = Cluster(executable, limits=f"kept_app_bytes_max = {APP_MIB * MIB}")
+    cluster = Cluster(executable, limits=f"retained_app_bytes_max = {APP_MIB * MIB}")
     try:
         await cluster.ready()
         gateway = cluster.gateways[0]
@@ -22,7 +22,7 @@ async def attack(executable, scale):
                 assert status == 200, f"{status}: {body}"
             seen = honest.check()
         grown = gateway.resident_bytes() - before
-        assert gateway.metric("broadgate_gateway_kept_bytes") <= APP_MIB * MIB
+        assert gateway.metric("broadgate_gateway_retained_bytes") <= APP_MIB * MIB
         assert grown < (APP_MIB + SLACK_MIB) * MIB, f"{channels} values of 10 kB are kept in {grown / MIB:.0f} MiB"
         return f"{channels} values of 10 kB are kept in {grown / MIB:.0f} MiB; {seen}"
     finally:

@@ -81,13 +81,13 @@ impl Watching {
         &mut self,
         gateway: Incarnation,
         events: [(&str, Event); N],
-        told: Option<u64>,
+        complete_as_of: Option<u64>,
     ) -> Vec<String> {
         let event =
             |(group, event): (&str, Event)| GroupEvent { group: group.to_owned(), event: Some(event) };
         let events = events.into_iter().map(event).collect();
-        let told = told.map(|count| Epoch::new(1, count));
-        self.input(Input::Said(gateway, GroupEvents { events, told }))
+        let complete_as_of = complete_as_of.map(|count| Epoch::new(1, count));
+        self.input(Input::Said(gateway, GroupEvents { events, complete_as_of }))
     }
 }
 
@@ -110,8 +110,8 @@ fn info_is_reported_with_its_user() {
     state.apply(Input::View(Arc::new(view(1, &[A]))));
     state.apply(Input::Opened(A));
     let event = GroupEvent { group: "g".into(), event: Some(is(&["ann"])) };
-    let told = Some(Epoch::new(1, 1));
-    let effects = state.apply(Input::Said(A, GroupEvents { events: vec![event], told }));
+    let complete_as_of = Some(Epoch::new(1, 1));
+    let effects = state.apply(Input::Said(A, GroupEvents { events: vec![event], complete_as_of }));
     let kind = ChangeKind::Joined { user_id: "ann".into(), info: "of ann".into() };
     assert_eq!(effects[1], Effect::Tell(GroupChange { group: "g".into(), kind }));
 }

@@ -67,7 +67,7 @@ struct Gateway {
     view: Arc<View>,
     ring: Ring,
     watched: bool,
-    told: BTreeMap<u8, BTreeSet<u8>>,
+    sent: BTreeMap<u8, BTreeSet<u8>>,
     complete: Option<Epoch>,
     turn: GroupEvents,
     /// On their way to the watcher.
@@ -95,7 +95,7 @@ impl Gateway {
             view: Arc::default(),
             ring: Ring::new([]),
             watched: false,
-            told: BTreeMap::new(),
+            sent: BTreeMap::new(),
             complete: None,
             turn: GroupEvents::default(),
             stream: None,
@@ -123,9 +123,9 @@ impl Gateway {
             return;
         }
         self.ring = Ring::of_view(view);
-        let lost: Vec<u8> = self.told.keys().copied().filter(|group| !self.is_home(*group)).collect();
+        let lost: Vec<u8> = self.sent.keys().copied().filter(|group| !self.is_home(*group)).collect();
         for group in lost {
-            self.told.remove(&group);
+            self.sent.remove(&group);
             self.note(group, Event::Moved(true));
         }
         self.complete = view.epoch;
@@ -134,7 +134,7 @@ impl Gateway {
     /// A watcher starts: every group's state is sent.
     fn watch(&mut self) {
         self.watched = true;
-        self.told.clear();
+        self.sent.clear();
         self.complete = self.view.epoch;
     }
 
@@ -152,24 +152,24 @@ impl Gateway {
             let users: BTreeSet<u8> =
                 inside().map(|client| client.2).filter(|user| *user != NOBODY).collect();
             let occupied = inside().next().is_some();
-            match self.told.remove(&group) {
+            match self.sent.remove(&group) {
                 None if !occupied => continue,
                 None => {
                     let members = users.iter().map(|one| user(*one)).collect();
                     self.note(group, Event::Is(GroupState { members }));
                 }
-                Some(told) => {
-                    told.difference(&users).for_each(|user| self.note(group, Event::Left(user.to_string())));
-                    users.difference(&told).for_each(|one| self.note(group, Event::Joined(user(*one))));
+                Some(sent) => {
+                    sent.difference(&users).for_each(|user| self.note(group, Event::Left(user.to_string())));
+                    users.difference(&sent).for_each(|one| self.note(group, Event::Joined(user(*one))));
                 }
             }
             if occupied {
-                self.told.insert(group, users);
+                self.sent.insert(group, users);
             } else {
                 self.note(group, Event::Vacated(true));
             }
         }
-        self.turn.told = self.complete.take().or(self.turn.told);
+        self.turn.complete_as_of = self.complete.take().or(self.turn.complete_as_of);
     }
 
     fn end_turn(&mut self) {

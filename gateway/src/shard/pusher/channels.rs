@@ -187,7 +187,7 @@ impl Shard {
         entered: &Entered<GatewayContent>,
         held: &[SharedFrame],
     ) {
-        let cached = entered.value.as_ref().and_then(|job| match job.order.inner() {
+        let cached = entered.value.as_ref().and_then(|job| match job.parsed.inner() {
             ParsedCommand::Send { frames, .. } => frames.pusher.clone(),
             _ => None,
         });

@@ -240,7 +240,7 @@ impl Worker {
                     if rest > 0 {
                         client.rest = Vec::new();
                     }
-                    let used = self.heard(index, &buffer[..end]);
+                    let used = self.received(index, &buffer[..end]);
                     let client = &mut self.clients[index];
                     if used < end && client.fd.is_some() {
                         client.rest = buffer[used..end].to_vec();
@@ -281,7 +281,7 @@ impl Worker {
         });
         match opened {
             Ok(len) => {
-                let used = self.heard(index, &plain);
+                let used = self.received(index, &plain);
                 let client = &mut self.clients[index];
                 if used < plain.len() && client.fd.is_some() {
                     client.rest = plain.split_off(used);
@@ -296,16 +296,16 @@ impl Worker {
     }
 
     /// How many bytes were used.
-    fn heard(&mut self, index: usize, bytes: &[u8]) -> usize {
+    fn received(&mut self, index: usize, bytes: &[u8]) -> usize {
         let mut used = 0;
         if self.clients[index].stage == Stage::Handshaking {
             let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return 0 };
             used = end + 4;
             if !bytes.starts_with(b"HTTP/1.1 101") {
-                let told = retry_after(&bytes[..used]);
-                self.tally.refused_without_time += u64::from(told.is_none());
+                let retry_after_s = retry_after(&bytes[..used]);
+                self.tally.refused_without_time += u64::from(retry_after_s.is_none());
                 let line = String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned();
-                self.refused(index, &format!("the handshake was answered {line:?}"), told);
+                self.refused(index, &format!("the handshake was answered {line:?}"), retry_after_s);
                 return bytes.len();
             }
             self.upgraded(index);
