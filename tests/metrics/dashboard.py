@@ -5,6 +5,8 @@
 METRICS are files with what the roles of a cluster under load serve at /metrics. Metrics of what does not happen there
 (a ledger in etcd, a handler's panic) are looked up in the sources. Writes FOLDER/dashboard.yml, which has every
 expression as a rule, for promtool.
+
+Not run here: Grafana.
 """
 import json
 import re
