@@ -1,105 +1,84 @@
-//! Questions of this gateway's callers to homes.
+//! Questions of this gateway's callers to homes: asking them, and their replies.
+
+use broadgate_proto::id::Incarnation;
 
 use crate::{
     content::Content,
-    core::Core,
-    parking::{Question, ReplyTarget},
-    routes,
+    routes::{QuestionRoutes, cost},
+    shared::Shared,
     step::{Effect, HomeOp, HomeReply, LinkMessage, Ticket},
     topic::Topic,
 };
 
-impl<C: Content> Core<C> {
-    /// A caller asks a topic's home.
-    pub(super) fn route(&mut self, ticket: Option<Ticket>, topic: &Topic, op: HomeOp<C>) {
-        if self.routes.bytes() + routes::cost(topic, &op) > self.limits.asked_bytes_max {
-            self.out.push(Effect::Dropped("asked_full"));
-            if let Some(ticket) = ticket {
-                self.out.push(Effect::Answer(ticket, HomeReply::Busy));
-            }
-            return;
-        }
-        self.routes.add(topic, ticket, op, self.now);
-        self.pump(topic);
-    }
-
-    /// Sends the home every question that may be sent now.
-    fn pump(&mut self, topic: &Topic) {
-        let Some(home) = self.rings.home(topic) else { return };
-        if home != self.me && !self.is_reachable(home, 0) {
-            return;
-        }
-        for (id, wanted, op) in self.routes.due(topic, home) {
-            if home == self.me {
-                let origin = if wanted { ReplyTarget::Own(id) } else { ReplyTarget::None };
-                if !wanted {
-                    self.routes.finish(id);
-                }
-                self.offer(Question { origin, topic: topic.clone(), op });
-            } else {
-                self.ask(home, id, wanted, topic, op);
-            }
-        }
-    }
-
-    fn ask(
+impl<C: Content> QuestionRoutes<C> {
+    /// A caller asks a topic's home. False if there is no room for it.
+    pub(super) fn route(
         &mut self,
-        home: broadgate_proto::id::Incarnation,
-        id: u64,
-        wanted: bool,
+        shared: &mut Shared<C>,
+        ticket: Option<Ticket>,
+        topic: &Topic,
+        op: HomeOp<C>,
+    ) -> bool {
+        if self.bytes() + cost(topic, &op) <= shared.limits.asked_bytes_max {
+            self.add(topic, ticket, op, shared.now);
+            return true;
+        }
+        shared.dropped("asked_full");
+        if let Some(ticket) = ticket {
+            shared.out.push(Effect::Answer(ticket, HomeReply::Busy));
+        }
+        false
+    }
+
+    /// Asks a topic's home by its link.
+    pub(super) fn ask(
+        &mut self,
+        shared: &mut Shared<C>,
+        home: Incarnation,
+        (id, wanted): (u64, bool),
         topic: &Topic,
         op: HomeOp<C>,
     ) {
         let bytes = if let HomeOp::Deliver(command) = &op { C::bytes(command) } else { 0 };
-        if !self.is_reachable(home, bytes) {
+        if !shared.peers.is_reachable(home, bytes) {
             // The link has not accepted what it already has: the caller would wait in vain.
-            self.out.push(Effect::Dropped("link_full"));
-            self.answer(id, HomeReply::Busy);
+            shared.dropped("link_full");
+            self.answer(shared, id, HomeReply::Busy);
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&home) {
-            peer.untaken += bytes;
-        }
+        shared.peers.charge(home, bytes);
         let said = if wanted { id } else { 0 };
-        self.send(home, LinkMessage::Ask { id: said, topic: topic.clone(), op });
+        shared.send(home, LinkMessage::Ask { id: said, topic: topic.clone(), op });
         if !wanted {
-            self.routes.finish(id);
+            self.finish(id);
         }
     }
 
-    pub(super) fn pump_all(&mut self) {
-        for topic in self.routes.topics_due() {
-            self.pump(&topic);
-        }
-    }
-
-    /// A home has replied.
-    pub(super) fn routed(&mut self, id: u64, reply: HomeReply<C>) {
+    /// A home has replied. Returns the topic: other questions may have been waiting for this reply, or this one
+    /// has to be asked again.
+    pub(super) fn replied(&mut self, shared: &mut Shared<C>, id: u64, reply: HomeReply<C>) -> Option<Topic> {
         if matches!(reply, HomeReply::NotHome(_)) {
-            if let Some(topic) = self.routes.ask_again(id, self.now) {
-                self.pump(&topic);
-            }
-            return;
+            return self.ask_again(id, shared.now);
         }
-        self.answer(id, reply);
+        self.answer(shared, id, reply)
     }
 
-    fn answer(&mut self, id: u64, reply: HomeReply<C>) {
-        let Some((topic, flight)) = self.routes.finish(id) else { return };
+    fn answer(&mut self, shared: &mut Shared<C>, id: u64, reply: HomeReply<C>) -> Option<Topic> {
+        let (topic, flight) = self.finish(id)?;
         if let Some(ticket) = flight.ticket {
-            self.out.push(Effect::Answer(ticket, reply));
+            shared.out.push(Effect::Answer(ticket, reply));
         }
-        // Other questions may have been waiting for this reply.
-        self.pump(&topic);
+        Some(topic)
     }
 
-    /// No home was reachable, or the home that accepted it does not answer.
-    pub(super) fn give_up_flight(&mut self, id: u64) {
-        let Some((topic, flight)) = self.routes.finish(id) else { return };
+    /// No home was reachable, or the home that accepted it does not answer. Returns the topic: its other
+    /// questions may be asked now.
+    pub(super) fn give_up(&mut self, shared: &mut Shared<C>, id: u64) -> Option<Topic> {
+        let (topic, flight) = self.finish(id)?;
         match flight.ticket {
-            Some(ticket) => self.out.push(Effect::NoHome(ticket)),
-            None => self.out.push(Effect::Dropped("no_home")),
+            Some(ticket) => shared.out.push(Effect::NoHome(ticket)),
+            None => shared.dropped("no_home"),
         }
-        self.pump(&topic);
+        Some(topic)
     }
 }

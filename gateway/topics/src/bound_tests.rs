@@ -118,7 +118,7 @@ impl Pair {
     /// Topics with interest at the first gateway, those whose home is the second, and retractions that are
     /// not acknowledged.
     fn kept(&self) -> (u64, usize, usize) {
-        let retracted = self.cores[0].peers.values().map(|peer| peer.retracted.len()).sum();
+        let retracted = self.cores[0].shared.peers.retracted();
         (self.cores[0].interest_counts().groups, self.cores[1].load().homes, retracted)
     }
 }

@@ -12,13 +12,14 @@
 //! | `content.rs` | the content of topics, opaque to the core |
 //! | `membership.rs` | types of membership and presence |
 //! | `limits.rs` | the core's configuration, and its load |
-//! | `core.rs` | the state, and one step |
-//! | `links.rs`, `peer.rs` | peers: their links, catching up, syncing |
-//! | `own.rs`, `interest.rs`, `settle.rs` | the interest of our own clients, and what homes know of it |
-//! | `enter.rs`, `entrances.rs` | clients that enter a group and need its state |
+//! | `core.rs`, `links.rs` | one step: they wire the parts |
+//! | `shared.rs` | what the parts share: view, peers, retained messages, effects |
+//! | `peer.rs` | peers: their links, and whether they have synced |
+//! | `own.rs`, `interest.rs`, `settle.rs`, `needs.rs` | the interest of our own clients, and what homes know of it |
+//! | `entrances.rs` | clients that enter a group and need its state |
 //! | `serve.rs`, `delivery.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
 //! | `ask.rs`, `routes.rs` | our callers' questions to homes |
-//! | `retention.rs`, `budget.rs` | retained messages of groups: histories, last values, their budget |
+//! | `retention.rs`, `budget.rs`, `parcels.rs` | retained messages of groups: histories, last values, their budget, their next homes |
 //! | `watch.rs` | changes for watchers of groups |
 //! | `report.rs`, `ledger.rs`, `heir.rs`, `announced.rs` | reports of groups, each once, also when homes die |
 //! | `members.rs` | the view and its rings |
@@ -38,7 +39,6 @@ mod claim_tests;
 mod content;
 mod core;
 mod delivery;
-mod enter;
 mod entrances;
 mod heir;
 mod home;
@@ -50,7 +50,9 @@ mod link_tests;
 mod links;
 mod members;
 mod membership;
+mod needs;
 mod own;
+mod parcels;
 mod parking;
 mod peer;
 pub mod remember;
@@ -59,6 +61,7 @@ mod retention;
 mod routes;
 mod serve;
 mod settle;
+mod shared;
 mod shares;
 mod step;
 mod topic;

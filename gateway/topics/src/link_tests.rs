@@ -186,7 +186,7 @@ fn interest_is_not_acknowledged_before_the_last_value_is_sent() {
     // The home has a value of before.
     home.now = TopicLimits::default().link_timeout;
     home.send_to(1, room.clone());
-    assert!(home.core.retained.value(&room, home.now).is_some());
+    assert!(home.core.shared.retained.value(&room, home.now).is_some());
     home.other_syncs();
     let (clients, members, claims) = (1, Vec::new(), Vec::new());
     let interest =

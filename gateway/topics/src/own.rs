@@ -1,64 +1,110 @@
-//! The interest of this gateway's own clients: announced to homes, and acknowledged by them.
+//! The topics of this gateway's own clients: announced to homes, and acknowledged by them; and what the homes
+//! send of them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use broadgate_proto::id::Incarnation;
 
 use crate::{
     content::Content,
-    core::Core,
-    home::GatewayInterest,
-    interest::Changes,
+    entrances::{Entering, Entrances},
+    interest::{Changes, Interest},
     membership::{DecidedClaim, LinkSession, MemberChange, MembershipCount, TopicPosition},
-    settle::WaitingOperation,
+    needs::needs,
+    settle::{Settling, WaitingOperation},
+    shared::Shared,
     step::{Effect, LinkMessage, ReplyTo, Ticket},
     topic::Topic,
 };
 
-/// The session number of this gateway's own interest, which crosses no link.
-const OWN: LinkSession = 0;
+/// This gateway's interest, and what waits until homes know of it.
+#[derive(Debug)]
+pub(super) struct OwnTopics<C: Content> {
+    interest: Interest,
+    /// The number of the last claim.
+    last_claim: u64,
+    settling: Settling<C>,
+    entrances: Entrances,
+    /// Deliveries of this gateway as a home that its shards have executed, until it takes note of them.
+    placed: Vec<(u64, Option<C::Answer>)>,
+}
 
-impl<C: Content> Core<C> {
-    /// A shard's membership of a topic has changed.
-    pub(super) fn membership_changed(&mut self, standing: &MembershipCount) {
-        let changes = self.interest.stand(standing, &mut self.last_claim);
-        let topic = &standing.topic;
-        let home = self.rings.home(topic);
-        let Some(held) = self.interest.get_mut(topic) else { return };
-        held.home = home;
-        self.announce(topic, Some(changes));
-    }
+/// Interest in a topic whose home this gateway is.
+pub(super) struct OwnUpdate {
+    pub(super) clients: u64,
+    pub(super) knows_roster: bool,
+    pub(super) changes: Changes,
+}
 
-    /// Announces this gateway's interest to a topic's home: these presence members, or all.
-    fn announce(&mut self, topic: &Topic, changes: Option<Changes>) {
-        let last_claim = &mut self.last_claim;
-        let Some(held) = self.interest.get_mut(topic) else { return };
-        match held.home {
-            Some(home) if home == self.me => {
-                let (clients, knows_roster) = (held.clients(), held.present.is_some());
-                let Changes { members, claims } = changes.unwrap_or_else(|| held.all_members(last_claim));
-                self.interest_at_home(
-                    self.me,
-                    OWN,
-                    topic,
-                    GatewayInterest { clients, members: &members, claims, knows_roster },
-                );
-                self.interest.forget_if_empty(topic);
-            }
-            Some(home) => self.send_interest(home, topic, changes),
-            None => self.interest.forget_if_empty(topic),
+impl<C: Content> OwnTopics<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            interest: Interest::default(),
+            last_claim: 0,
+            settling: Settling::new(),
+            entrances: Entrances::default(),
+            placed: Vec::new(),
         }
     }
 
+    pub(super) const fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settling.is_empty() && self.entrances.is_empty()
+    }
+
+    /// A shard's membership of a topic has changed. Returns what is to be announced of it.
+    pub(super) fn stand(&mut self, standing: &MembershipCount, home: Option<Incarnation>) -> Option<Changes> {
+        let changes = self.interest.stand(standing, &mut self.last_claim);
+        self.interest.get_mut(&standing.topic)?.home = home;
+        Some(changes)
+    }
+
+    /// Announces this gateway's interest to a topic's home: these presence members, or all. Returns it if this
+    /// gateway is the home.
+    pub(super) fn announce(
+        &mut self,
+        shared: &mut Shared<C>,
+        topic: &Topic,
+        changes: Option<Changes>,
+    ) -> Option<OwnUpdate> {
+        let last_claim = &mut self.last_claim;
+        let held = self.interest.get_mut(topic)?;
+        match held.home {
+            Some(home) if home == shared.me => {
+                let (clients, knows_roster) = (held.clients(), held.present.is_some());
+                let changes = changes.unwrap_or_else(|| held.all_members(last_claim));
+                return Some(OwnUpdate { clients, knows_roster, changes });
+            }
+            Some(home) => self.send_interest(shared, home, topic, changes),
+            None => self.interest.forget_if_empty(topic),
+        }
+        None
+    }
+
+    /// An entry without clients exists only until the topic's home knows.
+    pub(super) fn forget_if_empty(&mut self, topic: &Topic) {
+        self.interest.forget_if_empty(topic);
+    }
+
     /// Assigns a serial even while the link is broken: the next sync counts on from there.
-    pub(super) fn send_interest(&mut self, home: Incarnation, topic: &Topic, changes: Option<Changes>) {
-        let Some(peer) = self.peers.get_mut(&home) else { return };
+    fn send_interest(
+        &mut self,
+        shared: &mut Shared<C>,
+        home: Incarnation,
+        topic: &Topic,
+        changes: Option<Changes>,
+    ) {
+        let Some(peer) = shared.peers.get_mut(home) else { return };
         let Some(held) = self.interest.get_mut(topic) else { return };
         peer.serial += 1;
         held.serial = peer.serial;
         let clients = held.clients();
         if clients == 0 {
-            peer.retracted.push_back((peer.serial, topic.clone(), self.now));
+            peer.retracted.push_back((peer.serial, topic.clone(), shared.now));
         }
         if peer.open {
             let whole = changes.is_none();
@@ -73,186 +119,209 @@ impl<C: Content> Core<C> {
                 claims,
                 knows_roster,
             };
-            self.send(home, frame);
+            shared.send(home, frame);
             if whole {
-                self.send_value(home, topic);
+                shared.send_value(home, topic);
             }
         }
     }
 
-    /// Sends the group's last value: it outlives its home where another gateway retains it.
-    pub(super) fn send_value(&mut self, to: Incarnation, topic: &Topic) {
-        let Some(value) = self.retained.value(topic, self.now) else { return };
-        let age = self.now.saturating_sub(value.since);
-        let frame =
-            LinkMessage::Value { topic: topic.clone(), at: value.at, age, command: value.command.clone() };
-        self.send_if_open(to, frame);
-    }
-
-    /// The link to a peer has opened: it may have missed the last values of this home's topics, and a client
-    /// that enters there gets its own gateway's.
-    pub(super) fn send_values(&mut self, to: Incarnation) {
-        let concerns = |topic: &Topic| {
-            self.homes.get(topic).is_some_and(|home| home.interested().any(|gateway| gateway == to))
-        };
-        let mut topics: Vec<_> =
-            self.retained.with_value().filter(|topic| concerns(topic)).cloned().collect();
-        // A seed replays a cluster: hash-map order must not show.
-        topics.sort_unstable();
-        for topic in topics {
-            self.send_value(to, &topic);
+    /// The link to a home has opened: announces everything to it.
+    pub(super) fn announce_all(&mut self, shared: &mut Shared<C>, home: Incarnation) {
+        for topic in self.interest.of_home(home) {
+            self.send_interest(shared, home, &topic, None);
         }
     }
 
-    /// The ring has changed: announces topics that moved to their new home; after a gap all topics, since
-    /// their home may have lost them in between.
-    pub(super) fn move_interest(&mut self, gap: bool) {
-        for topic in self.interest.topics() {
-            let home = self.rings.home(&topic);
-            let Some(held) = self.interest.get_mut(&topic).filter(|held| gap || held.home != home) else {
-                continue;
+    /// A home's decisions about this gateway's claims may have been lost with its former link.
+    pub(super) fn claim_again(&mut self, shared: &mut Shared<C>, home: Incarnation) {
+        for topic in self.interest.claiming(home) {
+            let all = self.interest.get_mut(&topic).map(|held| held.all_members(&mut self.last_claim));
+            let claims = all.map(|all| all.claims).unwrap_or_default();
+            self.send_interest(shared, home, &topic, Some(Changes { members: Vec::new(), claims }));
+        }
+    }
+
+    /// The ring has changed: the topics that moved to another home; after a gap all topics, since their home
+    /// may have lost them in between.
+    pub(super) fn moved(&mut self, shared: &Shared<C>, gap: bool) -> Vec<Topic> {
+        let mut moved = self.interest.topics();
+        moved.retain(|topic| {
+            let home = shared.rings.home(topic);
+            let Some(held) = self.interest.get_mut(topic).filter(|held| gap || held.home != home) else {
+                return false;
             };
             held.home = home;
             // An entry without clients existed for its former home only.
-            self.interest.forget_if_empty(&topic);
-            self.announce(&topic, None);
-        }
-        let (held, peers) = (&self.interest, &self.peers);
+            self.interest.forget_if_empty(topic);
+            true
+        });
+        moved
+    }
+
+    /// What waited for former homes waits for the new ones, if it still has to.
+    pub(super) fn settle_again(&mut self, shared: &mut Shared<C>) {
+        let (held, peers) = (&self.interest, &shared.peers);
         let settled = self.settling.again(|topics| needs(held, peers, topics));
         for waiting in settled {
-            self.settled(waiting, Vec::new());
+            self.settled(shared, waiting, Vec::new());
         }
     }
 
     /// All interest for these homes has been sent. If it was not repeated as a whole, there is no checksum to
     /// compare.
-    pub(super) fn send_synced(&mut self, to: &[Incarnation], whole: bool) {
+    pub(super) fn send_synced(&self, shared: &mut Shared<C>, to: &[Incarnation], whole: bool) {
         let sums = if whole { self.interest.sums() } else { BTreeMap::new() };
         for &home in to {
-            let Some(peer) = self.peers.get_mut(&home) else { continue };
-            peer.serial += 1;
-            let serial = peer.serial;
+            let Some(serial) = shared.peers.next_serial(home) else { continue };
             let sum = sums.get(&home).copied().unwrap_or_default();
-            let (epoch, sum) = (self.members.epoch, whole.then_some((sum.topics, sum.sum)));
-            self.send(home, LinkMessage::Synced { serial, epoch, sum });
+            let (epoch, sum) = (shared.members.epoch, whole.then_some((sum.topics, sum.sum)));
+            shared.send(home, LinkMessage::Synced { serial, epoch, sum });
         }
     }
 
     /// A home has acknowledged all interest updates up to this serial.
-    pub(super) fn interest_acked(&mut self, home: Incarnation, serial: u64) {
-        let Some(peer) = self.peers.get_mut(&home) else { return };
+    pub(super) fn interest_acked(&mut self, shared: &mut Shared<C>, home: Incarnation, serial: u64) {
+        let Some(peer) = shared.peers.get_mut(home) else { return };
         if serial <= peer.taken || serial > peer.serial {
             return;
         }
         peer.taken = serial;
-        while let Some((said, topic, _)) = peer.retracted.front().filter(|(said, ..)| *said <= serial) {
-            if self.interest.get(topic).is_some_and(|held| held.home == Some(home) && held.serial == *said) {
-                self.interest.forget_if_empty(topic);
-            }
-            peer.retracted.pop_front();
+        while let Some((said, topic, _)) = peer.retracted.pop_front_if(|(said, ..)| *said <= serial) {
+            self.retraction_known(home, &topic, said);
         }
         for waiting in self.settling.taken(home, serial) {
-            self.settled(waiting, Vec::new());
+            self.settled(shared, waiting, Vec::new());
         }
     }
 
     /// While a link is broken, a retraction cannot be acknowledged. After the link timeout nothing waits for
     /// it any longer, and the next sync retracts by omission: so a long partition costs no memory.
-    pub(super) fn forget_retracted(&mut self) {
-        let (patience, now) = (2 * self.limits.link_timeout, self.now);
-        for (home, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.open) {
+    pub(super) fn forget_retracted(&mut self, shared: &mut Shared<C>) {
+        let (patience, now) = (2 * shared.limits.link_timeout, shared.now);
+        for (home, peer) in shared.peers.iter_mut().filter(|(_, peer)| !peer.open) {
             let is_old = |(_, _, since): &mut (u64, Topic, Duration)| now >= *since + patience;
             while let Some((said, topic, _)) = peer.retracted.pop_front_if(is_old) {
-                if self
-                    .interest
-                    .get(&topic)
-                    .is_some_and(|held| held.home == Some(*home) && held.serial == said)
-                {
-                    self.interest.forget_if_empty(&topic);
-                }
+                self.retraction_known(home, &topic, said);
             }
+        }
+    }
+
+    fn retraction_known(&mut self, home: Incarnation, topic: &Topic, said: u64) {
+        if self.interest.get(topic).is_some_and(|held| held.home == Some(home) && held.serial == said) {
+            self.interest.forget_if_empty(topic);
         }
     }
 
     /// Answers the caller when the homes have acknowledged all changes so far.
-    pub(super) fn settle(&mut self, ticket: Ticket, topics: Vec<Topic>) {
-        self.wait_until_known(WaitingOperation::Caller(ticket), topics);
+    pub(super) fn settle(&mut self, shared: &mut Shared<C>, ticket: Ticket, topics: Vec<Topic>) {
+        self.wait_until_known(shared, WaitingOperation::Caller(ticket), topics);
     }
 
-    pub(super) fn wait_until_known(&mut self, what: WaitingOperation<C>, topics: Vec<Topic>) {
-        let needs = needs(&self.interest, &self.peers, &topics);
-        if needs.is_empty() {
-            self.settled(what, Vec::new());
-        } else {
-            self.settling.wait(what, topics, needs, self.now);
-        }
-    }
-
-    pub(super) fn settled(&mut self, waiting: WaitingOperation<C>, missing: Vec<Incarnation>) {
-        match waiting {
-            WaitingOperation::Entering(entering) => self.entered(entering, &missing),
-            WaitingOperation::Caller(ticket) => self.out.push(Effect::Settled(ticket, missing)),
-            WaitingOperation::Placed(back, answer) => self.placed_and_known(back, answer),
-        }
+    /// A client enters a group; its shard has already reported it.
+    pub(super) fn enter(
+        &mut self,
+        shared: &mut Shared<C>,
+        ticket: Ticket,
+        topic: Topic,
+        user: Option<Arc<str>>,
+    ) {
+        let topics = vec![topic.clone()];
+        let entering = Entering { ticket, topic, user, since: shared.now };
+        self.wait_until_known(shared, WaitingOperation::Entering(entering), topics);
     }
 
     /// The shards have executed a placing.
-    pub(super) fn placed_here(&mut self, back: ReplyTo, answer: Option<C::Answer>, touched: Vec<Topic>) {
-        if back == ReplyTo::None {
-            return;
+    pub(super) fn placed_here(
+        &mut self,
+        shared: &mut Shared<C>,
+        back: ReplyTo,
+        answer: Option<C::Answer>,
+        touched: Vec<Topic>,
+    ) {
+        if back != ReplyTo::None {
+            self.wait_until_known(shared, WaitingOperation::Placed(back, answer), touched);
         }
-        self.wait_until_known(WaitingOperation::Placed(back, answer), touched);
     }
 
-    fn placed_and_known(&mut self, back: ReplyTo, answer: Option<C::Answer>) {
-        match back {
-            ReplyTo::None => {}
-            ReplyTo::Own(id) => self.placed_by(self.me, id, Some(answer)),
-            ReplyTo::Peer(peer, session, id) => {
+    fn wait_until_known(&mut self, shared: &mut Shared<C>, what: WaitingOperation<C>, topics: Vec<Topic>) {
+        let needs = needs(&self.interest, &shared.peers, &topics);
+        if needs.is_empty() {
+            self.settled(shared, what, Vec::new());
+        } else {
+            self.settling.wait(what, topics, needs, shared.now);
+        }
+    }
+
+    /// What has waited for too long does not wait any longer.
+    pub(super) fn tick(&mut self, shared: &mut Shared<C>) {
+        self.forget_retracted(shared);
+        self.entrances.check(shared, &self.interest);
+        for (waiting, missing) in self.settling.late(shared.limits.link_timeout, shared.now) {
+            self.settled(shared, waiting, missing);
+        }
+    }
+
+    fn settled(&mut self, shared: &mut Shared<C>, waiting: WaitingOperation<C>, missing: Vec<Incarnation>) {
+        match waiting {
+            WaitingOperation::Entering(entering) => {
+                self.entrances.entered(shared, &self.interest, entering, &missing);
+            }
+            WaitingOperation::Caller(ticket) => shared.out.push(Effect::Settled(ticket, missing)),
+            WaitingOperation::Placed(ReplyTo::None, _) => {}
+            WaitingOperation::Placed(ReplyTo::Own(id), answer) => self.placed.push((id, answer)),
+            WaitingOperation::Placed(ReplyTo::Peer(peer, session, id), answer) => {
                 // A replaced link has lost its deliveries.
-                let same =
-                    self.peers.get(&peer).is_some_and(|peer| peer.open && peer.session == Some(session));
-                if same {
-                    self.send(peer, LinkMessage::Placed { id, placed: Some(answer) });
+                if shared.peers.is_open(peer) && shared.peers.is_session(peer, session) {
+                    shared.send(peer, LinkMessage::Placed { id, placed: Some(answer) });
                 }
             }
         }
+    }
+
+    /// Own deliveries that the shards have executed, and the homes know what that has changed.
+    pub(super) fn take_placed(&mut self) -> Vec<(u64, Option<C::Answer>)> {
+        mem::take(&mut self.placed)
     }
 
     /// A topic's home has sent a delivery.
     pub(super) fn deliver_here(
         &mut self,
-        peer: Incarnation,
-        session: LinkSession,
+        shared: &mut Shared<C>,
+        from: (Incarnation, LinkSession),
         id: u64,
-        topic: Topic,
-        at: TopicPosition,
+        (topic, at): (Topic, TopicPosition),
         command: C::Command,
     ) {
-        if !self.takes_from(peer, &topic, at) {
-            self.out.push(Effect::Dropped("stale_delivery"));
+        let (peer, session) = from;
+        if !self.takes_from(shared, peer, &topic, at) {
+            shared.dropped("stale_delivery");
             if id > 0 {
-                self.send_if_open(peer, LinkMessage::Placed { id, placed: None });
+                shared.send_if_open(peer, LinkMessage::Placed { id, placed: None });
             }
             return;
         }
         // The home knows that it concerns this gateway: a shard may have a client that it has not reported
         // yet.
         let back = if id > 0 { ReplyTo::Peer(peer, session, id) } else { ReplyTo::None };
-        self.retained.set_value(&topic, at, &command, self.now);
-        self.out.push(Effect::Place { back, topic, at, command });
+        shared.retained.set_value(&topic, at, &command, shared.now);
+        shared.out.push(Effect::Place { back, topic, at, command });
     }
 
     /// Accepts only from a gateway that has been the topic's home since it sent this, and only in rising
     /// order: anything else in flight was overtaken by another home.
-    fn takes_from(&mut self, peer: Incarnation, topic: &Topic, at: TopicPosition) -> bool {
-        let Some(spoke) = self.peers.get(&peer).map(|peer| peer.spoke) else { return false };
-        if !self.rings.home_since(peer, topic, spoke) {
-            return false;
-        }
-        self.rises(topic, at)
+    fn takes_from(
+        &mut self,
+        shared: &Shared<C>,
+        peer: Incarnation,
+        topic: &Topic,
+        at: TopicPosition,
+    ) -> bool {
+        let Some(spoke) = shared.peers.get(peer).map(|peer| peer.spoke) else { return false };
+        shared.rings.home_since(peer, topic, spoke) && self.rises(topic, at)
     }
 
+    /// Whether this is later than everything so far in the topic's order.
     pub(super) fn rises(&mut self, topic: &Topic, at: TopicPosition) -> bool {
         let Some(held) = self.interest.get_mut(topic) else { return true };
         let rises = at > held.last;
@@ -263,32 +332,32 @@ impl<C: Content> Core<C> {
     /// A topic's home has sent its roster, or changes of it.
     pub(super) fn present_here(
         &mut self,
+        shared: &mut Shared<C>,
         peer: Incarnation,
-        topic: &Topic,
-        at: TopicPosition,
+        (topic, at): (&Topic, TopicPosition),
         whole: bool,
         members: Vec<MemberChange>,
     ) {
-        if peer != self.me && !self.takes_from(peer, topic, at) || !self.interest.has(topic) {
+        if peer != shared.me && !self.takes_from(shared, peer, topic, at) || !self.interest.has(topic) {
             return;
         }
         let Some(held) = self.interest.get_mut(topic) else { return };
         let members = held.present(whole, members);
         if !members.is_empty() {
-            self.out.push(Effect::Present { topic: topic.clone(), members });
+            shared.out.push(Effect::Present { topic: topic.clone(), members });
         }
-        self.presence_known(topic, &[]);
+        self.entrances.presence_known(shared, &self.interest, topic, &[]);
     }
 
     /// A topic's home has decided claims of this gateway.
     pub(super) fn decided_here(
         &mut self,
+        shared: &mut Shared<C>,
         peer: Incarnation,
-        topic: &Topic,
-        at: TopicPosition,
+        (topic, at): (&Topic, TopicPosition),
         claims: &[DecidedClaim],
     ) {
-        if peer != self.me && !self.takes_from(peer, topic, at) {
+        if peer != shared.me && !self.takes_from(shared, peer, topic, at) {
             return;
         }
         let Some(held) = self.interest.get_mut(topic) else { return };
@@ -298,30 +367,6 @@ impl<C: Content> Core<C> {
                 refused.push(user.clone());
             }
         }
-        self.presence_known(topic, &refused);
+        self.entrances.presence_known(shared, &self.interest, topic, &refused);
     }
-
-    pub(super) fn send_if_open(&mut self, peer: Incarnation, frame: LinkMessage<C>) {
-        if self.peers.get(&peer).is_some_and(|peer| peer.open) {
-            self.send(peer, frame);
-        }
-    }
-}
-
-/// The serials that homes must acknowledge until they know all changes in these topics.
-pub(super) fn needs(
-    held: &super::interest::Interest,
-    peers: &BTreeMap<Incarnation, crate::peer::Peer>,
-    topics: &[Topic],
-) -> BTreeMap<Incarnation, u64> {
-    let mut needs = BTreeMap::new();
-    for held in topics.iter().filter_map(|topic| held.get(topic)) {
-        if let Some(home) = held.home
-            && peers.get(&home).is_some_and(|peer| peer.taken < held.serial)
-        {
-            let need = needs.entry(home).or_insert(0);
-            *need = held.serial.max(*need);
-        }
-    }
-    needs
 }
