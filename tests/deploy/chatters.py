@@ -36,7 +36,6 @@ class Chatter(threading.Thread):
         """From connecting to the end of the connection."""
         web = self.connected()
         self.connects += 1
-        # None while it is not in the room: what it says then is not answered.
         self.live, waits_since, heard, number = -1, None, time.time(), itertools.count()
         self.say(web, type="hello", nick=self.name)
         self.say(web, type="join", room=ROOM)
@@ -49,7 +48,8 @@ class Chatter(threading.Thread):
                     self.say(web, type="say", text=waiting)
                     waits_since, next_say = now, now + BETWEEN_SAYS
                 if now - (waits_since or heard) > ANSWER_SECONDS_MAX and not (joined and waits_since is None):
-                    self.problems.append(f"no answer within {ANSWER_SECONDS_MAX} s")
+                    what = f"what it said ({waiting})" if waits_since else "its joining"
+                    self.problems.append(f"{what} at {self.gateway} is not answered within {ANSWER_SECONDS_MAX} s")
                     self.over.set()
                 try:
                     text = web.hear(0.1)
