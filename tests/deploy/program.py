@@ -50,7 +50,7 @@ def run(*command, env=None, **more):
 
 
 def clean_environment(**more):
-    """Without settings of whoever runs this."""
+    """Without the settings of the user who runs this."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BROADGATE_")}
     return {**kept, **more}
 
