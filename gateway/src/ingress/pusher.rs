@@ -165,7 +165,7 @@ fn admit(
     if port.stopping.closing.is_cancelled() {
         return Err(away("stopping", close::RECONNECT));
     }
-    Ok(port.shard.borrow_mut().tenant(app))
+    Ok(port.shard.borrow_mut().tenants.of(app))
 }
 
 /// Both the error and the code: clients of protocols below 6 read the error.

@@ -129,11 +129,11 @@ impl<'a> ListedClients<'a> {
         Some(match order {
             ParsedCommand::ListClients { of, limit, after, .. } => {
                 let from = match after {
-                    Some((index, _)) if *index > shard.index => Slot::MAX,
-                    Some((index, slot)) if *index == shard.index => slot + 1,
+                    Some((index, _)) if *index > shard.clients.shard => Slot::MAX,
+                    Some((index, slot)) if *index == shard.clients.shard => slot + 1,
                     _ => 0,
                 };
-                let except = of.except_clients.iter().filter_map(|&id| shard.find(id)).collect();
+                let except = of.except_clients.iter().filter_map(|&id| shard.clients.find(id)).collect();
                 Self::Clients { of, from, limit: *limit, except, slots: BTreeSet::new() }
             }
             ParsedCommand::ListUids { app, groups, limit, after } => {

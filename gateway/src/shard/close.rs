@@ -2,15 +2,16 @@
 
 use broadgate_proto::{
     close,
-    id::Incarnation,
+    id::{ClientId, Incarnation},
     v1::{self, Cause, event::Event},
 };
 use bytes::Bytes;
 
 use crate::{
     codec::encode::{close_code_frame, close_frame},
+    config::Config,
     shard::{
-        client::{ClientStage, ClosePhase},
+        client::{Client, ClientStage, ClosePhase},
         counters::Drop,
         slots::Slot,
         socket::Stream,
@@ -29,7 +30,7 @@ impl Shard {
         reason: &str,
         farewell: Option<Bytes>,
     ) {
-        let until = self.second + self.close_seconds();
+        let until = self.second + close_seconds(&self.config);
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else { return };
         // Only WebSocket peers answer a close.
         let websocket = client.protocol.is_websocket();
@@ -45,8 +46,8 @@ impl Shard {
             self.push_own(slot, frame);
         }
         self.forget(slot, cause, code, reason);
-        self.mark_dirty(slot);
-        if let Some(client) = self.clients.get(slot) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            self.outboxes.queue(slot, client, &mut self.turn);
             client.wake();
         }
     }
@@ -56,7 +57,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let was_open = client.is_open();
         self.tally.drop(Drop::Unsent, client.outbox.frames());
-        self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(client.outbox.frames());
+        self.outboxes.left(client.outbox.frames());
         client.outbox = super::outbox::Outbox::default();
         client.stream = None;
         client.codec = None;
@@ -78,7 +79,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         if let ClientStage::Closing(farewell) = &mut client.stage {
             farewell.answered = true;
-            self.mark_dirty(slot);
+            self.outboxes.queue(slot, client, &mut self.turn);
         }
     }
 
@@ -95,7 +96,7 @@ impl Shard {
         let sealed = client.stream.as_ref().map_or(0, Stream::begun);
         client.outbox.keep_begun(sealed);
         let dropped = before - client.outbox.frames();
-        self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(dropped);
+        self.outboxes.left(dropped);
         self.tally.drop(reason, dropped);
         let close = close::SLOW;
         self.close_gracefully(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
@@ -128,7 +129,7 @@ impl Shard {
             }
             self.free_if_done(slot);
         }
-        self.incarnation = incarnation;
+        self.clients.incarnation = incarnation;
     }
 
     /// A client is no longer one: out of the directory, and its worker hears of it after everything
@@ -137,33 +138,16 @@ impl Shard {
         self.tally.close(cause);
         let uid = self.directory.uid(slot).map(ToString::to_string);
         let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
-        self.ask_turn();
-        self.log_end(slot, uid.as_deref(), cause, (code, reason));
+        self.turn.ask();
+        let id = self.clients.id_of(slot);
         if let Some(client) = self.clients.get_mut(slot) {
+            let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
+            client.log_end(id, uid.as_deref(), (cause, code, reason), command);
             client.last_uid = uid.unwrap_or_default().into();
         }
         let closed = v1::Closed { cause: cause.into(), code: code.into(), reason: reason.to_owned(), groups };
-        self.offer_closed(slot, &closed);
+        self.offers.closed(&self.clients, slot, &closed, &mut self.turn);
         self.emit(slot, Event::Closed(closed));
-    }
-
-    /// The line of a client's end: who, why, and by which command.
-    fn log_end(&self, slot: Slot, uid: Option<&str>, cause: Cause, (code, reason): (u16, &str)) {
-        let Some(client) = self.clients.get(slot) else { return };
-        let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
-        tracing::debug!(
-            client = %self.id_of(slot),
-            app = &*client.app,
-            uid,
-            address = %client.address,
-            cause = cause.as_str_name(),
-            code,
-            reason,
-            command,
-            messages_in = client.received.messages,
-            messages_out = client.sent.messages,
-            "client closed"
-        );
     }
 
     /// A slot is free once its socket is gone and its worker has answered everything.
@@ -178,8 +162,33 @@ impl Shard {
         self.unsent.held.remove(&slot);
         self.clients.remove(slot);
     }
+}
 
-    fn close_seconds(&self) -> u32 {
-        u32::try_from(self.config.settings.limits.close_time_max.as_secs()).unwrap_or(u32::MAX).max(1)
+fn close_seconds(config: &Config) -> u32 {
+    u32::try_from(config.settings.limits.close_time_max.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+impl Client {
+    /// The line of its end: who, why, and by which command.
+    fn log_end(
+        &self,
+        id: ClientId,
+        uid: Option<&str>,
+        (cause, code, reason): (Cause, u16, &str),
+        command: Option<&str>,
+    ) {
+        tracing::debug!(
+            client = %id,
+            app = &*self.app,
+            uid,
+            address = %self.address,
+            cause = cause.as_str_name(),
+            code,
+            reason,
+            command,
+            messages_in = self.received.messages,
+            messages_out = self.sent.messages,
+            "client closed"
+        );
     }
 }

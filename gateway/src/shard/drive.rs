@@ -62,12 +62,12 @@ impl Shard {
         if self.clients.get(slot).is_some_and(|client| client.key == key) {
             self.abort(slot, Cause::Lost, 1006, "");
         }
-        self.ask_for_readers();
+        self.reads.ask(&mut self.turn);
     }
 
     pub(super) fn poll_client(&mut self, slot: Slot, key: u64, cx: &mut Context<'_>) -> Poll<()> {
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key) else {
-            self.ask_for_readers();
+            self.reads.ask(&mut self.turn);
             return Poll::Ready(());
         };
         if !client.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -76,7 +76,11 @@ impl Shard {
         if !client.outbox.is_empty() || client.is_ending() {
             self.flush(slot);
         }
-        if self.may_take_a_turn(slot) {
+        let may_read = self
+            .clients
+            .get_mut(slot)
+            .is_some_and(|client| self.reads.may_take_a_turn(slot, client, &mut self.turn));
+        if may_read {
             self.read_turn(slot, cx);
         }
         let alive = self.clients.get(slot).is_some_and(|client| client.key == key && client.stream.is_some());
@@ -89,7 +93,9 @@ impl Shard {
             match self.read_step(slot, cx, &mut allowance) {
                 ReadStep::Wait => break,
                 ReadStep::More if turn == READS_PER_TURN || allowance.left == 0 => {
-                    self.line_up(slot);
+                    if let Some(client) = self.clients.get_mut(slot) {
+                        self.reads.line_up(slot, client, &mut self.turn);
+                    }
                     break;
                 }
                 ReadStep::More => {}
@@ -111,7 +117,7 @@ impl Shard {
             let mut undecoded = std::mem::take(&mut client.undecoded);
             let left = self.decode(slot, &undecoded, allowance);
             undecoded.advance(undecoded.len() - left);
-            self.keep_undecoded(slot, undecoded);
+            self.keep(slot, undecoded);
             return ReadStep::More;
         }
         let mut scratch = std::mem::take(&mut self.reads.scratch);
@@ -146,7 +152,7 @@ impl Shard {
                 let filled = buffer.filled().len();
                 self.reads.unread.take_bytes(filled);
                 let left = self.decode(slot, &scratch[..filled], allowance);
-                self.keep_undecoded(slot, Bytes::copy_from_slice(&scratch[filled - left..filled]));
+                self.keep(slot, Bytes::copy_from_slice(&scratch[filled - left..filled]));
                 // Less than asked for: the socket is empty, most likely. The next poll finds out.
                 ReadStep::More
             }
@@ -167,10 +173,11 @@ impl Shard {
     /// Decodes what came behind the handshake.
     pub(crate) fn decode_first(&mut self, slot: Slot, read: &[u8]) {
         let left = self.decode(slot, read, &mut Allowance::of(FRAMES_PER_TURN));
-        self.keep_undecoded(slot, Bytes::copy_from_slice(&read[read.len() - left..]));
+        self.keep(slot, Bytes::copy_from_slice(&read[read.len() - left..]));
     }
 
-    fn keep_undecoded(&mut self, slot: Slot, undecoded: Bytes) {
+    /// What was read and not decoded comes first the next time.
+    fn keep(&mut self, slot: Slot, undecoded: Bytes) {
         if let Some(client) = self.clients.get_mut(slot).filter(|_| !undecoded.is_empty()) {
             client.undecoded = undecoded;
         }
@@ -284,9 +291,5 @@ impl Shard {
             Payload::Text(text) => self.on_pusher_text(slot, &text),
             Payload::Binary(_) => self.on_pusher_binary(slot),
         }
-    }
-
-    pub(crate) fn id_of(&self, slot: Slot) -> broadgate_proto::id::ClientId {
-        self.id(slot, self.clients.get(slot).map_or(0, |client| client.key))
     }
 }

@@ -13,12 +13,32 @@ use crate::{
     config::Affinity,
     shard::{
         client::ClientStage,
+        clients::Clients,
         slots::Slot,
-        state::Shard,
+        state::{Shard, UnsentEvents},
         window::{UnansweredEvent, WindowMax},
         worker_links::{WorkerKey, WorkerLink},
     },
 };
+
+impl UnsentEvents {
+    /// No worker takes the client's events: it waits, unread, for `hold_time_max`.
+    fn hold(&mut self, clients: &mut Clients, slot: Slot, second: u32) {
+        let client = clients.get_mut(slot).filter(|client| !client.events.is_empty());
+        let Some(client) = client else { return };
+        client.held_since.get_or_insert(second);
+        self.held.insert(slot);
+    }
+
+    /// Clients whose events no worker has taken for so many seconds.
+    pub(super) fn take_late(&mut self, clients: &Clients, second: u32, max: u32) -> Vec<Slot> {
+        let is_late = |slot: &Slot| {
+            let since = clients.get(*slot).and_then(|client| client.held_since);
+            since.is_some_and(|since| second.saturating_sub(since) >= max)
+        };
+        self.held.extract_if(is_late).collect()
+    }
+}
 
 impl Shard {
     /// Queues an event of a client for its worker, if its listener or app names a service.
@@ -38,13 +58,14 @@ impl Shard {
             return;
         }
         if self.clients.get(slot).is_some_and(|client| client.worker.is_none()) && !self.assign(slot) {
-            self.hold(slot);
+            self.unsent.hold(&mut self.clients, slot, self.second);
             return;
         }
         while self.send_next(slot) {}
     }
 
     fn send_next(&mut self, slot: Slot) -> bool {
+        let shard = self.clients.shard;
         let Some(client) = self.clients.get_mut(slot) else { return false };
         let Some(key) = client.worker else { return false };
         let Some(link) = self.workers.get_mut(key) else { return false };
@@ -57,7 +78,7 @@ impl Shard {
         }
         let Some(entry) = client.events.unsent() else { return false };
         if entry.is_suspect() {
-            self.suspect(key, slot);
+            link.queue_suspect(slot, client);
             return false;
         }
         if !link.has_credit() {
@@ -67,7 +88,7 @@ impl Shard {
             }
             return false;
         }
-        let seq = link.next_seq(self.index);
+        let seq = link.next_seq(shard);
         entry.seq = Some(seq);
         link.unanswered.insert(seq, (slot, client.key));
         self.write(key, slot, seq, None);
@@ -77,7 +98,7 @@ impl Shard {
     /// Writes an event of a client to a worker's batch, with what the worker learns about its client:
     /// the one of its window that has this number, or another.
     pub(super) fn write(&mut self, worker: WorkerKey, slot: Slot, seq: u64, other: Option<&Event>) {
-        let id = self.id_of(slot);
+        let id = self.clients.id_of(slot);
         let Some(client) = self.clients.get(slot) else { return };
         let Some(link) = self.workers.get_mut(worker) else { return };
         let own = client.events.sent_as(seq);
@@ -103,7 +124,7 @@ impl Shard {
         }
         link.batch.write(&envelope, event);
         let full = link.batch.len() >= EVENTS_MESSAGE_BYTES;
-        self.ask_turn();
+        self.turn.ask();
         if full {
             self.send_batch(worker);
         }
@@ -140,7 +161,7 @@ impl Shard {
     fn pick(&self, slot: Slot) -> Option<WorkerKey> {
         let client = self.clients.get(slot)?;
         let affinity = &self.config.settings.affinity;
-        let id = self.id_of(slot).to_string();
+        let id = self.clients.id_of(slot).to_string();
         let key: &[u8] = match affinity {
             Affinity::Uid => self.directory.uid(slot).map_or(id.as_bytes(), |uid| uid.as_bytes()),
             Affinity::Header(_) | Affinity::Query(_) => {
@@ -154,6 +175,7 @@ impl Shard {
     /// Takes a client from its worker and gives it to another, if there is one. Nothing of it may be
     /// unanswered.
     fn rebind(&mut self, slot: Slot) -> bool {
+        let shard = self.clients.shard;
         let Some(client) = self.clients.get_mut(slot) else { return false };
         let key = client.key;
         let former = client.worker.take();
@@ -162,7 +184,7 @@ impl Shard {
         if let Some(link) = former.and_then(|former| self.workers.get_mut(former)) {
             link.clients -= 1;
             if !link.leaving {
-                let seq = link.next_seq(self.index);
+                let seq = link.next_seq(shard);
                 link.unanswered.insert(seq, (slot, key));
                 if let Some(former) = former {
                     self.write(former, slot, seq, Some(&Event::Moved(v1::Moved {})));
@@ -172,18 +194,8 @@ impl Shard {
         if self.assign(slot) {
             return true;
         }
-        self.hold(slot);
+        self.unsent.hold(&mut self.clients, slot, self.second);
         false
-    }
-
-    /// No worker takes the client's events: it waits, unread, for `hold_time_max`.
-    fn hold(&mut self, slot: Slot) {
-        let second = self.second;
-        let Some(client) = self.clients.get_mut(slot).filter(|client| !client.events.is_empty()) else {
-            return;
-        };
-        client.held_since.get_or_insert(second);
-        self.unsent.held.insert(slot);
     }
 
     pub(crate) fn worker_up(&mut self, key: WorkerKey, link: WorkerLink) {

@@ -17,8 +17,9 @@ use crate::{
         not_found, refusal, session_object,
     },
     shard::{
-        client::ClientSession,
+        client::{Client, ClientSession},
         counters::Drop,
+        directory::Directory,
         outcome::{PartialAnswer, Remembrance, ShardOutcome, error, one},
         slots::Slot,
         state::Shard,
@@ -32,7 +33,7 @@ impl Shard {
         let ParsedCommand::Once { app, id, order } = once else {
             let order = once;
             let part = self.execute(order);
-            self.add_touched(order, &mut touched);
+            add_touched(&self.directory, order, &mut touched);
             return ShardOutcome { part, touched };
         };
         if let Some(part) = self.repeated(app, id, order) {
@@ -43,9 +44,9 @@ impl Shard {
         }
         let part = self.execute(order);
         self.executed.commanded = None;
-        self.add_touched(order, &mut touched);
+        add_touched(&self.directory, order, &mut touched);
         if let PartialAnswer::Answer(answer) = &part {
-            self.remember(once, Remembrance::of(answer));
+            self.executed.remember(once, Remembrance::of(answer), self.second);
         }
         ShardOutcome { part, touched }
     }
@@ -59,7 +60,7 @@ impl Shard {
             Remembrance::Session => {
                 let ParsedCommand::Session { app, client, .. } = order else { return None };
                 return Some(
-                    match self.find_also_going(*client, app).and_then(|slot| self.clients.get(slot)) {
+                    match self.clients.find_also_going(*client, app).and_then(|slot| self.clients.get(slot)) {
                         Some(client) => PartialAnswer::Answer(Answer::Session(v1::SessionReply {
                             coverage: None,
                             session: Some(client.session().unwrap_or_default()),
@@ -76,15 +77,8 @@ impl Shard {
         Some(PartialAnswer::Answer(answer))
     }
 
-    /// A bind also takes the client out of the uid that it had.
-    fn add_touched(&self, order: &ParsedCommand, touched: &mut Vec<Topic>) {
-        if matches!(order, ParsedCommand::Bind { .. } | ParsedCommand::Unbind { .. }) {
-            touched.extend(self.directory.changed_uids());
-        }
-    }
-
     fn execute(&mut self, order: &ParsedCommand) -> PartialAnswer {
-        if order.one_client().is_some_and(|client| !self.is_mine(&client)) {
+        if order.one_client().is_some_and(|client| !self.clients.is_mine(&client)) {
             return PartialAnswer::Elsewhere;
         }
         let receipt = match order {
@@ -113,8 +107,12 @@ impl Shard {
                 v1::Receipt { clients, ..v1::Receipt::default() }
             }
             ParsedCommand::Session { app, client, order, if_version } => {
-                let Some(slot) = self.find_also_going(*client, app) else { return error(not_found(*client)) };
-                return match self.session(slot, order, *if_version) {
+                let Some(slot) = self.clients.find_also_going(*client, app) else {
+                    return error(not_found(*client));
+                };
+                let bytes_max = self.config.settings.limits.session_bytes_max;
+                let Some(client) = self.clients.get_mut(slot) else { return error(not_found(*client)) };
+                return match client.change_session(order, *if_version, bytes_max) {
                     Ok(session) => PartialAnswer::Answer(Answer::Session(v1::SessionReply {
                         coverage: None,
                         session: Some(session),
@@ -137,8 +135,8 @@ impl Shard {
             by_group.iter().map(|frames| frames.share(&self.outboxes.live)).collect();
         let slots = self.select(to, &mut tally);
         for &slot in &slots {
-            let frames = self.frames_for(slot, to, &frames, &by_group);
-            tally.count(if self.is_subscribing(slot, &to.groups) {
+            let frames = form_for(&self.directory, slot, to, &frames, &by_group);
+            tally.count(if self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups)) {
                 self.hold_back(slot, frames)
             } else {
                 self.place(slot, frames)
@@ -196,7 +194,7 @@ impl Shard {
         let max = self.config.settings.limits.groups_per_client_max;
         let mut tally = ExecutedClients::default();
         for slot in self.select_who(app, who, &mut tally) {
-            let is_observed = self.is_observed(slot);
+            let is_observed = self.offers.is_observed(&self.clients, slot);
             let names = groups.iter().map(|group| &**group).filter(|_| is_observed);
             let new: Vec<&str> = names.filter(|group| !self.directory.is_member(slot, group)).collect();
             // Every group is tried, also after one that does not fit.
@@ -207,7 +205,7 @@ impl Shard {
             }
             for group in new {
                 if self.directory.is_member(slot, group) {
-                    self.offer_subscribed(slot, group, seat);
+                    self.offers.subscribed(&self.clients, slot, group, seat, &mut self.turn);
                 }
             }
             if joined == groups.len() {
@@ -224,7 +222,7 @@ impl Shard {
         for slot in self.select_who(app, who, &mut tally) {
             for group in groups {
                 if self.directory.part(slot, group) {
-                    self.offer_unsubscribed(slot, group);
+                    self.offers.unsubscribed(&self.clients, slot, group, &mut self.turn);
                 }
             }
             tally.clients += 1;
@@ -234,57 +232,25 @@ impl Shard {
 
     /// Returns how many clients were in the group.
     fn dissolve(&mut self, app: &str, group: &str) -> usize {
-        let is_observed = self.deps.observers.has(app);
+        let is_observed = self.offers.observers.has(app);
         let members = is_observed.then(|| self.directory.group_members(app, group).to_vec());
         let clients = self.directory.dissolve(app, group);
         for slot in members.into_iter().flatten() {
-            self.offer_unsubscribed(slot, group);
+            self.offers.unsubscribed(&self.clients, slot, group, &mut self.turn);
         }
         clients
-    }
-
-    fn session(
-        &mut self,
-        slot: Slot,
-        order: &SessionCommand,
-        if_version: Option<u64>,
-    ) -> Result<v1::Session, CommandRefusal> {
-        let bytes_max = self.config.settings.limits.session_bytes_max;
-        let Some(client) = self.clients.get_mut(slot) else { return Ok(v1::Session::default()) };
-        let version = client.session.as_ref().map_or(0, |session| session.version);
-        if let Some(wanted) = if_version.filter(|&wanted| wanted != version) {
-            let message = format!("the session is at version {version}, not {wanted}: get it and try again");
-            return Err(refusal(Code::Aborted, message));
-        }
-        let json = match order {
-            SessionCommand::Get => return Ok(client.session().unwrap_or_default()),
-            SessionCommand::Set(json) => json.clone(),
-            SessionCommand::Merge(patch) => {
-                let now = client.session.as_ref().map_or("", |session| &session.json);
-                let mut value = session_object(now, usize::MAX).unwrap_or_default();
-                json_patch::merge(&mut value, patch);
-                value.to_string().into()
-            }
-        };
-        if json.len() > bytes_max {
-            let message =
-                format!("the session would have {} bytes: at most {bytes_max} are allowed", json.len());
-            return Err(refusal(Code::ResourceExhausted, message));
-        }
-        client.session = Some(Box::new(ClientSession { json, version: version + 1 }));
-        Ok(client.session().unwrap_or_default())
     }
 
     /// Whom an audience reaches here. The list is the shard's own, lent; give it back.
     pub(crate) fn select(&mut self, to: &ClientFilter, outcome: &mut ExecutedClients) -> Vec<Slot> {
         let mut here = Vec::new();
-        for &client in to.clients.iter().filter(|client| self.is_mine(client)) {
+        for &client in to.clients.iter().filter(|client| self.clients.is_mine(client)) {
             match self.find_in(client, &to.app) {
                 Some(slot) => here.push(slot),
                 None => outcome.unknown(client),
             }
         }
-        let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.find(id)).collect();
+        let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.clients.find(id)).collect();
         let mut selected = std::mem::take(&mut self.selected);
         self.directory.select(to, &here, &except, &mut selected);
         selected
@@ -292,7 +258,7 @@ impl Shard {
 
     fn select_who(&mut self, app: &str, who: &Recipients, outcome: &mut ExecutedClients) -> Vec<Slot> {
         let mut slots = Vec::new();
-        for &client in who.clients.iter().filter(|client| self.is_mine(client)) {
+        for &client in who.clients.iter().filter(|client| self.clients.is_mine(client)) {
             match self.find_in(client, app) {
                 Some(slot) => slots.push(slot),
                 None => outcome.unknown(client),
@@ -304,6 +270,57 @@ impl Shard {
         slots.sort_unstable();
         slots.dedup();
         slots
+    }
+}
+
+/// A bind also takes the client out of the uid that it had.
+fn add_touched(directory: &Directory, order: &ParsedCommand, touched: &mut Vec<Topic>) {
+    if matches!(order, ParsedCommand::Bind { .. } | ParsedCommand::Unbind { .. }) {
+        touched.extend(directory.changed_uids());
+    }
+}
+
+/// The form of a message that a client gets, by the group in which it is reached.
+fn form_for<'a>(
+    directory: &Directory,
+    slot: Slot,
+    to: &ClientFilter,
+    frames: &'a Frames<SharedFrame>,
+    by_group: &'a [Frames<SharedFrame>],
+) -> &'a Frames<SharedFrame> {
+    let reached = to.groups.iter().zip(by_group).find(|(group, _)| directory.is_member(slot, group));
+    reached.map_or(frames, |(_, frames)| frames)
+}
+
+impl Client {
+    fn change_session(
+        &mut self,
+        order: &SessionCommand,
+        if_version: Option<u64>,
+        bytes_max: usize,
+    ) -> Result<v1::Session, CommandRefusal> {
+        let version = self.session.as_ref().map_or(0, |session| session.version);
+        if let Some(wanted) = if_version.filter(|&wanted| wanted != version) {
+            let message = format!("the session is at version {version}, not {wanted}: get it and try again");
+            return Err(refusal(Code::Aborted, message));
+        }
+        let json = match order {
+            SessionCommand::Get => return Ok(self.session().unwrap_or_default()),
+            SessionCommand::Set(json) => json.clone(),
+            SessionCommand::Merge(patch) => {
+                let now = self.session.as_ref().map_or("", |session| &session.json);
+                let mut value = session_object(now, usize::MAX).unwrap_or_default();
+                json_patch::merge(&mut value, patch);
+                value.to_string().into()
+            }
+        };
+        if json.len() > bytes_max {
+            let message =
+                format!("the session would have {} bytes: at most {bytes_max} are allowed", json.len());
+            return Err(refusal(Code::ResourceExhausted, message));
+        }
+        self.session = Some(Box::new(ClientSession { json, version: version + 1 }));
+        Ok(self.session().unwrap_or_default())
     }
 }
 

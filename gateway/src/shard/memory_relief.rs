@@ -4,49 +4,69 @@ use std::cmp::Reverse;
 
 use broadgate_proto::v1::Cause;
 
-use crate::shard::{counters::Drop, outbox::Outbox, slots::Slot, state::Shard};
+use crate::{
+    config::GatewayLimits,
+    shard::{
+        clients::Clients,
+        counters::Drop,
+        outbox::Outbox,
+        slots::Slot,
+        state::{Outboxes, Shard},
+        tls::TlsShared,
+    },
+};
 
 /// What a frame in an outbox takes besides the frame itself: its place in a list that grows by doubling.
 const PLACE_BYTES: usize = 16;
 /// Clients that are closed in one turn at most: some milliseconds.
 const CLOSED_PER_TURN: usize = 1024;
 
-impl Shard {
-    /// What waits in all outboxes, in bytes of memory: a frame counts once, however many clients have it, and
+impl Outboxes {
+    /// What waits in all of them, in bytes of memory: a frame counts once, however many clients have it, and
     /// what TLS has sealed of it for one client besides.
-    pub(crate) fn outboxes_bytes(&self) -> usize {
-        self.outboxes.live.bytes() + self.outboxes.waiting_frames * PLACE_BYTES + self.tls.sealed()
+    pub(crate) fn bytes(&self, tls: &TlsShared) -> usize {
+        self.live.bytes() + self.waiting_frames * PLACE_BYTES + tls.sealed()
     }
+}
 
-    /// The shard's share of what the gateway's outboxes may hold. One full outbox always fits.
-    fn outboxes_bytes_max(&self) -> usize {
-        let limits = &self.config.settings.limits;
-        (limits.outboxes_bytes_max / usize::from(self.shards.max(1))).max(limits.frame_bytes_max())
-    }
+/// A shard's share of what the gateway's outboxes may hold. One full outbox always fits.
+fn share(limits: &GatewayLimits, shards: u8) -> usize {
+    (limits.outboxes_bytes_max / usize::from(shards.max(1))).max(limits.frame_bytes_max())
+}
 
+/// Those of whom most waits first.
+fn fullest(clients: &Clients) -> Vec<Slot> {
+    let weight = |outbox: &Outbox| outbox.bytes() + outbox.frames() * PLACE_BYTES;
+    let waiting = clients.iter().filter(|(_, client)| !client.outbox.is_empty());
+    let mut all: Vec<_> = waiting.map(|(slot, client)| (Reverse(weight(&client.outbox)), slot)).collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, slot)| slot).collect()
+}
+
+impl Shard {
     /// Closes those of whom most waits, until a quarter of the share is free again, so that this is rare.
     pub(super) fn relieve(&mut self) {
-        let max = self.outboxes_bytes_max();
-        let before = self.outboxes_bytes();
+        let max = share(&self.config.settings.limits, self.shards);
+        let before = self.outboxes.bytes(&self.tls);
         if before <= max || self.outboxes.relieved == self.second {
             return;
         }
         let enough = max - max / 4;
         let mut closed = 0;
-        for slot in self.fullest() {
-            if self.outboxes_bytes() <= enough || closed == CLOSED_PER_TURN {
+        for slot in fullest(&self.clients) {
+            if self.outboxes.bytes(&self.tls) <= enough || closed == CLOSED_PER_TURN {
                 break;
             }
             // Nobody is called slow whom the gateway has not just tried to write to.
             self.flush(slot);
             closed += usize::from(self.close_for_room(slot));
         }
-        let after = self.outboxes_bytes();
+        let after = self.outboxes.bytes(&self.tls);
         if after >= before {
             self.outboxes.relieved = self.second;
         }
         tracing::warn!(
-            shard = self.index,
+            shard = self.clients.shard,
             before,
             after,
             closed,
@@ -54,16 +74,8 @@ impl Shard {
              most of it were closed as slow"
         );
         if after > max {
-            self.ask_turn();
+            self.turn.ask();
         }
-    }
-
-    fn fullest(&self) -> Vec<Slot> {
-        let weight = |outbox: &Outbox| outbox.bytes() + outbox.frames() * PLACE_BYTES;
-        let waiting = self.clients.iter().filter(|(_, client)| !client.outbox.is_empty());
-        let mut all: Vec<_> = waiting.map(|(slot, client)| (Reverse(weight(&client.outbox)), slot)).collect();
-        all.sort_unstable();
-        all.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Closes a client as slow, or cuts one that is being closed and does not take what is left; false if
@@ -86,14 +98,11 @@ mod tests {
     use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
     use super::*;
-    use crate::{
-        config::GatewayLimits,
-        shard::{
-            client::Client,
-            fixture::{limits, shard, to_group},
-            socket::Stream,
-            window::WindowMax,
-        },
+    use crate::shard::{
+        client::Client,
+        fixture::{limits, shard, to_group},
+        socket::Stream,
+        window::WindowMax,
     };
 
     #[tokio::test]
@@ -112,7 +121,7 @@ mod tests {
             set_socket_send_buffer_size(stream, 4096).unwrap();
         }
         let mut shard = shard.borrow_mut();
-        let max = shard.outboxes_bytes_max();
+        let max = share(&shard.config.settings.limits, shard.shards);
         let mut id = 0;
         // What is shared counts once.
         let text = "x".repeat(50_000);
@@ -129,7 +138,7 @@ mod tests {
             }
             let waiting: usize = shard.clients.iter().map(|(_, client)| client.outbox.frames()).sum();
             assert_eq!(shard.outboxes.waiting_frames, waiting);
-            if shard.outboxes_bytes() > max {
+            if shard.outboxes.bytes(&shard.tls) > max {
                 break;
             }
         }
@@ -138,9 +147,13 @@ mod tests {
             .map(|&slot| (shard.clients.get(slot).unwrap().outbox.bytes(), slot))
             .filter(|(bytes, _)| *bytes > 0)
             .collect();
-        assert!(shard.outboxes_bytes() > max && before.len() < CLIENTS, "{}", shard.outboxes_bytes());
+        assert!(
+            shard.outboxes.bytes(&shard.tls) > max && before.len() < CLIENTS,
+            "{}",
+            shard.outboxes.bytes(&shard.tls)
+        );
         shard.relieve();
-        assert!(shard.outboxes_bytes() <= max, "{}", shard.outboxes_bytes());
+        assert!(shard.outboxes.bytes(&shard.tls) <= max, "{}", shard.outboxes.bytes(&shard.tls));
         let is_open = |slot: Slot| shard.clients.get(slot).is_some_and(Client::is_open);
         let closed: Vec<usize> =
             before.iter().filter(|(_, slot)| !is_open(*slot)).map(|(bytes, _)| *bytes).collect();

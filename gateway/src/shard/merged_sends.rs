@@ -12,9 +12,27 @@ use crate::{
         counters::Drop,
         execute::ExecutedClients,
         outcome::{PartialAnswer, Remembrance, ShardOutcome},
-        state::Shard,
+        state::{Executed, Shard},
     },
 };
+
+impl Executed {
+    /// Remembers that it is being carried out; false if it was before.
+    fn begin(&mut self, order: &ParsedCommand, second: u32) -> bool {
+        let ParsedCommand::Once { app, id, .. } = order else { return true };
+        let is_new = self.remembered.get(app, id).is_none();
+        if is_new {
+            self.remember(order, Remembrance::Clients(0), second);
+        }
+        is_new
+    }
+
+    pub(super) fn remember(&mut self, order: &ParsedCommand, what: Remembrance, second: u32) {
+        if let ParsedCommand::Once { app, id, .. } = order {
+            self.remembered.put(app, id, what, Duration::from_secs(second.into()));
+        }
+    }
+}
 
 impl Shard {
     /// Carries orders out in their order.
@@ -24,7 +42,10 @@ impl Shard {
         while let Some(first) = rest.first() {
             let alike = rest.iter().take_while(|order| order.is_sent_like(first)).count();
             // What its caller repeats is answered by itself, after what it repeats.
-            let new = rest[..alike].iter().take_while(|order| alike > 1 && self.begin(order)).count();
+            let new = rest[..alike]
+                .iter()
+                .take_while(|order| alike > 1 && self.executed.begin(order, self.second))
+                .count();
             if new == 0 {
                 done.push(self.execute_once(first));
                 rest = &rest[1..];
@@ -36,29 +57,13 @@ impl Shard {
         done
     }
 
-    /// Remembers that it is being carried out; false if it was before.
-    fn begin(&mut self, order: &ParsedCommand) -> bool {
-        let ParsedCommand::Once { app, id, .. } = order else { return true };
-        let is_new = self.executed.remembered.get(app, id).is_none();
-        if is_new {
-            self.remember(order, Remembrance::Clients(0));
-        }
-        is_new
-    }
-
-    pub(crate) fn remember(&mut self, order: &ParsedCommand, what: Remembrance) {
-        if let ParsedCommand::Once { app, id, .. } = order {
-            self.executed.remembered.put(app, id, what, Duration::from_secs(self.second.into()));
-        }
-    }
-
     /// Sends several messages to one topic, none of which was sent before.
     fn send_together(&mut self, orders: &[Arc<ParsedCommand>], done: &mut Vec<ShardOutcome>) {
         let Some(ParsedCommand::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
         let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.outboxes.live)).collect();
         for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
             let answer = Answer::Receipt(outcome.receipt());
-            self.remember(order, Remembrance::of(&answer));
+            self.executed.remember(order, Remembrance::of(&answer), self.second);
             done.push(ShardOutcome { part: PartialAnswer::Answer(answer), touched: Vec::new() });
         }
     }
@@ -73,7 +78,7 @@ impl Shard {
         let slots = self.select(to, &mut unknown);
         let mut outcomes = vec![unknown; messages.len()];
         for &slot in &slots {
-            let waits = self.is_subscribing(slot, &to.groups);
+            let waits = self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups));
             for (frames, outcome) in messages.iter().zip(&mut outcomes) {
                 outcome.count(if waits { self.hold_back(slot, frames) } else { self.place(slot, frames) });
             }

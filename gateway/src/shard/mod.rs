@@ -7,17 +7,22 @@
 //! |---|---|---|---|
 //! | `Handshake` | `Candidate::new` (`open.rs`) takes a slot | in its slot only; a worker may decide about it | to `Open`, or to `Gone` if it is refused |
 //! | `Open` | `Candidate::open` | in the directory: commands and events reach it (`drive.rs` reads, `write.rs` writes) | to `Closing` or `Gone` |
-//! | `Closing` | `close_gracefully` (`leave.rs`) | out of the directory; its outbox and the close frame are written | to `Gone` when the peer has answered, or at the deadline |
+//! | `Closing` | `close_gracefully` (`close.rs`) | out of the directory; its outbox and the close frame are written | to `Gone` when the peer has answered, or at the deadline |
 //! | `Gone` | `abort`, or the end of its socket | without a socket; only its unanswered events remain | its slot is freed when they are answered |
 //!
-//! What a shard owns, one type each (`state.rs`): the clients' slots, the directory, outboxes, reads, unsent
-//! events, workers' links, and answers to commands that were carried out.
+//! The stages, and their legal transitions in one place, are in `client.rs`.
+//!
+//! What a shard owns, one type each, with what is done to it: the clients by their ids (`clients.rs`), the
+//! directory, outboxes (`write.rs`), reads (`read_queue.rs`), unsent events (`events.rs`), workers' links and
+//! their suspects, Pusher apps and offers to observers, and answers to commands that were carried out
+//! (`merged_sends.rs`). [`Shard`] wires them: its methods are what concerns several of them.
 
 mod app_connections;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod client;
 mod client_lists;
+mod clients;
 mod clock;
 mod close;
 pub(crate) mod counters;
@@ -49,6 +54,7 @@ mod state;
 mod thread;
 mod tick;
 mod tls;
+mod turn;
 mod upcalls;
 mod wheel;
 mod window;

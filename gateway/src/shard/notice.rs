@@ -20,7 +20,7 @@ impl Shard {
         match notice {
             Notice::Present { topic, members } => self.tell_present(topic, members),
             Notice::Entered { client, topic, entered } => {
-                if let Some(slot) = self.find(*client) {
+                if let Some(slot) = self.clients.find(*client) {
                     self.entered(slot, topic, entered);
                 }
             }

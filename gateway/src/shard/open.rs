@@ -8,7 +8,6 @@ use std::{
 };
 
 use broadgate_proto::{
-    id::ClientId,
     name,
     v1::{self, event::Event},
 };
@@ -106,7 +105,7 @@ impl Candidate {
                 .map(|(tenant, seat)| Box::new(PusherClient::new(tenant, seat, state.second))),
             admitted: None,
         };
-        let slot = state.clients.insert(client, ClientId::SLOTS_MAX)?;
+        let slot = state.clients.insert(client)?;
         Some(Self { shard: Rc::clone(shard), slot, key, opened: false })
     }
 
@@ -229,13 +228,13 @@ impl Shard {
             }
         }
         if let Some(client) = self.clients.get(slot) {
-            let (id, listener, path) = (self.id_of(slot), &*client.listener.name, &*handshake.path);
+            let (id, listener, path) = (self.clients.id_of(slot), &*client.listener.name, &*handshake.path);
             tracing::debug!(client = %id, app = &*app, address = %client.address, listener, path, "client opened");
         }
-        self.ask_turn();
+        self.turn.ask();
         self.greet_pusher(slot);
         self.emit(slot, Event::Opened(handshake));
-        self.offer_opened(slot);
+        self.offers.opened(&self.clients, slot, &mut self.turn);
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {
             // A new outbox has room.
             let _ = self.place(slot, &frames.share(&self.outboxes.live));

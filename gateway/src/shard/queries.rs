@@ -5,9 +5,12 @@ use broadgate_proto::v1::{self, ClientField, answer::Answer};
 use crate::{
     command::{ClientFilter, ParsedCommand, first_names},
     shard::{
+        counters::ShardCounters,
+        directory::Directory,
         outcome::{PartialAnswer, Stats},
         slots::Slot,
         state::Shard,
+        worker_links::Workers,
     },
 };
 
@@ -17,7 +20,7 @@ impl Shard {
             ParsedCommand::Online { app, clients, uids } => {
                 let clients = clients
                     .iter()
-                    .filter(|client| self.is_mine(client))
+                    .filter(|client| self.clients.is_mine(client))
                     .map(|&client| (client.to_string(), self.find_in(client, app).is_some()))
                     .collect();
                 let uids = uids
@@ -26,7 +29,9 @@ impl Shard {
                     .collect();
                 Answer::Online(v1::OnlineReply { coverage: None, clients, uids })
             }
-            ParsedCommand::Count { app, groups, uids: false } => Answer::Count(self.count(app, groups)),
+            ParsedCommand::Count { app, groups, uids: false } => {
+                Answer::Count(count(&self.directory, app, groups))
+            }
             ParsedCommand::GetClient { app, client } => {
                 let Some(slot) = self.find_in(*client, app) else {
                     return crate::shard::outcome::error(crate::command::not_found(*client));
@@ -53,28 +58,18 @@ impl Shard {
                 let lists = self.lists(order, app);
                 return self.look_now(order, lists);
             }
-            ParsedCommand::Status => return PartialAnswer::Stats(self.stats()),
+            ParsedCommand::Status => {
+                return PartialAnswer::Stats(stats(&self.directory, &self.workers, &self.tally));
+            }
             // Everything that changes something was handled before.
             _ => return PartialAnswer::Elsewhere,
         })
     }
 
-    fn count(&self, app: &str, groups: &[Box<str>]) -> v1::CountReply {
-        let counts = |slots: &[Slot]| v1::Counts { clients: slots.len() as u64, ..v1::Counts::default() };
-        v1::CountReply {
-            coverage: None,
-            app: Some(counts(self.directory.all_of(app))),
-            groups: groups
-                .iter()
-                .map(|group| (group.to_string(), counts(self.directory.group_members(app, group))))
-                .collect(),
-        }
-    }
-
     pub(super) fn info(&self, slot: Slot, fields: &[ClientField]) -> v1::ClientInfo {
         let Some(client) = self.clients.get(slot) else { return v1::ClientInfo::default() };
         let mut info = v1::ClientInfo {
-            client_id: self.id(slot, client.key).to_string(),
+            client_id: self.clients.id_of(slot).to_string(),
             app: client.app.to_string(),
             ..v1::ClientInfo::default()
         };
@@ -111,26 +106,38 @@ impl Shard {
         }
         info
     }
+}
 
-    /// Costs the same however many clients and groups there are: it is polled.
-    fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            clients: self.directory.clients() as u64,
-            messages_in_per_s: self.tally.last_second.0,
-            messages_out_per_s: self.tally.last_second.1,
-            ..Stats::default()
-        };
-        for (_, link) in self.workers.iter() {
-            let status = stats.workers.entry(link.incarnation).or_insert_with(|| v1::WorkerStatus {
-                incarnation: link.incarnation.to_string(),
-                name: link.name.to_string(),
-                services: link.services.iter().map(ToString::to_string).collect(),
-                gateways: 1,
-                ..v1::WorkerStatus::default()
-            });
-            status.clients += link.clients as u64;
-            status.events_unanswered += link.unanswered.len() as u64;
-        }
-        stats
+fn count(directory: &Directory, app: &str, groups: &[Box<str>]) -> v1::CountReply {
+    let counts = |slots: &[Slot]| v1::Counts { clients: slots.len() as u64, ..v1::Counts::default() };
+    v1::CountReply {
+        coverage: None,
+        app: Some(counts(directory.all_of(app))),
+        groups: groups
+            .iter()
+            .map(|group| (group.to_string(), counts(directory.group_members(app, group))))
+            .collect(),
     }
+}
+
+/// Costs the same however many clients and groups there are: it is polled.
+fn stats(directory: &Directory, workers: &Workers, tally: &ShardCounters) -> Stats {
+    let mut stats = Stats {
+        clients: directory.clients() as u64,
+        messages_in_per_s: tally.last_second.0,
+        messages_out_per_s: tally.last_second.1,
+        ..Stats::default()
+    };
+    for (_, link) in workers.iter() {
+        let status = stats.workers.entry(link.incarnation).or_insert_with(|| v1::WorkerStatus {
+            incarnation: link.incarnation.to_string(),
+            name: link.name.to_string(),
+            services: link.services.iter().map(ToString::to_string).collect(),
+            gateways: 1,
+            ..v1::WorkerStatus::default()
+        });
+        status.clients += link.clients as u64;
+        status.events_unanswered += link.unanswered.len() as u64;
+    }
+    stats
 }

@@ -1,24 +1,31 @@
 //! The order of reading: a client with more input than one turn handles is queued, and what a shard reads
 //! between two looks at its mailbox is bounded.
 
-use crate::shard::{client::ReadTurn, read_budget::ReadBudget, slots::Slot, state::Shard};
+use crate::shard::{
+    client::{Client, ReadTurn},
+    clients::Clients,
+    read_budget::ReadBudget,
+    slots::Slot,
+    socket::{HangUp, Stream},
+    state::Reads,
+    turn::Turn,
+};
 
 /// Queued clients that are read in one turn.
 const READERS_PER_TURN: usize = 16;
 
-impl Shard {
+impl Reads {
     /// A client's socket may have something. Does it have its turn now?
-    pub(super) fn may_take_a_turn(&mut self, slot: Slot) -> bool {
-        let Some(client) = self.clients.get_mut(slot) else { return false };
+    pub(super) fn may_take_a_turn(&mut self, slot: Slot, client: &mut Client, turn: &mut Turn) -> bool {
         match client.reading {
             ReadTurn::InLine => false,
             ReadTurn::Next => {
                 client.reading = ReadTurn::Freely;
-                self.ask_for_readers();
+                self.ask(turn);
                 true
             }
-            ReadTurn::Freely if self.reads.unread.is_spent() => {
-                self.line_up(slot);
+            ReadTurn::Freely if self.unread.is_spent() => {
+                self.line_up(slot, client, turn);
                 false
             }
             ReadTurn::Freely => true,
@@ -26,37 +33,68 @@ impl Shard {
     }
 
     /// It has more to read, and others come first.
-    pub(super) fn line_up(&mut self, slot: Slot) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
+    pub(super) fn line_up(&mut self, slot: Slot, client: &mut Client, turn: &mut Turn) {
         if client.reading != ReadTurn::InLine {
             client.reading = ReadTurn::InLine;
-            self.reads.readers.push_back(slot);
-            self.ask_turn();
+            self.readers.push_back(slot);
+            turn.ask();
         }
     }
 
     /// Those in the line have their turn when the mailbox has had its own.
-    pub(super) fn ask_for_readers(&mut self) {
-        if !self.reads.readers.is_empty() {
-            self.ask_turn();
+    pub(super) fn ask(&self, turn: &mut Turn) {
+        if !self.readers.is_empty() {
+            turn.ask();
         }
     }
 
     /// Wakes the first in the line; the next turn comes when the first of them has been read.
-    pub(super) fn serve_readers(&mut self) {
-        self.reads.unread = ReadBudget::default();
+    pub(super) fn serve(&mut self, clients: &mut Clients) {
+        self.unread = ReadBudget::default();
         for _ in 0..READERS_PER_TURN {
-            let Some(slot) = self.reads.readers.pop_front() else { break };
+            let Some(slot) = self.readers.pop_front() else { break };
             // It may be another's slot by now.
-            if let Some(client) = self.clients.get_mut(slot).filter(|it| it.reading == ReadTurn::InLine) {
+            if let Some(client) = clients.get_mut(slot).filter(|it| it.reading == ReadTurn::InLine) {
                 client.reading = ReadTurn::Next;
                 client.wake();
             }
         }
-        if self.reads.readers.is_empty() {
+        if self.readers.is_empty() {
             // A burst is given back.
-            self.reads.readers.shrink_to(1024);
+            self.readers.shrink_to(1024);
         }
+    }
+
+    /// A second has passed: those that had to wait are read again.
+    pub(super) fn end_delays(&mut self, clients: &mut Clients, second: u32) {
+        let still = std::mem::take(&mut self.delayed);
+        for slot in still {
+            let Some(client) = clients.get_mut(slot) else { continue };
+            let Some(pusher) = &mut client.pusher else { continue };
+            if pusher.not_before > second {
+                self.delayed.push(slot);
+            } else if std::mem::take(&mut pusher.not_before) > 0 {
+                client.wake();
+            }
+        }
+    }
+
+    /// Clients that are not read and have hung up.
+    pub(super) fn hung_up(&mut self, clients: &Clients) -> Vec<Slot> {
+        let mut hung_up = Vec::new();
+        self.paused.retain(|&slot| {
+            let Some(client) = clients.get(slot) else { return false };
+            let websocket = client.protocol.is_websocket();
+            // A WebSocket client that ends its stream without a close is gone. A `text` or `frame`
+            // client may end its side and still want the answers to what it sent.
+            match client.stream.as_ref().map_or(HangUp::No, Stream::hang_up) {
+                HangUp::Broken => hung_up.push(slot),
+                HangUp::Ended if websocket => hung_up.push(slot),
+                _ => {}
+            }
+            true
+        });
+        hung_up
     }
 }
 
@@ -70,9 +108,9 @@ mod tests {
     use crate::{
         config::GatewayLimits,
         shard::{
-            client::Client,
             fixture::{limits, shard},
             read_budget::FRAMES_PER_TURN,
+            state::Shard,
         },
     };
 

@@ -2,14 +2,14 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     rc::Rc,
     sync::Arc,
 };
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
-    limits, v1,
+    limits,
 };
 use broadgate_topics::remember::{Bounds, Remembered};
 use tokio::sync::Notify;
@@ -17,19 +17,19 @@ use tokio::sync::Notify;
 use crate::{
     codec::encode::LiveBytes,
     config::Config,
-    observers::Observers,
     shard::{
         app_connections::AppConnections,
-        client::{Client, ClientStage},
-        counters::ShardCounters,
+        clients::Clients,
+        counters::{Drop, ShardCounters},
         directory::Directory,
         outbox::JoinedFrames,
         outcome::Remembrance,
         pending_counts::PendingCounts,
-        pusher::client::PusherTenant,
+        pusher::{offers::Offers, tenants::Tenants},
         read_budget::ReadBudget,
-        slots::{Slot, Slots},
+        slots::Slot,
         tls::TlsShared,
+        turn::Turn,
         upcalls::Upcalls,
         wheel::Wheel,
         worker_links::{WorkerKey, Workers},
@@ -97,22 +97,18 @@ pub(crate) struct ShardDeps {
     /// Where the shard tells who is in what; the topics' task is woken by it.
     pub(crate) homes: Option<(Arc<PendingCounts>, Arc<Notify>)>,
     pub(crate) upcalls: Option<Upcalls>,
-    /// Who observes Pusher clients.
-    pub(crate) observers: Observers,
     /// Where Pusher clients count as connections of their app in the cluster.
     pub(crate) places: Option<Arc<AppConnections>>,
 }
 
 /// One thread's clients.
 pub(crate) struct Shard {
-    pub(crate) index: u8,
     /// How many shards share the gateway.
     pub(crate) shards: u8,
-    pub(crate) incarnation: Incarnation,
     /// The gateway's name, for answers.
     pub(crate) name: Rc<str>,
     pub(crate) config: Arc<Config>,
-    pub(crate) clients: Slots<Client>,
+    pub(crate) clients: Clients,
     pub(crate) directory: Directory,
     pub(crate) workers: Workers,
     pub(crate) tally: ShardCounters,
@@ -132,12 +128,10 @@ pub(crate) struct Shard {
     /// Of clients that come by TLS.
     pub(crate) tls: Arc<TlsShared>,
     /// Apps of clients here, by their ids.
-    pub(crate) tenants: HashMap<Box<str>, Rc<PusherTenant>>,
+    pub(crate) tenants: Tenants,
     /// What Pusher clients did in this turn, for those who observe them.
-    pub(crate) offers: Vec<v1::PusherEvent>,
-    /// Wakes the loop for the end of the turn.
-    pub(crate) turn: Rc<Notify>,
-    turn_asked: bool,
+    pub(crate) offers: Offers,
+    pub(crate) turn: Turn,
 }
 
 /// How many of the ids that callers chose are remembered.
@@ -161,12 +155,10 @@ const fn made_ids() -> Bounds {
 impl Shard {
     pub(crate) fn new(index: u8, incarnation: Incarnation, name: &str, config: Arc<Config>) -> Self {
         Self {
-            index,
             shards: 1,
-            incarnation,
             name: name.into(),
             config,
-            clients: Slots::default(),
+            clients: Clients::new(index, incarnation),
             directory: Directory::default(),
             workers: Workers::default(),
             tally: ShardCounters::new(index),
@@ -174,10 +166,9 @@ impl Shard {
             wheel: Wheel::default(),
             closing: HashSet::new(),
             selected: Vec::new(),
-            tenants: HashMap::new(),
-            offers: Vec::new(),
-            turn: Rc::new(Notify::new()),
-            turn_asked: false,
+            tenants: Tenants::default(),
+            offers: Offers::default(),
+            turn: Turn::default(),
             outboxes: Outboxes::default(),
             reads: Reads {
                 readers: VecDeque::new(),
@@ -193,41 +184,9 @@ impl Shard {
         }
     }
 
-    /// A client of this shard and app, also one that is going: until its worker has answered what it did,
-    /// the worker may still change its session.
-    pub(crate) fn find_also_going(&self, id: ClientId, app: &str) -> Option<Slot> {
-        let ours = id.incarnation == self.incarnation && id.shard == self.index;
-        let client = self.clients.get(id.slot).filter(|client| ours && client.key == id.key)?;
-        (&*client.app == app && !matches!(client.stage, ClientStage::Handshake(_))).then_some(id.slot)
-    }
-
-    pub(crate) fn id(&self, slot: Slot, key: u64) -> ClientId {
-        ClientId { incarnation: self.incarnation, shard: self.index, slot, key }
-    }
-
-    /// The slot of an open client of this shard.
-    pub(crate) fn find(&self, id: ClientId) -> Option<Slot> {
-        let ours = id.incarnation == self.incarnation && id.shard == self.index;
-        let client = self.clients.get(id.slot).filter(|_| ours)?;
-        (client.key == id.key && client.is_open()).then_some(id.slot)
-    }
-
     /// An open client of this shard and app.
     pub(crate) fn find_in(&self, id: ClientId, app: &str) -> Option<Slot> {
-        self.find(id).filter(|&slot| self.directory.is_in_app(slot, app))
-    }
-
-    pub(crate) fn is_mine(&self, id: &ClientId) -> bool {
-        id.incarnation == self.incarnation && id.shard == self.index
-    }
-
-    /// Something waits for the end of the turn: everything that is ready now is handled first, so
-    /// that a socket is written once for all of it.
-    pub(crate) fn ask_turn(&mut self) {
-        if !self.turn_asked {
-            self.turn_asked = true;
-            self.turn.notify_one();
-        }
+        self.clients.find(id).filter(|&slot| self.directory.is_in_app(slot, app))
     }
 
     /// Tells the homes what has changed.
@@ -235,20 +194,23 @@ impl Shard {
         if self.directory.has_changes()
             && let Some((pending_counts, wake)) = &self.deps.homes
         {
-            pending_counts.put(self.directory.take_changes(self.index), wake);
+            pending_counts.put(self.directory.take_changes(self.clients.shard), wake);
         }
     }
 
     /// Writes what has gathered: to the first clients of the line, and to every worker.
     pub(crate) fn end_turn(&mut self) {
-        self.turn_asked = false;
+        self.turn.ends();
         self.tell_standings();
         self.flush_some();
         for key in std::mem::take(&mut self.unsent.batched) {
             self.send_batch(key);
         }
-        self.hand_offers();
+        let unseen = self.offers.hand();
+        if unseen > 0 {
+            self.tally.drop(Drop::WatcherSlow, unseen);
+        }
         self.relieve();
-        self.serve_readers();
+        self.reads.serve(&mut self.clients);
     }
 }

@@ -102,7 +102,7 @@ async fn run(start: Start) {
     shard.shards = start.shards;
     shard.deps.homes = Some((start.pending_counts, start.wake_homes));
     shard.deps.upcalls = Some(start.upcalls);
-    shard.deps.observers = start.observers;
+    shard.offers.observers = start.observers;
     shard.deps.places = Some(start.places);
     let shard: ShardHandle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
@@ -136,7 +136,7 @@ struct ThreadTurns {
 
 impl ThreadTurns {
     async fn run(mut self, mut messages: Messages) {
-        let turn = Rc::clone(&self.shard.borrow().turn);
+        let turn = self.shard.borrow().turn.wake();
         let started = Instant::now();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -244,7 +244,7 @@ async fn drain(shard: ShardHandle, ingress: Rc<dyn Ingress>, over: Duration, don
         slices -= 1;
         tokio::time::sleep(DRAIN_SLICE).await;
     }
-    while shard.borrow().has_unanswered() || ingress.has_visitors() {
+    while shard.borrow().clients.has_unanswered() || ingress.has_visitors() {
         // Those whose handshake was under way.
         shard.borrow_mut().close_slice(1);
         tokio::time::sleep(DRAIN_SLICE).await;

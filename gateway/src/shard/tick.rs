@@ -12,7 +12,6 @@ use crate::{
         client::{Client, ClientStage},
         counters::Drop,
         slots::Slot,
-        socket::HangUp,
         state::Shard,
         window::WindowMax,
     },
@@ -24,7 +23,7 @@ impl Shard {
         for (slot, key) in self.wheel.due(second) {
             self.heartbeat(slot, key);
         }
-        self.end_delays();
+        self.reads.end_delays(&mut self.clients, second);
         self.close_backlogged();
         self.close_held();
         self.try_suspects();
@@ -32,9 +31,9 @@ impl Shard {
         self.look_after_paused();
         self.executed.remembered.expire(Duration::from_secs(second.into()));
         self.tally.remembered(&mut self.executed.remembered);
-        self.tally.outboxes(self.outboxes_bytes());
+        self.tally.outboxes(self.outboxes.bytes(&self.tls));
         self.tally.publish(self.clients.len());
-        if self.index == 0 {
+        if self.clients.shard == 0 {
             refusals::tell_left_out();
         }
     }
@@ -117,18 +116,7 @@ impl Shard {
 
     fn close_backlogged(&mut self) {
         let max = seconds(self.config.settings.limits.outbox_time_max).unwrap_or(u32::MAX);
-        let slow: Vec<Slot> = self
-            .outboxes
-            .backlogged
-            .iter()
-            .copied()
-            .filter(|&slot| {
-                let since = self.clients.get(slot).and_then(|client| client.backlog_since);
-                since.is_some_and(|since| self.second.saturating_sub(since.get()) >= max)
-            })
-            .collect();
-        for slot in slow {
-            self.outboxes.backlogged.remove(&slot);
+        for slot in self.outboxes.take_slow(&self.clients, self.second, max) {
             if self.clients.get(slot).is_some_and(Client::is_open) {
                 self.close_slow(slot);
             }
@@ -138,18 +126,7 @@ impl Shard {
     /// No worker took their events in time.
     fn close_held(&mut self) {
         let max = seconds(self.config.settings.limits.hold_time_max).unwrap_or(0);
-        let late: Vec<Slot> = self
-            .unsent
-            .held
-            .iter()
-            .copied()
-            .filter(|&slot| {
-                let since = self.clients.get(slot).and_then(|client| client.held_since);
-                since.is_some_and(|since| self.second.saturating_sub(since) >= max)
-            })
-            .collect();
-        for slot in late {
-            self.unsent.held.remove(&slot);
+        for slot in self.unsent.take_late(&self.clients, self.second, max) {
             let Some(client) = self.clients.get_mut(slot) else { continue };
             let dropped = client.events.clear();
             client.held_since = None;
@@ -201,28 +178,10 @@ impl Shard {
 
     /// Clients that are not read: have they hung up?
     fn look_after_paused(&mut self) {
-        for slot in self.reads.paused.iter().copied().collect::<Vec<_>>() {
-            let Some(client) = self.clients.get(slot) else {
-                self.reads.paused.remove(&slot);
-                continue;
-            };
-            let websocket = client.protocol.is_websocket();
-            let hung_up = client.stream.as_ref().map_or(HangUp::No, super::socket::Stream::hang_up);
-            // A WebSocket client that ends its stream without a close is gone. A `text` or `frame`
-            // client may end its side and still want the answers to what it sent.
-            if hung_up == HangUp::Broken || (hung_up == HangUp::Ended && websocket) {
-                self.tally.drop(Drop::UnreadAtHangUp, 1);
-                self.abort(slot, Cause::Lost, 1006, "");
-            }
+        for slot in self.reads.hung_up(&self.clients) {
+            self.tally.drop(Drop::UnreadAtHangUp, 1);
+            self.abort(slot, Cause::Lost, 1006, "");
         }
-    }
-
-    /// Events that no worker will ever answer: the gateway is stopping.
-    pub(crate) fn has_unanswered(&self) -> bool {
-        self.clients.iter().any(|(_, client)| {
-            !client.events.is_empty() && client.worker.is_some()
-                || matches!(client.stage, ClientStage::Closing(_))
-        })
     }
 }
 

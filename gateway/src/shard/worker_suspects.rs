@@ -22,7 +22,7 @@ use broadgate_proto::{
 use crate::{
     codec::encode::close_code_frame,
     shard::{
-        client::ClientStage,
+        client::{Client, ClientStage},
         counters::Drop as Dropped,
         slots::Slot,
         state::Shard,
@@ -41,6 +41,14 @@ impl WorkerLink {
     fn is_alone(&self) -> bool {
         self.unanswered.is_empty() && self.suspects.others_are_quiet()
     }
+
+    /// A client's next event may be what workers die of: it waits for its trial.
+    pub(super) fn queue_suspect(&mut self, slot: Slot, client: &mut Client) {
+        if !client.in_line {
+            client.in_line = true;
+            self.suspects.line.push_back((slot, client.key));
+        }
+    }
 }
 
 impl UnansweredEvent {
@@ -50,16 +58,6 @@ impl UnansweredEvent {
 }
 
 impl Shard {
-    /// A client's next event may be what workers die of: it waits for its trial.
-    pub(super) fn suspect(&mut self, worker: WorkerKey, slot: Slot) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        let Some(link) = self.workers.get_mut(worker) else { return };
-        if !client.in_line {
-            client.in_line = true;
-            link.suspects.line.push_back((slot, client.key));
-        }
-    }
-
     /// Once a second: trials begin, and end that have taken too long.
     pub(super) fn try_suspects(&mut self) {
         let busy =
@@ -115,7 +113,7 @@ impl Shard {
     }
 
     fn begin_trial(&mut self, key: WorkerKey) {
-        let second = self.second;
+        let (second, shard) = (self.second, self.clients.shard);
         loop {
             let Some(link) = self.workers.get_mut(key) else { return };
             if link.leaving {
@@ -131,7 +129,7 @@ impl Shard {
                 continue;
             };
             let alone = link.is_alone();
-            let seq = link.next_seq(self.index);
+            let seq = link.next_seq(shard);
             let until = second + (1 << entry.deaths.min(5));
             entry.seq = Some(seq);
             link.suspects.trial = Some(Trial { seq, until, alone });
@@ -178,7 +176,7 @@ impl Shard {
             waiting.take();
         }
         tracing::error!(
-            client = %self.id_of(slot), service = %self.clients.get(slot).map_or("", |client| &client.service),
+            client = %self.clients.id_of(slot), service = %self.clients.get(slot).map_or("", |client| &client.service),
             seq = entry.seq, bytes = entry.event.encoded_len(), workers = entry.deaths, kind = kind(&entry.event),
             "workers die of an event: dropping it and closing its client; check how the worker handles it"
         );

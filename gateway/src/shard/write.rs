@@ -13,10 +13,12 @@ use crate::{
     codec::encode::{Frames, SharedFrame},
     shard::{
         client::{Client, ClientStage},
+        clients::Clients,
         counters::Drop,
         outbox::{Piece, SLICES_MAX},
         slots::Slot,
-        state::Shard,
+        state::{Outboxes, Shard},
+        turn::Turn,
     },
 };
 
@@ -45,11 +47,7 @@ impl Shard {
         client.sent.bytes += frames.payload as u64;
         self.tally.now.messages_out += 1;
         self.tally.now.bytes_out += frames.payload as u64;
-        if !client.dirty {
-            client.dirty = true;
-            self.outboxes.dirty.push_back(slot);
-            self.ask_turn();
-        }
+        self.outboxes.queue(slot, client, &mut self.turn);
         Ok(())
     }
 
@@ -87,16 +85,7 @@ impl Shard {
         let before = client.outbox.frames();
         client.outbox.push(frame);
         self.outboxes.waiting_frames += client.outbox.frames() - before;
-        self.mark_dirty(slot);
-    }
-
-    pub(crate) fn mark_dirty(&mut self, slot: Slot) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        if !client.dirty {
-            client.dirty = true;
-            self.outboxes.dirty.push_back(slot);
-            self.ask_turn();
-        }
+        self.outboxes.queue(slot, client, &mut self.turn);
     }
 
     /// Writes to the first in the line; who is left has the next turn.
@@ -112,7 +101,7 @@ impl Shard {
             // A burst is given back.
             self.outboxes.dirty.shrink_to(1024);
         } else {
-            self.ask_turn();
+            self.turn.ask();
         }
     }
 
@@ -126,13 +115,35 @@ impl Shard {
     /// Writes what the socket takes. What it does not take waits for the client's own task, which the
     /// kernel wakes.
     pub(crate) fn flush(&mut self, slot: Slot) {
-        let second = self.second;
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let Client { stream: Some(stream), outbox, waker, .. } = client else { return };
+        if !self.outboxes.write(slot, client, self.second, &mut self.tally.now.writes) {
+            self.abort(slot, Cause::Lost, 1006, "");
+        }
+    }
+}
+
+impl Outboxes {
+    /// The client has pending output: it is queued, unless it is already.
+    pub(super) fn queue(&mut self, slot: Slot, client: &mut Client, turn: &mut Turn) {
+        if !client.dirty {
+            client.dirty = true;
+            self.dirty.push_back(slot);
+            turn.ask();
+        }
+    }
+
+    /// So many frames are in no outbox any more.
+    pub(super) fn left(&mut self, frames: usize) {
+        self.waiting_frames = self.waiting_frames.saturating_sub(frames);
+    }
+
+    /// Writes what the socket takes; false if it is broken.
+    fn write(&mut self, slot: Slot, client: &mut Client, second: u32, writes: &mut u64) -> bool {
+        let Client { stream: Some(stream), outbox, waker, .. } = client else { return true };
         let before = outbox.frames();
         while !outbox.is_empty() {
-            self.tally.now.writes += 1;
-            let written = match outbox.piece(&mut self.outboxes.joined) {
+            *writes += 1;
+            let written = match outbox.piece(&mut self.joined) {
                 Piece::One(bytes) => stream.poll_write(waker.as_ref(), bytes),
                 Piece::Several => {
                     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -143,20 +154,19 @@ impl Shard {
             match written {
                 Poll::Ready(Ok(written)) if written > 0 => outbox.advance(written),
                 Poll::Ready(_) => {
-                    self.outboxes.waiting_frames =
-                        self.outboxes.waiting_frames.saturating_sub(before - outbox.frames());
-                    return self.abort(slot, Cause::Lost, 1006, "");
+                    self.left(before - outbox.frames());
+                    return false;
                 }
                 Poll::Pending => break,
             }
         }
-        self.outboxes.waiting_frames = self.outboxes.waiting_frames.saturating_sub(before - outbox.frames());
+        self.left(before - outbox.frames());
         if outbox.bytes() > OUTBOX_LOW_WATER_BYTES {
             client.backlog_since.get_or_insert(NonZeroU32::new(second).unwrap_or(NonZeroU32::MIN));
-            self.outboxes.backlogged.insert(slot);
+            self.backlogged.insert(slot);
         } else {
             if client.backlog_since.take().is_some() {
-                self.outboxes.backlogged.remove(&slot);
+                self.backlogged.remove(&slot);
             }
             // It takes its answers: what it says may be read again.
             if std::mem::take(&mut client.answers) as usize > OUTBOX_LOW_WATER_BYTES {
@@ -164,6 +174,16 @@ impl Shard {
             }
         }
         end_if_done(client);
+        true
+    }
+
+    /// Clients whose outbox has been above its low-water mark for so many seconds.
+    pub(super) fn take_slow(&mut self, clients: &Clients, second: u32, max: u32) -> Vec<Slot> {
+        let is_slow = |slot: &Slot| {
+            let since = clients.get(*slot).and_then(|client| client.backlog_since);
+            since.is_some_and(|since| second.saturating_sub(since.get()) >= max)
+        };
+        self.backlogged.extract_if(is_slow).collect()
     }
 }
 

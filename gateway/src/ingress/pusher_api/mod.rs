@@ -138,7 +138,7 @@ async fn run(
     let app = app.ok_or_else(|| ApiRefusal::unknown_app(id))?;
     check_prefix(&asked.target.prefix, app)
         .map_err(|sentence| ApiRefusal::new(StatusCode::NOT_FOUND, sentence))?;
-    let tenant = port.shard.borrow_mut().tenant(app);
+    let tenant = port.shard.borrow_mut().tenants.of(app);
     // Before the body: the query says what it must be.
     let signed = sign::SignedParts { method: parts.method.as_str(), path, params: &params };
     let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };

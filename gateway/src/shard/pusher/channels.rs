@@ -14,9 +14,12 @@ use metrics::counter;
 
 use crate::{
     codec::encode::{Frames, SharedFrame, text_frame},
-    command::{ClientFilter, GatewayContent, ParsedCommand, PresenceSeat},
+    command::{GatewayContent, ParsedCommand, PresenceSeat},
     refusals,
-    shard::{counters::Drop, pusher::client::Pending, slots::Slot, state::Shard, upcalls::EnterUpcall},
+    shard::{
+        client::Client, counters::Drop, pusher::client::Pending, slots::Slot, state::Shard,
+        upcalls::EnterUpcall,
+    },
 };
 
 impl Shard {
@@ -69,9 +72,9 @@ impl Shard {
         let channel = pending.subscription.channel;
         self.tally.drop(Drop::Unsent, pending.held.len());
         if self.directory.part(slot, &channel) && pending.is_again {
-            self.offer_unsubscribed(slot, &channel);
+            self.offers.unsubscribed(&self.clients, slot, &channel, &mut self.turn);
         }
-        self.ask_turn();
+        self.turn.ask();
         match refused {
             NotPresent::Full => {
                 let sentence = format!("the channel has {max} members, as many as it may have");
@@ -100,14 +103,14 @@ impl Shard {
         let topic = Topic::group(&app, group);
         // Before the question: the home must have heard of the client.
         self.tell_standings();
-        let client = self.id_of(slot);
+        let client = self.clients.id_of(slot);
         if let Some(upcalls) = &self.deps.upcalls {
             let _ = upcalls.entries.try_send(EnterUpcall { client, topic, user });
         }
     }
 
     fn refuse(&mut self, slot: Slot, channel: &str, kind: &str, sentence: &str, status: u16) {
-        let Some(pusher) = self.pusher(slot) else { return };
+        let Some(pusher) = self.clients.pusher(slot) else { return };
         let frame = talk::refusal(channel, kind, sentence, status, pusher.tenant.app.compat);
         self.say(slot, &frame);
     }
@@ -126,7 +129,7 @@ impl Shard {
         // Nobody knows who is in it: better no list of members than a wrong one.
         let refused = entered.refused.or(unknown.then_some(NotPresent::Undecided));
         if !entered.missing.is_empty() {
-            self.log_without_home(slot, topic.name(), refused.is_some());
+            client.log_without_home(topic.name(), refused.is_some());
         }
         if let Some(refused) = refused.filter(|_| self.directory.is_member(slot, topic.name())) {
             return self.not_present(slot, refused);
@@ -143,9 +146,12 @@ impl Shard {
         }
         // Before the roster, which may be too large for its outbox. A command may have taken it
         // out of the channel meanwhile.
-        if !is_again && self.is_observed(slot) && self.directory.is_member(slot, &channel) {
+        if !is_again
+            && self.offers.is_observed(&self.clients, slot)
+            && self.directory.is_member(slot, &channel)
+        {
             let seat = self.directory.seat(slot, &channel);
-            self.offer_subscribed(slot, &channel, seat.as_ref());
+            self.offers.subscribed(&self.clients, slot, &channel, seat.as_ref(), &mut self.turn);
         }
         let frame = match &member {
             None => outgoing::subscription_succeeded(&channel),
@@ -160,22 +166,6 @@ impl Shard {
         }
         for frame in held {
             self.push(slot, frame);
-        }
-    }
-
-    /// A channel's home has not answered in time: a subscription is refused, or is confirmed without the event
-    /// that the channel keeps and perhaps without being counted yet.
-    fn log_without_home(&self, slot: Slot, channel: &str, refused: bool) {
-        let outcome = if refused { "refused" } else { "confirmed" };
-        counter!("broadgate_gateway_subscriptions_without_home_total", "outcome" => outcome).increment(1);
-        if refusals::may_log("subscription_without_home")
-            && let Some(client) = self.clients.get(slot)
-        {
-            let (app, address) = (&*client.app, client.address);
-            tracing::warn!(
-                %app, channel, %address, outcome,
-                "a channel's home did not answer a subscription in time: check the links between gateways"
-            );
         }
     }
 
@@ -237,24 +227,6 @@ impl Shard {
         }
     }
 
-    /// The form of a message that a client gets, by the group in which it is reached.
-    pub(crate) fn frames_for<'a>(
-        &self,
-        slot: Slot,
-        to: &ClientFilter,
-        frames: &'a Frames<SharedFrame>,
-        by_group: &'a [Frames<SharedFrame>],
-    ) -> &'a Frames<SharedFrame> {
-        let reached = to.groups.iter().zip(by_group).find(|(group, _)| self.directory.is_member(slot, group));
-        reached.map_or(frames, |(_, frames)| frames)
-    }
-
-    /// Does the client follow one of the groups only when its subscription is confirmed?
-    pub(crate) fn is_subscribing(&self, slot: Slot, groups: &[Box<str>]) -> bool {
-        let pending = self.clients.get(slot).and_then(|client| client.pending.as_ref());
-        pending.is_some_and(|pending| groups.iter().any(|group| **group == pending.subscription.channel))
-    }
-
     /// Keeps a message until the subscription that is under way is confirmed.
     pub(crate) fn hold_back(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
@@ -268,6 +240,28 @@ impl Shard {
         }
         pending.held.push(frame);
         Ok(())
+    }
+}
+
+impl Client {
+    /// A channel's home has not answered in time: a subscription is refused, or is confirmed without the event
+    /// that the channel keeps and perhaps without being counted yet.
+    fn log_without_home(&self, channel: &str, refused: bool) {
+        let outcome = if refused { "refused" } else { "confirmed" };
+        counter!("broadgate_gateway_subscriptions_without_home_total", "outcome" => outcome).increment(1);
+        if refusals::may_log("subscription_without_home") {
+            let (app, address) = (&*self.app, self.address);
+            tracing::warn!(
+                %app, channel, %address, outcome,
+                "a channel's home did not answer a subscription in time: check the links between gateways"
+            );
+        }
+    }
+
+    /// Does the client follow one of the groups only when its subscription is confirmed?
+    pub(crate) fn is_subscribing(&self, groups: &[Box<str>]) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| groups.iter().any(|group| **group == pending.subscription.channel))
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct PusherClient {
     pub(super) events: Rate,
     pub(super) subscriptions: Bucket,
     /// Its app's clients have subscribed to so much that it is not read before this second.
-    pub(super) not_before: u32,
+    pub(crate) not_before: u32,
     /// Users of its watchlist whose groups' homes have not answered.
     pub(super) unheard: u32,
     /// A client event of its waits to be placed.

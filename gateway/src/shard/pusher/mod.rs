@@ -6,14 +6,16 @@
 //! | `channels.rs` | subscribing, and the events of subscriptions |
 //! | `users.rs` | signing in, and who of a watchlist is online |
 //! | `offers.rs` | what clients do, for observers |
+//! | `tenants.rs` | the apps of a shard's clients |
 
 mod channels;
 pub(super) mod client;
-mod offers;
+pub(super) mod offers;
+pub(super) mod tenants;
 mod users;
 mod watchlist;
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use broadgate_proto::{
     id::ClientId,
@@ -28,32 +30,22 @@ use broadgate_pusher::{
 use metrics::counter;
 
 use crate::{
-    apps::{App, AppEnd, AppTable},
+    apps::{AppEnd, AppTable},
     codec::encode::{close_frame, text_frame},
     command::{ChannelEvent, EventFlags},
     refusals::RefusalContext,
     shard::{counters::Drop, slots::Slot, state::Shard},
 };
 
-pub(crate) use self::client::{PusherClient, PusherTenant};
+pub(crate) use self::client::PusherTenant;
 
 pub(crate) use self::watchlist::signed_in_group;
 
 impl Shard {
-    /// An app as its clients here share it.
-    pub(crate) fn tenant(&mut self, app: &Arc<App>) -> Rc<PusherTenant> {
-        if let Some(known) = self.tenants.get(&*app.id).filter(|known| Arc::ptr_eq(&known.app, app)) {
-            return Rc::clone(known);
-        }
-        let tenant = Rc::new(PusherTenant::new(app));
-        self.tenants.insert(app.id.as_str().into(), Rc::clone(&tenant));
-        tenant
-    }
-
     /// The apps were replaced: clients go on by their present settings, or are closed.
     pub(crate) fn apps_changed(&mut self) {
         let table = self.config.apps.load();
-        self.tenants.retain(|id, _| table.by_id(id).is_some());
+        self.tenants.retain(&table);
         for slot in self.clients.taken() {
             self.follow_app(slot, &table);
         }
@@ -71,9 +63,9 @@ impl Shard {
             }),
             Some(_) => match table.by_id(&client.app).filter(|app| !app.keys.is_empty()) {
                 Some(app) if app.enabled => {
-                    let tenant = self.tenant(app);
+                    let tenant = self.tenants.of(app);
                     let places = self.deps.places.clone().filter(|_| app.connections_max > 0);
-                    if let Some(pusher) = self.pusher(slot) {
+                    if let Some(pusher) = self.clients.pusher(slot) {
                         pusher.tenant = tenant;
                         if let Some(places) = places.filter(|_| pusher.place.is_none()) {
                             // It came while there was no limit, so it is never too many; but it counts.
@@ -93,14 +85,10 @@ impl Shard {
 
     /// The first frame to a new client.
     pub(crate) fn greet_pusher(&mut self, slot: Slot) {
-        let socket_id = socket_id::text(self.id_of(slot));
-        let Some(pusher) = self.pusher(slot) else { return };
+        let socket_id = socket_id::text(self.clients.id_of(slot));
+        let Some(pusher) = self.clients.pusher(slot) else { return };
         let seconds = pusher.tenant.app.activity_timeout.as_secs().max(1);
         self.say(slot, &outgoing::connection_established(&socket_id, seconds));
-    }
-
-    fn pusher(&mut self, slot: Slot) -> Option<&mut PusherClient> {
-        self.clients.get_mut(slot)?.pusher.as_deref_mut()
     }
 
     fn say(&mut self, slot: Slot, json: &str) {
@@ -108,7 +96,7 @@ impl Shard {
     }
 
     pub(crate) fn on_pusher_text(&mut self, slot: Slot, text: &str) {
-        let socket_id = socket_id::text(self.id_of(slot));
+        let socket_id = socket_id::text(self.clients.id_of(slot));
         let Some(pusher) = self.clients.get(slot).and_then(|client| client.pusher.as_deref()) else { return };
         // It does not leave the server's own groups by their names: it could not be terminated any more.
         let is_in = |channel: &str| watchlist::is_channel(channel) && self.directory.is_member(slot, channel);
@@ -118,7 +106,7 @@ impl Shard {
     }
 
     pub(crate) fn on_pusher_binary(&mut self, slot: Slot) {
-        let Some(pusher) = self.pusher(slot) else { return };
+        let Some(pusher) = self.clients.pusher(slot) else { return };
         let compat = pusher.tenant.app.compat;
         self.say(slot, &outgoing::error(Some(4200), "binary messages are not supported: send text", compat));
     }
@@ -142,9 +130,9 @@ impl Shard {
                     if let Some(seat) = seat {
                         self.forget_identity(slot, &seat.user);
                     }
-                    self.offer_unsubscribed(slot, &channel);
+                    self.offers.unsubscribed(&self.clients, slot, &channel, &mut self.turn);
                 }
-                self.ask_turn();
+                self.turn.ask();
             }
             Act::SignIn { user, user_data } => self.sign_in(slot, user, &user_data),
             Act::Publish { channel, event, data } => self.publish(slot, channel, event, data),
@@ -157,7 +145,7 @@ impl Shard {
         let (second, shards) = (self.second, u32::from(self.shards));
         let limits = &self.config.settings.limits;
         let burst = u32::try_from(limits.groups_per_client_max).unwrap_or(u32::MAX);
-        let Some(pusher) = self.pusher(slot) else { return false };
+        let Some(pusher) = self.clients.pusher(slot) else { return false };
         let tenant = Rc::clone(&pusher.tenant);
         let limits = &tenant.app.limits;
         let burst = burst.saturating_add(u32::try_from(limits.watchlist_max).unwrap_or(u32::MAX));
@@ -171,7 +159,7 @@ impl Shard {
         if (0..groups).fold(true, |_, _| rate.take(second, share)) {
             return true;
         }
-        if let Some(pusher) = self.pusher(slot) {
+        if let Some(pusher) = self.clients.pusher(slot) {
             pusher.not_before = second + 1;
         }
         self.reads.delayed.push(slot);
@@ -179,26 +167,11 @@ impl Shard {
         true
     }
 
-    /// A second has passed: those that had to wait are read again.
-    pub(crate) fn end_delays(&mut self) {
-        let second = self.second;
-        let still = std::mem::take(&mut self.reads.delayed);
-        for slot in still {
-            let Some(client) = self.clients.get_mut(slot) else { continue };
-            let Some(pusher) = &mut client.pusher else { continue };
-            if pusher.not_before > second {
-                self.reads.delayed.push(slot);
-            } else if std::mem::take(&mut pusher.not_before) > 0 {
-                client.wake();
-            }
-        }
-    }
-
     /// A client event goes the way of every command to one group. Nothing more is read from the client
     /// until it was placed.
     fn publish(&mut self, slot: Slot, channel: String, event: String, data: String) {
         let second = self.second;
-        let id = self.id_of(slot);
+        let id = self.clients.id_of(slot);
         let Some(client) = self.clients.get_mut(slot) else { return };
         let app = Rc::clone(&client.app);
         let Some(pusher) = client.pusher.as_deref_mut() else { return };
@@ -215,7 +188,7 @@ impl Shard {
             Some(seat) => ChannelMember::of_seat(&seat.user, &seat.info).id_json(),
             None => String::new(),
         };
-        let offer = self.is_observed(slot).then(|| v1::PusherClientEvent {
+        let offer = self.offers.is_observed(&self.clients, slot).then(|| v1::PusherClientEvent {
             channel: channel.clone(),
             event: event.clone(),
             data_json: data.clone(),
@@ -235,11 +208,11 @@ impl Shard {
             let sentence = "Client event rejected - the server is busy";
             return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
         }
-        if let Some(pusher) = self.pusher(slot) {
+        if let Some(pusher) = self.clients.pusher(slot) {
             pusher.is_placing = true;
         }
         if let Some(offer) = offer {
-            self.offer(slot, pusher_event::Event::ClientEvent(offer));
+            self.offers.put(&self.clients, slot, &mut self.turn, pusher_event::Event::ClientEvent(offer));
         }
     }
 
@@ -256,8 +229,8 @@ impl Shard {
 
     pub(crate) fn event_refused(&mut self, client: ClientId, why: &str) {
         self.tally.drop(Drop::Refused, 1);
-        let Some(slot) = self.find(client) else { return };
-        let Some(pusher) = self.pusher(slot) else { return };
+        let Some(slot) = self.clients.find(client) else { return };
+        let Some(pusher) = self.clients.pusher(slot) else { return };
         let compat = pusher.tenant.app.compat;
         let sentence = format!("Client event rejected - {why}");
         self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), &sentence, compat));
@@ -266,7 +239,7 @@ impl Shard {
     /// These clients' events have their places in the queues: their next frames may be read.
     pub(crate) fn events_placed(&mut self, clients: &[ClientId]) {
         for &client in clients {
-            let Some(client) = self.find(client).and_then(|slot| self.clients.get_mut(slot)) else {
+            let Some(client) = self.clients.find(client).and_then(|slot| self.clients.get_mut(slot)) else {
                 continue;
             };
             if let Some(pusher) = &mut client.pusher {

@@ -24,7 +24,7 @@ impl Shard {
     /// connection that is in them is the user, so that it can be terminated. Until the client was told
     /// how its watchlist stands, nothing more is read from it.
     pub(super) fn sign_in(&mut self, slot: Slot, user: SignedInUser, user_data: &str) {
-        let Some(pusher) = self.pusher(slot) else { return };
+        let Some(pusher) = self.clients.pusher(slot) else { return };
         let app = &pusher.tenant.app;
         let (compat, watched_max, watches) = (app.compat, app.limits.watchlist_max, app.watchlist);
         let is_repeated = pusher.user.as_deref() == Some(&user);
@@ -39,9 +39,9 @@ impl Shard {
             return self.say(slot, &outgoing::error(Some(BUSY), sentence, compat));
         }
         self.say(slot, &outgoing::signin_success(user_data));
-        if !is_repeated && self.is_observed(slot) {
+        if !is_repeated && self.offers.is_observed(&self.clients, slot) {
             let signed_in = v1::PusherSignedIn { user_data: user_data.to_owned() };
-            self.offer(slot, Event::SignedIn(signed_in));
+            self.offers.put(&self.clients, slot, &mut self.turn, Event::SignedIn(signed_in));
         }
         if watchlist_cut {
             let sentence = format!("Watchlist limit exceeded: the first {watched_max} users are watched");
@@ -62,7 +62,7 @@ impl Shard {
             return false;
         }
         let watch = (!watched.is_empty()).then(|| Box::new(Watchlist::of(watched)));
-        let Some(pusher) = self.pusher(slot) else { return false };
+        let Some(pusher) = self.clients.pusher(slot) else { return false };
         let former = std::mem::replace(&mut pusher.watch, watch);
         for (former, _) in former.iter().flat_map(|watch| &watch.users) {
             if !watched.iter().any(|user| **user == **former) && **former != *user.id {
@@ -80,25 +80,25 @@ impl Shard {
             self.enter(slot, &online_group(user), None);
         }
         let asked = u32::try_from(watched.len()).unwrap_or(u32::MAX);
-        if let Some(pusher) = self.pusher(slot) {
+        if let Some(pusher) = self.clients.pusher(slot) {
             pusher.unheard += asked;
             pusher.user = Some(Box::new(user));
             pusher.is_authorized = true;
         }
-        self.ask_turn();
+        self.turn.ask();
         true
     }
 
     /// Reverb has no sign-in: there, presence under an id is what terminates a connection by it.
     pub(super) fn identify(&mut self, slot: Slot, user: &str) {
-        if self.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
+        if self.clients.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
             self.directory.join(slot, &signed_in_group(user), 0);
         }
     }
 
     /// The client is present under this id no more, in one channel.
     pub(super) fn forget_identity(&mut self, slot: Slot, user: &str) {
-        let Some(pusher) = self.pusher(slot) else { return };
+        let Some(pusher) = self.clients.pusher(slot) else { return };
         let signed_in = pusher.user.as_ref().is_some_and(|known| known.id == user);
         let stands = |group| self.directory.seat(slot, group).is_some_and(|seat| *seat.user == *user);
         let is_present = self.directory.groups(slot).any(|group| stands(group));
@@ -120,7 +120,7 @@ impl Shard {
 
     /// How a user stood when the client began to watch, or stands now.
     fn heard_of(&mut self, slot: Slot, user: &str, online: bool) {
-        let Some(watch) = self.pusher(slot).and_then(|pusher| pusher.watch.as_mut()) else { return };
+        let Some(watch) = self.clients.pusher(slot).and_then(|pusher| pusher.watch.as_mut()) else { return };
         if let Some(frame) = watch.heard(user, online) {
             self.say(slot, &frame);
         }
