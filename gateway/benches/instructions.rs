@@ -15,18 +15,17 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use broadgate_gateway::bench::{Fanout, Framing, Group, Message, Publishing};
+use broadgate_gateway::bench::{Fanout, Framing, Group, Message};
 
 const PAYLOAD_BYTES: usize = 128;
 const CLIENTS: u32 = 1000;
 
 /// Each benchmark, by its name.
-const BENCHMARKS: [(&str, fn()); 5] = [
+const BENCHMARKS: [(&str, fn()); 4] = [
     ("append_and_flush_1000 frames_8", append_and_flush),
     ("select_1000 all", || select(&[])),
     ("select_1000 all_but_one", || select(&[7])),
     ("frame_1000 bytes_128", frame),
-    ("publish_1000 bytes_128", publish),
 ];
 
 fn main() -> ExitCode {
@@ -86,21 +85,5 @@ fn frame() {
 fn counted_frame(framing: &Framing, payload: &str) {
     for _ in 0..1000 {
         drop(black_box(framing.text(black_box(payload))));
-    }
-}
-
-fn publish() {
-    let data = payload();
-    let body = format!(r#"{{"name":"order.shipped","data":"{data}","channels":["private-orders.1"]}}"#);
-    let publishing = Publishing::new();
-    assert_eq!(publishing.publish(body.as_bytes()), 1);
-    counted_publish(&publishing, body.as_bytes());
-}
-
-/// A thousand times the body of a `POST /events` becomes what its channel's home orders.
-#[inline(never)]
-fn counted_publish(publishing: &Publishing, body: &[u8]) {
-    for _ in 0..1000 {
-        black_box(publishing.publish(black_box(body)));
     }
 }

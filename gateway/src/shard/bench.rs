@@ -4,16 +4,11 @@
 
 use std::{hint::black_box, io::IoSlice, rc::Rc};
 
-use broadgate_pusher::{
-    Compat,
-    api::{params::Params, publish},
-    limits::PusherLimits,
-    outgoing,
-};
+use broadgate_pusher::outgoing;
 
 use crate::{
     codec::encode::{Encoder, Frames, LiveBytes},
-    command::{ChannelEvent, ClientFilter, CommandSource, Parser, TopicCommand},
+    command::ClientFilter,
     shard::{
         directory::Directory,
         outbox::{JoinedFrames, Outbox, Piece, SLICES_MAX},
@@ -53,44 +48,6 @@ impl Framing {
     #[must_use]
     pub fn event(&self, name: &str, channel: &str, data: &str) -> Message {
         Message(self.0.event(outgoing::event(name, Some(channel), data).as_bytes()))
-    }
-}
-
-/// What becomes of the body of a `POST /events`.
-pub struct Publishing {
-    parser: Parser,
-    params: Params,
-    limits: PusherLimits,
-}
-
-impl Publishing {
-    /// For WebSocket and Pusher clients.
-    #[must_use]
-    pub fn new() -> Self {
-        let parser = Parser {
-            encoder: Framing::pusher().0,
-            session_bytes_max: 1 << 16,
-            payload_bytes_max: 1 << 20,
-            frame_bytes_max: 1 << 20,
-        };
-        Self { parser, params: Params::default(), limits: PusherLimits::default() }
-    }
-
-    /// Parses it, and makes of it what its channels' homes get. Returns their number; 0 if it is refused.
-    pub fn publish(&self, body: &[u8]) -> usize {
-        let Ok(event) = publish::event(body, &self.params, &self.limits, Compat::Pusher) else { return 0 };
-        let events = ChannelEvent::of_publishes(APP, Some("key"), std::slice::from_ref(&event));
-        let commands = events.into_iter().filter_map(|(event, id)| {
-            let order = self.parser.event(&event, &id.unwrap_or_default()).ok()?;
-            Some(TopicCommand::new(CommandSource::Event(event), order))
-        });
-        commands.map(black_box).count()
-    }
-}
-
-impl Default for Publishing {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
