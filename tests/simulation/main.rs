@@ -7,13 +7,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `script.rs` | what people, callers and misfortune do |
+//! | `script.rs`, `misfortune.rs`, `deeds.rs` | what people, callers and misfortune do |
 //! | `world.rs`, `net.rs` | virtual time, connections |
 //! | `gateway.rs`, `links.rs`, `shards.rs`, `calls.rs` | what is around the core of a gateway's homes |
 //! | `register.rs` | the register, and membership |
 //! | `ledger.rs` | the ledger of several registers |
 //! | `caller.rs` | callers, as an SDK is |
-//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs`, `chain.rs` | what happened, and what must hold |
+//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs`, `chain.rs`, `joins.rs` | what happened, and what must hold |
 //! | `bugs.rs`, `shrink.rs` | planted bugs; the shortest script that fails |
 //! | `regressions.rs`, `checked.rs` | scripts that failed once; the checker's own tests |
 
@@ -24,12 +24,15 @@ mod chain;
 mod checked;
 mod checker;
 mod convergence;
+mod deeds;
 mod entering;
 mod gateway;
 mod halves;
 mod history;
+mod joins;
 mod ledger;
 mod links;
+mod misfortune;
 mod model;
 mod net;
 mod options;

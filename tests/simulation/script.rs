@@ -1,15 +1,11 @@
 //! A script: what people, callers and misfortune do in one run. Made from a seed; any step may be left out.
+//! `misfortune.rs` says what goes wrong, and `deeds.rs` does what a script says.
 
 use std::{fmt, time::Duration};
 
 use broadgate_topics::Topic;
 
-use super::{
-    history::{CmdNo, Wish},
-    net::{OTHER_REGISTER, REGISTER, REGISTERS},
-    rng::Rng,
-    world::{Event, World},
-};
+use super::rng::Rng;
 
 #[derive(Debug, Clone)]
 pub struct Script {
@@ -178,6 +174,9 @@ pub enum Action {
     },
 }
 
+/// A lease, two link timeouts, and some for reports to arrive.
+const CALM_MILLIS: u64 = 5000 + 2 * 2000 + 4000;
+
 pub const APP: &str = "a";
 
 impl fmt::Display for Step {
@@ -325,46 +324,6 @@ impl Script {
         script
     }
 
-    /// Of the registers, their ledger, and gateways, which make new views.
-    fn ledger_fault(&self, forgets: bool, rng: &mut Rng) -> Action {
-        let (host, no) = (rng.index(self.hosts), rng.index(3));
-        let millis = [300, 1500, 2500, 5000, 8000][rng.index(5)] + rng.below(500);
-        match rng.below(100) {
-            0..4 => self.fault(rng),
-            4..10 => Action::Crash { host, silently: rng.percent(50) },
-            10..32 => Action::Start { host, ring_version: 1 },
-            32..36 => Action::Drain { host },
-            36..50 => Action::LeaderStop { millis },
-            50..60 => Action::LeaderPause { millis },
-            60..66 => Action::RegisterPause { no, millis },
-            66..74 => Action::LedgerAway { millis },
-            74..82 => Action::LedgerTroubled { millis },
-            82..92 => Action::LedgerRevokes,
-            92..96 if forgets => Action::LedgerForgets { writes: rng.between(1, 4) as usize },
-            96..100 if forgets => {
-                Action::LedgerRestored { back: rng.between(1, 20) as usize, leader_too: rng.percent(50) }
-            }
-            _ => Action::Start { host, ring_version: 1 },
-        }
-    }
-
-    /// Mostly of the registers and the ways to them.
-    fn register_fault(&self, rng: &mut Rng) -> Action {
-        let host = rng.index(self.hosts);
-        let register = [REGISTER, OTHER_REGISTER][rng.index(2)];
-        let [from, to] = if rng.percent(50) { [host, register] } else { [register, host] };
-        let millis = [300, 1500, 2500, 5000, 8000][rng.index(5)] + rng.below(500);
-        match rng.below(10) {
-            0 => self.fault(rng),
-            1 => Action::Crash { host, silently: rng.percent(50) },
-            2..4 => Action::Start { host, ring_version: 1 },
-            4 => Action::RegisterStop { millis },
-            5 => Action::OtherRegisterStop { millis },
-            6..9 => Action::Hole { from, to, millis },
-            _ => Action::Delay { from, to, by_millis: [50, 400, 1500][rng.index(3)], millis },
-        }
-    }
-
     /// The registers that a host knows.
     pub fn registers_of(&self, host: usize) -> &[usize] {
         self.registers.get(host).map_or(&[0], Vec::as_slice)
@@ -380,19 +339,6 @@ impl Script {
         self.steps
             .iter()
             .any(|step| matches!(step.what, Action::Start { host: started, .. } if started == host))
-    }
-
-    /// Somebody is left: what is known to nobody cannot be told.
-    fn misfortune(&self, alive: &mut [bool], rng: &mut Rng) -> Action {
-        let host = rng.index(self.hosts);
-        let others = alive.iter().enumerate().any(|(other, alive)| *alive && other != host);
-        let kind = if others { rng.below(3) } else { 0 };
-        alive[host] = kind == 0;
-        match kind {
-            0 => Action::Start { host, ring_version: 1 },
-            1 => Action::Crash { host, silently: rng.percent(50) },
-            _ => Action::Drain { host },
-        }
     }
 
     fn push(&mut self, millis: u64, what: Action) {
@@ -459,30 +405,6 @@ impl Script {
             _ => Action::Move { caller, host },
         }
     }
-
-    fn fault(&self, rng: &mut Rng) -> Action {
-        let (host, other) = (rng.index(self.hosts), rng.index(self.hosts));
-        let [from, to] = if rng.percent(20) {
-            if rng.percent(50) { [host, REGISTER] } else { [REGISTER, host] }
-        } else {
-            [host, (host + 1 + other % (self.hosts - 1)) % self.hosts]
-        };
-        let millis = [300, 1500, 2500, 5000, 8000][rng.index(5)] + rng.below(500);
-        match rng.below(100) {
-            0..10 => Action::Crash { host, silently: rng.percent(50) },
-            10..32 => Action::Start { host, ring_version: 1 + u32::from(rng.percent(15)) },
-            32..38 => Action::Drain { host },
-            38..50 => Action::Pause { host, millis },
-            50..68 => Action::Hole { from, to, millis },
-            68..78 => Action::Reset { from, to },
-            78..85 => {
-                let but = (host + 1 + other % (self.hosts - 1)) % self.hosts;
-                Action::Island { host, but, by_millis: rng.between(5, 1800), millis }
-            }
-            85..93 => Action::Delay { from, to, by_millis: [50, 400, 1500][rng.index(3)], millis },
-            _ => Action::RegisterStop { millis },
-        }
-    }
 }
 
 fn presence(no: u64) -> Topic {
@@ -492,153 +414,6 @@ fn presence(no: u64) -> Topic {
 /// The last one is bound exclusively only.
 fn uid(no: u64) -> Topic {
     Topic::uid(APP, &format!("u{no}"))
-}
-
-/// A lease, two link timeouts, and some for reports to arrive.
-const CALM_MILLIS: u64 = 5000 + 2 * 2000 + 4000;
-
-/// So long after a fault a gateway may still be removed for it: its lease ends, others take over.
-pub const SUSPICION: Duration = Duration::from_secs(15);
-
-impl World {
-    /// Notes whether somebody may look dead from now on.
-    fn suspect(&mut self, what: &Action) {
-        if let Action::Pause { millis, .. }
-        | Action::Island { millis, .. }
-        | Action::Hole { millis, .. }
-        | Action::Delay { millis, .. } = what
-        {
-            let until = self.now + Duration::from_millis(*millis) + SUSPICION;
-            self.suspect_until = self.suspect_until.max(until);
-        }
-    }
-
-    /// What the script says now.
-    pub fn step(&mut self, index: usize) {
-        if self.healed {
-            return;
-        }
-        let Step { no, what, .. } = self.script.steps[index].clone();
-        self.tell(&"step", &what);
-        let cmd: CmdNo = no * 16;
-        self.suspect(&what);
-        match what {
-            Action::Start { host, ring_version } => self.start_gateway(host, ring_version),
-            Action::Crash { host, silently } => self.crash(host, silently),
-            Action::Drain { host } => self.drain(host),
-            Action::Pause { host, millis } => self.pause(host, Duration::from_millis(millis)),
-            Action::Hole { from, to, millis } => {
-                self.cut(from, to);
-                self.after(Duration::from_millis(millis), Event::Mend { from, to });
-            }
-            Action::Reset { from, to } => self.reset(from, to),
-            Action::Delay { from, to, by_millis, millis } => {
-                self.path(from, to).slow = Duration::from_millis(by_millis);
-                self.after(Duration::from_millis(millis), Event::Quick { from, to });
-            }
-            Action::Island { host, but, by_millis, millis } => {
-                for other in (0..self.hosts.len()).chain(REGISTERS).filter(|other| *other != host) {
-                    for (from, to) in [(host, other), (other, host)] {
-                        let millis = Duration::from_millis(millis);
-                        if other == but {
-                            self.path(from, to).slow = Duration::from_millis(by_millis);
-                            self.after(millis, Event::Quick { from, to });
-                        } else {
-                            self.cut(from, to);
-                            self.after(millis, Event::Mend { from, to });
-                        }
-                    }
-                }
-            }
-            Action::RegisterStop { millis } => {
-                self.register_stops(0);
-                self.after(Duration::from_millis(millis), Event::RegisterUp { no: 0 });
-            }
-            Action::OtherRegisterStop { millis } => {
-                self.register_stops(1);
-                self.after(Duration::from_millis(millis), Event::RegisterUp { no: 1 });
-            }
-            Action::LeaderStop { .. }
-            | Action::LeaderPause { .. }
-            | Action::RegisterPause { .. }
-            | Action::LedgerAway { .. }
-            | Action::LedgerTroubled { .. }
-            | Action::LedgerRevokes
-            | Action::LedgerForgets { .. }
-            | Action::LedgerRestored { .. } => self.ledger_suffers(&what),
-            Action::FalseReport { term } => self.register_hears_false_report(term),
-            Action::Connect { person, host } => self.connect_client(person, host),
-            Action::Close { person } => self.person_closes(person),
-            Action::Slow { person } => {
-                if let Some(client) = self.slots[person] {
-                    self.slow_down(client);
-                }
-            }
-            Action::Move { caller, host } => self.move_caller(caller, host),
-            Action::Send { caller, topics, times } => {
-                for more in 0..times {
-                    self.wish(caller, cmd + more, Wish::Send(topics.clone()));
-                }
-            }
-            Action::Fire { caller, topic } => self.wish(caller, cmd, Wish::Fire(topic)),
-            Action::JoinAll { caller, uid, group } => self.wish(caller, cmd, Wish::JoinAll(uid, group)),
-            Action::Count { caller, topic } => self.wish(caller, cmd, Wish::Count(topic)),
-            Action::Roster { caller, topic } => self.wish(caller, cmd, Wish::Roster(topic)),
-            Action::Join { person, .. }
-            | Action::Leave { person, .. }
-            | Action::Bind { person, .. }
-            | Action::Exclusive { person, .. } => self.about(person, cmd, what),
-        }
-    }
-
-    fn about(&mut self, person: usize, cmd: CmdNo, what: Action) {
-        let Some(client) = self.slots[person] else { return };
-        match what {
-            Action::Join { caller, topic, user, .. } => {
-                self.wish(caller, cmd, Wish::Join(client, topic, user))
-            }
-            Action::Leave { caller, topic, .. } => self.wish(caller, cmd, Wish::Leave(client, topic)),
-            Action::Bind { caller, topic, .. } => self.wish(caller, cmd, Wish::Bind(client, topic)),
-            Action::Exclusive { caller, topic, .. } => self.wish(caller, cmd, Wish::Exclusive(client, topic)),
-            _ => {}
-        }
-    }
-
-    /// The registers that share a ledger, and the ledger.
-    fn ledger_suffers(&mut self, what: &Action) {
-        match *what {
-            Action::LeaderStop { millis } => {
-                if let Some(no) = self.leading_register() {
-                    self.register_stops(no);
-                    self.after(Duration::from_millis(millis), Event::RegisterUp { no });
-                }
-            }
-            Action::LeaderPause { millis } => {
-                if let Some(no) = self.leading_register() {
-                    self.register_pauses(no, Duration::from_millis(millis));
-                }
-            }
-            Action::RegisterPause { no, millis } => self.register_pauses(no, Duration::from_millis(millis)),
-            Action::LedgerAway { millis } => {
-                self.ledger.is_away_until(self.now + Duration::from_millis(millis))
-            }
-            Action::LedgerTroubled { millis } => {
-                self.ledger.is_troubled_until(self.now + Duration::from_millis(millis));
-            }
-            Action::LedgerRevokes => self.ledger.revoke(),
-            Action::LedgerForgets { writes } => self.ledger_goes_back(writes, true),
-            Action::LedgerRestored { back, leader_too } => self.ledger_goes_back(back, leader_too),
-            _ => {}
-        }
-    }
-
-    fn person_closes(&mut self, person: usize) {
-        let Some(client) = self.slots[person] else { return };
-        let by = self.clients[client as usize].by;
-        if let Some(host) = self.host_of(by).filter(|host| self.hosts[*host].paused.is_none()) {
-            self.close_client(host, client);
-        }
-    }
 }
 
 impl fmt::Display for Script {
