@@ -8,7 +8,6 @@ use broadgate_topics::Topic;
 use super::{
     chain, convergence, entering, halves,
     history::{ClientNo, CmdNo, Fact, Outcome, Record, Wish},
-    joins,
     model::{ClientLife, Command, Got, Index, Model, NEVER},
     presence, reports,
 };
@@ -63,7 +62,6 @@ pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
     convergence::everybody_knows(&model, &told, &mut found);
     if calm {
         reports::check(history, &model, &mut found);
-        joins::check(history, &mut found);
     }
     (found.0, tally)
 }

@@ -7,7 +7,6 @@ use broadgate_proto::{
     id::Incarnation,
     limits::{LEDGER_LEASE, LEDGER_LOOK, LEDGER_RENEW},
     v1::{Epoch, View},
-    view,
 };
 use broadgate_register::server::simulation::{CommitOutcome, Elected, FromLedger, Guard, Write};
 
@@ -51,6 +50,8 @@ pub struct Ledger {
     leader: Option<Leader>,
     state: State,
     former: Vec<State>,
+    /// When it went back last.
+    forgot: Option<Duration>,
     away_until: Duration,
     troubled_until: Duration,
     rng: Rng,
@@ -98,6 +99,7 @@ impl Ledger {
             leader: None,
             state: State::default(),
             former: Vec::new(),
+            forgot: None,
             away_until: Duration::ZERO,
             troubled_until: Duration::ZERO,
             rng: Rng::of(&[seed, 9]),
@@ -294,16 +296,6 @@ impl World {
 
     /// It has what it had so many writes ago.
     pub fn ledger_goes_back(&mut self, writes: usize, leader_too: bool) {
-        // Whoever only a branch knows that was lost before, and has not reported it since, is unknown for good
-        // when this one is lost too.
-        let is_known = |gateway: Incarnation| {
-            let newest = self.ledger.state.views.last();
-            newest.is_some_and(|view| view::find(view, gateway).is_some())
-        };
-        let unknown =
-            self.hosts.iter().filter_map(|host| host.gateway.as_ref()).any(|gateway| {
-                view::find(gateway.core.view(), gateway.me).is_some() && !is_known(gateway.me)
-            });
         let former = &mut self.ledger.former;
         let Some(at) = former.len().checked_sub(writes.min(former.len()).max(1)) else { return };
         let Some(state) = former.drain(at..).next() else { return };
@@ -311,9 +303,11 @@ impl World {
         if !leader_too {
             self.ledger.leader = None;
         }
-        if unknown {
+        // What members know of a branch that is lost is lost too if they have not reported it before the next loss.
+        if self.ledger.forgot.is_some_and(|forgot| self.now < forgot + SUSPICION) {
             self.suspect_until = self.suspect_until.max(self.now + SUSPICION);
         }
+        self.ledger.forgot = Some(self.now);
         self.note(Fact::Forgotten);
     }
 }

@@ -13,7 +13,7 @@
 //! | `register.rs` | the register, and membership |
 //! | `ledger.rs` | the ledger of several registers |
 //! | `caller.rs` | callers, as an SDK is |
-//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs`, `chain.rs`, `joins.rs` | what happened, and what must hold |
+//! | `history.rs`, `model.rs`, `checker.rs`, `presence.rs`, `convergence.rs`, `reports.rs`, `entering.rs`, `halves.rs`, `chain.rs` | what happened, and what must hold |
 //! | `bugs.rs`, `shrink.rs` | planted bugs; the shortest script that fails |
 //! | `regressions.rs`, `checked.rs` | scripts that failed once; the checker's own tests |
 
@@ -29,7 +29,6 @@ mod entering;
 mod gateway;
 mod halves;
 mod history;
-mod joins;
 mod ledger;
 mod links;
 mod misfortune;

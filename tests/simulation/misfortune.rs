@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use broadgate_proto::limits::LEASE;
-
 use super::{
     net::{OTHER_REGISTER, REGISTER},
     rng::Rng,
@@ -13,9 +11,6 @@ use super::{
 
 /// So long after a fault a gateway may still be removed for it: its lease ends, others take over.
 pub const SUSPICION: Duration = Duration::from_secs(15);
-
-/// So long after two registers have hung at once a gateway may still be removed for it: its lease ends.
-pub const OVERLAP_SUSPICION: Duration = LEASE.saturating_add(Duration::from_secs(1));
 
 impl Script {
     pub fn fault(&self, rng: &mut Rng) -> Action {

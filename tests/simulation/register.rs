@@ -18,7 +18,7 @@ use super::{
     gateway::Timer,
     history::Fact,
     ledger::{Lead, LedgerStep},
-    misfortune::OVERLAP_SUSPICION,
+    misfortune::SUSPICION,
     net::{ConnId, DIALLER, LISTENER, Msg, register_node},
     rng::Rng,
     world::{Event, World},
@@ -35,7 +35,6 @@ pub struct Register {
     wake: Option<Duration>,
     /// What has happened to a paused one, in order.
     pub paused: Option<Vec<Event>>,
-    paused_until: Duration,
     /// Open streams, and whether each was welcomed.
     streams: BTreeMap<ConnId, bool>,
 }
@@ -129,20 +128,16 @@ impl World {
     }
 
     pub fn register_pauses(&mut self, no: usize, time: Duration) {
-        let until = self.now + time;
-        if self.registers[no].core.is_none() || self.registers[no].paused.is_some() {
-            return;
-        }
-        // A member tries each for two seconds: while two hang it may find the third only after a lease.
-        let others = self.registers.iter().filter(|other| other.paused.is_some());
-        if let Some(both) = others.map(|other| other.paused_until.min(until)).max() {
-            self.suspect_until = self.suspect_until.max(both + OVERLAP_SUSPICION);
+        // A member tries each for two seconds: with two that hang it may find the third only after a lease.
+        if self.registers.iter().any(|other| other.paused.is_some()) {
+            self.suspect_until = self.suspect_until.max(self.now + time + SUSPICION);
         }
         let register = &mut self.registers[no];
-        register.paused = Some(Vec::new());
-        register.paused_until = until;
-        let life = register.lives;
-        self.after(time, Event::RegisterResumes { no, life });
+        if register.core.is_some() && register.paused.is_none() {
+            register.paused = Some(Vec::new());
+            let life = register.lives;
+            self.after(time, Event::RegisterResumes { no, life });
+        }
     }
 
     /// It goes on, and finds all that has come meanwhile.
