@@ -70,6 +70,15 @@ const COUNTERS: &[(&str, &str)] = &[
         "broadgate_gateway_webhook_unjournaled_total",
         "Notifications that the full webhook journal could not record",
     ),
+    (
+        "broadgate_gateway_authorizations_total",
+        "Questions to apps' backends whether a client may subscribe, by outcome",
+    ),
+    (
+        "broadgate_gateway_socketio_handshakes_total",
+        "Handshakes of Socket.IO clients: begun by polling, gone over to a WebSocket, or begun with one",
+    ),
+    ("broadgate_gateway_socketio_ignored_total", "Frames of Socket.IO clients without effect, by reason"),
     ("broadgate_gateway_webhook_posts_total", "Attempts at posting webhooks, by outcome"),
     ("broadgate_gateway_webhook_spool_errors_total", "Failed writes of the webhook spool"),
     (
@@ -196,6 +205,10 @@ const HISTOGRAMS: &[(&str, &str)] = &[
         "From a webhook event until its delivery, with all attempts",
     ),
     ("broadgate_gateway_webhook_post_seconds", "One attempt at posting webhooks"),
+    (
+        "broadgate_gateway_authorization_seconds",
+        "From a Socket.IO client's request to subscribe until its app's backend has answered, or not",
+    ),
     (
         "broadgate_register_ledger_commit_seconds",
         "From a change of the list until the ledger has accepted it, with all attempts",

@@ -8,7 +8,7 @@ use broadgate_pusher::{
 };
 
 use crate::{
-    apps::PusherLimits,
+    apps::{Apps, PusherLimits},
     codec::{Allowance, ClientInput, Codec, Protocol, encode::Encoder},
     command::{Parser, session_object},
 };
@@ -135,6 +135,7 @@ pub fn command(data: &[u8]) {
         session_bytes_max: MESSAGE_BYTES_MAX,
         payload_bytes_max: MESSAGE_BYTES_MAX,
         frame_bytes_max: MESSAGE_BYTES_MAX,
+        apps: Apps::new(Vec::new()).expect("no app is wrong"),
     };
     if let Some(Ok(command)) = call.map(|call| crate::api::fuzz(call, body)) {
         let _ = parser.parse(&command);

@@ -15,19 +15,23 @@
 //! | `shard` | a thread that owns clients; `shard/drive.rs` is a client's whole life |
 //! | `command` | a command, parsed and checked; answers, merged |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
+//! | `authorization` | apps' backends say whether a client may subscribe |
 //! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
 //! | `codec` | bytes from a client become messages; a message becomes a frame, once per protocol |
+//! | `backend` | requests to apps' backends |
 //! | `inbox` | a queue of facts about channels that drops fairly when it is full |
 //! | `refusals`, `admission`, `bodies` | why clients were refused; places and bytes that strangers take |
 //! | `config`, `apps` | what a gateway can be told; the tenants, who can be replaced while it runs |
 //! | `identity`, `health` | which incarnation this is; whether it is ready |
 //!
-//! Topics (order, counts, presence, retention) and the Pusher protocol are crates of their own, without sockets
-//! and clocks: `gateway/topics` and `gateway/pusher`.
+//! Topics (order, counts, presence, retention), the Pusher protocol and Socket.IO are crates of their own, without
+//! sockets and clocks: `gateway/topics`, `gateway/pusher` and `gateway/socketio`.
 
 mod admission;
 mod api;
 pub mod apps;
+mod authorization;
+mod backend;
 mod channel_events;
 mod cluster;
 mod codec;

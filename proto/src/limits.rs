@@ -301,12 +301,8 @@ pub const WEBHOOK_BATCH_EVENTS_MAX: usize = 100;
 pub const WEBHOOK_BATCH_BYTES_MAX: usize = 256 * KIB;
 /// How long the first event of a batch waits for others.
 pub const WEBHOOK_LINGER: Duration = Duration::from_millis(100);
-/// For a connection to an endpoint.
-pub const WEBHOOK_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// For a whole post: connection, TLS, request and answer.
 pub const WEBHOOK_POST_TIME_MAX: Duration = Duration::from_secs(10);
-/// Bytes of an answer that are read, so that the connection can serve again; beyond, it is closed.
-pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 * KIB;
 /// How long an event is tried, from its first attempt; as the hosted service does.
 pub const WEBHOOK_RETRY_TIME_MAX: Duration = Duration::from_mins(5);
 /// The wait after the first failure; doubled with each.
@@ -322,6 +318,32 @@ pub const WEBHOOK_SPOOL_SYNC: Duration = Duration::from_secs(1);
 /// With a spool, a stopping gateway waits this long for its queues, once no event is debounced: the rest is
 /// safe.
 pub const WEBHOOK_SPOOLED_DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// For a connection to an app's backend.
+pub const BACKEND_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bytes of an answer of a backend that are read, so that the connection can serve again; beyond, it is closed.
+pub const BACKEND_ANSWER_BYTES_MAX: usize = 64 * KIB;
+/// Questions to one app's backend that one gateway has under way, whether a client may subscribe. PHP has few
+/// processes, and they serve the app's users, too.
+pub const AUTHORIZATIONS_UNDER_WAY_MAX: usize = 32;
+/// And those that wait to be asked, within the time that the app gives its backend: one for each client at most,
+/// some 4 KiB each with a cookie. Beyond, a subscription is refused.
+pub const AUTHORIZATIONS_WAITING_MAX: usize = 4 * KIB;
+/// Bytes of headers that one question passes on for a client, cookies included.
+pub const AUTHORIZATION_HEADERS_BYTES_MAX: usize = 16 * KIB;
+/// The wait before a question is asked again that the backend has not answered, doubled at random.
+pub const AUTHORIZATION_RETRY_WAIT: Duration = Duration::from_millis(100);
+
+/// How often a Socket.IO client and its gateway say that they are there. Fixed: what the reference server has.
+pub const SOCKETIO_PING_INTERVAL: Duration = Duration::from_secs(25);
+/// And how long either waits for the other.
+pub const SOCKETIO_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Within this a Socket.IO client has to go over to its WebSocket and to connect to the namespace.
+pub const SOCKETIO_CONNECT_TIME_MAX: Duration = Duration::from_secs(45);
+/// How long a poll is held that asks for more than the handshake.
+pub const SOCKETIO_POLL_TIME: Duration = Duration::from_millis(200);
+/// Bytes of a POST by polling, which is dropped: before the upgrade it holds a client's connect packet.
+pub const SOCKETIO_POST_BYTES_MAX: usize = 64 * KIB;
 
 /// Groups that one shard's Pusher clients have entered and that the homes do not know of yet; beyond, a
 /// subscription or sign-in is answered as busy. Some 100 bytes each: as many as a full gateway's clients
@@ -430,5 +452,5 @@ const _: () = assert!(PAYLOAD_BYTES_MAX < PUSHER_WATCH_BYTES_MAX);
 const _: () = assert!(PUSHER_WATCH_MESSAGE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(WEBHOOK_BATCH_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
 const _: () = assert!(WEBHOOK_QUEUE_BYTES_MAX <= WEBHOOK_SPOOL_BYTES_MAX);
-const _: () = assert!(WEBHOOK_CONNECT_TIME_MAX.as_secs() < WEBHOOK_POST_TIME_MAX.as_secs());
+const _: () = assert!(BACKEND_CONNECT_TIME_MAX.as_secs() < WEBHOOK_POST_TIME_MAX.as_secs());
 const _: () = assert!(WEBHOOK_RETRY_WAIT_MAX.as_secs() < WEBHOOK_RETRY_TIME_MAX.as_secs());

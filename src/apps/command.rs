@@ -137,6 +137,7 @@ fn as_json(app: &App, place: &str) -> Value {
         "origins": app.origins.iter().map(|origin| origin.as_str()).collect::<Vec<_>>(),
         "client_events": app.client_events && !app.keys.is_empty(),
         "webhooks": webhooks.collect::<Vec<_>>(),
+        "socketio": app.socketio,
         "raw": app.raw,
     })
 }

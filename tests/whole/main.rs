@@ -43,6 +43,7 @@ mod rounds;
 mod runbook;
 mod service_manager;
 mod settings;
+mod socketio;
 mod stopping;
 mod tables;
 mod tasks;

@@ -75,6 +75,12 @@ impl PusherLimits {
         })
     }
 
+    /// The longest message of a client, in bytes: an event as large as it may be, written with escapes.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        2 * self.event_data_bytes_max + 4096
+    }
+
     /// The most client events of one connection per second; none for no limit.
     #[must_use]
     pub fn client_events_max(&self, compat: Compat) -> Option<u32> {

@@ -67,9 +67,16 @@ pub fn namespace_refused(version: EngineVersion, namespace: &str) -> String {
 }
 
 /// An event of a channel. Data that is JSON stands in it as it is, other data as a string.
-pub fn event(event: &str, channel: &str, data: &str) -> String {
-    let mut out = Writer::with_capacity(event.len() + channel.len() + data.len() + data.len() / 8 + 16);
-    out.plain("42[").string(event).plain(",").string(channel).plain(",");
+/// The channel is null for what is sent to clients, not to a channel.
+pub fn event(event: &str, channel: Option<&str>, data: &str) -> String {
+    let names = event.len() + channel.map_or(4, str::len);
+    let mut out = Writer::with_capacity(names + data.len() + data.len() / 8 + 16);
+    out.plain("42[").string(event).plain(",");
+    match channel {
+        Some(channel) => out.string(channel),
+        None => out.plain("null"),
+    };
+    out.plain(",");
     match serde_json::from_str::<&RawValue>(data) {
         Ok(json) => out.raw(json.get()),
         Err(_) => out.string(data),
@@ -169,22 +176,23 @@ mod tests {
     #[test]
     fn events_are_as_recorded() {
         assert_eq!(
-            event(r"App\Events\News", "private-orders.1", r#"{"text":"héllo ☕","socket":null}"#),
+            event(r"App\Events\News", Some("private-orders.1"), r#"{"text":"héllo ☕","socket":null}"#),
             r#"42["App\\Events\\News","private-orders.1",{"text":"héllo ☕","socket":null}]"#
         );
         assert_eq!(
-            event("client-typing", "presence-room.les", r#"{"who":"ann"}"#),
+            event("client-typing", Some("presence-room.les"), r#"{"who":"ann"}"#),
             r#"42["client-typing","presence-room.les",{"who":"ann"}]"#
         );
-        assert_eq!(event("e", "c", "no \"JSON\""), r#"42["e","c","no \"JSON\""]"#);
+        assert_eq!(event("e", Some("c"), "no \"JSON\""), r#"42["e","c","no \"JSON\""]"#);
         assert_eq!(
-            (event("e", "c", ""), event("e", "c", "1 2")),
+            (event("e", Some("c"), ""), event("e", Some("c"), "1 2")),
             (r#"42["e","c",""]"#.into(), r#"42["e","c","1 2"]"#.into())
         );
-        assert_eq!(event("e", "c", "{\"a\":\r\n1e999}"), r#"42["e","c",{"a":  1e999}]"#);
-        assert_eq!(event("e", "c", " [1] "), r#"42["e","c",[1]]"#);
+        assert_eq!(event("e", Some("c"), "{\"a\":\r\n1e999}"), r#"42["e","c",{"a":  1e999}]"#);
+        assert_eq!(event("e", None, "1"), r#"42["e",null,1]"#);
+        assert_eq!(event("e", Some("c"), " [1] "), r#"42["e","c",[1]]"#);
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(event("e", "c", &deep) == format!(r#"42["e","c",{deep}]"#), "nesting is no error");
+        assert!(event("e", Some("c"), &deep) == format!(r#"42["e","c",{deep}]"#), "nesting is no error");
     }
 
     #[test]
@@ -214,7 +222,7 @@ mod tests {
         fn every_event_is_a_packet_with_its_name_channel_and_data(
             name in "\\PC{0,20}", channel in "\\PC{0,20}", data in "\\PC{0,40}|[\\x00-\\x7f\u{2028}]{0,40}|[\\[\\]{}\":,0-9]{0,8}"
         ) {
-            let frame = event(&name, &channel, &data);
+            let frame = event(&name, Some(&channel), &data);
             let Ok(EnginePacket::Message(message)) = engine::parse(&frame) else { panic!("{frame}") };
             let packet = packet::parse(message).unwrap();
             prop_assert_eq!(packet::event(packet.data).unwrap().name, &*name);

@@ -6,7 +6,7 @@ use broadgate_proto::{limits as proto, name};
 use broadgate_pusher::{channel::USER_ID_BYTES_HIGHEST, limits::PusherLimits};
 use http::{HeaderName, HeaderValue, Uri, header};
 
-use crate::apps::settings::{App, KeyPair, Webhook};
+use crate::apps::settings::{App, AppAuth, KeyPair, Webhook};
 
 /// The place within an app, such as `.keys[0]` or nothing, and a sentence.
 pub(super) type Wrong = (String, String);
@@ -40,6 +40,57 @@ pub(super) fn check(app: &App) -> Result<(), Wrong> {
     for (index, webhook) in app.webhooks.iter().enumerate() {
         check_webhook(webhook).map_err(|sentence| (format!(".webhooks[{index}]"), sentence))?;
     }
+    match &app.auth {
+        Some(_) if !app.socketio => Err(here(
+            "auth is for Socket.IO clients, and none may connect: set socketio = true or leave it out"
+                .to_owned(),
+        )),
+        Some(auth) => check_auth(auth).map_err(|sentence| (".auth".to_owned(), sentence)),
+        None => Ok(()),
+    }
+}
+
+/// Headers that no client passes on: what they say of a request is the gateway's to say.
+const NEVER_PASSED_ON: [HeaderName; 5] =
+    [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE];
+
+fn check_auth(auth: &AppAuth) -> Result<(), String> {
+    if auth.url.is_empty() && auth.by_origin.is_empty() {
+        return Err("url is missing: give that of Laravel's /broadcasting/auth".to_owned());
+    }
+    let urls = auth.by_origin.iter().map(|entry| &entry.url);
+    let urls = urls.chain(Some(&auth.url).filter(|url| !url.is_empty()));
+    for url in urls {
+        let shown = url.split('?').next().unwrap_or_default();
+        check_url(url, shown, "name the client by its own headers")?;
+    }
+    if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&auth.timeout) {
+        return Err("timeout must be from 1s to 60s".to_owned());
+    }
+    for name in &auth.headers {
+        let parsed = HeaderName::try_from(name.as_str())
+            .map_err(|_| format!("headers: {name:?} is no name of a header"))?;
+        let lower = parsed.as_str();
+        if NEVER_PASSED_ON.contains(&parsed)
+            || lower.starts_with("content-")
+            || lower.starts_with("x-forwarded-")
+        {
+            return Err(format!("headers: {name:?} is set by the gateway: leave it out"));
+        }
+    }
+    Ok(())
+}
+
+/// Only whole http and https URLs; `shown` is the URL without secrets.
+fn check_url(url: &str, shown: &str, instead: &str) -> Result<(), String> {
+    let uri: Uri = url.parse().map_err(|error| format!("url {shown:?}: {error}"))?;
+    let authority = uri.authority().filter(|_| matches!(uri.scheme_str(), Some("http" | "https")));
+    let Some(authority) = authority.filter(|authority| !authority.host().is_empty()) else {
+        return Err(format!("url {shown:?} must begin with http:// or https:// and a host"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(format!("url holds a user name: {instead}"));
+    }
     Ok(())
 }
 
@@ -64,6 +115,8 @@ fn pusher_setting(app: &App) -> Option<&'static str> {
         (app.path_prefix != default.path_prefix, "path_prefix"),
         (app.limits != default.limits, "limits"),
         (!app.webhooks.is_empty(), "webhooks"),
+        (app.socketio, "socketio"),
+        (app.auth.is_some(), "auth"),
     ];
     given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
 }
@@ -167,15 +220,7 @@ fn check_limits(limits: &PusherLimits) -> Result<(), String> {
 }
 
 fn check_webhook(webhook: &Webhook) -> Result<(), String> {
-    let address = webhook.address();
-    let uri: Uri = webhook.url.parse().map_err(|error| format!("url {address:?}: {error}"))?;
-    let authority = uri.authority().filter(|_| matches!(uri.scheme_str(), Some("http" | "https")));
-    let Some(authority) = authority.filter(|authority| !authority.host().is_empty()) else {
-        return Err(format!("url {address:?} must begin with http:// or https:// and a host"));
-    };
-    if authority.as_str().contains('@') {
-        return Err("url holds a user name: put what the receiver asks for into headers".to_owned());
-    }
+    check_url(&webhook.url, webhook.address(), "put what the receiver asks for into headers")?;
     if webhook.events.is_empty() {
         return Err("events is empty, so nothing would be sent: leave it out for all".to_owned());
     }
@@ -215,6 +260,14 @@ mod tests {
         }
     }
 
+    fn asking(url: &str) -> AppAuth {
+        AppAuth { url: url.into(), ..AppAuth::default() }
+    }
+
+    fn authorized(app: &mut App, auth: AppAuth) {
+        (app.socketio, app.auth) = (true, Some(auth));
+    }
+
     #[test]
     fn what_holds_is_taken() {
         let headers = [("Authorization".to_owned(), "Bearer x".to_owned())].into();
@@ -223,7 +276,10 @@ mod tests {
             path_prefix: "/a/b".into(),
             ..shop()
         };
-        for app in [App::new("only raw, with a space"), shop(), hooked] {
+        let mut asked = shop();
+        let headers = vec!["X-Tenant".to_owned()];
+        authorized(&mut asked, AppAuth { headers, ..asking("https://example.com/broadcasting/auth?x=1") });
+        for app in [App::new("only raw, with a space"), shop(), hooked, asked] {
             check(&app).unwrap();
         }
     }
@@ -231,7 +287,7 @@ mod tests {
     #[test]
     fn violations_name_their_place() {
         type Change = fn(&mut App);
-        let cases: [(Change, &str, &str); 23] = [
+        let cases: [(Change, &str, &str); 28] = [
             (|app| app.id.clear(), "", "id is empty"),
             (|app| app.id = "my shop".into(), "", "' '"),
             (|app| app.keys[0].key = "a:b".into(), ".keys[0]", "':'"),
@@ -262,6 +318,22 @@ mod tests {
                     app.webhooks = vec![Webhook { headers, ..hook("http://x") }];
                 },
                 ".webhooks[0]",
+                "set by the gateway",
+            ),
+            (|app| app.auth = Some(asking("http://x/")), "", "socketio = true"),
+            (|app| authorized(app, asking("")), ".auth", "url is missing"),
+            (|app| authorized(app, asking("http://me:hush@x/")), ".auth", "user name"),
+            (
+                |app| authorized(app, AppAuth { timeout: Duration::ZERO, ..asking("http://x/") }),
+                ".auth",
+                "from 1s to 60s",
+            ),
+            (
+                |app| {
+                    let headers = vec!["X-Tenant".to_owned(), "X-Forwarded-For".to_owned()];
+                    authorized(app, AppAuth { headers, ..asking("http://x/") });
+                },
+                ".auth",
                 "set by the gateway",
             ),
             (

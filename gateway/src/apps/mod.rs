@@ -18,7 +18,10 @@ mod table;
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -28,8 +31,8 @@ pub use self::{
     origin::AllowedOrigin,
     secret::KeySecret,
     settings::{
-        App, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_CACHE_TIME, DEFAULT_PONG_TIMEOUT, KeyPair, Webhook,
-        WebhookEvent,
+        App, AppAuth, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_AUTH_TIMEOUT, DEFAULT_CACHE_TIME,
+        DEFAULT_PONG_TIMEOUT, KeyPair, OriginAuth, Webhook, WebhookEvent,
     },
     table::{AppTable, AppsChange, Fault},
 };
@@ -53,6 +56,8 @@ struct AppsShared {
     known: Mutex<HashSet<String>>,
     /// How often it was replaced.
     versions: watch::Sender<u64>,
+    /// Is there an app with Socket.IO clients?
+    socketio: AtomicBool,
 }
 
 impl Apps {
@@ -63,8 +68,9 @@ impl Apps {
     pub fn new(apps: Vec<App>) -> Result<Self, Fault> {
         let table = AppTable::new(apps)?;
         let known = Mutex::new(table.iter().map(|app| app.id.clone()).collect());
+        let socketio = AtomicBool::new(table.iter().any(|app| app.socketio));
         let table = ArcSwap::from_pointee(table);
-        Ok(Self(Arc::new(AppsShared { table, known, versions: watch::Sender::new(0) })))
+        Ok(Self(Arc::new(AppsShared { table, known, versions: watch::Sender::new(0), socketio })))
     }
 
     /// The apps as they are now. Load once to decide several things about one client.
@@ -88,6 +94,7 @@ impl Apps {
                 return false;
             }
             self.known().extend(change.added.iter().cloned());
+            self.0.socketio.store(next.iter().any(|app| app.socketio), Ordering::Relaxed);
             self.0.table.store(Arc::new(next));
             *version += 1;
             true
@@ -117,6 +124,13 @@ impl Apps {
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// May an app have Socket.IO clients? For every message: without any such app, it costs a look at a flag.
+    #[must_use]
+    pub(crate) fn has_socketio(&self, id: &str) -> bool {
+        self.0.socketio.load(Ordering::Relaxed)
+            && self.0.table.load().by_id(id).is_some_and(|app| app.socketio)
     }
 
     /// Wakes followers of the table; the value is how often the table was replaced.

@@ -65,6 +65,78 @@ pub struct App {
     pub limits: PusherLimits,
     /// Endpoints that receive events of channels.
     pub webhooks: Vec<Webhook>,
+    /// May Socket.IO clients, such as Laravel Echo's, connect to `/socket.io/`?
+    pub socketio: bool,
+    /// The backend that says whether a Socket.IO client may subscribe to a private or presence channel.
+    pub auth: Option<AppAuth>,
+}
+
+/// How long an app's backend may take to say whether a client may subscribe, unless the app says otherwise.
+pub const DEFAULT_AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The backend that is asked whether a client may subscribe.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AppAuth {
+    /// Laravel's `/broadcasting/auth`; http or https. "" if none but those of `by_origin` are asked.
+    pub url: String,
+    /// Other URLs for clients from these origins; the first that fits.
+    pub by_origin: Vec<OriginAuth>,
+    /// For the whole question: its turn, two attempts, the answer.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Headers that clients may pass on besides Authorization, Cookie, X-CSRF-TOKEN and X-XSRF-TOKEN.
+    pub headers: Vec<String>,
+}
+
+/// The URL that is asked for clients from an origin.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginAuth {
+    /// Which origin.
+    pub origin: AllowedOrigin,
+    /// As [`AppAuth::url`].
+    pub url: String,
+}
+
+impl Default for AppAuth {
+    fn default() -> Self {
+        Self { url: String::new(), by_origin: Vec::new(), timeout: DEFAULT_AUTH_TIMEOUT, headers: Vec::new() }
+    }
+}
+
+impl AppAuth {
+    /// The URL that is asked for a client from this origin, if any is.
+    #[must_use]
+    pub fn url_for(&self, origin: &str) -> Option<&str> {
+        let by_origin = self.by_origin.iter().find(|entry| entry.origin.fits(origin));
+        Some(by_origin.map_or(&*self.url, |entry| &*entry.url)).filter(|url| !url.is_empty())
+    }
+}
+
+/// A URL without its query, which may hold a secret: for tables and logs.
+fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
+}
+
+impl fmt::Debug for AppAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppAuth")
+            .field("url", &without_query(&self.url))
+            .field("by_origin", &self.by_origin)
+            .field("timeout", &self.timeout)
+            .field("headers", &self.headers)
+            .finish()
+    }
+}
+
+impl fmt::Debug for OriginAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginAuth")
+            .field("origin", &self.origin)
+            .field("url", &without_query(&self.url))
+            .finish()
+    }
 }
 
 /// A key of an app, and the secret that belongs to it.
@@ -144,7 +216,7 @@ impl Webhook {
     /// The URL without its query, which may hold a secret: for tables and logs.
     #[must_use]
     pub fn address(&self) -> &str {
-        self.url.split('?').next().unwrap_or_default()
+        without_query(&self.url)
     }
 }
 
@@ -222,6 +294,8 @@ impl Default for App {
             path_prefix: String::new(),
             limits: PusherLimits::default(),
             webhooks: Vec::new(),
+            socketio: false,
+            auth: None,
         }
     }
 }

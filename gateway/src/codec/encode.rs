@@ -29,6 +29,8 @@ pub(crate) struct Frames<F = Bytes> {
     pub(crate) frame: Option<F>,
     /// For Pusher clients: also a WebSocket frame, but always of an event.
     pub(crate) pusher: Option<F>,
+    /// For Socket.IO clients, of apps that may have some: a WebSocket frame of an event.
+    pub(crate) socketio: Option<F>,
     /// Bytes of payload, for counters.
     pub(crate) payload: usize,
 }
@@ -82,7 +84,7 @@ impl Drop for CountedFrame {
 impl Frames {
     /// Bytes of all forms together.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let forms = [&self.websocket, &self.text, &self.frame, &self.pusher];
+        let forms = [&self.websocket, &self.text, &self.frame, &self.pusher, &self.socketio];
         forms.into_iter().flatten().map(Bytes::len).sum()
     }
 
@@ -94,6 +96,7 @@ impl Frames {
             text: share(&self.text),
             frame: share(&self.frame),
             pusher: share(&self.pusher),
+            socketio: share(&self.socketio),
             payload: self.payload,
         }
     }
@@ -127,6 +130,7 @@ impl Encoder {
     fn message(self, opcode: u8, payload: &[u8]) -> Frames {
         Frames {
             pusher: None,
+            socketio: None,
             websocket: self.websocket.then(|| websocket(opcode, payload)),
             text: self.text.then(|| line(payload)),
             frame: self.frame.then(|| length_prefixed(payload)),
@@ -142,6 +146,9 @@ pub(crate) fn text_frame(text: &str) -> Bytes {
 
 /// A ping without payload (RFC 6455 section 5.5.2).
 pub(crate) const PING_FRAME: Bytes = Bytes::from_static(&[FIN | PING, 0]);
+
+/// A close frame without a code.
+pub(crate) const EMPTY_CLOSE_FRAME: Bytes = Bytes::from_static(&[FIN | CLOSE, 0]);
 
 /// A close frame; the reason is cut to what fits.
 pub(crate) fn close_frame(code: u16, reason: &str) -> Bytes {

@@ -18,6 +18,8 @@ pub(crate) enum Protocol {
     WebSocket,
     /// The Pusher protocol over WebSocket.
     Pusher,
+    /// WebSocket, in which Socket.IO is spoken.
+    SocketIo,
     Text,
     Frame,
 }
@@ -44,13 +46,14 @@ impl Protocol {
         match self {
             Self::WebSocket => frames.websocket.as_ref(),
             Self::Pusher => frames.pusher.as_ref(),
+            Self::SocketIo => frames.socketio.as_ref(),
             Self::Text => frames.text.as_ref(),
             Self::Frame => frames.frame.as_ref(),
         }
     }
 
     pub(crate) fn is_websocket(self) -> bool {
-        matches!(self, Self::WebSocket | Self::Pusher)
+        matches!(self, Self::WebSocket | Self::Pusher | Self::SocketIo)
     }
 
     /// Its name in the API.
@@ -58,6 +61,7 @@ impl Protocol {
         match self {
             Self::WebSocket => "websocket",
             Self::Pusher => "pusher",
+            Self::SocketIo => "socketio",
             Self::Text => "text",
             Self::Frame => "frame",
         }
@@ -67,7 +71,7 @@ impl Protocol {
 impl Codec {
     pub(crate) fn new(protocol: Protocol, message_bytes_max: usize) -> Self {
         match protocol {
-            Protocol::WebSocket | Protocol::Pusher => {
+            Protocol::WebSocket | Protocol::Pusher | Protocol::SocketIo => {
                 Self::WebSocket(websocket::WebSocketDecoder::new(message_bytes_max))
             }
             Protocol::Text => Self::Text(text::TextDecoder::new(message_bytes_max)),

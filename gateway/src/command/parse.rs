@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::{
-    codec::encode::{Encoder, Frames},
+    apps::Apps,
+    codec::encode::{Encoder, Frames, text_frame},
     command::{
         fields::{app, audience, checked, client, some_groups, too_large, understood, who},
         parsed::{
@@ -26,13 +27,15 @@ const PROTOCOL_PREFIX: &str = "pusher_internal:";
 const UNNAMED: &str = "message";
 
 /// Parses commands; framing needs to know which protocols the gateway's listeners speak.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parser {
     pub(crate) encoder: Encoder,
     pub(crate) session_bytes_max: usize,
     pub(crate) payload_bytes_max: usize,
     /// The largest message that an empty outbox accepts, in bytes.
     pub(crate) frame_bytes_max: usize,
+    /// Says whose events need a form for Socket.IO clients.
+    pub(crate) apps: Apps,
 }
 
 impl Parser {
@@ -187,6 +190,7 @@ impl Parser {
             text => Some(json("user_id_json", text)?.get()),
         };
         let data = if data_json { Some(json("text", text)?) } else { None };
+        let has_socketio = self.apps.has_socketio(&to.app);
         let frames = |channel: Option<&str>| {
             let name = if named { name } else { UNNAMED };
             let object = match (data, channel) {
@@ -197,17 +201,20 @@ impl Parser {
             if name.starts_with(PROTOCOL_PREFIX) {
                 return Frames { pusher: event.pusher, payload: event.payload, ..Frames::default() };
             }
+            let socketio = || text_frame(&broadgate_socketio::outgoing::event(name, channel, text));
+            let socketio = has_socketio.then(socketio);
             if named {
-                return event;
+                return Frames { socketio, ..event };
             }
             // Raw clients get the text itself, which is small enough.
             let pusher = event.pusher.filter(|pusher| pusher.len() <= self.frame_bytes_max);
-            Frames { pusher, ..self.encoder.text(text.as_bytes()) }
+            let socketio = socketio.filter(|socketio| socketio.len() <= self.frame_bytes_max);
+            Frames { pusher, socketio, ..self.encoder.text(text.as_bytes()) }
         };
         // JSON escapes make quotes and control characters longer: the size that clients would get counts.
         let frames = |channel: Option<&str>| {
             let frames = frames(channel);
-            let all = [&frames.websocket, &frames.text, &frames.frame, &frames.pusher];
+            let all = [&frames.websocket, &frames.text, &frames.frame, &frames.pusher, &frames.socketio];
             let longest = all.into_iter().flatten().map(Bytes::len).max().unwrap_or_default();
             let max = self.frame_bytes_max;
             if longest > max {

@@ -198,7 +198,9 @@ mod tests {
     #[test]
     fn event_is_parsed_as_its_message_would_be() {
         let encoder = Encoder { websocket: true, text: true, frame: true, pusher: true };
-        let parser = Parser { encoder, session_bytes_max: 9, payload_bytes_max: 1000, frame_bytes_max: 1100 };
+        let apps = crate::apps::Apps::new(Vec::new()).unwrap();
+        let parser =
+            Parser { encoder, session_bytes_max: 9, payload_bytes_max: 1000, frame_bytes_max: 1100, apps };
         let json = ChannelEvent { data: "{\"x\":1}".into(), ..event(true, 0, EventFlags::CLIENT) };
         let mut events =
             vec![event(true, 4, EventFlags::default()), event(false, 9, EventFlags::NOTICE), json];

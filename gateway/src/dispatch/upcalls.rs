@@ -11,6 +11,7 @@ use broadgate_proto::{
     limits::{BATCH_COMMANDS_MAX, PUSHER_UNANSWERED_MAX},
 };
 use broadgate_topics::{HomeOp, Topic};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -18,10 +19,11 @@ use tokio::{
 };
 
 use crate::{
+    authorization::Authorizer,
     cluster::ClusterEvent,
     command::ChannelEvent,
     dispatch::dispatcher::Dispatcher,
-    shard::{EnterUpcall, Shard, ShardHandle, UpcallQueues},
+    shard::{AuthorizeUpcall, EnterUpcall, Shard, ShardHandle, UpcallQueues},
 };
 
 /// Serves a shard's upcalls until the shard ends. It does not keep the dispatcher alive: the dispatcher has
@@ -29,10 +31,12 @@ use crate::{
 pub(crate) fn serve(
     shard: &ShardHandle,
     dispatcher: &SharedWeak<Dispatcher>,
+    authorizer: &Authorizer,
     queues: UpcallQueues,
     tasks: &mut JoinSet<()>,
 ) {
-    let UpcallQueues { events, entries, missed } = queues;
+    let UpcallQueues { events, entries, missed, authorizations } = queues;
+    tasks.spawn_local(authorize(Rc::downgrade(shard), authorizer.clone(), authorizations));
     tasks.spawn_local(publish(Rc::downgrade(shard), dispatcher.clone(), events));
     tasks.spawn_local(enter(dispatcher.clone(), entries));
     tasks.spawn_local(report_missed(dispatcher.clone(), missed));
@@ -81,6 +85,29 @@ async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Ent
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
         let Some(dispatcher) = dispatcher.upgrade() else { return };
         dispatcher.homes.tell(ClusterEvent::Enter(std::mem::take(&mut batch))).await;
+    }
+}
+
+/// Asks apps' backends whether clients may subscribe. The authorizer bounds how much is under way; a shard has one
+/// question of each client at most.
+async fn authorize(
+    shard: Weak<RefCell<Shard>>,
+    authorizer: Authorizer,
+    mut queue: mpsc::Receiver<AuthorizeUpcall>,
+) {
+    let mut asking = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            asked = queue.recv() => {
+                let Some(AuthorizeUpcall { client, question }) = asked else { return };
+                let authorizer = authorizer.clone();
+                asking.push(async move { (client, authorizer.ask(question).await) });
+            }
+            Some((client, answer)) = asking.next() => {
+                let Some(shard) = shard.upgrade() else { return };
+                shard.borrow_mut().authorized(client, answer);
+            }
+        }
     }
 }
 

@@ -72,10 +72,16 @@ impl ParsedRequest {
         let app = match (app, &self.target.place) {
             ("", RequestTarget::Raw(named)) if named.is_empty() => &connection.listener.app,
             ("", RequestTarget::Raw(named)) => named,
-            ("", RequestTarget::Key(key)) => table.by_key(key).map_or("", |(app, _)| &app.id),
+            ("", RequestTarget::Key(key) | RequestTarget::SocketIo(key)) => {
+                table.by_key(key).map_or("", |(app, _)| &app.id)
+            }
             _ => app,
         };
-        let key = if let RequestTarget::Key(key) = &self.target.place { key } else { "" };
+        let key = if let RequestTarget::Key(key) | RequestTarget::SocketIo(key) = &self.target.place {
+            key
+        } else {
+            ""
+        };
         let path = self.target.shown();
         let (address, origin) = (Some(self.address), &*self.origin);
         act(&RefusalContext { reason, why, address, app, key, path: &path, origin });

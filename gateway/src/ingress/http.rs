@@ -17,7 +17,7 @@ use crate::{
     ingress::{
         asked::{ParsedRequest, check_host, nothing_at},
         port::Connection,
-        pusher, pusher_api,
+        pusher, pusher_api, socketio,
         target::RequestTarget,
         upgrade,
         visit::{HttpAnswer, Visit, error, unavailable},
@@ -134,6 +134,7 @@ async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> HttpAnswer 
         (RequestTarget::Key(_), full) => pusher::answer(visit, &asked, request, full).await,
         (_, Some(full)) => no_room(visit, &asked, full),
         (RequestTarget::Api(_), None) => pusher_api::answer(visit, &asked, request).await,
+        (RequestTarget::SocketIo(_), None) => socketio::answer(visit, &asked, request).await,
         (RequestTarget::Raw(_), None) if connection.port.stopping.closing.is_cancelled() => {
             asked.refused(connection, "stopping", "", "the gateway stops");
             unavailable("this gateway stops: connect again to reach another one")

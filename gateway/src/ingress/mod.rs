@@ -9,6 +9,7 @@ mod port;
 mod proxy;
 mod pusher;
 mod pusher_api;
+mod socketio;
 mod target;
 mod tls;
 mod upgrade;
@@ -245,6 +246,7 @@ impl Connection {
             address: self.peer,
             handshake: handshake.clone(),
             pusher: None,
+            socketio: None,
         };
         let Some(candidate) = Candidate::new(&self.port.shard, &mut newcomer) else {
             return self.refused(Full::Gateway.reason(), "the shard is full");

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     admission::Admission,
+    authorization::Authorizer,
     config::{Config, Listener},
     dispatch::Dispatcher,
     health::{Health, Stopping},
@@ -49,6 +50,7 @@ pub(crate) struct ClientPortShared {
     pub(crate) health: Health,
     pub(crate) stopping: Stopping,
     pub(crate) places: Arc<AppConnections>,
+    pub(crate) authorizer: Authorizer,
     /// Not kept alive by the client ports: it has the shards' mailboxes, and a shard ends with its last one.
     pub(crate) dispatcher: Weak<Dispatcher>,
     /// Certificates, where a listener has some.

@@ -74,6 +74,7 @@ pub(super) async fn answer(
             address: peer,
             handshake: upgrade::handshake(visit, peer, &request),
             pusher: Some((tenant, seat.ok_or_else(|| away("connections_max", close::OVER_QUOTA))?)),
+            socketio: None,
         };
         let candidate = Candidate::new(&port.shard, &mut newcomer);
         let candidate = candidate.ok_or_else(|| away("clients_max", close::OVER_CAPACITY))?;

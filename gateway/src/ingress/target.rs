@@ -21,11 +21,16 @@ pub(super) enum RequestTarget {
     Api(String),
     /// A Pusher client, with this app key.
     Key(String),
+    /// A Socket.IO client; the app key that it has in its path, or "".
+    SocketIo(String),
     /// A raw client of this app; "" is the listener's.
     Raw(String),
     /// A page, or nothing.
     Page(String),
 }
+
+/// Where Socket.IO clients connect, unless their `path` says otherwise.
+const SOCKETIO: &str = "socket.io";
 
 impl PathTarget {
     /// Reads a path. `prefix_bytes` says how much of a path, decoded, is the `path_prefix` of some app.
@@ -47,6 +52,15 @@ impl PathTarget {
         {
             return Self { prefix: joined(before), place: RequestTarget::Key(key.clone()) };
         }
+        match &decoded[..] {
+            [before @ .., io] if io == SOCKETIO => {
+                return Self { prefix: joined(before), place: RequestTarget::SocketIo(String::new()) };
+            }
+            [before @ .., io, key] if io == SOCKETIO => {
+                return Self { prefix: joined(before), place: RequestTarget::SocketIo(key.clone()) };
+            }
+            _ => {}
+        }
         let whole = joined(&decoded);
         let (prefix, rest) = whole.split_at(prefix_bytes(&whole));
         let place = match rest.split_once("/ws") {
@@ -65,6 +79,8 @@ impl PathTarget {
             RequestTarget::Up => "/up",
             RequestTarget::Api(path) | RequestTarget::Page(path) => path,
             RequestTarget::Key(key) => return format!("{}/app/{key}", self.prefix),
+            RequestTarget::SocketIo(key) if key.is_empty() => "/socket.io",
+            RequestTarget::SocketIo(key) => return format!("{}/socket.io/{key}", self.prefix),
             RequestTarget::Raw(app) if app.is_empty() => "/ws",
             RequestTarget::Raw(app) => return format!("{}/ws/{app}", self.prefix),
         };
@@ -143,6 +159,19 @@ mod tests {
         for (path, prefix) in [("/up", ""), ("/up/", ""), ("//up", ""), ("/x/up", "/x"), ("/x/y/up", "/x/y")]
         {
             assert_eq!(read(path), (prefix.to_owned(), RequestTarget::Up), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_socketio_client_may_have_its_key_in_the_path() {
+        for (path, prefix, key) in [
+            ("/socket.io/", "", ""),
+            ("/socket.io", "", ""),
+            ("/foreign/socket.io/", "/foreign", ""),
+            ("/socket.io/k1", "", "k1"),
+            ("/x/socket.io/k1/", "/x", "k1"),
+        ] {
+            assert_eq!(read(path), at(prefix, RequestTarget::SocketIo, key), "{path}");
         }
     }
 

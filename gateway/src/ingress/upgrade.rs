@@ -143,6 +143,7 @@ fn check(
         address: peer,
         handshake: handshake(visit, peer, request),
         pusher: None,
+        socketio: None,
     };
     Ok((key, newcomer))
 }

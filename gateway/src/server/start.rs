@@ -83,6 +83,7 @@ pub(super) fn parser(config: &Config) -> Parser {
         session_bytes_max: config.settings.limits.session_bytes_max,
         payload_bytes_max: config.settings.limits.payload_bytes_max(),
         frame_bytes_max: config.settings.limits.frame_bytes_max(),
+        apps: config.apps.clone(),
     }
 }
 
@@ -153,7 +154,7 @@ pub(super) fn start_shards(
         let (upcalls, queues) = Upcalls::new();
         let shared = ports.clone();
         let attach = move |shard: &shard::ShardHandle, tasks: &mut JoinSet<()>| {
-            upcalls::serve(shard, &shared.dispatcher, queues, tasks);
+            upcalls::serve(shard, &shared.dispatcher, &shared.authorizer, queues, tasks);
             ingress::open(shard, &shared, listeners, tasks)
         };
         let name = shard::thread_name(index);

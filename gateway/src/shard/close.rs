@@ -8,7 +8,10 @@ use broadgate_proto::{
 use bytes::Bytes;
 
 use crate::{
-    codec::encode::{close_code_frame, close_frame},
+    codec::{
+        Protocol,
+        encode::{close_code_frame, close_frame},
+    },
     config::Config,
     shard::{
         client::{Client, ClientStage, ClosePhase},
@@ -35,13 +38,19 @@ impl Shard {
         // Only WebSocket peers answer a close.
         let websocket = client.protocol.is_websocket();
         client.enter(ClientStage::Closing(ClosePhase { until, answered: !websocket, ended: false }));
-        let own = client.pusher.as_ref().and_then(|_| broadgate_pusher::close::for_cause(cause));
+        let protocol = client.protocol;
+        let pusher = client.pusher.as_ref().filter(|_| protocol == Protocol::Pusher);
+        let own = pusher.and_then(|_| broadgate_pusher::close::for_cause(cause));
         let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));
         let farewell = match own {
             Some(close) => farewell.map(|_| close_frame(close.code, close.reason)),
             None => farewell,
         };
         self.closing.insert(slot);
+        // A command is for good. After every other close a client connects again.
+        if protocol == Protocol::SocketIo && cause == Cause::Command {
+            self.say_disconnected(slot);
+        }
         if let Some(frame) = farewell.filter(|_| websocket) {
             self.push_own(slot, frame);
         }
@@ -137,6 +146,7 @@ impl Shard {
     fn forget(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
         self.tally.close(cause);
         let uid = self.directory.uid(slot).map(ToString::to_string);
+        self.forget_issued_id(slot);
         let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
         self.turn.ask();
         let id = self.clients.id_of(slot);

@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::ReadBuf;
 
 use crate::{
-    codec::{Allowance, ClientInput, encode::close_code_frame},
+    codec::{Allowance, ClientInput, Protocol, encode::close_code_frame},
     shard::{
         client::{Client, ClientStage},
         counters::Drop,
@@ -287,8 +287,11 @@ impl Shard {
         if client.pusher.is_none() {
             return self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));
         }
+        let is_socketio = client.protocol == Protocol::SocketIo;
         match payload {
+            Payload::Text(text) if is_socketio => self.on_socketio_text(slot, &text),
             Payload::Text(text) => self.on_pusher_text(slot, &text),
+            Payload::Binary(_) if is_socketio => self.on_socketio_binary(slot),
             Payload::Binary(_) => self.on_pusher_binary(slot),
         }
     }

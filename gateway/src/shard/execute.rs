@@ -250,7 +250,7 @@ impl Shard {
                 None => outcome.unknown(client),
             }
         }
-        let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.clients.find(id)).collect();
+        let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.find_excepted(id)).collect();
         let mut selected = std::mem::take(&mut self.selected);
         self.directory.select(to, &here, &except, &mut selected);
         selected

@@ -66,6 +66,7 @@ pub(super) fn newcomer(address: SocketAddr) -> Newcomer {
         address,
         handshake: v1::Handshake::default(),
         pusher: None,
+        socketio: None,
     }
 }
 

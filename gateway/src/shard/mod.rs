@@ -50,6 +50,7 @@ mod read_budget;
 mod read_queue;
 mod slots;
 mod socket;
+mod socketio;
 mod state;
 mod thread;
 mod tick;
@@ -74,10 +75,11 @@ pub(crate) use self::{
     pool::{Executing, Pool},
     pusher::{PusherTenant, signed_in_group},
     socket::Stream,
+    socketio::{SocketIoClient, open_packet},
     state::{Shard, ShardHandle},
     thread::{Ingress, Start, start, thread_name},
     tls::{StepError, TlsShared, TlsStream},
-    upcalls::{EnterUpcall, UpcallQueues, Upcalls},
+    upcalls::{AuthorizeUpcall, EnterUpcall, UpcallQueues, Upcalls},
     worker_links::{WorkerKey, shard_of_seq},
     worker_trials::Trying,
 };

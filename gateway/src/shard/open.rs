@@ -31,6 +31,7 @@ use crate::{
         rate::Rate,
         slots::Slot,
         socket::Stream,
+        socketio::client::SocketIoClient,
         state::{Shard, ShardHandle},
         window::Window,
     },
@@ -45,6 +46,8 @@ pub(crate) struct Newcomer {
     pub(crate) handshake: v1::Handshake,
     /// Its app, if it speaks the Pusher protocol.
     pub(crate) pusher: Option<(Rc<PusherTenant>, AppPlace)>,
+    /// What it has besides if it speaks Socket.IO in that app.
+    pub(crate) socketio: Option<SocketIoClient>,
 }
 
 /// A place taken for a newcomer. Dropped before it is opened, it gives the place back: the
@@ -63,6 +66,17 @@ impl Candidate {
         let affinity = affinity_key(&state.config.settings.affinity, &newcomer.handshake);
         let key = random()?;
         let raw = Protocol::raw(newcomer.listener.kind);
+        let protocol = match (&newcomer.pusher, &newcomer.socketio) {
+            (Some(_), Some(_)) => Protocol::SocketIo,
+            (Some(_), None) => Protocol::Pusher,
+            (None, _) => raw,
+        };
+        // Its first ping comes after 13 to 25 s, so that clients that came together are not pinged together.
+        let last_ping = match protocol {
+            Protocol::SocketIo => state.second.saturating_sub((key % 12) as u32),
+            _ => 0,
+        };
+        let socketio = newcomer.socketio.take().map(|socketio| Box::new(socketio.start(state.second)));
         let client = Client {
             outbox: Outbox::default(),
             stream: None,
@@ -72,7 +86,7 @@ impl Candidate {
             backlog_since: None,
             answers: 0,
             dirty: false,
-            protocol: if newcomer.pusher.is_some() { Protocol::Pusher } else { raw },
+            protocol,
             key,
             codec: None,
             waker: None,
@@ -95,14 +109,14 @@ impl Candidate {
             address: newcomer.address,
             opened_at_ms: 0,
             last_in: state.second,
-            last_ping: 0,
+            last_ping,
             rate: Rate::default(),
             received: Traffic::default(),
             session: None,
             pusher: newcomer
                 .pusher
                 .take()
-                .map(|(tenant, seat)| Box::new(PusherClient::new(tenant, seat, state.second))),
+                .map(|(tenant, seat)| Box::new(PusherClient::new(tenant, seat, state.second, socketio))),
             admitted: None,
         };
         let slot = state.clients.insert(client)?;
@@ -232,7 +246,11 @@ impl Shard {
             tracing::debug!(client = %id, app = &*app, address = %client.address, listener, path, "client opened");
         }
         self.turn.ask();
-        self.greet_pusher(slot);
+        if self.is_socketio(slot) {
+            self.greet_socketio(slot);
+        } else {
+            self.greet_pusher(slot);
+        }
         self.emit(slot, Event::Opened(handshake));
         self.offers.opened(&self.clients, slot, &mut self.turn);
         if let Some(frames) = greeting.map(|greeting| greet(&greeting)) {

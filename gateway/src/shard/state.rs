@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     rc::Rc,
     sync::Arc,
 };
@@ -129,6 +129,8 @@ pub(crate) struct Shard {
     pub(crate) tls: Arc<TlsShared>,
     /// Apps of clients here, by their ids.
     pub(crate) tenants: Tenants,
+    /// Socket.IO clients whose id was issued by polling; as many as clients at most.
+    pub(crate) issued_ids: HashMap<u64, Slot>,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Offers,
     pub(crate) turn: Turn,
@@ -166,6 +168,7 @@ impl Shard {
             wheel: Wheel::default(),
             closing: HashSet::new(),
             selected: Vec::new(),
+            issued_ids: HashMap::new(),
             tenants: Tenants::default(),
             offers: Offers::default(),
             turn: Turn::default(),

@@ -5,7 +5,10 @@ use std::time::Duration;
 use broadgate_proto::{close, v1::Cause};
 
 use crate::{
-    codec::encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
+    codec::{
+        Protocol,
+        encode::{Encoder, PING_FRAME, close_code_frame, close_frame},
+    },
     config::ListenerKind,
     refusals,
     shard::{
@@ -71,7 +74,12 @@ impl Shard {
         }
         if let Some(interval) = interval {
             let quiet = second - client.last_in.max(client.last_ping).min(second);
-            if idle >= interval && quiet >= interval {
+            // Socket.IO clients go away without pings, also while they talk.
+            let is_due = match client.protocol {
+                Protocol::SocketIo => second.saturating_sub(client.last_ping) >= interval,
+                _ => idle >= interval && quiet >= interval,
+            };
+            if is_due {
                 client.last_ping = second;
                 self.ping(slot);
             }
@@ -85,6 +93,9 @@ impl Shard {
 
     fn ping(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
+        if client.protocol == Protocol::SocketIo {
+            return self.ping_socketio(slot);
+        }
         let listener = std::sync::Arc::clone(&client.listener);
         if listener.kind == ListenerKind::Web {
             self.push_own(slot, PING_FRAME);
@@ -188,6 +199,9 @@ impl Shard {
 /// After how many seconds of silence a client is pinged and closed; none is never.
 fn liveness(client: &Client) -> (Option<u32>, Option<u32>) {
     match &client.pusher {
+        Some(pusher) if pusher.socketio.is_some() => {
+            pusher.socketio.as_ref().map_or((None, None), |socketio| socketio.liveness())
+        }
         Some(pusher) => {
             let app = &pusher.tenant.app;
             (seconds(app.activity_timeout), seconds(app.activity_timeout + app.pong_timeout))
@@ -203,9 +217,11 @@ fn next_look(client: &Client, second: u32) -> Option<u32> {
     let silent_at = silence.map(|silence| client.last_in + silence);
     let ping_at = interval
         .filter(|_| client.listener.kind == ListenerKind::Web || !client.listener.ping_payload.is_empty())
-        .map(|interval| client.last_in.max(client.last_ping) + interval);
-    let late_at = client.pusher.as_ref().filter(|pusher| !pusher.is_authorized);
-    let late_at = late_at.and_then(|pusher| pusher.authorize_by);
+        .map(|interval| match client.protocol {
+            Protocol::SocketIo => client.last_ping + interval,
+            _ => client.last_in.max(client.last_ping) + interval,
+        });
+    let late_at = client.pusher.as_ref().and_then(|pusher| pusher.late_at());
     silent_at.into_iter().chain(ping_at).chain(late_at).min().map(|at| at.max(second + 1))
 }
 

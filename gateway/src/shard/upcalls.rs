@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use broadgate_proto::{id::ClientId, limits::PUSHER_ENTRIES_MAX};
+use broadgate_proto::{
+    id::ClientId,
+    limits::{AUTHORIZATIONS_WAITING_MAX, PUSHER_ENTRIES_MAX},
+};
 use broadgate_topics::Topic;
 use tokio::sync::mpsc;
 
-use crate::command::ChannelEvent;
+use crate::{authorization::AuthQuestion, command::ChannelEvent};
 
 /// Events of clients that wait to be placed; those beyond are dropped, and their clients get an error.
 const EVENTS_MAX: usize = 1024;
@@ -23,6 +26,13 @@ pub(crate) struct EnterUpcall {
     pub(crate) user: Option<Arc<str>>,
 }
 
+/// A client waits for its app's backend to say whether it may subscribe.
+#[derive(Debug)]
+pub(crate) struct AuthorizeUpcall {
+    pub(crate) client: ClientId,
+    pub(crate) question: AuthQuestion,
+}
+
 /// A shard's ends.
 #[derive(Clone)]
 pub(crate) struct Upcalls {
@@ -32,6 +42,8 @@ pub(crate) struct Upcalls {
     pub(crate) entries: mpsc::Sender<EnterUpcall>,
     /// Cache channels in which a subscriber has found nothing.
     pub(crate) missed: mpsc::Sender<Topic>,
+    /// Questions to apps' backends, one of a client at a time.
+    pub(crate) authorizations: mpsc::Sender<AuthorizeUpcall>,
 }
 
 /// The ends of those who serve a shard.
@@ -39,6 +51,7 @@ pub(crate) struct UpcallQueues {
     pub(crate) events: mpsc::Receiver<(ClientId, ChannelEvent)>,
     pub(crate) entries: mpsc::Receiver<EnterUpcall>,
     pub(crate) missed: mpsc::Receiver<Topic>,
+    pub(crate) authorizations: mpsc::Receiver<AuthorizeUpcall>,
 }
 
 impl Upcalls {
@@ -46,9 +59,15 @@ impl Upcalls {
         let (events, events_queue) = mpsc::channel(EVENTS_MAX);
         let (entries, entries_queue) = mpsc::channel(PUSHER_ENTRIES_MAX);
         let (missed, missed_queue) = mpsc::channel(MISSED_MAX);
+        let (authorizations, authorizations_queue) = mpsc::channel(AUTHORIZATIONS_WAITING_MAX);
         (
-            Self { events, entries, missed },
-            UpcallQueues { events: events_queue, entries: entries_queue, missed: missed_queue },
+            Self { events, entries, missed, authorizations },
+            UpcallQueues {
+                events: events_queue,
+                entries: entries_queue,
+                missed: missed_queue,
+                authorizations: authorizations_queue,
+            },
         )
     }
 }

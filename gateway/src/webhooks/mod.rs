@@ -30,7 +30,6 @@
 mod alarms;
 mod arrival;
 mod batch;
-mod bounded;
 mod core;
 mod event;
 mod fact;

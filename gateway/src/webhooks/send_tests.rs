@@ -1,4 +1,6 @@
-use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use std::sync::Arc;
+
+use rustls::{RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 

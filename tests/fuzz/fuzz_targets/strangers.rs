@@ -61,7 +61,7 @@ fn socketio(data: &[u8]) {
             assert_eq!(packet::parse(&written), Ok(packet));
         }
     }
-    let event = outgoing::event(text, text, text);
+    let event = outgoing::event(text, Some(text), text);
     let Ok(EnginePacket::Message(message)) = engine::parse(&event) else { panic!("{event}") };
     let written = packet::parse(message).expect("an event is a packet");
     assert_eq!(packet::event(written.data).expect("it has a name").name, text);

@@ -13,25 +13,40 @@ use bytes::Bytes;
 use metrics::counter;
 
 use crate::{
-    codec::encode::{Frames, SharedFrame, text_frame},
+    codec::{
+        Protocol,
+        encode::{Frames, SharedFrame, text_frame},
+    },
     command::{GatewayContent, ParsedCommand, PresenceSeat},
     refusals,
     shard::{
-        client::Client, counters::Drop, pusher::client::Pending, slots::Slot, state::Shard,
+        client::Client, counters::Drop, pusher::client::Pending, slots::Slot, socketio, state::Shard,
         upcalls::EnterUpcall,
     },
 };
 
 impl Shard {
+    pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
+        if self.may_request_subscription(slot, &subscription.channel) {
+            self.join_channel(slot, subscription);
+        }
+    }
+
+    /// May a client ask for a subscription now? If not, it gets a refusal.
+    pub(crate) fn may_request_subscription(&mut self, slot: Slot, channel: &str) -> bool {
+        let may = self.may_subscribe(slot, 1);
+        if !may {
+            let sentence = "too many subscriptions in a short time: subscribe again later";
+            self.refuse(slot, channel, "RateLimited", sentence, 429);
+        }
+        may
+    }
+
     /// Joins the group at once, so that nothing is missed, and asks its home for what the client needs
     /// to follow it, and whether its user may be present.
-    pub(super) fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
+    pub(crate) fn join_channel(&mut self, slot: Slot, subscription: Subscription) {
         let max = self.config.settings.limits.groups_per_client_max;
         let channel = subscription.channel.as_str();
-        if !self.may_subscribe(slot, 1) {
-            let sentence = "too many subscriptions in a short time: subscribe again later";
-            return self.refuse(slot, channel, "RateLimited", sentence, 429);
-        }
         if !self.can_ask(1) {
             let sentence = "the server is busy: subscribe again later";
             return self.refuse(slot, channel, "Busy", sentence, 503);
@@ -111,7 +126,10 @@ impl Shard {
 
     fn refuse(&mut self, slot: Slot, channel: &str, kind: &str, sentence: &str, status: u16) {
         let Some(pusher) = self.clients.pusher(slot) else { return };
-        let frame = talk::refusal(channel, kind, sentence, status, pusher.tenant.app.compat);
+        let frame = match pusher.socketio {
+            Some(_) => broadgate_socketio::outgoing::subscription_error(channel, status),
+            None => talk::refusal(channel, kind, sentence, status, pusher.tenant.app.compat),
+        };
         self.say(slot, &frame);
     }
 
@@ -153,14 +171,19 @@ impl Shard {
             let seat = self.directory.seat(slot, &channel);
             self.offers.subscribed(&self.clients, slot, &channel, seat.as_ref(), &mut self.turn);
         }
-        let frame = match &member {
-            None => outgoing::subscription_succeeded(&channel),
+        match &member {
+            // Socket.IO clients hear nothing of a subscription that succeeds.
+            None if self.is_socketio(slot) => {}
+            None => self.say(slot, &outgoing::subscription_succeeded(&channel)),
             Some((user, info)) => {
                 let members = members(&entered.members, user, info);
-                outgoing::presence_subscription_succeeded(&channel, &members)
+                if self.is_socketio(slot) {
+                    self.say_present(slot, &channel, members, user);
+                } else {
+                    self.say(slot, &outgoing::presence_subscription_succeeded(&channel, &members));
+                }
             }
-        };
-        self.say(slot, &frame);
+        }
         if kind.cache {
             self.say_cached(slot, &channel, entered, &held);
         }
@@ -177,15 +200,18 @@ impl Shard {
         entered: &Entered<GatewayContent>,
         held: &[SharedFrame],
     ) {
+        let protocol = self.clients.get(slot).map_or(Protocol::Pusher, |client| client.protocol);
         let cached = entered.value.as_ref().and_then(|job| match job.parsed.inner() {
-            ParsedCommand::Send { frames, .. } => frames.pusher.clone(),
+            ParsedCommand::Send { frames, .. } => protocol.pick(frames).cloned(),
             _ => None,
         });
         match cached {
             // Nobody knows what the home would have said.
             None if !entered.missing.is_empty() => {}
             None => {
-                self.say(slot, &outgoing::cache_miss(channel));
+                if protocol == Protocol::Pusher {
+                    self.say(slot, &outgoing::cache_miss(channel));
+                }
                 // Its home tells webhooks of it, once for all gateways.
                 let topic = self.clients.get(slot).map(|client| Topic::group(&client.app, channel));
                 if let Some((topic, upcalls)) = topic.zip(self.deps.upcalls.as_ref())
@@ -206,10 +232,22 @@ impl Shard {
             return self.tell_online(topic, members);
         }
         let slots = self.directory.group_members(app, channel).to_vec();
-        let frames: Vec<(&str, SharedFrame)> = members
-            .iter()
-            .map(|change| (&*change.user, self.outboxes.live.frame(told(channel, change))))
-            .collect();
+        let has = |protocol| {
+            let mut clients = slots.iter().filter_map(|&slot| self.clients.get(slot));
+            clients.any(|client| client.protocol == protocol)
+        };
+        let (has_pusher, has_socketio) = (has(Protocol::Pusher), has(Protocol::SocketIo));
+        let frame = |bytes| self.outboxes.live.frame(bytes);
+        let told = |change: &PresenceChange| Frames {
+            websocket: None,
+            text: None,
+            frame: None,
+            pusher: has_pusher.then(|| frame(told(channel, change))),
+            socketio: has_socketio.then(|| frame(told_socketio(channel, change))),
+            payload: 0,
+        };
+        let frames: Vec<(&str, Frames<SharedFrame>)> =
+            members.iter().map(|change| (&*change.user, told(change))).collect();
         for slot in slots {
             let Some(client) = self.clients.get(slot).filter(|client| client.pusher.is_some()) else {
                 continue;
@@ -218,9 +256,12 @@ impl Shard {
             if client.pending.as_ref().is_some_and(|pending| pending.subscription.channel == channel) {
                 continue;
             }
+            let protocol = client.protocol;
             let own = self.directory.seat(slot, channel).map(|seat| seat.user);
-            for (user, frame) in &frames {
-                if own.as_deref() != Some(*user) {
+            for (user, frames) in &frames {
+                if own.as_deref() != Some(*user)
+                    && let Some(frame) = protocol.pick(frames)
+                {
                     self.push(slot, Rc::clone(frame));
                 }
             }
@@ -230,9 +271,9 @@ impl Shard {
     /// Keeps a message until the subscription that is under way is confirmed.
     pub(crate) fn hold_back(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
-        let pending = self.clients.get_mut(slot).and_then(|client| client.pending.as_mut());
-        let Some(pending) = pending else { return Err(Drop::Closing) };
-        let frame = frames.pusher.clone().ok_or(Drop::Protocol)?;
+        let Some(client) = self.clients.get_mut(slot) else { return Err(Drop::Closing) };
+        let frame = client.protocol.pick(frames).cloned().ok_or(Drop::Protocol)?;
+        let Some(pending) = client.pending.as_mut() else { return Err(Drop::Closing) };
         pending.held_bytes += frame.len();
         if pending.held_bytes > bytes_max && !pending.held.is_empty() {
             self.close_slow(slot);
@@ -273,6 +314,11 @@ fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str
         members.push(ChannelMember::of_seat(user, info));
     }
     members
+}
+
+fn told_socketio(channel: &str, change: &PresenceChange) -> Bytes {
+    let member = ChannelMember::of_seat(&change.user, &change.info);
+    text_frame(&socketio::told(channel, member, change.here))
 }
 
 fn told(channel: &str, change: &PresenceChange) -> Bytes {

@@ -16,6 +16,7 @@ use crate::{
         app_connections::ConnectionPlace,
         pusher::watchlist::Watchlist,
         rate::{Bucket, Rate},
+        socketio::client::SocketIoClient,
     },
 };
 
@@ -64,6 +65,8 @@ pub(crate) struct PusherClient {
     pub(super) _seat: AppPlace,
     /// And in the cluster, where that is limited.
     pub(crate) place: Option<ConnectionPlace>,
+    /// What it has besides if it speaks Socket.IO, not the Pusher protocol.
+    pub(crate) socketio: Option<Box<SocketIoClient>>,
 }
 
 /// A subscription that the channel's home has not confirmed.
@@ -77,7 +80,12 @@ pub(crate) struct Pending {
 }
 
 impl PusherClient {
-    pub(crate) fn new(tenant: Rc<PusherTenant>, seat: AppPlace, second: u32) -> Self {
+    pub(crate) fn new(
+        tenant: Rc<PusherTenant>,
+        seat: AppPlace,
+        second: u32,
+        socketio: Option<Box<SocketIoClient>>,
+    ) -> Self {
         let within = tenant.app.authorized_within.as_secs_f64().ceil() as u32;
         Self {
             tenant,
@@ -92,21 +100,31 @@ impl PusherClient {
             is_authorized: false,
             _seat: seat,
             place: None,
+            socketio,
         }
     }
 
     /// Has everything that it asked for been done, but for a subscription? Nothing is read from it before.
     pub(crate) fn is_idle(&self) -> bool {
-        self.unheard == 0 && !self.is_placing && self.not_before == 0
+        let is_asking = self.socketio.as_ref().is_some_and(|client| client.is_asking());
+        self.unheard == 0 && !self.is_placing && self.not_before == 0 && !is_asking
     }
 
     /// Was it to show a signature, and has not?
     pub(crate) fn is_late(&self, second: u32) -> bool {
         !self.is_authorized && self.authorize_by.is_some_and(|by| second >= by)
+            || self.socketio.as_ref().is_some_and(|client| client.is_late(second))
+    }
+
+    /// The second at which it is late.
+    pub(crate) fn late_at(&self) -> Option<u32> {
+        let unauthorized = self.authorize_by.filter(|_| !self.is_authorized);
+        let socketio = self.socketio.as_ref().filter(|client| client.is_late(u32::MAX));
+        unauthorized.into_iter().chain(socketio.map(|client| client.connect_by)).min()
     }
 
     /// How long a message it may send: an event as large as it may be, written with escapes.
     pub(crate) fn message_bytes_max(&self) -> usize {
-        2 * self.tenant.app.limits.event_data_bytes_max + 4096
+        self.tenant.app.limits.message_bytes_max()
     }
 }

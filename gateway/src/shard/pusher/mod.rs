@@ -91,7 +91,7 @@ impl Shard {
         self.say(slot, &outgoing::connection_established(&socket_id, seconds));
     }
 
-    fn say(&mut self, slot: Slot, json: &str) {
+    pub(crate) fn say(&mut self, slot: Slot, json: &str) {
         self.push_own(slot, text_frame(json));
     }
 
@@ -124,19 +124,32 @@ impl Shard {
                 self.say(slot, &frame);
             }
             Act::Subscribe(subscription) => self.subscribe(slot, subscription),
-            Act::Unsubscribe(channel) => {
-                let seat = self.directory.seat(slot, &channel);
-                if self.directory.part(slot, &channel) {
-                    if let Some(seat) = seat {
-                        self.forget_identity(slot, &seat.user);
-                    }
-                    self.offers.unsubscribed(&self.clients, slot, &channel, &mut self.turn);
-                }
-                self.turn.ask();
-            }
+            Act::Unsubscribe(channel) => self.unsubscribe(slot, &channel),
             Act::SignIn { user, user_data } => self.sign_in(slot, user, &user_data),
             Act::Publish { channel, event, data } => self.publish(slot, channel, event, data),
         }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, slot: Slot, channel: &str) {
+        let seat = self.directory.seat(slot, channel);
+        if self.directory.part(slot, channel) {
+            if let Some(seat) = seat {
+                self.forget_identity(slot, &seat.user);
+            }
+            self.offers.unsubscribed(&self.clients, slot, channel, &mut self.turn);
+        }
+        self.turn.ask();
+    }
+
+    /// Tells a client that its event was refused. Socket.IO clients hear nothing of it, as from the server that
+    /// they were made for.
+    fn reject_event(&mut self, slot: Slot, why: &str) {
+        let Some(pusher) = self.clients.pusher(slot).filter(|pusher| pusher.socketio.is_none()) else {
+            return;
+        };
+        let compat = pusher.tenant.app.compat;
+        let sentence = format!("Client event rejected - {why}");
+        self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), &sentence, compat));
     }
 
     /// May a client subscribe to so many groups now? If its app's clients have made too many
@@ -169,7 +182,7 @@ impl Shard {
 
     /// A client event goes the way of every command to one group. Nothing more is read from the client
     /// until it was placed.
-    fn publish(&mut self, slot: Slot, channel: String, event: String, data: String) {
+    pub(crate) fn publish(&mut self, slot: Slot, channel: String, event: String, data: String) {
         let second = self.second;
         let id = self.clients.id_of(slot);
         let Some(client) = self.clients.get_mut(slot) else { return };
@@ -179,9 +192,8 @@ impl Shard {
         if let Some(max) = pusher.tenant.app.limits.client_events_max(compat)
             && !pusher.events.take(second, max)
         {
-            let sentence = format!("Client event rejected - more than {max} in a second");
             self.tally.drop(Drop::Rate, 1);
-            return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), &sentence, compat));
+            return self.reject_event(slot, &format!("more than {max} in a second"));
         }
         let seat = self.directory.seat(slot, &channel);
         let user_id_json = match &seat {
@@ -205,8 +217,7 @@ impl Shard {
         };
         if self.deps.upcalls.as_ref().is_none_or(|upcalls| upcalls.events.try_send((id, event)).is_err()) {
             self.tally.drop(Drop::Busy, 1);
-            let sentence = "Client event rejected - the server is busy";
-            return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
+            return self.reject_event(slot, "the server is busy");
         }
         if let Some(pusher) = self.clients.pusher(slot) {
             pusher.is_placing = true;
@@ -230,10 +241,7 @@ impl Shard {
     pub(crate) fn event_refused(&mut self, client: ClientId, why: &str) {
         self.tally.drop(Drop::Refused, 1);
         let Some(slot) = self.clients.find(client) else { return };
-        let Some(pusher) = self.clients.pusher(slot) else { return };
-        let compat = pusher.tenant.app.compat;
-        let sentence = format!("Client event rejected - {why}");
-        self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), &sentence, compat));
+        self.reject_event(slot, why);
     }
 
     /// These clients' events have their places in the queues: their next frames may be read.

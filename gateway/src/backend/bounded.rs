@@ -1,4 +1,4 @@
-//! Connections that read no more than an answer may have. A receiver is a tenant's, and may send anything: also
+//! Connections that read no more than an answer may have. A backend is a tenant's, and may send anything: also
 //! informational heads (`100 Continue`) without end, which the HTTP client reads and forgets.
 
 use std::{
@@ -8,30 +8,30 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use broadgate_proto::limits::WEBHOOK_ANSWER_BYTES_MAX;
+use broadgate_proto::limits::BACKEND_ANSWER_BYTES_MAX;
 use http::Uri;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tower::Service;
 
 /// Heads and body of an answer; of the body alone less is read.
-const READ_BYTES_MAX: usize = 2 * WEBHOOK_ANSWER_BYTES_MAX;
+const READ_BYTES_MAX: usize = 2 * BACKEND_ANSWER_BYTES_MAX;
 /// Bytes of one read: the client's buffer may be larger, and what is too much should not be read first.
 const CHUNK_BYTES: usize = 8 * 1024;
 
 /// Makes connections that are bounded.
 #[derive(Clone)]
-pub(super) struct Bounded<C>(pub(super) C);
+pub(crate) struct Bounded<C>(pub(super) C);
 
-/// A connection, and how much was read since the last write: since the present post began.
-pub(super) struct BoundedStream<S> {
+/// A connection, and how much was read since the last write: since the present request began.
+pub(crate) struct BoundedStream<S> {
     stream: S,
     read: usize,
 }
 
 /// The answer has more bytes than are read.
 #[derive(Debug)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
