@@ -2,7 +2,7 @@
 //!
 //! Laravel's drivers answer 200 with `true`, with a signature, or with the data of a presence member. The word
 //! of the backend counts, so a signature is not checked; but an answer that is none of these is a refusal:
-//! drivers that broadcast nothing answer 200 with nothing, whoever asks.
+//! drivers that broadcast nothing answer 200 with nothing, for every client.
 
 use broadgate_pusher::{limits::PusherLimits, member::ChannelMember};
 use http::StatusCode;
