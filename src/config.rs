@@ -462,6 +462,8 @@ mod tests {
         Apps::new(vec![filled]).unwrap();
         let mut example = App {
             raw: app.raw,
+            socketio: app.socketio,
+            auth: app.auth.clone(),
             service: app.service.clone(),
             origins: app.origins.clone(),
             keys: app.keys.clone(),

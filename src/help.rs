@@ -256,6 +256,7 @@ const CONTAINED: &[(&str, &[&str])] = &[
         &[
             "answers to clients",
             "app files",
+            "authorization",
             "client",
             "command stream",
             "connection",

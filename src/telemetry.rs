@@ -33,7 +33,7 @@ const OUR_TARGETS: [&str; 6] = [
     "broadgate_tls",
 ];
 /// All that has a name of ours in a log.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "broadgate",
     "broadgate_bench",
     "broadgate_business",
@@ -41,6 +41,7 @@ const TARGETS: [&str; 12] = [
     "broadgate_port",
     "broadgate_proto",
     "broadgate_pusher",
+    "broadgate_socketio",
     "broadgate_register",
     "broadgate_etcd",
     "broadgate_tasks",
