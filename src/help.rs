@@ -63,6 +63,14 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_tls_failures_total", "TLS handshakes of clients that failed, by reason"),
     ("broadgate_gateway_tls_handshakes_total", "TLS handshakes of clients that succeeded, by version"),
     (
+        "broadgate_gateway_views_asked_total",
+        "Questions to other gateways for views that they have announced by number",
+    ),
+    (
+        "broadgate_gateway_views_sent_total",
+        "Views sent to other gateways, by form: number, changes, or whole",
+    ),
+    (
         "broadgate_gateway_webhook_drops_total",
         "Webhook events dropped, by reason; those of \"inbox_undone\" were cancelled by a later one",
     ),
@@ -116,6 +124,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_register_refused_total", "Streams refused by the register, by reason"),
     ("broadgate_register_removed_total", "Members removed from the view, by reason"),
     ("broadgate_register_takeovers_total", "Views taken over from reports of members"),
+    ("broadgate_register_views_sent_total", "Views sent to members and watchers, by form: changes, or whole"),
     ("broadgate_task_panics_total", "Panics that ended only one stream, connection or request, by task"),
     (
         "broadgate_tls_reload_failures_total",

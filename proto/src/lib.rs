@@ -12,6 +12,7 @@
 //! | [`events`] | the message by which events travel, written from pieces |
 //! | [`fields`] | which fields of a client come with what is asked for |
 //! | [`view`] | reads of a view: its gateways, workers, epoch |
+//! | [`view_change`] | what differs between two views |
 //! | [`ring`] | which gateway is the home of a topic |
 //! | [`secret`] | the shared secret of the internal ports |
 
@@ -27,6 +28,7 @@ pub mod secret;
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]
 pub mod v1;
 pub mod view;
+pub mod view_change;
 
 /// The encoded `FileDescriptorSet` of package `broadgate.v1`, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/broadgate.v1.bin");

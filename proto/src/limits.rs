@@ -156,7 +156,7 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub const BEAT: Duration = Duration::from_secs(1);
 /// Silence after which the register removes a member.
 pub const LEASE: Duration = Duration::from_secs(5);
-/// Members of one cluster; a view travels whole.
+/// Members of one cluster; a first view travels whole.
 pub const MEMBERS_MAX: usize = 1000;
 /// What one member announces in a view, in bytes: its name, addresses, services and listeners. Most need 200.
 /// Fixed: it is part of the contract.
@@ -164,8 +164,18 @@ pub const MEMBER_BYTES_MAX: usize = 4 * KIB;
 /// The members of one view together, in bytes, so that every process can decode it; a newcomer that does not
 /// fit is refused. Fixed: it is part of the contract.
 pub const VIEW_BYTES_MAX: usize = 2 * MIB;
-/// The former views that a register keeps for members that redial, together, in bytes.
+/// The former views that a register keeps for members that redial, and a gateway for its peers, together, in
+/// bytes.
 pub const VIEWS_KEPT_BYTES_MAX: usize = 16 * MIB;
+/// How many former views these are.
+pub const VIEWS_KEPT_MAX: usize = 64;
+/// A member gets a whole view after so many that came as changes: whatever went wrong is over then.
+pub const VIEW_CHANGES_MAX: usize = 64;
+/// A link whose view another link has asked for asks for itself after this time.
+pub const VIEW_ASK_AGAIN: Duration = Duration::from_millis(100);
+/// What waits on a link to this gateway for a view that the peer has announced by number, in bytes, besides the
+/// first batch; beyond, the link is reset, and the peer resyncs.
+pub const LINK_HELD_BYTES_MAX: usize = 32 * MIB;
 /// The lease of a register that leads over a ledger; etcd makes it no shorter than 2 s.
 pub const LEDGER_LEASE: Duration = Duration::from_secs(3);
 /// How often it is renewed.

@@ -41,7 +41,7 @@ fn gateway(number: u64) -> Member {
 
 /// A member's connection has its number.
 fn hello(number: u64) -> Input {
-    let hello = Hello { member: Some(gateway(number)), view: None };
+    let hello = Hello { member: Some(gateway(number)), view: None, ..Hello::default() };
     Input::Hello { connection: number, origin: PeerOrigin::default(), hello: Box::new(hello) }
 }
 

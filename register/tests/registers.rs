@@ -304,7 +304,7 @@ async fn garbage_on_the_port_disturbs_no_member() {
     let silent = client.join(tokio_stream::once(JoinRequest { request: None })).await.unwrap();
     let mut beats_first = silent.into_inner();
     assert!(timeout(PATIENCE, beats_first.message()).await.unwrap().unwrap().is_none());
-    let hello = Hello { member: None, view: None };
+    let hello = Hello::default();
     let hello = JoinRequest { request: Some(Request::Hello(hello)) };
     let mut refused = client.join(tokio_stream::once(hello)).await.unwrap().into_inner();
     let status = timeout(PATIENCE, refused.message()).await.unwrap().unwrap_err();

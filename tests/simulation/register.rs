@@ -212,7 +212,7 @@ impl World {
             ..Member::default()
         };
         let view = View { epoch: Some(Epoch::new(term, 1)), ..View::default() };
-        let hello = Box::new(Hello { member: Some(stranger), view: Some(view) });
+        let hello = Box::new(Hello { member: Some(stranger), view: Some(view), ..Hello::default() });
         let connection = ConnId::MAX;
         self.register_input(0, Input::Hello { connection, origin: PeerOrigin::default(), hello });
         self.register_input(0, Input::Goodbye { connection });
@@ -311,7 +311,7 @@ impl World {
             ring_version,
             ..Member::default()
         };
-        let hello = Box::new(Hello { member: Some(described), view });
+        let hello = Box::new(Hello { member: Some(described), view, ..Hello::default() });
         let input = Input::Hello { connection: conn, origin: PeerOrigin::default(), hello };
         self.send(conn, DIALLER, Msg::ToRegister(Box::new(input)));
         self.member_wakes(host);

@@ -26,7 +26,7 @@ fn worker(number: u64, services: usize) -> Member {
 async fn join(cluster: &Cluster, member: Member, view: Option<View>) -> Result<v1::Welcome, String> {
     let address = format!("http://{}", cluster.register_address);
     let mut register = RegisterClient::connect(address).await.unwrap();
-    let hello = join_request::Request::Hello(Hello { member: Some(member), view });
+    let hello = join_request::Request::Hello(Hello { member: Some(member), view, ..Hello::default() });
     let requests = tokio_stream::iter([JoinRequest { request: Some(hello) }]);
     let mut replies =
         register.join(requests).await.map_err(|status| status.message().to_owned())?.into_inner();

@@ -50,6 +50,7 @@ mod tasks;
 mod tls;
 mod type_names;
 mod up;
+mod views;
 mod watching;
 mod webhooks;
 mod workers;

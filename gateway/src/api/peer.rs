@@ -1,22 +1,23 @@
 //! The inbound end of a link: executes a peer's commands among this gateway's own clients.
 
-use std::{pin::Pin, sync::Arc};
+use std::{fmt::Display, pin::Pin, sync::Arc};
 
 use broadgate_proto::{
     id::Incarnation,
     limits::LINK_BATCHES_MAX,
     v1::{
-        self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_frame::Frame, peer_reply::Reply,
-        peer_server::Peer,
+        self, Epoch, LinkBeat, PeerFrame, PeerHello, PeerReply, View, ViewChange, peer_frame::Frame,
+        peer_message::Message, peer_reply::Reply, peer_server::Peer,
     },
+    view::epoch,
 };
 use broadgate_tasks::contain;
-use broadgate_topics::LinkSession;
+use broadgate_topics::{LinkMessage, LinkSession};
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -25,13 +26,16 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     cluster::{
         ClusterEvent, DecodeError, decode,
-        links::{JoinedParts, parts},
+        links::{HeldBatches, JoinedParts, ReadyMessages, parts, views_sent},
     },
     dispatch::Dispatcher,
+    identity::Identity,
 };
 
 pub(crate) struct PeerService(pub(crate) Arc<Dispatcher>);
 
+/// To the peer.
+type Replies = mpsc::Sender<Result<PeerReply, Status>>;
 type PeerReplies = Pin<Box<dyn Stream<Item = Result<PeerReply, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -52,46 +56,94 @@ impl Peer for PeerService {
         let peer: Incarnation =
             hello.incarnation.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         let (out, replies) = mpsc::channel(64);
-        let view = Arc::new(hello.view.unwrap_or_default());
-        let (reply, greeting) = oneshot::channel();
-        self.0.homes.tell(ClusterEvent::Greet { peer, view, reply }).await;
-        let Ok(greeting) = greeting.await else {
-            return Err(Status::unavailable("this gateway is stopping"));
-        };
-        let mine = PeerHello {
-            incarnation: me.incarnation.to_string(),
-            name: me.name.clone(),
-            to: hello.incarnation,
-            view: Some(View::clone(&greeting.view)),
-        };
-        // The queue is new and has room.
-        let _ = out.try_send(Ok(PeerReply { reply: Some(Reply::Hello(mine)) }));
-        // A peer outside the view learns that from the view, and nothing else.
-        if greeting.known {
-            let over = me.over.clone();
-            let served = serve(Arc::clone(&self.0), peer, frames, out);
-            broadgate_tasks::spawn("peer's link", async move {
-                tokio::select! {
-                    () = over.cancelled() => {}
-                    () = served => {}
-                }
-            });
-        }
+        let over = me.over.clone();
+        let served = serve(Arc::clone(&self.0), me, peer, hello, frames, out);
+        broadgate_tasks::spawn("peer's link", async move {
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = served => {}
+            }
+        });
         Ok(Response::new(ReceiverStream::new(replies).boxed()))
+    }
+}
+
+/// Answers the peer's hello. True if the peer is in the view here; else it learns that from the view, and
+/// nothing else.
+async fn greet(
+    dispatcher: &Dispatcher,
+    me: &Identity,
+    peer: Incarnation,
+    hello: PeerHello,
+    frames: &mut Streaming<PeerFrame>,
+    out: &Replies,
+) -> Result<bool, Status> {
+    let view = match (hello.view, hello.epoch) {
+        (Some(view), _) => Arc::new(view),
+        (None, Some(epoch)) => announced_view(dispatcher, epoch, frames, out).await?,
+        (None, None) => Arc::default(),
+    };
+    let theirs = epoch(&view);
+    let (reply, greeting) = oneshot::channel();
+    dispatcher.homes.tell(ClusterEvent::Greet { peer, view, reply }).await;
+    let Ok(greeting) = greeting.await else {
+        return Err(Status::unavailable("this gateway is stopping"));
+    };
+    // It has the view that it has sent or named.
+    let by_number = hello.numbers && epoch(&greeting.view) == theirs;
+    views_sent(if by_number { "number" } else { "whole" }).increment(1);
+    let mine = PeerHello {
+        incarnation: me.incarnation.to_string(),
+        name: me.name.clone(),
+        to: hello.incarnation,
+        view: (!by_number).then(|| View::clone(&greeting.view)),
+        epoch: greeting.view.epoch,
+        numbers: true,
+    };
+    send(out, Reply::Hello(mine)).await?;
+    Ok(greeting.known)
+}
+
+/// The view that a hello names: the peer is asked for it if it is not here.
+async fn announced_view(
+    dispatcher: &Dispatcher,
+    number: Epoch,
+    frames: &mut Streaming<PeerFrame>,
+    out: &Replies,
+) -> Result<Arc<View>, Status> {
+    let views = &dispatcher.peers.views;
+    if let Some(view) = views.get(number) {
+        return Ok(view);
+    }
+    send(out, Reply::ViewQuestion(views.question(number, false))).await?;
+    let late = |_| Status::deadline_exceeded(format!("the peer has not sent its view {number}"));
+    let answer = timeout(dispatcher.link_timeout, frames.message()).await.map_err(late)??;
+    match answer.and_then(|frame| frame.frame) {
+        Some(Frame::View(change)) if change.epoch == Some(number) => views.take(change).map_err(unreadable),
+        _ => Err(Status::invalid_argument(format!(
+            "the peer was asked for its view {number} and sent another frame"
+        ))),
     }
 }
 
 /// A peer's link to us, from its hello to its end.
 async fn serve(
     dispatcher: Arc<Dispatcher>,
+    me: Arc<Identity>,
     peer: Incarnation,
-    frames: Streaming<PeerFrame>,
-    out: mpsc::Sender<Result<PeerReply, Status>>,
+    hello: PeerHello,
+    mut frames: Streaming<PeerFrame>,
+    out: Replies,
 ) {
+    match greet(&dispatcher, &me, peer, hello, &mut frames, &out).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(status) => return drop(out.try_send(Err(status))),
+    }
     let session = dispatcher.peers.next_session();
     let cut = CancellationToken::new();
     // Also when this is dropped, because the incarnation is over or the link is reset.
-    let mut link = InboundLink { dispatcher, peer, session, last_heard: Instant::now() };
+    let mut link = InboundLink { dispatcher, peer, session, last_heard: Instant::now(), taken: 0 };
     link.dispatcher.homes.tell(ClusterEvent::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
         () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
@@ -108,6 +160,8 @@ struct InboundLink {
     peer: Incarnation,
     session: LinkSession,
     last_heard: Instant,
+    /// Batches of the peer that have been passed on.
+    taken: u64,
 }
 
 impl Drop for InboundLink {
@@ -121,16 +175,14 @@ impl Drop for InboundLink {
 
 impl InboundLink {
     /// Places batches in order; answers each when it is done.
-    async fn follow(
-        &mut self,
-        mut frames: Streaming<PeerFrame>,
-        out: &mpsc::Sender<Result<PeerReply, Status>>,
-    ) -> Result<(), Status> {
+    async fn follow(&mut self, mut frames: Streaming<PeerFrame>, out: &Replies) -> Result<(), Status> {
         let mut answering = FuturesUnordered::new();
-        let mut taken = 0;
         let mut joined = JoinedParts::default();
+        let mut held = HeldBatches::default();
+        let mut views_added = self.dispatcher.peers.views.watch();
         let silence_max = self.dispatcher.link_timeout;
         loop {
+            let waits_until = held.wake(silence_max);
             let reply = tokio::select! {
                 frame = frames.message(), if answering.len() < LINK_BATCHES_MAX => {
                     self.last_heard = Instant::now();
@@ -149,32 +201,85 @@ impl InboundLink {
                             answering.push(async move {
                                 v1::PeerAnswers { answers: dispatcher.answer_peer(placed).await, number }
                             });
-                            continue;
+                            None
                         }
                         Some(Frame::Batch(batch)) => {
-                            self.take(batch).await;
-                            taken += 1;
-                            Reply::Taken(taken)
+                            held.add(batch).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+                            self.pass_on(&mut held).await
                         }
-                        Some(Frame::Beat(beat)) => Reply::Beat(beat),
+                        Some(Frame::View(change)) => {
+                            self.learn(change, &mut held)?;
+                            self.pass_on(&mut held).await
+                        }
+                        Some(Frame::Beat(beat)) => Some(Reply::Beat(beat)),
                         // Unknown frames of a newer peer are ignored: they ask nothing that must be answered.
-                        _ => continue,
+                        _ => None,
                     }
                 }
-                Some(answers) = answering.next() => Reply::Answers(answers),
+                Some(answers) = answering.next() => Some(Reply::Answers(answers)),
+                // The register or another link has brought a view.
+                Ok(()) = views_added.changed(), if waits_until.is_some() => self.pass_on(&mut held).await,
+                () = sleep_until(waits_until.unwrap_or(self.last_heard)), if waits_until.is_some() => {
+                    self.ask(&mut held)?
+                }
                 () = sleep_until(self.last_heard + silence_max), if answering.len() < LINK_BATCHES_MAX => {
                     return Err(Status::deadline_exceeded(format!("nothing was heard for {silence_max:?}")));
                 }
             };
-            send(out, reply).await?;
+            if let Some(reply) = reply {
+                send(out, reply).await?;
+            }
+        }
+    }
+
+    /// Passes on what need not wait for a view; says so if batches end by it.
+    async fn pass_on(&mut self, held: &mut HeldBatches) -> Option<Reply> {
+        let before = self.taken;
+        let dispatcher = Arc::clone(&self.dispatcher);
+        while let Some(ready) = held.next(|epoch| dispatcher.peers.views.get(epoch), Instant::now()) {
+            self.taken += u64::from(ready.is_end);
+            self.take(ready).await;
+        }
+        (self.taken > before).then_some(Reply::Taken(self.taken))
+    }
+
+    /// A question for the view that batches wait for, when it is due.
+    fn ask(&self, held: &mut HeldBatches) -> Result<Option<Reply>, Status> {
+        let (views, now) = (&self.dispatcher.peers.views, Instant::now());
+        let Some(wanted) = held.wanted() else { return Ok(None) };
+        if now >= wanted.late_at(self.dispatcher.link_timeout) {
+            let sentence = format!("the peer has announced view {} and not sent it", wanted.epoch);
+            return Err(Status::deadline_exceeded(sentence));
+        }
+        let epoch = wanted.epoch;
+        let due = wanted.is_due(now, || views.may_ask(epoch));
+        Ok(due.then(|| Reply::ViewQuestion(views.question(epoch, wanted.whole))))
+    }
+
+    /// The answer to a question for a view. Changes that do not make it are followed by one question for the
+    /// whole view.
+    fn learn(&self, change: ViewChange, held: &mut HeldBatches) -> Result<(), Status> {
+        let Err(error) = self.dispatcher.peers.views.take(change) else { return Ok(()) };
+        tracing::warn!(peer = %self.peer, %error, "a peer's answer does not make a view: asking for the whole");
+        match held.wanted() {
+            Some(wanted) if wanted.whole => Err(unreadable(error)),
+            Some(wanted) => {
+                wanted.ask_for_all(Instant::now());
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
     /// Passes the peer's frames to the cluster task.
-    async fn take(&self, batch: v1::PeerBatch) {
+    async fn take(&self, ReadyMessages { messages, mut views, .. }: ReadyMessages) {
         let homes = &self.dispatcher.homes;
-        let mut frames = Vec::with_capacity(batch.messages.len());
-        for said in batch.messages {
+        let mut frames = Vec::with_capacity(messages.len());
+        for said in messages {
+            if let Some(Message::ViewNumber(_)) = said.message {
+                frames.extend(views.pop_front().map(LinkMessage::View));
+                continue;
+            }
             match decode(said, &self.dispatcher.parser) {
                 Ok(frame) => frames.push(frame),
                 Err(DecodeError::Ask(id, refused)) => {
@@ -191,7 +296,7 @@ impl InboundLink {
 
 /// Answers the peer, in parts if the answer is large. If it cannot be sent, the peer times out and names this
 /// gateway as missing.
-async fn send(out: &mpsc::Sender<Result<PeerReply, Status>>, reply: Reply) -> Result<(), Status> {
+async fn send(out: &Replies, reply: Reply) -> Result<(), Status> {
     let reply = PeerReply { reply: Some(reply) };
     let gone = |_| Status::cancelled("the peer does not listen");
     let parts = match parts::cut(&reply) {
@@ -213,6 +318,6 @@ fn panicked() -> Status {
     Status::internal("this gateway failed at a frame of the link: see its log")
 }
 
-fn unreadable(error: parts::BadParts) -> Status {
+fn unreadable(error: impl Display) -> Status {
     Status::invalid_argument(format!("the peer sent {error}"))
 }

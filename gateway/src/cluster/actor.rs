@@ -266,7 +266,7 @@ impl Actor {
             position: None,
         };
         if id > 0 {
-            self.turn.say(peer, LinkMessage::Reply { id, reply: HomeReply::Done(done) });
+            self.say(peer, LinkMessage::Reply { id, reply: HomeReply::Done(done) });
         }
     }
 

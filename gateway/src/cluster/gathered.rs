@@ -2,11 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use broadgate_proto::{id::Incarnation, v1};
+use broadgate_proto::{
+    id::Incarnation,
+    v1::{self, View},
+    view::epoch,
+};
 use broadgate_topics::{LinkMessage, ReplyTo};
 use metrics::{Counter, counter};
 
 use crate::{
+    cluster::links::views_sent,
     command::{GatewayContent, ParsedCommand},
     shard::Notice,
 };
@@ -32,6 +37,8 @@ pub(super) struct FrameCounters {
     pub(super) deliveries: Counter,
     pub(super) placed: Counter,
     pub(super) others: Counter,
+    view_numbers: Counter,
+    whole_views: Counter,
 }
 
 impl Default for FrameCounters {
@@ -43,6 +50,8 @@ impl Default for FrameCounters {
             deliveries: of("deliver"),
             placed: of("placed"),
             others: of("other"),
+            view_numbers: views_sent("number"),
+            whole_views: views_sent("whole"),
         }
     }
 }
@@ -61,11 +70,20 @@ impl FrameCounters {
 }
 
 impl GatheredTurn {
-    pub(super) fn say(&mut self, peer: Incarnation, frame: LinkMessage<GatewayContent>) {
+    /// `numbers` says whether the peer understands views by number.
+    pub(super) fn say(&mut self, peer: Incarnation, frame: LinkMessage<GatewayContent>, numbers: bool) {
         self.tally.count(&frame);
-        self.says
-            .entry(peer)
-            .or_default()
-            .push(v1::PeerMessage { message: Some(super::wire::encode(frame)) });
+        let message = match frame {
+            LinkMessage::View(view) if numbers => {
+                self.tally.view_numbers.increment(1);
+                v1::peer_message::Message::ViewNumber(epoch(&view))
+            }
+            LinkMessage::View(view) => {
+                self.tally.whole_views.increment(1);
+                v1::peer_message::Message::View(View::clone(&view))
+            }
+            frame => super::wire::encode(frame),
+        };
+        self.says.entry(peer).or_default().push(v1::PeerMessage { message: Some(message) });
     }
 }

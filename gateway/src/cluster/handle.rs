@@ -136,6 +136,8 @@ pub(crate) struct OutgoingLink {
     /// Distinguishes it from an earlier one to the same peer.
     pub(crate) generation: u64,
     pub(crate) batches: mpsc::Sender<Vec<v1::PeerMessage>>,
+    /// The peer understands views by number.
+    pub(crate) numbers: bool,
 }
 
 /// A handle of the actor.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broadgate_proto::{id::Incarnation, view};
-use broadgate_topics::{Effect, ReplyTo};
+use broadgate_topics::{Effect, LinkMessage, ReplyTo};
 use metrics::counter;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 impl Actor {
     pub(super) fn effect(&mut self, effect: Effect<GatewayContent>) {
         match effect {
-            Effect::Send(peer, frame) => self.turn.say(peer, frame),
+            Effect::Send(peer, frame) => self.say(peer, frame),
             Effect::Place { back, command, .. } => {
                 self.turn.places.push(Placement::Command(back, Arc::clone(&command.parsed)));
             }
@@ -92,6 +92,12 @@ impl Actor {
                 counter!("broadgate_gateway_homes_drops_total", "reason" => reason).increment(1)
             }
         }
+    }
+
+    /// Sends a frame at the end of the turn.
+    pub(super) fn say(&mut self, peer: Incarnation, frame: LinkMessage<GatewayContent>) {
+        let numbers = self.links.get(&peer).is_some_and(|link| link.numbers);
+        self.turn.say(peer, frame, numbers);
     }
 
     /// Without its sender, the link's task closes the connection, reports that, and dials again.

@@ -191,6 +191,8 @@ fn encode_reply(reply: HomeReply<GatewayContent>) -> reply::Reply {
 pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<LinkMessage<GatewayContent>> {
     Ok(match said.message.ok_or(DecodeError::Other("unknown"))? {
         Message::View(view) => LinkMessage::View(Arc::new(view)),
+        // The link has found the view.
+        Message::ViewNumber(_) => return Err(DecodeError::Other("view")),
         Message::Interest(hold) => LinkMessage::InterestUpdate {
             serial: hold.serial,
             topic: topic(&hold.topic)?,

@@ -48,6 +48,8 @@ impl MembershipFollower {
                         Err(RecvError::Lagged(_)) => member.views().borrow().clone(),
                         Err(RecvError::Closed) => return self.last_word(member).await,
                     };
+                    // Peers that announce it by number need not wait until it is installed.
+                    self.dispatcher.peers.views.add(&view);
                     self.dispatcher.homes.tell(ClusterEvent::View(view)).await;
                 }
                 Ok(()) = installed.changed() => {

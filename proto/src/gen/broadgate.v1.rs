@@ -216,6 +216,27 @@ pub struct View {
     #[prost(message, optional, tag = "3")]
     pub before: ::core::option::Option<Epoch>,
 }
+/// How a view differs from another one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ViewChange {
+    /// Of the view, and of its predecessor.
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    #[prost(message, optional, tag = "2")]
+    pub before: ::core::option::Option<Epoch>,
+    /// The view that it is compared with. Absent: the view is whole, and its members are those of `put`.
+    #[prost(message, optional, tag = "3")]
+    pub base: ::core::option::Option<Epoch>,
+    /// Incarnations that are in the base and not in the view.
+    #[prost(string, repeated, tag = "4")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Members that the base has not, or has otherwise.
+    #[prost(message, repeated, tag = "5")]
+    pub put: ::prost::alloc::vec::Vec<Member>,
+    /// How many members the view has. Where it comes out otherwise, the receiver asks for the whole view.
+    #[prost(uint32, tag = "6")]
+    pub members: u32,
+}
 /// Kinds of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -327,6 +348,9 @@ pub struct Hello {
     /// more than 2^32 above the register's, it is not believed: UNAVAILABLE.
     #[prost(message, optional, tag = "2")]
     pub view: ::core::option::Option<View>,
+    /// The member understands changes: after a whole view it may get the next ones so.
+    #[prost(bool, tag = "3")]
+    pub changes: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Beat {
@@ -342,7 +366,7 @@ pub struct SetState {
 pub struct Goodbye {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinReply {
-    #[prost(oneof = "join_reply::Reply", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "join_reply::Reply", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub reply: ::core::option::Option<join_reply::Reply>,
 }
 /// Nested message and enum types in `JoinReply`.
@@ -367,6 +391,10 @@ pub mod join_reply {
         /// ends with an error.
         #[prost(message, tag = "6")]
         Elsewhere(super::Elsewhere),
+        /// A new view, by what differs from the last one of this stream. A view of
+        /// another term is sent whole, and so is every 64th.
+        #[prost(message, tag = "7")]
+        Change(super::ViewChange),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4562,7 +4590,7 @@ pub mod gateway_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerFrame {
-    #[prost(oneof = "peer_frame::Frame", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "peer_frame::Frame", tags = "1, 2, 3, 4, 5, 6")]
     pub frame: ::core::option::Option<peer_frame::Frame>,
 }
 /// Nested message and enum types in `PeerFrame`.
@@ -4586,6 +4614,9 @@ pub mod peer_frame {
         /// the other. Each part is answered by a beat.
         #[prost(message, tag = "5")]
         Part(super::PeerPart),
+        /// The answer to a question for a view.
+        #[prost(message, tag = "6")]
+        View(super::ViewChange),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4598,7 +4629,7 @@ pub struct PeerPart {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerReply {
-    #[prost(oneof = "peer_reply::Reply", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "peer_reply::Reply", tags = "1, 2, 3, 4, 5, 6")]
     pub reply: ::core::option::Option<peer_reply::Reply>,
 }
 /// Nested message and enum types in `PeerReply`.
@@ -4617,7 +4648,21 @@ pub mod peer_reply {
         /// As in PeerFrame, of an encoded PeerReply.
         #[prost(message, tag = "5")]
         Part(super::PeerPart),
+        /// A number that the receiver has announced is unknown here. It may precede
+        /// the hello.
+        #[prost(message, tag = "6")]
+        ViewQuestion(super::ViewQuestion),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ViewQuestion {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<Epoch>,
+    /// Views that the asking gateway has, the newest first: the answer has the
+    /// changes since one of them. None of them known, or none here: the answer is
+    /// the whole view.
+    #[prost(message, repeated, tag = "2")]
+    pub known: ::prost::alloc::vec::Vec<Epoch>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerHello {
@@ -4629,9 +4674,15 @@ pub struct PeerHello {
     /// incarnation refuses the link with FAILED_PRECONDITION.
     #[prost(string, tag = "3")]
     pub to: ::prost::alloc::string::String,
-    /// The newest view that the sender has installed.
+    /// The newest view that the sender has installed; or only its number, to a
+    /// gateway that understands numbers.
     #[prost(message, optional, tag = "5")]
     pub view: ::core::option::Option<View>,
+    #[prost(message, optional, tag = "6")]
+    pub epoch: ::core::option::Option<Epoch>,
+    /// The sender understands views by number.
+    #[prost(bool, tag = "7")]
+    pub numbers: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkBeat {
@@ -4662,7 +4713,7 @@ pub struct PeerBatch {
 pub struct PeerMessage {
     #[prost(
         oneof = "peer_message::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub message: ::core::option::Option<peer_message::Message>,
 }
@@ -4700,6 +4751,9 @@ pub mod peer_message {
         Reported(super::Reported),
         #[prost(message, tag = "13")]
         ClaimDecisions(super::ClaimDecisions),
+        /// As `view`, by its number.
+        #[prost(message, tag = "14")]
+        ViewNumber(super::Epoch),
     }
 }
 /// To a topic's home: the sender's current interest in it.

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::{BEAT, LEASE},
-    v1::{Epoch, View, join_reply::Reply},
+    v1::{Epoch, View, ViewChange, join_reply::Reply},
+    view_change,
 };
 
 use broadgate_proto::view::epoch;
@@ -47,6 +48,8 @@ enum FollowPhase {
 #[derive(Debug)]
 pub struct Following {
     known: Arc<View>,
+    /// The last view of this stream, which changes begin from; peers may have passed on newer ones.
+    streamed: Option<Arc<View>>,
     phase: FollowPhase,
     beat: Duration,
     lease: Duration,
@@ -62,6 +65,7 @@ impl Following {
     pub const fn new(known: Arc<View>) -> Self {
         Self {
             known,
+            streamed: None,
             phase: FollowPhase::Greeting,
             beat: BEAT,
             lease: LEASE,
@@ -78,8 +82,9 @@ impl Following {
     }
 
     /// A Hello has been sent.
-    pub const fn greeted(&mut self, now: Duration) {
+    pub fn greeted(&mut self, now: Duration) {
         self.phase = FollowPhase::Greeting;
+        self.streamed = None;
         self.last_heard = now;
     }
 
@@ -101,7 +106,8 @@ impl Following {
                 self.next_beat = now + self.beat;
                 FollowStep::Welcomed
             }
-            Reply::View(view) => self.install(Arc::new(view)),
+            Reply::View(view) => self.take_whole(view),
+            Reply::Change(change) => self.take_change(change),
             Reply::Beat(_) => FollowStep::Nothing,
             Reply::Removed(removed) => FollowStep::Dead(removed.reason),
             // What is known here is as new: the error that ends the stream says the rest.
@@ -161,6 +167,22 @@ impl Following {
         }
     }
 
+    /// The register has sent a view.
+    fn take_whole(&mut self, view: View) -> FollowStep {
+        let view = Arc::new(view);
+        self.streamed = Some(Arc::clone(&view));
+        self.install(view)
+    }
+
+    /// The register has sent what differs from its last view. Where that makes no view, another stream begins
+    /// with a whole one.
+    fn take_change(&mut self, change: ViewChange) -> FollowStep {
+        match view_change::apply(change, self.streamed.as_deref()) {
+            Ok(view) => self.take_whole(view),
+            Err(error) => FollowStep::Next(format!("the register sent {error}")),
+        }
+    }
+
     /// A lower view than the known one is never installed.
     fn install(&mut self, view: Arc<View>) -> FollowStep {
         if epoch(&view) <= epoch(&self.known) {
@@ -216,7 +238,10 @@ impl BelievedViews {
 
 #[cfg(test)]
 mod tests {
-    use broadgate_proto::v1::{BeatAnswer, DrainOrder, Elsewhere, Removed, Welcome};
+    use broadgate_proto::{
+        id::Incarnation,
+        v1::{BeatAnswer, DrainOrder, Elsewhere, Member, Removed, Welcome},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -322,6 +347,34 @@ mod tests {
         assert_eq!(one.view(Epoch::new(6, 1), secs(11)), ViewVerdict::Install);
         assert_eq!(one.view(Epoch::new(1, 1), secs(20)), ViewVerdict::Next);
         assert_eq!(one.view(Epoch::new(1, 2), secs(20) + LEASE), ViewVerdict::Install);
+    }
+
+    #[test]
+    fn changes_are_applied_to_the_last_view_of_the_stream() {
+        let with = |count: u64, members: u64| {
+            let member =
+                |bits| Member { incarnation: Incarnation::from_bits(bits).to_string(), ..Member::default() };
+            let members = (1..=members).map(member).collect();
+            View { epoch: Some(Epoch::new(3, count)), members, before: Some(Epoch::new(3, count - 1)) }
+        };
+        let change = |from: &View, to: &View| Reply::Change(view_change::between(from, to));
+        let (first, second, third) = (with(1, 10), with(2, 11), with(3, 12));
+        let mut life = Following::new(view(0, 0));
+        life.greeted(secs(0));
+        assert_eq!(life.reply(welcome(3), secs(0)), FollowStep::Welcomed);
+        let sent = life.reply(Reply::View(first.clone()), secs(0));
+        assert_eq!(sent, FollowStep::Install(first.clone().into()));
+        // A peer was quicker: the register's changes still begin from what it has sent.
+        assert!(matches!(life.learn(third.clone().into()), (FollowStep::Install(_), false)));
+        assert_eq!(life.reply(change(&first, &second), secs(1)), FollowStep::Nothing);
+        assert_eq!(life.reply(change(&second, &third), secs(1)), FollowStep::Nothing);
+        let fourth = with(4, 13);
+        let sent = life.reply(change(&third, &fourth), secs(1));
+        assert_eq!(sent, FollowStep::Install(fourth.clone().into()));
+        // Changes to a view that this stream has not had.
+        life.greeted(secs(2));
+        assert!(matches!(life.reply(change(&fourth, &with(5, 14)), secs(2)), FollowStep::Next(_)));
+        assert_eq!(life.known().epoch, fourth.epoch);
     }
 
     proptest! {

@@ -242,7 +242,7 @@ impl Core {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Hello { member, view: reported } = hello;
+        let Hello { member, view: reported, .. } = hello;
         let checked = if self.connections.contains_key(&connection) {
             Err("a second Hello on one stream: a member says Hello once, then beats".to_owned())
         } else {

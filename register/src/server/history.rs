@@ -9,7 +9,7 @@ use std::{
 
 use broadgate_proto::{
     id::Incarnation,
-    limits::{MEMBERS_MAX, VIEWS_KEPT_BYTES_MAX},
+    limits::{MEMBERS_MAX, VIEWS_KEPT_BYTES_MAX, VIEWS_KEPT_MAX},
     v1::{Epoch, View},
 };
 
@@ -49,9 +49,6 @@ impl Graveyard {
     }
 }
 
-/// Views that are kept for members that redial; see also [`VIEWS_KEPT_BYTES_MAX`].
-const RECENT_MAX: usize = 64;
-
 /// The last views, for members that missed some while they redialled.
 #[derive(Debug, Default)]
 pub(super) struct RecentViews {
@@ -64,7 +61,7 @@ impl RecentViews {
     pub fn push(&mut self, view: Arc<View>, bytes: usize) {
         self.views.push_back((view, bytes));
         self.bytes += bytes;
-        while (self.views.len() > RECENT_MAX || self.bytes > VIEWS_KEPT_BYTES_MAX)
+        while (self.views.len() > VIEWS_KEPT_MAX || self.bytes > VIEWS_KEPT_BYTES_MAX)
             && self.views.len() > 1
             && let Some((_, bytes)) = self.views.pop_front()
         {
@@ -170,7 +167,7 @@ mod tests {
             small.push(view(count), 10);
             large.push(view(count), VIEWS_KEPT_BYTES_MAX / 4);
         }
-        assert_eq!((small.views.len(), small.bytes), (RECENT_MAX, 10 * RECENT_MAX));
+        assert_eq!((small.views.len(), small.bytes), (VIEWS_KEPT_MAX, 10 * VIEWS_KEPT_MAX));
         assert_eq!((large.views.len(), large.bytes), (4, VIEWS_KEPT_BYTES_MAX));
         assert_eq!(large.after(Some(Epoch::new(1, 98)), true), [view(99), view(100)]);
         assert_eq!(large.after(Some(Epoch::new(1, 5)), true), [view(100)]);

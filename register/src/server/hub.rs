@@ -12,7 +12,7 @@ use std::{
 use broadgate_proto::{
     LEADER_HEADER,
     limits::MEMBERS_MAX,
-    v1::{JoinReply, View, join_reply::Reply},
+    v1::{JoinReply, View, ViewChange, join_reply::Reply},
     view::epoch,
 };
 use metrics::counter;
@@ -30,6 +30,7 @@ use super::{
     replica::Replica,
     report,
     step::{ConnectionId, Effect, FromLedger, Input, Now, OperatorAnswer, RegisterRefusal},
+    view_stream::{LastChange, OutgoingView, SentViews},
 };
 
 /// What may wait for one stream: a burst of views, beyond which it is not reading.
@@ -45,11 +46,11 @@ const TICKS_PER_LEASE: u32 = 10;
 const LEAD_LOST: &str = "this register has just lost its lead, and does not know whether the command was carried \
                          out: look at `broadgate status`, and repeat it if it was not";
 
-/// What one stream sends. A view is shared until it is encoded.
+/// What one stream sends.
 #[derive(Debug)]
 pub(super) enum StreamItem {
     Reply(Reply),
-    View(Arc<View>),
+    View(OutgoingView),
 }
 
 impl StreamItem {
@@ -57,7 +58,8 @@ impl StreamItem {
         JoinReply {
             reply: Some(match self {
                 Self::Reply(reply) => reply,
-                Self::View(view) => Reply::View(View::clone(&view)),
+                Self::View(OutgoingView::Whole(view)) => Reply::View(View::clone(&view)),
+                Self::View(OutgoingView::Change(change)) => Reply::Change(ViewChange::clone(&change)),
             }),
         }
     }
@@ -65,11 +67,12 @@ impl StreamItem {
     /// For a watcher; without the members if that knows views of this term already.
     pub fn into_view(self, known_term: u64) -> Option<View> {
         match self {
-            Self::View(view) if known_term > 0 && epoch(&view).term == known_term => {
+            Self::View(OutgoingView::Whole(view)) if known_term > 0 && epoch(&view).term == known_term => {
                 Some(View { epoch: view.epoch, before: view.before, members: Vec::new() })
             }
-            Self::View(view) => Some(View::clone(&view)),
-            Self::Reply(_) => None,
+            Self::View(OutgoingView::Whole(view)) => Some(View::clone(&view)),
+            // Members alone get changes.
+            Self::View(OutgoingView::Change(_)) | Self::Reply(_) => None,
         }
     }
 }
@@ -99,6 +102,7 @@ pub(super) struct StreamEnds {
 struct Outlet {
     sender: mpsc::Sender<Result<StreamItem, Status>>,
     views: bool,
+    sent: SentViews,
     _closed: DropGuard,
 }
 
@@ -109,6 +113,7 @@ struct Hub {
     /// Operators whose commands were applied and not answered yet, in order.
     asked: VecDeque<oneshot::Sender<Result<OperatorAnswer, RegisterRefusal>>>,
     outlets: HashMap<ConnectionId, Outlet>,
+    computed: LastChange,
     next: ConnectionId,
     started: Instant,
     /// Why a member was refused last.
@@ -179,6 +184,7 @@ impl Hub {
             orders,
             asked: VecDeque::new(),
             outlets: HashMap::new(),
+            computed: LastChange::default(),
             next: 1,
             started: Instant::now(),
             refused: String::new(),
@@ -201,7 +207,14 @@ impl Hub {
             // Messages from before a connection was dropped must not revive it.
             HubRequest::Input(input)
                 if input.said_by().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
-            HubRequest::Input(input) => self.apply(input),
+            HubRequest::Input(input) => {
+                if let Input::Hello { connection, hello, .. } = &input
+                    && let Some(outlet) = self.outlets.get_mut(connection)
+                {
+                    outlet.sent.changes = hello.changes;
+                }
+                self.apply(input);
+            }
             HubRequest::Command(input, answer) => {
                 self.asked.push_back(answer);
                 self.apply(input);
@@ -254,10 +267,11 @@ impl Hub {
         if opened.send(Ok(ends)).is_err() {
             return;
         }
-        let outlet = Outlet { sender, views: watch, _closed: closed.drop_guard() };
+        let sent = SentViews::default();
+        let outlet = Outlet { sender, views: watch, sent, _closed: closed.drop_guard() };
         self.outlets.insert(connection, outlet);
         if watch {
-            self.send(connection, StreamItem::View(view));
+            self.show(connection, &view);
         }
     }
 
@@ -289,7 +303,7 @@ impl Hub {
                     }
                     self.send(connection, StreamItem::Reply(reply));
                 }
-                Effect::Show(connection, view) => self.send(connection, StreamItem::View(view)),
+                Effect::Show(connection, view) => self.show(connection, &view),
                 Effect::Close(connection) => drop(self.outlets.remove(&connection)),
                 Effect::Refuse(connection, refusal) => {
                     counter!("broadgate_register_refused_total", "reason" => refusal.label()).increment(1);
@@ -341,8 +355,15 @@ impl Hub {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in hearing {
-            self.send(connection, StreamItem::View(view.clone()));
+            self.show(connection, view);
         }
+    }
+
+    fn show(&mut self, connection: ConnectionId, view: &Arc<View>) {
+        let Some(outlet) = self.outlets.get_mut(&connection) else { return };
+        let view = outlet.sent.next(view, &mut self.computed);
+        report::sent(&view);
+        self.send(connection, StreamItem::View(view));
     }
 
     fn send(&mut self, connection: ConnectionId, outgoing: StreamItem) {
@@ -402,7 +423,7 @@ mod tests {
             name: "worker".into(),
             ..Member::default()
         };
-        let hello = Box::new(Hello { member: Some(member), view: None });
+        let hello = Box::new(Hello { member: Some(member), ..Hello::default() });
         let hello = Input::Hello { connection: opened.connection, origin: PeerOrigin::default(), hello };
         hub.send(HubRequest::Input(hello)).await.unwrap();
         opened

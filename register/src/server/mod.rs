@@ -11,6 +11,7 @@
 //! | `replica.rs`, `replica/commits.rs` | pure: one of several registers; what waits for the ledger |
 //! | `ledger.rs`, `ledger/` | the task that keeps the list in etcd |
 //! | `hub.rs` | the one task that owns the core and every stream's outgoing end |
+//! | `view_stream.rs` | pure: whether a stream is sent a whole view or what differs |
 //! | `grpc.rs` | calls to requests |
 //! | `serve.rs` | from the port to the stop: the tasks |
 //! | `config.rs` | settings |
@@ -28,6 +29,7 @@ mod report;
 mod serve;
 #[allow(missing_docs, reason = "the variants say what their fields are; only simulations see them")]
 mod step;
+mod view_stream;
 
 pub use broadgate_etcd::{EtcdEndpoint, EtcdSettings, EtcdTls, EtcdTlsFiles, EtcdUser};
 pub use config::{Config, Etcd, Ledger, PREFIX_DEFAULT};

@@ -3,7 +3,16 @@
 use broadgate_proto::v1::{Member, MemberState, Role, View};
 use metrics::{counter, gauge, histogram};
 
-use super::step::Happened;
+use super::{step::Happened, view_stream::OutgoingView};
+
+/// Counts a view that goes to one member or watcher.
+pub(super) fn sent(view: &OutgoingView) {
+    let form = match view {
+        OutgoingView::Whole(_) => "whole",
+        OutgoingView::Change(_) => "changes",
+    };
+    counter!("broadgate_register_views_sent_total", "form" => form).increment(1);
+}
 
 /// Logs and counts one event.
 pub(super) fn happened(happened: &Happened) {

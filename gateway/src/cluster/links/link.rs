@@ -19,8 +19,8 @@ use broadgate_proto::{
         TCP_KEEP_ALIVE_PROBES,
     },
     v1::{
-        self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, peer_client::PeerClient, peer_frame::Frame,
-        peer_reply::Reply,
+        self, LinkBeat, PeerFrame, PeerHello, PeerReply, View, ViewQuestion, peer_client::PeerClient,
+        peer_frame::Frame, peer_reply::Reply,
     },
     view,
 };
@@ -42,6 +42,7 @@ use crate::{
             batch::OutgoingBatch,
             parts::{self, JoinedParts},
             trouble::LinkTrouble,
+            views::{ViewStore, views_sent},
         },
     },
     identity::Identity,
@@ -62,9 +63,19 @@ pub(super) struct Dialer {
     pub(super) homes: ClusterHandle,
     /// The installed view, for the hello.
     pub(super) view: Arc<ArcSwap<View>>,
+    /// Those that the peer may ask for.
+    pub(super) views: Arc<ViewStore>,
     /// A link that is silent for this long is dialled again.
     pub(super) silence_max: Duration,
     pub(super) up: Arc<AtomicBool>,
+}
+
+/// A link to a peer that has said hello.
+struct OpenLink {
+    frames: mpsc::Sender<PeerFrame>,
+    replies: Streaming<PeerReply>,
+    /// The peer understands views by number.
+    numbers: bool,
 }
 
 /// Another server than the gateway answers at its address.
@@ -109,12 +120,16 @@ impl Dialer {
     pub(super) async fn run(self, mut batches: mpsc::Receiver<OutgoingBatch>, gone: CancellationToken) {
         let started = Instant::now();
         let mut trouble = LinkTrouble::default();
+        // The peer has said once that it understands them.
+        let mut numbers = false;
         loop {
             let mut opened = None;
             let ended = tokio::select! {
                 () = gone.cancelled() => return,
-                ended = self.hold(&mut batches, &mut opened) => ended,
+                ended = self.hold(&mut batches, &mut opened, &mut numbers) => ended,
             };
+            // Whatever did not work, the whole view may.
+            numbers &= opened.is_some();
             self.up.store(false, Ordering::Relaxed);
             let Err(error) = ended else { return };
             counter!("broadgate_gateway_peer_links_lost_total").increment(1);
@@ -142,21 +157,23 @@ impl Dialer {
         &self,
         batches: &mut mpsc::Receiver<OutgoingBatch>,
         opened: &mut Option<Instant>,
+        numbers: &mut bool,
     ) -> anyhow::Result<()> {
         let me = self.me.load_full();
-        let (frames, replies) = match self.open(&me).await {
-            Ok(opened) => opened,
+        let open = match self.open(&me, *numbers).await {
+            Ok(open) => open,
             Err(error) => return Err(self.stranger().await.map_or(error, anyhow::Error::new)),
         };
+        *numbers = open.numbers;
         self.up.store(true, Ordering::Relaxed);
         *opened = Some(Instant::now());
         tracing::debug!(peer = %self.name, "peer link up");
         let (said_sender, said) = mpsc::channel(LINK_BATCHES_MAX);
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        let link = OutgoingLink { generation, batches: said_sender };
+        let link = OutgoingLink { generation, batches: said_sender, numbers: open.numbers };
         self.homes.tell(ClusterEvent::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
         let mut heard = Instant::now();
-        let ended = self.pass(generation, (frames, replies), batches, said, &mut heard).await;
+        let ended = self.pass(generation, open, batches, said, &mut heard).await;
         let down = ClusterEvent::OutboundDown { peer: self.to, generation, since: heard };
         self.homes.tell(down).await;
         ended
@@ -166,7 +183,7 @@ impl Dialer {
     async fn pass(
         &self,
         generation: u64,
-        (frames, mut replies): (mpsc::Sender<PeerFrame>, Streaming<PeerReply>),
+        OpenLink { frames, mut replies, .. }: OpenLink,
         batches: &mut mpsc::Receiver<OutgoingBatch>,
         mut said: mpsc::Receiver<Vec<v1::PeerMessage>>,
         heard: &mut Instant,
@@ -195,6 +212,10 @@ impl Dialer {
                         Some(Reply::Taken(count)) => {
                             let bytes = untaken.take(count);
                             self.homes.tell(ClusterEvent::Taken { peer: self.to, generation, bytes }).await;
+                        }
+                        Some(Reply::ViewQuestion(question)) => {
+                            let answer = self.answer(&question)?;
+                            self.write(&frames, answer).await?;
                         }
                         _ => {}
                     }
@@ -229,6 +250,15 @@ impl Dialer {
         }
     }
 
+    /// The answer to the peer's question for a view that was announced to it.
+    fn answer(&self, question: &ViewQuestion) -> anyhow::Result<Frame> {
+        let change = self.views.answer(question).with_context(|| {
+            let wanted = question.epoch.unwrap_or_default();
+            format!("the peer asks for view {wanted}, which is not kept any more")
+        })?;
+        Ok(Frame::View(change))
+    }
+
     async fn write(&self, frames: &mpsc::Sender<PeerFrame>, frame: Frame) -> anyhow::Result<()> {
         let frame = PeerFrame { frame: Some(frame) };
         let Some(parts) = parts::cut(&frame).context("a message to the peer is too large")? else {
@@ -252,7 +282,8 @@ impl Dialer {
         Some(Stranger::new(&self.address, &found))
     }
 
-    async fn open(&self, me: &Identity) -> anyhow::Result<(mpsc::Sender<PeerFrame>, Streaming<PeerReply>)> {
+    /// Connects and says hello; with the number of the view if the peer is known to understand it.
+    async fn open(&self, me: &Identity, by_number: bool) -> anyhow::Result<OpenLink> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address))
             .context("the peer's address is malformed")?
             .connect_timeout(self.silence_max)
@@ -264,28 +295,42 @@ impl Dialer {
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let (frames, queue) = mpsc::channel(64);
+        let known = self.view.load_full();
+        views_sent(if by_number { "number" } else { "whole" }).increment(1);
         let hello = PeerHello {
             incarnation: me.incarnation.to_string(),
             name: me.name.clone(),
             to: self.to.to_string(),
-            view: Some(View::clone(&self.view.load())),
+            view: (!by_number).then(|| View::clone(&known)),
+            epoch: known.epoch,
+            numbers: true,
         };
         frames.send(PeerFrame { frame: Some(Frame::Hello(hello)) }).await?;
         let opening = async {
             let mut replies = client.link(ReceiverStream::new(queue)).await?.into_inner();
-            let first = replies.message().await?.and_then(|reply| reply.reply);
-            match first {
-                Some(Reply::Hello(hello)) => Ok((replies, hello.view.unwrap_or_default())),
-                _ => Err(anyhow!("the peer did not say hello")),
+            loop {
+                match replies.message().await?.and_then(|reply| reply.reply) {
+                    Some(Reply::Hello(hello)) => return Ok((replies, hello)),
+                    Some(Reply::ViewQuestion(question)) => {
+                        frames.send(PeerFrame { frame: Some(self.answer(&question)?) }).await?;
+                    }
+                    _ => bail!("the peer did not say hello"),
+                }
             }
         };
-        let (replies, view) =
+        let (replies, hello) =
             timeout(self.silence_max, opening).await.context("the peer did not answer")??;
+        let view = match hello.view {
+            Some(view) => Arc::new(view),
+            // It has the same one.
+            None if hello.epoch == known.epoch => known,
+            None => bail!("the peer did not say which view it has"),
+        };
         let knows_us = view::find(&view, me.incarnation).is_some();
-        self.homes.tell(ClusterEvent::View(Arc::new(view))).await;
+        self.homes.tell(ClusterEvent::View(view)).await;
         // It may not know this gateway yet, or know that it was removed: its view shows that.
         anyhow::ensure!(knows_us, "the peer does not have this gateway in its view");
-        Ok((frames, replies))
+        Ok(OpenLink { frames, replies, numbers: hello.numbers })
     }
 }
 

@@ -1,11 +1,17 @@
 //! The links to the other gateways of the view: one ordered stream for each.
 
 mod batch;
+mod held;
 mod link;
 pub(crate) mod parts;
 mod trouble;
+mod views;
 
-pub(crate) use self::parts::JoinedParts;
+pub(crate) use self::{
+    held::{HeldBatches, ReadyMessages},
+    parts::JoinedParts,
+    views::{ViewStore, views_sent},
+};
 
 use std::{
     collections::BTreeMap,
@@ -47,6 +53,8 @@ pub(crate) struct Peers {
     me: Arc<ArcSwap<Identity>>,
     homes: ClusterHandle,
     view: Arc<ArcSwap<View>>,
+    /// The last views, the installed one among them.
+    pub(crate) views: Arc<ViewStore>,
     link_timeout: Duration,
     next_session: AtomicU64,
     spawner: Spawner,
@@ -76,6 +84,7 @@ impl Peers {
             me,
             homes,
             view: Arc::default(),
+            views: Arc::default(),
             link_timeout,
             next_session: AtomicU64::new(1),
             spawner,
@@ -91,9 +100,10 @@ impl Peers {
     }
 
     /// Follows a view: dials new gateways, closes links to those that left.
-    pub(crate) fn follow(&self, view: &View) {
+    pub(crate) fn follow(&self, view: &Arc<View>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.view.store(Arc::new(view.clone()));
+        self.views.add(view);
+        self.view.store(Arc::clone(view));
         let me = self.me.load();
         let before = self.links.load();
         let mut after = BTreeMap::new();
@@ -125,6 +135,7 @@ impl Peers {
             credentials: self.credentials.clone(),
             homes: self.homes.clone(),
             view: Arc::clone(&self.view),
+            views: Arc::clone(&self.views),
             silence_max: self.link_timeout,
             up: Arc::clone(&up),
         };

@@ -46,7 +46,7 @@ impl RegisterLink {
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
         let view =
             Some(View::clone(self.life.known())).filter(|view| broadgate_proto::view::epoch(view).term > 0);
-        let hello = Request::Hello(Hello { member: Some(member), view });
+        let hello = Request::Hello(Hello { member: Some(member), view, changes: true });
         let _ = requests.try_send(JoinRequest { request: Some(hello) });
         let Dialed { mut client, peer, .. } = dialed;
         let opening = timeout(OPEN_TIME_MAX, client.join(ReceiverStream::new(outgoing)));

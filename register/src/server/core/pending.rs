@@ -103,7 +103,7 @@ mod tests {
             state: MemberState::Ready.into(),
             ..Member::default()
         };
-        let hello = Box::new(Hello { member: Some(member), view });
+        let hello = Box::new(Hello { member: Some(member), view, ..Hello::default() });
         Input::Hello { connection, origin: PeerOrigin::default(), hello }
     }
 

@@ -35,7 +35,7 @@ fn member(bits: u64) -> Member {
 }
 
 fn hello_of(connection: ConnectionId, member: Member, view: Option<View>) -> Input {
-    let hello = Box::new(Hello { member: Some(member), view });
+    let hello = Box::new(Hello { member: Some(member), view, ..Hello::default() });
     Input::Hello { connection, origin: PeerOrigin::default(), hello }
 }
 

@@ -25,7 +25,7 @@ fn hello(connection: ConnectionId, bits: u64) -> Input {
         name: format!("w{bits}"),
         ..Member::default()
     };
-    let hello = Box::new(Hello { member: Some(member), view: None });
+    let hello = Box::new(Hello { member: Some(member), view: None, ..Hello::default() });
     Input::Hello { connection, origin: PeerOrigin::default(), hello }
 }
 
