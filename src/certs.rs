@@ -230,7 +230,7 @@ fn check_server_name(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "--server-name {name:?} is no DNS name, such as {DEFAULT_SERVER_NAME:?}: it is the name in all certificates of \
+        "--server-name {name:?} is not a DNS name, such as {DEFAULT_SERVER_NAME:?}: it is the name in all certificates of \
          the cluster, not the address of a process"
     )))
 }

@@ -90,7 +90,7 @@ pub fn threads() -> Result<Option<usize>, Failure> {
     match text.parse() {
         Ok(count @ 1..=THREADS_MAX) => Ok(Some(count)),
         _ => Err(Failure::usage(format!(
-            "environment variable {name}: {text:?} is no number of threads: give 1 to {THREADS_MAX}"
+            "environment variable {name}: {text:?} is not a number of threads: give 1 to {THREADS_MAX}"
         ))),
     }
 }
@@ -132,9 +132,9 @@ pub(crate) fn unknown(key: &str) -> String {
         .or_else(|| known.iter().find(|known| known.ends_with(&format!("__{key}"))));
     match meant {
         Some(meant) => format!(
-            "environment variable {PREFIX}{key} is no setting and has no effect: {PREFIX}{meant} is probably meant"
+            "environment variable {PREFIX}{key} is not a setting and has no effect: did you mean {PREFIX}{meant}?"
         ),
-        None => format!("environment variable {PREFIX}{key} is no setting and has no effect"),
+        None => format!("environment variable {PREFIX}{key} is not a setting and has no effect"),
     }
 }
 

@@ -100,8 +100,8 @@ fn directives(level: &str) -> Result<String, String> {
             continue;
         }
         let (target, level) =
-            directive.rsplit_once('=').ok_or_else(|| format!("{directive:?} is no level"))?;
-        as_level(level).ok_or_else(|| format!("{level:?} is no level"))?;
+            directive.rsplit_once('=').ok_or_else(|| format!("{directive:?} is not a level"))?;
+        as_level(level).ok_or_else(|| format!("{level:?} is not a level"))?;
         check_target(target)?;
         named.push(directive);
     }
@@ -249,11 +249,11 @@ mod tests {
             directives(good).unwrap();
         }
         for (wrong, why) in [
-            ("warnn", "\"warnn\" is no level"),
-            ("info,lod", "\"lod\" is no level"),
-            ("broadgate_gateway", "is no level"),
-            ("h2=loud", "\"loud\" is no level"),
-            ("h2=", "\"\" is no level"),
+            ("warnn", "\"warnn\" is not a level"),
+            ("info,lod", "\"lod\" is not a level"),
+            ("broadgate_gateway", "is not a level"),
+            ("h2=loud", "\"loud\" is not a level"),
+            ("h2=", "\"\" is not a level"),
             ("=debug", "no name"),
             ("broadgate_gatway=debug", "broadgate_gateway"),
             ("broadgates=debug", "none of broadgate,"),

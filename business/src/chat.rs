@@ -103,7 +103,7 @@ struct ChatError(String);
 impl From<CommandError> for ChatError {
     fn from(error: CommandError) -> Self {
         tracing::warn!(%error, "a chat command failed");
-        Self("The chat could not do that just now: please try again.".to_owned())
+        Self("The chat could not do that right now: please try again.".to_owned())
     }
 }
 

@@ -68,8 +68,8 @@ impl Full {
     /// The sentence for the refused client.
     pub(crate) fn sentence(self) -> &'static str {
         match self {
-            Self::Gateway => "the gateway holds as many connections as it may",
-            Self::Address => "your address has as many connections as it may",
+            Self::Gateway => "the gateway has its maximum number of connections",
+            Self::Address => "your address has its maximum number of connections",
         }
     }
 }

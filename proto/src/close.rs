@@ -45,7 +45,7 @@ pub const COME_BACK: CloseCode = code(1012, "service restart", ComeBack::Now);
 /// No worker accepted the client's events in time.
 pub const NO_WORKER: CloseCode = code(1013, "no worker, try again later", ComeBack::Later);
 /// Workers died of something that the client has sent.
-pub const WORKER_KILLER: CloseCode = code(4011, "workers failed at a message", ComeBack::Never);
+pub const WORKER_KILLER: CloseCode = code(4011, "workers crashed on a message", ComeBack::Never);
 /// An exclusive bind gave the uid to another client.
 pub const REPLACED: CloseCode = code(4009, "replaced by another connection", ComeBack::Never);
 /// The client does not read what is sent to it.

@@ -73,7 +73,7 @@ pub fn check_address(address: &str) -> Result<(), AddressError> {
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
     match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
         Some(Some(ip)) if ip.parse::<std::net::Ipv6Addr>().is_ok() => {}
-        Some(_) => return Err(wrong("what is in brackets is no IPv6 address")),
+        Some(_) => return Err(wrong("the text in brackets is not an IPv6 address")),
         None if host.is_empty() => return Err(wrong("the host is missing")),
         None if host.contains(':') => return Err(wrong("an IPv6 address needs brackets")),
         None if host.chars().any(|c| c.is_control() || c.is_whitespace() || "/?#@[]".contains(c)) => {
@@ -119,7 +119,7 @@ mod tests {
             ("http://host:1", "scheme"),
             ("tcp://10.0.0.1:7100", "scheme"),
             ("::1:7100", "brackets"),
-            ("[::x]:7100", "no IPv6"),
+            ("[::x]:7100", "not an IPv6"),
             ("a b:1", "character"),
             ("user@host:1", "character"),
         ] {

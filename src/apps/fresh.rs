@@ -49,14 +49,14 @@ pub(crate) fn check_id(id: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "id {id:?} cannot stand in a path: use letters, digits, '-', '_' and '.' only"
+        "id {id:?} is not valid in a path: use letters, digits, '-', '_' and '.' only"
     )))
 }
 
 fn random<const N: usize>() -> Result<String, Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::Failed(format!("the system gives no randomness: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("the system has no random numbers: {error}")))?;
     Ok(HEXLOWER.encode(&bytes))
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct Reach {
 impl Reach {
     /// `http://host:port` or `https://host`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let wrong = || format!("{url:?} is no address of gateways: write http://HOST:PORT or https://HOST");
+        let wrong =
+            || format!("{url:?} is not an address of gateways: write http://HOST:PORT or https://HOST");
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let (scheme, port) = match uri.scheme_str() {
             Some("http") => ("http", 80),

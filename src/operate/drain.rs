@@ -91,7 +91,7 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
             print(&format!("gateway {} has left\n", reply.incarnation))
         }
         Ok(DrainEnd::Closed) => print(&format!(
-            "gateway {} has left, and its process has given its ports back: nothing listens on {address}\n",
+            "gateway {} has left, and its process has released its ports: nothing listens on {address}\n",
             reply.incarnation
         )),
         Ok(DrainEnd::Again) => print(&format!(

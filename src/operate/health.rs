@@ -37,7 +37,7 @@ pub(crate) async fn health(args: HealthArgs) -> Result<(), Failure> {
     let configured = args.file.load_for_command()?.metrics.bind;
     let address = args.metrics_bind.or(configured).ok_or_else(|| {
         Failure::usage(
-            "no process to ask: give the address of its metrics and probes with --metrics-bind or metrics.bind",
+            "no process is given: name the address of its metrics port with --metrics-bind or metrics.bind",
         )
     })?;
     let address = reachable(address);
@@ -60,7 +60,7 @@ pub(crate) async fn health(args: HealthArgs) -> Result<(), Failure> {
     if head.starts_with("HTTP/1.1 503 ") {
         return Err(Failure::Failed(body.trim().to_owned()));
     }
-    Err(Failure::Unreachable(format!("{address} is no port with metrics and probes: see metrics.bind")))
+    Err(Failure::Unreachable(format!("{address} is not a metrics port: see metrics.bind")))
 }
 
 /// Where a process on this machine is reached that listens at this address.

@@ -25,6 +25,6 @@ use crate::failure::Failure;
 pub(crate) fn secret() -> Result<(), Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::Failed(format!("the system gives no randomness: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("the system has no random numbers: {error}")))?;
     crate::output::print(&format!("{}\n", data_encoding::BASE32_DNSSEC.encode(&bytes)))
 }

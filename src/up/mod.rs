@@ -124,7 +124,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
         failed = children.watch() => Err(failed),
         () = broadgate_business::shutdown_signal() => Ok(()),
     };
-    say!("stopping; once more to stop at once");
+    say!("stopping; press Ctrl-C again to stop at once");
     tokio::select! {
         () = children.stop() => {}
         () = broadgate_business::shutdown_signal() => children.kill().await,

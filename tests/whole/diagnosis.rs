@@ -28,7 +28,7 @@ async fn wrong_addresses_are_explained() {
         (web.clone(), "is a gateway's client port"),
         (cluster.register_address.clone(), "is the register's port"),
         (metrics, "is a metrics port"),
-        (answering(b"\x15\x03\x01\x00\x02\x02\x46"), "wants TLS"),
+        (answering(b"\x15\x03\x01\x00\x02\x02\x46"), "requires TLS"),
         (answering(b"HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port"), "TLS"),
         (answering(b"HTTP/1.1 404 Not Found\r\n\r\n"), "is an HTTP server"),
         (silent, "does not answer as an internal port"),
@@ -128,7 +128,7 @@ async fn members_report_what_listens_at_a_wrong_address() {
     let gateway = ["gateway", "--internal-bind=127.0.0.1:0", "--client-bind=127.0.0.1:0"];
     for (role, args) in [("gateway", &gateway[..]), ("worker", &["worker", "echo"])] {
         for (address, words) in
-            [(&web, "is a gateway's client port; name the register's"), (&internal, "it is no register")]
+            [(&web, "is a gateway's client port; name the register's"), (&internal, "it is not a register")]
         {
             let register = format!("--register={address}");
             let args = [args, &[&register]].concat();

@@ -79,7 +79,7 @@ async fn messages_that_kill_workers_are_isolated() {
     }
     for killer in &mut killers {
         let end = killer.closed().await;
-        assert_eq!((end.code, end.reason.as_str()), (4011, "workers failed at a message"));
+        assert_eq!((end.code, end.reason.as_str()), (4011, "workers crashed on a message"));
     }
     for innocent in &innocents {
         cluster.unanswered(0, &innocent.id, 0).await;

@@ -25,7 +25,7 @@ async fn attachment_requires_a_valid_hello() {
         ..WorkerHello::default()
     };
     let cases = [
-        (Frame::Acks(Acks { seqs: vec![1] }), "begins with a hello"),
+        (Frame::Acks(Acks { seqs: vec![1] }), "must start with a hello"),
         (Frame::Hello(WorkerHello { services: Vec::new(), ..good.clone() }), "services"),
         (Frame::Hello(WorkerHello { services: vec![String::new()], ..good.clone() }), "services"),
         (Frame::Hello(WorkerHello { incarnation: "me".into(), ..good.clone() }), "not an incarnation"),

@@ -144,5 +144,5 @@ fn health_needs_an_address_of_probes() {
         let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n");
     });
     let (code, said) = health(&address, &[]);
-    assert!(code == 5 && said.contains("no port with metrics and probes"), "{code} {said}");
+    assert!(code == 5 && said.contains("is not a metrics port"), "{code} {said}");
 }

@@ -28,8 +28,8 @@ fn check_config_refuses_what_a_start_refuses() {
         ("worker", "[worker]\nevents_max = 0".to_owned(), "events_max"),
         ("worker", "[worker]\nservices = []".to_owned(), "service"),
         ("gateway", "[log]\nlevel = \"warnn\"".to_owned(), "off, error, warn, info, debug or trace"),
-        ("register", "[log]\nlevel = \"loud\"".to_owned(), "\"loud\" is no level"),
-        ("worker", "[log]\nlevel = \"info,broadgate_gateway=loud\"".to_owned(), "\"loud\" is no level"),
+        ("register", "[log]\nlevel = \"loud\"".to_owned(), "\"loud\" is not a level"),
+        ("worker", "[log]\nlevel = \"info,broadgate_gateway=loud\"".to_owned(), "\"loud\" is not a level"),
         ("gateway", "[gateway]\nspool = \"/proc/nope\"".to_owned(), "gateway.spool /proc/nope"),
         ("gateway", "[gateway]\nspool = \"/dev/null/nope\"".to_owned(), "gateway.spool /dev/null/nope"),
     ];

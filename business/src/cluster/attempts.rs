@@ -46,7 +46,7 @@ impl Trace {
             (None, _, Some(link)) if self.given && link.is_up() => unanswered(&link.name),
             (None, Some(refusal), _) => refusal,
             _ if self.behind => {
-                crate::cluster::handle::not_reachable("what was sent to its topic before is not answered yet")
+                crate::cluster::handle::not_reachable("an earlier command to its topic is still unanswered")
             }
             (None, None, Some(link)) => {
                 crate::cluster::handle::not_reachable(&format!("gateway {} does not answer", link.name))
@@ -148,7 +148,7 @@ impl Cluster {
     pub(super) async fn give(&self, way: &GatewayChoice, command: Command) -> Result<(), CommandError> {
         let deadline = Instant::now() + self.inner.timeout;
         let given = tokio::time::timeout_at(deadline, self.post_in_turn(way, command));
-        given.await.map_err(|_| crate::cluster::handle::not_reachable("no gateway took it in time"))
+        given.await.map_err(|_| crate::cluster::handle::not_reachable("no gateway accepted it in time"))
     }
 
     async fn post_in_turn(&self, way: &GatewayChoice, mut command: Command) {

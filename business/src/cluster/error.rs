@@ -30,7 +30,7 @@ pub enum CommandError {
         message: String,
     },
     /// It was sent, but no gateway answered in time, nor did a retry: it may have happened.
-    #[error("gateway {gateway} did not answer: the command may have happened or not; {}", again(.command_id))]
+    #[error("gateway {gateway} did not answer: the command may or may not have been executed; {}", again(.command_id))]
     Unanswered {
         /// The gateway's name.
         gateway: String,
@@ -111,8 +111,7 @@ impl CommandError {
     pub(crate) fn unexpected() -> Self {
         Self::Refused {
             kind: Refusal::Unknown,
-            message: "the gateway's answer is of another kind than its command: is it of another version?"
-                .to_owned(),
+            message: "the gateway's answer does not fit the command: does it run another version?".to_owned(),
         }
     }
 

@@ -245,7 +245,11 @@ impl CallsInFlight {
             let Some(reply) = waiting else {
                 if let (NO_ID, Some(answer::Answer::Error(error))) = (id, answer) {
                     counter!("broadgate_cluster_commands_failed_total", "reason" => "refused").increment(1);
-                    tracing::debug!(gateway = self.name, error.message, "what was posted was refused");
+                    tracing::debug!(
+                        gateway = self.name,
+                        error.message,
+                        "a gateway refused a command sent without a receipt"
+                    );
                 }
                 continue;
             };

@@ -199,7 +199,7 @@ impl Cluster {
         strict: bool,
     ) -> Result<PusherWatch, CommandError> {
         if share.is_empty() {
-            let how = "the share has no name: give all who share the same one";
+            let how = "share is empty: give every sharer the same name";
             return Err(CommandError::invalid(how));
         }
         self.observe(share.to_owned(), sharer, strict)
@@ -207,7 +207,7 @@ impl Cluster {
 
     fn observe(&self, share: String, sharer: Incarnation, strict: bool) -> Result<PusherWatch, CommandError> {
         let Some(views) = self.inner.views.clone() else {
-            let why = "one gateway alone knows only its own clients: connect by a register to watch them";
+            let why = "a single gateway knows only its own clients: connect through a register to watch them";
             return Err(CommandError::invalid(why));
         };
         let request = WatchPusherRequest {
@@ -264,7 +264,7 @@ impl PusherWatcher {
                     return;
                 }
                 StreamEvent::Refused(error) => {
-                    tracing::warn!(%error, "what Pusher clients do at this gateway is not told");
+                    tracing::warn!(%error, "cannot watch the Pusher clients of a gateway");
                 }
                 StreamEvent::Gone => {
                     self.streams.end(gateway);

@@ -85,7 +85,7 @@ impl<A: StreamRequest> Streams<A> {
             }
             match self.open(incarnation, &gateway.name, &gateway.address) {
                 Ok(stream) => drop(self.open.insert(incarnation, stream)),
-                Err(why) => tracing::warn!(gateway = gateway.name, why, "a gateway cannot be watched"),
+                Err(why) => tracing::warn!(gateway = gateway.name, why, "cannot watch a gateway"),
             }
         }
         gone
@@ -132,7 +132,7 @@ impl<A: StreamRequest> Streams<A> {
         broadgate_tasks::spawn("watched gateway", async move {
             let guarded = async {
                 if broadgate_tasks::contain("watched gateway", listening).await.is_none() {
-                    let status = Status::internal("following this gateway panicked: see the log");
+                    let status = Status::internal("watching this gateway panicked: see the log");
                     let refused = StreamEvent::Refused(CommandError::from_status(&status));
                     // A receiver that was dropped needs no word.
                     let _ = events.send((gateway, refused)).await;
@@ -196,7 +196,7 @@ impl<T: Send + 'static> StreamReader<T> {
                 Err(status) if is_final(&status) => {
                     return self.report(StreamEvent::Refused(self.refusal(&status))).await;
                 }
-                Err(status) => tracing::debug!(%gateway, %status, "a gateway is not watched"),
+                Err(status) => tracing::debug!(%gateway, %status, "cannot watch a gateway"),
             }
             tokio::select! {
                 biased;

@@ -83,11 +83,11 @@ impl Cluster {
     ) -> Result<GroupWatch, CommandError> {
         let patterns: Vec<String> = patterns.into_iter().map(Into::into).collect();
         if patterns.is_empty() {
-            let how = "no pattern is given: give names of groups, or how they begin and a *";
+            let how = "no pattern is given: give names of groups, or prefixes with a *";
             return Err(CommandError::invalid(how));
         }
         let Some(views) = self.inner.views.clone() else {
-            let why = "one gateway alone does not know all groups: connect by a register to watch them";
+            let why = "a single gateway does not know all groups: connect through a register to watch them";
             return Err(CommandError::invalid(why));
         };
         let (out, changes) = mpsc::channel(CHANGES_MAX);

@@ -113,7 +113,7 @@ async fn attach<H: Handler>(
         match frame {
             Ok(Some(frame)) => match frame.frame {
                 Some(Frame::Hello(hello)) if hello.incarnation != incarnation.to_string() => {
-                    return StreamEnd::Broken(format!("at its address is {} now", hello.incarnation));
+                    return StreamEnd::Broken(format!("its address now belongs to {}", hello.incarnation));
                 }
                 Some(Frame::Hello(_)) => {
                     backoff.reset();

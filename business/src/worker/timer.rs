@@ -96,7 +96,7 @@ impl Timer {
             let tick = async { (self.tick)(context.cluster.clone()).await };
             if AssertUnwindSafe(tick).catch_unwind().await.is_err() {
                 counter!("broadgate_worker_timer_panics_total").increment(1);
-                tracing::error!("a timer's tick panicked; it ticks on");
+                tracing::error!("a timer's tick panicked; later ticks go ahead");
             }
         }
     }

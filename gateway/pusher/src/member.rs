@@ -38,7 +38,7 @@ pub struct SignedInUser {
 pub enum MemberError {
     #[error("{what} does not parse: {reason}")]
     Parse { what: &'static str, reason: String },
-    #[error("{what} is no id: give {wanted}")]
+    #[error("{what} is not an id: give {wanted}")]
     Id { what: &'static str, wanted: &'static str },
     #[error("{what} holds a control character: use printable text")]
     Control { what: &'static str },
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn channel_data_without_an_id_or_too_large_is_refused() {
         let no_id =
-            Err("channel_data.user_id is no id: give a string that is not empty, or a number".to_owned());
+            Err("channel_data.user_id is not an id: give a string that is not empty, or a number".to_owned());
         for data in
             ["{}", r#"{"user_id":null}"#, r#"{"user_id":""}"#, r#"{"user_id":true}"#, r#"{"user_id":{}}"#]
         {
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(member.seat_info(), r#"{"user_id":"12","user_info":{"name":"Ann"}}"#);
         let bare = user(r#"{"id":"12","watchlist":null}"#).unwrap();
         assert_eq!((bare.info, bare.watchlist), (None, Vec::new()));
-        let no_id = Err("user_data.id is no id: give a string that is not empty".to_owned());
+        let no_id = Err("user_data.id is not an id: give a string that is not empty".to_owned());
         for data in ["{}", r#"{"id":12}"#, r#"{"id":""}"#, r#"{"id":null}"#] {
             assert_eq!(user(data), no_id, "{data}");
         }

@@ -43,7 +43,7 @@ macro_rules! unary {
                     match self.dispatcher.run(command, after).await {
                         Answer::$answer(reply) => Ok(Response::new(reply)),
                         Answer::Error(error) => Err(status(error)),
-                        _ => Err(Status::internal("the command was answered in another kind")),
+                        _ => Err(Status::internal("the answer does not fit the command")),
                     }
                 }
             )*
@@ -87,7 +87,7 @@ macro_rules! unary {
                 let served = serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out.clone());
                 broadgate_tasks::spawn("command stream", async move {
                     if broadgate_tasks::contain("command stream", served).await.is_none() {
-                        let why = "this gateway failed at a command of the stream: see its log";
+                        let why = "this gateway panicked at a command of the stream: see its log";
                         let _ = out.try_send(Err(Status::internal(why)));
                     }
                 });
@@ -134,15 +134,15 @@ impl GatewayService {
         let me = self.dispatcher.me.load_full();
         let own = me.incarnation.to_string();
         if !request.gateway.is_empty() && request.gateway != own {
-            return Err(Status::unavailable(format!("at this address is the gateway {own} now")));
+            return Err(Status::unavailable(format!("this address now belongs to the gateway {own}")));
         }
         let events = self.observers.observe(observing).ok_or_else(|| {
             let max = PUSHER_WATCHERS_MAX;
-            Status::resource_exhausted(format!("{max} streams watch Pusher clients already: end some"))
+            Status::resource_exhausted(format!("{max} streams already watch Pusher clients: end some"))
         })?;
         // Ending an incarnation ends its observers afterwards.
         if me.over.is_cancelled() {
-            return Err(Status::unavailable("this gateway is another incarnation now, or stops"));
+            return Err(Status::unavailable("this gateway has a new incarnation, or is stopping"));
         }
         Ok(Response::new(events.map(Ok).boxed()))
     }

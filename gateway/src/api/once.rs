@@ -48,7 +48,7 @@ impl<'de> Visitor<'de> for UniqueFields {
                 .map_or_else(|| FieldKey::Name(name.clone()), |field| FieldKey::Field(field.number()));
             if !seen.insert(key) {
                 let shown: String = name.chars().take(80).collect();
-                return Err(A::Error::custom(format!("the field {shown:?} stands twice")));
+                return Err(A::Error::custom(format!("the field {shown:?} occurs twice")));
             }
             let within =
                 field.filter(|field| !field.is_map()).and_then(|field| field.kind().as_message().cloned());

@@ -46,7 +46,7 @@ impl Peer for PeerService {
         let mut frames = request.into_inner();
         let me = self.0.me.load_full();
         let Some(Frame::Hello(hello)) = frames.message().await?.and_then(|frame| frame.frame) else {
-            return Err(Status::invalid_argument("a link begins with a hello"));
+            return Err(Status::invalid_argument("a link must start with a hello"));
         };
         if hello.to != me.incarnation.to_string() {
             let sentence =
@@ -315,7 +315,7 @@ async fn send(out: &Replies, reply: Reply) -> Result<(), Status> {
 }
 
 fn panicked() -> Status {
-    Status::internal("this gateway failed at a frame of the link: see its log")
+    Status::internal("this gateway panicked at a frame of the link: see its log")
 }
 
 fn unreadable(error: impl Display) -> Status {

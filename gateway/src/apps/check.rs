@@ -227,7 +227,7 @@ fn check_webhook(webhook: &Webhook) -> Result<(), String> {
     let own = ["x-pusher-key", "x-pusher-signature"];
     for (name, value) in &webhook.headers {
         let parsed = HeaderName::try_from(name.as_str())
-            .map_err(|_| format!("headers: {name:?} is no name of a header"))?;
+            .map_err(|_| format!("headers: {name:?} is not the name of a header"))?;
         if HeaderValue::try_from(value.as_str()).is_err() {
             return Err(format!("headers: the value of {name:?} holds a character that no header may hold"));
         }

@@ -72,7 +72,7 @@ impl TryFrom<String> for AllowedOrigin {
     fn try_from(text: String) -> Result<Self, String> {
         if !text.is_ascii() {
             return Err(format!(
-                "{text:?} is no origin as browsers send it: write its host in ASCII (Punycode), such as \
+                "{text:?} is not an origin as browsers send it: write its host in ASCII (Punycode), such as \
                  \"https://xn--bcher-kva.example\" for \"https://bücher.example\""
             ));
         }
@@ -81,7 +81,7 @@ impl TryFrom<String> for AllowedOrigin {
             "null" => Rule::Null,
             _ => host_rule(&text.to_ascii_lowercase()).ok_or_else(|| {
                 format!(
-                    "{text:?} is no origin: write \"https://www.example.com\" (no path, no slash at the end), \
+                    "{text:?} is not an origin: write \"https://www.example.com\" (no path, no slash at the end), \
                      \"https://*.example.com\", a host such as \"*.example.com\", or \"*\" for all"
                 )
             })?,
@@ -204,7 +204,7 @@ mod tests {
             ["", "https://", "https://x.example/", "https://x.example/path", "a b", "://x", "x:y", "[::1"]
         {
             let error = AllowedOrigin::try_from(wrong.to_owned()).unwrap_err();
-            assert!(error.contains("is no origin") && error.contains("https://"), "{error}");
+            assert!(error.contains("is not an origin") && error.contains("https://"), "{error}");
         }
         for wrong in ["https://bücher.example", "*.例え.jp"] {
             let error = AllowedOrigin::try_from(wrong.to_owned()).unwrap_err();

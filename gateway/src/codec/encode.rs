@@ -210,13 +210,13 @@ fn check_frames(mut frames: &[u8]) -> Result<(), String> {
         let (opcode, fin) = (head & 0x0f, head & FIN != 0);
         if head & 0x70 != 0 || len & 0x80 != 0 {
             return Err(
-                "framed holds a frame with a reserved bit or a mask, which servers do not send".to_owned()
+                "framed contains a frame with a reserved bit or a mask, which servers do not send".to_owned()
             );
         }
         match (opcode, fragmented) {
             (0, true) | (1 | 2, false) => fragmented = !fin,
             (9 | 10, _) if fin && *len <= 125 => {}
-            _ => return Err(format!("framed holds opcode {opcode} where it may not stand")),
+            _ => return Err(format!("framed contains opcode {opcode} where it is not allowed")),
         }
         let (header, len) = match *len {
             126 => (2, rest.get(..2).map(|b| u64::from(u16::from_be_bytes([b[0], b[1]])))),

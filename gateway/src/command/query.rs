@@ -115,7 +115,8 @@ pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<ObserverRequ
     }
     let share = checked("share", &request.share)?;
     let sharer = request.sharer.parse();
-    let sharer = sharer.map_err(|error| invalid(format!("sharer tells those who share apart: {error}")))?;
+    let sharer =
+        sharer.map_err(|error| invalid(format!("sharer must identify one of those that share: {error}")))?;
     Ok(ObserverRequest { app, share: Some((share, sharer)) })
 }
 

@@ -142,7 +142,8 @@ impl Dispatcher {
             }
         }
         if placing.parsed.is_ok() {
-            let sentence = "this gateway is not in the cluster's view now: repeat at another, or in a moment";
+            let sentence =
+                "this gateway is not in the cluster's view: try another one, or repeat in a moment";
             placing.parsed = Err(refusal(Code::Unavailable, sentence));
         }
     }

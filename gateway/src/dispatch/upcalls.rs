@@ -72,7 +72,7 @@ async fn publish(
                 .increment(events.len() as u64);
             let Some(shard) = shard.upgrade() else { return };
             let mut shard = shard.borrow_mut();
-            clients.iter().for_each(|client| shard.event_refused(*client, "the gateway stops"));
+            clients.iter().for_each(|client| shard.event_refused(*client, "the gateway is stopping"));
         }
         let Some(shard) = shard.upgrade() else { return };
         shard.borrow_mut().events_placed(&clients);

@@ -137,7 +137,9 @@ impl Dispatcher {
         let HomeQuestion { routed, counted, .. } = asked;
         let no_home = match routed.await {
             Ok(Routed::Reply(HomeReply::Busy)) => {
-                return failed("the topic's home has no room for what has to wait for a change: repeat");
+                return failed(
+                    "the topic's home cannot park more commands until the new view is synced: repeat",
+                );
             }
             Ok(Routed::Reply(reply)) => match self.read(reply, counted.as_ref()) {
                 Some(answered) => return answered,

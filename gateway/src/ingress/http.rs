@@ -136,8 +136,8 @@ async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> HttpAnswer 
         (RequestTarget::Api(_), None) => pusher_api::answer(visit, &asked, request).await,
         (RequestTarget::SocketIo(_), None) => socketio::answer(visit, &asked, request).await,
         (RequestTarget::Raw(_), None) if connection.port.stopping.closing.is_cancelled() => {
-            asked.refused(connection, "stopping", "", "the gateway stops");
-            unavailable("this gateway stops: connect again to reach another one")
+            asked.refused(connection, "stopping", "", "the gateway is stopping");
+            unavailable("this gateway is stopping: reconnect to reach another one")
         }
         (RequestTarget::Raw(_), None) => upgrade::answer(visit, &asked, request).await,
         (RequestTarget::Page(path), None) => page(visit, &asked, path, request.method()),

@@ -215,7 +215,7 @@ impl Connection {
                     return self.refused(full.reason(), full.sentence());
                 }
                 if self.port.stopping.closing.is_cancelled() {
-                    self.refused("stopping", "the gateway stops");
+                    self.refused("stopping", "the gateway is stopping");
                     return linger(stream).await;
                 }
                 self.open_plain(stream, ticket).await;

@@ -155,9 +155,10 @@ fn explain(error: &StepError) -> (&'static str, String) {
             | AlertDescription::UnrecognisedName,
         ) => ("certificate_refused", format!("the client refuses the listener's certificate: {tls}")),
         Error::AlertReceived(_) => ("alert", format!("the client broke off the TLS handshake: {tls}")),
-        Error::NoApplicationProtocol => {
-            ("protocol", "the client offers no protocol that is spoken here (ALPN): http/1.1 is".to_owned())
-        }
+        Error::NoApplicationProtocol => (
+            "protocol",
+            "the client offers no supported protocol (ALPN): only http/1.1 is supported".to_owned(),
+        ),
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled

@@ -34,7 +34,7 @@ pub(super) async fn answer(
     };
     let Some(candidate) = Candidate::new(&connection.port.shard, &mut newcomer) else {
         asked.refused(connection, "clients_max", &newcomer.app, "the shard is full");
-        return unavailable("the gateway holds as many clients as it may");
+        return unavailable("the gateway has its maximum number of clients");
     };
     let accept = match authorize(&candidate, &newcomer).await {
         Ok(accept) => accept,
@@ -107,7 +107,7 @@ pub(super) fn websocket_key(
         return Err(answer);
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut answer = fail(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is spoken here");
+        let mut answer = fail(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is supported");
         answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(answer);
     }
@@ -151,7 +151,7 @@ fn check(
 /// What is said to a client whose page's origin may not connect.
 pub(super) fn foreign_origin(origin: &str) -> String {
     if origin.is_empty() {
-        return "no Origin was sent, and this app is for the pages of its origins only".to_owned();
+        return "no Origin was sent, and this app admits only pages of its origins".to_owned();
     }
     format!("the origin {:?} may not connect: add it to the app's origins", broadgate_pusher::shown(origin))
 }

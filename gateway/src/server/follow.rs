@@ -122,9 +122,7 @@ impl MembershipFollower {
             }
         };
         tokio::time::timeout(LAST_WORD_TIME_MAX, reasons).await.unwrap_or_else(|_| {
-            Next::Stop(Err(anyhow::anyhow!(
-                "the thread that belongs to the cluster has ended without a reason"
-            )))
+            Next::Stop(Err(anyhow::anyhow!("the membership thread has ended without a reason")))
         })
     }
 }

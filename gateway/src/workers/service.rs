@@ -37,7 +37,7 @@ impl Worker for WorkerService {
         let first = tokio::time::timeout(HELLO_TIME_MAX, frames.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no hello came within 5 s"))?;
         let Some(Frame::Hello(hello)) = first?.and_then(|frame| frame.frame) else {
-            return Err(Status::invalid_argument("an attachment begins with a hello"));
+            return Err(Status::invalid_argument("an attachment must start with a hello"));
         };
         let me = self.0.me.load_full();
         let name = hello.name.clone();
@@ -72,7 +72,7 @@ fn written_events(written: Bytes) -> gateway_frame::Frame {
 async fn follow(frames: Streaming<WorkerFrame>, attached: &AttachedWorker, out: EventsOut) {
     let received = receive(frames, attached, out.clone());
     if broadgate_tasks::contain("worker's stream", received).await.is_none() {
-        let why = "this gateway failed at a frame of the worker: see its log";
+        let why = "this gateway panicked at a frame of the worker: see its log";
         let _ = out.try_send(Err(Status::internal(why)));
     }
 }

@@ -18,7 +18,7 @@ pub fn or_nothing(router: Router, port: &'static str) -> Router {
 pub fn nothing_here<B>(request: &Request<B>, port: &str) -> Response<Body> {
     let path = request.uri().path();
     if asks_grpc(request) {
-        return Status::unimplemented(format!("{port}; it has no call {path}")).into_http();
+        return Status::unimplemented(format!("{port}; it does not serve {path}")).into_http();
     }
     let sentence = if PROBES.contains(&path) {
         format!("{path} is on the metrics port (metrics.bind, --metrics-bind), and not here: {port}")

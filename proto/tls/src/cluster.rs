@@ -92,7 +92,10 @@ impl ClusterTls {
         let wanted = files.server_name.clone();
         let name = ServerName::try_from(wanted).ok().filter(|name| matches!(name, ServerName::DnsName(_)));
         let name = name.with_context(|| {
-            format!("cluster.tls.server_name: {:?} is no DNS name, such as \"broadgate\"", files.server_name)
+            format!(
+                "cluster.tls.server_name: {:?} is not a DNS name, such as \"broadgate\"",
+                files.server_name
+            )
         })?;
         let own = name.clone();
         let current = Reloading::open(ROLE, move |reads| {

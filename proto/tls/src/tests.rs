@@ -216,7 +216,7 @@ fn cluster_refuses_a_pair_that_others_would_refuse() {
         pair: folder.pair("pair", &one.pair("broadgate")),
         server_name: "127.0.0.1".to_owned(),
     };
-    says(&ClusterTls::open(files).unwrap_err(), &["cluster.tls.server_name", "127.0.0.1", "no DNS name"]);
+    says(&ClusterTls::open(files).unwrap_err(), &["cluster.tls.server_name", "127.0.0.1", "not a DNS name"]);
 }
 
 /// What both sides say after a handshake and a byte in both directions.

@@ -173,7 +173,7 @@ impl EtcdClient {
             let request = AuthenticateRequest { name, password };
             let token = AuthClient::new(channel.clone()).authenticate(request).await?.into_inner().token;
             let token: AsciiMetadataValue =
-                token.parse().map_err(|_| Status::internal("its token is no ASCII text"))?;
+                token.parse().map_err(|_| Status::internal("its token is not ASCII"))?;
             self.token = Token(Some(token));
         }
         call(InterceptedService::new(channel, self.token.clone())).await
@@ -219,7 +219,7 @@ where
     });
     target.connect_with_connector(connector).await.map_err(|error| {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        Status::unavailable(format!("it does not speak gRPC, or wants TLS (https://): {why}"))
+        Status::unavailable(format!("it does not speak gRPC, or requires TLS (https://): {why}"))
     })
 }
 

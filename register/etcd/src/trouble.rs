@@ -33,7 +33,7 @@ impl Meaning {
         }
         let way_out = match status.code() {
             Code::Unauthenticated | Code::InvalidArgument if said.contains("user name is empty") => {
-                "it wants a user: set register.etcd.user and register.etcd.password_file"
+                "it requires a user: set register.etcd.user and register.etcd.password_file"
             }
             Code::InvalidArgument if said.contains("authentication failed") => {
                 "correct register.etcd.user or the password in register.etcd.password_file"

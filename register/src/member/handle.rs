@@ -68,7 +68,7 @@ pub fn join(config: Config) -> ClusterMember {
         Err,
     );
     if let Err(error) = started {
-        let sentence = format!("the thread that belongs to the cluster could not start: {error}");
+        let sentence = format!("the membership thread could not start: {error}");
         let _ = event_sender.try_send(MemberEvent::Refused { sentence, fatal: true });
     }
     ClusterMember { incarnation, wish, views, every_view, status, events, ended, tasks }

@@ -107,7 +107,7 @@ impl RegisterLink {
             }
             match self.round(&register).await {
                 RegisterLinkEnd::Over => {
-                    self.publisher.away(&register, "this member is none any more".to_owned());
+                    self.publisher.away(&register, "this member has left the cluster".to_owned());
                     return;
                 }
                 RegisterLinkEnd::Broken(why) => {
@@ -124,7 +124,7 @@ impl RegisterLink {
                     tracing::warn!(
                         register,
                         why,
-                        "two registers are active: going to the other; run only one"
+                        "two registers are active: switching to the other; run only one"
                     );
                     self.redial.aim(&rival.register);
                     self.publisher.away(&register, why);

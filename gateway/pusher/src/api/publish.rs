@@ -205,7 +205,7 @@ fn data(raw: &RawValue) -> Result<String, ApiRefusal> {
 }
 
 fn utf8(body: &[u8]) -> Result<&str, ApiRefusal> {
-    std::str::from_utf8(body).map_err(|error| ApiRefusal::bad(format!("the body is no UTF-8: {error}")))
+    std::str::from_utf8(body).map_err(|error| ApiRefusal::bad(format!("the body is not UTF-8: {error}")))
 }
 
 fn unparsed(reason: String) -> ApiRefusal {

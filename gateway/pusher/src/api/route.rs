@@ -99,7 +99,7 @@ fn nothing(path: &str) -> ApiRefusal {
 
 fn decoded(part: &str) -> Result<String, ApiRefusal> {
     String::from_utf8(percent_decode(part, false))
-        .map_err(|_| ApiRefusal::bad(format!("{} in the path is no UTF-8 when decoded", shown(part))))
+        .map_err(|_| ApiRefusal::bad(format!("{} in the path is not UTF-8 when decoded", shown(part))))
 }
 
 #[cfg(test)]

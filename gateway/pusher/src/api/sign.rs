@@ -75,7 +75,7 @@ fn needed<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiRefusal> {
 
 fn in_time(timestamp: &str, now_unix_seconds: u64, window_seconds: u64) -> Result<(), ApiRefusal> {
     let seconds: u64 = timestamp.parse().map_err(|_| {
-        ApiRefusal::unauthorized(format!("auth_timestamp {} is no Unix time in seconds", shown(timestamp)))
+        ApiRefusal::unauthorized(format!("auth_timestamp {} is not a Unix time in seconds", shown(timestamp)))
     })?;
     if seconds.abs_diff(now_unix_seconds) > window_seconds {
         return Err(ApiRefusal::unauthorized(format!(
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(text(&QUERY.replace("=1.0", "=2"), SENT), "auth_version 2 is not supported: use 1.0");
         assert_eq!(
             text(&QUERY.replace("p=1", "p=x"), SENT),
-            "auth_timestamp x353088179 is no Unix time in seconds"
+            "auth_timestamp x353088179 is not a Unix time in seconds"
         );
         for now in [SENT + 601, SENT - 601] {
             assert_eq!(

@@ -96,7 +96,7 @@ impl Shard {
                 self.refuse(slot, &channel, "LimitReached", &sentence, 403);
             }
             NotPresent::Undecided => {
-                let sentence = "the channel's members could not be found out in time: subscribe again";
+                let sentence = "the channel's members did not arrive in time: subscribe again";
                 self.refuse(slot, &channel, "Unavailable", sentence, 503);
             }
         }

@@ -35,7 +35,7 @@ impl Shard {
             return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
         }
         if !is_repeated && !self.become_user(slot, user, watches) {
-            let sentence = "the sign-in was not carried out: the server is busy, sign in again";
+            let sentence = "the sign-in failed because the server is busy: sign in again";
             return self.say(slot, &outgoing::error(Some(BUSY), sentence, compat));
         }
         self.say(slot, &outgoing::signin_success(user_data));

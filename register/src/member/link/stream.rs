@@ -226,7 +226,7 @@ impl RegisterLink {
                     self.refusal_told = false;
                     self.trouble_told = false;
                     self.tell_heard(register);
-                    tracing::info!(register, incarnation = %self.incarnation, "the register took this member in");
+                    tracing::info!(register, incarnation = %self.incarnation, "the register accepted this member");
                 }
                 FollowStep::Install(view) => self.publisher.view(view),
                 FollowStep::Beat(number) => send(&requests, Request::Beat(Beat { number })),
@@ -268,7 +268,7 @@ fn refusal(status: &Status) -> RegisterLinkEnd {
     match is_refusal(status) {
         // Only a register has the call.
         Some(fatal) if status.code() == Code::Unimplemented => {
-            let sentence = format!("it is no register, but speaks gRPC, as gateways do; {}", dial::HINT);
+            let sentence = format!("it is not a register, but speaks gRPC, as gateways do; {}", dial::HINT);
             RegisterLinkEnd::Refused { sentence, fatal }
         }
         Some(fatal) => RegisterLinkEnd::Refused { sentence: status.message().to_owned(), fatal },
