@@ -1,25 +1,12 @@
 //! What receivers of webhooks have heard of the channels whose home this gateway is, on disk: if it was
 //! the only one and is killed, the next run knows of whom to tell that they have left.
 //!
-//! A thread of its own appends what changes, so that a slow disk delays nothing. The file is written whole
-//! again when most of it is outdated, and after a failure. A crash of the machine may lose the last second.
+//! One file for each gateway's name; see `appended.rs`.
 
-use std::{
-    collections::BTreeMap,
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use anyhow::Context as _;
-use broadgate_proto::{
-    id::Incarnation,
-    limits::{WEBHOOK_SPOOL_SYNC, WEBHOOK_TOLD_BYTES_MAX},
-    v1,
-};
+use broadgate_proto::{id::Incarnation, limits::WEBHOOK_TOLD_BYTES_MAX, v1};
 use broadgate_tasks::Spawner;
 use broadgate_topics::{NotifiedState, Restored, Topic};
 use metrics::{counter, gauge};
@@ -27,6 +14,7 @@ use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    appended::{AppendedFile, Contents},
     notified::{decode_notified, encode_notified},
     spool,
 };
@@ -36,36 +24,10 @@ const HEAD_BYTES: usize = 12;
 const ENTRY: u8 = 1;
 const VIEW: u8 = 2;
 
-/// The writer's thread; its panic ends the gateway.
-const THREAD: &str = "webhook-journal";
 /// What a channel or a user takes in memory besides its text.
 const OVERHEAD_BYTES: usize = 96;
-/// A file below this is not written again for its size.
-const FILE_BYTES_SMALL: usize = 1024 * 1024;
-/// Lines that were not written yet; beyond, the file is written whole, which needs no more memory.
-const UNWRITTEN_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// After a failure, the file is tried again.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The journal of one gateway. [`Journal::close`] writes what is left.
-pub(crate) struct Journal {
-    shared: Arc<JournalShared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct JournalShared {
-    state: Mutex<JournalState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct JournalState {
-    known: JournalContent,
-    unwritten: Vec<u8>,
-    rewrite: bool,
-    stop: bool,
-}
+/// The journal of one gateway. [`Journal::close`] writes what is left, and so does dropping it.
+pub(crate) struct Journal(AppendedFile<JournalContent>);
 
 /// What the journal says.
 #[derive(Default)]
@@ -76,6 +38,36 @@ struct JournalContent {
     gateways: Vec<Incarnation>,
 }
 
+impl Contents for JournalContent {
+    type Whole = Vec<u8>;
+    const THREAD: &'static str = "webhook-journal";
+    const NAME: &'static str = "journal of notified channels";
+    const LOSS: &'static str = "a kill of the only gateway leaves receivers believing in who was there";
+
+    fn whole(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        if let Some(me) = self.me {
+            write_view(&mut out, me, &self.gateways);
+        }
+        for (topic, notified) in &self.notified {
+            write_entry(&mut out, topic, true, notified.clone());
+        }
+        out
+    }
+
+    fn encode(whole: Vec<u8>) -> Vec<u8> {
+        whole
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn measure(bytes: usize) {
+        gauge!("broadgate_gateway_webhook_journal_bytes").set(bytes as f64);
+    }
+}
+
 impl Journal {
     /// Opens the journal of a gateway. Another process must not have it; the spool beside it sees to that.
     ///
@@ -84,70 +76,39 @@ impl Journal {
     pub(crate) fn open(path: &Path, spawner: &Spawner) -> anyhow::Result<Self> {
         let place = || format!("gateway.spool: {}", path.display());
         let known = load(path).with_context(place)?;
-        let mut disk = JournalFile { path: path.to_owned(), file: None, bytes: 0, unsynced: false };
-        disk.rewrite(&known.whole()).with_context(place)?;
-        let shared = Arc::new(JournalShared::default());
-        shared.lock().known = known;
-        let writing = Arc::clone(&shared);
-        let writer = spawner.thread(THREAD, move || write(&writing, disk)).with_context(place)?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+        Ok(Self(AppendedFile::create(path.to_owned(), known, spawner).with_context(place)?))
     }
 
     /// What receivers have heard of a group: all of it, or one step.
     pub(crate) fn record(&self, topic: &Topic, whole: bool, notified: NotifiedState) {
-        let mut state = self.shared.lock();
-        if !state.known.update(topic, whole, notified.clone()) {
-            counter!("broadgate_gateway_webhook_unjournaled_total").increment(1);
-            return;
-        }
-        write_entry(&mut state.unwritten, topic, whole, notified);
-        self.written(state);
+        self.0.change(|known, lines| {
+            if known.update(topic, whole, notified.clone()) {
+                write_entry(lines, topic, whole, notified);
+            } else {
+                counter!("broadgate_gateway_webhook_unjournaled_total").increment(1);
+            }
+        });
     }
 
     /// This gateway has installed a view with these gateways.
     pub(crate) fn view(&self, me: Incarnation, gateways: Vec<Incarnation>) {
-        let mut state = self.shared.lock();
-        write_view(&mut state.unwritten, me, &gateways);
-        (state.known.me, state.known.gateways) = (Some(me), gateways);
-        self.written(state);
+        self.0.change(|known, lines| {
+            write_view(lines, me, &gateways);
+            (known.me, known.gateways) = (Some(me), gateways);
+        });
     }
 
     /// What it says now.
     pub(crate) fn restored(&self) -> Restored {
-        let state = self.shared.lock();
-        let JournalContent { notified, me, gateways, .. } = &state.known;
-        let notified = notified.iter().map(|(topic, notified)| (topic.clone(), notified.clone())).collect();
-        Restored { me: *me, gateways: gateways.clone(), notified }
+        self.0.read(|JournalContent { notified, me, gateways, .. }| {
+            let notified = notified.iter().map(|(topic, notified)| (topic.clone(), notified.clone()));
+            Restored { me: *me, gateways: gateways.clone(), notified: notified.collect() }
+        })
     }
 
     /// Writes what is left; what comes later is not written.
     pub(crate) fn close(&self) {
-        self.shared.lock().stop = true;
-        self.shared.changed.notify_one();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = writer.map(JoinHandle::join);
-    }
-
-    fn written(&self, mut state: MutexGuard<'_, JournalState>) {
-        if state.unwritten.len() > UNWRITTEN_BYTES_MAX {
-            state.unwritten = Vec::new();
-            state.rewrite = true;
-        }
-        drop(state);
-        self.shared.changed.notify_one();
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl JournalShared {
-    /// Nothing that can panic is done under the lock.
-    fn lock(&self) -> MutexGuard<'_, JournalState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.close();
     }
 }
 
@@ -166,17 +127,6 @@ impl JournalContent {
             self.notified.insert(topic.clone(), known);
         }
         true
-    }
-
-    fn whole(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        if let Some(me) = self.me {
-            write_view(&mut out, me, &self.gateways);
-        }
-        for (topic, notified) in &self.notified {
-            write_entry(&mut out, topic, true, notified.clone());
-        }
-        out
     }
 }
 
@@ -249,89 +199,6 @@ fn load(path: &Path) -> io::Result<JournalContent> {
         }
     }
     Ok(known)
-}
-
-/// The file, as the writer's thread sees it.
-struct JournalFile {
-    path: PathBuf,
-    /// None after a failure.
-    file: Option<File>,
-    bytes: usize,
-    unsynced: bool,
-}
-
-impl JournalFile {
-    /// Writes the file whole, beside the old one, and puts it in its place.
-    fn rewrite(&mut self, whole: &[u8]) -> io::Result<()> {
-        self.file = None;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        // Who is present is nobody else's business.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let new = self.path.with_extension("notified-new");
-        let mut file = options.open(&new)?;
-        file.write_all(whole)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        (self.file, self.bytes, self.unsynced) = (Some(file), whole.len(), false);
-        Ok(())
-    }
-
-    fn turn(&mut self, shared: &JournalShared, sync: bool) -> io::Result<()> {
-        let mut state = shared.lock();
-        let unwritten = std::mem::take(&mut state.unwritten);
-        let size = self.bytes + unwritten.len();
-        let outdated = size > FILE_BYTES_SMALL && size > 2 * state.known.bytes;
-        let whole = (state.rewrite || outdated || self.file.is_none()).then(|| state.known.whole());
-        state.rewrite = false;
-        drop(state);
-        match (whole, &mut self.file) {
-            (Some(whole), _) => self.rewrite(&whole)?,
-            (None, Some(file)) if !unwritten.is_empty() => {
-                file.write_all(&unwritten)?;
-                self.bytes = size;
-                self.unsynced = true;
-            }
-            _ => {}
-        }
-        if sync && self.unsynced {
-            self.unsynced = false;
-            self.file.as_mut().map_or(Ok(()), |file| file.sync_data())?;
-        }
-        gauge!("broadgate_gateway_webhook_journal_bytes").set(self.bytes as f64);
-        Ok(())
-    }
-}
-
-/// The writer's thread.
-fn write(shared: &JournalShared, mut disk: JournalFile) {
-    loop {
-        let is_broken = disk.file.is_none();
-        let idle = |state: &mut JournalState| {
-            !state.stop && (is_broken || state.unwritten.is_empty() && !state.rewrite)
-        };
-        let rest = if is_broken { REPAIR_INTERVAL } else { WEBHOOK_SPOOL_SYNC };
-        let waited = shared.changed.wait_timeout_while(shared.lock(), rest, idle);
-        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        let stop = state.stop;
-        drop(state);
-        broadgate_tasks::strike_now(THREAD);
-        if let Err(error) = disk.turn(shared, stop || timeout.timed_out()) {
-            disk.file = None;
-            counter!("broadgate_gateway_webhook_spool_errors_total").increment(1);
-            if !is_broken {
-                tracing::error!(
-                    journal = %disk.path.display(), %error,
-                    "the journal of notified channels cannot be written: until it can, a kill of the only \
-                     gateway leaves receivers believing in who was there"
-                );
-            }
-        }
-        if stop {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

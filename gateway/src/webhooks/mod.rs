@@ -17,9 +17,10 @@
 //! | `post.rs` | pure: the body, its signature and the headers |
 //! | `send.rs` | HTTP and TLS |
 //! | `record.rs` | pure: the spool's records as bytes |
+//! | `appended.rs` | a file that a thread appends to |
 //! | `spool.rs` | what is queued, on disk |
 //! | `arrival.rs` | whether a report has reached its receivers |
-//! | `journal.rs`, `told.rs` | what receivers have heard, on disk and as messages |
+//! | `journal.rs`, `notified.rs` | what receivers have heard, on disk and as messages |
 //! | `run.rs` | the task that feeds the core and does what it decides |
 //!
 //! What a receiver can rely on: the events of one channel come in their order, one post of a channel
@@ -28,6 +29,7 @@
 //! lost is counted in `broadgate_gateway_webhook_drops_total`.
 
 mod alarms;
+mod appended;
 mod arrival;
 mod batch;
 mod core;
@@ -121,7 +123,10 @@ impl Webhooks {
         spawner: &Spawner,
     ) -> anyhow::Result<(Self, Shell)> {
         let run = getrandom::u64().context("no random number for ids of webhook events")?;
-        let journal = spool.map(|folder| folder.join(format!("{}.told", spool::file_name(gateway))));
+        let journal = spool.map(|folder| {
+            let [_, _, journal] = spool::files(folder, gateway);
+            journal
+        });
         let spool = spool.map(|folder| Spool::open(folder, gateway, spawner)).transpose()?;
         let has_spool = spool.is_some();
         let (sender, inbox) = inbox(WEBHOOK_INBOX_BYTES_MAX);

@@ -1,6 +1,9 @@
+use std::time::{Duration, Instant};
+
 use broadgate_tasks::Tasks;
 
 use super::*;
+use crate::webhooks::journal::Journal;
 
 /// A folder of its own for each test.
 pub(in crate::webhooks) struct Folder(pub(in crate::webhooks) PathBuf);
@@ -176,13 +179,24 @@ fn unusable_folder_is_explained() {
 }
 
 #[test]
-fn a_file_that_vanishes_is_made_again() {
+fn check_names_every_file_that_cannot_be_written() {
     let folder = Folder::new();
     let (spool, _) = open(&folder);
-    spool.add(ENDPOINT, &event(1, "{}"));
-    // As if a write had failed: the next turn writes everything.
-    let mut disk = SpoolFile { path: file(&folder), file: None, bytes: 0, unsynced: None };
-    assert!(disk.append(b"x").is_err() && disk.rest() == REPAIR_INTERVAL);
-    disk.turn(&spool.shared, false).unwrap();
-    assert_eq!(load(&file(&folder)).unwrap().len(), 1);
+    let journal = Journal::open(&files(&folder.0, "gw/1:é")[2], &Tasks::default().spawner()).unwrap();
+    let made = std::fs::read_dir(&folder.0).unwrap().flatten().map(|entry| entry.path());
+    let mut made: Vec<PathBuf> = made.collect();
+    drop((spool, journal));
+    assert_eq!(made.len(), 3, "{made:?}");
+    Spool::check(&folder.0, Some("gw/1:é")).unwrap();
+    let beside: Vec<PathBuf> = made.iter().map(|path| rewritten(path)).collect();
+    made.extend(beside.into_iter().filter(|path| !path.to_str().unwrap().ends_with("lock-new")));
+    assert_eq!(made.len(), 5);
+    for path in made {
+        // The tests may run as root, who may write any file, but no folder.
+        let _ = std::fs::remove_file(&path);
+        std::fs::create_dir(&path).unwrap();
+        let error = format!("{:#}", Spool::check(&folder.0, Some("gw/1:é")).unwrap_err());
+        assert!(error.contains(&format!("{}: ", path.display())), "{error}");
+        std::fs::remove_dir(&path).unwrap();
+    }
 }
