@@ -46,16 +46,16 @@ pub(super) trait Contents: Send + 'static {
 
 /// The file. Dropping it writes what is left.
 pub(super) struct AppendedFile<C: Contents> {
-    shared: Arc<Shared<C>>,
+    shared: Arc<FileShared<C>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared<C> {
-    state: Mutex<State<C>>,
+struct FileShared<C> {
+    state: Mutex<FileState<C>>,
     changed: Condvar,
 }
 
-struct State<C> {
+struct FileState<C> {
     contents: C,
     unwritten: Vec<u8>,
     /// The file must be rewritten.
@@ -69,10 +69,10 @@ impl<C: Contents> AppendedFile<C> {
     /// # Errors
     /// If it cannot be written.
     pub(super) fn create(path: PathBuf, contents: C, spawner: &Spawner) -> io::Result<Self> {
-        let mut disk = Disk { path, file: None, bytes: 0, unsynced: None };
+        let mut disk = FileOnDisk { path, file: None, bytes: 0, unsynced: None };
         disk.rewrite(&C::encode(contents.whole()))?;
-        let state = State { contents, unwritten: Vec::new(), rewrite: false, stop: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let state = FileState { contents, unwritten: Vec::new(), rewrite: false, stop: false };
+        let shared = Arc::new(FileShared { state: Mutex::new(state), changed: Condvar::new() });
         let writing = Arc::clone(&shared);
         let writer = spawner.thread(C::THREAD, move || write(&writing, disk))?;
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
@@ -81,7 +81,7 @@ impl<C: Contents> AppendedFile<C> {
     /// Changes the contents, and appends the records that say so.
     pub(super) fn change(&self, change: impl FnOnce(&mut C, &mut Vec<u8>)) {
         let mut state = self.shared.lock();
-        let State { contents, unwritten, .. } = &mut *state;
+        let FileState { contents, unwritten, .. } = &mut *state;
         change(contents, unwritten);
         if state.unwritten.len() > UNWRITTEN_BYTES_MAX {
             state.unwritten = Vec::new();
@@ -110,9 +110,9 @@ impl<C: Contents> Drop for AppendedFile<C> {
     }
 }
 
-impl<C> Shared<C> {
+impl<C> FileShared<C> {
     /// Nothing that can panic is done under the lock.
-    fn lock(&self) -> MutexGuard<'_, State<C>> {
+    fn lock(&self) -> MutexGuard<'_, FileState<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,7 +134,7 @@ pub(super) fn rewritten(path: &Path) -> PathBuf {
 }
 
 /// The file, as the writer's thread sees it.
-struct Disk {
+struct FileOnDisk {
     path: PathBuf,
     /// None after a failure.
     file: Option<File>,
@@ -143,7 +143,7 @@ struct Disk {
     unsynced: Option<Instant>,
 }
 
-impl Disk {
+impl FileOnDisk {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
         file.write_all(bytes)?;
@@ -180,7 +180,7 @@ impl Disk {
     }
 
     /// Writes what is due.
-    fn turn<C: Contents>(&mut self, shared: &Shared<C>, stop: bool) -> io::Result<()> {
+    fn turn<C: Contents>(&mut self, shared: &FileShared<C>, stop: bool) -> io::Result<()> {
         let mut state = shared.lock();
         let unwritten = std::mem::take(&mut state.unwritten);
         let size = self.bytes + unwritten.len();
@@ -202,11 +202,12 @@ impl Disk {
 }
 
 /// The writer's thread.
-fn write<C: Contents>(shared: &Shared<C>, mut disk: Disk) {
+fn write<C: Contents>(shared: &FileShared<C>, mut disk: FileOnDisk) {
     loop {
         let is_broken = disk.file.is_none();
-        let idle =
-            |state: &mut State<C>| !state.stop && (is_broken || state.unwritten.is_empty() && !state.rewrite);
+        let idle = |state: &mut FileState<C>| {
+            !state.stop && (is_broken || state.unwritten.is_empty() && !state.rewrite)
+        };
         let waited = shared.changed.wait_timeout_while(shared.lock(), disk.rest(), idle);
         let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
         broadgate_tasks::strike_now(C::THREAD);
@@ -276,7 +277,7 @@ mod tests {
             out.push(b'3');
         });
         // As if a write had failed: the next turn writes everything.
-        let mut disk = Disk { path: path.clone(), file: None, bytes: 0, unsynced: None };
+        let mut disk = FileOnDisk { path: path.clone(), file: None, bytes: 0, unsynced: None };
         assert!(disk.append(b"x").is_err() && disk.rest() == REPAIR_INTERVAL);
         disk.turn(&file.shared, false).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"123");
@@ -289,7 +290,7 @@ mod tests {
         let path = path();
         let file =
             AppendedFile::create(path.clone(), Numbers(Vec::new()), &Tasks::default().spawner()).unwrap();
-        let mut disk = Disk { path: path.clone(), file: None, bytes: 0, unsynced: None };
+        let mut disk = FileOnDisk { path: path.clone(), file: None, bytes: 0, unsynced: None };
         disk.rewrite(b"").unwrap();
         let long_ago = Instant::now().checked_sub(WEBHOOK_SPOOL_SYNC).unwrap();
         disk.append(b"1").unwrap();
