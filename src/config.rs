@@ -73,9 +73,9 @@ pub(crate) struct TlsSection {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RegisterSection {
     pub(crate) bind: SocketAddr,
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub(crate) beat: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub(crate) lease: Duration,
     pub(crate) ledger: LedgerKind,
     /// host:port at which members reach this register.
@@ -124,7 +124,7 @@ pub(crate) struct WorkerSection {
     /// Events that one gateway may leave unanswered at this worker.
     pub(crate) events_max: u32,
     /// How long a stopping worker waits for its gateways.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub(crate) stop_time: Duration,
 }
 

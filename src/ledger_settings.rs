@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use broadgate_register::server::{Etcd, EtcdEndpoint, EtcdSettings, EtcdTls, EtcdTlsFiles, EtcdUser, Ledger};
+use broadgate_register::server::{
+    Etcd, EtcdEndpoint, EtcdSettings, EtcdTls, EtcdTlsFiles, EtcdUser, Ledger, PREFIX_DEFAULT,
+};
 use broadgate_tasks::bounded_read::{self, ReadableKind};
 
 use crate::{
@@ -17,7 +19,11 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 pub(crate) fn ledger(register: &RegisterSection) -> Result<Ledger, Failure> {
     let RegisterSection { etcd, ledger, advertise, .. } = register;
     if *ledger == LedgerKind::Memory {
-        let named = !etcd.endpoints.is_empty() || !etcd.user.is_empty() || etcd.password_file.is_some();
+        let EtcdTlsSection { ca, cert, key } = &etcd.tls;
+        let named = !etcd.endpoints.is_empty()
+            || !etcd.user.is_empty()
+            || etcd.prefix != PREFIX_DEFAULT
+            || [&etcd.password_file, ca, cert, key].into_iter().any(Option::is_some);
         return if named {
             let sentence = "register.etcd is set, and register.ledger is \"memory\": set register.ledger = \"etcd\", \
                             or remove register.etcd";
@@ -81,8 +87,9 @@ fn user(etcd: &EtcdSection) -> Result<Option<EtcdUser>, Failure> {
     let text = bounded_read::read_text(file, ReadableKind::Any)
         .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
     let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-        let sentence = format!("{place}: it must hold a password of 1 to {PASSWORD_BYTES_MAX} bytes");
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX || password.contains(['\r', '\n']) {
+        let sentence =
+            format!("{place}: it must hold one line, a password of 1 to {PASSWORD_BYTES_MAX} bytes");
         return Err(Failure::usage(sentence));
     }
     Ok(Some(EtcdUser { name: name.to_owned(), password: password.to_owned() }))

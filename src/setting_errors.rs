@@ -52,7 +52,8 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// The time of a flag.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("expected {DURATION}"))
+    let time = humantime::parse_duration(text).map_err(|_| format!("expected {DURATION}"))?;
+    broadgate_proto::time_setting::check(time).map_err(str::to_owned)
 }
 
 #[cfg(test)]
@@ -66,6 +67,10 @@ mod tests {
         for (text, words) in [
             ("[gateway.limits]\nclients_max = \"many\"", "expected a whole number"),
             ("[gateway.limits]\nclients_max = -1", "expected a whole number"),
+            ("[gateway.limits]\nlink_timeout = \"18446744073709551615s\"", "more than 365 days"),
+            ("[gateway.stop]\ndrain = \"366d\"", "more than 365 days"),
+            ("[register]\nlease = \"9223372036854775807s\"", "more than 365 days"),
+            ("[[gateway.listeners]]\nname = \"a\"\nsilence_max = \"400d\"", "more than 365 days"),
             ("[gateway.limits]\nmessages_per_second_max = 1.5", "expected a whole number"),
             ("[gateway]\nshards = 0", "expected a whole number from 1"),
             ("[worker]\nservices = \"chat\"", "expected a list"),

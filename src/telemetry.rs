@@ -85,6 +85,10 @@ pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Libraries that warn of each connection that sends something odd, without a limit and in full. What matters of
+/// it Broadgate counts and logs itself.
+const STRANGERS_WARN: [&str; 1] = ["rustls"];
+
 /// The EnvFilter directives of a level as operators write it. A bare level applies to Broadgate; its libraries
 /// stay at `warn` unless they are named, as in `debug,h2=debug`.
 ///
@@ -96,6 +100,7 @@ fn directives(level: &str) -> Result<String, String> {
     for directive in level.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         if let Some(level) = as_level(directive) {
             ours.push(level.min(LevelFilter::WARN).to_string());
+            ours.extend(STRANGERS_WARN.map(|target| format!("{target}={}", level.min(LevelFilter::ERROR))));
             ours.extend(OUR_TARGETS.map(|target| format!("{target}={level}")));
             continue;
         }
@@ -235,6 +240,8 @@ mod tests {
             filter("error").split(',').any(|directive| directive == "error"),
             "never more than asked for"
         );
+        assert!(shown.contains("rustls=error"), "strangers could fill the log: {shown}");
+        assert!(filter("debug,rustls=debug").contains("rustls=debug"));
         let asked = filter("info,h2=debug,broadgate_gateway=trace");
         assert!(asked.contains("h2=debug") && asked.contains("broadgate_gateway=trace"), "{asked}");
         assert!(!asked.contains("broadgate_gateway=info"), "{asked}");

@@ -14,6 +14,7 @@
 //! | [`view`] | reads of a view: its gateways, workers, epoch |
 //! | [`view_change`] | what differs between two views |
 //! | [`ring`] | which gateway is the home of a topic |
+//! | [`time_setting`] | times in settings, bounded |
 //! | [`secret`] | the shared secret of the internal ports |
 
 pub mod close;
@@ -25,6 +26,7 @@ pub mod limits;
 pub mod name;
 pub mod ring;
 pub mod secret;
+pub mod time_setting;
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]
 pub mod v1;
 pub mod view;

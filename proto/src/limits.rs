@@ -69,6 +69,9 @@ pub const EVENTS_PER_WORKER_MAX: u32 = 65_536;
 /// How long a client's event may wait for any worker, before the client is closed 1013.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// The longest time that a setting may be: a year, so that sums and multiples of settings are times as well.
+pub const TIME_SETTING_MAX: Duration = Duration::from_hours(365 * 24);
+
 /// Workers that may be lost with an event unanswered before it is suspected: then it is delivered alone. One
 /// may crash for any reason.
 pub const EVENT_DEATHS_FREE: u8 = 1;

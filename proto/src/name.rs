@@ -76,7 +76,7 @@ pub fn check_address(address: &str) -> Result<(), AddressError> {
         Some(_) => return Err(wrong("the text in brackets is not an IPv6 address")),
         None if host.is_empty() => return Err(wrong("the host is missing")),
         None if host.contains(':') => return Err(wrong("an IPv6 address needs brackets")),
-        None if host.chars().any(|c| c.is_control() || c.is_whitespace() || "/?#@[]".contains(c)) => {
+        None if host.chars().any(|c| c.is_control() || c.is_whitespace() || "/?#@[],;%".contains(c)) => {
             return Err(wrong("the host holds a character that no host has"));
         }
         None => {}

@@ -42,18 +42,18 @@ pub struct App {
     pub tls_only: bool,
     /// Close Pusher clients that have neither signed in nor subscribed to a private or presence
     /// channel within this (4009); zero is never.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub authorized_within: Duration,
     /// Whose behaviour counts where implementations of the protocol disagree.
     pub compat: Compat,
     /// Pusher clients that heard nothing for so long send a ping.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub activity_timeout: Duration,
     /// How long a Pusher client may take to answer the gateway's ping.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub pong_timeout: Duration,
     /// How long cache channels keep their last event.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub cache_time: Duration,
     /// Pusher clients of this app in the cluster; 0 is no limit.
     pub connections_max: u32,

@@ -30,31 +30,31 @@ pub struct GatewayLimits {
     /// Messages waiting for one client.
     pub outbox_messages_max: usize,
     /// Time above the outbox's low-water mark.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub outbox_time_max: Duration,
     /// From accept to the first byte.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub first_byte_time_max: Duration,
     /// From accept to the end of the handshake.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub handshake_time_max: Duration,
     /// Between two requests of one HTTP connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub keep_alive_time_max: Duration,
     /// Bytes of all bodies that are held for the HTTP API of Pusher apps.
     pub api_bodies_bytes_max: usize,
     /// How long a closing client may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub close_time_max: Duration,
     /// How long an event may wait for any worker.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub hold_time_max: Duration,
     /// Events of one client that its worker has not answered.
     pub events_per_client_max: usize,
     /// And the bytes of their messages; one message always goes.
     pub events_per_client_bytes_max: usize,
     /// How long a peer may take to answer.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub link_timeout: Duration,
     /// What groups keep, in bytes of memory.
     pub retained_bytes_max: usize,

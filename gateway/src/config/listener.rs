@@ -42,17 +42,20 @@ pub struct Listener {
     #[serde(default)]
     pub trusted_proxies: Vec<IpNet>,
     /// Ping clients that were idle this long; 0s is never.
-    #[serde(default = "default_ping", with = "humantime_serde")]
+    #[serde(default = "default_ping", deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub ping_interval: Duration,
     /// Close clients that were silent this long; 0s is never. Absent: 60 s for `web`, never for
     /// `text` and `frame`, whose clients have no pong: `tcp_keep_alive` finds those that are gone.
-    #[serde(default, with = "humantime_serde")]
+    #[serde(default, deserialize_with = "broadgate_proto::time_setting::deserialize_option")]
     pub silence_max: Option<Duration>,
     /// Sent to idle clients as an ordinary message, besides the WebSocket ping.
     #[serde(default)]
     pub ping_payload: String,
     /// TCP probes a connection on which nothing came for this long; 0s is never.
-    #[serde(default = "default_tcp_keep_alive", with = "humantime_serde")]
+    #[serde(
+        default = "default_tcp_keep_alive",
+        deserialize_with = "broadgate_proto::time_setting::deserialize"
+    )]
     pub tcp_keep_alive: Duration,
     /// Certificates: clients must come by TLS if there are any. Chosen by the name that a client asks for; the
     /// first is for all other names.

@@ -97,10 +97,10 @@ pub struct InternalListener {
 #[serde(default, deny_unknown_fields)]
 pub struct Stop {
     /// From "not ready" to the first close.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub ready_delay: Duration,
     /// Deadline for closing all clients.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub drain: Duration,
 }
 

@@ -19,10 +19,13 @@ pub struct RetainedGroups {
     #[serde(default)]
     pub history_messages: usize,
     /// For so long.
-    #[serde(default = "default_history_time", with = "humantime_serde")]
+    #[serde(
+        default = "default_history_time",
+        deserialize_with = "broadgate_proto::time_setting::deserialize"
+    )]
     pub history_time: Duration,
     /// For so long, every gateway with members keeps the last message; 0 for not at all.
-    #[serde(default, with = "humantime_serde")]
+    #[serde(default, deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub last_value_time: Duration,
 }
 

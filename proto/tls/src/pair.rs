@@ -117,7 +117,10 @@ impl Pair {
     }
 
     /// Checks that one of these CAs has signed the certificate, for servers and for clients.
-    pub(crate) fn check_issuer(&self, ca: &Path, roots: &RootCertStore) -> Result<(), FileError> {
+    ///
+    /// # Errors
+    /// If none has, or not for both.
+    pub fn check_issuer(&self, ca: &Path, roots: &RootCertStore) -> Result<(), FileError> {
         let uses = [
             (KeyUsage::server_auth(), "server", "serverAuth"),
             (KeyUsage::client_auth(), "client", "clientAuth"),

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use broadgate_proto::name;
+
 use crate::tls::EtcdTls;
 
 /// How etcd is reached.
@@ -54,10 +56,10 @@ impl EtcdEndpoint {
             }
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        let port = port.and_then(|(_, port)| port.parse::<u16>().ok());
-        if port.is_none() || authority.contains(['/', '@', ' ']) {
-            return Err(format!("invalid endpoint {text:?}: expected http://HOST:PORT or https://HOST:PORT"));
+        if let Err(error) = name::check_address(authority) {
+            return Err(format!(
+                "invalid endpoint {text:?}: {error}: expected http://HOST:PORT or https://HOST:PORT"
+            ));
         }
         Ok(Self { authority: authority.to_owned(), tls })
     }
@@ -88,6 +90,9 @@ mod tests {
         assert_eq!(EtcdEndpoint::parse("https://[::1]:2379").unwrap().host(), "::1");
         for wrong in
             ["", "etcd", "http://", "http://:2379", "ftp://a:1", "http://a:1/path", "a:x", "http://u@a:1"]
+                .into_iter()
+                .chain(["http://[::1:2379", "http://::1:2379", "http://[zz]:1", "a:0", "a:+5", "http:a:1"])
+                .chain(["a,b:1", "a\nb:1", "http://%41:1"])
         {
             assert!(of(wrong).unwrap_err().contains("invalid endpoint"), "{wrong}");
         }

@@ -92,6 +92,13 @@ impl Etcd {
         if let Some(advertise) = &self.advertise {
             name::check_address(advertise)
                 .map_err(|error| anyhow::anyhow!("register.advertise {advertise:?}: {error}"))?;
+            let unspecified =
+                advertise.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+            anyhow::ensure!(
+                !unspecified,
+                "register.advertise {advertise:?} is no address that members can reach: name this host's, or leave \
+                 it out"
+            );
         }
         Ok(())
     }
