@@ -83,7 +83,7 @@ pub struct AppAuth {
     /// Other URLs for clients from these origins; the first that fits.
     pub by_origin: Vec<OriginAuth>,
     /// For the whole question: its turn, two attempts, the answer.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "broadgate_proto::time_setting::deserialize")]
     pub timeout: Duration,
     /// Headers that clients may pass on besides Authorization, Cookie, X-CSRF-TOKEN and X-XSRF-TOKEN.
     pub headers: Vec<String>,
