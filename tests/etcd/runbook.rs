@@ -3,8 +3,9 @@
 //! | procedure | test |
 //! |---|---|
 //! | Move from memory to etcd | `registers_move_from_memory_to_etcd` |
-//! | etcd lost its quorum | `etcd_loses_its_quorum_and_what_the_runbook_says_is_true` |
 //! | Restore etcd from a backup | `etcd_is_restored_from_a_backup` |
+//!
+//! And what the alert that no register leads says of etcd without its quorum.
 
 use std::{
     path::Path,

@@ -8,14 +8,14 @@ use crate::shard::{
     slots::{Slot, Slots},
 };
 
-pub(crate) struct Clients {
+pub(crate) struct ShardClients {
     slots: Slots<Client>,
     /// The number of the shard, and the gateway's incarnation: parts of each client's id.
     pub(crate) shard: u8,
     pub(crate) incarnation: Incarnation,
 }
 
-impl Clients {
+impl ShardClients {
     pub(crate) fn new(shard: u8, incarnation: Incarnation) -> Self {
         Self { slots: Slots::default(), shard, incarnation }
     }

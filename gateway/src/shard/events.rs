@@ -13,7 +13,7 @@ use crate::{
     config::Affinity,
     shard::{
         client::ClientStage,
-        clients::Clients,
+        clients::ShardClients,
         slots::Slot,
         state::{Shard, UnsentEvents},
         window::{UnansweredEvent, WindowMax},
@@ -23,7 +23,7 @@ use crate::{
 
 impl UnsentEvents {
     /// No worker takes the client's events: it waits, unread, for `hold_time_max`.
-    fn hold(&mut self, clients: &mut Clients, slot: Slot, second: u32) {
+    fn hold(&mut self, clients: &mut ShardClients, slot: Slot, second: u32) {
         let client = clients.get_mut(slot).filter(|client| !client.events.is_empty());
         let Some(client) = client else { return };
         client.held_since.get_or_insert(second);
@@ -31,7 +31,7 @@ impl UnsentEvents {
     }
 
     /// Clients whose events no worker has taken for so many seconds.
-    pub(super) fn take_late(&mut self, clients: &Clients, second: u32, max: u32) -> Vec<Slot> {
+    pub(super) fn take_late(&mut self, clients: &ShardClients, second: u32, max: u32) -> Vec<Slot> {
         let is_late = |slot: &Slot| {
             let since = clients.get(*slot).and_then(|client| client.held_since);
             since.is_some_and(|since| second.saturating_sub(since) >= max)

@@ -7,7 +7,7 @@ use broadgate_proto::v1::Cause;
 use crate::{
     config::GatewayLimits,
     shard::{
-        clients::Clients,
+        clients::ShardClients,
         counters::Drop,
         outbox::Outbox,
         slots::Slot,
@@ -35,7 +35,7 @@ fn share(limits: &GatewayLimits, shards: u8) -> usize {
 }
 
 /// Those of whom most waits first.
-fn fullest(clients: &Clients) -> Vec<Slot> {
+fn fullest(clients: &ShardClients) -> Vec<Slot> {
     let weight = |outbox: &Outbox| outbox.bytes() + outbox.frames() * PLACE_BYTES;
     let waiting = clients.iter().filter(|(_, client)| !client.outbox.is_empty());
     let mut all: Vec<_> = waiting.map(|(slot, client)| (Reverse(weight(&client.outbox)), slot)).collect();

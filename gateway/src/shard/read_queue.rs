@@ -3,7 +3,7 @@
 
 use crate::shard::{
     client::{Client, ReadTurn},
-    clients::Clients,
+    clients::ShardClients,
     read_budget::ReadBudget,
     slots::Slot,
     socket::{HangUp, Stream},
@@ -49,7 +49,7 @@ impl Reads {
     }
 
     /// Wakes the first in the line; the next turn comes when the first of them has been read.
-    pub(super) fn serve(&mut self, clients: &mut Clients) {
+    pub(super) fn serve(&mut self, clients: &mut ShardClients) {
         self.unread = ReadBudget::default();
         for _ in 0..READERS_PER_TURN {
             let Some(slot) = self.readers.pop_front() else { break };
@@ -66,7 +66,7 @@ impl Reads {
     }
 
     /// A second has passed: those that had to wait are read again.
-    pub(super) fn end_delays(&mut self, clients: &mut Clients, second: u32) {
+    pub(super) fn end_delays(&mut self, clients: &mut ShardClients, second: u32) {
         let still = std::mem::take(&mut self.delayed);
         for slot in still {
             let Some(client) = clients.get_mut(slot) else { continue };
@@ -80,7 +80,7 @@ impl Reads {
     }
 
     /// Clients that are not read and have hung up.
-    pub(super) fn hung_up(&mut self, clients: &Clients) -> Vec<Slot> {
+    pub(super) fn hung_up(&mut self, clients: &ShardClients) -> Vec<Slot> {
         let mut hung_up = Vec::new();
         self.paused.retain(|&slot| {
             let Some(client) = clients.get(slot) else { return false };

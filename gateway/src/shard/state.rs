@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     shard::{
         app_connections::AppConnections,
-        clients::Clients,
+        clients::ShardClients,
         counters::{Drop, ShardCounters},
         directory::Directory,
         outbox::JoinedFrames,
@@ -108,7 +108,7 @@ pub(crate) struct Shard {
     /// The gateway's name, for answers.
     pub(crate) name: Rc<str>,
     pub(crate) config: Arc<Config>,
-    pub(crate) clients: Clients,
+    pub(crate) clients: ShardClients,
     pub(crate) directory: Directory,
     pub(crate) workers: Workers,
     pub(crate) tally: ShardCounters,
@@ -160,7 +160,7 @@ impl Shard {
             shards: 1,
             name: name.into(),
             config,
-            clients: Clients::new(index, incarnation),
+            clients: ShardClients::new(index, incarnation),
             directory: Directory::default(),
             workers: Workers::default(),
             tally: ShardCounters::new(index),

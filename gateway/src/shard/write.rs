@@ -13,7 +13,7 @@ use crate::{
     codec::encode::{Frames, SharedFrame},
     shard::{
         client::{Client, ClientStage},
-        clients::Clients,
+        clients::ShardClients,
         counters::Drop,
         outbox::{Piece, SLICES_MAX},
         slots::Slot,
@@ -178,7 +178,7 @@ impl Outboxes {
     }
 
     /// Clients whose outbox has been above its low-water mark for so many seconds.
-    pub(super) fn take_slow(&mut self, clients: &Clients, second: u32, max: u32) -> Vec<Slot> {
+    pub(super) fn take_slow(&mut self, clients: &ShardClients, second: u32, max: u32) -> Vec<Slot> {
         let is_slow = |slot: &Slot| {
             let since = clients.get(*slot).and_then(|client| client.backlog_since);
             since.is_some_and(|since| second.saturating_sub(since.get()) >= max)

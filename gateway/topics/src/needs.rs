@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use broadgate_proto::id::Incarnation;
 
-use crate::{interest::Interest, peer::Peers, topic::Topic};
+use crate::{interest::Interest, peer::PeerTable, topic::Topic};
 
 /// The serials that homes must acknowledge until they know all changes in these topics.
-pub(super) fn needs(interest: &Interest, peers: &Peers, topics: &[Topic]) -> BTreeMap<Incarnation, u64> {
+pub(super) fn needs(interest: &Interest, peers: &PeerTable, topics: &[Topic]) -> BTreeMap<Incarnation, u64> {
     let mut needs = BTreeMap::new();
     for held in topics.iter().filter_map(|topic| interest.get(topic)) {
         if let Some(home) = held.home

@@ -68,14 +68,14 @@ impl Peer {
 
 /// All other gateways of the view.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(super) struct PeerTable {
     known: BTreeMap<Incarnation, Peer>,
     /// The last view that changed the gateways or the ring: synced means synced by it.
     changed: Epoch,
     limits: TopicLimits,
 }
 
-impl Peers {
+impl PeerTable {
     pub(super) const fn new(limits: TopicLimits) -> Self {
         Self { known: BTreeMap::new(), changed: Epoch::new(0, 0), limits }
     }

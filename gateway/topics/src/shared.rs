@@ -8,7 +8,7 @@ use crate::{
     content::Content,
     limits::TopicLimits,
     members::{Members, Rings},
-    peer::Peers,
+    peer::PeerTable,
     retention::{RetainedMessages, RetentionRules},
     step::{Effect, LinkMessage},
     topic::Topic,
@@ -21,7 +21,7 @@ pub(super) struct Shared<C: Content> {
     pub(super) now: Duration,
     pub(super) members: Members,
     pub(super) rings: Rings,
-    pub(super) peers: Peers,
+    pub(super) peers: PeerTable,
     pub(super) retained: RetainedMessages<C>,
     pub(super) out: Vec<Effect<C>>,
 }
@@ -34,7 +34,7 @@ impl<C: Content> Shared<C> {
             now: Duration::ZERO,
             members: Members::default(),
             rings: Rings::default(),
-            peers: Peers::new(limits),
+            peers: PeerTable::new(limits),
             retained: RetainedMessages::new(rules, limits.kept_bytes_max, limits.kept_app_bytes_max),
             out: Vec::new(),
         }

@@ -12,7 +12,7 @@ use crate::{
     observers::Observers,
     shard::{
         client::Client,
-        clients::Clients,
+        clients::ShardClients,
         pusher::{client::Pending, watchlist},
         slots::Slot,
         turn::Turn,
@@ -30,13 +30,13 @@ pub(crate) struct Offers {
 
 impl Offers {
     /// Does anybody want to know what this client does? To be asked before anything is made of it.
-    pub(crate) fn is_observed(&self, clients: &Clients, slot: Slot) -> bool {
+    pub(crate) fn is_observed(&self, clients: &ShardClients, slot: Slot) -> bool {
         let client = clients.get(slot).filter(|client| client.pusher.is_some());
         client.is_some_and(|client| self.observers.has(&client.app))
     }
 
     /// Records what a client has done; observers receive it at the end of the turn.
-    pub(super) fn put(&mut self, clients: &Clients, slot: Slot, turn: &mut Turn, event: Event) {
+    pub(super) fn put(&mut self, clients: &ShardClients, slot: Slot, turn: &mut Turn, event: Event) {
         let client_id = clients.id_of(slot);
         let Some(client) = clients.get(slot) else { return };
         let user = client.pusher.as_ref().and_then(|pusher| pusher.user.as_ref());
@@ -63,7 +63,7 @@ impl Offers {
         std::mem::take(&mut self.dropped)
     }
 
-    pub(crate) fn opened(&mut self, clients: &Clients, slot: Slot, turn: &mut Turn) {
+    pub(crate) fn opened(&mut self, clients: &ShardClients, slot: Slot, turn: &mut Turn) {
         if self.is_observed(clients, slot) {
             let address = clients.get(slot).map(|client| client.address.to_string());
             let opened = v1::PusherOpened { address: address.unwrap_or_default() };
@@ -74,7 +74,7 @@ impl Offers {
     /// Also for one that a command has put into a channel.
     pub(crate) fn subscribed(
         &mut self,
-        clients: &Clients,
+        clients: &ShardClients,
         slot: Slot,
         channel: &str,
         seat: Option<&PresenceSeat>,
@@ -94,7 +94,13 @@ impl Offers {
     }
 
     /// It was in the channel a moment ago. Of a subscription that was never confirmed nobody has heard.
-    pub(crate) fn unsubscribed(&mut self, clients: &Clients, slot: Slot, channel: &str, turn: &mut Turn) {
+    pub(crate) fn unsubscribed(
+        &mut self,
+        clients: &ShardClients,
+        slot: Slot,
+        channel: &str,
+        turn: &mut Turn,
+    ) {
         if self.is_observed(clients, slot)
             && watchlist::is_channel(channel)
             && !clients.get(slot).is_some_and(|client| client.is_unconfirmed(channel))
@@ -105,7 +111,13 @@ impl Offers {
     }
 
     /// `closed` names the groups that it was in.
-    pub(crate) fn closed(&mut self, clients: &Clients, slot: Slot, closed: &v1::Closed, turn: &mut Turn) {
+    pub(crate) fn closed(
+        &mut self,
+        clients: &ShardClients,
+        slot: Slot,
+        closed: &v1::Closed,
+        turn: &mut Turn,
+    ) {
         if !self.is_observed(clients, slot) {
             return;
         }
