@@ -148,8 +148,8 @@ async fn foreign_environment_variables_are_ignored() {
     }
     let register = start(&[("BROADGATE_GATEWAY__LIMITS__CLIENT_MAX", "5"), ("BROADGATE_CONFIG", "")]);
     register.logged("register address=").await;
-    let told = "BROADGATE_GATEWAY__LIMITS__CLIENTS_MAX is probably meant";
-    assert!(register.log().contains(told), "{}", register.log());
+    let hint = "did you mean BROADGATE_GATEWAY__LIMITS__CLIENTS_MAX?";
+    assert!(register.log().contains(hint), "{}", register.log());
 
     let odd_run = |args: &[&str], name: &OsStr, value: &OsStr| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broadgate"));
