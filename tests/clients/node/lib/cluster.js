@@ -21,6 +21,8 @@ const APPS = [
   ['behind', 'path_prefix = "/sockets"'],
   // The library for Python takes only ids of digits.
   ['1001', ''],
+  // Its backend is a stub of each check's own.
+  ['socketio', 'socketio = true\n[apps.auth]\nurl = "http://127.0.0.1:BACKEND/broadcasting/auth"'],
   ['hooked', ''],
 ]
 
@@ -38,9 +40,9 @@ export class Cluster {
   static async start({ executable, gateways, work }) {
     fs.rmSync(work, { recursive: true, force: true })
     fs.mkdirSync(work, { recursive: true })
-    const ports = await freePorts(3 + 3 * gateways)
+    const ports = await freePorts(4 + 3 * gateways)
     const cluster = new Cluster()
-    Object.assign(cluster, { executable, work, running: new Map(), registerPort: ports[0], hookPort: ports.at(-1) })
+    Object.assign(cluster, { executable, work, running: new Map(), registerPort: ports[0], hookPort: ports.at(-1), backendPort: ports.at(-3) })
     const tls = ports.at(-2)
     cluster.gateways = Array.from({ length: gateways }, (_, n) => ({
       name: `gateway-${n + 1}`,
@@ -50,7 +52,7 @@ export class Cluster {
       tls,
     }))
     cluster.config = path.join(work, 'broadgate.toml')
-    fs.writeFileSync(cluster.config, toml(ports[0], ports.at(-1), gateways === 1 ? { port: ports[2], tls } : undefined))
+    fs.writeFileSync(cluster.config, toml(ports[0], ports.at(-1), ports.at(-3), gateways === 1 ? { port: ports[2], tls } : undefined))
     try {
       cluster.spawn('register', ['register'])
       for (const gateway of cluster.gateways) cluster.startGateway(gateway)
@@ -129,8 +131,8 @@ export class Cluster {
   }
 }
 
-function toml(registerPort, hookPort, alone) {
-  const apps = APPS.map(([id, settings]) => appToml(id, settings))
+function toml(registerPort, hookPort, backendPort, alone) {
+  const apps = APPS.map(([id, settings]) => appToml(id, settings.replace('BACKEND', backendPort)))
   return `[cluster]
 register = ["127.0.0.1:${registerPort}"]
 
