@@ -20,6 +20,18 @@ CGROUPS = Path("/sys/fs/cgroup/systemd")
 BOOT_SECONDS_MAX = 20
 
 
+NAMESPACES = ["--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc"]
+
+
+def refused():
+    """Why no namespaces can be made here; "" if they can."""
+    if os.geteuid() != 0:
+        return "not root"
+    tried = subprocess.run(["unshare", *NAMESPACES, "ip", "link", "add", "br0", "type", "bridge"],
+                           capture_output=True, text=True)
+    return tried.stderr.strip() if tried.returncode else ""
+
+
 def enter():
     """Returns inside. Outside, it waits for that and ends with its exit code."""
     if os.environ.get(ENTERED):
@@ -27,8 +39,7 @@ def enter():
     if os.geteuid() != 0:
         sys.exit("namespaces are made by root")
     group = CGROUPS / f"broadgate-{os.getpid()}"
-    unshare = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    child = subprocess.Popen([*unshare, sys.executable, *sys.argv], env=os.environ | {ENTERED: str(group)})
+    child = subprocess.Popen(["unshare", *NAMESPACES, "--kill-child", sys.executable, *sys.argv], env=os.environ | {ENTERED: str(group)})
     for end in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(end, lambda *_: child.kill())
     code = child.wait()
