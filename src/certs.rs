@@ -353,7 +353,7 @@ mod tests {
             assert!(make_pair(&dir, wrong, 1, &For::Cluster("broadgate")).is_err(), "{wrong}");
         }
         let address = make_pair(&dir, "x", 1, &For::Cluster("10.0.0.1")).unwrap_err().to_string();
-        assert!(address.contains("--server-name \"10.0.0.1\" is no DNS name"), "{address}");
+        assert!(address.contains("--server-name \"10.0.0.1\" is not a DNS name"), "{address}");
         let host =
             make_pair(&dir, "x", 1, &For::Clients(&["not a name".to_owned()])).unwrap_err().to_string();
         assert!(host.contains("neither a DNS name nor an IP address"), "{host}");

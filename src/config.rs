@@ -415,7 +415,7 @@ mod tests {
             config.warnings.iter().filter_map(|warning| warning.split_whitespace().nth(2)).collect();
         let expected = ["GATEWAY__LIMITS__CLIENT_MAX", "GATWAY__NAME", "LIMITS", "WARNINGS"];
         assert_eq!(named, expected.map(|name| format!("BROADGATE_{name}")));
-        assert!(config.warnings[1].ends_with("BROADGATE_GATEWAY__NAME is probably meant"));
+        assert!(config.warnings[1].ends_with("did you mean BROADGATE_GATEWAY__NAME?"));
     }
 
     /// The reference names every setting with its default: as it stands, and with every commented

@@ -212,10 +212,10 @@ mod tests {
             ("METRIC__BIND", "METRICS__BIND"),
         ] {
             let warning = unknown(key);
-            assert!(warning.ends_with(&format!("{PREFIX}{meant} is probably meant")), "{warning}");
+            assert!(warning.ends_with(&format!("did you mean {PREFIX}{meant}?")), "{warning}");
         }
         for key in ["PORT", "NONSENSE", "VERSION", "IMAGE", "HOME", ""] {
-            assert!(!unknown(key).contains("meant"), "{}", unknown(key));
+            assert!(!unknown(key).contains("did you mean"), "{}", unknown(key));
         }
     }
 
