@@ -229,11 +229,11 @@ pub const HISTORY_BYTES_MAX: usize = MIB;
 pub const HISTORY_MESSAGES_MAX: usize = 10_000;
 /// What groups retain at one gateway, their last values and histories together, in bytes of memory; beyond,
 /// the app that retains more than an equal share loses its least recently written.
-pub const KEPT_BYTES_MAX: usize = 256 * MIB;
+pub const RETAINED_BYTES_MAX: usize = 256 * MIB;
 /// And the groups of one app, likewise.
-pub const KEPT_APP_BYTES_MAX: usize = 64 * MIB;
+pub const RETAINED_APP_BYTES_MAX: usize = 64 * MIB;
 /// The least that may be configured for the groups of one app: one message in every form fits.
-pub const KEPT_APP_BYTES_LEAST: usize = 8 * MIB;
+pub const RETAINED_APP_BYTES_LEAST: usize = 8 * MIB;
 /// Commands on the link to a peer that it has not accepted, in bytes; beyond, it is not asked.
 pub const LINK_UNTAKEN_BYTES_MAX: usize = 8 * MIB;
 /// Unanswered questions of one gateway's callers to homes, in bytes, with some 300 for each question; beyond,
@@ -435,8 +435,9 @@ const _: () = assert!(TERM_FIRST_MAX < TERM_MAX / 2 && TERM_MAX < u64::MAX / 2);
 const _: () = assert!(READY_DELAY.as_secs() + DRAIN_TIME.as_secs() < 25);
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX && PAYLOAD_BYTES_MAX <= OUTBOX_BYTES_MAX);
 // A history of one group and a message of any size fit, in every form in which they are kept.
-const _: () = assert!(4 * PAYLOAD_BYTES_MAX < KEPT_APP_BYTES_LEAST);
-const _: () = assert!(8 * HISTORY_BYTES_MAX <= KEPT_APP_BYTES_MAX && KEPT_APP_BYTES_MAX <= KEPT_BYTES_MAX);
+const _: () = assert!(4 * PAYLOAD_BYTES_MAX < RETAINED_APP_BYTES_LEAST);
+const _: () =
+    assert!(8 * HISTORY_BYTES_MAX <= RETAINED_APP_BYTES_MAX && RETAINED_APP_BYTES_MAX <= RETAINED_BYTES_MAX);
 const _: () = assert!(OUTBOX_LOW_WATER_BYTES < OUTBOX_BYTES_MAX);
 const _: () = assert!(64 * OUTBOX_BYTES_MAX <= OUTBOXES_BYTES_MAX);
 const _: () =

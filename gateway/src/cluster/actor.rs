@@ -299,7 +299,7 @@ impl Actor {
         gauge!("broadgate_gateway_cluster_majority_lost").set(f64::from(u8::from(halved)));
         let load = self.core.load();
         gauge!("broadgate_gateway_homes").set(load.homes as f64);
-        gauge!("broadgate_gateway_retained_bytes").set(load.kept_bytes as f64);
+        gauge!("broadgate_gateway_retained_bytes").set(load.retained_bytes as f64);
         gauge!("broadgate_gateway_homes_parked").set(load.parked as f64);
         gauge!("broadgate_gateway_homes_asked").set(load.asked as f64);
         gauge!("broadgate_gateway_homes_deliveries").set(load.deliveries as f64);

@@ -175,7 +175,7 @@ impl Config {
                 limits::API_BODIES_BYTES_LEAST
             ));
         }
-        let kept = limits::KEPT_APP_BYTES_LEAST..=limits.retained_bytes_max;
+        let kept = limits::RETAINED_APP_BYTES_LEAST..=limits.retained_bytes_max;
         if !kept.contains(&limits.retained_app_bytes_max) {
             return Err(format!(
                 "gateway.limits.retained_app_bytes_max is {}: it must be at least {} and at most retained_bytes_max, {}",

@@ -85,8 +85,8 @@ impl Default for GatewayLimits {
             events_per_client_max: limits::EVENTS_PER_CLIENT_MAX,
             events_per_client_bytes_max: limits::EVENTS_PER_CLIENT_BYTES_MAX,
             link_timeout: limits::LINK_TIMEOUT,
-            retained_bytes_max: limits::KEPT_BYTES_MAX,
-            retained_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
+            retained_bytes_max: limits::RETAINED_BYTES_MAX,
+            retained_app_bytes_max: limits::RETAINED_APP_BYTES_MAX,
         }
     }
 }
@@ -118,8 +118,8 @@ impl GatewayLimits {
             parking_bytes_max: several.max(limits::PARKING_BYTES_MAX),
             untaken_bytes_max: several.max(limits::LINK_UNTAKEN_BYTES_MAX),
             asked_bytes_max: (2 * several).max(limits::ASKED_BYTES_MAX),
-            kept_bytes_max: self.retained_bytes_max,
-            kept_app_bytes_max: self.retained_app_bytes_max,
+            retained_bytes_max: self.retained_bytes_max,
+            retained_app_bytes_max: self.retained_app_bytes_max,
             ..broadgate_topics::TopicLimits::default()
         }
     }

@@ -103,10 +103,10 @@ impl Pair {
         }
     }
 
-    fn stand(&mut self, clients: u32) {
+    fn set_count(&mut self, clients: u32) {
         for number in 0..TOPICS {
-            let standing = MembershipCount { topic: topic(number), shard: 0, clients, members: Vec::new() };
-            self.apply(0, Input::MembershipCount(standing));
+            let count = MembershipCount { topic: topic(number), shard: 0, clients, members: Vec::new() };
+            self.apply(0, Input::MembershipCount(count));
         }
     }
 
@@ -126,24 +126,24 @@ impl Pair {
 #[test]
 fn what_is_retracted_on_a_broken_link_is_kept_for_two_link_timeouts() {
     let mut pair = Pair::new();
-    pair.stand(1);
+    pair.set_count(1);
     pair.settle();
-    let (held, at_other, retracted) = pair.kept();
-    assert_eq!((held, retracted), (TOPICS, 0));
+    let (entries, at_other, retracted) = pair.kept();
+    assert_eq!((entries, retracted), (TOPICS, 0));
     assert!(at_other > TOPICS as usize / 4, "{at_other}");
     pair.break_links();
     // A long partition, in which clients join and leave.
     let patience = 2 * TopicLimits::default().link_timeout;
     for _ in 0..5 {
-        pair.stand(0);
+        pair.set_count(0);
         assert_eq!(pair.kept().2, at_other, "the home has to hear of them");
         pair.wait(patience / 2);
         assert_eq!(pair.kept().2, at_other, "for a while");
         pair.wait(patience / 2);
         assert_eq!((pair.kept().0, pair.kept().2), (0, 0), "nothing is left of them");
-        pair.stand(1);
+        pair.set_count(1);
     }
-    pair.stand(0);
+    pair.set_count(0);
     pair.wait(patience);
     pair.open();
     assert_eq!(pair.kept(), (0, 0, 0), "the sync says it by leaving them out");
@@ -152,10 +152,10 @@ fn what_is_retracted_on_a_broken_link_is_kept_for_two_link_timeouts() {
 #[test]
 fn what_is_retracted_on_a_link_that_works_is_kept_until_it_was_taken() {
     let mut pair = Pair::new();
-    pair.stand(1);
+    pair.set_count(1);
     pair.settle();
     let at_other = pair.kept().1;
-    pair.stand(0);
+    pair.set_count(0);
     pair.wait(3 * TopicLimits::default().link_timeout);
     assert_eq!(pair.kept().2, at_other);
     pair.settle();

@@ -177,7 +177,7 @@ impl World {
         assert!(users.len() <= MAX as usize, "{users:?} are in");
     }
 
-    fn stand(&mut self, gateway: u64, user: u64) {
+    fn set_count(&mut self, gateway: u64, user: u64) {
         let here = |wanted: Option<u64>| {
             let same =
                 |(at, who, _): &&(u64, u64, bool)| *at == gateway && wanted.is_none_or(|user| *who == user);
@@ -186,23 +186,23 @@ impl World {
         let (clients, all) = (here(Some(user)), here(None));
         let member =
             PresenceCount { user: user.to_string().into(), info: "".into(), clients, max: Some(MAX) };
-        let standing =
+        let count =
             MembershipCount { topic: self.topic.clone(), shard: 0, clients: all, members: vec![member] };
-        self.apply(gateway, Input::MembershipCount(standing));
+        self.apply(gateway, Input::MembershipCount(count));
     }
 
     fn join(&mut self, gateway: u64, user: u64) {
         self.next += 1;
         let ticket = self.next;
         self.clients.insert(ticket, (gateway, user, false));
-        self.stand(gateway, user);
+        self.set_count(gateway, user);
         let (topic, user) = (self.topic.clone(), Some(user.to_string().into()));
         self.apply(gateway, Input::Enter { ticket, topic, user });
     }
 
     fn leave(&mut self, ticket: Ticket) {
         if let Some((gateway, user, _)) = self.clients.remove(&ticket) {
-            self.stand(gateway, user);
+            self.set_count(gateway, user);
         }
     }
 

@@ -87,10 +87,10 @@ impl<C: Content> Core<C> {
             Input::InboundDown(peer, session, since) => self.inbound_down(peer, session, since),
             Input::Received(peer, session, frame) => self.received(peer, session, frame),
             Input::Taken(peer, bytes) => shared.peers.taken(peer, bytes),
-            Input::MembershipCount(standing) => {
-                let home = shared.rings.home(&standing.topic);
-                if let Some(changes) = self.own.stand(&standing, home) {
-                    self.announce(&standing.topic, Some(changes));
+            Input::MembershipCount(count) => {
+                let home = shared.rings.home(&count.topic);
+                if let Some(changes) = self.own.set_count(&count, home) {
+                    self.announce(&count.topic, Some(changes));
                 }
             }
             Input::Route { ticket, topic, op } => {
@@ -169,7 +169,7 @@ impl<C: Content> Core<C> {
             asked: self.routes.len(),
             deliveries: self.homes.deliveries.len(),
             unsynced: self.shared.peers.unsynced().len(),
-            kept_bytes: self.shared.retained.bytes(),
+            retained_bytes: self.shared.retained.bytes(),
         }
     }
 

@@ -81,8 +81,8 @@ impl Entrances {
         for entering in self.take(|entering| now >= entering.since + patience) {
             // Also if there is no home at all.
             let missing = vec![shared.rings.home(&entering.topic).unwrap_or(shared.me)];
-            let held = interest.get(&entering.topic);
-            let claims = entering.user.as_ref().and_then(|user| held.and_then(|held| held.claims(user)));
+            let entry = interest.get(&entering.topic);
+            let claims = entering.user.as_ref().and_then(|user| entry.and_then(|entry| entry.claims(user)));
             match claims {
                 // The number of members is unknown: rather one too few than one too many.
                 Some(true) => refuse(shared, entering, NotPresent::Undecided, missing),
@@ -118,7 +118,7 @@ fn finish<C: Content>(
     missing: Vec<Incarnation>,
 ) {
     let Entering { ticket, topic, .. } = entering;
-    let present = interest.get(&topic).and_then(|held| held.present.as_ref());
+    let present = interest.get(&topic).and_then(|entry| entry.present.as_ref());
     let members =
         present.iter().flat_map(|present| present.iter()).map(|(user, info)| (user.clone(), info.clone()));
     let entered = Entered {
@@ -142,14 +142,14 @@ fn refuse<C: Content>(
 
 /// The shard reported the user as present and now no more: the home has refused the claim.
 fn is_refused(interest: &Interest, entering: &Entering) -> bool {
-    let held = interest.get(&entering.topic);
-    entering.user.as_ref().is_some_and(|user| held.is_none_or(|held| held.claims(user).is_none()))
+    let entry = interest.get(&entering.topic);
+    entering.user.as_ref().is_some_and(|user| entry.is_none_or(|entry| entry.claims(user).is_none()))
 }
 
 /// Whether the client's user is present, by the home's roster.
 fn is_present(interest: &Interest, entering: &Entering) -> bool {
     let decided =
-        |user: &Arc<str>| interest.get(&entering.topic).and_then(|held| held.claims(user)) == Some(false);
+        |user: &Arc<str>| interest.get(&entering.topic).and_then(|entry| entry.claims(user)) == Some(false);
     let named = || entering.topic.is_silent() || interest.names(&entering.topic, &entering.user);
     entering.user.as_ref().is_none_or(decided) && named()
 }

@@ -193,7 +193,7 @@ impl Reporting {
     ) {
         let topic = update.topic.clone();
         let is_home = shared.is_home(&topic);
-        self.reports.heard(peer, session, update, is_home, shared.now);
+        self.reports.received(peer, session, update, is_home, shared.now);
         if is_home {
             self.bequeath(shared, &topic, true);
         }

@@ -127,7 +127,7 @@ impl TopicHome {
         }
         let roster = self.roster.get_or_insert_default();
         let mut changes: Vec<_> =
-            members.iter().filter_map(|member| roster.stand(gateway, session, member)).collect();
+            members.iter().filter_map(|member| roster.set_member(gateway, session, member)).collect();
         if clients == 0 {
             // Members have clients; without clients the gateway has none.
             changes.extend(roster.lose(|one, _| one == gateway));
@@ -149,7 +149,7 @@ impl TopicHome {
             let granted = roster.has(&user) || roster.len() < max as usize;
             if granted {
                 let member = MemberChange { user: user.clone(), info: Some(info) };
-                changes.extend(roster.stand(gateway, session, &member));
+                changes.extend(roster.set_member(gateway, session, &member));
             }
             answers.push((gateway, DecidedClaim { user, number, granted }));
         }
@@ -170,7 +170,7 @@ impl TopicHome {
 }
 
 impl Roster {
-    fn stand(
+    fn set_member(
         &mut self,
         gateway: Incarnation,
         session: LinkSession,
@@ -180,18 +180,18 @@ impl Roster {
         // The update replaces its claim.
         self.claims.remove(&(user.clone(), gateway));
         let Some(info) = info else {
-            let standing = self.users.get_mut(user)?;
-            standing.retain(|(one, _, _)| *one != gateway);
-            if !standing.is_empty() {
+            let reporters = self.users.get_mut(user)?;
+            reporters.retain(|(one, _, _)| *one != gateway);
+            if !reporters.is_empty() {
                 return None;
             }
             self.users.remove(user);
             return Some(member.clone());
         };
-        let standing = self.users.entry(user.clone()).or_default();
-        let first = standing.is_empty();
-        standing.retain(|(one, _, _)| *one != gateway);
-        standing.push((gateway, session, info.clone()));
+        let reporters = self.users.entry(user.clone()).or_default();
+        let first = reporters.is_empty();
+        reporters.retain(|(one, _, _)| *one != gateway);
+        reporters.push((gateway, session, info.clone()));
         first.then(|| member.clone())
     }
 
@@ -207,12 +207,12 @@ impl Roster {
     fn lose(&mut self, lost: impl Fn(Incarnation, LinkSession) -> bool) -> Vec<MemberChange> {
         self.claims.retain(|(_, gateway), waiting| !lost(*gateway, waiting.session));
         let mut gone = Vec::new();
-        self.users.retain(|user, standing| {
-            standing.retain(|(gateway, session, _)| !lost(*gateway, *session));
-            if standing.is_empty() {
+        self.users.retain(|user, reporters| {
+            reporters.retain(|(gateway, session, _)| !lost(*gateway, *session));
+            if reporters.is_empty() {
                 gone.push(MemberChange { user: user.clone(), info: None });
             }
-            !standing.is_empty()
+            !reporters.is_empty()
         });
         gone
     }
@@ -224,12 +224,13 @@ impl Roster {
 
     pub(super) fn page(&self, limit: usize, after: &str) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
         let from = (Bound::Excluded(after), Bound::Unbounded);
-        let knows_roster =
-            |standing: &Vec<Reporter>| standing.last().map_or_else(|| "".into(), |(_, _, info)| info.clone());
+        let knows_roster = |reporters: &Vec<Reporter>| {
+            reporters.last().map_or_else(|| "".into(), |(_, _, info)| info.clone())
+        };
         self.users
             .range::<str, _>(from)
             .take(limit)
-            .map(move |(user, standing)| (user.clone(), knows_roster(standing)))
+            .map(move |(user, reporters)| (user.clone(), knows_roster(reporters)))
     }
 
     pub(super) fn has(&self, user: &str) -> bool {

@@ -76,17 +76,17 @@ impl TopicInterest {
     }
 
     /// Applies a shard's count; returns the presence members that changed by it.
-    fn stand(&mut self, standing: &MembershipCount, last_claim: &mut u64) -> Changes {
-        put(&mut self.shards, standing.shard, standing.clients);
+    fn set_count(&mut self, count: &MembershipCount, last_claim: &mut u64) -> Changes {
+        put(&mut self.shards, count.shard, count.clients);
         let mut changes = Changes::default();
-        for member in &standing.members {
-            self.member(standing.shard, member, last_claim, &mut changes);
+        for member in &count.members {
+            self.member(count.shard, member, last_claim, &mut changes);
         }
         changes
     }
 
-    fn member(&mut self, shard: u8, stands: &PresenceCount, last_claim: &mut u64, changes: &mut Changes) {
-        let PresenceCount { user, info, clients, max } = stands;
+    fn member(&mut self, shard: u8, presence: &PresenceCount, last_claim: &mut u64, changes: &mut Changes) {
+        let PresenceCount { user, info, clients, max } = presence;
         let members = self.members.get_or_insert_default();
         if let Some(member) = members.get_mut(user) {
             put(&mut member.shards, shard, *clients);
@@ -208,19 +208,19 @@ impl InterestCounts {
 
 impl Interest {
     /// Applies a shard's count for a topic.
-    pub(super) fn stand(&mut self, standing: &MembershipCount, last_claim: &mut u64) -> Changes {
-        let had = self.has(&standing.topic);
-        let changes = if standing.clients == 0 && !self.topics.contains_key(&standing.topic) {
+    pub(super) fn set_count(&mut self, count: &MembershipCount, last_claim: &mut u64) -> Changes {
+        let had = self.has(&count.topic);
+        let changes = if count.clients == 0 && !self.topics.contains_key(&count.topic) {
             Changes::default()
         } else {
-            self.topics.entry(standing.topic.clone()).or_default().stand(standing, last_claim)
+            self.topics.entry(count.topic.clone()).or_default().set_count(count, last_claim)
         };
-        if let Some(held) = self.topics.get_mut(&standing.topic)
-            && held.shards.is_empty()
+        if let Some(entry) = self.topics.get_mut(&count.topic)
+            && entry.shards.is_empty()
         {
-            held.present = None;
+            entry.present = None;
         }
-        self.counts.change(standing.topic.kind(), had, self.has(&standing.topic));
+        self.counts.change(count.topic.kind(), had, self.has(&count.topic));
         changes
     }
 
@@ -239,18 +239,18 @@ impl Interest {
     /// Whether the home's roster contains this user; true where no user is asked for.
     pub(super) fn names(&self, topic: &Topic, user: &Option<Arc<str>>) -> bool {
         let Some(user) = user else { return true };
-        let present = self.topics.get(topic).and_then(|held| held.present.as_ref());
+        let present = self.topics.get(topic).and_then(|entry| entry.present.as_ref());
         present.is_some_and(|present| present.contains_key(user))
     }
 
     /// Whether this gateway has clients in it.
     pub(super) fn has(&self, topic: &Topic) -> bool {
-        self.topics.get(topic).is_some_and(|held| !held.shards.is_empty())
+        self.topics.get(topic).is_some_and(|entry| !entry.shards.is_empty())
     }
 
     /// An entry without clients is removed once its home has acknowledged that.
     pub(super) fn forget_if_empty(&mut self, topic: &Topic) {
-        if self.topics.get(topic).is_some_and(|held| held.shards.is_empty()) {
+        if self.topics.get(topic).is_some_and(|entry| entry.shards.is_empty()) {
             self.topics.remove(topic);
         }
     }
@@ -260,7 +260,7 @@ impl Interest {
         let mut topics: Vec<_> = self
             .topics
             .iter()
-            .filter(|(_, held)| held.home == Some(home) && !held.shards.is_empty())
+            .filter(|(_, entry)| entry.home == Some(home) && !entry.shards.is_empty())
             .map(|(topic, _)| topic.clone())
             .collect();
         // A seed replays a cluster: hash-map order must not show.
@@ -270,12 +270,12 @@ impl Interest {
 
     /// Topics of a home with undecided claims.
     pub(super) fn claiming(&self, home: Incarnation) -> Vec<Topic> {
-        let claims = |held: &TopicInterest| {
-            let mut members = held.members.iter().flat_map(|members| members.values());
-            held.home == Some(home) && members.any(|member| member.claim.is_some())
+        let claims = |entry: &TopicInterest| {
+            let mut members = entry.members.iter().flat_map(|members| members.values());
+            entry.home == Some(home) && members.any(|member| member.claim.is_some())
         };
         let mut topics: Vec<_> =
-            self.topics.iter().filter(|(_, held)| claims(held)).map(|(topic, _)| topic.clone()).collect();
+            self.topics.iter().filter(|(_, entry)| claims(entry)).map(|(topic, _)| topic.clone()).collect();
         topics.sort_unstable();
         topics
     }
@@ -289,8 +289,8 @@ impl Interest {
     /// A checksum of the interest of each home.
     pub(super) fn sums(&self) -> BTreeMap<Incarnation, Sum> {
         let mut sums: BTreeMap<Incarnation, Sum> = BTreeMap::new();
-        for (topic, held) in &self.topics {
-            if let (Some(home), clients @ 1..) = (held.home, held.clients()) {
+        for (topic, entry) in &self.topics {
+            if let (Some(home), clients @ 1..) = (entry.home, entry.clients()) {
                 sums.entry(home).or_default().add(topic, clients);
             }
         }
@@ -322,7 +322,7 @@ impl Sum {
 mod tests {
     use super::*;
 
-    fn standing(shard: u8, clients: u32, members: &[(&str, &str, u32)], max: Option<u32>) -> MembershipCount {
+    fn count(shard: u8, clients: u32, members: &[(&str, &str, u32)], max: Option<u32>) -> MembershipCount {
         let member = |&(user, info, clients): &(&str, &str, u32)| PresenceCount {
             user: user.into(),
             info: info.into(),
@@ -342,54 +342,54 @@ mod tests {
     #[test]
     fn a_user_comes_with_its_first_client_and_goes_with_its_last() {
         let mut interest = Interest::default();
-        let stand = |interest: &mut Interest, shard, clients, members: &[(&str, &str, u32)]| {
-            text(&interest.stand(&standing(shard, clients, members, None), &mut 0))
+        let set_count = |interest: &mut Interest, shard, clients, members: &[(&str, &str, u32)]| {
+            text(&interest.set_count(&count(shard, clients, members, None), &mut 0))
         };
-        assert_eq!(stand(&mut interest, 0, 1, &[("ann", "A", 1)]), ["ann=Some(\"A\")"]);
-        assert!(stand(&mut interest, 1, 1, &[("ann", "A", 1)]).is_empty());
+        assert_eq!(set_count(&mut interest, 0, 1, &[("ann", "A", 1)]), ["ann=Some(\"A\")"]);
+        assert!(set_count(&mut interest, 1, 1, &[("ann", "A", 1)]).is_empty());
         assert_eq!(interest.counts(), InterestCounts { groups: 1, uids: 0 }, "in two shards, and one group");
-        assert!(stand(&mut interest, 0, 0, &[("ann", "A", 0)]).is_empty());
-        assert_eq!(stand(&mut interest, 1, 1, &[("ann", "B", 1)]), ["ann=Some(\"B\")"]);
-        assert_eq!(stand(&mut interest, 1, 0, &[("ann", "B", 0)]), ["ann=None"]);
+        assert!(set_count(&mut interest, 0, 0, &[("ann", "A", 0)]).is_empty());
+        assert_eq!(set_count(&mut interest, 1, 1, &[("ann", "B", 1)]), ["ann=Some(\"B\")"]);
+        assert_eq!(set_count(&mut interest, 1, 0, &[("ann", "B", 0)]), ["ann=None"]);
         let topic = Topic::group("a", "room");
         assert!(!interest.has(&topic) && interest.get(&topic).is_some(), "kept until its home knows");
         interest.forget_if_empty(&topic);
         assert_eq!((interest.len(), interest.counts()), (0, InterestCounts::default()));
-        assert!(stand(&mut interest, 1, 0, &[]).is_empty());
+        assert!(set_count(&mut interest, 1, 0, &[]).is_empty());
         assert_eq!(interest.len(), 0);
     }
 
     #[test]
     fn a_claim_is_made_once_and_an_old_answer_is_not_taken_for_a_new_one() {
         let (mut interest, mut last, topic) = (Interest::default(), 0, Topic::group("a", "room"));
-        let mut stand = |interest: &mut Interest, shard, clients, max| {
-            text(&interest.stand(&standing(shard, clients, &[("ann", "A", clients)], max), &mut last))
+        let mut set_count = |interest: &mut Interest, shard, clients, max| {
+            text(&interest.set_count(&count(shard, clients, &[("ann", "A", clients)], max), &mut last))
         };
         let ann: Arc<str> = "ann".into();
-        assert_eq!(stand(&mut interest, 0, 1, Some(1)), ["ann?1"]);
-        assert!(stand(&mut interest, 1, 1, Some(1)).is_empty(), "it shares the claim");
+        assert_eq!(set_count(&mut interest, 0, 1, Some(1)), ["ann?1"]);
+        assert!(set_count(&mut interest, 1, 1, Some(1)).is_empty(), "it shares the claim");
         assert_eq!(text(&interest.get_mut(&topic).unwrap().all_members(&mut 0)), ["ann?1"]);
-        assert_eq!(stand(&mut interest, 0, 0, Some(1)), Vec::<String>::new());
-        assert_eq!(stand(&mut interest, 1, 0, Some(1)), ["ann=None"]);
-        assert_eq!(stand(&mut interest, 1, 1, Some(1)), ["ann?2"]);
-        let held = interest.get_mut(&topic).unwrap();
-        assert!(!held.decided(&ann, 1, false), "of the former claim");
-        assert_eq!(held.claims("ann"), Some(true));
-        assert!(!held.decided(&ann, 2, true));
+        assert_eq!(set_count(&mut interest, 0, 0, Some(1)), Vec::<String>::new());
+        assert_eq!(set_count(&mut interest, 1, 0, Some(1)), ["ann=None"]);
+        assert_eq!(set_count(&mut interest, 1, 1, Some(1)), ["ann?2"]);
+        let entry = interest.get_mut(&topic).unwrap();
+        assert!(!entry.decided(&ann, 1, false), "of the former claim");
+        assert_eq!(entry.claims("ann"), Some(true));
+        assert!(!entry.decided(&ann, 2, true));
         assert_eq!(
-            (held.claims("ann"), text(&held.all_members(&mut 0))),
+            (entry.claims("ann"), text(&entry.all_members(&mut 0))),
             (Some(false), vec!["ann=Some(\"A\")".to_owned()])
         );
-        assert!(!held.decided(&ann, 2, false), "decided already");
+        assert!(!entry.decided(&ann, 2, false), "decided already");
         // Another claim, refused: the user is absent until a client joins again.
-        stand(&mut interest, 1, 0, Some(1));
-        assert_eq!(stand(&mut interest, 1, 1, Some(1)), ["ann?3"]);
+        set_count(&mut interest, 1, 0, Some(1));
+        assert_eq!(set_count(&mut interest, 1, 1, Some(1)), ["ann?3"]);
         assert!(interest.get_mut(&topic).unwrap().decided(&ann, 3, false));
         assert_eq!(interest.get(&topic).unwrap().claims("ann"), None);
-        assert!(stand(&mut interest, 1, 0, Some(1)).is_empty());
+        assert!(set_count(&mut interest, 1, 0, Some(1)).is_empty());
         // A worker's seat has no limit, and settles a claim.
-        assert_eq!(stand(&mut interest, 0, 1, Some(1)), ["ann?4"]);
-        assert_eq!(stand(&mut interest, 1, 1, None), ["ann=Some(\"A\")"]);
+        assert_eq!(set_count(&mut interest, 0, 1, Some(1)), ["ann?4"]);
+        assert_eq!(set_count(&mut interest, 1, 1, None), ["ann=Some(\"A\")"]);
     }
 
     #[test]
@@ -401,13 +401,13 @@ mod tests {
                 .map(|one| format!("{}={}{}", one.user, if one.here { "+" } else { "-" }, one.info))
                 .collect()
         };
-        let mut held = TopicInterest::default();
-        let first = held.present(true, vec![change("ann", Some("A")), change("bob", Some("B"))]);
+        let mut entry = TopicInterest::default();
+        let first = entry.present(true, vec![change("ann", Some("A")), change("bob", Some("B"))]);
         assert_eq!(first.len(), 2);
-        assert!(held.present(false, vec![change("ann", Some("A2"))]).is_empty());
-        assert_eq!(text(&held.present(true, vec![change("ann", Some("A"))])), ["bob=-B"]);
-        assert!(held.present(false, vec![change("bob", None)]).is_empty());
-        assert_eq!(text(&held.present(false, vec![change("ann", None)])), ["ann=-A"]);
-        assert!(held.present.is_none());
+        assert!(entry.present(false, vec![change("ann", Some("A2"))]).is_empty());
+        assert_eq!(text(&entry.present(true, vec![change("ann", Some("A"))])), ["bob=-B"]);
+        assert!(entry.present(false, vec![change("bob", None)]).is_empty());
+        assert_eq!(text(&entry.present(false, vec![change("ann", None)])), ["ann=-A"]);
+        assert!(entry.present.is_none());
     }
 }

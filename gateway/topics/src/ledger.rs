@@ -47,7 +47,7 @@ pub(super) struct LedgerUpdate {
 pub(super) struct NotificationLedger {
     /// As if every report had been delivered. An inherited fact that may not have been delivered is reported
     /// again.
-    pub(super) standing: NotifiedState,
+    pub(super) state: NotifiedState,
     pub(super) clients: u64,
     /// Reports in flight, in order. Few: one is removed from the middle.
     pending: Vec<Report>,
@@ -101,7 +101,7 @@ impl NotifiedState {
         }
         self.occupied = notified.occupied;
         self.users.extend(notified.users);
-        self.users.retain(|_, heard| *heard != Delivery::None);
+        self.users.retain(|_, delivery| *delivery != Delivery::None);
     }
 }
 
@@ -112,18 +112,18 @@ impl NotificationLedger {
         sent_to: Option<Incarnation>,
         waits: Option<(Incarnation, Duration)>,
     ) -> Self {
-        Self { standing: notified, inherited: true, sent_to, waits, ..Self::default() }
+        Self { state: notified, inherited: true, sent_to, waits, ..Self::default() }
     }
 
     /// The delivered state, with in-flight reports as unknown.
     fn arrived(&self) -> NotifiedState {
-        let mut notified = self.standing.clone();
+        let mut notified = self.state.clone();
         self.pending.iter().for_each(|report| notified.mark_unknown(report));
         notified
     }
 
     pub(super) fn is_over(&self) -> bool {
-        !self.standing.is_something() && self.pending.is_empty()
+        !self.state.is_something() && self.pending.is_empty()
     }
 
     /// Whether no report is in flight.
@@ -149,11 +149,11 @@ impl NotificationLedger {
 
     /// The delivered state of what these reports concern.
     pub(super) fn notified_of<'a>(&self, reports: impl IntoIterator<Item = &'a Report>) -> NotifiedState {
-        let mut notified = NotifiedState { occupied: self.standing.occupied, ..NotifiedState::default() };
+        let mut notified = NotifiedState { occupied: self.state.occupied, ..NotifiedState::default() };
         for report in reports {
             if let Report::Joined(user) | Report::Left(user) = report {
-                let standing = self.standing.users.get(user).copied().unwrap_or_default();
-                notified.users.insert(user.clone(), standing);
+                let state = self.state.users.get(user).copied().unwrap_or_default();
+                notified.users.insert(user.clone(), state);
             }
         }
         for report in &self.pending {
@@ -167,7 +167,7 @@ impl NotificationLedger {
 
     /// Records a report; an awaited one stays in flight until it is delivered or given up.
     pub(super) fn report(&mut self, report: &Report, awaited: bool) {
-        self.standing.take(report);
+        self.state.take(report);
         if awaited {
             self.pending.push(report.clone());
         }
@@ -183,17 +183,17 @@ impl NotificationLedger {
     pub(super) fn compare(&mut self, home: Option<&TopicHome>, changed: &Changed) -> Vec<Report> {
         let mut news = Vec::new();
         let Some(home) = home.filter(|home| home.clients() > 0) else {
-            news.extend(self.standing.users.keys().cloned().map(Report::Left));
-            news.extend(self.standing.is_something().then_some(Report::Vacated));
+            news.extend(self.state.users.keys().cloned().map(Report::Left));
+            news.extend(self.state.is_something().then_some(Report::Vacated));
             self.clients = 0;
             return news;
         };
-        news.extend((self.standing.occupied != Delivery::Confirmed).then_some(Report::Occupied));
-        let users = &self.standing.users;
+        news.extend((self.state.occupied != Delivery::Confirmed).then_some(Report::Occupied));
+        let users = &self.state.users;
         let is_present = |user: &str| home.roster.as_ref().is_some_and(|roster| roster.has(user));
         let is_heard = |user: &str| users.get(user) == Some(&Delivery::Confirmed);
         match changed {
-            Changed::Users(some) if self.standing.occupied == Delivery::Confirmed => {
+            Changed::Users(some) if self.state.occupied == Delivery::Confirmed => {
                 let gone = some.iter().filter(|user| users.contains_key(*user) && !is_present(user));
                 news.extend(gone.cloned().map(Report::Left));
                 let come = some.iter().filter(|user| is_present(user) && !is_heard(user));
@@ -234,8 +234,8 @@ mod tests {
         );
         assert!(ledger.arrives(&reports[0]) && ledger.arrives(&reports[1]));
         let whole = ledger.whole(heir, &room);
-        let heard = [(ann.clone(), Delivery::Confirmed), (bob.clone(), Delivery::Unknown)];
-        assert_eq!((whole.notified.occupied, &whole.notified.users), (Delivery::Confirmed, &heard.into()));
+        let delivery = [(ann.clone(), Delivery::Confirmed), (bob.clone(), Delivery::Unknown)];
+        assert_eq!((whole.notified.occupied, &whole.notified.users), (Delivery::Confirmed, &delivery.into()));
         // A user who has left may be believed present until the report is delivered.
         let left = Report::Left(ann.clone());
         ledger.report(&left, true);

@@ -22,9 +22,9 @@ pub struct TopicLimits {
     /// Bytes of unanswered questions of this gateway's callers.
     pub asked_bytes_max: usize,
     /// Bytes that groups retain.
-    pub kept_bytes_max: usize,
+    pub retained_bytes_max: usize,
     /// Bytes that the groups of one app retain.
-    pub kept_app_bytes_max: usize,
+    pub retained_app_bytes_max: usize,
 }
 
 impl Default for TopicLimits {
@@ -36,8 +36,8 @@ impl Default for TopicLimits {
             enter_time_max: limits::ENTER_TIME_MAX,
             untaken_bytes_max: limits::LINK_UNTAKEN_BYTES_MAX,
             asked_bytes_max: limits::ASKED_BYTES_MAX,
-            kept_bytes_max: limits::KEPT_BYTES_MAX,
-            kept_app_bytes_max: limits::KEPT_APP_BYTES_MAX,
+            retained_bytes_max: limits::RETAINED_BYTES_MAX,
+            retained_app_bytes_max: limits::RETAINED_APP_BYTES_MAX,
         }
     }
 }
@@ -67,5 +67,5 @@ pub struct HomesLoad {
     /// Gateways of the view that have not synced.
     pub unsynced: usize,
     /// Bytes that groups retain.
-    pub kept_bytes: usize,
+    pub retained_bytes: usize,
 }

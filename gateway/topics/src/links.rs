@@ -156,7 +156,7 @@ impl<C: Content> Core<C> {
     /// A peer has synced: what it announced before and has not repeated is void.
     fn peer_synced(&mut self, peer: Incarnation, session: LinkSession, epoch: Epoch, said: Option<Sum>) {
         let Self { shared, own, homes, .. } = self;
-        homes.lose(shared, own, |gateway, heard| gateway == peer && heard != session);
+        homes.lose(shared, own, |gateway, announced_in| gateway == peer && announced_in != session);
         homes.reporting.synced(peer, session);
         // In another view it has chosen other homes.
         if epoch == shared.members.epoch && said.is_some_and(|said| homes.topics.sum_of(peer) != said) {

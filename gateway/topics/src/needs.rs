@@ -9,12 +9,12 @@ use crate::{interest::Interest, peer::PeerTable, topic::Topic};
 /// The serials that homes must acknowledge until they know all changes in these topics.
 pub(super) fn needs(interest: &Interest, peers: &PeerTable, topics: &[Topic]) -> BTreeMap<Incarnation, u64> {
     let mut needs = BTreeMap::new();
-    for held in topics.iter().filter_map(|topic| interest.get(topic)) {
-        if let Some(home) = held.home
-            && peers.get(home).is_some_and(|peer| peer.taken < held.serial)
+    for entry in topics.iter().filter_map(|topic| interest.get(topic)) {
+        if let Some(home) = entry.home
+            && peers.get(home).is_some_and(|peer| peer.taken < entry.serial)
         {
             let need = needs.entry(home).or_insert(0);
-            *need = held.serial.max(*need);
+            *need = entry.serial.max(*need);
         }
     }
     needs

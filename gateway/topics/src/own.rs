@@ -57,9 +57,13 @@ impl<C: Content> OwnTopics<C> {
     }
 
     /// A shard's membership of a topic has changed. Returns what is to be announced of it.
-    pub(super) fn stand(&mut self, standing: &MembershipCount, home: Option<Incarnation>) -> Option<Changes> {
-        let changes = self.interest.stand(standing, &mut self.last_claim);
-        self.interest.get_mut(&standing.topic)?.home = home;
+    pub(super) fn set_count(
+        &mut self,
+        count: &MembershipCount,
+        home: Option<Incarnation>,
+    ) -> Option<Changes> {
+        let changes = self.interest.set_count(count, &mut self.last_claim);
+        self.interest.get_mut(&count.topic)?.home = home;
         Some(changes)
     }
 
@@ -72,11 +76,11 @@ impl<C: Content> OwnTopics<C> {
         changes: Option<Changes>,
     ) -> Option<OwnUpdate> {
         let last_claim = &mut self.last_claim;
-        let held = self.interest.get_mut(topic)?;
-        match held.home {
+        let entry = self.interest.get_mut(topic)?;
+        match entry.home {
             Some(home) if home == shared.me => {
-                let (clients, knows_roster) = (held.clients(), held.present.is_some());
-                let changes = changes.unwrap_or_else(|| held.all_members(last_claim));
+                let (clients, knows_roster) = (entry.clients(), entry.present.is_some());
+                let changes = changes.unwrap_or_else(|| entry.all_members(last_claim));
                 return Some(OwnUpdate { clients, knows_roster, changes });
             }
             Some(home) => self.send_interest(shared, home, topic, changes),
@@ -99,18 +103,18 @@ impl<C: Content> OwnTopics<C> {
         changes: Option<Changes>,
     ) {
         let Some(peer) = shared.peers.get_mut(home) else { return };
-        let Some(held) = self.interest.get_mut(topic) else { return };
+        let Some(entry) = self.interest.get_mut(topic) else { return };
         peer.serial += 1;
-        held.serial = peer.serial;
-        let clients = held.clients();
+        entry.serial = peer.serial;
+        let clients = entry.clients();
         if clients == 0 {
             peer.retracted.push_back((peer.serial, topic.clone(), shared.now));
         }
         if peer.open {
             let whole = changes.is_none();
-            let (serial, knows_roster) = (held.serial, held.present.is_some());
+            let (serial, knows_roster) = (entry.serial, entry.present.is_some());
             let last_claim = &mut self.last_claim;
-            let Changes { members, claims } = changes.unwrap_or_else(|| held.all_members(last_claim));
+            let Changes { members, claims } = changes.unwrap_or_else(|| entry.all_members(last_claim));
             let frame = LinkMessage::InterestUpdate {
                 serial,
                 topic: topic.clone(),
@@ -136,7 +140,7 @@ impl<C: Content> OwnTopics<C> {
     /// A home's decisions about this gateway's claims may have been lost with its former link.
     pub(super) fn claim_again(&mut self, shared: &mut Shared<C>, home: Incarnation) {
         for topic in self.interest.claiming(home) {
-            let all = self.interest.get_mut(&topic).map(|held| held.all_members(&mut self.last_claim));
+            let all = self.interest.get_mut(&topic).map(|entry| entry.all_members(&mut self.last_claim));
             let claims = all.map(|all| all.claims).unwrap_or_default();
             self.send_interest(shared, home, &topic, Some(Changes { members: Vec::new(), claims }));
         }
@@ -148,10 +152,10 @@ impl<C: Content> OwnTopics<C> {
         let mut moved = self.interest.topics();
         moved.retain(|topic| {
             let home = shared.rings.home(topic);
-            let Some(held) = self.interest.get_mut(topic).filter(|held| gap || held.home != home) else {
+            let Some(entry) = self.interest.get_mut(topic).filter(|entry| gap || entry.home != home) else {
                 return false;
             };
-            held.home = home;
+            entry.home = home;
             // An entry without clients existed for its former home only.
             self.interest.forget_if_empty(topic);
             true
@@ -161,8 +165,8 @@ impl<C: Content> OwnTopics<C> {
 
     /// What waited for former homes waits for the new ones, if it still has to.
     pub(super) fn settle_again(&mut self, shared: &mut Shared<C>) {
-        let (held, peers) = (&self.interest, &shared.peers);
-        let settled = self.settling.again(|topics| needs(held, peers, topics));
+        let (interest, peers) = (&self.interest, &shared.peers);
+        let settled = self.settling.again(|topics| needs(interest, peers, topics));
         for waiting in settled {
             self.settled(shared, waiting, Vec::new());
         }
@@ -208,7 +212,7 @@ impl<C: Content> OwnTopics<C> {
     }
 
     fn retraction_known(&mut self, home: Incarnation, topic: &Topic, said: u64) {
-        if self.interest.get(topic).is_some_and(|held| held.home == Some(home) && held.serial == said) {
+        if self.interest.get(topic).is_some_and(|entry| entry.home == Some(home) && entry.serial == said) {
             self.interest.forget_if_empty(topic);
         }
     }
@@ -323,9 +327,9 @@ impl<C: Content> OwnTopics<C> {
 
     /// Whether this is later than everything so far in the topic's order.
     pub(super) fn rises(&mut self, topic: &Topic, at: TopicPosition) -> bool {
-        let Some(held) = self.interest.get_mut(topic) else { return true };
-        let rises = at > held.last;
-        held.last = held.last.max(at);
+        let Some(entry) = self.interest.get_mut(topic) else { return true };
+        let rises = at > entry.last;
+        entry.last = entry.last.max(at);
         rises
     }
 
@@ -341,8 +345,8 @@ impl<C: Content> OwnTopics<C> {
         if peer != shared.me && !self.takes_from(shared, peer, topic, at) || !self.interest.has(topic) {
             return;
         }
-        let Some(held) = self.interest.get_mut(topic) else { return };
-        let members = held.present(whole, members);
+        let Some(entry) = self.interest.get_mut(topic) else { return };
+        let members = entry.present(whole, members);
         if !members.is_empty() {
             shared.out.push(Effect::Present { topic: topic.clone(), members });
         }
@@ -360,10 +364,10 @@ impl<C: Content> OwnTopics<C> {
         if peer != shared.me && !self.takes_from(shared, peer, topic, at) {
             return;
         }
-        let Some(held) = self.interest.get_mut(topic) else { return };
+        let Some(entry) = self.interest.get_mut(topic) else { return };
         let mut refused = Vec::new();
         for DecidedClaim { user, number, granted } in claims {
-            if held.decided(user, *number, *granted) {
+            if entry.decided(user, *number, *granted) {
                 refused.push(user.clone());
             }
         }

@@ -289,7 +289,7 @@ impl Reports {
     }
 
     /// A ledger update from a home, to its heir or to its next home.
-    pub(super) fn heard(
+    pub(super) fn received(
         &mut self,
         from: Incarnation,
         session: LinkSession,
@@ -302,7 +302,7 @@ impl Reports {
         }
         let LedgerUpdate { topic, whole, more, notified, .. } = update;
         if is_home {
-            let former = self.ledgers.get_mut(&topic).map(|former| mem::take(&mut former.standing));
+            let former = self.ledgers.get_mut(&topic).map(|former| mem::take(&mut former.state));
             let mut known = former.unwrap_or_default();
             known.update(whole, notified);
             return self.take_over(&topic, known, more.then_some((from, now + FORMER_TIME_MAX)));

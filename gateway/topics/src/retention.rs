@@ -93,7 +93,7 @@ pub struct History<C: Content> {
 }
 
 /// The overhead of a retained message: its table slot, its topic, its place in the budget.
-const KEPT_OVERHEAD_BYTES: usize = 512;
+const RETAINED_OVERHEAD_BYTES: usize = 512;
 
 #[derive(Debug, Clone)]
 struct RetainedEntry<C: Content> {
@@ -195,7 +195,7 @@ impl<C: Content> RetainedMessages<C> {
 
     fn weigh(&mut self, topic: &Topic) {
         if let Some(history) = self.histories.get_mut(topic) {
-            let bytes = topic.key().len() + history.heap + history.entries.len() * KEPT_OVERHEAD_BYTES;
+            let bytes = topic.key().len() + history.heap + history.entries.len() * RETAINED_OVERHEAD_BYTES;
             self.budget.written(Evictable::History(topic.clone()), &mut history.weight, bytes);
         }
         self.make_room(topic);
@@ -250,7 +250,7 @@ impl<C: Content> RetainedMessages<C> {
             && self.values.get(topic).is_none_or(|value| value.at < at)
         {
             let mut weight = self.values.get(topic).map(|value| value.weight).unwrap_or_default();
-            let bytes = topic.key().len() + C::heap_bytes(command) + KEPT_OVERHEAD_BYTES;
+            let bytes = topic.key().len() + C::heap_bytes(command) + RETAINED_OVERHEAD_BYTES;
             self.budget.written(Evictable::Value(topic.clone()), &mut weight, bytes);
             self.values.insert(topic.clone(), Value { at, since, command: command.clone(), weight });
             self.make_room(topic);
@@ -317,7 +317,8 @@ impl<C: Content> RetainedMessages<C> {
             history.trim(keeping.of(topic), now);
             let stays = !history.entries.is_empty();
             if stays {
-                let bytes = topic.key().len() + history.heap + history.entries.len() * KEPT_OVERHEAD_BYTES;
+                let bytes =
+                    topic.key().len() + history.heap + history.entries.len() * RETAINED_OVERHEAD_BYTES;
                 budget.shrunk(topic.app(), &mut history.weight, bytes);
             } else {
                 budget.forget(&Evictable::History(topic.clone()), history.weight);
@@ -426,7 +427,7 @@ mod tests {
             let groups = Pattern { app: app.into(), pattern: "*".into() };
             RetentionRule { groups, keep: if app == "a" { Retention { messages: 0, ..keep } } else { keep } }
         });
-        let one = KEPT_OVERHEAD_BYTES + 20;
+        let one = RETAINED_OVERHEAD_BYTES + 20;
         let mut kept = RetainedMessages::<Text>::new(RetentionRules(rules.to_vec()), 14 * one, 10 * one);
         let room = |app: &str, number: u64| Topic::group(app, &format!("room-{number}"));
         for number in 0..20 {

@@ -329,14 +329,14 @@ impl<C: Content> Homes<C> {
         let (come, decided) = if open { home.decide() } else { Default::default() };
         changes.extend(come);
         self.reporting.changed(topic, &changes);
-        let told = home.roster.as_ref().is_some_and(|roster| roster.sent);
-        if told && new {
+        let is_sent = home.roster.as_ref().is_some_and(|roster| roster.sent);
+        if is_sent && new {
             self.tell_whole(shared, own, topic, Some(gateway));
         }
         if new {
             shared.send_value(gateway, topic);
         }
-        if told {
+        if is_sent {
             self.tell_present(shared, own, topic, changes);
         } else if open && self.topics.get(topic).is_some_and(|home| home.roster.is_some()) {
             self.tell_whole(shared, own, topic, None);

@@ -35,7 +35,7 @@ impl<C: Content> Shared<C> {
             members: Members::default(),
             rings: Rings::default(),
             peers: PeerTable::new(limits),
-            retained: RetainedMessages::new(rules, limits.kept_bytes_max, limits.kept_app_bytes_max),
+            retained: RetainedMessages::new(rules, limits.retained_bytes_max, limits.retained_app_bytes_max),
             out: Vec::new(),
         }
     }
