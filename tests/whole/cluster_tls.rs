@@ -155,11 +155,11 @@ async fn nothing_plain_is_served() {
     // Looking whether something listens is no trouble.
     drop(TcpStream::connect(&cluster.internal[0]).await.unwrap());
     let (code, err) = run_with(&cluster, &[], &["status"]);
-    assert!(code == 5 && err.contains("wants TLS, and this process has no [cluster.tls]"), "{code} {err}");
+    assert!(code == 5 && err.contains("requires TLS, and this process has no [cluster.tls]"), "{code} {err}");
     let member = ["gateway", "--internal-bind=127.0.0.1:0", "--client-bind=127.0.0.1:0"];
     let register = format!("--register={}", cluster.register_address);
     let plain = Process::start(&cluster.dir, "plain", &[&member[..], &[&register]].concat(), &[]);
-    logs(&plain, &["wants TLS, and this process has no [cluster.tls]"]).await;
+    logs(&plain, &["requires TLS, and this process has no [cluster.tls]"]).await;
 }
 
 /// And the other way round.

@@ -108,7 +108,7 @@ mod tests {
             ("SendRequest", r#"{"x":1,"x":2}"#, "x"),
         ] {
             let error = check(message, body).unwrap_err();
-            assert!(error.contains(&format!("the field {field:?} stands twice")), "{body}: {error}");
+            assert!(error.contains(&format!("the field {field:?} occurs twice")), "{body}: {error}");
         }
         for (message, body) in [
             ("SendRequest", r#"{"to":{"groups":["x","x"],"except":{"groups":["x"]}},"text":"q"}"#),

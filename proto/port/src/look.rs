@@ -54,7 +54,7 @@ impl FoundListener {
             Self::Client => "is a gateway's client port",
             Self::Metrics => "is a metrics port",
             Self::Tls => {
-                "wants TLS, and this process has no [cluster.tls]: set it as the processes there do, unless a proxy \
+                "requires TLS, and this process has no [cluster.tls]: set it as the processes there do, unless a proxy \
                  for clients listens there"
             }
             Self::Http => "is an HTTP server, but no internal port",
