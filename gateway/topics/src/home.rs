@@ -101,7 +101,8 @@ impl TopicHome {
         self.interested.iter().map(|one| one.clients).sum()
     }
 
-    /// Applies a gateway's interest. Returns the changes of the roster, and whether the gateway is new.
+    /// Applies a gateway's interest. Returns the changes of the roster, and whether the gateway is new: whether it
+    /// needs the whole roster and the last value.
     pub(super) fn apply(
         &mut self,
         gateway: Incarnation,
@@ -110,6 +111,10 @@ impl TopicHome {
     ) -> (Vec<MemberChange>, bool) {
         let GatewayInterest { clients, members, claims, knows_roster } = update;
         let known = self.interested.iter().position(|one| one.gateway == gateway);
+        // Its last client may have left, and another joined, while its link was broken: then it has forgotten
+        // what this home sent it.
+        let forgot = known.is_some_and(|at| self.interested[at].session != session && !knows_roster);
+        let is_new = clients > 0 && (known.is_none() || forgot);
         match known {
             Some(at) if clients == 0 => drop(self.interested.swap_remove(at)),
             Some(at) => {
@@ -123,7 +128,7 @@ impl TopicHome {
         let knows_roster = knows_roster && clients > 0;
         let nobody = claims.is_empty() && members.iter().all(|member| member.info.is_none());
         if self.roster.is_none() && !knows_roster && nobody {
-            return (Vec::new(), known.is_none() && clients > 0);
+            return (Vec::new(), is_new);
         }
         let roster = self.roster.get_or_insert_default();
         let mut changes: Vec<_> =
@@ -134,7 +139,7 @@ impl TopicHome {
         } else {
             roster.claim(gateway, session, claims);
         }
-        (changes, known.is_none() && clients > 0)
+        (changes, is_new)
     }
 
     /// Decides the pending claims, in order. A present user counts once, however many gateways have clients

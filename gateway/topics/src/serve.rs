@@ -317,8 +317,9 @@ impl<C: Content> Homes<C> {
         topic: &Topic,
         update: GatewayInterest<'_>,
     ) {
-        // It has not installed this view yet; it will repeat it to the right home.
-        if !shared.is_home(topic) {
+        // It has not installed this view yet: it will repeat it, as it is then, to the right home. That may be this
+        // gateway again, and what it said before is outdated.
+        if !shared.has_been_home_since_spoken(gateway, topic) {
             return;
         }
         self.watched.changed(topic);

@@ -45,6 +45,14 @@ impl<C: Content> Shared<C> {
         self.rings.home(topic) == Some(self.me)
     }
 
+    /// Whether this gateway has been the topic's home in every view since the one in which that gateway speaks.
+    pub(super) fn has_been_home_since_spoken(&self, gateway: Incarnation, topic: &Topic) -> bool {
+        if gateway == self.me {
+            return self.is_home(topic);
+        }
+        self.peers.get(gateway).is_some_and(|peer| self.rings.home_since(self.me, topic, peer.spoke))
+    }
+
     /// Whether a home may answer.
     pub(super) fn gate_is_open(&self) -> bool {
         self.peers.are_ready(self.now)
