@@ -17,6 +17,9 @@ BACK_SECONDS = 10
 dir = Path(tempfile.mkdtemp(prefix="broadgate-proxies-"))
 started = []
 
+# Seconds between two health checks of the shipped configurations, at most.
+HEALTH_INTERVAL = 1
+
 
 def port():
     """A free one below those that the system gives to connections."""
@@ -253,6 +256,8 @@ def rolling_restart(proxies, gateways):
         for gateway in gateways:
             gateway.restart()
             print(f"  {gateway.name} is ready again")
+            # As the runbook says: the proxies have to see it before the next one goes.
+            time.sleep(2 * HEALTH_INTERVAL)
         time.sleep(1)
     finally:
         over.set()

@@ -237,6 +237,7 @@ impl Settings {
             cluster.add_gateway().await;
         }
         cluster.linked().await;
+        cluster.ready().await;
         cluster.synced().await;
         cluster
     }
@@ -404,6 +405,21 @@ impl Cluster {
             let status = self.status(0).await?;
             let linked = status.gateways.iter().filter(|gateway| gateway.peers.len() + 1 == count);
             (linked.count() == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until every gateway has a view in which all of them are ready: `/up` succeeds then.
+    async fn ready(&self) {
+        let count = self.gateways.len();
+        until("all gateways are ready", || async {
+            for gateway in 0..count {
+                let view = self.status(gateway).await?.view?;
+                let all = broadgate_proto::view::gateways(&view);
+                let ready = all.filter(|gateway| gateway.state() == v1::MemberState::Ready);
+                (ready.count() == count).then_some(())?;
+            }
+            Some(())
         })
         .await;
     }
