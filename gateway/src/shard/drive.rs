@@ -34,8 +34,8 @@ enum ReadStep {
 
 /// The whole life of a client's socket: it is polled whenever the socket can be read or written, and
 /// whenever the shard wakes it; it ends when the socket is gone.
-pub(crate) async fn drive(shard: ShardHandle, slot: Slot, key: u64) {
-    std::future::poll_fn(|cx| guard(&shard, slot, key, |shard| shard.poll_client(slot, key, cx))).await;
+pub(crate) fn drive(shard: ShardHandle, slot: Slot, key: u64) -> impl Future<Output = ()> {
+    std::future::poll_fn(move |cx| guard(&shard, slot, key, |shard| shard.poll_client(slot, key, cx)))
 }
 
 /// A panic at one client's bytes ends this client, and no other.

@@ -82,22 +82,21 @@ fn report(ended: &mpsc::Sender<End>, kind: &'static str, name: &str, panic: &(dy
 
 /// Starts a task that concerns one stream or one request.
 pub fn spawn(part: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    tokio::spawn(contained(part, task)).abort_handle()
+    tokio::spawn(contain(part, task).map(Option::unwrap_or_default)).abort_handle()
 }
 
 /// The same on the thread of a `LocalSet`.
 pub fn spawn_local(part: &'static str, task: impl Future<Output = ()> + 'static) {
-    tokio::task::spawn_local(contained(part, task));
-}
-
-async fn contained(part: &'static str, task: impl Future<Output = ()>) {
-    contain(part, task).await.unwrap_or_default();
+    tokio::task::spawn_local(contain(part, task).map(Option::unwrap_or_default));
 }
 
 /// What this work results in; none if it panicked, which is counted and logged.
-pub async fn contain<T>(part: &'static str, work: impl Future<Output = T>) -> Option<T> {
+///
+/// No `async fn`: each would hold the work twice, once as its argument and once while it awaits it, and every
+/// client has a task of these.
+pub fn contain<T>(part: &'static str, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
     let work = AssertUnwindSafe(fault::strike_once(part, work)).catch_unwind();
-    work.await.map_err(|panic| note(part, &*panic)).ok()
+    work.map(move |result| result.map_err(|panic| note(part, &*panic)).ok())
 }
 
 /// Does work that waits for the disk without holding up the runtime.

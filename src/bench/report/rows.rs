@@ -80,7 +80,7 @@ const SINGLE: Against = Against::Single { cpu_us_max: Some(5.2) };
 const FANOUT_1000: &str = "fanout --clients 1000 --messages 4000";
 const FANOUT_10000: &str = "fanout --clients 10000 --messages 400";
 const IDLE_10000: &str = "idle --clients 10000 --join --hold 2s";
-const IDLE_18000: &str = "idle --clients 18000 --join --hold 2s";
+const IDLE_16000: &str = "idle --clients 16000 --join --hold 2s";
 
 fn fanouts() -> Vec<Row> {
     let ratio = Goal::RatioMin;
@@ -248,14 +248,14 @@ fn clients() -> Vec<Row> {
             args: IDLE_10000,
             ..idle.clone()
         },
-        Row { name: "memory-18000", about: "the same, 18,000", args: IDLE_18000, ..idle.clone() },
+        Row { name: "memory-16000", about: "the same, 16,000", args: IDLE_16000, ..idle.clone() },
         Row {
             name: "memory-pusher-10000",
             about: "memory per subscribed Pusher client, 10,000",
             args: IDLE_10000,
             ..pusher.clone()
         },
-        Row { name: "memory-pusher-18000", about: "the same, 18,000", args: IDLE_18000, ..pusher },
+        Row { name: "memory-pusher-16000", about: "the same, 16,000", args: IDLE_16000, ..pusher },
         Row {
             name: "rest-10000",
             about: "CPU at rest, 10,000 clients, two rounds of pings",
@@ -277,8 +277,8 @@ fn clients() -> Vec<Row> {
         },
         Row {
             name: "storm",
-            about: "a gateway with 15,000 clients dies; all are served by the other, whose 2,000 miss nothing",
-            args: "storm --clients 15000 --stay 2000",
+            about: "a gateway with 14,000 clients dies; all are served by the other, whose 2,000 miss nothing",
+            args: "storm --clients 14000 --stay 2000",
             gateways: 2,
             against: Against::Nothing,
             figure: "/served_s",
