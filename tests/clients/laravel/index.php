@@ -30,7 +30,8 @@ $app->singleton(Illuminate\Contracts\Http\Kernel::class, Illuminate\Foundation\H
 $app->singleton(Illuminate\Contracts\Debug\ExceptionHandler::class, Illuminate\Foundation\Exceptions\Handler::class);
 
 $app->booted(function () use ($app) {
-    Auth::viaRequest('by-header', fn (Request $request) => ($name = $request->header('X-User'))
+    // Pages name their user in a header of their own, gateways pass on its bearer token.
+    Auth::viaRequest('by-header', fn (Request $request) => ($name = $request->header('X-User') ?? $request->bearerToken())
         ? new GenericUser(['id' => $name, 'name' => ucfirst($name)]) : null);
     if (! method_exists(BroadcastManager::class, 'createReverbDriver')) {
         // Before Laravel 11 the reverb connection is a pusher connection by another name.

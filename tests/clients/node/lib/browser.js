@@ -14,6 +14,10 @@ export const FILES = {
   '/': ['text/html', path.join(ROOT, 'page/index.html')],
   '/js/pusher.js': ['text/javascript', path.join(ROOT, 'node_modules/pusher-js-8/dist/web/pusher.js')],
   '/js/echo.js': ['text/javascript', path.join(ROOT, 'node_modules/laravel-echo/dist/echo.iife.js')],
+  // What some checks load besides.
+  '/js/echo1.js': ['text/javascript', path.join(ROOT, 'node_modules/laravel-echo-1/dist/echo.iife.js')],
+  '/js/io2.js': ['text/javascript', path.join(ROOT, 'node_modules/socket.io-client-2/dist/socket.io.js')],
+  '/js/io4.js': ['text/javascript', path.join(ROOT, 'node_modules/socket.io-client-4/dist/socket.io.js')],
 }
 
 export async function browser(t, flags = []) {
