@@ -50,7 +50,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "Frames sent to peers by homes and callers of homes, by kind",
     ),
     ("broadgate_gateway_peer_resyncs_total", "Resets of a peer's links because its state mismatched"),
-    ("broadgate_gateway_refused_total", "Connections and calls refused, by reason"),
+    ("broadgate_gateway_refused_total", "Connections, calls, subscriptions and sign-ins refused, by reason"),
     (
         "broadgate_gateway_sends_without_home_total",
         "Commands sent to every gateway because their home was unreachable",

@@ -8,6 +8,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::Mutex, time::Instant};
 
 use broadgate_port::Book;
 use broadgate_proto::limits::REFUSAL_FIELD_BYTES_MAX;
+use metrics::counter;
 
 use crate::apps::{AppTable, Apps};
 
@@ -31,6 +32,12 @@ pub(crate) struct RefusalContext<'a> {
 }
 
 impl RefusalContext<'_> {
+    /// Counts it by its reason, and writes a line or counts that.
+    pub(crate) fn count_and_log(&self, apps: &Apps) {
+        counter!("broadgate_gateway_refused_total", "reason" => self.reason).increment(1);
+        self.log(apps);
+    }
+
     /// Writes a line, or counts it.
     pub(crate) fn log(&self, apps: &Apps) {
         // No shard waits for another one's line.

@@ -340,7 +340,8 @@ pub const BACKEND_ANSWER_BYTES_MAX: usize = 64 * KIB;
 /// processes, and they serve the app's users, too.
 pub const AUTHORIZATIONS_UNDER_WAY_MAX: usize = 32;
 /// And those that wait to be asked, within the time that the app gives its backend: one for each client at most,
-/// some 4 KiB each with a cookie. Beyond, a subscription is refused.
+/// some 4 KiB each with a cookie, and never more than [`AUTHORIZATION_HEADERS_BYTES_MAX`] and
+/// [`SOCKETIO_HANDSHAKE_BYTES_MAX`]. Beyond, a subscription is refused.
 pub const AUTHORIZATIONS_WAITING_MAX: usize = 4 * KIB;
 /// Bytes of headers that one question passes on for a client, cookies included.
 pub const AUTHORIZATION_HEADERS_BYTES_MAX: usize = 16 * KIB;
@@ -353,6 +354,9 @@ pub const SOCKETIO_PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const SOCKETIO_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Within this a Socket.IO client has to go over to its WebSocket and to connect to the namespace.
 pub const SOCKETIO_CONNECT_TIME_MAX: Duration = Duration::from_secs(45);
+/// Bytes of a Socket.IO client's Cookie header, and of its Origin, that are kept as long as it is connected: what web
+/// servers take of one header by default. A longer one counts as none.
+pub const SOCKETIO_HANDSHAKE_BYTES_MAX: usize = 8 * KIB;
 /// How long a poll is held that asks for more than the handshake.
 pub const SOCKETIO_POLL_TIME: Duration = Duration::from_millis(200);
 /// Bytes of a POST by polling, which is dropped: before the upgrade it holds a client's connect packet.

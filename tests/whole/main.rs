@@ -44,6 +44,7 @@ mod runbook;
 mod service_manager;
 mod settings;
 mod socketio;
+mod socketio_abuse;
 mod stopping;
 mod tables;
 mod tasks;

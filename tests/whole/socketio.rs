@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// A stub of Laravel's endpoint: users are who their bearer tokens say. It notes what it was asked.
-struct Laravel {
-    url: String,
+pub struct Laravel {
+    pub url: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Laravel {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/broadcasting/auth", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -36,7 +36,7 @@ impl Laravel {
     }
 
     /// An app with Socket.IO clients that asks here.
-    fn apps(&self) -> String {
+    pub fn apps(&self) -> String {
         format!(
             "{}[apps.auth]\nurl = \"{}\"\ntimeout = \"2s\"\n",
             pusher::APPS.replace("raw = true\n", "raw = true\nsocketio = true\n"),
@@ -44,7 +44,7 @@ impl Laravel {
         )
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -67,6 +67,15 @@ async fn answer(mut stream: TcpStream, noted: Arc<Mutex<Vec<String>>>) {
         "private-broken" => ("500 Internal Server Error", String::new()),
         "private-page" => ("200 OK", "<html>".to_owned()),
         "private-nothing" => ("200 OK", String::new()),
+        "private-cut" => return,
+        "private-endless" => {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let mut part = head.to_owned();
+            while stream.write_all(part.as_bytes()).await.is_ok() {
+                part = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+            }
+            return;
+        }
         _ if user.is_empty() => ("403 Forbidden", "{\"message\":\"\"}".to_owned()),
         room if room.starts_with("presence-") => {
             ("200 OK", json!({"channel_data": {"user_id": user, "user_info": {"name": user}}}).to_string())
@@ -79,15 +88,15 @@ async fn answer(mut stream: TcpStream, noted: Arc<Mutex<Vec<String>>>) {
 }
 
 /// A Socket.IO client that has connected.
-struct Io {
-    client: Client,
+pub struct Io {
+    pub client: Client,
     /// What it takes for its socket's id.
-    id: String,
+    pub id: String,
 }
 
 impl Io {
     /// Directly with a WebSocket.
-    async fn connect(cluster: &Cluster, gateway: usize, version: u8) -> Self {
+    pub async fn connect(cluster: &Cluster, gateway: usize, version: u8) -> Self {
         let url = format!("ws://{}/socket.io/?EIO={version}&transport=websocket", cluster.web(gateway));
         let cookie = [("Cookie", "laravel_session=x1")];
         let mut client = Client::try_connect(&url, &cookie).await.unwrap();
@@ -110,7 +119,7 @@ impl Io {
     }
 
     /// By polling, each request at the next gateway, as a round robin would send them.
-    async fn come_over(cluster: &Cluster, version: u8) -> Self {
+    pub async fn come_over(cluster: &Cluster, version: u8) -> Self {
         let at = format!("/socket.io/?EIO={version}&transport=polling&t=x1");
         let (head, body) = http(cluster.web(0), "GET", &at, "").await;
         assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; charset=UTF-8"), "{head}");
@@ -140,17 +149,17 @@ impl Io {
         Self { client, id }
     }
 
-    async fn say(&mut self, name: &str, argument: Value) {
+    pub async fn say(&mut self, name: &str, argument: Value) {
         self.client.say(&format!("42{}", json!([name, argument]))).await;
     }
 
-    async fn subscribe(&mut self, channel: &str, user: &str) {
+    pub async fn subscribe(&mut self, channel: &str, user: &str) {
         let headers =
             if user.is_empty() { json!({}) } else { json!({"Authorization": format!("Bearer {user}")}) };
         self.say("subscribe", json!({"channel": channel, "auth": {"headers": headers}})).await;
     }
 
-    async fn hear(&mut self) -> Value {
+    pub async fn hear(&mut self) -> Value {
         loop {
             let heard = self.client.hear().await;
             if heard != "2" {
@@ -162,7 +171,7 @@ impl Io {
     }
 
     /// Nothing confirms a subscription: what is refused behind it shows that it has taken effect.
-    async fn has_subscribed(&mut self) {
+    pub async fn has_subscribed(&mut self) {
         self.subscribe("#", "").await;
         assert_eq!(self.hear().await, json!(["subscription_error", "#", 403]));
     }
@@ -173,11 +182,18 @@ fn connected(frame: &str) -> String {
     hello["sid"].as_str().unwrap().to_owned()
 }
 
-/// Head and body of an answer.
-async fn http(to: std::net::SocketAddr, method: &str, target: &str, body: &str) -> (String, String) {
+const UPGRADE_HEADERS: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+
+/// Head and body of an answer; the method `UPGRADE` asks for a WebSocket.
+pub async fn http(to: std::net::SocketAddr, method: &str, target: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(to).await.unwrap();
+    let (method, wanted) = match method {
+        "UPGRADE" => ("GET", UPGRADE_HEADERS),
+        method => (method, "Connection: close\r\n"),
+    };
     let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nConnection: close\r\n\
+        "{method} {target} HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\n{wanted}\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -247,6 +263,8 @@ async fn polling_refuses_in_the_words_of_the_protocol() {
         ("POST", "EIO=4&transport=polling", 400, r#"{"code":2,"message":"Bad handshake method"}"#),
         ("GET", "EIO=4&transport=websocket", 400, r#"{"code":3,"message":"Bad request"}"#),
         ("GET", "EIO=4&transport=polling&key=none", 403, r#"{"code":4,"message":"Forbidden"}"#),
+        ("UPGRADE", "EIO=4&transport=websocket&key=none", 400, r#"{"code":4,"message":"Forbidden"}"#),
+        ("UPGRADE", "EIO=4&transport=websocket&sid=1.5", 400, r#"{"code":1,"message":"Session ID unknown"}"#),
         ("GET", "EIO=5&transport=polling", 400, r#"{"code":5,"message":"Unsupported protocol version"}"#),
     ] {
         let (head, said) = http(cluster.web(0), method, &format!("/socket.io/?{query}"), "").await;
@@ -374,7 +392,7 @@ async fn kicks_are_for_good_and_drains_are_not() {
     drained.has_subscribed().await;
     cluster.gateways[0].signal("TERM");
     let closed = drained.client.closed().await;
-    assert_eq!(closed.before, Vec::<String>::new());
+    assert_eq!((closed.code, closed.before), (1006, Vec::new()), "without a code, as the protocol's server");
 }
 
 /// What breaks the protocol ends this client, and no other one.
@@ -396,7 +414,7 @@ async fn breaches_of_the_protocol_close_one_client() {
     ] {
         let mut client = Client::connect(&url(rest)).await;
         client.say(frame).await;
-        client.closed().await;
+        assert_eq!(client.closed().await.code, 1006, "{rest} {frame}: without a code");
     }
     let mut large = Client::connect(&url("EIO=4")).await;
     large.say(&format!("40{{\"x\":\"{}\"}}", "x".repeat(10_000_000))).await;

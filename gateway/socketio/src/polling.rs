@@ -75,9 +75,9 @@ impl PollingRefusal {
         }
     }
 
-    /// The HTTP status.
-    pub const fn status(self) -> u16 {
-        if matches!(self, Self::Forbidden) { 403 } else { 400 }
+    /// The HTTP status, as that of the reference server: 400 for every refused upgrade.
+    pub const fn status(self, is_upgrade: bool) -> u16 {
+        if matches!(self, Self::Forbidden) && !is_upgrade { 403 } else { 400 }
     }
 
     /// The body, JSON.
@@ -178,7 +178,7 @@ mod tests {
             let PollingAnswer::Refuse(refusal) = ask(method, query, is_upgrade) else {
                 panic!("{method} {query}")
             };
-            assert_eq!((refusal.code(), refusal.status()), (code, 400), "{method} {query}");
+            assert_eq!((refusal.code(), refusal.status(is_upgrade)), (code, 400), "{method} {query}");
         }
         let bodies = [
             (PollingRefusal::TransportUnknown, r#"{"code":0,"message":"Transport unknown"}"#),
@@ -191,7 +191,10 @@ mod tests {
         for (refusal, body) in bodies {
             assert_eq!(refusal.body(), body);
         }
-        assert_eq!(PollingRefusal::Forbidden.status(), 403);
+        assert_eq!(
+            (PollingRefusal::Forbidden.status(false), PollingRefusal::Forbidden.status(true)),
+            (403, 400)
+        );
     }
 
     proptest! {

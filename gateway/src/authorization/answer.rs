@@ -39,6 +39,8 @@ pub(crate) enum AuthRefusal {
     Broken(String),
     #[error("too many clients wait for the app's backend: let it answer faster")]
     Busy,
+    #[error("the client is gone")]
+    Abandoned,
     #[error("the app names no backend for this client: set url in [apps.auth]")]
     NoBackend,
     #[error("the gateway failed to ask the app's backend")]
@@ -68,6 +70,7 @@ impl AuthRefusal {
             Self::TooLong => "too_long",
             Self::Broken(_) => "broken",
             Self::Busy => "busy",
+            Self::Abandoned => "abandoned",
             Self::NoBackend => "no_backend",
             Self::Internal => "internal",
         }
@@ -79,7 +82,7 @@ impl AuthRefusal {
             Self::Status(status) | Self::Redirect(status) => status.as_u16(),
             Self::Answer(_) | Self::TooLong => StatusCode::BAD_GATEWAY.as_u16(),
             Self::Timeout | Self::Connect(_) | Self::Broken(_) => 0,
-            Self::Busy | Self::Internal => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+            Self::Busy | Self::Abandoned | Self::Internal => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
             Self::NoBackend => StatusCode::FORBIDDEN.as_u16(),
         }
     }

@@ -52,6 +52,12 @@ fn question(url: &str, timeout: Duration) -> AuthQuestion {
     }
 }
 
+/// Asks for somebody who stays.
+async fn ask(authorizer: &Authorizer, question: AuthQuestion) -> Result<Authorized, AuthRefusal> {
+    let (asker, _stays) = oneshot::channel();
+    authorizer.ask(question, asker).await
+}
+
 const PATIENT: Duration = Duration::from_secs(20);
 const YES: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue";
 const NO: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -74,25 +80,25 @@ async fn what_is_answered_decides_and_only_silence_is_asked_again() {
         (&[BAD_GATEWAY, BAD_GATEWAY, YES], Err(AuthRefusal::Status(StatusCode::BAD_GATEWAY)), 2),
     ] {
         let (url, asked) = backend(answers).await;
-        let answer = Authorizer::new().ask(question(&url, PATIENT)).await;
+        let answer = ask(&Authorizer::new(), question(&url, PATIENT)).await;
         assert_eq!((answer, asked.load(Ordering::Relaxed)), (expected, questions), "{answers:?}");
     }
     let (url, _) = backend(&[PAGE]).await;
-    let answer = Authorizer::new().ask(question(&url, PATIENT)).await;
+    let answer = ask(&Authorizer::new(), question(&url, PATIENT)).await;
     assert!(matches!(answer, Err(AuthRefusal::Answer(_))), "{answer:?}");
 }
 
 #[tokio::test]
 async fn a_backend_that_is_not_there_or_slow_refuses() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let answer = Authorizer::new().ask(question(&format!("http://{nobody}/"), PATIENT)).await;
+    let answer = ask(&Authorizer::new(), question(&format!("http://{nobody}/"), PATIENT)).await;
     assert!(matches!(answer, Err(AuthRefusal::Connect(_))), "{answer:?}");
     let (url, _) = backend(&["wait"]).await;
     let authorizer = Authorizer::new();
     let hasty = Duration::from_millis(300);
-    assert_eq!(authorizer.ask(question(&url, hasty)).await, Err(AuthRefusal::Timeout));
+    assert_eq!(ask(&authorizer, question(&url, hasty)).await, Err(AuthRefusal::Timeout));
     let none = question("", PATIENT);
-    assert_eq!(authorizer.ask(none).await, Err(AuthRefusal::NoBackend));
+    assert_eq!(ask(&authorizer, none).await, Err(AuthRefusal::NoBackend));
 }
 
 #[tokio::test]
@@ -102,19 +108,44 @@ async fn what_is_under_way_is_bounded_and_the_rest_waits_no_longer_than_it_may()
     let under_way: Vec<_> = (0..AUTHORIZATIONS_UNDER_WAY_MAX)
         .map(|_| {
             let (authorizer, question) = (authorizer.clone(), question(&url, Duration::from_secs(4)));
-            tokio::spawn(async move { authorizer.ask(question).await })
+            tokio::spawn(async move { ask(&authorizer, question).await })
         })
         .collect();
     while asked.load(Ordering::Relaxed) < AUTHORIZATIONS_UNDER_WAY_MAX {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let hasty = Duration::from_millis(100);
-    assert_eq!(authorizer.ask(question(&url, hasty)).await, Err(AuthRefusal::Busy));
+    assert_eq!(ask(&authorizer, question(&url, hasty)).await, Err(AuthRefusal::Busy));
     assert_eq!(asked.load(Ordering::Relaxed), AUTHORIZATIONS_UNDER_WAY_MAX);
     for answer in futures_util::future::join_all(under_way).await {
         assert_eq!(answer.unwrap(), Err(AuthRefusal::Timeout));
     }
     // Every place is free again.
     let (url, _) = backend(&[YES]).await;
-    assert_eq!(authorizer.ask(question(&url, PATIENT)).await, Ok(Authorized { member: None }));
+    assert_eq!(ask(&authorizer, question(&url, PATIENT)).await, Ok(Authorized { member: None }));
+}
+
+/// Who comes, asks and goes keeps nobody's turn; what is under way is finished, and counts until then.
+#[tokio::test]
+async fn a_question_of_a_client_that_is_gone_is_not_asked() {
+    let (url, asked) = backend(&["wait"]).await;
+    let authorizer = Authorizer::new();
+    let put = |patience| {
+        let (asker, stays) = oneshot::channel();
+        let (authorizer, question) = (authorizer.clone(), question(&url, patience));
+        (tokio::spawn(async move { authorizer.ask(question, asker).await }), stays)
+    };
+    let patience = Duration::from_secs(3);
+    let under_way: Vec<_> = (0..AUTHORIZATIONS_UNDER_WAY_MAX).map(|_| put(patience)).collect();
+    while asked.load(Ordering::Relaxed) < AUTHORIZATIONS_UNDER_WAY_MAX {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (waits, stays) = put(PATIENT);
+    drop(stays);
+    assert_eq!(waits.await.unwrap(), Err(AuthRefusal::Abandoned), "long before its time");
+    for (question, stays) in under_way {
+        drop(stays);
+        assert_eq!(question.await.unwrap(), Err(AuthRefusal::Timeout));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), AUTHORIZATIONS_UNDER_WAY_MAX, "and never again");
 }

@@ -11,6 +11,7 @@ mod question;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -23,7 +24,7 @@ use broadgate_proto::limits::{
 use metrics::{counter, histogram};
 use tokio::{
     runtime::Handle,
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -31,7 +32,7 @@ use crate::backend::{self, BackendClient};
 
 pub(crate) use self::{
     answer::{AuthRefusal, Authorized},
-    question::AuthQuestion,
+    question::{AuthQuestion, kept_headers},
 };
 
 /// Asks. Cheap to clone; used on every shard's thread. The requests are served by the runtime that made it.
@@ -75,11 +76,17 @@ impl Authorizer {
         Self(Arc::new(AuthorizerShared { runtime, client: OnceLock::new(), apps: Mutex::default() }))
     }
 
-    /// Asks, within the time that the app gives its backend. Nothing that is asked is remembered.
-    pub(crate) async fn ask(&self, question: AuthQuestion) -> Result<Authorized, AuthRefusal> {
+    /// Asks, within the time that the app gives its backend. Nothing that is asked is remembered. Who asks holds
+    /// the other end of `asker` as long as the answer concerns it.
+    pub(crate) async fn ask(
+        &self,
+        question: AuthQuestion,
+        asker: oneshot::Sender<Infallible>,
+    ) -> Result<Authorized, AuthRefusal> {
         let begun = Instant::now();
         let shared = Arc::clone(&self.0);
-        let asking = async move { broadgate_tasks::contain("authorization", shared.ask(&question)).await };
+        let asking =
+            async move { broadgate_tasks::contain("authorization", shared.ask(&question, asker)).await };
         // It ends within the app's time limit, and fails only with the runtime.
         let answer = self.0.runtime.spawn(asking).await.ok().flatten().unwrap_or(Err(AuthRefusal::Internal));
         let outcome = answer.as_ref().map_or_else(AuthRefusal::label, |_| "allowed");
@@ -90,19 +97,29 @@ impl Authorizer {
 }
 
 impl AuthorizerShared {
-    async fn ask(&self, question: &AuthQuestion) -> Result<Authorized, AuthRefusal> {
+    async fn ask(
+        &self,
+        question: &AuthQuestion,
+        mut asker: oneshot::Sender<Infallible>,
+    ) -> Result<Authorized, AuthRefusal> {
         let auth = question.app.auth.as_ref().ok_or(AuthRefusal::NoBackend)?;
         let url = auth.url_for(&question.origin).ok_or(AuthRefusal::NoBackend)?;
         let client = self.client().ok_or(AuthRefusal::Internal)?;
         let end = Instant::now() + auth.timeout;
         let app = self.app(&question.app.id);
         let waiting = app.wait().ok_or(AuthRefusal::Busy)?;
-        let turn = timeout_at(end, app.under_way.acquire()).await;
+        // Clients that come, ask and go must not fill the line for those who stay. A question that is under way is
+        // finished: the backend works on it whether anybody waits or not, and may have no more of them.
+        let turn = tokio::select! {
+            biased;
+            () = asker.closed() => return Err(AuthRefusal::Abandoned),
+            turn = timeout_at(end, app.under_way.acquire()) => turn,
+        };
         // It is never closed.
         let Ok(Ok(_turn)) = turn else { return Err(AuthRefusal::Busy) };
         drop(waiting);
         let first = attempt(client, question, url, end).await;
-        if !first.as_ref().is_err_and(AuthRefusal::may_be_asked_again) {
+        if asker.is_closed() || !first.as_ref().is_err_and(AuthRefusal::may_be_asked_again) {
             return first;
         }
         let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);

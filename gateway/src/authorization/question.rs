@@ -31,6 +31,23 @@ const ALWAYS_PASSED_ON: [&str; 4] = ["authorization", "cookie", "x-csrf-token", 
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// Of the headers that a client gives those that may be passed on, in the first bytes that they may take: a question
+/// that waits holds no more.
+pub(crate) fn kept_headers(app: &App, given: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut left = AUTHORIZATION_HEADERS_BYTES_MAX;
+    let mut fits = |name: &str, value: &str| {
+        let is_kept = is_passed_on(app, name) && value.len() <= left;
+        left -= if is_kept { value.len() } else { 0 };
+        is_kept
+    };
+    given.into_iter().filter(|(name, value)| fits(name, value)).collect()
+}
+
+fn is_passed_on(app: &App, name: &str) -> bool {
+    let named = app.auth.iter().flat_map(|auth| &auth.headers).map(String::as_str);
+    ALWAYS_PASSED_ON.into_iter().chain(named).any(|allowed| allowed.eq_ignore_ascii_case(name))
+}
+
 impl AuthQuestion {
     /// The request; none if the URL, which was checked, is no URL after all.
     pub(super) fn request(&self, url: &str) -> Option<Request<Full<Bytes>>> {
@@ -56,17 +73,14 @@ impl AuthQuestion {
 
     /// Of the client's headers those that the app lets through, in the first bytes that they may take.
     fn passed_on(&self) -> HeaderMap {
-        let named = self.app.auth.iter().flat_map(|auth| &auth.headers);
-        let allowed: Vec<&str> = ALWAYS_PASSED_ON.into_iter().chain(named.map(String::as_str)).collect();
         let cookie = Some(("cookie", &*self.cookie)).filter(|(_, cookie)| !cookie.is_empty());
         let given = self.headers.iter().map(|(name, value)| (&**name, &**value));
         let mut headers = HeaderMap::new();
         let mut bytes = 0;
         for (name, value) in cookie.into_iter().chain(given) {
-            let is_allowed = allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
             // A value with a line break is none.
             if let (true, Ok(name), Ok(mut value)) =
-                (is_allowed, HeaderName::try_from(name), HeaderValue::try_from(value))
+                (is_passed_on(&self.app, name), HeaderName::try_from(name), HeaderValue::try_from(value))
                 && bytes + value.len() <= AUTHORIZATION_HEADERS_BYTES_MAX
             {
                 bytes += value.len();
@@ -173,6 +187,16 @@ mod tests {
             "session=own",
             "the client's own comes before its handshake's"
         );
+    }
+
+    #[test]
+    fn a_waiting_question_holds_no_more_than_it_passes_on() {
+        let long = "x".repeat(AUTHORIZATION_HEADERS_BYTES_MAX);
+        let headers = [("X-Other", "1"), ("x-tenant", "7"), ("Authorization", &long), ("x-csrf-token", "t")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let kept = kept_headers(&question(&[]).app, headers.into());
+        let names: Vec<_> = kept.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["x-tenant", "x-csrf-token"]);
     }
 
     #[test]

@@ -99,9 +99,9 @@ async fn authorize(
     loop {
         tokio::select! {
             asked = queue.recv() => {
-                let Some(AuthorizeUpcall { client, question }) = asked else { return };
+                let Some(AuthorizeUpcall { client, question, asker }) = asked else { return };
                 let authorizer = authorizer.clone();
-                asking.push(async move { (client, authorizer.ask(question).await) });
+                asking.push(async move { (client, authorizer.ask(question, asker).await) });
             }
             Some((client, answer)) = asking.next() => {
                 let Some(shard) = shard.upgrade() else { return };

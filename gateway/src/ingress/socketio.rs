@@ -39,6 +39,7 @@ pub(super) async fn answer(
 ) -> HttpAnswer {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let is_upgrade = has_token(request.headers(), header::UPGRADE, "websocket");
     let mut answer = match app_of(visit, asked, &request) {
         Ok(app) => {
             let mut answer = answer_for(visit, asked, request, &app).await;
@@ -47,7 +48,7 @@ pub(super) async fn answer(
         }
         Err((reason, why)) => {
             asked.refused(&visit.connection, reason, "", &why);
-            refusal(PollingRefusal::Forbidden)
+            refusal(PollingRefusal::Forbidden, is_upgrade)
         }
     };
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -115,10 +116,12 @@ async fn answer_for(
     app: &Arc<App>,
 ) -> HttpAnswer {
     let connection = &visit.connection;
-    let Ok(params) = Params::parse_bounded(request.uri().query().unwrap_or_default()) else {
-        return refusal(PollingRefusal::BadRequest);
-    };
     let is_upgrade = has_token(request.headers(), header::UPGRADE, "websocket");
+    let Ok(params) = Params::parse_bounded(request.uri().query().unwrap_or_default()) else {
+        let refused = PollingRefusal::BadRequest;
+        asked.refused(connection, "socketio", &app.id, &refused.to_string());
+        return refusal(refused, is_upgrade);
+    };
     let method = request.method().as_str().to_owned();
     let decided = polling::decide(PollingRequest { method: &method, params: &params, is_upgrade });
     let begins = matches!(decided, PollingAnswer::Open(_) | PollingAnswer::Upgrade { .. });
@@ -130,7 +133,10 @@ async fn answer_for(
         PollingAnswer::Open(version) => open(version, app),
         PollingAnswer::Posted => match drop_body(request.into_body()).await {
             Ok(()) => content(HTML, POSTED.to_owned()),
-            Err(()) => error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
+            Err(()) => {
+                asked.refused(connection, "body", &app.id, "the body is too long, or ended too early");
+                error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long")
+            }
         },
         PollingAnswer::Noop(payload) => {
             tokio::time::sleep(SOCKETIO_POLL_TIME).await;
@@ -147,7 +153,7 @@ async fn answer_for(
         }
         PollingAnswer::Refuse(refused) => {
             asked.refused(connection, "socketio", &app.id, &refused.to_string());
-            refusal(refused)
+            refusal(refused, is_upgrade)
         }
     }
 }
@@ -258,9 +264,10 @@ fn content(content_type: HeaderValue, body: String) -> HttpAnswer {
     answer
 }
 
-fn refusal(refused: PollingRefusal) -> HttpAnswer {
+fn refusal(refused: PollingRefusal, is_upgrade: bool) -> HttpAnswer {
     let mut answer = content(JSON, refused.body());
-    *answer.status_mut() = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    *answer.status_mut() =
+        StatusCode::from_u16(refused.status(is_upgrade)).unwrap_or(StatusCode::BAD_REQUEST);
     answer
 }
 

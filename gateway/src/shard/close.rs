@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     codec::{
         Protocol,
-        encode::{close_code_frame, close_frame},
+        encode::{EMPTY_CLOSE_FRAME, close_code_frame, close_frame},
     },
     config::Config,
     shard::{
@@ -42,8 +42,12 @@ impl Shard {
         let pusher = client.pusher.as_ref().filter(|_| protocol == Protocol::Pusher);
         let own = pusher.and_then(|_| broadgate_pusher::close::for_cause(cause));
         let (code, reason) = own.map_or((code, reason), |close| (close.code, close.reason));
+        // Where the server of Socket.IO closes, too, it does so without a code.
+        let is_bare =
+            protocol == Protocol::SocketIo && matches!(cause, Cause::Silent | Cause::Drain | Cause::Command);
         let farewell = match own {
             Some(close) => farewell.map(|_| close_frame(close.code, close.reason)),
+            None if is_bare => farewell.map(|_| EMPTY_CLOSE_FRAME),
             None => farewell,
         };
         self.closing.insert(slot);
@@ -146,7 +150,7 @@ impl Shard {
     fn forget(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
         self.tally.close(cause);
         let uid = self.directory.uid(slot).map(ToString::to_string);
-        self.forget_issued_id(slot);
+        self.forget_socketio(slot);
         let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
         self.turn.ask();
         let id = self.clients.id_of(slot);

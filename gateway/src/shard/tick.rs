@@ -59,6 +59,9 @@ impl Shard {
             let frame = close_frame(close.code, close.reason);
             return self.close_gracefully(slot, Cause::Protocol, close.code, close.reason, Some(frame));
         }
+        if client.pusher.as_ref().is_some_and(|pusher| pusher.is_unconnected(second)) {
+            return self.close_unconnected(slot);
+        }
         let (interval, silence) = liveness(client);
         let idle = second.saturating_sub(client.last_in);
         if silence.is_some_and(|silence| idle >= silence) {

@@ -1,14 +1,14 @@
 //! What a shard asks of the rest of the gateway: to place events of its clients, and to enter groups. The channels
 //! are made before the shard's thread; `dispatch` serves the other ends.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
     limits::{AUTHORIZATIONS_WAITING_MAX, PUSHER_ENTRIES_MAX},
 };
 use broadgate_topics::Topic;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{authorization::AuthQuestion, command::ChannelEvent};
 
@@ -31,6 +31,8 @@ pub(crate) struct EnterUpcall {
 pub(crate) struct AuthorizeUpcall {
     pub(crate) client: ClientId,
     pub(crate) question: AuthQuestion,
+    /// Closed when the client is gone.
+    pub(crate) asker: oneshot::Sender<Infallible>,
 }
 
 /// A shard's ends.

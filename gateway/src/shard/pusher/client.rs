@@ -113,10 +113,14 @@ impl PusherClient {
     /// Was it to show a signature, and has not?
     pub(crate) fn is_late(&self, second: u32) -> bool {
         !self.is_authorized && self.authorize_by.is_some_and(|by| second >= by)
-            || self.socketio.as_ref().is_some_and(|client| client.is_late(second))
     }
 
-    /// The second at which it is late.
+    /// Was it to be connected as a Socket.IO client, and is not?
+    pub(crate) fn is_unconnected(&self, second: u32) -> bool {
+        self.socketio.as_ref().is_some_and(|client| client.is_late(second))
+    }
+
+    /// The second at which it is late with either.
     pub(crate) fn late_at(&self) -> Option<u32> {
         let unauthorized = self.authorize_by.filter(|_| !self.is_authorized);
         let socketio = self.socketio.as_ref().filter(|client| client.is_late(u32::MAX));

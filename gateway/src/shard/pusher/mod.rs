@@ -119,7 +119,7 @@ impl Shard {
                 if let Some(client) = self.clients.get(slot) {
                     let (app, address) = (&*client.app, Some(client.address));
                     RefusalContext { reason, why: &why, address, app, ..RefusalContext::default() }
-                        .log(&self.config.apps);
+                        .count_and_log(&self.config.apps);
                 }
                 self.say(slot, &frame);
             }

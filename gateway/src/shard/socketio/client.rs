@@ -1,8 +1,13 @@
 //! What a Socket.IO client has besides what every client of an app's channels has.
 
-use broadgate_proto::limits::{SOCKETIO_CONNECT_TIME_MAX, SOCKETIO_PING_INTERVAL, SOCKETIO_PING_TIMEOUT};
+use std::convert::Infallible;
+
+use broadgate_proto::limits::{
+    SOCKETIO_CONNECT_TIME_MAX, SOCKETIO_HANDSHAKE_BYTES_MAX, SOCKETIO_PING_INTERVAL, SOCKETIO_PING_TIMEOUT,
+};
 use broadgate_pusher::channel::ChannelKind;
 use broadgate_socketio::{engine::EngineVersion, talk::SocketStage};
+use tokio::sync::oneshot;
 
 /// What a Socket.IO client has besides what every client of an app's channels has.
 #[derive(Debug)]
@@ -17,20 +22,31 @@ pub(crate) struct SocketIoClient {
     pub(super) origin: Box<str>,
     /// The second at which it must be connected.
     pub(crate) connect_by: u32,
-    /// The channel for which its app's backend is being asked. Nothing is read from the client meanwhile.
-    pub(super) asking: Option<(String, ChannelKind)>,
+    /// Its app's backend is being asked. Nothing is read from the client meanwhile.
+    pub(super) asking: Option<Asking>,
+}
+
+/// A question to a client's backend.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) channel: String,
+    pub(super) kind: ChannelKind,
+    /// While it is there, somebody waits for the answer.
+    pub(super) _waits: oneshot::Receiver<Infallible>,
 }
 
 impl SocketIoClient {
-    /// A client with the id that it has from polling, if it has come over from there.
+    /// A client with the id that it has from polling, if it has come over from there. A cookie or an origin that is
+    /// too long to be kept counts as none.
     pub(crate) fn new(version: EngineVersion, issued: Option<u64>, cookie: &str, origin: &str) -> Self {
+        let kept = |text: &str| if text.len() <= SOCKETIO_HANDSHAKE_BYTES_MAX { text } else { "" }.into();
         let stage = if issued.is_some() { SocketStage::Probing } else { SocketStage::Opened };
         Self {
             version,
             stage,
             issued,
-            cookie: cookie.into(),
-            origin: origin.into(),
+            cookie: kept(cookie),
+            origin: kept(origin),
             connect_by: u32::MAX,
             asking: None,
         }
@@ -76,6 +92,14 @@ mod tests {
         assert_eq!(client(EngineVersion::V3, None).alias(), None);
         assert_eq!(client(EngineVersion::V3, Some(7)).stage, SocketStage::Probing);
         assert_eq!(client(EngineVersion::V4, None).stage, SocketStage::Opened);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_handshake_is_bounded() {
+        let cookie =
+            |bytes| SocketIoClient::new(EngineVersion::V4, None, &"x".repeat(bytes), "").cookie.len();
+        let max = SOCKETIO_HANDSHAKE_BYTES_MAX;
+        assert_eq!((cookie(max), cookie(max + 1)), (max, 0));
     }
 
     #[test]

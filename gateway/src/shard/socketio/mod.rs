@@ -3,7 +3,7 @@
 
 pub(super) mod client;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use broadgate_proto::{
     id::ClientId,
@@ -23,14 +23,16 @@ use broadgate_socketio::{
     talk::{self, Ignored, SocketAct, SocketRules, SocketSpeaker, SocketStage, SubscribeRequest},
 };
 use metrics::counter;
+use tokio::sync::oneshot;
 
 use crate::{
-    authorization::{AuthQuestion, AuthRefusal, Authorized},
+    authorization::{AuthQuestion, AuthRefusal, Authorized, kept_headers},
     codec::encode::{EMPTY_CLOSE_FRAME, text_frame},
     refusals::RefusalContext,
     shard::{counters::Drop, slots::Slot, state::Shard, upcalls::AuthorizeUpcall},
 };
 
+use self::client::Asking;
 pub(crate) use self::client::SocketIoClient;
 
 impl Shard {
@@ -80,13 +82,22 @@ impl Shard {
         }
     }
 
-    /// A client is gone: no id stands for it.
-    pub(crate) fn forget_issued_id(&mut self, slot: Slot) {
+    /// A client is gone: no id stands for it, and it waits for no answer.
+    pub(crate) fn forget_socketio(&mut self, slot: Slot) {
+        if let Some(client) = self.socketio(slot) {
+            client.asking = None;
+        }
         if let Some(alias) = self.socketio(slot).and_then(|client| client.alias())
             && self.issued_ids.get(&alias) == Some(&slot)
         {
             self.issued_ids.remove(&alias);
         }
+    }
+
+    /// It was to be connected by now.
+    pub(crate) fn close_unconnected(&mut self, slot: Slot) {
+        let reason = "it did not connect in time";
+        self.close_gracefully(slot, Cause::Protocol, 1002, reason, Some(EMPTY_CLOSE_FRAME));
     }
 
     fn connect_socketio(&mut self, slot: Slot) {
@@ -124,7 +135,7 @@ impl Shard {
             SocketAct::Unsubscribe(channel) => self.unsubscribe(slot, &channel),
             SocketAct::Publish { channel, event, data } => self.publish(slot, channel, event, data),
             SocketAct::Refuse { frame, why } => {
-                self.log_refused_subscription(slot, "subscription", &why);
+                self.note_refused_subscription(slot, "subscription", &why);
                 self.say(slot, &frame);
             }
             SocketAct::Ignore(reason) => ignored(reason),
@@ -160,10 +171,11 @@ impl Shard {
             address,
             origin: socketio.origin.clone(),
             cookie: socketio.cookie.clone(),
-            headers,
+            headers: kept_headers(&pusher.tenant.app, headers),
         };
-        let upcall = AuthorizeUpcall { client: client_id, question };
-        socketio.asking = Some((channel.clone(), kind));
+        let (asker, waits) = oneshot::channel::<Infallible>();
+        let upcall = AuthorizeUpcall { client: client_id, question, asker };
+        socketio.asking = Some(Asking { channel: channel.clone(), kind, _waits: waits });
         let upcalls = self.deps.upcalls.as_ref();
         if upcalls.is_none_or(|upcalls| upcalls.authorizations.try_send(upcall).is_err()) {
             self.tally.drop(Drop::Busy, 1);
@@ -177,25 +189,25 @@ impl Shard {
     /// The app's backend has said whether a client may subscribe, or has not answered.
     pub(crate) fn authorized(&mut self, client: ClientId, answer: Result<Authorized, AuthRefusal>) {
         let Some(slot) = self.clients.find(client) else { return };
-        let Some((channel, kind)) = self.socketio(slot).and_then(|client| client.asking.take()) else {
-            return;
-        };
+        let asking = self.socketio(slot).and_then(|client| client.asking.take());
+        let Some(Asking { channel, kind, .. }) = asking else { return };
         if let Some(client) = self.clients.get(slot) {
             client.wake();
         }
         match answer {
             Ok(Authorized { member }) => self.join_channel(slot, Subscription { channel, kind, member }),
             Err(refusal) => {
-                self.log_refused_subscription(slot, "authorization", &format!("{channel}: {refusal}"));
+                self.note_refused_subscription(slot, "authorization", &format!("{channel}: {refusal}"));
                 self.say(slot, &outgoing::subscription_error(&channel, refusal.status()));
             }
         }
     }
 
-    fn log_refused_subscription(&self, slot: Slot, reason: &'static str, why: &str) {
+    fn note_refused_subscription(&self, slot: Slot, reason: &'static str, why: &str) {
         let Some(client) = self.clients.get(slot) else { return };
         let (app, address) = (&*client.app, Some(client.address));
-        RefusalContext { reason, why, address, app, ..RefusalContext::default() }.log(&self.config.apps);
+        RefusalContext { reason, why, address, app, ..RefusalContext::default() }
+            .count_and_log(&self.config.apps);
     }
 
     /// The roster of a presence channel: the client's own user, then all others.
