@@ -13,7 +13,8 @@ use crate::engine::share::Share;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
-    /// Where clients connect, Pusher clients to /app/KEY; repeat to spread them over gateways
+    /// Where clients connect: Pusher clients to /app/KEY, Socket.IO clients to
+    /// /socket.io/?EIO=4&transport=websocket&key=KEY; repeat to spread them over gateways
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     pub(crate) url: Vec<String>,
     /// How many clients

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Raw,
     /// Pusher clients, which subscribe to channels.
     Pusher,
+    /// Socket.IO clients, which subscribe to channels.
+    SocketIo,
     /// Groups are paths.
     Ceiling,
 }
@@ -38,6 +40,7 @@ impl Target {
         let mut addresses = with_port.to_socket_addrs().map_err(|error| format!("--url {url}: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("--url {url}: the host has no address"))?;
         let kind = match path {
+            _ if path.contains("/socket.io/") => Kind::SocketIo,
             _ if path.contains("/app/") => Kind::Pusher,
             "/g" | "/g/" => Kind::Ceiling,
             _ => Kind::Raw,
@@ -78,6 +81,7 @@ mod tests {
         let kind = |path: &str| Target::parse(&format!("ws://127.0.0.1:1{path}")).unwrap().kind;
         assert_eq!([kind(""), kind("/ws"), kind("/ws/game")], [Kind::Raw; 3]);
         assert_eq!([kind("/app/KEY"), kind("/g"), kind("/g/")], [Kind::Pusher, Kind::Ceiling, Kind::Ceiling]);
+        assert_eq!(kind("/socket.io/?EIO=4&transport=websocket&key=KEY"), Kind::SocketIo);
         let ceiling = Target::parse("ws://127.0.0.1:1/g").unwrap();
         assert!(ceiling.request("a").starts_with("GET /g/a HTTP/1.1\r\n"));
         assert!(Target::parse("http://x/").is_err());

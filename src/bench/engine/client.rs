@@ -16,7 +16,7 @@ pub(super) enum Stage {
     Idle,
     Connecting,
     Handshaking,
-    /// A Pusher client that has asked for its channel.
+    /// A client that subscribes to its channel.
     Subscribing,
     Live,
     /// It does not read any more, on purpose.

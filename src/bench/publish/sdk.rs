@@ -53,7 +53,7 @@ impl Publisher for Sdk<'_> {
     }
 
     fn publish(&mut self, numbers: std::ops::Range<u64>) -> Result<(), Failure> {
-        let is_text = self.to.target.kind == Kind::Pusher;
+        let is_text = matches!(self.to.target.kind, Kind::Pusher | Kind::SocketIo);
         self.runtime.block_on(async {
             for number in numbers {
                 let payload = if is_text {

@@ -31,25 +31,32 @@ fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) 
     let ceiling = match row.against {
         Against::Merged { .. } => Some(Ceiling::start("merged", threads)?),
         Against::Single { .. } => Some(Ceiling::start("single", threads)?),
-        Against::Plain | Against::Nothing => None,
+        Against::Plain | Against::Pusher | Against::Nothing => None,
     };
-    let mut servers = if row.fresh { None } else { Some(Servers::start(row.gateways)?) };
+    let start = || Servers::start(row.gateways, row.way == Way::SocketIo);
+    let mut servers = if row.fresh { None } else { Some(start()?) };
     for run in 0..runs {
         if row.fresh {
             // The one before must be gone first.
             drop(servers.take());
-            servers = Some(Servers::start(row.gateways)?);
+            servers = Some(start()?);
         }
-        if row.against == Against::Plain {
+        let other = match row.against {
+            Against::Plain => Some((row.way, false)),
+            Against::Pusher => Some((Way::PusherSdk, row.is_tls)),
+            _ => None,
+        };
+        if let Some(other) = other {
             for turn in 0..2 {
                 if row.fresh && turn == 1 {
                     drop(servers.take());
-                    servers = Some(Servers::start(row.gateways)?);
+                    servers = Some(start()?);
                 }
                 let Some(servers) = &servers else { continue };
-                let is_tls = (run + turn) % 2 == 0;
-                let figures = figures(row, &bench(row, &against_servers(row, servers, is_tls))?)?;
-                if is_tls { outcome.broadgate.push(figures) } else { outcome.ceiling.push(figures) }
+                let is_own = (run + turn) % 2 == 0;
+                let how = if is_own { (row.way, row.is_tls) } else { other };
+                let figures = figures(row, &bench(row, &against_servers(row, servers, how))?)?;
+                if is_own { outcome.broadgate.push(figures) } else { outcome.ceiling.push(figures) }
             }
             continue;
         }
@@ -60,9 +67,9 @@ fn measure(row: &Row, runs: usize, threads: Option<u16>, outcome: &mut Outcome) 
                     outcome.ceiling.push(figures(row, &bench(row, &against_ceiling(ceiling))?)?);
                 }
                 (_, Some(servers)) if (run + turn) % 2 == 1 => {
-                    outcome
-                        .broadgate
-                        .push(figures(row, &bench(row, &against_servers(row, servers, row.is_tls))?)?);
+                    let how = (row.way, row.is_tls);
+                    let figures = figures(row, &bench(row, &against_servers(row, servers, how))?)?;
+                    outcome.broadgate.push(figures);
                 }
                 _ => {}
             }
@@ -75,11 +82,12 @@ fn against_ceiling(ceiling: &Ceiling) -> Vec<String> {
     vec![format!("--url=ws://{}/g", ceiling.address), format!("--pid={}", ceiling.pid())]
 }
 
-fn against_servers(row: &Row, servers: &Servers, is_tls: bool) -> Vec<String> {
+fn against_servers(row: &Row, servers: &Servers, (way, is_tls): (Way, bool)) -> Vec<String> {
     let kind = row.args.split(' ').next().unwrap_or_default();
-    let path = match row.way {
+    let path = match way {
         Way::Raw => "ws".to_owned(),
         Way::PusherSdk | Way::PusherApi => format!("app/{}", servers.apps.key),
+        Way::SocketIo => format!("socket.io/?EIO=4&transport=websocket&key={}", servers.apps.key),
     };
     let mut args: Vec<_> = servers.urls(is_tls).map(|url| format!("--url={url}/{path}")).collect();
     let pids = if kind == "echo" { servers.all() } else { servers.gateways() };
@@ -91,9 +99,9 @@ fn against_servers(row: &Row, servers: &Servers, is_tls: bool) -> Vec<String> {
     {
         args.push(format!("--addr={internal}"));
     }
-    match row.way {
+    match way {
         Way::Raw => {}
-        Way::PusherSdk => args.push(format!("--app={APP}")),
+        Way::PusherSdk | Way::SocketIo => args.push(format!("--app={APP}")),
         Way::PusherApi => {
             args.extend([format!("--app={APP}"), "--publish=api".to_owned()]);
             args.push(format!("--apps={}", servers.apps.path.display()));

@@ -8,6 +8,8 @@ pub(super) enum Way {
     PusherSdk,
     /// Pusher clients, messages by the API's `batch_events`.
     PusherApi,
+    /// Socket.IO clients, messages by the SDK.
+    SocketIo,
 }
 
 /// What the ceiling does meanwhile.
@@ -19,6 +21,8 @@ pub(super) enum Against {
     Single { cpu_us_max: Option<f64> },
     /// The same without TLS, at the same cluster.
     Plain,
+    /// The same with Pusher clients, at the same cluster.
+    Pusher,
     /// Nothing: the target is absolute.
     Nothing,
 }
@@ -165,6 +169,15 @@ fn channels() -> Vec<Row> {
             goal: ratio(0.6),
             ..ROW
         },
+        Row {
+            name: "socketio-sdk-1000",
+            about: "a channel of 1,000 by Socket.IO, against Pusher clients",
+            args: FANOUT_1000,
+            way: Way::SocketIo,
+            against: Against::Pusher,
+            goal: ratio(0.9),
+            ..ROW
+        },
     ]
 }
 
@@ -256,6 +269,13 @@ fn clients() -> Vec<Row> {
             ..pusher.clone()
         },
         Row { name: "memory-pusher-16000", about: "the same, 16,000", args: IDLE_16000, ..pusher },
+        Row {
+            name: "memory-socketio-10000",
+            about: "memory per subscribed Socket.IO client, 10,000",
+            args: IDLE_10000,
+            way: Way::SocketIo,
+            ..idle.clone()
+        },
         Row {
             name: "rest-10000",
             about: "CPU at rest, 10,000 clients, two rounds of pings",

@@ -118,11 +118,15 @@ impl Drop for AppsFile {
 }
 
 impl AppsFile {
-    fn make() -> Result<Self, Failure> {
+    fn make(socketio: bool) -> Result<Self, Failure> {
         let name = format!("broadgate-bench-{:016x}", getrandom::u64().map_err(std::io::Error::other)?);
         let folder = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        let text = broadgate::apps::fresh(APP)?;
+        let mut text = broadgate::apps::fresh(APP)?;
+        if socketio {
+            // Only then, since each of its messages is framed for them, too.
+            text = text.replacen("[[apps]]\n", "[[apps]]\nsocketio = true\n", 1);
+        }
         let key = text.lines().find_map(|line| line.strip_prefix("key = "));
         let key = key.unwrap_or_default().trim_matches('"').to_owned();
         let made = Self { path: folder.join("apps.toml"), folder, key };
@@ -159,8 +163,9 @@ fn pem(what: &str, der: &[u8]) -> String {
 }
 
 impl Servers {
-    pub(super) fn start(count: usize) -> Result<Self, Failure> {
-        let apps = AppsFile::make()?;
+    /// So many gateways, with Socket.IO clients if they are wanted.
+    pub(super) fn start(count: usize, socketio: bool) -> Result<Self, Failure> {
+        let apps = AppsFile::make(socketio)?;
         let at = free()?;
         let register = start_role(&texts(["register", &format!("--bind={at}"), "--supervised"]))?;
         let (mut gateways, mut clients, mut internal) = (Vec::new(), Vec::new(), Vec::new());

@@ -11,7 +11,7 @@ use super::{
         clock::now_ns,
         tls::Tls,
     },
-    Worker,
+    SOCKETIO_PING, SOCKETIO_PONG, Step, Worker,
 };
 use crate::{frames, target::Kind};
 
@@ -100,16 +100,41 @@ impl Worker {
     }
 
     pub(super) fn upgraded(&mut self, index: usize) {
-        let client = &self.clients[index];
-        let kind = self.plan.targets[usize::from(client.target)].kind;
-        if kind == Kind::Pusher {
-            let channel = &self.plan.group_names[client.group as usize];
-            let event = json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
-            self.clients[index].stage = Stage::Subscribing;
-            self.send(index, &frames::client(1, event.to_string().as_bytes()));
-        } else {
-            self.served(index);
+        let client = &mut self.clients[index];
+        match self.plan.targets[usize::from(client.target)].kind {
+            Kind::Pusher => {
+                client.stage = Stage::Subscribing;
+                let channel = &self.plan.group_names[client.group as usize];
+                let event = json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
+                self.send(index, &frames::client(1, event.to_string().as_bytes()));
+            }
+            // Its server speaks first.
+            Kind::SocketIo => client.stage = Stage::Subscribing,
+            Kind::Raw | Kind::Ceiling => self.served(index),
         }
+    }
+
+    /// What a client hears until it is in its channel. To Socket.IO clients nothing confirms that: they then ask for a
+    /// channel that every app refuses, and what they ask for takes effect in its order.
+    pub(super) fn subscribing(&mut self, index: usize, payload: &[u8]) -> Step {
+        let has = |text: &[u8]| payload.windows(text.len()).any(|part| part == text);
+        if has(b"subscription_succeeded") || payload.starts_with(br##"42["subscription_error","#""##) {
+            self.served(index);
+        } else if has(b"pusher:error") || has(b"subscription_error") {
+            self.refused(index, &String::from_utf8_lossy(payload), None);
+            return Step::Close;
+        } else if payload.starts_with(b"0{") {
+            self.send(index, &frames::client(1, b"40"));
+        } else if payload.starts_with(b"40") {
+            let plan = Arc::clone(&self.plan);
+            for channel in [&*plan.group_names[self.clients[index].group as usize], "#"] {
+                let event = format!("42{}", json!(["subscribe", { "channel": channel }]));
+                self.send(index, &frames::client(1, event.as_bytes()));
+            }
+        } else if payload == SOCKETIO_PING {
+            self.send(index, &frames::client(1, SOCKETIO_PONG));
+        }
+        Step::More
     }
 
     pub(super) fn served(&mut self, index: usize) {

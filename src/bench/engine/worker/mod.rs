@@ -41,6 +41,9 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// How often a thread that has nothing to do looks whether it shall stop.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
+const SOCKETIO_PING: &[u8] = b"2";
+const SOCKETIO_PONG: &[u8] = b"3";
+
 /// What a frame was, for the loop that must not hold the client meanwhile.
 enum Step {
     More,
@@ -325,15 +328,7 @@ impl Worker {
             Frame::Data(payload) if self.clients[index].stage == Stage::Live => {
                 self.message(index, payload, now);
             }
-            Frame::Data(payload) => {
-                let has = |text: &[u8]| payload.windows(text.len()).any(|part| part == text);
-                if has(b"subscription_succeeded") {
-                    self.served(index);
-                } else if has(b"pusher:error") {
-                    self.refused(index, &String::from_utf8_lossy(payload), None);
-                    return Step::Close;
-                }
-            }
+            Frame::Data(payload) => return self.subscribing(index, payload),
             Frame::Ping(payload) => {
                 self.send(index, &frames::client(10, payload));
             }
@@ -350,8 +345,13 @@ impl Worker {
         if self.echo_until > 0 {
             return self.echoed(index, payload, now);
         }
+        if payload == SOCKETIO_PING {
+            self.send(index, &frames::client(1, SOCKETIO_PONG));
+            return;
+        }
         let client = &mut self.clients[index];
-        let is_text = payload.first() == Some(&b'{');
+        // Numbers of messages never begin so.
+        let is_text = matches!(payload.first(), Some(b'{' | b'4'));
         let head =
             if is_text { payload::text_head(payload, &mut self.text_place) } else { payload::head(payload) };
         // Somebody else's message, or a reply to a ping.
