@@ -8,10 +8,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_cluster_link_breaks_total", "Command streams to gateways that broke"),
     ("broadgate_gateway_accept_errors_total", "Accepts that failed; the next is tried after 100 ms"),
     ("broadgate_gateway_answers_incomplete_total", "Answers that had to name a gateway as missing"),
-    (
-        "broadgate_gateway_api_requests_total",
-        "Requests of backends to the HTTP API of Pusher apps, by status",
-    ),
+    ("broadgate_gateway_api_requests_total", "Requests of backends to the HTTP APIs of apps, by status"),
     (
         "broadgate_gateway_apps_read_total",
         "Reloads of the apps, by outcome; after \"bad\" and \"lost\" the former apps stay",

@@ -3,7 +3,12 @@
 
 use broadgate_pusher::{
     Compat,
-    api::{params::Params, publish, query, route, sign},
+    api::{
+        ably::{self, AblyPublish, BodyFormat},
+        echo_server::{self, Authorization},
+        params::Params,
+        publish, query, route, sign,
+    },
     auth, channel, incoming, member, socket_id, talk,
 };
 
@@ -117,6 +122,29 @@ pub fn api(data: &[u8]) {
     let _ = query::channels(&params, compat);
     let _ = query::channel(path, &params, &limits, compat);
     let _ = query::users(path, &limits);
+    other_apis(path, body, &params, &limits);
+}
+
+/// The same request to the other APIs that publish: the path is a header or a part of one, too.
+fn other_apis(path: &str, body: &[u8], params: &Params, limits: &PusherLimits) {
+    let keys = keys();
+    for header in [None, Some(path)] {
+        let authorization = Authorization::of(header, params, &keys);
+        assert_ne!(authorization, Authorization::Secret, "a secret was guessed");
+    }
+    let is_name = |channel: &String| broadgate_proto::name::check("group", channel).is_ok();
+    if let Ok(event) = echo_server::event(body, limits) {
+        assert!(event.channels.iter().all(is_name), "a channel is a group");
+    }
+    let _ = echo_server::users(path, limits);
+    let _ = ably::basic(path);
+    let name = ably::decoded_name(path).and_then(|name| ably::channel_name(&name));
+    for format in [BodyFormat::Json, BodyFormat::MessagePack] {
+        let Ok(name) = &name else { return };
+        if let Ok(publish) = AblyPublish::parse(body, format, name, limits) {
+            assert!(publish.events.iter().flat_map(|event| &event.channels).all(is_name));
+        }
+    }
 }
 
 /// What a connection begins with: a PROXY header, a request's path, and what proxies say in headers.

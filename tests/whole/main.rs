@@ -15,6 +15,7 @@ mod degraded;
 mod demo;
 mod diagnosis;
 mod documents;
+
 mod equivalence;
 mod faults;
 mod flood;
@@ -30,6 +31,7 @@ mod malformed_input;
 mod metrics;
 mod misbehaving;
 mod operator;
+mod other_apis;
 mod pauses;
 mod ports;
 mod proxy;

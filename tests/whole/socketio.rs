@@ -97,7 +97,12 @@ pub struct Io {
 impl Io {
     /// Directly with a WebSocket.
     pub async fn connect(cluster: &Cluster, gateway: usize, version: u8) -> Self {
-        let url = format!("ws://{}/socket.io/?EIO={version}&transport=websocket", cluster.web(gateway));
+        Self::connect_to(&cluster.web(gateway).to_string(), version).await
+    }
+
+    /// The same at an address.
+    pub async fn connect_to(web: &str, version: u8) -> Self {
+        let url = format!("ws://{web}/socket.io/?EIO={version}&transport=websocket");
         let cookie = [("Cookie", "laravel_session=x1")];
         let mut client = Client::try_connect(&url, &cookie).await.unwrap();
         let open = client.hear().await;

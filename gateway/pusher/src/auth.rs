@@ -38,6 +38,12 @@ impl AppKey {
     pub fn verify(&self, text: &[u8], signature: &str) -> bool {
         self.sign(text).as_bytes().ct_eq(signature.as_bytes()).into()
     }
+
+    /// Whether this is the key's secret. Compares what both sign, so that the time tells nothing.
+    pub fn has_secret(&self, secret: &str) -> bool {
+        const TEXT: &[u8] = b"has_secret";
+        self.verify(TEXT, &Self::new("", secret).sign(TEXT))
+    }
 }
 
 impl fmt::Debug for AppKey {
@@ -224,6 +230,15 @@ mod tests {
     fn a_key_is_printed_without_its_secret() {
         let text = format!("{:?}", AppKey::new("name", "topsecret"));
         assert_eq!(text, "Key { key: \"name\", .. }");
+    }
+
+    #[test]
+    fn a_secret_is_recognized() {
+        let key = AppKey::new("name", "topsecret");
+        assert!(key.has_secret("topsecret"));
+        for other in ["", "name", "topsecre", "topsecrets", "TOPSECRET"] {
+            assert!(!key.has_secret(other), "{other}");
+        }
     }
 
     #[test]

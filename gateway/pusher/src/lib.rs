@@ -11,7 +11,7 @@
 //! | `outgoing` | every frame to a client |
 //! | `talk` | what a client's frame means, given who it is and what its app allows |
 //! | `close` | close codes |
-//! | `api` | the HTTP API's requests and answers |
+//! | `api` | the HTTP API's requests and answers, and those of two others that publish to the same channels |
 //! | `limits` | the bounds of all this, an app's settings |
 //!
 //! The hosted service is the model. Where Laravel's own tooling expects Reverb's behaviour, an app selects it

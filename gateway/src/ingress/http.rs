@@ -4,6 +4,7 @@ use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
 
 use broadgate_port::{ConnectionPhase, ConnectionWatch, Guarded, Times};
 use broadgate_proto::limits::{ANSWER_TIME_MAX, FAREWELL_TIME_MAX, HANDSHAKE_BYTES_MAX};
+use broadgate_pusher::api::echo_server;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -134,6 +135,9 @@ async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> HttpAnswer 
         (RequestTarget::Key(_), full) => pusher::answer(visit, &asked, request, full).await,
         (_, Some(full)) => no_room(visit, &asked, full),
         (RequestTarget::Api(_), None) => pusher_api::answer(visit, &asked, request).await,
+        (RequestTarget::Ably(channel), None) => {
+            pusher_api::ably::answer(visit, &asked, request, channel).await
+        }
         (RequestTarget::SocketIo(_), None) => socketio::answer(visit, &asked, request).await,
         (RequestTarget::Raw(_), None) if connection.port.stopping.closing.is_cancelled() => {
             asked.refused(connection, "stopping", "", "the gateway is stopping");
@@ -146,9 +150,10 @@ async fn answer_to(visit: &Rc<Visit>, request: Request<Incoming>) -> HttpAnswer 
 
 fn page(visit: &Visit, asked: &ParsedRequest, path: &str, method: &Method) -> HttpAnswer {
     let connection = &visit.connection;
+    let is_read = method == Method::GET || method == Method::HEAD;
     let page = connection.port.config.pages.iter().find(|page| page.path == path);
     match page {
-        Some(page) if method == Method::GET || method == Method::HEAD => {
+        Some(page) if is_read => {
             let mut answer = Response::new(Full::new(Bytes::from_static(page.body)));
             let headers = answer.headers_mut();
             headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(page.content_type));
@@ -162,11 +167,26 @@ fn page(visit: &Visit, asked: &ParsedRequest, path: &str, method: &Method) -> Ht
             answer
         }
         Some(_) => error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"),
+        // laravel-echo-server's health check, at which its users' probes look.
+        None if path == "/"
+            && is_read
+            && connection.port.config.apps.load().iter().any(|app| app.socketio) =>
+        {
+            let ready = connection.port.health.is_ready();
+            if ready { plain(echo_server::ROOT) } else { unavailable("not in a view as ready") }
+        }
         None => {
             let sentence = nothing_at(path, &connection.port.config.apps.load());
             asked.answer(connection, ("path", ""), StatusCode::NOT_FOUND, &sentence)
         }
     }
+}
+
+fn plain(text: &'static str) -> HttpAnswer {
+    let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
 }
 
 pub(super) fn no_room(visit: &Visit, asked: &ParsedRequest, full: NoRoom) -> HttpAnswer {

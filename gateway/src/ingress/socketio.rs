@@ -32,11 +32,20 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Other servers have their client library here.
+const NO_SCRIPT: &str = "this server does not serve the client library: let your site serve dist/socket.io.js of the \
+    npm package socket.io-client";
+
 pub(super) async fn answer(
     visit: &Rc<Visit>,
     asked: &ParsedRequest,
     request: Request<Incoming>,
 ) -> HttpAnswer {
+    if let RequestTarget::SocketIo(file) = &asked.target.place
+        && file.ends_with(".js")
+    {
+        return asked.answer(&visit.connection, ("path", ""), StatusCode::NOT_FOUND, NO_SCRIPT);
+    }
     let origin = request.headers().get(header::ORIGIN).cloned();
     let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let is_upgrade = has_token(request.headers(), header::UPGRADE, "websocket");

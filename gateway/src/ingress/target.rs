@@ -19,6 +19,8 @@ pub(super) enum RequestTarget {
     Up,
     /// The HTTP API; the path after the prefix, still encoded, with single slashes.
     Api(String),
+    /// Ably's call that publishes: the channel's segment of the path, still encoded.
+    Ably(String),
     /// A Pusher client, with this app key.
     Key(String),
     /// A Socket.IO client; the app key that it has in its path, or "".
@@ -46,6 +48,13 @@ impl PathTarget {
                 prefix: joined(&decoded[..at]),
                 place: RequestTarget::Api(joined(&encoded[at..])),
             };
+        }
+        if let [before @ .., channels, _, messages] = &decoded[..]
+            && channels == "channels"
+            && messages == "messages"
+        {
+            let segment = encoded[before.len() + 1].to_owned();
+            return Self { prefix: joined(before), place: RequestTarget::Ably(segment) };
         }
         if let [before @ .., app, key] = &decoded[..]
             && app == "app"
@@ -78,6 +87,7 @@ impl PathTarget {
         let place = match &self.place {
             RequestTarget::Up => "/up",
             RequestTarget::Api(path) | RequestTarget::Page(path) => path,
+            RequestTarget::Ably(channel) => return format!("{}/channels/{channel}/messages", self.prefix),
             RequestTarget::Key(key) => return format!("{}/app/{key}", self.prefix),
             RequestTarget::SocketIo(key) if key.is_empty() => "/socket.io",
             RequestTarget::SocketIo(key) => return format!("{}/socket.io/{key}", self.prefix),
@@ -173,6 +183,22 @@ mod tests {
         ] {
             assert_eq!(read(path), at(prefix, RequestTarget::SocketIo, key), "{path}");
         }
+    }
+
+    #[test]
+    fn ably_publishes_to_a_channel() {
+        for (path, prefix, channel) in [
+            ("/channels/private%3Aorders.1/messages", "", "private%3Aorders.1"),
+            ("/x//channels/a%2Fb/messages/", "/x", "a%2Fb"),
+            ("/channels/messages/messages", "", "messages"),
+        ] {
+            assert_eq!(read(path), at(prefix, RequestTarget::Ably, channel), "{path}");
+        }
+        // With an app's id it is Pusher's API.
+        assert_eq!(
+            read("/apps/1/channels/x/messages"),
+            at("", RequestTarget::Api, "/apps/1/channels/x/messages")
+        );
     }
 
     #[test]

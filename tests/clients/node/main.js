@@ -3,7 +3,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { Suite } from './lib/suite.js'
 
-const GROUPS = ['connecting', 'channels', 'cache', 'whispers', 'users', 'presence', 'churn', 'counts', 'sdk', 'webhooks', 'python', 'echo', 'socketio', 'reverb', 'hostile', 'settings', 'browser', 'tls', 'laravel', 'crash']
+const GROUPS = ['connecting', 'channels', 'cache', 'whispers', 'users', 'presence', 'churn', 'counts', 'sdk', 'webhooks', 'python', 'echo', 'socketio', 'reverb', 'hostile', 'settings', 'browser', 'tls', 'ably', 'laravel', 'crash']
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { only: { type: 'string' } } })
 const [executable, work] = positionals.map((it) => path.resolve(it))

@@ -2,9 +2,12 @@
 //! written. The gateway looks up users and channels.
 //!
 //! A request is routed (`route`), its signature verified (`sign`), its content parsed (`publish`, `query`),
-//! and answered (`answer`).
+//! and answered (`answer`). Two other APIs publish to the same channels: laravel-echo-server's (`echo_server`)
+//! and Ably's, as far as Laravel's driver uses it (`ably`).
 
+pub mod ably;
 pub mod answer;
+pub mod echo_server;
 pub mod params;
 pub mod publish;
 pub mod query;

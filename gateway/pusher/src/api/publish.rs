@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     ApiRefusal,
     params::Params,
-    query::{Info, check_name},
+    query::{Info, check_any_name, check_name},
 };
 use crate::{Compat, json, limits::PusherLimits, socket_id};
 
@@ -148,16 +148,34 @@ pub fn channel_event(
 }
 
 /// A publisher's unchecked input.
-struct Draft {
-    name: Option<String>,
-    data: Option<String>,
-    channels: Vec<String>,
-    socket_id: Option<String>,
-    info: String,
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) name: Option<String>,
+    pub(super) data: Option<String>,
+    pub(super) channels: Vec<String>,
+    pub(super) socket_id: Option<String>,
+    pub(super) info: String,
+}
+
+/// Whose rules hold for the channels' names and the socket id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Pusher,
+    /// Every printable name, and every text for a socket id: one that is no client's excludes nobody.
+    Any,
 }
 
 impl Draft {
     fn checked(self, limits: &PusherLimits, compat: Compat) -> Result<Publish, ApiRefusal> {
+        self.checked_by(Rules::Pusher, limits, compat)
+    }
+
+    /// From a publisher that is not bound to Pusher's names and socket ids.
+    pub(super) fn checked_freely(self, limits: &PusherLimits) -> Result<Publish, ApiRefusal> {
+        self.checked_by(Rules::Any, limits, Compat::default())
+    }
+
+    fn checked_by(self, rules: Rules, limits: &PusherLimits, compat: Compat) -> Result<Publish, ApiRefusal> {
         let name = self.name.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| missing("name", "say what has happened"))?;
         if name.len() > limits.event_name_bytes_max {
@@ -172,9 +190,10 @@ impl Draft {
                 data.len()
             )));
         }
-        let channels = some_channels(self.channels, limits)?;
+        let channels = some_channels(self.channels, rules, limits)?;
         let except = match self.socket_id.as_deref() {
             None | Some("") => None,
+            Some(id) if rules == Rules::Any => socket_id::parse(id).ok().flatten(),
             Some(id) => socket_id::parse(id).map_err(ApiRefusal::bad)?,
         };
         let info = Info { cache: false, ..Info::parse(&self.info, compat)? };
@@ -182,7 +201,11 @@ impl Draft {
     }
 }
 
-fn some_channels(channels: Vec<String>, limits: &PusherLimits) -> Result<Vec<String>, ApiRefusal> {
+fn some_channels(
+    channels: Vec<String>,
+    rules: Rules,
+    limits: &PusherLimits,
+) -> Result<Vec<String>, ApiRefusal> {
     let max = limits.channels_per_event_max;
     if channels.is_empty() {
         return Err(missing("channel", "give one as `channel`, or several as `channels`"));
@@ -191,24 +214,25 @@ fn some_channels(channels: Vec<String>, limits: &PusherLimits) -> Result<Vec<Str
         let len = channels.len();
         return Err(ApiRefusal::bad(format!("channels has {len} names: at most {max} are allowed")));
     }
-    channels.iter().try_for_each(|channel| check_name(channel, limits))?;
+    let check = if rules == Rules::Any { check_any_name } else { check_name };
+    channels.iter().try_for_each(|channel| check(channel, limits))?;
     let mut seen = std::collections::HashSet::new();
     Ok(channels.iter().filter(|channel| seen.insert(channel.as_str())).cloned().collect())
 }
 
 /// Data other than a string becomes compact JSON: older backends send objects.
-fn data(raw: &RawValue) -> Result<String, ApiRefusal> {
+pub(super) fn data(raw: &RawValue) -> Result<String, ApiRefusal> {
     if !raw.get().starts_with('"') {
         return Ok(json::compact(raw.get()));
     }
     serde_json::from_str(raw.get()).map_err(|error| ApiRefusal::bad(format!("data does not parse: {error}")))
 }
 
-fn utf8(body: &[u8]) -> Result<&str, ApiRefusal> {
+pub(super) fn utf8(body: &[u8]) -> Result<&str, ApiRefusal> {
     std::str::from_utf8(body).map_err(|error| ApiRefusal::bad(format!("the body is not UTF-8: {error}")))
 }
 
-fn unparsed(reason: String) -> ApiRefusal {
+pub(super) fn unparsed(reason: String) -> ApiRefusal {
     ApiRefusal::bad(format!("the body does not parse: {reason}"))
 }
 

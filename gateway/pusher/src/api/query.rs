@@ -1,5 +1,7 @@
 //! Queries of an app's backend about channels.
 
+use broadgate_proto::name;
+
 use super::{ApiRefusal, params::Params};
 use crate::{
     Compat,
@@ -115,6 +117,22 @@ pub fn users(channel: &str, limits: &PusherLimits) -> Result<(), ApiRefusal> {
 /// Whether backends may name this channel. Names that begin with `#` are reserved, except those of users.
 pub(super) fn check_name(channel: &str, limits: &PusherLimits) -> Result<(), ApiRefusal> {
     channel::check_name(channel, limits.channel_name_bytes_max).map_err(ApiRefusal::bad)?;
+    check_reserved(channel)
+}
+
+/// The same for backends whose protocol allows every printable name, such as `orders:1`.
+pub(super) fn check_any_name(channel: &str, limits: &PusherLimits) -> Result<(), ApiRefusal> {
+    name::check("the channel's name", channel).map_err(ApiRefusal::bad)?;
+    let (len, max) = (channel.len(), limits.channel_name_bytes_max);
+    if len > max {
+        return Err(ApiRefusal::bad(format!(
+            "the channel's name has {len} bytes: at most {max} are allowed"
+        )));
+    }
+    check_reserved(channel)
+}
+
+fn check_reserved(channel: &str) -> Result<(), ApiRefusal> {
     if channel.starts_with('#') && channel::user_of(channel).is_none() {
         return Err(ApiRefusal::bad(format!(
             "the channel's name {channel:?} is reserved: only #server-to-user-ID may begin with #"

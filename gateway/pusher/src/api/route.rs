@@ -38,6 +38,8 @@ pub enum Call {
     },
     /// The number of connections; Laravel Pulse asks for it.
     Connections,
+    /// The state of the server, as laravel-echo-server tells it.
+    Status,
 }
 
 /// A path without a prefix such as `/pusher`; none if it lacks the prefix.
@@ -60,6 +62,7 @@ pub fn route(method: &str, path: &str) -> Result<Route, ApiRefusal> {
         ["apps", app, "events"] => (app, "POST", Call::Events),
         ["apps", app, "batch_events"] => (app, "POST", Call::BatchEvents),
         ["apps", app, "connections"] => (app, "GET", Call::Connections),
+        ["apps", app, "status"] => (app, "GET", Call::Status),
         ["apps", app, "channels"] => (app, "GET", Call::Channels),
         ["apps", app, "channels", channel] => (app, "GET", Call::Channel { channel: decoded(channel)? }),
         ["apps", app, "channels", channel, "users"] => {
@@ -137,6 +140,7 @@ mod tests {
             Call::TerminateConnections { user }
         );
         assert_eq!(call("GET", "/apps/3/connections"), Call::Connections);
+        assert_eq!(call("GET", "/apps/3/status"), Call::Status);
         let call = Call::TerminateConnections { user: "7".to_owned() };
         assert_eq!(route("POST", "/users/7/terminate_connections"), Ok(Route::App { app: None, call }));
         assert_eq!((route("GET", "/up"), route("HEAD", "/up")), (Ok(Route::Up), Ok(Route::Up)));

@@ -1,9 +1,9 @@
 //! What an app's backend asks for, carried out by commands.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadgate_proto::{
-    limits::{BATCH_COMMANDS_MAX, PAGE_MAX},
+    limits::BATCH_COMMANDS_MAX,
     v1::{self, answer::Answer, command::Command, last_value_reply},
 };
 use broadgate_pusher::{
@@ -40,7 +40,7 @@ pub(super) struct Backend {
 
 /// What waits for the caller when a gateway did not answer in time.
 const INCOMPLETE: &str = "a gateway did not answer in time, so not every subscriber may have the event: \
-     repeat with the same X-Idempotency-Key, and only those who were missed get it";
+     repeat with the same X-Idempotency-Key (Ably: the same message id), and only those who were missed get it";
 /// The same for a publish without a key.
 const INCOMPLETE_WITHOUT_KEY: &str = "a gateway did not answer in time, so not every subscriber may have the \
      event: a repeat reaches the others twice, unless publishes carry an X-Idempotency-Key";
@@ -105,24 +105,20 @@ impl Backend {
             }
             Call::Users { channel } => {
                 query::users(&channel, limits)?;
-                self.users(channel).await
+                self.users(&channel).await
             }
             Call::TerminateConnections { user } => self.terminate(&user).await,
-            Call::Connections => {
-                let count = v1::CountRequest { app: self.app.id.clone(), ..v1::CountRequest::default() };
-                match self.ask_all(vec![Command::Count(count)]).await?.pop() {
-                    Some(Answer::Count(reply)) => {
-                        Ok(answer::connections(reply.app.map_or(0, |counts| counts.clients)))
-                    }
-                    _ => Err(unanswered()),
-                }
-            }
+            Call::Connections => Ok(answer::connections(self.connections().await?)),
+            Call::Status => Err(ApiRefusal::new(
+                StatusCode::NOT_FOUND,
+                "status is a call of laravel-echo-server's: send the app's secret as Authorization: Bearer",
+            )),
         }
     }
 
     /// Gives commands in this order; all answers, or the first refusal. An answer that may lack something
     /// is none.
-    async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
+    pub(super) async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
         let answers = self.ask(commands).await?;
         if answers.iter().all(is_complete) { Ok(answers) } else { Err(unavailable(UNCERTAIN)) }
     }
@@ -135,7 +131,7 @@ impl Backend {
     }
 
     /// Each channel's event is a command of its own: it has a place in the channel's order.
-    async fn publish(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
+    pub(super) async fn publish(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
         self.claim(events).await?;
         let events = ChannelEvent::of_publishes(&self.app.id, self.once.as_deref(), events);
         let answers = accepted(self.dispatcher.place_events(events.into_iter()).await.answers().await)?;
@@ -155,8 +151,8 @@ impl Backend {
         match routed.await {
             Ok(Routed::Reply(HomeReply::Claimed(false))) => Err(ApiRefusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "The X-Idempotency-Key was used for another publish within the last two minutes: give each \
-                 publish a key of its own.",
+                "The X-Idempotency-Key (Ably: the message id) was used for another publish within the last two \
+                 minutes: give each publish a key of its own.",
             )),
             _ => Ok(()),
         }
@@ -249,28 +245,7 @@ impl Backend {
     }
 
     async fn channels(&self, asked: &query::Channels) -> Result<String, ApiRefusal> {
-        let mut names: BTreeMap<String, u64> = BTreeMap::new();
-        let mut cursor = String::new();
-        loop {
-            let list = v1::ListGroupsRequest {
-                app: self.app.id.clone(),
-                prefix: asked.prefix.clone(),
-                limit: PAGE_MAX,
-                cursor,
-                ..v1::ListGroupsRequest::default()
-            };
-            let Some(Answer::Names(reply)) = self.ask_all(vec![Command::ListGroups(list)]).await?.pop()
-            else {
-                return Err(unanswered());
-            };
-            names.extend(reply.names.into_iter().map(|named| (named.name, named.clients)));
-            cursor = reply.next_cursor;
-            if cursor.is_empty() {
-                break;
-            }
-        }
-        // Those with # are the server's own, and users'.
-        names.retain(|name, clients| !name.starts_with('#') && *clients > 0);
+        let names = self.occupied(&asked.prefix).await?;
         let users_only = Info { subscription_count: false, ..asked.info };
         let about: Vec<_> = names.keys().map(|name| (name.clone(), users_only)).collect();
         let mut found = self.find_all(&about).await?;
@@ -283,41 +258,15 @@ impl Backend {
 
     async fn channel(&self, channel: String, info: Info) -> Result<String, ApiRefusal> {
         let everything = Info { subscription_count: true, ..info };
-        let count = v1::CountRequest {
-            app: self.app.id.clone(),
-            groups: vec![channel.clone()],
-            ..v1::CountRequest::default()
-        };
-        let clients = match self.ask_all(vec![Command::Count(count)]).await?.pop() {
-            Some(Answer::Count(reply)) => reply.groups.get(&channel).map_or(0, |counts| counts.clients),
-            _ => return Err(unanswered()),
-        };
+        let clients = self.subscriptions(&channel).await?;
         let mut found = self.find_all(&[(channel, Info { subscription_count: false, ..everything })]).await?;
         let mut found = found.pop().unwrap_or_default();
         found.subscriptions = info.subscription_count.then_some(clients);
         Ok(answer::channel(clients > 0, found.attributes()))
     }
 
-    async fn users(&self, channel: String) -> Result<String, ApiRefusal> {
-        let mut all: Vec<v1::PresenceMember> = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let roster = v1::RosterRequest {
-                app: self.app.id.clone(),
-                group: channel.clone(),
-                limit: PAGE_MAX,
-                cursor,
-                ..v1::RosterRequest::default()
-            };
-            let Some(Answer::Roster(reply)) = self.ask_all(vec![Command::Roster(roster)]).await?.pop() else {
-                return Err(unanswered());
-            };
-            all.extend(reply.members);
-            cursor = reply.next_cursor;
-            if cursor.is_empty() {
-                break;
-            }
-        }
+    async fn users(&self, channel: &str) -> Result<String, ApiRefusal> {
+        let all = self.members(channel).await?;
         if all.is_empty() && self.app.compat == Compat::Reverb {
             return Err(ApiRefusal::new(StatusCode::NOT_FOUND, "The channel is not occupied."));
         }
@@ -375,7 +324,7 @@ fn unavailable(sentence: &str) -> ApiRefusal {
     ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
 }
 
-fn unanswered() -> ApiRefusal {
+pub(super) fn unanswered() -> ApiRefusal {
     ApiRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The command was not answered.")
 }
 

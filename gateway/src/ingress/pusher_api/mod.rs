@@ -1,8 +1,20 @@
 //! The HTTP API by which an app's backend publishes and asks, on the client port of any gateway.
 //! `broadgate_pusher::api` says what a request means and what an answer looks like; here it is read, checked,
 //! and carried out by commands as every caller gives them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `exchange.rs` | what the APIs share: reading bodies, counting and finishing answers |
+//! | `calls.rs` | Pusher's calls |
+//! | `queries.rs` | what homes know of an app's channels |
+//! | `echo_server.rs` | laravel-echo-server's, at the same paths |
+//! | `ably.rs` | Ably's call that publishes |
 
+pub(super) mod ably;
 mod calls;
+mod echo_server;
+mod exchange;
+mod queries;
 
 use std::{
     rc::Rc,
@@ -12,29 +24,31 @@ use std::{
 use broadgate_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use broadgate_pusher::api::{
     ApiRefusal, answer,
+    echo_server::{self as echo, Authorization},
     params::Params,
     publish,
     route::{self, Call, Route},
     sign,
 };
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
-use metrics::counter;
 
-use crate::{
-    ingress::{
-        asked::{ParsedRequest, check_prefix},
-        pusher_api::calls::Backend,
-        target::RequestTarget,
-        visit::{HttpAnswer, Visit},
-    },
-    request_bodies::{Lease, Unread},
+use crate::ingress::{
+    asked::{ParsedRequest, check_prefix},
+    pusher_api::{calls::Backend, exchange::ApiAnswer},
+    target::RequestTarget,
+    visit::{HttpAnswer, Visit},
 };
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
 const IDEMPOTENCY_HEADER: &str = "x-idempotency-key";
+
+/// Whose forms an answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AnswerForm {
+    Pusher,
+    EchoServer,
+}
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -43,57 +57,29 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> HttpAnswer {
     let key = auth_key(request.uri().query().unwrap_or_default());
-    let answered = run(visit, asked, request).await;
+    let mut form = AnswerForm::Pusher;
+    let answered = run(visit, asked, request, &mut form).await;
     if let Err(refusal) = &answered {
         let app = app_named(asked);
-        asked.log(&visit.connection, refused_reason(refusal.status), &app, &key, refusal.for_log());
+        // What laravel-echo-server's users call a key is a secret.
+        let (key, why) = match form {
+            AnswerForm::Pusher => (&*key, refusal.for_log()),
+            AnswerForm::EchoServer if refusal.text == echo::UNAUTHORIZED => {
+                ("", "neither the Bearer token nor auth_key is a secret of the app")
+            }
+            AnswerForm::EchoServer => ("", refusal.for_log()),
+        };
+        asked.log(&visit.connection, exchange::refused_reason(refusal.status), &app, key, why);
     }
     let (status, body, allow) = match answered {
         Ok((status, body)) => (status, body, None),
+        Err(refusal) if form == AnswerForm::EchoServer => {
+            (refusal.status, echo::error_answer(&refusal.text), refusal.allow)
+        }
         Err(refusal) => (refusal.status, refusal.text, refusal.allow),
     };
     let kind = if body.starts_with('{') { "application/json" } else { "text/plain; charset=utf-8" };
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Some(allow) = allow {
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer.headers_mut().insert(header::RETRY_AFTER, crate::ingress::visit::RETRY_AFTER.as_secs().into());
-    }
-    counter!("broadgate_gateway_api_requests_total", "status" => status_label(status)).increment(1);
-    answer
-}
-
-/// A closed set of labels.
-fn status_label(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        200..300 => "2xx",
-        401 => "401",
-        404 => "404",
-        413 => "413",
-        429 => "429",
-        400..500 => "4xx",
-        _ => "5xx",
-    }
-}
-
-/// Why a request was refused, for the log: a closed set.
-fn refused_reason(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        400 => "api_400",
-        401 => "api_401",
-        403 => "api_403",
-        404 => "api_404",
-        405 => "api_405",
-        408 => "api_408",
-        413 => "api_413",
-        429 => "api_429",
-        503 => "api_503",
-        _ if status.is_client_error() => "api_4xx",
-        _ => "api_5xx",
-    }
+    exchange::finish(ApiAnswer { status, body: body.into(), content_type: kind, allow })
 }
 
 /// The app that a request's path names; "" if none.
@@ -113,8 +99,13 @@ async fn run(
     visit: &Rc<Visit>,
     asked: &ParsedRequest,
     request: Request<Incoming>,
+    form: &mut AnswerForm,
 ) -> Result<(StatusCode, String), ApiRefusal> {
     let (parts, body) = request.into_parts();
+    let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if authorization.and_then(echo::bearer).is_some() {
+        *form = AnswerForm::EchoServer;
+    }
     let path = parts.uri.path();
     let rest = if let RequestTarget::Api(rest) = &asked.target.place { rest } else { "/up" };
     let (id, call) = match route::route(parts.method.as_str(), rest)? {
@@ -139,22 +130,35 @@ async fn run(
     check_prefix(&asked.target.prefix, app)
         .map_err(|sentence| ApiRefusal::new(StatusCode::NOT_FOUND, sentence))?;
     let tenant = port.shard.borrow_mut().tenants.of(app);
-    // Before the body: the query says what it must be.
-    let signed = sign::SignedParts { method: parts.method.as_str(), path, params: &params };
-    let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    sign::verify(signed, &tenant.keys, prefixes, now, app.limits.timestamp_window_seconds)?;
-    if !app.enabled {
-        return Err(ApiRefusal::new(StatusCode::FORBIDDEN, format!("The app {} is disabled.", app.id)));
+    match Authorization::of(authorization, &params, &tenant.keys) {
+        // Before the body: the query says what it must be.
+        Authorization::Signed => {
+            *form = AnswerForm::Pusher;
+            let signed = sign::SignedParts { method: parts.method.as_str(), path, params: &params };
+            let prefixes: &[&str] = if app.path_prefix.is_empty() { &[] } else { &[&app.path_prefix] };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+            sign::verify(signed, &tenant.keys, prefixes, now, app.limits.timestamp_window_seconds)?;
+        }
+        Authorization::Secret => *form = AnswerForm::EchoServer,
+        Authorization::WrongSecret => {
+            *form = AnswerForm::EchoServer;
+            return Err(ApiRefusal::new(StatusCode::FORBIDDEN, echo::UNAUTHORIZED));
+        }
     }
+    exchange::check_enabled(app)?;
     let mut lease = port.bodies.lease(&app.id);
-    let body = read(body, publish::body_bytes_max(&app.limits), &mut lease, (visit, asked, &app.id)).await?;
-    sign::verify_body(&params, &body)?;
-    let dispatcher = port.dispatcher.upgrade();
-    let dispatcher = dispatcher
-        .ok_or_else(|| ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping: repeat"))?;
+    let bytes_max = publish::body_bytes_max(&app.limits);
+    let body = exchange::read(body, bytes_max, &mut lease, (visit, asked, &app.id)).await?;
+    if *form == AnswerForm::Pusher {
+        sign::verify_body(&params, &body)?;
+    }
+    let dispatcher = exchange::dispatcher(port)?;
     let once = idempotency_key(&parts.headers)?;
     let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), caller: asked.address, once };
+    if *form == AnswerForm::EchoServer {
+        let answered = backend.carry_out_as_echo_server(call, &params, &body).await;
+        return answered.map(|body| (StatusCode::OK, body));
+    }
     let status =
         if matches!(call, Call::ChannelEvents { .. }) { StatusCode::ACCEPTED } else { StatusCode::OK };
     backend.carry_out(call, &params, &body).await.map(|body| (status, body))
@@ -172,39 +176,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiRefusal> {
     Ok((!key.is_empty()).then(|| key.to_owned()))
 }
 
-/// The whole body, if it is not too large, has room among the others, and comes in time.
-async fn read(
-    body: Incoming,
-    bytes_max: usize,
-    lease: &mut Lease,
-    (visit, asked, app): (&Visit, &ParsedRequest, &str),
-) -> Result<Bytes, ApiRefusal> {
-    let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
-    let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {
-        let text = format!("The request's body did not come within {time_max:?}.");
-        return Err(ApiRefusal::new(StatusCode::REQUEST_TIMEOUT, text));
-    };
-    read.map_err(|unread| match unread {
-        Unread::TooLarge(bytes_max) => ApiRefusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!(
-                "The request's body is larger than {bytes_max} bytes, which is more than any event may have."
-            ),
-        ),
-        Unread::Spent => {
-            let text = "The gateway holds as many bytes of requests as it may: repeat.";
-            asked.refused(&visit.connection, "api_bodies_bytes_max", app, text);
-            ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-        Unread::Broken(error) => ApiRefusal::new(
-            StatusCode::BAD_REQUEST,
-            format!("The request's body could not be read: {error}."),
-        ),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

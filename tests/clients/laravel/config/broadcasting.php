@@ -12,5 +12,13 @@ $place = [
 
 return [
     'default' => getenv('BROADCAST_CONNECTION'),
-    'connections' => ['pusher' => ['driver' => 'pusher'] + $place, 'reverb' => ['driver' => 'reverb'] + $place],
+    'connections' => [
+        'pusher' => ['driver' => 'pusher'] + $place,
+        'reverb' => ['driver' => 'reverb'] + $place,
+        // Its library sends a key by TLS only.
+        'ably' => [
+            'driver' => 'ably', 'key' => getenv('CLIENTS_KEY').':'.getenv('CLIENTS_SECRET'),
+            'restHost' => '127.0.0.1', 'tlsPort' => (int) getenv('CLIENTS_TLS_PORT'), 'fallbackHosts' => [],
+        ],
+    ],
 ];

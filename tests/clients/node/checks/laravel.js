@@ -11,7 +11,7 @@ import { fetched } from '../lib/sdk.js'
 import { Skipped } from '../lib/suite.js'
 import { holds, same, until } from '../lib/wait.js'
 
-const APPS = { pusher: 'shop', reverb: 'reverb' }
+const APPS = { pusher: 'shop', reverb: 'reverb', ably: 'ably' }
 const CODE = path.join(import.meta.dirname, '../../laravel')
 
 /** The application, with its broadcasts going to the gateway that is apart. */
@@ -22,7 +22,7 @@ async function start(t, connection, { app = APPS[connection], port } = {}) {
   port ??= (await freePorts(1))[0]
   const log = path.join(storage, 'php.log')
   const out = fs.openSync(log, 'w')
-  const child = run(process.env.CLIENTS_PHP, ['-d', 'display_errors=stderr', '-S', `127.0.0.1:${port}`, 'index.php'], {
+  const child = run(process.env.CLIENTS_PHP, ['-d', 'display_errors=stderr', '-d', `curl.cainfo=${process.env.NODE_EXTRA_CA_CERTS}`, '-S', `127.0.0.1:${port}`, 'index.php'], {
     cwd: CODE,
     stdio: ['ignore', out, out],
     env: {
@@ -31,7 +31,7 @@ async function start(t, connection, { app = APPS[connection], port } = {}) {
       PHP_CLI_SERVER_WORKERS: '4',
       APP_PACKAGES_CACHE: path.join(storage, 'packages.php'), APP_SERVICES_CACHE: path.join(storage, 'services.php'),
       BROADCAST_CONNECTION: connection, CLIENTS_STORAGE: storage, CLIENTS_FILES: JSON.stringify(FILES),
-      CLIENTS_APP: app, CLIENTS_KEY: keyOf(app), CLIENTS_SECRET: secretOf(app), CLIENTS_PORT: String(t.apart.port),
+      CLIENTS_APP: app, CLIENTS_KEY: keyOf(app), CLIENTS_SECRET: secretOf(app), CLIENTS_PORT: String(t.apart.port), CLIENTS_TLS_PORT: String(t.apart.tls),
     },
   })
   fs.closeSync(out)
@@ -46,6 +46,8 @@ const checks = []
 for (const connection of Object.keys(APPS)) {
   checks.push({
     name: `the ${connection} connection: broadcast, toOthers, private and presence channels`,
+    // Only the gateway that is alone has TLS, without which Ably's library sends no key.
+    ...(connection === 'ably' ? { settings: ['one'] } : {}),
     async run(t) {
       const laravel = await start(t, connection)
       const chrome = await browser(t)
@@ -57,10 +59,10 @@ for (const connection of Object.keys(APPS)) {
         }
         await post(pages[0], orders, 'to others', true)
         const bobs = await heard(pages[1], 'what ann sent', (came) => came.some(([what]) => what === 'shipped'))
-        same('what bob hears', bobs.filter(([what]) => what === 'shipped'), [['shipped', { channel: orders, text: 'to others' }]])
+        same('what bob hears', bobs.filter(([what]) => what === 'shipped'), [['shipped', shipped(connection, orders, 'to others', pages[0].socketId)]])
         await post(pages[0], orders, 'to all', false)
         const anns = await heard(pages[0], 'what is for all', (came) => came.some(([what]) => what === 'shipped'))
-        same('what ann hears', anns, [['here', ['Ann']], ['joining', 'Bob'], ['shipped', { channel: orders, text: 'to all' }]])
+        same('what ann hears', anns, [['here', ['Ann']], ['joining', 'Bob'], ['shipped', shipped(connection, orders, 'to all', null)]])
         await refused(t, chrome, laravel, connection, orders)
       } catch (error) {
         throw new Error(`${error.message}\n--- php\n${laravel.tail()}`, { cause: error })
@@ -71,10 +73,13 @@ for (const connection of Object.keys(APPS)) {
   })
 }
 
+/** What a page hears. Ably's driver leaves the excluded client's id in the data. */
+const shipped = (connection, channel, text, socket) => ({ channel, text, ...(connection === 'ably' ? { socket } : {}) })
+
 /** A page with Echo, in both channels. */
 async function come(t, chrome, laravel, connection, n, user, names) {
   const page = await open(chrome, laravel.url)
-  await page.evaluate((how) => open_echo(how), { broadcaster: connection, key: keyOf(APPS[connection]), port: t.at(n).port, user })
+  page.socketId = await page.evaluate((how) => open_echo(how), { broadcaster: connection, key: keyOf(APPS[connection]), port: t.at(n).port, user })
   await page.evaluate(({ orders, room }) => {
     echo.private(orders).listen('OrderShipped', (data) => hear('shipped', data)).error((error) => hear('error', error.status))
       .subscribed(() => echo.join(room).here((users) => hear('here', users.map((user) => user.name).sort()))
@@ -243,7 +248,7 @@ checks.push({
       await until('the kick is done', () => kick.ended)
       same('the kick', kick.ended.code, 0)
       const kicked = ['ann', 'cat', 'dan', 'eve'].map((user) => people[user])
-      await until('all are told', () => kicked.every((it) => it.disconnects.at(-1) === 'io server disconnect'))
+      await until('all were disconnected by the server', () => kicked.every((it) => it.disconnects.at(-1) === 'io server disconnect'))
       await count(t, `presence-${room}`, 0, gateways[2])
       // Three times as long as those take that come back.
       await new Promise((resolve) => setTimeout(resolve, 1_500))

@@ -23,6 +23,8 @@ const APPS = [
   ['1001', ''],
   // Its backend is a stub of each check's own.
   ['socketio', 'socketio = true\n[apps.auth]\nurl = "http://127.0.0.1:BACKEND/broadcasting/auth"'],
+  // Ably's libraries publish here.
+  ['ably', ''],
   ['hooked', ''],
 ]
 
