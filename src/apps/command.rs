@@ -1,13 +1,16 @@
 //! `broadgate apps`: what the configuration's apps are, a fresh one, and how Laravel finds one.
 
+use std::path::{Path, PathBuf};
+
 use broadgate_gateway::apps::{App, WebhookEvent};
+use broadgate_tasks::bounded_read::{self, ReadableKind};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
     apps::{
-        fresh,
-        laravel::{self, Reach},
+        fresh, import,
+        laravel::{self, Places, Reach},
         read::{AppsReading, Source},
     },
     failure::Failure,
@@ -35,13 +38,21 @@ enum AppsCommand {
         /// Its id
         id: String,
     },
+    /// Print the app that a laravel-echo-server.json describes, and what becomes of each setting: holds secrets
+    Import {
+        /// The file
+        file: PathBuf,
+    },
     /// Print what Laravel's .env and Echo need to find an app: holds its secret
     Env {
         /// Its id
         id: String,
-        /// Where browsers reach the gateways [default: the configuration's first web listener]
+        /// Where Laravel reaches the gateways [default: the configuration's first web listener]
         #[arg(long, value_name = "URL")]
         url: Option<String>,
+        /// Where browsers reach them, if that is another address [default: as Laravel does]
+        #[arg(long, value_name = "URL")]
+        public_url: Option<String>,
     },
 }
 
@@ -53,7 +64,8 @@ pub(crate) fn run(args: &AppsArgs) -> Result<(), Failure> {
             let app = fresh::Fresh::new(id)?;
             if args.json { print_json(&app.json()) } else { print(&app.toml()) }
         }
-        Some(AppsCommand::Env { id, url }) => args.env(id, url.as_deref()),
+        Some(AppsCommand::Import { file }) => args.import(file),
+        Some(AppsCommand::Env { id, url, public_url }) => args.env(id, url.as_deref(), public_url.as_deref()),
     }
 }
 
@@ -76,7 +88,21 @@ impl AppsArgs {
         print(&as_text(table.iter().map(AsRef::as_ref), screen()))
     }
 
-    fn env(&self, id: &str, url: Option<&str>) -> Result<(), Failure> {
+    fn import(&self, file: &Path) -> Result<(), Failure> {
+        let name = file.display();
+        let read = bounded_read::read(file, ReadableKind::Regular);
+        let bytes = read.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name}: it is not UTF-8")))?;
+        let mut fresh =
+            || fresh::Fresh::new("").map(fresh::Fresh::key_and_secret).map_err(|failure| failure.to_string());
+        let check_id = |id: &str| fresh::check_id(id).map_err(|failure| failure.to_string());
+        let imported = import::import(&text, &mut fresh, &check_id);
+        let imported = imported.map_err(|sentence| Failure::usage(format!("{name}: {sentence}")))?;
+        if self.json { print_json(&imported.json()) } else { print(&imported.toml()) }
+    }
+
+    fn env(&self, id: &str, url: Option<&str>, public_url: Option<&str>) -> Result<(), Failure> {
         let table = self.read()?.open().map_err(Failure::Usage)?.load();
         let app = table.by_id(id).ok_or_else(|| {
             Failure::NotFound(format!("no app {id:?} is configured: `broadgate apps` lists those that are"))
@@ -86,16 +112,21 @@ impl AppsArgs {
                 "app {id:?} has no key: add [[apps.keys]] (`broadgate apps new ID` prints one)"
             ))
         })?;
-        let reach = match url {
-            Some(url) => Reach::parse(url).map_err(|error| Failure::usage(format!("--url: {error}")))?,
+        let parse = |flag: &str, url: &str| {
+            Reach::parse(url).map_err(|error| Failure::usage(format!("{flag}: {error}")))
+        };
+        let inner = match url {
+            Some(url) => parse("--url", url)?,
             None => Reach::of(&self.file.load_for_command()?.gateway).ok_or_else(|| {
-                Failure::usage("the configuration has no web listener: say with --url where browsers connect")
+                Failure::usage("the configuration has no web listener: say with --url where it is reached")
             })?,
         };
+        let public = public_url.map(|url| parse("--public-url", url)).transpose()?;
+        let places = Places { inner, public };
         if self.json {
-            return print_json(&laravel::as_json(app, key, &reach));
+            return print_json(&laravel::as_json(app, key, &places));
         }
-        print(&laravel::both(app, key, &reach))
+        print(&laravel::both(app, key, &places))
     }
 }
 

@@ -23,6 +23,11 @@ impl<'a> Fresh<'a> {
         Ok(Self { id, key: random::<KEY_BYTES>()?, secret: random::<SECRET_BYTES>()? })
     }
 
+    /// Only these.
+    pub(super) fn key_and_secret(self) -> (String, String) {
+        (self.key, self.secret)
+    }
+
     /// The `[[apps]]` entry.
     pub(super) fn toml(&self) -> String {
         let Self { id, key, secret } = self;

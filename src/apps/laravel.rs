@@ -52,6 +52,21 @@ impl Reach {
     }
 }
 
+/// Where the two sides reach the gateways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// From Laravel.
+    pub(crate) inner: Reach,
+    /// From browsers; none if it is the same.
+    pub(crate) public: Option<Reach>,
+}
+
+impl Places {
+    fn public(&self) -> &Reach {
+        self.public.as_ref().unwrap_or(&self.inner)
+    }
+}
+
 /// Variables of Laravel's front end, and the server's variables that they repeat.
 const FRONT: [(&str, &str); 4] = [
     ("VITE_REVERB_APP_KEY", "REVERB_APP_KEY"),
@@ -73,6 +88,17 @@ fn server(app: &App, key: &KeyPair, reach: &Reach) -> [(&'static str, String); 7
     ]
 }
 
+/// Variables of the front end that do not repeat those of the server, if browsers have an address of their own.
+fn front(places: &Places, name: &str) -> Option<String> {
+    let public = places.public.as_ref()?;
+    match name {
+        "VITE_REVERB_HOST" => Some(public.host.clone()),
+        "VITE_REVERB_PORT" => Some(public.port.to_string()),
+        "VITE_REVERB_SCHEME" => Some(public.scheme.to_owned()),
+        _ => None,
+    }
+}
+
 /// The options of `new Echo`, in this order.
 fn echo(app: &App, key: &KeyPair, reach: &Reach) -> Vec<(&'static str, Value)> {
     let mut options = vec![
@@ -91,14 +117,17 @@ fn echo(app: &App, key: &KeyPair, reach: &Reach) -> Vec<(&'static str, Value)> {
 }
 
 /// Both, as text to paste.
-pub(crate) fn both(app: &App, key: &KeyPair, reach: &Reach) -> String {
+pub(crate) fn both(app: &App, key: &KeyPair, places: &Places) -> String {
     let mut text = String::from("# Laravel's .env\n");
-    for (name, value) in server(app, key, reach) {
+    for (name, value) in server(app, key, &places.inner) {
         text += &format!("{name}={}\n", quoted(&value));
     }
     text.push('\n');
     for (name, repeated) in FRONT {
-        text += &format!("{name}=\"${{{repeated}}}\"\n");
+        text += &match front(places, name) {
+            Some(value) => format!("{name}={}\n", quoted(&value)),
+            None => format!("{name}=\"${{{repeated}}}\"\n"),
+        };
     }
     if !app.path_prefix.is_empty() {
         text += &format!(
@@ -108,22 +137,25 @@ pub(crate) fn both(app: &App, key: &KeyPair, reach: &Reach) -> String {
         );
     }
     text += "\n// Laravel Echo, without the build's variables\nnew Echo({\n";
-    for (name, value) in echo(app, key, reach) {
+    for (name, value) in echo(app, key, places.public()) {
         text += &format!("    {name}: {value},\n");
     }
     text + "})\n"
 }
 
 /// Both, for scripts.
-pub(crate) fn as_json(app: &App, key: &KeyPair, reach: &Reach) -> Value {
-    let mut env: Map<_, _> =
-        server(app, key, reach).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+pub(crate) fn as_json(app: &App, key: &KeyPair, places: &Places) -> Value {
+    let mut env: Map<_, _> = server(app, key, &places.inner)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
     for (name, repeated) in FRONT {
-        let value = env.get(repeated).cloned().unwrap_or_default();
+        let repeated = env.get(repeated).cloned().unwrap_or_default();
+        let value = front(places, name).map_or(repeated, |value| json!(value));
         env.insert(name.to_owned(), value);
     }
     let echo: Map<_, _> =
-        echo(app, key, reach).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        echo(app, key, places.public()).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     json!({ "env": env, "echo": echo })
 }
 
@@ -151,10 +183,40 @@ mod tests {
         App { keys: vec![key], path_prefix: path_prefix.into(), ..App::new("shop") }
     }
 
+    fn places(inner: &str, public: Option<&str>) -> Places {
+        let parse = |url| Reach::parse(url).unwrap();
+        Places { inner: parse(inner), public: public.map(parse) }
+    }
+
+    #[test]
+    fn browsers_may_have_an_address_of_their_own() {
+        let (app, places) = (app("s1", ""), places("http://10.0.0.5:8080", Some("https://ws.example.com")));
+        let text = both(&app, &app.keys[0], &places);
+        for line in [
+            "REVERB_HOST=10.0.0.5",
+            "REVERB_PORT=8080",
+            "REVERB_SCHEME=http",
+            "VITE_REVERB_APP_KEY=\"${REVERB_APP_KEY}\"",
+            "VITE_REVERB_HOST=ws.example.com",
+            "VITE_REVERB_PORT=443",
+            "VITE_REVERB_SCHEME=https",
+            "    wsHost: \"ws.example.com\",",
+            "    forceTLS: true,",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        let json = as_json(&app, &app.keys[0], &places);
+        assert_eq!(
+            (&json["env"]["REVERB_HOST"], &json["env"]["VITE_REVERB_PORT"]),
+            (&"10.0.0.5".into(), &"443".into())
+        );
+        assert_eq!(json["echo"]["wsHost"], "ws.example.com");
+    }
+
     #[test]
     fn laravel_and_echo_get_the_same_settings() {
         let app = app("s1", "");
-        let text = both(&app, &app.keys[0], &Reach::parse("http://127.0.0.1:8080").unwrap());
+        let text = both(&app, &app.keys[0], &places("http://127.0.0.1:8080", None));
         assert_eq!(
             text,
             "# Laravel's .env\n\
@@ -171,8 +233,8 @@ mod tests {
     #[test]
     fn prefix_scheme_and_odd_secret_are_shown() {
         let app = app("it's $5", "/x");
-        let reach = Reach::parse("https://ws.example.com").unwrap();
-        let text = both(&app, &app.keys[0], &reach);
+        let places = places("https://ws.example.com", None);
+        let text = both(&app, &app.keys[0], &places);
         for line in [
             "REVERB_APP_SECRET=\"it's \\$5\"",
             "REVERB_PORT=443",
@@ -183,7 +245,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
-        let json = as_json(&app, &app.keys[0], &reach);
+        let json = as_json(&app, &app.keys[0], &places);
         assert_eq!(json["env"]["VITE_REVERB_HOST"], "ws.example.com");
         assert_eq!(
             (&json["env"]["REVERB_APP_SECRET"], &json["echo"]["wssPort"]),

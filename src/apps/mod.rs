@@ -6,10 +6,12 @@
 //! | `reload.rs` | both are read again while a gateway runs |
 //! | `command.rs` | `broadgate apps` |
 //! | `fresh.rs` | an app with a random key and secret |
+//! | `import/` | an app from the settings of laravel-echo-server |
 //! | `laravel.rs` | the settings with which Laravel and Echo find an app |
 
 mod command;
 mod fresh;
+mod import;
 mod laravel;
 mod read;
 mod reload;
