@@ -9,7 +9,7 @@ fn read(path: &str) -> String {
 }
 
 /// Every document that a reader is sent to.
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 13] = [
     "gateway/BOUNDS.md",
     "gateway/DECISIONS.md",
     "gateway/benches/FINDINGS.md",
+    "business/ECHO-SERVER.md",
     "business/LARAVEL.md",
     "business/MIGRATING.md",
     "business/WORKERS.md",

@@ -15,6 +15,7 @@ mod degraded;
 mod demo;
 mod diagnosis;
 mod documents;
+mod echo_server_page;
 
 mod equivalence;
 mod faults;
