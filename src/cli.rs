@@ -65,6 +65,10 @@ enum CliCommand {
     Send(operate::SendArgs),
     /// Close clients
     Kick(operate::KickArgs),
+    /// Name clusters: their addresses and credentials, for --cluster
+    Cluster(operate::ClusterArgs),
+    /// Check the cluster: what is wrong, and what to do about it
+    Doctor(operate::DoctorArgs),
     /// Drain a gateway: it closes its clients a few at a time, and exits
     Drain(operate::DrainArgs),
     /// Measure a running cluster: starts `broadgate-bench`, which lies beside this executable
@@ -142,6 +146,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Uids(args) => operate::uids(args).await,
         CliCommand::Send(args) => operate::send(args).await,
         CliCommand::Kick(args) => operate::kick(args).await,
+        CliCommand::Cluster(args) => operate::cluster(args),
+        CliCommand::Doctor(args) => operate::doctor(args).await,
         CliCommand::Drain(args) => operate::drain(args).await,
         CliCommand::Health(args) => operate::health(args).await,
         CliCommand::Bench { args } => bench(&args),

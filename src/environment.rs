@@ -3,7 +3,11 @@
 //! Others set variables with its name, too: Kubernetes and Docker describe services in them. So a
 //! variable that is not known is a warning at most, and only one that is known can be wrong.
 
-use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use broadgate_business::environment::variable;
 use toml::{Table, Value};
@@ -17,6 +21,8 @@ const TEXTS: [&str; 5] = ["SECRET", "ADDR", "REGISTER", "LOG", "NAME"];
 const PATHS: [&str; 2] = ["CONFIG", "APPS"];
 /// Variables of this project's examples and tests.
 const ELSEWHERE: [&str; 3] = ["SERVICE", "REGENERATE", "FAULT"];
+/// The name of an operator's profile, beside the section of that name.
+const CLUSTER: &str = "CLUSTER";
 /// How unlike a setting a name may be, in 1/5 of its letters, to be taken for a misspelling.
 const LIKENESS: usize = 5;
 
@@ -51,6 +57,13 @@ impl Environment {
             if TEXTS.contains(&key) && value.to_str().is_none() {
                 return Err(unreadable(key));
             }
+            // The name of a cluster; a table is the section of that name.
+            if key == CLUSTER && !is_section(&value) {
+                if value.to_str().is_none() {
+                    return Err(unreadable(key));
+                }
+                continue;
+            }
             let is_own = [&TEXTS[..], &PATHS, &ELSEWHERE].iter().any(|own| own.contains(&key));
             // An empty variable is how deployments leave one unset.
             if !is_own && !value.is_empty() {
@@ -71,6 +84,15 @@ pub(crate) fn unreadable(key: &str) -> String {
 /// The text of `BROADGATE_{key}`; none if it is not set or empty.
 pub(crate) fn text(key: &str) -> Result<Option<String>, Failure> {
     variable(&format!("{PREFIX}{key}")).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The cluster that BROADGATE_CLUSTER names; none if it is not set, empty, or the section of that name.
+pub(crate) fn cluster() -> Result<Option<String>, Failure> {
+    Ok(text(CLUSTER)?.filter(|text| !is_section(OsStr::new(text))))
+}
+
+fn is_section(value: &OsStr) -> bool {
+    value.as_encoded_bytes().trim_ascii_start().starts_with(b"{")
 }
 
 /// The path in `BROADGATE_{key}`; none if it is not set or empty.
@@ -145,7 +167,7 @@ fn known() -> BTreeSet<String> {
         reference.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
     let mut names = BTreeSet::new();
     collect(&toml::from_str(&text).unwrap_or_default(), "", &mut names);
-    names.extend(TEXTS.iter().chain(&PATHS).map(ToString::to_string));
+    names.extend(TEXTS.iter().chain(&PATHS).chain([&CLUSTER]).map(ToString::to_string));
     names
 }
 

@@ -27,6 +27,20 @@ impl Failure {
         Self::Usage(sentence.into())
     }
 
+    /// The same, where it happened.
+    #[must_use]
+    pub fn at(self, place: &str) -> Self {
+        let said = |sentence: String| format!("{place}: {sentence}");
+        match self {
+            Self::Failed(sentence) => Self::Failed(said(sentence)),
+            Self::Usage(sentence) => Self::Usage(said(sentence)),
+            Self::Incomplete(sentence) => Self::Incomplete(said(sentence)),
+            Self::NotFound(sentence) => Self::NotFound(said(sentence)),
+            Self::Unreachable(sentence) => Self::Unreachable(said(sentence)),
+            Self::BrokenPipe => Self::BrokenPipe,
+        }
+    }
+
     /// Prints the sentence, and says the exit code.
     pub fn report(self) -> ExitCode {
         let code = match self {

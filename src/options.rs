@@ -19,7 +19,7 @@ pub struct ConfigFile {
 
 /// Certificates instead of the configuration's `[cluster.tls]`.
 #[derive(Debug, Clone, Default, Args)]
-struct TlsFiles {
+pub(crate) struct TlsFiles {
     /// The CA of the cluster's certificates (PEM) [env: BROADGATE_CLUSTER__TLS__CA]
     #[arg(long, global = true, value_name = "FILE", help_heading = "TLS inside the cluster")]
     tls_ca: Option<PathBuf>,
@@ -35,6 +35,15 @@ struct TlsFiles {
 }
 
 impl TlsFiles {
+    /// The files of CA, certificate and key.
+    pub(crate) fn paths(&self) -> [Option<PathBuf>; 3] {
+        [&self.tls_ca, &self.tls_cert, &self.tls_key].map(Clone::clone)
+    }
+
+    pub(crate) fn server_name(&self) -> Option<String> {
+        self.tls_server_name.clone()
+    }
+
     fn lay_over(&self, mut config: Config) -> Config {
         let tls = &mut config.cluster.tls;
         for (flag, setting) in
@@ -55,6 +64,19 @@ impl ConfigFile {
     /// What was given by flag.
     pub(crate) fn flag(&self) -> Option<&PathBuf> {
         self.config.as_ref()
+    }
+
+    /// The first of these flags that was given.
+    pub(crate) fn first_flag(&self) -> Option<&'static str> {
+        let [ca, cert, key] = self.tls.paths();
+        let given = [
+            (self.config.is_some(), "--config"),
+            (ca.is_some(), "--tls-ca"),
+            (cert.is_some(), "--tls-cert"),
+            (key.is_some(), "--tls-key"),
+            (self.tls.tls_server_name.is_some(), "--tls-server-name"),
+        ];
+        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, flag)| flag)
     }
 
     pub(crate) fn path(&self) -> Option<PathBuf> {

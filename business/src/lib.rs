@@ -72,11 +72,11 @@ pub mod worker;
 /// The prose of `proto/broadgate/v1` describes each field.
 pub mod v1 {
     pub use broadgate_proto::v1::{
-        Cause, ClientField, ClientInfo, ClientReply, CountReply, Counts, Coverage, Epoch, FollowedRegister,
-        GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition, HistoryReply, LastValueReply,
-        ListClientsReply, ListNamesReply, Member, MemberState, NamedCount, OnlineReply, PresenceMember,
-        Receipt, Role, RosterReply, Session, StatusReply, View, WorkerStatus, history_message,
-        last_value_reply,
+        Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, Epoch,
+        FollowedRegister, GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition,
+        HistoryReply, LastValueReply, ListClientsReply, ListNamesReply, Member, MemberState, NamedCount,
+        OnlineReply, PresenceMember, Receipt, Role, RosterReply, Session, StatusReply, View, WorkerStatus,
+        history_message, last_value_reply,
     };
 }
 

@@ -58,7 +58,7 @@ async fn cluster(stop: &CancellationToken) -> [Gateway; 2] {
 async fn caller(gateway: &Gateway) -> GatewayClient<Channel> {
     let mut client = GatewayClient::connect(format!("http://{}", gateway.internal)).await.unwrap();
     loop {
-        let status = client.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        let status = client.status(v1::StatusRequest::default()).await.unwrap().into_inner();
         if status.gateways.len() == 2 && status.gateways.iter().all(|gateway| gateway.peers.len() == 1) {
             return client;
         }

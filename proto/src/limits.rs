@@ -37,6 +37,12 @@ pub const NAMES_PER_COMMAND_MAX: usize = 10_000;
 pub const PAGE_MAX: u32 = 1000;
 /// Bytes of one page of a list, whatever number of rows was asked for: gRPC clients take 4 MiB.
 pub const PAGE_BYTES_MAX: usize = 2 * MIB;
+/// Clusters that an operator has named. Fixed: a file that a person writes.
+pub const PROFILES_MAX: usize = 256;
+/// Addresses of one of them: they are tried one after the other, within one command's time.
+pub const PROFILE_ADDRESSES_MAX: usize = 16;
+/// Such a name, in bytes.
+pub const PROFILE_NAME_BYTES_MAX: usize = 64;
 /// Rows of a page if none are asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 
@@ -270,6 +276,12 @@ pub const MAILBOX_MAX: usize = 8 * KIB;
 /// A shard whose tick comes this much after the one before was not running, and neither were its deadlines:
 /// the time does not count against its clients.
 pub const SHARD_PAUSE_MIN: Duration = Duration::from_secs(3);
+
+/// A worker that has events to answer, and answers none for so many seconds, is reported as silent: a handler
+/// may well wait for a database for some of them.
+pub const WORKER_SILENT_S: u32 = 10;
+/// Apps that a gateway's evidence lists; a hash of all covers the others. So 50 gateways fit into one answer.
+pub const EVIDENCE_APPS_MAX: usize = 500;
 
 /// From "not ready" to the first close when a gateway stops, so that load balancers notice.
 pub const READY_DELAY: Duration = Duration::from_secs(2);

@@ -64,6 +64,11 @@ impl Secret {
         Ok(Self(all.into()))
     }
 
+    /// What a function makes of each, the one that is sent first.
+    pub fn map(&self, each: impl Fn(&str) -> u64) -> Vec<u64> {
+        self.0.iter().map(|secret| each(secret)).collect()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_none(&self) -> bool {

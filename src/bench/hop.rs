@@ -53,7 +53,7 @@ pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
         timeout: std::time::Duration::from_secs(10),
         json: args.json,
     };
-    let cluster = target.cluster().await?;
+    let (cluster, address) = target.cluster_for_load().await?;
     let url = socket::Target::parse(&args.url).await.map_err(Failure::Usage)?;
     let socket = Socket::connect(&url, 0).await.map_err(Failure::Unreachable)?;
     let ids = ids_of(&cluster, &[(socket.local, 0)]).await?;
@@ -65,7 +65,7 @@ pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
         while socket.next(|_| true).await.is_ok() {}
     });
     let status = cluster.status().await?;
-    let mut kinds = kinds(&status.view.unwrap_or_default(), args, client)?;
+    let mut kinds = kinds(&status.view.unwrap_or_default(), args, &address, client)?;
     for kind in &kinds {
         if !kind.groups.is_empty() {
             cluster.join(Who::client(client), kind.groups.iter().cloned()).await?;
@@ -83,8 +83,7 @@ pub(super) async fn run(args: &HopArgs) -> Result<(), Failure> {
 }
 
 /// To the client itself; and to groups by where their home is.
-fn kinds(view: &View, args: &HopArgs, client: &str) -> Result<Vec<Kind>, Failure> {
-    let (_, address) = args.at.open()?;
+fn kinds(view: &View, args: &HopArgs, address: &str, client: &str) -> Result<Vec<Kind>, Failure> {
     let asked = view::gateways(view).find(|gateway| gateway.address == address);
     let Some(asked) = asked.map(|gateway| gateway.incarnation.clone()) else {
         return Err(Failure::usage(format!("no gateway of the view has the address {address}")));

@@ -59,7 +59,10 @@ impl Sender {
     pub(crate) async fn cluster(&self) -> Result<Cluster, Failure> {
         let timeout = Duration::from_secs(30);
         let app = Some(self.app.clone());
-        operate::ClusterTarget { at: self.at.clone(), app, timeout, json: false }.cluster().await
+        operate::ClusterTarget { at: self.at.clone(), app, timeout, json: false }
+            .cluster_for_load()
+            .await
+            .map(|(cluster, _)| cluster)
     }
 }
 

@@ -18,11 +18,13 @@ use tonic::{
 };
 
 use crate::{
-    environment,
     failure::Failure,
     operate::{
+        confirm::Confirmation,
+        drain_check::may_restart,
+        drain_progress::{SeenState, show_clients},
         probe::{self, WantedRole},
-        target::{At, ClusterTarget},
+        target::{At, ChosenCluster, ClusterTarget},
     },
     options::registers_of_environment,
     output::{json, print, print_json},
@@ -44,7 +46,7 @@ pub(crate) struct DrainArgs {
     gateway: String,
     #[command(flatten)]
     at: At,
-    /// Where the register is [env: BROADGATE_REGISTER] [default: where the gateway at --addr says]
+    /// Where the register is [env: BROADGATE_REGISTER] [default: as a gateway of the cluster says]
     #[arg(long, value_name = "HOST:PORT")]
     register: Option<String>,
     /// Wait until the gateway has left the cluster and its process has given its ports back, for so long at
@@ -54,6 +56,11 @@ pub(crate) struct DrainArgs {
         value_parser = setting_errors::duration
     )]
     wait: Option<Duration>,
+    /// Only say whether it may be restarted now: exit code 0 if it may, 1 if not
+    #[arg(long, conflicts_with_all = ["wait", "register"])]
+    check: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// How long an answer may take
     #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
     timeout: Duration,
@@ -63,8 +70,14 @@ pub(crate) struct DrainArgs {
 }
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
-    let (credentials, registers) = args.registers().await?;
-    let (register, reply) = ask(registers.clone(), &credentials, &args.gateway, args.timeout).await?;
+    let chosen = args.at.open()?;
+    if args.check {
+        return may_restart(&chosen, &args.gateway, args.timeout, args.json).await;
+    }
+    args.confirmation.ask(&chosen, None)?;
+    let registers = args.registers(&chosen).await?;
+    let credentials = &chosen.credentials;
+    let (register, reply) = ask(registers.clone(), credentials, &args.gateway, args.timeout).await?;
     let tls = credentials.tls.as_ref();
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
@@ -81,6 +94,7 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     let (seen, known) = watch::channel(SeenState::default());
     let ended = tokio::select! {
         never = follow(registers, watcher, &reply.incarnation, &seen) => match never {},
+        never = show_clients(credentials, &reply.incarnation, known.clone()) => match never {},
         ended = timeout(wait, end(known.clone())) => ended,
     };
     let (gateway, within) = (&args.gateway, humantime::format_duration(wait));
@@ -148,16 +162,6 @@ async fn ask(
 }
 
 type DrainWatcher = RegisterClient<InterceptedService<Channel, SendSecret>>;
-
-/// What the register's views say of the gateway that drains.
-#[derive(Debug, Clone, Default)]
-struct SeenState {
-    /// Where others reach it.
-    address: String,
-    gone: bool,
-    /// Another incarnation is found at its address.
-    again: bool,
-}
 
 /// How a wait has ended.
 enum DrainEnd {
@@ -237,28 +241,31 @@ async fn end(mut seen: watch::Receiver<SeenState>) -> DrainEnd {
 }
 
 impl DrainArgs {
-    /// What to show, and the registers to try: as named, or as a gateway says that is named, or as configured.
-    async fn registers(&self) -> Result<(Credentials, Vec<String>), Failure> {
-        let (config, address) = self.at.open()?;
-        let credentials = config.credentials()?;
+    fn target(&self) -> ClusterTarget {
+        ClusterTarget { at: self.at.clone(), app: None, timeout: self.timeout, json: self.json }
+    }
+
+    /// The registers to try: as named, or as configured, or as a gateway of the cluster says.
+    async fn registers(&self, chosen: &ChosenCluster) -> Result<Vec<String>, Failure> {
         if let Some(register) = &self.register {
             name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
-            return Ok((credentials, vec![register.clone()]));
+            return Ok(vec![register.clone()]);
         }
-        if !self.at.is_named() {
+        if !self.at.is_named() && chosen.name.is_none() {
             if let Some(registers) = registers_of_environment()? {
-                return Ok((credentials, registers));
+                return Ok(registers);
             }
-            if environment::text("ADDR")?.is_none() {
-                return Ok((credentials, config.cluster.register));
+            if let Some(registers) = &chosen.registers {
+                return Ok(registers.clone());
             }
         }
-        let target = ClusterTarget { at: self.at.clone(), app: None, timeout: self.timeout, json: false };
-        let register = target.any_app().await?.status().await?.register;
+        let reached = self.target().reach(chosen).await?;
+        let register = reached.cluster.status().await?.register;
         if register.is_empty() {
+            let address = reached.address;
             let sentence = format!("the gateway at {address} hears no register: name it with --register");
             return Err(Failure::Unreachable(sentence));
         }
-        Ok((credentials, vec![register]))
+        Ok(vec![register])
     }
 }

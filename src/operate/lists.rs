@@ -3,7 +3,7 @@
 use broadgate_business::{
     Audience,
     cluster::Page,
-    v1::{ClientField, ClientInfo, ListNamesReply},
+    v1::{ClientField, ClientInfo, ClientState, ListNamesReply},
 };
 use broadgate_proto::fields;
 use clap::Args;
@@ -41,7 +41,35 @@ pub(crate) struct ClientsArgs {
     #[arg(long)]
     uid: Vec<String>,
     #[command(flatten)]
+    state: StateArgs,
+    #[command(flatten)]
     page: PageArgs,
+}
+
+/// Such a list costs what it shows, however many clients there are.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct StateArgs {
+    /// Only those that do not read what is sent to them: much waits in their outboxes
+    #[arg(long)]
+    slow: bool,
+    /// Only those whose events wait for a worker: none takes their service
+    #[arg(long)]
+    held: bool,
+    /// Only those that are not read, because their worker has not answered what they said before
+    #[arg(long)]
+    paused: bool,
+}
+
+impl StateArgs {
+    fn state(&self) -> Option<ClientState> {
+        let all = [
+            (self.slow, ClientState::Slow),
+            (self.held, ClientState::Held),
+            (self.paused, ClientState::Paused),
+        ];
+        all.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, state)| state)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -102,10 +130,15 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
     of = args.group.iter().fold(of, |of, group| of.and_group(group));
     of = args.uid.iter().fold(of, |of, uid| of.and_uid(uid));
     let mut fields = vec![ClientField::Uid, ClientField::Groups, ClientField::Connection];
-    if args.target.json {
+    let state = args.state.state();
+    if args.target.json || state.is_some() {
         fields.push(ClientField::Traffic);
     }
-    let reply = args.target.cluster().await?.list_clients(of, &fields, args.page.page()).await?;
+    let cluster = args.target.cluster().await?;
+    let reply = match state {
+        Some(state) => cluster.list_clients_in(state, of, &fields, args.page.page()).await?,
+        None => cluster.list_clients(of, &fields, args.page.page()).await?,
+    };
     if args.target.json {
         let mut value = json("ListClientsReply", &reply)?;
         let clients = value["clients"].as_array_mut();
@@ -113,6 +146,9 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
             fields::absent(&fields).for_each(|field| drop(client.remove(field)));
         }
         print_json(&value)?;
+    } else if state.is_some() {
+        print(&held_up(&reply.clients))?;
+        more(&reply.next_cursor)?;
     } else {
         let rows = reply.clients.iter().map(|client| {
             [
@@ -129,6 +165,24 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
         more(&reply.next_cursor)?;
     }
     complete(reply.coverage.as_ref())
+}
+
+/// What holds each of them up.
+fn held_up(clients: &[ClientInfo]) -> String {
+    let rows = clients.iter().map(|client| {
+        [
+            client.client_id.clone(),
+            client.uid.clone(),
+            client.gateway.clone(),
+            client.address.clone(),
+            age_since_ms(client.opened_at_ms),
+            format!("{}, {}", counted(client.outbox_messages, "message"), bytes(client.outbox_bytes)),
+            client.worker.clone(),
+            client.events_unanswered.to_string(),
+        ]
+    });
+    let header = ["CLIENT", "UID", "GATEWAY", "ADDRESS", "AGE", "OUTBOX", "WORKER", "UNANSWERED"];
+    fitted(screen(), header, &["AGE", "UID", "GATEWAY"], rows)
 }
 
 pub(crate) async fn client(args: ClientArgs) -> Result<(), Failure> {

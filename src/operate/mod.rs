@@ -1,16 +1,24 @@
 //! The operator's commands: questions to a running cluster, and orders.
 
+mod clusters;
+mod confirm;
+mod doctor;
 mod drain;
+mod drain_check;
+mod drain_progress;
 mod health;
 mod lists;
 mod orders;
 mod probe;
+mod profiles;
 mod status;
 mod target;
 
-pub use self::target::{At, ClusterTarget};
+pub use self::target::{At, ChosenCluster, ClusterTarget, ReachedCluster};
 
 pub(crate) use self::{
+    clusters::{ClusterArgs, cluster},
+    doctor::{DoctorArgs, doctor},
     drain::{DrainArgs, drain},
     health::{HealthArgs, health},
     lists::{

@@ -1,13 +1,16 @@
 //! `broadgate send` and `kick`.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::Read as _;
 
 use broadgate_business::{Audience, Close, Payload, v1::Receipt};
 use clap::Args;
 
 use crate::{
     failure::Failure,
-    operate::target::{ClusterTarget, complete},
+    operate::{
+        confirm::Confirmation,
+        target::{ClusterTarget, complete},
+    },
     output::{counted, json, print, print_json, table},
 };
 
@@ -69,6 +72,8 @@ pub(crate) struct SendArgs {
     target: ClusterTarget,
     #[command(flatten)]
     to: AudienceArgs,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Send it as a binary message
     #[arg(long)]
     binary: bool,
@@ -95,9 +100,8 @@ pub(crate) struct KickArgs {
     /// Cut the connections without a close message
     #[arg(long)]
     at_once: bool,
-    /// Do not ask before closing all
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
@@ -119,33 +123,22 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
             None => Payload::from(text),
         }
     };
-    let receipt = args.target.cluster().await?.send(to, payload).await?;
+    let chosen = args.target.at.open()?;
+    args.confirmation.ask(&chosen, None)?;
+    let receipt = args.target.reach(&chosen).await?.of_app()?.send(to, payload).await?;
     report(&args.target, &args.to, &receipt, "sent to")
 }
 
 pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {
     let of = args.of.audience()?;
-    if args.of.all && !args.yes && !confirm("Close every client of the app?")? {
-        return Err(Failure::Failed("nothing was closed".to_owned()));
-    }
+    let chosen = args.target.at.open()?;
+    args.confirmation.ask(&chosen, args.of.all.then_some("Close every client of the app?"))?;
     let mut close = Close::with(args.code, args.reason.as_str());
     if args.at_once {
         close = close.at_once();
     }
-    let receipt = args.target.cluster().await?.close(of, close).await?;
+    let receipt = args.target.reach(&chosen).await?.of_app()?.close(of, close).await?;
     report(&args.target, &args.of, &receipt, "closed")
-}
-
-fn confirm(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("kick --all asks first, and nobody is there to answer: add --yes"));
-    }
-    let mut asked = std::io::stderr();
-    write!(asked, "{question} [y/N] ")?;
-    asked.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn report(target: &ClusterTarget, whom: &AudienceArgs, receipt: &Receipt, done: &str) -> Result<(), Failure> {

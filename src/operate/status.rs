@@ -104,7 +104,7 @@ fn worker<'a>(status: &'a StatusReply, member: &Member) -> Option<&'a WorkerStat
     status.workers.iter().find(|worker| worker.incarnation == member.incarnation)
 }
 
-fn state(member: &Member) -> &'static str {
+pub(super) fn state(member: &Member) -> &'static str {
     match member.state() {
         MemberState::Unspecified => "unknown",
         MemberState::Joining => "joining",

@@ -209,7 +209,7 @@ async fn every_call_requires_the_secret() {
         401
     );
     let mut caller = Caller::connect(format!("http://{internal}")).await.unwrap();
-    let refused = caller.status(v1::StatusRequest {}).await.unwrap_err();
+    let refused = caller.status(v1::StatusRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused}");
     // A gateway without the secret stays out, and says why.
     let stranger = Process::start(&cluster.dir, "stranger", &flags, &[]);

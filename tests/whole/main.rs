@@ -14,6 +14,7 @@ mod contained;
 mod degraded;
 mod demo;
 mod diagnosis;
+mod doctor;
 mod documents;
 mod echo_server_page;
 
@@ -35,6 +36,7 @@ mod operator;
 mod other_apis;
 mod pauses;
 mod ports;
+mod profiles;
 mod proxy;
 mod pusher;
 mod pusher_answers;

@@ -57,7 +57,7 @@ async fn metrics_of_alerts_exist() {
         addresses.push(process.logged("metrics and probes address=").await.parse::<SocketAddr>().unwrap());
     }
     let internal = processes[1].logged("internal=").await;
-    cluster.caller_at(&internal).await.status(StatusRequest {}).await.unwrap();
+    cluster.caller_at(&internal).await.status(StatusRequest::default()).await.unwrap();
     let mut asked = named(&read("deploy/alerts.yml"));
     asked.extend(named(&read("deploy/RUNBOOK.md")));
     assert!(asked.len() > 15, "{asked:?}");

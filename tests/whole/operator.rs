@@ -144,6 +144,17 @@ async fn drain_waits_until_the_gateway_has_left() {
     assert!(code == 4, "{code} {err}");
 }
 
+/// Who waits for a drain sees how many clients are left.
+#[tokio::test]
+async fn drain_shows_how_many_clients_are_left() {
+    let mut cluster = Cluster::quiet(2).ready_delay("3s").start().await;
+    let _clients = [cluster.client_at(0).await, cluster.client_at(0).await];
+    let other = cluster.internal[1].clone();
+    let (code, out, err) = cluster.run(&["drain", "gateway-1", "--addr", &other, "--wait=60s"]);
+    assert!(code == 0 && out.contains("has left") && err.contains(" drains: 2 clients left"), "{out}{err}");
+    assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
+}
+
 /// When a drain that was waited for returns, another process can have every port of the gateway.
 #[tokio::test]
 async fn drained_gateway_has_released_its_ports() {

@@ -3,8 +3,8 @@
 use broadgate_proto::{
     limits,
     v1::{
-        ClientField, ClientReply, CountReply, CountRequest, GetClientRequest, HistoryPosition, HistoryReply,
-        HistoryRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
+        ClientField, ClientReply, ClientState, CountReply, CountRequest, GetClientRequest, HistoryPosition,
+        HistoryReply, HistoryRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
         ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply,
         RosterRequest, StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
     },
@@ -197,14 +197,41 @@ impl Cluster {
         fields: &[ClientField],
         page: Page,
     ) -> Result<ListClientsReply, CommandError> {
-        let of = self.own(of.into());
+        self.list(of.into(), fields, page, ListClientsRequest::default()).await
+    }
+
+    /// A page of those clients of an audience that something holds up, with these fields. It costs what it lists,
+    /// however many clients there are.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn list_clients_in(
+        &self,
+        state: ClientState,
+        of: impl Into<Audience>,
+        fields: &[ClientField],
+        page: Page,
+    ) -> Result<ListClientsReply, CommandError> {
+        let (state, requires) = (i32::from(state), vec!["state".to_owned()]);
+        let request = ListClientsRequest { state, requires, ..ListClientsRequest::default() };
+        self.list(of.into(), fields, page, request).await
+    }
+
+    async fn list(
+        &self,
+        of: Audience,
+        fields: &[ClientField],
+        page: Page,
+        request: ListClientsRequest,
+    ) -> Result<ListClientsReply, CommandError> {
+        let of = self.own(of);
         let holder = audience::holder_of(&of);
         let command = Command::ListClients(ListClientsRequest {
             of: Some(of),
             fields: fields.iter().map(|field| i32::from(*field)).collect(),
             limit: page.limit,
             cursor: page.cursor,
-            ..ListClientsRequest::default()
+            ..request
         });
         match self.call(holder, command).await? {
             answer::Answer::Clients(reply) => Ok(reply),
@@ -288,7 +315,7 @@ impl Cluster {
             for link in links {
                 answered = GatewayClient::with_interceptor(link.channel(), self.inner.credentials.sender())
                     .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)
-                    .status(StatusRequest {})
+                    .status(StatusRequest::default())
                     .await;
                 if !answered.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable) {
                     break;

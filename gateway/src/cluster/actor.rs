@@ -298,6 +298,7 @@ impl Actor {
         let halved = self.alarm.is_on(self.started.elapsed());
         gauge!("broadgate_gateway_cluster_majority_lost").set(f64::from(u8::from(halved)));
         let load = self.core.load();
+        self.homes.set_waiting(load.unsynced as u64, load.parked as u64);
         gauge!("broadgate_gateway_homes").set(load.homes as f64);
         gauge!("broadgate_gateway_retained_bytes").set(load.retained_bytes as f64);
         gauge!("broadgate_gateway_homes_parked").set(load.parked as f64);

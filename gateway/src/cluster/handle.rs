@@ -152,6 +152,9 @@ pub(crate) struct ClusterHandle {
 pub(super) struct InterestGauges {
     pub(super) groups: AtomicU64,
     pub(super) uids: AtomicU64,
+    /// Gateways that have not synced, and commands that wait for that, as of the last second.
+    pub(super) unsynced: AtomicU64,
+    pub(super) parked: AtomicU64,
 }
 
 impl ClusterHandle {
@@ -163,8 +166,19 @@ impl ClusterHandle {
 
     /// How many groups and uids have clients here. Clients whose join was answered are counted.
     pub(crate) fn interest(&self) -> InterestCounts {
-        let InterestGauges { groups, uids } = &*self.interest;
+        let InterestGauges { groups, uids, .. } = &*self.interest;
         InterestCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
+    }
+
+    /// Gateways that have not told this one what they hold, and commands that wait for that.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let InterestGauges { unsynced, parked, .. } = &*self.interest;
+        (unsynced.load(Ordering::Relaxed), parked.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_waiting(&self, unsynced: u64, parked: u64) {
+        self.interest.unsynced.store(unsynced, Ordering::Relaxed);
+        self.interest.parked.store(parked, Ordering::Relaxed);
     }
 
     pub(super) fn set_held(&self, InterestCounts { groups, uids }: InterestCounts) {

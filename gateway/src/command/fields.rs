@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::command::parsed::{ClientFilter, CommandRefusal, Recipients, RefusedField, invalid, refusal};
 
 /// The optional fields that a caller may list in `requires`.
-const UNDERSTOOD: [&str; 1] = ["event"];
+const UNDERSTOOD: [&str; 2] = ["event", "state"];
 
 pub(super) fn understood(requires: &[String]) -> Result<(), CommandRefusal> {
     match requires.iter().find(|word| !UNDERSTOOD.contains(&word.as_str())) {

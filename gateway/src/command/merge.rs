@@ -108,7 +108,7 @@ pub(crate) fn tidy(parsed: &ParsedCommand, answer: &mut Answer) {
                 counts.uid_hashes = distinct.into_iter().collect::<Vec<_>>().concat().into();
             }
         }
-        (ParsedCommand::Status, Answer::Status(reply)) => {
+        (ParsedCommand::Status { .. }, Answer::Status(reply)) => {
             let mut workers: BTreeMap<String, v1::WorkerStatus> = BTreeMap::new();
             for part in std::mem::take(&mut reply.workers) {
                 match workers.entry(part.incarnation.clone()) {

@@ -20,8 +20,8 @@ mod query;
 mod source;
 
 pub(crate) use self::parsed::{
-    ClientFilter, CloseWith, CommandRefusal, Concerns, ParsedCommand, PresenceSeat, Recipients,
-    SessionCommand, not_found, refusal,
+    ClientFilter, CloseWith, CommandRefusal, Concerns, EvidenceQuestion, ParsedCommand, PresenceSeat,
+    Recipients, SessionCommand, not_found, refusal,
 };
 
 pub(crate) use self::{

@@ -81,6 +81,15 @@ pub(crate) enum SessionCommand {
     Get,
 }
 
+/// What a gateway's evidence must have.
+#[derive(Debug, Default)]
+pub(crate) struct EvidenceQuestion {
+    /// For its hashes.
+    pub(crate) salt: u64,
+    /// Apps whose settings are hashed one by one.
+    pub(crate) apps: Vec<Box<str>>,
+}
+
 /// One command, ready to be executed by every shard that it concerns.
 #[derive(Debug)]
 pub(crate) enum ParsedCommand {
@@ -160,6 +169,8 @@ pub(crate) enum ParsedCommand {
     ListClients {
         of: ClientFilter,
         fields: Vec<v1::ClientField>,
+        /// Only those that this holds up.
+        state: Option<v1::ClientState>,
         limit: usize,
         after: Option<(u8, u32)>,
     },
@@ -175,7 +186,9 @@ pub(crate) enum ParsedCommand {
         limit: usize,
         after: Box<str>,
     },
-    Status,
+    Status {
+        evidence: Option<Arc<EvidenceQuestion>>,
+    },
     /// Executed once, however often its caller repeats it.
     Once {
         app: Box<str>,

@@ -1,5 +1,7 @@
 //! Queries: commands that only read.
 
+use std::sync::Arc;
+
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1,
@@ -10,7 +12,7 @@ use tonic::Code;
 use crate::{
     command::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
-        parsed::{CommandRefusal, ParsedCommand, invalid, refusal},
+        parsed::{CommandRefusal, EvidenceQuestion, ParsedCommand, invalid, refusal},
     },
     observers::ObserverRequest,
 };
@@ -40,6 +42,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
             ParsedCommand::ListClients {
                 of: audience(request.of.as_ref(), "of")?,
                 fields: request.fields().collect(),
+                state: state(request.state)?,
                 limit: page(request.limit)?,
                 after,
             }
@@ -84,9 +87,24 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
             understood(&request.requires)?;
             ParsedCommand::LastValue { app: app(&request.app)?, group: checked("group", &request.group)? }
         }
-        C::Status(_) => ParsedCommand::Status,
+        C::Status(request) => {
+            let evidence = request.evidence.then(|| {
+                let apps = names("apps", &request.apps)?;
+                Ok::<_, CommandRefusal>(Arc::new(EvidenceQuestion { salt: request.salt, apps }))
+            });
+            ParsedCommand::Status { evidence: evidence.transpose()? }
+        }
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
+}
+
+/// A state that this gateway does not know would list too many.
+fn state(number: i32) -> Result<Option<v1::ClientState>, CommandRefusal> {
+    match v1::ClientState::try_from(number) {
+        Ok(v1::ClientState::Unspecified) => Ok(None),
+        Ok(state) => Ok(Some(state)),
+        Err(_) => Err(invalid(format!("state: this gateway does not know the client state {number}"))),
+    }
 }
 
 /// The patterns of the groups to watch.

@@ -17,7 +17,7 @@ use crate::{
     apps::Apps,
     cluster::{ClusterHandle, links::Peers},
     command::Parser,
-    dispatch::installed::Installed,
+    dispatch::{evidence::EvidenceSource, installed::Installed},
     identity::Identity,
     shard::Pool,
 };
@@ -42,6 +42,7 @@ pub(crate) struct Dispatcher {
     pub(crate) outside: ArcSwap<Vec<String>>,
     pub(crate) installed: watch::Receiver<Installed>,
     pub(crate) started: Instant,
+    pub(crate) evidence: EvidenceSource,
     /// Generates ids for commands whose caller gave none.
     pub(crate) next_id: AtomicU64,
 }

@@ -73,7 +73,7 @@ impl Placing {
 
     /// For the home of its topic, which shares it with this placing.
     pub(super) fn share(&mut self, parsed: &Arc<ParsedCommand>) -> Arc<TopicCommand> {
-        let nothing = Given::Alone(CommandSource::Message(Command::Status(v1::StatusRequest {})));
+        let nothing = Given::Alone(CommandSource::Message(Command::Status(v1::StatusRequest::default())));
         let shared = match std::mem::replace(&mut self.given, nothing) {
             Given::Alone(source) => TopicCommand::new(source, Arc::clone(parsed)),
             Given::Shared(command) => command,

@@ -7,6 +7,7 @@
 
 mod command_ids;
 mod dispatcher;
+mod evidence;
 mod in_flight;
 mod installed;
 mod pending;
@@ -15,6 +16,6 @@ mod status;
 pub(crate) mod upcalls;
 mod via_home;
 
-pub(crate) use self::dispatcher::Dispatcher;
+pub(crate) use self::{dispatcher::Dispatcher, evidence::EvidenceSource};
 
 pub(crate) use self::installed::Installed;

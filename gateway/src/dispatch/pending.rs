@@ -360,7 +360,7 @@ fn nothing(parsed: &ParsedCommand) -> Answer {
         ParsedCommand::ListUids { .. } | ParsedCommand::ListGroups { .. } => {
             Answer::Names(v1::ListNamesReply::default())
         }
-        ParsedCommand::Status => Answer::Status(v1::StatusReply::default()),
+        ParsedCommand::Status { .. } => Answer::Status(v1::StatusReply::default()),
         _ => Answer::Receipt(v1::Receipt::default()),
     }
 }

@@ -131,7 +131,7 @@ impl Dispatcher {
     /// A gateway outside every view sees only its own clients, and would call incomplete answers complete. One that has
     /// just started joins a view within moments, and proxies already forward requests to it: these wait.
     async fn come_inside(&self, me: Incarnation, placing: &mut Placing) {
-        if placing.parsed.as_ref().is_ok_and(|parsed| matches!(**parsed, ParsedCommand::Status)) {
+        if placing.parsed.as_ref().is_ok_and(|parsed| matches!(**parsed, ParsedCommand::Status { .. })) {
             return;
         }
         if self.started.elapsed() < STARTING_TIME {
@@ -170,7 +170,11 @@ impl Dispatcher {
         let Some(mut command) = command else {
             // From a newer caller: prost drops fields that it does not know.
             let parsed = Err(refusal(Code::Unimplemented, "this gateway does not know the command"));
-            return Placing::new(id, CommandSource::Message(Command::Status(v1::StatusRequest {})), parsed);
+            return Placing::new(
+                id,
+                CommandSource::Message(Command::Status(v1::StatusRequest::default())),
+                parsed,
+            );
         };
         let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {

@@ -6,19 +6,21 @@ use broadgate_proto::{
     id::Incarnation,
     name,
     v1::{self, answer::Answer},
+    view,
 };
 use broadgate_register::member::RegisterStatus;
 use tonic::Code;
 
 use crate::{
     command::{CommandRefusal, ParsedCommand, refusal},
-    dispatch::dispatcher::Dispatcher,
+    dispatch::{dispatcher::Dispatcher, evidence::ClusterPlace},
     shard::Stats,
 };
 
 impl Dispatcher {
     /// Adds up the shards' counts. A group with members in two shards is one group, as the homes count.
-    pub(crate) fn own_status(&self, parts: Vec<Stats>) -> v1::StatusReply {
+    pub(crate) fn own_status(&self, mut parts: Vec<Stats>) -> v1::StatusReply {
+        let evidence: Vec<_> = parts.iter_mut().filter_map(|part| part.evidence.take()).collect();
         let me = self.me.load();
         let interest = self.homes.interest();
         let mut workers: BTreeMap<Incarnation, v1::WorkerStatus> = BTreeMap::new();
@@ -29,6 +31,7 @@ impl Dispatcher {
             peers: self.peers.up(),
             listener_services: self.listener_services.clone(),
             register: Some(self.followed_register()),
+            evidence: self.evidence.of(&evidence, &self.cluster_place()),
             ..v1::GatewayStatus::default()
         };
         for part in parts {
@@ -54,6 +57,12 @@ impl Dispatcher {
         }
     }
 
+    fn cluster_place(&self) -> ClusterPlace {
+        let (unsynced, parked) = self.homes.waiting();
+        let epoch = view::epoch(&self.installed.borrow().view);
+        ClusterPlace { epoch, inside: self.is_inside(self.me.load().incarnation), unsynced, parked }
+    }
+
     /// This gateway's current counts of an app.
     pub(crate) fn app(&self, id: &str) -> Result<v1::AppReply, CommandRefusal> {
         let id = name::app(id).map_err(|error| refusal(Code::InvalidArgument, error.to_string()))?;
@@ -69,7 +78,8 @@ impl Dispatcher {
 
     /// How many clients this gateway holds.
     pub(crate) async fn own_clients(&self) -> usize {
-        let executing = self.local.execute(vec![(0, Arc::new(ParsedCommand::Status))]).await;
+        let executing =
+            self.local.execute(vec![(0, Arc::new(ParsedCommand::Status { evidence: None }))]).await;
         let answers = executing.answers(|stats| self.own_status(stats)).await;
         let clients = answers.into_iter().find_map(|carried| match carried.answer {
             Answer::Status(status) => status.gateways.first().map(|gateway| gateway.clients),

@@ -15,6 +15,8 @@ pub struct Bound {
     pub(super) internal: std::net::TcpListener,
     pub(super) internal_address: SocketAddr,
     pub(super) internal_connections_max: usize,
+    /// `clients_max` as configured; the limit on open files may allow fewer.
+    pub(super) clients_wanted: usize,
     pub(super) clients: ClientListeners,
     pub(super) certificates: Option<Certificates>,
     pub(super) shards: usize,

@@ -41,7 +41,7 @@ use crate::{
     channel_events,
     cluster::{self, Actor, ActorDeps, ClusterEvent, ClusterHandle, links::Peers},
     config::Config,
-    dispatch::{Dispatcher, Installed},
+    dispatch::{Dispatcher, EvidenceSource, Installed},
     fair_queue::{self, inbox},
     health::{Health, Stopping},
     identity::Identity,
@@ -73,6 +73,7 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
         || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256)),
         |shards| usize::from(shards.get()),
     );
+    let clients_wanted = config.settings.limits.clients_max;
     let internal_connections_max = files::fit(&mut config, shards);
     let internal = listen::open("gateway.internal.bind", config.settings.internal.bind)?;
     let internal_address = internal.local_addr().context("the internal port has no address")?;
@@ -83,6 +84,7 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
         internal,
         internal_address,
         internal_connections_max,
+        clients_wanted,
         clients,
         certificates,
         shards,
@@ -166,7 +168,8 @@ impl Bound {
         let (register_sender, register) = watch::channel(member.register());
         let stop = CancellationToken::new();
         self.watch_certificates(&stop, &mut tasks);
-        let dispatcher = self.start_homes(&me, &shards, register, &stop, journal.clone(), &mut tasks);
+        let dispatcher =
+            self.start_homes(&me, &shards, register, &stop, (&webhooks, journal.clone()), &mut tasks);
         let (open, mut listening) = mpsc::channel(1);
         let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
         let sockets = std::mem::take(&mut self.clients.sockets);
@@ -322,7 +325,7 @@ impl Bound {
         shards: &Shards,
         register: watch::Receiver<RegisterStatus>,
         stop: &CancellationToken,
-        journal: Option<Arc<Journal>>,
+        (webhooks, journal): (&Webhooks, Option<Arc<Journal>>),
         tasks: &mut Tasks,
     ) -> Arc<Dispatcher> {
         let (homes, events) = ClusterHandle::new();
@@ -346,6 +349,11 @@ impl Bound {
             outside: ArcSwap::default(),
             installed,
             started: Instant::now(),
+            evidence: EvidenceSource {
+                config: Arc::clone(&self.config),
+                clients_wanted: self.clients_wanted,
+                webhooks: webhooks.failing(),
+            },
             next_id: AtomicU64::new(1),
         });
         let installing = Installing {

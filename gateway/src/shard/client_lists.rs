@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use broadgate_proto::v1::{self, ClientField, answer::Answer};
+use broadgate_proto::v1::{self, ClientField, ClientState, answer::Answer};
 use tokio::{sync::oneshot, task::yield_now};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -45,6 +45,15 @@ impl Shard {
     pub(super) fn lists(&self, order: &ParsedCommand, app: &str) -> Vec<Vec<Slot>> {
         let directory = &self.directory;
         match order {
+            ParsedCommand::ListClients { of, state: Some(state), .. } => {
+                let set = match state {
+                    ClientState::Unspecified => return Vec::new(),
+                    ClientState::Slow => &self.outboxes.backlogged,
+                    ClientState::Held => &self.unsent.held,
+                    ClientState::Paused => &self.reads.paused,
+                };
+                vec![set.iter().copied().filter(|&slot| self.is_named(of, slot)).collect()]
+            }
             ParsedCommand::ListClients { of, .. } => {
                 let mut lists = vec![of.clients.iter().filter_map(|&id| self.find_in(id, app)).collect()];
                 lists.extend(of.uids.iter().map(|uid| directory.uid_members(app, uid).to_vec()));
@@ -62,6 +71,15 @@ impl Shard {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Does an audience name this client, whatever it excepts?
+    fn is_named(&self, of: &ClientFilter, slot: Slot) -> bool {
+        let directory = &self.directory;
+        of.all
+            || of.clients.iter().any(|&id| self.clients.find(id) == Some(slot))
+            || directory.uid(slot).is_some_and(|uid| of.uids.iter().any(|named| **named == **uid))
+            || of.groups.iter().any(|group| directory.is_member(slot, group))
     }
 
     /// Answers at once where there is little to look at; else [`finish`] has to.

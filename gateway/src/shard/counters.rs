@@ -116,8 +116,33 @@ pub(crate) struct ShardCounters {
     pub(crate) now: ShardCounts,
     /// Messages in and out in the last full second.
     pub(crate) last_second: (u64, u64),
+    /// The second in which the shard was last not running, and for how long.
+    pub(crate) pause: Option<(u32, Duration)>,
+    recent: RecentDrops,
     turns: TurnTimes,
     handles: Handles,
+}
+
+/// What was dropped in this minute and the one before.
+#[derive(Default)]
+struct RecentDrops {
+    minute: u32,
+    now: [u64; DROPS.len()],
+    before: [u64; DROPS.len()],
+}
+
+impl RecentDrops {
+    fn add(&mut self, second: u32, drops: &[u64; DROPS.len()]) {
+        let minute = second / 60;
+        if minute != self.minute {
+            let former = std::mem::take(&mut self.now);
+            self.before = if minute == self.minute + 1 { former } else { Default::default() };
+            self.minute = minute;
+        }
+        for (sum, drops) in self.now.iter_mut().zip(drops) {
+            *sum += drops;
+        }
+    }
 }
 
 struct Handles {
@@ -156,7 +181,22 @@ impl ShardCounters {
             turn: histogram!("broadgate_gateway_shard_turn_seconds"),
             lag: histogram!("broadgate_gateway_shard_lag_seconds"),
         };
-        Self { now: ShardCounts::default(), last_second: (0, 0), turns: TurnTimes::default(), handles }
+        Self {
+            now: ShardCounts::default(),
+            last_second: (0, 0),
+            pause: None,
+            recent: RecentDrops::default(),
+            turns: TurnTimes::default(),
+            handles,
+        }
+    }
+
+    /// What was dropped in this minute and the one before, by reason.
+    pub(crate) fn recent_drops(&self) -> Vec<(&'static str, u64)> {
+        let RecentDrops { now, before, .. } = &self.recent;
+        let sums =
+            now.iter().zip(before).zip(self.now.drops).map(|((now, before), fresh)| now + before + fresh);
+        DROPS.iter().zip(sums).filter(|(_, sum)| *sum > 0).map(|((_, reason), sum)| (*reason, sum)).collect()
     }
 
     /// One turn of the shard's loop took so long.
@@ -199,8 +239,9 @@ impl ShardCounters {
     }
 
     /// Once a second.
-    pub(crate) fn publish(&mut self, clients: usize) {
+    pub(crate) fn publish(&mut self, second: u32, clients: usize) {
         let now = std::mem::take(&mut self.now);
+        self.recent.add(second, &now.drops);
         self.last_second = (now.messages_in, now.messages_out);
         let totals = [
             now.messages_in,
@@ -228,6 +269,23 @@ impl ShardCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drops_are_remembered_for_a_minute() {
+        let mut recent = RecentDrops::default();
+        let drops = |count| std::array::from_fn(|index| if index == 0 { count } else { 0 });
+        for (second, count, expected) in [
+            (10, 1, (1, 0)),
+            (59, 1, (2, 0)),
+            (60, 1, (1, 2)),
+            (119, 0, (1, 2)),
+            (120, 0, (0, 1)),
+            (300, 0, (0, 0)),
+        ] {
+            recent.add(second, &drops(count));
+            assert_eq!((recent.now[0], recent.before[0]), expected, "{second}");
+        }
+    }
 
     #[test]
     fn turns_are_counted_by_their_length() {

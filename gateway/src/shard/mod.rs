@@ -70,7 +70,7 @@ pub(crate) use self::{
     mailbox::{Mailbox, Messages, NewWorker, ShardMessage},
     notice::Notice,
     open::{Candidate, Newcomer},
-    outcome::Stats,
+    outcome::{ShardEvidence, Stats},
     pending_counts::PendingCounts,
     pool::{Executing, Pool},
     pusher::{PusherTenant, signed_in_group},

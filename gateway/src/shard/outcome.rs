@@ -1,6 +1,6 @@
 //! What a shard answers to commands, and what it remembers of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -8,7 +8,10 @@ use broadgate_proto::{
 };
 use broadgate_topics::{Topic, remember::HeapSize};
 
-use crate::{command::CommandRefusal, shard::slots::Slot};
+use crate::{
+    command::{CommandRefusal, EvidenceQuestion},
+    shard::slots::Slot,
+};
 
 /// What one shard answers to one command.
 #[derive(Debug)]
@@ -79,6 +82,21 @@ pub(super) fn one() -> v1::Receipt {
     v1::Receipt { clients: 1, ..v1::Receipt::default() }
 }
 
+/// What a shard knows of its own troubles.
+#[derive(Debug, Default)]
+pub(crate) struct ShardEvidence {
+    pub(crate) asked: Arc<EvidenceQuestion>,
+    pub(crate) slow: u64,
+    pub(crate) held: u64,
+    pub(crate) paused: u64,
+    pub(crate) outboxes_bytes: u64,
+    /// In this minute and the one before.
+    pub(crate) drops: Vec<(&'static str, u64)>,
+    /// How long ago it was last not running, in seconds, and for how long.
+    pub(crate) pause: Option<(u32, Duration)>,
+    pub(crate) silent_workers: Vec<v1::SilentWorker>,
+}
+
 /// What a shard says of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
@@ -86,4 +104,6 @@ pub(crate) struct Stats {
     pub(crate) messages_in_per_s: u64,
     pub(crate) messages_out_per_s: u64,
     pub(crate) workers: BTreeMap<Incarnation, v1::WorkerStatus>,
+    /// If it was asked for.
+    pub(crate) evidence: Option<ShardEvidence>,
 }

@@ -1,13 +1,18 @@
 //! Questions about the clients of one shard.
 
-use broadgate_proto::v1::{self, ClientField, answer::Answer};
+use std::sync::Arc;
+
+use broadgate_proto::{
+    limits::WORKER_SILENT_S,
+    v1::{self, ClientField, answer::Answer},
+};
 
 use crate::{
-    command::{ClientFilter, ParsedCommand, first_names},
+    command::{ClientFilter, EvidenceQuestion, ParsedCommand, first_names},
     shard::{
         counters::ShardCounters,
         directory::Directory,
-        outcome::{PartialAnswer, Stats},
+        outcome::{PartialAnswer, ShardEvidence, Stats},
         slots::Slot,
         state::Shard,
         worker_links::Workers,
@@ -58,12 +63,35 @@ impl Shard {
                 let lists = self.lists(order, app);
                 return self.look_now(order, lists);
             }
-            ParsedCommand::Status => {
-                return PartialAnswer::Stats(stats(&self.directory, &self.workers, &self.tally));
+            ParsedCommand::Status { evidence } => {
+                let mut stats = stats(&self.directory, &self.workers, &self.tally);
+                stats.evidence = evidence.as_ref().map(|asked| self.evidence(asked));
+                return PartialAnswer::Stats(stats);
             }
             // Everything that changes something was handled before.
             _ => return PartialAnswer::Elsewhere,
         })
+    }
+
+    /// Costs the same however many clients there are.
+    fn evidence(&self, asked: &Arc<EvidenceQuestion>) -> ShardEvidence {
+        let silent = self.workers.iter().filter(|(_, link)| link.silent_s >= WORKER_SILENT_S);
+        ShardEvidence {
+            asked: Arc::clone(asked),
+            slow: self.outboxes.backlogged.len() as u64,
+            held: self.unsent.held.len() as u64,
+            paused: self.reads.paused.len() as u64,
+            outboxes_bytes: self.outboxes.bytes(&self.tls) as u64,
+            drops: self.tally.recent_drops(),
+            pause: self.tally.pause.map(|(at, pause)| (self.second.saturating_sub(at), pause)),
+            silent_workers: silent
+                .map(|(_, link)| v1::SilentWorker {
+                    name: link.name.to_string(),
+                    seconds: link.silent_s,
+                    events_unanswered: link.unanswered.len() as u64,
+                })
+                .collect(),
+        }
     }
 
     pub(super) fn info(&self, slot: Slot, fields: &[ClientField]) -> v1::ClientInfo {

@@ -171,7 +171,9 @@ impl ThreadTurns {
                         counter!("broadgate_gateway_pauses_total").increment(1);
                         tracing::warn!(?pause, "shard was not running: moving clients' deadlines");
                     }
-                    self.shard.borrow_mut().tick(second);
+                    let mut shard = self.shard.borrow_mut();
+                    shard.tally.pause = pause.map(|pause| (second, pause)).or(shard.tally.pause);
+                    shard.tick(second);
                 }
             }
             let mut shard = self.shard.borrow_mut();

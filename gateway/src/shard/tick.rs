@@ -35,7 +35,8 @@ impl Shard {
         self.executed.remembered.expire(Duration::from_secs(second.into()));
         self.tally.remembered(&mut self.executed.remembered);
         self.tally.outboxes(self.outboxes.bytes(&self.tls));
-        self.tally.publish(self.clients.len());
+        self.workers.count_silence();
+        self.tally.publish(second, self.clients.len());
         if self.clients.shard == 0 {
             refusals::tell_left_out();
         }

@@ -41,6 +41,10 @@ pub(crate) struct WorkerLink {
     /// While a suspect is tried, or is to be, nothing else is sent.
     pub(crate) guarded: bool,
     next: u64,
+    /// Seconds in which it had something to answer, and answered nothing.
+    pub(crate) silent_s: u32,
+    /// Events that it had answered a second ago.
+    answered: u64,
 }
 
 #[derive(Default)]
@@ -72,6 +76,8 @@ impl WorkerLink {
             suspects: Suspects::new(trying),
             guarded: false,
             next: 0,
+            silent_s: 0,
+            answered: 0,
         }
     }
 
@@ -100,6 +106,16 @@ pub(crate) fn shard_of_seq(seq: u64) -> u8 {
 }
 
 impl Workers {
+    /// Once a second: which of them answer nothing?
+    pub(crate) fn count_silence(&mut self) {
+        for link in self.links.values_mut() {
+            let unanswered = link.unanswered.len() as u64;
+            let answered = link.next - unanswered;
+            let is_silent = unanswered > 0 && answered == std::mem::replace(&mut link.answered, answered);
+            link.silent_s = if is_silent { link.silent_s.saturating_add(1) } else { 0 };
+        }
+    }
+
     pub(crate) fn add(&mut self, key: WorkerKey, link: WorkerLink) {
         self.links.insert(key, link);
         self.rebuild();

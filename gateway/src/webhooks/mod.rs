@@ -67,6 +67,7 @@ pub(crate) use self::{
     fact::{Fact, TrackedFact},
     journal::Journal,
     notified::{decode_notified, encode_notified},
+    run::FailingEndpoints,
 };
 use self::{
     run::{Drain, RunInput, Shell},
@@ -88,6 +89,7 @@ struct WebhookTask {
     apps: Apps,
     inbox: fair_queue::FairSender<RunInput>,
     has_spool: bool,
+    failing: FailingEndpoints,
     /// Beside the spool: where what receivers have heard is noted.
     journal: Option<PathBuf>,
 }
@@ -131,12 +133,19 @@ impl Webhooks {
         let has_spool = spool.is_some();
         let (sender, inbox) = inbox(WEBHOOK_INBOX_BYTES_MAX);
         let shell = Shell::new(apps, inbox, spool, run);
-        Ok((Self(Arc::new(WebhookTask { apps: apps.clone(), inbox: sender, has_spool, journal })), shell))
+        let failing = shell.failing();
+        let task = WebhookTask { apps: apps.clone(), inbox: sender, has_spool, failing, journal };
+        Ok((Self(Arc::new(task)), shell))
     }
 
     /// Where what receivers have heard is noted; nobody else uses it for as long as this has the spool.
     pub(crate) fn journal(&self) -> Option<&Path> {
         self.0.journal.as_deref()
+    }
+
+    /// The endpoints that fail; the handle keeps nothing alive.
+    pub(crate) fn failing(&self) -> FailingEndpoints {
+        self.0.failing.clone()
     }
 
     /// Something has happened in a channel of an app whose home is here. Never waits: what the task

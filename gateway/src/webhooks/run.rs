@@ -1,11 +1,12 @@
 //! The task that feeds the core and does what it decides.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use broadgate_proto::v1;
 use metrics::{counter, gauge, histogram};
 use tokio::{
     sync::{oneshot, watch},
@@ -93,6 +94,21 @@ pub(super) struct Shell {
     under_way: HashMap<task::Id, (EndpointId, u64, Instant)>,
     started: Instant,
     draining: Option<Drain>,
+    failing: FailingEndpoints,
+}
+
+/// Endpoints that fail, for anybody who asks: as many as there are endpoints.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FailingEndpoints(Arc<Mutex<BTreeMap<EndpointId, v1::FailingWebhook>>>);
+
+impl FailingEndpoints {
+    pub(crate) fn list(&self) -> Vec<v1::FailingWebhook> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<EndpointId, v1::FailingWebhook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Events of an endpoint that were lost since that was told.
@@ -123,9 +139,14 @@ impl Shell {
             under_way: HashMap::new(),
             started: Instant::now(),
             draining: None,
+            failing: FailingEndpoints::default(),
         };
         shell.follow_apps(kept.unwrap_or_default());
         shell
+    }
+
+    pub(super) fn failing(&self) -> FailingEndpoints {
+        self.failing.clone()
     }
 
     #[cfg(test)]
@@ -240,6 +261,7 @@ impl Shell {
         });
         let former = std::mem::replace(&mut self.targets, targets.collect());
         self.losses.retain(|id, _| self.targets.contains_key(id));
+        self.failing.lock().retain(|id, _| self.targets.contains_key(id));
         if !kept.is_empty() {
             tracing::info!(events = kept.len(), "posting webhook events of an earlier run");
         }
@@ -292,9 +314,12 @@ impl Shell {
             HealthChange::Fails => {
                 let why = why.map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(%app, %url, why, "webhook endpoint is failing; retrying");
+                let failing = v1::FailingWebhook { app: app.clone(), url: url.clone(), why };
+                self.failing.lock().insert(id, failing);
             }
             HealthChange::Works { given_up } => {
                 tracing::info!(%app, %url, given_up, "webhook endpoint has recovered");
+                self.failing.lock().remove(&id);
             }
         }
     }

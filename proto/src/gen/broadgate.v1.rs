@@ -302,6 +302,101 @@ impl MemberState {
         }
     }
 }
+/// Gateways of one cluster are compared by it, so what must not be seen is
+/// hashed: with the salt of the question, SHA-256, of which the first 8 bytes are
+/// kept. An answer is of use only to the caller that chose the salt.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayEvidence {
+    /// The gateway's clock, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "1")]
+    pub now_ms: u64,
+    /// The view that it has installed, and whether it is in it.
+    #[prost(message, optional, tag = "2")]
+    pub epoch: ::core::option::Option<Epoch>,
+    #[prost(bool, tag = "3")]
+    pub inside: bool,
+    /// Gateways that have not told it yet what they hold, and commands that wait for
+    /// that. As of the last second.
+    #[prost(uint32, tag = "4")]
+    pub unsynced: u32,
+    #[prost(uint64, tag = "5")]
+    pub parked: u64,
+    /// Connections that it may have, and as many as were configured: fewer if the
+    /// limit on open files does not allow them.
+    #[prost(uint64, tag = "6")]
+    pub clients_max: u64,
+    #[prost(uint64, tag = "7")]
+    pub clients_wanted: u64,
+    /// What waits in the outboxes of all clients.
+    #[prost(uint64, tag = "8")]
+    pub outboxes_bytes: u64,
+    #[prost(uint64, tag = "9")]
+    pub outboxes_bytes_max: u64,
+    /// Clients by what holds them up, as in ClientState.
+    #[prost(uint64, tag = "10")]
+    pub slow: u64,
+    #[prost(uint64, tag = "11")]
+    pub held: u64,
+    #[prost(uint64, tag = "12")]
+    pub paused: u64,
+    /// What was dropped in this minute and the one before, by the reasons of the
+    /// metric of drops.
+    #[prost(map = "string, uint64", tag = "13")]
+    pub drops: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// How long its process was last not running, if it was, and how long ago.
+    #[prost(uint64, tag = "14")]
+    pub pause_ms: u64,
+    #[prost(uint64, tag = "15")]
+    pub pause_age_ms: u64,
+    /// Webhook endpoints that fail.
+    #[prost(message, repeated, tag = "16")]
+    pub webhooks: ::prost::alloc::vec::Vec<FailingWebhook>,
+    /// Workers that have answered none of their events for some seconds.
+    #[prost(message, repeated, tag = "17")]
+    pub silent_workers: ::prost::alloc::vec::Vec<SilentWorker>,
+    /// The shared secrets that it knows, the one that it sends first.
+    #[prost(fixed64, repeated, tag = "18")]
+    pub secrets: ::prost::alloc::vec::Vec<u64>,
+    /// Settings that should be the same at all gateways, by their names.
+    #[prost(map = "string, fixed64", tag = "19")]
+    pub settings: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// Apps, at most 500 of them, in the order of their ids.
+    #[prost(message, repeated, tag = "20")]
+    pub apps: ::prost::alloc::vec::Vec<AppHashes>,
+    /// All apps together.
+    #[prost(fixed64, tag = "21")]
+    pub apps_all: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailingWebhook {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// Without its query.
+    #[prost(string, tag = "2")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SilentWorker {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub seconds: u32,
+    #[prost(uint64, tag = "3")]
+    pub events_unanswered: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppHashes {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// All its settings.
+    #[prost(fixed64, tag = "2")]
+    pub all: u64,
+    /// By their names, if the question names the app.
+    #[prost(map = "string, fixed64", tag = "3")]
+    pub settings: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepDownRequest {
     #[prost(message, optional, tag = "1")]
@@ -2216,6 +2311,9 @@ pub struct ListClientsRequest {
     /// next_cursor of the page before; "" for the first.
     #[prost(string, tag = "4")]
     pub cursor: ::prost::alloc::string::String,
+    /// Only clients in this state. Announce it as "state" in `requires`.
+    #[prost(enumeration = "ClientState", tag = "5")]
+    pub state: i32,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -2468,8 +2566,18 @@ pub struct AppReply {
     #[prost(bool, tag = "4")]
     pub keyed: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StatusRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRequest {
+    /// Each gateway adds its evidence.
+    #[prost(bool, tag = "1")]
+    pub evidence: bool,
+    /// For the hashes in it; choose another one each time.
+    #[prost(fixed64, tag = "2")]
+    pub salt: u64,
+    /// Apps whose settings are hashed one by one.
+    #[prost(string, repeated, tag = "3")]
+    pub apps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatusReply {
     #[prost(message, optional, tag = "1")]
@@ -2518,6 +2626,9 @@ pub struct GatewayStatus {
     /// Absent from gateways of earlier versions.
     #[prost(message, optional, tag = "11")]
     pub register: ::core::option::Option<FollowedRegister>,
+    /// If it was asked for; absent from gateways of earlier versions.
+    #[prost(message, optional, tag = "12")]
+    pub evidence: ::core::option::Option<GatewayEvidence>,
 }
 /// The register that a gateway follows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2598,6 +2709,42 @@ impl ClientField {
             "CLIENT_FIELD_SESSION" => Some(Self::Session),
             "CLIENT_FIELD_CONNECTION" => Some(Self::Connection),
             "CLIENT_FIELD_TRAFFIC" => Some(Self::Traffic),
+            _ => None,
+        }
+    }
+}
+/// What holds a client up. Such a list costs what it shows, however many clients there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientState {
+    Unspecified = 0,
+    /// It does not read what is sent to it: much waits in its outbox.
+    Slow = 1,
+    /// Its events wait for a worker: none takes its service.
+    Held = 2,
+    /// It is not read, because its worker has not answered what it said before.
+    Paused = 3,
+}
+impl ClientState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_STATE_UNSPECIFIED",
+            Self::Slow => "CLIENT_STATE_SLOW",
+            Self::Held => "CLIENT_STATE_HELD",
+            Self::Paused => "CLIENT_STATE_PAUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_STATE_SLOW" => Some(Self::Slow),
+            "CLIENT_STATE_HELD" => Some(Self::Held),
+            "CLIENT_STATE_PAUSED" => Some(Self::Paused),
             _ => None,
         }
     }

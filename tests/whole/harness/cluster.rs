@@ -442,7 +442,7 @@ impl Cluster {
 
     pub async fn status(&self, gateway: usize) -> Option<v1::StatusReply> {
         let mut caller = self.secret_caller(gateway).await?;
-        Some(caller.status(v1::StatusRequest {}).await.ok()?.into_inner())
+        Some(caller.status(v1::StatusRequest::default()).await.ok()?.into_inner())
     }
 
     pub async fn caller(&self, gateway: usize) -> Caller {

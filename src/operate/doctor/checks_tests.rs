@@ -1,0 +1,235 @@
+use std::collections::HashMap;
+
+use broadgate_business::v1::{
+    Epoch, FollowedRegister, GatewayEvidence, GatewayStatus, Member, MemberState, Role, WorkerStatus,
+};
+use broadgate_proto::v1::{AppHashes, FailingWebhook, SilentWorker};
+
+use super::{
+    checks::check,
+    findings::{Checked, Level},
+    seen::{SeenCluster, SeenGateway},
+};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn gateway(number: usize) -> SeenGateway {
+    let (name, incarnation) = (format!("gw-{number}"), format!("i{number}"));
+    let mut member = Member { incarnation: incarnation.clone(), name: name.clone(), ..Member::default() };
+    member.address = format!("{name}:7200");
+    member.version = "1.0.0".into();
+    member.set_role(Role::Gateway);
+    member.set_state(MemberState::Ready);
+    let evidence = GatewayEvidence {
+        now_ms: NOW_MS,
+        epoch: Some(Epoch { term: 7, count: 41 }),
+        inside: true,
+        clients_max: 100,
+        clients_wanted: 100,
+        outboxes_bytes_max: 1000,
+        secrets: vec![5],
+        settings: HashMap::from([("limits.clients_max".into(), 1), ("affinity".into(), 2)]),
+        apps: vec![AppHashes { id: "shop".into(), all: 3, settings: HashMap::from([("origins".into(), 4)]) }],
+        apps_all: 9,
+        ..GatewayEvidence::default()
+    };
+    let register = FollowedRegister { address: "r:7100".into(), heard: true, ..FollowedRegister::default() };
+    let status = GatewayStatus {
+        incarnation,
+        name,
+        peers: (1..=3).filter(|other| *other != number).map(|other| format!("gw-{other}")).collect(),
+        listener_services: HashMap::from([("web".into(), "default".into())]),
+        register: Some(register),
+        evidence: Some(evidence),
+        ..GatewayStatus::default()
+    };
+    SeenGateway { member, status: Some(status), why: String::new(), asked_ms: (NOW_MS - 5, NOW_MS + 5) }
+}
+
+fn healthy() -> SeenCluster {
+    let worker = WorkerStatus {
+        name: "chat-1".into(),
+        services: vec!["default".into()],
+        gateways: 3,
+        ..WorkerStatus::default()
+    };
+    SeenCluster {
+        gateways: (1..=3).map(gateway).collect(),
+        workers: vec![worker],
+        complete: true,
+        ..SeenCluster::default()
+    }
+}
+
+fn status(seen: &mut SeenCluster, index: usize) -> &mut GatewayStatus {
+    seen.gateways[index].status.as_mut().unwrap()
+}
+
+fn evidence(seen: &mut SeenCluster, index: usize) -> &mut GatewayEvidence {
+    status(seen, index).evidence.as_mut().unwrap()
+}
+
+fn bad(seen: &SeenCluster) -> Vec<Checked> {
+    check(seen, &[]).into_iter().filter(|checked| checked.level() != Level::Ok).collect()
+}
+
+/// A fault, the check that finds it, how bad it is, and what it says.
+type Planted = (fn(&mut SeenCluster), &'static str, Level, &'static str);
+
+const PLANTED: [Planted; 22] = [
+    (
+        |seen| {
+            seen.gateways[2].status = None;
+            seen.gateways[2].why = "gw-3:7200 does not answer".into();
+            seen.complete = false;
+        },
+        "answers",
+        Level::Fail,
+        "gw-3 does not answer: gw-3:7200",
+    ),
+    (
+        |seen| status(seen, 1).register.as_mut().unwrap().heard = false,
+        "register",
+        Level::Fail,
+        "gw-2 does not hear the register r:7100",
+    ),
+    (
+        |seen| status(seen, 1).register.as_mut().unwrap().outside = vec!["gw-9".into()],
+        "register",
+        Level::Fail,
+        "only another register knows gw-9",
+    ),
+    (
+        |seen| status(seen, 1).register.as_mut().unwrap().ledger_lag_ms = 2000,
+        "register",
+        Level::Warn,
+        "has not accepted a change for 2000 ms",
+    ),
+    (
+        |seen| status(seen, 0).peers.retain(|peer| peer != "gw-3"),
+        "links",
+        Level::Fail,
+        "gw-1 does not reach gw-3; gw-3 reaches gw-1",
+    ),
+    (
+        |seen| evidence(seen, 1).epoch = Some(Epoch { term: 7, count: 40 }),
+        "views",
+        Level::Fail,
+        "gw-2 is at view 7.40, others are at 7.41",
+    ),
+    (|seen| evidence(seen, 1).inside = false, "views", Level::Fail, "gw-2 is outside the view"),
+    (|seen| evidence(seen, 1).unsynced = 1, "homes", Level::Warn, "gw-2 waits for what 1 gateway hold"),
+    (|seen| seen.gateways[0].member.version = "1.1.0".into(), "versions", Level::Warn, "1.0.0, 1.1.0"),
+    (|seen| status(seen, 1).evidence = None, "versions", Level::Warn, "gw-2 gives no evidence"),
+    (
+        |seen| seen.workers.clear(),
+        "services",
+        Level::Warn,
+        "gw-1: listener \"web\" names service \"default\": no worker takes it",
+    ),
+    (
+        |seen| _ = evidence(seen, 1).settings.insert("affinity".into(), 99),
+        "same",
+        Level::Warn,
+        "settings of gw-2 differ: gateway.affinity",
+    ),
+    (
+        |seen| {
+            let evidence = evidence(seen, 1);
+            evidence.apps_all = 10;
+            evidence.apps[0].all = 33;
+            evidence.apps[0].settings.insert("origins".into(), 44);
+        },
+        "same",
+        Level::Warn,
+        "apps of gw-2 differ: shop.origins",
+    ),
+    (
+        |seen| {
+            evidence(seen, 1).apps_all = 10;
+            evidence(seen, 1).apps.clear();
+        },
+        "same",
+        Level::Warn,
+        "apps of gw-2 differ: shop is missing",
+    ),
+    (|seen| evidence(seen, 2).now_ms += 60_000, "clocks", Level::Warn, "the clock of gw-3 is 60 s ahead of"),
+    (|seen| evidence(seen, 0).now_ms -= 60_000, "clocks", Level::Warn, "the clock of gw-1 is 60 s behind"),
+    (|seen| status(seen, 1).clients = 100, "capacity", Level::Fail, "gw-2 has 100 of 100 clients"),
+    (|seen| status(seen, 1).clients = 95, "capacity", Level::Warn, "gw-2 has 95 of 100 clients"),
+    (|seen| evidence(seen, 1).clients_wanted = 500, "files", Level::Warn, "allows 100 of the 500 clients"),
+    (|seen| evidence(seen, 1).secrets = vec![6, 5], "secrets", Level::Warn, "gw-2 know the new and the old"),
+    (
+        |seen| (evidence(seen, 1).pause_ms, evidence(seen, 1).pause_age_ms) = (4000, 9000),
+        "shards",
+        Level::Warn,
+        "gw-2 was not running for 4 s, 9 s ago",
+    ),
+    (|seen| evidence(seen, 1).outboxes_bytes = 900, "outboxes", Level::Warn, "wait in the outboxes of gw-2"),
+];
+
+const PLANTED_TOO: [Planted; 4] = [
+    (
+        |seen| {
+            let silent = SilentWorker { name: "chat-1".into(), seconds: 12, events_unanswered: 3 };
+            evidence(seen, 1).silent_workers = vec![silent];
+        },
+        "workers",
+        Level::Warn,
+        "chat-1 has answered none of 3 events for 12 s",
+    ),
+    (|seen| seen.workers[0].gateways = 2, "workers", Level::Warn, "chat-1 is attached to 2 of 3 gateways"),
+    (
+        |seen| {
+            let (app, url, why) = ("shop".into(), "http://hook".into(), "refused".into());
+            evidence(seen, 1).webhooks = vec![FailingWebhook { app, url, why }];
+        },
+        "webhooks",
+        Level::Warn,
+        "http://hook of app \"shop\" fails at gw-2: refused",
+    ),
+    (
+        |seen| _ = evidence(seen, 1).drops.insert("slow".into(), 7),
+        "drops",
+        Level::Warn,
+        "gw-2 dropped in the last minutes: 7 slow",
+    ),
+];
+
+/// Each fault is found by its check, and by no other.
+#[test]
+fn each_fault_has_its_check() {
+    assert_eq!(bad(&healthy()), []);
+    for (plant, name, level, said) in PLANTED.into_iter().chain(PLANTED_TOO) {
+        let mut seen = healthy();
+        plant(&mut seen);
+        let found = bad(&seen);
+        let names: Vec<&str> = found.iter().map(|checked| checked.name).collect();
+        assert_eq!(names, [name], "{said}: {found:?}");
+        assert_eq!(found[0].level(), level, "{said}: {found:?}");
+        assert!(found[0].findings[0].what.contains(said), "{said}: {found:?}");
+        assert!(!found[0].findings[0].advice.is_empty(), "{said}");
+    }
+}
+
+/// What clients do is no trouble of the cluster, and a long question is no clock's fault.
+#[test]
+fn ordinary_life_is_no_finding() {
+    let mut seen = healthy();
+    for (reason, count) in [("unsent", 5), ("closing", 9), ("rate", 3), ("unread_at_hang_up", 1)] {
+        evidence(&mut seen, 1).drops.insert(reason.into(), count);
+    }
+    (evidence(&mut seen, 1).pause_ms, evidence(&mut seen, 1).pause_age_ms) = (4000, 600_000);
+    evidence(&mut seen, 2).slow = 3;
+    evidence(&mut seen, 2).now_ms += 3000;
+    seen.gateways[2].asked_ms = (NOW_MS - 2000, NOW_MS + 4000);
+    assert_eq!(bad(&seen), []);
+    // A silent gateway explains what others do not know of it.
+    seen.gateways[0].status = None;
+    seen.complete = false;
+    seen.workers[0].gateways = 2;
+    evidence(&mut seen, 1).unsynced = 1;
+    status(&mut seen, 1).peers.retain(|peer| peer != "gw-1");
+    let names: Vec<&str> = bad(&seen).iter().map(|checked| checked.name).collect();
+    assert_eq!(names, ["answers"]);
+}

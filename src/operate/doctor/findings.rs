@@ -1,0 +1,165 @@
+//! What a check finds. Pure.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) level: Level,
+    pub(crate) what: String,
+    /// What an operator can do about it.
+    pub(crate) advice: String,
+}
+
+/// A check and what it has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checked {
+    pub(crate) name: &'static str,
+    /// What it says if all is well.
+    pub(crate) well: String,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+impl Checked {
+    pub(crate) fn level(&self) -> Level {
+        self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
+    }
+
+    pub(crate) fn warn(&mut self, what: impl Into<String>, advice: impl Into<String>) {
+        self.findings.push(Finding { level: Level::Warn, what: what.into(), advice: advice.into() });
+    }
+
+    pub(crate) fn fail(&mut self, what: impl Into<String>, advice: impl Into<String>) {
+        self.findings.push(Finding { level: Level::Fail, what: what.into(), advice: advice.into() });
+    }
+}
+
+/// What both of two looks have found: what passes within a second is no finding.
+pub(crate) fn confirmed(first: &[Checked], second: Vec<Checked>) -> Vec<Checked> {
+    let level = |name| first.iter().find(|checked| checked.name == name).map_or(Level::Ok, Checked::level);
+    let confirm = |mut checked: Checked| {
+        let before = level(checked.name);
+        if before == Level::Ok {
+            checked.findings.clear();
+        }
+        for finding in &mut checked.findings {
+            finding.level = finding.level.min(before);
+        }
+        checked
+    };
+    second.into_iter().map(confirm).collect()
+}
+
+/// How many checks fail, and how many warn.
+pub(crate) fn count(all: &[Checked]) -> (usize, usize) {
+    let of = |level| all.iter().filter(|checked| checked.level() == level).count();
+    (of(Level::Fail), of(Level::Warn))
+}
+
+/// "1 check failed, 2 warn".
+pub(crate) fn sum(all: &[Checked]) -> String {
+    match count(all) {
+        (0, 0) => "all is well".to_owned(),
+        (0, warned) => format!("{warned} of {} checks warn", all.len()),
+        (failed, 0) => format!("{failed} of {} checks failed", all.len()),
+        (failed, warned) => format!("{failed} of {} checks failed, {warned} warn", all.len()),
+    }
+}
+
+/// What is not well, and then the names of the rest; all in full if all is well.
+pub(crate) fn as_text(all: &[Checked]) -> String {
+    let mut text = String::new();
+    let wide = all.iter().map(|checked| checked.name.len()).max().unwrap_or_default();
+    let line =
+        |level: Level, name: &str, words: &str| format!("{:<5} {name:<wide$}  {words}\n", level.word());
+    let (well, bad): (Vec<_>, Vec<_>) = all.iter().partition(|checked| checked.level() == Level::Ok);
+    if bad.is_empty() {
+        return well.iter().map(|checked| line(Level::Ok, checked.name, &checked.well)).collect();
+    }
+    for checked in bad {
+        for finding in &checked.findings {
+            text += &line(finding.level, checked.name, &finding.what);
+            if !finding.advice.is_empty() {
+                let _ = writeln!(text, "{:wide$}        do: {}", "", finding.advice);
+            }
+        }
+    }
+    if !well.is_empty() {
+        let names: Vec<&str> = well.iter().map(|checked| checked.name).collect();
+        let _ = writeln!(text, "ok    {} more: {}", well.len(), names.join(" "));
+    }
+    text
+}
+
+/// The checks as JSON.
+pub(crate) fn as_json(all: &[Checked]) -> Value {
+    let word = |level: Level| level.word().to_lowercase();
+    all.iter()
+        .map(|checked| {
+            let findings = checked.findings.iter().map(
+                |finding| json!({ "level": word(finding.level), "what": finding.what, "do": finding.advice }),
+            );
+            json!({
+                "check": checked.name, "level": word(checked.level()),
+                "findings": findings.collect::<Vec<_>>(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &'static str, level: Level) -> Checked {
+        let mut checked = Checked { name, well: format!("{name} is well"), findings: Vec::new() };
+        match level {
+            Level::Ok => {}
+            Level::Warn => checked.warn("odd", "look"),
+            Level::Fail => checked.fail("bad", "act"),
+        }
+        checked
+    }
+
+    #[test]
+    fn what_passes_is_no_finding() {
+        use Level::{Fail, Ok, Warn};
+        for (before, now, expected) in
+            [(Ok, Fail, Ok), (Fail, Ok, Ok), (Fail, Fail, Fail), (Warn, Fail, Warn), (Fail, Warn, Warn)]
+        {
+            let all = confirmed(&[checked("links", before)], vec![checked("links", now)]);
+            assert_eq!(all[0].level(), expected, "{before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn troubles_come_first_and_the_rest_is_named() {
+        let all = [checked("links", Level::Ok), checked("views", Level::Fail), checked("drops", Level::Warn)];
+        let expected = "FAIL  views  bad\n             do: act\nwarn  drops  odd\n             do: look\n\
+                        ok    1 more: links\n";
+        assert_eq!(as_text(&all), expected);
+        assert_eq!((count(&all), sum(&all)), ((1, 1), "1 of 3 checks failed, 1 warn".to_owned()));
+        assert_eq!(as_text(&all[..1]), "ok    links  links is well\n");
+        assert_eq!(as_json(&all)[1]["findings"][0]["do"], "act");
+    }
+}

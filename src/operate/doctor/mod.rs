@@ -1,0 +1,102 @@
+//! `broadgate doctor`: named checks of a cluster, from the evidence of its gateways.
+//!
+//! | file | what |
+//! |---|---|
+//! | `seen.rs` | asks for the evidence |
+//! | `checks.rs`, `same.rs` | pure: what is wrong |
+//! | `findings.rs` | pure: what was found, and how it is printed |
+
+mod checks;
+#[cfg(test)]
+mod checks_tests;
+mod findings;
+mod same;
+mod seen;
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+pub(super) use self::{
+    checks::check,
+    findings::{Checked, Level, as_json, as_text, confirmed, count, sum},
+    seen::{Question, SeenCluster, SeenGateway},
+};
+use crate::{
+    failure::Failure,
+    operate::{
+        doctor::{checks::CHECKS, same::differing_apps},
+        target::At,
+    },
+    output::{print, print_json, table},
+    setting_errors,
+};
+
+/// Before the second look, which shows what has passed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    at: At,
+    /// Only this check; repeat for several
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Exit with 1 also where a check only warns
+    #[arg(long)]
+    strict: bool,
+    /// List the checks
+    #[arg(long)]
+    list: bool,
+    /// How long an answer may take
+    #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
+    timeout: Duration,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
+    if args.list {
+        let rows = CHECKS.iter().map(|(name, asks, _)| [(*name).to_owned(), (*asks).to_owned()]);
+        return print(&table(["CHECK", ""], rows));
+    }
+    if let Some(unknown) = args.only.iter().find(|only| !CHECKS.iter().any(|(name, ..)| name == *only)) {
+        let names: Vec<&str> = CHECKS.iter().map(|(name, ..)| *name).collect();
+        return Err(Failure::usage(format!("--only: no check {unknown:?}: there are {}", names.join(", "))));
+    }
+    let chosen = args.at.open()?;
+    let question = Question::new(&chosen, args.timeout)?;
+    let (seen, all) = examine(question, |seen| check(seen, &args.only)).await?;
+    let (failed, warned) = count(&all);
+    if args.json {
+        print_json(&json!({
+            "cluster": chosen.name, "asked": seen.address, "epoch": seen.epoch.to_string(),
+            "checks": as_json(&all), "failed": failed, "warned": warned,
+        }))?;
+    } else {
+        print(&as_text(&all))?;
+    }
+    if failed > 0 || (args.strict && warned > 0) {
+        return Err(Failure::Failed(sum(&all)));
+    }
+    Ok(())
+}
+
+/// Looks once, and again if something is not well: what passes within a second is no finding.
+pub(super) async fn examine(
+    mut question: Question<'_>,
+    decide: impl Fn(&SeenCluster) -> Vec<Checked>,
+) -> Result<(SeenCluster, Vec<Checked>), Failure> {
+    let seen = SeenCluster::look(&question).await?;
+    let first = decide(&seen);
+    if first.iter().all(|checked| checked.level() == Level::Ok) {
+        return Ok((seen, first));
+    }
+    tokio::time::sleep(LOOK_AGAIN).await;
+    question.apps = differing_apps(&seen);
+    let seen = SeenCluster::look(&question).await?;
+    let all = confirmed(&first, decide(&seen));
+    Ok((seen, all))
+}

@@ -1,0 +1,344 @@
+//! Profiles: the clusters that an operator knows by name, in a file of the operator's own.
+//!
+//! A profile is taken as a whole: its address never gets another cluster's credentials.
+
+mod edit;
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use broadgate_business::{ClusterFiles, ClusterTls, Credentials, Secret};
+use broadgate_proto::{limits, name};
+use broadgate_tasks::bounded_read::{self, ReadableKind};
+use broadgate_tls::DEFAULT_SERVER_NAME;
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::{
+    failure::Failure,
+    operate::profiles::edit::{Lines, USE},
+    unreadable::UnreadableInput,
+};
+
+/// One cluster, as the file has it. Relative paths begin at the file's folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Profile {
+    /// Internal ports of gateways; the first that answers is asked.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) tls_ca: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_server_name: Option<String>,
+    /// The app of commands that name none.
+    pub(crate) app: Option<String>,
+    /// Orders ask for the cluster's name.
+    pub(crate) protected: bool,
+}
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Profiles {
+    pub(crate) path: PathBuf,
+    /// The profile in use.
+    pub(crate) used: Option<String>,
+    pub(crate) all: BTreeMap<String, Profile>,
+}
+
+/// Where the file is: `$XDG_CONFIG_HOME/broadgate/clusters.toml`, else below `~/.config`.
+fn path() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+    Some(config.join("broadgate/clusters.toml"))
+}
+
+impl Profiles {
+    /// The operator's profiles; none if there is no file.
+    ///
+    /// # Errors
+    /// If there is one, and it cannot be used.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        let Some(path) = path() else { return Ok(Self::default()) };
+        let text = text(&path)?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: PathBuf, text: &str) -> Result<Self, Failure> {
+        let shown = path.display();
+        let wrong = |what: String| Failure::usage(format!("clusters file {shown}: {what}"));
+        let table: Table = toml::from_str(text).map_err(|error| {
+            let unreadable = UnreadableInput::toml("clusters file", &shown.to_string(), text, error);
+            Failure::usage(format!("clusters file {}", unreadable.sentence()))
+        })?;
+        let mut profiles = Self { path: path.clone(), ..Self::default() };
+        for (name, value) in table {
+            match value {
+                Value::String(used) if name == USE => profiles.used = Some(used),
+                Value::Table(_) if name != USE => {
+                    let profile: Profile = value.try_into().map_err(|error: toml::de::Error| {
+                        wrong(format!("cluster {name:?}: {}", error.message()))
+                    })?;
+                    let checked = check_name(&name).and_then(|()| profile.check());
+                    checked.map_err(|what| wrong(format!("cluster {name:?}: {what}")))?;
+                    profiles.all.insert(name, profile);
+                }
+                _ => {
+                    let sentence = "a cluster is a section, such as [prod] with addresses = [\"gw-1:7200\"]";
+                    return Err(wrong(format!("{name:?} is no cluster: {sentence}")));
+                }
+            }
+        }
+        if let Some(used) = &profiles.used
+            && !profiles.all.contains_key(used)
+        {
+            return Err(wrong(format!(
+                "{USE} = {used:?} names no cluster of the file: {}; set it with `broadgate cluster use NAME`",
+                profiles.known()
+            )));
+        }
+        if profiles.all.len() > limits::PROFILES_MAX {
+            return Err(wrong(format!("it has more than {} clusters", limits::PROFILES_MAX)));
+        }
+        Ok(profiles)
+    }
+
+    /// The profile of this name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn get(&self, name: &str) -> Result<&Profile, String> {
+        self.all.get(name).ok_or_else(|| {
+            let file = match self.path.as_os_str().is_empty() {
+                true => "no clusters file was found: set HOME or XDG_CONFIG_HOME".to_owned(),
+                false => format!("{} has {}", self.path.display(), self.known()),
+            };
+            format!("no cluster {name:?}: {file}; add it with `broadgate cluster add`")
+        })
+    }
+
+    fn known(&self) -> String {
+        let names: Vec<&str> = self.all.keys().map(String::as_str).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    /// What a profile's addresses are shown.
+    ///
+    /// # Errors
+    /// If a file that it names cannot be used.
+    pub(crate) fn credentials(&self, name: &str, profile: &Profile) -> Result<Credentials, Failure> {
+        let wrong = |what: String| Failure::usage(format!("cluster {name:?}: {what}"));
+        let at = |path: &PathBuf| self.path.parent().unwrap_or(Path::new("")).join(path);
+        let secret = match &profile.secret_file {
+            None => Secret::default(),
+            Some(path) => {
+                let path = at(path);
+                let place = |error: String| wrong(format!("secret_file {}: {error}", path.display()));
+                let text = bounded_read::read_text(&path, ReadableKind::Any)
+                    .map_err(|error| place(error.to_string()))?;
+                Secret::parse(&text).map_err(|error| place(error.to_string()))?
+            }
+        };
+        let paths = [&profile.tls_ca, &profile.tls_cert, &profile.tls_key].map(|path| path.as_ref().map(at));
+        let server_name = profile.tls_server_name.clone().filter(|name| name != DEFAULT_SERVER_NAME);
+        let settings = ["tls_ca", "tls_cert", "tls_key", "tls_server_name"];
+        let files = ClusterFiles::all_or_none(paths, server_name, settings);
+        let tls = files.and_then(|files| files.map(ClusterTls::open).transpose());
+        Ok(Credentials { secret, tls: tls.map_err(|error| wrong(format!("{error:#}")))? })
+    }
+
+    /// Adds a section at the end of the file.
+    ///
+    /// # Errors
+    /// If there is a cluster of this name, or the file cannot be written.
+    pub(crate) fn add(&mut self, name: &str, profile: &Profile, is_used: bool) -> Result<(), Failure> {
+        check_name(name).map_err(|what| Failure::usage(format!("cluster {name:?}: {what}")))?;
+        profile.check().map_err(|what| Failure::usage(format!("cluster {name:?}: {what}")))?;
+        if self.all.contains_key(name) {
+            let sentence = format!("there is a cluster {name:?} in {} already", self.path.display());
+            return Err(Failure::Failed(format!("{sentence}: `broadgate cluster remove {name}` removes it")));
+        }
+        self.change(|lines| {
+            lines.append(name, &profile.keys());
+            if is_used {
+                lines.set_used(Some(name));
+            }
+        })
+    }
+
+    /// Makes a profile the one in use, or none.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the file cannot be written.
+    pub(crate) fn set_used(&mut self, name: Option<&str>) -> Result<(), Failure> {
+        if let Some(name) = name {
+            self.get(name).map_err(Failure::NotFound)?;
+        }
+        self.change(|lines| lines.set_used(name))
+    }
+
+    /// Removes a profile; one that was in use leaves none in use.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the file cannot be written.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<(), Failure> {
+        self.get(name).map_err(Failure::NotFound)?;
+        let was_used = self.used.as_deref() == Some(name);
+        self.change(|lines| {
+            lines.remove(name);
+            if was_used {
+                lines.set_used(None);
+            }
+        })
+    }
+
+    /// Changes the text and keeps what else the operator wrote there.
+    fn change(&mut self, edit: impl FnOnce(&mut Lines)) -> Result<(), Failure> {
+        let path = self.writable()?;
+        let mut lines = Lines::of(&text(&path)?);
+        edit(&mut lines);
+        let text = lines.text();
+        let changed = Self::parse(path.clone(), &text)?;
+        write(&path, &text)
+            .map_err(|error| Failure::Failed(format!("clusters file {}: {error}", path.display())))?;
+        *self = changed;
+        Ok(())
+    }
+
+    fn writable(&self) -> Result<PathBuf, Failure> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Failure::usage("no place for the clusters file: set HOME or XDG_CONFIG_HOME"));
+        }
+        Ok(self.path.clone())
+    }
+}
+
+impl Profile {
+    fn check(&self) -> Result<(), String> {
+        if self.addresses.is_empty() {
+            return Err("it has no address: name the internal port of a gateway in addresses".to_owned());
+        }
+        if self.addresses.len() > limits::PROFILE_ADDRESSES_MAX {
+            return Err(format!("it has more than {} addresses", limits::PROFILE_ADDRESSES_MAX));
+        }
+        self.addresses
+            .iter()
+            .try_for_each(|address| name::check_address(address))
+            .map_err(|error| error.to_string())
+    }
+
+    /// What the file says of it.
+    fn keys(&self) -> Table {
+        let text = |path: &PathBuf| Value::String(path.display().to_string());
+        let addresses = self.addresses.iter().cloned().map(Value::String).collect();
+        let optional = [
+            ("secret_file", self.secret_file.as_ref().map(text)),
+            ("tls_ca", self.tls_ca.as_ref().map(text)),
+            ("tls_cert", self.tls_cert.as_ref().map(text)),
+            ("tls_key", self.tls_key.as_ref().map(text)),
+            ("tls_server_name", self.tls_server_name.clone().map(Value::String)),
+            ("app", self.app.clone().map(Value::String)),
+            ("protected", self.protected.then_some(Value::Boolean(true))),
+        ];
+        let given = optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        std::iter::once(("addresses".to_owned(), Value::Array(addresses))).chain(given).collect()
+    }
+}
+
+/// A name can be typed without quotes, and be a section's.
+fn check_name(name: &str) -> Result<(), String> {
+    let is_fit = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    if name == USE
+        || name.is_empty()
+        || name.len() > limits::PROFILE_NAME_BYTES_MAX
+        || !name.chars().all(is_fit)
+    {
+        return Err(format!(
+            "a name has 1 to {} letters, digits, - and _, and is not {USE:?}",
+            limits::PROFILE_NAME_BYTES_MAX
+        ));
+    }
+    Ok(())
+}
+
+/// The file's text; empty if there is none.
+fn text(path: &Path) -> Result<String, Failure> {
+    let wrong = |error: std::io::Error| Failure::usage(format!("clusters file {}: {error}", path.display()));
+    let mode = match std::fs::metadata(path) {
+        Ok(found) => found.permissions().mode() & 0o777,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(wrong(error)),
+    };
+    // Who can write it sends secrets elsewhere.
+    if mode & 0o077 != 0 {
+        let shown = path.display();
+        return Err(Failure::usage(format!(
+            "clusters file {shown}: others may use it (mode {mode:o}), and it says where secrets go: chmod 600 {shown}"
+        )));
+    }
+    bounded_read::read_text(path, ReadableKind::Any).map_err(wrong)
+}
+
+/// Replaces the file as a whole, so that a full disk leaves the former one.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let beside = folder.join(format!(".clusters.toml.{}", std::process::id()));
+    let written = (|| {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Profiles, String> {
+        Profiles::parse("/p/clusters.toml".into(), text).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn file_is_read() {
+        let profiles = parse(
+            "use = \"prod\"\n[prod]\naddresses = [\"a:1\", \"b:2\"]\nsecret_file = \"prod.secret\"\napp = \"shop\"\n\
+             protected = true\n[test]\naddresses = [\"c:3\"]\n",
+        )
+        .unwrap();
+        assert_eq!(profiles.used.as_deref(), Some("prod"));
+        let prod = profiles.get("prod").unwrap();
+        assert!(prod.protected && prod.addresses == ["a:1", "b:2"] && prod.app.as_deref() == Some("shop"));
+        assert!(!profiles.get("test").unwrap().protected);
+        let unknown = profiles.get("pord").unwrap_err();
+        assert!(unknown.contains("no cluster \"pord\"") && unknown.contains("prod, test"), "{unknown}");
+        assert_eq!(parse("").unwrap().all.len(), 0);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        for (text, said) in [
+            ("[prod\n", "clusters.toml:1: "),
+            ("use = \"prod\"\n", "use = \"prod\" names no cluster"),
+            ("[prod]\nadresses = [\"a:1\"]\n", "cluster \"prod\": unknown field `adresses`"),
+            ("[prod]\n", "it has no address"),
+            ("[prod]\naddresses = [\"a\"]\n", "the port is missing"),
+            ("prod = 1\n", "\"prod\" is no cluster"),
+            ("[use]\naddresses = [\"a:1\"]\n", "\"use\" is no cluster"),
+            ("[\"a b\"]\naddresses = [\"a:1\"]\n", "a name has 1 to"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with("clusters file /p/clusters.toml:") && error.contains(said), "{error}");
+        }
+    }
+}

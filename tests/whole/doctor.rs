@@ -1,0 +1,294 @@
+//! `broadgate doctor`, `drain --check` and the lists of clients that something holds up: each fault is planted, its
+//! check finds it, and no other one does; a healthy cluster warns of nothing.
+
+use std::collections::BTreeMap;
+
+use broadgate_proto::v1;
+use serde_json::Value;
+
+use crate::{
+    apps::replace,
+    harness::*,
+    operator::{first_json, json},
+    pusher::{APPS, Pusher},
+    webhooks::hooked,
+};
+
+const OLD: &str = "doctors-old-secret-0123456789abcdef";
+const NEW: &str = "doctors-new-secret-0123456789abcdef";
+
+/// What the doctor finds: the level of each check that is not well, and all that is said.
+fn examine(cluster: &Cluster) -> (BTreeMap<String, String>, String) {
+    let (code, out, err) = cluster.run(&["doctor", "--strict", "--json", "--timeout", "3s"]);
+    let Some(reply) = first_json(&out) else {
+        // A machine that is busy answers late.
+        return (BTreeMap::from([("nothing".to_owned(), code.to_string())]), err);
+    };
+    let mut bad = BTreeMap::new();
+    for check in reply["checks"].as_array().unwrap_or_else(|| panic!("{out}{err}")) {
+        let text = |key: &str| check[key].as_str().unwrap().to_owned();
+        if check["level"] != "ok" {
+            bad.insert(text("check"), text("level"));
+        }
+    }
+    assert_eq!(code, i32::from(!bad.is_empty()), "{out}{err}");
+    (bad, out)
+}
+
+/// Waits until the doctor finds this, and nothing else.
+async fn finds(cluster: &Cluster, check: &str, level: &str, said: &str) {
+    let expected = BTreeMap::from([(check.to_owned(), level.to_owned())]);
+    until(&format!("the doctor finds {check}: {said}"), async || {
+        let (bad, out) = examine(cluster);
+        if bad == expected {
+            assert!(out.contains(said), "{check}: {out}");
+            return Some(());
+        }
+        println!("found {bad:?}");
+        None
+    })
+    .await;
+}
+
+async fn is_healthy(cluster: &Cluster) {
+    until("the doctor finds nothing", async || {
+        let (bad, out) = examine(cluster);
+        if !bad.is_empty() {
+            println!("{out}");
+        }
+        bad.is_empty().then_some(())
+    })
+    .await;
+}
+
+fn echo(cluster: &Cluster, name: &str) -> Process {
+    let register = format!("--register={}", cluster.register_address);
+    let args = ["worker", "echo", &register, &format!("--name={name}")];
+    Process::start(&cluster.dir, name, &args, &cluster.environment())
+}
+
+/// A healthy cluster in use: nothing is found, a hundred times over.
+#[tokio::test]
+async fn healthy_cluster_warns_of_nothing() {
+    let cluster = Cluster::of(3).more(APPS).start().await;
+    let _worker = echo(&cluster, "echo");
+    is_healthy(&cluster).await;
+    let mut clients = Vec::new();
+    for number in 0..6 {
+        clients.push(cluster.client_at(number % 3).await);
+    }
+    for round in 0..100 {
+        let client = &mut clients[round % 6];
+        let text = format!("round {round}");
+        client.say(&text).await;
+        client.hears(&[&text]).await;
+        let (bad, out) = examine(&cluster);
+        assert!(bad.is_empty(), "round {round}: {out}");
+    }
+    let (code, out, _) = cluster.run(&["doctor"]);
+    assert!(code == 0 && out.starts_with("ok    answers") && out.lines().count() == 17, "{out}");
+    let (_, list, _) = cluster.run(&["doctor", "--list"]);
+    assert!(list.contains("capacity") && list.lines().count() == 18, "{list}");
+    let (_, out, _) = cluster.run(&["doctor", "--only", "links,views"]);
+    assert!(out.contains("6 links up") && out.lines().count() == 2, "{out}");
+    let (code, _, err) = cluster.run(&["doctor", "--only", "likns"]);
+    assert!(code == 2 && err.contains("no check \"likns\""), "{err}");
+}
+
+/// What cannot be heard is named: the register, a gateway, one direction of a link. The proxies go on while a command
+/// is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_heard_is_named() {
+    // Nobody is removed while the test looks.
+    let settings = Cluster::quiet(3).proxied().register("beat = \"500ms\"\nlease = \"60s\"");
+    let mut cluster = settings.start().await;
+    is_healthy(&cluster).await;
+    // The gateway that is asked cannot reach the other one; the doctor can.
+    cluster.cut(0, 1, Fault::Close);
+    finds(&cluster, "links", "fail", "gateway-1 does not reach gateway-2; gateway-2 reaches gateway-1").await;
+    let (code, out, _) = cluster.run(&["drain", "gateway-3", "--check"]);
+    assert!(code == 1 && out.contains("FAIL  links"), "{out}");
+    cluster.mend(0, 1);
+    is_healthy(&cluster).await;
+
+    cluster.gateways[2].signal("STOP");
+    finds(&cluster, "answers", "fail", "gateway-3 does not answer: ").await;
+    // As long as a shard's pause is.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    cluster.gateways[2].signal("CONT");
+    finds(&cluster, "shards", "warn", "gateway-3 was not running for ").await;
+
+    let mut register = cluster.register.take().unwrap();
+    register.signal("TERM");
+    register.ended().await;
+    drop(register);
+    until("the register is missed", async || {
+        let (bad, _) = examine(&cluster);
+        (bad.get("register").map(String::as_str) == Some("fail")).then_some(())
+    })
+    .await;
+    let (code, out, err) = cluster.run(&["doctor", "--only", "register"]);
+    assert!(code == 1 && out.contains("gateway-2 does not hear the register"), "{out}{err}");
+    let (code, out, _) = cluster.run(&["drain", "gateway-1", "--check"]);
+    assert!(code == 1 && out.contains("FAIL  register"), "{out}");
+}
+
+/// Gateways that were given different files.
+#[tokio::test]
+async fn gateways_that_differ_are_named() {
+    let mut cluster = Cluster::quiet(3).more(APPS).secret(OLD).start().await;
+    is_healthy(&cluster).await;
+    let path = cluster.dir.join("gateway-2.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    // A change of the apps is read at run time.
+    let apps = "id = \"shop\"\n";
+    assert!(config.contains(apps));
+    replace(&path, &config.replace(apps, &format!("{apps}origins = [\"https://shop.example\"]\n")));
+    cluster.gateways[1].signal("HUP");
+    finds(&cluster, "same", "warn", "apps of gateway-2 differ: shop.origins").await;
+    replace(&path, &config);
+    cluster.gateways[1].signal("HUP");
+    is_healthy(&cluster).await;
+    // As a change of the secret begins.
+    cluster.secret = format!("{NEW} {OLD}");
+    cluster.restart_gateway(2).await;
+    finds(&cluster, "secrets", "warn", "gateway-3 know the new and the old secret").await;
+}
+
+/// Listeners and workers that do not fit, and workers that do not answer.
+#[tokio::test]
+async fn workers_that_are_missing_or_silent_are_named() {
+    let cluster = Cluster::of(2).limits("hold_time_max = \"300s\"\nevents_per_client_max = 1").start().await;
+    let mut client = cluster.client(0).await;
+    client.say("one").await;
+    let said = "names service \\\"default\\\": no worker takes it";
+    finds(&cluster, "services", "warn", said).await;
+    let listed = until("the client is listed as held", async || {
+        let (code, out, err) = cluster.run(&["clients", "--held", "--json"]);
+        assert_eq!(code, 0, "{err}");
+        json(&out)["clients"].as_array().unwrap().first().cloned()
+    })
+    .await;
+    assert_eq!(listed["client_id"], Value::from(client.id.clone()));
+
+    // It takes the events, and answers none.
+    let mut worker = TestWorker::attach(&cluster.internal[0], 7).await;
+    let other = TestWorker::attach(&cluster.internal[1], 7).await;
+    let opened = worker.event().await;
+    worker.ack(&opened).await;
+    let event = worker.event().await;
+    client.say("two").await;
+    finds(&cluster, "workers", "warn", "test-7 has answered none of 1 event for ").await;
+    let (_, out, _) = cluster.run(&["clients", "--held"]);
+    assert_eq!(out.lines().count(), 1, "{out}");
+    let (_, out, _) = cluster.run(&["clients", "--paused"]);
+    assert!(out.contains(&client.id) && out.contains("test-7"), "{out}");
+    let (_, out, _) = cluster.run(&["clients", "--paused", "--uid", "nobody"]);
+    assert!(!out.contains(&client.id), "{out}");
+    worker.ack(&event).await;
+    worker.takes("two").await;
+    is_healthy(&cluster).await;
+    drop(other);
+    finds(&cluster, "workers", "warn", "test-7 is attached to 1 of 2 gateways").await;
+}
+
+/// A gateway that is full, and may have fewer files than it is to have clients.
+#[tokio::test]
+async fn what_is_full_is_named() {
+    let cluster = Cluster::quiet(2).limits("clients_max = 10").start().await;
+    is_healthy(&cluster).await;
+    let mut clients = Vec::new();
+    for _ in 0..9 {
+        clients.push(cluster.client_at(1).await);
+    }
+    finds(&cluster, "capacity", "warn", "gateway-2 has 9 of 10 clients").await;
+    let (code, out, _) = cluster.run(&["drain", "gateway-2", "--check"]);
+    assert!(code == 0 && out.contains("9 clients, and the others have room for 10"), "{out}");
+    clients.push(cluster.client_at(1).await);
+    finds(&cluster, "capacity", "fail", "gateway-2 has 10 of 10 clients: it refuses others").await;
+    clients.push(cluster.client_at(0).await);
+    let (code, out, err) = cluster.run(&["drain", "gateway-2", "--check"]);
+    assert!(code == 1 && out.contains("FAIL  room"), "{out}");
+    assert!(err.contains("gateway-2 should not be restarted now"), "{err}");
+    let (code, _, err) = cluster.run(&["drain", "gateway-9", "--check"]);
+    assert!(code == 4 && err.contains("no gateway \"gateway-9\""), "{err}");
+    drop(clients);
+    is_healthy(&cluster).await;
+    assert_eq!(cluster.run(&["drain", "gateway-2", "--check"]).0, 0);
+}
+
+/// No machine allows so many files; and one gateway alone must not leave.
+#[tokio::test]
+async fn limit_on_open_files_is_named() {
+    let cluster = Cluster::quiet(1).limits("clients_max = 100000000").start().await;
+    finds(&cluster, "files", "warn", "of the 100000000 clients of clients_max").await;
+    let (code, out, _) = cluster.run(&["drain", "gateway-1", "--check", "--json"]);
+    assert!(code == 1 && json(&out)["may_restart"] == false, "{out}");
+    assert!(out.contains("there is no other gateway"), "{out}");
+}
+
+/// A client that does not read: first its outbox fills, then it is closed.
+#[tokio::test]
+async fn clients_that_do_not_read_are_named() {
+    let limits = "outbox_bytes_max = 2000000\noutboxes_bytes_max = 2010000\noutbox_time_max = \"300s\"";
+    let cluster = Cluster::quiet(2).limits(limits).start().await;
+    let client = cluster.client(1).await;
+    let caller = cluster.caller(0).await;
+    let payload = "x".repeat(50_000);
+    // Until the kernel's buffers are full, and then most of the outbox.
+    until("the outbox is nearly full", async || {
+        caller.clone().send(text(all(), &payload)).await.unwrap();
+        (cluster.details(1, &client.id).await.outbox_bytes > 1_700_000).then_some(())
+    })
+    .await;
+    finds(&cluster, "outboxes", "warn", "wait in the outboxes of gateway-2, 1 client slow").await;
+    let (_, out, _) = cluster.run(&["clients", "--slow"]);
+    assert!(out.contains(&client.id) && out.contains("MiB"), "{out}");
+    until("it is closed", async || {
+        caller.clone().send(text(all(), &payload)).await.unwrap();
+        (cluster.count(0).await == 0).then_some(())
+    })
+    .await;
+    finds(&cluster, "drops", "warn", "gateway-2 dropped in the last minutes: ").await;
+    let (_, out, _) = cluster.run(&["clients", "--slow", "--json"]);
+    assert!(json(&out)["clients"].as_array().unwrap().is_empty(), "{out}");
+}
+
+/// A webhook's receiver that is down.
+#[tokio::test]
+async fn failing_webhook_is_named() {
+    let address = free_address();
+    let cluster = Cluster::quiet(2).more(&hooked(address)).start().await;
+    is_healthy(&cluster).await;
+    let mut user = Pusher::connect(&cluster, 0).await;
+    user.subscribe("news").await;
+    finds(&cluster, "webhooks", "warn", &format!("http://{address}/ of app \\\"shop\\\" fails at ")).await;
+}
+
+/// Only the clients that are listed are looked at: pages of them are whole, whatever else is connected.
+#[tokio::test]
+async fn pages_of_held_clients_are_whole() {
+    let cluster = Cluster::of(2).limits("hold_time_max = \"300s\"").start().await;
+    let mut clients = Vec::new();
+    for number in 0..7 {
+        clients.push(cluster.client(number % 2).await);
+    }
+    let mut expected: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let (_, out, _) = cluster.run(&["clients", "--held", "--json", "--limit", "2", "--cursor", &cursor]);
+        let page = json(&out);
+        let ids = page["clients"].as_array().unwrap().iter();
+        found.extend(ids.map(|client| client["client_id"].as_str().unwrap().to_owned()));
+        cursor = page["next_cursor"].as_str().unwrap().to_owned();
+        if cursor.is_empty() {
+            break;
+        }
+    }
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    let request = v1::ListClientsRequest { of: Some(all()), state: 99, ..Default::default() };
+    let refused = cluster.caller(0).await.list_clients(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+}
