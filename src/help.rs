@@ -227,10 +227,14 @@ type Label = (&'static str, &'static str);
 /// Counters that alerts watch, by role, with a label: they exist from the start, because for
 /// Prometheus a counter that appears with 1 has not increased.
 const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
+    ("gateway", "broadgate_gateway_authorizations_total", Some(("outcome", "connect"))),
+    ("gateway", "broadgate_gateway_authorizations_total", Some(("outcome", "timeout"))),
     ("gateway", "broadgate_gateway_peer_links_lost_total", None),
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "clients_max"))),
     ("gateway", "broadgate_gateway_refused_total", Some(("reason", "secret"))),
     ("gateway", "broadgate_gateway_sends_without_home_total", None),
+    ("gateway", "broadgate_gateway_socketio_handshakes_total", Some(("step", "polling"))),
+    ("gateway", "broadgate_gateway_socketio_handshakes_total", Some(("step", "upgrade"))),
     ("gateway", "broadgate_gateway_subscriptions_without_home_total", Some(("outcome", "confirmed"))),
     ("gateway", "broadgate_gateway_subscriptions_without_home_total", Some(("outcome", "refused"))),
     ("gateway", "broadgate_gateway_tls_failures_total", Some(("reason", "plain"))),
