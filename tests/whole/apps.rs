@@ -247,6 +247,14 @@ fn apps_are_listed_checked_and_created() {
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&json["env"]["REVERB_PORT"], &json["echo"]["forceTLS"]), (&"443".into(), &true.into()));
 
+    let args =
+        ["apps", "env", "shop", "--url", "http://10.0.0.5:8080", "--public-url", "https://ws.example.com"];
+    let (_, env, _) = run(&[&args[..], &["--apps", &apps]].concat());
+    assert!(
+        env.contains("REVERB_HOST=10.0.0.5\n") && env.contains("VITE_REVERB_HOST=ws.example.com\n"),
+        "{env}"
+    );
+
     assert_eq!(run(&["check-config", &config, "--apps", &apps]).0, 0);
     std::fs::write(&config, "[[apps]]\nid = \"shop\"\n").unwrap();
     for args in
@@ -261,4 +269,39 @@ fn apps_are_listed_checked_and_created() {
     let (code, out, _) = run(&["apps"]);
     assert!(code == 0 && out.contains("apps new"), "{out}");
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn settings_of_laravel_echo_server_are_imported_or_refused_in_one_sentence() {
+    let dir = std::env::temp_dir().join(format!("broadgate-import-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let (file, apps) = (path("laravel-echo-server.json"), path("apps.toml"));
+    let key = "fb1dc4d2a3f3b6fbd1c34f2c5e7fd3a1";
+    let settings =
+        format!("{{\"clients\": [{{\"appId\": \"1df2b6\", \"key\": \"{key}\"}}], \"devMode\": true}}");
+    std::fs::write(&file, settings).unwrap();
+    let (code, made, _) = run(&["apps", "import", &file]);
+    assert!(code == 0 && made.contains(&format!("secret = \"{key}\"")), "{made}");
+    std::fs::write(&apps, &made).unwrap();
+    let (code, table, error) = run(&["apps", "--apps", &apps]);
+    assert!(code == 0 && table.contains("1df2b6"), "{table}{error}");
+    // Each import makes its own public key.
+    assert_ne!(run(&["apps", "import", &file]).1, made);
+    let (_, out, _) = run(&["apps", "import", &file, "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let fates: Vec<_> = json["notes"].as_array().unwrap().iter().map(|note| &note["fate"]).collect();
+    assert!(json["toml"].is_string() && fates.contains(&&Value::from("to do")), "{out}");
+
+    for (text, words) in
+        [("{\"port\": ", "line 1, column"), ("[]", "expected an object"), ("{\"port\": []}", "port: ")]
+    {
+        std::fs::write(&file, text).unwrap();
+        let (code, out, error) = run(&["apps", "import", &file]);
+        assert!(code == 2 && out.is_empty() && error.contains(&file) && error.contains(words), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let (code, _, error) = run(&["apps", "import", &path("nowhere.json")]);
+    assert!(code == 2 && error.contains("nowhere.json"), "{error}");
+    std::fs::remove_dir_all(dir).unwrap();
 }
