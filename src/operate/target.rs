@@ -194,10 +194,7 @@ impl ChosenCluster {
             match answers(address.clone(), share.max(ADDRESS_TIME_LEAST.min(timeout))).await {
                 Err(Failure::Unreachable(sentence)) => silent.push(sentence),
                 Err(failure) => return Err(self.failure(failure)),
-                Ok(answer) => {
-                    self.announce(address);
-                    return Ok((address.clone(), answer));
-                }
+                Ok(answer) => return Ok((address.clone(), answer)),
             }
         }
         let all = if silent.len() > 1 { "no address answers: " } else { "" };
@@ -292,6 +289,7 @@ impl ClusterTarget {
             }
         };
         let (address, known) = chosen.first(self.timeout, asked).await?;
+        chosen.announce(&address);
         let cluster = Cluster::to_gateway(&address, credentials.clone(), app, self.timeout)?;
         Ok(ReachedCluster { cluster, address, known })
     }

@@ -110,7 +110,7 @@ impl Workers {
     pub(crate) fn count_silence(&mut self) {
         for link in self.links.values_mut() {
             let unanswered = link.unanswered.len() as u64;
-            let answered = link.next - unanswered;
+            let answered = link.next.saturating_sub(unanswered);
             let is_silent = unanswered > 0 && answered == std::mem::replace(&mut link.answered, answered);
             link.silent_s = if is_silent { link.silent_s.saturating_add(1) } else { 0 };
         }

@@ -90,6 +90,7 @@ pub(super) async fn examine(
     decide: impl Fn(&SeenCluster) -> Vec<Checked>,
 ) -> Result<(SeenCluster, Vec<Checked>), Failure> {
     let seen = SeenCluster::look(&question).await?;
+    question.chosen.announce(&seen.address);
     let first = decide(&seen);
     if first.iter().all(|checked| checked.level() == Level::Ok) {
         return Ok((seen, first));
