@@ -182,3 +182,22 @@ async fn protected_cluster_has_to_be_named() {
     operator.works(&["drain", "gateway-2", "--yes=prod"]);
     assert_eq!(cluster.gateways[1].ended().await.code(), Some(0));
 }
+
+/// Addresses at which something listens and says nothing are given up in time, whatever the command.
+#[test]
+fn mute_addresses_are_given_up_in_time() {
+    let dir = std::env::temp_dir().join(format!("broadgate-mute-{}", std::process::id()));
+    let operator = Operator::new(&dir);
+    let mute: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<String> = mute.iter().map(|one| one.local_addr().unwrap().to_string()).collect();
+    operator.works(&["cluster", "add", "mute", "--use", "--address", &addresses.join(",")]);
+    for command in [&["status"][..], &["doctor"], &["drain", "gateway-1", "--check"], &["send", "--all", "x"]]
+    {
+        let began = std::time::Instant::now();
+        let (code, text) = operator.run(&[command, &["--timeout", "2s"]].concat(), &[]);
+        let sentence = "cluster \"mute\": no address answers: ";
+        assert!(code == 5 && text.contains(sentence) && text.contains(&addresses[2]), "{command:?}: {text}");
+        assert!(began.elapsed() < GENEROUS / 2, "{command:?} took {:?}", began.elapsed());
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
