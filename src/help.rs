@@ -250,6 +250,7 @@ const FROM_THE_START: &[(&str, &str, Option<Label>)] = &[
     ("register", "broadgate_register_ledger_behind_total", None),
     ("register", "broadgate_register_ledger_errors_total", Some(("reason", "refused"))),
     ("register", "broadgate_register_ledger_errors_total", Some(("reason", "unreachable"))),
+    ("register", "broadgate_register_ledger_errors_total", Some(("reason", "no_lease"))),
     ("register", "broadgate_register_refused_total", Some(("reason", "secret"))),
     ("register", "broadgate_register_removed_total", Some(("reason", "lease"))),
     ("register", "broadgate_register_step_downs_total", None),

@@ -180,6 +180,10 @@ pub const VIEWS_KEPT_BYTES_MAX: usize = 16 * MIB;
 pub const VIEWS_KEPT_MAX: usize = 64;
 /// A member gets a whole view after so many that came as changes: whatever went wrong is over then.
 pub const VIEW_CHANGES_MAX: usize = 64;
+/// How long a gateway waits for the register to send a view that a peer has announced, before it asks the peer; each
+/// link at random up to twice as long. The register sends a view to all members at once, but not in one moment, and a
+/// gateway that asked at once would mostly ask for what is on its way. While it waits, messages of that peer wait, too.
+pub const VIEW_ASK_GRACE: Duration = VIEW_INTERVAL;
 /// A link whose view another link has asked for asks for itself after this time.
 pub const VIEW_ASK_AGAIN: Duration = Duration::from_millis(100);
 /// What waits on a link to this gateway for a view that the peer has announced by number, in bytes, besides the
@@ -191,6 +195,8 @@ pub const LEDGER_LEASE: Duration = Duration::from_secs(3);
 pub const LEDGER_RENEW: Duration = Duration::from_secs(1);
 /// How often a register that stands by looks for the leader.
 pub const LEDGER_LOOK: Duration = Duration::from_millis(500);
+/// How often a register that stands by reports a leader's key without a lease.
+pub const LEDGER_ORPHAN_SAY: Duration = Duration::from_secs(60);
 /// How long a ledger may take to accept a write before the register gives its lead up.
 pub const LEDGER_COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// One write, and the members of one view, in bytes, while the list is kept in etcd, whose requests have at most
@@ -442,6 +448,8 @@ const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= PEER_JOINED_BYTES_MAX);
 const _: () = assert!(VIEW_BYTES_MAX + MEMBER_BYTES_MAX + KIB < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(MEMBERS_MAX * 2 * KIB <= VIEW_BYTES_MAX && 2 * VIEW_BYTES_MAX <= VIEWS_KEPT_BYTES_MAX);
 // Every term that is believed can be superseded many times before the terms end.
+const _: () =
+    assert!(2 * VIEW_ASK_GRACE.as_millis() + VIEW_ASK_AGAIN.as_millis() < LINK_TIMEOUT.as_millis() / 4);
 const _: () = assert!(3 * LEDGER_RENEW.as_millis() <= LEDGER_LEASE.as_millis());
 const _: () = assert!(LEDGER_VIEW_BYTES_MAX + MEMBER_BYTES_MAX + 8 * LEDGER_REMOVED_MAX < 3 * MIB / 2);
 const _: () = assert!(LEDGER_VIEWS_MAX + 2 <= 128 && MEMBERS_MAX * KIB <= LEDGER_VIEW_BYTES_MAX);

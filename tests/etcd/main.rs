@@ -33,7 +33,7 @@ use std::{
 
 /// The parts. Most of their time is spent in waiting for leases to end, so those of one lane run one after the other,
 /// and the lanes at the same time, each in a process of its own.
-const LANES: [&[&str]; 2] = [&["faults"], &["quorum", "move", "restore", "access", "waits"]];
+const LANES: [&[&str]; 2] = [&["faults"], &["quorum", "move", "restore", "access", "waits", "lease"]];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -85,6 +85,7 @@ async fn run(name: &str, dir: &Path, rounds: u64) {
         "quorum" => runbook::etcd_loses_its_quorum_and_what_the_runbook_says_is_true(dir).await,
         "move" => runbook::registers_move_from_memory_to_etcd(dir).await,
         "restore" => runbook::etcd_is_restored_from_a_backup(dir).await,
+        "lease" => runbook::leader_key_without_a_lease(dir).await,
         "access" => access::users_and_tls_work_and_wrong_ones_are_named(dir).await,
         _ => access::register_waits_for_etcd(dir).await,
     }

@@ -5,7 +5,7 @@
 //! | Move from memory to etcd | `registers_move_from_memory_to_etcd` |
 //! | Restore etcd from a backup | `etcd_is_restored_from_a_backup` |
 //!
-//! And what the alert that no register leads says of etcd without its quorum.
+//! And what is done about a leader's key that somebody else has written, and what the alert that no register leads says of etcd without its quorum.
 
 use std::{
     path::Path,
@@ -124,4 +124,40 @@ pub async fn etcd_loses_its_quorum_and_what_the_runbook_says_is_true(dir: &Path)
     cluster.check_processes();
     cluster.end_traffic().await;
     cluster.check_views(&cluster::ledger(&etcd), since, &living);
+}
+
+/// Somebody writes the leader's key without a lease. A register that leads repairs it; where none leads, those that
+/// stand by say which key to delete, and one of them leads as soon as it is deleted.
+pub async fn leader_key_without_a_lease(dir: &Path) {
+    const KEY: &str = "broadgate/leader";
+    let etcd = Etcd::start(dir, 1, None).await;
+    let mut cluster = Cluster::start(dir, &[etcd.settings(), etcd.settings()], 1, 1).await;
+    let (term, address) = (cluster.newest().0, etcd.told(&["get", KEY, "--print-value-only"]));
+    etcd.told(&["put", KEY, "127.0.0.1:9"]);
+    until("the leader has written its key again", async || {
+        (etcd.told(&["get", KEY, "--print-value-only"]) == address).then_some(())
+    })
+    .await;
+    let log = cluster.registers[0].as_ref().unwrap().log();
+    assert!(log.contains("this register leads and has written it again"), "{log}");
+    cluster.change_the_list().await;
+    assert_eq!(cluster.newest().0, term, "it leads as before");
+    // With its lease: the key goes with the register.
+    cluster.stop_register(0).await;
+    until("no register leads", async || etcd.told(&["get", KEY]).is_empty().then_some(())).await;
+
+    etcd.told(&["put", KEY, "127.0.0.1:9"]);
+    cluster.start_register(1);
+    let register = cluster.registers[1].as_ref().unwrap();
+    register.logged("has no lease").await;
+    let log = register.log();
+    assert!(log.contains(&format!("etcdctl del {KEY}")) && log.contains("127.0.0.1:9"), "{log}");
+    let counted = "broadgate_register_ledger_errors_total{reason=\"no_lease\"}";
+    until("it is counted", async || cluster.metric_of_registers(counted).await.filter(|count| *count > 0.0))
+        .await;
+    assert_eq!(cluster.leader().await, None);
+    etcd.told(&["del", KEY]);
+    cluster.leads_after(term).await;
+    cluster.change_the_list().await;
+    cluster.check_processes();
 }

@@ -57,8 +57,8 @@ CASES = {
         {**one("broadgate_register_leads", for_minutes(0), R1),
          **one("broadgate_register_leads", for_minutes(1), 'instance="r2"')}),
     "BroadgateLedgerFails": case(
-        one("broadgate_register_ledger_errors_total", increasing(), f'{R1}, reason="refused"'), "5m",
-        {"instance": "r1", "reason": "refused"},
+        one("broadgate_register_ledger_errors_total", increasing(), f'{R1}, reason="no_lease"'), "5m",
+        {"instance": "r1", "reason": "no_lease"},
         {**one("broadgate_register_ledger_errors_total", "0x10 20x80", f'{R1}, reason="refused"'),
          **one("broadgate_register_ledger_errors_total", "0x30 4x60", f'{R1}, reason="unreachable"'),
          **one("broadgate_register_ledger_errors_total", increasing(), f'{R1}, reason="other"')}, "12m"),

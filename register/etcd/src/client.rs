@@ -245,3 +245,44 @@ impl Interceptor for Token {
         Ok(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{get, settings::EtcdEndpoint};
+
+    /// A web server, something that expects TLS, and something that greets with a line.
+    #[tokio::test]
+    async fn endpoint_of_another_protocol_is_named_with_what_to_do() {
+        let answers = [
+            &b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..],
+            b"\x15\x03\x01\0\x02\x02\x16",
+            b"220 mail.example.com ESMTP\r\n",
+        ];
+        for answer in answers {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let endpoints = vec![EtcdEndpoint::parse(&address).unwrap()];
+            let server = tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = stream.write_all(answer).await;
+                    // Until the client has gone.
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+                }
+            });
+            let mut client = EtcdClient::new(EtcdSettings { endpoints, user: None, tls: None });
+            let Err(CallError::Unknown(said)) = client.range(get("key")).await else {
+                panic!("{answer:?} is no answer of etcd");
+            };
+            assert!(said.starts_with(&format!("http://{address}: it answers, but not in gRPC")), "{said}");
+            assert!(said.contains("https://") && said.contains("register.etcd.endpoints"), "{said}");
+            server.abort();
+        }
+    }
+}

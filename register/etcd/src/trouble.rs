@@ -46,10 +46,27 @@ impl Meaning {
                  register.etcd.prefix"
             }
             Code::Unimplemented => "this is not etcd 3.4 or later: correct register.etcd.endpoints",
+            _ if speaks_otherwise(status) => {
+                let why = "it answers, but not in gRPC: it is no etcd, or it requires TLS (https://); correct \
+                           register.etcd.endpoints";
+                return Self::Elsewhere(why.to_owned());
+            }
             _ => return Self::Elsewhere(said.to_owned()),
         };
         Self::Refused(format!("{said}; {way_out}"))
     }
+}
+
+/// Whether the answer is in another protocol: read as a frame of HTTP/2, any text or TLS is far too long.
+fn speaks_otherwise(status: &Status) -> bool {
+    let mut error = std::error::Error::source(status);
+    while let Some(cause) = error {
+        if cause.to_string().contains("frame with invalid size") {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -18,9 +18,11 @@ use super::{
 };
 
 mod keys;
+mod orphan;
 mod store;
 
-use store::{Lead, Store, Written};
+use orphan::Orphan;
+use store::{Lead, LeaderKey, Renewal, Store, Written};
 
 /// Orders that may wait: one write at a time, and the end of a lead.
 pub(super) const ORDERS_MAX: usize = 16;
@@ -76,8 +78,9 @@ pub(super) async fn run(
     mut orders: mpsc::Receiver<LedgerRequest>,
     stop: CancellationToken,
 ) {
-    let mut task =
-        Task { store: Store::new(&etcd), writer: Store::new(&etcd), etcd, bind, hub, told: String::new() };
+    let (store, writer) = (Store::new(&etcd), Store::new(&etcd));
+    let (orphan, told) = (Orphan::default(), String::new());
+    let mut task = Task { store, writer, etcd, bind, hub, orphan, told };
     loop {
         let looked = tokio::select! {
             looked = task.look() => looked,
@@ -114,6 +117,7 @@ struct Task {
     /// Looks, elections and renewals.
     store: Store,
     writer: Store,
+    orphan: Orphan,
     /// The trouble that was logged last.
     told: String,
 }
@@ -135,9 +139,11 @@ impl Task {
         };
         if leader.is_some() || self.hub.is_closed() {
             self.well();
-            self.say(LedgerReply::Leader(leader)).await?;
+            let leads = leader.filter(|leader| self.is_register(leader));
+            self.say(LedgerReply::Leader(leads.map(|leader| leader.address))).await?;
             return Ok(None);
         }
+        self.orphan.gone();
         self.say(LedgerReply::Leader(None)).await?;
         let asked = Instant::now();
         let address = self.etcd.address(self.bind, self.store.local_address());
@@ -149,6 +155,28 @@ impl Task {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether a register has written this key. Where somebody else has, its value is nowhere to send members to; if it
+    /// stays, that is reported once in a while.
+    fn is_register(&mut self, leader: &LeaderKey) -> bool {
+        if leader.has_lease {
+            self.orphan.gone();
+            return true;
+        }
+        let seen = self.orphan.seen(Instant::now());
+        if seen.is_orphan {
+            counter!("broadgate_register_ledger_errors_total", "reason" => "no_lease").increment(1);
+        }
+        if seen.is_news {
+            let key = self.store.leader_key();
+            tracing::error!(
+                value = leader.address,
+                "the key {key:?} in etcd has no lease, so it is no register's and never goes, and no register can lead \
+                 while it is there: somebody else has written it; delete it with `etcdctl del {key}`"
+            );
+        }
+        false
     }
 
     /// Leads until the lease is lost, a write is refused, or the hub resigns.
@@ -228,12 +256,19 @@ async fn renew(
     loop {
         let asked = Instant::now();
         match store.renew(lead).await {
-            Ok(true) => {
+            Ok(renewed @ (Renewal::Done | Renewal::Mended)) => {
+                if renewed == Renewal::Mended {
+                    let key = store.leader_key();
+                    tracing::error!(
+                        "somebody has written the key {key:?} in etcd, which is the leader's alone: this register leads \
+                         and has written it again; find out who writes below register.etcd.prefix"
+                    );
+                }
                 until = asked + LEDGER_LEASE;
                 hub.send(LedgerReply::Renewed(lead.guard, until)).await.map_err(|_| HubEnded)?;
                 sleep((asked + LEDGER_RENEW).saturating_duration_since(Instant::now())).await;
             }
-            Ok(false) => return Ok(Some("its lease in etcd has ended".to_owned())),
+            Ok(Renewal::Lost) => return Ok(Some("its lease in etcd has ended".to_owned())),
             Err(trouble) => {
                 count(&trouble);
                 if Instant::now() >= until {

@@ -34,6 +34,24 @@ pub(super) struct Lead {
     pub lease: i64,
 }
 
+/// The leader's key, as somebody has written it.
+#[derive(Debug)]
+pub(super) struct LeaderKey {
+    pub address: String,
+    /// It goes with a lease. Every register's does.
+    pub has_lease: bool,
+}
+
+/// What became of a renewal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    Done,
+    /// Somebody had written the leader's key without this lease: the register has written its own again.
+    Mended,
+    /// This register does not lead any more.
+    Lost,
+}
+
 /// What the ledger had at the election. Nobody else can write to it since.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
@@ -56,11 +74,14 @@ pub(super) enum Written {
 pub(super) struct Store {
     client: EtcdClient,
     keys: Keys,
+    /// Under which this register stood for election.
+    address: String,
 }
 
 impl Store {
     pub fn new(etcd: &Etcd) -> Self {
-        Self { client: EtcdClient::new(etcd.settings.clone()), keys: Keys::below(&etcd.prefix) }
+        let (client, keys) = (EtcdClient::new(etcd.settings.clone()), Keys::below(&etcd.prefix));
+        Self { client, keys, address: String::new() }
     }
 
     pub fn local_address(&self) -> Option<IpAddr> {
@@ -82,15 +103,24 @@ impl Store {
         self.client.txn(never).await.map(drop)
     }
 
-    /// The address of the register that leads.
-    pub async fn leader(&mut self) -> Result<Option<String>, CallError> {
+    /// The key that names the leader.
+    pub fn leader_key(&self) -> &str {
+        &self.keys.leader
+    }
+
+    /// The register that leads.
+    pub async fn leader(&mut self) -> Result<Option<LeaderKey>, CallError> {
         let found = self.client.range(get(&self.keys.leader)).await?;
-        Ok(found.kvs.first().map(|leader| String::from_utf8_lossy(&leader.value).into_owned()))
+        Ok(found.kvs.first().map(|leader| LeaderKey {
+            address: String::from_utf8_lossy(&leader.value).into_owned(),
+            has_lease: leader.lease != 0,
+        }))
     }
 
     /// Becomes the leader, if there is none.
     pub async fn elect(&mut self, address: &str) -> Result<Option<Lead>, CallError> {
         let lease = self.client.grant(LEDGER_LEASE.as_secs().cast_signed()).await?;
+        address.clone_into(&mut self.address);
         let leader = &self.keys.leader;
         let request = TxnRequest {
             compare: vec![created_at(leader, 0)],
@@ -105,14 +135,32 @@ impl Store {
             .map(|leader| Lead { guard: leader.create_revision, lease }))
     }
 
-    /// Renews the lease. False if this register does not lead any more; a lease alone is not believed, since
-    /// etcd before 3.4.38 renews some that it has revoked.
-    pub async fn renew(&mut self, lead: Lead) -> Result<bool, CallError> {
+    /// Renews the lease. A lease alone is not believed, since etcd before 3.4.38 renews some that it has revoked; and
+    /// a key that does not go with it would stay when this register has ended, so that none could lead again.
+    pub async fn renew(&mut self, lead: Lead) -> Result<Renewal, CallError> {
         if !self.client.keep_alive(lead.lease).await? {
-            return Ok(false);
+            return Ok(Renewal::Lost);
         }
         let leader = self.client.range(get(&self.keys.leader)).await?;
-        Ok(leader.kvs.first().is_some_and(|leader| leader.create_revision == lead.guard))
+        match leader.kvs.first() {
+            Some(leader) if leader.create_revision != lead.guard => Ok(Renewal::Lost),
+            Some(leader) if leader.lease == lead.lease => Ok(Renewal::Done),
+            Some(_) => self.mend(lead).await,
+            None => Ok(Renewal::Lost),
+        }
+    }
+
+    /// Writes the leader's key again. It was only overwritten: a register that was elected meanwhile would have made it
+    /// at another revision.
+    async fn mend(&mut self, lead: Lead) -> Result<Renewal, CallError> {
+        let leader = &self.keys.leader;
+        let request = TxnRequest {
+            compare: vec![created_at(leader, lead.guard)],
+            success: vec![put(leader, self.address.as_bytes().to_vec(), lead.lease)],
+            failure: Vec::new(),
+        };
+        let mended = self.client.txn(request).await?.succeeded;
+        Ok(if mended { Renewal::Mended } else { Renewal::Lost })
     }
 
     pub async fn revoke(&mut self, lease: i64) -> Result<(), CallError> {
