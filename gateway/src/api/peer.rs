@@ -4,7 +4,7 @@ use std::{fmt::Display, pin::Pin, sync::Arc};
 
 use broadgate_proto::{
     id::Incarnation,
-    limits::LINK_BATCHES_MAX,
+    limits::{LINK_BATCHES_MAX, VIEW_ASK_GRACE},
     v1::{
         self, Epoch, LinkBeat, PeerFrame, PeerHello, PeerReply, View, ViewChange, peer_frame::Frame,
         peer_message::Message, peer_reply::Reply, peer_server::Peer,
@@ -104,7 +104,7 @@ async fn greet(
     Ok(greeting.known)
 }
 
-/// The view that a hello names: the peer is asked for it if it is not here.
+/// The view that a hello names: the peer is asked for it if it is not here, and the register does not send it at once.
 async fn announced_view(
     dispatcher: &Dispatcher,
     number: Epoch,
@@ -112,7 +112,17 @@ async fn announced_view(
     out: &Replies,
 ) -> Result<Arc<View>, Status> {
     let views = &dispatcher.peers.views;
-    if let Some(view) = views.get(number) {
+    let mut added = views.watch();
+    let found = async {
+        loop {
+            if let Some(view) = views.get(number) {
+                return view;
+            }
+            // The sender lives as long as the process.
+            let _ = added.changed().await;
+        }
+    };
+    if let Ok(view) = timeout(VIEW_ASK_GRACE, found).await {
         return Ok(view);
     }
     send(out, Reply::ViewQuestion(views.question(number, false))).await?;
@@ -178,7 +188,9 @@ impl InboundLink {
     async fn follow(&mut self, mut frames: Streaming<PeerFrame>, out: &Replies) -> Result<(), Status> {
         let mut answering = FuturesUnordered::new();
         let mut joined = JoinedParts::default();
-        let mut held = HeldBatches::default();
+        // The links of a gateway that wait for one view do not all wake at once; one of them asks.
+        let jitter = getrandom::u32().unwrap_or_default() % 100;
+        let mut held = HeldBatches::new(VIEW_ASK_GRACE * (100 + jitter) / 100);
         let mut views_added = self.dispatcher.peers.views.watch();
         let silence_max = self.dispatcher.link_timeout;
         loop {

@@ -10,8 +10,10 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 /// The batches of one link that have not been passed on, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HeldBatches {
+    /// How long the register is waited for before the peer is asked for a view.
+    grace: Duration,
     /// With their sizes; the first may be the rest of one.
     waiting: VecDeque<(Vec<PeerMessage>, usize)>,
     bytes: usize,
@@ -50,6 +52,11 @@ pub(crate) struct TooMuchHeld {
 }
 
 impl HeldBatches {
+    /// Waits this long for the register before it asks the peer.
+    pub(crate) const fn new(grace: Duration) -> Self {
+        Self { grace, waiting: VecDeque::new(), bytes: 0, wanted: None }
+    }
+
     /// Adds a batch behind those that wait.
     pub(crate) fn add(&mut self, batch: PeerBatch) -> Result<(), TooMuchHeld> {
         let mut bytes = 0;
@@ -91,7 +98,7 @@ impl HeldBatches {
                 continue;
             }
             if self.wanted.is_none_or(|wanted| wanted.epoch != epoch) {
-                self.wanted = Some(WantedView::new(epoch, now));
+                self.wanted = Some(WantedView::new(epoch, now, self.grace));
             }
             self.waiting.push_front((messages.split_off(index), bytes));
             return (index > 0).then_some(ReadyMessages { messages, views, is_end: false });
@@ -103,8 +110,8 @@ impl HeldBatches {
 }
 
 impl WantedView {
-    const fn new(epoch: Epoch, now: Instant) -> Self {
-        Self { epoch, since: now, ask_at: Some(now), postponed: false, whole: false }
+    fn new(epoch: Epoch, now: Instant, grace: Duration) -> Self {
+        Self { epoch, since: now, ask_at: Some(now + grace), postponed: false, whole: false }
     }
 
     /// Whether to ask now; later if another link has just asked its own peer, and that does not help.
@@ -173,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_follows_an_unknown_view_waits_for_it_and_keeps_its_order() {
-        let (mut held, now) = (HeldBatches::default(), Instant::now());
+        let (mut held, now) = (HeldBatches::new(Duration::ZERO), Instant::now());
         held.add(batch(&[ask(1), number(4), ask(2), number(5), ask(3)])).unwrap();
         assert_eq!(passed(&mut held, &[4], now), [ready(&[ask(1), number(4), ask(2)], &[4], false)]);
         let wanted = *held.wanted().unwrap();
@@ -194,7 +201,8 @@ mod tests {
 
     #[test]
     fn link_asks_once_and_later_if_another_one_has_just_asked() {
-        let (mut held, now, patience) = (HeldBatches::default(), Instant::now(), Duration::from_secs(2));
+        let (mut held, now, patience) =
+            (HeldBatches::new(Duration::ZERO), Instant::now(), Duration::from_secs(2));
         assert_eq!(held.wake(patience), None);
         held.add(batch(&[number(1)])).unwrap();
         assert_eq!(passed(&mut held, &[], now), []);
@@ -210,8 +218,26 @@ mod tests {
     }
 
     #[test]
+    fn register_is_waited_for_before_the_peer_is_asked() {
+        let (grace, patience) = (Duration::from_millis(50), Duration::from_secs(2));
+        let (mut held, now) = (HeldBatches::new(grace), Instant::now());
+        held.add(batch(&[number(1), ask(1)])).unwrap();
+        assert_eq!(passed(&mut held, &[], now), []);
+        assert_eq!(held.wake(patience), Some(now + grace));
+        assert!(!held.wanted().unwrap().is_due(now, || true), "it is mostly on its way");
+        assert_eq!(passed(&mut held, &[1], now), [ready(&[number(1), ask(1)], &[1], true)]);
+        assert_eq!(held.wake(patience), None, "nobody was asked");
+        held.add(batch(&[number(2)])).unwrap();
+        assert_eq!(passed(&mut held, &[], now), []);
+        assert!(held.wanted().unwrap().is_due(now + grace, || true), "the register has not sent it");
+        // The answer did not help: that takes no further grace.
+        held.wanted().unwrap().ask_for_all(now + grace);
+        assert!(held.wanted().unwrap().is_due(now + grace, || true));
+    }
+
+    #[test]
     fn batches_without_numbers_pass_as_they_are() {
-        let (mut held, now) = (HeldBatches::default(), Instant::now());
+        let (mut held, now) = (HeldBatches::new(Duration::ZERO), Instant::now());
         let whole = PeerMessage { message: Some(Message::View(View::default())) };
         let synced = PeerMessage { message: Some(Message::Synced(Synced::default())) };
         for messages in [vec![whole, synced], vec![]] {
@@ -222,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_besides_the_first_batch() {
-        let (mut held, now) = (HeldBatches::default(), Instant::now());
+        let (mut held, now) = (HeldBatches::new(Duration::ZERO), Instant::now());
         let large = |bytes| {
             let topic = vec![0; bytes].into();
             PeerMessage { message: Some(Message::Ask(Ask { id: 1, topic, op: None })) }
