@@ -21,6 +21,19 @@ pub fn ready_gateways(view: &View) -> impl Iterator<Item = &Member> {
     gateways(view).filter(|member| member.state() == MemberState::Ready)
 }
 
+/// Whether a member announces that it goes: in any state but joining and ready, also in one that this version does
+/// not know.
+#[must_use]
+pub fn goes(member: &Member) -> bool {
+    !matches!(member.state(), MemberState::Joining | MemberState::Ready)
+}
+
+/// Whether a gateway has announced that it has no clients any more.
+#[must_use]
+pub fn is_leaving(member: &Member) -> bool {
+    member.state() == MemberState::Leaving
+}
+
 /// The workers of a service, in order of incarnation, in whatever state.
 pub fn workers<'a>(view: &'a View, service: &'a str) -> impl Iterator<Item = &'a Member> {
     view.members.iter().filter(move |member| {
@@ -58,6 +71,16 @@ mod tests {
     }
 
     #[test]
+    fn state_of_a_later_version_is_that_of_a_member_that_goes() {
+        let later = Member { state: 77, ..member(1, Role::Gateway, MemberState::Ready, &[]) };
+        assert!(goes(&later) && !is_leaving(&later));
+        let view = View { members: vec![later], ..View::default() };
+        assert_eq!((gateways(&view).count(), ready_gateways(&view).count()), (1, 0));
+        let leaving = member(2, Role::Gateway, MemberState::Leaving, &[]);
+        assert!(goes(&leaving) && is_leaving(&leaving));
+    }
+
+    #[test]
     fn a_view_is_read_by_role_state_and_service() {
         let view = View {
             epoch: Some(Epoch::new(1, 4)),
@@ -71,6 +94,7 @@ mod tests {
         };
         assert_eq!(gateways(&view).count(), 2);
         assert_eq!(ready_gateways(&view).count(), 1);
+        assert_eq!(view.members.iter().map(goes).collect::<Vec<_>>(), [false, true, false, false]);
         assert_eq!(workers(&view, "mail").count(), 2);
         assert_eq!(workers(&view, "chat").count(), 1);
         assert!(find(&view, Incarnation::from_bits(4)).is_some());

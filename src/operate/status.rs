@@ -106,10 +106,12 @@ fn worker<'a>(status: &'a StatusReply, member: &Member) -> Option<&'a WorkerStat
 
 pub(super) fn state(member: &Member) -> &'static str {
     match member.state() {
+        // Of a later version; it goes, as `view::goes` says.
         MemberState::Unspecified => "unknown",
         MemberState::Joining => "joining",
         MemberState::Ready => "ready",
         MemberState::Draining => "draining",
+        MemberState::Leaving => "leaving",
     }
 }
 

@@ -127,8 +127,8 @@ class Chatter(threading.Thread):
 
 
 class Sender(threading.Thread):
-    """Sends numbers to the room, over mutual TLS to any gateway; repeats at the next one what was not possible there, or
-    was incomplete."""
+    """Sends numbers to the room, over mutual TLS to any gateway; repeats at the next one what was not possible there.
+    None may be incomplete."""
 
     def __init__(self, gateways, cluster):
         super().__init__(daemon=True)
@@ -136,7 +136,7 @@ class Sender(threading.Thread):
         self.secret = (cluster / "secret").read_text().strip()
         self.context = ssl.create_default_context(cafile=str(cluster / "certs" / "ca.pem"))
         self.context.load_cert_chain(cluster / "certs" / "operator.pem", cluster / "certs" / "operator.key")
-        self.sent, self.repeated, self.incomplete, self.problems, self.over = 0, 0, [], [], threading.Event()
+        self.sent, self.repeated, self.problems, self.over = 0, 0, [], threading.Event()
 
     def run(self):
         while not self.over.is_set() and not self.problems:
@@ -157,10 +157,10 @@ class Sender(threading.Thread):
                 receipt = json.loads(answer)
                 if receipt.get("drops"):
                     self.problems.append(f"send {number}: {answer}")
-                if receipt["coverage"]["complete"]:
-                    return
-                # As the runbook says of gateways that leave.
-                self.incomplete.append(f"send {number}: {answer}")
+                # Gateways leave one by one, and each waits until the others know that nothing concerns it.
+                if not receipt["coverage"]["complete"]:
+                    self.problems.append(f"send {number} is incomplete: {answer}")
+                return
             why, self.repeated = f"{status} {answer}", self.repeated + 1
             time.sleep(0.05)
         self.problems.append(f"send {number} is not possible: {why}")

@@ -24,10 +24,12 @@ pub enum Bug {
     CommitWithoutGuard,
     /// A view is shown when its write begins.
     ShownBeforeCommit,
+    /// A gateway that has closed its clients goes at once. Found in rolling lives.
+    NoLeaving,
 }
 
 impl Bug {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoParking,
         Self::NoFencing,
         Self::NoReannouncement,
@@ -38,12 +40,14 @@ impl Bug {
         Self::CompleteInHalves,
         Self::CommitWithoutGuard,
         Self::ShownBeforeCommit,
+        Self::NoLeaving,
     ];
 
     /// The lives in which it is found.
     pub fn script(self) -> fn(u64) -> Script {
         match self {
             Self::NoHeir => Script::calm,
+            Self::NoLeaving => Script::rolling,
             Self::NoLooking | Self::CompleteInHalves => Script::two_registers,
             Self::CommitWithoutGuard | Self::ShownBeforeCommit => Script::ledger,
             _ => Script::of,
@@ -58,6 +62,7 @@ impl Bug {
             Self::EarlyAcknowledgement => 1,
             Self::NoHeir | Self::NoLooking => 1,
             Self::CompleteInHalves => 55,
+            Self::NoLeaving => 4,
             Self::CommitWithoutGuard | Self::ShownBeforeCommit => 1,
             Self::NoReannouncement | Self::NoRoster => 3,
         }
@@ -75,6 +80,7 @@ impl Bug {
             Self::CompleteInHalves => "complete-in-halves",
             Self::CommitWithoutGuard => "commit-without-guard",
             Self::ShownBeforeCommit => "shown-before-commit",
+            Self::NoLeaving => "no-leaving",
         }
     }
 }

@@ -99,6 +99,11 @@ impl Desk {
         self.next += 1;
         self.next
     }
+
+    /// Whether shards have something to do for it.
+    pub fn executes(&self) -> bool {
+        !self.jobs.is_empty()
+    }
 }
 
 impl World {
@@ -240,8 +245,9 @@ impl World {
     fn scatter(&mut self, host: usize, asker: Asker, cmd: CmdNo, topics: &[Topic]) {
         let Some(gateway) = self.gateway(host) else { return };
         let id = gateway.desk.number();
-        let all = view::gateways(gateway.core.view()).filter_map(|member| member.incarnation.parse().ok());
-        let mut waiting: BTreeSet<Incarnation> = all.collect();
+        let all = view::gateways(gateway.core.view()).filter(|member| !view::is_leaving(member));
+        let mut waiting: BTreeSet<Incarnation> =
+            all.filter_map(|member| member.incarnation.parse().ok()).collect();
         let me = gateway.me;
         waiting.insert(me);
         let peers: Vec<_> = waiting.iter().copied().filter(|peer| *peer != me).collect();
@@ -268,7 +274,7 @@ impl World {
         if !scatter.waiting.remove(&who) {
             return;
         }
-        scatter.complete &= receipt.is_some();
+        scatter.complete &= receipt.is_some() || gateway.left.contains(&who);
         scatter.receipt.clients += receipt.unwrap_or_default().clients;
         scatter.receipt.dropped += receipt.unwrap_or_default().dropped;
         if scatter.waiting.is_empty()

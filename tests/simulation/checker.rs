@@ -35,7 +35,7 @@ pub struct Tally {
 }
 
 /// Everything that is wrong with a history; more must hold in a calm life.
-pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
+pub fn check(history: &[Record], calm: bool, rolling: bool) -> (Vec<Violation>, Tally) {
     let model = Model::of(history);
     let mut found = Found::default();
     let mut tally = tally(history, &model);
@@ -60,6 +60,9 @@ pub fn check(history: &[Record], calm: bool) -> (Vec<Violation>, Tally) {
     put_out(history, &mut found);
     convergence::check(history, &model, &mut found);
     convergence::everybody_knows(&model, &told, &mut found);
+    if rolling {
+        completeness(&model, &mut found);
+    }
     if calm {
         reports::check(history, &model, &mut found);
     }
@@ -319,6 +322,17 @@ fn ghosts(model: &Model, no: CmdNo, command: &Command, found: &mut Found) {
             };
             if !topics.iter().any(is_in) {
                 found.add(6, format!("client {client} got {no}, but was in none of its topics"));
+            }
+        }
+    }
+}
+
+/// (14) Where gateways only drain, each answer has everybody's part.
+fn completeness(model: &Model, found: &mut Found) {
+    for (no, command) in &model.commands {
+        for (_, outcome) in &command.answers {
+            if !outcome.complete() && !matches!(outcome, Outcome::Refused(_)) {
+                found.add(14, format!("{no}: {:?} is answered with {outcome:?}", command.wish));
             }
         }
     }

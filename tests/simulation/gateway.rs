@@ -1,7 +1,7 @@
 //! One run of a gateway: the core of its homes, and around it what carries out effects in order.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -48,6 +48,8 @@ pub enum Timer {
 }
 
 const TICK: Duration = Duration::from_millis(100);
+/// A gateway without clients waits for a link timeout, in rounds of 50 ms, until everybody knows that it leaves.
+const LEAVES_AT_LAST: u32 = 45;
 
 #[derive(Debug)]
 pub struct Gateway {
@@ -74,6 +76,8 @@ pub struct Gateway {
     pub on_the_way: BTreeMap<Topic, Duration>,
     /// Since when it could have found that another register has members.
     pub halved_since: Option<Duration>,
+    /// Gateways whose last word was that they have no clients any more.
+    pub left: BTreeSet<Incarnation>,
     pub rng: Rng,
 }
 
@@ -110,6 +114,7 @@ impl World {
             entered: 0,
             on_the_way: BTreeMap::new(),
             halved_since: None,
+            left: BTreeSet::new(),
             rng,
         };
         self.tell(&"starts", &(host, me));
@@ -137,7 +142,7 @@ impl World {
     pub fn reborn(&mut self, host: usize) {
         let Some(gateway) = self.hosts[host].gateway.take() else { return };
         let known = Arc::clone(gateway.member.life.known());
-        let drains = gateway.member.wanted == MemberState::Draining;
+        let drains = matches!(gateway.member.wanted, MemberState::Draining | MemberState::Leaving);
         // Where two registers run, one may have removed who was at the other: not promised there.
         if !drains && self.now > self.suspect_until && (!self.has_several_registers() || self.script.ledger) {
             self.note(Fact::PutOut { by: gateway.me });
@@ -276,6 +281,8 @@ impl World {
         let me = gateway.me;
         let gateways: Vec<Incarnation> =
             view::gateways(&view).filter_map(|member| member.incarnation.parse().ok()).collect();
+        let leaving = view::gateways(&view).filter(|member| view::is_leaving(member));
+        gateway.left.extend(leaving.filter_map(|member| member.incarnation.parse::<Incarnation>().ok()));
         let named = gateways.contains(&me);
         let was_in_view = gateway.in_view;
         gateway.removed |= was_in_view && !named;
@@ -337,9 +344,21 @@ impl World {
                 self.close_some(host, usize::MAX);
                 self.timer(host, Duration::from_millis(200), Timer::LetGo(5));
             }
-            5 => {
+            // It says that it leaves once it has answered everything, and leaves once everybody knows.
+            5..LEAVES_AT_LAST if self.bug != Some(Bug::NoLeaving) => {
+                let Some(gateway) = self.gateway(host) else { return };
+                let says_so = gateway.member.wanted == MemberState::Leaving;
+                if says_so && gateway.core.may_leave() {
+                    return self.timer(host, Duration::ZERO, Timer::LetGo(LEAVES_AT_LAST));
+                }
+                if !says_so && gateway.core.may_say_that_it_leaves() && !gateway.desk.executes() {
+                    self.member_wants(host, MemberState::Leaving);
+                }
+                self.timer(host, Duration::from_millis(50), Timer::LetGo(round + 1));
+            }
+            5..=LEAVES_AT_LAST => {
                 self.member_says_goodbye(host);
-                self.timer(host, Duration::from_millis(200), Timer::LetGo(6));
+                self.timer(host, Duration::from_millis(200), Timer::LetGo(LEAVES_AT_LAST + 1));
             }
             _ => self.crash(host, false),
         }

@@ -79,7 +79,7 @@ fn run(script: &Script, bug: Option<Bug>) -> Outcome {
 fn traced(script: &Script, bug: Option<Bug>, trace: Trace) -> (Outcome, u64) {
     let mut world = World::new(script.clone(), bug, trace);
     let panic = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let (mut violations, tally) = checker::check(&world.history, script.calm);
+    let (mut violations, tally) = checker::check(&world.history, script.calm, script.is_rolling());
     if let Err(panic) = panic {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
@@ -157,6 +157,7 @@ fn one_seed(seed: u64, options: &Options) -> bool {
     let trace = Trace { on: options.trace, print: options.trace, ..Trace::default() };
     let script = match options {
         Options { calm: true, .. } => Script::calm(seed),
+        Options { rolling: true, .. } => Script::rolling(seed),
         Options { two_registers: true, .. } => Script::two_registers(seed),
         Options { ledger: true, .. } => Script::ledger(seed),
         _ => Script::of(seed),
@@ -174,12 +175,15 @@ fn many_seeds(options: &Options) -> bool {
     if let Some(bug) = options.bug {
         return good & family(bug.name(), bug.script(), options.seeds, options);
     }
-    let all = !options.calm && !options.two_registers && !options.ledger;
+    let all = !options.calm && !options.rolling && !options.two_registers && !options.ledger;
     if all {
         good &= family("", Script::of, options.seeds, options);
     }
     if all || options.calm {
         good &= family(" calm", Script::calm, options.seeds.div_ceil(4), options);
+    }
+    if all || options.rolling {
+        good &= family(" rolling", Script::rolling, options.seeds.div_ceil(8), options);
     }
     if all || options.two_registers {
         good &= family(" two-register", Script::two_registers, options.seeds.div_ceil(4), options);

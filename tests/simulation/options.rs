@@ -12,6 +12,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// Only lives in which one thing goes wrong at a time.
     pub calm: bool,
+    /// Only calm lives in which gateways drain and start.
+    pub rolling: bool,
     /// Only lives in which two registers run.
     pub two_registers: bool,
     /// Only lives in which registers keep their list in a ledger.
@@ -35,6 +37,7 @@ impl Options {
             time: Duration::from_secs(8),
             seed: None,
             calm: false,
+            rolling: false,
             two_registers: false,
             ledger: false,
             trace: false,
@@ -62,6 +65,7 @@ impl Options {
                 "--shrink-seconds" => options.shrink_time = Duration::from_secs(number()?),
                 "--seed" => options.seed = Some(number()?),
                 "--calm" => options.calm = true,
+                "--rolling" => options.rolling = true,
                 "--two-registers" => options.two_registers = true,
                 "--ledger" => options.ledger = true,
                 "--trace" => options.trace = true,

@@ -271,6 +271,22 @@ impl Script {
         script
     }
 
+    /// A calm life in which gateways only drain and start: no send is incomplete.
+    pub fn rolling(seed: u64) -> Self {
+        let mut script = Self::calm(seed);
+        for step in &mut script.steps {
+            if let Action::Crash { host, .. } = step.what {
+                step.what = Action::Drain { host };
+            }
+        }
+        script
+    }
+
+    /// Whether nobody has to be missed by anybody.
+    pub fn is_rolling(&self) -> bool {
+        self.calm && !self.steps.iter().any(|step| matches!(step.what, Action::Crash { .. }))
+    }
+
     /// A life in which two registers run. Some hosts know both, in either order, and some only one.
     pub fn two_registers(seed: u64) -> Self {
         let mut rng = Rng::of(&[seed, 102]);

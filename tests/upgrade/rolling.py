@@ -33,6 +33,7 @@ class Role(Process):
 
     def start(self):
         self.starts += 1
+        self.running = self.version
         self.arguments = [self.versions[self.version], *self.rest]
         super().start()
 
@@ -58,6 +59,8 @@ class Role(Process):
 class Gateway(Role):
     def __init__(self, folder, name, versions, register):
         self.internal, self.web, self.busy = free_port(), free_port(), 0
+        # The version of the process that left last.
+        self.leaver = None
         super().__init__(folder, name, versions, ["gateway"], f"""
 [cluster]
 register = ["127.0.0.1:{register}"]
@@ -95,7 +98,7 @@ secret = "{SECRET}"
 """)
 
     async def replace(self):
-        self.up = False
+        self.up, self.leaver = False, self.running
         await until(f"{self.name} has no call under way", lambda: not self.busy)
         await self.leave()
         self.start()

@@ -4,9 +4,9 @@ Each topic has one publisher, which numbers its messages. A connection must get 
 numbers that begins, at the latest, with the first message sent after it was in, and that ends with the last one
 if the connection is never closed. Each receipt must be complete, and name as many clients as have got the message.
 
-One exception is known: a gateway that has closed its clients and leaves the cluster may not answer any more what it
-was just asked, and is named as missing though no client is. Such a send is repeated under its id, as callers do;
-then it must be complete.
+The version before knows no gateway that is leaving: where it leaves, or is asked, one that has closed its clients and
+leaves the cluster may not answer any more what it was just asked, and is named as missing though no client is. Such a
+send is repeated under its id, as callers do; then it must be complete.
 """
 
 import asyncio
@@ -160,7 +160,7 @@ class Traffic:
             # A gateway repeats a command at the topic's next home by itself; it has no place of its own then.
             in_order = receipt.get("ordered") or receipt.get("repeated")
             assert in_order, f"{topic.name}: message {topic.sent} has no place in the order: {receipt}"
-            if not is_complete(receipt) and (before[1] or before != self.replacing()):
+            if not is_complete(receipt) and self.may_miss(gateway, before):
                 receipt = await self.repeat(caller, body, receipt)
         finally:
             gateway.busy -= 1
@@ -170,8 +170,13 @@ class Traffic:
         return receipt
 
     def replacing(self):
-        """How often gateways were started, and who is not up."""
-        return sum(gateway.starts for gateway in self.gateways), [one.name for one in self.gateways if not one.up]
+        """How often each gateway was started, and whether it is up."""
+        return {gateway: (gateway.starts, gateway.up) for gateway in self.gateways}
+
+    def may_miss(self, asked, before):
+        """A gateway has left since then, and it or the one that was asked is of the version before."""
+        leavers = [gateway for gateway, (_, up) in before.items() if not up or before[gateway] != self.replacing()[gateway]]
+        return leavers and "old" in [asked.running, *(gateway.leaver for gateway in leavers)]
 
     async def repeat(self, caller, body, receipt):
         """What the one gateway has missed that leaves."""
@@ -197,7 +202,7 @@ class Traffic:
             try:
                 before = self.replacing()
                 status, text = await asyncio.wait_for(api._call(request), 30)
-                if status == 503 and (before[1] or before != self.replacing()):
+                if status == 503 and self.may_miss(gateway, before):
                     self.repeats += 1
                     await asyncio.sleep(0.2)
                     status, text = await asyncio.wait_for(api._call(request), 30)

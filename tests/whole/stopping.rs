@@ -1,11 +1,18 @@
 //! Stopping is a feature.
 
-use broadgate_proto::v1::{Cause, event::Event as Kind};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use broadgate_proto::v1::{Cause, Coverage, ListClientsRequest, Receipt, event::Event as Kind};
+use futures_util::StreamExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status};
 
 use crate::{
     harness::*,
@@ -49,6 +56,95 @@ async fn gateway_stops_in_good_order() {
     }
     assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
     until("it has left the view", async || (cluster.view().await?.members.len() == 1).then_some(())).await;
+}
+
+/// Two of three gateways leave and come back in turn, twenty times, while everything that concerns all gateways is asked
+/// at the third without a pause: each answer is complete, and none counts fewer clients than there are.
+#[tokio::test]
+async fn answers_stay_complete_while_gateways_leave() {
+    const LEAVES: usize = 20;
+    // A machine that is busy with something else must not make an answer incomplete.
+    let mut cluster = Cluster::quiet(3).limits("link_timeout = \"10s\"").start().await;
+    cluster.synced().await;
+    // Of these groups, some have their home at each gateway.
+    let rooms: Vec<String> = (0..8).map(|number| format!("room-{number}")).collect();
+    let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
+    let mut staying = Vec::new();
+    for _ in 0..3 {
+        let client = cluster.client(0).await;
+        cluster.caller(0).await.join(join(&[&client.id], &rooms)).await.unwrap();
+        staying.push(client);
+    }
+    let stop = CancellationToken::new();
+    let (asked, least) = (Arc::new(AtomicU64::new(0)), staying.len() as u64);
+    let mut callers = Vec::new();
+    for what in 0..4 {
+        let (stop, asked) = (stop.clone(), Arc::clone(&asked));
+        let mut caller = cluster.caller(0).await;
+        let rooms: Vec<String> = rooms.iter().map(|room| (*room).to_owned()).collect();
+        callers.push(tokio::spawn(async move {
+            for number in 0.. {
+                if stop.is_cancelled() {
+                    break;
+                }
+                let room = &*rooms[number % rooms.len()];
+                let other = &*rooms[(number + 1) % rooms.len()];
+                let (coverage, clients) = match what {
+                    0 => answer(caller.send(text(all(), "to all")).await),
+                    1 => answer(caller.send(text(groups(&[room]), "to one group")).await),
+                    // Every gateway is asked by this one, without a home.
+                    2 => answer(caller.send(text(groups(&[room, other]), "to two groups")).await),
+                    _ => {
+                        let list = ListClientsRequest { of: Some(all()), limit: 1000, ..Default::default() };
+                        let reply = caller.list_clients(list).await.unwrap().into_inner();
+                        (reply.coverage.unwrap(), reply.clients.len() as u64)
+                    }
+                };
+                assert!(coverage.complete, "question {number} of kind {what}: {coverage:?}");
+                assert!(clients >= least, "question {number} of kind {what}: {clients} clients");
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    // Nobody reads the next message before this one is read.
+    let readers = staying
+        .into_iter()
+        .map(|mut client| tokio::spawn(async move { while let Some(Ok(_)) = client.socket.next().await {} }));
+    let readers: Vec<_> = readers.collect();
+    for leave in 0..LEAVES {
+        let index = 1 + leave % 2;
+        let mut guest = cluster.client_at(index).await;
+        let before = asked.load(Ordering::Relaxed);
+        cluster.gateways[index].signal("TERM");
+        assert_eq!(guest.closed().await.code, 1012);
+        // The gateway would wait for the end of its connection.
+        drop(guest);
+        assert_eq!(cluster.gateways[index].ended().await.code(), Some(0));
+        let log = cluster.gateways[index].log();
+        assert!(!log.contains("not every gateway knows that this one leaves"), "{log}");
+        cluster.start_gateway_again(index).await;
+        until("it is ready, and more was asked", async || {
+            assert!(callers.iter().all(|caller| !caller.is_finished()), "an answer was incomplete");
+            let view = cluster.status(0).await?.view?;
+            let ready = broadgate_proto::view::ready_gateways(&view).count() == 3;
+            (ready && asked.load(Ordering::Relaxed) > before + 20).then_some(())
+        })
+        .await;
+    }
+    stop.cancel();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    for reader in readers {
+        reader.abort();
+    }
+    println!("{} answers, all complete, while gateways left {LEAVES} times", asked.load(Ordering::Relaxed));
+}
+
+/// The coverage of a send, and how many clients it reached.
+fn answer(receipt: Result<Response<Receipt>, Status>) -> (Coverage, u64) {
+    let receipt = receipt.unwrap().into_inner();
+    (receipt.coverage.unwrap(), receipt.clients)
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use broadgate_proto::{
     VERSION,
     id::Incarnation,
     limits,
-    v1::{MemberState, Role, View, WorkerHello},
+    v1::{Member, MemberState, Role, View, WorkerHello},
     view,
 };
 use broadgate_register::member::{self, Advertise, ClusterMember, MemberEvent};
@@ -207,7 +207,7 @@ impl<H: Handler> WorkerLife<H> {
         for (incarnation, orders) in &self.links {
             match view::find(&now, *incarnation) {
                 Some(gateway) => {
-                    orders.draining.store(gateway.state() == MemberState::Draining, Ordering::Relaxed);
+                    orders.draining.store(view::goes(gateway), Ordering::Relaxed);
                 }
                 None => end(orders),
             }
@@ -215,7 +215,8 @@ impl<H: Handler> WorkerLife<H> {
         if !self.ready || self.orders.leaving.is_cancelled() {
             return;
         }
-        for gateway in view::gateways(&now).filter(|gateway| !gateway.address.is_empty()) {
+        let with_clients = |gateway: &&Member| !gateway.address.is_empty() && !view::is_leaving(gateway);
+        for gateway in view::gateways(&now).filter(with_clients) {
             let Ok(incarnation) = gateway.incarnation.parse::<Incarnation>() else { continue };
             if self.links.contains_key(&incarnation) {
                 continue;

@@ -26,7 +26,7 @@ use crate::{
     cluster::{
         alarm::Alarm,
         gathered::GatheredTurn,
-        handle::{ClusterEvent, ClusterHandle, HelloAnswer, OutgoingLink, Routed},
+        handle::{ClusterEvent, ClusterHandle, HelloAnswer, LeaveStep, OutgoingLink, Routed},
         reports::ReportReceivers,
         watchers::Watchers,
     },
@@ -78,6 +78,10 @@ pub(crate) struct Actor {
     pub(super) watchers: Watchers,
     pub(super) reports: ReportReceivers,
     pub(super) turn: GatheredTurn,
+    /// Batches that the shards execute, whose answers come back as an event.
+    pub(super) placing: usize,
+    /// The gateway leaves, and waits for this step.
+    pub(super) leave: Option<(LeaveStep, oneshot::Sender<()>)>,
 }
 
 /// A core that starts from the journal.
@@ -120,6 +124,8 @@ impl Actor {
             alarm: Alarm::new(LEASE),
             watchers: Watchers::default(),
             turn: GatheredTurn::default(),
+            placing: 0,
+            leave: None,
         }
     }
 
@@ -160,6 +166,20 @@ impl Actor {
                 self.apply(Input::Arrived(topic, report));
             }
             self.act().await;
+            self.leave_on();
+        }
+    }
+
+    /// Reports that the step is reached for which leaving waits.
+    fn leave_on(&mut self) {
+        let Some((step, _)) = &self.leave else { return };
+        let reached = match step {
+            LeaveStep::Answered => self.placing == 0 && self.core.may_say_that_it_leaves(),
+            LeaveStep::Known => self.core.may_leave(),
+        };
+        if reached && let Some((_, reply)) = self.leave.take() {
+            // The gateway may have stopped waiting.
+            let _ = reply.send(());
         }
     }
 
@@ -228,6 +248,7 @@ impl Actor {
                 self.enter(Waiter::Claim(reply), topic, Some(user));
             }
             ClusterEvent::Placed { me, placed } if me == self.me => {
+                self.placing -= 1;
                 for (back, answer, touched) in placed {
                     self.apply(Input::Placed { back, answer, touched });
                 }
@@ -242,6 +263,7 @@ impl Actor {
                 self.reports.tell(about.clone(), channels);
                 self.apply(Input::Report(about));
             }
+            ClusterEvent::Leave(step, reply) => self.leave = Some((step, reply)),
             ClusterEvent::Reborn(me) => self.reset_incarnation(me),
         }
     }
@@ -274,6 +296,7 @@ impl Actor {
         self.me = me;
         self.core = core(me, self.limits, &self.retention, self.deps.journal.as_deref());
         self.turn = GatheredTurn::default();
+        self.placing = 0;
         self.links.clear();
         for (_, cut) in std::mem::take(&mut self.sessions).into_values() {
             cut.cancel();

@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use broadgate_proto::v1::{MemberState, View};
-use broadgate_proto::view;
+use broadgate_proto::{v1::View, view};
 
 /// What has vanished within the last lease.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl Alarm {
         if vanished > 0 {
             self.vanished.push_back((now, vanished, self.staying.len()));
         }
-        let staying = view::gateways(view).filter(|gateway| gateway.state() != MemberState::Draining);
+        let staying = view::gateways(view).filter(|gateway| !view::goes(gateway));
         self.staying = staying.map(|gateway| gateway.incarnation.clone()).collect();
         self.is_on(now)
     }
@@ -52,21 +51,25 @@ impl Alarm {
 mod tests {
     use broadgate_proto::{
         id::Incarnation,
-        v1::{Member, Role},
+        v1::{Member, MemberState, Role},
     };
 
     use super::*;
 
     fn of(ready: &[u64], draining: &[u64]) -> View {
-        let member = |bits: &u64, state: MemberState| Member {
+        with(ready, draining, MemberState::Draining as i32)
+    }
+
+    fn with(ready: &[u64], going: &[u64], state: i32) -> View {
+        let member = |bits: &u64, state: i32| Member {
             incarnation: Incarnation::from_bits(*bits).to_string(),
             role: Role::Gateway.into(),
-            state: state.into(),
+            state,
             ..Member::default()
         };
-        let members = ready.iter().map(|bits| member(bits, MemberState::Ready));
-        let draining = draining.iter().map(|bits| member(bits, MemberState::Draining));
-        View { members: members.chain(draining).collect(), ..View::default() }
+        let members = ready.iter().map(|bits| member(bits, MemberState::Ready as i32));
+        let going = going.iter().map(|bits| member(bits, state));
+        View { members: members.chain(going).collect(), ..View::default() }
     }
 
     const fn secs(secs: u64) -> Duration {
@@ -85,5 +88,10 @@ mod tests {
         assert!(!alarm.view(&of(&[4], &[]), secs(21)), "they had said that they would leave");
         alarm.view(&of(&[4, 7], &[]), secs(22));
         assert!(!alarm.view(&of(&[7], &[]), secs(23)));
+        // They leave, or are in a state that a later version has.
+        for (state, now) in [(MemberState::Leaving as i32, 40), (77, 50)] {
+            alarm.view(&with(&[7], &[5, 6], state), secs(now));
+            assert!(!alarm.view(&of(&[7], &[]), secs(now + 1)), "state {state}");
+        }
     }
 }

@@ -126,8 +126,19 @@ pub(crate) enum ClusterEvent {
     Watch(GroupWatcher),
     /// Replaces the groups with reports.
     Report(Vec<ReportSubscription>, fair_queue::FairSender<ChannelChange>),
+    /// Asks for a reply when this gateway has come so far with leaving.
+    Leave(LeaveStep, oneshot::Sender<()>),
     /// The gateway is another incarnation now, without the former one's state.
     Reborn(Incarnation),
+}
+
+/// What a gateway without clients waits for, in this order, before it leaves the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveStep {
+    /// All that was placed among its clients is answered, and the next homes have what it handed over.
+    Answered,
+    /// Every other gateway knows that nothing concerns it any more.
+    Known,
 }
 
 /// The outgoing end of a link to a peer.
@@ -228,6 +239,13 @@ impl ClusterHandle {
             self.tell(ClusterEvent::Settle { topics: Vec::new(), reply }).await;
             let _ = settled.await;
         }
+    }
+
+    /// Waits until this gateway has come so far with leaving.
+    pub(crate) async fn leave(&self, step: LeaveStep) {
+        let (reply, reached) = oneshot::channel();
+        self.tell(ClusterEvent::Leave(step, reply)).await;
+        let _ = reached.await;
     }
 
     /// Waits until the homes of these topics have acknowledged all changes here; returns those that did not

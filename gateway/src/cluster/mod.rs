@@ -25,7 +25,7 @@ mod wire;
 
 pub(crate) use self::actor::{Actor, ActorDeps};
 
-pub(crate) use self::handle::{ClusterEvent, ClusterHandle, Routed};
+pub(crate) use self::handle::{ClusterEvent, ClusterHandle, LeaveStep, Routed};
 
 pub(crate) use self::{
     coding::DecodeError,

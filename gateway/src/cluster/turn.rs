@@ -152,12 +152,13 @@ impl Actor {
     }
 
     /// The answers come back as an event.
-    async fn place_commands(&self, commands: Vec<(ReplyTo, Arc<ParsedCommand>)>) {
+    async fn place_commands(&mut self, commands: Vec<(ReplyTo, Arc<ParsedCommand>)>) {
         let orders = commands.iter().enumerate().map(|(index, (_, parsed))| (index, Arc::clone(parsed)));
         let orders = orders.collect();
         if commands.iter().all(|(back, _)| *back == ReplyTo::None) {
             return self.deps.shards.carry_out(orders).await;
         }
+        self.placing += 1;
         let executing = self.deps.shards.execute(orders).await;
         let backs: Vec<ReplyTo> = commands.into_iter().map(|(back, _)| back).collect();
         let (homes, me) = (self.homes.clone(), self.me);

@@ -29,8 +29,15 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) local: Vec<Executing>,
-    pub(super) remote: Vec<(String, SentCommands)>,
+    pub(super) remote: Vec<RemotePart>,
     pub(super) homed: Vec<HomeQuestion>,
+}
+
+/// Commands sent to a peer; its name is kept for answers, since it may have left the view by then.
+pub(super) struct RemotePart {
+    pub(super) peer: Incarnation,
+    pub(super) name: String,
+    pub(super) asked: SentCommands,
 }
 
 /// A batch whose commands are in all the queues they have to be in.
@@ -77,12 +84,13 @@ impl PlacedBatch {
         let members = placings.iter().any(|placing| placing.changes_members());
         // A peer awaits homes before it answers.
         let within = if members { 2 * dispatcher.link_timeout } else { dispatcher.link_timeout };
-        for (name, asked) in parts.remote {
+        for RemotePart { peer, name, asked } in parts.remote {
             for (index, answer) in asked.answers(within).await {
                 let Some((gathered, placing)) = gathered.get_mut(index).zip(placings.get(index)) else {
                     continue;
                 };
                 match answer {
+                    None if dispatcher.peers.has_left(peer) => {}
                     // If one gateway of several refuses, its part is missing.
                     Some(Answer::Error(_)) | None if placing.asked > 1 => {
                         gathered.missing.insert(name.clone());
@@ -96,7 +104,9 @@ impl PlacedBatch {
             let Some(placing) = placings.get(asked.index) else { continue };
             let gathered = &mut gathered[asked.index];
             let answered = dispatcher.answered(asked, placing).await;
-            gathered.missing.extend(answered.missing.iter().map(|one| dispatcher.peers.name(*one)));
+            // A home of the version before does not know what leaving is.
+            let missing = answered.missing.iter().filter(|one| !dispatcher.peers.has_left(**one));
+            gathered.missing.extend(missing.map(|one| dispatcher.peers.name(*one)));
             gathered.missing.extend(answered.names);
             gathered.epoch = gathered.epoch.max(answered.epoch);
             merge(&mut gathered.answer, answered.answer);
@@ -232,6 +242,7 @@ impl Dispatcher {
             match self.ask_one(gateway, command).await {
                 Some(answer @ Answer::Clients(_)) => merge(&mut all, answer),
                 Some(refused @ Answer::Error(_)) if gateway == me => return refused,
+                None if self.peers.has_left(gateway) => {}
                 _ => missing.push(self.peers.name(gateway)),
             }
             if matches!(&all, Some(Answer::Clients(reply)) if reply.clients.len() > limit) {

@@ -24,7 +24,7 @@ use crate::{
         dispatcher::Dispatcher,
         in_flight::{Direct, Placing, PlacingRight},
         installed::Installed,
-        pending::{Parts, PlacedBatch},
+        pending::{Parts, PlacedBatch, RemotePart},
         via_home::Homed,
     },
 };
@@ -120,7 +120,8 @@ impl Dispatcher {
                 command: Some(placings[index].message()),
                 after: None,
             });
-            parts.remote.push((self.peers.name(target), self.peers.send(target, batch.collect())));
+            let (name, asked) = (self.peers.name(target), self.peers.send(target, batch.collect()));
+            parts.remote.push(RemotePart { peer: target, name, asked });
         }
     }
 

@@ -1,15 +1,20 @@
-//! Graceful stop.
+//! Graceful stop: first the clients are closed, then the gateway leaves the cluster.
 
 use std::{sync::Arc, time::Duration};
 
-use broadgate_proto::v1::MemberState;
-use broadgate_register::member::ClusterMember;
-use tokio::sync::{mpsc, oneshot};
+use broadgate_proto::{v1::MemberState, view};
+use broadgate_register::member::{ClusterMember, RegisterStatus};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout_at},
+};
 
-use super::bound::Bound;
+use super::{bound::Bound, follow::MembershipFollower};
 use crate::{
+    cluster::LeaveStep,
     dispatch::Dispatcher,
     shard::{Mailbox, ShardMessage},
+    webhooks::Webhooks,
 };
 
 /// How long emptying and closing the client listeners may take.
@@ -18,19 +23,50 @@ const CLOSE_LISTENERS_TIME_MAX: Duration = Duration::from_secs(2);
 const DRAIN_CLIENTS_PER_SECOND: usize = 1000;
 
 impl Bound {
+    /// Closes the clients, then leaves so that no other gateway waits for an answer of this one.
+    pub(super) async fn stop(
+        &self,
+        member: &mut ClusterMember,
+        seen: &mut MembershipFollower,
+        (mailboxes, webhooks, listening): (&[Mailbox], &Webhooks, &mut mpsc::Receiver<()>),
+    ) {
+        self.health.set_ready(false);
+        self.stopping.draining.cancel();
+        member.set_state(MemberState::Draining);
+        let dispatcher = Arc::clone(&seen.dispatcher);
+        let closing = async {
+            self.drain(mailboxes, &dispatcher, listening).await;
+            // It is still the home of its channels: it reports what has happened in them until now.
+            webhooks.drain(self.config.settings.stop.drain).await;
+            // So that the journal records what has arrived.
+            dispatcher.homes.catch_up().await;
+            dispatcher.own_clients().await
+        };
+        let clients = seen.until(member, closing).await;
+        if clients > 0 || !is_missed(&dispatcher, &member.register()) {
+            return;
+        }
+        let until = Instant::now() + dispatcher.link_timeout;
+        let answered = reach(&dispatcher, LeaveStep::Answered, until, member.registers());
+        if seen.until(member, answered).await {
+            member.set_state(MemberState::Leaving);
+            let known = reach(&dispatcher, LeaveStep::Known, until, member.registers());
+            if seen.until(member, known).await {
+                return;
+            }
+        }
+        tracing::info!("not every gateway knows that this one leaves: answers may name it as missing");
+    }
+
     /// Reports "not ready", empties and closes the listeners, then closes clients in slices. In this order, a client
     /// that reconnects at once reaches another gateway. What is acknowledged is finished.
-    pub(super) async fn drain(
+    async fn drain(
         &self,
-        member: &ClusterMember,
         mailboxes: &[Mailbox],
         dispatcher: &Arc<Dispatcher>,
         listening: &mut mpsc::Receiver<()>,
     ) {
         let stop = &self.config.settings.stop;
-        self.health.set_ready(false);
-        self.stopping.draining.cancel();
-        member.set_state(MemberState::Draining);
         tracing::info!(ready_delay = ?stop.ready_delay, drain = ?stop.drain, "draining");
         tokio::time::sleep(stop.ready_delay).await;
         self.stopping.closing.cancel();
@@ -55,4 +91,27 @@ impl Bound {
             tracing::info!(clients, "drained");
         }
     }
+}
+
+/// Whether other gateways could wait for this one's answers, and a register lives that tells them that it leaves.
+fn is_missed(dispatcher: &Dispatcher, register: &RegisterStatus) -> bool {
+    let installed = dispatcher.installed.borrow();
+    let has_peers = view::gateways(&installed.view).count() > 1;
+    register.heard && installed.inside.is_some() && has_peers
+}
+
+/// Waits for a step. False if it is not reached by then, or no register lives.
+async fn reach(
+    dispatcher: &Dispatcher,
+    step: LeaveStep,
+    until: Instant,
+    mut register: watch::Receiver<RegisterStatus>,
+) -> bool {
+    let reached = async {
+        tokio::select! {
+            () = dispatcher.homes.leave(step) => true,
+            _ = register.wait_for(|register| !register.heard) => false,
+        }
+    };
+    timeout_at(until, reached).await.unwrap_or(false)
 }

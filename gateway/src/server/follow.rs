@@ -7,6 +7,7 @@ use broadgate_proto::{ring::Ring, view};
 use broadgate_register::member::{ClusterMember, MemberEvent, RegisterStatus};
 use metrics::gauge;
 use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::ClusterEvent,
@@ -33,6 +34,20 @@ pub(super) struct MembershipFollower {
 }
 
 impl MembershipFollower {
+    /// Follows views while the gateway stops, until that is done.
+    pub(super) async fn until<T>(&mut self, member: &mut ClusterMember, done: impl Future<Output = T>) -> T {
+        let following = async {
+            // An order to drain changes nothing; after anything else it is no member any more.
+            while let Next::Stop(Ok(())) = self.follow(member).await {}
+        };
+        tokio::pin!(done);
+        tokio::select! {
+            done = &mut done => return done,
+            () = following => {}
+        }
+        done.await
+    }
+
     /// Follows views until the gateway must stop or rejoin.
     pub(super) async fn follow(&mut self, member: &mut ClusterMember) -> Next {
         let mut views = member.every_view();
@@ -132,6 +147,8 @@ pub(super) struct Installing {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) installed: watch::Sender<Installed>,
     pub(super) health: Health,
+    /// The gateway drains: it is not ready any more, whatever a view of before says.
+    pub(super) draining: CancellationToken,
 }
 
 impl Installing {
@@ -145,7 +162,7 @@ impl Installing {
         let ready = mine.is_some_and(|me| me.state() == MemberState::Ready);
         let inside = mine.map(|_| me);
         // Before the view is published, so that a reader that sees this gateway as ready can rely on it.
-        self.health.set_ready(ready);
+        self.health.set_ready(ready && !self.draining.is_cancelled());
         self.dispatcher.peers.follow(view);
         let ring = Some(Arc::new(Ring::of_view(view)));
         self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside });

@@ -217,15 +217,13 @@ impl Bound {
             }
         };
         if ended.is_ok() {
-            self.drain(&member, &pool.shards, &seen.dispatcher, &mut listening).await;
-            // It is still the home of its channels: it reports what has happened in them until now.
-            webhooks.drain(self.config.settings.stop.drain).await;
-            // So that the journal records what has arrived.
-            seen.dispatcher.homes.catch_up().await;
+            let closing = (&*pool.shards, &webhooks, &mut listening);
+            self.stop(&mut member, &mut seen, closing).await;
         }
-        me.load().over.cancel();
         observers.end();
         member.leave().await;
+        // Not before: a peer whose link breaks while this gateway is in the view names it as missing.
+        me.load().over.cancel();
         stop_internal.cancel();
         stop.cancel();
         if let Some(journal) = journal {
@@ -360,6 +358,7 @@ impl Bound {
             dispatcher: Arc::clone(&dispatcher),
             installed: installed_sender,
             health: self.health.clone(),
+            draining: self.stopping.draining.clone(),
         };
         let deps = ActorDeps {
             shards: shards.pool.clone(),

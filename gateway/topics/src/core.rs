@@ -148,6 +148,26 @@ impl<C: Content> Core<C> {
         gateway != self.shared.me && self.shared.members.gateways.contains_key(&gateway)
     }
 
+    /// Whether nothing waits for this gateway's answer: it has answered every delivery that its shards have executed,
+    /// and as a former home every command that it has ordered.
+    fn owes_nothing(&self) -> bool {
+        self.homes.deliveries.is_empty() && self.own.is_settled()
+    }
+
+    /// Whether this gateway, once it has no clients, may announce that it leaves. Then nobody waits for its sync any
+    /// more, so the homes of its former topics must have got what it handed over.
+    #[must_use]
+    pub fn may_say_that_it_leaves(&self) -> bool {
+        self.shared.off_ring_since.is_some_and(|since| self.shared.peers.know(since)) && self.owes_nothing()
+    }
+
+    /// Whether every other gateway has installed a view in which this one leaves, and has accepted what it sent
+    /// before: from now on nobody waits for its answer.
+    #[must_use]
+    pub fn may_leave(&self) -> bool {
+        self.shared.leaves_since.is_some_and(|since| self.shared.peers.know(since)) && self.owes_nothing()
+    }
+
     /// The home of a topic.
     #[must_use]
     pub fn home_of(&self, topic: &Topic) -> Option<Incarnation> {
@@ -277,6 +297,14 @@ impl<C: Content> Core<C> {
         let changed = gap || next.gateways != shared.members.gateways;
         let gone = shared.peers.outside(&next);
         shared.members = next;
+        if shared.members.has_ready(shared.me) {
+            shared.off_ring_since = None;
+        } else {
+            shared.off_ring_since.get_or_insert(shared.members.epoch);
+        }
+        if shared.members.leaving.contains(&shared.me) {
+            shared.leaves_since.get_or_insert(shared.members.epoch);
+        }
         shared.out.push(Effect::Installed(Arc::clone(&shared.members.view)));
         if changed {
             shared.peers.must_sync(shared.members.epoch, shared.now);

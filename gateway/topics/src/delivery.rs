@@ -80,26 +80,35 @@ impl<C: Content> Deliveries<C> {
         Some(None)
     }
 
-    /// The answers that a gateway owes will not come. Returns which are concerned.
-    pub(super) fn miss(&mut self, gateway: Incarnation) -> Vec<u64> {
+    /// The answers that a gateway owes will not come, and are missing unless it leaves. Returns which are concerned.
+    pub(super) fn miss(&mut self, gateway: Incarnation, leaves: bool) -> Vec<u64> {
         let mut concerned = Vec::new();
         for (id, delivery) in &mut self.pending {
             if delivery.waiting.remove(&gateway) {
-                delivery.missing.insert(gateway);
+                if !leaves {
+                    delivery.missing.insert(gateway);
+                }
                 concerned.push(*id);
             }
         }
         concerned
     }
 
-    /// Those that have waited for too long: nothing is waited for any longer.
-    pub(super) fn give_up(&mut self, within: Duration, now: Duration) -> Vec<u64> {
+    /// Those that have waited for too long: nothing is waited for any longer, and nothing is missing of gateways that
+    /// leave.
+    pub(super) fn give_up(
+        &mut self,
+        within: Duration,
+        now: Duration,
+        leaving: &BTreeSet<Incarnation>,
+    ) -> Vec<u64> {
         let mut late = Vec::new();
         // They were numbered one after the other.
         for (id, delivery) in
             self.pending.iter_mut().take_while(|(_, delivery)| now >= delivery.since + within)
         {
-            delivery.missing.append(&mut delivery.waiting);
+            let waiting = std::mem::take(&mut delivery.waiting);
+            delivery.missing.extend(waiting.into_iter().filter(|gateway| !leaving.contains(gateway)));
             late.push(*id);
         }
         late

@@ -56,19 +56,24 @@ fn other() -> Incarnation {
     Incarnation::from_bits(2)
 }
 
+/// A view of both gateways, with the other one in this state; none if it has gone.
+fn view(count: u64, other_is: Option<MemberState>) -> Arc<View> {
+    let member = |incarnation: Incarnation, state: MemberState| Member {
+        incarnation: incarnation.to_string(),
+        role: Role::Gateway.into(),
+        state: state.into(),
+        ring_version: 1,
+        ..Member::default()
+    };
+    let other = other_is.map(|state| member(other(), state));
+    let members = [Some(member(me(), MemberState::Ready)), other].into_iter().flatten().collect();
+    Arc::new(View { epoch: Some(Epoch::new(1, count)), before: Some(Epoch::new(1, count - 1)), members })
+}
+
 impl Home {
     /// Both gateways are in the view, and have no links yet.
     fn new() -> Self {
-        let member = |incarnation: Incarnation, state: MemberState| Member {
-            incarnation: incarnation.to_string(),
-            role: Role::Gateway.into(),
-            state: state.into(),
-            ring_version: 1,
-            ..Member::default()
-        };
-        let members = vec![member(me(), MemberState::Ready), member(other(), MemberState::Draining)];
-        let (epoch, before) = (Some(Epoch::new(1, 1)), Some(Epoch::new(1, 0)));
-        let view = Arc::new(View { epoch, before, members });
+        let view = view(1, Some(MemberState::Draining));
         let groups = Pattern { app: "a".to_owned(), pattern: "*".to_owned() };
         let keep = Retention { last: Duration::from_secs(60), ..Retention::default() };
         let rules = RetentionRules(vec![RetentionRule { groups, keep }]);
@@ -195,4 +200,76 @@ fn interest_is_not_acknowledged_before_the_last_value_is_sent() {
     assert!(home.sent.is_empty(), "the home's own link is still opening");
     home.apply(Input::OutboundUp(other()));
     assert_eq!(home.sent, ["value", "acknowledgement"]);
+}
+
+/// A gateway that has announced that it leaves is asked nothing more, is waited for when it was asked before, and is
+/// missing nowhere, however it goes.
+#[test]
+fn gateway_that_leaves_is_missing_in_no_answer() {
+    let goes: [fn(&mut Home); 3] = [
+        |home| home.apply(Input::OutboundDown(other(), home.now)),
+        |home| home.apply(Input::View(view(3, None))),
+        |home| home.wait(TopicLimits::default().link_timeout),
+    ];
+    for (state, missing) in [(MemberState::Leaving, vec![]), (MemberState::Draining, vec![other()])] {
+        for go in goes {
+            let mut home = Home::new();
+            home.apply(Input::OutboundUp(other()));
+            home.other_syncs();
+            home.send(1);
+            assert_eq!(home.delivered.len(), 1);
+            home.apply(Input::View(view(2, Some(state))));
+            assert_eq!(home.answered, [], "it may have had clients when it was asked");
+            go(&mut home);
+            assert_eq!(home.answered, [(1, missing.clone())]);
+        }
+    }
+    let mut home = Home::new();
+    home.apply(Input::View(view(2, Some(MemberState::Leaving))));
+    assert!(!home.core.wants_ticks(), "it need not sync");
+    home.send(1);
+    home.apply(Input::OutboundUp(other()));
+    home.other_syncs();
+    home.send(2);
+    assert_eq!((&home.delivered, &home.answered), (&vec![], &vec![(1, vec![]), (2, vec![])]));
+}
+
+/// It may leave when the other gateway has installed the view that says so, and has accepted all that was sent to it
+/// before.
+#[test]
+fn gateway_leaves_when_every_other_one_knows_that() {
+    let state = |count: u64, mine: MemberState| {
+        let mut view = View::clone(&view(count, Some(MemberState::Ready)));
+        view.members[0].set_state(mine);
+        Arc::new(view)
+    };
+    let mut core = Core::<Nothing>::new(me(), TopicLimits::default());
+    let mut serial = 0;
+    let mut apply = |core: &mut Core<Nothing>, input| {
+        for effect in core.apply(input, Duration::ZERO) {
+            if let Effect::Send(_, LinkMessage::Synced { serial: sent, .. }) = effect {
+                serial = sent;
+            }
+        }
+        serial
+    };
+    let says = |message| Input::Received(other(), SESSION, message);
+    apply(&mut core, Input::View(state(1, MemberState::Draining)));
+    apply(&mut core, Input::OutboundUp(other()));
+    apply(&mut core, Input::InboundUp(other(), SESSION));
+    apply(&mut core, says(LinkMessage::View(state(1, MemberState::Draining))));
+    let before = apply(&mut core, Input::Tick);
+    assert!(!core.may_say_that_it_leaves(), "the next homes may not have got what it hands over");
+    apply(&mut core, says(LinkMessage::InterestAck(before)));
+    assert!(core.may_say_that_it_leaves() && !core.may_leave(), "no view says that it leaves");
+    let leaving = state(2, MemberState::Leaving);
+    let last = apply(&mut core, Input::View(Arc::clone(&leaving)));
+    assert!(last > before && !core.may_leave());
+    apply(&mut core, says(LinkMessage::View(leaving)));
+    assert!(!core.may_leave(), "the other one may not have got its last answers");
+    apply(&mut core, says(LinkMessage::InterestAck(last)));
+    assert!(core.may_leave());
+    // Another view does not change that, once the other gateway has it.
+    apply(&mut core, Input::View(state(3, MemberState::Leaving)));
+    assert!(!core.may_leave());
 }

@@ -70,15 +70,23 @@ impl<C: Content> Core<C> {
     }
 
     fn miss(&mut self, peer: Incarnation) {
-        self.homes.miss(&mut self.shared, peer);
+        let leaves = self.shared.peers.is_leaving(peer);
+        self.missed(peer, leaves);
+    }
+
+    /// What it owes will not come. A gateway that leaves has answered all that was placed among its clients, so it
+    /// owes nothing.
+    fn missed(&mut self, peer: Incarnation, leaves: bool) {
+        self.homes.miss(&mut self.shared, peer, leaves);
         self.take_replies();
         self.routes.lost(peer, self.shared.now);
     }
 
     /// It is not in the view: dead, whatever it may still send.
     pub(super) fn peer_gone(&mut self, peer: Incarnation) {
+        let leaves = self.shared.peers.is_leaving(peer);
         self.shared.peers.remove(peer);
-        self.miss(peer);
+        self.missed(peer, leaves);
         self.homes.lose(&mut self.shared, &mut self.own, |gateway, _| gateway == peer);
     }
 

@@ -1,7 +1,7 @@
 //! A view as the homes read it: the gateways, and which of them own topics.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -25,6 +25,9 @@ pub struct Members {
     pub epoch: Epoch,
     /// Every gateway in whatever state, with its place on the ring.
     pub gateways: BTreeMap<Incarnation, RingPlace>,
+    /// Those that have announced that they have no clients any more. They left the ring when they began to drain, so
+    /// announcing this moves no topic, and nobody has to sync for it.
+    pub leaving: BTreeSet<Incarnation>,
 }
 
 /// What the ring depends on.
@@ -45,7 +48,9 @@ impl Members {
                 Some((gateway.incarnation.parse().ok()?, place))
             })
             .collect();
-        Self { epoch: view::epoch(&view), gateways, view }
+        let leaving = view::gateways(&view).filter(|gateway| view::is_leaving(gateway));
+        let leaving = leaving.filter_map(|gateway| gateway.incarnation.parse().ok()).collect();
+        Self { epoch: view::epoch(&view), gateways, leaving, view }
     }
 
     /// Whether this gateway is in the view, and on the ring.

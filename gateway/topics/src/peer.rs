@@ -12,6 +12,8 @@ use crate::{limits::TopicLimits, members::Members, membership::LinkSession, topi
 /// What this gateway knows of another one.
 #[derive(Debug)]
 pub(super) struct Peer {
+    /// It has announced that it has no clients any more: nothing concerns it, and nothing is missing without it.
+    leaving: bool,
     /// Our link to it is open.
     pub(super) open: bool,
     /// When it was last heard on our link to it, if that is not open.
@@ -41,6 +43,7 @@ pub(super) struct Peer {
 impl Peer {
     fn new(now: Duration) -> Self {
         Self {
+            leaving: false,
             open: false,
             closed_since: now,
             session: None,
@@ -96,6 +99,9 @@ impl PeerTable {
     /// unsynced for the parking time. So is one that has synced before our link to it is open, as when both
     /// links are opened at once: what it is concerned by could not be sent to it.
     fn is_waited_for(&self, peer: &Peer, now: Duration) -> bool {
+        if peer.leaving {
+            return false;
+        }
         let timeout = self.limits.link_timeout;
         let closed = !peer.open && now < peer.closed_since + timeout;
         let silent = peer.session.is_none() && now >= peer.silent_since + timeout;
@@ -105,7 +111,18 @@ impl PeerTable {
 
     /// Whether all links are up in both directions, and every peer has synced on its own.
     pub(super) fn are_linked(&self) -> bool {
-        self.known.values().all(|peer| peer.open && peer.has_synced(self.changed))
+        self.known.values().all(|peer| peer.leaving || peer.open && peer.has_synced(self.changed))
+    }
+
+    /// Whether every peer has installed this view, and has accepted all that was sent to it.
+    pub(super) fn know(&self, view: Epoch) -> bool {
+        let knows = |peer: &Peer| peer.open && peer.has_spoken() && peer.spoke >= view;
+        self.known.values().all(|peer| knows(peer) && peer.taken == peer.serial)
+    }
+
+    /// Whether it has announced that it has no clients any more.
+    pub(super) fn is_leaving(&self, peer: Incarnation) -> bool {
+        self.known.get(&peer).is_some_and(|peer| peer.leaving)
     }
 
     /// Whether none is waited for.
@@ -113,9 +130,9 @@ impl PeerTable {
         !self.known.values().any(|peer| self.is_waited_for(peer, now))
     }
 
-    /// Gateways of the view that have not synced.
+    /// Gateways of the view that have not synced, and may have clients.
     pub(super) fn unsynced(&self) -> Vec<Incarnation> {
-        let unsynced = self.known.iter().filter(|(_, peer)| !peer.has_synced(self.changed));
+        let unsynced = self.known.iter().filter(|(_, peer)| !peer.leaving && !peer.has_synced(self.changed));
         unsynced.map(|(peer, _)| *peer).collect()
     }
 
@@ -166,7 +183,8 @@ impl PeerTable {
 
     pub(super) fn add(&mut self, me: Incarnation, members: &Members, now: Duration) {
         for &gateway in members.gateways.keys().filter(|gateway| **gateway != me) {
-            self.known.entry(gateway).or_insert_with(|| Peer::new(now));
+            let peer = self.known.entry(gateway).or_insert_with(|| Peer::new(now));
+            peer.leaving = members.leaving.contains(&gateway);
         }
     }
 

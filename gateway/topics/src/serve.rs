@@ -219,7 +219,7 @@ impl<C: Content> Homes<C> {
         }
     }
 
-    /// The gateways that a command concerns: all with clients in the topic.
+    /// The gateways that a command concerns: all with clients in the topic. Of those that leave, none has clients.
     fn concerned(&self, shared: &Shared<C>, topic: &Topic, command: &C::Command) -> BTreeSet<Incarnation> {
         let mut concerned: BTreeSet<_> = if topic.kind() == TopicKind::All {
             shared.members.gateways.keys().copied().collect()
@@ -227,6 +227,9 @@ impl<C: Content> Homes<C> {
             self.topics.get(topic).into_iter().flat_map(super::home::TopicHome::concerned).collect()
         };
         concerned.extend(C::also(command).filter(|also| shared.members.gateways.contains_key(also)));
+        if !shared.members.leaving.is_empty() {
+            concerned.retain(|gateway| !shared.members.leaving.contains(gateway));
+        }
         concerned
     }
 
@@ -263,9 +266,9 @@ impl<C: Content> Homes<C> {
         }
     }
 
-    /// The answers that a gateway owes will not come.
-    pub(super) fn miss(&mut self, shared: &mut Shared<C>, gateway: Incarnation) {
-        for id in self.deliveries.miss(gateway) {
+    /// The answers that a gateway owes will not come; they are missing unless it leaves.
+    pub(super) fn miss(&mut self, shared: &mut Shared<C>, gateway: Incarnation, leaves: bool) {
+        for id in self.deliveries.miss(gateway, leaves) {
             self.conclude_if_done(shared, id);
         }
     }
@@ -273,7 +276,7 @@ impl<C: Content> Homes<C> {
     /// What has waited for too long does not wait any longer.
     pub(super) fn tick(&mut self, shared: &mut Shared<C>, own: &mut OwnTopics<C>) {
         self.release(shared, own);
-        for id in self.deliveries.give_up(shared.limits.link_timeout, shared.now) {
+        for id in self.deliveries.give_up(shared.limits.link_timeout, shared.now, &shared.members.leaving) {
             self.conclude_if_done(shared, id);
         }
     }

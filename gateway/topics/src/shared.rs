@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broadgate_proto::id::Incarnation;
+use broadgate_proto::{id::Incarnation, v1::Epoch};
 
 use crate::{
     content::Content,
@@ -21,6 +21,10 @@ pub(super) struct Shared<C: Content> {
     pub(super) now: Duration,
     pub(super) members: Members,
     pub(super) rings: Rings,
+    /// The first of the last views in which this gateway is not on the ring; none while it is.
+    pub(super) off_ring_since: Option<Epoch>,
+    /// The first view in which this gateway leaves.
+    pub(super) leaves_since: Option<Epoch>,
     pub(super) peers: PeerTable,
     pub(super) retained: RetainedMessages<C>,
     pub(super) out: Vec<Effect<C>>,
@@ -34,6 +38,8 @@ impl<C: Content> Shared<C> {
             now: Duration::ZERO,
             members: Members::default(),
             rings: Rings::default(),
+            off_ring_since: None,
+            leaves_since: None,
             peers: PeerTable::new(limits),
             retained: RetainedMessages::new(rules, limits.retained_bytes_max, limits.retained_app_bytes_max),
             out: Vec::new(),

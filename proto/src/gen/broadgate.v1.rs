@@ -277,6 +277,11 @@ pub enum MemberState {
     Ready = 2,
     /// In the view and answering, but about to leave: send it nothing new.
     Draining = 3,
+    /// A gateway without clients, which leaves when every other gateway knows
+    /// that: what concerns clients does not concern it, and what it does not
+    /// answer any more is missing nowhere.
+    /// Treat a state that you do not know as DRAINING.
+    Leaving = 4,
 }
 impl MemberState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -289,6 +294,7 @@ impl MemberState {
             Self::Joining => "MEMBER_STATE_JOINING",
             Self::Ready => "MEMBER_STATE_READY",
             Self::Draining => "MEMBER_STATE_DRAINING",
+            Self::Leaving => "MEMBER_STATE_LEAVING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -298,6 +304,7 @@ impl MemberState {
             "MEMBER_STATE_JOINING" => Some(Self::Joining),
             "MEMBER_STATE_READY" => Some(Self::Ready),
             "MEMBER_STATE_DRAINING" => Some(Self::Draining),
+            "MEMBER_STATE_LEAVING" => Some(Self::Leaving),
             _ => None,
         }
     }

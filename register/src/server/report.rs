@@ -80,6 +80,7 @@ pub(super) fn view(view: &View) {
             (MemberState::Joining, "joining"),
             (MemberState::Ready, "ready"),
             (MemberState::Draining, "draining"),
+            (MemberState::Leaving, "leaving"),
         ] {
             let counted =
                 view.members.iter().filter(|one| one.role() == role && one.state() == state).count();

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use broadgate_proto::{
     id::Incarnation,
     limits::LINK_BATCHES_MAX,
-    v1::{self, View},
+    v1::{self, MemberState, View},
     view,
 };
 use broadgate_tasks::Spawner;
@@ -43,7 +43,8 @@ use crate::{cluster::handle::ClusterHandle, identity::Identity};
 
 pub(crate) use self::batch::{OutgoingBatch, SentCommands};
 
-/// Every other gateway of the view, whatever its state: a draining one still has clients.
+/// Every other gateway of the view, whatever its state. A draining one still has clients; one that leaves has none, but
+/// peers may still be waiting for its answers.
 pub(crate) struct Peers {
     links: ArcSwap<BTreeMap<Incarnation, Arc<PeerLink>>>,
     /// Locked while the links change: views come from the cluster task, a new incarnation from the
@@ -63,10 +64,18 @@ pub(crate) struct Peers {
 /// This gateway's end of a link.
 pub(crate) struct PeerLink {
     name: String,
+    /// It has announced that it has no clients any more.
+    leaves: AtomicBool,
     up: Arc<AtomicBool>,
     batches: mpsc::Sender<OutgoingBatch>,
     /// Ends the link's task.
     gone: CancellationToken,
+}
+
+impl PeerLink {
+    fn may_have_clients(&self) -> bool {
+        !self.leaves.load(Ordering::Relaxed)
+    }
 }
 
 impl Peers {
@@ -113,6 +122,7 @@ impl Peers {
                 continue;
             }
             let link = before.get(&incarnation).cloned().unwrap_or_else(|| self.dial(incarnation, member));
+            link.leaves.store(view::is_leaving(member), Ordering::Relaxed);
             after.insert(incarnation, link);
         }
         for (incarnation, link) in before.iter() {
@@ -140,7 +150,8 @@ impl Peers {
             up: Arc::clone(&up),
         };
         self.spawner.spawn("link to a gateway", dialer.run(queue, gone.clone()));
-        Arc::new(PeerLink { name: member.name.clone(), up, batches, gone })
+        let leaves = AtomicBool::default();
+        Arc::new(PeerLink { name: member.name.clone(), leaves, up, batches, gone })
     }
 
     /// A number for a peer's link to us; they rise.
@@ -148,12 +159,21 @@ impl Peers {
         self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Those that may have clients.
     pub(crate) fn all(&self) -> Vec<Incarnation> {
-        self.links.load().keys().copied().collect()
+        let links = self.links.load();
+        links.iter().filter(|(_, link)| link.may_have_clients()).map(|(peer, _)| *peer).collect()
     }
 
+    /// Whether it is in the view, and may have clients.
     pub(crate) fn has(&self, peer: Incarnation) -> bool {
-        self.links.load().contains_key(&peer)
+        self.links.load().get(&peer).is_some_and(|link| link.may_have_clients())
+    }
+
+    /// Whether its last word was that it has no clients any more. It has answered all that was placed among them before:
+    /// what it does not answer has found none, so nothing is missing.
+    pub(crate) fn has_left(&self, peer: Incarnation) -> bool {
+        self.views.last_state_of(peer) == Some(MemberState::Leaving)
     }
 
     /// A gateway's name, for answers.

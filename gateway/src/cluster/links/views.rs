@@ -8,9 +8,10 @@ use std::{
 };
 
 use broadgate_proto::{
+    id::Incarnation,
     limits::{VIEW_ASK_AGAIN, VIEWS_KEPT_BYTES_MAX, VIEWS_KEPT_MAX},
-    v1::{Epoch, View, ViewChange, ViewQuestion},
-    view::{epoch, member_bytes},
+    v1::{Epoch, MemberState, View, ViewChange, ViewQuestion},
+    view::{epoch, find, member_bytes},
     view_change::{self, BadChange},
 };
 use metrics::{Counter, counter};
@@ -53,6 +54,11 @@ impl ViewStore {
     /// The view of this number.
     pub(crate) fn get(&self, epoch: Epoch) -> Option<Arc<View>> {
         self.known().get(epoch)
+    }
+
+    /// A gateway's state in the newest view that names it.
+    pub(crate) fn last_state_of(&self, gateway: Incarnation) -> Option<MemberState> {
+        self.known().last_state_of(gateway)
     }
 
     /// Changes when a view is added.
@@ -124,6 +130,12 @@ impl KnownViews {
         views.find(|(view, _)| epoch(view) == wanted).map(|(view, _)| Arc::clone(view))
     }
 
+    fn last_state_of(&self, gateway: Incarnation) -> Option<MemberState> {
+        let named =
+            self.views.iter().filter_map(|(view, _)| Some((epoch(view), find(view, gateway)?.state())));
+        named.max_by_key(|(number, _)| *number).map(|(_, state)| state)
+    }
+
     /// The highest numbers, the highest first.
     fn newest(&self, count: usize) -> Vec<Epoch> {
         let mut numbers: Vec<_> = self.views.iter().map(|(view, _)| epoch(view)).collect();
@@ -150,7 +162,6 @@ impl KnownViews {
 #[cfg(test)]
 mod tests {
     use broadgate_proto::{
-        id::Incarnation,
         limits::TERM_STEP,
         v1::{Member, Role},
     };
@@ -222,6 +233,25 @@ mod tests {
         false_term.epoch = Some(Epoch::new(u64::MAX, 1));
         assert!(!known.add(&Arc::new(false_term)));
         assert_eq!(known.newest(2), [Epoch::new(TERM_STEP, 100), Epoch::new(TERM_STEP, 99)]);
+    }
+
+    #[test]
+    fn last_word_of_a_gateway_is_known_after_it_has_left() {
+        let store = ViewStore::default();
+        let says = |count: u64, state: MemberState| {
+            let mut view = View::clone(&view(count, 3));
+            view.members[2].set_state(state);
+            Arc::new(view)
+        };
+        let (leaver, dead) = (Incarnation::from_bits(3), Incarnation::from_bits(2));
+        assert_eq!(store.last_state_of(leaver), None);
+        // In whatever order they come.
+        for (count, state) in [(2, MemberState::Leaving), (1, MemberState::Draining)] {
+            store.add(&says(count, state));
+        }
+        store.add(&view(3, 1));
+        assert_eq!(store.last_state_of(leaver), Some(MemberState::Leaving));
+        assert_ne!(store.last_state_of(dead), Some(MemberState::Leaving));
     }
 
     #[test]
