@@ -459,11 +459,13 @@ mod tests {
         let [app] = &all.apps[..] else { panic!("{} apps", all.apps.len()) };
         let mut filled = app.clone();
         filled.keys[1].secret = KeySecret::new("as its file says");
+        filled.redis.as_mut().unwrap().password = KeySecret::new("as its file says");
         Apps::new(vec![filled]).unwrap();
         let mut example = App {
             raw: app.raw,
             socketio: app.socketio,
             auth: app.auth.clone(),
+            redis: app.redis.clone(),
             service: app.service.clone(),
             origins: app.origins.clone(),
             keys: app.keys.clone(),

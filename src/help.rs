@@ -80,6 +80,18 @@ const COUNTERS: &[(&str, &str)] = &[
         "Questions to apps' backends whether a client may subscribe, by outcome",
     ),
     (
+        "broadgate_gateway_redis_messages_total",
+        "Messages of apps' Redis, by app and by the home of their channel: here, another gateway, or unknown outside a view",
+    ),
+    (
+        "broadgate_gateway_redis_drops_total",
+        "Messages of apps' Redis that were not placed, by app and reason",
+    ),
+    (
+        "broadgate_gateway_redis_disconnected_seconds_total",
+        "Seconds without a connection to an app's Redis: what was published meanwhile is lost",
+    ),
+    (
         "broadgate_gateway_socketio_handshakes_total",
         "Handshakes of Socket.IO clients: begun by polling, gone over to a WebSocket, or begun with one",
     ),
@@ -171,6 +183,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_peers", "Other gateways in the view"),
     ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not synced"),
     ("broadgate_gateway_pusher_watchers", "Streams that watch Pusher clients"),
+    ("broadgate_gateway_redis_disconnected", "1 while there is no connection to an app's Redis"),
     ("broadgate_gateway_register_heard", "1 while a register answers"),
     ("broadgate_gateway_webhook_journal_bytes", "Size of the webhook journal's file"),
     ("broadgate_gateway_webhook_queue_bytes", "Bytes of webhook events queued for an app's endpoints"),
@@ -275,6 +288,9 @@ const CONTAINED: &[(&str, &[&str])] = &[
             "handshake",
             "list of clients",
             "peer's link",
+            "redis certificates",
+            "redis messages",
+            "redis reader",
             "release of a worker",
             "webhook journal",
             "webhook spool",

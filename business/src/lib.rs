@@ -75,8 +75,8 @@ pub mod v1 {
         Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, Epoch,
         FollowedRegister, GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition,
         HistoryReply, LastValueReply, ListClientsReply, ListNamesReply, Member, MemberState, NamedCount,
-        OnlineReply, PresenceMember, Receipt, Role, RosterReply, Session, StatusReply, View, WorkerStatus,
-        history_message, last_value_reply,
+        OnlineReply, PresenceMember, Receipt, RedisReader, Role, RosterReply, Session, StatusReply, View,
+        WorkerStatus, history_message, last_value_reply,
     };
 }
 

@@ -72,6 +72,11 @@ fn decode(protocol: Protocol, bytes: &[u8], step: usize, frames: u32) -> (Vec<Cl
     (said, false, answer)
 }
 
+/// What a Redis answers.
+pub fn redis(data: &[u8]) {
+    crate::redis::fuzz(data);
+}
+
 fn keys() -> Vec<auth::AppKey> {
     vec![auth::AppKey::new("key", "a-secret-of-the-fuzzer")]
 }

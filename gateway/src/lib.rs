@@ -46,6 +46,7 @@ mod health;
 mod identity;
 mod ingress;
 mod observers;
+mod redis;
 mod refusals;
 mod request_bodies;
 mod server;

@@ -366,6 +366,40 @@ pub const AUTHORIZATION_HEADERS_BYTES_MAX: usize = 16 * KIB;
 /// The wait before a question is asked again that the backend has not answered, doubled at random.
 pub const AUTHORIZATION_RETRY_WAIT: Duration = Duration::from_millis(100);
 
+/// From dialling a Redis until it has confirmed the subscription.
+pub const REDIS_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A Redis that sends nothing for so long is pinged.
+pub const REDIS_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// And how long it may take to answer; beyond, the connection is dead.
+pub const REDIS_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// The wait before the first attempt to reach a Redis again; doubled with each. Half of it is random, so that
+/// gateways do not dial together.
+pub const REDIS_RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
+/// The longest wait between two attempts: what is published meanwhile is lost.
+pub const REDIS_RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The same trouble with a Redis is logged once within this time.
+pub const REDIS_TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
+/// One read from a Redis, in bytes.
+pub const REDIS_READ_BYTES: usize = 16 * KIB;
+/// A line of a Redis: the head of a text, or an error. That about its protected mode has 950 bytes.
+pub const REDIS_LINE_BYTES_MAX: usize = 4 * KIB;
+/// What a message of a Redis may have besides the largest payload, in bytes: names, and the object around the
+/// data. Beyond, a message is skipped and counted.
+pub const REDIS_REPLY_REST_BYTES: usize = 8 * KIB;
+/// Messages of an app's Redis that are being placed, in bytes, with [`REDIS_MESSAGE_OVERHEAD_BYTES`] for each, or
+/// two of the largest, if that is more; beyond, messages are dropped and counted: a slow cluster must not slow
+/// the reader, whom Redis closes at 32 MB behind.
+pub const REDIS_PLACING_BYTES_MAX: usize = 16 * MIB;
+/// The overhead of such a message besides its texts, in bytes.
+pub const REDIS_MESSAGE_OVERHEAD_BYTES: usize = 512;
+/// While no message of an app's prefix has come, so many messages of other names are looked at, to find that
+/// Laravel publishes under another prefix.
+pub const REDIS_LOOKOUT_MESSAGES_MAX: u32 = 1000;
+/// And so many bytes of them.
+pub const REDIS_LOOKOUT_BYTES_MAX: usize = MIB;
+/// And again after this time.
+pub const REDIS_LOOKOUT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How often a Socket.IO client and its gateway say that they are there. Fixed: what the reference server has.
 pub const SOCKETIO_PING_INTERVAL: Duration = Duration::from_secs(25);
 /// And how long either waits for the other.

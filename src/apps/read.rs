@@ -145,6 +145,18 @@ impl AppsReading {
     /// The secrets that are in files of their own.
     fn read_secrets(&mut self, seen: &mut Vec<SeenFile>) -> Result<(), String> {
         for (app, place) in self.apps.iter_mut().zip(&self.places) {
+            if let Some(redis) = &mut app.redis {
+                if let Some(path) = &redis.password_file {
+                    let text = SeenFile::read(path, seen).map_err(|error| {
+                        format!("{place}.redis: password_file {}: {error}", path.display())
+                    })?;
+                    redis.password = KeySecret::new(&text);
+                    self.with_secrets.insert(path.clone());
+                }
+                if redis.urls.iter().any(|url| url.is_tls) {
+                    redis.tls.open().map_err(|sentence| format!("{place}.redis.{sentence}"))?;
+                }
+            }
             for (index, key) in app.keys.iter_mut().enumerate() {
                 let Some(path) = &key.secret_file else { continue };
                 let text = SeenFile::read(path, seen).map_err(|error| {

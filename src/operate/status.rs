@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broadgate_business::v1::{
-    FollowedRegister, GatewayStatus, Member, MemberState, Role, StatusReply, WorkerStatus,
+    FollowedRegister, GatewayStatus, Member, MemberState, RedisReader, Role, StatusReply, WorkerStatus,
 };
 use serde_json::{Value, json};
 
@@ -51,6 +51,7 @@ fn warnings(status: &StatusReply) -> Vec<String> {
     for member in members(status, Role::Gateway) {
         let Some(known) = gateway(status, member) else { continue };
         warnings.extend(register_warning(member, known));
+        warnings.extend(known.redis_readers.iter().filter_map(|reader| redis_warning(member, reader)));
         let mut services: Vec<_> = known.listener_services.iter().collect();
         services.sort();
         for (listener, service) in services {
@@ -88,6 +89,27 @@ fn register_warning(member: &Member, known: &GatewayStatus) -> Option<String> {
     };
     let colon = if trouble.is_empty() { "" } else { ": " };
     Some(format!("{}: register {address}{not}{colon}{trouble}{outside}", member.name))
+}
+
+/// What is wrong with a reader of an app's Redis.
+fn redis_warning(member: &Member, reader: &RedisReader) -> Option<String> {
+    let RedisReader { app, url, connected, trouble, .. } = reader;
+    match (connected, &**trouble) {
+        (true, "") => None,
+        (true, trouble) => Some(format!("{}: Redis of app {app:?}, {url}: {trouble}", member.name)),
+        (false, trouble) => Some(format!(
+            "{}: Redis of app {app:?}, {url}: {trouble}; what is published meanwhile is lost",
+            member.name
+        )),
+    }
+}
+
+/// Each gateway's readers.
+fn redis_readers(status: &StatusReply) -> impl Iterator<Item = (&Member, &RedisReader)> {
+    let of = |member| gateway(status, member).map(|known| (member, &known.redis_readers));
+    members(status, Role::Gateway)
+        .filter_map(of)
+        .flat_map(|(member, readers)| readers.iter().map(move |reader| (member, reader)))
 }
 
 /// Members of the view with what is known about each.
@@ -190,6 +212,19 @@ fn as_text(status: &StatusReply, width: Option<usize>) -> String {
                 ]
             })),
     );
+    if redis_readers(status).next().is_some() {
+        text += "\n";
+        text += &fitted(
+            width,
+            ["GATEWAY", "APP", "REDIS", "STATE", "SINCE"],
+            &["SINCE", "REDIS"],
+            redis_readers(status).map(|(member, reader)| {
+                let state = if reader.connected { "connected" } else { "not connected" };
+                let since = age(Duration::from_millis(reader.state_ms));
+                [member.name.clone(), reader.app.clone(), reader.url.clone(), state.to_owned(), since]
+            }),
+        );
+    }
     for warning in warnings(status) {
         text += &format!("\nwarning: {warning}\n");
     }
@@ -227,6 +262,10 @@ fn as_json(status: &StatusReply) -> Value {
                         "outside": register.outside, "ledger": register.ledger,
                         "ledger_lag_ms": register.ledger_lag_ms,
                     })),
+                    "redis_readers": known.map(|known| known.redis_readers.iter().map(|reader| json!({
+                        "app": reader.app, "url": reader.url, "connected": reader.connected,
+                        "trouble": reader.trouble, "state_ms": reader.state_ms,
+                    })).collect::<Vec<_>>()),
                 }),
             )
         })
@@ -318,5 +357,21 @@ mod tests {
         assert!(as_text(&status, None).contains(" leads · ledger etcd, lag 3 ms · epoch "));
         status.gateways[0].register = Some(slow);
         assert!(as_text(&status, None).contains("etcd has not accepted a change for 2000 ms"));
+        let readers =
+            [("a", true, ""), ("b", false, "it closed the connection")].map(|(app, connected, trouble)| {
+                RedisReader {
+                    app: app.into(),
+                    url: "redis://10.0.0.9:6379".into(),
+                    connected,
+                    trouble: trouble.into(),
+                    state_ms: 61_000,
+                }
+            });
+        status.gateways[0].redis_readers = readers.to_vec();
+        let text = as_text(&status, None);
+        assert!(text.contains("not connected") && text.contains("1 min"), "{text}");
+        let said = "Redis of app \"b\", redis://10.0.0.9:6379: it closed the connection; what is published meanwhile is lost\n";
+        assert!(text.contains(said) && !text.contains("app \"a\""), "{text}");
+        assert_eq!(as_json(&status)["gateways"][0]["redis_readers"][1]["connected"], false);
     }
 }

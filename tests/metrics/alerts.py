@@ -107,6 +107,13 @@ CASES = {
         one("broadgate_gateway_drops_total", increasing(), f'{G1}, reason="no_worker"'), "5m", INSTANCE,
         {**one("broadgate_gateway_drops_total", PAST, f'{G1}, reason="no_worker"'),
          **one("broadgate_gateway_drops_total", increasing(), f'{G1}, reason="slow"')}, "12m"),
+    "BroadgateRedisDisconnected": case(
+        one("broadgate_gateway_redis_disconnected", for_minutes(1), f'{G1}, app="shop"'), "1m", {**INSTANCE, "app": "shop"},
+        one("broadgate_gateway_redis_disconnected", "1 1 0x20", f'{G1}, app="shop"')),
+    "BroadgateRedisDrops": case(
+        one("broadgate_gateway_redis_drops_total", increasing(), f'{G1}, app="shop", reason="full"'), "5m",
+        {**INSTANCE, "app": "shop", "reason": "full"},
+        one("broadgate_gateway_redis_drops_total", PAST, f'{G1}, app="shop", reason="full"'), "12m"),
     "BroadgateWebhooksLost": case(
         one("broadgate_gateway_webhook_drops_total", increasing(), f'{G1}, reason="given_up"'), "5m",
         {**INSTANCE, "reason": "given_up"},

@@ -43,6 +43,7 @@ mod pusher_answers;
 mod pusher_limits;
 mod pusher_watch;
 mod queries;
+mod redis;
 mod refusals;
 mod rounds;
 mod runbook;

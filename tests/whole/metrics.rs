@@ -40,10 +40,11 @@ async fn metrics_of_alerts_exist() {
         }
         Process::start(&cluster.dir, name, &all, &cluster.environment())
     };
-    // What an app has only if it has webhooks.
+    // What an app has only if it has webhooks, or a Redis.
     let apps = cluster.dir.join("metered.toml");
     let app = "[[apps]]\nid = \"1\"\nkeys = [{ key = \"k\", secret = \"a-secret-of-an-app\" }]\n\
-               webhooks = [{ url = \"http://127.0.0.1:1/\" }]\n";
+               webhooks = [{ url = \"http://127.0.0.1:1/\" }]\n\
+               redis = { url = \"redis://127.0.0.1:1\", prefix = \"\" }\n";
     std::fs::write(&apps, app).unwrap();
     let apps = format!("--apps={}", apps.display());
     let gateway = ["gateway", "--internal-bind=127.0.0.1:0", "--client-bind=127.0.0.1:0", &apps];

@@ -18,6 +18,9 @@ const USER_INFO_BYTES_MOST: usize = proto::MEMBER_INFO_BYTES_MAX - 1024;
 pub(super) fn check(app: &App) -> Result<(), Wrong> {
     let here = |sentence: String| (String::new(), sentence);
     name::check("id", &app.id).map_err(|error| here(error.to_string()))?;
+    if let Some(redis) = &app.redis {
+        redis.check().map_err(|sentence| (".redis".to_owned(), sentence))?;
+    }
     if app.keys.is_empty() {
         return match pusher_setting(app) {
             Some(setting) => Err(here(format!(

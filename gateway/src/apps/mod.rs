@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `settings.rs` | what an `[[apps]]` entry can say |
 //! | `check.rs` | relations between its settings that their types cannot say |
+//! | `redis.rs` | where its backend publishes through Redis |
 //! | `origin.rs` | patterns for the Origin header |
 //! | `secret.rs` | the secret of a key, which is never printed |
 //! | `table.rs` | all apps at one moment, and how two moments differ |
 
 mod check;
 mod origin;
+mod redis;
 mod secret;
 mod settings;
 mod table;
@@ -29,6 +31,7 @@ use tokio::sync::watch;
 
 pub use self::{
     origin::AllowedOrigin,
+    redis::{AppRedis, RedisTlsFiles, RedisUrl},
     secret::KeySecret,
     settings::{
         App, AppAuth, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_AUTH_TIMEOUT, DEFAULT_CACHE_TIME,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use broadgate_pusher::{Compat, limits::PusherLimits};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::apps::{origin::AllowedOrigin, secret::KeySecret};
+use crate::apps::{origin::AllowedOrigin, redis::AppRedis, secret::KeySecret};
 
 /// When a silent Pusher client pings, unless the app says otherwise: what the hosted service tells.
 pub const DEFAULT_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -69,6 +69,8 @@ pub struct App {
     pub socketio: bool,
     /// The backend that says whether a Socket.IO client may subscribe to a private or presence channel.
     pub auth: Option<AppAuth>,
+    /// The Redis through which its backend publishes, besides the HTTP API.
+    pub redis: Option<AppRedis>,
 }
 
 /// How long an app's backend may take to say whether a client may subscribe, unless the app says otherwise.
@@ -296,6 +298,7 @@ impl Default for App {
             webhooks: Vec::new(),
             socketio: false,
             auth: None,
+            redis: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use broadgate_proto::v1;
 use broadgate_register::member::RegisterStatus;
 use broadgate_tasks::Spawner;
 use broadgate_topics::RetentionRules;
@@ -38,6 +39,8 @@ pub(crate) struct Dispatcher {
     pub(crate) latency: Histogram,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
+    /// The readers of apps' Redis, for the status.
+    pub(crate) redis: Box<dyn Fn() -> Vec<v1::RedisReader> + Send + Sync>,
     /// Gateways that are registered at another register only.
     pub(crate) outside: ArcSwap<Vec<String>>,
     pub(crate) installed: watch::Receiver<Installed>,

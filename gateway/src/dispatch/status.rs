@@ -32,6 +32,7 @@ impl Dispatcher {
             listener_services: self.listener_services.clone(),
             register: Some(self.followed_register()),
             evidence: self.evidence.of(&evidence, &self.cluster_place()),
+            redis_readers: (self.redis)(),
             ..v1::GatewayStatus::default()
         };
         for part in parts {

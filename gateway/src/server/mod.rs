@@ -47,6 +47,7 @@ use crate::{
     identity::Identity,
     ingress::{self, Certificates},
     observers::Observers,
+    redis::{ReaderStates, RedisReaders},
     request_bodies::Bodies,
     server::{
         follow::{Installing, MembershipFollower, Next},
@@ -168,8 +169,9 @@ impl Bound {
         let (register_sender, register) = watch::channel(member.register());
         let stop = CancellationToken::new();
         self.watch_certificates(&stop, &mut tasks);
-        let dispatcher =
-            self.start_homes(&me, &shards, register, &stop, (&webhooks, journal.clone()), &mut tasks);
+        let redis = ReaderStates::default();
+        let known = (&webhooks, journal.clone(), &redis);
+        let dispatcher = self.start_homes(&me, &shards, register, &stop, known, &mut tasks);
         let (open, mut listening) = mpsc::channel(1);
         let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
         let sockets = std::mem::take(&mut self.clients.sockets);
@@ -181,6 +183,7 @@ impl Bound {
         let stop_internal = CancellationToken::new();
         tasks.spawn_fallible("internal port", api::serve(internal, listener, stop_internal.clone()));
         self.start_channel_events(&dispatcher, &webhooks, &pool, &stop, &mut tasks);
+        self.start_redis(&dispatcher, redis, &stop, &mut tasks);
         member.set_state(MemberState::Ready);
 
         let mut seen = MembershipFollower {
@@ -268,6 +271,25 @@ impl Bound {
         tasks.spawn("apps", following.run(dispatcher.homes.clone(), stop.clone()));
     }
 
+    /// The task of the readers of apps' Redis.
+    fn start_redis(
+        &self,
+        dispatcher: &Arc<Dispatcher>,
+        states: ReaderStates,
+        stop: &CancellationToken,
+        tasks: &mut Tasks,
+    ) {
+        let payload_bytes_max = self.config.settings.limits.payload_bytes_max();
+        let readers = RedisReaders::new(
+            self.config.apps.clone(),
+            Arc::downgrade(dispatcher),
+            dispatcher.installed.clone(),
+            payload_bytes_max,
+            states,
+        );
+        tasks.spawn("redis", readers.run(stop.clone()));
+    }
+
     /// What the internal port serves.
     fn internal(
         &self,
@@ -323,7 +345,7 @@ impl Bound {
         shards: &Shards,
         register: watch::Receiver<RegisterStatus>,
         stop: &CancellationToken,
-        (webhooks, journal): (&Webhooks, Option<Arc<Journal>>),
+        (webhooks, journal, redis): (&Webhooks, Option<Arc<Journal>>, &ReaderStates),
         tasks: &mut Tasks,
     ) -> Arc<Dispatcher> {
         let (homes, events) = ClusterHandle::new();
@@ -344,6 +366,10 @@ impl Bound {
             latency: histogram!("broadgate_gateway_commands_seconds"),
             link_timeout,
             register: Box::new(move || register.borrow().clone()),
+            redis: Box::new({
+                let redis = redis.clone();
+                move || redis.rows()
+            }),
             outside: ArcSwap::default(),
             installed,
             started: Instant::now(),

@@ -2636,6 +2636,27 @@ pub struct GatewayStatus {
     /// If it was asked for; absent from gateways of earlier versions.
     #[prost(message, optional, tag = "12")]
     pub evidence: ::core::option::Option<GatewayEvidence>,
+    /// Of each app with such a source of events, in the order of their ids.
+    #[prost(message, repeated, tag = "13")]
+    pub redis_readers: ::prost::alloc::vec::Vec<RedisReader>,
+}
+/// A gateway's connection to the Redis through which an app's backend publishes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedisReader {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// redis://host:port, or rediss://host:port with TLS.
+    #[prost(string, tag = "2")]
+    pub url: ::prost::alloc::string::String,
+    /// Whether it is subscribed now. What is published while it is not is lost.
+    #[prost(bool, tag = "3")]
+    pub connected: bool,
+    /// Why it is not, or what seems wrong with the settings; "" if all is well.
+    #[prost(string, tag = "4")]
+    pub trouble: ::prost::alloc::string::String,
+    /// How long it has been connected, or not, in milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub state_ms: u64,
 }
 /// The register that a gateway follows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

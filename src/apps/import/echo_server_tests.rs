@@ -1,4 +1,4 @@
-use broadgate_gateway::apps::{App, Apps};
+use broadgate_gateway::apps::{App, Apps, KeySecret};
 use serde_json::json;
 
 use super::*;
@@ -51,7 +51,11 @@ fn app(imported: &Imported) -> App {
         apps: Vec<App>,
     }
     let text = imported.toml();
-    let file: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut file: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    for redis in file.apps.iter_mut().filter_map(|app| app.redis.as_mut()) {
+        // As its file will say.
+        redis.password = KeySecret::new("a-password-of-redis");
+    }
     Apps::new(file.apps.clone()).unwrap();
     file.apps.into_iter().next().unwrap()
 }

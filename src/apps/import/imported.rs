@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
-use broadgate_gateway::apps::App;
 use serde_json::{Value, json};
 
 /// What became of a setting.
@@ -65,19 +64,8 @@ impl ImportedRedis {
             let _ = writeln!(text, "password_file = {}", quoted(PASSWORD_FILE));
         }
         let _ = writeln!(text, "prefix = {}", quoted(&self.prefix));
-        if reads_redis() {
-            return text;
-        }
-        let lines = text.lines().map(|line| format!("# {line}\n")).collect::<String>();
-        format!(
-            "# to do: this version reads no events from Redis: let Laravel publish by its driver reverb or pusher\n{lines}"
-        )
+        text
     }
-}
-
-/// Whether apps have the setting.
-fn reads_redis() -> bool {
-    toml::from_str::<App>("[redis]\nurl = \"redis://localhost:6379\"\nprefix = \"\"\n").is_ok()
 }
 
 /// Where clients connect.

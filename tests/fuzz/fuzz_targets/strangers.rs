@@ -24,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
         b'j' => fuzz::command(rest),
         b't' => apps(rest),
         b's' => socketio(rest),
+        b'x' => fuzz::redis(rest),
         _ => {}
     }
 });
