@@ -70,10 +70,10 @@ impl RedisReaders {
             // A reader that is not wanted any more ends with its guard.
             readers.retain(|app, (plan, _)| plans.get(app) == Some(plan));
             for (app, plan) in plans {
-                if !readers.contains_key(&app) {
+                readers.entry(app).or_insert_with(|| {
                     next_id += 1;
-                    readers.insert(app, (plan.clone(), self.start(plan, next_id)));
-                }
+                    (plan.clone(), self.start(plan, next_id))
+                });
             }
             tokio::select! {
                 () = stop.cancelled() => return,

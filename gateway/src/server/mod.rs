@@ -163,13 +163,12 @@ impl Bound {
         let journal = journal.transpose()?.map(Arc::new);
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
-        let observers = Observers::default();
+        let (observers, redis) = (Observers::default(), ReaderStates::default());
         let shards = Shards::new(self.shards);
         let pool = shards.pool.clone();
         let (register_sender, register) = watch::channel(member.register());
         let stop = CancellationToken::new();
         self.watch_certificates(&stop, &mut tasks);
-        let redis = ReaderStates::default();
         let known = (&webhooks, journal.clone(), &redis);
         let dispatcher = self.start_homes(&me, &shards, register, &stop, known, &mut tasks);
         let (open, mut listening) = mpsc::channel(1);
@@ -182,8 +181,7 @@ impl Bound {
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
         tasks.spawn_fallible("internal port", api::serve(internal, listener, stop_internal.clone()));
-        self.start_channel_events(&dispatcher, &webhooks, &pool, &stop, &mut tasks);
-        self.start_redis(&dispatcher, redis, &stop, &mut tasks);
+        self.start_channel_events(&dispatcher, (&webhooks, redis), &pool, &stop, &mut tasks);
         member.set_state(MemberState::Ready);
 
         let mut seen = MembershipFollower {
@@ -253,11 +251,11 @@ impl Bound {
         });
     }
 
-    /// The tasks of channel events, and followers of the apps.
+    /// The tasks of channel events, and followers of the apps: their shards, and readers of their Redis.
     fn start_channel_events(
         &self,
         dispatcher: &Arc<Dispatcher>,
-        webhooks: &Webhooks,
+        (webhooks, redis): (&Webhooks, ReaderStates),
         pool: &Pool,
         stop: &CancellationToken,
         tasks: &mut Tasks,
@@ -266,6 +264,7 @@ impl Bound {
         let apps = self.config.apps.clone();
         let telling =
             channel_events::run(apps.clone(), webhooks.clone(), Arc::downgrade(dispatcher), changes);
+        self.start_redis(dispatcher, redis, stop, tasks);
         tasks.spawn("channel events", telling);
         let following = FollowApps { apps, mailboxes: Arc::clone(&pool.shards), channel_changes };
         tasks.spawn("apps", following.run(dispatcher.homes.clone(), stop.clone()));
