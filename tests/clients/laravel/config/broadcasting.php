@@ -15,6 +15,7 @@ return [
     'connections' => [
         'pusher' => ['driver' => 'pusher'] + $place,
         'reverb' => ['driver' => 'reverb'] + $place,
+        'redis' => ['driver' => 'redis', 'connection' => 'default'],
         // Its library sends a key by TLS only.
         'ably' => [
             'driver' => 'ably', 'key' => getenv('CLIENTS_KEY').':'.getenv('CLIENTS_SECRET'),

@@ -15,7 +15,7 @@ const APPS = { pusher: 'shop', reverb: 'reverb', ably: 'ably' }
 const CODE = path.join(import.meta.dirname, '../../laravel')
 
 /** The application, with its broadcasts going to the gateway that is apart. */
-async function start(t, connection, { app = APPS[connection], port } = {}) {
+async function start(t, connection, { app = APPS[connection], port, redis } = {}) {
   if (!process.env.CLIENTS_PHP) throw new Skipped('PHP with Laravel is not available')
   const storage = path.join(t.suite.work, t.name(`laravel-${connection}`))
   for (const folder of ['framework/views', 'logs']) fs.mkdirSync(path.join(storage, folder), { recursive: true })
@@ -31,7 +31,7 @@ async function start(t, connection, { app = APPS[connection], port } = {}) {
       PHP_CLI_SERVER_WORKERS: '4',
       APP_PACKAGES_CACHE: path.join(storage, 'packages.php'), APP_SERVICES_CACHE: path.join(storage, 'services.php'),
       BROADCAST_CONNECTION: connection, CLIENTS_STORAGE: storage, CLIENTS_FILES: JSON.stringify(FILES),
-      CLIENTS_APP: app, CLIENTS_KEY: keyOf(app), CLIENTS_SECRET: secretOf(app), CLIENTS_PORT: String(t.apart.port), CLIENTS_TLS_PORT: String(t.apart.tls),
+      CLIENTS_APP: app, CLIENTS_KEY: keyOf(app), CLIENTS_SECRET: secretOf(app), CLIENTS_PORT: String(t.apart.port), CLIENTS_TLS_PORT: String(t.apart.tls), CLIENTS_REDIS_PORT: String(redis ?? ''),
     },
   })
   fs.closeSync(out)
@@ -114,11 +114,15 @@ async function refused(t, chrome, laravel, connection, orders) {
 
 const SOCKETIO = { app: 'socketio' }
 
+// The driver of laravel-echo-server's documentation, where it can be had.
+const OF_ECHO_SERVER = process.env.CLIENTS_REDIS ? 'redis' : 'pusher'
+
 checks.push({
-  name: 'Echo 1 with socket.io-client 2, as for laravel-echo-server: private, presence, whispers, toOthers, by three gateways',
+  name: `Echo 1 with socket.io-client 2, as for laravel-echo-server, the ${OF_ECHO_SERVER} connection: private, presence, whispers, toOthers, by three gateways`,
   settings: ['three'],
   async run(t) {
-    const laravel = await start(t, 'pusher', { ...SOCKETIO, port: t.cluster.backendPort })
+    const redis = OF_ECHO_SERVER === 'redis' ? await startRedis(t) : undefined
+    const laravel = await start(t, OF_ECHO_SERVER, { ...SOCKETIO, port: t.cluster.backendPort, redis })
     const chrome = await browser(t)
     const { url: host } = await roundRobin(t)
     const [orders, room] = [`orders.${t.name('io')}`, `room.${t.name('io')}`]
@@ -148,6 +152,18 @@ checks.push({
     return `Laravel ${laravel.version}`
   },
 })
+
+/** Redis, and a cluster whose gateways read from it; the port. */
+async function startRedis(t) {
+  const [port] = await freePorts(1)
+  const child = run(process.env.CLIENTS_REDIS, ['--port', String(port), '--bind', '127.0.0.1', '--save', ''], { stdio: 'ignore', cwd: t.suite.work })
+  t.onEnd(() => child.kill())
+  await t.fresh(3, { [SOCKETIO.app]: `[apps.redis]\nurl = "redis://127.0.0.1:${port}"\nprefix = "laravel_database_"` })
+  for (const gateway of t.cluster.gateways) {
+    await until(`${gateway.name} reads from Redis`, async () => await t.cluster.metric(gateway, `broadgate_gateway_redis_disconnected{app="${SOCKETIO.app}"}`) === 0)
+  }
+  return port
+}
 
 /** Laravel's driver puts the sender's socket into the data; which one, depends on the driver. */
 const unsocketed = ([what, data]) => [what, what === 'shipped' ? { ...data, socket: null } : data]

@@ -38,8 +38,9 @@ export const secretOf = (app) => `${app}-secret-of-the-clients-suite`
 export const RECOVERY_SECONDS_MAX = 5 + 2 * 2
 
 export class Cluster {
-  /** @param {{executable: string, gateways: number, work: string}} how */
-  static async start({ executable, gateways, work }) {
+  /** `more` has further settings of apps, by their ids.
+   * @param {{executable: string, gateways: number, work: string, more?: Record<string, string>}} how */
+  static async start({ executable, gateways, work, more = {} }) {
     fs.rmSync(work, { recursive: true, force: true })
     fs.mkdirSync(work, { recursive: true })
     const ports = await freePorts(4 + 3 * gateways)
@@ -54,7 +55,7 @@ export class Cluster {
       tls,
     }))
     cluster.config = path.join(work, 'broadgate.toml')
-    fs.writeFileSync(cluster.config, toml(ports[0], ports.at(-1), ports.at(-3), gateways === 1 ? { port: ports[2], tls } : undefined))
+    fs.writeFileSync(cluster.config, toml(ports[0], ports.at(-1), ports.at(-3), gateways === 1 ? { port: ports[2], tls } : undefined, more))
     try {
       cluster.spawn('register', ['register'])
       for (const gateway of cluster.gateways) cluster.startGateway(gateway)
@@ -133,8 +134,8 @@ export class Cluster {
   }
 }
 
-function toml(registerPort, hookPort, backendPort, alone) {
-  const apps = APPS.map(([id, settings]) => appToml(id, settings.replace('BACKEND', backendPort)))
+function toml(registerPort, hookPort, backendPort, alone, more) {
+  const apps = APPS.map(([id, settings]) => appToml(id, `${settings.replace('BACKEND', backendPort)}\n${more[id] ?? ''}`))
   return `[cluster]
 register = ["127.0.0.1:${registerPort}"]
 

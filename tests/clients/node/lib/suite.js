@@ -59,9 +59,9 @@ class Bench {
   }
 
   /** A cluster of its own, for a check that breaks it. */
-  async fresh(gateways) {
+  async fresh(gateways, more) {
     const work = path.join(this.suite.work, `${this.setting}-${this.#seed}`)
-    this.cluster = await Cluster.start({ executable: this.suite.executable, gateways, work })
+    this.cluster = await Cluster.start({ executable: this.suite.executable, gateways, work, more })
     this.onEnd(() => this.cluster.stop())
     return this.cluster
   }
