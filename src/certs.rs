@@ -41,40 +41,40 @@ pub(crate) struct CertsArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Make the CA of a cluster
+    /// Generate a cluster's CA
     Ca {
         #[command(flatten)]
         folder: Folder,
-        /// Valid for so many days
+        /// Days of validity
         #[arg(long, default_value_t = CA_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
     },
-    /// Make a certificate and its key for a process of the cluster, or a program that commands it
+    /// Generate a certificate and key for a process of the cluster or for one of its callers
     Pair {
-        /// What the files are called: the process's name, for example
+        /// Name of the files, such as the process's name
         name: String,
         #[command(flatten)]
         folder: Folder,
-        /// Valid for so many days, and not longer than the CA
+        /// Days of validity, at most until the CA expires
         #[arg(long, default_value_t = PAIR_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
-        /// The name in every certificate of the cluster (cluster.tls.server_name)
+        /// The DNS name in every certificate of the cluster (cluster.tls.server_name)
         #[arg(long, value_name = "NAME", default_value = DEFAULT_SERVER_NAME)]
         server_name: String,
     },
-    /// Make a certificate and its key for listeners of clients, which must trust the CA
+    /// Generate a certificate and key for client listeners; clients must trust the CA
     Listener {
-        /// What the files are called
+        /// Name of the files
         name: String,
         #[command(flatten)]
         folder: Folder,
-        /// Valid for so many days, and not longer than the CA
+        /// Days of validity, at most until the CA expires
         #[arg(long, default_value_t = PAIR_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: u32,
-        /// A DNS name or an IP address at which clients connect; repeat for several
+        /// A DNS name or IP address that clients connect to; repeat for several
         #[arg(long = "host", value_name = "NAME", required = true)]
         hosts: Vec<String>,
-        /// Its holder shows it when it connects, too, as the members of an etcd do to each other
+        /// Also valid as a client certificate, as etcd members need among each other
         #[arg(long)]
         mutual: bool,
     },
@@ -82,7 +82,7 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Folder {
-    /// The folder of the certificates
+    /// Folder of the certificates
     #[arg(long, value_name = "DIR", default_value = "certs")]
     dir: PathBuf,
 }
@@ -230,7 +230,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
 
 /// Members verify it as a DNS name, whatever the address that they dial.
 fn check_server_name(name: &str) -> Result<(), Failure> {
-    if matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_))) {
+    if matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_))) && !name.ends_with('.') {
         return Ok(());
     }
     Err(Failure::usage(format!(
@@ -271,15 +271,36 @@ fn params(name: &str, of: &For<'_>) -> Result<CertificateParams, Failure> {
     Ok(params)
 }
 
-/// A name or address that the certificate is for.
+/// A name or address that the certificate is for. One that no client could verify is refused.
 fn subject(host: &str) -> Result<SanType, Failure> {
+    let refuse = |why: &str| Err(Failure::usage(format!("--host {host:?} {why}")));
     if let Ok(address) = host.parse::<IpAddr>() {
+        if address.is_unspecified() || address.is_multicast() {
+            return refuse("is an address that no client connects to: name the host's own address");
+        }
         return Ok(SanType::IpAddress(address));
     }
-    let bare = host.strip_prefix("*.").unwrap_or(host);
-    let name = ServerName::try_from(bare).ok().and_then(|_| host.to_owned().try_into().ok());
-    name.map(SanType::DnsName)
-        .ok_or_else(|| Failure::usage(format!("{host:?} is neither a DNS name nor an IP address")))
+    let (is_wildcard, bare) = host.strip_prefix("*.").map_or((false, host), |bare| (true, bare));
+    if !matches!(ServerName::try_from(bare), Ok(ServerName::DnsName(_))) {
+        return refuse(match bare.parse::<IpAddr>() {
+            Ok(_) => {
+                "is a wildcard for an IP address, which certificates cannot have: name the address itself"
+            }
+            Err(_) => "is neither a DNS name nor an IP address",
+        });
+    }
+    if host.ends_with('.') {
+        return refuse("ends with a dot, which names in certificates do not: leave it out");
+    }
+    if is_wildcard && !bare.contains('.') {
+        return refuse(
+            "is a wildcard that clients do not accept: name it below a domain, such as *.chat.example",
+        );
+    }
+    match host.to_owned().try_into() {
+        Ok(name) => Ok(SanType::DnsName(name)),
+        Err(_) => refuse("is neither a DNS name nor an IP address"),
+    }
 }
 
 fn set_time(params: &mut CertificateParams, days: u32, at_most: Option<SystemTime>) {
@@ -326,6 +347,67 @@ mod tests {
 
     use super::*;
 
+    /// Each name is in the certificate as clients verify it, or is refused with one sentence.
+    #[test]
+    fn hosts_that_no_client_could_verify_are_refused() {
+        let dir = std::env::temp_dir().join(format!("broadgate-hosts-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        make_ca(&dir, 10).unwrap();
+        for (number, (host, reached)) in [
+            ("localhost", "localhost"),
+            ("my_host", "my_host"),
+            ("chat.example", "chat.example"),
+            ("*.chat.example", "a.chat.example"),
+            ("*.a.b.example", "x.a.b.example"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let made =
+                make_pair(&dir, &format!("good-{number}"), 1, &For::Clients(&[host.to_owned()])).unwrap();
+            let pair = load_pair(&made, &mut FileReads::default()).unwrap();
+            assert!(pair.covers(&ServerName::try_from(reached).unwrap()), "{host} does not cover {reached}");
+        }
+        for (host, why) in [
+            ("*.127.0.0.1", "wildcard for an IP address"),
+            ("*.::1", "wildcard for an IP address"),
+            ("*.localhost", "wildcard that clients do not accept"),
+            ("*.com", "wildcard that clients do not accept"),
+            ("*", "neither"),
+            ("*.", "neither"),
+            ("*.*.chat.example", "neither"),
+            ("a.*.chat.example", "neither"),
+            ("a*.chat.example", "neither"),
+            ("chat.example.", "ends with a dot"),
+            ("*.chat.example.", "ends with a dot"),
+            ("", "neither"),
+            (" ", "neither"),
+            ("not a name", "neither"),
+            ("-a.example", "neither"),
+            ("a..example", "neither"),
+            ("127.0.0.256", "neither"),
+            ("127.1", "neither"),
+            ("127.0.0.1:443", "neither"),
+            ("[::1]", "neither"),
+            ("chat.example:443", "neither"),
+            ("https://chat.example", "neither"),
+            ("b\u{fc}cher.example", "neither"),
+            ("0.0.0.0", "no client connects to"),
+            ("::", "no client connects to"),
+            ("224.0.0.1", "no client connects to"),
+        ] {
+            for of in [For::Clients(&[host.to_owned()]), For::Members(&[host.to_owned()])] {
+                let refused = make_pair(&dir, "bad", 1, &of).unwrap_err().to_string();
+                assert!(refused.contains(why) && refused.contains("--host"), "{host}: {refused}");
+                assert!(!refused.contains('\n') && !dir.join("bad.key").exists(), "{host}: {refused}");
+            }
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
     #[test]
     fn made_certificates_serve_a_cluster_and_listeners_and_are_never_overwritten() {
         let dir = std::env::temp_dir().join(format!("broadgate-certs-{}", std::process::id()));
@@ -354,9 +436,8 @@ mod tests {
         }
         let address = make_pair(&dir, "x", 1, &For::Cluster("10.0.0.1")).unwrap_err().to_string();
         assert!(address.contains("--server-name \"10.0.0.1\" is not a DNS name"), "{address}");
-        let host =
-            make_pair(&dir, "x", 1, &For::Clients(&["not a name".to_owned()])).unwrap_err().to_string();
-        assert!(host.contains("neither a DNS name nor an IP address"), "{host}");
+        let dotted = make_pair(&dir, "x", 1, &For::Cluster("broadgate.")).unwrap_err().to_string();
+        assert!(dotted.contains("is not a DNS name"), "{dotted}");
         // One of another tool, whose subject is not known here.
         let key = KeyPair::generate().unwrap();
         let mut params = ca_params(&key);

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use broadgate_proto::name;
 use clap::Args;
 
 use crate::{config::Config, environment, failure::Failure};
@@ -20,7 +21,7 @@ pub struct ConfigFile {
 /// Certificates instead of the configuration's `[cluster.tls]`.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TlsFiles {
-    /// The CA of the cluster's certificates (PEM) [env: BROADGATE_CLUSTER__TLS__CA]
+    /// The CA that signed the cluster's certificates (PEM) [env: BROADGATE_CLUSTER__TLS__CA]
     #[arg(long, global = true, value_name = "FILE", help_heading = "TLS inside the cluster")]
     tls_ca: Option<PathBuf>,
     /// This process's certificate (PEM) [env: BROADGATE_CLUSTER__TLS__CERT]
@@ -29,7 +30,7 @@ pub(crate) struct TlsFiles {
     /// The certificate's key (PEM) [env: BROADGATE_CLUSTER__TLS__KEY]
     #[arg(long, global = true, value_name = "FILE", help_heading = "TLS inside the cluster")]
     tls_key: Option<PathBuf>,
-    /// The name in every certificate [env: BROADGATE_CLUSTER__TLS__SERVER_NAME] [default: broadgate]
+    /// The DNS name in every certificate of the cluster [env: BROADGATE_CLUSTER__TLS__SERVER_NAME] [default: broadgate]
     #[arg(long, global = true, value_name = "NAME", help_heading = "TLS inside the cluster")]
     tls_server_name: Option<String>,
 }
@@ -97,7 +98,7 @@ impl ConfigFile {
 /// Which apps file.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AppsFileOption {
-    /// A file of apps besides the configuration's [env: BROADGATE_APPS] [default: its `apps_file`]
+    /// A file with more apps [env: BROADGATE_APPS] [default: the configuration's `apps_file`]
     #[arg(long, global = true, value_name = "FILE")]
     apps: Option<PathBuf>,
 }
@@ -111,7 +112,7 @@ impl AppsFileOption {
 /// Where the registers are, for a role.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Registers {
-    /// Where the register is; repeat for several [env: BROADGATE_REGISTER] [default: 127.0.0.1:7100]
+    /// The register's address; repeat for several [env: BROADGATE_REGISTER] [default: 127.0.0.1:7100]
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     register: Vec<String>,
 }
@@ -126,6 +127,22 @@ impl Registers {
         }
         Ok(())
     }
+}
+
+/// A process's name by flag, else by BROADGATE_NAME.
+///
+/// # Errors
+/// If nobody could read it in a list.
+pub(crate) fn process_name(flag: Option<&String>) -> Result<Option<String>, Failure> {
+    let (place, name) = match flag {
+        Some(name) => ("--name", Some(name.clone())),
+        None => ("environment variable BROADGATE_NAME:", environment::text("NAME")?),
+    };
+    // An empty one is how deployments leave it unset.
+    if let Some(name) = name.as_ref().filter(|name| !name.is_empty()) {
+        name::check_visible(place, name).map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    Ok(name)
 }
 
 /// The registers that BROADGATE_REGISTER names.

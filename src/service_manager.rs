@@ -13,6 +13,8 @@ pub(crate) type Ready = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 /// Between two looks at readiness, which is a flag.
 const LOOK: Duration = Duration::from_millis(200);
+/// And at least this, however short the watchdog's time is: a process that only reports would do nothing else.
+const LOOK_MIN: Duration = Duration::from_millis(20);
 /// Between two lines of status: each reads all metrics.
 const STATUS: Duration = Duration::from_secs(5);
 
@@ -32,7 +34,13 @@ impl ServiceManager {
             return end.cancelled().await;
         }
         let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
-        let mut looks = interval(watchdog.map_or(LOOK, |time| LOOK.min(time / 3)));
+        if let Some(time) = watchdog.filter(|time| *time < LOOK_MIN * 3) {
+            tracing::warn!(
+                ?time,
+                "the service manager's watchdog (WatchdogSec) is too short to be kept: give it 1 s or more"
+            );
+        }
+        let mut looks = interval(look_interval(watchdog));
         let mut reported = ManagerReport::default();
         loop {
             tokio::select! {
@@ -86,6 +94,11 @@ impl ServiceManager {
         }
         due
     }
+}
+
+/// Three signs of life within the watchdog's time, so that one may be late.
+fn look_interval(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(LOOK, |time| (time / 3).clamp(LOOK_MIN, LOOK))
 }
 
 /// What the service manager has been sent.
@@ -172,6 +185,15 @@ fn sum(metrics: &str, name: &str, label: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_watchdog_does_not_keep_the_process_busy() {
+        for (watchdog_us, look_ms) in [(1, 20), (59_999, 20), (90_000, 30), (30_000_000, 200)] {
+            let watchdog = Some(Duration::from_micros(watchdog_us));
+            assert_eq!(look_interval(watchdog), Duration::from_millis(look_ms), "{watchdog_us}");
+        }
+        assert_eq!(look_interval(None), LOOK);
+    }
 
     #[test]
     fn status_counts_over_labels() {

@@ -1,10 +1,13 @@
 //! From `host:port` to a gRPC channel, and how long to wait before the next try.
 
-use std::time::Duration;
+use std::{error::Error as _, io, time::Duration};
 
 use broadgate_proto::limits::{TCP_KEEP_ALIVE, TCP_KEEP_ALIVE_INTERVAL, TCP_KEEP_ALIVE_PROBES};
-use broadgate_tls::ClusterTls;
-use tonic::transport::{Channel, Endpoint};
+use broadgate_tls::{ClusterTls, Side, explain, rustls};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 /// A gateway that takes no TCP connection for this long is tried again.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -31,6 +34,23 @@ pub(crate) fn channel(address: &str, tls: Option<&ClusterTls>) -> Result<Channel
     Ok(broadgate_port::connect_lazy(&endpoint, tls))
 }
 
+/// Why a call failed: the cause of a broken connection, which the library hides behind "transport error".
+pub(crate) fn reason(status: &Status) -> String {
+    let mut reason = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        reason = error.to_string();
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+        {
+            // A server refuses a certificate when the client has ended its part of the handshake.
+            return explain(error, Side::Client).sentence;
+        }
+        cause = error.source();
+    }
+    reason
+}
+
 /// Waits that grow from try to try, with jitter so that a cluster does not redial as one.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
@@ -45,6 +65,11 @@ impl Backoff {
         let half = full / 2;
         let spread = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).max(1);
         half + Duration::from_micros(random % spread)
+    }
+
+    /// Has it gone well since the last wait?
+    pub(crate) fn is_reset(&self) -> bool {
+        self.tries == 0
     }
 
     /// It went well: begin again with short waits.

@@ -1,4 +1,4 @@
-//! Which names of apps, uids and groups are valid.
+//! Which names of apps, uids, groups and processes are valid.
 
 use crate::limits::NAME_BYTES_MAX;
 
@@ -26,6 +26,14 @@ pub enum NameError {
         /// Its length in bytes.
         len: usize,
     },
+    /// Nobody could see it.
+    #[error("{what} \"{}\" has no visible character: give it a name that can be read in a list", name.escape_default())]
+    Blank {
+        /// Which field.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
     /// It holds a control character.
     #[error("{what} {name:?} holds a control character: use printable text")]
     Control {
@@ -51,6 +59,23 @@ pub fn check(what: &'static str, name: &str) -> Result<(), NameError> {
         return Err(NameError::Control { what, name: name.to_owned() });
     }
     Ok(())
+}
+
+/// Characters that count as letters or symbols and show nothing.
+const BLANKS: [char; 5] = ['\u{115f}', '\u{1160}', '\u{2800}', '\u{3164}', '\u{ffa0}'];
+
+/// Checks a name that operators choose and read in lists, such as a process's: as [`check`], and some of it
+/// must be visible.
+///
+/// # Errors
+/// As [`check`], or if there is nothing to see.
+pub fn check_visible(what: &'static str, name: &str) -> Result<(), NameError> {
+    check(what, name)?;
+    let is_visible = |char: char| match char {
+        '"' | '\'' | '\\' => true,
+        char => !char.is_whitespace() && !BLANKS.contains(&char) && char.escape_debug().len() == 1,
+    };
+    if name.chars().any(is_visible) { Ok(()) } else { Err(NameError::Blank { what, name: name.to_owned() }) }
 }
 
 /// An address that cannot be dialled.
@@ -137,5 +162,21 @@ mod tests {
         assert!(matches!(check("group", ""), Err(NameError::Empty { what: "group" })));
         assert!(matches!(check("group", "a\nb"), Err(NameError::Control { .. })));
         assert_eq!(app("").unwrap(), "default");
+    }
+
+    #[test]
+    fn chosen_names_can_be_seen() {
+        for good in ["g1", "gateway 1", "'", "\u{e9}", "e\u{301}", "網關", "👩\u{200d}💻"] {
+            assert_eq!(check_visible("name", good), Ok(()), "{good:?}");
+        }
+        for blank in
+            [" ", "\u{a0}\u{3000}", "\u{200b}", "\u{feff} ", "\u{2800}", "\u{3164}", "\u{301}", "\u{202e}"]
+        {
+            let error = check_visible("name", blank).unwrap_err();
+            assert!(matches!(error, NameError::Blank { .. }), "{blank:?}");
+            assert!(error.to_string().is_ascii(), "{error}");
+        }
+        assert!(matches!(check_visible("name", "a\u{7}"), Err(NameError::Control { .. })));
+        assert!(matches!(check_visible("name", ""), Err(NameError::Empty { .. })));
     }
 }

@@ -49,7 +49,7 @@ pub fn fresh(id: &str) -> Result<String, Failure> {
 /// May an app with keys be called so?
 pub(crate) fn check_id(id: &str) -> Result<(), Failure> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    broadgate_proto::name::check("id", id).map_err(|error| Failure::usage(error.to_string()))?;
+    broadgate_proto::name::check_visible("id", id).map_err(|error| Failure::usage(error.to_string()))?;
     if id.bytes().all(good) {
         return Ok(());
     }

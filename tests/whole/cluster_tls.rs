@@ -23,10 +23,10 @@ use tokio::{
 use crate::harness::*;
 
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const DAY: Duration = Duration::from_secs(86_400);
+pub const DAY: Duration = Duration::from_secs(86_400);
 
 /// A command with these files in the place of the cluster's.
-fn run_with(cluster: &Cluster, files: &[(&str, PathBuf)], args: &[&str]) -> (i32, String) {
+pub fn run_with(cluster: &Cluster, files: &[(&str, PathBuf)], args: &[&str]) -> (i32, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"));
     command.args(args).env_remove("BROADGATE_SECRET").stdin(std::process::Stdio::null());
     for (flag, path) in files {
@@ -36,7 +36,7 @@ fn run_with(cluster: &Cluster, files: &[(&str, PathBuf)], args: &[&str]) -> (i32
     (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
 }
 
-fn files(dir: &Path, ca: &str, pair: &str) -> [(&'static str, PathBuf); 3] {
+pub fn files(dir: &Path, ca: &str, pair: &str) -> [(&'static str, PathBuf); 3] {
     [
         ("ca", dir.join(ca)),
         ("cert", dir.join(format!("{pair}.pem"))),
@@ -44,7 +44,7 @@ fn files(dir: &Path, ca: &str, pair: &str) -> [(&'static str, PathBuf); 3] {
     ]
 }
 
-fn certs_dir(cluster: &Cluster) -> PathBuf {
+pub fn certs_dir(cluster: &Cluster) -> PathBuf {
     cluster.tls.as_ref().unwrap().dir.clone()
 }
 
@@ -58,7 +58,7 @@ async fn answer(address: &str, question: &[u8]) -> Vec<u8> {
 }
 
 /// Waits until the log of a process has all of these.
-async fn logs(process: &Process, words: &[&str]) {
+pub async fn logs(process: &Process, words: &[&str]) {
     until(&format!("{} logs {words:?}", process.name), async || {
         let log = process.log();
         words.iter().all(|words| log.contains(words)).then_some(())
@@ -186,17 +186,19 @@ async fn member_with_tls_and_cluster_without_say_so() {
 }
 
 /// A CA of this test, and what it has signed with days from now until when.
-struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub struct Ca(pub CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "a test");
+        // webpki finds an issuer by its name.
+        let name = format!("a test's CA {:016x}", getrandom::u64().unwrap());
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pair(&self, dir: &Path, name: &str, of: &str, expired: bool) -> PairFiles {
+    pub fn pair(&self, dir: &Path, name: &str, of: &str, expired: bool) -> PairFiles {
         let mut params = CertificateParams::new(vec![of.to_owned()]).unwrap();
         let now = SystemTime::now();
         params.not_before = (now - 9 * DAY).into();
@@ -211,14 +213,14 @@ impl Ca {
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub fn pem(label: &str, der: &[u8]) -> String {
     let text = data_encoding::BASE64.encode(der);
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
 /// One sentence of one side.
 #[track_caller]
-fn says(place: &str, text: &str, words: &[&str]) {
+pub fn says(place: &str, text: &str, words: &[&str]) {
     for words in words {
         assert!(text.contains(words), "{place} does not say {words:?}: {text}");
     }
@@ -320,7 +322,7 @@ async fn missing_expired_and_misnamed_certificates_have_a_sentence_on_both_sides
 }
 
 /// Something that shows this certificate.
-async fn serve_with(pair: &broadgate_tls::Pair) -> SocketAddr {
+pub async fn serve_with(pair: &broadgate_tls::Pair) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = broadgate_tls::rustls::ServerConfig::builder_with_provider(broadgate_tls::provider())

@@ -30,6 +30,21 @@ fn check_config_refuses_what_a_start_refuses() {
         ("gateway", "[log]\nlevel = \"warnn\"".to_owned(), "off, error, warn, info, debug or trace"),
         ("register", "[log]\nlevel = \"loud\"".to_owned(), "\"loud\" is not a level"),
         ("worker", "[log]\nlevel = \"info,broadgate_gateway=loud\"".to_owned(), "\"loud\" is not a level"),
+        ("gateway", "[gateway]\nname = \" \"".to_owned(), "gateway.name \" \" has no visible character"),
+        ("gateway", "[gateway]\nname = \"a\\u0007\"".to_owned(), "gateway.name \"a\\u{7}\" holds a control"),
+        ("worker", "[worker]\nname = \"\\u200b\"".to_owned(), "worker name \"\\u{200b}\" has no visible"),
+        ("worker", "[worker]\nservices = [\" \"]".to_owned(), "service \" \" has no visible character"),
+        (
+            "gateway",
+            web("bind = \"127.0.0.1:81\"\nservice = \" \""),
+            "service \" \" has no visible character",
+        ),
+        (
+            "gateway",
+            "[[gateway.listeners]]\nname = \" \"\nkind = \"web\"\nbind = \"127.0.0.1:81\"".to_owned(),
+            "name \" \" has no visible character",
+        ),
+        ("gateway", "[[apps]]\nid = \" \"".to_owned(), "id \" \" has no visible character"),
         ("gateway", "[gateway]\nspool = \"/proc/nope\"".to_owned(), "gateway.spool /proc/nope"),
         ("gateway", "[gateway]\nspool = \"/dev/null/nope\"".to_owned(), "gateway.spool /dev/null/nope"),
     ];
@@ -50,6 +65,9 @@ fn check_config_refuses_what_a_start_refuses() {
     let environment = [
         ("BROADGATE_REGISTER", "here", "cluster.register"),
         ("BROADGATE_LOG", "lod", "BROADGATE_LOG"),
+        ("BROADGATE_NAME", " ", "BROADGATE_NAME: \" \" has no visible character"),
+        ("BROADGATE_NAME", "a\tb", "BROADGATE_NAME: \"a\\tb\" holds a control character"),
+        ("BROADGATE_GATEWAY__NAME", "\u{3000}", "gateway.name \"\\u{3000}\" has no visible character"),
         ("BROADGATE_GATEWAY__SPOOL", "/proc/nope", "gateway.spool /proc/nope"),
     ];
     for (name, value, words) in environment {
@@ -74,7 +92,10 @@ fn unusable_settings_are_explained() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     let bind = format!("--bind={port}");
-    let cases: [Case; 15] = [
+    let cases: [Case; 18] = [
+        ("", &["gateway", "--name", " "], &[], &["--name \" \" has no visible character"]),
+        ("", &["worker", "echo", "--name", "\u{a0}"], &[], &["--name \"\\u{a0}\" has no visible character"]),
+        ("", &["worker", "echo"], &[("BROADGATE_NAME", " ")], &["BROADGATE_NAME: \" \" has no visible"]),
         ("", &["gateway", "--client-bind", "nonsense"], &[], &["--client-bind", "nonsense"]),
         ("", &["fly"], &[], &["fly"]),
         ("", &["gateway", "--client-bind", "8080"], &[], &["an IP address and port, such as"]),

@@ -105,7 +105,7 @@ impl WorkerConfig {
             anyhow::bail!("a worker needs a service: name at least one, such as {DEFAULT_SERVICE:?}");
         };
         for service in &self.services {
-            name::check("service", service)?;
+            name::check_visible("service", service)?;
         }
         for app in &self.pusher_apps {
             name::check("pusher app", app)?;
@@ -115,7 +115,7 @@ impl WorkerConfig {
         if self.name.is_empty() {
             self.name = format!("{first}-{}", std::process::id());
         }
-        name::check("worker name", &self.name)?;
+        name::check_visible("worker name", &self.name)?;
         if self.registers.iter().all(String::is_empty) {
             anyhow::bail!(
                 "a worker needs a register: give host:port, such as {:?}",

@@ -38,7 +38,7 @@ pub(crate) async fn run<H: Handler>(
     orders: Orders,
 ) {
     let mut clients = Clients::new(core.clone(), name.clone());
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut trouble) = (Backoff::default(), AttachTrouble::default());
     let lost = loop {
         let end = tokio::select! {
             biased;
@@ -54,7 +54,18 @@ pub(crate) async fn run<H: Handler>(
             StreamEnd::Renamed => continue,
             StreamEnd::Broken(why) => {
                 core.meters.breaks.increment(1);
-                tracing::debug!(gateway = &*name, why, "not attached");
+                if backoff.is_reset() {
+                    trouble = AttachTrouble::default();
+                }
+                if trouble.is_due(&why) {
+                    tracing::warn!(
+                        gateway = &*name,
+                        why,
+                        "cannot attach to a gateway: this worker gets none of its events; trying on"
+                    );
+                } else {
+                    tracing::debug!(gateway = &*name, why, "not attached");
+                }
                 if orders.leaving.is_cancelled() {
                     break false;
                 }
@@ -97,7 +108,7 @@ async fn attach<H: Handler>(
     };
     let mut stream = match opened {
         Ok(stream) => stream.into_inner(),
-        Err(status) => return StreamEnd::Broken(status.message().to_owned()),
+        Err(status) => return StreamEnd::Broken(dial::reason(&status)),
     };
     let mut left = false;
     loop {
@@ -125,8 +136,30 @@ async fn attach<H: Handler>(
                 None => {}
             },
             Ok(None) => return StreamEnd::Broken("the gateway ended the stream".to_owned()),
-            Err(status) => return StreamEnd::Broken(status.message().to_owned()),
+            Err(status) => return StreamEnd::Broken(dial::reason(&status)),
         }
+    }
+}
+
+/// Tries for the same reason before the log says so: within a lease the gateway may just be gone.
+const SAME_TRIES: u32 = 8;
+
+/// Tries in a row that have failed for the same reason.
+#[derive(Default)]
+struct AttachTrouble {
+    why: String,
+    tries: u32,
+}
+
+impl AttachTrouble {
+    /// Records a failed try. True once for each reason that stays; the time in it may differ.
+    fn is_due(&mut self, why: &str) -> bool {
+        let why = why.replace(|char: char| char.is_ascii_digit(), "");
+        if self.why != why {
+            *self = Self { why, tries: 0 };
+        }
+        self.tries = self.tries.saturating_add(1);
+        self.tries == SAME_TRIES
     }
 }
 
@@ -136,4 +169,20 @@ fn take<H: Handler>(clients: &mut Clients<H>, events: Vec<Event>, out: &FramesOu
         clients.take(event, out);
     }
     clients.start();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_that_stays_is_reported_once() {
+        let mut trouble = AttachTrouble::default();
+        let due = |trouble: &mut AttachTrouble, why: &str| {
+            (0..30).filter(|second| trouble.is_due(&format!("{why} at {second}"))).count()
+        };
+        assert_eq!(due(&mut trouble, "expired, and the clock is"), 1);
+        assert_eq!(due(&mut trouble, "refused"), 1);
+        assert!((0..7).all(|_| !trouble.is_due("short")));
+    }
 }

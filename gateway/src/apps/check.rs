@@ -17,7 +17,7 @@ const USER_INFO_BYTES_MOST: usize = proto::MEMBER_INFO_BYTES_MAX - 1024;
 /// The first violation.
 pub(super) fn check(app: &App) -> Result<(), Wrong> {
     let here = |sentence: String| (String::new(), sentence);
-    name::check("id", &app.id).map_err(|error| here(error.to_string()))?;
+    name::check_visible("id", &app.id).map_err(|error| here(error.to_string()))?;
     if let Some(redis) = &app.redis {
         redis.check().map_err(|sentence| (".redis".to_owned(), sentence))?;
     }

@@ -29,14 +29,8 @@ pub(crate) enum AuthRefusal {
     Redirect(StatusCode),
     #[error("the app's backend answered 200, but {0}")]
     Answer(String),
-    #[error("the app's backend did not answer in time: raise auth.timeout or let it answer faster")]
-    Timeout,
-    #[error("no connection to the app's backend: {0}")]
-    Connect(String),
-    #[error("the answer of the app's backend is too long: {TooLong}")]
-    TooLong,
-    #[error("the connection to the app's backend broke: {0}")]
-    Broken(String),
+    #[error("{}", no_answer(.0))]
+    NoAnswer(NoAnswer),
     #[error("too many clients wait for the app's backend: let it answer faster")]
     Busy,
     #[error("the client is gone")]
@@ -48,13 +42,19 @@ pub(crate) enum AuthRefusal {
 }
 
 impl From<NoAnswer> for AuthRefusal {
-    fn from(failure: NoAnswer) -> Self {
-        match failure {
-            NoAnswer::Timeout => Self::Timeout,
-            NoAnswer::Connect(why) => Self::Connect(why),
-            NoAnswer::TooLong => Self::TooLong,
-            NoAnswer::Broken(why) => Self::Broken(why),
+    fn from(missing: NoAnswer) -> Self {
+        Self::NoAnswer(missing)
+    }
+}
+
+fn no_answer(missing: &NoAnswer) -> String {
+    match missing {
+        NoAnswer::Timeout => {
+            "the app's backend did not answer in time: raise auth.timeout or let it answer faster".to_owned()
         }
+        NoAnswer::Connect(why) => format!("no connection to the app's backend: {why}"),
+        NoAnswer::TooLong => format!("the answer of the app's backend is too long: {TooLong}"),
+        NoAnswer::Broken(why) => format!("the connection to the app's backend broke: {why}"),
     }
 }
 
@@ -65,10 +65,7 @@ impl AuthRefusal {
             Self::Status(_) => "refused",
             Self::Redirect(_) => "redirect",
             Self::Answer(_) => "answer",
-            Self::Timeout => "timeout",
-            Self::Connect(_) => "connect",
-            Self::TooLong => "too_long",
-            Self::Broken(_) => "broken",
+            Self::NoAnswer(missing) => missing.label(),
             Self::Busy => "busy",
             Self::Abandoned => "abandoned",
             Self::NoBackend => "no_backend",
@@ -80,8 +77,8 @@ impl AuthRefusal {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Status(status) | Self::Redirect(status) => status.as_u16(),
-            Self::Answer(_) | Self::TooLong => StatusCode::BAD_GATEWAY.as_u16(),
-            Self::Timeout | Self::Connect(_) | Self::Broken(_) => 0,
+            Self::Answer(_) | Self::NoAnswer(NoAnswer::TooLong) => StatusCode::BAD_GATEWAY.as_u16(),
+            Self::NoAnswer(_) => 0,
             Self::Busy | Self::Abandoned | Self::Internal => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
             Self::NoBackend => StatusCode::FORBIDDEN.as_u16(),
         }
@@ -90,7 +87,7 @@ impl AuthRefusal {
     /// Was nobody there who could answer?
     pub(super) fn may_be_asked_again(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Broken(_) => true,
+            Self::NoAnswer(NoAnswer::Connect(_) | NoAnswer::Broken(_)) => true,
             Self::Status(status) => matches!(status.as_u16(), 502..=504),
             _ => false,
         }
@@ -220,7 +217,7 @@ mod tests {
         }
         let failed =
             |failure| decide(StatusCode::OK, Err(failure), false, &PusherLimits::default()).unwrap_err();
-        assert_eq!(failed(NoAnswer::TooLong), AuthRefusal::TooLong);
+        assert_eq!(failed(NoAnswer::TooLong), AuthRefusal::NoAnswer(NoAnswer::TooLong));
         assert_eq!((failed(NoAnswer::Timeout).status(), AuthRefusal::Busy.status()), (0, 503));
     }
 }

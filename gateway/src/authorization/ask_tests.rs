@@ -7,7 +7,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::apps::{App, AppAuth};
+use crate::{
+    apps::{App, AppAuth},
+    backend::NoAnswer,
+};
 
 /// A backend that answers its connections in turn, then as the last time. "" is none: it breaks the connection;
 /// "wait" never answers.
@@ -92,11 +95,11 @@ async fn what_is_answered_decides_and_only_silence_is_asked_again() {
 async fn a_backend_that_is_not_there_or_slow_refuses() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let answer = ask(&Authorizer::new(), question(&format!("http://{nobody}/"), PATIENT)).await;
-    assert!(matches!(answer, Err(AuthRefusal::Connect(_))), "{answer:?}");
+    assert!(matches!(answer, Err(AuthRefusal::NoAnswer(NoAnswer::Connect(_)))), "{answer:?}");
     let (url, _) = backend(&["wait"]).await;
     let authorizer = Authorizer::new();
     let hasty = Duration::from_millis(300);
-    assert_eq!(ask(&authorizer, question(&url, hasty)).await, Err(AuthRefusal::Timeout));
+    assert_eq!(ask(&authorizer, question(&url, hasty)).await, Err(AuthRefusal::NoAnswer(NoAnswer::Timeout)));
     let none = question("", PATIENT);
     assert_eq!(ask(&authorizer, none).await, Err(AuthRefusal::NoBackend));
 }
@@ -118,7 +121,7 @@ async fn what_is_under_way_is_bounded_and_the_rest_waits_no_longer_than_it_may()
     assert_eq!(ask(&authorizer, question(&url, hasty)).await, Err(AuthRefusal::Busy));
     assert_eq!(asked.load(Ordering::Relaxed), AUTHORIZATIONS_UNDER_WAY_MAX);
     for answer in futures_util::future::join_all(under_way).await {
-        assert_eq!(answer.unwrap(), Err(AuthRefusal::Timeout));
+        assert_eq!(answer.unwrap(), Err(AuthRefusal::NoAnswer(NoAnswer::Timeout)));
     }
     // Every place is free again.
     let (url, _) = backend(&[YES]).await;
@@ -145,7 +148,7 @@ async fn a_question_of_a_client_that_is_gone_is_not_asked() {
     assert_eq!(waits.await.unwrap(), Err(AuthRefusal::Abandoned), "long before its time");
     for (question, stays) in under_way {
         drop(stays);
-        assert_eq!(question.await.unwrap(), Err(AuthRefusal::Timeout));
+        assert_eq!(question.await.unwrap(), Err(AuthRefusal::NoAnswer(NoAnswer::Timeout)));
     }
     assert_eq!(asked.load(Ordering::Relaxed), AUTHORIZATIONS_UNDER_WAY_MAX, "and never again");
 }

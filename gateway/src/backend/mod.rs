@@ -42,6 +42,18 @@ pub(crate) enum NoAnswer {
     Broken(String),
 }
 
+impl NoAnswer {
+    /// For metrics.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connect(_) => "connect",
+            Self::TooLong => "too_long",
+            Self::Broken(_) => "broken",
+        }
+    }
+}
+
 /// Sends requests. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct BackendClient {

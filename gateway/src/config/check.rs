@@ -31,14 +31,14 @@ impl Config {
             name::check_address(advertise).map_err(|error| format!("gateway.internal.advertise: {error}"))?;
         }
         if !self.settings.name.is_empty() {
-            name::check("gateway.name", &self.settings.name).map_err(|error| error.to_string())?;
+            name::check_visible("gateway.name", &self.settings.name).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
     /// An app that a setting names must be there; the one that is meant when none is named need not be.
     fn check_app(&self, app: &str) -> Result<(), String> {
-        name::check("app", app).map_err(|error| error.to_string())?;
+        name::check_visible("app", app).map_err(|error| error.to_string())?;
         if app == name::DEFAULT_APP || self.apps.load().by_id(app).is_some() {
             return Ok(());
         }
@@ -68,10 +68,11 @@ impl Config {
         }
         for (index, listener) in listeners.iter().enumerate() {
             let place = format!("gateway.listeners[{index}] ({})", listener.name);
-            name::check("name", &listener.name).map_err(|error| format!("{place}: {error}"))?;
+            name::check_visible("name", &listener.name).map_err(|error| format!("{place}: {error}"))?;
             self.check_app(&listener.app).map_err(|error| format!("{place}: {error}"))?;
             if !listener.service.is_empty() {
-                name::check("service", &listener.service).map_err(|error| format!("{place}: {error}"))?;
+                name::check_visible("service", &listener.service)
+                    .map_err(|error| format!("{place}: {error}"))?;
             }
             if collide(listener.bind, self.settings.internal.bind) {
                 return Err(format!(

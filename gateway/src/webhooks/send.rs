@@ -17,14 +17,8 @@ pub(super) enum PostFailure {
     Status(StatusCode),
     #[error("it answered {0}, and redirects are not followed: configure the URL that it points to")]
     Redirect(StatusCode),
-    #[error("it did not answer within {} s", WEBHOOK_POST_TIME_MAX.as_secs())]
-    Timeout,
-    #[error("no connection: {0}")]
-    Connect(String),
-    #[error("{TooLong}: answer with a status and a short body")]
-    TooLong,
-    #[error("the connection broke: {0}")]
-    Broken(String),
+    #[error("{}", no_answer(.0))]
+    NoAnswer(NoAnswer),
     #[error("the gateway failed to post: {0}")]
     Internal(String),
 }
@@ -35,23 +29,24 @@ impl PostFailure {
         match self {
             Self::Status(_) => "status",
             Self::Redirect(_) => "redirect",
-            Self::Timeout => "timeout",
-            Self::Connect(_) => "connect",
-            Self::TooLong => "too_long",
-            Self::Broken(_) => "broken",
+            Self::NoAnswer(missing) => missing.label(),
             Self::Internal(_) => "internal",
         }
     }
 }
 
 impl From<NoAnswer> for PostFailure {
-    fn from(failure: NoAnswer) -> Self {
-        match failure {
-            NoAnswer::Timeout => Self::Timeout,
-            NoAnswer::Connect(why) => Self::Connect(why),
-            NoAnswer::TooLong => Self::TooLong,
-            NoAnswer::Broken(why) => Self::Broken(why),
-        }
+    fn from(missing: NoAnswer) -> Self {
+        Self::NoAnswer(missing)
+    }
+}
+
+fn no_answer(missing: &NoAnswer) -> String {
+    match missing {
+        NoAnswer::Timeout => format!("it did not answer within {} s", WEBHOOK_POST_TIME_MAX.as_secs()),
+        NoAnswer::Connect(why) => format!("no connection: {why}"),
+        NoAnswer::TooLong => format!("{TooLong}: answer with a status and a short body"),
+        NoAnswer::Broken(why) => format!("the connection broke: {why}"),
     }
 }
 

@@ -76,13 +76,13 @@ async fn answer_without_end_is_read_to_a_limit() {
             sent
         });
         let posted = patient.post(request(&url)).await;
-        assert_eq!(posted, if fails { Err(PostFailure::TooLong) } else { Ok(()) });
+        assert_eq!(posted, if fails { Err(PostFailure::NoAnswer(NoAnswer::TooLong)) } else { Ok(()) });
         // The connection ends: what the system's buffers took is far less than went on for ever.
         let sent =
             tokio::time::timeout(Duration::from_secs(30), endless).await.expect("it is closed").unwrap();
         assert!(sent < 64 << 20, "{sent}");
     }
-    assert!(PostFailure::TooLong.to_string().contains("more than 131072 bytes"));
+    assert!(PostFailure::NoAnswer(NoAnswer::TooLong).to_string().contains("more than 131072 bytes"));
 }
 
 #[tokio::test]

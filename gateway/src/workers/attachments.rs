@@ -48,7 +48,7 @@ impl Attachments {
         hello: WorkerHello,
     ) -> Result<(AttachedWorker, mpsc::Receiver<Bytes>), String> {
         let incarnation: Incarnation = hello.incarnation.parse().map_err(|error| format!("{error}"))?;
-        name::check("name", &hello.name).map_err(|error| error.to_string())?;
+        name::check_visible("name", &hello.name).map_err(|error| error.to_string())?;
         if hello.services.is_empty() {
             return Err("services is empty: name at least one".to_owned());
         }

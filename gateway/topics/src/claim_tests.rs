@@ -13,29 +13,11 @@ use broadgate_proto::{
 };
 use proptest::prelude::*;
 
-use super::*;
+use super::{no_content::NoContent, *};
 
 const GATEWAYS: u64 = 3;
 const USERS: u64 = 8;
 const MAX: u32 = 3;
-
-#[derive(Debug, Clone)]
-enum Nothing {}
-
-impl Content for Nothing {
-    type Command = ();
-    type Answer = ();
-
-    fn bytes((): &()) -> usize {
-        0
-    }
-
-    fn also((): &()) -> Option<Incarnation> {
-        None
-    }
-
-    fn merge(_: &mut Option<()>, (): ()) {}
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -75,12 +57,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A link's session, and the frames in flight on it.
-type Way = (LinkSession, VecDeque<LinkMessage<Nothing>>);
+type Way = (LinkSession, VecDeque<LinkMessage<NoContent>>);
 
 struct World {
     now: Duration,
     topic: Topic,
-    cores: BTreeMap<u64, Core<Nothing>>,
+    cores: BTreeMap<u64, Core<NoContent>>,
     links: BTreeMap<(u64, u64), Way>,
     view: Arc<View>,
     draining: BTreeSet<u64>,
@@ -136,7 +118,7 @@ impl World {
         self.view = Arc::new(View { epoch, before, members: members.collect() });
     }
 
-    fn apply(&mut self, gateway: u64, input: Input<Nothing>) {
+    fn apply(&mut self, gateway: u64, input: Input<NoContent>) {
         self.now += Duration::from_micros(10);
         let effects = self.cores.get_mut(&gateway).unwrap().apply(input, self.now);
         for effect in effects {
@@ -153,7 +135,7 @@ impl World {
         self.check();
     }
 
-    fn entered(&mut self, ticket: Ticket, entered: &Entered<Nothing>) {
+    fn entered(&mut self, ticket: Ticket, entered: &Entered<NoContent>) {
         // It may have left meanwhile.
         let Some(client) = self.clients.get_mut(&ticket) else { return };
         match entered.refused {

@@ -51,6 +51,8 @@ mod links;
 mod members;
 mod membership;
 mod needs;
+#[cfg(test)]
+mod no_content;
 mod own;
 mod parcels;
 mod parking;

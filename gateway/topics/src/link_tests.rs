@@ -8,36 +8,14 @@ use broadgate_proto::{
     v1::{Epoch, Member, MemberState, Role, View},
 };
 
-use super::*;
-
-#[derive(Debug, Clone)]
-enum Nothing {}
-
-impl Content for Nothing {
-    type Command = ();
-    type Answer = ();
-
-    fn bytes((): &()) -> usize {
-        0
-    }
-
-    fn also((): &()) -> Option<Incarnation> {
-        None
-    }
-
-    fn merge(_: &mut Option<()>, (): ()) {}
-
-    fn retained_as((): &()) -> Option<u128> {
-        Some(1)
-    }
-}
+use super::{no_content::NoContent, *};
 
 const SESSION: LinkSession = 1;
 
 /// One gateway, which is the home of everything; the other drains, so it is only delivered to.
 struct Home {
     now: Duration,
-    core: Core<Nothing>,
+    core: Core<NoContent>,
     view: Arc<View>,
     /// Deliveries to the other gateway.
     delivered: Vec<u64>,
@@ -85,7 +63,7 @@ impl Home {
         home
     }
 
-    fn apply(&mut self, input: Input<Nothing>) {
+    fn apply(&mut self, input: Input<NoContent>) {
         for effect in self.core.apply(input, self.now) {
             match effect {
                 Effect::Send(_, LinkMessage::Deliver { id, .. }) => self.delivered.push(id),

@@ -133,6 +133,19 @@ impl ClusterTls {
         connector.connect(self.name.clone(), stream).await
     }
 
+    /// The same for HTTP/1.1.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_http1<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<client::TlsStream<S>> {
+        let mut config = ClientConfig::clone(&self.current.current().client);
+        config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
+        TlsConnector::from(Arc::new(config)).connect(self.name.clone(), stream).await
+    }
+
     /// Watches the files, as [`Reloading::watch`] does.
     pub async fn watch(self, hangups: Option<Signal>) -> Infallible {
         self.current.watch(hangups).await

@@ -7,7 +7,7 @@ use std::{
 
 use rustls::{AlertDescription, CertificateError, Error, pki_types::UnixTime};
 
-use crate::validity::Shown;
+use crate::{pair::bare, validity::Shown};
 
 /// Whose view of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,15 @@ fn certificate(error: &CertificateError) -> (&'static str, String) {
             "wrong_name",
             format!(
                 "shows a certificate for {}, and not for {:?} (cluster.tls.server_name): make one for that name",
-                presented.join(", "), expected.to_str()
+                presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", "), expected.to_str()
             ),
+        ),
+        // Of two CAs with one name, webpki takes the other for the issuer.
+        CertificateError::BadSignature => (
+            "unknown_ca",
+            "shows a certificate that a CA of the same name has signed, but not the one in this process's \
+             cluster.tls.ca: every process needs the same CA, or both while it is being changed"
+                .to_owned(),
         ),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => (
             "wrong_usage",
@@ -113,6 +120,10 @@ fn refused(alert: AlertDescription, side: Side) -> (&'static str, String) {
         }
         (AlertDescription::UnknownCA, _) => {
             "refuses this process's certificate: its CA is not in the other's cluster.tls.ca".to_owned()
+        }
+        (AlertDescription::DecryptError, _) => {
+            "refuses this process's certificate: the other's cluster.tls.ca has another CA of the same name"
+                .to_owned()
         }
         (AlertDescription::CertificateExpired, _) => {
             "refuses this process's certificate as expired, or not valid yet by the other's clock".to_owned()

@@ -149,7 +149,7 @@ impl Pair {
 }
 
 /// webpki shows names as `DnsName("x")`.
-fn bare(name: &str) -> String {
+pub(crate) fn bare(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"').to_owned()
 }

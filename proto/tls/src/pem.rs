@@ -5,7 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
 
 use crate::{
     reads::FileReads,
@@ -80,6 +83,8 @@ fn names(presented: &[String]) -> String {
 
 pub(crate) const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
+/// Of a line that an error shows.
+const LINE_BYTES_MAX: usize = 64;
 
 /// The certificates of a file, in order, each with its validity.
 pub(crate) fn certificates(
@@ -91,7 +96,7 @@ pub(crate) fn certificates(
     let damaged = |error: String| FileError::Damaged { what, path: path.to_owned(), error };
     let mut all = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let certificate = certificate.map_err(|error| damaged(error.to_string()))?;
+        let certificate = certificate.map_err(|error| damaged(damage(&error)))?;
         let validity = Validity::of(&certificate)
             .map_err(|error| damaged(format!("its certificate {} has an error: {error}", all.len() + 1)))?;
         reads.is_valid(path, validity);
@@ -115,9 +120,25 @@ pub fn load_key(path: &Path, reads: &mut FileReads) -> Result<PrivateKeyDer<'sta
         Some(Ok(_)) if is_encrypted(&bytes) => Err(FileError::Encrypted { path: path.to_owned() }),
         Some(Ok(key)) => Ok(key),
         Some(Err(error)) => {
-            Err(FileError::Damaged { what: KEY, path: path.to_owned(), error: error.to_string() })
+            Err(FileError::Damaged { what: KEY, path: path.to_owned(), error: damage(&error) })
         }
         None => Err(FileError::NotPem { what: KEY, path: path.to_owned(), label: "PRIVATE KEY" }),
+    }
+}
+
+/// What is wrong with a PEM file. The library writes lines of it as lists of numbers.
+fn damage(error: &pem::Error) -> String {
+    let shown = |line: &[u8]| {
+        String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]).trim_end().escape_debug().to_string()
+    };
+    match error {
+        // The library calls the label so.
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("it ends before the line \"-----END {}-----\"", shown(end_marker))
+        }
+        pem::Error::IllegalSectionStart { line } => format!("its line \"{}\" is incomplete", shown(line)),
+        pem::Error::Base64Decode(_) => "one of its blocks is not base64".to_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -132,6 +132,27 @@ fn each_bad_file_has_a_sentence_that_names_it() {
     says(&load(&good.cert, &good.cert).unwrap_err(), &["key file", "good.pem holds no key"]);
     let cut = folder.write("cut.pem", &cert[..cert.len() / 2]);
     says(&load(&cut, &good.key).unwrap_err(), &["cut.pem is damaged"]);
+    // Half-written files: cut in a block, in its first line, and in the middle of its text.
+    let first = |text: &str| text[..20].to_owned();
+    let holed = |text: &str| text.replacen('M', "*", 1);
+    for (content, words) in [
+        (cert[..cert.len() / 2].to_owned(), "it ends before the line \"-----END CERTIFICATE-----\""),
+        (first(&cert), "its line \"-----BEGIN CERTIFICA\" is incomplete"),
+        (holed(&cert), "one of its blocks is not base64"),
+    ] {
+        let error = load(&folder.write("half.pem", &content), &good.key).unwrap_err();
+        says(&error, &["certificate file", "half.pem is damaged", words, "copy it again"]);
+        assert!(!error.to_string().contains("[45,"), "{error}");
+    }
+    for (content, words) in [
+        (key[..key.len() / 2].to_owned(), "it ends before the line \"-----END PRIVATE KEY-----\""),
+        (first(&key), "its line \"-----BEGIN PRIVATE K\" is incomplete"),
+        (holed(&key), "one of its blocks is not base64"),
+    ] {
+        let error = load(&good.cert, &folder.write("half.key", &content)).unwrap_err();
+        says(&error, &["key file", "half.key is damaged", words, "copy it again"]);
+        assert!(!error.to_string().contains("[45,"), "{error}");
+    }
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     says(
         &load(&folder.write("nonsense.pem", nonsense), &good.key).unwrap_err(),
@@ -256,6 +277,13 @@ async fn each_refused_handshake_has_a_sentence_on_both_sides() {
     let (server, client) = meet(&good, &both).await;
     says(&server.unwrap_err(), &["shows a certificate of a CA that is not in this process's cluster.tls.ca"]);
     says(&client.unwrap_err(), &["refuses this process's certificate", "is not in the other's"]);
+
+    // Of another CA that has the same name.
+    let twin = Ca::new("one");
+    let twin = folder.cluster("twin", &(one.pem() + &twin.pem()), &twin.pair("broadgate")).unwrap();
+    let (server, client) = meet(&good, &twin).await;
+    says(&server.unwrap_err(), &["a CA of the same name", "this process's cluster.tls.ca"]);
+    says(&client.unwrap_err(), &["refuses this process's certificate", "another CA of the same name"]);
 
     let files = ClusterFiles {
         ca: folder.write("named-ca.pem", &one.pem()),

@@ -40,7 +40,7 @@ pub(super) fn hello(origin: PeerOrigin, member: Option<Member>) -> Result<(Incar
         ));
     }
     let incarnation: Incarnation = member.incarnation.parse().map_err(|error| format!("{error}"))?;
-    name::check("the member's name", &member.name).map_err(|error| error.to_string())?;
+    name::check_visible("the member's name", &member.name).map_err(|error| error.to_string())?;
     match member.role() {
         Role::Gateway => address(origin, &member)?,
         Role::Worker => {}
@@ -115,6 +115,9 @@ mod tests {
             assert!(refused(near, gateway(wrong)).contains("host:port"), "{wrong}");
         }
         assert!(refused(near, Member { name: String::new(), ..gateway("a:1") }).contains("empty"));
+        assert!(
+            refused(near, Member { name: " ".into(), ..gateway("a:1") }).contains("no visible character")
+        );
         assert!(refused(near, Member { role: 7, ..gateway("a:1") }).contains("role"));
         assert!(refused(near, Member { incarnation: "x".into(), ..gateway("a:1") }).contains("incarnation"));
         assert!(refused(near, Member { version: "v".repeat(300), ..gateway("a:1") }).contains("longer"));

@@ -20,14 +20,15 @@ pub(super) struct LinkTrouble {
 
 impl LinkTrouble {
     /// Records that the link has ended after being up for so long. True if a warning is due: it has broken
-    /// twice in a row for the same reason.
+    /// twice in a row for the same reason, in which the time may differ.
     pub(super) fn broke(&mut self, up: Option<Duration>, reason: &str, now: Duration) -> bool {
         if up.is_some_and(|up| up >= WORKED_TIME) {
             *self = Self::default();
         }
+        let reason = reason.replace(|char: char| char.is_ascii_digit(), "");
         let same = self.breaks > 0 && self.reason == reason;
         self.breaks = self.breaks.saturating_add(1);
-        reason.clone_into(&mut self.reason);
+        self.reason = reason;
         let quiet = self.warned_at.is_some_and(|at| now < at + WARN_TIME);
         // A link that was never up means that the gateway is not there: the register reports that.
         let warns = same && up.is_some() && !quiet;
@@ -66,6 +67,9 @@ mod tests {
         assert!(trouble.broke(Some(ms(10)), "too large", WARN_TIME + ms(200)), "it still does");
         assert!(!trouble.broke(Some(WORKED_TIME), "too large", WARN_TIME * 3), "it had worked");
         assert_eq!(trouble.wait(), BACK_OFF_MIN);
+        let mut trouble = LinkTrouble::default();
+        assert!(!trouble.broke(Some(ms(0)), "expired, and it is 10:01:59", WARN_TIME * 4));
+        assert!(trouble.broke(Some(ms(0)), "expired, and it is 10:02:00", WARN_TIME * 4 + ms(1)));
         assert!(!trouble.broke(None, "no connection", WARN_TIME * 5));
         assert!(!trouble.broke(None, "no connection", WARN_TIME * 6));
     }
