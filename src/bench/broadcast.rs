@@ -24,10 +24,10 @@ pub(super) struct Messages {
     /// Payload bytes
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=60_000))]
     pub(super) size: u32,
-    /// Messages that are sent and not yet received by all
+    /// Maximum number of messages sent and not yet received by all
     #[arg(long, default_value_t = 8)]
     pub(super) in_flight: usize,
-    /// Messages to send
+    /// Number of messages
     #[arg(long, default_value_t = 2000)]
     pub(super) messages: u64,
     /// Messages per second [default: as many as the window allows]

@@ -22,7 +22,7 @@ pub(crate) struct EchoArgs {
     /// Payload bytes
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=60_000))]
     size: u32,
-    /// How long
+    /// Duration
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     time: Duration,
 }

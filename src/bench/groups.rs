@@ -17,7 +17,7 @@ pub(crate) struct GroupsArgs {
     pub(super) load: Load,
     #[command(flatten)]
     sender: Sender,
-    /// How many groups; each client is in one, each message goes to one
+    /// Number of groups; each client is in one, each message goes to one
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) groups: u32,
     #[command(flatten)]

@@ -23,7 +23,7 @@ const GROUPS: usize = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct HopArgs {
-    /// Where the one client connects
+    /// URL to which the one client connects
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     url: String,
     #[command(flatten)]
@@ -31,10 +31,10 @@ pub(crate) struct HopArgs {
     /// The app of the client
     #[arg(long, default_value = "default")]
     app: String,
-    /// Sends of each kind
+    /// Number of sends of each kind
     #[arg(long, default_value_t = 5000)]
     messages: u64,
-    /// For scripts
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -19,10 +19,10 @@ pub(crate) struct IdleArgs {
     pub(super) load: Load,
     #[command(flatten)]
     sender: Sender,
-    /// Raw clients are in a group too, as Pusher clients are
+    /// Join raw clients to a group; Pusher clients always subscribe to a channel
     #[arg(long)]
     join: bool,
-    /// How long they are held after they are connected
+    /// How long to keep the clients after they have connected
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     hold: Duration,
 }

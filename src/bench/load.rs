@@ -13,28 +13,28 @@ use crate::engine::share::Share;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
-    /// Where clients connect: Pusher clients to /app/KEY, Socket.IO clients to
-    /// /socket.io/?EIO=4&transport=websocket&key=KEY; repeat to spread them over gateways
+    /// URL to connect to: /app/KEY for Pusher clients, /socket.io/?EIO=4&transport=websocket&key=KEY for Socket.IO
+    /// clients; repeat to spread clients over gateways
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     pub(crate) url: Vec<String>,
-    /// How many clients
+    /// Number of clients
     #[arg(long, default_value_t = 1000)]
     pub(crate) clients: usize,
     /// Threads that hold the clients
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) load_threads: u16,
-    /// Processes that hold the clients, where one may not open as many files (idle, fanout, groups)
+    /// Processes that hold the clients, if one may not open enough files (idle, fanout, groups)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) processes: u16,
     #[arg(long, hide = true)]
     pub(crate) part: Option<Share>,
-    /// Handshakes under way at once
+    /// Concurrent handshakes
     #[arg(long, default_value_t = 64)]
     pub(crate) connecting: usize,
-    /// A gateway's process, to tell its memory and CPU (Linux); repeat for several
+    /// Process id of a gateway, to measure its memory and CPU (Linux); repeat for several
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
-    /// For scripts
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -47,10 +47,10 @@ pub(crate) struct Sender {
     /// The app of the clients
     #[arg(long, default_value = "default")]
     pub(crate) app: String,
-    /// By what messages are sent [default: the SDK; to the ceiling program what it takes]
+    /// How messages are sent [default: the SDK; for the ceiling program, its own connection]
     #[arg(long, value_enum)]
     pub(crate) publish: Option<crate::publish::by::By>,
-    /// The file of apps with the app's key and secret, for `--publish api` [env: BROADGATE_APPS]
+    /// File of apps with the app's key and secret, for `--publish api` [env: BROADGATE_APPS]
     #[arg(long, value_name = "FILE")]
     pub(crate) apps: Option<PathBuf>,
 }

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{engine::serve, load::Load};
 
-/// Measure a running cluster
+/// Benchmark a running cluster
 #[derive(Debug, Parser)]
 #[command(name = "broadgate bench", bin_name = "broadgate bench", version)]
 struct Cli {
@@ -40,23 +40,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
-    /// Connect clients and hold them: connects per second, memory per client
+    /// Connect clients and keep them: connects per second, memory per client
     Idle(idle::IdleArgs),
     /// Send to one group: deliveries per second, latency
     Fanout(fanout::FanoutArgs),
     /// Send to many small groups in turn
     Groups(groups::GroupsArgs),
-    /// Clients send to an echo worker and wait: echoes per second, latency
+    /// Clients send to an echo worker and wait for the answer: echoes per second, latency
     Echo(echo::EchoArgs),
-    /// Some clients do not read: what the others notice of it
+    /// Some clients stop reading: the effect on the others
     Slow(slow::SlowArgs),
-    /// Clients come all at once, or lose their gateway, while others hear a broadcast
+    /// All clients connect at once, or lose their gateway, during a broadcast to others
     Storm(storm::StormArgs),
-    /// Send to one client, and to groups by where their home is: what the hop over a home costs
+    /// Send to one client, and to groups by the place of their home: the cost of the extra hop
     Hop(hop::HopArgs),
-    /// Measure everything, against what this machine can do at most, and write a report
+    /// Run all benchmarks next to this machine's ceiling, and write a report
     Report(report::ReportArgs),
-    /// What this machine can write at most, for `report` to compare with
+    /// The most that this machine can write, for `report` to compare with
     #[command(hide = true)]
     Ceiling(ceiling::CeilingArgs),
 }

@@ -17,7 +17,7 @@ pub(crate) struct SlowArgs {
     pub(super) load: Load,
     #[command(flatten)]
     sender: Sender,
-    /// So many of the clients do not read in the second half
+    /// Number of clients that stop reading in the second half
     #[arg(long, default_value_t = 100)]
     slow: usize,
     #[command(flatten)]

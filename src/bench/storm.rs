@@ -24,18 +24,18 @@ const CALM: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(crate) struct StormArgs {
-    /// The clients of the storm connect to the first URL; one that is refused or closed goes to the next
+    /// Clients of the storm connect to the first URL, and to the next if refused or closed
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]
     sender: Sender,
-    /// Clients that hear a broadcast meanwhile
+    /// Number of clients that receive a broadcast meanwhile
     #[arg(long, default_value_t = 100)]
     pub(super) stay: usize,
-    /// Where they are; not at a gateway that dies
+    /// URL of these clients; not of the gateway that is killed
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     stay_url: String,
-    /// The first URL's gateway: when all are connected, it is killed
+    /// Process id of the first URL's gateway, which is killed when all have connected
     #[arg(long, value_name = "PID")]
     kill: Option<i32>,
     /// Messages of the broadcast per second

@@ -25,16 +25,18 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Api<'a> {
     to: To<'a>,
     stream: BufReader<TcpStream>,
+    /// Several events go in one `batch_events`; else each in an `events` of its own.
+    is_batch: bool,
     path: String,
     key: String,
     secret: String,
 }
 
 impl<'a> Api<'a> {
-    pub(super) fn open(to: To<'a>) -> Result<Self, Failure> {
+    pub(super) fn open(to: To<'a>, is_batch: bool) -> Result<Self, Failure> {
         let Some(file) = &to.sender.apps.clone().or_else(|| broadgate::environment::path("APPS")) else {
             return Err(Failure::usage(
-                "--publish api needs --apps FILE, in which the app's key and secret are",
+                "--publish api and --publish events need --apps FILE with the app's key and secret",
             ));
         };
         let source = Source { config: None, apps: Some(file.clone()), raw: Vec::new() };
@@ -53,9 +55,9 @@ impl<'a> Api<'a> {
         let stream = TcpStream::connect(to.target.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-        let path = format!("/apps/{}/batch_events", app.id);
+        let path = format!("/apps/{}/{}", app.id, if is_batch { "batch_events" } else { "events" });
         let (key, secret) = (key.key.clone(), key.secret.reveal().to_owned());
-        Ok(Self { to, stream: BufReader::new(stream), path, key, secret })
+        Ok(Self { to, stream: BufReader::new(stream), is_batch, path, key, secret })
     }
 
     fn request(&self, body: &str) -> Result<String, Failure> {
@@ -68,6 +70,12 @@ impl<'a> Api<'a> {
             self.to.target.host,
             body.len()
         ))
+    }
+
+    fn post(&mut self, body: &str) -> Result<(), Failure> {
+        let request = self.request(body)?;
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.answer()
     }
 
     fn answer(&mut self) -> Result<(), Failure> {
@@ -98,7 +106,7 @@ impl<'a> Api<'a> {
 
 impl Publisher for Api<'_> {
     fn batch_max(&self) -> u64 {
-        BATCH_EVENTS_MAX
+        if self.is_batch { BATCH_EVENTS_MAX } else { 1 }
     }
 
     fn publish(&mut self, numbers: std::ops::Range<u64>) -> Result<(), Failure> {
@@ -106,10 +114,11 @@ impl Publisher for Api<'_> {
             let data = payload::text(self.to.size, number, now_ns());
             json!({ "name": "bench", "channel": self.to.group(number), "data": data })
         };
-        let body = json!({ "batch": numbers.map(event).collect::<Vec<_>>() }).to_string();
-        let request = self.request(&body)?;
-        self.stream.get_mut().write_all(request.as_bytes())?;
-        self.answer()
+        let events: Vec<_> = numbers.map(event).collect();
+        if self.is_batch {
+            return self.post(&json!({ "batch": events }).to_string());
+        }
+        events.iter().try_for_each(|event| self.post(&event.to_string()))
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) fn open<'a>(to: To<'a>) -> Result<Box<dyn Publisher + 'a>, Failure> {
     Ok(match by {
         By::Sdk => Box::new(sdk::Sdk::open(to, false)?),
         By::Receipt => Box::new(sdk::Sdk::open(to, true)?),
-        By::Api => Box::new(api::Api::open(to)?),
+        By::Api => Box::new(api::Api::open(to, true)?),
+        By::Events => Box::new(api::Api::open(to, false)?),
         By::Ceiling => Box::new(ceiling::Ceiling::open(to)?),
     })
 }

@@ -86,7 +86,7 @@ fn against_servers(row: &Row, servers: &Servers, (way, is_tls): (Way, bool)) -> 
     let kind = row.args.split(' ').next().unwrap_or_default();
     let path = match way {
         Way::Raw => "ws".to_owned(),
-        Way::PusherSdk | Way::PusherApi => format!("app/{}", servers.apps.key),
+        Way::PusherSdk | Way::PusherApi | Way::PusherEvents => format!("app/{}", servers.apps.key),
         Way::SocketIo => format!("socket.io/?EIO=4&transport=websocket&key={}", servers.apps.key),
     };
     let mut args: Vec<_> = servers.urls(is_tls).map(|url| format!("--url={url}/{path}")).collect();
@@ -102,8 +102,9 @@ fn against_servers(row: &Row, servers: &Servers, (way, is_tls): (Way, bool)) -> 
     match way {
         Way::Raw => {}
         Way::PusherSdk | Way::SocketIo => args.push(format!("--app={APP}")),
-        Way::PusherApi => {
-            args.extend([format!("--app={APP}"), "--publish=api".to_owned()]);
+        Way::PusherApi | Way::PusherEvents => {
+            let publish = if way == Way::PusherApi { "--publish=api" } else { "--publish=events" };
+            args.extend([format!("--app={APP}"), publish.to_owned()]);
             args.push(format!("--apps={}", servers.apps.path.display()));
         }
     }

@@ -22,16 +22,16 @@ use broadgate::{failure::Failure, output, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Where the report is written, after each row
+    /// File of the report, rewritten after each row
     #[arg(long, default_value = "BENCHMARKS.md", value_name = "FILE")]
     out: PathBuf,
-    /// Alternating runs of each row, of which the medians count
+    /// Alternating runs of each row; the report has their medians
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=99))]
     runs: u8,
-    /// Threads of the ceiling [default: one per core, as many as a gateway has shards]
+    /// Threads of the ceiling program [default: one per core, like a gateway's shards]
     #[arg(long)]
     ceiling_threads: Option<u16>,
-    /// Only rows whose name begins so; repeat for several
+    /// Only rows whose name has this prefix; repeat for several
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }

@@ -8,6 +8,8 @@ pub(super) enum Way {
     PusherSdk,
     /// Pusher clients, messages by the API's `batch_events`.
     PusherApi,
+    /// Pusher clients, each message by an `events` of the API.
+    PusherEvents,
     /// Socket.IO clients, messages by the SDK.
     SocketIo,
 }
@@ -169,6 +171,15 @@ fn channels() -> Vec<Row> {
             goal: ratio(0.6),
             ..ROW
         },
+        // Few clients: the requests are what takes the time.
+        Row {
+            name: "pusher-events-10",
+            about: "a channel of 10, sent by one POST /events each",
+            args: "fanout --clients 10 --messages 10000",
+            way: Way::PusherEvents,
+            against: Against::Nothing,
+            ..ROW
+        },
         Row {
             name: "socketio-sdk-1000",
             about: "a channel of 1,000 by Socket.IO, against Pusher clients",
@@ -176,6 +187,8 @@ fn channels() -> Vec<Row> {
             way: Way::SocketIo,
             against: Against::Pusher,
             goal: ratio(0.9),
+            ..ROW
+        },
             ..ROW
         },
     ]
