@@ -12,7 +12,7 @@ use crate::{
     environment,
     failure::Failure,
     operate::{self, ClusterTarget},
-    options::{AppsFileOption, Registers},
+    options::{AppsFileOption, Registers, process_name},
     roles, telemetry, up,
 };
 
@@ -30,7 +30,7 @@ Exit codes:
 
 The shared secret is read from BROADGATE_SECRET or cluster.secret_file, never from a flag.";
 
-/// A clustered broadcast gateway: WebSocket clients on many processes, commanded as one
+/// A clustered broadcast gateway: many processes hold WebSocket clients, one command reaches them all
 #[derive(Debug, Parser)]
 #[command(name = "broadgate", version, after_help = AFTER_HELP, infer_long_args = false)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -43,9 +43,9 @@ pub struct Cli {
 enum CliCommand {
     /// Run a whole cluster on this machine: a register, gateways, workers, and a chat page
     Up(up::UpArgs),
-    /// Run a register: it knows which gateways and workers are alive
+    /// Run a register, which tracks live gateways and workers
     Register(roles::RegisterArgs),
-    /// Run a gateway: it holds client sockets
+    /// Run a gateway, which holds client connections
     Gateway(roles::GatewayArgs),
     /// Run a built-in worker
     Worker(roles::WorkerArgs),
@@ -57,50 +57,50 @@ enum CliCommand {
     Client(operate::ClientArgs),
     /// List groups
     Groups(operate::GroupsArgs),
-    /// List who is present in a group: the users that its clients joined as
+    /// List the users present in a group
     Roster(operate::RosterArgs),
     /// List uids
     Uids(operate::UidsArgs),
-    /// Send a message to clients, uids, groups or all
+    /// Send a message to clients, uids, groups or everybody
     Send(operate::SendArgs),
-    /// Close clients
+    /// Disconnect clients
     Kick(operate::KickArgs),
-    /// Name clusters: their addresses and credentials, for --cluster
+    /// Name clusters, with their addresses and credentials, for --cluster
     Cluster(operate::ClusterArgs),
-    /// Check the cluster: what is wrong, and what to do about it
+    /// Check the cluster: list its problems, and how to fix them
     Doctor(operate::DoctorArgs),
-    /// Drain a gateway: it closes its clients a few at a time, and exits
+    /// Drain a gateway: it disconnects its clients gradually, then exits
     Drain(operate::DrainArgs),
-    /// Measure a running cluster: starts `broadgate-bench`, which lies beside this executable
+    /// Benchmark a running cluster (runs `broadgate-bench` from the same folder)
     #[command(disable_help_flag = true)]
     Bench {
-        /// Passed on to it; `--help` lists what it can measure
+        /// Arguments of `broadgate-bench`; `--help` lists its benchmarks
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// List and check the apps of a configuration; print a new one, or what Laravel needs
+    /// List and check the configured apps; generate an app, or Laravel's settings for one
     Apps(apps::AppsArgs),
-    /// Make certificates for a cluster and its listeners, where there is no PKI
+    /// Generate certificates for a cluster and its listeners, if you have no PKI
     Certs(certs::CertsArgs),
-    /// Ask a process on this machine whether it runs, or may get traffic: for health checks of containers
+    /// Check the health of a process on this machine, for container health checks
     Health(operate::HealthArgs),
-    /// Print a fresh shared secret
+    /// Generate a shared secret
     Secret,
     /// Check a configuration file and the environment
     CheckConfig {
-        /// The file
+        /// The configuration file (TOML)
         file: PathBuf,
         #[command(flatten)]
         apps: AppsFileOption,
     },
-    /// Print completions for a shell
+    /// Print shell completions
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
     /// Print the version
     Version {
-        /// For scripts
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -190,6 +190,7 @@ fn bench(args: &[OsString]) -> Result<(), Failure> {
 fn check_config(file: PathBuf, apps: Option<PathBuf>) -> Result<(), Failure> {
     let mut config = Config::load_for_command(Some(&file))?;
     Registers::default().lay_over(&mut config)?;
+    process_name(None)?;
     let source = Source { config: Some(file.clone()), apps, raw: Vec::new() };
     let reading = source.read(&mut Vec::new()).map_err(Failure::Usage)?;
     let apps = reading.open().map_err(Failure::Usage)?;

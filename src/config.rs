@@ -133,6 +133,8 @@ pub(crate) struct WorkerSection {
 pub(crate) struct MetricsSection {
     /// Where `/metrics`, `/healthz` and `/readyz` are served; nowhere if absent.
     pub(crate) bind: Option<SocketAddr>,
+    /// With the certificates of `[cluster.tls]`, to callers that have one of the cluster's.
+    pub(crate) tls: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -282,7 +284,21 @@ impl Config {
         Ok(Credentials { secret: self.secret()?, tls: self.tls()? })
     }
 
-    fn tls(&self) -> Result<Option<ClusterTls>, Failure> {
+    /// The TLS of the metrics port.
+    ///
+    /// # Errors
+    /// If it is wanted, and the cluster has none.
+    pub(crate) fn metrics_tls(&self, cluster: Option<&ClusterTls>) -> Result<Option<ClusterTls>, Failure> {
+        if self.metrics.tls && cluster.is_none() {
+            return Err(Failure::usage(
+                "metrics.tls = true needs the certificates of [cluster.tls]: set its ca, cert and key, or metrics.tls = \
+                 false",
+            ));
+        }
+        Ok(cluster.filter(|_| self.metrics.tls).cloned())
+    }
+
+    pub(crate) fn tls(&self) -> Result<Option<ClusterTls>, Failure> {
         let TlsSection { ca, cert, key, server_name } = self.cluster.tls.clone();
         let name = Some(server_name).filter(|name| name != DEFAULT_SERVER_NAME);
         let settings = ["cluster.tls.ca", "cluster.tls.cert", "cluster.tls.key", "cluster.tls.server_name"];

@@ -25,10 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apps::{self, Reload, Source},
     config::{Config, RegisterSection},
-    environment,
     failure::Failure,
     ledger_settings,
-    options::{AppsFileOption, ConfigFile, Registers},
+    options::{AppsFileOption, ConfigFile, Registers, process_name},
     role_tasks::RoleTasks,
     service_manager::Ready,
     setting_errors, telemetry,
@@ -61,7 +60,7 @@ const PAGES: &[StaticPage] = &[
 pub(crate) struct Common {
     #[command(flatten)]
     file: ConfigFile,
-    /// Address of metrics and probes [without this and `metrics.bind`, none are served]
+    /// Address for metrics and health checks [default: `metrics.bind`, else not served]
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     metrics_bind: Option<SocketAddr>,
     /// Stop when standard input ends: a supervisor holds its other end
@@ -84,19 +83,19 @@ pub(crate) struct GatewayArgs {
     common: Common,
     #[command(flatten)]
     registers: Registers,
-    /// Name in tables and answers [env: BROADGATE_NAME] [default: the advertised address]
+    /// Name of this gateway in lists and receipts [env: BROADGATE_NAME] [default: the advertised address]
     #[arg(long)]
     name: Option<String>,
     /// Address for commands, workers and peers [default: 127.0.0.1:7200]
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     internal_bind: Option<SocketAddr>,
-    /// Address that other processes connect to [default: the address it listens on]
+    /// Address at which other processes reach this gateway [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Address of the `web` listener for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     client_bind: Option<SocketAddr>,
-    /// Certificate of the `web` listener (PEM): it speaks HTTPS and wss then
+    /// Certificate of the `web` listener (PEM), which then serves HTTPS and wss
     #[arg(long, value_name = "FILE", requires = "client_tls_key")]
     client_tls_cert: Option<PathBuf>,
     /// The certificate's key (PEM)
@@ -113,10 +112,10 @@ pub(crate) struct GatewayArgs {
     /// Accept raw WebSocket clients in this app; repeat for several
     #[arg(long, value_name = "APP")]
     raw_app: Vec<String>,
-    /// When stopping: from "not ready" to the first close [default: 2s]
+    /// When stopping: delay between "not ready" and the first disconnect [default: 2s]
     #[arg(long, value_parser = setting_errors::duration)]
     ready_delay: Option<Duration>,
-    /// When stopping: time within which all clients are closed [default: 20s]
+    /// When stopping: time for disconnecting all clients [default: 20s]
     #[arg(long, value_parser = setting_errors::duration)]
     drain: Option<Duration>,
     /// Serve the demo's chat page
@@ -150,6 +149,7 @@ pub(crate) enum Demo {
 pub(crate) fn register_config(config: &Config) -> Result<broadgate_register::server::Config, Failure> {
     let (credentials, bind) = (config.credentials()?, config.register.bind);
     credentials.check_bind(bind).map_err(|error| Failure::usage(format!("register.bind: {error}")))?;
+    config.metrics_tls(credentials.tls.as_ref())?;
     check_metrics(config, "register.bind", bind)?;
     let RegisterSection { beat, lease, .. } = config.register;
     let ledger = ledger_settings::ledger(&config.register)?;
@@ -173,6 +173,7 @@ pub(crate) fn gateway_config(
         pages,
     };
     gateway.check().map_err(Failure::Usage)?;
+    config.metrics_tls(gateway.credentials.tls.as_ref())?;
     broadgate_gateway::check_certificates(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     broadgate_gateway::check_spool(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     check_metrics(config, "gateway.internal.bind", config.gateway.internal.bind)?;
@@ -185,6 +186,7 @@ pub(crate) fn gateway_config(
 /// What a built-in worker is started with, checked; `check-config` asks the same.
 pub(crate) fn worker_config(config: &Config, name: Option<String>) -> Result<WorkerConfig, Failure> {
     let Credentials { secret, tls } = config.credentials()?;
+    config.metrics_tls(tls.as_ref())?;
     let worker = WorkerConfig {
         registers: config.cluster.register.clone(),
         secret,
@@ -214,7 +216,7 @@ pub(crate) async fn register(args: RegisterArgs) -> Result<(), Failure> {
     config.register.bind = args.bind.unwrap_or(config.register.bind);
     let checked = register_config(&config)?;
     let (bind, tls) = (config.register.bind, checked.credentials.tls.clone());
-    let probes = telemetry::open("register", config.metrics.bind).await?;
+    let probes = telemetry::open("register", &config, tls.as_ref()).await?;
     let listener = tokio::net::TcpListener::bind(bind).await.map_err(|error| {
         Failure::usage(format!(
             "register.bind: cannot listen on {bind}: {error}; stop what listens there or choose another port"
@@ -247,7 +249,7 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let reload = Reload::open(args.source()).map_err(Failure::Usage)?;
     let gateway = gateway_config(&config, reload.apps(), if args.pages { PAGES } else { &[] })?;
     let tls = gateway.credentials.tls.clone();
-    let probes = telemetry::open("gateway", config.metrics.bind).await?;
+    let probes = telemetry::open("gateway", &config, tls.as_ref()).await?;
     let bound = broadgate_gateway::bind(gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     tracing::info!(internal = %bound.internal_address(), clients = ?bound.client_addresses(), "gateway");
     let health = bound.health();
@@ -274,9 +276,7 @@ impl GatewayArgs {
     fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
         self.registers.lay_over(config)?;
         let settings = &mut config.gateway;
-        if let Some(name) =
-            self.name.clone().map_or_else(|| environment::text("NAME"), |name| Ok(Some(name)))?
-        {
+        if let Some(name) = process_name(self.name.as_ref())? {
             settings.name = name;
         }
         settings.internal.bind = self.internal_bind.unwrap_or(settings.internal.bind);
@@ -341,9 +341,9 @@ fn chat_rooms() -> RetainedGroups {
 pub(crate) async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     let mut config = args.common.load()?;
     args.registers.lay_over(&mut config)?;
-    let name = args.name.clone().map_or_else(|| environment::text("NAME"), |name| Ok(Some(name)))?;
+    let name = process_name(args.name.as_ref())?;
     let worker = worker_config(&config, name)?;
-    let probes = telemetry::open("worker", config.metrics.bind).await?;
+    let probes = telemetry::open("worker", &config, worker.tls.as_ref()).await?;
     let mut watched = RoleTasks::default();
     watched.spawn_certificates(worker.tls.clone())?;
     let shutdown = args.common.shutdown(&mut watched);

@@ -1,14 +1,19 @@
 //! Logs to stderr, metrics and probes over HTTP.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use axum::{Router, http::StatusCode, routing::get};
-use broadgate_port::{Check, PortSettings, Times};
+use broadgate_port::{Book, Check, PortSettings, Times, TurnedAway};
 use broadgate_proto::{
     VERSION,
     limits::{HANDSHAKE_TIME_MAX, METRICS_CONNECTIONS_MAX},
+    secret::Secret,
 };
-use metrics::gauge;
+use broadgate_tls::{ClusterTls, Credentials};
+use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::net::TcpListener;
@@ -139,13 +144,19 @@ fn check_target(target: &str) -> Result<(), String> {
 pub(crate) struct Probes {
     role: &'static str,
     listener: Option<TcpListener>,
+    tls: Option<ClusterTls>,
     handle: PrometheusHandle,
 }
 
 /// Opens the metrics port of a role and installs the recorder. Before anything else of the role, so
 /// that no counter is made without it.
-pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result<Probes, Failure> {
-    let listener = match bind {
+pub(crate) async fn open(
+    role: &'static str,
+    config: &Config,
+    tls: Option<&ClusterTls>,
+) -> Result<Probes, Failure> {
+    let tls = config.metrics_tls(tls)?;
+    let listener = match config.metrics.bind {
         None => None,
         Some(bind) => Some(TcpListener::bind(bind).await.map_err(|error| {
             Failure::usage(format!(
@@ -160,7 +171,7 @@ pub(crate) async fn open(role: &'static str, bind: Option<SocketAddr>) -> Result
     crate::help::describe(role);
     Collector::default().describe();
     gauge!("broadgate_build_info", "version" => VERSION, "role" => role).set(1.0);
-    Ok(Probes { role, listener, handle })
+    Ok(Probes { role, listener, tls, handle })
 }
 
 impl Probes {
@@ -184,7 +195,11 @@ impl Probes {
             Err(error) => return tracing::error!(%error, "the metrics port has no address"),
         };
         tracing::info!(%address, "metrics and probes");
-        let check = Check::probes(address);
+        let check = match self.tls.clone() {
+            None => Check::probes(address),
+            // The certificate says who calls.
+            tls => Check::internal(Credentials { secret: Secret::default(), tls }, None),
+        };
         let handle = self.handle;
         let router = Router::new()
             .route(
@@ -217,11 +232,28 @@ impl Probes {
             known_stay: false,
             times: Times::default(),
             http2: None,
-            tls: None,
-            refused: std::sync::Arc::new(|_| {}),
+            tls: self.tls,
+            refused: Arc::new(refused),
         };
         let serving = broadgate_port::serve(listener, router, check, settings, watched.end());
         watched.spawn_ending("metrics port", serving);
+    }
+}
+
+/// Which refusals of the metrics port have a line in the log: a scraper that is refused comes again and again.
+static REFUSALS: Mutex<Book> = Mutex::new(Book::new());
+
+fn refused(request: &TurnedAway<'_>) {
+    let &TurnedAway { reason, sentence: why, address, .. } = request;
+    counter!("broadgate_port_closed_total", "port" => "metrics", "reason" => reason).increment(1);
+    // Nobody waits for another one's line.
+    let Ok(mut book) = REFUSALS.try_lock() else { return };
+    for (reason, refusals) in book.left_out(Instant::now()) {
+        tracing::info!(reason, refusals, "the metrics port refused more for this reason within a minute");
+    }
+    if book.take(reason, Instant::now()) {
+        let address = address.map(tracing::field::display);
+        tracing::info!(reason, why, address, "refused at the metrics port");
     }
 }
 

@@ -8,6 +8,7 @@
 mod announcements;
 mod apps;
 mod backends;
+mod bad_certificates;
 mod cluster_tls;
 mod commands;
 mod contained;
@@ -31,6 +32,7 @@ mod killers;
 mod large;
 mod malformed_input;
 mod metrics;
+mod metrics_tls;
 mod misbehaving;
 mod operator;
 mod other_apis;

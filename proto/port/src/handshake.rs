@@ -24,7 +24,9 @@ pub(crate) const NOT_HERE: (&str, &str) = (
 );
 const PLAIN: &str = "it speaks without TLS, and this port speaks TLS: give it [cluster.tls] with a certificate of \
                      the cluster's CA";
-/// To a caller over HTTP/1.1.
+/// The beginning of the answer to a caller over HTTP/1.1 without TLS.
+pub const TLS_ONLY: &str = "this port speaks TLS only";
+/// The whole answer.
 const PLAIN_ANSWER: &str = "this port speaks TLS only: use HTTPS, with a certificate of the cluster's CA (curl \
                             --cacert CA --cert CERT --key KEY --connect-to ::HOST:PORT https://broadgate)";
 

@@ -30,6 +30,7 @@ pub use self::{
     book::Book,
     check::{Check, RefusedRequest},
     dial::{connect, connect_lazy, secure},
+    handshake::TLS_ONLY,
     io::{Guarded, linger},
     look::{FoundListener, look},
     serve::{Http2, PortSettings, TurnedAway, serve},

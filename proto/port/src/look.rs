@@ -98,9 +98,10 @@ async fn look_inside(
     tls: &ClusterTls,
 ) -> Result<Option<FoundListener>, String> {
     let stream = connect(address, within).await?;
-    let mut answer = Vec::new();
+    let (mut answer, mut is_inside) = (Vec::new(), false);
     let asked = timeout(within, async {
         let mut stream = tls.connect(stream).await?;
+        is_inside = true;
         exchange(&mut stream, HTTP2, &mut answer).await
     });
     let asked = asked.await;
@@ -108,14 +109,33 @@ async fn look_inside(
         return Ok(Some(FoundListener::Http2));
     }
     Ok(match asked {
-        Ok(Ok(())) => Some(FoundListener::Other),
+        Ok(Ok(())) => Some(look_over_https(address, within, tls).await),
         Ok(Err(error)) => {
             let failed = explain(&error, Side::Client);
+            // A server of HTTP/1.1 ends what it cannot read.
+            if is_inside && failed.reason == "closed" {
+                return Ok(Some(look_over_https(address, within, tls).await));
+            }
             (failed.reason != "not_tls").then_some(FoundListener::Refused(failed.sentence))
         }
         // A port for lines waits for the end of one.
         Err(_) => None,
     })
+}
+
+/// What answers HTTP/1.1 inside TLS: a metrics port may.
+async fn look_over_https(address: &str, within: Duration, tls: &ClusterTls) -> FoundListener {
+    let get = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    if let Ok(stream) = connect(address, within).await {
+        // Use what has arrived by then.
+        let _ = timeout(within, async {
+            let mut stream = tls.connect_http1(stream).await?;
+            exchange(&mut stream, get.as_bytes(), &mut answer).await
+        })
+        .await;
+    }
+    classify(&answer)
 }
 
 async fn look_plainly(address: &str, within: Duration) -> Result<FoundListener, String> {

@@ -75,6 +75,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   value: /etc/broadgate/config/broadgate.toml
 - name: BROADGATE_METRICS__BIND
   value: {{ printf "%s:9100" (include "broadgate.any" .) | quote }}
+{{- if .Values.tls.metrics }}
+- name: BROADGATE_METRICS__TLS
+  value: "true"
+{{- end }}
 # One allocator arena: what a storm of clients took is given back sooner.
 - name: MALLOC_ARENA_MAX
   value: "1"
@@ -107,15 +111,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "broadgate.probes" -}}
+{{- if and .Values.tls.metrics (not .Values.tls.secretName) }}
+{{- fail "tls.metrics: name the certificates in tls.secretName" }}
+{{- end }}
 # Does it run? It answers also while no register is there, and while it drains.
 livenessProbe:
+  {{- if .Values.tls.metrics }}
+  # The kubelet has no certificate of the cluster; the process's own environment has.
+  exec: { command: [broadgate, health] }
+  {{- else }}
   httpGet: { path: /healthz, port: metrics }
+  {{- end }}
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
 # May it get traffic? Unready at once when it begins to stop.
 readinessProbe:
+  {{- if .Values.tls.metrics }}
+  exec: { command: [broadgate, health, --ready] }
+  {{- else }}
   httpGet: { path: /readyz, port: metrics }
+  {{- end }}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 1
