@@ -75,7 +75,7 @@ async fn publish(
             clients.iter().for_each(|client| shard.event_refused(*client, "the gateway is stopping"));
         }
         let Some(shard) = shard.upgrade() else { return };
-        shard.borrow_mut().events_placed(&clients);
+        shard.borrow_mut().clients.events_placed(&clients);
     }
 }
 
@@ -84,7 +84,7 @@ async fn enter(dispatcher: SharedWeak<Dispatcher>, mut queue: mpsc::Receiver<Ent
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
         let Some(dispatcher) = dispatcher.upgrade() else { return };
-        dispatcher.homes.tell(ClusterEvent::Enter(std::mem::take(&mut batch))).await;
+        dispatcher.homes.send(ClusterEvent::Enter(std::mem::take(&mut batch))).await;
     }
 }
 

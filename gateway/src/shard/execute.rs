@@ -18,49 +18,32 @@ use crate::{
     },
     shard::{
         client::{Client, ClientSession},
+        clients::ShardClients,
         counters::Drop,
         directory::Directory,
         outcome::{PartialAnswer, Remembrance, ShardOutcome, error, one},
         slots::Slot,
-        state::Shard,
+        state::{Executed, Shard},
     },
 };
 
-impl Shard {
-    /// Carries an order out, unless it was before: then it is answered with what was done.
-    pub(crate) fn execute_once(&mut self, once: &ParsedCommand) -> ShardOutcome {
-        let mut touched = once.touches();
-        let ParsedCommand::Once { app, id, order } = once else {
-            let order = once;
-            let part = self.execute(order);
-            add_touched(&self.directory, order, &mut touched);
-            return ShardOutcome { part, touched };
-        };
-        if let Some(part) = self.repeated(app, id, order) {
-            return ShardOutcome { part, touched };
-        }
-        if matches!(**order, ParsedCommand::Close { .. } | ParsedCommand::Bind { exclusive: true, .. }) {
-            self.executed.commanded = Some(id.clone());
-        }
-        let part = self.execute(order);
-        self.executed.commanded = None;
-        add_touched(&self.directory, order, &mut touched);
-        if let PartialAnswer::Answer(answer) = &part {
-            self.executed.remember(once, Remembrance::of(answer), self.second);
-        }
-        ShardOutcome { part, touched }
-    }
-
+impl Executed {
     /// What a repeat of a command is answered with, if it was carried out here.
-    fn repeated(&mut self, app: &str, id: &str, order: &ParsedCommand) -> Option<PartialAnswer> {
-        let mut answer = match self.executed.remembered.get(app, id)? {
-            Remembrance::Clients(clients) => {
-                Answer::Receipt(v1::Receipt { clients: *clients, ..v1::Receipt::default() })
+    fn repeated(
+        &mut self,
+        clients: &ShardClients,
+        app: &str,
+        id: &str,
+        order: &ParsedCommand,
+    ) -> Option<PartialAnswer> {
+        let mut answer = match self.remembered.get(app, id)? {
+            Remembrance::Clients(count) => {
+                Answer::Receipt(v1::Receipt { clients: *count, ..v1::Receipt::default() })
             }
             Remembrance::Session => {
                 let ParsedCommand::Session { app, client, .. } = order else { return None };
                 return Some(
-                    match self.clients.find_also_going(*client, app).and_then(|slot| self.clients.get(slot)) {
+                    match clients.find_also_going(*client, app).and_then(|slot| clients.get(slot)) {
                         Some(client) => PartialAnswer::Answer(Answer::Session(v1::SessionReply {
                             coverage: None,
                             session: Some(client.session().unwrap_or_default()),
@@ -75,6 +58,32 @@ impl Shard {
             receipt.repeated = true;
         }
         Some(PartialAnswer::Answer(answer))
+    }
+}
+
+impl Shard {
+    /// Carries an order out, unless it was before: then it is answered with what was done.
+    pub(crate) fn execute_once(&mut self, once: &ParsedCommand) -> ShardOutcome {
+        let mut touched = once.touches();
+        let ParsedCommand::Once { app, id, order } = once else {
+            let order = once;
+            let part = self.execute(order);
+            add_touched(&self.directory, order, &mut touched);
+            return ShardOutcome { part, touched };
+        };
+        if let Some(part) = self.executed.repeated(&self.clients, app, id, order) {
+            return ShardOutcome { part, touched };
+        }
+        if matches!(**order, ParsedCommand::Close { .. } | ParsedCommand::Bind { exclusive: true, .. }) {
+            self.executed.commanded = Some(id.clone());
+        }
+        let part = self.execute(order);
+        self.executed.commanded = None;
+        add_touched(&self.directory, order, &mut touched);
+        if let PartialAnswer::Answer(answer) = &part {
+            self.executed.remember(once, Remembrance::of(answer), self.second);
+        }
+        ShardOutcome { part, touched }
     }
 
     fn execute(&mut self, order: &ParsedCommand) -> PartialAnswer {
@@ -137,7 +146,7 @@ impl Shard {
         for &slot in &slots {
             let frames = form_for(&self.directory, slot, to, &frames, &by_group);
             tally.count(if self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups)) {
-                self.hold_back(slot, frames)
+                self.defer(slot, frames)
             } else {
                 self.place(slot, frames)
             });
