@@ -6,8 +6,8 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram};
 const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_cluster_commands_failed_total", "Commands of this process whose attempts failed, by reason"),
     ("broadgate_cluster_link_breaks_total", "Command streams to gateways that broke"),
-    ("broadgate_gateway_accept_errors_total", "Accepts that failed; the next is tried after 100 ms"),
-    ("broadgate_gateway_answers_incomplete_total", "Answers that had to name a gateway as missing"),
+    ("broadgate_gateway_accept_errors_total", "Failed accepts; the next follows after 100 ms"),
+    ("broadgate_gateway_answers_incomplete_total", "Answers that list a gateway as missing"),
     ("broadgate_gateway_api_requests_total", "Requests of backends to the HTTP APIs of apps, by status"),
     (
         "broadgate_gateway_apps_read_total",
@@ -16,7 +16,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_bytes_in_total", "Payload bytes from clients"),
     ("broadgate_gateway_bytes_out_total", "Payload bytes placed in outboxes of clients"),
     ("broadgate_gateway_clients_closed_total", "Clients closed, by cause"),
-    ("broadgate_gateway_clients_opened_total", "Connections that became clients"),
+    ("broadgate_gateway_clients_opened_total", "Connections accepted as clients"),
     (
         "broadgate_gateway_command_ids_forgotten_total",
         "Command ids evicted before their two minutes, by origin",
@@ -24,17 +24,17 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_drops_total", "Messages and events dropped, by reason"),
     (
         "broadgate_gateway_pusher_delayed_total",
-        "Subscriptions that delayed reading of a Pusher client to the next second",
+        "Subscriptions over an app's rate, after which a Pusher client is not read until the next second",
     ),
     ("broadgate_gateway_events_redelivered_total", "Events sent again because a worker was lost"),
     ("broadgate_gateway_events_sent_total", "Events sent to workers"),
-    ("broadgate_gateway_homes_drops_total", "Frames and questions dropped by the topics' core, by reason"),
-    ("broadgate_gateway_http_errors_total", "JSON commands refused"),
+    ("broadgate_gateway_homes_drops_total", "Frames and requests dropped by the topics' core, by reason"),
+    ("broadgate_gateway_http_errors_total", "Refused JSON commands"),
     ("broadgate_gateway_messages_in_total", "Messages from clients"),
     ("broadgate_gateway_messages_out_total", "Messages placed in outboxes of clients"),
     (
         "broadgate_gateway_pauses_total",
-        "Pauses of a shard of several seconds, because its process or host was stopped",
+        "Pauses of a shard for several seconds, as when its process or host is stopped",
     ),
     ("broadgate_gateway_peer_batches_dropped_total", "Batches of commands not sent to a peer, by reason"),
     (
@@ -46,8 +46,8 @@ const COUNTERS: &[(&str, &str)] = &[
         "broadgate_gateway_peer_frames_sent_total",
         "Frames sent to peers by homes and callers of homes, by kind",
     ),
-    ("broadgate_gateway_peer_resyncs_total", "Resets of a peer's links because its state mismatched"),
-    ("broadgate_gateway_refused_total", "Connections, calls, subscriptions and sign-ins refused, by reason"),
+    ("broadgate_gateway_peer_resyncs_total", "Resets of a peer's links after a state mismatch"),
+    ("broadgate_gateway_refused_total", "Refused connections, calls, subscriptions and sign-ins, by reason"),
     (
         "broadgate_gateway_sends_without_home_total",
         "Commands sent to every gateway because their home was unreachable",
@@ -55,13 +55,13 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_socket_writes_total", "System calls that wrote to clients"),
     (
         "broadgate_gateway_subscriptions_without_home_total",
-        "Subscriptions of Pusher clients whose channel's home did not answer in time: presence channels refuse them",
+        "Subscriptions of Pusher clients whose channel's home did not answer in time, by outcome",
     ),
     ("broadgate_gateway_tls_failures_total", "TLS handshakes of clients that failed, by reason"),
     ("broadgate_gateway_tls_handshakes_total", "TLS handshakes of clients that succeeded, by version"),
     (
         "broadgate_gateway_views_asked_total",
-        "Questions to other gateways for views that they have announced by number",
+        "Requests to other gateways for views that they announced by number",
     ),
     (
         "broadgate_gateway_views_sent_total",
@@ -69,16 +69,13 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "broadgate_gateway_webhook_drops_total",
-        "Webhook events dropped, by reason; those of \"inbox_undone\" were cancelled by a later one",
+        "Webhook events dropped, by reason; \"inbox_undone\" means that a later event cancelled it",
     ),
     (
         "broadgate_gateway_webhook_unjournaled_total",
-        "Notifications that the full webhook journal could not record",
+        "Notifications not recorded because the webhook journal was full",
     ),
-    (
-        "broadgate_gateway_authorizations_total",
-        "Questions to apps' backends whether a client may subscribe, by outcome",
-    ),
+    ("broadgate_gateway_authorizations_total", "Authorization requests to apps' backends, by outcome"),
     (
         "broadgate_gateway_redis_messages_total",
         "Messages of apps' Redis, by app and by the home of their channel: here, another gateway, or unknown outside a view",
@@ -93,14 +90,14 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "broadgate_gateway_socketio_handshakes_total",
-        "Handshakes of Socket.IO clients: begun by polling, gone over to a WebSocket, or begun with one",
+        "Handshakes of Socket.IO clients, by transport: polling, upgraded, or WebSocket",
     ),
-    ("broadgate_gateway_socketio_ignored_total", "Frames of Socket.IO clients without effect, by reason"),
-    ("broadgate_gateway_webhook_posts_total", "Attempts at posting webhooks, by outcome"),
+    ("broadgate_gateway_socketio_ignored_total", "Ignored frames of Socket.IO clients, by reason"),
+    ("broadgate_gateway_webhook_posts_total", "Webhook posts, by outcome"),
     ("broadgate_gateway_webhook_spool_errors_total", "Failed writes of the webhook spool"),
     (
         "broadgate_gateway_webhook_unspooled_total",
-        "Webhook events that are in memory only because the spool was full",
+        "Webhook events kept only in memory because the spool was full",
     ),
     (
         "broadgate_member_events_dropped_total",
@@ -115,21 +112,15 @@ const COUNTERS: &[(&str, &str)] = &[
         "Connections closed by internal, register and metrics ports, by port and reason",
     ),
     ("broadgate_register_disconnects_total", "Member streams that the register ended, by reason"),
-    ("broadgate_register_elections_total", "Times that this register began to lead over a ledger"),
+    ("broadgate_register_elections_total", "Elections that this register won"),
     ("broadgate_register_joins_total", "Members that joined"),
     (
         "broadgate_register_ledger_behind_total",
-        "Times that a member knew a view that the ledger had not: etcd had lost data, or was used first",
+        "Members that knew a view missing from the ledger: etcd has lost data, or its ledger is new",
     ),
-    (
-        "broadgate_register_ledger_errors_total",
-        "Calls to the ledger that failed, by reason; most are repeated",
-    ),
-    (
-        "broadgate_register_step_downs_total",
-        "Times that this register stepped down for an active one of a higher term",
-    ),
-    ("broadgate_register_redials_total", "Members that reconnected on another stream"),
+    ("broadgate_register_ledger_errors_total", "Failed calls to the ledger, by reason; most are retried"),
+    ("broadgate_register_step_downs_total", "Step-downs of this register for an active one of a higher term"),
+    ("broadgate_register_redials_total", "Members that reconnected"),
     ("broadgate_register_refused_total", "Streams refused by the register, by reason"),
     ("broadgate_register_removed_total", "Members removed from the view, by reason"),
     ("broadgate_register_takeovers_total", "Views taken over from reports of members"),
@@ -137,18 +128,18 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_task_panics_total", "Panics that ended only one stream, connection or request, by task"),
     (
         "broadgate_tls_reload_failures_total",
-        "Changed certificate files that could not be used, by role; the former ones stay",
+        "Failed reloads of certificate files, by role; the former ones stay in use",
     ),
-    ("broadgate_tls_reloads_total", "Changed certificate files taken into use, by role"),
-    ("broadgate_worker_attach_failures_total", "Attachments to gateways that broke or failed"),
-    ("broadgate_worker_events_dropped_total", "Events not handled because a gateway redelivers them"),
+    ("broadgate_tls_reloads_total", "Reloads of certificate files, by role"),
+    ("broadgate_worker_attach_failures_total", "Streams to gateways that broke or could not be opened"),
+    ("broadgate_worker_events_dropped_total", "Events left to redelivery"),
     ("broadgate_worker_events_total", "Events received, by kind"),
     ("broadgate_worker_gateways_lost_total", "Gateways that left the view while attached"),
     ("broadgate_worker_handler_errors_total", "Handlers that returned an error"),
     ("broadgate_worker_handler_panics_total", "Handlers that panicked"),
     (
         "broadgate_worker_pusher_events_missed_total",
-        "Events of Pusher clients that gateways dropped for this worker",
+        "Events of Pusher clients that gateways dropped before this worker received them",
     ),
     ("broadgate_worker_timer_panics_total", "Timers that panicked"),
 ];
@@ -156,7 +147,7 @@ const COUNTERS: &[(&str, &str)] = &[
 /// Gauges.
 const GAUGES: &[(&str, &str)] = &[
     ("broadgate_build_info", "1; version and role are in the labels"),
-    ("broadgate_gateway_apps_stale", "1 while the files of the apps are unusable and the former apps stay"),
+    ("broadgate_gateway_apps_stale", "1 while the apps' files are unusable and the former apps stay in use"),
     ("broadgate_gateway_clients", "Clients and reserved slots, by shard"),
     (
         "broadgate_gateway_command_ids_bytes",
@@ -164,11 +155,11 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     (
         "broadgate_gateway_cluster_majority_lost",
-        "1 for a lease after more than half of the gateways have vanished within one",
+        "1 for one lease after more than half of the gateways vanished within a lease",
     ),
     (
         "broadgate_gateway_outboxes_bytes",
-        "Bytes of a shard's outboxes: a message counts once, however many clients get it",
+        "Bytes of a shard's outboxes; a message counts once, however many clients receive it",
     ),
     ("broadgate_gateway_epoch_number", "The count of the view's epoch"),
     ("broadgate_gateway_epoch_term", "The term of the view's epoch"),
@@ -177,12 +168,12 @@ const GAUGES: &[(&str, &str)] = &[
         "broadgate_gateway_retained_bytes",
         "Bytes of the last values and histories that groups retain at this gateway",
     ),
-    ("broadgate_gateway_homes_asked", "Unanswered questions of callers to homes"),
-    ("broadgate_gateway_homes_deliveries", "Unanswered commands that this home has forwarded"),
-    ("broadgate_gateway_homes_parked", "Questions parked at this home until gateways have synced"),
+    ("broadgate_gateway_homes_asked", "Unanswered requests to homes"),
+    ("broadgate_gateway_homes_deliveries", "Unanswered commands forwarded by homes here"),
+    ("broadgate_gateway_homes_parked", "Requests parked at homes here until gateways have synced"),
     ("broadgate_gateway_peers", "Other gateways in the view"),
     ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not synced"),
-    ("broadgate_gateway_pusher_watchers", "Streams that watch Pusher clients"),
+    ("broadgate_gateway_pusher_watchers", "Open streams that observe Pusher clients"),
     ("broadgate_gateway_redis_disconnected", "1 while there is no connection to an app's Redis"),
     ("broadgate_gateway_register_heard", "1 while a register answers"),
     ("broadgate_gateway_webhook_journal_bytes", "Size of the webhook journal's file"),
@@ -193,7 +184,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_member_register_heard", "1 while a register answers"),
     (
         "broadgate_member_register_outside",
-        "Gateways that only another active register knows; anything but 0: run only one",
+        "Gateways that only another active register knows; if not 0, run only one register",
     ),
     ("broadgate_register_epoch_number", "The count of the view's epoch"),
     ("broadgate_register_epoch_term", "The term of the view's epoch"),
@@ -201,11 +192,14 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_register_members", "Members in the view, by role and state"),
     (
         "broadgate_tls_certificate_expires_seconds",
-        "Unix time at which the first certificate of a file expires, by role and file",
+        "Unix time at which the file's first certificate expires, by role and file",
     ),
-    ("broadgate_tls_stale", "1 while certificate files are unusable and the former ones stay, by role"),
+    (
+        "broadgate_tls_stale",
+        "1 while certificate files are unusable and the former ones stay in use, by role",
+    ),
     ("broadgate_worker_events_unanswered", "Unanswered events in this worker"),
-    ("broadgate_worker_gateways_attached", "Gateways that this worker is attached to"),
+    ("broadgate_worker_gateways_attached", "Gateways with an open stream to this worker"),
 ];
 
 /// Histograms, in seconds.
@@ -214,23 +208,20 @@ const HISTOGRAMS: &[(&str, &str)] = &[
         "broadgate_gateway_commands_seconds",
         "From placing a batch of commands until its last answer; a single call is a batch of one",
     ),
-    ("broadgate_gateway_shard_lag_seconds", "How late a shard's tick was, once per second and shard"),
-    (
-        "broadgate_gateway_shard_turn_seconds",
-        "Turns of the shards' loops: commands executed and clients written to, a sample",
-    ),
+    ("broadgate_gateway_shard_lag_seconds", "Delay of a shard's one-second tick"),
+    ("broadgate_gateway_shard_turn_seconds", "Duration of a turn of a shard's loop, sampled"),
     (
         "broadgate_gateway_webhook_delivery_seconds",
-        "From a webhook event until its delivery, with all attempts",
+        "From a webhook event until its delivery, with all retries",
     ),
-    ("broadgate_gateway_webhook_post_seconds", "One attempt at posting webhooks"),
+    ("broadgate_gateway_webhook_post_seconds", "Duration of one webhook post"),
     (
         "broadgate_gateway_authorization_seconds",
-        "From a Socket.IO client's request to subscribe until its app's backend has answered, or not",
+        "From a Socket.IO client's subscription until its app's backend has answered or failed",
     ),
     (
         "broadgate_register_ledger_commit_seconds",
-        "From a change of the list until the ledger has accepted it, with all attempts",
+        "From a change of the list until the ledger has committed it, with all retries",
     ),
 ];
 

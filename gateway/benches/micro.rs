@@ -99,9 +99,9 @@ mod group {
         let comers = MEMBERS..MEMBERS + COMERS;
         bencher.counter(ItemsCount::new(COMERS)).bench_local(|| {
             comers.clone().for_each(|client| assert!(group.join(client)));
-            let joined = group.tell();
+            let joined = group.take_changes();
             comers.clone().for_each(|client| assert!(group.part(client)));
-            joined + group.tell()
+            joined + group.take_changes()
         });
     }
 }

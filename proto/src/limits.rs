@@ -188,7 +188,7 @@ pub const VIEW_ASK_GRACE: Duration = VIEW_INTERVAL;
 pub const VIEW_ASK_AGAIN: Duration = Duration::from_millis(100);
 /// What waits on a link to this gateway for a view that the peer has announced by number, in bytes, besides the
 /// first batch; beyond, the link is reset, and the peer resyncs.
-pub const LINK_HELD_BYTES_MAX: usize = 32 * MIB;
+pub const LINK_PENDING_BYTES_MAX: usize = 32 * MIB;
 /// The lease of a register that leads over a ledger; etcd makes it no shorter than 2 s.
 pub const LEDGER_LEASE: Duration = Duration::from_secs(3);
 /// How often it is renewed.
@@ -210,9 +210,9 @@ pub const LEDGER_REMOVED_MAX: usize = 1000;
 /// starts, each of them gets some views of 20 KB instead of 200.
 pub const VIEW_INTERVAL: Duration = Duration::from_millis(50);
 /// Answers to members and operators that wait for the next view; beyond, it is made at once.
-pub const VIEW_HELD_MAX: usize = 16 * MEMBERS_MAX;
+pub const VIEW_DEFERRED_MAX: usize = 16 * MEMBERS_MAX;
 /// Answers and views for members that wait for the ledger; beyond, members and operators are turned away.
-pub const LEDGER_HELD_MAX: usize = 16 * MEMBERS_MAX;
+pub const LEDGER_DEFERRED_MAX: usize = 16 * MEMBERS_MAX;
 /// The views that wait for the ledger together, in bytes; beyond, members and operators are turned away.
 pub const LEDGER_WAITING_BYTES_MAX: usize = 16 * MIB;
 /// The step from one term to the next in the terms that registers make: the lower 16 bits are random.

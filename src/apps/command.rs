@@ -26,31 +26,31 @@ pub(crate) struct AppsArgs {
     file: ConfigFile,
     #[command(flatten)]
     apps: AppsFileOption,
-    /// For scripts
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum AppsCommand {
-    /// Print a fresh app with a random key and secret, ready to paste into the configuration
+    /// Generate an app with a random key and secret, to paste into the configuration
     New {
-        /// Its id
+        /// The app's id
         id: String,
     },
-    /// Print the app that a laravel-echo-server.json describes, and what becomes of each setting: holds secrets
+    /// Convert a laravel-echo-server.json into an app with its secret, and report on each of its settings
     Import {
-        /// The file
+        /// The laravel-echo-server.json
         file: PathBuf,
     },
-    /// Print what Laravel's .env and Echo need to find an app: holds its secret
+    /// Print an app's settings for Laravel's .env and Echo, including its secret
     Env {
-        /// Its id
+        /// The app's id
         id: String,
-        /// Where Laravel reaches the gateways [default: the configuration's first web listener]
+        /// URL at which Laravel reaches the gateways [default: the configuration's first web listener]
         #[arg(long, value_name = "URL")]
         url: Option<String>,
-        /// Where browsers reach them, if that is another address [default: as Laravel does]
+        /// URL at which browsers reach them [default: the same]
         #[arg(long, value_name = "URL")]
         public_url: Option<String>,
     },

@@ -25,7 +25,7 @@ enum ClusterCommand {
     Add(AddArgs),
     /// Choose the cluster of commands that name none
     Use {
-        /// Its name
+        /// The cluster's name
         #[arg(required_unless_present = "none")]
         name: Option<String>,
         /// No cluster: the configuration decides again
@@ -34,13 +34,13 @@ enum ClusterCommand {
     },
     /// List the clusters that have a name
     List {
-        /// For scripts
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Forget a cluster's name; its files stay
     Remove {
-        /// Its name
+        /// The cluster's name
         name: String,
     },
 }

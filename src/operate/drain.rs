@@ -46,25 +46,24 @@ pub(crate) struct DrainArgs {
     gateway: String,
     #[command(flatten)]
     at: At,
-    /// Where the register is [env: BROADGATE_REGISTER] [default: as a gateway of the cluster says]
+    /// The register's address [env: BROADGATE_REGISTER] [default: the one that a gateway of the cluster follows]
     #[arg(long, value_name = "HOST:PORT")]
     register: Option<String>,
-    /// Wait until the gateway has left the cluster and its process has given its ports back, for so long at
-    /// most [default: 10m]
+    /// Wait, at most for this time, until the gateway has left the cluster and closed its ports [default: 10m]
     #[arg(
         long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10m",
         value_parser = setting_errors::duration
     )]
     wait: Option<Duration>,
-    /// Only say whether it may be restarted now: exit code 0 if it may, 1 if not
+    /// Only check whether the gateway may be restarted now: exit code 0 if it may, 1 if not
     #[arg(long, conflicts_with_all = ["wait", "register"])]
     check: bool,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// How long an answer may take
+    /// Time limit for the answer
     #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
     timeout: Duration,
-    /// For scripts
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -16,10 +16,10 @@ use crate::{
 
 #[derive(Debug, Args)]
 struct PageArgs {
-    /// Rows at most
+    /// Maximum number of rows
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Where the page before ended
+    /// Cursor of the next page, as the previous page printed it
     #[arg(long, default_value = "")]
     cursor: String,
 }
@@ -37,7 +37,7 @@ pub(crate) struct ClientsArgs {
     /// Only members of this group; repeat for several
     #[arg(long)]
     group: Vec<String>,
-    /// Only clients of this uid; repeat for several. A signed-in Pusher user is no uid: --group '#signed-in-ID'
+    /// Only clients of this uid; repeat for several. For signed-in Pusher users use --group '#signed-in-ID'
     #[arg(long)]
     uid: Vec<String>,
     #[command(flatten)]
@@ -84,7 +84,7 @@ pub(crate) struct ClientArgs {
 pub(crate) struct GroupsArgs {
     #[command(flatten)]
     target: ClusterTarget,
-    /// Only names that begin so
+    /// Only names with this prefix
     #[arg(long, default_value = "")]
     prefix: String,
     #[command(flatten)]
@@ -95,7 +95,7 @@ pub(crate) struct GroupsArgs {
 pub(crate) struct UidsArgs {
     #[command(flatten)]
     target: ClusterTarget,
-    /// Only of members of this group; repeat for several
+    /// Only uids of members of this group; repeat for several
     #[arg(long)]
     group: Vec<String>,
     #[command(flatten)]

@@ -20,7 +20,7 @@ struct AudienceArgs {
     /// A client id; repeat for several
     #[arg(long)]
     client: Vec<String>,
-    /// A uid; repeat for several. A signed-in Pusher user is no uid: --group '#signed-in-ID'
+    /// A uid; repeat for several. For signed-in Pusher users use --group '#signed-in-ID'
     #[arg(long)]
     uid: Vec<String>,
     /// A group; repeat for several
@@ -29,13 +29,13 @@ struct AudienceArgs {
     /// Every client of the app
     #[arg(long)]
     all: bool,
-    /// Not this client; repeat for several
+    /// Except this client; repeat for several
     #[arg(long, value_name = "CLIENT")]
     except_client: Vec<String>,
-    /// Not the clients of this uid; repeat for several
+    /// Except clients of this uid; repeat for several
     #[arg(long, value_name = "UID")]
     except_uid: Vec<String>,
-    /// Not the members of this group; repeat for several
+    /// Except members of this group; repeat for several
     #[arg(long, value_name = "GROUP")]
     except_group: Vec<String>,
 }
@@ -74,10 +74,10 @@ pub(crate) struct SendArgs {
     to: AudienceArgs,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// Send it as a binary message
+    /// Send a binary message
     #[arg(long)]
     binary: bool,
-    /// Send it as an event of this name, which Pusher clients bind to
+    /// Send an event with this name, which Pusher clients bind to
     #[arg(long, value_name = "NAME", conflicts_with = "binary")]
     event: Option<String>,
     /// The message; - reads it from standard input
@@ -97,7 +97,7 @@ pub(crate) struct KickArgs {
     /// The close reason, at most 123 bytes
     #[arg(long, default_value = "")]
     reason: String,
-    /// Cut the connections without a close message
+    /// Drop the connections without a close frame
     #[arg(long)]
     at_once: bool,
     #[command(flatten)]

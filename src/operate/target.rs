@@ -216,13 +216,13 @@ pub struct ClusterTarget {
     #[allow(missing_docs, reason = "clap would take it for the command's")]
     #[command(flatten)]
     pub at: At,
-    /// The app to ask or command [default: the cluster's, or default]
+    /// The app that the command concerns [default: the cluster's, else default]
     #[arg(long)]
     pub app: Option<String>,
-    /// How long an answer may take
+    /// Time limit for the answer
     #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
     pub timeout: Duration,
-    /// For scripts
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -31,28 +31,28 @@ const DEFAULT_STATE: &str = "broadgate-state";
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// How many gateways
+    /// Number of gateways
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=10))]
     gateways: u16,
-    /// How many workers
+    /// Number of workers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=10))]
     workers: u16,
-    /// Register on P, gateways' internal ports P+10.., clients P+20.., metrics P+30..
+    /// First port: register P, gateways' internal ports P+10.., client ports P+20.., metrics P+30..
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     base_port: Option<u16>,
-    /// Open the client ports, and nothing else, on this address
+    /// Address of the client ports; all other ports stay on loopback
     #[arg(long, value_name = "IP")]
     host: Option<IpAddr>,
-    /// What the workers do
+    /// The built-in worker to run
     #[arg(long, value_enum, default_value = "chat")]
     worker: crate::roles::Demo,
-    /// Folder of apps.toml, which is created on the first start with an app for Laravel
+    /// Folder of apps.toml, which the first start creates with an app for Laravel
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
     state: PathBuf,
-    /// Your own file of apps instead [env: BROADGATE_APPS]
+    /// A file of apps instead of that one [env: BROADGATE_APPS]
     #[arg(long, value_name = "FILE")]
     apps: Option<PathBuf>,
-    /// TLS between the processes and for clients, with certificates of this run
+    /// Use TLS between processes and for clients, with certificates generated for this run
     #[arg(long)]
     tls: bool,
     #[command(flatten)]

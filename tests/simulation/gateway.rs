@@ -269,7 +269,7 @@ impl World {
             // Nobody watches groups here.
             Effect::Dropped(_)
             | Effect::Group(..)
-            | Effect::GroupsTold(_)
+            | Effect::GroupsComplete(_)
             | Effect::Ordered(..)
             | Effect::Missed(_)
             | Effect::Notified { .. } => {}

@@ -157,8 +157,8 @@ async fn gateways_and_workers_say_what_is_wrong_with_the_certificate_of_a_gatewa
         let line = async |process: &Process, marker: &str| {
             until(&format!("{} says {words:?} of {name}", process.name), async || {
                 let log = process.log();
-                let lines = log.lines().filter(|line| line.contains(marker) && line.contains(*words));
-                lines.last().map(str::to_owned)
+                let mut lines = log.lines().filter(|line| line.contains(marker) && line.contains(*words));
+                lines.next_back().map(str::to_owned)
             })
             .await
         };

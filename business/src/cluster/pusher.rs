@@ -224,7 +224,7 @@ impl Cluster {
 }
 
 impl StreamRequest for WatchPusherRequest {
-    type Told = PusherEvents;
+    type Item = PusherEvents;
 
     async fn ask(
         mut self,
@@ -302,7 +302,7 @@ impl StreamStates {
                     news.push(missed(None));
                 }
             }
-            StreamEvent::Told(batch) => {
+            StreamEvent::Item(batch) => {
                 if batch.missed > 0 {
                     news.push(missed(Some(batch.missed)));
                 }
@@ -376,7 +376,7 @@ mod tests {
             ..v1::PusherEvent::default()
         };
         let events = vec![event, v1::PusherEvent::default()];
-        let batch = state.apply(gateway, StreamEvent::Told(PusherEvents { events, missed: 3 }));
+        let batch = state.apply(gateway, StreamEvent::Item(PusherEvents { events, missed: 3 }));
         let kind = PusherEventKind::Opened { address: "a".into() };
         let (app, socket_id) = (String::new(), String::new());
         let event = PusherEvent { app, client_id: "c".into(), socket_id, user_id: None, kind };

@@ -18,46 +18,46 @@ use crate::{
     dial::{self, Backoff},
 };
 
-/// What streams have told and nobody has taken: the rest waits in the gateways.
-const HEARD_MAX: usize = 1;
+/// Events that streams have brought and the watch has not taken; the rest waits in the gateways.
+const EVENTS_QUEUED_MAX: usize = 1;
 
 pub(super) type GatewayStub =
     GatewayClient<tonic::service::interceptor::InterceptedService<tonic::transport::Channel, SendSecret>>;
 
-/// What every gateway is asked for.
+/// The call that opens a stream at every gateway.
 pub(super) trait StreamRequest: Clone + Send + Sync + 'static {
-    /// What it tells.
-    type Told: Send + 'static;
+    /// A message of the stream.
+    type Item: Send + 'static;
 
     fn ask(
         self,
         gateway: Incarnation,
         client: &mut GatewayStub,
-    ) -> impl Future<Output = Result<Response<Streaming<Self::Told>>, Status>> + Send;
+    ) -> impl Future<Output = Result<Response<Streaming<Self::Item>>, Status>> + Send;
 }
 
-/// What is heard of a gateway.
+/// An event of the stream to a gateway.
 #[derive(Debug)]
 pub(super) enum StreamEvent<T> {
     /// Events come on a new stream from now on.
     Opened,
-    Told(T),
+    Item(T),
     /// Its stream has ended; it is opened again.
     Broke,
-    /// It will never tell anything.
+    /// The gateway refuses for good.
     Refused(CommandError),
     /// It has left the view, and its stream has ended. Only after [`Streams::finish`].
     Gone,
 }
 
-/// The streams to all gateways, and what they tell.
+/// The streams to all gateways, and their events.
 pub(super) struct Streams<A: StreamRequest> {
     // Its views go on for as long as there is one.
     cluster: Cluster,
     request: A,
     open: HashMap<Incarnation, StreamHandle>,
-    events: mpsc::Sender<(Incarnation, StreamEvent<A::Told>)>,
-    hearing: mpsc::Receiver<(Incarnation, StreamEvent<A::Told>)>,
+    events: mpsc::Sender<(Incarnation, StreamEvent<A::Item>)>,
+    incoming: mpsc::Receiver<(Incarnation, StreamEvent<A::Item>)>,
 }
 
 /// The handle of a stream, which ends when this is dropped.
@@ -69,11 +69,11 @@ struct StreamHandle {
 
 impl<A: StreamRequest> Streams<A> {
     pub(super) fn new(cluster: Cluster, request: A) -> Self {
-        let (events, hearing) = mpsc::channel(HEARD_MAX);
-        Self { cluster, request, open: HashMap::new(), events, hearing }
+        let (events, incoming) = mpsc::channel(EVENTS_QUEUED_MAX);
+        Self { cluster, request, open: HashMap::new(), events, incoming }
     }
 
-    /// A stream to every gateway of the view, in whatever state: also one that is going tells. Returns
+    /// A stream to every gateway of the view, in whatever state: also a leaving one has events. Returns
     /// the gateways that are not in the view: [`Self::end`] or [`Self::finish`] theirs.
     pub(super) fn follow(&mut self, view: &View) -> Vec<Incarnation> {
         let mut gone: Vec<_> = self.open.keys().copied().collect();
@@ -91,22 +91,22 @@ impl<A: StreamRequest> Streams<A> {
         gone
     }
 
-    /// What is heard next. May be cancelled: nothing is lost.
-    pub(super) async fn next(&mut self) -> Option<(Incarnation, StreamEvent<A::Told>)> {
-        self.hearing.recv().await
+    /// The next event. Cancel safe: nothing is lost.
+    pub(super) async fn next(&mut self) -> Option<(Incarnation, StreamEvent<A::Item>)> {
+        self.incoming.recv().await
     }
 
-    /// The gateway is to send the whole state again.
+    /// Opens the stream again, so that the gateway sends the whole state.
     pub(super) fn reopen(&self, gateway: Incarnation) {
         self.open.get(&gateway).inspect(|stream| stream.again.notify_one());
     }
 
-    /// Nothing more of it matters.
+    /// Drops the stream.
     pub(super) fn end(&mut self, gateway: Incarnation) {
         self.open.remove(&gateway);
     }
 
-    /// Its stream is not opened again. What it has said before it left is heard, if it comes soon.
+    /// Does not open the stream again. Events that the gateway sent before it left still count, if they come soon.
     pub(super) fn finish(&self, gateway: Incarnation) {
         self.open.get(&gateway).inspect(|stream| stream.finish.cancel());
     }
@@ -119,7 +119,7 @@ impl<A: StreamRequest> Streams<A> {
             // All groups of a gateway may come as one message.
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
         let (again, finish) = (Arc::new(Notify::new()), CancellationToken::new());
-        let ears = StreamReader {
+        let reader = StreamReader {
             gateway,
             name: name.to_owned(),
             events: self.events.clone(),
@@ -127,14 +127,14 @@ impl<A: StreamRequest> Streams<A> {
             finish: finish.clone(),
         };
         let ended = CancellationToken::new();
-        let (listening, stop) = (ears.run(client, self.request.clone()), ended.clone());
+        let (reading, stop) = (reader.run(client, self.request.clone()), ended.clone());
         let events = self.events.clone();
         broadgate_tasks::spawn("watched gateway", async move {
             let guarded = async {
-                if broadgate_tasks::contain("watched gateway", listening).await.is_none() {
+                if broadgate_tasks::contain("watched gateway", reading).await.is_none() {
                     let status = Status::internal("watching this gateway panicked: see the log");
                     let refused = StreamEvent::Refused(CommandError::from_status(&status));
-                    // A receiver that was dropped needs no word.
+                    // The receiver may have been dropped.
                     let _ = events.send((gateway, refused)).await;
                 }
             };
@@ -147,7 +147,7 @@ impl<A: StreamRequest> Streams<A> {
     }
 }
 
-/// What a stream tells, and to whom.
+/// Reads one stream and forwards its events.
 struct StreamReader<T> {
     gateway: Incarnation,
     name: String,
@@ -162,7 +162,7 @@ impl<T: Send + 'static> StreamReader<T> {
         let _ = self.events.send((self.gateway, events)).await;
     }
 
-    async fn run<A: StreamRequest<Told = T>>(self, client: GatewayStub, request: A) {
+    async fn run<A: StreamRequest<Item = T>>(self, client: GatewayStub, request: A) {
         let late = async {
             self.finish.cancelled().await;
             tokio::time::sleep(limits::LINK_TIMEOUT).await;
@@ -176,15 +176,15 @@ impl<T: Send + 'static> StreamReader<T> {
     }
 
     /// Until the gateway refuses for good, or its stream ends and is the last.
-    async fn keep_open<A: StreamRequest<Told = T>>(&self, mut client: GatewayStub, request: A) {
+    async fn keep_open<A: StreamRequest<Item = T>>(&self, mut client: GatewayStub, request: A) {
         let mut backoff = Backoff::default();
         let gateway = self.gateway;
         loop {
             match request.clone().ask(gateway, &mut client).await {
-                Ok(message) => {
+                Ok(response) => {
                     self.report(StreamEvent::Opened).await;
                     tokio::select! {
-                        end = self.read(message.into_inner()) => {
+                        end = self.read(response.into_inner()) => {
                             backoff.reset();
                             tracing::debug!(%gateway, ?end, "the stream of a watched gateway broke");
                         }
@@ -206,9 +206,9 @@ impl<T: Send + 'static> StreamReader<T> {
         }
     }
 
-    async fn read(&self, mut message: Streaming<T>) -> Result<(), Status> {
-        while let Some(message) = message.message().await? {
-            self.report(StreamEvent::Told(message)).await;
+    async fn read(&self, mut messages: Streaming<T>) -> Result<(), Status> {
+        while let Some(message) = messages.message().await? {
+            self.report(StreamEvent::Item(message)).await;
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ impl<T: Send + 'static> StreamReader<T> {
     }
 }
 
-/// It would say so always.
+/// Repeating would not help.
 fn is_final(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::Unauthenticated | Code::Unimplemented)
 }

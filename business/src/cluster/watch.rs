@@ -99,7 +99,7 @@ impl Cluster {
 }
 
 impl StreamRequest for WatchGroupsRequest {
-    type Told = GroupEvents;
+    type Item = GroupEvents;
 
     async fn ask(
         self,
@@ -131,7 +131,7 @@ impl GroupsWatcher {
                 }
                 Some((gateway, event)) = self.streams.next() => match event {
                     StreamEvent::Opened => Input::Opened(gateway),
-                    StreamEvent::Told(events) => Input::Said(gateway, events),
+                    StreamEvent::Item(events) => Input::Received(gateway, events),
                     StreamEvent::Refused(error) => {
                         let _ = self.out.send(Err(error)).await;
                         return;
@@ -141,7 +141,7 @@ impl GroupsWatcher {
             };
             for effect in self.state.apply(input) {
                 match effect {
-                    Effect::Tell(change) => {
+                    Effect::Report(change) => {
                         if self.out.send(Ok(change)).await.is_err() {
                             return;
                         }

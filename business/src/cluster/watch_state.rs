@@ -56,13 +56,13 @@ pub(super) enum Input {
     View(Arc<View>),
     /// A new stream to a gateway is open: everything that comes from it from now on is of this one.
     Opened(Incarnation),
-    Said(Incarnation, GroupEvents),
+    Received(Incarnation, GroupEvents),
 }
 
 /// What is to be done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    Tell(GroupChange),
+    Report(GroupChange),
     /// The gateway's events are not sufficient: reopen its stream after a while.
     Reopen(Incarnation),
 }
@@ -158,7 +158,7 @@ impl WatchState {
         match input {
             Input::View(view) => self.follow(&view),
             Input::Opened(gateway) => self.opened(gateway),
-            Input::Said(gateway, events) => self.said(gateway, events),
+            Input::Received(gateway, events) => self.received(gateway, events),
         }
         std::mem::take(&mut self.out)
     }
@@ -213,20 +213,20 @@ impl WatchState {
         }
     }
 
-    fn said(&mut self, gateway: Incarnation, said: GroupEvents) {
+    fn received(&mut self, gateway: Incarnation, batch: GroupEvents) {
         let Some(stream) = self.streams.get_mut(&gateway) else { return };
         // What was under way in the gateway when the stream was opened: it comes again.
-        let Some(now) = said.complete_as_of.or(stream.complete_as_of) else { return };
+        let Some(now) = batch.complete_as_of.or(stream.complete_as_of) else { return };
         let before = stream.complete_as_of.unwrap_or_default();
-        if said.complete_as_of.is_some() {
-            (stream.complete_as_of, stream.settled) = (said.complete_as_of, false);
+        if batch.complete_as_of.is_some() {
+            (stream.complete_as_of, stream.settled) = (batch.complete_as_of, false);
         }
         // One batch may tell what was before a change of the ring and what was after it.
         let mut moved: HashMap<String, usize> = HashMap::new();
-        for event in said.events.iter().filter(|event| matches!(event.event, Some(Event::Moved(_)))) {
+        for event in batch.events.iter().filter(|event| matches!(event.event, Some(Event::Moved(_)))) {
             *moved.entry(event.group.clone()).or_default() += 1;
         }
-        for event in said.events {
+        for event in batch.events {
             let name = event.group;
             let date = if moved.contains_key(&name) { before } else { now };
             match event.event {
@@ -237,7 +237,7 @@ impl WatchState {
                     } else {
                         moved.remove(&name);
                     }
-                    let to = match said.complete_as_of {
+                    let to = match batch.complete_as_of {
                         None => HomeState::Not(gateway, now),
                         Some(complete_as_of) => HomeState::NotOrAgain(gateway, complete_as_of),
                     };
@@ -264,7 +264,7 @@ impl WatchState {
             None => Arc::from(name),
         };
         let group = self.groups.entry(name.clone()).or_insert_with(|| {
-            self.out.push(tell(&name, ChangeKind::Occupied));
+            self.out.push(report_of(&name, ChangeKind::Occupied));
             WatchedClients { home: HomeState::Unknown, date, users: BTreeSet::new() }
         });
         (group.home, group.date) = (HomeState::At(gateway), group.date.max(date));
@@ -273,7 +273,7 @@ impl WatchState {
         group.users.retain(|user| {
             let stays = there.contains_key(&**user);
             if !stays {
-                self.out.push(tell(&name, ChangeKind::Left { user_id: user.to_string() }));
+                self.out.push(report_of(&name, ChangeKind::Left { user_id: user.to_string() }));
             }
             stays
         });
@@ -308,7 +308,7 @@ impl WatchState {
             Event::Joined(member) => join(&mut self.out, group, &name, member),
             Event::Left(user_id) => {
                 if group.users.remove(&*user_id) {
-                    self.out.push(tell(&name, ChangeKind::Left { user_id }));
+                    self.out.push(report_of(&name, ChangeKind::Left { user_id }));
                 }
             }
             Event::Vacated(_) => self.forget(&name),
@@ -367,20 +367,20 @@ impl WatchState {
     fn forget(&mut self, name: &Arc<str>) {
         let Some(group) = self.groups.remove(name) else { return };
         for user_id in group.users {
-            self.out.push(tell(name, ChangeKind::Left { user_id: user_id.into() }));
+            self.out.push(report_of(name, ChangeKind::Left { user_id: user_id.into() }));
         }
-        self.out.push(tell(name, ChangeKind::Vacated));
+        self.out.push(report_of(name, ChangeKind::Vacated));
     }
 }
 
-fn tell(group: &Arc<str>, kind: ChangeKind) -> Effect {
-    Effect::Tell(GroupChange { group: group.to_string(), kind })
+fn report_of(group: &Arc<str>, kind: ChangeKind) -> Effect {
+    Effect::Report(GroupChange { group: group.to_string(), kind })
 }
 
 fn join(out: &mut Vec<Effect>, group: &mut WatchedClients, name: &Arc<str>, member: PresenceMember) {
     if group.users.insert(member.user_id.clone().into_boxed_str()) {
         let PresenceMember { user_id, info } = member;
-        out.push(tell(name, ChangeKind::Joined { user_id, info }));
+        out.push(report_of(name, ChangeKind::Joined { user_id, info }));
     }
 }
 

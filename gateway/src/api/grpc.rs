@@ -63,7 +63,7 @@ macro_rules! unary {
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
                 let patterns = patterns(&request.into_inner()).map_err(status)?;
                 let (out, events) = mpsc::channel(WATCHER_BATCHES_MAX);
-                self.dispatcher.homes.tell(ClusterEvent::Watch(GroupWatcher { patterns, out })).await;
+                self.dispatcher.homes.send(ClusterEvent::Watch(GroupWatcher { patterns, out })).await;
                 Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
             }
 

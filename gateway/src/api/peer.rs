@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     cluster::{
         ClusterEvent, DecodeError, decode,
-        links::{HeldBatches, JoinedParts, ReadyMessages, parts, views_sent},
+        links::{JoinedParts, PendingBatches, ReadyMessages, parts, views_sent},
     },
     dispatch::Dispatcher,
     identity::Identity,
@@ -85,7 +85,7 @@ async fn greet(
     };
     let theirs = epoch(&view);
     let (reply, greeting) = oneshot::channel();
-    dispatcher.homes.tell(ClusterEvent::Greet { peer, view, reply }).await;
+    dispatcher.homes.send(ClusterEvent::Greet { peer, view, reply }).await;
     let Ok(greeting) = greeting.await else {
         return Err(Status::unavailable("this gateway is stopping"));
     };
@@ -154,7 +154,7 @@ async fn serve(
     let cut = CancellationToken::new();
     // Also when this is dropped, because the incarnation is over or the link is reset.
     let mut link = InboundLink { dispatcher, peer, session, last_heard: Instant::now(), taken: 0 };
-    link.dispatcher.homes.tell(ClusterEvent::InboundUp { peer, session, cut: cut.clone() }).await;
+    link.dispatcher.homes.send(ClusterEvent::InboundUp { peer, session, cut: cut.clone() }).await;
     let ended = tokio::select! {
         () = cut.cancelled() => Err(Status::aborted("this gateway resyncs: open the link again")),
         ended = contain("peer's link", link.follow(frames, &out)) => ended.unwrap_or_else(|| Err(panicked())),
@@ -178,7 +178,7 @@ impl Drop for InboundLink {
     fn drop(&mut self) {
         let (peer, session, since) = (self.peer, self.session, self.last_heard);
         let homes = self.dispatcher.homes.clone();
-        let ended = async move { homes.tell(ClusterEvent::InboundDown { peer, session, since }).await };
+        let ended = async move { homes.send(ClusterEvent::InboundDown { peer, session, since }).await };
         self.dispatcher.spawner.spawn("end of a peer's link", ended);
     }
 }
@@ -190,11 +190,11 @@ impl InboundLink {
         let mut joined = JoinedParts::default();
         // The links of a gateway that wait for one view do not all wake at once; one of them asks.
         let jitter = getrandom::u32().unwrap_or_default() % 100;
-        let mut held = HeldBatches::new(VIEW_ASK_GRACE * (100 + jitter) / 100);
+        let mut pending = PendingBatches::new(VIEW_ASK_GRACE * (100 + jitter) / 100);
         let mut views_added = self.dispatcher.peers.views.watch();
         let silence_max = self.dispatcher.link_timeout;
         loop {
-            let waits_until = held.wake(silence_max);
+            let waits_until = pending.wake(silence_max);
             let reply = tokio::select! {
                 frame = frames.message(), if answering.len() < LINK_BATCHES_MAX => {
                     self.last_heard = Instant::now();
@@ -216,12 +216,12 @@ impl InboundLink {
                             None
                         }
                         Some(Frame::Batch(batch)) => {
-                            held.add(batch).map_err(|error| Status::resource_exhausted(error.to_string()))?;
-                            self.pass_on(&mut held).await
+                            pending.add(batch).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+                            self.pass_on(&mut pending).await
                         }
                         Some(Frame::View(change)) => {
-                            self.learn(change, &mut held)?;
-                            self.pass_on(&mut held).await
+                            self.learn(change, &mut pending)?;
+                            self.pass_on(&mut pending).await
                         }
                         Some(Frame::Beat(beat)) => Some(Reply::Beat(beat)),
                         // Unknown frames of a newer peer are ignored: they ask nothing that must be answered.
@@ -230,9 +230,9 @@ impl InboundLink {
                 }
                 Some(answers) = answering.next() => Some(Reply::Answers(answers)),
                 // The register or another link has brought a view.
-                Ok(()) = views_added.changed(), if waits_until.is_some() => self.pass_on(&mut held).await,
+                Ok(()) = views_added.changed(), if waits_until.is_some() => self.pass_on(&mut pending).await,
                 () = sleep_until(waits_until.unwrap_or(self.last_heard)), if waits_until.is_some() => {
-                    self.ask(&mut held)?
+                    self.ask(&mut pending)?
                 }
                 () = sleep_until(self.last_heard + silence_max), if answering.len() < LINK_BATCHES_MAX => {
                     return Err(Status::deadline_exceeded(format!("nothing was heard for {silence_max:?}")));
@@ -245,10 +245,10 @@ impl InboundLink {
     }
 
     /// Passes on what need not wait for a view; says so if batches end by it.
-    async fn pass_on(&mut self, held: &mut HeldBatches) -> Option<Reply> {
+    async fn pass_on(&mut self, pending: &mut PendingBatches) -> Option<Reply> {
         let before = self.taken;
         let dispatcher = Arc::clone(&self.dispatcher);
-        while let Some(ready) = held.next(|epoch| dispatcher.peers.views.get(epoch), Instant::now()) {
+        while let Some(ready) = pending.next(|epoch| dispatcher.peers.views.get(epoch), Instant::now()) {
             self.taken += u64::from(ready.is_end);
             self.take(ready).await;
         }
@@ -256,9 +256,9 @@ impl InboundLink {
     }
 
     /// A question for the view that batches wait for, when it is due.
-    fn ask(&self, held: &mut HeldBatches) -> Result<Option<Reply>, Status> {
+    fn ask(&self, pending: &mut PendingBatches) -> Result<Option<Reply>, Status> {
         let (views, now) = (&self.dispatcher.peers.views, Instant::now());
-        let Some(wanted) = held.wanted() else { return Ok(None) };
+        let Some(wanted) = pending.wanted() else { return Ok(None) };
         if now >= wanted.late_at(self.dispatcher.link_timeout) {
             let sentence = format!("the peer has announced view {} and not sent it", wanted.epoch);
             return Err(Status::deadline_exceeded(sentence));
@@ -270,10 +270,10 @@ impl InboundLink {
 
     /// The answer to a question for a view. Changes that do not make it are followed by one question for the
     /// whole view.
-    fn learn(&self, change: ViewChange, held: &mut HeldBatches) -> Result<(), Status> {
+    fn learn(&self, change: ViewChange, pending: &mut PendingBatches) -> Result<(), Status> {
         let Err(error) = self.dispatcher.peers.views.take(change) else { return Ok(()) };
         tracing::warn!(peer = %self.peer, %error, "a peer's answer does not make a view: asking for the whole");
-        match held.wanted() {
+        match pending.wanted() {
             Some(wanted) if wanted.whole => Err(unreadable(error)),
             Some(wanted) => {
                 wanted.ask_for_all(Instant::now());
@@ -287,22 +287,22 @@ impl InboundLink {
     async fn take(&self, ReadyMessages { messages, mut views, .. }: ReadyMessages) {
         let homes = &self.dispatcher.homes;
         let mut frames = Vec::with_capacity(messages.len());
-        for said in messages {
-            if let Some(Message::ViewNumber(_)) = said.message {
+        for message in messages {
+            if let Some(Message::ViewNumber(_)) = message.message {
                 frames.extend(views.pop_front().map(LinkMessage::View));
                 continue;
             }
-            match decode(said, &self.dispatcher.parser) {
+            match decode(message, &self.dispatcher.parser) {
                 Ok(frame) => frames.push(frame),
                 Err(DecodeError::Ask(id, refused)) => {
-                    homes.tell(ClusterEvent::Refuse { peer: self.peer, id, refused }).await;
+                    homes.send(ClusterEvent::Refuse { peer: self.peer, id, refused }).await;
                 }
                 Err(DecodeError::Other(what)) => {
                     counter!("broadgate_gateway_peer_frames_unreadable_total", "what" => what).increment(1);
                 }
             }
         }
-        homes.tell(ClusterEvent::Received { peer: self.peer, session: self.session, frames }).await;
+        homes.send(ClusterEvent::Received { peer: self.peer, session: self.session, frames }).await;
     }
 }
 

@@ -154,11 +154,11 @@ impl Actor {
             }
             // Before the events: one of them may ask whether the homes have acknowledged these.
             for pending_counts in self.deps.pending_counts.clone() {
-                for standing in pending_counts.take() {
-                    self.apply(Input::MembershipCount(standing));
+                for count in pending_counts.take() {
+                    self.apply(Input::MembershipCount(count));
                 }
             }
-            self.homes.set_held(self.core.interest_counts());
+            self.homes.set_interest(self.core.interest_counts());
             for event in batch.drain(..) {
                 self.handle(event);
             }
@@ -260,7 +260,7 @@ impl Actor {
                 self.apply(Input::Watch(patterns));
             }
             ClusterEvent::Report(about, channels) => {
-                self.reports.tell(about.clone(), channels);
+                self.reports.start(about.clone(), channels);
                 self.apply(Input::Report(about));
             }
             ClusterEvent::Leave(step, reply) => self.leave = Some((step, reply)),

@@ -19,7 +19,7 @@ use crate::{
 /// What to send and to place at the end of the turn.
 #[derive(Default)]
 pub(super) struct GatheredTurn {
-    pub(super) says: BTreeMap<Incarnation, Vec<v1::PeerMessage>>,
+    pub(super) messages: BTreeMap<Incarnation, Vec<v1::PeerMessage>>,
     pub(super) places: Vec<Placement>,
     pub(super) tally: FrameCounters,
 }
@@ -84,6 +84,6 @@ impl GatheredTurn {
             }
             frame => super::wire::encode(frame),
         };
-        self.says.entry(peer).or_default().push(v1::PeerMessage { message: Some(message) });
+        self.messages.entry(peer).or_default().push(v1::PeerMessage { message: Some(message) });
     }
 }

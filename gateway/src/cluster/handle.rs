@@ -181,7 +181,7 @@ impl ClusterHandle {
         InterestCounts { groups: groups.load(Ordering::Relaxed), uids: uids.load(Ordering::Relaxed) }
     }
 
-    /// Gateways that have not told this one what they hold, and commands that wait for that.
+    /// Gateways that have not synced, and commands parked until they have.
     pub(crate) fn waiting(&self) -> (u64, u64) {
         let InterestGauges { unsynced, parked, .. } = &*self.interest;
         (unsynced.load(Ordering::Relaxed), parked.load(Ordering::Relaxed))
@@ -192,13 +192,13 @@ impl ClusterHandle {
         self.interest.parked.store(parked, Ordering::Relaxed);
     }
 
-    pub(super) fn set_held(&self, InterestCounts { groups, uids }: InterestCounts) {
+    pub(super) fn set_interest(&self, InterestCounts { groups, uids }: InterestCounts) {
         self.interest.groups.store(groups, Ordering::Relaxed);
         self.interest.uids.store(uids, Ordering::Relaxed);
     }
 
     /// Waits while the actor's queue is full.
-    pub(crate) async fn tell(&self, event: ClusterEvent) {
+    pub(crate) async fn send(&self, event: ClusterEvent) {
         // It ends with the gateway.
         let _ = self.events.send(event).await;
     }
@@ -213,7 +213,7 @@ impl ClusterHandle {
     /// Asks a topic's home; the receiver gets the answer.
     pub(crate) async fn route(&self, topic: Topic, op: HomeOp<GatewayContent>) -> oneshot::Receiver<Routed> {
         let (reply, routed) = oneshot::channel();
-        self.tell(ClusterEvent::Route { topic, op, reply: Some(reply) }).await;
+        self.send(ClusterEvent::Route { topic, op, reply: Some(reply) }).await;
         routed
     }
 
@@ -223,7 +223,7 @@ impl ClusterHandle {
     /// If there is no room, or if the home has not decided in time.
     pub(crate) async fn granted(&self, (topic, user): (Topic, Arc<str>)) -> Result<(), NotPresent> {
         let (reply, decided) = oneshot::channel();
-        self.tell(ClusterEvent::Claim { topic, user, reply }).await;
+        self.send(ClusterEvent::Claim { topic, user, reply }).await;
         match decided.await {
             Ok(None) => Ok(()),
             Ok(Some(refused)) => Err(refused),
@@ -236,7 +236,7 @@ impl ClusterHandle {
         // Consequences of events are handled in the turn after theirs.
         for _ in 0..2 {
             let (reply, settled) = oneshot::channel();
-            self.tell(ClusterEvent::Settle { topics: Vec::new(), reply }).await;
+            self.send(ClusterEvent::Settle { topics: Vec::new(), reply }).await;
             let _ = settled.await;
         }
     }
@@ -255,7 +255,7 @@ impl ClusterHandle {
             return Vec::new();
         }
         let (reply, settled) = oneshot::channel();
-        self.tell(ClusterEvent::Settle { topics, reply }).await;
+        self.send(ClusterEvent::Settle { topics, reply }).await;
         settled.await.unwrap_or_default()
     }
 }

@@ -64,8 +64,8 @@ impl ReportReceivers {
         Self { about: Vec::new(), channels: None, arrivals: Arrivals::new(wake) }
     }
 
-    /// The reported groups, and the receiver.
-    pub(super) fn tell(
+    /// Starts reports about these groups to this receiver.
+    pub(super) fn start(
         &mut self,
         about: Vec<ReportSubscription>,
         channels: fair_queue::FairSender<ChannelChange>,
@@ -125,7 +125,7 @@ mod tests {
         let me = Incarnation::from_bits(1);
         let (channels, mut seen) = fair_queue::inbox(1000);
         let mut reports = ReportReceivers::new(Arc::default());
-        reports.tell(Vec::new(), channels);
+        reports.start(Vec::new(), channels);
         let room = Topic::group("a", "room");
         reports.note(me, room.clone(), Report::Occupied, true);
         let mut taken = Vec::new();

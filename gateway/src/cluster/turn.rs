@@ -58,7 +58,7 @@ impl Actor {
                 self.deps.journal.iter().for_each(|journal| journal.record(&topic, whole, notified.clone()));
             }
             Effect::Missed(topic) => self.reports.note_missed(topic),
-            Effect::GroupsTold(epoch) => self.watchers.note_told(epoch),
+            Effect::GroupsComplete(epoch) => self.watchers.note_complete(epoch),
             Effect::Installed(view) => {
                 self.links.retain(|peer, _| self.core.knows(*peer));
                 self.sessions.retain(|peer, (_, cut)| {
@@ -102,15 +102,15 @@ impl Actor {
 
     /// Without its sender, the link's task closes the connection, reports that, and dials again.
     fn drop_link(&mut self, peer: Incarnation) {
-        self.turn.says.remove(&peer);
+        self.turn.messages.remove(&peer);
         if let Some(link) = self.links.get_mut(&peer) {
             link.batches = tokio::sync::mpsc::channel(1).0;
         }
     }
 
     pub(super) async fn act(&mut self) {
-        self.watchers.tell();
-        for (peer, batch) in std::mem::take(&mut self.turn.says) {
+        self.watchers.send();
+        for (peer, batch) in std::mem::take(&mut self.turn.messages) {
             let Some(link) = self.links.get(&peer) else { continue };
             if link.batches.try_send(batch).is_err() {
                 // Nothing on a link may be omitted: a link that is not read is closed, and resyncs when it is
@@ -169,7 +169,7 @@ impl Actor {
                 .into_iter()
                 .map(|done| (backs[done.index], Some(done.answer), done.touched))
                 .collect();
-            homes.tell(ClusterEvent::Placed { me, placed }).await;
+            homes.send(ClusterEvent::Placed { me, placed }).await;
         });
     }
 }

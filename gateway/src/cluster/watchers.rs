@@ -53,12 +53,12 @@ impl Watchers {
         self.news.push((topic, change));
     }
 
-    pub(super) fn note_told(&mut self, epoch: v1::Epoch) {
+    pub(super) fn note_complete(&mut self, epoch: v1::Epoch) {
         self.complete_as_of = Some(epoch);
     }
 
     /// Sends each stream its changes. They precede the mark that the state is complete.
-    pub(super) fn tell(&mut self) {
+    pub(super) fn send(&mut self) {
         if self.news.is_empty() && self.complete_as_of.is_none() {
             return;
         }

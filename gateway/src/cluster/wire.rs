@@ -188,18 +188,18 @@ fn encode_reply(reply: HomeReply<GatewayContent>) -> reply::Reply {
 }
 
 /// Decodes a peer's message.
-pub(crate) fn decode(said: v1::PeerMessage, parser: &Parser) -> Readable<LinkMessage<GatewayContent>> {
-    Ok(match said.message.ok_or(DecodeError::Other("unknown"))? {
+pub(crate) fn decode(message: v1::PeerMessage, parser: &Parser) -> Readable<LinkMessage<GatewayContent>> {
+    Ok(match message.message.ok_or(DecodeError::Other("unknown"))? {
         Message::View(view) => LinkMessage::View(Arc::new(view)),
         // The link has found the view.
         Message::ViewNumber(_) => return Err(DecodeError::Other("view")),
-        Message::Interest(hold) => LinkMessage::InterestUpdate {
-            serial: hold.serial,
-            topic: topic(&hold.topic)?,
-            clients: hold.clients,
-            members: hold.members.into_iter().filter_map(member_change).collect(),
-            claims: hold.claims.into_iter().filter_map(decode_claim).collect(),
-            knows_roster: hold.knows_roster,
+        Message::Interest(update) => LinkMessage::InterestUpdate {
+            serial: update.serial,
+            topic: topic(&update.topic)?,
+            clients: update.clients,
+            members: update.members.into_iter().filter_map(member_change).collect(),
+            claims: update.claims.into_iter().filter_map(decode_claim).collect(),
+            knows_roster: update.knows_roster,
         },
         Message::Synced(synced) => LinkMessage::Synced {
             serial: synced.serial,
@@ -268,9 +268,9 @@ fn topic(key: &[u8]) -> Readable<Topic> {
     Topic::from_key(key).ok_or(DecodeError::Other("topic"))
 }
 
-fn member_change(held: v1::MemberUpdate) -> Option<MemberChange> {
-    let member = held.member?;
-    let info = (!held.gone).then(|| member.info.into());
+fn member_change(update: v1::MemberUpdate) -> Option<MemberChange> {
+    let member = update.member?;
+    let info = (!update.gone).then(|| member.info.into());
     Some(MemberChange { user: member.user_id.into(), info })
 }
 

@@ -104,7 +104,7 @@ impl Homed {
             Self::No => {}
             Self::Whole(topic, op) if placing.no_receipt => {
                 let (topic, op) = (topic.clone(), op.clone());
-                dispatcher.homes.tell(ClusterEvent::Route { topic, op, reply: None }).await;
+                dispatcher.homes.send(ClusterEvent::Route { topic, op, reply: None }).await;
             }
             Self::Whole(topic, op) => {
                 let routed = dispatcher.homes.route(topic.clone(), op.clone()).await;

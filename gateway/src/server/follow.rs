@@ -65,7 +65,7 @@ impl MembershipFollower {
                     };
                     // Peers that announce it by number need not wait until it is installed.
                     self.dispatcher.peers.views.add(&view);
-                    self.dispatcher.homes.tell(ClusterEvent::View(view)).await;
+                    self.dispatcher.homes.send(ClusterEvent::View(view)).await;
                 }
                 Ok(()) = installed.changed() => {
                     let view = installed.borrow_and_update().view.clone();

@@ -209,7 +209,7 @@ impl Bound {
                     observers.end();
                     seen.was_in = false;
                     seen.dispatcher.peers.forget_all();
-                    seen.dispatcher.homes.tell(ClusterEvent::Reborn(member.incarnation())).await;
+                    seen.dispatcher.homes.send(ClusterEvent::Reborn(member.incarnation())).await;
                     for mailbox in pool.shards.iter() {
                         mailbox.send(ShardMessage::Reborn(member.incarnation())).await;
                     }
@@ -413,7 +413,7 @@ impl FollowApps {
         let mut changes = self.apps.changes();
         loop {
             let about = channel_events::reporting(&self.apps.load());
-            homes.tell(ClusterEvent::Report(about, self.channel_changes.clone())).await;
+            homes.send(ClusterEvent::Report(about, self.channel_changes.clone())).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::pending_counts::PendingCounts;
 
-/// Stands where others have the number of their shard: the places belong to no shard.
+/// In place of a shard's number: the places belong to no shard.
 const NO_SHARD: u8 = u8::MAX;
 
 /// The places of this gateway's clients.
@@ -46,25 +46,25 @@ impl AppConnections {
     pub(crate) fn claim(self: &Arc<Self>, app: &str, max: u32) -> ConnectionPlace {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name: Arc<str> = format!("{:x}-{number:x}", self.run).into();
-        self.stand(app, &name, Some(max));
+        self.change(app, &name, Some(max));
         ConnectionPlace { connections: Arc::clone(self), app: app.to_owned(), name }
     }
 
     /// One place more, with a limit, or one less.
-    fn stand(&self, app: &str, name: &Arc<str>, come: Option<u32>) {
-        // What is said last must be what is so.
+    fn change(&self, app: &str, name: &Arc<str>, added: Option<u32>) {
+        // The count that is put last must be the newest.
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let clients = counts.entry(app.to_owned()).or_default();
-        *clients = if come.is_some() { *clients + 1 } else { clients.saturating_sub(1) };
+        *clients = if added.is_some() { *clients + 1 } else { clients.saturating_sub(1) };
         let member = PresenceCount {
             user: Arc::clone(name),
             info: "".into(),
-            clients: u32::from(come.is_some()),
-            max: come,
+            clients: u32::from(added.is_some()),
+            max: added,
         };
         let topic = Topic::connections(app);
-        let standing = MembershipCount { topic, shard: NO_SHARD, clients: *clients, members: vec![member] };
-        self.pending_counts.put(vec![standing], &self.wake);
+        let count = MembershipCount { topic, shard: NO_SHARD, clients: *clients, members: vec![member] };
+        self.pending_counts.put(vec![count], &self.wake);
     }
 }
 
@@ -77,7 +77,7 @@ impl ConnectionPlace {
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        self.connections.stand(&self.app, &self.name, None);
+        self.connections.change(&self.app, &self.name, None);
     }
 }
 
@@ -89,23 +89,23 @@ mod tests {
     fn a_place_is_claimed_and_given_back_once() {
         let (pending_counts, wake) = (Arc::new(PendingCounts::default()), Arc::new(Notify::new()));
         let connections = AppConnections::new(7, Arc::clone(&pending_counts), wake);
-        let said = || {
+        let sent = || {
             let taken = pending_counts.take();
-            let one = |standing: &MembershipCount| {
-                let members = standing.members.iter();
+            let one = |count: &MembershipCount| {
+                let members = count.members.iter();
                 let mut members: Vec<_> =
                     members.map(|member| (member.user.to_string(), member.clients, member.max)).collect();
                 members.sort();
-                (standing.clients, members)
+                (count.clients, members)
             };
             taken.iter().map(one).collect::<Vec<_>>()
         };
         let (first, second) = (connections.claim("shop", 2), connections.claim("shop", 2));
         let [a, b] = ["7-0", "7-1"].map(str::to_owned);
-        assert_eq!(said(), [(2, vec![(a.clone(), 1, Some(2)), (b.clone(), 1, Some(2))])]);
+        assert_eq!(sent(), [(2, vec![(a.clone(), 1, Some(2)), (b.clone(), 1, Some(2))])]);
         drop(first);
-        assert_eq!(said(), [(1, vec![(a, 0, None)])]);
+        assert_eq!(sent(), [(1, vec![(a, 0, None)])]);
         drop(second);
-        assert_eq!(said(), [(0, vec![(b, 0, None)])]);
+        assert_eq!(sent(), [(0, vec![(b, 0, None)])]);
     }
 }

@@ -121,7 +121,7 @@ impl Group {
         for client in 0..members {
             group.join(client);
         }
-        group.tell();
+        group.take_changes();
         group
     }
 
@@ -142,7 +142,7 @@ impl Group {
     }
 
     /// Sends membership changes at the end of a turn; returns the number of topics.
-    pub fn tell(&mut self) -> usize {
+    pub fn take_changes(&mut self) -> usize {
         self.directory.take_changes(0).len()
     }
 }

@@ -97,7 +97,7 @@ pub(crate) struct Client {
     /// Another worker should have it, once nothing is unanswered.
     pub(crate) moving: bool,
     /// Since which second its events have been waiting for any worker.
-    pub(crate) held_since: Option<u32>,
+    pub(crate) unassigned_since: Option<u32>,
     /// The service that takes its events; "" for none.
     pub(crate) service: Rc<str>,
     /// The uid that it had when it went.
@@ -175,10 +175,10 @@ impl Client {
     pub(crate) fn may_read(&self, max: WindowMax) -> bool {
         match &self.stage {
             ClientStage::Open => {
-                let held = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
+                let unassigned = self.worker.is_none() && !self.service.is_empty() && !self.events.is_empty();
                 let idle = self.pusher.as_deref().is_none_or(PusherClient::is_idle);
                 let takes = self.answers as usize <= OUTBOX_LOW_WATER_BYTES;
-                self.events.has_room(max) && !held && self.pending.is_none() && idle && takes
+                self.events.has_room(max) && !unassigned && self.pending.is_none() && idle && takes
             }
             ClientStage::Closing(_) => true,
             ClientStage::Handshake(_) | ClientStage::Gone => false,

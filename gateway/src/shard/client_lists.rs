@@ -49,7 +49,7 @@ impl Shard {
                 let set = match state {
                     ClientState::Unspecified => return Vec::new(),
                     ClientState::Slow => &self.outboxes.backlogged,
-                    ClientState::Held => &self.unsent.held,
+                    ClientState::Held => &self.unsent.unassigned,
                     ClientState::Paused => &self.reads.paused,
                 };
                 vec![set.iter().copied().filter(|&slot| self.is_named(of, slot)).collect()]

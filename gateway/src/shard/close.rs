@@ -152,7 +152,7 @@ impl Shard {
         let uid = self.directory.uid(slot).map(ToString::to_string);
         self.forget_socketio(slot);
         let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
-        self.turn.ask();
+        self.turn.request();
         let id = self.clients.id_of(slot);
         if let Some(client) = self.clients.get_mut(slot) {
             let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
@@ -173,7 +173,7 @@ impl Shard {
         if let Some(link) = client.worker.and_then(|key| self.workers.get_mut(key)) {
             link.clients -= 1;
         }
-        self.unsent.held.remove(&slot);
+        self.unsent.unassigned.remove(&slot);
         self.clients.remove(slot);
     }
 }

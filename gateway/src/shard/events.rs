@@ -23,20 +23,20 @@ use crate::{
 
 impl UnsentEvents {
     /// No worker takes the client's events: it waits, unread, for `hold_time_max`.
-    fn hold(&mut self, clients: &mut ShardClients, slot: Slot, second: u32) {
+    fn wait_for_worker(&mut self, clients: &mut ShardClients, slot: Slot, second: u32) {
         let client = clients.get_mut(slot).filter(|client| !client.events.is_empty());
         let Some(client) = client else { return };
-        client.held_since.get_or_insert(second);
-        self.held.insert(slot);
+        client.unassigned_since.get_or_insert(second);
+        self.unassigned.insert(slot);
     }
 
     /// Clients whose events no worker has taken for so many seconds.
     pub(super) fn take_late(&mut self, clients: &ShardClients, second: u32, max: u32) -> Vec<Slot> {
         let is_late = |slot: &Slot| {
-            let since = clients.get(*slot).and_then(|client| client.held_since);
+            let since = clients.get(*slot).and_then(|client| client.unassigned_since);
             since.is_some_and(|since| second.saturating_sub(since) >= max)
         };
-        self.held.extract_if(is_late).collect()
+        self.unassigned.extract_if(is_late).collect()
     }
 }
 
@@ -58,7 +58,7 @@ impl Shard {
             return;
         }
         if self.clients.get(slot).is_some_and(|client| client.worker.is_none()) && !self.assign(slot) {
-            self.unsent.hold(&mut self.clients, slot, self.second);
+            self.unsent.wait_for_worker(&mut self.clients, slot, self.second);
             return;
         }
         while self.send_next(slot) {}
@@ -124,7 +124,7 @@ impl Shard {
         }
         link.batch.write(&envelope, event);
         let full = link.batch.len() >= EVENTS_MESSAGE_BYTES;
-        self.turn.ask();
+        self.turn.request();
         if full {
             self.send_batch(worker);
         }
@@ -145,9 +145,9 @@ impl Shard {
         let Some(link) = self.workers.get_mut(picked) else { return false };
         client.worker = Some(picked);
         client.moving = false;
-        client.held_since = None;
+        client.unassigned_since = None;
         link.clients += 1;
-        self.unsent.held.remove(&slot);
+        self.unsent.unassigned.remove(&slot);
         let adopts = std::mem::replace(&mut client.had_worker, true)
             && !matches!(client.stage, ClientStage::Handshake(_));
         if adopts {
@@ -194,7 +194,7 @@ impl Shard {
         if self.assign(slot) {
             return true;
         }
-        self.unsent.hold(&mut self.clients, slot, self.second);
+        self.unsent.wait_for_worker(&mut self.clients, slot, self.second);
         false
     }
 

@@ -78,7 +78,7 @@ pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> 
 }
 
 /// How many clients each receipt counts, and whether it is that of a repeat.
-pub(super) fn told(done: &[ShardOutcome]) -> Vec<(u64, bool)> {
+pub(super) fn receipts(done: &[ShardOutcome]) -> Vec<(u64, bool)> {
     let one = |done: &ShardOutcome| match &done.part {
         PartialAnswer::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
         other => panic!("no receipt: {other:?}"),

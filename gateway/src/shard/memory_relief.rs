@@ -74,7 +74,7 @@ impl Shard {
              most of it were closed as slow"
         );
         if after > max {
-            self.turn.ask();
+            self.turn.request();
         }
     }
 

@@ -80,7 +80,7 @@ impl Shard {
         for &slot in &slots {
             let waits = self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups));
             for (frames, outcome) in messages.iter().zip(&mut outcomes) {
-                outcome.count(if waits { self.hold_back(slot, frames) } else { self.place(slot, frames) });
+                outcome.count(if waits { self.defer(slot, frames) } else { self.place(slot, frames) });
             }
         }
         self.selected = slots;
@@ -95,7 +95,7 @@ impl Shard {
 mod tests {
     use crate::{
         config::GatewayLimits,
-        shard::fixture::{frames, limits, read, shard, to_group, told},
+        shard::fixture::{frames, limits, read, receipts, shard, to_group},
     };
 
     #[tokio::test]
@@ -112,9 +112,9 @@ mod tests {
         ];
         let done = shard.borrow_mut().execute_all(&orders);
         let once = |clients| (clients, false);
-        assert_eq!(told(&done), [once(2), once(2), (2, true), once(2), once(1), once(2)]);
+        assert_eq!(receipts(&done), [once(2), once(2), (2, true), once(2), once(1), once(2)]);
         let again = shard.borrow_mut().execute_all(&orders[1..4]);
-        assert_eq!(told(&again), [(2, true), (2, true), (2, true)]);
+        assert_eq!(receipts(&again), [(2, true), (2, true), (2, true)]);
         shard.borrow_mut().flush_some();
         for (other, texts) in others.iter_mut().zip(["abce", "abce", "d"]) {
             read(other, &frames(texts)).await;
@@ -129,7 +129,7 @@ mod tests {
         let orders: Vec<_> =
             texts.chars().map(|text| to_group("g", &text.to_string(), &text.to_string())).collect();
         let done = shard.borrow_mut().execute_all(&orders);
-        assert!(told(&done).iter().all(|told| *told == (1, false)), "{done:?}");
+        assert!(receipts(&done).iter().all(|receipt| *receipt == (1, false)), "{done:?}");
         shard.borrow_mut().flush_some();
         read(&mut others[0], &frames(texts)).await;
     }

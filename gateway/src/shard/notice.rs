@@ -18,7 +18,7 @@ pub(crate) enum Notice {
 impl Shard {
     pub(super) fn notice(&mut self, notice: &Notice) {
         match notice {
-            Notice::Present { topic, members } => self.tell_present(topic, members),
+            Notice::Present { topic, members } => self.send_presence(topic, members),
             Notice::Entered { client, topic, entered } => {
                 if let Some(slot) = self.clients.find(*client) {
                     self.entered(slot, topic, entered);

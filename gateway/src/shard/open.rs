@@ -100,7 +100,7 @@ impl Candidate {
             had_worker: false,
             in_line: false,
             moving: false,
-            held_since: None,
+            unassigned_since: None,
             service: Rc::clone(&newcomer.service),
             last_uid: "".into(),
             affinity,
@@ -245,7 +245,7 @@ impl Shard {
             let (id, listener, path) = (self.clients.id_of(slot), &*client.listener.name, &*handshake.path);
             tracing::debug!(client = %id, app = &*app, address = %client.address, listener, path, "client opened");
         }
-        self.turn.ask();
+        self.turn.request();
         if self.is_socketio(slot) {
             self.greet_socketio(slot);
         } else {

@@ -1,5 +1,5 @@
-//! What the shards have to tell the homes: kept by topic until the actor takes it, so that it is never
-//! more than one entry for each topic, and no shard ever waits.
+//! Changed counts on their way from the shards to the homes, kept by topic until the cluster task takes them:
+//! never more than one entry for each topic, and no shard ever waits.
 
 use std::{
     collections::HashMap,
@@ -19,15 +19,15 @@ impl PendingCounts {
     /// Adds what has changed. It is there for the actor before anything that is sent to it afterwards.
     pub(crate) fn put(&self, pending_counts: Vec<MembershipCount>, wake: &Notify) {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        for mut standing in pending_counts {
-            if let Some(former) = changed.remove(&standing.topic) {
+        for mut count in pending_counts {
+            if let Some(former) = changed.remove(&count.topic) {
                 for member in former.members {
-                    if standing.members.iter().all(|newer| newer.user != member.user) {
-                        standing.members.push(member);
+                    if count.members.iter().all(|newer| newer.user != member.user) {
+                        count.members.push(member);
                     }
                 }
             }
-            changed.insert(standing.topic.clone(), standing);
+            changed.insert(count.topic.clone(), count);
         }
         wake.notify_one();
     }
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn the_newest_counts_and_no_user_is_forgotten() {
         let (pending_counts, wake) = (PendingCounts::default(), Notify::new());
-        let standing = |clients, members: &[(&str, u32)]| MembershipCount {
+        let count = |clients, members: &[(&str, u32)]| MembershipCount {
             topic: Topic::group("a", "room"),
             shard: 0,
             clients,
@@ -64,8 +64,8 @@ mod tests {
                 })
                 .collect(),
         };
-        pending_counts.put(vec![standing(1, &[("ann", 1)])], &wake);
-        pending_counts.put(vec![standing(2, &[("bob", 1)]), standing(3, &[("bob", 2)])], &wake);
+        pending_counts.put(vec![count(1, &[("ann", 1)])], &wake);
+        pending_counts.put(vec![count(2, &[("bob", 1)]), count(3, &[("bob", 2)])], &wake);
         let taken = pending_counts.take();
         assert_eq!((taken.len(), taken[0].clients), (1, 3));
         let mut users: Vec<_> =

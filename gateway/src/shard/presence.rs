@@ -46,9 +46,9 @@ impl Presence {
     /// Returns whom the client stood for.
     pub(crate) fn leave(&mut self, slot: Slot) -> Option<Arc<str>> {
         let user = self.seats.remove(&slot)?;
-        if let Some(standing) = self.users.get_mut(&user) {
-            standing.clients -= 1;
-            if standing.clients == 0 {
+        if let Some(user_count) = self.users.get_mut(&user) {
+            user_count.clients -= 1;
+            if user_count.clients == 0 {
                 self.users.remove(&user);
             }
         }

@@ -79,7 +79,7 @@ impl Shard {
         ShardEvidence {
             asked: Arc::clone(asked),
             slow: self.outboxes.backlogged.len() as u64,
-            held: self.unsent.held.len() as u64,
+            held: self.unsent.unassigned.len() as u64,
             paused: self.reads.paused.len() as u64,
             outboxes_bytes: self.outboxes.bytes(&self.tls) as u64,
             drops: self.tally.recent_drops(),

@@ -37,14 +37,14 @@ impl Reads {
         if client.reading != ReadTurn::InLine {
             client.reading = ReadTurn::InLine;
             self.readers.push_back(slot);
-            turn.ask();
+            turn.request();
         }
     }
 
     /// Those in the line have their turn when the mailbox has had its own.
     pub(super) fn ask(&self, turn: &mut Turn) {
         if !self.readers.is_empty() {
-            turn.ask();
+            turn.request();
         }
     }
 

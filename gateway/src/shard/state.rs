@@ -78,7 +78,7 @@ pub(crate) struct UnsentEvents {
     /// Workers whose batch has something new.
     pub(crate) batched: Vec<WorkerKey>,
     /// Clients whose events wait for any worker.
-    pub(crate) held: HashSet<Slot>,
+    pub(crate) unassigned: HashSet<Slot>,
     /// A client id is written here before it goes into an event.
     pub(crate) id_text: String,
 }
@@ -192,8 +192,8 @@ impl Shard {
         self.clients.find(id).filter(|&slot| self.directory.is_in_app(slot, app))
     }
 
-    /// Tells the homes what has changed.
-    pub(crate) fn tell_standings(&mut self) {
+    /// Sends the homes the counts that have changed.
+    pub(crate) fn send_counts(&mut self) {
         if self.directory.has_changes()
             && let Some((pending_counts, wake)) = &self.deps.homes
         {
@@ -204,7 +204,7 @@ impl Shard {
     /// Writes what has gathered: to the first clients of the line, and to every worker.
     pub(crate) fn end_turn(&mut self) {
         self.turn.ends();
-        self.tell_standings();
+        self.send_counts();
         self.flush_some();
         for key in std::mem::take(&mut self.unsent.batched) {
             self.send_batch(key);

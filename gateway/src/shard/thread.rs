@@ -189,7 +189,7 @@ impl ThreadTurns {
                 let parts = shard.execute_all(&orders);
                 let Some(reply) = reply else { return };
                 // Before the answer: who has it may ask whether the homes know.
-                shard.tell_standings();
+                shard.send_counts();
                 if parts.iter().any(|done| matches!(done.part, PartialAnswer::Walk(_))) {
                     drop(shard);
                     let shard = Rc::clone(&self.shard);

@@ -28,7 +28,7 @@ impl Shard {
         }
         self.reads.end_delays(&mut self.clients, second);
         self.close_backlogged();
-        self.close_held();
+        self.close_unassigned();
         self.try_suspects();
         self.cut_late();
         self.look_after_paused();
@@ -139,12 +139,12 @@ impl Shard {
     }
 
     /// No worker took their events in time.
-    fn close_held(&mut self) {
+    fn close_unassigned(&mut self) {
         let max = seconds(self.config.settings.limits.hold_time_max).unwrap_or(0);
         for slot in self.unsent.take_late(&self.clients, self.second, max) {
             let Some(client) = self.clients.get_mut(slot) else { continue };
             let dropped = client.events.clear();
-            client.held_since = None;
+            client.unassigned_since = None;
             // Without its sender, a handshake is refused.
             if let ClientStage::Handshake(waiting) = &mut client.stage {
                 waiting.take();
@@ -161,8 +161,8 @@ impl Shard {
             // Its `closed` has nobody to go to either.
             if let Some(client) = self.clients.get_mut(slot).filter(|client| client.worker.is_none()) {
                 let dropped = client.events.clear();
-                client.held_since = None;
-                self.unsent.held.remove(&slot);
+                client.unassigned_since = None;
+                self.unsent.unassigned.remove(&slot);
                 self.tally.drop(Drop::NoWorker, dropped);
             }
             self.free_if_done(slot);

@@ -9,23 +9,23 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub(crate) struct Turn {
     wake: Rc<Notify>,
-    asked: bool,
+    requested: bool,
 }
 
 impl Turn {
-    /// Something waits for it.
-    pub(crate) fn ask(&mut self) {
-        if !self.asked {
-            self.asked = true;
+    /// Output waits for the end of the turn.
+    pub(crate) fn request(&mut self) {
+        if !self.requested {
+            self.requested = true;
             self.wake.notify_one();
         }
     }
 
     pub(super) fn ends(&mut self) {
-        self.asked = false;
+        self.requested = false;
     }
 
-    /// Wakes the loop when it was asked for.
+    /// Wakes the loop when the end of a turn was requested.
     pub(crate) fn wake(&self) -> Rc<Notify> {
         Rc::clone(&self.wake)
     }

@@ -101,7 +101,7 @@ impl Shard {
             // A burst is given back.
             self.outboxes.dirty.shrink_to(1024);
         } else {
-            self.turn.ask();
+            self.turn.request();
         }
     }
 
@@ -128,7 +128,7 @@ impl Outboxes {
         if !client.dirty {
             client.dirty = true;
             self.dirty.push_back(slot);
-            turn.ask();
+            turn.request();
         }
     }
 

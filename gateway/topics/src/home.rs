@@ -307,7 +307,7 @@ impl TopicHomes {
     }
 
     /// Topics whose roster the interested gateways have not received yet.
-    pub(super) fn untold(&self) -> Vec<Topic> {
+    pub(super) fn unsent_rosters(&self) -> Vec<Topic> {
         self.with_roster(|_, roster| !roster.sent)
     }
 

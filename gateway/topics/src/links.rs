@@ -32,7 +32,7 @@ impl<C: Content> Core<C> {
         own.announce_all(shared, peer);
         homes.reporting.send_ledgers(shared, peer);
         own.send_synced(shared, &[peer], true);
-        homes.tell_again(shared, own, peer);
+        homes.resend_rosters(shared, own, peer);
         homes.send_values(shared, peer);
         self.pump_all();
         self.release();

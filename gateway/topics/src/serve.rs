@@ -86,16 +86,16 @@ impl<C: Content> Homes<C> {
                 let Some((changes, decided)) = self.topics.get_mut(&topic).map(TopicHome::decide) else {
                     continue;
                 };
-                self.tell_present(shared, own, &topic, changes);
+                self.send_presence(shared, own, &topic, changes);
                 answers.push((topic, decided));
             }
-            for topic in self.topics.untold() {
-                self.tell_whole(shared, own, &topic, None);
+            for topic in self.topics.unsent_rosters() {
+                self.send_roster(shared, own, &topic, None);
             }
         }
         if shared.peers.unsynced().is_empty() {
             for topic in self.topics.open_ended() {
-                self.tell_whole(shared, own, &topic, None);
+                self.send_roster(shared, own, &topic, None);
             }
         }
         for (topic, decided) in answers {
@@ -335,15 +335,15 @@ impl<C: Content> Homes<C> {
         self.reporting.changed(topic, &changes);
         let is_sent = home.roster.as_ref().is_some_and(|roster| roster.sent);
         if is_sent && new {
-            self.tell_whole(shared, own, topic, Some(gateway));
+            self.send_roster(shared, own, topic, Some(gateway));
         }
         if new {
             shared.send_value(gateway, topic);
         }
         if is_sent {
-            self.tell_present(shared, own, topic, changes);
+            self.send_presence(shared, own, topic, changes);
         } else if open && self.topics.get(topic).is_some_and(|home| home.roster.is_some()) {
-            self.tell_whole(shared, own, topic, None);
+            self.send_roster(shared, own, topic, None);
         }
         self.answer_claims(shared, own, topic, decided);
         self.topics.forget_if_idle(topic);
@@ -374,7 +374,7 @@ impl<C: Content> Homes<C> {
 
     /// Sends the whole roster to one interested gateway, or to all. Users of a gateway that has not synced
     /// may be missing: then the roster is not marked as complete.
-    fn tell_whole(
+    fn send_roster(
         &mut self,
         shared: &mut Shared<C>,
         own: &mut OwnTopics<C>,
@@ -391,18 +391,18 @@ impl<C: Content> Homes<C> {
         }
         let members = roster.all();
         let to: Vec<_> = home.interested().filter(|holder| to.is_none_or(|to| to == *holder)).collect();
-        self.tell(shared, own, topic, &to, (whole, &members));
+        self.send_present(shared, own, topic, &to, (whole, &members));
     }
 
     /// An interested gateway may have missed something while the link to it was broken.
-    pub(super) fn tell_again(
+    pub(super) fn resend_rosters(
         &mut self,
         shared: &mut Shared<C>,
         own: &mut OwnTopics<C>,
         gateway: Incarnation,
     ) {
         for topic in self.topics.rosters_known_to(gateway) {
-            self.tell_whole(shared, own, &topic, Some(gateway));
+            self.send_roster(shared, own, &topic, Some(gateway));
         }
     }
 
@@ -422,7 +422,7 @@ impl<C: Content> Homes<C> {
     }
 
     /// Sends joins and leaves to all interested gateways.
-    pub(super) fn tell_present(
+    pub(super) fn send_presence(
         &mut self,
         shared: &mut Shared<C>,
         own: &mut OwnTopics<C>,
@@ -436,10 +436,10 @@ impl<C: Content> Homes<C> {
             return;
         }
         let to: Vec<_> = home.interested().collect();
-        self.tell(shared, own, topic, &to, (false, &changes));
+        self.send_present(shared, own, topic, &to, (false, &changes));
     }
 
-    fn tell(
+    fn send_present(
         &mut self,
         shared: &mut Shared<C>,
         own: &mut OwnTopics<C>,
@@ -469,7 +469,7 @@ impl<C: Content> Homes<C> {
         lost: impl Fn(Incarnation, LinkSession) -> bool,
     ) {
         for (topic, changes) in self.topics.lose(lost) {
-            self.tell_present(shared, own, &topic, changes);
+            self.send_presence(shared, own, &topic, changes);
         }
     }
 
@@ -503,7 +503,7 @@ impl<C: Content> Homes<C> {
             let topics = &self.topics;
             let (news, reported) = self.watched.news(|topic| topics.get(topic));
             shared.out.extend(news.into_iter().map(|(topic, change)| Effect::Group(topic, change)));
-            shared.out.extend(reported.map(Effect::GroupsTold));
+            shared.out.extend(reported.map(Effect::GroupsComplete));
         }
         self.reporting.report(shared, &self.topics);
     }

@@ -366,7 +366,7 @@ pub enum Effect<C: Content> {
     /// A change in a watched group whose home this gateway is.
     Group(Topic, MembershipChange),
     /// The state of all watched groups whose home this gateway is by this view has been reported.
-    GroupsTold(Epoch),
+    GroupsComplete(Epoch),
     /// A fact to report about a group.
     Report {
         /// The group.

@@ -8,10 +8,10 @@ pub struct Epoch {
     #[prost(uint64, tag = "2")]
     pub count: u64,
 }
-/// What every answer says about its completeness. An answer never hides a gap.
+/// The completeness of an answer. An answer never hides a gap.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Coverage {
-    /// The view by which the answering gateway chose whom to ask.
+    /// The view by which the answering gateway chose the gateways to ask.
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
     /// True if every gateway that was asked has answered, and the answering gateway
@@ -24,8 +24,8 @@ pub struct Coverage {
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The clients that a command reaches: the union of what is listed, minus
-/// `except`. A client that is named in several ways is reached once. Exceptions
-/// alone name no client: to reach all others, set `all`.
+/// `except`. A client that is addressed in several ways is reached once.
+/// Exceptions alone address no client: to reach all others, set `all`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Audience {
     #[prost(string, tag = "1")]
@@ -52,7 +52,7 @@ pub struct Except {
     #[prost(string, repeated, tag = "3")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// What became of a command that changes or sends something.
+/// The outcome of a command that changes or sends something.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipt {
     #[prost(message, optional, tag = "1")]
@@ -63,13 +63,13 @@ pub struct Receipt {
     pub command_id: ::prost::alloc::string::String,
     /// Clients that the command applied to. For a send: those in whose outbox the
     /// message was placed. For join, leave, bind, unbind and dissolve: those whose
-    /// state is now as asked, whether or not it was so before.
+    /// state is now as requested, whether or not it has changed.
     #[prost(uint64, tag = "3")]
     pub clients: u64,
     /// Gateways that took part and answered.
     #[prost(uint32, tag = "4")]
     pub gateways: u32,
-    /// Clients that were addressed and not served, by reason:
+    /// Clients that were addressed and not reached, by reason:
     /// unknown_client  the client is not connected, or its id is not an id
     /// slow            the outbox limit was met; the client is being closed
     /// closing         the client is already being closed
@@ -82,9 +82,9 @@ pub struct Receipt {
     pub unknown_clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// True if the command was placed by the home of its one topic (a uid, a group,
     /// or all), and so has its place in the one order that all clients of the topic
-    /// see. False for a command to clients or to several topics, for a repeat (who
-    /// had it before has it at another place), and where the home could not be
-    /// reached: each client then has it at no promised place.
+    /// see. False for a command to clients or to several topics, for a repeat
+    /// (clients that had it before have it at another place), and if the home was
+    /// unreachable: its place is then unspecified.
     #[prost(bool, tag = "7")]
     pub ordered: bool,
     /// True if a shard of some gateway had executed this command_id before and
@@ -95,19 +95,19 @@ pub struct Receipt {
     #[prost(message, optional, tag = "9")]
     pub position: ::core::option::Option<HistoryPosition>,
 }
-/// A place in the history of a group.
+/// A position in the history of a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HistoryPosition {
-    /// Opaque. A group whose history was lost, because its home was, begins a new
-    /// one under an epoch that it never had.
+    /// Opaque. A group that loses its history, with its home, starts a new one under
+    /// a new epoch.
     #[prost(string, tag = "1")]
     pub epoch: ::prost::alloc::string::String,
     /// Of the last message, counted from 1.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
 }
-/// A client's session: a JSON object that lives in its gateway until the
-/// client goes, and travels with every event of the client.
+/// A client's session: a JSON object that its gateway keeps until the client
+/// is gone, and sends with every event of the client.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Session {
     /// The object as JSON text (so that integers above 2^53 survive), at most
@@ -118,7 +118,7 @@ pub struct Session {
     #[prost(uint64, tag = "2")]
     pub version: u64,
 }
-/// One connected client. Fields that were not asked for are absent; as JSON, a
+/// One connected client. Fields that were not requested are absent; as JSON, a
 /// list of clients has no such keys.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientInfo {
@@ -156,7 +156,7 @@ pub struct ClientInfo {
     pub bytes_in: u64,
     #[prost(uint64, tag = "14")]
     pub bytes_out: u64,
-    /// What waits in its outbox now.
+    /// The present contents of its outbox.
     #[prost(uint64, tag = "15")]
     pub outbox_bytes: u64,
     #[prost(uint64, tag = "16")]
@@ -184,7 +184,7 @@ pub struct Member {
     pub address: ::prost::alloc::string::String,
     #[prost(enumeration = "MemberState", tag = "5")]
     pub state: i32,
-    /// Which rule places topics on gateways.
+    /// The version of the rule that assigns topics to gateways.
     #[prost(uint32, tag = "6")]
     pub ring_version: u32,
     /// The program's version, e.g. "0.1.0".
@@ -193,7 +193,7 @@ pub struct Member {
     /// The services whose events a worker handles.
     #[prost(string, repeated, tag = "8")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// When the register first took it in, in milliseconds since the Unix epoch.
+    /// When it joined, in milliseconds since the Unix epoch.
     #[prost(uint64, tag = "9")]
     pub since_ms: u64,
     /// Where clients reach a gateway, by listener name, e.g.
@@ -230,10 +230,10 @@ pub struct ViewChange {
     /// Incarnations that are in the base and not in the view.
     #[prost(string, repeated, tag = "4")]
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Members that the base has not, or has otherwise.
+    /// Members that are not in the base, or differ there.
     #[prost(message, repeated, tag = "5")]
     pub put: ::prost::alloc::vec::Vec<Member>,
-    /// How many members the view has. Where it comes out otherwise, the receiver asks for the whole view.
+    /// The number of members of the view. If the result has another, the receiver requests the whole view.
     #[prost(uint32, tag = "6")]
     pub members: u32,
 }
@@ -408,14 +408,14 @@ pub struct AppHashes {
 pub struct StepDownRequest {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
-    /// host:port at which the members of this register reach the other one; "" if the
-    /// caller knows none.
+    /// host:port at which the members of this register reach the other one; "" if
+    /// unknown.
     #[prost(string, tag = "2")]
     pub register: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepDownReply {
-    /// Of the view that this register has now.
+    /// Of this register's present view.
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
 }
@@ -442,15 +442,15 @@ pub mod join_request {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
-    /// At most 4 KiB encoded, or INVALID_ARGUMENT. If it does not fit among the others into
-    /// a view of 2 MiB: RESOURCE_EXHAUSTED.
+    /// At most 4 KiB encoded, or INVALID_ARGUMENT. If the view would exceed 2 MiB:
+    /// RESOURCE_EXHAUSTED.
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<Member>,
     /// The newest view that the member knows; absent at its first start. If its term is
-    /// more than 2^32 above the register's, it is not believed: UNAVAILABLE.
+    /// more than 2^32 above the register's: UNAVAILABLE.
     #[prost(message, optional, tag = "2")]
     pub view: ::core::option::Option<View>,
-    /// The member understands changes: after a whole view it may get the next ones so.
+    /// The member understands changes: views after a whole one may come as ViewChange.
     #[prost(bool, tag = "3")]
     pub changes: bool,
 }
@@ -482,18 +482,18 @@ pub mod join_reply {
         /// A new view; the first follows the welcome.
         #[prost(message, tag = "3")]
         View(super::View),
-        /// You have been removed from the view (the lease ended, or an operator
-        /// removed you). Come back only as a new incarnation.
+        /// You have been removed from the view (your lease expired, or an operator
+        /// removed you). Rejoin only as a new incarnation.
         #[prost(message, tag = "4")]
         Removed(super::Removed),
-        /// An operator wants this member to drain.
+        /// An operator has requested that this member drain.
         #[prost(message, tag = "5")]
         Drain(super::DrainOrder),
-        /// This register has stepped down: its members belong to that one. The stream then
-        /// ends with an error.
+        /// This register has stepped down: follow the other one. The stream then ends with
+        /// an error.
         #[prost(message, tag = "6")]
         Elsewhere(super::Elsewhere),
-        /// A new view, by what differs from the last one of this stream. A view of
+        /// A new view, as its difference from the last one of this stream. A view of
         /// another term is sent whole, and so is every 64th.
         #[prost(message, tag = "7")]
         Change(super::ViewChange),
@@ -503,16 +503,16 @@ pub mod join_reply {
 pub struct Welcome {
     #[prost(uint64, tag = "1")]
     pub term: u64,
-    /// Beat this often, in milliseconds.
+    /// Interval between beats, in milliseconds.
     #[prost(uint32, tag = "2")]
     pub beat_ms: u32,
-    /// Silence of this length removes, in milliseconds.
+    /// A member that is silent for this time is removed, in milliseconds.
     #[prost(uint32, tag = "3")]
     pub lease_ms: u32,
-    /// Where the register sees the member come from, without port.
+    /// The member's address as seen by the register, without port.
     #[prost(string, tag = "4")]
     pub observed_address: ::prost::alloc::string::String,
-    /// What keeps the list: "" is the register's memory, "etcd" is etcd.
+    /// The ledger of the list: "" is the register's memory, "etcd" is etcd.
     #[prost(string, tag = "5")]
     pub ledger: ::prost::alloc::string::String,
 }
@@ -520,7 +520,7 @@ pub struct Welcome {
 pub struct BeatAnswer {
     #[prost(uint64, tag = "1")]
     pub number: u64,
-    /// How long the oldest change that the ledger has not accepted has waited, in milliseconds.
+    /// Age of the oldest change that the ledger has not committed, in milliseconds.
     #[prost(uint32, tag = "2")]
     pub ledger_lag_ms: u32,
 }
@@ -542,8 +542,8 @@ pub struct Elsewhere {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
-    /// Views of this term come without their members: the caller only wants to know
-    /// whether this register is of another term.
+    /// Views of this term are sent without their members: the caller only checks whether
+    /// this register is of another term.
     #[prost(uint64, tag = "1")]
     pub known_term: u64,
 }
@@ -661,7 +661,7 @@ pub mod register_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The life of one member; the stream's end is a silent member, not a leave.
+        /// One member's membership. A member whose stream ends is silent; it has not left.
         pub async fn join(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::JoinRequest>,
@@ -713,7 +713,7 @@ pub mod register_client {
             self.inner.server_streaming(req, path, codec).await
         }
         /// Removes a member at once, by incarnation: for an operator who knows that
-        /// its process is gone. NOT_FOUND if it is in no view.
+        /// its process is gone. NOT_FOUND if it is not in the view.
         pub async fn leave(
             &mut self,
             request: impl tonic::IntoRequest<super::LeaveRequest>,
@@ -759,8 +759,8 @@ pub mod register_client {
             self.inner.unary(req, path, codec).await
         }
         /// Another register is active, whose newest view has this epoch. If its term
-        /// is higher, this one sends all its members to it, and for a lease accepts
-        /// only members of that term or a later one.
+        /// is higher, this register refers all its members to it, and for a lease
+        /// accepts only members of that term or a later one.
         pub async fn step_down(
             &mut self,
             request: impl tonic::IntoRequest<super::StepDownRequest>,
@@ -803,7 +803,7 @@ pub mod register_server {
             >
             + std::marker::Send
             + 'static;
-        /// The life of one member; the stream's end is a silent member, not a leave.
+        /// One member's membership. A member whose stream ends is silent; it has not left.
         async fn join(
             &self,
             request: tonic::Request<tonic::Streaming<super::JoinRequest>>,
@@ -821,7 +821,7 @@ pub mod register_server {
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
         /// Removes a member at once, by incarnation: for an operator who knows that
-        /// its process is gone. NOT_FOUND if it is in no view.
+        /// its process is gone. NOT_FOUND if it is not in the view.
         async fn leave(
             &self,
             request: tonic::Request<super::LeaveRequest>,
@@ -833,8 +833,8 @@ pub mod register_server {
             request: tonic::Request<super::DrainRequest>,
         ) -> std::result::Result<tonic::Response<super::DrainReply>, tonic::Status>;
         /// Another register is active, whose newest view has this epoch. If its term
-        /// is higher, this one sends all its members to it, and for a lease accepts
-        /// only members of that term or a later one.
+        /// is higher, this register refers all its members to it, and for a lease
+        /// accepts only members of that term or a later one.
         async fn step_down(
             &self,
             request: tonic::Request<super::StepDownRequest>,
@@ -1203,10 +1203,10 @@ pub struct WorkerHello {
     pub incarnation: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Take events of listeners and apps that name one of these; at least one.
+    /// Receive events of listeners and apps that name one of these; at least one.
     #[prost(string, repeated, tag = "3")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// How many events this gateway may leave unanswered; 0 means 1,024, and
+    /// Maximum number of unanswered events from this gateway; 0 means 1,024, and
     /// 65,536 is the most.
     #[prost(uint32, tag = "4")]
     pub events_max: u32,
@@ -1238,7 +1238,7 @@ pub mod decision {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Accept {
-    /// What the client begins with; all optional.
+    /// The client's initial state; all optional.
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
@@ -1273,7 +1273,7 @@ pub struct Refuse {
     #[prost(string, tag = "2")]
     pub body: ::prost::alloc::string::String,
 }
-/// Send me nothing new.
+/// Requests that the gateway send no new events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leaving {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1290,7 +1290,7 @@ pub mod gateway_frame {
         Hello(super::GatewayHello),
         #[prost(message, tag = "2")]
         Events(crate::events::Events),
-        /// After Leaving: all your events at this gateway are answered.
+        /// After Leaving: all your events from this gateway are answered.
         #[prost(message, tag = "3")]
         Released(super::Released),
     }
@@ -1308,14 +1308,14 @@ pub struct GatewayHello {
 pub struct Released {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    /// Numbers the events of this stream. Acknowledge it by this number.
+    /// The event's number on this stream, by which you acknowledge it.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
     #[prost(string, tag = "2")]
     pub client_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub app: ::prost::alloc::string::String,
-    /// The name of the listener that the client came through, and its service.
+    /// The name of the client's listener, and its service.
     #[prost(string, tag = "4")]
     pub listener: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
@@ -1335,8 +1335,8 @@ pub struct Event {
 pub mod event {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
-        /// Asks whether to accept this client. Answer with a Decision. Only where
-        /// the listener has `authorize = "worker"`.
+        /// Whether to accept this client: answer with a Decision. Only if the
+        /// listener has `authorize = "worker"`.
         #[prost(message, tag = "9")]
         Handshake(super::Handshake),
         #[prost(message, tag = "10")]
@@ -1345,15 +1345,15 @@ pub mod event {
         Message(super::Message),
         #[prost(message, tag = "12")]
         Closed(super::Closed),
-        /// The client is yours now; another worker had it before.
+        /// The client is assigned to you now; another worker had it before.
         #[prost(message, tag = "13")]
         Adopted(super::Adopted),
-        /// The client has gone over to another worker; forget it.
+        /// The client is assigned to another worker now; forget it.
         #[prost(message, tag = "14")]
         Moved(super::Moved),
     }
 }
-/// Where a client came from and what it asked for.
+/// Origin and request of a client.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Handshake {
     /// The client's own address, after a trusted PROXY protocol header or
@@ -1413,12 +1413,12 @@ pub struct Adopted {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Moved {}
-/// Why a client has gone.
+/// Why a client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Cause {
     Unspecified = 0,
-    /// It sent a close frame, or ended its stream in good order.
+    /// It sent a close frame, or ended its stream properly.
     Client = 1,
     /// The connection broke.
     Lost = 2,
@@ -1426,7 +1426,7 @@ pub enum Cause {
     Silent = 3,
     /// A Close command, a Dissolve that closes, or an exclusive bind.
     Command = 4,
-    /// It did not read what was sent to it.
+    /// It read its messages too slowly.
     Slow = 5,
     /// It broke the protocol or a limit.
     Protocol = 6,
@@ -1434,9 +1434,9 @@ pub enum Cause {
     NoWorker = 7,
     /// Its gateway is stopping.
     Drain = 8,
-    /// Its gateway was lost (made by the SDK from the view).
+    /// Its gateway was lost (generated by the SDK from the view).
     GatewayLost = 9,
-    /// Workers died at an event of it, one after the other.
+    /// Several workers died while they handled the same event of it.
     Event = 10,
 }
 impl Cause {
@@ -1785,7 +1785,7 @@ pub struct CommandBatch {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
-    /// The caller's number for it, unique among its unanswered ones.
+    /// Chosen by the caller; unique among its unanswered commands.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// The highest epoch that the caller has seen in an answer: a gateway of an
@@ -1834,7 +1834,7 @@ pub mod command {
         ListUids(super::ListUidsRequest),
         #[prost(message, tag = "17")]
         ListGroups(super::ListGroupsRequest),
-        /// Only between gateways: what this gateway is doing.
+        /// Only between gateways: the state of this gateway.
         #[prost(message, tag = "18")]
         Status(super::StatusRequest),
         #[prost(message, tag = "19")]
@@ -1887,8 +1887,8 @@ pub mod answer {
         LastValue(super::LastValueReply),
     }
 }
-/// A refusal on the pipelined stream: what a unary call would have answered as
-/// its status.
+/// A refusal on the pipelined stream: the status that a unary call would have
+/// returned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Error {
     /// A gRPC status code.
@@ -1899,33 +1899,33 @@ pub struct Error {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SendRequest {
-    /// Chosen by the caller; at most 64 bytes. A gateway generates one if it is "", unless
-    /// the command goes to clients only and wants no receipt: it is never repeated.
+    /// Chosen by the caller; at most 64 bytes. If it is "", a gateway generates one, unless
+    /// the command addresses only clients and wants no receipt, and so is never repeated.
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub to: ::core::option::Option<Audience>,
     /// Fire and forget: a single call is answered at once with an empty receipt, a
-    /// command on a stream not at all. What goes wrong is only counted.
+    /// command on a stream not at all. Failures are only counted.
     #[prost(bool, tag = "6")]
     pub no_receipt: bool,
     /// The name of an event; at most 200 bytes; only with `text`, which is then the
     /// event's data. Every client gets the object {"event", "channel", "data"}, with
     /// `data` as a string and `channel` where the audience names groups: Pusher
-    /// clients as their protocol has it, others as the JSON text. Without a name,
-    /// Pusher clients get a `text` as the event "message", and nothing else.
+    /// clients in the form of their protocol, others as JSON text. Without a name,
+    /// Pusher clients get a `text` as the event "message", and no other payload.
     #[prost(string, tag = "7")]
     pub event: ::prost::alloc::string::String,
-    /// With `event`, to one group alone: the user in whose name a client has sent it, as
-    /// JSON (a string or a number); Pusher's `user_id`.
+    /// With `event`, to a single group: the user as which a client has sent it, as JSON
+    /// (a string or a number); Pusher's `user_id`.
     #[prost(string, tag = "8")]
     pub user_id_json: ::prost::alloc::string::String,
-    /// With `event`, to one group alone: `text` is any JSON value that becomes `data` as
-    /// it is, as Pusher's clients send it in their own events; otherwise it becomes a JSON
-    /// string.
+    /// With `event`, to a single group: `text` is any JSON value, which becomes `data`
+    /// unchanged, as in client events of the Pusher protocol. Otherwise `text` becomes a
+    /// JSON string.
     #[prost(bool, tag = "9")]
     pub data_json: bool,
-    /// The group's last value and history do not retain it.
+    /// Excludes it from the group's last value and history.
     #[prost(bool, tag = "10")]
     pub not_kept: bool,
     #[prost(string, repeated, tag = "15")]
@@ -1944,8 +1944,8 @@ pub mod send_request {
         /// Sent as a WebSocket binary message, a line, or a frame.
         #[prost(bytes, tag = "4")]
         Binary(::prost::bytes::Bytes),
-        /// Whole, unmasked WebSocket frames, sent to WebSocket clients as they are
-        /// (RFC 6455 section 5.2). Several messages may be merged so.
+        /// Whole, unmasked WebSocket frames, sent to WebSocket clients unchanged
+        /// (RFC 6455 section 5.2). They may hold several messages.
         #[prost(bytes, tag = "5")]
         Framed(::prost::bytes::Bytes),
     }
@@ -1962,7 +1962,7 @@ pub struct CloseRequest {
     /// At most 123 bytes of UTF-8 (RFC 6455 section 5.5).
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
-    /// Drop what waits in the outbox and cut the connection now.
+    /// Discard the outbox and drop the connection at once.
     #[prost(bool, tag = "7")]
     pub at_once: bool,
     #[prost(string, repeated, tag = "15")]
@@ -2006,7 +2006,7 @@ pub struct UnbindRequest {
     pub app: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub client_id: ::prost::alloc::string::String,
-    /// Only if it is bound to this uid; "" means whichever it has.
+    /// Only if it is bound to this uid; "" means any uid.
     #[prost(string, tag = "4")]
     pub uid: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
@@ -2018,30 +2018,30 @@ pub struct JoinGroupsRequest {
     pub command_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub app: ::prost::alloc::string::String,
-    /// Who: these clients, and every client of these uids.
+    /// These clients, and every client of these uids.
     #[prost(string, repeated, tag = "3")]
     pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "4")]
     pub uids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Into which groups.
+    /// The groups to join.
     #[prost(string, repeated, tag = "5")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Whom these clients stand for in the rosters of the groups. Without it they
-    /// are in the groups and in no roster.
+    /// The user as which these clients appear in the rosters of the groups. Without
+    /// it they are in the groups and in no roster.
     #[prost(message, optional, tag = "6")]
     pub member: ::core::option::Option<PresenceMember>,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A user in the roster of a group: present while at least one client that
-/// joined in this name is in it, anywhere in the cluster.
+/// joined as this user is in it, anywhere in the cluster.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceMember {
     /// At most 200 bytes.
     #[prost(string, tag = "1")]
     pub user_id: ::prost::alloc::string::String,
-    /// Member info, which others see: any text, such as JSON; at most 4 KiB. Of
-    /// several clients in one name, the newest one's counts.
+    /// Member info, which others see: any text, such as JSON; at most 4 KiB. If a
+    /// user has several clients, the newest one's counts.
     #[prost(string, tag = "2")]
     pub info: ::prost::alloc::string::String,
 }
@@ -2133,10 +2133,10 @@ pub struct OnlineRequest {
 pub struct OnlineReply {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
-    /// For every client asked about: is it connected?
+    /// For every requested client: whether it is connected.
     #[prost(map = "string, bool", tag = "2")]
     pub clients: ::std::collections::HashMap<::prost::alloc::string::String, bool>,
-    /// For every uid asked about: how many clients has it? 0 is offline.
+    /// For every requested uid: its number of clients; 0 is offline.
     #[prost(map = "string, uint64", tag = "3")]
     pub uids: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
 }
@@ -2160,7 +2160,7 @@ pub struct CountReply {
     pub coverage: ::core::option::Option<Coverage>,
     #[prost(message, optional, tag = "2")]
     pub app: ::core::option::Option<Counts>,
-    /// For every group asked about.
+    /// For every requested group.
     #[prost(map = "string, message", tag = "3")]
     pub groups: ::std::collections::HashMap<::prost::alloc::string::String, Counts>,
 }
@@ -2168,7 +2168,7 @@ pub struct CountReply {
 pub struct Counts {
     #[prost(uint64, tag = "1")]
     pub clients: u64,
-    /// Distinct uids, if they were asked for.
+    /// Distinct uids, if requested.
     #[prost(uint64, tag = "2")]
     pub uids: u64,
     /// Only between gateways: 16 bytes per distinct uid, XXH3-128 of its name.
@@ -2196,7 +2196,7 @@ pub struct RosterReply {
     /// In byte order of their user ids.
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<PresenceMember>,
-    /// How many there are in all.
+    /// Their total number.
     #[prost(uint64, tag = "3")]
     pub total: u64,
     #[prost(string, tag = "4")]
@@ -2208,8 +2208,8 @@ pub struct HistoryRequest {
     pub app: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub group: ::prost::alloc::string::String,
-    /// The reader's position: the messages after it are read. Without it, the last
-    /// messages.
+    /// The reader's position: the reply has the messages after it. Without it, the
+    /// newest messages.
     #[prost(message, optional, tag = "3")]
     pub since: ::core::option::Option<HistoryPosition>,
     /// At most this many; 0 means 100, and 1,000 is the most.
@@ -2222,16 +2222,16 @@ pub struct HistoryRequest {
 pub struct HistoryReply {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
-    /// By rising offset. A page may end before the newest message: ask again from
-    /// its last.
+    /// By rising offset. A page may end before the newest message: continue from
+    /// its last one.
     #[prost(message, repeated, tag = "2")]
     pub messages: ::prost::alloc::vec::Vec<HistoryMessage>,
     /// The history's newest position; absent if it has not started.
     #[prost(message, optional, tag = "3")]
     pub position: ::core::option::Option<HistoryPosition>,
-    /// True if these are all that followed `since`, or the first of them. False if
-    /// some that followed it are gone, or the history is another one: the reader
-    /// has missed messages, and must get its state in another way.
+    /// True if these messages follow `since` without a gap. False if messages in
+    /// between are gone, or the history has restarted: the reader has missed
+    /// messages, and must get its state in another way.
     #[prost(bool, tag = "4")]
     pub recovered: bool,
 }
@@ -2269,10 +2269,10 @@ pub struct LastValueRequest {
 pub struct LastValueReply {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
-    /// Since it was sent, in milliseconds.
+    /// Time since it was sent, in milliseconds.
     #[prost(uint64, tag = "5")]
     pub age_ms: u64,
-    /// The name of the event, if it is one.
+    /// The event's name, if it was sent as an event.
     #[prost(string, tag = "6")]
     pub event: ::prost::alloc::string::String,
     /// Absent if there is none, or it is too old.
@@ -2315,7 +2315,7 @@ pub struct ListClientsRequest {
     /// At most this many; 0 means 100, and 1,000 is the most.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
-    /// next_cursor of the page before; "" for the first.
+    /// next_cursor of the previous page; "" for the first.
     #[prost(string, tag = "4")]
     pub cursor: ::prost::alloc::string::String,
     /// Only clients in this state. Announce it as "state" in `requires`.
@@ -2353,7 +2353,7 @@ pub struct ListUidsRequest {
 pub struct ListGroupsRequest {
     #[prost(string, tag = "1")]
     pub app: ::prost::alloc::string::String,
-    /// Only names that begin so.
+    /// Only names with this prefix.
     #[prost(string, tag = "2")]
     pub prefix: ::prost::alloc::string::String,
     #[prost(uint32, tag = "3")]
@@ -2410,17 +2410,17 @@ pub struct GroupEvent {
 pub mod group_event {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
-        /// It has clients. Sent first, and again when the gateway has become its
-        /// home or another watcher starts: replace what you know by it.
+        /// The group has clients. Sent first, and again when the gateway has become
+        /// its home or another watcher starts: replace your state with it.
         #[prost(message, tag = "2")]
         Is(super::GroupState),
-        /// The first client in this name has come.
+        /// The user's first client has joined.
         #[prost(message, tag = "3")]
         Joined(super::PresenceMember),
-        /// The last client in this name has gone.
+        /// The user's last client has left.
         #[prost(string, tag = "4")]
         Left(::prost::alloc::string::String),
-        /// The last client has gone.
+        /// The group's last client has left.
         #[prost(bool, tag = "5")]
         Vacated(bool),
         /// Another gateway is the home now, and reports the group from here on.
@@ -2442,12 +2442,13 @@ pub struct WatchPusherRequest {
     /// id; to another only when sharers come or go.
     #[prost(string, tag = "2")]
     pub share: ::prost::alloc::string::String,
-    /// Tells sharers apart; of the form of WorkerHello.incarnation. Choose it once and give
-    /// it to every gateway: of two streams with the same one, the newer gets the events.
+    /// Identifies the watcher among sharers, in the form of WorkerHello.incarnation. Choose
+    /// it once and send it to every gateway: of two streams with the same one, the newer
+    /// gets the events.
     #[prost(string, tag = "3")]
     pub sharer: ::prost::alloc::string::String,
-    /// The incarnation of the gateway that is meant: another one that listens at its address
-    /// now refuses with UNAVAILABLE. "" is whichever it is.
+    /// The incarnation of the intended gateway: another one that now listens at its address
+    /// refuses with UNAVAILABLE. "" means any.
     #[prost(string, tag = "4")]
     pub gateway: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
@@ -2457,8 +2458,8 @@ pub struct WatchPusherRequest {
 pub struct PusherEvents {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<PusherEvent>,
-    /// How many events this watcher has missed just before these, because it did not take
-    /// them: at most 16,384 events and 16 MiB wait for one watcher.
+    /// The number of events dropped just before these because this watcher was slow: at most
+    /// 16,384 events and 16 MiB wait for one watcher.
     #[prost(uint64, tag = "2")]
     pub missed: u64,
 }
@@ -2466,7 +2467,7 @@ pub struct PusherEvents {
 pub struct PusherEvent {
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
-    /// The client as Pusher's libraries name it.
+    /// The client's id in Pusher's libraries.
     #[prost(string, tag = "2")]
     pub socket_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -2487,14 +2488,15 @@ pub mod pusher_event {
         /// without events of their own.
         #[prost(message, tag = "6")]
         Closed(super::PusherClosed),
-        /// It is in a channel from now on: its subscription was confirmed, or a Join
-        /// put it there.
+        /// The client has entered a channel: its subscription was confirmed, or a Join
+        /// added it.
         #[prost(message, tag = "7")]
         Subscribed(super::PusherSubscribed),
-        /// It is in a channel no more: by its own wish, or by a Leave or Dissolve.
+        /// The client has left a channel: it unsubscribed, or a Leave or Dissolve removed
+        /// it.
         #[prost(message, tag = "8")]
         Unsubscribed(super::PusherUnsubscribed),
-        /// It has sent an event to the others of a channel.
+        /// The client has sent an event to the other clients of a channel.
         #[prost(message, tag = "9")]
         ClientEvent(super::PusherClientEvent),
         #[prost(message, tag = "10")]
@@ -2523,10 +2525,10 @@ pub struct PusherClosed {
 pub struct PusherSubscribed {
     #[prost(string, tag = "1")]
     pub channel: ::prost::alloc::string::String,
-    /// In a presence channel: in whose name; a number as its digits.
+    /// In a presence channel: the user's id; a number as its digits.
     #[prost(string, tag = "2")]
     pub user_id: ::prost::alloc::string::String,
-    /// What others see of that user, as JSON; "" if nothing.
+    /// The user's info, which others see, as JSON; "" if there is none.
     #[prost(string, tag = "3")]
     pub user_info_json: ::prost::alloc::string::String,
 }
@@ -2544,13 +2546,13 @@ pub struct PusherClientEvent {
     /// Any JSON value, as it was sent.
     #[prost(string, tag = "3")]
     pub data_json: ::prost::alloc::string::String,
-    /// In a presence channel: in whose name.
+    /// In a presence channel: the user's id.
     #[prost(string, tag = "4")]
     pub user_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PusherSignedIn {
-    /// As the app's backend has signed it: JSON with the user's `id`.
+    /// As signed by the app's backend: JSON with the user's `id`.
     #[prost(string, tag = "1")]
     pub user_data: ::prost::alloc::string::String,
 }
@@ -2589,7 +2591,7 @@ pub struct StatusRequest {
 pub struct StatusReply {
     #[prost(message, optional, tag = "1")]
     pub coverage: ::core::option::Option<Coverage>,
-    /// The register that the answering gateway follows, and whether it is heard.
+    /// The register that the answering gateway follows, and whether it answers.
     #[prost(string, tag = "2")]
     pub register: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
@@ -2674,10 +2676,10 @@ pub struct FollowedRegister {
     /// Names of gateways that only another register knows: answers are incomplete.
     #[prost(string, repeated, tag = "4")]
     pub outside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// What keeps its list: "" is its memory, "etcd" is etcd; then it is the one that leads.
+    /// The ledger of its list: "" is its memory; "etcd" is etcd, and this register leads.
     #[prost(string, tag = "5")]
     pub ledger: ::prost::alloc::string::String,
-    /// How long the oldest change that the ledger has not accepted had waited at the last beat, in
+    /// Age of the oldest change that the ledger had not committed at the last beat, in
     /// milliseconds.
     #[prost(uint32, tag = "6")]
     pub ledger_lag_ms: u32,
@@ -2696,7 +2698,7 @@ pub struct WorkerStatus {
     pub clients: u64,
     #[prost(uint64, tag = "5")]
     pub events_unanswered: u64,
-    /// Gateways that it is attached to.
+    /// The number of gateways to which it is attached.
     #[prost(uint32, tag = "6")]
     pub gateways: u32,
 }
@@ -3151,7 +3153,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "LastValue"));
             self.inner.unary(req, path, codec).await
         }
-        /// Who of these is connected?
+        /// Which of these clients and uids are connected.
         pub async fn online(
             &mut self,
             request: impl tonic::IntoRequest<super::OnlineRequest>,
@@ -3173,7 +3175,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "Online"));
             self.inner.unary(req, path, codec).await
         }
-        /// How many clients, and distinct uids, are in an app and in groups?
+        /// Counts clients, and distinct uids, of an app and of groups.
         pub async fn count(
             &mut self,
             request: impl tonic::IntoRequest<super::CountRequest>,
@@ -3217,7 +3219,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "GetClient"));
             self.inner.unary(req, path, codec).await
         }
-        /// A page of the clients of an audience, with the fields asked for.
+        /// A page of the clients of an audience, with the requested fields.
         pub async fn list_clients(
             &mut self,
             request: impl tonic::IntoRequest<super::ListClientsRequest>,
@@ -3286,7 +3288,7 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("broadgate.v1.Gateway", "ListGroups"));
             self.inner.unary(req, path, codec).await
         }
-        /// The members of the cluster, and what each gateway is doing.
+        /// The members of the cluster, and the state of each gateway.
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -3361,8 +3363,8 @@ pub mod gateway_client {
         }
         /// Actions of this gateway's own Pusher clients of an app. To watch all of
         /// them, open a stream to every gateway of the view, and again when a stream
-        /// ends. Each event is offered once, without waiting: what a watcher does not
-        /// read fast enough is dropped and counted, so a watcher never slows a client.
+        /// ends. Each event is offered once, without waiting: events that a watcher does
+        /// not read fast enough are dropped and counted, so it never slows a client.
         /// The events of one client arrive in order. Events while no stream is open
         /// are lost.
         pub async fn watch_pusher(
@@ -3497,12 +3499,12 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::LastValueRequest>,
         ) -> std::result::Result<tonic::Response<super::LastValueReply>, tonic::Status>;
-        /// Who of these is connected?
+        /// Which of these clients and uids are connected.
         async fn online(
             &self,
             request: tonic::Request<super::OnlineRequest>,
         ) -> std::result::Result<tonic::Response<super::OnlineReply>, tonic::Status>;
-        /// How many clients, and distinct uids, are in an app and in groups?
+        /// Counts clients, and distinct uids, of an app and of groups.
         async fn count(
             &self,
             request: tonic::Request<super::CountRequest>,
@@ -3512,7 +3514,7 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::GetClientRequest>,
         ) -> std::result::Result<tonic::Response<super::ClientReply>, tonic::Status>;
-        /// A page of the clients of an audience, with the fields asked for.
+        /// A page of the clients of an audience, with the requested fields.
         async fn list_clients(
             &self,
             request: tonic::Request<super::ListClientsRequest>,
@@ -3530,7 +3532,7 @@ pub mod gateway_server {
             &self,
             request: tonic::Request<super::ListGroupsRequest>,
         ) -> std::result::Result<tonic::Response<super::ListNamesReply>, tonic::Status>;
-        /// The members of the cluster, and what each gateway is doing.
+        /// The members of the cluster, and the state of each gateway.
         async fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
@@ -3566,8 +3568,8 @@ pub mod gateway_server {
             + 'static;
         /// Actions of this gateway's own Pusher clients of an app. To watch all of
         /// them, open a stream to every gateway of the view, and again when a stream
-        /// ends. Each event is offered once, without waiting: what a watcher does not
-        /// read fast enough is dropped and counted, so a watcher never slows a client.
+        /// ends. Each event is offered once, without waiting: events that a watcher does
+        /// not read fast enough are dropped and counted, so it never slows a client.
         /// The events of one client arrive in order. Events while no stream is open
         /// are lost.
         async fn watch_pusher(
@@ -4775,9 +4777,9 @@ pub mod peer_frame {
         /// First, once.
         #[prost(message, tag = "1")]
         Hello(super::PeerHello),
-        /// Each concerns the receiver's own clients only; the receiver forwards
-        /// nothing. Every batch is answered by one batch with its number, in any
-        /// order.
+        /// Commands that concern only the receiver's own clients; the receiver
+        /// forwards nothing. Every batch is answered by one batch with its number,
+        /// in any order.
         #[prost(message, tag = "2")]
         Commands(super::PeerCommands),
         /// Every 500 ms; answered. A link that is silent for 2 s is dialled again.
@@ -4823,7 +4825,7 @@ pub mod peer_reply {
         /// As in PeerFrame, of an encoded PeerReply.
         #[prost(message, tag = "5")]
         Part(super::PeerPart),
-        /// A number that the receiver has announced is unknown here. It may precede
+        /// The other side has announced a view that is unknown here. It may precede
         /// the hello.
         #[prost(message, tag = "6")]
         ViewQuestion(super::ViewQuestion),
@@ -4834,8 +4836,8 @@ pub struct ViewQuestion {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
     /// Views that the asking gateway has, the newest first: the answer has the
-    /// changes since one of them. None of them known, or none here: the answer is
-    /// the whole view.
+    /// changes since one of them. Without a common one, the answer is the whole
+    /// view.
     #[prost(message, repeated, tag = "2")]
     pub known: ::prost::alloc::vec::Vec<Epoch>,
 }
@@ -4845,12 +4847,12 @@ pub struct PeerHello {
     pub incarnation: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// The gateway that the caller means to reach: a gateway with another
-    /// incarnation refuses the link with FAILED_PRECONDITION.
+    /// The intended receiver: a gateway with another incarnation refuses the link
+    /// with FAILED_PRECONDITION.
     #[prost(string, tag = "3")]
     pub to: ::prost::alloc::string::String,
-    /// The newest view that the sender has installed; or only its number, to a
-    /// gateway that understands numbers.
+    /// The newest view that the sender has installed, or only its number if the
+    /// receiver understands numbers.
     #[prost(message, optional, tag = "5")]
     pub view: ::core::option::Option<View>,
     #[prost(message, optional, tag = "6")]
@@ -4873,7 +4875,7 @@ pub struct PeerCommands {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerAnswers {
-    /// Of the commands.
+    /// The number of the PeerCommands.
     #[prost(uint64, tag = "1")]
     pub number: u64,
     #[prost(message, repeated, tag = "2")]
@@ -4947,12 +4949,12 @@ pub struct InterestUpdate {
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<MemberUpdate>,
     /// The sender's clients know presence members, from this home or an earlier
-    /// one: they need the current roster.
+    /// one, and need the current roster.
     #[prost(bool, tag = "5")]
     pub knows_roster: bool,
-    /// Claims of users to be present where their number is limited: the home
-    /// answers each with ClaimDecisions. In a sync all undecided ones. A member of
-    /// the same user in a later update replaces the claim.
+    /// Requests of users to be present in a channel with a limit; the home answers
+    /// each with ClaimDecisions. In a sync, all undecided claims. A member of the
+    /// same user in a later update replaces the claim.
     #[prost(message, repeated, tag = "6")]
     pub claims: ::prost::alloc::vec::Vec<PresenceClaim>,
 }
@@ -4960,7 +4962,7 @@ pub struct InterestUpdate {
 pub struct PresenceClaim {
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<PresenceMember>,
-    /// The sender's number for it.
+    /// Chosen by the sender.
     #[prost(uint64, tag = "2")]
     pub number: u64,
     /// The most users that may be present, this one included. A user who is
@@ -4993,12 +4995,11 @@ pub struct ClaimDecision {
     pub user_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub number: u64,
-    /// If not, the user is not present for the receiver's clients.
+    /// If false, the user is not present for the receiver's clients.
     #[prost(bool, tag = "3")]
     pub granted: bool,
 }
-/// All of the sender's interest whose home the receiver is by this view has been
-/// sent.
+/// The sender has sent all interest whose home is the receiver in this view.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Synced {
     /// Counted among the interest updates.
@@ -5006,14 +5007,14 @@ pub struct Synced {
     pub serial: u64,
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
-    /// If all interest was repeated: the number of topics, and the wrapping sum of
+    /// If all interest was sent again: the number of topics, and the wrapping sum of
     /// XXH3-64(topic) * clients.
     #[prost(uint64, optional, tag = "2")]
     pub topics: ::core::option::Option<u64>,
     #[prost(fixed64, tag = "3")]
     pub sum: u64,
 }
-/// To a topic's home: a question.
+/// A request to a topic's home.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ask {
     /// 0: do not reply.
@@ -5044,13 +5045,13 @@ pub mod ask {
         /// A client has entered the group and found no last value. Has no reply.
         #[prost(bool, tag = "8")]
         Missed(bool),
-        /// A backend claims an idempotency key, after which the topic is named.
+        /// A backend claims an idempotency key, which is the topic's name.
         #[prost(message, tag = "9")]
         Claim(super::PublishClaim),
     }
 }
-/// A fingerprint of 128 bits of what is published under a key: another publish
-/// under the same key differs.
+/// A 128-bit fingerprint of the content that is published under a key: other
+/// content under the same key has another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishClaim {
     #[prost(fixed64, tag = "1")]
@@ -5088,10 +5089,10 @@ pub struct Reply {
 pub mod reply {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Reply {
-        /// The receiver of the question is not the home; this is its epoch.
+        /// The receiver of the request is not the home; this is its epoch.
         #[prost(message, tag = "2")]
         NotHome(super::Epoch),
-        /// It has no room to park the question.
+        /// It has no room to park the request.
         #[prost(bool, tag = "3")]
         Busy(bool),
         #[prost(message, tag = "4")]
@@ -5107,7 +5108,7 @@ pub mod reply {
         History(super::RetainedHistory),
         #[prost(message, tag = "9")]
         Last(super::RetainedValue),
-        /// Of a claim: whether the key is new, or known with the same content.
+        /// The answer to a claim: true if the key is new, or known with the same content.
         #[prost(bool, tag = "10")]
         Claimed(bool),
     }
@@ -5140,7 +5141,7 @@ pub struct RetainedValue {
     pub command: ::core::option::Option<Command>,
     #[prost(string, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Since it was sent.
+    /// Time since it was sent.
     #[prost(uint64, tag = "4")]
     pub age_ms: u64,
 }
@@ -5163,13 +5164,13 @@ pub struct Done {
 pub struct Counted {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
-    /// In the order of the question.
+    /// In the order of the request.
     #[prost(uint64, repeated, tag = "2")]
     pub clients: ::prost::alloc::vec::Vec<u64>,
     #[prost(string, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// From a topic's home: place this among your clients.
+/// From a topic's home: deliver this to your clients.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Deliver {
     /// 0: do not answer.
@@ -5188,7 +5189,7 @@ pub struct Place {
     /// The epoch in which the topic's home took it over.
     #[prost(message, optional, tag = "1")]
     pub tenure: ::core::option::Option<Epoch>,
-    /// Rises with everything that this home places.
+    /// Rises with every message that this home orders.
     #[prost(uint64, tag = "2")]
     pub number: u64,
 }
@@ -5199,24 +5200,24 @@ pub struct Present {
     pub topic: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<Place>,
-    /// The whole roster, or only the changes.
+    /// True: the whole roster. False: only changes.
     #[prost(bool, tag = "3")]
     pub whole: bool,
     #[prost(message, repeated, tag = "4")]
     pub members: ::prost::alloc::vec::Vec<MemberUpdate>,
 }
-/// From a group's home to its heir, the gateway that will be its home when this
-/// one is gone, or to the next home while both live: what webhooks' receivers
-/// have been notified of about the group.
+/// From a group's home to its heir (the gateway that will be its home when this
+/// one is gone), or to the next home while both live: the notifications about the
+/// group that webhook receivers have got.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reported {
     #[prost(bytes = "bytes", tag = "1")]
     pub topic: ::prost::bytes::Bytes,
-    /// All of it, or one step.
+    /// True: the whole state. False: one change.
     #[prost(bool, tag = "2")]
     pub whole: bool,
-    /// To the next home: one of the sender's notifications is still in flight.
-    /// Wait for it.
+    /// To the next home: a notification of the sender is still in flight; wait for
+    /// its outcome.
     #[prost(bool, tag = "3")]
     pub more: bool,
     #[prost(message, optional, tag = "4")]
@@ -5227,10 +5228,10 @@ pub struct Reported {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Notified {
-    /// That the group is occupied.
+    /// Of the group being occupied.
     #[prost(enumeration = "Delivery", tag = "1")]
     pub occupied: i32,
-    /// The users present; in a step, only those that changed.
+    /// The users present; in a change, only those that changed.
     #[prost(message, repeated, tag = "2")]
     pub users: ::prost::alloc::vec::Vec<NotifiedUser>,
 }

@@ -49,11 +49,11 @@ pub(super) struct RegisterLink {
     life: Following,
     redial: Redial,
     started: Instant,
-    /// Said once, however often it happens.
-    refusal_told: bool,
-    trouble_told: bool,
-    address_told: bool,
-    split_told: bool,
+    /// Each is logged once, however often it happens.
+    refusal_logged: bool,
+    trouble_logged: bool,
+    address_logged: bool,
+    split_logged: bool,
     /// A register of a lower term, which another name may lead to as well.
     avoid: Option<SocketAddr>,
     /// What was found at the address that was tried last.
@@ -83,10 +83,10 @@ impl RegisterLink {
             publisher,
             events,
             started: Instant::now(),
-            refusal_told: false,
-            trouble_told: false,
-            address_told: false,
-            split_told: false,
+            refusal_logged: false,
+            trouble_logged: false,
+            address_logged: false,
+            split_logged: false,
             avoid: None,
             strange: None,
             led: None,
@@ -116,7 +116,7 @@ impl RegisterLink {
                 }
                 RegisterLinkEnd::Next(why) => {
                     self.redial.next();
-                    self.tell_trouble(&register, &why);
+                    self.log_trouble(&register, &why);
                     self.publisher.away(&register, why);
                 }
                 RegisterLinkEnd::Elsewhere(rival) => {
@@ -151,7 +151,7 @@ impl RegisterLink {
                 }
                 RegisterLinkEnd::Refused { sentence, fatal } => {
                     self.redial.next();
-                    self.tell_refusal(&register, &sentence, fatal);
+                    self.report_refusal(&register, &sentence, fatal);
                     self.publisher.away(&register, sentence);
                     if fatal {
                         return;
@@ -174,16 +174,16 @@ impl RegisterLink {
         Some(())
     }
 
-    fn tell_trouble(&mut self, register: &str, why: &str) {
-        if self.redial.all_failed() && !std::mem::replace(&mut self.trouble_told, true) {
+    fn log_trouble(&mut self, register: &str, why: &str) {
+        if self.redial.all_failed() && !std::mem::replace(&mut self.trouble_logged, true) {
             tracing::warn!(register, why, "no register takes this member in; trying on, the last view stays");
         } else {
             tracing::debug!(register, why, "trying the next register");
         }
     }
 
-    fn tell_refusal(&mut self, register: &str, sentence: &str, fatal: bool) {
-        if fatal || !std::mem::replace(&mut self.refusal_told, true) {
+    fn report_refusal(&mut self, register: &str, sentence: &str, fatal: bool) {
+        if fatal || !std::mem::replace(&mut self.refusal_logged, true) {
             let sentence = format!("register {register} refused this process: {sentence}");
             tracing::error!("{sentence}");
             let _ = self.events.try_send(MemberEvent::Refused { sentence, fatal });
@@ -235,7 +235,7 @@ impl RegisterLink {
         last
     }
 
-    fn tell(&self, event: MemberEvent) {
+    fn emit(&self, event: MemberEvent) {
         if let Err(error) = self.events.try_send(event) {
             metrics::counter!("broadgate_member_events_dropped_total").increment(1);
             tracing::error!(%error, "an event of the membership was not taken by this process");

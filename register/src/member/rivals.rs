@@ -29,7 +29,7 @@ const LOOK_INTERVAL: Duration = BEAT;
 /// How long one may take to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a message to a register is repeated at once, if another one answers at its address.
-const TELLS_MAX: u32 = 4;
+const STEP_DOWNS_MAX: u32 = 4;
 /// Behind the followed address a balancer may show the followed register or another: another one counts
 /// until so many looks have not met it.
 const LOOKS_REMEMBERED: u8 = 4;
@@ -185,12 +185,12 @@ pub(super) async fn look(registers: &[String], credentials: &Credentials, known_
     let mut addresses: Vec<_> = resolved.await.into_iter().flatten().collect();
     addresses.sort_by_key(|(_, address)| *address);
     addresses.dedup_by_key(|(_, address)| *address);
-    let asked = addresses.into_iter().map(|(register, address)| async move {
+    let looks = addresses.into_iter().map(|(register, address)| async move {
         let view = timeout(ANSWER_TIME_MAX, newest(address, credentials, known_term)).await.ok()??;
         let active = epoch(&view).term > 0 && !view.members.is_empty();
         active.then(|| Rival { register, address, view: Arc::new(view) })
     });
-    join_all(asked).await.into_iter().flatten().collect()
+    join_all(looks).await.into_iter().flatten().collect()
 }
 
 async fn newest(address: SocketAddr, credentials: &Credentials, known_term: u64) -> Option<View> {
@@ -200,15 +200,15 @@ async fn newest(address: SocketAddr, credentials: &Credentials, known_term: u64)
 
 /// Tells a register of a lower term that there is one of a higher, and where. If that does not arrive, the
 /// next look repeats it.
-pub(super) async fn tell(rival: Rival, credentials: Credentials, higher: Epoch, followed: SocketAddr) {
+pub(super) async fn step_down(rival: Rival, credentials: Credentials, higher: Epoch, followed: SocketAddr) {
     let register = address_for(rival.address, followed);
-    let step_down = async || {
+    let call = async || {
         let mut client = connect(rival.address, &credentials).await.ok()?.client;
         let request = StepDownRequest { epoch: Some(higher), register: register.clone() };
         client.step_down(request).await.ok()?.into_inner().epoch
     };
-    for _ in 0..TELLS_MAX {
-        match timeout(ANSWER_TIME_MAX, step_down()).await {
+    for _ in 0..STEP_DOWNS_MAX {
+        match timeout(ANSWER_TIME_MAX, call()).await {
             // Behind one address a balancer has shown the followed register, not the other one.
             Ok(Some(reached)) if reached.term >= higher.term => {}
             _ => return,

@@ -48,7 +48,7 @@ impl StatusPublisher {
     }
 
     pub fn heard(&self, register: &str) {
-        self.say(register, true, String::new(), Vec::new());
+        self.publish(register, true, String::new(), Vec::new());
     }
 
     /// A register that is not configured has taken this member in.
@@ -57,18 +57,18 @@ impl StatusPublisher {
             "it is not among cluster.register, and one that is has stepped down for it: give every \
                        process its address"
                 .to_owned();
-        self.say(register, true, trouble, Vec::new());
+        self.publish(register, true, trouble, Vec::new());
     }
 
     pub fn away(&self, register: &str, trouble: String) {
         // What another register knows is still not known here.
         let outside = self.status.borrow().outside.clone();
-        self.say(register, false, trouble, outside);
+        self.publish(register, false, trouble, outside);
     }
 
     /// Another register is active, and knows of these gateways.
     pub fn split(&self, register: &str, trouble: String, outside: Vec<String>) {
-        self.say(register, true, trouble, outside);
+        self.publish(register, true, trouble, outside);
     }
 
     /// What the followed register says of its ledger.
@@ -83,7 +83,7 @@ impl StatusPublisher {
         });
     }
 
-    fn say(&self, register: &str, heard: bool, trouble: String, outside: Vec<String>) {
+    fn publish(&self, register: &str, heard: bool, trouble: String, outside: Vec<String>) {
         metrics::gauge!("broadgate_member_register_heard").set(if heard { 1.0 } else { 0.0 });
         metrics::gauge!("broadgate_member_register_outside").set(outside.len() as f64);
         self.status.send_if_modified(|old| {

@@ -40,7 +40,7 @@ pub(super) async fn run(
         watching,
         redial,
         started: Instant::now(),
-        refusal_told: false,
+        refusal_logged: false,
         leader: None,
     };
     tokio::select! {
@@ -56,7 +56,7 @@ struct ViewWatcher {
     watching: BelievedViews,
     redial: Redial,
     started: Instant,
-    refusal_told: bool,
+    refusal_logged: bool,
     /// Named by a register that stands by.
     leader: Option<String>,
 }
@@ -111,7 +111,7 @@ impl ViewWatcher {
             Ok(response) => response.into_inner(),
             Err(status) => {
                 self.leader = leader(&status, address);
-                if is_refusal(&status).is_some() && !std::mem::replace(&mut self.refusal_told, true) {
+                if is_refusal(&status).is_some() && !std::mem::replace(&mut self.refusal_logged, true) {
                     tracing::error!(
                         register,
                         refusal = status.message(),

@@ -34,7 +34,7 @@ use pending::PendingView;
 struct MemberEntry {
     member: Member,
     /// When it was last heard, or when a view that names it was taken over.
-    heard: Duration,
+    last_seen: Duration,
     connection: Option<ConnectionId>,
 }
 
@@ -193,7 +193,7 @@ impl Core {
             }
             Input::Beat { connection, number } => {
                 if let Some((_, entry)) = self.of(connection) {
-                    entry.heard = now.up;
+                    entry.last_seen = now.up;
                     out.push(Effect::Reply(connection, Reply::Beat(BeatAnswer { number, ledger_lag_ms: 0 })));
                 }
             }
@@ -335,11 +335,11 @@ impl Core {
         let Some(entry) = self.members.get_mut(&incarnation) else {
             member.since_ms = now.unix_ms;
             out.push(Effect::Happened(Happened::Joined(member.clone())));
-            let entry = MemberEntry { member, heard: now.up, connection: Some(connection) };
+            let entry = MemberEntry { member, last_seen: now.up, connection: Some(connection) };
             self.insert(incarnation, entry);
             return true;
         };
-        entry.heard = now.up;
+        entry.last_seen = now.up;
         if let Some(old) = entry.connection.replace(connection) {
             self.connections.remove(&old);
             out.push(Effect::Close(old));
@@ -359,7 +359,8 @@ impl Core {
         if member.role() != Role::Gateway || self.members.contains_key(&newer) {
             return None;
         }
-        let beats = |entry: &MemberEntry| entry.connection.is_some() && now.up < entry.heard + self.lease / 2;
+        let beats =
+            |entry: &MemberEntry| entry.connection.is_some() && now.up < entry.last_seen + self.lease / 2;
         let others = self.members.iter().filter(|(_, entry)| entry.member.role() == Role::Gateway);
         let mut others = others.filter(|(_, entry)| beats(entry));
         let (incarnation, other) = others
@@ -407,7 +408,7 @@ impl Core {
 
     fn set_state(&mut self, connection: ConnectionId, state: MemberState, now: Now) {
         let Some((_, entry)) = self.of(connection) else { return };
-        entry.heard = now.up;
+        entry.last_seen = now.up;
         if state != MemberState::Unspecified && entry.member.state() != state {
             entry.member.set_state(state);
             self.pending.change();
@@ -426,7 +427,7 @@ impl Core {
         let silent: Vec<_> = self
             .members
             .iter()
-            .filter(|(_, entry)| now.up >= entry.heard + self.lease)
+            .filter(|(_, entry)| now.up >= entry.last_seen + self.lease)
             .map(|(incarnation, _)| *incarnation)
             .collect();
         for incarnation in &silent {

@@ -111,7 +111,7 @@ struct Hub {
     /// To the ledger, if the list is kept in one.
     orders: Option<mpsc::Sender<LedgerRequest>>,
     /// Operators whose commands were applied and not answered yet, in order.
-    asked: VecDeque<oneshot::Sender<Result<OperatorAnswer, RegisterRefusal>>>,
+    operators: VecDeque<oneshot::Sender<Result<OperatorAnswer, RegisterRefusal>>>,
     outlets: HashMap<ConnectionId, Outlet>,
     computed: LastChange,
     next: ConnectionId,
@@ -124,7 +124,7 @@ struct Hub {
 #[derive(Debug)]
 pub(super) struct ToLedger {
     pub orders: mpsc::Sender<LedgerRequest>,
-    pub said: mpsc::Receiver<LedgerReply>,
+    pub replies: mpsc::Receiver<LedgerReply>,
 }
 
 /// Runs until `shutdown`; every stream ends with it.
@@ -134,7 +134,7 @@ pub(super) async fn run(
     mut requests: mpsc::Receiver<HubRequest>,
     shutdown: impl Future,
 ) {
-    let (orders, mut said) = ledger.map(|ledger| (ledger.orders, ledger.said)).unzip();
+    let (orders, mut replies) = ledger.map(|ledger| (ledger.orders, ledger.replies)).unzip();
     let mut hub = Hub::new(&config, orders);
     let mut ticks = interval((config.lease / TICKS_PER_LEASE).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -142,12 +142,12 @@ pub(super) async fn run(
     loop {
         let wake = hub.wakes_at();
         tokio::select! {
-            // What the ledger says comes first: by it others are answered. Beats that have arrived count before a
+            // Replies of the ledger come first: others are answered by them. Beats that have arrived count before a
             // lease is looked at.
             biased;
             _ = &mut shutdown => return,
-            said = heard(&mut said) => match said {
-                Some(said) => hub.ledger(said),
+            reply = next_reply(&mut replies) => match reply {
+                Some(reply) => hub.ledger(reply),
                 None => return,
             },
             request = requests.recv() => match request {
@@ -160,10 +160,10 @@ pub(super) async fn run(
     }
 }
 
-/// What the ledger says next; never anything if there is none.
-async fn heard(said: &mut Option<mpsc::Receiver<LedgerReply>>) -> Option<LedgerReply> {
-    match said {
-        Some(said) => said.recv().await,
+/// The ledger's next reply; pending for ever without a ledger.
+async fn next_reply(replies: &mut Option<mpsc::Receiver<LedgerReply>>) -> Option<LedgerReply> {
+    match replies {
+        Some(replies) => replies.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -182,7 +182,7 @@ impl Hub {
         Self {
             replica,
             orders,
-            asked: VecDeque::new(),
+            operators: VecDeque::new(),
             outlets: HashMap::new(),
             computed: LastChange::default(),
             next: 1,
@@ -206,7 +206,7 @@ impl Hub {
             HubRequest::Open { watch, opened } => self.open(watch, opened),
             // Messages from before a connection was dropped must not revive it.
             HubRequest::Input(input)
-                if input.said_by().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
+                if input.sender().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
             HubRequest::Input(input) => {
                 if let Input::Hello { connection, hello, .. } = &input
                     && let Some(outlet) = self.outlets.get_mut(connection)
@@ -216,7 +216,7 @@ impl Hub {
                 self.apply(input);
             }
             HubRequest::Command(input, answer) => {
-                self.asked.push_back(answer);
+                self.operators.push_back(answer);
                 self.apply(input);
             }
             HubRequest::Closed(connection) => {
@@ -226,10 +226,10 @@ impl Hub {
         }
     }
 
-    fn ledger(&mut self, said: LedgerReply) {
+    fn ledger(&mut self, reply: LedgerReply) {
         let started = self.started;
         let up = |at: Instant| at.saturating_duration_since(started);
-        let input = match said {
+        let input = match reply {
             LedgerReply::Leader(leader) => FromLedger::Leader(leader),
             LedgerReply::Elected(mut elected, until) => {
                 elected.until = up(until);
@@ -288,8 +288,8 @@ impl Hub {
                 Effect::Follow(guard) => {
                     self.order(LedgerRequest::Resign(guard));
                     // What they asked for may have been committed, or not.
-                    for asked in self.asked.drain(..) {
-                        let _ = asked.send(Err(RegisterRefusal::Unavailable(LEAD_LOST.to_owned())));
+                    for operator in self.operators.drain(..) {
+                        let _ = operator.send(Err(RegisterRefusal::Unavailable(LEAD_LOST.to_owned())));
                     }
                     for (_, outlet) in std::mem::take(&mut self.outlets) {
                         let _ = outlet.sender.try_send(Err(self.elsewhere()));
@@ -314,13 +314,13 @@ impl Hub {
                 }
                 Effect::View(view) => self.broadcast(&view),
                 Effect::Answer(result) => {
-                    if let Some(asked) = self.asked.pop_front() {
-                        let _ = asked.send(result);
+                    if let Some(operator) = self.operators.pop_front() {
+                        let _ = operator.send(result);
                     }
                 }
                 Effect::AnswerNewest(result) => {
-                    if let Some(asked) = self.asked.pop_back() {
-                        let _ = asked.send(result);
+                    if let Some(operator) = self.operators.pop_back() {
+                        let _ = operator.send(result);
                     }
                 }
                 Effect::Happened(happened) => report::happened(&happened),
@@ -348,13 +348,13 @@ impl Hub {
 
     fn broadcast(&mut self, view: &Arc<View>) {
         report::view(view);
-        let hearing: Vec<_> = self
+        let receivers: Vec<_> = self
             .outlets
             .iter()
             .filter(|(_, outlet)| outlet.views)
             .map(|(connection, _)| *connection)
             .collect();
-        for connection in hearing {
+        for connection in receivers {
             self.show(connection, view);
         }
     }
@@ -433,21 +433,21 @@ mod tests {
     async fn operator_whose_command_was_under_way_learns_that_the_lead_is_lost() {
         let (hub, requests) = mpsc::channel(REQUESTS_MAX);
         let (orders, _orders) = mpsc::channel(64);
-        let (say, said) = mpsc::channel(8);
+        let (ledger_replies, replies) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let ledger = Some(ToLedger { orders, said });
+        let ledger = Some(ToLedger { orders, replies });
         let task = tokio::spawn(run(Config::default(), ledger, requests, stop.clone().cancelled_owned()));
         let elected =
             Elected { guard: 1, until: Duration::ZERO, salt: 7, views: Vec::new(), removed: Vec::new() };
         let until = Instant::now() + Duration::from_secs(60);
-        say.send(LedgerReply::Elected(Box::new(elected), until)).await.unwrap();
+        ledger_replies.send(LedgerReply::Elected(Box::new(elected), until)).await.unwrap();
         let _member = join(&hub, 1).await;
         let (answer, answered) = oneshot::channel();
         let incarnation = Incarnation::from_bits(1).to_string();
         hub.send(HubRequest::Command(Input::Leave { incarnation }, answer)).await.unwrap();
         // It has been read when this is answered; nothing is committed.
         open(&hub).await;
-        say.send(LedgerReply::Lost(1, "another leads".to_owned())).await.unwrap();
+        ledger_replies.send(LedgerReply::Lost(1, "another leads".to_owned())).await.unwrap();
         let Ok(Err(RegisterRefusal::Unavailable(sentence))) = answered.await else { panic!("answered") };
         assert!(sentence.contains("lost its lead"), "{sentence}");
         stop.cancel();

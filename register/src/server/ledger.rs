@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// How long giving up a lease may hold a stopping register up.
 const REVOKE_TIME_MAX: Duration = Duration::from_millis(300);
 
-/// What the hub wants of its ledger.
+/// Requests of the hub to its ledger.
 #[derive(Debug)]
 pub(super) enum LedgerRequest {
     /// Write this.
@@ -40,7 +40,7 @@ pub(super) enum LedgerRequest {
     Resign(Guard),
 }
 
-/// What the ledger says to the hub. Points in time are of this process.
+/// Replies of the ledger to the hub. Points in time are of this process.
 #[derive(Debug)]
 pub(super) enum LedgerReply {
     Leader(Option<String>),
@@ -79,8 +79,8 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let (store, writer) = (Store::new(&etcd), Store::new(&etcd));
-    let (orphan, told) = (Orphan::default(), String::new());
-    let mut task = Task { store, writer, etcd, bind, hub, orphan, told };
+    let (orphan, logged) = (Orphan::default(), String::new());
+    let mut task = Task { store, writer, etcd, bind, hub, orphan, logged };
     loop {
         let looked = tokio::select! {
             looked = task.look() => looked,
@@ -119,12 +119,12 @@ struct Task {
     writer: Store,
     orphan: Orphan,
     /// The trouble that was logged last.
-    told: String,
+    logged: String,
 }
 
 impl Task {
-    async fn say(&self, said: LedgerReply) -> Result<(), HubEnded> {
-        self.hub.send(said).await.map_err(|_| HubEnded)
+    async fn reply(&self, reply: LedgerReply) -> Result<(), HubEnded> {
+        self.hub.send(reply).await.map_err(|_| HubEnded)
     }
 
     /// Looks for the leader, and stands for election if there is none.
@@ -132,26 +132,26 @@ impl Task {
         let leader = match self.store.leader().await {
             Ok(leader) => leader,
             Err(trouble) => {
-                self.tell(&trouble);
-                self.say(LedgerReply::Leader(None)).await?;
+                self.log(&trouble);
+                self.reply(LedgerReply::Leader(None)).await?;
                 return Ok(None);
             }
         };
         if leader.is_some() || self.hub.is_closed() {
             self.well();
             let leads = leader.filter(|leader| self.is_register(leader));
-            self.say(LedgerReply::Leader(leads.map(|leader| leader.address))).await?;
+            self.reply(LedgerReply::Leader(leads.map(|leader| leader.address))).await?;
             return Ok(None);
         }
         self.orphan.gone();
-        self.say(LedgerReply::Leader(None)).await?;
-        let asked = Instant::now();
+        self.reply(LedgerReply::Leader(None)).await?;
+        let requested_at = Instant::now();
         let address = self.etcd.address(self.bind, self.store.local_address());
         match self.store.elect(&address).await {
-            Ok(Some(lead)) => Ok(Some((lead, asked + LEDGER_LEASE))),
+            Ok(Some(lead)) => Ok(Some((lead, requested_at + LEDGER_LEASE))),
             Ok(None) => Ok(None),
             Err(trouble) => {
-                self.tell(&trouble);
+                self.log(&trouble);
                 Ok(None)
             }
         }
@@ -189,7 +189,7 @@ impl Task {
         let loaded = match self.store.load().await {
             Ok(loaded) => loaded,
             Err(trouble) => {
-                self.tell(&trouble);
+                self.log(&trouble);
                 sleep(LEDGER_LOOK).await;
                 return Ok(());
             }
@@ -205,33 +205,33 @@ impl Task {
             views: loaded.views,
             removed: loaded.removed,
         };
-        self.say(LedgerReply::Elected(Box::new(elected), until)).await?;
+        self.reply(LedgerReply::Elected(Box::new(elected), until)).await?;
         let hub = self.hub.clone();
         let why = tokio::select! {
             why = renew(&mut self.store, &hub, lead) => why,
             why = write(&mut self.writer, &hub, lead, loaded.state_revision, orders) => why,
         };
         match why? {
-            Some(why) => self.say(LedgerReply::Lost(lead.guard, why)).await,
+            Some(why) => self.reply(LedgerReply::Lost(lead.guard, why)).await,
             None => Ok(()),
         }
     }
 
     /// Logs a trouble once, and counts it.
-    fn tell(&mut self, trouble: &CallError) {
+    fn log(&mut self, trouble: &CallError) {
         count(trouble);
         let sentence = trouble.to_string();
-        if self.told != sentence {
+        if self.logged != sentence {
             tracing::error!(
                 trouble = sentence,
                 "the ledger in etcd cannot be used: nobody can join or leave until it can; trying on"
             );
-            self.told = sentence;
+            self.logged = sentence;
         }
     }
 
     fn well(&mut self) {
-        if !std::mem::take(&mut self.told).is_empty() {
+        if !std::mem::take(&mut self.logged).is_empty() {
             tracing::info!("the ledger in etcd answers again");
         }
     }
@@ -254,7 +254,7 @@ async fn renew(
     let mut until = Instant::now() + LEDGER_LEASE;
     sleep(LEDGER_RENEW).await;
     loop {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         match store.renew(lead).await {
             Ok(renewed @ (Renewal::Done | Renewal::Mended)) => {
                 if renewed == Renewal::Mended {
@@ -264,9 +264,9 @@ async fn renew(
                          and has written it again; find out who writes below register.etcd.prefix"
                     );
                 }
-                until = asked + LEDGER_LEASE;
+                until = requested_at + LEDGER_LEASE;
                 hub.send(LedgerReply::Renewed(lead.guard, until)).await.map_err(|_| HubEnded)?;
-                sleep((asked + LEDGER_RENEW).saturating_duration_since(Instant::now())).await;
+                sleep((requested_at + LEDGER_RENEW).saturating_duration_since(Instant::now())).await;
             }
             Ok(Renewal::Lost) => return Ok(Some("its lease in etcd has ended".to_owned())),
             Err(trouble) => {

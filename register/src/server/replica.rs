@@ -218,7 +218,7 @@ impl Leading {
             && let Some(refused) = overloaded(&input)
         {
             out.push(refused);
-            let Some(connection) = input.said_by() else { return };
+            let Some(connection) = input.sender() else { return };
             let effects = self.core.apply(Input::Lost { connection }, now);
             return self.take(effects, now, out);
         }
@@ -264,7 +264,7 @@ impl Leading {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Option<String> {
-        let flying = self.commits.flying().filter(|write| write.number == number)?;
+        let in_flight = self.commits.in_flight().filter(|write| write.number == number)?;
         match outcome {
             CommitOutcome::Done => {
                 let took = self.commits.done(now, out);
@@ -278,7 +278,7 @@ impl Leading {
                 if std::mem::replace(&mut self.repeated, number) != number {
                     out.push(Effect::Happened(Happened::WriteUnknown { why }));
                 }
-                out.push(Effect::Commit(flying));
+                out.push(Effect::Commit(in_flight));
                 None
             }
             CommitOutcome::Refused(why) => Some(why),

@@ -52,7 +52,7 @@ pub async fn run(
         Ledger::Memory => None,
         Ledger::Etcd(etcd) => {
             let bind = listener.local_addr()?;
-            let (say, said) = mpsc::channel(ledger::ORDERS_MAX);
+            let (ledger_replies, replies) = mpsc::channel(ledger::ORDERS_MAX);
             let (orders, ordered) = mpsc::channel(ledger::ORDERS_MAX);
             if let Some(tls) = etcd.settings.tls.clone() {
                 let stop = stop.clone();
@@ -63,8 +63,8 @@ pub async fn run(
                     }
                 });
             }
-            tasks.spawn("ledger", ledger::run(etcd, bind, say, ordered, stop.clone()));
-            Some(hub::ToLedger { orders, said })
+            tasks.spawn("ledger", ledger::run(etcd, bind, ledger_replies, ordered, stop.clone()));
+            Some(hub::ToLedger { orders, replies })
         }
     };
     let owner = hub::run(config, to_ledger, requests, stop.clone().cancelled_owned());

@@ -46,7 +46,7 @@ pub enum Input {
 
 impl Input {
     /// Which connection said it, if one did.
-    pub const fn said_by(&self) -> Option<ConnectionId> {
+    pub const fn sender(&self) -> Option<ConnectionId> {
         match self {
             Self::Hello { connection, .. }
             | Self::Beat { connection, .. }

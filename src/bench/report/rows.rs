@@ -189,8 +189,6 @@ fn channels() -> Vec<Row> {
             goal: ratio(0.9),
             ..ROW
         },
-            ..ROW
-        },
     ]
 }
 

@@ -20,7 +20,7 @@ enum Step {
     Install(usize),
     /// Everywhere.
     Installed,
-    Tell(usize),
+    Report(usize),
     /// The gateway's turn ends: what it has to tell is one batch.
     Turn(usize),
     Deliver(usize),
@@ -50,7 +50,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Worker),
         4 => gateway.clone().prop_map(Step::Install),
         3 => Just(Step::Installed),
-        8 => gateway.clone().prop_map(Step::Tell),
+        8 => gateway.clone().prop_map(Step::Report),
         6 => gateway.clone().prop_map(Step::Turn),
         8 => gateway.clone().prop_map(Step::Deliver),
         4 => Just(Step::View),
@@ -138,14 +138,14 @@ impl Gateway {
         self.complete = self.view.epoch;
     }
 
-    fn watch_and_tell(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
+    fn watch_and_report(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
         // Every change is delivered at once where it can be.
-        self.tell(clients);
+        self.report(clients);
         self.watch();
-        self.tell(clients);
+        self.report(clients);
     }
 
-    fn tell(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
+    fn report(&mut self, clients: &BTreeSet<(usize, u8, u8)>) {
         let user = |user: u8| PresenceMember { user_id: user.to_string(), info: String::new() };
         for group in (0..GROUPS).filter(|group| self.is_home(*group)).collect::<Vec<_>>() {
             let inside = || clients.iter().filter(|client| client.1 == group);
@@ -232,13 +232,13 @@ impl World {
                         one.stream = None;
                     }
                 }
-                Effect::Tell(GroupChange { group, kind }) => self.hear(group, kind),
+                Effect::Report(GroupChange { group, kind }) => self.record(group, kind),
             }
         }
     }
 
     /// Changes alternate, and no leave is reported for a member that stays.
-    fn hear(&mut self, group: String, kind: ChangeKind) {
+    fn record(&mut self, group: String, kind: ChangeKind) {
         let kept = (0..KEPT).any(|kept| name(kept) == group);
         match kind {
             ChangeKind::Occupied => assert!(self.picture.insert(group, BTreeSet::new()).is_none()),
@@ -263,7 +263,7 @@ impl World {
         let known = view::find(&self.known, gateway.incarnation).is_some();
         if known && gateway.alive && gateway.stream.is_none() {
             if is_open {
-                gateway.watch_and_tell(&self.clients);
+                gateway.watch_and_report(&self.clients);
             } else {
                 gateway.watch();
                 gateway.end_turn();
@@ -301,16 +301,18 @@ impl World {
                 self.gateways[at].install(&self.view);
             }
             Step::Installed => (0..count).for_each(|at| self.step(&Step::Install(at))),
-            Step::Tell(at) if at < count && self.gate_is_open(at) => self.gateways[at].tell(&self.clients),
+            Step::Report(at) if at < count && self.gate_is_open(at) => {
+                self.gateways[at].report(&self.clients)
+            }
             Step::Another(at) if at < count && self.gate_is_open(at) => {
-                self.gateways[at].watch_and_tell(&self.clients);
+                self.gateways[at].watch_and_report(&self.clients);
             }
             Step::Turn(at) if at < count && self.gateways[at].alive => self.gateways[at].end_turn(),
             Step::Deliver(at) if at < count => {
                 let gateway = &mut self.gateways[at];
                 if let Some(events) = gateway.stream.as_mut().and_then(VecDeque::pop_front) {
-                    let said = Input::Said(gateway.incarnation, events);
-                    self.apply(said);
+                    let input = Input::Received(gateway.incarnation, events);
+                    self.apply(input);
                 }
             }
             Step::View => {
@@ -332,7 +334,7 @@ impl World {
             self.step(&Step::View);
             for at in 0..self.gateways.len() {
                 self.step(&Step::Open(at));
-                self.step(&Step::Tell(at));
+                self.step(&Step::Report(at));
                 self.step(&Step::Turn(at));
                 while self.gateways[at].stream.as_ref().is_some_and(|stream| !stream.is_empty()) {
                     self.step(&Step::Deliver(at));

@@ -48,8 +48,8 @@ use crate::{
     identity::Identity,
 };
 
-/// The size of messages with frames of homes.
-const SAID_BYTES_MAX: usize = 1024 * 1024;
+/// The size up to which messages of homes share a frame.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Every opened link of the process has a number of its own.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
@@ -102,16 +102,16 @@ type Unanswered = HashMap<u64, oneshot::Sender<Vec<v1::Answer>>>;
 
 /// The bytes of homes' batches that the peer has not accepted yet.
 #[derive(Default)]
-struct Untaken {
+struct UnacceptedBatches {
     sizes: VecDeque<usize>,
-    taken: u64,
+    accepted: u64,
 }
 
-impl Untaken {
+impl UnacceptedBatches {
     /// The peer has accepted so many batches since the beginning; returns the bytes of the newly accepted.
-    fn take(&mut self, count: u64) -> usize {
-        let new = usize::try_from(count.saturating_sub(self.taken)).unwrap_or(usize::MAX);
-        self.taken = self.taken.max(count);
+    fn accept(&mut self, count: u64) -> usize {
+        let new = usize::try_from(count.saturating_sub(self.accepted)).unwrap_or(usize::MAX);
+        self.accepted = self.accepted.max(count);
         self.sizes.drain(..new.min(self.sizes.len())).sum()
     }
 }
@@ -126,7 +126,7 @@ impl Dialer {
             let mut opened = None;
             let ended = tokio::select! {
                 () = gone.cancelled() => return,
-                ended = self.hold(&mut batches, &mut opened, &mut numbers) => ended,
+                ended = self.connect_once(&mut batches, &mut opened, &mut numbers) => ended,
             };
             // Whatever did not work, the whole view may.
             numbers &= opened.is_some();
@@ -152,8 +152,8 @@ impl Dialer {
         }
     }
 
-    /// One connection's life.
-    async fn hold(
+    /// Opens the link and forwards until it breaks.
+    async fn connect_once(
         &self,
         batches: &mut mpsc::Receiver<OutgoingBatch>,
         opened: &mut Option<Instant>,
@@ -168,14 +168,14 @@ impl Dialer {
         self.up.store(true, Ordering::Relaxed);
         *opened = Some(Instant::now());
         tracing::debug!(peer = %self.name, "peer link up");
-        let (said_sender, said) = mpsc::channel(LINK_BATCHES_MAX);
+        let (sender, home_batches) = mpsc::channel(LINK_BATCHES_MAX);
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        let link = OutgoingLink { generation, batches: said_sender, numbers: open.numbers };
-        self.homes.tell(ClusterEvent::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
-        let mut heard = Instant::now();
-        let ended = self.pass(generation, open, batches, said, &mut heard).await;
-        let down = ClusterEvent::OutboundDown { peer: self.to, generation, since: heard };
-        self.homes.tell(down).await;
+        let link = OutgoingLink { generation, batches: sender, numbers: open.numbers };
+        self.homes.send(ClusterEvent::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
+        let mut last_heard = Instant::now();
+        let ended = self.pass(generation, open, batches, home_batches, &mut last_heard).await;
+        let down = ClusterEvent::OutboundDown { peer: self.to, generation, since: last_heard };
+        self.homes.send(down).await;
         ended
     }
 
@@ -185,11 +185,11 @@ impl Dialer {
         generation: u64,
         OpenLink { frames, mut replies, .. }: OpenLink,
         batches: &mut mpsc::Receiver<OutgoingBatch>,
-        mut said: mpsc::Receiver<Vec<v1::PeerMessage>>,
-        heard: &mut Instant,
+        mut home_batches: mpsc::Receiver<Vec<v1::PeerMessage>>,
+        last_heard: &mut Instant,
     ) -> anyhow::Result<()> {
         let mut unanswered = Unanswered::new();
-        let mut untaken = Untaken::default();
+        let mut unaccepted = UnacceptedBatches::default();
         let mut beat_at = next_beat();
         let mut number = 0;
         let mut joined = JoinedParts::default();
@@ -198,7 +198,7 @@ impl Dialer {
                 reply = replies.message() => {
                     let reply = reply.map_err(|status| anyhow!("{}", status.message()))?;
                     let mut reply = reply.context("the peer ended the link")?;
-                    *heard = Instant::now();
+                    *last_heard = Instant::now();
                     if let Some(Reply::Part(part)) = &reply.reply {
                         let Some(whole) = joined.add(part)? else { continue };
                         reply = whole;
@@ -210,8 +210,8 @@ impl Dialer {
                             waiting.map(|waiting| waiting.send(answers.answers));
                         }
                         Some(Reply::Taken(count)) => {
-                            let bytes = untaken.take(count);
-                            self.homes.tell(ClusterEvent::Taken { peer: self.to, generation, bytes }).await;
+                            let bytes = unaccepted.accept(count);
+                            self.homes.send(ClusterEvent::Taken { peer: self.to, generation, bytes }).await;
                         }
                         Some(Reply::ViewQuestion(question)) => {
                             let answer = self.answer(&question)?;
@@ -220,11 +220,11 @@ impl Dialer {
                         _ => {}
                     }
                 }
-                batch = said.recv() => {
+                batch = home_batches.recv() => {
                     let batch = batch.context("the link is reset to resync")?;
-                    for said in split(batch) {
-                        untaken.sizes.push_back(said.iter().map(command_bytes).sum());
-                        self.write(&frames, Frame::Batch(v1::PeerBatch { messages: said })).await?;
+                    for messages in split(batch) {
+                        unaccepted.sizes.push_back(messages.iter().map(command_bytes).sum());
+                        self.write(&frames, Frame::Batch(v1::PeerBatch { messages })).await?;
                     }
                 }
                 batch = batches.recv(), if unanswered.len() < LINK_BATCHES_MAX => {
@@ -240,7 +240,7 @@ impl Dialer {
                 }
                 () = sleep_until(beat_at) => {
                     beat_at = next_beat();
-                    if heard.elapsed() > self.silence_max {
+                    if last_heard.elapsed() > self.silence_max {
                         bail!("the peer was silent for {:?}", self.silence_max);
                     }
                     unanswered.retain(|_, waiting| !waiting.is_closed());
@@ -327,7 +327,7 @@ impl Dialer {
             None => bail!("the peer did not say which view it has"),
         };
         let knows_us = view::find(&view, me.incarnation).is_some();
-        self.homes.tell(ClusterEvent::View(view)).await;
+        self.homes.send(ClusterEvent::View(view)).await;
         // It may not know this gateway yet, or know that it was removed: its view shows that.
         anyhow::ensure!(knows_us, "the peer does not have this gateway in its view");
         Ok(OpenLink { frames, replies, numbers: hello.numbers })
@@ -348,9 +348,9 @@ const fn until_beat(wall: Duration) -> Duration {
 }
 
 /// What counts against the limit of a link.
-fn command_bytes(said: &v1::PeerMessage) -> usize {
+fn command_bytes(message: &v1::PeerMessage) -> usize {
     use v1::peer_message::Message;
-    match &said.message {
+    match &message.message {
         Some(Message::Ask(ask)) => ask.encoded_len(),
         Some(Message::Deliver(deliver)) => deliver.encoded_len(),
         _ => 0,
@@ -361,15 +361,15 @@ fn command_bytes(said: &v1::PeerMessage) -> usize {
 fn split(batch: Vec<v1::PeerMessage>) -> Vec<Vec<v1::PeerMessage>> {
     let mut parts = vec![Vec::new()];
     let mut bytes = 0;
-    for said in batch {
-        let size = said.encoded_len();
-        if bytes + size > SAID_BYTES_MAX && bytes > 0 {
+    for message in batch {
+        let size = message.encoded_len();
+        if bytes + size > BATCH_BYTES_MAX && bytes > 0 {
             parts.push(Vec::new());
             bytes = 0;
         }
         bytes += size;
         if let Some(part) = parts.last_mut() {
-            part.push(said);
+            part.push(message);
         }
     }
     parts

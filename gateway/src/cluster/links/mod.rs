@@ -1,15 +1,15 @@
 //! The links to the other gateways of the view: one ordered stream for each.
 
 mod batch;
-mod held;
 mod link;
 pub(crate) mod parts;
+mod pending_batches;
 mod trouble;
 mod views;
 
 pub(crate) use self::{
-    held::{HeldBatches, ReadyMessages},
     parts::JoinedParts,
+    pending_batches::{PendingBatches, ReadyMessages},
     views::{ViewStore, views_sent},
 };
 

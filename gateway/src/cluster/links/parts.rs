@@ -66,10 +66,10 @@ mod tests {
             member: Some(PresenceMember { user_id: format!("user-{number}"), info: "i".repeat(4000) }),
             gone: false,
         };
-        let hold =
+        let update =
             InterestUpdate { members: (0..members).map(member).collect(), ..InterestUpdate::default() };
-        let said = vec![PeerMessage { message: Some(peer_message::Message::Interest(hold)) }];
-        PeerFrame { frame: Some(peer_frame::Frame::Batch(PeerBatch { messages: said })) }
+        let messages = vec![PeerMessage { message: Some(peer_message::Message::Interest(update)) }];
+        PeerFrame { frame: Some(peer_frame::Frame::Batch(PeerBatch { messages })) }
     }
 
     #[test]

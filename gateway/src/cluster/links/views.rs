@@ -101,7 +101,7 @@ struct KnownViews {
     views: VecDeque<(Arc<View>, usize)>,
     bytes: usize,
     /// What was asked for last, and when.
-    asked: Option<(Epoch, Duration)>,
+    last_asked: Option<(Epoch, Duration)>,
 }
 
 impl KnownViews {
@@ -145,10 +145,10 @@ impl KnownViews {
     }
 
     fn may_ask(&mut self, wanted: Epoch, now: Duration) -> bool {
-        if self.asked.is_some_and(|(epoch, at)| epoch == wanted && now < at + VIEW_ASK_AGAIN) {
+        if self.last_asked.is_some_and(|(epoch, at)| epoch == wanted && now < at + VIEW_ASK_AGAIN) {
             return false;
         }
-        self.asked = Some((wanted, now));
+        self.last_asked = Some((wanted, now));
         true
     }
 

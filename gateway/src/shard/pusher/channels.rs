@@ -20,7 +20,12 @@ use crate::{
     command::{GatewayContent, ParsedCommand, PresenceSeat},
     refusals,
     shard::{
-        client::Client, counters::Drop, pusher::client::Pending, slots::Slot, socketio, state::Shard,
+        client::Client,
+        counters::{Drop, ShardCounters},
+        pusher::client::Pending,
+        slots::Slot,
+        socketio,
+        state::{Shard, ShardDeps},
         upcalls::EnterUpcall,
     },
 };
@@ -47,7 +52,7 @@ impl Shard {
     pub(crate) fn join_channel(&mut self, slot: Slot, subscription: Subscription) {
         let max = self.config.settings.limits.groups_per_client_max;
         let channel = subscription.channel.as_str();
-        if !self.can_ask(1) {
+        if !self.deps.can_ask(1, &mut self.tally) {
             let sentence = "the server is busy: subscribe again later";
             return self.refuse(slot, channel, "Busy", sentence, 503);
         }
@@ -67,7 +72,7 @@ impl Shard {
                 .as_ref()
                 .map(|(user, info)| PresenceSeat { user: user.as_str().into(), info: info.as_str().into() });
             let user = seat.as_ref().map(|seat| Arc::clone(&seat.user));
-            let pending = Pending { subscription, is_again, held: Vec::new(), held_bytes: 0 };
+            let pending = Pending { subscription, is_again, deferred: Vec::new(), deferred_bytes: 0 };
             client.pending = Some(Box::new(pending));
             if let Some(seat) = seat {
                 // The limit goes with it: the channel's home decides, in its order.
@@ -85,11 +90,11 @@ impl Shard {
         let app = client.pusher.as_ref().map(|pusher| Arc::clone(&pusher.tenant.app));
         let max = app.and_then(|app| app.limits.members_max(app.compat)).unwrap_or(u32::MAX);
         let channel = pending.subscription.channel;
-        self.tally.drop(Drop::Unsent, pending.held.len());
+        self.tally.drop(Drop::Unsent, pending.deferred.len());
         if self.directory.part(slot, &channel) && pending.is_again {
             self.offers.unsubscribed(&self.clients, slot, &channel, &mut self.turn);
         }
-        self.turn.ask();
+        self.turn.request();
         match refused {
             NotPresent::Full => {
                 let sentence = format!("the channel has {max} members, as many as it may have");
@@ -102,22 +107,13 @@ impl Shard {
         }
     }
 
-    /// May so many groups be asked about? If not, it counts as dropped.
-    pub(super) fn can_ask(&mut self, groups: usize) -> bool {
-        let room = self.deps.upcalls.as_ref().map_or(0, |upcalls| upcalls.entries.capacity());
-        if room < groups {
-            self.tally.drop(Drop::Busy, 1);
-        }
-        room >= groups
-    }
-
-    /// Asks for what the client needs to follow a group that it has joined. [`Self::can_ask`] has said
+    /// Asks for what the client needs to follow a group that it has joined. [`ShardDeps::can_ask`] has said
     /// that there is room.
     pub(super) fn enter(&mut self, slot: Slot, group: &str, user: Option<Arc<str>>) {
         let Some(app) = self.clients.get(slot).map(|client| Rc::clone(&client.app)) else { return };
         let topic = Topic::group(&app, group);
         // Before the question: the home must have heard of the client.
-        self.tell_standings();
+        self.send_counts();
         let client = self.clients.id_of(slot);
         if let Some(upcalls) = &self.deps.upcalls {
             let _ = upcalls.entries.try_send(EnterUpcall { client, topic, user });
@@ -155,7 +151,7 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Some(pending) = client.pending.take() else { return };
         client.wake();
-        let Pending { subscription, held, is_again, .. } = *pending;
+        let Pending { subscription, deferred, is_again, .. } = *pending;
         let Subscription { channel, kind, member } = subscription;
         if let Some((user, _)) = &member
             && self.directory.is_member(slot, &channel)
@@ -185,9 +181,9 @@ impl Shard {
             }
         }
         if kind.cache {
-            self.say_cached(slot, &channel, entered, &held);
+            self.say_cached(slot, &channel, entered, &deferred);
         }
-        for frame in held {
+        for frame in deferred {
             self.push(slot, frame);
         }
     }
@@ -198,7 +194,7 @@ impl Shard {
         slot: Slot,
         channel: &str,
         entered: &Entered<GatewayContent>,
-        held: &[SharedFrame],
+        deferred: &[SharedFrame],
     ) {
         let protocol = self.clients.get(slot).map_or(Protocol::Pusher, |client| client.protocol);
         let cached = entered.value.as_ref().and_then(|job| match job.parsed.inner() {
@@ -220,16 +216,16 @@ impl Shard {
                     self.tally.drop(Drop::Busy, 1);
                 }
             }
-            Some(frame) if held.iter().any(|held| held[..] == frame[..]) => {}
+            Some(frame) if deferred.iter().any(|deferred| deferred[..] == frame[..]) => {}
             Some(frame) => self.push_own(slot, frame),
         }
     }
 
     /// Presence members of a channel have come and gone: all other members receive the change.
-    pub(crate) fn tell_present(&mut self, topic: &Topic, members: &[PresenceChange]) {
+    pub(crate) fn send_presence(&mut self, topic: &Topic, members: &[PresenceChange]) {
         let (app, channel) = (topic.app(), topic.name());
         if !ChannelKind::of(channel).is_presence() {
-            return self.tell_online(topic, members);
+            return self.send_online(topic, members);
         }
         let slots = self.directory.group_members(app, channel).to_vec();
         let has = |protocol| {
@@ -238,16 +234,16 @@ impl Shard {
         };
         let (has_pusher, has_socketio) = (has(Protocol::Pusher), has(Protocol::SocketIo));
         let frame = |bytes| self.outboxes.live.frame(bytes);
-        let told = |change: &PresenceChange| Frames {
+        let presence_frames = |change: &PresenceChange| Frames {
             websocket: None,
             text: None,
             frame: None,
-            pusher: has_pusher.then(|| frame(told(channel, change))),
-            socketio: has_socketio.then(|| frame(told_socketio(channel, change))),
+            pusher: has_pusher.then(|| frame(pusher_frame(channel, change))),
+            socketio: has_socketio.then(|| frame(socketio_frame(channel, change))),
             payload: 0,
         };
         let frames: Vec<(&str, Frames<SharedFrame>)> =
-            members.iter().map(|change| (&*change.user, told(change))).collect();
+            members.iter().map(|change| (&*change.user, presence_frames(change))).collect();
         for slot in slots {
             let Some(client) = self.clients.get(slot).filter(|client| client.pusher.is_some()) else {
                 continue;
@@ -269,18 +265,29 @@ impl Shard {
     }
 
     /// Keeps a message until the subscription that is under way is confirmed.
-    pub(crate) fn hold_back(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
+    pub(crate) fn defer(&mut self, slot: Slot, frames: &Frames<SharedFrame>) -> Result<(), Drop> {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return Err(Drop::Closing) };
         let frame = client.protocol.pick(frames).cloned().ok_or(Drop::Protocol)?;
         let Some(pending) = client.pending.as_mut() else { return Err(Drop::Closing) };
-        pending.held_bytes += frame.len();
-        if pending.held_bytes > bytes_max && !pending.held.is_empty() {
+        pending.deferred_bytes += frame.len();
+        if pending.deferred_bytes > bytes_max && !pending.deferred.is_empty() {
             self.close_slow(slot);
             return Err(Drop::Slow);
         }
-        pending.held.push(frame);
+        pending.deferred.push(frame);
         Ok(())
+    }
+}
+
+impl ShardDeps {
+    /// Is there room for questions about so many groups? If not, it counts as dropped.
+    pub(super) fn can_ask(&self, groups: usize, tally: &mut ShardCounters) -> bool {
+        let room = self.upcalls.as_ref().map_or(0, |upcalls| upcalls.entries.capacity());
+        if room < groups {
+            tally.drop(Drop::Busy, 1);
+        }
+        room >= groups
     }
 }
 
@@ -316,12 +323,12 @@ fn members<'a>(present: &'a [(Arc<str>, Arc<str>)], user: &'a str, info: &'a str
     members
 }
 
-fn told_socketio(channel: &str, change: &PresenceChange) -> Bytes {
+fn socketio_frame(channel: &str, change: &PresenceChange) -> Bytes {
     let member = ChannelMember::of_seat(&change.user, &change.info);
-    text_frame(&socketio::told(channel, member, change.here))
+    text_frame(&socketio::presence_change(channel, member, change.here))
 }
 
-fn told(channel: &str, change: &PresenceChange) -> Bytes {
+fn pusher_frame(channel: &str, change: &PresenceChange) -> Bytes {
     let member = ChannelMember::of_seat(&change.user, &change.info);
     text_frame(&match change.here {
         true => outgoing::member_added(channel, &member),

@@ -54,7 +54,7 @@ pub(crate) struct PusherClient {
     /// Its app's clients have subscribed to so much that it is not read before this second.
     pub(crate) not_before: u32,
     /// Users of its watchlist whose groups' homes have not answered.
-    pub(super) unheard: u32,
+    pub(super) unanswered_watches: u32,
     /// A client event of its waits to be placed.
     pub(super) is_placing: bool,
     /// The second at which it must have shown a signature.
@@ -75,8 +75,8 @@ pub(crate) struct Pending {
     /// It was in the channel before: Reverb's clients may subscribe twice.
     pub(super) is_again: bool,
     /// What came to the channel meanwhile: the confirmation goes first.
-    pub(super) held: Vec<SharedFrame>,
-    pub(super) held_bytes: usize,
+    pub(super) deferred: Vec<SharedFrame>,
+    pub(super) deferred_bytes: usize,
 }
 
 impl PusherClient {
@@ -94,7 +94,7 @@ impl PusherClient {
             events: Rate::default(),
             subscriptions: Bucket::default(),
             not_before: 0,
-            unheard: 0,
+            unanswered_watches: 0,
             is_placing: false,
             authorize_by: (within > 0).then_some(second + within),
             is_authorized: false,
@@ -107,7 +107,7 @@ impl PusherClient {
     /// Has everything that it asked for been done, but for a subscription? Nothing is read from it before.
     pub(crate) fn is_idle(&self) -> bool {
         let is_asking = self.socketio.as_ref().is_some_and(|client| client.is_asking());
-        self.unheard == 0 && !self.is_placing && self.not_before == 0 && !is_asking
+        self.unanswered_watches == 0 && !self.is_placing && self.not_before == 0 && !is_asking
     }
 
     /// Was it to show a signature, and has not?

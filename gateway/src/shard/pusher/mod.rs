@@ -34,7 +34,7 @@ use crate::{
     codec::encode::{close_frame, text_frame},
     command::{ChannelEvent, EventFlags},
     refusals::RefusalContext,
-    shard::{counters::Drop, slots::Slot, state::Shard},
+    shard::{clients::ShardClients, counters::Drop, slots::Slot, state::Shard},
 };
 
 pub(crate) use self::client::PusherTenant;
@@ -138,7 +138,7 @@ impl Shard {
             }
             self.offers.unsubscribed(&self.clients, slot, channel, &mut self.turn);
         }
-        self.turn.ask();
+        self.turn.request();
     }
 
     /// Tells a client that its event was refused. Socket.IO clients hear nothing of it, as from the server that
@@ -243,11 +243,13 @@ impl Shard {
         let Some(slot) = self.clients.find(client) else { return };
         self.reject_event(slot, why);
     }
+}
 
+impl ShardClients {
     /// These clients' events have their places in the queues: their next frames may be read.
     pub(crate) fn events_placed(&mut self, clients: &[ClientId]) {
         for &client in clients {
-            let Some(client) = self.clients.find(client).and_then(|slot| self.clients.get_mut(slot)) else {
+            let Some(client) = self.find(client).and_then(|slot| self.get_mut(slot)) else {
                 continue;
             };
             if let Some(pusher) = &mut client.pusher {

@@ -51,7 +51,7 @@ impl Offers {
         if self.events.len() >= BATCH_COMMANDS_MAX {
             self.dropped += self.observers.offer(self.events.drain(..));
         } else {
-            turn.ask();
+            turn.request();
         }
     }
 

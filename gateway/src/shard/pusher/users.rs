@@ -21,8 +21,8 @@ use crate::{
 
 impl Shard {
     /// A repeated sign-in is answered without work. Any other joins the user's groups first: only a
-    /// connection that is in them is the user, so that it can be terminated. Until the client was told
-    /// how its watchlist stands, nothing more is read from it.
+    /// connection that is in them is the user, so that it can be terminated. Until the client has received
+    /// the state of its watchlist, nothing more is read from it.
     pub(super) fn sign_in(&mut self, slot: Slot, user: SignedInUser, user_data: &str) {
         let Some(pusher) = self.clients.pusher(slot) else { return };
         let app = &pusher.tenant.app;
@@ -49,11 +49,11 @@ impl Shard {
         }
     }
 
-    /// Joins the groups of a user, and of those it watches, and asks how these stand. False, and nothing
+    /// Joins the groups of a user, and of those it watches, and asks who of these is online. False, and nothing
     /// has changed, if that cannot be done now.
     fn become_user(&mut self, slot: Slot, user: SignedInUser, watches: bool) -> bool {
         let watched: &[String] = if watches { &user.watchlist } else { &[] };
-        if !self.can_ask(watched.len()) {
+        if !self.deps.can_ask(watched.len(), &mut self.tally) {
             return false;
         }
         let own = [Some(signed_in_group(&user.id)), watches.then(|| online_group(&user.id))];
@@ -79,13 +79,13 @@ impl Shard {
         for user in watched {
             self.enter(slot, &online_group(user), None);
         }
-        let asked = u32::try_from(watched.len()).unwrap_or(u32::MAX);
+        let watched_count = u32::try_from(watched.len()).unwrap_or(u32::MAX);
         if let Some(pusher) = self.clients.pusher(slot) {
-            pusher.unheard += asked;
+            pusher.unanswered_watches += watched_count;
             pusher.user = Some(Box::new(user));
             pusher.is_authorized = true;
         }
-        self.turn.ask();
+        self.turn.request();
         true
     }
 
@@ -100,8 +100,8 @@ impl Shard {
     pub(super) fn forget_identity(&mut self, slot: Slot, user: &str) {
         let Some(pusher) = self.clients.pusher(slot) else { return };
         let signed_in = pusher.user.as_ref().is_some_and(|known| known.id == user);
-        let stands = |group| self.directory.seat(slot, group).is_some_and(|seat| *seat.user == *user);
-        let is_present = self.directory.groups(slot).any(|group| stands(group));
+        let is_seated = |group| self.directory.seat(slot, group).is_some_and(|seat| *seat.user == *user);
+        let is_present = self.directory.groups(slot).any(|group| is_seated(group));
         if !signed_in && !is_present {
             self.directory.part(slot, &signed_in_group(user));
         }
@@ -109,28 +109,28 @@ impl Shard {
 
     /// The home of a watched user's group has answered, or did not in time.
     pub(super) fn watch_answered(&mut self, slot: Slot, user: &str, online: bool) {
-        self.heard_of(slot, user, online);
+        self.update_watch(slot, user, online);
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Some(pusher) = &mut client.pusher else { return };
-        pusher.unheard = pusher.unheard.saturating_sub(1);
-        if pusher.unheard == 0 {
+        pusher.unanswered_watches = pusher.unanswered_watches.saturating_sub(1);
+        if pusher.unanswered_watches == 0 {
             client.wake();
         }
     }
 
-    /// How a user stood when the client began to watch, or stands now.
-    fn heard_of(&mut self, slot: Slot, user: &str, online: bool) {
+    /// A watched user is online or not: the state when the client began to watch, or a change.
+    fn update_watch(&mut self, slot: Slot, user: &str, online: bool) {
         let Some(watch) = self.clients.pusher(slot).and_then(|pusher| pusher.watch.as_mut()) else { return };
-        if let Some(frame) = watch.heard(user, online) {
+        if let Some(frame) = watch.update(user, online) {
             self.say(slot, &frame);
         }
     }
 
-    pub(super) fn tell_online(&mut self, topic: &Topic, members: &[PresenceChange]) {
+    pub(super) fn send_online(&mut self, topic: &Topic, members: &[PresenceChange]) {
         let Some(user) = online_user(topic.name()) else { return };
         let Some(change) = members.iter().find(|change| *change.user == *user) else { return };
         for slot in self.directory.group_members(topic.app(), topic.name()).to_vec() {
-            self.heard_of(slot, user, change.here);
+            self.update_watch(slot, user, change.here);
         }
     }
 }
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn watchlist_is_sent_whole_and_then_each_change() {
         let mut watch = Watchlist::of(&["ann".to_owned(), "bob".to_owned()]);
-        assert_eq!(watch.heard("ann", true), None);
-        assert_eq!(watch.heard("eve", true), None);
-        let all = watch.heard("bob", false).unwrap();
+        assert_eq!(watch.update("ann", true), None);
+        assert_eq!(watch.update("eve", true), None);
+        let all = watch.update("bob", false).unwrap();
         assert!(all.contains(r#"\"online\",\"user_ids\":[\"ann\"]"#), "{all}");
         assert!(all.contains(r#"\"offline\",\"user_ids\":[\"bob\"]"#), "{all}");
-        assert_eq!(watch.heard("ann", true), None);
-        let change = watch.heard("ann", false).unwrap();
+        assert_eq!(watch.update("ann", true), None);
+        let change = watch.update("ann", false).unwrap();
         assert!(change.contains("offline") && !change.contains("bob"), "{change}");
     }
 }

@@ -28,28 +28,28 @@ pub(super) fn online_user(group: &str) -> Option<&str> {
 #[derive(Default)]
 pub(crate) struct Watchlist {
     pub(super) users: Vec<(Box<str>, Option<bool>)>,
-    pub(super) told: bool,
+    pub(super) is_sent: bool,
 }
 
 impl Watchlist {
     pub(super) fn of(users: &[String]) -> Self {
-        Self { users: users.iter().map(|user| (user.as_str().into(), None)).collect(), told: false }
+        Self { users: users.iter().map(|user| (user.as_str().into(), None)).collect(), is_sent: false }
     }
 
-    /// Takes how a user stands; returns the frame that the client gets for it.
-    pub(super) fn heard(&mut self, user: &str, online: bool) -> Option<String> {
+    /// Records whether a user is online; returns the frame that the client gets for it.
+    pub(super) fn update(&mut self, user: &str, online: bool) -> Option<String> {
         let (_, known) = self.users.iter_mut().find(|(watched, _)| **watched == *user)?;
         if known.replace(online) == Some(online) {
             return None;
         }
-        if self.told {
+        if self.is_sent {
             let (come, gone): (&[&str], &[&str]) = if online { (&[user], &[]) } else { (&[], &[user]) };
             return outgoing::watchlist_events(come, gone);
         }
-        self.told = self.users.iter().all(|(_, known)| known.is_some());
+        self.is_sent = self.users.iter().all(|(_, known)| known.is_some());
         let those = |wanted: bool| -> Vec<&str> {
             self.users.iter().filter(|(_, known)| *known == Some(wanted)).map(|(user, _)| &**user).collect()
         };
-        if self.told { outgoing::watchlist_events(&those(true), &those(false)) } else { None }
+        if self.is_sent { outgoing::watchlist_events(&those(true), &those(false)) } else { None }
     }
 }

@@ -261,8 +261,8 @@ pub(crate) fn open_packet(
     }
 }
 
-/// What all of a presence channel's Socket.IO clients hear of a user.
-pub(super) fn told(channel: &str, member: ChannelMember<'_>, here: bool) -> String {
+/// A user has joined or left a presence channel: the frame for Socket.IO clients in it.
+pub(super) fn presence_change(channel: &str, member: ChannelMember<'_>, here: bool) -> String {
     if here {
         outgoing::presence_joining(channel, &PresentUser { member, socket_id: None })
     } else {

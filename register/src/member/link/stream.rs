@@ -81,7 +81,7 @@ impl RegisterLink {
     /// A register that could not even be asked: is something else at its address? Looked at until it has been
     /// logged, and not at every try.
     async fn unasked(&mut self, address: SocketAddr, why: String) -> RegisterLinkEnd {
-        let known = self.strange.take().filter(|(known, _)| *known == address && self.trouble_told);
+        let known = self.strange.take().filter(|(known, _)| *known == address && self.trouble_logged);
         let why = match known {
             Some((_, why)) => why,
             None => {
@@ -102,7 +102,7 @@ impl RegisterLink {
         match active {
             Some(address) => {
                 let why = format!("register {address} is active as well: run only one");
-                if !std::mem::replace(&mut self.split_told, true) {
+                if !std::mem::replace(&mut self.split_logged, true) {
                     tracing::error!(
                         register,
                         why,
@@ -112,20 +112,20 @@ impl RegisterLink {
                 }
                 self.publisher.split(register, why, outside);
             }
-            None if std::mem::take(&mut self.split_told) => self.tell_heard(register),
+            None if std::mem::take(&mut self.split_logged) => self.publish_heard(register),
             None => {}
         }
         for rival in lower {
             let higher = broadgate_proto::view::epoch(self.life.known());
             broadgate_tasks::spawn(
                 "step-down",
-                rivals::tell(rival, self.config.credentials.clone(), higher, looks.followed()),
+                rivals::step_down(rival, self.config.credentials.clone(), higher, looks.followed()),
             );
         }
         higher
     }
 
-    fn tell_heard(&self, register: &str) {
+    fn publish_heard(&self, register: &str) {
         if self.redial.is_given(register) || self.led.as_deref() == Some(register) {
             self.publisher.heard(register);
         } else {
@@ -145,7 +145,7 @@ impl RegisterLink {
         if let Some(sentence) = address::refusal(&address, dialed.local, dialed.peer) {
             return Err(sentence);
         }
-        if !address.is_empty() && !std::mem::replace(&mut self.address_told, true) {
+        if !address.is_empty() && !std::mem::replace(&mut self.address_logged, true) {
             tracing::info!(%address, "advertising this address to the other members");
         }
         let config = &self.config;
@@ -167,7 +167,7 @@ impl RegisterLink {
     async fn follow(
         &mut self,
         register: &str,
-        mut said: MemberState,
+        mut announced: MemberState,
         requests: mpsc::Sender<JoinRequest>,
         mut replies: Streaming<JoinReply>,
         (mut looking, mut looks): (Looking, Looks),
@@ -176,9 +176,9 @@ impl RegisterLink {
         loop {
             // Looked at in every turn: it may have changed while the stream was being opened.
             let wanted = self.wishes.borrow().state;
-            if wanted != said {
-                said = wanted;
-                send(&requests, Request::SetState(SetState { state: said.into() }));
+            if wanted != announced {
+                announced = wanted;
+                send(&requests, Request::SetState(SetState { state: announced.into() }));
             }
             let wake = self.started + self.life.wake();
             let step = tokio::select! {
@@ -223,17 +223,17 @@ impl RegisterLink {
                 FollowStep::Welcomed => {
                     welcomed = true;
                     self.redial.heard();
-                    self.refusal_told = false;
-                    self.trouble_told = false;
-                    self.tell_heard(register);
+                    self.refusal_logged = false;
+                    self.trouble_logged = false;
+                    self.publish_heard(register);
                     tracing::info!(register, incarnation = %self.incarnation, "the register accepted this member");
                 }
                 FollowStep::Install(view) => self.publisher.view(view),
                 FollowStep::Beat(number) => send(&requests, Request::Beat(Beat { number })),
-                FollowStep::Drain => self.tell(MemberEvent::Drain),
+                FollowStep::Drain => self.emit(MemberEvent::Drain),
                 FollowStep::Dead(reason) => {
                     tracing::warn!(register, reason, incarnation = %self.incarnation, "removed from the cluster");
-                    self.tell(MemberEvent::Removed { reason });
+                    self.emit(MemberEvent::Removed { reason });
                     return RegisterLinkEnd::Over;
                 }
                 FollowStep::Next(why) => return RegisterLinkEnd::Next(why),

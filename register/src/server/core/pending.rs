@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use broadgate_proto::{
-    limits::VIEW_HELD_MAX,
+    limits::VIEW_DEFERRED_MAX,
     v1::{Epoch, join_reply::Reply},
 };
 
@@ -18,14 +18,14 @@ pub(super) struct PendingView {
     /// The list has changed since the last view.
     changed: bool,
     /// The effects since then, in order: they are of a list that nobody has seen.
-    held: Vec<Effect>,
+    deferred: Vec<Effect>,
     /// No view is made before.
     next: Duration,
 }
 
 impl PendingView {
     pub const fn new(interval: Duration) -> Self {
-        Self { interval, changed: false, held: Vec::new(), next: Duration::ZERO }
+        Self { interval, changed: false, deferred: Vec::new(), next: Duration::ZERO }
     }
 
     /// The list has changed.
@@ -44,7 +44,7 @@ impl PendingView {
     }
 
     pub fn is_due(&self, now: Now) -> bool {
-        self.changed && (now.up >= self.next || self.held.len() >= VIEW_HELD_MAX)
+        self.changed && (now.up >= self.next || self.deferred.len() >= VIEW_DEFERRED_MAX)
     }
 
     /// The effects of one input: held back while a change waits, except answers to beats.
@@ -54,7 +54,7 @@ impl PendingView {
         }
         for effect in effects {
             let is_beat = matches!(effect, Effect::Reply(_, Reply::Beat(_)));
-            if is_beat { &mut *out } else { &mut self.held }.push(effect);
+            if is_beat { &mut *out } else { &mut self.deferred }.push(effect);
         }
     }
 
@@ -63,7 +63,7 @@ impl PendingView {
     pub fn made(&mut self, view: Epoch, now: Now, out: &mut Vec<Effect>) {
         self.changed = false;
         self.next = now.up + self.interval;
-        for mut effect in self.held.drain(..) {
+        for mut effect in self.deferred.drain(..) {
             if let Effect::Answer(Ok(answer)) = &mut effect {
                 answer.epoch = view;
             }
@@ -179,9 +179,9 @@ mod tests {
         core.apply(hello(1, 1, None), at(0));
         core.apply(hello(2, 2, None), at(1));
         let unknown = Input::Leave { incarnation: Incarnation::from_bits(99).to_string() };
-        let shown = (0..VIEW_HELD_MAX).find(|_| !core.apply(unknown.clone(), at(2)).is_empty());
+        let shown = (0..VIEW_DEFERRED_MAX).find(|_| !core.apply(unknown.clone(), at(2)).is_empty());
         // What the second member gets was held back before.
-        assert!(shown.is_some_and(|count| count + 5 > VIEW_HELD_MAX), "{shown:?}");
+        assert!(shown.is_some_and(|count| count + 5 > VIEW_DEFERRED_MAX), "{shown:?}");
     }
 
     #[derive(Debug, Clone)]

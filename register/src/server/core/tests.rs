@@ -183,17 +183,20 @@ fn register_steps_down_for_a_higher_term_and_serves_again_when_that_is_gone() {
     core.apply(reporting(1, 1, reported(5, 7, &[1, 2])), at(0));
     assert_eq!(epoch(&core).term, 6);
     for lower in [Epoch::new(6, 9), Epoch::new(5, 1), Epoch::new(u64::MAX, 1)] {
-        let told = core.apply(Input::StepDown { epoch: lower, register: String::new() }, at(1));
-        assert!(matches!(&told[..], [Effect::Answer(Ok(_))]), "{told:?}");
+        let effects = core.apply(Input::StepDown { epoch: lower, register: String::new() }, at(1));
+        assert!(matches!(&effects[..], [Effect::Answer(Ok(_))]), "{effects:?}");
     }
     let register = "r2:7100".to_owned();
-    let told = core.apply(Input::StepDown { epoch: Epoch::new(9, 1), register }, at(1));
+    let effects = core.apply(Input::StepDown { epoch: Epoch::new(9, 1), register }, at(1));
     let named = |effect: &Effect| matches!(effect, Effect::Reply(1, Reply::Elsewhere(it)) if it.register == "r2:7100" && it.term == 9);
     assert!(
-        told.iter().position(named) < told.iter().position(|effect| matches!(effect, Effect::Refuse(..)))
+        effects.iter().position(named)
+            < effects.iter().position(|effect| matches!(effect, Effect::Refuse(..)))
     );
-    assert!(told.iter().any(|effect| matches!(effect, Effect::Refuse(1, RegisterRefusal::Unavailable(_)))));
-    assert!(told.iter().any(|effect| matches!(effect, Effect::Happened(Happened::SteppedDown { .. }))));
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Refuse(1, RegisterRefusal::Unavailable(_))))
+    );
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Happened(Happened::SteppedDown { .. }))));
     assert_eq!((epoch(&core), core.view().members.len()), (Epoch::new(0, 0), 0));
     // Who comes from the cluster of the lower term, or from none, goes to the other register.
     for hello in [hello(2, 2), reporting(3, 1, reported(6, 1, &[1, 2]))] {
@@ -292,8 +295,11 @@ fn what_a_fresh_register_names_is_below_every_cluster_that_has_lived_for_a_lease
         let mut fresh = register().with_salt(new);
         fresh.apply(hello(2, 2), at(0));
         assert!(epoch(&fresh) < epoch(&living) && epoch(&fresh).term > 0);
-        let told = fresh.apply(reporting(1, 1, known), at(1));
-        assert!(!told.iter().any(|effect| matches!(effect, Effect::Show(1, _))), "not the view without it");
+        let effects = fresh.apply(reporting(1, 1, known), at(1));
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, Effect::Show(1, _))),
+            "not the view without it"
+        );
         assert!(epoch(&fresh) > epoch(&living));
         assert_eq!(names(&fresh), ["gateway-1", "gateway-2"]);
         fresh.apply(Input::Beat { connection: 2, number: 1 }, at(1));

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use broadgate_proto::{
     id::Incarnation,
     limits::{
-        LEDGER_HELD_MAX, LEDGER_REMOVED_MAX, LEDGER_VIEW_BYTES_MAX, LEDGER_VIEWS_MAX,
+        LEDGER_DEFERRED_MAX, LEDGER_REMOVED_MAX, LEDGER_VIEW_BYTES_MAX, LEDGER_VIEWS_MAX,
         LEDGER_WAITING_BYTES_MAX,
     },
     v1::{Epoch, View, join_reply::Reply},
@@ -25,12 +25,12 @@ pub(super) struct Commits {
     /// The newest view of all.
     made: Epoch,
     /// Each shows a view up to this one.
-    held: VecDeque<(Epoch, Effect)>,
+    deferred: VecDeque<(Epoch, Effect)>,
     /// Views for the next writes, and when they were made.
     waiting: VecDeque<(Arc<View>, Duration)>,
     waiting_bytes: usize,
     /// The write under way, and when it, and the oldest of its views, were made.
-    flying: Option<(Arc<Write>, Duration, Duration)>,
+    in_flight: Option<(Arc<Write>, Duration, Duration)>,
     number: u64,
 }
 
@@ -38,8 +38,8 @@ impl Commits {
     /// The ledger has this view.
     pub fn new(shown: Arc<View>) -> Self {
         let made = shown.epoch.unwrap_or_default();
-        let (held, waiting) = (VecDeque::new(), VecDeque::new());
-        Self { shown, made, held, waiting, waiting_bytes: 0, flying: None, number: 0 }
+        let (deferred, waiting) = (VecDeque::new(), VecDeque::new());
+        Self { shown, made, deferred, waiting, waiting_bytes: 0, in_flight: None, number: 0 }
     }
 
     pub const fn shown(&self) -> &Arc<View> {
@@ -53,17 +53,17 @@ impl Commits {
 
     /// More waits than may.
     pub fn is_full(&self) -> bool {
-        self.held.len() >= LEDGER_HELD_MAX || self.waiting_bytes >= LEDGER_WAITING_BYTES_MAX
+        self.deferred.len() >= LEDGER_DEFERRED_MAX || self.waiting_bytes >= LEDGER_WAITING_BYTES_MAX
     }
 
-    pub fn flying(&self) -> Option<Arc<Write>> {
-        self.flying.as_ref().map(|(write, ..)| write.clone())
+    pub fn in_flight(&self) -> Option<Arc<Write>> {
+        self.in_flight.as_ref().map(|(write, ..)| write.clone())
     }
 
     /// How long the oldest view that is not committed has waited.
     pub fn lag(&self, now: Now) -> Duration {
-        let flying = self.flying.as_ref().map(|(_, _, made)| *made);
-        let since = flying.or_else(|| self.waiting.front().map(|(_, made)| *made));
+        let in_flight = self.in_flight.as_ref().map(|(_, _, made)| *made);
+        let since = in_flight.or_else(|| self.waiting.front().map(|(_, made)| *made));
         since.map_or(Duration::ZERO, |since| now.up.saturating_sub(since))
     }
 
@@ -76,19 +76,19 @@ impl Commits {
                 self.waiting.push_back((view.clone(), now.up));
             }
         }
-        let settled = self.flying.is_none() && self.waiting.is_empty();
+        let settled = self.in_flight.is_none() && self.waiting.is_empty();
         for effect in effects {
             if settled || matches!(effect, Effect::Reply(_, Reply::Beat(_))) {
                 out.push(effect);
             } else {
-                self.held.push_back((self.made, effect));
+                self.deferred.push_back((self.made, effect));
             }
         }
     }
 
     /// The next write, if none is under way: all views that wait, as far as one write takes them.
     pub fn next(&mut self, guard: Guard, core: &Core, now: Now) -> Option<Arc<Write>> {
-        if self.flying.is_some() {
+        if self.in_flight.is_some() {
             return None;
         }
         let made = self.waiting.front()?.1;
@@ -111,21 +111,21 @@ impl Commits {
         let oldest = core.oldest_kept().min(views.first()?.epoch.unwrap_or_default());
         let write = Write { guard, number: self.number, views, removed, oldest };
         let write = Arc::new(write);
-        self.flying = Some((write.clone(), now.up, made));
+        self.in_flight = Some((write.clone(), now.up, made));
         Some(write)
     }
 
     /// The write under way is committed: what it shows is released. Returns how long it took.
     pub fn done(&mut self, now: Now, out: &mut Vec<Effect>) -> Duration {
-        let Some((write, started, _)) = self.flying.take() else { return Duration::ZERO };
+        let Some((write, started, _)) = self.in_flight.take() else { return Duration::ZERO };
         if let Some(newest) = write.views.last() {
             self.shown = newest.clone();
         }
         let committed = write.epoch();
-        while let Some((epoch, _)) = self.held.front()
+        while let Some((epoch, _)) = self.deferred.front()
             && *epoch <= committed
         {
-            out.extend(self.held.pop_front().map(|(_, effect)| effect));
+            out.extend(self.deferred.pop_front().map(|(_, effect)| effect));
         }
         now.up.saturating_sub(started)
     }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use broadgate_proto::{
-    limits::{LINK_HELD_BYTES_MAX, VIEW_ASK_AGAIN},
+    limits::{LINK_PENDING_BYTES_MAX, VIEW_ASK_AGAIN},
     v1::{Epoch, PeerBatch, PeerMessage, View, peer_message::Message},
 };
 use prost::Message as _;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// The batches of one link that have not been passed on, in order.
 #[derive(Debug)]
-pub(crate) struct HeldBatches {
+pub(crate) struct PendingBatches {
     /// How long the register is waited for before the peer is asked for a view.
     grace: Duration,
     /// With their sizes; the first may be the rest of one.
@@ -46,24 +46,24 @@ pub(crate) struct ReadyMessages {
 /// Too much waits.
 #[derive(Debug, thiserror::Error)]
 #[error("{bytes} bytes wait for view {epoch}, which has not come")]
-pub(crate) struct TooMuchHeld {
+pub(crate) struct TooMuchPending {
     bytes: usize,
     epoch: Epoch,
 }
 
-impl HeldBatches {
+impl PendingBatches {
     /// Waits this long for the register before it asks the peer.
     pub(crate) const fn new(grace: Duration) -> Self {
         Self { grace, waiting: VecDeque::new(), bytes: 0, wanted: None }
     }
 
     /// Adds a batch behind those that wait.
-    pub(crate) fn add(&mut self, batch: PeerBatch) -> Result<(), TooMuchHeld> {
+    pub(crate) fn add(&mut self, batch: PeerBatch) -> Result<(), TooMuchPending> {
         let mut bytes = 0;
         if let Some(wanted) = self.wanted {
             bytes = batch.encoded_len();
-            if self.bytes + bytes > LINK_HELD_BYTES_MAX {
-                return Err(TooMuchHeld { bytes: self.bytes + bytes, epoch: wanted.epoch });
+            if self.bytes + bytes > LINK_PENDING_BYTES_MAX {
+                return Err(TooMuchPending { bytes: self.bytes + bytes, epoch: wanted.epoch });
             }
         }
         self.bytes += bytes;
@@ -165,9 +165,9 @@ mod tests {
     }
 
     /// All that is passed on where these views are known.
-    fn passed(held: &mut HeldBatches, known: &[u64], now: Instant) -> Vec<ReadyMessages> {
+    fn passed(pending: &mut PendingBatches, known: &[u64], now: Instant) -> Vec<ReadyMessages> {
         let find = |wanted: Epoch| known.contains(&wanted.count).then(|| view(wanted.count));
-        std::iter::from_fn(|| held.next(find, now)).collect()
+        std::iter::from_fn(|| pending.next(find, now)).collect()
     }
 
     fn ready(messages: &[PeerMessage], views: &[u64], is_end: bool) -> ReadyMessages {
@@ -180,88 +180,91 @@ mod tests {
 
     #[test]
     fn what_follows_an_unknown_view_waits_for_it_and_keeps_its_order() {
-        let (mut held, now) = (HeldBatches::new(Duration::ZERO), Instant::now());
-        held.add(batch(&[ask(1), number(4), ask(2), number(5), ask(3)])).unwrap();
-        assert_eq!(passed(&mut held, &[4], now), [ready(&[ask(1), number(4), ask(2)], &[4], false)]);
-        let wanted = *held.wanted().unwrap();
+        let (mut pending, now) = (PendingBatches::new(Duration::ZERO), Instant::now());
+        pending.add(batch(&[ask(1), number(4), ask(2), number(5), ask(3)])).unwrap();
+        assert_eq!(passed(&mut pending, &[4], now), [ready(&[ask(1), number(4), ask(2)], &[4], false)]);
+        let wanted = *pending.wanted().unwrap();
         assert_eq!((wanted.epoch, wanted.ask_at), (epoch(5), Some(now)));
-        held.add(batch(&[ask(4)])).unwrap();
-        held.add(batch(&[number(6), ask(5)])).unwrap();
+        pending.add(batch(&[ask(4)])).unwrap();
+        pending.add(batch(&[number(6), ask(5)])).unwrap();
         let later = now + Duration::from_secs(1);
-        assert_eq!(passed(&mut held, &[4], later), [], "nothing overtakes the view");
-        assert_eq!(held.wanted().unwrap().since, now, "it has waited since then");
+        assert_eq!(passed(&mut pending, &[4], later), [], "nothing overtakes the view");
+        assert_eq!(pending.wanted().unwrap().since, now, "it has waited since then");
         assert_eq!(
-            passed(&mut held, &[5], later),
+            passed(&mut pending, &[5], later),
             [ready(&[number(5), ask(3)], &[5], true), ready(&[ask(4)], &[], true)]
         );
-        assert_eq!((held.wanted().unwrap().epoch, held.wanted().unwrap().since), (epoch(6), later));
-        assert_eq!(passed(&mut held, &[6], later), [ready(&[number(6), ask(5)], &[6], true)]);
-        assert!(held.wanted().is_none() && held.bytes == 0 && held.waiting.is_empty());
+        assert_eq!((pending.wanted().unwrap().epoch, pending.wanted().unwrap().since), (epoch(6), later));
+        assert_eq!(passed(&mut pending, &[6], later), [ready(&[number(6), ask(5)], &[6], true)]);
+        assert!(pending.wanted().is_none() && pending.bytes == 0 && pending.waiting.is_empty());
     }
 
     #[test]
     fn link_asks_once_and_later_if_another_one_has_just_asked() {
-        let (mut held, now, patience) =
-            (HeldBatches::new(Duration::ZERO), Instant::now(), Duration::from_secs(2));
-        assert_eq!(held.wake(patience), None);
-        held.add(batch(&[number(1)])).unwrap();
-        assert_eq!(passed(&mut held, &[], now), []);
-        assert_eq!(held.wake(patience), Some(now));
-        assert!(!held.wanted().unwrap().is_due(now, || false));
+        let (mut pending, now, patience) =
+            (PendingBatches::new(Duration::ZERO), Instant::now(), Duration::from_secs(2));
+        assert_eq!(pending.wake(patience), None);
+        pending.add(batch(&[number(1)])).unwrap();
+        assert_eq!(passed(&mut pending, &[], now), []);
+        assert_eq!(pending.wake(patience), Some(now));
+        assert!(!pending.wanted().unwrap().is_due(now, || false));
         let later = now + VIEW_ASK_AGAIN;
-        assert_eq!(held.wake(patience), Some(later));
-        assert!(held.wanted().unwrap().is_due(later, || false), "the other link's question has not helped");
-        assert!(!held.wanted().unwrap().is_due(later, || true), "it has asked");
-        assert_eq!(held.wake(patience), Some(now + patience));
-        held.wanted().unwrap().ask_for_all(later);
-        assert!(held.wanted().unwrap().whole && held.wanted().unwrap().is_due(later, || false));
+        assert_eq!(pending.wake(patience), Some(later));
+        assert!(
+            pending.wanted().unwrap().is_due(later, || false),
+            "the other link's question has not helped"
+        );
+        assert!(!pending.wanted().unwrap().is_due(later, || true), "it has asked");
+        assert_eq!(pending.wake(patience), Some(now + patience));
+        pending.wanted().unwrap().ask_for_all(later);
+        assert!(pending.wanted().unwrap().whole && pending.wanted().unwrap().is_due(later, || false));
     }
 
     #[test]
     fn register_is_waited_for_before_the_peer_is_asked() {
         let (grace, patience) = (Duration::from_millis(50), Duration::from_secs(2));
-        let (mut held, now) = (HeldBatches::new(grace), Instant::now());
-        held.add(batch(&[number(1), ask(1)])).unwrap();
-        assert_eq!(passed(&mut held, &[], now), []);
-        assert_eq!(held.wake(patience), Some(now + grace));
-        assert!(!held.wanted().unwrap().is_due(now, || true), "it is mostly on its way");
-        assert_eq!(passed(&mut held, &[1], now), [ready(&[number(1), ask(1)], &[1], true)]);
-        assert_eq!(held.wake(patience), None, "nobody was asked");
-        held.add(batch(&[number(2)])).unwrap();
-        assert_eq!(passed(&mut held, &[], now), []);
-        assert!(held.wanted().unwrap().is_due(now + grace, || true), "the register has not sent it");
+        let (mut pending, now) = (PendingBatches::new(grace), Instant::now());
+        pending.add(batch(&[number(1), ask(1)])).unwrap();
+        assert_eq!(passed(&mut pending, &[], now), []);
+        assert_eq!(pending.wake(patience), Some(now + grace));
+        assert!(!pending.wanted().unwrap().is_due(now, || true), "it is mostly on its way");
+        assert_eq!(passed(&mut pending, &[1], now), [ready(&[number(1), ask(1)], &[1], true)]);
+        assert_eq!(pending.wake(patience), None, "nobody was asked");
+        pending.add(batch(&[number(2)])).unwrap();
+        assert_eq!(passed(&mut pending, &[], now), []);
+        assert!(pending.wanted().unwrap().is_due(now + grace, || true), "the register has not sent it");
         // The answer did not help: that takes no further grace.
-        held.wanted().unwrap().ask_for_all(now + grace);
-        assert!(held.wanted().unwrap().is_due(now + grace, || true));
+        pending.wanted().unwrap().ask_for_all(now + grace);
+        assert!(pending.wanted().unwrap().is_due(now + grace, || true));
     }
 
     #[test]
     fn batches_without_numbers_pass_as_they_are() {
-        let (mut held, now) = (HeldBatches::new(Duration::ZERO), Instant::now());
+        let (mut pending, now) = (PendingBatches::new(Duration::ZERO), Instant::now());
         let whole = PeerMessage { message: Some(Message::View(View::default())) };
         let synced = PeerMessage { message: Some(Message::Synced(Synced::default())) };
         for messages in [vec![whole, synced], vec![]] {
-            held.add(batch(&messages)).unwrap();
-            assert_eq!(passed(&mut held, &[], now), [ready(&messages, &[], true)]);
+            pending.add(batch(&messages)).unwrap();
+            assert_eq!(passed(&mut pending, &[], now), [ready(&messages, &[], true)]);
         }
     }
 
     #[test]
     fn what_waits_is_bounded_besides_the_first_batch() {
-        let (mut held, now) = (HeldBatches::new(Duration::ZERO), Instant::now());
+        let (mut pending, now) = (PendingBatches::new(Duration::ZERO), Instant::now());
         let large = |bytes| {
             let topic = vec![0; bytes].into();
             PeerMessage { message: Some(Message::Ask(Ask { id: 1, topic, op: None })) }
         };
-        held.add(batch(&[number(1), large(2 * LINK_HELD_BYTES_MAX)])).unwrap();
-        assert_eq!(passed(&mut held, &[], now), []);
+        pending.add(batch(&[number(1), large(2 * LINK_PENDING_BYTES_MAX)])).unwrap();
+        assert_eq!(passed(&mut pending, &[], now), []);
         let mut count = 0;
-        while held.add(batch(&[large(LINK_HELD_BYTES_MAX / 8)])).is_ok() {
+        while pending.add(batch(&[large(LINK_PENDING_BYTES_MAX / 8)])).is_ok() {
             count += 1;
         }
         assert_eq!(count, 7);
-        assert_eq!(passed(&mut held, &[1], now).len(), 8);
-        assert_eq!(held.bytes, 0);
-        held.add(batch(&[large(2 * LINK_HELD_BYTES_MAX)])).unwrap();
+        assert_eq!(passed(&mut pending, &[1], now).len(), 8);
+        assert_eq!(pending.bytes, 0);
+        pending.add(batch(&[large(2 * LINK_PENDING_BYTES_MAX)])).unwrap();
     }
 }
