@@ -244,7 +244,7 @@ impl ClusterHandle {
     /// Waits until this gateway has come so far with leaving.
     pub(crate) async fn leave(&self, step: LeaveStep) {
         let (reply, reached) = oneshot::channel();
-        self.tell(ClusterEvent::Leave(step, reply)).await;
+        self.send(ClusterEvent::Leave(step, reply)).await;
         let _ = reached.await;
     }
 

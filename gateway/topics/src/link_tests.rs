@@ -221,9 +221,9 @@ fn gateway_leaves_when_every_other_one_knows_that() {
         view.members[0].set_state(mine);
         Arc::new(view)
     };
-    let mut core = Core::<Nothing>::new(me(), TopicLimits::default());
+    let mut core = Core::<NoContent>::new(me(), TopicLimits::default());
     let mut serial = 0;
-    let mut apply = |core: &mut Core<Nothing>, input| {
+    let mut apply = |core: &mut Core<NoContent>, input| {
         for effect in core.apply(input, Duration::ZERO) {
             if let Effect::Send(_, LinkMessage::Synced { serial: sent, .. }) = effect {
                 serial = sent;
