@@ -14,6 +14,8 @@ struct Ports {
     register: String,
     internal: String,
     web: String,
+    /// Nothing listens there.
+    redis: String,
 }
 
 /// The commands of the page, in its order.
@@ -38,7 +40,8 @@ impl Page {
     /// With our ports instead of those that other programs of this machine may use.
     fn ours(&self, text: &str) -> String {
         let port = self.ports.web.rsplit(':').next().unwrap();
-        text.replace("6001", port).replace("0.0.0.0", "127.0.0.1")
+        let redis = self.ports.redis.rsplit(':').next().unwrap();
+        text.replace("6001", port).replace("6379", redis).replace("0.0.0.0", "127.0.0.1")
     }
 
     fn environment(&self) -> Vec<(String, String)> {
@@ -92,8 +95,9 @@ impl Page {
 async fn page_for_users_of_laravel_echo_server_is_true() {
     // The guard that bounds how many clusters run, and a folder that goes with it.
     let cluster = Cluster::of(0).start().await;
-    let [register, internal, web] = [(); 3].map(|()| free_address().to_string());
-    let page = Page { dir: cluster.dir.join("page"), ports: Ports { register, internal, web } };
+    let [register, internal, web, redis] = [(); 4].map(|()| free_address().to_string());
+    let ports = Ports { register, internal, web, redis };
+    let page = Page { dir: cluster.dir.join("page"), ports };
     std::fs::create_dir_all(page.dir.join("bin")).unwrap();
     // The one command that is not there.
     let stub = page.dir.join("bin/laravel-echo-server");

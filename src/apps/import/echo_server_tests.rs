@@ -72,11 +72,9 @@ fn the_documented_file_becomes_an_app_that_holds() {
     );
     let auth = app.auth.unwrap();
     assert_eq!((auth.url.as_str(), auth.by_origin.len()), ("http://app.test/broadcasting/auth", 0));
-    let redis = imported.redis.as_ref().unwrap();
-    assert_eq!(
-        (redis.url.as_str(), redis.prefix.as_str()),
-        ("redis://redis.app.test:3001", "laravel_database_")
-    );
+    let redis = app.redis.unwrap();
+    let urls: Vec<_> = redis.urls.iter().map(ToString::to_string).collect();
+    assert_eq!((&*urls.join(" "), &*redis.prefix), ("redis://redis.app.test:3001", "laravel_database_"));
     assert_eq!(imported.listener.bind.to_string(), "0.0.0.0:6001");
     let text = imported.toml();
     assert!(
