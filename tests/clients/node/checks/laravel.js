@@ -27,8 +27,6 @@ async function start(t, connection, { app = APPS[connection], port, redis } = {}
     stdio: ['ignore', out, out],
     env: {
       ...process.env,
-      // Else it would answer one request after the other, and a gateway's question never while a page waits.
-      PHP_CLI_SERVER_WORKERS: '4',
       APP_PACKAGES_CACHE: path.join(storage, 'packages.php'), APP_SERVICES_CACHE: path.join(storage, 'services.php'),
       BROADCAST_CONNECTION: connection, CLIENTS_STORAGE: storage, CLIENTS_FILES: JSON.stringify(FILES),
       CLIENTS_APP: app, CLIENTS_KEY: keyOf(app), CLIENTS_SECRET: secretOf(app), CLIENTS_PORT: String(t.apart.port), CLIENTS_TLS_PORT: String(t.apart.tls), CLIENTS_REDIS_PORT: String(redis ?? ''),
