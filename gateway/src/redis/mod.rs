@@ -25,7 +25,10 @@ mod states;
 mod talk;
 mod words;
 
-use std::{collections::HashMap, sync::Weak};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -85,9 +88,9 @@ impl RedisReaders {
     fn start(&self, plan: ReaderPlan, id: u64) -> DropGuard {
         let stop = CancellationToken::new();
         let url = plan.settings.urls.first().map(ToString::to_string).unwrap_or_default();
-        let report = ReaderReport::new(&self.states, id, &plan.app, url);
+        let report = Arc::new(ReaderReport::new(&self.states, id, &plan.app, url));
         let reading = reader::run(plan, self.deps.clone(), report, stop.clone());
-        broadgate_tasks::spawn("redis messages", reading);
+        broadgate_tasks::spawn("redis reader", reading);
         stop.drop_guard()
     }
 }

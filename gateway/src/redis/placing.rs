@@ -53,13 +53,13 @@ impl PlacingSender {
 
 impl PlacingReceiver {
     /// Places messages in their order until the sender is gone and all are answered, or the gateway ends.
-    pub(super) async fn run(mut self, dispatcher: Weak<Dispatcher>, report: &ReaderReport) {
+    pub(super) async fn run(mut self, dispatcher: Weak<Dispatcher>, report: Arc<ReaderReport>) {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
         let mut unanswered = FuturesUnordered::new();
         let mut is_open = true;
         while is_open || !unanswered.is_empty() {
             tokio::select! {
-                Some(answers) = unanswered.next(), if !unanswered.is_empty() => note(answers, report),
+                Some(answers) = unanswered.next(), if !unanswered.is_empty() => note(answers, &report),
                 count = self.0.recv_many(&mut batch, BATCH_COMMANDS_MAX), if is_open => {
                     is_open = count > 0;
                     let Some(dispatcher) = dispatcher.upgrade() else { return };

@@ -1,6 +1,9 @@
 //! One app's reader: a connection to its Redis, again and again, until it is stopped.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use broadgate_proto::limits::{
     REDIS_ANSWER_TIME_MAX, REDIS_CONNECT_TIME_MAX, REDIS_LOOKOUT_INTERVAL, REDIS_PING_INTERVAL,
@@ -63,7 +66,12 @@ struct Ended {
 }
 
 /// Reads until it is stopped, then places what it has read.
-pub(super) async fn run(plan: ReaderPlan, deps: ReaderDeps, report: ReaderReport, stop: CancellationToken) {
+pub(super) async fn run(
+    plan: ReaderPlan,
+    deps: ReaderDeps,
+    report: Arc<ReaderReport>,
+    stop: CancellationToken,
+) {
     let (sender, receiver) = placing::queue(deps.payload_bytes_max);
     let mut reader = Reader { plan: &plan, deps: &deps, report: &report, placing: sender, is_settled: false };
     let reading = async {
@@ -73,7 +81,9 @@ pub(super) async fn run(plan: ReaderPlan, deps: ReaderDeps, report: ReaderReport
         }
         drop(reader);
     };
-    tokio::join!(reading, receiver.run(deps.dispatcher.clone(), &report));
+    // In a task of its own, so that a flood of messages does not delay placing.
+    broadgate_tasks::spawn("redis messages", receiver.run(deps.dispatcher.clone(), Arc::clone(&report)));
+    reading.await;
 }
 
 impl Reader<'_> {
@@ -179,6 +189,8 @@ impl Reader<'_> {
             if let Err(why) = conversation.take_replies() {
                 return (why, conversation.is_subscribed);
             }
+            // What was taken is placed by other tasks, on the same threads.
+            tokio::task::yield_now().await;
             conversation.look_out();
             std::mem::swap(&mut say, &mut conversation.say);
         }
