@@ -61,6 +61,8 @@ enum CliCommand {
     Roster(operate::RosterArgs),
     /// List uids
     Uids(operate::UidsArgs),
+    /// Say why connections have ended, and why clients were refused
+    Why(operate::WhyArgs),
     /// Send a message to clients, uids, groups or everybody
     Send(operate::SendArgs),
     /// Disconnect clients
@@ -144,6 +146,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Groups(args) => operate::groups(args).await,
         CliCommand::Roster(args) => operate::roster(args).await,
         CliCommand::Uids(args) => operate::uids(args).await,
+        CliCommand::Why(args) => operate::why(args).await,
         CliCommand::Send(args) => operate::send(args).await,
         CliCommand::Kick(args) => operate::kick(args).await,
         CliCommand::Cluster(args) => operate::cluster(args),

@@ -72,11 +72,12 @@ pub mod worker;
 /// The prose of `proto/broadgate/v1` describes each field.
 pub mod v1 {
     pub use broadgate_proto::v1::{
-        Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, Epoch,
-        FollowedRegister, GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition,
-        HistoryReply, LastValueReply, ListClientsReply, ListNamesReply, Member, MemberState, NamedCount,
-        OnlineReply, PresenceMember, Receipt, RedisReader, Role, RosterReply, Session, StatusReply, View,
-        WorkerStatus, history_message, last_value_reply,
+        Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, EndedClient,
+        EndedMemory, EndedReply, EndedRequest, Epoch, FollowedRegister, GatewayEvidence, GatewayStatus,
+        Handshake, Header, HistoryMessage, HistoryPosition, HistoryReply, LastValueReply, ListClientsReply,
+        ListNamesReply, Member, MemberState, NamedCount, OnlineReply, PresenceMember, Receipt, RedisReader,
+        RefusedClient, Role, RosterReply, Session, StatusReply, View, WorkerStatus, ended_request,
+        history_message, last_value_reply,
     };
 }
 

@@ -15,17 +15,24 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use broadgate_gateway::bench::{Fanout, Framing, Group, Message};
+use broadgate_gateway::bench::{Fanout, Framing, Group, Message, Polled};
 
 const PAYLOAD_BYTES: usize = 128;
 const CLIENTS: u32 = 1000;
+/// Groups of a shard that is asked how it is.
+const FEW_GROUPS: u32 = 10;
+const MANY_GROUPS: u32 = 100_000;
 
 /// Each benchmark, by its name.
-const BENCHMARKS: [(&str, fn()); 4] = [
+const BENCHMARKS: [(&str, fn()); 8] = [
     ("append_and_flush_1000 frames_8", append_and_flush),
     ("select_1000 all", || select(&[])),
     ("select_1000 all_but_one", || select(&[7])),
     ("frame_1000 bytes_128", frame),
+    ("stats groups_10", || stats(FEW_GROUPS)),
+    ("stats groups_100000", || stats(MANY_GROUPS)),
+    ("page_10 groups_10", || page(FEW_GROUPS)),
+    ("page_10 groups_100000", || page(MANY_GROUPS)),
 ];
 
 fn main() -> ExitCode {
@@ -86,4 +93,28 @@ fn counted_frame(framing: &Framing, payload: &str) {
     for _ in 0..1000 {
         drop(black_box(framing.text(black_box(payload))));
     }
+}
+
+fn stats(groups: u32) {
+    let polled = Polled::new(groups);
+    polled.stats();
+    black_box(counted_stats(&polled));
+}
+
+/// What is polled by screens: it costs the same however much there is.
+#[inline(never)]
+fn counted_stats(polled: &Polled) -> u64 {
+    black_box(polled).stats()
+}
+
+fn page(groups: u32) {
+    let polled = Polled::new(groups);
+    polled.page(10);
+    black_box(counted_page(&polled));
+}
+
+/// The first ten groups: it costs what is on the page, and finding where that begins.
+#[inline(never)]
+fn counted_page(polled: &Polled) -> usize {
+    black_box(polled).page(10)
 }

@@ -21,6 +21,7 @@
 //! | `backend` | requests to apps' backends |
 //! | `inbox` | a queue of facts about channels that drops fairly when it is full |
 //! | `refusals`, `admission`, `bodies` | why clients were refused; places and bytes that strangers take |
+//! | `recorder` | the last ends and refusals, for operators who ask why |
 //! | `config`, `apps` | what a gateway can be told; the tenants, who can be replaced while it runs |
 //! | `identity`, `health` | which incarnation this is; whether it is ready |
 //!
@@ -46,6 +47,7 @@ mod health;
 mod identity;
 mod ingress;
 mod observers;
+mod recorder;
 mod redis;
 mod refusals;
 mod request_bodies;

@@ -1,16 +1,28 @@
-//! Log lines of refusals: some per minute for each reason, then a count, so that an operator sees why clients
-//! and publishes are refused and a flood cannot fill the log.
+//! Refusals: log lines, some per minute for each reason, then a count, so that an operator sees why clients
+//! and publishes are refused and a flood cannot fill the log; and the last of them in memory.
 //!
 //! At level `debug` every refusal has its line. Texts of refused callers are truncated, and no secret is in
 //! it.
 
-use std::{borrow::Cow, net::SocketAddr, sync::Mutex, time::Instant};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use broadgate_port::Book;
-use broadgate_proto::limits::REFUSAL_FIELD_BYTES_MAX;
+use broadgate_proto::{limits::REFUSAL_FIELD_BYTES_MAX, v1};
 use metrics::counter;
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::apps::{AppTable, Apps};
+use crate::{
+    apps::{AppTable, Apps},
+    recorder::{EndQuestion, Kept, RefusalRow, RefusalRows},
+};
 
 /// Shorter secrets could be part of any word; only a whole segment is compared with them.
 const SECRET_BYTES_MIN: usize = 8;
@@ -31,15 +43,77 @@ pub(crate) struct RefusalContext<'a> {
     pub(crate) origin: &'a str,
 }
 
-impl RefusalContext<'_> {
-    /// Counts it by its reason, and writes a line or counts that.
-    pub(crate) fn count_and_log(&self, apps: &Apps) {
-        counter!("broadgate_gateway_refused_total", "reason" => self.reason).increment(1);
-        self.log(apps);
+/// The last refusals of a gateway, and the apps whose secrets are kept out of them.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    apps: Apps,
+    rows: Mutex<RefusalRows>,
+    /// Refusals that were not kept: too many new ones came, or another thread was at it.
+    left_out: AtomicU64,
+}
+
+/// What a gateway remembers of the refusals that somebody asks about.
+#[derive(Debug, Default)]
+pub(crate) struct FoundRefusals {
+    pub(crate) newest: Vec<v1::RefusedClient>,
+    pub(crate) total: u64,
+    pub(crate) since_ms: u64,
+    pub(crate) left_out: u64,
+}
+
+impl Refusals {
+    /// 0 remembers none.
+    pub(crate) fn new(apps: Apps, max: usize) -> Self {
+        Self { apps, rows: Mutex::new(RefusalRows::new(max, now_ms())), left_out: AtomicU64::new(0) }
     }
 
-    /// Writes a line, or counts it.
-    pub(crate) fn log(&self, apps: &Apps) {
+    pub(crate) fn find(&self, question: &EndQuestion, gateway: &str) -> FoundRefusals {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, total) = rows.find(question, gateway);
+        let left_out = self.left_out.load(Ordering::Relaxed);
+        FoundRefusals { newest, total, since_ms: rows.since_ms(), left_out }
+    }
+
+    fn leave_out(&self) {
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// No shard waits for another one, nor for somebody who asks: what comes meanwhile is left out.
+    fn keep(&self, refused: &RefusalContext<'_>) {
+        let (hash, now_ms) = (refused.hash(), now_ms());
+        let Ok(kept) = self.rows.try_lock().map(|mut rows| rows.again(hash, now_ms)) else {
+            return self.leave_out();
+        };
+        match kept {
+            Kept::Counted => {}
+            Kept::No => self.leave_out(),
+            Kept::New => {
+                let row = refused.row(&self.apps.load());
+                match self.rows.try_lock() {
+                    Ok(mut rows) => rows.add(hash, row, now_ms),
+                    Err(_) => self.leave_out(),
+                }
+            }
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl RefusalContext<'_> {
+    /// Counts it by its reason, and writes a line or counts that.
+    pub(crate) fn count_and_log(&self, refusals: &Refusals) {
+        counter!("broadgate_gateway_refused_total", "reason" => self.reason).increment(1);
+        self.log(refusals);
+    }
+
+    /// Remembers the refusal, and writes a line or counts it.
+    pub(crate) fn log(&self, refusals: &Refusals) {
+        refusals.keep(self);
+        let apps = &refusals.apps;
         // No shard waits for another one's line.
         let is_logged = may_log(self.reason);
         if !is_logged && !tracing::enabled!(tracing::Level::DEBUG) {
@@ -56,6 +130,43 @@ impl RefusalContext<'_> {
             tracing::info!(reason, why, address, app, key, path, origin, "refused");
         } else {
             tracing::debug!(reason, why, address, app, key, path, origin, "refused");
+        }
+    }
+
+    /// Refusals with the same hash are alike.
+    fn hash(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        let path = self.path.split('?').next().unwrap_or_default();
+        for text in [self.reason, self.why, self.app, self.key, path] {
+            hash.update(text.as_bytes());
+            // It is in no text.
+            hash.update(&[0xff]);
+        }
+        match self.address.map(|address| address.ip()) {
+            Some(IpAddr::V4(ip)) => hash.update(&ip.octets()),
+            Some(IpAddr::V6(ip)) => hash.update(&ip.octets()),
+            None => {}
+        }
+        hash.digest()
+    }
+
+    /// What is remembered: no query, and of the headers not even the Origin.
+    fn row(&self, table: &AppTable) -> RefusalRow {
+        let text = |text: &str| clean(text, table).into();
+        let why = self.why;
+        let without_origin = if self.origin.is_empty() {
+            Cow::Borrowed(why)
+        } else {
+            let shown = format!("{:?}", broadgate_pusher::shown(self.origin));
+            Cow::Owned(why.replace(&shown, "\"…\"").replace(self.origin, "…"))
+        };
+        RefusalRow {
+            reason: self.reason,
+            why: text(&without_origin),
+            address: self.address.map(|address| address.ip()),
+            app: text(self.app),
+            key: text(self.key),
+            path: text(self.path.split('?').next().unwrap_or_default()),
         }
     }
 }

@@ -102,6 +102,20 @@ pub const STARTING_TIME: Duration = Duration::from_secs(10);
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 10;
 /// Bytes that a log shows of one text from a refused caller.
 pub const REFUSAL_FIELD_BYTES_MAX: usize = 200;
+/// Ends of clients that a shard remembers, if the gateway caused them: some 350 bytes each, and the names of
+/// [`ENDED_GROUPS_MAX`] groups.
+pub const ENDS_CAUSED_MAX: usize = 4096;
+/// And ends that the clients caused: more, since page reloads and health checks are among them.
+pub const ENDS_OWN_MAX: usize = 8192;
+/// Groups of a client that its end names.
+pub const ENDED_GROUPS_MAX: usize = 8;
+/// Refusals that a gateway remembers; equal ones are one.
+pub const REFUSALS_KEPT_MAX: usize = 1024;
+/// How many refusals may be unlike all that are remembered, in one second; beyond, they are only counted: to
+/// remember one costs some microseconds, and anybody can be refused as often as they like.
+pub const REFUSALS_NEW_PER_SECOND_MAX: usize = 64;
+/// The most ends or refusals that may be configured to be remembered.
+pub const REMEMBERED_HIGHEST: usize = 1_000_000;
 /// Between two requests of a connection. Longer than the 60 s for which nginx keeps upstream connections, so
 /// that no request meets a closing connection.
 pub const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(75);

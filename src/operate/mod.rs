@@ -13,6 +13,8 @@ mod probe;
 mod profiles;
 mod status;
 mod target;
+mod why;
+mod why_text;
 
 pub use self::target::{At, ChosenCluster, ClusterTarget, ReachedCluster};
 
@@ -26,6 +28,7 @@ pub(crate) use self::{
     },
     orders::{KickArgs, SendArgs, kick, send},
     status::status,
+    why::{WhyArgs, why},
 };
 use crate::failure::Failure;
 

@@ -235,7 +235,7 @@ pub struct ReachedCluster {
     /// Its internal port.
     pub address: String,
     /// Whether it has the app.
-    known: Result<(), Failure>,
+    pub(super) known: Result<(), Failure>,
 }
 
 impl ReachedCluster {

@@ -62,5 +62,6 @@ mod up;
 mod views;
 mod watching;
 mod webhooks;
+mod why;
 mod workers;
 mod wrong_protocol;

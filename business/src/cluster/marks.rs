@@ -105,7 +105,8 @@ pub(crate) fn id(command: &Command) -> &str {
         | Command::Status(_)
         | Command::Roster(_)
         | Command::History(_)
-        | Command::LastValue(_) => "",
+        | Command::LastValue(_)
+        | Command::Ended(_) => "",
     }
 }
 
@@ -124,6 +125,7 @@ pub(crate) fn coverage(answer: &Answer) -> Option<&Coverage> {
         answer::Answer::Roster(reply) => reply.coverage.as_ref(),
         answer::Answer::History(reply) => reply.coverage.as_ref(),
         answer::Answer::LastValue(reply) => reply.coverage.as_ref(),
+        answer::Answer::Ended(reply) => reply.coverage.as_ref(),
     }
 }
 

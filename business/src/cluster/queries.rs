@@ -3,10 +3,11 @@
 use broadgate_proto::{
     limits,
     v1::{
-        ClientField, ClientReply, ClientState, CountReply, CountRequest, GetClientRequest, HistoryPosition,
-        HistoryReply, HistoryRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
-        ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply,
-        RosterRequest, StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
+        ClientField, ClientReply, ClientState, CountReply, CountRequest, EndedReply, EndedRequest,
+        GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest, LastValueReply, LastValueRequest,
+        ListClientsReply, ListClientsRequest, ListGroupsRequest, ListNamesReply, ListUidsRequest,
+        OnlineReply, OnlineRequest, RosterReply, RosterRequest, StatusReply, StatusRequest, answer,
+        command::Command, gateway_client::GatewayClient,
     },
 };
 use futures_util::{Stream, stream};
@@ -299,6 +300,18 @@ impl Cluster {
     async fn names(&self, command: Command) -> Result<ListNamesReply, CommandError> {
         match self.call(GatewayChoice::Any, command).await? {
             answer::Answer::Names(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// Why connections have ended, and why handshakes and requests were refused, as far as the gateways
+    /// remember: of the app that the request names, or of all if it names none.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn ended(&self, request: EndedRequest) -> Result<EndedReply, CommandError> {
+        match self.call(GatewayChoice::Any, Command::Ended(request)).await? {
+            answer::Answer::Ended(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
     }

@@ -10,12 +10,12 @@ use broadgate_proto::{
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    api::headers::{EPOCH_HEADER, caller},
+    api::headers::{after, caller, status},
     cluster::{ClusterEvent, GroupWatcher, WATCHER_BATCHES_MAX},
-    command::{CommandRefusal, observing, patterns},
+    command::{observing, patterns},
     dispatch::Dispatcher,
     observers::Observers,
 };
@@ -146,19 +146,6 @@ impl GatewayService {
         }
         Ok(Response::new(events.map(Ok).boxed()))
     }
-}
-
-fn status(refused: CommandRefusal) -> Status {
-    Status::new(Code::from_i32(refused.code), refused.message)
-}
-
-/// The epoch that the caller knows.
-fn after(metadata: &tonic::metadata::MetadataMap) -> Result<Option<v1::Epoch>, Status> {
-    let Some(value) = metadata.get(EPOCH_HEADER) else { return Ok(None) };
-    let epoch = value.to_str().ok().and_then(|text| text.parse().ok());
-    epoch.map(Some).ok_or_else(|| {
-        Status::invalid_argument(format!("{EPOCH_HEADER} is not TERM.COUNT as in an answer's epoch"))
-    })
 }
 
 /// Places batches in order; answers each when all its parts are answered. While too many are unanswered,

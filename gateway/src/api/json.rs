@@ -26,10 +26,9 @@ use tonic::Code;
 
 use super::{lenient, once};
 use crate::{
-    apps::Apps,
     command::refusal,
     dispatch::Dispatcher,
-    refusals::RefusalContext,
+    refusals::{RefusalContext, Refusals},
     request_bodies::{Bodies, Lease, Unread},
 };
 
@@ -39,19 +38,19 @@ struct Json {
     bodies: Arc<Bodies>,
     body_bytes_max: usize,
     pool: DescriptorPool,
-    apps: Apps,
+    refusals: Arc<Refusals>,
 }
 
 /// Requests are authorized before they get here.
 pub(super) fn router(
     dispatcher: Arc<Dispatcher>,
-    apps: Apps,
+    refusals: Arc<Refusals>,
     body_bytes_max: usize,
 ) -> anyhow::Result<Router> {
     let pool = DescriptorPool::decode(DESCRIPTORS)?;
     // Two of the largest fit.
     let all = JSON_BODIES_BYTES_MAX.max(2 * body_bytes_max);
-    let state = Arc::new(Json { dispatcher, bodies: Bodies::new(all, all), body_bytes_max, pool, apps });
+    let state = Arc::new(Json { dispatcher, bodies: Bodies::new(all, all), body_bytes_max, pool, refusals });
     Ok(Router::new().route("/v1/{call}", post(answer).fallback(only_post)).with_state(state))
 }
 
@@ -86,7 +85,7 @@ async fn answer(
                 let (why, address) = (&*error.0.message, caller);
                 let path = format!("/v1/{call}");
                 RefusalContext { reason, why, address, path: &path, ..RefusalContext::default() }
-                    .log(&json.apps);
+                    .log(&json.refusals);
             }
             error.into_response()
         }
@@ -250,12 +249,17 @@ fn options() -> SerializeOptions {
         .skip_default_fields(false)
 }
 
+/// The services whose calls are commands.
+const SERVICES: [&str; 2] = ["broadgate.v1.Gateway", "broadgate.v1.Observe"];
+
 /// The command of a call: the field of `Command` whose type is the call's request.
 fn command(pool: &DescriptorPool, call: &str, body: &[u8]) -> Result<v1::command::Command, v1::Error> {
     let unknown =
         || refusal(Code::NotFound, format!("there is no call {call:?}: see gateway.proto for the calls"));
-    let service = pool.get_service_by_name("broadgate.v1.Gateway").ok_or_else(unknown)?;
-    let method = service.methods().find(|method| method.name() == call && !method.is_client_streaming());
+    let services = SERVICES.iter().filter_map(|service| pool.get_service_by_name(service));
+    let method = services
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .find(|method| method.name() == call && !method.is_client_streaming());
     let request = method.ok_or_else(unknown)?.input();
     let command = descriptor(pool, "Command").ok_or_else(unknown)?;
     let field =

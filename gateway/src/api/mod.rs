@@ -4,6 +4,7 @@ mod grpc;
 mod headers;
 mod json;
 mod lenient;
+mod observe;
 mod once;
 mod peer;
 mod port;

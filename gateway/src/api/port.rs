@@ -8,7 +8,10 @@ use broadgate_proto::{
         GRPC_MESSAGE_BYTES_HIGHEST, GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX,
         PEER_MESSAGE_BYTES_MAX,
     },
-    v1::{gateway_server::GatewayServer, peer_server::PeerServer, worker_server::WorkerServer},
+    v1::{
+        gateway_server::GatewayServer, observe_server::ObserveServer, peer_server::PeerServer,
+        worker_server::WorkerServer,
+    },
 };
 use broadgate_tls::Credentials;
 use metrics::counter;
@@ -17,11 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
-    api::{grpc::GatewayService, json, peer::PeerService},
-    apps::Apps,
+    api::{grpc::GatewayService, json, observe::ObserveService, peer::PeerService},
     dispatch::Dispatcher,
     observers::Observers,
-    refusals::RefusalContext,
+    refusals::{RefusalContext, Refusals},
     workers::{Attachments, WorkerService},
 };
 
@@ -50,14 +52,14 @@ pub(crate) struct InternalServices {
     pub(crate) host: String,
     /// As many as there are file descriptors for.
     pub(crate) connections_max: usize,
-    pub(crate) apps: Apps,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// Counts and logs a refused request.
-fn refused(apps: &Apps, request: &TurnedAway<'_>) {
+fn refused(refusals: &Refusals, request: &TurnedAway<'_>) {
     let &TurnedAway { reason, sentence: why, address, path } = request;
     counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
-    RefusalContext { reason, why, address, path, ..RefusalContext::default() }.log(apps);
+    RefusalContext { reason, why, address, path, ..RefusalContext::default() }.log(refusals);
 }
 
 /// Serves until `stop`; open streams then end with the process.
@@ -77,12 +79,14 @@ pub(crate) async fn serve(
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let routes = Routes::new(gateway).add_service(peer).add_service(worker).prepare();
+    let observe = ObserveServer::new(ObserveService(Arc::clone(&internal.dispatcher)))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let routes = Routes::new(gateway).add_service(observe).add_service(peer).add_service(worker).prepare();
     let router = routes
         .into_axum_router()
-        .merge(json::router(internal.dispatcher, internal.apps.clone(), internal.json_bytes_max)?)
+        .merge(json::router(internal.dispatcher, Arc::clone(&internal.refusals), internal.json_bytes_max)?)
         .fallback(json::nothing_here);
-    let apps = internal.apps;
+    let refusals = internal.refusals;
     let settings = PortSettings {
         name: "internal",
         connections_max: internal.connections_max,
@@ -97,7 +101,7 @@ pub(crate) async fn serve(
             keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         }),
         tls: internal.credentials.tls.clone(),
-        refused: Arc::new(move |request| refused(&apps, request)),
+        refused: Arc::new(move |request| refused(&refusals, request)),
     };
     let check = Check::internal(internal.credentials, Some(internal.host));
     broadgate_port::serve(listener, router, check, settings, stop).await;

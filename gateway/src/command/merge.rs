@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use broadgate_proto::{
-    limits::PAGE_BYTES_MAX,
+    limits::{PAGE_BYTES_MAX, PAGE_MAX},
     v1::{self, answer::Answer},
 };
 
@@ -48,9 +48,33 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
             all.gateways.extend(part.gateways);
             all.workers.extend(part.workers);
         }
+        (Answer::Ended(all), Answer::Ended(part)) => merge_ended(all, part),
         // A command to one client is answered by its shard alone; a refusal is final.
         (so_far, part @ Answer::Error(_)) => *so_far = part,
         _ => {}
+    }
+}
+
+/// The newest of both: so many that a page has enough, whatever was asked for.
+fn merge_ended(all: &mut v1::EndedReply, part: v1::EndedReply) {
+    all.ended.extend(part.ended);
+    all.ended.sort_by_key(|end| std::cmp::Reverse(end.ended_at_ms));
+    all.ended.truncate(PAGE_MAX as usize);
+    all.refused.extend(part.refused);
+    all.refused.sort_by_key(|refused| std::cmp::Reverse(refused.last_at_ms));
+    all.refused.truncate(PAGE_MAX as usize);
+    all.ended_total += part.ended_total;
+    all.refused_total += part.refused_total;
+    for memory in part.memories {
+        let Some(known) = all.memories.iter_mut().find(|known| known.gateway == memory.gateway) else {
+            all.memories.push(memory);
+            continue;
+        };
+        // Of a gateway's shards, that counts which remembers least. Refusals are remembered by one of them.
+        known.caused_since_ms = known.caused_since_ms.max(memory.caused_since_ms);
+        known.own_since_ms = known.own_since_ms.max(memory.own_since_ms);
+        known.refused_since_ms = known.refused_since_ms.max(memory.refused_since_ms);
+        known.refused_left_out += memory.refused_left_out;
     }
 }
 
@@ -178,6 +202,14 @@ pub(crate) fn finish(parsed: &ParsedCommand, answer: &mut Answer, coverage: v1::
             reply.coverage = Some(coverage);
         }
         Answer::Status(reply) => reply.coverage = Some(coverage),
+        Answer::Ended(reply) => {
+            if let ParsedCommand::Ended(question) = parsed {
+                cut_page(&mut reply.ended, question.limit);
+                cut_page(&mut reply.refused, question.limit);
+            }
+            reply.memories.sort_by(|a, b| a.gateway.cmp(&b.gateway));
+            reply.coverage = Some(coverage);
+        }
         Answer::History(reply) => reply.coverage = Some(coverage),
         Answer::LastValue(reply) => reply.coverage = Some(coverage),
         Answer::Roster(reply) => {

@@ -10,7 +10,7 @@ use broadgate_proto::{
 use broadgate_topics::{Position, Topic};
 use tonic::Code;
 
-use crate::codec::encode::Frames;
+use crate::{codec::encode::Frames, recorder::EndQuestion};
 
 /// A refusal: what a unary call answers as its status.
 pub(crate) type CommandRefusal = v1::Error;
@@ -189,6 +189,7 @@ pub(crate) enum ParsedCommand {
     Status {
         evidence: Option<Arc<EvidenceQuestion>>,
     },
+    Ended(EndQuestion),
     /// Executed once, however often its caller repeats it.
     Once {
         app: Box<str>,

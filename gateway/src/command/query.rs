@@ -1,12 +1,16 @@
 //! Queries: commands that only read.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     v1,
 };
 use broadgate_topics::{Pattern, Position, TopicPosition};
+use ipnet::IpNet;
 use tonic::Code;
 
 use crate::{
@@ -15,6 +19,7 @@ use crate::{
         parsed::{CommandRefusal, EvidenceQuestion, ParsedCommand, invalid, refusal},
     },
     observers::ObserverRequest,
+    recorder::{EndQuestion, EndedWhose},
 };
 
 pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
@@ -94,6 +99,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
             });
             ParsedCommand::Status { evidence: evidence.transpose()? }
         }
+        C::Ended(request) => ParsedCommand::Ended(ended(request)?),
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
 }
@@ -105,6 +111,39 @@ fn state(number: i32) -> Result<Option<v1::ClientState>, CommandRefusal> {
         Ok(state) => Ok(Some(state)),
         Err(_) => Err(invalid(format!("state: this gateway does not know the client state {number}"))),
     }
+}
+
+/// Which ends and refusals are asked for.
+fn ended(request: &v1::EndedRequest) -> Result<EndQuestion, CommandRefusal> {
+    use v1::ended_request::Of;
+    understood(&request.requires)?;
+    let whose = match &request.of {
+        None => EndedWhose::All,
+        Some(Of::Uid(uid)) => EndedWhose::Uid(checked("uid", uid)?),
+        Some(Of::ClientId(id)) => EndedWhose::Client(client(id)?),
+        Some(Of::Address(address)) => EndedWhose::Address(network(address)?),
+    };
+    let cause = match request.cause() {
+        v1::Cause::Unspecified => None,
+        cause => Some(cause),
+    };
+    Ok(EndQuestion {
+        app: if request.app.is_empty() { None } else { Some(app(&request.app)?) },
+        whose,
+        since_ms: request.since_ms,
+        until_ms: if request.until_ms == 0 { u64::MAX } else { request.until_ms },
+        cause,
+        limit: page(request.limit)?,
+    })
+}
+
+/// An IP address, also with a port, or a network.
+fn network(text: &str) -> Result<IpNet, CommandRefusal> {
+    let ip = text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    let net = ip.map(|ip| IpNet::from(ip.to_canonical())).or_else(|| text.parse().ok());
+    net.ok_or_else(|| {
+        invalid(format!("address is {text:?}: give an IP address, or a network such as 10.1.7.0/24"))
+    })
 }
 
 /// The patterns of the groups to watch.
@@ -177,6 +216,34 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn questions_about_ends_are_parsed_or_refused() {
+        use v1::ended_request::Of;
+        let of = |of: Of| ended(&v1::EndedRequest { of: Some(of), ..v1::EndedRequest::default() });
+        let net = |text: &str| match of(Of::Address(text.to_owned())) {
+            Ok(EndQuestion { whose: EndedWhose::Address(net), .. }) => net.to_string(),
+            Ok(other) => panic!("{other:?}"),
+            Err(refused) => refused.message,
+        };
+        for (given, parsed) in [
+            ("10.1.7.9", "10.1.7.9/32"),
+            ("10.1.7.9:52000", "10.1.7.9/32"),
+            ("::ffff:10.1.7.9", "10.1.7.9/32"),
+            ("10.1.7.0/24", "10.1.7.0/24"),
+            ("[2001:db8::1]:443", "2001:db8::1/128"),
+        ] {
+            assert_eq!(net(given), parsed);
+        }
+        for wrong in ["", "10.1.7", "gw-1", "10.1.7.0/33"] {
+            assert!(net(wrong).contains("give an IP address"), "{wrong}");
+        }
+        assert!(of(Of::Uid(String::new())).is_err() && of(Of::ClientId("x".to_owned())).is_err());
+        let everything = ended(&v1::EndedRequest::default()).unwrap();
+        assert_eq!((everything.app, everything.whose), (None, EndedWhose::All));
+        assert_eq!((everything.cause, everything.until_ms, everything.limit), (None, u64::MAX, 100));
+        assert!(ended(&v1::EndedRequest { limit: 1001, ..v1::EndedRequest::default() }).is_err());
+    }
 
     fn parsed(app: &str, share: &str, sharer: &str) -> Result<ObserverRequest, String> {
         let (app, share, sharer) = (app.to_owned(), share.to_owned(), sharer.to_owned());

@@ -19,6 +19,7 @@ impl Config {
         self.check_internal()?;
         self.check_listeners()?;
         self.check_groups()?;
+        self.check_recorder()?;
         self.check_limits()
     }
 
@@ -59,6 +60,16 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_recorder(&self) -> Result<(), String> {
+        let highest = limits::REMEMBERED_HIGHEST;
+        match self.settings.recorder.named().into_iter().find(|(_, max)| *max > highest) {
+            Some((name, max)) => {
+                Err(format!("gateway.recorder.{name} is {max}: at most {highest} is allowed"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_listeners(&self) -> Result<(), String> {

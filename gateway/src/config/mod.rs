@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `listener.rs` | client listeners |
 //! | `gateway_limits.rs` | limits, and what they allow together |
+//! | `recorder_sizes.rs` | how many ends and refusals are remembered |
 //! | `retention.rs` | what groups retain |
 //! | `check.rs` | contradictions, refused with a sentence |
 
 mod check;
 mod gateway_limits;
 mod listener;
+mod recorder_sizes;
 mod retention;
 
 use std::{collections::HashMap, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
@@ -27,6 +29,7 @@ use crate::{
 pub use self::{
     gateway_limits::GatewayLimits,
     listener::{AcceptMode, Affinity, Authorize, Certificate, Listener, ListenerKind},
+    recorder_sizes::RecorderSizes,
     retention::RetainedGroups,
 };
 
@@ -76,6 +79,8 @@ pub struct GatewaySettings {
     pub groups: Vec<RetainedGroups>,
     /// The folder in which webhooks that wait survive a restart; absent: they do not.
     pub spool: Option<PathBuf>,
+    /// What is remembered of ends and refusals.
+    pub recorder: RecorderSizes,
     /// Bounds.
     pub limits: GatewayLimits,
     /// How a gateway stops.
@@ -143,6 +148,7 @@ impl Default for GatewaySettings {
             affinity: Affinity::default(),
             groups: Vec::new(),
             spool: None,
+            recorder: RecorderSizes::default(),
             limits: GatewayLimits::default(),
             stop: Stop::default(),
         }

@@ -372,6 +372,7 @@ fn nothing(parsed: &ParsedCommand) -> Answer {
             Answer::Names(v1::ListNamesReply::default())
         }
         ParsedCommand::Status { .. } => Answer::Status(v1::StatusReply::default()),
+        ParsedCommand::Ended(_) => Answer::Ended(v1::EndedReply::default()),
         _ => Answer::Receipt(v1::Receipt::default()),
     }
 }

@@ -55,7 +55,7 @@ impl ParsedRequest {
     /// Logs that the request was refused; it is counted elsewhere.
     pub(super) fn log(&self, connection: &Connection, reason: &'static str, app: &str, key: &str, why: &str) {
         self.with(connection, reason, app, why, |refused| {
-            RefusalContext { key, ..refused.clone() }.log(&connection.port.config.apps);
+            RefusalContext { key, ..refused.clone() }.log(&connection.port.refusals);
         });
     }
 

@@ -29,10 +29,9 @@ use tokio::{
 
 use crate::{
     admission::{Admission, ConnectionTicket, Full},
-    apps::Apps,
     config::{Authorize, Listener, ListenerKind},
     ingress::forwarding::is_trusted,
-    refusals::RefusalContext,
+    refusals::{RefusalContext, Refusals},
     shard::{self, Candidate, Newcomer, ShardHandle, Stream},
 };
 
@@ -115,7 +114,7 @@ fn adopt(port: &Rc<ClientPort>, index: usize, stream: std::net::TcpStream, ticke
 
 fn welcome(port: &Rc<ClientPort>, index: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(listener) = port.listeners.get(index).cloned() else { return };
-    if let Some(ticket) = admit(&port.admission, &port.config.apps, &listener, &stream, peer) {
+    if let Some(ticket) = admit(&port.admission, &port.refusals, &listener, &stream, peer) {
         take_in(port, index, listener, stream, peer, ticket);
     }
 }
@@ -123,7 +122,7 @@ fn welcome(port: &Rc<ClientPort>, index: usize, stream: TcpStream, peer: SocketA
 /// Counts a connection that was just accepted; none if it is to be closed at once.
 pub(crate) fn admit(
     admission: &Arc<Admission>,
-    apps: &Apps,
+    refusals: &Refusals,
     listener: &Listener,
     stream: &TcpStream,
     peer: SocketAddr,
@@ -142,7 +141,7 @@ pub(crate) fn admit(
             let app = if listener.kind == ListenerKind::Web { "" } else { &listener.app };
             let (reason, why) = (full.reason(), full.sentence());
             refuse(
-                apps,
+                refusals,
                 &RefusalContext {
                     reason,
                     why,
@@ -294,13 +293,13 @@ impl Connection {
     }
 
     pub(crate) fn refuse(&self, refused: &RefusalContext<'_>) {
-        refuse(&self.port.config.apps, refused);
+        refuse(&self.port.refusals, refused);
     }
 }
 
-fn refuse(apps: &Apps, refused: &RefusalContext<'_>) {
+fn refuse(refusals: &Refusals, refused: &RefusalContext<'_>) {
     counter!("broadgate_gateway_refused_total", "reason" => refused.reason).increment(1);
-    refused.log(apps);
+    refused.log(refusals);
 }
 
 /// IPv4 clients of a dual-stack listener have their IPv4 address.

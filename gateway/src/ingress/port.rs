@@ -17,6 +17,7 @@ use crate::{
     dispatch::Dispatcher,
     health::{Health, Stopping},
     ingress::certificates::Certificates,
+    refusals::Refusals,
     request_bodies::Bodies,
     shard::{AppConnections, ShardHandle, TlsShared},
 };
@@ -46,6 +47,7 @@ impl Drop for Connection {
 pub(crate) struct ClientPortShared {
     pub(crate) config: Arc<Config>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) health: Health,
     pub(crate) stopping: Stopping,
@@ -64,6 +66,7 @@ pub(crate) struct ClientPort {
     pub(crate) shard: ShardHandle,
     pub(crate) config: Arc<Config>,
     pub(crate) listeners: Vec<Arc<Listener>>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) health: Health,
     pub(crate) stopping: Stopping,
@@ -84,6 +87,7 @@ impl ClientPort {
             shard,
             listeners: config.settings.listeners.iter().cloned().map(Arc::new).collect(),
             config,
+            refusals: Arc::clone(&shared.refusals),
             bodies: Arc::clone(&shared.bodies),
             health: shared.health.clone(),
             stopping: shared.stopping.clone(),

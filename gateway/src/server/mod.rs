@@ -48,6 +48,7 @@ use crate::{
     ingress::{self, Certificates},
     observers::Observers,
     redis::{ReaderStates, RedisReaders},
+    refusals::Refusals,
     request_bodies::Bodies,
     server::{
         follow::{Installing, MembershipFollower, Next},
@@ -175,9 +176,9 @@ impl Bound {
         let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
         let sockets = std::mem::take(&mut self.clients.sockets);
         start_shards(&self, sockets, shards, &me.load(), &ports, &observers, &mut tasks)?;
+        let internal = self.internal(&dispatcher, &ports.refusals, &observers, &pool, &me);
         // Only the listeners keep it alive now.
         drop(ports);
-        let internal = self.internal(&dispatcher, &observers, &pool, &me);
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
         let stop_internal = CancellationToken::new();
         tasks.spawn_fallible("internal port", api::serve(internal, listener, stop_internal.clone()));
@@ -293,6 +294,7 @@ impl Bound {
     fn internal(
         &self,
         dispatcher: &Arc<Dispatcher>,
+        refusals: &Arc<Refusals>,
         observers: &Observers,
         pool: &Pool,
         me: &Arc<ArcSwap<Identity>>,
@@ -309,7 +311,7 @@ impl Bound {
             command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
             json_bytes_max: self.config.settings.limits.json_bytes_max(),
             host: advertised_host(&self.config),
-            apps: self.config.apps.clone(),
+            refusals: Arc::clone(refusals),
             connections_max: self.internal_connections_max,
         }
     }
@@ -325,6 +327,10 @@ impl Bound {
         ingress::ClientPortShared {
             config: Arc::clone(&self.config),
             admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
+            refusals: Arc::new(Refusals::new(
+                self.config.apps.clone(),
+                self.config.settings.recorder.refused_max,
+            )),
             // So that no app can use up all connections.
             bodies: Bodies::new(limits.api_bodies_bytes_max, limits.api_bodies_bytes_max / 2),
             health: self.health.clone(),

@@ -170,6 +170,7 @@ pub(super) fn start_shards(
             upcalls,
             observers: observers.clone(),
             places: Arc::clone(&ports.places),
+            refusals: Arc::clone(&ports.refusals),
             attach: Box::new(attach),
             end: tasks.thread_end(&name),
         })?;
@@ -194,8 +195,7 @@ async fn hand_out(
     let mut turn = 0;
     let mut give = async |stream, peer| {
         let Some(listener) = ports.config.settings.listeners.get(number) else { return };
-        let Some(ticket) = ingress::admit(&ports.admission, &ports.config.apps, listener, &stream, peer)
-        else {
+        let Some(ticket) = ingress::admit(&ports.admission, &ports.refusals, listener, &stream, peer) else {
             return;
         };
         match stream.into_std() {

@@ -8,11 +8,15 @@ use broadgate_pusher::outgoing;
 
 use crate::{
     codec::encode::{Encoder, Frames, LiveBytes},
-    command::ClientFilter,
+    command::{ClientFilter, first_names},
     shard::{
+        counters::ShardCounters,
         directory::Directory,
         outbox::{JoinedFrames, Outbox, Piece, SLICES_MAX},
+        queries,
+        recent_bytes::SentNow,
         slots::Slot,
+        worker_links::Workers,
     },
 };
 
@@ -127,7 +131,7 @@ impl Group {
 
     /// Whom a message to the group reaches, but these.
     pub fn select(&mut self, except: &[u32]) -> &[u32] {
-        self.directory.select(&self.audience, &[], except, &mut self.selected);
+        self.directory.select(&self.audience, (&[], except), SentNow::default(), &mut self.selected);
         &self.selected
     }
 
@@ -144,5 +148,37 @@ impl Group {
     /// Sends membership changes at the end of a turn; returns the number of topics.
     pub fn take_changes(&mut self) -> usize {
         self.directory.take_changes(0).len()
+    }
+}
+
+/// A shard as those know it who ask how it is.
+pub struct Polled {
+    directory: Directory,
+    workers: Workers,
+    tally: ShardCounters,
+}
+
+impl Polled {
+    /// So many groups, with a client in each.
+    #[must_use]
+    pub fn new(groups: u32) -> Self {
+        let mut directory = Directory::default();
+        for client in 0..groups {
+            directory.enter(client, APP);
+            directory.join(client, &format!("room-{client}"), usize::MAX);
+        }
+        directory.take_changes(0);
+        Self { directory, workers: Workers::default(), tally: ShardCounters::new(0) }
+    }
+
+    /// What a shard says of itself; returns the number of clients.
+    pub fn stats(&self) -> u64 {
+        queries::stats(&self.directory, &self.workers, &self.tally).clients
+    }
+
+    /// A page of so many groups; returns how many are on it.
+    pub fn page(&self, limit: usize) -> usize {
+        let names = self.directory.groups_after(APP, "", "");
+        first_names(names.take(limit), limit).names.len()
     }
 }

@@ -1,8 +1,11 @@
 //! How a client goes: in good order with a farewell, or cut.
 
+use std::rc::Rc;
+
 use broadgate_proto::{
     close,
     id::{ClientId, Incarnation},
+    limits::ENDED_GROUPS_MAX,
     v1::{self, Cause, event::Event},
 };
 use bytes::Bytes;
@@ -13,9 +16,12 @@ use crate::{
         encode::{EMPTY_CLOSE_FRAME, close_code_frame, close_frame},
     },
     config::Config,
+    recorder::{ClientEnd, LoudestGroup},
+    refusals::now_ms,
     shard::{
         client::{Client, ClientStage, ClosePhase},
         counters::Drop,
+        ending::{EndDetails, SlowBy},
         slots::Slot,
         socket::Stream,
         state::Shard,
@@ -69,6 +75,9 @@ impl Shard {
     pub(crate) fn abort(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let was_open = client.is_open();
+        if was_open {
+            self.ending.unsent = (client.outbox.frames() as u64, client.outbox.bytes() as u64);
+        }
         self.tally.drop(Drop::Unsent, client.outbox.frames());
         self.outboxes.left(client.outbox.frames());
         client.outbox = super::outbox::Outbox::default();
@@ -98,19 +107,18 @@ impl Shard {
 
     /// The client does not take what is sent to it: what it has not begun to take is dropped, so that
     /// the close code may still reach it.
-    pub(crate) fn close_slow(&mut self, slot: Slot) {
-        self.close_slow_because(slot, Drop::Slow);
-    }
-
-    /// The same, with the reason for which its messages are dropped.
-    pub(crate) fn close_slow_because(&mut self, slot: Slot, reason: Drop) {
+    pub(crate) fn close_slow(&mut self, slot: Slot, by: SlowBy) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let before = client.outbox.frames();
+        let before = (client.outbox.frames(), client.outbox.bytes());
         let sealed = client.stream.as_ref().map_or(0, Stream::begun);
         client.outbox.keep_begun(sealed);
-        let dropped = before - client.outbox.frames();
+        let dropped = before.0 - client.outbox.frames();
+        let bytes = before.1.saturating_sub(client.outbox.bytes());
+        if client.is_open() {
+            self.ending = EndDetails { limit: by.limit(), unsent: (dropped as u64, bytes as u64) };
+        }
         self.outboxes.left(dropped);
-        self.tally.drop(reason, dropped);
+        self.tally.drop(by.reason(), dropped);
         let close = close::SLOW;
         self.close_gracefully(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
     }
@@ -149,19 +157,64 @@ impl Shard {
     /// else that the client did.
     fn forget(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
         self.tally.close(cause);
-        let uid = self.directory.uid(slot).map(ToString::to_string);
+        let uid = self.directory.uid(slot).cloned();
+        let loudest = if cause == Cause::Slow { self.directory.loudest(slot, self.second) } else { None };
         self.forget_socketio(slot);
-        let groups = self.directory.exit(slot).iter().map(ToString::to_string).collect();
+        let groups = self.directory.exit(slot);
         self.turn.request();
         let id = self.clients.id_of(slot);
         if let Some(client) = self.clients.get_mut(slot) {
             let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
             client.log_end(id, uid.as_deref(), (cause, code, reason), command);
-            client.last_uid = uid.unwrap_or_default().into();
+            client.last_uid = uid.as_deref().unwrap_or_default().into();
         }
+        self.record_end(slot, id, (cause, code, reason), uid, &groups, loudest);
+        let groups = groups.iter().map(ToString::to_string).collect();
         let closed = v1::Closed { cause: cause.into(), code: code.into(), reason: reason.to_owned(), groups };
         self.offers.closed(&self.clients, slot, &closed, &mut self.turn);
         self.emit(slot, Event::Closed(closed));
+    }
+
+    /// For operators who ask why.
+    fn record_end(
+        &mut self,
+        slot: Slot,
+        client_id: ClientId,
+        (cause, code, reason): (Cause, u16, &str),
+        uid: Option<Rc<str>>,
+        groups: &[Rc<str>],
+        loudest: Option<LoudestGroup>,
+    ) {
+        let EndDetails { limit, unsent } = std::mem::take(&mut self.ending);
+        let Some(client) = self.clients.get(slot).filter(|_| self.ends.keeps(cause)) else { return };
+        let command = self.executed.commanded.as_ref().filter(|_| cause == Cause::Command);
+        let worker = client.worker.and_then(|key| self.workers.get(key));
+        let since = |second: u32| self.second.saturating_sub(second);
+        self.ends.record(ClientEnd {
+            client: client_id,
+            app: Rc::clone(&client.app),
+            uid,
+            listener: client.listener.name.as_str().into(),
+            protocol: client.protocol.name(),
+            address: client.address,
+            opened_at_ms: client.opened_at_ms,
+            ended_at_ms: now_ms(),
+            cause,
+            code,
+            reason: reason.into(),
+            limit: if limit.is_empty() { client.limit_of(cause, code) } else { limit },
+            command: command.cloned(),
+            groups: groups.iter().take(ENDED_GROUPS_MAX).cloned().collect(),
+            groups_total: u32::try_from(groups.len()).unwrap_or(u32::MAX),
+            unsent,
+            backlog_s: client.backlog_since.map_or(0, |second| since(second.get())),
+            silent_s: since(client.last_in),
+            worker: worker.map(|link| Rc::clone(&link.name)),
+            unanswered: u32::try_from(client.events.len()).unwrap_or(u32::MAX),
+            received: (client.received.messages, client.received.bytes),
+            sent: (client.sent.messages, client.sent.bytes),
+            loudest: loudest.map(Box::new),
+        });
     }
 
     /// A slot is free once its socket is gone and its worker has answered everything.
@@ -183,6 +236,19 @@ fn close_seconds(config: &Config) -> u32 {
 }
 
 impl Client {
+    /// The setting whose limit a client has met that ends so, where the cause tells.
+    fn limit_of(&self, cause: Cause, code: u16) -> &'static str {
+        match cause {
+            Cause::Silent if self.protocol == Protocol::Pusher => "pong_timeout",
+            Cause::Silent if self.protocol == Protocol::SocketIo => "",
+            Cause::Silent => "silence_max",
+            Cause::NoWorker => "hold_time_max",
+            Cause::Protocol if code == close::TOO_LARGE.code => "message_bytes_max",
+            Cause::Protocol if code == broadgate_pusher::close::UNAUTHORIZED.code => "authorized_within",
+            _ => "",
+        }
+    }
+
     /// The line of its end: who, why, and by which command.
     fn log_end(
         &self,

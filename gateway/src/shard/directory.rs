@@ -16,8 +16,10 @@ use broadgate_topics::{MembershipCount, PresenceCount, Topic as TopicKey};
 
 use crate::{
     command::{ClientFilter, PresenceSeat},
+    recorder::LoudestGroup,
     shard::{
         presence::{Presence, UserPresence},
+        recent_bytes::{RecentBytes, SentNow},
         slots::Slot,
     },
 };
@@ -33,6 +35,8 @@ pub(crate) struct Directory {
     app_ids: HashMap<Rc<str>, AppId>,
     topics: slab::Slab<TopicEntry>,
     places: Vec<Option<ClientEntry>>,
+    /// How many clients there are in all apps.
+    clients: usize,
     marks: Marks,
     /// Topics whose members have changed since the homes were last told.
     changes: Vec<TopicChange>,
@@ -61,6 +65,7 @@ struct TopicEntry {
     name: Rc<str>,
     members: Vec<Slot>,
     presence: Option<Box<Presence>>,
+    recent: RecentBytes,
 }
 
 /// Where one client stands.
@@ -104,6 +109,7 @@ impl Directory {
         let all = &mut self.apps[app as usize].all;
         let in_all = len_u32(all);
         all.push(slot);
+        self.clients += 1;
         self.places[index] = Some(ClientEntry { app, in_all, uid: None, groups: Vec::new(), own: 0 });
     }
 
@@ -112,6 +118,7 @@ impl Directory {
         let Some(places) = self.places.get_mut(slot as usize).and_then(Option::take) else {
             return Vec::new();
         };
+        self.clients -= 1;
         let all = &mut self.apps[places.app as usize].all;
         all.swap_remove(places.in_all as usize);
         if let Some(&moved) = all.get(places.in_all as usize)
@@ -214,7 +221,7 @@ impl Directory {
     pub(crate) fn dissolve(&mut self, app: &str, group: &str) -> usize {
         let Some(&app) = self.app_ids.get(app) else { return 0 };
         let Some(topic) = self.apps[app as usize].groups.remove(group) else { return 0 };
-        let TopicEntry { name, members, presence } = self.topics.remove(topic as usize);
+        let TopicEntry { name, members, presence, .. } = self.topics.remove(topic as usize);
         let own = u32::from(is_own(&name));
         self.apps[app as usize].group_names.remove(&name);
         self.note(app, EntryKind::Group, &name, None);
@@ -283,9 +290,18 @@ impl Directory {
         self.names(app, EntryKind::Group, from).take_while(move |(name, _)| name.starts_with(prefix))
     }
 
-    /// Clients of all apps.
+    /// Clients of all apps: a count, since it is asked for all the time, and apps may be many.
     pub(crate) fn clients(&self) -> usize {
-        self.apps.iter().map(|app| app.all.len()).sum()
+        self.clients
+    }
+
+    /// The group of a client to which most was sent lately; none if nothing was.
+    pub(crate) fn loudest(&self, slot: Slot, second: u32) -> Option<LoudestGroup> {
+        let places = self.places.get(slot as usize)?.as_ref()?;
+        let topics = places.groups.iter().map(|place| &self.topics[place.topic as usize]);
+        let loud = topics.map(|topic| (topic.recent.lately(second), &topic.name));
+        let ((bytes, seconds), name) = loud.max_by_key(|((bytes, _), _)| *bytes)?;
+        (bytes > 0).then(|| LoudestGroup { name: Rc::clone(name), bytes, seconds })
     }
 
     /// How many groups and uids there are in all apps.
@@ -296,12 +312,13 @@ impl Directory {
             .fold((0, 0), |(groups, uids), app| (groups + app.groups.len(), uids + app.uids.len()))
     }
 
-    /// Whom an audience reaches here, each once. `clients` are its listed clients that live here.
+    /// Whom an audience reaches here, each once. `clients` are its listed clients that live here; `sent` is
+    /// what they are sent.
     pub(crate) fn select(
         &mut self,
         audience: &ClientFilter,
-        clients: &[Slot],
-        except: &[Slot],
+        (clients, except): (&[Slot], &[Slot]),
+        sent: SentNow,
         out: &mut Vec<Slot>,
     ) {
         out.clear();
@@ -314,7 +331,7 @@ impl Directory {
                 out.extend_from_slice(self.uid_members(app, uid));
             }
             for group in &audience.groups {
-                out.extend_from_slice(self.group_members(app, group));
+                out.extend_from_slice(self.sent_to_group(app, group, sent));
             }
             return;
         }
@@ -334,12 +351,23 @@ impl Directory {
             out.extend(self.uid_members(app, uid).iter().copied().filter(|&slot| marks.first(slot)));
         }
         for group in &audience.groups {
-            out.extend(self.group_members(app, group).iter().copied().filter(|&slot| marks.first(slot)));
+            out.extend(
+                self.sent_to_group(app, group, sent).iter().copied().filter(|&slot| marks.first(slot)),
+            );
         }
         if audience.all {
             out.extend(self.all_of(app).iter().copied().filter(|&slot| marks.first(slot)));
         }
         self.marks = marks;
+    }
+
+    /// The members of a group that is sent to.
+    fn sent_to_group(&mut self, app: &str, group: &str, sent: SentNow) -> &[Slot] {
+        let Some(&app) = self.app_ids.get(app) else { return &[] };
+        let Some(&topic) = self.apps[app as usize].groups.get(group) else { return &[] };
+        let topic = &mut self.topics[topic as usize];
+        topic.recent.add(sent);
+        &topic.members
     }
 
     fn note(&mut self, app: AppId, kind: EntryKind, name: &Rc<str>, user: Option<Arc<str>>) {
@@ -450,7 +478,12 @@ impl Directory {
             topic
         } else {
             let name: Rc<str> = name.into();
-            let topic = TopicEntry { name: Rc::clone(&name), members: Vec::new(), presence: None };
+            let topic = TopicEntry {
+                name: Rc::clone(&name),
+                members: Vec::new(),
+                presence: None,
+                recent: RecentBytes::default(),
+            };
             let topic = u32::try_from(self.topics.insert(topic)).unwrap_or(u32::MAX);
             index.insert(Rc::clone(&name), topic);
             kind.names_mut(&mut self.apps[app as usize]).insert(name);

@@ -15,6 +15,7 @@ use crate::{
     shard::{
         client::{Client, ClientStage},
         counters::Drop,
+        ending::EndDetails,
         slots::Slot,
         state::{SCRATCH_BYTES, Shard, ShardHandle},
         window::WindowMax,
@@ -210,7 +211,7 @@ impl Shard {
                 && !client.no_messages.take_some(second, no_messages, no_messages_max)
                 && client.is_open()
             {
-                self.close_for_rate(slot);
+                self.close_for_rate(slot, "frames_per_second_max");
                 self.tally.drop(Drop::AfterClose, usize::from(matches!(next, Ok(Some(_)))));
                 continue;
             }
@@ -253,8 +254,9 @@ impl Shard {
         left
     }
 
-    /// It sends more in a second than it may.
-    pub(crate) fn close_for_rate(&mut self, slot: Slot) {
+    /// It sends more in a second than this setting allows.
+    fn close_for_rate(&mut self, slot: Slot, limit: &'static str) {
+        self.ending = EndDetails::of(limit);
         let close = broadgate_proto::close::TOO_MANY_MESSAGES;
         self.close_gracefully(slot, Cause::Protocol, close.code, close.reason, Some(close_code_frame(close)));
     }
@@ -282,7 +284,7 @@ impl Shard {
         self.tally.now.messages_in += 1;
         self.tally.now.bytes_in += len as u64;
         if !client.rate.take(second, rate_max) {
-            return self.close_for_rate(slot);
+            return self.close_for_rate(slot, "messages_per_second_max");
         }
         if client.pusher.is_none() {
             return self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));

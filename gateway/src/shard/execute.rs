@@ -22,6 +22,7 @@ use crate::{
         counters::Drop,
         directory::Directory,
         outcome::{PartialAnswer, Remembrance, ShardOutcome, error, one},
+        recent_bytes::SentNow,
         slots::Slot,
         state::{Executed, Shard},
     },
@@ -142,7 +143,7 @@ impl Shard {
         let mut tally = ExecutedClients::default();
         let by_group: Vec<Frames<SharedFrame>> =
             by_group.iter().map(|frames| frames.share(&self.outboxes.live)).collect();
-        let slots = self.select(to, &mut tally);
+        let slots = self.select(to, frames.payload, &mut tally);
         for &slot in &slots {
             let frames = form_for(&self.directory, slot, to, &frames, &by_group);
             tally.count(if self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups)) {
@@ -158,7 +159,7 @@ impl Shard {
 
     fn close(&mut self, to: &ClientFilter, closing: &CloseWith) -> v1::Receipt {
         let mut tally = ExecutedClients::default();
-        let slots = self.select(to, &mut tally);
+        let slots = self.select(to, 0, &mut tally);
         let last = closing.last.as_ref().map(|frames| frames.share(&self.outboxes.live));
         for &slot in &slots {
             tally.clients += 1;
@@ -250,8 +251,14 @@ impl Shard {
         clients
     }
 
-    /// Whom an audience reaches here. The list is the shard's own, lent; give it back.
-    pub(crate) fn select(&mut self, to: &ClientFilter, outcome: &mut ExecutedClients) -> Vec<Slot> {
+    /// Whom an audience reaches here, each of whom is sent so many bytes. The list is the shard's own, lent;
+    /// give it back.
+    pub(crate) fn select(
+        &mut self,
+        to: &ClientFilter,
+        bytes: usize,
+        outcome: &mut ExecutedClients,
+    ) -> Vec<Slot> {
         let mut here = Vec::new();
         for &client in to.clients.iter().filter(|client| self.clients.is_mine(client)) {
             match self.find_in(client, &to.app) {
@@ -261,7 +268,8 @@ impl Shard {
         }
         let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.find_excepted(id)).collect();
         let mut selected = std::mem::take(&mut self.selected);
-        self.directory.select(to, &here, &except, &mut selected);
+        let sent = SentNow { second: self.second, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
+        self.directory.select(to, (&here, &except), sent, &mut selected);
         selected
     }
 

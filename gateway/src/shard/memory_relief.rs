@@ -8,7 +8,7 @@ use crate::{
     config::GatewayLimits,
     shard::{
         clients::ShardClients,
-        counters::Drop,
+        ending::SlowBy,
         outbox::Outbox,
         slots::Slot,
         state::{Outboxes, Shard},
@@ -85,7 +85,7 @@ impl Shard {
             return false;
         };
         if client.is_open() {
-            self.close_slow_because(slot, Drop::OutboxesFull);
+            self.close_slow(slot, SlowBy::All);
         } else {
             self.abort(slot, Cause::Slow, 1006, "");
         }

@@ -75,7 +75,8 @@ impl Shard {
         messages: &[Frames<SharedFrame>],
     ) -> Vec<ExecutedClients> {
         let mut unknown = ExecutedClients::default();
-        let slots = self.select(to, &mut unknown);
+        let bytes = messages.iter().map(|frames| frames.payload).sum();
+        let slots = self.select(to, bytes, &mut unknown);
         let mut outcomes = vec![unknown; messages.len()];
         for &slot in &slots {
             let waits = self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups));

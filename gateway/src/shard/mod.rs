@@ -28,6 +28,7 @@ mod close;
 pub(crate) mod counters;
 mod directory;
 mod drive;
+mod ending;
 mod events;
 mod execute;
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod queries;
 mod rate;
 mod read_budget;
 mod read_queue;
+mod recent_bytes;
 mod slots;
 mod socket;
 mod socketio;

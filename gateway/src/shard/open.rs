@@ -1,11 +1,6 @@
 //! How a client comes in: a place and an id first, then, if it may, its socket.
 
-use std::{
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use broadgate_proto::{
     name,
@@ -22,6 +17,7 @@ use crate::{
     },
     command::session_object,
     config::{Affinity, Listener},
+    refusals::now_ms,
     shard::{
         app_connections::ConnectionPlace,
         client::{Client, ClientSession, ClientStage, ReadTurn, Traffic},
@@ -289,8 +285,4 @@ fn affinity_key(affinity: &Affinity, handshake: &v1::Handshake) -> Option<Box<st
 fn random() -> Option<u64> {
     // Without randomness ids could be guessed: better to take nobody in.
     getrandom::u64().ok()
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

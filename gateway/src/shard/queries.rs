@@ -9,6 +9,7 @@ use broadgate_proto::{
 
 use crate::{
     command::{ClientFilter, EvidenceQuestion, ParsedCommand, first_names},
+    recorder::EndQuestion,
     shard::{
         counters::ShardCounters,
         directory::Directory,
@@ -68,6 +69,7 @@ impl Shard {
                 stats.evidence = evidence.as_ref().map(|asked| self.evidence(asked));
                 return PartialAnswer::Stats(stats);
             }
+            ParsedCommand::Ended(question) => Answer::Ended(self.ended(question)),
             // Everything that changes something was handled before.
             _ => return PartialAnswer::Elsewhere,
         })
@@ -91,6 +93,29 @@ impl Shard {
                     events_unanswered: link.unanswered.len() as u64,
                 })
                 .collect(),
+        }
+    }
+
+    /// How clients of this shard ended. The first shard answers for the whole gateway about refusals.
+    fn ended(&self, question: &EndQuestion) -> v1::EndedReply {
+        let found = self.ends.find(question);
+        let (caused_since_ms, own_since_ms) = self.ends.since_ms();
+        let refusals = self.deps.refusals.as_ref().filter(|_| self.clients.shard == 0);
+        let refused = refusals.map(|refusals| refusals.find(question, &self.name)).unwrap_or_default();
+        let memory = v1::EndedMemory {
+            gateway: self.name.to_string(),
+            caused_since_ms,
+            own_since_ms,
+            refused_since_ms: refused.since_ms,
+            refused_left_out: refused.left_out,
+        };
+        v1::EndedReply {
+            coverage: None,
+            ended: found.newest.iter().map(|end| end.message(&self.name)).collect(),
+            ended_total: found.total,
+            refused: refused.newest,
+            refused_total: refused.total,
+            memories: vec![memory],
         }
     }
 
@@ -149,7 +174,7 @@ fn count(directory: &Directory, app: &str, groups: &[Box<str>]) -> v1::CountRepl
 }
 
 /// Costs the same however many clients and groups there are: it is polled.
-fn stats(directory: &Directory, workers: &Workers, tally: &ShardCounters) -> Stats {
+pub(super) fn stats(directory: &Directory, workers: &Workers, tally: &ShardCounters) -> Stats {
     let mut stats = Stats {
         clients: directory.clients() as u64,
         messages_in_per_s: tally.last_second.0,

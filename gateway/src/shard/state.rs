@@ -17,11 +17,14 @@ use tokio::sync::Notify;
 use crate::{
     codec::encode::LiveBytes,
     config::Config,
+    recorder::EndRecorder,
+    refusals::{self, RefusalContext, Refusals},
     shard::{
         app_connections::AppConnections,
         clients::ShardClients,
         counters::{Drop, ShardCounters},
         directory::Directory,
+        ending::EndDetails,
         outbox::JoinedFrames,
         outcome::Remembrance,
         pending_counts::PendingCounts,
@@ -99,6 +102,17 @@ pub(crate) struct ShardDeps {
     pub(crate) upcalls: Option<Upcalls>,
     /// Where Pusher clients count as connections of their app in the cluster.
     pub(crate) places: Option<Arc<AppConnections>>,
+    /// Of the whole gateway.
+    pub(crate) refusals: Option<Arc<Refusals>>,
+}
+
+impl ShardDeps {
+    /// Counts, remembers and logs that something was refused to a client.
+    pub(crate) fn refuse(&self, refused: &RefusalContext<'_>) {
+        if let Some(refusals) = &self.refusals {
+            refused.count_and_log(refusals);
+        }
+    }
 }
 
 /// One thread's clients.
@@ -121,6 +135,10 @@ pub(crate) struct Shard {
     pub(crate) unsent: UnsentEvents,
     /// Clients that are being closed.
     pub(crate) closing: HashSet<Slot>,
+    /// How the last clients ended.
+    pub(crate) ends: EndRecorder,
+    /// What is known of the end that is under way.
+    pub(crate) ending: EndDetails,
     /// For audiences, so that sends do not allocate.
     pub(crate) selected: Vec<Slot>,
     pub(crate) executed: Executed,
@@ -156,6 +174,7 @@ const fn made_ids() -> Bounds {
 
 impl Shard {
     pub(crate) fn new(index: u8, incarnation: Incarnation, name: &str, config: Arc<Config>) -> Self {
+        let recorder = config.settings.recorder;
         Self {
             shards: 1,
             name: name.into(),
@@ -167,6 +186,8 @@ impl Shard {
             second: 1,
             wheel: Wheel::default(),
             closing: HashSet::new(),
+            ends: EndRecorder::new((recorder.caused_max, recorder.own_max), refusals::now_ms()),
+            ending: EndDetails::default(),
             selected: Vec::new(),
             issued_ids: HashMap::new(),
             tenants: Tenants::default(),

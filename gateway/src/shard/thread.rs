@@ -22,6 +22,7 @@ use crate::{
     admission::ConnectionTicket,
     config::Config,
     observers::Observers,
+    refusals::Refusals,
     shard::{
         app_connections::AppConnections,
         client_lists,
@@ -69,6 +70,8 @@ pub(crate) struct Start {
     pub(crate) upcalls: Upcalls,
     /// Where Pusher clients count as connections of their app in the cluster.
     pub(crate) places: Arc<AppConnections>,
+    /// Where refusals of what its clients ask for are remembered.
+    pub(crate) refusals: Arc<Refusals>,
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
     /// Called on its thread: starts what brings it connections, and what serves its upcalls.
@@ -104,6 +107,7 @@ async fn run(start: Start) {
     shard.deps.upcalls = Some(start.upcalls);
     shard.offers.observers = start.observers;
     shard.deps.places = Some(start.places);
+    shard.deps.refusals = Some(start.refusals);
     let shard: ShardHandle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
     let ingress = (start.attach)(&shard, &mut tasks);

@@ -14,6 +14,7 @@ use crate::{
     shard::{
         client::{Client, ClientStage},
         counters::Drop,
+        ending::SlowBy,
         slots::Slot,
         state::Shard,
         window::WindowMax,
@@ -133,7 +134,7 @@ impl Shard {
         let max = seconds(self.config.settings.limits.outbox_time_max).unwrap_or(u32::MAX);
         for slot in self.outboxes.take_slow(&self.clients, self.second, max) {
             if self.clients.get(slot).is_some_and(Client::is_open) {
-                self.close_slow(slot);
+                self.close_slow(slot, SlowBy::Time);
             }
         }
     }

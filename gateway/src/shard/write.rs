@@ -15,6 +15,7 @@ use crate::{
         client::{Client, ClientStage},
         clients::ShardClients,
         counters::Drop,
+        ending::SlowBy,
         outbox::{Piece, SLICES_MAX},
         slots::Slot,
         state::{Outboxes, Shard},
@@ -57,8 +58,9 @@ impl Shard {
         self.flush(slot);
         match self.clients.get(slot).filter(|client| client.is_open()) {
             Some(client) if client.outbox.bytes() < bytes_before => self.place(slot, frames),
-            Some(_) => {
-                self.close_slow(slot);
+            Some(client) => {
+                let is_many = client.outbox.frames() >= self.config.settings.limits.outbox_messages_max;
+                self.close_slow(slot, if is_many { SlowBy::Messages } else { SlowBy::Bytes });
                 Err(Drop::Slow)
             }
             None => Err(Drop::Closing),
@@ -79,7 +81,7 @@ impl Shard {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return };
         if client.outbox.bytes() > bytes_max && client.is_open() {
-            self.close_slow(slot);
+            self.close_slow(slot, SlowBy::Bytes);
             return;
         }
         let before = client.outbox.frames();

@@ -320,6 +320,8 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn count(shard: u8, clients: u32, members: &[(&str, &str, u32)], max: Option<u32>) -> MembershipCount {
@@ -390,6 +392,33 @@ mod tests {
         // A worker's seat has no limit, and settles a claim.
         assert_eq!(set_count(&mut interest, 0, 1, Some(1)), ["ann?4"]);
         assert_eq!(set_count(&mut interest, 1, 1, None), ["ann=Some(\"A\")"]);
+    }
+
+    proptest! {
+        /// What is counted is what a walk over all topics would find.
+        #[test]
+        fn counts_are_those_of_a_walk(steps in prop::collection::vec((0..3u8, 0..4u8, 0..3u8, 0..3u32), 0..120)) {
+            let (mut interest, mut last) = (Interest::default(), 0);
+            for (kind, name, shard, clients) in steps {
+                let name = name.to_string();
+                let topic = match kind {
+                    0 => Topic::all("a"),
+                    1 => Topic::uid("a", &name),
+                    _ => Topic::group("a", &name),
+                };
+                let count = MembershipCount { topic: topic.clone(), shard, clients, members: Vec::new() };
+                interest.set_count(&count, &mut last);
+                if name == "0" {
+                    interest.forget_if_empty(&topic);
+                }
+                let walked = |kind| {
+                    let with_clients = interest.topics.keys().filter(|topic| interest.has(topic));
+                    with_clients.filter(|topic| topic.kind() == kind).count() as u64
+                };
+                let walked = InterestCounts { groups: walked(TopicKind::Group), uids: walked(TopicKind::Uid) };
+                prop_assert_eq!(interest.counts(), walked);
+            }
+        }
     }
 
     #[test]

@@ -309,6 +309,790 @@ impl MemberState {
         }
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerFrame {
+    #[prost(oneof = "worker_frame::Frame", tags = "1, 2, 3, 4")]
+    pub frame: ::core::option::Option<worker_frame::Frame>,
+}
+/// Nested message and enum types in `WorkerFrame`.
+pub mod worker_frame {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Frame {
+        /// First, once.
+        #[prost(message, tag = "1")]
+        Hello(super::WorkerHello),
+        #[prost(message, tag = "2")]
+        Acks(super::Acks),
+        #[prost(message, tag = "3")]
+        Decision(super::Decision),
+        #[prost(message, tag = "4")]
+        Leaving(super::Leaving),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerHello {
+    /// As in the view; or 48 random bits of your own in lower-case base32hex without padding: 10
+    /// characters of 0-9 and a-v, the last of which is one of 0, 4, 8, c, g, k, o, s.
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Receive events of listeners and apps that name one of these; at least one.
+    #[prost(string, repeated, tag = "3")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Maximum number of unanswered events from this gateway; 0 means 1,024, and
+    /// 65,536 is the most.
+    #[prost(uint32, tag = "4")]
+    pub events_max: u32,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Acks {
+    #[prost(uint64, repeated, tag = "1")]
+    pub seqs: ::prost::alloc::vec::Vec<u64>,
+}
+/// Answers a handshake event (instead of an acknowledgement).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Decision {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(oneof = "decision::Decision", tags = "2, 3")]
+    pub decision: ::core::option::Option<decision::Decision>,
+}
+/// Nested message and enum types in `Decision`.
+pub mod decision {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Decision {
+        #[prost(message, tag = "2")]
+        Accept(super::Accept),
+        #[prost(message, tag = "3")]
+        Refuse(super::Refuse),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Accept {
+    /// The client's initial state; all optional.
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A JSON object.
+    #[prost(string, tag = "3")]
+    pub session_json: ::prost::alloc::string::String,
+    /// One of the client's Sec-WebSocket-Protocol values.
+    #[prost(string, tag = "6")]
+    pub subprotocol: ::prost::alloc::string::String,
+    /// First message to the client.
+    #[prost(oneof = "accept::Greeting", tags = "4, 5")]
+    pub greeting: ::core::option::Option<accept::Greeting>,
+}
+/// Nested message and enum types in `Accept`.
+pub mod accept {
+    /// First message to the client.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Greeting {
+        #[prost(string, tag = "4")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "5")]
+        Binary(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refuse {
+    /// HTTP status, 400 to 599; 0 means 403. For a listener without HTTP the
+    /// connection is closed after the body was sent.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(string, tag = "2")]
+    pub body: ::prost::alloc::string::String,
+}
+/// Requests that the gateway send no new events.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leaving {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayFrame {
+    #[prost(oneof = "gateway_frame::Frame", tags = "1, 2, 3")]
+    pub frame: ::core::option::Option<gateway_frame::Frame>,
+}
+/// Nested message and enum types in `GatewayFrame`.
+pub mod gateway_frame {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Frame {
+        /// First, once.
+        #[prost(message, tag = "1")]
+        Hello(super::GatewayHello),
+        #[prost(message, tag = "2")]
+        Events(crate::events::Events),
+        /// After Leaving: all your events from this gateway are answered.
+        #[prost(message, tag = "3")]
+        Released(super::Released),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayHello {
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Released {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    /// The event's number on this stream, by which you acknowledge it.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub app: ::prost::alloc::string::String,
+    /// The name of the client's listener, and its service.
+    #[prost(string, tag = "4")]
+    pub listener: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub service: ::prost::alloc::string::String,
+    /// The client's uid and session when the event was sent.
+    #[prost(string, tag = "6")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub session: ::core::option::Option<Session>,
+    /// Another worker had this event and did not answer: it may have been handled.
+    #[prost(bool, tag = "8")]
+    pub redelivered: bool,
+    #[prost(oneof = "event::Event", tags = "9, 10, 11, 12, 13, 14")]
+    pub event: ::core::option::Option<event::Event>,
+}
+/// Nested message and enum types in `Event`.
+pub mod event {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// Whether to accept this client: answer with a Decision. Only if the
+        /// listener has `authorize = "worker"`.
+        #[prost(message, tag = "9")]
+        Handshake(super::Handshake),
+        #[prost(message, tag = "10")]
+        Opened(super::Handshake),
+        #[prost(message, tag = "11")]
+        Message(super::Message),
+        #[prost(message, tag = "12")]
+        Closed(super::Closed),
+        /// The client is assigned to you now; another worker had it before.
+        #[prost(message, tag = "13")]
+        Adopted(super::Adopted),
+        /// The client is assigned to another worker now; forget it.
+        #[prost(message, tag = "14")]
+        Moved(super::Moved),
+    }
+}
+/// Origin and request of a client.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Handshake {
+    /// The client's own address, after a trusted PROXY protocol header or
+    /// X-Forwarded-For.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Empty for listeners without HTTP.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub query: ::prost::alloc::string::String,
+    /// Names in lower case; cookies are among them, unparsed.
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    /// The socket's peer, where it differs from `address`.
+    #[prost(string, tag = "5")]
+    pub proxy: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Message {
+    #[prost(oneof = "message::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<message::Payload>,
+}
+/// Nested message and enum types in `Message`.
+pub mod message {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(string, tag = "1")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "2")]
+        Binary(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Closed {
+    #[prost(enumeration = "Cause", tag = "1")]
+    pub cause: i32,
+    /// The close code that the client sent, or that was sent to it; 1006 if none.
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Adopted {
+    #[prost(string, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Moved {}
+/// Why a client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Cause {
+    Unspecified = 0,
+    /// It sent a close frame, or ended its stream properly.
+    Client = 1,
+    /// The connection broke.
+    Lost = 2,
+    /// It was silent for too long.
+    Silent = 3,
+    /// A Close command, a Dissolve that closes, or an exclusive bind.
+    Command = 4,
+    /// It read its messages too slowly.
+    Slow = 5,
+    /// It broke the protocol or a limit.
+    Protocol = 6,
+    /// No worker took its events in time.
+    NoWorker = 7,
+    /// Its gateway is stopping.
+    Drain = 8,
+    /// Its gateway was lost (generated by the SDK from the view).
+    GatewayLost = 9,
+    /// Several workers died while they handled the same event of it.
+    Event = 10,
+}
+impl Cause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CAUSE_UNSPECIFIED",
+            Self::Client => "CAUSE_CLIENT",
+            Self::Lost => "CAUSE_LOST",
+            Self::Silent => "CAUSE_SILENT",
+            Self::Command => "CAUSE_COMMAND",
+            Self::Slow => "CAUSE_SLOW",
+            Self::Protocol => "CAUSE_PROTOCOL",
+            Self::NoWorker => "CAUSE_NO_WORKER",
+            Self::Drain => "CAUSE_DRAIN",
+            Self::GatewayLost => "CAUSE_GATEWAY_LOST",
+            Self::Event => "CAUSE_EVENT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CAUSE_CLIENT" => Some(Self::Client),
+            "CAUSE_LOST" => Some(Self::Lost),
+            "CAUSE_SILENT" => Some(Self::Silent),
+            "CAUSE_COMMAND" => Some(Self::Command),
+            "CAUSE_SLOW" => Some(Self::Slow),
+            "CAUSE_PROTOCOL" => Some(Self::Protocol),
+            "CAUSE_NO_WORKER" => Some(Self::NoWorker),
+            "CAUSE_DRAIN" => Some(Self::Drain),
+            "CAUSE_GATEWAY_LOST" => Some(Self::GatewayLost),
+            "CAUSE_EVENT" => Some(Self::Event),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod worker_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct WorkerClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl WorkerClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> WorkerClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WorkerClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WorkerClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::WorkerFrame>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::GatewayFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Worker/Attach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Worker", "Attach"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod worker_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with WorkerServer.
+    #[async_trait]
+    pub trait Worker: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::GatewayFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn attach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct WorkerServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> WorkerServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkerServer<T>
+    where
+        T: Worker,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/broadgate.v1.Worker/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: Worker>(pub Arc<T>);
+                    impl<T: Worker> tonic::server::StreamingService<super::WorkerFrame>
+                    for AttachSvc<T> {
+                        type Response = super::GatewayFrame;
+                        type ResponseStream = T::AttachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for WorkerServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "broadgate.v1.Worker";
+    impl<T> tonic::server::NamedService for WorkerServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndedRequest {
+    /// "" means every app. A refusal belongs to an app only where it was known.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// In milliseconds since the Unix epoch; 0 means as far as remembered.
+    #[prost(uint64, tag = "5")]
+    pub since_ms: u64,
+    /// The same; 0 means until now.
+    #[prost(uint64, tag = "6")]
+    pub until_ms: u64,
+    /// Only ends with this cause.
+    #[prost(enumeration = "Cause", tag = "7")]
+    pub cause: i32,
+    /// At most this many ends and this many refusals, the newest; 0 means 100, and 1,000
+    /// is the most.
+    #[prost(uint32, tag = "8")]
+    pub limit: u32,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whose; without one, everybody's.
+    #[prost(oneof = "ended_request::Of", tags = "2, 3, 4")]
+    pub of: ::core::option::Option<ended_request::Of>,
+}
+/// Nested message and enum types in `EndedRequest`.
+pub mod ended_request {
+    /// Whose; without one, everybody's.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        /// The uid that the client had at its end. Refusals have none.
+        #[prost(string, tag = "2")]
+        Uid(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        ClientId(::prost::alloc::string::String),
+        /// An IP address, or a network such as 10.1.7.0/24.
+        #[prost(string, tag = "4")]
+        Address(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EndedReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// The newest first.
+    #[prost(message, repeated, tag = "2")]
+    pub ended: ::prost::alloc::vec::Vec<EndedClient>,
+    /// The newest first.
+    #[prost(message, repeated, tag = "3")]
+    pub refused: ::prost::alloc::vec::Vec<RefusedClient>,
+    /// How many ends there are in all, also beyond the limit.
+    #[prost(uint64, tag = "4")]
+    pub ended_total: u64,
+    /// How many refusals, counting equal ones.
+    #[prost(uint64, tag = "5")]
+    pub refused_total: u64,
+    /// What each gateway that answered remembers.
+    #[prost(message, repeated, tag = "6")]
+    pub memories: ::prost::alloc::vec::Vec<EndedMemory>,
+}
+/// How far back a gateway remembers, in milliseconds since the Unix epoch: since its
+/// start, or since what it has forgotten; 0 where it is set to remember nothing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndedMemory {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    /// Ends that the gateway caused.
+    #[prost(uint64, tag = "2")]
+    pub caused_since_ms: u64,
+    /// Ends that the clients caused, or their networks.
+    #[prost(uint64, tag = "3")]
+    pub own_since_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub refused_since_ms: u64,
+    /// Refusals since its start that it has not kept, since too many came at once.
+    #[prost(uint64, tag = "5")]
+    pub refused_left_out: u64,
+}
+/// A connection that has ended.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndedClient {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub listener: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub protocol: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "8")]
+    pub opened_at_ms: u64,
+    #[prost(uint64, tag = "9")]
+    pub ended_at_ms: u64,
+    #[prost(enumeration = "Cause", tag = "10")]
+    pub cause: i32,
+    /// The close code that the client sent, or that was sent to it; 1006 if none.
+    #[prost(uint32, tag = "11")]
+    pub code: u32,
+    #[prost(string, tag = "12")]
+    pub reason: ::prost::alloc::string::String,
+    /// The setting whose limit was met; "" if none was.
+    #[prost(string, tag = "13")]
+    pub limit: ::prost::alloc::string::String,
+    /// The command that closed it.
+    #[prost(string, tag = "14")]
+    pub command_id: ::prost::alloc::string::String,
+    /// At most 8 of its groups.
+    #[prost(string, repeated, tag = "15")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "16")]
+    pub groups_total: u32,
+    /// What waited for it and was dropped.
+    #[prost(uint64, tag = "17")]
+    pub unsent_messages: u64,
+    #[prost(uint64, tag = "18")]
+    pub unsent_bytes: u64,
+    /// For how many seconds its outbox had been above the low-water mark.
+    #[prost(uint32, tag = "19")]
+    pub backlog_s: u32,
+    /// How many seconds before its end it last sent anything.
+    #[prost(uint32, tag = "20")]
+    pub silent_s: u32,
+    /// The worker that had it.
+    #[prost(string, tag = "21")]
+    pub worker: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "22")]
+    pub events_unanswered: u32,
+    /// Payload messages and their bytes.
+    #[prost(uint64, tag = "23")]
+    pub messages_in: u64,
+    #[prost(uint64, tag = "24")]
+    pub messages_out: u64,
+    #[prost(uint64, tag = "25")]
+    pub bytes_in: u64,
+    #[prost(uint64, tag = "26")]
+    pub bytes_out: u64,
+    /// Of a slow client: the group of it to which most was sent lately, how much, and in
+    /// how many seconds.
+    #[prost(string, tag = "27")]
+    pub loudest_group: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "28")]
+    pub loudest_bytes: u64,
+    #[prost(uint32, tag = "29")]
+    pub loudest_s: u32,
+}
+/// A connection or request that was refused, and others that were refused alike.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusedClient {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    /// From a closed set, as in the log and in the metric of refusals.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// The sentence.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+    /// The IP address.
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
+    /// "" where it is not known.
+    #[prost(string, tag = "5")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub key: ::prost::alloc::string::String,
+    /// Without the query.
+    #[prost(string, tag = "7")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "8")]
+    pub first_at_ms: u64,
+    #[prost(uint64, tag = "9")]
+    pub last_at_ms: u64,
+    #[prost(uint64, tag = "10")]
+    pub count: u64,
+}
+/// What a gateway knows of its own state beyond the counts of its status.
+///
 /// Gateways of one cluster are compared by it, so what must not be seen is
 /// hashed: with the salt of the question, SHA-256, of which the first 8 bytes are
 /// kept. An answer is of use only to the caller that chose the salt.
@@ -403,6 +1187,305 @@ pub struct AppHashes {
     /// By their names, if the question names the app.
     #[prost(map = "string, fixed64", tag = "3")]
     pub settings: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+}
+/// Generated client implementations.
+pub mod observe_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct ObserveClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ObserveClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ObserveClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ObserveClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ObserveClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Why connections have ended, and why handshakes and requests were refused, as far
+        /// as the gateways remember: each keeps the last of them in memory. Queries, cookies
+        /// and other headers of handshakes are not kept, nor is what clients sent and were
+        /// sent.
+        pub async fn ended(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndedRequest>,
+        ) -> std::result::Result<tonic::Response<super::EndedReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Observe/Ended",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Observe", "Ended"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod observe_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ObserveServer.
+    #[async_trait]
+    pub trait Observe: std::marker::Send + std::marker::Sync + 'static {
+        /// Why connections have ended, and why handshakes and requests were refused, as far
+        /// as the gateways remember: each keeps the last of them in memory. Queries, cookies
+        /// and other headers of handshakes are not kept, nor is what clients sent and were
+        /// sent.
+        async fn ended(
+            &self,
+            request: tonic::Request<super::EndedRequest>,
+        ) -> std::result::Result<tonic::Response<super::EndedReply>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct ObserveServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ObserveServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ObserveServer<T>
+    where
+        T: Observe,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/broadgate.v1.Observe/Ended" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndedSvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::EndedRequest>
+                    for EndedSvc<T> {
+                        type Response = super::EndedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::ended(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ObserveServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "broadgate.v1.Observe";
+    impl<T> tonic::server::NamedService for ObserveServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepDownRequest {
@@ -1175,609 +2258,6 @@ pub mod register_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkerFrame {
-    #[prost(oneof = "worker_frame::Frame", tags = "1, 2, 3, 4")]
-    pub frame: ::core::option::Option<worker_frame::Frame>,
-}
-/// Nested message and enum types in `WorkerFrame`.
-pub mod worker_frame {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Frame {
-        /// First, once.
-        #[prost(message, tag = "1")]
-        Hello(super::WorkerHello),
-        #[prost(message, tag = "2")]
-        Acks(super::Acks),
-        #[prost(message, tag = "3")]
-        Decision(super::Decision),
-        #[prost(message, tag = "4")]
-        Leaving(super::Leaving),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkerHello {
-    /// As in the view; or 48 random bits of your own in lower-case base32hex without padding: 10
-    /// characters of 0-9 and a-v, the last of which is one of 0, 4, 8, c, g, k, o, s.
-    #[prost(string, tag = "1")]
-    pub incarnation: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    /// Receive events of listeners and apps that name one of these; at least one.
-    #[prost(string, repeated, tag = "3")]
-    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Maximum number of unanswered events from this gateway; 0 means 1,024, and
-    /// 65,536 is the most.
-    #[prost(uint32, tag = "4")]
-    pub events_max: u32,
-    #[prost(string, tag = "5")]
-    pub version: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Acks {
-    #[prost(uint64, repeated, tag = "1")]
-    pub seqs: ::prost::alloc::vec::Vec<u64>,
-}
-/// Answers a handshake event (instead of an acknowledgement).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Decision {
-    #[prost(uint64, tag = "1")]
-    pub seq: u64,
-    #[prost(oneof = "decision::Decision", tags = "2, 3")]
-    pub decision: ::core::option::Option<decision::Decision>,
-}
-/// Nested message and enum types in `Decision`.
-pub mod decision {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Decision {
-        #[prost(message, tag = "2")]
-        Accept(super::Accept),
-        #[prost(message, tag = "3")]
-        Refuse(super::Refuse),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Accept {
-    /// The client's initial state; all optional.
-    #[prost(string, tag = "1")]
-    pub uid: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "2")]
-    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// A JSON object.
-    #[prost(string, tag = "3")]
-    pub session_json: ::prost::alloc::string::String,
-    /// One of the client's Sec-WebSocket-Protocol values.
-    #[prost(string, tag = "6")]
-    pub subprotocol: ::prost::alloc::string::String,
-    /// First message to the client.
-    #[prost(oneof = "accept::Greeting", tags = "4, 5")]
-    pub greeting: ::core::option::Option<accept::Greeting>,
-}
-/// Nested message and enum types in `Accept`.
-pub mod accept {
-    /// First message to the client.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Greeting {
-        #[prost(string, tag = "4")]
-        Text(::prost::alloc::string::String),
-        #[prost(bytes, tag = "5")]
-        Binary(::prost::bytes::Bytes),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Refuse {
-    /// HTTP status, 400 to 599; 0 means 403. For a listener without HTTP the
-    /// connection is closed after the body was sent.
-    #[prost(uint32, tag = "1")]
-    pub status: u32,
-    #[prost(string, tag = "2")]
-    pub body: ::prost::alloc::string::String,
-}
-/// Requests that the gateway send no new events.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Leaving {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GatewayFrame {
-    #[prost(oneof = "gateway_frame::Frame", tags = "1, 2, 3")]
-    pub frame: ::core::option::Option<gateway_frame::Frame>,
-}
-/// Nested message and enum types in `GatewayFrame`.
-pub mod gateway_frame {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Frame {
-        /// First, once.
-        #[prost(message, tag = "1")]
-        Hello(super::GatewayHello),
-        #[prost(message, tag = "2")]
-        Events(crate::events::Events),
-        /// After Leaving: all your events from this gateway are answered.
-        #[prost(message, tag = "3")]
-        Released(super::Released),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GatewayHello {
-    #[prost(string, tag = "1")]
-    pub incarnation: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub version: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Released {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Event {
-    /// The event's number on this stream, by which you acknowledge it.
-    #[prost(uint64, tag = "1")]
-    pub seq: u64,
-    #[prost(string, tag = "2")]
-    pub client_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub app: ::prost::alloc::string::String,
-    /// The name of the client's listener, and its service.
-    #[prost(string, tag = "4")]
-    pub listener: ::prost::alloc::string::String,
-    #[prost(string, tag = "5")]
-    pub service: ::prost::alloc::string::String,
-    /// The client's uid and session when the event was sent.
-    #[prost(string, tag = "6")]
-    pub uid: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "7")]
-    pub session: ::core::option::Option<Session>,
-    /// Another worker had this event and did not answer: it may have been handled.
-    #[prost(bool, tag = "8")]
-    pub redelivered: bool,
-    #[prost(oneof = "event::Event", tags = "9, 10, 11, 12, 13, 14")]
-    pub event: ::core::option::Option<event::Event>,
-}
-/// Nested message and enum types in `Event`.
-pub mod event {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Event {
-        /// Whether to accept this client: answer with a Decision. Only if the
-        /// listener has `authorize = "worker"`.
-        #[prost(message, tag = "9")]
-        Handshake(super::Handshake),
-        #[prost(message, tag = "10")]
-        Opened(super::Handshake),
-        #[prost(message, tag = "11")]
-        Message(super::Message),
-        #[prost(message, tag = "12")]
-        Closed(super::Closed),
-        /// The client is assigned to you now; another worker had it before.
-        #[prost(message, tag = "13")]
-        Adopted(super::Adopted),
-        /// The client is assigned to another worker now; forget it.
-        #[prost(message, tag = "14")]
-        Moved(super::Moved),
-    }
-}
-/// Origin and request of a client.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Handshake {
-    /// The client's own address, after a trusted PROXY protocol header or
-    /// X-Forwarded-For.
-    #[prost(string, tag = "1")]
-    pub address: ::prost::alloc::string::String,
-    /// Empty for listeners without HTTP.
-    #[prost(string, tag = "2")]
-    pub path: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub query: ::prost::alloc::string::String,
-    /// Names in lower case; cookies are among them, unparsed.
-    #[prost(message, repeated, tag = "4")]
-    pub headers: ::prost::alloc::vec::Vec<Header>,
-    /// The socket's peer, where it differs from `address`.
-    #[prost(string, tag = "5")]
-    pub proxy: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Header {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub value: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Message {
-    #[prost(oneof = "message::Payload", tags = "1, 2")]
-    pub payload: ::core::option::Option<message::Payload>,
-}
-/// Nested message and enum types in `Message`.
-pub mod message {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Payload {
-        #[prost(string, tag = "1")]
-        Text(::prost::alloc::string::String),
-        #[prost(bytes, tag = "2")]
-        Binary(::prost::bytes::Bytes),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Closed {
-    #[prost(enumeration = "Cause", tag = "1")]
-    pub cause: i32,
-    /// The close code that the client sent, or that was sent to it; 1006 if none.
-    #[prost(uint32, tag = "2")]
-    pub code: u32,
-    #[prost(string, tag = "3")]
-    pub reason: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "4")]
-    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Adopted {
-    #[prost(string, repeated, tag = "1")]
-    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Moved {}
-/// Why a client is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Cause {
-    Unspecified = 0,
-    /// It sent a close frame, or ended its stream properly.
-    Client = 1,
-    /// The connection broke.
-    Lost = 2,
-    /// It was silent for too long.
-    Silent = 3,
-    /// A Close command, a Dissolve that closes, or an exclusive bind.
-    Command = 4,
-    /// It read its messages too slowly.
-    Slow = 5,
-    /// It broke the protocol or a limit.
-    Protocol = 6,
-    /// No worker took its events in time.
-    NoWorker = 7,
-    /// Its gateway is stopping.
-    Drain = 8,
-    /// Its gateway was lost (generated by the SDK from the view).
-    GatewayLost = 9,
-    /// Several workers died while they handled the same event of it.
-    Event = 10,
-}
-impl Cause {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "CAUSE_UNSPECIFIED",
-            Self::Client => "CAUSE_CLIENT",
-            Self::Lost => "CAUSE_LOST",
-            Self::Silent => "CAUSE_SILENT",
-            Self::Command => "CAUSE_COMMAND",
-            Self::Slow => "CAUSE_SLOW",
-            Self::Protocol => "CAUSE_PROTOCOL",
-            Self::NoWorker => "CAUSE_NO_WORKER",
-            Self::Drain => "CAUSE_DRAIN",
-            Self::GatewayLost => "CAUSE_GATEWAY_LOST",
-            Self::Event => "CAUSE_EVENT",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
-            "CAUSE_CLIENT" => Some(Self::Client),
-            "CAUSE_LOST" => Some(Self::Lost),
-            "CAUSE_SILENT" => Some(Self::Silent),
-            "CAUSE_COMMAND" => Some(Self::Command),
-            "CAUSE_SLOW" => Some(Self::Slow),
-            "CAUSE_PROTOCOL" => Some(Self::Protocol),
-            "CAUSE_NO_WORKER" => Some(Self::NoWorker),
-            "CAUSE_DRAIN" => Some(Self::Drain),
-            "CAUSE_GATEWAY_LOST" => Some(Self::GatewayLost),
-            "CAUSE_EVENT" => Some(Self::Event),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod worker_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    #[derive(Debug, Clone)]
-    pub struct WorkerClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl WorkerClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> WorkerClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> WorkerClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            WorkerClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        pub async fn attach(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::WorkerFrame>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::GatewayFrame>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/broadgate.v1.Worker/Attach",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("broadgate.v1.Worker", "Attach"));
-            self.inner.streaming(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod worker_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with WorkerServer.
-    #[async_trait]
-    pub trait Worker: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the Attach method.
-        type AttachStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::GatewayFrame, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        async fn attach(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
-        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
-    }
-    #[derive(Debug)]
-    pub struct WorkerServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> WorkerServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkerServer<T>
-    where
-        T: Worker,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/broadgate.v1.Worker/Attach" => {
-                    #[allow(non_camel_case_types)]
-                    struct AttachSvc<T: Worker>(pub Arc<T>);
-                    impl<T: Worker> tonic::server::StreamingService<super::WorkerFrame>
-                    for AttachSvc<T> {
-                        type Response = super::GatewayFrame;
-                        type ResponseStream = T::AttachStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<tonic::Streaming<super::WorkerFrame>>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Worker>::attach(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AttachSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for WorkerServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "broadgate.v1.Worker";
-    impl<T> tonic::server::NamedService for WorkerServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommandBatch {
     #[prost(message, repeated, tag = "1")]
@@ -1794,7 +2274,7 @@ pub struct Command {
     pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -1843,6 +2323,8 @@ pub mod command {
         History(super::HistoryRequest),
         #[prost(message, tag = "21")]
         LastValue(super::LastValueRequest),
+        #[prost(message, tag = "22")]
+        Ended(super::EndedRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1854,7 +2336,10 @@ pub struct AnswerBatch {
 pub struct Answer {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answer::Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(
+        oneof = "answer::Answer",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub answer: ::core::option::Option<answer::Answer>,
 }
 /// Nested message and enum types in `Answer`.
@@ -1885,6 +2370,8 @@ pub mod answer {
         History(super::HistoryReply),
         #[prost(message, tag = "13")]
         LastValue(super::LastValueReply),
+        #[prost(message, tag = "14")]
+        Ended(super::EndedReply),
     }
 }
 /// A refusal on the pipelined stream: the status that a unary call would have

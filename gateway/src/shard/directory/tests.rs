@@ -169,7 +169,7 @@ proptest! {
         let here: Vec<Slot> = clients.iter().copied().filter(|&s| directory.is_in_app(s, "a")).collect();
         let out: Vec<Slot> = out_clients.iter().copied().collect();
         let mut got = Vec::new();
-        directory.select(&audience, &here, &out, &mut got);
+        directory.select(&audience, (&here, &out), SentNow::default(), &mut got);
         let has = |set: &BTreeSet<u8>, name: &str| set.iter().any(|n| n.to_string() == name);
         let expected: Vec<Slot> = model.0.iter().filter(|(slot, entry)| {
             let inside = all || clients.contains(slot)

@@ -22,6 +22,7 @@ use crate::{
     shard::{
         client::Client,
         counters::{Drop, ShardCounters},
+        ending::SlowBy,
         pusher::client::Pending,
         slots::Slot,
         socketio,
@@ -272,7 +273,7 @@ impl Shard {
         let Some(pending) = client.pending.as_mut() else { return Err(Drop::Closing) };
         pending.deferred_bytes += frame.len();
         if pending.deferred_bytes > bytes_max && !pending.deferred.is_empty() {
-            self.close_slow(slot);
+            self.close_slow(slot, SlowBy::Bytes);
             return Err(Drop::Slow);
         }
         pending.deferred.push(frame);

@@ -118,8 +118,9 @@ impl Shard {
             Act::Refuse { frame, reason, why } => {
                 if let Some(client) = self.clients.get(slot) {
                     let (app, address) = (&*client.app, Some(client.address));
-                    RefusalContext { reason, why: &why, address, app, ..RefusalContext::default() }
-                        .count_and_log(&self.config.apps);
+                    let refused =
+                        RefusalContext { reason, why: &why, address, app, ..RefusalContext::default() };
+                    self.deps.refuse(&refused);
                 }
                 self.say(slot, &frame);
             }

@@ -206,8 +206,7 @@ impl Shard {
     fn note_refused_subscription(&self, slot: Slot, reason: &'static str, why: &str) {
         let Some(client) = self.clients.get(slot) else { return };
         let (app, address) = (&*client.app, Some(client.address));
-        RefusalContext { reason, why, address, app, ..RefusalContext::default() }
-            .count_and_log(&self.config.apps);
+        self.deps.refuse(&RefusalContext { reason, why, address, app, ..RefusalContext::default() });
     }
 
     /// The roster of a presence channel: the client's own user, then all others.

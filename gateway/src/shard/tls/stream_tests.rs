@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::GatewayLimits,
     shard::{
+        ending::SlowBy,
         fixture::{limits, newcomer, shard, to_group},
         open::Candidate,
         slots::Slot,
@@ -122,7 +123,7 @@ async fn what_is_sealed_and_unsent_counts_and_goes_first() {
     };
     assert!(all_outboxes >= sealed, "{all_outboxes} has {sealed}");
     // It is closed as slow: what is sealed goes before the close code, whole, and the rest is dropped.
-    shard.borrow_mut().close_slow(slot);
+    shard.borrow_mut().close_slow(slot, SlowBy::Bytes);
     let (begun, _) = outbox(&shard);
     assert!(begun > 0 && begun <= unwritten + 100);
     let writing = async {

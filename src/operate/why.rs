@@ -1,0 +1,200 @@
+//! `broadgate why`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use broadgate_business::Cluster;
+use broadgate_proto::v1::{Cause, EndedClient, EndedReply, EndedRequest, ended_request::Of};
+use clap::Args;
+
+use crate::{
+    failure::Failure,
+    operate::{
+        target::{ClusterTarget, ReachedCluster, complete},
+        why_text::{Also, as_text, remembered},
+    },
+    output::{json, print, print_json},
+    setting_errors,
+};
+
+/// Ends of other clients count as of the same moment within this time before and after.
+const SAME_MOMENT: Duration = Duration::from_secs(30);
+/// For how many ends others from the same network are counted: each is a question of its own.
+const COUNTED_ALSO_MAX: usize = 5;
+/// From how many addresses refusals are looked for that followed a client's end.
+const ADDRESSES_MAX: usize = 3;
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    #[command(flatten)]
+    target: ClusterTarget,
+    /// Of clients that had this uid
+    #[arg(long, conflicts_with_all = ["client", "address"])]
+    uid: Option<String>,
+    /// Of the client with this id
+    #[arg(long, conflicts_with = "address")]
+    client: Option<String>,
+    /// Of clients at this IP address, or in a network such as 10.1.7.0/24
+    #[arg(long)]
+    address: Option<String>,
+    /// Only what happened within this time until now
+    #[arg(long, value_name = "TIME", value_parser = setting_errors::duration)]
+    since: Option<Duration>,
+    /// Ends and refusals at most, the newest
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+impl WhyArgs {
+    fn of(&self) -> Option<Of> {
+        let uid = self.uid.clone().map(Of::Uid);
+        uid.or_else(|| self.client.clone().map(Of::ClientId))
+            .or_else(|| self.address.clone().map(Of::Address))
+    }
+
+    /// What is asked about, in words.
+    fn whose(&self) -> String {
+        let whose = match self.of() {
+            Some(Of::Uid(uid)) => format!("uid {uid:?}"),
+            Some(Of::ClientId(id)) => format!("client {id}"),
+            Some(Of::Address(address)) => format!("address {address}"),
+            None => return format!("app {:?}", self.target.app.as_deref().unwrap_or_default()),
+        };
+        self.target.app.as_ref().map_or(whose.clone(), |app| format!("{whose} of app {app:?}"))
+    }
+
+    fn request(&self) -> EndedRequest {
+        let since = self.since.map_or(0, |since| ms(now().saturating_sub(since)));
+        EndedRequest {
+            app: self.target.app.clone().unwrap_or_default(),
+            of: self.of(),
+            since_ms: since,
+            limit: self.limit,
+            ..EndedRequest::default()
+        }
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) async fn why(mut args: WhyArgs) -> Result<(), Failure> {
+    if args.of().is_none() && args.target.app.is_none() {
+        return Err(Failure::usage("say whom you mean: --uid, --client, --address or --app"));
+    }
+    // An app that was removed is still remembered.
+    let chosen = args.target.at.open()?;
+    args.target.app = args.target.app.or_else(|| chosen.app.clone());
+    let ReachedCluster { cluster, known, .. } = args.target.reach(&chosen).await?;
+    let mut reply = cluster.ended(args.request()).await?;
+    if matches!(args.of(), Some(Of::Uid(_) | Of::ClientId(_))) {
+        add_refusals_since(&cluster, &args, &mut reply).await?;
+    }
+    let found = !reply.ended.is_empty() || !reply.refused.is_empty();
+    if args.target.json {
+        print_json(&json("EndedReply", &reply)?)?;
+    } else if found {
+        print(&as_text(&reply, &also(&cluster, &reply).await?, now()))?;
+    }
+    complete(reply.coverage.as_ref())?;
+    if found {
+        return Ok(());
+    }
+    let nothing = format!("nothing is remembered of {} ({})", args.whose(), remembered(&reply, now()));
+    Err(match (args.of(), known) {
+        (Some(Of::ClientId(id)), _) if !is_here(&cluster, &id).await? => Failure::NotFound(format!(
+            "{nothing}; the gateway run that had it ({}) is over, and its memory with it: its id begins with \
+             that run's",
+            id.get(..10).unwrap_or(&id)
+        )),
+        (_, Err(Failure::NotFound(unknown))) if args.target.app.is_some() => {
+            Failure::NotFound(format!("{nothing}; {unknown}"))
+        }
+        _ => Failure::NotFound(nothing),
+    })
+}
+
+/// Whether the gateway run that gave out a client's id is a member.
+async fn is_here(cluster: &Cluster, client: &str) -> Result<bool, Failure> {
+    let members = cluster.status().await?.view.unwrap_or_default().members;
+    Ok(members.iter().any(|member| client.starts_with(&member.incarnation)))
+}
+
+/// Refusals have no uid: those that came from the addresses of the clients, after their first end.
+async fn add_refusals_since(
+    cluster: &Cluster,
+    args: &WhyArgs,
+    reply: &mut EndedReply,
+) -> Result<(), Failure> {
+    let Some(first) = reply.ended.iter().map(|end| end.ended_at_ms).min() else { return Ok(()) };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in reply.ended.iter().filter_map(ip) {
+        if !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX {
+            addresses.push(ip);
+        }
+    }
+    for ip in addresses {
+        let request =
+            EndedRequest { of: Some(Of::Address(ip.to_string())), since_ms: first, ..args.request() };
+        let theirs = cluster.ended(request).await?;
+        reply.refused.extend(theirs.refused);
+        reply.refused_total += theirs.refused_total;
+    }
+    Ok(())
+}
+
+fn ip(end: &EndedClient) -> Option<IpAddr> {
+    end.address.parse::<SocketAddr>().ok().map(|address| address.ip())
+}
+
+/// Of how many other clients the connection ended alike at the same moment, for the newest ends.
+async fn also(cluster: &Cluster, reply: &EndedReply) -> Result<Vec<Also>, Failure> {
+    let mut all = Vec::new();
+    let alone = |end: &&EndedClient| !matches!(end.cause(), Cause::Client | Cause::Command);
+    for end in reply.ended.iter().filter(alone).take(COUNTED_ALSO_MAX) {
+        let Some(network) = ip(end).map(network) else { continue };
+        let request = EndedRequest {
+            of: Some(Of::Address(network.clone())),
+            since_ms: end.ended_at_ms.saturating_sub(ms(SAME_MOMENT)),
+            until_ms: end.ended_at_ms + ms(SAME_MOMENT),
+            cause: end.cause,
+            limit: 1,
+            ..EndedRequest::default()
+        };
+        let total = cluster.ended(request).await?.ended_total;
+        all.push(Also { client_id: end.client_id.clone(), network, others: total.saturating_sub(1) });
+    }
+    Ok(all)
+}
+
+/// The network that an address is in, as far as neighbours share it.
+fn network(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_share_a_network() {
+        assert_eq!(network("10.1.7.9".parse().unwrap()), "10.1.7.0/24");
+        assert_eq!(network("2001:db8:1:2:3::4".parse().unwrap()), "2001:db8:1:2::/64");
+    }
+}
