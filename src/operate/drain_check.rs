@@ -6,7 +6,10 @@ use serde_json::json;
 use crate::{
     failure::Failure,
     operate::{
-        doctor::{Checked, Level, Question, SeenCluster, SeenGateway, as_json, as_text, check, examine, sum},
+        doctor::{
+            Checked, DoctorQuestion, SeenCluster, SeenGateway, Severity, as_json, as_text, check, examine,
+            sum,
+        },
         target::ChosenCluster,
     },
     output::{counted, print, print_json},
@@ -22,12 +25,12 @@ pub(super) async fn may_restart(
     within: std::time::Duration,
     is_json: bool,
 ) -> Result<(), Failure> {
-    let question = Question::new(chosen, within)?;
+    let question = DoctorQuestion::new(chosen, within)?;
     let (seen, all) = examine(question, |seen| decide(seen, gateway)).await?;
     let Some(name) = find(&seen, gateway).map(SeenGateway::name) else {
         return Err(Failure::NotFound(format!("no gateway {gateway:?} is in the view {}", seen.epoch)));
     };
-    let may = all.iter().all(|checked| checked.level() == Level::Ok);
+    let may = all.iter().all(|checked| checked.level() == Severity::Ok);
     if is_json {
         print_json(&json!({ "gateway": name, "may_restart": may, "checks": as_json(&all) }))?;
     } else {

@@ -21,13 +21,13 @@ const DEFAULT_REDIS_PORT: &str = "6379";
 const DEFAULT_ID: &str = "1";
 
 /// Makes a key and a secret.
-type Fresh<'a> = dyn FnMut() -> Result<(String, String), String> + 'a;
+type MakesKey<'a> = dyn FnMut() -> Result<(String, String), String> + 'a;
 
 /// What is known so far.
 struct Import<'a> {
     notes: Vec<Note>,
     /// A fresh key and secret.
-    fresh: &'a mut Fresh<'a>,
+    fresh: &'a mut MakesKey<'a>,
     /// Whether an app may have this id.
     check_id: &'a dyn Fn(&str) -> Result<(), String>,
 }
@@ -38,7 +38,7 @@ struct Import<'a> {
 /// One sentence with the line or the setting.
 pub(crate) fn import<'a>(
     text: &str,
-    fresh: &'a mut Fresh<'a>,
+    fresh: &'a mut MakesKey<'a>,
     check_id: &'a dyn Fn(&str) -> Result<(), String>,
 ) -> Result<Imported, String> {
     let value: Value = serde_json::from_str(text)

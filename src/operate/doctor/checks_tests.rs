@@ -7,7 +7,7 @@ use broadgate_proto::v1::{AppHashes, FailingWebhook, SilentWorker};
 
 use super::{
     checks::check,
-    findings::{Checked, Level},
+    findings::{Checked, Severity},
     seen::{SeenCluster, SeenGateway},
 };
 
@@ -70,11 +70,11 @@ fn evidence(seen: &mut SeenCluster, index: usize) -> &mut GatewayEvidence {
 }
 
 fn bad(seen: &SeenCluster) -> Vec<Checked> {
-    check(seen, &[]).into_iter().filter(|checked| checked.level() != Level::Ok).collect()
+    check(seen, &[]).into_iter().filter(|checked| checked.level() != Severity::Ok).collect()
 }
 
 /// A fault, the check that finds it, how bad it is, and what it says.
-type Planted = (fn(&mut SeenCluster), &'static str, Level, &'static str);
+type Planted = (fn(&mut SeenCluster), &'static str, Severity, &'static str);
 
 const PLANTED: [Planted; 22] = [
     (
@@ -84,53 +84,53 @@ const PLANTED: [Planted; 22] = [
             seen.complete = false;
         },
         "answers",
-        Level::Fail,
+        Severity::Fail,
         "gw-3 does not answer: gw-3:7200",
     ),
     (
         |seen| status(seen, 1).register.as_mut().unwrap().heard = false,
         "register",
-        Level::Fail,
+        Severity::Fail,
         "gw-2 does not hear the register r:7100",
     ),
     (
         |seen| status(seen, 1).register.as_mut().unwrap().outside = vec!["gw-9".into()],
         "register",
-        Level::Fail,
+        Severity::Fail,
         "only another register knows gw-9",
     ),
     (
         |seen| status(seen, 1).register.as_mut().unwrap().ledger_lag_ms = 2000,
         "register",
-        Level::Warn,
+        Severity::Warn,
         "has not accepted a change for 2000 ms",
     ),
     (
         |seen| status(seen, 0).peers.retain(|peer| peer != "gw-3"),
         "links",
-        Level::Fail,
+        Severity::Fail,
         "gw-1 does not reach gw-3; gw-3 reaches gw-1",
     ),
     (
         |seen| evidence(seen, 1).epoch = Some(Epoch { term: 7, count: 40 }),
         "views",
-        Level::Fail,
+        Severity::Fail,
         "gw-2 is at view 7.40, others are at 7.41",
     ),
-    (|seen| evidence(seen, 1).inside = false, "views", Level::Fail, "gw-2 is outside the view"),
-    (|seen| evidence(seen, 1).unsynced = 1, "homes", Level::Warn, "gw-2 waits for what 1 gateway hold"),
-    (|seen| seen.gateways[0].member.version = "1.1.0".into(), "versions", Level::Warn, "1.0.0, 1.1.0"),
-    (|seen| status(seen, 1).evidence = None, "versions", Level::Warn, "gw-2 gives no evidence"),
+    (|seen| evidence(seen, 1).inside = false, "views", Severity::Fail, "gw-2 is outside the view"),
+    (|seen| evidence(seen, 1).unsynced = 1, "homes", Severity::Warn, "gw-2 waits for what 1 gateway hold"),
+    (|seen| seen.gateways[0].member.version = "1.1.0".into(), "versions", Severity::Warn, "1.0.0, 1.1.0"),
+    (|seen| status(seen, 1).evidence = None, "versions", Severity::Warn, "gw-2 gives no evidence"),
     (
         |seen| seen.workers.clear(),
         "services",
-        Level::Warn,
+        Severity::Warn,
         "gw-1: listener \"web\" names service \"default\": no worker takes it",
     ),
     (
         |seen| _ = evidence(seen, 1).settings.insert("affinity".into(), 99),
         "same",
-        Level::Warn,
+        Severity::Warn,
         "settings of gw-2 differ: gateway.affinity",
     ),
     (
@@ -141,7 +141,7 @@ const PLANTED: [Planted; 22] = [
             evidence.apps[0].settings.insert("origins".into(), 44);
         },
         "same",
-        Level::Warn,
+        Severity::Warn,
         "apps of gw-2 differ: shop.origins",
     ),
     (
@@ -150,22 +150,37 @@ const PLANTED: [Planted; 22] = [
             evidence(seen, 1).apps.clear();
         },
         "same",
-        Level::Warn,
+        Severity::Warn,
         "apps of gw-2 differ: shop is missing",
     ),
-    (|seen| evidence(seen, 2).now_ms += 60_000, "clocks", Level::Warn, "the clock of gw-3 is 60 s ahead of"),
-    (|seen| evidence(seen, 0).now_ms -= 60_000, "clocks", Level::Warn, "the clock of gw-1 is 60 s behind"),
-    (|seen| status(seen, 1).clients = 100, "capacity", Level::Fail, "gw-2 has 100 of 100 clients"),
-    (|seen| status(seen, 1).clients = 95, "capacity", Level::Warn, "gw-2 has 95 of 100 clients"),
-    (|seen| evidence(seen, 1).clients_wanted = 500, "files", Level::Warn, "allows 100 of the 500 clients"),
-    (|seen| evidence(seen, 1).secrets = vec![6, 5], "secrets", Level::Warn, "gw-2 know the new and the old"),
+    (
+        |seen| evidence(seen, 2).now_ms += 60_000,
+        "clocks",
+        Severity::Warn,
+        "the clock of gw-3 is 60 s ahead of",
+    ),
+    (|seen| evidence(seen, 0).now_ms -= 60_000, "clocks", Severity::Warn, "the clock of gw-1 is 60 s behind"),
+    (|seen| status(seen, 1).clients = 100, "capacity", Severity::Fail, "gw-2 has 100 of 100 clients"),
+    (|seen| status(seen, 1).clients = 95, "capacity", Severity::Warn, "gw-2 has 95 of 100 clients"),
+    (|seen| evidence(seen, 1).clients_wanted = 500, "files", Severity::Warn, "allows 100 of the 500 clients"),
+    (
+        |seen| evidence(seen, 1).secrets = vec![6, 5],
+        "secrets",
+        Severity::Warn,
+        "gw-2 know the new and the old",
+    ),
     (
         |seen| (evidence(seen, 1).pause_ms, evidence(seen, 1).pause_age_ms) = (4000, 9000),
         "shards",
-        Level::Warn,
+        Severity::Warn,
         "gw-2 was not running for 4 s, 9 s ago",
     ),
-    (|seen| evidence(seen, 1).outboxes_bytes = 900, "outboxes", Level::Warn, "wait in the outboxes of gw-2"),
+    (
+        |seen| evidence(seen, 1).outboxes_bytes = 900,
+        "outboxes",
+        Severity::Warn,
+        "wait in the outboxes of gw-2",
+    ),
 ];
 
 const PLANTED_TOO: [Planted; 4] = [
@@ -175,23 +190,23 @@ const PLANTED_TOO: [Planted; 4] = [
             evidence(seen, 1).silent_workers = vec![silent];
         },
         "workers",
-        Level::Warn,
+        Severity::Warn,
         "chat-1 has answered none of 3 events for 12 s",
     ),
-    (|seen| seen.workers[0].gateways = 2, "workers", Level::Warn, "chat-1 is attached to 2 of 3 gateways"),
+    (|seen| seen.workers[0].gateways = 2, "workers", Severity::Warn, "chat-1 is attached to 2 of 3 gateways"),
     (
         |seen| {
             let (app, url, why) = ("shop".into(), "http://hook".into(), "refused".into());
             evidence(seen, 1).webhooks = vec![FailingWebhook { app, url, why }];
         },
         "webhooks",
-        Level::Warn,
+        Severity::Warn,
         "http://hook of app \"shop\" fails at gw-2: refused",
     ),
     (
         |seen| _ = evidence(seen, 1).drops.insert("slow".into(), 7),
         "drops",
-        Level::Warn,
+        Severity::Warn,
         "gw-2 dropped in the last minutes: 7 slow",
     ),
 ];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
+pub(crate) enum Severity {
     Ok,
     Warn,
     Fail,
@@ -15,7 +15,7 @@ pub(crate) enum Level {
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
-    pub(crate) level: Level,
+    pub(crate) level: Severity,
     pub(crate) what: String,
     /// What an operator can do about it.
     pub(crate) advice: String,
@@ -30,7 +30,7 @@ pub(crate) struct Checked {
     pub(crate) findings: Vec<Finding>,
 }
 
-impl Level {
+impl Severity {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -41,25 +41,25 @@ impl Level {
 }
 
 impl Checked {
-    pub(crate) fn level(&self) -> Level {
-        self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
+    pub(crate) fn level(&self) -> Severity {
+        self.findings.iter().map(|finding| finding.level).max().unwrap_or(Severity::Ok)
     }
 
     pub(crate) fn warn(&mut self, what: impl Into<String>, advice: impl Into<String>) {
-        self.findings.push(Finding { level: Level::Warn, what: what.into(), advice: advice.into() });
+        self.findings.push(Finding { level: Severity::Warn, what: what.into(), advice: advice.into() });
     }
 
     pub(crate) fn fail(&mut self, what: impl Into<String>, advice: impl Into<String>) {
-        self.findings.push(Finding { level: Level::Fail, what: what.into(), advice: advice.into() });
+        self.findings.push(Finding { level: Severity::Fail, what: what.into(), advice: advice.into() });
     }
 }
 
 /// What both of two looks have found: what passes within a second is no finding.
 pub(crate) fn confirmed(first: &[Checked], second: Vec<Checked>) -> Vec<Checked> {
-    let level = |name| first.iter().find(|checked| checked.name == name).map_or(Level::Ok, Checked::level);
+    let level = |name| first.iter().find(|checked| checked.name == name).map_or(Severity::Ok, Checked::level);
     let confirm = |mut checked: Checked| {
         let before = level(checked.name);
-        if before == Level::Ok {
+        if before == Severity::Ok {
             checked.findings.clear();
         }
         for finding in &mut checked.findings {
@@ -73,7 +73,7 @@ pub(crate) fn confirmed(first: &[Checked], second: Vec<Checked>) -> Vec<Checked>
 /// How many checks fail, and how many warn.
 pub(crate) fn count(all: &[Checked]) -> (usize, usize) {
     let of = |level| all.iter().filter(|checked| checked.level() == level).count();
-    (of(Level::Fail), of(Level::Warn))
+    (of(Severity::Fail), of(Severity::Warn))
 }
 
 /// "1 check failed, 2 warn".
@@ -91,10 +91,10 @@ pub(crate) fn as_text(all: &[Checked]) -> String {
     let mut text = String::new();
     let wide = all.iter().map(|checked| checked.name.len()).max().unwrap_or_default();
     let line =
-        |level: Level, name: &str, words: &str| format!("{:<5} {name:<wide$}  {words}\n", level.word());
-    let (well, bad): (Vec<_>, Vec<_>) = all.iter().partition(|checked| checked.level() == Level::Ok);
+        |level: Severity, name: &str, words: &str| format!("{:<5} {name:<wide$}  {words}\n", level.word());
+    let (well, bad): (Vec<_>, Vec<_>) = all.iter().partition(|checked| checked.level() == Severity::Ok);
     if bad.is_empty() {
-        return well.iter().map(|checked| line(Level::Ok, checked.name, &checked.well)).collect();
+        return well.iter().map(|checked| line(Severity::Ok, checked.name, &checked.well)).collect();
     }
     for checked in bad {
         for finding in &checked.findings {
@@ -113,7 +113,7 @@ pub(crate) fn as_text(all: &[Checked]) -> String {
 
 /// The checks as JSON.
 pub(crate) fn as_json(all: &[Checked]) -> Value {
-    let word = |level: Level| level.word().to_lowercase();
+    let word = |level: Severity| level.word().to_lowercase();
     all.iter()
         .map(|checked| {
             let findings = checked.findings.iter().map(
@@ -131,19 +131,19 @@ pub(crate) fn as_json(all: &[Checked]) -> Value {
 mod tests {
     use super::*;
 
-    fn checked(name: &'static str, level: Level) -> Checked {
+    fn checked(name: &'static str, level: Severity) -> Checked {
         let mut checked = Checked { name, well: format!("{name} is well"), findings: Vec::new() };
         match level {
-            Level::Ok => {}
-            Level::Warn => checked.warn("odd", "look"),
-            Level::Fail => checked.fail("bad", "act"),
+            Severity::Ok => {}
+            Severity::Warn => checked.warn("odd", "look"),
+            Severity::Fail => checked.fail("bad", "act"),
         }
         checked
     }
 
     #[test]
     fn what_passes_is_no_finding() {
-        use Level::{Fail, Ok, Warn};
+        use Severity::{Fail, Ok, Warn};
         for (before, now, expected) in
             [(Ok, Fail, Ok), (Fail, Ok, Ok), (Fail, Fail, Fail), (Warn, Fail, Warn), (Fail, Warn, Warn)]
         {
@@ -154,7 +154,11 @@ mod tests {
 
     #[test]
     fn troubles_come_first_and_the_rest_is_named() {
-        let all = [checked("links", Level::Ok), checked("views", Level::Fail), checked("drops", Level::Warn)];
+        let all = [
+            checked("links", Severity::Ok),
+            checked("views", Severity::Fail),
+            checked("drops", Severity::Warn),
+        ];
         let expected = "FAIL  views  bad\n             do: act\nwarn  drops  odd\n             do: look\n\
                         ok    1 more: links\n";
         assert_eq!(as_text(&all), expected);

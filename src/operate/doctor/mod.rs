@@ -20,8 +20,8 @@ use serde_json::json;
 
 pub(super) use self::{
     checks::check,
-    findings::{Checked, Level, as_json, as_text, confirmed, count, sum},
-    seen::{Question, SeenCluster, SeenGateway},
+    findings::{Checked, Severity, as_json, as_text, confirmed, count, sum},
+    seen::{DoctorQuestion, SeenCluster, SeenGateway},
 };
 use crate::{
     failure::Failure,
@@ -67,7 +67,7 @@ pub(crate) async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
         return Err(Failure::usage(format!("--only: no check {unknown:?}: there are {}", names.join(", "))));
     }
     let chosen = args.at.open()?;
-    let question = Question::new(&chosen, args.timeout)?;
+    let question = DoctorQuestion::new(&chosen, args.timeout)?;
     let (seen, all) = examine(question, |seen| check(seen, &args.only)).await?;
     let (failed, warned) = count(&all);
     if args.json {
@@ -86,13 +86,13 @@ pub(crate) async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
 
 /// Looks once, and again if something is not well: what passes within a second is no finding.
 pub(super) async fn examine(
-    mut question: Question<'_>,
+    mut question: DoctorQuestion<'_>,
     decide: impl Fn(&SeenCluster) -> Vec<Checked>,
 ) -> Result<(SeenCluster, Vec<Checked>), Failure> {
     let seen = SeenCluster::look(&question).await?;
     question.chosen.announce(&seen.address);
     let first = decide(&seen);
-    if first.iter().all(|checked| checked.level() == Level::Ok) {
+    if first.iter().all(|checked| checked.level() == Severity::Ok) {
         return Ok((seen, first));
     }
     tokio::time::sleep(LOOK_AGAIN).await;

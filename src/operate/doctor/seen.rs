@@ -58,7 +58,7 @@ impl SeenGateway {
 
 /// A question, and how long its answer may take.
 #[derive(Debug, Clone)]
-pub(crate) struct Question<'a> {
+pub(crate) struct DoctorQuestion<'a> {
     pub(crate) chosen: &'a ChosenCluster,
     pub(crate) within: Duration,
     /// For the hashes of all answers, so that they can be compared.
@@ -67,7 +67,7 @@ pub(crate) struct Question<'a> {
     pub(crate) apps: Vec<String>,
 }
 
-impl<'a> Question<'a> {
+impl<'a> DoctorQuestion<'a> {
     /// One with a salt of its own.
     pub(crate) fn new(chosen: &'a ChosenCluster, within: Duration) -> Result<Self, Failure> {
         let salt = getrandom::u64().map_err(|error| Failure::Failed(format!("no random number: {error}")))?;
@@ -77,8 +77,8 @@ impl<'a> Question<'a> {
 
 impl SeenCluster {
     /// Asks the first gateway that answers, and then those that did not answer it.
-    pub(crate) async fn look(question: &Question<'_>) -> Result<Self, Failure> {
-        let Question { chosen, within, .. } = question;
+    pub(crate) async fn look(question: &DoctorQuestion<'_>) -> Result<Self, Failure> {
+        let DoctorQuestion { chosen, within, .. } = question;
         let ask = |address: String, within| async move { question.ask(&address, within).await };
         let (address, (reply, asked_ms)) = chosen.first(*within, ask).await?;
         let complete = reply.coverage.as_ref().is_some_and(|coverage| coverage.complete);
@@ -116,7 +116,7 @@ impl SeenCluster {
 }
 
 impl SeenGateway {
-    async fn ask_directly(&mut self, question: &Question<'_>) {
+    async fn ask_directly(&mut self, question: &DoctorQuestion<'_>) {
         match question.ask(&self.member.address, question.within).await {
             Ok((reply, asked_ms)) => {
                 let own = reply.gateways.into_iter();
@@ -133,7 +133,7 @@ impl SeenGateway {
 
 type TimedReply = (StatusReply, (u64, u64));
 
-impl Question<'_> {
+impl DoctorQuestion<'_> {
     async fn ask(&self, address: &str, within: Duration) -> Result<TimedReply, Failure> {
         let Credentials { tls, .. } = &self.chosen.credentials;
         let channel = probe::channel(address, tls.as_ref(), WantedRole::Gateway, within).await?;

@@ -8,9 +8,9 @@ use toml::{Table, Value};
 pub(super) const USE: &str = "use";
 
 /// The file's lines.
-pub(super) struct Lines(Vec<String>);
+pub(super) struct ProfileLines(Vec<String>);
 
-impl Lines {
+impl ProfileLines {
     pub(super) fn of(text: &str) -> Self {
         Self(text.lines().map(str::to_owned).collect())
     }
@@ -75,8 +75,8 @@ fn section(line: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn edited(text: &str, edit: impl FnOnce(&mut Lines)) -> String {
-        let mut lines = Lines::of(text);
+    fn edited(text: &str, edit: impl FnOnce(&mut ProfileLines)) -> String {
+        let mut lines = ProfileLines::of(text);
         edit(&mut lines);
         lines.text()
     }

@@ -20,7 +20,7 @@ use toml::{Table, Value};
 
 use crate::{
     failure::Failure,
-    operate::profiles::edit::{Lines, USE},
+    operate::profiles::edit::{ProfileLines, USE},
     unreadable::UnreadableInput,
 };
 
@@ -197,9 +197,9 @@ impl Profiles {
     }
 
     /// Changes the text and keeps what else the operator wrote there.
-    fn change(&mut self, edit: impl FnOnce(&mut Lines)) -> Result<(), Failure> {
+    fn change(&mut self, edit: impl FnOnce(&mut ProfileLines)) -> Result<(), Failure> {
         let path = self.writable()?;
-        let mut lines = Lines::of(&text(&path)?);
+        let mut lines = ProfileLines::of(&text(&path)?);
         edit(&mut lines);
         let text = lines.text();
         let changed = Self::parse(path.clone(), &text)?;

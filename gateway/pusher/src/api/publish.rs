@@ -159,7 +159,7 @@ pub(super) struct Draft {
 
 /// Whose rules hold for the channels' names and the socket id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rules {
+enum NameRules {
     Pusher,
     /// Every printable name, and every text for a socket id: one that is no client's excludes nobody.
     Any,
@@ -167,15 +167,20 @@ enum Rules {
 
 impl Draft {
     fn checked(self, limits: &PusherLimits, compat: Compat) -> Result<Publish, ApiRefusal> {
-        self.checked_by(Rules::Pusher, limits, compat)
+        self.checked_by(NameRules::Pusher, limits, compat)
     }
 
     /// From a publisher that is not bound to Pusher's names and socket ids.
     pub(super) fn checked_freely(self, limits: &PusherLimits) -> Result<Publish, ApiRefusal> {
-        self.checked_by(Rules::Any, limits, Compat::default())
+        self.checked_by(NameRules::Any, limits, Compat::default())
     }
 
-    fn checked_by(self, rules: Rules, limits: &PusherLimits, compat: Compat) -> Result<Publish, ApiRefusal> {
+    fn checked_by(
+        self,
+        rules: NameRules,
+        limits: &PusherLimits,
+        compat: Compat,
+    ) -> Result<Publish, ApiRefusal> {
         let name = self.name.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| missing("name", "say what has happened"))?;
         if name.len() > limits.event_name_bytes_max {
@@ -193,7 +198,7 @@ impl Draft {
         let channels = some_channels(self.channels, rules, limits)?;
         let except = match self.socket_id.as_deref() {
             None | Some("") => None,
-            Some(id) if rules == Rules::Any => socket_id::parse(id).ok().flatten(),
+            Some(id) if rules == NameRules::Any => socket_id::parse(id).ok().flatten(),
             Some(id) => socket_id::parse(id).map_err(ApiRefusal::bad)?,
         };
         let info = Info { cache: false, ..Info::parse(&self.info, compat)? };
@@ -203,7 +208,7 @@ impl Draft {
 
 fn some_channels(
     channels: Vec<String>,
-    rules: Rules,
+    rules: NameRules,
     limits: &PusherLimits,
 ) -> Result<Vec<String>, ApiRefusal> {
     let max = limits.channels_per_event_max;
@@ -214,7 +219,7 @@ fn some_channels(
         let len = channels.len();
         return Err(ApiRefusal::bad(format!("channels has {len} names: at most {max} are allowed")));
     }
-    let check = if rules == Rules::Any { check_any_name } else { check_name };
+    let check = if rules == NameRules::Any { check_any_name } else { check_name };
     channels.iter().try_for_each(|channel| check(channel, limits))?;
     let mut seen = std::collections::HashSet::new();
     Ok(channels.iter().filter(|channel| seen.insert(channel.as_str())).cloned().collect())
