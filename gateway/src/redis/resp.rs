@@ -53,7 +53,7 @@ pub(super) enum NotRedis {
 }
 
 #[derive(Debug, Clone)]
-enum Piece {
+enum ReplyPiece {
     Text(Range<usize>),
     Number(i64),
     Nothing,
@@ -70,7 +70,7 @@ pub(super) struct ReplyDecoder {
     start: usize,
     /// How far it has been parsed; like all ranges, from its beginning.
     at: usize,
-    pieces: SmallVec<[Piece; 4]>,
+    pieces: SmallVec<[ReplyPiece; 4]>,
     /// Elements of the array that are missing; none if the reply is no array.
     missing: Option<usize>,
     /// Bytes of a text that are still to be skipped, with its end of line, and its length.
@@ -126,15 +126,17 @@ impl ReplyDecoder {
         self.is_done = true;
         let reply = &self.buffer[self.start..];
         let text = |range: &Range<usize>| &reply[range.clone()];
-        let element = |piece: &Piece| match piece {
-            Piece::Text(range) | Piece::Status(range) | Piece::Error(range) => Element::Text(text(range)),
-            Piece::Number(number) => Element::Number(*number),
-            Piece::Nothing => Element::Nothing,
-            Piece::TooLong(len) => Element::TooLong(*len),
+        let element = |piece: &ReplyPiece| match piece {
+            ReplyPiece::Text(range) | ReplyPiece::Status(range) | ReplyPiece::Error(range) => {
+                Element::Text(text(range))
+            }
+            ReplyPiece::Number(number) => Element::Number(*number),
+            ReplyPiece::Nothing => Element::Nothing,
+            ReplyPiece::TooLong(len) => Element::TooLong(*len),
         };
         Ok(Some(match (self.missing, &self.pieces[..]) {
-            (None, [Piece::Status(range)]) => Reply::Status(text(range)),
-            (None, [Piece::Error(range)]) => Reply::Error(text(range)),
+            (None, [ReplyPiece::Status(range)]) => Reply::Status(text(range)),
+            (None, [ReplyPiece::Error(range)]) => Reply::Error(text(range)),
             (None, [one]) => Reply::One(element(one)),
             (_, pieces) => Reply::Array(pieces.iter().map(element).collect()),
         }))
@@ -148,14 +150,14 @@ impl ReplyDecoder {
     }
 
     /// The next element; the inner is none for the head of an array.
-    fn piece(&mut self) -> Result<Option<Option<Piece>>, NotRedis> {
+    fn piece(&mut self) -> Result<Option<Option<ReplyPiece>>, NotRedis> {
         if let Some((left, len)) = self.skipped {
             let from = self.start + self.at;
             let gone = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len() - from);
             self.buffer.drain(from..from + gone);
             let left = left - gone as u64;
             self.skipped = (left > 0).then_some((left, len));
-            return Ok((left == 0).then_some(Some(Piece::TooLong(len))));
+            return Ok((left == 0).then_some(Some(ReplyPiece::TooLong(len))));
         }
         let rest = &self.buffer[self.start + self.at..];
         let Some(&kind) = rest.first() else { return Ok(None) };
@@ -173,16 +175,16 @@ impl ReplyDecoder {
             number.ok_or_else(|| not_redis(rest))
         };
         let piece = match kind {
-            b'+' => Piece::Status(line_range),
-            b'-' => Piece::Error(line_range),
-            b':' => Piece::Number(number()?),
+            b'+' => ReplyPiece::Status(line_range),
+            b'-' => ReplyPiece::Error(line_range),
+            b':' => ReplyPiece::Number(number()?),
             b'$' => match u64::try_from(number()?) {
-                Err(_) => Piece::Nothing,
+                Err(_) => ReplyPiece::Nothing,
                 Ok(len) => return self.text(len, after),
             },
             _ if self.missing.is_some() => return Err(not_redis(rest)),
             _ => match number()? {
-                -1 => Piece::Nothing,
+                -1 => ReplyPiece::Nothing,
                 len @ 1..=ELEMENTS_MAX => {
                     (self.missing, self.at) = (usize::try_from(len).ok(), after);
                     return Ok(Some(None));
@@ -195,7 +197,7 @@ impl ReplyDecoder {
     }
 
     /// A text of so many bytes that begins at `from`.
-    fn text(&mut self, len: u64, from: usize) -> Result<Option<Option<Piece>>, NotRedis> {
+    fn text(&mut self, len: u64, from: usize) -> Result<Option<Option<ReplyPiece>>, NotRedis> {
         let whole = usize::try_from(len).ok().and_then(|len| from.checked_add(len)?.checked_add(2));
         let Some(end) = whole.filter(|end| *end <= self.reply_bytes_max) else {
             self.at = from;
@@ -207,7 +209,7 @@ impl ReplyDecoder {
             return Err(not_redis(&read[self.at..]));
         }
         self.at = end;
-        Ok(Some(Some(Piece::Text(from..end - 2))))
+        Ok(Some(Some(ReplyPiece::Text(from..end - 2))))
     }
 }
 
