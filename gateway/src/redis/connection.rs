@@ -15,9 +15,9 @@ use tokio::{
 use crate::apps::RedisUrl;
 
 /// A stream, with or without TLS.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> RedisStream for T {}
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) async fn open(
     url: &RedisUrl,
     tls: Option<Arc<ClientConfig>>,
     end: Instant,
-) -> Result<Box<dyn Stream>, NotOpened> {
+) -> Result<Box<dyn RedisStream>, NotOpened> {
     let dialled = timeout_at(end, TcpStream::connect((&*url.host, url.port))).await;
     let stream = match dialled {
         Err(_) => return Err(NotOpened::Silent { is_tls: false }),
@@ -53,7 +53,7 @@ pub(super) async fn open(
 }
 
 /// Writes the whole of a command until `end`. The inner error is the stream's.
-pub(super) async fn say(stream: &mut dyn Stream, bytes: &[u8], end: Instant) -> Option<io::Result<()>> {
+pub(super) async fn say(stream: &mut dyn RedisStream, bytes: &[u8], end: Instant) -> Option<io::Result<()>> {
     let write = async {
         stream.write_all(bytes).await?;
         stream.flush().await

@@ -18,19 +18,19 @@ use crate::{
 };
 
 /// A message and its part of the bound.
-struct Placing {
+struct RedisPlacing {
     event: ChannelEvent,
     room: OwnedSemaphorePermit,
 }
 
 /// Where the reader puts messages; it never waits.
 pub(super) struct PlacingSender {
-    queue: mpsc::Sender<Placing>,
+    queue: mpsc::Sender<RedisPlacing>,
     room: Arc<Semaphore>,
 }
 
 /// Where they come from, in their order.
-pub(super) struct PlacingReceiver(mpsc::Receiver<Placing>);
+pub(super) struct PlacingReceiver(mpsc::Receiver<RedisPlacing>);
 
 /// A queue into which at least two of the largest messages fit.
 pub(super) fn queue(payload_bytes_max: usize) -> (PlacingSender, PlacingReceiver) {
@@ -47,7 +47,7 @@ impl PlacingSender {
         let texts = event.channel.len() + event.name.len() + event.data.len();
         let Ok(cost) = u32::try_from(texts + REDIS_MESSAGE_OVERHEAD_BYTES) else { return false };
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(cost) else { return false };
-        self.queue.try_send(Placing { event, room }).is_ok()
+        self.queue.try_send(RedisPlacing { event, room }).is_ok()
     }
 }
 
@@ -64,7 +64,7 @@ impl PlacingReceiver {
                     is_open = count > 0;
                     let Some(dispatcher) = dispatcher.upgrade() else { return };
                     let (events, rooms): (Vec<_>, Vec<_>) =
-                        batch.drain(..).map(|Placing { event, room }| ((event, None), room)).unzip();
+                        batch.drain(..).map(|RedisPlacing { event, room }| ((event, None), room)).unzip();
                     let names: Vec<String> = events.iter().map(|(event, _)| event.channel.clone()).collect();
                     let placed = dispatcher.place_events(events.into_iter()).await;
                     drop(dispatcher);

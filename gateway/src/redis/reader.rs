@@ -22,7 +22,7 @@ use crate::{
     command::{ChannelEvent, EventFlags},
     dispatch::{Dispatcher, Installed},
     redis::{
-        connection::{self, NotOpened, Stream},
+        connection::{self, NotOpened, RedisStream},
         message::{self, LaravelMessage},
         placing::{self, PlacingSender},
         resp::{ReplyDecoder, command},
@@ -120,7 +120,7 @@ impl Reader<'_> {
         Ended { why: opened.0, was_steady: opened.1 && begun.elapsed() >= REDIS_RETRY_WAIT_MAX }
     }
 
-    async fn open(&self, url: &RedisUrl, end: Instant) -> Result<Box<dyn Stream>, String> {
+    async fn open(&self, url: &RedisUrl, end: Instant) -> Result<Box<dyn RedisStream>, String> {
         let tls = if url.is_tls {
             let files = self.plan.settings.tls.clone();
             // As they are now: they may have been renewed.
@@ -145,7 +145,7 @@ impl Reader<'_> {
         &mut self,
         url: &RedisUrl,
         shown: &str,
-        mut stream: Box<dyn Stream>,
+        mut stream: Box<dyn RedisStream>,
         end: Instant,
     ) -> (String, bool) {
         let mut conversation = Conversation::begin(self, shown, end);

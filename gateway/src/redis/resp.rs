@@ -36,7 +36,7 @@ pub(super) enum Element<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reply<'a> {
+pub(super) enum RedisReply<'a> {
     Status(&'a [u8]),
     Error(&'a [u8]),
     One(Element<'a>),
@@ -107,7 +107,7 @@ impl ReplyDecoder {
     }
 
     /// The next whole reply, if there is one.
-    pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, NotRedis> {
+    pub(super) fn next(&mut self) -> Result<Option<RedisReply<'_>>, NotRedis> {
         if self.is_done {
             self.forget();
         }
@@ -135,10 +135,10 @@ impl ReplyDecoder {
             ReplyPiece::TooLong(len) => Element::TooLong(*len),
         };
         Ok(Some(match (self.missing, &self.pieces[..]) {
-            (None, [ReplyPiece::Status(range)]) => Reply::Status(text(range)),
-            (None, [ReplyPiece::Error(range)]) => Reply::Error(text(range)),
-            (None, [one]) => Reply::One(element(one)),
-            (_, pieces) => Reply::Array(pieces.iter().map(element).collect()),
+            (None, [ReplyPiece::Status(range)]) => RedisReply::Status(text(range)),
+            (None, [ReplyPiece::Error(range)]) => RedisReply::Error(text(range)),
+            (None, [one]) => RedisReply::One(element(one)),
+            (_, pieces) => RedisReply::Array(pieces.iter().map(element).collect()),
         }))
     }
 
@@ -266,14 +266,14 @@ mod tests {
             b"+OK\r\n-NOAUTH a b\r\n*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n$-1\r\n*-1\r\n:-7\r\n\
             *4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\nc\r\n$3\r\na\r\n\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n";
         let expected = [
-            Reply::Status(b"OK"),
-            Reply::Error(b"NOAUTH a b"),
-            Reply::Array(SmallVec::from_slice(&[text("psubscribe"), text("*"), Element::Number(1)])),
-            Reply::One(Element::Nothing),
-            Reply::One(Element::Nothing),
-            Reply::One(Element::Number(-7)),
-            Reply::Array(SmallVec::from_slice(&[text("pmessage"), text("*"), text("c"), text("a\r\n")])),
-            Reply::Array(SmallVec::from_slice(&[text("pong"), text("")])),
+            RedisReply::Status(b"OK"),
+            RedisReply::Error(b"NOAUTH a b"),
+            RedisReply::Array(SmallVec::from_slice(&[text("psubscribe"), text("*"), Element::Number(1)])),
+            RedisReply::One(Element::Nothing),
+            RedisReply::One(Element::Nothing),
+            RedisReply::One(Element::Number(-7)),
+            RedisReply::Array(SmallVec::from_slice(&[text("pmessage"), text("*"), text("c"), text("a\r\n")])),
+            RedisReply::Array(SmallVec::from_slice(&[text("pong"), text("")])),
         ];
         let expected: Vec<String> = expected.iter().map(|reply| format!("{reply:?}")).collect();
         for step in [1, 2, 3, 7, bytes.len()] {
@@ -287,10 +287,10 @@ mod tests {
         let bytes = format!("*2\r\n$10000\r\n{long}\r\n$1\r\na\r\n+OK\r\n");
         for step in [1, 100, 9_999] {
             let (all, error) = decoded(bytes.as_bytes(), step);
-            let array = Reply::Array(SmallVec::from_slice(&[Element::TooLong(10_000), text("a")]));
+            let array = RedisReply::Array(SmallVec::from_slice(&[Element::TooLong(10_000), text("a")]));
             assert_eq!(
                 (all, error),
-                (vec![format!("{array:?}"), format!("{:?}", Reply::Status(b"OK"))], None)
+                (vec![format!("{array:?}"), format!("{:?}", RedisReply::Status(b"OK"))], None)
             );
         }
         // Several elements share the bound.

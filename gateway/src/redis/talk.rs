@@ -7,7 +7,7 @@ use broadgate_proto::limits::{REDIS_LOOKOUT_BYTES_MAX, REDIS_LOOKOUT_MESSAGES_MA
 
 use crate::redis::{
     message::{has_no_prefix, is_laravels, pattern, prefix_of},
-    resp::{Element, Reply, command},
+    resp::{Element, RedisReply, command},
 };
 
 /// Every name.
@@ -118,15 +118,15 @@ impl Talk {
         })
     }
 
-    pub(super) fn hear<'a>(&mut self, reply: &Reply<'a>) -> Step<'a> {
+    pub(super) fn hear<'a>(&mut self, reply: &RedisReply<'a>) -> Step<'a> {
         match (reply, self.stage) {
-            (Reply::Error(error), Stage::Subscribed) => self.denied(error),
-            (Reply::Error(error), _) => Step::Refused(String::from_utf8_lossy(error).into_owned()),
-            (Reply::Status(_), Stage::Authenticating) => {
+            (RedisReply::Error(error), Stage::Subscribed) => self.denied(error),
+            (RedisReply::Error(error), _) => Step::Refused(String::from_utf8_lossy(error).into_owned()),
+            (RedisReply::Status(_), Stage::Authenticating) => {
                 self.stage = Stage::Subscribing;
                 Step::Say(command(&["PSUBSCRIBE", &self.pattern]))
             }
-            (Reply::Array(elements), Stage::Subscribing | Stage::Subscribed) => self.array(elements),
+            (RedisReply::Array(elements), Stage::Subscribing | Stage::Subscribed) => self.array(elements),
             // An answer to a ping.
             _ => Step::Nothing,
         }
@@ -248,13 +248,13 @@ mod tests {
         TalkRules { prefix: prefix.to_owned(), ..TalkRules::default() }
     }
 
-    fn array<'a>(parts: &[&'a str]) -> Reply<'a> {
-        Reply::Array(parts.iter().map(|part| Element::Text(part.as_bytes())).collect())
+    fn array<'a>(parts: &[&'a str]) -> RedisReply<'a> {
+        RedisReply::Array(parts.iter().map(|part| Element::Text(part.as_bytes())).collect())
     }
 
-    fn message<'a>(pattern: &'a str, name: &'a str, payload: &'a [u8]) -> Reply<'a> {
+    fn message<'a>(pattern: &'a str, name: &'a str, payload: &'a [u8]) -> RedisReply<'a> {
         let [kind, pattern, name] = ["pmessage", pattern, name].map(|part| Element::Text(part.as_bytes()));
-        Reply::Array([kind, pattern, name, Element::Text(payload)].into_iter().collect())
+        RedisReply::Array([kind, pattern, name, Element::Text(payload)].into_iter().collect())
     }
 
     /// Subscribed, and looking out if that is of use.
@@ -275,10 +275,10 @@ mod tests {
             let rules = TalkRules { user: user.into(), password: "p".into(), ..rules("x-") };
             let (mut talk, first) = Talk::begin(rules);
             assert_eq!(first, command(expected));
-            assert_eq!(talk.hear(&Reply::Status(b"OK")), Step::Say(command(&["PSUBSCRIBE", "x-*"])));
+            assert_eq!(talk.hear(&RedisReply::Status(b"OK")), Step::Say(command(&["PSUBSCRIBE", "x-*"])));
         }
         let (mut talk, _) = Talk::begin(rules("x-"));
-        assert_eq!(talk.hear(&Reply::Error(b"NOAUTH a")), Step::Refused("NOAUTH a".into()));
+        assert_eq!(talk.hear(&RedisReply::Error(b"NOAUTH a")), Step::Refused("NOAUTH a".into()));
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
         // What comes by the other pattern meanwhile is no message.
         assert_eq!(talk.hear(&message("*", "x-private-a", NEWS)), Step::Nothing);
         assert_eq!(talk.hear(&array(&["pong", ""])), Step::Nothing);
-        let long = Reply::Array(
+        let long = RedisReply::Array(
             [Element::Text(b"pmessage"), Element::Text(b"x-*"), Element::Text(b"x-a"), Element::TooLong(9)]
                 .into_iter()
                 .collect(),
@@ -367,14 +367,14 @@ mod tests {
         talk.hear(&array(&["psubscribe", "x-*"]));
         assert!(talk.look_out().is_some());
         let ping: &[u8] = b"NOPERM User u has no permissions to run the 'ping' command";
-        assert_eq!(talk.hear(&Reply::Error(ping)), Step::Nothing);
+        assert_eq!(talk.hear(&RedisReply::Error(ping)), Step::Nothing);
         let channel: &[u8] = b"NOPERM No permissions to access a channel";
-        assert_eq!(talk.hear(&Reply::Error(channel)), Step::Nothing);
+        assert_eq!(talk.hear(&RedisReply::Error(channel)), Step::Nothing);
         assert!(talk.look_out().is_none(), "it is not asked for again");
-        assert!(matches!(talk.hear(&Reply::Error(b"ERR x")), Step::Refused(_)));
+        assert!(matches!(talk.hear(&RedisReply::Error(b"ERR x")), Step::Refused(_)));
         let mut talk = subscribed(rules("x-"));
         talk.judge("any");
         let end: &[u8] = b"NOPERM User u has no permissions to run the 'punsubscribe' command";
-        assert!(matches!(talk.hear(&Reply::Error(end)), Step::Refused(_)) && talk.is_settled());
+        assert!(matches!(talk.hear(&RedisReply::Error(end)), Step::Refused(_)) && talk.is_settled());
     }
 }

@@ -222,11 +222,12 @@ impl Bound {
             let closing = (&*pool.shards, &webhooks, &mut listening);
             self.stop(&mut member, &mut seen, closing).await;
         }
-        observers.end();
         member.leave().await;
-        // Not before: a peer whose link breaks while this gateway is in the view names it as missing.
+        // Not before: a peer whose link breaks while this gateway is in the view names it as missing, and a watcher
+        // whose stream ends opens another one and takes it that events were lost in between.
         me.load().over.cancel();
         stop_internal.cancel();
+        observers.end();
         stop.cancel();
         if let Some(journal) = journal {
             // It waits for the disk.
