@@ -42,6 +42,14 @@ pub(super) fn as_text(reply: &EndedReply, also: &[Also], now: Duration) -> Strin
     text
 }
 
+/// On one line, and nothing that a terminal acts on or does not show: paths and ids are strangers'.
+fn shown(text: &str) -> String {
+    let is_plain = |char: char| matches!(char, '"' | '\'' | '\\') || char.escape_debug().len() == 1;
+    text.chars()
+        .map(|char| if is_plain(char) { char.to_string() } else { char.escape_debug().to_string() })
+        .collect()
+}
+
 /// How far back the gateways remember; a gateway that remembers less is named.
 pub(super) fn remembered(reply: &EndedReply, now: Duration) -> String {
     let since = |memory: &EndedMemory| {
@@ -61,7 +69,12 @@ pub(super) fn remembered(reply: &EndedReply, now: Duration) -> String {
     }
     let since = most.map_or_else(|| "nothing".to_owned(), |most| format!("since {}", clock(most, now)));
     let odd = if odd.is_empty() { String::new() } else { format!(" ({})", odd.join(", ")) };
-    format!("remembered {since}{odd}, times are UTC")
+    let left_out: u64 = reply.memories.iter().map(|memory| memory.refused_left_out).sum();
+    let left_out = match left_out {
+        0 => String::new(),
+        count => format!(", without {} of any address that came too fast", counted(count, "refusal")),
+    };
+    format!("remembered {since}{odd}{left_out}, times are UTC")
 }
 
 /// "12:04:16", with the date if it was not today.
@@ -89,15 +102,16 @@ fn end_text(end: &EndedClient, also: Option<&Also>, now: Duration) -> String {
     let Explained { title, because, what_to_do } = explain(end);
     let age = age(Duration::from_millis(end.ended_at_ms.saturating_sub(end.opened_at_ms)));
     let uid = if end.uid.is_empty() { String::new() } else { format!(" (uid {})", end.uid) };
-    let mut text = format!(
-        "{} {}{uid} of app {} on {}, from {}, connected {age}: {title}\n",
+    let head = format!(
+        "{} {}{uid} of app {} on {}, from {}, connected {age}: {title}",
         clock(end.ended_at_ms, now),
         short(&end.client_id),
         end.app,
         end.gateway,
         end.address,
     );
-    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {value}\n");
+    let mut text = shown(&head) + "\n";
+    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", shown(value));
     line("because", &because);
     if let Some(Also { network, others, .. }) = also.filter(|also| also.others > 0) {
         line("also", &format!("{} of {network} within the same minute", counted(*others, "other client")));
@@ -260,8 +274,9 @@ fn refusal_text(refused: &RefusedClient, now: Duration) -> String {
     let RefusedClient { gateway, reason, why, address, app, key, path, last_at_ms, count, .. } = refused;
     let times = if *count == 1 { String::new() } else { format!(", {count} times") };
     let who = if address.is_empty() { "somebody" } else { address };
-    let mut text = format!("{} {who} on {gateway}: REFUSED {reason}{times}\n", clock(*last_at_ms, now));
-    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {value}\n");
+    let head = format!("{} {who} on {gateway}: REFUSED {reason}{times}", clock(*last_at_ms, now));
+    let mut text = shown(&head) + "\n";
+    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", shown(value));
     line("because", why);
     let of = [("app", app), ("key", key), ("path", path)];
     let of: Vec<String> = of
@@ -329,6 +344,31 @@ mod tests {
             loudest_s: 18,
             ..EndedClient::default()
         }
+    }
+
+    #[test]
+    fn strangers_texts_stay_on_their_line() {
+        let refused = RefusedClient {
+            gateway: "gw-1".into(),
+            reason: "path".into(),
+            path: "/\u{1b}]0;x\u{7}\n12:00:00 forged \u{202e}\u{9b}".into(),
+            app: "it's \"ä\"".into(),
+            last_at_ms: at(10),
+            count: 1,
+            ..RefusedClient::default()
+        };
+        let reply = EndedReply { refused: vec![refused], ..EndedReply::default() };
+        let text = as_text(&reply, &[], NOW);
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}', '\u{9b}']), "{text:?}");
+        assert!(text.contains("it's \"ä\"") && text.contains("\\n12:00:00 forged"), "{text}");
+    }
+
+    #[test]
+    fn left_out_refusals_are_said() {
+        let mut memory = memory("gw-1", at(600));
+        memory.refused_left_out = 3;
+        let reply = EndedReply { memories: vec![memory], ..EndedReply::default() };
+        assert!(remembered(&reply, NOW).contains("without 3 refusals"), "{}", remembered(&reply, NOW));
     }
 
     fn memory(gateway: &str, since: u64) -> EndedMemory {

@@ -385,6 +385,11 @@ impl World {
         match asker {
             Asker::Caller { caller, cmd, attempt } => {
                 self.complete_or_not(host, cmd, &mut outcome);
+                // Its port is closed once it has left, and the others have ended their links to it.
+                let has_left = self.gateway(host).is_some_and(|gateway| gateway.has_left);
+                if has_left && !outcome.complete() {
+                    outcome = Outcome::Refused("unreachable");
+                }
                 self.tell_caller(caller, cmd, attempt, outcome);
             }
             Asker::Peer(conn, id) => {

@@ -78,6 +78,8 @@ pub struct Gateway {
     pub halved_since: Option<Duration>,
     /// Gateways whose last word was that they have no clients any more.
     pub left: BTreeSet<Incarnation>,
+    /// It has said goodbye to the register.
+    pub has_left: bool,
     pub rng: Rng,
 }
 
@@ -115,6 +117,7 @@ impl World {
             on_the_way: BTreeMap::new(),
             halved_since: None,
             left: BTreeSet::new(),
+            has_left: false,
             rng,
         };
         self.tell(&"starts", &(host, me));
@@ -358,6 +361,10 @@ impl World {
             }
             5..=LEAVES_AT_LAST => {
                 self.member_says_goodbye(host);
+                let has_left = self.bug != Some(Bug::NoLeaving);
+                if let Some(gateway) = self.gateway(host) {
+                    gateway.has_left = has_left;
+                }
                 self.timer(host, Duration::from_millis(200), Timer::LetGo(LEAVES_AT_LAST + 1));
             }
             _ => self.crash(host, false),

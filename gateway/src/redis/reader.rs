@@ -189,6 +189,9 @@ impl Reader<'_> {
             if let Err(why) = conversation.take_replies() {
                 return (why, conversation.is_subscribed);
             }
+            if !conversation.is_subscribed && conversation.is_overdue() {
+                return (conversation.silence(), false);
+            }
             // What was taken is placed by other tasks, on the same threads.
             tokio::task::yield_now().await;
             conversation.look_out();

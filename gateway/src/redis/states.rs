@@ -112,7 +112,10 @@ impl ReaderReport {
         states.lock().insert(app.to_owned(), state);
         let label = || app.to_owned();
         let messages = |home: &'static str| counter!("broadgate_gateway_redis_messages_total", "app" => label(), "home" => home);
-        let drop = |reason: ReaderDrop| counter!("broadgate_gateway_redis_drops_total", "app" => label(), "reason" => reason.label());
+        let drop = |reason: ReaderDrop| {
+            let (app, reason) = (label(), reason.label());
+            counter!("broadgate_gateway_redis_drops_total", "app" => app, "reason" => reason)
+        };
         let report = Self {
             states: states.clone(),
             id,

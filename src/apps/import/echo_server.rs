@@ -210,7 +210,13 @@ impl Import<'_> {
         }
         let is_tls = options.take("tls").is_some();
         let mut redis = redis_at(&host, &port, is_tls);
-        redis.prefix = options.text("keyPrefix")?.unwrap_or_default();
+        let prefix = options.text("keyPrefix")?;
+        if prefix.is_none() {
+            let text = "not given, so prefix is empty: write Laravel's database.redis.options.prefix, by default \
+                        its APP_NAME and _database_";
+            self.note(Fate::ToDo, &options.at("keyPrefix"), text);
+        }
+        redis.prefix = prefix.unwrap_or_default();
         redis.user = options.text("username")?.unwrap_or_default();
         redis.has_password = options.text("password")?.is_some();
         let taken = "[apps.redis]; the prefix must be Laravel's database.redis.options.prefix";
@@ -260,10 +266,15 @@ impl Import<'_> {
             Some(text) => port(&text).ok_or("port: expected a port, such as 6001")?,
         };
         let host = file.text("host")?;
-        let ip = host.as_ref().and_then(|host| host.parse::<IpAddr>().ok());
+        let ip = host.as_ref().and_then(|host| match host.as_str() {
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host => host.parse::<IpAddr>().ok(),
+        });
         if let (Some(host), None) = (&host, ip) {
-            let text = format!("{host:?} is a name: the listener takes connections to every address");
-            self.note(Fate::Taken, "host", text);
+            let text = format!(
+                "{host:?} is a name: the listener takes connections to every address, unless bind has another one"
+            );
+            self.note(Fate::ToDo, "host", text);
         }
         self.note(Fate::Taken, "host, port", "bind of the listener");
         let is_tls = match file.text("protocol")?.as_deref() {

@@ -198,6 +198,23 @@ fn what_is_no_such_file_is_one_sentence() {
 /// A name with a newline cannot write a line of its own into the configuration.
 #[test]
 fn names_stay_in_their_comment() {
-    let imported = with(|file| file["a\n[[apps]]"] = json!(1));
-    assert_eq!(imported.toml().matches("\n[[apps]]").count(), 1);
+    let imported = with(|file| {
+        file["a\n[[apps]]"] = json!(1);
+        file["protocol"] = json!("https");
+        file["sslCertPath"] = json!("\n[[apps]]\nid = \"evil\"\n#");
+        file["sslKeyPath"] = json!("k\"\\\u{85}\r\n[[apps]]\n\u{0}");
+    });
+    let text = imported.toml();
+    assert_eq!(text.matches("\n[[apps]]").count(), 1, "{text}");
+    assert_eq!(app(&imported).id, "1df2b6f1f2a7dc3e");
+    // Uncommented, the listener has the paths as they were.
+    let listener: String = text
+        .lines()
+        .skip_while(|line| *line != "# [[gateway.listeners]]")
+        .take_while(|line| line.starts_with('#'))
+        .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+        .collect();
+    let listener: toml::Table = toml::from_str(&listener).unwrap();
+    let tls = &listener["gateway"]["listeners"][0]["tls"][0];
+    assert_eq!(tls["key"].as_str(), Some("k\"\\\u{85}\r\n[[apps]]\n\u{0}"));
 }

@@ -139,6 +139,7 @@ impl Imported {
             "#\n# Its listener, for the configuration of each gateway, in place of the one named \"web\":\n";
         let _ =
             writeln!(text, "# [[gateway.listeners]]\n# name = \"web\"\n# kind = \"web\"\n# bind = {bind}");
+        *text += "# service = \"\"\n";
         if let Some((cert, key)) = &self.listener.tls {
             let (cert, key) = (quoted(cert), quoted(key));
             let _ = writeln!(text, "# [[gateway.listeners.tls]]\n# cert = {cert}\n# key = {key}");
@@ -153,6 +154,20 @@ impl Imported {
     }
 }
 
+/// On one line, also where TOML could write it on several: it may stand in a comment.
 fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    if !text.contains(char::is_control) {
+        return toml::Value::String(text.to_owned()).to_string();
+    }
+    let mut quoted = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            char if char.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", char as u32);
+            }
+            char => quoted.push(char),
+        }
+    }
+    quoted + "\""
 }
