@@ -360,3 +360,29 @@ async fn what_is_wrong_is_said() {
     .await;
     assert_eq!(cluster.gateways[0].log().matches("it requires a password").count(), 1, "one line a minute");
 }
+
+/// One that talks without end and never confirms the subscription is given up in time, as a silent one is.
+#[tokio::test]
+async fn server_that_only_talks_is_given_up() {
+    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let apps = app("talks", "x-", listener.local_addr().unwrap());
+    let mut talking = JoinSet::new();
+    talking.spawn(async move {
+        let mut streams = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            streams.spawn(async move {
+                while stream.write_all(b"+OK\r\n").await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            });
+        }
+    });
+    let cluster = Cluster::quiet(1).more(&apps).start().await;
+    until("the reader gives up", async || {
+        let log = cluster.gateways[0].log();
+        log.lines()
+            .any(|line| line.contains("app=talks") && line.contains("did not answer within 5 s"))
+            .then_some(())
+    })
+    .await;
+}
