@@ -103,6 +103,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, greeting: Greeting) {
         }
     }
     let patterns = Arc::new(Mutex::new(Vec::new()));
+    // What the test publishes; the test itself bounds it.
     let (out, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
     let subscriber = Subscriber { patterns: Arc::clone(&patterns), out: out.clone() };
     shared.subscribers.lock().unwrap().push(subscriber);
