@@ -83,11 +83,14 @@ impl RecentViews {
         self.views.front().and_then(|(view, _)| view.epoch)
     }
 
-    /// The views after the known one; if that is not here, or is the newest, the newest again where `or_newest`
-    /// says so.
+    /// The views after the known one, which may be that of another register that the first one here follows; if
+    /// none follows it, the newest again where `or_newest` says so.
     pub fn after(&self, known: Option<Epoch>, or_newest: bool) -> Vec<Arc<View>> {
         let last = self.views.len().saturating_sub(1);
-        let after = self.views.iter().position(|(view, _)| view.epoch == known).map(|known| known + 1);
+        let mut views = self.views.iter();
+        let after = views.position(|(view, _)| view.epoch == known).map(|known| known + 1);
+        let follows = |known| self.views.iter().position(|(view, _)| view.before == Some(known));
+        let after = after.or_else(|| known.filter(|known| known.term > 0).and_then(follows));
         let from = match or_newest {
             true => after.map_or(last, |after| after.min(last)),
             false => after.unwrap_or(self.views.len()),
@@ -174,6 +177,24 @@ mod tests {
         assert!(large.after(Some(Epoch::new(1, 5)), false).is_empty());
         large.push(view(101), 2 * VIEWS_KEPT_BYTES_MAX);
         assert_eq!(large.after(None, true), [view(101)]);
+    }
+
+    #[test]
+    fn member_that_knows_the_view_taken_over_gets_every_one_since() {
+        let view = |term, count, before| {
+            let before = Some(before).filter(|before| *before != (0, 0));
+            let before = before.map(|(term, count)| Epoch::new(term, count));
+            Arc::new(View { epoch: Some(Epoch::new(term, count)), before, ..View::default() })
+        };
+        let mut recent = RecentViews::default();
+        let all = [view(0, 0, (0, 0)), view(6, 1, (5, 7)), view(6, 2, (6, 1))];
+        for view in &all {
+            recent.push(Arc::clone(view), 1);
+        }
+        assert_eq!(recent.after(Some(Epoch::new(5, 7)), true), all[1..]);
+        assert_eq!(recent.after(Some(Epoch::new(5, 7)), false), all[1..]);
+        assert_eq!(recent.after(Some(Epoch::new(5, 6)), true), all[2..], "there is a gap, whatever is sent");
+        assert_eq!(recent.after(None, true), all[2..], "a newcomer missed nothing");
     }
 
     #[test]

@@ -269,6 +269,29 @@ fn fresh_register_takes_over_the_highest_view_with_silent_members() {
 }
 
 #[test]
+fn member_that_redials_late_has_no_gap_after_a_take_over() {
+    let mut core = register();
+    let of_the_former = reported(5, 7, &[1, 2]);
+    core.apply(reporting(1, 1, of_the_former.clone()), at(0));
+    // The list changes before the other one comes.
+    core.apply(hello(3, 3), at(0));
+    core.apply(Input::Tick, at(1));
+    let newest = epoch(&core);
+    assert!(newest > Epoch::new(6, 1), "{newest:?}");
+    let shown: Vec<_> = core
+        .apply(reporting(2, 2, of_the_former), at(1))
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Show(2, view) => Some((view.before, view.epoch)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(shown.first().unwrap().0, Some(Epoch::new(5, 7)));
+    assert_eq!(shown.last().unwrap().1, Some(newest));
+    assert!(shown.is_sorted() && shown.windows(2).all(|pair| pair[1].0 == pair[0].1), "{shown:?}");
+}
+
+#[test]
 fn a_first_comer_without_a_view_does_not_hide_the_cluster_of_the_others() {
     let mut core = register();
     for bits in 4..7 {
