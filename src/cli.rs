@@ -9,7 +9,7 @@ use crate::{
     apps::{self, Source},
     certs,
     config::Config,
-    environment,
+    dashboard, environment,
     failure::Failure,
     operate::{self, ClusterTarget},
     options::{AppsFileOption, Registers, process_name},
@@ -23,6 +23,7 @@ Default ports:
   8080  gateway, web clients     gateway.listeners        --client-bind
   8282  gateway, text clients    gateway.listeners        --text-bind
   9100  metrics and health       metrics.bind             --metrics-bind
+  -     dashboard (off)          dashboard.bind           --dashboard-bind
 
 Exit codes:
   0 done   1 failed   2 usage or configuration   3 incomplete answer
@@ -71,6 +72,8 @@ enum CliCommand {
     Cluster(operate::ClusterArgs),
     /// Check the cluster: list its problems, and how to fix them
     Doctor(operate::DoctorArgs),
+    /// Serve the dashboard on this machine: the cluster in a browser
+    Dashboard(dashboard::DashboardArgs),
     /// Drain a gateway: it disconnects its clients gradually, then exits
     Drain(operate::DrainArgs),
     /// Benchmark a running cluster (runs `broadgate-bench` from the same folder)
@@ -151,6 +154,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Kick(args) => operate::kick(args).await,
         CliCommand::Cluster(args) => operate::cluster(args),
         CliCommand::Doctor(args) => operate::doctor(args).await,
+        CliCommand::Dashboard(args) => dashboard::dashboard(args).await,
         CliCommand::Drain(args) => operate::drain(args).await,
         CliCommand::Health(args) => operate::health(args).await,
         CliCommand::Bench { args } => bench(&args),

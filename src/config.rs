@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) apps: Vec<App>,
     pub(crate) worker: WorkerSection,
     pub(crate) metrics: MetricsSection,
+    pub(crate) dashboard: DashboardSection,
     pub(crate) log: LogSection,
     /// What is odd, and no error.
     #[serde(skip)]
@@ -135,6 +136,15 @@ pub(crate) struct MetricsSection {
     pub(crate) bind: Option<SocketAddr>,
     /// With the certificates of `[cluster.tls]`, to callers that have one of the cluster's.
     pub(crate) tls: bool,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DashboardSection {
+    /// Where a gateway's process serves the dashboard; nowhere if absent.
+    pub(crate) bind: Option<SocketAddr>,
+    /// How browsers reach it, if a proxy stands before it.
+    pub(crate) url: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -459,6 +469,7 @@ mod tests {
                 one.gateway.spool = None;
                 one.gateway.internal.advertise = None;
                 one.metrics.bind = None;
+                (one.dashboard.bind, one.dashboard.url) = (None, None);
                 one.register.advertise = None;
                 one.register.etcd.endpoints.clear();
                 one.register.etcd.user.clear();

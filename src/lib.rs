@@ -17,6 +17,7 @@ pub mod apps;
 mod certs;
 pub mod cli;
 pub mod config;
+mod dashboard;
 pub mod environment;
 pub mod failure;
 mod help;

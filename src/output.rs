@@ -2,13 +2,14 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    sync::LazyLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use broadgate_proto::DESCRIPTORS;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, SerializeOptions};
 
 use crate::failure::Failure;
 
@@ -20,12 +21,16 @@ pub fn print(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The contract; read once, since a dashboard asks for it again and again.
+static POOL: LazyLock<Result<DescriptorPool, DescriptorError>> =
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS));
+
 /// A message of the contract as JSON, with the names of the `.proto` files.
 pub(super) fn json(name: &str, message: &impl Message) -> Result<serde_json::Value, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::Failed(format!("the answer could not be written as JSON: {error}"))
     };
-    let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| fail(&error))?;
+    let pool = POOL.as_ref().map_err(|error| fail(error))?;
     let descriptor = pool.get_message_by_name(&format!("broadgate.v1.{name}")).ok_or_else(|| fail(&name))?;
     let dynamic =
         DynamicMessage::decode(descriptor, &message.encode_to_vec()[..]).map_err(|error| fail(&error))?;

@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apps::{self, Reload, Source},
     config::{Config, RegisterSection},
+    dashboard::{self, RoleDashboard},
     failure::Failure,
-    ledger_settings,
+    ledger_settings, operate,
     options::{AppsFileOption, ConfigFile, Registers, process_name},
     role_tasks::RoleTasks,
     service_manager::Ready,
@@ -107,6 +108,12 @@ pub(crate) struct GatewayArgs {
     /// Open a `frame` listener (length-prefixed)
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     frame_bind: Option<SocketAddr>,
+    /// Serve the dashboard at this address, e.g. 127.0.0.1:7300
+    #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
+    dashboard_bind: Option<SocketAddr>,
+    /// Serve none, whatever is configured: another process of this host does
+    #[arg(long, hide = true, conflicts_with = "dashboard_bind")]
+    no_dashboard: bool,
     #[command(flatten)]
     apps: AppsFileOption,
     /// Accept raw WebSocket clients in this app; repeat for several
@@ -176,9 +183,13 @@ pub(crate) fn gateway_config(
     config.metrics_tls(gateway.credentials.tls.as_ref())?;
     broadgate_gateway::check_certificates(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     broadgate_gateway::check_spool(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
-    check_metrics(config, "gateway.internal.bind", config.gateway.internal.bind)?;
+    dashboard::check(&config.dashboard, &gateway.credentials)?;
+    check_others(config, "gateway.internal.bind", config.gateway.internal.bind)?;
     for listener in &config.gateway.listeners {
-        check_metrics(config, &format!("listener {:?}", listener.name), listener.bind)?;
+        check_others(config, &format!("listener {:?}", listener.name), listener.bind)?;
+    }
+    if let Some(bind) = config.dashboard.bind {
+        check_metrics(config, "dashboard.bind", bind)?;
     }
     Ok(gateway)
 }
@@ -206,6 +217,17 @@ fn check_metrics(config: &Config, what: &str, bind: SocketAddr) -> Result<(), Fa
     match config.metrics.bind {
         Some(metrics) if collide(metrics, bind) => {
             Err(Failure::usage(format!("metrics.bind: {what} has the port {}, too", bind.port())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The metrics and the dashboard are served by the gateway's process.
+fn check_others(config: &Config, what: &str, bind: SocketAddr) -> Result<(), Failure> {
+    check_metrics(config, what, bind)?;
+    match config.dashboard.bind {
+        Some(dashboard) if collide(dashboard, bind) => {
+            Err(Failure::usage(format!("dashboard.bind: {what} has the port {}, too", bind.port())))
         }
         _ => Ok(()),
     }
@@ -248,8 +270,10 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     args.lay_over(&mut config)?;
     let reload = Reload::open(args.source()).map_err(Failure::Usage)?;
     let gateway = gateway_config(&config, reload.apps(), if args.pages { PAGES } else { &[] })?;
-    let tls = gateway.credentials.tls.clone();
+    let (tls, credentials) = (gateway.credentials.tls.clone(), gateway.credentials.clone());
     let probes = telemetry::open("gateway", &config, tls.as_ref()).await?;
+    let internal = operate::reached_gateway(&config.gateway.internal);
+    let dashboard = RoleDashboard::open(&config.dashboard, &credentials, internal).await?;
     let bound = broadgate_gateway::bind(gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     tracing::info!(internal = %bound.internal_address(), clients = ?bound.client_addresses(), "gateway");
     let health = bound.health();
@@ -258,6 +282,9 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     };
     let mut watched = RoleTasks::default();
     probes.serve(Arc::new(ready), bound.draining(), &mut watched);
+    if let Some(dashboard) = dashboard {
+        watched.spawn_ending("dashboard", dashboard.serve(watched.end()));
+    }
     watched.spawn("app files", reload.run());
     watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
@@ -275,6 +302,7 @@ impl GatewayArgs {
 
     fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
         self.registers.lay_over(config)?;
+        config.dashboard.bind = self.dashboard_bind.or(config.dashboard.bind).filter(|_| !self.no_dashboard);
         let settings = &mut config.gateway;
         if let Some(name) = process_name(self.name.as_ref())? {
             settings.name = name;

@@ -141,6 +141,30 @@ pub const INTERNAL_STRANGERS_MAX: usize = 256;
 pub const REGISTER_CONNECTIONS_MAX: usize = 2 * MEMBERS_MAX;
 /// Connections of a metrics port; beyond, the oldest one is closed.
 pub const METRICS_CONNECTIONS_MAX: usize = 32;
+/// Connections of a dashboard: some tabs, each with a stream and the requests of its start; beyond, the oldest one
+/// is closed.
+pub const DASHBOARD_CONNECTIONS_MAX: usize = 128;
+/// Tabs of a dashboard that are shown something; beyond, a tab is refused.
+pub const DASHBOARD_TABS_MAX: usize = 64;
+/// Operators who are logged in at a dashboard; beyond, the one that has done nothing for the longest time is
+/// logged out.
+pub const DASHBOARD_SESSIONS_MAX: usize = 64;
+/// An operator who has looked at nothing for this long is logged out.
+pub const DASHBOARD_IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// And after this time in any case.
+pub const DASHBOARD_SESSION_TIME_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Failed logins of one address in a minute; beyond, it has to wait.
+pub const DASHBOARD_LOGINS_PER_MINUTE_MAX: u32 = 5;
+/// Addresses whose failed logins are counted; beyond, the one that began first is forgotten.
+pub const DASHBOARD_LOGIN_ADDRESSES_MAX: usize = 1024;
+/// Bytes of a request's body at a dashboard, and of what a page says on its stream: an order with a message.
+pub const DASHBOARD_REQUEST_BYTES_MAX: usize = 96 * KIB;
+/// Gateways that a dashboard tries for one answer, one after the other.
+pub const DASHBOARD_GATEWAYS_TRIED_MAX: usize = 4;
+/// Addresses of gateways that a dashboard keeps, to go on when one is gone.
+pub const DASHBOARD_GATEWAYS_KNOWN_MAX: usize = 64;
+/// How long one gateway may take to answer a dashboard: it waits itself for others that do not answer it.
+pub const DASHBOARD_ANSWER_TIME_MAX: Duration = Duration::from_secs(4);
 /// Files for the connections that a gateway dials: to each other member, and those of webhooks.
 pub const DIALED_CONNECTIONS_MAX: usize = MEMBERS_MAX + 256;
 /// Bytes of all request bodies in a gateway for the HTTP API of Pusher apps; one app gets half of it at most.

@@ -17,6 +17,10 @@ mod why;
 mod why_text;
 
 pub use self::target::{At, ChosenCluster, ClusterTarget, ReachedCluster};
+pub(crate) use self::{
+    doctor::findings_of as doctor_findings, target::reached as reached_gateway,
+    why_text::in_words as end_in_words,
+};
 
 pub(crate) use self::{
     clusters::{ClusterArgs, cluster},

@@ -161,6 +161,18 @@ impl At {
 }
 
 impl ChosenCluster {
+    /// The cluster of one gateway, without a name.
+    pub(crate) fn of_gateway(address: String, credentials: Credentials) -> Self {
+        Self {
+            name: None,
+            addresses: vec![address],
+            credentials,
+            app: None,
+            protected: false,
+            registers: None,
+        }
+    }
+
     /// A failure at this cluster, which is named if it has a name.
     pub(super) fn failure(&self, failure: Failure) -> Failure {
         match &self.name {
@@ -203,7 +215,7 @@ impl ChosenCluster {
 }
 
 /// Where a gateway of this configuration is reached from its own machine.
-pub(super) fn reached(internal: &InternalListener) -> String {
+pub(crate) fn reached(internal: &InternalListener) -> String {
     internal.advertise.clone().unwrap_or_else(|| match internal.bind {
         bind if bind.ip().is_unspecified() => format!("127.0.0.1:{}", bind.port()),
         bind => bind.to_string(),

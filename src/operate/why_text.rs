@@ -135,6 +135,12 @@ fn end_text(end: &EndedClient, also: Option<&Also>, now: Duration) -> String {
     text
 }
 
+/// What is said of an end, as JSON: what it is called, why it was, what to do.
+pub(crate) fn in_words(end: &EndedClient) -> serde_json::Value {
+    let Explained { title, because, what_to_do } = explain(end);
+    serde_json::json!({ "title": title, "because": because, "do": what_to_do })
+}
+
 /// An end in words.
 struct Explained {
     title: String,

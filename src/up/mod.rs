@@ -37,7 +37,7 @@ pub(crate) struct UpArgs {
     /// Number of workers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=10))]
     workers: u16,
-    /// First port: register P, gateways' internal ports P+10.., client ports P+20.., metrics P+30..
+    /// First port: register P, dashboard P+5, gateways' internal ports P+10.., client ports P+20.., metrics P+30..
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     base_port: Option<u16>,
     /// Address of the client ports; all other ports stay on loopback
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     telemetry::filter(&config)?;
     let wanted =
         WantedPorts { gateways: args.gateways, workers: args.workers, base: args.base_port, host: args.host };
-    let ports = ports::choose(&wanted, ports::is_free).map_err(Failure::Usage)?;
+    let mut ports = ports::choose(&wanted, ports::is_free).map_err(Failure::Usage)?;
     for note in &ports.notes {
         say!("{note}");
     }
@@ -94,6 +94,8 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     let tls = args.tls.then(|| DemoCertificates::make(args.host)).transpose()?;
     if let Some(tls) = &tls {
         credentials.tls = Some(tls.open()?);
+        // Nothing is left by which a browser could be known.
+        ports.dashboard = ports.dashboard.filter(|_| !credentials.secret.is_none());
     }
     let mut specs = specs(&args, &ports, apps.as_ref(), tls.as_ref());
     if let Some(file) = args.file.flag() {
@@ -147,7 +149,7 @@ fn specs(
     for (index, (internal, client)) in ports.internal.iter().zip(&ports.clients).enumerate() {
         let name = format!("gateway-{}", index + 1);
         let apps = apps.map(|apps| format!("--apps={}", apps.path.display()));
-        let gateway = Spec::new(
+        let mut gateway = Spec::new(
             &name,
             [
                 "gateway",
@@ -165,6 +167,10 @@ fn specs(
             .into_iter()
             .chain(apps.as_deref()),
         );
+        gateway.arg(match ports.dashboard.filter(|_| index == 0) {
+            Some(port) => format!("--dashboard-bind=127.0.0.1:{port}"),
+            None => "--no-dashboard".to_owned(),
+        });
         gateways.push(gateway);
     }
     let demo = format!("{:?}", args.worker).to_lowercase();

@@ -22,6 +22,8 @@ pub(super) struct Ports {
     pub(super) clients: Vec<SocketAddr>,
     /// Of the register, the gateways, then the workers.
     pub(super) metrics: Vec<u16>,
+    /// Of the first gateway's dashboard; none if nobody could log in there.
+    pub(super) dashboard: Option<u16>,
     /// What moved, for the user.
     pub(super) notes: Vec<String>,
 }
@@ -29,9 +31,9 @@ pub(super) struct Ports {
 /// Takes the default ports, moving those that are taken to the next free one; or exactly those that
 /// follow from the base port.
 pub(super) fn choose(wanted: &WantedPorts, is_free: impl Fn(SocketAddr) -> bool) -> Result<Ports, String> {
-    let [register, internal, clients, metrics] = match wanted.base {
+    let [register, internal, clients, metrics, dashboard] = match wanted.base {
         Some(base) => from_base(base, wanted)?,
-        None => [7100, 7200, 8080, 9100],
+        None => [7100, 7200, 8080, 9100, 7300],
     };
     let host = wanted.host.unwrap_or(LOOPBACK);
     let mut taken = BTreeSet::new();
@@ -70,12 +72,13 @@ pub(super) fn choose(wanted: &WantedPorts, is_free: impl Fn(SocketAddr) -> bool)
     for index in 0..1 + wanted.gateways + wanted.workers {
         ports.metrics.push(take(format!("metrics {}", index + 1), LOOPBACK, metrics + index)?);
     }
+    ports.dashboard = Some(take("dashboard".to_owned(), LOOPBACK, dashboard)?);
     ports.notes = notes;
     Ok(ports)
 }
 
-/// The first ports of the register, the internal ports, the clients and the metrics.
-fn from_base(base: u16, wanted: &WantedPorts) -> Result<[u16; 4], String> {
+/// The first ports of the register, the internal ports, the clients, the metrics and the dashboard.
+fn from_base(base: u16, wanted: &WantedPorts) -> Result<[u16; 5], String> {
     // The last metrics port is the highest of all: there is one for each process.
     let span = 30 + wanted.gateways + wanted.workers;
     if base.checked_add(span).is_none() {
@@ -85,7 +88,7 @@ fn from_base(base: u16, wanted: &WantedPorts) -> Result<[u16; 4], String> {
             u16::MAX - span
         ));
     }
-    Ok([base, base + 10, base + 20, base + 30])
+    Ok([base, base + 10, base + 20, base + 30, base + 5])
 }
 
 /// Could this be listened on now?
@@ -115,6 +118,7 @@ mod tests {
     fn given_ports_never_move() {
         let ports = choose(&wanted(Some(20_000)), |_| true).unwrap();
         assert_eq!((ports.register, ports.internal[1], ports.metrics[0]), (20_000, 20_011, 20_030));
+        assert_eq!(ports.dashboard, Some(20_005));
         let error = choose(&wanted(Some(20_000)), |address| address.port() != 20_021).unwrap_err();
         assert!(
             error.contains("gateway-2, clients: port 20021") && error.contains("--base-port 20000"),

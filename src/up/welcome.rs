@@ -35,7 +35,7 @@ pub(super) fn text(welcome: &WelcomeScreen<'_>) -> String {
         if welcome.paint { format!("{code}{text}{PLAIN}") } else { text.to_owned() }
     };
     let row = |label: &str, text: &str| {
-        let gap = " ".repeat(10usize.saturating_sub(label.len()));
+        let gap = " ".repeat(10usize.saturating_sub(label.len()).max(1));
         format!("{}{gap}{text}\n", paint(DIM, label))
     };
     let mut text = format!("\n{}\n\n{}\n", paint(BOLD, "The cluster is ready."), processes(welcome));
@@ -114,6 +114,9 @@ fn pages(welcome: &WelcomeScreen<'_>) -> Vec<(&'static str, String)> {
         let url = format!("{scheme}://{host}:{port}/console#app={}&key={}", app.id, key.key);
         pages.push(("Console", url));
     }
+    if let Some(port) = welcome.ports.dashboard {
+        pages.push(("Dashboard", format!("http://127.0.0.1:{port}/")));
+    }
     pages
 }
 
@@ -139,6 +142,7 @@ mod tests {
             internal: vec![internal, internal + 1],
             clients: [clients, clients + 1].map(|port| ([127, 0, 0, 1], port).into()).to_vec(),
             metrics: (metrics..metrics + 4).collect(),
+            dashboard: Some(register + 5),
             notes: Vec::new(),
         }
     }
@@ -169,9 +173,11 @@ mod tests {
             let port = ports.clients[0].port();
             let end = format!(
                 "\n\nChat      http://127.0.0.1:{port}/\n          http://127.0.0.1:{}/\n\
-                 Console   http://127.0.0.1:{port}/console#app=1&key={}\n",
+                 Console   http://127.0.0.1:{port}/console#app=1&key={}\n\
+                 Dashboard http://127.0.0.1:{}/\n",
                 port + 1,
-                key.key
+                key.key,
+                ports.register + 5
             );
             assert!(plain.ends_with(&end), "{plain}");
             assert!(plain.contains("broadgate apps env 1 --apps broadgate-state/apps.toml"), "{plain}");

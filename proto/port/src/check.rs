@@ -28,6 +28,8 @@ pub struct Check {
     hosts: Vec<String>,
     /// And names without a dot, which no outsider can resolve to this host.
     local_names: bool,
+    /// Whether web pages may call: the port serves them itself.
+    pages: bool,
 }
 
 /// A refused request.
@@ -47,7 +49,7 @@ impl Check {
         let Credentials { secret, tls } = credentials;
         // No page has a certificate of the cluster.
         let by_host = secret.is_none() && tls.is_none();
-        Self { by_host, secret, hosts: host.into_iter().collect(), local_names: false }
+        Self { by_host, secret, hosts: host.into_iter().collect(), local_names: false, pages: false }
     }
 
     /// The checks of a port with probes and metrics, which needs no secret: open to every host that reaches
@@ -55,7 +57,14 @@ impl Check {
     #[must_use]
     pub fn probes(bind: SocketAddr) -> Self {
         let by_host = bind.ip().is_loopback();
-        Self { secret: Secret::default(), by_host, hosts: Vec::new(), local_names: true }
+        Self { secret: Secret::default(), by_host, hosts: Vec::new(), local_names: true, pages: false }
+    }
+
+    /// The checks of a port that serves web pages to people, who log in there: it has to be called by an IP address,
+    /// localhost or one of these names, so that no other page's name leads here.
+    #[must_use]
+    pub fn pages(hosts: Vec<String>) -> Self {
+        Self { secret: Secret::default(), by_host: true, hosts, local_names: false, pages: true }
     }
 
     /// Checks a request.
@@ -69,7 +78,9 @@ impl Check {
         }
         if self.by_host {
             self.check_host(request)?;
-            not_from_a_page(headers)?;
+            if !self.pages {
+                not_from_a_page(headers)?;
+            }
         }
         if request.uri().path().starts_with(GRPC_PATHS) {
             let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
@@ -98,11 +109,17 @@ impl Check {
                 reason: "host",
                 status: StatusCode::FORBIDDEN,
                 code: "PERMISSION_DENIED",
-                sentence: format!(
-                    "the Host {host:?} is not this port's: use an IP address or localhost, or give every \
-                     process a shared secret (BROADGATE_SECRET), with which any name will do"
-                ),
+                sentence: format!("the Host {host:?} is not this port's: {}", self.host_advice()),
             }),
+        }
+    }
+
+    fn host_advice(&self) -> &'static str {
+        if self.pages {
+            "use an IP address or localhost, or name the address of the pages in the configuration (dashboard.url)"
+        } else {
+            "use an IP address or localhost, or give every process a shared secret (BROADGATE_SECRET), with which \
+             any name will do"
         }
     }
 
@@ -238,6 +255,32 @@ mod tests {
             assert_eq!(call(Version::HTTP_2, wrong), "not_grpc", "{wrong}");
         }
         assert_eq!(call(Version::HTTP_11, "application/grpc"), "not_grpc");
+    }
+
+    #[test]
+    fn pages_are_asked_for_by_their_own_names() {
+        let check = Check::pages(vec!["ops.example.com".to_owned()]);
+        let get = |headers: &[_]| reason(&check, Version::HTTP_11, "/", headers);
+        for own in [
+            "127.0.0.1:7300",
+            "localhost:7300",
+            "[::1]:7300",
+            "10.1.2.3",
+            "ops.example.com",
+            "OPS.example.com:443",
+        ] {
+            assert_eq!(
+                get(&[("host", own), ("origin", "http://x"), ("sec-fetch-site", "same-origin")]),
+                "in",
+                "{own}"
+            );
+        }
+        for other in ["evil.example", "x.ops.example.com", "gateway-1", ""] {
+            assert_eq!(get(&[("host", other)]), "host", "{other}");
+        }
+        let refused =
+            check.check(&Request::get("/").header("host", "evil.example").body(()).unwrap()).unwrap_err();
+        assert!(refused.sentence.contains("dashboard.url"), "{}", refused.sentence);
     }
 
     #[test]

@@ -217,7 +217,8 @@ impl Server {
             server.request(request, info.clone(), watch, place)
         });
         let io = TokioIo::new(Guarded::new(stream, Arc::clone(&watch)));
-        let mut serving = pin!(self.builder.serve_connection(io, service));
+        // A router may answer with another protocol: the stream is then its own, and the watch has ended.
+        let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let mut overdue = watch.overdue();
         let mut stopping = false;
         loop {

@@ -16,7 +16,7 @@ mod seen;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(super) use self::{
     checks::check,
@@ -27,7 +27,7 @@ use crate::{
     failure::Failure,
     operate::{
         doctor::{checks::CHECKS, same::differing_apps},
-        target::At,
+        target::{At, ChosenCluster},
     },
     output::{print, print_json, table},
     setting_errors,
@@ -82,6 +82,21 @@ pub(crate) async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
         return Err(Failure::Failed(sum(&all)));
     }
     Ok(())
+}
+
+/// What all checks find, as JSON, for the dashboard.
+///
+/// # Errors
+/// If no gateway answers.
+pub(crate) async fn findings_of(chosen: &ChosenCluster, within: Duration) -> Result<Value, Failure> {
+    let question = DoctorQuestion::new(chosen, within)?;
+    let (seen, all) = examine(question, |seen| check(seen, &[])).await?;
+    let mut checks = as_json(&all);
+    for (row, checked) in checks.as_array_mut().into_iter().flatten().zip(&all) {
+        row["well"] = checked.well.as_str().into();
+    }
+    let (failed, warned) = count(&all);
+    Ok(json!({ "asked": seen.address, "checks": checks, "failed": failed, "warned": warned }))
 }
 
 /// Looks once, and again if something is not well: what passes within a second is no finding.

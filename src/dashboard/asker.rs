@@ -1,0 +1,205 @@
+//! One visitor's questions to the cluster: with the visitor's own credentials, to any gateway that answers.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use broadgate_business::Credentials;
+use broadgate_port::connect_lazy;
+use broadgate_proto::{
+    limits::{
+        DASHBOARD_ANSWER_TIME_MAX, DASHBOARD_GATEWAYS_KNOWN_MAX, DASHBOARD_GATEWAYS_TRIED_MAX,
+        GRPC_MESSAGE_BYTES_HIGHEST,
+    },
+    secret::SendSecret,
+    v1::{Role, StatusReply, gateway_client::GatewayClient, observe_client::ObserveClient},
+};
+use tonic::{
+    Code, Response, Status,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+
+use crate::failure::Failure;
+
+/// To connect to a gateway; one that is gone must not take the time of those that are there.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+
+type Authorized = InterceptedService<Channel, SendSecret>;
+
+/// The calls of one gateway.
+#[derive(Clone)]
+pub(super) struct GatewayCalls {
+    pub(super) gateway: GatewayClient<Authorized>,
+    pub(super) observe: ObserveClient<Authorized>,
+}
+
+/// The way to the cluster.
+pub(super) struct Asker {
+    credentials: Credentials,
+    /// As they were configured.
+    addresses: Vec<String>,
+    state: Mutex<AskerState>,
+}
+
+#[derive(Default)]
+struct AskerState {
+    /// In the order in which they are tried: the one that answered last, those that were configured, those that
+    /// the view names.
+    known: Vec<String>,
+    channels: HashMap<String, Channel>,
+}
+
+/// An answer, and which gateway gave it.
+pub(super) struct Answered<T> {
+    pub(super) address: String,
+    pub(super) reply: T,
+}
+
+impl Asker {
+    pub(super) fn new(addresses: Vec<String>, credentials: Credentials) -> Self {
+        let state = AskerState { known: addresses.clone(), channels: HashMap::new() };
+        Self { credentials, addresses, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, AskerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks one gateway after the other until one answers. What changes something has to carry a command id, since
+    /// a gateway that does not answer may have carried it out.
+    pub(super) async fn ask<T, F>(&self, call: impl Fn(GatewayCalls) -> F) -> Result<Answered<T>, Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let tried: Vec<String> =
+            self.state().known.iter().take(DASHBOARD_GATEWAYS_TRIED_MAX).cloned().collect();
+        let mut silent = Vec::new();
+        for address in tried {
+            let calls = self.calls(&address)?;
+            match tokio::time::timeout(DASHBOARD_ANSWER_TIME_MAX, call(calls)).await {
+                Ok(Ok(reply)) => {
+                    self.prefer(&address);
+                    return Ok(Answered { address, reply: reply.into_inner() });
+                }
+                Ok(Err(status)) if is_silence(status.code()) => {
+                    silent.push(format!("{address}: {}", status.message()));
+                }
+                Ok(Err(status)) => return Err(refused(&address, &status)),
+                Err(_) => silent.push(format!(
+                    "{address} has not answered within {} s",
+                    DASHBOARD_ANSWER_TIME_MAX.as_secs()
+                )),
+            }
+            // Whatever is asked next goes to another one first.
+            self.put_last(&address);
+        }
+        Err(Failure::Unreachable(format!("no gateway answers: {}", silent.join("; "))))
+    }
+
+    fn calls(&self, address: &str) -> Result<GatewayCalls, Failure> {
+        let mut state = self.state();
+        let channel = match state.channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                    .map_err(|error| Failure::usage(format!("{address}: {error}")))?;
+                let endpoint = endpoint.connect_timeout(CONNECT_TIME_MAX);
+                let channel = connect_lazy(&endpoint, self.credentials.tls.as_ref());
+                state.channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        let gateway = GatewayClient::with_interceptor(channel.clone(), self.credentials.sender());
+        let observe = ObserveClient::with_interceptor(channel, self.credentials.sender());
+        Ok(GatewayCalls {
+            gateway: gateway.max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST),
+            observe: observe.max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST),
+        })
+    }
+
+    fn prefer(&self, address: &str) {
+        let mut state = self.state();
+        if state.known.first().is_some_and(|first| first != address) {
+            state.known.retain(|known| known != address);
+            state.known.insert(0, address.to_owned());
+        }
+    }
+
+    fn put_last(&self, address: &str) {
+        let mut state = self.state();
+        state.known.retain(|known| known != address);
+        state.known.push(address.to_owned());
+        // A connection that hangs is not used again.
+        state.channels.remove(address);
+    }
+
+    /// Remembers the gateways of the view, so that there are others to ask when those that were configured are gone.
+    pub(super) fn learn(&self, status: &StatusReply) {
+        let members = status.view.iter().flat_map(|view| &view.members);
+        let gateways = members.filter(|member| member.role() == Role::Gateway);
+        let named = gateways.map(|member| member.address.clone()).filter(|address| !address.is_empty());
+        let mut state = self.state();
+        let now: Vec<String> = self.addresses.iter().cloned().chain(named).collect();
+        state.known.retain(|known| now.contains(known));
+        for address in now {
+            if !state.known.contains(&address) && state.known.len() < DASHBOARD_GATEWAYS_KNOWN_MAX {
+                state.known.push(address);
+            }
+        }
+        let AskerState { known, channels } = &mut *state;
+        channels.retain(|address, _| known.contains(address));
+    }
+}
+
+/// Whether another gateway may do better.
+fn is_silence(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+}
+
+fn refused(address: &str, status: &Status) -> Failure {
+    let message = status.message();
+    match status.code() {
+        Code::NotFound => Failure::NotFound(message.to_owned()),
+        Code::Unimplemented => Failure::Failed(format!("{address} is of another version: {message}")),
+        Code::Unauthenticated => {
+            Failure::Usage("the token is not accepted any more: log in again".to_owned())
+        }
+        _ => Failure::Failed(message.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_proto::v1::{Member, View};
+
+    use super::*;
+
+    fn status(addresses: &[&str]) -> StatusReply {
+        let members = addresses.iter().map(|address| {
+            let mut member = Member { address: (*address).to_owned(), ..Member::default() };
+            member.set_role(Role::Gateway);
+            member
+        });
+        let view = View { members: members.collect(), ..View::default() };
+        StatusReply { view: Some(view), ..StatusReply::default() }
+    }
+
+    #[test]
+    fn gateways_of_the_view_are_asked_after_those_that_were_configured() {
+        let asker = Asker::new(vec!["a:1".into()], Credentials::default());
+        let known = || asker.state().known.clone();
+        asker.learn(&status(&["b:1", "a:1", "c:1"]));
+        assert_eq!(known(), ["a:1", "b:1", "c:1"]);
+        asker.put_last("a:1");
+        assert_eq!(known(), ["b:1", "c:1", "a:1"], "the silent one comes last");
+        asker.prefer("c:1");
+        asker.learn(&status(&["c:1"]));
+        assert_eq!(known(), ["c:1", "a:1"], "the configured one stays, one that has left goes");
+        let many: Vec<String> = (0..500).map(|number| format!("g{number}:1")).collect();
+        asker.learn(&status(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+        assert_eq!(known().len(), DASHBOARD_GATEWAYS_KNOWN_MAX);
+    }
+}

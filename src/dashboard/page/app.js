@@ -1,0 +1,140 @@
+// The frame of all pages: who is logged in, where one is, and how old the picture is.
+import { html, post, render, route, useEffect, useState } from '/base.js'
+import { live } from '/live.js'
+import { age, gateways, troubles } from '/words.js'
+import { Note, useSecond } from '/parts.js'
+import { Login } from '/login.js'
+import { Overview } from '/overview.js'
+import { Client, Clients } from '/clients.js'
+import { Group, Groups } from '/groups.js'
+import { App, Apps } from '/apps.js'
+import { Workers } from '/workers.js'
+import { Events } from '/events.js'
+import { Doctor } from '/doctor.js'
+
+const PAGES = {
+  overview: { name: 'Overview', view: Overview, what: () => ({ page: 'overview' }) },
+  clients: { name: 'Clients', view: Clients, what: Clients.what },
+  client: { of: 'clients', name: 'Client', view: Client, what: Client.what },
+  groups: { name: 'Groups', view: Groups, what: Groups.what },
+  group: { of: 'groups', name: 'Group', view: Group, what: Group.what },
+  apps: { name: 'Apps', view: Apps, what: () => ({ page: 'apps' }) },
+  app: { of: 'apps', name: 'App', view: App, what: App.what },
+  workers: { name: 'Workers', view: Workers, what: () => ({ page: 'workers' }) },
+  events: { name: 'Events', view: Events, what: Events.what },
+  doctor: { name: 'Doctor', view: Doctor, what: () => ({ page: 'doctor' }) },
+}
+
+/** How old the picture is, and whether more comes. */
+function Freshness() {
+  useSecond()
+  const old = live.headAt ? performance.now() - live.headAt : null
+  const late = old != null && old > 6000
+  const tone = live.state !== 'open' ? 'bad' : live.paused ? 'warn' : late || live.headError ? 'bad' : 'good'
+  const word = live.state === 'lost' ? 'no connection' : live.state === 'connecting' ? 'connecting' : live.paused ? 'paused' : late ? 'no answer' : 'live'
+  return html`<span class="freshness"><span class=${`state ${tone}`}><span class="dot" aria-hidden="true"></span>${word}</span>
+    <span class="soft" id="age">${old == null ? 'nothing yet' : `as of ${age(old)} ago`}</span></span>`
+}
+
+/** What everybody has to know on every page. */
+function Troubles() {
+  useSecond()
+  const lost = live.state === 'lost'
+  const old = live.headAt ? age(performance.now() - live.headAt) : ''
+  if (lost) return html`<${Note}>The dashboard does not answer: what is shown is ${old ? `${old} old` : 'nothing'}. It is tried again. ${live.why}<//>`
+  if (live.headError) return html`<${Note}>${live.headError}. ${old && `What is shown is ${old} old.`}<//>`
+  return null
+}
+
+/** Read out when it changes, and only then. */
+function Announced() {
+  const status = live.head?.status
+  const silent = status ? gateways(status).filter((one) => !one.known).map((one) => one.name) : []
+  const words = live.state === 'lost' ? 'The dashboard does not answer.' : live.headError ? 'No gateway answers.' : silent.length ? `No answer from ${silent.join(', ')}.` : status ? 'All gateways answer.' : ''
+  return html`<div class="hidden" role="status" aria-live="polite">${words}</div>`
+}
+
+function Header({ me, page, logout }) {
+  const epoch = live.head?.status.view?.epoch
+  const bad = live.head ? troubles(live.head.status).length : 0
+  return html`<header>
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus() }}>To the content</a>
+    <div class="bar">
+      <a class="brand" href="#/overview"><img src="/icon.svg" alt="" width="22" height="22" /> Broadgate</a>
+      <span class="cluster">${me.cluster && html`<b>${me.cluster}</b> `}${me.protected && html`<span class="tag">protected</span> `}${epoch && html`<span class="soft">view ${epoch.term}.${epoch.count}</span>`}</span>
+      <${Freshness} />
+      <span class="tools"><button type="button" class="plain" aria-pressed=${live.paused} onClick=${() => live.pause(!live.paused)}>${live.paused ? 'Go on' : 'Pause'}</button>
+      <button type="button" class="plain" onClick=${logout}>Log out</button></span>
+    </div>
+    <nav aria-label="Pages"><ul>${Object.entries(PAGES).filter(([, one]) => !one.of).map(([key, one]) => html`<li key=${key}>
+      <a href=${`#/${key}`} aria-current=${(PAGES[page].of ?? page) === key ? 'page' : null}>${one.name}${key === 'doctor' && bad > 0 ? html` <span class="badge" aria-label=${`${bad} things to look at`}>${bad}</span>` : ''}</a></li>`)}</ul></nav>
+  </header>`
+}
+
+function Dashboard({ me, logout }) {
+  const [at, setAt] = useState(route())
+  const [, draw] = useState(0)
+  useEffect(() => live.watch(() => draw((now) => now + 1)), [])
+  useEffect(() => {
+    const moved = () => {
+      setAt(route())
+      window.scrollTo(0, 0)
+    }
+    window.addEventListener('hashchange', moved)
+    return () => window.removeEventListener('hashchange', moved)
+  }, [])
+  const page = PAGES[at.page] ? at.page : 'overview'
+  const { view, what, name } = PAGES[page]
+  const app = at.query.app ?? me.app ?? live.head?.apps[0] ?? ''
+  const query = { ...at.query, app }
+  const waits = !live.head && !('app' in at.query) && !me.app
+  useEffect(() => {
+    // Pages of an app wait for the list of apps.
+    live.show(waits && page !== 'overview' ? { page: 'overview' } : what(query))
+  })
+  useEffect(() => {
+    live.start()
+    return () => live.stop()
+  }, [])
+  useEffect(() => {
+    document.title = `${name} · ${me.cluster ?? 'Broadgate'}`
+  }, [name])
+  // A snapshot of another page is none of this one.
+  const isOwn = JSON.stringify(live.what) === JSON.stringify(what(query))
+  const shown = isOwn && live.snapshot?.number === live.number ? live.snapshot : null
+  const body = shown?.body.ok
+  return html`<${Header} me=${me} page=${page} logout=${logout} /><${Announced} />
+    <main id="main" tabindex="-1">
+      <${Troubles} />
+      ${shown?.body.error && !(live.headError && !body) && html`<${Note}>${shown.body.error}<//>`}
+      ${live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
+    </main>
+    <footer class="soft">${live.head && html`asked ${live.head.asked} · `}broadgate ${me.version} · times are UTC</footer>`
+}
+
+function Root() {
+  const [me, setMe] = useState(null)
+  const [error, setError] = useState('')
+  const look = async () => {
+    try {
+      setMe(await (await fetch('/me')).json())
+      setError('')
+    } catch {
+      setError('The dashboard does not answer: is it still running?')
+    }
+  }
+  useEffect(() => { look() }, [])
+  useEffect(() => live.watch(() => { if (live.state === 'out') look() }), [])
+  if (error) return html`<main class="alone"><${Note}>${error}<//><button onClick=${look}>Try again</button></main>`
+  if (!me) return null
+  if (!me.logged_in) return html`<${Login} how=${me.login} done=${look} />`
+  const logout = async () => {
+    live.stop()
+    await post('/logout', {}).catch(() => null)
+    location.hash = ''
+    look()
+  }
+  return html`<${Dashboard} me=${me} logout=${logout} />`
+}
+
+render(html`<${Root} />`, document.getElementById('app'))

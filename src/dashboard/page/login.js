@@ -1,0 +1,42 @@
+// How one gets in: by a link that works once, by a token, or without anything where the cluster has no secret.
+import { html, post, useEffect, useState } from '/base.js'
+import { Field, Note } from '/parts.js'
+
+export function Login({ how, done }) {
+  const [error, setError] = useState('')
+  const [busy, setBusy] = useState(false)
+  const enter = async (shown) => {
+    setBusy(true)
+    setError('')
+    try {
+      await post('/login', shown)
+      done()
+    } catch (failed) {
+      setError(failed.message)
+    }
+    setBusy(false)
+  }
+  useEffect(() => {
+    const key = new URLSearchParams(location.hash.slice(1)).get('link')
+    if (how === 'open') enter({})
+    else if (key) {
+      // Out of the address, the history and what is shown to others.
+      history.replaceState(null, '', '#/overview')
+      if (how === 'link') enter({ link: key })
+    }
+  }, [])
+  const submit = (event) => {
+    event.preventDefault()
+    enter({ token: new FormData(event.target).get('token').trim() })
+  }
+  return html`<main class="alone">
+    <h1><img src="/icon.svg" alt="" width="28" height="28" /> Broadgate</h1>
+    ${how === 'token' && html`<form onSubmit=${submit}>
+      <${Field} label="Token"><input name="token" type="password" autocomplete="current-password" required autofocus /><//>
+      <p class="soft">A token of this cluster, or its shared secret. It is kept in the memory of this dashboard's process, until you log out or look at nothing for half an hour.</p>
+      <button disabled=${busy}>Log in</button></form>`}
+    ${how === 'link' && !busy && html`<p>Open the link that <code>broadgate dashboard</code> has printed. It works once: press Enter there for another one.</p>`}
+    ${how === 'open' && error && html`<button onClick=${() => enter({})}>Try again</button>`}
+    ${error && html`<${Note}>${error}<//>`}
+  </main>`
+}

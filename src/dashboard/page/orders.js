@@ -1,0 +1,66 @@
+// Orders: typed, shown once more, and confirmed by a word or the cluster's name.
+import { html, post, useEffect, useRef, useState } from '/base.js'
+import { Field, Note } from '/parts.js'
+import { counted } from '/words.js'
+
+const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('')
+
+/** What a receipt says. */
+function Done({ receipt, done }) {
+  const drops = Object.entries(receipt.drops ?? {})
+  const coverage = receipt.coverage ?? {}
+  return html`<${Note} tone=${coverage.complete ? 'good' : 'bad'}>${done} ${counted(receipt.clients, 'client')} on ${counted(receipt.gateways, 'gateway')}.
+    ${drops.map(([why, clients]) => ` Not served: ${counted(clients, 'client')}, ${why}.`)}
+    ${receipt.unknown_clients?.length ? ` Not connected: ${receipt.unknown_clients.join(', ')}.` : ''}
+    ${!coverage.complete ? ` No answer from ${(coverage.missing ?? []).join(', ')}: some may be missed. The same order may be given again, and reaches nobody twice.` : ''}<//>`
+}
+
+/** A button that opens the order. `to` names whom: {client}, {uid} or {group}; without it, the form asks. */
+export function Order({ kind, label, app, to, me, event }) {
+  const [open, setOpen] = useState(false)
+  return html`<button type="button" class=${kind === 'close' ? 'danger' : ''} onClick=${() => setOpen(true)}>${label}</button>
+    ${open && html`<${Form} kind=${kind} app=${app} to=${to} me=${me} event=${event} close=${() => setOpen(false)} />`}`
+}
+
+function Form({ kind, app, to, me, event: named, close }) {
+  const dialog = useRef(null)
+  const id = useRef(newId())
+  const [outcome, setOutcome] = useState(null)
+  const [busy, setBusy] = useState(false)
+  const word = me.protected ? me.cluster : kind
+  const sends = kind === 'send'
+  useEffect(() => { dialog.current.showModal() }, [])
+  const submit = async (happened) => {
+    happened.preventDefault()
+    const form = Object.fromEntries(new FormData(happened.target))
+    setBusy(true)
+    const whom = to ?? { [form.kind]: form.name.trim() }
+    const what = sends ? { event: form.event?.trim() ?? '', text: form.text } : { code: Number(form.code), reason: form.reason }
+    try {
+      const receipt = await post('/order', { order: kind, id: id.current, app, to: whom, confirm: form.confirm.trim(), ...what })
+      setOutcome({ receipt })
+    } catch (failed) {
+      setOutcome({ error: failed.message })
+    }
+    setBusy(false)
+  }
+  const [of, name] = to ? Object.entries(to)[0] : []
+  const done = outcome?.receipt?.coverage?.complete
+  return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="order">
+    <form onSubmit=${submit}>
+      <h2 id="order">${sends ? 'Send a message' : 'Disconnect'}</h2>
+      <p>${to ? html`To ${of} <b>${name}</b>` : 'To'} of app <b>${app || 'default'}</b>${me.cluster ? html` in <b>${me.cluster}</b>` : ''}</p>
+      ${!to && html`<div class="row"><${Field} label="To a"><select name="kind"><option value="group">group (channel)</option><option value="uid">uid</option><option value="client">client id</option></select><//>
+        <${Field} label="Name"><input name="name" required autocomplete="off" /><//></div>`}
+      ${sends && html`<${Field} label="Event, for Pusher and Echo; empty for a plain text"><input name="event" autocomplete="off" value=${named ?? ''} /><//>
+        <${Field} label="Message"><textarea name="text" rows="4" required></textarea><//>`}
+      ${!sends && html`<div class="row"><${Field} label="Close code"><input name="code" type="number" min="1000" max="4999" value="4000" required /><//>
+        <${Field} label="Reason, which the client sees"><input name="reason" maxlength="123" autocomplete="off" /><//></div>`}
+      ${outcome?.error && html`<${Note}>${outcome.error}<//>`}
+      ${outcome?.receipt && html`<${Done} receipt=${outcome.receipt} done=${sends ? 'Sent to' : 'Closed'} />`}
+      ${!done && html`<${Field} label=${html`Type <b>${word}</b> to confirm`}><input name="confirm" autocomplete="off" autocapitalize="off" spellcheck=${false} required /><//>`}
+      <div class="row end"><button type="button" class="plain" onClick=${() => dialog.current.close()}>${done ? 'Close this' : 'Cancel'}</button>
+        ${!done && html`<button class=${sends ? '' : 'danger'} disabled=${busy}>${sends ? 'Send' : 'Disconnect'}</button>`}</div>
+    </form>
+  </dialog>`
+}

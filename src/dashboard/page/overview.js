@@ -1,0 +1,75 @@
+// The cluster at one glance.
+import { html } from '/base.js'
+import { age, bytes, clock, count, counted, gateways, rate, short, totals, troubles, workers } from '/words.js'
+import { rates } from '/rates.js'
+import { Chart, ClientLink, Meter, Spark, State, Table, Tile } from '/parts.js'
+
+const of = (name) => (one) => ({ at: one.at, value: one[name] })
+
+/** What needs attention, or that nothing does. */
+function Health({ status }) {
+  const all = troubles(status)
+  const rows = gateways(status)
+  if (!all.length) {
+    return html`<p class="health good"><span class="dot" aria-hidden="true"></span><span><b>All is well.</b> ${counted(rows.length, 'gateway')} ${rows.length === 1 ? 'answers' : 'answer'}, the register is heard.</span></p>`
+  }
+  const bad = all.some((one) => one.level === 'bad')
+  return html`<div class=${`health ${bad ? 'bad' : 'warn'}`}><span class="dot" aria-hidden="true"></span><div>
+    <b>${counted(all.length, 'thing')} to look at</b>
+    <ul>${all.slice(0, 6).map((one) => html`<li key=${one.what}>${one.what}</li>`)}</ul>
+    <a href="#/doctor">${all.length > 6 ? `All ${all.length}, and what to do` : 'What to do'}</a></div></div>`
+}
+
+function Figures({ status }) {
+  const sums = totals(status)
+  const now = rates.all.at(-1)
+  return html`<div class="tiles">
+    <${Tile} label="Clients" value=${count(sums.clients)} note=${sums.clients_max ? `of ${count(sums.clients_max)} that fit` : ''} to="#/clients" />
+    <${Tile} label="Messages in" value=${html`${rate(now?.in)}<small>/s</small>`}><${Chart} values=${rates.all.map(of('in'))} label="Messages in" /><//>
+    <${Tile} label="Messages out" value=${html`${rate(now?.out)}<small>/s</small>`}><${Chart} values=${rates.all.map(of('out'))} label="Messages out" /><//>
+    <div class="tile list"><div class="label">Clients that wait</div><dl>
+      <div><dt><a href="#/clients?by=slow">do not read</a></dt><dd class=${sums.slow ? 'warn' : ''}>${count(sums.slow)}</dd></div>
+      <div><dt><a href="#/clients?by=held">wait for a worker</a></dt><dd class=${sums.held ? 'bad' : ''}>${count(sums.held)}</dd></div>
+      <div><dt><a href="#/clients?by=paused">wait for an answer</a></dt><dd>${count(sums.paused)}</dd></div>
+      <div><dt>drops, last 2 min</dt><dd class=${sums.drops ? 'warn' : ''}>${count(sums.drops)}</dd></div>
+      <div><dt>in outboxes</dt><dd>${bytes(sums.outbox)}</dd></div></dl></div>
+  </div>`
+}
+
+const GATEWAYS = [
+  { label: 'Gateway', cell: ({ name }) => html`<b>${name}</b>` },
+  { label: 'State', fit: true, cell: ({ state }) => html`<${State} word=${state} />` },
+  { label: 'Clients', cell: ({ name, known }) => known ? html`<${Meter} value=${known.clients} max=${known.evidence?.clients_max} label=${`clients of ${name}`} />` : '?' },
+  { label: 'In/s', num: true, cell: ({ known }) => rate(known && rates.now(known.incarnation)?.in) },
+  { label: 'Out/s', num: true, cell: ({ known }) => rate(known && rates.now(known.incarnation)?.out) },
+  { label: 'Out, 5 min', cell: ({ name, known }) => known ? html`<${Spark} values=${(rates.of.get(known.incarnation) ?? []).map(of('out'))} label=${`messages out of ${name}, last 5 minutes`} />` : '' },
+  { label: 'Slow', num: true, cell: ({ known }) => count(known?.evidence?.slow) },
+  { label: 'Outboxes', num: true, cell: ({ known }) => bytes(known?.evidence?.outboxes_bytes) },
+  { label: 'Up', num: true, cell: ({ known }) => known ? age(known.uptime_ms) : '?' },
+]
+
+const WORKERS = [
+  { label: 'Worker', cell: ({ name }) => html`<b>${name}</b>` },
+  { label: 'State', cell: ({ state }) => html`<${State} word=${state} />` },
+  { label: 'Clients', num: true, cell: ({ known }) => count(known?.clients) },
+  { label: 'Unanswered', num: true, cell: ({ known }) => count(known?.events_unanswered) },
+]
+
+const ENDS = [
+  { label: 'When', fit: true, cell: (end) => clock(end.ended_at_ms) },
+  { label: 'Client', cell: (end) => html`<${ClientLink} app=${end.app} id=${end.client_id}>${end.uid || short(end.client_id)}<//>` },
+  { label: 'What', cell: (end) => end.why.title },
+]
+
+export function Overview({ head, body }) {
+  const { status } = head
+  return html`<h1 class="hidden">Overview</h1>
+    <${Health} status=${status} />
+    <${Figures} status=${status} />
+    <${Table} caption="Gateways" columns=${GATEWAYS} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />
+    <div class="two">
+      <${Table} caption="Workers" columns=${WORKERS} rows=${workers(status)} keyOf=${(one) => one.name} empty="No worker is attached." />
+      <${Table} caption="Last ends" columns=${ENDS} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : 'Asking…'}
+        more=${html`<p class="pages"><a href="#/events">All ends and refusals</a></p>`} />
+    </div>`
+}

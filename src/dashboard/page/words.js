@@ -1,0 +1,119 @@
+// Figures and states in words. Pure: tests/dashboard/words.js tests it.
+
+/** "4,201", "104k", "1.3M". */
+export function count(value) {
+  if (value == null) return '?'
+  if (value < 10_000) return Math.round(value).toLocaleString('en-US')
+  if (value < 1e6) return `${(value / 1e3).toFixed(value < 1e5 ? 1 : 0)}k`
+  return `${(value / 1e6).toFixed(value < 1e7 ? 2 : 1)}M`
+}
+
+/** A rate: small ones with a decimal. */
+export function rate(value) {
+  if (value == null) return '?'
+  return value > 0 && value < 10 ? value.toFixed(1).replace(/\.0$/, '') : count(value)
+}
+
+/** "512 B", "64.0 KiB". */
+export function bytes(value) {
+  if (value == null) return '?'
+  if (value < 1024) return `${value} B`
+  if (value < 1024 ** 2) return `${(value / 1024).toFixed(1)} KiB`
+  if (value < 1024 ** 3) return `${(value / 1024 ** 2).toFixed(1)} MiB`
+  return `${(value / 1024 ** 3).toFixed(1)} GiB`
+}
+
+/** "1 client", "2 clients". */
+export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`
+
+/** "5 s", "3 min", "2h 5m", "1d 2h". */
+export function age(ms) {
+  const s = Math.max(0, Math.floor(ms / 1000))
+  if (s < 60) return `${s} s`
+  if (s < 3600) return `${Math.floor(s / 60)} min`
+  if (s < 86_400) return `${Math.floor(s / 3600)}h ${Math.floor(s / 60) % 60}m`
+  return `${Math.floor(s / 86_400)}d ${Math.floor(s / 3600) % 24}h`
+}
+
+/** "12:04:16" in UTC, with the date if it is not today's. */
+export function clock(ms, now = Date.now()) {
+  const iso = (at) => new Date(at).toISOString()
+  const [day, time] = [iso(ms).slice(0, 10), iso(ms).slice(11, 19)]
+  return day === iso(now).slice(0, 10) ? time : `${day} ${time}`
+}
+
+/** "4uaa..9tvg". */
+export const short = (id) => (id.length > 12 ? `${id.slice(0, 4)}..${id.slice(-4)}` : id)
+
+const STATES = {
+  MEMBER_STATE_JOINING: 'joining', MEMBER_STATE_READY: 'ready', MEMBER_STATE_DRAINING: 'draining', MEMBER_STATE_LEAVING: 'leaving',
+}
+const CAUSES = {
+  CAUSE_CLIENT: 'left', CAUSE_LOST: 'lost', CAUSE_SILENT: 'silent', CAUSE_COMMAND: 'closed by command', CAUSE_SLOW: 'slow',
+  CAUSE_PROTOCOL: 'protocol', CAUSE_NO_WORKER: 'no worker', CAUSE_DRAIN: 'drained', CAUSE_EVENT: 'worker killer',
+}
+export const cause = (name) => CAUSES[name] ?? String(name).replace(/^CAUSE_/, '').toLowerCase().replaceAll('_', ' ')
+
+/** Gateways of the view, each with its status if it answered, by name. */
+export function gateways(status) {
+  const members = (status.view?.members ?? []).filter((member) => member.role === 'ROLE_GATEWAY')
+  const all = members.map((member) => {
+    const known = status.gateways.find((one) => one.incarnation === member.incarnation)
+    return { member, known, name: member.name, state: known ? STATES[member.state] ?? member.state : 'no answer' }
+  })
+  return all.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }))
+}
+
+/** Workers of the view, and those that are attached without having joined. */
+export function workers(status) {
+  const members = (status.view?.members ?? []).filter((member) => member.role === 'ROLE_WORKER')
+  const joined = members.map((member) => {
+    const known = status.workers.find((one) => one.incarnation === member.incarnation)
+    return { name: member.name, services: member.services, state: STATES[member.state] ?? member.state, version: member.version, since_ms: member.since_ms, known }
+  })
+  const strangers = status.workers.filter((one) => !members.some((member) => member.incarnation === one.incarnation))
+  const others = strangers.map((known) => ({ name: known.name, services: known.services, state: 'not joined', known }))
+  return [...joined, ...others].sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }))
+}
+
+const sum = (all, of) => all.reduce((total, one) => total + (of(one) ?? 0), 0)
+
+/** The figures of the whole cluster. */
+export function totals(status) {
+  const known = gateways(status).map((gateway) => gateway.known).filter(Boolean)
+  const evidence = known.map((one) => one.evidence).filter(Boolean)
+  return {
+    clients: sum(known, (one) => one.clients), clients_max: sum(evidence, (one) => one.clients_max),
+    slow: sum(evidence, (one) => one.slow), held: sum(evidence, (one) => one.held), paused: sum(evidence, (one) => one.paused),
+    outbox: sum(evidence, (one) => one.outboxes_bytes),
+    drops: sum(evidence, (one) => sum(Object.values(one.drops ?? {}), (value) => value)),
+  }
+}
+
+/** What is not as it should be, the worst first: level, sentence, and where to look. */
+export function troubles(status) {
+  const all = []
+  const bad = (what, to = 'doctor') => all.push({ level: 'bad', what, to })
+  const warn = (what, to = 'doctor') => all.push({ level: 'warn', what, to })
+  if (!status.register_heard) bad(`the register ${status.register} is not heard: nobody can join or leave; traffic goes on`)
+  const rows = gateways(status)
+  for (const { name, known, state } of rows) {
+    if (!known) { bad(`${name} does not answer`); continue }
+    if (state === 'draining' || state === 'leaving' || state === 'joining') warn(`${name} is ${state}`, 'overview')
+    if (known.register && !known.register.heard && status.register_heard) bad(`${name} does not hear the register`)
+    const others = rows.filter((other) => other.known && other.name !== name && !known.peers.includes(other.name))
+    if (others.length) bad(`${name} does not reach ${others.map((other) => other.name).join(', ')}`)
+    for (const [listener, service] of Object.entries(known.listener_services ?? {})) {
+      if (!status.workers.some((worker) => worker.services.includes(service))) {
+        bad(`no worker takes service ${service}, which listener ${listener} of ${name} needs`, 'workers')
+      }
+    }
+    for (const reader of known.redis_readers ?? []) if (!reader.connected) bad(`${name} is not connected to the Redis of app ${reader.app}`)
+    for (const hook of known.evidence?.webhooks ?? []) warn(`a webhook of app ${hook.app} fails: ${hook.why}`)
+    for (const worker of known.evidence?.silent_workers ?? []) bad(`worker ${worker.name} has not answered ${name} for ${worker.seconds} s`, 'workers')
+  }
+  for (const name of status.coverage?.missing ?? []) {
+    if (!rows.some((row) => row.name === name && !row.known)) bad(`${name} does not answer`)
+  }
+  return all.sort((a, b) => (a.level === b.level ? 0 : a.level === 'bad' ? -1 : 1))
+}

@@ -1,0 +1,325 @@
+//! The dashboard's port: its files, logins, orders, and the streams of its tabs.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Request, State},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use broadgate_port::{Check, PortSettings, Times, TurnedAway};
+use broadgate_proto::{
+    VERSION,
+    limits::{
+        DASHBOARD_CONNECTIONS_MAX, DASHBOARD_REQUEST_BYTES_MAX, DASHBOARD_TABS_MAX, HANDSHAKE_TIME_MAX,
+    },
+    v1::StatusRequest,
+};
+use metrics::counter;
+use serde_json::json;
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
+
+use crate::{
+    dashboard::{
+        files,
+        live::Tab,
+        logins::FailedLogins,
+        orders::Order,
+        origin::{cookie, is_of_own_page, may_change},
+        sessions::Sessions,
+        settings::{DashboardSettings, Shown, random_key, wrong_token},
+        visitor::Visitor,
+    },
+    failure::Failure,
+    output,
+};
+
+/// Everything comes from here: no script, style or frame of others, no inline script, no markup made of texts.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+                      require-trusted-types-for 'script'; trusted-types 'none'";
+
+struct Dashboard {
+    settings: Arc<DashboardSettings>,
+    cookie: String,
+    sessions: Mutex<Sessions<Arc<Visitor>>>,
+    failed: Mutex<FailedLogins>,
+    tabs: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+/// Serves until `stop`.
+pub(super) async fn serve(listener: TcpListener, settings: Arc<DashboardSettings>, stop: CancellationToken) {
+    // Cookies do not know ports: each dashboard of a machine has one of its own.
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    let host = if settings.is_https() { "__Host-" } else { "" };
+    let check = Check::pages(settings.host().into_iter().collect());
+    let dashboard = Arc::new(Dashboard {
+        cookie: format!("{host}broadgate-{port}"),
+        settings,
+        sessions: Mutex::default(),
+        failed: Mutex::default(),
+        tabs: Arc::new(Semaphore::new(DASHBOARD_TABS_MAX)),
+        stop: stop.clone(),
+    });
+    let settings = PortSettings {
+        name: "dashboard",
+        connections_max: DASHBOARD_CONNECTIONS_MAX,
+        strangers_max: DASHBOARD_CONNECTIONS_MAX,
+        stranger_time_max: HANDSHAKE_TIME_MAX,
+        // Who is logged in is known by a cookie of each request, and not by the connection.
+        known_stay: false,
+        times: Times::default(),
+        http2: None,
+        tls: None,
+        refused: Arc::new(refused),
+    };
+    broadgate_port::serve(listener, router(dashboard), check, settings, stop).await;
+}
+
+fn refused(request: &TurnedAway<'_>) {
+    counter!("broadgate_port_closed_total", "port" => "dashboard", "reason" => request.reason).increment(1);
+    tracing::debug!(reason = request.reason, why = request.sentence, "refused at the dashboard's port");
+}
+
+fn router(dashboard: Arc<Dashboard>) -> Router {
+    Router::new()
+        .route("/me", get(me))
+        .route("/login", post(login))
+        .route("/logout", post(logout))
+        .route("/order", post(order))
+        .route("/live", get(live))
+        .fallback(file)
+        .layer(DefaultBodyLimit::max(DASHBOARD_REQUEST_BYTES_MAX))
+        .layer(middleware::map_response(guarded))
+        .with_state(dashboard)
+}
+
+/// What every answer carries.
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    for name in ["cross-origin-opener-policy", "cross-origin-resource-policy"] {
+        headers.insert(name, HeaderValue::from_static("same-origin"));
+    }
+    // The files of another version must not meet this one's, and nothing of a cluster stays in a cache.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn file(request: Request) -> Response {
+    let found = files::find(request.uri().path());
+    let Some(file) = found.filter(|_| request.method() == "GET" || request.method() == "HEAD") else {
+        return (StatusCode::NOT_FOUND, "nothing is here: the dashboard is at /\n").into_response();
+    };
+    ([(header::CONTENT_TYPE, file.content_type), (header::CACHE_CONTROL, "no-cache")], &*file.body)
+        .into_response()
+}
+
+/// A refusal in words.
+fn error(status: StatusCode, sentence: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": sentence.into() }))).into_response()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ip(extensions: &Extensions) -> IpAddr {
+    let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip())
+}
+
+impl Dashboard {
+    /// The visitor who sent these headers; it counts as a use of the session.
+    fn visitor(&self, headers: &HeaderMap) -> Option<(String, Arc<Visitor>)> {
+        let key = cookie(headers, &self.cookie)?;
+        let visitor = locked(&self.sessions).used(key, Instant::now())?;
+        Some((key.to_owned(), visitor))
+    }
+
+    fn may_change(&self, headers: &HeaderMap) -> Result<(), Box<Response>> {
+        if may_change(headers, self.settings.url.as_deref()) {
+            return Ok(());
+        }
+        Err(Box::new(error(StatusCode::FORBIDDEN, "only the dashboard's own page may ask for this")))
+    }
+
+    fn set_cookie(&self, value: &str) -> String {
+        let secure = if self.settings.is_https() { "; Secure" } else { "" };
+        let over = if value.is_empty() { "; Max-Age=0" } else { "" };
+        format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{over}", self.cookie)
+    }
+}
+
+/// What the page has to know before anything else. The cluster's name is for those who are logged in.
+async fn me(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> Response {
+    let is_logged_in = dashboard.visitor(&headers).is_some();
+    let login = dashboard.settings.login.word();
+    if !is_logged_in {
+        return Json(json!({ "logged_in": false, "login": login })).into_response();
+    }
+    let chosen = &dashboard.settings.chosen;
+    let me = json!({
+        "logged_in": true, "login": login, "version": VERSION, "cluster": chosen.name,
+        "protected": chosen.protected && chosen.name.is_some(), "app": chosen.app,
+    });
+    Json(me).into_response()
+}
+
+async fn login(
+    State(dashboard): State<Arc<Dashboard>>,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Bytes,
+) -> Response {
+    if let Err(refused) = dashboard.may_change(&headers) {
+        return *refused;
+    }
+    let Ok(shown) = serde_json::from_slice::<Shown>(&body) else {
+        return error(StatusCode::BAD_REQUEST, "this is not what the dashboard's page sends: reload it");
+    };
+    let ip = ip(&extensions);
+    let begun = locked(&dashboard.failed).begin(ip, Instant::now());
+    if let Err(wait) = begun {
+        let sentence = format!("too many logins have failed: wait for {} s", wait.as_secs() + 1);
+        let mut response = error(StatusCode::TOO_MANY_REQUESTS, sentence);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        return response;
+    }
+    let chosen = match dashboard.settings.admit(&shown) {
+        Ok(chosen) => chosen,
+        Err(sentence) => {
+            tracing::warn!(%ip, "a login at the dashboard has failed");
+            return error(StatusCode::UNAUTHORIZED, sentence);
+        }
+    };
+    let visitor = Visitor::new(chosen);
+    match accepted(&visitor).await {
+        Ok(()) => {}
+        Err(Failure::Usage(_)) => {
+            tracing::warn!(%ip, "a login at the dashboard has failed: the cluster does not accept the token");
+            return error(StatusCode::UNAUTHORIZED, wrong_token());
+        }
+        // A cluster that is down is looked at, too: the pages say what does not answer. But somebody whose token
+        // nobody has seen is let in nowhere.
+        Err(_) if !matches!(dashboard.settings.login, super::settings::Login::Token) => {}
+        Err(failure) => {
+            locked(&dashboard.failed).succeeded(ip);
+            return error(StatusCode::BAD_GATEWAY, failure.to_string());
+        }
+    }
+    locked(&dashboard.failed).succeeded(ip);
+    let key = match random_key() {
+        Ok(key) => key,
+        Err(failure) => return error(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string()),
+    };
+    tracing::info!(%ip, "somebody has logged in at the dashboard");
+    let set = dashboard.set_cookie(&key);
+    locked(&dashboard.sessions).open(key, Arc::new(visitor), Instant::now());
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, set)]).into_response()
+}
+
+/// Asks the cluster something, which shows whether it accepts the credentials.
+async fn accepted(visitor: &Visitor) -> Result<(), Failure> {
+    let ask = |mut calls: super::asker::GatewayCalls| async move {
+        calls.gateway.status(StatusRequest::default()).await
+    };
+    visitor.asker.ask(ask).await.map(drop)
+}
+
+async fn logout(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = dashboard.may_change(&headers) {
+        return *refused;
+    }
+    if let Some(key) = cookie(&headers, &dashboard.cookie) {
+        locked(&dashboard.sessions).close(key);
+    }
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, dashboard.set_cookie(""))]).into_response()
+}
+
+async fn order(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, body: Bytes) -> Response {
+    if let Err(refused) = dashboard.may_change(&headers) {
+        return *refused;
+    }
+    let Some((_, visitor)) = dashboard.visitor(&headers) else {
+        return error(StatusCode::UNAUTHORIZED, "you are not logged in any more");
+    };
+    let order: Order = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(_) => return error(StatusCode::BAD_REQUEST, "this is not an order: reload the page"),
+    };
+    let chosen = &dashboard.settings.chosen;
+    let protected = chosen.name.as_deref().filter(|_| chosen.protected);
+    let receipt = match order.check(protected) {
+        Ok(()) => order.run(&visitor.asker).await,
+        Err(failure) => Err(failure),
+    };
+    match receipt.and_then(|receipt| output::json("Receipt", &receipt)) {
+        Ok(receipt) => Json(receipt).into_response(),
+        Err(failure @ Failure::Usage(_)) => error(StatusCode::BAD_REQUEST, failure.to_string()),
+        Err(failure @ Failure::NotFound(_)) => error(StatusCode::NOT_FOUND, failure.to_string()),
+        Err(failure) => error(StatusCode::BAD_GATEWAY, failure.to_string()),
+    }
+}
+
+/// A WebSocket for a tab.
+async fn live(State(dashboard): State<Arc<Dashboard>>, mut request: Request) -> Response {
+    let headers = request.headers();
+    if !is_of_own_page(headers, dashboard.settings.url.as_deref()) {
+        return error(StatusCode::FORBIDDEN, "only the dashboard's own page may ask for this");
+    }
+    let Some((key, visitor)) = dashboard.visitor(headers) else {
+        return error(StatusCode::UNAUTHORIZED, "you are not logged in any more");
+    };
+    let is_websocket =
+        headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    let accept = headers.get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let Some(accept) = accept.filter(|_| is_websocket) else {
+        return error(StatusCode::BAD_REQUEST, "this is for WebSockets");
+    };
+    let Ok(place) = Arc::clone(&dashboard.tabs).try_acquire_owned() else {
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many tabs of this dashboard are open: close some",
+        );
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let stop = dashboard.stop.clone();
+    let is_logged_in = Box::new(move |is_use: bool| {
+        let mut sessions = locked(&dashboard.sessions);
+        let now = Instant::now();
+        if is_use { sessions.used(&key, now).is_some() } else { sessions.has(&key, now) }
+    });
+    let tab = Tab { visitor, is_logged_in, stop };
+    broadgate_tasks::spawn("dashboard tab", async move {
+        if let Ok(upgraded) = upgrade.await {
+            tab.run(upgraded).await;
+        }
+        drop(place);
+    });
+    let switching = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, accept);
+    switching.body(Body::empty()).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}

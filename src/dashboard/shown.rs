@@ -1,0 +1,385 @@
+//! What a page is shown: the questions behind each page, and how often they are asked.
+
+use std::time::Duration;
+
+use broadgate_proto::v1::{
+    self, Audience, ClientField, ClientState, CountRequest, EndedReply, EndedRequest, GetAppRequest,
+    GetClientRequest, HistoryRequest, ListClientsRequest, ListGroupsRequest, RosterRequest,
+    ended_request::Of,
+};
+use futures_util::future::join_all;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    dashboard::asker::{Answered, Asker},
+    failure::Failure,
+    operate::{self, ChosenCluster},
+    output,
+};
+
+/// Rows of a list.
+const ROWS: u32 = 100;
+/// Members of a group that are shown with it.
+const MEMBERS: u32 = 50;
+/// Apps whose connections are counted at once.
+const COUNTED_APPS_MAX: usize = 50;
+/// How long the doctor waits for one gateway.
+const DOCTOR_TIME: Duration = Duration::from_secs(3);
+
+/// The page that a visitor looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "page", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Shown {
+    Overview,
+    Clients {
+        app: String,
+        /// `group`, `uid`, `slow`, `held`, `paused`, or `all`.
+        by: ClientsBy,
+        #[serde(default)]
+        value: String,
+        #[serde(default)]
+        cursor: String,
+    },
+    Client {
+        app: String,
+        id: String,
+    },
+    Groups {
+        app: String,
+        #[serde(default)]
+        prefix: String,
+        #[serde(default)]
+        cursor: String,
+    },
+    Group {
+        app: String,
+        group: String,
+    },
+    Apps,
+    App {
+        app: String,
+    },
+    Workers,
+    Events {
+        #[serde(default)]
+        app: String,
+        #[serde(default)]
+        address: String,
+        #[serde(default)]
+        uid: String,
+    },
+    Doctor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ClientsBy {
+    All,
+    Group,
+    Uid,
+    Slow,
+    Held,
+    Paused,
+}
+
+impl Shown {
+    /// From one snapshot to the next. What costs the gateways more is asked for less often.
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Overview | Self::Client { .. } | Self::Workers => 2,
+            Self::Clients { .. } | Self::Group { .. } | Self::App { .. } | Self::Events { .. } => 5,
+            Self::Groups { .. } | Self::Apps | Self::Doctor => 10,
+        })
+    }
+
+    /// What the page shows besides the head. `apps` are those that the head knows.
+    pub(super) async fn body(&self, asker: &Asker, chosen: &ChosenCluster) -> Result<Value, Failure> {
+        match self {
+            Self::Workers => Ok(Value::Null),
+            Self::Overview => recent(asker).await,
+            Self::Clients { app, by, value, cursor } => clients(asker, app, *by, value, cursor).await,
+            Self::Client { app, id } => client(asker, app, id).await,
+            Self::Groups { app, prefix, cursor } => groups(asker, app, prefix, cursor).await,
+            Self::Group { app, group } => one_group(asker, app, group).await,
+            Self::Apps => apps(asker).await,
+            Self::App { app } => one_app(asker, app).await,
+            Self::Events { app, address, uid } => events(asker, app, address, uid).await,
+            Self::Doctor => operate::doctor_findings(chosen, DOCTOR_TIME).await,
+        }
+    }
+}
+
+async fn ended(asker: &Asker, request: EndedRequest) -> Result<EndedReply, Failure> {
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.observe.ended(request).await }
+    };
+    Ok(asker.ask(ask).await?.reply)
+}
+
+/// Ends and refusals, each end with what `broadgate why` says of it.
+fn told(reply: &EndedReply) -> Result<Value, Failure> {
+    let mut value = output::json("EndedReply", reply)?;
+    let rows = value.get_mut("ended").and_then(Value::as_array_mut);
+    for (row, end) in rows.into_iter().flatten().zip(&reply.ended) {
+        row["why"] = operate::end_in_words(end);
+    }
+    Ok(value)
+}
+
+async fn recent(asker: &Asker) -> Result<Value, Failure> {
+    told(&ended(asker, EndedRequest { limit: 8, ..EndedRequest::default() }).await?)
+}
+
+async fn events(asker: &Asker, app: &str, address: &str, uid: &str) -> Result<Value, Failure> {
+    let of = match (address, uid) {
+        ("", "") => None,
+        ("", uid) => Some(Of::Uid(uid.to_owned())),
+        (address, _) => Some(Of::Address(address.to_owned())),
+    };
+    let request = EndedRequest { app: app.to_owned(), of, limit: ROWS, ..EndedRequest::default() };
+    told(&ended(asker, request).await?)
+}
+
+fn audience(app: &str, by: ClientsBy, value: &str) -> Audience {
+    let app = app.to_owned();
+    match by {
+        ClientsBy::Group => Audience { app, groups: vec![value.to_owned()], ..Audience::default() },
+        ClientsBy::Uid => Audience { app, uids: vec![value.to_owned()], ..Audience::default() },
+        ClientsBy::All | ClientsBy::Slow | ClientsBy::Held | ClientsBy::Paused => {
+            Audience { app, all: true, ..Audience::default() }
+        }
+    }
+}
+
+fn list(app: &str, by: ClientsBy, value: &str, cursor: &str, limit: u32) -> ListClientsRequest {
+    let state = match by {
+        ClientsBy::Slow => ClientState::Slow,
+        ClientsBy::Held => ClientState::Held,
+        ClientsBy::Paused => ClientState::Paused,
+        ClientsBy::All | ClientsBy::Group | ClientsBy::Uid => ClientState::Unspecified,
+    };
+    let is_stated = state != ClientState::Unspecified;
+    let fields = [ClientField::Uid, ClientField::Connection, ClientField::Traffic];
+    ListClientsRequest {
+        of: Some(audience(app, by, value)),
+        fields: fields.map(i32::from).to_vec(),
+        limit,
+        cursor: cursor.to_owned(),
+        state: state.into(),
+        requires: if is_stated { vec!["state".to_owned()] } else { Vec::new() },
+    }
+}
+
+async fn clients(
+    asker: &Asker,
+    app: &str,
+    by: ClientsBy,
+    value: &str,
+    cursor: &str,
+) -> Result<Value, Failure> {
+    let request = list(app, by, value, cursor, ROWS);
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.gateway.list_clients(request).await }
+    };
+    output::json("ListClientsReply", &asker.ask(ask).await?.reply)
+}
+
+/// A client, if it is connected, and why it and others of its uid have ended.
+async fn client(asker: &Asker, app: &str, id: &str) -> Result<Value, Failure> {
+    let request = GetClientRequest { app: app.to_owned(), client_id: id.to_owned() };
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.gateway.get_client(request).await }
+    };
+    let found = match asker.ask(ask).await {
+        Ok(Answered { reply, .. }) => Some(reply),
+        Err(Failure::NotFound(_)) => None,
+        Err(failure) => return Err(failure),
+    };
+    let of = |of| EndedRequest { app: app.to_owned(), of: Some(of), limit: 20, ..EndedRequest::default() };
+    let info = found.as_ref().and_then(|reply| reply.client.as_ref());
+    let ends = match info.map(|info| info.uid.clone()).filter(|uid| !uid.is_empty()) {
+        Some(uid) => ended(asker, of(Of::Uid(uid))).await?,
+        None => ended(asker, of(Of::ClientId(id.to_owned()))).await?,
+    };
+    let mut value = json!({ "client": null, "ends": told(&ends)? });
+    if let Some(reply) = &found {
+        let mut reply = output::json("ClientReply", reply)?;
+        // What an application keeps there may be private; that there is one is not.
+        if let Some(session) = reply["client"]["session"].as_object_mut() {
+            session.remove("json");
+        }
+        value["client"] = reply["client"].take();
+    }
+    Ok(value)
+}
+
+async fn groups(asker: &Asker, app: &str, prefix: &str, cursor: &str) -> Result<Value, Failure> {
+    let request = ListGroupsRequest {
+        app: app.to_owned(),
+        prefix: prefix.to_owned(),
+        limit: ROWS,
+        cursor: cursor.to_owned(),
+        ..ListGroupsRequest::default()
+    };
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.gateway.list_groups(request).await }
+    };
+    output::json("ListNamesReply", &asker.ask(ask).await?.reply)
+}
+
+/// Counts, roster, members and history of a group; without what was sent, and without what its users say of
+/// themselves.
+async fn one_group(asker: &Asker, app: &str, group: &str) -> Result<Value, Failure> {
+    let (app, group) = (app.to_owned(), group.to_owned());
+    let count = CountRequest { app: app.clone(), groups: vec![group.clone()], ..CountRequest::default() };
+    let roster =
+        RosterRequest { app: app.clone(), group: group.clone(), limit: MEMBERS, ..RosterRequest::default() };
+    let history =
+        HistoryRequest { app: app.clone(), group: group.clone(), limit: 20, ..HistoryRequest::default() };
+    let members = list(&app, ClientsBy::Group, &group, "", MEMBERS);
+    let counted = asker.ask(|mut calls| {
+        let request = count.clone();
+        async move { calls.gateway.count(request).await }
+    });
+    let present = asker.ask(|mut calls| {
+        let request = roster.clone();
+        async move { calls.gateway.roster(request).await }
+    });
+    let kept = asker.ask(|mut calls| {
+        let request = history.clone();
+        async move { calls.gateway.history(request).await }
+    });
+    let listed = asker.ask(|mut calls| {
+        let request = members.clone();
+        async move { calls.gateway.list_clients(request).await }
+    });
+    let (counted, present, kept, listed) = futures_util::join!(counted, present, kept, listed);
+    let present = present?.reply;
+    Ok(json!({
+        "count": output::json("CountReply", &counted?.reply)?,
+        "users": present.members.iter().map(|member| &member.user_id).collect::<Vec<_>>(),
+        "users_total": present.total,
+        "history": bodiless(&kept?.reply),
+        "members": output::json("ListClientsReply", &listed?.reply)?,
+    }))
+}
+
+fn bodiless(history: &v1::HistoryReply) -> Value {
+    use v1::history_message::Payload;
+    let messages = history.messages.iter().map(|message| {
+        let bytes = match &message.payload {
+            Some(Payload::Text(text)) => text.len(),
+            Some(Payload::Binary(bytes) | Payload::Framed(bytes)) => bytes.len(),
+            None => 0,
+        };
+        json!({ "offset": message.offset, "bytes": bytes, "command_id": message.command_id })
+    });
+    let messages: Vec<Value> = messages.rev().collect();
+    json!({
+        "messages": messages,
+        "position": history.position.as_ref().map(|position| position.offset),
+    })
+}
+
+async fn count_of(asker: &Asker, app: &str) -> Result<u64, Failure> {
+    let request = CountRequest { app: app.to_owned(), ..CountRequest::default() };
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.gateway.count(request).await }
+    };
+    Ok(asker.ask(ask).await?.reply.app.unwrap_or_default().clients)
+}
+
+/// How many clients each app has, and the last refusals by app.
+async fn apps(asker: &Asker) -> Result<Value, Failure> {
+    let request = v1::StatusRequest { evidence: true, ..v1::StatusRequest::default() };
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.gateway.status(request).await }
+    };
+    let status = asker.ask(ask).await?.reply;
+    let evidence = status.gateways.iter().filter_map(|gateway| gateway.evidence.as_ref());
+    let mut ids: Vec<&str> =
+        evidence.flat_map(|evidence| &evidence.apps).map(|app| app.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let counts = join_all(ids.iter().take(COUNTED_APPS_MAX).map(|id| count_of(asker, id))).await;
+    let refused = ended(asker, EndedRequest { limit: 1000, ..EndedRequest::default() }).await?;
+    let rows = ids.iter().enumerate().map(|(place, id)| {
+        let refusals = refused.refused.iter().filter(|row| row.app == *id);
+        json!({
+            "id": id,
+            "clients": counts.get(place).and_then(|count| count.as_ref().ok()),
+            "refused": refusals.map(|row| row.count).sum::<u64>(),
+        })
+    });
+    Ok(json!({ "apps": rows.collect::<Vec<_>>() }))
+}
+
+async fn one_app(asker: &Asker, app: &str) -> Result<Value, Failure> {
+    let request = GetAppRequest { app: app.to_owned() };
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.gateway.get_app(request).await }
+    };
+    let found = asker.ask(ask).await?.reply;
+    let recent = EndedRequest { app: app.to_owned(), limit: 50, ..EndedRequest::default() };
+    let (clients, recent) = futures_util::join!(count_of(asker, app), ended(asker, recent));
+    Ok(json!({
+        "app": output::json("AppReply", &found)?, "clients": clients?, "recent": told(&recent?)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Shown, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn page_says_what_it_shows() {
+        assert_eq!(parse(r#"{"page": "overview"}"#), Ok(Shown::Overview));
+        let group = Shown::Group { app: "shop".into(), group: "orders".into() };
+        assert_eq!(parse(r#"{"page": "group", "app": "shop", "group": "orders"}"#), Ok(group));
+        let slow = parse(r#"{"page": "clients", "app": "shop", "by": "slow"}"#).unwrap();
+        assert!(matches!(slow, Shown::Clients { by: ClientsBy::Slow, .. }));
+        for wrong in [
+            r#"{"page": "secrets"}"#,
+            r#"{"page": "group", "app": "shop"}"#,
+            r#"{"page": "clients", "app": "shop", "by": "everything"}"#,
+            r#"{}"#,
+            "null",
+        ] {
+            parse(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn state_of_listed_clients_is_required_to_be_understood() {
+        let slow = list("shop", ClientsBy::Slow, "", "", 100);
+        assert_eq!((slow.state(), &slow.requires[..]), (ClientState::Slow, &["state".to_owned()][..]));
+        assert!(slow.of.unwrap().all);
+        let group = list("shop", ClientsBy::Group, "orders", "", 100);
+        assert!(group.requires.is_empty() && group.of.unwrap().groups == ["orders"]);
+    }
+
+    #[test]
+    fn bodies_of_a_history_are_not_shown() {
+        let message = v1::HistoryMessage {
+            offset: 7,
+            command_id: "c".into(),
+            payload: Some(v1::history_message::Payload::Text("private".into())),
+            ..v1::HistoryMessage::default()
+        };
+        let shown = bodiless(&v1::HistoryReply { messages: vec![message], ..v1::HistoryReply::default() });
+        assert_eq!(shown["messages"][0]["bytes"], 7);
+        assert!(!shown.to_string().contains("private"));
+    }
+}

@@ -1,0 +1,131 @@
+// A cluster of three gateways with a secret, two of which serve the dashboard, and some clients.
+import { mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
+import path from 'node:path'
+import { createRequire } from 'node:module'
+import { run } from '../clients/node/lib/processes.js'
+import { until } from '../clients/node/lib/wait.js'
+
+const WebSocket = createRequire(new URL('../clients/node/package.json', import.meta.url))('ws')
+export const SECRET = 'a-secret-of-the-dashboard-suite-0123456789'
+const broadgate = path.resolve(process.env.BROADGATE)
+
+const isFree = (port) => new Promise((resolve) => {
+  const server = net.createServer()
+  server.once('error', () => resolve(false))
+  server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+})
+
+/** Below those that the system gives to outgoing connections. */
+async function freePorts(count) {
+  const free = []
+  while (free.length < count) {
+    const port = 12_000 + Math.floor(Math.random() * 20_000)
+    if (!free.includes(port) && await isFree(port)) free.push(port)
+  }
+  return free
+}
+
+export class Cluster {
+  constructor(work) {
+    this.work = work
+    this.running = new Map()
+    this.sockets = []
+  }
+
+  static async start() {
+    const work = path.resolve('target/dashboard/cluster')
+    rmSync(work, { recursive: true, force: true })
+    mkdirSync(work, { recursive: true })
+    const cluster = new Cluster(work)
+    const ports = await freePorts(13)
+    cluster.register = ports[0]
+    cluster.gateways = [0, 1, 2].map((n) => ({ name: `gateway-${n + 1}`, internal: ports[1 + n], client: ports[4 + n], dashboard: [ports[7], null, ports[8]][n] }))
+    cluster.own = ports[9]
+    writeFileSync(path.join(work, 'apps.toml'), '[[apps]]\nid = "shop"\nraw = true\nservice = ""\n[[apps.keys]]\nkey = "shop-key"\nsecret = "shop-secret-of-the-dashboard"\n')
+    try {
+      cluster.spawn('register', ['register', '--bind', `127.0.0.1:${cluster.register}`])
+      for (const gateway of cluster.gateways) cluster.startGateway(gateway)
+      cluster.spawn('chat-1', ['worker', 'chat', '--name', 'chat-1', '--register', `127.0.0.1:${cluster.register}`])
+      await until('the cluster is whole', async () => {
+        const status = await cluster.call('Status', {})
+        const ready = status.view.members.filter((member) => member.state === 'MEMBER_STATE_READY')
+        return ready.length === 4 && status.gateways.length === 3 && status.workers[0]?.gateways === 3
+      }, 60_000)
+    } catch (error) {
+      console.log(cluster.logs())
+      await cluster.stop()
+      throw error
+    }
+    return cluster
+  }
+
+  startGateway({ name, internal, client, dashboard }) {
+    this.spawn(name, ['gateway', '--name', name, '--register', `127.0.0.1:${this.register}`, '--internal-bind', `127.0.0.1:${internal}`,
+      '--client-bind', `127.0.0.1:${client}`, '--raw-app', 'default', '--apps', path.join(this.work, 'apps.toml'),
+      ...(dashboard ? ['--dashboard-bind', `127.0.0.1:${dashboard}`] : [])])
+  }
+
+  spawn(name, args, stdout) {
+    const log = openSync(path.join(this.work, `${name}.log`), 'a')
+    const child = run(broadgate, args, { cwd: this.work, stdio: ['ignore', stdout ?? log, log], env: { ...process.env, BROADGATE_SECRET: SECRET, HOME: this.work, XDG_CONFIG_HOME: this.work } })
+    this.running.set(name, child)
+    return child
+  }
+
+  /** `broadgate dashboard`; gives its link. */
+  async dashboard() {
+    const child = this.spawn('dashboard', ['dashboard', '--addr', `127.0.0.1:${this.gateways[0].internal}`, '--bind', `127.0.0.1:${this.own}`, '--json'], 'pipe')
+    let text = ''
+    child.stdout.on('data', (chunk) => { text += chunk })
+    return until('the dashboard prints its link', () => JSON.parse(text).url)
+  }
+
+  kill(name, signal = 'SIGKILL') {
+    this.running.get(name).kill(signal)
+  }
+
+  async ended(name) {
+    await until(`${name} has ended`, () => this.running.get(name).ended)
+  }
+
+  async call(call, body, gateway = this.gateways[0]) {
+    const answer = await fetch(`http://127.0.0.1:${gateway.internal}/v1/${call}`, {
+      method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${SECRET}` }, body: JSON.stringify(body),
+      signal: AbortSignal.timeout(10_000),
+    })
+    if (!answer.ok) throw new Error(`${call}: ${answer.status} ${await answer.text()}`)
+    return answer.json()
+  }
+
+  /** A client of the app `shop` that is in a group, bound to a uid. */
+  async client(gateway, uid, group) {
+    const socket = new WebSocket(`ws://127.0.0.1:${gateway.client}/ws/shop`)
+    this.sockets.push(socket)
+    socket.received = []
+    socket.on('message', (data) => socket.received.push(String(data)))
+    socket.on('error', () => {})
+    socket.on('close', (code) => { socket.code = code })
+    const before = new Set((await this.call('ListClients', { of: { app: 'shop', all: true } })).clients.map((one) => one.client_id))
+    await new Promise((resolve, reject) => { socket.once('open', resolve); socket.once('error', reject) })
+    const own = await until('the client is listed', async () => (await this.call('ListClients', { of: { app: 'shop', all: true } })).clients.find((one) => !before.has(one.client_id)))
+    socket.id = own.client_id
+    await this.call('Bind', { app: 'shop', client_id: socket.id, uid })
+    await this.call('Join', { app: 'shop', clients: [socket.id], groups: [group] })
+    return socket
+  }
+
+  logs() {
+    return [...this.running.keys()].map((name) => `--- ${name}\n${readFileSync(path.join(this.work, `${name}.log`), 'utf8').slice(-1500)}`).join('\n')
+  }
+
+  async stop() {
+    for (const socket of this.sockets) socket.terminate()
+    for (const child of this.running.values()) {
+      child.kill('SIGCONT')
+      child.kill('SIGKILL')
+    }
+    await Promise.all([...this.running.keys()].map((name) => this.ended(name)))
+  }
+}
+

@@ -1,0 +1,338 @@
+// The checks, one after the other in one browser; see `run` beside this file.
+import { mkdirSync, readFileSync } from 'node:fs'
+import http from 'node:http'
+import path from 'node:path'
+import { createRequire } from 'node:module'
+import { holds, same, until } from '../clients/node/lib/wait.js'
+import { Cluster, SECRET } from './cluster.js'
+
+const require = createRequire(new URL('../clients/node/package.json', import.meta.url))
+const { chromium } = require('playwright-core')
+const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+const WIDE = { width: 1280, height: 860 }
+const NARROW = { width: 360, height: 740 }
+
+const option = (name) => process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : ''
+const [only, pictures] = [option('--only'), option('--pictures')]
+
+/** What pages did that they must not do, from the whole run. */
+const faults = []
+
+/** A browser's own session, whose pages are watched. */
+async function session(browser, options = {}) {
+  const context = await browser.newContext({ viewport: WIDE, locale: 'en-GB', reducedMotion: 'reduce', bypassCSP: false, ...options })
+  await context.addInitScript(() => {
+    window.breaches = []
+    document.addEventListener('securitypolicyviolation', (event) => window.breaches.push(`${event.violatedDirective} ${event.blockedURI}`))
+  })
+  context.on('page', (page) => {
+    page.on('pageerror', (error) => faults.push(`an error of a script: ${error.stack}`))
+    page.on('console', (message) => {
+      if (/Content Security Policy|Trusted/.test(message.text())) faults.push(message.text())
+    })
+    page.on('request', (request) => {
+      const [own, asked] = [page.url(), request.url()]
+      if (own.startsWith('http') && asked.startsWith('http') && new URL(own).host !== new URL(asked).host) faults.push(`${own} asks for ${asked}`)
+    })
+  })
+  return context
+}
+
+const text = (page) => page.locator('body').innerText()
+const shows = (page, what, limit) => until(`the page shows ${what}`, async () => {
+  const all = await text(page)
+  return what instanceof RegExp ? what.test(all) : all.includes(what)
+}, limit).catch(async (error) => { throw new Error(`${error.message.split('\n')[0]}\n    it shows: ${(await text(page)).slice(0, 1500)}`) })
+
+const base = (port) => `http://127.0.0.1:${port}`
+
+/** Logs in with the secret. */
+async function login(context, port) {
+  const page = await context.newPage()
+  await page.goto(base(port))
+  await page.getByLabel('Token').fill(SECRET)
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await page.getByRole('navigation').waitFor()
+  return page
+}
+
+/** A raw request: browsers let nobody choose these headers. */
+function raw(port, { method = 'GET', target = '/', headers = {}, body = '' }) {
+  return new Promise((resolve, reject) => {
+    const request = http.request({ host: '127.0.0.1', port, method, path: target, headers, agent: false }, (answer) => {
+      let all = ''
+      answer.on('data', (chunk) => { all += chunk })
+      answer.on('end', () => resolve({ status: answer.statusCode, headers: answer.headers, body: all }))
+    })
+    request.on('upgrade', (answer, socket) => { socket.destroy(); resolve({ status: 101, headers: answer.headers }) })
+    request.on('error', reject)
+    request.end(body)
+  })
+}
+
+const PAGES = (one) => ['#/overview', '#/clients?app=shop', `#/client?app=shop&id=${one.id}`, '#/groups?app=shop', '#/group?app=shop&group=orders.eu', '#/apps', '#/app?app=shop', '#/workers', '#/events', '#/doctor']
+
+/** Until the page has its picture. */
+async function drawn(page, hash) {
+  await page.goto(`${new URL(page.url()).origin}/${hash}`)
+  await until(`${hash} is drawn`, async () => {
+    const all = await text(page)
+    return all.includes('as of') && !/Asking|Examining/.test(all)
+  })
+}
+
+const checks = {
+  'a token is asked for, and a wrong one is refused': async ({ cluster, browser }) => {
+    const context = await session(browser)
+    const page = await context.newPage()
+    await page.goto(base(cluster.gateways[0].dashboard))
+    holds('nothing of the cluster is said before', !/gateway-/.test(await text(page)), await text(page))
+    await page.getByLabel('Token').fill('wrong-0123456789-0123456789-0123456789')
+    await page.getByRole('button', { name: 'Log in' }).click()
+    await shows(page, 'does not accept this token')
+    await page.getByLabel('Token').fill(SECRET)
+    await page.getByRole('button', { name: 'Log in' }).click()
+    await shows(page, 'All is well')
+    for (const name of ['gateway-1', 'gateway-2', 'gateway-3', 'chat-1']) await shows(page, name)
+    const [cookie] = await context.cookies()
+    same('the cookie is out of scripts\' reach', [cookie.httpOnly, cookie.sameSite], [true, 'Strict'])
+    await page.getByRole('button', { name: 'Log out' }).click()
+    await page.getByLabel('Token').waitFor()
+    const port = cluster.gateways[0].dashboard
+    const after = await raw(port, { target: '/live', headers: { host: `127.0.0.1:${port}`, origin: base(port), cookie: `${cookie.name}=${cookie.value}` } })
+    same('the session is over', after.status, 401)
+    await context.close()
+  },
+
+  'the sixth wrong token of a minute has to wait': async ({ cluster }) => {
+    const port = cluster.gateways[2].dashboard
+    const headers = { host: `127.0.0.1:${port}`, origin: base(port), 'content-type': 'application/json', 'x-broadgate-dashboard': '1' }
+    const seen = []
+    for (let n = 0; n < 7; n += 1) seen.push((await raw(port, { method: 'POST', target: '/login', headers, body: JSON.stringify({ token: `wrong-${n}-0123456789-0123456789` }) })).status)
+    same('what is answered', seen, [401, 401, 401, 401, 401, 429, 429])
+    const right = await raw(port, { method: 'POST', target: '/login', headers, body: JSON.stringify({ token: SECRET }) })
+    holds('the right one waits as well', right.status === 429 && Number(right.headers['retry-after']) > 0, right)
+  },
+
+  'other origins and other hosts get nothing': async ({ cluster, browser, page, context }) => {
+    const port = cluster.own
+    const [cookie] = (await context.cookies()).filter((one) => one.name.endsWith(String(port)))
+    const own = { host: `127.0.0.1:${port}`, origin: base(port), cookie: `${cookie.name}=${cookie.value}` }
+    const live = { target: '/live', headers: { ...own, connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' } }
+    const order = { method: 'POST', target: '/order', headers: { ...own, 'content-type': 'application/json', 'x-broadgate-dashboard': '1' }, body: '{}' }
+    same('the own page is served', [(await raw(port, live)).status, (await raw(port, order)).status], [101, 400])
+    for (const request of [live, order]) {
+      for (const more of [{ origin: 'http://127.0.0.1:1' }, { origin: 'http://evil.example' }, { origin: 'null' }, { origin: '' }, { 'sec-fetch-site': 'cross-site' }]) {
+        same(`${request.target} with ${JSON.stringify(more)}`, (await raw(port, { ...request, headers: { ...request.headers, ...more } })).status, 403)
+      }
+      const { cookie: _, ...stranger } = request.headers
+      same(`${request.target} without a session`, (await raw(port, { ...request, headers: stranger })).status, 401)
+    }
+    const { 'x-broadgate-dashboard': _, ...bare } = order.headers
+    same('an order without the own header', (await raw(port, { ...order, headers: bare })).status, 403)
+    for (const target of ['/', '/app.js', '/me', '/live']) {
+      same(`${target} of a foreign host`, (await raw(port, { target, headers: { ...own, host: 'evil.example' } })).status, 403)
+    }
+    // And a real page of another origin, in the browser that is logged in.
+    const other = http.createServer((_, answer) => answer.writeHead(200, { 'content-type': 'text/html' }).end('<title>other</title>'))
+    await new Promise((resolve) => other.listen(0, '127.0.0.1', resolve))
+    const stranger = await (await browser.newContext({ storageState: await context.storageState() })).newPage()
+    await stranger.goto(base(other.address().port))
+    const came = await stranger.evaluate(async (to) => ({
+      socket: await new Promise((resolve) => { const socket = new WebSocket(`${to.replace('http', 'ws')}/live`); socket.onopen = () => resolve('open'); socket.onerror = () => resolve('refused') }),
+      order: await fetch(`${to}/order`, { method: 'POST', credentials: 'include', headers: { 'content-type': 'application/json', 'x-broadgate-dashboard': '1' }, body: '{}' }).then(() => 'answered', () => 'refused'),
+      simple: await fetch(`${to}/order`, { method: 'POST', mode: 'no-cors', credentials: 'include', body: '{}' }).then((answer) => answer.status, () => 'refused'),
+    }), base(port))
+    same('what the other page gets', [came.socket, came.order], ['refused', 'refused'])
+    await stranger.context().close()
+    other.close()
+    holds('the own page goes on', (await text(page)).includes('as of'))
+  },
+
+  'every page is drawn, passes axe in both themes, and fits 360 px': async ({ page, one }) => {
+    for (const hash of PAGES(one)) {
+      await page.setViewportSize(WIDE)
+      await drawn(page, hash)
+      for (const scheme of ['light', 'dark']) {
+        await page.emulateMedia({ colorScheme: scheme })
+        for (const size of scheme === 'light' ? [NARROW] : [WIDE]) {
+          await page.setViewportSize(size)
+          if (size === NARROW) {
+            const wide = await page.evaluate(() => document.scrollingElement.scrollWidth)
+            same(`${hash} is no wider than the screen`, wide, NARROW.width)
+          }
+          // Into a world of its own: the page's policy allows no script that it has not served.
+          const found = await axe(page)
+          same(`${hash} ${scheme} ${size.width}`, found, [])
+        }
+        if (pictures) await picture(page, hash, scheme)
+      }
+    }
+    await page.emulateMedia({ colorScheme: 'light' })
+    await page.setViewportSize(WIDE)
+  },
+
+  'all is reached by keyboard': async ({ page }) => {
+    await drawn(page, '#/overview')
+    await page.locator('.skip').focus()
+    const stops = []
+    for (let n = 0; n < 14; n += 1) {
+      stops.push(await page.evaluate(() => document.activeElement.textContent.trim()))
+      await page.keyboard.press('Tab')
+    }
+    for (const stop of ['Pause', 'Log out', 'Overview', 'Doctor']) holds(`Tab comes to ${stop}`, stops.some((one) => one.startsWith(stop)), stops)
+    await page.getByRole('link', { name: 'Workers' }).first().focus()
+    await page.keyboard.press('Enter')
+    await shows(page, 'Services that listeners need')
+  },
+
+  'clients are found, and one is disconnected after a confirmation': async ({ cluster, page }) => {
+    const socket = await cluster.client(cluster.gateways[1], '42', 'orders.eu')
+    await drawn(page, '#/clients?app=shop')
+    await page.getByLabel('Clients', { exact: true }).selectOption('uid')
+    await page.getByLabel('Name').fill('42')
+    await page.getByRole('button', { name: 'Show' }).click()
+    await page.getByRole('link', { name: socket.id }).click()
+    await shows(page, 'gateway-2, listener web')
+    await page.getByRole('button', { name: 'Send…' }).click()
+    await page.getByLabel('Message').fill('hello from the dashboard')
+    const confirm = page.getByLabel('to confirm')
+    await confirm.fill('yes')
+    await page.getByRole('button', { name: 'Send', exact: true }).click()
+    await shows(page, 'nothing was done')
+    same('nothing is sent without the word', socket.received.filter((one) => one.includes('dashboard')), [])
+    await confirm.fill('send')
+    await page.getByRole('button', { name: 'Send', exact: true }).click()
+    await shows(page, 'Sent to 1 client')
+    await until('the client has it', () => socket.received.includes('hello from the dashboard'))
+    await page.getByRole('button', { name: 'Close this' }).click()
+    await page.getByRole('button', { name: 'Disconnect…' }).click()
+    await page.getByLabel('Reason').fill('by the suite')
+    await confirm.fill('close')
+    await page.getByRole('button', { name: 'Disconnect', exact: true }).click()
+    await shows(page, 'Closed 1 client')
+    await until('it is closed', () => socket.code === 4000)
+    await page.getByRole('button', { name: 'Close this' }).click()
+    await shows(page, 'It is not connected')
+    await shows(page, 'by the suite')
+  },
+
+  'a refused client is among the events': async ({ cluster, page }) => {
+    await fetch(`http://127.0.0.1:${cluster.gateways[0].client}/app/no-such-key`, { headers: { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' } }).catch(() => null)
+    await fetch(`http://127.0.0.1:${cluster.gateways[0].internal}/v1/Status`, { method: 'POST', body: '{}' })
+    await drawn(page, '#/events')
+    await shows(page, /secret|Bearer/)
+  },
+
+  'eight tabs, each with its picture': async ({ cluster, context }) => {
+    const began = Date.now()
+    const pages = await Promise.all(Array.from({ length: 8 }, () => context.newPage()))
+    await Promise.all(pages.map((page) => page.goto(base(cluster.own))))
+    await Promise.all(pages.map((page) => shows(page, 'gateway-3')))
+    holds('within some seconds', Date.now() - began < 15_000, Date.now() - began)
+    for (const page of pages) await page.close()
+  },
+
+  'the picture is live, stops when paused, and says how old it is': async ({ page }) => {
+    await drawn(page, '#/overview')
+    const seconds = async () => Number(/as of (\d+) s ago/.exec(await text(page))?.[1] ?? 999)
+    await until('it is renewed', async () => await seconds() <= 1)
+    await page.getByRole('button', { name: 'Pause' }).click()
+    await until('it gets old', async () => await seconds() >= 4)
+    await shows(page, 'paused')
+    await page.getByRole('button', { name: 'Go on' }).click()
+    await until('it is new again', async () => await seconds() <= 1)
+  },
+
+  'a paused gateway is named, and then all is well again': async ({ cluster, page }) => {
+    await drawn(page, '#/overview')
+    await shows(page, 'All is well')
+    cluster.kill('gateway-3', 'SIGSTOP')
+    await shows(page, /gateway-3 does not answer|gateway-3\s+no answer/, 15_000)
+    cluster.kill('gateway-3', 'SIGCONT')
+    await shows(page, 'All is well', 30_000)
+  },
+
+  'the gateway that is asked is killed: another one is asked': async ({ cluster, page }) => {
+    await drawn(page, '#/overview')
+    cluster.kill('gateway-1')
+    await cluster.ended('gateway-1')
+    await shows(page, new RegExp(`asked 127.0.0.1:(${cluster.gateways[1].internal}|${cluster.gateways[2].internal})`), 20_000)
+    await shows(page, 'gateway-2')
+    cluster.startGateway(cluster.gateways[0])
+    await shows(page, /gateway-1\s+ready/, 30_000)
+  },
+
+  'a dashboard that is gone says so, and one that is back asks for a new link': async ({ cluster, page }) => {
+    await drawn(page, '#/overview')
+    cluster.kill('dashboard')
+    await cluster.ended('dashboard')
+    await shows(page, 'The dashboard does not answer: what is shown is')
+    holds('the picture stays', (await text(page)).includes('gateway-2'))
+    const link = await cluster.dashboard()
+    await shows(page, 'Open the link')
+    await page.goto(link)
+    await shows(page, 'gateway-2')
+    holds('the link is not in the address', !page.url().includes('link='), page.url())
+    const again = await page.context().browser().newContext()
+    const second = await again.newPage()
+    await second.goto(link)
+    await shows(second, 'this link was used')
+    await again.close()
+  },
+}
+
+/** What axe finds, in words. Playwright evaluates outside of the page's policy. */
+async function axe(page) {
+  const session = await page.context().newCDPSession(page)
+  await session.send('Runtime.evaluate', { expression: `${AXE}; undefined` })
+  await session.detach()
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }))
+  return found.violations.map((one) => `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 160)} ${node.failureSummary.split('\n')[1]}`).join(' | ')}`)
+}
+
+async function picture(page, hash, scheme) {
+  mkdirSync(pictures, { recursive: true })
+  const name = hash.slice(2).split('?')[0]
+  for (const [form, size] of [['wide', WIDE], ['phone', NARROW]]) {
+    await page.setViewportSize(size)
+    await page.screenshot({ path: path.join(pictures, `${name}-${form}-${scheme}.png`), fullPage: form === 'phone' })
+  }
+}
+
+const began = Date.now()
+const cluster = await Cluster.start()
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'] })
+let failed = 0
+try {
+  const one = await cluster.client(cluster.gateways[0], 'ann', 'orders.eu')
+  for (const [uid, at] of [['bob', 1], ['cem', 2]]) await cluster.client(cluster.gateways[at], uid, 'orders.eu')
+  const traffic = setInterval(() => cluster.call('Send', { to: { app: 'shop', groups: ['orders.eu'] }, text: 'x', no_receipt: true }, cluster.gateways[1]).catch(() => null), 40)
+  const context = await session(browser)
+  const page = await context.newPage()
+  await page.goto(await cluster.dashboard())
+  await shows(page, 'All is well')
+  for (const [name, check] of Object.entries(checks)) {
+    if (!name.includes(only)) continue
+    const start = Date.now()
+    try {
+      await check({ cluster, browser, context, page, one })
+      console.log(`ok    ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`)
+    } catch (error) {
+      failed += 1
+      console.log(`FAIL  ${name}\n    ${error.stack}`)
+    }
+    for (const tab of context.pages()) faults.push(...await tab.evaluate(() => window.breaches?.splice(0) ?? []).catch(() => []))
+  }
+  clearInterval(traffic)
+  if (faults.length) {
+    failed += 1
+    console.log(`FAIL  no breach of the policy, no error of a script, no request elsewhere\n    ${faults.slice(0, 10).join('\n    ')}`)
+  } else console.log('ok    no breach of the policy, no error of a script, no request elsewhere')
+} finally {
+  if (failed) console.log(cluster.logs())
+  await browser.close()
+  await cluster.stop()
+}
+console.log(`${failed ? `${failed} failed` : 'all is well'}, ${((Date.now() - began) / 1000).toFixed(1)} s`)
+process.exit(failed ? 1 : 0)
