@@ -1,14 +1,10 @@
-//! The stream of one tab: the tab says what it shows, and gets one snapshot of it after the other.
+//! The stream of one tab: the tab says what it shows, and gets one picture after the other: of the cluster (the head),
+//! and of what its page shows (the body). Neither waits for the other.
 //!
-//! A tab that does not answer gets no further snapshot, and a hidden one gets none, so what is open and not looked
-//! at costs the cluster nothing.
+//! A tab that does not draw gets no further picture, and a hidden one gets none, so what is open and not looked at
+//! costs the cluster nothing.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use broadgate_proto::limits::{DASHBOARD_REQUEST_BYTES_MAX, WRITE_TIME_MAX};
 use futures_util::{SinkExt as _, StreamExt as _, future::OptionFuture};
@@ -30,6 +26,8 @@ use crate::{
     failure::Failure,
 };
 
+/// From one look at the cluster to the next: what it costs does not depend on how much the cluster has.
+const HEAD_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is looked whether the session has ended.
 const SESSION_LOOK: Duration = Duration::from_secs(5);
 /// The close code after which the page asks for a login.
@@ -39,9 +37,9 @@ const LOGGED_OUT: u16 = 4401;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Said {
-    /// It shows this page now; its snapshots carry the number.
+    /// It shows this page now; its pictures carry the number.
     Show { number: u64, what: Shown },
-    /// It has drawn the last snapshot.
+    /// It has drawn one of the pictures.
     Drawn,
     /// Whether nobody can see it.
     Hidden(bool),
@@ -58,13 +56,21 @@ pub(super) struct Tab {
     pub(super) stop: CancellationToken,
 }
 
-/// What the tab looks at.
+/// What the tab looks at, and what it is owed.
 struct Looking {
     shown: Option<(u64, Shown)>,
     hidden: bool,
-    /// It has drawn what was sent.
-    drawn: bool,
-    next: Instant,
+    /// Messages that it has not drawn yet.
+    undrawn: u32,
+    next_head: Instant,
+    next_body: Instant,
+}
+
+/// Questions that are being asked.
+#[derive(Default)]
+struct Asked {
+    head: Option<Asking>,
+    body: Option<Asking>,
 }
 
 impl Tab {
@@ -83,15 +89,17 @@ impl Tab {
 
     /// Until the end of the stream; then the code and reason of its close.
     async fn serve(&self, socket: &mut Socket) -> (u16, &'static str) {
-        let mut looking = Looking { shown: None, hidden: false, drawn: true, next: Instant::now() };
-        let mut asking: Option<Asking> = None;
+        let mut looking = Looking::new();
+        let mut asked = Asked::default();
         let mut look = tokio::time::interval(SESSION_LOOK);
         loop {
-            let is_due = asking.is_none() && looking.drawn && !looking.hidden && looking.shown.is_some();
+            let is_due = looking.is_due();
+            let is_asked = (asked.head.is_some(), asked.body.is_some());
             tokio::select! {
                 () = self.stop.cancelled() => return (1001, "the dashboard stops"),
                 _ = look.tick() => {
-                    if !(self.is_logged_in)(false) {
+                    // To look counts as use: a tab that nobody sees looks at nothing.
+                    if !(self.is_logged_in)(is_due) {
                         return (LOGGED_OUT, "logged out");
                     }
                 }
@@ -100,7 +108,7 @@ impl Tab {
                         Ok(said) => {
                             if matches!(said, Said::Show { .. }) {
                                 // What was asked for is not shown any more.
-                                asking = None;
+                                asked.body = None;
                             }
                             looking.take(said);
                         }
@@ -109,68 +117,103 @@ impl Tab {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return (1000, ""),
                     Some(Ok(_)) => {}
                 },
-                Some(snapshot) = OptionFuture::from(asking.as_mut()) => {
-                    asking = None;
-                    looking.drawn = false;
-                    let text = Message::text(snapshot.to_string());
-                    if !matches!(timeout(WRITE_TIME_MAX, socket.send(text)).await, Ok(Ok(()))) {
+                picture = asked.next() => {
+                    if !looking.give(socket, &picture).await {
                         return (1000, "");
                     }
                 }
-                () = sleep_until(looking.next), if is_due => {
-                    if !(self.is_logged_in)(true) {
-                        return (LOGGED_OUT, "logged out");
-                    }
+                () = sleep_until(looking.next_head), if is_due && !is_asked.0 => {
+                    looking.next_head = Instant::now() + HEAD_INTERVAL;
+                    asked.head = Some(Box::pin(head(Arc::clone(&self.visitor))));
+                }
+                () = sleep_until(looking.next_body), if is_due && !is_asked.1 => {
                     if let Some((number, shown)) = looking.shown.clone() {
-                        looking.next = Instant::now() + shown.interval();
-                        asking = Some(Box::pin(snapshot(Arc::clone(&self.visitor), number, shown)));
+                        looking.next_body = Instant::now() + shown.interval();
+                        asked.body = Some(Box::pin(body(Arc::clone(&self.visitor), number, shown)));
                     }
                 }
             }
+        }
+    }
+}
+
+impl Asked {
+    /// The next answer. May be dropped and called again.
+    async fn next(&mut self) -> Value {
+        tokio::select! {
+            Some(head) = OptionFuture::from(self.head.as_mut()) => {
+                self.head = None;
+                head
+            }
+            Some(body) = OptionFuture::from(self.body.as_mut()) => {
+                self.body = None;
+                body
+            }
+            else => std::future::pending().await,
         }
     }
 }
 
 impl Looking {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { shown: None, hidden: false, undrawn: 0, next_head: now, next_body: now }
+    }
+
+    /// Whether anything may be asked for it.
+    fn is_due(&self) -> bool {
+        self.shown.is_some() && !self.hidden && self.undrawn == 0
+    }
+
     fn take(&mut self, said: Said) {
         match said {
             Said::Show { number, what } => {
                 self.shown = Some((number, what));
-                self.drawn = true;
-                self.next = Instant::now();
+                self.next_body = Instant::now();
             }
-            Said::Drawn => self.drawn = true,
+            Said::Drawn => self.undrawn = self.undrawn.saturating_sub(1),
             Said::Hidden(hidden) => {
                 self.hidden = hidden;
                 if !hidden {
-                    self.next = Instant::now();
+                    (self.next_head, self.next_body) = (Instant::now(), Instant::now());
                 }
             }
         }
     }
+
+    /// Sends it; whether the tab takes it.
+    async fn give(&mut self, socket: &mut Socket, what: &Value) -> bool {
+        self.undrawn += 1;
+        matches!(timeout(WRITE_TIME_MAX, socket.send(Message::text(what.to_string()))).await, Ok(Ok(())))
+    }
+}
+
+/// The cluster, as of now.
+async fn head(visitor: Arc<Visitor>) -> Value {
+    let began = Instant::now();
+    let head = part(visitor.head.look(&visitor.asker).await);
+    json!({ "took_ms": took_ms(began), "head": head })
 }
 
 /// What the page shows, as of now.
-async fn snapshot(visitor: Arc<Visitor>, number: u64, shown: Shown) -> Value {
-    let (began, at) = (Instant::now(), SystemTime::now());
-    let head = visitor.head.look(&visitor.asker);
-    let body = shown.body(&visitor.asker, &visitor.chosen);
-    let (head, body) = futures_util::join!(head, body);
-    let part = |part: Result<Value, Failure>| match part {
+async fn body(visitor: Arc<Visitor>, number: u64, shown: Shown) -> Value {
+    let began = Instant::now();
+    let body = part(shown.body(&visitor.asker, &visitor.chosen).await);
+    json!({ "number": number, "took_ms": took_ms(began), "body": body })
+}
+
+fn took_ms(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or_default()
+}
+
+fn part(part: Result<Value, Failure>) -> Value {
+    match part {
         Ok(value) => json!({ "ok": value }),
         Err(failure) => {
             let is_missing = matches!(failure, Failure::NotFound(_));
             json!({ "error": failure.to_string(), "is_missing": is_missing })
         }
-    };
-    let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    json!({
-        "number": number,
-        "at_ms": u64::try_from(at.as_millis()).unwrap_or_default(),
-        "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or_default(),
-        "interval_ms": u64::try_from(shown.interval().as_millis()).unwrap_or_default(),
-        "head": part(head), "body": part(body),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -190,14 +233,22 @@ mod tests {
     }
 
     #[test]
-    fn hidden_tab_that_is_seen_again_is_due_at_once() {
-        let later = Instant::now() + Duration::from_secs(9);
-        let mut looking = Looking { shown: None, hidden: false, drawn: false, next: later };
-        looking.take(Said::Hidden(true));
-        assert!(looking.hidden && looking.next == later);
-        looking.take(Said::Hidden(false));
-        assert!(!looking.hidden && looking.next < later);
+    fn nothing_is_asked_for_a_tab_that_is_hidden_or_slow() {
+        let mut looking = Looking::new();
+        assert!(!looking.is_due(), "it shows nothing yet");
+        looking.take(Said::Show { number: 1, what: Shown::Overview });
+        assert!(looking.is_due());
+        looking.undrawn = 2;
         looking.take(Said::Drawn);
-        assert!(looking.drawn);
+        assert!(!looking.is_due(), "one is not drawn yet");
+        looking.take(Said::Drawn);
+        looking.take(Said::Drawn);
+        assert!(looking.is_due());
+        looking.take(Said::Hidden(true));
+        assert!(!looking.is_due());
+        let later = Instant::now() + Duration::from_secs(9);
+        (looking.next_head, looking.next_body) = (later, later);
+        looking.take(Said::Hidden(false));
+        assert!(looking.is_due() && looking.next_head < later && looking.next_body < later, "at once");
     }
 }

@@ -42,7 +42,7 @@ export class Cluster {
     cluster.register = ports[0]
     cluster.gateways = [0, 1, 2].map((n) => ({ name: `gateway-${n + 1}`, internal: ports[1 + n], client: ports[4 + n], dashboard: [ports[7], null, ports[8]][n] }))
     cluster.own = ports[9]
-    writeFileSync(path.join(work, 'apps.toml'), '[[apps]]\nid = "shop"\nraw = true\nservice = ""\n[[apps.keys]]\nkey = "shop-key"\nsecret = "shop-secret-of-the-dashboard"\n')
+    writeFileSync(path.join(work, 'apps.toml'), '[[apps]]\nid = "shop"\nraw = true\nservice = ""\n[[apps.keys]]\nkey = "shop-key"\nsecret = "shop-secret-of-the-dashboard"\n', { mode: 0o600 })
     try {
       cluster.spawn('register', ['register', '--bind', `127.0.0.1:${cluster.register}`])
       for (const gateway of cluster.gateways) cluster.startGateway(gateway)
@@ -104,11 +104,13 @@ export class Cluster {
     this.sockets.push(socket)
     socket.received = []
     socket.on('message', (data) => socket.received.push(String(data)))
-    socket.on('error', () => {})
+    const opened = new Promise((resolve, reject) => { socket.once('open', resolve); socket.once('error', reject) })
     socket.on('close', (code) => { socket.code = code })
-    const before = new Set((await this.call('ListClients', { of: { app: 'shop', all: true } })).clients.map((one) => one.client_id))
-    await new Promise((resolve, reject) => { socket.once('open', resolve); socket.once('error', reject) })
-    const own = await until('the client is listed', async () => (await this.call('ListClients', { of: { app: 'shop', all: true } })).clients.find((one) => !before.has(one.client_id)))
+    await opened
+    socket.on('error', () => {})
+    // Those that came before are bound already.
+    const all = { of: { app: 'shop', all: true }, fields: ['CLIENT_FIELD_UID'] }
+    const own = await until('the client is listed', async () => (await this.call('ListClients', all)).clients.find((one) => !one.uid))
     socket.id = own.client_id
     await this.call('Bind', { app: 'shop', client_id: socket.id, uid })
     await this.call('Join', { app: 'shop', clients: [socket.id], groups: [group] })

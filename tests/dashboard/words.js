@@ -6,7 +6,7 @@ import test from 'node:test'
 // They are served as modules under a path of their own, and need nothing.
 const load = (name) => import(`data:text/javascript,${encodeURIComponent(readFileSync(new URL(`../../src/dashboard/page/${name}`, import.meta.url), 'utf8'))}`)
 const words = await load('words.js')
-const { KEPT, Rates, between, points, roundUp } = await load('rates.js')
+const { KEPT, Rates, between, points, roundUp, spanOf } = await load('rates.js')
 
 test('figures are short', () => {
   assert.deepEqual([0, 9999, 10_000, 104_321, 1_300_000].map(words.count), ['0', '9,999', '10.0k', '104k', '1.30M'])
@@ -64,13 +64,16 @@ test('worker that has not joined is shown', () => {
 })
 
 test('rates are differences, and never negative', () => {
-  assert.deepEqual(between({ messages_in: 10, messages_out: 100 }, { messages_in: 30, messages_out: 100 }, 2000), { in: 10, out: 0 })
-  assert.deepEqual(between({ messages_in: 10, messages_out: 100 }, { messages_in: 0, messages_out: 0 }, 2000), { in: 0, out: 0 })
-  assert.deepEqual(between(undefined, { messages_in_per_s: 3, messages_out_per_s: 4 }, 0), { in: 3, out: 4 })
+  const counters = (at_us, messages_in, messages_out, more = {}) => ({ incarnation: 'a', counters: { at_us, messages_in, messages_out, bytes_out: 0, ...more } })
+  const rate = between(counters(1e6, 10, 100), counters(3e6, 30, 100, { closes: { lost: 4 }, drops: { slow: 2 }, shards: [{ cpu_us: 5 }] }))
+  assert.deepEqual([rate.in, rate.out, rate.drops, rate.closes, rate.busy], [10, 0, 1, { lost: 2 }, [0]])
+  const restarted = between(counters(9e6, 10, 100), counters(10e6, 0, 0))
+  assert.deepEqual([restarted.in, restarted.out], [0, 0])
+  assert.deepEqual(between(undefined, { messages_in_per_s: 3, messages_out_per_s: 4 }), { in: 3, out: 4 })
   const rates = new Rates()
-  for (let n = 0; n < KEPT + 20; n += 1) rates.take({ gateways: [{ incarnation: 'a', messages_in: n * 20, messages_out: n * 40 }] }, n * 2000)
+  for (let n = 0; n < KEPT + 20; n += 1) rates.take({ gateways: [counters(n * 2e6, n * 20, n * 40)] }, n * 2000)
   assert.equal(rates.all.length, KEPT)
-  assert.deepEqual([rates.now('a').in, rates.now('a').out], [10, 20])
+  assert.deepEqual([rates.now('a').in, rates.now('a').out, rates.all.at(-1).out], [10, 20, 20])
   rates.take({ gateways: [] }, 1e9)
   assert.equal(rates.now('a'), undefined)
 })
@@ -78,5 +81,7 @@ test('rates are differences, and never negative', () => {
 test('line ends at the right edge, and its top is round', () => {
   const line = points([{ at: 0, value: 0 }, { at: 150_000, value: 5 }, { at: 300_000, value: 10 }], 300, 80, 300_000, 10)
   assert.equal(line, '0.0,79.0 150.0,40.0 300.0,1.0')
+  assert.deepEqual([0, 59_000, 61_000, 9e9].map((at) => spanOf([{ at: 0 }, { at }])), [60_000, 60_000, 120_000, 300_000])
+  assert.equal(spanOf([]), 60_000)
   assert.deepEqual([0, 11, 104, 2300].map(roundUp), [10, 20, 200, 5000])
 })

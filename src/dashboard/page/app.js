@@ -106,7 +106,7 @@ function Dashboard({ me, logout }) {
   return html`<${Header} me=${me} page=${page} logout=${logout} /><${Announced} />
     <main id="main" tabindex="-1">
       <${Troubles} />
-      ${shown?.body.error && !(live.headError && !body) && html`<${Note}>${shown.body.error}<//>`}
+      ${isOwn && live.bodyError && live.bodyError !== live.headError && html`<${Note}>${live.bodyError}${body ? `. What is shown is ${age(performance.now() - live.takenAt)} old.` : ''}<//>`}
       ${live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
     </main>
     <footer class="soft">${live.head && html`asked ${live.head.asked} · `}broadgate ${me.version} · times are UTC</footer>`

@@ -8,7 +8,7 @@ export const refusalColumns = [
   { label: 'Last', fit: true, cell: (one) => html`<span class="time">${clock(one.last_at_ms)}</span>` },
   { label: 'Reason', cell: (one) => html`<b>${one.reason}</b>${one.count > 1 && html` <span class="soft">${counted(one.count, 'time')}</span>`}` },
   { label: 'Why', cell: (one) => html`<span class="wrap">${one.why}</span>` },
-  { label: 'From', cell: (one) => html`<span class="wrap">${one.address || '?'}</span>` },
+  { label: 'From', fit: true, cell: (one) => one.address || '?' },
   { label: 'App', cell: (one) => one.app || '?' },
   { label: 'At', cell: (one) => html`${one.gateway} <code class="wrap">${one.path}</code>` },
 ]

@@ -1,8 +1,10 @@
-// The stream: what the page shows goes up, snapshots of it come down.
+// The stream: what the page shows goes up; pictures of the cluster and of the page come down.
 import { rates } from '/rates.js'
 
 const AGAIN_MS = [250, 500, 1000, 2000, 4000]
 const LOGGED_OUT = 4401
+// Longer than the server tries for an answer.
+const SILENCE_MS = 30_000
 
 class Live {
   constructor() {
@@ -15,10 +17,16 @@ class Live {
     this.headAt = 0
     this.snapshot = null // of what is shown now, at takenAt
     this.takenAt = 0
+    this.bodyError = ''
+    this.heardAt = 0
     this.paused = false
     this.failures = 0
     this.listeners = new Set()
-    document.addEventListener('visibilitychange', () => this.hide())
+    document.addEventListener('visibilitychange', () => {
+      this.heardAt = performance.now()
+      this.hide()
+    })
+    setInterval(() => this.guard(), 5000)
   }
 
   /** Calls back at every change. */
@@ -39,6 +47,7 @@ class Live {
     socket.onopen = () => {
       this.state = 'open'
       this.why = ''
+      this.heardAt = performance.now()
       if (this.what) this.say({ show: { number: this.number, what: this.what } })
       this.hide()
       this.changed()
@@ -83,14 +92,9 @@ class Live {
     this.what = what
     this.number += 1
     this.snapshot = null
+    this.bodyError = ''
     this.say({ show: { number: this.number, what } })
     this.changed()
-  }
-
-  /** Asks again at once. */
-  again() {
-    this.number += 1
-    this.say({ show: { number: this.number, what: this.what } })
   }
 
   hide() {
@@ -99,32 +103,42 @@ class Live {
 
   pause(paused) {
     this.paused = paused
+    this.heardAt = performance.now()
     this.hide()
     this.changed()
   }
 
-  take(snapshot) {
+  take(picture) {
     this.failures = 0
     const at = performance.now()
-    if (snapshot.head.ok) {
-      this.head = snapshot.head.ok
-      this.headAt = at - snapshot.took_ms
+    this.heardAt = at
+    if (picture.head?.ok) {
+      this.head = picture.head.ok
+      this.headAt = at - picture.took_ms
       this.headError = ''
       rates.take(this.head.status, at)
-    } else {
-      this.headError = snapshot.head.error
-    }
-    if (snapshot.number === this.number) {
-      // What could not be asked leaves the older picture, with its age.
-      const failed = snapshot.body.error && !snapshot.body.is_missing
-      if (!failed || !this.snapshot?.body.ok) {
-        this.snapshot = snapshot
-        this.takenAt = at - snapshot.took_ms
+    } else if (picture.head) {
+      this.headError = picture.head.error
+    } else if (picture.number === this.number) {
+      // What could not be asked leaves the older picture, and says so.
+      const failed = picture.body.error && !picture.body.is_missing
+      this.bodyError = picture.body.error ?? ''
+      if (!failed || !this.snapshot) {
+        this.snapshot = picture
+        this.takenAt = at - picture.took_ms
       }
-      this.bodyError = snapshot.body.error ?? ''
     }
     this.changed()
     this.say('drawn')
+  }
+
+  /** A connection that only seems to be there is opened again. */
+  guard() {
+    const waits = this.state === 'open' && !this.paused && !document.hidden && performance.now() - this.heardAt > SILENCE_MS
+    if (waits) {
+      this.stop()
+      this.closed(1006, '')
+    }
   }
 }
 

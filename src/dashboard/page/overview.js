@@ -1,6 +1,6 @@
 // The cluster at one glance.
 import { html } from '/base.js'
-import { age, bytes, clock, count, counted, gateways, rate, short, totals, troubles, workers } from '/words.js'
+import { age, bytes, clock, count, counted, gateways, held, rate, short, totals, troubles, workers } from '/words.js'
 import { rates } from '/rates.js'
 import { Chart, ClientLink, Meter, Spark, State, Table, Tile } from '/parts.js'
 
@@ -36,15 +36,22 @@ function Figures({ status }) {
   </div>`
 }
 
+/** The busiest of its threads that own clients. */
+function busy(known) {
+  const all = known && rates.now(known.incarnation)?.busy
+  return all?.length ? `${Math.round(Math.max(...all) * 100)} %` : '?'
+}
+
 const GATEWAYS = [
   { label: 'Gateway', cell: ({ name }) => html`<b>${name}</b>` },
   { label: 'State', fit: true, cell: ({ state }) => html`<${State} word=${state} />` },
   { label: 'Clients', cell: ({ name, known }) => known ? html`<${Meter} value=${known.clients} max=${known.evidence?.clients_max} label=${`clients of ${name}`} />` : '?' },
   { label: 'In/s', num: true, cell: ({ known }) => rate(known && rates.now(known.incarnation)?.in) },
   { label: 'Out/s', num: true, cell: ({ known }) => rate(known && rates.now(known.incarnation)?.out) },
-  { label: 'Out, 5 min', cell: ({ name, known }) => known ? html`<${Spark} values=${(rates.of.get(known.incarnation) ?? []).map(of('out'))} label=${`messages out of ${name}, last 5 minutes`} />` : '' },
-  { label: 'Slow', num: true, cell: ({ known }) => count(known?.evidence?.slow) },
-  { label: 'Outboxes', num: true, cell: ({ known }) => bytes(known?.evidence?.outboxes_bytes) },
+  { label: 'Out, lately', cell: ({ name, known }) => known ? html`<${Spark} values=${(rates.of.get(known.incarnation) ?? []).map(of('out'))} label=${`messages out of ${name}, the last minutes`} />` : '' },
+  { label: 'Busy', num: true, cell: ({ known }) => busy(known) },
+  { label: 'Slow', num: true, cell: ({ known }) => count(held(known)?.slow) },
+  { label: 'Outboxes', num: true, cell: ({ known }) => bytes(held(known)?.outboxes_bytes) },
   { label: 'Up', num: true, cell: ({ known }) => known ? age(known.uptime_ms) : '?' },
 ]
 
@@ -66,7 +73,7 @@ export function Overview({ head, body }) {
   return html`<h1 class="hidden">Overview</h1>
     <${Health} status=${status} />
     <${Figures} status=${status} />
-    <${Table} caption="Gateways" columns=${GATEWAYS} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />
+    <${Table} caption="Gateways" columns=${GATEWAYS.filter((one) => one.label !== 'Busy' || status.gateways.some((known) => known.counters))} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />
     <div class="two">
       <${Table} caption="Workers" columns=${WORKERS} rows=${workers(status)} keyOf=${(one) => one.name} empty="No worker is attached." />
       <${Table} caption="Last ends" columns=${ENDS} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : 'Asking…'}

@@ -1,9 +1,7 @@
 // The parts of which pages are made.
 import { html, useEffect, useState } from '/base.js'
 import { count, rate } from '/words.js'
-import { points, roundUp } from '/rates.js'
-
-const SPAN_MS = 300_000
+import { points, roundUp, spanOf } from '/rates.js'
 
 /** Figures stand at the right; what is short takes no more room than it needs. */
 const kind = (column) => (column.num ? 'num' : column.fit ? 'fit' : '')
@@ -54,21 +52,22 @@ export function Meter({ value, max, label }) {
 export function Spark({ values, label }) {
   const most = Math.max(...values.map((one) => one.value), 1)
   return html`<svg class="spark" viewBox="0 0 100 22" preserveAspectRatio="none" role="img" aria-label=${label}>
-    <polyline points=${points(values, 100, 22, SPAN_MS, most)} vector-effect="non-scaling-stroke" /></svg>`
+    <polyline points=${points(values, 100, 22, spanOf(values), most)} vector-effect="non-scaling-stroke" /></svg>`
 }
 
-/** A line over the last five minutes, with its top. */
+/** A line over the last minutes, with its top. */
 export function Chart({ values, label }) {
   const most = roundUp(Math.max(...values.map((one) => one.value), 1))
-  const line = points(values, 300, 80, SPAN_MS, most)
+  const minutes = spanOf(values) / 60_000
+  const line = points(values, 300, 80, spanOf(values), most)
   const first = line.split(' ')[0]?.split(',')[0] ?? 300
   const now = values.at(-1)?.value
   return html`<figure class="chart">
-    <svg viewBox="0 0 300 80" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${rate(now)} a second now, at most ${rate(Math.max(...values.map((one) => one.value), 0))} in the last 5 minutes`}>
+    <svg viewBox="0 0 300 80" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${rate(now)} a second now, at most ${rate(Math.max(...values.map((one) => one.value), 0))} in the last ${minutes} min`}>
       <line class="grid" x1="0" x2="300" y1="1" y2="1" vector-effect="non-scaling-stroke" /><line class="grid" x1="0" x2="300" y1="40" y2="40" vector-effect="non-scaling-stroke" /><line class="grid" x1="0" x2="300" y1="79" y2="79" vector-effect="non-scaling-stroke" />
       ${line && html`<polygon points=${`${first},79 ${line} 300,79`} /><polyline points=${line} vector-effect="non-scaling-stroke" />`}
     </svg>
-    <figcaption aria-hidden="true"><span class="top">${rate(most)}/s</span><span class="from">5 min ago</span><span class="now">now</span></figcaption>
+    <figcaption aria-hidden="true"><span class="top">${rate(most)}/s</span><span class="from">${minutes} min ago</span><span class="now">now</span></figcaption>
   </figure>`
 }
 

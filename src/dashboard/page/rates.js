@@ -3,12 +3,20 @@
 /** Looks that are kept: five minutes at one in two seconds. */
 export const KEPT = 150
 
-/** The rates of a gateway between two looks; of gateways that count nothing, what they say themselves. */
-export function between(before, now, ms) {
-  const counts = now.messages_in != null && before?.messages_in != null && ms > 0
-  if (!counts) return { in: now.messages_in_per_s ?? 0, out: now.messages_out_per_s ?? 0 }
-  const per = (name) => Math.max(0, (now[name] - before[name]) * 1000 / ms)
-  return { in: per('messages_in'), out: per('messages_out') }
+/** The rates of a gateway between two looks; of one that counts nothing, what it says itself. */
+export function between(before, now) {
+  const [first, last] = [before?.counters, now.counters]
+  const us = last && first ? last.at_us - first.at_us : 0
+  if (us <= 0) return { in: now.messages_in_per_s ?? 0, out: now.messages_out_per_s ?? 0 }
+  const per = (of) => Math.max(0, (of(last) - of(first)) * 1e6 / us)
+  const sum = (counts) => Object.values(counts ?? {}).reduce((total, one) => total + one, 0)
+  const closes = {}
+  for (const cause of Object.keys(last.closes ?? {})) closes[cause] = per((counters) => counters.closes?.[cause] ?? 0)
+  const busy = (last.shards ?? []).map((shard, n) => Math.min(1, Math.max(0, (shard.cpu_us - (first.shards?.[n]?.cpu_us ?? shard.cpu_us)) / us)))
+  return {
+    in: per((counters) => counters.messages_in), out: per((counters) => counters.messages_out),
+    bytes_out: per((counters) => counters.bytes_out), drops: per((counters) => sum(counters.drops)), closes, busy,
+  }
 }
 
 export class Rates {
@@ -22,20 +30,18 @@ export class Rates {
   take(status, at) {
     if (this.last && at - this.last.at < 500) return
     const before = this.last?.gateways ?? new Map()
-    const ms = this.last ? at - this.last.at : 0
     const now = new Map(status.gateways.map((one) => [one.incarnation, one]))
-    let [total_in, total_out] = [0, 0]
+    const total = { in: 0, out: 0, drops: 0 }
     for (const [incarnation, one] of now) {
-      const rate = between(before.get(incarnation), one, ms)
-      total_in += rate.in
-      total_out += rate.out
+      const rate = between(before.get(incarnation), one)
+      for (const name of Object.keys(total)) total[name] += rate[name] ?? 0
       const kept = this.of.get(incarnation) ?? []
       kept.push({ at, ...rate })
       if (kept.length > KEPT) kept.shift()
       this.of.set(incarnation, kept)
     }
     for (const incarnation of this.of.keys()) if (!now.has(incarnation)) this.of.delete(incarnation)
-    this.all.push({ at, in: total_in, out: total_out })
+    this.all.push({ at, ...total })
     if (this.all.length > KEPT) this.all.shift()
     this.last = { at, gateways: now }
   }
@@ -59,6 +65,12 @@ export function points(values, width, height, span_ms, most) {
       return `${x.toFixed(1)},${y.toFixed(1)}`
     })
     .join(' ')
+}
+
+/** The time that a chart covers: what is known, from one minute to five. */
+export function spanOf(values) {
+  const known = values.length ? values.at(-1).at - values[0].at : 0
+  return Math.min(5, Math.max(1, Math.ceil(known / 60_000))) * 60_000
 }
 
 /** The next round number: the top of a chart. */

@@ -78,14 +78,18 @@ export function workers(status) {
 
 const sum = (all, of) => all.reduce((total, one) => total + (of(one) ?? 0), 0)
 
+/** What a gateway has now of what holds clients up: counted at every look, or as of its last evidence. */
+export const held = (known) => known?.counters ?? known?.evidence
+
 /** The figures of the whole cluster. */
 export function totals(status) {
   const known = gateways(status).map((gateway) => gateway.known).filter(Boolean)
+  const now = known.map(held).filter(Boolean)
   const evidence = known.map((one) => one.evidence).filter(Boolean)
   return {
     clients: sum(known, (one) => one.clients), clients_max: sum(evidence, (one) => one.clients_max),
-    slow: sum(evidence, (one) => one.slow), held: sum(evidence, (one) => one.held), paused: sum(evidence, (one) => one.paused),
-    outbox: sum(evidence, (one) => one.outboxes_bytes),
+    slow: sum(now, (one) => one.slow), held: sum(now, (one) => one.held), paused: sum(now, (one) => one.paused),
+    outbox: sum(now, (one) => one.outboxes_bytes),
     drops: sum(evidence, (one) => sum(Object.values(one.drops ?? {}), (value) => value)),
   }
 }
