@@ -374,7 +374,6 @@ mod tests {
     fn bodies_of_a_history_are_not_shown() {
         let message = v1::HistoryMessage {
             offset: 7,
-            command_id: "c".into(),
             payload: Some(v1::history_message::Payload::Text("private".into())),
             ..v1::HistoryMessage::default()
         };

@@ -3,7 +3,7 @@ import { html, post, render, route, useEffect, useState } from '/base.js'
 import { live } from '/live.js'
 import { age, gateways, troubles } from '/words.js'
 import { Note, useSecond } from '/parts.js'
-import { Login } from '/login.js'
+import { Login, takeLink } from '/login.js'
 import { Overview } from '/overview.js'
 import { Client, Clients } from '/clients.js'
 import { Group, Groups } from '/groups.js'
@@ -76,7 +76,10 @@ function Dashboard({ me, logout }) {
   const [, draw] = useState(0)
   useEffect(() => live.watch(() => draw((now) => now + 1)), [])
   useEffect(() => {
+    takeLink()
     const moved = () => {
+      // Who is logged in needs no link.
+      takeLink()
       setAt(route())
       window.scrollTo(0, 0)
     }

@@ -2,6 +2,13 @@
 import { html, post, useEffect, useState } from '/base.js'
 import { Field, Note } from '/parts.js'
 
+/** The key of a link that was opened: out of the address, the history and what is shown to others. */
+export function takeLink() {
+  const key = new URLSearchParams(location.hash.slice(1)).get('link')
+  if (key) history.replaceState(null, '', '#/overview')
+  return key
+}
+
 export function Login({ how, done }) {
   const [error, setError] = useState('')
   const [busy, setBusy] = useState(false)
@@ -17,13 +24,15 @@ export function Login({ how, done }) {
     setBusy(false)
   }
   useEffect(() => {
-    const key = new URLSearchParams(location.hash.slice(1)).get('link')
-    if (how === 'open') enter({})
-    else if (key) {
-      // Out of the address, the history and what is shown to others.
-      history.replaceState(null, '', '#/overview')
-      if (how === 'link') enter({ link: key })
+    // A link that is opened in a tab of this page only changes its address.
+    const linked = () => {
+      const key = takeLink()
+      if (key && how === 'link') enter({ link: key })
     }
+    if (how === 'open') enter({})
+    linked()
+    window.addEventListener('hashchange', linked)
+    return () => window.removeEventListener('hashchange', linked)
   }, [])
   const submit = (event) => {
     event.preventDefault()
