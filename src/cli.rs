@@ -58,12 +58,20 @@ enum CliCommand {
     Client(operate::ClientArgs),
     /// List groups
     Groups(operate::GroupsArgs),
+    /// Show where a group is at home, its order, its members by gateway, and what it keeps
+    Group(operate::GroupArgs),
+    /// Show what was sent to a group, and with --follow what is sent
+    History(operate::HistoryArgs),
+    /// Show live who comes into groups and leaves them
+    Watch(operate::WatchArgs),
     /// List the users present in a group
     Roster(operate::RosterArgs),
     /// List uids
     Uids(operate::UidsArgs),
     /// Say why connections have ended, and why clients were refused
     Why(operate::WhyArgs),
+    /// Show live what clients do and what is sent to them
+    Tap(operate::TapArgs),
     /// Send a message to clients, uids, groups or everybody
     Send(operate::SendArgs),
     /// Disconnect clients
@@ -147,9 +155,13 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Clients(args) => operate::clients(args).await,
         CliCommand::Client(args) => operate::client(args).await,
         CliCommand::Groups(args) => operate::groups(args).await,
+        CliCommand::Group(args) => operate::group(args).await,
+        CliCommand::History(args) => operate::history(args).await,
+        CliCommand::Watch(args) => operate::watch(args).await,
         CliCommand::Roster(args) => operate::roster(args).await,
         CliCommand::Uids(args) => operate::uids(args).await,
         CliCommand::Why(args) => operate::why(args).await,
+        CliCommand::Tap(args) => operate::tap(args).await,
         CliCommand::Send(args) => operate::send(args).await,
         CliCommand::Kick(args) => operate::kick(args).await,
         CliCommand::Cluster(args) => operate::cluster(args),

@@ -47,6 +47,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Frames sent to peers by homes and callers of homes, by kind",
     ),
     ("broadgate_gateway_peer_resyncs_total", "Resets of a peer's links after a state mismatch"),
+    (
+        "broadgate_gateway_tap_events_missed_total",
+        "Events that a tap did not show, since there were too many or its reader was too slow, by reason",
+    ),
     ("broadgate_gateway_refused_total", "Refused connections, calls, subscriptions and sign-ins, by reason"),
     (
         "broadgate_gateway_sends_without_home_total",
@@ -173,6 +177,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("broadgate_gateway_homes_parked", "Requests parked at homes here until gateways have synced"),
     ("broadgate_gateway_peers", "Other gateways in the view"),
     ("broadgate_gateway_peers_unsynced", "Gateways of the view that have not synced"),
+    ("broadgate_gateway_taps", "Open taps, by which operators look at what clients do"),
     ("broadgate_gateway_pusher_watchers", "Open streams that observe Pusher clients"),
     ("broadgate_gateway_redis_disconnected", "1 while there is no connection to an app's Redis"),
     ("broadgate_gateway_register_heard", "1 while a register answers"),

@@ -45,6 +45,11 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
 
+/// One object a line: a message of a stream.
+pub(crate) fn print_json_line(value: &serde_json::Value) -> Result<(), Failure> {
+    print(&format!("{value}\n"))
+}
+
 /// A plain table: aligned columns, nothing drawn.
 pub(crate) fn table<const N: usize>(
     header: [&str; N],

@@ -74,10 +74,12 @@ pub mod v1 {
     pub use broadgate_proto::v1::{
         Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, EndedClient,
         EndedMemory, EndedReply, EndedRequest, Epoch, FollowedRegister, GatewayEvidence, GatewayStatus,
-        Handshake, Header, HistoryMessage, HistoryPosition, HistoryReply, LastValueReply, ListClientsReply,
-        ListNamesReply, Member, MemberState, NamedCount, OnlineReply, PresenceMember, Receipt, RedisReader,
-        RefusedClient, Role, RosterReply, Session, StatusReply, View, WorkerStatus, ended_request,
-        history_message, last_value_reply,
+        Handshake, Header, HistoryMessage, HistoryPosition, HistoryReply, InspectReply, InspectRequest,
+        LastValueReply, ListClientsReply, ListNamesReply, Member, MemberState, NamedCount, OnlineReply,
+        PresenceMember, Receipt, RedisReader, RefusedClient, Role, RosterReply, Session, StatusReply,
+        TapEvent, TapEvents, TapKind, TapRequest, TapStart, TopicClients, TopicHistory, TopicValue, View,
+        WorkerStatus, ended_request, history_message, inspect_request, last_value_reply, tap_event,
+        tap_request,
     };
 }
 

@@ -470,6 +470,27 @@ pub const PUSHER_WATCH_MESSAGE_BYTES_MAX: usize = 256 * KIB;
 /// Observers' streams at one gateway: each may fill its queue.
 pub const PUSHER_WATCHERS_MAX: usize = 256;
 
+/// Taps of one gateway, each an operator who looks on: a client has one bit for each in its byte of marks. Fixed.
+pub const TAPS_MAX: usize = 8;
+/// Events that wait for the reader of one tap; beyond, they are dropped, counted, and reported as missed: some
+/// seconds of what a tap shows.
+pub const TAP_EVENTS_MAX: usize = 4096;
+/// And their bytes.
+pub const TAP_BYTES_MAX: usize = MIB;
+/// One message of a tap's stream, in bytes.
+pub const TAP_MESSAGE_BYTES_MAX: usize = 64 * KIB;
+/// Events that a tap shows in a second at most: more than a person reads, and each costs its shard about a
+/// microsecond.
+pub const TAP_EVENTS_PER_SECOND_MAX: u32 = 1000;
+/// How long a tap lasts at most, in seconds: one that was forgotten ends.
+pub const TAP_SECONDS_MAX: u32 = 600;
+/// What a tap shows of a payload at most, in bytes, and if no number is given.
+pub const TAP_PAYLOAD_BYTES_MAX: u32 = 4096;
+/// See [`TAP_PAYLOAD_BYTES_MAX`].
+pub const TAP_PAYLOAD_BYTES_DEFAULT: u32 = 256;
+/// Events with workers of tapped clients whose times a shard knows, so that an answer's time can be told.
+pub const TAP_TIMES_MAX: usize = 1024;
+
 /// The shortest shared secret.
 pub const SECRET_BYTES_MIN: usize = 32;
 /// The secret of an app's key: 128 bits in hexadecimal have 32, the secrets of hosted services and of Laravel
@@ -560,6 +581,9 @@ const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
 const _: () = assert!(2 * PAYLOAD_BYTES_MAX < WEBHOOK_INBOX_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < PUSHER_WATCH_BYTES_MAX);
 const _: () = assert!(PUSHER_WATCH_MESSAGE_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
+const _: () = assert!(TAPS_MAX == u8::BITS as usize);
+const _: () = assert!(TAP_PAYLOAD_BYTES_MAX as usize + 8 * NAME_BYTES_MAX < TAP_MESSAGE_BYTES_MAX);
+const _: () = assert!(TAP_MESSAGE_BYTES_MAX < TAP_BYTES_MAX && TAP_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX);
 const _: () = assert!(WEBHOOK_BATCH_BYTES_MAX < WEBHOOK_QUEUE_BYTES_MAX);
 const _: () = assert!(WEBHOOK_QUEUE_BYTES_MAX <= WEBHOOK_SPOOL_BYTES_MAX);
 const _: () = assert!(BACKEND_CONNECT_TIME_MAX.as_secs() < WEBHOOK_POST_TIME_MAX.as_secs());

@@ -6,13 +6,19 @@ mod doctor;
 mod drain;
 mod drain_check;
 mod drain_progress;
+mod group;
 mod health;
+mod history;
 mod lists;
 mod orders;
 mod probe;
 mod profiles;
 mod status;
+mod stream;
+mod tap;
+mod tap_text;
 mod target;
+mod watch;
 mod why;
 mod why_text;
 
@@ -26,12 +32,16 @@ pub(crate) use self::{
     clusters::{ClusterArgs, cluster},
     doctor::{DoctorArgs, doctor},
     drain::{DrainArgs, drain},
+    group::{GroupArgs, group},
     health::{HealthArgs, health},
+    history::{HistoryArgs, history},
     lists::{
         ClientArgs, ClientsArgs, GroupsArgs, RosterArgs, UidsArgs, client, clients, groups, roster, uids,
     },
     orders::{KickArgs, SendArgs, kick, send},
     status::status,
+    tap::{TapArgs, tap},
+    watch::{WatchArgs, watch},
     why::{WhyArgs, why},
 };
 use crate::failure::Failure;

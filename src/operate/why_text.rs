@@ -43,7 +43,7 @@ pub(super) fn as_text(reply: &EndedReply, also: &[Also], now: Duration) -> Strin
 }
 
 /// On one line, and nothing that a terminal acts on or does not show: paths and ids are strangers'.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let is_plain = |char: char| matches!(char, '"' | '\'' | '\\') || char.escape_debug().len() == 1;
     text.chars()
         .map(|char| if is_plain(char) { char.to_string() } else { char.escape_debug().to_string() })

@@ -352,9 +352,10 @@ impl World {
             HomeReply::Busy => Outcome::Refused("busy"),
             HomeReply::Moved => Outcome::Refused("moved"),
             // Not asked here: what groups keep has tests of its own.
-            HomeReply::History { .. } | HomeReply::Last { .. } | HomeReply::Claimed(_) => {
-                Outcome::Refused("kept")
-            }
+            HomeReply::History { .. }
+            | HomeReply::Last { .. }
+            | HomeReply::Inspected(_)
+            | HomeReply::Claimed(_) => Outcome::Refused("kept"),
             HomeReply::Done(HomeOutcome { epoch, answer, missing, .. }) => {
                 let receipt = answer.unwrap_or_default();
                 Outcome::Receipt { epoch, ordered: true, complete: missing.is_empty(), receipt }

@@ -55,6 +55,7 @@ mod socketio;
 mod socketio_abuse;
 mod stopping;
 mod tables;
+mod tap;
 mod tasks;
 mod tls;
 mod type_names;

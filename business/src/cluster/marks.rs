@@ -106,6 +106,7 @@ pub(crate) fn id(command: &Command) -> &str {
         | Command::Roster(_)
         | Command::History(_)
         | Command::LastValue(_)
+        | Command::Inspect(_)
         | Command::Ended(_) => "",
     }
 }
@@ -125,6 +126,7 @@ pub(crate) fn coverage(answer: &Answer) -> Option<&Coverage> {
         answer::Answer::Roster(reply) => reply.coverage.as_ref(),
         answer::Answer::History(reply) => reply.coverage.as_ref(),
         answer::Answer::LastValue(reply) => reply.coverage.as_ref(),
+        answer::Answer::Inspected(reply) => reply.coverage.as_ref(),
         answer::Answer::Ended(reply) => reply.coverage.as_ref(),
     }
 }

@@ -24,6 +24,7 @@
 //! | `marks.rs` | the id and the epoch that commands carry |
 //! | `link.rs`, `flight.rs` | the stream to one gateway |
 //! | `watch.rs`, `watch_state.rs` | changes in groups |
+//! | `tap.rs` | what clients do |
 //! | `pusher.rs` | events of Pusher clients |
 //! | `streams.rs` | the streams that watches read |
 //! | `error.rs` | errors |
@@ -44,6 +45,7 @@ mod routes;
 mod sessions;
 mod streams;
 mod table;
+mod tap;
 mod topic;
 mod turns;
 mod watch;
@@ -55,5 +57,6 @@ pub use pusher::{PusherEvent, PusherEventKind, PusherNews, PusherWatch};
 pub use queries::Page;
 pub use sessions::SessionAt;
 pub(crate) use sessions::parse as parse_session;
+pub use tap::TapStream;
 pub use watch::GroupWatch;
 pub use watch_state::{ChangeKind, GroupChange};

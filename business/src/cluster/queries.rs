@@ -4,10 +4,10 @@ use broadgate_proto::{
     limits,
     v1::{
         ClientField, ClientReply, ClientState, CountReply, CountRequest, EndedReply, EndedRequest,
-        GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest, LastValueReply, LastValueRequest,
-        ListClientsReply, ListClientsRequest, ListGroupsRequest, ListNamesReply, ListUidsRequest,
-        OnlineReply, OnlineRequest, RosterReply, RosterRequest, StatusReply, StatusRequest, answer,
-        command::Command, gateway_client::GatewayClient,
+        GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest, InspectReply, InspectRequest,
+        LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest, ListGroupsRequest,
+        ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply, RosterRequest, StatusReply,
+        StatusRequest, answer, command::Command, gateway_client::GatewayClient, inspect_request,
     },
 };
 use futures_util::{Stream, stream};
@@ -154,6 +154,42 @@ impl Cluster {
         let command = HistoryRequest { app, group, since, limit, ..HistoryRequest::default() };
         match self.call(way, Command::History(command)).await? {
             answer::Answer::History(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// The same without what the messages say.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn history_without_payload(
+        &self,
+        group: impl Into<String>,
+        since: Option<HistoryPosition>,
+        limit: u32,
+    ) -> Result<HistoryReply, CommandError> {
+        let group = group.into();
+        let way = self.home([RingTopic::group(&self.app, &group)]);
+        let app = self.app.to_string();
+        let request =
+            HistoryRequest { app, group, since, limit, without_payload: true, ..HistoryRequest::default() };
+        match self.call(way, Command::History(request)).await? {
+            answer::Answer::History(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// Where a group is at home, and what its home knows of it.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn inspect_group(&self, group: impl Into<String>) -> Result<InspectReply, CommandError> {
+        let group = group.into();
+        let way = self.home([RingTopic::group(&self.app, &group)]);
+        let of = Some(inspect_request::Of::Group(group));
+        let request = InspectRequest { app: self.app.to_string(), of, ..InspectRequest::default() };
+        match self.call(way, Command::Inspect(request)).await? {
+            answer::Answer::Inspected(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
     }

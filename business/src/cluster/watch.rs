@@ -2,7 +2,10 @@
 //!
 //! `watch_state.rs` decides; `streams.rs` keeps the streams open.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -44,6 +47,7 @@ const CHANGES_MAX: usize = 1024;
 #[must_use]
 pub struct GroupWatch {
     changes: mpsc::Receiver<Result<GroupChange, CommandError>>,
+    broke: Arc<AtomicU64>,
     watcher: AbortHandle,
 }
 
@@ -56,6 +60,13 @@ impl GroupWatch {
     pub async fn next(&mut self) -> Result<GroupChange, CommandError> {
         let ended = || crate::cluster::handle::not_reachable("this watch has ended");
         self.changes.recv().await.unwrap_or_else(|| Err(ended()))
+    }
+
+    /// How often the stream to a gateway has broken. It is opened again, and the state compared; what changed and
+    /// was undone meanwhile is not reported.
+    #[must_use]
+    pub fn interruptions(&self) -> u64 {
+        self.broke.load(Ordering::Relaxed)
     }
 }
 
@@ -93,8 +104,10 @@ impl Cluster {
         let (out, changes) = mpsc::channel(CHANGES_MAX);
         let request = WatchGroupsRequest { app: self.app.to_string(), patterns, requires: Vec::new() };
         let state = WatchState::new(&request.app);
-        let watcher = GroupsWatcher { state, streams: Streams::new(self.clone(), request), out }.run(views);
-        Ok(GroupWatch { changes, watcher: broadgate_tasks::spawn("watch of groups", watcher) })
+        let broke = Arc::new(AtomicU64::new(0));
+        let streams = Streams::new(self.clone(), request);
+        let watcher = GroupsWatcher { state, streams, out, broke: Arc::clone(&broke) }.run(views);
+        Ok(GroupWatch { changes, broke, watcher: broadgate_tasks::spawn("watch of groups", watcher) })
     }
 }
 
@@ -114,6 +127,7 @@ struct GroupsWatcher {
     state: WatchState,
     streams: Streams<WatchGroupsRequest>,
     out: mpsc::Sender<Result<GroupChange, CommandError>>,
+    broke: Arc<AtomicU64>,
 }
 
 impl GroupsWatcher {
@@ -136,7 +150,11 @@ impl GroupsWatcher {
                         let _ = self.out.send(Err(error)).await;
                         return;
                     }
-                    StreamEvent::Broke | StreamEvent::Gone => continue,
+                    StreamEvent::Broke => {
+                        self.broke.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    StreamEvent::Gone => continue,
                 },
             };
             for effect in self.state.apply(input) {

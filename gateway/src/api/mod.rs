@@ -8,6 +8,7 @@ mod observe;
 mod once;
 mod peer;
 mod port;
+mod tap;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use self::json::fuzz;

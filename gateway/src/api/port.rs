@@ -68,6 +68,11 @@ pub(crate) async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let observe = ObserveService {
+        dispatcher: Arc::clone(&internal.dispatcher),
+        taps: internal.observers.taps.clone(),
+        credentials: internal.credentials.clone(),
+    };
     let gateway = GatewayService {
         dispatcher: Arc::clone(&internal.dispatcher),
         observers: internal.observers,
@@ -79,8 +84,7 @@ pub(crate) async fn serve(
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let observe = ObserveServer::new(ObserveService(Arc::clone(&internal.dispatcher)))
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let observe = ObserveServer::new(observe).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let routes = Routes::new(gateway).add_service(observe).add_service(peer).add_service(worker).prepare();
     let router = routes
         .into_axum_router()

@@ -7,6 +7,7 @@
 //! | `alarm.rs` | whether most gateways have vanished at once |
 //! | `wire.rs` | what gateways say to each other, as messages of the contract and back |
 //! | `parcel.rs` | histories and last values, likewise |
+//! | `inspection.rs` | how a topic stands, likewise |
 //! | `reports.rs` | reports of groups for the gateway itself |
 //! | `turn.rs` | what one turn has gathered, and acting on it |
 //! | `watchers.rs` | streams of changes in groups |
@@ -16,6 +17,7 @@ mod alarm;
 mod coding;
 mod gathered;
 mod handle;
+mod inspection;
 pub(crate) mod links;
 mod parcel;
 mod reports;
@@ -29,6 +31,7 @@ pub(crate) use self::handle::{ClusterEvent, ClusterHandle, LeaveStep, Routed};
 
 pub(crate) use self::{
     coding::DecodeError,
+    inspection::encode_inspection,
     reports::ChannelChange,
     watchers::{GroupWatcher, WATCHER_BATCHES_MAX},
     wire::decode,

@@ -29,7 +29,7 @@ fn message(offset: u64, age: Duration, job: &TopicCommand) -> v1::RetainedMessag
 pub(super) fn encode_page(epoch: v1::Epoch, page: HistoryPage<GatewayContent>) -> v1::RetainedHistory {
     v1::RetainedHistory {
         epoch: Some(epoch),
-        messages: page.messages.iter().map(|(offset, job)| message(*offset, Duration::ZERO, job)).collect(),
+        messages: page.messages.iter().map(|(offset, age, job)| message(*offset, *age, job)).collect(),
         position: page.position.map(encode_place),
         recovered: page.recovered,
     }
@@ -39,8 +39,10 @@ pub(super) fn decode_page(
     kept: v1::RetainedHistory,
     parser: &Parser,
 ) -> Readable<HistoryPage<GatewayContent>> {
-    let messages =
-        kept.messages.into_iter().map(|message| Ok((message.offset, job(message.command, parser)?)));
+    let messages = kept.messages.into_iter().map(|message| {
+        let age = Duration::from_millis(message.age_ms);
+        Ok((message.offset, age, job(message.command, parser)?))
+    });
     Ok(HistoryPage {
         messages: messages.collect::<Readable<_>>()?,
         position: kept.position.map(decode_place),

@@ -16,6 +16,7 @@ use tonic::Code;
 use crate::{
     cluster::{
         coding::{DecodeError, Readable, decode_at, encode_at, encode_job},
+        inspection::{decode_inspection, encode_inspection},
         parcel,
     },
     command::{CommandRefusal, GatewayContent, Parser, TopicCommand, refusal},
@@ -140,6 +141,7 @@ fn encode_op(op: HomeOp<GatewayContent>, topic: &Topic) -> ask::Op {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         }),
         HomeOp::Last => ask::Op::Last(true),
+        HomeOp::Inspect => ask::Op::Inspect(true),
         HomeOp::Missed => ask::Op::Missed(true),
         HomeOp::Claim(print) => {
             ask::Op::Claim(v1::PublishClaim { high: (print >> 64) as u64, low: print as u64 })
@@ -153,6 +155,9 @@ fn encode_reply(reply: HomeReply<GatewayContent>) -> reply::Reply {
         HomeReply::Busy => reply::Reply::Busy(true),
         HomeReply::Moved => reply::Reply::Moved(true),
         HomeReply::Claimed(same) => reply::Reply::Claimed(same),
+        HomeReply::Inspected(state) => {
+            reply::Reply::Inspected(encode_inspection(&state, |gateway| gateway.to_string()))
+        }
         HomeReply::Done(done) => reply::Reply::Done(v1::Done {
             epoch: Some(done.epoch),
             answer: done.answer.map(encode_answer),
@@ -298,6 +303,7 @@ fn decode_ask(ask: v1::Ask, parser: &Parser) -> Readable<LinkMessage<GatewayCont
             limit: (history.limit as usize).min(limits::PAGE_MAX as usize),
         },
         Some(ask::Op::Last(_)) => HomeOp::Last,
+        Some(ask::Op::Inspect(_)) => HomeOp::Inspect,
         Some(ask::Op::Missed(_)) => HomeOp::Missed,
         Some(ask::Op::Claim(v1::PublishClaim { high, low })) => {
             HomeOp::Claim(u128::from(high) << 64 | u128::from(low))
@@ -324,6 +330,7 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<HomeRe
         reply::Reply::Busy(_) => HomeReply::Busy,
         reply::Reply::Moved(_) => HomeReply::Moved,
         reply::Reply::Claimed(same) => HomeReply::Claimed(same),
+        reply::Reply::Inspected(state) => HomeReply::Inspected(Box::new(decode_inspection(state)?)),
         reply::Reply::Done(done) => HomeReply::Done(HomeOutcome {
             epoch: done.epoch.unwrap_or_default(),
             answer: done.answer.and_then(|answer| answer.answer),

@@ -102,6 +102,29 @@ impl Frames {
     }
 }
 
+impl Frames<SharedFrame> {
+    /// What the message says, and whether it is text, from the first form that it has; of several merged messages the
+    /// first.
+    pub(crate) fn said(&self) -> Option<(bool, &[u8])> {
+        let in_frame = [&self.websocket, &self.pusher, &self.socketio].into_iter().flatten().next();
+        if let Some(frame) = in_frame {
+            let [head, len, rest @ ..] = &frame[..] else { return None };
+            let (len, rest) = match (len & 0x7f, rest) {
+                (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
+                (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
+                    let len = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+                    (usize::try_from(len).ok()?, rest)
+                }
+                (len, rest) => (usize::from(len), rest),
+            };
+            return Some((head & 0xf == TEXT, rest.get(..len)?));
+        }
+        let line = self.text.as_ref().and_then(|line| line.strip_suffix(b"\n"));
+        let prefixed = || self.frame.as_ref().and_then(|frame| frame.get(4..));
+        line.or_else(prefixed).map(|said| (std::str::from_utf8(said).is_ok(), said))
+    }
+}
+
 impl Encoder {
     pub(crate) fn text(self, payload: &[u8]) -> Frames {
         self.message(TEXT, payload)

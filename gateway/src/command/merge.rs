@@ -212,6 +212,7 @@ pub(crate) fn finish(parsed: &ParsedCommand, answer: &mut Answer, coverage: v1::
         }
         Answer::History(reply) => reply.coverage = Some(coverage),
         Answer::LastValue(reply) => reply.coverage = Some(coverage),
+        Answer::Inspected(reply) => reply.coverage = Some(coverage),
         Answer::Roster(reply) => {
             if let ParsedCommand::Roster { limit, .. } = parsed
                 && cut_page(&mut reply.members, *limit)

@@ -29,6 +29,6 @@ pub(crate) use self::{
     malformed::take_malformed,
     merge::{finish, first_names, merge, tidy},
     parse::{Parser, session_object},
-    query::{Cursor, observing, patterns, position_text},
+    query::{Cursor, observing, patterns, position_text, tapping},
     source::{ChannelEvent, ClientEvent, CommandSource, EventFlags},
 };

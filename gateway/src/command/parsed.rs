@@ -161,11 +161,15 @@ pub(crate) enum ParsedCommand {
         group: Box<str>,
         since: Option<Position>,
         limit: usize,
+        /// With what the messages say.
+        payload: bool,
     },
     LastValue {
         app: Box<str>,
         group: Box<str>,
     },
+    /// How this topic stands at its home.
+    Inspect(Topic),
     ListClients {
         of: ClientFilter,
         fields: Vec<v1::ClientField>,
@@ -301,6 +305,7 @@ impl ParsedCommand {
             Self::Roster { app, group, .. }
             | Self::History { app, group, .. }
             | Self::LastValue { app, group } => Some(Topic::group(app, group)),
+            Self::Inspect(topic) => Some(topic.clone()),
             _ => None,
         }
     }

@@ -7,9 +7,9 @@ use std::{
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
-    v1,
+    limits, v1,
 };
-use broadgate_topics::{Pattern, Position, TopicPosition};
+use broadgate_topics::{Pattern, Position, Topic, TopicPosition};
 use ipnet::IpNet;
 use tonic::Code;
 
@@ -18,7 +18,7 @@ use crate::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
         parsed::{CommandRefusal, EvidenceQuestion, ParsedCommand, invalid, refusal},
     },
-    observers::ObserverRequest,
+    observers::{ObserverRequest, TapQuestion, TapWhose},
     recorder::{EndQuestion, EndedWhose},
 };
 
@@ -79,15 +79,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
                 after: request.cursor.as_str().into(),
             }
         }
-        C::History(request) => {
-            understood(&request.requires)?;
-            ParsedCommand::History {
-                app: app(&request.app)?,
-                group: checked("group", &request.group)?,
-                since: request.since.as_ref().map(position).transpose()?,
-                limit: page(request.limit)?,
-            }
-        }
+        C::History(request) => history(request)?,
         C::LastValue(request) => {
             understood(&request.requires)?;
             ParsedCommand::LastValue { app: app(&request.app)?, group: checked("group", &request.group)? }
@@ -99,9 +91,21 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
             });
             ParsedCommand::Status { evidence: evidence.transpose()? }
         }
+        C::Inspect(request) => ParsedCommand::Inspect(inspected(request)?),
         C::Ended(request) => ParsedCommand::Ended(ended(request)?),
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
+}
+
+fn inspected(request: &v1::InspectRequest) -> Result<Topic, CommandRefusal> {
+    use v1::inspect_request::Of;
+    understood(&request.requires)?;
+    let app = app(&request.app)?;
+    match &request.of {
+        Some(Of::Group(group)) => Ok(Topic::group(&app, &checked("group", group)?)),
+        Some(Of::Uid(uid)) => Ok(Topic::uid(&app, &checked("uid", uid)?)),
+        None => Err(invalid("of is missing: name a group or a uid")),
+    }
 }
 
 /// A state that this gateway does not know would list too many.
@@ -111,6 +115,17 @@ fn state(number: i32) -> Result<Option<v1::ClientState>, CommandRefusal> {
         Ok(state) => Ok(Some(state)),
         Err(_) => Err(invalid(format!("state: this gateway does not know the client state {number}"))),
     }
+}
+
+fn history(request: &v1::HistoryRequest) -> Result<ParsedCommand, CommandRefusal> {
+    understood(&request.requires)?;
+    Ok(ParsedCommand::History {
+        app: app(&request.app)?,
+        group: checked("group", &request.group)?,
+        since: request.since.as_ref().map(position).transpose()?,
+        limit: page(request.limit)?,
+        payload: !request.without_payload,
+    })
 }
 
 /// Which ends and refusals are asked for.
@@ -175,6 +190,52 @@ pub(crate) fn observing(request: &v1::WatchPusherRequest) -> Result<ObserverRequ
     let sharer =
         sharer.map_err(|error| invalid(format!("sharer must identify one of those that share: {error}")))?;
     Ok(ObserverRequest { app, share: Some((share, sharer)) })
+}
+
+/// The parsed request of a tap.
+pub(crate) fn tapping(request: &v1::TapRequest) -> Result<TapQuestion, CommandRefusal> {
+    use v1::tap_request::Of;
+    understood(&request.requires)?;
+    let whose = match &request.of {
+        Some(Of::ClientId(id)) => TapWhose::Client(client(id)?),
+        Some(Of::Uid(uid)) => TapWhose::Uid(checked("uid", uid)?),
+        Some(Of::Group(group)) => TapWhose::Group(checked("group", group)?),
+        Some(Of::WholeApp(true)) => TapWhose::App,
+        Some(Of::Caller(_)) => {
+            let sentence =
+                "this gateway does not know the callers of commands: tap a group, or the whole app";
+            return Err(refusal(Code::Unimplemented, sentence));
+        }
+        Some(Of::WholeApp(false)) | None => {
+            return Err(invalid("of is missing: name a client, a uid or a group, or say whole_app"));
+        }
+    };
+    let mut kinds = 0;
+    for &number in &request.kinds {
+        match v1::TapKind::try_from(number) {
+            Ok(kind) if kind != v1::TapKind::Unspecified => kinds |= 1 << number,
+            _ => {
+                return Err(invalid(format!("kinds: this gateway does not know the kind of event {number}")));
+            }
+        }
+    }
+    let up_to = |what: &str, given: u32, default: u32, max: u32| match given {
+        0 => Ok(default),
+        given if given <= max => Ok(given),
+        _ => Err(invalid(format!("{what} is {given}: {max} is the most"))),
+    };
+    let (most, default) = (limits::TAP_PAYLOAD_BYTES_MAX, limits::TAP_PAYLOAD_BYTES_DEFAULT);
+    let payload_max = up_to("payload_bytes_max", request.payload_bytes_max, default, most)?;
+    let per_second = limits::TAP_EVENTS_PER_SECOND_MAX;
+    let seconds = limits::TAP_SECONDS_MAX;
+    Ok(TapQuestion {
+        app: app(&request.app)?,
+        whose,
+        kinds: if kinds == 0 { u32::MAX } else { kinds },
+        payload_max: request.payload.then_some(payload_max as usize),
+        per_second_max: up_to("per_second_max", request.per_second_max, per_second, per_second)?,
+        seconds: up_to("seconds", request.seconds, seconds, seconds)?,
+    })
 }
 
 /// A position as its readers see it: TERM.COUNT.NUMBER of the first message's place, and an offset.
@@ -243,6 +304,33 @@ mod tests {
         assert_eq!((everything.app, everything.whose), (None, EndedWhose::All));
         assert_eq!((everything.cause, everything.until_ms, everything.limit), (None, u64::MAX, 100));
         assert!(ended(&v1::EndedRequest { limit: 1001, ..v1::EndedRequest::default() }).is_err());
+    }
+
+    #[test]
+    fn taps_are_parsed_or_refused() {
+        use v1::tap_request::Of;
+        let tap = |of: Of| v1::TapRequest { of: Some(of), ..v1::TapRequest::default() };
+        let all = tapping(&tap(Of::WholeApp(true))).unwrap();
+        assert_eq!((all.whose, all.kinds, all.payload_max), (TapWhose::App, u32::MAX, None));
+        assert_eq!((all.per_second_max, all.seconds), (1000, 600));
+        let some = v1::TapRequest {
+            kinds: vec![v1::TapKind::In.into(), v1::TapKind::Closed.into()],
+            payload: true,
+            seconds: 5,
+            ..tap(Of::Uid("42".to_owned()))
+        };
+        let some = tapping(&some).unwrap();
+        assert_eq!((some.whose, some.kinds), (TapWhose::Uid("42".into()), 1 << 2 | 1 << 14));
+        assert_eq!((some.payload_max, some.seconds), (Some(256), 5));
+        let refused = |request: v1::TapRequest| tapping(&request).unwrap_err().message;
+        assert!(refused(v1::TapRequest::default()).contains("whole_app"));
+        assert!(refused(tap(Of::Caller("token:ann".to_owned()))).contains("callers"));
+        assert!(refused(tap(Of::Uid(String::new()))).contains("uid"));
+        let whole = || tap(Of::WholeApp(true));
+        assert!(refused(v1::TapRequest { kinds: vec![99], ..whole() }).contains("99"));
+        assert!(refused(v1::TapRequest { seconds: 601, ..whole() }).contains("600"));
+        assert!(refused(v1::TapRequest { payload_bytes_max: 5000, ..whole() }).contains("4096"));
+        assert!(refused(v1::TapRequest { requires: vec!["x".to_owned()], ..whole() }).contains("requires"));
     }
 
     fn parsed(app: &str, share: &str, sharer: &str) -> Result<ObserverRequest, String> {

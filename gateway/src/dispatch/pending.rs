@@ -364,6 +364,7 @@ fn nothing(parsed: &ParsedCommand) -> Answer {
     match parsed.inner() {
         ParsedCommand::Roster { .. } => Answer::Roster(v1::RosterReply::default()),
         ParsedCommand::History { .. } => Answer::History(v1::HistoryReply::default()),
+        ParsedCommand::Inspect(_) => Answer::Inspected(v1::InspectReply::default()),
         ParsedCommand::LastValue { .. } => Answer::LastValue(v1::LastValueReply::default()),
         ParsedCommand::Online { .. } => Answer::Online(v1::OnlineReply::default()),
         ParsedCommand::Count { .. } => Answer::Count(v1::CountReply::default()),

@@ -1,6 +1,6 @@
 //! Commands and queries that are sent to the homes of topics.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -10,7 +10,7 @@ use broadgate_topics::{HistoryPage, HomeOp, HomeReply, Topic};
 use tonic::Code;
 
 use crate::{
-    cluster::{ClusterEvent, Routed},
+    cluster::{ClusterEvent, Routed, encode_inspection},
     command::{ParsedCommand, TopicCommand, position_text, refusal},
     dispatch::{
         dispatcher::Dispatcher,
@@ -52,6 +52,7 @@ impl Homed {
                 let op = HomeOp::History { since: *since, limit: *limit };
                 parsed.topic().map_or(Self::No, |topic| Self::Whole(topic, op))
             }
+            ParsedCommand::Inspect(topic) => Self::Whole(topic.clone(), HomeOp::Inspect),
             ParsedCommand::LastValue { .. } => {
                 parsed.topic().map_or(Self::No, |topic| Self::Whole(topic, HomeOp::Last))
             }
@@ -142,7 +143,7 @@ impl Dispatcher {
                 );
             }
             Ok(Routed::Reply(reply)) => match self.read(reply, counted.as_ref()) {
-                Some(answered) => return answered,
+                Some(answered) => return as_asked(answered, placing),
                 None => counted,
             },
             Ok(Routed::NoHome) => counted,
@@ -198,6 +199,10 @@ impl Dispatcher {
                 let answer = Answer::Roster(v1::RosterReply { members, total, ..Default::default() });
                 Some(Answered { answer, missing, epoch, names: Vec::new() })
             }
+            HomeReply::Inspected(state) => {
+                let answer = Answer::Inspected(encode_inspection(&state, |gateway| self.peers.name(gateway)));
+                Some(Answered { answer, missing: state.missing, epoch: state.epoch, names: Vec::new() })
+            }
             HomeReply::History { epoch, page } => {
                 let answer = Answer::History(history_reply(page));
                 Some(Answered { answer, missing: Vec::new(), epoch, names: Vec::new() })
@@ -220,16 +225,31 @@ impl Dispatcher {
     }
 }
 
+/// Leaves out of a home's answer what its caller does not want.
+fn as_asked(mut answered: Answered, placing: &Placing) -> Answered {
+    if let (Answer::History(reply), Ok(parsed)) = (&mut answered.answer, &placing.parsed)
+        && matches!(**parsed, ParsedCommand::History { payload: false, .. })
+    {
+        reply.messages.iter_mut().for_each(|message| message.payload = None);
+    }
+    answered
+}
+
 fn history_reply(page: HistoryPage<crate::command::GatewayContent>) -> v1::HistoryReply {
     use v1::{history_message::Payload as Out, send_request::Payload};
-    let message = |(offset, job): (u64, Arc<TopicCommand>)| {
-        let command_id = job.id().to_owned();
+    let message = |(offset, age, job): (u64, Duration, Arc<TopicCommand>)| {
+        let (command_id, event) = (job.id().to_owned(), job.event_name().to_owned());
+        let bytes = job.payload().map_or(0, |payload| match payload {
+            Payload::Text(text) => text.len(),
+            Payload::Binary(bytes) | Payload::Framed(bytes) => bytes.len(),
+        });
         let payload = job.payload().map(|payload| match payload {
             Payload::Text(text) => Out::Text(text),
             Payload::Binary(bytes) => Out::Binary(bytes),
             Payload::Framed(bytes) => Out::Framed(bytes),
         });
-        v1::HistoryMessage { offset, payload, command_id }
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        v1::HistoryMessage { offset, payload, command_id, age_ms, event, bytes: bytes as u64 }
     };
     v1::HistoryReply {
         coverage: None,
@@ -252,7 +272,10 @@ fn failed(sentence: &str) -> Answered {
 fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
     let parsed = placing.parsed.as_ref().ok()?;
     match parsed.inner() {
-        ParsedCommand::Roster { .. } | ParsedCommand::History { .. } | ParsedCommand::LastValue { .. } => {
+        ParsedCommand::Roster { .. }
+        | ParsedCommand::History { .. }
+        | ParsedCommand::LastValue { .. }
+        | ParsedCommand::Inspect(_) => {
             Some("the group's home, which alone knows this, cannot be reached: repeat")
         }
         ParsedCommand::Send { .. } if dispatcher.retention.of(&parsed.topic()?).has_history() => {

@@ -5,31 +5,50 @@
 //! | file | what |
 //! |---|---|
 //! | `table.rs` | pure: which observers get an event |
-//! | `queue.rs` | what waits for one observer |
+//! | `queue.rs` | what waits for one observer, or for the reader of a tap |
+//! | `taps.rs` | the taps of operators: the same for everything that some clients do |
 //!
 //! A change among the observers makes a new table. Shards only read it: where no observer is interested, an
 //! event costs one look-up and is not even built.
 
 mod queue;
 mod table;
+mod taps;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use broadgate_proto::{limits::PUSHER_WATCHERS_MAX, v1};
+use broadgate_proto::{
+    limits::{
+        PUSHER_WATCH_BYTES_MAX, PUSHER_WATCH_EVENTS_MAX, PUSHER_WATCH_MESSAGE_BYTES_MAX, PUSHER_WATCHERS_MAX,
+    },
+    v1,
+};
 use futures_util::{Stream, stream};
 use metrics::gauge;
 use prost::Message as _;
 
-pub(crate) use self::table::ObserverRequest;
 use self::{
-    queue::Taker,
+    queue::{QueueBounds, Taken, Taker},
     table::{Observer, ObserverTable},
+};
+pub(crate) use self::{
+    table::ObserverRequest,
+    taps::{SaidPayload, Tap, TapQuestion, TapStream, TapTable, TapWhose, Taps},
+};
+
+const BOUNDS: QueueBounds = QueueBounds {
+    events: PUSHER_WATCH_EVENTS_MAX,
+    bytes: PUSHER_WATCH_BYTES_MAX,
+    message_bytes: PUSHER_WATCH_MESSAGE_BYTES_MAX,
 };
 
 /// All observers of one gateway. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Arc<ObserversShared>);
+pub(crate) struct Observers {
+    shared: Arc<ObserversShared>,
+    pub(crate) taps: Taps,
+}
 
 #[derive(Default)]
 struct ObserversShared {
@@ -54,12 +73,12 @@ struct Registration {
 impl Observers {
     /// Whether any observer watches clients of the app.
     pub(crate) fn has(&self, app: &str) -> bool {
-        self.0.table.load().has(app)
+        self.shared.table.load().has(app)
     }
 
     /// Hands events to their observers, in this order. Returns how many were dropped.
     pub(crate) fn offer(&self, events: impl IntoIterator<Item = v1::PusherEvent>) -> usize {
-        let table = self.0.table.load();
+        let table = self.shared.table.load();
         let mut dropped = 0;
         for event in events {
             let bytes = event.encoded_len();
@@ -77,7 +96,7 @@ impl Observers {
         &self,
         request: ObserverRequest,
     ) -> Option<impl Stream<Item = v1::PusherEvents> + Send + use<>> {
-        let (queue, taker) = queue::queue();
+        let (queue, taker) = queue::queue(BOUNDS);
         let key = self.change(|all| {
             if all.observers.len() >= PUSHER_WATCHERS_MAX {
                 return None;
@@ -88,8 +107,9 @@ impl Observers {
             Some(key)
         })?;
         let place = Registration { observers: self.clone(), key };
-        Some(stream::unfold((taker, place), |(mut taker, place): (Taker, Registration)| async move {
-            Some((taker.next().await?, (taker, place)))
+        Some(stream::unfold((taker, place), |(mut taker, place): (Taker<_>, Registration)| async move {
+            let Taken { events, missed } = taker.next().await?;
+            Some((v1::PusherEvents { events, missed }, (taker, place)))
         }))
     }
 
@@ -99,9 +119,9 @@ impl Observers {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut All) -> T) -> T {
-        let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.shared.all.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut all);
-        self.0.table.store(Arc::new(ObserverTable::of(&all.observers)));
+        self.shared.table.store(Arc::new(ObserverTable::of(&all.observers)));
         gauge!("broadgate_gateway_pusher_watchers").set(all.observers.len() as f64);
         changed
     }

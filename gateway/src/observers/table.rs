@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use broadgate_proto::id::Incarnation;
-use broadgate_proto::ring::Ring;
+use broadgate_proto::{id::Incarnation, ring::Ring, v1::PusherEvent};
 
 use super::queue::ObserverQueue;
+
+/// What waits for one observer.
+type EventQueue = Arc<ObserverQueue<PusherEvent>>;
 
 /// What an observer watches.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) struct Observer {
     /// Rises from one to the next.
     pub(super) key: u64,
     pub(super) request: ObserverRequest,
-    pub(super) queue: Arc<ObserverQueue>,
+    pub(super) queue: EventQueue,
 }
 
 /// All observers, by what they observe.
@@ -31,21 +33,21 @@ pub(super) struct ObserverTable(HashMap<Box<str>, ObservedApp>);
 #[derive(Default)]
 struct ObservedApp {
     /// They get every event.
-    whole: Vec<Arc<ObserverQueue>>,
+    whole: Vec<EventQueue>,
     shares: Vec<ObserverShare>,
 }
 
 /// Observers that share one app's events among themselves.
 struct ObserverShare {
     ring: Ring,
-    queues: HashMap<Incarnation, Arc<ObserverQueue>>,
+    queues: HashMap<Incarnation, EventQueue>,
 }
 
 impl ObserverTable {
     /// In rising order of their keys.
     pub(super) fn of(observers: &[Observer]) -> Self {
         let mut apps: HashMap<Box<str>, ObservedApp> = HashMap::new();
-        let mut shares: HashMap<(&str, &str), HashMap<Incarnation, Arc<ObserverQueue>>> = HashMap::new();
+        let mut shares: HashMap<(&str, &str), HashMap<Incarnation, EventQueue>> = HashMap::new();
         for Observer { request, queue, .. } in observers {
             match &request.share {
                 None => apps.entry(request.app.clone()).or_default().whole.push(Arc::clone(queue)),
@@ -72,7 +74,7 @@ impl ObserverTable {
         &'a self,
         app: &str,
         client_id: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<ObserverQueue>> {
+    ) -> impl Iterator<Item = &'a EventQueue> {
         let app = self.0.get(app);
         let whole = app.into_iter().flat_map(|app| &app.whole);
         let shares = app.into_iter().flat_map(|app| &app.shares);
@@ -82,17 +84,22 @@ impl ObserverTable {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::queue::queue, *};
+    use super::{
+        super::queue::{QueueBounds, queue},
+        *,
+    };
+
+    const BOUNDS: QueueBounds = QueueBounds { events: 1, bytes: 1, message_bytes: 1 };
 
     fn observer(key: u64, app: &str, share: Option<(&str, u64)>) -> Observer {
         let share = share.map(|(share, sharer)| (share.into(), Incarnation::from_bits(sharer)));
-        Observer { key, request: ObserverRequest { app: app.into(), share }, queue: queue().0 }
+        Observer { key, request: ObserverRequest { app: app.into(), share }, queue: queue(BOUNDS).0 }
     }
 
     /// The keys of the observers of a client's events.
     fn keys(observers: &[Observer], client: &str) -> Vec<u64> {
         let table = ObserverTable::of(observers);
-        let key = |queue: &Arc<ObserverQueue>| {
+        let key = |queue: &EventQueue| {
             observers.iter().find(|observer| Arc::ptr_eq(&observer.queue, queue)).map(|observer| observer.key)
         };
         let mut keys: Vec<u64> = table.of_client("shop", client).filter_map(key).collect();

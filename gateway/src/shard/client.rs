@@ -74,6 +74,8 @@ pub(crate) struct Client {
     /// In the line of those that are to be written to.
     pub(crate) dirty: bool,
     pub(crate) protocol: Protocol,
+    /// The taps of single clients that show this one, a bit for each.
+    pub(crate) taps: u8,
 
     /// Tells it from an earlier client in the same slot.
     pub(crate) key: u64,
@@ -124,6 +126,7 @@ pub(crate) struct Client {
     pub(crate) admitted: Option<ConnectionTicket>,
 }
 
+// The marks of taps are in what was padding.
 const _: () = assert!(offset_of!(Client, key) <= 128);
 
 /// Counters of one client, in one direction.

@@ -160,6 +160,7 @@ impl Shard {
         let uid = self.directory.uid(slot).cloned();
         let loudest = if cause == Cause::Slow { self.directory.loudest(slot, self.second) } else { None };
         self.forget_socketio(slot);
+        let taps = if self.taps.is_open() { self.taps_of(slot, None) } else { 0 };
         let groups = self.directory.exit(slot);
         self.turn.request();
         let id = self.clients.id_of(slot);
@@ -167,6 +168,9 @@ impl Shard {
             let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
             client.log_end(id, uid.as_deref(), (cause, code, reason), command);
             client.last_uid = uid.as_deref().unwrap_or_default().into();
+        }
+        if taps != 0 {
+            self.tap_closed(taps, slot, (cause, code, reason));
         }
         self.record_end(slot, id, (cause, code, reason), uid, &groups, loudest);
         let groups = groups.iter().map(ToString::to_string).collect();

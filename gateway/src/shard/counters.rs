@@ -53,6 +53,13 @@ const DROPS: [(Drop, &str); 13] = [
     (Drop::WatcherSlow, "watcher_slow"),
 ];
 
+impl Drop {
+    /// Its label.
+    pub(crate) fn name(self) -> &'static str {
+        DROPS.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
+}
+
 const CAUSES: [(Cause, &str); 9] = [
     (Cause::Client, "client"),
     (Cause::Lost, "lost"),

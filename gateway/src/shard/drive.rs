@@ -12,6 +12,7 @@ use tokio::io::ReadBuf;
 
 use crate::{
     codec::{Allowance, ClientInput, Protocol, encode::close_code_frame},
+    observers::SaidPayload,
     shard::{
         client::{Client, ClientStage},
         counters::Drop,
@@ -264,7 +265,6 @@ impl Shard {
     fn on_input(&mut self, slot: Slot, input: ClientInput, answer: &mut Vec<u8>) {
         let rate_max = self.config.settings.limits.messages_per_second_max;
         let second = self.second;
-        let Some(client) = self.clients.get_mut(slot) else { return };
         let payload = match input {
             ClientInput::Close(code, reason) => {
                 let reply = Bytes::from(std::mem::take(answer));
@@ -275,10 +275,8 @@ impl Shard {
             ClientInput::Text(text) => Payload::Text(text),
             ClientInput::Binary(bytes) => Payload::Binary(bytes),
         };
-        let len = match &payload {
-            Payload::Text(text) => text.len(),
-            Payload::Binary(bytes) => bytes.len(),
-        };
+        let len = said(&payload).bytes.len();
+        let Some(client) = self.clients.get_mut(slot) else { return };
         client.received.messages += 1;
         client.received.bytes += len as u64;
         self.tally.now.messages_in += 1;
@@ -286,15 +284,25 @@ impl Shard {
         if !client.rate.take(second, rate_max) {
             return self.close_for_rate(slot, "messages_per_second_max");
         }
-        if client.pusher.is_none() {
+        let (is_raw, is_socketio) = (client.pusher.is_none(), client.protocol == Protocol::SocketIo);
+        if self.taps.is_open() {
+            self.tap_in(slot, said(&payload));
+        }
+        if is_raw {
             return self.emit(slot, Event::Message(v1::Message { payload: Some(payload) }));
         }
-        let is_socketio = client.protocol == Protocol::SocketIo;
         match payload {
             Payload::Text(text) if is_socketio => self.on_socketio_text(slot, &text),
             Payload::Text(text) => self.on_pusher_text(slot, &text),
             Payload::Binary(_) if is_socketio => self.on_socketio_binary(slot),
             Payload::Binary(_) => self.on_pusher_binary(slot),
         }
+    }
+}
+
+fn said(payload: &Payload) -> SaidPayload<'_> {
+    match payload {
+        Payload::Text(text) => SaidPayload { is_text: true, bytes: text.as_bytes() },
+        Payload::Binary(bytes) => SaidPayload { is_text: false, bytes },
     }
 }

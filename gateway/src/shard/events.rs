@@ -1,6 +1,6 @@
 //! From clients to workers: who gets a client's events, and in which order.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, rc::Rc};
 
 use broadgate_proto::{
     events::Envelope,
@@ -16,6 +16,7 @@ use crate::{
         clients::ShardClients,
         slots::Slot,
         state::{Shard, UnsentEvents},
+        taps::event_name,
         window::{UnansweredEvent, WindowMax},
         worker_links::{WorkerKey, WorkerLink},
     },
@@ -124,6 +125,10 @@ impl Shard {
         }
         link.batch.write(&envelope, event);
         let full = link.batch.len() >= EVENTS_MESSAGE_BYTES;
+        if self.taps.is_open() {
+            let (worker, name) = (Rc::clone(&link.name), event_name(event));
+            self.tap_event(slot, seq, &worker, name);
+        }
         self.turn.request();
         if full {
             self.send_batch(worker);
@@ -257,6 +262,9 @@ impl Shard {
 
     fn on_answer(&mut self, slot: Slot, client_key: u64, seq: u64) {
         let max = WindowMax::of(&self.config.settings.limits);
+        if self.taps.is_open() {
+            self.tap_answered(slot, client_key, seq);
+        }
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == client_key) else {
             return;
         };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use broadgate_proto::{
     close,
     id::ClientId,
-    v1::{self, Cause, answer::Answer},
+    v1::{self, Cause, TapKind, answer::Answer},
 };
 use broadgate_topics::Topic;
 use tonic::Code;
@@ -68,7 +68,7 @@ impl Shard {
         let mut touched = once.touches();
         let ParsedCommand::Once { app, id, order } = once else {
             let order = once;
-            let part = self.execute(order);
+            let part = self.execute_placing(order);
             add_touched(&self.directory, order, &mut touched);
             return ShardOutcome { part, touched };
         };
@@ -78,13 +78,24 @@ impl Shard {
         if matches!(**order, ParsedCommand::Close { .. } | ParsedCommand::Bind { exclusive: true, .. }) {
             self.executed.commanded = Some(id.clone());
         }
-        let part = self.execute(order);
+        let part = self.execute_placing(once);
         self.executed.commanded = None;
         add_touched(&self.directory, order, &mut touched);
         if let PartialAnswer::Answer(answer) = &part {
             self.executed.remember(once, Remembrance::of(answer), self.second);
         }
         ShardOutcome { part, touched }
+    }
+
+    /// Executes a command; taps know which, with its id.
+    fn execute_placing(&mut self, once: &ParsedCommand) -> PartialAnswer {
+        if !self.taps.is_open() {
+            return self.execute(once.inner());
+        }
+        self.taps.begin(std::iter::once((once, None)));
+        let part = self.execute(once.inner());
+        self.taps.end();
+        part
     }
 
     fn execute(&mut self, order: &ParsedCommand) -> PartialAnswer {
@@ -98,7 +109,7 @@ impl Shard {
             ParsedCommand::Bind { app, client, uid, .. } => {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
                 self.directory.bind(slot, uid);
-                self.reconsider(slot);
+                self.uid_changed(slot);
                 one()
             }
             ParsedCommand::Unbind { app, client, uid } => {
@@ -106,7 +117,7 @@ impl Shard {
                 let bound = self.directory.uid(slot);
                 if uid.is_none() || bound.map(|bound| &**bound) == uid.as_deref() {
                     self.directory.unbind(slot);
-                    self.reconsider(slot);
+                    self.uid_changed(slot);
                 }
                 one()
             }
@@ -153,6 +164,9 @@ impl Shard {
             });
         }
         self.selected = slots;
+        if self.taps.is_open() {
+            self.tap_sent(to, std::slice::from_ref(&frames), std::slice::from_ref(&tally));
+        }
         self.tally.drop(Drop::Protocol, tally.of("protocol"));
         tally.receipt()
     }
@@ -190,8 +204,15 @@ impl Shard {
         }
         let Some(slot) = bound else { return v1::Receipt::default() };
         self.directory.bind(slot, uid);
-        self.reconsider(slot);
+        self.uid_changed(slot);
         one()
+    }
+
+    fn uid_changed(&mut self, slot: Slot) {
+        if self.taps.is_open() {
+            self.tap_bound(slot);
+        }
+        self.reconsider(slot);
     }
 
     fn join(
@@ -204,7 +225,7 @@ impl Shard {
         let max = self.config.settings.limits.groups_per_client_max;
         let mut tally = ExecutedClients::default();
         for slot in self.select_who(app, who, &mut tally) {
-            let is_observed = self.offers.is_observed(&self.clients, slot);
+            let is_observed = self.taps.is_open() || self.offers.is_observed(&self.clients, slot);
             let names = groups.iter().map(|group| &**group).filter(|_| is_observed);
             let new: Vec<&str> = names.filter(|group| !self.directory.is_member(slot, group)).collect();
             // Every group is tried, also after one that does not fit.
@@ -215,6 +236,9 @@ impl Shard {
             }
             for group in new {
                 if self.directory.is_member(slot, group) {
+                    if self.taps.is_open() {
+                        self.tap_in_group(slot, TapKind::Joined, group);
+                    }
                     self.offers.subscribed(&self.clients, slot, group, seat, &mut self.turn);
                 }
             }
@@ -232,6 +256,9 @@ impl Shard {
         for slot in self.select_who(app, who, &mut tally) {
             for group in groups {
                 if self.directory.part(slot, group) {
+                    if self.taps.is_open() {
+                        self.tap_in_group(slot, TapKind::Left, group);
+                    }
                     self.offers.unsubscribed(&self.clients, slot, group, &mut self.turn);
                 }
             }
@@ -242,10 +269,13 @@ impl Shard {
 
     /// Returns how many clients were in the group.
     fn dissolve(&mut self, app: &str, group: &str) -> usize {
-        let is_observed = self.offers.observers.has(app);
+        let is_observed = self.taps.is_open() || self.offers.observers.has(app);
         let members = is_observed.then(|| self.directory.group_members(app, group).to_vec());
         let clients = self.directory.dissolve(app, group);
         for slot in members.into_iter().flatten() {
+            if self.taps.is_open() {
+                self.tap_in_group(slot, TapKind::Left, group);
+            }
             self.offers.unsubscribed(&self.clients, slot, group, &mut self.turn);
         }
         clients
@@ -344,7 +374,7 @@ impl Client {
 /// What a receipt is made of.
 #[derive(Default, Clone)]
 pub(crate) struct ExecutedClients {
-    clients: u64,
+    pub(crate) clients: u64,
     drops: HashMap<String, u64>,
     unknown: Vec<String>,
 }

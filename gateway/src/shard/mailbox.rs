@@ -9,7 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     admission::ConnectionTicket,
     command::ParsedCommand,
-    shard::{notice::Notice, outcome::ShardOutcome, worker_links::WorkerKey, worker_trials::Trying},
+    shard::{
+        notice::Notice, outcome::ShardOutcome, taps::TapTaken, worker_links::WorkerKey, worker_trials::Trying,
+    },
 };
 
 /// What others ask of a shard.
@@ -47,6 +49,8 @@ pub(crate) enum ShardMessage {
     Reborn(Incarnation),
     /// The apps were replaced.
     Apps,
+    /// The taps have changed; who has opened one asks how many clients fit it.
+    Taps(Option<TapTaken>),
     /// Let all clients go within this time; tell when nothing is left to do.
     Drain {
         over: Duration,

@@ -61,7 +61,12 @@ impl Shard {
     fn send_together(&mut self, orders: &[Arc<ParsedCommand>], done: &mut Vec<ShardOutcome>) {
         let Some(ParsedCommand::Send { to, .. }) = orders.first().map(|order| order.inner()) else { return };
         let shared: Vec<_> = orders.iter().map(|order| order.frames().share(&self.outboxes.live)).collect();
-        for (order, outcome) in orders.iter().zip(self.send_all(to, &shared)) {
+        if self.taps.is_open() {
+            self.taps.begin(orders.iter().map(|order| &**order).zip(shared.iter().map(Some)));
+        }
+        let outcomes = self.send_all(to, &shared);
+        self.taps.end();
+        for (order, outcome) in orders.iter().zip(outcomes) {
             let answer = Answer::Receipt(outcome.receipt());
             self.executed.remember(order, Remembrance::of(&answer), self.second);
             done.push(ShardOutcome { part: PartialAnswer::Answer(answer), touched: Vec::new() });
@@ -85,6 +90,9 @@ impl Shard {
             }
         }
         self.selected = slots;
+        if self.taps.is_open() {
+            self.tap_sent(to, messages, &outcomes);
+        }
         for outcome in &outcomes {
             self.tally.drop(Drop::Protocol, outcome.of("protocol"));
         }

@@ -14,7 +14,7 @@
 //!
 //! What a shard owns, one type each, with what is done to it: the clients by their ids (`clients.rs`), the
 //! directory, outboxes (`write.rs`), reads (`read_queue.rs`), unsent events (`events.rs`), workers' links and
-//! their suspects, Pusher apps and offers to observers, and answers to commands that were carried out
+//! their suspects, Pusher apps and offers to observers, taps (`taps.rs`), and answers to commands that were carried out
 //! (`merged_sends.rs`). [`Shard`] wires them: its methods are what concerns several of them.
 
 mod app_connections;
@@ -54,6 +54,8 @@ mod slots;
 mod socket;
 mod socketio;
 mod state;
+mod tapped;
+mod taps;
 mod thread;
 mod tick;
 mod tls;

@@ -83,6 +83,7 @@ impl Candidate {
             answers: 0,
             dirty: false,
             protocol,
+            taps: 0,
             key,
             codec: None,
             waker: None,
@@ -236,6 +237,9 @@ impl Shard {
             {
                 client.session = Some(Box::new(ClientSession { json: value.to_string().into(), version: 1 }));
             }
+        }
+        if self.taps.is_open() {
+            self.tap_opened(slot);
         }
         if let Some(client) = self.clients.get(slot) {
             let (id, listener, path) = (self.clients.id_of(slot), &*client.listener.name, &*handshake.path);

@@ -71,6 +71,30 @@ impl Pool {
         }
     }
 
+    /// Tells every shard that the taps have changed. Returns how many clients fit the one at this place, which is new:
+    /// from then on it shows what happens.
+    pub(crate) async fn tap(&self, place: usize) -> u64 {
+        let mut answers = Vec::with_capacity(self.shards.len());
+        for mailbox in self.shards.iter() {
+            let (reply, answer) = oneshot::channel();
+            mailbox.send(ShardMessage::Taps(Some((place, reply)))).await;
+            answers.push(answer);
+        }
+        let mut clients = 0;
+        for answer in answers {
+            // A shard that has ended has no clients either.
+            clients += answer.await.unwrap_or_default();
+        }
+        clients
+    }
+
+    /// Tells every shard that a tap has ended.
+    pub(crate) async fn tap_ended(&self) {
+        for mailbox in self.shards.iter() {
+            mailbox.send(ShardMessage::Taps(None)).await;
+        }
+    }
+
     /// Puts orders into the mailboxes of the shards that they concern, keeping their order.
     pub(crate) async fn execute(&self, orders: Vec<(usize, Arc<ParsedCommand>)>) -> Executing {
         let mut lists: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];

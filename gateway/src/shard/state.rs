@@ -31,6 +31,7 @@ use crate::{
         pusher::{offers::Offers, tenants::Tenants},
         read_budget::ReadBudget,
         slots::Slot,
+        taps::ShardTaps,
         tls::TlsShared,
         turn::Turn,
         upcalls::Upcalls,
@@ -151,6 +152,8 @@ pub(crate) struct Shard {
     pub(crate) issued_ids: HashMap<u64, Slot>,
     /// What Pusher clients did in this turn, for those who observe them.
     pub(crate) offers: Offers,
+    /// What operators look at.
+    pub(crate) taps: ShardTaps,
     pub(crate) turn: Turn,
 }
 
@@ -192,6 +195,7 @@ impl Shard {
             issued_ids: HashMap::new(),
             tenants: Tenants::default(),
             offers: Offers::default(),
+            taps: ShardTaps::default(),
             turn: Turn::default(),
             outboxes: Outboxes::default(),
             reads: Reads {

@@ -105,6 +105,7 @@ async fn run(start: Start) {
     shard.shards = start.shards;
     shard.deps.homes = Some((start.pending_counts, start.wake_homes));
     shard.deps.upcalls = Some(start.upcalls);
+    shard.taps.taps = start.observers.taps.clone();
     shard.offers.observers = start.observers;
     shard.deps.places = Some(start.places);
     shard.deps.refusals = Some(start.refusals);
@@ -233,6 +234,7 @@ impl ThreadTurns {
                 shard.reset_incarnation(incarnation);
             }
             ShardMessage::Apps => shard.apps_changed(),
+            ShardMessage::Taps(asked) => shard.taps_changed(asked),
             ShardMessage::Drain { over, done } => {
                 let drained = drain(Rc::clone(&self.shard), Rc::clone(&self.ingress), over, done);
                 broadgate_tasks::spawn_local("drain", drained);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use broadgate_proto::{close, v1::Cause};
+use broadgate_proto::{
+    close,
+    v1::{Cause, TapKind},
+};
 
 use crate::{
     codec::{
@@ -17,6 +20,7 @@ use crate::{
         ending::SlowBy,
         slots::Slot,
         state::Shard,
+        taps::TapDetails,
         window::WindowMax,
     },
 };
@@ -97,6 +101,9 @@ impl Shard {
     }
 
     fn ping(&mut self, slot: Slot) {
+        if self.taps.is_open() {
+            self.tap(slot, TapKind::Ping, &TapDetails::default());
+        }
         let Some(client) = self.clients.get(slot) else { return };
         if client.protocol == Protocol::SocketIo {
             return self.ping_socketio(slot);

@@ -33,7 +33,12 @@ impl Shard {
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.is_open()) else {
             return Err(Drop::Closing);
         };
-        let frame = client.protocol.pick(frames).ok_or(Drop::Protocol)?;
+        let Some(frame) = client.protocol.pick(frames) else {
+            if self.taps.is_open() {
+                self.tap_dropped(slot, Drop::Protocol, Some(frames));
+            }
+            return Err(Drop::Protocol);
+        };
         if client.outbox.bytes() + frame.len() > limits.outbox_bytes_max
             || client.outbox.frames() >= limits.outbox_messages_max
         {
@@ -48,7 +53,11 @@ impl Shard {
         client.sent.bytes += frames.payload as u64;
         self.tally.now.messages_out += 1;
         self.tally.now.bytes_out += frames.payload as u64;
+        let is_tapped = client.taps != 0;
         self.outboxes.queue(slot, client, &mut self.turn);
+        if is_tapped {
+            self.tap_placed(slot, frames);
+        }
         Ok(())
     }
 
@@ -59,6 +68,9 @@ impl Shard {
         match self.clients.get(slot).filter(|client| client.is_open()) {
             Some(client) if client.outbox.bytes() < bytes_before => self.place(slot, frames),
             Some(client) => {
+                if self.taps.is_open() {
+                    self.tap_dropped(slot, Drop::Slow, Some(frames));
+                }
                 let is_many = client.outbox.frames() >= self.config.settings.limits.outbox_messages_max;
                 self.close_slow(slot, if is_many { SlowBy::Messages } else { SlowBy::Bytes });
                 Err(Drop::Slow)
@@ -118,7 +130,12 @@ impl Shard {
     /// kernel wakes.
     pub(crate) fn flush(&mut self, slot: Slot) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if !self.outboxes.write(slot, client, self.second, &mut self.tally.now.writes) {
+        let goes_on = if self.taps.is_open() {
+            self.flush_tapped(slot)
+        } else {
+            self.outboxes.write(slot, client, self.second, &mut self.tally.now.writes)
+        };
+        if !goes_on {
             self.abort(slot, Cause::Lost, 1006, "");
         }
     }
@@ -140,7 +157,7 @@ impl Outboxes {
     }
 
     /// Writes what the socket takes; false if it is broken.
-    fn write(&mut self, slot: Slot, client: &mut Client, second: u32, writes: &mut u64) -> bool {
+    pub(super) fn write(&mut self, slot: Slot, client: &mut Client, second: u32, writes: &mut u64) -> bool {
         let Client { stream: Some(stream), outbox, waker, .. } = client else { return true };
         let before = outbox.frames();
         while !outbox.is_empty() {

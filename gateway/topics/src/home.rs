@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Arc,
+    time::Duration,
 };
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
@@ -29,6 +30,10 @@ pub(super) struct GatewayInterest<'a> {
 pub(super) struct TopicHome {
     /// When this gateway became its home.
     pub(super) tenure: Epoch,
+    /// And at which time, or when its first client came since.
+    pub(super) since: Duration,
+    /// The number of the last command that it has placed in this tenure, and when.
+    pub(super) placed: Option<(u64, Duration)>,
     /// The gateways with clients in it.
     interested: Vec<Interested>,
     /// Gateways that will have a client in it once they have executed this delivery.
@@ -73,8 +78,10 @@ type Reporter = (Incarnation, LinkSession, Arc<str>);
 
 impl TopicHome {
     /// Starts a new tenure.
-    pub(super) fn take_over(&mut self, tenure: Epoch) {
+    pub(super) fn take_over(&mut self, tenure: Epoch, now: Duration) {
         self.tenure = tenure;
+        self.since = now;
+        self.placed = None;
         if let Some(roster) = &mut self.roster {
             roster.sent = false;
         }
@@ -95,6 +102,10 @@ impl TopicHome {
 
     pub(super) fn met(&mut self, delivery: u64) {
         self.expected.retain(|(expected, _)| *expected != delivery);
+    }
+
+    pub(super) fn clients_by_gateway(&self) -> impl Iterator<Item = (Incarnation, u64)> {
+        self.interested.iter().map(|one| (one.gateway, one.clients))
     }
 
     pub(super) fn clients(&self) -> u64 {
@@ -264,9 +275,11 @@ impl TopicHomes {
         self.0.keys().cloned()
     }
 
-    pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch) -> &mut TopicHome {
+    pub(super) fn take(&mut self, topic: &Topic, tenure: Epoch, now: Duration) -> &mut TopicHome {
         self.0.entry(topic.clone()).or_insert_with(|| TopicHome {
             tenure,
+            since: now,
+            placed: None,
             interested: Vec::new(),
             expected: Vec::new(),
             roster: None,
@@ -280,10 +293,15 @@ impl TopicHomes {
     }
 
     /// Retains only these topics. After a gap in the views, even those start from scratch.
-    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Topic) -> bool, whole: Option<Epoch>) {
+    pub(super) fn retain(
+        &mut self,
+        mut stays: impl FnMut(&Topic) -> bool,
+        whole: Option<Epoch>,
+        now: Duration,
+    ) {
         self.0.retain(|topic, _| stays(topic));
         if let Some(tenure) = whole {
-            self.0.values_mut().for_each(|home| home.take_over(tenure));
+            self.0.values_mut().for_each(|home| home.take_over(tenure, now));
         }
     }
 

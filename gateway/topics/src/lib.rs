@@ -42,6 +42,8 @@ mod delivery;
 mod entrances;
 mod heir;
 mod home;
+mod inspect;
+mod inspection;
 mod interest;
 mod ledger;
 mod limits;
@@ -72,6 +74,7 @@ mod watch;
 pub use self::{
     content::Content,
     core::Core,
+    inspection::{HistoryInspection, TopicInspection},
     interest::InterestCounts,
     ledger::{Delivery, NotifiedState},
     limits::{HomesLoad, Restored, TopicLimits},

@@ -88,6 +88,6 @@ fn size<C: Content>(asked: &Question<C>) -> usize {
             HomeOp::Deliver(command) => C::bytes(command),
             HomeOp::Count(topics) => topics.iter().map(|topic| topic.key().len()).sum(),
             HomeOp::Roster { after, .. } => after.len(),
-            HomeOp::History { .. } | HomeOp::Last | HomeOp::Missed | HomeOp::Claim(_) => 0,
+            HomeOp::History { .. } | HomeOp::Last | HomeOp::Inspect | HomeOp::Missed | HomeOp::Claim(_) => 0,
         }
 }

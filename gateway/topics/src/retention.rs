@@ -10,6 +10,7 @@ use broadgate_proto::limits::HISTORY_BYTES_MAX;
 use crate::{
     budget::{Budget, Evictable, Weight},
     content::Content,
+    inspection::HistoryInspection,
     membership::TopicPosition,
     topic::{Topic, TopicKind},
     watch::Pattern,
@@ -71,8 +72,8 @@ pub struct Position {
 /// A part of a history.
 #[derive(Debug, Clone)]
 pub struct HistoryPage<C: Content> {
-    /// Messages by rising offset.
-    pub messages: Vec<(u64, C::Command)>,
+    /// Messages by rising offset, with their ages.
+    pub messages: Vec<(u64, Duration, C::Command)>,
     /// The history's newest position; none if it has not started.
     pub position: Option<Position>,
     /// Whether these are all messages after the reader's position, or as many of them as it asked for. If
@@ -138,7 +139,7 @@ impl<C: Content> History<C> {
     }
 
     /// The messages after a position, at most `limit`; without a position, the last ones.
-    fn page(&self, since: Option<Position>, limit: usize) -> HistoryPage<C> {
+    fn page(&self, since: Option<Position>, limit: usize, now: Duration) -> HistoryPage<C> {
         let position = Some(Position { epoch: self.epoch, offset: self.offset });
         let oldest = self.offset + 1 - self.entries.len() as u64;
         let (from, recovered) = match since {
@@ -149,7 +150,8 @@ impl<C: Content> History<C> {
             None => ((self.offset + 1).saturating_sub(limit as u64), true),
         };
         let entries = self.entries.iter().filter(|entry| entry.offset >= from).take(limit);
-        let messages = entries.map(|entry| (entry.offset, entry.command.clone())).collect();
+        let age = |entry: &RetainedEntry<C>| now.saturating_sub(entry.since);
+        let messages = entries.map(|entry| (entry.offset, age(entry), entry.command.clone())).collect();
         HistoryPage { messages, position, recovered }
     }
 }
@@ -278,10 +280,23 @@ impl<C: Content> RetainedMessages<C> {
         match self.histories.get_mut(topic) {
             Some(history) => {
                 history.trim(keep, now);
-                history.page(since, limit)
+                history.page(since, limit, now)
             }
             None => HistoryPage { messages: Vec::new(), position: None, recovered: since.is_none() },
         }
+    }
+
+    pub(super) fn inspect(&mut self, topic: &Topic, now: Duration) -> Option<HistoryInspection> {
+        let keep = self.keeping.of(topic);
+        let history = self.histories.get_mut(topic)?;
+        history.trim(keep, now);
+        let oldest = history.entries.front();
+        Some(HistoryInspection {
+            messages: (history.entries.len(), keep.messages),
+            offsets: (oldest.map_or(history.offset, |oldest| oldest.offset), history.offset),
+            age: (oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest.since)), keep.time),
+            bytes: history.bytes,
+        })
     }
 
     /// Removes the histories of topics that moved, to hand them to their new home.
@@ -452,7 +467,7 @@ mod tests {
     }
 
     fn offsets(page: &HistoryPage<Text>) -> Vec<u64> {
-        page.messages.iter().map(|(offset, _)| *offset).collect()
+        page.messages.iter().map(|(offset, ..)| *offset).collect()
     }
 
     #[test]

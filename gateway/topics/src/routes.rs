@@ -39,9 +39,12 @@ pub(super) fn cost<C: Content>(topic: &Topic, op: &HomeOp<C>) -> usize {
     let more = match op {
         HomeOp::Deliver(command) => C::bytes(command),
         HomeOp::Count(topics) => topics.iter().map(|topic| OVERHEAD_BYTES + topic.name().len()).sum(),
-        HomeOp::Roster { .. } | HomeOp::History { .. } | HomeOp::Last | HomeOp::Missed | HomeOp::Claim(_) => {
-            0
-        }
+        HomeOp::Roster { .. }
+        | HomeOp::History { .. }
+        | HomeOp::Last
+        | HomeOp::Inspect
+        | HomeOp::Missed
+        | HomeOp::Claim(_) => 0,
     };
     OVERHEAD_BYTES + topic.name().len() + more
 }

@@ -1,6 +1,9 @@
 //! The topics whose home this gateway is: ordering, forwarding, gathering, counting.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use broadgate_proto::{id::Incarnation, limits, v1::Epoch};
 
@@ -9,6 +12,7 @@ use crate::{
     delivery::{Deliveries, PendingDelivery, PublishHash},
     heir::Reporting,
     home::{GatewayInterest, TopicHome, TopicHomes},
+    inspect::inspect,
     membership::{DecidedClaim, LinkSession, MemberChange, MembershipChange, TopicPosition},
     own::OwnTopics,
     parking::{Parking, Question, ReplyTarget},
@@ -132,6 +136,10 @@ impl<C: Content> Homes<C> {
                 let page = shared.retained.page(&topic, since, limit, shared.now);
                 self.reply(shared, origin, HomeReply::History { epoch, page });
             }
+            HomeOp::Inspect => {
+                let state = inspect(shared, &self.topics, &topic);
+                self.reply(shared, origin, HomeReply::Inspected(Box::new(state)));
+            }
             HomeOp::Last => {
                 let age = |since| shared.now.saturating_sub(since);
                 let value = shared.retained.value(&topic, shared.now);
@@ -157,9 +165,12 @@ impl<C: Content> Homes<C> {
     }
 
     /// The next position in a topic's order.
-    fn next_place(&mut self, epoch: Epoch, topic: &Topic) -> TopicPosition {
+    fn next_place(&mut self, epoch: Epoch, topic: &Topic, now: Duration) -> TopicPosition {
         self.number += 1;
-        let tenure = self.topics.get(topic).map_or(epoch, |home| home.tenure);
+        let tenure = self.topics.get_mut(topic).map_or(epoch, |home| {
+            home.placed = Some((self.number, now));
+            home.tenure
+        });
         TopicPosition { tenure, number: self.number }
     }
 
@@ -171,7 +182,7 @@ impl<C: Content> Homes<C> {
         topic: Topic,
         command: C::Command,
     ) {
-        let at = self.next_place(shared.members.epoch, &topic);
+        let at = self.next_place(shared.members.epoch, &topic, shared.now);
         if self.reporting.has(&topic) {
             shared.out.push(Effect::Ordered(topic.clone(), command.clone()));
         }
@@ -211,7 +222,7 @@ impl<C: Content> Homes<C> {
         if wanted {
             if let Some(also) = C::also(&command) {
                 // What is placed from now on concerns it, although its interest is still to come.
-                self.topics.take(&topic, shared.members.epoch).expect(id, also);
+                self.topics.take(&topic, shared.members.epoch, shared.now).expect(id, also);
                 delivery.expects = Some(topic);
             }
             self.deliveries.add(delivery);
@@ -261,7 +272,7 @@ impl<C: Content> Homes<C> {
         let epoch = shared.members.epoch;
         let agrees = shared.peers.get(gateway).is_some_and(|peer| peer.spoke == epoch);
         if let Some(home) = self.topics.get_mut(topic).filter(|home| agrees && home.tenure < epoch) {
-            home.take_over(epoch);
+            home.take_over(epoch, shared.now);
             self.release(shared, own);
         }
     }
@@ -327,7 +338,7 @@ impl<C: Content> Homes<C> {
         }
         self.watched.changed(topic);
         let open = shared.gate_is_open();
-        let home = self.topics.take(topic, shared.members.epoch);
+        let home = self.topics.take(topic, shared.members.epoch, shared.now);
         let (mut changes, new) = home.apply(gateway, session, update);
         // Before every gateway has synced, the number of users is unknown.
         let (come, decided) = if open { home.decide() } else { Default::default() };
@@ -362,7 +373,7 @@ impl<C: Content> Homes<C> {
             by_gateway.entry(gateway).or_default().push(decided);
         }
         for (gateway, claims) in by_gateway {
-            let at = self.next_place(shared.members.epoch, topic);
+            let at = self.next_place(shared.members.epoch, topic, shared.now);
             if gateway != shared.me {
                 shared
                     .send_if_open(gateway, LinkMessage::ClaimDecisions { topic: topic.clone(), at, claims });
@@ -447,7 +458,7 @@ impl<C: Content> Homes<C> {
         to: &[Incarnation],
         (whole, members): (bool, &[MemberChange]),
     ) {
-        let at = self.next_place(shared.members.epoch, topic);
+        let at = self.next_place(shared.members.epoch, topic, shared.now);
         for &gateway in to {
             let members = members.to_vec();
             if gateway == shared.me {
@@ -477,7 +488,7 @@ impl<C: Content> Homes<C> {
     /// from scratch.
     pub(super) fn lose_topics(&mut self, shared: &Shared<C>, gap: bool) {
         let whole = gap.then_some(shared.members.epoch);
-        self.topics.retain(|topic| shared.is_home(topic), whole);
+        self.topics.retain(|topic| shared.is_home(topic), whole, shared.now);
     }
 
     /// Questions about topics that moved to another home return to those who asked.

@@ -9,6 +9,7 @@ use broadgate_proto::{
 
 use crate::{
     content::Content,
+    inspection::TopicInspection,
     ledger::NotifiedState,
     membership::{
         Claim, DecidedClaim, LinkSession, MemberChange, MembershipChange, MembershipCount, PresenceChange,
@@ -45,6 +46,8 @@ pub enum HomeOp<C: Content> {
     },
     /// Reads the group's last value.
     Last,
+    /// Looks at how the topic stands.
+    Inspect,
     /// Reports that a client entered the group and found no last value. It has no reply.
     Missed,
     /// Claims the idempotency key after which the topic is named, for the publish with this hash.
@@ -98,6 +101,8 @@ pub enum HomeReply<C: Content> {
         /// Gateways that have not synced.
         missing: Vec<Incarnation>,
     },
+    /// How the topic stands.
+    Inspected(Box<TopicInspection>),
     /// Whether the key was new or claimed for the same publish; false if for another one.
     Claimed(bool),
 }

@@ -173,7 +173,7 @@ mod tests {
         let change =
             |&(user, here): &(&str, bool)| MemberChange { user: user.into(), info: here.then(|| "".into()) };
         let members: Vec<_> = users.iter().map(change).collect();
-        let home = homes.take(topic, Epoch::new(1, 1));
+        let home = homes.take(topic, Epoch::new(1, 1), std::time::Duration::ZERO);
         home.apply(
             Incarnation::from_bits(1),
             0,

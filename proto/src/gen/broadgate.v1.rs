@@ -913,6 +913,230 @@ pub mod worker_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InspectRequest {
+    /// "" is the app named `default`.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "inspect_request::Of", tags = "2, 3")]
+    pub of: ::core::option::Option<inspect_request::Of>,
+}
+/// Nested message and enum types in `InspectRequest`.
+pub mod inspect_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "2")]
+        Group(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Uid(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InspectReply {
+    /// Incomplete if gateways have not told the home yet what clients they have in it.
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// The gateway that orders what is sent to the topic, and the one that would without
+    /// it; "" if there is no other.
+    #[prost(string, tag = "2")]
+    pub home: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub next_home: ::prost::alloc::string::String,
+    /// Since which view, and for how long, it has been the home; absent and 0 if the topic
+    /// has no clients.
+    #[prost(message, optional, tag = "4")]
+    pub since: ::core::option::Option<Epoch>,
+    #[prost(uint64, tag = "5")]
+    pub since_ms: u64,
+    /// The position of the last message that it has placed, as TERM.COUNT/NUMBER, and the
+    /// time since then; "" if it has placed none since it became the home, or since the
+    /// first client came.
+    #[prost(string, tag = "6")]
+    pub position: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "7")]
+    pub position_age_ms: u64,
+    /// The gateways with clients in it.
+    #[prost(message, repeated, tag = "8")]
+    pub clients: ::prost::alloc::vec::Vec<TopicClients>,
+    /// Users who are present.
+    #[prost(uint64, tag = "9")]
+    pub present: u64,
+    /// Absent if the topic has no history, or it has not started.
+    #[prost(message, optional, tag = "10")]
+    pub history: ::core::option::Option<TopicHistory>,
+    /// Absent if no last value is kept, or there is none.
+    #[prost(message, optional, tag = "11")]
+    pub last: ::core::option::Option<TopicValue>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicClients {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub clients: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicHistory {
+    #[prost(uint64, tag = "1")]
+    pub messages: u64,
+    #[prost(uint64, tag = "2")]
+    pub messages_max: u64,
+    /// Offsets of the oldest and of the newest message.
+    #[prost(uint64, tag = "3")]
+    pub oldest: u64,
+    #[prost(uint64, tag = "4")]
+    pub newest: u64,
+    /// Time since the oldest was placed, and after which a message is dropped.
+    #[prost(uint64, tag = "5")]
+    pub oldest_age_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub age_max_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub bytes: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicValue {
+    #[prost(uint64, tag = "1")]
+    pub age_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+/// Which events a tap shows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapRequest {
+    /// "" is the app named `default`.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// Only these kinds; none means all.
+    #[prost(enumeration = "TapKind", repeated, tag = "7")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// With what messages say, cut to payload_bytes_max.
+    #[prost(bool, tag = "8")]
+    pub payload: bool,
+    /// 0 means 256; 4,096 is the most.
+    #[prost(uint32, tag = "9")]
+    pub payload_bytes_max: u32,
+    /// Events of each gateway in a second; 0 means 1,000, which is the most.
+    #[prost(uint32, tag = "10")]
+    pub per_second_max: u32,
+    /// How long the tap lasts; 0 means 10 minutes, which is the most.
+    #[prost(uint32, tag = "11")]
+    pub seconds: u32,
+    /// Only the gateway of this incarnation, which must be the one that is called; "" for
+    /// all gateways.
+    #[prost(string, tag = "14")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whose; one must be given. Of a client or a uid all events are shown. Of a group
+    /// and of a whole app, and of a caller, a message that is placed is one event for each
+    /// shard of a gateway, with the count of clients, and there is no `written`.
+    #[prost(oneof = "tap_request::Of", tags = "2, 3, 4, 5, 6")]
+    pub of: ::core::option::Option<tap_request::Of>,
+}
+/// Nested message and enum types in `TapRequest`.
+pub mod tap_request {
+    /// Whose; one must be given. Of a client or a uid all events are shown. Of a group
+    /// and of a whole app, and of a caller, a message that is placed is one event for each
+    /// shard of a gateway, with the count of clients, and there is no `written`.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "2")]
+        ClientId(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Uid(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        Group(::prost::alloc::string::String),
+        /// A caller of commands, as in TapEvent.
+        #[prost(string, tag = "5")]
+        Caller(::prost::alloc::string::String),
+        /// All clients of the app, and all that is sent to them.
+        #[prost(bool, tag = "6")]
+        WholeApp(bool),
+    }
+}
+/// Some events of one gateway, in their order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TapEvents {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    /// The gateway's tap is open; events follow.
+    #[prost(message, optional, tag = "2")]
+    pub start: ::core::option::Option<TapStart>,
+    /// So many events were missed right before these.
+    #[prost(uint64, tag = "3")]
+    pub missed: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub events: ::prost::alloc::vec::Vec<TapEvent>,
+    /// Why nothing comes from this gateway at present, in a sentence; "" while its tap is
+    /// open. A gateway that can be reached again sends another start.
+    #[prost(string, tag = "5")]
+    pub unreachable: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapStart {
+    /// How many clients of the gateway fit now.
+    #[prost(uint64, tag = "1")]
+    pub clients: u64,
+    /// After so many seconds the tap ends.
+    #[prost(uint32, tag = "2")]
+    pub seconds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapEvent {
+    /// By the gateway's clock, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    #[prost(enumeration = "TapKind", tag = "2")]
+    pub kind: i32,
+    /// "" for a message to many.
+    #[prost(string, tag = "3")]
+    pub client_id: ::prost::alloc::string::String,
+    /// The uid of the client; "" if it has none.
+    #[prost(string, tag = "4")]
+    pub uid: ::prost::alloc::string::String,
+    /// Of what the kind says.
+    #[prost(string, tag = "5")]
+    pub place: ::prost::alloc::string::String,
+    /// The command that did it; "" if none did, or if it has none.
+    #[prost(string, tag = "6")]
+    pub command_id: ::prost::alloc::string::String,
+    /// Who issued the command, as far as it is known.
+    #[prost(string, tag = "7")]
+    pub caller: ::prost::alloc::string::String,
+    /// Of the message, or what was written.
+    #[prost(uint64, tag = "8")]
+    pub bytes: u64,
+    /// What waits in the client's outbox now.
+    #[prost(uint64, tag = "9")]
+    pub outbox_bytes: u64,
+    #[prost(uint32, tag = "10")]
+    pub code: u32,
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "12")]
+    pub count: u64,
+    #[prost(uint64, tag = "13")]
+    pub max: u64,
+    #[prost(uint64, tag = "14")]
+    pub took_us: u64,
+    /// What the message says, if the tap shows it: cut to payload_bytes_max.
+    #[prost(oneof = "tap_event::Payload", tags = "15, 16")]
+    pub payload: ::core::option::Option<tap_event::Payload>,
+}
+/// Nested message and enum types in `TapEvent`.
+pub mod tap_event {
+    /// What the message says, if the tap shows it: cut to payload_bytes_max.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(string, tag = "15")]
+        Text(::prost::alloc::string::String),
+        #[prost(bytes, tag = "16")]
+        Binary(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndedRequest {
     /// "" means every app. A refusal belongs to an app only where it was known.
     #[prost(string, tag = "1")]
@@ -1188,6 +1412,91 @@ pub struct AppHashes {
     #[prost(map = "string, fixed64", tag = "3")]
     pub settings: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TapKind {
+    Unspecified = 0,
+    /// A client has connected. place: the listener; reason: its address.
+    Opened = 1,
+    /// A client has sent a message. count: its unanswered events before it, of at most
+    /// max.
+    In = 2,
+    /// An event of a client went to a worker. place: the worker; reason: which event;
+    /// count: its number.
+    Event = 3,
+    /// The worker has answered it. place: the worker; count: the event's number; took_us:
+    /// after this time, 0 where it is not known.
+    Answered = 4,
+    /// A message was placed in the outbox of a client. place: the group, uid or other
+    /// audience that it was sent to; count: how many messages wait in the outbox now, or,
+    /// if the tap is of no client and no uid, to how many clients it went.
+    Placed = 5,
+    /// Bytes of a client's outbox went to its socket. count: messages that left the outbox
+    /// as a whole.
+    Written = 6,
+    /// The client does not read what is sent to it: outbox_bytes wait.
+    Held = 7,
+    /// A message was dropped. reason: from the closed set of the metric of drops.
+    Dropped = 8,
+    /// A client is in a group. place: the group.
+    Joined = 9,
+    Left = 10,
+    /// A client has another uid, or has signed in. place: the uid; "" for none.
+    Bound = 11,
+    /// A Pusher client asks to be let into a group. place: the group.
+    Subscribing = 12,
+    /// The gateway has pinged a client, since it was silent.
+    Ping = 13,
+    /// A client is closed. reason: the cause and the close reason; code: the close code;
+    /// count: messages that were unsent and dropped.
+    Closed = 14,
+}
+impl TapKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TAP_KIND_UNSPECIFIED",
+            Self::Opened => "TAP_KIND_OPENED",
+            Self::In => "TAP_KIND_IN",
+            Self::Event => "TAP_KIND_EVENT",
+            Self::Answered => "TAP_KIND_ANSWERED",
+            Self::Placed => "TAP_KIND_PLACED",
+            Self::Written => "TAP_KIND_WRITTEN",
+            Self::Held => "TAP_KIND_HELD",
+            Self::Dropped => "TAP_KIND_DROPPED",
+            Self::Joined => "TAP_KIND_JOINED",
+            Self::Left => "TAP_KIND_LEFT",
+            Self::Bound => "TAP_KIND_BOUND",
+            Self::Subscribing => "TAP_KIND_SUBSCRIBING",
+            Self::Ping => "TAP_KIND_PING",
+            Self::Closed => "TAP_KIND_CLOSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TAP_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "TAP_KIND_OPENED" => Some(Self::Opened),
+            "TAP_KIND_IN" => Some(Self::In),
+            "TAP_KIND_EVENT" => Some(Self::Event),
+            "TAP_KIND_ANSWERED" => Some(Self::Answered),
+            "TAP_KIND_PLACED" => Some(Self::Placed),
+            "TAP_KIND_WRITTEN" => Some(Self::Written),
+            "TAP_KIND_HELD" => Some(Self::Held),
+            "TAP_KIND_DROPPED" => Some(Self::Dropped),
+            "TAP_KIND_JOINED" => Some(Self::Joined),
+            "TAP_KIND_LEFT" => Some(Self::Left),
+            "TAP_KIND_BOUND" => Some(Self::Bound),
+            "TAP_KIND_SUBSCRIBING" => Some(Self::Subscribing),
+            "TAP_KIND_PING" => Some(Self::Ping),
+            "TAP_KIND_CLOSED" => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod observe_client {
     #![allow(
@@ -1304,6 +1613,58 @@ pub mod observe_client {
                 .insert(GrpcMethod::new("broadgate.v1.Observe", "Ended"));
             self.inner.unary(req, path, codec).await
         }
+        /// What clients do and what is sent to them, from now on, at all gateways of the
+        /// cluster: each sends its own events, by way of the gateway that was called.
+        ///
+        /// Looking must not hurt: no client and no command ever waits for a tap. What its
+        /// reader does not take, and what is more than per_second_max, is missed, and counted
+        /// at its place. A gateway has 8 taps at most; beyond, the call is refused with
+        /// RESOURCE_EXHAUSTED. The stream ends after the given time, or when the gateway that
+        /// was called ends.
+        pub async fn tap(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TapRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::TapEvents>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/broadgate.v1.Observe/Tap");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("broadgate.v1.Observe", "Tap"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Where a topic is at home, and what its home knows of it. It costs the same for
+        /// a group of ten and of a million.
+        pub async fn inspect(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InspectRequest>,
+        ) -> std::result::Result<tonic::Response<super::InspectReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Observe/Inspect",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Observe", "Inspect"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1327,6 +1688,30 @@ pub mod observe_server {
             &self,
             request: tonic::Request<super::EndedRequest>,
         ) -> std::result::Result<tonic::Response<super::EndedReply>, tonic::Status>;
+        /// Server streaming response type for the Tap method.
+        type TapStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::TapEvents, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What clients do and what is sent to them, from now on, at all gateways of the
+        /// cluster: each sends its own events, by way of the gateway that was called.
+        ///
+        /// Looking must not hurt: no client and no command ever waits for a tap. What its
+        /// reader does not take, and what is more than per_second_max, is missed, and counted
+        /// at its place. A gateway has 8 taps at most; beyond, the call is refused with
+        /// RESOURCE_EXHAUSTED. The stream ends after the given time, or when the gateway that
+        /// was called ends.
+        async fn tap(
+            &self,
+            request: tonic::Request<super::TapRequest>,
+        ) -> std::result::Result<tonic::Response<Self::TapStream>, tonic::Status>;
+        /// Where a topic is at home, and what its home knows of it. It costs the same for
+        /// a group of ten and of a million.
+        async fn inspect(
+            &self,
+            request: tonic::Request<super::InspectRequest>,
+        ) -> std::result::Result<tonic::Response<super::InspectReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ObserveServer<T> {
@@ -1432,6 +1817,95 @@ pub mod observe_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EndedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/Tap" => {
+                    #[allow(non_camel_case_types)]
+                    struct TapSvc<T: Observe>(pub Arc<T>);
+                    impl<
+                        T: Observe,
+                    > tonic::server::ServerStreamingService<super::TapRequest>
+                    for TapSvc<T> {
+                        type Response = super::TapEvents;
+                        type ResponseStream = T::TapStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TapRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::tap(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TapSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/Inspect" => {
+                    #[allow(non_camel_case_types)]
+                    struct InspectSvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::InspectRequest>
+                    for InspectSvc<T> {
+                        type Response = super::InspectReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InspectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::inspect(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InspectSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2274,7 +2748,7 @@ pub struct Command {
     pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -2325,6 +2799,8 @@ pub mod command {
         LastValue(super::LastValueRequest),
         #[prost(message, tag = "22")]
         Ended(super::EndedRequest),
+        #[prost(message, tag = "23")]
+        Inspect(super::InspectRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2338,7 +2814,7 @@ pub struct Answer {
     pub id: u64,
     #[prost(
         oneof = "answer::Answer",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub answer: ::core::option::Option<answer::Answer>,
 }
@@ -2372,6 +2848,8 @@ pub mod answer {
         LastValue(super::LastValueReply),
         #[prost(message, tag = "14")]
         Ended(super::EndedReply),
+        #[prost(message, tag = "15")]
+        Inspected(super::InspectReply),
     }
 }
 /// A refusal on the pipelined stream: the status that a unary call would have
@@ -2702,6 +3180,9 @@ pub struct HistoryRequest {
     /// At most this many; 0 means 100, and 1,000 is the most.
     #[prost(uint32, tag = "4")]
     pub limit: u32,
+    /// Leave out what the messages say; `bytes` still has its size.
+    #[prost(bool, tag = "5")]
+    pub without_payload: bool,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -2728,6 +3209,15 @@ pub struct HistoryMessage {
     pub offset: u64,
     #[prost(string, tag = "5")]
     pub command_id: ::prost::alloc::string::String,
+    /// Time since it was placed, by the clock of the group's home.
+    #[prost(uint64, tag = "6")]
+    pub age_ms: u64,
+    /// The event's name; "" if it has none.
+    #[prost(string, tag = "7")]
+    pub event: ::prost::alloc::string::String,
+    /// Of its payload.
+    #[prost(uint64, tag = "8")]
+    pub bytes: u64,
     #[prost(oneof = "history_message::Payload", tags = "2, 3, 4")]
     pub payload: ::core::option::Option<history_message::Payload>,
 }
@@ -5509,7 +5999,7 @@ pub struct Ask {
     pub id: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub topic: ::prost::bytes::Bytes,
-    #[prost(oneof = "ask::Op", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ask::Op", tags = "3, 4, 5, 6, 7, 8, 9, 10")]
     pub op: ::core::option::Option<ask::Op>,
 }
 /// Nested message and enum types in `Ask`.
@@ -5535,6 +6025,9 @@ pub mod ask {
         /// A backend claims an idempotency key, which is the topic's name.
         #[prost(message, tag = "9")]
         Claim(super::PublishClaim),
+        /// How the topic stands.
+        #[prost(bool, tag = "10")]
+        Inspect(bool),
     }
 }
 /// A 128-bit fingerprint of the content that is published under a key: other
@@ -5569,7 +6062,7 @@ pub struct TopicList {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -5598,6 +6091,9 @@ pub mod reply {
         /// The answer to a claim: true if the key is new, or known with the same content.
         #[prost(bool, tag = "10")]
         Claimed(bool),
+        /// Between gateways, incarnations are named.
+        #[prost(message, tag = "11")]
+        Inspected(super::InspectReply),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -2,6 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use broadgate_proto::v1::TapKind;
 use broadgate_pusher::{
     channel::{Access, ChannelKind},
     member::ChannelMember,
@@ -63,6 +64,9 @@ impl Shard {
             return self.refuse(slot, channel, "LimitReached", &sentence, 403);
         }
         let name = channel.to_owned();
+        if self.taps.is_open() {
+            self.tap_in_group(slot, TapKind::Subscribing, channel);
+        }
         if let Some(client) = self.clients.get_mut(slot)
             && let Some(pusher) = &mut client.pusher
         {
@@ -92,7 +96,11 @@ impl Shard {
         let max = app.and_then(|app| app.limits.members_max(app.compat)).unwrap_or(u32::MAX);
         let channel = pending.subscription.channel;
         self.tally.drop(Drop::Unsent, pending.deferred.len());
-        if self.directory.part(slot, &channel) && pending.is_again {
+        let was_in = self.directory.part(slot, &channel);
+        if was_in && self.taps.is_open() {
+            self.tap_in_group(slot, TapKind::Left, &channel);
+        }
+        if was_in && pending.is_again {
             self.offers.unsubscribed(&self.clients, slot, &channel, &mut self.turn);
         }
         self.turn.request();
@@ -158,6 +166,9 @@ impl Shard {
             && self.directory.is_member(slot, &channel)
         {
             self.identify(slot, user);
+        }
+        if !is_again && self.taps.is_open() && self.directory.is_member(slot, &channel) {
+            self.tap_in_group(slot, TapKind::Joined, &channel);
         }
         // Before the roster, which may be too large for its outbox. A command may have taken it
         // out of the channel meanwhile.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use broadgate_proto::{
     id::ClientId,
-    v1::{self, Cause, answer::Answer, pusher_event},
+    v1::{self, Cause, TapKind, answer::Answer, pusher_event},
 };
 use broadgate_pusher::{
     close, incoming,
@@ -134,6 +134,9 @@ impl Shard {
     pub(crate) fn unsubscribe(&mut self, slot: Slot, channel: &str) {
         let seat = self.directory.seat(slot, channel);
         if self.directory.part(slot, channel) {
+            if self.taps.is_open() {
+                self.tap_in_group(slot, TapKind::Left, channel);
+            }
             if let Some(seat) = seat {
                 self.forget_identity(slot, &seat.user);
             }
@@ -242,6 +245,9 @@ impl Shard {
     pub(crate) fn event_refused(&mut self, client: ClientId, why: &str) {
         self.tally.drop(Drop::Refused, 1);
         let Some(slot) = self.clients.find(client) else { return };
+        if self.taps.is_open() {
+            self.tap_dropped(slot, Drop::Refused, None);
+        }
         self.reject_event(slot, why);
     }
 }

@@ -85,6 +85,9 @@ impl Shard {
             pusher.user = Some(Box::new(user));
             pusher.is_authorized = true;
         }
+        if self.taps.is_open() {
+            self.tap_bound(slot);
+        }
         self.turn.request();
         true
     }
@@ -93,6 +96,9 @@ impl Shard {
     pub(super) fn identify(&mut self, slot: Slot, user: &str) {
         if self.clients.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
             self.directory.join(slot, &signed_in_group(user), 0);
+            if self.taps.is_open() {
+                self.mark_taps(slot);
+            }
         }
     }
 

@@ -1,0 +1,147 @@
+//! `broadgate group`: where a group is at home, and what its home knows of it.
+
+use std::time::Duration;
+
+use broadgate_business::v1::{InspectReply, TopicHistory};
+use clap::Args;
+
+use crate::{
+    failure::Failure,
+    operate::{
+        target::{ClusterTarget, complete},
+        why_text::shown,
+    },
+    output::{age, bytes, json, print, print_json},
+};
+
+const AFTER_HELP: &str = "\
+Example:
+  broadgate group orders.eu --app shop
+
+It costs the cluster the same for a group of ten and of a million. Who is in it: `broadgate clients --group`, and
+who is present: `broadgate roster`. What was sent to it: `broadgate history`.
+
+Exit codes: 0, or 3 if gateways have not told the home yet what clients they have in the group.";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct GroupArgs {
+    #[command(flatten)]
+    target: ClusterTarget,
+    /// The group
+    group: String,
+}
+
+pub(crate) async fn group(args: GroupArgs) -> Result<(), Failure> {
+    let reply = args.target.cluster().await?.inspect_group(&args.group).await?;
+    if args.target.json {
+        print_json(&json("InspectReply", &reply)?)?;
+    } else {
+        print(&as_text(&reply))?;
+    }
+    complete(reply.coverage.as_ref())
+}
+
+fn ago(ms: u64) -> String {
+    age(Duration::from_millis(ms))
+}
+
+fn as_text(reply: &InspectReply) -> String {
+    let synced = match &reply.coverage {
+        Some(coverage) if !coverage.complete => format!("{} not synced", coverage.missing.join(", ")),
+        _ => "all have synced".to_owned(),
+    };
+    let since = reply.since.map(|since| format!(" since {since} ({})", ago(reply.since_ms)));
+    let next = match &*reply.next_home {
+        "" => "no next one".to_owned(),
+        next => format!("next {next}"),
+    };
+    let home = format!("{}{}; {next}; {synced}", reply.home, since.unwrap_or_default());
+    let order = if reply.position.is_empty() {
+        "nothing was sent since".to_owned()
+    } else {
+        format!("{}, {} ago", reply.position, ago(reply.position_age_ms))
+    };
+    let count: u64 = reply.clients.iter().map(|one| one.clients).sum();
+    let by_gateway: Vec<String> =
+        reply.clients.iter().map(|one| format!("{} {}", one.gateway, one.clients)).collect();
+    let where_they_are =
+        if by_gateway.is_empty() { String::new() } else { format!(": {}", by_gateway.join(", ")) };
+    let present = match reply.present {
+        0 => "nobody present".to_owned(),
+        1 => "1 user present".to_owned(),
+        many => format!("{many} users present"),
+    };
+    let last = reply.last.map_or("no last value".to_owned(), |last| {
+        format!("last value {} old, {}", ago(last.age_ms), bytes(last.bytes))
+    });
+    let history = reply.history.as_ref().map_or("none".to_owned(), history_text);
+    shown_lines([
+        ("home", home),
+        ("order", order),
+        ("members", format!("{count}{where_they_are}; {present}")),
+        ("history", format!("{history}; {last}")),
+    ])
+}
+
+fn history_text(history: &TopicHistory) -> String {
+    let TopicHistory { messages, messages_max, oldest, newest, oldest_age_ms, age_max_ms, .. } = *history;
+    format!(
+        "{messages} of {messages_max}, {oldest} to {newest}, {} of {}, {}",
+        ago(oldest_age_ms),
+        ago(age_max_ms),
+        bytes(history.bytes)
+    )
+}
+
+fn shown_lines<const N: usize>(lines: [(&str, String); N]) -> String {
+    lines.iter().map(|(head, text)| format!("{head:8} {}\n", shown(text))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_business::v1::{Coverage, Epoch, TopicClients, TopicValue};
+
+    use super::*;
+
+    #[test]
+    fn a_home_is_described_in_four_lines() {
+        let clients = |gateway: &str, clients| TopicClients { gateway: gateway.to_owned(), clients };
+        let reply = InspectReply {
+            coverage: Some(Coverage { complete: true, ..Coverage::default() }),
+            home: "gw-2".to_owned(),
+            next_home: "gw-1".to_owned(),
+            since: Some(Epoch::new(7, 38)),
+            since_ms: 660_000,
+            position: "7.38/90214".to_owned(),
+            position_age_ms: 1000,
+            clients: vec![clients("gw-1", 8790), clients("gw-2", 391)],
+            present: 0,
+            history: Some(TopicHistory {
+                messages: 100,
+                messages_max: 100,
+                oldest: 4913,
+                newest: 5012,
+                oldest_age_ms: 299_000,
+                age_max_ms: 300_000,
+                bytes: 21_504,
+            }),
+            last: Some(TopicValue { age_ms: 1000, bytes: 212 }),
+        };
+        let expected = "\
+home     gw-2 since 7.38 (11 min); next gw-1; all have synced
+order    7.38/90214, 1 s ago
+members  9181: gw-1 8790, gw-2 391; nobody present
+history  100 of 100, 4913 to 5012, 4 min of 5 min, 21.0 KiB; last value 1 s old, 212 B
+";
+        assert_eq!(as_text(&reply), expected);
+        let empty = InspectReply { home: "gw-2".to_owned(), present: 1, ..InspectReply::default() };
+        let expected = "\
+home     gw-2; no next one; all have synced
+order    nothing was sent since
+members  0; 1 user present
+history  none; no last value
+";
+        assert_eq!(as_text(&empty), expected);
+    }
+}

@@ -1,0 +1,240 @@
+//! `broadgate tap`.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use broadgate_business::{
+    Cluster,
+    cluster::TapStream,
+    v1::{MemberState, Role, TapEvents, TapKind, TapRequest, tap_request::Of},
+};
+use clap::{Args, ValueEnum};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    failure::Failure,
+    operate::{
+        stream::until_interrupted,
+        tap_text::{Opening, lines},
+        target::ClusterTarget,
+    },
+    output::{json, print, print_json_line},
+    setting_errors,
+};
+
+/// How long the first line waits for gateways that have not answered.
+const OPENING_TIME: Duration = Duration::from_secs(2);
+
+const AFTER_HELP: &str = "\
+Examples:
+  broadgate tap --uid 42 --app shop
+  broadgate tap --group orders.eu --kind placed --payload
+  broadgate tap --whole-app --kind opened --kind closed --json
+
+Nobody waits for a tap. Each gateway shows at most --per-second events a second, and what is not read in time is
+missed: \"N not shown\" stands where events are missing. Of a uid or a client each message is shown at each client;
+of a group or an app once for each shard of a gateway, with the count of clients. For users who have signed in by
+the Pusher protocol, --uid is their id. Times are UTC.
+
+It ends after --for, by Ctrl-C, or when the gateway that was asked ends: exit code 0, or 3 if a gateway could not
+be tapped, or 5 if the connection broke.";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct TapArgs {
+    #[command(flatten)]
+    target: ClusterTarget,
+    #[command(flatten)]
+    whose: WhoseArgs,
+    /// Only this kind of events; repeat for several
+    #[arg(long, value_name = "KIND")]
+    kind: Vec<Kind>,
+    /// Also show what messages say
+    #[arg(long)]
+    payload: bool,
+    /// How much of each is shown
+    #[arg(long, value_name = "BYTES", default_value_t = 256, requires = "payload",
+        value_parser = clap::value_parser!(u32).range(1..=4096))]
+    payload_bytes: u32,
+    /// Events of each gateway in a second at most
+    #[arg(long, value_name = "EVENTS", default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    per_second: u32,
+    /// How long, 10 minutes at most
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = setting_errors::duration)]
+    time: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+struct WhoseArgs {
+    /// The clients of this uid, also those that come
+    #[arg(long)]
+    uid: Option<String>,
+    /// The client with this id
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+    /// The clients in this group, and what is sent to it
+    #[arg(long)]
+    group: Option<String>,
+    /// All clients of the app, and what is sent to them
+    #[arg(long)]
+    whole_app: bool,
+}
+
+impl WhoseArgs {
+    fn of(&self) -> Of {
+        let Self { uid, client, group, whole_app } = self.clone();
+        let named = uid.map(Of::Uid).or(client.map(Of::ClientId)).or(group.map(Of::Group));
+        named.unwrap_or(Of::WholeApp(whole_app))
+    }
+
+    /// In words.
+    fn text(&self) -> String {
+        match self.of() {
+            Of::Uid(uid) => format!("uid {uid}"),
+            Of::ClientId(id) => format!("client {id}"),
+            Of::Group(group) => format!("group {group}"),
+            Of::WholeApp(_) | Of::Caller(_) => "the whole app".to_owned(),
+        }
+    }
+}
+
+/// The kinds of events, as they are typed and shown.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Opened,
+    In,
+    Event,
+    Answered,
+    Placed,
+    Written,
+    Held,
+    Dropped,
+    Joined,
+    Left,
+    Bound,
+    Subscribing,
+    Ping,
+    Closed,
+}
+
+impl From<Kind> for TapKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Opened => Self::Opened,
+            Kind::In => Self::In,
+            Kind::Event => Self::Event,
+            Kind::Answered => Self::Answered,
+            Kind::Placed => Self::Placed,
+            Kind::Written => Self::Written,
+            Kind::Held => Self::Held,
+            Kind::Dropped => Self::Dropped,
+            Kind::Joined => Self::Joined,
+            Kind::Left => Self::Left,
+            Kind::Bound => Self::Bound,
+            Kind::Subscribing => Self::Subscribing,
+            Kind::Ping => Self::Ping,
+            Kind::Closed => Self::Closed,
+        }
+    }
+}
+
+impl TapArgs {
+    fn request(&self) -> Result<TapRequest, Failure> {
+        let seconds = u32::try_from(self.time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX);
+        if seconds == 0 || seconds > broadgate_proto::limits::TAP_SECONDS_MAX {
+            return Err(Failure::usage("--for must be more than 0 and at most 10m"));
+        }
+        Ok(TapRequest {
+            of: Some(self.whose.of()),
+            kinds: self.kind.iter().map(|&kind| TapKind::from(kind).into()).collect(),
+            payload: self.payload,
+            payload_bytes_max: if self.payload { self.payload_bytes } else { 0 },
+            per_second_max: self.per_second,
+            seconds,
+            ..TapRequest::default()
+        })
+    }
+}
+
+/// Gateways from which nothing comes.
+#[derive(Default)]
+struct Silent(BTreeSet<String>);
+
+impl Silent {
+    fn note(&mut self, events: &TapEvents) {
+        if events.unreachable.is_empty() {
+            self.0.remove(&events.gateway);
+        } else {
+            self.0.insert(events.gateway.clone());
+        }
+    }
+}
+
+pub(crate) async fn tap(args: TapArgs) -> Result<(), Failure> {
+    let request = args.request()?;
+    let cluster = args.target.cluster().await?;
+    let stream = cluster.tap(request).await?;
+    until_interrupted(show(&args, &cluster, stream)).await
+}
+
+async fn show(args: &TapArgs, cluster: &Cluster, mut stream: TapStream) -> Result<(), Failure> {
+    let mut silent = Silent::default();
+    // The gateway counts whole seconds.
+    let least = Instant::now() + args.time.saturating_sub(Duration::from_secs(1));
+    if !args.target.json {
+        for events in open(args, cluster, &mut stream, &mut silent).await? {
+            print(&lines(&events, args.per_second))?;
+        }
+    }
+    while let Some(events) = stream.next().await? {
+        silent.note(&events);
+        if args.target.json {
+            print_json_line(&json("TapEvents", &events)?)?;
+        } else {
+            print(&lines(&events, args.per_second))?;
+        }
+    }
+    if Instant::now() < least {
+        let sentence = "the tap has ended early: the gateway by which it went stops; start it again";
+        return Err(Failure::Incomplete(sentence.to_owned()));
+    }
+    if silent.0.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = silent.0.into_iter().collect();
+    Err(Failure::Incomplete(format!("nothing could be shown of {}", names.join(", "))))
+}
+
+/// Prints the first line when all gateways have answered, or some have not for too long. Returns what has come
+/// meanwhile.
+async fn open(
+    args: &TapArgs,
+    cluster: &Cluster,
+    stream: &mut TapStream,
+    silent: &mut Silent,
+) -> Result<Vec<TapEvents>, Failure> {
+    let until = Instant::now() + OPENING_TIME;
+    let view = cluster.status().await?.view.unwrap_or_default();
+    let gateways = view
+        .members
+        .iter()
+        .filter(|member| member.role() == Role::Gateway && member.state() != MemberState::Leaving);
+    let mut expected: BTreeSet<&str> = gateways.map(|member| &*member.name).collect();
+    let mut opening = Opening::default();
+    let mut early = Vec::new();
+    while !expected.is_empty() {
+        let Ok(next) = timeout_at(until, stream.next()).await else { break };
+        let Some(mut events) = next? else { break };
+        silent.note(&events);
+        expected.remove(&*events.gateway);
+        opening.add(&events);
+        events.start = None;
+        early.push(events);
+    }
+    for gateway in &expected {
+        silent.0.insert((*gateway).to_owned());
+    }
+    print(&opening.text(&args.whose.text(), args.payload, &expected))?;
+    Ok(early)
+}

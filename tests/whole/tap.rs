@@ -1,0 +1,308 @@
+//! `Observe.Tap` and `broadgate tap`: what clients do and are sent, seen from any gateway; and nobody who notices.
+
+use broadgate_proto::v1::{
+    self, TapEvent, TapEvents, TapKind, TapRequest, observe_client::ObserveClient, tap_event::Payload,
+    tap_request::Of,
+};
+use tonic::{Code, Streaming, transport::Channel};
+
+use crate::harness::*;
+
+async fn observer(cluster: &Cluster, gateway: usize) -> ObserveClient<Channel> {
+    ObserveClient::connect(format!("http://{}", cluster.internal[gateway])).await.unwrap()
+}
+
+/// What one tap has shown so far.
+struct Shown {
+    stream: Streaming<TapEvents>,
+    started: Vec<(String, u64)>,
+    unreachable: Vec<String>,
+    missed: u64,
+    /// With the gateway of each.
+    events: Vec<(String, TapEvent)>,
+}
+
+impl Shown {
+    /// Opens a tap by way of a gateway, and waits until so many gateways have begun.
+    async fn open(cluster: &Cluster, gateway: usize, request: TapRequest, gateways: usize) -> Self {
+        let stream = observer(cluster, gateway).await.tap(request).await.unwrap().into_inner();
+        let (started, events, unreachable) = (Vec::new(), Vec::new(), Vec::new());
+        let mut shown = Self { stream, started, unreachable, missed: 0, events };
+        soon("all gateways begin", async {
+            while shown.started.len() < gateways {
+                shown.more().await;
+            }
+        })
+        .await;
+        shown
+    }
+
+    async fn more(&mut self) {
+        let events = self.stream.message().await.unwrap().expect("the tap goes on");
+        self.started.extend(events.start.map(|start| (events.gateway.clone(), start.clients)));
+        self.unreachable.extend((!events.unreachable.is_empty()).then(|| events.gateway.clone()));
+        self.missed += events.missed;
+        self.events.extend(events.events.into_iter().map(|event| (events.gateway.clone(), event)));
+    }
+
+    /// The first event that fits, whenever it comes.
+    async fn find(&mut self, what: &str, fits: impl Fn(&TapEvent) -> bool) -> (String, TapEvent) {
+        soon(what, async {
+            let mut looked_at = 0;
+            loop {
+                if let Some(found) = self.events[looked_at..].iter().find(|(_, event)| fits(event)) {
+                    return found.clone();
+                }
+                looked_at = self.events.len();
+                self.more().await;
+            }
+        })
+        .await
+    }
+
+    async fn kind(&mut self, kind: TapKind) -> (String, TapEvent) {
+        self.find(kind.as_str_name(), |event| event.kind() == kind).await
+    }
+}
+
+fn of(of: Of) -> TapRequest {
+    TapRequest { of: Some(of), ..TapRequest::default() }
+}
+
+/// Everything that clients of a uid do on two gateways, asked of the one that has none of it first.
+#[tokio::test]
+async fn a_uid_is_followed_over_all_gateways_from_open_to_close() {
+    let cluster = Cluster::of(2).start().await;
+    let mut worker = TestWorker::attach(&cluster.internal[1], 7).await;
+    let mut caller = cluster.caller(0).await;
+    let mut other = cluster.client(1).await;
+    let mut client = cluster.client(1).await;
+    for _ in 0..2 {
+        worker.take().await;
+    }
+    let request = TapRequest { payload: true, payload_bytes_max: 4, ..of(Of::Uid("42".to_owned())) };
+    let mut shown = Shown::open(&cluster, 0, request, 2).await;
+    assert!(shown.started.iter().all(|(_, clients)| *clients == 0), "{:?}", shown.started);
+
+    // From the bind on it is shown; the other client never is.
+    caller.bind(bind(&client.id, "42")).await.unwrap();
+    let (gateway, bound) = shown.kind(TapKind::Bound).await;
+    assert_eq!((&*gateway, &*bound.place, &bound.client_id), ("gateway-2", "42", &client.id));
+    caller.join(join(&[&client.id, &other.id], &["orders"])).await.unwrap();
+    assert_eq!(shown.kind(TapKind::Joined).await.1.place, "orders");
+
+    other.say("not shown").await;
+    worker.takes("not shown").await;
+    client.say("hello").await;
+    let event = worker.event().await;
+    let (_, said) = shown.kind(TapKind::In).await;
+    assert_eq!((said.bytes, said.count, said.payload), (5, 0, Some(Payload::Text("hell".to_owned()))));
+    assert_eq!((&*said.uid, said.max > 0), ("42", true));
+    let (_, went) = shown.kind(TapKind::Event).await;
+    assert_eq!((&*went.place, &*went.reason, went.count), ("test-7", "message", event.seq));
+    worker.ack(&event).await;
+    let (_, answered) = shown.kind(TapKind::Answered).await;
+    assert_eq!(answered.count, event.seq);
+    assert!(answered.took_us > 0, "{answered:?}");
+
+    let send = v1::SendRequest { command_id: "order-991".to_owned(), ..text(groups(&["orders"]), "shipped") };
+    caller.send(send).await.unwrap();
+    client.hears(&["shipped"]).await;
+    other.hears(&["shipped"]).await;
+    let (_, placed) = shown.kind(TapKind::Placed).await;
+    assert_eq!((&*placed.place, &*placed.command_id, placed.bytes), ("orders", "order-991", 7));
+    assert_eq!((placed.count, placed.payload), (1, Some(Payload::Text("ship".to_owned()))));
+    let (_, written) = shown.kind(TapKind::Written).await;
+    assert_eq!((written.bytes, written.count, written.outbox_bytes), (9, 1, 0));
+
+    assert_eq!(cluster.run(&["kick", "--uid", "42", "--code", "4321", "--reason", "enough"]).0, 0);
+    let (_, closed) = shown.kind(TapKind::Closed).await;
+    assert_eq!((closed.code, &*closed.reason), (4321, "command: enough"));
+    assert!(!closed.command_id.is_empty(), "{closed:?}");
+    client.closed().await;
+    assert_eq!(shown.missed, 0);
+    assert!(shown.events.iter().all(|(_, event)| event.client_id != other.id), "{:?}", shown.events);
+}
+
+/// A message to a group is one event for each shard, also a client's own deeds are shown while it is in it.
+#[tokio::test]
+async fn a_group_and_a_whole_app_show_each_message_once() {
+    let cluster = Cluster::quiet(2).start().await;
+    let mut caller = cluster.caller(0).await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    let [one, two] = &clients;
+    caller.join(join(&[&one.id, &two.id], &["g"])).await.unwrap();
+    let mut group = Shown::open(&cluster, 1, of(Of::Group("g".to_owned())), 2).await;
+    let mut whole = Shown::open(&cluster, 0, of(Of::WholeApp(true)), 2).await;
+    for tap in [&group, &whole] {
+        assert_eq!(tap.started.iter().map(|(_, clients)| clients).sum::<u64>(), 2, "{:?}", tap.started);
+    }
+    caller.send(text(groups(&["g"]), "hi")).await.unwrap();
+    caller.send(text(groups(&["other"]), "nobody")).await.unwrap();
+    for tap in [&mut group, &mut whole] {
+        let mut reached = 0;
+        let mut from = 0;
+        while reached < 2 {
+            tap.find("the message is shown", |event| event.kind() == TapKind::Placed).await;
+            while tap.events.len() == from {
+                soon("more is shown", tap.more()).await;
+            }
+            for (_, event) in tap.events[from..].iter().filter(|(_, event)| event.kind() == TapKind::Placed) {
+                assert_eq!((&*event.place, &*event.client_id), ("g", ""));
+                assert_eq!(event.payload, None, "payloads are hidden unless they are asked for");
+                reached += event.count;
+            }
+            from = tap.events.len();
+        }
+        assert_eq!(reached, 2);
+    }
+    let leave = v1::LeaveGroupsRequest {
+        clients: vec![two.id.clone()],
+        groups: vec!["g".to_owned()],
+        ..Default::default()
+    };
+    caller.leave(leave).await.unwrap();
+    let (gateway, left) = group.kind(TapKind::Left).await;
+    assert_eq!((&*gateway, &left.client_id), ("gateway-2", &two.id));
+    let newcomer = cluster.client(1).await;
+    let (_, opened) = whole.kind(TapKind::Opened).await;
+    assert_eq!((&opened.client_id, &*opened.place), (&newcomer.id, "web"));
+    assert_eq!(opened.reason, newcomer.local);
+}
+
+/// A reader that sleeps: its client gets everything, what the tap cannot hold is missed and counted; and when the
+/// reader goes, its place is free.
+#[tokio::test]
+async fn a_tap_that_is_not_read_holds_nobody_up_and_misses_at_its_place() {
+    let cluster = Cluster::quiet(1).start().await;
+    let mut caller = cluster.caller(0).await;
+    let mut client = cluster.client(0).await;
+    let client_tap = || TapRequest {
+        kinds: vec![TapKind::Placed.into()],
+        payload: true,
+        payload_bytes_max: 4096,
+        ..of(Of::ClientId(client.id.clone()))
+    };
+    let mut asleep = Shown::open(&cluster, 0, client_tap(), 1).await;
+    let mut seven = Vec::new();
+    for _ in 0..7 {
+        seven.push(Shown::open(&cluster, 0, client_tap(), 1).await);
+    }
+    let refused = observer(&cluster, 0).await.tap(client_tap()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    // More than queue and connection hold, while nobody reads the taps.
+    let (long, id) = ("x".repeat(4000), client.id.clone());
+    for _ in 0..30 {
+        for _ in 0..100 {
+            caller.send(text(clients(&[&id]), &long)).await.unwrap();
+        }
+        for _ in 0..100 {
+            assert_eq!(client.hear().await.len(), long.len());
+        }
+    }
+    soon("each message is shown or missed", async {
+        while asleep.events.len() as u64 + asleep.missed < 3000 {
+            asleep.more().await;
+        }
+    })
+    .await;
+    let (placed, missed) = (asleep.events.len(), asleep.missed);
+    assert!(
+        placed > 100 && missed > 1000 && placed as u64 + missed == 3000,
+        "{placed} shown, {missed} missed"
+    );
+    let client_tap = || of(Of::ClientId(id.clone()));
+    drop(seven);
+    until("there is room for a tap", async || observer(&cluster, 0).await.tap(client_tap()).await.ok()).await;
+}
+
+/// Only what is asked for, only for so long; and what cannot be asked is refused with a sentence.
+#[tokio::test]
+async fn taps_end_with_their_time_and_refuse_what_they_cannot_show() {
+    let cluster = Cluster::quiet(2).start().await;
+    let mut client = cluster.client(0).await;
+    let request = TapRequest { kinds: vec![TapKind::Closed.into()], seconds: 4, ..of(Of::WholeApp(true)) };
+    let mut shown = Shown::open(&cluster, 1, request, 2).await;
+    client.say("not shown").await;
+    client.goodbye(3000, "bye").await;
+    let (gateway, closed) = shown.kind(TapKind::Closed).await;
+    assert_eq!((&*gateway, closed.code, shown.events.len()), ("gateway-1", 3000, 1));
+    soon("the tap ends", async { while shown.stream.message().await.unwrap().is_some() {} }).await;
+    let mut observer = observer(&cluster, 0).await;
+    for (wrong, words) in [
+        (TapRequest::default(), "whole_app"),
+        (of(Of::ClientId("x".to_owned())), "client"),
+        (of(Of::Caller("token:ann".to_owned())), "callers"),
+        (TapRequest { seconds: 601, ..of(Of::WholeApp(true)) }, "600"),
+    ] {
+        let refused = observer.tap(wrong).await.unwrap_err();
+        assert!(refused.message().contains(words), "{refused}");
+    }
+}
+
+/// A gateway that is gone is named, and one that comes is tapped, without a new tap.
+#[tokio::test]
+async fn a_tap_follows_gateways_that_go_and_come() {
+    let mut cluster = Cluster::quiet(2).start().await;
+    let mut shown = Shown::open(&cluster, 0, of(Of::WholeApp(true)), 2).await;
+    cluster.gateways[1].kill();
+    soon("the gateway is named", async {
+        while shown.unreachable.is_empty() {
+            shown.more().await;
+        }
+    })
+    .await;
+    assert_eq!(shown.unreachable, ["gateway-2"]);
+    let third = cluster.add_gateway().await;
+    soon("the new gateway begins", async {
+        while shown.started.len() < 3 {
+            shown.more().await;
+        }
+    })
+    .await;
+    let client = cluster.client(third).await;
+    let (gateway, opened) = shown.kind(TapKind::Opened).await;
+    assert_eq!((&*gateway, opened.client_id), ("gateway-3", client.id));
+}
+
+/// What people read, and how the command ends.
+#[tokio::test]
+async fn broadgate_tap_prints_lines_and_ends_cleanly() {
+    let cluster = Cluster::quiet(2).start().await;
+    let mut caller = cluster.caller(0).await;
+    let mut client = cluster.client(1).await;
+    caller.bind(bind(&client.id, "42")).await.unwrap();
+    let start = |name: &str, args: &[&str]| {
+        let args = [&["tap", "--addr", &cluster.internal[0]], args].concat();
+        Process::start(&cluster.dir, name, &args, &[])
+    };
+    let mut people = start("tap", &["--uid", "42", "--payload"]);
+    let mut scripts = start("tap-json", &["--uid", "42", "--json", "--kind", "in"]);
+    until("the first line", async || people.log().contains("uid 42: 1 client on gateway-2").then_some(()))
+        .await;
+    until("both gateways", async || (scripts.log().matches("\"start\":{").count() == 2).then_some(())).await;
+    client.say("a\u{1b}[2Jb").await;
+    caller.send(text(uids(&["42"]), "psst")).await.unwrap();
+    client.hears(&["psst"]).await;
+    let has = |log: String, words: &str| log.lines().any(|line| line.contains(words)).then_some(());
+    until("what it said", async || has(people.log(), "in       6 B, window 0/32  a\\u{1b}[2Jb")).await;
+    until("what it got", async || has(people.log(), "placed   uid 42 4 B by command ")).await;
+    let log = people.log();
+    assert!(log.starts_with("uid 42: 1 client on gateway-2; payloads shown; ends in 10 min\n"), "{log}");
+    until("an object a line", async || has(scripts.log(), "\"kind\":\"TAP_KIND_IN\"")).await;
+    for line in scripts.log().lines() {
+        let events: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(events["gateway"].as_str().unwrap().starts_with("gateway-"), "{line}");
+    }
+    for process in [&mut people, &mut scripts] {
+        process.signal("INT");
+        assert_eq!(process.ended().await.code(), Some(0));
+    }
+    let (code, out, problem) = cluster.run(&["tap", "--whole-app", "--for", "2s"]);
+    assert_eq!((code, problem.as_str()), (0, ""), "{out}");
+    assert!(out.starts_with("the whole app: 1 client on gateway-2; payloads hidden; ends in 2 s\n"), "{out}");
+    let (code, _, problem) = cluster.run(&["tap", "--uid", "42", "--group", "g"]);
+    assert_eq!(code, 2, "{problem}");
+    let (code, _, problem) = cluster.run(&["tap", "--uid", "42", "--app", "nowhere"]);
+    assert_eq!(code, 4, "{problem}");
+}
