@@ -30,7 +30,7 @@ Examples:
   broadgate history orders.eu --app shop --limit 10
   broadgate history orders.eu --app shop --since 5011 --follow --payload
 
-A group has a history if a rule of [[gateway.retention]] says so; it is in the memory of the group's home. With
+A group has a history if a rule of [[gateway.groups]] says so (history_messages); it is in the memory of the group's home. With
 --follow it is asked once a second for what is new; where messages were dropped before that, it says so, and goes
 on. Times are those since a message was placed.
 
@@ -81,7 +81,7 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
     }
     let Some(position) = reply.position.clone() else {
         return Err(Failure::NotFound(format!(
-            "group {:?} has no history: nothing was sent to it, or no rule of [[gateway.retention]] keeps what is",
+            "group {:?} has no history: nothing was sent to it, or no rule of [[gateway.groups]] keeps its messages (history_messages)",
             asked.args.group
         )));
     };

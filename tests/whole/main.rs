@@ -30,6 +30,7 @@ mod homes;
 mod http;
 mod killers;
 mod large;
+mod live;
 mod malformed_input;
 mod metrics;
 mod metrics_tls;

@@ -1,0 +1,145 @@
+//! `broadgate group`, `history` and `watch`: where a group is at home, what was sent to it, who comes and goes.
+
+use broadgate_proto::v1::{self, inspect_request::Of, observe_client::ObserveClient};
+use serde_json::Value;
+
+use crate::harness::*;
+
+const KEEPING: &str = "[[gateway.groups]]\npattern = \"room-*\"\nhistory_messages = 5\n\
+    last_value_time = \"60s\"\n";
+
+async fn join_as(caller: &mut Caller, client: &Client, user: &str, group: &str) {
+    let member = v1::PresenceMember { user_id: user.to_owned(), info: "here".to_owned() };
+    let request = v1::JoinGroupsRequest { member: Some(member), ..join(&[&client.id], &[group]) };
+    caller.join(request).await.unwrap();
+}
+
+/// Every gateway says the same of a group, whichever is its home, and what it says is so.
+#[tokio::test]
+async fn a_group_is_described_by_its_home_whichever_gateway_is_asked() {
+    let cluster = Cluster::quiet(2).more(KEEPING).start().await;
+    let mut caller = cluster.caller(0).await;
+    let clients = [cluster.client(0).await, cluster.client(1).await, cluster.client(1).await];
+    let mut homes = std::collections::BTreeSet::new();
+    for number in 0..16 {
+        let group = format!("room-{number}");
+        for client in &clients {
+            caller.join(join(&[&client.id], &[&group])).await.unwrap();
+        }
+        join_as(&mut caller, &clients[0], "ann", &group).await;
+        for text_number in 0..7 {
+            caller.send(text(groups(&[&group]), &format!("text {text_number}"))).await.unwrap();
+        }
+        let mut replies = Vec::new();
+        for gateway in 0..2 {
+            let mut observer =
+                ObserveClient::connect(format!("http://{}", cluster.internal[gateway])).await.unwrap();
+            let of = Some(Of::Group(group.clone()));
+            let request = v1::InspectRequest { of, ..v1::InspectRequest::default() };
+            replies.push(observer.inspect(request).await.unwrap().into_inner());
+        }
+        for reply in &replies {
+            assert!(reply.coverage.as_ref().unwrap().complete, "{reply:?}");
+            let clients: Vec<_> = reply.clients.iter().map(|one| (&*one.gateway, one.clients)).collect();
+            let mut sorted = clients.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [("gateway-1", 1), ("gateway-2", 2)]);
+            assert_eq!(reply.present, 1);
+            let history = reply.history.unwrap();
+            assert_eq!((history.messages, history.messages_max), (5, 5));
+            assert_eq!((history.oldest, history.newest), (3, 7));
+            assert!(reply.last.unwrap().bytes > 0 && !reply.position.is_empty(), "{reply:?}");
+            let mut both = [&*reply.home, &*reply.next_home];
+            both.sort_unstable();
+            assert_eq!(both, ["gateway-1", "gateway-2"]);
+        }
+        assert_eq!((&replies[0].home, &replies[0].position), (&replies[1].home, &replies[1].position));
+        homes.insert(replies[0].home.clone());
+    }
+    // Both have been asked as the home, and by way of the other.
+    assert_eq!(homes.len(), 2);
+    let (code, out, problem) = cluster.run(&["group", "room-1"]);
+    assert_eq!((code, problem.as_str()), (0, ""), "{out}");
+    for words in
+        ["all have synced", "members  3: gateway-1 1, gateway-2 2; 1 user present", "history  5 of 5, 3 to 7"]
+    {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let (code, out, _) = cluster.run(&["group", "nobody", "--json"]);
+    let reply: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &reply["position"], &reply["since"]), (0, &"".into(), &Value::Null), "{out}");
+}
+
+/// What was sent, from where the reader stands, and what is sent from then on.
+#[tokio::test]
+async fn a_history_is_shown_without_payloads_unless_they_are_asked_for_and_is_followed() {
+    let cluster = Cluster::quiet(2).more(KEEPING).start().await;
+    let mut caller = cluster.caller(0).await;
+    let (code, _, problem) = cluster.run(&["history", "room-1"]);
+    assert!(code == 4 && problem.contains("history_messages"), "{problem}");
+    for number in 1..=7 {
+        let command_id = format!("order-{number}");
+        let send = v1::SendRequest { command_id, ..text(groups(&["room-1"]), "secret text") };
+        caller.send(send).await.unwrap();
+    }
+    let (code, out, problem) = cluster.run(&["history", "room-1", "--limit", "2"]);
+    assert_eq!((code, problem.as_str()), (0, ""), "{out}");
+    let lines: Vec<&str> = out.lines().map(str::trim).collect();
+    assert_eq!(lines.len(), 3, "{out}");
+    assert!(lines[1].starts_with('6') && lines[1].ends_with("order-6") && lines[1].contains("11 B"), "{out}");
+    assert!(lines[2].starts_with('7') && !out.contains("secret"), "{out}");
+    let (_, out, _) = cluster.run(&["history", "room-1", "--since", "5", "--payload"]);
+    assert_eq!((out.matches("secret text").count(), out.contains("missing")), (2, false), "{out}");
+    let (_, out, _) = cluster.run(&["history", "room-1", "--since", "1"]);
+    assert!(out.starts_with("messages before these are missing"), "{out}");
+    let (_, out, _) = cluster.run(&["history", "room-1", "--json"]);
+    let reply: Value = serde_json::from_str(&out).unwrap();
+    assert!(reply["messages"][0].get("text").is_none() && !out.contains("secret"), "{out}");
+    assert_eq!(reply["messages"][0]["offset"], 3, "{out}");
+
+    let args = ["history", "room-1", "--follow", "--limit", "1", "--addr", &cluster.internal[1]];
+    let mut follows = Process::start(&cluster.dir, "follow", &args, &[]);
+    until("what was sent", async || follows.log().contains("order-7").then_some(())).await;
+    let send = v1::SendRequest { command_id: "later".to_owned(), ..text(groups(&["room-1"]), "x") };
+    caller.send(send).await.unwrap();
+    until("what is sent", async || follows.log().contains("later").then_some(())).await;
+    assert_eq!((follows.log().matches("order-").count(), follows.log().matches("OFFSET").count()), (1, 1));
+    follows.signal("INT");
+    assert_eq!(follows.ended().await.code(), Some(0));
+}
+
+/// Changes as they happen, at any gateway; a broken stream is named, and a new gateway is watched.
+#[tokio::test]
+async fn a_watch_shows_who_comes_and_goes_and_says_where_it_may_have_missed_something() {
+    let mut cluster = Cluster::quiet(2).start().await;
+    let mut caller = cluster.caller(0).await;
+    let (ann, bob) = (cluster.client(0).await, cluster.client(0).await);
+    join_as(&mut caller, &ann, "ann", "orders.eu").await;
+    let args = ["watch", "--group", "orders.*", "--addr", &cluster.internal[0]];
+    let mut watches = Process::start(&cluster.dir, "watch", &args, &[]);
+    let shows = async |words: &str| {
+        let ends = |line: &str| line.ends_with(words);
+        until(words, async || watches.log().lines().any(ends).then_some(())).await;
+    };
+    shows("orders.eu joined ann").await;
+    join_as(&mut caller, &bob, "bob", "orders.us").await;
+    join_as(&mut caller, &bob, "bob", "others").await;
+    shows("orders.us occupied").await;
+    shows("orders.us joined bob").await;
+    drop(ann);
+    shows("orders.eu vacated").await;
+    cluster.gateways[1].kill();
+    shows("what changed and was undone meanwhile is missed").await;
+    // The others are its homes now, and a new one is watched.
+    let third = cluster.add_gateway().await;
+    let cid = cluster.client(third).await;
+    for number in 0..8 {
+        join_as(&mut cluster.caller(third).await, &cid, "cid", &format!("orders.{number}")).await;
+    }
+    for number in 0..8 {
+        shows(&format!("orders.{number} joined cid")).await;
+    }
+    assert!(!watches.log().contains("others"), "{}", watches.log());
+    watches.signal("INT");
+    assert_eq!(watches.ended().await.code(), Some(0));
+}
