@@ -63,8 +63,10 @@ fn as_text(reply: &InspectReply) -> String {
         format!("{}, {} ago", reply.position, ago(reply.position_age_ms))
     };
     let count: u64 = reply.clients.iter().map(|one| one.clients).sum();
+    let mut clients: Vec<_> = reply.clients.iter().collect();
+    clients.sort_by(|a, b| (b.clients, &a.gateway).cmp(&(a.clients, &b.gateway)));
     let by_gateway: Vec<String> =
-        reply.clients.iter().map(|one| format!("{} {}", one.gateway, one.clients)).collect();
+        clients.iter().map(|one| format!("{} {}", one.gateway, one.clients)).collect();
     let where_they_are =
         if by_gateway.is_empty() { String::new() } else { format!(": {}", by_gateway.join(", ")) };
     let present = match reply.present {

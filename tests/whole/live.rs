@@ -61,7 +61,7 @@ async fn a_group_is_described_by_its_home_whichever_gateway_is_asked() {
     let (code, out, problem) = cluster.run(&["group", "room-1"]);
     assert_eq!((code, problem.as_str()), (0, ""), "{out}");
     for words in
-        ["all have synced", "members  3: gateway-1 1, gateway-2 2; 1 user present", "history  5 of 5, 3 to 7"]
+        ["all have synced", "members  3: gateway-2 2, gateway-1 1; 1 user present", "history  5 of 5, 3 to 7"]
     {
         assert!(out.contains(words), "{words}: {out}");
     }

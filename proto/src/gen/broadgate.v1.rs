@@ -992,6 +992,7 @@ pub struct TopicHistory {
     pub oldest_age_ms: u64,
     #[prost(uint64, tag = "6")]
     pub age_max_ms: u64,
+    /// Of the commands that sent them.
     #[prost(uint64, tag = "7")]
     pub bytes: u64,
 }
@@ -999,6 +1000,7 @@ pub struct TopicHistory {
 pub struct TopicValue {
     #[prost(uint64, tag = "1")]
     pub age_ms: u64,
+    /// Of the command that sent it.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
 }
