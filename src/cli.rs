@@ -137,8 +137,15 @@ impl Cli {
 }
 
 /// Parses the command line; a wrong one ends the process with exit code 2.
-pub fn parse() -> Cli {
-    Cli::parse()
+pub fn parse<C: Parser>() -> C {
+    C::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        // It repeats what was typed.
+        say!("{}", error.render().to_string().trim_end());
+        std::process::exit(error.exit_code())
+    })
 }
 
 /// Runs what was typed.
@@ -177,7 +184,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "broadgate", &mut script);
-            crate::output::print(&String::from_utf8_lossy(&script))
+            crate::output::print_as_it_is(&String::from_utf8_lossy(&script))
         }
         CliCommand::Version { json } => {
             let version = broadgate_proto::VERSION;

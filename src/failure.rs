@@ -4,6 +4,8 @@ use std::{fmt, process::ExitCode};
 
 use broadgate_business::{CommandError, cluster::Refusal};
 
+use crate::terminal_text::one_line;
+
 /// Why a command did not do all that it was asked.
 #[derive(Debug)]
 pub enum Failure {
@@ -86,7 +88,8 @@ impl From<std::io::Error> for Failure {
 
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
-        let sentence = error.to_string();
+        // It repeats what a gateway says.
+        let sentence = one_line(&error.to_string());
         match error {
             error if error.is_not_found() => Self::NotFound(sentence),
             CommandError::Refused { kind: Refusal::Invalid | Refusal::Unauthenticated, .. } => {

@@ -4,12 +4,13 @@
 // `say!` in place of `eprintln!`, `operate::print` in place of `print!`: those panic when nobody reads.
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
-/// Writes a line to standard error; a closed standard error is not an error.
+/// Writes a line to standard error, as a terminal may show it; a closed standard error is not an error.
 #[macro_export]
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
+        let text = $crate::terminal_text::short_lines(&format!($($words)*));
+        let _ = writeln!(std::io::stderr(), "{text}");
     }};
 }
 
@@ -25,12 +26,14 @@ mod ledger_settings;
 pub mod operate;
 pub mod options;
 pub mod output;
+mod replaced_file;
 mod role_tasks;
 pub mod roles;
 mod secret_files;
 mod service_manager;
 mod setting_errors;
 mod telemetry;
+pub mod terminal_text;
 mod unreadable;
 mod up;
 

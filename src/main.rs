@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = broadgate::cli::parse();
+    let cli: broadgate::cli::Cli = broadgate::cli::parse();
     let threads = cli.threads();
     broadgate::run(threads, broadgate::cli::run(cli))
 }

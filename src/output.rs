@@ -11,10 +11,15 @@ use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use prost::Message;
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, SerializeOptions};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal_text};
 
-/// Writes to standard output. A closed pipe ends the program quietly.
+/// Writes to standard output, as a terminal may show it. A closed pipe ends the program quietly.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_as_it_is(&terminal_text::lines(text))
+}
+
+/// The same for what holds no text of strangers, and colours or tabs.
+pub(crate) fn print_as_it_is(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
@@ -41,13 +46,14 @@ pub(super) fn json(name: &str, message: &impl Message) -> Result<serde_json::Val
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| fail(&error))
 }
 
-pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print(&format!("{value:#}\n"))
+/// Writes JSON to standard output.
+pub fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print_as_it_is(&terminal_text::json(&format!("{value:#}\n")))
 }
 
 /// One object a line: a message of a stream.
 pub(crate) fn print_json_line(value: &serde_json::Value) -> Result<(), Failure> {
-    print(&format!("{value}\n"))
+    print_as_it_is(&terminal_text::json(&format!("{value}\n")))
 }
 
 /// A plain table: aligned columns, nothing drawn.
@@ -75,7 +81,8 @@ pub(crate) fn fitted<const N: usize>(
     spare: &[&str],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    let rows: Vec<[String; N]> = rows.into_iter().collect();
+    let cells = |row: [String; N]| row.map(|cell| terminal_text::one_line(&cell));
+    let rows: Vec<[String; N]> = rows.into_iter().map(cells).collect();
     let mut whole = plain_table();
     whole.set_header(header).add_rows(&rows);
     let Some(width) = width else { return text(&whole) };

@@ -26,6 +26,7 @@ use crate::{
     failure::Failure,
     role_tasks::RoleTasks,
     service_manager::{Ready, ServiceManager},
+    terminal_text,
 };
 
 /// The crates whose log is Broadgate's own.
@@ -78,16 +79,41 @@ pub(crate) fn filter(config: &Config) -> Result<EnvFilter, Failure> {
 /// Starts logging.
 pub(crate) fn start_logs(config: &Config) -> Result<(), Failure> {
     let filter = filter(config)?;
+    let format = config.log.format;
+    let has_colours = format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || LogWriter { format, has_colours })
         // It would tell them on standard error, and panic there: nobody reads it any more.
         .log_internal_errors(false);
-    match config.log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    match format {
+        LogFormat::Text => builder.with_ansi(has_colours).init(),
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
+}
+
+/// Writes events to standard error, as a terminal may show them: fields are texts of strangers.
+struct LogWriter {
+    format: LogFormat,
+    has_colours: bool,
+}
+
+impl std::io::Write for LogWriter {
+    /// The library writes an event at once.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let safe = match self.format {
+            LogFormat::Text => terminal_text::log_line(&text, self.has_colours),
+            LogFormat::Json => terminal_text::json(&text).into_owned(),
+        };
+        std::io::Write::write_all(&mut std::io::stderr(), safe.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Libraries that warn of each connection that sends something odd, without a limit and in full. What matters of

@@ -43,6 +43,13 @@ pub const PROFILES_MAX: usize = 256;
 pub const PROFILE_ADDRESSES_MAX: usize = 16;
 /// Such a name, in bytes.
 pub const PROFILE_NAME_BYTES_MAX: usize = 64;
+/// Settings of another server that are imported from standard input, in bytes: a person wrote them.
+pub const IMPORTED_FILE_BYTES_MAX: u64 = 1_048_576;
+/// Characters of a text of a stranger that commands print in a table or a sentence; its middle is left out.
+/// `--json` has all of it.
+pub const SHOWN_CELL_CHARS_MAX: usize = 1000;
+/// And of a line of an error or a warning, which repeats what was typed.
+pub const SHOWN_LINE_CHARS_MAX: usize = 2000;
 /// Rows of a page if none are asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 
@@ -449,6 +456,9 @@ pub const SOCKETIO_CONNECT_TIME_MAX: Duration = Duration::from_secs(45);
 pub const SOCKETIO_HANDSHAKE_BYTES_MAX: usize = 8 * KIB;
 /// How long a poll is held that asks for more than the handshake.
 pub const SOCKETIO_POLL_TIME: Duration = Duration::from_millis(200);
+/// For how long a Socket.IO client may poll, from its handshake on, before it asks for its WebSocket; beyond, its
+/// polls are refused, so that it learns that it would hear nothing. Gateways' clocks may differ by much of it.
+pub const SOCKETIO_POLLING_TIME_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a POST by polling, which is dropped: before the upgrade it holds a client's connect packet.
 pub const SOCKETIO_POST_BYTES_MAX: usize = 64 * KIB;
 

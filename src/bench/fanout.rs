@@ -15,7 +15,7 @@ pub(crate) struct FanoutArgs {
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]
-    sender: Sender,
+    pub(super) sender: Sender,
     #[command(flatten)]
     messages: broadcast::Messages,
 }

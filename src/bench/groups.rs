@@ -16,7 +16,7 @@ pub(crate) struct GroupsArgs {
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]
-    sender: Sender,
+    pub(super) sender: Sender,
     /// Number of groups; each client is in one, each message goes to one
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) groups: u32,

@@ -18,7 +18,7 @@ pub(crate) struct IdleArgs {
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]
-    sender: Sender,
+    pub(super) sender: Sender,
     /// Join raw clients to a group; Pusher clients always subscribe to a channel
     #[arg(long)]
     join: bool,

@@ -107,7 +107,7 @@ pub(crate) fn latency_text(histogram: &Histogram<u64>) -> String {
 }
 
 pub(crate) fn tell(is_json: bool, json: &Value, text: &str) -> Result<(), Failure> {
-    if is_json { output::print(&format!("{json:#}\n")) } else { output::print(text) }
+    if is_json { output::print_json(json) } else { output::print(text) }
 }
 
 /// The ids of this run's clients, and their groups: the cluster lists them under their addresses.

@@ -62,7 +62,7 @@ enum Kind {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = broadgate::cli::parse();
     broadgate::run(environment::threads(), run(cli))
 }
 
@@ -78,6 +78,15 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Kind::Storm(args) => (Some(&args.load), None, args.stay),
         Kind::Hop(_) | Kind::Report(_) | Kind::Ceiling(_) => (None, None, 0),
     };
+    let sender = match &cli.kind {
+        Kind::Idle(args) => Some(&args.sender),
+        Kind::Fanout(args) => Some(&args.sender),
+        Kind::Groups(args) => Some(&args.sender),
+        Kind::Slow(args) => Some(&args.sender),
+        Kind::Storm(args) => Some(&args.sender),
+        Kind::Echo(_) | Kind::Hop(_) | Kind::Report(_) | Kind::Ceiling(_) => None,
+    };
+    sender.map_or(Ok(()), |sender| sender.at.check_load())?;
     if let Some(load) = load {
         check(load, groups.is_some(), more, files)?;
         if let (Some(_), Some(groups)) = (load.part, groups) {

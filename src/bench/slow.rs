@@ -16,7 +16,7 @@ pub(crate) struct SlowArgs {
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]
-    sender: Sender,
+    pub(super) sender: Sender,
     /// Number of clients that stop reading in the second half
     #[arg(long, default_value_t = 100)]
     slow: usize,

@@ -28,7 +28,7 @@ pub(crate) struct StormArgs {
     #[command(flatten)]
     pub(super) load: Load,
     #[command(flatten)]
-    sender: Sender,
+    pub(super) sender: Sender,
     /// Number of clients that receive a broadcast meanwhile
     #[arg(long, default_value_t = 100)]
     pub(super) stay: usize,

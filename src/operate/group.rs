@@ -7,11 +7,9 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    operate::{
-        target::{ClusterTarget, complete},
-        why_text::shown,
-    },
+    operate::target::{ClusterTarget, complete},
     output::{age, bytes, json, print, print_json},
+    terminal_text::one_line,
 };
 
 const AFTER_HELP: &str = "\
@@ -97,7 +95,7 @@ fn history_text(history: &TopicHistory) -> String {
 }
 
 fn shown_lines<const N: usize>(lines: [(&str, String); N]) -> String {
-    lines.iter().map(|(head, text)| format!("{head:8} {}\n", shown(text))).collect()
+    lines.iter().map(|(head, text)| format!("{head:8} {}\n", one_line(text))).collect()
 }
 
 #[cfg(test)]

@@ -15,14 +15,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{failure::Failure, options::ConfigFile, setting_errors};
+use crate::{failure::Failure, options::ConfigFile, setting_errors, terminal_text::one_line};
 
 /// A process that is well answers within milliseconds.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read: a status line, headers and a sentence.
 const ANSWER_BYTES_MAX: u64 = 4096;
-/// Characters of an answer that are shown.
-const EXCERPT_CHARS_MAX: usize = 200;
 
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
@@ -67,7 +65,7 @@ fn judge(address: SocketAddr, path: &str, answer: &str) -> Result<&'static str, 
         return Ok(well);
     }
     if head.starts_with("HTTP/1.1 503 ") {
-        return Err(Failure::Failed(excerpt(body)));
+        return Err(Failure::Failed(one_line(body.trim())));
     }
     if body.contains(TLS_ONLY) {
         let sentence =
@@ -77,24 +75,8 @@ fn judge(address: SocketAddr, path: &str, answer: &str) -> Result<&'static str, 
     let status = head.lines().next().unwrap_or_default();
     Err(Failure::Unreachable(format!(
         "{address} is not a metrics port, see metrics.bind: it answers {path} with \"{}\"",
-        excerpt(&format!("{status} {body}"))
+        one_line(format!("{status} {body}").trim())
     )))
-}
-
-/// The beginning of a text, on one line, with everything escaped that a terminal would not show as it is.
-fn excerpt(text: &str) -> String {
-    let mut shown = String::new();
-    let mut chars = text.trim().chars();
-    for char in chars.by_ref().take(EXCERPT_CHARS_MAX) {
-        match char {
-            '"' | '\'' | '\\' => shown.push(char),
-            char => shown.extend(char.escape_debug()),
-        }
-    }
-    if chars.next().is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 /// Where a process on this machine is reached that listens at this address.
@@ -142,7 +124,7 @@ mod tests {
         for status in ["200 OK", "404 Not Found", "503 Busy"] {
             let refused = judge("/healthz", &format!("HTTP/1.1 {status}\r\n\r\n{long}")).unwrap_err();
             assert!(refused.contains(r"\u{1b}]0;title\u{7}\u{202e}line one\nline two"), "{refused}");
-            assert!(refused.chars().count() < 400 && !refused.chars().any(char::is_control), "{refused}");
+            assert!(refused.chars().count() < 1300 && !refused.chars().any(char::is_control), "{refused}");
         }
         let secured =
             judge("/healthz", &format!("HTTP/1.1 400 Bad Request\r\n\r\n{TLS_ONLY}: use HTTPS")).unwrap_err();

@@ -13,9 +13,9 @@ use crate::{
     operate::{
         stream::until_interrupted,
         target::{ClusterTarget, complete},
-        why_text::shown,
     },
     output::{age, bytes, fitted, json, print, print_json, print_json_line, screen},
+    terminal_text::one_line,
 };
 
 /// How often a followed history is asked for what is new.
@@ -192,11 +192,11 @@ fn reached(before: Option<HistoryPosition>, reply: &HistoryReply) -> Option<Hist
 
 fn as_text(reply: &HistoryReply, payload: bool, width: Option<usize>) -> String {
     let rows = reply.messages.iter().map(|message| {
-        let event = shown(&message.event);
+        let event = one_line(&message.event);
         let age = age(Duration::from_millis(message.age_ms));
         let size = bytes(message.bytes);
         let said = if payload { said(message) } else { String::new() };
-        [message.offset.to_string(), age, size, event, shown(&message.command_id), said]
+        [message.offset.to_string(), age, size, event, one_line(&message.command_id), said]
     });
     let last = if payload { "PAYLOAD" } else { "" };
     fitted(width, ["OFFSET", "AGE", "BYTES", "EVENT", "COMMAND", last], &["EVENT", "COMMAND"], rows)
@@ -206,7 +206,7 @@ fn as_text(reply: &HistoryReply, payload: bool, width: Option<usize>) -> String 
 fn said(message: &HistoryMessage) -> String {
     let text = match &message.payload {
         None => return String::new(),
-        Some(Payload::Text(text)) => shown(text),
+        Some(Payload::Text(text)) => one_line(text),
         Some(Payload::Binary(bytes) | Payload::Framed(bytes)) => data_encoding::HEXLOWER.encode(bytes),
     };
     match text.char_indices().nth(PAYLOAD_CHARS_MAX) {

@@ -12,6 +12,7 @@ use crate::{
     failure::Failure,
     operate::target::{ClusterTarget, complete},
     output::{age_since_ms, bytes, counted, fitted, json, print, print_json, screen},
+    terminal_text::one_line,
 };
 
 #[derive(Debug, Args)]
@@ -251,5 +252,5 @@ fn more(cursor: &str) -> Result<(), Failure> {
     if cursor.is_empty() {
         return Ok(());
     }
-    print(&format!("\nThere are more: add --cursor '{cursor}'\n"))
+    print(&format!("\nThere are more: add --cursor '{}'\n", one_line(cursor)))
 }

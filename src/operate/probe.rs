@@ -10,7 +10,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal_text::one_line};
 
 /// Whose port is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +82,9 @@ pub(super) async fn channel(
 
 /// Why a call was not carried out there.
 pub(super) fn refused(address: &str, wanted: WantedRole, status: &Status) -> Failure {
-    let message = status.message();
+    let message = one_line(status.message());
     match (status.code(), wanted) {
-        (Code::NotFound, _) => Failure::NotFound(message.to_owned()),
+        (Code::NotFound, _) => Failure::NotFound(message),
         (Code::InvalidArgument, _) => Failure::usage(message),
         (Code::Unauthenticated, _) => Failure::usage(format!("{address}: {message}")),
         (Code::Unimplemented, WantedRole::Gateway) => {

@@ -11,6 +11,7 @@ use crate::{
     failure::Failure,
     operate::target::{ClusterTarget, complete},
     output::{age, age_since_ms, fitted, print, print_json, screen},
+    terminal_text::one_line,
 };
 
 /// A ledger that takes longer to accept a change is worth a warning.
@@ -152,8 +153,9 @@ fn ledger(status: &StatusReply) -> String {
 
 fn as_text(status: &StatusReply, width: Option<usize>) -> String {
     let heard = if status.register_heard { "heard" } else { "NOT HEARD" };
+    let register = one_line(&status.register);
     let mut text =
-        format!("register {} ({heard}){} · epoch {}\n\n", status.register, ledger(status), epoch(status));
+        format!("register {register} ({heard}){} · epoch {}\n\n", one_line(&ledger(status)), epoch(status));
     let count = |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
     text += &fitted(
         width,
@@ -226,7 +228,7 @@ fn as_text(status: &StatusReply, width: Option<usize>) -> String {
         );
     }
     for warning in warnings(status) {
-        text += &format!("\nwarning: {warning}\n");
+        text += &format!("\nwarning: {}\n", one_line(&warning));
     }
     text
 }

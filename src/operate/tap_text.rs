@@ -5,11 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use broadgate_business::v1::{TapEvent, TapEvents, TapKind, tap_event::Payload};
 
 use crate::{
-    operate::{
-        stream::{short_id, short_time, time_of_day},
-        why_text::shown,
-    },
+    operate::stream::{short_id, short_time, time_of_day},
     output::{age, bytes, counted},
+    terminal_text::one_line,
 };
 
 /// What the gateways say when a tap opens.
@@ -38,9 +36,9 @@ impl Opening {
         let payloads = if payload { "payloads shown" } else { "payloads hidden" };
         let ends = age(Duration::from_secs(self.seconds.into()));
         let clients = counted(self.clients, "client");
-        let mut text = format!("{}: {clients}{on}; {payloads}; ends in {ends}\n", shown(whose));
+        let mut text = format!("{}: {clients}{on}; {payloads}; ends in {ends}\n", one_line(whose));
         for gateway in silent {
-            text += &format!("{} does not answer\n", shown(gateway));
+            text += &format!("{} does not answer\n", one_line(gateway));
         }
         text
     }
@@ -48,7 +46,7 @@ impl Opening {
 
 /// A line for each event, and for what is missing.
 pub(super) fn lines(events: &TapEvents, per_second: u32) -> String {
-    let gateway = shown(&events.gateway);
+    let gateway = one_line(&events.gateway);
     let mut text = String::new();
     if let Some(start) = events.start {
         text += &format!("{gateway} is tapped: {}\n", counted(start.clients, "client"));
@@ -61,7 +59,7 @@ pub(super) fn lines(events: &TapEvents, per_second: u32) -> String {
         text += &line(&gateway, event);
     }
     if !events.unreachable.is_empty() {
-        text += &format!("{gateway} NOTHING is shown: {}\n", shown(&events.unreachable));
+        text += &format!("{gateway} NOTHING is shown: {}\n", one_line(&events.unreachable));
     }
     text
 }
@@ -73,12 +71,12 @@ fn line(gateway: &str, event: &TapEvent) -> String {
     let mut text = format!(
         "{} {gateway} {} {word:8} {}",
         time_of_day(event.at_ms),
-        shown(&client),
-        shown(&details(kind, event))
+        one_line(&client),
+        one_line(&details(kind, event))
     );
     match &event.payload {
         None => {}
-        Some(Payload::Text(said)) => text += &format!("  {}", shown(said)),
+        Some(Payload::Text(said)) => text += &format!("  {}", one_line(said)),
         Some(Payload::Binary(said)) => text += &format!("  {}", data_encoding::HEXLOWER.encode(said)),
     }
     text.trim_end().to_owned() + "\n"

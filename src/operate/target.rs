@@ -99,6 +99,18 @@ impl At {
         self.addr.is_some() || self.cluster.is_some()
     }
 
+    /// Refuses load at a protected cluster, also where nothing is sent through it: clients are load as well.
+    ///
+    /// # Errors
+    /// If it is protected, or a cluster was named and cannot be used.
+    pub fn check_load(&self) -> Result<(), Failure> {
+        match self.open() {
+            Ok(chosen) => chosen.check_load(),
+            Err(failure) if self.is_named() => Err(failure),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// The cluster that is meant.
     ///
     /// # Errors
@@ -170,6 +182,15 @@ impl ChosenCluster {
             app: None,
             protected: false,
             registers: None,
+        }
+    }
+
+    fn check_load(&self) -> Result<(), Failure> {
+        match self.name.as_ref().filter(|_| self.protected) {
+            Some(name) => Err(Failure::usage(format!(
+                "cluster {name:?} is protected: no load is made there; name another one with --cluster or --addr"
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -272,11 +293,7 @@ impl ClusterTarget {
     /// If the cluster is protected, cannot be reached, or has no such app.
     pub async fn cluster_for_load(&self) -> Result<(Cluster, String), Failure> {
         let chosen = self.at.open()?;
-        if let Some(name) = chosen.name.as_ref().filter(|_| chosen.protected) {
-            return Err(Failure::usage(format!(
-                "cluster {name:?} is protected: no load is made there; name another one with --cluster or --addr"
-            )));
-        }
+        chosen.check_load()?;
         let reached = self.reach(&chosen).await?;
         let address = reached.address.clone();
         Ok((reached.of_app()?, address))

@@ -19,9 +19,9 @@ use crate::{
     operate::{
         stream::{time_of_day, until_interrupted},
         target::ClusterTarget,
-        why_text::shown,
     },
     output::{print, print_json_line},
+    terminal_text::one_line,
 };
 
 /// How often the list of gateways is asked for: a new one is watched then.
@@ -136,7 +136,7 @@ fn parts(kind: &ChangeKind) -> (&'static str, &str) {
 
 fn line(change: &GroupChange, at_ms: u64) -> String {
     let (event, user) = parts(&change.kind);
-    let text = format!("{} {} {event} {}", &time_of_day(at_ms)[..8], shown(&change.group), shown(user));
+    let text = format!("{} {} {event} {}", &time_of_day(at_ms)[..8], one_line(&change.group), one_line(user));
     text.trim_end().to_owned() + "\n"
 }
 

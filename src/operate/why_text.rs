@@ -7,7 +7,10 @@ use broadgate_proto::{
     v1::{Cause, EndedClient, EndedMemory, EndedReply, RefusedClient},
 };
 
-use crate::output::{age, bytes, counted};
+use crate::{
+    output::{age, bytes, counted},
+    terminal_text::one_line,
+};
 
 /// How many others of a network ended alike.
 pub(super) struct Also {
@@ -40,14 +43,6 @@ pub(super) fn as_text(reply: &EndedReply, also: &[Also], now: Duration) -> Strin
         text += &one;
     }
     text
-}
-
-/// On one line, and nothing that a terminal acts on or does not show: paths and ids are strangers'.
-pub(super) fn shown(text: &str) -> String {
-    let is_plain = |char: char| matches!(char, '"' | '\'' | '\\') || char.escape_debug().len() == 1;
-    text.chars()
-        .map(|char| if is_plain(char) { char.to_string() } else { char.escape_debug().to_string() })
-        .collect()
 }
 
 /// How far back the gateways remember; a gateway that remembers less is named.
@@ -110,8 +105,8 @@ fn end_text(end: &EndedClient, also: Option<&Also>, now: Duration) -> String {
         end.gateway,
         end.address,
     );
-    let mut text = shown(&head) + "\n";
-    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", shown(value));
+    let mut text = one_line(&head) + "\n";
+    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", one_line(value));
     line("because", &because);
     if let Some(Also { network, others, .. }) = also.filter(|also| also.others > 0) {
         line("also", &format!("{} of {network} within the same minute", counted(*others, "other client")));
@@ -281,8 +276,8 @@ fn refusal_text(refused: &RefusedClient, now: Duration) -> String {
     let times = if *count == 1 { String::new() } else { format!(", {count} times") };
     let who = if address.is_empty() { "somebody" } else { address };
     let head = format!("{} {who} on {gateway}: REFUSED {reason}{times}", clock(*last_at_ms, now));
-    let mut text = shown(&head) + "\n";
-    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", shown(value));
+    let mut text = one_line(&head) + "\n";
+    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", one_line(value));
     line("because", why);
     let of = [("app", app), ("key", key), ("path", path)];
     let of: Vec<String> = of

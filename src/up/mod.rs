@@ -107,7 +107,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     tokio::select! {
         ready = wait_until_ready(&ports, &credentials, &args) => match ready {
             // That nobody reads it is no reason to end.
-            Ok(()) => drop(crate::output::print(&welcome::text(&args.welcome(&ports, apps.as_ref(), tls.as_ref())))),
+            Ok(()) => drop(crate::output::print_as_it_is(&welcome::text(&args.welcome(&ports, apps.as_ref(), tls.as_ref())))),
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);

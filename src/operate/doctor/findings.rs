@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::terminal_text::one_line;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
@@ -90,8 +92,9 @@ pub(crate) fn sum(all: &[Checked]) -> String {
 pub(crate) fn as_text(all: &[Checked]) -> String {
     let mut text = String::new();
     let wide = all.iter().map(|checked| checked.name.len()).max().unwrap_or_default();
-    let line =
-        |level: Severity, name: &str, words: &str| format!("{:<5} {name:<wide$}  {words}\n", level.word());
+    let line = |level: Severity, name: &str, words: &str| {
+        format!("{:<5} {name:<wide$}  {}\n", level.word(), one_line(words))
+    };
     let (well, bad): (Vec<_>, Vec<_>) = all.iter().partition(|checked| checked.level() == Severity::Ok);
     if bad.is_empty() {
         return well.iter().map(|checked| line(Severity::Ok, checked.name, &checked.well)).collect();
@@ -100,7 +103,7 @@ pub(crate) fn as_text(all: &[Checked]) -> String {
         for finding in &checked.findings {
             text += &line(finding.level, checked.name, &finding.what);
             if !finding.advice.is_empty() {
-                let _ = writeln!(text, "{:wide$}        do: {}", "", finding.advice);
+                let _ = writeln!(text, "{:wide$}        do: {}", "", one_line(&finding.advice));
             }
         }
     }
