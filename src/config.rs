@@ -319,17 +319,19 @@ impl Config {
 
     /// The shared secret: BROADGATE_SECRET, else the file.
     pub fn secret(&self) -> Result<Secret, Failure> {
-        let (place, text) = match (environment::text("SECRET")?, &self.cluster.secret_file) {
-            (Some(text), _) => ("BROADGATE_SECRET".to_owned(), text),
-            (None, Some(path)) => {
-                let place = format!("cluster.secret_file {}", path.display());
-                let text = bounded_read::read_text(path, ReadableKind::Any)
-                    .map_err(|error| Failure::usage(format!("{place}: {error}")))?;
-                (place, text)
+        match (environment::text("SECRET")?, &self.cluster.secret_file) {
+            (Some(text), _) => {
+                Secret::parse(&text).map_err(|error| Failure::usage(format!("BROADGATE_SECRET: {error}")))
             }
-            (None, None) => return Ok(Secret::default()),
-        };
-        Secret::parse(&text).map_err(|error| Failure::usage(format!("{place}: {error}")))
+            (None, Some(path)) => {
+                let place = |error: &dyn std::fmt::Display| {
+                    Failure::usage(format!("cluster.secret_file {}: {error}", path.display()))
+                };
+                let text = bounded_read::read_text(path, ReadableKind::Any).map_err(|error| place(&error))?;
+                Secret::of_file(&text).map_err(|error| place(&error))
+            }
+            (None, None) => Ok(Secret::default()),
+        }
     }
 }
 

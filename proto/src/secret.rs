@@ -20,6 +20,9 @@ pub struct Secret(Arc<[String]>);
 /// An unusable secret or listen address.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// Nothing is in the file.
+    #[error("it is empty: `broadgate secret` prints a secret")]
+    Empty,
     /// Too short.
     #[error(
         "the shared secret has {0} bytes: at least {SECRET_BYTES_MIN} are needed (`broadgate secret` prints one)"
@@ -62,6 +65,15 @@ impl Secret {
             }
         }
         Ok(Self(all.into()))
+    }
+
+    /// Those in a file: somebody meant that there is one.
+    ///
+    /// # Errors
+    /// The same, and if there is none.
+    pub fn of_file(text: &str) -> Result<Self, SecretError> {
+        Self::parse(text)
+            .and_then(|secret| if secret.is_none() { Err(SecretError::Empty) } else { Ok(secret) })
     }
 
     /// What a function makes of each, the one that is sent first.

@@ -1,8 +1,12 @@
 //! `broadgate apps`: what the configuration's apps are, a fresh one, and how Laravel finds one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use broadgate_gateway::apps::{App, WebhookEvent};
+use broadgate_proto::limits::IMPORTED_FILE_BYTES_MAX;
 use broadgate_tasks::bounded_read::{self, ReadableKind};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -16,6 +20,7 @@ use crate::{
     failure::Failure,
     options::{AppsFileOption, ConfigFile},
     output::{fitted, print, print_json, screen},
+    replaced_file,
 };
 
 #[derive(Debug, Args)]
@@ -40,8 +45,13 @@ enum AppsCommand {
     },
     /// Convert a laravel-echo-server.json into an app with its secret, and report on each of its settings
     Import {
-        /// The laravel-echo-server.json
+        /// The laravel-echo-server.json; - reads it from standard input
+        #[arg(value_name = "FILE|-")]
         file: PathBuf,
+        /// Write the app to this file, which only its owner may read and must not be there yet, and print the
+        /// settings that are left to do
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Print an app's settings for Laravel's .env and Echo, including its secret
     Env {
@@ -64,7 +74,7 @@ pub(crate) fn run(args: &AppsArgs) -> Result<(), Failure> {
             let app = fresh::Fresh::new(id)?;
             if args.json { print_json(&app.json()) } else { print(&app.toml()) }
         }
-        Some(AppsCommand::Import { file }) => args.import(file),
+        Some(AppsCommand::Import { file, out }) => args.import(file, out.as_deref()),
         Some(AppsCommand::Env { id, url, public_url }) => args.env(id, url.as_deref(), public_url.as_deref()),
     }
 }
@@ -78,6 +88,9 @@ impl AppsArgs {
     fn list(&self) -> Result<(), Failure> {
         let reading = self.read()?;
         let table = reading.open().map_err(Failure::Usage)?.load();
+        for warning in reading.warnings() {
+            say!("broadgate: warning: {warning}");
+        }
         if self.json {
             let apps = table.iter().enumerate().map(|(index, app)| as_json(app, reading.place(index)));
             return print_json(&json!({ "apps": apps.collect::<Vec<_>>() }));
@@ -88,18 +101,29 @@ impl AppsArgs {
         print(&as_text(table.iter().map(AsRef::as_ref), screen()))
     }
 
-    fn import(&self, file: &Path) -> Result<(), Failure> {
-        let name = file.display();
-        let read = bounded_read::read(file, ReadableKind::Regular);
-        let bytes = read.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name}: it is not UTF-8")))?;
+    fn import(&self, file: &Path, out: Option<&Path>) -> Result<(), Failure> {
+        if let Some(out) = out.filter(|out| out.symlink_metadata().is_ok()) {
+            let out = out.display();
+            return Err(Failure::usage(format!(
+                "--out: {out} is there already, and is not overwritten: choose another name, or move it away"
+            )));
+        }
+        let (name, text) = settings_of_other_server(file)?;
         let mut fresh =
             || fresh::Fresh::new("").map(fresh::Fresh::key_and_secret).map_err(|failure| failure.to_string());
         let check_id = |id: &str| fresh::check_id(id).map_err(|failure| failure.to_string());
         let imported = import::import(&text, &mut fresh, &check_id);
-        let imported = imported.map_err(|sentence| Failure::usage(format!("{name}: {sentence}")))?;
-        if self.json { print_json(&imported.json()) } else { print(&imported.toml()) }
+        let mut imported = imported.map_err(|sentence| Failure::usage(format!("{name}: {sentence}")))?;
+        // A gateway is started in another folder.
+        let beside = out.and_then(Path::parent).unwrap_or(Path::new("")).join(import::PASSWORD_FILE);
+        imported.expect_password_in(&std::path::absolute(beside)?);
+        let Some(out) = out else {
+            return if self.json { print_json(&imported.json()) } else { print(&imported.toml()) };
+        };
+        replaced_file::replace(out, &imported.toml()).map_err(|error| {
+            Failure::usage(format!("--out: {} cannot be written: {error}", out.display()))
+        })?;
+        if self.json { print_json(&imported.json()) } else { print(&imported.to_do(out)) }
     }
 
     fn env(&self, id: &str, url: Option<&str>, public_url: Option<&str>) -> Result<(), Failure> {
@@ -128,6 +152,27 @@ impl AppsArgs {
         }
         print(&laravel::both(app, key, &places))
     }
+}
+
+/// How the settings are called in errors, and their text.
+fn settings_of_other_server(file: &Path) -> Result<(String, String), Failure> {
+    let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{name}: {error}"));
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let most = IMPORTED_FILE_BYTES_MAX;
+        std::io::stdin().take(most + 1).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
+        if bytes.len() as u64 > most {
+            return Err(wrong(&format!("it has more than {most} bytes: it is no laravel-echo-server.json")));
+        }
+        bytes
+    } else {
+        bounded_read::read(file, ReadableKind::Regular).map_err(|error| wrong(&error))?
+    };
+    let text = String::from_utf8(bytes).map_err(|_| wrong(&"it is not UTF-8"))?;
+    // Editors of Windows begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
+    Ok((name, text))
 }
 
 fn as_text<'a>(apps: impl Iterator<Item = &'a App>, width: Option<usize>) -> String {

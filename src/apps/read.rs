@@ -71,6 +71,8 @@ pub struct AppsReading {
     places: Vec<String>,
     /// The ids of the apps that each file has.
     files: Files,
+    /// The apps file, if there is one.
+    apps_file: Option<PathBuf>,
     /// Files in which a secret stands.
     with_secrets: BTreeSet<PathBuf>,
 }
@@ -117,6 +119,7 @@ impl Source {
                 UnreadableInput::toml("apps file", &path.display().to_string(), &text, error).sentence()
             })?;
             reading.add(path, &text, file.apps);
+            reading.apps_file = Some(path.clone());
         }
         reading.read_secrets(seen)?;
         for id in &self.raw {
@@ -224,9 +227,14 @@ impl AppsReading {
         Ok(())
     }
 
-    /// Files with secrets that others than their owner can read.
+    /// Files with secrets that others than their owner can read, and an apps file without any app.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.with_secrets.iter().filter_map(|path| exposed("apps", path)).collect()
+        let has_none = |path: &&PathBuf| self.files.get(*path).is_none_or(Vec::is_empty);
+        let empty = self.apps_file.as_ref().filter(has_none).map(|path| {
+            let path = path.display();
+            format!("apps file {path} has no app: was it written to its end? `broadgate apps new ID` prints an app")
+        });
+        self.with_secrets.iter().filter_map(|path| exposed("apps", path)).chain(empty).collect()
     }
 
     /// Checks the apps and makes the table of a gateway.

@@ -69,25 +69,24 @@ struct AddArgs {
 }
 
 pub(crate) fn cluster(args: ClusterArgs) -> Result<(), Failure> {
-    let mut profiles = Profiles::read()?;
     match args.what {
-        ClusterCommand::Add(args) => add(&mut profiles, args),
+        ClusterCommand::Add(args) => add(args),
         ClusterCommand::Use { name, .. } => {
-            profiles.set_used(name.as_deref())?;
+            Profiles::set_used(name.as_deref())?;
             print(&match name {
                 Some(name) => format!("commands that name no cluster go to {name:?}\n"),
                 None => "no cluster is in use: the configuration decides\n".to_owned(),
             })
         }
-        ClusterCommand::List { json } => list(&profiles, json),
+        ClusterCommand::List { json } => list(&Profiles::read()?, json),
         ClusterCommand::Remove { name } => {
-            profiles.remove(&name)?;
+            Profiles::remove(&name)?;
             print(&format!("cluster {name:?} is forgotten\n"))
         }
     }
 }
 
-fn add(profiles: &mut Profiles, args: AddArgs) -> Result<(), Failure> {
+fn add(args: AddArgs) -> Result<(), Failure> {
     let absolute = |path: Option<PathBuf>| path.map(std::path::absolute).transpose();
     let [ca, cert, key] = args.tls.paths();
     let profile = Profile {
@@ -100,9 +99,7 @@ fn add(profiles: &mut Profiles, args: AddArgs) -> Result<(), Failure> {
         app: args.app,
         protected: args.protected,
     };
-    // What could not be used later is refused now.
-    profiles.credentials(&args.name, &profile)?;
-    profiles.add(&args.name, &profile, args.is_used)?;
+    let profiles = Profiles::add(&args.name, &profile, args.is_used)?;
     for (what, file) in [("secret_file", &profile.secret_file), ("tls_key", &profile.tls_key)] {
         if let Some(warning) = file.as_ref().and_then(|file| secret_files::exposed(what, file)) {
             say!("broadgate: warning: {warning}");
@@ -115,6 +112,9 @@ fn add(profiles: &mut Profiles, args: AddArgs) -> Result<(), Failure> {
 
 fn list(profiles: &Profiles, is_json: bool) -> Result<(), Failure> {
     let is_used = |name: &str| profiles.used.as_deref() == Some(name);
+    if let Some(warning) = profiles.used_warning() {
+        say!("broadgate: warning: {warning}");
+    }
     if is_json {
         let all: Vec<_> = profiles
             .all

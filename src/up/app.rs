@@ -1,16 +1,13 @@
 //! The app that `up` makes on its first start, so that Pusher clients and Laravel have one at once.
 
-use std::{
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use broadgate_gateway::apps::{App, KeyPair};
 
 use crate::{
     apps::{Source, fresh},
     failure::Failure,
+    replaced_file,
 };
 
 /// Digits: some of the SDKs take no other ids.
@@ -61,18 +58,9 @@ impl DemoAppsFile {
     }
 }
 
-/// Whole or not at all, and for nobody else's eyes.
 fn make(path: &Path, app: &str) -> std::io::Result<()> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
     let text = format!("# Made by `broadgate up`; the gateways read it again when it changes.\n\n{app}");
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file =
-        std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)
+    replaced_file::replace(path, &text)
 }
 
 #[cfg(test)]

@@ -305,3 +305,53 @@ fn settings_of_laravel_echo_server_are_imported_or_refused_in_one_sentence() {
     assert!(code == 2 && error.contains("nowhere.json"), "{error}");
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+/// A file is written as a whole or not at all, from a file or standard input, with a byte order mark or without.
+#[test]
+fn imported_app_is_written_whole_or_not_at_all() {
+    let dir = std::env::temp_dir().join(format!("broadgate-import-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let import = |input: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"));
+        command.args(["apps", "import"]).args(args).current_dir(&dir);
+        let pipe = std::process::Stdio::piped;
+        let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+        // It may have ended before it reads.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout) + &text(output.stderr))
+    };
+    let settings =
+        r#"{"databaseConfig": {"redis": {"host": "tls://r.test", "password": "hush", "keyPrefix": "x"}}}"#;
+    std::fs::write(dir.join("bad.json"), "{").unwrap();
+    let (code, text) = import("", &["bad.json", "--out", "apps.toml"]);
+    assert!(code == 2 && text.contains("bad.json: line 1"), "{text}");
+    assert!(!dir.join("apps.toml").exists(), "nothing is left of an import that failed");
+    let (code, text) = import(&format!("\u{feff}{settings}"), &["-", "--out", "apps.toml"]);
+    assert!(code == 0 && text.contains("apps.toml is written") && text.contains("to do: "), "{text}");
+    let written = std::fs::read_to_string(dir.join("apps.toml")).unwrap();
+    let password = std::fs::canonicalize(&dir).unwrap().join("redis.password");
+    assert!(written.contains(&format!("password_file = {password:?}")), "{written}");
+    assert!(
+        written.contains("rediss://r.test:6379") && !(written.clone() + &text).contains("hush"),
+        "{written}"
+    );
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.join("apps.toml")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, text) = import(settings, &["-", "--out", "apps.toml"]);
+    assert!(code == 2 && text.contains("is not overwritten"), "{text}");
+    assert_eq!(std::fs::read_to_string(dir.join("apps.toml")).unwrap(), written);
+
+    // A file without apps is warned of, wherever it is read.
+    std::fs::write(dir.join("empty.toml"), "").unwrap();
+    std::fs::write(dir.join("broadgate.toml"), "").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_broadgate"));
+    let output = command.args(["check-config", "broadgate.toml", "--apps", "empty.toml"]).current_dir(&dir);
+    let output = output.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && text.contains("warning: apps file empty.toml has no app"), "{text}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -201,3 +201,65 @@ fn mute_addresses_are_given_up_in_time() {
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// Commands that change the file at the same time lose nothing, and a link to it stays one.
+#[test]
+fn file_is_changed_by_one_command_at_a_time_and_links_are_followed() {
+    let dir = std::env::temp_dir().join(format!("broadgate-parallel-{}", std::process::id()));
+    let operator = Operator::new(&dir);
+    let real = dir.join("dotfiles/clusters.toml");
+    operator.works(&["cluster", "add", "first", "--address", "a:1", "--use"]);
+    std::fs::create_dir_all(real.parent().unwrap()).unwrap();
+    std::fs::rename(operator.file(), &real).unwrap();
+    std::os::unix::fs::symlink(&real, operator.file()).unwrap();
+    std::thread::scope(|threads| {
+        for number in 0..8 {
+            let operator = &operator;
+            threads.spawn(move || {
+                operator.works(&["cluster", "add", &format!("c{number}"), "--address", "b:2"]);
+            });
+        }
+    });
+    let listed = json(&operator.works(&["cluster", "list", "--json"]));
+    assert_eq!(listed["clusters"].as_array().unwrap().len(), 9, "{listed}");
+    assert!(std::fs::symlink_metadata(operator.file()).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&real).unwrap().contains("[c7]"));
+
+    // A name that is gone is in the way of nothing but what would go there.
+    std::fs::write(&real, "use = \"gone\"\n[b]\naddresses = [\"b:2\"]\n").unwrap();
+    let listed = operator.works(&["cluster", "list"]);
+    assert!(
+        listed.contains("b:2") && listed.contains("warning: ") && listed.contains("\"gone\""),
+        "{listed}"
+    );
+    let (code, text) = operator.run(&["status"], &[]);
+    assert!(code == 2 && text.contains("`broadgate cluster use`: no cluster \"gone\""), "{text}");
+    operator.works(&["cluster", "add", "c", "--address", "c:3"]);
+    operator.works(&["cluster", "remove", "c"]);
+    operator.works(&["cluster", "use", "--none"]);
+    assert!(!operator.works(&["cluster", "list"]).contains("gone"));
+
+    // A file without a secret is a mistake, and none is sent.
+    let empty = write_secret(&dir, "empty", "\n");
+    let (code, text) =
+        operator.run(&["cluster", "add", "d", "--address", "d:4", "--secret-file", &empty], &[]);
+    assert!(code == 2 && text.contains("it is empty: `broadgate secret`"), "{text}");
+    assert!(!std::fs::read_to_string(&real).unwrap().contains("[d]"));
+    let checks = json(&operator.works(&["doctor", "--list", "--json"]));
+    assert!(checks["checks"].as_array().unwrap().iter().any(|check| check["check"] == "links"), "{checks}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Clients are load as well: no benchmark goes to a protected cluster, whether it sends or not.
+#[test]
+fn no_benchmark_goes_to_a_protected_cluster() {
+    let dir = std::env::temp_dir().join(format!("broadgate-load-{}", std::process::id()));
+    let operator = Operator::new(&dir);
+    operator.works(&["cluster", "add", "prod", "--address", "127.0.0.1:1", "--protected"]);
+    for kind in ["idle", "fanout", "groups", "slow", "storm"] {
+        let url = ["--url", "ws://127.0.0.1:1/ws", "--clients", "1", "--cluster", "prod"];
+        let (code, text) = operator.run(&[&["bench", kind][..], &url].concat(), &[]);
+        assert!(code == 2 && text.contains("cluster \"prod\" is protected"), "{kind}: {code} {text}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -8,8 +8,12 @@ use serde_json::Value;
 
 use super::{
     fields::Fields,
-    imported::{Fate, Imported, ImportedKey, ImportedListener, ImportedRedis, Note, PASSWORD_FILE},
+    imported::{
+        Fate, Imported, ImportedKey, ImportedListener, ImportedRedis, Note, PASSWORD_FILE, PASSWORD_SETTING,
+        password_note,
+    },
 };
+use crate::terminal_text::one_line;
 
 /// The defaults of that server.
 const DEFAULT_HOST: &str = "http://localhost";
@@ -61,7 +65,6 @@ pub(crate) fn import<'a>(
 impl Import<'_> {
     fn note(&mut self, fate: Fate, setting: &str, text: impl Into<String>) {
         // One line: keys of a stranger's file may hold anything.
-        let one_line = |text: &str| text.replace(char::is_control, " ");
         let (setting, text) = (one_line(setting), one_line(&text.into()));
         self.notes.push(Note { setting, fate, text });
     }
@@ -208,8 +211,22 @@ impl Import<'_> {
         if port.parse::<u16>().is_err() {
             return Err(format!("{}: expected a port", options.at("port")));
         }
-        let is_tls = options.take("tls").is_some();
-        let mut redis = redis_at(&host, &port, is_tls);
+        // As Laravel's REDIS_HOST has it.
+        let (scheme, name) = host.split_once("://").unwrap_or(("", &host));
+        let is_tls = match scheme {
+            "" | "tcp" | "redis" => options.take("tls").is_some(),
+            "tls" | "rediss" => {
+                options.take("tls");
+                true
+            }
+            _ => return Err(expected_host(&options)),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.:%".contains(char);
+        if name.is_empty() || !name.chars().all(is_part) {
+            return Err(expected_host(&options));
+        }
+        let mut redis = redis_at(name, &port, is_tls);
         let prefix = options.text("keyPrefix")?;
         if prefix.is_none() {
             let text = "not given, so prefix is empty: write Laravel's database.redis.options.prefix, by default \
@@ -218,14 +235,11 @@ impl Import<'_> {
         }
         redis.prefix = prefix.unwrap_or_default();
         redis.user = options.text("username")?.unwrap_or_default();
-        redis.has_password = options.text("password")?.is_some();
+        redis.password_file = options.text("password")?.map(|_| PASSWORD_FILE.to_owned());
         let taken = "[apps.redis]; the prefix must be Laravel's database.redis.options.prefix";
         self.note(Fate::Taken, "databaseConfig.redis", taken);
-        if redis.has_password {
-            let text = format!(
-                "write it to the file {PASSWORD_FILE}, which only the gateway may read, and its path to password_file"
-            );
-            self.note(Fate::ToDo, &options.at("password"), text);
+        if redis.password_file.is_some() {
+            self.note(Fate::ToDo, PASSWORD_SETTING, password_note(PASSWORD_FILE));
         }
         if is_tls {
             let text = "rediss://; if a CA of your own has signed, set ca in [apps.redis.tls]";
@@ -373,7 +387,12 @@ fn redis_at(host: &str, port: &str, is_tls: bool) -> ImportedRedis {
     let scheme = if is_tls { "rediss" } else { "redis" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let (url, user, prefix) = (format!("{scheme}://{host}:{port}"), String::new(), String::new());
-    ImportedRedis { url, user, has_password: false, prefix }
+    ImportedRedis { url, user, password_file: None, prefix }
+}
+
+/// It may hold a password, and is not repeated.
+fn expected_host(options: &Fields) -> String {
+    format!("{}: expected a host name or an address, with or without tls:// before it", options.at("host"))
 }
 
 /// That server takes the last digits, so that a URL is a port as well.

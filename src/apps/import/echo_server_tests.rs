@@ -152,6 +152,38 @@ fn tls_and_redis_as_far_as_they_can_be_taken() {
 }
 
 #[test]
+fn hosts_of_redis_may_have_a_scheme() {
+    let url = |host: &str| {
+        let mut value = documented();
+        value["databaseConfig"]["redis"]["host"] = json!(host);
+        imported(&value).map(|imported| imported.redis.unwrap().url)
+    };
+    assert_eq!(url("tls://r.test").unwrap(), "rediss://r.test:3001");
+    assert_eq!(url("tcp://10.0.0.1").unwrap(), "redis://10.0.0.1:3001");
+    assert_eq!(url("[::1]").unwrap(), "redis://[::1]:3001");
+    for wrong in ["unix:///run/redis.sock", "tls://user:hush@r.test", "a/b", "tls://"] {
+        let error = url(wrong).unwrap_err();
+        assert!(
+            error.starts_with("databaseConfig.redis.host: expected a host name") && !error.contains("hush")
+        );
+    }
+}
+
+#[test]
+fn password_is_expected_at_a_path_of_its_own() {
+    let mut imported = with(|file| file["databaseConfig"]["redis"]["password"] = json!("hush"));
+    imported.expect_password_in(std::path::Path::new("/etc/broadgate/redis.password"));
+    let text = imported.toml();
+    assert!(
+        text.contains("password_file = \"/etc/broadgate/redis.password\"\n") && !text.contains("hush"),
+        "{text}"
+    );
+    let to_do = imported.to_do(std::path::Path::new("apps.toml"));
+    assert!(to_do.contains("write it to the file /etc/broadgate/redis.password"), "{to_do}");
+    assert!(fate(&imported, "databaseConfig.redis.password")[0].1.contains("/etc/broadgate/"));
+}
+
+#[test]
 fn an_empty_file_is_the_servers_defaults() {
     let imported = imported(&json!({})).unwrap();
     let app = app(&imported);
@@ -202,7 +234,7 @@ fn names_stay_in_their_comment() {
         file["a\n[[apps]]"] = json!(1);
         file["protocol"] = json!("https");
         file["sslCertPath"] = json!("\n[[apps]]\nid = \"evil\"\n#");
-        file["sslKeyPath"] = json!("k\"\\\u{85}\r\n[[apps]]\n\u{0}");
+        file["sslKeyPath"] = json!("k\"\\\u{85}\u{202e}\r\n[[apps]]\n\u{0}");
     });
     let text = imported.toml();
     assert_eq!(text.matches("\n[[apps]]").count(), 1, "{text}");
@@ -216,5 +248,6 @@ fn names_stay_in_their_comment() {
         .collect();
     let listener: toml::Table = toml::from_str(&listener).unwrap();
     let tls = &listener["gateway"]["listeners"][0]["tls"][0];
-    assert_eq!(tls["key"].as_str(), Some("k\"\\\u{85}\r\n[[apps]]\n\u{0}"));
+    assert_eq!(tls["key"].as_str(), Some("k\"\\\u{85}\u{202e}\r\n[[apps]]\n\u{0}"));
+    assert!(!text.contains('\u{202e}'), "{text}");
 }

@@ -1,8 +1,10 @@
 //! An app as it was understood from another server's settings, and its text.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
 use serde_json::{Value, json};
+
+use crate::terminal_text::is_seen;
 
 /// What became of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,8 @@ pub(super) struct ImportedKey {
 pub(super) struct ImportedRedis {
     pub(super) url: String,
     pub(super) user: String,
-    pub(super) has_password: bool,
+    /// Where its password is expected, if it has one.
+    pub(super) password_file: Option<String>,
     pub(super) prefix: String,
 }
 
@@ -60,8 +63,8 @@ impl ImportedRedis {
         if !self.user.is_empty() {
             let _ = writeln!(text, "user = {}", quoted(&self.user));
         }
-        if self.has_password {
-            let _ = writeln!(text, "password_file = {}", quoted(PASSWORD_FILE));
+        if let Some(file) = &self.password_file {
+            let _ = writeln!(text, "password_file = {}", quoted(file));
         }
         let _ = writeln!(text, "prefix = {}", quoted(&self.prefix));
         text
@@ -97,10 +100,36 @@ const LIMITS: &str = "# laravel-echo-server had no limits; the defaults are smal
     event_data_bytes_max = 100000\n\
     client_events_per_second_max = 100\n";
 
-/// Where the password of Redis is expected.
-pub(super) const PASSWORD_FILE: &str = "redis.password";
+/// The file in which the password of Redis is expected.
+pub(crate) const PASSWORD_FILE: &str = "redis.password";
+
+/// What it was called.
+pub(super) const PASSWORD_SETTING: &str = "databaseConfig.redis.password";
+
+pub(super) fn password_note(file: &str) -> String {
+    format!("write it to the file {file}, which only the gateway may read; password_file names it")
+}
 
 impl Imported {
+    /// Says where the password of Redis is expected, if it has one: a path for a gateway of whatever folder.
+    pub(crate) fn expect_password_in(&mut self, path: &Path) {
+        let Some(redis) = self.redis.as_mut().filter(|redis| redis.password_file.is_some()) else { return };
+        let path = path.display().to_string();
+        for note in self.notes.iter_mut().filter(|note| note.setting == PASSWORD_SETTING) {
+            note.text = password_note(&path);
+        }
+        redis.password_file = Some(path);
+    }
+
+    /// What is left to do after the app was written to a file.
+    pub(crate) fn to_do(&self, file: &Path) -> String {
+        let mut text = format!("{} is written, with a comment about each setting\n", file.display());
+        for note in self.notes.iter().filter(|note| note.fate == Fate::ToDo) {
+            let _ = writeln!(text, "{}: {}: {}", note.fate.word(), note.setting, note.text);
+        }
+        text
+    }
+
     /// For a configuration or an apps file.
     pub(crate) fn toml(&self) -> String {
         let mut text = String::from(
@@ -156,17 +185,15 @@ impl Imported {
 
 /// On one line, also where TOML could write it on several: it may stand in a comment.
 fn quoted(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    if text.chars().all(is_seen) {
         return toml::Value::String(text.to_owned()).to_string();
     }
     let mut quoted = String::from("\"");
     for char in text.chars() {
         match char {
             '"' | '\\' => quoted.extend(['\\', char]),
-            char if char.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", char as u32);
-            }
-            char => quoted.push(char),
+            char if is_seen(char) => quoted.push(char),
+            char => _ = write!(quoted, "\\U{:08X}", char as u32),
         }
     }
     quoted + "\""

@@ -10,4 +10,4 @@ mod echo_server;
 mod fields;
 mod imported;
 
-pub(super) use self::echo_server::import;
+pub(super) use self::{echo_server::import, imported::PASSWORD_FILE};

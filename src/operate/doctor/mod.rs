@@ -58,6 +58,10 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) async fn doctor(args: DoctorArgs) -> Result<(), Failure> {
+    if args.list && args.json {
+        let all = CHECKS.iter().map(|(name, asks, _)| json!({ "check": name, "asks": asks }));
+        return print_json(&json!({ "checks": all.collect::<Vec<_>>() }));
+    }
     if args.list {
         let rows = CHECKS.iter().map(|(name, asks, _)| [(*name).to_owned(), (*asks).to_owned()]);
         return print(&table(["CHECK", ""], rows));

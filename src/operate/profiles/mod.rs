@@ -6,8 +6,7 @@ mod edit;
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +20,7 @@ use toml::{Table, Value};
 use crate::{
     failure::Failure,
     operate::profiles::edit::{ProfileLines, USE},
+    replaced_file,
     unreadable::UnreadableInput,
 };
 
@@ -93,14 +93,6 @@ impl Profiles {
                 }
             }
         }
-        if let Some(used) = &profiles.used
-            && !profiles.all.contains_key(used)
-        {
-            return Err(wrong(format!(
-                "{USE} = {used:?} names no cluster of the file: {}; set it with `broadgate cluster use NAME`",
-                profiles.known()
-            )));
-        }
         if profiles.all.len() > limits::PROFILES_MAX {
             return Err(wrong(format!("it has more than {} clusters", limits::PROFILES_MAX)));
         }
@@ -140,7 +132,7 @@ impl Profiles {
                 let place = |error: String| wrong(format!("secret_file {}: {error}", path.display()));
                 let text = bounded_read::read_text(&path, ReadableKind::Any)
                     .map_err(|error| place(error.to_string()))?;
-                Secret::parse(&text).map_err(|error| place(error.to_string()))?
+                Secret::of_file(&text).map_err(|error| place(error.to_string()))?
             }
         };
         let paths = [&profile.tls_ca, &profile.tls_cert, &profile.tls_key].map(|path| path.as_ref().map(at));
@@ -151,22 +143,37 @@ impl Profiles {
         Ok(Credentials { secret, tls: tls.map_err(|error| wrong(format!("{error:#}")))? })
     }
 
-    /// Adds a section at the end of the file.
+    /// Why the profile in use cannot be used, if it is not there: only commands that would go there are refused.
+    pub(crate) fn used_warning(&self) -> Option<String> {
+        let used = self.used.as_ref().filter(|used| !self.all.contains_key(*used))?;
+        Some(format!(
+            "clusters file {}: {USE} = {used:?} names no cluster of the file: choose one with `broadgate cluster use \
+             NAME`, or none with `broadgate cluster use --none`",
+            self.path.display()
+        ))
+    }
+
+    /// Adds a section at the end of the file, if what it names can be used.
     ///
     /// # Errors
     /// If there is a cluster of this name, or the file cannot be written.
-    pub(crate) fn add(&mut self, name: &str, profile: &Profile, is_used: bool) -> Result<(), Failure> {
+    pub(crate) fn add(name: &str, profile: &Profile, is_used: bool) -> Result<Self, Failure> {
         check_name(name).map_err(|what| Failure::usage(format!("cluster {name:?}: {what}")))?;
         profile.check().map_err(|what| Failure::usage(format!("cluster {name:?}: {what}")))?;
-        if self.all.contains_key(name) {
-            let sentence = format!("there is a cluster {name:?} in {} already", self.path.display());
-            return Err(Failure::Failed(format!("{sentence}: `broadgate cluster remove {name}` removes it")));
-        }
-        self.change(|lines| {
+        Self::change(|profiles, lines| {
+            // What could not be used later is refused now.
+            profiles.credentials(name, profile)?;
+            if profiles.all.contains_key(name) {
+                let sentence = format!("there is a cluster {name:?} in {} already", profiles.path.display());
+                return Err(Failure::Failed(format!(
+                    "{sentence}: `broadgate cluster remove {name}` removes it"
+                )));
+            }
             lines.append(name, &profile.keys());
             if is_used {
                 lines.set_used(Some(name));
             }
+            Ok(())
         })
     }
 
@@ -174,46 +181,45 @@ impl Profiles {
     ///
     /// # Errors
     /// If there is none of this name, or the file cannot be written.
-    pub(crate) fn set_used(&mut self, name: Option<&str>) -> Result<(), Failure> {
-        if let Some(name) = name {
-            self.get(name).map_err(Failure::NotFound)?;
-        }
-        self.change(|lines| lines.set_used(name))
+    pub(crate) fn set_used(name: Option<&str>) -> Result<Self, Failure> {
+        Self::change(|profiles, lines| {
+            if let Some(name) = name {
+                profiles.get(name).map_err(Failure::NotFound)?;
+            }
+            lines.set_used(name);
+            Ok(())
+        })
     }
 
     /// Removes a profile; one that was in use leaves none in use.
     ///
     /// # Errors
     /// If there is none of this name, or the file cannot be written.
-    pub(crate) fn remove(&mut self, name: &str) -> Result<(), Failure> {
-        self.get(name).map_err(Failure::NotFound)?;
-        let was_used = self.used.as_deref() == Some(name);
-        self.change(|lines| {
+    pub(crate) fn remove(name: &str) -> Result<Self, Failure> {
+        Self::change(|profiles, lines| {
+            profiles.get(name).map_err(Failure::NotFound)?;
             lines.remove(name);
-            if was_used {
+            if profiles.used.as_deref() == Some(name) {
                 lines.set_used(None);
             }
+            Ok(())
         })
     }
 
-    /// Changes the text and keeps what else the operator wrote there.
-    fn change(&mut self, edit: impl FnOnce(&mut ProfileLines)) -> Result<(), Failure> {
-        let path = self.writable()?;
-        let mut lines = ProfileLines::of(&text(&path)?);
-        edit(&mut lines);
-        let text = lines.text();
-        let changed = Self::parse(path.clone(), &text)?;
-        write(&path, &text)
-            .map_err(|error| Failure::Failed(format!("clusters file {}: {error}", path.display())))?;
-        *self = changed;
-        Ok(())
-    }
-
-    fn writable(&self) -> Result<PathBuf, Failure> {
-        if self.path.as_os_str().is_empty() {
-            return Err(Failure::usage("no place for the clusters file: set HOME or XDG_CONFIG_HOME"));
-        }
-        Ok(self.path.clone())
+    /// Changes the text and keeps what else the operator wrote there. One command at a time reads and writes.
+    fn change(edit: impl FnOnce(&Self, &mut ProfileLines) -> Result<(), Failure>) -> Result<Self, Failure> {
+        let path = path()
+            .ok_or_else(|| Failure::usage("no place for the clusters file: set HOME or XDG_CONFIG_HOME"))?;
+        let wrong =
+            |error: std::io::Error| Failure::Failed(format!("clusters file {}: {error}", path.display()));
+        let _lock = replaced_file::lock(&path).map_err(wrong)?;
+        let before = text(&path)?;
+        let mut lines = ProfileLines::of(&before);
+        edit(&Self::parse(path.clone(), &before)?, &mut lines)?;
+        let after = lines.text();
+        let changed = Self::parse(path.clone(), &after)?;
+        replaced_file::replace(&path, &after).map_err(wrong)?;
+        Ok(changed)
     }
 }
 
@@ -283,24 +289,6 @@ fn text(path: &Path) -> Result<String, Failure> {
     bounded_read::read_text(path, ReadableKind::Any).map_err(wrong)
 }
 
-/// Replaces the file as a whole, so that a full disk leaves the former one.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let beside = folder.join(format!(".clusters.toml.{}", std::process::id()));
-    let written = (|| {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,13 +311,22 @@ mod tests {
         let unknown = profiles.get("pord").unwrap_err();
         assert!(unknown.contains("no cluster \"pord\"") && unknown.contains("prod, test"), "{unknown}");
         assert_eq!(parse("").unwrap().all.len(), 0);
+        assert_eq!(profiles.used_warning(), None);
+    }
+
+    /// A name that is gone is in nobody's way: the file can be listed, and another cluster chosen.
+    #[test]
+    fn missing_cluster_in_use_is_a_warning() {
+        let profiles = parse("use = \"gone\"\n[prod]\naddresses = [\"a:1\"]\n").unwrap();
+        assert!(profiles.get("prod").is_ok());
+        let warning = profiles.used_warning().unwrap();
+        assert!(warning.contains("use = \"gone\" names no cluster"), "{warning}");
     }
 
     #[test]
     fn errors_say_what_to_do() {
         for (text, said) in [
             ("[prod\n", "clusters.toml:1: "),
-            ("use = \"prod\"\n", "use = \"prod\" names no cluster"),
             ("[prod]\nadresses = [\"a:1\"]\n", "cluster \"prod\": unknown field `adresses`"),
             ("[prod]\n", "it has no address"),
             ("[prod]\naddresses = [\"a\"]\n", "the port is missing"),
