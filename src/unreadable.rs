@@ -3,6 +3,8 @@
 
 use std::{fmt, path::Path};
 
+use broadgate_proto::parse_error::without_value;
+
 use crate::setting_errors;
 
 /// A file, or the environment, that cannot be used.
@@ -31,7 +33,13 @@ impl UnreadableInput {
             Self::File(sentence) | Self::Variable(sentence) => sentence.clone(),
             Self::Toml { file, text, error, .. } => {
                 let line = error.span().map(|span| format!(":{}", line_of(text, span.start)));
-                let message = setting_errors::message(error.message()).replace('\n', ", ");
+                // The log of a running process has this sentence.
+                let message = if self.is_delicate() {
+                    without_value(error.message())
+                } else {
+                    error.message().to_owned()
+                };
+                let message = setting_errors::message(&message).replace('\n', ", ");
                 format!("{file}{}: {message}", line.unwrap_or_default())
             }
         }
@@ -103,6 +111,14 @@ mod tests {
         let delicate = error_of("\nsecret = \"hush\n");
         assert!(!delicate.to_string().contains("hush"), "{delicate}");
         assert!(delicate.to_string().starts_with("apps file a.toml:2: "), "{delicate}");
+        let misplaced = "[[apps]]\nid = \"a\"\nkeys = \"hush\"\n";
+        let error = toml::from_str::<crate::config::Config>(misplaced).unwrap_err();
+        let misplaced = UnreadableInput::toml("config file", "c.toml", misplaced, error);
+        assert!(
+            misplaced.sentence().starts_with("c.toml:3: ") && !misplaced.sentence().contains("hush"),
+            "{}",
+            misplaced.sentence()
+        );
         let mistyped = "[gateway]\nname = \"x\"\n[[apps]]\n[[apps.keys]]\nkey = \"k\"\nsercet = \"hush\"\n";
         let error = toml::from_str::<crate::config::Config>(mistyped).unwrap_err();
         let mistyped = UnreadableInput::toml("config file", "b.toml", mistyped, error).to_string();

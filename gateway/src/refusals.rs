@@ -16,6 +16,7 @@ use std::{
 
 use broadgate_port::Book;
 use broadgate_proto::{limits::REFUSAL_FIELD_BYTES_MAX, v1};
+use broadgate_pusher::api::params::percent_decode;
 use metrics::counter;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -122,7 +123,8 @@ impl RefusalContext<'_> {
         let table = apps.load();
         let field = |text| Some(clean(text, &table)).filter(|text| !text.is_empty());
         let (why, app, key) = (clean(self.why, &table), field(self.app), field(self.key));
-        let (path, origin) = (field(self.path.split('?').next().unwrap_or_default()), field(self.origin));
+        let path = decoded(self.path);
+        let (path, origin) = (field(without_query(&path)), field(self.origin));
         let (app, key, path, origin) = (app.as_deref(), key.as_deref(), path.as_deref(), origin.as_deref());
         let (reason, why) = (self.reason, &*why);
         let address = self.address.map(tracing::field::display);
@@ -136,7 +138,7 @@ impl RefusalContext<'_> {
     /// Refusals with the same hash are alike.
     fn hash(&self) -> u64 {
         let mut hash = Xxh3::new();
-        let path = self.path.split('?').next().unwrap_or_default();
+        let path = without_query(self.path);
         for text in [self.reason, self.why, self.app, self.key, path] {
             hash.update(text.as_bytes());
             // It is in no text.
@@ -166,9 +168,13 @@ impl RefusalContext<'_> {
             address: self.address.map(|address| address.ip()),
             app: text(self.app),
             key: text(self.key),
-            path: text(self.path.split('?').next().unwrap_or_default()),
+            path: text(without_query(&decoded(self.path))),
         }
     }
+}
+
+fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
 }
 
 /// Whether a line that clients can cause may be logged again in this minute.
@@ -184,9 +190,55 @@ pub(crate) fn tell_left_out() {
     }
 }
 
-/// A text as a log may contain it: truncated, and without the secrets of apps, which people mistake for keys.
-fn clean<'a>(text: &'a str, table: &AppTable) -> Cow<'a, str> {
+/// What a parameter is called, at its end, whose value may be a secret.
+const SECRET_PARAMETERS: [&str; 6] = ["key", "token", "secret", "password", "signature", "authorization"];
+/// How often a text may be percent-encoded, by proxies and by those who hide something.
+const ENCODED_TIMES_MAX: usize = 4;
+
+/// Without percent-encoding, so that nothing hides in it.
+fn decoded(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
+    for _ in 0..ENCODED_TIMES_MAX {
+        if !text.contains('%') {
+            break;
+        }
+        text = String::from_utf8_lossy(&percent_decode(&text, false)).into_owned().into();
+    }
+    text
+}
+
+/// Without the values of parameters that may be secrets, wherever a query stands in a text.
+fn without_parameters(text: &str) -> Cow<'_, str> {
+    let mut parts = text.split('=');
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    let mut is_secret = false;
+    let names_secret = |before: &str| {
+        let is_name = |char: char| char.is_ascii_alphanumeric() || "_-[]".contains(char);
+        let name = before.rsplit(|char| !is_name(char)).next().unwrap_or_default().to_ascii_lowercase();
+        SECRET_PARAMETERS.iter().any(|secret| name.trim_end_matches(['[', ']']).ends_with(secret))
+    };
+    let mut before = shown.clone();
+    for part in parts {
+        // A value that has an equals sign goes on.
+        is_secret |= names_secret(&before);
+        let end = part.find(|char: char| char.is_whitespace() || "&;,\"'`<>)".contains(char));
+        let (value, after) = part.split_at(end.unwrap_or(part.len()));
+        shown.push('=');
+        shown.push_str(if is_secret && !value.is_empty() { "…" } else { value });
+        shown.push_str(after);
+        is_secret &= end.is_none();
+        part.clone_into(&mut before);
+    }
+    if shown == text { Cow::Borrowed(text) } else { shown.into() }
+}
+
+/// A text as a log may contain it: decoded, truncated, and without the secrets of apps, which people mistake for
+/// keys, or values of parameters that may be others' secrets.
+fn clean<'a>(text: &'a str, table: &AppTable) -> Cow<'a, str> {
+    let mut text = decoded(text);
+    if text.contains('=') {
+        text = without_parameters(&text).into_owned().into();
+    }
     for key in table.iter().flat_map(|app| &app.keys) {
         let secret = key.secret.reveal();
         let leaks = match secret.len() {
@@ -222,6 +274,18 @@ mod tests {
         assert_eq!(clean("/app/0123456789abcdef", &table), "/app/[the secret of an app]");
         assert_eq!(clean("/app/short", &table), "/app/[the secret of an app]");
         assert_eq!(clean("/app/shorter", &table), "/app/shorter");
+        assert_eq!(clean("/app/%30123456789abcde%66", &table), "/app/[the secret of an app]");
+        assert_eq!(clean("/app/%2530123456789abcdef", &table), "/app/[the secret of an app]");
+        for (text, shown) in [
+            ("/x?auth_key=hush&name=a", "/x?auth_key=…&name=a"),
+            ("nothing is at /x%3Faccess_token%3Dhush: requests", "nothing is at /x?access_token=… requests"),
+            ("KEY=hush==, Api-Token=hush", "KEY=…==, Api-Token=…"),
+            ("key[]=hush=hush x=y", "key[]=…=… x=y"),
+            ("connect with ?key= and the key", "connect with ?key= and the key"),
+            ("set socketio = true in one", "set socketio = true in one"),
+        ] {
+            assert_eq!(clean(text, &table), shown);
+        }
         let long = clean("éé", &AppTable::default()).repeat(REFUSAL_FIELD_BYTES_MAX);
         assert_eq!(clean(&long, &table).len(), REFUSAL_FIELD_BYTES_MAX + "…".len());
     }

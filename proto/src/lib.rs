@@ -13,6 +13,7 @@
 //! | [`fields`] | which fields of a client come with what is asked for |
 //! | [`view`] | reads of a view: its gateways, workers, epoch |
 //! | [`view_change`] | what differs between two views |
+//! | [`parse_error`] | errors of parsers without the values that they quote |
 //! | [`ring`] | which gateway is the home of a topic |
 //! | [`time_setting`] | times in settings, bounded |
 //! | [`secret`] | the shared secret of the internal ports |
@@ -24,6 +25,7 @@ pub mod fields;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod parse_error;
 pub mod ring;
 pub mod secret;
 pub mod time_setting;

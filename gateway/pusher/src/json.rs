@@ -1,5 +1,6 @@
 //! JSON in pieces: written without a tree in between, and relayed unchanged.
 
+use broadgate_proto::parse_error::without_value;
 use serde::Deserialize;
 
 use super::shown;
@@ -10,8 +11,8 @@ pub fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return Err("it is not a JSON object".to_owned());
     }
-    // The reason may quote a text as long as the message.
-    serde_json::from_str(text).map_err(|error| shown(&error.to_string()))
+    // A name of a field may be as long as the message.
+    serde_json::from_str(text).map_err(|error| shown(&without_value(&error.to_string())))
 }
 
 /// JSON without the white space between its parts; everything else is unchanged.

@@ -14,6 +14,7 @@ use axum::{
 use broadgate_proto::{
     DESCRIPTORS, fields,
     limits::{HANDSHAKE_TIME_MAX, JSON_BODIES_BYTES_MAX},
+    parse_error::without_value,
     v1::{self, answer::Answer},
 };
 use bytes::Bytes;
@@ -233,7 +234,10 @@ fn unwritable() -> v1::Error {
 }
 
 fn malformed(request: &MessageDescriptor, error: &dyn std::fmt::Display) -> v1::Error {
-    refusal(Code::InvalidArgument, format!("the body is not a {}: {error}", request.name()))
+    refusal(
+        Code::InvalidArgument,
+        format!("the body is not a {}: {}", request.name(), without_value(&error.to_string())),
+    )
 }
 
 fn written(message: &DynamicMessage) -> Result<Vec<u8>, v1::Error> {

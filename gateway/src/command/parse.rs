@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broadgate_proto::{close, limits, v1};
+use broadgate_proto::{close, limits, parse_error::without_value, v1};
 use broadgate_pusher::outgoing;
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -310,7 +310,8 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
 }
 
 fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, CommandRefusal> {
-    serde_json::from_str(json).map_err(|error| invalid(format!("{field} is not JSON: {error}")))
+    serde_json::from_str(json)
+        .map_err(|error| invalid(format!("{field} is not JSON: {}", without_value(&error.to_string()))))
 }
 
 fn seat(member: &v1::PresenceMember) -> Result<PresenceSeat, CommandRefusal> {
@@ -339,6 +340,6 @@ pub(crate) fn session_object(json: &str, bytes_max: usize) -> Result<serde_json:
         Ok(_) => {
             Err("json is not an object: a session is a JSON object such as {\"nick\":\"Ann\"}".to_owned())
         }
-        Err(error) => Err(format!("json does not parse: {error}")),
+        Err(error) => Err(format!("json does not parse: {}", without_value(&error.to_string()))),
     }
 }

@@ -68,6 +68,7 @@ pub struct Settings {
     tls: bool,
     fault: String,
     register_fault: bool,
+    log: &'static str,
 }
 
 /// Certificates by `broadgate certs`: of one CA, `node` for every process, `test` for this one.
@@ -122,6 +123,12 @@ impl Settings {
     /// The same in the register.
     pub fn register_fault(self, name: &str) -> Self {
         Self { register_fault: true, ..self.fault(name) }
+    }
+
+    /// What every process logs; without this, `info`.
+    pub fn logging(mut self, level: &'static str) -> Self {
+        self.log = level;
+        self
     }
 
     /// The shared secret of the internal ports; without this there is none.
@@ -333,7 +340,11 @@ impl Cluster {
     }
 
     pub fn environment(&self) -> Vec<(&str, &str)> {
-        let all = [("BROADGATE_SECRET", &*self.secret), ("BROADGATE_FAULT", &*self.fault)];
+        let all = [
+            ("BROADGATE_SECRET", &*self.secret),
+            ("BROADGATE_FAULT", &*self.fault),
+            ("BROADGATE_LOG", self.settings.log),
+        ];
         let tls =
             self.tls.iter().flat_map(|tls| &tls.environment).map(|(name, value)| (*name, value.as_str()));
         all.into_iter().filter(|(_, value)| !value.is_empty()).chain(tls).collect()
@@ -410,7 +421,7 @@ impl Cluster {
     }
 
     /// Waits until every gateway has a view in which all of them are ready: `/up` succeeds then.
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         let count = self.gateways.len();
         until("all gateways are ready", || async {
             for gateway in 0..count {

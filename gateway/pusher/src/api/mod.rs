@@ -19,6 +19,9 @@ use http::StatusCode;
 /// How a refusal starts before it shows what should have been signed.
 const SIGNED_TEXT: &str = ": you should have sent";
 
+/// How a refusal starts before it shows a key that is no app's.
+const UNKNOWN_KEY: &str = "Unknown auth_key ";
+
 /// Why a request is refused: a status and one sentence, which is the body.
 /// Laravel logs it as `Pusher error: <body>.`
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +38,12 @@ impl ApiRefusal {
         Self { status, text: text.to_string(), allow: None }
     }
 
-    /// Its sentence as a log may contain it: without a signature or the signed text.
+    /// Its sentence as a log may contain it: without a signature or the signed text, and without a key that is no
+    /// app's, in whose place may be a secret.
     pub fn for_log(&self) -> &str {
+        if self.text.starts_with(UNKNOWN_KEY) {
+            return UNKNOWN_KEY.trim_end();
+        }
         self.text.split_once(SIGNED_TEXT).map_or(&*self.text, |(before, _)| before)
     }
 

@@ -1,6 +1,6 @@
 //! Publishes of an app's backend.
 
-use broadgate_proto::id::ClientId;
+use broadgate_proto::{id::ClientId, parse_error::without_value};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
@@ -230,7 +230,9 @@ pub(super) fn data(raw: &RawValue) -> Result<String, ApiRefusal> {
     if !raw.get().starts_with('"') {
         return Ok(json::compact(raw.get()));
     }
-    serde_json::from_str(raw.get()).map_err(|error| ApiRefusal::bad(format!("data does not parse: {error}")))
+    serde_json::from_str(raw.get()).map_err(|error| {
+        ApiRefusal::bad(format!("data does not parse: {}", without_value(&error.to_string())))
+    })
 }
 
 pub(super) fn utf8(body: &[u8]) -> Result<&str, ApiRefusal> {

@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use md5::{Digest as _, Md5};
 
 use super::{
-    ApiRefusal, SIGNED_TEXT,
+    ApiRefusal, SIGNED_TEXT, UNKNOWN_KEY,
     params::{Params, array, percent_decode},
     route::after_prefix,
 };
@@ -27,7 +27,8 @@ pub struct SignedParts<'a> {
     pub params: &'a Params,
 }
 
-const SIGNATURE: &str = "auth_signature";
+/// The parameter with the signature.
+pub const SIGNATURE: &str = "auth_signature";
 const BODY_MD5: &str = "body_md5";
 
 /// Finds the key that a request is signed with. The body is not needed: its MD5 is signed, and
@@ -45,7 +46,7 @@ pub fn verify<'k>(
     let needed = |name| needed(request.params, name);
     let key = needed("auth_key")?;
     let key = auth::find(keys, key)
-        .ok_or_else(|| ApiRefusal::unauthorized(format!("Unknown auth_key {}", shown(key))))?;
+        .ok_or_else(|| ApiRefusal::unauthorized(format!("{UNKNOWN_KEY}{}", shown(key))))?;
     let version = needed("auth_version")?;
     if version != "1.0" {
         let version = shown(version);

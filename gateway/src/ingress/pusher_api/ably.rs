@@ -18,6 +18,7 @@ use crate::ingress::{
     pusher_api::{
         calls::Backend,
         exchange::{self, ApiAnswer},
+        known_key,
     },
     visit::{HttpAnswer, Visit},
 };
@@ -33,6 +34,7 @@ pub(in crate::ingress) async fn answer(
 ) -> HttpAnswer {
     let headers = request.headers();
     let key = credentials(headers).map(|(key, _)| key).unwrap_or_default();
+    let key = known_key(&visit.connection.port.config.apps.load(), key);
     let sent = BodyFormat::named(text(headers, &header::CONTENT_TYPE));
     let wanted = BodyFormat::named(text(headers, &header::ACCEPT)).or(sent).unwrap_or(BodyFormat::Json);
     let content_type = wanted.content_type();

@@ -25,7 +25,7 @@ use broadgate_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use broadgate_pusher::api::{
     ApiRefusal, answer,
     echo_server::{self as echo, Authorization},
-    params::Params,
+    params::{Params, percent_decode},
     publish,
     route::{self, Call, Route},
     sign,
@@ -33,11 +33,14 @@ use broadgate_pusher::api::{
 use http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::ingress::{
-    asked::{ParsedRequest, check_prefix},
-    pusher_api::{calls::Backend, exchange::ApiAnswer},
-    target::RequestTarget,
-    visit::{HttpAnswer, Visit},
+use crate::{
+    apps::AppTable,
+    ingress::{
+        asked::{ParsedRequest, check_prefix},
+        pusher_api::{calls::Backend, exchange::ApiAnswer},
+        target::RequestTarget,
+        visit::{HttpAnswer, Visit},
+    },
 };
 
 /// The same for everybody who repeats a publish, so that nobody gets it twice.
@@ -56,7 +59,10 @@ pub(super) async fn answer(
     asked: &ParsedRequest,
     request: Request<Incoming>,
 ) -> HttpAnswer {
-    let key = auth_key(request.uri().query().unwrap_or_default());
+    let key = known_key(
+        &visit.connection.port.config.apps.load(),
+        auth_key(request.uri().query().unwrap_or_default()),
+    );
     let mut form = AnswerForm::Pusher;
     let answered = run(visit, asked, request, &mut form).await;
     if let Err(refusal) = &answered {
@@ -92,7 +98,13 @@ fn app_named(asked: &ParsedRequest) -> String {
 
 /// The key that a request says it is signed with. Nothing else of a query may stand in a log.
 fn auth_key(query: &str) -> String {
-    query.split('&').find_map(|pair| pair.strip_prefix("auth_key=")).unwrap_or_default().to_owned()
+    let encoded = query.split('&').find_map(|pair| pair.strip_prefix("auth_key=")).unwrap_or_default();
+    String::from_utf8_lossy(&percent_decode(encoded, true)).into_owned()
+}
+
+/// A key as a log may contain it: "" unless it is an app's, since what stands in its place may be a secret.
+pub(in crate::ingress) fn known_key(table: &AppTable, key: String) -> String {
+    if table.by_key(&key).is_some() { key } else { String::new() }
 }
 
 async fn run(
@@ -118,6 +130,10 @@ async fn run(
         }
         Route::App { app, call } => (app, call),
     };
+    // Only laravel-echo-server has this call.
+    if call == Call::Status {
+        *form = AnswerForm::EchoServer;
+    }
     let port = &visit.connection.port;
     let table = port.config.apps.load();
     let params = Params::parse_bounded(parts.uri.query().unwrap_or_default())?;
@@ -131,6 +147,9 @@ async fn run(
         .map_err(|sentence| ApiRefusal::new(StatusCode::NOT_FOUND, sentence))?;
     let tenant = port.shard.borrow_mut().tenants.of(app);
     match Authorization::of(authorization, &params, &tenant.keys) {
+        Authorization::Signed if call == Call::Status && params.get(sign::SIGNATURE).is_none() => {
+            return Err(ApiRefusal::new(StatusCode::FORBIDDEN, echo::UNAUTHORIZED));
+        }
         // Before the body: the query says what it must be.
         Authorization::Signed => {
             *form = AnswerForm::Pusher;
@@ -186,6 +205,18 @@ mod tests {
     fn of_a_query_only_the_key_is_logged() {
         assert_eq!(auth_key("auth_signature=s&auth_key=k&auth_version=1.0"), "k");
         assert_eq!(auth_key("x=auth_key=k"), "");
+        assert_eq!(auth_key("auth_key=%6b"), "k");
+        let app = |key: &str| crate::apps::KeyPair {
+            key: key.into(),
+            secret: crate::apps::KeySecret::new("hush-hush"),
+            secret_file: None,
+        };
+        let app = crate::apps::App { keys: vec![app("k")], ..crate::apps::App::new("1") };
+        let table = AppTable::new(vec![app]).unwrap();
+        assert_eq!(
+            (known_key(&table, "k".into()), known_key(&table, "hush".into())),
+            ("k".into(), String::new())
+        );
     }
 
     #[test]
