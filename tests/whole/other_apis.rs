@@ -92,6 +92,10 @@ async fn secret_authorizes_laravel_echo_servers_calls() {
         }
     }
 
+    // Without credentials also the call that Pusher does not have is answered as by that server.
+    let answer = ask(at, "GET", "/apps/shop/status", &[], b"").await;
+    assert_eq!((answer.status, answer.text()), (403, r#"{"error":"Unauthorized"}"#));
+
     bob.join("presence-room", "bob").await;
     let channels = json!({
         "news": {"subscription_count": 1, "occupied": true},

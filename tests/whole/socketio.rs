@@ -276,6 +276,19 @@ async fn polling_refuses_in_the_words_of_the_protocol() {
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{query}: {head}");
         assert_eq!(said, body, "{query}");
     }
+    // A client that only polls: its id says that it has done so for a minute.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let key = ((now - 60) / 4 % (1 << 24)) << 40 | 7;
+    let (head, said) =
+        http(cluster.web(0), "GET", &format!("/socket.io/?EIO=4&transport=polling&sid=0.{key}"), "").await;
+    assert!(
+        head.starts_with("HTTP/1.1 400") && said.contains("\"code\":3") && said.contains("WebSocket"),
+        "{said}"
+    );
+    until("the refusal is logged", async || {
+        cluster.gateways[0].log().contains("reason=\"socketio_polling\"").then_some(())
+    })
+    .await;
     let open = "/socket.io/?EIO=4&transport=polling&key=shop-key";
     let (head, _) = http(cluster.web(0), "GET", open, "").await;
     let head = head.to_lowercase();

@@ -5,9 +5,12 @@
 //! |---|---|
 //! | GET without an id | an open packet with an id |
 //! | POST with an id | `ok`; the body is dropped: before the upgrade it holds no more than the client's connect packet |
-//! | GET with an id | a noop, after a while: a client goes over when none of its polls is open |
+//! | GET with an id | a noop, after a while: a client goes over when none of its polls is open; a refusal if its id is old |
 //! | WebSocket upgrade, with an id or without | the client |
 
+use std::time::Duration;
+
+use broadgate_proto::limits::SOCKETIO_POLLING_TIME_MAX;
 use broadgate_pusher::api::params::Params;
 
 use super::{
@@ -22,6 +25,8 @@ pub struct PollingRequest<'a> {
     pub params: &'a Params,
     /// Does it ask for the WebSocket upgrade?
     pub is_upgrade: bool,
+    /// Since the Unix epoch.
+    pub now: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +66,9 @@ pub enum PollingRefusal {
     Forbidden,
     #[error("Unsupported protocol version")]
     Version,
+    /// For too long, and without asking for the WebSocket: it could go on for ever, and hear nothing.
+    #[error("Bad request: this server needs WebSocket, and the client goes on polling")]
+    OnlyPolling,
 }
 
 impl PollingRefusal {
@@ -69,7 +77,7 @@ impl PollingRefusal {
             Self::TransportUnknown => 0,
             Self::SidUnknown => 1,
             Self::HandshakeMethod => 2,
-            Self::BadRequest => 3,
+            Self::BadRequest | Self::OnlyPolling => 3,
             Self::Forbidden => 4,
             Self::Version => 5,
         }
@@ -95,7 +103,7 @@ pub fn decide(request: PollingRequest<'_>) -> PollingAnswer {
 }
 
 fn answer(request: PollingRequest<'_>) -> Result<PollingAnswer, PollingRefusal> {
-    let PollingRequest { method, params, is_upgrade } = request;
+    let PollingRequest { method, params, is_upgrade, now } = request;
     if method == "OPTIONS" {
         return Ok(PollingAnswer::Preflight);
     }
@@ -108,6 +116,7 @@ fn answer(request: PollingRequest<'_>) -> Result<PollingAnswer, PollingRefusal> 
     // Only what a gateway has issued: a client of a former server begins again.
     let sid = params.get("sid").map(|sid| sid::parse(sid).map(|_| sid).ok_or(PollingRefusal::SidUnknown));
     let sid = sid.transpose()?;
+    let age = sid.and_then(sid::parse).map_or(Duration::ZERO, |client| sid::age(&client, now));
     // JSONP is of browsers without WebSocket.
     if is_websocket != is_upgrade || params.get("j").is_some() {
         return Err(PollingRefusal::BadRequest);
@@ -115,6 +124,7 @@ fn answer(request: PollingRequest<'_>) -> Result<PollingAnswer, PollingRefusal> 
     match (method, sid, is_websocket) {
         ("GET", sid, true) => Ok(PollingAnswer::Upgrade { version, sid: sid.map(str::to_owned) }),
         ("GET", None, false) => Ok(PollingAnswer::Open(version)),
+        ("GET", Some(_), false) if age > SOCKETIO_POLLING_TIME_MAX => Err(PollingRefusal::OnlyPolling),
         ("GET", Some(_), false) => {
             Ok(PollingAnswer::Noop(engine::payload(version, &[&engine::write(EnginePacket::Noop)])))
         }
@@ -131,13 +141,30 @@ mod tests {
     use super::*;
 
     fn ask(method: &str, query: &str, is_upgrade: bool) -> PollingAnswer {
-        decide(PollingRequest { method, params: &Params::parse(query), is_upgrade })
+        decide(PollingRequest { method, params: &Params::parse(query), is_upgrade, now: NOW })
+    }
+
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    /// Who may only poll would hear nothing, and never learn why.
+    #[test]
+    fn client_that_goes_on_polling_is_refused() {
+        let after = |seconds: u64| {
+            let sid = sid::fresh(7 << 60, NOW.checked_sub(Duration::from_secs(seconds)).unwrap());
+            format!("EIO=4&transport=polling&sid={sid}")
+        };
+        assert_eq!(ask("GET", &after(20), false), PollingAnswer::Noop("6".to_owned()));
+        assert_eq!(ask("GET", &after(40), false), PollingAnswer::Refuse(PollingRefusal::OnlyPolling));
+        assert_eq!(ask("POST", &after(40), false), PollingAnswer::Posted);
+        let late = after(40).replace("polling", "websocket");
+        assert!(matches!(ask("GET", &late, true), PollingAnswer::Upgrade { .. }), "late is not never");
+        assert_eq!((PollingRefusal::OnlyPolling.code(), PollingRefusal::OnlyPolling.status(false)), (3, 400));
     }
 
     #[test]
     fn clients_come_over_polling_to_a_websocket() {
         use EngineVersion::{V3, V4};
-        let sid = sid::issue(5);
+        let sid = sid::fresh(5, NOW);
         for (version, eio, noop) in [(V4, 4, "6"), (V3, 3, "1:6")] {
             let polling = format!("EIO={eio}&transport=polling&t=66mqhwrw&b64=1");
             assert_eq!(ask("GET", &polling, false), PollingAnswer::Open(version));
@@ -157,7 +184,7 @@ mod tests {
 
     #[test]
     fn refusals_have_the_codes_of_the_protocol() {
-        let sid = format!("sid={}", sid::issue(5));
+        let sid = format!("sid={}", sid::fresh(5, NOW));
         for (method, query, is_upgrade, code) in [
             ("GET", "EIO=4", false, 0),
             ("GET", "EIO=4&transport=webtransport", false, 0),

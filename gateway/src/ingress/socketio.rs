@@ -1,7 +1,11 @@
 //! Socket.IO clients: `/socket.io/`. Polling is answered without state, as far as clients need it to go over to
 //! a WebSocket: see `broadgate_socketio::polling`.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use broadgate_proto::limits::{SOCKETIO_POLL_TIME, SOCKETIO_POST_BYTES_MAX};
 use broadgate_pusher::api::params::Params;
@@ -35,6 +39,10 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Other servers have their client library here.
 const NO_SCRIPT: &str = "this server does not serve the client library: let your site serve dist/socket.io.js of the \
     npm package socket.io-client";
+
+/// Of clients that never come over.
+const ONLY_POLLING: &str = "the client goes on polling, and asks for no WebSocket: its transports are polling alone, or \
+    a proxy on its way lets no WebSocket through";
 
 pub(super) async fn answer(
     visit: &Rc<Visit>,
@@ -132,7 +140,8 @@ async fn answer_for(
         return refusal(refused, is_upgrade);
     };
     let method = request.method().as_str().to_owned();
-    let decided = polling::decide(PollingRequest { method: &method, params: &params, is_upgrade });
+    let decided =
+        polling::decide(PollingRequest { method: &method, params: &params, is_upgrade, now: now() });
     let begins = matches!(decided, PollingAnswer::Open(_) | PollingAnswer::Upgrade { .. });
     if begins && connection.port.stopping.closing.is_cancelled() {
         asked.refused(connection, "stopping", &app.id, "the gateway stops");
@@ -160,6 +169,10 @@ async fn answer_for(
             let issued = sid.and_then(|sid| sid::parse(&sid)).map(|client| client.key);
             come_in(visit, asked, request, app, (version, issued)).await
         }
+        PollingAnswer::Refuse(refused @ PollingRefusal::OnlyPolling) => {
+            asked.refused(connection, "socketio_polling", &app.id, ONLY_POLLING);
+            refusal(refused, is_upgrade)
+        }
         PollingAnswer::Refuse(refused) => {
             asked.refused(connection, "socketio", &app.id, &refused.to_string());
             refusal(refused, is_upgrade)
@@ -167,11 +180,16 @@ async fn answer_for(
     }
 }
 
+/// By the wall clock: ids are issued by any gateway.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn open(version: EngineVersion, app: &App) -> HttpAnswer {
     // Without randomness ids could be guessed.
     let Ok(random) = getrandom::u64() else { return unavailable("no random number for an id") };
     counter!("broadgate_gateway_socketio_handshakes_total", "step" => "polling").increment(1);
-    let sid = sid::issue(random);
+    let sid = sid::fresh(random, now());
     let packet = outgoing::open(open_packet(version, &sid, true, app.limits.message_bytes_max()));
     content(TEXT, engine::payload(version, &[&packet]))
 }
