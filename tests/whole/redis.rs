@@ -36,14 +36,14 @@ struct Shared {
 }
 
 /// A stub of Redis, as far as subscribers need it. Its connections end with it.
-struct FakeRedis {
+pub struct FakeRedis {
     address: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
 impl FakeRedis {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::at(free_address(), None).await
     }
 
@@ -61,12 +61,12 @@ impl FakeRedis {
     }
 
     /// An app that reads here.
-    fn app(&self, id: &str, prefix: &str) -> String {
+    pub fn app(&self, id: &str, prefix: &str) -> String {
         app(id, prefix, self.address)
     }
 
     /// As Redis does it: to every connection, once for each of its patterns that fits.
-    fn publish(&self, channel: &str, payload: &str) {
+    pub fn publish(&self, channel: &str, payload: &str) {
         for Subscriber { patterns, out } in &*self.shared.subscribers.lock().unwrap() {
             for pattern in patterns.lock().unwrap().iter() {
                 if channel.starts_with(pattern.trim_end_matches('*')) {
@@ -162,7 +162,7 @@ fn command(received: &mut Vec<u8>) -> Option<Vec<String>> {
 }
 
 /// Until every gateway's reader of the app is connected, or is not.
-async fn readers(cluster: &Cluster, app: &str, connected: bool) {
+pub async fn readers(cluster: &Cluster, app: &str, connected: bool) {
     until("the readers' states", async || {
         let status = cluster.status(0).await?;
         let mut readers =
@@ -172,7 +172,7 @@ async fn readers(cluster: &Cluster, app: &str, connected: bool) {
     .await
 }
 
-fn event(number: u32, socket: &Value) -> (String, String) {
+pub fn event(number: u32, socket: &Value) -> (String, String) {
     let data = format!(r#"{{"n":{number},"text":{{"h\u00e9llo":1.50}},"socket":{socket}}}"#);
     (format!(r#"{{"event":"App\\Events\\News","data":{data},"socket":{socket}}}"#), data)
 }
@@ -363,6 +363,39 @@ async fn what_is_wrong_is_said() {
 }
 
 /// One that talks without end and never confirms the subscription is given up in time, as a silent one is.
+/// Subscribed, and then a reply without an end: bytes that come are no sign of life.
+#[tokio::test]
+async fn reply_without_an_end_is_given_up() {
+    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let apps = app("endless", "x-", listener.local_addr().unwrap());
+    let mut talking = JoinSet::new();
+    talking.spawn(async move {
+        let mut streams = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            streams.spawn(async move {
+                let mut received = [0; 4096];
+                let _ = stream.read(&mut received).await;
+                let _ = stream.write_all(b"*3\r\n$10\r\npsubscribe\r\n$3\r\nx-*\r\n:1\r\n").await;
+                let _ = stream
+                    .write_all(b"*4\r\n$8\r\npmessage\r\n$3\r\nx-*\r\n$3\r\nx-a\r\n$999999999\r\n")
+                    .await;
+                while stream.write_all(b"xxxxx").await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            });
+        }
+    });
+    let cluster = Cluster::quiet(1).more(&apps).start().await;
+    readers(&cluster, "endless", true).await;
+    until("the reader gives up", async || {
+        let log = cluster.gateways[0].log();
+        let given_up =
+            |line: &str| line.contains("app=endless") && line.contains("it does not answer any more");
+        log.lines().any(given_up).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn server_that_only_talks_is_given_up() {
     let listener = TcpListener::bind(free_address()).await.unwrap();

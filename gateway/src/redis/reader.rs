@@ -174,7 +174,7 @@ impl Reader<'_> {
                     let end = std::io::ErrorKind::UnexpectedEof.into();
                     return (words::io(&end, url.is_tls, conversation.is_heard), conversation.is_subscribed);
                 }
-                Ok(Ok(_)) => conversation.heard(),
+                Ok(Ok(_)) => conversation.is_heard = true,
                 Ok(Err(error)) => {
                     return (
                         words::io(&error, url.is_tls, conversation.is_heard),
@@ -184,13 +184,16 @@ impl Reader<'_> {
                 Err(_) if conversation.is_overdue() => {
                     return (conversation.silence(), conversation.is_subscribed);
                 }
-                Err(_) => conversation.ping(),
+                Err(_) => {}
             }
             if let Err(why) = conversation.take_replies() {
                 return (why, conversation.is_subscribed);
             }
-            if !conversation.is_subscribed && conversation.is_overdue() {
-                return (conversation.silence(), false);
+            if conversation.is_overdue() {
+                return (conversation.silence(), conversation.is_subscribed);
+            }
+            if conversation.is_quiet() {
+                conversation.ping();
             }
             // What was taken is placed by other tasks, on the same threads.
             tokio::task::yield_now().await;
@@ -314,11 +317,17 @@ impl<'a, 'b> Conversation<'a, 'b> {
         self.deadline.unwrap_or(self.heard_at + REDIS_PING_INTERVAL)
     }
 
+    /// A whole reply has come. Bytes alone are no sign of life: a reply may have no end.
     fn heard(&mut self) {
-        (self.is_heard, self.heard_at) = (true, Instant::now());
+        self.heard_at = Instant::now();
         if self.is_subscribed {
             self.deadline = None;
         }
+    }
+
+    /// It has sent no whole reply for as long as it may.
+    fn is_quiet(&self) -> bool {
+        self.deadline.is_none() && self.heard_at.elapsed() >= REDIS_PING_INTERVAL
     }
 
     fn is_overdue(&self) -> bool {
@@ -348,7 +357,9 @@ impl<'a, 'b> Conversation<'a, 'b> {
     /// Takes every whole reply that has come.
     fn take_replies(&mut self) -> Result<(), String> {
         let reader = &*self.reader;
+        let mut is_whole = false;
         while let Some(reply) = self.decoder.next().map_err(|error| error.to_string())? {
+            is_whole = true;
             let step = match self.talk.hear(&reply) {
                 Step::Message { name, payload } => reader.message(name, Some(payload), &mut self.talk),
                 Step::TooLong { name } => reader.message(name, None, &mut self.talk),
@@ -373,6 +384,9 @@ impl<'a, 'b> Conversation<'a, 'b> {
                     return Err(why);
                 }
             }
+        }
+        if is_whole {
+            self.heard();
         }
         Ok(())
     }
