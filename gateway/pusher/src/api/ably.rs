@@ -1,10 +1,14 @@
 //! Ably's REST call that publishes, as far as Laravel's driver `ably` uses it: `POST /channels/{name}/messages`,
 //! in JSON or MessagePack, authorized by Basic with `appId.keyId` and its secret. Nothing else of Ably.
 
-use std::io::Cursor;
+use std::{fmt, io::Cursor, marker::PhantomData};
 
+use broadgate_proto::parse_error::without_value;
 use data_encoding::BASE64;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
@@ -12,7 +16,7 @@ use super::{
     params::percent_decode,
     publish::{self, Draft, Publish},
 };
-use crate::{json, limits::PusherLimits};
+use crate::{channel::ChannelKind, json, limits::PusherLimits};
 
 /// How deep a body in MessagePack may be nested. The messages of the driver are flat.
 const DEPTH_MAX: usize = 16;
@@ -59,7 +63,7 @@ impl BodyFormat {
                 if text.trim_start().starts_with('[') {
                     // serde would read an object from an array, too.
                     let all: Vec<&serde_json::value::RawValue> =
-                        serde_json::from_str(text).map_err(|error| error.to_string())?;
+                        serde_json::from_str(text).map_err(|error| without_value(&error.to_string()))?;
                     return all.iter().map(|one| json::object(one.get())).collect();
                 }
                 json::object(text).map(|one| vec![one])
@@ -69,16 +73,39 @@ impl BodyFormat {
                 reader.set_max_depth(DEPTH_MAX);
                 // The first byte of an array (16, 32), or of one with at most 15 items.
                 let read = match body.first() {
-                    Some(0x90..=0x9f | 0xdc | 0xdd) => Vec::deserialize(&mut reader),
-                    _ => T::deserialize(&mut reader).map(|one| vec![one]),
+                    Some(0x90..=0x9f | 0xdc | 0xdd) => Vec::<OnlyMap<T>>::deserialize(&mut reader),
+                    _ => OnlyMap::deserialize(&mut reader).map(|one| vec![one]),
                 };
-                let all = read.map_err(|error| error.to_string())?;
+                let all = read.map_err(|error| without_value(&error.to_string()))?;
                 if reader.position() != body.len() as u64 {
                     return Err("bytes follow its end".to_owned());
                 }
-                Ok(all)
+                Ok(all.into_iter().map(|OnlyMap(one)| one).collect())
             }
         }
+    }
+}
+
+/// What is read from a map. serde would read it from an array as well, by the order of its fields.
+struct OnlyMap<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OnlyMap<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MapVisitor(PhantomData))
+    }
+}
+
+struct MapVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for MapVisitor<T> {
+    type Value = OnlyMap<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(OnlyMap)
     }
 }
 
@@ -98,16 +125,18 @@ pub fn decoded_name(segment: &str) -> Result<String, ApiRefusal> {
 
 /// The channel's name as Laravel's application has it, from Ably's: `private:orders` to `private-orders`.
 pub fn channel_name(name: &str) -> Result<String, ApiRefusal> {
-    if name.starts_with("private:encrypted-") {
+    let kinds = [("private:", "private-"), ("presence:", "presence-"), ("public:", "")];
+    let renamed =
+        kinds.iter().find_map(|(theirs, ours)| name.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
+    let renamed = renamed.unwrap_or_else(|| name.to_owned());
+    // By whatever name: clients of such a channel could not decrypt it.
+    if ChannelKind::of(&renamed).encrypted {
         return Err(ApiRefusal::bad(
             "this driver sends what is meant for an encrypted channel in clear, and nobody could subscribe to it: \
              use the drivers `reverb` or `pusher` for encrypted channels",
         ));
     }
-    let kinds = [("private:", "private-"), ("presence:", "presence-"), ("public:", "")];
-    let renamed =
-        kinds.iter().find_map(|(theirs, ours)| name.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
-    Ok(renamed.unwrap_or_else(|| name.to_owned()))
+    Ok(renamed)
 }
 
 #[derive(Debug, Deserialize)]
@@ -318,6 +347,9 @@ mod tests {
             &whole[..whole.len() - 1],
             &[whole.clone(), vec![0]].concat(),
             &deep,
+            // The fields of a message in their order, and not a map.
+            &[0x95, 0xa1, b'i', 0xa1, b'n', 0xa1, b'd', 0xc0, 0xc0],
+            &[0x91, 0x95, 0xa1, b'i', 0xa1, b'n', 0xa1, b'd', 0xc0, 0xc0],
         ] {
             assert_eq!(parse(body, BodyFormat::MessagePack).unwrap_err().0, 400, "{body:?}");
         }
@@ -335,6 +367,7 @@ mod tests {
         assert_eq!(name("news"), Ok("news".to_owned()));
         assert_eq!(name("public:private-x"), Ok("private-x".to_owned()));
         assert_eq!((name("private%3Aencrypted-x"), name("%ff")), (Err(400), Err(400)));
+        assert_eq!((name("private-encrypted-x"), name("public:private-encrypted-x")), (Err(400), Err(400)));
     }
 
     #[test]
