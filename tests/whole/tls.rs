@@ -205,6 +205,74 @@ async fn clients_of_every_kind_come_by_tls() {
     assert!(text.contains("broadgate_gateway_tls_handshakes_total{version=\"1.2\"} 1"), "{text}");
 }
 
+/// What `openssl s_client` says of a listener, and whether its handshake succeeded.
+fn s_client(address: SocketAddr, args: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address.to_string(), "-brief", "-showcerts"])
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("openssl is installed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// Another implementation than the gateway's own: versions, the whole chain, names and ALPN.
+#[tokio::test(flavor = "multi_thread")]
+async fn openssl_finds_the_versions_the_chain_and_the_names() {
+    let certificates = Certificates::new("openssl");
+    let dir = certificates.0.display().to_string();
+    crate::harness::certs(&["ca", "--dir", &dir]);
+    crate::harness::certs(&["listener", "a", "--host", "a.test", "--dir", &dir]);
+    let other = certificates.make("b", "b.test");
+    // A chain: the CA's own certificate follows.
+    let (leaf, ca) = (certificates.path("a", "pem"), certificates.path("ca", "pem"));
+    let chain = std::fs::read_to_string(&leaf).unwrap() + &std::fs::read_to_string(&ca).unwrap();
+    std::fs::write(&leaf, chain).unwrap();
+    let cluster = Cluster::quiet(1)
+        .listener(&format!("tls = [{}, {other}]", certificates.toml("a")))
+        .more("[metrics]\nbind = \"127.0.0.1:0\"")
+        .start()
+        .await;
+    let (address, ca) = (cluster.web(0), ca.display().to_string());
+    let a = ["-CAfile", &ca, "-verify_return_error", "-servername", "a.test", "-verify_hostname", "a.test"];
+    for (version, said) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let (succeeds, text) = s_client(address, &[&a[..], &[version]].concat());
+        assert!(succeeds && text.contains(said) && text.contains("Verification: OK"), "{version}: {text}");
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        // At a security level at which OpenSSL itself would still speak it.
+        let (succeeds, text) =
+            s_client(address, &[&a[..], &[version, "-cipher", "DEFAULT@SECLEVEL=0"]].concat());
+        assert!(!succeeds, "{version}: {text}");
+    }
+    let whole = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address.to_string(), "-showcerts", "-alpn", "h2,http/1.1"])
+        .args(a)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let whole = String::from_utf8_lossy(&whole.stdout).into_owned();
+    assert_eq!(whole.matches("BEGIN CERTIFICATE").count(), 2, "{whole}");
+    assert!(whole.contains("ALPN protocol: http/1.1"), "{whole}");
+    // By its name the other certificate is shown, which the CA has not signed; nobody's name gets the first.
+    let by_name = |name| s_client(address, &["-CAfile", &ca, "-servername", name]).1;
+    assert!(by_name("b.test").contains("Verification error"), "{}", by_name("b.test"));
+    assert!(by_name("nobody.test").contains("Verification: OK"), "{}", by_name("nobody.test"));
+    // A client that does not know the CA.
+    let (succeeds, text) = s_client(address, &["-verify_return_error", "-servername", "a.test"]);
+    assert!(!succeeds, "{text}");
+    let metrics = metrics(&cluster).await;
+    until("the failures are counted", async || {
+        let text = scrape(metrics).await;
+        let has = |reason: &str| {
+            text.contains(&format!("broadgate_gateway_tls_failures_total{{reason=\"{reason}\"}}"))
+        };
+        (has("version") && has("certificate_refused")).then_some(())
+    })
+    .await;
+}
+
 async fn clients(cluster: &Cluster, count: u64) {
     until("the clients are counted", async || (cluster.count(0).await == count).then_some(())).await;
 }

@@ -152,7 +152,10 @@ fn explain(error: &StepError) -> (&'static str, String) {
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateRevoked
             | AlertDescription::UnsupportedCertificate
-            | AlertDescription::UnrecognisedName,
+            | AlertDescription::UnrecognisedName
+            | AlertDescription::BadCertificateStatusResponse
+            // The signature does not fit: the client knows another CA, or another key, of the same name.
+            | AlertDescription::DecryptError,
         ) => ("certificate_refused", format!("the client refuses the listener's certificate: {tls}")),
         Error::AlertReceived(_) => ("alert", format!("the client broke off the TLS handshake: {tls}")),
         Error::NoApplicationProtocol => (
@@ -163,11 +166,36 @@ fn explain(error: &StepError) -> (&'static str, String) {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::Tls13RequiredForQuic
-            | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            // TLS 1.0 and 1.1 have no such extension: this is what rustls first misses of them.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => ("version", format!("the client speaks neither TLS 1.2 nor 1.3: {tls}")),
         Error::PeerIncompatible(_) => {
             ("incompatible", format!("the client has no TLS settings in common with the listener: {tls}"))
         }
         _ => ("malformed", format!("the client breaks the TLS handshake: {tls}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All by which clients say that they do not take a certificate; others have other causes.
+    #[test]
+    fn refused_certificates_have_a_reason_of_their_own() {
+        let reason = |alert| explain(&StepError::Tls(Error::AlertReceived(alert))).0;
+        for alert in [
+            AlertDescription::UnknownCA,
+            AlertDescription::BadCertificate,
+            AlertDescription::CertificateExpired,
+            AlertDescription::DecryptError,
+            AlertDescription::BadCertificateStatusResponse,
+        ] {
+            assert_eq!(reason(alert), "certificate_refused", "{alert:?}");
+        }
+        for alert in [AlertDescription::UserCanceled, AlertDescription::InternalError] {
+            assert_eq!(reason(alert), "alert", "{alert:?}");
+        }
     }
 }
