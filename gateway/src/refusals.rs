@@ -82,7 +82,9 @@ impl Refusals {
     /// No shard waits for another one, nor for somebody who asks: what comes meanwhile is left out.
     fn keep(&self, refused: &RefusalContext<'_>) {
         let (hash, now_ms) = (refused.hash(), now_ms());
-        let Ok(kept) = self.rows.try_lock().map(|mut rows| rows.again(hash, now_ms)) else {
+        let address = refused.address.map(|address| address.ip());
+        let Ok(kept) = self.rows.try_lock().map(|mut rows| rows.again(hash, address, refused.reason, now_ms))
+        else {
             return self.leave_out();
         };
         match kept {

@@ -109,7 +109,7 @@ pub const STARTING_TIME: Duration = Duration::from_secs(10);
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 10;
 /// Bytes that a log shows of one text from a refused caller.
 pub const REFUSAL_FIELD_BYTES_MAX: usize = 200;
-/// Ends of clients that a shard remembers, if the gateway caused them: some 350 bytes each, and the names of
+/// Ends of clients that a shard remembers, if the gateway caused them: some 450 bytes each, and the names of
 /// [`ENDED_GROUPS_MAX`] groups.
 pub const ENDS_CAUSED_MAX: usize = 4096;
 /// And ends that the clients caused: more, since page reloads and health checks are among them.
@@ -121,6 +121,8 @@ pub const REFUSALS_KEPT_MAX: usize = 1024;
 /// How many refusals may be unlike all that are remembered, in one second; beyond, they are only counted: to
 /// remember one costs some microseconds, and anybody can be refused as often as they like.
 pub const REFUSALS_NEW_PER_SECOND_MAX: usize = 64;
+/// And how many of them may be of one address and one reason, so that others have theirs.
+pub const REFUSALS_NEW_PER_ADDRESS_MAX: usize = 8;
 /// The most ends or refusals that may be configured to be remembered.
 pub const REMEMBERED_HIGHEST: usize = 1_000_000;
 /// Between two requests of a connection. Longer than the 60 s for which nginx keeps upstream connections, so
@@ -331,6 +333,8 @@ pub const SHARD_PAUSE_MIN: Duration = Duration::from_secs(3);
 /// A worker that has events to answer, and answers none for so many seconds, is reported as silent: a handler
 /// may well wait for a database for some of them.
 pub const WORKER_SILENT_S: u32 = 10;
+/// Members that a gateway remembers as removed from its view: as many as vanish when a rack of hosts does.
+pub const REMOVED_MEMBERS_MAX: usize = 64;
 /// Apps that a gateway's evidence lists; a hash of all covers the others. So 50 gateways fit into one answer.
 pub const EVIDENCE_APPS_MAX: usize = 500;
 
@@ -532,6 +536,7 @@ pub const JSON_BODIES_BYTES_MAX: usize = 64 * MIB;
 // By default the number of events alone holds clients back.
 const _: () = assert!(EVENTS_PER_CLIENT_MAX * MESSAGE_BYTES_MAX <= EVENTS_PER_CLIENT_BYTES_MAX);
 // A batch of client events must fit, or nothing would ever be placed.
+const _: () = assert!(4 * REFUSALS_NEW_PER_ADDRESS_MAX <= REFUSALS_NEW_PER_SECOND_MAX);
 const _: () = assert!(BATCH_COMMANDS_MAX <= PUSHER_UNANSWERED_MAX);
 // A late beat or two must not remove a member.
 const _: () = assert!(LEASE.as_millis() >= 4 * BEAT.as_millis());

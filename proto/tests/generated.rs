@@ -6,7 +6,7 @@ use std::{env, fs, path::Path};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = ["types", "observe", "register", "gateway", "worker", "peer"];
+const FILES: [&str; 7] = ["types", "observe", "register", "gateway", "worker", "peer", "admin"];
 
 #[test]
 fn generated_code_is_fresh() {

@@ -118,24 +118,25 @@ impl Reload {
         }
         // Also what cannot be used is not looked at twice.
         self.seen = seen;
-        let (word, is_stale) = match outcome {
+        let (word, stale) = match outcome {
             ReloadOutcome::Taken(change, files) => {
                 self.files = files;
                 tracing::info!("apps read again: {change}");
-                (if change.is_empty() { "unchanged" } else { "changed" }, false)
+                (if change.is_empty() { "unchanged" } else { "changed" }, String::new())
             }
             ReloadOutcome::Lost(sentence) => {
                 tracing::error!("the apps stay as they were: {sentence}");
-                ("lost", true)
+                ("lost", sentence)
             }
             ReloadOutcome::Bad(sentence) => {
                 tracing::error!("the apps stay as they were: {sentence}");
-                ("bad", true)
+                ("bad", sentence)
             }
             ReloadOutcome::TooFresh => return false,
         };
         counter!("broadgate_gateway_apps_read_total", "outcome" => word).increment(1);
-        gauge!("broadgate_gateway_apps_stale").set(f64::from(u8::from(is_stale)));
+        gauge!("broadgate_gateway_apps_stale").set(f64::from(u8::from(!stale.is_empty())));
+        self.apps.set_stale(&stale);
         true
     }
 }

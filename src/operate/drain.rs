@@ -21,6 +21,7 @@ use crate::{
     failure::Failure,
     operate::{
         confirm::Confirmation,
+        drain_by_gateway,
         drain_check::may_restart,
         drain_progress::{SeenState, show_clients},
         probe::{self, WantedRole},
@@ -46,7 +47,7 @@ pub(crate) struct DrainArgs {
     gateway: String,
     #[command(flatten)]
     at: At,
-    /// The register's address [env: BROADGATE_REGISTER] [default: the one that a gateway of the cluster follows]
+    /// The register's address [env: BROADGATE_REGISTER] [default: a gateway of the cluster passes the order on]
     #[arg(long, value_name = "HOST:PORT")]
     register: Option<String>,
     /// Wait, at most for this time, until the gateway has left the cluster and closed its ports [default: 10m]
@@ -74,9 +75,24 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
         return may_restart(&chosen, &args.gateway, args.timeout, args.json).await;
     }
     args.confirmation.ask(&chosen, None)?;
-    let registers = args.registers(&chosen).await?;
     let credentials = &chosen.credentials;
-    let (register, reply) = ask(registers.clone(), credentials, &args.gateway, args.timeout).await?;
+    let by_gateway = match args.registers(&chosen)? {
+        Some(_) => None,
+        None => drain_by_gateway::ask(&chosen, &args.gateway, args.timeout).await?,
+    };
+    let (registers, reply) = match by_gateway {
+        // The views of gateways are followed.
+        Some(reply) => (None, reply),
+        None => {
+            let registers = match args.registers(&chosen)? {
+                Some(registers) => registers,
+                None => args.registers_of_gateway(&chosen).await?,
+            };
+            let (register, reply) = ask(registers.clone(), credentials, &args.gateway, args.timeout).await?;
+            let registers: VecDeque<String> = std::iter::once(register).chain(registers).collect();
+            (Some(registers), reply)
+        }
+    };
     let tls = credentials.tls.as_ref();
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
@@ -89,10 +105,15 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{register}")).ok()?;
         Some(RegisterClient::with_interceptor(connect_lazy(&endpoint, tls), credentials.sender()))
     };
-    let registers = std::iter::once(register).chain(registers).collect();
     let (seen, known) = watch::channel(SeenState::default());
+    let following = async {
+        match registers {
+            Some(registers) => follow(registers, watcher, &reply.incarnation, &seen).await,
+            None => drain_by_gateway::follow(&chosen, &reply.incarnation, &seen).await,
+        }
+    };
     let ended = tokio::select! {
-        never = follow(registers, watcher, &reply.incarnation, &seen) => match never {},
+        never = following => match never {},
         never = show_clients(credentials, &reply.incarnation, known.clone()) => match never {},
         ended = timeout(wait, end(known.clone())) => ended,
     };
@@ -195,19 +216,7 @@ async fn follow(
         if let Ok(views) = views {
             let mut views = views.into_inner();
             while let Ok(Some(view)) = views.message().await {
-                let found = view.members.iter().find(|member| member.incarnation == incarnation);
-                seen.send_modify(|seen| {
-                    if let Some(member) = found {
-                        seen.address.clone_from(&member.address);
-                    }
-                    let here = |address: &str| !address.is_empty() && address == seen.address;
-                    // One without an epoch knows nobody yet.
-                    seen.gone |= view.epoch.is_some() && found.is_none();
-                    seen.again = view
-                        .members
-                        .iter()
-                        .any(|member| here(&member.address) && member.incarnation != incarnation);
-                });
+                seen.send_modify(|seen| seen.note(&view, incarnation));
             }
         }
         tokio::time::sleep(WATCH_AGAIN).await;
@@ -244,20 +253,23 @@ impl DrainArgs {
         ClusterTarget { at: self.at.clone(), app: None, timeout: self.timeout, json: self.json }
     }
 
-    /// The registers to try: as named, or as configured, or as a gateway of the cluster says.
-    async fn registers(&self, chosen: &ChosenCluster) -> Result<Vec<String>, Failure> {
+    /// The registers to try: as named, or as configured; none if gateways alone are known.
+    fn registers(&self, chosen: &ChosenCluster) -> Result<Option<Vec<String>>, Failure> {
         if let Some(register) = &self.register {
             name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
-            return Ok(vec![register.clone()]);
+            return Ok(Some(vec![register.clone()]));
         }
         if !self.at.is_named() && chosen.name.is_none() {
             if let Some(registers) = registers_of_environment()? {
-                return Ok(registers);
+                return Ok(Some(registers));
             }
-            if let Some(registers) = &chosen.registers {
-                return Ok(registers.clone());
-            }
+            return Ok(chosen.registers.clone());
         }
+        Ok(None)
+    }
+
+    /// The register that a gateway of the cluster follows.
+    async fn registers_of_gateway(&self, chosen: &ChosenCluster) -> Result<Vec<String>, Failure> {
         let reached = self.target().reach(chosen).await?;
         let register = reached.cluster.status().await?.register;
         if register.is_empty() {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use broadgate_business::Credentials;
 use broadgate_port::connect_lazy;
-use broadgate_proto::v1::{StatusRequest, gateway_client::GatewayClient};
+use broadgate_proto::v1::{StatusRequest, View, gateway_client::GatewayClient};
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::Endpoint;
 
@@ -21,6 +21,21 @@ pub(super) struct SeenState {
     pub(super) gone: bool,
     /// Another incarnation is found at its address.
     pub(super) again: bool,
+}
+
+impl SeenState {
+    /// What a view says of an incarnation.
+    pub(super) fn note(&mut self, view: &View, incarnation: &str) {
+        let found = view.members.iter().find(|member| member.incarnation == incarnation);
+        if let Some(member) = found {
+            self.address.clone_from(&member.address);
+        }
+        let here = |address: &str| !address.is_empty() && address == self.address;
+        self.again =
+            view.members.iter().any(|member| here(&member.address) && member.incarnation != incarnation);
+        // One without an epoch knows nobody yet.
+        self.gone |= view.epoch.is_some() && found.is_none();
+    }
 }
 
 /// Says on standard error how many clients the gateway still has, whenever that has changed, for ever.

@@ -4,6 +4,7 @@ mod clusters;
 mod confirm;
 mod doctor;
 mod drain;
+mod drain_by_gateway;
 mod drain_check;
 mod drain_progress;
 mod group;

@@ -68,5 +68,6 @@ mod views;
 mod watching;
 mod webhooks;
 mod why;
+mod why_refusals;
 mod workers;
 mod wrong_protocol;

@@ -142,6 +142,10 @@ async fn drain_waits_until_the_gateway_has_left() {
     assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
     let (code, _, err) = cluster.run(&["drain", "gateway-1", "--addr", &other]);
     assert!(code == 4, "{code} {err}");
+    // The last one, through itself: nobody is left who could say that it has gone.
+    let (code, out, err) = cluster.run(&["drain", "gateway-2", "--addr", &other, "--wait=60s"]);
+    assert!(code == 0 && out.contains("has left"), "{out}{err}");
+    assert_eq!(cluster.gateways[1].ended().await.code(), Some(0));
 }
 
 /// Who waits for a drain sees how many clients are left.

@@ -168,6 +168,37 @@ async fn ends_of_slow_clients_name_the_limit_and_the_loudest_group() {
     drop((slow, many, late));
 }
 
+/// What waits is counted, also the message for which there was no room, and what a close in good order left unsent.
+#[tokio::test]
+async fn unsent_messages_are_counted() {
+    let limits = "outbox_bytes_max = 50000000\noutbox_messages_max = 50\nclose_time_max = \"1s\"";
+    let cluster = Cluster::quiet(1).limits(limits).start().await;
+    // Larger than the kernel's buffers.
+    let payload = "x".repeat(1_000_000);
+    let [slow, kicked] = [cluster.client(0).await, cluster.client(0).await];
+    let mut caller = cluster.caller(0).await;
+    let mut placed = 0;
+    while caller.send(text(clients(&[&slow.id]), &payload)).await.unwrap().into_inner().clients == 1 {
+        placed += 1;
+        assert!(placed < 200, "it is never closed");
+    }
+    let end = ended(&cluster, &slow.id, (Cause::Slow, 4100, "outbox_messages_max"), "as many messages").await;
+    assert_eq!(end["unsent_messages"], 51, "fifty waited, and one found no room: {end}");
+    for _ in 0..30 {
+        caller.send(text(clients(&[&kicked.id]), &payload)).await.unwrap();
+    }
+    assert_eq!(cluster.run(&["kick", "--client", &kicked.id]).0, 0);
+    until("what it did not take is counted", async || {
+        let (end, text) = end_of(&cluster, &kicked.id).await;
+        let unsent = end["unsent_messages"].as_u64().unwrap();
+        assert!(unsent <= 30, "the farewell is no message: {end}");
+        (unsent > 10 && end["unsent_bytes"].as_u64() > Some(10_000_000) && text.contains("unsent"))
+            .then_some(())
+    })
+    .await;
+    drop((slow, kicked));
+}
+
 #[tokio::test]
 async fn ends_for_want_of_memory_are_explained() {
     let limits = "outbox_bytes_max = 1000000\noutboxes_bytes_max = 1100000";
@@ -290,7 +321,7 @@ async fn refused_for(cluster: &Cluster, reason: &str) -> Vec<Value> {
 }
 
 /// Checks that a reason is remembered, and besides it only those that were before.
-async fn only(cluster: &Cluster, reasons: &mut Vec<String>, reason: &str) {
+pub async fn only(cluster: &Cluster, reasons: &mut Vec<String>, reason: &str) {
     let rows = refused_for(cluster, reason).await;
     reasons.push(reason.to_owned());
     for row in &rows {

@@ -362,9 +362,12 @@ impl Cluster {
             let links = self.inner.table.borrow().in_order();
             let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
             for link in links {
+                // The gateway then names those that do not answer, before this gives up.
+                let mut request = tonic::Request::new(StatusRequest::default());
+                request.set_timeout(self.inner.timeout);
                 answered = GatewayClient::with_interceptor(link.channel(), self.inner.credentials.sender())
                     .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)
-                    .status(StatusRequest::default())
+                    .status(request)
                     .await;
                 if !answered.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable) {
                     break;

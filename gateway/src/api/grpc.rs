@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    api::headers::{after, caller, status},
+    api::headers::{after, caller, patience, status},
     cluster::{ClusterEvent, GroupWatcher, WATCHER_BATCHES_MAX},
     command::{observing, patterns},
     dispatch::Dispatcher,
@@ -37,10 +37,11 @@ macro_rules! unary {
             $(
                 async fn $call(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
                     let after = after(request.metadata())?;
+                    let patience = patience(request.metadata());
                     let caller = caller(request.extensions());
                     let mut command = Command::$command(request.into_inner());
                     self.dispatcher.log_closing(&mut command, caller);
-                    match self.dispatcher.run(command, after).await {
+                    match self.dispatcher.run_within(command, after, patience).await {
                         Answer::$answer(reply) => Ok(Response::new(reply)),
                         Answer::Error(error) => Err(status(error)),
                         _ => Err(Status::internal("the answer does not fit the command")),

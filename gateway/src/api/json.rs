@@ -82,11 +82,13 @@ async fn answer(
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
             counter!("broadgate_gateway_http_errors_total").increment(1);
-            if let Some(reason) = refused_reason(Code::from_i32(error.0.code)) {
-                let (why, address) = (&*error.0.message, caller);
-                let path = format!("/v1/{call}");
-                RefusalContext { reason, why, address, path: &path, ..RefusalContext::default() }
-                    .log(&json.refusals);
+            let (why, address, path) = (&*error.error.message, caller, format!("/v1/{call}"));
+            let refused =
+                |reason| RefusalContext { reason, why, address, path: &path, ..RefusalContext::default() };
+            match (error.is_for_room, refused_reason(Code::from_i32(error.error.code))) {
+                (true, _) => refused("json_bodies_bytes_max").count_and_log(&json.refusals),
+                (false, Some(reason)) => refused(reason).log(&json.refusals),
+                (false, None) => {}
             }
             error.into_response()
         }
@@ -112,11 +114,21 @@ fn after(headers: &HeaderMap) -> Result<Option<v1::Epoch>, v1::Error> {
 }
 
 /// A refusal as HTTP.
-struct HttpError(v1::Error);
+struct HttpError {
+    error: v1::Error,
+    /// The budget for request bodies is used up.
+    is_for_room: bool,
+}
+
+impl From<v1::Error> for HttpError {
+    fn from(error: v1::Error) -> Self {
+        Self { error, is_for_room: false }
+    }
+}
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let code = Code::from_i32(self.0.code);
+        let code = Code::from_i32(self.error.code);
         let status = match code {
             Code::InvalidArgument => StatusCode::BAD_REQUEST,
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -136,7 +148,7 @@ impl IntoResponse for HttpError {
             name.push(letter.to_ascii_uppercase());
             name
         });
-        let body = serde_json::json!({ "error": { "code": name, "message": self.0.message } });
+        let body = serde_json::json!({ "error": { "code": name, "message": self.error.message } });
         let mut response = (status, axum::Json(body)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -157,43 +169,43 @@ impl Json {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if kind.split(';').next().map(str::trim) != Some("application/json") {
             let sentence = "send `Content-Type: application/json`";
-            return Err(HttpError(refusal(Code::InvalidArgument, sentence)));
+            return Err(refusal(Code::InvalidArgument, sentence).into());
         }
-        let after = after(headers).map_err(HttpError)?;
+        let after = after(headers)?;
         let mut lease = self.bodies.lease("");
-        let body = self.read(&mut lease, body).await.map_err(HttpError)?;
+        let body = self.read(&mut lease, body).await?;
         if call == "GetApp" {
             // It concerns this gateway alone, so it is no command.
-            return self.app(&body).map_err(HttpError);
+            return Ok(self.app(&body)?);
         }
-        let mut command = command(&self.pool, call, &body).map_err(HttpError)?;
+        let mut command = command(&self.pool, call, &body)?;
         self.dispatcher.log_closing(&mut command, caller);
         let listed = match &command {
             v1::command::Command::ListClients(request) => Some(request.fields().collect::<Vec<_>>()),
             _ => None,
         };
         match self.dispatcher.run(command, after).await {
-            Answer::Error(error) => Err(HttpError(error)),
-            answer => self.encode(answer, listed.as_deref()).map_err(HttpError),
+            Answer::Error(error) => Err(error.into()),
+            answer => Ok(self.encode(answer, listed.as_deref())?),
         }
     }
 
-    async fn read(&self, lease: &mut Lease, body: Body) -> Result<Bytes, v1::Error> {
+    async fn read(&self, lease: &mut Lease, body: Body) -> Result<Bytes, HttpError> {
         let Ok(read) = tokio::time::timeout(HANDSHAKE_TIME_MAX, lease.read(body, self.body_bytes_max)).await
         else {
             let sentence = format!("the body did not come within {HANDSHAKE_TIME_MAX:?}");
-            return Err(refusal(Code::DeadlineExceeded, sentence));
+            return Err(refusal(Code::DeadlineExceeded, sentence).into());
         };
         read.map_err(|unread| match unread {
             Unread::TooLarge(max) => {
-                refusal(Code::ResourceExhausted, format!("the body is larger than {max} bytes"))
+                refusal(Code::ResourceExhausted, format!("the body is larger than {max} bytes")).into()
             }
             Unread::Spent => {
-                counter!("broadgate_gateway_refused_total", "reason" => "json_bodies_bytes_max").increment(1);
-                refusal(Code::Unavailable, "the gateway's budget for request bodies is used up: repeat")
+                let sentence = "the gateway's budget for request bodies is used up: repeat";
+                HttpError { error: refusal(Code::Unavailable, sentence), is_for_room: true }
             }
             Unread::Broken(error) => {
-                refusal(Code::InvalidArgument, format!("the body could not be read: {error}"))
+                refusal(Code::InvalidArgument, format!("the body could not be read: {error}")).into()
             }
         })
     }

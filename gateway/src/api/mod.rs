@@ -1,5 +1,6 @@
 //! The internal port: gRPC for callers, workers and peers, and the commands as JSON over HTTP.
 
+mod admin;
 mod grpc;
 mod headers;
 mod json;

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     api::{
-        headers::{after, status},
+        headers::{after, patience, status},
         tap,
     },
     dispatch::Dispatcher,
@@ -27,7 +27,8 @@ pub(crate) struct ObserveService {
 impl Observe for ObserveService {
     async fn ended(&self, request: Request<v1::EndedRequest>) -> Result<Response<v1::EndedReply>, Status> {
         let after = after(request.metadata())?;
-        match self.dispatcher.run(Command::Ended(request.into_inner()), after).await {
+        let patience = patience(request.metadata());
+        match self.dispatcher.run_within(Command::Ended(request.into_inner()), after, patience).await {
             Answer::Ended(reply) => Ok(Response::new(reply)),
             Answer::Error(error) => Err(status(error)),
             _ => Err(Status::internal("the answer does not fit the command")),
@@ -39,7 +40,8 @@ impl Observe for ObserveService {
         request: Request<v1::InspectRequest>,
     ) -> Result<Response<v1::InspectReply>, Status> {
         let after = after(request.metadata())?;
-        match self.dispatcher.run(Command::Inspect(request.into_inner()), after).await {
+        let patience = patience(request.metadata());
+        match self.dispatcher.run_within(Command::Inspect(request.into_inner()), after, patience).await {
             Answer::Inspected(reply) => Ok(Response::new(reply)),
             Answer::Error(error) => Err(status(error)),
             _ => Err(Status::internal("the answer does not fit the command")),

@@ -9,8 +9,8 @@ use broadgate_proto::{
         PEER_MESSAGE_BYTES_MAX,
     },
     v1::{
-        gateway_server::GatewayServer, observe_server::ObserveServer, peer_server::PeerServer,
-        worker_server::WorkerServer,
+        admin_server::AdminServer, gateway_server::GatewayServer, observe_server::ObserveServer,
+        peer_server::PeerServer, worker_server::WorkerServer,
     },
 };
 use broadgate_tls::Credentials;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
-    api::{grpc::GatewayService, json, observe::ObserveService, peer::PeerService},
+    api::{admin::AdminService, grpc::GatewayService, json, observe::ObserveService, peer::PeerService},
     dispatch::Dispatcher,
     observers::Observers,
     refusals::{RefusalContext, Refusals},
@@ -85,7 +85,12 @@ pub(crate) async fn serve(
     let worker = WorkerServer::new(WorkerService(internal.attachments))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let observe = ObserveServer::new(observe).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let routes = Routes::new(gateway).add_service(observe).add_service(peer).add_service(worker).prepare();
+    let admin = AdminServer::new(AdminService {
+        dispatcher: Arc::clone(&internal.dispatcher),
+        credentials: internal.credentials.clone(),
+    });
+    let routes = Routes::new(gateway).add_service(observe).add_service(admin);
+    let routes = routes.add_service(peer).add_service(worker).prepare();
     let router = routes
         .into_axum_router()
         .merge(json::router(internal.dispatcher, Arc::clone(&internal.refusals), internal.json_bytes_max)?)

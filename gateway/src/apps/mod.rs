@@ -61,6 +61,8 @@ struct AppsShared {
     versions: watch::Sender<u64>,
     /// Is there an app with Socket.IO clients?
     socketio: AtomicBool,
+    /// Why what was read last is not in use; "" if it is.
+    stale: ArcSwap<String>,
 }
 
 impl Apps {
@@ -73,7 +75,13 @@ impl Apps {
         let known = Mutex::new(table.iter().map(|app| app.id.clone()).collect());
         let socketio = AtomicBool::new(table.iter().any(|app| app.socketio));
         let table = ArcSwap::from_pointee(table);
-        Ok(Self(Arc::new(AppsShared { table, known, versions: watch::Sender::new(0), socketio })))
+        Ok(Self(Arc::new(AppsShared {
+            table,
+            known,
+            versions: watch::Sender::new(0),
+            socketio,
+            stale: ArcSwap::default(),
+        })))
     }
 
     /// The apps as they are now. Load once to decide several things about one client.
@@ -123,6 +131,17 @@ impl Apps {
             None if self.known().contains(id) => Some(AppEnd::Removed),
             _ => None,
         }
+    }
+
+    /// Says why what was read last is not in use, or that it is.
+    pub fn set_stale(&self, why: &str) {
+        self.0.stale.store(Arc::new(why.to_owned()));
+    }
+
+    /// Why what was read last is not in use; "" if it is.
+    #[must_use]
+    pub(crate) fn stale(&self) -> Arc<String> {
+        self.0.stale.load_full()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {

@@ -35,6 +35,7 @@ pub(super) struct ClusterPlace {
     pub(super) inside: bool,
     pub(super) unsynced: u64,
     pub(super) parked: u64,
+    pub(super) removed: Vec<v1::RemovedMember>,
 }
 
 /// Hashes of one question.
@@ -61,7 +62,7 @@ impl SaltedHash {
 
 impl EvidenceSource {
     /// None if it was not asked for.
-    pub(super) fn of(&self, shards: &[ShardEvidence], place: &ClusterPlace) -> Option<v1::GatewayEvidence> {
+    pub(super) fn of(&self, shards: &[ShardEvidence], place: ClusterPlace) -> Option<v1::GatewayEvidence> {
         let EvidenceQuestion { salt, apps } = &*shards.first()?.asked;
         let hash = SaltedHash(*salt);
         let limits = &self.config.settings.limits;
@@ -99,6 +100,8 @@ impl EvidenceSource {
             settings: self.settings(hash),
             apps,
             apps_all,
+            removed: place.removed,
+            apps_stale: String::clone(&self.config.apps.stale()),
         })
     }
 
@@ -138,6 +141,7 @@ impl EvidenceSource {
                     id: app.id.clone(),
                     all: hash.of(names.iter().map(String::as_str)),
                     settings: if is_asked { settings } else { HashMap::new() },
+                    service: app.service.clone().filter(|_| app.enabled && app.raw).unwrap_or_default(),
                 }
             })
             .collect();

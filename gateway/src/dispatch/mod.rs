@@ -11,6 +11,7 @@ mod evidence;
 mod in_flight;
 mod installed;
 mod pending;
+mod removed;
 mod route;
 mod status;
 pub(crate) mod upcalls;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use broadgate_proto::{
@@ -47,6 +47,8 @@ pub(crate) struct PlacedBatch {
     placings: Vec<Placing>,
     parts: Parts,
     placed: Instant,
+    /// How long its caller lets gateways be waited for, if it says so.
+    pub(super) patience: Option<Duration>,
 }
 
 /// The partial answers to one command, merged so far.
@@ -65,7 +67,7 @@ impl PlacedBatch {
         placings: Vec<Placing>,
         parts: Parts,
     ) -> Self {
-        Self { dispatcher, epoch, placings, parts, placed: Instant::now() }
+        Self { dispatcher, epoch, placings, parts, placed: Instant::now(), patience: None }
     }
 
     /// True if no answer is wanted and none is outstanding.
@@ -77,15 +79,17 @@ impl PlacedBatch {
 
     /// Awaits all partial answers, then answers each command whose caller wants an answer.
     pub(crate) async fn answers(self) -> Vec<v1::Answer> {
-        let Self { dispatcher, epoch, placings, parts, placed } = self;
+        let Self { dispatcher, epoch, placings, parts, placed, patience } = self;
         let gathered = placings.iter().map(|_| Gathered { epoch, ..Gathered::default() });
         let mut gathered: Vec<Gathered> = gathered.collect();
         dispatcher.gather_local(parts.local, &placings, &mut gathered).await;
         let members = placings.iter().any(|placing| placing.changes_members());
         // A peer awaits homes before it answers.
         let within = if members { 2 * dispatcher.link_timeout } else { dispatcher.link_timeout };
+        let within = patience.map_or(within, |patience| patience.min(within));
+        let until = tokio::time::Instant::now() + within;
         for RemotePart { peer, name, asked } in parts.remote {
-            for (index, answer) in asked.answers(within).await {
+            for (index, answer) in asked.answers(until).await {
                 let Some((gathered, placing)) = gathered.get_mut(index).zip(placings.get(index)) else {
                     continue;
                 };
@@ -117,7 +121,7 @@ impl PlacedBatch {
                 continue;
             }
             let id = placing.id;
-            let answer = dispatcher.conclude(placing, gathered).await;
+            let answer = dispatcher.conclude(placing, gathered, patience).await;
             answers.push(v1::Answer { id, answer: Some(answer) });
         }
         // Once for a batch: its commands are answered together.
@@ -167,7 +171,12 @@ impl Dispatcher {
         }
     }
 
-    async fn conclude(self: &Arc<Self>, placing: Placing, gathered: Gathered) -> Answer {
+    async fn conclude(
+        self: &Arc<Self>,
+        placing: Placing,
+        gathered: Gathered,
+        patience: Option<Duration>,
+    ) -> Answer {
         let parsed = match &placing.parsed {
             Ok(parsed) => Arc::clone(parsed),
             Err(refused) => return Answer::Error(refused.clone()),
@@ -177,7 +186,7 @@ impl Dispatcher {
             missing.extend(self.outside.load().iter().cloned());
         }
         if let ParsedCommand::ListClients { .. } = *parsed {
-            return self.walk(epoch, &parsed, &placing.message()).await;
+            return self.walk(epoch, &parsed, &placing.message(), patience).await;
         }
         if !missing.is_empty() {
             counter!("broadgate_gateway_answers_incomplete_total").increment(1);
@@ -221,7 +230,14 @@ impl Dispatcher {
     }
 
     /// A page of clients: gateway after gateway in the order of their incarnations, until it is full.
-    async fn walk(self: &Arc<Self>, epoch: Epoch, parsed: &Arc<ParsedCommand>, command: &Command) -> Answer {
+    async fn walk(
+        self: &Arc<Self>,
+        epoch: Epoch,
+        parsed: &Arc<ParsedCommand>,
+        command: &Command,
+        patience: Option<Duration>,
+    ) -> Answer {
+        let last = patience.map(|patience| tokio::time::Instant::now() + patience);
         let ParsedCommand::ListClients { limit, .. } = **parsed else { return nothing(parsed) };
         let Command::ListClients(request) = command else { return nothing(parsed) };
         let after = Cursor::parse(&request.cursor).ok().flatten();
@@ -239,7 +255,9 @@ impl Dispatcher {
                 request.cursor.clear();
             }
             let command = Command::ListClients(request);
-            match self.ask_one(gateway, command).await {
+            let until = tokio::time::Instant::now() + self.link_timeout;
+            let until = last.map_or(until, |last| last.min(until));
+            match self.ask_one(gateway, command, until).await {
                 Some(answer @ Answer::Clients(_)) => merge(&mut all, answer),
                 Some(refused @ Answer::Error(_)) if gateway == me => return refused,
                 None if self.peers.has_left(gateway) => {}
@@ -255,7 +273,12 @@ impl Dispatcher {
         answer
     }
 
-    async fn ask_one(self: &Arc<Self>, gateway: Incarnation, command: Command) -> Option<Answer> {
+    async fn ask_one(
+        self: &Arc<Self>,
+        gateway: Incarnation,
+        command: Command,
+        until: tokio::time::Instant,
+    ) -> Option<Answer> {
         if gateway == self.me.load().incarnation {
             let parsed = match self.parser.parse(&command) {
                 Ok(parsed) => parsed,
@@ -270,7 +293,7 @@ impl Dispatcher {
         }
         let asked =
             self.peers.send(gateway, vec![v1::Command { id: 0, command: Some(command), after: None }]);
-        asked.answers(self.link_timeout).await.pop().and_then(|(_, answer)| answer)
+        asked.answers(until).await.pop().and_then(|(_, answer)| answer)
     }
 
     /// Executes a peer's commands, among this gateway's own clients only.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use broadgate_proto::{
@@ -290,7 +291,17 @@ impl Dispatcher {
 
     /// Places one command and awaits its answer.
     pub(crate) async fn run(self: &Arc<Self>, command: Command, after: Option<Epoch>) -> v1::answer::Answer {
-        self.run_by(command, after, PlacingRight::Home).await
+        self.run_within(command, after, None).await
+    }
+
+    /// The same for a caller who waits for this long: gateways that have not answered by then are missing.
+    pub(crate) async fn run_within(
+        self: &Arc<Self>,
+        command: Command,
+        after: Option<Epoch>,
+        patience: Option<Duration>,
+    ) -> v1::answer::Answer {
+        self.run_by(command, after, PlacingRight::Home, patience).await
     }
 
     pub(super) async fn run_by(
@@ -298,9 +309,11 @@ impl Dispatcher {
         command: Command,
         after: Option<Epoch>,
         way: PlacingRight,
+        patience: Option<Duration>,
     ) -> v1::answer::Answer {
         let command = v1::Command { id: 0, command: Some(command), after };
-        let placed = self.place_by(vec![command], way).await;
+        let mut placed = self.place_by(vec![command], way).await;
+        placed.patience = patience;
         // It is empty if the caller asked for no receipt.
         let nothing = v1::Answer { id: 0, answer: Some(v1::answer::Answer::Receipt(v1::Receipt::default())) };
         let answer = placed.answers().await.pop().unwrap_or(nothing).answer;

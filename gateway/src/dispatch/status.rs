@@ -1,6 +1,6 @@
 //! The status of this gateway and of the cluster.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -31,7 +31,7 @@ impl Dispatcher {
             peers: self.peers.up(),
             listener_services: self.listener_services.clone(),
             register: Some(self.followed_register()),
-            evidence: self.evidence.of(&evidence, &self.cluster_place()),
+            evidence: self.evidence.of(&evidence, self.cluster_place()),
             redis_readers: (self.redis)(),
             ..v1::GatewayStatus::default()
         };
@@ -61,7 +61,8 @@ impl Dispatcher {
     fn cluster_place(&self) -> ClusterPlace {
         let (unsynced, parked) = self.homes.waiting();
         let epoch = view::epoch(&self.installed.borrow().view);
-        ClusterPlace { epoch, inside: self.is_inside(self.me.load().incarnation), unsynced, parked }
+        let removed = self.installed.borrow().removed.messages(Instant::now());
+        ClusterPlace { epoch, inside: self.is_inside(self.me.load().incarnation), unsynced, parked, removed }
     }
 
     /// This gateway's current counts of an app.
@@ -98,6 +99,13 @@ impl Dispatcher {
         let register = (self.register)();
         status.register = register.address;
         status.register_heard = register.heard;
-        status.view = Some(v1::View::clone(&self.installed.borrow().view));
+        let installed = self.installed.borrow().clone();
+        // While the others were waited for, one of them may have been removed.
+        let own = self.me.load().incarnation.to_string();
+        let own = status.gateways.iter_mut().find(|gateway| gateway.incarnation == own);
+        if let Some(evidence) = own.and_then(|own| own.evidence.as_mut()) {
+            evidence.removed = installed.removed.messages(Instant::now());
+        }
+        status.view = Some(v1::View::clone(&installed.view));
     }
 }

@@ -153,7 +153,7 @@ impl Dispatcher {
             return failed(sentence);
         }
         let command = no_home.map_or_else(|| placing.message(), |(what, topics)| count(what, &topics));
-        let answer = Box::pin(self.run_by(command, None, PlacingRight::Everywhere)).await;
+        let answer = Box::pin(self.run_by(command, None, PlacingRight::Everywhere, None)).await;
         everywhere(answer)
     }
 

@@ -1,7 +1,7 @@
 //! The ends of a shard's clients.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
     net::{IpAddr, SocketAddr},
     rc::Rc,
 };
@@ -12,7 +12,10 @@ use broadgate_proto::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::recorder::question::{EndQuestion, EndedWhose};
+use crate::recorder::{
+    fair::{self, FairRows},
+    question::{EndQuestion, EndedWhose},
+};
 
 /// How a client's connection ended.
 #[derive(Debug, Clone)]
@@ -34,7 +37,7 @@ pub(crate) struct ClientEnd {
     /// The first of its groups.
     pub(crate) groups: Box<[Rc<str>]>,
     pub(crate) groups_total: u32,
-    /// Messages that waited for it and were dropped, and their bytes.
+    /// Messages that waited for it and were not written, and their bytes.
     pub(crate) unsent: (u64, u64),
     pub(crate) backlog_s: u32,
     pub(crate) silent_s: u32,
@@ -65,12 +68,13 @@ struct EndKey {
     cause: Cause,
 }
 
-/// The last ends of one kind.
+/// The last ends of one kind: many of one address displace each other.
 #[derive(Debug)]
 struct EndList {
     max: usize,
-    keys: VecDeque<EndKey>,
-    ends: VecDeque<ClientEnd>,
+    /// Of the ends, at the same places.
+    keys: Vec<EndKey>,
+    ends: FairRows<ClientEnd>,
     /// Since when none is forgotten.
     since_ms: u64,
 }
@@ -82,6 +86,14 @@ pub(crate) struct EndRecorder {
     caused: EndList,
     /// Those that the clients caused, or their networks.
     own: EndList,
+}
+
+/// Where an end is remembered.
+#[derive(Debug)]
+pub(crate) struct EndPlace {
+    is_own: bool,
+    place: usize,
+    number: u64,
 }
 
 /// The answer to a question: the newest ends, at most as many as were asked for, and how many there are.
@@ -146,38 +158,37 @@ impl<'a> WantedKey<'a> {
 
 impl EndList {
     fn new(max: usize, now_ms: u64) -> Self {
-        // At once, so that no end waits for a list to be copied; pages that are not used are not there.
-        Self {
-            max,
-            keys: VecDeque::with_capacity(max),
-            ends: VecDeque::with_capacity(max),
-            since_ms: if max == 0 { 0 } else { now_ms },
-        }
+        let since_ms = if max == 0 { 0 } else { now_ms };
+        Self { max, keys: Vec::with_capacity(max), ends: FairRows::new(max), since_ms }
     }
 
-    fn record(&mut self, end: ClientEnd) {
-        if self.max == 0 {
-            return;
+    /// Returns its place and number.
+    fn record(&mut self, end: ClientEnd) -> Option<(usize, u64)> {
+        let key = EndKey::of(&end);
+        let owner = fair::owner(Some(key.address), key.cause.as_str_name());
+        let (place, forgotten) = self.ends.add(owner, end)?;
+        match forgotten {
+            None => self.keys.push(key),
+            Some(forgotten) => {
+                self.keys[place] = key;
+                self.since_ms = self.since_ms.max(forgotten.ended_at_ms);
+            }
         }
-        if self.ends.len() == self.max {
-            self.keys.pop_front();
-            let forgotten = self.ends.pop_front();
-            self.since_ms = forgotten.map_or(self.since_ms, |end| end.ended_at_ms);
-        }
-        self.keys.push_back(EndKey::of(&end));
-        self.ends.push_back(end);
+        Some((place, self.ends.at(place).0))
     }
 
     fn find<'a>(&'a self, wanted: &WantedKey<'_>, found: &mut FoundEnds<'a>) {
-        let (limit, mut taken) = (wanted.question.limit, 0);
-        let newest_first = self.keys.iter().zip(&self.ends).rev();
-        for (_, end) in newest_first.filter(|(key, end)| wanted.may_be(key) && wanted.is_end(end)) {
-            found.total += 1;
-            if taken < limit {
-                taken += 1;
-                found.newest.push(end);
-            }
+        let places = self.keys.iter().enumerate().filter(|(_, key)| wanted.may_be(key));
+        let rows = places.map(|(place, _)| self.ends.at(place)).filter(|(_, end)| wanted.is_end(end));
+        let mut rows: Vec<(u64, &ClientEnd)> = rows.collect();
+        found.total += rows.len() as u64;
+        let (limit, newest_first) = (wanted.question.limit, |(number, _): &(u64, _)| Reverse(*number));
+        if rows.len() > limit {
+            rows.select_nth_unstable_by_key(limit, newest_first);
+            rows.truncate(limit);
         }
+        rows.sort_unstable_by_key(newest_first);
+        found.newest.extend(rows.into_iter().map(|(_, end)| end));
     }
 }
 
@@ -192,8 +203,20 @@ impl EndRecorder {
         if is_own(cause) { self.own.max > 0 } else { self.caused.max > 0 }
     }
 
-    pub(crate) fn record(&mut self, end: ClientEnd) {
-        if is_own(end.cause) { self.own.record(end) } else { self.caused.record(end) }
+    /// Returns its place, if it is kept.
+    pub(crate) fn record(&mut self, end: ClientEnd) -> Option<EndPlace> {
+        let is_own = is_own(end.cause);
+        let list = if is_own { &mut self.own } else { &mut self.caused };
+        list.record(end).map(|(place, number)| EndPlace { is_own, place, number })
+    }
+
+    /// Adds what the close left unsent, if the end is still remembered.
+    pub(crate) fn add_unsent(&mut self, at: &EndPlace, (messages, bytes): (u64, u64)) {
+        let list = if at.is_own { &mut self.own } else { &mut self.caused };
+        if list.ends.at(at.place).0 == at.number {
+            let end = list.ends.at_mut(at.place);
+            end.unsent = (end.unsent.0 + messages, end.unsent.1 + bytes);
+        }
     }
 
     pub(crate) fn find(&self, question: &EndQuestion) -> FoundEnds<'_> {
@@ -326,6 +349,36 @@ mod tests {
     }
 
     #[test]
+    fn flood_of_one_address_displaces_itself() {
+        let mut recorder = EndRecorder::new((1000, 1000), 5);
+        // Of the address of the flood, and of others.
+        (0..8).for_each(|number| _ = recorder.record(end(number, Cause::Command)));
+        (0..4).for_each(|number| _ = recorder.record(end(number, Cause::Protocol)));
+        (0..9000).for_each(|number| _ = recorder.record(end(4 * number, Cause::Protocol)));
+        let of = |cause| numbers(&recorder, &EndQuestion { cause: Some(cause), ..all() });
+        assert_eq!(of(Cause::Command), ((0..8).rev().collect(), 8));
+        let (newest, total) = of(Cause::Protocol);
+        assert_eq!((newest[0], total), (4 * 8999, 992));
+        let other = EndedWhose::Address("10.0.1.1/32".parse().unwrap());
+        let of_another = EndQuestion { whose: other, cause: Some(Cause::Protocol), ..all() };
+        assert_eq!(numbers(&recorder, &of_another), (vec![1], 1));
+    }
+
+    #[test]
+    fn what_a_close_leaves_unsent_is_added_to_its_end_alone() {
+        let mut recorder = EndRecorder::new((2, 0), 5);
+        assert!(recorder.record(end(1, Cause::Lost)).is_none());
+        let place = recorder.record(end(2, Cause::Command)).unwrap();
+        recorder.add_unsent(&place, (3, 40));
+        assert_eq!(recorder.find(&all()).newest[0].unsent, (3, 40));
+        for number in 3..6 {
+            recorder.record(end(number, Cause::Command));
+        }
+        recorder.add_unsent(&place, (3, 40));
+        assert!(recorder.find(&all()).newest.iter().all(|end| end.unsent == (0, 0)));
+    }
+
+    #[test]
     fn zero_is_off() {
         let mut recorder = EndRecorder::new((0, 1), 5);
         assert!(!recorder.keeps(Cause::Silent) && recorder.keeps(Cause::Lost));
@@ -352,7 +405,7 @@ mod tests {
         #[test]
         fn who_is_asked_for_is_found_and_nobody_else(count in 0..60_u64, which in 0..5_u64) {
             let mut recorder = EndRecorder::new((100, 100), 0);
-            (0..count).for_each(|number| recorder.record(end(number, Cause::Command)));
+            (0..count).for_each(|number| _ = recorder.record(end(number, Cause::Command)));
             let found = |question: &EndQuestion, wanted: &dyn Fn(u64) -> bool| {
                 let expected: Vec<u64> = (0..count).rev().filter(|number| wanted(*number)).collect();
                 let total = expected.len() as u64;

@@ -1,10 +1,16 @@
 //! The last refusals of a gateway.
 
-use std::net::IpAddr;
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
-use broadgate_proto::{limits::REFUSALS_NEW_PER_SECOND_MAX, v1};
+use broadgate_proto::{
+    limits::{REFUSALS_NEW_PER_ADDRESS_MAX, REFUSALS_NEW_PER_SECOND_MAX},
+    v1,
+};
 
-use crate::recorder::question::EndQuestion;
+use crate::recorder::{
+    fair::{self, FairRows},
+    question::EndQuestion,
+};
 
 /// Refusals that are alike.
 #[derive(Debug, Clone)]
@@ -31,82 +37,87 @@ pub(crate) enum Kept {
 #[derive(Debug)]
 struct KeptRow {
     row: RefusalRow,
+    hash: u64,
     first_at_ms: u64,
+    last_at_ms: u64,
     count: u64,
 }
 
-/// Refusals by what they have in common; those that were last seen longest ago are displaced.
+/// Refusals by what they have in common. Those of the address with most rows are displaced first, and of these the one
+/// that was last seen longest ago.
 #[derive(Debug)]
 pub(crate) struct RefusalRows {
     max: usize,
-    rows: Vec<KeptRow>,
-    /// Of each row: the hash of what is equal, and when it was last seen.
-    hashes: Vec<u64>,
-    last_at_ms: Vec<u64>,
+    rows: FairRows<KeptRow>,
+    /// Their places, by the hash of what is equal.
+    places: HashMap<u64, usize>,
     since_ms: u64,
-    /// New rows in this second.
-    new: (u64, usize),
+    /// This second, and whose new rows came in it.
+    new: (u64, Vec<u64>),
 }
 
 impl RefusalRows {
     /// 0 rows are off.
     pub(crate) fn new(max: usize, now_ms: u64) -> Self {
         let since_ms = if max == 0 { 0 } else { now_ms };
-        Self { max, rows: Vec::new(), hashes: Vec::new(), last_at_ms: Vec::new(), since_ms, new: (0, 0) }
+        Self { max, rows: FairRows::new(max), places: HashMap::new(), since_ms, new: (0, Vec::new()) }
     }
 
     /// Counts a refusal with its equals. Cheap, also in a flood: the texts of a new one have yet to be made.
-    pub(crate) fn again(&mut self, hash: u64, now_ms: u64) -> Kept {
+    pub(crate) fn again(
+        &mut self,
+        hash: u64,
+        address: Option<IpAddr>,
+        reason: &'static str,
+        now_ms: u64,
+    ) -> Kept {
         if self.max == 0 {
             return Kept::No;
         }
-        if let Some(at) = self.hashes.iter().position(|known| *known == hash) {
-            self.rows[at].count += 1;
-            self.last_at_ms[at] = now_ms;
+        if let Some(&place) = self.places.get(&hash) {
+            let kept = self.rows.at_mut(place);
+            kept.count += 1;
+            kept.last_at_ms = now_ms;
+            self.rows.renew(place);
             return Kept::Counted;
         }
-        let second = now_ms / 1000;
+        let (second, owner) = (now_ms / 1000, fair::owner(address, reason));
         if self.new.0 != second {
-            self.new = (second, 0);
+            self.new.0 = second;
+            self.new.1.clear();
         }
-        if self.new.1 == REFUSALS_NEW_PER_SECOND_MAX {
+        let new = &mut self.new.1;
+        let own = new.iter().filter(|known| **known == owner).count();
+        if new.len() == REFUSALS_NEW_PER_SECOND_MAX || own == REFUSALS_NEW_PER_ADDRESS_MAX {
             return Kept::No;
         }
-        self.new.1 += 1;
+        new.push(owner);
         Kept::New
     }
 
     /// Adds one that is new.
     pub(crate) fn add(&mut self, hash: u64, row: RefusalRow, now_ms: u64) {
-        let kept = KeptRow { row, first_at_ms: now_ms, count: 1 };
-        if self.rows.len() < self.max {
-            self.rows.push(kept);
-            self.hashes.push(hash);
-            self.last_at_ms.push(now_ms);
-            return;
+        let owner = fair::owner(row.address, row.reason);
+        let kept = KeptRow { row, hash, first_at_ms: now_ms, last_at_ms: now_ms, count: 1 };
+        let Some((place, forgotten)) = self.rows.add(owner, kept) else { return };
+        if let Some(forgotten) = forgotten {
+            self.since_ms = self.since_ms.max(forgotten.last_at_ms);
+            self.places.remove(&forgotten.hash);
         }
-        let Some((at, &last)) = self.last_at_ms.iter().enumerate().min_by_key(|(_, last)| **last) else {
-            return;
-        };
-        self.since_ms = self.since_ms.max(last);
-        self.rows[at] = kept;
-        self.hashes[at] = hash;
-        self.last_at_ms[at] = now_ms;
+        self.places.insert(hash, place);
     }
 
     /// Those that a question is about, the newest first, and how many they stand for.
     pub(crate) fn find(&self, question: &EndQuestion, gateway: &str) -> (Vec<v1::RefusedClient>, u64) {
-        let mut found: Vec<_> = (self.rows.iter().zip(&self.last_at_ms))
-            .filter(|(KeptRow { row, .. }, last)| {
-                question.whose.is_address(row.address)
-                    && question.is_app(&row.app)
-                    && question.is_time(**last)
-            })
-            .collect();
-        found.sort_by_key(|(_, last)| std::cmp::Reverse(**last));
-        let total = found.iter().map(|(kept, _)| kept.count).sum();
-        let messages =
-            found.into_iter().take(question.limit).map(|(kept, last)| kept.message(*last, gateway));
+        let is_meant = |kept: &KeptRow| {
+            question.whose.is_address(kept.row.address)
+                && question.is_app(&kept.row.app)
+                && question.is_time(kept.last_at_ms)
+        };
+        let mut found: Vec<_> = self.rows.iter().filter(|(_, kept)| is_meant(kept)).collect();
+        found.sort_unstable_by_key(|(number, _)| Reverse(*number));
+        let total = found.iter().map(|(_, kept)| kept.count).sum();
+        let messages = found.into_iter().take(question.limit).map(|(_, kept)| kept.message(gateway));
         (messages.collect(), total)
     }
 
@@ -117,7 +128,7 @@ impl RefusalRows {
 }
 
 impl KeptRow {
-    fn message(&self, last_at_ms: u64, gateway: &str) -> v1::RefusedClient {
+    fn message(&self, gateway: &str) -> v1::RefusedClient {
         let RefusalRow { reason, why, address, app, key, path } = &self.row;
         v1::RefusedClient {
             gateway: gateway.to_owned(),
@@ -128,7 +139,7 @@ impl KeptRow {
             key: key.to_string(),
             path: path.to_string(),
             first_at_ms: self.first_at_ms,
-            last_at_ms,
+            last_at_ms: self.last_at_ms,
             count: self.count,
         }
     }
@@ -151,9 +162,10 @@ mod tests {
     }
 
     fn refuse(rows: &mut RefusalRows, number: u8, now_ms: u64) -> Kept {
-        let kept = rows.again(number.into(), now_ms);
+        let row = row(number);
+        let kept = rows.again(number.into(), row.address, row.reason, now_ms);
         if kept == Kept::New {
-            rows.add(number.into(), row(number), now_ms);
+            rows.add(number.into(), row, now_ms);
         }
         kept
     }
@@ -192,6 +204,51 @@ mod tests {
         assert_eq!(found(&rows, &EndQuestion { app: Some("even".into()), ..all() }), []);
         assert_eq!(found(&rows, &EndQuestion { since_ms: 35, ..all() }), [of("3", 1)]);
         assert_eq!(found(&rows, &EndQuestion { limit: 1, ..all() }), [of("3", 1)]);
+    }
+
+    /// Somebody who is refused for ever other things costs others neither their rows nor their new ones.
+    #[test]
+    fn flood_of_one_address_displaces_itself() {
+        let mut rows = RefusalRows::new(100, 1);
+        let refuse = |rows: &mut RefusalRows, address: [u8; 4], number: u64, now_ms| {
+            let address = Some(IpAddr::from(address));
+            let hash = number << 8 | u64::from(address == Some(IpAddr::from([10, 0, 0, 1])));
+            let kept = rows.again(hash, address, "path", now_ms);
+            if kept == Kept::New {
+                let why = number.to_string().into();
+                let empty = || Box::<str>::from("");
+                let row =
+                    RefusalRow { reason: "path", why, address, app: empty(), key: empty(), path: empty() };
+                rows.add(hash, row, now_ms);
+            }
+            kept
+        };
+        for number in 0..50 {
+            assert_eq!(refuse(&mut rows, [10, 0, 0, 2], number, number * 1000), Kept::New);
+        }
+        let mut kept = 0;
+        for number in 0..10_000 {
+            let now_ms = 50_000 + number;
+            kept += usize::from(refuse(&mut rows, [10, 0, 0, 1], number, now_ms) == Kept::New);
+            if number % 1000 == 999 {
+                // In the same second.
+                let other = [10, 0, 1, (number / 1000) as u8];
+                assert_eq!(refuse(&mut rows, other, 1_000_000 + number, now_ms), Kept::New);
+            }
+        }
+        assert_eq!(kept, 10 * REFUSALS_NEW_PER_ADDRESS_MAX);
+        let of = |net: &str| {
+            let whose = EndedWhose::Address(net.parse().unwrap());
+            rows.find(&EndQuestion { whose, limit: 1000, ..all() }, "g").0.len()
+        };
+        assert!(
+            of("10.0.0.2/32") >= 45 && of("10.0.1.0/24") == 10,
+            "{} {}",
+            of("10.0.0.2/32"),
+            of("10.0.1.0/24")
+        );
+        assert_eq!(of("0.0.0.0/0"), 100);
+        assert_eq!(rows.places.len(), 100);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Follows the membership and the installed views.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use broadgate_proto::v1::{MemberState, View};
+use broadgate_proto::v1::{Member, MemberState, View};
 use broadgate_proto::{ring::Ring, view};
 use broadgate_register::member::{ClusterMember, MemberEvent, RegisterStatus};
 use metrics::gauge;
@@ -165,6 +168,12 @@ impl Installing {
         self.health.set_ready(ready && !self.draining.is_cancelled());
         self.dispatcher.peers.follow(view);
         let ring = Some(Arc::new(Ring::of_view(view)));
-        self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside });
+        let last_state = |member: &Member| {
+            let incarnation = member.incarnation.parse().ok()?;
+            self.dispatcher.peers.views.last_state_of(incarnation)
+        };
+        let before = self.installed.borrow().clone();
+        let removed = before.removed.after(&before.view, view, last_state, Instant::now());
+        self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside, removed });
     }
 }

@@ -16,12 +16,12 @@ use crate::{
         encode::{EMPTY_CLOSE_FRAME, close_code_frame, close_frame},
     },
     config::Config,
-    recorder::{ClientEnd, LoudestGroup},
+    recorder::{ClientEnd, EndPlace, LoudestGroup},
     refusals::now_ms,
     shard::{
         client::{Client, ClientStage, ClosePhase},
         counters::Drop,
-        ending::{EndDetails, SlowBy},
+        ending::{ClosingEnd, EndDetails, SlowBy},
         slots::Slot,
         socket::Stream,
         state::Shard,
@@ -56,7 +56,7 @@ impl Shard {
             None if is_bare => farewell.map(|_| EMPTY_CLOSE_FRAME),
             None => farewell,
         };
-        self.closing.insert(slot);
+        let before = (client.outbox.frames(), client.outbox.bytes());
         // A command is for good. After every other close a client connects again.
         if protocol == Protocol::SocketIo && cause == Cause::Command {
             self.say_disconnected(slot);
@@ -64,8 +64,13 @@ impl Shard {
         if let Some(frame) = farewell.filter(|_| websocket) {
             self.push_own(slot, frame);
         }
-        self.forget(slot, cause, code, reason);
+        let recorded = self.forget(slot, cause, code, reason);
         if let Some(client) = self.clients.get_mut(slot) {
+            let (frames, bytes) = (client.outbox.frames(), client.outbox.bytes());
+            let farewell = (frames.saturating_sub(before.0), bytes.saturating_sub(before.1));
+            // What a slow client does not get is counted already.
+            let recorded = recorded.filter(|_| cause != Cause::Slow);
+            self.closing.insert(slot, ClosingEnd { recorded, farewell });
             self.outboxes.queue(slot, client, &mut self.turn);
             client.wake();
         }
@@ -75,8 +80,9 @@ impl Shard {
     pub(crate) fn abort(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let was_open = client.is_open();
+        let waiting = (client.outbox.frames(), client.outbox.bytes());
         if was_open {
-            self.ending.unsent = (client.outbox.frames() as u64, client.outbox.bytes() as u64);
+            self.ending.unsent = (waiting.0 as u64, waiting.1 as u64);
         }
         self.tally.drop(Drop::Unsent, client.outbox.frames());
         self.outboxes.left(client.outbox.frames());
@@ -87,7 +93,10 @@ impl Shard {
         client.enter(ClientStage::Gone);
         client.wake();
         client.waker = None;
-        self.closing.remove(&slot);
+        if let Some(ClosingEnd { recorded: Some(place), farewell }) = self.closing.remove(&slot) {
+            let unsent = (waiting.0.saturating_sub(farewell.0), waiting.1.saturating_sub(farewell.1));
+            self.ends.add_unsent(&place, (unsent.0 as u64, unsent.1 as u64));
+        }
         self.outboxes.backlogged.remove(&slot);
         self.reads.paused.remove(&slot);
         if was_open {
@@ -106,16 +115,17 @@ impl Shard {
     }
 
     /// The client does not take what is sent to it: what it has not begun to take is dropped, so that
-    /// the close code may still reach it.
-    pub(crate) fn close_slow(&mut self, slot: Slot, by: SlowBy) {
+    /// the close code may still reach it. `refused` is the message for which there was no room, in bytes.
+    pub(crate) fn close_slow(&mut self, slot: Slot, by: SlowBy, refused: Option<usize>) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let before = (client.outbox.frames(), client.outbox.bytes());
         let sealed = client.stream.as_ref().map_or(0, Stream::begun);
         client.outbox.keep_begun(sealed);
         let dropped = before.0 - client.outbox.frames();
-        let bytes = before.1.saturating_sub(client.outbox.bytes());
         if client.is_open() {
-            self.ending = EndDetails { limit: by.limit(), unsent: (dropped as u64, bytes as u64) };
+            // Also what was begun: somebody who does not read will hardly take the rest.
+            let (frames, bytes) = (before.0 + refused.iter().len(), before.1 + refused.unwrap_or_default());
+            self.ending = EndDetails { limit: by.limit(), unsent: (frames as u64, bytes as u64) };
         }
         self.outboxes.left(dropped);
         self.tally.drop(by.reason(), dropped);
@@ -155,7 +165,7 @@ impl Shard {
 
     /// A client is no longer one: out of the directory, and its worker hears of it after everything
     /// else that the client did.
-    fn forget(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) {
+    fn forget(&mut self, slot: Slot, cause: Cause, code: u16, reason: &str) -> Option<EndPlace> {
         self.tally.close(cause);
         let uid = self.directory.uid(slot).cloned();
         let loudest = if cause == Cause::Slow { self.directory.loudest(slot, self.second) } else { None };
@@ -172,11 +182,12 @@ impl Shard {
         if taps != 0 {
             self.tap_closed(taps, slot, (cause, code, reason));
         }
-        self.record_end(slot, id, (cause, code, reason), uid, &groups, loudest);
+        let recorded = self.record_end(slot, id, (cause, code, reason), uid, &groups, loudest);
         let groups = groups.iter().map(ToString::to_string).collect();
         let closed = v1::Closed { cause: cause.into(), code: code.into(), reason: reason.to_owned(), groups };
         self.offers.closed(&self.clients, slot, &closed, &mut self.turn);
         self.emit(slot, Event::Closed(closed));
+        recorded
     }
 
     /// For operators who ask why.
@@ -188,9 +199,13 @@ impl Shard {
         uid: Option<Rc<str>>,
         groups: &[Rc<str>],
         loudest: Option<LoudestGroup>,
-    ) {
-        let EndDetails { limit, unsent } = std::mem::take(&mut self.ending);
-        let Some(client) = self.clients.get(slot).filter(|_| self.ends.keeps(cause)) else { return };
+    ) -> Option<EndPlace> {
+        let EndDetails { limit, mut unsent } = std::mem::take(&mut self.ending);
+        let client = self.clients.get(slot).filter(|_| self.ends.keeps(cause))?;
+        if let Some(pending) = &client.pending {
+            let (messages, bytes) = pending.waiting();
+            unsent = (unsent.0 + messages, unsent.1 + bytes);
+        }
         let command = self.executed.commanded.as_ref().filter(|_| cause == Cause::Command);
         let worker = client.worker.and_then(|key| self.workers.get(key));
         let since = |second: u32| self.second.saturating_sub(second);
@@ -218,7 +233,7 @@ impl Shard {
             received: (client.received.messages, client.received.bytes),
             sent: (client.sent.messages, client.sent.bytes),
             loudest: loudest.map(Box::new),
-        });
+        })
     }
 
     /// A slot is free once its socket is gone and its worker has answered everything.

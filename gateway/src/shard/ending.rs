@@ -1,14 +1,23 @@
 //! What is known of the end of a client besides its cause.
 
-use crate::shard::counters::Drop;
+use crate::{recorder::EndPlace, shard::counters::Drop};
 
 /// What an end says besides its cause: set by who ends an open client, right before.
 #[derive(Default)]
 pub(crate) struct EndDetails {
     /// The setting whose limit was met; "" if the cause tells.
     pub(crate) limit: &'static str,
-    /// Messages that were dropped, and their bytes.
+    /// Messages that waited and were not written, and their bytes.
     pub(crate) unsent: (u64, u64),
+}
+
+/// A close that is under way.
+#[derive(Default)]
+pub(crate) struct ClosingEnd {
+    /// Where its end is remembered, if what is unsent at last is yet to be added.
+    pub(crate) recorded: Option<EndPlace>,
+    /// The farewell's frames and bytes, which are the last in the outbox.
+    pub(crate) farewell: (usize, usize),
 }
 
 impl EndDetails {

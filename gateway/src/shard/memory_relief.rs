@@ -85,7 +85,7 @@ impl Shard {
             return false;
         };
         if client.is_open() {
-            self.close_slow(slot, SlowBy::All);
+            self.close_slow(slot, SlowBy::All, None);
         } else {
             self.abort(slot, Cause::Slow, 1006, "");
         }

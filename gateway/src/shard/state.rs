@@ -24,7 +24,7 @@ use crate::{
         clients::ShardClients,
         counters::{Drop, ShardCounters},
         directory::Directory,
-        ending::EndDetails,
+        ending::{ClosingEnd, EndDetails},
         outbox::JoinedFrames,
         outcome::Remembrance,
         pending_counts::PendingCounts,
@@ -135,7 +135,7 @@ pub(crate) struct Shard {
     pub(crate) reads: Reads,
     pub(crate) unsent: UnsentEvents,
     /// Clients that are being closed.
-    pub(crate) closing: HashSet<Slot>,
+    pub(crate) closing: HashMap<Slot, ClosingEnd>,
     /// How the last clients ended.
     pub(crate) ends: EndRecorder,
     /// What is known of the end that is under way.
@@ -188,7 +188,7 @@ impl Shard {
             tally: ShardCounters::new(index),
             second: 1,
             wheel: Wheel::default(),
-            closing: HashSet::new(),
+            closing: HashMap::new(),
             ends: EndRecorder::new((recorder.caused_max, recorder.own_max), refusals::now_ms()),
             ending: EndDetails::default(),
             selected: Vec::new(),

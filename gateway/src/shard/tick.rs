@@ -141,7 +141,7 @@ impl Shard {
         let max = seconds(self.config.settings.limits.outbox_time_max).unwrap_or(u32::MAX);
         for slot in self.outboxes.take_slow(&self.clients, self.second, max) {
             if self.clients.get(slot).is_some_and(Client::is_open) {
-                self.close_slow(slot, SlowBy::Time);
+                self.close_slow(slot, SlowBy::Time, None);
             }
         }
     }
@@ -181,7 +181,7 @@ impl Shard {
     fn cut_late(&mut self) {
         let late: Vec<Slot> = self
             .closing
-            .iter()
+            .keys()
             .copied()
             .filter(|&slot| {
                 let Some(ClientStage::Closing(farewell)) = self.clients.get(slot).map(|client| &client.stage)
@@ -192,10 +192,10 @@ impl Shard {
             })
             .collect();
         for slot in late {
-            self.closing.remove(&slot);
             if matches!(self.clients.get(slot).map(|client| &client.stage), Some(ClientStage::Closing(_))) {
                 self.abort(slot, Cause::Lost, 1006, "");
             }
+            self.closing.remove(&slot);
         }
     }
 

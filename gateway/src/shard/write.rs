@@ -72,7 +72,9 @@ impl Shard {
                     self.tap_dropped(slot, Drop::Slow, Some(frames));
                 }
                 let is_many = client.outbox.frames() >= self.config.settings.limits.outbox_messages_max;
-                self.close_slow(slot, if is_many { SlowBy::Messages } else { SlowBy::Bytes });
+                let by = if is_many { SlowBy::Messages } else { SlowBy::Bytes };
+                let refused = client.protocol.pick(frames).map(|frame| frame.len());
+                self.close_slow(slot, by, refused);
                 Err(Drop::Slow)
             }
             None => Err(Drop::Closing),
@@ -93,7 +95,7 @@ impl Shard {
         let bytes_max = self.config.settings.limits.outbox_bytes_max;
         let Some(client) = self.clients.get_mut(slot) else { return };
         if client.outbox.bytes() > bytes_max && client.is_open() {
-            self.close_slow(slot, SlowBy::Bytes);
+            self.close_slow(slot, SlowBy::Bytes, Some(frame.len()));
             return;
         }
         let before = client.outbox.frames();

@@ -3,10 +3,11 @@ use std::collections::HashMap;
 use broadgate_business::v1::{
     Epoch, FollowedRegister, GatewayEvidence, GatewayStatus, Member, MemberState, Role, WorkerStatus,
 };
-use broadgate_proto::v1::{AppHashes, FailingWebhook, SilentWorker};
+use broadgate_proto::v1::{AppHashes, FailingWebhook, RedisReader, RemovedMember, SilentWorker};
 
 use super::{
     checks::check,
+    drops::ODD_DROPS,
     findings::{Checked, Severity},
     seen::{SeenCluster, SeenGateway},
 };
@@ -29,7 +30,12 @@ fn gateway(number: usize) -> SeenGateway {
         outboxes_bytes_max: 1000,
         secrets: vec![5],
         settings: HashMap::from([("limits.clients_max".into(), 1), ("affinity".into(), 2)]),
-        apps: vec![AppHashes { id: "shop".into(), all: 3, settings: HashMap::from([("origins".into(), 4)]) }],
+        apps: vec![AppHashes {
+            id: "shop".into(),
+            all: 3,
+            settings: HashMap::from([("origins".into(), 4)]),
+            ..AppHashes::default()
+        }],
         apps_all: 9,
         ..GatewayEvidence::default()
     };
@@ -53,8 +59,10 @@ fn healthy() -> SeenCluster {
         gateways: 3,
         ..WorkerStatus::default()
     };
+    let gateways: Vec<SeenGateway> = (1..=3).map(gateway).collect();
     SeenCluster {
-        gateways: (1..=3).map(gateway).collect(),
+        members: gateways.iter().map(|gateway| gateway.member.clone()).collect(),
+        gateways,
         workers: vec![worker],
         complete: true,
         ..SeenCluster::default()
@@ -122,10 +130,16 @@ const PLANTED: [Planted; 22] = [
     (|seen| seen.gateways[0].member.version = "1.1.0".into(), "versions", Severity::Warn, "1.0.0, 1.1.0"),
     (|seen| status(seen, 1).evidence = None, "versions", Severity::Warn, "gw-2 gives no evidence"),
     (
-        |seen| seen.workers.clear(),
+        |seen| {
+            seen.workers.clear();
+            (evidence(seen, 0).held, evidence(seen, 2).held) = (3, 4);
+            // What took it: that is no finding of its own.
+            seen.removed = vec![removed(Role::Worker, "chat-1", 40)];
+        },
         "services",
-        Severity::Warn,
-        "gw-1: listener \"web\" names service \"default\": no worker takes it",
+        Severity::Fail,
+        "no worker takes service \"default\" of listener \"web\" at gw-1, gw-2, gw-3, 7 clients wait; chat-1 was \
+         removed 40 s ago: it did not beat",
     ),
     (
         |seen| _ = evidence(seen, 1).settings.insert("affinity".into(), 99),
@@ -167,7 +181,7 @@ const PLANTED: [Planted; 22] = [
         |seen| evidence(seen, 1).secrets = vec![6, 5],
         "secrets",
         Severity::Warn,
-        "gw-2 know the new and the old",
+        "gw-2 knows the new and the old secret, gw-1, gw-3 only the old one",
     ),
     (
         |seen| (evidence(seen, 1).pause_ms, evidence(seen, 1).pause_age_ms) = (4000, 9000),
@@ -183,7 +197,111 @@ const PLANTED: [Planted; 22] = [
     ),
 ];
 
-const PLANTED_TOO: [Planted; 4] = [
+/// Told by its name; it was removed so many seconds ago.
+fn removed(role: Role, name: &str, seconds: u64) -> RemovedMember {
+    let mut removed = RemovedMember {
+        incarnation: format!("old-{name}"),
+        name: name.into(),
+        age_ms: seconds * 1000,
+        ..RemovedMember::default()
+    };
+    removed.set_role(role);
+    if role == Role::Worker {
+        removed.services = vec!["default".into()];
+    }
+    removed
+}
+
+fn redis(seen: &mut SeenCluster, connected: bool) {
+    let (app, url, trouble) = ("shop".into(), "redis://r:6379".into(), "connection refused".into());
+    status(seen, 1).redis_readers =
+        vec![RedisReader { app, url, connected, trouble, ..RedisReader::default() }];
+}
+
+const PLANTED_TOO: [Planted; 18] = [
+    (
+        |seen| seen.removed = vec![removed(Role::Gateway, "gw-4", 40)],
+        "removed",
+        Severity::Fail,
+        "gw-4 was removed 40 s ago: it did not beat, and its clients have lost it",
+    ),
+    (
+        |seen| seen.removed = vec![removed(Role::Gateway, "gw-2", 40)],
+        "removed",
+        Severity::Warn,
+        "gw-2 was removed 40 s ago: it did not beat, and is back since",
+    ),
+    (
+        |seen| seen.removed = vec![removed(Role::Worker, "chat-2", 40)],
+        "removed",
+        Severity::Warn,
+        "chat-2 was removed 40 s ago",
+    ),
+    (
+        |seen| evidence(seen, 1).apps[0].service = "shop".into(),
+        "services",
+        Severity::Fail,
+        "no worker takes service \"shop\" of app \"shop\" at gw-2",
+    ),
+    (
+        |seen| evidence(seen, 1).apps_stale = "apps.toml:7: unknown key".into(),
+        "apps",
+        Severity::Warn,
+        "gw-2 goes on with the former apps: apps.toml:7",
+    ),
+    (
+        |seen| redis(seen, false),
+        "redis",
+        Severity::Fail,
+        "gw-2: Redis of app \"shop\", redis://r:6379 is not read: connection refused",
+    ),
+    (|seen| redis(seen, true), "redis", Severity::Warn, "gw-2: Redis of app \"shop\", redis://r:6379: conn"),
+    (
+        |seen| {
+            seen.gateways.truncate(1);
+            status(seen, 0).peers.clear();
+            status(seen, 0).register.as_mut().unwrap().heard = false;
+            (evidence(seen, 0).inside, evidence(seen, 0).epoch) = (false, None);
+            seen.workers.clear();
+        },
+        "register",
+        Severity::Fail,
+        "gw-1 is in no cluster: it has never heard the register r:7100",
+    ),
+    (
+        |seen| {
+            seen.gateways.truncate(1);
+            status(seen, 0).peers.clear();
+            (evidence(seen, 0).inside, evidence(seen, 0).epoch) = (false, None);
+            seen.workers.clear();
+        },
+        "views",
+        Severity::Fail,
+        "gw-1 is in no view, although it hears the register",
+    ),
+    (
+        |seen| [0, 1, 2].into_iter().for_each(|index| evidence(seen, index).secrets = vec![6, 5]),
+        "secrets",
+        Severity::Warn,
+        "every gateway knows two secrets",
+    ),
+    (
+        |seen| evidence(seen, 1).secrets = vec![5, 4],
+        "secrets",
+        Severity::Warn,
+        "gw-2 knows the new and the old secret, gw-1, gw-3 only the new one",
+    ),
+    (|seen| evidence(seen, 1).secrets.clear(), "secrets", Severity::Warn, "gw-2 has no secret"),
+    (|seen| evidence(seen, 1).secrets = vec![6], "secrets", Severity::Warn, "and each only one"),
+    (
+        |seen| {
+            evidence(seen, 1).secrets = vec![6, 5];
+            evidence(seen, 2).secrets = vec![6];
+        },
+        "secrets",
+        Severity::Fail,
+        "gw-3 knows only the new secret, gw-1 only the old one",
+    ),
     (
         |seen| {
             let silent = SilentWorker { name: "chat-1".into(), seconds: 12, events_unanswered: 3 };
@@ -207,7 +325,7 @@ const PLANTED_TOO: [Planted; 4] = [
         |seen| _ = evidence(seen, 1).drops.insert("slow".into(), 7),
         "drops",
         Severity::Warn,
-        "gw-2 dropped in the last minutes: 7 slow",
+        "dropped in the last minutes: 7 slow at gw-2",
     ),
 ];
 
@@ -238,6 +356,8 @@ fn ordinary_life_is_no_finding() {
     evidence(&mut seen, 2).slow = 3;
     evidence(&mut seen, 2).now_ms += 3000;
     seen.gateways[2].asked_ms = (NOW_MS - 2000, NOW_MS + 4000);
+    // It has come back, or has been away for long.
+    seen.removed = vec![removed(Role::Gateway, "gw-3", 300), removed(Role::Gateway, "gw-9", 900)];
     assert_eq!(bad(&seen), []);
     // A silent gateway explains what others do not know of it.
     seen.gateways[0].status = None;
@@ -247,4 +367,38 @@ fn ordinary_life_is_no_finding() {
     status(&mut seen, 1).peers.retain(|peer| peer != "gw-1");
     let names: Vec<&str> = bad(&seen).iter().map(|checked| checked.name).collect();
     assert_eq!(names, ["answers"]);
+}
+
+/// What to do about the secrets is right whichever way the change goes.
+#[test]
+fn advice_about_secrets_follows_the_change() {
+    let advice = |secrets: [&[u64]; 3]| {
+        let mut seen = healthy();
+        for (index, secrets) in secrets.into_iter().enumerate() {
+            evidence(&mut seen, index).secrets = secrets.to_vec();
+        }
+        bad(&seen).first().map(|checked| checked.findings[0].advice.clone()).unwrap_or_default()
+    };
+    let (old, both, new) = (&[5][..], &[6, 5][..], &[6][..]);
+    assert!(
+        advice([old, both, old])
+            .starts_with("go on with the change: give gw-1, gw-3 both, the new one first")
+    );
+    assert!(advice([both, both, both]).starts_with("finish the change: when workers and scripts know both"));
+    assert!(advice([new, both, new]).starts_with("finish the change: give gw-2 only the new one"));
+    assert!(advice([new, both, old]).starts_with("they refuse each other: give them both"));
+    assert!(advice([new, old, old]).starts_with("give every process both, the new one first"));
+    assert!(advice([both, &[5, 6], both]).starts_with("give every process both, the new one first"));
+    assert!(advice([both, &[7], both]).starts_with("give every process both, the new one first"));
+    assert_eq!(advice([new, new, new]), "");
+}
+
+/// Each reason of a drop, and each sentence that sends there, has its entry in the runbook.
+#[test]
+fn drops_have_entries_in_the_runbook() {
+    let runbook = include_str!("../../../deploy/RUNBOOK.md");
+    for (reason, advice) in ODD_DROPS {
+        let (_, entry) = advice.split_once("RUNBOOK \"").unwrap();
+        assert!(runbook.contains(entry.trim_end_matches('"')), "{reason}: {entry}");
+    }
 }

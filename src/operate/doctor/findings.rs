@@ -30,6 +30,8 @@ pub(crate) struct Checked {
     /// What it says if all is well.
     pub(crate) well: String,
     pub(crate) findings: Vec<Finding>,
+    /// What it finds has happened, so it need not be seen twice.
+    pub(crate) has_happened: bool,
 }
 
 impl Severity {
@@ -43,6 +45,11 @@ impl Severity {
 }
 
 impl Checked {
+    /// One that has found nothing so far.
+    pub(crate) fn new(name: &'static str, well: impl Into<String>) -> Self {
+        Self { name, well: well.into(), findings: Vec::new(), has_happened: false }
+    }
+
     pub(crate) fn level(&self) -> Severity {
         self.findings.iter().map(|finding| finding.level).max().unwrap_or(Severity::Ok)
     }
@@ -60,6 +67,9 @@ impl Checked {
 pub(crate) fn confirmed(first: &[Checked], second: Vec<Checked>) -> Vec<Checked> {
     let level = |name| first.iter().find(|checked| checked.name == name).map_or(Severity::Ok, Checked::level);
     let confirm = |mut checked: Checked| {
+        if checked.has_happened {
+            return checked;
+        }
         let before = level(checked.name);
         if before == Severity::Ok {
             checked.findings.clear();
@@ -70,6 +80,19 @@ pub(crate) fn confirmed(first: &[Checked], second: Vec<Checked>) -> Vec<Checked>
         checked
     };
     second.into_iter().map(confirm).collect()
+}
+
+/// Names that one finding lists.
+const NAMES_SHOWN: usize = 8;
+
+/// Names, or the first of them.
+pub(crate) fn some<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
+    let names: Vec<T> = names.into_iter().collect();
+    let first: Vec<&str> = names.iter().take(NAMES_SHOWN).map(AsRef::as_ref).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{}, and {more} more", first.join(", ")),
+    }
 }
 
 /// How many checks fail, and how many warn.
@@ -135,7 +158,7 @@ mod tests {
     use super::*;
 
     fn checked(name: &'static str, level: Severity) -> Checked {
-        let mut checked = Checked { name, well: format!("{name} is well"), findings: Vec::new() };
+        let mut checked = Checked::new(name, format!("{name} is well"));
         match level {
             Severity::Ok => {}
             Severity::Warn => checked.warn("odd", "look"),
@@ -153,6 +176,13 @@ mod tests {
             let all = confirmed(&[checked("links", before)], vec![checked("links", now)]);
             assert_eq!(all[0].level(), expected, "{before:?} {now:?}");
         }
+    }
+
+    #[test]
+    fn what_has_happened_is_a_finding_at_once() {
+        let removed = Checked { has_happened: true, ..checked("removed", Severity::Fail) };
+        let all = confirmed(&[checked("removed", Severity::Ok)], vec![removed]);
+        assert_eq!(all[0].level(), Severity::Fail);
     }
 
     #[test]

@@ -3,15 +3,20 @@
 //! | file | what |
 //! |---|---|
 //! | `seen.rs` | asks for the evidence |
-//! | `checks.rs`, `same.rs` | pure: what is wrong |
+//! | `checks.rs` | pure: the checks, and what is wrong with a gateway by itself |
+//! | `membership.rs`, `workers.rs`, `same.rs`, `secrets.rs`, `drops.rs` | pure: what is wrong with the rest |
 //! | `findings.rs` | pure: what was found, and how it is printed |
 
 mod checks;
 #[cfg(test)]
 mod checks_tests;
+mod drops;
 mod findings;
+mod membership;
 mod same;
+mod secrets;
 mod seen;
+mod workers;
 
 use std::time::Duration;
 
@@ -37,6 +42,12 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A check fails where clients are refused, held up or lost, messages are lost or answers are \
+                  incomplete; it warns where that may come, or has passed.\n\
+                  Exit codes: 0 no check fails, 1 one fails (with --strict also: warns), 2 usage, 5 no gateway answers.\n\
+                  Examples: broadgate doctor --only links,views    broadgate doctor --strict --json --timeout 10s"
+)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     at: At,
@@ -108,7 +119,7 @@ pub(super) async fn examine(
     mut question: DoctorQuestion<'_>,
     decide: impl Fn(&SeenCluster) -> Vec<Checked>,
 ) -> Result<(SeenCluster, Vec<Checked>), Failure> {
-    let seen = SeenCluster::look(&question).await?;
+    let mut seen = SeenCluster::look(&question).await?;
     question.chosen.announce(&seen.address);
     let first = decide(&seen);
     if first.iter().all(|checked| checked.level() == Severity::Ok) {
@@ -116,7 +127,8 @@ pub(super) async fn examine(
     }
     tokio::time::sleep(LOOK_AGAIN).await;
     question.apps = differing_apps(&seen);
-    let seen = SeenCluster::look(&question).await?;
+    let before = std::mem::replace(&mut seen, SeenCluster::look(&question).await?);
+    seen.add_lost(&before);
     let all = confirmed(&first, decide(&seen));
     Ok((seen, all))
 }

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use broadgate_business::v1::GatewayEvidence;
 
 use crate::{
-    operate::doctor::{findings::Checked, seen::SeenCluster},
+    operate::doctor::{
+        findings::{Checked, some},
+        seen::SeenCluster,
+    },
     output::counted,
 };
 
-/// Differing settings that one finding names.
-const NAMES_SHOWN: usize = 8;
+/// Differing apps whose settings are asked for one by one.
+const DIFFERING_ASKED: usize = 8;
 
 /// What most gateways have; if no value is most common, the first of them.
 fn usual<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
@@ -28,19 +31,13 @@ pub(super) fn same(seen: &SeenCluster, checked: &mut Checked) {
         differ.entry(gateway).or_default().extend(names);
     }
     for (gateway, names) in differ {
-        checked.warn(format!("settings of {gateway} differ: {}", shown(&names)), advice);
+        checked.warn(format!("settings of {gateway} differ: {}", some(&names)), advice);
     }
     for (gateway, names) in apps_that_differ(seen) {
-        checked.warn(format!("apps of {gateway} differ: {}", shown(&names)), advice);
+        checked.warn(format!("apps of {gateway} differ: {}", some(&names)), advice);
     }
     let apps = seen.known().map(|(_, evidence)| evidence.apps.len()).max().unwrap_or_default();
     checked.well = format!("{} and settings", counted(apps as u64, "app"));
-}
-
-fn shown(names: &[String]) -> String {
-    let more = names.len().saturating_sub(NAMES_SHOWN);
-    let first = names[..names.len() - more].join(", ");
-    if more > 0 { format!("{first}, and {more} more") } else { first }
 }
 
 fn settings_that_differ(seen: &SeenCluster) -> Vec<(&str, Vec<String>)> {
@@ -111,5 +108,5 @@ pub(super) fn differing_apps(seen: &SeenCluster) -> Vec<String> {
         versions.entry(&app.id).or_default().insert(app.all);
     }
     let differing = versions.into_iter().filter(|(_, hashes)| hashes.len() > 1);
-    differing.map(|(id, _)| id.to_owned()).take(NAMES_SHOWN).collect()
+    differing.map(|(id, _)| id.to_owned()).take(DIFFERING_ASKED).collect()
 }

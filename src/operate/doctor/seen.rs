@@ -1,7 +1,10 @@
 //! What is known of a cluster at one moment: the evidence of its gateways, each relayed by the one that is asked,
 //! or asked for directly where that one got no answer.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use broadgate_business::{
     Credentials,
@@ -9,9 +12,11 @@ use broadgate_business::{
 };
 use broadgate_proto::{
     limits::GRPC_MESSAGE_BYTES_HIGHEST,
-    v1::{StatusRequest, gateway_client::GatewayClient},
+    v1::{RemovedMember, StatusRequest, gateway_client::GatewayClient},
+    view::goes,
 };
 use futures_util::future::join_all;
+use tonic::Request;
 
 use crate::{
     failure::Failure,
@@ -30,6 +35,10 @@ pub(crate) struct SeenCluster {
     /// The gateways of its view, by name.
     pub(crate) gateways: Vec<SeenGateway>,
     pub(crate) workers: Vec<WorkerStatus>,
+    /// Everybody in its view.
+    pub(crate) members: Vec<Member>,
+    /// Members that are in it no more, and have not left.
+    pub(crate) removed: Vec<RemovedMember>,
     /// Did the gateway that was asked get everybody's answer?
     pub(crate) complete: bool,
 }
@@ -86,7 +95,38 @@ impl SeenCluster {
         seen.complete = complete;
         let silent = seen.gateways.iter_mut().filter(|gateway| gateway.status.is_none());
         join_all(silent.map(|gateway| gateway.ask_directly(question))).await;
+        seen.add_removed();
         Ok(seen)
+    }
+
+    /// Those that did not answer before, and are in no view now.
+    pub(crate) fn add_lost(&mut self, before: &Self) {
+        let is_lost = |gateway: &&SeenGateway| {
+            let Member { incarnation, .. } = &gateway.member;
+            gateway.status.is_none()
+                && !goes(&gateway.member)
+                && !self.members.iter().any(|member| member.incarnation == *incarnation)
+                && !self.removed.iter().any(|removed| removed.incarnation == *incarnation)
+        };
+        let lost: Vec<RemovedMember> = before.gateways.iter().filter(is_lost).map(removed).collect();
+        self.removed.extend(lost);
+    }
+
+    /// What the gateways say of members that were removed; each may have been there for another time.
+    fn add_removed(&mut self) {
+        let mut all: BTreeMap<String, RemovedMember> = BTreeMap::new();
+        for one in self.known().flat_map(|(_, evidence)| &evidence.removed) {
+            let known = all.entry(one.incarnation.clone()).or_insert_with(|| one.clone());
+            known.age_ms = known.age_ms.max(one.age_ms);
+        }
+        // Some gateway may be behind.
+        all.retain(|incarnation, _| !self.members.iter().any(|member| member.incarnation == *incarnation));
+        self.removed = all.into_values().collect();
+    }
+
+    /// Gateways that answered and are in the view.
+    pub(crate) fn inside(&self) -> impl Iterator<Item = (&SeenGateway, &GatewayStatus)> {
+        self.answered().filter(|(gateway, _)| gateway.evidence().is_none_or(|evidence| evidence.inside))
     }
 
     /// Gateways that answered.
@@ -102,16 +142,36 @@ impl SeenCluster {
     /// What one answer says.
     fn of(reply: StatusReply, address: String, asked_ms: (u64, u64)) -> Self {
         let view = reply.view.unwrap_or_default();
-        let gateways = view.members.into_iter().filter(|member| member.role() == Role::Gateway);
+        let gateways = view.members.iter().filter(|member| member.role() == Role::Gateway).cloned();
         let mut gateways: Vec<SeenGateway> = gateways
             .map(|member| {
                 let status = reply.gateways.iter().find(|status| status.incarnation == member.incarnation);
                 SeenGateway { status: status.cloned(), member, why: String::new(), asked_ms }
             })
             .collect();
+        // One that is in no view answers for itself alone.
+        let is_seen = |status: &&GatewayStatus| {
+            view.members.iter().any(|member| member.incarnation == status.incarnation)
+        };
+        for status in reply.gateways.iter().filter(|status| !is_seen(status)) {
+            let (incarnation, name) = (status.incarnation.clone(), status.name.clone());
+            let member = Member { incarnation, name, address: address.clone(), ..Member::default() };
+            gateways.push(SeenGateway { status: Some(status.clone()), member, why: String::new(), asked_ms });
+        }
         gateways.sort_by(|a, b| a.name().cmp(b.name()));
         let epoch = view.epoch.unwrap_or_default();
-        Self { address, epoch, gateways, workers: reply.workers, complete: false }
+        Self { address, epoch, gateways, workers: reply.workers, members: view.members, ..Self::default() }
+    }
+}
+
+/// One that has only just gone.
+fn removed(SeenGateway { member, .. }: &SeenGateway) -> RemovedMember {
+    RemovedMember {
+        incarnation: member.incarnation.clone(),
+        role: member.role,
+        name: member.name.clone(),
+        address: member.address.clone(),
+        ..RemovedMember::default()
     }
 }
 
@@ -140,6 +200,9 @@ impl DoctorQuestion<'_> {
         let mut client = GatewayClient::with_interceptor(channel, self.chosen.credentials.sender())
             .max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST);
         let request = StatusRequest { evidence: true, salt: self.salt, apps: self.apps.clone() };
+        let mut request = Request::new(request);
+        // The gateway then names those that do not answer, before this gives up.
+        request.set_timeout(within);
         let before = now_ms();
         let reply = client.status(request).await;
         let reply = reply.map_err(|status| probe::refused(address, WantedRole::Gateway, &status))?;

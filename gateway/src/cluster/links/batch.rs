@@ -1,6 +1,6 @@
 //! Batches of commands for a peer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use broadgate_proto::v1::{self, answer::Answer};
 use tokio::{sync::oneshot, time::Instant};
@@ -21,10 +21,10 @@ pub(crate) struct SentCommands {
 
 impl SentCommands {
     /// The answers by index; none for commands without an answer in time.
-    pub(crate) async fn answers(self, within: Duration) -> Vec<(usize, Option<Answer>)> {
+    pub(crate) async fn answers(self, until: Instant) -> Vec<(usize, Option<Answer>)> {
         let mut found: BTreeMap<usize, Answer> = BTreeMap::new();
         if let Some(answers) = self.answers
-            && let Ok(Ok(answers)) = tokio::time::timeout(within, answers).await
+            && let Ok(Ok(answers)) = tokio::time::timeout_at(until, answers).await
         {
             for answer in answers {
                 if let (Ok(index), Some(answer)) = (usize::try_from(answer.id), answer.answer) {

@@ -44,7 +44,7 @@ pub(in crate::ingress) async fn answer(
             exchange::finish(ApiAnswer { status: StatusCode::CREATED, body, content_type, allow: None })
         }
         Err(refusal) => {
-            let reason = exchange::refused_reason(refusal.status);
+            let reason = exchange::refused_reason(&refusal);
             asked.log(&visit.connection, reason, "", &key, refusal.for_log());
             let body = ably::error(&refusal, wanted).into();
             let (status, allow) = (refusal.status, refusal.allow);
@@ -106,7 +106,7 @@ async fn run(
     };
     let mut lease = port.bodies.lease(&app.id);
     let bytes_max = publish::body_bytes_max(&app.limits);
-    let body = exchange::read(body, bytes_max, &mut lease, (visit, asked, &app.id)).await?;
+    let body = exchange::read(body, bytes_max, &mut lease, visit).await?;
     let publish = AblyPublish::parse(&body, format, &channel, &app.limits)?;
     let dispatcher = exchange::dispatcher(port)?;
     let once = publish.key();

@@ -13,7 +13,6 @@ use crate::{
     apps::App,
     dispatch::Dispatcher,
     ingress::{
-        asked::ParsedRequest,
         port::ClientPort,
         visit::{HttpAnswer, RETRY_AFTER, Visit},
     },
@@ -58,9 +57,14 @@ fn status_label(status: StatusCode) -> &'static str {
     }
 }
 
+/// What somebody gets for whose body there is no room.
+const NO_ROOM: &str = "The gateway holds as many bytes of requests as it may: repeat.";
+
 /// Why a request was refused, for the log: a closed set.
-pub(super) fn refused_reason(status: StatusCode) -> &'static str {
+pub(super) fn refused_reason(refusal: &ApiRefusal) -> &'static str {
+    let status = refusal.status;
     match status.as_u16() {
+        503 if refusal.text == NO_ROOM => "api_bodies_bytes_max",
         400 => "api_400",
         401 => "api_401",
         403 => "api_403",
@@ -92,7 +96,7 @@ pub(super) async fn read(
     body: Incoming,
     bytes_max: usize,
     lease: &mut Lease,
-    (visit, asked, app): (&Visit, &ParsedRequest, &str),
+    visit: &Visit,
 ) -> Result<Bytes, ApiRefusal> {
     let time_max = visit.connection.port.config.settings.limits.handshake_time_max;
     let Ok(read) = tokio::time::timeout(time_max, lease.read(body, bytes_max)).await else {
@@ -107,9 +111,9 @@ pub(super) async fn read(
             ),
         ),
         Unread::Spent => {
-            let text = "The gateway holds as many bytes of requests as it may: repeat.";
-            asked.refused(&visit.connection, "api_bodies_bytes_max", app, text);
-            ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            // Its line is that of the whole request.
+            counter!("broadgate_gateway_refused_total", "reason" => "api_bodies_bytes_max").increment(1);
+            ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, NO_ROOM)
         }
         Unread::Broken(error) => ApiRefusal::new(
             StatusCode::BAD_REQUEST,

@@ -75,7 +75,7 @@ pub(super) async fn answer(
             }
             AnswerForm::EchoServer => ("", refusal.for_log()),
         };
-        asked.log(&visit.connection, exchange::refused_reason(refusal.status), &app, key, why);
+        asked.log(&visit.connection, exchange::refused_reason(refusal), &app, key, why);
     }
     let (status, body, allow) = match answered {
         Ok((status, body)) => (status, body, None),
@@ -167,7 +167,7 @@ async fn run(
     exchange::check_enabled(app)?;
     let mut lease = port.bodies.lease(&app.id);
     let bytes_max = publish::body_bytes_max(&app.limits);
-    let body = exchange::read(body, bytes_max, &mut lease, (visit, asked, &app.id)).await?;
+    let body = exchange::read(body, bytes_max, &mut lease, visit).await?;
     if *form == AnswerForm::Pusher {
         sign::verify_body(&params, &body)?;
     }

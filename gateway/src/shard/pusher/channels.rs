@@ -284,7 +284,8 @@ impl Shard {
         let Some(pending) = client.pending.as_mut() else { return Err(Drop::Closing) };
         pending.deferred_bytes += frame.len();
         if pending.deferred_bytes > bytes_max && !pending.deferred.is_empty() {
-            self.close_slow(slot, SlowBy::Bytes);
+            let bytes = frame.len();
+            self.close_slow(slot, SlowBy::Bytes, Some(bytes));
             return Err(Drop::Slow);
         }
         pending.deferred.push(frame);

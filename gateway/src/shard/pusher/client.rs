@@ -79,6 +79,14 @@ pub(crate) struct Pending {
     pub(super) deferred_bytes: usize,
 }
 
+impl Pending {
+    /// Messages that wait for the confirmation, and their bytes.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let bytes = self.deferred.iter().map(|frame| frame.len() as u64).sum();
+        (self.deferred.len() as u64, bytes)
+    }
+}
+
 impl PusherClient {
     pub(crate) fn new(
         tenant: Rc<PusherTenant>,

@@ -123,7 +123,7 @@ async fn what_is_sealed_and_unsent_counts_and_goes_first() {
     };
     assert!(all_outboxes >= sealed, "{all_outboxes} has {sealed}");
     // It is closed as slow: what is sealed goes before the close code, whole, and the rest is dropped.
-    shard.borrow_mut().close_slow(slot, SlowBy::Bytes);
+    shard.borrow_mut().close_slow(slot, SlowBy::Bytes, None);
     let (begun, _) = outbox(&shard);
     assert!(begun > 0 && begun <= unwritten + 100);
     let writing = async {

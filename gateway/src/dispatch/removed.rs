@@ -1,0 +1,117 @@
+//! Members that the register has removed, for operators: the view no longer names them. Pure.
+
+use std::{sync::Arc, time::Instant};
+
+use broadgate_proto::{
+    limits::REMOVED_MEMBERS_MAX,
+    v1::{self, Member, MemberState, View},
+    view,
+};
+
+/// The members that have gone without announcing it, the newest last. Replaced with each view.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RemovedMembers(Arc<[RemovedMember]>);
+
+#[derive(Debug, Clone)]
+struct RemovedMember {
+    member: Member,
+    at: Instant,
+}
+
+impl RemovedMembers {
+    /// These and those that are in one view and not in the next. `last_state` is what is known of a member from views
+    /// in between.
+    pub(crate) fn after(
+        &self,
+        before: &View,
+        next: &View,
+        last_state: impl Fn(&Member) -> Option<MemberState>,
+        now: Instant,
+    ) -> Self {
+        let is_in = |member: &Member| next.members.iter().any(|one| one.incarnation == member.incarnation);
+        let announced =
+            |member: &Member| last_state(member).is_some_and(announces) || announces(member.state());
+        let gone = before.members.iter().filter(|member| !is_in(member) && !announced(member));
+        let gone: Vec<RemovedMember> =
+            gone.map(|member| RemovedMember { member: member.clone(), at: now }).collect();
+        let is_back = self.0.iter().any(|removed| is_in(&removed.member));
+        if gone.is_empty() && !is_back {
+            return self.clone();
+        }
+        let known = self.0.iter().filter(|removed| !is_in(&removed.member)).cloned();
+        let all: Vec<RemovedMember> = known.chain(gone).collect();
+        Self(all[all.len().saturating_sub(REMOVED_MEMBERS_MAX)..].into())
+    }
+
+    pub(crate) fn messages(&self, now: Instant) -> Vec<v1::RemovedMember> {
+        let message = |RemovedMember { member, at }: &RemovedMember| v1::RemovedMember {
+            incarnation: member.incarnation.clone(),
+            role: member.role,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            services: member.services.clone(),
+            age_ms: u64::try_from(now.saturating_duration_since(*at).as_millis()).unwrap_or(u64::MAX),
+        };
+        self.0.iter().map(message).collect()
+    }
+}
+
+fn announces(state: MemberState) -> bool {
+    view::goes(&Member { state: state.into(), ..Member::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use broadgate_proto::v1::{Epoch, Role};
+
+    use super::*;
+
+    fn member(name: &str, state: MemberState) -> Member {
+        let mut member = Member { incarnation: format!("i-{name}"), name: name.into(), ..Member::default() };
+        member.set_state(state);
+        member.set_role(Role::Gateway);
+        member
+    }
+
+    fn view(members: &[Member]) -> View {
+        View { epoch: Some(Epoch::new(1, 1)), members: members.to_vec(), before: None }
+    }
+
+    fn names(removed: &RemovedMembers, now: Instant) -> Vec<(String, u64)> {
+        removed.messages(now).into_iter().map(|removed| (removed.name, removed.age_ms)).collect()
+    }
+
+    #[test]
+    fn only_those_that_vanish_are_removed() {
+        let now = Instant::now();
+        let (a, b) = (member("a", MemberState::Ready), member("b", MemberState::Draining));
+        let (c, d) = (member("c", MemberState::Ready), member("d", MemberState::Joining));
+        let first = view(&[a.clone(), b, c, d]);
+        // The view in which c drained was known, and never installed.
+        let last = |member: &Member| (member.name == "c").then_some(MemberState::Leaving);
+        let none = RemovedMembers::default();
+        let removed = none.after(&View::default(), &first, last, now);
+        assert!(names(&removed, now).is_empty());
+        let removed = removed.after(&first, &view(&[]), last, now);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(names(&removed, later), [("a".to_owned(), 2000), ("d".to_owned(), 2000)]);
+        // One that another register had kept.
+        let removed = removed.after(&view(&[]), &view(&[a]), last, later);
+        assert_eq!(names(&removed, later), [("d".to_owned(), 2000)]);
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        let now = Instant::now();
+        let mut removed = RemovedMembers::default();
+        for number in 0..3 * REMOVED_MEMBERS_MAX {
+            let one = view(&[member(&number.to_string(), MemberState::Ready)]);
+            removed = removed.after(&one, &view(&[]), |_| None, now);
+        }
+        let names = names(&removed, now);
+        assert_eq!(names.len(), REMOVED_MEMBERS_MAX);
+        assert_eq!(names.last().unwrap().0, (3 * REMOVED_MEMBERS_MAX - 1).to_string());
+    }
+}
