@@ -17,12 +17,11 @@ pub(super) struct Order {
     confirm: String,
     /// Chosen by the page.
     id: String,
-    #[serde(flatten)]
-    what: Ordered,
+    order: Ordered,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "order", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Ordered {
     Send {
         app: String,
@@ -72,7 +71,7 @@ impl Order {
     /// # Errors
     /// If it is not, or addresses nobody; nothing was done.
     pub(super) fn check(&self, protected: Option<&str>) -> Result<(), Failure> {
-        let (word, to) = match &self.what {
+        let (word, to) = match &self.order {
             Ordered::Send { to, .. } => ("send", to),
             Ordered::Close { to, .. } => ("close", to),
         };
@@ -92,7 +91,7 @@ impl Order {
     /// If it was refused, or no gateway answers; then the same order may be given again.
     pub(super) async fn run(&self, asker: &Asker) -> Result<Receipt, Failure> {
         let command_id = self.id.clone();
-        let receipt = match &self.what {
+        let receipt = match &self.order {
             Ordered::Send { app, to, event, text } => {
                 let request = SendRequest {
                     command_id,
@@ -132,9 +131,8 @@ mod tests {
     use super::*;
 
     fn order(confirm: &str, to: &str) -> Order {
-        let text = format!(
-            r#"{{"confirm": "{confirm}", "id": "x", "order": "close", "app": "a", "to": {to}, "code": 4000}}"#
-        );
+        let close = format!(r#"{{"app": "a", "to": {to}, "code": 4000}}"#);
+        let text = format!(r#"{{"confirm": "{confirm}", "id": "x", "order": {{"close": {close}}}}}"#);
         serde_json::from_str(&text).unwrap()
     }
 

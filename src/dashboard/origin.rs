@@ -16,6 +16,9 @@ pub(super) fn is_of_own_page(headers: &HeaderMap, url: Option<&str>) -> bool {
         all.next().filter(|_| all.next().is_none()).and_then(|value| value.to_str().ok())
     };
     let (Some(origin), Some(host)) = (one(header::ORIGIN), one(header::HOST)) else { return false };
+    if host.is_empty() {
+        return false;
+    }
     let site = headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin");
     let is_proxied = url.is_some_and(|url| origin.eq_ignore_ascii_case(url.trim_end_matches('/')));
     let is_direct = ["http://", "https://"]

@@ -78,6 +78,7 @@ async fn up_supervises_its_children() {
     )
     .await;
     assert!(page.starts_with(b"HTTP/1.1 200") && String::from_utf8_lossy(&page).contains("<html"));
+    dashboard_is_open_to_this_machines_own_page(base + 5).await;
     for (path, status, words) in [
         ("/healthz", "200", "ok"),
         ("/readyz", "200", "ready"),
@@ -154,4 +155,27 @@ fn find_child(parent: u32, name: &str) -> Option<u32> {
         String::from_utf8_lossy(&command).split('\0').any(|arg| arg == wanted)
             && status.contains(&format!("PPid:\t{parent}\n"))
     })
+}
+
+/// Without a secret nothing is asked for, but other pages get nothing.
+async fn dashboard_is_open_to_this_machines_own_page(port: u16) {
+    let at = format!("127.0.0.1:{port}").parse().unwrap();
+    let answer = async |request: String| {
+        let answer = crate::malformed_input::answer(at, request.as_bytes(), false).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let get =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let page = answer(get("/")).await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("default-src 'none'"), "{page}");
+    assert!(answer(get("/me")).await.contains(r#"{"logged_in":false,"login":"open"}"#));
+    let login = |origin: &str| {
+        format!(
+            "POST /login HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: {origin}\r\nX-Broadgate-Dashboard: 1\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        )
+    };
+    assert!(answer(login("http://evil.example")).await.starts_with("HTTP/1.1 403"));
+    let entered = answer(login(&format!("http://127.0.0.1:{port}"))).await;
+    assert!(entered.starts_with("HTTP/1.1 204") && entered.contains("SameSite=Strict"), "{entered}");
 }

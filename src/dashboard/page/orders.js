@@ -37,7 +37,7 @@ function Form({ kind, app, to, me, event: named, close }) {
     const whom = to ?? { [form.kind]: form.name.trim() }
     const what = sends ? { event: form.event?.trim() ?? '', text: form.text } : { code: Number(form.code), reason: form.reason }
     try {
-      const receipt = await post('/order', { order: kind, id: id.current, app, to: whom, confirm: form.confirm.trim(), ...what })
+      const receipt = await post('/order', { id: id.current, confirm: form.confirm.trim(), order: { [kind]: { app, to: whom, ...what } } })
       setOutcome({ receipt })
     } catch (failed) {
       setOutcome({ error: failed.message })

@@ -14,7 +14,7 @@ export function Table({ caption, note, columns, rows, keyOf, empty = 'None.', mo
       ${rows.length > 0 && html`<thead role="rowgroup"><tr role="row">${columns.map((column) => html`<th role="columnheader" scope="col" class=${kind(column)}>${column.label}</th>`)}</tr></thead>`}
       <tbody role="rowgroup">
         ${rows.map((row, place) => html`<tr role="row" key=${keyOf ? keyOf(row) : place}>${columns.map((column) => html`
-          <td role="cell" class=${kind(column)} data-label=${column.label}>${column.cell(row)}</td>`)}</tr>`)}
+          <td role="cell" class=${kind(column)} data-label=${column.label}><div class="cell">${column.cell(row)}</div></td>`)}</tr>`)}
         ${!rows.length && html`<tr role="row" key="none"><td role="cell" class="none soft" colspan=${columns.length}>${empty}</td></tr>`}
       </tbody>
     </table>
