@@ -19,7 +19,7 @@ const PREACT: &str = include_str!("page/vendor/preact.js");
 const HOOKS: &str = include_str!("page/vendor/hooks.js");
 const HTM: &str = include_str!("page/vendor/htm.js");
 
-const OWN: [(&str, &str, &str); 19] = [
+const OWN: [(&str, &str, &str); 20] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/icon.svg", IMAGE, include_str!("page/icon.svg")),
     ("/look.css", STYLE, include_str!("page/look.css")),
@@ -32,6 +32,7 @@ const OWN: [(&str, &str, &str); 19] = [
     ("/parts.js", SCRIPT, include_str!("page/parts.js")),
     ("/login.js", SCRIPT, include_str!("page/login.js")),
     ("/orders.js", SCRIPT, include_str!("page/orders.js")),
+    ("/tap.js", SCRIPT, include_str!("page/tap.js")),
     ("/overview.js", SCRIPT, include_str!("page/overview.js")),
     ("/clients.js", SCRIPT, include_str!("page/clients.js")),
     ("/groups.js", SCRIPT, include_str!("page/groups.js")),

@@ -22,7 +22,11 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dashboard::{shown::Shown, visitor::Visitor},
+    dashboard::{
+        shown::Shown,
+        tap::{OpenTap, Tapped},
+        visitor::Visitor,
+    },
     failure::Failure,
 };
 
@@ -30,6 +34,8 @@ use crate::{
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is looked whether the session has ended.
 const SESSION_LOOK: Duration = Duration::from_secs(5);
+/// Batches of a tap that a tab has not drawn yet; meanwhile no more are read, and the gateways count what is missed.
+const TAP_UNDRAWN_MAX: u32 = 2;
 /// The close code after which the page asks for a login.
 const LOGGED_OUT: u16 = 4401;
 
@@ -43,6 +49,12 @@ enum Said {
     Drawn,
     /// Whether nobody can see it.
     Hidden(bool),
+    /// It watches this from now on, and nothing else.
+    Tap(Tapped),
+    /// It watches nothing any more.
+    Untap,
+    /// It has drawn a batch of the tap.
+    TapDrawn,
 }
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
@@ -60,8 +72,9 @@ pub(super) struct Tab {
 struct Looking {
     shown: Option<(u64, Shown)>,
     hidden: bool,
-    /// Messages that it has not drawn yet.
+    /// Pictures, and batches of its tap, that it has not drawn yet.
     undrawn: u32,
+    tap_undrawn: u32,
     next_head: Instant,
     next_body: Instant,
 }
@@ -71,6 +84,8 @@ struct Looking {
 struct Asked {
     head: Option<Asking>,
     body: Option<Asking>,
+    opening: Option<Pin<Box<dyn Future<Output = OpenTap> + Send>>>,
+    tap: Option<OpenTap>,
 }
 
 impl Tab {
@@ -106,10 +121,7 @@ impl Tab {
                 message = socket.next() => match message {
                     Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
                         Ok(said) => {
-                            if matches!(said, Said::Show { .. }) {
-                                // What was asked for is not shown any more.
-                                asked.body = None;
-                            }
+                            asked.take(&said, &self.visitor);
                             looking.take(said);
                         }
                         Err(_) => return (1008, "not understood: reload the page"),
@@ -117,7 +129,7 @@ impl Tab {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return (1000, ""),
                     Some(Ok(_)) => {}
                 },
-                picture = asked.next() => {
+                picture = asked.next(looking.may_tap()) => {
                     if !looking.give(socket, &picture).await {
                         return (1000, "");
                     }
@@ -138,26 +150,62 @@ impl Tab {
 }
 
 impl Asked {
-    /// The next answer. May be dropped and called again.
-    async fn next(&mut self) -> Value {
-        tokio::select! {
-            Some(head) = OptionFuture::from(self.head.as_mut()) => {
-                self.head = None;
-                head
+    /// What a tab says ends what was asked for before.
+    fn take(&mut self, said: &Said, visitor: &Arc<Visitor>) {
+        match said {
+            Said::Show { .. } => self.body = None,
+            Said::Untap => (self.opening, self.tap) = (None, None),
+            Said::Tap(tapped) => {
+                let (tapped, visitor) = (tapped.clone(), Arc::clone(visitor));
+                self.tap = None;
+                self.opening = Some(Box::pin(async move { tapped.open(&visitor.asker).await }));
             }
-            Some(body) = OptionFuture::from(self.body.as_mut()) => {
-                self.body = None;
-                body
-            }
-            else => std::future::pending().await,
+            Said::Drawn | Said::Hidden(_) | Said::TapDrawn => {}
         }
+    }
+
+    /// The next answer. May be dropped and called again.
+    async fn next(&mut self, may_tap: bool) -> Value {
+        if let Some(opening) = &mut self.opening {
+            tokio::select! {
+                tap = opening => {
+                    self.opening = None;
+                    self.tap = Some(tap);
+                }
+                picture = picture(&mut self.head, &mut self.body) => return picture,
+            }
+        }
+        let tap = self.tap.as_mut().filter(|_| may_tap);
+        let batch = OptionFuture::from(tap.map(OpenTap::next));
+        tokio::select! {
+            Some(batch) = batch => {
+                self.tap.take_if(|tap| tap.is_over());
+                batch
+            }
+            picture = picture(&mut self.head, &mut self.body) => picture,
+        }
+    }
+}
+
+/// The next picture.
+async fn picture(head: &mut Option<Asking>, body: &mut Option<Asking>) -> Value {
+    tokio::select! {
+        Some(picture) = OptionFuture::from(head.as_mut()) => {
+            *head = None;
+            picture
+        }
+        Some(picture) = OptionFuture::from(body.as_mut()) => {
+            *body = None;
+            picture
+        }
+        else => std::future::pending().await,
     }
 }
 
 impl Looking {
     fn new() -> Self {
         let now = Instant::now();
-        Self { shown: None, hidden: false, undrawn: 0, next_head: now, next_body: now }
+        Self { shown: None, hidden: false, undrawn: 0, tap_undrawn: 0, next_head: now, next_body: now }
     }
 
     /// Whether anything may be asked for it.
@@ -165,8 +213,15 @@ impl Looking {
         self.shown.is_some() && !self.hidden && self.undrawn == 0
     }
 
+    /// Whether a batch of its tap may be read for it.
+    fn may_tap(&self) -> bool {
+        !self.hidden && self.tap_undrawn < TAP_UNDRAWN_MAX
+    }
+
     fn take(&mut self, said: Said) {
         match said {
+            Said::Tap(_) | Said::Untap => self.tap_undrawn = 0,
+            Said::TapDrawn => self.tap_undrawn = self.tap_undrawn.saturating_sub(1),
             Said::Show { number, what } => {
                 self.shown = Some((number, what));
                 self.next_body = Instant::now();
@@ -183,7 +238,8 @@ impl Looking {
 
     /// Sends it; whether the tab takes it.
     async fn give(&mut self, socket: &mut Socket, what: &Value) -> bool {
-        self.undrawn += 1;
+        let is_tap = what.get("tap").is_some();
+        *(if is_tap { &mut self.tap_undrawn } else { &mut self.undrawn }) += 1;
         matches!(timeout(WRITE_TIME_MAX, socket.send(Message::text(what.to_string()))).await, Ok(Ok(())))
     }
 }

@@ -13,6 +13,7 @@
 //! | `sessions.rs`, `logins.rs`, `origin.rs` | pure: who is logged in, how often logins may fail, which pages may ask |
 //! | `live.rs` | the stream of one tab |
 //! | `shown.rs`, `head.rs` | what pages are shown, and which questions that takes |
+//! | `tap.rs` | what a client or an app does at this moment |
 //! | `orders.rs` | sends and closes |
 //! | `visitor.rs`, `asker.rs` | a visitor's way to the cluster, over any gateway that answers |
 //! | `files.rs` | the files of the page, which are in `page/`; those of others in `page/vendor/` |
@@ -30,6 +31,7 @@ mod server;
 mod sessions;
 mod settings;
 mod shown;
+mod tap;
 mod visitor;
 
 pub(crate) use self::{

@@ -217,6 +217,31 @@ const checks = {
     await shows(page, 'by the suite')
   },
 
+  'what a client does is seen within a second': async ({ cluster, page, one }) => {
+    await drawn(page, `#/client?app=shop&id=${one.id}`)
+    await page.getByRole('button', { name: 'Watch' }).click()
+    await page.getByRole('log').waitFor()
+    await shows(page, 'orders.eu')
+    const lines = page.getByRole('log').locator('.line.placed')
+    await until('messages of its group are lines', async () => await lines.count() > 3)
+    const began = Date.now()
+    await cluster.call('Send', { to: { app: 'shop', clients: [one.id] }, text: 'x'.repeat(777) }, cluster.gateways[2])
+    await until('the message is a line', async () => (await page.getByRole('log').innerText()).includes('777 B'))
+    holds('within a second, and some for a machine that is busy', Date.now() - began < 3000, Date.now() - began)
+    holds('what it says is not shown', !(await page.getByRole('log').innerText()).includes('xxxxx'))
+    const found = await axe(page)
+    same('axe', found, [])
+    await page.getByLabel('what messages say').check()
+    await cluster.call('Send', { to: { app: 'shop', clients: [one.id] }, text: 'to be seen' }, cluster.gateways[2])
+    await shows(page, 'to be seen')
+    if (pictures) await picture(page, '#/live', 'light')
+    await page.setViewportSize(WIDE)
+    await page.getByRole('button', { name: 'Stop' }).click()
+    const stopped = await lines.count()
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    same('nothing follows', await lines.count(), stopped)
+  },
+
   'a refused client is among the events': async ({ cluster, page }) => {
     await fetch(`http://127.0.0.1:${cluster.gateways[0].client}/app/no-such-key`, { headers: { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' } }).catch(() => null)
     await fetch(`http://127.0.0.1:${cluster.gateways[0].internal}/v1/Status`, { method: 'POST', body: '{}' })

@@ -49,6 +49,7 @@ class Live {
       this.why = ''
       this.heardAt = performance.now()
       if (this.what) this.say({ show: { number: this.number, what: this.what } })
+      if (this.tapped) this.say(this.tapped.say)
       this.hide()
       this.changed()
     }
@@ -97,6 +98,19 @@ class Live {
     this.changed()
   }
 
+  /** Watches something until the returned function is called. */
+  tap(of, take) {
+    this.tapNumber = (this.tapNumber ?? 0) + 1
+    const number = this.tapNumber
+    this.tapped = { say: { tap: { number, ...of } }, number, take }
+    this.say(this.tapped.say)
+    return () => {
+      if (this.tapped?.number !== number) return
+      this.tapped = null
+      this.say('untap')
+    }
+  }
+
   hide() {
     this.say({ hidden: document.hidden || this.paused })
   }
@@ -112,6 +126,10 @@ class Live {
     this.failures = 0
     const at = performance.now()
     this.heardAt = at
+    if (picture.tap) {
+      if (picture.tap === this.tapped?.number) this.tapped.take(picture)
+      return this.say('tap_drawn')
+    }
     if (picture.head?.ok) {
       this.head = picture.head.ok
       this.headAt = at - picture.took_ms
