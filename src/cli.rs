@@ -13,7 +13,9 @@ use crate::{
     failure::Failure,
     operate::{self, ClusterTarget},
     options::{AppsFileOption, Registers, process_name},
-    roles, telemetry, up,
+    roles, telemetry,
+    tokens::{self, TokenArgs},
+    up,
 };
 
 const AFTER_HELP: &str = "\
@@ -27,9 +29,10 @@ Default ports:
 
 Exit codes:
   0 done   1 failed   2 usage or configuration   3 incomplete answer
-  4 not found   5 cluster not reachable
+  4 not found   5 cluster not reachable   6 not allowed
 
-The shared secret is read from BROADGATE_SECRET or cluster.secret_file, never from a flag.";
+The shared secret is read from BROADGATE_SECRET or cluster.secret_file, a token from BROADGATE_TOKEN or
+--token-file, never from a flag.";
 
 /// A clustered broadcast gateway: many processes hold WebSocket clients, one command reaches them all
 #[derive(Debug, Parser)]
@@ -72,6 +75,8 @@ enum CliCommand {
     Why(operate::WhyArgs),
     /// Show live what clients do and what is sent to them
     Tap(operate::TapArgs),
+    /// Show what happened: members, settings, alarms, and what callers did
+    Events(operate::EventsArgs),
     /// Send a message to clients, uids, groups or everybody
     Send(operate::SendArgs),
     /// Disconnect clients
@@ -99,6 +104,8 @@ enum CliCommand {
     Health(operate::HealthArgs),
     /// Generate a shared secret
     Secret,
+    /// Make, list and remove tokens: who may look, who may act, and in which apps
+    Token(TokenArgs),
     /// Check a configuration file and the environment
     CheckConfig {
         /// The configuration file (TOML)
@@ -169,6 +176,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Uids(args) => operate::uids(args).await,
         CliCommand::Why(args) => operate::why(args).await,
         CliCommand::Tap(args) => operate::tap(args).await,
+        CliCommand::Events(args) => operate::events(args).await,
         CliCommand::Send(args) => operate::send(args).await,
         CliCommand::Kick(args) => operate::kick(args).await,
         CliCommand::Cluster(args) => operate::cluster(args),
@@ -178,6 +186,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Health(args) => operate::health(args).await,
         CliCommand::Bench { args } => bench(&args),
         CliCommand::Secret => operate::secret(),
+        CliCommand::Token(args) => tokens::token(args),
         CliCommand::Apps(args) => apps::run(&args),
         CliCommand::Certs(args) => certs::run(args),
         CliCommand::CheckConfig { file, apps } => check_config(file, apps.path()),

@@ -283,7 +283,10 @@ impl Config {
             ("cluster.tls.key", self.cluster.tls.key.as_deref()),
             ("register.etcd.password_file", self.register.etcd.password_file.as_deref()),
         ];
-        files.into_iter().filter_map(|(setting, file)| secret_files::exposed(setting, file?)).collect()
+        let exposed = files.into_iter().filter_map(|(setting, file)| secret_files::exposed(setting, file?));
+        exposed
+            .chain(self.gateway.tokens_file.as_deref().and_then(secret_files::writable_by_others))
+            .collect()
     }
 
     /// What this process shows to the others of its cluster.

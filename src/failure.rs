@@ -19,6 +19,8 @@ pub enum Failure {
     NotFound(String),
     /// 5: nobody answers at the address.
     Unreachable(String),
+    /// 6: the token does not allow it.
+    NotAllowed(String),
     /// 0: the reader of the output has closed it.
     BrokenPipe,
 }
@@ -39,6 +41,7 @@ impl Failure {
             Self::Incomplete(sentence) => Self::Incomplete(said(sentence)),
             Self::NotFound(sentence) => Self::NotFound(said(sentence)),
             Self::Unreachable(sentence) => Self::Unreachable(said(sentence)),
+            Self::NotAllowed(sentence) => Self::NotAllowed(said(sentence)),
             Self::BrokenPipe => Self::BrokenPipe,
         }
     }
@@ -52,6 +55,7 @@ impl Failure {
             Self::Incomplete(_) => 3,
             Self::NotFound(_) => 4,
             Self::Unreachable(_) => 5,
+            Self::NotAllowed(_) => 6,
         };
         say!("broadgate: {self}");
         ExitCode::from(code)
@@ -65,7 +69,8 @@ impl fmt::Display for Failure {
             | Self::Usage(sentence)
             | Self::Incomplete(sentence)
             | Self::NotFound(sentence)
-            | Self::Unreachable(sentence) => f.write_str(sentence),
+            | Self::Unreachable(sentence)
+            | Self::NotAllowed(sentence) => f.write_str(sentence),
             Self::BrokenPipe => f.write_str("nobody reads the output"),
         }
     }
@@ -95,6 +100,7 @@ impl From<CommandError> for Failure {
             CommandError::Refused { kind: Refusal::Invalid | Refusal::Unauthenticated, .. } => {
                 Self::Usage(sentence)
             }
+            CommandError::Refused { kind: Refusal::Denied, .. } => Self::NotAllowed(sentence),
             CommandError::NotReachable { .. } => Self::Unreachable(sentence),
             _ => Self::Failed(sentence),
         }

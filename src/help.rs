@@ -64,6 +64,14 @@ const COUNTERS: &[(&str, &str)] = &[
     ("broadgate_gateway_tls_failures_total", "TLS handshakes of clients that failed, by reason"),
     ("broadgate_gateway_tls_handshakes_total", "TLS handshakes of clients that succeeded, by version"),
     (
+        "broadgate_gateway_audit_lost_total",
+        "Lines missing in the audit, by reason: the queue was full, or the file could not be written",
+    ),
+    (
+        "broadgate_gateway_tokens_read_total",
+        "Reloads of the tokens file, by outcome; after \"bad\" the former tokens stay",
+    ),
+    (
         "broadgate_gateway_views_asked_total",
         "Requests to other gateways for views that they announced by number",
     ),
@@ -152,6 +160,11 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("broadgate_build_info", "1; version and role are in the labels"),
     ("broadgate_gateway_apps_stale", "1 while the apps' files are unusable and the former apps stay in use"),
+    ("broadgate_gateway_audit_failing", "1 while the audit's file cannot be written and lines are lost"),
+    (
+        "broadgate_gateway_tokens_stale",
+        "1 while the tokens file is unusable and the former tokens stay in use",
+    ),
     ("broadgate_gateway_clients", "Clients and reserved slots, by shard"),
     (
         "broadgate_gateway_command_ids_bytes",

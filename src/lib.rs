@@ -34,6 +34,7 @@ mod service_manager;
 mod setting_errors;
 mod telemetry;
 pub mod terminal_text;
+mod tokens;
 mod unreadable;
 mod up;
 

@@ -2,9 +2,9 @@
 //! one, and by one command at a time.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError},
     io::{Error, ErrorKind, Result, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,15 +15,29 @@ const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Replaces a file with what only its owner may read. A link is followed: what it leads to is replaced.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
+    replace_as(&followed(path)?, text, None)
+}
+
+/// The same for a file that another user's process reads: one that was there keeps its owner, its group and its mode.
+pub(crate) fn replace_alike(path: &Path, text: &str) -> Result<()> {
     let path = followed(path)?;
-    make_folder(&path)?;
-    let beside = beside(&path, &std::process::id().to_string());
+    replace_as(&path, text, std::fs::metadata(&path).ok())
+}
+
+fn replace_as(path: &Path, text: &str, former: Option<Metadata>) -> Result<()> {
+    make_folder(path)?;
+    let beside = beside(path, &std::process::id().to_string());
     let written = (|| {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(text.as_bytes())?;
+        if let Some(former) = &former {
+            // Before the mode, which a change of the owner may reset.
+            fchown(&file, Some(former.uid()), Some(former.gid()))?;
+            file.set_permissions(Permissions::from_mode(former.mode() & 0o777))?;
+        }
         file.sync_all()?;
-        std::fs::rename(&beside, &path)
+        std::fs::rename(&beside, path)
     })();
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);
@@ -80,7 +94,7 @@ fn beside(path: &Path, what: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -94,6 +108,10 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&real).unwrap(), "two");
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
+        // Of a file that others read, who may is kept.
+        std::fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        replace_alike(&real, "two and a half").unwrap();
+        assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
         // Nowhere to write: the former file is as it was, and nothing is left beside it.
         let dangling = dir.join("dangling.toml");
         symlink(dir.join("none/x.toml"), &dangling).unwrap();

@@ -12,6 +12,7 @@ use broadgate_gateway::{
         Certificate, Config as GatewayConfig, GatewaySettings, Listener, ListenerKind, RetainedGroups,
         StaticPage, collide,
     },
+    events::EventLog,
 };
 use broadgate_proto::{
     limits::{METRICS_CONNECTIONS_MAX, REGISTER_CONNECTIONS_MAX},
@@ -32,6 +33,7 @@ use crate::{
     role_tasks::RoleTasks,
     service_manager::Ready,
     setting_errors, telemetry,
+    tokens::{self, TokensReload},
 };
 
 /// Of a register, besides connections: streams, epoll, listeners.
@@ -177,6 +179,8 @@ pub(crate) fn gateway_config(
         credentials: config.credentials()?,
         settings: config.gateway.clone(),
         apps,
+        tokens: tokens::open(config.gateway.tokens_file.as_deref()).map_err(Failure::Usage)?,
+        events: EventLog::default(),
         pages,
     };
     gateway.check().map_err(Failure::Usage)?;
@@ -271,6 +275,7 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let reload = Reload::open(args.source()).map_err(Failure::Usage)?;
     let gateway = gateway_config(&config, reload.apps(), if args.pages { PAGES } else { &[] })?;
     let (tls, credentials) = (gateway.credentials.tls.clone(), gateway.credentials.clone());
+    let (tokens, events) = (gateway.tokens.clone(), gateway.events.clone());
     let probes = telemetry::open("gateway", &config, tls.as_ref()).await?;
     let internal = operate::reached_gateway(&config.gateway.internal);
     let dashboard = RoleDashboard::open(&config.dashboard, &credentials, internal).await?;
@@ -285,7 +290,12 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     if let Some(dashboard) = dashboard {
         watched.spawn_ending("dashboard", dashboard.serve(watched.end()));
     }
-    watched.spawn("app files", reload.run());
+    watched.spawn("app files", reload.noted_in(events.clone()).run());
+    // Alerts read it, also where there are no tokens.
+    metrics::gauge!("broadgate_gateway_tokens_stale").set(0.0);
+    if let Some(path) = config.gateway.tokens_file.clone() {
+        watched.spawn("tokens file", TokensReload::new(tokens, path, events)?.run());
+    }
     watched.spawn_certificates(tls)?;
     let shutdown = args.common.shutdown(&mut watched);
     // The last port that is given back: by it others see that the process uses none any more.

@@ -1,6 +1,15 @@
-//! Whether others can read a file of secrets.
+//! Whether others can use a file of secrets.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
+
+/// A warning if others could write tokens of their own into the file.
+pub(crate) fn writable_by_others(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.mode() & 0o777;
+    let path = path.display();
+    (mode & 0o022 != 0).then(|| {
+        format!("gateway.tokens_file: others can write tokens into {path} (mode {mode:o}): chmod go-w {path}")
+    })
+}
 
 /// A warning about a file with a secret, if others can read it.
 pub(crate) fn exposed(what: &str, path: &Path) -> Option<String> {
@@ -21,7 +30,7 @@ const fn is_exposed(mode: u32, owner: u32, us: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_exposed;
+    use super::*;
 
     #[test]
     fn a_group_may_read_only_what_belongs_to_somebody_else() {

@@ -16,11 +16,13 @@
 //! | `command` | a command, parsed and checked; answers, merged |
 //! | `webhooks` | what happens in channels is posted to the apps' backends |
 //! | `authorization` | apps' backends say whether a client may subscribe |
+//! | `callers` | who calls the internal port, and what each may do |
 //! | `observers` | what Pusher clients do, offered to workers and programs that want to know |
 //! | `codec` | bytes from a client become messages; a message becomes a frame, once per protocol |
 //! | `backend` | requests to apps' backends |
 //! | `inbox` | a queue of facts about channels that drops fairly when it is full |
 //! | `refusals`, `admission`, `bodies` | why clients were refused; places and bytes that strangers take |
+//! | `audit`, `events` | what callers did, written down; what happened lately, remembered |
 //! | `recorder` | the last ends and refusals, for operators who ask why |
 //! | `config`, `apps` | what a gateway can be told; the tenants, who can be replaced while it runs |
 //! | `identity`, `health` | which incarnation this is; whether it is ready |
@@ -31,14 +33,17 @@
 mod admission;
 mod api;
 pub mod apps;
+mod audit;
 mod authorization;
 mod backend;
+pub mod callers;
 mod channel_events;
 mod cluster;
 mod codec;
 mod command;
 pub mod config;
 mod dispatch;
+pub mod events;
 mod fair_queue;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]

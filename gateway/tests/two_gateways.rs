@@ -45,6 +45,8 @@ async fn cluster(stop: &CancellationToken) -> [Gateway; 2] {
             credentials: Secret::default().into(),
             settings,
             apps: Apps::new(vec![app]).unwrap(),
+            tokens: broadgate_gateway::callers::Tokens::default(),
+            events: broadgate_gateway::events::EventLog::default(),
             pages: &[],
         };
         let bound = broadgate_gateway::bind(config).unwrap();

@@ -507,6 +507,27 @@ pub const TAP_TIMES_MAX: usize = 1024;
 
 /// The shortest shared secret.
 pub const SECRET_BYTES_MIN: usize = 32;
+/// Tokens of operators at one gateway.
+pub const TOKENS_MAX: usize = 1000;
+/// Bytes of a token's name: it stands in every line about its holder.
+pub const TOKEN_NAME_BYTES_MAX: usize = 64;
+/// Bytes of who gave a command: the id and key of an app at most, and what kind of caller it is.
+pub const CALLER_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 16;
+/// Events that a gateway remembers for operators.
+pub const EVENTS_KEPT_MAX: usize = 4096;
+/// And their bytes: an audit line may be long.
+pub const EVENTS_KEPT_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of an event's sentence; longer ones are cut.
+pub const EVENT_TEXT_BYTES_MAX: usize = 512;
+/// Lines of the audit that wait to be written. A file on a disk that hangs fills it: then operators' orders wait for a
+/// while, and lines are dropped and counted.
+pub const AUDIT_QUEUE_LINES_MAX: usize = 1024;
+/// How long an operator's order waits for a place in that queue.
+pub const AUDIT_WAIT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Clients, uids and groups that an audit line names, of each; it says how many there are.
+pub const AUDIT_NAMES_MAX: usize = 4;
+/// Apps that one token names; one for more says `*`.
+pub const TOKEN_APPS_MAX: usize = 1000;
 /// The secret of an app's key: 128 bits in hexadecimal have 32, the secrets of hosted services and of Laravel
 /// Reverb 20. A shorter one can be guessed from one signature.
 pub const APP_SECRET_BYTES_MIN: usize = 16;

@@ -10,12 +10,23 @@ use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor}
 
 use crate::limits::SECRET_BYTES_MIN;
 
+/// What every token of an operator begins with, and no secret.
+pub const TOKEN_MARK: &str = "bgt_";
+
 /// The new one and the old one. Fixed: it is part of the contract.
 const SECRETS_MAX: usize = 2;
 
+/// The metadata by which a worker says its name, besides what it shows: operators see it where its commands close
+/// clients.
+pub const WORKER_HEADER: &str = "broadgate-worker";
+
 /// The secrets of a cluster; none means loopback only. Cheap to clone; never printed.
 #[derive(Clone, Default)]
-pub struct Secret(Arc<[String]>);
+pub struct Secret {
+    all: Arc<[String]>,
+    /// The worker that sends them.
+    worker: Option<AsciiMetadataValue>,
+}
 
 /// An unusable secret or listen address.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +42,15 @@ pub enum SecretError {
     /// Not printable ASCII.
     #[error("the shared secret holds a character other than printable ASCII without spaces")]
     Characters,
+    /// An operator's token.
+    #[error(
+        "the shared secret begins with {TOKEN_MARK}, as tokens do: a token goes to BROADGATE_TOKEN, --token-file or \
+         a cluster's token_file, a secret is what `broadgate secret` prints"
+    )]
+    Token,
+    /// Not one token.
+    #[error("it is not a token, which begins with {TOKEN_MARK} (`broadgate token new` prints one)")]
+    NoToken,
     /// More than two.
     #[error("{0} shared secrets are given: at most two, the new one first, then the old one")]
     TooMany(usize),
@@ -57,6 +77,9 @@ impl Secret {
             return Err(SecretError::TooMany(all.len()));
         }
         for one in &all {
+            if one.starts_with(TOKEN_MARK) {
+                return Err(SecretError::Token);
+            }
             if one.len() < SECRET_BYTES_MIN {
                 return Err(SecretError::Short(one.len()));
             }
@@ -64,7 +87,31 @@ impl Secret {
                 return Err(SecretError::Characters);
             }
         }
-        Ok(Self(all.into()))
+        Ok(Self { all: all.into(), worker: None })
+    }
+
+    /// The same, sent by the worker of this name. Characters that no header can have become `?`.
+    #[must_use]
+    pub fn of_worker(self, name: &str) -> Self {
+        let fit = |letter: char| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' };
+        let name: String = name.chars().map(fit).collect();
+        Self { worker: name.trim().parse().ok().filter(|_| !name.trim().is_empty()), ..self }
+    }
+
+    /// A token, which a caller sends in the secret's place.
+    ///
+    /// # Errors
+    /// If the text is not one.
+    pub fn of_token(text: &str) -> Result<Self, SecretError> {
+        let token = text.trim();
+        let is_one = token.starts_with(TOKEN_MARK)
+            && token.len() >= SECRET_BYTES_MIN
+            && token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+        if is_one {
+            Ok(Self { all: vec![token.to_owned()].into(), worker: None })
+        } else {
+            Err(SecretError::NoToken)
+        }
     }
 
     /// Those in a file: somebody meant that there is one.
@@ -78,13 +125,19 @@ impl Secret {
 
     /// What a function makes of each, the one that is sent first.
     pub fn map(&self, each: impl Fn(&str) -> u64) -> Vec<u64> {
-        self.0.iter().map(|secret| each(secret)).collect()
+        self.all.iter().map(|secret| each(secret)).collect()
+    }
+
+    /// Whether it is a token, which registers do not take.
+    #[must_use]
+    pub fn is_token(&self) -> bool {
+        self.all.iter().any(|one| one.starts_with(TOKEN_MARK))
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether an internal port may listen here.
@@ -109,7 +162,9 @@ impl Secret {
         // No early exit: the time must not reveal which one nearly matched.
         given.fold(false, |right, given| {
             let given = given.trim().strip_prefix("Bearer ").unwrap_or_default();
-            self.0.iter().fold(right, |right, one| right | bool::from(one.as_bytes().ct_eq(given.as_bytes())))
+            self.all
+                .iter()
+                .fold(right, |right, one| right | bool::from(one.as_bytes().ct_eq(given.as_bytes())))
         })
     }
 
@@ -117,24 +172,37 @@ impl Secret {
     /// only one of them.
     #[must_use]
     pub fn sender(&self) -> SendSecret {
-        let all: Vec<_> = self.0.iter().map(|one| format!("Bearer {one}")).collect();
-        SendSecret(if all.is_empty() { None } else { all.join(", ").parse().ok() })
+        let all: Vec<_> = self.all.iter().map(|one| format!("Bearer {one}")).collect();
+        let secrets = if all.is_empty() { None } else { all.join(", ").parse().ok() };
+        SendSecret { secrets, worker: self.worker.clone() }
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({} given)", self.0.len())
+        write!(f, "Secret({} given)", self.all.len())
     }
+}
+
+/// The token in the value of an `Authorization` header, if it has one.
+#[must_use]
+pub fn token_of(authorization: &str) -> Option<&str> {
+    authorization.strip_prefix("Bearer ").map(str::trim).filter(|token| token.starts_with(TOKEN_MARK))
 }
 
 /// Adds the secret to a call.
 #[derive(Clone, Debug)]
-pub struct SendSecret(Option<AsciiMetadataValue>);
+pub struct SendSecret {
+    secrets: Option<AsciiMetadataValue>,
+    worker: Option<AsciiMetadataValue>,
+}
 
 impl Interceptor for SendSecret {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
+        if let Some(worker) = &self.worker {
+            request.metadata_mut().insert(WORKER_HEADER, worker.clone());
+        }
+        if let Some(value) = &self.secrets {
             let mut value = value.clone();
             value.set_sensitive(true);
             request.metadata_mut().insert("authorization", value);
@@ -167,6 +235,31 @@ mod tests {
         assert!(!Secret::parse(&"c".repeat(32)).unwrap().accepts(Some(sent)));
         let guesses = format!("Bearer x, Bearer y, Bearer {A}");
         assert!(!secret.accepts(Some(&guesses)), "more guesses than there are secrets");
+    }
+
+    #[test]
+    fn a_token_is_no_secret_and_is_sent_like_one() {
+        let token = format!("{TOKEN_MARK}{A}");
+        assert!(matches!(Secret::parse(&token), Err(SecretError::Token)));
+        for wrong in ["", A, TOKEN_MARK, &format!("{token} {token}"), &format!("{token},{A}")] {
+            assert!(matches!(Secret::of_token(wrong), Err(SecretError::NoToken)), "{wrong}");
+        }
+        let sent = Secret::of_token(&format!("{token}\n")).unwrap().sender().call(Request::new(())).unwrap();
+        let sent = sent.metadata().get("authorization").unwrap().to_str().unwrap();
+        assert_eq!(token_of(sent), Some(&*token));
+        assert!(!Secret::parse(A).unwrap().accepts(Some(sent)));
+        assert_eq!(token_of(&format!("Bearer {A}")), None);
+    }
+
+    #[test]
+    fn a_worker_says_its_name() {
+        let said = |name: &str| {
+            let sent = Secret::default().of_worker(name).sender().call(Request::new(())).unwrap();
+            sent.metadata().get(WORKER_HEADER).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(said("chat-1").as_deref(), Some("chat-1"));
+        assert_eq!(said("caf\u{e9}\n").as_deref(), Some("caf??"));
+        assert_eq!(said(""), None);
     }
 
     #[test]

@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use broadgate_gateway::apps::{Apps, AppsChange};
+use broadgate_gateway::{
+    apps::{Apps, AppsChange},
+    events::{EventKind, EventLog},
+};
 use metrics::{counter, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -30,6 +33,7 @@ pub(crate) struct Reload {
     seen: Vec<SeenFile>,
     /// Which apps each file had when they were taken.
     files: Files,
+    events: EventLog,
     hangups: Signal,
 }
 
@@ -58,12 +62,17 @@ impl Reload {
         }
         let files = reading.files().clone();
         let hangups = signal(SignalKind::hangup()).map_err(|error| format!("SIGHUP: {error}"))?;
-        Ok(Self { apps, source, seen, files, hangups })
+        Ok(Self { apps, source, seen, files, events: EventLog::default(), hangups })
     }
 
     /// The apps, as they are and as they become.
     pub(crate) fn apps(&self) -> Apps {
         self.apps.clone()
+    }
+
+    /// What happens is noted here.
+    pub(crate) fn noted_in(self, events: EventLog) -> Self {
+        Self { events, ..self }
     }
 
     /// Follows the files for as long as the process lives.
@@ -99,6 +108,12 @@ impl Reload {
         }
     }
 
+    fn stay(&self, sentence: &str) {
+        let text = format!("the apps stay as they were: {sentence}");
+        tracing::error!("{text}");
+        self.events.note(EventKind::Alarm, "apps_unusable", text);
+    }
+
     /// Takes what the files say, or goes on with what they said; false if they must rest for longer.
     async fn read(&mut self, is_at_rest: bool) -> bool {
         let (source, apps, former) = (self.source.clone(), self.apps.clone(), self.files.clone());
@@ -122,14 +137,15 @@ impl Reload {
             ReloadOutcome::Taken(change, files) => {
                 self.files = files;
                 tracing::info!("apps read again: {change}");
+                self.events.note(EventKind::Settings, "apps_read", format!("apps read again: {change}"));
                 (if change.is_empty() { "unchanged" } else { "changed" }, String::new())
             }
             ReloadOutcome::Lost(sentence) => {
-                tracing::error!("the apps stay as they were: {sentence}");
+                self.stay(&sentence);
                 ("lost", sentence)
             }
             ReloadOutcome::Bad(sentence) => {
-                tracing::error!("the apps stay as they were: {sentence}");
+                self.stay(&sentence);
                 ("bad", sentence)
             }
             ReloadOutcome::TooFresh => return false,

@@ -21,14 +21,14 @@ use broadgate_proto::{
     limits::{
         DASHBOARD_CONNECTIONS_MAX, DASHBOARD_REQUEST_BYTES_MAX, DASHBOARD_TABS_MAX, HANDSHAKE_TIME_MAX,
     },
-    v1::StatusRequest,
+    v1::{StatusRequest, WhoAmIRequest},
 };
 use metrics::counter;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, transport::server::TcpConnectInfo};
 
 use crate::{
     dashboard::{
@@ -240,7 +240,13 @@ async fn login(
 /// Asks the cluster something, which shows whether it accepts the credentials.
 async fn accepted(visitor: &Visitor) -> Result<(), Failure> {
     let ask = |mut calls: super::asker::GatewayCalls| async move {
-        calls.gateway.status(StatusRequest::default()).await
+        match calls.observe.who_am_i(WhoAmIRequest::default()).await {
+            // It is of an earlier version, and knows nobody but processes with the secret.
+            Err(status) if status.code() == Code::Unimplemented => {
+                calls.gateway.status(StatusRequest::default()).await.map(|_| tonic::Response::new(()))
+            }
+            answered => answered.map(|_| tonic::Response::new(())),
+        }
     };
     visitor.asker.ask(ask).await.map(drop)
 }

@@ -90,7 +90,9 @@ impl DashboardSettings {
                     .to_owned(),
             ),
             Login::Token => {
-                let secret = Secret::parse(&shown.token).map_err(|_| wrong_token())?;
+                // An operator's token, or the shared secret.
+                let token = Secret::of_token(&shown.token).or_else(|_| Secret::parse(&shown.token));
+                let secret = token.map_err(|_| wrong_token())?;
                 if secret.is_none() {
                     return Err(wrong_token());
                 }
@@ -165,6 +167,8 @@ mod tests {
         }
         let chosen = with("0123456789abcdefghijklmnopqrstuv").unwrap();
         assert!(!chosen.credentials.secret.is_none() && chosen.name.as_deref() == Some("prod"));
+        let chosen = with(&format!("bgt_{}", "x".repeat(43))).unwrap();
+        assert!(chosen.credentials.secret.is_token());
     }
 
     #[test]

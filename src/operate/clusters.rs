@@ -21,8 +21,8 @@ pub(crate) struct ClusterArgs {
 
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
-    /// Give a cluster a name: its addresses, its secret and certificates
-    Add(AddArgs),
+    /// Give a cluster a name: its addresses, its secret or your token, and certificates
+    Add(Box<AddArgs>),
     /// Choose the cluster of commands that name none
     Use {
         /// The cluster's name
@@ -55,6 +55,12 @@ struct AddArgs {
     /// The file with the shared secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    /// The file with your token, which is shown in the secret's place
+    #[arg(long, value_name = "FILE", conflicts_with = "secret_file")]
+    token_file: Option<PathBuf>,
+    /// A program that prints your token, with its arguments: 'pass show broadgate'
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["secret_file", "token_file"])]
+    token_command: Option<String>,
     #[command(flatten)]
     tls: TlsFiles,
     /// The app of commands that name none
@@ -70,7 +76,7 @@ struct AddArgs {
 
 pub(crate) fn cluster(args: ClusterArgs) -> Result<(), Failure> {
     match args.what {
-        ClusterCommand::Add(args) => add(args),
+        ClusterCommand::Add(args) => add(*args),
         ClusterCommand::Use { name, .. } => {
             Profiles::set_used(name.as_deref())?;
             print(&match name {
@@ -92,6 +98,8 @@ fn add(args: AddArgs) -> Result<(), Failure> {
     let profile = Profile {
         addresses: args.address,
         secret_file: absolute(args.secret_file)?,
+        token_file: absolute(args.token_file)?,
+        token_command: args.token_command.map(|line| line.split_whitespace().map(str::to_owned).collect()),
         tls_ca: absolute(ca)?,
         tls_cert: absolute(cert)?,
         tls_key: absolute(key)?,
@@ -100,7 +108,11 @@ fn add(args: AddArgs) -> Result<(), Failure> {
         protected: args.protected,
     };
     let profiles = Profiles::add(&args.name, &profile, args.is_used)?;
-    for (what, file) in [("secret_file", &profile.secret_file), ("tls_key", &profile.tls_key)] {
+    for (what, file) in [
+        ("secret_file", &profile.secret_file),
+        ("token_file", &profile.token_file),
+        ("tls_key", &profile.tls_key),
+    ] {
         if let Some(warning) = file.as_ref().and_then(|file| secret_files::exposed(what, file)) {
             say!("broadgate: warning: {warning}");
         }

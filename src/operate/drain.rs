@@ -259,6 +259,10 @@ impl DrainArgs {
             name::check_address(register).map_err(|error| Failure::usage(format!("--register: {error}")))?;
             return Ok(Some(vec![register.clone()]));
         }
+        // Registers do not know tokens.
+        if chosen.credentials.secret.is_token() {
+            return Ok(None);
+        }
         if !self.at.is_named() && chosen.name.is_none() {
             if let Some(registers) = registers_of_environment()? {
                 return Ok(Some(registers));

@@ -7,6 +7,7 @@ mod drain;
 mod drain_by_gateway;
 mod drain_check;
 mod drain_progress;
+mod events;
 mod group;
 mod health;
 mod history;
@@ -19,6 +20,7 @@ mod stream;
 mod tap;
 mod tap_text;
 mod target;
+mod token_source;
 mod watch;
 mod why;
 mod why_text;
@@ -33,6 +35,7 @@ pub(crate) use self::{
     clusters::{ClusterArgs, cluster},
     doctor::{DoctorArgs, doctor},
     drain::{DrainArgs, drain},
+    events::{EventsArgs, events},
     group::{GroupArgs, group},
     health::{HealthArgs, health},
     history::{HistoryArgs, history},

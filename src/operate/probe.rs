@@ -86,6 +86,7 @@ pub(super) fn refused(address: &str, wanted: WantedRole, status: &Status) -> Fai
     match (status.code(), wanted) {
         (Code::NotFound, _) => Failure::NotFound(message),
         (Code::InvalidArgument, _) => Failure::usage(message),
+        (Code::PermissionDenied, _) => Failure::NotAllowed(format!("{address}: {message}")),
         (Code::Unauthenticated, _) => Failure::usage(format!("{address}: {message}")),
         (Code::Unimplemented, WantedRole::Gateway) => {
             Failure::Unreachable(format!("{address} is the register's port; {}", wanted.hint()))

@@ -1,8 +1,8 @@
 //! Which cluster an operator's command asks, and what its answer lacks.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
-use broadgate_business::{Cluster, Credentials, v1::Coverage};
+use broadgate_business::{Cluster, Credentials, Secret, v1::Coverage};
 use broadgate_gateway::config::InternalListener;
 use broadgate_proto::name;
 use clap::Args;
@@ -10,7 +10,10 @@ use clap::Args;
 use crate::{
     environment,
     failure::Failure,
-    operate::profiles::{Profile, Profiles},
+    operate::{
+        profiles::{Profile, Profiles},
+        token_source,
+    },
     options::ConfigFile,
     setting_errors,
 };
@@ -30,6 +33,10 @@ pub struct At {
     /// The internal port of any gateway [env: BROADGATE_ADDR] [default: the configuration's, 127.0.0.1:7200]
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "cluster")]
     pub(super) addr: Option<String>,
+    /// The file with your token, which is shown in the shared secret's place [env: BROADGATE_TOKEN, the token
+    /// itself]
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 /// Where a command goes, and what it shows there.
@@ -39,7 +46,7 @@ pub struct ChosenCluster {
     pub name: Option<String>,
     /// The first that answers is asked.
     pub addresses: Vec<String>,
-    /// The secret and the certificates.
+    /// The secret or a token, and the certificates.
     pub credentials: Credentials,
     /// The app of commands that name none.
     pub app: Option<String>,
@@ -142,7 +149,8 @@ impl At {
     fn profile(&self, profiles: &Profiles, name: String, by: &str) -> Result<ChosenCluster, Failure> {
         let wrong = |what: String| Failure::usage(format!("{by}: {what}"));
         let profile = profiles.get(&name).map_err(wrong)?;
-        if let Some(flag) = self.file.first_flag() {
+        let token_flag = self.token_file.as_ref().map(|_| "--token-file");
+        if let Some(flag) = self.file.first_flag().or(token_flag) {
             return Err(wrong(format!(
                 "cluster {name:?} is taken as a whole, with its own secret and certificates: leave out {flag}, or \
                  name a gateway with --addr"
@@ -153,6 +161,16 @@ impl At {
         Ok(ChosenCluster { name: Some(name), addresses, credentials, app, protected, registers: None })
     }
 
+    /// The token that was given, and not by a profile.
+    fn token(&self) -> Result<Option<Secret>, Failure> {
+        if let Some(path) = &self.token_file {
+            return token_source::of_file(path).map(Some).map_err(Failure::Usage);
+        }
+        let given = environment::text("TOKEN")?;
+        let token = given.map(|text| Secret::of_token(&text)).transpose();
+        token.map_err(|error| Failure::usage(format!("environment variable BROADGATE_TOKEN: {error}")))
+    }
+
     /// The configuration's credentials, for an address that was named, or its own.
     fn configured(&self, named: Option<(&str, String)>) -> Result<ChosenCluster, Failure> {
         let config = self.file.load_for_command()?;
@@ -160,7 +178,11 @@ impl At {
         let (place, address) =
             named.unwrap_or_else(|| ("gateway.internal", reached(&config.gateway.internal)));
         name::check_address(&address).map_err(|error| Failure::usage(format!("{place}: {error}")))?;
-        let credentials = config.credentials()?;
+        let credentials = match self.token()? {
+            // The holder of a token need not be able to read the secret.
+            Some(token) => Credentials { secret: token, tls: config.tls()? },
+            None => config.credentials()?,
+        };
         Ok(ChosenCluster {
             name: None,
             addresses: vec![address],

@@ -73,7 +73,7 @@ pub(super) fn remembered(reply: &EndedReply, now: Duration) -> String {
 }
 
 /// "12:04:16", with the date if it was not today.
-fn clock(at_ms: u64, now: Duration) -> String {
+pub(super) fn clock(at_ms: u64, now: Duration) -> String {
     let whole = |ms: u64| {
         let time = UNIX_EPOCH + Duration::from_secs(ms / 1000);
         humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', "")
@@ -229,11 +229,12 @@ fn commanded(end: &EndedClient) -> (&'static str, String, &'static str) {
     } else {
         "it was closed by command"
     };
-    (
-        "by a command",
-        format!("{by} {}{reason}", end.command_id),
-        "with BROADGATE_LOG=debug the gateway that got the command logs its caller",
-    )
+    let who = if end.by.is_empty() { String::new() } else { format!(" of {}", end.by) };
+    let unknown =
+        "a gateway of an earlier version took the command: with BROADGATE_LOG=debug it logs its caller";
+    let what_to_do =
+        if end.by.is_empty() { unknown } else { "`broadgate events --kind audit` has the command" };
+    ("by a command", format!("{by} {}{who}{reason}", end.command_id), what_to_do)
 }
 
 fn broken(end: &EndedClient) -> (&'static str, String, &'static str) {

@@ -90,6 +90,12 @@ CASES = {
     "BroadgateAppsStale": case(
         one("broadgate_gateway_apps_stale", for_minutes(1)), "1m", INSTANCE,
         one("broadgate_gateway_apps_stale", "1x2 0x20")),
+    "BroadgateTokensStale": case(
+        one("broadgate_gateway_tokens_stale", for_minutes(1)), "1m", INSTANCE,
+        one("broadgate_gateway_tokens_stale", "1x2 0x20")),
+    "BroadgateAuditLost": case(
+        one("broadgate_gateway_audit_lost_total", increasing(), f'{G1}, reason="unwritable"'), "1m", INSTANCE,
+        one("broadgate_gateway_audit_lost_total", for_minutes(4), f'{G1}, reason="unwritable"')),
     # The tests' clock begins at 0.
     "BroadgateCertificateExpires": case(
         one("broadgate_tls_certificate_expires_seconds", for_minutes(6 * 86400), f'{G1}, role="cluster", file="/a.pem"'), "1m",

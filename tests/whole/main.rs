@@ -7,6 +7,7 @@
 
 mod announcements;
 mod apps;
+mod audit;
 mod backends;
 mod bad_certificates;
 mod cluster_tls;
@@ -62,6 +63,7 @@ mod tap;
 mod tasks;
 mod terminal;
 mod tls;
+mod tokens;
 mod type_names;
 mod up;
 mod views;

@@ -65,8 +65,10 @@ pub enum Refusal {
     Unavailable,
     /// The gateway does not know the command, or a word that it requires.
     Unknown,
-    /// The shared secret is missing or wrong.
+    /// The shared secret is missing or wrong, or the token is unknown or has expired.
     Unauthenticated,
+    /// The token does not allow it.
+    Denied,
     /// Anything else.
     Other(i32),
 }
@@ -83,6 +85,7 @@ impl Refusal {
             Code::Unavailable => Self::Unavailable,
             Code::Unimplemented => Self::Unknown,
             Code::Unauthenticated => Self::Unauthenticated,
+            Code::PermissionDenied => Self::Denied,
             _ => Self::Other(code),
         }
     }
@@ -98,6 +101,7 @@ impl fmt::Display for Refusal {
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown command",
             Self::Unauthenticated => "wrong secret",
+            Self::Denied => "not allowed",
             Self::Other(code) => return write!(f, "gRPC code {code}"),
         })
     }

@@ -210,7 +210,9 @@ impl CallsInFlight {
 
     /// No stream could be opened: what waits goes back to its callers, who may know another way.
     pub(super) fn refused(&self, status: &tonic::Status) {
-        let fatal = matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::Unimplemented);
+        use tonic::Code;
+        let fatal =
+            matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented);
         let back = {
             let mut state = self.lock();
             self.end_run(&mut state);

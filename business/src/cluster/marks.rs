@@ -107,7 +107,8 @@ pub(crate) fn id(command: &Command) -> &str {
         | Command::History(_)
         | Command::LastValue(_)
         | Command::Inspect(_)
-        | Command::Ended(_) => "",
+        | Command::Ended(_)
+        | Command::Events(_) => "",
     }
 }
 
@@ -128,6 +129,7 @@ pub(crate) fn coverage(answer: &Answer) -> Option<&Coverage> {
         answer::Answer::LastValue(reply) => reply.coverage.as_ref(),
         answer::Answer::Inspected(reply) => reply.coverage.as_ref(),
         answer::Answer::Ended(reply) => reply.coverage.as_ref(),
+        answer::Answer::Events(reply) => reply.coverage.as_ref(),
     }
 }
 

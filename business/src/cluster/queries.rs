@@ -4,10 +4,11 @@ use broadgate_proto::{
     limits,
     v1::{
         ClientField, ClientReply, ClientState, CountReply, CountRequest, EndedReply, EndedRequest,
-        GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest, InspectReply, InspectRequest,
-        LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest, ListGroupsRequest,
-        ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply, RosterRequest, StatusReply,
-        StatusRequest, answer, command::Command, gateway_client::GatewayClient, inspect_request,
+        EventsReply, EventsRequest, GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest,
+        InspectReply, InspectRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
+        ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply,
+        RosterRequest, StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
+        inspect_request,
     },
 };
 use futures_util::{Stream, stream};
@@ -348,6 +349,17 @@ impl Cluster {
     pub async fn ended(&self, request: EndedRequest) -> Result<EndedReply, CommandError> {
         match self.call(GatewayChoice::Any, Command::Ended(request)).await? {
             answer::Answer::Ended(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// What happened lately, as far as the gateways remember.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn events(&self, request: EventsRequest) -> Result<EventsReply, CommandError> {
+        match self.call(GatewayChoice::Any, Command::Events(request)).await? {
+            answer::Answer::Events(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
     }

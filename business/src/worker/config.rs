@@ -88,7 +88,7 @@ impl WorkerConfig {
     }
 
     pub(super) fn credentials(&self) -> Credentials {
-        Credentials { secret: self.secret.clone(), tls: self.tls.clone() }
+        Credentials { secret: self.secret.clone().of_worker(&self.name), tls: self.tls.clone() }
     }
 
     /// Checks that a worker could start with it.

@@ -8,9 +8,15 @@ use broadgate_proto::{
     v1::{DrainReply, DrainRequest, admin_server::Admin, register_client::RegisterClient},
 };
 use broadgate_tls::Credentials;
+use serde_json::json;
 use tonic::{Request, Response, Status, transport::Endpoint};
 
-use crate::{api::headers::patience, dispatch::Dispatcher};
+use crate::{
+    api::headers::patience,
+    audit::{AuditLine, fit},
+    callers::Caller,
+    dispatch::Dispatcher,
+};
 
 /// How long a register may take for a caller who does not say how long it waits.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -23,15 +29,26 @@ pub(crate) struct AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
+        let caller = Caller::of(request.extensions());
+        caller.may_call("Drain", None)?;
         let within = patience(request.metadata()).unwrap_or(REGISTER_TIME_MAX);
         let register = (self.dispatcher.register)().address;
         if register.is_empty() {
             return Err(Status::unavailable("this gateway follows no register"));
         }
-        let asking = self.ask(&register, request.into_inner());
-        tokio::time::timeout(within, asking).await.unwrap_or_else(|_| {
+        let request = request.into_inner();
+        let on = json!({ "gateway": fit(&request.gateway) });
+        let line = AuditLine::new(&self.dispatcher.me.load().name, &caller, "drain", on);
+        let asking = self.ask(&register, request);
+        let answered = tokio::time::timeout(within, asking).await.unwrap_or_else(|_| {
             Err(Status::unavailable(format!("the register {register} has not answered within {within:?}")))
-        })
+        });
+        let line = match &answered {
+            Ok(_) => line,
+            Err(status) => line.refused(status.message()),
+        };
+        self.dispatcher.audit.note(&caller, line).await;
+        answered
     }
 }
 

@@ -1,6 +1,6 @@
 //! The Gateway service: each call is a command, and one stream pipelines them.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use broadgate_proto::{
     COMMAND_BYTES_HEADER,
@@ -13,7 +13,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    api::headers::{after, caller, patience, status},
+    api::{
+        calls::{CallerEvents, note_watch, place, run, watched},
+        headers::{after, patience, status},
+    },
+    callers::{Caller, hide_in_events, hide_in_pusher_events},
     cluster::{ClusterEvent, GroupWatcher, WATCHER_BATCHES_MAX},
     command::{observing, patterns},
     dispatch::Dispatcher,
@@ -37,11 +41,10 @@ macro_rules! unary {
             $(
                 async fn $call(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
                     let after = after(request.metadata())?;
+                    let caller = Caller::of(request.extensions());
                     let patience = patience(request.metadata());
-                    let caller = caller(request.extensions());
-                    let mut command = Command::$command(request.into_inner());
-                    self.dispatcher.log_closing(&mut command, caller);
-                    match self.dispatcher.run_within(command, after, patience).await {
+                    let command = Command::$command(request.into_inner());
+                    match run(&self.dispatcher, &caller, command, after, patience).await {
                         Answer::$answer(reply) => Ok(Response::new(reply)),
                         Answer::Error(error) => Err(status(error)),
                         _ => Err(Status::internal("the answer does not fit the command")),
@@ -53,28 +56,40 @@ macro_rules! unary {
                 &self,
                 request: Request<v1::GetAppRequest>,
             ) -> Result<Response<v1::AppReply>, Status> {
-                self.dispatcher.app(&request.into_inner().app).map(Response::new).map_err(status)
+                let caller = Caller::of(request.extensions());
+                let app = request.into_inner().app;
+                caller.may_call("GetApp", Some(&app))?;
+                self.dispatcher.app(&app).map(Response::new).map_err(status)
             }
 
-            type WatchGroupsStream = Pin<Box<dyn Stream<Item = Result<v1::GroupEvents, Status>> + Send>>;
+            type WatchGroupsStream = CallerEvents<v1::GroupEvents>;
 
             async fn watch_groups(
                 &self,
                 request: Request<v1::WatchGroupsRequest>,
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
-                let patterns = patterns(&request.into_inner()).map_err(status)?;
+                let caller = Caller::of(request.extensions());
+                let request = request.into_inner();
+                caller.may_call("WatchGroups", Some(&request.app))?;
+                let patterns = patterns(&request).map_err(status)?;
+                note_watch(&self.dispatcher, &caller, "watch_groups", &request.app).await;
                 let (out, events) = mpsc::channel(WATCHER_BATCHES_MAX);
                 self.dispatcher.homes.send(ClusterEvent::Watch(GroupWatcher { patterns, out })).await;
-                Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
+                let (call, events) = (("WatchGroups", request.app), ReceiverStream::new(events));
+                Ok(Response::new(watched(caller, call, events, hide_in_events)))
             }
 
-            type WatchPusherStream = Pin<Box<dyn Stream<Item = Result<v1::PusherEvents, Status>> + Send>>;
+            type WatchPusherStream = CallerEvents<v1::PusherEvents>;
 
             async fn watch_pusher(
                 &self,
                 request: Request<v1::WatchPusherRequest>,
             ) -> Result<Response<Self::WatchPusherStream>, Status> {
-                self.observe(&request.into_inner())
+                let caller = Caller::of(request.extensions());
+                let request = request.into_inner();
+                caller.may_call("WatchPusher", Some(&request.app))?;
+                note_watch(&self.dispatcher, &caller, "watch_pusher", &request.app).await;
+                self.observe(caller, request)
             }
 
             type CommandsStream = Batches;
@@ -84,7 +99,7 @@ macro_rules! unary {
                 request: Request<Streaming<CommandBatch>>,
             ) -> Result<Response<Batches>, Status> {
                 let (out, answers) = mpsc::channel(64);
-                let caller = caller(request.extensions());
+                let caller = Caller::of(request.extensions());
                 let served = serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out.clone());
                 broadgate_tasks::spawn("command stream", async move {
                     if broadgate_tasks::contain("command stream", served).await.is_none() {
@@ -129,9 +144,10 @@ impl GatewayService {
     /// successor.
     fn observe(
         &self,
-        request: &v1::WatchPusherRequest,
-    ) -> Result<Response<<Self as Gateway>::WatchPusherStream>, Status> {
-        let observing = observing(request).map_err(status)?;
+        caller: Caller,
+        request: v1::WatchPusherRequest,
+    ) -> Result<Response<CallerEvents<v1::PusherEvents>>, Status> {
+        let observing = observing(&request).map_err(status)?;
         let me = self.dispatcher.me.load_full();
         let own = me.incarnation.to_string();
         if !request.gateway.is_empty() && request.gateway != own {
@@ -145,7 +161,7 @@ impl GatewayService {
         if me.over.is_cancelled() {
             return Err(Status::unavailable("this gateway has a new incarnation, or is stopping"));
         }
-        Ok(Response::new(events.map(Ok).boxed()))
+        Ok(Response::new(watched(caller, ("WatchPusher", request.app), events, hide_in_pusher_events)))
     }
 }
 
@@ -153,7 +169,7 @@ impl GatewayService {
 /// nothing is read.
 async fn serve(
     dispatcher: Arc<Dispatcher>,
-    caller: Option<SocketAddr>,
+    caller: Caller,
     mut batches: Streaming<CommandBatch>,
     out: mpsc::Sender<Result<AnswerBatch, Status>>,
 ) {
@@ -162,11 +178,8 @@ async fn serve(
     while reading || !answering.is_empty() {
         tokio::select! {
             batch = batches.message(), if reading && answering.len() < LINK_BATCHES_MAX => match batch {
-                Ok(Some(mut batch)) => {
-                    for command in batch.commands.iter_mut().filter_map(|command| command.command.as_mut()) {
-                        dispatcher.log_closing(command, caller);
-                    }
-                    let placed = dispatcher.place(batch.commands).await;
+                Ok(Some(batch)) => {
+                    let placed = place(&dispatcher, &caller, batch.commands).await;
                     if !placed.is_done() {
                         answering.push(placed.answers());
                     }

@@ -13,11 +13,6 @@ pub(super) const EPOCH_HEADER: &str = "broadgate-epoch";
 /// Digits of a time in gRPC's header.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// The other end of the connection that a request came on.
-pub(super) fn caller(extensions: &http::Extensions) -> Option<std::net::SocketAddr> {
-    extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()
-}
-
 /// The epoch that a single call's caller knows.
 pub(super) fn after(metadata: &MetadataMap) -> Result<Option<v1::Epoch>, Status> {
     let Some(value) = metadata.get(EPOCH_HEADER) else { return Ok(None) };

@@ -1,7 +1,7 @@
 //! Every unary call as `POST /v1/{Call}` with JSON: the names and fields of the `.proto` files, by
 //! reflection, so that the two cannot differ.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -25,8 +25,9 @@ use prost_reflect::{
 };
 use tonic::Code;
 
-use super::{lenient, once};
+use super::{calls, lenient, once};
 use crate::{
+    callers::Caller,
     command::refusal,
     dispatch::Dispatcher,
     refusals::{RefusalContext, Refusals},
@@ -77,12 +78,12 @@ async fn answer(
     extensions: Extensions,
     body: Body,
 ) -> Response {
-    let caller = crate::api::headers::caller(&extensions);
-    match json.run(&call, &headers, caller, body).await {
+    let caller = Caller::of(&extensions);
+    match json.run(&call, &headers, &caller, body).await {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
             counter!("broadgate_gateway_http_errors_total").increment(1);
-            let (why, address, path) = (&*error.error.message, caller, format!("/v1/{call}"));
+            let (why, address, path) = (&*error.error.message, caller.from, format!("/v1/{call}"));
             let refused =
                 |reason| RefusalContext { reason, why, address, path: &path, ..RefusalContext::default() };
             match (error.is_for_room, refused_reason(Code::from_i32(error.error.code))) {
@@ -102,6 +103,7 @@ fn refused_reason(code: Code) -> Option<&'static str> {
         Code::ResourceExhausted => "command_too_large",
         Code::DeadlineExceeded => "command_slow",
         Code::Unimplemented => "command_unknown",
+        Code::PermissionDenied => "not_allowed",
         _ => return None,
     })
 }
@@ -162,7 +164,7 @@ impl Json {
         &self,
         call: &str,
         headers: &HeaderMap,
-        caller: Option<SocketAddr>,
+        caller: &Caller,
         body: Body,
     ) -> Result<Vec<u8>, HttpError> {
         // A web page cannot set it without a preflight.
@@ -174,17 +176,18 @@ impl Json {
         let after = after(headers)?;
         let mut lease = self.bodies.lease("");
         let body = self.read(&mut lease, body).await?;
-        if call == "GetApp" {
-            // It concerns this gateway alone, so it is no command.
-            return Ok(self.app(&body)?);
+        // These concern this gateway alone, so they are no commands.
+        match call {
+            "GetApp" => return Ok(self.app(caller, &body)?),
+            "WhoAmI" => return Ok(self.who_am_i(caller, &body).await?),
+            _ => {}
         }
-        let mut command = command(&self.pool, call, &body)?;
-        self.dispatcher.log_closing(&mut command, caller);
+        let command = command(&self.pool, call, &body)?;
         let listed = match &command {
             v1::command::Command::ListClients(request) => Some(request.fields().collect::<Vec<_>>()),
             _ => None,
         };
-        match self.dispatcher.run(command, after).await {
+        match calls::run(&self.dispatcher, caller, command, after, None).await {
             Answer::Error(error) => Err(error.into()),
             answer => Ok(self.encode(answer, listed.as_deref())?),
         }
@@ -210,13 +213,28 @@ impl Json {
         })
     }
 
-    fn app(&self, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
-        let request = descriptor(&self.pool, "GetAppRequest").ok_or_else(unwritable)?;
+    fn app(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
+        let request: v1::GetAppRequest = self.request("GetAppRequest", body)?;
+        let allowed = caller.may_call("GetApp", Some(&request.app));
+        allowed.map_err(|status| refusal(status.code(), status.message()))?;
+        self.reply("AppReply", &self.dispatcher.app(&request.app)?)
+    }
+
+    async fn who_am_i(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
+        let _: v1::WhoAmIRequest = self.request("WhoAmIRequest", body)?;
+        self.reply("WhoAmIReply", &calls::who_am_i(&self.dispatcher, caller).await?)
+    }
+
+    fn request<T: prost::Message + Default>(&self, name: &str, body: &[u8]) -> Result<T, v1::Error> {
+        let request = descriptor(&self.pool, name).ok_or_else(unwritable)?;
         let request = read(&request, body).map_err(|error| malformed(&request, &error))?;
-        let request = v1::GetAppRequest::decode(&request.encode_to_vec()[..]).map_err(|_| unwritable())?;
-        let reply = self.dispatcher.app(&request.app)?.encode_to_vec();
-        let descriptor = descriptor(&self.pool, "AppReply").ok_or_else(unwritable)?;
-        written(&DynamicMessage::decode(descriptor, &reply[..]).map_err(|_| unwritable())?)
+        T::decode(&request.encode_to_vec()[..]).map_err(|_| unwritable())
+    }
+
+    fn reply(&self, name: &str, reply: &impl prost::Message) -> Result<Vec<u8>, v1::Error> {
+        let descriptor = descriptor(&self.pool, name).ok_or_else(unwritable)?;
+        let reply = DynamicMessage::decode(descriptor, &reply.encode_to_vec()[..]);
+        written(&reply.map_err(|_| unwritable())?)
     }
 
     /// The JSON of an answer, with every field; for listed clients, those that were asked for.

@@ -1,6 +1,8 @@
-//! The internal port: gRPC for callers, workers and peers, and the commands as JSON over HTTP.
+//! The internal port: gRPC for callers, workers and peers, and the commands as JSON over HTTP. The port's check has
+//! found out who calls (`callers/`); `calls.rs` is where each command is checked against the table of rights.
 
 mod admin;
+mod calls;
 mod grpc;
 mod headers;
 mod json;

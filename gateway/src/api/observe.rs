@@ -9,9 +9,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     api::{
+        calls::{note_tap, run, watched_tap, who_am_i},
         headers::{after, patience, status},
         tap,
     },
+    callers::Caller,
     dispatch::Dispatcher,
     observers::Taps,
 };
@@ -28,7 +30,8 @@ impl Observe for ObserveService {
     async fn ended(&self, request: Request<v1::EndedRequest>) -> Result<Response<v1::EndedReply>, Status> {
         let after = after(request.metadata())?;
         let patience = patience(request.metadata());
-        match self.dispatcher.run_within(Command::Ended(request.into_inner()), after, patience).await {
+        let caller = Caller::of(request.extensions());
+        match run(&self.dispatcher, &caller, Command::Ended(request.into_inner()), after, patience).await {
             Answer::Ended(reply) => Ok(Response::new(reply)),
             Answer::Error(error) => Err(status(error)),
             _ => Err(Status::internal("the answer does not fit the command")),
@@ -41,8 +44,20 @@ impl Observe for ObserveService {
     ) -> Result<Response<v1::InspectReply>, Status> {
         let after = after(request.metadata())?;
         let patience = patience(request.metadata());
-        match self.dispatcher.run_within(Command::Inspect(request.into_inner()), after, patience).await {
+        let caller = Caller::of(request.extensions());
+        match run(&self.dispatcher, &caller, Command::Inspect(request.into_inner()), after, patience).await {
             Answer::Inspected(reply) => Ok(Response::new(reply)),
+            Answer::Error(error) => Err(status(error)),
+            _ => Err(Status::internal("the answer does not fit the command")),
+        }
+    }
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<v1::EventsReply>, Status> {
+        let after = after(request.metadata())?;
+        let patience = patience(request.metadata());
+        let caller = Caller::of(request.extensions());
+        match run(&self.dispatcher, &caller, Command::Events(request.into_inner()), after, patience).await {
+            Answer::Events(reply) => Ok(Response::new(reply)),
             Answer::Error(error) => Err(status(error)),
             _ => Err(Status::internal("the answer does not fit the command")),
         }
@@ -51,7 +66,20 @@ impl Observe for ObserveService {
     type TapStream = Pin<Box<dyn Stream<Item = Result<v1::TapEvents, Status>> + Send>>;
 
     async fn tap(&self, request: Request<v1::TapRequest>) -> Result<Response<Self::TapStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        tap::open(&self.dispatcher, &self.taps, &self.credentials, request).await.map(Response::new)
+        caller.may_tap(&request)?;
+        note_tap(&self.dispatcher, &caller, &request).await;
+        let asked = request.clone();
+        let events = tap::open(&self.dispatcher, &self.taps, &self.credentials, request).await?;
+        Ok(Response::new(watched_tap(caller, asked, events)))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIReply>, Status> {
+        let caller = Caller::of(request.extensions());
+        who_am_i(&self.dispatcher, &caller).await.map(Response::new).map_err(status)
     }
 }

@@ -6,7 +6,7 @@ use broadgate_port::{Check, Http2, PortSettings, Times, TurnedAway};
 use broadgate_proto::{
     limits::{
         GRPC_MESSAGE_BYTES_HIGHEST, GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX,
-        PEER_MESSAGE_BYTES_MAX,
+        NAME_BYTES_MAX, PEER_MESSAGE_BYTES_MAX,
     },
     v1::{
         admin_server::AdminServer, gateway_server::GatewayServer, observe_server::ObserveServer,
@@ -15,12 +15,15 @@ use broadgate_proto::{
 };
 use broadgate_tls::Credentials;
 use metrics::counter;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
     api::{admin::AdminService, grpc::GatewayService, json, observe::ObserveService, peer::PeerService},
+    audit::AuditLine,
+    callers::{RefusedToken, TokenCheck, Tokens},
     dispatch::Dispatcher,
     observers::Observers,
     refusals::{RefusalContext, Refusals},
@@ -53,6 +56,7 @@ pub(crate) struct InternalServices {
     /// As many as there are file descriptors for.
     pub(crate) connections_max: usize,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) tokens: Tokens,
 }
 
 /// Counts and logs a refused request.
@@ -62,12 +66,28 @@ fn refused(refusals: &Refusals, request: &TurnedAway<'_>) {
     RefusalContext { reason, why, address, path, ..RefusalContext::default() }.log(refusals);
 }
 
+/// Who may call: processes with the secret, and operators with tokens.
+fn check(dispatcher: &Arc<Dispatcher>, tokens: Tokens, credentials: Credentials, host: String) -> Check {
+    let dispatcher = Arc::downgrade(dispatcher);
+    let refused = Box::new(move |refused: RefusedToken<'_>| {
+        if let Some(dispatcher) = dispatcher.upgrade() {
+            let RefusedToken { caller, path, reason, why } = refused;
+            let what = if reason == "token" { "token_refused" } else { "denied" };
+            let path = path.chars().take(NAME_BYTES_MAX).collect::<String>();
+            let line = AuditLine::new(&dispatcher.me.load().name, &caller, what, json!({ "path": path }));
+            dispatcher.audit.note_refused(&line.refused(why));
+        }
+    });
+    Check::internal(credentials, Some(host)).admitting(Arc::new(TokenCheck { tokens, refused }))
+}
+
 /// Serves until `stop`; open streams then end with the process.
 pub(crate) async fn serve(
     internal: InternalServices,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let check = check(&internal.dispatcher, internal.tokens, internal.credentials.clone(), internal.host);
     let observe = ObserveService {
         dispatcher: Arc::clone(&internal.dispatcher),
         taps: internal.observers.taps.clone(),
@@ -112,7 +132,6 @@ pub(crate) async fn serve(
         tls: internal.credentials.tls.clone(),
         refused: Arc::new(move |request| refused(&refusals, request)),
     };
-    let check = Check::internal(internal.credentials, Some(internal.host));
     broadgate_port::serve(listener, router, check, settings, stop).await;
     Ok(())
 }

@@ -49,6 +49,7 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
             all.workers.extend(part.workers);
         }
         (Answer::Ended(all), Answer::Ended(part)) => merge_ended(all, part),
+        (Answer::Events(all), Answer::Events(part)) => merge_events(all, part),
         // A command to one client is answered by its shard alone; a refusal is final.
         (so_far, part @ Answer::Error(_)) => *so_far = part,
         _ => {}
@@ -76,6 +77,19 @@ fn merge_ended(all: &mut v1::EndedReply, part: v1::EndedReply) {
         known.refused_since_ms = known.refused_since_ms.max(memory.refused_since_ms);
         known.refused_left_out += memory.refused_left_out;
     }
+}
+
+/// The newest of both, by time.
+fn merge_events(all: &mut v1::EventsReply, part: v1::EventsReply) {
+    all.events.extend(part.events);
+    all.events.sort_by(|a, b| (a.at_ms, &a.gateway, a.number).cmp(&(b.at_ms, &b.gateway, b.number)));
+    keep_newest(&mut all.events, PAGE_MAX as usize);
+    all.newest.extend(part.newest);
+    all.forgotten_ms.extend(part.forgotten_ms);
+}
+
+fn keep_newest(events: &mut Vec<v1::OperatorEvent>, count: usize) {
+    events.drain(..events.len().saturating_sub(count));
 }
 
 /// The first names in byte order; one more than the limit shows that there is a next page.
@@ -208,6 +222,12 @@ pub(crate) fn finish(parsed: &ParsedCommand, answer: &mut Answer, coverage: v1::
                 cut_page(&mut reply.refused, question.limit);
             }
             reply.memories.sort_by(|a, b| a.gateway.cmp(&b.gateway));
+            reply.coverage = Some(coverage);
+        }
+        Answer::Events(reply) => {
+            if let ParsedCommand::Events(question) = parsed {
+                keep_newest(&mut reply.events, question.limit);
+            }
             reply.coverage = Some(coverage);
         }
         Answer::History(reply) => reply.coverage = Some(coverage),

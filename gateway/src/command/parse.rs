@@ -77,6 +77,7 @@ impl Parser {
                     client: client(&request.client_id)?,
                     uid: checked("uid", &request.uid)?,
                     exclusive: request.exclusive,
+                    by: known_caller(&request.by),
                 }
             }
             C::Unbind(request) => {
@@ -251,8 +252,8 @@ impl Parser {
             Some(Last::Binary(bytes)) => Some(self.encoder.binary(self.small(bytes)?)),
             None => None,
         };
-        let closing =
-            CloseWith { code, reason: request.reason.as_str().into(), last, at_once: request.at_once };
+        let (reason, by) = (request.reason.as_str().into(), known_caller(&request.by));
+        let closing = CloseWith { code, reason, last, at_once: request.at_once, by };
         Ok(ParsedCommand::Close { to, closing })
     }
 
@@ -307,6 +308,12 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
         _ => return None,
     };
     (!id.is_empty()).then_some((id, app))
+}
+
+/// Who gave a command, as the gateway that took it says.
+fn known_caller(by: &str) -> Box<str> {
+    let fits = by.len() <= limits::CALLER_BYTES_MAX && !by.chars().any(char::is_control);
+    if fits { by.into() } else { Box::default() }
 }
 
 fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, CommandRefusal> {

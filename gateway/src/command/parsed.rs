@@ -10,7 +10,7 @@ use broadgate_proto::{
 use broadgate_topics::{Position, Topic};
 use tonic::Code;
 
-use crate::{codec::encode::Frames, recorder::EndQuestion};
+use crate::{codec::encode::Frames, events::EventQuestion, recorder::EndQuestion};
 
 /// A refusal: what a unary call answers as its status.
 pub(crate) type CommandRefusal = v1::Error;
@@ -71,6 +71,8 @@ pub(crate) struct CloseWith {
     pub(crate) reason: Box<str>,
     pub(crate) last: Option<Frames>,
     pub(crate) at_once: bool,
+    /// Who gave the command; "" if an earlier version took it.
+    pub(crate) by: Box<str>,
 }
 
 /// An operation on a session.
@@ -109,6 +111,8 @@ pub(crate) enum ParsedCommand {
         client: ClientId,
         uid: Box<str>,
         exclusive: bool,
+        /// Who gave the command, if it is exclusive.
+        by: Box<str>,
     },
     Unbind {
         app: Box<str>,
@@ -194,6 +198,7 @@ pub(crate) enum ParsedCommand {
         evidence: Option<Arc<EvidenceQuestion>>,
     },
     Ended(EndQuestion),
+    Events(EventQuestion),
     /// Executed once, however often its caller repeats it.
     Once {
         app: Box<str>,
@@ -265,6 +270,15 @@ impl ParsedCommand {
     /// The command itself, without the id under which its caller may repeat it.
     pub(crate) fn inner(&self) -> &Self {
         if let Self::Once { order, .. } = self { order } else { self }
+    }
+
+    /// Who gave the command, if it closes clients.
+    pub(crate) fn closes_by(&self) -> Option<&str> {
+        match self.inner() {
+            Self::Close { closing, .. } => Some(&closing.by),
+            Self::Bind { exclusive: true, by, .. } => Some(by),
+            _ => None,
+        }
     }
 
     /// The id under which it is executed once; "" if it has none.

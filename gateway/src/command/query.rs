@@ -18,6 +18,7 @@ use crate::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
         parsed::{CommandRefusal, EvidenceQuestion, ParsedCommand, invalid, refusal},
     },
+    events::{EventKind, EventQuestion},
     observers::{ObserverRequest, TapQuestion, TapWhose},
     recorder::{EndQuestion, EndedWhose},
 };
@@ -93,6 +94,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
         }
         C::Inspect(request) => ParsedCommand::Inspect(inspected(request)?),
         C::Ended(request) => ParsedCommand::Ended(ended(request)?),
+        C::Events(request) => ParsedCommand::Events(events(request)?),
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
 }
@@ -148,6 +150,24 @@ fn ended(request: &v1::EndedRequest) -> Result<EndQuestion, CommandRefusal> {
         since_ms: request.since_ms,
         until_ms: if request.until_ms == 0 { u64::MAX } else { request.until_ms },
         cause,
+        limit: page(request.limit)?,
+    })
+}
+
+/// Which events are asked for.
+fn events(request: &v1::EventsRequest) -> Result<EventQuestion, CommandRefusal> {
+    understood(&request.requires)?;
+    few("kinds", request.kinds.len())?;
+    few("after", request.after.len())?;
+    let kind = |name: &String| {
+        let known = EventKind::ALL.into_iter().find(|kind| kind.name() == name);
+        let names = || EventKind::ALL.map(EventKind::name).join(", ");
+        known.ok_or_else(|| invalid(format!("there are no events of the kind {name:?}: use {}", names())))
+    };
+    Ok(EventQuestion {
+        since_ms: request.since_ms,
+        kinds: request.kinds.iter().map(kind).collect::<Result<_, _>>()?,
+        after: request.after.clone(),
         limit: page(request.limit)?,
     })
 }

@@ -23,7 +23,9 @@ use serde::Deserialize;
 
 use crate::{
     apps::{AppTable, Apps},
+    callers::Tokens,
     config::retention::CACHE_PREFIXES,
+    events::EventLog,
 };
 
 pub use self::{
@@ -44,6 +46,10 @@ pub struct Config {
     pub settings: GatewaySettings,
     /// The `[[apps]]` sections, which may be replaced while the gateway runs.
     pub apps: Apps,
+    /// The tokens of operators, which may be replaced as well.
+    pub tokens: Tokens,
+    /// What happens, for operators who ask.
+    pub events: EventLog,
     /// Pages served on the web listeners (the demo's).
     pub pages: &'static [StaticPage],
 }
@@ -79,12 +85,24 @@ pub struct GatewaySettings {
     pub groups: Vec<RetainedGroups>,
     /// The folder in which webhooks that wait survive a restart; absent: they do not.
     pub spool: Option<PathBuf>,
+    /// The file with the tokens of operators; absent: callers have the shared secret.
+    pub tokens_file: Option<PathBuf>,
+    /// Where it is written what callers do.
+    pub audit: AuditSettings,
     /// What is remembered of ends and refusals.
     pub recorder: RecorderSizes,
     /// Bounds.
     pub limits: GatewayLimits,
     /// How a gateway stops.
     pub stop: Stop,
+}
+
+/// Where it is written what callers do.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditSettings {
+    /// The file; absent: the log, target `audit`.
+    pub file: Option<PathBuf>,
 }
 
 /// An internal listener.
@@ -148,6 +166,8 @@ impl Default for GatewaySettings {
             affinity: Affinity::default(),
             groups: Vec::new(),
             spool: None,
+            tokens_file: None,
+            audit: AuditSettings::default(),
             recorder: RecorderSizes::default(),
             limits: GatewayLimits::default(),
             stop: Stop::default(),
@@ -191,6 +211,8 @@ mod tests {
                 credentials: Credentials::default(),
                 settings,
                 apps: Apps::new(vec![]).unwrap(),
+                tokens: Tokens::default(),
+                events: EventLog::default(),
                 pages: &[],
             }
         };
@@ -228,8 +250,9 @@ mod tests {
             let settings = GatewaySettings { limits, ..GatewaySettings::default() };
             let secret = broadgate_proto::secret::Secret::default();
             let apps = Apps::new(apps).unwrap();
-            Config { registers: vec!["r:1".into()], credentials: secret.into(), settings, apps, pages: &[] }
-                .check()
+            let (registers, tokens) = (vec!["r:1".into()], Tokens::default());
+            let (credentials, events) = (secret.into(), EventLog::default());
+            Config { registers, credentials, settings, apps, tokens, events, pages: &[] }.check()
         };
         let of = |message_bytes_max, outbox_bytes_max| GatewayLimits {
             message_bytes_max,

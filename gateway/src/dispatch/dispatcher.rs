@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     apps::Apps,
+    audit::Audit,
     cluster::{ClusterHandle, links::Peers},
     command::Parser,
     dispatch::{evidence::EvidenceSource, installed::Installed},
@@ -46,6 +47,7 @@ pub(crate) struct Dispatcher {
     pub(crate) installed: watch::Receiver<Installed>,
     pub(crate) started: Instant,
     pub(crate) evidence: EvidenceSource,
+    pub(crate) audit: Audit,
     /// Generates ids for commands whose caller gave none.
     pub(crate) next_id: AtomicU64,
 }

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     apps::App,
+    audit::Audit,
     command::EvidenceQuestion,
     config::{Config, GatewaySettings},
     shard::ShardEvidence,
@@ -27,6 +28,7 @@ pub(crate) struct EvidenceSource {
     /// Connections as configured.
     pub(crate) clients_wanted: usize,
     pub(crate) webhooks: FailingEndpoints,
+    pub(crate) audit: Audit,
 }
 
 /// How the gateway stands in its cluster.
@@ -96,6 +98,7 @@ impl EvidenceSource {
             pause_age_ms: pause.map_or(0, |(age, _)| u64::from(age) * 1000),
             webhooks: self.webhooks.list(),
             silent_workers: silent_workers(shards),
+            audit_trouble: self.audit.trouble(),
             secrets: self.config.credentials.secret.map(|secret| hash.of([secret])),
             settings: self.settings(hash),
             apps,
@@ -120,6 +123,10 @@ impl EvidenceSource {
             fields
                 .retain(|name, _| !["bind", "tls", "trusted_proxies"].iter().any(|own| name.ends_with(own)));
             settings.extend(fields);
+        }
+        let tokens = self.config.tokens.sorted();
+        if !tokens.is_empty() {
+            settings.insert("tokens".to_owned(), hash.of(tokens.iter().map(String::as_str)));
         }
         settings
     }

@@ -17,6 +17,6 @@ mod status;
 pub(crate) mod upcalls;
 mod via_home;
 
-pub(crate) use self::{dispatcher::Dispatcher, evidence::EvidenceSource};
+pub(crate) use self::{dispatcher::Dispatcher, evidence::EvidenceSource, pending::PlacedBatch};
 
 pub(crate) use self::installed::Installed;

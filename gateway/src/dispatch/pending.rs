@@ -397,6 +397,7 @@ fn nothing(parsed: &ParsedCommand) -> Answer {
         }
         ParsedCommand::Status { .. } => Answer::Status(v1::StatusReply::default()),
         ParsedCommand::Ended(_) => Answer::Ended(v1::EndedReply::default()),
+        ParsedCommand::Events(_) => Answer::Events(v1::EventsReply::default()),
         _ => Answer::Receipt(v1::Receipt::default()),
     }
 }

@@ -202,36 +202,21 @@ impl Dispatcher {
         Placing { no_receipt, ..Placing::new(id, CommandSource::Event(event), parsed) }
     }
 
-    /// The log's line of a command that closes clients: the lines of their ends name it by its id.
-    pub(crate) fn log_closing(&self, command: &mut Command, caller: Option<SocketAddr>) {
-        let closes = match command {
-            Command::Close(_) => true,
-            Command::Bind(bind) => bind.exclusive,
-            _ => false,
+    /// Notes in a command that closes clients, or dissolves groups, who gave it, whatever its caller says, and logs
+    /// it: the ends of clients name it by its id.
+    pub(crate) fn sign(&self, command: &mut Command, who: impl FnOnce() -> String, from: Option<SocketAddr>) {
+        let by = match command {
+            Command::Close(request) => &mut request.by,
+            Command::Bind(request) if request.exclusive => &mut request.by,
+            Command::Dissolve(request) => &mut request.by,
+            _ => return,
         };
-        if !closes || !tracing::enabled!(tracing::Level::DEBUG) {
-            return;
-        }
+        *by = who();
         if command_id(command).is_some_and(|id| id.is_empty()) {
             set_command_id(command, self.make_id());
         }
-        let id = command_id(command).cloned().unwrap_or_default();
-        let caller = caller.map(tracing::field::display);
-        match command {
-            Command::Close(v1::CloseRequest { to, code, reason, .. }) => {
-                let app = to.as_ref().map_or("", |to| &*to.app);
-                tracing::debug!(command = id, caller, app, code, reason, "command closes clients");
-            }
-            Command::Bind(v1::BindRequest { app, uid, .. }) => {
-                tracing::debug!(
-                    command = id,
-                    caller,
-                    app,
-                    uid,
-                    "an exclusive bind closes the uid's other clients"
-                );
-            }
-            _ => {}
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            log_signed(command, from);
         }
     }
 
@@ -289,12 +274,8 @@ impl Dispatcher {
         unknown.into_iter().collect()
     }
 
-    /// Places one command and awaits its answer.
-    pub(crate) async fn run(self: &Arc<Self>, command: Command, after: Option<Epoch>) -> v1::answer::Answer {
-        self.run_within(command, after, None).await
-    }
-
-    /// The same for a caller who waits for this long: gateways that have not answered by then are missing.
+    /// Places one command and awaits its answer. Of a caller who waits for this long, gateways that have not answered by
+    /// then are missing.
     pub(crate) async fn run_within(
         self: &Arc<Self>,
         command: Command,
@@ -320,5 +301,31 @@ impl Dispatcher {
         answer.unwrap_or_else(|| {
             v1::answer::Answer::Error(refusal(Code::Internal, "the command was not answered"))
         })
+    }
+}
+
+/// The log's line of a command that closes clients or dissolves groups.
+fn log_signed(command: &mut Command, caller: Option<SocketAddr>) {
+    let id = command_id(command).cloned().unwrap_or_default();
+    let caller = caller.map(tracing::field::display);
+    match command {
+        Command::Close(v1::CloseRequest { to, code, reason, by, .. }) => {
+            let app = to.as_ref().map_or("", |to| &*to.app);
+            tracing::debug!(command = id, by, caller, app, code, reason, "command closes clients");
+        }
+        Command::Bind(v1::BindRequest { app, uid, by, .. }) => {
+            tracing::debug!(
+                command = id,
+                by,
+                caller,
+                app,
+                uid,
+                "an exclusive bind closes the uid's other clients"
+            );
+        }
+        Command::Dissolve(v1::DissolveRequest { app, groups, by, .. }) => {
+            tracing::debug!(command = id, by, caller, app, ?groups, "command dissolves groups");
+        }
+        _ => {}
     }
 }

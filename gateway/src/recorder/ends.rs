@@ -33,7 +33,7 @@ pub(crate) struct ClientEnd {
     pub(crate) reason: Box<str>,
     /// The setting whose limit was met; "" if none was.
     pub(crate) limit: &'static str,
-    pub(crate) command: Option<Box<str>>,
+    pub(crate) command: Option<Rc<ClosingCommand>>,
     /// The first of its groups.
     pub(crate) groups: Box<[Rc<str>]>,
     pub(crate) groups_total: u32,
@@ -47,6 +47,14 @@ pub(crate) struct ClientEnd {
     pub(crate) received: (u64, u64),
     pub(crate) sent: (u64, u64),
     pub(crate) loudest: Option<Box<LoudestGroup>>,
+}
+
+/// The command that closed a client, shared by all whom it closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ClosingCommand {
+    pub(crate) id: Box<str>,
+    /// Who gave it; "" if an earlier version took it.
+    pub(crate) by: Box<str>,
 }
 
 /// The group of a slow client to which most was sent lately.
@@ -242,7 +250,7 @@ fn is_own(cause: Cause) -> bool {
 
 impl ClientEnd {
     pub(crate) fn message(&self, gateway: &str) -> v1::EndedClient {
-        let loudest = self.loudest.as_deref();
+        let (loudest, command) = (self.loudest.as_deref(), self.command.as_deref());
         v1::EndedClient {
             client_id: self.client.to_string(),
             app: self.app.to_string(),
@@ -257,7 +265,8 @@ impl ClientEnd {
             code: self.code.into(),
             reason: self.reason.to_string(),
             limit: self.limit.to_owned(),
-            command_id: self.command.as_deref().unwrap_or_default().to_owned(),
+            command_id: command.map_or_else(String::new, |command| command.id.to_string()),
+            by: command.map_or_else(String::new, |command| command.by.to_string()),
             groups: self.groups.iter().map(ToString::to_string).collect(),
             groups_total: self.groups_total,
             unsent_messages: self.unsent.0,

@@ -13,7 +13,7 @@ mod question;
 mod refusals;
 
 pub(crate) use self::{
-    ends::{ClientEnd, EndPlace, EndRecorder, LoudestGroup},
+    ends::{ClientEnd, ClosingCommand, EndPlace, EndRecorder, LoudestGroup},
     question::{EndQuestion, EndedWhose},
     refusals::{Kept, RefusalRow, RefusalRows},
 };

@@ -1,11 +1,12 @@
 //! Follows the membership and the installed views.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use broadgate_proto::v1::{Member, MemberState, View};
+use broadgate_proto::v1::{Member, MemberState, Role, View};
 use broadgate_proto::{ring::Ring, view};
 use broadgate_register::member::{ClusterMember, MemberEvent, RegisterStatus};
 use metrics::gauge;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::ClusterEvent,
     dispatch::{Dispatcher, Installed},
+    events::{EventKind, EventLog},
     health::Health,
 };
 
@@ -82,6 +84,7 @@ impl MembershipFollower {
                 Ok(()) = registers.changed() => {
                     // Only for answers and gauges.
                     let register = registers.borrow_and_update().clone();
+                    self.tell_register(&register);
                     gauge!("broadgate_gateway_register_heard").set(f64::from(u8::from(register.heard)));
                     if *self.dispatcher.outside.load_full() != register.outside {
                         self.dispatcher.outside.store(Arc::new(register.outside.clone()));
@@ -97,6 +100,23 @@ impl MembershipFollower {
         }
     }
 
+    /// An event when the register does not answer any more, and when one does again.
+    fn tell_register(&self, now: &RegisterStatus) {
+        let before = self.register.borrow().heard;
+        let events = &self.dispatcher.evidence.config.events;
+        let RegisterStatus { address, trouble, .. } = now;
+        if before && !now.heard {
+            let why = if trouble.is_empty() { String::new() } else { format!(": {trouble}") };
+            events.note(
+                EventKind::Alarm,
+                "register_lost",
+                format!("register {address} does not answer{why}"),
+            );
+        } else if !before && now.heard {
+            events.note(EventKind::Members, "register_heard", format!("register {address} answers"));
+        }
+    }
+
     /// Whether this incarnation was in a view and is missing in the newest.
     fn is_out(&mut self, view: &View, member: &ClusterMember) -> bool {
         let is_in = view::find(view, member.incarnation()).is_some();
@@ -109,11 +129,15 @@ impl MembershipFollower {
         match event {
             MemberEvent::Removed { reason } => {
                 tracing::warn!(reason, "removed from the view: closing all clients and rejoining");
+                let text = format!("removed from the view, and joins again without its clients: {reason}");
+                self.dispatcher.evidence.config.events.note(EventKind::Alarm, "removed", text);
                 self.health.set_ready(false);
                 Some(Next::Rejoin)
             }
             MemberEvent::Drain => {
                 tracing::info!("an operator asked this gateway to drain");
+                let text = "an operator asked this gateway to drain";
+                self.dispatcher.evidence.config.events.note(EventKind::Members, "drain", text);
                 Some(Next::Stop(Ok(())))
             }
             MemberEvent::Refused { sentence, fatal: true } => {
@@ -167,6 +191,7 @@ impl Installing {
         // Before the view is published, so that a reader that sees this gateway as ready can rely on it.
         self.health.set_ready(ready && !self.draining.is_cancelled());
         self.dispatcher.peers.follow(view);
+        tell_members(&self.dispatcher.evidence.config.events, &self.installed.borrow().view, view);
         let ring = Some(Arc::new(Ring::of_view(view)));
         let last_state = |member: &Member| {
             let incarnation = member.incarnation.parse().ok()?;
@@ -175,5 +200,64 @@ impl Installing {
         let before = self.installed.borrow().clone();
         let removed = before.removed.after(&before.view, view, last_state, Instant::now());
         self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside, removed });
+    }
+}
+
+/// An event for each member that has come, gone or begun to drain between two views.
+fn tell_members(events: &EventLog, before: &View, now: &View) {
+    let named = |member: &Member| {
+        let kind = if member.role() == Role::Worker { "worker" } else { "gateway" };
+        format!("{kind} {} ({})", member.name, member.incarnation)
+    };
+    let former: HashMap<&str, &Member> =
+        before.members.iter().map(|member| (member.incarnation.as_str(), member)).collect();
+    let present: HashSet<&str> = now.members.iter().map(|member| member.incarnation.as_str()).collect();
+    for member in &now.members {
+        match former.get(member.incarnation.as_str()) {
+            None => events.note(EventKind::Members, "joined", format!("{} has joined", named(member))),
+            Some(was) if !drains(was) && drains(member) => {
+                events.note(EventKind::Members, "drains", format!("{} drains", named(member)));
+            }
+            Some(_) => {}
+        }
+    }
+    for member in before.members.iter().filter(|member| !present.contains(member.incarnation.as_str())) {
+        let how = if drains(member) { "has left" } else { "is gone" };
+        events.note(EventKind::Members, "gone", format!("{} {how}", named(member)));
+    }
+}
+
+fn drains(member: &Member) -> bool {
+    matches!(member.state(), MemberState::Draining | MemberState::Leaving)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_told_as_what_changed() {
+        let member = |name: &str, state: MemberState| Member {
+            incarnation: name.to_owned(),
+            name: name.to_owned(),
+            role: Role::Gateway.into(),
+            state: state.into(),
+            ..Member::default()
+        };
+        let view = |members: &[Member]| View { members: members.to_vec(), ..View::default() };
+        let events = EventLog::default();
+        let (a, b) = (member("a", MemberState::Ready), member("b", MemberState::Ready));
+        let b_drains = member("b", MemberState::Draining);
+        let views =
+            [view(&[]), view(&[a.clone(), b]), view(&[a, b_drains.clone()]), view(&[b_drains]), view(&[])];
+        for pair in views.windows(2) {
+            tell_members(&events, &pair[0], &pair[1]);
+        }
+        let question = crate::events::EventQuestion { limit: 10, ..Default::default() };
+        let told: Vec<String> =
+            events.find(&question, "g").events.into_iter().map(|event| event.text).collect();
+        let wanted =
+            ["a (a) has joined", "b (b) has joined", "b (b) drains", "a (a) is gone", "b (b) has left"];
+        assert_eq!(told, wanted.map(|text| format!("gateway {text}")));
     }
 }

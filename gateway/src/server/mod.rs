@@ -37,6 +37,7 @@ use crate::{
     admission::Admission,
     api::{self, InternalServices},
     apps::Apps,
+    audit::Audit,
     authorization::Authorizer,
     channel_events,
     cluster::{self, Actor, ActorDeps, ClusterEvent, ClusterHandle, links::Peers},
@@ -170,7 +171,7 @@ impl Bound {
         let (register_sender, register) = watch::channel(member.register());
         let stop = CancellationToken::new();
         self.watch_certificates(&stop, &mut tasks);
-        let known = (&webhooks, journal.clone(), &redis);
+        let known = (&webhooks, journal.clone(), &redis, self.start_audit(&mut tasks)?);
         let dispatcher = self.start_homes(&me, &shards, register, &stop, known, &mut tasks);
         let (open, mut listening) = mpsc::channel(1);
         let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
@@ -239,6 +240,14 @@ impl Bound {
             tracing::warn!(?late, "aborting tasks that did not end in time");
         }
         ended
+    }
+
+    /// The task that writes down what callers do.
+    fn start_audit(&self, tasks: &mut Tasks) -> anyhow::Result<Audit> {
+        let file = self.config.settings.audit.file.clone();
+        let (audit, writing) = Audit::open(file, self.config.events.clone())?;
+        tasks.spawn("audit", writing);
+        Ok(audit)
     }
 
     /// The task that follows the files of certificates, if there are any.
@@ -312,6 +321,7 @@ impl Bound {
             command_bytes_max: self.config.settings.limits.payload_bytes_max() + limits::COMMAND_REST_BYTES,
             json_bytes_max: self.config.settings.limits.json_bytes_max(),
             host: advertised_host(&self.config),
+            tokens: self.config.tokens.clone(),
             refusals: Arc::clone(refusals),
             connections_max: self.internal_connections_max,
         }
@@ -351,7 +361,7 @@ impl Bound {
         shards: &Shards,
         register: watch::Receiver<RegisterStatus>,
         stop: &CancellationToken,
-        (webhooks, journal, redis): (&Webhooks, Option<Arc<Journal>>, &ReaderStates),
+        (webhooks, journal, redis, audit): (&Webhooks, Option<Arc<Journal>>, &ReaderStates, Audit),
         tasks: &mut Tasks,
     ) -> Arc<Dispatcher> {
         let (homes, events) = ClusterHandle::new();
@@ -383,7 +393,9 @@ impl Bound {
                 config: Arc::clone(&self.config),
                 clients_wanted: self.clients_wanted,
                 webhooks: webhooks.failing(),
+                audit: audit.clone(),
             },
+            audit,
             next_id: AtomicU64::new(1),
         });
         let installing = Installing {

@@ -176,7 +176,7 @@ impl Shard {
         let id = self.clients.id_of(slot);
         if let Some(client) = self.clients.get_mut(slot) {
             let command = self.executed.commanded.as_deref().filter(|_| cause == Cause::Command);
-            client.log_end(id, uid.as_deref(), (cause, code, reason), command);
+            client.log_end(id, uid.as_deref(), (cause, code, reason), command.map(|command| &*command.id));
             client.last_uid = uid.as_deref().unwrap_or_default().into();
         }
         if taps != 0 {

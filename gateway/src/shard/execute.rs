@@ -1,6 +1,6 @@
 //! Commands, as far as they concern the clients of one shard.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use broadgate_proto::{
     close,
@@ -16,6 +16,7 @@ use crate::{
         ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, Recipients, SessionCommand,
         not_found, refusal, session_object,
     },
+    recorder::ClosingCommand,
     shard::{
         client::{Client, ClientSession},
         clients::ShardClients,
@@ -75,8 +76,8 @@ impl Shard {
         if let Some(part) = self.executed.repeated(&self.clients, app, id, order) {
             return ShardOutcome { part, touched };
         }
-        if matches!(**order, ParsedCommand::Close { .. } | ParsedCommand::Bind { exclusive: true, .. }) {
-            self.executed.commanded = Some(id.clone());
+        if let Some(by) = order.closes_by() {
+            self.executed.commanded = Some(Rc::new(ClosingCommand { id: id.clone(), by: by.into() }));
         }
         let part = self.execute_placing(once);
         self.executed.commanded = None;
@@ -105,7 +106,9 @@ impl Shard {
         let receipt = match order {
             ParsedCommand::Send { to, frames, by_group } => self.send(to, frames, by_group),
             ParsedCommand::Close { to, closing } => self.close(to, closing),
-            ParsedCommand::Bind { app, client, uid, exclusive: true } => self.bind_alone(app, *client, uid),
+            ParsedCommand::Bind { app, client, uid, exclusive: true, .. } => {
+                self.bind_alone(app, *client, uid)
+            }
             ParsedCommand::Bind { app, client, uid, .. } => {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
                 self.directory.bind(slot, uid);

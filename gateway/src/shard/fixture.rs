@@ -38,6 +38,8 @@ pub(super) async fn shard(groups: &[&str], limits: GatewayLimits) -> (ShardHandl
         credentials: Credentials::default(),
         settings: GatewaySettings { limits, ..GatewaySettings::default() },
         apps: Apps::new(Vec::new()).unwrap(),
+        tokens: crate::callers::Tokens::default(),
+        events: crate::events::EventLog::default(),
         pages: &[],
     };
     let shard = Shard::new(0, Incarnation::from_bits(1), "g", Arc::new(config));

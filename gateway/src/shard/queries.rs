@@ -70,6 +70,11 @@ impl Shard {
                 return PartialAnswer::Stats(stats);
             }
             ParsedCommand::Ended(question) => Answer::Ended(self.ended(question)),
+            // The first shard answers for the whole gateway.
+            ParsedCommand::Events(question) if self.clients.shard == 0 => {
+                Answer::Events(self.config.events.find(question, &self.name))
+            }
+            ParsedCommand::Events(_) => Answer::Events(v1::EventsReply::default()),
             // Everything that changes something was handled before.
             _ => return PartialAnswer::Elsewhere,
         })

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::{
     codec::encode::LiveBytes,
     config::Config,
-    recorder::EndRecorder,
+    recorder::{ClosingCommand, EndRecorder},
     refusals::{self, RefusalContext, Refusals},
     shard::{
         app_connections::AppConnections,
@@ -91,8 +91,8 @@ pub(crate) struct UnsentEvents {
 pub(crate) struct Executed {
     /// Answers, by the ids of commands.
     pub(crate) remembered: Remembered<Remembrance>,
-    /// The id of the command that closes clients at this moment.
-    pub(crate) commanded: Option<Box<str>>,
+    /// The command that closes clients at this moment.
+    pub(crate) commanded: Option<Rc<ClosingCommand>>,
 }
 
 /// The rest of the gateway, as a shard reaches it.

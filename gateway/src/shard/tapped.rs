@@ -290,7 +290,7 @@ impl Shard {
         let cause = cause.as_str_name().trim_start_matches("CAUSE_").to_ascii_lowercase();
         let reason = if reason.is_empty() { cause } else { format!("{cause}: {reason}") };
         let (unsent, command) =
-            (self.ending.unsent.0, self.executed.commanded.as_deref().unwrap_or_default());
+            (self.ending.unsent.0, self.executed.commanded.as_ref().map_or("", |command| &*command.id));
         let details = TapDetails { command, reason: &reason, code, count: unsent, ..TapDetails::default() };
         self.tap_for(taps, slot, TapKind::Closed, &details);
     }

@@ -4,13 +4,20 @@
 //! of the cluster's CA, before any request is read. Without both the port listens on loopback only, and refuses web pages in a browser of the host: neither a request that browsers send without a
 //! preflight, nor a page's own name that resolves here (DNS rebinding), passes. Every decision is made on a
 //! request's head, before any of its body is read.
+//!
+//! A caller may send a token instead: whose it is, and which calls it allows, is decided by the port's [`Admit`].
+//! A port without one refuses tokens.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::body::Body;
-use broadgate_proto::secret::Secret;
+use broadgate_proto::secret::{Secret, token_of};
 use broadgate_tls::Credentials;
-use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version, header};
 use tonic::Status;
 
 use crate::answers::{asks_grpc, error, is_grpc, text};
@@ -18,10 +25,59 @@ use crate::answers::{asks_grpc, error, is_grpc, text};
 /// The path prefix of gRPC calls: their package.
 const GRPC_PATHS: &str = "/broadgate.";
 
+/// What a request has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownCredential<'a> {
+    /// One of the shared secrets.
+    Secret,
+    /// A certificate of the cluster, where there is no secret.
+    Certificate,
+    /// Nothing, where there is neither: the caller is on the same machine.
+    Nothing,
+    /// A token, which may be anybody's.
+    Token(&'a str),
+}
+
+impl ShownCredential<'_> {
+    /// Is it a token?
+    #[must_use]
+    pub const fn is_token(&self) -> bool {
+        matches!(self, Self::Token(_))
+    }
+}
+
+/// Who a port's callers are, and which calls their tokens allow.
+pub trait Admit: fmt::Debug + Send + Sync {
+    /// Leaves in `extensions` who is calling.
+    ///
+    /// # Errors
+    /// If the caller may not make the call at this path.
+    fn admit(
+        &self,
+        shown: ShownCredential<'_>,
+        path: &str,
+        headers: &HeaderMap,
+        from: Option<SocketAddr>,
+        extensions: &mut Extensions,
+    ) -> Result<(), RefusedRequest>;
+}
+
+/// What a port does with tokens.
+#[derive(Debug, Clone)]
+enum TokenUse {
+    /// They are not looked at: everybody is admitted.
+    Ignored,
+    /// They are for other ports.
+    Refused,
+    Asked(Arc<dyn Admit>),
+}
+
 /// A port's checks of every request.
 #[derive(Debug, Clone)]
 pub struct Check {
     secret: Secret,
+    tokens: TokenUse,
+    has_tls: bool,
     /// Whether to check which host the request is for.
     by_host: bool,
     /// Besides IP addresses and localhost.
@@ -49,7 +105,22 @@ impl Check {
         let Credentials { secret, tls } = credentials;
         // No page has a certificate of the cluster.
         let by_host = secret.is_none() && tls.is_none();
-        Self { by_host, secret, hosts: host.into_iter().collect(), local_names: false, pages: false }
+        let hosts = host.into_iter().collect();
+        Self {
+            by_host,
+            secret,
+            tokens: TokenUse::Refused,
+            has_tls: tls.is_some(),
+            hosts,
+            local_names: false,
+            pages: false,
+        }
+    }
+
+    /// The same, for callers with tokens, too.
+    #[must_use]
+    pub fn admitting(self, admit: Arc<dyn Admit>) -> Self {
+        Self { tokens: TokenUse::Asked(admit), ..self }
     }
 
     /// The checks of a port with probes and metrics, which needs no secret: open to every host that reaches
@@ -57,24 +128,73 @@ impl Check {
     #[must_use]
     pub fn probes(bind: SocketAddr) -> Self {
         let by_host = bind.ip().is_loopback();
-        Self { secret: Secret::default(), by_host, hosts: Vec::new(), local_names: true, pages: false }
+        Self {
+            secret: Secret::default(),
+            tokens: TokenUse::Ignored,
+            has_tls: false,
+            by_host,
+            hosts: Vec::new(),
+            local_names: true,
+            pages: false,
+        }
     }
 
     /// The checks of a port that serves web pages to people, who log in there: it has to be called by an IP address,
     /// localhost or one of these names, so that no other page's name leads here.
     #[must_use]
     pub fn pages(hosts: Vec<String>) -> Self {
-        Self { secret: Secret::default(), by_host: true, hosts, local_names: false, pages: true }
+        Self {
+            secret: Secret::default(),
+            tokens: TokenUse::Ignored,
+            has_tls: false,
+            by_host: true,
+            hosts,
+            local_names: false,
+            pages: true,
+        }
     }
 
-    /// Checks a request.
+    /// Checks a request, and adds to its extensions who is calling.
     ///
     /// # Errors
     /// If not, why.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), RefusedRequest> {
+    pub fn check<B>(&self, request: &mut Request<B>, from: Option<SocketAddr>) -> Result<(), RefusedRequest> {
+        self.check_head(request)?;
+        let TokenUse::Asked(admit) = &self.tokens else { return Ok(()) };
+        // What it shows is in the headers, and who it is goes to the extensions.
+        let mut extensions = std::mem::take(request.extensions_mut());
+        let shown = self.shown(request.headers());
+        let admitted = admit.admit(shown, request.uri().path(), request.headers(), from, &mut extensions);
+        *request.extensions_mut() = extensions;
+        admitted
+    }
+
+    /// Of a request whose secret is right, if it sent one.
+    fn shown<'a>(&self, headers: &'a HeaderMap) -> ShownCredential<'a> {
+        if let Some(token) = text(headers, &header::AUTHORIZATION).and_then(token_of) {
+            return ShownCredential::Token(token);
+        }
+        match (self.secret.is_none(), self.has_tls) {
+            (false, _) => ShownCredential::Secret,
+            (true, true) => ShownCredential::Certificate,
+            (true, false) => ShownCredential::Nothing,
+        }
+    }
+
+    fn check_head<B>(&self, request: &Request<B>) -> Result<(), RefusedRequest> {
         let headers = request.headers();
-        if !self.secret.accepts(text(headers, &header::AUTHORIZATION)) {
-            return Err(RefusedRequest::secret());
+        let authorization = text(headers, &header::AUTHORIZATION);
+        match (&self.tokens, authorization.and_then(token_of)) {
+            (TokenUse::Refused, Some(_)) => {
+                return Err(RefusedRequest::unauthenticated(
+                    "token",
+                    "tokens are for the internal ports of gateways; workers, registers and commands to a register use \
+                     the shared secret (BROADGATE_SECRET)",
+                ));
+            }
+            (TokenUse::Asked(_), Some(_)) => {}
+            _ if self.secret.accepts(authorization) => {}
+            _ => return Err(RefusedRequest::secret()),
         }
         if self.by_host {
             self.check_host(request)?;
@@ -152,22 +272,33 @@ fn not_from_a_page(headers: &HeaderMap) -> Result<(), RefusedRequest> {
 
 impl RefusedRequest {
     fn secret() -> Self {
-        Self {
-            reason: "secret",
-            status: StatusCode::UNAUTHORIZED,
-            code: "UNAUTHENTICATED",
-            sentence: "the shared secret is missing or differs: give every process of the cluster the same \
-                       BROADGATE_SECRET, and send it as `Authorization: Bearer <secret>`"
-                .to_owned(),
-        }
+        Self::unauthenticated(
+            "secret",
+            "the shared secret is missing or differs: give every process of the cluster the same BROADGATE_SECRET, and \
+             send it as `Authorization: Bearer <secret>`",
+        )
+    }
+
+    /// Nobody knows the caller.
+    #[must_use]
+    pub fn unauthenticated(reason: &'static str, sentence: impl Into<String>) -> Self {
+        let (status, sentence) = (StatusCode::UNAUTHORIZED, sentence.into());
+        Self { reason, status, code: "UNAUTHENTICATED", sentence }
+    }
+
+    /// The caller is known, and may not do this.
+    #[must_use]
+    pub fn denied(reason: &'static str, sentence: impl Into<String>) -> Self {
+        let (status, sentence) = (StatusCode::FORBIDDEN, sentence.into());
+        Self { reason, status, code: "PERMISSION_DENIED", sentence }
     }
 
     /// In the caller's format: a gRPC status for gRPC, JSON for others.
     #[must_use]
     pub fn into_response<B>(self, request: &Request<B>) -> Response<Body> {
         if asks_grpc(request) {
-            return match self.reason {
-                "secret" => Status::unauthenticated(self.sentence),
+            return match self.status {
+                StatusCode::UNAUTHORIZED => Status::unauthenticated(self.sentence),
                 _ => Status::permission_denied(self.sentence),
             }
             .into_http();
@@ -189,7 +320,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        check.check(&request.body(()).unwrap()).map_or_else(|refusal| refusal.reason, |()| "in")
+        check.check(&mut request.body(()).unwrap(), None).map_or_else(|refusal| refusal.reason, |()| "in")
     }
 
     #[test]
@@ -204,6 +335,59 @@ mod tests {
         }
         assert_eq!(json("127.0.0.1", "Bearer x"), "secret");
         assert_eq!(reason(&check, Version::HTTP_11, "/v1/Send", &[JSON]), "secret");
+    }
+
+    #[derive(Debug)]
+    struct Admits;
+
+    impl Admit for Admits {
+        fn admit(
+            &self,
+            shown: ShownCredential<'_>,
+            path: &str,
+            _: &HeaderMap,
+            from: Option<SocketAddr>,
+            extensions: &mut Extensions,
+        ) -> Result<(), RefusedRequest> {
+            assert!(from.is_none());
+            extensions.insert(format!("{shown:?} {path}"));
+            match shown {
+                ShownCredential::Token("bgt_right")
+                | ShownCredential::Secret
+                | ShownCredential::Certificate
+                | ShownCredential::Nothing => Ok(()),
+                ShownCredential::Token(_) => Err(RefusedRequest::denied("not_allowed", "no")),
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_are_for_ports_that_know_them() {
+        let secret = Check::internal(Secret::parse(SECRET).unwrap().into(), None);
+        let open = Check::internal(Credentials::default(), None);
+        let call = |check: &Check, bearer: &str| {
+            let mut request = Request::post("/v1/Send").header("host", "localhost");
+            if !bearer.is_empty() {
+                request = request.header("authorization", format!("Bearer {bearer}"));
+            }
+            let mut request = request.body(()).unwrap();
+            let reason = check.check(&mut request, None).map_or_else(|refused| refused.reason, |()| "in");
+            (reason, request.extensions().get::<String>().cloned().unwrap_or_default())
+        };
+        let reason = |check: &Check, bearer: &str| call(check, bearer).0;
+        for check in [&secret, &open] {
+            assert_eq!(reason(check, "bgt_right"), "token", "a register");
+        }
+        let admitting = |check: &Check| check.clone().admitting(Arc::new(Admits));
+        assert_eq!(call(&admitting(&secret), "bgt_right"), ("in", "Token(\"bgt_right\") /v1/Send".into()));
+        assert_eq!(call(&admitting(&secret), SECRET), ("in", "Secret /v1/Send".into()));
+        assert_eq!(call(&admitting(&open), ""), ("in", "Nothing /v1/Send".into()));
+        assert_eq!(reason(&admitting(&open), "bgt_wrong"), "not_allowed", "also without a secret");
+        assert_eq!(reason(&admitting(&secret), "bgt_wrong"), "not_allowed");
+        assert_eq!(reason(&admitting(&secret), ""), "secret");
+        // A token beside a wrong secret, or the other way round, is neither.
+        assert_eq!(reason(&admitting(&secret), "x, Bearer bgt_right"), "secret");
+        assert_eq!(reason(&Check::probes("127.0.0.1:9100".parse().unwrap()), "bgt_right"), "in");
     }
 
     #[test]
@@ -278,8 +462,9 @@ mod tests {
         for other in ["evil.example", "x.ops.example.com", "gateway-1", ""] {
             assert_eq!(get(&[("host", other)]), "host", "{other}");
         }
-        let refused =
-            check.check(&Request::get("/").header("host", "evil.example").body(()).unwrap()).unwrap_err();
+        let refused = check
+            .check(&mut Request::get("/").header("host", "evil.example").body(()).unwrap(), None)
+            .unwrap_err();
         assert!(refused.sentence.contains("dashboard.url"), "{}", refused.sentence);
     }
 

@@ -28,7 +28,7 @@ mod watch;
 pub use self::{
     answers::{nothing_here, only_post, or_nothing},
     book::Book,
-    check::{Check, RefusedRequest},
+    check::{Admit, Check, RefusedRequest, ShownCredential},
     dial::{connect, connect_lazy, secure},
     handshake::TLS_ONLY,
     io::{Guarded, linger},

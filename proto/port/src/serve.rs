@@ -261,7 +261,7 @@ impl Server {
         if !http2 {
             watch.serving();
         }
-        let response = match self.check.check(&request) {
+        let response = match self.check.check(&mut request, info.remote_addr()) {
             Ok(()) => {
                 watch.may_live();
                 if http2 {

@@ -1138,6 +1138,85 @@ pub mod tap_event {
         Binary(::prost::bytes::Bytes),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// Callers show the shared secret, or a token of the gateway's tokens file. Without a
+/// secret, callers are known by their certificates, or are on the same machine.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIReply {
+    /// `token:NAME`, `secret`, `certificate` or `local`.
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    /// `reader`, `operator` or `admin`.
+    #[prost(string, tag = "2")]
+    pub role: ::prost::alloc::string::String,
+    /// The apps that it may see and act on; `*` is every app, and the cluster itself.
+    #[prost(string, repeated, tag = "3")]
+    pub apps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `payload`: it sees what messages, sessions and presence members hold.
+    #[prost(string, repeated, tag = "4")]
+    pub rights: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When the token expires, in milliseconds since the Unix epoch; 0 is never.
+    #[prost(uint64, tag = "5")]
+    pub expires_at_ms: u64,
+    /// The name of the gateway that answers.
+    #[prost(string, tag = "6")]
+    pub gateway: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventsRequest {
+    /// In milliseconds since the Unix epoch; 0 means as far as remembered.
+    #[prost(uint64, tag = "1")]
+    pub since_ms: u64,
+    /// `members`, `settings`, `alarm`, `audit`; none means all.
+    #[prost(string, repeated, tag = "2")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// To follow events: EventsReply.newest of the reply before. Of each gateway in it,
+    /// only later events are sent.
+    #[prost(map = "string, uint64", tag = "3")]
+    pub after: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// At most this many, the newest; 0 means 100, and 1,000 is the most.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventsReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// By time.
+    #[prost(message, repeated, tag = "2")]
+    pub events: ::prost::alloc::vec::Vec<OperatorEvent>,
+    /// By gateway: the number of its newest event.
+    #[prost(map = "string, uint64", tag = "3")]
+    pub newest: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// By gateway: the time of the newest event that it has forgotten; 0 if none.
+    #[prost(map = "string, uint64", tag = "4")]
+    pub forgotten_ms: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OperatorEvent {
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// The gateway that has seen it.
+    #[prost(string, tag = "2")]
+    pub gateway: ::prost::alloc::string::String,
+    /// Rises within a gateway.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    #[prost(string, tag = "4")]
+    pub kind: ::prost::alloc::string::String,
+    /// `joined`, `gone`, `register_lost`, `close` and so on.
+    #[prost(string, tag = "5")]
+    pub what: ::prost::alloc::string::String,
+    /// A sentence.
+    #[prost(string, tag = "6")]
+    pub text: ::prost::alloc::string::String,
+    /// Of an audit event: its line.
+    #[prost(string, tag = "7")]
+    pub audit_json: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndedRequest {
     /// "" means every app. A refusal belongs to an app only where it was known.
@@ -1288,6 +1367,10 @@ pub struct EndedClient {
     pub loudest_bytes: u64,
     #[prost(uint32, tag = "29")]
     pub loudest_s: u32,
+    /// Who gave the command that closed it, as in CloseRequest.by; "" if an earlier
+    /// version took the command.
+    #[prost(string, tag = "30")]
+    pub by: ::prost::alloc::string::String,
 }
 /// A connection or request that was refused, and others that were refused alike.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1392,6 +1475,9 @@ pub struct GatewayEvidence {
     /// they can.
     #[prost(string, tag = "23")]
     pub apps_stale: ::prost::alloc::string::String,
+    /// Why the audit lacks lines; "" if it has all.
+    #[prost(string, tag = "24")]
+    pub audit_trouble: ::prost::alloc::string::String,
 }
 /// A member that the register has removed: it did not beat for a lease, or an operator
 /// removed it.
@@ -1698,6 +1784,52 @@ pub mod observe_client {
                 .insert(GrpcMethod::new("broadgate.v1.Observe", "Inspect"));
             self.inner.unary(req, path, codec).await
         }
+        /// What happened lately: members that came and went, settings that were read again,
+        /// alarms, and what callers did. Each gateway remembers some thousand events that it
+        /// has seen itself, in memory.
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<super::EventsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Observe/Events",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Observe", "Events"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who is calling, as the gateway sees it, and what that caller may do.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Observe/WhoAmI",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Observe", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1745,6 +1877,18 @@ pub mod observe_server {
             &self,
             request: tonic::Request<super::InspectRequest>,
         ) -> std::result::Result<tonic::Response<super::InspectReply>, tonic::Status>;
+        /// What happened lately: members that came and went, settings that were read again,
+        /// alarms, and what callers did. Each gateway remembers some thousand events that it
+        /// has seen itself, in memory.
+        async fn events(
+            &self,
+            request: tonic::Request<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<super::EventsReply>, tonic::Status>;
+        /// Who is calling, as the gateway sees it, and what that caller may do.
+        async fn who_am_i(
+            &self,
+            request: tonic::Request<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ObserveServer<T> {
@@ -1939,6 +2083,92 @@ pub mod observe_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InspectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::EventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::EventsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/WhoAmI" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhoAmISvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::WhoAmIRequest>
+                    for WhoAmISvc<T> {
+                        type Response = super::WhoAmIReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WhoAmIRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::who_am_i(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhoAmISvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2770,7 +3000,7 @@ pub struct CommandBatch {
     #[prost(message, repeated, tag = "1")]
     pub commands: ::prost::alloc::vec::Vec<Command>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
     /// Chosen by the caller; unique among its unanswered commands.
     #[prost(uint64, tag = "1")]
@@ -2781,13 +3011,13 @@ pub struct Command {
     pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
 pub mod command {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Command {
         #[prost(message, tag = "2")]
         Send(super::SendRequest),
@@ -2834,6 +3064,8 @@ pub mod command {
         Ended(super::EndedRequest),
         #[prost(message, tag = "23")]
         Inspect(super::InspectRequest),
+        #[prost(message, tag = "24")]
+        Events(super::EventsRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2847,7 +3079,7 @@ pub struct Answer {
     pub id: u64,
     #[prost(
         oneof = "answer::Answer",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
     )]
     pub answer: ::core::option::Option<answer::Answer>,
 }
@@ -2883,6 +3115,8 @@ pub mod answer {
         Ended(super::EndedReply),
         #[prost(message, tag = "15")]
         Inspected(super::InspectReply),
+        #[prost(message, tag = "16")]
+        Events(super::EventsReply),
     }
 }
 /// A refusal on the pipelined stream: the status that a unary call would have
@@ -2963,6 +3197,12 @@ pub struct CloseRequest {
     /// Discard the outbox and drop the connection at once.
     #[prost(bool, tag = "7")]
     pub at_once: bool,
+    /// Set by the gateway that takes the command, whatever its caller says: who gave it.
+    /// `token:NAME`; `worker:NAME`, as the worker says; `secret`; `certificate`;
+    /// `app:ID/KEY`, a backend by its app's key; `local`, a caller on the gateway's machine
+    /// where there is no secret.
+    #[prost(string, tag = "8")]
+    pub by: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// A last message, placed before the close.
@@ -2993,6 +3233,9 @@ pub struct BindRequest {
     /// Close every other client of the uid with code 4009.
     #[prost(bool, tag = "5")]
     pub exclusive: bool,
+    /// As in CloseRequest; only of an exclusive bind.
+    #[prost(string, tag = "6")]
+    pub by: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -3066,6 +3309,9 @@ pub struct DissolveRequest {
     pub app: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "3")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in CloseRequest.
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -6025,7 +6271,7 @@ pub struct Synced {
     pub sum: u64,
 }
 /// A request to a topic's home.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ask {
     /// 0: do not reply.
     #[prost(uint64, tag = "1")]
@@ -6037,7 +6283,7 @@ pub struct Ask {
 }
 /// Nested message and enum types in `Ask`.
 pub mod ask {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Op {
         /// A Send, Close, Bind (exclusive) or Dissolve of the one topic.
         #[prost(message, tag = "3")]
@@ -6140,7 +6386,7 @@ pub struct RetainedHistory {
     #[prost(bool, tag = "4")]
     pub recovered: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RetainedMessage {
     #[prost(uint64, tag = "1")]
     pub offset: u64,
@@ -6149,7 +6395,7 @@ pub struct RetainedMessage {
     #[prost(message, optional, tag = "3")]
     pub command: ::core::option::Option<Command>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RetainedValue {
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
@@ -6187,7 +6433,7 @@ pub struct Counted {
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// From a topic's home: deliver this to your clients.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Deliver {
     /// 0: do not answer.
     #[prost(uint64, tag = "1")]
@@ -6287,7 +6533,7 @@ pub struct HandOver {
     pub messages: ::prost::alloc::vec::Vec<RetainedMessage>,
 }
 /// To a topic's home, or from it to a new gateway: its last value.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LastValue {
     #[prost(bytes = "bytes", tag = "1")]
     pub topic: ::prost::bytes::Bytes,

@@ -30,7 +30,7 @@ const PAUSE_TOLD: Duration = Duration::from_secs(120);
 type Decide = fn(&SeenCluster, &mut Checked);
 
 /// Every check: its name, what it asks, and how it decides.
-pub(crate) const CHECKS: [(&str, &str, Decide); 20] = [
+pub(crate) const CHECKS: [(&str, &str, Decide); 21] = [
     ("answers", "does every gateway of the view answer?", answers),
     ("removed", "have members gone only after they left?", removed),
     ("register", "is it heard by all gateways, with a ledger that keeps up?", register),
@@ -51,6 +51,7 @@ pub(crate) const CHECKS: [(&str, &str, Decide); 20] = [
     ("workers", "do workers answer, at all gateways?", workers),
     ("webhooks", "do their endpoints take what is posted?", webhooks),
     ("drops", "was anything dropped in the last minutes?", drops),
+    ("audit", "is everything written down that callers do?", audit),
 ];
 
 /// What these checks find; all if none is named.
@@ -233,4 +234,16 @@ fn webhooks(seen: &SeenCluster, checked: &mut Checked) {
         );
     }
     checked.well = "none fails".to_owned();
+}
+
+fn audit(seen: &SeenCluster, checked: &mut Checked) {
+    for (gateway, status) in seen.answered() {
+        let trouble = status.evidence.as_ref().map_or("", |evidence| &evidence.audit_trouble);
+        if !trouble.is_empty() {
+            checked.fail(
+                format!("{} loses lines of the audit: {trouble}", gateway.name()),
+                "make room on that disk, or let the gateway write there; what is lost is in `broadgate events`",
+            );
+        }
+    }
 }

@@ -19,7 +19,10 @@ use toml::{Table, Value};
 
 use crate::{
     failure::Failure,
-    operate::profiles::edit::{ProfileLines, USE},
+    operate::{
+        profiles::edit::{ProfileLines, USE},
+        token_source,
+    },
     replaced_file,
     unreadable::UnreadableInput,
 };
@@ -31,6 +34,9 @@ pub(crate) struct Profile {
     /// Internal ports of gateways; the first that answers is asked.
     pub(crate) addresses: Vec<String>,
     pub(crate) secret_file: Option<PathBuf>,
+    /// The operator's token, in the secret's place; or a program, and its arguments, that prints it.
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_command: Option<Vec<String>>,
     pub(crate) tls_ca: Option<PathBuf>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
@@ -125,9 +131,11 @@ impl Profiles {
     pub(crate) fn credentials(&self, name: &str, profile: &Profile) -> Result<Credentials, Failure> {
         let wrong = |what: String| Failure::usage(format!("cluster {name:?}: {what}"));
         let at = |path: &PathBuf| self.path.parent().unwrap_or(Path::new("")).join(path);
-        let secret = match &profile.secret_file {
-            None => Secret::default(),
-            Some(path) => {
+        let secret = match (&profile.token_file, &profile.token_command, &profile.secret_file) {
+            (Some(path), ..) => token_source::of_file(&at(path)).map_err(wrong)?,
+            (None, Some(command), _) => token_source::of_command(command).map_err(wrong)?,
+            (None, None, None) => Secret::default(),
+            (None, None, Some(path)) => {
                 let path = at(path);
                 let place = |error: String| wrong(format!("secret_file {}: {error}", path.display()));
                 let text = bounded_read::read_text(&path, ReadableKind::Any)
@@ -231,6 +239,18 @@ impl Profile {
         if self.addresses.len() > limits::PROFILE_ADDRESSES_MAX {
             return Err(format!("it has more than {} addresses", limits::PROFILE_ADDRESSES_MAX));
         }
+        let shown = [
+            (self.secret_file.is_some(), "secret_file"),
+            (self.token_file.is_some(), "token_file"),
+            (self.token_command.is_some(), "token_command"),
+        ];
+        let shown: Vec<&str> = shown.into_iter().filter(|(is_set, _)| *is_set).map(|(_, key)| key).collect();
+        if shown.len() > 1 {
+            return Err(format!("it has {}: keep the one that is to be shown", shown.join(" and ")));
+        }
+        if self.token_command.as_ref().is_some_and(Vec::is_empty) {
+            return Err("token_command is empty: name the program, then its arguments".to_owned());
+        }
         self.addresses
             .iter()
             .try_for_each(|address| name::check_address(address))
@@ -243,6 +263,8 @@ impl Profile {
         let addresses = self.addresses.iter().cloned().map(Value::String).collect();
         let optional = [
             ("secret_file", self.secret_file.as_ref().map(text)),
+            ("token_file", self.token_file.as_ref().map(text)),
+            ("token_command", self.token_command.clone().map(Value::from)),
             ("tls_ca", self.tls_ca.as_ref().map(text)),
             ("tls_cert", self.tls_cert.as_ref().map(text)),
             ("tls_key", self.tls_key.as_ref().map(text)),
@@ -329,6 +351,11 @@ mod tests {
             ("[prod\n", "clusters.toml:1: "),
             ("[prod]\nadresses = [\"a:1\"]\n", "cluster \"prod\": unknown field `adresses`"),
             ("[prod]\n", "it has no address"),
+            (
+                "[prod]\naddresses = [\"a:1\"]\nsecret_file = \"s\"\ntoken_file = \"t\"\n",
+                "it has secret_file and token_file",
+            ),
+            ("[prod]\naddresses = [\"a:1\"]\ntoken_command = []\n", "token_command is empty"),
             ("[prod]\naddresses = [\"a\"]\n", "the port is missing"),
             ("prod = 1\n", "\"prod\" is no cluster"),
             ("[use]\naddresses = [\"a:1\"]\n", "\"use\" is no cluster"),

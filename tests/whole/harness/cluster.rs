@@ -59,6 +59,7 @@ pub struct Settings {
     accept_one: bool,
     proxied: bool,
     spooled: bool,
+    gateway: String,
     limits: String,
     ready_delay: Option<&'static str>,
     more: String,
@@ -167,6 +168,12 @@ impl Settings {
         self
     }
 
+    /// Keys of `[gateway]`.
+    pub fn gateway(mut self, toml: &str) -> Self {
+        self.gateway.push_str(&format!("{toml}\n"));
+        self
+    }
+
     /// Keys of `[gateway.limits]`.
     pub fn limits(mut self, toml: &str) -> Self {
         self.limits.push_str(&format!("{toml}\n"));
@@ -200,13 +207,14 @@ impl Settings {
     fn toml(&self, name: &str, registers: &[String], spool: &Path) -> String {
         format!(
             "[cluster]\nregister = {registers:?}\n[register]\n{}\n[gateway]\nname = \"{name}\"\n\
-             shards = 2\n{}{}internal = {{ bind = \"127.0.0.1:0\" }}\n\
+             shards = 2\n{}{}{}internal = {{ bind = \"127.0.0.1:0\" }}\n\
              stop = {{ ready_delay = \"{}\", drain = \"10s\" }}\n[gateway.limits]\n{}\n\
              [[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n{}\n\
              [[apps]]\nid = \"default\"\nraw = true\n{}\n",
             self.register,
             if self.accept_one { "accept = \"one\"\n" } else { "" },
             if self.spooled { format!("spool = {spool:?}\n") } else { String::new() },
+            self.gateway,
             self.ready_delay.unwrap_or("100ms"),
             self.limits,
             self.listener,

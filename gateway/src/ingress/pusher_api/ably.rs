@@ -110,7 +110,7 @@ async fn run(
     let publish = AblyPublish::parse(&body, format, &channel, &app.limits)?;
     let dispatcher = exchange::dispatcher(port)?;
     let once = publish.key();
-    let backend = Backend { dispatcher, app: Arc::clone(app), caller: asked.address, once };
+    let backend = Backend { dispatcher, app: Arc::clone(app), caller: asked.address, key: Some(key), once };
     backend.publish(&publish.events).await?;
     let id = match publish.id {
         Some(id) => id,

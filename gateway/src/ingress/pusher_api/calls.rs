@@ -25,7 +25,8 @@ use http::StatusCode;
 use tonic::Code;
 
 use crate::{
-    apps::App, cluster::Routed, command::ChannelEvent, dispatch::Dispatcher, shard::signed_in_group,
+    apps::App, audit::AuditLine, callers::Caller, cluster::Routed, command::ChannelEvent,
+    dispatch::Dispatcher, shard::signed_in_group,
 };
 
 /// One app's backend, asking.
@@ -34,6 +35,8 @@ pub(super) struct Backend {
     pub(super) app: Arc<App>,
     /// For the log: whose command it is.
     pub(super) caller: SocketAddr,
+    /// The key by which it was signed; none if that is a secret.
+    pub(super) key: Option<String>,
     /// What the backend says every time it repeats a publish.
     pub(super) once: Option<String>,
 }
@@ -289,8 +292,16 @@ impl Backend {
             ..v1::CloseRequest::default()
         };
         let mut command = Command::Close(request);
-        self.dispatcher.log_closing(&mut command, Some(self.caller));
-        self.ask_all(vec![command]).await?;
+        let caller = Caller::of_app(&self.app.id, self.key.as_deref(), self.caller);
+        self.dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
+        let line = AuditLine::of_command(|| self.dispatcher.me.load().name.clone(), &caller, &command);
+        let answers = self.ask(vec![command]).await?;
+        for (line, answer) in line.into_iter().zip(&answers) {
+            self.dispatcher.audit.note(&caller, line.answered(answer)).await;
+        }
+        if !answers.iter().all(is_complete) {
+            return Err(unavailable(UNCERTAIN));
+        }
         Ok(answer::EMPTY.to_owned())
     }
 }

@@ -173,7 +173,8 @@ async fn run(
     }
     let dispatcher = exchange::dispatcher(port)?;
     let once = idempotency_key(&parts.headers)?;
-    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), caller: asked.address, once };
+    let key = params.get("auth_key").filter(|_| *form == AnswerForm::Pusher).map(str::to_owned);
+    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), caller: asked.address, key, once };
     if *form == AnswerForm::EchoServer {
         let answered = backend.carry_out_as_echo_server(call, &params, &body).await;
         return answered.map(|body| (StatusCode::OK, body));

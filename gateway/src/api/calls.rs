@@ -1,0 +1,198 @@
+//! The commands of a caller: checked, executed, and answered with what the caller may see.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use broadgate_proto::{
+    name,
+    v1::{self, Epoch, answer::Answer, command::Command, tap_request},
+};
+use futures_util::{Stream, StreamExt as _};
+use metrics::counter;
+use serde_json::{Value, json};
+use tonic::Status;
+
+use crate::{
+    audit::{AuditLine, fit},
+    callers::{Caller, hide},
+    dispatch::{Dispatcher, PlacedBatch},
+};
+
+/// One command, and its answer.
+pub(super) async fn run(
+    dispatcher: &Arc<Dispatcher>,
+    caller: &Caller,
+    mut command: Command,
+    after: Option<Epoch>,
+    patience: Option<Duration>,
+) -> Answer {
+    if let Err(refused) = caller.may_command(&command) {
+        note_denied(dispatcher, caller, &refused);
+        return Answer::Error(refused);
+    }
+    dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
+    let line = AuditLine::of_command(|| gateway(dispatcher), caller, &command);
+    let mut answer = dispatcher.run_within(command, after, patience).await;
+    if let Some(line) = line {
+        dispatcher.audit.note(caller, line.answered(&answer)).await;
+    }
+    if !caller.sees_payloads() {
+        hide(&mut answer);
+    }
+    answer
+}
+
+fn gateway(dispatcher: &Dispatcher) -> String {
+    dispatcher.me.load().name.clone()
+}
+
+fn note_denied(dispatcher: &Dispatcher, caller: &Caller, refused: &v1::Error) {
+    counter!("broadgate_gateway_refused_total", "reason" => "not_allowed").increment(1);
+    let line = AuditLine::new(&gateway(dispatcher), caller, "denied", Value::Null);
+    dispatcher.audit.note_refused(&line.refused(&refused.message));
+}
+
+/// Who is calling. The holder of a token has so logged in.
+pub(super) async fn who_am_i(dispatcher: &Dispatcher, caller: &Caller) -> Result<v1::WhoAmIReply, v1::Error> {
+    let name = gateway(dispatcher);
+    let reply = caller.describe(&name)?;
+    if caller.has_token() {
+        dispatcher.audit.note(caller, AuditLine::new(&name, caller, "login", Value::Null)).await;
+    }
+    Ok(reply)
+}
+
+/// Notes that the holder of a token watches what shows payloads.
+pub(super) async fn note_watch(dispatcher: &Dispatcher, caller: &Caller, what: &'static str, app: &str) {
+    if caller.has_token() && caller.sees_payloads() {
+        let line = AuditLine::new(
+            &gateway(dispatcher),
+            caller,
+            what,
+            json!({ "app": name::app(app).unwrap_or("?") }),
+        );
+        dispatcher.audit.note(caller, line).await;
+    }
+}
+
+/// Notes a tap, unless a gateway opens it for another one's caller.
+pub(super) async fn note_tap(dispatcher: &Dispatcher, caller: &Caller, request: &v1::TapRequest) {
+    if !request.gateway.is_empty() && !caller.has_token() {
+        return;
+    }
+    let of = match &request.of {
+        Some(tap_request::Of::ClientId(client)) => json!({ "client": fit(client) }),
+        Some(tap_request::Of::Uid(uid)) => json!({ "uid": fit(uid) }),
+        Some(tap_request::Of::Group(group)) => json!({ "group": fit(group) }),
+        Some(tap_request::Of::Caller(caller)) => json!({ "caller": fit(caller) }),
+        Some(tap_request::Of::WholeApp(_)) | None => Value::Null,
+    };
+    let app = name::app(&request.app).unwrap_or("?");
+    let on = json!({ "app": app, "of": of, "payload": request.payload });
+    dispatcher.audit.note(caller, AuditLine::new(&gateway(dispatcher), caller, "tap", on)).await;
+}
+
+/// A tap that ends when its caller's token does not allow it any more.
+pub(super) fn watched_tap(
+    caller: Caller,
+    request: v1::TapRequest,
+    events: CallerEvents<v1::TapEvents>,
+) -> CallerEvents<v1::TapEvents> {
+    if !caller.has_token() {
+        return events;
+    }
+    events.map(move |event| caller.may_tap(&request).and(event)).boxed()
+}
+
+/// A batch of a stream whose commands are placed, as far as its caller may give them.
+pub(super) struct CallerBatch<'a> {
+    dispatcher: &'a Arc<Dispatcher>,
+    caller: &'a Caller,
+    placed: PlacedBatch,
+    /// By the commands' numbers.
+    audited: Vec<(u64, AuditLine)>,
+    refused: Vec<v1::Answer>,
+}
+
+/// Places the commands of a batch that their caller may give.
+pub(super) async fn place<'a>(
+    dispatcher: &'a Arc<Dispatcher>,
+    caller: &'a Caller,
+    mut commands: Vec<v1::Command>,
+) -> CallerBatch<'a> {
+    let refused =
+        if caller.has_token() { take_refused(dispatcher, caller, &mut commands) } else { Vec::new() };
+    let mut audited = Vec::new();
+    for whole in &mut commands {
+        let Some(command) = &mut whole.command else { continue };
+        dispatcher.sign(command, || caller.who().into_owned(), caller.from);
+        let line = AuditLine::of_command(|| gateway(dispatcher), caller, command);
+        audited.extend(line.map(|line| (whole.id, line)));
+    }
+    CallerBatch { dispatcher, caller, placed: dispatcher.place(commands).await, audited, refused }
+}
+
+/// The answers to those that the caller may not give, which are taken out.
+fn take_refused(
+    dispatcher: &Dispatcher,
+    caller: &Caller,
+    commands: &mut Vec<v1::Command>,
+) -> Vec<v1::Answer> {
+    let mut refused = Vec::new();
+    commands.retain(|whole| {
+        // What this gateway does not know is refused by the dispatcher.
+        let allowed = whole.command.as_ref().map_or(Ok(()), |command| caller.may_command(command));
+        let Err(error) = allowed else { return true };
+        note_denied(dispatcher, caller, &error);
+        refused.push(v1::Answer { id: whole.id, answer: Some(Answer::Error(error)) });
+        false
+    });
+    refused
+}
+
+impl CallerBatch<'_> {
+    /// True if no answer is wanted and none is outstanding.
+    pub(super) fn is_done(&self) -> bool {
+        self.refused.is_empty() && self.placed.is_done()
+    }
+
+    /// All answers, when there are all.
+    pub(super) async fn answers(self) -> Vec<v1::Answer> {
+        let Self { dispatcher, caller, placed, audited, refused } = self;
+        let mut answers = placed.answers().await;
+        for (id, line) in audited {
+            let answer =
+                answers.iter().find(|answer| answer.id == id).and_then(|whole| whole.answer.as_ref());
+            let line = answer.map(|answer| line.clone().answered(answer)).unwrap_or(line);
+            dispatcher.audit.note(caller, line).await;
+        }
+        answers.extend(refused);
+        if !caller.sees_payloads() {
+            answers.iter_mut().filter_map(|whole| whole.answer.as_mut()).for_each(hide);
+        }
+        answers
+    }
+}
+
+/// A stream to a caller.
+pub(super) type CallerEvents<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Events of an app for a caller: of a token's holder the stream ends when the token does not allow it any more,
+/// and has no payloads if it may not see them.
+pub(super) fn watched<T: Send + 'static>(
+    caller: Caller,
+    (call, app): (&'static str, String),
+    events: impl Stream<Item = T> + Send + 'static,
+    hide: fn(&mut T),
+) -> CallerEvents<T> {
+    if !caller.has_token() {
+        return events.map(Ok).boxed();
+    }
+    let checked = move |mut event| {
+        caller.may_call(call, Some(&app))?;
+        if !caller.sees_payloads() {
+            hide(&mut event);
+        }
+        Ok(event)
+    };
+    events.map(checked).boxed()
+}

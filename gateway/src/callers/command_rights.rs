@@ -1,0 +1,69 @@
+//! A command against the table of rights: which call it is, which app it concerns, and what needs more than its
+//! call does.
+
+use broadgate_proto::v1::{self, command::Command};
+
+use crate::callers::{
+    rights::{CallRights, of_call},
+    tokens::TokenRole,
+};
+
+/// What a command needs.
+#[derive(Debug)]
+pub(super) struct CommandRights<'a> {
+    /// None if the table does not name it.
+    pub(super) row: Option<&'static CallRights>,
+    /// As the request names it; none if it is about all apps.
+    pub(super) app: Option<&'a str>,
+    /// A higher role than the call's, and why.
+    pub(super) more: Option<(TokenRole, &'static str)>,
+}
+
+/// What a command needs. Exhaustive: a command that is added must be placed here.
+pub(super) fn of_command(command: &Command) -> CommandRights<'_> {
+    let mut more = None;
+    let (call, app) = match command {
+        Command::Send(request) => ("Send", of_audience(request.to.as_ref())),
+        Command::Close(request) => {
+            more = close_needs(request);
+            ("Close", of_audience(request.to.as_ref()))
+        }
+        Command::Bind(request) => ("Bind", Some(&*request.app)),
+        Command::Unbind(request) => ("Unbind", Some(&*request.app)),
+        Command::Join(request) => ("Join", Some(&*request.app)),
+        Command::Leave(request) => ("Leave", Some(&*request.app)),
+        Command::Dissolve(request) => ("Dissolve", Some(&*request.app)),
+        Command::SetSession(request) => ("SetSession", Some(&*request.app)),
+        Command::MergeSession(request) => ("MergeSession", Some(&*request.app)),
+        Command::GetSession(request) => ("GetSession", Some(&*request.app)),
+        Command::Roster(request) => ("Roster", Some(&*request.app)),
+        Command::History(request) => ("History", Some(&*request.app)),
+        Command::LastValue(request) => ("LastValue", Some(&*request.app)),
+        Command::Online(request) => ("Online", Some(&*request.app)),
+        Command::Count(request) => ("Count", Some(&*request.app)),
+        Command::GetClient(request) => ("GetClient", Some(&*request.app)),
+        Command::ListClients(request) => ("ListClients", of_audience(request.of.as_ref())),
+        Command::ListUids(request) => ("ListUids", Some(&*request.app)),
+        Command::ListGroups(request) => ("ListGroups", Some(&*request.app)),
+        Command::Inspect(request) => ("Inspect", Some(&*request.app)),
+        Command::Status(_) => ("Status", None),
+        // Here "" is every app, and not the one named `default`.
+        Command::Ended(request) => ("Ended", Some(&*request.app).filter(|app| !app.is_empty())),
+        Command::Events(_) => ("Events", None),
+    };
+    CommandRights { row: of_call(call), app, more }
+}
+
+/// An audience that is missing is refused later.
+fn of_audience(audience: Option<&v1::Audience>) -> Option<&str> {
+    Some(audience.map_or("", |audience| &audience.app))
+}
+
+fn close_needs(request: &v1::CloseRequest) -> Option<(TokenRole, &'static str)> {
+    let all = request.to.as_ref().is_some_and(|to| to.all);
+    match (all, request.at_once) {
+        (true, _) => Some((TokenRole::Admin, "closing all clients of an app")),
+        (false, true) => Some((TokenRole::Admin, "closing clients at once")),
+        (false, false) => None,
+    }
+}

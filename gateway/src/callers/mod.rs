@@ -1,0 +1,28 @@
+//! Who calls the internal port, and what each caller may do. One check for gRPC, JSON and the commands of a stream.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tokens.rs` | the tokens of operators, a table that is replaced as a whole |
+//! | `rights.rs` | the table of rights: every call of the contract, and who may make it |
+//! | `command_rights.rs` | a command against that table: its role, its apps |
+//! | `caller.rs` | who called, and whether that caller may |
+//! | `hide.rs` | answers without what their readers have no right to see |
+//! | `admit.rs` | the check of a request's head |
+
+mod admit;
+mod caller;
+mod command_rights;
+mod hide;
+mod rights;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+#[cfg(test)]
+pub(crate) use self::caller::CallerKind;
+pub use self::tokens::{AccessToken, TokenRole, Tokens};
+pub(crate) use self::{
+    admit::{RefusedToken, TokenCheck},
+    caller::Caller,
+    hide::{hide, hide_in_events, hide_in_pusher_events},
+};
