@@ -321,7 +321,11 @@ fn write(files: &PairFiles, certificate: &[u8], key: &KeyPair) -> Result<(), Fai
 /// Writes a file that is not there yet.
 fn create(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
     let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    made.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| match error.kind() {
+    let written = made.and_then(|mut file| {
+        // Half a key is in the way of the next attempt.
+        file.write_all(text.as_bytes()).inspect_err(|_| drop(std::fs::remove_file(path)))
+    });
+    written.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Failure::usage(format!(
             "{} is there already, and is not overwritten: choose another name or --dir, or move it away",
             path.display()

@@ -14,6 +14,11 @@ pub fn one_line(text: &str) -> String {
     shortened(&escaped(text, |_| false), SHOWN_CELL_CHARS_MAX).into_owned()
 }
 
+/// The same in full, for a text whose length somebody has chosen.
+pub fn whole_line(text: &str) -> String {
+    escaped(text, |_| false).into_owned()
+}
+
 /// Lines that this program has composed. Texts in them that may have line ends have passed [`one_line`].
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |char| char == '\n')
@@ -153,7 +158,7 @@ mod tests {
     fn nothing_acts_on_a_terminal_or_hides_there() {
         for char in HIDDEN {
             let text = format!("a{char}b");
-            for shown in [one_line(&text), lines(&text).into_owned(), short_lines(&text)] {
+            for shown in [one_line(&text), whole_line(&text), lines(&text).into_owned(), short_lines(&text)] {
                 assert!(
                     !shown.contains(char) && shown.starts_with("a\\") && shown.ends_with('b'),
                     "{shown:?}"
@@ -187,6 +192,7 @@ mod tests {
         assert!(widest < SHOWN_LINE_CHARS_MAX + 40 && shown.contains(" characters left out) …é"), "{shown}");
         let exact = "x".repeat(SHOWN_CELL_CHARS_MAX);
         assert_eq!(one_line(&exact), exact);
+        assert_eq!(whole_line(&exact.repeat(9)), exact.repeat(9));
         assert!(one_line(&(exact + "x")).contains("(2 characters left out)"));
     }
 

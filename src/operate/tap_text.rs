@@ -7,7 +7,7 @@ use broadgate_business::v1::{TapEvent, TapEvents, TapKind, tap_event::Payload};
 use crate::{
     operate::stream::{short_id, short_time, time_of_day},
     output::{age, bytes, counted},
-    terminal_text::one_line,
+    terminal_text::{one_line, whole_line},
 };
 
 /// What the gateways say when a tap opens.
@@ -76,7 +76,7 @@ fn line(gateway: &str, event: &TapEvent) -> String {
     );
     match &event.payload {
         None => {}
-        Some(Payload::Text(said)) => text += &format!("  {}", one_line(said)),
+        Some(Payload::Text(said)) => text += &format!("  {}", whole_line(said)),
         Some(Payload::Binary(said)) => text += &format!("  {}", data_encoding::HEXLOWER.encode(said)),
     }
     text.trim_end().to_owned() + "\n"

@@ -17,6 +17,36 @@ fn is_safe(what: &str, text: &str) {
     assert!(!text.lines().any(|line| line.starts_with("forged")), "{what}: {text}");
 }
 
+/// Sends and publishes what [`EVIL`] is until it is dropped.
+fn sends(cluster: &Cluster, caller: &Caller) -> tokio::task::JoinHandle<()> {
+    let (mut caller, address) = (caller.clone(), cluster.web(0));
+    tokio::spawn(async move {
+        while caller.send(text(all(), EVIL)).await.is_ok() {
+            let mut client = Client::connect(&format!("ws://{address}/ws")).await;
+            client.say(EVIL).await;
+            client.goodbye(3000, "x\u{202e}y\u{200b}").await;
+        }
+    })
+}
+
+/// What is shown as it happens.
+#[tokio::test(flavor = "multi_thread")]
+async fn taps_of_strangers_do_nothing_at_a_terminal() {
+    let cluster = Cluster::quiet(1).start().await;
+    let _client = cluster.client(0).await;
+    let sending = sends(&cluster, &cluster.caller(0).await);
+    for json in [&[][..], &["--json"]] {
+        let tap = ["tap", "--whole-app", "--payload", "--for", "2s"];
+        let (code, out, errors) = cluster.run(&[&tap[..], json].concat());
+        is_safe("tap", &(out.clone() + &errors));
+        assert!(code == 0 && out.lines().count() > 3 && out.contains("\\u"), "{out}{errors}");
+        for line in out.lines().filter(|_| !json.is_empty()) {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+    sending.abort();
+}
+
 #[tokio::test]
 async fn texts_of_strangers_do_nothing_at_a_terminal() {
     let cluster = Cluster::quiet(1).start().await;
@@ -49,6 +79,7 @@ async fn texts_of_strangers_do_nothing_at_a_terminal() {
         &["clients"],
         &["client", &client.id],
         &["groups"],
+        &["group", name],
         &["roster", "room"],
         &["uids"],
         &["why", "--address", "127.0.0.1"],
