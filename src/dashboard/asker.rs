@@ -163,6 +163,7 @@ fn refused(address: &str, status: &Status) -> Failure {
     let message = status.message();
     match status.code() {
         Code::NotFound => Failure::NotFound(message.to_owned()),
+        Code::PermissionDenied => Failure::NotAllowed(message.to_owned()),
         Code::Unimplemented => Failure::Failed(format!("{address} is of another version: {message}")),
         Code::Unauthenticated => {
             Failure::Usage("the token is not accepted any more: log in again".to_owned())

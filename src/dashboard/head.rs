@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broadgate_proto::v1::{GatewayEvidence, StatusReply, StatusRequest};
+use broadgate_proto::v1::{Coverage, GatewayEvidence, StatusReply, StatusRequest};
 use serde_json::{Value, json};
 
 use crate::{
@@ -45,6 +45,17 @@ impl ClusterHead {
         let apps = self.keep(&mut reply, evidence);
         let status = output::json("StatusReply", &reply)?;
         Ok(json!({ "asked": address, "status": status, "apps": apps }))
+    }
+
+    /// What somebody is shown of the cluster who may see some of its apps alone.
+    pub(super) fn of_apps(apps: &[String]) -> Result<Value, Failure> {
+        let nothing = StatusReply {
+            coverage: Some(Coverage { complete: true, ..Coverage::default() }),
+            register_heard: true,
+            ..StatusReply::default()
+        };
+        let status = output::json("StatusReply", &nothing)?;
+        Ok(json!({ "asked": "", "status": status, "apps": apps, "limited": true }))
     }
 
     fn is_evidence_old(&self) -> bool {

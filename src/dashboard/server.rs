@@ -21,14 +21,13 @@ use broadgate_proto::{
     limits::{
         DASHBOARD_CONNECTIONS_MAX, DASHBOARD_REQUEST_BYTES_MAX, DASHBOARD_TABS_MAX, HANDSHAKE_TIME_MAX,
     },
-    v1::{StatusRequest, WhoAmIRequest},
 };
 use metrics::counter;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::server::TcpConnectInfo};
+use tonic::transport::server::TcpConnectInfo;
 
 use crate::{
     dashboard::{
@@ -171,15 +170,17 @@ impl Dashboard {
 
 /// What the page has to know before anything else. The cluster's name is for those who are logged in.
 async fn me(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> Response {
-    let is_logged_in = dashboard.visitor(&headers).is_some();
     let login = dashboard.settings.login.word();
-    if !is_logged_in {
+    let Some((_, visitor)) = dashboard.visitor(&headers) else {
         return Json(json!({ "logged_in": false, "login": login })).into_response();
-    }
+    };
+    let who = &visitor.who;
     let chosen = &dashboard.settings.chosen;
     let me = json!({
         "logged_in": true, "login": login, "version": VERSION, "cluster": chosen.name,
         "protected": chosen.protected && chosen.name.is_some(), "app": chosen.app,
+        "who": who.who, "role": who.role, "apps": who.apps,
+        "sees_payloads": who.rights.iter().any(|right| right == "payload"),
     });
     Json(me).into_response()
 }
@@ -211,8 +212,8 @@ async fn login(
             return error(StatusCode::UNAUTHORIZED, sentence);
         }
     };
-    let visitor = Visitor::new(chosen);
-    match accepted(&visitor).await {
+    let mut visitor = Visitor::new(chosen);
+    match visitor.introduce().await {
         Ok(()) => {}
         Err(Failure::Usage(_)) => {
             tracing::warn!(%ip, "a login at the dashboard has failed: the cluster does not accept the token");
@@ -235,20 +236,6 @@ async fn login(
     let set = dashboard.set_cookie(&key);
     locked(&dashboard.sessions).open(key, Arc::new(visitor), Instant::now());
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, set)]).into_response()
-}
-
-/// Asks the cluster something, which shows whether it accepts the credentials.
-async fn accepted(visitor: &Visitor) -> Result<(), Failure> {
-    let ask = |mut calls: super::asker::GatewayCalls| async move {
-        match calls.observe.who_am_i(WhoAmIRequest::default()).await {
-            // It is of an earlier version, and knows nobody but processes with the secret.
-            Err(status) if status.code() == Code::Unimplemented => {
-                calls.gateway.status(StatusRequest::default()).await.map(|_| tonic::Response::new(()))
-            }
-            answered => answered.map(|_| tonic::Response::new(())),
-        }
-    };
-    visitor.asker.ask(ask).await.map(drop)
 }
 
 async fn logout(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> Response {

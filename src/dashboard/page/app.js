@@ -64,6 +64,7 @@ function Header({ me, page, logout }) {
       <span class="cluster">${me.cluster && html`<b>${me.cluster}</b> `}${me.protected && html`<span class="tag">protected</span> `}${epoch && html`<span class="soft">view ${epoch.term}.${epoch.count}</span>`}</span>
       <${Freshness} />
       <span class="tools"><button type="button" class="plain" aria-pressed=${live.paused} onClick=${() => live.pause(!live.paused)}>${live.paused ? 'Go on' : 'Pause'}</button>
+      ${me.who && html`<span class="soft who">${me.who.replace(/^token:/, '')}${me.role && me.role !== 'admin' ? ` (${me.role})` : ''}</span>`}
       <button type="button" class="plain" onClick=${logout}>Log out</button></span>
     </div>
     <nav aria-label="Pages"><ul>${Object.entries(PAGES).filter(([, one]) => !one.of).map(([key, one]) => html`<li key=${key}>
@@ -112,7 +113,7 @@ function Dashboard({ me, logout }) {
       ${isOwn && live.bodyError && live.bodyError !== live.headError && html`<${Note}>${live.bodyError}${body ? `. What is shown is ${age(performance.now() - live.takenAt)} old.` : ''}<//>`}
       ${live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
     </main>
-    <footer class="soft">${live.head && html`asked ${live.head.asked} · `}broadgate ${me.version} · times are UTC</footer>`
+    <footer class="soft">${live.head?.asked && html`asked ${live.head.asked} · `}broadgate ${me.version} · times are UTC</footer>`
 }
 
 function Root() {

@@ -43,7 +43,7 @@ export function App({ head, body, query, me }) {
         ['groups', html`<a href=${link('groups', { app: app.id })}>show</a>`],
       ]} />
       <div class="row"><${Order} kind="send" label="Send an event…" app=${app.id} me=${me} event="test" /></div><//>
-    <${Tap} key=${app.id} app=${app.id} whom="whole_app" />
+    <${Tap} me=${me} key=${app.id} app=${app.id} whom="whole_app" />
     <${Backends} status=${head.status} app=${query.app} />
     <${Table} caption="Refused" note="connections and requests, the newest first" columns=${refusalColumns} rows=${body.recent.refused} empty="Nothing was refused, as far as remembered." />
     <${Table} caption="Ended" columns=${endColumns} rows=${body.recent.ended} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty="No connection has ended, as far as remembered." />`}`

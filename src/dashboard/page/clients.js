@@ -90,7 +90,7 @@ export function Client({ body, query, me }) {
     <h1>Client <code>${query.id}</code></h1>
     ${!body && html`<p class="soft">Asking…</p>`}
     ${client && html`<${Now} client=${client} me=${me} />`}
-    ${(client || query.id) && html`<${Tap} key=${query.id} app=${query.app} whom=${{ client: query.id }} />`}
+    ${(client || query.id) && html`<${Tap} me=${me} key=${query.id} app=${query.app} whom=${{ client: query.id }} />`}
     ${body && !client && html`<${Note} tone="warn">It is not connected${body.ends.ended.length ? '' : ', and nothing is remembered of it'}.<//>`}
     ${body && (client?.uid || !client) && html`<${Table} caption=${client?.uid ? `Earlier ends of uid ${client.uid}` : 'How it ended'} columns=${endColumns} rows=${body.ends.ended} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`}
       empty=${`Nothing is remembered${memories.length ? ` since ${clock(Math.min(...memories.map((one) => one.own_since_ms)))}` : ''}.`} />`}`

@@ -22,6 +22,13 @@ function Causes({ ended }) {
   return html`<p class="chips" aria-label="By cause">${all.map(([name, many]) => html`<span class="chip" key=${name}>${cause(name)} <b>${count(many)}</b></span>`)}</p>`
 }
 
+const OTHERS = [
+  { label: 'When', fit: true, cell: (one) => html`<span class="time">${clock(one.at_ms)}</span>` },
+  { label: 'Kind', fit: true, cell: (one) => one.kind },
+  { label: 'What', cell: (one) => html`<span class="wrap">${one.text || one.what}</span>` },
+  { label: 'Seen by', fit: true, cell: (one) => one.gateway },
+]
+
 const MEMBERS = [
   { label: 'Since', fit: true, cell: (one) => html`<span class="time">${clock(one.since_ms)}</span>` },
   { label: 'Member', cell: (one) => html`<b>${one.name}</b>` },
@@ -49,6 +56,7 @@ export function Events({ head, body, query }) {
     ${body && html`<${Causes} ended=${body.ended} />`}
     <${Table} caption="Ended connections" note=${body ? `${count(body.ended.length)} of ${count(body.ended_total)}, ${since}` : ''} columns=${endColumns} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'None, as far as remembered.' : 'Asking…'} />
     <${Table} caption="Refused" note=${body ? `${count(body.refused_total)} in all` : ''} columns=${refusalColumns} rows=${body?.refused ?? []} empty=${body ? 'Nothing was refused, as far as remembered.' : 'Asking…'} />
+    ${body?.others && html`<${Table} caption="Members, settings, alarms, orders" columns=${OTHERS} rows=${[...body.others.events].reverse()} keyOf=${(one) => `${one.gateway}${one.number}`} empty="Nothing is remembered." />`}
     <${Table} caption="Members" columns=${MEMBERS} rows=${members} keyOf=${(one) => one.name} />`
 }
 Events.what = (query) => ({ page: 'events', app: query.only ?? '', address: query.address ?? '', uid: query.uid ?? '' })

@@ -48,7 +48,7 @@ export function Group({ body, query, me }) {
       ]} />
       <div class="row"><${Order} kind="send" label="Send…" app=${query.app} to=${{ group: query.group }} me=${me} />
         <${Order} kind="close" label="Disconnect its members…" app=${query.app} to=${{ group: query.group }} me=${me} /></div><//>
-    <${Tap} key=${query.group} app=${query.app} whom=${{ group: query.group }} kinds=${['placed', 'dropped', 'joined', 'left', 'subscribing', 'closed']} />
+    <${Tap} me=${me} key=${query.group} app=${query.app} whom=${{ group: query.group }} kinds=${['placed', 'dropped', 'joined', 'left', 'subscribing', 'closed']} />
     <${Table} caption="Members" note=${body.members.next_cursor ? 'the first of them' : ''} columns=${clientColumns} rows=${body.members.clients} keyOf=${(one) => one.client_id} empty="None is connected."
       more=${body.members.next_cursor && html`<p class="pages"><a href=${link('clients', { app: query.app, by: 'group', value: query.group })}>All of them</a></p>`} />
     ${body.history.messages.length > 0 && html`<${Table} caption="Last messages" note="their content is not shown here" columns=${HISTORY} rows=${body.history.messages} keyOf=${(one) => one.offset} />`}`}`

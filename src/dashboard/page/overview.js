@@ -70,6 +70,7 @@ const ENDS = [
 
 export function Overview({ head, body }) {
   const { status } = head
+  if (head.limited) return html`<h1>Overview</h1><p>Your token is for ${head.apps.map((id, n) => html`${n ? ', ' : ''}<a href=${`#/app?${new URLSearchParams({ app: id })}`}>app ${id}</a>`)}: the cluster as a whole is not shown to you.</p>`
   return html`<h1 class="hidden">Overview</h1>
     <${Health} status=${status} />
     <${Figures} status=${status} />

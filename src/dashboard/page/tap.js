@@ -41,7 +41,7 @@ export function linesOf(parts, next) {
 }
 
 /** `whom` as the stream takes it: {client}, {uid}, {group} or "whole_app". */
-export function Tap({ app, whom, kinds }) {
+export function Tap({ me, app, whom, kinds }) {
   const [on, setOn] = useState(false)
   const [payload, setPayload] = useState(false)
   const [only, setOnly] = useState('')
@@ -64,7 +64,7 @@ export function Tap({ app, whom, kinds }) {
   return html`<section class="panel"><h2>Live</h2>
     <div class="row tapping"><button type="button" aria-pressed=${on} onClick=${() => { if (!on) setLines([]); setOn(!on) }}>${on ? 'Stop' : 'Watch'}</button>
       <${Field} label="Show"><select value=${only} onChange=${(event) => setOnly(event.target.value)}><option value="">everything</option>${(kinds ?? KINDS).map((kind) => html`<option value=${kind}>${kind}</option>`)}</select><//>
-      <label class="check"><input type="checkbox" checked=${payload} onChange=${(event) => setPayload(event.target.checked)} /> what messages say, if you may see it</label></div>
+      ${me.sees_payloads ? html`<label class="check"><input type="checkbox" checked=${payload} onChange=${(event) => setPayload(event.target.checked)} /> what messages say</label>` : html`<span class="check">what messages say is not shown to you</span>`}</div>
     ${end && html`<${Note} tone="warn">${end}<//>`}
     ${(on || lines.length > 0) && html`<div class="tap" tabindex="0" role="log" aria-live="off" aria-label="What happens, the newest first">
       ${!shown.length && html`<p class="soft">Nothing yet.</p>`}
