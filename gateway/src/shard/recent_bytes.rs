@@ -10,36 +10,43 @@ pub(crate) struct SentNow {
     pub(crate) bytes: u32,
 }
 
-/// Bytes in the present window and in the one before it.
+/// Bytes in the present window and in the one before it. Windows are those of the shard's clock, so a command to a group
+/// compares and adds, and does no more.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RecentBytes {
-    since: u32,
-    now: u32,
+    /// The first second after the present window; 0 if there has been none.
+    until: u32,
+    /// What is beyond 32 bits is cut when the window ends.
     before: u32,
+    now: u64,
 }
 
 impl RecentBytes {
+    #[inline]
     pub(super) fn add(&mut self, SentNow { second, bytes }: SentNow) {
-        if second.saturating_sub(self.since) >= WINDOW_SECONDS {
+        if second >= self.until {
             self.turn(second);
         }
-        self.now = self.now.saturating_add(bytes);
+        // No window is long enough for it to overflow.
+        self.now += u64::from(bytes);
     }
 
     /// How many bytes there were, in how many seconds.
     pub(super) fn lately(mut self, second: u32) -> (u64, u32) {
-        if second.saturating_sub(self.since) >= WINDOW_SECONDS {
+        if second >= self.until {
             self.turn(second);
         }
-        let window = second.saturating_sub(self.since) + if self.before > 0 { WINDOW_SECONDS } else { 0 };
-        (u64::from(self.now) + u64::from(self.before), window.max(1))
+        let since = self.until.saturating_sub(WINDOW_SECONDS);
+        let window = second.saturating_sub(since) + if self.before > 0 { WINDOW_SECONDS } else { 0 };
+        (self.now + u64::from(self.before), window.max(1))
     }
 
     /// Windows follow each other without a gap, unless nothing was sent in one.
+    #[cold]
     fn turn(&mut self, second: u32) {
-        let passed = second.saturating_sub(self.since) / WINDOW_SECONDS;
-        self.before = if passed == 1 { self.now } else { 0 };
-        self.since += passed * WINDOW_SECONDS;
+        let is_next = second - self.until < WINDOW_SECONDS;
+        self.before = if is_next { u32::try_from(self.now).unwrap_or(u32::MAX) } else { 0 };
+        self.until = (second / WINDOW_SECONDS).saturating_add(1).saturating_mul(WINDOW_SECONDS);
         self.now = 0;
     }
 }
@@ -63,6 +70,7 @@ mod tests {
         assert_eq!(recent.lately(160), (0, 1));
         recent.add(SentNow { second: 170, bytes: u32::MAX });
         recent.add(SentNow { second: 171, bytes: u32::MAX });
-        assert_eq!(recent.lately(171).0, u64::from(u32::MAX));
+        assert_eq!(recent.lately(171).0, 2 * u64::from(u32::MAX));
+        assert_eq!(recent.lately(177), (u64::from(u32::MAX), 1 + 16), "at most so much is kept of a window");
     }
 }
