@@ -103,7 +103,7 @@ fn auth_key(query: &str) -> String {
 }
 
 /// A key as a log may contain it: "" unless it is an app's, since what stands in its place may be a secret.
-pub(in crate::ingress) fn known_key(table: &AppTable, key: String) -> String {
+fn known_key(table: &AppTable, key: String) -> String {
     if table.by_key(&key).is_some() { key } else { String::new() }
 }
 
