@@ -83,11 +83,12 @@ function Dashboard({ me, logout }) {
       takeLink()
       setAt(route())
       window.scrollTo(0, 0)
+      document.getElementById('main')?.focus({ preventScroll: true })
     }
     window.addEventListener('hashchange', moved)
     return () => window.removeEventListener('hashchange', moved)
   }, [])
-  const page = PAGES[at.page] ? at.page : 'overview'
+  const page = Object.hasOwn(PAGES, at.page) ? at.page : 'overview'
   const { view, what, name } = PAGES[page]
   const app = at.query.app ?? me.app ?? live.head?.apps[0] ?? ''
   const query = { ...at.query, app }

@@ -1,7 +1,7 @@
 // Apps: who uses the cluster, what was refused, and a test event.
 import { html, link } from '/base.js'
 import { count } from '/words.js'
-import { Facts, Note, Panel, State, Table } from '/parts.js'
+import { Facts, Note, Panel, State, Table, asking } from '/parts.js'
 import { Order } from '/orders.js'
 import { Tap } from '/tap.js'
 import { refusalColumns } from '/events.js'
@@ -14,7 +14,7 @@ const COLUMNS = [
 ]
 
 export function Apps({ body }) {
-  return html`<h1>Apps</h1><${Table} caption="Apps" columns=${COLUMNS} rows=${body?.apps ?? []} keyOf=${(app) => app.id} empty=${body ? 'No app is configured.' : 'Asking…'} />`
+  return html`<h1>Apps</h1><${Table} caption="Apps" columns=${COLUMNS} rows=${body?.apps ?? []} keyOf=${(app) => app.id} empty=${body ? 'No app is configured.' : asking()} />`
 }
 
 const yes = (value) => (value ? 'yes' : 'no')
@@ -33,7 +33,7 @@ function Backends({ status, app }) {
 export function App({ head, body, query, me }) {
   const app = body?.app
   return html`<p class="path"><a href="#/apps">Apps</a></p><h1>App ${query.app}</h1>
-    ${!body && html`<p class="soft">Asking…</p>`}
+    ${!body && html`<p class="soft">${asking()}</p>`}
     ${body && html`<${Panel} title="Now">
       <${Facts} rows=${[
         ['clients', html`<a href=${link('clients', { app: app.id })}>${count(body.clients)}</a>`],

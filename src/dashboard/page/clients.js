@@ -1,7 +1,7 @@
 // Clients: found by what they are called or by what holds them up; and one of them.
 import { go, html, link, useState } from '/base.js'
 import { age, bytes, clock, count, counted } from '/words.js'
-import { AppChoice, ClientLink, Facts, Field, NextPage, Note, Panel, Table } from '/parts.js'
+import { AppChoice, ClientLink, Facts, Field, NextPage, Note, Panel, Table, asking } from '/parts.js'
 import { Order } from '/orders.js'
 import { Tap } from '/tap.js'
 
@@ -9,7 +9,7 @@ const BY = { all: 'all', uid: 'with the uid', group: 'in the group', id: 'with t
 const NAMED = ['uid', 'group', 'id', 'address']
 
 function Search({ query, apps }) {
-  const [by, setBy] = useState(query.by ?? 'all')
+  const [by, setBy] = useState(Object.hasOwn(BY, query.by ?? '') ? query.by : 'all')
   const submit = (event) => {
     event.preventDefault()
     const form = Object.fromEntries(new FormData(event.target))
@@ -21,7 +21,7 @@ function Search({ query, apps }) {
   return html`<form class="search" role="search" onSubmit=${submit}>
     <${AppChoice} app=${query.app} apps=${apps} />
     <${Field} label="Clients"><select name="by" value=${by} onChange=${(event) => setBy(event.target.value)}>${Object.entries(BY).map(([key, name]) => html`<option value=${key} selected=${key === by}>${name}</option>`)}</select><//>
-    ${NAMED.includes(by) && html`<${Field} label="Name"><input name="value" required autocomplete="off" spellcheck=${false} value=${query.value ?? ''} /><//>`}
+    ${NAMED.includes(by) && html`<${Field} label="Name"><input name="value" required autocomplete="off" spellcheck=${false} defaultValue=${query.value ?? ''} /><//>`}
     <button>Show</button></form>`
 }
 
@@ -44,15 +44,15 @@ export const clientColumns = COLUMNS
 export const Missing = ({ coverage }) => coverage && !coverage.complete && html`<${Note}>No answer from ${(coverage.missing ?? []).join(', ')}: theirs are missing here.<//>`
 
 export function Clients({ head, body, query }) {
-  const by = BY[query.by] ? query.by : 'all'
+  const by = Object.hasOwn(BY, query.by ?? '') ? query.by : 'all'
   return html`<h1>Clients</h1>
     <${Search} key=${JSON.stringify(query)} query=${query} apps=${head.apps} />
     <${Missing} coverage=${body?.coverage} />
     <${Table} caption=${`Clients ${by === 'all' ? '' : BY[by]} ${query.value ?? ''}`.trim()} note=${body ? `${counted(body.clients.length, 'row')} of app ${query.app || 'default'}` : ''}
-      columns=${COLUMNS} rows=${body?.clients ?? []} keyOf=${(one) => one.client_id} empty=${body ? 'No such client is connected.' : 'Asking…'}
+      columns=${COLUMNS} rows=${body?.clients ?? []} keyOf=${(one) => one.client_id} empty=${body ? 'No such client is connected.' : asking()}
       more=${html`<${NextPage} to=${body?.next_cursor && link('clients', { ...query, cursor: body.next_cursor })} from=${query.cursor && link('clients', { ...query, cursor: '' })} />`} />`
 }
-Clients.what = (query) => ({ page: 'clients', app: query.app, by: BY[query.by] && !['id', 'address'].includes(query.by) ? query.by : 'all', value: query.value ?? '', cursor: query.cursor ?? '' })
+Clients.what = (query) => ({ page: 'clients', app: query.app, by: Object.hasOwn(BY, query.by ?? '') && !['id', 'address'].includes(query.by) ? query.by : 'all', value: query.value ?? '', cursor: query.cursor ?? '' })
 
 /** Why connections have ended. */
 export const endColumns = [
@@ -88,7 +88,7 @@ export function Client({ body, query, me }) {
   const memories = body?.ends.memories ?? []
   return html`<p class="path"><a href=${link('clients', { app: query.app })}>Clients</a></p>
     <h1>Client <code>${query.id}</code></h1>
-    ${!body && html`<p class="soft">Asking…</p>`}
+    ${!body && html`<p class="soft">${asking()}</p>`}
     ${client && html`<${Now} client=${client} me=${me} />`}
     ${(client || query.id) && html`<${Tap} me=${me} key=${query.id} app=${query.app} whom=${{ client: query.id }} />`}
     ${body && !client && html`<${Note} tone="warn">It is not connected${body.ends.ended.length ? '' : ', and nothing is remembered of it'}.<//>`}

@@ -1,7 +1,7 @@
 // What has happened: connections that ended, and what was refused.
 import { go, html } from '/base.js'
 import { cause, clock, count, counted, gateways, workers } from '/words.js'
-import { Field, Table } from '/parts.js'
+import { Field, Table, asking } from '/parts.js'
 import { Missing, endColumns } from '/clients.js'
 
 export const refusalColumns = [
@@ -49,13 +49,13 @@ export function Events({ head, body, query }) {
   const since = memories.length ? `remembered since ${clock(Math.min(...memories.map((one) => one.own_since_ms || Date.now())))}` : ''
   return html`<h1>Events</h1>
     <form class="search" role="search" onSubmit=${submit} key=${JSON.stringify(query)}>
-      <${Field} label="App, or all"><input name="app" autocomplete="off" spellcheck=${false} value=${query.only ?? ''} /><//>
-      <${Field} label="Address or network"><input name="address" autocomplete="off" spellcheck=${false} placeholder="10.1.7.0/24" value=${query.address ?? ''} /><//>
-      <${Field} label="Uid"><input name="uid" autocomplete="off" spellcheck=${false} value=${query.uid ?? ''} /><//><button>Show</button></form>
+      <${Field} label="App, or all"><input name="app" autocomplete="off" spellcheck=${false} defaultValue=${query.only ?? ''} /><//>
+      <${Field} label="Address or network"><input name="address" autocomplete="off" spellcheck=${false} placeholder="10.1.7.0/24" defaultValue=${query.address ?? ''} /><//>
+      <${Field} label="Uid"><input name="uid" autocomplete="off" spellcheck=${false} defaultValue=${query.uid ?? ''} /><//><button>Show</button></form>
     <${Missing} coverage=${body?.coverage} />
     ${body && html`<${Causes} ended=${body.ended} />`}
-    <${Table} caption="Ended connections" note=${body ? `${count(body.ended.length)} of ${count(body.ended_total)}, ${since}` : ''} columns=${endColumns} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'None, as far as remembered.' : 'Asking…'} />
-    <${Table} caption="Refused" note=${body ? `${count(body.refused_total)} in all` : ''} columns=${refusalColumns} rows=${body?.refused ?? []} empty=${body ? 'Nothing was refused, as far as remembered.' : 'Asking…'} />
+    <${Table} caption="Ended connections" note=${body ? `${count(body.ended.length)} of ${count(body.ended_total)}, ${since}` : ''} columns=${endColumns} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'None, as far as remembered.' : asking()} />
+    <${Table} caption="Refused" note=${body ? `${count(body.refused_total)} in all` : ''} columns=${refusalColumns} rows=${body?.refused ?? []} empty=${body ? 'Nothing was refused, as far as remembered.' : asking()} />
     ${body?.others && html`<${Table} caption="Members, settings, alarms, orders" columns=${OTHERS} rows=${[...body.others.events].reverse()} keyOf=${(one) => `${one.gateway}${one.number}`} empty="Nothing is remembered." />`}
     <${Table} caption="Members" columns=${MEMBERS} rows=${members} keyOf=${(one) => one.name} />`
 }

@@ -2,7 +2,7 @@
 import { go, html, link } from '/base.js'
 import { bytes, count, counted } from '/words.js'
 import { clientColumns, Missing } from '/clients.js'
-import { AppChoice, Facts, Field, NextPage, Panel, Table } from '/parts.js'
+import { AppChoice, Facts, Field, NextPage, Panel, Table, asking } from '/parts.js'
 import { Order } from '/orders.js'
 import { Tap } from '/tap.js'
 
@@ -19,10 +19,10 @@ export function Groups({ head, body, query }) {
   return html`<h1>Groups</h1>
     <form class="search" role="search" onSubmit=${submit} key=${JSON.stringify(query)}>
       <${AppChoice} app=${query.app} apps=${head.apps} />
-      <${Field} label="Names that begin with"><input name="prefix" autocomplete="off" spellcheck=${false} value=${query.prefix ?? ''} /><//><button>Show</button></form>
+      <${Field} label="Names that begin with"><input name="prefix" autocomplete="off" spellcheck=${false} defaultValue=${query.prefix ?? ''} /><//><button>Show</button></form>
     <${Missing} coverage=${body?.coverage} />
     <${Table} caption="Groups" note=${body ? `${counted(body.names.length, 'row')} of app ${query.app || 'default'}` : ''} columns=${columns} rows=${body?.names ?? []} keyOf=${(one) => one.name}
-      empty=${body ? 'No such group has members.' : 'Asking…'}
+      empty=${body ? 'No such group has members.' : asking()}
       more=${html`<${NextPage} to=${body?.next_cursor && link('groups', { ...query, cursor: body.next_cursor })} from=${query.cursor && link('groups', { ...query, cursor: '' })} />`} />`
 }
 Groups.what = (query) => ({ page: 'groups', app: query.app, prefix: query.prefix ?? '', cursor: query.cursor ?? '' })
@@ -37,7 +37,7 @@ export function Group({ body, query, me }) {
   const counts = body?.count.groups[query.group]
   return html`<p class="path"><a href=${link('groups', { app: query.app })}>Groups</a></p>
     <h1>Group <code class="wrap">${query.group}</code></h1>
-    ${!body && html`<p class="soft">Asking…</p>`}
+    ${!body && html`<p class="soft">${asking()}</p>`}
     ${body && html`<${Missing} coverage=${body.members.coverage} />
     <${Panel} title="Now">
       <${Facts} rows=${[

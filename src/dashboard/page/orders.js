@@ -54,9 +54,9 @@ function Form({ kind, app, to, me, event: named, close }) {
       <p>${to ? html`To ${of} <b>${name}</b>` : 'To'} of app <b>${app || 'default'}</b>${me.cluster ? html` in <b>${me.cluster}</b>` : ''}</p>
       ${!to && html`<div class="row"><${Field} label="To a"><select name="kind"><option value="group">group (channel)</option><option value="uid">uid</option><option value="client">client id</option></select><//>
         <${Field} label="Name"><input name="name" required autocomplete="off" /><//></div>`}
-      ${sends && html`<${Field} label="Event, for Pusher and Echo; empty for a plain text"><input name="event" autocomplete="off" value=${named ?? ''} /><//>
+      ${sends && html`<${Field} label="Event, for Pusher and Echo; empty for a plain text"><input name="event" autocomplete="off" defaultValue=${named ?? ''} /><//>
         <${Field} label="Message"><textarea name="text" rows="4" required></textarea><//>`}
-      ${!sends && html`<div class="row"><${Field} label="Close code"><input name="code" type="number" min="1000" max="4999" value="4000" required /><//>
+      ${!sends && html`<div class="row"><${Field} label="Close code"><input name="code" type="number" min="1000" max="4999" defaultValue="4000" required /><//>
         <${Field} label="Reason, which the client sees"><input name="reason" maxlength="123" autocomplete="off" /><//></div>`}
       ${outcome?.error && html`<${Note}>${outcome.error}<//>`}
       ${outcome?.receipt && html`<${Done} receipt=${outcome.receipt} done=${sends ? 'Sent to' : 'Closed'} />`}

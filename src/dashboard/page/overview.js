@@ -2,7 +2,7 @@
 import { html } from '/base.js'
 import { age, bytes, clock, count, counted, gateways, held, rate, short, totals, troubles, workers } from '/words.js'
 import { rates } from '/rates.js'
-import { Chart, ClientLink, Meter, Spark, State, Table, Tile } from '/parts.js'
+import { Chart, ClientLink, Meter, Spark, State, Table, Tile, asking } from '/parts.js'
 
 const of = (name) => (one) => ({ at: one.at, value: one[name] })
 
@@ -77,7 +77,7 @@ export function Overview({ head, body }) {
     <${Table} caption="Gateways" columns=${GATEWAYS.filter((one) => one.label !== 'Busy' || status.gateways.some((known) => known.counters))} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />
     <div class="two">
       <${Table} caption="Workers" columns=${WORKERS} rows=${workers(status)} keyOf=${(one) => one.name} empty="No worker is attached." />
-      <${Table} caption="Last ends" columns=${ENDS} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : 'Asking…'}
+      <${Table} caption="Last ends" columns=${ENDS} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : asking()}
         more=${html`<p class="pages"><a href="#/events">All ends and refusals</a></p>`} />
     </div>`
 }

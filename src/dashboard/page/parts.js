@@ -1,5 +1,6 @@
 // The parts of which pages are made.
 import { html, useEffect, useState } from '/base.js'
+import { live } from '/live.js'
 import { count, rate } from '/words.js'
 import { points, roundUp, spanOf } from '/rates.js'
 
@@ -102,6 +103,9 @@ export function NextPage({ to, from }) {
 
 /** A choice of one app of those that are known; also of one that is not. */
 export function AppChoice({ app, apps }) {
-  return html`<${Field} label="App"><input name="app" list="apps" value=${app ?? ''} autocomplete="off" spellcheck=${false} /><//>
+  return html`<${Field} label="App"><input name="app" list="apps" defaultValue=${app ?? ''} autocomplete="off" spellcheck=${false} /><//>
     <datalist id="apps">${apps.map((id) => html`<option value=${id} />`)}</datalist>`
 }
+
+/** What stands where an answer is missing. */
+export const asking = () => (live.bodyError ? 'No answer.' : 'Asking…')
