@@ -217,6 +217,22 @@ const checks = {
     await shows(page, 'by the suite')
   },
 
+  'what is typed outlives the next picture, and an unknown page is none': async ({ page }) => {
+    await drawn(page, '#/groups?app=shop')
+    const prefix = page.locator('input[name=prefix]')
+    await prefix.fill('ord')
+    const at = await page.locator('#age').innerText()
+    await until('the next picture has come', async () => await page.locator('#age').innerText() !== at)
+    await until('and the one after it', async () => await page.locator('#age').innerText() === 'as of 0 s ago')
+    await new Promise((resolve) => setTimeout(resolve, 2200))
+    same('the field', await prefix.inputValue(), 'ord')
+    for (const hash of ['#/constructor', '#/toString']) {
+      await page.goto(`${new URL(page.url()).origin}/${hash}`)
+      await shows(page, 'Last ends')
+    }
+    await drawn(page, '#/clients?app=shop&by=constructor')
+  },
+
   'what a client does is seen within a second': async ({ cluster, page, one }) => {
     await drawn(page, `#/client?app=shop&id=${one.id}`)
     await page.getByRole('button', { name: 'Watch' }).click()
