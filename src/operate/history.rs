@@ -73,22 +73,22 @@ fn since(text: &str) -> Result<Since, String> {
 
 pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
     let cluster = args.target.cluster().await?;
-    let asked = Asked { args, cluster };
-    let since = asked.since().await?;
-    let reply = asked.ask(since.clone(), asked.args.limit).await?;
-    if asked.args.follow {
-        return until_interrupted(asked.follow(since, reply)).await;
+    let reader = HistoryReader { args, cluster };
+    let since = reader.since().await?;
+    let reply = reader.ask(since.clone(), reader.args.limit).await?;
+    if reader.args.follow {
+        return until_interrupted(reader.follow(since, reply)).await;
     }
     let Some(position) = reply.position.clone() else {
         return Err(Failure::NotFound(format!(
             "group {:?} has no history: nothing was sent to it, or no rule of [[gateway.groups]] keeps its messages (history_messages)",
-            asked.args.group
+            reader.args.group
         )));
     };
-    if asked.args.target.json {
+    if reader.args.target.json {
         print_json(&json("HistoryReply", &reply)?)?;
     } else {
-        asked.print(&reply, true)?;
+        reader.print(&reply, true)?;
         if reply.messages.last().is_some_and(|last| last.offset < position.offset) {
             let last = reply.messages.last().map_or(0, |last| last.offset);
             print(&format!("more up to {}: --since {last}\n", position.offset))?;
@@ -97,12 +97,12 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
     complete(reply.coverage.as_ref())
 }
 
-struct Asked {
+struct HistoryReader {
     args: HistoryArgs,
     cluster: Cluster,
 }
 
-impl Asked {
+impl HistoryReader {
     async fn ask(&self, since: Option<HistoryPosition>, limit: u32) -> Result<HistoryReply, CommandError> {
         let group = &self.args.group;
         if self.args.payload {
