@@ -6,7 +6,10 @@ use broadgate_proto::v1::{
 };
 use tonic::{Code, Streaming, transport::Channel};
 
-use crate::harness::*;
+use crate::{
+    harness::*,
+    pusher::{Pusher, sign},
+};
 
 async fn observer(cluster: &Cluster, gateway: usize) -> ObserveClient<Channel> {
     ObserveClient::connect(format!("http://{}", cluster.internal[gateway])).await.unwrap()
@@ -263,6 +266,39 @@ async fn a_tap_follows_gateways_that_go_and_come() {
     let client = cluster.client(third).await;
     let (gateway, opened) = shown.kind(TapKind::Opened).await;
     assert_eq!((&*gateway, opened.client_id), ("gateway-3", client.id));
+}
+
+/// A user who signs in by the Pusher protocol is a uid to a tap, and what is refused to them is shown.
+#[tokio::test]
+async fn users_of_the_pusher_protocol_are_followed_by_their_ids() {
+    let apps =
+        "[[apps]]\nid = \"shop\"\n[[apps.keys]]\nkey = \"shop-key\"\nsecret = \"secret-of-the-shop\"\n";
+    let cluster = Cluster::quiet(2).more(apps).start().await;
+    let in_shop = |whose: Of| TapRequest { app: "shop".to_owned(), ..of(whose) };
+    let mut shown = Shown::open(&cluster, 0, in_shop(Of::Uid("42".to_owned())), 2).await;
+    let mut ann = Pusher::connect(&cluster, 1).await;
+    let user_data = serde_json::json!({ "id": "42" }).to_string();
+    let auth = sign(&format!("{}::user::{user_data}", ann.socket_id));
+    ann.say("pusher:signin", serde_json::json!({ "auth": auth, "user_data": user_data })).await;
+    let (gateway, bound) = shown.kind(TapKind::Bound).await;
+    assert_eq!((&*gateway, &*bound.place), ("gateway-2", "42"));
+    assert_eq!(ann.hear().await["event"], "pusher:signin_success");
+    ann.subscribe("news").await;
+    for kind in [TapKind::Subscribing, TapKind::Joined] {
+        assert_eq!(shown.kind(kind).await.1.place, "news");
+    }
+    ann.say("pusher:subscribe", serde_json::json!({ "channel": "private-x", "auth": "shop-key:00" })).await;
+    let (_, refused) = shown.kind(TapKind::Dropped).await;
+    assert!(refused.reason.contains("private-x"), "{refused:?}");
+    let to = v1::Audience { app: "shop".to_owned(), ..groups(&["news"]) };
+    let send = v1::SendRequest { event: "Shipped".to_owned(), ..text(to, "{}") };
+    cluster.caller(0).await.send(send).await.unwrap();
+    let (_, placed) = shown.kind(TapKind::Placed).await;
+    assert_eq!((&*placed.place, &*placed.uid), ("news", "42"));
+    ann.say("pusher:unsubscribe", serde_json::json!({ "channel": "news" })).await;
+    assert_eq!(shown.kind(TapKind::Left).await.1.place, "news");
+    drop(ann);
+    assert_eq!(shown.kind(TapKind::Closed).await.1.reason, "lost");
 }
 
 /// What people read, and how the command ends.

@@ -65,7 +65,9 @@ impl Shard {
             self.taps.begin(orders.iter().map(|order| &**order).zip(shared.iter().map(Some)));
         }
         let outcomes = self.send_all(to, &shared);
-        self.taps.end();
+        if self.taps.is_open() {
+            self.taps.end();
+        }
         for (order, outcome) in orders.iter().zip(outcomes) {
             let answer = Answer::Receipt(outcome.receipt());
             self.executed.remember(order, Remembrance::of(&answer), self.second);

@@ -295,3 +295,72 @@ impl Shard {
         self.tap_for(taps, slot, TapKind::Closed, &details);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        observers::{TapQuestion, TapStream},
+        shard::fixture::{limits, shard, to_group},
+    };
+
+    use super::*;
+
+    fn question(whose: TapWhose) -> TapQuestion {
+        let (kinds, per_second_max) = (u32::MAX, 1000);
+        TapQuestion { app: "default".into(), whose, kinds, payload_max: None, per_second_max, seconds: 1 }
+    }
+
+    fn open(shard: &mut Shard, whose: TapWhose) -> TapStream {
+        let stream = shard.taps.taps.open(question(whose)).unwrap();
+        shard.taps_changed(None);
+        stream
+    }
+
+    fn marks(shard: &Shard) -> Vec<u8> {
+        shard.clients.iter().map(|(_, client)| client.taps).collect()
+    }
+
+    #[tokio::test]
+    async fn clients_are_marked_while_a_tap_shows_them_and_as_their_uid_changes() {
+        let (shard, _others) = shard(&["g", "g"], limits()).await;
+        let shard = &mut *shard.borrow_mut();
+        let first = shard.clients.id_of(0);
+        let by_id = open(shard, TapWhose::Client(first));
+        assert_eq!(marks(shard), [1, 0]);
+        shard.directory.bind(1, "42");
+        let by_uid = open(shard, TapWhose::Uid("42".into()));
+        assert_eq!(marks(shard), [1, 2]);
+        shard.directory.bind(0, "42");
+        shard.tap_bound(0);
+        assert_eq!(marks(shard), [3, 2]);
+        // A group's clients are not marked: its messages are shown once.
+        let group = open(shard, TapWhose::Group("g".into()));
+        assert_eq!(marks(shard), [3, 2]);
+        drop(by_id);
+        // Its place is another tap's before the shard has heard of either.
+        let app = open(shard, TapWhose::App);
+        assert_eq!((app.place, marks(shard)), (0, vec![2, 2]));
+        drop((by_uid, group, app));
+        shard.taps_changed(None);
+        assert_eq!((marks(shard), shard.taps.is_open()), (vec![0, 0], false));
+    }
+
+    /// Merged messages keep their ids, and a tap of the group sees each once.
+    #[tokio::test]
+    async fn messages_that_are_placed_together_are_shown_one_by_one() {
+        let (shard, _others) = shard(&["g", "g"], limits()).await;
+        let shard = &mut *shard.borrow_mut();
+        let mut group = open(shard, TapWhose::Group("g".into()));
+        let mut client = open(shard, TapWhose::Client(shard.clients.id_of(1)));
+        shard.execute_all(&[to_group("g", "1", "a"), to_group("g", "2", "b"), to_group("g", "3", "c")]);
+        shard.execute_all(&[to_group("h", "4", "d"), to_group("g", "5", "e")]);
+        for (stream, count) in [(&mut group, 2), (&mut client, 0)] {
+            let (missed, events) = stream.next().await;
+            let shown: Vec<_> = events.iter().map(|event| (&*event.command_id, event.kind())).collect();
+            let placed = ["1", "2", "3", "5"].map(|id| (id, TapKind::Placed));
+            assert_eq!((missed, &shown[..]), (0, &placed[..]));
+            assert!(events.iter().all(|event| &*event.place == "g"), "{events:?}");
+            assert!(count == 0 || events.iter().all(|event| event.count == count), "{events:?}");
+        }
+    }
+}

@@ -1555,7 +1555,8 @@ pub enum TapKind {
     Written = 6,
     /// The client does not read what is sent to it: outbox_bytes wait.
     Held = 7,
-    /// A message was dropped. reason: from the closed set of the metric of drops.
+    /// A message was dropped; reason: from the closed set of the metric of drops. Or what
+    /// a Pusher client asked for was refused; reason: the sentence.
     Dropped = 8,
     /// A client is in a group. place: the group.
     Joined = 9,

@@ -34,7 +34,7 @@ use crate::{
     codec::encode::{close_frame, text_frame},
     command::{ChannelEvent, EventFlags},
     refusals::RefusalContext,
-    shard::{clients::ShardClients, counters::Drop, slots::Slot, state::Shard},
+    shard::{clients::ShardClients, counters::Drop, slots::Slot, state::Shard, taps::TapDetails},
 };
 
 pub(crate) use self::client::PusherTenant;
@@ -116,6 +116,9 @@ impl Shard {
             Act::Nothing => {}
             Act::Say(frame) => self.say(slot, &frame),
             Act::Refuse { frame, reason, why } => {
+                if self.taps.is_open() {
+                    self.tap(slot, TapKind::Dropped, &TapDetails { reason: &why, ..TapDetails::default() });
+                }
                 if let Some(client) = self.clients.get(slot) {
                     let (app, address) = (&*client.app, Some(client.address));
                     let refused =
