@@ -7,7 +7,7 @@ use broadgate_proto::{id::Incarnation, ring::Ring, v1::PusherEvent};
 use super::queue::ObserverQueue;
 
 /// What waits for one observer.
-type EventQueue = Arc<ObserverQueue<PusherEvent>>;
+type PusherEventQueue = Arc<ObserverQueue<PusherEvent>>;
 
 /// What an observer watches.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Observer {
     /// Rises from one to the next.
     pub(super) key: u64,
     pub(super) request: ObserverRequest,
-    pub(super) queue: EventQueue,
+    pub(super) queue: PusherEventQueue,
 }
 
 /// All observers, by what they observe.
@@ -33,21 +33,21 @@ pub(super) struct ObserverTable(HashMap<Box<str>, ObservedApp>);
 #[derive(Default)]
 struct ObservedApp {
     /// They get every event.
-    whole: Vec<EventQueue>,
+    whole: Vec<PusherEventQueue>,
     shares: Vec<ObserverShare>,
 }
 
 /// Observers that share one app's events among themselves.
 struct ObserverShare {
     ring: Ring,
-    queues: HashMap<Incarnation, EventQueue>,
+    queues: HashMap<Incarnation, PusherEventQueue>,
 }
 
 impl ObserverTable {
     /// In rising order of their keys.
     pub(super) fn of(observers: &[Observer]) -> Self {
         let mut apps: HashMap<Box<str>, ObservedApp> = HashMap::new();
-        let mut shares: HashMap<(&str, &str), HashMap<Incarnation, EventQueue>> = HashMap::new();
+        let mut shares: HashMap<(&str, &str), HashMap<Incarnation, PusherEventQueue>> = HashMap::new();
         for Observer { request, queue, .. } in observers {
             match &request.share {
                 None => apps.entry(request.app.clone()).or_default().whole.push(Arc::clone(queue)),
@@ -74,7 +74,7 @@ impl ObserverTable {
         &'a self,
         app: &str,
         client_id: &'a str,
-    ) -> impl Iterator<Item = &'a EventQueue> {
+    ) -> impl Iterator<Item = &'a PusherEventQueue> {
         let app = self.0.get(app);
         let whole = app.into_iter().flat_map(|app| &app.whole);
         let shares = app.into_iter().flat_map(|app| &app.shares);
@@ -99,7 +99,7 @@ mod tests {
     /// The keys of the observers of a client's events.
     fn keys(observers: &[Observer], client: &str) -> Vec<u64> {
         let table = ObserverTable::of(observers);
-        let key = |queue: &EventQueue| {
+        let key = |queue: &PusherEventQueue| {
             observers.iter().find(|observer| Arc::ptr_eq(&observer.queue, queue)).map(|observer| observer.key)
         };
         let mut keys: Vec<u64> = table.of_client("shop", client).filter_map(key).collect();
