@@ -32,7 +32,7 @@ use crate::{
     command::tapping,
     dispatch::{Dispatcher, Installed},
     identity::Identity,
-    observers::{TapStream, Taps},
+    observers::{TapReader, Taps},
 };
 
 /// How often a gateway that cannot be reached is tried again.
@@ -86,7 +86,7 @@ pub(super) async fn open(
 /// This gateway's own tap. It ends with its time, and with this incarnation.
 struct OwnTap {
     // Dropped before the shards hear of it.
-    stream: TapStream,
+    stream: TapReader,
     _tell: TellShards,
     me: Arc<Identity>,
     until: Instant,

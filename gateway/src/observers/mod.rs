@@ -34,7 +34,7 @@ use self::{
 };
 pub(crate) use self::{
     table::ObserverRequest,
-    taps::{SaidPayload, Tap, TapQuestion, TapStream, TapTable, TapWhose, Taps},
+    taps::{SaidPayload, Tap, TapQuestion, TapReader, TapTable, TapWhose, Taps},
 };
 
 const BOUNDS: QueueBounds = QueueBounds {

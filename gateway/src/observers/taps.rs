@@ -134,7 +134,7 @@ struct TapsShared {
 }
 
 /// The reader's end of a tap, which ends when this is dropped.
-pub(crate) struct TapStream {
+pub(crate) struct TapReader {
     /// Its bit.
     pub(crate) place: usize,
     taker: Taker<TapEvent>,
@@ -142,7 +142,7 @@ pub(crate) struct TapStream {
     taps: Taps,
 }
 
-impl TapStream {
+impl TapReader {
     /// What was missed, and the events that follow. Cancel safe.
     pub(crate) async fn next(&mut self) -> (u64, Vec<TapEvent>) {
         match self.taker.next().await {
@@ -153,7 +153,7 @@ impl TapStream {
     }
 }
 
-impl Drop for TapStream {
+impl Drop for TapReader {
     fn drop(&mut self) {
         self.taps.change(|table| {
             let own = |tap: &Arc<Tap>| Arc::ptr_eq(tap, &self.tap);
@@ -166,7 +166,7 @@ impl Drop for TapStream {
 
 impl Taps {
     /// Opens a tap; none if there are as many as there may be. Shards show nothing until they have taken the table.
-    pub(crate) fn open(&self, question: TapQuestion) -> Option<TapStream> {
+    pub(crate) fn open(&self, question: TapQuestion) -> Option<TapReader> {
         let (queue, taker) = queue(BOUNDS);
         let tap = Arc::new(Tap::new(question, queue));
         let place = self.change(|table| {
@@ -174,7 +174,7 @@ impl Taps {
             table[place] = Some(Arc::clone(&tap));
             Some(place)
         })?;
-        Some(TapStream { place, taker, tap, taps: self.clone() })
+        Some(TapReader { place, taker, tap, taps: self.clone() })
     }
 
     pub(crate) fn table(&self) -> Arc<TapTable> {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_tap_that_ends_makes_room_and_a_late_end_ends_no_other() {
         let taps = Taps::default();
-        let mut streams: Vec<TapStream> = std::iter::from_fn(|| taps.open(question(1))).collect();
+        let mut streams: Vec<TapReader> = std::iter::from_fn(|| taps.open(question(1))).collect();
         assert_eq!(streams.len(), TAPS_MAX);
         drop(streams.remove(3));
         let again = taps.open(question(1)).unwrap();

@@ -299,7 +299,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use crate::{
-        observers::{TapQuestion, TapStream},
+        observers::{TapQuestion, TapReader},
         shard::fixture::{limits, shard, to_group},
     };
 
@@ -310,7 +310,7 @@ mod tests {
         TapQuestion { app: "default".into(), whose, kinds, payload_max: None, per_second_max, seconds: 1 }
     }
 
-    fn open(shard: &mut Shard, whose: TapWhose) -> TapStream {
+    fn open(shard: &mut Shard, whose: TapWhose) -> TapReader {
         let stream = shard.taps.taps.open(question(whose)).unwrap();
         shard.taps_changed(None);
         stream
@@ -349,11 +349,12 @@ mod tests {
     #[tokio::test]
     async fn messages_that_are_placed_together_are_shown_one_by_one() {
         let (shard, _others) = shard(&["g", "g"], limits()).await;
-        let shard = &mut *shard.borrow_mut();
-        let mut group = open(shard, TapWhose::Group("g".into()));
-        let mut client = open(shard, TapWhose::Client(shard.clients.id_of(1)));
-        shard.execute_all(&[to_group("g", "1", "a"), to_group("g", "2", "b"), to_group("g", "3", "c")]);
-        shard.execute_all(&[to_group("h", "4", "d"), to_group("g", "5", "e")]);
+        let mut group = open(&mut shard.borrow_mut(), TapWhose::Group("g".into()));
+        let second = shard.borrow().clients.id_of(1);
+        let mut client = open(&mut shard.borrow_mut(), TapWhose::Client(second));
+        let execute = |orders: &[_]| drop(shard.borrow_mut().execute_all(orders));
+        execute(&[to_group("g", "1", "a"), to_group("g", "2", "b"), to_group("g", "3", "c")]);
+        execute(&[to_group("h", "4", "d"), to_group("g", "5", "e")]);
         for (stream, count) in [(&mut group, 2), (&mut client, 0)] {
             let (missed, events) = stream.next().await;
             let shown: Vec<_> = events.iter().map(|event| (&*event.command_id, event.kind())).collect();
