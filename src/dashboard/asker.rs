@@ -27,13 +27,13 @@ use crate::failure::Failure;
 /// To connect to a gateway; one that is gone must not take the time of those that are there.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
-type Authorized = InterceptedService<Channel, SendSecret>;
+type ClientWithSecret = InterceptedService<Channel, SendSecret>;
 
 /// The calls of one gateway.
 #[derive(Clone)]
 pub(super) struct GatewayCalls {
-    pub(super) gateway: GatewayClient<Authorized>,
-    pub(super) observe: ObserveClient<Authorized>,
+    pub(super) gateway: GatewayClient<ClientWithSecret>,
+    pub(super) observe: ObserveClient<ClientWithSecret>,
 }
 
 /// The way to the cluster.
@@ -53,7 +53,7 @@ struct AskerState {
 }
 
 /// An answer, and which gateway gave it.
-pub(super) struct Answered<T> {
+pub(super) struct GatewayAnswer<T> {
     pub(super) address: String,
     pub(super) reply: T,
 }
@@ -70,7 +70,10 @@ impl Asker {
 
     /// Asks one gateway after the other until one answers. What changes something has to carry a command id, since
     /// a gateway that does not answer may have carried it out.
-    pub(super) async fn ask<T, F>(&self, call: impl Fn(GatewayCalls) -> F) -> Result<Answered<T>, Failure>
+    pub(super) async fn ask<T, F>(
+        &self,
+        call: impl Fn(GatewayCalls) -> F,
+    ) -> Result<GatewayAnswer<T>, Failure>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -82,7 +85,7 @@ impl Asker {
             match tokio::time::timeout(DASHBOARD_ANSWER_TIME_MAX, call(calls)).await {
                 Ok(Ok(reply)) => {
                     self.prefer(&address);
-                    return Ok(Answered { address, reply: reply.into_inner() });
+                    return Ok(GatewayAnswer { address, reply: reply.into_inner() });
                 }
                 Ok(Err(status)) if is_silence(status.code()) => {
                     silent.push(format!("{address}: {}", status.message()));

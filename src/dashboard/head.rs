@@ -9,7 +9,7 @@ use broadgate_proto::v1::{Coverage, GatewayEvidence, StatusReply, StatusRequest}
 use serde_json::{Value, json};
 
 use crate::{
-    dashboard::asker::{Answered, Asker},
+    dashboard::asker::{Asker, GatewayAnswer},
     failure::Failure,
     output,
 };
@@ -40,7 +40,7 @@ impl ClusterHead {
                 calls.gateway.status(StatusRequest { evidence, salt, apps: Vec::new() }).await
             })
             .await?;
-        let Answered { address, mut reply } = answered;
+        let GatewayAnswer { address, mut reply } = answered;
         asker.learn(&reply);
         let apps = self.keep(&mut reply, evidence);
         let status = output::json("StatusReply", &reply)?;

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dashboard::{
         head::ClusterHead,
-        shown::Shown,
+        shown::ShownPage,
         tap::{OpenTap, Tapped},
         visitor::Visitor,
     },
@@ -45,7 +45,7 @@ const LOGGED_OUT: u16 = 4401;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Said {
     /// It shows this page now; its pictures carry the number.
-    Show { number: u64, what: Shown },
+    Show { number: u64, what: ShownPage },
     /// It has drawn one of the pictures.
     Drawn,
     /// Whether nobody can see it.
@@ -59,7 +59,7 @@ enum Said {
 }
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
-type Asking = Pin<Box<dyn Future<Output = Value> + Send>>;
+type PictureFuture = Pin<Box<dyn Future<Output = Value> + Send>>;
 
 /// A tab, and whose it is.
 pub(super) struct Tab {
@@ -70,8 +70,8 @@ pub(super) struct Tab {
 }
 
 /// What the tab looks at, and what it is owed.
-struct Looking {
-    shown: Option<(u64, Shown)>,
+struct VisitorLook {
+    shown: Option<(u64, ShownPage)>,
     hidden: bool,
     /// Pictures, and batches of its tap, that it has not drawn yet.
     undrawn: u32,
@@ -82,9 +82,9 @@ struct Looking {
 
 /// Questions that are being asked.
 #[derive(Default)]
-struct Asked {
-    head: Option<Asking>,
-    body: Option<Asking>,
+struct PictureQuestions {
+    head: Option<PictureFuture>,
+    body: Option<PictureFuture>,
     opening: Option<Pin<Box<dyn Future<Output = OpenTap> + Send>>>,
     tap: Option<OpenTap>,
 }
@@ -105,8 +105,8 @@ impl Tab {
 
     /// Until the end of the stream; then the code and reason of its close.
     async fn serve(&self, socket: &mut Socket) -> (u16, &'static str) {
-        let mut looking = Looking::new();
-        let mut asked = Asked::default();
+        let mut looking = VisitorLook::new();
+        let mut asked = PictureQuestions::default();
         let mut look = tokio::time::interval(SESSION_LOOK);
         loop {
             let is_due = looking.is_due();
@@ -150,7 +150,7 @@ impl Tab {
     }
 }
 
-impl Asked {
+impl PictureQuestions {
     /// What a tab says ends what was asked for before.
     fn take(&mut self, said: &Said, visitor: &Arc<Visitor>) {
         match said {
@@ -189,7 +189,7 @@ impl Asked {
 }
 
 /// The next picture.
-async fn picture(head: &mut Option<Asking>, body: &mut Option<Asking>) -> Value {
+async fn picture(head: &mut Option<PictureFuture>, body: &mut Option<PictureFuture>) -> Value {
     tokio::select! {
         Some(picture) = OptionFuture::from(head.as_mut()) => {
             *head = None;
@@ -203,7 +203,7 @@ async fn picture(head: &mut Option<Asking>, body: &mut Option<Asking>) -> Value 
     }
 }
 
-impl Looking {
+impl VisitorLook {
     fn new() -> Self {
         let now = Instant::now();
         Self { shown: None, hidden: false, undrawn: 0, tap_undrawn: 0, next_head: now, next_body: now }
@@ -257,7 +257,7 @@ async fn head(visitor: Arc<Visitor>) -> Value {
 }
 
 /// What the page shows, as of now.
-async fn body(visitor: Arc<Visitor>, number: u64, shown: Shown) -> Value {
+async fn body(visitor: Arc<Visitor>, number: u64, shown: ShownPage) -> Value {
     let began = Instant::now();
     let body = part(shown.body(&visitor.asker, &visitor.chosen).await);
     json!({ "number": number, "took_ms": took_ms(began), "body": body })
@@ -285,7 +285,7 @@ mod tests {
     fn tab_says_what_it_shows_and_nothing_else() {
         let parse = |text: &str| serde_json::from_str::<Said>(text);
         let show = parse(r#"{"show": {"number": 3, "what": {"page": "overview"}}}"#).unwrap();
-        assert!(matches!(show, Said::Show { number: 3, what: Shown::Overview }));
+        assert!(matches!(show, Said::Show { number: 3, what: ShownPage::Overview }));
         assert!(matches!(parse(r#""drawn""#).unwrap(), Said::Drawn));
         assert!(matches!(parse(r#"{"hidden": true}"#).unwrap(), Said::Hidden(true)));
         for wrong in [r#"{"close": {}}"#, "[]", r#"{"show": {"number": 3}}"#, r#"{"hidden": 1}"#] {
@@ -295,9 +295,9 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_for_a_tab_that_is_hidden_or_slow() {
-        let mut looking = Looking::new();
+        let mut looking = VisitorLook::new();
         assert!(!looking.is_due(), "it shows nothing yet");
-        looking.take(Said::Show { number: 1, what: Shown::Overview });
+        looking.take(Said::Show { number: 1, what: ShownPage::Overview });
         assert!(looking.is_due());
         looking.undrawn = 2;
         looking.take(Said::Drawn);

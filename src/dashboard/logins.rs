@@ -13,11 +13,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Failed logins by address. Those in progress count as failed, so that many at once are no way around it.
 #[derive(Debug, Default)]
 pub(super) struct FailedLogins {
-    all: HashMap<IpAddr, Failed>,
+    all: HashMap<IpAddr, AddressLogins>,
 }
 
 #[derive(Debug)]
-struct Failed {
+struct AddressLogins {
     began: Instant,
     count: u32,
 }
@@ -45,7 +45,7 @@ impl FailedLogins {
             let oldest = self.all.iter().min_by_key(|(_, failed)| failed.began).map(|(ip, _)| *ip);
             oldest.and_then(|ip| self.all.remove(&ip));
         }
-        let failed = self.all.entry(host).or_insert(Failed { began: now, count: 0 });
+        let failed = self.all.entry(host).or_insert(AddressLogins { began: now, count: 0 });
         if failed.count >= DASHBOARD_LOGINS_PER_MINUTE_MAX {
             return Err(MINUTE.saturating_sub(now.duration_since(failed.began)));
         }

@@ -37,7 +37,7 @@ use crate::{
         orders::Order,
         origin::{cookie, is_of_own_page, may_change},
         sessions::Sessions,
-        settings::{DashboardSettings, Shown, random_key, wrong_token},
+        settings::{DashboardSettings, LoginForm, random_key, wrong_token},
         visitor::Visitor,
     },
     failure::Failure,
@@ -194,7 +194,7 @@ async fn login(
     if let Err(refused) = dashboard.may_change(&headers) {
         return *refused;
     }
-    let Ok(shown) = serde_json::from_slice::<Shown>(&body) else {
+    let Ok(shown) = serde_json::from_slice::<LoginForm>(&body) else {
         return error(StatusCode::BAD_REQUEST, "this is not what the dashboard's page sends: reload it");
     };
     let ip = ip(&extensions);

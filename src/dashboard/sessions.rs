@@ -7,17 +7,17 @@ use broadgate_proto::limits::{DASHBOARD_IDLE_TIME_MAX, DASHBOARD_SESSION_TIME_MA
 /// The sessions of a dashboard, by their keys. In memory only: a restart logs everybody out.
 #[derive(Debug)]
 pub(super) struct Sessions<V> {
-    all: HashMap<String, Session<V>>,
+    all: HashMap<String, VisitorSession<V>>,
 }
 
 #[derive(Debug)]
-struct Session<V> {
+struct VisitorSession<V> {
     visitor: V,
     began: Instant,
     used: Instant,
 }
 
-impl<V> Session<V> {
+impl<V> VisitorSession<V> {
     fn is_over(&self, now: Instant) -> bool {
         now.duration_since(self.used) >= DASHBOARD_IDLE_TIME_MAX
             || now.duration_since(self.began) >= DASHBOARD_SESSION_TIME_MAX
@@ -38,7 +38,7 @@ impl<V: Clone> Sessions<V> {
             let oldest = self.all.iter().min_by_key(|(_, session)| session.used).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.all.remove(&key));
         }
-        self.all.insert(key, Session { visitor, began: now, used: now });
+        self.all.insert(key, VisitorSession { visitor, began: now, used: now });
     }
 
     /// Whose session this is. It counts as used.

@@ -32,7 +32,7 @@ pub(crate) struct DashboardSettings {
 /// What a visitor shows to log in.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Shown {
+pub(super) struct LoginForm {
     link: String,
     token: String,
 }
@@ -80,7 +80,7 @@ impl DashboardSettings {
     ///
     /// # Errors
     /// If what was shown is no way in.
-    pub(super) fn admit(&self, shown: &Shown) -> Result<ChosenCluster, String> {
+    pub(super) fn admit(&self, shown: &LoginForm) -> Result<ChosenCluster, String> {
         match &self.login {
             Login::Open => Ok(self.chosen.clone()),
             Login::Link(links) if links.take(&shown.link) => Ok(self.chosen.clone()),
@@ -137,8 +137,8 @@ mod tests {
         DashboardSettings { chosen, login, url: Some("https://ops.example.com:8443/".into()) }
     }
 
-    fn link(key: &str) -> Shown {
-        Shown { link: key.to_owned(), token: String::new() }
+    fn link(key: &str) -> LoginForm {
+        LoginForm { link: key.to_owned(), token: String::new() }
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn token_is_what_the_cluster_is_asked_with() {
         let settings = settings(Login::Token);
-        let with = |token: &str| settings.admit(&Shown { token: token.to_owned(), link: String::new() });
+        let with = |token: &str| settings.admit(&LoginForm { token: token.to_owned(), link: String::new() });
         for wrong in ["", "short", " ", &"x y z ".repeat(20)] {
             assert_eq!(with(wrong).unwrap_err(), wrong_token(), "{wrong}");
         }
@@ -175,6 +175,6 @@ mod tests {
     fn its_url_says_its_host() {
         let settings = settings(Login::Open);
         assert_eq!((settings.host().as_deref(), settings.is_https()), (Some("ops.example.com"), true));
-        settings.admit(&Shown::default()).unwrap();
+        settings.admit(&LoginForm::default()).unwrap();
     }
 }

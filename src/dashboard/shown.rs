@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    dashboard::asker::{Answered, Asker},
+    dashboard::asker::{Asker, GatewayAnswer},
     failure::Failure,
     operate::{self, ChosenCluster},
     output,
@@ -30,7 +30,7 @@ const DOCTOR_TIME: Duration = Duration::from_secs(3);
 /// The page that a visitor looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "page", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Shown {
+pub(super) enum ShownPage {
     Overview,
     Clients {
         app: String,
@@ -83,7 +83,7 @@ pub(super) enum ClientsBy {
     Paused,
 }
 
-impl Shown {
+impl ShownPage {
     /// From one snapshot to the next. What costs the gateways more is asked for less often.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_secs(match self {
@@ -217,7 +217,7 @@ async fn client(asker: &Asker, app: &str, id: &str) -> Result<Value, Failure> {
         async move { calls.gateway.get_client(request).await }
     };
     let found = match asker.ask(ask).await {
-        Ok(Answered { reply, .. }) => Some(reply),
+        Ok(GatewayAnswer { reply, .. }) => Some(reply),
         Err(Failure::NotFound(_)) => None,
         Err(failure) => return Err(failure),
     };
@@ -361,17 +361,17 @@ async fn one_app(asker: &Asker, app: &str) -> Result<Value, Failure> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Shown, String> {
+    fn parse(text: &str) -> Result<ShownPage, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
     #[test]
     fn page_says_what_it_shows() {
-        assert_eq!(parse(r#"{"page": "overview"}"#), Ok(Shown::Overview));
-        let group = Shown::Group { app: "shop".into(), group: "orders".into() };
+        assert_eq!(parse(r#"{"page": "overview"}"#), Ok(ShownPage::Overview));
+        let group = ShownPage::Group { app: "shop".into(), group: "orders".into() };
         assert_eq!(parse(r#"{"page": "group", "app": "shop", "group": "orders"}"#), Ok(group));
         let slow = parse(r#"{"page": "clients", "app": "shop", "by": "slow"}"#).unwrap();
-        assert!(matches!(slow, Shown::Clients { by: ClientsBy::Slow, .. }));
+        assert!(matches!(slow, ShownPage::Clients { by: ClientsBy::Slow, .. }));
         for wrong in [
             r#"{"page": "secrets"}"#,
             r#"{"page": "group", "app": "shop"}"#,

@@ -10,10 +10,10 @@ use broadgate_proto::{
 
 /// The members that have gone without announcing it, the newest last. Replaced with each view.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RemovedMembers(Arc<[RemovedMember]>);
+pub(crate) struct RemovedMembers(Arc<[RecentlyRemoved]>);
 
 #[derive(Debug, Clone)]
-struct RemovedMember {
+struct RecentlyRemoved {
     member: Member,
     at: Instant,
 }
@@ -32,19 +32,19 @@ impl RemovedMembers {
         let announced =
             |member: &Member| last_state(member).is_some_and(announces) || announces(member.state());
         let gone = before.members.iter().filter(|member| !is_in(member) && !announced(member));
-        let gone: Vec<RemovedMember> =
-            gone.map(|member| RemovedMember { member: member.clone(), at: now }).collect();
+        let gone: Vec<RecentlyRemoved> =
+            gone.map(|member| RecentlyRemoved { member: member.clone(), at: now }).collect();
         let is_back = self.0.iter().any(|removed| is_in(&removed.member));
         if gone.is_empty() && !is_back {
             return self.clone();
         }
         let known = self.0.iter().filter(|removed| !is_in(&removed.member)).cloned();
-        let all: Vec<RemovedMember> = known.chain(gone).collect();
+        let all: Vec<RecentlyRemoved> = known.chain(gone).collect();
         Self(all[all.len().saturating_sub(REMOVED_MEMBERS_MAX)..].into())
     }
 
     pub(crate) fn messages(&self, now: Instant) -> Vec<v1::RemovedMember> {
-        let message = |RemovedMember { member, at }: &RemovedMember| v1::RemovedMember {
+        let message = |RecentlyRemoved { member, at }: &RecentlyRemoved| v1::RemovedMember {
             incarnation: member.incarnation.clone(),
             role: member.role,
             name: member.name.clone(),
