@@ -77,6 +77,8 @@ enum CliCommand {
     Tap(operate::TapArgs),
     /// Show what happened: members, settings, alarms, and what callers did
     Events(operate::EventsArgs),
+    /// Show what is busy: gateways, and the loudest groups, clients, apps or workers
+    Top(operate::TopArgs),
     /// Send a message to clients, uids, groups or everybody
     Send(operate::SendArgs),
     /// Disconnect clients
@@ -177,6 +179,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Why(args) => operate::why(args).await,
         CliCommand::Tap(args) => operate::tap(args).await,
         CliCommand::Events(args) => operate::events(args).await,
+        CliCommand::Top(args) => operate::top(args).await,
         CliCommand::Send(args) => operate::send(args).await,
         CliCommand::Kick(args) => operate::kick(args).await,
         CliCommand::Cluster(args) => operate::cluster(args),

@@ -224,7 +224,11 @@ const GAUGES: &[(&str, &str)] = &[
 const HISTOGRAMS: &[(&str, &str)] = &[
     (
         "broadgate_gateway_commands_seconds",
-        "From placing a batch of commands until its last answer; a single call is a batch of one",
+        "From placing a batch of commands until its last answer, by the calls in it; a single call is a batch of one",
+    ),
+    (
+        "broadgate_gateway_worker_answer_seconds",
+        "From sending an event to a worker until its answer; about one in 64 is timed",
     ),
     ("broadgate_gateway_shard_lag_seconds", "Delay of a shard's one-second tick"),
     ("broadgate_gateway_shard_turn_seconds", "Duration of a turn of a shard's loop, sampled"),

@@ -197,7 +197,7 @@ mod tests {
     }
 
     /// What writes elsewhere writes no text of strangers.
-    const OTHER_WRITERS: [&str; 6] = [
+    const OTHER_WRITERS: [&str; 8] = [
         // What passes here is written there.
         "lib.rs",
         "output.rs",
@@ -206,6 +206,9 @@ mod tests {
         // Whether it is a terminal.
         "up/welcome.rs",
         "operate/target.rs",
+        "operate/top/mod.rs",
+        // A screen, whose texts have passed here.
+        "operate/top/terminal.rs",
         // Logs, which escape in their format.
         "telemetry.rs",
     ];

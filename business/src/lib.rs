@@ -74,12 +74,13 @@ pub mod v1 {
     pub use broadgate_proto::v1::{
         Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, EndedClient,
         EndedMemory, EndedReply, EndedRequest, Epoch, EventsReply, EventsRequest, FollowedRegister,
-        GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition, HistoryReply,
-        InspectReply, InspectRequest, LastValueReply, ListClientsReply, ListNamesReply, Member, MemberState,
-        NamedCount, OnlineReply, OperatorEvent, PresenceMember, Receipt, RedisReader, RefusedClient, Role,
-        RosterReply, Session, StatusReply, TapEvent, TapEvents, TapKind, TapRequest, TapStart, TopicClients,
-        TopicHistory, TopicValue, View, WorkerStatus, ended_request, history_message, inspect_request,
-        last_value_reply, tap_event, tap_request,
+        GatewayCounters, GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition,
+        HistoryReply, InspectReply, InspectRequest, LastValueReply, ListClientsReply, ListNamesReply, Member,
+        MemberState, NamedCount, OnlineReply, OperatorEvent, PresenceMember, Receipt, RedisReader,
+        RefusedClient, Role, RosterReply, Session, ShardStatus, StatusReply, TapEvent, TapEvents, TapKind,
+        TapRequest, TapStart, TopApp, TopBy, TopClient, TopGroup, TopReply, TopRequest, TopSort,
+        TopicClients, TopicHistory, TopicValue, View, WorkerStatus, ended_request, history_message,
+        inspect_request, last_value_reply, tap_event, tap_request,
     };
 }
 

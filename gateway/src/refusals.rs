@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Mutex, PoisonError,
@@ -73,6 +74,11 @@ impl Refusals {
         let (newest, total) = rows.find(question, gateway);
         let left_out = self.left_out.load(Ordering::Relaxed);
         FoundRefusals { newest, total, since_ms: rows.since_ms(), left_out }
+    }
+
+    /// How many refusals of each app are remembered.
+    pub(crate) fn by_app(&self) -> HashMap<String, u64> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).by_app()
     }
 
     fn leave_out(&self) {

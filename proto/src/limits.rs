@@ -50,6 +50,18 @@ pub const IMPORTED_FILE_BYTES_MAX: u64 = 1_048_576;
 pub const SHOWN_CELL_CHARS_MAX: usize = 1000;
 /// And of a line of an error or a warning, which repeats what was typed.
 pub const SHOWN_LINE_CHARS_MAX: usize = 2000;
+/// Rows that a shard keeps of its busiest groups, clients or apps, and the most that can be asked for. Fixed: two
+/// screens of a tall terminal, and a few milliseconds to merge for a large cluster.
+pub const TOP_ROWS_MAX: usize = 256;
+/// Different questions for which a shard measures at once: by groups or by clients, of all apps or of one. Fixed: each
+/// takes 32 bytes for every group or client, in rounds of which each takes 9 µs for 1,024 of them.
+pub const SURVEYS_MAX: usize = 8;
+/// Groups or clients that a shard looks at in one slice of a round, between which it does everything else.
+pub const SURVEY_SLICE: u32 = 1024;
+/// How often a round begins, while somebody asks.
+pub const SURVEY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long rounds go on after the last question: some intervals of a slow reader.
+pub const SURVEY_TIME: Duration = Duration::from_secs(10);
 /// Rows of a page if none are asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 

@@ -21,6 +21,7 @@ mod tap;
 mod tap_text;
 mod target;
 mod token_source;
+mod top;
 mod watch;
 mod why;
 mod why_text;
@@ -45,6 +46,7 @@ pub(crate) use self::{
     orders::{KickArgs, SendArgs, kick, send},
     status::status,
     tap::{TapArgs, tap},
+    top::{TopArgs, top},
     watch::{WatchArgs, watch},
     why::{WhyArgs, why},
 };

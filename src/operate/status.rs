@@ -138,7 +138,7 @@ pub(super) fn state(member: &Member) -> &'static str {
     }
 }
 
-fn epoch(status: &StatusReply) -> String {
+pub(super) fn epoch(status: &StatusReply) -> String {
     status.view.as_ref().and_then(|view| view.epoch).unwrap_or_default().to_string()
 }
 

@@ -64,6 +64,7 @@ mod tasks;
 mod terminal;
 mod tls;
 mod tokens;
+mod top;
 mod type_names;
 mod up;
 mod views;

@@ -124,10 +124,13 @@ async fn commands_and_turns_are_timed() {
     until("all are measured", async || {
         let text = scrape(metrics).await;
         let count = |name: &str| {
-            let name = format!("broadgate_gateway_{name}_seconds_count ");
+            let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+            let brace = if labels.is_empty() { "" } else { "{" };
+            let name = format!("broadgate_gateway_{name}_seconds_count{brace}{labels} ");
             text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
         };
-        (count("commands") >= 3 && count("shard_turn") > 0 && count("shard_lag") > 0).then_some(())
+        let commands = count("commands{call=\"count\"}") >= 3 && count("commands{call=\"send\"}") == 0;
+        (commands && count("shard_turn") > 0 && count("shard_lag") > 0).then_some(())
     })
     .await;
 }

@@ -108,7 +108,8 @@ pub(crate) fn id(command: &Command) -> &str {
         | Command::LastValue(_)
         | Command::Inspect(_)
         | Command::Ended(_)
-        | Command::Events(_) => "",
+        | Command::Events(_)
+        | Command::Top(_) => "",
     }
 }
 
@@ -130,6 +131,7 @@ pub(crate) fn coverage(answer: &Answer) -> Option<&Coverage> {
         answer::Answer::Inspected(reply) => reply.coverage.as_ref(),
         answer::Answer::Ended(reply) => reply.coverage.as_ref(),
         answer::Answer::Events(reply) => reply.coverage.as_ref(),
+        answer::Answer::Top(reply) => reply.coverage.as_ref(),
     }
 }
 

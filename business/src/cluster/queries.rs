@@ -7,8 +7,8 @@ use broadgate_proto::{
         EventsReply, EventsRequest, GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest,
         InspectReply, InspectRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
         ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply,
-        RosterRequest, StatusReply, StatusRequest, answer, command::Command, gateway_client::GatewayClient,
-        inspect_request,
+        RosterRequest, StatusReply, StatusRequest, TopReply, TopRequest, answer, command::Command,
+        gateway_client::GatewayClient, inspect_request,
     },
 };
 use futures_util::{Stream, stream};
@@ -360,6 +360,18 @@ impl Cluster {
     pub async fn events(&self, request: EventsRequest) -> Result<EventsReply, CommandError> {
         match self.call(GatewayChoice::Any, Command::Events(request)).await? {
             answer::Answer::Events(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// The busiest groups, clients, apps or workers. Gateways measure while somebody asks: the first answers have
+    /// no rates, and their `measured_ms` is 0.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn top(&self, request: TopRequest) -> Result<TopReply, CommandError> {
+        match self.call(GatewayChoice::Any, Command::Top(request)).await? {
+            answer::Answer::Top(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
     }

@@ -63,6 +63,17 @@ impl Observe for ObserveService {
         }
     }
 
+    async fn top(&self, request: Request<v1::TopRequest>) -> Result<Response<v1::TopReply>, Status> {
+        let after = after(request.metadata())?;
+        let patience = patience(request.metadata());
+        let caller = Caller::of(request.extensions());
+        match run(&self.dispatcher, &caller, Command::Top(request.into_inner()), after, patience).await {
+            Answer::Top(reply) => Ok(Response::new(reply)),
+            Answer::Error(error) => Err(status(error)),
+            _ => Err(Status::internal("the answer does not fit the command")),
+        }
+    }
+
     type TapStream = Pin<Box<dyn Stream<Item = Result<v1::TapEvents, Status>> + Send>>;
 
     async fn tap(&self, request: Request<v1::TapRequest>) -> Result<Response<Self::TapStream>, Status> {

@@ -50,6 +50,11 @@ pub(super) fn of_command(command: &Command) -> CommandRights<'_> {
         // Here "" is every app, and not the one named `default`.
         Command::Ended(request) => ("Ended", Some(&*request.app).filter(|app| !app.is_empty())),
         Command::Events(_) => ("Events", None),
+        // The same, and workers belong to no app.
+        Command::Top(request) => {
+            let is_named = !request.app.is_empty() && request.by() != v1::TopBy::Workers;
+            ("Top", Some(&*request.app).filter(|_| is_named))
+        }
     };
     CommandRights { row: of_call(call), app, more }
 }

@@ -137,13 +137,19 @@ impl Actor {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
+        let mut busy = Duration::ZERO;
         loop {
+            let begun;
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = events.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {}
-                () = wake.notified() => {}
-                _ = tick.tick(), if self.core.wants_ticks() => self.apply(Input::Tick),
+                _ = events.recv_many(&mut batch, BATCH_COMMANDS_MAX) => begun = Instant::now(),
+                () = wake.notified() => begun = Instant::now(),
+                _ = tick.tick(), if self.core.wants_ticks() => {
+                    begun = Instant::now();
+                    self.apply(Input::Tick);
+                }
                 _ = second.tick() => {
+                    begun = Instant::now();
                     // Expired entries are removed in time.
                     self.apply(Input::Tick);
                     if let Some(none) = self.watchers.sweep() {
@@ -167,6 +173,8 @@ impl Actor {
             }
             self.act().await;
             self.leave_on();
+            busy += begun.elapsed();
+            self.homes.set_busy(busy);
         }
     }
 

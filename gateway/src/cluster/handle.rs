@@ -1,8 +1,11 @@
 //! The handle of the task that owns this gateway's topics, and the task's events.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use broadgate_proto::{
@@ -166,6 +169,8 @@ pub(super) struct InterestGauges {
     /// Gateways that have not synced, and commands that wait for that, as of the last second.
     pub(super) unsynced: AtomicU64,
     pub(super) parked: AtomicU64,
+    /// Microseconds that the actor has spent in its turns.
+    pub(super) busy_us: AtomicU64,
 }
 
 impl ClusterHandle {
@@ -185,6 +190,16 @@ impl ClusterHandle {
     pub(crate) fn waiting(&self) -> (u64, u64) {
         let InterestGauges { unsynced, parked, .. } = &*self.interest;
         (unsynced.load(Ordering::Relaxed), parked.load(Ordering::Relaxed))
+    }
+
+    /// How long the actor has been working, or waiting for room in the queues of shards and peers.
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_micros(self.interest.busy_us.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_busy(&self, busy: Duration) {
+        let micros = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+        self.interest.busy_us.store(micros, Ordering::Relaxed);
     }
 
     pub(super) fn set_waiting(&self, unsynced: u64, parked: u64) {

@@ -7,7 +7,10 @@ use broadgate_proto::{
     v1::{self, answer::Answer},
 };
 
-use crate::command::parsed::ParsedCommand;
+use crate::command::{
+    parsed::ParsedCommand,
+    top::{add_worker, cut_top, merge_top, tidy_top},
+};
 
 /// Merges another shard's or gateway's answer to the same command.
 pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
@@ -50,6 +53,7 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
         }
         (Answer::Ended(all), Answer::Ended(part)) => merge_ended(all, part),
         (Answer::Events(all), Answer::Events(part)) => merge_events(all, part),
+        (Answer::Top(all), Answer::Top(part)) => merge_top(all, part),
         // A command to one client is answered by its shard alone; a refusal is final.
         (so_far, part @ Answer::Error(_)) => *so_far = part,
         _ => {}
@@ -155,8 +159,7 @@ pub(crate) fn tidy(parsed: &ParsedCommand, answer: &mut Answer) {
                     }
                     std::collections::btree_map::Entry::Occupied(mut entry) => {
                         let all = entry.get_mut();
-                        all.clients += part.clients;
-                        all.events_unanswered += part.events_unanswered;
+                        add_worker(all, &part);
                         all.gateways += part.gateways;
                     }
                 }
@@ -166,6 +169,7 @@ pub(crate) fn tidy(parsed: &ParsedCommand, answer: &mut Answer) {
                 .gateways
                 .sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.incarnation.cmp(&b.incarnation)));
         }
+        (ParsedCommand::Top(question), Answer::Top(reply)) => tidy_top(reply, question.sort),
         _ => {}
     }
 }
@@ -227,6 +231,12 @@ pub(crate) fn finish(parsed: &ParsedCommand, answer: &mut Answer, coverage: v1::
         Answer::Events(reply) => {
             if let ParsedCommand::Events(question) = parsed {
                 keep_newest(&mut reply.events, question.limit);
+            }
+            reply.coverage = Some(coverage);
+        }
+        Answer::Top(reply) => {
+            if let ParsedCommand::Top(question) = parsed {
+                cut_top(reply, question.sort, question.limit);
             }
             reply.coverage = Some(coverage);
         }

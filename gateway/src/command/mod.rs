@@ -8,8 +8,11 @@
 //! | `malformed.rs` | malformed client ids in lists |
 //! | `source.rs` | commands as they were given, and events that this gateway issues |
 //! | `content.rs` | the content of topics in a running gateway: commands, parsed once |
+//! | `top.rs` | questions about what is busy, and their merged answers |
+//! | `calls.rs` | names of calls, for metrics |
 //! | `merge.rs` | merging of partial answers |
 
+mod calls;
 mod content;
 mod fields;
 mod malformed;
@@ -18,17 +21,20 @@ mod parse;
 mod parsed;
 mod query;
 mod source;
+mod top;
 
 pub(crate) use self::parsed::{
     ClientFilter, CloseWith, CommandRefusal, Concerns, EvidenceQuestion, ParsedCommand, PresenceSeat,
-    Recipients, SessionCommand, not_found, refusal,
+    Recipients, SessionCommand, TopQuestion, not_found, refusal,
 };
 
 pub(crate) use self::{
+    calls::{CALLS, call},
     content::{GatewayContent, TopicCommand},
     malformed::take_malformed,
     merge::{finish, first_names, merge, tidy},
     parse::{Parser, session_object},
     query::{Cursor, observing, patterns, position_text, tapping},
     source::{ChannelEvent, ClientEvent, CommandSource, EventFlags},
+    top::{add_worker, cut_top},
 };

@@ -92,6 +92,16 @@ pub(crate) struct EvidenceQuestion {
     pub(crate) apps: Vec<Box<str>>,
 }
 
+/// What is asked about what is busy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopQuestion {
+    pub(crate) by: v1::TopBy,
+    pub(crate) sort: v1::TopSort,
+    /// None means every app.
+    pub(crate) app: Option<Box<str>>,
+    pub(crate) limit: usize,
+}
+
 /// One command, ready to be executed by every shard that it concerns.
 #[derive(Debug)]
 pub(crate) enum ParsedCommand {
@@ -199,6 +209,7 @@ pub(crate) enum ParsedCommand {
     },
     Ended(EndQuestion),
     Events(EventQuestion),
+    Top(TopQuestion),
     /// Executed once, however often its caller repeats it.
     Once {
         app: Box<str>,

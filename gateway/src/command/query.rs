@@ -17,6 +17,7 @@ use crate::{
     command::{
         fields::{app, audience, checked, client, clients, few, names, page, understood},
         parsed::{CommandRefusal, EvidenceQuestion, ParsedCommand, invalid, refusal},
+        top::parse_top,
     },
     events::{EventKind, EventQuestion},
     observers::{ObserverRequest, TapQuestion, TapWhose},
@@ -95,6 +96,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
         C::Inspect(request) => ParsedCommand::Inspect(inspected(request)?),
         C::Ended(request) => ParsedCommand::Ended(ended(request)?),
         C::Events(request) => ParsedCommand::Events(events(request)?),
+        C::Top(request) => ParsedCommand::Top(parse_top(request)?),
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
     })
 }

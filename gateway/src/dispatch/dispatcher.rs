@@ -11,7 +11,6 @@ use broadgate_proto::v1;
 use broadgate_register::member::RegisterStatus;
 use broadgate_tasks::Spawner;
 use broadgate_topics::RetentionRules;
-use metrics::Histogram;
 use tokio::sync::watch;
 
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
     audit::Audit,
     cluster::{ClusterHandle, links::Peers},
     command::Parser,
-    dispatch::{evidence::EvidenceSource, installed::Installed},
+    dispatch::{evidence::EvidenceSource, installed::Installed, latencies::Latencies},
     identity::Identity,
     shard::Pool,
 };
@@ -37,7 +36,7 @@ pub(crate) struct Dispatcher {
     /// The services of the listeners whose clients need workers.
     pub(crate) listener_services: HashMap<String, String>,
     /// Time from receiving a batch of commands to its answer.
-    pub(crate) latency: Histogram,
+    pub(crate) latencies: Latencies,
     pub(crate) link_timeout: Duration,
     pub(crate) register: Box<dyn Fn() -> RegisterStatus + Send + Sync>,
     /// The readers of apps' Redis, for the status.

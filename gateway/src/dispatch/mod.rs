@@ -10,6 +10,7 @@ mod dispatcher;
 mod evidence;
 mod in_flight;
 mod installed;
+mod latencies;
 mod pending;
 mod removed;
 mod route;
@@ -17,6 +18,8 @@ mod status;
 pub(crate) mod upcalls;
 mod via_home;
 
-pub(crate) use self::{dispatcher::Dispatcher, evidence::EvidenceSource, pending::PlacedBatch};
+pub(crate) use self::{
+    dispatcher::Dispatcher, evidence::EvidenceSource, latencies::Latencies, pending::PlacedBatch,
+};
 
 pub(crate) use self::installed::Installed;

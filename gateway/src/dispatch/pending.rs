@@ -21,6 +21,7 @@ use crate::{
     dispatch::{
         dispatcher::Dispatcher,
         in_flight::{HomeQuestion, Placing},
+        latencies::Calls,
     },
     shard::Executing,
 };
@@ -80,6 +81,7 @@ impl PlacedBatch {
     /// Awaits all partial answers, then answers each command whose caller wants an answer.
     pub(crate) async fn answers(self) -> Vec<v1::Answer> {
         let Self { dispatcher, epoch, placings, parts, placed, patience } = self;
+        let calls = Calls::of(&placings);
         let gathered = placings.iter().map(|_| Gathered { epoch, ..Gathered::default() });
         let mut gathered: Vec<Gathered> = gathered.collect();
         dispatcher.gather_local(parts.local, &placings, &mut gathered).await;
@@ -125,7 +127,7 @@ impl PlacedBatch {
             answers.push(v1::Answer { id, answer: Some(answer) });
         }
         // Once for a batch: its commands are answered together.
-        dispatcher.latency.record(placed.elapsed());
+        dispatcher.latencies.record(calls, placed.elapsed());
         answers
     }
 }
@@ -214,8 +216,10 @@ impl Dispatcher {
         if let Answer::Receipt(receipt) = &mut answer {
             receipt.command_id = parsed.command_id().to_owned();
         }
-        if let Answer::Status(status) = &mut answer {
-            self.add_membership(status);
+        match &mut answer {
+            Answer::Status(status) => self.add_membership(status),
+            Answer::Top(top) => self.add_homes(top),
+            _ => {}
         }
         let missing: Vec<String> = missing.into_iter().collect();
         let coverage = self.coverage(epoch, missing);
@@ -398,6 +402,7 @@ fn nothing(parsed: &ParsedCommand) -> Answer {
         ParsedCommand::Status { .. } => Answer::Status(v1::StatusReply::default()),
         ParsedCommand::Ended(_) => Answer::Ended(v1::EndedReply::default()),
         ParsedCommand::Events(_) => Answer::Events(v1::EventsReply::default()),
+        ParsedCommand::Top(_) => Answer::Top(v1::TopReply::default()),
         _ => Answer::Receipt(v1::Receipt::default()),
     }
 }

@@ -1,6 +1,10 @@
 //! The status of this gateway and of the cluster.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -9,13 +13,18 @@ use broadgate_proto::{
     view,
 };
 use broadgate_register::member::RegisterStatus;
+use broadgate_topics::Topic;
 use tonic::Code;
 
 use crate::{
-    command::{CommandRefusal, ParsedCommand, refusal},
+    command::{CommandRefusal, ParsedCommand, add_worker, refusal},
     dispatch::{dispatcher::Dispatcher, evidence::ClusterPlace},
-    shard::Stats,
+    shard::{Mailbox, ShardCounts, Stats},
 };
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
 
 impl Dispatcher {
     /// Adds up the shards' counts. A group with members in two shards is one group, as the homes count.
@@ -33,6 +42,7 @@ impl Dispatcher {
             register: Some(self.followed_register()),
             evidence: self.evidence.of(&evidence, self.cluster_place()),
             redis_readers: (self.redis)(),
+            counters: Some(self.counters(&parts)),
             ..v1::GatewayStatus::default()
         };
         for part in parts {
@@ -43,10 +53,12 @@ impl Dispatcher {
                 let all = workers.entry(incarnation).or_insert_with(|| v1::WorkerStatus {
                     clients: 0,
                     events_unanswered: 0,
+                    events_sent: 0,
+                    answers_timed: 0,
+                    answers_us: 0,
                     ..worker.clone()
                 });
-                all.clients += worker.clients;
-                all.events_unanswered += worker.events_unanswered;
+                add_worker(all, &worker);
             }
         }
         status.groups = interest.groups;
@@ -55,6 +67,36 @@ impl Dispatcher {
             gateways: vec![status],
             workers: workers.into_values().collect(),
             ..v1::StatusReply::default()
+        }
+    }
+
+    /// What the shards and the homes have counted.
+    fn counters(&self, parts: &[Stats]) -> v1::GatewayCounters {
+        let mut totals = ShardCounts::default();
+        parts.iter().for_each(|part| totals.add(&part.totals));
+        let mailbox = |shard: u8| self.local.shards.get(usize::from(shard)).map_or(0, Mailbox::waiting);
+        let shard = |part: &Stats| v1::ShardStatus {
+            clients: part.clients,
+            cpu_us: micros(part.cpu),
+            mailbox: u32::try_from(mailbox(part.shard)).unwrap_or(u32::MAX),
+        };
+        let named = |(name, count): (&str, u64)| (name.to_owned(), count);
+        v1::GatewayCounters {
+            at_us: micros(self.started.elapsed()),
+            messages_in: totals.messages_in,
+            messages_out: totals.messages_out,
+            bytes_in: totals.bytes_in,
+            bytes_out: totals.bytes_out,
+            clients_opened: totals.opened,
+            drops: totals.drops().map(named).collect(),
+            closes: totals.closes().map(named).collect(),
+            outboxes_bytes: parts.iter().map(|part| part.outboxes_bytes).sum(),
+            slow: parts.iter().map(|part| part.slow).sum(),
+            held: parts.iter().map(|part| part.held).sum(),
+            paused: parts.iter().map(|part| part.paused).sum(),
+            // They answer in the order of their numbers.
+            shards: parts.iter().map(shard).collect(),
+            homes_busy_us: micros(self.homes.busy()),
         }
     }
 
@@ -93,6 +135,15 @@ impl Dispatcher {
     fn followed_register(&self) -> v1::FollowedRegister {
         let RegisterStatus { address, heard, trouble, outside, ledger, ledger_lag_ms } = (self.register)();
         v1::FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms }
+    }
+
+    /// The names of the groups' homes, as this gateway's view has them.
+    pub(super) fn add_homes(&self, top: &mut v1::TopReply) {
+        let Some(ring) = self.installed.borrow().ring.clone() else { return };
+        for group in &mut top.groups {
+            let home = ring.pick(Topic::group(&group.app, &group.group).key());
+            group.home = home.map_or_else(String::new, |home| self.peers.name(home));
+        }
     }
 
     pub(super) fn add_membership(&self, status: &mut v1::StatusReply) {

@@ -121,6 +121,15 @@ impl RefusalRows {
         (messages.collect(), total)
     }
 
+    /// How many refusals of each app are remembered.
+    pub(crate) fn by_app(&self) -> HashMap<String, u64> {
+        let mut apps = HashMap::new();
+        for (_, KeptRow { row, count, .. }) in self.rows.iter().filter(|(_, kept)| !kept.row.app.is_empty()) {
+            *apps.entry(row.app.to_string()).or_default() += count;
+        }
+        apps
+    }
+
     /// Since when nothing is forgotten.
     pub(crate) fn since_ms(&self) -> u64 {
         self.since_ms

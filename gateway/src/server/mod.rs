@@ -29,7 +29,6 @@ use broadgate_proto::{
 };
 use broadgate_register::member::RegisterStatus;
 use broadgate_tasks::Tasks;
-use metrics::histogram;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +41,7 @@ use crate::{
     channel_events,
     cluster::{self, Actor, ActorDeps, ClusterEvent, ClusterHandle, links::Peers},
     config::Config,
-    dispatch::{Dispatcher, EvidenceSource, Installed},
+    dispatch::{Dispatcher, EvidenceSource, Installed, Latencies},
     fair_queue::{self, inbox},
     health::{Health, Stopping},
     identity::Identity,
@@ -379,7 +378,7 @@ impl Bound {
             parser: parser(&self.config),
             apps: self.config.apps.clone(),
             listener_services: self.config.settings.listener_services(),
-            latency: histogram!("broadgate_gateway_commands_seconds"),
+            latencies: Latencies::new(),
             link_timeout,
             register: Box::new(move || register.borrow().clone()),
             redis: Box::new({

@@ -45,6 +45,11 @@ impl ShardClients {
         self.slots.len()
     }
 
+    /// Every client's place is below this one.
+    pub(crate) fn places(&self) -> Slot {
+        self.slots.places()
+    }
+
     /// Every taken place, in order.
     pub(crate) fn taken(&self) -> Vec<Slot> {
         self.slots.taken()

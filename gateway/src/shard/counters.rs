@@ -103,8 +103,8 @@ impl TurnTimes {
     }
 }
 
-/// Counts since the last publication.
-#[derive(Default)]
+/// Counts since the last publication, or since the start.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct ShardCounts {
     pub(crate) messages_in: u64,
     pub(crate) messages_out: u64,
@@ -118,9 +118,48 @@ pub(crate) struct ShardCounts {
     closes: [u64; CAUSES.len()],
 }
 
+impl ShardCounts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.opened += other.opened;
+        self.events += other.events;
+        self.redelivered += other.redelivered;
+        self.writes += other.writes;
+        for (all, count) in self.drops.iter_mut().zip(other.drops) {
+            *all += count;
+        }
+        for (all, count) in self.closes.iter_mut().zip(other.closes) {
+            *all += count;
+        }
+    }
+
+    /// What was dropped, by reason.
+    pub(crate) fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        named(DROPS.map(|(_, reason)| reason), self.drops)
+    }
+
+    /// Clients that were closed, by cause.
+    pub(crate) fn closes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        named(CAUSES.map(|(_, cause)| cause), self.closes)
+    }
+}
+
+/// Counts that are not zero, by their names.
+fn named<const N: usize>(
+    names: [&'static str; N],
+    counts: [u64; N],
+) -> impl Iterator<Item = (&'static str, u64)> {
+    names.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+}
+
 /// Counters with their handles in the process's metrics.
 pub(crate) struct ShardCounters {
     pub(crate) now: ShardCounts,
+    /// Since the start, up to the last publication.
+    published: ShardCounts,
     /// Messages in and out in the last full second.
     pub(crate) last_second: (u64, u64),
     /// The second in which the shard was last not running, and for how long.
@@ -162,6 +201,7 @@ struct Handles {
     ids_forgotten: [Counter; 2],
     turn: Histogram,
     lag: Histogram,
+    worker_answer: Histogram,
 }
 
 impl ShardCounters {
@@ -187,15 +227,29 @@ impl ShardCounters {
                 .map(|by| counter!("broadgate_gateway_command_ids_forgotten_total", "ids" => by)),
             turn: histogram!("broadgate_gateway_shard_turn_seconds"),
             lag: histogram!("broadgate_gateway_shard_lag_seconds"),
+            worker_answer: histogram!("broadgate_gateway_worker_answer_seconds"),
         };
         Self {
             now: ShardCounts::default(),
+            published: ShardCounts::default(),
             last_second: (0, 0),
             pause: None,
             recent: RecentDrops::default(),
             turns: TurnTimes::default(),
             handles,
         }
+    }
+
+    /// Since the start.
+    pub(crate) fn totals(&self) -> ShardCounts {
+        let mut all = self.published.clone();
+        all.add(&self.now);
+        all
+    }
+
+    /// A worker has answered an event after so long. Sampled.
+    pub(crate) fn worker_answer(&self, time: Duration) {
+        self.handles.worker_answer.record(time);
     }
 
     /// What was dropped in this minute and the one before, by reason.
@@ -249,6 +303,7 @@ impl ShardCounters {
     pub(crate) fn publish(&mut self, second: u32, clients: usize) {
         let now = std::mem::take(&mut self.now);
         self.recent.add(second, &now.drops);
+        self.published.add(&now);
         self.last_second = (now.messages_in, now.messages_out);
         let totals = [
             now.messages_in,
@@ -292,6 +347,26 @@ mod tests {
             recent.add(second, &drops(count));
             assert_eq!((recent.now[0], recent.before[0]), expected, "{second}");
         }
+    }
+
+    #[test]
+    fn totals_are_never_lost_at_a_publication() {
+        let mut counters = ShardCounters::new(0);
+        for second in 0..3 {
+            counters.now.messages_out += 2;
+            counters.drop(Drop::Slow, 3);
+            counters.close(Cause::Lost);
+            let before = counters.totals();
+            counters.publish(second, 0);
+            let after = counters.totals();
+            assert_eq!(
+                (before.messages_out, after.messages_out),
+                (after.messages_out, 2 * (u64::from(second) + 1))
+            );
+        }
+        let totals = counters.totals();
+        assert_eq!(totals.drops().collect::<Vec<_>>(), [("slow", 9)]);
+        assert_eq!(totals.closes().collect::<Vec<_>>(), [("lost", 3)]);
     }
 
     #[test]

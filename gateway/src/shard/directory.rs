@@ -4,6 +4,8 @@
 //! topic's list and the list's owner knows the client, so joining and leaving cost the same in a
 //! group of ten and of ten thousand.
 
+mod traffic;
+
 use std::{
     collections::{BTreeSet, HashMap},
     ops::Bound,
@@ -18,6 +20,7 @@ use crate::{
     command::{ClientFilter, PresenceSeat},
     recorder::LoudestGroup,
     shard::{
+        group_traffic::GroupTraffic,
         presence::{Presence, UserPresence},
         recent_bytes::{RecentBytes, SentNow},
         slots::Slot,
@@ -63,9 +66,11 @@ struct AppEntry {
 /// A group or a uid with at least one member.
 struct TopicEntry {
     name: Rc<str>,
+    kind: EntryKind,
     members: Vec<Slot>,
     presence: Option<Box<Presence>>,
     recent: RecentBytes,
+    traffic: GroupTraffic,
 }
 
 /// Where one client stands.
@@ -367,6 +372,7 @@ impl Directory {
         let Some(&topic) = self.apps[app as usize].groups.get(group) else { return &[] };
         let topic = &mut self.topics[topic as usize];
         topic.recent.add(sent);
+        topic.traffic.add(sent, topic.members.len());
         &topic.members
     }
 
@@ -480,9 +486,11 @@ impl Directory {
             let name: Rc<str> = name.into();
             let topic = TopicEntry {
                 name: Rc::clone(&name),
+                kind,
                 members: Vec::new(),
                 presence: None,
                 recent: RecentBytes::default(),
+                traffic: GroupTraffic::default(),
             };
             let topic = u32::try_from(self.topics.insert(topic)).unwrap_or(u32::MAX);
             index.insert(Rc::clone(&name), topic);

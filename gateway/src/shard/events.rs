@@ -1,6 +1,6 @@
 //! From clients to workers: who gets a client's events, and in which order.
 
-use std::{fmt::Write as _, rc::Rc};
+use std::{fmt::Write as _, rc::Rc, time::Instant};
 
 use broadgate_proto::{
     events::Envelope,
@@ -90,6 +90,7 @@ impl Shard {
             return false;
         }
         let seq = link.next_seq(shard);
+        link.times.sent(link.sent(), seq, Instant::now);
         entry.seq = Some(seq);
         link.unanswered.insert(seq, (slot, client.key));
         self.write(key, slot, seq, None);
@@ -250,6 +251,9 @@ impl Shard {
             let Some(link) = self.workers.get_mut(key) else { return };
             // An unknown number is a repeated answer.
             let Some((slot, client_key)) = link.unanswered.remove(&seq) else { continue };
+            if let Some(time) = link.times.answered(seq, Instant::now) {
+                self.tally.worker_answer(time);
+            }
             if link.suspects.is_trying() {
                 link.suspects.answered(seq);
             }

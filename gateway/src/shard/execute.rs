@@ -157,7 +157,7 @@ impl Shard {
         let mut tally = ExecutedClients::default();
         let by_group: Vec<Frames<SharedFrame>> =
             by_group.iter().map(|frames| frames.share(&self.outboxes.live)).collect();
-        let slots = self.select(to, frames.payload, &mut tally);
+        let slots = self.select(to, (1, frames.payload), &mut tally);
         for &slot in &slots {
             let frames = form_for(&self.directory, slot, to, &frames, &by_group);
             tally.count(if self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups)) {
@@ -170,13 +170,22 @@ impl Shard {
         if self.taps.is_open() {
             self.tap_sent(to, std::slice::from_ref(&frames), std::slice::from_ref(&tally));
         }
-        self.tally.drop(Drop::Protocol, tally.of("protocol"));
+        self.note_drops(to, &tally);
         tally.receipt()
+    }
+
+    /// Counts what could not be placed.
+    pub(super) fn note_drops(&mut self, to: &ClientFilter, outcome: &ExecutedClients) {
+        self.tally.drop(Drop::Protocol, outcome.of("protocol"));
+        let slow = outcome.of("slow");
+        if slow > 0 {
+            self.directory.dropped(&to.app, &to.groups, slow);
+        }
     }
 
     fn close(&mut self, to: &ClientFilter, closing: &CloseWith) -> v1::Receipt {
         let mut tally = ExecutedClients::default();
-        let slots = self.select(to, 0, &mut tally);
+        let slots = self.select(to, (0, 0), &mut tally);
         let last = closing.last.as_ref().map(|frames| frames.share(&self.outboxes.live));
         for &slot in &slots {
             tally.clients += 1;
@@ -284,12 +293,12 @@ impl Shard {
         clients
     }
 
-    /// Whom an audience reaches here, each of whom is sent so many bytes. The list is the shard's own, lent;
-    /// give it back.
+    /// Whom an audience reaches here, each of whom is sent so many messages with so many bytes. The list is the
+    /// shard's own, lent; give it back.
     pub(crate) fn select(
         &mut self,
         to: &ClientFilter,
-        bytes: usize,
+        (messages, bytes): (usize, usize),
         outcome: &mut ExecutedClients,
     ) -> Vec<Slot> {
         let mut here = Vec::new();
@@ -301,7 +310,11 @@ impl Shard {
         }
         let except: Vec<Slot> = to.except_clients.iter().filter_map(|&id| self.find_excepted(id)).collect();
         let mut selected = std::mem::take(&mut self.selected);
-        let sent = SentNow { second: self.second, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
+        let sent = SentNow {
+            second: self.second,
+            messages: u32::try_from(messages).unwrap_or(u32::MAX),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
         self.directory.select(to, (&here, &except), sent, &mut selected);
         selected
     }

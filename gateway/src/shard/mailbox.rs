@@ -86,6 +86,11 @@ impl Mailbox {
         (Self(sender), messages)
     }
 
+    /// What waits in it now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+
     /// Waits while the mailbox is full. A shard that has ended takes nothing and answers nothing.
     pub(crate) async fn send(&self, message: ShardMessage) {
         let _ = self.0.send(message).await;

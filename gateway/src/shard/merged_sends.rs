@@ -9,7 +9,6 @@ use crate::{
     codec::encode::{Frames, SharedFrame},
     command::{ClientFilter, ParsedCommand},
     shard::{
-        counters::Drop,
         execute::ExecutedClients,
         outcome::{PartialAnswer, Remembrance, ShardOutcome},
         state::{Executed, Shard},
@@ -83,7 +82,7 @@ impl Shard {
     ) -> Vec<ExecutedClients> {
         let mut unknown = ExecutedClients::default();
         let bytes = messages.iter().map(|frames| frames.payload).sum();
-        let slots = self.select(to, bytes, &mut unknown);
+        let slots = self.select(to, (messages.len(), bytes), &mut unknown);
         let mut outcomes = vec![unknown; messages.len()];
         for &slot in &slots {
             let waits = self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups));
@@ -96,7 +95,7 @@ impl Shard {
             self.tap_sent(to, messages, &outcomes);
         }
         for outcome in &outcomes {
-            self.tally.drop(Drop::Protocol, outcome.of("protocol"));
+            self.note_drops(to, outcome);
         }
         outcomes
     }

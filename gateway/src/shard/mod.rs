@@ -17,6 +17,7 @@
 //! their suspects, Pusher apps and offers to observers, taps (`taps.rs`), and answers to commands that were carried out
 //! (`merged_sends.rs`). [`Shard`] wires them: its methods are what concerns several of them.
 
+mod answer_times;
 mod app_connections;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -33,6 +34,7 @@ mod events;
 mod execute;
 #[cfg(test)]
 mod fixture;
+mod group_traffic;
 mod mailbox;
 mod memory_relief;
 mod merged_sends;
@@ -54,6 +56,9 @@ mod slots;
 mod socket;
 mod socketio;
 mod state;
+mod survey;
+mod survey_round;
+mod surveys;
 mod tapped;
 mod taps;
 mod thread;
@@ -71,6 +76,7 @@ mod write;
 
 pub(crate) use self::{
     app_connections::AppConnections,
+    counters::ShardCounts,
     mailbox::{Mailbox, Messages, NewWorker, ShardMessage},
     notice::Notice,
     open::{Candidate, Newcomer},

@@ -10,7 +10,7 @@ use broadgate_topics::{Topic, remember::HeapSize};
 
 use crate::{
     command::{CommandRefusal, EvidenceQuestion},
-    shard::slots::Slot,
+    shard::{counters::ShardCounts, slots::Slot},
 };
 
 /// What one shard answers to one command.
@@ -100,6 +100,16 @@ pub(crate) struct ShardEvidence {
 /// What a shard says of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
+    /// Its number.
+    pub(crate) shard: u8,
+    /// Since its start.
+    pub(crate) totals: ShardCounts,
+    /// CPU time of its thread.
+    pub(crate) cpu: Duration,
+    pub(crate) outboxes_bytes: u64,
+    pub(crate) slow: u64,
+    pub(crate) held: u64,
+    pub(crate) paused: u64,
     pub(crate) clients: u64,
     pub(crate) messages_in_per_s: u64,
     pub(crate) messages_out_per_s: u64,

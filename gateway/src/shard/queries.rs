@@ -1,11 +1,12 @@
 //! Questions about the clients of one shard.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::WORKER_SILENT_S,
     v1::{self, ClientField, answer::Answer},
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     command::{ClientFilter, EvidenceQuestion, ParsedCommand, first_names},
@@ -65,9 +66,16 @@ impl Shard {
                 return self.look_now(order, lists);
             }
             ParsedCommand::Status { evidence } => {
-                let mut stats = stats(&self.directory, &self.workers, &self.tally);
-                stats.evidence = evidence.as_ref().map(|asked| self.evidence(asked));
-                return PartialAnswer::Stats(stats);
+                return PartialAnswer::Stats(Stats {
+                    shard: self.clients.shard,
+                    cpu: thread_cpu(),
+                    outboxes_bytes: self.outboxes.bytes(&self.tls) as u64,
+                    slow: self.outboxes.backlogged.len() as u64,
+                    held: self.unsent.unassigned.len() as u64,
+                    paused: self.reads.paused.len() as u64,
+                    evidence: evidence.as_ref().map(|asked| self.evidence(asked)),
+                    ..stats(&self.directory, &self.workers, &self.tally)
+                });
             }
             ParsedCommand::Ended(question) => Answer::Ended(self.ended(question)),
             // The first shard answers for the whole gateway.
@@ -75,6 +83,7 @@ impl Shard {
                 Answer::Events(self.config.events.find(question, &self.name))
             }
             ParsedCommand::Events(_) => Answer::Events(v1::EventsReply::default()),
+            ParsedCommand::Top(question) => return self.top(question),
             // Everything that changes something was handled before.
             _ => return PartialAnswer::Elsewhere,
         })
@@ -178,10 +187,22 @@ fn count(directory: &Directory, app: &str, groups: &[Box<str>]) -> v1::CountRepl
     }
 }
 
+/// CPU time of this thread.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Costs the same however many clients and groups there are: it is polled.
 pub(super) fn stats(directory: &Directory, workers: &Workers, tally: &ShardCounters) -> Stats {
     let mut stats = Stats {
         clients: directory.clients() as u64,
+        totals: tally.totals(),
         messages_in_per_s: tally.last_second.0,
         messages_out_per_s: tally.last_second.1,
         ..Stats::default()
@@ -196,6 +217,9 @@ pub(super) fn stats(directory: &Directory, workers: &Workers, tally: &ShardCount
         });
         status.clients += link.clients as u64;
         status.events_unanswered += link.unanswered.len() as u64;
+        status.events_sent += link.sent();
+        status.answers_timed += link.times.timed;
+        status.answers_us += micros(link.times.sum);
     }
     stats
 }

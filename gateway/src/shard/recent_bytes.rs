@@ -3,10 +3,11 @@
 /// Two windows of so many seconds are looked at.
 const WINDOW_SECONDS: u32 = 16;
 
-/// What is being sent to a group: so many bytes to each member, in this second.
+/// What is being sent to a group: so many messages, of so many bytes together, to each member, in this second.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SentNow {
     pub(crate) second: u32,
+    pub(crate) messages: u32,
     pub(crate) bytes: u32,
 }
 
@@ -23,7 +24,7 @@ pub(super) struct RecentBytes {
 
 impl RecentBytes {
     #[inline]
-    pub(super) fn add(&mut self, SentNow { second, bytes }: SentNow) {
+    pub(super) fn add(&mut self, SentNow { second, bytes, .. }: SentNow) {
         if second >= self.until {
             self.turn(second);
         }
@@ -60,11 +61,11 @@ mod tests {
         let mut recent = RecentBytes::default();
         assert_eq!(recent.lately(5), (0, 5));
         for second in 100..110 {
-            recent.add(SentNow { second, bytes: 7 });
+            recent.add(SentNow { second, messages: 1, bytes: 7 });
         }
         // The window began at 96.
         assert_eq!(recent.lately(110), (70, 14));
-        recent.add(SentNow { second: 113, bytes: 1 });
+        recent.add(SentNow { second: 113, messages: 1, bytes: 1 });
         assert_eq!(recent.lately(113), (71, 1 + 16));
         assert_eq!(recent.lately(129), (1, 1 + 16));
         assert_eq!(recent.lately(160), (0, 1));

@@ -48,6 +48,11 @@ impl<T> Slots<T> {
         self.len
     }
 
+    /// Every taken place is below this one.
+    pub(crate) fn places(&self) -> Slot {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
     /// Every taken place, in order.
     pub(crate) fn taken(&self) -> Vec<Slot> {
         self.iter().map(|(slot, _)| slot).collect()

@@ -31,6 +31,7 @@ use crate::{
         pusher::{offers::Offers, tenants::Tenants},
         read_budget::ReadBudget,
         slots::Slot,
+        surveys::Surveys,
         taps::ShardTaps,
         tls::TlsShared,
         turn::Turn,
@@ -140,6 +141,8 @@ pub(crate) struct Shard {
     pub(crate) ends: EndRecorder,
     /// What is known of the end that is under way.
     pub(crate) ending: EndDetails,
+    /// What is measured for those who ask what is busy.
+    pub(crate) surveys: Surveys,
     /// For audiences, so that sends do not allocate.
     pub(crate) selected: Vec<Slot>,
     pub(crate) executed: Executed,
@@ -191,6 +194,7 @@ impl Shard {
             closing: HashMap::new(),
             ends: EndRecorder::new((recorder.caused_max, recorder.own_max), refusals::now_ms()),
             ending: EndDetails::default(),
+            surveys: Surveys::default(),
             selected: Vec::new(),
             issued_ids: HashMap::new(),
             tenants: Tenants::default(),

@@ -31,6 +31,7 @@ use crate::{
         outcome::PartialAnswer,
         pending_counts::PendingCounts,
         state::{Shard, ShardHandle},
+        survey,
         upcalls::Upcalls,
         worker_links::WorkerLink,
         worker_stream::WorkerOut,
@@ -195,6 +196,9 @@ impl ThreadTurns {
                 let Some(reply) = reply else { return };
                 // Before the answer: who has it may ask whether the homes know.
                 shard.send_counts();
+                for scope in shard.surveys.take_new() {
+                    broadgate_tasks::spawn_local("survey", survey::run(Rc::clone(&self.shard), scope));
+                }
                 if parts.iter().any(|done| matches!(done.part, PartialAnswer::Walk(_))) {
                     drop(shard);
                     let shard = Rc::clone(&self.shard);

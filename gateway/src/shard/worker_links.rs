@@ -10,6 +10,7 @@ use broadgate_proto::{events::EventsWriter, id::Incarnation, ring::Ring};
 use crate::{
     config::Affinity,
     shard::{
+        answer_times::AnswerTimes,
         slots::Slot,
         worker_stream::WorkerOut,
         worker_trials::{Suspects, Trying},
@@ -41,6 +42,7 @@ pub(crate) struct WorkerLink {
     /// While a suspect is tried, or is to be, nothing else is sent.
     pub(crate) guarded: bool,
     next: u64,
+    pub(crate) times: AnswerTimes,
     /// Seconds in which it had something to answer, and answered nothing.
     pub(crate) silent_s: u32,
     /// Events that it had answered a second ago.
@@ -76,6 +78,7 @@ impl WorkerLink {
             suspects: Suspects::new(trying),
             guarded: false,
             next: 0,
+            times: AnswerTimes::default(),
             silent_s: 0,
             answered: 0,
         }
@@ -85,6 +88,11 @@ impl WorkerLink {
     pub(crate) fn next_seq(&mut self, shard: u8) -> u64 {
         self.next += 1;
         self.next << 8 | u64::from(shard)
+    }
+
+    /// How many events were sent to it.
+    pub(crate) fn sent(&self) -> u64 {
+        self.next
     }
 
     /// May it be sent another event?

@@ -1531,6 +1531,198 @@ pub struct AppHashes {
     #[prost(string, tag = "4")]
     pub service: ::prost::alloc::string::String,
 }
+/// What a gateway has counted since its process was started: rates are differences
+/// between two of these, over the difference between their `at_us`. Reading it costs
+/// the same however many clients and groups there are.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewayCounters {
+    /// Microseconds since the process was started.
+    #[prost(uint64, tag = "1")]
+    pub at_us: u64,
+    /// Payload messages from clients, and those placed in their outboxes; and their bytes.
+    #[prost(uint64, tag = "2")]
+    pub messages_in: u64,
+    #[prost(uint64, tag = "3")]
+    pub messages_out: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_in: u64,
+    #[prost(uint64, tag = "5")]
+    pub bytes_out: u64,
+    #[prost(uint64, tag = "6")]
+    pub clients_opened: u64,
+    /// Messages and events that were dropped, by the reasons of the metric of drops; only
+    /// reasons that have occurred.
+    #[prost(map = "string, uint64", tag = "7")]
+    pub drops: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// Clients that were closed, by the causes of the metric of closes; the same.
+    #[prost(map = "string, uint64", tag = "8")]
+    pub closes: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// What waits now in the outboxes of all clients.
+    #[prost(uint64, tag = "9")]
+    pub outboxes_bytes: u64,
+    /// Clients now, by what holds them up, as in ClientState.
+    #[prost(uint64, tag = "10")]
+    pub slow: u64,
+    #[prost(uint64, tag = "11")]
+    pub held: u64,
+    #[prost(uint64, tag = "12")]
+    pub paused: u64,
+    /// In the order of their numbers.
+    #[prost(message, repeated, tag = "13")]
+    pub shards: ::prost::alloc::vec::Vec<ShardStatus>,
+    /// Time that the task of its topics has spent working, or waiting for room in the
+    /// queues of shards and peers.
+    #[prost(uint64, tag = "14")]
+    pub homes_busy_us: u64,
+}
+/// One of a gateway's threads that own its clients.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShardStatus {
+    #[prost(uint64, tag = "1")]
+    pub clients: u64,
+    /// CPU time of the thread.
+    #[prost(uint64, tag = "2")]
+    pub cpu_us: u64,
+    /// What waits in its mailbox: batches of commands, workers' answers, connections.
+    #[prost(uint32, tag = "3")]
+    pub mailbox: u32,
+}
+/// A worker as one gateway sees it; summed over gateways in answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerStatus {
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Clients whose events it receives.
+    #[prost(uint64, tag = "4")]
+    pub clients: u64,
+    #[prost(uint64, tag = "5")]
+    pub events_unanswered: u64,
+    /// The number of gateways to which it is attached.
+    #[prost(uint32, tag = "6")]
+    pub gateways: u32,
+    /// Events sent to it since it attached.
+    #[prost(uint64, tag = "7")]
+    pub events_sent: u64,
+    /// Events whose answer was timed since it attached, about one in 64, and the sum of
+    /// those times in microseconds.
+    #[prost(uint64, tag = "8")]
+    pub answers_timed: u64,
+    #[prost(uint64, tag = "9")]
+    pub answers_us: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopRequest {
+    #[prost(enumeration = "TopBy", tag = "1")]
+    pub by: i32,
+    /// TOP_SORT_OUT if unspecified.
+    #[prost(enumeration = "TopSort", tag = "2")]
+    pub sort: i32,
+    /// "" means every app. Workers belong to none.
+    #[prost(string, tag = "3")]
+    pub app: ::prost::alloc::string::String,
+    /// At most this many rows; 0 means 100, and 256 is the most.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Rows of the kind that was asked for; the busiest first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// Over how many milliseconds was measured: the shortest such time of all threads of
+    /// all gateways. 0 if one of them has just begun: its rates are missing.
+    #[prost(uint32, tag = "2")]
+    pub measured_ms: u32,
+    #[prost(message, repeated, tag = "3")]
+    pub groups: ::prost::alloc::vec::Vec<TopGroup>,
+    #[prost(message, repeated, tag = "4")]
+    pub clients: ::prost::alloc::vec::Vec<TopClient>,
+    #[prost(message, repeated, tag = "5")]
+    pub apps: ::prost::alloc::vec::Vec<TopApp>,
+    /// As in the status: rates are differences between two answers.
+    #[prost(message, repeated, tag = "6")]
+    pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
+}
+/// A group is measured by each thread that has members of it, and each has its 256
+/// busiest: what is known of a group that is not among them is less than the whole.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopGroup {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// The name of its home; "" if there is none now.
+    #[prost(string, tag = "3")]
+    pub home: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub clients: u64,
+    /// Messages that were sent to it.
+    #[prost(double, tag = "5")]
+    pub messages_per_s: f64,
+    /// Copies for its members, and their bytes.
+    #[prost(double, tag = "6")]
+    pub deliveries_per_s: f64,
+    #[prost(double, tag = "7")]
+    pub bytes_per_s: f64,
+    /// Copies that were dropped at members that were too slow.
+    #[prost(double, tag = "8")]
+    pub drops_per_s: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopClient {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(double, tag = "6")]
+    pub messages_in_per_s: f64,
+    #[prost(double, tag = "7")]
+    pub messages_out_per_s: f64,
+    #[prost(double, tag = "8")]
+    pub bytes_in_per_s: f64,
+    #[prost(double, tag = "9")]
+    pub bytes_out_per_s: f64,
+    #[prost(uint64, tag = "10")]
+    pub outbox_bytes: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopApp {
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub clients: u64,
+    /// Its limits; 0 is none.
+    #[prost(uint64, tag = "3")]
+    pub connections_max: u64,
+    #[prost(uint64, tag = "4")]
+    pub connections_per_gateway_max: u64,
+    /// The most clients that one gateway has of it.
+    #[prost(uint64, tag = "5")]
+    pub clients_at_a_gateway: u64,
+    #[prost(double, tag = "6")]
+    pub messages_in_per_s: f64,
+    #[prost(double, tag = "7")]
+    pub messages_out_per_s: f64,
+    #[prost(double, tag = "8")]
+    pub bytes_in_per_s: f64,
+    #[prost(double, tag = "9")]
+    pub bytes_out_per_s: f64,
+    /// Refusals that the gateways remember.
+    #[prost(uint64, tag = "10")]
+    pub refused: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum TapKind {
@@ -1613,6 +1805,89 @@ impl TapKind {
             "TAP_KIND_SUBSCRIBING" => Some(Self::Subscribing),
             "TAP_KIND_PING" => Some(Self::Ping),
             "TAP_KIND_CLOSED" => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TopBy {
+    Unspecified = 0,
+    Groups = 1,
+    Clients = 2,
+    Apps = 3,
+    Workers = 4,
+}
+impl TopBy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOP_BY_UNSPECIFIED",
+            Self::Groups => "TOP_BY_GROUPS",
+            Self::Clients => "TOP_BY_CLIENTS",
+            Self::Apps => "TOP_BY_APPS",
+            Self::Workers => "TOP_BY_WORKERS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOP_BY_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOP_BY_GROUPS" => Some(Self::Groups),
+            "TOP_BY_CLIENTS" => Some(Self::Clients),
+            "TOP_BY_APPS" => Some(Self::Apps),
+            "TOP_BY_WORKERS" => Some(Self::Workers),
+            _ => None,
+        }
+    }
+}
+/// What comes first. Where a row has no such number, that of TOP_SORT_OUT counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TopSort {
+    Unspecified = 0,
+    /// Messages to clients; of workers, events.
+    Out = 1,
+    /// Messages from clients; of groups, messages that were sent to them.
+    In = 2,
+    /// Bytes to clients.
+    Bytes = 3,
+    /// What waits: bytes in the outbox of a client, events that a worker has not answered.
+    Waiting = 4,
+    /// What was dropped of what was sent to a group; what was refused for an app.
+    Drops = 5,
+    /// Clients of groups, apps and workers.
+    Clients = 6,
+}
+impl TopSort {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOP_SORT_UNSPECIFIED",
+            Self::Out => "TOP_SORT_OUT",
+            Self::In => "TOP_SORT_IN",
+            Self::Bytes => "TOP_SORT_BYTES",
+            Self::Waiting => "TOP_SORT_WAITING",
+            Self::Drops => "TOP_SORT_DROPS",
+            Self::Clients => "TOP_SORT_CLIENTS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOP_SORT_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOP_SORT_OUT" => Some(Self::Out),
+            "TOP_SORT_IN" => Some(Self::In),
+            "TOP_SORT_BYTES" => Some(Self::Bytes),
+            "TOP_SORT_WAITING" => Some(Self::Waiting),
+            "TOP_SORT_DROPS" => Some(Self::Drops),
+            "TOP_SORT_CLIENTS" => Some(Self::Clients),
             _ => None,
         }
     }
@@ -1731,6 +2006,28 @@ pub mod observe_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("broadgate.v1.Observe", "Ended"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The busiest groups, clients, apps or workers. Gateways measure groups, clients and
+        /// apps only while somebody asks, in rounds of a second, and stop 10 seconds after the
+        /// last question: the first answers have no rates, and `measured_ms` is 0. UNAVAILABLE if
+        /// too many different apps are asked for at once.
+        pub async fn top(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TopRequest>,
+        ) -> std::result::Result<tonic::Response<super::TopReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/broadgate.v1.Observe/Top");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("broadgate.v1.Observe", "Top"));
             self.inner.unary(req, path, codec).await
         }
         /// What clients do and what is sent to them, from now on, at all gateways of the
@@ -1854,6 +2151,14 @@ pub mod observe_server {
             &self,
             request: tonic::Request<super::EndedRequest>,
         ) -> std::result::Result<tonic::Response<super::EndedReply>, tonic::Status>;
+        /// The busiest groups, clients, apps or workers. Gateways measure groups, clients and
+        /// apps only while somebody asks, in rounds of a second, and stop 10 seconds after the
+        /// last question: the first answers have no rates, and `measured_ms` is 0. UNAVAILABLE if
+        /// too many different apps are asked for at once.
+        async fn top(
+            &self,
+            request: tonic::Request<super::TopRequest>,
+        ) -> std::result::Result<tonic::Response<super::TopReply>, tonic::Status>;
         /// Server streaming response type for the Tap method.
         type TapStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::TapEvents, tonic::Status>,
@@ -1995,6 +2300,49 @@ pub mod observe_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EndedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/Top" => {
+                    #[allow(non_camel_case_types)]
+                    struct TopSvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::TopRequest>
+                    for TopSvc<T> {
+                        type Response = super::TopReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TopRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::top(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TopSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3012,7 +3360,7 @@ pub struct Command {
     pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -3067,6 +3415,8 @@ pub mod command {
         Inspect(super::InspectRequest),
         #[prost(message, tag = "24")]
         Events(super::EventsRequest),
+        #[prost(message, tag = "25")]
+        Top(super::TopRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3080,7 +3430,7 @@ pub struct Answer {
     pub id: u64,
     #[prost(
         oneof = "answer::Answer",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub answer: ::core::option::Option<answer::Answer>,
 }
@@ -3118,6 +3468,8 @@ pub mod answer {
         Inspected(super::InspectReply),
         #[prost(message, tag = "16")]
         Events(super::EventsReply),
+        #[prost(message, tag = "17")]
+        Top(super::TopReply),
     }
 }
 /// A refusal on the pipelined stream: the status that a unary call would have
@@ -3898,6 +4250,9 @@ pub struct GatewayStatus {
     /// Of each app with such a source of events, in the order of their ids.
     #[prost(message, repeated, tag = "13")]
     pub redis_readers: ::prost::alloc::vec::Vec<RedisReader>,
+    /// Absent from gateways of earlier versions.
+    #[prost(message, optional, tag = "14")]
+    pub counters: ::core::option::Option<GatewayCounters>,
 }
 /// A gateway's connection to the Redis through which an app's backend publishes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3940,24 +4295,6 @@ pub struct FollowedRegister {
     /// milliseconds.
     #[prost(uint32, tag = "6")]
     pub ledger_lag_ms: u32,
-}
-/// A worker as one gateway sees it; summed over gateways in StatusReply.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkerStatus {
-    #[prost(string, tag = "1")]
-    pub incarnation: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "3")]
-    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Clients whose events it receives.
-    #[prost(uint64, tag = "4")]
-    pub clients: u64,
-    #[prost(uint64, tag = "5")]
-    pub events_unanswered: u64,
-    /// The number of gateways to which it is attached.
-    #[prost(uint32, tag = "6")]
-    pub gateways: u32,
 }
 /// Which parts of ClientInfo to send besides client_id and app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

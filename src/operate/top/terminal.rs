@@ -1,0 +1,96 @@
+//! The terminal of `top`: taken over as a whole, and given back however the program ends.
+
+use std::{
+    io::{self, Stdout},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use ratatui::{
+    Frame, Terminal, TerminalOptions, Viewport,
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor::Show,
+        execute,
+        terminal::{
+            Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+            size,
+        },
+    },
+    layout::Rect,
+};
+use rustix::process::{Signal, getpid, kill_process};
+
+/// The terminal is ours.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The terminal, until it is dropped.
+pub(super) struct TakenTerminal {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    size: (u16, u16),
+}
+
+impl TakenTerminal {
+    /// Takes it over. A panic gives it back before its message is printed.
+    pub(super) fn take() -> io::Result<Self> {
+        let former = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            former(panic);
+        }));
+        let size = size()?;
+        let taken = Self { terminal: blank(size)?, size };
+        take_over()?;
+        Ok(taken)
+    }
+
+    pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        if size()? != self.size {
+            self.clear()?;
+        }
+        self.terminal.draw(render).map(drop)
+    }
+
+    /// The next screen is drawn as a whole.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.size = size()?;
+        execute!(io::stdout(), Clear(ClearType::All))?;
+        self.terminal = blank(self.size)?;
+        Ok(())
+    }
+
+    /// Stops the process, as a shell's job control wants it, and goes on when it is continued.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        kill_process(getpid(), Signal::STOP)?;
+        take_over()?;
+        self.clear()
+    }
+}
+
+impl Drop for TakenTerminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// A terminal of this size on which nothing is drawn. It does not resize itself: for that, ratatui asks the terminal
+/// where its cursor is, and fails where nothing answers.
+fn blank((width, height): (u16, u16)) -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+    let viewport = Viewport::Fixed(Rect::new(0, 0, width, height));
+    Terminal::with_options(CrosstermBackend::new(io::stdout()), TerminalOptions { viewport })
+}
+
+fn take_over() -> io::Result<()> {
+    // First: what fails half-way is given back.
+    TAKEN.store(true, Ordering::SeqCst);
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen)
+}
+
+/// Once, however often it is asked for. If the terminal is gone, there is nothing to give back.
+fn give_back() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let _ = disable_raw_mode();
+        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    }
+}

@@ -1,0 +1,371 @@
+//! `broadgate top`, and what gateways count for it.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use broadgate_proto::{
+    limits::SURVEYS_MAX,
+    v1::{self, TopBy, TopReply, TopRequest, TopSort, observe_client::ObserveClient},
+};
+use serde_json::Value;
+
+use crate::harness::*;
+
+/// Sends to a group until it is dropped.
+struct Publisher(tokio::task::JoinHandle<()>);
+
+impl Publisher {
+    async fn start(cluster: &Cluster, group: &str) -> Self {
+        let (mut caller, group) = (cluster.caller(0).await, group.to_owned());
+        Self(tokio::spawn(async move {
+            loop {
+                let _ = caller.send(text(groups(&[&group]), "0123456789")).await;
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn counters(cluster: &Cluster, gateway: usize) -> v1::GatewayCounters {
+    let status = cluster.status(gateway).await.unwrap();
+    let name = format!("gateway-{}", gateway + 1);
+    status.gateways.into_iter().find(|known| known.name == name).unwrap().counters.unwrap()
+}
+
+#[tokio::test]
+async fn gateways_count_what_they_carry() {
+    let cluster = Cluster::quiet(2).start().await;
+    let mut clients = Vec::new();
+    for gateway in [0, 0, 1] {
+        clients.push(cluster.client(gateway).await);
+    }
+    let ids: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
+    let mut caller = cluster.caller(0).await;
+    caller.join(join(&ids, &["g"])).await.unwrap();
+    let before = [counters(&cluster, 0).await, counters(&cluster, 1).await];
+    for _ in 0..5 {
+        caller.send(text(groups(&["g"]), "0123456789")).await.unwrap();
+    }
+    let after = [counters(&cluster, 0).await, counters(&cluster, 1).await];
+    for (gateway, copies) in [(0, 10), (1, 5)] {
+        let (before, after) = (&before[gateway], &after[gateway]);
+        assert_eq!(after.messages_out - before.messages_out, copies);
+        assert_eq!(after.bytes_out - before.bytes_out, copies * 10);
+        assert!(after.at_us > before.at_us && !after.shards.is_empty());
+        assert_eq!(after.shards.iter().map(|shard| shard.clients).sum::<u64>(), copies / 5);
+        assert!(after.shards.iter().all(|shard| shard.cpu_us > 0), "{after:?}");
+        assert!(after.homes_busy_us > 0, "{after:?}");
+    }
+    assert_eq!(cluster.run(&["kick", "--client", &clients[2].id]).0, 0);
+    clients[1].goodbye(1000, "").await;
+    for (gateway, cause) in [(0, "client"), (1, "command")] {
+        until(&format!("a close by {cause} is counted"), async || {
+            (counters(&cluster, gateway).await.closes.get(cause) == Some(&1)).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Asks until the gateways have measured, and the answer has what is expected.
+async fn measured(cluster: &Cluster, request: TopRequest, has: impl Fn(&TopReply) -> bool) -> TopReply {
+    let address = format!("http://{}", cluster.internal[1]);
+    let observe = ObserveClient::connect(address).await.unwrap();
+    until("top has measured", async || {
+        let reply = observe.clone().top(request.clone()).await.unwrap().into_inner();
+        (reply.measured_ms > 0 && has(&reply)).then_some(reply)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_busy_is_found_and_named() {
+    let cluster = Cluster::quiet(2).start().await;
+    let (near, far) = (cluster.client(0).await, cluster.client(1).await);
+    let idle = cluster.client(1).await;
+    let mut caller = cluster.caller(0).await;
+    caller.join(join(&[&near.id, &far.id], &["loud"])).await.unwrap();
+    caller.join(join(&[&idle.id], &["quiet"])).await.unwrap();
+    caller.bind(bind(&far.id, "ann")).await.unwrap();
+    let _publisher = Publisher::start(&cluster, "loud").await;
+    let by =
+        |by: TopBy, sort: TopSort| TopRequest { by: by.into(), sort: sort.into(), ..TopRequest::default() };
+
+    let loud = |reply: &TopReply| {
+        reply
+            .groups
+            .first()
+            .is_some_and(|row| row.group == "loud" && row.clients == 2 && row.messages_per_s > 1.0)
+    };
+    let reply = measured(&cluster, by(TopBy::Groups, TopSort::Out), loud).await;
+    let row = &reply.groups[0];
+    assert!(row.deliveries_per_s > 1.5 * row.messages_per_s, "each has two copies: {row:?}");
+    assert!(row.bytes_per_s > 9.0 * row.deliveries_per_s, "{row:?}");
+    assert!((row.app == "default", row.home.starts_with("gateway-")) == (true, true), "{row:?}");
+    assert!(reply.coverage.unwrap().complete);
+    // By its members the quiet one is listed as well.
+    let members = by(TopBy::Groups, TopSort::Clients);
+    let reply = measured(&cluster, members, |reply| reply.groups.len() == 2).await;
+    let names: Vec<&str> = reply.groups.iter().map(|row| row.group.as_str()).collect();
+    assert_eq!(names, ["loud", "quiet"]);
+
+    let both =
+        |reply: &TopReply| reply.clients.iter().filter(|row| row.messages_out_per_s > 1.0).count() == 2;
+    let reply = measured(&cluster, by(TopBy::Clients, TopSort::Bytes), both).await;
+    let row = reply.clients.iter().find(|row| row.client_id == far.id).unwrap();
+    assert_eq!((&*row.uid, &*row.gateway, &*row.app), ("ann", "gateway-2", "default"));
+    assert!(!reply.clients[..2].iter().any(|row| row.client_id == idle.id), "{reply:?}");
+
+    let busy = |reply: &TopReply| reply.apps.first().is_some_and(|row| row.messages_out_per_s > 2.0);
+    let reply = measured(&cluster, by(TopBy::Apps, TopSort::Out), busy).await;
+    let row = &reply.apps[0];
+    assert_eq!((&*row.app, row.clients, row.clients_at_a_gateway), ("default", 3, 2));
+
+    // Another app has nothing of it.
+    let other = TopRequest { app: "other".into(), ..by(TopBy::Groups, TopSort::Out) };
+    assert!(measured(&cluster, other, |_| true).await.groups.is_empty());
+}
+
+#[tokio::test]
+async fn questions_that_are_too_many_or_wrong_are_refused() {
+    let cluster = Cluster::quiet(1).start().await;
+    let mut observe = ObserveClient::connect(format!("http://{}", cluster.internal[0])).await.unwrap();
+    let wrong = observe.top(TopRequest { by: 99, ..TopRequest::default() }).await.unwrap_err();
+    assert_eq!(wrong.code(), tonic::Code::InvalidArgument, "{wrong}");
+    // As JSON, by its names.
+    let body = r#"{"by":"TOP_BY_APPS"}"#;
+    let request = format!(
+        "POST /v1/Top HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        cluster.internal[0],
+        body.len()
+    );
+    let answer =
+        crate::malformed_input::answer(cluster.internal[0].parse().unwrap(), request.as_bytes(), false).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""app":"default""#), "{answer}");
+    let mut refused = 0;
+    for number in 0..20 {
+        let app = format!("app-{number}");
+        let answer = observe.top(TopRequest { by: TopBy::Groups.into(), app, ..TopRequest::default() }).await;
+        refused += usize::from(answer.is_err_and(|status| status.code() == tonic::Code::Unavailable));
+    }
+    assert_eq!(refused, 20 - (SURVEYS_MAX - 1), "one measures clients, of all apps");
+}
+
+#[tokio::test]
+async fn workers_are_timed() {
+    let cluster = Cluster::of(1).start().await;
+    let mut worker = TestWorker::attach(&cluster.internal[0], 1).await;
+    let mut client = cluster.client_at(0).await;
+    let opened = worker.event().await;
+    worker.ack(&opened).await;
+    for number in 0..3 {
+        client.say(&number.to_string()).await;
+        let event = worker.takes(&number.to_string()).await;
+        worker.ack(&event).await;
+    }
+    until("an answer is timed", async || {
+        let status = cluster.status(0).await?;
+        let worker = status.workers.first()?;
+        assert!(worker.answers_timed <= 1, "one in 64 is timed: {worker:?}");
+        (worker.answers_timed == 1 && worker.answers_us > 0 && worker.events_sent >= 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_prints_once_for_pipes_and_scripts() {
+    let cluster = Cluster::quiet(2).start().await;
+    let client = cluster.client(1).await;
+    cluster.caller(0).await.join(join(&[&client.id], &["loud"])).await.unwrap();
+    let _publisher = Publisher::start(&cluster, "loud").await;
+    let run = |args: &[&str]| tokio::task::block_in_place(|| cluster.run(args));
+    // A slow machine may need several looks.
+    let row = until("the group is loud", async || {
+        let (code, out, problem) = run(&["top", "--json", "--interval", "1s"]);
+        assert_eq!((code, problem.as_str()), (0, ""), "{out}");
+        let value: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(value["gateways"].as_array().unwrap().len(), 2, "{value}");
+        value["groups"].as_array()?.first().cloned().filter(|row| row["messages_per_s"].as_f64() > Some(0.0))
+    })
+    .await;
+    assert_eq!((&row["group"], &row["clients"]), (&"loud".into(), &1.into()), "{row}");
+    for (view, words) in [
+        ("groups", &["default/loud", "gateway-1", "gateway-2", "OUT/S*"][..]),
+        ("clients", &[&*client.id, "OUTBOX"]),
+        ("apps", &["default", "REFUSED"]),
+        ("workers", &["UNANSWERED", "gateway-1"]),
+    ] {
+        let (code, out, _) = run(&["top", view, "--interval", "1s"]);
+        assert_eq!(code, 0, "{out}");
+        for word in words {
+            assert!(out.contains(word), "{view}, {word}: {out}");
+        }
+    }
+    let (_, out, _) = run(&["top", "--filter", "no such group", "--interval", "500ms"]);
+    assert!(out.contains("GROUP") && !out.contains("default/loud"), "{out}");
+    for (args, words) in [
+        (&["top", "workers", "--sort", "bytes"][..], "are sorted by"),
+        (&["top", "--interval", "10ms"], "500ms"),
+        (&["top", "callers"], "possible values"),
+    ] {
+        let (code, _, problem) = run(args);
+        assert!(code == 2 && problem.contains(words), "{problem}");
+    }
+}
+
+/// `broadgate top` on a pseudo-terminal of 80 by 24, by `script`.
+struct Screen {
+    script: Child,
+    out: PathBuf,
+    id: String,
+}
+
+impl Screen {
+    async fn start(cluster: &Cluster, name: &str) -> Self {
+        let out = cluster.dir.join(format!("{name}.screen"));
+        let line = format!(
+            "stty rows 24 cols 80; echo pid=$$.; exec {} top --interval 500ms",
+            env!("CARGO_BIN_EXE_broadgate")
+        );
+        let script = Command::new("script")
+            .args(["-qfec", &line, "/dev/null"])
+            .env("BROADGATE_ADDR", &cluster.internal[0])
+            .env("TERM", "xterm-256color")
+            .env("SHELL", "/bin/sh")
+            .env_remove("BROADGATE_SECRET")
+            .envs(cluster.environment())
+            .stdin(Stdio::piped())
+            .stdout(File::create(&out).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut screen = Self { script, out, id: String::new() };
+        screen.id = until("the process has started", async || {
+            let text = screen.text();
+            let (id, _) = text.split_once("pid=")?.1.split_once('.')?;
+            Some(id.to_owned())
+        })
+        .await;
+        screen
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.out).unwrap_or_default()).into_owned()
+    }
+
+    async fn shows(&self, word: &str) {
+        until(&format!("the screen shows {word:?}"), async || self.text().contains(word).then_some(())).await;
+    }
+
+    /// Only what changes is written, letter by letter: this asks for the whole screen.
+    async fn redraws(&mut self, word: &str) {
+        let screen = std::cell::RefCell::new(self);
+        until(&format!("the screen shows {word:?}"), async || {
+            screen.borrow_mut().press("\u{c}");
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            screen.borrow().text().contains(word).then_some(())
+        })
+        .await;
+    }
+
+    fn press(&mut self, keys: &str) {
+        let input = self.script.stdin.as_mut().unwrap();
+        input.write_all(keys.as_bytes()).unwrap();
+        input.flush().unwrap();
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([format!("-{signal}"), self.id.clone()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// How often the terminal was taken over, and given back.
+    fn taken(&self) -> (usize, usize) {
+        let text = self.text();
+        (text.matches("\u{1b}[?1049h").count(), text.matches("\u{1b}[?1049l").count())
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id)).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    }
+
+    async fn ends(&mut self) -> Option<i32> {
+        let script = std::cell::RefCell::new(&mut self.script);
+        until("the program ends", async || script.borrow_mut().try_wait().unwrap()).await.code()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-KILL", &self.id]).stderr(Stdio::null()).status();
+        let _ = self.script.kill();
+        let _ = self.script.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_terminal_is_taken_and_given_back() {
+    let cluster = Cluster::quiet(1).start().await;
+    let client = cluster.client(0).await;
+    cluster.caller(0).await.join(join(&[&client.id], &["room"])).await.unwrap();
+    let publisher = Publisher::start(&cluster, "room").await;
+    let mut screen = Screen::start(&cluster, "keys").await;
+    screen.shows("gateway-1").await;
+    screen.redraws("default/room").await;
+    screen.press("c");
+    screen.redraws(&client.id).await;
+    screen.press("y");
+    screen.redraws("top clients --sort out").await;
+    assert_eq!(screen.taken(), (1, 0));
+    screen.press("q");
+    assert_eq!(screen.ends().await, Some(0));
+    assert_eq!(screen.taken(), (1, 1));
+    drop(publisher);
+
+    let mut screen = Screen::start(&cluster, "term").await;
+    screen.shows("gateway-1").await;
+    screen.signal("TERM");
+    assert_eq!(screen.ends().await, Some(0));
+    assert_eq!(screen.taken(), (1, 1));
+}
+
+#[tokio::test]
+async fn job_control_stops_and_continues_it() {
+    let cluster = Cluster::quiet(1).start().await;
+    let mut screen = Screen::start(&cluster, "stop").await;
+    screen.shows("gateway-1").await;
+    screen.signal("TSTP");
+    until("it is stopped", async || screen.is_stopped().then_some(())).await;
+    // `script` stops with it.
+    until("it goes on", async || {
+        let _ = Command::new("kill").args(["-CONT", &screen.script.id().to_string(), &screen.id]).status();
+        (screen.taken() == (2, 1)).then_some(())
+    })
+    .await;
+    screen.press("q");
+    assert_eq!(screen.ends().await, Some(0));
+    assert_eq!(screen.taken(), (2, 2));
+}
+
+/// A gateway that hangs is named, and does not hold the screen up.
+#[tokio::test]
+async fn a_gateway_that_hangs_is_named() {
+    let cluster = Cluster::quiet(2).start().await;
+    let screen = Screen::start(&cluster, "hangs").await;
+    screen.shows("gateway-2").await;
+    cluster.gateways[1].signal("STOP");
+    screen.shows("ANSWER").await;
+    cluster.gateways[1].signal("CONT");
+}
