@@ -23,7 +23,8 @@ pub(crate) fn hide(answer: &mut Answer) {
         | Answer::Status(_)
         | Answer::Ended(_)
         | Answer::Inspected(_)
-        | Answer::Events(_) => {}
+        | Answer::Events(_)
+        | Answer::Top(_) => {}
     }
 }
 

@@ -69,8 +69,8 @@ mod tests {
         assert_eq!(recent.lately(113), (71, 1 + 16));
         assert_eq!(recent.lately(129), (1, 1 + 16));
         assert_eq!(recent.lately(160), (0, 1));
-        recent.add(SentNow { second: 170, bytes: u32::MAX });
-        recent.add(SentNow { second: 171, bytes: u32::MAX });
+        recent.add(SentNow { second: 170, messages: 1, bytes: u32::MAX });
+        recent.add(SentNow { second: 171, messages: 1, bytes: u32::MAX });
         assert_eq!(recent.lately(171).0, 2 * u64::from(u32::MAX));
         assert_eq!(recent.lately(177), (u64::from(u32::MAX), 1 + 16), "at most so much is kept of a window");
     }
