@@ -33,6 +33,8 @@ use crate::{
 
 /// From one look at the cluster to the next: what it costs does not depend on how much the cluster has.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two pictures of one kind at least, however often a tab says that it shows another page or is seen again.
+const PICTURE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// How often it is looked whether the session has ended.
 const SESSION_LOOK: Duration = Duration::from_secs(5);
 /// Batches of a tap that a tab has not drawn yet; meanwhile no more are read, and the gateways count what is missed.
@@ -78,6 +80,9 @@ struct VisitorLook {
     tap_undrawn: u32,
     next_head: Instant,
     next_body: Instant,
+    /// When the last ones were asked for.
+    last_head: Option<Instant>,
+    last_body: Option<Instant>,
 }
 
 /// Questions that are being asked.
@@ -136,12 +141,14 @@ impl Tab {
                     }
                 }
                 () = sleep_until(looking.next_head), if is_due && !is_asked.0 => {
-                    looking.next_head = Instant::now() + HEAD_INTERVAL;
+                    let now = Instant::now();
+                    (looking.last_head, looking.next_head) = (Some(now), now + HEAD_INTERVAL);
                     asked.head = Some(Box::pin(head(Arc::clone(&self.visitor))));
                 }
                 () = sleep_until(looking.next_body), if is_due && !is_asked.1 => {
                     if let Some((number, shown)) = looking.shown.clone() {
-                        looking.next_body = Instant::now() + shown.interval();
+                        let now = Instant::now();
+                        (looking.last_body, looking.next_body) = (Some(now), now + shown.interval());
                         asked.body = Some(Box::pin(body(Arc::clone(&self.visitor), number, shown)));
                     }
                 }
@@ -206,7 +213,22 @@ async fn picture(head: &mut Option<PictureFuture>, body: &mut Option<PictureFutu
 impl VisitorLook {
     fn new() -> Self {
         let now = Instant::now();
-        Self { shown: None, hidden: false, undrawn: 0, tap_undrawn: 0, next_head: now, next_body: now }
+        Self {
+            shown: None,
+            hidden: false,
+            undrawn: 0,
+            tap_undrawn: 0,
+            next_head: now,
+            next_body: now,
+            last_head: None,
+            last_body: None,
+        }
+    }
+
+    /// Now, or as soon as the last picture is old enough.
+    fn soon(last: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        last.map_or(now, |last| now.max(last + PICTURE_INTERVAL_MIN))
     }
 
     /// Whether anything may be asked for it.
@@ -225,13 +247,14 @@ impl VisitorLook {
             Said::TapDrawn => self.tap_undrawn = self.tap_undrawn.saturating_sub(1),
             Said::Show { number, what } => {
                 self.shown = Some((number, what));
-                self.next_body = Instant::now();
+                self.next_body = Self::soon(self.last_body);
             }
             Said::Drawn => self.undrawn = self.undrawn.saturating_sub(1),
             Said::Hidden(hidden) => {
                 self.hidden = hidden;
                 if !hidden {
-                    (self.next_head, self.next_body) = (Instant::now(), Instant::now());
+                    (self.next_head, self.next_body) =
+                        (Self::soon(self.last_head), Self::soon(self.last_body));
                 }
             }
         }
@@ -311,5 +334,15 @@ mod tests {
         (looking.next_head, looking.next_body) = (later, later);
         looking.take(Said::Hidden(false));
         assert!(looking.is_due() && looking.next_head < later && looking.next_body < later, "at once");
+        let last = Instant::now();
+        (looking.last_head, looking.last_body) = (Some(last), Some(last));
+        for _ in 0..9 {
+            looking.take(Said::Hidden(false));
+            looking.take(Said::Show { number: 2, what: ShownPage::Overview });
+        }
+        assert_eq!(
+            (looking.next_head, looking.next_body),
+            (last + PICTURE_INTERVAL_MIN, last + PICTURE_INTERVAL_MIN)
+        );
     }
 }

@@ -37,7 +37,7 @@ use crate::{
         orders::Order,
         origin::{cookie, is_of_own_page, may_change},
         sessions::Sessions,
-        settings::{DashboardSettings, LoginForm, random_key, wrong_token},
+        settings::{DashboardSettings, Login, LoginForm, random_key, wrong_token},
         visitor::Visitor,
     },
     failure::Failure,
@@ -141,9 +141,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ip(extensions: &Extensions) -> IpAddr {
+/// Who connects; behind a proxy the address that it has added last, so that a stranger who fails there keeps nobody
+/// else out.
+fn ip(extensions: &Extensions, headers: &HeaderMap, behind_proxy: bool) -> IpAddr {
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back().filter(|_| behind_proxy);
+    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
     let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip())
+    last.or_else(|| Some(address?.ip())).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
 impl Dashboard {
@@ -197,15 +201,19 @@ async fn login(
     let Ok(shown) = serde_json::from_slice::<LoginForm>(&body) else {
         return error(StatusCode::BAD_REQUEST, "this is not what the dashboard's page sends: reload it");
     };
-    let ip = ip(&extensions);
-    let begun = locked(&dashboard.failed).begin(ip, Instant::now());
+    let settings = &dashboard.settings;
+    let ip = ip(&extensions, &headers, settings.url.is_some());
+    let admitted = settings.admit(&shown);
+    // A right link is known here, and works however often others have failed. A token is known to the cluster alone.
+    let is_known = admitted.is_ok() && !matches!(settings.login, Login::Token);
+    let begun = if is_known { Ok(()) } else { locked(&dashboard.failed).begin(ip, Instant::now()) };
     if let Err(wait) = begun {
         let sentence = format!("too many logins have failed: wait for {} s", wait.as_secs() + 1);
         let mut response = error(StatusCode::TOO_MANY_REQUESTS, sentence);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         return response;
     }
-    let chosen = match dashboard.settings.admit(&shown) {
+    let chosen = match admitted {
         Ok(chosen) => chosen,
         Err(sentence) => {
             tracing::warn!(%ip, "a login at the dashboard has failed");
@@ -221,20 +229,27 @@ async fn login(
         }
         // A cluster that is down is looked at, too: the pages say what does not answer. But somebody whose token
         // nobody has seen is let in nowhere.
-        Err(_) if !matches!(dashboard.settings.login, super::settings::Login::Token) => {}
+        Err(_) if is_known => {}
         Err(failure) => {
             locked(&dashboard.failed).succeeded(ip);
             return error(StatusCode::BAD_GATEWAY, failure.to_string());
         }
     }
-    locked(&dashboard.failed).succeeded(ip);
+    if !is_known {
+        locked(&dashboard.failed).succeeded(ip);
+    }
     let key = match random_key() {
         Ok(key) => key,
         Err(failure) => return error(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string()),
     };
     tracing::info!(%ip, "somebody has logged in at the dashboard");
     let set = dashboard.set_cookie(&key);
-    locked(&dashboard.sessions).open(key, Arc::new(visitor), Instant::now());
+    let mut sessions = locked(&dashboard.sessions);
+    if let Some(former) = cookie(&headers, &dashboard.cookie) {
+        sessions.close(former);
+    }
+    sessions.open(key, Arc::new(visitor), Instant::now());
+    drop(sessions);
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, set)]).into_response()
 }
 
@@ -315,4 +330,22 @@ async fn live(State(dashboard): State<Arc<Dashboard>>, mut request: Request) -> 
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_ACCEPT, accept);
     switching.body(Body::empty()).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_proxy_the_address_is_what_the_proxy_has_added() {
+        let mut headers = HeaderMap::new();
+        let of = |headers: &HeaderMap, behind| ip(&Extensions::new(), headers, behind).to_string();
+        assert_eq!(of(&headers, true), "0.0.0.0");
+        headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.9"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("1.2.3.4, 203.0.113.66"));
+        assert_eq!(of(&headers, true), "203.0.113.66");
+        assert_eq!(of(&headers, false), "0.0.0.0", "without a proxy anybody could say so");
+        headers.append("x-forwarded-for", HeaderValue::from_static("unknown"));
+        assert_eq!(of(&headers, true), "0.0.0.0");
+    }
 }

@@ -51,6 +51,23 @@ test('each trouble is named, the worst first', () => {
   assert.equal(said.match(/gw-2 does not answer/g).length, 1)
 })
 
+test('what vanished is named, and for how long', () => {
+  const status = whole()
+  const removed = (name, seconds, role = 'ROLE_GATEWAY') => ({ incarnation: `${name}${seconds}`, name, role, age_ms: seconds * 1000 })
+  status.gateways[0].evidence = { removed: [removed('gw-3', 40), removed('gw-2', 60), removed('gw-2', 150), removed('chat-2', 9, 'ROLE_WORKER'), removed('gw-9', 700)] }
+  status.gateways[1].evidence = { removed: [removed('gw-3', 40)] }
+  assert.deepEqual(words.troubles(status).map((one) => [one.level, one.what]), [
+    ['bad', 'gw-3 was removed 40 s ago: it did not beat, and its clients have lost it'],
+    ['bad', 'chat-2 was removed 9 s ago: it did not beat'],
+    ['warn', 'gw-2 was removed 1 min ago: it did not beat, and is back since'],
+  ])
+})
+
+test('what hides or turns a text is seen', () => {
+  assert.equal(words.visible('\u202enimda\u202c user'), '\\u{202e}nimda\\u{202c} user')
+  assert.equal(words.visible('gr\u00fc\u00dfe, \u65e5\u672c\n\ud83d\ude00'), 'gr\u00fc\u00dfe, \u65e5\u672c\n\ud83d\ude00')
+})
+
 test('gateway that the answer lacks and the view has left is named', () => {
   const status = whole()
   status.coverage = { complete: false, missing: ['gw-3'] }

@@ -90,7 +90,8 @@ function Dashboard({ me, logout }) {
   }, [])
   const page = Object.hasOwn(PAGES, at.page) ? at.page : 'overview'
   const { view, what, name } = PAGES[page]
-  const app = at.query.app ?? me.app ?? live.head?.apps[0] ?? ''
+  const apps = live.head?.apps ?? []
+  const app = at.query.app ?? me.app ?? (apps.includes('default') ? 'default' : apps[0]) ?? ''
   const query = { ...at.query, app }
   const waits = !live.head && !('app' in at.query) && !me.app
   useEffect(() => {

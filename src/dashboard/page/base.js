@@ -1,10 +1,15 @@
 // What every file of the page needs: Preact and HTM, as they are published.
 import { h, render } from '/vendor/preact.js'
 import htm from '/vendor/htm.js'
+import { visible } from '/words.js'
 
 export { render }
 export { useEffect, useRef, useState } from '/vendor/hooks.js'
-export const html = htm.bind(h)
+
+// Every text that is drawn passes here; addresses and values of fields stay as they are.
+const seen = (child) => (typeof child === 'string' ? visible(child) : Array.isArray(child) ? child.map(seen) : child)
+
+export const html = htm.bind((type, props, ...children) => h(type, props, ...children.map(seen)))
 
 /** A request that changes something; its answer, or an Error with the server's sentence. */
 export async function post(path, body) {

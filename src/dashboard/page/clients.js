@@ -1,5 +1,5 @@
 // Clients: found by what they are called or by what holds them up; and one of them.
-import { go, html, link, useState } from '/base.js'
+import { go, html, link, useRef, useState } from '/base.js'
 import { age, bytes, clock, count, counted } from '/words.js'
 import { AppChoice, ClientLink, Facts, Field, NextPage, Note, Panel, Table, asking } from '/parts.js'
 import { Order } from '/orders.js'
@@ -43,13 +43,21 @@ export const clientColumns = COLUMNS
 /** Gateways that a list lacks. */
 export const Missing = ({ coverage }) => coverage && !coverage.complete && html`<${Note}>No answer from ${(coverage.missing ?? []).join(', ')}: theirs are missing here.<//>`
 
+/** That an app has none, and where there may be some. */
+function None({ by, query, apps }) {
+  const app = query.app || 'default'
+  const others = apps.filter((id) => id !== app).slice(0, 8)
+  return html`<span>${by === 'all' ? `No client of app ${app} is connected.` : 'No such client is connected.'}
+    ${others.length > 0 && html` Other apps:${others.map((id) => html` <a key=${id} href=${link('clients', { app: id })}>${id}</a>`)}`}</span>`
+}
+
 export function Clients({ head, body, query }) {
   const by = Object.hasOwn(BY, query.by ?? '') ? query.by : 'all'
   return html`<h1>Clients</h1>
     <${Search} key=${JSON.stringify(query)} query=${query} apps=${head.apps} />
     <${Missing} coverage=${body?.coverage} />
     <${Table} caption=${`Clients ${by === 'all' ? '' : BY[by]} ${query.value ?? ''}`.trim()} note=${body ? `${counted(body.clients.length, 'row')} of app ${query.app || 'default'}` : ''}
-      columns=${COLUMNS} rows=${body?.clients ?? []} keyOf=${(one) => one.client_id} empty=${body ? 'No such client is connected.' : asking()}
+      columns=${COLUMNS} rows=${body?.clients ?? []} keyOf=${(one) => one.client_id} empty=${body ? html`<${None} by=${by} query=${query} apps=${head.apps} />` : asking()}
       more=${html`<${NextPage} to=${body?.next_cursor && link('clients', { ...query, cursor: body.next_cursor })} from=${query.cursor && link('clients', { ...query, cursor: '' })} />`} />`
 }
 Clients.what = (query) => ({ page: 'clients', app: query.app, by: Object.hasOwn(BY, query.by ?? '') && !['id', 'address'].includes(query.by) ? query.by : 'all', value: query.value ?? '', cursor: query.cursor ?? '' })
@@ -59,11 +67,11 @@ export const endColumns = [
   { label: 'When', fit: true, cell: (end) => html`<span class="time">${clock(end.ended_at_ms)}</span>` },
   { label: 'Client', cell: (end) => html`<${ClientLink} app=${end.app} id=${end.client_id} />${end.uid && html` <span class="wrap">uid ${end.uid}</span>`}` },
   { label: 'What', fit: true, cell: (end) => html`<b>${end.why.title}</b>` },
-  { label: 'Why', cell: (end) => html`<span class="wrap">${end.why.because}${end.reason && `: ${end.reason}`}</span>${end.why.do && html`<div class="soft">do: ${end.why.do}</div>`}` },
+  { label: 'Why', cell: (end) => html`<span class="wrap">${end.why.because}${end.reason && !end.why.because.includes(end.reason) ? `: ${end.reason}` : ''}</span>${end.why.do && html`<div class="soft">do: ${end.why.do}</div>`}` },
   { label: 'Where', cell: (end) => html`${end.gateway}, <span class="wrap">${end.address}</span>` },
 ]
 
-function Now({ client, me }) {
+function Now({ client }) {
   const session = client.session?.version ? `set, version ${client.session.version}; not shown here` : 'never set'
   return html`<${Panel} title="Now">
     <${Facts} rows=${[
@@ -78,9 +86,17 @@ function Now({ client, me }) {
       ['worker', `${client.worker || 'none'}, ${counted(client.events_unanswered, 'event')} unanswered`],
       ['session', session],
       ['groups', client.groups.length ? html`<span class="chips">${client.groups.slice(0, 50).map((group) => html`<a class="chip" href=${link('group', { app: client.app, group })}>${group}</a>`)}${client.groups.length > 50 && ` and ${client.groups.length - 50} more`}</span>` : 'none'],
-    ]} />
-    <div class="row"><${Order} kind="send" label="Send…" app=${client.app} to=${{ client: client.client_id }} me=${me} />
-      <${Order} kind="close" label="Disconnect…" app=${client.app} to=${{ client: client.client_id }} me=${me} /></div><//>`
+    ]} /><//>`
+}
+
+/** What may be done with it, as long as it has been seen. */
+function Orders({ client, query, me }) {
+  const seen = useRef(false)
+  if (client) seen.current = true
+  if (!seen.current) return null
+  const to = { client: query.id }
+  return html`<div class="row"><${Order} kind="send" label="Send…" app=${query.app} to=${to} me=${me} gone=${!client} />
+    <${Order} kind="close" label="Disconnect…" app=${query.app} to=${to} me=${me} gone=${!client} /></div>`
 }
 
 export function Client({ body, query, me }) {
@@ -89,7 +105,8 @@ export function Client({ body, query, me }) {
   return html`<p class="path"><a href=${link('clients', { app: query.app })}>Clients</a></p>
     <h1>Client <code>${query.id}</code></h1>
     ${!body && html`<p class="soft">${asking()}</p>`}
-    ${client && html`<${Now} client=${client} me=${me} />`}
+    ${client && html`<${Now} client=${client} />`}
+    <${Orders} key=${`orders ${query.id}`} client=${client} query=${query} me=${me} />
     ${(client || query.id) && html`<${Tap} me=${me} key=${query.id} app=${query.app} whom=${{ client: query.id }} />`}
     ${body && !client && html`<${Note} tone="warn">It is not connected${body.ends.ended.length ? '' : ', and nothing is remembered of it'}.<//>`}
     ${body && (client?.uid || !client) && html`<${Table} caption=${client?.uid ? `Earlier ends of uid ${client.uid}` : 'How it ended'} columns=${endColumns} rows=${body.ends.ended} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`}

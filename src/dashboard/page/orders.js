@@ -15,12 +15,13 @@ function Done({ receipt, done }) {
     ${!coverage.complete ? ` No answer from ${(coverage.missing ?? []).join(', ')}: some may be missed. The same order may be given again, and reaches nobody twice.` : ''}<//>`
 }
 
-/** A button that opens the order. `to` names whom: {client}, {uid} or {group}; without it, the form asks. */
-export function Order({ kind, label, app, to, me, event }) {
+/** A button that opens the order. `to` names whom: {client}, {uid} or {group}; without it, the form asks. What is typed
+ *  stays if they are `gone` meanwhile. */
+export function Order({ kind, label, app, to, me, event, gone }) {
   const [open, setOpen] = useState(false)
   // The gateways would refuse it.
   if (me.role === 'reader') return null
-  return html`<button type="button" class=${kind === 'close' ? 'danger' : ''} onClick=${() => setOpen(true)}>${label}</button>
+  return html`${!gone && html`<button type="button" class=${kind === 'close' ? 'danger' : ''} onClick=${() => setOpen(true)}>${label}</button>`}
     ${open && html`<${Form} kind=${kind} app=${app} to=${to} me=${me} event=${event} close=${() => setOpen(false)} />`}`
 }
 
@@ -51,7 +52,7 @@ function Form({ kind, app, to, me, event: named, close }) {
   return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="order">
     <form onSubmit=${submit}>
       <h2 id="order">${sends ? 'Send a message' : 'Disconnect'}</h2>
-      <p>${to ? html`To ${of} <b>${name}</b>` : 'To'} of app <b>${app || 'default'}</b>${me.cluster ? html` in <b>${me.cluster}</b>` : ''}</p>
+      <p>${to ? html`To ${of} <b>${name}</b> of app` : 'In app'} <b>${app || 'default'}</b>${me.cluster ? html` in <b>${me.cluster}</b>` : ''}</p>
       ${!to && html`<div class="row"><${Field} label="To a"><select name="kind"><option value="group">group (channel)</option><option value="uid">uid</option><option value="client">client id</option></select><//>
         <${Field} label="Name"><input name="name" required autocomplete="off" /><//></div>`}
       ${sends && html`<${Field} label="Event, for Pusher and Echo; empty for a plain text"><input name="event" autocomplete="off" defaultValue=${named ?? ''} /><//>

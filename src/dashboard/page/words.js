@@ -23,6 +23,12 @@ export function bytes(value) {
   return `${(value / 1024 ** 3).toFixed(1)} GiB`
 }
 
+// Characters that are not seen, or that turn the direction of a text: the same that the command line escapes.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{e0000}-\u{e0fff}]/gu
+
+/** A text of a stranger as it is: "\u{202e}nimda". */
+export const visible = (text) => text.replace(UNSEEN, (one) => `\\u{${one.codePointAt(0).toString(16)}}`)
+
 /** "1 client", "2 clients". */
 export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`
 
@@ -94,6 +100,19 @@ export function totals(status) {
   }
 }
 
+const [GONE_MS, BACK_MS] = [600_000, 120_000]
+
+/** Members that did not leave and are gone: for ten minutes, or for two if they are back. As `doctor` sees it. */
+function vanished(status) {
+  const all = new Map()
+  for (const gateway of status.gateways) {
+    for (const gone of gateway.evidence?.removed ?? []) if (!all.has(gone.incarnation)) all.set(gone.incarnation, gone)
+  }
+  const members = status.view?.members ?? []
+  const seen = [...all.values()].map((gone) => ({ ...gone, is_back: members.some((member) => member.role === gone.role && (member.name === gone.name || (gone.address && member.address === gone.address))) }))
+  return seen.filter((gone) => gone.age_ms < (gone.is_back ? BACK_MS : GONE_MS))
+}
+
 /** What is not as it should be, the worst first: level, sentence, and where to look. */
 export function troubles(status) {
   const all = []
@@ -115,6 +134,11 @@ export function troubles(status) {
     for (const reader of known.redis_readers ?? []) if (!reader.connected) bad(`${name} is not connected to the Redis of app ${reader.app}`)
     for (const hook of known.evidence?.webhooks ?? []) warn(`a webhook of app ${hook.app} fails: ${hook.why}`)
     for (const worker of known.evidence?.silent_workers ?? []) bad(`worker ${worker.name} has not answered ${name} for ${worker.seconds} s`, 'workers')
+  }
+  for (const gone of vanished(status)) {
+    const what = `${gone.name} was removed ${age(gone.age_ms)} ago: it did not beat`
+    if (gone.is_back) warn(`${what}, and is back since`)
+    else bad(gone.role === 'ROLE_GATEWAY' ? `${what}, and its clients have lost it` : what)
   }
   for (const name of status.coverage?.missing ?? []) {
     if (!rows.some((row) => row.name === name && !row.known)) bad(`${name} does not answer`)
