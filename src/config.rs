@@ -472,6 +472,7 @@ mod tests {
                 (one.cluster.tls.ca, one.cluster.tls.cert, one.cluster.tls.key) = (None, None, None);
                 one.gateway.shards = None;
                 one.gateway.spool = None;
+                (one.gateway.tokens_file, one.gateway.audit.file) = (None, None);
                 one.gateway.internal.advertise = None;
                 one.metrics.bind = None;
                 (one.dashboard.bind, one.dashboard.url) = (None, None);
