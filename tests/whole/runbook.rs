@@ -607,8 +607,12 @@ async fn token_is_taken_away_and_nobody_else_notices() {
         })
         .await;
     }
-    let (_, told, _) = cluster.run(&["events", "--kind", "settings"]);
-    assert!(told.contains("tokens read again: there are 1"), "{told}");
+    // The event follows the change.
+    until("the event is there", async || {
+        let (_, told, _) = cluster.run(&["events", "--kind", "settings"]);
+        told.contains("tokens read again: there are 1").then_some(())
+    })
+    .await;
     let (_, told, _) = cluster.run(&["events", "--kind", "audit", "--json"]);
     assert!(told.contains(r#"\"who\":\"token:ann\""#) && told.contains("token_refused"), "{told}");
 }
