@@ -19,7 +19,7 @@ pub enum Failure {
     NotFound(String),
     /// 5: nobody answers at the address.
     Unreachable(String),
-    /// 6: the token does not allow it.
+    /// 6: the token does not allow it, or not any more.
     NotAllowed(String),
     /// 0: the reader of the output has closed it.
     BrokenPipe,
@@ -97,10 +97,11 @@ impl From<CommandError> for Failure {
         let sentence = one_line(&error.to_string());
         match error {
             error if error.is_not_found() => Self::NotFound(sentence),
-            CommandError::Refused { kind: Refusal::Invalid | Refusal::Unauthenticated, .. } => {
-                Self::Usage(sentence)
+            CommandError::Refused { kind: Refusal::Invalid, .. } => Self::Usage(sentence),
+            // A command that is refused at its start has ended by then: the token was taken away since.
+            CommandError::Refused { kind: Refusal::Denied | Refusal::Unauthenticated, .. } => {
+                Self::NotAllowed(sentence)
             }
-            CommandError::Refused { kind: Refusal::Denied, .. } => Self::NotAllowed(sentence),
             CommandError::NotReachable { .. } => Self::Unreachable(sentence),
             _ => Self::Failed(sentence),
         }

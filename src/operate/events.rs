@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     failure::Failure,
     operate::{
+        stream::{is_final, until_interrupted},
         target::{ClusterTarget, complete},
         why_text::clock,
     },
@@ -87,7 +88,7 @@ pub(crate) async fn events(args: EventsArgs) -> Result<(), Failure> {
         }
         return complete(reply.coverage.as_ref());
     }
-    follow(&cluster, &args, request, reply).await
+    until_interrupted(follow(&cluster, &args, request, reply)).await
 }
 
 /// Asks again and again for what is new. A gateway that does not answer is named once, until it does.
@@ -99,7 +100,7 @@ async fn follow(
 ) -> Result<(), Failure> {
     let mut after: HashMap<String, u64> = first.newest.clone();
     let mut missing = missing_of(&first);
-    told_missing(&missing, &[]);
+    told_missing(&missing, &[], &first);
     loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
         let limit = EVENTS_PER_ANSWER_MAX;
@@ -107,7 +108,7 @@ async fn follow(
         let reply = match cluster.events(request).await {
             Ok(reply) => reply,
             // It is tried again: what happens meanwhile is remembered.
-            Err(error) if error.refusal().is_none() => {
+            Err(error) if !is_final(&error) => {
                 say!("no answer: {error}");
                 continue;
             }
@@ -115,7 +116,7 @@ async fn follow(
         };
         after.extend(reply.newest.clone());
         let now_missing = missing_of(&reply);
-        told_missing(&now_missing, &missing);
+        told_missing(&now_missing, &missing, &reply);
         missing = now_missing;
         if reply.events.len() as u64 == u64::from(EVENTS_PER_ANSWER_MAX) {
             say!("there may have been more events than are shown: more than 1,000 came at once");
@@ -128,13 +129,18 @@ fn missing_of(reply: &EventsReply) -> Vec<String> {
     reply.coverage.as_ref().map(|coverage| coverage.missing.clone()).unwrap_or_default()
 }
 
-fn told_missing(missing: &[String], before: &[String]) {
+fn told_missing(missing: &[String], before: &[String], reply: &EventsReply) {
     for name in missing.iter().filter(|name| !before.contains(name)) {
         say!("{name} does not answer: its events are not shown");
     }
     for name in before.iter().filter(|name| !missing.contains(name)) {
-        say!("{name} answers again");
+        say!("{name} {}", after_silence(name, reply));
     }
+}
+
+/// What has become of a gateway that did not answer, and is not missing in this answer.
+fn after_silence(name: &str, reply: &EventsReply) -> &'static str {
+    if reply.newest.contains_key(name) { "answers again" } else { "is no member any more" }
 }
 
 fn show(args: &EventsArgs, reply: &EventsReply) -> Result<(), Failure> {
@@ -179,6 +185,13 @@ fn ms(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_was_removed_does_not_answer_again() {
+        let reply = EventsReply { newest: HashMap::from([("gw-1".to_owned(), 7)]), ..EventsReply::default() };
+        assert_eq!(after_silence("gw-1", &reply), "answers again");
+        assert_eq!(after_silence("gw-2", &reply), "is no member any more");
+    }
 
     #[test]
     fn what_several_gateways_saw_is_one_line_and_each_audit_line_is_one() {

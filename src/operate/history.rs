@@ -11,7 +11,8 @@ use clap::Args;
 use crate::{
     failure::Failure,
     operate::{
-        stream::until_interrupted,
+        hidden::tell_if_hidden,
+        stream::{is_final, until_interrupted},
         target::{ClusterTarget, complete},
     },
     output::{age, bytes, fitted, json, print, print_json, print_json_line, screen},
@@ -33,6 +34,8 @@ Examples:
 A group has a history if a rule of [[gateway.groups]] says so (history_messages); it is in the memory of the group's home. With
 --follow it is asked once a second for what is new; where messages were dropped before that, it says so, and goes
 on. Times are those since a message was placed.
+
+A group that has been silent for longer than history_time has none, either.
 
 Exit codes: 0, also if it is interrupted, and 4 if the group has no history.";
 
@@ -77,11 +80,13 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
     let since = reader.since().await?;
     let reply = reader.ask(since.clone(), reader.args.limit).await?;
     if reader.args.follow {
+        reader.tell_hidden(&reply).await;
         return until_interrupted(reader.follow(since, reply)).await;
     }
     let Some(position) = reply.position.clone() else {
         return Err(Failure::NotFound(format!(
-            "group {:?} has no history: nothing was sent to it, or no rule of [[gateway.groups]] keeps its messages (history_messages)",
+            "group {:?} has no history: nothing was sent to it, all of it was longer ago than is kept (history_time), \
+             or no rule of [[gateway.groups]] keeps its messages (history_messages)",
             reader.args.group
         )));
     };
@@ -94,6 +99,7 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
             print(&format!("more up to {}: --since {last}\n", position.offset))?;
         }
     }
+    reader.tell_hidden(&reply).await;
     complete(reply.coverage.as_ref())
 }
 
@@ -109,6 +115,13 @@ impl HistoryReader {
             return self.cluster.history(group, since, limit).await;
         }
         self.cluster.history_without_payload(group, since, limit).await
+    }
+
+    /// Says that the messages are shown without what they say, where that was asked for.
+    async fn tell_hidden(&self, reply: &HistoryReply) {
+        let is_without = reply.messages.iter().all(|message| message.payload.is_none());
+        let was_asked = self.args.payload && !reply.messages.is_empty();
+        tell_if_hidden(&self.cluster, was_asked && is_without).await;
     }
 
     /// The position that was typed, in the present history if it names none.
@@ -168,15 +181,6 @@ impl HistoryReader {
         }
         self.print(reply, is_first)
     }
-}
-
-/// Repeating would not help.
-fn is_final(error: &CommandError) -> bool {
-    use broadgate_business::cluster::Refusal;
-    matches!(
-        error,
-        CommandError::Refused { kind: Refusal::Invalid | Refusal::Unknown | Refusal::Unauthenticated, .. }
-    )
 }
 
 /// Where a reader is that has this answer: at its last message, or where the history begins again.

@@ -10,7 +10,10 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    operate::target::{ClusterTarget, complete},
+    operate::{
+        hidden::{HIDDEN, are_hidden, tell_if_hidden},
+        target::{ClusterTarget, complete},
+    },
     output::{age_since_ms, bytes, counted, fitted, json, print, print_json, screen},
     terminal_text::one_line,
 };
@@ -114,7 +117,8 @@ pub(crate) struct RosterArgs {
 }
 
 pub(crate) async fn roster(args: RosterArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster().await?.roster(&args.group, args.page.page()).await?;
+    let cluster = args.target.cluster().await?;
+    let reply = cluster.roster(&args.group, args.page.page()).await?;
     if args.target.json {
         print_json(&json("RosterReply", &reply)?)?;
     } else {
@@ -122,6 +126,8 @@ pub(crate) async fn roster(args: RosterArgs) -> Result<(), Failure> {
         print(&fitted(screen(), ["USER", "INFO"], &[], rows))?;
         more(&reply.next_cursor)?;
     }
+    let is_without = reply.members.iter().all(|member| member.info.is_empty());
+    tell_if_hidden(&cluster, is_without && !reply.members.is_empty()).await;
     complete(reply.coverage.as_ref())
 }
 
@@ -187,14 +193,24 @@ fn held_up(clients: &[ClientInfo]) -> String {
 }
 
 pub(crate) async fn client(args: ClientArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster().await?.client(args.id).await?;
+    let cluster = args.target.cluster().await?;
+    let reply = cluster.client(args.id).await?;
     let client = reply.client.clone().unwrap_or_default();
-    if args.target.json { print_json(&json("ClientInfo", &client)?) } else { print(&details(&client)) }
+    let is_hidden = client.session.is_none() && are_hidden(&cluster).await;
+    if args.target.json {
+        if is_hidden {
+            say!("{HIDDEN}");
+        }
+        print_json(&json("ClientInfo", &client)?)
+    } else {
+        print(&details(&client, is_hidden))
+    }
 }
 
-fn details(client: &ClientInfo) -> String {
+fn details(client: &ClientInfo, is_hidden: bool) -> String {
     let session = client.session.clone().filter(|session| session.version > 0);
     let session = session.map(|session| format!("{} (version {})", session.json, session.version));
+    let none = if is_hidden { HIDDEN } else { "never set" };
     let messages = |count| counted(count, "message");
     let row = |name: &str, value: String| [name.to_owned(), value];
     fitted(
@@ -206,7 +222,7 @@ fn details(client: &ClientInfo) -> String {
             row("app", client.app.clone()),
             row("uid", client.uid.clone()),
             row("groups", client.groups.join(" ")),
-            row("session", session.unwrap_or_else(|| "never set".to_owned())),
+            row("session", session.unwrap_or_else(|| none.to_owned())),
             row("gateway", format!("{}, listener {} ({})", client.gateway, client.listener, client.protocol)),
             row("address", client.address.clone()),
             row("connected for", age_since_ms(client.opened_at_ms)),

@@ -10,6 +10,7 @@ mod drain_progress;
 mod events;
 mod group;
 mod health;
+mod hidden;
 mod history;
 mod lists;
 mod orders;

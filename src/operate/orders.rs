@@ -162,6 +162,9 @@ fn report(target: &ClusterTarget, whom: &AudienceArgs, receipt: &Receipt, done: 
         }
         print(&text)?;
     }
+    if !target.json && receipt.clients == 0 && !whom.found_nobody(receipt) {
+        say!("no connected client is meant: check --app and the names");
+    }
     complete(receipt.coverage.as_ref())?;
     if whom.found_nobody(receipt) {
         return Err(Failure::NotFound(format!("not connected: {}", receipt.unknown_clients.join(", "))));

@@ -97,6 +97,11 @@ pub(super) fn refused(address: &str, wanted: WantedRole, status: &Status) -> Fai
         (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, _) => {
             Failure::Unreachable(format!("{address} does not answer: {message}"))
         }
+        // An answer of HTTP, and none of gRPC.
+        _ if message.contains("while receiving response with status: 404") => Failure::Unreachable(format!(
+            "{address} is an HTTP server, such as a metrics port, and no internal port; {}",
+            wanted.hint()
+        )),
         _ => Failure::Failed(format!("{address}: {message}")),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use broadgate_business::{CommandError, cluster::Refusal};
+
 use crate::failure::Failure;
 
 /// Runs a command that prints until it ends, or is interrupted: then it has done what it was asked.
@@ -12,6 +14,12 @@ pub(super) async fn until_interrupted(
         ended = printing => ended,
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
+}
+
+/// Whether asking again would not help.
+pub(super) fn is_final(error: &CommandError) -> bool {
+    use Refusal::{Denied, Invalid, Unauthenticated, Unknown};
+    matches!(error.refusal(), Some(Invalid | Unknown | Unauthenticated | Denied))
 }
 
 /// "12:04:07.113", by UTC.

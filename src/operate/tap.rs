@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_business::{
-    Cluster,
-    cluster::TapStream,
+    Cluster, CommandError,
+    cluster::{Refusal, TapStream},
     v1::{MemberState, Role, TapEvents, TapKind, TapRequest, tap_request::Of},
 };
 use clap::{Args, ValueEnum};
@@ -19,10 +19,13 @@ use crate::{
     },
     output::{json, print, print_json_line},
     setting_errors,
+    terminal_text::one_line,
 };
 
 /// How long the first line waits for gateways that have not answered.
 const OPENING_TIME: Duration = Duration::from_secs(2);
+/// The same where the token may not list the gateways.
+const OPENING_TIME_UNLISTED: Duration = Duration::from_millis(500);
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -36,7 +39,7 @@ of a group or an app once for each shard of a gateway, with the count of clients
 the Pusher protocol, --uid is their id. Times are UTC.
 
 It ends after --for, by Ctrl-C, or when the gateway that was asked ends: exit code 0, or 3 if a gateway could not
-be tapped, or 5 if the connection broke.";
+be tapped, 5 if the connection broke, or 6 if the token does not allow it any more.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -187,7 +190,7 @@ async fn show(args: &TapArgs, cluster: &Cluster, mut stream: TapStream) -> Resul
             print(&lines(&events, args.per_second))?;
         }
     }
-    while let Some(events) = stream.next().await? {
+    while let Some(events) = stream.next().await.map_err(ended)? {
         silent.note(&events);
         if args.target.json {
             print_json_line(&json("TapEvents", &events)?)?;
@@ -206,6 +209,14 @@ async fn show(args: &TapArgs, cluster: &Cluster, mut stream: TapStream) -> Resul
     Err(Failure::Incomplete(format!("nothing could be shown of {}", names.join(", "))))
 }
 
+/// Why it has ended. Nothing was to be sent.
+fn ended(error: CommandError) -> Failure {
+    match error {
+        CommandError::NotReachable { why } => Failure::Unreachable(one_line(&why)),
+        error => error.into(),
+    }
+}
+
 /// Prints the first line when all gateways have answered, or some have not for too long. Returns what has come
 /// meanwhile.
 async fn open(
@@ -214,18 +225,23 @@ async fn open(
     stream: &mut TapStream,
     silent: &mut Silent,
 ) -> Result<Vec<TapEvents>, Failure> {
-    let until = Instant::now() + OPENING_TIME;
-    let view = cluster.status().await?.view.unwrap_or_default();
+    let view = match cluster.status().await {
+        Ok(status) => Some(status.view.unwrap_or_default()),
+        // The token is for some apps, and gateways belong to none.
+        Err(error) if error.refusal() == Some(Refusal::Denied) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let until = Instant::now() + if view.is_some() { OPENING_TIME } else { OPENING_TIME_UNLISTED };
     let gateways = view
-        .members
         .iter()
+        .flat_map(|view| &view.members)
         .filter(|member| member.role() == Role::Gateway && member.state() != MemberState::Leaving);
     let mut expected: BTreeSet<&str> = gateways.map(|member| &*member.name).collect();
     let mut opening = Opening::default();
     let mut early = Vec::new();
-    while !expected.is_empty() {
+    while view.is_none() || !expected.is_empty() {
         let Ok(next) = timeout_at(until, stream.next()).await else { break };
-        let Some(mut events) = next? else { break };
+        let Some(mut events) = next.map_err(ended)? else { break };
         silent.note(&events);
         expected.remove(&*events.gateway);
         opening.add(&events);

@@ -33,7 +33,7 @@ pub struct At {
     /// The internal port of any gateway [env: BROADGATE_ADDR] [default: the configuration's, 127.0.0.1:7200]
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "cluster")]
     pub(super) addr: Option<String>,
-    /// The file with your token, which is shown in the shared secret's place [env: BROADGATE_TOKEN, the token
+    /// The file whose first line is your token, which is shown in the shared secret's place [env: BROADGATE_TOKEN, the token
     /// itself]
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub(super) token_file: Option<PathBuf>,
@@ -167,7 +167,7 @@ impl At {
             return token_source::of_file(path).map(Some).map_err(Failure::Usage);
         }
         let given = environment::text("TOKEN")?;
-        let token = given.map(|text| Secret::of_token(&text)).transpose();
+        let token = given.map(|text| token_source::in_text(&text)).transpose();
         token.map_err(|error| Failure::usage(format!("environment variable BROADGATE_TOKEN: {error}")))
     }
 
@@ -289,7 +289,7 @@ pub struct ReachedCluster {
     pub cluster: Cluster,
     /// Its internal port.
     pub address: String,
-    /// Whether it has the app.
+    /// Whether it has the app, and the token is for it.
     pub(super) known: Result<(), Failure>,
 }
 
@@ -297,7 +297,7 @@ impl ReachedCluster {
     /// For commands about the app.
     ///
     /// # Errors
-    /// If there is no such app.
+    /// If there is no such app, or the token is not for it.
     pub(super) fn of_app(self) -> Result<Cluster, Failure> {
         self.known.map(|()| self.cluster)
     }
@@ -336,6 +336,8 @@ impl ClusterTarget {
                 Err(Failure::NotFound(sentence)) => {
                     Ok(Err(Failure::NotFound(format!("{sentence}; name the app with --app"))))
                 }
+                // What the command itself needs is said by its own refusal.
+                Err(refused @ Failure::NotAllowed(_)) => Ok(Err(refused)),
                 known => known.map(Ok),
             }
         };

@@ -12,6 +12,14 @@ use broadgate_tasks::bounded_read::{self, ReadableKind};
 /// More than any token has, and a line's end.
 const TOKEN_TEXT_BYTES_MAX: u64 = 4096;
 
+/// The token in a text, its first line: `token new` prints the entry for the tokens file after it.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn in_text(text: &str) -> Result<Secret, String> {
+    Secret::of_token(text.lines().next().unwrap_or_default()).map_err(|error| error.to_string())
+}
+
 /// The token in a file.
 ///
 /// # Errors
@@ -19,7 +27,7 @@ const TOKEN_TEXT_BYTES_MAX: u64 = 4096;
 pub(super) fn of_file(path: &Path) -> Result<Secret, String> {
     let place = |error: String| format!("token file {}: {error}", path.display());
     let text = bounded_read::read_text(path, ReadableKind::Any).map_err(|error| place(error.to_string()))?;
-    Secret::of_token(&text).map_err(|error| place(error.to_string()))
+    in_text(&text).map_err(place)
 }
 
 /// The token that a program prints, which may ask its user on the terminal.
@@ -43,7 +51,7 @@ pub(super) fn of_command(command: &[String]) -> Result<Secret, String> {
     if let Some(Err(error)) = printed {
         return Err(place(error.to_string()));
     }
-    Secret::of_token(&text).map_err(|error| place(error.to_string()))
+    in_text(&text).map_err(place)
 }
 
 #[cfg(test)]
@@ -54,6 +62,7 @@ mod tests {
     fn a_program_prints_the_token_or_is_named() {
         let run = |script: &str| of_command(&["sh", "-c", script].map(str::to_owned));
         assert!(run("echo bgt_0123456789abcdef0123456789abcdef").is_ok());
+        assert!(run("printf 'bgt_0123456789abcdef0123456789abcdef\\n\\n[[tokens]]\\n'").is_ok());
         for (script, said) in [
             ("exit 3", "exit status: 3"),
             ("echo my-password-0123456789abcdef0123456789", "it is not a token"),

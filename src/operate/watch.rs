@@ -6,7 +6,7 @@ use std::{
 };
 
 use broadgate_business::{
-    Cluster,
+    Cluster, CommandError,
     cluster::{ChangeKind, GroupChange, GroupWatch},
     v1::View,
 };
@@ -17,7 +17,7 @@ use tokio::sync::watch as cell;
 use crate::{
     failure::Failure,
     operate::{
-        stream::{time_of_day, until_interrupted},
+        stream::{is_final, time_of_day, until_interrupted},
         target::ClusterTarget,
     },
     output::{print, print_json_line},
@@ -37,7 +37,7 @@ vacated. Users are those of presence channels, and those that workers have joine
 gateway breaks it is opened again, and a line says so: what changed and was undone meanwhile is not shown. Times are
 UTC, by this machine's clock.
 
-It ends by Ctrl-C, with exit code 0.";
+It ends by Ctrl-C, with exit code 0, or when the token does not allow it any more: exit code 6.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -59,14 +59,15 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
     until_interrupted(async {
         tokio::select! {
             shown = show(&args, changes) => shown,
-            never = follow(&watched, &sender) => match never {},
+            refused = follow(&watched, &sender) => Err(refused.into()),
         }
     })
     .await
 }
 
-/// Keeps the list of gateways as new as any of them knows it.
-async fn follow(cluster: &Cluster, views: &cell::Sender<Arc<View>>) -> std::convert::Infallible {
+/// Keeps the list of gateways as new as any of them knows it, until that is refused: the token was removed, or has
+/// expired.
+async fn follow(cluster: &Cluster, views: &cell::Sender<Arc<View>>) -> CommandError {
     let mut is_silent = false;
     loop {
         tokio::time::sleep(VIEW_INTERVAL).await;
@@ -82,6 +83,7 @@ async fn follow(cluster: &Cluster, views: &cell::Sender<Arc<View>>) -> std::conv
                     is_new
                 });
             }
+            Err(error) if is_final(&error) => return error,
             Err(error) => {
                 if !std::mem::replace(&mut is_silent, true) {
                     say!("broadgate: {error}; asking again");

@@ -58,7 +58,7 @@ Roles:
 
 Examples:
   broadgate token new ann --role operator --app shop --expires 30d --file tokens.toml > ann.token
-  broadgate token new grafana --role reader          (prints the entry for the file, too)
+  broadgate token new grafana --role reader          (prints the token, and after it the entry for the file)
   broadgate status --token-file ann.token";
 
 #[derive(Debug, Args)]

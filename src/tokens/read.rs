@@ -6,6 +6,7 @@ use std::{
 };
 
 use broadgate_gateway::callers::{AccessToken, TokenRole, Tokens};
+use broadgate_proto::limits::TOKEN_NAME_BYTES_MAX;
 use broadgate_tasks::bounded_read::{self, ReadableKind};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
@@ -83,7 +84,9 @@ fn at(path: &Path, error: &str) -> String {
 }
 
 fn token(entry: TokenEntry) -> Result<AccessToken, String> {
-    let wrong = |what: String| format!("token {:?}: {what}", entry.name);
+    // A name that is far too long is not repeated whole.
+    let shown: String = entry.name.chars().take(TOKEN_NAME_BYTES_MAX + 1).collect();
+    let wrong = |what: String| format!("token {shown:?}: {what}");
     let role = TokenRole::named(&entry.role)
         .ok_or_else(|| wrong(format!("role is {:?}: expected reader, operator or admin", entry.role)))?;
     if let Some(right) = entry.rights.iter().find(|right| *right != PAYLOAD) {

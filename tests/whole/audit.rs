@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::*,
     operator,
-    tokens::{TokensFile, as_json},
+    tokens::{self, TokensFile, as_json},
 };
 
 const SECRET: &str = "secret-of-the-audit-0123456789abcdef";
@@ -185,6 +185,43 @@ async fn audit_has_who_did_what() {
         (!AuditFile::lines(&file.0).is_empty()).then_some(())
     })
     .await;
+}
+
+/// Who was refused is written down with what was asked and whom it concerned, by every way to ask.
+#[tokio::test]
+async fn each_refusal_has_its_line() {
+    let (mut tokens, file) = (TokensFile::new("refused"), AuditFile::new("refused"));
+    let sam = tokens.add("sam", &["--role", "operator", "--app", "shop"]);
+    tokens.add("ann", &["--role", "reader"]);
+    let files = ["sam", "ann"].map(|name| (name, tokens.file_of(name)));
+    let cluster =
+        Cluster::quiet(1).secret(SECRET).gateway(&tokens.setting()).more(&file.section()).start().await;
+    let here = &cluster.internal[0];
+    for (path, on) in [
+        ("Admin/Drain", json!({"call": "Drain", "gateway": ""})),
+        ("Gateway/WatchGroups", json!({"call": "WatchGroups", "app": "default"})),
+    ] {
+        let code = tokens::status(here, &format!("/broadgate.v1.{path}"), &sam).await;
+        assert_eq!(code, tonic::Code::PermissionDenied, "{path}");
+        file.line(path, |line| line["who"] == "token:sam" && line["on"] == on).await;
+    }
+    let (status, _) = as_json(here, "GetApp", &sam, "{\"app\":\"blog\"}").await;
+    assert_eq!(status, 403);
+    let app = json!({"call": "GetApp", "app": "blog"});
+    file.line("GetApp as JSON", |line| line["on"] == app && line["how"] == "json").await;
+    let uid = json!({"call": "Close", "app": "default", "uids": ["bob"]});
+    let tap = json!({"call": "Tap", "app": "default", "of": {"uid": "bob"}, "payload": true});
+    for (who, args, on) in [
+        (&files[0], &["kick", "--uid", "bob"][..], json!({"call": "GetApp", "app": "default"})),
+        (&files[1], &["kick", "--uid", "bob"], uid),
+        (&files[1], &["tap", "--uid", "bob", "--payload"], tap),
+    ] {
+        let (code, _, err) = cluster.run(&[args, &["--token-file", &who.1]].concat());
+        assert_eq!(code, 6, "{args:?}: {err}");
+        let name = format!("token:{}", who.0);
+        let is_it = |line: &Value| line["what"] == "denied" && line["who"] == name && line["on"] == on;
+        file.line(&format!("{args:?}"), is_it).await;
+    }
 }
 
 /// A full disk stops no order; it is named by the log, the doctor and the events.

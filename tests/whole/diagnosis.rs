@@ -23,7 +23,7 @@ async fn wrong_addresses_are_explained() {
     let register = Process::start(&cluster.dir, "metered", &metered, &[]);
     let metrics = register.logged("metrics and probes address=").await;
     let (web, internal) = (cluster.web(0).to_string(), cluster.internal[0].clone());
-    let silent = silent.local_addr().unwrap().to_string();
+    let silent_address = silent.local_addr().unwrap().to_string();
     let cases = [
         (web.clone(), "is a gateway's client port"),
         (cluster.register_address.clone(), "is the register's port"),
@@ -31,7 +31,7 @@ async fn wrong_addresses_are_explained() {
         (answering(b"\x15\x03\x01\x00\x02\x02\x46"), "requires TLS"),
         (answering(b"HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port"), "TLS"),
         (answering(b"HTTP/1.1 404 Not Found\r\n\r\n"), "is an HTTP server"),
-        (silent, "does not answer as an internal port"),
+        (silent_address, "does not answer as an internal port"),
         ("127.0.0.1:1".to_owned(), "nothing listens there"),
         ("no-such-host.invalid:7200".to_owned(), "no-such-host.invalid"),
     ];
@@ -40,6 +40,13 @@ async fn wrong_addresses_are_explained() {
         assert!(code == 5 && err.contains(words) && err.contains(address), "{address}: {code} {err}");
         assert!(err.contains("gateway.internal.bind"), "{err}");
     }
+    // A process that hangs may read later what it was asked: without the secret that would count as refused.
+    silent.set_nonblocking(true).unwrap();
+    assert_eq!(
+        std::iter::from_fn(|| silent.accept().ok()).count(),
+        1,
+        "it is asked for gRPC, and nothing else"
+    );
     // Who is looked for by mistake has one line of it.
     let refused = || cluster.gateways[0].log().matches("refused reason").count();
     let before = refused();

@@ -91,7 +91,7 @@ fn needs(service: &str, call: &str) -> Option<(&'static str, bool)> {
 }
 
 /// The status of a call with an empty request, over gRPC; of a stream that opens, OK.
-async fn status(address: &str, path: &str, bearer: &str) -> Code {
+pub async fn status(address: &str, path: &str, bearer: &str) -> Code {
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.unwrap();
@@ -229,6 +229,11 @@ async fn payloads_are_hidden_without_the_right() {
             let (code, out, err) = cluster.run(&[command, &["--token-file", &file]].concat());
             assert_eq!((code, out.contains("hidden")), (0, sees), "{command:?} by {name}: {out}{err}");
         }
+        for command in [&["roster", "room"][..], &["history", "room", "--payload"], &["client", id]] {
+            let (code, out, err) = cluster.run(&[command, &["--token-file", &file]].concat());
+            let is_told = (out + &err).contains("hidden: this token has no right payload");
+            assert_eq!((code, is_told), (0, !sees), "{command:?} by {name}: {err}");
+        }
     }
 }
 
@@ -238,8 +243,9 @@ async fn command_line_is_an_operator_with_a_token() {
     let mut tokens = TokensFile::new("command-line");
     let ann = tokens.add("ann", &["--role", "reader"]);
     tokens.add("ben", &["--role", "operator", "--app", "default"]);
+    tokens.add("sue", &["--role", "operator", "--app", "shop"]);
     let cluster = Cluster::quiet(2).secret(SECRET).gateway(&tokens.setting()).start().await;
-    let ben = tokens.file_of("ben");
+    let (ben, sue) = (tokens.file_of("ben"), tokens.file_of("sue"));
     let secretless = |args: &[&str], environment: &[(&str, &str)]| {
         let here = [
             ("BROADGATE_ADDR", cluster.internal[0].as_str()),
@@ -249,16 +255,22 @@ async fn command_line_is_an_operator_with_a_token() {
     };
     let by_ann = |args: &[&str]| secretless(args, &[("BROADGATE_TOKEN", &ann)]);
     let by_ben = |args: &[&str]| secretless(&[args, &["--token-file", &ben]].concat(), &[]);
+    let by_sue = |args: &[&str]| secretless(&[args, &["--token-file", &sue]].concat(), &[]);
     for (who, (code, text), wanted, said) in [
         ("ann", by_ann(&["status"]), 0, "gateway-2"),
         ("ann", by_ann(&["clients"]), 0, ""),
         ("ann", by_ann(&["send", "--all", "x"]), 6, "needs the role operator"),
         ("ben", by_ben(&["send", "--all", "x"]), 0, "sent to 0 clients"),
         ("ben", by_ben(&["kick", "--uid", "x"]), 0, "closed 0 clients"),
+        ("ben", by_ben(&["kick", "--uid", "x"]), 0, "no connected client is meant"),
         ("ben", by_ben(&["kick", "--all", "--yes"]), 6, "closing all clients of an app needs the role admin"),
         ("ben", by_ben(&["kick", "--uid", "x", "--at-once"]), 6, "closing clients at once"),
         ("ben", by_ben(&["clients", "--app", "shop"]), 6, "is not for the app \"shop\""),
         ("ben", by_ben(&["status"]), 6, "concerns all apps"),
+        ("ben", by_ben(&["tap", "--whole-app", "--for", "1s"]), 0, "the whole app: 0 clients"),
+        ("sue", by_sue(&["status"]), 6, "it needs apps = [\"*\"]"),
+        ("sue", by_sue(&["events"]), 6, "it needs apps = [\"*\"]"),
+        ("sue", by_sue(&["clients"]), 6, "is not for the app \"default\""),
         ("nobody", secretless(&["status"], &[]), 2, "shared secret"),
         (
             "nobody",
@@ -312,6 +324,58 @@ async fn tokens_are_read_again() {
     assert_eq!(status(&second).await, 200);
 }
 
+/// Commands that print until they are stopped end when their token is removed, and say so; else by Ctrl-C.
+#[tokio::test]
+async fn streams_of_the_command_line_end_with_their_token() {
+    let mut tokens = TokensFile::new("ends");
+    let ann = tokens.add("ann", &["--role", "reader"]);
+    let kept = "[[gateway.groups]]\napp = \"default\"\npattern = \"*\"\nhistory_messages = 10\n\
+                history_time = \"5m\"";
+    let cluster = Cluster::quiet(2).secret(SECRET).gateway(&tokens.setting()).more(kept).start().await;
+    let client = cluster.client_at(0).await;
+    let address = &cluster.internal[0];
+    let id = until("the client is listed", async || {
+        let (_, all) = as_json(address, "ListClients", SECRET, "{\"of\":{\"all\":true}}").await;
+        all["clients"][0]["client_id"].as_str().map(str::to_owned)
+    });
+    let join = json!({"clients": [id.await], "groups": ["room"]}).to_string();
+    assert_eq!(as_json(address, "Join", SECRET, &join).await.1["clients"], 1);
+    let send = json!({"to": {"groups": ["room"]}, "text": "x", "command_id": "first-one"}).to_string();
+    assert_eq!(as_json(address, "Send", SECRET, &send).await.0, 200);
+    let start = |name: &str, args: &[&str], token: &str| {
+        let here = [("BROADGATE_ADDR", cluster.internal[0].as_str()), ("BROADGATE_TOKEN", token)];
+        Process::start(&cluster.dir, name, args, &here)
+    };
+    let all = [
+        ("watch", &["watch", "--group", "*"][..]),
+        ("events", &["events", "--follow"]),
+        ("history", &["history", "room", "--follow"]),
+        ("tap", &["tap", "--whole-app"]),
+    ];
+    let mut stopped = start("stopped", all[1].1, &ann);
+    stopped.logged("gateway-2").await;
+    stopped.signal("INT");
+    assert_eq!(stopped.ended().await.code(), Some(0), "{}", stopped.log());
+    let mut running: Vec<Process> = all.iter().map(|(name, args)| start(name, args, &ann)).collect();
+    for (process, first) in running.iter().zip(["room", "gateway-2", "first", "payloads hidden"]) {
+        process.logged(first).await;
+    }
+    tokens.remove("ann");
+    for process in &mut running {
+        let process = std::cell::RefCell::new(process);
+        let ended = until("the command ends", || async {
+            // A tap ends at its next event.
+            drop(cluster.client_at(0).await);
+            process.borrow_mut().has_ended()
+        });
+        let (ended, log) = (ended.await, process.borrow().log());
+        assert_eq!(ended.code(), Some(6), "{log}");
+        assert!(log.contains("the token is unknown here") && !log.contains("wrong secret"), "{log}");
+        assert!(!log.contains("was not sent"), "{log}");
+    }
+    drop(client);
+}
+
 /// Tokens are made, listed and removed, and what else stands in the file stays.
 #[test]
 fn tokens_are_made_listed_and_removed() {
@@ -334,7 +398,7 @@ fn tokens_are_made_listed_and_removed() {
         (&["token", "new", "ann", "--role", "reader", "--file", &path][..], 1, "already"),
         (&["token", "new", "x", "--role", "root"], 2, "expected reader, operator or admin"),
         (&["token", "new", "x", "--role", "reader", "--right", "all"], 2, "no right \"all\""),
-        (&["token", "new", "a b", "--role", "reader"], 2, "a name has 1 to"),
+        (&["token", "new", "a b", "--role", "reader"], 2, "broadgate: token \"a b\": a name has 1 to"),
         (&["token", "new", "x"], 2, "--role"),
         (&["token", "remove", "carl", "--file", &path], 4, "it has ann, ben"),
         (&["token", "list"], 2, "no tokens file"),

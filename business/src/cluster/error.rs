@@ -100,7 +100,7 @@ impl fmt::Display for Refusal {
             Self::Limit => "limit met",
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown command",
-            Self::Unauthenticated => "wrong secret",
+            Self::Unauthenticated => "not authenticated",
             Self::Denied => "not allowed",
             Self::Other(code) => return write!(f, "gRPC code {code}"),
         })

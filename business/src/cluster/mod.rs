@@ -50,6 +50,7 @@ mod topic;
 mod turns;
 mod watch;
 mod watch_state;
+mod who;
 
 pub use audience::{Audience, Close, Payload, Who};
 pub use error::{CommandError, Refusal};

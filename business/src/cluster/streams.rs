@@ -226,5 +226,8 @@ impl<T: Send + 'static> StreamReader<T> {
 
 /// Repeating would not help.
 fn is_final(status: &Status) -> bool {
-    matches!(status.code(), Code::InvalidArgument | Code::Unauthenticated | Code::Unimplemented)
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented
+    )
 }

@@ -4,7 +4,7 @@ use broadgate_proto::{
     limits,
     v1::{TapEvents, TapRequest, observe_client::ObserveClient},
 };
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use crate::cluster::{
     error::CommandError,
@@ -24,9 +24,13 @@ impl TapStream {
     /// The next events of one gateway; none when the tap's time is over. Cancel safe.
     ///
     /// # Errors
-    /// If the gateway that was called has ended, or cannot be reached any more.
+    /// If the gateway that was called has ended, or cannot be reached any more, or the token does not allow the tap
+    /// any more.
     pub async fn next(&mut self) -> Result<Option<TapEvents>, CommandError> {
         self.events.message().await.map_err(|status| {
+            if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+                return CommandError::from_status(&status);
+            }
             let why = format!("the tap by way of gateway {} broke: {}", self.gateway, status.message());
             not_reachable(&why)
         })

@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status, transport::Endpoint};
 
 use crate::{
-    api::headers::patience,
+    api::{denials, headers::patience},
     audit::{AuditLine, fit},
     callers::Caller,
     dispatch::Dispatcher,
@@ -30,7 +30,7 @@ pub(crate) struct AdminService {
 impl Admin for AdminService {
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
         let caller = Caller::of(request.extensions());
-        caller.may_call("Drain", None)?;
+        denials::may_drain(&self.dispatcher, &caller, &request.get_ref().gateway)?;
         let within = patience(request.metadata()).unwrap_or(REGISTER_TIME_MAX);
         let register = (self.dispatcher.register)().address;
         if register.is_empty() {

@@ -1,18 +1,22 @@
 //! The commands of a caller: checked, executed, and answered with what the caller may see.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use broadgate_proto::{
     name,
-    v1::{self, Epoch, answer::Answer, command::Command, tap_request},
+    v1::{self, Epoch, answer::Answer, command::Command},
 };
 use futures_util::{Stream, StreamExt as _};
-use metrics::counter;
 use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::{
-    audit::{AuditLine, fit},
+    api::denials,
+    audit::{AuditLine, tapped},
     callers::{Caller, hide},
     dispatch::{Dispatcher, PlacedBatch},
 };
@@ -25,8 +29,7 @@ pub(super) async fn run(
     after: Option<Epoch>,
     patience: Option<Duration>,
 ) -> Answer {
-    if let Err(refused) = caller.may_command(&command) {
-        note_denied(dispatcher, caller, &refused);
+    if let Err(refused) = denials::may_command(dispatcher, caller, &command) {
         return Answer::Error(refused);
     }
     dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
@@ -43,12 +46,6 @@ pub(super) async fn run(
 
 fn gateway(dispatcher: &Dispatcher) -> String {
     dispatcher.me.load().name.clone()
-}
-
-fn note_denied(dispatcher: &Dispatcher, caller: &Caller, refused: &v1::Error) {
-    counter!("broadgate_gateway_refused_total", "reason" => "not_allowed").increment(1);
-    let line = AuditLine::new(&gateway(dispatcher), caller, "denied", Value::Null);
-    dispatcher.audit.note_refused(&line.refused(&refused.message));
 }
 
 /// Who is calling. The holder of a token has so logged in.
@@ -79,20 +76,13 @@ pub(super) async fn note_tap(dispatcher: &Dispatcher, caller: &Caller, request: 
     if !request.gateway.is_empty() && !caller.has_token() {
         return;
     }
-    let of = match &request.of {
-        Some(tap_request::Of::ClientId(client)) => json!({ "client": fit(client) }),
-        Some(tap_request::Of::Uid(uid)) => json!({ "uid": fit(uid) }),
-        Some(tap_request::Of::Group(group)) => json!({ "group": fit(group) }),
-        Some(tap_request::Of::Caller(caller)) => json!({ "caller": fit(caller) }),
-        Some(tap_request::Of::WholeApp(_)) | None => Value::Null,
-    };
-    let app = name::app(&request.app).unwrap_or("?");
-    let on = json!({ "app": app, "of": of, "payload": request.payload });
-    dispatcher.audit.note(caller, AuditLine::new(&gateway(dispatcher), caller, "tap", on)).await;
+    let line = AuditLine::new(&gateway(dispatcher), caller, "tap", tapped(request));
+    dispatcher.audit.note(caller, line).await;
 }
 
 /// A tap that ends when its caller's token does not allow it any more.
 pub(super) fn watched_tap(
+    dispatcher: Weak<Dispatcher>,
     caller: Caller,
     request: v1::TapRequest,
     events: CallerEvents<v1::TapEvents>,
@@ -100,7 +90,9 @@ pub(super) fn watched_tap(
     if !caller.has_token() {
         return events;
     }
-    events.map(move |event| caller.may_tap(&request).and(event)).boxed()
+    let may =
+        move || denials::still(&dispatcher, |dispatcher| denials::may_tap(dispatcher, &caller, &request));
+    events.map(move |event| may().and(event)).boxed()
 }
 
 /// A batch of a stream whose commands are placed, as far as its caller may give them.
@@ -140,9 +132,8 @@ fn take_refused(
     let mut refused = Vec::new();
     commands.retain(|whole| {
         // What this gateway does not know is refused by the dispatcher.
-        let allowed = whole.command.as_ref().map_or(Ok(()), |command| caller.may_command(command));
-        let Err(error) = allowed else { return true };
-        note_denied(dispatcher, caller, &error);
+        let allowed = |command| denials::may_command(dispatcher, caller, command);
+        let Err(error) = whole.command.as_ref().map_or(Ok(()), allowed) else { return true };
         refused.push(v1::Answer { id: whole.id, answer: Some(Answer::Error(error)) });
         false
     });
@@ -179,6 +170,7 @@ pub(super) type CallerEvents<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> +
 /// Events of an app for a caller: of a token's holder the stream ends when the token does not allow it any more,
 /// and has no payloads if it may not see them.
 pub(super) fn watched<T: Send + 'static>(
+    dispatcher: Weak<Dispatcher>,
     caller: Caller,
     (call, app): (&'static str, String),
     events: impl Stream<Item = T> + Send + 'static,
@@ -188,7 +180,7 @@ pub(super) fn watched<T: Send + 'static>(
         return events.map(Ok).boxed();
     }
     let checked = move |mut event| {
-        caller.may_call(call, Some(&app))?;
+        denials::still(&dispatcher, |dispatcher| denials::may_call(dispatcher, &caller, call, &app))?;
         if !caller.sees_payloads() {
             hide(&mut event);
         }

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     api::{
         calls::{CallerEvents, note_watch, place, run, watched},
+        denials,
         headers::{after, patience, status},
     },
     callers::{Caller, hide_in_events, hide_in_pusher_events},
@@ -58,7 +59,7 @@ macro_rules! unary {
             ) -> Result<Response<v1::AppReply>, Status> {
                 let caller = Caller::of(request.extensions());
                 let app = request.into_inner().app;
-                caller.may_call("GetApp", Some(&app))?;
+                denials::may_call(&self.dispatcher, &caller, "GetApp", &app)?;
                 self.dispatcher.app(&app).map(Response::new).map_err(status)
             }
 
@@ -70,13 +71,14 @@ macro_rules! unary {
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
                 let caller = Caller::of(request.extensions());
                 let request = request.into_inner();
-                caller.may_call("WatchGroups", Some(&request.app))?;
+                denials::may_call(&self.dispatcher, &caller, "WatchGroups", &request.app)?;
                 let patterns = patterns(&request).map_err(status)?;
                 note_watch(&self.dispatcher, &caller, "watch_groups", &request.app).await;
                 let (out, events) = mpsc::channel(WATCHER_BATCHES_MAX);
                 self.dispatcher.homes.send(ClusterEvent::Watch(GroupWatcher { patterns, out })).await;
                 let (call, events) = (("WatchGroups", request.app), ReceiverStream::new(events));
-                Ok(Response::new(watched(caller, call, events, hide_in_events)))
+                let dispatcher = Arc::downgrade(&self.dispatcher);
+                Ok(Response::new(watched(dispatcher, caller, call, events, hide_in_events)))
             }
 
             type WatchPusherStream = CallerEvents<v1::PusherEvents>;
@@ -87,7 +89,7 @@ macro_rules! unary {
             ) -> Result<Response<Self::WatchPusherStream>, Status> {
                 let caller = Caller::of(request.extensions());
                 let request = request.into_inner();
-                caller.may_call("WatchPusher", Some(&request.app))?;
+                denials::may_call(&self.dispatcher, &caller, "WatchPusher", &request.app)?;
                 note_watch(&self.dispatcher, &caller, "watch_pusher", &request.app).await;
                 self.observe(caller, request)
             }
@@ -161,7 +163,8 @@ impl GatewayService {
         if me.over.is_cancelled() {
             return Err(Status::unavailable("this gateway has a new incarnation, or is stopping"));
         }
-        Ok(Response::new(watched(caller, ("WatchPusher", request.app), events, hide_in_pusher_events)))
+        let (dispatcher, call) = (Arc::downgrade(&self.dispatcher), ("WatchPusher", request.app));
+        Ok(Response::new(watched(dispatcher, caller, call, events, hide_in_pusher_events)))
     }
 }
 

@@ -25,7 +25,7 @@ use prost_reflect::{
 };
 use tonic::Code;
 
-use super::{calls, lenient, once};
+use super::{calls, denials, lenient, once};
 use crate::{
     callers::Caller,
     command::refusal,
@@ -215,7 +215,7 @@ impl Json {
 
     fn app(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
         let request: v1::GetAppRequest = self.request("GetAppRequest", body)?;
-        let allowed = caller.may_call("GetApp", Some(&request.app));
+        let allowed = denials::may_call(&self.dispatcher, caller, "GetApp", &request.app);
         allowed.map_err(|status| refusal(status.code(), status.message()))?;
         self.reply("AppReply", &self.dispatcher.app(&request.app)?)
     }

@@ -1,8 +1,10 @@
 //! The internal port: gRPC for callers, workers and peers, and the commands as JSON over HTTP. The port's check has
-//! found out who calls (`callers/`); `calls.rs` is where each command is checked against the table of rights.
+//! found out who calls (`callers/`); each call and command is checked against
+//! the table of rights by way of `denials.rs`.
 
 mod admin;
 mod calls;
+mod denials;
 mod grpc;
 mod headers;
 mod json;

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     api::{
         calls::{note_tap, run, watched_tap, who_am_i},
+        denials,
         headers::{after, patience, status},
         tap,
     },
@@ -79,11 +80,11 @@ impl Observe for ObserveService {
     async fn tap(&self, request: Request<v1::TapRequest>) -> Result<Response<Self::TapStream>, Status> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        caller.may_tap(&request)?;
+        denials::may_tap(&self.dispatcher, &caller, &request)?;
         note_tap(&self.dispatcher, &caller, &request).await;
         let asked = request.clone();
         let events = tap::open(&self.dispatcher, &self.taps, &self.credentials, request).await?;
-        Ok(Response::new(watched_tap(caller, asked, events)))
+        Ok(Response::new(watched_tap(Arc::downgrade(&self.dispatcher), caller, asked, events)))
     }
 
     async fn who_am_i(

@@ -6,7 +6,7 @@ use broadgate_port::{Check, Http2, PortSettings, Times, TurnedAway};
 use broadgate_proto::{
     limits::{
         GRPC_MESSAGE_BYTES_HIGHEST, GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIME_MAX, INTERNAL_STRANGERS_MAX,
-        NAME_BYTES_MAX, PEER_MESSAGE_BYTES_MAX,
+        PEER_MESSAGE_BYTES_MAX,
     },
     v1::{
         admin_server::AdminServer, gateway_server::GatewayServer, observe_server::ObserveServer,
@@ -21,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
-    api::{admin::AdminService, grpc::GatewayService, json, observe::ObserveService, peer::PeerService},
-    audit::AuditLine,
+    api::{
+        admin::AdminService, denials, grpc::GatewayService, json, observe::ObserveService, peer::PeerService,
+    },
+    audit::fit,
     callers::{RefusedToken, TokenCheck, Tokens},
     dispatch::Dispatcher,
     observers::Observers,
@@ -72,10 +74,7 @@ fn check(dispatcher: &Arc<Dispatcher>, tokens: Tokens, credentials: Credentials,
     let refused = Box::new(move |refused: RefusedToken<'_>| {
         if let Some(dispatcher) = dispatcher.upgrade() {
             let RefusedToken { caller, path, reason, why } = refused;
-            let what = if reason == "token" { "token_refused" } else { "denied" };
-            let path = path.chars().take(NAME_BYTES_MAX).collect::<String>();
-            let line = AuditLine::new(&dispatcher.me.load().name, &caller, what, json!({ "path": path }));
-            dispatcher.audit.note_refused(&line.refused(why));
+            denials::write(&dispatcher, &caller, reason, why, json!({ "path": fit(path) }));
         }
     });
     Check::internal(credentials, Some(host)).admitting(Arc::new(TokenCheck { tokens, refused }))

@@ -171,6 +171,19 @@ impl AllTaps {
     }
 }
 
+/// What to do about a gateway from which nothing comes.
+const LOOK_AT_IT: &str = "see whether it runs and can be reached; it is tried again every second";
+
+/// Why an open tap of another gateway broke: the library's words for a lost connection say nothing to an operator.
+fn broken_tap(status: &Status) -> String {
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => {
+            format!("the connection to it broke, or it does not answer; {LOOK_AT_IT}")
+        }
+        _ => status.message().to_owned(),
+    }
+}
+
 /// The tap of another gateway, opened again when its stream breaks.
 struct PeerTap {
     incarnation: Incarnation,
@@ -198,7 +211,7 @@ impl PeerTap {
                         return Some((events, self));
                     }
                     Ok(None) => "its tap has ended".to_owned(),
-                    Err(broken) => broken.message().to_owned(),
+                    Err(broken) => broken_tap(&broken),
                 },
                 None => match self.try_once().await? {
                     Ok(open) => {
@@ -247,7 +260,7 @@ impl PeerTap {
                 })
             }
             Ok(Err(error)) => Err(format!("{error:#}")),
-            Err(_) => Err(format!("no answer within {silence_max:?}")),
+            Err(_) => Err(format!("no answer within {silence_max:?}; {LOOK_AT_IT}")),
         })
     }
 
@@ -261,5 +274,17 @@ impl PeerTap {
         let channel = connect(endpoint, self.credentials.tls.as_ref()).await?;
         let mut client = ObserveClient::with_interceptor(channel, self.credentials.sender());
         Ok(client.tap(self.request.clone()).await.map(tonic::Response::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_tap_says_what_to_do() {
+        let lost = Status::internal("h2 protocol error: error reading a body from connection");
+        assert!(broken_tap(&lost).ends_with(LOOK_AT_IT) && !broken_tap(&lost).contains("h2"));
+        assert_eq!(broken_tap(&Status::permission_denied("no")), "no");
     }
 }

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use broadgate_proto::{
     limits::{AUDIT_NAMES_MAX, NAME_BYTES_MAX},
     name,
-    v1::{self, answer::Answer, command::Command},
+    v1::{self, answer::Answer, command::Command, ended_request, inspect_request, tap_request},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::callers::Caller;
+use crate::callers::{Caller, call_and_app};
 
 /// What a caller did, and what came of it. It never holds a payload, a session, or what a caller has shown.
 #[derive(Debug, Clone, Serialize)]
@@ -145,13 +145,78 @@ fn described<'a>(caller: &Caller, command: &'a Command) -> Option<(&'static str,
     })
 }
 
+/// What a refused command was about: its call, its app, and what it names.
+pub(crate) fn asked(command: &Command) -> Value {
+    let (call, app) = call_and_app(command);
+    let mut on = Map::new();
+    on.insert("call".to_owned(), json!(call));
+    if let Some(app) = app {
+        on.insert("app".to_owned(), json!(app_name(app)));
+    }
+    match command {
+        Command::Send(request) => put_audience(&mut on, request.to.as_ref()),
+        Command::Close(request) => put_audience(&mut on, request.to.as_ref()),
+        Command::ListClients(request) => put_audience(&mut on, request.of.as_ref()),
+        Command::Bind(v1::BindRequest { client_id, uid, .. })
+        | Command::Unbind(v1::UnbindRequest { client_id, uid, .. }) => {
+            put_one(&mut on, "client", client_id);
+            put_one(&mut on, "uid", uid);
+        }
+        Command::Join(v1::JoinGroupsRequest { clients, uids, groups, .. })
+        | Command::Leave(v1::LeaveGroupsRequest { clients, uids, groups, .. }) => {
+            put(&mut on, "clients", clients);
+            put(&mut on, "uids", uids);
+            put(&mut on, "groups", groups);
+        }
+        Command::Online(request) => {
+            put(&mut on, "clients", &request.clients);
+            put(&mut on, "uids", &request.uids);
+        }
+        Command::Dissolve(v1::DissolveRequest { groups, .. })
+        | Command::Count(v1::CountRequest { groups, .. })
+        | Command::ListUids(v1::ListUidsRequest { groups, .. }) => put(&mut on, "groups", groups),
+        Command::SetSession(v1::SetSessionRequest { client_id, .. })
+        | Command::MergeSession(v1::MergeSessionRequest { client_id, .. })
+        | Command::GetSession(v1::GetSessionRequest { client_id, .. })
+        | Command::GetClient(v1::GetClientRequest { client_id, .. }) => put_one(&mut on, "client", client_id),
+        Command::Roster(v1::RosterRequest { group, .. })
+        | Command::History(v1::HistoryRequest { group, .. })
+        | Command::LastValue(v1::LastValueRequest { group, .. }) => put_one(&mut on, "group", group),
+        Command::Inspect(request) => match &request.of {
+            Some(inspect_request::Of::Group(group)) => put_one(&mut on, "group", group),
+            Some(inspect_request::Of::Uid(uid)) => put_one(&mut on, "uid", uid),
+            None => {}
+        },
+        Command::Ended(request) => match &request.of {
+            Some(ended_request::Of::Uid(uid)) => put_one(&mut on, "uid", uid),
+            Some(ended_request::Of::ClientId(client)) => put_one(&mut on, "client", client),
+            Some(ended_request::Of::Address(address)) => put_one(&mut on, "address", address),
+            None => {}
+        },
+        Command::ListGroups(_) | Command::Status(_) | Command::Events(_) | Command::Top(_) => {}
+    }
+    Value::Object(on)
+}
+
+/// What a tap is about.
+pub(crate) fn tapped(request: &v1::TapRequest) -> Value {
+    let of = match &request.of {
+        Some(tap_request::Of::ClientId(client)) => json!({ "client": fit(client) }),
+        Some(tap_request::Of::Uid(uid)) => json!({ "uid": fit(uid) }),
+        Some(tap_request::Of::Group(group)) => json!({ "group": fit(group) }),
+        Some(tap_request::Of::Caller(caller)) => json!({ "caller": fit(caller) }),
+        Some(tap_request::Of::WholeApp(_)) | None => Value::Null,
+    };
+    json!({ "app": app_name(&request.app), "of": of, "payload": request.payload })
+}
+
 /// A text of bounded length: a name that is too long is refused later, and its line is written all the same.
 pub(crate) fn fit(text: &str) -> String {
     text.chars().take(NAME_BYTES_MAX).collect()
 }
 
 /// The app that is meant; what is no name is refused later.
-fn app_name(app: &str) -> &str {
+pub(crate) fn app_name(app: &str) -> &str {
     name::app(app).unwrap_or("?")
 }
 
@@ -159,18 +224,31 @@ fn of_audience(audience: Option<&v1::Audience>) -> Value {
     let Some(audience) = audience else { return Value::Null };
     let mut on = Map::new();
     on.insert("app".to_owned(), json!(app_name(&audience.app)));
+    put_audience(&mut on, Some(audience));
+    Value::Object(on)
+}
+
+/// Whom an audience names.
+fn put_audience(on: &mut Map<String, Value>, audience: Option<&v1::Audience>) {
+    let Some(audience) = audience else { return };
     if audience.all {
         on.insert("all".to_owned(), json!(true));
     }
-    put(&mut on, "clients", &audience.clients);
-    put(&mut on, "uids", &audience.uids);
-    put(&mut on, "groups", &audience.groups);
+    put(on, "clients", &audience.clients);
+    put(on, "uids", &audience.uids);
+    put(on, "groups", &audience.groups);
     if let Some(except) = &audience.except {
-        put(&mut on, "except_clients", &except.clients);
-        put(&mut on, "except_uids", &except.uids);
-        put(&mut on, "except_groups", &except.groups);
+        put(on, "except_clients", &except.clients);
+        put(on, "except_uids", &except.uids);
+        put(on, "except_groups", &except.groups);
     }
-    Value::Object(on)
+}
+
+/// One name, if there is one.
+fn put_one(on: &mut Map<String, Value>, key: &str, name: &str) {
+    if !name.is_empty() {
+        on.insert(key.to_owned(), json!(fit(name)));
+    }
 }
 
 /// The first names, and how many there are if that is not all.
@@ -237,6 +315,16 @@ pub(super) mod tests {
         let huge = v1::CloseRequest { command_id: "x".repeat(1 << 20), ..v1::CloseRequest::default() };
         let line = AuditLine::of_command(|| "gw-1".to_owned(), &secret(), &Command::Close(huge)).unwrap();
         assert!(line.json().len() < 600);
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_asked() {
+        let close = asked(&close(&["42"]));
+        assert_eq!(close, json!({ "call": "Close", "app": "shop", "uids": ["42"] }));
+        let session = v1::GetSessionRequest { client_id: "c".to_owned(), ..Default::default() };
+        let session = asked(&Command::GetSession(session));
+        assert_eq!(session, json!({ "call": "GetSession", "app": "default", "client": "c" }));
+        assert_eq!(asked(&Command::Status(v1::StatusRequest::default())), json!({ "call": "Status" }));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::{callers::Caller, events::EventLog};
 
-pub(crate) use self::line::{AuditLine, fit};
+pub(crate) use self::line::{AuditLine, app_name, asked, fit, tapped};
 use self::lost::{AuditTrouble, lost};
 
 /// Where lines go. Cheap to clone.

@@ -19,6 +19,12 @@ pub(super) struct CommandRights<'a> {
     pub(super) more: Option<(TokenRole, &'static str)>,
 }
 
+/// The call that a command is, and the app that it names; none if it is about all.
+pub(crate) fn call_and_app(command: &Command) -> (&'static str, Option<&str>) {
+    let needs = of_command(command);
+    (needs.row.map_or("?", |row| row.call), needs.app)
+}
+
 /// What a command needs. Exhaustive: a command that is added must be placed here.
 pub(super) fn of_command(command: &Command) -> CommandRights<'_> {
     let mut more = None;

@@ -24,5 +24,6 @@ pub use self::tokens::{AccessToken, TokenRole, Tokens};
 pub(crate) use self::{
     admit::{RefusedToken, TokenCheck},
     caller::Caller,
+    command_rights::call_and_app,
     hide::{hide, hide_in_events, hide_in_pusher_events},
 };

@@ -85,10 +85,8 @@ impl AccessToken {
         let max = limits::TOKEN_NAME_BYTES_MAX;
         let is_fit = |letter: char| letter.is_ascii_alphanumeric() || "-_.@".contains(letter);
         if self.name.is_empty() || self.name.len() > max || !self.name.chars().all(is_fit) {
-            return Err(format!(
-                "name {:?}: a name has 1 to {max} letters, digits, -, _, . and @",
-                self.name
-            ));
+            // The caller says whose entry it is.
+            return Err(format!("a name has 1 to {max} letters, digits, -, _, . and @"));
         }
         if self.apps.is_empty() {
             return Err("apps is empty: name the apps that it is for, or [\"*\"] for all".to_owned());

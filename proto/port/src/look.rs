@@ -59,8 +59,8 @@ impl FoundListener {
             }
             Self::Http => "is an HTTP server, but no internal port",
             Self::Other => {
-                "takes connections, but does not answer as an internal port: is it a text or frame listener, \
-                 or does its process hang?"
+                "takes connections, but does not answer as an internal port: it is a text or frame listener, or its \
+                 process hangs"
             }
         };
         sentence.to_owned()
@@ -139,7 +139,11 @@ async fn look_over_https(address: &str, within: Duration, tls: &ClusterTls) -> F
 }
 
 async fn look_plainly(address: &str, within: Duration) -> Result<FoundListener, String> {
-    let first = ask(address, HTTP2, within).await?;
+    let Some(first) = ask(address, HTTP2, within).await? else {
+        // What is silent may answer later, when nobody listens: an internal port would count a request without the
+        // secret as refused.
+        return Ok(FoundListener::Other);
+    };
     if is_http2(&first) {
         return Ok(FoundListener::Http2);
     }
@@ -148,12 +152,12 @@ async fn look_plainly(address: &str, within: Duration) -> Result<FoundListener, 
     }
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     // The one path that a client port never refuses: refusals are logged.
-    let up = ask(address, get("/up").as_bytes(), within).await.unwrap_or_default();
+    let up = ask(address, get("/up").as_bytes(), within).await.ok().flatten().unwrap_or_default();
     let found = classify(&up);
     if found != FoundListener::Http {
         return Ok(found);
     }
-    let metrics = ask(address, get("/metrics").as_bytes(), within).await.unwrap_or_default();
+    let metrics = ask(address, get("/metrics").as_bytes(), within).await.ok().flatten().unwrap_or_default();
     Ok(classify(&metrics))
 }
 
@@ -198,13 +202,13 @@ async fn connect(address: &str, within: Duration) -> Result<TcpStream, String> {
     }
 }
 
-/// The first bytes of the answer, if any.
-async fn ask(address: &str, question: &[u8], within: Duration) -> Result<Vec<u8>, String> {
+/// The first bytes of the answer; none if nothing has come, not even the end, within this time.
+async fn ask(address: &str, question: &[u8], within: Duration) -> Result<Option<Vec<u8>>, String> {
     let mut stream = connect(address, within).await?;
     let mut answer = Vec::new();
     // Use what has arrived by then.
-    let _ = timeout(within, exchange(&mut stream, question, &mut answer)).await;
-    Ok(answer)
+    let ended = timeout(within, exchange(&mut stream, question, &mut answer)).await;
+    Ok((ended.is_ok() || !answer.is_empty()).then_some(answer))
 }
 
 async fn exchange(

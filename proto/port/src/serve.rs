@@ -13,7 +13,7 @@ use axum::{Router, body::Body};
 use broadgate_proto::limits::{HANDSHAKE_BYTES_MAX, TCP_KEEP_ALIVE};
 use broadgate_tls::ClusterTls;
 use http::{HeaderValue, Request, Response, Version, header};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -22,6 +22,7 @@ use metrics::counter;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::{Connected as _, TcpConnectInfo};
@@ -99,7 +100,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let table = Arc::new(ConnectionTable::new(&settings));
-    let server = Arc::new(Server { builder: builder(settings.http2), router, check, settings });
+    let server = Arc::new(Server { spoken: spoken(settings.http2), router, check, settings });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -131,7 +132,22 @@ pub async fn serve(
     let _ = tokio::time::timeout(STOP_TIME_MAX, connections.wait()).await;
 }
 
-fn builder(http2: Option<Http2>) -> auto::Builder<TokioExecutor> {
+/// What a port speaks. `auto::Builder::http1_only` does not hold for connections that may be upgraded.
+enum Spoken {
+    Http1(http1::Builder),
+    Both(auto::Builder<TokioExecutor>),
+}
+
+fn spoken(http2: Option<Http2>) -> Spoken {
+    let Some(http2) = http2 else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(HANDSHAKE_BYTES_MAX)
+            .half_close(false);
+        return Spoken::Http1(builder);
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The watch's deadlines take the place of hyper's.
     builder
@@ -140,7 +156,6 @@ fn builder(http2: Option<Http2>) -> auto::Builder<TokioExecutor> {
         .header_read_timeout(None)
         .max_buf_size(HANDSHAKE_BYTES_MAX)
         .half_close(false);
-    let Some(http2) = http2 else { return builder.http1_only() };
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -148,11 +163,11 @@ fn builder(http2: Option<Http2>) -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(http2.connection_window_bytes)
         .keep_alive_interval(http2.keep_alive_interval)
         .keep_alive_timeout(http2.keep_alive_timeout);
-    builder
+    Spoken::Both(builder)
 }
 
 struct Server {
-    builder: auto::Builder<TokioExecutor>,
+    spoken: Spoken,
     router: Router,
     check: Check,
     settings: PortSettings,
@@ -218,7 +233,28 @@ impl Server {
         });
         let io = TokioIo::new(Guarded::new(stream, Arc::clone(&watch)));
         // A router may answer with another protocol: the stream is then its own, and the watch has ended.
-        let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
+        let quit = Notify::new();
+        let serving = async {
+            match &self.spoken {
+                Spoken::Http1(builder) => {
+                    let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
+                    tokio::select! {
+                        served = serving.as_mut() => return served.map_err(Into::into),
+                        () = quit.notified() => serving.as_mut().graceful_shutdown(),
+                    }
+                    serving.await.map_err(Into::into)
+                }
+                Spoken::Both(builder) => {
+                    let mut serving = pin!(builder.serve_connection_with_upgrades(io, service));
+                    tokio::select! {
+                        served = serving.as_mut() => return served,
+                        () = quit.notified() => serving.as_mut().graceful_shutdown(),
+                    }
+                    serving.await
+                }
+            }
+        };
+        let mut serving = pin!(serving);
         let mut overdue = watch.overdue();
         let mut stopping = false;
         loop {
@@ -243,7 +279,7 @@ impl Server {
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
-                    serving.as_mut().graceful_shutdown();
+                    quit.notify_one();
                     watch.end_within(STOP_TIME_MAX);
                 }
             }

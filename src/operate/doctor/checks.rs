@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     operate::doctor::{
         drops::drops,
-        findings::Checked,
+        findings::{Checked, some},
         membership::{answers, links, pairs, register, removed, versions, views},
         same::same,
         secrets::secrets,
@@ -92,9 +92,15 @@ fn homes(seen: &SeenCluster, checked: &mut Checked) {
 }
 
 fn apps(seen: &SeenCluster, checked: &mut Checked) {
+    // All gateways may have the same file.
+    let mut stale: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (gateway, evidence) in seen.known().filter(|(_, evidence)| !evidence.apps_stale.is_empty()) {
+        stale.entry(&evidence.apps_stale).or_default().push(gateway.name());
+    }
+    for (why, gateways) in stale {
+        let go = if gateways.len() == 1 { "goes" } else { "go" };
         checked.warn(
-            format!("{} goes on with the former apps: {}", gateway.name(), evidence.apps_stale),
+            format!("{} {go} on with the former apps: {why}", some(&gateways)),
             "correct the file: the gateway reads it again by itself; `broadgate apps` says whether it can be used",
         );
     }

@@ -218,7 +218,7 @@ fn redis(seen: &mut SeenCluster, connected: bool) {
         vec![RedisReader { app, url, connected, trouble, ..RedisReader::default() }];
 }
 
-const PLANTED_TOO: [Planted; 18] = [
+const PLANTED_TOO: [Planted; 20] = [
     (
         |seen| seen.removed = vec![removed(Role::Gateway, "gw-4", 40)],
         "removed",
@@ -248,6 +248,24 @@ const PLANTED_TOO: [Planted; 18] = [
         "apps",
         Severity::Warn,
         "gw-2 goes on with the former apps: apps.toml:7",
+    ),
+    (
+        |seen| {
+            [0, 1, 2].into_iter().for_each(|index| evidence(seen, index).apps_stale = "apps.toml:7: x".into())
+        },
+        "apps",
+        Severity::Warn,
+        "gw-1, gw-2, gw-3 go on with the former apps: apps.toml:7",
+    ),
+    (
+        |seen| {
+            let known = status(seen, 1).register.as_mut().unwrap();
+            (known.heard, known.trouble) =
+                (false, "the shared secret is missing or differs: give every process".into());
+        },
+        "register",
+        Severity::Fail,
+        "gw-2 does not hear the register r:7100: the shared secret",
     ),
     (
         |seen| redis(seen, false),
@@ -391,6 +409,21 @@ fn advice_about_secrets_follows_the_change() {
     assert!(advice([both, &[5, 6], both]).starts_with("give every process both, the new one first"));
     assert!(advice([both, &[7], both]).starts_with("give every process both, the new one first"));
     assert_eq!(advice([new, new, new]), "");
+}
+
+/// A register that refuses the secret is there, and one file has one finding.
+#[test]
+fn advice_fits_the_cause() {
+    let mut seen = healthy();
+    let known = status(&mut seen, 1).register.as_mut().unwrap();
+    known.heard = false;
+    assert!(bad(&seen)[0].findings[0].advice.starts_with("start a register again"));
+    let known = status(&mut seen, 1).register.as_mut().unwrap();
+    known.trouble = "the shared secret is missing or differs: give every process the same".into();
+    assert!(bad(&seen)[0].findings[0].advice.starts_with("give the gateway the secret of the register"));
+    let mut seen = healthy();
+    (0..3).for_each(|index| evidence(&mut seen, index).apps_stale = "apps.toml:7: x".into());
+    assert_eq!(bad(&seen)[0].findings.len(), 1);
 }
 
 /// Each reason of a drop, and each sentence that sends there, has its entry in the runbook.

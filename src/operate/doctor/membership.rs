@@ -75,6 +75,14 @@ fn lacks_worker(seen: &SeenCluster, removed: &RemovedMember) -> bool {
     removed.services.iter().any(|service| !seen.takes(service) && seen.needs(service))
 }
 
+/// What to do about a register that is not heard: one that answers is there.
+fn about_register(trouble: &str, otherwise: &'static str) -> &'static str {
+    if trouble.contains("the shared secret is missing or differs") {
+        return "give the gateway the secret of the register and of the others (BROADGATE_SECRET), and restart it";
+    }
+    otherwise
+}
+
 pub(super) fn register(seen: &SeenCluster, checked: &mut Checked) {
     let (mut heard, mut all) = (0, 0);
     for (gateway, status) in seen.answered() {
@@ -85,12 +93,18 @@ pub(super) fn register(seen: &SeenCluster, checked: &mut Checked) {
         if !known.heard && gateway.is_in_no_view() {
             checked.fail(
                 format!("{name} is in no cluster: it has never heard the register {address}{colon}{trouble}"),
-                "is that the register's address (cluster.register), is it started, and is the way open?",
+                about_register(
+                    trouble,
+                    "is that the register's address (cluster.register), is it started, and is the way open?",
+                ),
             );
         } else if !known.heard {
             checked.fail(
                 format!("{name} does not hear the register {address}{colon}{trouble}"),
-                "start a register again, at one of the configured addresses; traffic goes on meanwhile",
+                about_register(
+                    trouble,
+                    "start a register again, at one of the configured addresses; traffic goes on meanwhile",
+                ),
             );
         } else if !known.outside.is_empty() {
             checked.fail(
