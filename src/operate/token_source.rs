@@ -7,6 +7,7 @@ use std::{
 };
 
 use broadgate_business::Secret;
+use broadgate_proto::secret::TOKEN_MARK;
 use broadgate_tasks::bounded_read::{self, ReadableKind};
 
 /// More than any token has, and a line's end.
@@ -25,6 +26,12 @@ pub(super) fn in_text(text: &str) -> Result<Secret, String> {
 /// # Errors
 /// One sentence about what is wrong.
 pub(super) fn of_file(path: &Path) -> Result<Secret, String> {
+    if path.as_os_str().as_encoded_bytes().starts_with(TOKEN_MARK.as_bytes()) {
+        return Err(
+            "a token was given in place of a file's name: set BROADGATE_TOKEN, or name the file that has it"
+                .to_owned(),
+        );
+    }
     let place = |error: String| format!("token file {}: {error}", path.display());
     let text = bounded_read::read_text(path, ReadableKind::Any).map_err(|error| place(error.to_string()))?;
     in_text(&text).map_err(place)
@@ -72,6 +79,8 @@ mod tests {
             assert!(error.starts_with("token_command \"sh\"") && error.contains(said), "{error}");
             assert!(!error.contains("my-password"), "{error}");
         }
+        let token = of_file(Path::new("bgt_0123456789abcdef0123456789abcdef")).unwrap_err();
+        assert!(token.contains("BROADGATE_TOKEN") && !token.contains("0123"), "{token}");
         let nothing = of_command(&["/nonexistent/program".to_owned()]).unwrap_err();
         assert!(nothing.contains("does not start"), "{nothing}");
     }

@@ -329,6 +329,7 @@ async fn tokens_are_read_again() {
 async fn streams_of_the_command_line_end_with_their_token() {
     let mut tokens = TokensFile::new("ends");
     let ann = tokens.add("ann", &["--role", "reader"]);
+    tokens.add("ben", &["--role", "reader"]);
     let kept = "[[gateway.groups]]\napp = \"default\"\npattern = \"*\"\nhistory_messages = 10\n\
                 history_time = \"5m\"";
     let cluster = Cluster::quiet(2).secret(SECRET).gateway(&tokens.setting()).more(kept).start().await;

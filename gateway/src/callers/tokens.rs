@@ -101,7 +101,9 @@ impl AccessToken {
 /// Why a token does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenRefusal {
-    #[error("this gateway knows no tokens: set gateway.tokens_file, or use the shared secret")]
+    #[error(
+        "this gateway knows no tokens: its tokens file (gateway.tokens_file) has none or is not set; use the shared secret"
+    )]
     None,
     #[error("the token is unknown here: it was removed, or is another cluster's (`broadgate token list`)")]
     Unknown,

@@ -98,9 +98,9 @@ fn apps(seen: &SeenCluster, checked: &mut Checked) {
         stale.entry(&evidence.apps_stale).or_default().push(gateway.name());
     }
     for (why, gateways) in stale {
-        let go = if gateways.len() == 1 { "goes" } else { "go" };
+        let verb = if gateways.len() == 1 { "goes" } else { "go" };
         checked.warn(
-            format!("{} {go} on with the former apps: {why}", some(&gateways)),
+            format!("{} {verb} on with the former apps: {why}", some(&gateways)),
             "correct the file: the gateway reads it again by itself; `broadgate apps` says whether it can be used",
         );
     }
