@@ -94,10 +94,11 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
         }
     };
     let tls = credentials.tls.as_ref();
+    let gateway = &named(&args.gateway, &reply.incarnation);
     if args.json {
         print_json(&json("DrainReply", &reply)?)?;
     } else {
-        print(&format!("gateway {} is draining\n", reply.incarnation))?;
+        print(&format!("gateway {gateway} is draining\n"))?;
     }
     let Some(wait) = args.wait else { return Ok(()) };
     // The call to drain has a time of its own; a watch goes on.
@@ -114,23 +115,19 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
     };
     let ended = tokio::select! {
         never = following => match never {},
-        never = show_clients(credentials, &reply.incarnation, known.clone()) => match never {},
+        never = show_clients(credentials, (gateway, &reply.incarnation), known.clone()) => match never {},
         ended = timeout(wait, end(known.clone())) => ended,
     };
-    let (gateway, within) = (&args.gateway, humantime::format_duration(wait));
+    let within = humantime::format_duration(wait);
     let address = known.borrow().address.clone();
     match ended {
         Ok(_) if args.json && !matches!(ended, Ok(DrainEnd::Listens)) => Ok(()),
-        Ok(DrainEnd::Closed) if address.is_empty() => {
-            print(&format!("gateway {} has left\n", reply.incarnation))
-        }
+        Ok(DrainEnd::Closed) if address.is_empty() => print(&format!("gateway {gateway} has left\n")),
         Ok(DrainEnd::Closed) => print(&format!(
-            "gateway {} has left, and its process has released its ports: nothing listens on {address}\n",
-            reply.incarnation
+            "gateway {gateway} has left, and its process has released its ports: nothing listens on {address}\n"
         )),
         Ok(DrainEnd::Again) => print(&format!(
-            "gateway {} has left, and another process has joined from its address, {address}\n",
-            reply.incarnation
+            "gateway {gateway} has left, and another process has joined from its address, {address}\n"
         )),
         Ok(DrainEnd::Listens) => Err(Failure::Incomplete(format!(
             "gateway {gateway} has left the cluster, and {address} still takes connections {} later: its \
@@ -142,6 +139,11 @@ pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
         ))),
         Err(_) => Err(Failure::Incomplete(format!("gateway {gateway} has not left within {within}"))),
     }
+}
+
+/// A gateway as it was typed, and its incarnation.
+fn named(typed: &str, incarnation: &str) -> String {
+    if typed == incarnation { typed.to_owned() } else { format!("{typed} ({incarnation})") }
 }
 
 /// Asks the register that leads: those that stand by name it, or are passed over.

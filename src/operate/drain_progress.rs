@@ -41,7 +41,7 @@ impl SeenState {
 /// Says on standard error how many clients the gateway still has, whenever that has changed, for ever.
 pub(super) async fn show_clients(
     credentials: &Credentials,
-    incarnation: &str,
+    (name, incarnation): (&str, &str),
     mut seen: watch::Receiver<SeenState>,
 ) -> Infallible {
     let mut shown = None;
@@ -55,7 +55,7 @@ pub(super) async fn show_clients(
                 && shown != Some(left)
             {
                 shown = Some(left);
-                say!("{incarnation} drains: {} left", counted(left, "client"));
+                say!("{name} drains: {} left", counted(left, "client"));
             }
         }
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -155,7 +155,13 @@ async fn drain_shows_how_many_clients_are_left() {
     let _clients = [cluster.client_at(0).await, cluster.client_at(0).await];
     let other = cluster.internal[1].clone();
     let (code, out, err) = cluster.run(&["drain", "gateway-1", "--addr", &other, "--wait=60s"]);
-    assert!(code == 0 && out.contains("has left") && err.contains(" drains: 2 clients left"), "{out}{err}");
+    assert!(
+        code == 0
+            && out.contains("has left")
+            && err.contains("gateway-1 (")
+            && err.contains(") drains: 2 clients left"),
+        "{out}{err}"
+    );
     assert_eq!(cluster.gateways[0].ended().await.code(), Some(0));
 }
 

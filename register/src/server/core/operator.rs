@@ -40,7 +40,7 @@ impl Core {
         });
         let Some((incarnation, entry)) = found.next() else {
             return Err(RegisterRefusal::NotFound(format!(
-                "no gateway has the name or incarnation {gateway:?}"
+                "no gateway has the name or incarnation {gateway:?}: `broadgate status` lists them"
             )));
         };
         if found.next().is_some() {
