@@ -67,8 +67,9 @@ fn socketio(data: &[u8]) {
     let written = packet::parse(message).expect("an event is a packet");
     assert_eq!(packet::event(written.data).expect("it has a name").name, text);
     let params = Params::parse_bounded(text).unwrap_or_default();
+    let now = std::time::Duration::from_secs(1_800_000_000);
     for (method, is_upgrade) in [("GET", false), ("GET", true), ("POST", false), ("OPTIONS", false)] {
-        let _ = polling::decide(PollingRequest { method, params: &params, is_upgrade });
+        let _ = polling::decide(PollingRequest { method, params: &params, is_upgrade, now });
     }
     if let Some(client) = sid::parse(text) {
         assert_eq!(sid::issue(client.key), text);
