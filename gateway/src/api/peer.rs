@@ -84,6 +84,7 @@ async fn greet(
         (None, None) => Arc::default(),
     };
     let theirs = epoch(&view);
+    await_former_views(dispatcher, &view).await;
     let (reply, greeting) = oneshot::channel();
     dispatcher.homes.send(ClusterEvent::Greet { peer, view, reply }).await;
     let Ok(greeting) = greeting.await else {
@@ -102,6 +103,19 @@ async fn greet(
     };
     send(out, Reply::Hello(mine)).await?;
     Ok(greeting.known)
+}
+
+/// A newcomer may know a later view than the next one here, while this gateway still looks for the register that
+/// leads now. Installed at once, it would be a gap, for which the links to all peers are reset; mostly the views before
+/// it are on their way.
+async fn await_former_views(dispatcher: &Dispatcher, view: &View) {
+    let mut installed = dispatcher.installed.clone();
+    let fits = installed.wait_for(|installed| {
+        let here = epoch(&installed.view);
+        here.term == 0 || epoch(view) <= here || view.before == Some(here)
+    });
+    // After that a gap is better than no link.
+    let _ = timeout(dispatcher.link_timeout / 4, fits).await;
 }
 
 /// The view that a hello names: the peer is asked for it if it is not here, and the register does not send it at once.
