@@ -32,6 +32,8 @@ pub(crate) struct TokensReload {
     path: PathBuf,
     /// A hash of what was read last; none if nothing could be.
     seen: Option<u64>,
+    /// The file was read since the start.
+    has_looked: bool,
     hangups: Signal,
 }
 
@@ -43,7 +45,7 @@ impl TokensReload {
     pub(crate) fn new(tokens: Tokens, path: PathBuf, events: EventLog) -> std::io::Result<Self> {
         let hangups = signal(SignalKind::hangup())?;
         // It is read once more at the first look: it may have changed since the start.
-        Ok(Self { tokens, events, path, seen: None, hangups })
+        Ok(Self { tokens, events, path, seen: None, has_looked: false, hangups })
     }
 
     /// Follows the file for as long as the process lives.
@@ -76,15 +78,16 @@ impl TokensReload {
             Ok(read) => read,
             Err(why) => return tracing::error!("the tokens stay as they were: {why}"),
         };
-        while now != self.seen && !is_ordered {
+        let is_due = |this: &Self, now| now != this.seen || !this.has_looked || is_ordered;
+        while is_due(self, now) && !is_ordered {
             sleep(SETTLE_TIME).await;
             let Ok((again, later)) = self.text().await else { return };
             (text, now) = if again == now { break } else { (later, again) };
         }
-        if now == self.seen && !is_ordered {
+        if !is_due(self, now) {
             return;
         }
-        let is_first = self.seen.is_none();
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
         // Also what cannot be used is not looked at twice.
         self.seen = now;
         let taken = text.and_then(|text| {
@@ -92,8 +95,9 @@ impl TokensReload {
             self.tokens.replace(tokens)
         });
         let outcome = match taken {
-            Ok(()) => {
-                if !is_first {
+            Ok(differs) => {
+                // Between the start and the first look nothing has happened, mostly.
+                if differs || !is_first {
                     let count = self.tokens.count();
                     tracing::info!(tokens = count, "tokens read again");
                     let text = format!("tokens read again: there are {count}");
@@ -117,4 +121,45 @@ fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text.as_bytes());
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: &str = "[[tokens]]\nname = \"ann\"\nrole = \"reader\"\napps = [\"*\"]\nsha256 = \"";
+
+    /// A file that is changed, taken away and put back is told of each time, also when the first change comes before
+    /// the first look.
+    #[tokio::test]
+    async fn every_change_is_told() {
+        let path = std::env::temp_dir().join(format!("broadgate-reload-{}.toml", std::process::id()));
+        let one = format!("{ANN}{}\"\n", "a1".repeat(32));
+        std::fs::write(&path, &one).unwrap();
+        let tokens = super::super::open(Some(&path)).unwrap();
+        let events = EventLog::default();
+        let mut reload = TokensReload::new(tokens.clone(), path.clone(), events.clone()).unwrap();
+        let told = |what: &str| format!("{events:?}").matches(what).count();
+
+        std::fs::write(&path, "# nobody\n").unwrap();
+        reload.look(false).await;
+        assert_eq!((tokens.count(), told("tokens read again: there are 0")), (0, 1));
+        std::fs::remove_file(&path).unwrap();
+        reload.look(false).await;
+        assert_eq!((tokens.count(), told("the tokens stay as they were")), (0, 1));
+        std::fs::write(&path, "# nobody\n").unwrap();
+        reload.look(false).await;
+        assert_eq!(told("tokens read again: there are 0"), 2, "it is back");
+        reload.look(false).await;
+        assert_eq!(told("tokens read again"), 2, "nothing has changed");
+
+        // Nothing has changed since the start.
+        std::fs::write(&path, &one).unwrap();
+        let mut quiet =
+            TokensReload::new(super::super::open(Some(&path)).unwrap(), path.clone(), events.clone())
+                .unwrap();
+        quiet.look(false).await;
+        assert_eq!(told("tokens read again"), 2);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

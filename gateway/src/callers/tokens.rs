@@ -115,17 +115,17 @@ pub(crate) enum TokenRefusal {
 #[derive(Debug, Clone, Default)]
 pub struct Tokens(Arc<ArcSwap<TokenTable>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct TokenTable {
     by_hash: HashMap<[u8; 32], Arc<AccessToken>>,
 }
 
 impl Tokens {
-    /// These tokens from now on.
+    /// These tokens from now on; whether they differ from the former ones.
     ///
     /// # Errors
     /// One sentence about the first that cannot be used; the former ones stay.
-    pub fn replace(&self, tokens: Vec<AccessToken>) -> Result<(), String> {
+    pub fn replace(&self, tokens: Vec<AccessToken>) -> Result<bool, String> {
         if tokens.len() > limits::TOKENS_MAX {
             return Err(format!("there are {} tokens: at most {}", tokens.len(), limits::TOKENS_MAX));
         }
@@ -140,8 +140,10 @@ impl Tokens {
                 return Err(format!("tokens {:?} and {:?} are the same token", other.name, token.name));
             }
         }
-        self.0.store(Arc::new(TokenTable { by_hash }));
-        Ok(())
+        let table = TokenTable { by_hash };
+        let differs = **self.0.load() != table;
+        self.0.store(Arc::new(table));
+        Ok(differs)
     }
 
     /// How many there are.
