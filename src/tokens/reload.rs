@@ -129,10 +129,9 @@ mod tests {
 
     const ANN: &str = "[[tokens]]\nname = \"ann\"\nrole = \"reader\"\napps = [\"*\"]\nsha256 = \"";
 
-    /// A file that is changed, taken away and put back is told of each time, also when the first change comes before
-    /// the first look.
+    /// Every change of the file becomes an event, also one before the first look.
     #[tokio::test]
-    async fn every_change_is_told() {
+    async fn every_change_becomes_an_event() {
         let path = std::env::temp_dir().join(format!("broadgate-reload-{}.toml", std::process::id()));
         let one = format!("{ANN}{}\"\n", "a1".repeat(32));
         std::fs::write(&path, &one).unwrap();
