@@ -62,6 +62,7 @@ mod webhooks;
 mod workers;
 
 pub use health::Health;
+pub use recorder::REFUSAL_REASONS;
 pub use server::{Bound, bind, check_certificates, check_spool};
 #[cfg(feature = "bench")]
 #[doc(hidden)]

@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     apps::{AppTable, Apps},
-    recorder::{EndQuestion, Kept, RefusalRow, RefusalRows},
+    recorder::{EndQuestion, Kept, REFUSAL_REASONS, RefusalRow, RefusalRows},
 };
 
 /// Shorter secrets could be part of any word; only a whole segment is compared with them.
@@ -34,7 +34,7 @@ static BOOK: Mutex<Book> = Mutex::new(Book::new());
 /// What is known of a refused connection or request. Texts are "" where nothing is known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RefusalContext<'a> {
-    /// From a closed set.
+    /// One of [`REFUSAL_REASONS`].
     pub(crate) reason: &'static str,
     pub(crate) why: &'a str,
     pub(crate) address: Option<SocketAddr>,
@@ -87,6 +87,7 @@ impl Refusals {
 
     /// No shard waits for another one, nor for somebody who asks: what comes meanwhile is left out.
     fn keep(&self, refused: &RefusalContext<'_>) {
+        debug_assert!(REFUSAL_REASONS.contains(&refused.reason), "{refused:?}: its reason is not in the set");
         let (hash, now_ms) = (refused.hash(), now_ms());
         let address = refused.address.map(|address| address.ip());
         let Ok(kept) = self.rows.try_lock().map(|mut rows| rows.again(hash, address, refused.reason, now_ms))

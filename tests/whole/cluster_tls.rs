@@ -199,7 +199,17 @@ impl Ca {
     }
 
     pub fn pair(&self, dir: &Path, name: &str, of: &str, expired: bool) -> PairFiles {
-        let mut params = CertificateParams::new(vec![of.to_owned()]).unwrap();
+        self.signed(dir, name, CertificateParams::new(vec![of.to_owned()]).unwrap(), expired)
+    }
+
+    /// With a certificate that only a server may show.
+    pub fn pair_of_a_server(&self, dir: &Path, name: &str) -> PairFiles {
+        let mut params = CertificateParams::new(vec!["broadgate".to_owned()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        self.signed(dir, name, params, false)
+    }
+
+    fn signed(&self, dir: &Path, name: &str, mut params: CertificateParams, expired: bool) -> PairFiles {
         let now = SystemTime::now();
         params.not_before = (now - 9 * DAY).into();
         params.not_after = (if expired { now - DAY } else { now + DAY }).into();

@@ -1,6 +1,9 @@
 //! Views between gateways: by number, as changes, and whole to those of the version before.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -266,7 +269,7 @@ async fn view_that_is_announced_and_never_sent_ends_the_link() {
             if let Err(status) = link.replies.message().await {
                 return status;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let status = soon("the link is ended", ended).await;
@@ -285,6 +288,21 @@ async fn hello_that_names_an_unknown_view_is_followed_by_a_question() {
     link.send(Frame::View(view_change::whole(&newest))).await;
     assert_eq!(link.hello().await.epoch, newest.epoch);
     has_installed(&cluster, &newest).await;
+}
+
+/// A newcomer that knows a view two ahead is greeted when the one between is here, or late.
+#[tokio::test]
+async fn hello_with_a_view_behind_a_gap_waits_for_those_between() {
+    let cluster = Cluster::quiet(1).register(LONG_LEASE).limits("link_timeout = \"8s\"").start().await;
+    let (fake, _links) = FakeMember::gateway(&cluster, 7).await;
+    let view = view_with(&cluster, &["fake-7"]).await;
+    has_installed(&cluster, &view).await;
+    let later = next(&next(&view, 1), 2);
+    let began = Instant::now();
+    let mut link = fake.dial(&cluster, 0, later.clone(), true).await;
+    assert_eq!(link.hello().await.epoch, later.epoch);
+    assert!(began.elapsed() >= Duration::from_secs(2), "a quarter of the timeout: {:?}", began.elapsed());
+    has_installed(&cluster, &later).await;
 }
 
 #[tokio::test]

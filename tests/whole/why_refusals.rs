@@ -1,6 +1,13 @@
 //! More refusals made for real, each named by `broadgate why`: those of the internal port, of backends, of subscriptions,
 //! and of a gateway that stops or does not know whether there is room.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use broadgate_gateway::REFUSAL_REASONS;
+use broadgate_tls::{
+    FileReads, client_config, load_pair, load_roots, rustls::pki_types::ServerName,
+    tokio_rustls::TlsConnector,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -8,10 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    flood::signed,
+    cluster_tls::{Ca, certs_dir, logs, pem},
+    flood::{get, signed},
     harness::*,
+    http::post,
     malformed_input::{UPGRADE, answer},
+    pusher::Pusher,
     socketio::{Io, Laravel},
+    tokens::TokensFile,
     why::only,
 };
 
@@ -143,4 +154,192 @@ async fn clients_without_a_known_place_are_named() {
     })
     .await;
     assert!(rows.iter().all(|row| row["reason"] == "connections_unknown"), "{rows:?}");
+}
+
+/// What backends are refused for, besides wrong keys and unknown apps.
+#[tokio::test]
+async fn refusals_of_backends_are_named() {
+    let cluster = Cluster::quiet(2)
+        .limits("handshake_time_max = \"1s\"\nlink_timeout = \"2s\"")
+        .register("beat = \"500ms\"\nlease = \"60s\"")
+        .more(crate::pusher::APPS)
+        .more("[[apps]]\nid = \"off\"\nenabled = false\nkeys = [{ key = \"off-key\", secret = \"secret-of-the-off\" }]\n")
+        .start()
+        .await;
+    let web = cluster.web(0);
+    let close = |request: String| request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    let publish = |body: &str| close(signed("/apps/shop/events", body, body.len())) + body;
+    let ably = "POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                Content-Type: text/css\r\nAuthorization: Basic ";
+    let basic = data_encoding::BASE64.encode(b"shop-key:secret-of-the-shop");
+    let mut reasons = Vec::new();
+    for (bytes, reason) in [
+        (publish("{}"), "api_400"),
+        (
+            "GET /apps/off/channels HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Authorization: Bearer secret-of-another\r\n\r\n"
+                .to_owned(),
+            "api_403",
+        ),
+        (close(get("/apps/shop/events")), "api_405"),
+        (close(signed("/apps/shop/events", "{}", 2)), "api_408"),
+        (close(signed("/apps/shop/events", "{}", TOO_LARGE)), "api_413"),
+        (format!("{ably}{basic}\r\nContent-Length: 2\r\n\r\n{{}}"), "api_4xx"),
+    ] {
+        answer(web, bytes.as_bytes(), false).await;
+        only(&cluster, &mut reasons, reason).await;
+    }
+    // Some of these channels have their home at a gateway that does not answer.
+    cluster.gateways[1].signal("STOP");
+    let publish = publish(r#"{"name":"x","data":"x","channels":["a","b","c","d","e","f","g","h","i","j"]}"#);
+    let told = answer(web, publish.as_bytes(), false).await;
+    cluster.gateways[1].signal("CONT");
+    assert!(told.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&told));
+    only(&cluster, &mut reasons, "api_503").await;
+}
+
+/// Requests that go on for too long, and what Socket.IO clients and those of channels do.
+#[tokio::test]
+async fn refusals_of_long_requests_and_clients_are_named() {
+    let limits = "handshake_time_max = \"1s\"\nhold_time_max = \"1s\"\ngroups_per_client_max = 1\n";
+    let apps = crate::pusher::APPS.replace("raw = true\n", "raw = true\nsocketio = true\n");
+    let cluster = Cluster::quiet(1).limits(limits).more(&apps).start().await;
+    let web = cluster.web(0);
+    let mut reasons = Vec::new();
+
+    let post = |length: usize| {
+        format!(
+            "POST /socket.io/?EIO=4&transport=polling&sid=0.{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n\r\n",
+            sid_of_age(0)
+        )
+    };
+    let long = post(70_000) + &"x".repeat(70_000);
+    answer(web, long.as_bytes(), false).await;
+    only(&cluster, &mut reasons, "body").await;
+    let polls = format!(
+        "GET /socket.io/?EIO=4&transport=polling&sid=0.{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        sid_of_age(60)
+    );
+    answer(web, polls.as_bytes(), false).await;
+    only(&cluster, &mut reasons, "socketio_polling").await;
+
+    let mut client = Pusher::connect(&cluster, 0).await;
+    client.subscribe("one").await;
+    client.say("pusher:subscribe", serde_json::json!({ "channel": "two" })).await;
+    assert_eq!(client.hear().await["event"], "pusher:subscription_error");
+    only(&cluster, &mut reasons, "subscription").await;
+
+    // It reads nothing of its answers.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = socket.connect(web).await.unwrap();
+    let asking = tokio::spawn(async move {
+        let requests = get("/up").repeat(60_000);
+        let _ = deaf.write_all(requests.as_bytes()).await;
+        deaf
+    });
+    // Its body never ends.
+    let mut endless = TcpStream::connect(web).await.unwrap();
+    endless.write_all(post(1000).as_bytes()).await.unwrap();
+    only(&cluster, &mut reasons, "write_time_max").await;
+    only(&cluster, &mut reasons, "exchange_time_max").await;
+    drop((asking, endless));
+}
+
+/// The second half of the id that a polling client of that age, in seconds, has.
+fn sid_of_age(age: u64) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    ((now - age) / 4 % (1 << 24)) << 40 | 7
+}
+
+#[tokio::test]
+async fn callers_with_tokens_are_named() {
+    let mut tokens = TokensFile::new("why-refusals");
+    let reader = tokens.add("ann", &["--role", "reader"]);
+    let secret = "why-secret-of-the-cluster-0123456789";
+    let cluster = Cluster::quiet(1).secret(secret).gateway(&tokens.setting()).start().await;
+    let call = async |bearer: &str, call: &str, body: &str| {
+        let headers =
+            [("Content-Type", "application/json"), ("Host", "127.0.0.1"), ("Authorization", bearer)];
+        post(&cluster.internal[0], call, &headers, body).await
+    };
+    let mut reasons = Vec::new();
+    let wrong = format!("Bearer bgt_{}", "0".repeat(43));
+    call(&wrong, "Status", "{}").await;
+    only(&cluster, &mut reasons, "token").await;
+    call(&format!("Bearer {reader}"), "Send", r#"{"to":{"groups":["x"]},"text":"hush"}"#).await;
+    only(&cluster, &mut reasons, "not_allowed").await;
+}
+
+/// Certificates and bytes with which nobody may come to the internal port of a cluster with TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_handshakes_of_the_internal_port_are_named() {
+    let cluster = Cluster::quiet(1).tls().start().await;
+    let (dir, gateway) = (certs_dir(&cluster), &cluster.gateways[0]);
+    let (known, foreign) = (Ca::new(), Ca::new());
+    let file = dir.join("ca.pem");
+    let trusted = std::fs::read_to_string(&file).unwrap() + &pem("CERTIFICATE", known.0.der());
+    std::fs::write(&file, trusted).unwrap();
+    gateway.signal("HUP");
+    logs(gateway, &["certificates read again"]).await;
+
+    let mut reasons = Vec::new();
+    let port = cluster.internal[0].parse().unwrap();
+    let plain = call("Status", "Connection: close\r\n", 2, "{}");
+    // A record of a handshake: of nonsense, or cut off in its midst.
+    for (bytes, reason) in [
+        (plain.as_bytes(), "tls_plain"),
+        (b"\x16\x03\x01\0\x04nons", "tls_protocol"),
+        (b"\x16\x03\x01\x02\0\x01\0", "tls_closed"),
+    ] {
+        answer(port, bytes, true).await;
+        only(&cluster, &mut reasons, reason).await;
+    }
+    let load = |files| load_pair(&files, &mut FileReads::default()).unwrap();
+    let roots = |path| load_roots(path, &mut FileReads::default()).unwrap();
+    std::fs::write(dir.join("foreign.pem"), pem("CERTIFICATE", foreign.0.der())).unwrap();
+    let expired = load(known.pair(&dir, "expired", "broadgate", true));
+    let strange = load(foreign.pair(&dir, "strange", "broadgate", false));
+    let of_server = load(known.pair_of_a_server(&dir, "of-server"));
+    for (ca, pair, reason) in [
+        (&file, None, "tls_no_certificate"),
+        (&file, Some(&expired), "tls_expired"),
+        (&file, Some(&strange), "tls_unknown_ca"),
+        (&file, Some(&of_server), "tls_bad_certificate"),
+        (&dir.join("foreign.pem"), Some(&strange), "tls_refused_by_peer"),
+    ] {
+        let connector = TlsConnector::from(Arc::new(client_config(roots(ca), pair).unwrap()));
+        let stream = TcpStream::connect(port).await.unwrap();
+        // The client learns of its refusal at its first read.
+        if let Ok(mut stream) = connector.connect(ServerName::try_from("broadgate").unwrap(), stream).await {
+            soon("the gateway refuses", stream.read_u8()).await.unwrap_err();
+        }
+        only(&cluster, &mut reasons, reason).await;
+    }
+
+    let plain = Cluster::quiet(1).start().await;
+    answer(plain.internal[0].parse().unwrap(), b"\x16\x03\x01\0\x04nons", false).await;
+    only(&plain, &mut Vec::new(), "tls_not_here").await;
+}
+
+/// No reason without a test that makes it for real, and none that is not in the set.
+#[test]
+fn every_reason_is_made_for_real() {
+    // A command that nobody answers within the longest time: of a gateway whose threads are stuck.
+    let exempt = ["api_5xx"];
+    let tests = [include_str!("why.rs"), include_str!("why_refusals.rs")].concat();
+    let tests: String = tests.split_whitespace().collect();
+    let known: BTreeSet<&str> = REFUSAL_REASONS.into();
+    assert_eq!(known.len(), REFUSAL_REASONS.len(), "each is there once");
+    // The last of a row, or of a call's arguments.
+    let is_made = |reason: &str| {
+        [format!("\"{reason}\")"), format!("\"{reason}\",)"), format!("REFUSED{reason}\"")]
+            .iter()
+            .any(|written| tests.contains(written))
+    };
+    let missing: Vec<_> =
+        known.iter().filter(|reason| !exempt.contains(reason) && !is_made(reason)).collect();
+    assert!(missing.is_empty(), "no test makes these: {missing:?}");
+    assert!(exempt.iter().all(|reason| known.contains(reason) && !is_made(reason)), "exempt without need");
 }

@@ -1,6 +1,6 @@
 //! The inbound end of a link: executes a peer's commands among this gateway's own clients.
 
-use std::{fmt::Display, pin::Pin, sync::Arc};
+use std::{fmt::Display, pin::Pin, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -16,7 +16,7 @@ use broadgate_topics::{LinkMessage, LinkSession};
 use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use metrics::counter;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +28,7 @@ use crate::{
         ClusterEvent, DecodeError, decode,
         links::{JoinedParts, PendingBatches, ReadyMessages, parts, views_sent},
     },
-    dispatch::Dispatcher,
+    dispatch::{Dispatcher, Installed},
     identity::Identity,
 };
 
@@ -84,7 +84,7 @@ async fn greet(
         (None, None) => Arc::default(),
     };
     let theirs = epoch(&view);
-    await_former_views(dispatcher, &view).await;
+    await_former_views(dispatcher.installed.clone(), &view, dispatcher.link_timeout / 4).await;
     let (reply, greeting) = oneshot::channel();
     dispatcher.homes.send(ClusterEvent::Greet { peer, view, reply }).await;
     let Ok(greeting) = greeting.await else {
@@ -108,14 +108,13 @@ async fn greet(
 /// A newcomer may know a later view than the next one here, while this gateway still looks for the register that
 /// leads now. Installed at once, it would be a gap, for which the links to all peers are reset; mostly the views before
 /// it are on their way.
-async fn await_former_views(dispatcher: &Dispatcher, view: &View) {
-    let mut installed = dispatcher.installed.clone();
+async fn await_former_views(mut installed: watch::Receiver<Installed>, view: &View, time_max: Duration) {
     let fits = installed.wait_for(|installed| {
         let here = epoch(&installed.view);
         here.term == 0 || epoch(view) <= here || view.before == Some(here)
     });
     // After that a gap is better than no link.
-    let _ = timeout(dispatcher.link_timeout / 4, fits).await;
+    let _ = timeout(time_max, fits).await;
 }
 
 /// The view that a hello names: the peer is asked for it if it is not here, and the register does not send it at once.
@@ -346,4 +345,53 @@ fn panicked() -> Status {
 
 fn unreadable(error: impl Display) -> Status {
     Status::invalid_argument(format!("the peer sent {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME_MAX: Duration = Duration::from_secs(2);
+
+    fn numbered(count: u64) -> View {
+        View { epoch: Some(Epoch::new(7, count)), before: Some(Epoch::new(7, count - 1)), ..View::default() }
+    }
+
+    fn here(view: View) -> Installed {
+        Installed { view: Arc::new(view), ..Installed::default() }
+    }
+
+    /// Milliseconds until a view may be installed, if nothing else happens.
+    async fn waits_for(installed: View, view: &View) -> u128 {
+        let (_sender, installed) = watch::channel(here(installed));
+        let began = Instant::now();
+        await_former_views(installed, view, TIME_MAX).await;
+        began.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_view_behind_a_gap_waits() {
+        assert_eq!(waits_for(View::default(), &numbered(12)).await, 0, "the first view of all");
+        for (view, what) in [(9, "an older one"), (10, "the same"), (11, "the next")] {
+            assert_eq!(waits_for(numbered(10), &numbered(view)).await, 0, "{what}");
+        }
+        let of_next_term = View { epoch: Some(Epoch::new(8, 1)), ..numbered(11) };
+        assert_eq!(waits_for(numbered(10), &of_next_term).await, 0, "what follows the one here");
+        assert_eq!(waits_for(numbered(10), &numbered(12)).await, TIME_MAX.as_millis());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_for_former_views_ends_with_the_one_before() {
+        let (sender, installed) = watch::channel(here(numbered(10)));
+        let view = numbered(13);
+        let mut waiting = std::pin::pin!(await_former_views(installed, &view, TIME_MAX));
+        for count in [11, 12] {
+            let early = timeout(Duration::from_millis(1), waiting.as_mut()).await;
+            assert!(early.is_err(), "the view before is not here, but {count}");
+            sender.send_replace(here(numbered(count)));
+        }
+        let began = Instant::now();
+        waiting.await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
 }

@@ -10,8 +10,10 @@
 mod ends;
 mod fair;
 mod question;
+mod reasons;
 mod refusals;
 
+pub use self::reasons::REFUSAL_REASONS;
 pub(crate) use self::{
     ends::{ClientEnd, ClosingCommand, EndPlace, EndRecorder, LoudestGroup},
     question::{EndQuestion, EndedWhose},

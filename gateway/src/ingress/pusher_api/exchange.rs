@@ -72,7 +72,6 @@ pub(super) fn refused_reason(refusal: &ApiRefusal) -> &'static str {
         405 => "api_405",
         408 => "api_408",
         413 => "api_413",
-        429 => "api_429",
         503 => "api_503",
         _ if status.is_client_error() => "api_4xx",
         _ => "api_5xx",

@@ -130,6 +130,7 @@ impl Shard {
     }
 
     fn refuse(&mut self, slot: Slot, channel: &str, kind: &str, sentence: &str, status: u16) {
+        self.note_refused(slot, "subscription", &format!("{channel}: {sentence}"));
         let Some(pusher) = self.clients.pusher(slot) else { return };
         let frame = match pusher.socketio {
             Some(_) => broadgate_socketio::outgoing::subscription_error(channel, status),

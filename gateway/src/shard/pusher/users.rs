@@ -32,10 +32,12 @@ impl Shard {
         let asks = if watches { user.watchlist.len() } else { 0 };
         if !is_repeated && !self.may_subscribe(slot, u32::try_from(asks + 1).unwrap_or(u32::MAX)) {
             let sentence = "Sign-in rejected - too many in a short time";
+            self.note_refused(slot, "signin", sentence);
             return self.say(slot, &outgoing::error(Some(CLIENT_EVENT_LIMIT), sentence, compat));
         }
         if !is_repeated && !self.become_user(slot, user, watches) {
             let sentence = "the sign-in failed because the server is busy: sign in again";
+            self.note_refused(slot, "signin", sentence);
             return self.say(slot, &outgoing::error(Some(BUSY), sentence, compat));
         }
         self.say(slot, &outgoing::signin_success(user_data));

@@ -135,7 +135,7 @@ impl Shard {
             SocketAct::Unsubscribe(channel) => self.unsubscribe(slot, &channel),
             SocketAct::Publish { channel, event, data } => self.publish(slot, channel, event, data),
             SocketAct::Refuse { frame, why } => {
-                self.note_refused_subscription(slot, "subscription", &why);
+                self.note_refused(slot, "subscription", &why);
                 self.say(slot, &frame);
             }
             SocketAct::Ignore(reason) => ignored(reason),
@@ -197,13 +197,14 @@ impl Shard {
         match answer {
             Ok(Authorized { member }) => self.join_channel(slot, Subscription { channel, kind, member }),
             Err(refusal) => {
-                self.note_refused_subscription(slot, "authorization", &format!("{channel}: {refusal}"));
+                self.note_refused(slot, "authorization", &format!("{channel}: {refusal}"));
                 self.say(slot, &outgoing::subscription_error(&channel, refusal.status()));
             }
         }
     }
 
-    fn note_refused_subscription(&self, slot: Slot, reason: &'static str, why: &str) {
+    /// Counts, remembers and logs that something was refused to a client.
+    pub(crate) fn note_refused(&self, slot: Slot, reason: &'static str, why: &str) {
         let Some(client) = self.clients.get(slot) else { return };
         let (app, address) = (&*client.app, Some(client.address));
         self.deps.refuse(&RefusalContext { reason, why, address, app, ..RefusalContext::default() });
