@@ -86,6 +86,9 @@ fn as_text(reply: &InspectReply) -> String {
 
 fn history_text(history: &TopicHistory) -> String {
     let TopicHistory { messages, messages_max, oldest, newest, oldest_age_ms, age_max_ms, .. } = *history;
+    if messages == 0 {
+        return format!("0 of {messages_max}, nothing in {}", ago(age_max_ms));
+    }
     format!(
         "{messages} of {messages_max}, {oldest} to {newest}, {} of {}, {}",
         ago(oldest_age_ms),
@@ -135,6 +138,8 @@ members  9181: gw-1 8790, gw-2 391; nobody present
 history  100 of 100, 4913 to 5012, 4 min of 5 min, 21.0 KiB; last value 1 s old, 212 B
 ";
         assert_eq!(as_text(&reply), expected);
+        let none = TopicHistory { messages_max: 5, age_max_ms: 300_000, ..TopicHistory::default() };
+        assert_eq!(history_text(&none), "0 of 5, nothing in 5 min");
         let empty = InspectReply { home: "gw-2".to_owned(), present: 1, ..InspectReply::default() };
         let expected = "\
 home     gw-2; no next one; all have synced

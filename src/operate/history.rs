@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broadgate_business::{
     Cluster, CommandError,
-    v1::{HistoryMessage, HistoryPosition, HistoryReply, history_message::Payload},
+    v1::{HistoryMessage, HistoryPosition, HistoryReply, InspectReply, history_message::Payload},
 };
 use clap::Args;
 
@@ -35,7 +35,7 @@ A group has a history if a rule of [[gateway.groups]] says so (history_messages)
 --follow it is asked once a second for what is new; where messages were dropped before that, it says so, and goes
 on. Times are those since a message was placed.
 
-A group that has been silent for longer than history_time has none, either.
+A group that has been silent for longer than history_time has none, either: it says which it is.
 
 Exit codes: 0, also if it is interrupted, and 4 if the group has no history.";
 
@@ -83,12 +83,11 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
         reader.tell_hidden(&reply).await;
         return until_interrupted(reader.follow(since, reply)).await;
     }
-    let Some(position) = reply.position.clone() else {
-        return Err(Failure::NotFound(format!(
-            "group {:?} has no history: nothing was sent to it, all of it was longer ago than is kept (history_time), \
-             or no rule of [[gateway.groups]] keeps its messages (history_messages)",
-            reader.args.group
-        )));
+    let is_empty = reply.messages.is_empty() && since.is_none() && !reader.args.target.json;
+    let Some(position) = reply.position.clone().filter(|_| !is_empty) else {
+        let state = reader.cluster.inspect_group(&reader.args.group).await?;
+        let (group, why) = (&reader.args.group, why_none(&state));
+        return Err(Failure::NotFound(format!("group {group:?} has no history: {why}")));
     };
     if reader.args.target.json {
         print_json(&json("HistoryReply", &reply)?)?;
@@ -183,6 +182,27 @@ impl HistoryReader {
     }
 }
 
+/// Why a group has no message in its history, as its home says.
+fn why_none(state: &InspectReply) -> String {
+    let Some(history) = &state.history else {
+        return "no rule of [[gateway.groups]] keeps its messages (history_messages)".to_owned();
+    };
+    let max = age(Duration::from_millis(history.age_max_ms));
+    let last = age(Duration::from_millis(state.position_age_ms));
+    match (&*state.position, state.position_age_ms >= history.age_max_ms) {
+        ("", _) => {
+            format!("nothing was sent to it in the last {max}, as long as messages are kept (history_time)")
+        }
+        (_, true) => {
+            format!("its last message was sent {last} ago, and messages are kept for {max} (history_time)")
+        }
+        (_, false) => format!(
+            "its last message, of {last} ago, was sent without being kept, or was dropped to make room \
+             (retained_bytes_max)"
+        ),
+    }
+}
+
 /// Where a reader is that has this answer: at its last message, or where the history begins again.
 fn reached(before: Option<HistoryPosition>, reply: &HistoryReply) -> Option<HistoryPosition> {
     let Some(position) = &reply.position else { return before };
@@ -221,6 +241,8 @@ fn said(message: &HistoryMessage) -> String {
 
 #[cfg(test)]
 mod tests {
+    use broadgate_business::v1::TopicHistory;
+
     use super::*;
 
     #[test]
@@ -228,6 +250,25 @@ mod tests {
         assert_eq!(since("5011"), Ok(Since { epoch: String::new(), offset: 5011 }));
         assert_eq!(since("7.38.90/5011"), Ok(Since { epoch: "7.38.90".to_owned(), offset: 5011 }));
         assert!(since("yesterday").unwrap_err().contains("no offset"));
+    }
+
+    #[test]
+    fn one_cause_is_named_where_there_is_no_history() {
+        let state = |history_ms: Option<u64>, position: &str, position_age_ms| InspectReply {
+            history: history_ms.map(|age_max_ms| TopicHistory { age_max_ms, ..TopicHistory::default() }),
+            position: position.to_owned(),
+            position_age_ms,
+            ..InspectReply::default()
+        };
+        for (state, words) in [
+            (state(None, "7.1/9", 1000), "no rule of [[gateway.groups]]"),
+            (state(Some(60_000), "", 0), "nothing was sent to it in the last 1 min"),
+            (state(Some(60_000), "7.1/9", 90_000), "sent 1 min ago, and messages are kept for 1 min"),
+            (state(Some(60_000), "7.1/9", 1000), "dropped to make room"),
+        ] {
+            let why = why_none(&state);
+            assert!(why.contains(words), "{why}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
 
 /// How long the first line waits for gateways that have not answered.
 const OPENING_TIME: Duration = Duration::from_secs(2);
-/// The same where the token may not list the gateways.
+/// The same where the gateway does not list the others.
 const OPENING_TIME_UNLISTED: Duration = Duration::from_millis(500);
 
 const AFTER_HELP: &str = "\
@@ -225,10 +225,10 @@ async fn open(
     stream: &mut TapStream,
     silent: &mut Silent,
 ) -> Result<Vec<TapEvents>, Failure> {
-    let view = match cluster.status().await {
-        Ok(status) => Some(status.view.unwrap_or_default()),
-        // The token is for some apps, and gateways belong to none.
-        Err(error) if error.refusal() == Some(Refusal::Denied) => None,
+    let view = match cluster.gateways().await {
+        Ok(view) => Some(view),
+        // The gateway is of an earlier version.
+        Err(error) if error.refusal() == Some(Refusal::Unknown) => None,
         Err(error) => return Err(error.into()),
     };
     let until = Instant::now() + if view.is_some() { OPENING_TIME } else { OPENING_TIME_UNLISTED };

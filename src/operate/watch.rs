@@ -7,7 +7,7 @@ use std::{
 
 use broadgate_business::{
     Cluster, CommandError,
-    cluster::{ChangeKind, GroupChange, GroupWatch},
+    cluster::{ChangeKind, GroupChange, GroupWatch, Refusal},
     v1::View,
 };
 use clap::Args;
@@ -33,7 +33,7 @@ Examples:
   broadgate watch --group lobby --json
 
 First it shows how things are, as changes; then each change: a group is occupied, a user joins or leaves, it is
-vacated. Users are those of presence channels, and those that workers have joined clients as. Where the stream to a
+vacated. A token of the app suffices. Users are those of presence channels, and those that workers have joined clients as. Where the stream to a
 gateway breaks it is opened again, and a line says so: what changed and was undone meanwhile is not shown. Times are
 UTC, by this machine's clock.
 
@@ -52,7 +52,7 @@ pub(crate) struct WatchArgs {
 pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
     let chosen = args.target.at.open()?;
     let cluster = args.target.reach(&chosen).await?.of_app()?;
-    let view = cluster.status().await?.view.unwrap_or_default();
+    let view = gateways(&cluster).await?;
     let (sender, views) = cell::channel(Arc::new(view));
     let watched = Cluster::with_views(views, chosen.credentials.clone(), cluster.app(), args.target.timeout);
     let changes = watched.watch_groups(args.group.clone())?;
@@ -65,16 +65,25 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
     .await
 }
 
+/// The gateways, in the newest view. One of an earlier version says it in its status, to those who may see that.
+async fn gateways(cluster: &Cluster) -> Result<View, CommandError> {
+    match cluster.gateways().await {
+        Err(error) if error.refusal() == Some(Refusal::Unknown) => {
+            Ok(cluster.status().await?.view.unwrap_or_default())
+        }
+        view => view,
+    }
+}
+
 /// Keeps the list of gateways as new as any of them knows it, until that is refused: the token was removed, or has
 /// expired.
 async fn follow(cluster: &Cluster, views: &cell::Sender<Arc<View>>) -> CommandError {
     let mut is_silent = false;
     loop {
         tokio::time::sleep(VIEW_INTERVAL).await;
-        match cluster.status().await {
-            Ok(status) => {
+        match gateways(cluster).await {
+            Ok(view) => {
                 is_silent = false;
-                let view = status.view.unwrap_or_default();
                 views.send_if_modified(|known| {
                     let is_new = **known != view;
                     if is_new {

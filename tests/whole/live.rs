@@ -3,7 +3,10 @@
 use broadgate_proto::v1::{self, inspect_request::Of, observe_client::ObserveClient};
 use serde_json::Value;
 
-use crate::harness::*;
+use crate::{
+    harness::*,
+    tokens::{TokensFile, as_json},
+};
 
 const KEEPING: &str = "[[gateway.groups]]\npattern = \"room-*\"\nhistory_messages = 5\n\
     last_value_time = \"60s\"\n";
@@ -76,7 +79,7 @@ async fn a_history_is_shown_without_payloads_unless_they_are_asked_for_and_is_fo
     let cluster = Cluster::quiet(2).more(KEEPING).start().await;
     let mut caller = cluster.caller(0).await;
     let (code, _, problem) = cluster.run(&["history", "room-1"]);
-    assert!(code == 4 && problem.contains("history_messages"), "{problem}");
+    assert!(code == 4 && problem.contains("nothing was sent to it"), "{problem}");
     for number in 1..=7 {
         let command_id = format!("order-{number}");
         let send = v1::SendRequest { command_id, ..text(groups(&["room-1"]), "secret text") };
@@ -142,4 +145,73 @@ async fn a_watch_shows_who_comes_and_goes_and_says_where_it_may_have_missed_some
     assert!(!watches.log().contains("others"), "{}", watches.log());
     watches.signal("INT");
     assert_eq!(watches.ended().await.code(), Some(0));
+}
+
+/// What is of one app can be watched with a token of that app, at gateways that the token may not ask for more.
+#[tokio::test]
+async fn a_token_of_one_app_watches_its_groups_at_all_gateways() {
+    let mut tokens = TokensFile::new("watch");
+    let shop = tokens.add("shop", &["--role", "reader", "--app", "shop"]);
+    let apps = "[[apps]]\nid = \"shop\"\nraw = true\n";
+    let cluster = Cluster::quiet(2).gateway(&tokens.setting()).more(apps).start().await;
+    let file = tokens.file_of("shop");
+    let watch = |app: &str| {
+        let at = &cluster.internal[0];
+        let args = ["watch", "--group", "orders.*", "--addr", at, "--token-file", &file, "--app", app];
+        Process::start(&cluster.dir, &format!("watch-{app}"), &args, &[])
+    };
+    let mut watches = watch("shop");
+    let client = cluster.client_of(1, "shop").await;
+    let mut caller = cluster.caller(1).await;
+    // The homes of some are at the one gateway, of others at the other.
+    for number in 0..8 {
+        let member = v1::PresenceMember { user_id: "ann".to_owned(), info: "here".to_owned() };
+        let groups = vec![format!("orders.{number}")];
+        let join = v1::JoinGroupsRequest { member: Some(member), groups, ..join(&[&client.id], &[]) };
+        caller.join(v1::JoinGroupsRequest { app: "shop".to_owned(), ..join }).await.unwrap();
+    }
+    for number in 0..8 {
+        let words = format!("orders.{number} joined ann");
+        until(&words, async || watches.log().contains(&words).then_some(())).await;
+    }
+    watches.signal("INT");
+    assert_eq!(watches.ended().await.code(), Some(0));
+    assert_eq!(watch("default").ended().await.code(), Some(6));
+
+    // Of the others it learns where they are, and nothing else.
+    let (status, reply) = as_json(&cluster.internal[0], "Gateways", &shop, "{\"app\":\"shop\"}").await;
+    let members = reply["view"]["members"].as_array().unwrap();
+    assert_eq!((status, members.len()), (200, 2), "{reply}");
+    for member in members {
+        let known = |field: &str| !member[field].as_str().unwrap_or_default().is_empty();
+        assert!(known("name") && known("address") && known("incarnation"), "{member}");
+        assert!(!known("version") && member["listeners"].as_object().unwrap().is_empty(), "{member}");
+    }
+    assert_eq!(as_json(&cluster.internal[0], "Gateways", &shop, "{}").await.0, 403);
+}
+
+/// There is one cause for which a group has no history, and it is named alone.
+#[tokio::test]
+async fn the_reason_why_there_is_no_history_is_named() {
+    let short = "[[gateway.groups]]\npattern = \"brief-*\"\nhistory_messages = 5\nhistory_time = \"1s\"\n";
+    let cluster = Cluster::quiet(2).more(short).start().await;
+    let client = cluster.client(0).await;
+    let mut caller = cluster.caller(0).await;
+    caller.join(join(&[&client.id], &["brief-1", "kept-by-nobody"])).await.unwrap();
+    for group in ["brief-1", "kept-by-nobody"] {
+        caller.send(text(groups(&[group]), "x")).await.unwrap();
+    }
+    let (rule, silent, old) = (
+        "no rule of [[gateway.groups]]",
+        "nothing was sent to it in the last 1 s",
+        "its last message was sent",
+    );
+    for (group, words) in [("kept-by-nobody", rule), ("brief-2", silent), ("brief-1", old)] {
+        until(words, async || {
+            let (code, _, problem) = cluster.run(&["history", group]);
+            let said = [rule, silent, old].map(|cause| problem.contains(cause) == (cause == words));
+            (code == 4 && said == [true; 3]).then_some(())
+        })
+        .await;
+    }
 }

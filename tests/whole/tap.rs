@@ -9,6 +9,7 @@ use tonic::{Code, Streaming, transport::Channel};
 use crate::{
     harness::*,
     pusher::{Pusher, sign},
+    tokens::TokensFile,
 };
 
 async fn observer(cluster: &Cluster, gateway: usize) -> ObserveClient<Channel> {
@@ -341,4 +342,44 @@ async fn broadgate_tap_prints_lines_and_ends_cleanly() {
     assert_eq!(code, 2, "{problem}");
     let (code, _, problem) = cluster.run(&["tap", "--uid", "42", "--app", "nowhere"]);
     assert_eq!(code, 4, "{problem}");
+}
+
+/// Who would open one more learns whose those are that are open, as far as that is its business.
+#[tokio::test]
+async fn a_tap_too_many_says_whose_the_others_are() {
+    let mut tokens = TokensFile::new("taps");
+    let ann = tokens.add("ann", &["--role", "reader"]);
+    let bob = tokens.add("bob", &["--role", "reader", "--app", "shop"]);
+    let apps = "[[apps]]\nid = \"shop\"\nraw = true\n";
+    let secret = "secret-of-the-taps-0123456789abcdef";
+    let cluster = Cluster::quiet(2).secret(secret).gateway(&tokens.setting()).more(apps).start().await;
+    let tap = async |gateway: usize, bearer: &str, app: &str| {
+        let request = TapRequest { app: app.to_owned(), ..of(Of::WholeApp(true)) };
+        let mut request = tonic::Request::new(request);
+        request.metadata_mut().insert("authorization", format!("Bearer {bearer}").parse().unwrap());
+        observer(&cluster, gateway).await.tap(request).await.map(tonic::Response::into_inner)
+    };
+    let mut open = Vec::new();
+    for number in 0..8 {
+        let (bearer, app) = [(&*ann, "default"), (&*bob, "shop"), (&*ann, "shop")][number % 3];
+        let mut stream = tap(0, bearer, app).await.unwrap();
+        // The other gateway knows it, too.
+        let mut started = 0;
+        while started < 2 {
+            let events = soon("all gateways begin", stream.message()).await.unwrap().unwrap();
+            started += usize::from(events.start.is_some());
+        }
+        open.push(stream);
+    }
+    for gateway in 0..2 {
+        let name = format!("gateway-{}", gateway + 1);
+        let refused = tap(gateway, &ann, "default").await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let all =
+            format!("{name} has 8 taps, as many as it may have: 5 of token:ann, 3 of token:bob; end one");
+        assert!(refused.message().contains(&all), "{refused:?}");
+        let refused = tap(gateway, &bob, "shop").await.unwrap_err();
+        let some = "2 of token:ann, 3 of token:bob, 3 of other apps";
+        assert!(refused.message().contains(some), "{refused:?}");
+    }
 }

@@ -9,6 +9,7 @@ use std::{
 use broadgate_proto::{
     name,
     v1::{self, Epoch, answer::Answer, command::Command},
+    view,
 };
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use crate::{
     api::denials,
     audit::{AuditLine, tapped},
     callers::{Caller, hide},
+    command::{refusal, understood},
     dispatch::{Dispatcher, PlacedBatch},
 };
 
@@ -56,6 +58,29 @@ pub(super) async fn who_am_i(dispatcher: &Dispatcher, caller: &Caller) -> Result
         dispatcher.audit.note(caller, AuditLine::new(&name, caller, "login", Value::Null)).await;
     }
     Ok(reply)
+}
+
+/// The gateways of the view, for callers who watch something at each.
+pub(super) fn gateways(
+    dispatcher: &Dispatcher,
+    caller: &Caller,
+    request: &v1::GatewaysRequest,
+) -> Result<v1::GatewaysReply, v1::Error> {
+    denials::may_call(dispatcher, caller, "Gateways", &request.app)
+        .map_err(|status| refusal(status.code(), status.message()))?;
+    understood(&request.requires)?;
+    let view = &dispatcher.installed.borrow().view;
+    let members = view::gateways(view).map(|gateway| v1::Member {
+        incarnation: gateway.incarnation.clone(),
+        role: gateway.role,
+        name: gateway.name.clone(),
+        address: gateway.address.clone(),
+        state: gateway.state,
+        ring_version: gateway.ring_version,
+        ..v1::Member::default()
+    });
+    let view = v1::View { epoch: view.epoch, before: view.before, members: members.collect() };
+    Ok(v1::GatewaysReply { view: Some(view) })
 }
 
 /// Notes that the holder of a token watches what shows payloads.

@@ -180,6 +180,7 @@ impl Json {
         match call {
             "GetApp" => return Ok(self.app(caller, &body)?),
             "WhoAmI" => return Ok(self.who_am_i(caller, &body).await?),
+            "Gateways" => return Ok(self.gateways(caller, &body)?),
             _ => {}
         }
         let command = command(&self.pool, call, &body)?;
@@ -223,6 +224,11 @@ impl Json {
     async fn who_am_i(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
         let _: v1::WhoAmIRequest = self.request("WhoAmIRequest", body)?;
         self.reply("WhoAmIReply", &calls::who_am_i(&self.dispatcher, caller).await?)
+    }
+
+    fn gateways(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, v1::Error> {
+        let request: v1::GatewaysRequest = self.request("GatewaysRequest", body)?;
+        self.reply("GatewaysReply", &calls::gateways(&self.dispatcher, caller, &request)?)
     }
 
     fn request<T: prost::Message + Default>(&self, name: &str, body: &[u8]) -> Result<T, v1::Error> {

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     api::{
-        calls::{note_tap, run, watched_tap, who_am_i},
+        calls::{gateways, note_tap, run, watched_tap, who_am_i},
         denials,
         headers::{after, patience, status},
         tap,
@@ -83,7 +83,7 @@ impl Observe for ObserveService {
         denials::may_tap(&self.dispatcher, &caller, &request)?;
         note_tap(&self.dispatcher, &caller, &request).await;
         let asked = request.clone();
-        let events = tap::open(&self.dispatcher, &self.taps, &self.credentials, request).await?;
+        let events = tap::open(&self.dispatcher, &self.taps, &self.credentials, &caller, request).await?;
         Ok(Response::new(watched_tap(Arc::downgrade(&self.dispatcher), caller, asked, events)))
     }
 
@@ -93,5 +93,14 @@ impl Observe for ObserveService {
     ) -> Result<Response<v1::WhoAmIReply>, Status> {
         let caller = Caller::of(request.extensions());
         who_am_i(&self.dispatcher, &caller).await.map(Response::new).map_err(status)
+    }
+
+    async fn gateways(
+        &self,
+        request: Request<v1::GatewaysRequest>,
+    ) -> Result<Response<v1::GatewaysReply>, Status> {
+        let caller = Caller::of(request.extensions());
+        let reply = gateways(&self.dispatcher, &caller, request.get_ref()).map_err(status)?;
+        Ok(Response::new(reply))
     }
 }

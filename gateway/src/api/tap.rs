@@ -29,10 +29,11 @@ use tonic::{Code, Status, Streaming, transport::Endpoint};
 
 use crate::{
     api::headers::status,
-    command::tapping,
+    callers::Caller,
+    command::{known_caller, tapping},
     dispatch::{Dispatcher, Installed},
     identity::Identity,
-    observers::{TapReader, Taps},
+    observers::{TapReader, Taps, whose},
 };
 
 /// How often a gateway that cannot be reached is tried again.
@@ -47,7 +48,8 @@ pub(super) async fn open(
     dispatcher: &Arc<Dispatcher>,
     taps: &Taps,
     credentials: &Credentials,
-    request: v1::TapRequest,
+    caller: &Caller,
+    mut request: v1::TapRequest,
 ) -> Result<TapResponse, Status> {
     let question = tapping(&request).map_err(status)?;
     let me = dispatcher.me.load_full();
@@ -57,8 +59,18 @@ pub(super) async fn open(
     }
     let seconds = question.seconds;
     let until = Instant::now() + Duration::from_secs(seconds.into());
-    let stream = taps.open(question).ok_or_else(|| {
-        let sentence = format!("{} has {TAPS_MAX} taps, as many as it may have: end one", me.name);
+    // A gateway says for whom it opens one here.
+    let is_relayed = !request.gateway.is_empty() && !caller.has_token();
+    if !is_relayed {
+        request.by = caller.who().into_owned();
+    }
+    let asked = question.app.clone();
+    // The token of another app may be behind a gateway.
+    let sees = |app: &str| *app == *asked || !is_relayed && caller.may_call("Tap", Some(app)).is_ok();
+    let stream = taps.open(question, &known_caller(&request.by)).map_err(|open| {
+        let (name, whose) = (&me.name, whose(&open, sees));
+        let sentence =
+            format!("{name} has {TAPS_MAX} taps, as many as it may have: {whose}; end one of them");
         Status::resource_exhausted(sentence)
     })?;
     let place = stream.place;

@@ -95,6 +95,7 @@ pub(crate) const CALLS: &[CallRights] = &[
     observe("Tap", Concerned::Named, Payloads::Hidden),
     observe("Events", Concerned::All, Payloads::None),
     observe("WhoAmI", Concerned::None, Payloads::None),
+    observe("Gateways", Concerned::Named, Payloads::None),
     CallRights {
         service: "Admin",
         call: "Drain",

@@ -8,7 +8,7 @@ use crate::command::parsed::{ClientFilter, CommandRefusal, Recipients, RefusedFi
 /// The optional fields that a caller may list in `requires`.
 const UNDERSTOOD: [&str; 2] = ["event", "state"];
 
-pub(super) fn understood(requires: &[String]) -> Result<(), CommandRefusal> {
+pub(crate) fn understood(requires: &[String]) -> Result<(), CommandRefusal> {
     match requires.iter().find(|word| !UNDERSTOOD.contains(&word.as_str())) {
         None => Ok(()),
         Some(word) => Err(refusal(

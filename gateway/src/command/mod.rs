@@ -31,9 +31,10 @@ pub(crate) use self::parsed::{
 pub(crate) use self::{
     calls::{CALLS, call},
     content::{GatewayContent, TopicCommand},
+    fields::understood,
     malformed::take_malformed,
     merge::{finish, first_names, merge, tidy},
-    parse::{Parser, session_object},
+    parse::{Parser, known_caller, session_object},
     query::{Cursor, observing, patterns, position_text, tapping},
     source::{ChannelEvent, ClientEvent, CommandSource, EventFlags},
     top::{add_worker, cut_top},

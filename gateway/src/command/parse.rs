@@ -311,7 +311,7 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
 }
 
 /// Who gave a command, as the gateway that took it says.
-fn known_caller(by: &str) -> Box<str> {
+pub(crate) fn known_caller(by: &str) -> Box<str> {
     let fits = by.len() <= limits::CALLER_BYTES_MAX && !by.chars().any(char::is_control);
     if fits { by.into() } else { Box::default() }
 }

@@ -34,7 +34,7 @@ use self::{
 };
 pub(crate) use self::{
     table::ObserverRequest,
-    taps::{SaidPayload, Tap, TapQuestion, TapReader, TapTable, TapWhose, Taps},
+    taps::{SaidPayload, Tap, TapQuestion, TapReader, TapTable, TapWhose, Taps, whose},
 };
 
 const BOUNDS: QueueBounds = QueueBounds {

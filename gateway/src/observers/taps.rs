@@ -3,9 +3,12 @@
 //!
 //! A change among the taps makes a new table, which shards take when a message tells them.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -69,6 +72,8 @@ impl SaidPayload<'_> {
 /// An open tap.
 pub(crate) struct Tap {
     pub(crate) question: TapQuestion,
+    /// Who has opened it.
+    by: Box<str>,
     queue: Arc<ObserverQueue<TapEvent>>,
     /// A second of the clock, and in the low half how many events were in it.
     second: AtomicU64,
@@ -77,10 +82,10 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    fn new(question: TapQuestion, queue: Arc<ObserverQueue<TapEvent>>) -> Self {
+    fn new(question: TapQuestion, by: &str, queue: Arc<ObserverQueue<TapEvent>>) -> Self {
         let missed = |reason| counter!("broadgate_gateway_tap_events_missed_total", "reason" => reason);
         let (too_many, too_slow) = (missed("rate"), missed("slow_reader"));
-        Self { question, queue, second: AtomicU64::new(0), too_many, too_slow }
+        Self { question, by: by.into(), queue, second: AtomicU64::new(0), too_many, too_slow }
     }
 
     /// Has it room for one more event of this kind at this time? To be asked before the event is made. One that has
@@ -120,6 +125,25 @@ impl Tap {
 
 /// The taps, each at its bit in the marks of clients.
 pub(crate) type TapTable = [Option<Arc<Tap>>; TAPS_MAX];
+
+/// Whose these taps are, as far as somebody may know it who sees these apps: "5 of token:ann, 2 of secret, 1 of
+/// another app".
+pub(crate) fn whose(table: &TapTable, sees: impl Fn(&str) -> bool) -> String {
+    let (mut callers, mut hidden) = (BTreeMap::new(), 0);
+    for tap in table.iter().flatten() {
+        if sees(&tap.question.app) {
+            *callers.entry(&*tap.by).or_insert(0) += 1;
+        } else {
+            hidden += 1;
+        }
+    }
+    let named = |(by, count): (&str, u32)| match by {
+        "" => format!("{count} of an unknown caller"),
+        by => format!("{count} of {by}"),
+    };
+    let of_others = (hidden > 0).then(|| format!("{hidden} of other apps"));
+    callers.into_iter().map(named).chain(of_others).collect::<Vec<_>>().join(", ")
+}
 
 /// The taps of one gateway. Cheap to clone.
 #[derive(Clone, Default)]
@@ -165,16 +189,20 @@ impl Drop for TapReader {
 }
 
 impl Taps {
-    /// Opens a tap; none if there are as many as there may be. Shards show nothing until they have taken the table.
-    pub(crate) fn open(&self, question: TapQuestion) -> Option<TapReader> {
+    /// Opens a tap. Shards show nothing until they have taken the table.
+    ///
+    /// # Errors
+    /// If there are as many as there may be: those.
+    pub(crate) fn open(&self, question: TapQuestion, by: &str) -> Result<TapReader, Arc<TapTable>> {
         let (queue, taker) = queue(BOUNDS);
-        let tap = Arc::new(Tap::new(question, queue));
+        let tap = Arc::new(Tap::new(question, by, queue));
         let place = self.change(|table| {
             let place = table.iter().position(Option::is_none)?;
             table[place] = Some(Arc::clone(&tap));
             Some(place)
-        })?;
-        Some(TapReader { place, taker, tap, taps: self.clone() })
+        });
+        let place = place.ok_or_else(|| self.table())?;
+        Ok(TapReader { place, taker, tap, taps: self.clone() })
     }
 
     pub(crate) fn table(&self) -> Arc<TapTable> {
@@ -220,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_much_in_a_second_is_missed_at_its_place() {
         let taps = Taps::default();
-        let mut stream = taps.open(question(2)).unwrap();
+        let mut stream = taps.open(question(2), "secret").ok().unwrap();
         let admitted: Vec<bool> = [1000, 1400, 1500, 1999, 2000, 2001].map(|at| offer(&taps, at)).into();
         assert_eq!(admitted, [true, true, false, false, true, true]);
         let (missed, events) = stream.next().await;
@@ -235,10 +263,16 @@ mod tests {
     #[test]
     fn a_tap_that_ends_makes_room_and_a_late_end_ends_no_other() {
         let taps = Taps::default();
-        let mut streams: Vec<TapReader> = std::iter::from_fn(|| taps.open(question(1))).collect();
+        let mut callers = ["token:ann", "token:bob", ""].into_iter().cycle();
+        let mut open = || taps.open(question(1), callers.next().unwrap()).ok();
+        let mut streams: Vec<TapReader> = std::iter::from_fn(&mut open).collect();
         assert_eq!(streams.len(), TAPS_MAX);
+        let full = taps.open(question(1), "token:cid").err().unwrap();
+        let all = "2 of an unknown caller, 3 of token:ann, 3 of token:bob";
+        assert_eq!(whose(&full, |app| app == "shop"), all);
+        assert_eq!(whose(&full, |_| false), "8 of other apps");
         drop(streams.remove(3));
-        let again = taps.open(question(1)).unwrap();
+        let again = taps.open(question(1), "").ok().unwrap();
         assert_eq!(again.place, 3);
         drop(streams);
         assert_eq!(taps.table().iter().flatten().count(), 1);

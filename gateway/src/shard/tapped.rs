@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn open(shard: &mut Shard, whose: TapWhose) -> TapReader {
-        let stream = shard.taps.taps.open(question(whose)).unwrap();
+        let stream = shard.taps.taps.open(question(whose), "").ok().unwrap();
         shard.taps_changed(None);
         stream
     }

@@ -286,9 +286,18 @@ impl<C: Content> RetainedMessages<C> {
         }
     }
 
+    /// None if no rule gives the topic a history. One that has not started is empty.
     pub(super) fn inspect(&mut self, topic: &Topic, now: Duration) -> Option<HistoryInspection> {
         let keep = self.keeping.of(topic);
-        let history = self.histories.get_mut(topic)?;
+        let Some(history) = self.histories.get_mut(topic) else {
+            let empty = HistoryInspection {
+                messages: (0, keep.messages),
+                offsets: (0, 0),
+                age: (Duration::ZERO, keep.time),
+                bytes: 0,
+            };
+            return keep.has_history().then_some(empty);
+        };
         history.trim(keep, now);
         let oldest = history.entries.front();
         Some(HistoryInspection {

@@ -962,7 +962,8 @@ pub struct InspectReply {
     /// Users who are present.
     #[prost(uint64, tag = "9")]
     pub present: u64,
-    /// Absent if the topic has no history, or it has not started.
+    /// Absent if no rule gives the topic a history. One that has not started, or that has
+    /// been dropped, has no messages, and its offsets are 0.
     #[prost(message, optional, tag = "10")]
     pub history: ::core::option::Option<TopicHistory>,
     /// Absent if no last value is kept, or there is none.
@@ -1031,6 +1032,10 @@ pub struct TapRequest {
     pub gateway: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For whom a gateway opens this tap at another one, as in CloseRequest.by. What others
+    /// say here is not heeded.
+    #[prost(string, tag = "16")]
+    pub by: ::prost::alloc::string::String,
     /// Whose; one must be given. Of a client or a uid all events are shown. Of a group
     /// and of a whole app, and of a caller, a message that is placed is one event for each
     /// shard of a gateway, with the count of clients, and there is no `written`.
@@ -1162,6 +1167,21 @@ pub struct WhoAmIReply {
     /// The name of the gateway that answers.
     #[prost(string, tag = "6")]
     pub gateway: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewaysRequest {
+    /// The app whose events the caller will watch; "" is the app named `default`.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GatewaysReply {
+    /// The view that the gateway has installed, without workers; of each gateway only
+    /// incarnation, role, name, address, state and ring_version.
+    #[prost(message, optional, tag = "1")]
+    pub view: ::core::option::Option<View>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EventsRequest {
@@ -2036,7 +2056,7 @@ pub mod observe_client {
         /// Looking must not hurt: no client and no command ever waits for a tap. What its
         /// reader does not take, and what is more than per_second_max, is missed, and counted
         /// at its place. A gateway has 8 taps at most; beyond, the call is refused with
-        /// RESOURCE_EXHAUSTED. The stream ends after the given time, or when the gateway that
+        /// RESOURCE_EXHAUSTED, and the sentence says whose they are. The stream ends after the given time, or when the gateway that
         /// was called ends.
         pub async fn tap(
             &mut self,
@@ -2128,6 +2148,29 @@ pub mod observe_client {
                 .insert(GrpcMethod::new("broadgate.v1.Observe", "WhoAmI"));
             self.inner.unary(req, path, codec).await
         }
+        /// The gateways of the view, for callers who open a stream to each of them: a token of
+        /// one app may not ask for the status of the whole cluster.
+        pub async fn gateways(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GatewaysRequest>,
+        ) -> std::result::Result<tonic::Response<super::GatewaysReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Observe/Gateways",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Observe", "Gateways"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2171,7 +2214,7 @@ pub mod observe_server {
         /// Looking must not hurt: no client and no command ever waits for a tap. What its
         /// reader does not take, and what is more than per_second_max, is missed, and counted
         /// at its place. A gateway has 8 taps at most; beyond, the call is refused with
-        /// RESOURCE_EXHAUSTED. The stream ends after the given time, or when the gateway that
+        /// RESOURCE_EXHAUSTED, and the sentence says whose they are. The stream ends after the given time, or when the gateway that
         /// was called ends.
         async fn tap(
             &self,
@@ -2195,6 +2238,12 @@ pub mod observe_server {
             &self,
             request: tonic::Request<super::WhoAmIRequest>,
         ) -> std::result::Result<tonic::Response<super::WhoAmIReply>, tonic::Status>;
+        /// The gateways of the view, for callers who open a stream to each of them: a token of
+        /// one app may not ask for the status of the whole cluster.
+        async fn gateways(
+            &self,
+            request: tonic::Request<super::GatewaysRequest>,
+        ) -> std::result::Result<tonic::Response<super::GatewaysReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ObserveServer<T> {
@@ -2518,6 +2567,49 @@ pub mod observe_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WhoAmISvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/Gateways" => {
+                    #[allow(non_camel_case_types)]
+                    struct GatewaysSvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::GatewaysRequest>
+                    for GatewaysSvc<T> {
+                        type Response = super::GatewaysReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GatewaysRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::gateways(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GatewaysSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
