@@ -181,6 +181,7 @@ pub(crate) fn gateway_config(
         apps,
         tokens: tokens::open(config.gateway.tokens_file.as_deref()).map_err(Failure::Usage)?,
         events: EventLog::default(),
+        other_connections: dashboard::connections(&config.dashboard),
         pages,
     };
     gateway.check().map_err(Failure::Usage)?;

@@ -78,7 +78,7 @@ pub mod v1 {
         HistoryReply, InspectReply, InspectRequest, LastValueReply, ListClientsReply, ListNamesReply, Member,
         MemberState, NamedCount, OnlineReply, OperatorEvent, PresenceMember, Receipt, RedisReader,
         RefusedClient, Role, RosterReply, Session, ShardStatus, StatusReply, TapEvent, TapEvents, TapKind,
-        TapRequest, TapStart, TopApp, TopBy, TopClient, TopGroup, TopReply, TopRequest, TopSort,
+        TapRequest, TapStart, TopApp, TopBy, TopCaller, TopClient, TopGroup, TopReply, TopRequest, TopSort,
         TopicClients, TopicHistory, TopicValue, View, WorkerStatus, ended_request, history_message,
         inspect_request, last_value_reply, tap_event, tap_request,
     };

@@ -47,6 +47,7 @@ async fn cluster(stop: &CancellationToken) -> [Gateway; 2] {
             apps: Apps::new(vec![app]).unwrap(),
             tokens: broadgate_gateway::callers::Tokens::default(),
             events: broadgate_gateway::events::EventLog::default(),
+            other_connections: 0,
             pages: &[],
         };
         let bound = broadgate_gateway::bind(config).unwrap();

@@ -62,6 +62,12 @@ pub const SURVEY_SLICE: u32 = 1024;
 pub const SURVEY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long rounds go on after the last question: some intervals of a slow reader.
 pub const SURVEY_TIME: Duration = Duration::from_secs(10);
+/// Pairs of a caller and an app whose commands a gateway counts. Fixed: about 500 bytes each. Beyond, those that have
+/// been silent for [`CALLER_SECONDS`] are forgotten, or further ones are counted together as "others".
+pub const CALLERS_MAX: usize = 1024;
+/// Over how many complete seconds the rates of callers are measured. Fixed: operators give few commands, and would be
+/// seen for one second only.
+pub const CALLER_SECONDS: u64 = 10;
 /// Rows of a page if none are asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        Error, Message,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -132,6 +132,7 @@ impl Tab {
                         }
                         Err(_) => return (1008, "not understood: reload the page"),
                     },
+                    Some(Err(Error::Capacity(_))) => return (1009, "longer than anything that a page says"),
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return (1000, ""),
                     Some(Ok(_)) => {}
                 },
@@ -308,7 +309,7 @@ mod tests {
     fn tab_says_what_it_shows_and_nothing_else() {
         let parse = |text: &str| serde_json::from_str::<Said>(text);
         let show = parse(r#"{"show": {"number": 3, "what": {"page": "overview"}}}"#).unwrap();
-        assert!(matches!(show, Said::Show { number: 3, what: ShownPage::Overview }));
+        assert!(matches!(show, Said::Show { number: 3, what: ShownPage::Overview { .. } }));
         assert!(matches!(parse(r#""drawn""#).unwrap(), Said::Drawn));
         assert!(matches!(parse(r#"{"hidden": true}"#).unwrap(), Said::Hidden(true)));
         for wrong in [r#"{"close": {}}"#, "[]", r#"{"show": {"number": 3}}"#, r#"{"hidden": 1}"#] {
@@ -320,7 +321,7 @@ mod tests {
     fn nothing_is_asked_for_a_tab_that_is_hidden_or_slow() {
         let mut looking = VisitorLook::new();
         assert!(!looking.is_due(), "it shows nothing yet");
-        looking.take(Said::Show { number: 1, what: ShownPage::Overview });
+        looking.take(Said::Show { number: 1, what: ShownPage::Overview { app: String::new() } });
         assert!(looking.is_due());
         looking.undrawn = 2;
         looking.take(Said::Drawn);
@@ -338,7 +339,7 @@ mod tests {
         (looking.last_head, looking.last_body) = (Some(last), Some(last));
         for _ in 0..9 {
             looking.take(Said::Hidden(false));
-            looking.take(Said::Show { number: 2, what: ShownPage::Overview });
+            looking.take(Said::Show { number: 2, what: ShownPage::Overview { app: String::new() } });
         }
         assert_eq!(
             (looking.next_head, looking.next_body),

@@ -36,5 +36,5 @@ mod visitor;
 
 pub(crate) use self::{
     command::{DashboardArgs, dashboard},
-    role::{RoleDashboard, check},
+    role::{RoleDashboard, check, connections},
 };

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use broadgate_business::Credentials;
+use broadgate_proto::limits::{DASHBOARD_CONNECTIONS_MAX, DASHBOARD_SESSIONS_MAX};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,11 @@ use crate::{
 pub(crate) struct RoleDashboard {
     listener: TcpListener,
     settings: DashboardSettings,
+}
+
+/// How many connections it may have: those of browsers, and one of each visitor to the cluster.
+pub(crate) const fn connections(section: &DashboardSection) -> usize {
+    if section.bind.is_some() { DASHBOARD_CONNECTIONS_MAX + DASHBOARD_SESSIONS_MAX } else { 0 }
 }
 
 /// Whether the settings fit.

@@ -284,6 +284,7 @@ async fn order(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, body
         Ok(receipt) => Json(receipt).into_response(),
         Err(failure @ Failure::Usage(_)) => error(StatusCode::BAD_REQUEST, failure.to_string()),
         Err(failure @ Failure::NotFound(_)) => error(StatusCode::NOT_FOUND, failure.to_string()),
+        Err(failure @ Failure::NotAllowed(_)) => error(StatusCode::FORBIDDEN, failure.to_string()),
         Err(failure) => error(StatusCode::BAD_GATEWAY, failure.to_string()),
     }
 }

@@ -1,11 +1,11 @@
 //! What a page is shown: the questions behind each page, and how often they are asked.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use broadgate_proto::v1::{
-    self, Audience, ClientField, ClientState, CountRequest, EndedReply, EndedRequest, GetAppRequest,
-    GetClientRequest, HistoryRequest, ListClientsRequest, ListGroupsRequest, RosterRequest,
-    ended_request::Of,
+    self, Audience, ClientField, ClientState, EndedReply, EndedRequest, GetAppRequest, GetClientRequest,
+    HistoryRequest, InspectRequest, ListClientsRequest, ListGroupsRequest, RosterRequest, TopBy, TopRequest,
+    ended_request::Of, inspect_request,
 };
 use futures_util::future::join_all;
 use serde::Deserialize;
@@ -20,10 +20,14 @@ use crate::{
 
 /// Rows of a list.
 const ROWS: u32 = 100;
+/// Rows of what is busy.
+const BUSIEST: u32 = 8;
 /// Members of a group that are shown with it.
 const MEMBERS: u32 = 50;
-/// Apps whose connections are counted at once.
-const COUNTED_APPS_MAX: usize = 50;
+/// Apps that are listed.
+const APPS: u32 = 256;
+/// Apps of a token that are asked for one by one.
+const APPS_ASKED_MAX: usize = 20;
 /// How long the doctor waits for one gateway.
 const DOCTOR_TIME: Duration = Duration::from_secs(3);
 
@@ -31,7 +35,11 @@ const DOCTOR_TIME: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "page", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ShownPage {
-    Overview,
+    Overview {
+        /// Of which app the busiest are shown; of all if none is named.
+        #[serde(default)]
+        app: String,
+    },
     Clients {
         app: String,
         /// `group`, `uid`, `slow`, `held`, `paused`, or `all`.
@@ -56,7 +64,11 @@ pub(super) enum ShownPage {
         app: String,
         group: String,
     },
-    Apps,
+    Apps {
+        /// For somebody who may see some apps alone: these.
+        #[serde(default)]
+        only: Vec<String>,
+    },
     App {
         app: String,
     },
@@ -87,9 +99,10 @@ impl ShownPage {
     /// From one snapshot to the next. What costs the gateways more is asked for less often.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_secs(match self {
-            Self::Overview | Self::Client { .. } | Self::Workers => 2,
+            Self::Client { .. } | Self::Workers => 2,
+            Self::Overview { .. } => 4,
             Self::Clients { .. } | Self::Group { .. } | Self::App { .. } | Self::Events { .. } => 5,
-            Self::Groups { .. } | Self::Apps | Self::Doctor => 10,
+            Self::Groups { .. } | Self::Apps { .. } | Self::Doctor => 10,
         })
     }
 
@@ -97,12 +110,12 @@ impl ShownPage {
     pub(super) async fn body(&self, asker: &Asker, chosen: &ChosenCluster) -> Result<Value, Failure> {
         match self {
             Self::Workers => Ok(Value::Null),
-            Self::Overview => recent(asker).await,
+            Self::Overview { app } => overview(asker, app).await,
             Self::Clients { app, by, value, cursor } => clients(asker, app, *by, value, cursor).await,
             Self::Client { app, id } => client(asker, app, id).await,
             Self::Groups { app, prefix, cursor } => groups(asker, app, prefix, cursor).await,
             Self::Group { app, group } => one_group(asker, app, group).await,
-            Self::Apps => apps(asker).await,
+            Self::Apps { only } => apps(asker, only).await,
             Self::App { app } => one_app(asker, app).await,
             Self::Events { app, address, uid } => events(asker, app, address, uid).await,
             Self::Doctor => operate::doctor_findings(chosen, DOCTOR_TIME).await,
@@ -128,12 +141,35 @@ fn told(reply: &EndedReply) -> Result<Value, Failure> {
     Ok(value)
 }
 
-async fn recent(asker: &Asker) -> Result<Value, Failure> {
-    match ended(asker, EndedRequest { limit: 8, ..EndedRequest::default() }).await {
-        Ok(reply) => told(&reply),
-        // Somebody who may see some apps alone.
-        Err(Failure::NotAllowed(_)) => Ok(Value::Null),
-        Err(failure) => Err(failure),
+/// What is busy, and the last ends; of one app, or of all.
+async fn overview(asker: &Asker, app: &str) -> Result<Value, Failure> {
+    let ends = EndedRequest { app: app.to_owned(), limit: 8, ..EndedRequest::default() };
+    let (groups, clients, callers, ends) = futures_util::join!(
+        top(asker, TopBy::Groups, app, BUSIEST),
+        top(asker, TopBy::Clients, app, BUSIEST),
+        top(asker, TopBy::Callers, app, BUSIEST),
+        ended(asker, ends),
+    );
+    Ok(json!({
+        "groups": or_why(groups)?, "clients": or_why(clients)?, "callers": or_why(callers)?,
+        "recent": told(&ends?)?,
+    }))
+}
+
+async fn top(asker: &Asker, by: TopBy, app: &str, limit: u32) -> Result<Value, Failure> {
+    let request = TopRequest { by: by.into(), app: app.to_owned(), limit, ..TopRequest::default() };
+    let ask = |mut calls: super::asker::GatewayCalls| {
+        let request = request.clone();
+        async move { calls.observe.top(request).await }
+    };
+    output::json("TopReply", &asker.ask(ask).await?.reply)
+}
+
+/// One part of a page: what a gateway of another version does not know must not take the page with it.
+fn or_why(part: Result<Value, Failure>) -> Result<Value, Failure> {
+    match part {
+        Err(Failure::Failed(why)) => Ok(json!({ "why": why })),
+        part => part,
     }
 }
 
@@ -254,19 +290,28 @@ async fn groups(asker: &Asker, app: &str, prefix: &str, cursor: &str) -> Result<
     output::json("ListNamesReply", &asker.ask(ask).await?.reply)
 }
 
-/// Counts, roster, members and history of a group; without what was sent, and without what its users say of
-/// themselves.
+/// What the home of a group knows, who is in it, and its history; without what was sent, and without what its users
+/// say of themselves.
 async fn one_group(asker: &Asker, app: &str, group: &str) -> Result<Value, Failure> {
     let (app, group) = (app.to_owned(), group.to_owned());
-    let count = CountRequest { app: app.clone(), groups: vec![group.clone()], ..CountRequest::default() };
+    let inspect = InspectRequest {
+        app: app.clone(),
+        of: Some(inspect_request::Of::Group(group.clone())),
+        ..InspectRequest::default()
+    };
     let roster =
         RosterRequest { app: app.clone(), group: group.clone(), limit: MEMBERS, ..RosterRequest::default() };
-    let history =
-        HistoryRequest { app: app.clone(), group: group.clone(), limit: 20, ..HistoryRequest::default() };
+    let history = HistoryRequest {
+        app: app.clone(),
+        group: group.clone(),
+        limit: 20,
+        without_payload: true,
+        ..HistoryRequest::default()
+    };
     let members = list(&app, ClientsBy::Group, &group, "", MEMBERS);
-    let counted = asker.ask(|mut calls| {
-        let request = count.clone();
-        async move { calls.gateway.count(request).await }
+    let inspected = asker.ask(|mut calls| {
+        let request = inspect.clone();
+        async move { calls.observe.inspect(request).await }
     });
     let present = asker.ask(|mut calls| {
         let request = roster.clone();
@@ -280,10 +325,10 @@ async fn one_group(asker: &Asker, app: &str, group: &str) -> Result<Value, Failu
         let request = members.clone();
         async move { calls.gateway.list_clients(request).await }
     });
-    let (counted, present, kept, listed) = futures_util::join!(counted, present, kept, listed);
+    let (inspected, present, kept, listed) = futures_util::join!(inspected, present, kept, listed);
     let present = present?.reply;
     Ok(json!({
-        "count": output::json("CountReply", &counted?.reply)?,
+        "home": output::json("InspectReply", &inspected?.reply)?,
         "users": present.members.iter().map(|member| &member.user_id).collect::<Vec<_>>(),
         "users_total": present.total,
         "history": bodiless(&kept?.reply),
@@ -291,15 +336,19 @@ async fn one_group(asker: &Asker, app: &str, group: &str) -> Result<Value, Failu
     }))
 }
 
+/// A gateway of an earlier version sends bodies, and no sizes.
 fn bodiless(history: &v1::HistoryReply) -> Value {
     use v1::history_message::Payload;
     let messages = history.messages.iter().map(|message| {
         let bytes = match &message.payload {
-            Some(Payload::Text(text)) => text.len(),
-            Some(Payload::Binary(bytes) | Payload::Framed(bytes)) => bytes.len(),
-            None => 0,
+            Some(Payload::Text(text)) => text.len() as u64,
+            Some(Payload::Binary(bytes) | Payload::Framed(bytes)) => bytes.len() as u64,
+            None => message.bytes,
         };
-        json!({ "offset": message.offset, "bytes": bytes, "command_id": message.command_id })
+        json!({
+            "offset": message.offset, "bytes": bytes, "command_id": message.command_id,
+            "age_ms": message.age_ms, "event": message.event,
+        })
     });
     let messages: Vec<Value> = messages.rev().collect();
     json!({
@@ -308,39 +357,21 @@ fn bodiless(history: &v1::HistoryReply) -> Value {
     })
 }
 
-async fn count_of(asker: &Asker, app: &str) -> Result<u64, Failure> {
-    let request = CountRequest { app: app.to_owned(), ..CountRequest::default() };
-    let ask = |mut calls: super::asker::GatewayCalls| {
-        let request = request.clone();
-        async move { calls.gateway.count(request).await }
-    };
-    Ok(asker.ask(ask).await?.reply.app.unwrap_or_default().clients)
-}
-
-/// How many clients each app has, and the last refusals by app.
-async fn apps(asker: &Asker) -> Result<Value, Failure> {
-    let request = v1::StatusRequest { evidence: true, ..v1::StatusRequest::default() };
-    let ask = |mut calls: super::asker::GatewayCalls| {
-        let request = request.clone();
-        async move { calls.gateway.status(request).await }
-    };
-    let status = asker.ask(ask).await?.reply;
-    let evidence = status.gateways.iter().filter_map(|gateway| gateway.evidence.as_ref());
-    let mut ids: Vec<&str> =
-        evidence.flat_map(|evidence| &evidence.apps).map(|app| app.id.as_str()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let counts = join_all(ids.iter().take(COUNTED_APPS_MAX).map(|id| count_of(asker, id))).await;
-    let refused = ended(asker, EndedRequest { limit: 1000, ..EndedRequest::default() }).await?;
-    let rows = ids.iter().enumerate().map(|(place, id)| {
-        let refusals = refused.refused.iter().filter(|row| row.app == *id);
-        json!({
-            "id": id,
-            "clients": counts.get(place).and_then(|count| count.as_ref().ok()),
-            "refused": refusals.map(|row| row.count).sum::<u64>(),
-        })
-    });
-    Ok(json!({ "apps": rows.collect::<Vec<_>>() }))
+/// The apps with their limits, rates and refusals, as `top apps` has them; of somebody who may see some alone, these.
+async fn apps(asker: &Asker, only: &[String]) -> Result<Value, Failure> {
+    if only.is_empty() {
+        return top(asker, TopBy::Apps, "", APPS).await;
+    }
+    let each = only.iter().take(APPS_ASKED_MAX).map(|app| top(asker, TopBy::Apps, app, 1));
+    let mut all = json!({ "apps": [] });
+    for reply in join_all(each).await {
+        let mut reply = reply?;
+        if let (Some(rows), Some(more)) = (all["apps"].as_array_mut(), reply["apps"].as_array_mut()) {
+            rows.append(more);
+        }
+        all["measured_ms"] = reply["measured_ms"].take();
+    }
+    Ok(all)
 }
 
 async fn one_app(asker: &Asker, app: &str) -> Result<Value, Failure> {
@@ -350,11 +381,23 @@ async fn one_app(asker: &Asker, app: &str) -> Result<Value, Failure> {
         async move { calls.gateway.get_app(request).await }
     };
     let found = asker.ask(ask).await?.reply;
-    let recent = EndedRequest { app: app.to_owned(), limit: 50, ..EndedRequest::default() };
-    let (clients, recent) = futures_util::join!(count_of(asker, app), ended(asker, recent));
-    Ok(json!({
-        "app": output::json("AppReply", &found)?, "clients": clients?, "recent": told(&recent?)?,
-    }))
+    let recent = EndedRequest { app: found.id.clone(), limit: ROWS, ..EndedRequest::default() };
+    let (row, callers, recent) = futures_util::join!(
+        top(asker, TopBy::Apps, &found.id, 1),
+        top(asker, TopBy::Callers, &found.id, BUSIEST),
+        ended(asker, recent),
+    );
+    let recent = recent?;
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in &recent.refused {
+        *reasons.entry(&row.reason).or_default() += row.count;
+    }
+    let mut value = json!({
+        "app": output::json("AppReply", &found)?, "now": row?["apps"][0], "callers": or_why(callers)?,
+        "reasons": reasons.into_iter().collect::<Vec<_>>(),
+    });
+    value["recent"] = told(&recent)?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -367,7 +410,7 @@ mod tests {
 
     #[test]
     fn page_says_what_it_shows() {
-        assert_eq!(parse(r#"{"page": "overview"}"#), Ok(ShownPage::Overview));
+        assert_eq!(parse(r#"{"page": "overview"}"#), Ok(ShownPage::Overview { app: String::new() }));
         let group = ShownPage::Group { app: "shop".into(), group: "orders".into() };
         assert_eq!(parse(r#"{"page": "group", "app": "shop", "group": "orders"}"#), Ok(group));
         let slow = parse(r#"{"page": "clients", "app": "shop", "by": "slow"}"#).unwrap();

@@ -1,4 +1,5 @@
 // A cluster of three gateways with a secret, two of which serve the dashboard, and some clients.
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
@@ -42,7 +43,13 @@ export class Cluster {
     cluster.register = ports[0]
     cluster.gateways = [0, 1, 2].map((n) => ({ name: `gateway-${n + 1}`, internal: ports[1 + n], client: ports[4 + n], dashboard: [ports[7], null, ports[8]][n] }))
     cluster.own = ports[9]
-    writeFileSync(path.join(work, 'apps.toml'), '[[apps]]\nid = "shop"\nraw = true\nservice = ""\n[[apps.keys]]\nkey = "shop-key"\nsecret = "shop-secret-of-the-dashboard"\n', { mode: 0o600 })
+    const app = (id) => `[[apps]]\nid = "${id}"\nraw = true\nservice = ""\nconnections_max = 1000\n[[apps.keys]]\nkey = "${id}-key"\nsecret = "${id}-secret-of-the-dashboard"\n`
+    writeFileSync(path.join(work, 'apps.toml'), app('shop') + app('vault'), { mode: 0o600 })
+    writeFileSync(path.join(work, 'gateway.toml'), `[gateway]\ntokens_file = "${path.join(work, 'tokens.toml')}"\n[[gateway.groups]]\napp = "shop"\npattern = "orders.*"\nlast_value_time = "5m"\nhistory_messages = 100\nhistory_time = "5m"\n`, { mode: 0o600 })
+    cluster.tokens = {
+      reader: cluster.token('rita', '--role', 'reader'),
+      shop: cluster.token('sam', '--role', 'operator', '--app', 'shop'),
+    }
     try {
       cluster.spawn('register', ['register', '--bind', `127.0.0.1:${cluster.register}`])
       for (const gateway of cluster.gateways) cluster.startGateway(gateway)
@@ -60,8 +67,14 @@ export class Cluster {
     return cluster
   }
 
+  /** A token that the gateways know once they have started. */
+  token(name, ...more) {
+    const file = path.join(this.work, 'tokens.toml')
+    return execFileSync(broadgate, ['token', 'new', name, ...more, '--file', file], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], cwd: this.work, env: { ...process.env, HOME: this.work } }).trim().split('\n')[0]
+  }
+
   startGateway({ name, internal, client, dashboard }) {
-    this.spawn(name, ['gateway', '--name', name, '--register', `127.0.0.1:${this.register}`, '--internal-bind', `127.0.0.1:${internal}`,
+    this.spawn(name, ['gateway', '--config', path.join(this.work, 'gateway.toml'), '--name', name, '--register', `127.0.0.1:${this.register}`, '--internal-bind', `127.0.0.1:${internal}`,
       '--client-bind', `127.0.0.1:${client}`, '--raw-app', 'default', '--apps', path.join(this.work, 'apps.toml'),
       ...(dashboard ? ['--dashboard-bind', `127.0.0.1:${dashboard}`] : [])])
   }
@@ -89,18 +102,18 @@ export class Cluster {
     await until(`${name} has ended`, () => this.running.get(name).ended)
   }
 
-  async call(call, body, gateway = this.gateways[0]) {
+  async call(call, body, gateway = this.gateways[0], worker) {
     const answer = await fetch(`http://127.0.0.1:${gateway.internal}/v1/${call}`, {
-      method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${SECRET}` }, body: JSON.stringify(body),
+      method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${SECRET}`, ...(worker ? { 'broadgate-worker': worker } : {}) }, body: JSON.stringify(body),
       signal: AbortSignal.timeout(10_000),
     })
     if (!answer.ok) throw new Error(`${call}: ${answer.status} ${await answer.text()}`)
     return answer.json()
   }
 
-  /** A client of the app `shop` that is in a group, bound to a uid. */
-  async client(gateway, uid, group) {
-    const socket = new WebSocket(`ws://127.0.0.1:${gateway.client}/ws/shop`)
+  /** A client of an app that is in a group, bound to a uid. */
+  async client(gateway, uid, group, app = 'shop') {
+    const socket = new WebSocket(`ws://127.0.0.1:${gateway.client}/ws/${app}`)
     this.sockets.push(socket)
     socket.received = []
     socket.on('message', (data) => socket.received.push(String(data)))
@@ -109,11 +122,11 @@ export class Cluster {
     await opened
     socket.on('error', () => {})
     // Those that came before are bound already.
-    const all = { of: { app: 'shop', all: true }, fields: ['CLIENT_FIELD_UID'] }
+    const all = { of: { app, all: true }, fields: ['CLIENT_FIELD_UID'] }
     const own = await until('the client is listed', async () => (await this.call('ListClients', all)).clients.find((one) => !one.uid))
     socket.id = own.client_id
-    await this.call('Bind', { app: 'shop', client_id: socket.id, uid })
-    await this.call('Join', { app: 'shop', clients: [socket.id], groups: [group] })
+    await this.call('Bind', { app, client_id: socket.id, uid })
+    await this.call('Join', { app, clients: [socket.id], groups: [group] })
     return socket
   }
 

@@ -1,7 +1,6 @@
 // The checks, one after the other in one browser; see `run` beside this file.
-import { mkdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import http from 'node:http'
-import path from 'node:path'
 import { createRequire } from 'node:module'
 import { holds, same, until } from '../clients/node/lib/wait.js'
 import { Cluster, SECRET } from './cluster.js'
@@ -12,8 +11,7 @@ const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 const WIDE = { width: 1280, height: 860 }
 const NARROW = { width: 360, height: 740 }
 
-const option = (name) => process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : ''
-const [only, pictures] = [option('--only'), option('--pictures')]
+const only = process.argv.includes('--only') ? process.argv[process.argv.indexOf('--only') + 1] : ''
 
 /** What pages did that they must not do, from the whole run. */
 const faults = []
@@ -46,11 +44,11 @@ const shows = (page, what, limit) => until(`the page shows ${what}`, async () =>
 
 const base = (port) => `http://127.0.0.1:${port}`
 
-/** Logs in with the secret. */
-async function login(context, port) {
+/** Logs in with a token, or with the secret. */
+async function login(context, port, token = SECRET) {
   const page = await context.newPage()
   await page.goto(base(port))
-  await page.getByLabel('Token').fill(SECRET)
+  await page.getByLabel('Token').fill(token)
   await page.getByRole('button', { name: 'Log in' }).click()
   await page.getByRole('navigation').waitFor()
   return page
@@ -101,6 +99,54 @@ const checks = {
     const port = cluster.gateways[0].dashboard
     const after = await raw(port, { target: '/live', headers: { host: `127.0.0.1:${port}`, origin: base(port), cookie: `${cookie.name}=${cookie.value}` } })
     same('the session is over', after.status, 401)
+    await context.close()
+  },
+
+  'a reader is offered no orders, and one that is given nevertheless is refused in words': async ({ cluster, browser, one }) => {
+    const context = await session(browser)
+    const port = cluster.gateways[0].dashboard
+    const page = await login(context, port, cluster.tokens.reader)
+    await shows(page, 'rita (reader)')
+    for (const hash of [`#/client?app=shop&id=${one.id}`, '#/group?app=shop&group=orders.eu', '#/app?app=shop']) {
+      await drawn(page, hash)
+      await shows(page, 'Now')
+      same(`orders on ${hash}`, await page.getByRole('button', { name: /Send|Disconnect/ }).count(), 0)
+    }
+    await shows(page, 'what messages say is not shown to you')
+    const refused = await page.evaluate((id) => fetch('/order', {
+      method: 'POST', headers: { 'content-type': 'application/json', 'x-broadgate-dashboard': '1' },
+      body: JSON.stringify({ id: 'x', confirm: 'send', order: { send: { app: 'shop', to: { client: id }, text: 'by a reader' } } }),
+    }).then(async (answer) => [answer.status, (await answer.json()).error]), one.id)
+    holds('the order is refused in words', refused[0] === 403 && /needs the role operator/.test(refused[1]), refused)
+    same('nothing has come', one.received.filter((text) => text.includes('by a reader')), [])
+    await drawn(page, '#/overview')
+    await shows(page, 'token:rita')
+    await context.close()
+  },
+
+  'a token of one app shows that app, and nothing of others': async ({ cluster, browser, one }) => {
+    const context = await session(browser)
+    const port = cluster.gateways[0].dashboard
+    const page = await login(context, port, cluster.tokens.shop)
+    await shows(page, 'Overview of app shop')
+    await until('the loud group is listed', async () => page.getByRole('link', { name: 'orders.eu' }).count())
+    const seen = []
+    const all = [...PAGES(one), '#/events?only=vault', '#/app?app=vault', '#/clients?app=vault', '#/groups?app=vault', '#/group?app=vault&group=secret-group', '#/overview?app=vault', `#/client?app=vault&id=${cluster.vault.id}`]
+    for (const hash of all) {
+      await page.goto(`${base(port)}/${hash}`)
+      await until(`${hash} is answered`, async () => {
+        // The page repeats the name that its address has.
+        const shown = (await text(page)).replace('Group secret-group', '')
+        seen.push(shown)
+        return shown.includes('Log out') && !/Asking|Examining/.test(shown)
+      })
+      if (hash.includes('vault')) await shows(page, /is not for the app/)
+    }
+    const whole = seen.join('\n')
+    for (const word of ['secret-group', 'vera', 'All is well', 'chat-1']) holds(`${word} is not shown`, !whole.includes(word), whole.slice(Math.max(0, whole.indexOf(word) - 300), whole.indexOf(word) + 100))
+    // In its own app it may give orders.
+    await drawn(page, `#/client?app=shop&id=${one.id}`)
+    same('orders in its app', await page.getByRole('button', { name: 'Disconnect…' }).count(), 1)
     await context.close()
   },
 
@@ -165,7 +211,6 @@ const checks = {
           const found = await axe(page)
           same(`${hash} ${scheme} ${size.width}`, found, [])
         }
-        if (pictures) await picture(page, hash, scheme)
       }
     }
     await page.emulateMedia({ colorScheme: 'light' })
@@ -253,12 +298,40 @@ const checks = {
       await cluster.call('Send', { to: { app: 'shop', clients: [one.id] }, text: 'to be seen' }, cluster.gateways[2])
       return (await page.getByRole('log').innerText()).includes('to be seen')
     })
-    if (pictures) await picture(page, '#/live', 'light')
     await page.setViewportSize(WIDE)
     await page.getByRole('button', { name: 'Stop' }).click()
     const stopped = await lines.count()
     await new Promise((resolve) => setTimeout(resolve, 300))
     same('nothing follows', await lines.count(), stopped)
+  },
+
+  'what is busy leads to its page': async ({ page }) => {
+    await drawn(page, '#/overview')
+    await shows(page, 'worker:the-suite')
+    await page.getByRole('table', { name: 'Loud groups' }).getByRole('link', { name: 'orders.eu' }).click()
+    await shows(page, 'Group orders.eu')
+    await shows(page, /members\s+3: gateway-\d 1, gateway-\d 1, gateway-\d 1/)
+    await shows(page, /history\s+\d+ of 100/)
+    await page.goBack()
+    await page.getByRole('table', { name: 'Busy clients' }).getByRole('link', { name: 'uid bob' }).click()
+    await shows(page, 'Earlier ends of uid bob')
+    // The app that was looked at last is that of the next page.
+    await drawn(page, '#/groups?app=vault')
+    await drawn(page, '#/overview')
+    await page.getByRole('link', { name: 'Clients', exact: true }).first().click()
+    await until('the app is that of the page before', async () => await page.locator('input[name=app]').inputValue() === 'vault')
+    await drawn(page, '#/apps')
+    await shows(page, /shop\s+3\s+3 of 1,000/)
+  },
+
+  'a name that no group can have is refused in words, and the page goes on': async ({ page }) => {
+    for (const length of [300, 100_000]) {
+      await page.goto(`${new URL(page.url()).origin}/#/group?app=shop&group=${'x'.repeat(length)}`)
+      await shows(page, /longer than any name|at most 200 are allowed/)
+      await until('the page is live', async () => (await page.locator('.freshness').innerText()).includes('live'))
+    }
+    await drawn(page, '#/group?app=shop&group=orders.eu')
+    await shows(page, 'members')
   },
 
   'a refused client is among the events': async ({ cluster, page }) => {
@@ -291,8 +364,12 @@ const checks = {
   'a paused gateway is named, and then all is well again': async ({ cluster, page }) => {
     await drawn(page, '#/overview')
     await shows(page, 'All is well')
+    const said = () => page.getByRole('status').allInnerTexts()
+    same('what is read out', await said(), ['All gateways answer.'])
     cluster.kill('gateway-3', 'SIGSTOP')
     await shows(page, /gateway-3 does not answer|gateway-3\s+no answer/, 15_000)
+    // With the picture, and once: an age that is read out every second would delay everything after it.
+    same('what is read out', await said(), ['No answer from gateway-3.'])
     cluster.kill('gateway-3', 'SIGCONT')
     await shows(page, 'All is well', 30_000)
   },
@@ -312,6 +389,7 @@ const checks = {
     cluster.kill('dashboard')
     await cluster.ended('dashboard')
     await shows(page, 'The dashboard does not answer: what is shown is')
+    same('what is read out', await page.getByRole('status').allInnerTexts(), ['The dashboard does not answer.'])
     holds('the picture stays', (await text(page)).includes('gateway-2'))
     const link = await cluster.dashboard()
     await shows(page, 'Open the link')
@@ -335,15 +413,6 @@ async function axe(page) {
   return found.violations.map((one) => `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 160)} ${node.failureSummary.split('\n')[1]}`).join(' | ')}`)
 }
 
-async function picture(page, hash, scheme) {
-  mkdirSync(pictures, { recursive: true })
-  const name = hash.slice(2).split('?')[0]
-  for (const [form, size] of [['wide', WIDE], ['phone', NARROW]]) {
-    await page.setViewportSize(size)
-    await page.screenshot({ path: path.join(pictures, `${name}-${form}-${scheme}.png`), fullPage: form === 'phone' })
-  }
-}
-
 const LIMIT_MS = 180_000
 const began = Date.now()
 setTimeout(() => {
@@ -356,7 +425,11 @@ let failed = 0
 try {
   const one = await cluster.client(cluster.gateways[0], 'ann', 'orders.eu')
   for (const [uid, at] of [['bob', 1], ['cem', 2]]) await cluster.client(cluster.gateways[at], uid, 'orders.eu')
-  const traffic = setInterval(() => cluster.call('Send', { to: { app: 'shop', groups: ['orders.eu'] }, text: 'x', no_receipt: true }, cluster.gateways[1]).catch(() => null), 40)
+  cluster.vault = await cluster.client(cluster.gateways[0], 'vera', 'secret-group', 'vault')
+  const to = (app, group) => ({ to: { app, groups: [group] }, text: 'x'.repeat(40), no_receipt: true })
+  const traffic = setInterval(() => {
+    for (const send of [to('shop', 'orders.eu'), to('vault', 'secret-group')]) cluster.call('Send', send, cluster.gateways[1], 'the-suite').catch(() => null)
+  }, 50)
   const context = await session(browser)
   const page = await context.newPage()
   await page.goto(await cluster.dashboard())

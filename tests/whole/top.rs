@@ -135,6 +135,37 @@ async fn what_is_busy_is_found_and_named() {
     assert!(measured(&cluster, other, |_| true).await.groups.is_empty());
 }
 
+/// Each caller by its name: a worker, a token's holder, an app's backend, and those with the secret.
+#[tokio::test]
+async fn who_commands_most_is_named() {
+    let cluster = Cluster::quiet(2).start().await;
+    let mut caller = cluster.caller(0).await;
+    let worker = format!("http://{}", cluster.internal[1]);
+    let mut worker = v1::gateway_client::GatewayClient::connect(worker).await.unwrap();
+    for _ in 0..3 {
+        caller.send(text(groups(&["g"]), "0123456789")).await.unwrap();
+        let mut request = tonic::Request::new(text(groups(&["g"]), "0123"));
+        request.metadata_mut().insert("broadgate-worker", "chat-1".parse().unwrap());
+        worker.send(request).await.unwrap();
+    }
+    let callers = TopRequest { by: TopBy::Callers.into(), app: "default".into(), ..TopRequest::default() };
+    let reply = measured(&cluster, callers, |reply| {
+        reply.callers.len() == 2 && reply.callers.iter().all(|row| row.sends_per_s > 0.0)
+    })
+    .await;
+    let row = |who: &str| reply.callers.iter().find(|row| row.caller == who).unwrap();
+    // The questions of this test concern the app as well.
+    assert_eq!(
+        (row("worker:chat-1").commands, &row("worker:chat-1").gateways[..]),
+        (3, &["gateway-2".to_owned()][..])
+    );
+    assert!(row("local").commands >= 3, "{reply:?}");
+    let (local, worker) = (row("local"), row("worker:chat-1"));
+    assert!((local.bytes_per_s - 10.0 * local.sends_per_s).abs() < 1e-6, "{local:?}");
+    assert!((worker.bytes_per_s - 4.0 * worker.sends_per_s).abs() < 1e-6, "{worker:?}");
+    assert!(local.last_at_ms > 0 && local.gateways.contains(&"gateway-1".to_owned()), "{local:?}");
+}
+
 #[tokio::test]
 async fn questions_that_are_too_many_or_wrong_are_refused() {
     let cluster = Cluster::quiet(1).start().await;
@@ -205,6 +236,7 @@ async fn the_command_prints_once_for_pipes_and_scripts() {
         ("clients", &[&*client.id, "OUTBOX"]),
         ("apps", &["default", "REFUSED"]),
         ("workers", &["UNANSWERED", "gateway-1"]),
+        ("callers", &["COMMANDS/S*", "local", "gateway-1"]),
     ] {
         let (code, out, _) = run(&["top", view, "--interval", "1s"]);
         assert_eq!(code, 0, "{out}");
@@ -217,7 +249,7 @@ async fn the_command_prints_once_for_pipes_and_scripts() {
     for (args, words) in [
         (&["top", "workers", "--sort", "bytes"][..], "are sorted by"),
         (&["top", "--interval", "10ms"], "500ms"),
-        (&["top", "callers"], "possible values"),
+        (&["top", "publishers"], "possible values"),
     ] {
         let (code, _, problem) = run(args);
         assert!(code == 2 && problem.contains(words), "{problem}");

@@ -34,6 +34,7 @@ pub(super) async fn run(
     if let Err(refused) = denials::may_command(dispatcher, caller, &command) {
         return Answer::Error(refused);
     }
+    dispatcher.callers.count(caller, std::iter::once(&command));
     dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
     let line = AuditLine::of_command(|| gateway(dispatcher), caller, &command);
     let mut answer = dispatcher.run_within(command, after, patience).await;
@@ -138,6 +139,7 @@ pub(super) async fn place<'a>(
 ) -> CallerBatch<'a> {
     let refused =
         if caller.has_token() { take_refused(dispatcher, caller, &mut commands) } else { Vec::new() };
+    dispatcher.callers.count(caller, commands.iter().filter_map(|whole| whole.command.as_ref()));
     let mut audited = Vec::new();
     for whole in &mut commands {
         let Some(command) = &mut whole.command else { continue };

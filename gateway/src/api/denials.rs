@@ -24,6 +24,7 @@ pub(super) fn may_command(
     command: &Command,
 ) -> Result<(), v1::Error> {
     caller.may_command(command).inspect_err(|error| {
+        dispatcher.callers.count_refused(caller, command);
         note(dispatcher, caller, Code::from_i32(error.code), &error.message, asked(command));
     })
 }

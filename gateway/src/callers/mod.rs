@@ -6,12 +6,14 @@
 //! | `rights.rs` | the table of rights: every call of the contract, and who may make it |
 //! | `command_rights.rs` | a command against that table: its role, its apps |
 //! | `caller.rs` | who called, and whether that caller may |
+//! | `counts.rs` | how much each caller commands |
 //! | `hide.rs` | answers without what their readers have no right to see |
 //! | `admit.rs` | the check of a request's head |
 
 mod admit;
 mod caller;
 mod command_rights;
+mod counts;
 mod hide;
 mod rights;
 #[cfg(test)]
@@ -25,5 +27,6 @@ pub(crate) use self::{
     admit::{RefusedToken, TokenCheck},
     caller::Caller,
     command_rights::call_and_app,
+    counts::CallerCounts,
     hide::{hide, hide_in_events, hide_in_pusher_events},
 };

@@ -16,7 +16,7 @@ pub(super) fn parse_top(request: &v1::TopRequest) -> Result<TopQuestion, Command
     understood(&request.requires)?;
     let by = TopBy::try_from(request.by).ok().filter(|by| *by != TopBy::Unspecified).ok_or_else(|| {
         invalid(
-            "by is none that this gateway knows: give groups, clients, apps or workers as TOP_BY_GROUPS …",
+            "by is none that this gateway knows: give groups, clients, apps, workers or callers as TOP_BY_GROUPS …",
         )
     })?;
     let sort = TopSort::try_from(request.sort)
@@ -38,6 +38,19 @@ pub(crate) fn add_worker(all: &mut v1::WorkerStatus, part: &v1::WorkerStatus) {
     all.answers_us += part.answers_us;
 }
 
+/// Adds what another gateway counts of the same caller.
+fn add_caller(all: &mut v1::TopCaller, part: v1::TopCaller) {
+    all.commands_per_s += part.commands_per_s;
+    all.sends_per_s += part.sends_per_s;
+    all.bytes_per_s += part.bytes_per_s;
+    all.refused_per_s += part.refused_per_s;
+    all.commands += part.commands;
+    all.refused += part.refused;
+    all.last_at_ms = all.last_at_ms.max(part.last_at_ms);
+    all.gateways.extend(part.gateways);
+    all.gateways.sort_unstable();
+}
+
 /// Adds what another shard or gateway has measured.
 pub(super) fn merge_top(all: &mut v1::TopReply, part: v1::TopReply) {
     // What has just begun has measured nothing.
@@ -46,6 +59,7 @@ pub(super) fn merge_top(all: &mut v1::TopReply, part: v1::TopReply) {
     all.clients.extend(part.clients);
     all.apps.extend(part.apps);
     all.workers.extend(part.workers);
+    all.callers.extend(part.callers);
 }
 
 /// Adds up the parts of a gateway's shards, or those of all gateways: each row once, the busiest first.
@@ -97,6 +111,14 @@ pub(super) fn tidy_top(reply: &mut v1::TopReply, sort: TopSort) {
         all.gateways += part.gateways;
     }
     reply.workers = workers.into_values().collect();
+    let mut callers: BTreeMap<String, v1::TopCaller> = BTreeMap::new();
+    for part in std::mem::take(&mut reply.callers) {
+        match callers.get_mut(&part.caller) {
+            Some(all) => add_caller(all, part),
+            None => drop(callers.insert(part.caller.clone(), part)),
+        }
+    }
+    reply.callers = callers.into_values().collect();
     cut_top(reply, sort, TOP_ROWS_MAX);
 }
 
@@ -126,6 +148,11 @@ pub(crate) fn cut_top(reply: &mut v1::TopReply, sort: TopSort, limit: usize) {
         TopSort::Waiting => row.events_unanswered as f64,
         TopSort::Clients => row.clients as f64,
         _ => row.events_sent as f64,
+    });
+    cut(&mut reply.callers, limit, |row| match sort {
+        TopSort::Bytes => row.bytes_per_s,
+        TopSort::Drops => row.refused_per_s,
+        _ => row.commands_per_s,
     });
 }
 
@@ -197,6 +224,24 @@ mod tests {
         tidy_top(&mut all, TopSort::Clients);
         let row = &all.apps[0];
         assert_eq!((row.clients, row.clients_at_a_gateway, row.connections_max), (8, 5, 10));
+    }
+
+    #[test]
+    fn a_caller_of_several_gateways_is_one() {
+        let caller = |name: &str, gateway: &str, commands_per_s, last_at_ms| v1::TopCaller {
+            caller: name.into(),
+            commands_per_s,
+            last_at_ms,
+            gateways: vec![gateway.into()],
+            ..v1::TopCaller::default()
+        };
+        let of = |callers| v1::TopReply { measured_ms: 10_000, callers, ..v1::TopReply::default() };
+        let mut all = of(vec![caller("token:ann", "gw-2", 2.0, 7), caller("secret", "gw-2", 4.0, 1)]);
+        merge_top(&mut all, of(vec![caller("token:ann", "gw-1", 3.0, 5)]));
+        tidy_top(&mut all, TopSort::Out);
+        let ann = &all.callers[0];
+        assert_eq!((&*ann.caller, ann.commands_per_s, ann.last_at_ms), ("token:ann", 5.0, 7));
+        assert_eq!((&ann.gateways[..], all.callers.len()), (&["gw-1".to_owned(), "gw-2".to_owned()][..], 2));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Config {
     pub tokens: Tokens,
     /// What happens, for operators who ask.
     pub events: EventLog,
+    /// Connections that other ports of the process may have, such as its dashboard's: they are left out of what the
+    /// limit on open files allows to clients.
+    pub other_connections: usize,
     /// Pages served on the web listeners (the demo's).
     pub pages: &'static [StaticPage],
 }
@@ -213,6 +216,7 @@ mod tests {
                 apps: Apps::new(vec![]).unwrap(),
                 tokens: Tokens::default(),
                 events: EventLog::default(),
+                other_connections: 0,
                 pages: &[],
             }
         };

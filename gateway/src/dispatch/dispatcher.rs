@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::{
     apps::Apps,
     audit::Audit,
+    callers::CallerCounts,
     cluster::{ClusterHandle, links::Peers},
     command::Parser,
     dispatch::{evidence::EvidenceSource, installed::Installed, latencies::Latencies},
@@ -47,6 +48,8 @@ pub(crate) struct Dispatcher {
     pub(crate) started: Instant,
     pub(crate) evidence: EvidenceSource,
     pub(crate) audit: Audit,
+    /// How much each caller commands.
+    pub(crate) callers: Arc<CallerCounts>,
     /// Generates ids for commands whose caller gave none.
     pub(crate) next_id: AtomicU64,
 }

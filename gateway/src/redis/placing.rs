@@ -65,6 +65,11 @@ impl PlacingReceiver {
                     let Some(dispatcher) = dispatcher.upgrade() else { return };
                     let (events, rooms): (Vec<_>, Vec<_>) =
                         batch.drain(..).map(|RedisPlacing { event, room }| ((event, None), room)).unzip();
+                    if let Some((event, _)) = events.first() {
+                        let bytes = events.iter().map(|(event, _)| event.data.len() as u64).sum();
+                        let who = format!("redis:{}", event.app);
+                        dispatcher.callers.count_sends(&who, &event.app, events.len() as u64, bytes);
+                    }
                     let names: Vec<String> = events.iter().map(|(event, _)| event.channel.clone()).collect();
                     let placed = dispatcher.place_events(events.into_iter()).await;
                     drop(dispatcher);

@@ -22,9 +22,9 @@ struct FilesShare {
 }
 
 /// Always needed: listeners, connections being closed, probes.
-fn fixed(shards: usize, listeners: usize) -> usize {
+fn fixed(shards: usize, listeners: usize, others: usize) -> usize {
     let shards = shards * (listeners + FILES_OF_A_SHARD);
-    FILES_OF_THE_PROCESS + shards + FAREWELLS_MAX + METRICS_CONNECTIONS_MAX + 2
+    FILES_OF_THE_PROCESS + others + shards + FAREWELLS_MAX + METRICS_CONNECTIONS_MAX + 2
 }
 
 fn wanted(clients_max: usize, fixed: usize) -> usize {
@@ -45,7 +45,7 @@ fn share(allowed: usize, clients_max: usize, fixed: usize) -> FilesShare {
 /// Raises the limit on open files as far as permitted, and lowers `clients_max` to what it allows. Returns
 /// how many connections the internal port may have.
 pub(super) fn fit(config: &mut Config, shards: usize) -> usize {
-    let fixed = fixed(shards, config.settings.listeners.len());
+    let fixed = fixed(shards, config.settings.listeners.len(), config.other_connections);
     let limit = &mut config.settings.limits.clients_max;
     let wanted = wanted(*limit, fixed) as u64;
     let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted);
@@ -78,7 +78,7 @@ mod tests {
     fn clients_never_get_the_files_of_others() {
         for allowed in [256, 512, 1024, 4096, 65_536, 1_048_576] {
             for (clients_max, shards, listeners) in [(50, 1, 1), (100_000, 2, 3), (1_000_000, 16, 2)] {
-                let fixed = fixed(shards, listeners);
+                let fixed = fixed(shards, listeners, 0);
                 let share = share(allowed, clients_max, fixed);
                 assert!(share.clients >= 1 && share.clients <= clients_max, "{share:?}");
                 assert!(share.internal >= RESERVED_LEAST * 2 / 3, "{share:?}");
@@ -87,8 +87,10 @@ mod tests {
                 }
             }
         }
-        let plenty = share(1_048_576, 100_000, fixed(2, 1));
+        let plenty = share(1_048_576, 100_000, fixed(2, 1, 0));
         assert_eq!(plenty, FilesShare { clients: 100_000, internal: INTERNAL_CONNECTIONS_MAX });
-        assert_eq!(share(1024, 100_000, fixed(2, 1)), FilesShare { clients: 663, internal: 147 });
+        assert_eq!(share(1024, 100_000, fixed(2, 1, 0)), FilesShare { clients: 663, internal: 147 });
+        // Another port of the process, such as a dashboard, takes its files from both.
+        assert_eq!(share(1024, 100_000, fixed(2, 1, 192)), FilesShare { clients: 519, internal: 115 });
     }
 }

@@ -38,6 +38,7 @@ use crate::{
     apps::Apps,
     audit::Audit,
     authorization::Authorizer,
+    callers::CallerCounts,
     channel_events,
     cluster::{self, Actor, ActorDeps, ClusterEvent, ClusterHandle, links::Peers},
     config::Config,
@@ -395,6 +396,7 @@ impl Bound {
                 audit: audit.clone(),
             },
             audit,
+            callers: Arc::new(CallerCounts::new()),
             next_id: AtomicU64::new(1),
         });
         let installing = Installing {

@@ -171,6 +171,7 @@ pub(super) fn start_shards(
             observers: observers.clone(),
             places: Arc::clone(&ports.places),
             refusals: Arc::clone(&ports.refusals),
+            callers: ports.dispatcher.upgrade().map(|dispatcher| Arc::clone(&dispatcher.callers)),
             attach: Box::new(attach),
             end: tasks.thread_end(&name),
         })?;

@@ -40,6 +40,7 @@ pub(super) async fn shard(groups: &[&str], limits: GatewayLimits) -> (ShardHandl
         apps: Apps::new(Vec::new()).unwrap(),
         tokens: crate::callers::Tokens::default(),
         events: crate::events::EventLog::default(),
+        other_connections: 0,
         pages: &[],
     };
     let shard = Shard::new(0, Incarnation::from_bits(1), "g", Arc::new(config));

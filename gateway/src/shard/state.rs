@@ -15,6 +15,7 @@ use broadgate_topics::remember::{Bounds, Remembered};
 use tokio::sync::Notify;
 
 use crate::{
+    callers::CallerCounts,
     codec::encode::LiveBytes,
     config::Config,
     recorder::{ClosingCommand, EndRecorder},
@@ -106,6 +107,8 @@ pub(crate) struct ShardDeps {
     pub(crate) places: Option<Arc<AppConnections>>,
     /// Of the whole gateway.
     pub(crate) refusals: Option<Arc<Refusals>>,
+    /// Of the whole gateway as well.
+    pub(crate) callers: Option<Arc<CallerCounts>>,
 }
 
 impl ShardDeps {

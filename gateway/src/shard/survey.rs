@@ -145,6 +145,7 @@ impl Shard {
     /// The busiest of this shard. The first shard answers for the gateway about the limits and refusals of apps.
     pub(super) fn top(&mut self, question: &TopQuestion) -> PartialAnswer {
         let mut reply = match question.by {
+            TopBy::Callers => self.top_callers(question.app.as_deref()),
             TopBy::Workers | TopBy::Unspecified => self.top_workers(),
             TopBy::Groups | TopBy::Clients | TopBy::Apps => {
                 // Of one app, its clients alone are looked at; of apps, all.
@@ -227,6 +228,18 @@ impl Shard {
             }
         }
         rows.into_values().filter(|row| asked.is_none_or(|asked| row.app == asked)).collect()
+    }
+
+    /// The first shard answers for the gateway.
+    fn top_callers(&self, app: Option<&str>) -> v1::TopReply {
+        let counts = self.deps.callers.as_ref().filter(|_| self.clients.shard == 0);
+        let Some((mut callers, measured_ms)) = counts.map(|counts| counts.top(app)) else {
+            return v1::TopReply { measured_ms: u32::MAX, ..v1::TopReply::default() };
+        };
+        for row in &mut callers {
+            row.gateways = vec![self.name.to_string()];
+        }
+        v1::TopReply { measured_ms, callers, ..v1::TopReply::default() }
     }
 
     /// A gateway is counted by its first shard.

@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     admission::ConnectionTicket,
+    callers::CallerCounts,
     config::Config,
     observers::Observers,
     refusals::Refusals,
@@ -73,6 +74,8 @@ pub(crate) struct Start {
     pub(crate) places: Arc<AppConnections>,
     /// Where refusals of what its clients ask for are remembered.
     pub(crate) refusals: Arc<Refusals>,
+    /// Where commands are counted by their callers.
+    pub(crate) callers: Option<Arc<CallerCounts>>,
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
     /// Called on its thread: starts what brings it connections, and what serves its upcalls.
@@ -110,6 +113,7 @@ async fn run(start: Start) {
     shard.offers.observers = start.observers;
     shard.deps.places = Some(start.places);
     shard.deps.refusals = Some(start.refusals);
+    shard.deps.callers = start.callers;
     let shard: ShardHandle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
     let ingress = (start.attach)(&shard, &mut tasks);

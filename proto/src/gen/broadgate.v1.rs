@@ -1668,6 +1668,37 @@ pub struct TopReply {
     /// As in the status: rates are differences between two answers.
     #[prost(message, repeated, tag = "6")]
     pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
+    #[prost(message, repeated, tag = "7")]
+    pub callers: ::prost::alloc::vec::Vec<TopCaller>,
+}
+/// Commands are counted by the gateway that gets them, questions like this one included;
+/// of one app, if the question names one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopCaller {
+    /// As in CloseRequest.by; `redis:APP` for what an app publishes by way of its Redis;
+    /// "others" for those beyond the 1,024 callers and apps that a gateway remembers.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub commands_per_s: f64,
+    /// Those of them that send, and the bytes of their payloads.
+    #[prost(double, tag = "3")]
+    pub sends_per_s: f64,
+    #[prost(double, tag = "4")]
+    pub bytes_per_s: f64,
+    /// Commands that it may not give.
+    #[prost(double, tag = "5")]
+    pub refused_per_s: f64,
+    /// Since the gateways have started, or have forgotten it.
+    #[prost(uint64, tag = "6")]
+    pub commands: u64,
+    #[prost(uint64, tag = "7")]
+    pub refused: u64,
+    #[prost(uint64, tag = "8")]
+    pub last_at_ms: u64,
+    /// The names of the gateways that it has used.
+    #[prost(string, repeated, tag = "9")]
+    pub gateways: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A group is measured by each thread that has members of it, and each has its 256
 /// busiest: what is known of a group that is not among them is less than the whole.
@@ -1837,6 +1868,8 @@ pub enum TopBy {
     Clients = 2,
     Apps = 3,
     Workers = 4,
+    /// Who gives commands.
+    Callers = 5,
 }
 impl TopBy {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1850,6 +1883,7 @@ impl TopBy {
             Self::Clients => "TOP_BY_CLIENTS",
             Self::Apps => "TOP_BY_APPS",
             Self::Workers => "TOP_BY_WORKERS",
+            Self::Callers => "TOP_BY_CALLERS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1860,6 +1894,7 @@ impl TopBy {
             "TOP_BY_CLIENTS" => Some(Self::Clients),
             "TOP_BY_APPS" => Some(Self::Apps),
             "TOP_BY_WORKERS" => Some(Self::Workers),
+            "TOP_BY_CALLERS" => Some(Self::Callers),
             _ => None,
         }
     }
@@ -1869,15 +1904,16 @@ impl TopBy {
 #[repr(i32)]
 pub enum TopSort {
     Unspecified = 0,
-    /// Messages to clients; of workers, events.
+    /// Messages to clients; of workers, events; of callers, commands.
     Out = 1,
     /// Messages from clients; of groups, messages that were sent to them.
     In = 2,
-    /// Bytes to clients.
+    /// Bytes to clients; of callers, bytes that they send.
     Bytes = 3,
     /// What waits: bytes in the outbox of a client, events that a worker has not answered.
     Waiting = 4,
-    /// What was dropped of what was sent to a group; what was refused for an app.
+    /// What was dropped of what was sent to a group; what was refused for an app, or to a
+    /// caller.
     Drops = 5,
     /// Clients of groups, apps and workers.
     Clients = 6,
@@ -2028,9 +2064,10 @@ pub mod observe_client {
                 .insert(GrpcMethod::new("broadgate.v1.Observe", "Ended"));
             self.inner.unary(req, path, codec).await
         }
-        /// The busiest groups, clients, apps or workers. Gateways measure groups, clients and
+        /// The busiest groups, clients, apps, workers or callers. Gateways measure groups, clients and
         /// apps only while somebody asks, in rounds of a second, and stop 10 seconds after the
-        /// last question: the first answers have no rates, and `measured_ms` is 0. UNAVAILABLE if
+        /// last question: the first answers have no rates, and `measured_ms` is 0. Callers are
+        /// always counted, and their rates are those of the last 10 seconds. UNAVAILABLE if
         /// too many different apps are asked for at once.
         pub async fn top(
             &mut self,
@@ -2194,9 +2231,10 @@ pub mod observe_server {
             &self,
             request: tonic::Request<super::EndedRequest>,
         ) -> std::result::Result<tonic::Response<super::EndedReply>, tonic::Status>;
-        /// The busiest groups, clients, apps or workers. Gateways measure groups, clients and
+        /// The busiest groups, clients, apps, workers or callers. Gateways measure groups, clients and
         /// apps only while somebody asks, in rounds of a second, and stop 10 seconds after the
-        /// last question: the first answers have no rates, and `measured_ms` is 0. UNAVAILABLE if
+        /// last question: the first answers have no rates, and `measured_ms` is 0. Callers are
+        /// always counted, and their rates are those of the last 10 seconds. UNAVAILABLE if
         /// too many different apps are asked for at once.
         async fn top(
             &self,

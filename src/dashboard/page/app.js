@@ -1,7 +1,7 @@
 // The frame of all pages: who is logged in, where one is, and how old the picture is.
 import { html, post, render, route, useEffect, useState } from '/base.js'
 import { live } from '/live.js'
-import { age, gateways, troubles } from '/words.js'
+import { age, gateways, seesAll, troubles } from '/words.js'
 import { Note, useSecond } from '/parts.js'
 import { Login, takeLink } from '/login.js'
 import { Overview } from '/overview.js'
@@ -13,16 +13,16 @@ import { Events } from '/events.js'
 import { Doctor } from '/doctor.js'
 
 const PAGES = {
-  overview: { name: 'Overview', view: Overview, what: () => ({ page: 'overview' }) },
+  overview: { name: 'Overview', view: Overview, what: Overview.what },
   clients: { name: 'Clients', view: Clients, what: Clients.what },
   client: { of: 'clients', name: 'Client', view: Client, what: Client.what },
   groups: { name: 'Groups', view: Groups, what: Groups.what },
   group: { of: 'groups', name: 'Group', view: Group, what: Group.what },
-  apps: { name: 'Apps', view: Apps, what: () => ({ page: 'apps' }) },
+  apps: { name: 'Apps', view: Apps, what: Apps.what },
   app: { of: 'apps', name: 'App', view: App, what: App.what },
-  workers: { name: 'Workers', view: Workers, what: () => ({ page: 'workers' }) },
+  workers: { name: 'Workers', all: true, view: Workers, what: () => ({ page: 'workers' }) },
   events: { name: 'Events', view: Events, what: Events.what },
-  doctor: { name: 'Doctor', view: Doctor, what: () => ({ page: 'doctor' }) },
+  doctor: { name: 'Doctor', all: true, view: Doctor, what: () => ({ page: 'doctor' }) },
 }
 
 /** How old the picture is, and whether more comes. */
@@ -41,8 +41,9 @@ function Troubles() {
   useSecond()
   const lost = live.state === 'lost'
   const old = live.headAt ? age(performance.now() - live.headAt) : ''
-  if (lost) return html`<${Note}>The dashboard does not answer: what is shown is ${old ? `${old} old` : 'nothing'}. It is tried again. ${live.why}<//>`
-  if (live.headError) return html`<${Note}>${live.headError}. ${old && `What is shown is ${old} old.`}<//>`
+  // Not read out at every second: Announced says it once.
+  if (lost) return html`<${Note} quiet>The dashboard does not answer: what is shown is ${old ? `${old} old` : 'nothing'}. It is tried again. ${live.why}<//>`
+  if (live.headError) return html`<${Note} quiet>${live.headError}. ${old && `What is shown is ${old} old.`}<//>`
   return null
 }
 
@@ -67,9 +68,15 @@ function Header({ me, page, logout }) {
       ${me.who && html`<span class="soft who">${me.who.replace(/^token:/, '')}${me.role && me.role !== 'admin' ? ` (${me.role})` : ''}</span>`}
       <button type="button" class="plain" onClick=${logout}>Log out</button></span>
     </div>
-    <nav aria-label="Pages"><ul>${Object.entries(PAGES).filter(([, one]) => !one.of).map(([key, one]) => html`<li key=${key}>
+    <nav aria-label="Pages"><ul>${Object.entries(PAGES).filter(([, one]) => !one.of && (!one.all || seesAll(me))).map(([key, one]) => html`<li key=${key}>
       <a href=${`#/${key}`} aria-current=${(PAGES[page].of ?? page) === key ? 'page' : null}>${one.name}${key === 'doctor' && bad > 0 ? html` <span class="badge" aria-label=${`${bad} things to look at`}>${bad}</span>` : ''}</a></li>`)}</ul></nav>
   </header>`
+}
+
+/** The app whose page this tab has shown last, if it is there. */
+function lastApp(apps) {
+  const last = sessionStorage.getItem('app')
+  return last != null && apps.includes(last) ? last : undefined
 }
 
 function Dashboard({ me, logout }) {
@@ -88,12 +95,18 @@ function Dashboard({ me, logout }) {
     window.addEventListener('hashchange', moved)
     return () => window.removeEventListener('hashchange', moved)
   }, [])
-  const page = Object.hasOwn(PAGES, at.page) ? at.page : 'overview'
-  const { view, what, name } = PAGES[page]
-  const apps = live.head?.apps ?? []
-  const app = at.query.app ?? me.app ?? (apps.includes('default') ? 'default' : apps[0]) ?? ''
+  const known = Object.hasOwn(PAGES, at.page) ? at.page : 'overview'
+  // What is not shown to somebody is not asked for.
+  const page = PAGES[known].all && !seesAll(me) ? 'overview' : known
+  const { view, what: whatOf, name } = PAGES[page]
+  const what = (query) => whatOf(query, me)
+  const apps = seesAll(me) ? live.head?.apps ?? [] : me.apps
+  const app = at.query.app ?? lastApp(apps) ?? me.app ?? (apps.includes('default') ? 'default' : apps[0]) ?? ''
   const query = { ...at.query, app }
-  const waits = !live.head && !('app' in at.query) && !me.app
+  const waits = !apps.length && !('app' in at.query) && !me.app
+  useEffect(() => {
+    if ('app' in at.query) sessionStorage.setItem('app', at.query.app)
+  }, [at.query.app])
   useEffect(() => {
     // Pages of an app wait for the list of apps.
     live.show(waits && page !== 'overview' ? { page: 'overview' } : what(query))
@@ -112,7 +125,7 @@ function Dashboard({ me, logout }) {
   return html`<${Header} me=${me} page=${page} logout=${logout} /><${Announced} />
     <main id="main" tabindex="-1">
       <${Troubles} />
-      ${isOwn && live.bodyError && live.bodyError !== live.headError && html`<${Note}>${live.bodyError}${body ? `. What is shown is ${age(performance.now() - live.takenAt)} old.` : ''}<//>`}
+      ${isOwn && live.bodyError && live.bodyError !== live.headError && html`<${Note} quiet=${body != null}>${live.bodyError}${body ? `. What is shown is ${age(performance.now() - live.takenAt)} old.` : ''}<//>`}
       ${live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
     </main>
     <footer class="soft">${live.head?.asked && html`asked ${live.head.asked} · `}broadgate ${me.version} · times are UTC</footer>`

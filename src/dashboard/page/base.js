@@ -24,6 +24,7 @@ export async function post(path, body) {
     throw new Error('the dashboard does not answer: is it still running?')
   }
   const answer = response.status === 204 ? null : await response.json().catch(() => null)
+  if (response.status === 413) throw new Error('nothing was done: this is longer than the dashboard takes')
   if (!response.ok) throw new Error(answer?.error ?? `the dashboard answers ${response.status}`)
   return answer
 }

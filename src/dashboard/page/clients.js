@@ -2,7 +2,7 @@
 import { go, html, link, useRef, useState } from '/base.js'
 import { age, bytes, clock, count, counted } from '/words.js'
 import { AppChoice, ClientLink, Facts, Field, NextPage, Note, Panel, Table, asking } from '/parts.js'
-import { Order } from '/orders.js'
+import { Order, Orders } from '/orders.js'
 import { Tap } from '/tap.js'
 
 const BY = { all: 'all', uid: 'with the uid', group: 'in the group', id: 'with the id', address: 'ended, by address', slow: 'that do not read', held: 'that wait for a worker', paused: 'that wait for an answer' }
@@ -71,32 +71,36 @@ export const endColumns = [
   { label: 'Where', cell: (end) => html`${end.gateway}, <span class="wrap">${end.address}</span>` },
 ]
 
-function Now({ client }) {
+function facts(client) {
   const session = client.session?.version ? `set, version ${client.session.version}; not shown here` : 'never set'
-  return html`<${Panel} title="Now">
-    <${Facts} rows=${[
-      ['app', html`<a href=${link('app', { app: client.app })}>${client.app}</a>`],
-      ['uid', client.uid || 'none'],
-      ['gateway', `${client.gateway}, listener ${client.listener} (${client.protocol})`],
-      ['address', client.address],
-      ['connected for', since(client.opened_at_ms)],
-      ['in', `${counted(client.messages_in, 'message')}, ${bytes(client.bytes_in)}`],
-      ['out', `${counted(client.messages_out, 'message')}, ${bytes(client.bytes_out)}`],
-      ['outbox', client.outbox_messages ? `${counted(client.outbox_messages, 'message')}, ${bytes(client.outbox_bytes)}` : 'empty'],
-      ['worker', `${client.worker || 'none'}, ${counted(client.events_unanswered, 'event')} unanswered`],
-      ['session', session],
-      ['groups', client.groups.length ? html`<span class="chips">${client.groups.slice(0, 50).map((group) => html`<a class="chip" href=${link('group', { app: client.app, group })}>${group}</a>`)}${client.groups.length > 50 && ` and ${client.groups.length - 50} more`}</span>` : 'none'],
-    ]} /><//>`
+  return html`<${Facts} rows=${[
+    ['app', html`<a href=${link('app', { app: client.app })}>${client.app}</a>`],
+    ['uid', client.uid || 'none'],
+    ['gateway', `${client.gateway}, listener ${client.listener} (${client.protocol})`],
+    ['address', client.address],
+    ['connected for', since(client.opened_at_ms)],
+    ['in', `${counted(client.messages_in, 'message')}, ${bytes(client.bytes_in)}`],
+    ['out', `${counted(client.messages_out, 'message')}, ${bytes(client.bytes_out)}`],
+    ['outbox', client.outbox_messages ? `${counted(client.outbox_messages, 'message')}, ${bytes(client.outbox_bytes)}` : 'empty'],
+    ['worker', `${client.worker || 'none'}, ${counted(client.events_unanswered, 'event')} unanswered`],
+    ['session', session],
+    ['groups', client.groups.length ? html`<span class="chips">${client.groups.slice(0, 50).map((group) => html`<a class="chip" href=${link('group', { app: client.app, group })}>${group}</a>`)}${client.groups.length > 50 && ` and ${client.groups.length - 50} more`}</span>` : 'none'],
+  ]} />`
 }
 
-/** What may be done with it, as long as it has been seen. */
-function Orders({ client, query, me }) {
+/** The client as it is, and what may be done with it. An order that is being typed stays when the client goes. */
+function Now({ body, query, me }) {
   const seen = useRef(false)
+  const client = body?.client
   if (client) seen.current = true
-  if (!seen.current) return null
   const to = { client: query.id }
-  return html`<div class="row"><${Order} kind="send" label="Send…" app=${query.app} to=${to} me=${me} gone=${!client} />
-    <${Order} kind="close" label="Disconnect…" app=${query.app} to=${to} me=${me} gone=${!client} /></div>`
+  const remembered = body?.ends.ended.length > 0
+  return html`<${Panel} title="Now">
+    ${client && facts(client)}
+    ${body && !client && html`<p class="none">It is not connected${remembered ? '' : ', and nothing is remembered of it'}.</p>`}
+    ${!body && html`<p class="soft">${asking()}</p>`}
+    ${seen.current && html`<${Orders}><${Order} kind="send" label="Send…" app=${query.app} to=${to} me=${me} gone=${!client} />
+      <${Order} kind="close" label="Disconnect…" app=${query.app} to=${to} me=${me} gone=${!client} /><//>`}<//>`
 }
 
 export function Client({ body, query, me }) {
@@ -104,11 +108,8 @@ export function Client({ body, query, me }) {
   const memories = body?.ends.memories ?? []
   return html`<p class="path"><a href=${link('clients', { app: query.app })}>Clients</a></p>
     <h1>Client <code>${query.id}</code></h1>
-    ${!body && html`<p class="soft">${asking()}</p>`}
-    ${client && html`<${Now} client=${client} />`}
-    <${Orders} key=${`orders ${query.id}`} client=${client} query=${query} me=${me} />
-    ${(client || query.id) && html`<${Tap} me=${me} key=${query.id} app=${query.app} whom=${{ client: query.id }} />`}
-    ${body && !client && html`<${Note} tone="warn">It is not connected${body.ends.ended.length ? '' : ', and nothing is remembered of it'}.<//>`}
+    <${Now} key=${`now ${query.id}`} body=${body} query=${query} me=${me} />
+    ${query.id && html`<${Tap} me=${me} key=${query.id} app=${query.app} whom=${{ client: query.id }} />`}
     ${body && (client?.uid || !client) && html`<${Table} caption=${client?.uid ? `Earlier ends of uid ${client.uid}` : 'How it ended'} columns=${endColumns} rows=${body.ends.ended} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`}
       empty=${`Nothing is remembered${memories.length ? ` since ${clock(Math.min(...memories.map((one) => one.own_since_ms)))}` : ''}.`} />`}`
 }

@@ -1,6 +1,6 @@
 // What has happened: connections that ended, and what was refused.
 import { go, html } from '/base.js'
-import { cause, clock, count, counted, gateways, workers } from '/words.js'
+import { cause, clock, count, counted, gateways, seesAll, workers } from '/words.js'
 import { Field, Table, asking } from '/parts.js'
 import { Missing, endColumns } from '/clients.js'
 
@@ -57,6 +57,6 @@ export function Events({ head, body, query }) {
     <${Table} caption="Ended connections" note=${body ? `${count(body.ended.length)} of ${count(body.ended_total)}, ${since}` : ''} columns=${endColumns} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'None, as far as remembered.' : asking()} />
     <${Table} caption="Refused" note=${body ? `${count(body.refused_total)} in all` : ''} columns=${refusalColumns} rows=${body?.refused ?? []} empty=${body ? 'Nothing was refused, as far as remembered.' : asking()} />
     ${body?.others && html`<${Table} caption="Members, settings, alarms, orders" columns=${OTHERS} rows=${[...body.others.events].reverse()} keyOf=${(one) => `${one.gateway}${one.number}`} empty="Nothing is remembered." />`}
-    <${Table} caption="Members" columns=${MEMBERS} rows=${members} keyOf=${(one) => one.name} />`
+    ${!head.limited && html`<${Table} caption="Members" columns=${MEMBERS} rows=${members} keyOf=${(one) => one.name} />`}`
 }
-Events.what = (query) => ({ page: 'events', app: query.only ?? '', address: query.address ?? '', uid: query.uid ?? '' })
+Events.what = (query, me) => ({ page: 'events', app: query.only || (seesAll(me) ? '' : query.app), address: query.address ?? '', uid: query.uid ?? '' })

@@ -1,9 +1,9 @@
 // Groups by the beginning of their names; and one of them.
 import { go, html, link } from '/base.js'
-import { bytes, count, counted } from '/words.js'
+import { age, bytes, count, counted } from '/words.js'
 import { clientColumns, Missing } from '/clients.js'
 import { AppChoice, Facts, Field, NextPage, Panel, Table, asking } from '/parts.js'
-import { Order } from '/orders.js'
+import { Order, Orders } from '/orders.js'
 import { Tap } from '/tap.js'
 
 export function Groups({ head, body, query }) {
@@ -28,29 +28,45 @@ export function Groups({ head, body, query }) {
 Groups.what = (query) => ({ page: 'groups', app: query.app, prefix: query.prefix ?? '', cursor: query.cursor ?? '' })
 
 const HISTORY = [
-  { label: 'Offset', num: true, cell: (one) => count(one.offset) },
+  { label: 'Offset', fit: true, cell: (one) => count(one.offset) },
+  { label: 'Age', fit: true, cell: (one) => age(one.age_ms) },
+  { label: 'Event', cell: (one) => one.event && html`<span class="wrap">${one.event}</span>` },
   { label: 'Bytes', num: true, cell: (one) => bytes(one.bytes) },
   { label: 'Command', cell: (one) => html`<code class="wrap">${one.command_id}</code>` },
 ]
 
+/** "gw-1 8,790, gw-2 391", each with its share. */
+const holders = (clients) => [...clients].sort((a, b) => b.clients - a.clients).map((one) => `${one.gateway} ${count(one.clients)}`).join(', ')
+
+/** What its home knows. */
+function homeFacts({ home, users, users_total }, query) {
+  const members = home.clients.reduce((all, one) => all + one.clients, 0)
+  const unsynced = home.coverage?.complete === false ? `; not synced: ${(home.coverage.missing ?? []).join(', ')}` : ''
+  const kept = home.history
+  return [
+    ['app', html`<a href=${link('app', { app: query.app })}>${query.app || 'default'}</a>`],
+    ['home', `${home.home}${home.since ? `, since view ${home.since.term}.${home.since.count} (${age(home.since_ms)})` : ''}${unsynced}`],
+    ['next home', home.next_home || 'there is no other gateway'],
+    ['order', home.position ? `${home.position}, ${age(home.position_age_ms)} ago` : 'nothing was sent since'],
+    ['members', members ? `${count(members)}: ${holders(home.clients)}` : 'none'],
+    ['users present', users_total ? html`${count(users_total)}: <span class="wrap">${users.slice(0, 20).join(', ')}${users_total > 20 ? ', …' : ''}</span>` : 'none'],
+    ['history', kept ? `${count(kept.messages)} of ${count(kept.messages_max)}, offsets ${count(kept.oldest)} to ${count(kept.newest)}, ${bytes(kept.bytes)}, the oldest ${age(kept.oldest_age_ms)} of ${age(kept.age_max_ms)} old` : 'none is kept, or it has not started'],
+    ['last value', home.last ? `${bytes(home.last.bytes)}, ${age(home.last.age_ms)} old` : 'none'],
+  ]
+}
+
 export function Group({ body, query, me }) {
-  const counts = body?.count.groups[query.group]
   return html`<p class="path"><a href=${link('groups', { app: query.app })}>Groups</a></p>
     <h1>Group <code class="wrap">${query.group}</code></h1>
     ${!body && html`<p class="soft">${asking()}</p>`}
     ${body && html`<${Missing} coverage=${body.members.coverage} />
     <${Panel} title="Now">
-      <${Facts} rows=${[
-        ['app', html`<a href=${link('app', { app: query.app })}>${query.app || 'default'}</a>`],
-        ['members', count(counts?.clients ?? 0)],
-        ['users present', body.users_total ? html`${count(body.users_total)}: <span class="wrap">${body.users.slice(0, 20).join(', ')}${body.users_total > 20 ? ', …' : ''}</span>` : 'none'],
-        ['history', body.history.position == null ? 'not kept' : `up to ${count(body.history.position)}`],
-      ]} />
-      <div class="row"><${Order} kind="send" label="Send…" app=${query.app} to=${{ group: query.group }} me=${me} />
-        <${Order} kind="close" label="Disconnect its members…" app=${query.app} to=${{ group: query.group }} me=${me} /></div><//>
+      <${Facts} rows=${homeFacts(body, query)} />
+      <${Orders}><${Order} kind="send" label="Send a test message…" app=${query.app} to=${{ group: query.group }} me=${me} />
+        <${Order} kind="close" label="Disconnect its members…" app=${query.app} to=${{ group: query.group }} me=${me} /><//><//>
     <${Tap} me=${me} key=${query.group} app=${query.app} whom=${{ group: query.group }} kinds=${['placed', 'dropped', 'joined', 'left', 'subscribing', 'closed']} />
     <${Table} caption="Members" note=${body.members.next_cursor ? 'the first of them' : ''} columns=${clientColumns} rows=${body.members.clients} keyOf=${(one) => one.client_id} empty="None is connected."
       more=${body.members.next_cursor && html`<p class="pages"><a href=${link('clients', { app: query.app, by: 'group', value: query.group })}>All of them</a></p>`} />
-    ${body.history.messages.length > 0 && html`<${Table} caption="Last messages" note="their content is not shown here" columns=${HISTORY} rows=${body.history.messages} keyOf=${(one) => one.offset} />`}`}`
+    ${body.history.messages.length > 0 && html`<${Table} caption="Last messages" note="what they say is not shown here" columns=${HISTORY} rows=${body.history.messages} keyOf=${(one) => one.offset} />`}`}`
 }
 Group.what = (query) => ({ page: 'group', app: query.app, group: query.group ?? '' })

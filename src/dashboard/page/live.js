@@ -5,6 +5,10 @@ const AGAIN_MS = [250, 500, 1000, 2000, 4000]
 const LOGGED_OUT = 4401
 // Longer than the server tries for an answer.
 const SILENCE_MS = 30_000
+// The stream takes no more at once; no name is nearly as long.
+const SAID_BYTES_MAX = 64 * 1024
+// Closed for what the page has said: it must not say it again.
+const REFUSED = [1008, 1009]
 
 class Live {
   constructor() {
@@ -48,7 +52,7 @@ class Live {
       this.state = 'open'
       this.why = ''
       this.heardAt = performance.now()
-      if (this.what) this.say({ show: { number: this.number, what: this.what } })
+      this.ask()
       if (this.tapped) this.say(this.tapped.say)
       this.hide()
       this.changed()
@@ -71,6 +75,10 @@ class Live {
     this.failures += 1
     this.state = code === LOGGED_OUT ? 'out' : 'lost'
     this.why = reason
+    if (REFUSED.includes(code)) {
+      this.refused = JSON.stringify(this.what)
+      this.tapped = null
+    }
     this.changed()
     if (this.state === 'out') return
     // A handshake that is refused looks like a lost connection: only a request says which it was.
@@ -84,7 +92,17 @@ class Live {
   }
 
   say(what) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(what))
+    const text = JSON.stringify(what)
+    if (new TextEncoder().encode(text).length > SAID_BYTES_MAX) return false
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(text)
+    return true
+  }
+
+  /** Asks for what is shown, unless the stream would not take it. */
+  ask() {
+    if (!this.what) return
+    const taken = JSON.stringify(this.what) !== this.refused && this.say({ show: { number: this.number, what: this.what } })
+    if (!taken) this.bodyError = 'The address of this page names something that is longer than any name can be'
   }
 
   /** What is shown from now on. */
@@ -94,7 +112,7 @@ class Live {
     this.number += 1
     this.snapshot = null
     this.bodyError = ''
-    this.say({ show: { number: this.number, what } })
+    this.ask()
     this.changed()
   }
 
@@ -103,7 +121,7 @@ class Live {
     this.tapNumber = (this.tapNumber ?? 0) + 1
     const number = this.tapNumber
     this.tapped = { say: { tap: { number, ...of } }, number, take }
-    this.say(this.tapped.say)
+    if (!this.say(this.tapped.say)) this.tapped = null
     return () => {
       if (this.tapped?.number !== number) return
       this.tapped = null

@@ -25,6 +25,9 @@ export function Order({ kind, label, app, to, me, event, gone }) {
     ${open && html`<${Form} kind=${kind} app=${app} to=${to} me=${me} event=${event} close=${() => setOpen(false)} />`}`
 }
 
+/** Orders beside each other; nothing where there is none. */
+export const Orders = ({ children }) => html`<div class="row orders">${children}</div>`
+
 function Form({ kind, app, to, me, event: named, close }) {
   const dialog = useRef(null)
   const id = useRef(newId())

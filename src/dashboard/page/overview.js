@@ -1,6 +1,6 @@
 // The cluster at one glance.
-import { html } from '/base.js'
-import { age, bytes, clock, count, counted, gateways, held, rate, short, totals, troubles, workers } from '/words.js'
+import { html, link } from '/base.js'
+import { age, bytes, clock, count, counted, gateways, held, rate, seesAll, short, totals, troubles, workers } from '/words.js'
 import { rates } from '/rates.js'
 import { Chart, ClientLink, Meter, Spark, State, Table, Tile, asking } from '/parts.js'
 
@@ -68,16 +68,60 @@ const ENDS = [
   { label: 'What', cell: (end) => end.why.title },
 ]
 
-export function Overview({ head, body }) {
+const LOUD = [
+  { label: 'Group', cell: (one) => html`<a class="wrap" href=${link('group', { app: one.app, group: one.group })}>${one.group}</a> <span class="soft">${one.app}</span>` },
+  { label: 'Home', cell: (one) => one.home || 'none' },
+  { label: 'Members', num: true, cell: (one) => count(one.clients) },
+  { label: 'Messages/s', num: true, cell: (one) => rate(one.messages_per_s) },
+  { label: 'Copies/s', num: true, cell: (one) => rate(one.deliveries_per_s) },
+  { label: 'Bytes/s', num: true, cell: (one) => bytes(Math.round(one.bytes_per_s)) },
+]
+
+const BUSY = [
+  { label: 'Client', cell: (one) => html`<${ClientLink} app=${one.app} id=${one.client_id}>${one.uid ? `uid ${one.uid}` : short(one.client_id)}<//> <span class="soft">${one.app}</span>` },
+  { label: 'Gateway', cell: (one) => one.gateway },
+  { label: 'In/s', num: true, cell: (one) => rate(one.messages_in_per_s) },
+  { label: 'Out/s', num: true, cell: (one) => rate(one.messages_out_per_s) },
+  { label: 'Bytes/s', num: true, cell: (one) => bytes(Math.round(one.bytes_out_per_s)) },
+  { label: 'Outbox', num: true, cell: (one) => bytes(one.outbox_bytes) },
+]
+
+export const CALLERS = [
+  { label: 'Caller', cell: (one) => html`<span class="wrap">${one.caller}</span>` },
+  { label: 'Commands/s', num: true, cell: (one) => rate(one.commands_per_s) },
+  { label: 'Bytes/s', num: true, cell: (one) => bytes(Math.round(one.bytes_per_s)) },
+  { label: 'Refused', num: true, cell: (one) => count(one.refused) },
+  { label: 'Last', num: true, cell: (one) => html`<span class="time">${clock(one.last_at_ms)}</span>` },
+]
+
+/** What is busiest of a kind: `part` is an answer of Observe.Top. */
+export function Busiest({ caption, note, part, rows, columns, keyOf, empty }) {
+  const measuring = part && !part.why && part.measured_ms === 0
+  const without = part?.coverage?.missing ?? []
+  return html`<${Table} caption=${caption} note=${measuring ? 'rates are being measured' : without.length ? `without ${without.join(', ')}` : note} columns=${columns} rows=${rows ?? []} keyOf=${keyOf}
+    empty=${part?.why ? `Not known: ${part.why}.` : part ? empty : asking()} />`
+}
+
+/** The first screen of those who may see some apps alone. */
+function Limited({ head, app }) {
+  return html`<h1>Overview of app ${app}</h1>
+    ${head.apps.length > 1 && html`<p>Your token is for ${head.apps.map((id, n) => html`${n ? ', ' : ''}<a href=${link('overview', { app: id })} aria-current=${id === app ? 'true' : null}>${id}</a>`)}; the cluster as a whole is not shown to you.</p>`}
+    ${head.apps.length === 1 && html`<p class="soft">Your token is for this app: the cluster as a whole is not shown to you.</p>`}`
+}
+
+export function Overview({ head, body, query }) {
   const { status } = head
-  if (head.limited) return html`<h1>Overview</h1><p>Your token is for ${head.apps.map((id, n) => html`${n ? ', ' : ''}<a href=${`#/app?${new URLSearchParams({ app: id })}`}>app ${id}</a>`)}: the cluster as a whole is not shown to you.</p>`
-  return html`<h1 class="hidden">Overview</h1>
+  return html`${head.limited ? html`<${Limited} head=${head} app=${query.app} />` : html`<h1 class="hidden">Overview</h1>
     <${Health} status=${status} />
     <${Figures} status=${status} />
-    <${Table} caption="Gateways" columns=${GATEWAYS.filter((one) => one.label !== 'Busy' || status.gateways.some((known) => known.counters))} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />
+    <${Table} caption="Gateways" columns=${GATEWAYS.filter((one) => one.label !== 'Busy' || status.gateways.some((known) => known.counters))} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />`}
     <div class="two">
-      <${Table} caption="Workers" columns=${WORKERS} rows=${workers(status)} keyOf=${(one) => one.name} empty="No worker is attached." />
-      <${Table} caption="Last ends" columns=${ENDS} rows=${body?.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : asking()}
+      <${Busiest} caption="Loud groups" columns=${LOUD} part=${body?.groups} rows=${body?.groups.groups} keyOf=${(one) => `${one.app}/${one.group}`} empty="Nothing is sent to groups." />
+      <${Busiest} caption="Busy clients" columns=${BUSY} part=${body?.clients} rows=${body?.clients.clients} keyOf=${(one) => one.client_id} empty="No client sends or receives." />
+      <${Busiest} caption="Callers" note="over the last 10 s" columns=${CALLERS} part=${body?.callers} rows=${body?.callers.callers} keyOf=${(one) => one.caller} empty="Nobody has given a command." />
+      ${!head.limited && html`<${Table} caption="Workers" columns=${WORKERS} rows=${workers(status)} keyOf=${(one) => one.name} empty="No worker is attached." />`}
+      <${Table} caption="Last ends" columns=${ENDS} rows=${body?.recent.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : asking()}
         more=${html`<p class="pages"><a href="#/events">All ends and refusals</a></p>`} />
     </div>`
 }
+Overview.what = (query, me) => ({ page: 'overview', app: seesAll(me) ? '' : query.app })

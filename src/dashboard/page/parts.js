@@ -76,8 +76,8 @@ export function Chart({ values, label }) {
 export const Field = ({ label, children }) => html`<label class="field"><span>${label}</span>${children}</label>`
 
 /** Why nothing is shown, or what is shown is old. */
-export function Note({ tone = 'bad', children }) {
-  return html`<p class="note ${tone}" role="status">${children}</p>`
+export function Note({ tone = 'bad', quiet, children }) {
+  return html`<p class="note ${tone}" role=${quiet ? null : 'status'}>${children}</p>`
 }
 
 /** Draws again every second: for ages. */
@@ -108,4 +108,4 @@ export function AppChoice({ app, apps }) {
 }
 
 /** What stands where an answer is missing. */
-export const asking = () => (live.bodyError ? 'No answer.' : 'Asking…')
+export const asking = () => (live.bodyError ? 'Nothing can be shown: see above.' : 'Asking…')

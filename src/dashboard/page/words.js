@@ -48,6 +48,9 @@ export function clock(ms, now = Date.now()) {
   return day === iso(now).slice(0, 10) ? time : `${day} ${time}`
 }
 
+/** Whether somebody may see the cluster as a whole, and not some apps alone. */
+export const seesAll = (me) => !me.apps?.length || me.apps.includes('*')
+
 /** "4uaa..9tvg". */
 export const short = (id) => (id.length > 12 ? `${id.slice(0, 4)}..${id.slice(-4)}` : id)
 

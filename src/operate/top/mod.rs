@@ -45,12 +45,15 @@ const MEASURED_TRIES: usize = 5;
 #[command(
     after_help = "Rates are per second; BYTES/S and OUTBOX are in bytes; ANSWER is a worker's mean time to answer.
 A number that is not known yet is shown as \"?\".
+Callers are counted where their commands come in, questions like this one included; their rates are those of the last
+10 s, and LAST is the time of their last command, in UTC.
 
 Examples:
   broadgate top
   broadgate top clients --sort waiting
   broadgate top groups --app shop --sort bytes --once
-  broadgate top workers --json"
+  broadgate top workers --json
+  broadgate top callers --app shop --once"
 )]
 pub(crate) struct TopArgs {
     /// What is listed below the gateways

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broadgate_business::v1::{TopApp, TopClient, TopGroup, TopReply};
+use broadgate_business::v1::{TopApp, TopCaller, TopClient, TopGroup, TopReply};
 use ratatui::{
     Frame,
     style::{Modifier, Style},
@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     operate::{
         status::epoch,
+        stream::time_of_day,
         top::{
             rates::{GatewayLoad, GatewayRates, TopPicture, WorkerLoad},
             state::TopState,
@@ -183,7 +184,7 @@ fn foot(state: &TopState, width: usize) -> Vec<(LineKind, String)> {
     } else if state.typing {
         "enter keeps the filter  esc clears it".to_owned()
     } else {
-        "g c a w views  s sort  / filter  space pause  y print the command  q quit".to_owned()
+        "g c a w l views  s sort  / filter  space pause  y print the command  q quit".to_owned()
     };
     vec![(LineKind::Strong, cut(&text, width))]
 }
@@ -291,8 +292,21 @@ fn listed(top: &TopReply) -> Vec<Vec<String>> {
             whole(row.refused),
         ]
     };
+    let caller = |row: &TopCaller| {
+        vec![
+            one_line(&row.caller),
+            rate(row.commands_per_s),
+            rate(row.sends_per_s),
+            size(row.bytes_per_s),
+            rate(row.refused_per_s),
+            whole(row.commands),
+            time_of_day(row.last_at_ms),
+            one_line(&row.gateways.join(",")),
+        ]
+    };
     let groups = top.groups.iter().map(group);
-    groups.chain(top.clients.iter().map(client)).chain(top.apps.iter().map(app)).collect()
+    let rows = groups.chain(top.clients.iter().map(client)).chain(top.apps.iter().map(app));
+    rows.chain(top.callers.iter().map(caller)).collect()
 }
 
 /// How much of its limits an app has used: of the one that is nearest.

@@ -123,7 +123,7 @@ fn the_screen_of_groups() {
         .into_iter()
         .map(str::to_owned)
         .chain(std::iter::repeat_n(String::new(), 13))
-        .chain(["g c a w views  s sort  / filter  space pause  y print the command  q quit".to_owned()])
+        .chain(["g c a w l views  s sort  / filter  space pause  y print the command  q quit".to_owned()])
         .collect::<Vec<_>>()
     );
 }
@@ -143,7 +143,7 @@ fn the_first_screen_has_no_rates_and_says_so() {
 #[test]
 fn every_view_fits_every_terminal() {
     let mut state = state();
-    for view in "gcaw".chars() {
+    for view in "gcawl".chars() {
         press(&mut state, view);
         let shown = state.view;
         state.answered(TopPicture { at: Duration::from_secs(14), ..picture(14) }, shown);
@@ -153,7 +153,7 @@ fn every_view_fits_every_terminal() {
             if width >= 40 {
                 let text = lines.join("\n");
                 assert!(text.contains("gw-1") && text.contains("NO ANSWER"), "{view} {width}: {text}");
-                assert!(lines.last().unwrap().starts_with("g c a w views"), "{text}");
+                assert!(lines.last().unwrap().starts_with("g c a w l views"), "{text}");
             }
         }
     }
@@ -233,4 +233,42 @@ fn scripts_get_rates_and_the_contracts_rows() {
     assert_eq!(value["groups"][0]["group"], "orders.eu");
     let text = text(&state(), Duration::from_secs(12), None);
     assert!(text.contains("shop/orders.eu") && !text.contains("q quit"), "{text}");
+}
+
+#[test]
+fn callers_are_listed_with_their_gateways() {
+    let mut state = state();
+    press(&mut state, 'l');
+    assert_eq!((state.view, state.order), (TopView::Callers, TopOrder::Out));
+    let caller = |caller: &str, commands_per_s: f64, gateways: &[&str]| TopCaller {
+        caller: caller.into(),
+        commands_per_s,
+        sends_per_s: commands_per_s / 2.0,
+        bytes_per_s: commands_per_s * 512.0,
+        commands: 4_711,
+        last_at_ms: 1_700_000_000_000,
+        gateways: gateways.iter().map(ToString::to_string).collect(),
+        ..TopCaller::default()
+    };
+    let mut next = picture(14);
+    next.top = Some(TopReply {
+        measured_ms: 10_000,
+        callers: vec![
+            caller("app:shop/b6e2", 312.0, &["gw-1", "gw-2"]),
+            caller("token:a\u{1b}nn", 0.1, &["gw-1"]),
+        ],
+        ..TopReply::default()
+    });
+    state.answered(next, TopView::Callers);
+    let screen = drawn(&state, 14, 100, 24);
+    let rows = &screen[6..9];
+    assert_eq!(
+        rows,
+        [
+            "CALLER           COMMANDS/S*  SENDS/S    BYTES/S  REFUSED/S  COMMANDS          LAST  GATEWAYS",
+            "app:shop/b6e2            312      156  156.0 KiB          0     4,711  22:13:20.000  gw-1,gw-2",
+            "token:a\\u{1b}nn          0.1      0.1       51 B          0     4,711  22:13:20.000  gw-1",
+        ]
+    );
+    assert_eq!(json(&state).unwrap()["callers"][0]["caller"], "app:shop/b6e2");
 }

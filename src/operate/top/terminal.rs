@@ -94,3 +94,45 @@ fn give_back() {
         let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Run by the test below on a terminal of its own.
+    #[test]
+    #[ignore = "it takes over the terminal that it runs on, and panics"]
+    fn panics_while_the_terminal_is_taken() {
+        let mut terminal = TakenTerminal::take().unwrap();
+        terminal.draw(|frame| frame.render_widget("the screen", frame.area())).unwrap();
+        panic!("for the test");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        let program = std::env::current_exe().unwrap();
+        let name = "operate::top::terminal::tests::panics_while_the_terminal_is_taken";
+        let run = format!("{} --ignored --exact {name} --nocapture", program.display());
+        let line = format!("stty rows 24 cols 80 icanon echo; {run}; echo code=$?; stty -a");
+        let script = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&script.stdout).into_owned();
+        let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what:?} is missing in {text}"));
+        let (taken, drawn, given_back) = (at("\u{1b}[?1049h"), at("screen"), at("\u{1b}[?1049l"));
+        assert!(taken < drawn && drawn < given_back, "{text}");
+        assert!(given_back < at("for the test"), "the message is on the terminal's own screen: {text}");
+        assert_eq!(text.matches("\u{1b}[?1049l").count(), 1, "{text}");
+        let after = &text[at("code=101")..];
+        for mode in ["isig icanon", " echo "] {
+            assert!(after.contains(mode), "{mode} is off: {after}");
+        }
+        assert!(text.contains("\u{1b}[?25h"), "the cursor is shown again: {text}");
+    }
+}

@@ -20,28 +20,30 @@ pub(super) enum TopView {
     Apps,
     /// Workers, with their unanswered events and answer times
     Workers,
+    /// Who commands: tokens, apps' backends, workers and other programs
+    Callers,
 }
 
 /// What comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum TopOrder {
-    /// Messages to clients; events to workers
+    /// Messages to clients; events to workers; commands of callers
     #[default]
     Out,
     /// Messages from clients; messages sent to a group
     In,
-    /// Bytes to clients
+    /// Bytes to clients; bytes that callers send
     Bytes,
     /// Bytes in a client's outbox; events that a worker has not answered
     Waiting,
-    /// Copies dropped at slow members of a group; refusals of an app
+    /// Copies dropped at slow members of a group; refusals of an app, or of a caller's commands
     Drops,
     /// Clients of groups, apps and workers
     Clients,
 }
 
 impl TopView {
-    pub(super) const ALL: [Self; 4] = [Self::Groups, Self::Clients, Self::Apps, Self::Workers];
+    pub(super) const ALL: [Self; 5] = [Self::Groups, Self::Clients, Self::Apps, Self::Workers, Self::Callers];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -49,6 +51,7 @@ impl TopView {
             Self::Clients => "clients",
             Self::Apps => "apps",
             Self::Workers => "workers",
+            Self::Callers => "callers",
         }
     }
 
@@ -59,6 +62,7 @@ impl TopView {
             Self::Clients => 'c',
             Self::Apps => 'a',
             Self::Workers => 'w',
+            Self::Callers => 'l',
         }
     }
 
@@ -68,6 +72,7 @@ impl TopView {
             Self::Clients => TopBy::Clients,
             Self::Apps => TopBy::Apps,
             Self::Workers => TopBy::Workers,
+            Self::Callers => TopBy::Callers,
         }
     }
 
@@ -79,6 +84,7 @@ impl TopView {
             Self::Clients => &[(Out, 5), (In, 4), (Bytes, 6), (Waiting, 7)],
             Self::Apps => &[(Out, 4), (In, 3), (Bytes, 5), (Drops, 6), (Clients, 1)],
             Self::Workers => &[(Out, 4), (Waiting, 3), (Clients, 2)],
+            Self::Callers => &[(Out, 1), (Bytes, 3), (Drops, 4)],
         }
     }
 
@@ -120,11 +126,22 @@ impl TopView {
             TopColumn::number("ANSWER", 0),
             TopColumn::number("GATEWAYS", 4),
         ];
+        const CALLERS: &[TopColumn] = &[
+            TopColumn::text("CALLER", 0),
+            TopColumn::number("COMMANDS/S", 0),
+            TopColumn::number("SENDS/S", 1),
+            TopColumn::number("BYTES/S", 2),
+            TopColumn::number("REFUSED/S", 3),
+            TopColumn::number("COMMANDS", 1),
+            TopColumn::number("LAST", 2),
+            TopColumn::text("GATEWAYS", 4),
+        ];
         match self {
             Self::Groups => GROUPS,
             Self::Clients => CLIENTS,
             Self::Apps => APPS,
             Self::Workers => WORKERS,
+            Self::Callers => CALLERS,
         }
     }
 

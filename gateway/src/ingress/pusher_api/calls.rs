@@ -119,6 +119,10 @@ impl Backend {
         }
     }
 
+    fn as_caller(&self) -> Caller {
+        Caller::of_app(&self.app.id, self.key.as_deref(), self.caller)
+    }
+
     /// Gives commands in this order; all answers, or the first refusal. An answer that may lack something
     /// is none.
     pub(super) async fn ask_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
@@ -128,6 +132,7 @@ impl Backend {
 
     /// Gives commands in this order; all answers, or the first refusal.
     async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ApiRefusal> {
+        self.dispatcher.callers.count(&self.as_caller(), commands.iter());
         let number = |(id, command)| v1::Command { id, command: Some(command), after: None };
         let commands = (0..).zip(commands).map(number).collect();
         accepted(self.dispatcher.place(commands).await.answers().await)
@@ -136,8 +141,11 @@ impl Backend {
     /// Each channel's event is a command of its own: it has a place in the channel's order.
     pub(super) async fn publish(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
         self.claim(events).await?;
-        let events = ChannelEvent::of_publishes(&self.app.id, self.once.as_deref(), events);
-        let answers = accepted(self.dispatcher.place_events(events.into_iter()).await.answers().await)?;
+        let commands = ChannelEvent::of_publishes(&self.app.id, self.once.as_deref(), events).into_iter();
+        let bytes = events.iter().map(|event| event.data.len() as u64 * event.channels.len() as u64).sum();
+        let who = self.as_caller();
+        self.dispatcher.callers.count_sends(&who.who(), &self.app.id, commands.len() as u64, bytes);
+        let answers = accepted(self.dispatcher.place_events(commands).await.answers().await)?;
         match (answers.iter().all(is_complete), &self.once) {
             (true, _) => Ok(()),
             (false, Some(_)) => Err(unavailable(INCOMPLETE)),
@@ -292,7 +300,7 @@ impl Backend {
             ..v1::CloseRequest::default()
         };
         let mut command = Command::Close(request);
-        let caller = Caller::of_app(&self.app.id, self.key.as_deref(), self.caller);
+        let caller = self.as_caller();
         self.dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
         let line = AuditLine::of_command(|| self.dispatcher.me.load().name.clone(), &caller, &command);
         let answers = self.ask(vec![command]).await?;
