@@ -256,7 +256,17 @@ mod tests {
             let apps = Apps::new(apps).unwrap();
             let (registers, tokens) = (vec!["r:1".into()], Tokens::default());
             let (credentials, events) = (secret.into(), EventLog::default());
-            Config { registers, credentials, settings, apps, tokens, events, pages: &[] }.check()
+            Config {
+                registers,
+                credentials,
+                settings,
+                apps,
+                tokens,
+                events,
+                other_connections: 0,
+                pages: &[],
+            }
+            .check()
         };
         let of = |message_bytes_max, outbox_bytes_max| GatewayLimits {
             message_bytes_max,
