@@ -71,6 +71,8 @@ enum CliCommand {
     Roster(operate::RosterArgs),
     /// List uids
     Uids(operate::UidsArgs),
+    /// Show who you are to the cluster: name, role, apps and rights of your token
+    Whoami(operate::WhoAmIArgs),
     /// Say why connections have ended, and why clients were refused
     Why(operate::WhyArgs),
     /// Show live what clients do and what is sent to them
@@ -115,7 +117,7 @@ enum CliCommand {
         #[command(flatten)]
         apps: AppsFileOption,
     },
-    /// Print shell completions
+    /// Print shell completions without live names; `source <(COMPLETE=bash broadgate)` has both (bash, zsh, fish)
     Completions {
         /// The shell
         shell: Shell,
@@ -143,6 +145,11 @@ impl Cli {
         let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         Ok(is_role.then_some(half))
     }
+}
+
+/// Answers a shell that asks for completions, and ends the process then.
+pub fn answer_shell() {
+    operate::answer_shell(Cli::command);
 }
 
 /// Parses the command line; a wrong one ends the process with exit code 2.
@@ -176,6 +183,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         CliCommand::Watch(args) => operate::watch(args).await,
         CliCommand::Roster(args) => operate::roster(args).await,
         CliCommand::Uids(args) => operate::uids(args).await,
+        CliCommand::Whoami(args) => operate::whoami(args).await,
         CliCommand::Why(args) => operate::why(args).await,
         CliCommand::Tap(args) => operate::tap(args).await,
         CliCommand::Events(args) => operate::events(args).await,

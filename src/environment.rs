@@ -16,7 +16,7 @@ use crate::failure::Failure;
 
 const PREFIX: &str = "BROADGATE_";
 /// Variables that are not keys of the file and hold text.
-const TEXTS: [&str; 6] = ["SECRET", "TOKEN", "ADDR", "REGISTER", "LOG", "NAME"];
+const TEXTS: [&str; 7] = ["SECRET", "TOKEN", "ADDR", "REGISTER", "LOG", "NAME", "COMPLETE_TIME"];
 /// Variables that hold a path, which need not be UTF-8.
 const PATHS: [&str; 2] = ["CONFIG", "APPS"];
 /// Variables of this project's examples and tests.

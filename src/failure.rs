@@ -103,6 +103,10 @@ impl From<CommandError> for Failure {
                 Self::NotAllowed(sentence)
             }
             CommandError::NotReachable { .. } => Self::Unreachable(sentence),
+            // A question; a command that may have been carried out has its id.
+            CommandError::Unanswered { command_id, .. } if command_id.is_empty() => {
+                Self::Unreachable(sentence)
+            }
             _ => Self::Failed(sentence),
         }
     }

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    broadgate::cli::answer_shell();
     let cli: broadgate::cli::Cli = broadgate::cli::parse();
     let threads = cli.threads();
     broadgate::run(threads, broadgate::cli::run(cli))

@@ -12,7 +12,8 @@ $group = $argv[1] ?? 'lobby';
 $text = $argv[2] ?? 'hello from PHP';
 $address = getenv('BROADGATE_ADDR') ?: '127.0.0.1:7200';
 
-$headers = ['Content-Type: application/json'];
+// Operators see the name in the audit, and where a command of this program closes a client.
+$headers = ['Content-Type: application/json', 'broadgate-worker: publisher-php'];
 $secret = getenv('BROADGATE_SECRET');
 if ($secret !== false && $secret !== '') {
     // While the secret is being changed there are two; the first is sent.

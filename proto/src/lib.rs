@@ -14,6 +14,7 @@
 //! | [`view`] | reads of a view: its gateways, workers, epoch |
 //! | [`view_change`] | what differs between two views |
 //! | [`parse_error`] | errors of parsers without the values that they quote |
+//! | [`said`] | what callers say of themselves in headers, and notes on orders |
 //! | [`ring`] | which gateway is the home of a topic |
 //! | [`time_setting`] | times in settings, bounded |
 //! | [`secret`] | the shared secret of the internal ports |
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod name;
 pub mod parse_error;
 pub mod ring;
+pub mod said;
 pub mod secret;
 pub mod time_setting;
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines)]

@@ -529,6 +529,10 @@ pub const SECRET_BYTES_MIN: usize = 32;
 pub const TOKENS_MAX: usize = 1000;
 /// Bytes of a token's name: it stands in every line about its holder.
 pub const TOKEN_NAME_BYTES_MAX: usize = 64;
+/// Bytes of the note that an operator leaves with an order: it stands in a line of the audit and in an event.
+pub const NOTE_BYTES_MAX: usize = 256;
+/// Bytes of who gave an order, as one process tells another: who, how, from where, and the note.
+pub const ORDER_GIVER_BYTES_MAX: usize = 4 * KIB;
 /// Bytes of who gave a command: the id and key of an app at most, and what kind of caller it is.
 pub const CALLER_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 16;
 /// Events that a gateway remembers for operators.

@@ -8,7 +8,10 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq as _;
 use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor};
 
-use crate::limits::SECRET_BYTES_MIN;
+use crate::{
+    limits::SECRET_BYTES_MIN,
+    said::{HOW_HEADER, NOTE_HEADER, note_header},
+};
 
 /// What every token of an operator begins with, and no secret.
 pub const TOKEN_MARK: &str = "bgt_";
@@ -24,8 +27,15 @@ pub const WORKER_HEADER: &str = "broadgate-worker";
 #[derive(Clone, Default)]
 pub struct Secret {
     all: Arc<[String]>,
-    /// The worker that sends them.
+    said: SaidByCaller,
+}
+
+/// What the caller that sends them says of itself.
+#[derive(Debug, Clone, Default)]
+struct SaidByCaller {
     worker: Option<AsciiMetadataValue>,
+    how: Option<AsciiMetadataValue>,
+    note: Option<AsciiMetadataValue>,
 }
 
 /// An unusable secret or listen address.
@@ -87,7 +97,7 @@ impl Secret {
                 return Err(SecretError::Characters);
             }
         }
-        Ok(Self { all: all.into(), worker: None })
+        Ok(Self { all: all.into(), said: SaidByCaller::default() })
     }
 
     /// The same, sent by the worker of this name. Characters that no header can have become `?`.
@@ -95,7 +105,22 @@ impl Secret {
     pub fn of_worker(self, name: &str) -> Self {
         let fit = |letter: char| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' };
         let name: String = name.chars().map(fit).collect();
-        Self { worker: name.trim().parse().ok().filter(|_| !name.trim().is_empty()), ..self }
+        let worker = name.trim().parse().ok().filter(|_| !name.trim().is_empty());
+        Self { said: SaidByCaller { worker, ..self.said }, ..self }
+    }
+
+    /// The same, sent by a program of people: one of [`PROGRAMS`](crate::said::PROGRAMS).
+    #[must_use]
+    pub fn of_program(self, program: &'static str) -> Self {
+        let how = Some(AsciiMetadataValue::from_static(program));
+        Self { said: SaidByCaller { how, ..self.said }, ..self }
+    }
+
+    /// The same, sent with a note for the audit, which was checked.
+    #[must_use]
+    pub fn with_note(self, note: &str) -> Self {
+        let note = note_header(note.trim()).parse().ok().filter(|_| !note.trim().is_empty());
+        Self { said: SaidByCaller { note, ..self.said }, ..self }
     }
 
     /// A token, which a caller sends in the secret's place.
@@ -108,7 +133,7 @@ impl Secret {
             && token.len() >= SECRET_BYTES_MIN
             && token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
         if is_one {
-            Ok(Self { all: vec![token.to_owned()].into(), worker: None })
+            Ok(Self { all: vec![token.to_owned()].into(), said: SaidByCaller::default() })
         } else {
             Err(SecretError::NoToken)
         }
@@ -174,7 +199,7 @@ impl Secret {
     pub fn sender(&self) -> SendSecret {
         let all: Vec<_> = self.all.iter().map(|one| format!("Bearer {one}")).collect();
         let secrets = if all.is_empty() { None } else { all.join(", ").parse().ok() };
-        SendSecret { secrets, worker: self.worker.clone() }
+        SendSecret { secrets, said: self.said.clone() }
     }
 }
 
@@ -194,13 +219,16 @@ pub fn token_of(authorization: &str) -> Option<&str> {
 #[derive(Clone, Debug)]
 pub struct SendSecret {
     secrets: Option<AsciiMetadataValue>,
-    worker: Option<AsciiMetadataValue>,
+    said: SaidByCaller,
 }
 
 impl Interceptor for SendSecret {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(worker) = &self.worker {
-            request.metadata_mut().insert(WORKER_HEADER, worker.clone());
+        let SaidByCaller { worker, how, note } = &self.said;
+        for (header, said) in [(WORKER_HEADER, worker), (HOW_HEADER, how), (NOTE_HEADER, note)] {
+            if let Some(said) = said {
+                request.metadata_mut().insert(header, said.clone());
+            }
         }
         if let Some(value) = &self.secrets {
             let mut value = value.clone();
@@ -260,6 +288,15 @@ mod tests {
         assert_eq!(said("chat-1").as_deref(), Some("chat-1"));
         assert_eq!(said("caf\u{e9}\n").as_deref(), Some("caf??"));
         assert_eq!(said(""), None);
+    }
+
+    #[test]
+    fn an_operator_says_how_and_why() {
+        let secret = Secret::default().of_program(crate::said::CLI).with_note(" f\u{fc}r #4711\n");
+        let sent = secret.sender().call(Request::new(())).unwrap();
+        let said = |header| sent.metadata().get(header).map(|value| value.to_str().unwrap());
+        assert_eq!((said(HOW_HEADER), said(NOTE_HEADER)), (Some("cli"), Some("f%C3%BCr #4711")));
+        assert_eq!(said(WORKER_HEADER), None);
     }
 
     #[test]

@@ -266,10 +266,12 @@ async fn operators_drain_and_take_out_and_the_removed_come_back_as_another() {
     let mut b = gateway(&registers, "b", 7202);
     until(b.views(), |view| names(view) == ["b"]).await;
     let mut operator = register.client().await;
-    let reply = operator.drain(DrainRequest { gateway: "b".into() }).await.unwrap().into_inner();
+    let reply = operator.drain(DrainRequest { gateway: "b".into(), by: None }).await.unwrap().into_inner();
     assert_eq!(reply.incarnation, b.incarnation().to_string());
-    assert_eq!(event(&mut b).await, MemberEvent::Drain);
-    let nobody = operator.drain(DrainRequest { gateway: "nobody".into() }).await.unwrap_err();
+    let MemberEvent::Drain { by } = event(&mut b).await else { panic!("not drained") };
+    // It has no secret, and callers on the same machine need none.
+    assert_eq!((&*by.who, &*by.how, &*by.from), ("local", "grpc", "127.0.0.1"));
+    let nobody = operator.drain(DrainRequest { gateway: "nobody".into(), by: None }).await.unwrap_err();
     assert_eq!(nobody.code(), Code::NotFound);
 
     let incarnation = b.incarnation().to_string();

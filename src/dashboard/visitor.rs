@@ -1,6 +1,9 @@
 //! Somebody who is logged in, with what the cluster is asked by.
 
-use broadgate_proto::v1::{StatusRequest, WhoAmIReply, WhoAmIRequest};
+use broadgate_proto::{
+    said,
+    v1::{StatusRequest, WhoAmIReply, WhoAmIRequest},
+};
 use tonic::{Code, Response};
 
 use crate::{
@@ -23,7 +26,8 @@ pub(super) struct Visitor {
 }
 
 impl Visitor {
-    pub(super) fn new(chosen: ChosenCluster) -> Self {
+    pub(super) fn new(mut chosen: ChosenCluster) -> Self {
+        chosen.credentials.secret = chosen.credentials.secret.of_program(said::DASHBOARD);
         let asker = Asker::new(chosen.addresses.clone(), chosen.credentials.clone());
         Self { asker, head: ClusterHead::default(), chosen, who: WhoAmIReply::default() }
     }

@@ -2,9 +2,35 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use broadgate_business::Credentials;
+use broadgate_proto::said;
 use clap::Args;
 
 use crate::{failure::Failure, operate::target::ChosenCluster};
+
+/// Why an order is given, for the audit.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct OrderNote {
+    /// Why you give the order, such as a ticket's number: it stands in the audit and in `broadgate events`. At most 256
+    /// bytes
+    #[arg(long, value_name = "TEXT", value_parser = note)]
+    note: Option<String>,
+}
+
+fn note(text: &str) -> Result<String, String> {
+    said::check_note(text).map_err(|error| error.to_string())?;
+    let text = text.trim();
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+impl OrderNote {
+    /// The cluster, to which the order goes with the note.
+    pub(super) fn on(&self, chosen: ChosenCluster) -> ChosenCluster {
+        let Some(note) = &self.note else { return chosen };
+        let Credentials { secret, tls } = chosen.credentials;
+        ChosenCluster { credentials: Credentials { secret: secret.with_note(note), tls }, ..chosen }
+    }
+}
 
 /// The answer to what an order asks, ahead of it.
 #[derive(Debug, Clone, Default, Args)]

@@ -20,7 +20,7 @@ use tonic::{
 use crate::{
     failure::Failure,
     operate::{
-        confirm::Confirmation,
+        confirm::{Confirmation, OrderNote},
         drain_by_gateway,
         drain_check::may_restart,
         drain_progress::{SeenState, show_clients},
@@ -61,6 +61,8 @@ pub(crate) struct DrainArgs {
     check: bool,
     #[command(flatten)]
     confirmation: Confirmation,
+    #[command(flatten)]
+    note: OrderNote,
     /// Time limit for the answer
     #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
     timeout: Duration,
@@ -70,7 +72,7 @@ pub(crate) struct DrainArgs {
 }
 
 pub(crate) async fn drain(args: DrainArgs) -> Result<(), Failure> {
-    let chosen = args.at.open()?;
+    let chosen = args.note.on(args.at.open()?);
     if args.check {
         return may_restart(&chosen, &args.gateway, args.timeout, args.json).await;
     }
@@ -165,7 +167,7 @@ async fn ask(
                 }
             };
         let mut client = RegisterClient::with_interceptor(channel, credentials.sender());
-        let status = match client.drain(DrainRequest { gateway: gateway.to_owned() }).await {
+        let status = match client.drain(DrainRequest { gateway: gateway.to_owned(), by: None }).await {
             Ok(reply) => return Ok((register, reply.into_inner())),
             Err(status) => status,
         };

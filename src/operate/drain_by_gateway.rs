@@ -34,7 +34,7 @@ pub(super) async fn ask(
     let order = |address: String, within| async move {
         let credentials = &chosen.credentials;
         let channel = probe::channel(&address, credentials.tls.as_ref(), WantedRole::Gateway, within).await?;
-        let mut request = Request::new(DrainRequest { gateway: gateway.to_owned() });
+        let mut request = Request::new(DrainRequest { gateway: gateway.to_owned(), by: None });
         request.set_timeout(within);
         match AdminClient::with_interceptor(channel, credentials.sender()).drain(request).await {
             Ok(reply) => Ok(Some(reply.into_inner())),

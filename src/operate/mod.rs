@@ -1,6 +1,7 @@
 //! The operator's commands: questions to a running cluster, and orders.
 
 mod clusters;
+mod completions;
 mod confirm;
 mod doctor;
 mod drain;
@@ -24,9 +25,11 @@ mod target;
 mod token_source;
 mod top;
 mod watch;
+mod whoami;
 mod why;
 mod why_text;
 
+pub use self::completions::answer_shell;
 pub use self::target::{At, ChosenCluster, ClusterTarget, ReachedCluster};
 pub(crate) use self::{
     doctor::findings_of as doctor_findings, target::reached as reached_gateway,
@@ -49,6 +52,7 @@ pub(crate) use self::{
     tap::{TapArgs, tap},
     top::{TopArgs, top},
     watch::{WatchArgs, watch},
+    whoami::{WhoAmIArgs, whoami},
     why::{WhyArgs, why},
 };
 use crate::failure::Failure;

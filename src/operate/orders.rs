@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     operate::{
-        confirm::Confirmation,
+        confirm::{Confirmation, OrderNote},
         target::{ClusterTarget, complete},
     },
     output::{counted, json, print, print_json, table},
@@ -74,6 +74,8 @@ pub(crate) struct SendArgs {
     to: AudienceArgs,
     #[command(flatten)]
     confirmation: Confirmation,
+    #[command(flatten)]
+    note: OrderNote,
     /// Send a binary message
     #[arg(long)]
     binary: bool,
@@ -102,6 +104,8 @@ pub(crate) struct KickArgs {
     at_once: bool,
     #[command(flatten)]
     confirmation: Confirmation,
+    #[command(flatten)]
+    note: OrderNote,
 }
 
 pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
@@ -123,7 +127,7 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
             None => Payload::from(text),
         }
     };
-    let chosen = args.target.at.open()?;
+    let chosen = args.note.on(args.target.at.open()?);
     args.confirmation.ask(&chosen, None)?;
     let receipt = args.target.reach(&chosen).await?.of_app()?.send(to, payload).await?;
     report(&args.target, &args.to, &receipt, "sent to")
@@ -131,7 +135,7 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
 
 pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {
     let of = args.of.audience()?;
-    let chosen = args.target.at.open()?;
+    let chosen = args.note.on(args.target.at.open()?);
     args.confirmation.ask(&chosen, args.of.all.then_some("Close every client of the app?"))?;
     let mut close = Close::with(args.code, args.reason.as_str());
     if args.at_once {

@@ -47,6 +47,12 @@ pub(super) async fn check(
         Ok(found) if found.is_of_the_cluster() => {
             Err(Failure::Unreachable(format!("{address} {}", found.sentence())))
         }
+        Ok(FoundListener::Other) => Err(Failure::Unreachable(format!(
+            "{address} {}, or needs longer than {} (--timeout); {}",
+            FoundListener::Other.sentence(),
+            humantime::format_duration(within),
+            wanted.hint()
+        ))),
         Ok(found) => Err(Failure::Unreachable(format!("{address} {}; {}", found.sentence(), wanted.hint()))),
         Err(why) => {
             Err(Failure::Unreachable(format!("{address} cannot be reached: {why}; {}", wanted.hint())))
@@ -95,6 +101,8 @@ pub(super) fn refused(address: &str, wanted: WantedRole, status: &Status) -> Fai
             Failure::Unreachable(format!("{address} is a gateway's internal port; {}", wanted.hint()))
         }
         (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, _) => {
+            let message =
+                if message == "Timeout expired" { "not in time (--timeout)".to_owned() } else { message };
             Failure::Unreachable(format!("{address} does not answer: {message}"))
         }
         // An answer of HTTP, and none of gRPC.

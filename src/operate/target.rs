@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use broadgate_business::{Cluster, Credentials, Secret, v1::Coverage};
 use broadgate_gateway::config::InternalListener;
-use broadgate_proto::name;
+use broadgate_proto::{name, said};
 use clap::Args;
 
 use crate::{
@@ -123,6 +123,18 @@ impl At {
     /// # Errors
     /// If the configuration or the profile cannot be used, or an address is none.
     pub fn open(&self) -> Result<ChosenCluster, Failure> {
+        self.choose(true)
+    }
+
+    /// The same, unless a program would have to be run for the token: it may ask its user for a password.
+    ///
+    /// # Errors
+    /// The same, and then.
+    pub(super) fn open_without_programs(&self) -> Result<ChosenCluster, Failure> {
+        self.choose(false)
+    }
+
+    fn choose(&self, runs_programs: bool) -> Result<ChosenCluster, Failure> {
         let said = SaidPlaces {
             cluster_flag: self.cluster.clone(),
             addr_flag: self.addr.clone(),
@@ -138,6 +150,10 @@ impl At {
         match choice {
             Choice::Profile(name, by) => {
                 let profiles = profiles.map_or_else(Profiles::read, Ok)?;
+                if !runs_programs && profiles.get(&name).is_ok_and(|profile| profile.token_command.is_some())
+                {
+                    return Err(Failure::usage(format!("{by}: the token of {name:?} comes from a program")));
+                }
                 self.profile(&profiles, name, by)
             }
             Choice::Address(address, by) => self.configured(Some((by, address))),
@@ -156,7 +172,7 @@ impl At {
                  name a gateway with --addr"
             )));
         }
-        let credentials = profiles.credentials(&name, profile)?;
+        let credentials = by_cli(profiles.credentials(&name, profile)?);
         let Profile { addresses, app, protected, .. } = profile.clone();
         Ok(ChosenCluster { name: Some(name), addresses, credentials, app, protected, registers: None })
     }
@@ -183,6 +199,7 @@ impl At {
             Some(token) => Credentials { secret: token, tls: config.tls()? },
             None => config.credentials()?,
         };
+        let credentials = by_cli(credentials);
         Ok(ChosenCluster {
             name: None,
             addresses: vec![address],
@@ -255,6 +272,11 @@ impl ChosenCluster {
         let all = if silent.len() > 1 { "no address answers: " } else { "" };
         Err(self.failure(Failure::Unreachable(format!("{all}{}", silent.join("; ")))))
     }
+}
+
+/// The same, sent by this program.
+fn by_cli(Credentials { secret, tls }: Credentials) -> Credentials {
+    Credentials { secret: secret.of_program(said::CLI), tls }
 }
 
 /// Where a gateway of this configuration is reached from its own machine.

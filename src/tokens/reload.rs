@@ -4,7 +4,7 @@
 use std::{
     hash::{DefaultHasher, Hasher as _},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use broadgate_gateway::{
@@ -103,9 +103,11 @@ impl TokensReload {
                     let text = format!("tokens read again: there are {count}");
                     self.events.note(EventKind::Settings, "tokens_read", text);
                 }
+                self.tokens.set_stale("", 0);
                 "taken"
             }
             Err(sentence) => {
+                self.tokens.set_stale(&sentence, now_ms());
                 let text = format!("the tokens stay as they were: {sentence}");
                 tracing::error!("{text}");
                 self.events.note(EventKind::Alarm, "tokens_unusable", text);
@@ -115,6 +117,11 @@ impl TokensReload {
         counter!("broadgate_gateway_tokens_read_total", "outcome" => outcome).increment(1);
         gauge!("broadgate_gateway_tokens_stale").set(f64::from(u8::from(outcome == "bad")));
     }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn hash(text: &str) -> u64 {

@@ -19,16 +19,16 @@ use crate::{
 const SECRET: &str = "secret-of-the-audit-0123456789abcdef";
 
 /// A file beside the cluster, removed with this.
-struct AuditFile(PathBuf);
+pub struct AuditFile(PathBuf);
 
 impl AuditFile {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("broadgate-{name}-{}.jsonl", std::process::id()));
         let _ = std::fs::remove_file(&path);
         Self(path)
     }
 
-    fn section(&self) -> String {
+    pub fn section(&self) -> String {
         format!("[gateway.audit]\nfile = {:?}", self.0)
     }
 
@@ -37,8 +37,12 @@ impl AuditFile {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap_or_default()
+    }
+
     /// The first line of which this is true, as soon as there is one.
-    async fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub async fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         until(what, async || Self::lines(&self.0).into_iter().find(|line| is_it(line))).await
     }
 }
@@ -61,7 +65,7 @@ async fn end_of(cluster: &Cluster, gateway: usize, client: &str) -> Value {
 }
 
 /// The id of a client of this gateway.
-async fn id_of(cluster: &Cluster, gateway: &str, client: &Client) -> String {
+pub async fn id_of(cluster: &Cluster, gateway: &str, client: &Client) -> String {
     until("the client is listed", async || {
         let body = json!({"of": {"all": true}, "fields": ["CLIENT_FIELD_CONNECTION"]}).to_string();
         let (_, page) = as_json(&cluster.internal[0], "ListClients", &cluster.secret, &body).await;
@@ -152,7 +156,7 @@ async fn audit_has_who_did_what() {
     assert_eq!(as_json(here, "History", SECRET, "{\"group\":\"room-of-a-program\"}").await.0, 200);
     assert_eq!(as_json(here, "Dissolve", SECRET, "{\"groups\":[\"room\"]}").await.0, 200);
     let line = file.line("the kick", |line| line["on"]["uids"] == json!(["43"])).await;
-    assert_eq!((&line["who"], &line["how"]), (&json!("token:ann"), &json!("grpc")));
+    assert_eq!((&line["who"], &line["how"]), (&json!("token:ann"), &json!("cli")));
     for (what, who) in [
         ("denied", "token:ann"),
         ("token_refused", "token:?"),

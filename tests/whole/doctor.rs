@@ -11,6 +11,7 @@ use crate::{
     harness::*,
     operator::{first_json, json},
     pusher::{APPS, Pusher},
+    tokens::TokensFile,
     webhooks::hooked,
 };
 
@@ -244,6 +245,46 @@ async fn gateways_that_differ_are_named() {
     cluster.restart_gateway(2).await;
     let said = "gateway-3 knows the new and the old secret, gateway-1, gateway-2 only the old one";
     finds(&cluster, "secrets", "warn", said).await;
+}
+
+/// A gateway whose secret is another one than its neighbours': both sides are named, whichever of them is asked. The
+/// register knows both, as during a change that went wrong.
+#[tokio::test]
+async fn gateway_with_another_secret_is_named() {
+    let mut cluster = Cluster::quiet(2).secret(OLD).start().await;
+    cluster.register = None;
+    cluster.secret = format!("{NEW} {OLD}");
+    cluster.start_register().await;
+    cluster.secret = NEW.to_owned();
+    cluster.add_gateway().await;
+    cluster.secret = OLD.to_owned();
+    let said = "gateway-3 does not accept the secret of gateway-1, gateway-2";
+    finds(&cluster, "secrets", "fail", said).await;
+    cluster.internal.swap(0, 2);
+    cluster.secret = NEW.to_owned();
+    finds(&cluster, "secrets", "fail", "gateway-1, gateway-2 do not accept the secret of gateway-3").await;
+    // The log has it, too.
+    cluster.gateways[0].logged("peer link keeps breaking for the same reason").await;
+    cluster.internal.swap(0, 2);
+    cluster.secret = OLD.to_owned();
+    cluster.restart_gateway(2).await;
+    is_healthy(&cluster).await;
+}
+
+/// A file of tokens that cannot be used leaves the former ones, of which one may have been taken away.
+#[tokio::test]
+async fn tokens_file_that_cannot_be_used_is_named() {
+    let mut tokens = TokensFile::new("doctor");
+    tokens.add("ann", &["--role", "reader"]);
+    let cluster = Cluster::quiet(2).gateway(&tokens.setting()).start().await;
+    is_healthy(&cluster).await;
+    let text = std::fs::read_to_string(&tokens.path).unwrap();
+    replace(&tokens.path, &text.replace("reader", "root"));
+    finds(&cluster, "tokens", "warn", "gateway-1, gateway-2 go on with the tokens of ").await;
+    replace(&tokens.path, &text);
+    is_healthy(&cluster).await;
+    std::fs::remove_file(&tokens.path).unwrap();
+    finds(&cluster, "tokens", "warn", "No such file").await;
 }
 
 /// Listeners and workers that do not fit, and workers that do not answer.

@@ -74,7 +74,11 @@ with tempfile.TemporaryDirectory(prefix="broadgate-stubs-") as stub_folder:
     types, worker, gateway, register, worker_grpc, gateway_grpc, register_grpc = stubs(stub_folder)
     sys.path.remove(stub_folder)
 
-METADATA = [("authorization", f"Bearer {SECRET[0]}")] if SECRET else []
+NAME = f"python-{os.getpid()}"
+# Operators see the name where a command of this worker closes a client.
+METADATA = [("broadgate-worker", NAME)]
+if SECRET:
+    METADATA.append(("authorization", f"Bearer {SECRET[0]}"))
 stopping = threading.Event()
 
 
@@ -180,7 +184,7 @@ class Link:
         """One stream; True if the gateway has released this worker."""
         self.out = out = queue.Queue()
         hello = worker.WorkerHello(
-            incarnation=INCARNATION, name=f"python-{os.getpid()}", services=[SERVICE], events_max=EVENTS_MAX,
+            incarnation=INCARNATION, name=NAME, services=[SERVICE], events_max=EVENTS_MAX,
             version="0.1.0")
         out.put(worker.WorkerFrame(hello=hello))
         if stopping.is_set():

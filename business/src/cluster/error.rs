@@ -30,9 +30,9 @@ pub enum CommandError {
         message: String,
     },
     /// It was sent, but no gateway answered in time, nor did a retry: it may have happened.
-    #[error("gateway {gateway} did not answer: the command may or may not have been executed; {}", again(.command_id))]
+    #[error("{}", unanswered(.gateway, .command_id))]
     Unanswered {
-        /// The gateway's name.
+        /// The gateway's name; "" if several were asked.
         gateway: String,
         /// The command's id, to repeat it by [`Cluster::with_id`](crate::cluster::handle::Cluster::with_id) within two
         /// minutes; "" if it changes nothing.
@@ -46,8 +46,14 @@ pub enum CommandError {
     },
 }
 
-fn again(command_id: &str) -> String {
-    if command_id.is_empty() { "ask again".to_owned() } else { format!("repeat it with its id {command_id}") }
+fn unanswered(gateway: &str, command_id: &str) -> String {
+    match (gateway, command_id) {
+        ("", "") => "no gateway answered in time: ask again".to_owned(),
+        (gateway, "") => format!("gateway {gateway} did not answer in time: ask again"),
+        (gateway, id) => format!(
+            "gateway {gateway} did not answer: the command may or may not have been executed; repeat it with its id {id}"
+        ),
+    }
 }
 
 /// The kinds of refusals, by their gRPC codes.
@@ -123,7 +129,12 @@ impl CommandError {
         Self::Refused { kind: Refusal::from_code(error.code), message: error.message }
     }
 
+    /// Of a question, or of a stream that could not be opened.
     pub(crate) fn from_status(status: &Status) -> Self {
+        // The time that the call was given is over: no gateway has said so.
+        if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
+            return Self::Unanswered { gateway: String::new(), command_id: String::new() };
+        }
         Self::Refused { kind: Refusal::from_code(status.code().into()), message: status.message().to_owned() }
     }
 
@@ -157,5 +168,9 @@ mod tests {
         let unanswered = CommandError::Unanswered { gateway: "g1".into(), command_id: "7-1".into() };
         assert!(unanswered.refusal().is_none() && unanswered.to_string().contains("g1"));
         assert!(unanswered.to_string().ends_with("repeat it with its id 7-1"));
+        for late in [Status::cancelled("Timeout expired"), Status::deadline_exceeded("")] {
+            let sentence = CommandError::from_status(&late).to_string();
+            assert_eq!(sentence, "no gateway answered in time: ask again");
+        }
     }
 }

@@ -168,7 +168,7 @@ impl<H: Handler> WorkerLife<H> {
                     self.tell_ready();
                 }
                 event = self.member.event() => match event {
-                    MemberEvent::Drain => return Ok(()),
+                    MemberEvent::Drain { .. } => return Ok(()),
                     MemberEvent::Removed { reason } => {
                         self.rejoin(&reason);
                         views = self.member.views();

@@ -36,7 +36,8 @@ impl Admin for AdminService {
         if register.is_empty() {
             return Err(Status::unavailable("this gateway follows no register"));
         }
-        let request = request.into_inner();
+        // What its caller says of that does not count.
+        let request = DrainRequest { by: Some(caller.giver()), ..request.into_inner() };
         let on = json!({ "gateway": fit(&request.gateway) });
         let line = AuditLine::new(&self.dispatcher.me.load().name, &caller, "drain", on);
         let asking = self.ask(&register, request);

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use broadgate_proto::{
     limits::{AUDIT_NAMES_MAX, NAME_BYTES_MAX},
-    name,
+    name, said,
     v1::{self, answer::Answer, command::Command, ended_request, inspect_request, tap_request},
 };
 use serde::Serialize;
@@ -28,6 +28,8 @@ pub(crate) struct AuditLine {
     #[serde(skip_serializing_if = "String::is_empty")]
     command_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     complete: Option<bool>,
@@ -48,21 +50,44 @@ impl AuditLine {
             what,
             on,
             command_id: String::new(),
+            note: caller.note.clone(),
             clients: None,
             complete: None,
             error: String::new(),
         }
     }
 
-    /// The line of a command, if it has one: it closes clients or dissolves groups, or it shows payloads to the
-    /// holder of a token.
+    /// The line of a command, if it has one: it closes clients or dissolves groups, it shows payloads to the holder of
+    /// a token, or it changes or sends something and has a note.
     pub(crate) fn of_command(
         gateway: impl FnOnce() -> String,
         caller: &Caller,
         command: &Command,
     ) -> Option<Self> {
-        let (what, on, id) = described(caller, command)?;
+        let (what, on, id) = described(caller, command).or_else(|| noted(caller, command))?;
         Some(Self { command_id: fit(id), ..Self::new(&gateway(), caller, what, on) })
+    }
+
+    /// The line of a gateway that drains, about who has ordered that; the register may have been asked directly.
+    pub(crate) fn drained(gateway: &str, by: &v1::OrderGiver) -> Self {
+        let known = |text: &str| Some(fit(text)).filter(|text| !text.is_empty());
+        Self {
+            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            gateway: gateway.to_owned(),
+            who: known(&by.who).unwrap_or_else(|| "?".to_owned()),
+            role: None,
+            how: said::program(&by.how).unwrap_or(if by.how == "json" { "json" } else { "grpc" }),
+            from: known(&by.from),
+            what: "drained",
+            on: json!({ "gateway": gateway }),
+            command_id: String::new(),
+            note: Some(&*by.note)
+                .filter(|note| !note.is_empty() && said::check_note(note).is_ok())
+                .map(Into::into),
+            clients: None,
+            complete: None,
+            error: String::new(),
+        }
     }
 
     /// With what was answered.
@@ -108,7 +133,8 @@ impl AuditLine {
         let clients = self.clients.map(|count| format!(", {count} clients")).unwrap_or_default();
         let incomplete = if self.complete == Some(false) { ", incomplete" } else { "" };
         let error = if self.error.is_empty() { String::new() } else { format!(": {}", self.error) };
-        format!("{}: {}{on}{clients}{incomplete}{error}", self.who, self.what)
+        let note = self.note.as_ref().map(|note| format!(" (note: {note})")).unwrap_or_default();
+        format!("{}: {}{on}{clients}{incomplete}{error}{note}", self.who, self.what)
     }
 }
 
@@ -143,6 +169,26 @@ fn described<'a>(caller: &Caller, command: &'a Command) -> Option<(&'static str,
         Command::Roster(request) => ("roster", named(&request.app, &request.group), ""),
         _ => return None,
     })
+}
+
+/// The same of a command that has a line only because its caller leaves a note.
+fn noted<'a>(caller: &Caller, command: &'a Command) -> Option<(&'static str, Value, &'a str)> {
+    caller.note.as_ref()?;
+    let (what, id) = match command {
+        Command::Send(request) => ("send", &request.command_id),
+        Command::Bind(request) => ("bind", &request.command_id),
+        Command::Unbind(request) => ("unbind", &request.command_id),
+        Command::Join(request) => ("join", &request.command_id),
+        Command::Leave(request) => ("leave", &request.command_id),
+        Command::SetSession(request) => ("set_session", &request.command_id),
+        Command::MergeSession(request) => ("merge_session", &request.command_id),
+        _ => return None,
+    };
+    let mut on = asked(command);
+    if let Value::Object(on) = &mut on {
+        on.remove("call");
+    }
+    Some((what, on, id))
 }
 
 /// What a refused command was about: its call, its app, and what it names.
@@ -269,7 +315,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn secret() -> Caller {
         let from = Some("10.0.0.9:5000".parse().unwrap());
-        Caller { kind: CallerKind::Secret, worker: None, how: "json", from }
+        Caller { kind: CallerKind::Secret, worker: None, how: "json", note: None, from }
     }
 
     pub(in super::super) fn closing(caller: &Caller) -> AuditLine {
@@ -315,6 +361,32 @@ pub(super) mod tests {
         let huge = v1::CloseRequest { command_id: "x".repeat(1 << 20), ..v1::CloseRequest::default() };
         let line = AuditLine::of_command(|| "gw-1".to_owned(), &secret(), &Command::Close(huge)).unwrap();
         assert!(line.json().len() < 600);
+    }
+
+    #[test]
+    fn a_note_is_written_down_and_gives_a_send_its_line() {
+        let send = Command::Send(v1::SendRequest {
+            to: Some(v1::Audience { all: true, ..v1::Audience::default() }),
+            payload: Some(v1::send_request::Payload::Text("hidden".to_owned())),
+            command_id: "c-2".to_owned(),
+            ..v1::SendRequest::default()
+        });
+        let line = |caller: &Caller, command| AuditLine::of_command(|| "gw-1".to_owned(), caller, command);
+        assert!(line(&secret(), &send).is_none());
+        let noting = Caller { note: Some("#4711".into()), how: "cli", ..secret() };
+        let sent = line(&noting, &send).unwrap();
+        let json = sent.json();
+        let rest = json.split_once("\"how\":").unwrap().1;
+        assert_eq!(
+            rest,
+            "\"cli\",\"from\":\"10.0.0.9\",\"what\":\"send\",\"on\":{\"all\":true,\"app\":\"default\"},\"command_id\":\"c-2\",\
+             \"note\":\"#4711\"}"
+        );
+        assert!(sent.sentence().ends_with(" (note: #4711)") && !json.contains("hidden"));
+        let closes = close(&["42"]);
+        assert!(line(&noting, &closes).unwrap().json().contains("\"note\":\"#4711\""));
+        let look = Command::GetSession(v1::GetSessionRequest::default());
+        assert!(line(&noting, &look).is_none(), "a look is no order");
     }
 
     #[test]

@@ -71,6 +71,13 @@ impl Audit {
         }
     }
 
+    /// Notes an order that came by way of the register, without waiting.
+    pub(crate) fn note_at_once(&self, line: &AuditLine) {
+        if self.queue.try_send(self.remember(line)).is_err() {
+            lost("queue_full", 1);
+        }
+    }
+
     /// Notes that a caller was refused, without waiting.
     pub(crate) fn note_refused(&self, line: &AuditLine) {
         let now = Instant::now();

@@ -3,7 +3,11 @@
 use std::{fmt, net::SocketAddr};
 
 use broadgate_port::{Admit, RefusedRequest, ShownCredential};
-use broadgate_proto::{limits::NAME_BYTES_MAX, secret::WORKER_HEADER};
+use broadgate_proto::{
+    limits::NAME_BYTES_MAX,
+    said::{self, HOW_HEADER, NOTE_HEADER},
+    secret::WORKER_HEADER,
+};
 use http::{Extensions, HeaderMap};
 
 use crate::{
@@ -51,7 +55,11 @@ impl Admit for TokenCheck {
         from: Option<SocketAddr>,
         extensions: &mut Extensions,
     ) -> Result<(), RefusedRequest> {
-        let how = if path.starts_with("/v1/") { "json" } else { "grpc" };
+        let program = headers.get(HOW_HEADER).and_then(|how| how.to_str().ok()).and_then(said::program);
+        let how = program.unwrap_or(if path.starts_with("/v1/") { "json" } else { "grpc" });
+        let note = headers.get(NOTE_HEADER).map_or(Ok(None), |note| said::note_of_header(note.as_bytes()));
+        let note = note.map_err(|error| RefusedRequest::invalid("note", error.to_string()))?;
+        let note: Option<Box<str>> = note.map(Into::into);
         let kind = match shown {
             ShownCredential::Secret => CallerKind::Secret,
             ShownCredential::Certificate => CallerKind::Certificate,
@@ -59,7 +67,7 @@ impl Admit for TokenCheck {
             ShownCredential::Token(text) => {
                 let holder = self.holder(text, path).map_err(|(holder, reason, why)| {
                     let kind = CallerKind::Token(Box::new(holder));
-                    let caller = Caller { kind, worker: None, how, from };
+                    let caller = Caller { kind, worker: None, how, note: note.clone(), from };
                     (self.refused)(RefusedToken { caller, path, reason, why: &why });
                     match reason {
                         "token" => RefusedRequest::unauthenticated(reason, why),
@@ -72,7 +80,7 @@ impl Admit for TokenCheck {
         let worker = headers.get(WORKER_HEADER).and_then(|name| name.to_str().ok());
         // What it says is not proved, and does not count where a token tells who it is.
         let worker = worker.filter(|name| name.len() <= NAME_BYTES_MAX && !shown.is_token());
-        extensions.insert(Caller { kind, worker: worker.map(Into::into), how, from });
+        extensions.insert(Caller { kind, worker: worker.map(Into::into), how, note, from });
         Ok(())
     }
 }

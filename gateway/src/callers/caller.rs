@@ -23,8 +23,10 @@ pub(crate) struct Caller {
     pub(crate) kind: CallerKind,
     /// The name of the worker that it says it is.
     pub(crate) worker: Option<Box<str>>,
-    /// By which road: `grpc`, `json` or `http_api`.
+    /// By which road: `grpc`, `json` or `http_api`; or `cli` or `dashboard`, as it says.
     pub(crate) how: &'static str,
+    /// What it wants to be written down with its orders.
+    pub(crate) note: Option<Box<str>>,
     pub(crate) from: Option<SocketAddr>,
 }
 
@@ -70,6 +72,7 @@ impl Caller {
             })),
             worker: None,
             how: "grpc",
+            note: None,
             from: None,
         })
     }
@@ -77,7 +80,13 @@ impl Caller {
     /// The backend of an app; without its key where that is a secret.
     pub(crate) fn of_app(app: &str, key: Option<&str>, from: SocketAddr) -> Self {
         let app = key.map_or_else(|| app.to_owned(), |key| format!("{app}/{key}"));
-        Self { kind: CallerKind::App(app.into()), worker: None, how: "http_api", from: Some(from) }
+        Self {
+            kind: CallerKind::App(app.into()),
+            worker: None,
+            how: "http_api",
+            note: None,
+            from: Some(from),
+        }
     }
 
     /// `token:NAME` and so on, as CloseRequest.by has it.
@@ -91,6 +100,16 @@ impl Caller {
             CallerKind::Secret => Cow::Borrowed("secret"),
             CallerKind::Certificate => Cow::Borrowed("certificate"),
             CallerKind::Local => Cow::Borrowed("local"),
+        }
+    }
+
+    /// The same for the process that carries out its order.
+    pub(crate) fn giver(&self) -> v1::OrderGiver {
+        v1::OrderGiver {
+            who: self.who().into_owned(),
+            how: self.how.to_owned(),
+            from: self.from.map(|from| from.ip().to_string()).unwrap_or_default(),
+            note: self.note.as_deref().unwrap_or_default().to_owned(),
         }
     }
 

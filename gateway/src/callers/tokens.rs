@@ -113,7 +113,21 @@ pub(crate) enum TokenRefusal {
 
 /// The tokens of a gateway, as they are and as they become. Cheap to clone; the table is replaced as a whole.
 #[derive(Debug, Clone, Default)]
-pub struct Tokens(Arc<ArcSwap<TokenTable>>);
+pub struct Tokens(Arc<KnownTokens>);
+
+#[derive(Debug, Default)]
+struct KnownTokens {
+    table: ArcSwap<TokenTable>,
+    stale: ArcSwap<StaleTokens>,
+}
+
+/// Why what was read last is not in use; "" if it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StaleTokens {
+    pub(crate) why: String,
+    /// In milliseconds since the Unix epoch.
+    pub(crate) since_ms: u64,
+}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TokenTable {
@@ -141,27 +155,44 @@ impl Tokens {
             }
         }
         let table = TokenTable { by_hash };
-        let differs = **self.0.load() != table;
-        self.0.store(Arc::new(table));
+        let differs = **self.0.table.load() != table;
+        self.0.table.store(Arc::new(table));
         Ok(differs)
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.load().by_hash.len()
+        self.0.table.load().by_hash.len()
+    }
+
+    /// Says why what was read last is not in use, or, by "", that it is. One task says so.
+    pub fn set_stale(&self, why: &str, now_ms: u64) {
+        let before = self.stale();
+        let since_ms = match (why.is_empty(), before.why.is_empty()) {
+            (true, _) => 0,
+            (false, true) => now_ms,
+            // It could not be used before, either.
+            (false, false) => before.since_ms,
+        };
+        self.0.stale.store(Arc::new(StaleTokens { why: why.to_owned(), since_ms }));
+    }
+
+    pub(crate) fn stale(&self) -> Arc<StaleTokens> {
+        self.0.stale.load_full()
     }
 
     /// All that is known of each, in an order that does not depend on the file's.
     pub(crate) fn sorted(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.0.load().by_hash.values().map(|token| format!("{token:?}")).collect();
+        let mut all: Vec<String> =
+            self.0.table.load().by_hash.values().map(|token| format!("{token:?}")).collect();
         all.sort_unstable();
         all
     }
 
     /// The token with this hash. It is found by that, so the time of the search says nothing about its text.
     pub(crate) fn find_hash(&self, hash: &[u8; 32], now_ms: u64) -> Result<Arc<AccessToken>, TokenRefusal> {
-        let table = self.0.load();
+        let table = self.0.table.load();
         if table.by_hash.is_empty() {
             return Err(TokenRefusal::None);
         }

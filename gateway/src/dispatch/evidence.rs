@@ -38,6 +38,7 @@ pub(super) struct ClusterPlace {
     pub(super) unsynced: u64,
     pub(super) parked: u64,
     pub(super) removed: Vec<v1::RemovedMember>,
+    pub(super) refused_by: Vec<String>,
 }
 
 /// Hashes of one question.
@@ -76,6 +77,7 @@ impl EvidenceSource {
         let pause = shards.iter().filter_map(|shard| shard.pause).min_by_key(|(age, _)| *age);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (apps, apps_all) = self.apps(hash, apps);
+        let stale = self.config.tokens.stale();
         Some(v1::GatewayEvidence {
             now_ms: ms(now),
             epoch: Some(place.epoch),
@@ -105,6 +107,9 @@ impl EvidenceSource {
             apps_all,
             removed: place.removed,
             apps_stale: String::clone(&self.config.apps.stale()),
+            tokens_stale: stale.why.clone(),
+            tokens_stale_since_ms: stale.since_ms,
+            refused_by: place.refused_by,
         })
     }
 

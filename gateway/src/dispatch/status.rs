@@ -104,7 +104,8 @@ impl Dispatcher {
         let (unsynced, parked) = self.homes.waiting();
         let epoch = view::epoch(&self.installed.borrow().view);
         let removed = self.installed.borrow().removed.messages(Instant::now());
-        ClusterPlace { epoch, inside: self.is_inside(self.me.load().incarnation), unsynced, parked, removed }
+        let (inside, refused_by) = (self.is_inside(self.me.load().incarnation), self.peers.refused_by());
+        ClusterPlace { epoch, inside, unsynced, parked, removed, refused_by }
     }
 
     /// This gateway's current counts of an app.

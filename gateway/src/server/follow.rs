@@ -14,6 +14,7 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::AuditLine,
     cluster::ClusterEvent,
     dispatch::{Dispatcher, Installed},
     events::{EventKind, EventLog},
@@ -134,10 +135,14 @@ impl MembershipFollower {
                 self.health.set_ready(false);
                 Some(Next::Rejoin)
             }
-            MemberEvent::Drain => {
-                tracing::info!("an operator asked this gateway to drain");
-                let text = "an operator asked this gateway to drain";
+            MemberEvent::Drain { by } => {
+                let (who, how, from, note) = (&by.who, &by.how, &by.from, &by.note);
+                tracing::info!(who, how, from, note, "an operator asked this gateway to drain");
+                let who = if who.is_empty() { "an operator" } else { who };
+                let text = format!("{who} asked this gateway to drain");
                 self.dispatcher.evidence.config.events.note(EventKind::Members, "drain", text);
+                let line = AuditLine::drained(&self.dispatcher.me.load().name, &by);
+                self.dispatcher.audit.note_at_once(&line);
                 Some(Next::Stop(Ok(())))
             }
             MemberEvent::Refused { sentence, fatal: true } => {

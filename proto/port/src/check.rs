@@ -293,12 +293,20 @@ impl RefusedRequest {
         Self { reason, status, code: "PERMISSION_DENIED", sentence }
     }
 
+    /// What the caller says cannot be used.
+    #[must_use]
+    pub fn invalid(reason: &'static str, sentence: impl Into<String>) -> Self {
+        let (status, sentence) = (StatusCode::BAD_REQUEST, sentence.into());
+        Self { reason, status, code: "INVALID_ARGUMENT", sentence }
+    }
+
     /// In the caller's format: a gRPC status for gRPC, JSON for others.
     #[must_use]
     pub fn into_response<B>(self, request: &Request<B>) -> Response<Body> {
         if asks_grpc(request) {
             return match self.status {
                 StatusCode::UNAUTHORIZED => Status::unauthenticated(self.sentence),
+                StatusCode::BAD_REQUEST => Status::invalid_argument(self.sentence),
                 _ => Status::permission_denied(self.sentence),
             }
             .into_http();

@@ -1498,6 +1498,15 @@ pub struct GatewayEvidence {
     /// Why the audit lacks lines; "" if it has all.
     #[prost(string, tag = "24")]
     pub audit_trouble: ::prost::alloc::string::String,
+    /// Why its file of tokens cannot be used, so that the former tokens still count, and since
+    /// when, in milliseconds since the Unix epoch; "" if it can.
+    #[prost(string, tag = "25")]
+    pub tokens_stale: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "26")]
+    pub tokens_stale_since_ms: u64,
+    /// Names of the gateways that refuse its links because their shared secret is another one.
+    #[prost(string, repeated, tag = "27")]
+    pub refused_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A member that the register has removed: it did not beat for a lease, or an operator
 /// removed it.
@@ -2828,8 +2837,28 @@ pub struct Removed {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DrainOrder {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainOrder {
+    /// Absent from a register of an earlier version.
+    #[prost(message, optional, tag = "1")]
+    pub by: ::core::option::Option<OrderGiver>,
+}
+/// Who gave an order, for the audit of the process that carries it out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderGiver {
+    /// As in WhoAmIReply, or `worker:NAME`.
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    /// `grpc` or `json`, or as the caller has said in the metadata `broadgate-how`.
+    #[prost(string, tag = "2")]
+    pub how: ::prost::alloc::string::String,
+    /// The caller's address, without port; "" if unknown.
+    #[prost(string, tag = "3")]
+    pub from: ::prost::alloc::string::String,
+    /// What the caller has said in the metadata `broadgate-note`.
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Elsewhere {
     /// host:port of the active register.
@@ -2861,6 +2890,11 @@ pub struct DrainRequest {
     /// A gateway's name or incarnation.
     #[prost(string, tag = "1")]
     pub gateway: ::prost::alloc::string::String,
+    /// Who gave the order to the gateway that passes it on. A gateway does not heed what its
+    /// caller says here; a register, whose callers all have the secret, does. Where it is absent,
+    /// a register names its own caller. At most 4 KiB encoded, or INVALID_ARGUMENT.
+    #[prost(message, optional, tag = "2")]
+    pub by: ::core::option::Option<OrderGiver>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainReply {

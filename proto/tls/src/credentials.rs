@@ -30,6 +30,17 @@ impl Credentials {
         if self.tls.is_some() { Ok(()) } else { self.secret.check_bind(bind) }
     }
 
+    /// What every caller has shown that a port with these lets in, besides the holders of tokens: `secret`,
+    /// `certificate`, or, on the same machine, `local`.
+    #[must_use]
+    pub fn shown(&self) -> &'static str {
+        match (self.secret.is_none(), &self.tls) {
+            (false, _) => "secret",
+            (true, Some(_)) => "certificate",
+            (true, None) => "local",
+        }
+    }
+
     /// The header that a caller adds to each call.
     #[must_use]
     pub fn sender(&self) -> SendSecret {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broadgate_proto::v1::{MemberState, View};
+use broadgate_proto::v1::{MemberState, OrderGiver, View};
 
 /// What a member has to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,10 @@ pub enum MemberEvent {
         reason: String,
     },
     /// An operator wants this member to drain.
-    Drain,
+    Drain {
+        /// Who gave the order, as the register knows; its fields are empty at registers of earlier versions.
+        by: OrderGiver,
+    },
     /// A register refused this member.
     Refused {
         /// What to print.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::{BEAT, LEASE},
-    v1::{Epoch, View, ViewChange, join_reply::Reply},
+    v1::{Epoch, OrderGiver, View, ViewChange, join_reply::Reply},
     view_change,
 };
 
@@ -26,8 +26,8 @@ pub enum FollowStep {
     Welcomed,
     /// Send a beat of this number.
     Beat(u64),
-    /// Tell this process to drain.
-    Drain,
+    /// Tell this process to drain, and who wants that.
+    Drain(OrderGiver),
     /// This incarnation is dead.
     Dead(String),
     /// Leave this register and look for another.
@@ -114,9 +114,9 @@ impl Following {
             Reply::Elsewhere(other) if other.term < epoch(&self.known).term => FollowStep::Nothing,
             Reply::Elsewhere(other) => FollowStep::Elsewhere(other.register),
             Reply::Drain(_) if self.draining => FollowStep::Nothing,
-            Reply::Drain(_) => {
+            Reply::Drain(order) => {
                 self.draining = true;
-                FollowStep::Drain
+                FollowStep::Drain(order.by.unwrap_or_default())
             }
         }
     }
@@ -310,8 +310,12 @@ mod tests {
             FollowStep::Install(view(3, 8))
         );
         assert_eq!(life.reply(Reply::View(View::clone(&view(2, 9))), secs(0)), FollowStep::Nothing);
-        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), FollowStep::Drain);
-        assert_eq!(life.reply(Reply::Drain(DrainOrder {}), secs(0)), FollowStep::Nothing);
+        let by = OrderGiver { who: "secret".to_owned(), ..OrderGiver::default() };
+        assert_eq!(
+            life.reply(Reply::Drain(DrainOrder { by: Some(by.clone()) }), secs(0)),
+            FollowStep::Drain(by)
+        );
+        assert_eq!(life.reply(Reply::Drain(DrainOrder::default()), secs(0)), FollowStep::Nothing);
         let other = |term| Reply::Elsewhere(Elsewhere { register: "r2:7100".into(), term });
         assert_eq!(life.reply(other(2), secs(0)), FollowStep::Nothing);
         assert_eq!(life.reply(other(4), secs(0)), FollowStep::Elsewhere("r2:7100".into()));

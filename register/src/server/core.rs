@@ -214,8 +214,8 @@ impl Core {
                 let answer = self.leave(&incarnation, &mut out);
                 out.push(Effect::Answer(answer));
             }
-            Input::Drain { gateway } => {
-                let answer = self.drain(&gateway, &mut out);
+            Input::Drain { gateway, by } => {
+                let answer = self.drain(&gateway, by.map(|by| *by), &mut out);
                 out.push(Effect::Answer(answer));
             }
             Input::StepDown { epoch, register } => {

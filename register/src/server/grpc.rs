@@ -2,11 +2,17 @@
 
 use std::{net::IpAddr, pin::Pin, time::Duration};
 
-use broadgate_proto::v1::{
-    DrainReply, DrainRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, MemberState, StepDownReply,
-    StepDownRequest, View, WatchRequest, join_request, register_server::Register,
+use broadgate_proto::{
+    limits::{NAME_BYTES_MAX, ORDER_GIVER_BYTES_MAX},
+    said::{self, HOW_HEADER, NOTE_HEADER},
+    secret::WORKER_HEADER,
+    v1::{
+        DrainReply, DrainRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, MemberState, OrderGiver,
+        StepDownReply, StepDownRequest, View, WatchRequest, join_request, register_server::Register,
+    },
 };
 use futures_util::{Stream, StreamExt as _};
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::server::TcpConnectInfo};
@@ -25,6 +31,8 @@ type JoinReplies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service's side of the hub.
 pub(super) struct Service {
     pub hub: mpsc::Sender<hub::HubRequest>,
+    /// What every caller has shown.
+    pub shown: &'static str,
 }
 
 impl Service {
@@ -84,8 +92,10 @@ impl Register for Service {
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        let OrderGiver { who, how, from, note } = giver(&request, self.shown)?;
         let incarnation = request.into_inner().incarnation;
-        let answer = self.command(Input::Leave { incarnation }).await?;
+        let answer = self.command(Input::Leave { incarnation: incarnation.clone() }).await?;
+        tracing::info!(incarnation, who, how, from, note, "a member was removed by an operator");
         Ok(Response::new(LeaveReply { epoch: Some(answer.epoch) }))
     }
 
@@ -97,9 +107,18 @@ impl Register for Service {
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
-        let gateway = request.into_inner().gateway;
-        let answer = self.command(Input::Drain { gateway }).await?;
+        let own = giver(&request, self.shown)?;
+        let DrainRequest { gateway, by } = request.into_inner();
+        if by.as_ref().is_some_and(|by| by.encoded_len() > ORDER_GIVER_BYTES_MAX) {
+            let sentence = format!("`by` has more than {ORDER_GIVER_BYTES_MAX} bytes");
+            return Err(Status::invalid_argument(sentence));
+        }
+        // The port's check has let in only what may do everything, and gateways that say for whom they ask.
+        let by = by.unwrap_or(own);
+        let OrderGiver { who, how, from, note } = by.clone();
+        let answer = self.command(Input::Drain { gateway, by: Some(Box::new(by)) }).await?;
         let incarnation = answer.incarnation.to_string();
+        tracing::info!(incarnation, who, how, from, note, "a gateway is asked to drain");
         Ok(Response::new(DrainReply { epoch: Some(answer.epoch), incarnation }))
     }
 }
@@ -152,6 +171,21 @@ fn input(connection: ConnectionId, origin: PeerOrigin, request: join_request::Re
         }
         R::Goodbye(_) => Input::Goodbye { connection },
     }
+}
+
+/// Who gives an order, which shows the same as every caller of a register, and says the rest in its headers.
+fn giver<T>(request: &Request<T>, shown: &str) -> Result<OrderGiver, Status> {
+    let headers = request.metadata();
+    let said = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
+    let worker = said(WORKER_HEADER).filter(|name| name.len() <= NAME_BYTES_MAX);
+    let note =
+        headers.get(NOTE_HEADER).map_or(Ok(None), |note| said::note_of_header(note.as_encoded_bytes()));
+    Ok(OrderGiver {
+        who: worker.map_or_else(|| shown.to_owned(), |name| format!("worker:{name}")),
+        how: said(HOW_HEADER).and_then(said::program).unwrap_or("grpc").to_owned(),
+        from: origin(request).address.map(|address| address.to_string()).unwrap_or_default(),
+        note: note.map_err(|error| Status::invalid_argument(error.to_string()))?.unwrap_or_default(),
+    })
 }
 
 fn origin<T>(request: &Request<T>) -> PeerOrigin {

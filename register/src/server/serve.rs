@@ -40,7 +40,7 @@ pub async fn run(
     config.check()?;
     let connections_max = config.connections_max;
     let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
-    let server = RegisterServer::new(grpc::Service { hub })
+    let server = RegisterServer::new(grpc::Service { hub, shown: config.credentials.shown() })
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
     let tls = config.credentials.tls.clone();

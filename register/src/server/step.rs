@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadgate_proto::{
     id::Incarnation,
-    v1::{Epoch, Hello, Member, MemberState, View, join_reply::Reply},
+    v1::{Epoch, Hello, Member, MemberState, OrderGiver, View, join_reply::Reply},
 };
 
 use super::check::PeerOrigin;
@@ -37,7 +37,7 @@ pub enum Input {
     /// An operator knows that a process is gone.
     Leave { incarnation: String },
     /// An operator wants a gateway to drain.
-    Drain { gateway: String },
+    Drain { gateway: String, by: Option<Box<OrderGiver>> },
     /// Another register is active under this epoch, and is found at this address, if that is known.
     StepDown { epoch: Epoch, register: String },
     /// Time has passed.

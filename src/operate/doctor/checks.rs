@@ -16,7 +16,7 @@ use crate::{
         seen::{SeenCluster, SeenGateway},
         workers::{services, workers},
     },
-    output::{bytes, counted},
+    output::{age, bytes, counted},
 };
 
 /// Clocks of two gateways may differ by so much, besides what the question took.
@@ -30,7 +30,7 @@ const PAUSE_TOLD: Duration = Duration::from_secs(120);
 type Decide = fn(&SeenCluster, &mut Checked);
 
 /// Every check: its name, what it asks, and how it decides.
-pub(crate) const CHECKS: [(&str, &str, Decide); 21] = [
+pub(crate) const CHECKS: [(&str, &str, Decide); 22] = [
     ("answers", "does every gateway of the view answer?", answers),
     ("removed", "have members gone only after they left?", removed),
     ("register", "is it heard by all gateways, with a ledger that keeps up?", register),
@@ -41,6 +41,7 @@ pub(crate) const CHECKS: [(&str, &str, Decide); 21] = [
     ("services", "does a worker take the service of every listener and app?", services),
     ("same", "are apps and settings the same at all gateways?", same),
     ("apps", "do all gateways use the apps that their files have now?", apps),
+    ("tokens", "do all gateways use the tokens that their files have now?", tokens),
     ("redis", "is the Redis of every app read?", redis),
     ("clocks", "do the gateways' clocks agree?", clocks),
     ("capacity", "is there room for more clients?", capacity),
@@ -102,6 +103,29 @@ fn apps(seen: &SeenCluster, checked: &mut Checked) {
         checked.warn(
             format!("{} {verb} on with the former apps: {why}", some(&gateways)),
             "correct the file: the gateway reads it again by itself; `broadgate apps` says whether it can be used",
+        );
+    }
+    checked.well = "as their files are".to_owned();
+}
+
+fn tokens(seen: &SeenCluster, checked: &mut Checked) {
+    let mut stale: BTreeMap<&str, (Vec<&str>, u64)> = BTreeMap::new();
+    for (gateway, evidence) in seen.known().filter(|(_, evidence)| !evidence.tokens_stale.is_empty()) {
+        let ms = evidence.now_ms.saturating_sub(evidence.tokens_stale_since_ms);
+        let (gateways, longest) = stale.entry(&evidence.tokens_stale).or_default();
+        gateways.push(gateway.name());
+        *longest = ms.max(*longest);
+    }
+    for (why, (gateways, ms)) in stale {
+        let verb = if gateways.len() == 1 { "goes" } else { "go" };
+        checked.warn(
+            format!(
+                "{} {verb} on with the tokens of {} ago, and one that was removed since still counts: {why}",
+                some(&gateways),
+                age(Duration::from_millis(ms))
+            ),
+            "correct the file: the gateway reads it again by itself; `broadgate token list --file FILE` says whether it \
+             can be used",
         );
     }
     checked.well = "as their files are".to_owned();

@@ -84,7 +84,45 @@ fn bad(seen: &SeenCluster) -> Vec<Checked> {
 /// A fault, the check that finds it, how bad it is, and what it says.
 type Planted = (fn(&mut SeenCluster), &'static str, Severity, &'static str);
 
-const PLANTED: [Planted; 22] = [
+const PLANTED: [Planted; 25] = [
+    (
+        |seen| {
+            // Another gateway has read a later file.
+            evidence(seen, 0).settings.insert("tokens".into(), 8);
+            evidence(seen, 1).tokens_stale = "tokens file t.toml: no".into();
+            evidence(seen, 1).tokens_stale_since_ms = NOW_MS - 120_000;
+        },
+        "tokens",
+        Severity::Warn,
+        "gw-2 goes on with the tokens of 2 min ago, and one that was removed since still counts: tokens file t.toml",
+    ),
+    (
+        |seen| {
+            for index in [0, 1] {
+                evidence(seen, index).refused_by = vec!["gw-3".into()];
+                status(seen, index).peers.retain(|peer| peer != "gw-3");
+            }
+            seen.gateways[2].status = None;
+            seen.gateways[2].why = "gw-3:7200: the shared secret is missing or differs".into();
+            seen.complete = false;
+        },
+        "secrets",
+        Severity::Fail,
+        "gw-3 does not accept the secret of gw-1, gw-2",
+    ),
+    (
+        |seen| {
+            // A token is known to all of them, and so they all answer.
+            evidence(seen, 0).refused_by = vec!["gw-2".into(), "gw-3".into()];
+            evidence(seen, 0).secrets = vec![6];
+            status(seen, 0).peers.clear();
+            status(seen, 1).peers.retain(|peer| peer != "gw-1");
+            status(seen, 2).peers.retain(|peer| peer != "gw-1");
+        },
+        "secrets",
+        Severity::Fail,
+        "gw-2, gw-3 do not accept the secret of gw-1",
+    ),
     (
         |seen| {
             seen.gateways[2].status = None;

@@ -22,7 +22,9 @@ const BACK_TOLD: Duration = Duration::from_secs(120);
 
 pub(super) fn answers(seen: &SeenCluster, checked: &mut Checked) {
     checked.well = format!("{} of {} gateways", seen.gateways.len(), seen.gateways.len());
-    for silent in seen.gateways.iter().filter(|gateway| gateway.status.is_none()) {
+    // That its secret is another one is said there.
+    let is_silent = |gateway: &&SeenGateway| gateway.status.is_none() && !seen.refuses_some(gateway.name());
+    for silent in seen.gateways.iter().filter(is_silent) {
         checked.fail(
             format!("{} does not answer: {}", silent.name(), silent.why),
             "look at its process and its host; the register removes it after its lease",
@@ -143,6 +145,10 @@ pub(super) fn links(seen: &SeenCluster, checked: &mut Checked) {
     for (from, to, is_up) in pairs(seen) {
         if is_up {
             up += 1;
+            continue;
+        }
+        // That their secrets differ is said there, whichever way the first link was tried.
+        if from.is_refused_by(to.name()) || to.is_refused_by(from.name()) {
             continue;
         }
         let back = to.status.as_ref().is_some_and(|status| reaches(status, from.name()));

@@ -24,14 +24,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 pub(super) use self::{
-    checks::check,
+    checks::{CHECKS, check},
     findings::{Checked, Severity, as_json, as_text, confirmed, count, sum},
     seen::{DoctorQuestion, SeenCluster, SeenGateway},
 };
 use crate::{
     failure::Failure,
     operate::{
-        doctor::{checks::CHECKS, same::differing_apps},
+        doctor::same::differing_apps,
         target::{At, ChosenCluster},
     },
     output::{print, print_json, table},

@@ -41,8 +41,12 @@ pub(super) fn same(seen: &SeenCluster, checked: &mut Checked) {
 }
 
 fn settings_that_differ(seen: &SeenCluster) -> Vec<(&str, Vec<String>)> {
-    let names: BTreeSet<&str> =
+    let mut names: BTreeSet<&str> =
         seen.known().flat_map(|(_, evidence)| evidence.settings.keys().map(String::as_str)).collect();
+    // A file that one of them cannot use is said there.
+    if seen.known().any(|(_, evidence)| !evidence.tokens_stale.is_empty()) {
+        names.remove("tokens");
+    }
     let usual: BTreeMap<&str, Option<u64>> = names
         .into_iter()
         .filter_map(|name| {

@@ -1,5 +1,7 @@
 //! Do all gateways know the same secret? What to do depends on how far a change of it has come. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::operate::doctor::{
     findings::{Checked, some},
     seen::SeenCluster,
@@ -10,6 +12,33 @@ type Known<'a> = (&'a str, &'a [u64]);
 
 const GIVE_BOTH: &str = "give every process both, the new one first, and restart them one by one; the old one goes when all know both";
 
+/// Says which gateways refuse each other, from their links; whether there are any.
+fn refused(seen: &SeenCluster, checked: &mut Checked) -> bool {
+    let pairs: Vec<(&str, &str)> = seen
+        .known()
+        .flat_map(|(from, evidence)| evidence.refused_by.iter().map(|by| (from.name(), by.as_str())))
+        .collect();
+    let (mut by_refuser, mut by_refused): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
+    for (from, by) in pairs {
+        by_refuser.entry(by).or_default().push(from);
+        by_refused.entry(from).or_default().push(by);
+    }
+    // The one with another secret is the one that is in every pair.
+    let others_are_refused = by_refuser.len() <= by_refused.len();
+    for (odd, others) in if others_are_refused { &by_refuser } else { &by_refused } {
+        let is_plural = !others_are_refused && others.len() > 1;
+        let others = some(others);
+        let (refusing, refused) =
+            if others_are_refused { (*odd, others.as_str()) } else { (others.as_str(), *odd) };
+        let verb = if is_plural { "do" } else { "does" };
+        checked.fail(
+            format!("{refusing} {verb} not accept the secret of {refused}: their secrets differ"),
+            format!("give {odd} the secret of the others (BROADGATE_SECRET), and restart it; or go on with the change"),
+        );
+    }
+    !by_refuser.is_empty()
+}
+
 pub(super) fn secrets(seen: &SeenCluster, checked: &mut Checked) {
     let all: Vec<Known> =
         seen.known().map(|(gateway, evidence)| (gateway.name(), &evidence.secrets[..])).collect();
@@ -18,6 +47,9 @@ pub(super) fn secrets(seen: &SeenCluster, checked: &mut Checked) {
     };
     let first = all.first().map_or(&[][..], |(_, secrets)| *secrets);
     checked.well = if first.is_empty() { "none is set" } else { "the same everywhere" }.to_owned();
+    if refused(seen, checked) {
+        return;
+    }
     let is_same = all.iter().all(|(_, secrets)| *secrets == first);
     if is_same && first.len() > 1 {
         checked.warn(

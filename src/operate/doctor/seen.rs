@@ -63,6 +63,11 @@ impl SeenGateway {
     pub(crate) fn evidence(&self) -> Option<&GatewayEvidence> {
         self.status.as_ref()?.evidence.as_ref()
     }
+
+    /// Does the gateway of this name refuse its secret?
+    pub(crate) fn is_refused_by(&self, other: &str) -> bool {
+        self.evidence().is_some_and(|evidence| evidence.refused_by.iter().any(|name| name == other))
+    }
 }
 
 /// A question, and how long its answer may take.
@@ -122,6 +127,11 @@ impl SeenCluster {
         // Some gateway may be behind.
         all.retain(|incarnation, _| !self.members.iter().any(|member| member.incarnation == *incarnation));
         self.removed = all.into_values().collect();
+    }
+
+    /// Does the gateway of this name refuse the secret of another one?
+    pub(crate) fn refuses_some(&self, name: &str) -> bool {
+        self.gateways.iter().any(|other| other.is_refused_by(name))
     }
 
     /// Gateways that answered and are in the view.

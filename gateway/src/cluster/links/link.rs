@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Code, Status, Streaming, transport::Endpoint};
 
 use crate::{
     cluster::{
@@ -68,6 +68,8 @@ pub(super) struct Dialer {
     /// A link that is silent for this long is dialled again.
     pub(super) silence_max: Duration,
     pub(super) up: Arc<AtomicBool>,
+    /// The last try was refused for the secret.
+    pub(super) refused: Arc<AtomicBool>,
 }
 
 /// A link to a peer that has said hello.
@@ -134,7 +136,10 @@ impl Dialer {
             let Err(error) = ended else { return };
             counter!("broadgate_gateway_peer_links_lost_total").increment(1);
             let reason = format!("{error:#}");
-            let is_there = opened.is_some() || error.is::<Stranger>();
+            let is_refused =
+                error.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::Unauthenticated);
+            self.refused.store(is_refused, Ordering::Relaxed);
+            let is_there = opened.is_some() || is_refused || error.is::<Stranger>();
             let up = is_there.then(|| opened.map_or(Duration::ZERO, |at: Instant| at.elapsed()));
             if trouble.broke(up, &reason, started.elapsed()) {
                 tracing::warn!(
@@ -166,6 +171,7 @@ impl Dialer {
         };
         *numbers = open.numbers;
         self.up.store(true, Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
         *opened = Some(Instant::now());
         tracing::debug!(peer = %self.name, "peer link up");
         let (sender, home_batches) = mpsc::channel(LINK_BATCHES_MAX);

@@ -67,6 +67,8 @@ pub(crate) struct PeerLink {
     /// It has announced that it has no clients any more.
     leaves: AtomicBool,
     up: Arc<AtomicBool>,
+    /// Its last try was refused: the other one has another secret.
+    refused: Arc<AtomicBool>,
     batches: mpsc::Sender<OutgoingBatch>,
     /// Ends the link's task.
     gone: CancellationToken,
@@ -136,7 +138,7 @@ impl Peers {
     fn dial(&self, incarnation: Incarnation, member: &v1::Member) -> Arc<PeerLink> {
         let (batches, queue) = mpsc::channel(LINK_BATCHES_MAX);
         let up = Arc::new(AtomicBool::new(false));
-        let gone = CancellationToken::new();
+        let (gone, refused) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
         let dialer = link::Dialer {
             me: Arc::clone(&self.me),
             to: incarnation,
@@ -148,10 +150,11 @@ impl Peers {
             views: Arc::clone(&self.views),
             silence_max: self.link_timeout,
             up: Arc::clone(&up),
+            refused: Arc::clone(&refused),
         };
         self.spawner.spawn("link to a gateway", dialer.run(queue, gone.clone()));
         let leaves = AtomicBool::default();
-        Arc::new(PeerLink { name: member.name.clone(), leaves, up, batches, gone })
+        Arc::new(PeerLink { name: member.name.clone(), leaves, up, refused, batches, gone })
     }
 
     /// A number for a peer's link to us; they rise.
@@ -189,6 +192,13 @@ impl Peers {
     pub(crate) fn up(&self) -> Vec<String> {
         let links = self.links.load();
         links.values().filter(|link| link.up.load(Ordering::Relaxed)).map(|link| link.name.clone()).collect()
+    }
+
+    /// Names of the peers that refuse this gateway's secret.
+    pub(crate) fn refused_by(&self) -> Vec<String> {
+        let links = self.links.load();
+        let refusing = links.values().filter(|link| link.refused.load(Ordering::Relaxed));
+        refusing.map(|link| link.name.clone()).collect()
     }
 
     /// Queues commands for a peer, with indexes as ids. Never waits: a peer whose queue is full is not asked,

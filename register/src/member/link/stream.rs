@@ -230,7 +230,7 @@ impl RegisterLink {
                 }
                 FollowStep::Install(view) => self.publisher.view(view),
                 FollowStep::Beat(number) => send(&requests, Request::Beat(Beat { number })),
-                FollowStep::Drain => self.emit(MemberEvent::Drain),
+                FollowStep::Drain(by) => self.emit(MemberEvent::Drain { by }),
                 FollowStep::Dead(reason) => {
                     tracing::warn!(register, reason, incarnation = %self.incarnation, "removed from the cluster");
                     self.emit(MemberEvent::Removed { reason });

@@ -2,7 +2,7 @@
 
 use broadgate_proto::{
     id::Incarnation,
-    v1::{DrainOrder, Role, join_reply::Reply},
+    v1::{DrainOrder, OrderGiver, Role, join_reply::Reply},
 };
 
 use super::Core;
@@ -27,6 +27,7 @@ impl Core {
     pub(super) fn drain(
         &self,
         gateway: &str,
+        by: Option<OrderGiver>,
         out: &mut Vec<Effect>,
     ) -> Result<OperatorAnswer, RegisterRefusal> {
         if gateway.is_empty() {
@@ -51,7 +52,7 @@ impl Core {
             let sentence = format!("gateway {gateway:?} is not connected to the register now: repeat");
             return Err(RegisterRefusal::Unavailable(sentence));
         };
-        out.push(Effect::Reply(connection, Reply::Drain(DrainOrder {})));
+        out.push(Effect::Reply(connection, Reply::Drain(DrainOrder { by })));
         Ok(OperatorAnswer { epoch: self.epoch, incarnation: *incarnation })
     }
 }

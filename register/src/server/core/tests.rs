@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use broadgate_proto::{
     limits::{TERM_FIRST_MAX, TERM_STEP},
-    v1::DrainOrder,
+    v1::{DrainOrder, OrderGiver},
 };
 use proptest::prelude::*;
 
@@ -469,11 +469,13 @@ fn newcomer_that_does_not_fit_into_a_view_is_refused() {
 fn operators_take_out_and_drain() {
     let mut core = register();
     core.apply(hello(1, 1), at(0));
-    let drained = core.apply(Input::Drain { gateway: "gateway-1".into() }, at(0));
-    assert_eq!(drained[0], Effect::Reply(1, Reply::Drain(DrainOrder {})));
+    let by = OrderGiver { who: "token:ann".to_owned(), ..OrderGiver::default() };
+    let drain = Input::Drain { gateway: "gateway-1".into(), by: Some(Box::new(by.clone())) };
+    let drained = core.apply(drain, at(0));
+    assert_eq!(drained[0], Effect::Reply(1, Reply::Drain(DrainOrder { by: Some(by) })));
     assert!(matches!(&drained[1], Effect::Answer(Ok(answer)) if answer.incarnation == id(1)));
     core.apply(Input::Lost { connection: 1 }, at(0));
-    let away = core.apply(Input::Drain { gateway: id(1).to_string() }, at(0));
+    let away = core.apply(Input::Drain { gateway: id(1).to_string(), by: None }, at(0));
     assert!(matches!(away[0], Effect::Answer(Err(RegisterRefusal::Unavailable(_)))));
     let left = core.apply(Input::Leave { incarnation: id(1).to_string() }, at(1));
     let answer = OperatorAnswer { epoch: Epoch::new(1, 2), incarnation: id(1) };

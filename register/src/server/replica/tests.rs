@@ -117,7 +117,7 @@ fn unknown_write_is_repeated_and_a_refused_one_ends_the_lead() {
     assert!(replica.ledger(done(&one), at(30)).is_empty(), "what is known too late shows nothing");
     replica.ledger(FromLedger::Leader(Some("r2:7100".to_owned())), at(40));
     assert_eq!(replica.leader(), Some("r2:7100"));
-    let answer = replica.apply(Input::Drain { gateway: "g".to_owned() }, at(50));
+    let answer = replica.apply(Input::Drain { gateway: "g".to_owned(), by: None }, at(50));
     assert!(
         matches!(&answer[..], [Effect::AnswerNewest(Err(RegisterRefusal::StandsBy { leader: Some(leader) }))] if leader == "r2:7100")
     );
@@ -223,7 +223,7 @@ fn too_much_that_waits_for_the_ledger_turns_members_away() {
     // A few hundred views of up to a megabyte.
     assert!(refused.is_some_and(|bits| bits > 50), "{refused:?}");
     // Of operators the one that has just come, not one whose command waits.
-    let refused = replica.apply(Input::Drain { gateway: "g".to_owned() }, at(0));
+    let refused = replica.apply(Input::Drain { gateway: "g".to_owned(), by: None }, at(0));
     assert!(
         matches!(&refused[..], [Effect::AnswerNewest(Err(RegisterRefusal::Unavailable(_)))]),
         "{refused:?}"
