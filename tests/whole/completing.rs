@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -121,7 +122,9 @@ async fn no_program_is_run_for_a_token() {
         cluster.internal[0],
         ran.display().to_string()
     );
-    std::fs::write(home.join(".config/broadgate/clusters.toml"), profile).unwrap();
+    let file = home.join(".config/broadgate/clusters.toml");
+    std::fs::write(&file, profile).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let shell = Shell { home: &home, environment: vec![(PATIENT.0, PATIENT.1.to_owned())] };
     assert_eq!(shell.tab(&["drain", "--cluster", "prod", "ga"]), [""; 0]);
     assert!(!ran.exists(), "it was run");

@@ -2,7 +2,7 @@
 //! the words of the line.
 //!
 //! The names of clusters come from the operator's file, those of gateways, apps and groups from the cluster that the
-//! line means. That takes [`TIME_MAX`] or there are none: nobody waits for a Tab. Nothing is ever asked for, no program
+//! line means. That takes 300 ms or there are none: nobody waits for a Tab. Nothing is ever asked for, no program
 //! is run for a token, and nothing goes to the terminal but names.
 //!
 //! | file | what |
@@ -15,7 +15,7 @@ mod bash;
 mod names;
 mod typed;
 
-use std::{ffi::OsString, fs::OpenOptions, time::Duration};
+use std::{ffi::OsString, fs::OpenOptions};
 
 use clap::{Arg, Command};
 use clap_complete::{
@@ -26,8 +26,6 @@ use clap_complete::{
 
 use self::{bash::SplittingBash, names::NameKind};
 
-/// By default. BROADGATE_COMPLETE_TIME has another one, for clusters that are far away.
-const TIME_MAX: Duration = Duration::from_millis(300);
 /// The variable in which a shell's script says which shell it is.
 const SHELL: &str = "COMPLETE";
 

@@ -18,10 +18,7 @@ use crate::{
     environment,
     failure::Failure,
     operate::{
-        completions::{
-            TIME_MAX,
-            typed::{TypedTarget, is_plain},
-        },
+        completions::typed::{TypedTarget, is_plain},
         doctor::CHECKS,
         profiles::Profiles,
         target::ChosenCluster,
@@ -29,6 +26,8 @@ use crate::{
     setting_errors,
 };
 
+/// By default. BROADGATE_COMPLETE_TIME has another one, for clusters that are far away.
+const TIME_MAX: Duration = Duration::from_millis(300);
 /// As many groups as anybody reads in a list.
 const GROUPS_MAX: u32 = 200;
 

@@ -111,7 +111,7 @@ mod tests {
             ),
             ("broadgate group a : b : c", 6, "broadgate group a:b:c", 2, 4),
             ("broadgate group a : ", 4, "broadgate group a:", 2, 2),
-            ("broadgate : x", 2, "broadgate : x", 2, 0),
+            ("broadgate : x", 2, "broadgate :x", 1, 1),
         ] {
             assert_eq!(joined(&words(split), index), (words(whole), at, kept), "{split}");
         }
