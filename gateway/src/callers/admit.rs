@@ -58,7 +58,7 @@ impl Admit for TokenCheck {
         let program = headers.get(HOW_HEADER).and_then(|how| how.to_str().ok()).and_then(said::program);
         let how = program.unwrap_or(if path.starts_with("/v1/") { "json" } else { "grpc" });
         let note = headers.get(NOTE_HEADER).map_or(Ok(None), |note| said::note_of_header(note.as_bytes()));
-        let note = note.map_err(|error| RefusedRequest::invalid("note", error.to_string()))?;
+        let note = note.map_err(|error| RefusedRequest::invalid("command_invalid", error.to_string()))?;
         let note: Option<Box<str>> = note.map(Into::into);
         let kind = match shown {
             ShownCredential::Secret => CallerKind::Secret,
