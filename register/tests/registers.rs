@@ -269,8 +269,8 @@ async fn operators_drain_and_take_out_and_the_removed_come_back_as_another() {
     let reply = operator.drain(DrainRequest { gateway: "b".into(), by: None }).await.unwrap().into_inner();
     assert_eq!(reply.incarnation, b.incarnation().to_string());
     let MemberEvent::Drain { by } = event(&mut b).await else { panic!("not drained") };
-    // It has no secret, and callers on the same machine need none.
-    assert_eq!((&*by.who, &*by.how, &*by.from), ("local", "grpc", "127.0.0.1"));
+    // As every caller of this register.
+    assert_eq!((&*by.who, &*by.how, &*by.from), ("secret", "grpc", "127.0.0.1"));
     let nobody = operator.drain(DrainRequest { gateway: "nobody".into(), by: None }).await.unwrap_err();
     assert_eq!(nobody.code(), Code::NotFound);
 
