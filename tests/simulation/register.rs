@@ -480,7 +480,7 @@ impl World {
                 }
                 self.member_leaves_stream(host);
             }
-            FollowStep::Drain | FollowStep::Nothing => {}
+            FollowStep::Drain(_) | FollowStep::Nothing => {}
         }
     }
 
